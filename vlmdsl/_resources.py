@@ -1,0 +1,24 @@
+"""Finds the data folders `grammar/` and `recipes/`: the checkout's live files, else the copies in the wheel."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Literal
+
+__all__ = ["root"]
+
+
+def root(kind: Literal["grammar", "recipes"]) -> Traversable:
+    """The folder of the grammar or of the bundled recipes.
+
+    The checkout comes first: an editable install also holds copies of the data, which go stale.
+    """
+    checkout = Path(__file__).resolve().parent.parent
+    if (checkout / "pyproject.toml").is_file() and (checkout / kind).is_dir():
+        return checkout / kind
+    packaged = files("vlmdsl") / "_data" / kind
+    if packaged.is_dir():
+        return packaged
+    raise FileNotFoundError(f"vlmdsl's {kind} folder is missing: looked in {checkout / kind} and {packaged}")

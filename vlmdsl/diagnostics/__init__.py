@@ -1,0 +1,6 @@
+"""Diagnostics: their data, the catalogue of codes, suggestions and renderers."""
+
+from vlmdsl.diagnostics.diagnostic import Diagnostic, DiagnosticError, Edit, Fix, Label
+from vlmdsl.diagnostics.problem import CATALOGUE, Problem
+
+__all__ = ["CATALOGUE", "Diagnostic", "DiagnosticError", "Edit", "Fix", "Label", "Problem"]

@@ -1,0 +1,187 @@
+"""A program: the graph of an objective with its named terms, and the questions that every later stage asks of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from vlmdsl.ir.graph import Graph, Node, walk
+from vlmdsl.types import EncodedType, FieldType
+
+__all__ = ["Encoder", "Input", "Metric", "Program", "Stream", "Term", "encoder_of", "inputs", "parameters", "streams"]
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One named term of the objective; `node` has type Loss (or Scalar)."""
+
+    name: str
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A number worth logging beside the loss: a temperature, a bias. `node` is a Scalar."""
+
+    name: str
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """Attribute of an `encode` node: which tower encodes. `tower` is `vision` or `language` or a name of the recipe's
+    own; `kind` is the field type it takes; a frozen one gets no gradient and is left out of the optimiser."""
+
+    tower: str
+    kind: str
+    frozen: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What the front end makes and every back end reads. Passes give a new one (`with_terms`)."""
+
+    name: str
+    graph: Graph
+    terms: tuple[Term, ...]
+    metrics: tuple[Metric, ...] = ()
+    documentation: str = ""
+    citations: tuple[str, ...] = ()
+    status: str = ""
+    knobs: tuple[tuple[str, object], ...] = ()
+    fields: tuple[tuple[str, FieldType], ...] = ()
+    """The signature: every batch field of the recipe, used or not."""
+    digests: tuple[tuple[str, str], ...] = ()
+    """SHA-256 of every source text that took part, by name."""
+
+    def roots(self) -> tuple[Node, ...]:
+        return tuple(term.node for term in self.terms) + tuple(metric.node for metric in self.metrics)
+
+    def nodes(self) -> list[Node]:
+        """Every live node, inputs before users."""
+        return list(walk(self.roots()))
+
+    def mapped(self, graph: Graph, moved: dict[int, Node]) -> Program:
+        """This program over a rebuilt graph (see `Graph.rebuild`)."""
+        return replace(
+            self,
+            graph=graph,
+            terms=tuple(replace(term, node=moved[term.node.index]) for term in self.terms),
+            metrics=tuple(replace(metric, node=moved[metric.node.index]) for metric in self.metrics),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One encoded stream: a field, or a view of one, through an encoder.
+
+    `name` is the field's name where the field is encoded in one view only; else the view's is added
+    (`image_augment_0`). `source` is the field or view node, `encode` the encode node; `pooled` and `tokens` say which
+    outputs are used.
+    """
+
+    name: str
+    source: Node
+    encode: Node
+    pooled: bool
+    tokens: bool
+
+    @property
+    def encoder(self) -> Encoder:
+        return encoder_of(self.encode)
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A tensor the compiled objective takes: name, axes (`("B", "D")`), dtype (`float`, `bool`, `int64`), meaning."""
+
+    name: str
+    axes: tuple[str, ...]
+    dtype: str
+    meaning: str
+
+
+def encoder_of(node: Node) -> Encoder:
+    encoder = node.attribute("encoder")
+    assert isinstance(encoder, Encoder)
+    return encoder
+
+
+def parameters(program: Program) -> list[Node]:
+    """The `parameter` nodes in the order of first use; each has a unique `name` attribute."""
+    return [node for node in program.nodes() if node.operation == "parameter"]
+
+
+def streams(program: Program) -> list[Stream]:
+    """The encoded streams that the terms use, in the order of first use, with unique names."""
+    nodes = program.nodes()
+    used: dict[int, set[str]] = {}
+    for node in nodes:
+        if node.operation in ("pooled", "tokens"):
+            used.setdefault(node.inputs[0].index, set()).add(node.operation)
+    encodes = [node for node in nodes if node.operation == "encode" and node.index in used]
+    names = _stream_names([node.inputs[0] for node in encodes])
+    return [
+        Stream(names[position], node.inputs[0], node, "pooled" in used[node.index], "tokens" in used[node.index])
+        for position, node in enumerate(encodes)
+    ]
+
+
+def root_field(source: Node) -> Node:
+    """The field node that a view chain starts from."""
+    while source.operation != "field":
+        source = source.inputs[0]
+    return source
+
+
+def _view_suffix(source: Node) -> str:
+    if source.operation == "field":
+        return ""
+    suffix = _view_suffix(source.inputs[0]) + "_" + source.operation
+    index = dict(source.attributes).get("view")
+    return suffix if index is None else f"{suffix}_{index}"
+
+
+def _stream_names(sources: list[Node]) -> list[str]:
+    fields = [root_field(source).string("name") for source in sources]
+    names: list[str] = []
+    for source, name in zip(sources, fields, strict=True):
+        candidate = name if fields.count(name) == 1 else name + _view_suffix(source)
+        unique, copy = candidate, 2
+        while unique in names:
+            unique, copy = f"{candidate}_{copy}", copy + 1
+        names.append(unique)
+    return names
+
+
+def inputs(program: Program) -> list[Input]:
+    """The tensors the objective takes when it is given features: two for a stream whose tokens are compared.
+
+    A stream used pooled only is `NAME [B, D]`; tokens only `NAME [B, L, D]` and `NAME_mask [B, L]`; both: `NAME [B, D]`,
+    `NAME_tokens`, `NAME_mask`. The mask of an image stream is optional (all patches are real). Other fields that the
+    graph reads (labels, flags) follow under their own names.
+    """
+    found: list[Input] = []
+    for stream in streams(program):
+        found.extend(_stream_inputs(stream))
+    found.extend(_plain_inputs(program.nodes()))
+    return found
+
+
+def _stream_inputs(stream: Stream) -> Iterable[Input]:
+    kind = stream.encode.type
+    assert isinstance(kind, EncodedType)
+    axis = "L" if kind.kind == "Text" else "P"
+    if stream.pooled:
+        yield Input(stream.name, ("B", "D"), "float", f"pooled features of {stream.name}, not normalised")
+    if stream.tokens:
+        name = f"{stream.name}_tokens" if stream.pooled else stream.name
+        yield Input(name, ("B", axis, "D"), "float", f"token features of {stream.name}, not normalised")
+        yield Input(f"{stream.name}_mask", ("B", axis), "bool", f"true where {stream.name} has a token")
+
+
+def _plain_inputs(nodes: list[Node]) -> Iterable[Input]:
+    dtypes = {"Label": "int64", "Flag": "bool", "Number": "float"}
+    for node in nodes:
+        if node.operation == "field" and isinstance(node.type, FieldType) and node.type.kind in dtypes:
+            yield Input(node.string("name"), ("B",), dtypes[node.type.kind], f"field {node.string('name')}: {node.type}")

@@ -1,0 +1,27 @@
+"""Bounds on what is read: recipes are downloaded and run, so every size has one."""
+
+from __future__ import annotations
+
+MAXIMUM_BYTES = 1_000_000
+"""Longest source file, in bytes; a recipe of the survey has about two thousand."""
+
+MAXIMUM_NESTING = 100
+"""Deepest nesting of brackets, of `let ... in` and of unary signs in one expression."""
+
+MAXIMUM_USE_DEPTH = 32
+"""Longest chain of files that `use` one another."""
+
+MAXIMUM_FILES = 200
+"""Most files one recipe may pull in."""
+
+MAXIMUM_NODES = 20_000
+"""Most nodes of an objective graph; a bundled recipe has under two hundred."""
+
+MAXIMUM_CALL_DEPTH = 100
+"""Deepest nesting of function calls while a recipe is elaborated."""
+
+MAXIMUM_VIEWS = 64
+"""Most views in a set, and most elements in a product of sets."""
+
+MAXIMUM_DIAGNOSTICS = 100
+"""Most diagnostics one run reports."""

@@ -1,0 +1,32 @@
+"""Axes and types of the language."""
+
+from vlmdsl.types.types import (
+    FIELD_KINDS,
+    TOKEN_AXIS,
+    ConditionType,
+    EncodedType,
+    EncoderType,
+    ErrorType,
+    FieldType,
+    FunctionType,
+    LossType,
+    MaskType,
+    ScalarType,
+    ScoreType,
+    SimilarityType,
+    SimType,
+    StringType,
+    TargetType,
+    TokensType,
+    TupleType,
+    Type,
+    VecType,
+    ViewSetType,
+    ViewType,
+)
+
+__all__ = [
+    "FIELD_KINDS", "TOKEN_AXIS", "ConditionType", "EncodedType", "EncoderType", "ErrorType", "FieldType", "FunctionType",
+    "LossType", "MaskType", "ScalarType", "ScoreType", "SimType", "SimilarityType", "StringType", "TargetType",
+    "TokensType", "TupleType", "Type", "VecType", "ViewSetType", "ViewType",
+]  # fmt: skip

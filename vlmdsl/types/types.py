@@ -1,0 +1,218 @@
+"""The types of the language (LANGUAGE section 3), as values: comparable, hashable, printed as the messages show them.
+
+Axes are named by a letter: `B` samples, `L` words, `P` patches, `D` features, `Q` entries of a memory.
+Static types (`Similarity`, `View`, `Encoder`, `String`, `Tuple`, `Function`) exist only while a recipe is elaborated; every
+other type can be the type of a node of the objective graph.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = [
+    "FIELD_KINDS", "TOKEN_AXIS", "ConditionType", "EncodedType", "EncoderType", "ErrorType", "FieldType", "FunctionType",
+    "LossType", "MaskType", "ScalarType", "ScoreType", "SimType", "SimilarityType", "StringType", "TargetType",
+    "TokensType", "TupleType", "Type", "VecType", "ViewSetType", "ViewType",
+]  # fmt: skip
+
+FIELD_KINDS: dict[str, str] = {
+    "Image": "an image: [B, 3, H, W], float",
+    "Text": "a text: token ids [B, L], int64, with a mask [B, L], true = a token",
+    "Label": "a class of each sample: [B], int64; the missing marker stands for a class of its own",
+    "Flag": "a yes or no of each sample: [B], bool",
+    "Number": "a number of each sample: [B], float",
+    "Regions": "boxes of an image with their phrases",
+}
+"""Every type a batch field may have, and what a batch holds for it."""
+
+TOKEN_AXIS: dict[str, str] = {"Image": "P", "Text": "L"}
+"""The name of the token axis that an encoder yields for a field of this kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Type:
+    """Base of all types."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldType(Type):
+    """A batch field or a view of one; `count` is the number per sample (`Text[4]`), None for one."""
+
+    kind: str
+    count: int | None = None
+
+    def __str__(self) -> str:
+        return self.kind if self.count is None else f"{self.kind}[{self.count}]"
+
+
+@dataclass(frozen=True, slots=True)
+class ViewSetType(Type):
+    """`Image{2}`: a call over sets is the mean over the product of its views."""
+
+    element: Type
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.element}{{{self.count}}}"
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedType(Type):
+    """What an encoder yields for a field of this kind: `.pooled`, `.tokens` with their mask."""
+
+    kind: str
+
+    def __str__(self) -> str:
+        return f"Encoded[{self.kind}]"
+
+
+@dataclass(frozen=True, slots=True)
+class VecType(Type):
+    """One vector a sample."""
+
+    rows: str = "B"
+    features: str = "D"
+
+    def __str__(self) -> str:
+        return f"Vec[{self.rows}, {self.features}]"
+
+
+@dataclass(frozen=True, slots=True)
+class TokensType(Type):
+    """Several vectors a sample, with the mask of the real ones."""
+
+    rows: str = "B"
+    tokens: str = "L"
+    features: str = "D"
+
+    def __str__(self) -> str:
+        return f"Tokens[{self.rows}, {self.tokens}, {self.features}]"
+
+
+@dataclass(frozen=True, slots=True)
+class SimType(Type):
+    """A similarity or logit matrix; its row and its column direction may hold different numbers (tokenmax)."""
+
+    rows: str = "B"
+    columns: str = "B"
+
+    def __str__(self) -> str:
+        return f"Sim[{self.rows}, {self.columns}]"
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreType(Type):
+    """One number a sample."""
+
+    rows: str = "B"
+
+    def __str__(self) -> str:
+        return f"Score[{self.rows}]"
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionType(Type):
+    """One truth value a sample: a comparison of scores, a `Flag` field."""
+
+    rows: str = "B"
+
+    def __str__(self) -> str:
+        return f"Condition[{self.rows}]"
+
+
+@dataclass(frozen=True, slots=True)
+class TargetType(Type):
+    """Non-negative rows that sum to 1; each direction is normalised for itself."""
+
+    rows: str = "B"
+    columns: str = "B"
+
+    def __str__(self) -> str:
+        return f"Target[{self.rows}, {self.columns}]"
+
+
+@dataclass(frozen=True, slots=True)
+class MaskType(Type):
+    """Which tokens or patches."""
+
+    rows: str = "B"
+    tokens: str = "L"
+
+    def __str__(self) -> str:
+        return f"Mask[{self.rows}, {self.tokens}]"
+
+
+@dataclass(frozen=True, slots=True)
+class ScalarType(Type):
+    """One number a step: a literal, a learned parameter, a schedule."""
+
+    def __str__(self) -> str:
+        return "Scalar"
+
+
+@dataclass(frozen=True, slots=True)
+class LossType(Type):
+    """A scalar to minimise."""
+
+    def __str__(self) -> str:
+        return "Loss"
+
+
+@dataclass(frozen=True, slots=True)
+class StringType(Type):
+    def __str__(self) -> str:
+        return "String"
+
+
+@dataclass(frozen=True, slots=True)
+class SimilarityType(Type):
+    """A way to compare two encoded streams, as a value: `cosine`, `0.5*cosine + 0.5*tokenmax`."""
+
+    def __str__(self) -> str:
+        return "Similarity"
+
+
+@dataclass(frozen=True, slots=True)
+class ViewType(Type):
+    """A view that lacks its subject: `rewrite(M=4)`; `kind` is the field type it takes."""
+
+    kind: str
+
+    def __str__(self) -> str:
+        return f"View[{self.kind}]"
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderType(Type):
+    """An encoder as a value: `vision`, `frozen(vision)`; `kind` is the field type it takes."""
+
+    kind: str
+
+    def __str__(self) -> str:
+        return f"Encoder[{self.kind}]"
+
+
+@dataclass(frozen=True, slots=True)
+class TupleType(Type):
+    items: tuple[Type, ...]
+
+    def __str__(self) -> str:
+        return "(" + ", ".join(str(item) for item in self.items) + ("," if len(self.items) == 1 else "") + ")"
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionType(Type):
+    """A `def`, a recipe or a primitive, or a call of one that still lacks its subjects."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"function {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorType(Type):
+    """The type of what is already reported: it agrees with everything and starts no second message."""
+
+    def __str__(self) -> str:
+        return "?"
