@@ -1,0 +1,151 @@
+"""The similarities: ways to compare two encoded streams, first-class (`0.5*cosine + 0.5*tokenmax` is one)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from vlmdsl.ir import Node
+from vlmdsl.primitives.registry import register
+from vlmdsl.primitives.spec import Builder, Law, Parameters, Primitive, Subject
+from vlmdsl.primitives.values import SimilarityPart, SimilarityValue, Value
+from vlmdsl.types import ScoreType, SimType, TokensType, VecType
+
+__all__ = ["apply_similarity", "paired_score", "similarity_primitive"]
+
+_STREAM = ("Encoded", "Vec", "Tokens", "Image", "Text")
+
+
+def similarity_primitive(
+    name: str,
+    *,
+    level: str,
+    normalized: bool,
+    summary: str,
+    formula: str,
+    laws: tuple[Law, ...],
+    operation: str = "",
+    parameters: type[Parameters] = Parameters,
+    cost: str = "",
+    example: str = "",
+    origin: str = "vlmdsl",
+) -> Primitive:
+    """A primitive that is a similarity when it lacks its subjects, and a matrix when it has them.
+
+    `level` is what it compares, `pooled` or `tokens`; `normalized` ones see unit vectors; `operation` is the name of the
+    torch implementation (the primitive's own name by default).
+    """
+
+    def meaning(builder: Builder, subjects: Mapping[str, Value], bound: Parameters) -> Value:
+        arguments = tuple(sorted(bound.model_dump().items()))
+        value = SimilarityValue((SimilarityPart(1.0, operation or name, level, normalized, arguments),))
+        if "a" not in subjects:
+            return value
+        return apply_similarity(builder, value, subjects["a"], subjects["b"])
+
+    return register(
+        Primitive(
+            name=name,
+            family="similarities",
+            summary=summary,
+            meaning=meaning,
+            subjects=(Subject("a", _STREAM, "the rows"), Subject("b", _STREAM, "the columns")),
+            parameters=parameters,
+            laws=laws,
+            formula=formula,
+            cost=cost,
+            example=example or f"contrast(image, text, sim={name})",
+            origin=origin,
+        )
+    )
+
+
+def _operand(builder: Builder, part: SimilarityPart, value: Value, argument: str) -> Node:
+    features = builder.tokens(value, argument, part.by) if part.level == "tokens" else builder.pooled(value, argument, part.by)
+    return builder.add("normalize", features, type=features.type) if part.normalized else features
+
+
+def _rows(node: Node) -> str:
+    assert isinstance(node.type, VecType | TokensType)
+    return node.type.rows
+
+
+def apply_similarity(builder: Builder, similarity: SimilarityValue, a: Value, b: Value) -> Node:
+    """The matrix of `similarity` between the rows `a` and the columns `b`: Sim[rows of a, rows of b]."""
+    total: Node | None = None
+    for part in similarity.parts:
+        left, right = _operand(builder, part, a, "a"), _operand(builder, part, b, "b")
+        type = SimType(_rows(left), _rows(right))
+        matrix = builder.add("similarity", left, right, type=type, by=part.by, arguments=part.arguments)
+        if part.coefficient != 1.0:
+            matrix = builder.add("multiply", matrix, builder.constant(part.coefficient), type=type)
+        total = matrix if total is None else builder.add("add", total, matrix, type=type)
+    assert total is not None
+    return total
+
+
+def paired_score(builder: Builder, similarity: SimilarityValue, a: Value, b: Value) -> Node:
+    """The similarity of each pair (row i with column i): Score[B], without the matrix."""
+    total: Node | None = None
+    for part in similarity.parts:
+        left, right = _operand(builder, part, a, "a"), _operand(builder, part, b, "b")
+        type = ScoreType(_rows(left))
+        score = builder.add("score", left, right, type=type, by=part.by, arguments=part.arguments)
+        if part.coefficient != 1.0:
+            score = builder.add("multiply", score, builder.constant(part.coefficient), type=type)
+        total = score if total is None else builder.add("add", total, score, type=type)
+    assert total is not None
+    return total
+
+
+similarity_primitive(
+    "cosine",
+    operation="dot",
+    level="pooled",
+    normalized=True,
+    summary="The cosine of the angle between pooled features; what CLIP compares.",
+    formula=r"z_{ij} = \frac{x_i^\top y_j}{\|x_i\|\,\|y_j\|}",
+    laws=("permutation", "swap", "scale_invariant", "bounded"),
+    cost="2 B^2 D FLOPs",
+)
+similarity_primitive(
+    "dot",
+    level="pooled",
+    normalized=False,
+    summary="The inner product of pooled features, not normalised.",
+    formula=r"z_{ij} = x_i^\top y_j",
+    laws=("permutation", "swap"),
+    cost="2 B^2 D FLOPs",
+)
+similarity_primitive(
+    "euclidean",
+    level="pooled",
+    normalized=False,
+    summary="Minus the squared distance of pooled features: 0 for equal ones, negative for others.",
+    formula=r"z_{ij} = -\|x_i - y_j\|^2",
+    laws=("permutation", "swap"),
+    cost="2 B^2 D FLOPs",
+)
+similarity_primitive(
+    "tokenmax",
+    level="tokens",
+    normalized=True,
+    summary=(
+        "FILIP's late interaction: each token meets its best partner; rows average over the first stream's tokens, columns "
+        "over the second's. Padding never wins a maximum and counts in no mean."
+    ),
+    formula=(
+        r"z^{\mathrm{row}}_{ij} = \frac{1}{n_i}\sum_{k} \max_{r} v_{ik}^\top w_{jr}, \quad "
+        r"z^{\mathrm{column}}_{ij} = \frac{1}{m_j}\sum_{r} \max_{k} v_{ik}^\top w_{jr}"
+    ),
+    laws=("permutation", "swap", "scale_invariant", "bounded"),
+    cost="2 B^2 P L D FLOPs",
+)
+similarity_primitive(
+    "tokenmean",
+    level="tokens",
+    normalized=True,
+    summary="The mean over all pairs of real tokens of their cosine.",
+    formula=r"z_{ij} = \frac{1}{n_i m_j}\sum_{k,r} v_{ik}^\top w_{jr}",
+    laws=("permutation", "swap", "scale_invariant", "bounded"),
+    cost="2 B^2 D FLOPs",
+)

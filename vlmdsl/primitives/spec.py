@@ -1,0 +1,125 @@
+"""What a primitive declares, in one place: arguments, type rule, meaning, laws, cost, LaTeX, documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from vlmdsl.diagnostics import Diagnostic
+from vlmdsl.ir import Node
+from vlmdsl.primitives.values import Value
+from vlmdsl.source import Span
+from vlmdsl.types import Type
+
+__all__ = ["Builder", "Fault", "Law", "Parameters", "Primitive", "Subject"]
+
+Law = Literal["permutation", "swap", "scale_invariant", "bounded", "non_negative", "translation_invariant"]
+"""Laws the property tests know: equivariant under a permutation of the batch; `f(y, x)` is the transpose of `f(x, y)`;
+unchanged when a feature vector is scaled; in [-1, 1]; at least 0; unchanged when a constant is added to all logits."""
+
+
+class Parameters(BaseModel):
+    """Base of every parameter model: closed, strict, immutable. A field's `description` is its documentation."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
+
+
+class Fault(Exception):
+    """Raised while a call is elaborated to report `diagnostic` and give up this call only."""
+
+    def __init__(self, diagnostic: Diagnostic) -> None:
+        self.diagnostic = diagnostic
+        super().__init__(diagnostic.message)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """An argument that carries data: `accepts` names what it may be, in the words of the type system.
+
+    Kinds: `Encoded`, `Vec`, `Tokens`, `Sim`, `Score`, `Scalar`, `Condition`, `Target`, `Loss`, `Image`, `Text`, `Label`, `Flag`,
+    `Similarity`, `View`, `Encoder`, `Tuple`, `Static`, `Any`. A subject with a `default` may be left out; `keyword` ones are
+    never positional.
+    """
+
+    name: str
+    accepts: tuple[str, ...]
+    description: str
+    default: Value | None = None
+    keyword: bool = False
+
+
+class Builder(Protocol):
+    """What the meaning of a primitive may use: the graph under construction and the coercions of the language."""
+
+    span: Span
+    """The call being elaborated."""
+
+    def place(self, argument: str) -> Span:
+        """The place of an argument of this call (the call itself where the argument was left out)."""
+
+    def add(self, operation: str, *inputs: Node, type: Type, **attributes: object) -> Node:
+        """The node of this operation (see `ir.Graph.add`), blamed on this call."""
+
+    def constant(self, value: float) -> Node: ...
+
+    def parameter(self, name: str, *, initial: float, lower: float | None, upper: float | None) -> Node:
+        """A fresh learned number; `name` is made unique in the objective."""
+
+    def draw(self) -> int:
+        """A fresh identity of a random draw."""
+
+    def encoded(self, value: Value, argument: str) -> Value:
+        """A field as what its encoder yields; anything else unchanged."""
+
+    def pooled(self, value: Value, argument: str, wanted_by: str) -> Node:
+        """The pooled features of a field or encoded stream; Fault for anything else."""
+
+    def tokens(self, value: Value, argument: str, wanted_by: str) -> Node:
+        """The token features of a field or encoded stream; Fault (V0304) where they have been pooled."""
+
+    def call(self, function: Value, arguments: tuple[Value, ...]) -> Value:
+        """The result of calling a function value with positional arguments."""
+
+    def view(self, view: Value, subject: Value) -> Value:
+        """A view applied to a field."""
+
+
+Meaning = Callable[[Builder, Mapping[str, Value], Parameters], Value]
+
+
+@dataclass(frozen=True)
+class Primitive:
+    """One word of the kernel.
+
+    `meaning(builder, subjects, parameters)` is type rule and meaning at once: it raises `Fault` where the types disagree and
+    else adds typed nodes. `formula` is the LaTeX of its documentation page; `example` a program that uses it.
+    """
+
+    name: str
+    family: str
+    summary: str
+    meaning: Meaning
+    subjects: tuple[Subject, ...] = ()
+    parameters: type[Parameters] = Parameters
+    laws: tuple[Law, ...] = ()
+    formula: str = ""
+    cost: str = ""
+    example: str = ""
+    view_of: str = ""
+    """The field kind this primitive is a view of (`Image`, `Text`); such a call may lack its subject."""
+    maps_sets: bool = True
+    """Whether a call over a view set is made for each view; false for primitives that take the set itself."""
+    origin: str = "vlmdsl"
+    """The distribution that brought it."""
+
+    @property
+    def positional(self) -> tuple[Subject, ...]:
+        return tuple(subject for subject in self.subjects if not subject.keyword)
+
+    def argument_names(self) -> list[str]:
+        """Every name a call may use, subjects first."""
+        names = [subject.name for subject in self.subjects]
+        return names + [info.alias or name for name, info in self.parameters.model_fields.items()]

@@ -1,0 +1,150 @@
+"""What an expression can be while a recipe is elaborated: a node of the graph, or a static value.
+
+Static values vanish before the graph is complete: numbers and strings become attributes or constants, similarities and views
+are applied, functions are inlined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from vlmdsl.ir import Encoder, Node
+from vlmdsl.source import Span
+from vlmdsl.types import (
+    ConditionType, EncoderType, ErrorType, FunctionType, ScalarType, SimilarityType, StringType, TupleType, Type, ViewSetType,
+    ViewType,
+)  # fmt: skip
+
+__all__ = [
+    "AllSamples", "EncoderValue", "ErrorValue", "FunctionValue", "NumberValue", "SimilarityPart", "SimilarityValue",
+    "StringValue", "TupleValue", "Value", "ViewSet", "ViewValue", "type_of",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class NumberValue:
+    """A number known when the recipe is compiled; `unit` is "", "%", "steps" or "epochs"."""
+
+    value: float
+    unit: str = ""
+    is_integer: bool = False
+    span: Span | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StringValue:
+    value: str
+    span: Span | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TupleValue:
+    items: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AllSamples:
+    """`all`: the condition that holds for every sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class SimilarityPart:
+    """`coefficient` times the similarity called `by`. `level` is what it compares: `pooled` or `tokens`."""
+
+    coefficient: float
+    by: str
+    level: str
+    normalized: bool
+    arguments: tuple[tuple[str, object], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SimilarityValue:
+    """A linear combination of similarities, as a value: `0.5*cosine + 0.5*tokenmax`."""
+
+    parts: tuple[SimilarityPart, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ViewValue:
+    """A view that lacks its subject: `rewrite(M=4)`. `call` is the primitive with its bound arguments."""
+
+    name: str
+    kind: str
+    arguments: Mapping[str, Value] = field(hash=False)
+    span: Span | None = None
+    draw: int = 0
+    """Identity of the call's random draw: the same view value applied twice draws once."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderValue:
+    encoder: Encoder
+
+
+@dataclass(frozen=True, slots=True)
+class ViewSet:
+    """Several views of one thing; a call over sets is the mean over the product of its views."""
+
+    items: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionValue:
+    """A primitive, a `def` or a recipe as a value, perhaps with some arguments bound already.
+
+    `target` is what the front end calls: a Primitive, or a closure of its own.
+    """
+
+    name: str
+    target: object = field(hash=False)
+    arguments: Mapping[str, Value] = field(default_factory=dict, hash=False)
+    span: Span | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorValue:
+    """The value of what is already reported; everything made of it is an error too, silently."""
+
+
+Value = (
+    Node
+    | NumberValue
+    | StringValue
+    | TupleValue
+    | AllSamples
+    | SimilarityValue
+    | ViewValue
+    | EncoderValue
+    | ViewSet
+    | FunctionValue
+    | ErrorValue
+)
+
+
+def type_of(value: Value) -> Type:  # noqa: PLR0911 - one line a kind of value
+    """The type that messages show for a value."""
+    match value:
+        case Node():
+            return value.type
+        case NumberValue():
+            return ScalarType()
+        case StringValue():
+            return StringType()
+        case TupleValue():
+            return TupleType(tuple(type_of(item) for item in value.items))
+        case AllSamples():
+            return ConditionType()
+        case SimilarityValue():
+            return SimilarityType()
+        case ViewValue():
+            return ViewType(value.kind)
+        case EncoderValue():
+            return EncoderType(value.encoder.kind)
+        case ViewSet():
+            return ViewSetType(type_of(value.items[0]), len(value.items))
+        case FunctionValue():
+            return FunctionType(value.name)
+        case ErrorValue():
+            return ErrorType()
