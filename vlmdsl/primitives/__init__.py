@@ -1,0 +1,6 @@
+"""The kernel: one place per primitive."""
+
+from vlmdsl.primitives.registry import all_primitives, register
+from vlmdsl.primitives.spec import Builder, Fault, Law, Parameters, Primitive, Subject
+
+__all__ = ["Builder", "Fault", "Law", "Parameters", "Primitive", "Subject", "all_primitives", "register"]

@@ -1,0 +1,57 @@
+"""Primitives on encoders and on the gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from vlmdsl.ir import Encoder, Node
+from vlmdsl.primitives.registry import register
+from vlmdsl.primitives.spec import Builder, Parameters, Primitive, Subject
+from vlmdsl.primitives.values import EncoderValue, NumberValue, Value
+
+DEFAULT_ENCODERS: dict[str, Encoder] = {
+    "vision": Encoder("vision", "Image"),
+    "language": Encoder("language", "Text"),
+}
+"""The towers every recipe has; a field is encoded by the one of its type unless the recipe says otherwise."""
+
+
+def _frozen(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    encoder = subjects["encoder"]
+    assert isinstance(encoder, EncoderValue)
+    return EncoderValue(replace(encoder.encoder, frozen=True))
+
+
+register(
+    Primitive(
+        name="frozen",
+        family="encoding",
+        summary="The encoder, locked: no gradient, evaluation mode, left out of the optimiser.",
+        meaning=_frozen,
+        subjects=(Subject("encoder", ("Encoder",), "the encoder to lock"),),
+        formula=r"\mathrm{sg}[f(x)]",
+        example="recipe locked(image: Image, text: Text)\nencoder vision = frozen(vision)\nminimize contrast(image, text)",
+    )
+)
+
+
+def _stop(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    value = builder.encoded(subjects["x"], "x")
+    if isinstance(value, NumberValue):
+        return value
+    assert isinstance(value, Node)
+    return builder.add("stop", value, type=value.type)
+
+
+register(
+    Primitive(
+        name="stop",
+        family="encoding",
+        summary="The value without its gradient.",
+        meaning=_stop,
+        subjects=(Subject("x", ("Encoded", "Vec", "Tokens", "Sim", "Score", "Scalar", "Image", "Text"), "the value"),),
+        formula=r"\mathrm{sg}[x]",
+        example="contrast(image, stop(text))",
+    )
+)

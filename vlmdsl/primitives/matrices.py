@@ -1,0 +1,270 @@
+"""Primitives on similarity matrices: making them, masking them, and the criteria that read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field
+
+from vlmdsl.diagnostics.catalog.types import AxesDisagree
+from vlmdsl.ir import Node
+from vlmdsl.primitives.registry import register
+from vlmdsl.primitives.similarities import apply_similarity, paired_score
+from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
+from vlmdsl.primitives.values import AllSamples, FunctionValue, SimilarityPart, SimilarityValue, Value
+from vlmdsl.types import ConditionType, LossType, ScoreType, SimType, TargetType
+
+COSINE = SimilarityValue((SimilarityPart(1.0, "dot", "pooled", True),))
+_STREAM = ("Encoded", "Vec", "Tokens", "Image", "Text")
+
+
+def _similarity(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    by = subjects["by"]
+    if isinstance(by, FunctionValue):
+        return builder.call(by, (subjects["a"], subjects["b"]))
+    assert isinstance(by, SimilarityValue)
+    return apply_similarity(builder, by, subjects["a"], subjects["b"])
+
+
+register(
+    Primitive(
+        name="similarity",
+        family="matrix level",
+        summary="The matrix of similarities between every row of `a` and every column of `b`.",
+        meaning=_similarity,
+        subjects=(
+            Subject("a", _STREAM, "the rows"),
+            Subject("b", _STREAM, "the columns"),
+            Subject("by", ("Similarity", "Function"), "what compares them", default=COSINE, keyword=True),
+        ),
+        laws=("permutation",),
+        formula=r"z_{ij} = \mathrm{by}(a_i, b_j)",
+        cost="that of the similarity",
+        example=(
+            "let z = similarity(image, text) / 0.07\n"
+            'minimize mean(cross_entropy(z, targets=paired, along="rows"))'
+        ),
+    )
+)
+
+
+def _score(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    by = subjects["by"]
+    assert isinstance(by, SimilarityValue)
+    return paired_score(builder, by, subjects["a"], subjects["b"])
+
+
+register(
+    Primitive(
+        name="score",
+        family="matrix level",
+        summary="The similarity of each sample's own pair, without the matrix.",
+        meaning=_score,
+        subjects=(
+            Subject("a", _STREAM, "one stream"),
+            Subject("b", _STREAM, "the other"),
+            Subject("by", ("Similarity",), "what compares them", default=COSINE, keyword=True),
+        ),
+        laws=("permutation",),
+        formula=r"s_i = \mathrm{by}(a_i, b_i)",
+        cost="2 B D FLOPs",
+        example="contrast(image, text, weight=exp(score(stop(image), stop(text))))",
+    )
+)
+
+
+def _transpose(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    matrix = subjects["matrix"]
+    assert isinstance(matrix, Node)
+    assert isinstance(matrix.type, SimType)
+    return builder.add("transpose", matrix, type=SimType(matrix.type.columns, matrix.type.rows))
+
+
+register(
+    Primitive(
+        name="transpose",
+        family="matrix level",
+        summary="Rows become columns; the two directions of the matrix change places.",
+        meaning=_transpose,
+        subjects=(Subject("matrix", ("Sim",), "the matrix"),),
+        laws=("permutation",),
+        formula=r"z^\top",
+        cost="none",
+        example='minimize mean(cross_entropy(transpose(similarity(image, text)), targets=paired, along="rows"))',
+    )
+)
+
+
+class ReuseParameters(Parameters):
+    """Arguments of `reuse`."""
+
+    matrix: Literal["rows", "columns"] = Field(description="which of the two matrices both directions read")
+
+
+def _reuse(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    matrix = subjects["matrix_of"]
+    assert isinstance(matrix, Node)
+    assert isinstance(parameters, ReuseParameters)
+    return builder.add("reuse", matrix, type=matrix.type, matrix=parameters.matrix)
+
+
+register(
+    Primitive(
+        name="reuse",
+        family="matrix level",
+        summary="For a similarity with two matrices (tokenmax): both directions read the one that is named.",
+        meaning=_reuse,
+        subjects=(Subject("matrix_of", ("Sim",), "the similarity"),),
+        parameters=ReuseParameters,
+        laws=("permutation",),
+        formula=r"z^{\mathrm{row}} = z^{\mathrm{column}}",
+        cost="none",
+        example=(
+            'let z = reuse(similarity(image, text, by=tokenmax), matrix="rows")\n'
+            'minimize mean(cross_entropy(z / 0.07, targets=paired, along="columns"))'
+        ),
+    )
+)
+
+
+def _exclude(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    logits, condition = subjects["logits"], subjects["where"]
+    assert isinstance(logits, Node)
+    if isinstance(condition, AllSamples):
+        return logits
+    assert isinstance(condition, Node)
+    return builder.add("exclude", logits, condition, type=logits.type)
+
+
+register(
+    Primitive(
+        name="exclude",
+        family="matrix level",
+        summary="Samples for which the condition holds are no candidates, in either direction.",
+        meaning=_exclude,
+        subjects=(
+            Subject("logits", ("Sim",), "the matrix"),
+            Subject("where", ("Condition",), "which samples are left out", keyword=True),
+        ),
+        laws=("permutation",),
+        formula=r"z_{ij} = -\infty \quad \text{where excluded}",
+        cost="none",
+        example=(
+            "recipe masked(image: Image, text: Text, broken: Flag)\n"
+            "let z = exclude(similarity(image, text) / 0.07, where=broken)\n"
+            'minimize mean(cross_entropy(z, targets=paired, along="rows"), over=complement(broken))'
+        ),
+    )
+)
+
+
+class CrossEntropyParameters(Parameters):
+    """Arguments of `cross_entropy`."""
+
+    along: Literal["rows", "columns"] = Field(
+        description="`rows`: each row asks which column is its own; `columns`: each column asks which row"
+    )
+    denominator: Literal["all", "negatives"] = Field(
+        default="all", description="`negatives` leaves the pair itself out of the log-sum-exp (the decoupled loss)"
+    )
+
+
+def _check_axes(builder: Builder, logits: Node, targets: Node) -> None:
+    assert isinstance(logits.type, SimType)
+    assert isinstance(targets.type, TargetType)
+    if (targets.type.rows, targets.type.columns) != (logits.type.rows, logits.type.columns):
+        raise Fault(AxesDisagree.at(builder.place("targets"), str(targets.type), left=logits.type, right=targets.type))
+
+
+def _cross_entropy(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    logits, targets = subjects["logits"], subjects["targets"]
+    assert isinstance(logits, Node)
+    assert isinstance(targets, Node)
+    assert isinstance(logits.type, SimType)
+    assert isinstance(parameters, CrossEntropyParameters)
+    _check_axes(builder, logits, targets)
+    rows = logits.type.rows if parameters.along == "rows" else logits.type.columns
+    return builder.add(
+        "cross_entropy", logits, targets, type=ScoreType(rows), along=parameters.along, denominator=parameters.denominator
+    )
+
+
+_MATRIX_AND_TARGETS = (
+    Subject("logits", ("Sim",), "the scaled similarities"),
+    Subject("targets", ("Target",), "what each row (or column) should choose", keyword=True),
+)
+
+register(
+    Primitive(
+        name="cross_entropy",
+        family="matrix level",
+        summary="Each sample's cross-entropy between its targets and the softmax over its candidates.",
+        meaning=_cross_entropy,
+        subjects=_MATRIX_AND_TARGETS,
+        parameters=CrossEntropyParameters,
+        laws=("permutation", "non_negative", "translation_invariant"),
+        formula=r"\ell_i = -\sum_j P_{ij} \log \frac{e^{z_{ij}}}{\sum_k e^{z_{ik}}}",
+        cost="no product; one pass over the matrix",
+        example=(
+            "let z = similarity(image, text) / 0.07\n"
+            'minimize mean(cross_entropy(z, targets=paired, along="columns"))'
+        ),
+    )
+)
+
+
+def _sigmoid_loss(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    logits, targets = subjects["logits"], subjects["targets"]
+    assert isinstance(logits, Node)
+    assert isinstance(targets, Node)
+    assert isinstance(logits.type, SimType)
+    _check_axes(builder, logits, targets)
+    return builder.add("sigmoid_loss", logits, targets, type=ScoreType(logits.type.rows))
+
+
+register(
+    Primitive(
+        name="sigmoid_loss",
+        family="matrix level",
+        summary="Each pair judged for itself: the sum over a row's candidates of -log sigmoid, positive where the target is.",
+        meaning=_sigmoid_loss,
+        subjects=_MATRIX_AND_TARGETS,
+        laws=("permutation", "non_negative"),
+        formula=r"\ell_i = -\sum_j \log \sigma(\pm z_{ij})",
+        cost="no product; one pass over the matrix",
+        example=(
+            "let z = similarity(image, text) * 10 - 10\n"
+            "minimize mean(sigmoid_loss(z, targets=paired))"
+        ),
+    )
+)
+
+
+def _mean(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    score, over = subjects["score"], subjects["over"]
+    assert isinstance(score, Node)
+    if isinstance(over, AllSamples):
+        return builder.add("mean", score, type=LossType())
+    assert isinstance(over, Node)
+    assert isinstance(score.type, ScoreType)
+    assert isinstance(over.type, ConditionType)
+    return builder.add("mean", score, over, type=LossType())
+
+
+register(
+    Primitive(
+        name="mean",
+        family="reductions",
+        summary="The mean over the samples of the whole batch, or over those where `over` holds (none: 0).",
+        meaning=_mean,
+        subjects=(
+            Subject("score", ("Score",), "one number a sample"),
+            Subject("over", ("Condition",), "which samples count", default=AllSamples(), keyword=True),
+        ),
+        laws=("permutation",),
+        formula=r"\frac{1}{B}\sum_i s_i",
+        cost="none",
+        example="minimize mean(1 - score(image, text))",
+    )
+)

@@ -1,0 +1,267 @@
+"""Primitives for numbers: learned ones, and arithmetic on scalars, scores and matrices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from pydantic import Field
+
+from vlmdsl.diagnostics.catalog.values import BoundsDisagree, NotOneOf
+from vlmdsl.ir import Node
+from vlmdsl.primitives.registry import register
+from vlmdsl.primitives.spec import Builder, Fault, Meaning, Parameters, Primitive, Subject
+from vlmdsl.primitives.values import AllSamples, NumberValue, StringValue, TupleValue, Value, type_of
+from vlmdsl.types import ConditionType, ScalarType, ScoreType
+
+
+class LearnedParameters(Parameters):
+    """Arguments of `learned`."""
+
+    initial: float = Field(description="where it starts")
+    form: Literal["log_scale", "direct"] = Field(
+        default="log_scale",
+        description="`log_scale`: a temperature kept as the log of its inverse; `direct`: the number itself",
+    )
+    max_scale: float | None = Field(default=None, gt=0.0, description="largest inverse temperature (`log_scale` only)")
+    min_scale: float | None = Field(default=None, gt=0.0, description="smallest inverse temperature (`log_scale` only)")
+    lower: float | None = Field(default=None, description="smallest value (`direct` only)")
+    upper: float | None = Field(default=None, description="largest value (`direct` only)")
+    clamp: Literal["after_step", "hard", "straight_through"] = Field(
+        default="after_step",
+        description=(
+            "when the bounds are kept: projected after the optimiser step; in the graph, with no gradient beyond them; "
+            "in the graph, with the gradient passed through"
+        ),
+    )
+    name: str = Field(default="", description="its name in the checkpoint; by default the name it is bound to")
+
+
+def _bounds(builder: Builder, bound: LearnedParameters) -> tuple[float, float | None, float | None]:
+    """Start and bounds of the stored number."""
+    logarithmic = bound.form == "log_scale"
+    foreign = ("lower", "upper") if logarithmic else ("max_scale", "min_scale")
+    for argument in foreign:
+        if getattr(bound, argument) is not None:
+            raise Fault(
+                BoundsDisagree.at(builder.place(argument), reason=f"`{argument}` does not go with form=\"{bound.form}\"")
+            )
+    if not logarithmic:
+        start, lower, upper = bound.initial, bound.lower, bound.upper
+    else:
+        if bound.initial <= 0.0:
+            raise Fault(BoundsDisagree.at(builder.place("initial"), reason="a temperature is greater than 0"))
+        start = -math.log(bound.initial)
+        lower = None if bound.min_scale is None else math.log(bound.min_scale)
+        upper = None if bound.max_scale is None else math.log(bound.max_scale)
+    tolerance = 1e-9
+    if (lower is not None and start < lower - tolerance) or (upper is not None and start > upper + tolerance):
+        raise Fault(BoundsDisagree.at(builder.place("initial"), reason="the start lies outside the bounds"))
+    return start, lower, upper
+
+
+def _learned(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    assert isinstance(parameters, LearnedParameters)
+    start, lower, upper = _bounds(builder, parameters)
+    projected = parameters.clamp == "after_step"
+    stored = builder.parameter(
+        parameters.name, initial=start, lower=lower if projected else None, upper=upper if projected else None
+    )
+    if not projected and (lower is not None or upper is not None):
+        gradient = "zero" if parameters.clamp == "hard" else "pass"
+        stored = builder.add("clamp", stored, type=ScalarType(), lower=lower, upper=upper, gradient=gradient)
+    if parameters.form == "direct":
+        return stored
+    return builder.add("exp", builder.add("negate", stored, type=ScalarType()), type=ScalarType())
+
+
+register(
+    Primitive(
+        name="learned",
+        family="scalars",
+        summary="A learned number; by default a temperature, stored as the log of its inverse (the log scale).",
+        meaning=_learned,
+        parameters=LearnedParameters,
+        formula=r"\tau = e^{-a}",
+        example="contrast(image, text, temperature=learned(0.07, max_scale=100))",
+    )
+)
+
+
+def _unary(operation: str) -> Meaning:
+    folded: dict[str, Callable[[float], float]] = {"exp": math.exp, "log": math.log}
+
+    def meaning(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+        x = subjects["x"]
+        if isinstance(x, NumberValue):
+            try:
+                return NumberValue(folded[operation](x.value), span=x.span)
+            except (ValueError, OverflowError):
+                raise Fault(
+                    BoundsDisagree.at(builder.place("x"), reason=f"{operation}({x.value:g}) is not a finite number")
+                ) from None
+        assert isinstance(x, Node)
+        return builder.add(operation, x, type=x.type)
+
+    return meaning
+
+
+for _name, _formula in (("exp", r"e^x"), ("log", r"\log x")):
+    register(
+        Primitive(
+            name=_name,
+            family="scores",
+            summary=f"`{_name}` of every element.",
+            meaning=_unary(_name),
+            subjects=(Subject("x", ("Scalar", "Score", "Sim"), "the number"),),
+            formula=_formula,
+            example=f"contrast(image, text, weight=stop({_name}(2 + score(image, text))))",
+        )
+    )
+
+
+def _extreme(operation: str) -> Meaning:
+    def meaning(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+        a, b = subjects["a"], subjects["b"]
+        if isinstance(a, NumberValue) and isinstance(b, NumberValue):
+            return NumberValue(min(a.value, b.value) if operation == "minimum" else max(a.value, b.value), span=a.span)
+        left, right = _as_node(builder, a), _as_node(builder, b)
+        return builder.add(operation, left, right, type=right.type if isinstance(left.type, ScalarType) else left.type)
+
+    return meaning
+
+
+def _as_node(builder: Builder, value: Value) -> Node:
+    if isinstance(value, NumberValue):
+        return builder.constant(value.value)
+    assert isinstance(value, Node)
+    return value
+
+
+for _name, _operation in (("min", "minimum"), ("max", "maximum")):
+    register(
+        Primitive(
+            name=_name,
+            family="scores",
+            summary=f"The {_operation} of two numbers, element by element.",
+            meaning=_extreme(_operation),
+            subjects=(
+                Subject("a", ("Scalar", "Score"), "one number"),
+                Subject("b", ("Scalar", "Score"), "the other"),
+            ),
+            formula=rf"\{_name}(a, b)",
+            example=f"contrast(image, text, weight=stop({_name}(score(image, text), 1)))",
+        )
+    )
+
+
+class ClampParameters(Parameters):
+    """Arguments of `clamp`."""
+
+    lower: float | None = Field(default=None, description="smallest value")
+    upper: float | None = Field(default=None, description="largest value")
+    gradient: Literal["zero", "pass"] = Field(default="zero", description="the gradient beyond the bounds")
+
+
+def _clamp(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    assert isinstance(parameters, ClampParameters)
+    x = _as_node(builder, subjects["x"])
+    bounds = (parameters.lower, parameters.upper)
+    if bounds == (None, None) or (None not in bounds and parameters.lower > parameters.upper):  # type: ignore[operator]
+        raise Fault(BoundsDisagree.at(builder.span, reason="`clamp` wants `lower`, `upper` or both, in that order"))
+    return builder.add(
+        "clamp", x, type=x.type, lower=parameters.lower, upper=parameters.upper, gradient=parameters.gradient
+    )
+
+
+register(
+    Primitive(
+        name="clamp",
+        family="scores",
+        summary="Keeps a number between two bounds; beyond them the gradient is zero, or passes.",
+        meaning=_clamp,
+        subjects=(Subject("x", ("Scalar", "Score", "Sim"), "the number"),),
+        parameters=ClampParameters,
+        formula=r"\min(\max(x, l), u)",
+        example="contrast(image, text, weight=stop(clamp(score(image, text), lower=0, upper=1)))",
+    )
+)
+
+
+def _where(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    condition, yes, no = subjects["condition"], subjects["then"], subjects["otherwise"]
+    if isinstance(condition, AllSamples):
+        return yes
+    if isinstance(condition, NumberValue):
+        return yes if condition.value else no
+    assert isinstance(condition, Node)
+    left, right = _as_node(builder, yes), _as_node(builder, no)
+    assert isinstance(condition.type, ConditionType)
+    return builder.add("where", condition, left, right, type=ScoreType(condition.type.rows))
+
+
+register(
+    Primitive(
+        name="where",
+        family="scores",
+        summary="One number where a condition holds, another where it does not; decided at once if it is known already.",
+        meaning=_where,
+        subjects=(
+            Subject("condition", ("Condition", "Static"), "a comparison"),
+            Subject("then", ("Scalar", "Score", "Static"), "the value where it holds"),
+            Subject("otherwise", ("Scalar", "Score", "Static"), "the value where it does not"),
+        ),
+        formula=r"[c]\,a + [\neg c]\,b",
+        example="contrast(image, text, weight=stop(where(score(image, text) < 0, 0, 1)))",
+    )
+)
+
+
+def _not(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    condition = subjects["condition"]
+    if isinstance(condition, NumberValue):
+        return NumberValue(0.0 if condition.value else 1.0, is_integer=True, span=condition.span)
+    assert isinstance(condition, Node)
+    return builder.add("not", condition, type=condition.type)
+
+
+register(
+    Primitive(
+        name="complement",
+        family="scores",
+        summary="Holds where the condition does not.",
+        meaning=_not,
+        subjects=(Subject("condition", ("Condition", "Static"), "the condition"),),
+        formula=r"\neg c",
+        example=(
+            "recipe masked(image: Image, text: Text, broken: Flag)\n"
+            "minimize contrast(image, text, keep=complement(broken))"
+        ),
+    )
+)
+
+
+def _one_of(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    value, choices = subjects["value"], subjects["choices"]
+    assert isinstance(choices, TupleValue)
+    words = [item.value for item in choices.items if isinstance(item, StringValue)]
+    if isinstance(value, StringValue) and value.value in words:
+        return value
+    shown = f'"{value.value}"' if isinstance(value, StringValue) else str(type_of(value))
+    place = value.span if isinstance(value, StringValue | NumberValue) and value.span else builder.place("value")
+    listed = ", ".join(f'"{word}"' for word in words)
+    raise Fault(NotOneOf.at(place, help=(f"possible: {listed}",), value=shown, choices=listed))
+
+
+register(
+    Primitive(
+        name="one_of",
+        family="scalars",
+        summary="A string that must be one of the listed ones; how a library function checks an option.",
+        meaning=_one_of,
+        subjects=(Subject("value", ("Static",), "the option"), Subject("choices", ("Tuple",), "the possible strings")),
+        formula="",
+        example='def pick(side = "both") = where(one_of(side, ("both", "rows")) == "rows", 1, 2)\nminimize pick() * contrast(image, text)',
+    )
+)

@@ -1,0 +1,93 @@
+"""Primitives for targets: what each row, and each column, should choose. Each direction is normalised for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field
+
+from vlmdsl.ir import Node
+from vlmdsl.primitives.registry import register
+from vlmdsl.primitives.spec import Builder, Parameters, Primitive, Subject
+from vlmdsl.primitives.values import Value
+from vlmdsl.types import TargetType
+
+
+def _paired(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    return builder.add("paired", type=TargetType())
+
+
+register(
+    Primitive(
+        name="paired",
+        family="targets",
+        summary="Row i belongs to column i and to no other.",
+        meaning=_paired,
+        formula=r"P_{ij} = [i = j]",
+        example="contrast(image, text, targets=paired)",
+    )
+)
+
+
+class SameParameters(Parameters):
+    """Arguments of `same`."""
+
+    missing: int = Field(default=-1, description="the label that stands for a missing one: equal to nothing but itself")
+
+
+def _same(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    label = subjects["label"]
+    assert isinstance(label, Node)
+    assert isinstance(parameters, SameParameters)
+    return builder.add("same", label, type=TargetType(), missing=parameters.missing)
+
+
+register(
+    Primitive(
+        name="same",
+        family="targets",
+        summary="Every sample with the same label is a positive, with equal shares; across processes too.",
+        meaning=_same,
+        subjects=(Subject("label", ("Label",), "the class of each sample"),),
+        parameters=SameParameters,
+        laws=("permutation",),
+        formula=r"P_{ij} = \frac{[y_i = y_j]}{|\{k : y_k = y_i\}|}",
+        cost="none",
+        example="recipe labels(image: Image, text: Text, label: Label)\nminimize contrast(image, text, targets=same(label))",
+    )
+)
+
+
+class SmoothParameters(Parameters):
+    """Arguments of `smooth`."""
+
+    over: Literal["all", "others"] = Field(
+        default="all", description="`all`: the positive gets its share of epsilon too; `others`: only the N - 1 others do"
+    )
+    epsilon: float = Field(default=0.1, ge=0.0, le=1.0, description="how much is spread")
+
+
+def _smooth(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    target = subjects["target"]
+    assert isinstance(target, Node)
+    assert isinstance(parameters, SmoothParameters)
+    if parameters.epsilon == 0.0:
+        return target
+    return builder.add("smooth", target, type=target.type, epsilon=float(parameters.epsilon), over=parameters.over)
+
+
+register(
+    Primitive(
+        name="smooth",
+        family="targets",
+        summary="Label smoothing: a part epsilon of each target is spread evenly.",
+        meaning=_smooth,
+        subjects=(Subject("target", ("Target",), "the target to smooth"),),
+        parameters=SmoothParameters,
+        laws=("permutation",),
+        formula=r"(1 - \epsilon) P_{ij} + \epsilon / N",
+        cost="none",
+        example="contrast(image, text, targets=smooth(paired, epsilon=0.1))",
+    )
+)

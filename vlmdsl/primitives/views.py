@@ -1,0 +1,140 @@
+"""Views: what a sample's field may be turned into before it is encoded. They run in the data pipeline, per sample and step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field
+
+from vlmdsl.diagnostics.catalog.types import ViewDoesNotApply
+from vlmdsl.ir import Node
+from vlmdsl.primitives.registry import register
+from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
+from vlmdsl.primitives.values import ErrorValue, TupleValue, Value, ViewSet, ViewValue, type_of
+from vlmdsl.source.limits import MAXIMUM_VIEWS
+from vlmdsl.types import FieldType
+
+
+class RewriteParameters(Parameters):
+    """Arguments of `rewrite`."""
+
+    count: int = Field(alias="M", ge=1, le=MAXIMUM_VIEWS - 1, description="how many rewrites a text has")
+    minimum_words: int = Field(
+        default=1, ge=1, description="a drawn rewrite with fewer blank-separated words falls back on the text itself"
+    )
+    pick: Literal["one", "each"] = Field(
+        default="one", description="`one`: draw one per sample and step; `each`: the set of the text and all its rewrites"
+    )
+
+
+def _rewrite(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    text = subjects["text"]
+    assert isinstance(text, Node)
+    assert isinstance(parameters, RewriteParameters)
+    if parameters.pick == "each":
+        views = range(parameters.count + 1)
+        return ViewSet(tuple(builder.add("alternative", text, type=FieldType("Text"), view=view) for view in views))
+    return builder.add(
+        "rewrite",
+        text,
+        type=FieldType("Text"),
+        count=parameters.count,
+        minimum_words=parameters.minimum_words,
+        draw=builder.draw(),
+    )
+
+
+register(
+    Primitive(
+        name="rewrite",
+        family="views",
+        summary="One of the text and its M rewrites, drawn with equal chance per sample and step (LaCLIP); or each of them.",
+        meaning=_rewrite,
+        subjects=(Subject("text", ("Text",), "the text; its rewrites are the data field NAME_rewrites"),),
+        parameters=RewriteParameters,
+        formula=r"t \sim U\{t_0, t_1, \ldots, t_M\}",
+        example="contrast(image, rewrite(text, M=4))",
+        view_of="Text",
+    )
+)
+
+
+class AugmentParameters(Parameters):
+    """Arguments of `augment`."""
+
+    n: int = Field(default=1, ge=1, le=MAXIMUM_VIEWS, description="how many independent views; more than one gives a set")
+    pipeline: Literal["crop"] = Field(default="crop", description="`crop`: random resized crop and horizontal flip")
+
+
+def _augment(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    image = subjects["image"]
+    assert isinstance(image, Node)
+    assert isinstance(parameters, AugmentParameters)
+    draw = builder.draw()
+    views = tuple(
+        builder.add("augment", image, type=FieldType("Image"), view=view, pipeline=parameters.pipeline, draw=draw)
+        for view in range(parameters.n)
+    )
+    return views[0] if parameters.n == 1 else ViewSet(views)
+
+
+register(
+    Primitive(
+        name="augment",
+        family="views",
+        summary="Random views of an image, each drawn for itself.",
+        meaning=_augment,
+        subjects=(Subject("image", ("Image",), "the image"),),
+        parameters=AugmentParameters,
+        formula=r"x \sim \mathcal{A}(x)",
+        example="contrast(augment(image, n=2), text)",
+        view_of="Image",
+    )
+)
+
+
+def _viewed(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    """Applies every view to the stream of its type, in order; a view that fits neither is a fault."""
+    streams = [subjects["a"], subjects["b"]]
+    given = subjects["with"]
+    for view in given.items if isinstance(given, TupleValue) else (given,):
+        if isinstance(view, ErrorValue):
+            return view
+        fitting = [
+            position
+            for position, stream in enumerate(streams)
+            if isinstance(view, ViewValue) and _element_kind(stream) == view.kind
+        ]
+        if not fitting:
+            found = ", ".join(str(type_of(stream)) for stream in streams)
+            name = view.name if isinstance(view, ViewValue) else str(type_of(view))
+            place = view.span if isinstance(view, ViewValue) and view.span else builder.place("with")
+            raise Fault(ViewDoesNotApply.at(place, str(type_of(view)), view=name, streams=found))
+        for position in fitting:
+            streams[position] = builder.view(view, streams[position])
+    return TupleValue(tuple(streams))
+
+
+def _element_kind(stream: Value) -> str:
+    element = stream.items[0] if isinstance(stream, ViewSet) else stream
+    type = type_of(element)
+    return type.kind if isinstance(type, FieldType) else ""
+
+
+register(
+    Primitive(
+        name="viewed",
+        family="views",
+        summary="Two streams after views: each view is applied to the stream of its type. What `views=` of the library does.",
+        meaning=_viewed,
+        subjects=(
+            Subject("a", ("Any",), "one stream"),
+            Subject("b", ("Any",), "the other"),
+            Subject("with", ("View", "Tuple"), "one view or several", keyword=True),
+        ),
+        formula="",
+        example="let pair = viewed(image, text, with=rewrite(M=4))\nminimize contrast(pair[0], pair[1])",
+        maps_sets=False,
+    )
+)
