@@ -1,0 +1,18 @@
+"""`vlmdsl emit`: the torch source that a recipe compiles to."""
+
+from __future__ import annotations
+
+import click
+
+from vlmdsl.api.compile import emit
+from vlmdsl_cli.options import Recipe, recipe_arguments
+from vlmdsl_cli.output import data
+
+__all__ = ["command"]
+
+
+@click.command("emit")
+@recipe_arguments
+def command(recipe: Recipe) -> None:
+    """Print the torch source that RECIPE compiles to, one file; every line names the recipe line it came from."""
+    data(emit(recipe.subject, expression=recipe.expression, knobs=recipe.knobs))

@@ -1,0 +1,28 @@
+"""`vlmdsl eval`: how good a trained model is on held-out data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from vlmdsl.api.evaluate import evaluate
+from vlmdsl_cli.options import as_json, pairs
+from vlmdsl_cli.output import data as print_data
+from vlmdsl_cli.output import json_data
+
+__all__ = ["command"]
+
+
+@click.command("eval")
+@click.argument("run_folder", metavar="RUN_DIR")
+@click.option("--data", metavar="SPEC", multiple=True, help="Evaluate on this; the run's own held-out data by default.")
+@click.option("--map", "columns", metavar="FIELD=COLUMN", multiple=True, help="Take a field from a column of another name.")
+@as_json
+def command(run_folder: str, data: Sequence[str], columns: Sequence[str], as_json: bool) -> None:
+    """Evaluate the model of RUN_DIR: retrieval and zero-shot accuracy, beside chance and the untrained model."""
+    result = evaluate(run_folder, data=data, map=pairs(columns, "--map"))
+    if as_json:
+        json_data(result.to_json())
+    else:
+        print_data(result.to_text())

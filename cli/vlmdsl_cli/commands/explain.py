@@ -1,0 +1,31 @@
+"""`vlmdsl explain`: the page of a recipe, a primitive or a diagnostic code."""
+
+from __future__ import annotations
+
+import click
+
+from vlmdsl.api.explain import explain
+from vlmdsl_cli.options import Recipe, as_json, recipe_arguments
+from vlmdsl_cli.output import data, json_data
+
+__all__ = ["command"]
+
+
+@click.command("explain")
+@recipe_arguments
+@click.option("--latex", is_flag=True, help="Print only the formula, in LaTeX.")
+@as_json
+def command(recipe: Recipe, latex: bool, as_json: bool) -> None:
+    """Explain RECIPE, or a primitive (tokenmax), or a diagnostic code (V0304) in its place.
+
+    Of a recipe: its terms, the fields, encoders and state that it needs, and its formula.
+    """
+    page = explain(recipe.subject, expression=recipe.expression, knobs=recipe.knobs)
+    if as_json:
+        json_data(page.to_json())
+    elif not latex:
+        data(page.to_text())
+    elif page.latex:
+        data(page.latex)
+    else:
+        raise click.UsageError(f"{recipe.subject} has no formula")

@@ -1,0 +1,46 @@
+"""`vlmdsl fmt`: recipes in the one style; comments stay, meaning too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import unified_diff
+from pathlib import Path
+
+import click
+
+from vlmdsl.api.format import format
+from vlmdsl_cli.options import read_stdin, recipe_files
+from vlmdsl_cli.output import FAULT, FINE, data, talk
+
+__all__ = ["command"]
+
+
+@click.command("fmt")
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.option("--check", "only_check", is_flag=True, help="Write nothing; exit code 2 if a file would change.")
+@click.option("--diff", "show_diff", is_flag=True, help="Write nothing; print what would change.")
+def command(paths: Sequence[str], only_check: bool, show_diff: bool) -> int:
+    """Write recipes in the one style: .vlo files, folders, or - from standard input to standard output."""
+    changed = [path for path in recipe_files(paths) if _format(path, write=not (only_check or show_diff), diff=show_diff)]
+    return FAULT if only_check and changed else FINE
+
+
+def _format(path: str, *, write: bool, diff: bool) -> bool:
+    """Format one text, say what happened to it, and tell whether it was not in the style yet."""
+    before = read_stdin() if path == "-" else _read(path)
+    after = format(before)
+    if diff:
+        data("".join(unified_diff(before.splitlines(True), after.splitlines(True), path, f"{path} (formatted)")))
+    elif path == "-" and write:
+        click.echo(after, nl=False)
+    elif before != after:
+        talk(f"{'formatted' if write else 'would format'} {path}")
+        if write:
+            Path(path).write_text(after, encoding="utf-8", newline="\n")
+    return before != after
+
+
+def _read(path: str) -> str:
+    if not Path(path).is_file():
+        raise click.UsageError(f"there is no file {path}")
+    return Path(path).read_bytes().decode("utf-8", errors="replace")

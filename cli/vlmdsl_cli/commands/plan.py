@@ -1,0 +1,36 @@
+"""`vlmdsl plan`: what a recipe will run and what that costs, without torch."""
+
+from __future__ import annotations
+
+import click
+
+from vlmdsl.api.plan import dump, plan
+from vlmdsl_cli.options import Recipe, as_json, recipe_arguments
+from vlmdsl_cli.output import data, json_data
+
+__all__ = ["command"]
+
+COUNT = click.IntRange(min=1)
+DTYPE = click.Choice(["float32", "bfloat16", "float16", "float64"])
+
+
+@click.command("plan")
+@recipe_arguments
+@click.option("--batch", type=COUNT, default=1024, show_default=True, help="Samples in the global batch.")
+@click.option("--world", type=COUNT, default=1, show_default=True, help="Processes.")
+@click.option("--dim", type=COUNT, default=512, show_default=True, help="Features of an embedding.")
+@click.option("--dtype", type=DTYPE, default="float32", show_default=True, help="Of the features.")
+@click.option("--dump", "stage", metavar="PASS", help="Print the graph after this pass instead.")
+@as_json
+def command(recipe: Recipe, batch: int, world: int, dim: int, dtype: str, stage: str | None, as_json: bool) -> None:
+    """Show what RECIPE will run: encoder calls, shared values, FLOPs, bytes, memory, collectives, lowerings."""
+    if stage is not None:
+        data(dump(recipe.subject, stage, expression=recipe.expression, knobs=recipe.knobs))
+        return
+    planned = plan(
+        recipe.subject, expression=recipe.expression, knobs=recipe.knobs, batch=batch, world=world, dim=dim, dtype=dtype
+    )
+    if as_json:
+        json_data(planned.to_json())
+    else:
+        data(planned.to_text())

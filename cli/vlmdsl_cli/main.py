@@ -1,0 +1,80 @@
+"""The entry point: finds the command that was asked for, imports only that one, and turns every end into an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+
+import click
+
+from vlmdsl_cli import failures
+from vlmdsl_cli.output import data, installed_version
+
+__all__ = ["COMMANDS", "application", "main"]
+
+COMMANDS = {
+    "train": "Train a model with a recipe.",
+    "eval": "Evaluate a trained model: retrieval and zero-shot classification.",
+    "check": "Find every fault of recipes.",
+    "fmt": "Write recipes in the one style.",
+    "explain": "Explain a recipe, a primitive or a diagnostic code.",
+    "plan": "Show what a recipe will run, and what that costs.",
+    "emit": "Print the torch source that a recipe compiles to.",
+    "diff": "Compare the meaning of two recipes.",
+    "recipes": "List the bundled recipes.",
+}
+"""Every command and its line in `--help`; the command itself is `commands/NAME.py`."""
+
+
+class _LazyGroup(click.Group):
+    """Imports a command's module when the command is called, so that `check` never pays for what `train` needs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = import_module(f"vlmdsl_cli.commands.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            close = get_close_matches(name, COMMANDS, n=1)
+            advice = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(COMMANDS)}."
+            ctx.fail(f"no command {name!r}; {advice}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def _show_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        data(f"vlmdsl {installed_version()}")
+        ctx.exit()
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version.")
+@click.option("--trace", is_flag=True, help="Show the Python traceback of a bug of vlmdsl.")
+def application(trace: bool) -> None:
+    """A language, a compiler and a trainer for the pre-training objectives of vision-language models.
+
+    RECIPE is the name of a bundled recipe, the path of a .vlo file, or an expression after -e.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and give its exit code: 0 fine, 2 the input is at fault, 3 the environment is, 1 a bug of ours."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        result = application.main(args=words, prog_name="vlmdsl", standalone_mode=False)
+    except (Exception, KeyboardInterrupt) as error:
+        return failures.report(error, words)
+    return result if isinstance(result, int) else 0

@@ -1,0 +1,99 @@
+"""The arguments that several commands share: which recipe, with which knobs, and the files of a path."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+__all__ = ["Recipe", "as_json", "knob_values", "pairs", "read_stdin", "recipe_arguments", "recipe_files"]
+
+Command = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Which recipe a command is about; `subject` is a bundled name, a path, or with `expression` the text itself."""
+
+    subject: str
+    expression: bool
+    knobs: Mapping[str, object]
+
+
+def recipe_arguments(command: Command) -> Command:
+    """`RECIPE | -e EXPRESSION [--param KNOB=VALUE]...`, handed on as the keyword `recipe`."""
+
+    @click.argument("subject", metavar="RECIPE", required=False)
+    @click.option("-e", "expression", metavar="EXPRESSION", help="An expression in place of RECIPE.")
+    @click.option("--param", "knobs", metavar="KNOB=VALUE", multiple=True, help="Set a hyper-parameter of the recipe.")
+    @functools.wraps(command)
+    def wrapped(*, subject: str | None, expression: str | None, knobs: Sequence[str], **others: object) -> object:
+        return command(recipe=choose_recipe(subject, expression, knobs), **others)
+
+    return wrapped
+
+
+def choose_recipe(subject: str | None, expression: str | None, knobs: Sequence[str]) -> Recipe:
+    """One recipe from a command's words; UsageError unless exactly one of RECIPE and -e is given."""
+    values = knob_values(knobs)
+    if expression is not None and subject is None:
+        return Recipe(expression, True, values)
+    if subject is not None and expression is None:
+        return Recipe(subject, False, values)
+    raise click.UsageError("give either RECIPE or -e EXPRESSION")
+
+
+def pairs(words: Sequence[str], option: str) -> dict[str, str]:
+    """`["a=1", "b=2"]` as a dictionary; UsageError for a word without `=` or a name given twice."""
+    found: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        name = name.strip()
+        if not equals or not name:
+            raise click.UsageError(f"{option} takes NAME=VALUE, not {word!r}")
+        if name in found:
+            raise click.UsageError(f"{option} {name} is given twice")
+        found[name] = value.strip()
+    return found
+
+
+def knob_values(words: Sequence[str]) -> dict[str, object]:
+    """The hyper-parameters that `--param` sets, numbers as numbers: the recipe's own types judge them."""
+    return {name: _knob_value(text) for name, text in pairs(words, "--param").items()}
+
+
+def _knob_value(text: str) -> object:
+    """A number where the text is one (`2`, `0.5`, `15%`), else the text."""
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    if text.endswith("%"):
+        try:
+            return float(text[:-1]) / 100
+        except ValueError:
+            return text
+    return text
+
+
+def recipe_files(words: Sequence[str]) -> list[str]:
+    """The words with every directory replaced by the `.vlo` files below it, in order of name."""
+    found: list[str] = []
+    for word in words:
+        path = Path(word)
+        found.extend(sorted(str(file) for file in path.rglob("*.vlo")) if path.is_dir() else [word])
+    return found
+
+
+def read_stdin() -> str:
+    """Standard input as text; bytes that are no UTF-8 become the replacement character, which no recipe may hold."""
+    return sys.stdin.buffer.read().decode("utf-8", errors="replace")
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
