@@ -1,0 +1,26 @@
+"""The run configuration: its models, how it is loaded from YAML and overrides, how it is written back. No torch."""
+
+from vlmdsl.schema.load import dump_config, load_config, schema_of_config, setting_names
+from vlmdsl.schema.run import (
+    DataConfig,
+    EvaluationConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+    ScheduleConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "DataConfig",
+    "EvaluationConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "RunConfig",
+    "ScheduleConfig",
+    "TrainConfig",
+    "dump_config",
+    "load_config",
+    "schema_of_config",
+    "setting_names",
+]

@@ -1,0 +1,218 @@
+"""Makes a run configuration of its layers, the later ones winning: defaults, a YAML file, `--set` overrides, other flags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path as FilePath
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from vlmdsl.diagnostics import Diagnostic, Edit, Fix
+from vlmdsl.diagnostics.catalog.configuration import (
+    BadOverride,
+    BadSetting,
+    ConfigurationMissing,
+    ConfigurationSyntax,
+    UnknownSetting,
+)
+from vlmdsl.schema.run import RunConfig
+from vlmdsl.schema.yaml_tree import Path, YamlTree, read_yaml
+from vlmdsl.source import SourceMap, SourceText, Span
+
+__all__ = ["dump_config", "load_config", "schema_of_config", "setting_names"]
+
+
+def load_config(
+    path: str | None = None,
+    overrides: Sequence[str] = (),
+    flags: Mapping[str, object] | None = None,
+    sources: SourceMap | None = None,
+) -> tuple[RunConfig | None, list[Diagnostic]]:
+    """The configuration, or None and what is wrong with it.
+
+    `path` is a YAML file, `overrides` are texts `section.setting=value`, `flags` are values by dotted name (those of None
+    are left out). Texts that diagnostics point into are added to `sources`.
+
+    >>> config, diagnostics = load_config(overrides=["optimizer.learning_rate=1e-4"], flags={"train.steps": 7})
+    >>> config.optimizer.learning_rate, config.train.steps, diagnostics
+    (0.0001, 7, [])
+    """
+    layers = _Layers(sources if sources is not None else SourceMap())
+    if path is not None:
+        layers.add_file(path)
+    layers.add_overrides(overrides)
+    layers.add_flags(flags or {})
+    found = layers.diagnostics
+    try:
+        config = RunConfig.model_validate(layers.values)
+    except ValidationError as error:
+        found.extend(_diagnostic(details, layers) for details in error.errors(include_url=False))
+    return (None, found) if found else (config, [])
+
+
+def dump_config(config: RunConfig) -> str:
+    """The whole configuration as YAML, which `load_config` reads back to an equal one."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+def schema_of_config() -> dict[str, object]:
+    """The JSON schema of the configuration file, for editors."""
+    return RunConfig.model_json_schema()
+
+
+def setting_names() -> list[str]:
+    """Every setting with its section: `model.image_encoder`, ..., `out`."""
+    names: list[str] = []
+    for name, info in RunConfig.model_fields.items():
+        section = _section(info.annotation)
+        names.extend([name] if section is None else [f"{name}.{setting}" for setting in section.model_fields])
+    return names
+
+
+_NOWHERE = Span("the defaults", 0, 0)
+
+
+@dataclass
+class _Layers:
+    """The merged values, and for every path the place that set it last."""
+
+    sources: SourceMap
+    values: dict[str, object] = field(default_factory=dict)
+    places: dict[Path, tuple[Span, Span]] = field(default_factory=lambda: {(): (_NOWHERE, _NOWHERE)})
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+
+    def add_file(self, path: str) -> None:
+        try:
+            text = FilePath(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            place = self.sources.add(SourceText("--config", path))
+            reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
+            self.diagnostics.append(ConfigurationMissing.at(Span(place.name, 0, len(path)), path=path, reason=reason))
+            return
+        tree = read_yaml(self.sources.add(SourceText(path, text)))
+        if tree.value is not None and not isinstance(tree.value, dict):
+            tree.diagnostics.append(ConfigurationSyntax.at(tree.places[()][1], problem="it is not a mapping of sections"))
+        self._merge(tree, ())
+
+    def add_overrides(self, overrides: Sequence[str]) -> None:
+        source = self.sources.add(SourceText("--set", "\n".join(overrides)))
+        start = 0
+        for override in overrides:
+            name, equals, _ = override.partition("=")
+            keys = tuple(name.strip().split("."))
+            span = Span(source.name, start, start + len(name))
+            if not equals or not all(keys):
+                self.diagnostics.append(BadOverride.at(span, given=override))
+            else:
+                window = SourceText(source.name, source.text[: start + len(override)])
+                tree = read_yaml(window, start + len(name) + 1)
+                self._note_prefixes(keys, span)
+                self._merge(tree, keys, span)
+            start += len(override) + 1
+
+    def add_flags(self, flags: Mapping[str, object]) -> None:
+        given = {name: value for name, value in flags.items() if value is not None}
+        texts = [f"{name}={value}" for name, value in given.items()]
+        source = self.sources.add(SourceText("command line", "\n".join(texts)))
+        start = 0
+        for (name, value), text in zip(given.items(), texts, strict=True):
+            span = Span(source.name, start, start + len(text))
+            keys = tuple(name.split("."))
+            self._note_prefixes(keys, span)
+            self._merge(YamlTree(value, {(): (span, span)}), keys, span)
+            start += len(text) + 1
+
+    def _note_prefixes(self, keys: tuple[str, ...], span: Span) -> None:
+        for length in range(1, len(keys)):
+            self.places.setdefault(keys[:length], (span, span))
+
+    def _merge(self, tree: YamlTree, at: tuple[str, ...], key_span: Span | None = None) -> None:
+        self.diagnostics.extend(tree.diagnostics)
+        for path, (key, place) in tree.places.items():
+            self.places[(*at, *path)] = (key_span if key_span is not None and not path else key, place)
+        value = tree.value
+        for name in reversed(at):
+            value = {name: value}
+        if isinstance(value, dict):
+            _merge_into(self.values, value)
+
+
+def _merge_into(target: dict[str, object], source: Mapping[str, object]) -> None:
+    """Deep merge; a section that is empty in YAML (null) changes nothing."""
+    for key, value in source.items():
+        present = target.get(key)
+        if isinstance(value, Mapping):
+            merged = dict(present) if isinstance(present, dict) else {}
+            _merge_into(merged, value)
+            target[key] = merged
+        elif value is not None or _section_called(key) is None:
+            target[key] = value
+
+
+def _diagnostic(details: ErrorDetails, layers: _Layers) -> Diagnostic:
+    location: Path = details["loc"]
+    name = _dotted(location)
+    prefixes = [location[:length] for length in range(len(location), -1, -1)]
+    key, value = layers.places[next(prefix for prefix in prefixes if prefix in layers.places)]
+    if details["type"] == "extra_forbidden":
+        return _unknown(name, location, key)
+    description = _description(location)
+    notes = (f"`{_dotted(location[:2])}`: {description}",) if description else ()
+    return BadSetting.at(value, f"found {_shown(details['input'])}", name=name, problem=_problem(details), notes=notes)
+
+
+def _problem(details: ErrorDetails) -> str:
+    if details["type"] == "model_type":
+        return "must be a mapping of settings"
+    message = details["msg"].removeprefix("Value error, ")
+    return message.replace("Input should", "must", 1)
+
+
+def _unknown(name: str, location: Path, key: Span) -> Diagnostic:
+    section = _section_called(location[0]) if len(location) > 1 else None
+    siblings = list((section or RunConfig).model_fields)
+    last = str(location[-1])
+    close = get_close_matches(last, siblings, n=1)
+    if close:
+        found = close[0]
+        suggestion = ".".join([*map(str, location[:-1]), found])
+        # An override's place covers the dotted name, a file's only the key.
+        replacement = suggestion if key.file in ("--set", "command line") else found
+        fix = Fix(f"write `{suggestion}`", (Edit(key, replacement),), safe=False)
+        return UnknownSetting.at(key, name=name, help=(f"did you mean `{suggestion}`?",), fix=fix)
+    elsewhere = [setting for setting in setting_names() if setting.split(".")[-1] == last]
+    if elsewhere:
+        return UnknownSetting.at(key, name=name, help=(f"did you mean `{elsewhere[0]}`?",))
+    where = f"in `{location[0]}`" if section is not None else "at the top"
+    return UnknownSetting.at(key, name=name, help=(f"{where} there are: {', '.join(siblings)}",))
+
+
+def _section(annotation: object) -> type[BaseModel] | None:
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def _section_called(name: object) -> type[BaseModel] | None:
+    info = RunConfig.model_fields.get(str(name))
+    return None if info is None else _section(info.annotation)
+
+
+def _description(location: Path) -> str:
+    section = _section_called(location[0]) if location else None
+    fields = section.model_fields if section is not None and len(location) > 1 else RunConfig.model_fields
+    key = location[1] if section is not None and len(location) > 1 else location[0] if location else ""
+    info = fields.get(str(key))
+    return "" if info is None or info.description is None else info.description
+
+
+def _dotted(location: Path) -> str:
+    words = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in location]
+    return "".join(words).removeprefix(".") or "the configuration"
+
+
+def _shown(value: object) -> str:
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,143 @@
+"""The run configuration: what a recipe leaves to the run. Closed (an unknown key is an error), strict and frozen.
+
+The defaults train a small model on the built-in data in a few minutes of CPU time.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+__all__ = ["DataConfig", "EvaluationConfig", "ModelConfig", "OptimizerConfig", "RunConfig", "ScheduleConfig", "TrainConfig"]
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _with_one_place(template: str) -> str:
+    if template.count("{}") != 1:
+        raise ValueError("must have one {} for the class name")
+    return template
+
+
+Template = Annotated[str, AfterValidator(_with_one_place)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True)
+
+
+class ModelConfig(_Section):
+    """The towers and what they take."""
+
+    image_encoder: str = Field(
+        "vit:tiny",
+        description="image encoder: a built-in preset (`vit:tiny`, `vit:small`, `vit:base`) or `hf:NAME-OR-FOLDER`",
+    )
+    text_encoder: str = Field(
+        "transformer:tiny", description="text encoder: a preset (`transformer:tiny`, ...) or `hf:NAME-OR-FOLDER`"
+    )
+    dimension: int = Field(64, ge=1, description="length D of the features in which the modalities are compared")
+    image_size: int = Field(32, ge=1, description="height and width to which images are brought, in pixels")
+    text_length: int = Field(32, ge=2, description="longest text, in tokens, start and end included; longer ones are cut")
+    vocabulary: int = Field(
+        2000, ge=260, description="most entries of a tokenizer trained on the data (256 bytes and the marks at least)"
+    )
+    tokenizer: str | None = Field(
+        None, description="tokenizer to load: a `tokenizer.json` or `hf:NAME`; null trains one on the training texts"
+    )
+
+
+class DataConfig(_Section):
+    """Where samples come from and which column feeds which field."""
+
+    train: tuple[str, ...] = Field(
+        ("shapes",),
+        min_length=1,
+        description="training sources: `shapes`, a tar shard, an image folder; a glob names several",
+    )
+    val: tuple[str, ...] = Field(
+        (), description="held-out sources in the same forms; empty: the built-in data's own held-out scenes, else none"
+    )
+    map: dict[str, str] = Field({}, description="field of the recipe -> column of the data, where the names differ")
+    workers: int = Field(0, ge=0, description="processes that load samples; 0 loads in the training process")
+    noise: float = Field(0.0, ge=0, le=1, description="built-in data: share of samples whose text is of another scene")
+
+
+class OptimizerConfig(_Section):
+    """AdamW. Norms, biases, embeddings and the objective's parameters (temperatures) take no weight decay."""
+
+    learning_rate: Positive = Field(1e-3, description="peak learning rate of the encoders")
+    objective_learning_rate: Positive | None = Field(
+        None, description="peak learning rate of the objective's own parameters (temperatures); null: as the encoders"
+    )
+    betas: tuple[Decay, Decay] = Field((0.9, 0.98), description="decay of the first and second moment, a step")
+    epsilon: Positive = Field(1e-6, description="added to the root of the second moment")
+    weight_decay: NonNegative = Field(0.1, description="decoupled weight decay, per unit of learning rate and step")
+
+
+class ScheduleConfig(_Section):
+    """The learning rate over the run: linear warm-up from 0, then half a cosine."""
+
+    warmup_steps: int = Field(20, ge=0, description="steps over which the learning rate rises to its peak")
+    final: float = Field(0.0, ge=0, le=1, description="learning rate at the last step, as a fraction of the peak")
+
+
+class TrainConfig(_Section):
+    """The loop."""
+
+    steps: int = Field(400, ge=1, description="optimiser steps of the whole run")
+    batch: int = Field(128, ge=2, description="samples a step over all processes: these are each other's negatives")
+    clip_gradient_norm: Positive | None = Field(
+        1.0, description="largest L2 norm of all gradients together; a larger one is scaled down; null: off"
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="precision of the encoders' matrix products; weights and the objective stay in float32"
+    )
+    compile: bool = Field(
+        True, description="whether to compile the objective with torch.compile (the first step then takes seconds)"
+    )
+    compile_encoders: bool = Field(False, description="whether to compile the encoders too (worth it on a GPU)")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="device of the model; `auto` is a CUDA device if there is one"
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of weights, data order, views and dropout")
+    checkpoint_every: int = Field(100, ge=1, description="steps from one checkpoint to the next; the last step has one too")
+    keep: int = Field(2, ge=1, description="newest checkpoints that are kept")
+    log_every: int = Field(10, ge=1, description="steps from one line of metrics to the next")
+
+
+class EvaluationConfig(_Section):
+    """What is measured on the held-out data."""
+
+    every: int = Field(0, ge=0, description="steps between evaluations during the run; 0: before and after only")
+    batch: int = Field(256, ge=1, description="samples encoded at once")
+    retrieval: bool = Field(True, description="whether to measure retrieval: R@1, R@5, R@10 in both directions")
+    zero_shot: bool = Field(
+        True, description="whether to measure zero-shot classification, where the held-out data has classes"
+    )
+    class_column: str | None = Field(
+        None, description="column with the class of a sample; null: `label` or `class` if there"
+    )
+    templates: tuple[Template, ...] = Field(
+        (), description="prompts with one `{}` for the class name; empty: the data's own, else `a photo of a {}`"
+    )
+    limit: int | None = Field(None, ge=1, description="most held-out samples that are used; null: all")
+
+
+class RunConfig(_Section):
+    """One run: everything but the recipe.
+
+    >>> RunConfig().train.batch
+    128
+    """
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    train: TrainConfig = TrainConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    out: str | None = Field(None, description="folder of the run; null: `runs/RECIPE-N` with the first free N")
