@@ -1,0 +1,89 @@
+"""What is in a scene, apart from how it is drawn or told; and which scenes a split has."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from vlmdsl.runtime.data.draws import generator
+
+__all__ = ["CLASS_NAMES", "COLOURS", "SHAPES", "Scene", "Thing", "draw_scene", "scenes_of_split"]
+
+COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "black")
+SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
+CLASS_NAMES = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
+"""The classes of the `label` column: colour and shape of the main object."""
+
+PLACES = ("top left", "top", "top right", "left", "middle", "right", "bottom left", "bottom", "bottom right")
+SIDES = ("left", "right", "above", "below")
+ROWS = ("horizontal", "vertical")
+ARRANGEMENTS = {1: PLACES, 2: SIDES, 3: ROWS}
+"""Number of objects -> the arrangements a scene of so many can have."""
+
+_SHARE_OF_COUNTS = {1: (1.0,), 2: (0.3, 0.7), 3: (0.2, 0.5, 0.3)}
+_ATTEMPTS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """One object, by position in `COLOURS` and `SHAPES`."""
+
+    colour: int
+    shape: int
+    large: bool
+
+    @property
+    def label(self) -> int:
+        """Its class: a position in `CLASS_NAMES`."""
+        return self.colour * len(SHAPES) + self.shape
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """The main object first, then its companions, and how they are arranged.
+
+    With companions the main object is large and they are small: so it is plain in the image which one the label names.
+    `arrangement` is the place of a lone object, the side on which the main object is of its one companion, or the line on
+    which it stands between two (the first companion left of it or above it).
+    """
+
+    things: tuple[Thing, ...]
+    arrangement: str
+
+    @property
+    def held_out(self) -> bool:
+        """Whether the scene belongs to the held-out split, whatever the seed: about one scene in ten does."""
+        return hashlib.blake2b(repr(self).encode(), digest_size=1).digest()[0] < 26
+
+
+def draw_scene(random: np.random.Generator, objects: int) -> Scene:
+    """A scene of at most `objects` (1 to 3) objects."""
+    count = 1 + int(np.searchsorted(np.cumsum(_SHARE_OF_COUNTS[objects]), random.random()))
+    count = min(count, objects)
+    things = []
+    for position in range(count):
+        colour, shape, size = (int(random.integers(n)) for n in (len(COLOURS), len(SHAPES), 2))
+        things.append(Thing(colour, shape, bool(size) if count == 1 else position == 0))
+    arrangements = ARRANGEMENTS[count]
+    return Scene(tuple(things), arrangements[int(random.integers(len(arrangements)))])
+
+
+def scenes_of_split(seed: int, split: Literal["train", "val"], objects: int, count: int) -> list[Scene]:
+    """The first `count` scenes of a split, all different as long as there are enough; a longer list starts the same."""
+    random = generator(seed, "scenes", split, objects)
+    scenes: list[Scene] = []
+    seen: set[Scene] = set()
+    for _ in range(count):
+        for _attempt in range(_ATTEMPTS):
+            scene = draw_scene(random, objects)
+            if scene.held_out == (split == "val") and scene not in seen:
+                break
+        else:
+            # Few scenes have only one object; once they are used up, they come again in the order they had.
+            scene = scenes[len(scenes) % len(seen)]
+        seen.add(scene)
+        scenes.append(scene)
+    return scenes

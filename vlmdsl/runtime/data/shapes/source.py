@@ -1,0 +1,139 @@
+"""The built-in data as a source: scenes with all the annotations that a surveyed method needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Literal
+
+import numpy as np
+
+from vlmdsl.runtime.data.draws import generator
+from vlmdsl.runtime.data.shapes.captions import WRITERS, coarse, describe, korean, phrase
+from vlmdsl.runtime.data.shapes.drawing import Drawing, place
+from vlmdsl.runtime.data.shapes.scenes import ARRANGEMENTS, CLASS_NAMES, COLOURS, SHAPES, Scene, Thing, draw_scene, scenes_of_split
+from vlmdsl.runtime.data.source import LazyColumns
+
+__all__ = ["DEFAULT_SAMPLES", "ShapesSource"]
+
+Split = Literal["train", "val"]
+
+DEFAULT_SAMPLES: dict[Split, int] = {"train": 8000, "val": 400}
+REWRITES = 5
+"""How many rewrites a text has."""
+
+_COLUMNS = (
+    "image", "text", "clean_text", "text_rewrites", "caption", "text_ko", "label", "class_name", "boxes", "phrases",
+    "segments", "source", "flag",
+)  # fmt: skip
+
+
+class ShapesSource:
+    """Scenes of one to three coloured shapes; sample `i` is a function of the seed, the split and the knobs.
+
+    Columns: `image` (`uint8 [size, size, 3]`), `text` (a caption by one of several writers, for a share `noise` of the
+    samples that of another or a changed scene), `clean_text` (a caption that always fits), `text_rewrites` (five other
+    phrasings of what `text` says), `caption` (short, always fits, as if a captioning model wrote it), `text_ko` (Korean,
+    always fits), `label` (colour and shape of the main object, an index into `class_names`), `class_name`, `boxes`
+    (`float32 [n, 4]`: left, top, right, bottom in pixels), `phrases` (a name for each box), `segments` (`uint8 [size, size]`:
+    0 or the number of the object), `source` (who wrote the text), `flag` (true: the text does not fit the image).
+
+    `scenes` is how many samples differ in content (None: all, as far as there are enough scenes); further samples show the
+    same scenes drawn and told anew. The held-out split has no noise and all writers.
+
+    >>> source = ShapesSource(samples=3)
+    >>> len(source), source[0]["image"].shape, source[0]["text"] == source[0]["clean_text"]
+    (3, (32, 32, 3), True)
+    """
+
+    def __init__(
+        self,
+        split: Split = "train",
+        *,
+        samples: int | None = None,
+        scenes: int | None = None,
+        size: int = 32,
+        objects: int = 3,
+        noise: float = 0.0,
+        single_template: bool = False,
+        seed: int = 0,
+        name: str = "shapes",
+    ) -> None:
+        self.name = name
+        self.columns = _COLUMNS
+        self.class_names: tuple[str, ...] | None = CLASS_NAMES
+        self.folder: str | None = None
+        self._split = split
+        self._size = size
+        self._objects = objects
+        self._noise = noise if split == "train" else 0.0
+        self._single_template = single_template and split == "train"
+        self._seed = seed
+        count = DEFAULT_SAMPLES[split] if samples is None else samples
+        self.keys = [f"{split}-{index:06d}" for index in range(count)]
+        self._scenes = scenes_of_split(seed, split, objects, min(count, scenes or count))
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: int) -> Mapping[str, object]:
+        random = generator(self._seed, "sample", self._split, self.keys[index])
+        scene = self._scenes[index % len(self._scenes)]
+        noisy = random.random() < self._noise
+        told = self._mistaken(scene, random) if noisy else scene
+        writers = random.permutation(WRITERS).tolist()
+        text = describe(told, 0, None) if self._single_template else describe(told, writers[0], random)
+        clean = text if not noisy else describe(scene, writers[0], random)
+        ready: dict[str, object] = {
+            "text": text,
+            "clean_text": clean,
+            "text_rewrites": [describe(told, writer, random) for writer in writers[1 : 1 + REWRITES]],
+            "caption": coarse(scene),
+            "text_ko": korean(scene),
+            "label": scene.things[0].label,
+            "class_name": CLASS_NAMES[scene.things[0].label],
+            "phrases": [phrase(thing) for thing in scene.things],
+            "source": 0 if self._single_template else writers[0],
+            "flag": noisy,
+        }
+        return LazyColumns(
+            ready,
+            {
+                "image": partial(self._image, index),
+                "boxes": partial(self._boxes, index),
+                "segments": partial(self._segments, index),
+            },
+        )
+
+    def _image(self, index: int) -> np.ndarray:
+        drawing, random = self._drawing(index)
+        return drawing.image(self._size, random)
+
+    def _boxes(self, index: int) -> np.ndarray:
+        drawing, _ = self._drawing(index)
+        return np.array([placement.box(self._size) for placement in drawing.placements], dtype=np.float32)
+
+    def _segments(self, index: int) -> np.ndarray:
+        drawing, _ = self._drawing(index)
+        return drawing.segments(self._size)
+
+    def _drawing(self, index: int) -> tuple[Drawing, np.random.Generator]:
+        """The drawing of a sample, and the generator that goes on with its pixels. The size draws nothing, so a larger
+        image shows the same picture."""
+        random = generator(self._seed, "drawing", self._split, self.keys[index])
+        placements = place(self._scenes[index % len(self._scenes)], random)
+        return Drawing(placements, ground=int(random.integers(205, 246))), random
+
+    def _mistaken(self, scene: Scene, random: np.random.Generator) -> Scene:
+        """What a wrong text tells of: half the time any other scene, else this one with its main object mistaken."""
+        while True:
+            if random.random() < 0.5:
+                told = draw_scene(random, self._objects)
+            else:
+                main = scene.things[0]
+                wrong = Thing(int(random.integers(len(COLOURS))), int(random.integers(len(SHAPES))), main.large)
+                arrangements = ARRANGEMENTS[len(scene.things)]
+                told = Scene((wrong, *scene.things[1:]), arrangements[int(random.integers(len(arrangements)))])
+            # A held-out scene stays unseen in texts, too.
+            if told != scene and not told.held_out:
+                return told

@@ -1,0 +1,99 @@
+"""What every data source offers: samples by position, as columns by name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+__all__ = ["BadSample", "JoinedSource", "LazyColumns", "Source", "fingerprint", "probed_positions"]
+
+_PROBES = 64
+
+
+class BadSample(Exception):
+    """One sample cannot be used; `reason` is a short phrase that samples of the same fault share."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class Source(Protocol):
+    """Indexable samples.
+
+    `source[i]` gives the columns of sample `i` and raises `BadSample` if it cannot be read. An image is encoded bytes, a
+    path (relative to `folder`), a Pillow image or a `uint8 [H, W, 3]` array.
+    """
+
+    name: str
+    """The words the user gave for it, for messages."""
+    keys: Sequence[str]
+    """A stable name of each sample; its random draws hang on it."""
+    columns: tuple[str, ...]
+    """Every column that samples have; rare ones of a large source may be missing."""
+    class_names: tuple[str, ...] | None
+    """What the integers of the `label` column stand for, where the source knows."""
+    folder: str | None
+    """What relative image paths are relative to."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Mapping[str, object]: ...
+
+
+class LazyColumns(Mapping[str, object]):
+    """Columns of one sample, some of them made only when asked for: a pass over the captions reads no image."""
+
+    def __init__(self, ready: Mapping[str, object], later: Mapping[str, Callable[[], object]]) -> None:
+        self._ready = ready
+        self._later = later
+
+    def __getitem__(self, name: str) -> object:
+        if name in self._later:
+            return self._later[name]()
+        return self._ready[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._later
+        yield from (name for name in self._ready if name not in self._later)
+
+    def __len__(self) -> int:
+        return len(self._later.keys() | self._ready.keys())
+
+
+class JoinedSource:
+    """Several sources one after the other."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self.name = ", ".join(source.name for source in sources)
+        self.keys = [key for source in sources for key in source.keys]
+        self.columns = tuple(dict.fromkeys(column for source in sources for column in source.columns))
+        classes = {source.class_names for source in sources}
+        # Label 3 of one source and label 3 of another are the same class only if both name their classes alike.
+        self.class_names = classes.pop() if len(classes) == 1 else None
+        folders = {source.folder for source in sources}
+        self.folder = folders.pop() if len(folders) == 1 else None
+        self._sources = list(sources)
+        self._places = [(number, index) for number, source in enumerate(sources) for index in range(len(source))]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> Mapping[str, object]:
+        number, position = self._places[index]
+        return self._sources[number][position]
+
+
+def fingerprint(source: Source) -> str:
+    """SHA-256 of the sample keys in their order: what a run folder notes to tell two data sets apart."""
+    digest = hashlib.sha256()
+    for key in source.keys:
+        digest.update(key.encode("utf-8", "surrogatepass") + b"\0")
+    return digest.hexdigest()
+
+
+def probed_positions(length: int) -> list[int]:
+    """At most 64 positions spread evenly, the first among them: enough to learn which columns samples have."""
+    count = min(length, _PROBES)
+    return [index * length // count for index in range(count)]
