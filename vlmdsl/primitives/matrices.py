@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from vlmdsl.diagnostics.catalog.meaning import TargetsDoNotSumToOne
 from vlmdsl.diagnostics.catalog.types import AxesDisagree
 from vlmdsl.ir import Node
 from vlmdsl.primitives.registry import register
@@ -170,6 +171,31 @@ class CrossEntropyParameters(Parameters):
     )
 
 
+def target_total(target: Node) -> float | None:
+    """What each row of a target sums to, where that is known when the recipe is compiled."""
+    if target.operation in ("paired", "same", "smooth"):
+        return 1.0
+    totals = [node.number("value") if node.operation == "constant" else target_total(node) for node in target.inputs]
+    if len(totals) != 2 or totals[0] is None or totals[1] is None:
+        return None
+    match target.operation:
+        case "add":
+            return totals[0] + totals[1]
+        case "subtract":
+            return totals[0] - totals[1]
+        case "multiply":
+            return totals[0] * totals[1]
+        case _:
+            return None
+
+
+def _check_targets(builder: Builder, logits: Node, targets: Node) -> None:
+    _check_axes(builder, logits, targets)
+    total = target_total(targets)
+    if total is not None and abs(total - 1.0) > 1e-9:
+        raise Fault(TargetsDoNotSumToOne.at(builder.place("targets"), total=total))
+
+
 def _check_axes(builder: Builder, logits: Node, targets: Node) -> None:
     assert isinstance(logits.type, SimType)
     assert isinstance(targets.type, TargetType)
@@ -183,7 +209,7 @@ def _cross_entropy(builder: Builder, subjects: Mapping[str, Value], parameters: 
     assert isinstance(targets, Node)
     assert isinstance(logits.type, SimType)
     assert isinstance(parameters, CrossEntropyParameters)
-    _check_axes(builder, logits, targets)
+    _check_targets(builder, logits, targets)
     rows = logits.type.rows if parameters.along == "rows" else logits.type.columns
     return builder.add(
         "cross_entropy", logits, targets, type=ScoreType(rows), along=parameters.along, denominator=parameters.denominator
@@ -219,7 +245,7 @@ def _sigmoid_loss(builder: Builder, subjects: Mapping[str, Value], parameters: P
     assert isinstance(logits, Node)
     assert isinstance(targets, Node)
     assert isinstance(logits.type, SimType)
-    _check_axes(builder, logits, targets)
+    _check_targets(builder, logits, targets)
     return builder.add("sigmoid_loss", logits, targets, type=ScoreType(logits.type.rows))
 
 

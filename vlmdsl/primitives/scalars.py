@@ -65,15 +65,17 @@ def _learned(builder: Builder, subjects: Mapping[str, Value], parameters: Parame
     assert isinstance(parameters, LearnedParameters)
     start, lower, upper = _bounds(builder, parameters)
     projected = parameters.clamp == "after_step"
-    stored = builder.parameter(
+    stored = parameter = builder.parameter(
         parameters.name, initial=start, lower=lower if projected else None, upper=upper if projected else None
     )
     if not projected and (lower is not None or upper is not None):
         gradient = "zero" if parameters.clamp == "hard" else "pass"
         stored = builder.add("clamp", stored, type=ScalarType(), lower=lower, upper=upper, gradient=gradient)
-    if parameters.form == "direct":
-        return stored
-    return builder.add("exp", builder.add("negate", stored, type=ScalarType()), type=ScalarType())
+    value = stored
+    if parameters.form == "log_scale":
+        value = builder.add("exp", builder.add("negate", stored, type=ScalarType()), type=ScalarType())
+    builder.report(parameter, value)
+    return value
 
 
 register(
@@ -83,6 +85,7 @@ register(
         summary="A learned number; by default a temperature, stored as the log of its inverse (the log scale).",
         meaning=_learned,
         parameters=LearnedParameters,
+        positional_parameters=("initial",),
         formula=r"\tau = e^{-a}",
         example="contrast(image, text, temperature=learned(0.07, max_scale=100))",
     )

@@ -68,6 +68,12 @@ class Builder(Protocol):
     def parameter(self, name: str, *, initial: float, lower: float | None, upper: float | None) -> Node:
         """A fresh learned number; `name` is made unique in the objective."""
 
+    def report(self, stored: Node, value: Node) -> None:
+        """Log `value` (a temperature) under the name of the learned number `stored` that it is made of."""
+
+    def warn(self, diagnostic: Diagnostic) -> None:
+        """Report a warning and go on."""
+
     def draw(self) -> int:
         """A fresh identity of a random draw."""
 
@@ -108,6 +114,8 @@ class Primitive:
     formula: str = ""
     cost: str = ""
     example: str = ""
+    positional_parameters: tuple[str, ...] = ()
+    """Parameters that may be given without their name, where the field writes them so: `learned(0.07)`."""
     view_of: str = ""
     """The field kind this primitive is a view of (`Image`, `Text`); such a call may lack its subject."""
     maps_sets: bool = True

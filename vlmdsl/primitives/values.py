@@ -68,11 +68,12 @@ class SimilarityValue:
 
 @dataclass(frozen=True, slots=True)
 class ViewValue:
-    """A view that lacks its subject: `rewrite(M=4)`. `call` is the primitive with its bound arguments."""
+    """A view that lacks its subject: `rewrite(M=4)`. `target` is the primitive, `parameters` its checked arguments."""
 
     name: str
     kind: str
-    arguments: Mapping[str, Value] = field(hash=False)
+    target: object = field(hash=False)
+    parameters: object = field(hash=False)
     span: Span | None = None
     draw: int = 0
     """Identity of the call's random draw: the same view value applied twice draws once."""
@@ -92,9 +93,9 @@ class ViewSet:
 
 @dataclass(frozen=True, slots=True)
 class FunctionValue:
-    """A primitive, a `def` or a recipe as a value, perhaps with some arguments bound already.
+    """A primitive, a `def` or a recipe as a value; `target` is what the front end calls.
 
-    `target` is what the front end calls: a Primitive, or a closure of its own.
+    A call that lacks its subjects is a function value too: `arguments` holds what it has, `span` its place.
     """
 
     name: str

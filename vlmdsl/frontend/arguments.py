@@ -1,0 +1,128 @@
+"""Binding the arguments of a call: positions and names to subjects and parameters, each checked at its own place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args, get_origin
+
+from pydantic import ValidationError
+
+from vlmdsl.diagnostics import Diagnostic, Label, closest
+from vlmdsl.diagnostics.catalog.values import (
+    ArgumentTwice,
+    BadValue,
+    MissingArgument,
+    NotStatic,
+    TooManyPositional,
+    UnknownArgument,
+)
+from vlmdsl.ir import Node
+from vlmdsl.primitives import Fault, Parameters, Primitive
+from vlmdsl.primitives.values import NumberValue, StringValue, TupleValue, Value, type_of
+from vlmdsl.source import Span
+
+__all__ = ["Bound", "GivenArgument", "bind", "check_parameters", "missing"]
+
+
+@dataclass(frozen=True)
+class GivenArgument:
+    """An evaluated argument of a call."""
+
+    name: str | None
+    value: Value
+    span: Span
+    name_span: Span | None = None
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Arguments by name, with their places."""
+
+    values: dict[str, Value]
+    places: dict[str, Span]
+
+
+def bind(
+    function: str, positional: list[str], known: list[str], given: tuple[GivenArgument, ...], already: dict[str, Value]
+) -> Bound:
+    """Arguments by name. `positional` are the names that positions fill, in order; `already` those of a partial call."""
+    values, places = dict(already), dict[str, Span]()
+    waiting = [name for name in positional if name not in already]
+    for argument in given:
+        name = argument.name
+        if name is None:
+            if not waiting:
+                raise Fault(_too_many(function, positional, known, argument))
+            name = waiting.pop(0)
+        elif name not in known:
+            place = argument.name_span or argument.span
+            raise Fault(UnknownArgument.at(place, help=_possible(name, known), function=function, argument=name))
+        elif name in waiting:
+            waiting.remove(name)
+        if name in places:
+            raise Fault(
+                ArgumentTwice.at(argument.span, secondary=(Label(places[name], "given here"),), function=function, argument=name)
+            )
+        values[name], places[name] = argument.value, argument.span
+    return Bound(values, places)
+
+
+def _too_many(function: str, positional: list[str], known: list[str], argument: GivenArgument) -> Diagnostic:
+    named = [name for name in known if name not in positional]
+    help = (f"give it by name: {', '.join(f'{name}=' for name in named)}",) if named else ()
+    return TooManyPositional.at(argument.span, help=help, function=function, limit=len(positional))
+
+
+def _possible(name: str, known: list[str]) -> tuple[str, ...]:
+    near = closest(name, known)
+    if near is not None:
+        return (f"did you mean `{near}`?",)
+    return (f"possible: {', '.join(known)}",) if known else ("it takes no arguments",)
+
+
+def missing(function: str, argument: str, span: Span) -> Fault:
+    return Fault(MissingArgument.at(span, help=(f"add `{argument}=...`",), function=function, argument=argument))
+
+
+def _plain(value: Value) -> object:
+    match value:
+        case NumberValue():
+            return int(value.value) if value.is_integer and not value.unit else value.value
+        case StringValue():
+            return value.value
+        case TupleValue():
+            return tuple(_plain(item) for item in value.items)
+        case _:
+            return value
+
+
+def check_parameters(primitive: Primitive, given: dict[str, Value], places: dict[str, Span], span: Span) -> Parameters:
+    """The primitive's parameter model from static values; Fault at the argument that does not fit."""
+    for name, value in given.items():
+        if isinstance(value, Node) or not isinstance(_plain(value), int | float | str | tuple):
+            place = places.get(name, span)
+            raise Fault(NotStatic.at(place, str(type_of(value)), argument=name, function=primitive.name, found=type_of(value)))
+    try:
+        return primitive.parameters.model_validate({name: _plain(value) for name, value in given.items()})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        if first["type"] == "missing":
+            raise missing(primitive.name, name, span) from None
+        reason, help = _reason(primitive, name, first["type"], str(first["msg"]))
+        place = places.get(name, span)
+        raise Fault(BadValue.at(place, help=help, argument=name, function=primitive.name, reason=reason)) from None
+
+
+def _reason(primitive: Primitive, name: str, kind: str, message: str) -> tuple[str, tuple[str, ...]]:
+    """pydantic's finding in our words, and the help that goes with it."""
+    field = next((info for key, info in primitive.parameters.model_fields.items() if (info.alias or key) == name), None)
+    description = (f"{name}: {field.description}",) if field is not None and field.description else ()
+    if kind == "literal_error" and field is not None and get_origin(field.annotation) is Literal:
+        listed = ", ".join(f'"{word}"' for word in get_args(field.annotation))
+        return f"must be one of {listed}", description
+    if kind in ("int_type", "int_from_float"):
+        return "must be a whole number", description
+    if kind in ("float_type", "string_type"):
+        return f"must be a {'number' if kind == 'float_type' else 'string'}", description
+    return message.replace("Input should be", "must be"), description

@@ -1,0 +1,154 @@
+"""Operators: which values they combine, and what comes out."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from dataclasses import replace
+
+from vlmdsl.diagnostics.catalog.types import OperatorTypes
+from vlmdsl.diagnostics.catalog.values import DivisionByZero, NotANumber
+from vlmdsl.frontend.coerce import kind_of
+from vlmdsl.frontend.session import Session
+from vlmdsl.ir import Node
+from vlmdsl.primitives import Fault
+from vlmdsl.primitives.values import ErrorValue, NumberValue, SimilarityValue, StringValue, Value, type_of
+from vlmdsl.source import Span
+from vlmdsl.types import ConditionType, ScalarType, ScoreType, Type
+
+__all__ = ["binary", "negate"]
+
+_OPERATIONS = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide"}
+_COMPARISONS = {
+    "<": "less", "<=": "less_equal", ">": "greater", ">=": "greater_equal", "==": "equal", "!=": "not_equal",
+}  # fmt: skip
+_FOLD: dict[str, Callable[[float, float], float]] = {
+    "+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv, "<": operator.lt, "<=": operator.le,
+    ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
+}  # fmt: skip
+
+# (kind of the left, operators, kind of the right) that combine; the result has the kind that is not Scalar.
+_COMBINES: frozenset[tuple[str, str, str]] = frozenset(
+    [("Scalar", op, "Scalar") for op in "+-*/"]
+    + [("Score", op, "Score") for op in "+-*/"]
+    + [("Score", op, "Scalar") for op in "+-*/"]
+    + [("Scalar", op, "Score") for op in "+-*/"]
+    + [("Sim", op, "Scalar") for op in "+-*/"]
+    + [("Scalar", op, "Sim") for op in "+*-"]
+    + [("Sim", op, "Sim") for op in "+-"]
+    + [("Loss", op, "Loss") for op in "+-"]
+    + [("Loss", op, "Scalar") for op in "+-*/"]
+    + [("Scalar", op, "Loss") for op in "+-*"]
+    + [("Target", op, "Target") for op in "+-"]
+    + [("Target", op, "Scalar") for op in "*/"]
+    + [("Scalar", "*", "Target")]
+)
+
+
+def negate(session: Session, value: Value, span: Span) -> Value:
+    """`-value`."""
+    match value:
+        case ErrorValue():
+            return value
+        case NumberValue():
+            return replace(value, value=-value.value, span=span)
+        case SimilarityValue():
+            return _scaled(value, -1.0)
+        case Node() if {"Scalar", "Score", "Sim", "Loss"} & set(kind_of(value)):
+            return session.add("negate", value, type=value.type, span=span)
+        case _:
+            raise Fault(OperatorTypes.at(span, str(type_of(value)), operator="-", left="nothing", right=type_of(value)))
+
+
+def binary(session: Session, symbol: str, left: Value, right: Value, span: Span) -> Value:
+    """`left symbol right`; Fault V0302 where the operator does not combine them."""
+    if isinstance(left, ErrorValue) or isinstance(right, ErrorValue):
+        return ErrorValue()
+    if isinstance(left, NumberValue) and isinstance(right, NumberValue):
+        return _folded(symbol, left, right, span)
+    if isinstance(left, StringValue) and isinstance(right, StringValue) and symbol in ("==", "!="):
+        return NumberValue(float((left.value == right.value) == (symbol == "==")), is_integer=True, span=span)
+    similarity = _similarity(symbol, left, right)
+    if similarity is not None:
+        return similarity
+    if symbol in _COMPARISONS:
+        return _comparison(session, symbol, left, right, span)
+    kinds = (_arithmetic_kind(left), symbol, _arithmetic_kind(right))
+    if kinds not in _COMBINES:
+        raise _fault(symbol, left, right, span)
+    if symbol == "/" and isinstance(right, NumberValue) and right.value == 0.0:
+        raise Fault(DivisionByZero.at(right.span or span))
+    return session.add(
+        _OPERATIONS[symbol],
+        _node(session, left, span),
+        _node(session, right, span),
+        type=_result(left, right),
+        span=span,
+    )
+
+
+def _fault(symbol: str, left: Value, right: Value, span: Span) -> Fault:
+    return Fault(OperatorTypes.at(span, operator=symbol, left=type_of(left), right=type_of(right)))
+
+
+def _arithmetic_kind(value: Value) -> str:
+    kinds = [kind for kind in kind_of(value) if kind in ("Scalar", "Score", "Sim", "Loss", "Target")]
+    return kinds[0] if kinds else ""
+
+
+def _result(left: Value, right: Value) -> Type:
+    for value in (left, right):
+        type = type_of(value)
+        if "Score" in kind_of(value):
+            return ScoreType()
+        if not isinstance(type, ScalarType):
+            return type
+    return ScalarType()
+
+
+def _node(session: Session, value: Value, span: Span) -> Node:
+    if isinstance(value, NumberValue):
+        return session.add("constant", type=ScalarType(), span=value.span or span, value=float(value.value))
+    assert isinstance(value, Node)
+    return value
+
+
+def _folded(symbol: str, left: NumberValue, right: NumberValue, span: Span) -> NumberValue:
+    if symbol == "/" and right.value == 0.0:
+        raise Fault(DivisionByZero.at(right.span or span))
+    value = float(_FOLD[symbol](left.value, right.value))
+    if not math.isfinite(value):
+        raise Fault(NotANumber.at(span, reason=f"{left.value:g} {symbol} {right.value:g}"))
+    whole = left.is_integer and right.is_integer and symbol != "/"
+    unit = left.unit if left.unit == right.unit and symbol in "+-" else left.unit or right.unit if symbol == "*" else ""
+    return NumberValue(value, unit="" if unit == "%" else unit, is_integer=whole or symbol in _COMPARISONS, span=span)
+
+
+def _scaled(similarity: SimilarityValue, factor: float) -> SimilarityValue:
+    return SimilarityValue(tuple(replace(part, coefficient=part.coefficient * factor) for part in similarity.parts))
+
+
+def _similarity(symbol: str, left: Value, right: Value) -> SimilarityValue | None:
+    """Sums and multiples of similarities are similarities."""
+    match left, symbol, right:
+        case SimilarityValue(), "+", SimilarityValue():
+            return SimilarityValue(left.parts + right.parts)
+        case SimilarityValue(), "-", SimilarityValue():
+            return SimilarityValue(left.parts + _scaled(right, -1.0).parts)
+        case NumberValue(), "*", SimilarityValue():
+            return _scaled(right, left.value)
+        case SimilarityValue(), "*", NumberValue():
+            return _scaled(left, right.value)
+        case SimilarityValue(), "/", NumberValue() if right.value != 0.0:
+            return _scaled(left, 1.0 / right.value)
+        case _:
+            return None
+
+
+def _comparison(session: Session, symbol: str, left: Value, right: Value, span: Span) -> Value:
+    kinds = {_arithmetic_kind(left), _arithmetic_kind(right)}
+    if not kinds <= {"Scalar", "Score"} or "Score" not in kinds:
+        raise _fault(symbol, left, right, span)
+    operands = (_node(session, left, span), _node(session, right, span))
+    return session.add(_COMPARISONS[symbol], *operands, type=ConditionType(), span=span)

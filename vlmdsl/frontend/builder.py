@@ -1,0 +1,65 @@
+"""What a primitive's meaning gets to work with: the graph, the coercions, and the places of its arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from vlmdsl.diagnostics import Diagnostic
+from vlmdsl.frontend import coerce
+from vlmdsl.frontend.session import Session
+from vlmdsl.ir import Node
+from vlmdsl.primitives.values import Value
+from vlmdsl.source import Span
+from vlmdsl.types import ScalarType, Type
+
+__all__ = ["CallBuilder"]
+
+
+@dataclass
+class CallBuilder:
+    """The `primitives.Builder` of one call."""
+
+    session: Session
+    span: Span
+    places: Mapping[str, Span]
+    call_function: Callable[[Value, tuple[Value, ...], Span], Value]
+    apply_view: Callable[[Value, Value, Span], Value]
+    fixed_draw: int | None = field(default=None)
+    """The draw of a view value that was made earlier: applied twice, it draws once."""
+
+    def place(self, argument: str) -> Span:
+        return self.places.get(argument, self.span)
+
+    def add(self, operation: str, *inputs: Node, type: Type, **attributes: object) -> Node:
+        return self.session.add(operation, *inputs, type=type, span=self.span, **attributes)
+
+    def constant(self, value: float) -> Node:
+        return self.add("constant", type=ScalarType(), value=float(value))
+
+    def parameter(self, name: str, *, initial: float, lower: float | None, upper: float | None) -> Node:
+        return self.session.parameter(name, self.span, initial=initial, lower=lower, upper=upper)
+
+    def report(self, stored: Node, value: Node) -> None:
+        self.session.metrics.append((stored, value))
+
+    def warn(self, diagnostic: Diagnostic) -> None:
+        self.session.report(diagnostic)
+
+    def draw(self) -> int:
+        return self.session.draw() if self.fixed_draw is None else self.fixed_draw
+
+    def encoded(self, value: Value, argument: str) -> Value:
+        return coerce.encode(self.session, value, self.place(argument))
+
+    def pooled(self, value: Value, argument: str, wanted_by: str) -> Node:
+        return coerce.pooled(self.session, value, self.place(argument), wanted_by)
+
+    def tokens(self, value: Value, argument: str, wanted_by: str) -> Node:
+        return coerce.tokens(self.session, value, self.place(argument), wanted_by)
+
+    def call(self, function: Value, arguments: tuple[Value, ...]) -> Value:
+        return self.call_function(function, arguments, self.span)
+
+    def view(self, view: Value, subject: Value) -> Value:
+        return self.apply_view(view, subject, self.span)

@@ -1,0 +1,254 @@
+"""Calls: of primitives, of `def`s, of used recipes, of encoders; over view sets; and those that lack their subjects."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING
+
+from vlmdsl.diagnostics.catalog.meaning import TooLarge
+from vlmdsl.diagnostics.catalog.types import EncoderKind, NotCallable
+from vlmdsl.frontend import arithmetic, coerce
+from vlmdsl.frontend.arguments import Bound, GivenArgument, bind, check_parameters, missing
+from vlmdsl.frontend.builder import CallBuilder
+from vlmdsl.frontend.scope import Closure, LocalScope, RecipeFunction
+from vlmdsl.ir import Node
+from vlmdsl.primitives import Fault, Parameters, Primitive
+from vlmdsl.primitives.values import (
+    EncoderValue, ErrorValue, FunctionValue, NumberValue, TupleValue, Value, ViewSet, ViewValue, type_of,
+)  # fmt: skip
+from vlmdsl.source import Span
+from vlmdsl.source.limits import MAXIMUM_VIEWS
+from vlmdsl.syntax.tree import Parameter
+from vlmdsl.types import EncodedType, FieldType, LossType
+
+if TYPE_CHECKING:
+    from vlmdsl.frontend.elaborate import Elaborator
+
+__all__ = ["Caller"]
+
+
+class Caller:
+    """Carries out calls for an elaborator."""
+
+    def __init__(self, elaborator: Elaborator) -> None:
+        self.elaborator = elaborator
+        self.session = elaborator.session
+
+    def call(self, callee: Value, given: tuple[GivenArgument, ...], span: Span) -> Value:
+        """The value of `callee(given)`; Fault where the call is wrong."""
+        if isinstance(callee, ErrorValue) or any(isinstance(argument.value, ErrorValue) for argument in given):
+            return ErrorValue()
+        with self.session.entered(span):
+            match callee:
+                case EncoderValue():
+                    return self._encode(callee, given, span)
+                case ViewValue():
+                    return self._view_call(callee, given, span)
+                case FunctionValue(target=Primitive() as primitive):
+                    return self._primitive(primitive, given, dict(callee.arguments), span)
+                case FunctionValue(target=Closure() as closure):
+                    return self._closure(callee, closure, given, span)
+                case FunctionValue(target=RecipeFunction() as recipe):
+                    return self._recipe(callee, recipe, given, span)
+                case _:
+                    raise Fault(NotCallable.at(span, str(type_of(callee)), type=type_of(callee)))
+
+    # --- primitives ---------------------------------------------------------------------------------------------------
+
+    def _primitive(
+        self, primitive: Primitive, given: tuple[GivenArgument, ...], already: dict[str, Value], span: Span
+    ) -> Value:
+        positional = [subject.name for subject in primitive.positional] + list(primitive.positional_parameters)
+        bound = bind(primitive.name, positional, primitive.argument_names(), given, already)
+        subject_names = {subject.name for subject in primitive.subjects}
+        static = {name: value for name, value in bound.values.items() if name not in subject_names}
+        parameters = check_parameters(primitive, static, bound.places, span)
+        if primitive.view_of and not any(subject.name in bound.values for subject in primitive.positional):
+            return ViewValue(primitive.name, primitive.view_of, primitive, parameters, span, self.session.draw())
+        return self._apply(primitive, bound, parameters, span, fixed_draw=None)
+
+    def _apply(
+        self, primitive: Primitive, bound: Bound, parameters: Parameters, span: Span, *, fixed_draw: int | None
+    ) -> Value:
+        subjects = self._subjects(primitive, bound, span)
+        builder = CallBuilder(self.session, span, bound.places, self._positional_call, self.apply_view, fixed_draw)
+
+        def once(chosen: dict[str, Value]) -> Value:
+            checked = {
+                subject.name: coerce.fits(
+                    chosen[subject.name],
+                    subject.accepts,
+                    function=primitive.name,
+                    argument=subject.name,
+                    place=builder.place(subject.name),
+                )
+                for subject in primitive.subjects
+                if subject.name in chosen
+            }
+            if any(isinstance(value, ErrorValue) for value in checked.values()):
+                return ErrorValue()
+            return primitive.meaning(builder, checked, parameters)
+
+        return self._over_sets(subjects, once, span) if primitive.maps_sets else once(subjects)
+
+    def _subjects(self, primitive: Primitive, bound: Bound, span: Span) -> dict[str, Value]:
+        subjects: dict[str, Value] = {}
+        optional = primitive.family == "similarities" and not any(name in bound.values for name in ("a", "b"))
+        for subject in primitive.subjects:
+            if subject.name in bound.values:
+                value = bound.values[subject.name]
+                wants_function = {"Function", "Any", "View"} & set(subject.accepts)
+                place = bound.places.get(subject.name, span)
+                subjects[subject.name] = value if wants_function else self.settle(value, place)
+            elif subject.default is not None:
+                subjects[subject.name] = subject.default
+            elif not optional:
+                raise missing(primitive.name, subject.name, span)
+        return subjects
+
+    # --- functions of the language ------------------------------------------------------------------------------------
+
+    def _closure(self, function: FunctionValue, closure: Closure, given: tuple[GivenArgument, ...], span: Span) -> Value:
+        definition = closure.definition
+        names = [parameter.name.name for parameter in definition.parameters]
+        required = _required(closure)
+        bound = bind(function.name, required, names, given, dict(function.arguments))
+        if any(name not in bound.values for name in required):
+            # A call that lacks its subjects is a value; who needs its result says what is missing.
+            return FunctionValue(function.name, closure, bound.values, span)
+        scope = LocalScope(dict(bound.values), closure.scope)
+        for parameter in definition.parameters:
+            self._default(parameter, scope)
+            self._check_annotation(function.name, parameter, scope.values[parameter.name.name], bound, span)
+
+        def once(chosen: dict[str, Value]) -> Value:
+            return self.elaborator.evaluate(definition.body, LocalScope(chosen, closure.scope))
+
+        taken = {parameter.name.name for parameter in definition.parameters if _takes_set(parameter)}
+        return self._over_sets(scope.values, once, span, except_for=taken)
+
+    def _default(self, parameter: Parameter, scope: LocalScope) -> None:
+        name = parameter.name.name
+        if name not in scope.values and parameter.default is not None:
+            with self.session.named(name):
+                scope.values[name] = self.elaborator.evaluate(parameter.default, scope)
+
+    def _check_annotation(self, function: str, parameter: Parameter, value: Value, bound: Bound, span: Span) -> None:
+        if parameter.type is None or isinstance(value, ErrorValue):
+            return
+        name = parameter.name.name
+        element = value.items[0] if isinstance(value, ViewSet) else value
+        place = bound.places.get(name, span)
+        coerce.fits(element, (parameter.type.name,), function=function, argument=name, place=place)
+
+    def _recipe(self, function: FunctionValue, recipe: RecipeFunction, given: tuple[GivenArgument, ...], span: Span) -> Value:
+        signature = recipe.recipe.parameters
+        names = [parameter.name.name for parameter in signature]
+        fields = _required(recipe)
+        bound = bind(function.name, fields, names, given, dict(function.arguments))
+        if any(name not in bound.values for name in fields):
+            return FunctionValue(function.name, recipe, bound.values, span)
+        for parameter in signature:
+            if parameter.name.name in bound.values:
+                self._check_annotation(function.name, parameter, bound.values[parameter.name.name], bound, span)
+
+        def once(chosen: dict[str, Value]) -> Value:
+            return self.elaborator.recipe_loss(recipe, chosen)
+
+        taken = {parameter.name.name for parameter in signature if _takes_set(parameter)}
+        return self._over_sets(bound.values, once, span, except_for=taken)
+
+    # --- encoders and views -------------------------------------------------------------------------------------------
+
+    def _encode(self, encoder: EncoderValue, given: tuple[GivenArgument, ...], span: Span) -> Value:
+        tower = encoder.encoder
+        bound = bind(tower.tower, ["stream"], ["stream"], given, {})
+        if "stream" not in bound.values:
+            raise missing(tower.tower, "stream", span)
+        place = bound.places["stream"]
+
+        def once(chosen: dict[str, Value]) -> Value:
+            stream = chosen["stream"]
+            if isinstance(stream, Node) and stream.type == FieldType(tower.kind):
+                return self.session.add("encode", stream, type=EncodedType(tower.kind), span=span, encoder=tower)
+            found = type_of(stream)
+            raise Fault(EncoderKind.at(place, str(found), encoder=tower.tower, wanted=tower.kind, found=found))
+
+        return self._over_sets(bound.values, once, span)
+
+    def _view_call(self, view: ViewValue, given: tuple[GivenArgument, ...], span: Span) -> Value:
+        assert isinstance(view.target, Primitive)
+        subject = view.target.positional[0].name
+        bound = bind(view.name, [subject], [subject], given, {})
+        if subject not in bound.values:
+            raise missing(view.name, subject, span)
+        return self.apply_view(view, bound.values[subject], bound.places[subject])
+
+    def apply_view(self, view: Value, subject: Value, span: Span) -> Value:
+        """A view value applied to a field or to each of a set."""
+        assert isinstance(view, ViewValue)
+        assert isinstance(view.target, Primitive)
+        assert isinstance(view.parameters, Parameters)
+        name = view.target.positional[0].name
+        bound = Bound({name: subject}, {name: span})
+        return self._apply(view.target, bound, view.parameters, view.span or span, fixed_draw=view.draw)
+
+    def _positional_call(self, function: Value, arguments: tuple[Value, ...], span: Span) -> Value:
+        return self.call(function, tuple(GivenArgument(None, value, span) for value in arguments), span)
+
+    # --- sets and partial calls ---------------------------------------------------------------------------------------
+
+    def _over_sets(
+        self,
+        values: dict[str, Value],
+        once: Callable[[dict[str, Value]], Value],
+        span: Span,
+        except_for: AbstractSet[str] = frozenset(),
+    ) -> Value:
+        """`once` for every combination of the sets among `values`: the mean of losses, else the set of results."""
+        sets = {name: value.items for name, value in values.items() if isinstance(value, ViewSet) and name not in except_for}
+        if not sets:
+            return once(values)
+        combinations = list(itertools.islice(itertools.product(*sets.values()), MAXIMUM_VIEWS + 1))
+        if len(combinations) > MAXIMUM_VIEWS:
+            raise Fault(TooLarge.at(span, reason=f"more than {MAXIMUM_VIEWS} combinations of views"))
+        results = [once({**values, **dict(zip(sets, chosen, strict=True))}) for chosen in combinations]
+        if any(isinstance(result, ErrorValue) for result in results):
+            return ErrorValue()
+        if all(isinstance(type_of(result), LossType) for result in results):
+            return self._mean(results, span)
+        return ViewSet(tuple(results))
+
+    def _mean(self, losses: list[Value], span: Span) -> Value:
+        total = losses[0]
+        for loss in losses[1:]:
+            total = arithmetic.binary(self.session, "+", total, loss, span)
+        return arithmetic.binary(self.session, "*", NumberValue(1.0 / len(losses)), total, span)
+
+    def settle(self, value: Value, span: Span) -> Value:
+        """A value where data is wanted: a call without subjects gets the default fields, in a program that has them."""
+        if isinstance(value, TupleValue):
+            return TupleValue(tuple(self.settle(item, span) for item in value.items))
+        if not isinstance(value, FunctionValue) or value.span is None:
+            return value
+        assert isinstance(value.target, Closure | RecipeFunction)
+        lacking = [name for name in _required(value.target) if name not in value.arguments]
+        fields = self.session.default_fields
+        if fields is None or len(lacking) > len(fields):
+            raise missing(value.name, lacking[0], value.span)
+        used = fields[: len(lacking)]
+        self.session.used_fields.update(node.string("name") for node in used)
+        complete = FunctionValue(value.name, value.target, value.arguments)
+        return self.call(complete, tuple(GivenArgument(None, node, value.span) for node in used), value.span)
+
+
+def _required(target: Closure | RecipeFunction) -> list[str]:
+    """The names of the arguments without a default."""
+    signature = target.definition.parameters if isinstance(target, Closure) else target.recipe.parameters
+    return [parameter.name.name for parameter in signature if parameter.default is None]
+
+
+def _takes_set(parameter: Parameter) -> bool:
+    return parameter.type is not None and parameter.type.views is not None

@@ -1,0 +1,174 @@
+"""The coercions of the language: few and visible. A field becomes what its encoder yields, a number a scalar."""
+
+from __future__ import annotations
+
+from vlmdsl.diagnostics.catalog.types import (
+    ContextNotTaken,
+    NoEncoder,
+    PooledWhereTokensAreCompared,
+    SetWhereOneIsWanted,
+    TokensWherePooledIsCompared,
+    WrongType,
+)
+from vlmdsl.frontend.session import Session
+from vlmdsl.ir import Node
+from vlmdsl.primitives import Fault
+from vlmdsl.primitives.values import (
+    AllSamples,
+    EncoderValue,
+    ErrorValue,
+    FunctionValue,
+    NumberValue,
+    SimilarityValue,
+    StringValue,
+    TupleValue,
+    Value,
+    ViewSet,
+    ViewValue,
+    type_of,
+)
+from vlmdsl.source import Span
+from vlmdsl.types import (
+    TOKEN_AXIS, ConditionType, EncodedType, FieldType, LossType, ScalarType, ScoreType, SimType, TargetType, TokensType, VecType,
+)  # fmt: skip
+
+__all__ = ["encode", "fits", "kind_of", "pooled", "tokens", "words"]
+
+_NODE_KINDS = {
+    EncodedType: "Encoded",
+    VecType: "Vec",
+    TokensType: "Tokens",
+    SimType: "Sim",
+    ScoreType: "Score",
+    ConditionType: "Condition",
+    TargetType: "Target",
+    ScalarType: "Scalar",
+    LossType: "Loss",
+}
+
+_STATIC_KINDS: tuple[tuple[type, tuple[str, ...]], ...] = (
+    (NumberValue, ("Scalar", "Static")),
+    (StringValue, ("String", "Static")),
+    (AllSamples, ("Condition",)),
+    (SimilarityValue, ("Similarity",)),
+    (ViewValue, ("View",)),
+    (EncoderValue, ("Encoder",)),
+    (TupleValue, ("Tuple",)),
+    (FunctionValue, ("Function",)),
+)
+
+_WORDS = {
+    "Encoded": "an encoded stream",
+    "Vec": "pooled features",
+    "Tokens": "token features",
+    "Sim": "a similarity matrix",
+    "Score": "one number a sample",
+    "Condition": "a condition a sample",
+    "Target": "a target",
+    "Scalar": "a number",
+    "Loss": "a loss",
+    "Image": "an Image",
+    "Text": "a Text",
+    "Label": "a Label",
+    "Flag": "a Flag",
+    "Number": "a Number field",
+    "Similarity": "a similarity",
+    "Function": "a function",
+    "View": "a view",
+    "Encoder": "an encoder",
+    "Tuple": "a tuple",
+    "String": "a string",
+    "Static": "a value known when the recipe is compiled",
+}
+
+
+def kind_of(value: Value) -> tuple[str, ...]:
+    """The kinds (`Subject.accepts`) that a value is of."""
+    if isinstance(value, Node):
+        if isinstance(value.type, FieldType):
+            return {"Flag": ("Flag", "Condition"), "Number": ("Number", "Score")}.get(value.type.kind, (value.type.kind,))
+        return (_NODE_KINDS[type(value.type)],)
+    for static, kinds in _STATIC_KINDS:
+        if isinstance(value, static):
+            return kinds
+    return ()
+
+
+def words(accepts: tuple[str, ...]) -> str:
+    """`accepts` as a message says it."""
+    named = [_WORDS.get(kind, kind) for kind in accepts if kind != "Static" or len(accepts) == 1]
+    return named[0] if len(named) == 1 else ", ".join(named[:-1]) + " or " + named[-1]
+
+
+def fits(value: Value, accepts: tuple[str, ...], *, function: str, argument: str, place: Span) -> Value:
+    """`value` if it is of one of the kinds; Fault V0301 (or V0314 for a set) if not."""
+    if isinstance(value, ErrorValue) or "Any" in accepts or set(kind_of(value)) & set(accepts):
+        return value
+    if isinstance(value, ViewSet):
+        raise Fault(SetWhereOneIsWanted.at(place, found=type_of(value)))
+    raise Fault(
+        WrongType.at(place, str(type_of(value)), argument=argument, function=function, wanted=words(accepts), found=type_of(value))
+    )
+
+
+def encode(session: Session, value: Value, place: Span) -> Value:
+    """A field as what the encoder of its type yields; anything else unchanged. Fault V0312 where no encoder takes it."""
+    if not (isinstance(value, Node) and isinstance(value.type, FieldType)):
+        return value
+    encoder = session.encoders.get(value.type.kind)
+    if encoder is None or value.type.count is not None:
+        raise Fault(NoEncoder.at(place, str(value.type), type=value.type))
+    return session.add("encode", value, type=EncodedType(value.type.kind), span=place, encoder=encoder)
+
+
+def _feature_fault(value: Value, place: Span, wanted_by: str, wanted: str) -> Fault:
+    if isinstance(value, ViewSet):
+        return Fault(SetWhereOneIsWanted.at(place, found=type_of(value)))
+    return Fault(
+        WrongType.at(place, str(type_of(value)), argument="stream", function=wanted_by, wanted=wanted, found=type_of(value))
+    )
+
+
+def pooled(session: Session, value: Value, place: Span, wanted_by: str) -> Node:
+    """The pooled features of a stream. Fault V0305 for token features."""
+    value = encode(session, value, place)
+    if isinstance(value, Node):
+        if isinstance(value.type, VecType):
+            return value
+        if isinstance(value.type, EncodedType):
+            return _output(session, "pooled", value, VecType(), place)
+        if isinstance(value.type, TokensType):
+            help = ("drop `.tokens`, or choose a similarity that compares tokens: tokenmax, tokenmean",)
+            raise Fault(TokensWherePooledIsCompared.at(place, str(value.type), help=help, similarity=_said(wanted_by)))
+    raise _feature_fault(value, place, wanted_by, "an encoded stream or pooled features")
+
+
+def tokens(session: Session, value: Value, place: Span, wanted_by: str) -> Node:
+    """The token features of a stream. Fault V0304 where they have been pooled."""
+    value = encode(session, value, place)
+    if isinstance(value, Node):
+        if isinstance(value.type, TokensType):
+            return value
+        if isinstance(value.type, EncodedType):
+            return _output(session, "tokens", value, TokensType("B", TOKEN_AXIS[value.type.kind]), place)
+        if isinstance(value.type, VecType):
+            help = (f"drop `.pooled`: {wanted_by} takes `.tokens` by itself",)
+            label = f"{value.type}, no token axis"
+            raise Fault(PooledWhereTokensAreCompared.at(place, label, help=help, similarity=_said(wanted_by)))
+    raise _feature_fault(value, place, wanted_by, "an encoded stream or token features")
+
+
+def _output(session: Session, output: str, stream: Node, type: VecType | TokensType, place: Span) -> Node:
+    """One output of an encoded stream; that of a stopped stream is the output, stopped."""
+    if stream.operation == "stop":
+        return session.add("stop", _output(session, output, stream.inputs[0], type, place), type=type, span=place)
+    return session.add(output, stream, type=type, span=place)
+
+
+def _said(operation: str) -> str:
+    """The name of a similarity as recipes write it: the operation `dot` on unit vectors is `cosine`."""
+    return {"dot": "cosine"}.get(operation, operation)
+
+
+def context_fault(subject: Value, context: Value, place: Span) -> Fault:
+    return Fault(ContextNotTaken.at(place, subject=type_of(subject), context=type_of(context)))

@@ -1,0 +1,85 @@
+"""The signature of a recipe: its fields, and its knobs with the values they were given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from vlmdsl.diagnostics import closest
+from vlmdsl.diagnostics.catalog.names import UnknownKnob
+from vlmdsl.diagnostics.catalog.types import UnknownType
+from vlmdsl.diagnostics.catalog.values import KnobValue, KnobWithoutDefault
+from vlmdsl.frontend.scope import FileScope
+from vlmdsl.ir import Node
+from vlmdsl.primitives import Fault
+from vlmdsl.primitives.values import ErrorValue, NumberValue, StringValue, Value
+from vlmdsl.source import Span
+from vlmdsl.syntax.tree import Parameter, Recipe
+from vlmdsl.types import FIELD_KINDS, FieldType
+
+if TYPE_CHECKING:
+    from vlmdsl.frontend.elaborate import Elaborator
+
+__all__ = ["apply_knobs", "bind_signature", "field_node"]
+
+
+def bind_signature(elaborator: Elaborator, recipe: Recipe, scope: FileScope, given: Mapping[str, Value]) -> None:
+    """Puts fields and knobs into `scope`: what was given, else a field node, else the knob's default."""
+    for parameter in recipe.parameters:
+        name = parameter.name.name
+        if name in given:
+            scope.values[name] = given[name]
+        elif parameter.default is not None:
+            with elaborator.session.named(name):
+                scope.values[name] = elaborator.evaluate(parameter.default, scope)
+        else:
+            scope.values[name] = _field(elaborator, parameter)
+
+
+def _field(elaborator: Elaborator, parameter: Parameter) -> Value:
+    if parameter.type is None:
+        elaborator.session.report(KnobWithoutDefault.at(parameter.span, name=parameter.name.name))
+        return ErrorValue()
+    if parameter.type.name not in FIELD_KINDS:
+        near = closest(parameter.type.name, FIELD_KINDS)
+        help = f"did you mean `{near}`?" if near else f"possible: {', '.join(FIELD_KINDS)}"
+        elaborator.session.report(UnknownType.at(parameter.type.span, help=(help,), name=parameter.type.name))
+        return ErrorValue()
+    return field_node(elaborator, parameter.name.name, FieldType(parameter.type.name, parameter.type.count), parameter.span)
+
+
+def field_node(elaborator: Elaborator, name: str, type: FieldType, span: Span) -> Node:
+    return elaborator.session.add("field", type=type, span=span, name=name)
+
+
+def apply_knobs(elaborator: Elaborator, recipe: Recipe | None, name: str, knobs: Mapping[str, object], span: Span) -> dict[str, Value]:
+    """Values for the knobs that were set from outside (`--param`, keywords), checked against their defaults."""
+    signature = {p.name.name: p for p in recipe.parameters if p.default is not None} if recipe else {}
+    given: dict[str, Value] = {}
+    for knob, value in knobs.items():
+        if knob not in signature:
+            near = closest(knob, signature)
+            listed = f"its knobs: {', '.join(signature)}" if signature else "it has no knobs"
+            help = f"did you mean `{near}`?" if near else listed
+            elaborator.session.report(UnknownKnob.at(span, help=(help,), recipe=name, name=knob))
+            continue
+        try:
+            given[knob] = _knob_value(elaborator, signature[knob], value)
+        except Fault as fault:
+            elaborator.session.report(fault.diagnostic)
+    return given
+
+
+def _knob_value(elaborator: Elaborator, parameter: Parameter, value: object) -> Value:
+    assert parameter.default is not None
+    default = elaborator.evaluate(parameter.default, FileScope("<knob>"))
+    name, span = parameter.name.name, parameter.span
+    if isinstance(default, StringValue):
+        if isinstance(value, str):
+            return StringValue(value, span)
+        raise Fault(KnobValue.at(span, name=name, reason=f"wants a string, not {value!r}"))
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Fault(KnobValue.at(span, name=name, reason=f"wants a number, not {value!r}"))
+    if value != value or value in (float("inf"), float("-inf")):
+        raise Fault(KnobValue.at(span, name=name, reason="wants a finite number"))
+    return NumberValue(float(value), is_integer=isinstance(value, int), span=span)

@@ -1,0 +1,143 @@
+"""The whole front end in one function: text in, program and diagnostics out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlmdsl.diagnostics import Diagnostic
+from vlmdsl.diagnostics.catalog.meaning import NothingToLearn, TooLarge, UnusedField
+from vlmdsl.diagnostics.catalog.names import NothingMinimized
+from vlmdsl.frontend.elaborate import Elaborator
+from vlmdsl.frontend.finish import finish
+from vlmdsl.frontend.knobs import apply_knobs, bind_signature, field_node
+from vlmdsl.frontend.modules import Loaded, Loader
+from vlmdsl.frontend.session import Session
+from vlmdsl.ir import Node, Program, encoder_of
+from vlmdsl.primitives.encoding import DEFAULT_ENCODERS
+from vlmdsl.primitives.values import NumberValue, StringValue, Value
+from vlmdsl.source import SourceMap, SourceText, Span
+from vlmdsl.syntax.tree import Cite, Minimize, Module, Recipe, Status
+from vlmdsl.types import FieldType
+
+__all__ = ["FrontEnd", "load"]
+
+
+@dataclass(frozen=True)
+class FrontEnd:
+    """What the front end found: a program if there is no error, the diagnostics, and the texts they point into."""
+
+    program: Program | None
+    diagnostics: list[Diagnostic]
+    sources: SourceMap
+    module: Module
+
+
+def load(text: SourceText, *, knobs: Mapping[str, object] | None = None, folder: Path | None = None) -> FrontEnd:
+    """Loads, resolves and elaborates a recipe. Never raises for any text.
+
+    `knobs` set the recipe's hyper-parameters; `folder` is where its relative `use` are looked up.
+    """
+    loader = Loader()
+    loaded = loader.load(text, folder)
+    session = Session(diagnostics=list(loader.diagnostics))
+    program = None
+    if not any(diagnostic.severity == "error" for diagnostic in loader.diagnostics if _is_syntax(diagnostic)):
+        program = _elaborate(session, loaded, loader, knobs or {})
+    if any(diagnostic.severity == "error" for diagnostic in session.diagnostics):
+        program = None
+    return FrontEnd(program, _ordered(session.diagnostics, text.name), loader.sources, loaded.module)
+
+
+def _is_syntax(diagnostic: Diagnostic) -> bool:
+    return diagnostic.code.startswith("V01")
+
+
+def _ordered(diagnostics: list[Diagnostic], main: str) -> list[Diagnostic]:
+    """By place, the main file first."""
+    unique = list(dict.fromkeys(diagnostics))
+    return sorted(unique, key=lambda d: (d.primary.span.file != main, d.primary.span.file, d.primary.span.start, d.code))
+
+
+def _elaborate(session: Session, loaded: Loaded, loader: Loader, knobs: Mapping[str, object]) -> Program | None:
+    module, scope = loaded.module, loaded.scope
+    minimize = next((item for item in module.items if isinstance(item, Minimize)), None)
+    if minimize is None:
+        session.report(NothingMinimized.at(module.span, help=("add `minimize contrast(image, text)`, for one",)))
+        return None
+    session.encoders = {encoder.kind: encoder for encoder in DEFAULT_ENCODERS.values()}
+    elaborator = Elaborator(session)
+    header = next((item for item in module.items if isinstance(item, Recipe)), None)
+    try:
+        given = _signature(elaborator, header, loaded, minimize, knobs)
+        elaborator.install_encoders(scope)
+        terms = elaborator.terms(minimize, scope)
+    except RecursionError:
+        session.report(TooLarge.at(minimize.span, reason="expressions and calls are nested too deeply"))
+        return None
+    if len(terms) < len(minimize.terms):
+        return None
+    fields = _fields(header, scope.values, session)
+    _report_unused_fields(session, header)
+    program = finish(
+        session,
+        name=header.name.name if header else "expression",
+        terms=terms,
+        documentation=header.documentation if header else "",
+        citations=tuple(item.text.value for item in module.items if isinstance(item, Cite)),
+        status=next((item.text.value for item in module.items if isinstance(item, Status)), ""),
+        knobs=_knob_values(header, scope.values | given),
+        fields=fields,
+        digests=loader.digests(),
+    )
+    _report_nothing_to_learn(session, program, minimize.span)
+    return program
+
+
+def _signature(
+    elaborator: Elaborator, header: Recipe | None, loaded: Loaded, minimize: Minimize, knobs: Mapping[str, object]
+) -> dict[str, Value]:
+    """Binds fields and knobs in the file's scope; a program without a signature has the fields `image` and `text`."""
+    place = header.name.span if header else minimize.span
+    given = apply_knobs(elaborator, header, header.name.name if header else "an expression", knobs, place)
+    if header is not None:
+        bind_signature(elaborator, header, loaded.scope, given)
+    else:
+        image = field_node(elaborator, "image", FieldType("Image"), minimize.span)
+        text = field_node(elaborator, "text", FieldType("Text"), minimize.span)
+        loaded.scope.values.update(image=image, text=text)
+        elaborator.session.default_fields = (image, text)
+    return given
+
+
+def _fields(header: Recipe | None, values: dict[str, Value], session: Session) -> tuple[tuple[str, FieldType], ...]:
+    names = [parameter.name.name for parameter in header.parameters] if header else sorted(session.used_fields)
+    nodes = ((name, values.get(name)) for name in names)
+    return tuple((name, node.type) for name, node in nodes if isinstance(node, Node) and isinstance(node.type, FieldType))
+
+
+def _knob_values(header: Recipe | None, values: dict[str, Value]) -> tuple[tuple[str, object], ...]:
+    knobs = [parameter.name.name for parameter in header.parameters if parameter.default is not None] if header else []
+    plain = ((name, values.get(name)) for name in knobs)
+    return tuple((name, value.value) for name, value in plain if isinstance(value, NumberValue | StringValue))
+
+
+def _report_unused_fields(session: Session, header: Recipe | None) -> None:
+    for parameter in header.parameters if header else ():
+        if parameter.default is None and parameter.name.name not in session.used_fields:
+            session.report(UnusedField.at(parameter.name.span, name=parameter.name.name))
+
+
+def _report_nothing_to_learn(session: Session, program: Program, span: Span) -> None:
+    """V0501 if no gradient reaches an encoder or a learned number."""
+    stack, seen = [term.node for term in program.terms], set[int]()
+    while stack:
+        node = stack.pop()
+        if node.index in seen or node.operation == "stop":
+            continue
+        seen.add(node.index)
+        if node.operation == "parameter" or (node.operation == "encode" and not encoder_of(node).frozen):
+            return
+        stack.extend(node.inputs)
+    session.report(NothingToLearn.at(span, reason="every stream is frozen or stopped, and no number is learned"))

@@ -1,0 +1,180 @@
+"""Loading: the library in `recipes/std`, the bundled recipes, and the files that `use` brings in."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from vlmdsl._resources import root
+from vlmdsl.diagnostics import Diagnostic, closest
+from vlmdsl.diagnostics.catalog.names import CyclicUse, DefinedTwice, UnknownRecipe, UsedFileIsWrong, UseTooDeep
+from vlmdsl.diagnostics.diagnostic import Label
+from vlmdsl.frontend.names import check_names
+from vlmdsl.frontend.scope import FileScope, RecipeFunction
+from vlmdsl.source import SourceMap, SourceText, Span
+from vlmdsl.source.limits import MAXIMUM_BYTES, MAXIMUM_FILES, MAXIMUM_USE_DEPTH
+from vlmdsl.syntax import parse
+from vlmdsl.syntax.tree import Def, EncoderDeclaration, Let, Minimize, Module, Name, Recipe, Use
+
+__all__ = ["Loaded", "Loader", "bundled_names", "bundled_text"]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One file after parsing and name resolution."""
+
+    text: SourceText
+    module: Module
+    scope: FileScope
+
+
+@dataclass
+class Loader:
+    """Reads and resolves files, each once; remembers every text for messages and digests."""
+
+    sources: SourceMap = field(default_factory=SourceMap)
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+    _loaded: dict[str, Loaded] = field(default_factory=dict)
+    _chain: list[str] = field(default_factory=list)
+    _library: FileScope | None = None
+
+    def library(self) -> FileScope:
+        """All `def`s of `recipes/std`, one scope: what every recipe sees without `use`."""
+        if self._library is None:
+            scope = self._library = FileScope("std")
+            for file in sorted((root("recipes") / "std").iterdir(), key=lambda entry: entry.name):
+                if file.name.endswith(".vlo"):
+                    text = self.sources.add(SourceText(f"std/{file.name}", file.read_text(encoding="utf-8")))
+                    module = self._parsed(text)
+                    scope.definitions.update({item.name.name: item for item in module.items if isinstance(item, Def)})
+        return self._library
+
+    def _parsed(self, text: SourceText) -> Module:
+        module, found = parse(text)
+        self.diagnostics.extend(found)
+        return module
+
+    def load(self, text: SourceText, folder: Path | None) -> Loaded:
+        """A file with everything it uses; `folder` is where its `use "./..."` are looked up (None: nowhere)."""
+        self.sources.add(text)
+        module = self._parsed(text)
+        scope = FileScope(text.name, library=self.library())
+        self._declare(module, scope)
+        self._chain.append(text.name)
+        try:
+            for item in module.items:
+                if isinstance(item, Use):
+                    self._use(item, scope, folder)
+        finally:
+            self._chain.pop()
+        self.diagnostics.extend(check_names(module, scope))
+        loaded = self._loaded[text.name] = Loaded(text, module, scope)
+        return loaded
+
+    def _declare(self, module: Module, scope: FileScope) -> None:
+        seen: dict[str, Span] = {}
+        for name, item in _declarations(module):
+            if name.name in seen:
+                first = Label(seen[name.name], "first defined here")
+                self.diagnostics.append(DefinedTwice.at(name.span, secondary=(first,), name=name.name))
+                continue
+            seen[name.name] = name.span
+            match item:
+                case Let():
+                    scope.lets[name.name] = item
+                case Def():
+                    scope.definitions[name.name] = item
+                case EncoderDeclaration():
+                    scope.encoders[name.name] = item
+                case _:
+                    pass
+
+    # --- use ----------------------------------------------------------------------------------------------------------
+
+    def _use(self, use: Use, scope: FileScope, folder: Path | None) -> None:
+        if use.path is None and use.name.name.startswith("std."):
+            return  # The library is always in sight; saying so is allowed.
+        found = self._find(use, folder)
+        if found is None:
+            return
+        text, home = found
+        if text.name in self._chain:
+            chain = " -> ".join([*self._chain[self._chain.index(text.name) :], text.name])
+            self.diagnostics.append(CyclicUse.at(use.span, name=text.name, chain=chain))
+            return
+        if len(self._chain) > MAXIMUM_USE_DEPTH or len(self._loaded) > MAXIMUM_FILES:
+            reason = f"more than {MAXIMUM_FILES} files, or a chain longer than {MAXIMUM_USE_DEPTH}"
+            self.diagnostics.append(UseTooDeep.at(use.span, reason=reason))
+            return
+        loaded = self._loaded.get(text.name) or self._load_used(use, text, home)
+        header = next((item for item in loaded.module.items if isinstance(item, Recipe)), None)
+        if header is None or not any(isinstance(item, Minimize) for item in loaded.module.items):
+            scope.definitions.update({k: v for k, v in loaded.scope.definitions.items() if k not in scope.definitions})
+            return
+        scope.recipes[use.name.name] = RecipeFunction(header, loaded.module, loaded.scope)
+
+    def _load_used(self, use: Use, text: SourceText, home: Path | None) -> Loaded:
+        before = len(self.diagnostics)
+        loaded = self.load(text, home)
+        if any(diagnostic.severity == "error" for diagnostic in self.diagnostics[before:]):
+            self.diagnostics.append(UsedFileIsWrong.at(use.span, name=use.name.name))
+        return loaded
+
+    def _find(self, use: Use, folder: Path | None) -> tuple[SourceText, Path | None] | None:
+        if use.path is None:
+            text = bundled_text(use.name.name)
+            if text is None:
+                near = closest(use.name.name, bundled_names())
+                help = f"did you mean `{near}`?" if near else "`vlmdsl recipes` lists what is bundled"
+                self.diagnostics.append(UnknownRecipe.at(use.span, help=(help,), name=use.name.name))
+                return None
+            return text, None
+        path = None if folder is None else folder / use.path.value
+        if path is None or path.suffix != ".vlo" or not path.is_file() or path.stat().st_size > MAXIMUM_BYTES:
+            reason = "looked beside the file that uses it" if folder is not None else "a text without a file uses bundled recipes only"
+            self.diagnostics.append(UnknownRecipe.at(use.path.span, reason, name=use.path.value))
+            return None
+        return SourceText(_shown(path), path.read_text(encoding="utf-8", errors="replace")), path.parent
+
+    def digests(self) -> tuple[tuple[str, str], ...]:
+        """SHA-256 of every text that took part, by name."""
+        return tuple(
+            (name, hashlib.sha256(text.text.encode("utf-8", "surrogatepass")).hexdigest())
+            for name, text in sorted(self.sources.texts.items())
+        )
+
+
+def _shown(path: Path) -> str:
+    resolved = path.resolve()
+    return str(resolved.relative_to(Path.cwd())) if resolved.is_relative_to(Path.cwd()) else str(resolved)
+
+
+def _declarations(module: Module) -> list[tuple[Name, object]]:
+    """Every name that a file declares, in order; an `encoder` and a `let` of one name are two declarations."""
+    found: list[tuple[Name, object]] = []
+    for item in module.items:
+        match item:
+            case Recipe():
+                found.extend((parameter.name, parameter) for parameter in item.parameters)
+            case Let() | Def() | EncoderDeclaration() | Use():
+                found.append((item.name, item))
+            case _:
+                pass
+    return found
+
+
+def _bundled() -> dict[str, Traversable]:
+    return {entry.name.removesuffix(".vlo"): entry for entry in root("recipes").iterdir() if entry.name.endswith(".vlo")}
+
+
+def bundled_names() -> list[str]:
+    """The names of the bundled recipes, sorted."""
+    return sorted(_bundled())
+
+
+def bundled_text(name: str) -> SourceText | None:
+    """The text of a bundled recipe; None if there is none of this name."""
+    entry = _bundled().get(name)
+    return None if entry is None else SourceText(f"{name}.vlo", entry.read_text(encoding="utf-8"))

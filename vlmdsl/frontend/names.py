@@ -1,0 +1,174 @@
+"""Name resolution: every name of a file bound to something, in `def`s that nobody calls too; what nobody uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vlmdsl.diagnostics import Diagnostic, Edit, Fix, closest
+from vlmdsl.diagnostics.catalog.names import Recursion, UnknownName, UnusedDefinition
+from vlmdsl.diagnostics.catalog.types import UnknownType
+from vlmdsl.frontend.scope import FileScope
+from vlmdsl.primitives import all_primitives
+from vlmdsl.primitives.encoding import DEFAULT_ENCODERS
+from vlmdsl.syntax.tree import (
+    Binary, Call, Def, EncoderDeclaration, Expression, Given, Index, Let, LetIn, Member, Minimize, Module, Name, Parameter,
+    Recipe, Tuple, Unary, Use,
+)  # fmt: skip
+from vlmdsl.types import FIELD_KINDS
+
+__all__ = ["check_names", "free_names"]
+
+BARE_FIELDS = ("image", "text")
+"""The fields of a program that is an expression alone."""
+
+PARAMETER_TYPES = frozenset(FIELD_KINDS) | {
+    "Encoded", "Vec", "Tokens", "Sim", "Score", "Condition", "Target", "Scalar", "Loss", "Similarity", "View", "Encoder",
+    "String", "Tuple", "Function",
+}  # fmt: skip
+
+
+def free_names(expression: Expression, bound: frozenset[str] = frozenset()) -> Iterator[Name]:
+    """The names of an expression that it does not bind itself."""
+    match expression:
+        case Name(name=name):
+            if name not in bound:
+                yield expression
+        case Member(subject=subject):
+            yield from free_names(subject, bound)
+        case Index(subject=left, index=right) | Given(subject=left, context=right) | Binary(left=left, right=right):
+            yield from free_names(left, bound)
+            yield from free_names(right, bound)
+        case Call(callee=callee, arguments=arguments):
+            yield from free_names(callee, bound)
+            for argument in arguments:
+                yield from free_names(argument.value, bound)
+        case Unary(operand=operand):
+            yield from free_names(operand, bound)
+        case Tuple(items=items):
+            for item in items:
+                yield from free_names(item, bound)
+        case LetIn(name=name, value=value, body=body):
+            yield from free_names(value, bound)
+            yield from free_names(body, bound | {name.name})
+        case _:
+            return
+
+
+def check_names(module: Module, scope: FileScope) -> list[Diagnostic]:
+    """Unknown names, recursion among `def`s, unknown types of parameters, and what is never used."""
+    known = _known_names(module, scope)
+    found: list[Diagnostic] = []
+    used: set[str] = set()
+    for owner, expression, bound in _expressions(module):
+        for name in free_names(expression, bound):
+            if owner != name.name or name.name in scope.encoders:
+                used.add(name.name)
+            if name.name not in known:
+                found.append(_unknown(name, known | bound))
+    found.extend(_recursions(module))
+    found.extend(_unknown_types(module))
+    found.extend(_unused(module, used | _implicit(scope)))
+    return found
+
+
+def _implicit(scope: FileScope) -> set[str]:
+    """Encoders that replace a default one are used wherever a field is encoded."""
+    return {name for name in scope.encoders if name in DEFAULT_ENCODERS}
+
+
+def _known_names(module: Module, scope: FileScope) -> set[str]:
+    library = set(scope.library.definitions) if scope.library else set()
+    known = set(scope.lets) | set(scope.definitions) | set(scope.encoders) | set(scope.recipes) | library
+    known |= set(all_primitives()) | set(DEFAULT_ENCODERS) | {"all"}
+    header = next((item for item in module.items if isinstance(item, Recipe)), None)
+    known |= {parameter.name.name for parameter in header.parameters} if header else set(BARE_FIELDS)
+    # A `use` that failed is reported where it stands; its name is no second error.
+    return known | {item.name.name for item in module.items if isinstance(item, Use)}
+
+
+def _expressions(module: Module) -> Iterator[tuple[str, Expression, frozenset[str]]]:
+    """(the name it defines, expression, names bound in it) for every expression of a file."""
+    for item in module.items:
+        match item:
+            case Recipe(parameters=parameters):
+                yield from _defaults("", parameters)
+            case Def(name=name, parameters=parameters, body=body):
+                yield from _defaults(name.name, parameters)
+                yield name.name, body, frozenset(parameter.name.name for parameter in parameters)
+            case Let(name=name, value=value) | EncoderDeclaration(name=name, value=value):
+                yield name.name, value, frozenset()
+            case Minimize(terms=terms):
+                for term in terms:
+                    yield "", term.value, frozenset()
+            case _:
+                pass
+
+
+def _defaults(owner: str, parameters: tuple[Parameter, ...]) -> Iterator[tuple[str, Expression, frozenset[str]]]:
+    earlier: set[str] = set()
+    for parameter in parameters:
+        if parameter.default is not None:
+            yield owner, parameter.default, frozenset(earlier)
+        earlier.add(parameter.name.name)
+
+
+def _unknown(name: Name, known: set[str]) -> Diagnostic:
+    near = closest(name.name, known)
+    if near is None:
+        return UnknownName.at(name.span, name=name.name)
+    fix = Fix(f"replace by `{near}`", (Edit(name.span, near),), safe=False)
+    return UnknownName.at(name.span, help=(f"did you mean `{near}`?",), fix=fix, name=name.name)
+
+
+def _recursions(module: Module) -> Iterator[Diagnostic]:
+    definitions = {item.name.name: item for item in module.items if isinstance(item, Def)}
+    calls = {
+        name: [
+            used.name
+            for _, expression, bound in _expressions(Module((definition,), (), module.span))
+            for used in free_names(expression, bound)
+            if used.name in definitions
+        ]
+        for name, definition in definitions.items()
+    }
+    reported: set[str] = set()
+    for name, definition in definitions.items():
+        chain = _cycle(name, calls)
+        if chain and not reported & set(chain):
+            reported |= set(chain)
+            yield Recursion.at(definition.name.span, name=name, chain=" -> ".join(chain))
+
+
+def _cycle(start: str, calls: dict[str, list[str]]) -> list[str]:
+    """A path from `start` back to itself; empty if there is none."""
+    paths = [[start]]
+    seen: set[str] = set()
+    while paths:
+        path = paths.pop()
+        for callee in calls[path[-1]]:
+            if callee == start:
+                return [*path, start]
+            if callee not in seen:
+                seen.add(callee)
+                paths.append([*path, callee])
+    return []
+
+
+def _unknown_types(module: Module) -> Iterator[Diagnostic]:
+    for item in module.items:
+        if isinstance(item, Def):
+            for parameter in item.parameters:
+                if parameter.type is not None and parameter.type.name not in PARAMETER_TYPES:
+                    near = closest(parameter.type.name, PARAMETER_TYPES)
+                    help = (f"did you mean `{near}`?",) if near else ()
+                    yield UnknownType.at(parameter.type.span, help=help, name=parameter.type.name)
+
+
+def _unused(module: Module, used: set[str]) -> Iterator[Diagnostic]:
+    if not any(isinstance(item, Minimize) for item in module.items):
+        return  # A library: what it defines is for others.
+    for item in module.items:
+        if isinstance(item, Let | Def | EncoderDeclaration | Use) and item.name.name not in used:
+            if isinstance(item, Use) and item.name.name.startswith("std."):
+                continue
+            yield UnusedDefinition.at(item.name.span, name=item.name.name)

@@ -1,0 +1,58 @@
+"""Scopes: what a name means at a place. File scopes evaluate their `let`s when they are first asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from vlmdsl.primitives.values import Value
+from vlmdsl.syntax.tree import Def, EncoderDeclaration, Let, Module, Recipe
+
+__all__ = ["Closure", "FileScope", "LocalScope", "RecipeFunction", "Scope"]
+
+
+@dataclass(frozen=True)
+class Closure:
+    """A `def` and the file scope it sees."""
+
+    definition: Def
+    scope: FileScope
+
+
+@dataclass(frozen=True)
+class RecipeFunction:
+    """A used recipe, callable as a function of its fields and knobs."""
+
+    recipe: Recipe
+    module: Module
+    scope: FileScope
+
+
+@dataclass
+class FileScope:
+    """The names of one file (one instance a call, so that every use of a recipe learns its own numbers)."""
+
+    name: str
+    lets: dict[str, Let] = field(default_factory=dict)
+    definitions: dict[str, Def] = field(default_factory=dict)
+    encoders: dict[str, EncoderDeclaration] = field(default_factory=dict)
+    recipes: dict[str, RecipeFunction] = field(default_factory=dict)
+    values: dict[str, Value] = field(default_factory=dict)
+    """Fields, knobs, and the `let`s and encoders evaluated so far."""
+    pending: list[str] = field(default_factory=list)
+    """`let`s being evaluated: one met again needs itself."""
+    library: FileScope | None = None
+
+    def fresh(self) -> FileScope:
+        """The same definitions with nothing evaluated."""
+        return FileScope(self.name, self.lets, self.definitions, self.encoders, self.recipes, library=self.library)
+
+
+@dataclass(frozen=True)
+class LocalScope:
+    """Parameters of a `def` or the name of a `let ... in`, above an outer scope."""
+
+    values: dict[str, Value]
+    outer: Scope
+
+
+Scope = FileScope | LocalScope
