@@ -21,7 +21,7 @@ demo: $(RUNTIME)
 	$(BIN)/vlmdsl train clip
 
 test: $(DEVELOPMENT)
-	$(PYTEST) -n $(WORKERS) --dist=worksteal
+	$(PYTEST) -n $(WORKERS) --dist=loadgroup
 
 # Fast checks first. The strict grammar and the wheel are tests too (tests/architecture), so `test` covers them.
 check: format-check lint contracts types test

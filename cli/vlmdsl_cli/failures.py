@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shlex
 import sys
@@ -30,8 +29,8 @@ def report(error: BaseException, arguments: Sequence[str]) -> int:
     if isinstance(error, click.Abort | KeyboardInterrupt):
         talk("interrupted")
         return INTERRUPTED
-    if isinstance(error, BrokenPipeError):
-        return _reader_left()
+    if isinstance(error, SystemExit):  # only click's, when the reader of a pipe went away: `vlmdsl recipes | head -1`
+        return FINE
     return _diagnosed(error) or _environment(error) or _bug(error, arguments)
 
 
@@ -57,12 +56,6 @@ def _environment(error: BaseException) -> int | None:
     if memory:
         talk("help: out of memory: a smaller batch or a smaller model needs less; `vlmdsl plan` estimates it")
     return ENVIRONMENT
-
-
-def _reader_left() -> int:
-    """The reader of a pipe went away (`vlmdsl recipes | head`): stop quietly, and let nothing flush to it at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return FINE
 
 
 def _bug(error: BaseException, arguments: Sequence[str]) -> int:

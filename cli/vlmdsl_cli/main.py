@@ -75,6 +75,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         result = application.main(args=words, prog_name="vlmdsl", standalone_mode=False)
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
         return failures.report(error, words)
     return result if isinstance(result, int) else 0

@@ -1,0 +1,47 @@
+"""The language commands answer at once: none of them imports torch or numpy, which take seconds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import sys
+from vlmdsl_cli.main import main
+code = main(sys.argv[1:])
+heavy = sorted({"torch", "numpy", "transformers", "matplotlib"} & set(sys.modules))
+print(f"exit code {code}, heavy modules {heavy}", file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["check", "clip"],
+        ["check", "-e", "contrast(image.pooled, text, sim=tokenmax)"],
+        ["explain", "filip"],
+        ["explain", "tokenmax"],
+        ["explain", "V0304"],
+        ["plan", "clip", "--batch", "4096", "--world", "8"],
+        ["diff", "clip", "align"],
+        ["recipes"],
+        ["train", "--help"],
+        ["eval", "--help"],
+        ["--version"],
+    ],
+    ids=" ".join,
+)
+def test_language_commands_import_nothing_heavy(arguments: list[str]) -> None:
+    finished = subprocess.run([sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True, timeout=60)
+    last = finished.stderr.splitlines()[-1]
+    assert last.endswith("heavy modules []"), finished.stderr
+    assert not last.startswith("exit code 1"), finished.stderr
+
+
+def test_fmt_imports_nothing_heavy() -> None:
+    command = [sys.executable, "-c", PROGRAM, "fmt", "-"]
+    finished = subprocess.run(command, input="minimize contrast(image,text)", capture_output=True, text=True, timeout=60)
+    assert finished.stderr.endswith("exit code 0, heavy modules []\n"), finished.stderr
+    assert finished.stdout == "vlo 1\n\nminimize contrast(image, text)\n"
