@@ -81,6 +81,11 @@ class Graph:
             self.spans[node.index] = known + tuple(s for s in dict.fromkeys(spans) if s not in known)
         return node
 
+    def find(self, operation: str, *inputs: Node, type: Type, **attributes: Attribute) -> Node | None:
+        """The node that `add` would give, if it is there already."""
+        key = (operation, tuple(node.index for node in inputs), tuple(sorted(attributes.items())), type)
+        return self._interned.get(key)
+
     def spans_of(self, node: Node) -> tuple[Span, ...]:
         """The places of the recipe that this node answers for, first the one that made it."""
         return self.spans.get(node.index, ())

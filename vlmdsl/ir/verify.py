@@ -28,11 +28,13 @@ from vlmdsl.types import (
     VecType,
 )
 
-__all__ = ["COMPARISONS", "SIGNATURES", "InternalError", "Signature", "broadcast", "check_node", "verify"]
+__all__ = ["COMPARISONS", "ELEMENTWISE", "SIGNATURES", "InternalError", "Signature", "broadcast", "check_node", "verify"]
 
 COMPARISONS = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal")
 _UNARY = ("negate", "exp", "log")
 _BINARY = ("add", "subtract", "multiply", "divide", "minimum", "maximum")
+ELEMENTWISE = frozenset({*_UNARY, *_BINARY, "clamp", "stop"})
+"""Operations whose type follows from their inputs by `broadcast`."""
 _NUMERIC = (ScalarType, ScoreType, SimType, TargetType, LossType)
 
 
@@ -220,6 +222,12 @@ def _mean(node: Node, types: tuple[Type, ...]) -> Type:
     return LossType()
 
 
+def _constant(node: Node, types: tuple[Type, ...]) -> Type:
+    _take(types)
+    _need(math.isfinite(node.number("value")), f"the value is {node.number('value')}")
+    return ScalarType()
+
+
 def _parameter(node: Node, types: tuple[Type, ...]) -> Type:
     _take(types)
     for name in ("initial", "lower", "upper"):
@@ -277,7 +285,7 @@ SIGNATURES: dict[str, Signature] = {
     "normalize": Signature({}, _same(VecType, TokensType)),
     "similarity": Signature({"by": (str,), "arguments": (tuple,)}, _similarity),
     "score": Signature({"by": (str,), "arguments": (tuple,)}, _score),
-    "constant": Signature({"value": _NUMBER}, _fixed(ScalarType())),
+    "constant": Signature({"value": _NUMBER}, _constant),
     "parameter": Signature({"name": (str,), "initial": _NUMBER, "lower": _BOUND, "upper": _BOUND}, _parameter),
     **{name: Signature({}, _elementwise(1)) for name in _UNARY},
     **{name: Signature({}, _elementwise(2)) for name in _BINARY},

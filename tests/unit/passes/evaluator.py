@@ -1,0 +1,182 @@
+"""A plain float64 evaluator of programs, written from the table of operations and the formula of `ir/contrast.py`.
+
+What stands behind `stop` is computed in a second environment of its own, so two programs that agree on all pairs of
+environments have the same value and the same gradient.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from vlmdsl.ir import Contrast, Direction, Node, Program, TargetPart, encoder_of, walk
+from vlmdsl.types import FieldType
+
+Array = np.ndarray
+SAMPLES, DIMENSION, TOKENS = 6, 5, 4
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """A similarity in both directions: `rows[i, j]` of row i, `columns[j, i]` of column j."""
+
+    rows: Array
+    columns: Array
+
+    def each(self, function: Callable[[Array], Array]) -> Matrices:
+        return Matrices(function(self.rows), function(self.columns))
+
+
+def term_values(program: Program, seed: int) -> dict[str, float]:
+    """The value of every term for random inputs; equal names, fields and towers get equal inputs in every program."""
+    return {term.name: float(_evaluate(term.node, seed)) for term in program.terms}
+
+
+def _evaluate(root: Node, seed: int) -> object:
+    values: dict[int, object] = {}
+    for node in walk([root]):
+        if node.operation == "stop":
+            values[node.index] = _evaluate(node.inputs[0], seed + 7919)
+        else:
+            values[node.index] = _operation(node, [values[parent.index] for parent in node.inputs], seed)
+    return values[root.index]
+
+
+def _random(seed: int, *key: object) -> np.random.Generator:
+    return np.random.default_rng([seed, zlib.crc32(repr(key).encode())])
+
+
+def _operation(node: Node, inputs: list, seed: int) -> object:
+    name = node.operation
+    if name in _ELEMENTWISE:
+        return _elementwise(_ELEMENTWISE[name], inputs)
+    if name in ("field", "encode", "parameter", "pooled", "tokens", "constant"):
+        return _leaf(node, inputs, seed)
+    if name == "contrast":
+        return _contrast(node.attribute("contrast"), inputs)
+    return _OPERATIONS[name](node, *inputs)
+
+
+def _leaf(node: Node, inputs: list, seed: int) -> object:
+    if node.operation == "constant":
+        return np.float64(node.number("value"))
+    if node.operation == "parameter":
+        return np.float64(node.number("initial")) + _random(seed, "parameter", node.string("name")).uniform(0.1, 0.3)
+    if node.operation == "encode":
+        return (node.inputs[0].string("name"), encoder_of(node))
+    if node.operation in ("pooled", "tokens"):
+        shape = (SAMPLES, DIMENSION) if node.operation == "pooled" else (SAMPLES, TOKENS, DIMENSION)
+        return _random(seed, node.operation, inputs[0]).normal(size=shape)
+    generator = _random(0 if node.type != FieldType("Number") else seed, "field", node.string("name"))
+    if node.type == FieldType("Label"):
+        return generator.integers(-1, 3, SAMPLES)
+    return generator.uniform(size=SAMPLES) < 0.6 if node.type == FieldType("Flag") else generator.normal(size=SAMPLES)
+
+
+_ELEMENTWISE: dict[str, Callable[..., Array]] = {
+    "negate": np.negative, "exp": np.exp, "log": np.log, "add": np.add, "subtract": np.subtract, "multiply": np.multiply,
+    "divide": np.divide, "minimum": np.minimum, "maximum": np.maximum, "less": np.less, "less_equal": np.less_equal,
+    "greater": np.greater, "greater_equal": np.greater_equal, "equal": np.equal, "not_equal": np.not_equal,
+}  # fmt: skip
+
+
+def _elementwise(function: Callable[..., Array], inputs: list) -> object:
+    if any(isinstance(value, Matrices) for value in inputs):
+        rows = [value.rows if isinstance(value, Matrices) else value for value in inputs]
+        columns = [value.columns if isinstance(value, Matrices) else value for value in inputs]
+        return Matrices(function(*rows), function(*columns))
+    return function(*inputs)
+
+
+def _pair(by: str, x: Array, y: Array) -> Matrices:
+    if by == "dot":
+        return Matrices(x @ y.T, (x @ y.T).T)
+    if by == "euclidean":
+        distance = ((x[:, None] - y[None]) ** 2).sum(-1)
+        return Matrices(-distance, -distance.T)
+    tokens = np.einsum("ikd,jrd->ijkr", x, y)
+    return Matrices(tokens.max(3).mean(2), tokens.max(2).mean(2).T)
+
+
+def _same(labels: Array, missing: int) -> Array:
+    equal = (labels[:, None] == labels[None]) & (labels != missing)[:, None] | np.eye(SAMPLES, dtype=bool)
+    return equal / equal.sum(1, keepdims=True)
+
+
+def _smooth(target: Array, epsilon: float, over: str) -> Array:
+    spread = np.ones((SAMPLES, SAMPLES)) / SAMPLES if over == "all" else (1 - np.eye(SAMPLES)) / (SAMPLES - 1)
+    return (1 - epsilon) * target + epsilon * spread
+
+
+def _mean(score: Array, over: Array | None = None) -> Array:
+    chosen = score if over is None else score[over]
+    return chosen.mean() if chosen.size else np.float64(0.0)
+
+
+def _losses(logits: Array, target: Array, without_positive: bool) -> Array:
+    """p_i r_i - sum_j P_ij A_ij."""
+    candidates = np.where(np.eye(SAMPLES, dtype=bool), -np.inf, logits) if without_positive else logits
+    top = candidates.max(1, keepdims=True)
+    normaliser = np.log(np.exp(candidates - top).sum(1)) + top[:, 0]
+    products = np.where(target == 0, 0.0, target * np.where(target == 0, 0.0, logits))
+    return target.sum(1) * normaliser - products.sum(1)
+
+
+def _cross_entropy(node: Node, logits: Matrices, target: Array) -> Array:
+    matrix = logits.rows if node.string("along") == "rows" else logits.columns
+    return _losses(matrix, target, node.string("denominator") == "negatives")
+
+
+def _sigmoid(node: Node, logits: Matrices, target: Array) -> Array:
+    return np.logaddexp(0.0, -np.where(target > 0, 1.0, -1.0) * logits.rows).sum(1)
+
+
+_OPERATIONS: dict[str, Callable[..., object]] = {
+    "normalize": lambda node, x: x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12),
+    "similarity": lambda node, x, y: _pair(node.string("by"), x, y),
+    "score": lambda node, x, y: np.diagonal(_pair(node.string("by"), x, y).rows).copy(),
+    "where": lambda node, condition, x, y: np.where(condition, x, y),
+    "transpose": lambda node, x: Matrices(x.columns, x.rows),
+    "paired": lambda node: np.eye(SAMPLES),
+    "same": lambda node, labels: _same(labels, int(node.number("missing"))),
+    "smooth": lambda node, target: _smooth(target, node.number("epsilon"), node.string("over")),
+    "exclude": lambda node, x, out: x.each(lambda matrix: np.where(out[None, :], -np.inf, matrix)),
+    "cross_entropy": _cross_entropy,
+    "sigmoid_loss": _sigmoid,
+    "mean": lambda node, score, over=None: _mean(score, over),
+}
+
+
+def _target(part: TargetPart, inputs: list) -> Array:
+    if part.kind == "paired":
+        return np.eye(SAMPLES)
+    if part.kind == "uniform":
+        return np.ones((SAMPLES, SAMPLES)) / SAMPLES
+    if part.kind == "others":
+        return (1 - np.eye(SAMPLES)) / (SAMPLES - 1)
+    assert part.input is not None
+    return inputs[part.input] if part.kind == "dense" else _same(inputs[part.input], part.missing)
+
+
+def _contrast(contrast: Contrast, inputs: list) -> Array:
+    matrices = _pair("dot", inputs[0], inputs[1]) if contrast.fused else inputs[0]
+    rows = _direction(contrast.rows, matrices.rows, inputs)
+    return rows + _direction(contrast.columns, matrices.columns, inputs)
+
+
+def _direction(direction: Direction | None, matrix: Array, inputs: list) -> Array:
+    if direction is None:
+        return np.float64(0.0)
+
+    def read(position: int | None, default: float) -> Array:
+        return np.float64(default) if position is None else inputs[position]
+
+    logits = read(direction.scale, 1.0) * matrix + read(direction.bias, 0.0)
+    if direction.keep is not None:
+        logits = np.where(inputs[direction.keep][None, :], logits, -np.inf)
+    target = sum(part.coefficient * _target(part, inputs) for part in direction.targets)
+    losses = read(direction.weight, 1.0) * _losses(logits, target, direction.without_positive)
+    return direction.coefficient * _mean(losses, None if direction.over is None else inputs[direction.over])

@@ -1,0 +1,224 @@
+"""Algebra: constants are folded, divisions become products, and products are ordered so that equal values meet.
+
+The order of a product is: a matrix, score or loss first, then what is learned, then the constant. Scalars are multiplied
+with each other before they meet anything larger.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+
+from vlmdsl.ir import Node, Program
+from vlmdsl.passes.rewriting import Candidate, Maker, Rule, constant_value, rewrite
+from vlmdsl.types import LossType, ScalarType
+
+__all__ = ["RULES", "fold"]
+
+
+def fold(program: Program) -> Program:
+    """The program after constant folding and algebra; idempotent."""
+    return rewrite(program, RULES)
+
+
+_ARITHMETIC: dict[str, Callable[..., float]] = {
+    "negate": operator.neg,
+    "exp": math.exp,
+    "log": math.log,
+    "add": operator.add,
+    "subtract": operator.sub,
+    "multiply": operator.mul,
+    "divide": operator.truediv,
+    "minimum": min,
+    "maximum": max,
+}
+
+
+def _is_scalar(node: Node) -> bool:
+    return isinstance(node.type, ScalarType)
+
+
+def _is_constant(node: Node, value: float) -> bool:
+    return constant_value(node) == value
+
+
+def _is_zero(node: Node) -> bool:
+    """A constant 0, or something multiplied by one."""
+    return _is_constant(node, 0.0) or (node.operation == "multiply" and _is_constant(node.inputs[1], 0.0))
+
+
+def _evaluate(make: Maker, node: Candidate) -> Node | None:
+    values = [constant_value(parent) for parent in node.inputs]
+    if any(value is None for value in values):
+        return None
+    try:
+        result = float(_ARITHMETIC[node.operation](*values))
+    except (ArithmeticError, ValueError):
+        return None  # 1/0, log(-1), exp(1000): left as written, and reported by `problems`
+    return make.constant(result) if math.isfinite(result) else None
+
+
+def _clamp_constant(make: Maker, node: Candidate) -> Node | None:
+    value = constant_value(node.inputs[0])
+    if value is None:
+        return None
+    lower, upper = node.attributes["lower"], node.attributes["upper"]
+    value = value if not isinstance(lower, int | float) else max(value, float(lower))
+    return make.constant(value if not isinstance(upper, int | float) else min(value, float(upper)))
+
+
+def _order(make: Maker, node: Candidate) -> Node | None:
+    x, y = node.inputs
+    return make.elementwise(node.operation, y, x) if _rank(x) > _rank(y) else None
+
+
+def _rank(node: Node) -> tuple[int, int]:
+    return 2 if node.operation == "constant" else 1 if _is_scalar(node) else 0, node.index
+
+
+def _times_one(make: Maker, node: Candidate) -> Node | None:
+    return node.inputs[0] if _is_constant(node.inputs[1], 1.0) else None
+
+
+def _times_zero(make: Maker, node: Candidate) -> Node | None:
+    reducible = isinstance(node.type, ScalarType | LossType)
+    return make.constant(0.0) if reducible and _is_constant(node.inputs[1], 0.0) else None
+
+
+def _plus_zero(make: Maker, node: Candidate) -> Node | None:
+    x, y = node.inputs
+    if _is_zero(y) and x.type == node.type:
+        return x
+    return y if _is_zero(x) and y.type == node.type else None
+
+
+def _minus_zero(make: Maker, node: Candidate) -> Node | None:
+    x, y = node.inputs
+    if _is_zero(y) and x.type == node.type:
+        return x
+    return make.elementwise("negate", y) if _is_zero(x) and y.type == node.type else None
+
+
+def _scaled(node: Node) -> tuple[Node, Node] | None:
+    """Base and factor of something larger multiplied by a scalar, or of a scalar multiplied by a constant."""
+    if node.operation != "multiply":
+        return None
+    x, factor = node.inputs
+    return (x, factor) if (_is_scalar(factor) if not _is_scalar(x) else factor.operation == "constant") else None
+
+
+def _gather_scalars(make: Maker, node: Candidate) -> Node | None:
+    x, y = node.inputs
+    left, right = _scaled(x), _scaled(y)
+    if left is not None and (constant_value(y) is not None or (_is_scalar(y) and not _is_scalar(x))):
+        return make.elementwise("multiply", left[0], make.elementwise("multiply", left[1], y))
+    if left is not None:
+        return make.elementwise("multiply", make.elementwise("multiply", left[0], y), left[1])
+    if right is not None and _is_scalar(x) == _is_scalar(y):
+        return make.elementwise("multiply", make.elementwise("multiply", x, right[0]), right[1])
+    return None
+
+
+def _gather_addends(make: Maker, node: Candidate) -> Node | None:
+    total, addend = node.inputs
+    if total.operation != "add" or constant_value(addend) is None or constant_value(total.inputs[1]) is None:
+        return None
+    return make.elementwise("add", total.inputs[0], make.elementwise("add", total.inputs[1], addend))
+
+
+def _negate_negate(make: Maker, node: Candidate) -> Node | None:
+    return node.inputs[0].inputs[0] if node.inputs[0].operation == "negate" else None
+
+
+def _negate_product(make: Maker, node: Candidate) -> Node | None:
+    product = node.inputs[0]
+    if product.operation != "multiply" or constant_value(product.inputs[1]) is None:
+        return None
+    return make.elementwise("multiply", product.inputs[0], make.elementwise("negate", product.inputs[1]))
+
+
+def _add_negated(make: Maker, node: Candidate) -> Node | None:
+    x, y = node.inputs
+    if y.operation == "negate":
+        return make.elementwise("subtract", x, y.inputs[0])
+    return make.elementwise("subtract", y, x.inputs[0]) if x.operation == "negate" else None
+
+
+def _subtract_negated(make: Maker, node: Candidate) -> Node | None:
+    x, y = node.inputs
+    return make.elementwise("add", x, y.inputs[0]) if y.operation == "negate" else None
+
+
+def _subtract_constant(make: Maker, node: Candidate) -> Node | None:
+    x, y = node.inputs
+    return None if constant_value(y) is None else make.elementwise("add", x, make.elementwise("negate", y))
+
+
+def _log_exp(make: Maker, node: Candidate) -> Node | None:
+    return node.inputs[0].inputs[0] if node.inputs[0].operation == "exp" else None
+
+
+def _divide_exp(make: Maker, node: Candidate) -> Node | None:
+    x, y = node.inputs
+    if y.operation != "exp" or not _is_scalar(y):
+        return None
+    return make.elementwise("multiply", x, make.elementwise("exp", make.elementwise("negate", y.inputs[0])))
+
+
+def _divide_constant(make: Maker, node: Candidate) -> Node | None:
+    x, y = node.inputs
+    value = constant_value(y)
+    if value is None or value == 0.0 or not math.isfinite(1.0 / value):
+        return None
+    return make.elementwise("multiply", x, make.constant(1.0 / value))
+
+
+def _divide_scalar(make: Maker, node: Candidate) -> Node | None:
+    x, y = node.inputs
+    if _is_scalar(x) or not _is_scalar(y) or constant_value(y) == 0.0:
+        return None
+    return make.elementwise("multiply", x, make.elementwise("divide", make.constant(1.0), y))
+
+
+def _mean_of_product(make: Maker, node: Candidate) -> Node | None:
+    product = node.inputs[0]
+    if product.operation != "multiply" or not _is_scalar(product.inputs[1]):
+        return None
+    mean = make.add("mean", product.inputs[0], *node.inputs[1:], type=LossType())
+    return make.elementwise("multiply", mean, product.inputs[1])
+
+
+def _smooth_nothing(make: Maker, node: Candidate) -> Node | None:
+    return node.inputs[0] if node.attributes["epsilon"] == 0 else None
+
+
+RULES: tuple[Rule, ...] = (
+    Rule("evaluate", tuple(_ARITHMETIC), "an operation on constants is a constant", _evaluate),
+    Rule("clamp-constant", ("clamp",), "a clamped constant is a constant", _clamp_constant),
+    Rule("order", ("add", "multiply", "minimum", "maximum"), "x y = y x, x + y = y + x", _order),
+    Rule("times-one", ("multiply",), "x 1 = x", _times_one),
+    Rule("times-zero", ("multiply",), "x 0 = 0 for a loss or scalar x", _times_zero),
+    Rule("plus-zero", ("add",), "x + 0 = x, x + 0 y = x", _plus_zero),
+    Rule("minus-zero", ("subtract",), "x - 0 = x, 0 - x = -x", _minus_zero),
+    Rule(
+        "gather-scalars",
+        ("multiply",),
+        "(x s) t = x (s t), (x s) y = (x y) s for scalars s, t",
+        _gather_scalars,
+        exact=False,
+    ),
+    Rule("gather-addends", ("add",), "(x + a) + b = x + (a + b) for constants a, b", _gather_addends, exact=False),
+    Rule("negate-negate", ("negate",), "-(-x) = x", _negate_negate),
+    Rule("negate-product", ("negate",), "-(x c) = x (-c)", _negate_product),
+    Rule("add-negated", ("add",), "x + (-y) = x - y", _add_negated),
+    Rule("subtract-negated", ("subtract",), "x - (-y) = x + y", _subtract_negated),
+    Rule("subtract-constant", ("subtract",), "x - c = x + (-c)", _subtract_constant),
+    Rule("log-exp", ("log",), "log exp x = x", _log_exp, exact=False),
+    Rule("divide-exp", ("divide",), "x / exp y = x exp(-y)", _divide_exp, exact=False),
+    Rule("divide-constant", ("divide",), "x / c = x (1/c)", _divide_constant, exact=False),
+    Rule("divide-scalar", ("divide",), "x / s = x (1/s) where x is larger than s", _divide_scalar, exact=False),
+    Rule("mean-of-product", ("mean",), "mean(x s) = mean(x) s for a scalar s", _mean_of_product, exact=False),
+    Rule("smooth-nothing", ("smooth",), "smoothing by 0 is no smoothing", _smooth_nothing),
+)
+"""The table of this pass; for one operation the rules are tried in this order."""

@@ -1,0 +1,137 @@
+"""Reads the logits and the targets of a cross-entropy into the pieces of the canonical form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+from vlmdsl.ir import Node
+from vlmdsl.passes.linear import expand, scalar_factor
+from vlmdsl.passes.rewriting import Maker, constant_value
+from vlmdsl.types import ConditionType, ScalarType, ScoreType, SimType
+
+__all__ = ["Logits", "TargetKey", "logits_of", "target_form"]
+
+Factor = tuple[Fraction, tuple[Node, ...]]
+"""A rational number times scalar nodes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Logits:
+    """Logits as `scale * base + bias`, some candidates excluded, read along `rows` or `columns` of the base matrix."""
+
+    base: Node
+    along: str
+    scale: Factor
+    bias: tuple[Factor, ...]
+    excluded: tuple[Node, ...]
+
+    def scale_node(self, maker: Maker, moved: Mapping[int, Node]) -> Node | None:
+        return _product(maker, moved, self.scale) if self.scale[1] or self.scale[0] != 1 else None
+
+    def bias_node(self, maker: Maker, moved: Mapping[int, Node]) -> Node | None:
+        total: Node | None = None
+        for factor in self.bias:
+            made = _product(maker, moved, factor)
+            total = made if total is None else maker.elementwise("add", total, made)
+        return total
+
+    def keep_node(self, maker: Maker, moved: Mapping[int, Node]) -> Node | None:
+        """The condition under which a sample is a candidate: none of `excluded` holds."""
+        if not self.excluded:
+            return None
+        zero, kept = maker.constant(0.0), maker.constant(1.0)
+        for condition in self.excluded:
+            kept = maker.add("where", moved[condition.index], zero, kept, type=ScoreType())
+        return maker.add("greater", kept, zero, type=ConditionType())
+
+
+def _product(maker: Maker, moved: Mapping[int, Node], factor: Factor) -> Node:
+    node = maker.constant(float(factor[0]))
+    for scalar in factor[1]:
+        node = maker.elementwise("multiply", node, moved[scalar.index])
+    return node
+
+
+def logits_of(cross_entropy: Node) -> Logits:
+    """Peels scales, biases, exclusions and transposes off the matrix of a `cross_entropy` node."""
+    node, along = cross_entropy.inputs[0], cross_entropy.string("along")
+    scale: Factor = (Fraction(1), ())
+    bias: list[Factor] = []
+    excluded: set[Node] = set()
+    while True:
+        operation = node.operation
+        if operation == "transpose":
+            along = "columns" if along == "rows" else "rows"
+        elif operation == "exclude":
+            excluded.add(node.inputs[1])
+        elif operation == "negate":
+            scale = (-scale[0], scale[1])
+        elif operation == "multiply" and _by_scalar(node):
+            scale = _times(scale, node.inputs[1])
+        elif operation in ("add", "subtract") and _by_scalar(node):
+            sign = (scale[0] if operation == "add" else -scale[0], scale[1])
+            bias.append(_times(sign, node.inputs[1]))
+        else:
+            break
+        node = node.inputs[0]
+    bias.sort(key=lambda factor: [scalar.index for scalar in factor[1]])
+    return Logits(node, along, scale, tuple(bias), tuple(sorted(excluded, key=lambda condition: condition.index)))
+
+
+def _by_scalar(node: Node) -> bool:
+    return isinstance(node.inputs[0].type, SimType) and isinstance(node.inputs[1].type, ScalarType)
+
+
+def _times(factor: Factor, scalar: Node) -> Factor:
+    number, rest = scalar_factor(scalar)
+    scalars = factor[1] if rest is None else tuple(sorted((*factor[1], rest), key=lambda node: node.index))
+    return factor[0] * number, scalars
+
+
+@dataclass(frozen=True, slots=True)
+class TargetKey:
+    """A kind of target with its input, see `ir.TargetPart`."""
+
+    kind: Literal["paired", "same", "uniform", "others", "dense"]
+    node: Node | None = None
+    missing: int = -1
+
+
+def target_form(target: Node) -> dict[TargetKey, Fraction]:
+    """A target as a linear combination of the kinds that have a cheap form; what has none is `dense`."""
+    leaves = expand(target, "", _target_steps)
+    form: dict[TargetKey, Fraction] = {}
+    for node, smoothing, coefficient in leaves or [(target, "", Fraction(1))]:
+        key = _target_key(node, smoothing)
+        form[key] = form.get(key, Fraction(0)) + coefficient
+    return form
+
+
+def _target_steps(node: Node, smoothing: str) -> list[tuple[Node, str, Fraction]] | None:
+    if smoothing:
+        return None
+    if node.operation == "smooth":
+        epsilon = Fraction(node.number("epsilon"))
+        return [(node.inputs[0], "", 1 - epsilon), (node, node.string("over"), epsilon)]
+    if node.operation == "multiply":
+        value = constant_value(node.inputs[1])
+        return None if value is None else [(node.inputs[0], "", Fraction(value))]
+    signs = {"add": (1, 1), "subtract": (1, -1), "negate": (-1,)}.get(node.operation)
+    if signs is None or not all(parent.type == node.type for parent in node.inputs):
+        return None
+    return [(parent, "", Fraction(sign)) for parent, sign in zip(node.inputs, signs, strict=True)]
+
+
+def _target_key(node: Node, smoothing: str) -> TargetKey:
+    if smoothing:
+        return TargetKey("uniform" if smoothing == "all" else "others")
+    if node.operation == "paired":
+        return TargetKey("paired")
+    if node.operation == "same":
+        missing = node.attribute("missing")
+        assert isinstance(missing, int)
+        return TargetKey("same", node.inputs[0], missing)
+    return TargetKey("dense", node)

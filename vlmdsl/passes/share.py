@@ -1,0 +1,92 @@
+"""Sharing: one orientation for each similarity, transposes on the outside, so that equal work becomes one node.
+
+Hash-consing merges what is written alike; these rules make what means the same be written alike.
+"""
+
+from __future__ import annotations
+
+from vlmdsl.ir import Node, Program
+from vlmdsl.passes.rewriting import Candidate, Maker, Rule, rewrite
+from vlmdsl.primitives.registry import registered
+from vlmdsl.types import ScoreType, SimType
+
+__all__ = ["RULES", "share"]
+
+_ONE_MATRIX = frozenset({"dot", "euclidean", "tokenmean"})
+"""Similarities with f(y, x) = transpose of f(x, y) whose two directions hold the same numbers."""
+
+
+def share(program: Program) -> Program:
+    """The program with one orientation for every similarity and score; idempotent."""
+    return rewrite(program, RULES)
+
+
+def _swappable(operation: str, by: object) -> bool:
+    """Whether f(y, x) is the transpose of f(x, y); `tokenmax` swaps its two matrices, so its pair scores stay put."""
+    if by in _ONE_MATRIX:
+        return True
+    plug_in = registered().get(str(by))
+    return operation == "similarity" and (by == "tokenmax" or (plug_in is not None and "swap" in plug_in.laws))
+
+
+def _orient(make: Maker, node: Candidate) -> Node | None:
+    """The orientation that a recipe uses first stays."""
+    x, y = node.inputs
+    if x is y or not _swappable(node.operation, node.attributes["by"]):
+        return None
+    turned = _turned(node.type) if isinstance(node.type, SimType) else node.type
+    known = make.graph.find(node.operation, y, x, type=turned, **node.attributes)
+    if known is None or node.operation == "score":
+        return known
+    return make.add("transpose", known, type=node.type)
+
+
+def _turned(kind: SimType) -> SimType:
+    return SimType(kind.columns, kind.rows)
+
+
+def _transpose_transpose(make: Maker, node: Candidate) -> Node | None:
+    return node.inputs[0].inputs[0] if node.inputs[0].operation == "transpose" else None
+
+
+def _hoist(make: Maker, node: Candidate) -> Node | None:
+    """f(x transposed, ...) = f(x, ...) transposed, where every matrix among the inputs is transposed."""
+    matrices = [parent for parent in node.inputs if isinstance(parent.type, SimType)]
+    if not isinstance(node.type, SimType) or not all(matrix.operation == "transpose" for matrix in matrices):
+        return None
+    inputs = [parent.inputs[0] if parent in matrices else parent for parent in node.inputs]
+    inner = make.add(node.operation, *inputs, type=_turned(node.type), **node.attributes)
+    return make.add("transpose", inner, type=node.type)
+
+
+def _turn_cross_entropy(make: Maker, node: Candidate) -> Node | None:
+    logits, target = node.inputs
+    if logits.operation != "transpose":
+        return None
+    assert isinstance(node.type, ScoreType)
+    along = "columns" if node.attributes["along"] == "rows" else "rows"
+    return make.add("cross_entropy", logits.inputs[0], target, type=node.type, **{**node.attributes, "along": along})
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        "orient",
+        ("similarity", "score"),
+        "similarity(y, x) = transpose(similarity(x, y)), score(y, x) = score(x, y)",
+        _orient,
+    ),
+    Rule("transpose-twice", ("transpose",), "transpose(transpose(x)) = x", _transpose_transpose),
+    Rule(
+        "hoist-transpose",
+        ("add", "subtract", "multiply", "divide", "minimum", "maximum", "negate", "exp", "log", "clamp", "exclude", "stop"),
+        "f(transpose(x)) = transpose(f(x)) for elementwise f",
+        _hoist,
+    ),
+    Rule(
+        "turn-cross-entropy",
+        ("cross_entropy",),
+        "along the rows of transpose(x) = along the columns of x",
+        _turn_cross_entropy,
+    ),
+)
+"""The table of this pass."""
