@@ -2,5 +2,6 @@
 
 from vlmdsl.diagnostics.diagnostic import Diagnostic, DiagnosticError, Edit, Fix, Label
 from vlmdsl.diagnostics.problem import CATALOGUE, Problem
+from vlmdsl.diagnostics.suggest import closest, suggestion
 
-__all__ = ["CATALOGUE", "Diagnostic", "DiagnosticError", "Edit", "Fix", "Label", "Problem"]
+__all__ = ["CATALOGUE", "Diagnostic", "DiagnosticError", "Edit", "Fix", "Label", "Problem", "closest", "suggestion"]

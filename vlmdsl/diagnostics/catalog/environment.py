@@ -1,0 +1,1 @@
+"""V09: the environment a program runs in."""

@@ -1,0 +1,1 @@
+"""V06: lowering to what runs."""

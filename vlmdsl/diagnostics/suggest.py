@@ -1,0 +1,77 @@
+"""Suggestions: the name that was probably meant, or what there is to choose from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import SequenceMatcher
+
+__all__ = ["closest", "suggestion"]
+
+_LIKENESS = 0.7
+_LONGEST_LIST = 8
+
+
+def closest(name: str, candidates: Iterable[str]) -> str | None:
+    """The candidate that `name` is probably a slip for, or None where a guess would mislead.
+
+    The same letters in another case win; otherwise the likest spelling, if it is like enough.
+
+    >>> closest("Contrast", ["contrast", "contour"])
+    'contrast'
+    >>> closest("minimise", ["minimize", "recipe"])
+    'minimize'
+    >>> closest("queue", ["image", "text"]) is None
+    True
+    """
+    known = list(dict.fromkeys(candidates))
+    for candidate in known:
+        if candidate.lower() == name.lower():
+            return candidate
+    scored = [(_likeness(name, candidate), -index, candidate) for index, candidate in enumerate(known)]
+    best = max(scored, default=(0.0, 0, ""))
+    return best[2] if best[0] >= _LIKENESS else None
+
+
+def _likeness(name: str, candidate: str) -> float:
+    """From 0 to 1: twice the letters in common by the letters of both; one slip in a short word is forgiven too."""
+    first, second = name.lower()[:64], candidate.lower()[:64]
+    ratio = SequenceMatcher(None, first, second, autojunk=False).ratio()
+    if len(first) >= 3 and _one_slip(first, second):
+        ratio = max(ratio, _LIKENESS)
+    return ratio
+
+
+def _one_slip(first: str, second: str) -> bool:
+    """Whether one letter left out, added, changed or swapped with its neighbour turns one word into the other."""
+    start = 0
+    while start < min(len(first), len(second)) and first[start] == second[start]:
+        start += 1
+    rest, other = first[start:], second[start:]
+    return (
+        rest[1:] == other
+        or rest == other[1:]
+        or rest[1:] == other[1:]
+        or (rest[:2] == other[1::-1] and rest[2:] == other[2:])
+    )
+
+
+def suggestion(name: str, candidates: Iterable[str], what: str = "") -> str:
+    """The help for an unknown name: the probable one, else the short list of what is possible, else nothing.
+
+    >>> suggestion("imgae", ["image", "text"])
+    'did you mean `image`?'
+    >>> suggestion("queue", ["image", "text"], "the fields")
+    'the fields are `image` and `text`'
+    """
+    known = list(dict.fromkeys(candidates))
+    near = closest(name, known)
+    if near is not None:
+        return f"did you mean `{near}`?"
+    if not known:
+        return ""
+    shown = [f"`{candidate}`" for candidate in known[:_LONGEST_LIST]]
+    if len(known) > _LONGEST_LIST:
+        return f"{what or 'the possible ones'} are {', '.join(shown)} and {len(known) - _LONGEST_LIST} more"
+    if len(shown) == 1:
+        return f"{what or 'the possible ones'}: only {shown[0]}"
+    return f"{what or 'the possible ones'} are {', '.join(shown[:-1])} and {shown[-1]}"

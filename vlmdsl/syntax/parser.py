@@ -1,0 +1,93 @@
+"""Text to tree: `parse` never raises, and reports every independent fault of a text at once."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from lark.exceptions import UnexpectedInput
+from lark.utils import TextSlice
+
+from vlmdsl.diagnostics import Diagnostic
+from vlmdsl.diagnostics.catalog.syntax import NotText, TooDeep, TooLarge
+from vlmdsl.source import SourceText, Span
+from vlmdsl.source.limits import MAXIMUM_BYTES, MAXIMUM_DIAGNOSTICS, MAXIMUM_NESTING
+from vlmdsl.syntax import tree
+from vlmdsl.syntax.build import Builder
+from vlmdsl.syntax.checks import check_item, check_module
+from vlmdsl.syntax.documentation import attach_documentation
+from vlmdsl.syntax.grammar import load_grammar
+from vlmdsl.syntax.recovery import recover
+from vlmdsl.syntax.scan import Piece, comments_of, scan
+from vlmdsl.syntax.walk import too_deep
+
+__all__ = ["parse", "read_source"]
+
+
+def read_source(data: bytes, name: str) -> tuple[SourceText, list[Diagnostic]]:
+    """The text that the bytes of a file hold, under the name that messages show.
+
+    A byte order mark is dropped and every kind of line end becomes a newline. With a diagnostic (the file is too large, or
+    is not UTF-8) the text holds what can be shown, and there is no sense in parsing it.
+    """
+    if len(data) > MAXIMUM_BYTES:
+        return SourceText(name, ""), [_too_large(name, len(data))]
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        shown = SourceText(name, data.decode("utf-8", errors="replace"))
+        place = len(data[: error.start].decode("utf-8"))
+        fault = NotText.at(Span(name, place, place + 1), f"byte {data[error.start]:#04x} at offset {error.start}")
+        return shown, [fault]
+    return SourceText(name, text.replace("\r\n", "\n").replace("\r", "\n")), []
+
+
+def parse(source: SourceText) -> tuple[tree.Module, list[Diagnostic]]:
+    """The tree of a text and all its independent syntax faults, in the order of the text; never raises.
+
+    With faults the tree holds the statements that could be read.
+    """
+    span = Span(source.name, 0, len(source.text))
+    size = len(source.text.encode("utf-8", errors="surrogatepass"))
+    if size > MAXIMUM_BYTES:
+        return tree.Module((), (), span), [_too_large(source.name, size)]
+    text = " " + source.text[1:] if source.text.startswith("\ufeff") else source.text
+    pieces = scan(text)
+    comments = comments_of(source, pieces)
+    nested = next((piece for piece in pieces if piece.kind == "open" and piece.depth >= MAXIMUM_NESTING), None)
+    if nested is not None:
+        return tree.Module((), comments, span), [_too_deep(Span(source.name, nested.start, nested.end))]
+    items, faults = _items(SourceText(source.name, text), pieces)
+    items = attach_documentation(items, comments)
+    faults = sorted(islice(faults, MAXIMUM_DIAGNOSTICS), key=lambda fault: fault.primary.span.start)
+    return tree.Module(items, comments, span), faults
+
+
+def _items(source: SourceText, pieces: list[Piece]) -> tuple[tuple[tree.Item, ...], list[Diagnostic]]:
+    """The items of a text and its faults: by the grammar as a whole, or statement by statement if that fails."""
+    builder = Builder(source.name)
+    try:
+        parsed = load_grammar().parse(TextSlice(source.text, 0, len(source.text)), start="module")
+    except UnexpectedInput:
+        items, faults = recover(source, pieces, builder)
+        whole = False
+    else:
+        items, faults, whole = builder.build(parsed), [], True
+    faults.extend(builder.diagnostics)
+    kept: list[tree.Item] = []
+    for item in items:
+        deep = too_deep(item, MAXIMUM_NESTING)
+        if deep is not None:
+            faults.append(_too_deep(deep.span))
+            continue
+        kept.append(item)
+        faults.extend(check_item(item))
+    faults.extend(check_module(items, source.name, complete=whole))
+    return tuple(kept), faults
+
+
+def _too_large(name: str, size: int) -> Diagnostic:
+    return TooLarge.at(Span(name, 0, 0), size=size, limit=MAXIMUM_BYTES)
+
+
+def _too_deep(span: Span) -> Diagnostic:
+    return TooDeep.at(span, "too deep", help=("name parts of it with `let`",), limit=MAXIMUM_NESTING)
