@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import yaml
 
@@ -43,7 +44,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def _refusal(self, problem: str) -> yaml.MarkedYAMLError:
-        event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         return yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
 
 

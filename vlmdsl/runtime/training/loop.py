@@ -1,0 +1,123 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import AdamW
+
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.diagnostics.catalog.configuration import LossNotFinite
+from vlmdsl.runtime.data import Batch
+from vlmdsl.runtime.training.optimizer import set_learning_rate
+from vlmdsl.runtime.training.processes import World, seed_generators
+from vlmdsl.runtime.training.schedule import learning_rate_factor
+from vlmdsl.schema import RunConfig
+from vlmdsl.source import Span
+
+__all__ = ["Callbacks", "TrainOutput", "train_steps"]
+
+
+class TrainOutput(Protocol):
+    """What the model returns for a batch."""
+
+    loss: Tensor
+    terms: dict[str, Tensor]
+    metrics: dict[str, Tensor]
+
+
+@dataclass
+class Callbacks:
+    """What happens beside the steps; all are called after `step` steps are done."""
+
+    log: Callable[[dict[str, float]], None] = lambda record: None
+    save: Callable[[int], None] = lambda step: None
+    evaluate: Callable[[int], None] = lambda step: None
+    probe: Callable[[Batch], dict[str, float]] = lambda batch: {}
+    """More numbers to log about a batch, such as the loss at chance level; called before the step it belongs to."""
+
+
+@dataclass
+class _Clock:
+    """Samples per second since the last reading."""
+
+    samples: int = 0
+    since: float = field(default_factory=time.perf_counter)
+
+    def read(self) -> float:
+        now = time.perf_counter()
+        rate = self.samples / max(now - self.since, 1e-9)
+        self.samples, self.since = 0, now
+        return rate
+
+
+def train_steps(
+    model: nn.Module,
+    optimizer: AdamW,
+    batches: Iterator[Batch],
+    config: RunConfig,
+    world: World,
+    *,
+    start: int = 0,
+    callbacks: Callbacks | None = None,
+) -> None:
+    """Train `model` from step `start` to `config.train.steps`.
+
+    `model(batch)` gives a `TrainOutput`; `model.objective.after_step()` is called after every optimiser step. `batches`
+    yields this process's share of each step's batch, from step `start` on. Raises `DiagnosticError` (V0819) where the loss
+    or a gradient is not finite, before the optimiser uses it.
+    """
+    callbacks = callbacks or Callbacks()
+    train = config.train
+    parallel = DistributedDataParallel(model) if world.size > 1 else model
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.train()
+    clock = _Clock()
+    for step in range(start, train.steps):
+        batch = next(batches).to(world.device, non_blocking=True)
+        done = step + 1
+        due = done % train.log_every == 0 or done in (1, train.steps)
+        record = callbacks.probe(batch) if due else {}
+        seed_generators(train.seed, step, world.rank)
+        factor = learning_rate_factor(step, train.steps, config.schedule)
+        set_learning_rate(optimizer, factor)
+        with torch.autocast(world.device.type, torch.bfloat16, enabled=train.precision == "bfloat16"):
+            output = parallel(batch)
+        output.loss.backward()
+        norm = clip_grad_norm_(parameters, train.clip_gradient_norm or float("inf"))
+        if not bool(torch.isfinite(output.loss.detach() + norm)):
+            raise DiagnosticError((_not_finite(output, done),))
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        model.objective.after_step()  # type: ignore[operator, union-attr]
+        clock.samples += train.batch
+        if due:
+            rate = config.optimizer.learning_rate * factor
+            record = {**_record(output, done), **record, "gradient_norm": float(norm), "learning_rate": rate}
+            callbacks.log({**record, "samples_per_second": clock.read()})
+        if done % train.checkpoint_every == 0 or done == train.steps:
+            callbacks.save(done)
+        if config.evaluation.every and done % config.evaluation.every == 0 and done < train.steps:
+            callbacks.evaluate(done)
+            model.train()
+
+
+def _record(output: TrainOutput, step: int) -> dict[str, Any]:
+    terms = {f"terms/{name}": float(value) for name, value in output.terms.items()}
+    metrics = {name: float(value) for name, value in output.metrics.items()}
+    return {"step": step, "loss": float(output.loss), **terms, **metrics}
+
+
+def _not_finite(output: TrainOutput, step: int) -> Any:
+    wrong = [name for name, value in output.terms.items() if not bool(torch.isfinite(value).all())]
+    what = f"the term `{wrong[0]}`" if wrong else "the loss" if not bool(torch.isfinite(output.loss)) else "the gradient"
+    numbers = [*output.terms.items(), *output.metrics.items()]
+    notes = tuple(f"{name} is {float(value):g}" for name, value in numbers)
+    return LossNotFinite.at(Span("training", 0, 0), what=what, step=step, notes=notes, help=("`vlmdsl explain V0819`",))

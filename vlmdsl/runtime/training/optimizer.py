@@ -1,0 +1,60 @@
+"""AdamW over the model's parameters, split by what takes weight decay and by whose learning rate applies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import nn
+from torch.optim import AdamW
+
+from vlmdsl.schema import OptimizerConfig
+
+__all__ = ["build_optimizer", "decays", "set_learning_rate"]
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> AdamW:
+    """AdamW over every parameter of `model` that takes a gradient.
+
+    `model.objective` (temperatures, biases) has its own learning rate and no weight decay; elsewhere matrices and kernels
+    decay, while norms, biases, embeddings and single vectors (a class token) do not.
+    """
+    plain: list[tuple[str, nn.Parameter]] = []
+    decayed: list[tuple[str, nn.Parameter]] = []
+    objective: list[tuple[str, nn.Parameter]] = []
+    for name, parameter, owner in _owned_parameters(model):
+        if name.startswith("objective."):
+            objective.append((name, parameter))
+        elif decays(owner, parameter):
+            decayed.append((name, parameter))
+        else:
+            plain.append((name, parameter))
+    rates = (config.learning_rate, config.learning_rate, config.objective_learning_rate or config.learning_rate)
+    decay = (config.weight_decay, 0.0, 0.0)
+    groups = [
+        {"params": parameters, "peak": rate, "lr": rate, "weight_decay": weight}
+        for parameters, rate, weight in zip((decayed, plain, objective), rates, decay, strict=True)
+        if parameters
+    ]
+    return AdamW(groups, betas=config.betas, eps=config.epsilon)
+
+
+def decays(owner: nn.Module, parameter: nn.Parameter) -> bool:
+    """Whether weight decay applies to `parameter` of the module `owner`: to matrices and kernels, but not to embeddings."""
+    matrix = sum(length > 1 for length in parameter.shape) >= 2
+    return matrix and not isinstance(owner, nn.Embedding)
+
+
+def set_learning_rate(optimizer: AdamW, factor: float) -> None:
+    """Every group's learning rate becomes `factor` times its peak."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * factor
+
+
+def _owned_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.Module]]:
+    """Each trainable parameter once (a tied one under its first name), with the module that holds it."""
+    seen: set[int] = set()
+    for prefix, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad and id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield f"{prefix}.{name}" if prefix else name, parameter, module

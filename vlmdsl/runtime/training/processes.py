@@ -1,0 +1,79 @@
+"""Which processes take part, on which device, and their random generators."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from vlmdsl.backends.torch.collectives import process_count, process_index
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.diagnostics.catalog.devices import DeviceMissing
+from vlmdsl.runtime.data.draws import generator
+from vlmdsl.source import Span
+
+__all__ = ["World", "join_processes", "seed_generators"]
+
+_LONGEST_WAIT = timedelta(hours=2)
+"""How long processes wait for the first one, which alone evaluates."""
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's place: `rank` of `size`, computing on `device`."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes the run folder, evaluates and reports."""
+        return self.rank == 0
+
+
+@contextmanager
+def join_processes(device: str) -> Iterator[World]:
+    """The world that `torchrun` started (it sets RANK, WORLD_SIZE and LOCAL_RANK), or this process alone.
+
+    `device` is `auto`, `cpu` or `cuda`. Raises `DiagnosticError` if there is no such device.
+    """
+    chosen = _device(device)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    started_here = "RANK" in os.environ and not dist.is_initialized()
+    if started_here:
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=_LONGEST_WAIT)
+    try:
+        yield World(process_index(), process_count(), chosen)
+    finally:
+        if started_here:
+            dist.destroy_process_group()
+
+
+def seed_generators(*purpose: int | str) -> None:
+    """Seed torch (all devices), numpy and Python from `purpose`, such as (seed, step, rank).
+
+    Done before every step, it makes what is drawn (dropout) a function of the step: evaluations in between and resumed
+    runs change nothing, and a checkpoint needs no generator state.
+    """
+    seed = int(generator("process", *purpose).integers(2**63))
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
+def _device(name: str) -> torch.device:
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise DiagnosticError((DeviceMissing.at(Span("command line", 0, 0), device=name, torch=torch.__version__),))
+    if name == "cpu" or not available:
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
