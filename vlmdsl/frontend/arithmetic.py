@@ -78,7 +78,7 @@ def binary(session: Session, symbol: str, left: Value, right: Value, span: Span)
     if kinds not in _COMBINES:
         raise _fault(symbol, left, right, span)
     if symbol == "/" and isinstance(right, NumberValue) and right.value == 0.0:
-        raise Fault(DivisionByZero.at(right.span or span))
+        raise Fault(DivisionByZero.at(right.span or span), right)
     return session.add(
         _OPERATIONS[symbol],
         _node(session, left, span),
@@ -89,7 +89,8 @@ def binary(session: Session, symbol: str, left: Value, right: Value, span: Span)
 
 
 def _fault(symbol: str, left: Value, right: Value, span: Span) -> Fault:
-    return Fault(OperatorTypes.at(span, operator=symbol, left=type_of(left), right=type_of(right)))
+    strange = right if _arithmetic_kind(left) else left
+    return Fault(OperatorTypes.at(span, operator=symbol, left=type_of(left), right=type_of(right)), strange)
 
 
 def _arithmetic_kind(value: Value) -> str:
@@ -116,7 +117,7 @@ def _node(session: Session, value: Value, span: Span) -> Node:
 
 def _folded(symbol: str, left: NumberValue, right: NumberValue, span: Span) -> NumberValue:
     if symbol == "/" and right.value == 0.0:
-        raise Fault(DivisionByZero.at(right.span or span))
+        raise Fault(DivisionByZero.at(right.span or span), right)
     value = float(_FOLD[symbol](left.value, right.value))
     if not math.isfinite(value):
         raise Fault(NotANumber.at(span, reason=f"{left.value:g} {symbol} {right.value:g}"))

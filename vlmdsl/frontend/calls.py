@@ -40,7 +40,7 @@ class Caller:
         """The value of `callee(given)`; Fault where the call is wrong."""
         if isinstance(callee, ErrorValue) or any(isinstance(argument.value, ErrorValue) for argument in given):
             return ErrorValue()
-        with self.session.entered(span):
+        with self.session.entered(span, tuple((argument.value, argument.span) for argument in given)):
             match callee:
                 case EncoderValue():
                     return self._encode(callee, given, span)

@@ -104,10 +104,13 @@ def fits(value: Value, accepts: tuple[str, ...], *, function: str, argument: str
     """`value` if it is of one of the kinds; Fault V0301 (or V0314 for a set) if not."""
     if isinstance(value, ErrorValue) or "Any" in accepts or set(kind_of(value)) & set(accepts):
         return value
+    if "Encoded" in accepts and isinstance(value, Node) and isinstance(value.type, FieldType):
+        return value  # Encoding it says what is wrong with this field.
     if isinstance(value, ViewSet):
-        raise Fault(SetWhereOneIsWanted.at(place, found=type_of(value)))
+        raise Fault(SetWhereOneIsWanted.at(place, found=type_of(value)), value)
     raise Fault(
-        WrongType.at(place, str(type_of(value)), argument=argument, function=function, wanted=words(accepts), found=type_of(value))
+        WrongType.at(place, str(type_of(value)), argument=argument, function=function, wanted=words(accepts), found=type_of(value)),
+        value,
     )
 
 
@@ -117,15 +120,16 @@ def encode(session: Session, value: Value, place: Span) -> Value:
         return value
     encoder = session.encoders.get(value.type.kind)
     if encoder is None or value.type.count is not None:
-        raise Fault(NoEncoder.at(place, str(value.type), type=value.type))
+        raise Fault(NoEncoder.at(place, str(value.type), type=value.type), value)
     return session.add("encode", value, type=EncodedType(value.type.kind), span=place, encoder=encoder)
 
 
 def _feature_fault(value: Value, place: Span, wanted_by: str, wanted: str) -> Fault:
     if isinstance(value, ViewSet):
-        return Fault(SetWhereOneIsWanted.at(place, found=type_of(value)))
+        return Fault(SetWhereOneIsWanted.at(place, found=type_of(value)), value)
     return Fault(
-        WrongType.at(place, str(type_of(value)), argument="stream", function=wanted_by, wanted=wanted, found=type_of(value))
+        WrongType.at(place, str(type_of(value)), argument="stream", function=wanted_by, wanted=wanted, found=type_of(value)),
+        value,
     )
 
 
@@ -139,7 +143,7 @@ def pooled(session: Session, value: Value, place: Span, wanted_by: str) -> Node:
             return _output(session, "pooled", value, VecType(), place)
         if isinstance(value.type, TokensType):
             help = ("drop `.tokens`, or choose a similarity that compares tokens: tokenmax, tokenmean",)
-            raise Fault(TokensWherePooledIsCompared.at(place, str(value.type), help=help, similarity=_said(wanted_by)))
+            raise Fault(TokensWherePooledIsCompared.at(place, str(value.type), help=help, similarity=_said(wanted_by)), value)
     raise _feature_fault(value, place, wanted_by, "an encoded stream or pooled features")
 
 
@@ -154,7 +158,7 @@ def tokens(session: Session, value: Value, place: Span, wanted_by: str) -> Node:
         if isinstance(value.type, VecType):
             help = (f"drop `.pooled`: {wanted_by} takes `.tokens` by itself",)
             label = f"{value.type}, no token axis"
-            raise Fault(PooledWhereTokensAreCompared.at(place, label, help=help, similarity=_said(wanted_by)))
+            raise Fault(PooledWhereTokensAreCompared.at(place, label, help=help, similarity=_said(wanted_by)), value)
     raise _feature_fault(value, place, wanted_by, "an encoded stream or token features")
 
 

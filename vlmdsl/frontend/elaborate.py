@@ -42,7 +42,7 @@ class Elaborator:
         try:
             return self._evaluate(expression, scope)
         except Fault as fault:
-            self.session.report(fault.diagnostic)
+            self.session.report(self.session.blamed(fault))
             return ErrorValue()
 
     def _evaluate(self, expression: Expression, scope: Scope) -> Value:
@@ -82,7 +82,8 @@ class Elaborator:
             if word in file.values:
                 self._note_use(file.values[word])
                 return file.values[word]
-            if word in file.lets or word in file.encoders:
+            inside_itself = word in file.encoders and word in file.pending  # `encoder vision = frozen(vision)`
+            if (word in file.lets or word in file.encoders) and not inside_itself:
                 return self._file_value(word, file, name.span)
             if word in file.definitions:
                 return FunctionValue(word, Closure(file.definitions[word], file))
@@ -201,7 +202,7 @@ class Elaborator:
             try:
                 node = self._loss(term, scope)
             except Fault as fault:
-                self.session.report(fault.diagnostic)
+                self.session.report(self.session.blamed(fault))
                 continue
             if node is not None:
                 found.append((_term_name(term), node))

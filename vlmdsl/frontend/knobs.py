@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from vlmdsl.diagnostics import closest
 from vlmdsl.diagnostics.catalog.names import UnknownKnob
 from vlmdsl.diagnostics.catalog.types import UnknownType
-from vlmdsl.diagnostics.catalog.values import KnobValue, KnobWithoutDefault
+from vlmdsl.diagnostics.catalog.values import KnobValue
 from vlmdsl.frontend.scope import FileScope
 from vlmdsl.ir import Node
 from vlmdsl.primitives import Fault
@@ -37,9 +37,7 @@ def bind_signature(elaborator: Elaborator, recipe: Recipe, scope: FileScope, giv
 
 
 def _field(elaborator: Elaborator, parameter: Parameter) -> Value:
-    if parameter.type is None:
-        elaborator.session.report(KnobWithoutDefault.at(parameter.span, name=parameter.name.name))
-        return ErrorValue()
+    assert parameter.type is not None, "the parser reports a parameter that is neither field nor knob"
     if parameter.type.name not in FIELD_KINDS:
         near = closest(parameter.type.name, FIELD_KINDS)
         help = f"did you mean `{near}`?" if near else f"possible: {', '.join(FIELD_KINDS)}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vlmdsl.diagnostics import Diagnostic
 from vlmdsl.diagnostics.catalog.meaning import NothingToLearn, TooLarge, UnusedField
-from vlmdsl.diagnostics.catalog.names import NothingMinimized
+from vlmdsl.diagnostics.catalog.names import NothingMinimized, Recursion
 from vlmdsl.frontend.elaborate import Elaborator
 from vlmdsl.frontend.finish import finish
 from vlmdsl.frontend.knobs import apply_knobs, bind_signature, field_node
@@ -43,15 +43,16 @@ def load(text: SourceText, *, knobs: Mapping[str, object] | None = None, folder:
     loaded = loader.load(text, folder)
     session = Session(diagnostics=list(loader.diagnostics))
     program = None
-    if not any(diagnostic.severity == "error" for diagnostic in loader.diagnostics if _is_syntax(diagnostic)):
+    if not any(_prevents_elaboration(diagnostic) for diagnostic in loader.diagnostics):
         program = _elaborate(session, loaded, loader, knobs or {})
     if any(diagnostic.severity == "error" for diagnostic in session.diagnostics):
         program = None
     return FrontEnd(program, _ordered(session.diagnostics, text.name), loader.sources, loaded.module)
 
 
-def _is_syntax(diagnostic: Diagnostic) -> bool:
-    return diagnostic.code.startswith("V01")
+def _prevents_elaboration(diagnostic: Diagnostic) -> bool:
+    """A tree with holes, or a definition that would never end, cannot be evaluated."""
+    return diagnostic.severity == "error" and (diagnostic.code.startswith("V01") or diagnostic.code == Recursion.code)
 
 
 def _ordered(diagnostics: list[Diagnostic], main: str) -> list[Diagnostic]:

@@ -131,6 +131,8 @@ class Loader:
                 self.diagnostics.append(UnknownRecipe.at(use.span, help=(help,), name=use.name.name))
                 return None
             return text, None
+        if folder is None and Path(use.path.value).name in self._chain:
+            return self.sources.get(Path(use.path.value).name), None
         path = None if folder is None else folder / use.path.value
         if path is None or path.suffix != ".vlo" or not path.is_file() or path.stat().st_size > MAXIMUM_BYTES:
             reason = "looked beside the file that uses it" if folder is not None else "a text without a file uses bundled recipes only"

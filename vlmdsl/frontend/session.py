@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from vlmdsl.diagnostics import Diagnostic
+from vlmdsl.diagnostics import Diagnostic, Label
 from vlmdsl.diagnostics.catalog.meaning import TooLarge
 from vlmdsl.ir import Encoder, Graph, Node
 from vlmdsl.primitives import Fault
+from vlmdsl.primitives.values import Value
 from vlmdsl.source import Span
 from vlmdsl.source.limits import MAXIMUM_CALL_DEPTH, MAXIMUM_DIAGNOSTICS, MAXIMUM_NODES
 from vlmdsl.types import ScalarType, Type
@@ -31,13 +32,16 @@ class Session:
     """What a criterion without subjects compares, in a program that is an expression alone."""
     used_fields: set[str] = field(default_factory=set)
     _hints: list[str] = field(default_factory=lambda: ["parameter"])
+    _said: set[tuple[str, str, Span]] = field(default_factory=set)
     _serial: int = 0
     _draws: int = 0
-    _depth: int = 0
+    _calls: list[tuple[Span, tuple[tuple[Value, Span], ...]]] = field(default_factory=list)
 
     def report(self, diagnostic: Diagnostic) -> None:
-        """Keep a diagnostic, unless it was said already or too many were."""
-        if len(self.diagnostics) < MAXIMUM_DIAGNOSTICS and diagnostic not in self.diagnostics:
+        """Keep a diagnostic, unless the same was said of the same place already or too many were."""
+        key = (diagnostic.code, diagnostic.message, diagnostic.primary.span)
+        if len(self.diagnostics) < MAXIMUM_DIAGNOSTICS and key not in self._said:
+            self._said.add(key)
             self.diagnostics.append(diagnostic)
 
     def add(self, operation: str, *inputs: Node, type: Type, span: Span, **attributes: object) -> Node:
@@ -72,12 +76,39 @@ class Session:
             self._hints.pop()
 
     @contextmanager
-    def entered(self, span: Span) -> Iterator[None]:
-        """Counts the depth of calls."""
-        self._depth += 1
+    def entered(self, span: Span, given: tuple[tuple[Value, Span], ...]) -> Iterator[None]:
+        """Counts the depth of calls, and remembers the arguments of each with their places."""
+        self._calls.append((span, given))
         try:
-            if self._depth > MAXIMUM_CALL_DEPTH:
+            if len(self._calls) > MAXIMUM_CALL_DEPTH:
                 raise Fault(TooLarge.at(span, reason=f"calls nested deeper than {MAXIMUM_CALL_DEPTH}"))
             yield
         finally:
-            self._depth -= 1
+            self._calls.pop()
+
+    def blamed(self, fault: Fault) -> Diagnostic:
+        """The diagnostic of a fault; one inside a library function is moved to where its user wrote the value at fault."""
+        diagnostic = fault.diagnostic
+        inner = diagnostic.primary.span
+        if not _in_library(inner):
+            return diagnostic
+        for call, given in reversed(self._calls):
+            if not _in_library(call):
+                place = self._written(fault.value, given, call)
+                moved = Label(place, diagnostic.primary.text)
+                return replace(diagnostic, primary=moved, secondary=(*diagnostic.secondary, Label(inner, "needed here")))
+        return diagnostic
+
+    def _written(self, value: Value | None, given: tuple[tuple[Value, Span], ...], call: Span) -> Span:
+        """The argument that is `value`, or in which it was made; the whole call if there is none."""
+        if value is None:
+            return call
+        for argument, place in reversed(given):
+            if argument is value:
+                return place
+        spans = self.graph.spans_of(value) if isinstance(value, Node) else ()
+        return next((span for span in spans if span.file == call.file and call.start <= span.start < call.end), call)
+
+
+def _in_library(span: Span) -> bool:
+    return span.file.startswith("std/")

@@ -129,32 +129,32 @@ register(
 )
 
 
-def _exclude(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
-    logits, condition = subjects["logits"], subjects["where"]
+def _restrict(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    logits, condition = subjects["logits"], subjects["to"]
     assert isinstance(logits, Node)
     if isinstance(condition, AllSamples):
         return logits
     assert isinstance(condition, Node)
-    return builder.add("exclude", logits, condition, type=logits.type)
+    return builder.add("exclude", logits, builder.add("not", condition, type=ConditionType()), type=logits.type)
 
 
 register(
     Primitive(
-        name="exclude",
+        name="restrict",
         family="matrix level",
-        summary="Samples for which the condition holds are no candidates, in either direction.",
-        meaning=_exclude,
+        summary="Only samples for which the condition holds are candidates, in either direction.",
+        meaning=_restrict,
         subjects=(
             Subject("logits", ("Sim",), "the matrix"),
-            Subject("where", ("Condition",), "which samples are left out", keyword=True),
+            Subject("to", ("Condition",), "which samples stay candidates", keyword=True),
         ),
         laws=("permutation",),
-        formula=r"z_{ij} = -\infty \quad \text{where excluded}",
+        formula=r"z_{ij} = -\infty \quad \text{unless } j \text{ is kept}",
         cost="none",
         example=(
-            "recipe masked(image: Image, text: Text, broken: Flag)\n"
-            "let z = exclude(similarity(image, text) / 0.07, where=broken)\n"
-            'minimize mean(cross_entropy(z, targets=paired, along="rows"), over=complement(broken))'
+            "recipe masked(image: Image, text: Text, valid: Flag)\n"
+            "let z = restrict(similarity(image, text) / 0.07, to=valid)\n"
+            'minimize mean(cross_entropy(z, targets=paired, along="rows"), over=valid)'
         ),
     )
 )

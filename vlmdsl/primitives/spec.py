@@ -28,10 +28,15 @@ class Parameters(BaseModel):
 
 
 class Fault(Exception):
-    """Raised while a call is elaborated to report `diagnostic` and give up this call only."""
+    """Raised while a call is elaborated to report `diagnostic` and give up this call only.
 
-    def __init__(self, diagnostic: Diagnostic) -> None:
+    `value` is the value at fault, where there is one: a fault inside a library function is then shown where its user
+    wrote that value.
+    """
+
+    def __init__(self, diagnostic: Diagnostic, value: Value | None = None) -> None:
         self.diagnostic = diagnostic
+        self.value = value
         super().__init__(diagnostic.message)
 
 

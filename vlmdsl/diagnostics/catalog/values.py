@@ -121,15 +121,3 @@ class NotANumber(Problem):
     explanation = "Constants are computed in double precision while the recipe is compiled, and this one leaves its range."
     bad = "(1e308 * 10) * contrast(image, text)"
     good = "10 * contrast(image, text)"
-
-
-class KnobWithoutDefault(Problem):
-    code = "V0412"
-    template = "the parameter `{name}` of a recipe needs a type or a default"
-    summary = "a recipe parameter that is neither a field nor a knob"
-    explanation = (
-        "The signature of a recipe lists batch fields, which have a type (`image: Image`), and knobs, which have a default "
-        "(`tau = 0.07`)."
-    )
-    bad = "vlo 1\nrecipe mine(image: Image, text)\nminimize contrast(image, text)"
-    good = "vlo 1\nrecipe mine(image: Image, text: Text)\nminimize contrast(image, text)"

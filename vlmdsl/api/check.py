@@ -1,0 +1,47 @@
+"""`check`: every fault of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from vlmdsl.api.sources import SOURCES, read
+from vlmdsl.diagnostics import Diagnostic, render_github, render_json, render_text
+from vlmdsl.frontend import load
+from vlmdsl.source import SourceText
+
+__all__ = ["check", "read", "render"]
+
+
+def check(
+    text: str, *, file: str = "<text>", knobs: Mapping[str, object] | None = None, folder: Path | None = None
+) -> list[Diagnostic]:
+    """All independent faults of a recipe's text, errors and warnings, by place; never raises.
+
+    `file` is the name that messages show (its folder is where `use "./..."` looks, unless `folder` says otherwise).
+
+    >>> [found.code for found in check("contrast(image, text, sim=tokenmx)")]
+    ['V0201']
+    >>> check("contrast(sim=tokenmax, views=rewrite(M=4))")
+    []
+    """
+    home = folder if folder is not None else Path(file).parent if Path(file).is_file() else None
+    result = load(SourceText(file, text), knobs=knobs, folder=home)
+    SOURCES.texts.update(result.sources.texts)
+    return result.diagnostics
+
+
+def render(
+    diagnostics: Sequence[Diagnostic], *, style: Literal["text", "json", "github"] = "text", colour: bool = False
+) -> str:
+    """Diagnostics as people (`text`), programs (`json`) or a pull request (`github`) read them.
+
+    >>> print(render(check("contrast(image, text, sim=tokenmx)")).splitlines()[0])
+    error[V0201]: `tokenmx` is not defined
+    """
+    if style == "json":
+        return render_json(diagnostics, SOURCES)
+    if style == "github":
+        return render_github(diagnostics, SOURCES)
+    return render_text(diagnostics, SOURCES, colour=colour)

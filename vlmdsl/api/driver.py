@@ -1,0 +1,46 @@
+"""The pipeline, one stage a line: what every command that needs a program calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlmdsl.api.sources import SOURCES, RecipeSource, read
+from vlmdsl.diagnostics import DiagnosticError, render_text
+from vlmdsl.frontend import FrontEnd, load
+from vlmdsl.ir import Program
+from vlmdsl.passes import optimise
+from vlmdsl.source import SourceText
+
+__all__ = ["Built", "build"]
+
+
+@dataclass(frozen=True)
+class Built:
+    """A recipe on its way: the program as written, and after all passes."""
+
+    source: RecipeSource
+    front_end: FrontEnd
+    written: Program
+    planned: Program
+
+
+def build(
+    recipe: str | Path,
+    *,
+    expression: bool = False,
+    knobs: Mapping[str, object] | None = None,
+    dump: Callable[[str, Program], None] | None = None,
+) -> Built:
+    """Text to planned program; DiagnosticError with every fault, rendered, if there is an error."""
+    source = read(recipe, expression=expression)
+    front_end = load(SourceText(source.name, source.text), knobs=knobs, folder=source.folder)
+    SOURCES.texts.update(front_end.sources.texts)
+    if front_end.program is None:
+        found = tuple(front_end.diagnostics)
+        raise DiagnosticError(found, render_text(found, front_end.sources))
+    if dump is not None:
+        dump("ir", front_end.program)
+    planned = optimise(front_end.program, dump=dump)
+    return Built(source, front_end, front_end.program, planned)
