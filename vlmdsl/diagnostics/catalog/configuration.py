@@ -53,7 +53,7 @@ class BadSetting(Problem):
     explanation = (
         "Settings are strict: a number is not taken from a string, a truth value not from `yes`, a whole number not from "
         "`1.5`, and each setting has the range that makes sense for it. The note under the message says what the setting "
-        "means and in which unit. A setting that may be switched off is given `null`, and what is left out keeps its default."
+        "means and in which unit. A setting that may be switched off is given `null`; what is left out keeps its default."
     )
     provoked_by = "`--set train.steps=0`, or `precision: fp8` under `train:` in a `--config` file"
 

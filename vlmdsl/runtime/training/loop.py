@@ -15,7 +15,7 @@ from torch.optim import AdamW
 
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.configuration import LossNotFinite
-from vlmdsl.runtime.data import Batch
+from vlmdsl.runtime.data.batch import Batch
 from vlmdsl.runtime.training.optimizer import set_learning_rate
 from vlmdsl.runtime.training.processes import World, seed_generators
 from vlmdsl.runtime.training.schedule import learning_rate_factor
@@ -110,14 +110,14 @@ def train_steps(
 
 
 def _record(output: TrainOutput, step: int) -> dict[str, Any]:
-    terms = {f"terms/{name}": float(value) for name, value in output.terms.items()}
-    metrics = {name: float(value) for name, value in output.metrics.items()}
-    return {"step": step, "loss": float(output.loss), **terms, **metrics}
+    terms = {f"terms/{name}": value.item() for name, value in output.terms.items()}
+    metrics = {name: value.item() for name, value in output.metrics.items()}
+    return {"step": step, "loss": output.loss.item(), **terms, **metrics}
 
 
 def _not_finite(output: TrainOutput, step: int) -> Any:
     wrong = [name for name, value in output.terms.items() if not bool(torch.isfinite(value).all())]
     what = f"the term `{wrong[0]}`" if wrong else "the loss" if not bool(torch.isfinite(output.loss)) else "the gradient"
     numbers = [*output.terms.items(), *output.metrics.items()]
-    notes = tuple(f"{name} is {float(value):g}" for name, value in numbers)
+    notes = tuple(f"{name} is {value.item():g}" for name, value in numbers)
     return LossNotFinite.at(Span("training", 0, 0), what=what, step=step, notes=notes, help=("`vlmdsl explain V0819`",))
