@@ -1,0 +1,49 @@
+"""V0830 to V0839: the encoders of a run, and whether they fit the recipe and the data."""
+
+from __future__ import annotations
+
+from vlmdsl.diagnostics.problem import Problem
+
+__all__ = ["EncoderDoesNotFit", "TowerDoesNotFit", "UnknownEncoder"]
+
+
+class UnknownEncoder(Problem):
+    code = "V0830"
+    template = "there is no {kind} encoder called `{name}`"
+    summary = "The run configuration names an encoder that does not exist."
+    explanation = (
+        "An encoder is named by its family and a preset or a place: `vit:tiny`, `vit:small` and `vit:base` are the "
+        "built-in image encoders, `transformer:tiny`, `transformer:small` and `transformer:base` the text encoders, and "
+        "`hf:NAME-OR-FOLDER` loads a pretrained model of either kind through the `transformers` library. The image "
+        "encoder is set with `model.image_encoder`, the text encoder with `model.text_encoder`; neither can stand for the "
+        "other."
+    )
+    provoked_by = "`--set model.image_encoder=vit:tinny`"
+
+
+class EncoderDoesNotFit(Problem):
+    code = "V0831"
+    template = "the encoder `{name}` {problem}"
+    summary = "An encoder cannot take what the run would give it."
+    explanation = (
+        "An image encoder cuts images into patches, so `model.image_size` must be a multiple of its patch size; a "
+        "pretrained one takes the image size that it was trained with. A text encoder takes texts up to its own length "
+        "(`model.text_length`) and the token ids of its own vocabulary: a pretrained text encoder needs the tokenizer "
+        "that it was trained with (`model.tokenizer=hf:NAME`). The message says which of these does not hold, and the "
+        "help which setting to change."
+    )
+    provoked_by = "`--set model.image_size=30` with `vit:tiny`, whose patches are 8 pixels wide"
+
+
+class TowerDoesNotFit(Problem):
+    code = "V0832"
+    template = "the tower `{tower}` {problem}"
+    summary = "The encoders do not give what the recipe's objective compares."
+    explanation = (
+        "A recipe encodes its fields with towers: `vision` for images and `language` for texts, or encoders that it "
+        "declares. Each tower needs one encoder, which takes the field's kind and yields what the recipe compares: one "
+        "pooled feature a sample, or one feature a token where the similarity is token-wise, as in FILIP. All towers must "
+        "give features of one dimension, because features are compared by their inner products. `vlmdsl explain RECIPE` "
+        "lists what a recipe needs."
+    )
+    provoked_by = "`VisionLanguageModel` from Python with encoders of 64 and 128 dimensions"

@@ -1,0 +1,18 @@
+"""Encoders: what turns the values of a field into features."""
+
+from vlmdsl.runtime.encoders.build import build_encoder, encoder_names
+from vlmdsl.runtime.encoders.contract import EncodedFeatures, Encoder, Kind
+from vlmdsl.runtime.encoders.text import TextConfig, TextTransformer
+from vlmdsl.runtime.encoders.vit import VisionConfig, VisionTransformer
+
+__all__ = [
+    "EncodedFeatures",
+    "Encoder",
+    "Kind",
+    "TextConfig",
+    "TextTransformer",
+    "VisionConfig",
+    "VisionTransformer",
+    "build_encoder",
+    "encoder_names",
+]

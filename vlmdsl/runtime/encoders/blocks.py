@@ -1,0 +1,128 @@
+"""Transformer blocks that every built-in tower is made of: pre-norm, on `scaled_dot_product_attention`."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["Attention", "Block", "FeedForward", "Transformer", "initialise", "keep_tokens"]
+
+
+class Attention(nn.Module):
+    """Multi-head attention of `x` to itself, or to a `context` of `context_width` features."""
+
+    def __init__(self, width: int, heads: int, context_width: int | None = None) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"a width of {width} does not divide into {heads} heads")
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(context_width or width, 2 * width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+        """`x [b, L, W]`; `mask`, true = may be attended to, is `[b, K]` for every query alike or `[b, L, K]`.
+
+        `causal` lets position i see positions up to i; it excludes a mask, as the kernels do.
+        """
+        query = self._split(self.query(x))
+        key, value = (self._split(part) for part in self.key_value(x if context is None else context).chunk(2, dim=-1))
+        if mask is not None:
+            mask = mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]
+        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
+        return self.output(attended.transpose(1, 2).flatten(2))
+
+    def _split(self, x: Tensor) -> Tensor:
+        """`[b, L, W]` to `[b, heads, L, W / heads]`."""
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with a GELU between them."""
+
+    def __init__(self, width: int, expansion: int = 4) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(width, expansion * width)
+        self.output = nn.Linear(expansion * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(functional.gelu(self.hidden(x)))
+
+
+class Block(nn.Module):
+    """Self-attention, cross-attention if the block has a `context_width`, and a feed-forward layer, each added to `x`.
+
+    Without a context in the call, cross-attention is off: the same block then encodes one modality alone.
+    """
+
+    def __init__(self, width: int, heads: int, context_width: int | None = None) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(width)
+        self.attention = Attention(width, heads)
+        self.cross_norm = nn.LayerNorm(width) if context_width else None
+        self.cross_attention = Attention(width, heads, context_width) if context_width else None
+        self.feed_forward_norm = nn.LayerNorm(width)
+        self.feed_forward = FeedForward(width)
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        causal: bool = False,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
+    ) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), mask=mask, causal=causal)
+        if context is not None:
+            if self.cross_attention is None or self.cross_norm is None:
+                raise ValueError("this block was built without cross-attention, but got a context")
+            x = x + self.cross_attention(self.cross_norm(x), context, context_mask)
+        return x + self.feed_forward(self.feed_forward_norm(x))
+
+
+class Transformer(nn.Module):
+    """`depth` blocks and the norm that ends a pre-norm stack."""
+
+    def __init__(self, width: int, depth: int, heads: int, context_width: int | None = None) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(width, heads, context_width) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        initialise(self)
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        causal: bool = False,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
+    ) -> Tensor:
+        for block in self.blocks:
+            x = block(x, mask, causal, context, context_mask)
+        return self.norm(x)
+
+
+def initialise(transformer: Transformer) -> None:
+    """Weights of variance 1 / fan-in and no bias; what is added to the residual stream is smaller the deeper the stack.
+
+    A stack of depth d adds 2 d terms to the stream (3 d with cross-attention); a factor `1 / sqrt(terms)` keeps its
+    variance near that of the input, the rule of GPT-2.
+    """
+    additions = 0
+    for module in transformer.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=module.in_features**-0.5)
+            nn.init.zeros_(module.bias)
+        additions += isinstance(module, Attention | FeedForward)
+    with torch.no_grad():
+        for module in transformer.modules():
+            if isinstance(module, Attention | FeedForward):
+                module.output.weight.mul_(1 / math.sqrt(additions))
+
+
+def keep_tokens(tokens: Tensor, indices: Tensor) -> Tensor:
+    """The tokens `[b, K, W]` at `indices [b, K]` of `tokens [b, L, W]`, in the order of the indices."""
+    return tokens.gather(1, indices[:, :, None].expand(-1, -1, tokens.shape[-1]))

@@ -1,0 +1,138 @@
+"""The one table of encoders: to add a family, write its builder and add a line to `FAMILIES`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+
+from vlmdsl.diagnostics import Diagnostic, DiagnosticError
+from vlmdsl.diagnostics.catalog.encoders import EncoderDoesNotFit, UnknownEncoder
+from vlmdsl.runtime.encoders import text, vit
+from vlmdsl.runtime.encoders.contract import Encoder, Kind
+from vlmdsl.runtime.encoders.hf import HuggingFaceEncoder
+from vlmdsl.source import Span
+
+__all__ = ["FAMILIES", "Request", "build_encoder", "encoder_names"]
+
+_HERE = Span("encoders", 0, 0)
+
+
+@dataclass(frozen=True)
+class Request:
+    """An encoder to build: `name` is what follows the family; sizes that are None are the encoder's own."""
+
+    name: str
+    dimension: int
+    yields: frozenset[str]
+    image_size: int | None = None
+    vocabulary_size: int | None = None
+    text_length: int | None = None
+
+
+def build_encoder(
+    name: str,
+    kind: Kind,
+    dimension: int,
+    yields: Iterable[str] = ("pooled",),
+    *,
+    image_size: int | None = None,
+    vocabulary_size: int | None = None,
+    text_length: int | None = None,
+) -> Encoder:
+    """The encoder called `name` (`vit:tiny`, `transformer:base`, `hf:NAME-OR-FOLDER`) for fields of `kind`.
+
+    It yields `yields` in `dimension` numbers each. `image_size` is in pixels, `text_length` in tokens; None is the encoder's
+    own. Raises `DiagnosticError`: V0830 if there is no such encoder, V0831 if it cannot take such images or texts, V0901 and
+    V0902 as `HuggingFaceEncoder` does.
+
+    >>> import torch
+    >>> encoder = build_encoder("vit:tiny", "Image", dimension=16, image_size=32)
+    >>> encoder(torch.zeros(2, 3, 32, 32)).pooled.shape
+    torch.Size([2, 16])
+    """
+    family, _, rest = name.partition(":")
+    build = FAMILIES.get((family, kind))
+    if build is None or not rest:
+        raise DiagnosticError((_unknown(name, kind),))
+    request = Request(rest, dimension, frozenset(yields), image_size, vocabulary_size, text_length)
+    encoder = build(request)
+    problem = _misfit(encoder, request)
+    if problem is not None:
+        raise DiagnosticError((EncoderDoesNotFit.at(_HERE, name=name, problem=problem[0], help=(problem[1],)),))
+    return encoder
+
+
+def encoder_names(kind: Kind) -> list[str]:
+    """Every built-in encoder of this kind."""
+    family, presets = ("vit", list(vit.PRESETS)) if kind == "Image" else ("transformer", list(text.PRESETS))
+    return [f"{family}:{preset}" for preset in presets]
+
+
+def _build_vit(request: Request) -> Encoder:
+    if request.name not in vit.PRESETS:
+        raise DiagnosticError((_unknown(f"vit:{request.name}", "Image"),))
+    preset = vit.PRESETS[request.name]
+    size = preset.image_size if request.image_size is None else request.image_size
+    if size % preset.patch_size:
+        raise DiagnosticError((_indivisible(request, size, preset.patch_size),))
+    return vit.VisionTransformer(replace(preset, image_size=size), request.dimension, request.yields)
+
+
+def _build_transformer(request: Request) -> Encoder:
+    if request.name not in text.PRESETS:
+        raise DiagnosticError((_unknown(f"transformer:{request.name}", "Text"),))
+    preset = text.PRESETS[request.name]
+    config = replace(
+        preset,
+        vocabulary_size=request.vocabulary_size or preset.vocabulary_size,
+        text_length=request.text_length or preset.text_length,
+    )
+    return text.TextTransformer(config, request.dimension, request.yields)
+
+
+def _build_hf_image(request: Request) -> Encoder:
+    return HuggingFaceEncoder(request.name, "Image", request.dimension, request.yields)
+
+
+def _build_hf_text(request: Request) -> Encoder:
+    return HuggingFaceEncoder(request.name, "Text", request.dimension, request.yields)
+
+
+FAMILIES: dict[tuple[str, Kind], Callable[[Request], Encoder]] = {
+    ("vit", "Image"): _build_vit,
+    ("transformer", "Text"): _build_transformer,
+    ("hf", "Image"): _build_hf_image,
+    ("hf", "Text"): _build_hf_text,
+}
+"""What builds the encoders of each family for each kind of field."""
+
+
+def _misfit(encoder: Encoder, request: Request) -> tuple[str, str] | None:
+    """Why the encoder cannot take what the run gives it, and what to change; None if it can."""
+    size = None if encoder.image_format is None else encoder.image_format.size
+    if size is not None and request.image_size not in (None, size):
+        return f"takes images of {size} pixels, not {request.image_size}", f"set `model.image_size={size}`"
+    length = encoder.text_length
+    if length is not None and request.text_length is not None and request.text_length > length:
+        return f"takes texts of at most {length} tokens, not {request.text_length}", f"set `model.text_length={length}`"
+    known = encoder.vocabulary_size
+    if known is not None and request.vocabulary_size is not None and request.vocabulary_size > known:
+        return (
+            f"knows {known} tokens, fewer than the {request.vocabulary_size} of the tokenizer",
+            f"use its own tokenizer: `model.tokenizer=hf:{request.name}`",
+        )
+    return None
+
+
+def _unknown(name: str, kind: Kind) -> Diagnostic:
+    names = [*encoder_names(kind), "hf:NAME-OR-FOLDER"]
+    close = get_close_matches(name, names, n=1)
+    help_text = f"did you mean `{close[0]}`?" if close else "there are " + ", ".join(f"`{known}`" for known in names)
+    return UnknownEncoder.at(_HERE, kind=kind.lower(), name=name, help=(help_text,))
+
+
+def _indivisible(request: Request, size: int, patch_size: int) -> Diagnostic:
+    near = max(patch_size, round(size / patch_size) * patch_size)
+    problem = f"cuts images into patches of {patch_size} pixels, which do not fill {size}"
+    return EncoderDoesNotFit.at(_HERE, name=f"vit:{request.name}", problem=problem, help=(f"set `model.image_size={near}`",))

@@ -1,0 +1,121 @@
+"""The built-in image tower: a vision transformer, with a convolutional stem for small images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from vlmdsl.runtime.data.images import ImageFormat
+from vlmdsl.runtime.encoders.blocks import Transformer, keep_tokens
+from vlmdsl.runtime.encoders.contract import EncodedFeatures, Encoder
+
+__all__ = ["PRESETS", "VisionConfig", "VisionTransformer"]
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """The shape of an image tower; sizes in pixels.
+
+    `stem`: `patch` is one linear map a patch; `convolution` halves the image in 3x3 steps, which learns small images
+    within far fewer steps. `pool`: `class` adds a token that collects the image; `mean` averages the patches.
+    """
+
+    image_size: int
+    patch_size: int
+    width: int
+    depth: int
+    heads: int
+    stem: Literal["patch", "convolution"] = "patch"
+    pool: Literal["class", "mean"] = "class"
+
+    def __post_init__(self) -> None:
+        if self.image_size % self.patch_size:
+            raise ValueError(f"images of {self.image_size} pixels do not divide into patches of {self.patch_size}")
+        if self.stem == "convolution" and self.patch_size & (self.patch_size - 1):
+            raise ValueError(f"a convolutional stem halves the image: its patch size is no power of two: {self.patch_size}")
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side."""
+        return self.image_size // self.patch_size
+
+
+PRESETS: dict[str, VisionConfig] = {
+    "tiny": VisionConfig(image_size=32, patch_size=8, width=64, depth=2, heads=2, stem="convolution"),
+    "small": VisionConfig(image_size=224, patch_size=16, width=384, depth=12, heads=6),
+    "base": VisionConfig(image_size=224, patch_size=16, width=768, depth=12, heads=12),
+}
+
+
+class VisionTransformer(Encoder):
+    """Images `[b, 3, S, S]`, standardised to [-1, 1], to a pooled feature and one feature a patch.
+
+    Patches come row by row, without the class token. Positions are fixed sines of the patch's row and column, so any image
+    size has its own.
+    """
+
+    def __init__(self, config: VisionConfig, dimension: int, yields: Iterable[str] = ("pooled", "tokens")) -> None:
+        super().__init__("Image", dimension, yields)
+        self.config = config
+        self.image_format = ImageFormat(config.image_size)
+        stem = convolution_stem if config.stem == "convolution" else patch_stem
+        self.stem = stem(config.width, config.patch_size)
+        self.register_buffer("positions", sine_positions(config.grid, config.width), persistent=False)
+        self.class_token = nn.Parameter(0.02 * torch.randn(config.width)) if config.pool == "class" else None
+        self.transformer = Transformer(config.width, config.depth, config.heads)
+        self.pooled_projection = nn.Linear(config.width, dimension, bias=False) if "pooled" in self.yields else None
+        self.token_projection = nn.Linear(config.width, dimension, bias=False) if "tokens" in self.yields else None
+
+    def forward(self, values: Tensor, mask: Tensor | None = None, keep: Tensor | None = None) -> EncodedFeatures:
+        """Features of images; `keep [b, K]` are the patches to encode (all others are dropped), `mask` must be None."""
+        size = self.config.image_size
+        if mask is not None:
+            raise ValueError("images have no mask: every patch is real")
+        if values.shape[1:] != (3, size, size):
+            raise ValueError(f"this encoder takes images [b, 3, {size}, {size}], not {list(values.shape)}")
+        patches = self.stem(values).flatten(2).transpose(1, 2) + self.positions
+        if keep is not None:
+            patches = keep_tokens(patches, keep)
+        if self.class_token is not None:
+            patches = torch.cat([self.class_token.expand(len(patches), 1, -1), patches], dim=1)
+        hidden = self.transformer(patches)
+        pooled = hidden.mean(dim=1) if self.class_token is None else hidden[:, 0]
+        tokens = hidden if self.class_token is None else hidden[:, 1:]
+        return EncodedFeatures(
+            pooled=None if self.pooled_projection is None else self.pooled_projection(pooled),
+            tokens=None if self.token_projection is None else self.token_projection(tokens),
+        )
+
+
+def patch_stem(width: int, patch_size: int) -> nn.Module:
+    """One linear map a patch."""
+    return nn.Conv2d(3, width, patch_size, stride=patch_size)
+
+
+def convolution_stem(width: int, patch_size: int) -> nn.Module:
+    """3x3 convolutions, each halving the image and ending in `width` channels, until one position is left a patch.
+
+    No batch statistics: an image's features depend on nothing but the image.
+    """
+    steps = patch_size.bit_length() - 1
+    channels = [3] + [max(width >> (steps - 1 - step), 16) for step in range(steps)]
+    layers: list[nn.Module] = []
+    for step in range(steps):
+        layers += [nn.Conv2d(channels[step], channels[step + 1], 3, stride=2, padding=1), nn.GELU()]
+    return nn.Sequential(*layers, nn.Conv2d(channels[-1], width, 1))
+
+
+def sine_positions(grid: int, width: int) -> Tensor:
+    """`[grid * grid, width]`: sines and cosines of the row in one half of the features, of the column in the other."""
+    if width % 4:
+        raise ValueError(f"two-dimensional sine positions need a width divisible by 4, not {width}")
+    frequencies = 10_000 ** -(torch.arange(width // 4) / (width // 4))
+    angles = torch.arange(grid)[:, None] * frequencies
+    waves = torch.cat([angles.sin(), angles.cos()], dim=1)
+    rows = waves[:, None].expand(grid, grid, -1)
+    columns = waves[None].expand(grid, grid, -1)
+    return torch.cat([rows, columns], dim=2).flatten(0, 1)
