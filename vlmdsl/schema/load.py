@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path as FilePath
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from vlmdsl.diagnostics import Diagnostic, Edit, Fix
+from vlmdsl.diagnostics import Diagnostic, Edit, Fix, closest
 from vlmdsl.diagnostics.catalog.configuration import (
     BadOverride,
     BadSetting,
@@ -176,9 +175,8 @@ def _unknown(name: str, location: Path, key: Span) -> Diagnostic:
     section = _section_called(location[0]) if len(location) > 1 else None
     siblings = list((section or RunConfig).model_fields)
     last = str(location[-1])
-    close = get_close_matches(last, siblings, n=1)
-    if close:
-        found = close[0]
+    found = closest(last, siblings)
+    if found is not None:
         suggestion = ".".join([*map(str, location[:-1]), found])
         # An override's place covers the dotted name, a file's only the key.
         replacement = suggestion if key.file in ("--set", "command line") else found

@@ -63,7 +63,6 @@ class DataConfig(_Section):
     )
     map: dict[str, str] = Field({}, description="field of the recipe -> column of the data, where the names differ")
     workers: int = Field(0, ge=0, description="processes that load samples; 0 loads in the training process")
-    noise: float = Field(0.0, ge=0, le=1, description="built-in data: share of samples whose text is of another scene")
 
 
 class OptimizerConfig(_Section):
@@ -117,9 +116,6 @@ class EvaluationConfig(_Section):
     retrieval: bool = Field(True, description="whether to measure retrieval: R@1, R@5, R@10 in both directions")
     zero_shot: bool = Field(
         True, description="whether to measure zero-shot classification, where the held-out data has classes"
-    )
-    class_column: str | None = Field(
-        None, description="column with the class of a sample; null: `label` or `class` if there"
     )
     templates: tuple[Template, ...] = Field(
         (), description="prompts with one `{}` for the class name; empty: the data's own, else `a photo of a {}`"

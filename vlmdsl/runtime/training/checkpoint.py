@@ -9,7 +9,6 @@ these are all that a run needs to go on.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -20,6 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from vlmdsl.runtime.training.run_folder import flush
+
 __all__ = [
     "Position",
     "load_checkpoint",
@@ -27,7 +28,6 @@ __all__ = [
     "newest_checkpoint",
     "read_position",
     "save_checkpoint",
-    "write_atomically",
 ]
 
 _NAME = re.compile(r"step-(\d{8})")
@@ -74,9 +74,9 @@ def save_checkpoint(
     state = {"format": _FORMAT, **asdict(position), "files": sizes}
     (partial / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
     for path in (*partial.iterdir(), partial):
-        _flush(path)
+        flush(path)
     partial.rename(final)
-    _flush(root)
+    flush(root)
     _remove_old(root, keep)
     return final
 
@@ -109,14 +109,6 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer) -> Pos
     state["state"] = {index: moments[name] for index, name in names.items() if name in moments}
     optimizer.load_state_dict(state)
     return read_position(folder)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace the file at `path` by `text`; whoever reads it sees the old text or the new, never a part."""
-    partial = path.with_name(f".partial-{path.name}")
-    partial.write_text(text, encoding="utf-8")
-    _flush(partial)
-    partial.replace(path)
 
 
 def _optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
@@ -162,11 +154,3 @@ def _remove_old(root: Path, keep: int) -> None:
         # Renamed first: a removal that is cut short must not leave a part under a checkpoint's name.
         doomed = folder.rename(root / f".partial-{folder.name}")
         shutil.rmtree(doomed)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -15,7 +15,6 @@ from vlmdsl.runtime.training.checkpoint import (
     newest_checkpoint,
     read_position,
     save_checkpoint,
-    write_atomically,
 )
 from vlmdsl.runtime.training.loop import train_steps
 from vlmdsl.runtime.training.optimizer import build_optimizer
@@ -107,11 +106,3 @@ def test_a_write_that_fails_leaves_no_checkpoint(tmp_path: Path, monkeypatch: py
     monkeypatch.undo()
     save_checkpoint(tmp_path, model, optimizer, at(2))
     assert [folder.name for folder in tmp_path.iterdir()] == ["step-00000002"]
-
-
-def test_an_atomic_write_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:
-    path = tmp_path / "a.json"
-    write_atomically(path, "1")
-    write_atomically(path, "2")
-    assert path.read_text() == "2"
-    assert list(tmp_path.iterdir()) == [path]
