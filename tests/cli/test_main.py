@@ -42,7 +42,7 @@ def test_no_command_is_a_usage_error(run: Run) -> None:
         (["plan", "clip", "--param", "scale"], "NAME=VALUE"),
         (["plan", "clip", "--param", "a=1", "--param", "a=2"], "given twice"),
         (["plan", "clip", "--batch", "0"], "--batch"),
-        (["fmt", "absent.vlo"], "there is no file absent.vlo"),
+        (["fmt", "absent.vlo"], "absent.vlo"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

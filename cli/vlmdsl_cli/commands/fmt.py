@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from vlmdsl.api.check import read
 from vlmdsl.api.format import format
 from vlmdsl_cli.options import read_stdin, recipe_files
 from vlmdsl_cli.output import FAULT, FINE, data, talk
@@ -27,7 +28,7 @@ def command(paths: Sequence[str], only_check: bool, show_diff: bool) -> int:
 
 def _format(path: str, *, write: bool, diff: bool) -> bool:
     """Format one text, say what happened to it, and tell whether it was not in the style yet."""
-    before = read_stdin() if path == "-" else _read(path)
+    before = read_stdin() if path == "-" else read(Path(path)).text
     after = format(before)
     if diff:
         data("".join(unified_diff(before.splitlines(True), after.splitlines(True), path, f"{path} (formatted)")))
@@ -38,9 +39,3 @@ def _format(path: str, *, write: bool, diff: bool) -> bool:
         if write:
             Path(path).write_text(after, encoding="utf-8", newline="\n")
     return before != after
-
-
-def _read(path: str) -> str:
-    if not Path(path).is_file():
-        raise click.UsageError(f"there is no file {path}")
-    return Path(path).read_bytes().decode("utf-8", errors="replace")

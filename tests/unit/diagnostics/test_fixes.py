@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from vlmdsl.diagnostics import Diagnostic, Edit, Fix, Label
-from vlmdsl.diagnostics.fixes import apply_safe_fixes
+from vlmdsl.diagnostics import Diagnostic, Edit, Fix, Label, apply_safe_fixes
 from vlmdsl.source import Span
 
 TEXT = "abcdef"

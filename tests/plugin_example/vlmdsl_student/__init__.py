@@ -1,0 +1,1 @@
+"""An example plug-in: one similarity, one entry point."""
