@@ -1,0 +1,68 @@
+"""The loss at chance: what a term is when every candidate is equally likely, the line that a loss curve is read against."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from vlmdsl.ir import Contrast, Direction, Node
+
+__all__ = ["chance_level"]
+
+
+def chance_level(node: Node, samples: int) -> float | None:
+    """The value of a loss over a global batch of `samples` when all logits are equal; None where that is not known.
+
+    A cross-entropy is then log N whatever its target, which sums to 1; with weights or excluded candidates it depends on data.
+    """
+    if node.operation == "constant":
+        return node.number("value")
+    if node.operation == "contrast":
+        region = node.attribute("contrast")
+        assert isinstance(region, Contrast)
+        return _sum(_of_direction(direction, samples) for direction in (region.rows, region.columns) if direction)
+    if node.operation == "mean":
+        return _of_scores(node.inputs[0], samples)
+    operands = [chance_level(parent, samples) for parent in node.inputs]
+    known = [value for value in operands if value is not None]
+    if len(known) < len(operands):
+        return None
+    return _arithmetic(node.operation, known)
+
+
+def _arithmetic(operation: str, operands: list[float]) -> float | None:
+    if operation == "negate":
+        return -operands[0]
+    if operation == "divide":
+        return operands[0] / operands[1] if operands[1] else None
+    if operation == "subtract":
+        return operands[0] - operands[1]
+    if operation == "add":
+        return sum(operands)
+    return math.prod(operands) if operation == "multiply" else None
+
+
+def _of_direction(direction: Direction, samples: int) -> float | None:
+    if direction.weight is not None or direction.keep is not None:
+        return None
+    mass = sum(part.coefficient for part in direction.targets)
+    return direction.coefficient * mass * _log(samples - 1 if direction.without_positive else samples)
+
+
+def _of_scores(scores: Node, samples: int) -> float | None:
+    if scores.operation != "cross_entropy" or any(node.operation == "exclude" for node in scores.inputs):
+        return None
+    return _log(samples - 1 if scores.string("denominator") == "negatives" else samples)
+
+
+def _log(candidates: int) -> float:
+    return math.log(max(candidates, 1))
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    total = 0.0
+    for value in values:
+        if value is None:
+            return None
+        total += value
+    return total

@@ -1,0 +1,118 @@
+"""The only place that talks to other processes.
+
+Every process returns the global loss, so what is differentiated is *the sum over processes of each process's loss*. The
+adjoints below are the exact ones of that sum: all-gather <-> reduce-scatter, all-reduce <-> all-reduce. The mean of the
+gradients over processes, which DDP takes, is then the gradient of the global loss.
+
+Without an initialised process group, or with one process, everything here is the identity and leaves no trace in a
+compiled graph. Batches are equal in size on all processes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed._functional_collectives  # declares the shapes of the operators below to torch.compile
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import FunctionCtx
+
+__all__ = ["all_gather", "all_reduce_max", "all_reduce_sum", "own_slice", "process_index", "process_count"]
+
+
+def process_count() -> int:
+    """The number of processes that share the global batch."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def process_index() -> int:
+    """The position of this process among them; its samples are `[index * b, (index + 1) * b)` of the global batch."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def all_gather(local: Tensor) -> Tensor:
+    """Everybody's `local` [b, ...] joined along the first axis: [B, ...]. Differentiable; booleans and integers pass too."""
+    if process_count() == 1:
+        return local
+    if local.dtype is torch.bool:
+        return _gather(local.to(torch.uint8)).to(torch.bool)
+    if not local.is_floating_point():
+        return _gather(local)
+    gathered: Tensor = _AllGather.apply(local)  # type: ignore[no-untyped-call]
+    return gathered
+
+
+def all_reduce_sum(local: Tensor) -> Tensor:
+    """The sum of everybody's `local`, the same on every process. Differentiable."""
+    if process_count() == 1:
+        return local
+    total: Tensor = _AllReduceSum.apply(local)  # type: ignore[no-untyped-call]
+    return total
+
+
+def all_reduce_max(local: Tensor) -> Tensor:
+    """The elementwise maximum of everybody's `local`, without gradient."""
+    if process_count() == 1:
+        return local.detach()
+    return _reduce(local.detach(), "max")
+
+
+def own_slice(everybody: Tensor) -> Tensor:
+    """This process's samples [b, ...] of a tensor [B, ...] that every process holds."""
+    if process_count() == 1:
+        return everybody
+    share = everybody.shape[0] // process_count()
+    return everybody.narrow(0, process_index() * share, share)
+
+
+class _AllGather(Function):
+    """all-gather, whose adjoint sums everybody's gradients and keeps the own samples'."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, local: Tensor) -> Tensor:
+        return _gather(local)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _reduce_scatter(gradient)
+
+
+class _AllReduceSum(Function):
+    """all-reduce, which is its own adjoint."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, local: Tensor) -> Tensor:
+        return _reduce(local, "sum")
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _reduce(gradient, "sum")
+
+
+# The functional operators, not `torch.distributed.all_reduce` and its kin: these return new tensors, which torch.compile
+# traces. They are called by their registered names because the Python wrappers around them change names between versions.
+
+
+def _gather(local: Tensor) -> Tensor:
+    return _wait(torch.ops._c10d_functional.all_gather_into_tensor(local.contiguous(), process_count(), _group()))
+
+
+def _reduce(local: Tensor, operation: str) -> Tensor:
+    return _wait(torch.ops._c10d_functional.all_reduce(local.contiguous(), operation, _group()))
+
+
+def _reduce_scatter(everybody: Tensor) -> Tensor:
+    return _wait(torch.ops._c10d_functional.reduce_scatter_tensor(everybody.contiguous(), "sum", process_count(), _group()))
+
+
+def _group() -> str:
+    group = dist.group.WORLD
+    assert group is not None
+    return str(group.group_name)
+
+
+def _wait(pending: Tensor) -> Tensor:
+    done: Tensor = torch.ops._c10d_functional.wait_tensor(pending)
+    return done

@@ -1,0 +1,217 @@
+"""From a planned program to readable torch source: one function, a line a node, each with the recipe's place.
+
+The text is what runs (`objective.py` executes it as it is) and what `vlmdsl emit` shows. A new operation is one row of
+`RULES`: how a call of it is written, given how its inputs are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from vlmdsl.backends.torch.naming import Names, has_line
+from vlmdsl.ir import Contrast, Direction, Node, Program, Stream, TargetPart, encoder_of, streams, walk
+from vlmdsl.ir.digest import digest
+from vlmdsl.source import SourceMap
+from vlmdsl.types import LossType, ScalarType, ScoreType
+
+__all__ = ["RULES", "emit"]
+
+
+def emit(program: Program, sources: SourceMap | None = None) -> str:
+    """The source of `objective(inputs, parameters) -> (loss, terms, metrics)`; with `sources`, lines name the recipe's."""
+    return _Writer(program, sources or SourceMap()).module()
+
+
+class _Writer:
+    """Writes one program; `value(node)` is how a node is referred to once its line stands."""
+
+    def __init__(self, program: Program, sources: SourceMap) -> None:
+        self._program = program
+        self._sources = sources
+        self._names = Names(program)
+        self._values: dict[int, str] = {}
+        self._streams = {stream.encode.index: stream for stream in streams(program)}
+
+    def value(self, node: Node) -> str:
+        return self._values[node.index]
+
+    def stream(self, encode: Node) -> Stream:
+        return self._streams[encode.index]
+
+    def module(self) -> str:
+        body = [line for node in self._program.nodes() for line in self._lines(node)]
+        return "\n".join([*self._header(), *(f"    {line}" for line in [*body, *self._results()])]) + "\n"
+
+    def _header(self) -> list[str]:
+        program = self._program
+        return [
+            f"# recipe {program.name}, meaning sha256:{digest(program)[:16]}",
+            *(f"# from {name} sha256:{value[:16]}" for name, value in program.digests),
+            "",
+            "from vlmdsl.backends.torch import ops",
+            "",
+            "",
+            "def objective(inputs, parameters):",
+        ]
+
+    def _lines(self, node: Node) -> list[str]:
+        """The statement of a node; none for numbers, which stand where they are used, and for what encoders do."""
+        if node.operation == "constant":
+            self._values[node.index] = repr(node.number("value"))
+            return []
+        if not has_line(node):
+            return []
+        written = RULES[node.operation](self, node)
+        name = self._names.of(node)
+        self._values[node.index] = f"{name}.loss" if node.operation == "contrast" else name
+        first, *rest = f"{name} = {written}".split("\n")
+        return [*([first, *rest][:-1]), [first, *rest][-1] + self._place(node)]
+
+    def _place(self, node: Node) -> str:
+        spans = self._program.graph.spans_of(node)
+        if not spans or spans[0].file not in self._sources.texts:
+            return ""
+        line, _ = self._sources.get(spans[0].file).position(spans[0].start)
+        return f"  # {spans[0].file}:{line}"
+
+    def _results(self) -> list[str]:
+        terms = [(term.name, self.value(term.node)) for term in self._program.terms]
+        metrics = [(metric.name, self.value(metric.node)) for metric in self._program.metrics]
+        for term in self._program.terms:
+            regions = [self._names.of(region) for region in _regions(term.node)]
+            if regions:
+                total = " + ".join(f"{name}.accuracy" for name in regions)
+                metrics.append((f"{term.name}.accuracy", total if len(regions) == 1 else f"({total}) / {len(regions)}"))
+        return [
+            f"loss = {' + '.join(value for _, value in terms)}",
+            f"terms = {_dictionary(terms)}",
+            f"metrics = {_dictionary(metrics)}",
+            "return loss, terms, metrics",
+        ]
+
+
+Rule: TypeAlias = Callable[[_Writer, Node], str]
+
+
+def _regions(term: Node) -> list[Node]:
+    """The contrastive regions that a term is made of, in order."""
+    return [node for node in walk([term]) if node.operation == "contrast"]
+
+
+def _dictionary(items: list[tuple[str, str]]) -> str:
+    return "{" + ", ".join(f'"{name}": {value}' for name, value in items) + "}"
+
+
+def _call(function: str, *attributes: str) -> Rule:
+    """`ops.FUNCTION(inputs, attribute=...)`."""
+
+    def rule(writer: _Writer, node: Node) -> str:
+        arguments = [writer.value(parent) for parent in node.inputs]
+        arguments += [f"{name}={node.attribute(name)!r}" for name in attributes]
+        return f"ops.{function}({', '.join(arguments)})"
+
+    return rule
+
+
+def _infix(symbol: str, function: str) -> Rule:
+    """`x SYMBOL y` on numbers and scores, a call on what is more than one tensor."""
+    call = _call(function)
+
+    def rule(writer: _Writer, node: Node) -> str:
+        if not all(isinstance(parent.type, ScalarType | ScoreType | LossType) for parent in node.inputs):
+            return call(writer, node)
+        return f" {symbol} ".join(writer.value(parent) for parent in node.inputs)
+
+    return rule
+
+
+def _field(writer: _Writer, node: Node) -> str:
+    return f'inputs["{node.string("name")}"]'
+
+
+def _pooled(writer: _Writer, node: Node) -> str:
+    stream = writer.stream(node.inputs[0])
+    return f'inputs["{stream.name}"]' + (".detach()" if encoder_of(stream.encode).frozen else "")
+
+
+def _tokens(writer: _Writer, node: Node) -> str:
+    stream = writer.stream(node.inputs[0])
+    name = f"{stream.name}_tokens" if stream.pooled else stream.name
+    values = f'inputs["{name}"]' + (".detach()" if encoder_of(stream.encode).frozen else "")
+    return f'ops.TokenFeatures({values}, inputs.get("{stream.name}_mask"))'
+
+
+def _parameter(writer: _Writer, node: Node) -> str:
+    return f'parameters["{node.string("name")}"]'
+
+
+def _similarity(writer: _Writer, node: Node) -> str:
+    arguments = node.attribute("arguments")
+    assert isinstance(arguments, tuple)
+    values = [writer.value(parent) for parent in node.inputs]
+    values += [f"by={node.string('by')!r}", *(f"{name}={value!r}" for name, value in arguments)]
+    return f"ops.{node.operation}({', '.join(values)})"
+
+
+def _contrast(writer: _Writer, node: Node) -> str:
+    region = node.attribute("contrast")
+    assert isinstance(region, Contrast)
+    features = node.inputs[:2] if region.fused else node.inputs[:1]
+    lines = ["ops.contrast(" if region.fused else "ops.contrast_of("]
+    lines.append("    " + ", ".join(writer.value(parent) for parent in features) + ",")
+    for name, direction in (("rows", region.rows), ("columns", region.columns)):
+        if direction is not None:
+            lines.append(f"    {name}=ops.Direction({', '.join(_direction(writer, node, direction))}),")
+    return "\n".join([*lines, ")"])
+
+
+def _direction(writer: _Writer, node: Node, direction: Direction) -> list[str]:
+    arguments = [repr(direction.coefficient), _target(writer, node, direction.targets)]
+    for name in ("scale", "bias", "weight", "over", "keep"):
+        position = getattr(direction, name)
+        if position is not None:
+            arguments.append(f"{name}={writer.value(node.inputs[position])}")
+    return arguments + (["without_positive=True"] if direction.without_positive else [])
+
+
+def _target(writer: _Writer, node: Node, parts: tuple[TargetPart, ...]) -> str:
+    written = [_target_part(writer, node, part) for part in parts]
+    target = written[0]
+    for part in written[1:]:
+        target = f"ops.add_targets({target}, {part})"
+    return target
+
+
+def _target_part(writer: _Writer, node: Node, part: TargetPart) -> str:
+    operand = "" if part.input is None else writer.value(node.inputs[part.input])
+    made = {"same": f"ops.same({operand}, missing={part.missing})", "dense": operand}.get(part.kind, f"ops.{part.kind}()")
+    return made if part.coefficient == 1.0 else f"ops.scale_target({made}, {part.coefficient!r})"
+
+
+RULES: dict[str, Rule] = {
+    "field": _field,
+    "pooled": _pooled,
+    "tokens": _tokens,
+    "parameter": _parameter,
+    "similarity": _similarity,
+    "score": _similarity,
+    "contrast": _contrast,
+    "add": _infix("+", "add"),
+    "subtract": _infix("-", "subtract"),
+    "multiply": _infix("*", "multiply"),
+    "divide": _infix("/", "divide"),
+    "clamp": _call("clamp", "lower", "upper", "gradient"),
+    "same": _call("same", "missing"),
+    "smooth": _call("smooth", "epsilon", "over"),
+    "reuse": _call("reuse", "matrix"),
+    "cross_entropy": _call("cross_entropy", "along", "denominator"),
+    **{
+        name: _call(name)
+        for name in (
+            "stop", "normalize", "negate", "exp", "log", "minimum", "maximum", "less", "less_equal", "greater",
+            "greater_equal", "equal", "not_equal", "where", "transpose", "paired", "exclude", "sigmoid_loss", "mean",
+        )
+    },
+}  # fmt: skip
+"""How each operation is written: a row is all that a new one needs here."""

@@ -1,0 +1,69 @@
+"""Names for the values of emitted source: what a value is, not where it stands."""
+
+from __future__ import annotations
+
+import keyword
+import re
+
+from vlmdsl.ir import Node, Program, streams
+from vlmdsl.types import FieldType
+
+__all__ = ["Names", "has_line"]
+
+_TAKEN = ("inputs", "parameters", "ops", "objective", "loss", "terms", "metrics")
+
+
+def has_line(node: Node) -> bool:
+    """Whether a node is a line of the source: not a number, which stands where it is used, nor what is done before features
+    reach the objective (fields that are encoded, their views, encoders)."""
+    encoded = isinstance(node.type, FieldType) and node.type.kind in ("Image", "Text", "Regions")
+    return not encoded and node.operation not in ("constant", "encode")
+
+
+class Names:
+    """One unique Python identifier a node: its metric's or term's name where it has one, else what it is."""
+
+    def __init__(self, program: Program) -> None:
+        self._streams = {stream.encode.index: stream.name for stream in streams(program)}
+        named = [(metric.node.index, metric.name) for metric in program.metrics]
+        named += [(term.node.index, term.name) for term in program.terms]
+        self._wished: dict[int, str] = {}
+        for index, name in named:
+            self._wished.setdefault(index, name)
+        self._used = set(_TAKEN)
+        self._names: dict[int, str] = {}
+        wanted = {node.index: self._meaning(node) for node in program.nodes() if has_line(node)}
+        for index in sorted(wanted, key=lambda index: index not in self._wished):
+            self._names[index] = self._unique(_identifier(wanted[index]))
+
+    def of(self, node: Node) -> str:
+        """The identifier of a node of the program."""
+        return self._names[node.index]
+
+    def _meaning(self, node: Node) -> str:
+        if node.index in self._wished:
+            return self._wished[node.index]
+        rule = {
+            "field": lambda: node.string("name"),
+            "parameter": lambda: node.string("name"),
+            "pooled": lambda: self._streams[node.inputs[0].index],
+            "tokens": lambda: self._streams[node.inputs[0].index] + "_tokens",
+            "normalize": lambda: self._meaning(node.inputs[0]) + "_unit",
+            "stop": lambda: self._meaning(node.inputs[0]) + "_stopped",
+            "similarity": lambda: f"{node.string('by')}_similarity",
+            "score": lambda: f"{node.string('by')}_score",
+            "cross_entropy": lambda: f"loss_along_{node.string('along')}",
+        }.get(node.operation)
+        return node.operation if rule is None else rule()
+
+    def _unique(self, wish: str) -> str:
+        name, copy = wish, 2
+        while name in self._used:
+            name, copy = f"{wish}_{copy}", copy + 1
+        self._used.add(name)
+        return name
+
+
+def _identifier(name: str) -> str:
+    name = re.sub(r"\W", "_", name)
+    return f"{name}_" if keyword.iskeyword(name) or not name.isidentifier() else name

@@ -1,0 +1,151 @@
+"""The module that runs an objective: features in, loss and named terms out."""
+
+from __future__ import annotations
+
+import hashlib
+import linecache
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from vlmdsl.backends.torch.chance import chance_level
+from vlmdsl.backends.torch.collectives import process_count
+from vlmdsl.backends.torch.emit import emit
+from vlmdsl.backends.torch.validation import FeatureChecker
+from vlmdsl.ir import Input, Node, Program, Stream, inputs, parameters, streams
+from vlmdsl.source import SourceMap
+
+__all__ = ["Objective", "ObjectiveOutput"]
+
+Emitted: TypeAlias = Callable[
+    [Mapping[str, Tensor], Mapping[str, Tensor]], tuple[Tensor | float, dict[str, Tensor | float], dict[str, Tensor | float]]
+]
+
+
+class ObjectiveOutput(NamedTuple):
+    """What an objective gives: the loss to differentiate, its terms by name, and numbers worth logging (no gradient).
+
+    `loss` is the sum of `terms`. `metrics` holds the recipe's own (`temperature`), for a contrastive term `NAME.accuracy`,
+    the share of samples whose pair beats all other candidates, and `NAME.chance`, the term's value at chance where known.
+    """
+
+    loss: Tensor
+    terms: dict[str, Tensor]
+    metrics: dict[str, Tensor]
+
+
+class Objective(nn.Module):
+    """A compiled objective over features.
+
+    Call it with the features of this process's samples, by the names of `inputs`. Every process returns the loss of the
+    global batch. Products run in the features' dtype and everything else in float32 at least, whatever autocast says.
+
+    Args:
+        program: a planned program.
+        sources: the texts it was made from, so that lines of `source` name their place.
+        compiled: run through `torch.compile(fullgraph=True)`; the first call of each shape then takes seconds.
+        dynamic: passed to `torch.compile`.
+        latex: gives the formula; what the method `latex` calls.
+        planner: gives the plan; what the method `plan` calls.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        *,
+        sources: SourceMap | None = None,
+        compiled: bool = False,
+        dynamic: bool | None = False,
+        latex: Callable[[], str] | None = None,
+        planner: Callable[..., object] | None = None,
+    ) -> None:
+        super().__init__()
+        self.program = program
+        self.source = emit(program, sources)
+        """The torch source of this objective: exactly what runs."""
+        self.inputs: dict[str, Input] = {wanted.name: wanted for wanted in inputs(program)}
+        """The tensors it takes, by name: axes, dtype, meaning."""
+        self.streams: list[Stream] = streams(program)
+        self._latex, self._planner = latex, planner
+        self._checker = FeatureChecker(program)
+        self._attributes: dict[str, str] = {}
+        self._bounds: dict[str, tuple[float | None, float | None]] = {}
+        for node in parameters(program):
+            self._register(node)
+        emitted = _execute(program.name, self.source)
+        self._emitted: Emitted = torch.compile(emitted, fullgraph=True, dynamic=dynamic) if compiled else emitted
+
+    def forward(self, **features: Tensor) -> ObjectiveOutput:
+        """The global loss of these samples; TypeError or ValueError names an input that does not fit.
+
+        Args:
+            features: this process's samples, [b, ...] each; axes and dtypes are those of `inputs`.
+        """
+        if not torch.compiler.is_compiling():
+            self._checker.check(features)
+        first = next(iter(features.values()))
+        learned = {name: getattr(self, attribute) for name, attribute in self._attributes.items()}
+        with torch.autocast(first.device.type, enabled=False):
+            loss, terms, metrics = self._emitted(features, learned)
+        chance = self._chance(first.shape[0] * process_count())
+        return ObjectiveOutput(
+            torch.as_tensor(loss, device=first.device),
+            {name: torch.as_tensor(value, device=first.device) for name, value in terms.items()},
+            {name: torch.as_tensor(value, device=first.device).detach() for name, value in (metrics | chance).items()},
+        )
+
+    def after_step(self) -> None:
+        """Bring parameters back into their bounds; call it after each optimiser step."""
+        with torch.no_grad():
+            for name, (lower, upper) in self._bounds.items():
+                if lower is not None or upper is not None:
+                    getattr(self, self._attributes[name]).clamp_(lower, upper)
+
+    def latex(self) -> str:
+        """The formula, in LaTeX."""
+        if self._latex is None:
+            raise RuntimeError("this objective was built without a formula; vlmdsl.compile builds one that has it")
+        return self._latex()
+
+    def plan(self, **options: object) -> object:
+        """What will run for a batch, and what it costs; the options are those of `vlmdsl.plan`."""
+        if self._planner is None:
+            raise RuntimeError("this objective was built without a planner; vlmdsl.compile builds one that has it")
+        return self._planner(**options)
+
+    def extra_repr(self) -> str:
+        """The recipe's name and what it takes, for `print(objective)`."""
+        return f"{self.program.name}: " + ", ".join(
+            f"{wanted.name} [{', '.join(wanted.axes)}]" for wanted in self.inputs.values()
+        )
+
+    def _register(self, node: Node) -> None:
+        """A parameter under its own name, or with underscores added where torch wants that name for itself."""
+        name = node.string("name")
+        attribute = name.replace(".", "_")
+        while hasattr(self, attribute):
+            attribute += "_"
+        self.register_parameter(attribute, nn.Parameter(torch.tensor(node.number("initial"))))
+        self._attributes[name] = attribute
+        lower, upper = node.attribute("lower"), node.attribute("upper")
+        self._bounds[name] = (
+            lower if isinstance(lower, int | float) else None,
+            upper if isinstance(upper, int | float) else None,
+        )
+
+    def _chance(self, samples: int) -> dict[str, Tensor | float]:
+        levels = {f"{term.name}.chance": chance_level(term.node, samples) for term in self.program.terms}
+        return {name: level for name, level in levels.items() if level is not None}
+
+
+def _execute(name: str, source: str) -> Emitted:
+    """The function of emitted source, registered so that tracebacks and debuggers show its lines."""
+    filename = f"<objective {name} {hashlib.sha256(source.encode()).hexdigest()[:12]}>"
+    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+    namespace: dict[str, object] = {}
+    exec(compile(source, filename, "exec"), namespace)
+    function = namespace["objective"]
+    assert callable(function)
+    return function

@@ -1,0 +1,35 @@
+"""The operations that emitted source calls: one function each, named as in `docs/architecture.md` section 3."""
+
+from vlmdsl.backends.torch.ops.contrast import ContrastResult, Direction, contrast, contrast_of
+from vlmdsl.backends.torch.ops.criteria import cross_entropy, mean, sigmoid_loss
+from vlmdsl.backends.torch.ops.elementwise import (
+    add,
+    clamp,
+    divide,
+    equal,
+    exp,
+    greater,
+    greater_equal,
+    less,
+    less_equal,
+    log,
+    maximum,
+    minimum,
+    multiply,
+    negate,
+    not_equal,
+    subtract,
+    where,
+)
+from vlmdsl.backends.torch.ops.normalize import normalize, stop
+from vlmdsl.backends.torch.ops.similarities import exclude, register, registered, reuse, score, similarity, transpose
+from vlmdsl.backends.torch.ops.targets import add_targets, others, paired, same, scale_target, smooth, uniform
+from vlmdsl.backends.torch.values import Similarities, Target, TargetPart, TokenFeatures
+
+__all__ = [
+    "ContrastResult", "Direction", "Similarities", "Target", "TargetPart", "TokenFeatures", "add", "add_targets", "clamp",
+    "contrast", "contrast_of", "cross_entropy", "divide", "equal", "exclude", "exp", "greater", "greater_equal", "less",
+    "less_equal", "log", "maximum", "mean", "minimum", "multiply", "negate", "normalize", "not_equal", "others", "paired",
+    "register", "registered", "reuse", "same", "scale_target", "score", "sigmoid_loss", "similarity", "smooth", "stop", "subtract",
+    "transpose", "uniform", "where",
+]  # fmt: skip

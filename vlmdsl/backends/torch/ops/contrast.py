@@ -1,0 +1,158 @@
+"""A contrastive region, dense: one similarity matrix, both directions, all targets and weights (`ir/contrast.py`).
+
+    L = sum over directions of  coefficient * mean_i  u_i ( p_i r_i - sum_j P_ij A_ij ),    A_ij = a_i z_ij + bias,
+    r_i = log sum_j e^{A_ij},   p_i = sum_j P_ij,   j over the candidates of i
+
+With the negatives' log-sum-exp n_i (`statistics`) and the pair's logit A_ii at hand, the paired part of a target costs
+r_i - A_ii = softplus(n_i - A_ii), which is exact however small it is, and r_i = A_ii + softplus(n_i - A_ii). The bias moves
+all logits alike and cancels.
+
+Three matrix products in all: Z forward, H Y and H^T X backward. Of the features only y is gathered; the statistics of the
+columns are joined over processes; the sums that targets need are vectors of length D (`expectation`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vlmdsl.backends.torch.collectives import all_gather, process_index
+from vlmdsl.backends.torch.ops.criteria import mean
+from vlmdsl.backends.torch.ops.expectation import View, expectation
+from vlmdsl.backends.torch.ops.product import product
+from vlmdsl.backends.torch.ops.statistics import Axis, Negatives, column_negatives, negatives_of_both, row_negatives
+from vlmdsl.backends.torch.values import Number, Similarities, Target, precise
+
+__all__ = ["ContrastResult", "Direction", "contrast", "contrast_of"]
+
+_SOFTPLUS_THRESHOLD = 40.0
+"""Beyond it log(1 + e^x) is x in float64 too."""
+
+
+class Direction(NamedTuple):
+    """One direction of the region; fields as in `ir.Direction`, with tensors [b] or 0-d in place of inputs."""
+
+    coefficient: float
+    target: Target
+    scale: Number = 1.0
+    bias: Number | None = None
+    weight: Tensor | None = None
+    over: Tensor | None = None
+    keep: Tensor | None = None
+    without_positive: bool = False
+
+
+class ContrastResult(NamedTuple):
+    """The region's loss, and how often a sample's own pair is its largest logit (mean of the directions, no gradient)."""
+
+    loss: Tensor
+    accuracy: Tensor
+
+
+def contrast(x: Tensor, y: Tensor, *, rows: Direction | None = None, columns: Direction | None = None) -> ContrastResult:
+    """The region over this process's features x and y [b, D]: it owns the matrix product."""
+    matrix = product(x, all_gather(y))
+    pair = (precise(x) * precise(y)).sum(dim=-1)
+    views = View("rows", matrix, pair, x, y), View("columns", matrix, pair, y, x)
+    return _result(Similarities(matrix, matrix), views, rows, columns)
+
+
+def contrast_of(
+    similarities: Similarities, *, rows: Direction | None = None, columns: Direction | None = None
+) -> ContrastResult:
+    """The region over a similarity that is there already, possibly with two matrices (tokenmax)."""
+    views = (
+        View("rows", similarities.rows, _pair(similarities.rows)),
+        View("columns", similarities.columns, _pair(similarities.columns)),
+    )
+    return _result(similarities, views, rows, columns)
+
+
+def _pair(matrix: Tensor) -> Tensor:
+    return precise(matrix.diagonal(process_index() * matrix.shape[0]))
+
+
+def _result(
+    similarities: Similarities, views: tuple[View, View], rows: Direction | None, columns: Direction | None
+) -> ContrastResult:
+    losses, accuracies = [], []
+    negatives = _negatives(similarities, rows, columns)
+    for direction, view, negative in zip((rows, columns), views, negatives, strict=True):
+        if direction is not None and negative is not None:
+            scale = _scale(direction, view.matrix)
+            losses.append(direction.coefficient * _loss(direction, view, scale, negative))
+            hit = view.pair * scale > negative.largest
+            accuracies.append(mean(hit.to(negative.largest.dtype), direction.over).detach())
+    return ContrastResult(torch.stack(losses).sum(), torch.stack(accuracies).mean())
+
+
+def _negatives(
+    similarities: Similarities, rows: Direction | None, columns: Direction | None
+) -> tuple[Negatives | None, Negatives | None]:
+    row_axis = None if rows is None else _row_axis(rows, similarities.rows)
+    column_axis = None if columns is None else _column_axis(columns, similarities.columns)
+    if row_axis is not None and column_axis is not None and similarities.symmetric:
+        return negatives_of_both(similarities.rows, row_axis, column_axis)
+    return (
+        None if row_axis is None else row_negatives(similarities.rows, row_axis),
+        None if column_axis is None else column_negatives(similarities.columns, column_axis),
+    )
+
+
+def _row_axis(direction: Direction, matrix: Tensor) -> Axis:
+    scale = _scale(direction, matrix)
+    kept = None if direction.keep is None else all_gather(direction.keep)[None, :]
+    return Axis(scale if scale.dim() == 0 else scale[:, None], kept)
+
+
+def _column_axis(direction: Direction, matrix: Tensor) -> Axis:
+    scale = _scale(direction, matrix)
+    kept = None if direction.keep is None else direction.keep[:, None]
+    return Axis(scale if scale.dim() == 0 else all_gather(scale)[None, :], kept)
+
+
+def _scale(direction: Direction, matrix: Tensor) -> Tensor:
+    """The scale in the precision of the statistics: 0-d, or [b] where each sample has its own."""
+    if isinstance(direction.scale, Tensor):
+        return precise(direction.scale)
+    return precise(matrix.new_full((), direction.scale))
+
+
+def _loss(direction: Direction, view: View, scale: Tensor, negatives: Negatives) -> Tensor:
+    """The mean over samples of weight times per-sample loss: 0-d."""
+    losses = _per_sample(direction, view, scale, negatives)
+    if isinstance(direction.bias, Tensor):
+        losses = losses + (direction.bias - direction.bias)  # cancels, but a learned one gets its gradient, 0
+    if direction.weight is not None:
+        losses = losses * precise(direction.weight)
+    return mean(losses, direction.over)
+
+
+def _per_sample(direction: Direction, view: View, scale: Tensor, negatives: Negatives) -> Tensor:
+    """Each sample's p_i r_i - sum_j P_ij A_ij over its candidates: [b]; 0 for a sample without any."""
+    positive = view.pair * scale
+    excess, exists = _excess(direction, positive, negatives.log_sum_exp)
+    total = torch.zeros_like(positive)
+    for part in direction.target.parts:
+        if part.kind == "paired":
+            loss = excess if direction.keep is None else torch.where(direction.keep, excess, 0.0)
+        else:
+            mass, expected = expectation(part, view, direction.keep)
+            loss = mass * (positive + excess) - scale * expected
+        total = total + part.coefficient * loss
+    return total if exists is None else torch.where(exists, total, 0.0)
+
+
+def _excess(direction: Direction, positive: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor | None]:
+    """r_i - A_ii, and which samples have a candidate at all (None: all); the excess of the others is 0."""
+    with_pair = F.softplus(negatives - positive, threshold=_SOFTPLUS_THRESHOLD)
+    if direction.keep is None and not direction.without_positive:
+        return with_pair, None
+    some = negatives > -torch.inf
+    without_pair = torch.where(some, negatives, positive) - positive
+    if direction.keep is None or direction.without_positive:
+        return without_pair, some
+    return torch.where(direction.keep, with_pair, without_pair), some | direction.keep

@@ -1,0 +1,70 @@
+"""The criteria in their plain form: one matrix in, each sample's loss out, differentiated by autograd.
+
+What a recipe writes and the compiler does not recognise as a contrastive region runs here. Excluded candidates are in no
+denominator and a target's share of them is dropped; a sample without candidates has loss 0.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vlmdsl.backends.torch.collectives import all_gather, all_reduce_max, all_reduce_sum, own_slice, process_count
+from vlmdsl.backends.torch.ops.targets import dense_target, pair_positions
+from vlmdsl.backends.torch.values import Similarities, Target, precise
+
+__all__ = ["cross_entropy", "mean", "sigmoid_loss"]
+
+
+def cross_entropy(logits: Similarities, target: Target, along: str, denominator: str) -> Tensor:
+    """Each sample's cross-entropy `sum_j P_ij (r_i - A_ij)` along `rows` or `columns`: [b].
+
+    r_i is the log-sum-exp over `all` candidates, or over the `negatives`: all but the pair.
+    """
+    matrix = precise(logits.rows if along == "rows" else logits.columns)
+    dense = dense_target(target, matrix)
+    shares = dense.rows if along == "rows" else dense.columns
+    candidates = _candidates(logits, matrix, along)
+    counted = candidates & ~pair_positions(matrix) if denominator == "negatives" else candidates
+    dim = 1 if along == "rows" else 0
+    normaliser, exists = _log_sum_exp(matrix, counted, dim)
+    losses = torch.where(candidates & exists, shares * (normaliser - matrix), 0.0).sum(dim=dim)
+    return losses if along == "rows" else own_slice(all_reduce_sum(losses))
+
+
+def sigmoid_loss(logits: Similarities, target: Target) -> Tensor:
+    """Each row's sum over candidates of -log sigmoid(z), z = the logit where the target is positive, else minus it: [b]."""
+    matrix = precise(logits.rows)
+    positive = dense_target(target, matrix).rows > 0
+    losses = F.softplus(torch.where(positive, -matrix, matrix), threshold=40.0)
+    return torch.where(_candidates(logits, matrix, "rows"), losses, 0.0).sum(dim=1)
+
+
+def mean(values: Tensor, over: Tensor | None = None) -> Tensor:
+    """The mean over the samples of all processes, or over those where `over` holds (0 if it holds nowhere): 0-d."""
+    values = precise(values)
+    if over is None:
+        return all_reduce_sum(values.sum()) / (values.shape[0] * process_count())
+    total = all_reduce_sum(torch.where(over, values, 0.0).sum())
+    count = all_reduce_sum(over.sum().to(values.dtype))
+    return total / count.clamp(min=1.0)
+
+
+def _candidates(logits: Similarities, matrix: Tensor, along: str) -> Tensor:
+    """True where an entry is a candidate of its row (or of its column): [b, B]."""
+    if logits.candidates is None:
+        return torch.ones_like(matrix, dtype=torch.bool)
+    kept = all_gather(logits.candidates)[None, :] if along == "rows" else logits.candidates[:, None]
+    return kept.expand(matrix.shape)
+
+
+def _log_sum_exp(matrix: Tensor, counted: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """The log-sum-exp of the counted entries along `dim`, over all processes for columns, and where there are any."""
+    largest = matrix.masked_fill(~counted, -torch.inf).amax(dim=dim, keepdim=True).detach()
+    largest = all_reduce_max(largest) if dim == 0 else largest
+    exists = largest > -torch.inf
+    reference = torch.where(exists, largest, 0.0)
+    total = (matrix - reference).masked_fill(~counted, -torch.inf).exp().sum(dim=dim, keepdim=True)
+    total = all_reduce_sum(total) if dim == 0 else total
+    return reference + torch.where(exists, total, 1.0).log(), exists

@@ -1,0 +1,79 @@
+"""What a target asks of the similarities: its mass p_i = sum_j P_ij and its mean similarity sum_j P_ij z_ij.
+
+Where the matrix came from features, the sums over samples commute with the product, and no matrix of targets is made:
+
+    uniform   sum_j z_ij = <x_i, sum_j y_j>            same   sum_{j: l_j = l_i} z_ij = <x_i, sum_{j: l_j = l_i} y_j>
+
+A target's share of a sample that is no candidate is dropped. Shapes: b samples of this process, B of all, D features.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vlmdsl.backends.torch.collectives import all_gather, all_reduce_sum, own_slice, process_count
+from vlmdsl.backends.torch.ops.targets import dense_target
+from vlmdsl.backends.torch.values import Target, TargetPart, precise
+
+__all__ = ["View", "expectation"]
+
+
+class View(NamedTuple):
+    """What one direction sees: the matrix [b, B], each sample's similarity to its pair [b], and, where the matrix came from
+    features, this process's `own` samples that ask and the `other` ones that are candidates, [b, D]."""
+
+    direction: str
+    matrix: Tensor
+    pair: Tensor
+    own: Tensor | None = None
+    other: Tensor | None = None
+
+
+def expectation(part: TargetPart, view: View, keep: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mass and mean similarity of one part of a target (its coefficient apart): [b] each. `keep` [b] are the candidates."""
+    if view.own is None or view.other is None or part.kind == "dense":
+        return _of_matrix(part, view, keep)
+    kept = torch.ones_like(view.pair) if keep is None else keep.to(view.pair.dtype)
+    own, other = precise(view.own), precise(view.other)
+    other = other if keep is None else torch.where(keep[:, None], other, 0.0)
+    if part.kind == "same":
+        return _of_class(part, view.pair, kept, own, other)
+    number = view.matrix.shape[1]
+    total, count = own @ all_reduce_sum(other.sum(dim=0)), all_reduce_sum(kept.sum())
+    if part.kind == "uniform":
+        return (count / number).expand_as(kept), total / number
+    others = max(number - 1, 1)
+    pair = view.pair if keep is None else torch.where(keep, view.pair, 0.0)
+    return (count - kept) / others, (total - pair) / others
+
+
+def _of_class(part: TargetPart, pair: Tensor, kept: Tensor, own: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Equal shares of all samples with the same label. Classes are numbered by where they start among the sorted labels."""
+    assert part.label is not None
+    label = part.label
+    unknown = label.shape[0] * process_count()  # a bucket past every class, never read
+    known = label != part.missing
+    start = torch.searchsorted(all_gather(label).sort().values, label)
+    bucket = torch.where(known, start, unknown)
+    sums = all_reduce_sum(other.new_zeros(unknown + 1, other.shape[1]).index_add(0, bucket, other))
+    counted = torch.stack([kept, torch.ones_like(kept)], dim=1)
+    counts = all_reduce_sum(kept.new_zeros(unknown + 1, 2).index_add(0, bucket, counted))[bucket]
+    mass = torch.where(known, counts[:, 0] / counts[:, 1], kept)
+    expected = torch.where(known, (own * sums[bucket]).sum(dim=-1) / counts[:, 1], torch.where(kept > 0, pair, 0.0))
+    return mass, expected
+
+
+def _of_matrix(part: TargetPart, view: View, keep: Tensor | None) -> tuple[Tensor, Tensor]:
+    matrix = precise(view.matrix)
+    dense = dense_target(Target((part._replace(coefficient=1.0),)), matrix)
+    rows = view.direction == "rows"
+    shares = dense.rows if rows else dense.columns
+    if keep is not None:
+        shares = torch.where(all_gather(keep)[None, :] if rows else keep[:, None], shares, 0.0)
+    if rows:
+        return shares.sum(dim=1), (shares * matrix).sum(dim=1)
+    sums = all_reduce_sum(torch.stack([shares.sum(dim=0), (shares * matrix).sum(dim=0)], dim=1))
+    return own_slice(sums)[:, 0], own_slice(sums)[:, 1]

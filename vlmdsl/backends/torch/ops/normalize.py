@@ -1,0 +1,34 @@
+"""Unit length, and the end of the gradient."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from vlmdsl.backends.torch.values import Similarities, TokenFeatures, precise
+
+__all__ = ["normalize", "stop"]
+
+Features = TypeVar("Features", Tensor, TokenFeatures)
+Value = TypeVar("Value", Tensor, TokenFeatures, Similarities)
+
+_SMALLEST_LENGTH = 1e-12
+
+
+def normalize(features: Features) -> Features:
+    """Each vector divided by its length (at least 1e-12), computed in float32 and given back in the features' dtype."""
+    if isinstance(features, TokenFeatures):
+        return TokenFeatures(normalize(features.values), features.mask)
+    return F.normalize(precise(features), dim=-1, eps=_SMALLEST_LENGTH).to(features.dtype)
+
+
+def stop(value: Value) -> Value:
+    """The same value without gradient."""
+    if isinstance(value, TokenFeatures):
+        return TokenFeatures(value.values.detach(), value.mask)
+    if isinstance(value, Similarities):
+        rows = value.rows.detach()
+        return Similarities(rows, rows if value.symmetric else value.columns.detach(), value.candidates)
+    return value.detach()

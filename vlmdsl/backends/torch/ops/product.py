@@ -1,0 +1,53 @@
+"""The one matrix product of a similarity.
+
+    Z = X Y^T,    dX = H Y,    dY = H^T X        for H = dL/dZ
+
+The product runs in the dtype of the features. bfloat16 has the range of float32, so autograd's own rule serves. float16 has
+not: inner products of long vectors overflow, and the entries of H, about 1/B^2, vanish. There the product is returned in
+float32 and H is brought to the middle of the float16 range before it is rounded; the factor is taken out in float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+__all__ = ["product"]
+
+_MIDDLE_OF_FLOAT16 = 16.0
+"""H is scaled so that its largest entry is this: sums of B such entries stay finite in float32 and 1/B of it is normal."""
+
+
+def product(x: Tensor, y: Tensor) -> Tensor:
+    """The inner products of all rows of `x` [b, D] with all rows of `y` [B, D]: [b, B], in float32 for float16 features."""
+    dtype = torch.promote_types(x.dtype, y.dtype)
+    x, y = x.to(dtype), y.to(dtype)
+    if dtype is not torch.float16:
+        return x @ y.T
+    similarity: Tensor = _Float16Product.apply(x, y)  # type: ignore[no-untyped-call]
+    return similarity
+
+
+class _Float16Product(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+        ctx.save_for_backward(x, y)
+        return _float32_product(x, y.T)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        x, y = ctx.saved_tensors
+        largest = gradient.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
+        tile = (gradient * (_MIDDLE_OF_FLOAT16 / largest)).to(torch.float16)
+        factor = largest / _MIDDLE_OF_FLOAT16
+        return (_float32_product(tile, y) * factor).to(x.dtype), (_float32_product(tile.T, x) * factor).to(y.dtype)
+
+
+def _float32_product(left: Tensor, right: Tensor) -> Tensor:
+    """A float16 product with its float32 accumulators kept; only CUDA has the kernel, elsewhere the operands are widened."""
+    if left.is_cuda:
+        return torch.mm(left, right, out_dtype=torch.float32)
+    return left.float() @ right.float()

@@ -1,0 +1,163 @@
+"""Ways to compare two streams: the matrix of all pairs, and the score of each sample's own pair.
+
+An implementation takes this process's features x and everybody's features y (gathered already) and gives [b, B]: one matrix,
+or a pair (rows, columns) where the two directions read different ones. `register` adds one under a name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from vlmdsl.backends.torch.collectives import all_gather, process_index
+from vlmdsl.backends.torch.ops.product import product
+from vlmdsl.backends.torch.values import Similarities, TokenFeatures, precise
+
+__all__ = ["exclude", "register", "registered", "reuse", "score", "similarity", "transpose"]
+
+Features: TypeAlias = Tensor | TokenFeatures
+MatrixFunction: TypeAlias = Callable[..., Tensor | tuple[Tensor, Tensor]]
+PairFunction: TypeAlias = Callable[..., Tensor]
+
+
+class _Implementation(NamedTuple):
+    matrix: MatrixFunction
+    pairs: PairFunction | None
+
+
+_IMPLEMENTATIONS: dict[str, _Implementation] = {}
+
+
+def register(name: str, matrix: MatrixFunction, pairs: PairFunction | None = None) -> None:
+    """Make the similarity `name` run.
+
+    `matrix(x, y, **arguments)` gives [b, B] or two of them, (rows, columns); `pairs(x, y, **arguments)` gives [b]. x and y are tensors [b, D] and [B, D], or `TokenFeatures`. Without `pairs`, scores are read off the diagonal of the
+    matrix of this process's samples.
+    """
+    _IMPLEMENTATIONS[name] = _Implementation(matrix, pairs)
+
+
+def registered() -> list[str]:
+    """The names of all similarities that can run."""
+    return sorted(_IMPLEMENTATIONS)
+
+
+def similarity(x: Features, y: Features, by: str, **arguments: Any) -> Similarities:
+    """This process's x against everybody's y."""
+    found = _IMPLEMENTATIONS[by].matrix(x, _gather(y), **arguments)
+    return Similarities(found, found) if isinstance(found, Tensor) else Similarities(*found)
+
+
+def score(x: Features, y: Features, by: str, **arguments: Any) -> Tensor:
+    """The similarity of each sample's own pair: [b]; of two matrices, the rows'."""
+    implementation = _IMPLEMENTATIONS[by]
+    if implementation.pairs is not None:
+        return implementation.pairs(x, y, **arguments)
+    found = implementation.matrix(x, y, **arguments)
+    return precise((found if isinstance(found, Tensor) else found[0]).diagonal())
+
+
+def transpose(matrix: Similarities) -> Similarities:
+    """Rows become columns: [b, B] again, so the other processes' parts are fetched."""
+    rows = _transposed(matrix.columns)
+    return Similarities(rows, rows if matrix.symmetric else _transposed(matrix.rows), matrix.candidates)
+
+
+def reuse(matrix: Similarities, name: str) -> Similarities:
+    """Both directions read the matrix of the direction `name`."""
+    chosen = matrix.rows if name == "rows" else matrix.columns
+    return Similarities(chosen, chosen, matrix.candidates)
+
+
+def exclude(matrix: Similarities, condition: Tensor) -> Similarities:
+    """The same similarities; samples for which the condition holds are candidates in neither direction."""
+    kept = ~condition
+    return matrix._replace(candidates=kept if matrix.candidates is None else matrix.candidates & kept)
+
+
+def _gather(features: Features) -> Features:
+    if isinstance(features, Tensor):
+        return all_gather(features)
+    return TokenFeatures(all_gather(features.values), None if features.mask is None else all_gather(features.mask))
+
+
+def _transposed(matrix: Tensor) -> Tensor:
+    own = process_index() * matrix.shape[0]
+    return all_gather(matrix)[:, own : own + matrix.shape[0]].T
+
+
+def _dot(x: Tensor, y: Tensor) -> Tensor:
+    return product(x, y)
+
+
+def _dot_pairs(x: Tensor, y: Tensor) -> Tensor:
+    return (precise(x) * precise(y)).sum(dim=-1)
+
+
+def _euclidean(x: Tensor, y: Tensor) -> Tensor:
+    """Minus the squared distance, from one product; rounding cannot make it positive."""
+    lengths = precise(x).square().sum(dim=-1)[:, None] + precise(y).square().sum(dim=-1)[None, :]
+    return (2.0 * precise(product(x, y)) - lengths).clamp(max=0.0)
+
+
+def _euclidean_pairs(x: Tensor, y: Tensor) -> Tensor:
+    return -(precise(x) - precise(y)).square().sum(dim=-1)
+
+
+def _tokenmax(x: TokenFeatures, y: TokenFeatures) -> tuple[Tensor, Tensor]:
+    """Rows: the mean over real x tokens of their best real y token; columns: over real y tokens of their best real x token.
+
+    The winner of each maximum is one token (ties go to one of them); padding neither wins nor counts; a sample without any
+    token scores 0.
+    """
+    values = torch.einsum("ipd,jld->ijpl", x.values, y.values)
+    best_y = _maximum(values, None if y.mask is None else y.mask[None, :, None, :], dim=3)
+    best_x = _maximum(values, None if x.mask is None else x.mask[:, None, :, None], dim=2)
+    rows = _mean(best_y, None if x.mask is None else x.mask[:, None, :])
+    columns = _mean(best_x, None if y.mask is None else y.mask[None, :, :])
+    return rows, columns
+
+
+def _tokenmax_pairs(x: TokenFeatures, y: TokenFeatures) -> Tensor:
+    values = torch.einsum("ipd,ild->ipl", x.values, y.values)
+    return _mean(_maximum(values, None if y.mask is None else y.mask[:, None, :], dim=2), x.mask)
+
+
+def _tokenmean(x: TokenFeatures, y: TokenFeatures) -> Tensor:
+    return product(_mean_token(x), _mean_token(y))
+
+
+def _tokenmean_pairs(x: TokenFeatures, y: TokenFeatures) -> Tensor:
+    return (precise(_mean_token(x)) * precise(_mean_token(y))).sum(dim=-1)
+
+
+def _mean_token(features: TokenFeatures) -> Tensor:
+    """The mean of the real tokens, in the features' dtype: [b, D]; 0 where there is none."""
+    values = precise(features.values).transpose(1, 2)
+    return _mean(values, None if features.mask is None else features.mask[:, None, :]).to(features.values.dtype)
+
+
+def _maximum(values: Tensor, real: Tensor | None, dim: int) -> Tensor:
+    """The maximum over the real entries, without `dim`; 0 where none is real."""
+    if real is None:
+        return values.max(dim=dim).values
+    best = values.masked_fill(~real, -torch.inf).max(dim=dim).values
+    return torch.where(real.any(dim=dim), best, torch.zeros_like(best))
+
+
+def _mean(values: Tensor, real: Tensor | None) -> Tensor:
+    """The mean over the real entries of the last axis, in float32 at least; 0 where none is real."""
+    values = precise(values)
+    if real is None:
+        return values.mean(dim=-1)
+    count = real.sum(dim=-1).clamp(min=1)
+    return values.masked_fill(~real, 0.0).sum(dim=-1) / count
+
+
+register("dot", _dot, _dot_pairs)
+register("euclidean", _euclidean, _euclidean_pairs)
+register("tokenmax", _tokenmax, _tokenmax_pairs)
+register("tokenmean", _tokenmean, _tokenmean_pairs)

@@ -1,0 +1,161 @@
+"""Log-sum-exp of a similarity matrix along both axes, from one matrix, with the pair left out.
+
+    A_ij = a_i z_ij,   n_i = log sum_{j != pair} e^{A_ij}        C_ij = c_j z_ij,   k_j = log sum_{i != pair} e^{C_ij}
+    H_ij = dL/dz_ij = a_i g_i e^{A_ij - n_i} + c_j h_j e^{C_ij - k_j}        for g = dL/dn, h = dL/dk
+    da_i = g_i sum_j e^{A_ij - n_i} z_ij                                     dc_j likewise
+
+The pair is left out because its share of the gradient, 1 - p_ii, is the small difference of two large numbers: outside it is
+sigmoid(n_i - A_ii), exact in float32, and the matrix H holds nothing but negatives when it is rounded to bfloat16.
+
+Shape letters: b rows (this process's samples), B columns (everybody's). Scales are 0-d or [b, 1] for rows, 0-d or [1, B] for
+columns; `kept` is [1, B] for rows, [b, 1] for columns. An entry that is no candidate, and the pair, are -inf.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from vlmdsl.backends.torch.collectives import all_reduce_max, all_reduce_sum, own_slice, process_index
+from vlmdsl.backends.torch.ops.targets import pair_positions
+from vlmdsl.backends.torch.values import precise
+
+__all__ = ["Axis", "Negatives", "column_negatives", "negatives_of_both", "row_negatives"]
+
+ROWS, COLUMNS = 1, 0
+"""The axis that each direction sums over."""
+
+
+class Axis(NamedTuple):
+    """How one direction reads the matrix: its scale, and which samples are candidates (None: all)."""
+
+    scale: Tensor
+    kept: Tensor | None = None
+
+
+class Negatives(NamedTuple):
+    """What a direction knows of its negatives, [b] each: log-sum-exp and, without gradient, the largest logit; -inf for none."""
+
+    log_sum_exp: Tensor
+    largest: Tensor
+
+
+def row_negatives(matrix: Tensor, rows: Axis) -> Negatives:
+    """The negatives of each row of [b, B]: [b]."""
+    log_sum_exp, largest = _RowStatistics.apply(matrix, rows.scale, rows.kept)  # type: ignore[no-untyped-call]
+    return Negatives(log_sum_exp, largest.detach())
+
+
+def column_negatives(matrix: Tensor, columns: Axis) -> Negatives:
+    """The negatives of this process's columns, over the rows of all processes: [b]."""
+    log_sum_exp, largest = _ColumnStatistics.apply(matrix, columns.scale, columns.kept)  # type: ignore[no-untyped-call]
+    return _across_processes(log_sum_exp, largest.detach())
+
+
+def negatives_of_both(matrix: Tensor, rows: Axis, columns: Axis) -> tuple[Negatives, Negatives]:
+    """Both of the above from one matrix, whose gradient is made in one sweep."""
+    n, row_largest, k, column_largest = _BothStatistics.apply(  # type: ignore[no-untyped-call]
+        matrix, rows.scale, rows.kept, columns.scale, columns.kept
+    )
+    return Negatives(n, row_largest.detach()), _across_processes(k, column_largest.detach())
+
+
+def _across_processes(log_sum_exp: Tensor, largest: Tensor) -> Negatives:
+    """Join the log-sum-exps [B] over each process's rows; own columns: [b]."""
+    reference = _finite(all_reduce_max(log_sum_exp))
+    total = all_reduce_sum((log_sum_exp - reference).exp())
+    # The own slice is taken first: the gradient of everybody else's columns is zero here and arrives from their processes.
+    return Negatives(own_slice(reference) + own_slice(total).log(), own_slice(all_reduce_max(largest)))
+
+
+class _RowStatistics(Function):
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, scale: Tensor, kept: Tensor | None) -> tuple[Tensor, Tensor]:
+        log_sum_exp, largest = _statistics(matrix, Axis(scale, kept), ROWS)
+        ctx.save_for_backward(matrix, scale, kept, log_sum_exp)
+        return log_sum_exp, largest
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None]:
+        matrix, scale, kept, log_sum_exp = ctx.saved_tensors
+        weights = _softmax(matrix, Axis(scale, kept), log_sum_exp, ROWS) * gradient[:, None]
+        return (weights * scale).to(matrix.dtype), _scale_gradient(weights, matrix, scale), None
+
+
+class _ColumnStatistics(Function):
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, scale: Tensor, kept: Tensor | None) -> tuple[Tensor, Tensor]:
+        log_sum_exp, largest = _statistics(matrix, Axis(scale, kept), COLUMNS)
+        ctx.save_for_backward(matrix, scale, kept, log_sum_exp)
+        return log_sum_exp, largest
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None]:
+        matrix, scale, kept, log_sum_exp = ctx.saved_tensors
+        weights = _softmax(matrix, Axis(scale, kept), log_sum_exp, COLUMNS) * gradient[None, :]
+        return (weights * scale).to(matrix.dtype), _scale_gradient(weights, matrix, scale), None
+
+
+class _BothStatistics(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, matrix: Tensor, a: Tensor, row_kept: Tensor | None, c: Tensor, column_kept: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        n, row_largest = _statistics(matrix, Axis(a, row_kept), ROWS)
+        k, column_largest = _statistics(matrix, Axis(c, column_kept), COLUMNS)
+        ctx.save_for_backward(matrix, a, row_kept, n, c, column_kept, k)
+        return n, row_largest, k, column_largest
+
+    @staticmethod
+    def backward(
+        ctx: Any, row_gradient: Tensor, _row: Tensor, column_gradient: Tensor, _column: Tensor
+    ) -> tuple[Tensor, Tensor, None, Tensor, None]:
+        matrix, a, row_kept, n, c, column_kept, k = ctx.saved_tensors
+        row_weights = _softmax(matrix, Axis(a, row_kept), n, ROWS) * row_gradient[:, None]
+        column_weights = _softmax(matrix, Axis(c, column_kept), k, COLUMNS) * column_gradient[None, :]
+        gradient = (row_weights * a + column_weights * c).to(matrix.dtype)
+        return gradient, _scale_gradient(row_weights, matrix, a), None, _scale_gradient(column_weights, matrix, c), None
+
+
+def _logits(matrix: Tensor, axis: Axis) -> Tensor:
+    """scale * z in float32 at least, -inf at the pair and where an entry is no candidate: [b, B]."""
+    logits = precise(matrix) * axis.scale
+    if torch.compiler.is_compiling():  # fuses with what reads it; in place it would be a pass of its own
+        logits = torch.where(pair_positions(matrix), -torch.inf, logits)
+    else:
+        logits.diagonal(process_index() * matrix.shape[0]).fill_(-torch.inf)
+    return logits if axis.kept is None else torch.where(axis.kept, logits, -torch.inf)
+
+
+def _statistics(matrix: Tensor, axis: Axis, dim: int) -> tuple[Tensor, Tensor]:
+    """Log-sum-exp and largest of the logits along `dim`; -inf where there is no candidate."""
+    logits = _logits(matrix, axis)
+    largest = logits.amax(dim=dim)
+    reference = _finite(largest)
+    total = _exp(logits - reference.unsqueeze(dim)).sum(dim=dim)
+    return reference + total.log(), largest
+
+
+def _softmax(matrix: Tensor, axis: Axis, log_sum_exp: Tensor, dim: int) -> Tensor:
+    """e^{logit - log-sum-exp}, exactly 0 where there is no candidate: [b, B]."""
+    return _exp(_logits(matrix, axis) - _finite(log_sum_exp).unsqueeze(dim))
+
+
+def _scale_gradient(weights: Tensor, matrix: Tensor, scale: Tensor) -> Tensor:
+    """sum of weights * z over all that one scale multiplies, in the shape of the scale."""
+    products = weights * precise(matrix)
+    if scale.dim() == 0:  # by rows first, so that it fuses with the sweep that writes the gradient
+        return products.sum(dim=1).sum().to(scale.dtype)
+    return products.sum(dim=1 if scale.shape[1] == 1 else 0, keepdim=True).to(scale.dtype)
+
+
+def _finite(values: Tensor) -> Tensor:
+    """-inf, the mark of "no candidate", made 0 so that it can be subtracted."""
+    return torch.where(values == -torch.inf, 0.0, values)
+
+
+def _exp(values: Tensor) -> Tensor:
+    return values.exp() if torch.compiler.is_compiling() else values.exp_()

@@ -1,0 +1,98 @@
+"""Checks of the tensors an objective is given, by name and axis, before anything is traced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from vlmdsl.diagnostics.suggest import suggestion
+from vlmdsl.ir import Input, Node, Program, inputs, streams
+
+__all__ = ["FeatureChecker"]
+
+
+class FeatureChecker:
+    """Checks features against what a program takes; the messages name inputs and axes."""
+
+    def __init__(self, program: Program) -> None:
+        self._inputs = {wanted.name: wanted for wanted in inputs(program)}
+        self._optional = {name for name, wanted in self._inputs.items() if name.endswith("_mask") and "P" in wanted.axes}
+        self._compared = _compared_streams(program)
+
+    def check(self, features: Mapping[str, object]) -> None:
+        """TypeError for unknown, missing or wrongly typed inputs; ValueError where shapes disagree."""
+        self._check_names(features)
+        tensors: dict[str, Tensor] = {}
+        for name, value in features.items():
+            tensors[name] = _checked(self._inputs[name], value)
+        self._check_axis("B", "samples", tensors, list(tensors))
+        for name in tensors:
+            if f"{name.removesuffix('_tokens')}_mask" in tensors and tensors[name].dim() == 3:
+                mask = f"{name.removesuffix('_tokens')}_mask"
+                self._check_axis(self._inputs[mask].axes[1], "tokens", tensors, [name, mask])
+        for pair in self._compared:
+            self._check_axis("D", "features", tensors, [name for name in pair if name in tensors])
+        _check_device(tensors)
+
+    def _check_names(self, features: Mapping[str, object]) -> None:
+        for name in features:
+            if name not in self._inputs:
+                raise TypeError(f"this objective takes no {name!r}: {suggestion(name, self._inputs, 'its inputs')}")
+        missing = [name for name in self._inputs if features.get(name) is None and name not in self._optional]
+        if missing:
+            wanted = "; ".join(
+                f"{name} [{', '.join(self._inputs[name].axes)}], {self._inputs[name].meaning}" for name in missing
+            )
+            raise TypeError(f"this objective lacks {wanted}")
+
+    def _check_axis(self, axis: str, meaning: str, tensors: Mapping[str, Tensor], names: list[str]) -> None:
+        sizes = {name: tensors[name].shape[self._inputs[name].axes.index(axis)] for name in names}
+        if len(set(sizes.values())) > 1:
+            told = ", ".join(f"{name} has {size}" for name, size in sizes.items())
+            raise ValueError(f"the inputs disagree on the axis {axis} ({meaning}): {told}")
+
+
+def _checked(wanted: Input, value: object) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{wanted.name} must be a tensor [{', '.join(wanted.axes)}], got {type(value).__name__}")
+    right = {
+        "float": value.is_floating_point(),
+        "bool": value.dtype is torch.bool,
+        "int64": not value.is_floating_point() and not value.is_complex() and value.dtype is not torch.bool,
+    }[wanted.dtype]
+    if not right:
+        raise TypeError(f"{wanted.name} must be {wanted.dtype}, got {str(value.dtype).removeprefix('torch.')}")
+    if value.dim() != len(wanted.axes):
+        raise ValueError(f"{wanted.name} must have the axes [{', '.join(wanted.axes)}], got the shape {list(value.shape)}")
+    if value.shape[0] == 0:
+        raise ValueError(f"{wanted.name} holds no samples: its axis B has size 0")
+    return value
+
+
+def _check_device(tensors: Mapping[str, Tensor]) -> None:
+    devices = {name: str(tensor.device) for name, tensor in tensors.items()}
+    if len(set(devices.values())) > 1:
+        told = ", ".join(f"{name} is on {device}" for name, device in devices.items())
+        raise ValueError(f"the inputs are on different devices: {told}")
+
+
+def _compared_streams(program: Program) -> list[tuple[str, str]]:
+    """The pairs of inputs whose features meet in a product."""
+    found = {stream.encode.index: stream for stream in streams(program)}
+    names: dict[int, str] = {}
+    pairs: list[tuple[str, str]] = []
+    for node in program.nodes():
+        if node.operation in ("pooled", "tokens"):
+            stream = found[node.inputs[0].index]
+            names[node.index] = f"{stream.name}_tokens" if node.operation == "tokens" and stream.pooled else stream.name
+        elif node.operation in ("normalize", "stop") and node.inputs[0].index in names:
+            names[node.index] = names[node.inputs[0].index]
+        elif _compares(node) and all(parent.index in names for parent in node.inputs[:2]):
+            pairs.append((names[node.inputs[0].index], names[node.inputs[1].index]))
+    return pairs
+
+
+def _compares(node: Node) -> bool:
+    return node.operation in ("similarity", "score", "contrast") and len(node.inputs) >= 2

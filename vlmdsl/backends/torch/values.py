@@ -1,0 +1,67 @@
+"""What the types of the language are at run time, where one tensor is not enough.
+
+Shape letters, here and in `ops`: B samples of the global batch, b samples of this process, D features, L and P tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+__all__ = ["Number", "Similarities", "Target", "TargetPart", "TokenFeatures", "precise"]
+
+Number: TypeAlias = float | Tensor
+"""A Scalar: a 0-d tensor, or a plain number where the recipe wrote one."""
+
+
+class TokenFeatures(NamedTuple):
+    """Several vectors a sample, `values` [b, L, D]; `mask` [b, L] is true where there is a token, None where all are."""
+
+    values: Tensor
+    mask: Tensor | None = None
+
+
+class Similarities(NamedTuple):
+    """This process's rows against everybody's columns.
+
+    `rows` [b, B] is what the row direction reads, `columns` [b, B] what the column direction reads; `columns is rows` for
+    a similarity with one matrix. `candidates` [b] is false for samples of this process that are candidates in neither
+    direction (None: all are); they stay out of every log-sum-exp, while the matrices keep finite numbers.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    candidates: Tensor | None = None
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether both directions read the same matrix."""
+        return self.columns is self.rows
+
+
+class TargetPart(NamedTuple):
+    """One summand `coefficient * P` of a target; the kinds are those of `ir.TargetPart`.
+
+    `label` [b] belongs to `same`. `matrices` belongs to `dense`: given any similarity matrix [b, B] for its shape and dtype
+    it makes P for each direction, so that nothing of that size is made before it is needed.
+    """
+
+    kind: str
+    coefficient: Number = 1.0
+    label: Tensor | None = None
+    missing: int = -1
+    matrices: Callable[[Tensor], Similarities] | None = None
+
+
+class Target(NamedTuple):
+    """A target: the sum of its parts."""
+
+    parts: tuple[TargetPart, ...]
+
+
+def precise(values: Tensor) -> Tensor:
+    """The same numbers in the precision of every statistic: float64 stays, everything else becomes float32."""
+    return values if values.dtype is torch.float64 else values.float()
