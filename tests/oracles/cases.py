@@ -1,0 +1,124 @@
+"""Which recipe gives the numbers of which oracle, and how its inputs are called there.
+
+The files under `data/` hold inputs, losses and gradients made by the authors' code, a trusted re-implementation, or the
+paper's formula (their JSON says which).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+DATA = Path(__file__).parent / "data"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One oracle and the recipe that must give its numbers.
+
+    `inputs` maps inputs of the objective to names in the oracle, `parameters` learned numbers likewise; `total` is the
+    oracle's loss; `times` what our loss is multiplied by to be theirs (transformers halves ALIGN's sum).
+    """
+
+    oracle: str
+    recipe: str
+    inputs: Mapping[str, str]
+    parameters: Mapping[str, str]
+    knobs: Mapping[str, object] = field(default_factory=dict)
+    total: str = "out_total"
+    times: float = 1.0
+    rtol: float | None = None
+    no_gradient: tuple[str, ...] = ()
+
+    def load(self) -> tuple[dict[str, np.ndarray[Any, Any]], float]:
+        """The oracle's arrays and its relative tolerance."""
+        with np.load(DATA / f"{self.oracle}.npz") as arrays:
+            found = {name: arrays[name] for name in arrays.files}
+        stated = json.loads((DATA / f"{self.oracle}.json").read_text())["rtol"]
+        found |= _derived(found)
+        return found, self.rtol or stated
+
+
+def _derived(arrays: dict[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+    """What an objective wants and an oracle holds in another form: masks from ids, first tokens, sources apart."""
+    made: dict[str, np.ndarray[Any, Any]] = {}
+    if "text_ids" in arrays:
+        made["text_real"] = arrays["text_ids"] != 0
+        for side in ("image", "text"):
+            made[f"{side}_first"] = arrays[f"{side}_tokens"][:, 0]
+            made[f"grad_{side}_first"] = arrays[f"grad_{side}_tokens"][:, 0]
+    if "mask" in arrays:
+        made["valid"] = arrays["mask"].astype(bool)
+    if arrays.get("text_x", np.zeros(0)).ndim == 3:
+        for source in range(len(arrays["text_x"])):
+            made[f"text_{source}"] = arrays["text_x"][source]
+            made[f"grad_text_{source}"] = arrays["grad_text_x"][source]
+    return made
+
+
+FEATURES = {"image": "image_features", "text": "text_features"}
+EMBEDDED = {"image": "image_embed", "text": "text_embed"}
+LABELLED = {"image": "image_x", "text": "text_x", "label": "label"}
+TOKENS = {"image": "image_tokens", "text": "text_tokens", "text_mask": "text_mask"}
+SCALE = {"temperature": "log_scale"}
+SCALE_AND_BIAS = {"temperature": "log_scale", "bias": "logit_bias"}
+SIGMA = {"temperature": "sigma"}
+
+BIASED = """
+recipe biased(image: Image, text: Text)
+minimize contrast(image, text, temperature=learned(0.1), bias=learned(-10, form="direct"))
+"""
+DECOUPLED = """
+recipe decoupled(image: Image, text: Text)
+minimize contrast(image, text, temperature=learned(0.5), denominator="negatives")
+"""
+MASKED = """
+recipe masked(image: Image, text: Text, valid: Flag)
+minimize contrast(image, text, temperature=learned(0.1), keep=valid)
+"""
+# x-clip divides both directions over the images and leaves the image rows' scores as text x image.
+OVER_IMAGES = """
+recipe x_clip(image: Image, text: Text)
+let words = similarity(image, text, by=tokenmax)
+let tau = learned(0.5, name="temperature")
+def over_images(logits) = mean(cross_entropy(logits / tau, targets=paired, along="columns"))
+minimize 0.5 * over_images(words) + 0.5 * over_images(reuse(words, matrix="rows"))
+"""
+
+CASES = [
+    Case("clip-openclip", "clip", FEATURES, SCALE),
+    Case("clip-openclip_scale100", "clip", FEATURES, SCALE),
+    Case("clip-openclip_bias", BIASED, FEATURES, SCALE_AND_BIAS),
+    Case("clip-xclip_dcl", DECOUPLED, {"image": "image_first", "text": "text_first"}, {"temperature": "temperature"}),
+    Case("laclip-clip", "laclip", EMBEDDED, SCALE, total="out_loss"),
+    Case("align-paper", "align", FEATURES, SIGMA),
+    Case("align-paper_trained", "align", FEATURES, SIGMA),
+    Case("align-paper_nosmoothing", "align", FEATURES, SIGMA, {"smoothing": 0}),
+    Case("align-coyo", "align", FEATURES, SIGMA),
+    Case("align-hf", "align", FEATURES, SIGMA, times=0.5),
+    Case("filip-paper", "filip", TOKENS, SCALE),
+    Case("filip-paper_singleword", "filip", TOKENS, SCALE),
+    Case("filip-xclip", OVER_IMAGES, {**TOKENS, "text_mask": "text_real"}, {"temperature": "temperature"}),
+    Case("unicl-mixed", "unicl", LABELLED, SCALE, {"missing": 0}),
+    Case("unicl-labels", "unicl", LABELLED, SCALE, {"missing": 0}),
+    Case("unicl-pairs", "unicl", LABELLED, SCALE, {"missing": 0}),
+    Case("siglip-bigvision", "siglip", FEATURES, SCALE_AND_BIAS),
+    Case("siglip-bigvision_duplicates", "siglip", FEATURES, SCALE_AND_BIAS),
+    Case("siglip-openclip", "siglip", FEATURES, SCALE_AND_BIAS),
+    Case("siglip-openclip_chunked", "siglip", FEATURES, SCALE_AND_BIAS),
+    Case("siglip-openclip_dist_reference", "siglip", FEATURES, SCALE_AND_BIAS),
+    Case("lit-softmax_unlocked_4dev", "clip", FEATURES, {"temperature": "log_temperature"}),
+    Case("lit-softmax_unlocked_4dev", "lit", FEATURES, {"temperature": "log_temperature"}, no_gradient=("image",)),
+    Case("lit-masked", MASKED, {**FEATURES, "valid": "valid"}, {"temperature": "log_temperature"}),
+    Case(
+        "laclip_mt",
+        "laclip_mt",
+        {"image": "image_x", **{f"text_alternative_{source}": f"text_{source}" for source in range(5)}},
+        SCALE,
+    ),
+]

@@ -1,0 +1,51 @@
+"""Every recipe gives the loss and the gradients of every oracle it has, eager and compiled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from oracles.cases import CASES, Case
+
+import vlmdsl
+
+
+def _tensors(case: Case, arrays: dict[str, Any]) -> dict[str, torch.Tensor]:
+    features = {name: torch.from_numpy(arrays[key].copy()) for name, key in case.inputs.items()}
+    return {name: value.requires_grad_() if value.is_floating_point() else value for name, value in features.items()}
+
+
+def _agrees(found: torch.Tensor, expected: Any, rtol: float, what: str) -> None:
+    wanted = torch.as_tensor(expected, dtype=torch.float64).reshape(found.shape)
+    torch.testing.assert_close(found, wanted, rtol=rtol, atol=rtol * 1e-2 + 1e-12, msg=lambda text: f"{what}: {text}")
+
+
+def _check(case: Case, *, compiled: bool) -> None:
+    arrays, rtol = case.load()
+    objective = vlmdsl.compile(case.recipe, compiled=compiled, **case.knobs).double()
+    with torch.no_grad():
+        for name, key in case.parameters.items():
+            objective.get_parameter(name).fill_(float(arrays[key].reshape(())))
+    features = _tensors(case, arrays)
+    loss = objective(**features).loss * case.times
+    loss.backward()
+    _agrees(loss.detach(), arrays[case.total], rtol, "loss")
+    for name, key in case.inputs.items():
+        if name in case.no_gradient:
+            assert features[name].grad is None
+        elif features[name].requires_grad:
+            _agrees(features[name].grad, arrays[f"grad_{key}"], rtol, f"gradient of {name}")
+    for name, key in case.parameters.items():
+        _agrees(objective.get_parameter(name).grad, arrays[f"grad_{key}"], rtol, f"gradient of {name}")
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.oracle}")
+def test_recipe_gives_the_oracle(case: Case) -> None:
+    _check(case, compiled=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.oracle}")
+def test_compiled_recipe_gives_the_oracle(case: Case) -> None:
+    _check(case, compiled=True)

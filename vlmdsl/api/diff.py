@@ -1,0 +1,37 @@
+"""`diff`: how two recipes differ in meaning, not in text."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from vlmdsl.api.driver import build
+from vlmdsl.ir import Program, inputs, parameters
+from vlmdsl.ir.digest import digest
+from vlmdsl.ir.text import program_text
+
+__all__ = ["diff"]
+
+
+def diff(first: str | Path, second: str | Path) -> str:
+    """The differences of two recipes after every pass: inputs, learned numbers, terms and operations; empty if none.
+
+    Names of `let`s, comments and layout make no difference, nor do two ways to write the same loss.
+
+    >>> diff("clip", "contrast(image, text)")
+    ''
+    """
+    left, right = build(first).planned, build(second).planned
+    if digest(left) == digest(right):
+        return ""
+    lines = difflib.unified_diff(_described(left), _described(right), str(first), str(second), lineterm="", n=1)
+    return "\n".join(lines) + "\n"
+
+
+def _described(program: Program) -> list[str]:
+    described = [f"input {wanted.name}[{', '.join(wanted.axes)}] {wanted.dtype}" for wanted in inputs(program)]
+    for node in parameters(program):
+        bounds = f"in [{node.attribute('lower')}, {node.attribute('upper')}]"
+        described.append(f"learned {node.string('name')} = {node.number('initial'):.6g} {bounds}")
+    described.extend(line.partition("  #")[0] for line in program_text(program).splitlines())
+    return described

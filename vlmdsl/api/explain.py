@@ -1,0 +1,131 @@
+"""`explain`: the page of a recipe, of a primitive or library function, or of a diagnostic code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlmdsl.api import pages
+from vlmdsl.api.driver import build
+from vlmdsl.api.sources import read
+from vlmdsl.backends.latex import formula, formula_text
+from vlmdsl.diagnostics import CATALOGUE, DiagnosticError, explain_code
+from vlmdsl.frontend.modules import Loader, bundled_names
+from vlmdsl.ir import Program
+from vlmdsl.primitives import all_primitives
+
+__all__ = ["Explanation", "explain"]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A page: `sections` are (heading, body) in order, `facts` the same for programs."""
+
+    title: str
+    sections: tuple[tuple[str, str], ...]
+    facts: Mapping[str, object]
+    latex: str = ""
+
+    def to_text(self) -> str:
+        """The page as plain text."""
+        parts = [self.title, "=" * len(self.title), ""]
+        for heading, body in self.sections:
+            parts.extend([heading, "-" * len(heading), body.rstrip(), ""] if heading else [body.rstrip(), ""])
+        return "\n".join(parts).rstrip() + "\n"
+
+    def to_json(self) -> Mapping[str, object]:
+        """The page as plain data."""
+        return {"title": self.title, **self.facts}
+
+
+def explain(
+    subject: str | Path, *, expression: bool = False, knobs: Mapping[str, object] | None = None
+) -> Explanation:
+    """What there is to know of `subject`: a recipe (name, path, text), a primitive or library function, or a code.
+
+    Of a recipe: its formula in LaTeX and in plain text, the terms, the fields it needs, encoders, learned numbers.
+    DiagnosticError if it is none of these, or a recipe with errors.
+
+    >>> explain("V0304").title
+    'V0304: pooled features where tokens are compared'
+    >>> explain("tokenmax").title
+    'tokenmax (similarities)'
+    """
+    word = str(subject)
+    if not expression and word.upper() in CATALOGUE:
+        return _code(word.upper())
+    if not expression and isinstance(subject, str) and word not in bundled_names():
+        if word in all_primitives():
+            return _primitive(word)
+        library = Loader().library()
+        if word in library.definitions:
+            return _library_function(word)
+    try:
+        built = build(subject, expression=expression, knobs=knobs)
+    except DiagnosticError as error:
+        if [found.code for found in error.diagnostics] == ["V0202"]:
+            raise pages.unknown_subject(word, [*bundled_names(), *all_primitives(), *CATALOGUE]) from None
+        raise
+    return _recipe(built.written, read(subject, expression=expression).text)
+
+
+def _code(code: str) -> Explanation:
+    problem = CATALOGUE[code]
+    facts = {
+        "kind": "diagnostic",
+        "code": code,
+        "severity": problem.severity,
+        "summary": problem.summary,
+        "explanation": problem.explanation,
+        "bad": problem.bad,
+        "good": problem.good,
+    }
+    return Explanation(f"{code}: {problem.summary}", (("", explain_code(code)),), facts)
+
+
+def _primitive(name: str) -> Explanation:
+    primitive = all_primitives()[name]
+    arguments = pages.primitive_arguments(primitive)
+    sections = [("", primitive.summary), ("Arguments", pages.argument_table(arguments))]
+    if primitive.formula:
+        sections.append(("Formula", primitive.formula))
+    if primitive.laws:
+        sections.append(("Laws", ", ".join(law.replace("_", " ") for law in primitive.laws)))
+    if primitive.cost:
+        sections.append(("Cost", primitive.cost))
+    if primitive.example:
+        sections.append(("Example", primitive.example))
+    if primitive.origin != "vlmdsl":
+        sections.append(("Comes from", primitive.origin))
+    facts = {
+        "kind": "primitive",
+        "name": name,
+        "family": primitive.family,
+        "summary": primitive.summary,
+        "arguments": [argument.facts() for argument in arguments],
+        "formula": primitive.formula,
+        "laws": list(primitive.laws),
+        "origin": primitive.origin,
+    }
+    kept = tuple(section for section in sections if section[1])
+    return Explanation(f"{name} ({primitive.family})", kept, facts, primitive.formula)
+
+
+def _library_function(name: str) -> Explanation:
+    loader = Loader()
+    definition = loader.library().definitions[name]
+    source = loader.sources.get(definition.span.file)
+    text = source.slice(definition.span)
+    sections = (("", definition.documentation), (f"Definition ({definition.span.file})", text))
+    facts = {"kind": "function", "name": name, "documentation": definition.documentation, "source": text}
+    return Explanation(f"{name} (library)", sections, facts)
+
+
+def _recipe(program: Program, text: str) -> Explanation:
+    latex = formula(program)
+    facts = pages.recipe_facts(program)
+    sections = [("", program.documentation)] if program.documentation else []
+    sections += [("Formula", formula_text(program)), ("LaTeX", latex), *pages.recipe_sections(facts), ("Source", text)]
+    title = program.name if program.name == "expression" else f"{program.name} (recipe)"
+    return Explanation(title, tuple(sections), {**facts, "latex": latex, "formula": formula_text(program)}, latex)

@@ -1,0 +1,148 @@
+"""The contents of explanation pages: arguments of primitives, needs of recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vlmdsl.diagnostics import DiagnosticError, closest, render_text
+from vlmdsl.diagnostics.catalog.names import UnknownRecipe
+from vlmdsl.frontend.coerce import words
+from vlmdsl.ir import Node, Program, inputs, parameters, streams
+from vlmdsl.passes import optimise
+from vlmdsl.primitives import Primitive
+from vlmdsl.source import SourceMap, Span
+
+__all__ = [
+    "Argument",
+    "argument_table",
+    "primitive_arguments",
+    "recipe_facts",
+    "recipe_sections",
+    "unknown_subject",
+]
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument of a primitive, as its page shows it."""
+
+    name: str
+    takes: str
+    default: str
+    description: str
+
+    def facts(self) -> Mapping[str, str]:
+        return {"name": self.name, "takes": self.takes, "default": self.default, "description": self.description}
+
+
+def primitive_arguments(primitive: Primitive) -> list[Argument]:
+    """Subjects first, then parameters, from the one place that declares them."""
+    found = [
+        Argument(subject.name, words(subject.accepts), "" if subject.default is None else "optional", subject.description)
+        for subject in primitive.subjects
+    ]
+    properties: Mapping[str, Any] = primitive.parameters.model_json_schema(by_alias=True).get("properties", {})
+    for name, schema in properties.items():
+        default = repr(schema["default"]) if "default" in schema else ""
+        found.append(Argument(name, _takes(schema), default, schema.get("description", "")))
+    return found
+
+
+def _takes(schema: Mapping[str, Any]) -> str:
+    if "enum" in schema or "const" in schema:
+        return " or ".join(f'"{word}"' for word in schema.get("enum", [schema.get("const")]))
+    if "anyOf" in schema:
+        return " or ".join(_takes(option) for option in schema["anyOf"] if option.get("type") != "null")
+    kind = {"integer": "whole number", "number": "number", "string": "string", "boolean": "true or false"}
+    bounds = [
+        f"{sign} {schema[key]:g}"
+        for key, sign in (("minimum", ">="), ("exclusiveMinimum", ">"), ("maximum", "<="), ("exclusiveMaximum", "<"))
+        if key in schema
+    ]
+    return " ".join([kind.get(schema.get("type", ""), "value"), ", ".join(bounds)]).strip()
+
+
+def argument_table(arguments: Iterable[Argument]) -> str:
+    """One line an argument: name, what it takes, default, what it is for."""
+    lines = []
+    for argument in arguments:
+        default = f" (default {argument.default})" if argument.default not in ("", "optional") else ""
+        optional = " (optional)" if argument.default == "optional" else ""
+        lines.append(f"  {argument.name}: {argument.takes}{default}{optional}\n      {argument.description}")
+    return "\n".join(lines)
+
+
+def recipe_facts(program: Program) -> dict[str, object]:
+    """What a recipe is made of and what it needs, as plain data."""
+    planned = optimise(program)
+    return {
+        "kind": "recipe",
+        "name": program.name,
+        "documentation": program.documentation,
+        "citations": list(program.citations),
+        "status": program.status,
+        "terms": [term.name for term in program.terms],
+        "fields": {name: str(type) for name, type in program.fields},
+        "knobs": dict(program.knobs),
+        "encoders": _encoders(planned),
+        "inputs": [
+            {"name": wanted.name, "axes": list(wanted.axes), "dtype": wanted.dtype, "meaning": wanted.meaning}
+            for wanted in inputs(planned)
+        ],
+        "state": [_parameter_facts(node) for node in parameters(planned)],
+    }
+
+
+def _encoders(program: Program) -> list[dict[str, object]]:
+    return [
+        {
+            "stream": stream.name,
+            "tower": stream.encoder.tower,
+            "frozen": stream.encoder.frozen,
+            "yields": [name for name, used in (("pooled", stream.pooled), ("tokens", stream.tokens)) if used],
+        }
+        for stream in streams(program)
+    ]
+
+
+def _parameter_facts(node: Node) -> dict[str, object]:
+    return {key: node.attribute(key) for key in ("name", "initial", "lower", "upper")}
+
+
+def recipe_sections(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The facts of a recipe in words."""
+    sections = [
+        ("Evidence", "\n".join([*(f"cites {text}" for text in facts["citations"]), facts["status"]]).strip()),
+        ("Terms", ", ".join(facts["terms"])),
+        ("Fields it needs", "\n".join(f"  {name}: {type}" for name, type in facts["fields"].items())),
+        ("Knobs", "\n".join(f"  {name} = {value}" for name, value in facts["knobs"].items())),
+        ("Encoders", "\n".join(_encoder_line(encoder) for encoder in facts["encoders"])),
+        ("Learned numbers", "\n".join(_state_line(state) for state in facts["state"])),
+        ("Inputs of the objective", "\n".join(_input_line(wanted) for wanted in facts["inputs"])),
+    ]
+    return [section for section in sections if section[1]]
+
+
+def _encoder_line(encoder: Mapping[str, Any]) -> str:
+    frozen = ", frozen" if encoder["frozen"] else ""
+    return f"  {encoder['stream']}: {encoder['tower']}{frozen}, yields {' and '.join(encoder['yields'])}"
+
+
+def _state_line(state: Mapping[str, Any]) -> str:
+    lower, upper = (f"{state[key]:.4g}" if state[key] is not None else "" for key in ("lower", "upper"))
+    bounds = f", kept in [{lower}, {upper}] after each step" if lower or upper else ""
+    return f"  {state['name']}: stored number starts at {state['initial']:.4g}{bounds}"
+
+
+def _input_line(wanted: Mapping[str, Any]) -> str:
+    return f"  {wanted['name']} [{', '.join(wanted['axes'])}] {wanted['dtype']}: {wanted['meaning']}"
+
+
+def unknown_subject(word: str, known: Iterable[str]) -> DiagnosticError:
+    """V0202 for a word that is neither recipe nor primitive nor code."""
+    near = closest(word, known)
+    help = f"did you mean `{near}`?" if near else "give a recipe, a primitive (tokenmax) or a code (V0304)"
+    found = UnknownRecipe.at(Span("<command line>", 0, 0), help=(help,), name=word)
+    return DiagnosticError((found,), render_text([found], SourceMap()))

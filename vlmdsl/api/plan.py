@@ -1,0 +1,55 @@
+"""`plan`: what a recipe will run and what that costs, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from vlmdsl.api.driver import build
+from vlmdsl.backends.plan import Plan, make_plan
+from vlmdsl.diagnostics import DiagnosticError, render_text
+from vlmdsl.diagnostics.catalog.lowering import UnknownStage
+from vlmdsl.ir import Program
+from vlmdsl.ir.text import program_text
+from vlmdsl.source import SourceMap, Span
+
+__all__ = ["dump", "plan"]
+
+
+def plan(
+    recipe: str | Path,
+    *,
+    expression: bool = False,
+    batch: int = 1024,
+    world: int = 1,
+    dim: int = 512,
+    dtype: str = "float32",
+    knobs: Mapping[str, object] | None = None,
+) -> Plan:
+    """Encoder calls, shared values, FLOPs, bytes, peak memory, collectives and the lowering of each region.
+
+    `batch` samples over `world` processes, features of `dim`; from formulas alone, so it says nothing of any one machine.
+
+    >>> "dense" in plan("clip", batch=4096).to_text()
+    True
+    """
+    built = build(recipe, expression=expression, knobs=knobs)
+    return make_plan(built.planned, batch=batch, world=world, dim=dim, dtype=dtype)
+
+
+def dump(
+    recipe: str | Path, stage: str, *, expression: bool = False, knobs: Mapping[str, object] | None = None
+) -> str:
+    """The printed graph after one pass: `ir` (as written), or `ir:NAME` or NAME of a pass. DiagnosticError for no such one."""
+    printed: dict[str, str] = {}
+
+    def keep(name: str, program: Program) -> None:
+        printed[name] = program_text(program)
+
+    build(recipe, expression=expression, knobs=knobs, dump=keep)
+    wanted = stage.removeprefix("ir:")
+    if wanted not in printed:
+        help = (f"possible: {', '.join(printed)}",)
+        found = UnknownStage.at(Span("<command line>", 0, 0), help=help, name=stage)
+        raise DiagnosticError((found,), render_text([found], SourceMap()))
+    return printed[wanted]
