@@ -27,12 +27,12 @@ class FieldLacksColumn(Problem):
     template = "the data has no column for the field `{field}`"
     summary = "A field that the recipe reads has no column in the data."
     explanation = (
-        "Every field of a recipe is fed from a column of the data. The column of the same name is taken by itself; `text` is "
-        "also found under `caption` or `txt`, `label` under `cls`, and an image in whatever image file the sample has. Where "
-        "names differ, `--map FIELD=COLUMN` says which column it is. A view such as `rewrite(text, M=4)` reads one more "
-        "field, `text_rewrites`: the alternatives of the text, a list in one column or several columns joined by commas, as "
-        "in `--map text_rewrites=tags,cldr_en`. This is checked before the first step, on the columns of up to 64 samples "
-        "spread over the data."
+        "Every field of a recipe is fed from a column of the data. The column of the same name is taken by itself; `text` "
+        "is also found under `caption` or `txt`, `label` under `cls`, and an image in whatever image file the sample "
+        "has. Where names differ, `--map FIELD=COLUMN` says which column it is. A view such as `rewrite(text, M=4)` reads "
+        "one more field, `text_rewrites`: the alternatives of the text, a list in one column or several columns joined "
+        "by commas, as in `--map text_rewrites=tags,cldr_en`. This is checked before the first step, on the columns of up "
+        "to 64 samples spread over the data."
     )
     provoked_by = "a recipe with a `label` field on shards that hold images and captions only"
 
@@ -43,9 +43,9 @@ class UnknownColumn(Problem):
     summary = "`--map` names a column that the data does not have."
     explanation = (
         "The columns of a tar shard are the endings of a sample's files (`txt`, `cls`, and `image` for any image) and the "
-        "keys of its `json` file; those of a table are its header. The message lists what was found and suggests the nearest "
-        "name. Names are compared exactly, capitals included. What is found is learned from up to 64 samples spread over the "
-        "data, so a column that hardly any sample has may be missed: fill it with null in the others."
+        "keys of its `json` file; those of a table are its header. The message lists what was found and suggests the "
+        "nearest name. Names are compared exactly, capitals included. What is found is learned from up to 64 samples "
+        "spread over the data, so a column that hardly any sample has may be missed: fill it with null in the others."
     )
     provoked_by = "`--map text=captoin`"
 
@@ -55,9 +55,9 @@ class MalformedMapping(Problem):
     template = "`--map` takes FIELD=COLUMN, not `{given}`"
     summary = "A mapping without a field, an equals sign or a column."
     explanation = (
-        "A mapping names a field of the recipe, then `=`, then the column of the data that feeds it: `--map text=caption`. "
-        "Several columns are joined by commas. For a text the first column that has a value is taken; for alternatives, "
-        "such as `text_rewrites`, all of them are gathered into one list. Give `--map` once for each field."
+        "A mapping names a field of the recipe, then `=`, then the column of the data that feeds it: `--map "
+        "text=caption`. Several columns are joined by commas. For a text the first column that has a value is taken; for "
+        "alternatives, such as `text_rewrites`, all of them are gathered into one list. Give `--map` once for each field."
     )
     provoked_by = "`--map text`"
 
@@ -79,10 +79,10 @@ class DataNotFound(Problem):
     template = "no data at `{given}`"
     summary = "A data specification names nothing that exists, or a place without samples."
     explanation = (
-        "A specification is `shapes` (the built-in scenes), the path of a tar shard, of a table (`.csv`, `.tsv`, `.jsonl`) "
-        "or of a folder, or a pattern: `*` and `?` match as in a shell, `{000..003}` counts. Paths are relative to the folder "
-        "in which the command runs. A pattern in quotes is expanded by the program, so both forms work. A folder must hold "
-        "shards or images (in subfolders or not), and a shard at least one sample."
+        "A specification is `shapes` (the built-in scenes), the path of a tar shard, of a table (`.csv`, `.tsv`, "
+        "`.jsonl`) or of a folder, or a pattern: `*` and `?` match as in a shell, `{000..003}` counts. Paths are relative "
+        "to the folder in which the command runs. A pattern in quotes is expanded by the program, so both forms work. A "
+        "folder must hold shards or images (in subfolders or not), and a shard at least one sample."
     )
     provoked_by = "`--data 'nowhere-*.tar'`"
 
@@ -92,11 +92,11 @@ class UnknownDataForm(Problem):
     template = "`{given}` is no form of data that can be read"
     summary = "A file whose ending belongs to no known form of data."
     explanation = (
-        "Read are webdataset shards (`.tar`), tables (`.csv`, `.tsv`, `.jsonl`) with a column of image paths, and folders of "
-        "images. Samples are read in an order that depends on nothing but the seed and the epoch, so a file must allow "
-        "reading from the middle; a compressed shard (`.tar.gz`) does not and has to be unpacked first with `gunzip`. The "
-        "images inside are compressed already, so little is lost. Parquet files can be turned into a table and a folder of "
-        "images, or into shards."
+        "Read are webdataset shards (`.tar`), tables (`.csv`, `.tsv`, `.jsonl`) with a column of image paths, and folders "
+        "of images. Samples are read in an order that depends on nothing but the seed and the epoch, so a file must "
+        "allow reading from the middle; a compressed shard (`.tar.gz`) does not and has to be unpacked first with "
+        "`gunzip`. The images inside are compressed already, so little is lost. Parquet files can be turned into a table "
+        "and a folder of images, or into shards."
     )
     provoked_by = "`--data pictures.tar.gz`"
 
@@ -106,10 +106,10 @@ class ShardUnreadable(Problem):
     template = "the shard `{path}` cannot be read: {reason}"
     summary = "A tar shard is cut off, damaged, or not a tar file."
     explanation = (
-        "All shards are indexed before the first step, which reads the headers of their members and not the images. A shard "
-        "that ends in the middle (usually a download that was interrupted) is told here, by name, rather than hours later. "
-        "Fetch it again, or leave it out. A damaged image or a missing caption inside a sound shard is no such fault: the "
-        "sample is skipped, counted and named at the end."
+        "All shards are indexed before the first step, which reads the headers of their members and not the images. A "
+        "shard that ends in the middle (usually a download that was interrupted) is told here, by name, rather than hours "
+        "later. Fetch it again, or leave it out. A damaged image or a missing caption inside a sound shard is no such "
+        "fault: the sample is skipped, counted and named at the end."
     )
     provoked_by = "`--data cut-off.tar`"
 
@@ -119,11 +119,11 @@ class ShapesKnob(Problem):
     template = "`{knob}` of the built-in data {problem}"
     summary = "A knob of the built-in data that does not exist or has an impossible value."
     explanation = (
-        "The built-in scenes are set with knobs behind a colon: `shapes:samples=500,noise=0.3`. `samples` is how many there "
-        "are, `scenes` how many of them differ in content, `size` the height and width in pixels, `objects` the most objects "
-        "of a scene (1 to 3), `noise` the share of samples whose text does not fit the image, `single_template=true` gives "
-        "the training texts one fixed phrasing, `seed` makes another set. The held-out scenes share no scene with the "
-        "training set and always have clean texts."
+        "The built-in scenes are set with knobs behind a colon: `shapes:samples=500,noise=0.3`. `samples` is how many "
+        "there are, `scenes` how many of them differ in content, `size` the height and width in pixels, `objects` the "
+        "most objects of a scene (1 to 3), `noise` the share of samples whose text does not fit the image, "
+        "`single_template=true` gives the training texts one fixed phrasing, `seed` makes another set. The held-out "
+        "scenes share no scene with the training set and always have clean texts."
     )
     provoked_by = "`--data shapes:nose=0.3`"
 
@@ -144,10 +144,10 @@ class NoUsableSample(Problem):
     template = "none of the {samples} samples can be used"
     summary = "Every sample of the data was skipped."
     explanation = (
-        "A sample whose image is damaged or whose caption is missing or empty is skipped, counted and replaced by another. "
-        "Here no sample was left. The notes name the reasons and the first samples of each. If all of them miss the same "
-        "field, the mapping is probably at fault: look at `--map`, and at the folder that image paths are relative to (the "
-        "one the table is in)."
+        "A sample whose image is damaged or whose caption is missing or empty is skipped, counted and replaced by "
+        "another. Here no sample was left. The notes name the reasons and the first samples of each. If all of them miss "
+        "the same field, the mapping is probably at fault: look at `--map`, and at the folder that image paths are "
+        "relative to (the one the table is in)."
     )
     provoked_by = "a table whose image paths point nowhere"
 
@@ -157,8 +157,8 @@ class NotDivisible(Problem):
     template = "a batch of {batch} cannot be shared out evenly among {world} processes"
     summary = "The global batch is no multiple of the number of processes."
     explanation = (
-        "`train.batch` is the batch over all processes, and each takes an equal share of it, so that a recipe means the same "
-        "on one process and on many. Choose a batch that the number of processes divides."
+        "`train.batch` is the batch over all processes, and each takes an equal share of it, so that a recipe means the "
+        "same on one process and on many. Choose a batch that the number of processes divides."
     )
     provoked_by = "`--set train.batch=100` under `torchrun --nproc-per-node 8`"
 
@@ -169,9 +169,9 @@ class TokenizerUnusable(Problem):
     summary = "A tokenizer file or name that cannot be loaded."
     explanation = (
         "A tokenizer is trained on the texts of the data unless one is named: the path of a `tokenizer.json` of the "
-        "`tokenizers` library, or `hf:NAME`, which is loaded through `transformers` (install `vlmdsl[hf]`) from its cache, a "
-        "folder, or the hub. Only tokenizers that have such a file are used, since it is kept in the checkpoint, and a "
-        "checkpoint must be complete without code from elsewhere."
+        "`tokenizers` library, or `hf:NAME`, which is loaded through `transformers` (install `vlmdsl[hf]`) from its "
+        "cache, a folder, or the hub. Only tokenizers that have such a file are used, since it is kept in the checkpoint, "
+        "and a checkpoint must be complete without code from elsewhere."
     )
     provoked_by = "`--set model.tokenizer=nowhere.json`"
 
@@ -181,8 +181,8 @@ class CannotLoad(Problem):
     template = "the data pipeline cannot make {what}"
     summary = "A recipe asks for a kind of field or view that data loading does not provide."
     explanation = (
-        "Data loading makes images, texts, labels, flags and numbers, and runs the views `augment` and `rewrite`. A recipe "
-        "that uses more still compiles, and can be used from Python with inputs that your own code prepares; only "
+        "Data loading makes images, texts, labels, flags and numbers, and runs the views `augment` and `rewrite`. A "
+        "recipe that uses more still compiles, and can be used from Python with inputs that your own code prepares; only "
         "`vlmdsl train` needs all of it from the data."
     )
     provoked_by = "training a recipe with a field of type `Text[4]`"

@@ -12,7 +12,7 @@ __all__ = ["Batch", "StreamValues"]
 
 @dataclass(frozen=True)
 class StreamValues:
-    """One stream of a batch: images `[b, 3, H, W]` float, or token ids `[b, L]` int64 with `mask` `[b, L]`, true = a token."""
+    """One stream of a batch: images `[b, 3, H, W]` float, or token ids `[b, L]` int64 with `mask` (true = a token)."""
 
     values: Tensor
     mask: Tensor | None = None

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
-__all__ = ["BadSample", "JoinedSource", "LazyColumns", "Source", "fingerprint", "probed_positions"]
-
-_PROBES = 64
+__all__ = ["BadSample", "JoinedSource", "LazyColumns", "Source", "fingerprint", "probed_columns", "probed_positions"]
 
 
-class BadSample(Exception):
+class BadSample(Exception):  # noqa: N818 - no error: the sample is skipped
     """One sample cannot be used; `reason` is a short phrase that samples of the same fault share."""
 
     def __init__(self, reason: str) -> None:
@@ -23,23 +22,36 @@ class Source(Protocol):
     """Indexable samples.
 
     `source[i]` gives the columns of sample `i` and raises `BadSample` if it cannot be read. An image is encoded bytes, a
-    path (relative to `folder`), a Pillow image or a `uint8 [H, W, 3]` array.
+    path (see `folder_of`), a Pillow image or a `uint8 [H, W, 3]` array.
     """
 
-    name: str
-    """The words the user gave for it, for messages."""
-    keys: Sequence[str]
-    """A stable name of each sample; its random draws hang on it."""
-    columns: tuple[str, ...]
-    """Every column that samples have; rare ones of a large source may be missing."""
-    class_names: tuple[str, ...] | None
-    """What the integers of the `label` column stand for, where the source knows."""
-    folder: str | None
-    """What relative image paths are relative to."""
+    @property
+    def name(self) -> str:
+        """The words the user gave for it, for messages."""
+        ...
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """A stable name of each sample; its random draws hang on it."""
+        ...
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every column that samples have; rare ones of a large source may be missing."""
+        ...
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """What the integers of the `label` column stand for, where the source knows."""
+        ...
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Mapping[str, object]: ...
+
+    def folder_of(self, index: int) -> str | None:
+        """What relative image paths of sample `index` are relative to."""
+        ...
 
 
 class LazyColumns(Mapping[str, object]):
@@ -72,8 +84,6 @@ class JoinedSource:
         classes = {source.class_names for source in sources}
         # Label 3 of one source and label 3 of another are the same class only if both name their classes alike.
         self.class_names = classes.pop() if len(classes) == 1 else None
-        folders = {source.folder for source in sources}
-        self.folder = folders.pop() if len(folders) == 1 else None
         self._sources = list(sources)
         self._places = [(number, index) for number, source in enumerate(sources) for index in range(len(source))]
 
@@ -84,6 +94,10 @@ class JoinedSource:
         number, position = self._places[index]
         return self._sources[number][position]
 
+    def folder_of(self, index: int) -> str | None:
+        number, position = self._places[index]
+        return self._sources[number].folder_of(position)
+
 
 def fingerprint(source: Source) -> str:
     """SHA-256 of the sample keys in their order: what a run folder notes to tell two data sets apart."""
@@ -93,7 +107,24 @@ def fingerprint(source: Source) -> str:
     return digest.hexdigest()
 
 
-def probed_positions(length: int) -> list[int]:
-    """At most 64 positions spread evenly, the first among them: enough to learn which columns samples have."""
-    count = min(length, _PROBES)
+def probed_positions(length: int, most: int = 64) -> list[int]:
+    """At most `most` of `length` positions, spread evenly and in order, the first among them."""
+    count = min(length, most)
     return [index * length // count for index in range(count)]
+
+
+class _Probed(Protocol):
+    """A source that does not know its columns yet."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Mapping[str, object]: ...
+
+
+def probed_columns(source: _Probed) -> tuple[str, ...]:
+    """The columns that up to 64 samples spread over the source have; bad ones are passed over."""
+    found: dict[str, None] = {}
+    for index in probed_positions(len(source)):
+        with contextlib.suppress(BadSample):
+            found.update(dict.fromkeys(source[index]))
+    return tuple(sorted(found))

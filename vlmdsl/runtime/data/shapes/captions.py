@@ -96,7 +96,8 @@ def coarse(scene: Scene) -> str:
 def korean(scene: Scene) -> str:
     """The scene in Korean, in full."""
     things = [
-        f"{'큰' if thing.large else '작은'} {_KOREAN_COLOURS[thing.colour]} {_KOREAN_SHAPES[thing.shape]}" for thing in scene.things
+        f"{'큰' if thing.large else '작은'} {_KOREAN_COLOURS[thing.colour]} {_KOREAN_SHAPES[thing.shape]}"
+        for thing in scene.things
     ]
     if len(things) == 1:
         return f"{_KOREAN_PLACES[scene.arrangement]}에 있는 {things[0]}"

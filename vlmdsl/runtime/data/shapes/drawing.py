@@ -12,6 +12,8 @@ from vlmdsl.runtime.data.shapes.scenes import SHAPES, Scene
 
 __all__ = ["Drawing", "Placement", "place"]
 
+Paint = int | tuple[int, int, int]
+
 _OVERSAMPLING = 2
 _RADIUS = {1: {True: 0.25, False: 0.14}, 2: {True: 0.22, False: 0.12}, 3: {True: 0.17, False: 0.11}}
 """Objects in the scene -> large? -> radius, as a fraction of the image."""
@@ -60,7 +62,8 @@ def place(scene: Scene, random: np.random.Generator) -> tuple[Placement, ...]:
 
 def _centres(scene: Scene) -> list[tuple[float, float]]:
     """The centres of the objects, as fractions of the image's side."""
-    dx, dy = (sum(step) for step in zip((0, 0), *(_PLACE_OFFSETS.get(w, (0, 0)) for w in scene.arrangement.split()), strict=True))
+    steps = [_PLACE_OFFSETS.get(word, (0, 0)) for word in scene.arrangement.split()]
+    dx, dy = sum(step[0] for step in steps), sum(step[1] for step in steps)
     if len(scene.things) == 1:
         reach = 0.22 if scene.things[0].large else 0.32
         return [(0.5 + reach * dx, 0.5 + reach * dy)]
@@ -99,7 +102,7 @@ class Drawing:
         return np.asarray(canvas)
 
 
-def _draw(pencil: ImageDraw.ImageDraw, thing: Placement, size: int, paint: object, ground: object) -> None:
+def _draw(pencil: ImageDraw.ImageDraw, thing: Placement, size: int, paint: Paint, ground: Paint) -> None:
     x, y, radius = thing.x * size, thing.y * size, thing.radius * size
     disc = (x - radius, y - radius, x + radius, y + radius)
     if thing.shape == "circle":

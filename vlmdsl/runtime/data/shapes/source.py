@@ -11,7 +11,16 @@ import numpy as np
 from vlmdsl.runtime.data.draws import generator
 from vlmdsl.runtime.data.shapes.captions import WRITERS, coarse, describe, korean, phrase
 from vlmdsl.runtime.data.shapes.drawing import Drawing, place
-from vlmdsl.runtime.data.shapes.scenes import ARRANGEMENTS, CLASS_NAMES, COLOURS, SHAPES, Scene, Thing, draw_scene, scenes_of_split
+from vlmdsl.runtime.data.shapes.scenes import (
+    ARRANGEMENTS,
+    CLASS_NAMES,
+    COLOURS,
+    SHAPES,
+    Scene,
+    Thing,
+    draw_scene,
+    scenes_of_split,
+)
 from vlmdsl.runtime.data.source import LazyColumns
 
 __all__ = ["DEFAULT_SAMPLES", "ShapesSource"]
@@ -35,8 +44,9 @@ class ShapesSource:
     samples that of another or a changed scene), `clean_text` (a caption that always fits), `text_rewrites` (five other
     phrasings of what `text` says), `caption` (short, always fits, as if a captioning model wrote it), `text_ko` (Korean,
     always fits), `label` (colour and shape of the main object, an index into `class_names`), `class_name`, `boxes`
-    (`float32 [n, 4]`: left, top, right, bottom in pixels), `phrases` (a name for each box), `segments` (`uint8 [size, size]`:
-    0 or the number of the object), `source` (who wrote the text), `flag` (true: the text does not fit the image).
+    (`float32 [n, 4]`: left, top, right, bottom in pixels), `phrases` (a name for each box), `segments` (`uint8
+    [size, size]`: 0 or the number of the object), `source` (who wrote the text), `flag` (true: the text does not fit the
+    image).
 
     `scenes` is how many samples differ in content (None: all, as far as there are enough scenes); further samples show the
     same scenes drawn and told anew. The held-out split has no noise and all writers.
@@ -60,9 +70,8 @@ class ShapesSource:
         name: str = "shapes",
     ) -> None:
         self.name = name
-        self.columns = _COLUMNS
+        self.columns: tuple[str, ...] = _COLUMNS
         self.class_names: tuple[str, ...] | None = CLASS_NAMES
-        self.folder: str | None = None
         self._split = split
         self._size = size
         self._objects = objects
@@ -75,6 +84,9 @@ class ShapesSource:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def folder_of(self, index: int) -> str | None:
+        return None
 
     def __getitem__(self, index: int) -> Mapping[str, object]:
         random = generator(self._seed, "sample", self._split, self.keys[index])

@@ -1,0 +1,115 @@
+"""Images from whatever a column holds to the pixels an encoder takes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from vlmdsl.runtime.data.source import BadSample
+
+__all__ = ["IMAGE_SUFFIXES", "ImageCache", "ImageFormat", "decode_image", "fit"]
+
+IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "webp", "bmp", "gif")
+
+_SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I")
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """What the encoders take: square RGB images of side `size`, level `x` in [0, 1] as `(x - mean) / deviation`."""
+
+    size: int
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    deviation: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+    def tensor(self, images: Iterable[np.ndarray]) -> Tensor:
+        """`float32 [b, 3, size, size]` of `uint8 [size, size, 3]` images."""
+        levels = torch.from_numpy(np.stack(list(images))).permute(0, 3, 1, 2).contiguous().float().div_(255.0)
+        mean, deviation = (torch.tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.deviation))
+        return levels.sub_(mean).div_(deviation)
+
+
+def decode_image(value: object, folder: str | None = None) -> np.ndarray:
+    """`uint8 [H, W, 3]`, RGB, upright, of encoded bytes, a path (relative to `folder`), a Pillow image or such an array.
+
+    Transparent pixels show a white ground: the colour they hide is arbitrary. Raises `BadSample`.
+    """
+    if isinstance(value, np.ndarray):
+        if value.dtype == np.uint8 and value.ndim == 3 and value.shape[2] == 3 and value.size:
+            return value
+        raise BadSample("damaged image")
+    if isinstance(value, str) and value.strip():
+        value = Path(folder or "") / value.strip()
+    if isinstance(value, Path):
+        try:
+            value = value.read_bytes()
+        except OSError as fault:
+            raise BadSample("image file not found") from fault
+    if value is None or value in ("", b""):
+        raise BadSample("missing image")
+    if not isinstance(value, bytes | Image.Image):
+        raise BadSample("image column holds no image")
+    return _decoded(value)
+
+
+def _decoded(value: bytes | Image.Image) -> np.ndarray:
+    try:
+        image = Image.open(io.BytesIO(value)) if isinstance(value, bytes) else value
+        image = ImageOps.exif_transpose(image)
+        if image.mode in _SIXTEEN_BIT_MODES:
+            # Pillow would cut off 16-bit levels at 255 instead of scaling them.
+            levels = np.asarray(image).astype(np.float32) / 257.0
+            image = Image.fromarray(np.clip(levels, 0, 255).astype(np.uint8), "L")
+        elif image.has_transparency_data:
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+        pixels = np.asarray(image.convert("RGB"))
+    except Image.DecompressionBombError as fault:
+        raise BadSample("image too large") from fault
+    except Exception as fault:
+        # Pillow's decoders meet damaged files with OSError, SyntaxError, ValueError, struct.error and more: any of them
+        # says that this one sample cannot be used, and none may stop a run.
+        raise BadSample("damaged image") from fault
+    if not pixels.size:
+        raise BadSample("damaged image")
+    return pixels
+
+
+def fit(pixels: np.ndarray, size: int) -> np.ndarray:
+    """The largest centred square of an image, resized to `uint8 [size, size, 3]`."""
+    height, width = pixels.shape[:2]
+    if height == width == size:
+        return pixels
+    side = min(height, width)
+    left, top = (width - side) / 2, (height - side) / 2
+    return resized(pixels, (left, top, left + side, top + side), size)
+
+
+def resized(pixels: np.ndarray, box: tuple[float, float, float, float], size: int) -> np.ndarray:
+    """The part `box` (left, top, right, bottom) of an image, resized with antialiasing to `uint8 [size, size, 3]`."""
+    image = Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC, box=box)
+    return np.asarray(image)
+
+
+class ImageCache:
+    """Decoded images of the samples seen first, up to a budget in bytes: a small data set is decoded once."""
+
+    def __init__(self, budget: int) -> None:
+        self._left = budget
+        self._images: dict[Hashable, np.ndarray] = {}
+
+    def get(self, key: Hashable) -> np.ndarray | None:
+        """The image kept under `key`, if it is."""
+        return self._images.get(key)
+
+    def put(self, key: Hashable, image: np.ndarray) -> None:
+        """Keeps the image if the budget allows."""
+        if image.nbytes <= self._left:
+            self._left -= image.nbytes
+            self._images[key] = image

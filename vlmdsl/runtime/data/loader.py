@@ -1,0 +1,293 @@
+"""Batches for training and for evaluation.
+
+Nothing here has a state of its own: batch `k` of epoch `e` is a function of the data and the seed, whatever the number of
+worker processes, the number of training processes, and where the run was resumed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from vlmdsl.diagnostics import Diagnostic, DiagnosticError
+from vlmdsl.diagnostics.catalog.data import BatchLargerThanData, NotDivisible, NoUsableSample
+from vlmdsl.ir import Stream
+from vlmdsl.runtime.data.batch import Batch, StreamValues
+from vlmdsl.runtime.data.draws import generator
+from vlmdsl.runtime.data.images import ImageFormat
+from vlmdsl.runtime.data.mapping import FieldMapping
+from vlmdsl.runtime.data.report import Skipped, SkipReport
+from vlmdsl.runtime.data.sample import Sample, SampleReader
+from vlmdsl.runtime.data.source import BadSample, Source
+from vlmdsl.runtime.data.views import View, view_of
+from vlmdsl.runtime.tokenizer import Tokenizer
+from vlmdsl.source import Span
+
+__all__ = ["BatchLoader", "EvaluationLoader"]
+
+_PLACE = Span("<command line>", 0, 0)
+_CACHE_BYTES = 512 * 2**20
+_FIELD_DTYPES = {"Label": torch.int64, "Flag": torch.bool, "Number": torch.float32}
+
+
+@dataclass(frozen=True)
+class _Collator:
+    """Samples to the tensors of a batch."""
+
+    tokenizer: Tokenizer
+    images: ImageFormat
+    text_length: int
+
+    def batch(self, samples: Sequence[Sample], views: Mapping[str, View], fields: Mapping[str, str]) -> Batch:
+        streams = {
+            name: self._stream([sample.streams[name] for sample in samples], view.kind) for name, view in views.items()
+        }
+        plain = {
+            name: torch.tensor([sample.fields[name] for sample in samples], dtype=_FIELD_DTYPES[kind])
+            for name, kind in fields.items()
+        }
+        return Batch(streams, plain, [sample.key for sample in samples])
+
+    def _stream(self, values: Sequence[np.ndarray | str], kind: str) -> StreamValues:
+        if kind == "Text":
+            ids, mask = self.tokenizer.encode([str(value) for value in values], self.text_length)
+            return StreamValues(ids, mask)
+        return StreamValues(self.images.tensor(np.asarray(value) for value in values))
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """What loading one batch gave: the batch (None if no sample was good), and what is to be reported."""
+
+    batch: Batch | None
+    skipped: list[Skipped]
+    views: Counter[str]
+    fault: Diagnostic | None = None
+
+
+class _TrainingBatches(Dataset[_Loaded]):
+    """Position (all batches of all epochs in a row) -> this process's share of that batch."""
+
+    def __init__(self, reader: SampleReader, collator: _Collator, batch: int, seed: int, rank: int, world: int) -> None:
+        self.per_epoch = len(reader) // batch
+        self._reader, self._collator = reader, collator
+        self._batch, self._seed = batch, seed
+        share = batch // world
+        self._slots = range(rank * share, (rank + 1) * share)
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
+
+    def __getitem__(self, position: int) -> _Loaded:
+        epoch, index = divmod(position, self.per_epoch)
+        skipped: list[Skipped] = []
+        counts: Counter[str] = Counter()
+        samples = []
+        for slot in self._slots:
+            sample = self._sample(epoch, index * self._batch + slot, counts, skipped)
+            if sample is None:
+                return _Loaded(None, skipped, counts, _none_usable(len(self._reader), skipped))
+            samples.append(sample)
+        return _Loaded(self._collator.batch(samples, self._reader.views, self._reader.fields), skipped, counts)
+
+    def _sample(self, epoch: int, place: int, counts: Counter[str], skipped: list[Skipped]) -> Sample | None:
+        """The sample at `place` of the epoch's order, or the good one that stands in for it; None if none is good."""
+        order = self._epoch_order(epoch)
+        for candidate in self._candidates(place, len(order)):
+            index = int(order[candidate])
+            try:
+                return self._reader.read(index, epoch, counts)
+            except BadSample as fault:
+                skipped.append(Skipped(self._reader.source.keys[index], fault.reason))
+        return None
+
+    def _candidates(self, place: int, count: int) -> Iterator[int]:
+        """`place`, then the same slot of the batches after it, around the epoch; only then any place.
+
+        Each slot looks for itself, so no process needs to know what another one skipped; and slots never meet, so a
+        stand-in is not in the batch a second time.
+        """
+        yield place
+        yield from range(place + self._batch, count, self._batch)
+        yield from range(place % self._batch, place, self._batch)
+        yield from ((place + step) % count for step in range(1, count))
+
+    def _epoch_order(self, epoch: int) -> np.ndarray:
+        if self._order[0] != epoch:
+            self._order = (epoch, generator(self._seed, "order", epoch).permutation(len(self._reader)))
+        return self._order[1]
+
+
+def _none_usable(samples: int, skipped: Iterable[Skipped]) -> Diagnostic:
+    report = SkipReport()
+    report.add(skipped)
+    notes = tuple(line.strip() for line in report.table().splitlines()[1:])
+    help = "look at `--map`, and at the folder that image paths are relative to"
+    return NoUsableSample.at(_PLACE, samples=samples, notes=notes, help=(help,))
+
+
+class BatchLoader:
+    """An endless iterator over this process's share of each training batch.
+
+    `batch` is the size over all `world` processes. A sample that cannot be used is counted in `report` and replaced, so that
+    every batch is full; the samples that are left over at the end of an epoch are left out of it. `state_dict()` is the
+    position of the next batch: two integers.
+
+    Raises `DiagnosticError` for a batch that is larger than the data or no multiple of `world`, and, when batches are drawn,
+    if no sample can be used.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        mapping: FieldMapping,
+        streams: Iterable[Stream],
+        tokenizer: Tokenizer,
+        *,
+        fields: Mapping[str, str] | None = None,
+        batch: int,
+        images: ImageFormat,
+        text_length: int,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        workers: int = 0,
+        cache_bytes: int = _CACHE_BYTES,
+    ) -> None:
+        faults = []
+        if batch > len(source):
+            help = f"`--set train.batch={len(source)}` or more data"
+            faults.append(BatchLargerThanData.at(_PLACE, samples=len(source), batch=batch, help=(help,)))
+        if batch % world:
+            help = f"`--set train.batch={max(batch // world, 1) * world}`"
+            faults.append(NotDivisible.at(_PLACE, batch=batch, world=world, help=(help,)))
+        if faults:
+            raise DiagnosticError(tuple(faults))
+        views = {stream.name: view_of(stream.source) for stream in streams}
+        budget = cache_bytes // max(workers, 1)
+        reader = SampleReader(source, mapping, views, fields or {}, image_size=images.size, seed=seed, cache_bytes=budget)
+        self._batches = _TrainingBatches(reader, _Collator(tokenizer, images, text_length), batch, seed, rank, world)
+        self._workers = workers
+        self._next = 0
+        self.report = SkipReport()
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Full batches in an epoch."""
+        return self._batches.per_epoch
+
+    def state_dict(self) -> dict[str, int]:
+        """The position of the batch that comes next: its epoch, and its number in the epoch."""
+        epoch, batch = divmod(self._next, self.batches_per_epoch)
+        return {"epoch": epoch, "batch": batch}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Goes on from a position; affects iterators made afterwards."""
+        self._next = state["epoch"] * self.batches_per_epoch + state["batch"]
+
+    def __iter__(self) -> Iterator[Batch]:
+        for loaded in _in_order(self._batches, _Counting(self._next), self._workers):
+            self.report.add(loaded.skipped, loaded.views)
+            if loaded.fault is not None:
+                raise DiagnosticError((loaded.fault,))
+            assert loaded.batch is not None
+            self._next += 1
+            yield loaded.batch
+
+
+class _Counting:
+    """The positions from `start` on, without end; a class because worker processes need it pickled."""
+
+    def __init__(self, start: int) -> None:
+        self._start = start
+
+    def __iter__(self) -> Iterator[int]:
+        position = self._start
+        while True:
+            yield position
+            position += 1
+
+
+class _EvaluationBatches(Dataset[_Loaded]):
+    """Number -> the good samples of that chunk of the source."""
+
+    def __init__(self, reader: SampleReader, collator: _Collator, batch: int, samples: int) -> None:
+        self._reader, self._collator = reader, collator
+        self._batch, self._samples = batch, samples
+
+    def __len__(self) -> int:
+        return -(-self._samples // self._batch)
+
+    def __getitem__(self, number: int) -> _Loaded:
+        skipped: list[Skipped] = []
+        counts: Counter[str] = Counter()
+        samples = []
+        for index in range(number * self._batch, min((number + 1) * self._batch, self._samples)):
+            try:
+                samples.append(self._reader.read(index, 0, counts))
+            except BadSample as fault:
+                skipped.append(Skipped(self._reader.source.keys[index], fault.reason))
+        batch = self._collator.batch(samples, self._reader.views, self._reader.fields) if samples else None
+        return _Loaded(batch, skipped, counts)
+
+
+class EvaluationLoader:
+    """The good samples of a source in its order, once an iteration: fields as they are, without random views.
+
+    `fields` is name -> kind (`Image`, `Text`, `Label`, ...). The streams of a batch have the names of the image and text
+    fields; batches with bad samples in them are smaller. `limit` is the most samples that are looked at.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        mapping: FieldMapping,
+        fields: Mapping[str, str],
+        tokenizer: Tokenizer,
+        *,
+        batch: int,
+        images: ImageFormat,
+        text_length: int,
+        limit: int | None = None,
+        workers: int = 0,
+        cache_bytes: int = _CACHE_BYTES,
+    ) -> None:
+        views = {name: View(name, kind) for name, kind in fields.items() if kind in ("Image", "Text")}
+        plain = {name: kind for name, kind in fields.items() if name not in views}
+        samples = len(source) if limit is None else min(limit, len(source))
+        budget = cache_bytes // max(workers, 1)
+        reader = SampleReader(source, mapping, views, plain, image_size=images.size, cache_bytes=budget)
+        self._batches = _EvaluationBatches(reader, _Collator(tokenizer, images, text_length), batch, samples)
+        self._workers = workers
+        self.report = SkipReport()
+
+    def __iter__(self) -> Iterator[Batch]:
+        for loaded in _in_order(self._batches, range(len(self._batches)), self._workers):
+            self.report.add(loaded.skipped, loaded.views)
+            if loaded.batch is not None:
+                yield loaded.batch
+
+
+def _in_order(batches: Dataset[_Loaded], positions: Iterable[int], workers: int) -> Iterator[_Loaded]:
+    """The batches at `positions`, loaded here or ahead by worker processes."""
+    if not workers:
+        return (batches[position] for position in positions)
+    # A generator of its own: the loader draws a seed for its workers, which nobody needs, from torch's global one otherwise.
+    loader = DataLoader(
+        batches,
+        batch_size=None,
+        sampler=positions,
+        num_workers=workers,
+        generator=torch.Generator(),
+        worker_init_fn=_start_worker,
+    )
+    return iter(loader)
+
+
+def _start_worker(_number: int) -> None:
+    # The tokenizer's threads do not survive the fork; without this it says so on every batch.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"

@@ -1,0 +1,228 @@
+"""Which columns of the data feed which fields of a recipe; what is lacking is told before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from vlmdsl.diagnostics import Diagnostic, DiagnosticError
+from vlmdsl.diagnostics.catalog.data import CannotLoad, FieldLacksColumn, MalformedMapping, UnknownColumn, UnknownField
+from vlmdsl.diagnostics.suggest import closest, suggestion
+from vlmdsl.ir import Program, root_field
+from vlmdsl.runtime.data.fields import TextValue, first_value, flag_value, label_value, number_value, text_value
+from vlmdsl.runtime.data.source import BadSample, Source
+from vlmdsl.source import Span
+from vlmdsl.types import FieldType
+
+__all__ = ["FieldMapping", "Requirement", "map_fields", "parse_assignments", "requirements"]
+
+_COMMAND_LINE = Span("<command line>", 0, 0)
+_REWRITES = "_rewrites"
+
+_USUAL_COLUMNS: dict[str, tuple[str, ...]] = {
+    "image": ("image", "filepath", "file_name", "path", "image_path"),
+    "text": ("text", "caption", "txt"),
+    "text_rewrites": ("text_rewrites", "rewrites"),
+    "label": ("label", "cls", "class"),
+}
+"""Where a field is looked for without a mapping; any other is looked for under its own name."""
+
+_OPTIONAL = ("label", "class_name")
+"""What the evaluation reads if the data has it, whether or not the recipe does."""
+
+_MOST_CLASSES = 1_000_000
+
+_LOADABLE = ("Image", "Text", "Label", "Flag", "Number")
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """A field that the recipe reads: its name, its kind (as in `FIELD_KINDS`, or `Rewrites`), and where it says so."""
+
+    field: str
+    kind: str
+    span: Span = _COMMAND_LINE
+
+
+def requirements(program: Program, views: bool = True) -> list[Requirement]:
+    """What a program needs of the data: its live fields, and the rewrites of texts that a view draws from.
+
+    Without `views` only the fields themselves, which is what the evaluation needs. Raises `DiagnosticError` for a field
+    that no data can feed.
+    """
+    found: dict[str, Requirement] = {}
+    faults: list[Diagnostic] = []
+    for node in program.nodes():
+        span = next(iter(program.graph.spans_of(node)), _COMMAND_LINE)
+        if node.operation == "field":
+            assert isinstance(node.type, FieldType)
+            name = node.string("name")
+            if node.type.kind not in _LOADABLE or node.type.count is not None:
+                faults.append(CannotLoad.at(span, what=f"the field `{name}` of type `{node.type}`"))
+            found[name] = Requirement(name, node.type.kind, span)
+        elif node.operation in ("rewrite", "alternative") and views:
+            name = root_field(node).string("name") + _REWRITES
+            found.setdefault(name, Requirement(name, "Rewrites", span))
+    if faults:
+        raise DiagnosticError(tuple(faults))
+    return list(found.values())
+
+
+@dataclass(frozen=True)
+class FieldMapping:
+    """Field -> the columns that feed it, and field of kind Label -> its class names."""
+
+    columns: Mapping[str, tuple[str, ...]]
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @cached_property
+    def _class_numbers(self) -> dict[str, dict[str, int]]:
+        return {name: {word: number for number, word in enumerate(words)} for name, words in self.classes.items()}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.columns
+
+    def image(self, name: str, sample: Mapping[str, object]) -> object:
+        """What the image columns hold: see `decode_image`."""
+        return first_value(sample, self.columns[name])
+
+    def text(self, name: str, sample: Mapping[str, object]) -> TextValue:
+        """The text and its alternatives; raises `BadSample` if there is none."""
+        return text_value(name, sample, self.columns[name], self.columns.get(name + _REWRITES, ()))
+
+    def plain(self, name: str, kind: str, sample: Mapping[str, object]) -> int | bool | float:
+        """A label, flag or number; raises `BadSample`."""
+        value = first_value(sample, self.columns[name])
+        if kind == "Label":
+            return label_value(value, self._class_numbers.get(name, {}))
+        return flag_value(name, value) if kind == "Flag" else number_value(name, value)
+
+
+def parse_assignments(given: Iterable[str]) -> dict[str, str]:
+    """`["text=caption"]` as `{"text": "caption"}`; raises `DiagnosticError` for what is no assignment.
+
+    >>> parse_assignments(["text_rewrites=tags,cldr_en"])
+    {'text_rewrites': 'tags,cldr_en'}
+    """
+    parsed: dict[str, str] = {}
+    for text in given:
+        name, separator, columns = (part.strip() for part in text.partition("="))
+        if not separator or not name or not all(part.strip() for part in columns.split(",")):
+            help = f"write `--map {name or 'text'}=COLUMN`, as in `--map text=caption`"
+            raise DiagnosticError((MalformedMapping.at(_COMMAND_LINE, given=text, help=(help,)),))
+        parsed[name] = columns
+    return parsed
+
+
+def map_fields(
+    source: Source,
+    needs: Iterable[Requirement],
+    assignments: Mapping[str, str] | None = None,
+    classes: Mapping[str, tuple[str, ...]] | None = None,
+) -> FieldMapping:
+    """Finds the columns for every need, by `assignments` (field -> columns, with commas between) or under the usual names.
+
+    `label` and `class_name` are mapped too where the data has them. `classes` are those of the training data, for held-out
+    data whose labels are names. Raises `DiagnosticError` with all that is lacking.
+    """
+    needs, assignments = list(needs), assignments or {}
+    faults = _misdirected(needs, assignments)
+    taken = {need.field for need in needs}
+    found: dict[str, tuple[str, ...]] = {}
+    for need in [*needs, *(Requirement(name, "Optional") for name in _OPTIONAL if name not in taken)]:
+        if need.field in assignments:
+            columns = tuple(column.strip() for column in assignments[need.field].split(","))
+            faults.extend(_unknown_column(source, need, column) for column in columns if column not in source.columns)
+        else:
+            usual = _USUAL_COLUMNS.get(need.field, (need.field,))
+            # A column that is a field of its own does not stand in for another: ALIP's `caption` is not its `text`.
+            columns = tuple(name for name in usual if name in source.columns and (name == need.field or name not in taken))
+            if not columns and need.kind != "Optional":
+                faults.append(_lacking(source, need))
+        if columns:
+            found[need.field] = columns
+    if faults:
+        raise DiagnosticError(tuple(faults))
+    labels = [need.field for need in needs if need.kind == "Label"] + ["label"]
+    return FieldMapping(found, _classes(source, found, labels, classes or {}))
+
+
+def _misdirected(needs: list[Requirement], assignments: Mapping[str, str]) -> list[Diagnostic]:
+    """Assignments to fields that nothing reads."""
+    # Mapping the rewrites of a text that this recipe does not rewrite is harmless: commands are edited, recipes swapped.
+    rewrites = [need.field + _REWRITES for need in needs if need.kind == "Text"]
+    known = list(dict.fromkeys([*(need.field for need in needs), *rewrites, *_OPTIONAL]))
+    return [
+        UnknownField.at(_COMMAND_LINE, field=name, help=(suggestion(name, known, "the fields"),))
+        for name in assignments
+        if name not in known
+    ]
+
+
+def _unknown_column(source: Source, need: Requirement, column: str) -> Diagnostic:
+    return UnknownColumn.at(
+        _COMMAND_LINE,
+        column=column,
+        notes=(f"`--map` names it for the field `{need.field}`", f"the data is {source.name}"),
+        help=(suggestion(column, source.columns, "the columns"),),
+    )
+
+
+def _lacking(source: Source, need: Requirement) -> Diagnostic:
+    rewrites = need.kind == "Rewrites"
+    close = closest(need.field, source.columns)
+    example = close or ("COLUMN,COLUMN" if rewrites else "COLUMN")
+    what = "alternatives of a text, in one or several columns" if rewrites else f"a field of type {need.kind}"
+    return FieldLacksColumn.at(
+        need.span,
+        f"needs {what}",
+        field=need.field,
+        notes=(f"columns of {source.name}: {_listed(source.columns)}",),
+        help=(f"say which column it is: `--map {need.field}={example}`",),
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "none"
+
+
+def _classes(
+    source: Source, found: Mapping[str, tuple[str, ...]], labels: Iterable[str], known: Mapping[str, tuple[str, ...]]
+) -> dict[str, tuple[str, ...]]:
+    """The class names of every label field that is mapped, as far as they can be known."""
+    classes: dict[str, tuple[str, ...]] = {}
+    for name in dict.fromkeys(labels):
+        if name in known:
+            classes[name] = known[name]
+        elif name in found:
+            own = source.class_names if found[name][0] == "label" else None
+            names = own or _collected(source, found[name], found.get("class_name", ()))
+            if names:
+                classes[name] = names
+    return classes
+
+
+def _collected(source: Source, label: tuple[str, ...], class_name: tuple[str, ...]) -> tuple[str, ...]:
+    """Class names from the samples: labels that are words, in their alphabet, or the names beside labels that are numbers.
+
+    Reads labels only; stops at once if the first label is a number and no column has names.
+    """
+    words: set[str] = set()
+    numbered: dict[int, str] = {}
+    for index in range(len(source)):
+        try:
+            sample = source[index]
+            value = first_value(sample, label)
+            number = label_value(value, {})
+        except BadSample:
+            continue
+        if number >= 0 and not class_name:
+            return ()
+        if number >= 0:
+            numbered.setdefault(number, str(first_value(sample, class_name)))
+        elif isinstance(value, str):
+            words.add(value.strip())
+    if numbered and max(numbered) < _MOST_CLASSES:
+        return tuple(numbered.get(number, f"class {number}") for number in range(max(numbered) + 1))
+    return tuple(sorted(words))

@@ -1,0 +1,91 @@
+"""One sample of the source as the values that a batch is made of."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from vlmdsl.runtime.data.fields import TextValue
+from vlmdsl.runtime.data.images import ImageCache, decode_image
+from vlmdsl.runtime.data.mapping import FieldMapping
+from vlmdsl.runtime.data.source import BadSample, Source
+from vlmdsl.runtime.data.views import View, ViewContext
+
+__all__ = ["Sample", "SampleReader"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The value of each stream (pixels of the wanted side, or a text) and of each plain field."""
+
+    key: str
+    streams: dict[str, np.ndarray | str]
+    fields: dict[str, int | bool | float]
+
+
+class SampleReader:
+    """Reads samples by index, through the mapping and the views. The same arguments always give the same sample.
+
+    `views` are the streams by name, `fields` the plain fields by name with their kinds. Remembers which samples are bad,
+    and decoded images up to `cache_bytes`.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        mapping: FieldMapping,
+        views: Mapping[str, View],
+        fields: Mapping[str, str],
+        *,
+        image_size: int,
+        seed: int = 0,
+        cache_bytes: int = 0,
+    ) -> None:
+        self.source = source
+        self.views = dict(views)
+        self.fields = dict(fields)
+        self._mapping = mapping
+        self._image_size = image_size
+        self._seed = seed
+        self._images = ImageCache(cache_bytes)
+        self._bad: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def read(self, index: int, epoch: int, counts: Counter[str]) -> Sample:
+        """Sample `index` in `epoch`; what its views lacked is added to `counts`. Raises `BadSample`."""
+        if index in self._bad:
+            raise BadSample(self._bad[index])
+        try:
+            return self._read(index, epoch, counts)
+        except BadSample as fault:
+            self._bad[index] = fault.reason
+            raise
+
+    def _read(self, index: int, epoch: int, counts: Counter[str]) -> Sample:
+        columns = self.source[index]
+        key = self.source.keys[index]
+        context = ViewContext(self._seed, epoch, key, self._image_size, Counter())
+        plain = {name: self._mapping.plain(name, kind, columns) for name, kind in self.fields.items()}
+        roots: dict[str, np.ndarray | TextValue] = {}
+        streams: dict[str, np.ndarray | str] = {}
+        for name, view in self.views.items():
+            if view.field not in roots:
+                roots[view.field] = self._field(index, view, columns)
+            value = view.apply(roots[view.field], context)
+            streams[name] = value.text if isinstance(value, TextValue) else value
+        counts.update(context.counts)
+        return Sample(key, streams, plain)
+
+    def _field(self, index: int, view: View, columns: Mapping[str, object]) -> np.ndarray | TextValue:
+        if view.kind == "Text":
+            return self._mapping.text(view.field, columns)
+        image = self._images.get((index, view.field))
+        if image is None:
+            image = decode_image(self._mapping.image(view.field, columns), self.source.folder_of(index))
+            self._images.put((index, view.field), image)
+        return image

@@ -1,0 +1,200 @@
+"""From what a user writes after `--data` to a source."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Literal
+
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.diagnostics.catalog.data import DataNotFound, ShapesKnob, UnknownDataForm
+from vlmdsl.diagnostics.suggest import closest, suggestion
+from vlmdsl.runtime.data.folders import FolderSource
+from vlmdsl.runtime.data.shapes import ShapesSource
+from vlmdsl.runtime.data.shards import TarSource
+from vlmdsl.runtime.data.source import JoinedSource, Source
+from vlmdsl.runtime.data.tables import JsonLinesSource, TableSource
+from vlmdsl.source import Span
+
+__all__ = ["SHAPES_KNOBS", "held_out", "open_source"]
+
+Split = Literal["train", "val"]
+
+_PLACE = Span("<command line>", 0, 0)
+_COMPRESSED = (".gz", ".tgz", ".bz2", ".xz", ".zst")
+_COUNTING = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_MOST_COUNTED = 100_000
+
+_TABLES: dict[str, Callable[[Path, str], Source]] = {".csv": TableSource, ".tsv": TableSource, ".jsonl": JsonLinesSource}
+
+
+def _whole(low: int, high: int) -> Callable[[object], int]:
+    def read(value: object) -> int:
+        number = int(str(value))
+        if not low <= number <= high:
+            raise ValueError(f"must be from {low} to {high:,}, not {number}")
+        return number
+
+    return read
+
+
+def _share(value: object) -> float:
+    number = float(str(value).removesuffix("%")) / (100 if str(value).endswith("%") else 1)
+    if not 0 <= number <= 1:
+        raise ValueError(f"must be from 0 to 1, not {value}")
+    return number
+
+
+def _truth(value: object) -> bool:
+    word = str(value).lower()
+    if word not in ("true", "false"):
+        raise ValueError(f"must be `true` or `false`, not {value}")
+    return word == "true"
+
+
+SHAPES_KNOBS: dict[str, Callable[[object], object]] = {
+    "samples": _whole(1, 10_000_000),
+    "scenes": _whole(1, 10_000_000),
+    "size": _whole(16, 512),
+    "objects": _whole(1, 3),
+    "noise": _share,
+    "single_template": _truth,
+    "seed": _whole(0, 2**62),
+}
+"""Knobs of `shapes:KNOB=VALUE,...` and how their values are read."""
+
+_KNOBS_OF_BOTH_SPLITS = ("size", "objects", "seed")
+
+
+def open_source(spec: str | Iterable[str], split: Split = "train", shapes: Mapping[str, object] | None = None) -> Source:
+    """The source that one or several specifications name, joined in their order.
+
+    A specification is `shapes` with or without knobs, a path, or a pattern (`*`, `?`, `{000..003}`); `split` and the
+    default knobs `shapes` matter to the built-in data only. Raises `DiagnosticError`.
+
+    >>> len(open_source("shapes:samples=12,noise=0.3"))
+    12
+    """
+    sources: list[Source] = []
+    # Shards that follow one another are one source, so that a thousand of them share one index.
+    shards: list[Path] = []
+    for one in [spec] if isinstance(spec, str) else list(spec):
+        if one == "shapes" or one.startswith("shapes:"):
+            sources.extend(_joined_shards(shards))
+            sources.append(_shapes(one, split, shapes or {}))
+            continue
+        for path in _paths(one):
+            if path.suffix.lower() == ".tar":
+                shards.append(path)
+            else:
+                sources.extend(_joined_shards(shards))
+                sources.append(_file_or_folder(path))
+    sources.extend(_joined_shards(shards))
+    for source in sources:
+        if not len(source):
+            raise _not_found(source.name, "it holds no samples")
+    if not sources:
+        raise _not_found("nowhere", "no specification was given")
+    return sources[0] if len(sources) == 1 else JoinedSource(sources)
+
+
+def held_out(spec: str | Iterable[str]) -> list[str]:
+    """The built-in data among training specifications, as specifications to be opened with `split="val"`.
+
+    >>> held_out(["a.tar", "shapes:samples=500,objects=2,noise=0.3"])
+    ['shapes:objects=2']
+    """
+    found = []
+    for one in [spec] if isinstance(spec, str) else list(spec):
+        name, _, knobs = one.partition(":")
+        if name == "shapes":
+            kept = [knob for knob in knobs.split(",") if knob.partition("=")[0].strip() in _KNOBS_OF_BOTH_SPLITS]
+            found.append(":".join(filter(None, (name, ",".join(kept)))))
+    return found
+
+
+def _joined_shards(shards: list[Path]) -> list[Source]:
+    """The shards gathered so far as one source, and none left."""
+    if not shards:
+        return []
+    name = str(shards[0]) if len(shards) == 1 else f"{shards[0]} and {len(shards) - 1} more"
+    source = TarSource(list(shards), name)
+    shards.clear()
+    return [source]
+
+
+def _file_or_folder(path: Path) -> Source:
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        inside = sorted(path.glob("*.tar"))
+        return TarSource(inside, str(path)) if inside else FolderSource(path)
+    if suffix in _TABLES:
+        return _TABLES[suffix](path, str(path))
+    help = "read are `.tar` shards, `.csv`, `.tsv` and `.jsonl` tables, and folders of images"
+    if suffix in _COMPRESSED:
+        help = "unpack it first: a compressed shard cannot be read from the middle"
+    raise DiagnosticError((UnknownDataForm.at(_PLACE, given=path, help=(help,)),))
+
+
+def _paths(given: str) -> list[Path]:
+    """The existing paths that a specification names, sorted within each pattern."""
+    found: list[Path] = []
+    for pattern in _counted(given):
+        pattern = str(Path(pattern).expanduser())
+        if Path(pattern).exists():
+            found.append(Path(pattern))
+        elif matches := sorted(glob.glob(pattern, recursive=True)):
+            found.extend(Path(match) for match in matches)
+        else:
+            is_pattern = glob.has_magic(pattern)
+            reason = "the pattern matches nothing" if is_pattern else "there is no such file or folder"
+            raise _not_found(pattern, reason)
+    return found
+
+
+def _counted(given: str) -> list[str]:
+    """`a-{000..002}` as `a-000`, `a-001`, `a-002`; itself without braces."""
+    pieces = _COUNTING.split(given)
+    ranges = []
+    for low, high in zip(pieces[1::3], pieces[2::3], strict=True):
+        numbers = range(int(low), int(high) + 1)
+        ranges.append([f"{number:0{len(low)}d}" for number in numbers[:_MOST_COUNTED]])
+    fixed = pieces[0::3]
+    combinations = itertools.islice(itertools.product(*ranges), _MOST_COUNTED)
+    return ["".join(itertools.chain(*zip(fixed, (*numbers, ""), strict=True))) for numbers in combinations]
+
+
+def _not_found(given: str, reason: str) -> DiagnosticError:
+    parent = Path(given).parent
+    notes: tuple[str, ...] = (reason,)
+    if not glob.has_magic(given) and parent.is_dir():
+        close = closest(Path(given).name, (path.name for path in parent.iterdir()))
+        notes += (f"did you mean `{parent / close}`?",) if close else ()
+    help = "give a `.tar` shard, a table, a folder of images, or `shapes` for the built-in data"
+    return DiagnosticError((DataNotFound.at(_PLACE, given=given, notes=notes, help=(help,)),))
+
+
+def _shapes(spec: str, split: Split, defaults: Mapping[str, object]) -> ShapesSource:
+    knobs = dict(defaults)
+    for assignment in filter(None, spec.partition(":")[2].split(",")):
+        knob, separator, value = (part.strip() for part in assignment.partition("="))
+        if not separator or not value:
+            raise _bad_knob(knob, "needs a value", f"write `shapes:{knob or 'samples'}=VALUE`")
+        knobs[knob] = value
+    read: dict[str, object] = {}
+    for knob, chosen in knobs.items():
+        if knob not in SHAPES_KNOBS:
+            raise _bad_knob(knob, "does not exist", suggestion(knob, SHAPES_KNOBS, "the knobs"))
+        try:
+            read[knob] = SHAPES_KNOBS[knob](chosen)
+        except ValueError as fault:
+            reason = str(fault) if str(fault).startswith("must") else f"cannot be {chosen!r}"
+            raise _bad_knob(knob, reason, "see `vlmdsl explain V0808`") from fault
+    return ShapesSource(split, name=spec, **read)  # type: ignore[arg-type]  # each knob is read to its type above
+
+
+def _bad_knob(knob: str, problem: str, help: str) -> DiagnosticError:
+    return DiagnosticError((ShapesKnob.at(_PLACE, knob=knob, problem=problem, help=(help,)),))

@@ -1,0 +1,35 @@
+"""A pass over the texts of the data: what the tokenizer is trained on, and how many captions are not unique."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from vlmdsl.runtime.data.mapping import FieldMapping
+from vlmdsl.runtime.data.source import BadSample, Source, probed_positions
+
+__all__ = ["duplicate_share", "texts_of"]
+
+
+def texts_of(source: Source, mapping: FieldMapping, fields: Iterable[str], limit: int = 200_000) -> Iterator[str]:
+    """The texts of `fields` and their rewrites, in order; of at most `limit` samples, spread evenly."""
+    fields = list(fields)
+    for index in probed_positions(len(source), limit):
+        for name in fields:
+            try:
+                value = mapping.text(name, source[index])
+            except BadSample:
+                continue
+            yield value.text
+            yield from value.rewrites
+
+
+def duplicate_share(texts: Iterable[str]) -> float:
+    """The share of texts that another one equals: such pairs are each other's negatives although they agree.
+
+    >>> duplicate_share(["a dog", "a cat", "a dog", "a bird"])
+    0.5
+    """
+    counts = Counter(texts)
+    total = sum(counts.values())
+    return sum(count for count in counts.values() if count > 1) / total if total else 0.0

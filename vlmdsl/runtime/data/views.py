@@ -1,0 +1,131 @@
+"""Views of a sample's fields, by operation of the graph. To add one, write its function and put it into `VIEWS`."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.diagnostics.catalog.data import CannotLoad
+from vlmdsl.ir import Node, root_field
+from vlmdsl.runtime.data.draws import generator
+from vlmdsl.runtime.data.fields import TextValue
+from vlmdsl.runtime.data.images import fit, resized
+from vlmdsl.source import Span
+from vlmdsl.types import FieldType
+
+__all__ = ["PIPELINES", "VIEWS", "View", "ViewContext", "view_of"]
+
+_NO_PLACE = Span("<command line>", 0, 0)
+
+
+@dataclass(frozen=True)
+class ViewContext:
+    """For whom a view is made: its draws are a function of seed, epoch and sample key; `counts` collects what to report."""
+
+    seed: int
+    epoch: int
+    key: str
+    image_size: int
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def random(self, operation: str, attributes: Mapping[str, object]) -> np.random.Generator:
+        """The generator of one draw: views with the same draw and the same place in their set see the same numbers."""
+        draw, view = str(attributes.get("draw", "")), str(attributes.get("view", ""))
+        return generator(self.seed, "view", self.epoch, self.key, operation, draw, view)
+
+
+Value = TextValue | np.ndarray
+Attributes = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class View:
+    """A field and the operations applied to it in turn; of kind `Image` or `Text`, as the encoder that takes it."""
+
+    field: str
+    kind: str
+    steps: tuple[tuple[str, tuple[tuple[str, object], ...]], ...] = ()
+
+    def apply(self, value: Value, context: ViewContext) -> Value:
+        """The view of one sample's value: a `TextValue`, or pixels of side `context.image_size`."""
+        for operation, attributes in self.steps:
+            value = VIEWS[operation](value, dict(attributes), context)
+        return value if isinstance(value, TextValue) else fit(value, context.image_size)
+
+
+def view_of(source: Node, span: Span = _NO_PLACE) -> View:
+    """The view that a stream's source node stands for; raises `DiagnosticError` if nothing here can make it."""
+    steps: list[tuple[str, tuple[tuple[str, object], ...]]] = []
+    start = root_field(source)
+    node = source
+    while node is not start:
+        attributes = dict(node.attributes)
+        pipeline = attributes.get("pipeline", "crop")
+        if node.operation not in VIEWS or pipeline not in PIPELINES:
+            what = f"the view `{node.operation}`" if node.operation not in VIEWS else f"the pipeline `{pipeline}`"
+            raise DiagnosticError((CannotLoad.at(span, what=what),))
+        steps.append((node.operation, node.attributes))
+        node = node.inputs[0]
+    assert isinstance(source.type, FieldType), f"a view has a field type, not {source.type}"
+    return View(start.string("name"), source.type.kind, tuple(reversed(steps)))
+
+
+def _rewrite(value: Value, attributes: Attributes, context: ViewContext) -> TextValue:
+    """One of the text and its first M rewrites, each as likely; the text itself if the drawn one has too few words."""
+    assert isinstance(value, TextValue)
+    wanted, minimum_words = int(str(attributes["count"])), int(str(attributes["minimum_words"]))
+    candidates = (value.text, *value.rewrites[:wanted])
+    context.counts["rewrite: draws"] += 1
+    if len(candidates) <= wanted:
+        context.counts[f"rewrite: fewer than {wanted} rewrites"] += 1
+    drawn = candidates[int(context.random("rewrite", attributes).integers(len(candidates)))]
+    if len(drawn.split()) < minimum_words:
+        context.counts[f"rewrite: drawn text of fewer than {minimum_words} words"] += drawn != value.text
+        drawn = value.text
+    return TextValue(drawn)
+
+
+def _alternative(value: Value, attributes: Attributes, context: ViewContext) -> TextValue:
+    """The text (view 0) or its rewrite of that number; the text where there are not so many."""
+    assert isinstance(value, TextValue)
+    candidates = (value.text, *value.rewrites)
+    number = int(str(attributes["view"]))
+    context.counts["alternative: views"] += 1
+    if number >= len(candidates):
+        context.counts["alternative: rewrite lacking, text instead"] += 1
+        number = 0
+    return TextValue(candidates[number])
+
+
+def _augment(value: Value, attributes: Attributes, context: ViewContext) -> np.ndarray:
+    assert isinstance(value, np.ndarray)
+    pipeline = PIPELINES[str(attributes["pipeline"])]
+    return pipeline(value, context.image_size, context.random("augment", attributes))
+
+
+def _crop(pixels: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:
+    """A random part, half the image's area to all of it, of aspect 3:4 to 4:3, resized; mirrored half the time."""
+    height, width = pixels.shape[:2]
+    area = height * width * random.uniform(0.5, 1.0)
+    aspect = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
+    across, along = min(math.sqrt(area * aspect), width), min(math.sqrt(area / aspect), height)
+    left, top = random.uniform(0, 1) * (width - across), random.uniform(0, 1) * (height - along)
+    # The sums may exceed the image by a rounding error, which the resizing refuses.
+    cropped = resized(pixels, (left, top, min(left + across, width), min(top + along, height)), size)
+    return cropped[:, ::-1] if random.random() < 0.5 else cropped
+
+
+VIEWS: dict[str, Callable[[Value, Attributes, ViewContext], Value]] = {
+    "rewrite": _rewrite,
+    "alternative": _alternative,
+    "augment": _augment,
+}
+"""Operation of the graph -> what makes the view of one sample's value."""
+
+PIPELINES: dict[str, Callable[[np.ndarray, int, np.random.Generator], np.ndarray]] = {"crop": _crop}
+"""Pipelines of `augment`: pixels `uint8 [H, W, 3]` and a side to pixels of that side."""

@@ -1,0 +1,161 @@
+"""Texts to token ids: a byte-level BPE trained on the data, a `tokenizer.json`, or one of `transformers`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from tokenizers import Encoding, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer as Backend
+from torch import Tensor
+
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.diagnostics.catalog.data import TokenizerUnusable
+from vlmdsl.diagnostics.catalog.environment import PackageMissing
+from vlmdsl.source import Span
+
+__all__ = ["Tokenizer", "load_tokenizer", "train_tokenizer"]
+
+_PLACE = Span("<command line>", 0, 0)
+_PAD, _START, _END = "<pad>", "<start>", "<end>"
+_FORMAT = 1
+
+
+class Tokenizer:
+    """A tokenizer with the ids of its marks; `start` and `end` are None where it puts none around a text.
+
+    >>> tokenizer = train_tokenizer(["a red circle", "a blue star"], vocabulary_size=300)
+    >>> ids, mask = tokenizer.encode(["a red star"], length=8)
+    >>> tokenizer.decode(ids[0].tolist()), ids.shape == mask.shape == (1, 8)
+    ('a red star', True)
+    """
+
+    def __init__(self, backend: Backend, pad: int | None = None) -> None:
+        # Otherwise a text that has `<end>` in it would be taken at its word.
+        backend.encode_special_tokens = True
+        backend.no_padding()
+        backend.no_truncation()
+        self._backend = backend
+        marks = backend.encode("").ids
+        single = backend.num_special_tokens_to_add(False) == 1
+        self.start: int | None = marks[0] if marks and not single else None
+        self.end: int | None = marks[-1] if marks else None
+        # The mask tells padding from tokens, so any id will do where the tokenizer has none for it.
+        self.pad: int = pad if pad is not None else self.end or 0
+
+    @property
+    def vocabulary_size(self) -> int:
+        """One more than the largest id."""
+        return int(max(self._backend.get_vocab(with_added_tokens=True).values())) + 1
+
+    def encode(self, texts: Sequence[str], length: int) -> tuple[Tensor, Tensor]:
+        """Ids `int64 [b, length]` with the marks, and the mask `bool [b, length]`, true = a token (marks included).
+
+        A longer text is cut before its end mark. ValueError if `length` leaves no room for a token.
+        """
+        if length <= self._backend.num_special_tokens_to_add(False):
+            raise ValueError(f"texts of {length} tokens have no room beside the marks")
+        self._backend.enable_truncation(length)
+        self._backend.enable_padding(length=length, pad_id=self.pad, pad_token=self._backend.id_to_token(self.pad) or _PAD)
+        encodings: list[Encoding] = self._backend.encode_batch(list(texts))
+        ids = torch.tensor([encoding.ids for encoding in encodings], dtype=torch.int64).view(len(encodings), length)
+        mask = torch.tensor([encoding.attention_mask for encoding in encodings], dtype=torch.bool)
+        return ids, mask.view(len(encodings), length)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids without marks and padding; as the tokenizer saw it (lower case, blanks joined)."""
+        text: str = self._backend.decode(list(ids), skip_special_tokens=True)
+        return text
+
+    def to_json(self) -> str:
+        """All of it as text; equal tokenizers give equal texts."""
+        self._backend.no_padding()
+        self._backend.no_truncation()
+        return json.dumps(
+            {"format": _FORMAT, "pad": self.pad, "tokenizer": json.loads(self._backend.to_str())}, ensure_ascii=False
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Tokenizer:
+        """The tokenizer that `to_json` wrote."""
+        state = json.loads(text)
+        return cls(Backend.from_str(json.dumps(state["tokenizer"])), state["pad"])
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Tokenizer.from_json, (self.to_json(),))
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary_size: int = 2000) -> Tokenizer:
+    """A byte-level BPE of at most `vocabulary_size` entries (at least 259: all bytes and three marks).
+
+    Any text can be encoded. Capitals and the width of blanks are not told apart. Depends on the texts and not their order.
+    """
+    backend = Backend(models.BPE())
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Lowercase(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
+    )
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary_size,
+        special_tokens=[_PAD, _START, _END],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    start, end = backend.token_to_id(_START), backend.token_to_id(_END)
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{_START} $A {_END}", special_tokens=[(_START, start), (_END, end)]
+    )
+    return Tokenizer(backend, backend.token_to_id(_PAD))
+
+
+def load_tokenizer(given: str) -> Tokenizer:
+    """The tokenizer that `given` names: the path of a `tokenizer.json`, or `hf:NAME` (`transformers`).
+
+    Raises `DiagnosticError`.
+    """
+    if given.startswith("hf:"):
+        return _from_transformers(given)
+    try:
+        text = Path(given).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as fault:
+        raise _unusable(given, str(fault)) from fault
+    try:
+        if "tokenizer" in json.loads(text):
+            return Tokenizer.from_json(text)
+        backend = Backend.from_str(text)
+    except Exception as fault:
+        # The library raises plain `Exception` for a file that is no tokenizer.
+        raise _unusable(given, "it is no `tokenizer.json`") from fault
+    padding = backend.padding
+    return Tokenizer(backend, padding["pad_id"] if padding else _known_pad(backend))
+
+
+def _from_transformers(given: str) -> Tokenizer:
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as fault:
+        help = "install it with `pip install 'vlmdsl[hf]'`"
+        raise DiagnosticError((PackageMissing.at(_PLACE, what=given, package="transformers", help=(help,)),)) from fault
+    try:
+        loaded = AutoTokenizer.from_pretrained(given.removeprefix("hf:"), trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as fault:
+        raise _unusable(given, str(fault).splitlines()[0] if str(fault) else "it cannot be loaded") from fault
+    if not getattr(loaded, "is_fast", False):
+        raise _unusable(given, "it has no `tokenizer.json`")
+    backend = Backend.from_str(loaded.backend_tokenizer.to_str())
+    return Tokenizer(backend, loaded.pad_token_id)
+
+
+def _known_pad(backend: Backend) -> int | None:
+    """The id of a padding mark under one of its usual names."""
+    ids = (backend.token_to_id(name) for name in (_PAD, "[PAD]", "<|padding|>"))
+    return next((number for number in ids if number is not None), None)
+
+
+def _unusable(given: str, reason: str) -> DiagnosticError:
+    help = "leave `model.tokenizer` out to train one on the data"
+    return DiagnosticError((TokenizerUnusable.at(_PLACE, given=given, reason=reason, help=(help,)),))
