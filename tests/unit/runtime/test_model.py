@@ -1,0 +1,149 @@
+"""One module of towers and objective: batching of calls, names, frozen towers, and what does not fit."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.ir import Encoder, Stream
+from vlmdsl.ir.graph import Graph
+from vlmdsl.runtime.data.batch import Batch, StreamValues
+from vlmdsl.runtime.encoders import TextConfig, TextTransformer, VisionConfig, VisionTransformer
+from vlmdsl.runtime.model import VisionLanguageModel, tower_needs
+from vlmdsl.types import EncodedType, FieldType
+
+
+class RecordingObjective(nn.Module):
+    """Keeps what it is called with; its loss is the sum of all features."""
+
+    def __init__(self, streams, plain=()):
+        super().__init__()
+        self.streams = streams
+        self.inputs = {name: None for stream in streams for name in (stream.name, f"{stream.name}_mask")} | dict.fromkeys(
+            plain
+        )
+
+    def forward(self, **inputs):
+        self.given = inputs
+        return SimpleNamespace(loss=sum(value.sum() for value in inputs.values() if value.is_floating_point()))
+
+
+def make_streams(*wanted):
+    """Streams of (name, kind, tower, frozen, pooled, tokens)."""
+    graph = Graph()
+    found = []
+    for name, kind, tower, frozen, pooled, tokens in wanted:
+        field = graph.add("field", type=FieldType(kind), name=name)
+        encode = graph.add("encode", field, type=EncodedType(kind), encoder=Encoder(tower, kind, frozen))
+        found.append(Stream(name, field, encode, pooled, tokens))
+    return found
+
+
+def vision(yields=("pooled",), dimension=8):
+    config = VisionConfig(image_size=8, patch_size=4, width=16, depth=1, heads=2)
+    return VisionTransformer(config, dimension, yields).double()
+
+
+def language(yields=("pooled",), dimension=8, causal=False):
+    config = TextConfig(width=16, depth=2, heads=2, vocabulary_size=30, text_length=9, causal=causal)
+    return TextTransformer(config, dimension, yields).double()
+
+
+def images(count=3):
+    return StreamValues(torch.randn(count, 3, 8, 8, dtype=torch.float64))
+
+
+def texts(length, count=3):
+    lengths = torch.arange(count) % length + 1
+    return StreamValues(torch.randint(1, 30, (count, length)), torch.arange(length) < lengths[:, None])
+
+
+IMAGE = ("image", "Image", "vision", False, True, False)
+TEXT = ("text", "Text", "language", False, True, False)
+
+
+def test_several_streams_of_a_tower_are_one_call_with_the_numbers_of_separate_ones():
+    both = ("pooled", "tokens")
+    objective = RecordingObjective(
+        make_streams(
+            IMAGE, ("text", "Text", "language", False, True, True), ("caption", "Text", "language", False, False, True)
+        )
+    )
+    towers = {"vision": vision(), "language": language(both)}
+    model = VisionLanguageModel(towers, objective)
+    calls = []
+    towers["language"].register_forward_hook(lambda *_: calls.append(1))
+    batch = Batch({"image": images(), "text": texts(5), "caption": texts(7)}, {}, ["a", "b", "c"])
+    model(batch)
+    assert len(calls) == 1
+    given = objective.given
+    text, caption = (
+        towers["language"](batch.streams[name].values, batch.streams[name].mask) for name in ("text", "caption")
+    )
+    assert set(given) == {"image", "text", "text_tokens", "text_mask", "caption", "caption_mask"}
+    torch.testing.assert_close(given["text"], text.pooled)
+    assert given["text_tokens"].shape == text.tokens.shape
+    torch.testing.assert_close(given["text_tokens"][given["text_mask"]], text.tokens[text.mask])
+    torch.testing.assert_close(given["caption"][given["caption_mask"]], caption.tokens[caption.mask])
+    assert given["text_mask"].equal(batch.streams["text"].mask)
+
+
+def test_only_the_plain_fields_that_the_objective_reads_reach_it():
+    objective = RecordingObjective(make_streams(IMAGE, TEXT), plain=["label"])
+    model = VisionLanguageModel({"vision": vision(), "language": language()}, objective)
+    fields = {"label": torch.tensor([0, 1, 1]), "unread": torch.ones(3)}
+    model(Batch({"image": images(), "text": texts(5)}, fields, ["a", "b", "c"]))
+    assert set(objective.given) == {"image", "text", "label"}
+
+
+def test_a_frozen_tower_takes_no_gradient_and_stays_in_evaluation_mode():
+    frozen = ("image", "Image", "vision", True, True, False)
+    model = VisionLanguageModel(
+        {"vision": vision(), "language": language()}, RecordingObjective(make_streams(frozen, TEXT))
+    ).train()
+    assert not model.encoders["vision"].training
+    assert model.encoders["language"].training
+    model(Batch({"image": images(), "text": texts(5)}, {}, ["a", "b", "c"])).loss.backward()
+    assert model.objective.given["image"].requires_grad is False
+    assert all(parameter.grad is None and not parameter.requires_grad for parameter in model.encoders["vision"].parameters())
+    assert all(parameter.grad is not None for parameter in model.encoders["language"].parameters())
+
+
+def test_a_tower_used_with_and_without_gradient_is_trained_by_the_one_stream_only():
+    streams = make_streams(TEXT, ("caption", "Text", "language", True, True, False))
+    assert tower_needs(streams)["language"].frozen is False
+    objective = RecordingObjective(streams)
+    model = VisionLanguageModel({"language": language()}, objective)
+    model(Batch({"text": texts(5), "caption": texts(5)}, {}, ["a", "b", "c"]))
+    assert objective.given["text"].requires_grad
+    assert not objective.given["caption"].requires_grad
+
+
+@pytest.mark.parametrize(
+    ("towers", "words"),
+    [
+        ({"vision": vision()}, "`language` has no encoder"),
+        ({"vision": language(), "language": language()}, "takes texts"),
+        (
+            {"vision": vision(), "language": language(("tokens",))},
+            "must yield pooled features, but its encoder yields tokens",
+        ),
+        ({"vision": vision(dimension=4), "language": language()}, "`vision` 4, `language` 8"),
+        ({"vision": vision(), "language": language(), "teacher": vision()}, "`teacher` is used by no term"),
+    ],
+)
+def test_towers_that_do_not_fit_are_a_diagnostic(towers, words):
+    with pytest.raises(DiagnosticError, match="V0832") as caught:
+        VisionLanguageModel(towers, RecordingObjective(make_streams(IMAGE, TEXT)))
+    assert words in caught.value.diagnostics[0].message
+
+
+def test_towers_run_in_bfloat16_under_autocast():
+    objective = RecordingObjective(make_streams(IMAGE, TEXT))
+    model = VisionLanguageModel({"vision": vision().float(), "language": language().float()}, objective)
+    batch = Batch({"image": StreamValues(torch.randn(3, 3, 8, 8)), "text": texts(5)}, {}, ["a", "b", "c"])
+    with torch.autocast("cpu", torch.bfloat16):
+        model(batch)
+    assert {value.dtype for value in objective.given.values()} == {torch.bfloat16}

@@ -1,0 +1,170 @@
+"""Encoders and an objective as one module: a batch in, losses out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
+from vlmdsl.ir import Stream
+from vlmdsl.runtime.encoders import EncodedFeatures, Encoder
+from vlmdsl.source import Span
+
+if TYPE_CHECKING:
+    from vlmdsl.backends.torch import Objective, ObjectiveOutput
+    from vlmdsl.runtime.data import Batch, StreamValues
+
+__all__ = ["TowerNeed", "VisionLanguageModel", "tower_needs"]
+
+
+@dataclass(frozen=True)
+class TowerNeed:
+    """What an objective asks of one tower: the field kind it takes, the outputs it yields, whether it is frozen."""
+
+    kind: str
+    yields: frozenset[str]
+    frozen: bool
+
+
+def tower_needs(streams: Iterable[Stream]) -> dict[str, TowerNeed]:
+    """The towers of an objective's streams by name; a tower is frozen if no stream of it takes a gradient."""
+    needs: dict[str, TowerNeed] = {}
+    for stream in streams:
+        encoder = stream.encoder
+        known = needs.get(encoder.tower, TowerNeed(encoder.kind, frozenset(), True))
+        needs[encoder.tower] = TowerNeed(encoder.kind, known.yields | _used(stream), known.frozen and encoder.frozen)
+    return needs
+
+
+class VisionLanguageModel(nn.Module):
+    """Encodes every stream of a batch, each tower in one call, and applies the objective.
+
+    `encoders` are the towers by name (`vision`, `language`, or a recipe's own). Frozen towers keep their weights: no
+    gradient, and evaluation mode throughout. Raises `DiagnosticError` (V0832) where the towers do not give what the
+    objective compares.
+    """
+
+    def __init__(self, encoders: Mapping[str, Encoder], objective: Objective) -> None:
+        super().__init__()
+        self.streams: list[Stream] = list(objective.streams)
+        needs = tower_needs(self.streams)
+        _check(encoders, needs)
+        self.encoders = nn.ModuleDict(encoders)
+        self.objective = objective
+        self.frozen_towers = frozenset(name for name, need in needs.items() if need.frozen)
+        for name in self.frozen_towers:
+            self.encoders[name].requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> VisionLanguageModel:
+        """As of any module, but frozen towers stay in evaluation mode."""
+        super().train(mode)
+        for name in self.frozen_towers:
+            self.encoders[name].eval()
+        return self
+
+    def forward(self, batch: Batch) -> ObjectiveOutput:
+        """The loss, its terms and metrics for this process's share of a batch."""
+        features: dict[str, Tensor] = {name: batch.fields[name] for name in self.objective.inputs if name in batch.fields}
+        for streams in _by_call(self.streams):
+            encoded = self._encode_together(streams, [batch.streams[stream.name] for stream in streams])
+            for stream, part in zip(streams, encoded, strict=True):
+                features.update(_named(stream, part))
+        return self.objective(**features)
+
+    def encode(self, tower: str, values: Tensor, mask: Tensor | None = None) -> EncodedFeatures:
+        """Features of `values` through one tower, outside any objective and in the caller's gradient mode."""
+        return self.encoders[tower](values, mask)
+
+    def compile_encoders(self) -> None:
+        """Run the towers through torch.compile from now on."""
+        for encoder in self.encoders.values():
+            encoder.compile()
+
+    def _encode_together(self, streams: list[Stream], values: list[StreamValues]) -> list[EncodedFeatures]:
+        """One call for several streams of a tower, as one longer batch; the features of each in its own length."""
+        encoder = streams[0].encoder
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not encoder.frozen):
+            if len(streams) == 1:
+                return [self.encode(encoder.tower, values[0].values, values[0].mask)]
+            whole = self.encode(encoder.tower, *_concatenated(values))
+        sizes = [len(part.values) for part in values]
+        parts = [(None,) * len(sizes) if output is None else output.split(sizes) for output in whole]
+        return [
+            _shortened(EncodedFeatures(*outputs), part)
+            for outputs, part in zip(zip(*parts, strict=True), values, strict=True)
+        ]
+
+
+def _used(stream: Stream) -> frozenset[str]:
+    return frozenset(name for name, used in (("pooled", stream.pooled), ("tokens", stream.tokens)) if used)
+
+
+def _check(encoders: Mapping[str, Encoder], needs: Mapping[str, TowerNeed]) -> None:
+    """Every tower is there, takes the right kind, yields what is compared, in one dimension."""
+    for tower, need in needs.items():
+        encoder = encoders.get(tower)
+        if encoder is None:
+            raise _unfit(tower, "has no encoder", f"pass one for `{tower}` among the encoders")
+        if encoder.kind != need.kind:
+            raise _unfit(tower, f"encodes {need.kind.lower()}s, but its encoder takes {encoder.kind.lower()}s")
+        lacking = sorted(need.yields - encoder.yields)
+        if lacking:
+            problem = (
+                f"must yield {' and '.join(lacking)} features, but its encoder yields {', '.join(sorted(encoder.yields))}"
+            )
+            raise _unfit(tower, problem, f"build the encoder with `yields={sorted(need.yields)}`")
+    unused = sorted(encoders.keys() - needs.keys())
+    if unused:
+        raise _unfit(unused[0], "is used by no term of the recipe", f"leave the encoder of `{unused[0]}` out")
+    dimensions = {tower: encoders[tower].dimension for tower in needs}
+    if len(set(dimensions.values())) > 1:
+        listed = ", ".join(f"`{tower}` {dimension}" for tower, dimension in dimensions.items())
+        tower = next(iter(dimensions))
+        raise _unfit(tower, f"gives features of another length than the others: {listed}", "set one `model.dimension`")
+
+
+def _unfit(tower: str, problem: str, *help_texts: str) -> DiagnosticError:
+    return DiagnosticError((TowerDoesNotFit.at(Span("encoders", 0, 0), tower=tower, problem=problem, help=help_texts),))
+
+
+def _by_call(streams: Iterable[Stream]) -> list[list[Stream]]:
+    """Streams that one call of a tower encodes; with and without gradient are two calls."""
+    calls: dict[tuple[str, bool], list[Stream]] = {}
+    for stream in streams:
+        calls.setdefault((stream.encoder.tower, stream.encoder.frozen), []).append(stream)
+    return list(calls.values())
+
+
+def _concatenated(parts: list[StreamValues]) -> tuple[Tensor, Tensor | None]:
+    """One batch of several; shorter texts are padded, which changes no feature."""
+    if all(part.mask is None for part in parts):
+        return torch.cat([part.values for part in parts]), None
+    length = max(part.values.shape[1] for part in parts)
+    values = [functional.pad(part.values, (0, length - part.values.shape[1])) for part in parts]
+    masks = [torch.ones_like(part.values, dtype=torch.bool) if part.mask is None else part.mask for part in parts]
+    return torch.cat(values), torch.cat([functional.pad(mask, (0, length - mask.shape[1])) for mask in masks])
+
+
+def _shortened(features: EncodedFeatures, values: StreamValues) -> EncodedFeatures:
+    """The tokens of a text without the padding that `_concatenated` added."""
+    if features.tokens is None or features.mask is None:
+        return features
+    length = values.values.shape[1]
+    return EncodedFeatures(features.pooled, features.tokens[:, :length], features.mask[:, :length])
+
+
+def _named(stream: Stream, features: EncodedFeatures) -> dict[str, Tensor]:
+    """The objective's inputs for one stream, by the names of `ir.inputs`."""
+    found: dict[str, Tensor | None] = {}
+    if stream.pooled:
+        found[stream.name] = features.pooled
+    if stream.tokens:
+        found[f"{stream.name}_tokens" if stream.pooled else stream.name] = features.tokens
+        found[f"{stream.name}_mask"] = features.mask
+    return {name: value for name, value in found.items() if value is not None}
