@@ -16,7 +16,7 @@ from vlmdsl.backends.torch.collectives import all_gather, process_index
 from vlmdsl.backends.torch.ops.product import product
 from vlmdsl.backends.torch.values import Similarities, TokenFeatures, precise
 
-__all__ = ["exclude", "register", "registered", "reuse", "score", "similarity", "transpose"]
+__all__ = ["exclude", "register", "registered", "reuse", "score", "similarity", "similarity_to", "transpose"]
 
 Features: TypeAlias = Tensor | TokenFeatures
 MatrixFunction: TypeAlias = Callable[..., Tensor | tuple[Tensor, Tensor]]
@@ -34,8 +34,9 @@ _IMPLEMENTATIONS: dict[str, _Implementation] = {}
 def register(name: str, matrix: MatrixFunction, pairs: PairFunction | None = None) -> None:
     """Make the similarity `name` run.
 
-    `matrix(x, y, **arguments)` gives [b, B] or two of them, (rows, columns); `pairs(x, y, **arguments)` gives [b]. x and y are tensors [b, D] and [B, D], or `TokenFeatures`. Without `pairs`, scores are read off the diagonal of the
-    matrix of this process's samples.
+    `matrix(x, y, **arguments)` gives [b, B] or two of them, (rows, columns); `pairs(x, y, **arguments)` gives [b]. x and y
+    are tensors [b, D] and [B, D], or `TokenFeatures`. Without `pairs`, scores are the diagonal of the matrix of this process's
+    samples.
     """
     _IMPLEMENTATIONS[name] = _Implementation(matrix, pairs)
 
@@ -47,7 +48,12 @@ def registered() -> list[str]:
 
 def similarity(x: Features, y: Features, by: str, **arguments: Any) -> Similarities:
     """This process's x against everybody's y."""
-    found = _IMPLEMENTATIONS[by].matrix(x, _gather(y), **arguments)
+    return similarity_to(x, _gather(y), by, **arguments)
+
+
+def similarity_to(x: Features, y: Features, by: str, **arguments: Any) -> Similarities:
+    """Every x against every y as they are given, with no other process involved: what an evaluation wants."""
+    found = _IMPLEMENTATIONS[by].matrix(x, y, **arguments)
     return Similarities(found, found) if isinstance(found, Tensor) else Similarities(*found)
 
 
