@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
-from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.configuration import LossNotFinite
 from vlmdsl.runtime.data.batch import Batch
 from vlmdsl.runtime.training.optimizer import set_learning_rate
@@ -40,13 +41,11 @@ class Callbacks:
     log: Callable[[dict[str, float]], None] = lambda record: None
     save: Callable[[int], None] = lambda step: None
     evaluate: Callable[[int], None] = lambda step: None
-    probe: Callable[[Batch], dict[str, float]] = lambda batch: {}
-    """More numbers to log about a batch, such as the loss at chance level; called before the step it belongs to."""
 
 
 @dataclass
 class _Clock:
-    """Samples per second since the last reading."""
+    """Samples per second since the last reading, without the time of evaluations and checkpoints."""
 
     samples: int = 0
     since: float = field(default_factory=time.perf_counter)
@@ -56,6 +55,12 @@ class _Clock:
         rate = self.samples / max(now - self.since, 1e-9)
         self.samples, self.since = 0, now
         return rate
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.since += time.perf_counter() - start
 
 
 def train_steps(
@@ -83,8 +88,6 @@ def train_steps(
     for step in range(start, train.steps):
         batch = next(batches).to(world.device, non_blocking=True)
         done = step + 1
-        due = done % train.log_every == 0 or done in (1, train.steps)
-        record = callbacks.probe(batch) if due else {}
         seed_generators(train.seed, step, world.rank)
         factor = learning_rate_factor(step, train.steps, config.schedule)
         set_learning_rate(optimizer, factor)
@@ -98,15 +101,16 @@ def train_steps(
         optimizer.zero_grad(set_to_none=True)
         model.objective.after_step()  # type: ignore[operator, union-attr]
         clock.samples += train.batch
-        if due:
+        if done % train.log_every == 0 or done in (1, train.steps):
             rate = config.optimizer.learning_rate * factor
-            record = {**_record(output, done), **record, "gradient_norm": float(norm), "learning_rate": rate}
-            callbacks.log({**record, "samples_per_second": clock.read()})
-        if done % train.checkpoint_every == 0 or done == train.steps:
-            callbacks.save(done)
-        if config.evaluation.every and done % config.evaluation.every == 0 and done < train.steps:
-            callbacks.evaluate(done)
-            model.train()
+            more = {"gradient_norm": norm.item(), "learning_rate": rate, "samples_per_second": clock.read()}
+            callbacks.log({**_record(output, done), **more})
+        with clock.stopped():
+            if done % train.checkpoint_every == 0 or done == train.steps:
+                callbacks.save(done)
+            if config.evaluation.every and done % config.evaluation.every == 0 and done < train.steps:
+                callbacks.evaluate(done)
+                model.train()
 
 
 def _record(output: TrainOutput, step: int) -> dict[str, Any]:
@@ -115,7 +119,7 @@ def _record(output: TrainOutput, step: int) -> dict[str, Any]:
     return {"step": step, "loss": output.loss.item(), **terms, **metrics}
 
 
-def _not_finite(output: TrainOutput, step: int) -> Any:
+def _not_finite(output: TrainOutput, step: int) -> Diagnostic:
     wrong = [name for name, value in output.terms.items() if not bool(torch.isfinite(value).all())]
     what = f"the term `{wrong[0]}`" if wrong else "the loss" if not bool(torch.isfinite(output.loss)) else "the gradient"
     numbers = [*output.terms.items(), *output.metrics.items()]

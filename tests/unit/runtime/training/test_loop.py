@@ -47,7 +47,7 @@ def test_the_loss_falls_and_each_step_is_recorded() -> None:
     saved: list[int] = []
     evaluated: list[int] = []
     records: Records = []
-    callbacks = Callbacks(log=records.append, save=saved.append, evaluate=evaluated.append, probe=lambda b: {"chance": 2.08})
+    callbacks = Callbacks(log=records.append, save=saved.append, evaluate=evaluated.append)
     settings = settings.model_copy(update={"evaluation": settings.evaluation.model_copy(update={"every": 25})})
     settings = settings.model_copy(update={"train": settings.train.model_copy(update={"checkpoint_every": 50})})
     forever = iter(lambda: batch, None)
@@ -55,7 +55,7 @@ def test_the_loss_falls_and_each_step_is_recorded() -> None:
     assert [record["step"] for record in records] == [1, 20, 40, 60]
     assert records[-1]["loss"] < 0.1 < 1 < records[0]["loss"]
     assert records[0].keys() == {
-        "step", "loss", "terms/contrast", "temperature", "chance", "gradient_norm", "learning_rate", "samples_per_second"
+        "step", "loss", "terms/contrast", "temperature", "gradient_norm", "learning_rate", "samples_per_second"
     }  # fmt: skip
     assert (saved, evaluated) == ([50, 60], [25, 50])
     assert int(model.objective.steps) == 60

@@ -1,0 +1,134 @@
+"""From a configuration to what a run works on: data, tokenizer, model, in the order in which faults should be told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from vlmdsl.backends.torch import Objective
+from vlmdsl.diagnostics import Diagnostic, DiagnosticError
+from vlmdsl.ir import Program
+from vlmdsl.runtime.data import (
+    BatchLoader,
+    FieldMapping,
+    ImageFormat,
+    Source,
+    held_out,
+    map_fields,
+    open_source,
+    requirements,
+    texts_of,
+)
+from vlmdsl.runtime.encoders import Encoder, build_encoder
+from vlmdsl.runtime.model import VisionLanguageModel, tower_needs
+from vlmdsl.runtime.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from vlmdsl.runtime.training.processes import World, seed_generators
+from vlmdsl.schema import ModelConfig, RunConfig
+
+__all__ = ["Data", "build_model", "image_format", "open_data", "tokenizer_for", "training_batches"]
+
+_PLAIN = ("Label", "Flag", "Number")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Training and held-out samples with the columns that feed the recipe's fields; `held_out` is None without any."""
+
+    train: Source
+    mapping: FieldMapping
+    held_out: Source | None
+    held_out_mapping: FieldMapping | None
+
+
+def open_data(program: Program, config: RunConfig, evaluate_on: tuple[str, ...] = ()) -> Data:
+    """Opens every source and finds the column of every field; DiagnosticError with all that is lacking.
+
+    `evaluate_on` takes the place of the configured held-out data.
+    """
+    train = open_source(config.data.train)
+    specs = evaluate_on or config.data.val or tuple(held_out(config.data.train))
+    val = open_source(specs, "val") if specs else None
+    faults: list[Diagnostic] = []
+    mapping = _mapped(train, program, config.data.map, faults)
+    val_mapping = None
+    if val is not None:
+        classes = mapping.classes if mapping is not None else {}
+        val_mapping = _mapped(val, program, config.data.map, faults, classes)
+    if mapping is None or faults:
+        raise DiagnosticError(tuple(dict.fromkeys(faults)))
+    return Data(train, mapping, val, val_mapping)
+
+
+def _mapped(
+    source: Source,
+    program: Program,
+    columns: Mapping[str, str],
+    faults: list[Diagnostic],
+    classes: Mapping[str, tuple[str, ...]] | None = None,
+) -> FieldMapping | None:
+    """The mapping, or None and the reasons among `faults`. Held-out data (with `classes`) is not seen through views."""
+    try:
+        return map_fields(source, requirements(program, views=classes is None), columns, classes)
+    except DiagnosticError as error:
+        faults.extend(error.diagnostics)
+        return None
+
+
+def tokenizer_for(program: Program, config: ModelConfig, data: Data) -> Tokenizer:
+    """The tokenizer that the configuration names, or one trained on the training texts."""
+    if config.tokenizer is not None:
+        return load_tokenizer(config.tokenizer)
+    if config.text_encoder.startswith("hf:"):
+        return load_tokenizer(config.text_encoder)
+    texts = [need.field for need in requirements(program, views=False) if need.kind == "Text"]
+    return train_tokenizer(texts_of(data.train, data.mapping, texts), config.vocabulary)
+
+
+def build_model(objective: Objective, config: RunConfig, tokenizer: Tokenizer, world: World) -> VisionLanguageModel:
+    """The towers that the objective needs, with weights drawn from the seed, and the objective, on the world's device."""
+    seed_generators(config.train.seed, "weights")
+    model = config.model
+    encoders: dict[str, Encoder] = {}
+    for tower, need in tower_needs(objective.streams).items():
+        kind: Literal["Image", "Text"] = "Image" if need.kind == "Image" else "Text"
+        encoders[tower] = build_encoder(
+            model.image_encoder if kind == "Image" else model.text_encoder,
+            kind,
+            model.dimension,
+            need.yields,
+            image_size=model.image_size if kind == "Image" else None,
+            vocabulary_size=tokenizer.vocabulary_size if kind == "Text" else None,
+            text_length=model.text_length if kind == "Text" else None,
+        )
+    built = VisionLanguageModel(encoders, objective).to(world.device)
+    if config.train.compile_encoders:
+        built.compile_encoders()
+    return built
+
+
+def image_format(model: VisionLanguageModel, config: ModelConfig) -> ImageFormat:
+    """How the image towers take their images."""
+    formats = (encoder.image_format for encoder in model.encoders.values())
+    return next((form for form in formats if isinstance(form, ImageFormat)), ImageFormat(config.image_size))
+
+
+def training_batches(
+    program: Program, config: RunConfig, data: Data, tokenizer: Tokenizer, model: VisionLanguageModel, world: World
+) -> BatchLoader:
+    """This process's share of every training batch."""
+    plain = {need.field: need.kind for need in requirements(program) if need.kind in _PLAIN}
+    return BatchLoader(
+        data.train,
+        data.mapping,
+        model.streams,
+        tokenizer,
+        fields=plain,
+        batch=config.train.batch,
+        images=image_format(model, config.model),
+        text_length=config.model.text_length,
+        seed=config.train.seed,
+        rank=world.rank,
+        world=world.size,
+        workers=config.data.workers,
+    )
