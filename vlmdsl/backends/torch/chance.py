@@ -13,7 +13,7 @@ __all__ = ["chance_level"]
 def chance_level(node: Node, samples: int) -> float | None:
     """The value of a loss over a global batch of `samples` when all logits are equal; None where that is not known.
 
-    A cross-entropy is then log N whatever its target, which sums to 1; with weights or excluded candidates it depends on data.
+    A cross-entropy is then log N whatever its target, which sums to 1; weights and exclusions make it depend on data.
     """
     if node.operation == "constant":
         return node.number("value")

@@ -205,6 +205,7 @@ RULES: dict[str, Rule] = {
     "same": _call("same", "missing"),
     "smooth": _call("smooth", "epsilon", "over"),
     "reuse": _call("reuse", "matrix"),
+    "not": _call("logical_not"),
     "cross_entropy": _call("cross_entropy", "along", "denominator"),
     **{
         name: _call(name)

@@ -13,6 +13,7 @@ from vlmdsl.backends.torch.ops.elementwise import (
     less,
     less_equal,
     log,
+    logical_not,
     maximum,
     minimum,
     multiply,
@@ -27,9 +28,9 @@ from vlmdsl.backends.torch.ops.targets import add_targets, others, paired, same,
 from vlmdsl.backends.torch.values import Similarities, Target, TargetPart, TokenFeatures
 
 __all__ = [
-    "ContrastResult", "Direction", "Similarities", "Target", "TargetPart", "TokenFeatures", "add", "add_targets", "clamp",
-    "contrast", "contrast_of", "cross_entropy", "divide", "equal", "exclude", "exp", "greater", "greater_equal", "less",
-    "less_equal", "log", "maximum", "mean", "minimum", "multiply", "negate", "normalize", "not_equal", "others", "paired",
-    "register", "registered", "reuse", "same", "scale_target", "score", "sigmoid_loss", "similarity", "smooth", "stop", "subtract",
-    "transpose", "uniform", "where",
+    "ContrastResult", "Direction", "Similarities", "Target", "TargetPart", "TokenFeatures", "add", "add_targets",
+    "clamp", "contrast", "contrast_of", "cross_entropy", "divide", "equal", "exclude", "exp", "greater",
+    "greater_equal", "less", "less_equal", "log", "logical_not", "maximum", "mean", "minimum", "multiply", "negate",
+    "normalize", "not_equal", "others", "paired", "register", "registered", "reuse", "same", "scale_target", "score",
+    "sigmoid_loss", "similarity", "smooth", "stop", "subtract", "transpose", "uniform", "where",
 ]  # fmt: skip

@@ -105,13 +105,13 @@ def _negatives(
 def _row_axis(direction: Direction, matrix: Tensor) -> Axis:
     scale = _scale(direction, matrix)
     kept = None if direction.keep is None else all_gather(direction.keep)[None, :]
-    return Axis(scale if scale.dim() == 0 else scale[:, None], kept)
+    return Axis(scale.view(-1, 1), kept)
 
 
 def _column_axis(direction: Direction, matrix: Tensor) -> Axis:
     scale = _scale(direction, matrix)
     kept = None if direction.keep is None else direction.keep[:, None]
-    return Axis(scale if scale.dim() == 0 else all_gather(scale)[None, :], kept)
+    return Axis((scale if scale.dim() == 0 else all_gather(scale)).view(1, -1), kept)
 
 
 def _scale(direction: Direction, matrix: Tensor) -> Tensor:

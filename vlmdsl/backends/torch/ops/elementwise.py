@@ -17,7 +17,7 @@ from vlmdsl.backends.torch.values import Number, Similarities, Target, TargetPar
 
 __all__ = [
     "add", "clamp", "divide", "equal", "exp", "greater", "greater_equal", "less", "less_equal", "log", "maximum", "minimum",
-    "multiply", "negate", "not_equal", "subtract", "where",
+    "logical_not", "multiply", "negate", "not_equal", "subtract", "where",
 ]  # fmt: skip
 
 Value: TypeAlias = Number | Similarities | Target
@@ -115,6 +115,11 @@ def equal(x: Number, y: Number) -> Tensor:
 def not_equal(x: Number, y: Number) -> Tensor:
     """Whether x and y differ."""
     return _compare(torch.ne, x, y)
+
+
+def logical_not(condition: Tensor) -> Tensor:
+    """Where the condition fails: [b]."""
+    return ~condition
 
 
 def where(condition: Tensor, x: Number, y: Number) -> Tensor:

@@ -27,23 +27,24 @@ def product(x: Tensor, y: Tensor) -> Tensor:
     x, y = x.to(dtype), y.to(dtype)
     if dtype is not torch.float16:
         return x @ y.T
-    similarity: Tensor = _Float16Product.apply(x, y)  # type: ignore[no-untyped-call]
+    similarity: Tensor = _Float16Product.apply(x, y.T)  # type: ignore[no-untyped-call]
     return similarity
 
 
 class _Float16Product(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
-        ctx.save_for_backward(x, y)
-        return _float32_product(x, y.T)
+    def forward(ctx: Any, x: Tensor, y_transposed: Tensor) -> Tensor:
+        ctx.save_for_backward(x, y_transposed)
+        return _float32_product(x, y_transposed)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        x, y = ctx.saved_tensors
+        x, y_transposed = ctx.saved_tensors
         largest = gradient.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
         tile = (gradient * (_MIDDLE_OF_FLOAT16 / largest)).to(torch.float16)
         factor = largest / _MIDDLE_OF_FLOAT16
-        return (_float32_product(tile, y) * factor).to(x.dtype), (_float32_product(tile.T, x) * factor).to(y.dtype)
+        x_gradient = _float32_product(tile, y_transposed.T) * factor
+        return x_gradient.to(x.dtype), (_float32_product(x.T, tile) * factor).to(x.dtype)
 
 
 def _float32_product(left: Tensor, right: Tensor) -> Tensor:

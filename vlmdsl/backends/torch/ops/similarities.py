@@ -35,8 +35,8 @@ def register(name: str, matrix: MatrixFunction, pairs: PairFunction | None = Non
     """Make the similarity `name` run.
 
     `matrix(x, y, **arguments)` gives [b, B] or two of them, (rows, columns); `pairs(x, y, **arguments)` gives [b]. x and y
-    are tensors [b, D] and [B, D], or `TokenFeatures`. Without `pairs`, scores are the diagonal of the matrix of this process's
-    samples.
+    are tensors [b, D] and [B, D], or `TokenFeatures`. Without `pairs`, scores are the diagonal of the matrix of this
+    process's samples.
     """
     _IMPLEMENTATIONS[name] = _Implementation(matrix, pairs)
 
@@ -72,10 +72,10 @@ def transpose(matrix: Similarities) -> Similarities:
     return Similarities(rows, rows if matrix.symmetric else _transposed(matrix.rows), matrix.candidates)
 
 
-def reuse(matrix: Similarities, name: str) -> Similarities:
-    """Both directions read the matrix of the direction `name`."""
-    chosen = matrix.rows if name == "rows" else matrix.columns
-    return Similarities(chosen, chosen, matrix.candidates)
+def reuse(similarities: Similarities, matrix: str) -> Similarities:
+    """Both directions read the matrix of the direction `matrix`: `rows` or `columns`."""
+    chosen = similarities.rows if matrix == "rows" else similarities.columns
+    return Similarities(chosen, chosen, similarities.candidates)
 
 
 def exclude(matrix: Similarities, condition: Tensor) -> Similarities:

@@ -7,8 +7,9 @@
 The pair is left out because its share of the gradient, 1 - p_ii, is the small difference of two large numbers: outside it is
 sigmoid(n_i - A_ii), exact in float32, and the matrix H holds nothing but negatives when it is rounded to bfloat16.
 
-Shape letters: b rows (this process's samples), B columns (everybody's). Scales are 0-d or [b, 1] for rows, 0-d or [1, B] for
-columns; `kept` is [1, B] for rows, [b, 1] for columns. An entry that is no candidate, and the pair, are -inf.
+Shape letters: b rows (this process's samples), B columns (everybody's). Scales are [1, 1], or
+[b, 1] for rows and [1, B] for columns; `kept` is [1, B] for rows, [b, 1] for columns. An entry that is no candidate, and the
+pair, are -inf.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Axis(NamedTuple):
 
 
 class Negatives(NamedTuple):
-    """What a direction knows of its negatives, [b] each: log-sum-exp and, without gradient, the largest logit; -inf for none."""
+    """A direction's negatives, [b] each: their log-sum-exp and, without gradient, the largest logit; -inf for none."""
 
     log_sum_exp: Tensor
     largest: Tensor
@@ -81,8 +82,9 @@ class _RowStatistics(Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None]:
         matrix, scale, kept, log_sum_exp = ctx.saved_tensors
-        weights = _softmax(matrix, Axis(scale, kept), log_sum_exp, ROWS) * gradient[:, None]
-        return (weights * scale).to(matrix.dtype), _scale_gradient(weights, matrix, scale), None
+        weights = _softmax(matrix, Axis(scale, kept), log_sum_exp, ROWS).mul_(gradient[:, None])
+        scale_gradient = _scale_gradient(weights, matrix, scale)
+        return weights.mul_(scale).to(matrix.dtype), scale_gradient, None
 
 
 class _ColumnStatistics(Function):
@@ -95,8 +97,9 @@ class _ColumnStatistics(Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None]:
         matrix, scale, kept, log_sum_exp = ctx.saved_tensors
-        weights = _softmax(matrix, Axis(scale, kept), log_sum_exp, COLUMNS) * gradient[None, :]
-        return (weights * scale).to(matrix.dtype), _scale_gradient(weights, matrix, scale), None
+        weights = _softmax(matrix, Axis(scale, kept), log_sum_exp, COLUMNS).mul_(gradient[None, :])
+        scale_gradient = _scale_gradient(weights, matrix, scale)
+        return weights.mul_(scale).to(matrix.dtype), scale_gradient, None
 
 
 class _BothStatistics(Function):
@@ -114,10 +117,11 @@ class _BothStatistics(Function):
         ctx: Any, row_gradient: Tensor, _row: Tensor, column_gradient: Tensor, _column: Tensor
     ) -> tuple[Tensor, Tensor, None, Tensor, None]:
         matrix, a, row_kept, n, c, column_kept, k = ctx.saved_tensors
-        row_weights = _softmax(matrix, Axis(a, row_kept), n, ROWS) * row_gradient[:, None]
-        column_weights = _softmax(matrix, Axis(c, column_kept), k, COLUMNS) * column_gradient[None, :]
-        gradient = (row_weights * a + column_weights * c).to(matrix.dtype)
-        return gradient, _scale_gradient(row_weights, matrix, a), None, _scale_gradient(column_weights, matrix, c), None
+        row_weights = _softmax(matrix, Axis(a, row_kept), n, ROWS).mul_(row_gradient[:, None])
+        column_weights = _softmax(matrix, Axis(c, column_kept), k, COLUMNS).mul_(column_gradient[None, :])
+        a_gradient, c_gradient = _scale_gradient(row_weights, matrix, a), _scale_gradient(column_weights, matrix, c)
+        gradient = row_weights.mul_(a).add_(column_weights.mul_(c))
+        return gradient.to(matrix.dtype), a_gradient, None, c_gradient, None
 
 
 def _logits(matrix: Tensor, axis: Axis) -> Tensor:
@@ -135,27 +139,24 @@ def _statistics(matrix: Tensor, axis: Axis, dim: int) -> tuple[Tensor, Tensor]:
     logits = _logits(matrix, axis)
     largest = logits.amax(dim=dim)
     reference = _finite(largest)
-    total = _exp(logits - reference.unsqueeze(dim)).sum(dim=dim)
+    total = logits.sub_(reference.unsqueeze(dim)).exp_().sum(dim=dim)
     return reference + total.log(), largest
 
 
 def _softmax(matrix: Tensor, axis: Axis, log_sum_exp: Tensor, dim: int) -> Tensor:
     """e^{logit - log-sum-exp}, exactly 0 where there is no candidate: [b, B]."""
-    return _exp(_logits(matrix, axis) - _finite(log_sum_exp).unsqueeze(dim))
+    return _logits(matrix, axis).sub_(_finite(log_sum_exp).unsqueeze(dim)).exp_()
 
 
 def _scale_gradient(weights: Tensor, matrix: Tensor, scale: Tensor) -> Tensor:
     """sum of weights * z over all that one scale multiplies, in the shape of the scale."""
     products = weights * precise(matrix)
-    if scale.dim() == 0:  # by rows first, so that it fuses with the sweep that writes the gradient
-        return products.sum(dim=1).sum().to(scale.dtype)
-    return products.sum(dim=1 if scale.shape[1] == 1 else 0, keepdim=True).to(scale.dtype)
+    if scale.shape[1] > 1:
+        return products.sum(dim=0, keepdim=True)
+    by_row = products.sum(dim=1, keepdim=True)  # by rows even for a single scale: that fuses with the sweep that writes H
+    return by_row if scale.shape[0] > 1 else by_row.sum(dim=0, keepdim=True)
 
 
 def _finite(values: Tensor) -> Tensor:
     """-inf, the mark of "no candidate", made 0 so that it can be subtracted."""
     return torch.where(values == -torch.inf, 0.0, values)
-
-
-def _exp(values: Tensor) -> Tensor:
-    return values.exp() if torch.compiler.is_compiling() else values.exp_()

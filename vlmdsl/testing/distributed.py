@@ -1,0 +1,74 @@
+"""Run a function in several processes that form one gloo group, and get back what each returned."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+__all__ = ["run_processes"]
+
+
+def run_processes(function: Callable[..., Any], processes: int, *arguments: Any, timeout: float = 120.0) -> list[Any]:
+    """What `function(*arguments)` returned in each of `processes` processes, in the order of their ranks.
+
+    The function is looked up by name in fresh interpreters, so it must stand at the top of a module; what it returns must be
+    tensors, numbers, strings, or lists and dictionaries of them. A process that raises, or that is not done after
+    `timeout` seconds, makes this raise RuntimeError with its traceback; all processes are ended.
+    """
+    import torch
+    import torch.multiprocessing as multiprocessing
+
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        workers = [
+            context.Process(target=_work, args=(function, rank, processes, folder, arguments), daemon=True)
+            for rank in range(processes)
+        ]
+        for worker in workers:
+            worker.start()
+        try:
+            _wait(workers, folder, time.monotonic() + timeout)
+        finally:
+            for worker in workers:
+                worker.kill()
+                worker.join()
+        return [torch.load(folder / f"result-{rank}", weights_only=True) for rank in range(processes)]
+
+
+def _wait(workers: list[Any], folder: Path, deadline: float) -> None:
+    while any(worker.is_alive() for worker in workers):
+        _raise_failure(folder)
+        if time.monotonic() > deadline:
+            raise RuntimeError("the processes did not finish in time")
+        time.sleep(0.05)
+    _raise_failure(folder)
+    for rank, worker in enumerate(workers):
+        if worker.exitcode != 0:
+            raise RuntimeError(f"process {rank} ended with exit code {worker.exitcode}")
+
+
+def _raise_failure(folder: Path) -> None:
+    for failure in sorted(folder.glob("failure-*")):
+        raise RuntimeError(f"process {failure.name.removeprefix('failure-')} raised:\n{failure.read_text()}")
+
+
+def _work(function: Callable[..., Any], rank: int, processes: int, folder: Path, arguments: tuple[Any, ...]) -> None:
+    import torch
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'group'}", rank=rank, world_size=processes)
+    try:
+        torch.save(function(*arguments), folder / f"result-{rank}")
+    except BaseException:
+        unfinished = folder / f"unfinished-{rank}"
+        unfinished.write_text(traceback.format_exc())
+        unfinished.rename(folder / f"failure-{rank}")
+        raise
+    finally:
+        dist.destroy_process_group()
