@@ -13,7 +13,7 @@ from vlmdsl.frontend.coerce import kind_of
 from vlmdsl.frontend.session import Session
 from vlmdsl.ir import Node
 from vlmdsl.primitives import Fault
-from vlmdsl.primitives.values import ErrorValue, NumberValue, SimilarityValue, StringValue, Value, type_of
+from vlmdsl.primitives.values import ErrorValue, NumberValue, SimilarityPart, SimilarityValue, StringValue, Value, type_of
 from vlmdsl.source import Span
 from vlmdsl.types import ConditionType, ScalarType, ScoreType, Type
 
@@ -130,13 +130,22 @@ def _scaled(similarity: SimilarityValue, factor: float) -> SimilarityValue:
     return SimilarityValue(tuple(replace(part, coefficient=part.coefficient * factor) for part in similarity.parts))
 
 
+def _merged(parts: tuple[SimilarityPart, ...]) -> SimilarityValue:
+    """Parts that compare in the same way become one."""
+    sums: dict[SimilarityPart, float] = {}
+    for part in parts:
+        key = replace(part, coefficient=1.0)
+        sums[key] = sums.get(key, 0.0) + part.coefficient
+    return SimilarityValue(tuple(replace(part, coefficient=total) for part, total in sums.items()))
+
+
 def _similarity(symbol: str, left: Value, right: Value) -> SimilarityValue | None:
     """Sums and multiples of similarities are similarities."""
     match left, symbol, right:
         case SimilarityValue(), "+", SimilarityValue():
-            return SimilarityValue(left.parts + right.parts)
+            return _merged(left.parts + right.parts)
         case SimilarityValue(), "-", SimilarityValue():
-            return SimilarityValue(left.parts + _scaled(right, -1.0).parts)
+            return _merged(left.parts + _scaled(right, -1.0).parts)
         case NumberValue(), "*", SimilarityValue():
             return _scaled(right, left.value)
         case SimilarityValue(), "*", NumberValue():

@@ -47,7 +47,12 @@ class Session:
     def add(self, operation: str, *inputs: Node, type: Type, span: Span, **attributes: object) -> Node:
         if len(self.graph.nodes) >= MAXIMUM_NODES:
             raise Fault(TooLarge.at(span, reason=f"more than {MAXIMUM_NODES} nodes"))
-        return self.graph.add(operation, *inputs, type=type, span=span, **attributes)
+        spans = (self._written_call(span), span) if _in_library(span) else (span,)
+        return self.graph.add(operation, *inputs, type=type, span=spans, **attributes)
+
+    def _written_call(self, inner: Span) -> Span:
+        """The user's own call under which the library made something."""
+        return next((call for call, _ in reversed(self._calls) if not _in_library(call)), inner)
 
     def parameter(self, name: str, span: Span, *, initial: float, lower: float | None, upper: float | None) -> Node:
         """A fresh learned number. Its name ends in `#serial` until `finish` gives every live one a unique name."""

@@ -277,6 +277,7 @@ _BOUND = (int, float, type(None))
 SIGNATURES: dict[str, Signature] = {
     "field": Signature({"name": (str,)}, _field),
     "rewrite": Signature({"count": (int,), "minimum_words": (int,), "draw": (int,)}, _view("Text")),
+    "alternative": Signature({"view": (int,)}, _view("Text")),
     "augment": Signature({"view": (int,), "pipeline": (object,), "draw": (int,)}, _view("Image")),
     "encode": Signature({"encoder": (Encoder,)}, _encode),
     "pooled": Signature({}, _fixed(VecType(), EncodedType)),
@@ -292,7 +293,9 @@ SIGNATURES: dict[str, Signature] = {
     **{name: Signature({}, _compare) for name in COMPARISONS},
     "where": Signature({}, _where),
     "clamp": Signature({"lower": _BOUND, "upper": _BOUND, "gradient": (str,)}, _clamp),
+    "not": Signature({}, _fixed(ConditionType(), ConditionType)),
     "transpose": Signature({}, _transpose),
+    "reuse": Signature({"matrix": (str,)}, _same(SimType)),
     "paired": Signature({}, _fixed(TargetType())),
     "same": Signature({"missing": (int,)}, _labels),
     "smooth": Signature({"epsilon": _NUMBER, "over": (str,)}, _smooth),

@@ -273,8 +273,6 @@ def _mean(builder: Builder, subjects: Mapping[str, Value], parameters: Parameter
     if isinstance(over, AllSamples):
         return builder.add("mean", score, type=LossType())
     assert isinstance(over, Node)
-    assert isinstance(score.type, ScoreType)
-    assert isinstance(over.type, ConditionType)
     return builder.add("mean", score, over, type=LossType())
 
 
