@@ -1,0 +1,158 @@
+"""From batches to results: equal samples taken together, missing classes left out, the recipe's own similarity."""
+
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from vlmdsl.ir import Contrast, Direction, Encoder, Program, Stream, Term
+from vlmdsl.ir.graph import Graph
+from vlmdsl.runtime.data import Batch, StreamValues
+from vlmdsl.runtime.encoders import EncodedFeatures
+from vlmdsl.runtime.encoders import Encoder as Tower
+from vlmdsl.runtime.evaluation import ClassPrompts, Comparison, comparison_of, evaluate, results_json, results_table
+from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.types import EncodedType, FieldType, LossType, SimType, TokensType, VecType
+
+COMPARISON = Comparison("vision", "language")
+
+
+class OneHot(Tower):
+    """A tower that knows the answer: sample number n, the first of its values, becomes the n-th unit vector."""
+
+    def __init__(self, kind, dimension=8):
+        super().__init__(kind, dimension, ["pooled"])
+        self.table = nn.Parameter(torch.eye(dimension))
+
+    def forward(self, values, mask=None):
+        return EncodedFeatures(self.table[values.flatten(1)[:, 0].long()])
+
+
+def streams_of(graph=None):
+    graph = graph or Graph()
+    for name, kind, tower in (("image", "Image", "vision"), ("text", "Text", "language")):
+        field = graph.add("field", type=FieldType(kind), name=name)
+        encode = graph.add("encode", field, type=EncodedType(kind), encoder=Encoder(tower, kind))
+        yield Stream(name, field, encode, True, False)
+
+
+@pytest.fixture
+def model():
+    objective = nn.Module()
+    objective.streams, objective.inputs = list(streams_of()), {}
+    return VisionLanguageModel({"vision": OneHot("Image"), "language": OneHot("Text")}, objective)
+
+
+def batch(images, texts, labels=None):
+    """Images and texts by their number; a text's padding is 9."""
+    values = torch.tensor([[number, 9, 9] for number in texts])
+    mask = torch.tensor([[True, False, False]] * len(texts))
+    pictures = torch.tensor(images, dtype=torch.float32)[:, None, None, None].expand(-1, 3, 2, 2)
+    fields = {} if labels is None else {"label": torch.tensor(labels)}
+    return Batch({"image": StreamValues(pictures), "text": StreamValues(values, mask)}, fields, [""] * len(images))
+
+
+def test_a_perfect_model_is_perfect(model):
+    found = evaluate(model, [batch([0, 1, 2], [0, 1, 2]), batch([3], [3])], COMPARISON)
+    assert (found.samples, found.retrieval.images, found.retrieval.texts) == (4, 4, 4)
+    assert found.retrieval.image_to_text.values["R@1"] == found.retrieval.text_to_image.values["R@1"] == 1.0
+
+
+def test_equal_texts_and_equal_images_are_taken_together(model):
+    """Text 0 belongs to images 0 and 5, image 1 to texts 1 and 6: whatever was paired is a right answer."""
+    found = evaluate(model, [batch([0, 5, 1], [0, 0, 1]), batch([1, 2], [6, 2])], COMPARISON).retrieval
+    assert (found.images, found.texts) == (4, 4)
+    # Image 5 looks like no text at all, and ties count against it; all others find a right answer first.
+    assert found.image_to_text.values["R@1"] == 3 / 4
+    assert found.text_to_image.values["R@1"] == 3 / 4
+    assert found.image_to_text.chance["R@1"] == pytest.approx((1 + 2 + 1 + 1) / 4 / 4)
+
+
+def test_padding_is_no_part_of_a_text(model):
+    first, second = batch([0], [0]), batch([1], [0])
+    wider = torch.nn.functional.pad(second.streams["text"].values, (0, 2), value=7)
+    mask = torch.nn.functional.pad(second.streams["text"].mask, (0, 2))
+    second.streams["text"] = StreamValues(wider, mask)
+    assert evaluate(model, [first, second], COMPARISON).retrieval.texts == 1
+
+
+def test_images_without_a_class_are_left_out(model):
+    def tokenize(texts):
+        return torch.tensor([[int(text[-1])] for text in texts]), torch.ones(len(texts), 1, dtype=torch.bool)
+
+    prompts = ClassPrompts([f"number {n}" for n in range(6)], tokenize)
+    batches = [batch([0, 1, 5], [0, 1, 2], [0, 1, -1]), batch([3], [3], [2])]
+    found = evaluate(model, batches, COMPARISON, prompts=prompts, with_retrieval=False)
+    assert found.zero_shot.values["top-1"] == pytest.approx(2 / 3)
+    assert (found.classes, found.retrieval) == (6, None)
+    unlabelled = evaluate(model, [batch([0], [0], [-1])], COMPARISON, prompts=prompts)
+    assert unlabelled.zero_shot is None
+
+
+def test_the_model_is_left_in_its_mode(model):
+    model.train()
+    evaluate(model, [batch([0], [0])], COMPARISON)
+    assert model.training
+    assert model.encoders["vision"].training
+
+
+def test_no_batches_are_no_results(model):
+    assert results_json(evaluate(model, [], COMPARISON)) == {"samples": 0}
+
+
+def test_results_stand_beside_chance_and_the_untrained_model(model):
+    untrained = evaluate(model, [batch([0, 1], [1, 0])], COMPARISON)
+    trained = evaluate(model, [batch([0, 1], [0, 1])], COMPARISON)
+    results = results_json(trained, untrained)
+    group = results["retrieval"]["image_to_text"]
+    assert (group["R@1"], group["untrained"]["R@1"], group["chance"]["R@1"]) == (1.0, 0.0, 0.5)
+    console = Console(width=100)
+    with console.capture() as capture:
+        console.print(results_table(results))
+    row = next(line for line in capture.get().splitlines() if "image to text R@1 " in line)
+    assert row.replace("│", " ").split()[-3:] == ["100.0", "0.0", "50.0"]
+
+
+def program(term, graph):
+    return Program("test", graph, (Term("loss", term),))
+
+
+def compared(graph, order=("image", "text"), level="pooled", by="dot", normalized=True, **attributes):
+    encodes = {stream.name: stream.encode for stream in streams_of(graph)}
+    kind = VecType() if level == "pooled" else TokensType()
+    sides = [graph.add(level, encodes[name], type=kind) for name in order]
+    sides = [graph.add("normalize", side, type=kind, epsilon=0.0) for side in sides] if normalized else sides
+    return graph.add("similarity", *sides, type=SimType(), by=by, arguments=tuple(attributes.items()))
+
+
+def test_a_comparison_is_read_off_the_recipe():
+    graph = Graph()
+    found = comparison_of(program(compared(graph, ("text", "image"), "tokens", "tokenmax"), graph))
+    assert found == Comparison("vision", "language", level="tokens", by="tokenmax", text_first=True)
+    assert comparison_of(program(compared(Graph(), normalized=False), graph)).normalized is False
+
+
+def test_a_fused_region_compares_by_inner_product():
+    graph = Graph()
+    sides = compared(graph).inputs
+    region = Contrast(fused=True, rows=Direction(0.5, ()), columns=None)
+    node = graph.add("contrast", *sides, type=LossType(), contrast=region)
+    assert comparison_of(program(node, graph)) == COMPARISON
+
+
+def test_a_recipe_of_images_alone_has_no_comparison():
+    graph = Graph()
+    assert comparison_of(program(compared(graph, ("image", "image")), graph)) is None
+
+
+def test_which_side_comes_first_tells_the_directions_of_tokenmax_apart():
+    torch.manual_seed(0)
+    images = EncodedFeatures(tokens=torch.randn(3, 4, 5))
+    texts = EncodedFeatures(tokens=torch.randn(2, 6, 5), mask=torch.ones(2, 6, dtype=torch.bool))
+    first = Comparison("vision", "language", level="tokens", by="tokenmax")
+    second = Comparison("vision", "language", level="tokens", by="tokenmax", text_first=True)
+    one, other = first(images, texts), second(images, texts)
+    assert one.rows.shape == other.rows.shape == (3, 2)
+    torch.testing.assert_close(one.rows, other.rows)
+    torch.testing.assert_close(one.columns, other.columns)
+    assert not torch.allclose(one.rows, one.columns)

@@ -1,0 +1,135 @@
+"""Measures a model on held-out batches."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from vlmdsl.runtime.data import Batch, StreamValues
+from vlmdsl.runtime.encoders import EncodedFeatures
+from vlmdsl.runtime.evaluation.comparison import Comparison
+from vlmdsl.runtime.evaluation.features import gather, select
+from vlmdsl.runtime.evaluation.report import Evaluation
+from vlmdsl.runtime.evaluation.retrieval import Measures, retrieval_recall
+from vlmdsl.runtime.evaluation.zero_shot import ClassPrompts, zero_shot_accuracy
+from vlmdsl.runtime.model import VisionLanguageModel
+
+__all__ = ["evaluate"]
+
+_PROMPTS_AT_ONCE = 256
+
+
+def evaluate(
+    model: VisionLanguageModel,
+    batches: Iterable[Batch],
+    comparison: Comparison,
+    *,
+    with_retrieval: bool = True,
+    prompts: ClassPrompts | None = None,
+) -> Evaluation:
+    """Retrieval over the images and texts of `batches`, and zero-shot classification of its images if `prompts` are given.
+
+    Batches hold the streams `comparison.image_field` and `comparison.text_field`, without random views, and the field
+    `prompts.field`. Equal images, and texts of equal tokens, are taken together: each is one query and one candidate, and
+    whatever was paired with any of them belongs to it. The model is left in the mode it was in.
+    """
+    comparison = replace(comparison, device=_device(model))
+    with _evaluation_mode(model):
+        images = _Collection(model, comparison.image_tower)
+        texts = _Collection(model, comparison.text_tower)
+        labels: list[Tensor] = []
+        for batch in batches:
+            images.add(batch.streams[comparison.image_field])
+            texts.add(batch.streams[comparison.text_field])
+            if prompts is not None:
+                labels.append(batch.fields[prompts.field])
+        if not images.places:
+            return Evaluation(samples=0)
+        found = None
+        if with_retrieval:
+            pairs = torch.tensor(list(zip(images.places, texts.places, strict=True))).unique(dim=0)
+            found = retrieval_recall(images.features(), texts.features(), pairs, comparison)
+        classified = None
+        if prompts is not None:
+            every_image = select(images.features(), torch.tensor(images.places))
+            classified = _classify(model, every_image, torch.cat(labels), prompts, comparison)
+    return Evaluation(len(images.places), found, classified, len(prompts.names) if prompts and classified else 0)
+
+
+@dataclass
+class _Collection:
+    """The distinct images or texts of a data set: their features, and which of them each sample has."""
+
+    model: VisionLanguageModel
+    tower: str
+    places: list[int] = field(default_factory=list)
+    _known: dict[bytes, int] = field(default_factory=dict)
+    _parts: list[EncodedFeatures] = field(default_factory=list)
+
+    def add(self, stream: StreamValues) -> None:
+        """Encode those of a batch that are new."""
+        new: list[int] = []
+        for position, identity in enumerate(_identities(stream)):
+            if identity not in self._known:
+                self._known[identity] = len(self._known)
+                new.append(position)
+            self.places.append(self._known[identity])
+        if new:
+            rows = torch.tensor(new, device=stream.values.device)
+            mask = None if stream.mask is None else stream.mask[rows]
+            self._parts.append(_encode(self.model, self.tower, stream.values[rows], mask))
+
+    def features(self) -> EncodedFeatures:
+        """The features of the distinct ones, in the order in which they came."""
+        return gather(self._parts)
+
+
+def _identities(stream: StreamValues) -> Iterator[bytes]:
+    """A digest of each image, or of each text's tokens without padding."""
+    values = stream.values.cpu()
+    masks = [None] * len(values) if stream.mask is None else stream.mask.cpu()
+    for value, mask in zip(values, masks, strict=True):
+        tokens = value if mask is None else value[mask]
+        yield hashlib.sha256(tokens.contiguous().numpy().tobytes()).digest()
+
+
+def _encode(model: VisionLanguageModel, tower: str, values: Tensor, mask: Tensor | None) -> EncodedFeatures:
+    """Features in float32 on the CPU, which has room for those of a whole data set."""
+    device = _device(model)
+    features = model.encode(tower, values.to(device), None if mask is None else mask.to(device))
+    pooled, tokens = (None if part is None else part.float().cpu() for part in (features.pooled, features.tokens))
+    return EncodedFeatures(pooled, tokens, None if features.mask is None else features.mask.cpu())
+
+
+def _classify(
+    model: VisionLanguageModel, images: EncodedFeatures, labels: Tensor, prompts: ClassPrompts, comparison: Comparison
+) -> Measures | None:
+    """None if no image has a class."""
+    labelled = (labels.cpu() >= 0).nonzero().flatten()
+    if len(labelled) == 0:
+        return None
+    values, mask = prompts.tokenize(prompts.texts())
+    parts = zip(values.split(_PROMPTS_AT_ONCE), mask.split(_PROMPTS_AT_ONCE), strict=True)
+    features = gather([_encode(model, comparison.text_tower, *part) for part in parts])
+    return zero_shot_accuracy(select(images, labelled), labels.cpu()[labelled], features, len(prompts.templates), comparison)
+
+
+def _device(model: VisionLanguageModel) -> torch.device:
+    return next(model.encoders.parameters()).device
+
+
+@contextmanager
+def _evaluation_mode(model: VisionLanguageModel) -> Iterator[None]:
+    """No gradients and no dropout inside; afterwards the mode as it was."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)

@@ -1,0 +1,73 @@
+"""The results of an evaluation: as JSON beside chance and the untrained model, and as a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vlmdsl.runtime.evaluation.retrieval import Measures, Retrieval
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["Evaluation", "results_json", "results_table"]
+
+_DIRECTIONS = {"image_to_text": "image to text", "text_to_image": "text to image"}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured on `samples` samples; None for what the recipe or the data does not allow."""
+
+    samples: int
+    retrieval: Retrieval | None = None
+    zero_shot: Measures | None = None
+    classes: int = 0
+
+
+def results_json(trained: Evaluation, untrained: Evaluation | None = None) -> dict[str, Any]:
+    """The results as fractions, each group with `chance` and, if given, `untrained` beside.
+
+    `results["retrieval"]["image_to_text"]["R@1"]` is the trained model's, `[...]["chance"]["R@1"]` a random guess's and
+    `[...]["untrained"]["R@1"]` that of the model before its first step; `results["zero_shot"]["top-1"]` likewise.
+    """
+    results: dict[str, Any] = {"samples": trained.samples}
+    if trained.retrieval is not None:
+        before = untrained.retrieval if untrained is not None else None
+        results["retrieval"] = {"images": trained.retrieval.images, "texts": trained.retrieval.texts}
+        for direction in _DIRECTIONS:
+            own = getattr(trained.retrieval, direction)
+            results["retrieval"][direction] = _group(own, getattr(before, direction, None))
+    if trained.zero_shot is not None:
+        group = _group(trained.zero_shot, untrained.zero_shot if untrained is not None else None)
+        results["zero_shot"] = {"classes": trained.classes, **group}
+    return results
+
+
+def results_table(results: dict[str, Any]) -> Table:
+    """The results of `results_json` as a table in percent, for `rich`."""
+    from rich.table import Table
+
+    table = Table(title=f"held-out results, {results['samples']} samples, percent")
+    table.add_column("measure")
+    for column in ("trained", "untrained", "chance"):
+        table.add_column(column, justify="right")
+    for direction, title in _DIRECTIONS.items():
+        _add_rows(table, f"retrieval, {title}", results.get("retrieval", {}).get(direction, {}))
+    _add_rows(table, "zero-shot", results.get("zero_shot", {}))
+    return table
+
+
+def _group(trained: Measures, untrained: Measures | None) -> dict[str, Any]:
+    group: dict[str, Any] = {**trained.values, "chance": trained.chance}
+    return group if untrained is None else {**group, "untrained": untrained.values}
+
+
+def _add_rows(table: Table, title: str, group: dict[str, Any]) -> None:
+    chance, untrained = group.get("chance", {}), group.get("untrained", {})
+    for name in chance:
+        table.add_row(f"{title} {name}", _percent(group[name]), _percent(untrained.get(name)), _percent(chance[name]))
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"

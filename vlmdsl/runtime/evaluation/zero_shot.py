@@ -1,0 +1,92 @@
+"""Zero-shot classification: an image's class is the one whose name, put into prompts, it is most similar to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vlmdsl.runtime.encoders import EncodedFeatures
+from vlmdsl.runtime.evaluation.comparison import Comparison
+from vlmdsl.runtime.evaluation.features import block_size, blocks, count, select
+from vlmdsl.runtime.evaluation.retrieval import Measures
+
+__all__ = ["DEFAULT_TEMPLATES", "ClassPrompts", "zero_shot_accuracy"]
+
+DEFAULT_TEMPLATES = ("a photo of a {}",)
+"""Prompts for data that brings none."""
+
+
+@dataclass(frozen=True)
+class ClassPrompts:
+    """The classes of a data set and how to ask for them; each template has one `{}` for the name of a class.
+
+    `tokenize` gives token ids `[n, L]` and their mask for n texts. `field` is the batch field with the class of a sample, an
+    index into `names`; a negative one stands for no class.
+    """
+
+    names: Sequence[str]
+    tokenize: Callable[[list[str]], tuple[Tensor, Tensor]]
+    templates: Sequence[str] = DEFAULT_TEMPLATES
+    field: str = "label"
+
+    def texts(self) -> list[str]:
+        """Every prompt, all templates of the first class first."""
+        return [template.replace("{}", name) for name in self.names for template in self.templates]
+
+
+def zero_shot_accuracy(
+    images: EncodedFeatures,
+    labels: Tensor,
+    prompts: EncodedFeatures,
+    templates: int,
+    comparison: Comparison,
+    cutoffs: Sequence[int] = (1, 5),
+    size: int | None = None,
+) -> Measures:
+    """How often the class of an image (`labels [n]`) is among its first K; ties count against the model.
+
+    `prompts` are the features of all prompts, `templates` for each class in turn. Pooled features of a class's prompts are
+    averaged to one; token-wise similarities are averaged themselves, as in FILIP. Blocks of at most `size` images and
+    prompts are compared at a time.
+    """
+    classes = count(prompts) // templates
+    if comparison.level == "pooled":
+        prompts, templates = _ensemble(prompts, templates, comparison.normalized), 1
+    size = size or block_size(images, prompts)
+    found = torch.cat(
+        [
+            _ranks(_class_scores(select(images, part), prompts, templates, comparison, size), labels[part].cpu())
+            for part in blocks(count(images), size)
+        ]
+    )
+    return Measures(
+        values={f"top-{cutoff}": (found <= cutoff).double().mean().item() for cutoff in cutoffs},
+        chance={f"top-{cutoff}": min(cutoff, classes) / classes for cutoff in cutoffs},
+    )
+
+
+def _ensemble(prompts: EncodedFeatures, templates: int, normalized: bool) -> EncodedFeatures:
+    """One pooled feature a class: the mean over its prompts, of unit vectors where those are compared."""
+    assert prompts.pooled is not None
+    features = functional.normalize(prompts.pooled, dim=-1) if normalized else prompts.pooled
+    return EncodedFeatures(pooled=features.unflatten(0, (-1, templates)).mean(dim=1))
+
+
+def _class_scores(
+    images: EncodedFeatures, prompts: EncodedFeatures, templates: int, comparison: Comparison, size: int
+) -> Tensor:
+    """`[n, classes]`: the mean similarity of each image to the prompts of each class."""
+    whole_classes = max(1, size // templates) * templates
+    parts = [comparison(images, select(prompts, part)).rows for part in blocks(count(prompts), whole_classes)]
+    return torch.cat([part.cpu().unflatten(1, (-1, templates)).mean(dim=2) for part in parts], dim=1)
+
+
+def _ranks(scores: Tensor, labels: Tensor) -> Tensor:
+    """One more than the number of other classes that are not below the right one, `[n]`."""
+    right = scores.gather(1, labels[:, None])
+    others = torch.arange(scores.shape[1]) != labels[:, None]
+    return (~(scores < right) & others).sum(dim=1) + 1
