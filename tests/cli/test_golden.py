@@ -10,6 +10,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+
 from cli.conftest import Result, Run
 
 HERE = Path(__file__).parent

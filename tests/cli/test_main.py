@@ -9,8 +9,8 @@ from pathlib import Path
 
 import click
 import pytest
-from cli.conftest import Run
 
+from cli.conftest import Run
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError, Label
 from vlmdsl.source import Span
 from vlmdsl_cli import failures, main

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import click
 
 from vlmdsl.api.train import train
 from vlmdsl_cli.options import as_json, choose_recipe, pairs
+from vlmdsl_cli.output import data as print_data
 from vlmdsl_cli.output import json_data
 
 __all__ = ["command"]
@@ -66,5 +68,9 @@ def command(
         out=out,
         resume=resume,
     )
+    if os.environ.get("RANK", "0") != "0":
+        return  # one process of torchrun speaks for all
     if as_json:
         json_data(run.to_json())
+    else:
+        print_data(run.to_text())
