@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from vlmdsl.api.train import train
-from vlmdsl_cli.options import as_json, choose_recipe, pairs
+from vlmdsl_cli.options import as_json, choose_recipe, knob_values, pairs
 from vlmdsl_cli.output import data as print_data
 from vlmdsl_cli.output import json_data
 
@@ -56,7 +56,7 @@ def command(
     run = train(
         None if recipe is None else recipe.subject,
         expression=recipe is not None and recipe.expression,
-        knobs={} if recipe is None else recipe.knobs,
+        knobs=knob_values(knobs),
         data=data,
         val=val,
         map=pairs(columns, "--map"),
