@@ -77,6 +77,10 @@ DECOUPLED = """
 recipe decoupled(image: Image, text: Text)
 minimize contrast(image, text, temperature=learned(0.5), denominator="negatives")
 """
+UNLOCKED = """
+recipe unlocked(image: Image, text: Text)
+minimize contrast(image, text, sim=cosine(epsilon=1e-8), temperature=learned(0.1))
+"""
 MASKED = """
 recipe masked(image: Image, text: Text, valid: Flag)
 minimize contrast(image, text, temperature=learned(0.1), keep=valid)
@@ -112,7 +116,7 @@ CASES = [
     Case("siglip-openclip", "siglip", FEATURES, SCALE_AND_BIAS),
     Case("siglip-openclip_chunked", "siglip", FEATURES, SCALE_AND_BIAS),
     Case("siglip-openclip_dist_reference", "siglip", FEATURES, SCALE_AND_BIAS),
-    Case("lit-softmax_unlocked_4dev", "clip", FEATURES, {"temperature": "log_temperature"}),
+    Case("lit-softmax_unlocked_4dev", UNLOCKED, FEATURES, {"temperature": "log_temperature"}),
     Case("lit-softmax_unlocked_4dev", "lit", FEATURES, {"temperature": "log_temperature"}, no_gradient=("image",)),
     Case("lit-masked", MASKED, {**FEATURES, "valid": "valid"}, {"temperature": "log_temperature"}),
     Case(

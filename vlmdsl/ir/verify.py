@@ -283,7 +283,7 @@ SIGNATURES: dict[str, Signature] = {
     "pooled": Signature({}, _fixed(VecType(), EncodedType)),
     "tokens": Signature({}, _tokens),
     "stop": Signature({}, _same(VecType, TokensType, *_NUMERIC)),
-    "normalize": Signature({}, _same(VecType, TokensType)),
+    "normalize": Signature({"epsilon": _NUMBER}, _same(VecType, TokensType)),
     "similarity": Signature({"by": (str,), "arguments": (tuple,)}, _similarity),
     "score": Signature({"by": (str,), "arguments": (tuple,)}, _score),
     "constant": Signature({"value": _NUMBER}, _constant),

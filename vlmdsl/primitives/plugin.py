@@ -8,14 +8,14 @@ from typing import Any, Literal
 
 from pydantic import create_model
 
-from vlmdsl.primitives.similarities import similarity_primitive
+from vlmdsl.primitives.similarities import UnitParameters, similarity_primitive
 from vlmdsl.primitives.spec import Law, Parameters, Primitive
 
 __all__ = ["IMPLEMENTATIONS", "primitive"]
 
 Implementation = Callable[..., Any]
-"""`(x, y, **arguments) -> matrix`: x [R, D] and y [C, D] give [R, C]; token features are [R, L, D] with a mask [R, L] (or None),
-passed as `(x, x_mask)`, and may give a pair (rows, columns) of such matrices."""
+"""`(x, y, **arguments) -> matrix`: x [R, D] and y [C, D] give [R, C]. A similarity of tokens gets `TokenFeatures` with `values`
+[R, L, D] and `mask` [R, L] (None: all are tokens), and may give a pair (rows, columns) of matrices."""
 
 IMPLEMENTATIONS: dict[str, Implementation] = {}
 """The torch functions of plug-in similarities, by name; read by the torch back end when it meets one."""
@@ -59,7 +59,7 @@ def primitive(
             summary=summary,
             formula=formula,
             laws=laws,
-            parameters=_parameters(function),
+            parameters=_parameters(function, UnitParameters if normalized else Parameters),
             cost=cost,
             example=example,
             origin=function.__module__.partition(".")[0],
@@ -70,7 +70,7 @@ def primitive(
     return register
 
 
-def _parameters(function: Implementation) -> type[Parameters]:
+def _parameters(function: Implementation, base: type[Parameters]) -> type[Parameters]:
     """A closed parameter model from the keyword-only parameters of a function."""
     signature = inspect.signature(function, eval_str=True)
     keywords = [p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
@@ -82,4 +82,4 @@ def _parameters(function: Implementation) -> type[Parameters]:
         if parameter.annotation is parameter.empty or parameter.default is parameter.empty:
             raise TypeError(f"primitive {function.__name__}: `{parameter.name}` needs an annotation and a default")
         fields[parameter.name] = (parameter.annotation, parameter.default)
-    return create_model(f"{function.__name__.title()}Parameters", __base__=Parameters, **fields)
+    return create_model(f"{function.__name__.title()}Parameters", __base__=base, **fields)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pydantic import Field
+
 from vlmdsl.diagnostics.catalog.meaning import OneStreamWithItself
 from vlmdsl.ir import Node
 from vlmdsl.primitives.registry import register
@@ -11,9 +13,20 @@ from vlmdsl.primitives.spec import Builder, Law, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import SimilarityPart, SimilarityValue, Value
 from vlmdsl.types import ScoreType, SimType, TokensType, VecType
 
-__all__ = ["apply_similarity", "paired_score", "similarity_primitive"]
+__all__ = ["UnitParameters", "apply_similarity", "paired_score", "similarity_part", "similarity_primitive"]
+
+_DECLARED: dict[str, tuple[str, bool, str]] = {}
+"""(level, normalized, operation) of every similarity, by name."""
 
 _STREAM = ("Encoded", "Vec", "Tokens", "Image", "Text")
+
+
+class UnitParameters(Parameters):
+    """Arguments of every similarity of unit vectors."""
+
+    epsilon: float = Field(
+        default=0.0, ge=0.0, description="added to each vector's length before dividing by it; big_vision adds 1e-8"
+    )
 
 
 def similarity_primitive(
@@ -25,7 +38,7 @@ def similarity_primitive(
     formula: str,
     laws: tuple[Law, ...],
     operation: str = "",
-    parameters: type[Parameters] = Parameters,
+    parameters: type[Parameters] | None = None,
     cost: str = "",
     example: str = "",
     origin: str = "vlmdsl",
@@ -36,9 +49,10 @@ def similarity_primitive(
     torch implementation (the primitive's own name by default).
     """
 
+    _DECLARED[name] = (level, normalized, operation or name)
+
     def meaning(builder: Builder, subjects: Mapping[str, Value], bound: Parameters) -> Value:
-        arguments = tuple(sorted(bound.model_dump().items()))
-        value = SimilarityValue((SimilarityPart(1.0, operation or name, level, normalized, arguments),))
+        value = SimilarityValue((_part(name, bound),))
         if "a" not in subjects:
             return value
         return apply_similarity(builder, value, subjects["a"], subjects["b"])
@@ -50,7 +64,7 @@ def similarity_primitive(
             summary=summary,
             meaning=meaning,
             subjects=(Subject("a", _STREAM, "the rows"), Subject("b", _STREAM, "the columns")),
-            parameters=parameters,
+            parameters=parameters or (UnitParameters if normalized else Parameters),
             laws=laws,
             formula=formula,
             cost=cost,
@@ -60,9 +74,21 @@ def similarity_primitive(
     )
 
 
+def similarity_part(primitive: Primitive) -> SimilarityPart:
+    """How a similarity primitive compares, with the defaults of its arguments."""
+    return _part(primitive.name, primitive.parameters())
+
+
+def _part(name: str, bound: Parameters) -> SimilarityPart:
+    level, normalized, operation = _DECLARED[name]
+    arguments = bound.model_dump()
+    epsilon = arguments.pop("epsilon") if normalized else 0.0
+    return SimilarityPart(1.0, operation, level, normalized, float(epsilon), tuple(sorted(arguments.items())))
+
+
 def _operand(builder: Builder, part: SimilarityPart, value: Value, argument: str) -> Node:
     features = builder.tokens(value, argument, part.by) if part.level == "tokens" else builder.pooled(value, argument, part.by)
-    return builder.add("normalize", features, type=features.type) if part.normalized else features
+    return builder.add("normalize", features, type=features.type, epsilon=part.epsilon) if part.normalized else features
 
 
 def _rows(node: Node) -> str:

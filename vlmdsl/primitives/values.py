@@ -56,6 +56,8 @@ class SimilarityPart:
     by: str
     level: str
     normalized: bool
+    epsilon: float = 0.0
+    """Added to each vector's length when it is normalised."""
     arguments: tuple[tuple[str, object], ...] = ()
 
 

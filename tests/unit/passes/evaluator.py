@@ -79,7 +79,7 @@ def _leaf(node: Node, inputs: list, seed: int) -> object:
 _ELEMENTWISE: dict[str, Callable[..., Array]] = {
     "negate": np.negative, "exp": np.exp, "log": np.log, "add": np.add, "subtract": np.subtract, "multiply": np.multiply,
     "divide": np.divide, "minimum": np.minimum, "maximum": np.maximum, "less": np.less, "less_equal": np.less_equal,
-    "greater": np.greater, "greater_equal": np.greater_equal, "equal": np.equal, "not_equal": np.not_equal,
+    "greater": np.greater, "greater_equal": np.greater_equal, "equal": np.equal, "not_equal": np.not_equal, "not": np.logical_not,
 }  # fmt: skip
 
 

@@ -201,6 +201,7 @@ RULES: dict[str, Rule] = {
     "subtract": _infix("-", "subtract"),
     "multiply": _infix("*", "multiply"),
     "divide": _infix("/", "divide"),
+    "normalize": _call("normalize", "epsilon"),
     "clamp": _call("clamp", "lower", "upper", "gradient"),
     "same": _call("same", "missing"),
     "smooth": _call("smooth", "epsilon", "over"),
@@ -210,7 +211,7 @@ RULES: dict[str, Rule] = {
     **{
         name: _call(name)
         for name in (
-            "stop", "normalize", "negate", "exp", "log", "minimum", "maximum", "less", "less_equal", "greater",
+            "stop", "negate", "exp", "log", "minimum", "maximum", "less", "less_equal", "greater",
             "greater_equal", "equal", "not_equal", "where", "transpose", "paired", "exclude", "sigmoid_loss", "mean",
         )
     },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -17,11 +18,17 @@ Value = TypeVar("Value", Tensor, TokenFeatures, Similarities)
 _SMALLEST_LENGTH = 1e-12
 
 
-def normalize(features: Features) -> Features:
-    """Each vector divided by its length (at least 1e-12), computed in float32 and given back in the features' dtype."""
+def normalize(features: Features, epsilon: float = 0.0) -> Features:
+    """Each vector divided by its length plus `epsilon`, computed in float32 and given back in the features' dtype.
+
+    A length counts as 1e-12 at least, so that a vector of zeros stays one.
+    """
     if isinstance(features, TokenFeatures):
-        return TokenFeatures(normalize(features.values), features.mask)
-    return F.normalize(precise(features), dim=-1, eps=_SMALLEST_LENGTH).to(features.dtype)
+        return TokenFeatures(normalize(features.values, epsilon), features.mask)
+    if epsilon == 0.0:
+        return F.normalize(precise(features), dim=-1, eps=_SMALLEST_LENGTH).to(features.dtype)
+    length = torch.linalg.vector_norm(precise(features), dim=-1, keepdim=True).clamp_min(_SMALLEST_LENGTH)
+    return (precise(features) / (length + epsilon)).to(features.dtype)
 
 
 def stop(value: Value) -> Value:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from vlmdsl.backends.torch.collectives import all_reduce_max, all_reduce_sum, own_slice, process_index
+from vlmdsl.backends.torch.collectives import all_reduce_max, all_reduce_sum, own_slice, process_count, process_index
 from vlmdsl.backends.torch.ops.targets import pair_positions
 from vlmdsl.backends.torch.values import precise
 
@@ -65,11 +65,14 @@ def negatives_of_both(matrix: Tensor, rows: Axis, columns: Axis) -> tuple[Negati
 
 
 def _across_processes(log_sum_exp: Tensor, largest: Tensor) -> Negatives:
-    """Join the log-sum-exps [B] over each process's rows; own columns: [b]."""
+    """Join what each process found among its rows, [B], and keep the own columns: [b]."""
+    if process_count() == 1:
+        return Negatives(log_sum_exp, largest)
     reference = _finite(all_reduce_max(log_sum_exp))
-    total = all_reduce_sum((log_sum_exp - reference).exp())
-    # The own slice is taken first: the gradient of everybody else's columns is zero here and arrives from their processes.
-    return Negatives(own_slice(reference) + own_slice(total).log(), own_slice(all_reduce_max(largest)))
+    total = own_slice(all_reduce_sum((log_sum_exp - reference).exp()))
+    some = total > 0
+    joined = torch.where(some, own_slice(reference) + torch.where(some, total, 1.0).log(), -torch.inf)
+    return Negatives(joined, own_slice(all_reduce_max(largest)))
 
 
 class _RowStatistics(Function):
