@@ -1,0 +1,135 @@
+"""The laws of primitives, tested: for ours and, through `check_primitive`, for those of plug-ins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from vlmdsl.api.check import check
+from vlmdsl.api.compile import compile
+from vlmdsl.primitives import Law, Primitive
+from vlmdsl.primitives.similarities import similarity_part
+from vlmdsl.testing.gradients import check_gradients
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vlmdsl.backends.torch.objective import Objective
+    from vlmdsl.backends.torch.values import Similarities, TokenFeatures
+
+    Features = Tensor | TokenFeatures
+
+__all__ = ["check_primitive", "example_features"]
+
+BATCH, TOKENS, FEATURES = 5, 4, 6
+TOLERANCE = 1e-9
+
+
+def check_primitive(primitive: Primitive) -> None:
+    """Everything that holds for a primitive: documentation, an example that checks, its laws, its derivatives.
+
+    AssertionError says what does not hold. This one call is the whole test of a plug-in's similarity.
+    """
+    assert primitive.summary, f"{primitive.name} has no summary"
+    assert primitive.example, f"{primitive.name} has no example"
+    found = [fault for fault in check(primitive.example) if fault.severity == "error"]
+    assert not found, f"the example of {primitive.name} does not check: {found[0].code} {found[0].message}"
+    objective = compile(primitive.example, compiled=False).double()
+    if "permutation" in primitive.laws:
+        _check_permutation(primitive.name, objective)
+    if "non_negative" in primitive.laws:
+        loss = objective(**example_features(objective)).loss
+        assert loss >= 0, f"{primitive.name} gave a negative loss: {loss.item()}"
+    if "stop" not in primitive.example:  # Where the gradient is cut, it is no derivative on purpose.
+        check_gradients(lambda **features: objective(**features).loss, example_features(objective))
+    if primitive.family == "similarities":
+        for law in primitive.laws:
+            _OF_SIMILARITIES.get(law, lambda primitive: None)(primitive)
+
+
+def example_features(objective: Objective, *, seed: int = 0, batch: int = BATCH) -> dict[str, Tensor]:
+    """Random float64 inputs of an objective: features, masks with at least one token, labels, flags; some repeat or lack."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    sizes = {"B": batch, "L": TOKENS, "P": TOKENS + 1, "D": FEATURES}
+    features = {}
+    for name, wanted in objective.inputs.items():
+        shape = [sizes[axis] for axis in wanted.axes]
+        if wanted.dtype == "float":
+            features[name] = torch.randn(shape, generator=generator, dtype=torch.float64)
+        elif wanted.dtype == "int64":
+            features[name] = torch.randint(-1, 2, shape, generator=generator)
+        else:
+            features[name] = torch.rand(shape, generator=generator) < 0.7
+            if len(shape) > 1:
+                features[name][:, 0] = True
+    return features
+
+
+def _check_permutation(name: str, objective: Objective) -> None:
+    """The order of the samples in a batch means nothing."""
+    import torch
+
+    features = example_features(objective)
+    order = torch.randperm(BATCH, generator=torch.Generator().manual_seed(2))
+    shuffled = {key: value[order] for key, value in features.items()}
+    difference = (objective(**features).loss - objective(**shuffled).loss).abs().item()
+    assert difference < TOLERANCE, f"{name} depends on the order of the batch, by {difference:.3g}"
+
+
+def _streams(primitive: Primitive, scale: float = 1.0) -> tuple[Features, Features]:
+    """Two random streams of what the similarity compares, the second with padding; `scale` stretches both."""
+    import torch
+
+    from vlmdsl.backends.torch.values import TokenFeatures
+
+    generator = torch.Generator().manual_seed(3)
+    shape = (BATCH, FEATURES) if similarity_part(primitive).level == "pooled" else (BATCH, TOKENS, FEATURES)
+    x, y = (scale * torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
+    if len(shape) == 2:
+        return x, y
+    mask = torch.rand(BATCH, TOKENS, generator=generator) < 0.7
+    mask[:, 0] = True
+    return TokenFeatures(x, None), TokenFeatures(y, mask)
+
+
+def _matrix(primitive: Primitive, x: Features, y: Features) -> Similarities:
+    from vlmdsl.backends.torch import ops
+
+    part = similarity_part(primitive)
+    if part.normalized:
+        x, y = ops.normalize(x), ops.normalize(y)
+    return ops.similarity(x, y, by=part.by, **dict(part.arguments))
+
+
+def _check_swap(primitive: Primitive) -> None:
+    """f(y, x) is the transpose of f(x, y), the two directions having changed places."""
+    x, y = _streams(primitive)
+    one, other = _matrix(primitive, x, y), _matrix(primitive, y, x)
+    difference = max(
+        (one.rows - other.columns.T).abs().max().item(),
+        (one.columns - other.rows.T).abs().max().item(),
+    )
+    assert difference < TOLERANCE, f"{primitive.name}(y, x) is not the transpose of {primitive.name}(x, y): {difference:.3g}"
+
+
+def _check_scale(primitive: Primitive) -> None:
+    """The length of the vectors means nothing."""
+    one, other = _matrix(primitive, *_streams(primitive)), _matrix(primitive, *_streams(primitive, scale=3.0))
+    difference = (one.rows - other.rows).abs().max().item()
+    assert difference < TOLERANCE, f"{primitive.name} depends on the length of the vectors, by {difference:.3g}"
+
+
+def _check_bounds(primitive: Primitive) -> None:
+    """Every similarity lies in [-1, 1]."""
+    matrix = _matrix(primitive, *_streams(primitive))
+    largest = max(matrix.rows.abs().max().item(), matrix.columns.abs().max().item())
+    assert largest <= 1.0 + TOLERANCE, f"{primitive.name} leaves [-1, 1]: {largest:.3g}"
+
+
+_OF_SIMILARITIES: dict[Law, Callable[[Primitive], None]] = {
+    "swap": _check_swap,
+    "scale_invariant": _check_scale,
+    "bounded": _check_bounds,
+}
