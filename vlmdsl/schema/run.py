@@ -118,7 +118,7 @@ class EvaluationConfig(_Section):
         True, description="whether to measure zero-shot classification, where the held-out data has classes"
     )
     templates: tuple[Template, ...] = Field(
-        (), description="prompts with one `{}` for the class name; empty: the data's own, else `a photo of a {}`"
+        (), description="prompts with one `{}` for the class name; empty: `a photo of a {}`"
     )
     limit: int | None = Field(None, ge=1, description="most held-out samples that are used; null: all")
 

@@ -61,7 +61,12 @@ class RunFolder:
 
     @classmethod
     def create(cls, out: str | None, recipe: str) -> RunFolder:
-        """A new folder: `out`, or the first free `runs/RECIPE-N`. DiagnosticError V0815 if `out` holds anything."""
+        """A new folder: `out`, or the first free `runs/RECIPE-N`. DiagnosticError V0815 if `out` holds anything.
+
+        Under `torchrun` only the first process makes one; what the others get is not there.
+        """
+        if os.environ.get("RANK", "0") != "0":
+            return cls(Path(out or f"runs/{recipe}"))
         if out is None:
             return cls(_first_free(Path("runs"), recipe))
         path = Path(out)

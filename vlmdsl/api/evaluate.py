@@ -1,0 +1,66 @@
+"""`evaluate`: how good the model of a run folder is on held-out data. Torch is imported when it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from vlmdsl.api.compile import compile_built
+from vlmdsl.api.driver import build
+from vlmdsl.api.runs import load_settings
+
+__all__ = ["EvaluationResult", "evaluate"]
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What was measured, as in `evaluation.json`, and the same as a table."""
+
+    evaluation: dict[str, Any]
+    table: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The measures as fractions, for a machine."""
+        return self.evaluation
+
+    def to_text(self) -> str:
+        """The measures as a table in percent, for people."""
+        return self.table
+
+
+def evaluate(
+    run: str | Path,
+    *,
+    data: Sequence[str] = (),
+    map: Mapping[str, str] | None = None,
+    overrides: Sequence[str] = (),
+) -> EvaluationResult:
+    """Measure the model of a run's newest checkpoint beside chance and beside the untrained model.
+
+    On the run's own held-out data the result is written to the run's `evaluation.json`. Raises `DiagnosticError` if there
+    is no complete checkpoint, or the data lacks what the recipe compares.
+
+    Args:
+        run: the run folder.
+        data: other sources to evaluate on, in the forms of `train`.
+        map: field of the recipe -> column of these sources.
+        overrides: `section.setting=value` texts, such as `evaluation.limit=1000`.
+
+    >>> import tempfile, vlmdsl
+    >>> settings = {"train.batch": 8, "train.compile": False}
+    >>> result = vlmdsl.train("clip", data=["shapes:samples=32"], steps=2, settings=settings, out=tempfile.mkdtemp())
+    >>> again = vlmdsl.evaluate(result.folder)
+    >>> again.evaluation == result.evaluation
+    True
+    """
+    folder = import_module("vlmdsl.runtime.training.run_folder").RunFolder.existing(str(run))
+    flags = {"data.map": dict(map) if map else None}
+    config = load_settings(folder.config, overrides, flags)
+    built = build(folder.recipe, knobs=folder.read_facts()["recipe"]["given_knobs"])
+    session = import_module("vlmdsl.runtime.training.session")
+    objective = compile_built(built, compiled=False)
+    results, table = session.evaluate_run(objective, config, folder, tuple(data))
+    return EvaluationResult(results, table)

@@ -1,0 +1,228 @@
+"""One run from beginning to end: data, model, evaluation, training, evaluation again, and everything in its folder."""
+
+from __future__ import annotations
+
+import io
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch.optim import AdamW
+
+from vlmdsl.backends.torch import Objective
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.diagnostics.catalog.configuration import NothingToResume
+from vlmdsl.runtime.data import BatchLoader, Source, fingerprint
+from vlmdsl.runtime.evaluation import Evaluation, results_json, results_table
+from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.tokenizer import Tokenizer
+from vlmdsl.runtime.tracking import Reporter, draw_curves
+from vlmdsl.runtime.training.assembly import Data, build_model, open_data, tokenizer_for, training_batches
+from vlmdsl.runtime.training.checkpoint import (
+    Position,
+    load_checkpoint,
+    load_weights,
+    newest_checkpoint,
+    read_position,
+    save_checkpoint,
+)
+from vlmdsl.runtime.training.held_out import HeldOut, held_out_measure
+from vlmdsl.runtime.training.loop import Callbacks, train_steps
+from vlmdsl.runtime.training.optimizer import build_optimizer
+from vlmdsl.runtime.training.processes import World, join_processes
+from vlmdsl.runtime.training.run_folder import RunFolder, write_atomically
+from vlmdsl.schema import RunConfig, dump_config
+from vlmdsl.source import Span
+
+__all__ = ["Outcome", "evaluate_run", "run"]
+
+_TOKENIZER = "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run gives: the trained model, its tokenizer, the evaluation as JSON, and a summary for people."""
+
+    model: VisionLanguageModel
+    tokenizer: Tokenizer
+    evaluation: dict[str, Any]
+    summary: str
+
+
+def run(
+    objective: Objective,
+    config: RunConfig,
+    folder: RunFolder,
+    *,
+    recipe: Mapping[str, object],
+    texts: Mapping[str, str],
+    resumed: bool = False,
+) -> Outcome:
+    """Train in `folder`, from its newest complete checkpoint if `resumed`.
+
+    `recipe` is what `run.json` says about the recipe; `texts` are the files to keep with the run, `recipe.vlo` among them.
+    Only the first of several processes writes, evaluates and talks.
+    """
+    with join_processes(config.train.device) as world:
+        begun = _begin(objective, config, folder, recipe, texts, resumed, world)
+        with Reporter(folder.metrics, config.train.steps, active=world.first) as reporter:
+            callbacks = Callbacks(reporter.log, begun.save, begun.measure)
+            batches = iter(begun.batches)
+            train_steps(begun.model, begun.optimizer, batches, config, world, start=begun.start, callbacks=callbacks)
+        begun.measure(config.train.steps)
+        if world.first:
+            draw_curves(folder.metrics, folder.curves)
+        return Outcome(begun.model, begun.tokenizer, begun.results, begun.summary())
+
+
+def evaluate_run(
+    objective: Objective, config: RunConfig, folder: RunFolder, evaluate_on: tuple[str, ...] = ()
+) -> tuple[dict[str, Any], str]:
+    """Measure the newest checkpoint in `folder`: the results as JSON and as a table.
+
+    On the run's own held-out data they replace `evaluation.json`. Raises `DiagnosticError` (V0816) without a checkpoint.
+    """
+    checkpoint = newest_checkpoint(folder.checkpoints)
+    if checkpoint is None:
+        reason = "it has no complete checkpoint"
+        raise DiagnosticError((NothingToResume.at(Span("<command line>", 0, 0), path=folder.path, reason=reason),))
+    with join_processes(config.train.device) as world:
+        data = open_data(objective.program, config, evaluate_on)
+        tokenizer = _stored_tokenizer(checkpoint)
+        model = build_model(objective, config, tokenizer, world)
+        held_out = held_out_measure(objective.program, config, data, tokenizer, model)
+        if held_out is None:
+            return {}, "nothing to measure: no data is held out, or the recipe compares no image with a text"
+        untrained = held_out.measure(model)
+        load_weights(checkpoint, model)
+        results = {"step": read_position(checkpoint).step, **results_json(held_out.measure(model), untrained)}
+        if not evaluate_on and world.first:
+            folder.write_evaluation(results)
+        return results, _table(results)
+
+
+@dataclass
+class _Begun:
+    """A run that is ready for its next step."""
+
+    config: RunConfig
+    folder: RunFolder
+    world: World
+    model: VisionLanguageModel
+    tokenizer: Tokenizer
+    optimizer: AdamW
+    batches: BatchLoader
+    start: int
+    held_out: HeldOut | None
+    untrained: Evaluation | None
+    results: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, step: int) -> None:
+        """Write a checkpoint: `step` steps are done."""
+        if self.world.first:
+            position = Position(step, **self.batches.state_dict(), seed=self.config.train.seed)
+            texts = {_TOKENIZER: self.tokenizer.to_json()}
+            keep = self.config.train.keep
+            save_checkpoint(self.folder.checkpoints, self.model, self.optimizer, position, texts=texts, keep=keep)
+
+    def measure(self, step: int) -> None:
+        """Measure the model and write `evaluation.json`."""
+        if self.held_out is not None:
+            self.results = {"step": step, **results_json(self.held_out.measure(self.model), self.untrained)}
+            self.folder.write_evaluation(self.results)
+
+    def summary(self) -> str:
+        """The results as a table, what was skipped, and the folder."""
+        reports = [("training", self.batches.report)]
+        if self.held_out is not None:
+            reports.append(("held-out", self.held_out.batches.report))
+        skipped = [f"{name} data: {report.table()}" for name, report in reports if report.table()]
+        table = [_table(self.results)] if self.results else ["nothing was measured: no data is held out (--val)"]
+        return "\n".join([*table, *skipped, f"run folder: {self.folder.path}"])
+
+
+def _begin(
+    objective: Objective,
+    config: RunConfig,
+    folder: RunFolder,
+    recipe: Mapping[str, object],
+    texts: Mapping[str, str],
+    resumed: bool,
+    world: World,
+) -> _Begun:
+    """Everything before the first step, faults of the user's first."""
+    program = objective.program
+    data = open_data(program, config)
+    checkpoint = newest_checkpoint(folder.checkpoints) if resumed else None
+    tokenizer = _stored_tokenizer(checkpoint) if checkpoint else tokenizer_for(program, config.model, data)
+    model = build_model(objective, config, tokenizer, world)
+    batches = training_batches(program, config, data, tokenizer, model, world)
+    held_out = held_out_measure(program, config, data, tokenizer, model) if world.first else None
+    if world.first:
+        _write_start(folder, config, texts, _facts(folder, config, data, world, recipe, resumed))
+    # Before any weight is loaded, so that a resumed run measures the same untrained model.
+    untrained = held_out.measure(model) if held_out else None
+    optimizer = build_optimizer(model, config.optimizer)
+    start = 0
+    if checkpoint:
+        position = load_checkpoint(checkpoint, model, optimizer)
+        batches.load_state_dict({"epoch": position.epoch, "batch": position.batch})
+        start = position.step
+    if world.first:
+        folder.forget_after(start)
+    return _Begun(config, folder, world, model, tokenizer, optimizer, batches, start, held_out, untrained)
+
+
+def _write_start(folder: RunFolder, config: RunConfig, texts: Mapping[str, str], facts: Mapping[str, object]) -> None:
+    for name, text in texts.items():
+        path = folder.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, text)
+    write_atomically(folder.config, dump_config(config))
+    folder.write_facts(facts)
+
+
+def _facts(
+    folder: RunFolder, config: RunConfig, data: Data, world: World, recipe: Mapping[str, object], resumed: bool
+) -> dict[str, object]:
+    """What `run.json` holds: enough to know what ran, on what, and with what."""
+    now = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "processes": world.size,
+        "device": world.device.type,
+        "versions": {
+            "vlmdsl": version("vlmdsl"),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+        },
+    }
+    if resumed:
+        facts = folder.read_facts()
+        return {**facts, "resumed": [*facts.get("resumed", []), now]}
+    sources = {"train": data.train, "held_out": data.held_out}
+    digests = {name: _digest(source) for name, source in sources.items() if source is not None}
+    return {"recipe": dict(recipe), "seed": config.train.seed, "data": digests, "started": now}
+
+
+def _digest(source: Source) -> dict[str, object]:
+    return {"name": source.name, "samples": len(source), "fingerprint": fingerprint(source)}
+
+
+def _stored_tokenizer(checkpoint: Path) -> Tokenizer:
+    return Tokenizer.from_json((checkpoint / _TOKENIZER).read_text(encoding="utf-8"))
+
+
+def _table(results: dict[str, Any]) -> str:
+    console = Console(file=io.StringIO(), width=100)
+    with console.capture() as captured:
+        console.print(results_table(results))
+    return captured.get().rstrip()
