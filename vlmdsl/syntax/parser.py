@@ -10,7 +10,7 @@ from lark.utils import TextSlice
 from vlmdsl.diagnostics import Diagnostic
 from vlmdsl.diagnostics.catalog.syntax import NotText, TooDeep, TooLarge
 from vlmdsl.source import SourceText, Span
-from vlmdsl.source.limits import MAXIMUM_BYTES, MAXIMUM_DIAGNOSTICS, MAXIMUM_NESTING
+from vlmdsl.source.limits import MAXIMUM_BYTES, MAXIMUM_DIAGNOSTICS, MAXIMUM_NESTING, MAXIMUM_PIECES
 from vlmdsl.syntax import tree
 from vlmdsl.syntax.build import Builder
 from vlmdsl.syntax.checks import check_item, check_module
@@ -51,7 +51,12 @@ def parse(source: SourceText) -> tuple[tree.Module, list[Diagnostic]]:
     if size > MAXIMUM_BYTES:
         return tree.Module((), (), span), [_too_large(source.name, size)]
     text = " " + source.text[1:] if source.text.startswith("\ufeff") else source.text
-    pieces = scan(text)
+    pieces = scan(text, MAXIMUM_PIECES)
+    if len(pieces) > MAXIMUM_PIECES:
+        place = Span(source.name, pieces[-1].start, pieces[-1].end)
+        words = "words, signs and line breaks"
+        fault = TooLarge.at(place, size=f"more than {MAXIMUM_PIECES:,} {words}", limit="no more")
+        return tree.Module((), (), span), [fault]
     comments = comments_of(source, pieces)
     nested = next((piece for piece in pieces if piece.kind == "open" and piece.depth >= MAXIMUM_NESTING), None)
     if nested is not None:
@@ -86,7 +91,7 @@ def _items(source: SourceText, pieces: list[Piece]) -> tuple[tuple[tree.Item, ..
 
 
 def _too_large(name: str, size: int) -> Diagnostic:
-    return TooLarge.at(Span(name, 0, 0), size=size, limit=MAXIMUM_BYTES)
+    return TooLarge.at(Span(name, 0, 0), size=f"{size:,} bytes", limit=f"{MAXIMUM_BYTES:,}")
 
 
 def _too_deep(span: Span) -> Diagnostic:

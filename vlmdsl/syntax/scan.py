@@ -44,8 +44,8 @@ class Piece(NamedTuple):
     depth: int
 
 
-def scan(text: str) -> list[Piece]:
-    """The pieces of a text in order, blanks left out; a dot between a name and a digit is never part of a number."""
+def scan(text: str, limit: int) -> list[Piece]:
+    """The pieces of a text in order, blanks left out; at most one more than `limit`."""
     pieces: list[Piece] = []
     depth = 0
     for match in _PIECE.finditer(text):
@@ -57,6 +57,8 @@ def scan(text: str) -> list[Piece]:
         pieces.append(Piece(kind, match.group(), match.start(), match.end(), depth))
         if kind == "open":
             depth += 1
+        if len(pieces) > limit:
+            break
     return pieces
 
 

@@ -174,7 +174,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """`use a, b` gives one `Use` a name (`path` None); `use "./file.vlo" as name` has both; `use std.contrast` a dotted one."""
+    """`use a, b` gives one `Use` a name (`path` None); `use "./file.vlo" as name` has both; `use std.x` a dotted name."""
 
     path: String | None
     name: Name

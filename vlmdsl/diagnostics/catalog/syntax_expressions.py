@@ -66,7 +66,7 @@ class MissingComma(Problem):
 
 class MissingOperand(Problem):
     code = "V0116"
-    template = "{what} is missing after `{sign}`"
+    template = "{what} is missing after {sign}"
     summary = "Something has to follow, and nothing does."
     explanation = (
         "An operator needs a value on its right, `let name =` needs an expression, `let ... in` needs a body, and "

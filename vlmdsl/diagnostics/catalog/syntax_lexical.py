@@ -25,13 +25,13 @@ class NotText(Problem):
 
 class TooLarge(Problem):
     code = "V0102"
-    template = "this file has {size:,} bytes; a recipe may have {limit:,}"
+    template = "this file has {size}; a recipe may have {limit}"
     summary = "The file is larger than any recipe may be."
     explanation = (
-        "Recipes are downloaded and run, so every size has a bound, and a file is refused before it is parsed if "
-        "it is larger than one million bytes. The recipes of the published methods have about two thousand. A "
-        "file of this size is most often something else than a recipe, or was generated: generate calls of a "
-        "`def` instead of its copies."
+        "Recipes are downloaded and run, so every size has a bound: a file of more than one million bytes, or of "
+        "more than thirty thousand words, signs and line breaks, is refused before it is parsed. The recipes of "
+        "the published methods have about two thousand bytes. A file of this size is most often something else "
+        "than a recipe, or was generated: write calls of a `def` instead of its copies."
     )
     provoked_by = "a file of more than a million bytes"
 

@@ -60,8 +60,8 @@ class ReservedWord(Problem):
         "Choose another name; a field of the data whose column has such a name is mapped to another on the "
         "command line, `--map text=recipe`."
     )
-    bad = "let use = score(image, text)\n\nminimize contrast(image, text, weight=use)\n"
-    good = "let gate = score(image, text)\n\nminimize contrast(image, text, weight=gate)\n"
+    bad = "recipe use(image: Image, text: Text)\n\nminimize contrast(image, text)\n"
+    good = "recipe mine(image: Image, text: Text)\n\nminimize contrast(image, text)\n"
 
 
 class EditionUnknown(Problem):
