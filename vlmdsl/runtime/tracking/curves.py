@@ -1,0 +1,93 @@
+"""The metrics of a run as a picture. matplotlib is imported when one is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vlmdsl.runtime.tracking.metrics import loss_at_chance, read_metrics, term_names
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["draw_curves"]
+
+Records = Sequence[dict[str, float]]
+
+_COLUMNS = 3
+_OF_THE_LOOP = {
+    "learning_rate": "learning rate",
+    "gradient_norm": "gradient norm before clipping",
+    "samples_per_second": "samples per second",
+}
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """One plot: its lines as name in the records -> legend, its lowest value (None: as it comes), the level of chance."""
+
+    title: str
+    lines: dict[str, str]
+    bottom: float | None = None
+    percent: bool = False
+    chance: float | None = None
+
+
+def draw_curves(metrics: Path, picture: Path, title: str = "") -> None:
+    """Draw the records of the file `metrics` into the PNG file `picture`: nothing, where there are no records.
+
+    The loss stands beside its chance level and its terms; in-batch accuracy, temperature and other numbers of the recipe,
+    learning rate, gradient norm and throughput each have a plot if they were logged.
+    """
+    records = read_metrics(metrics) if metrics.is_file() else []
+    if not records:
+        return
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    panels = _panels(records[-1])
+    rows = -(-len(panels) // _COLUMNS)
+    figure = Figure(figsize=(4.4 * min(len(panels), _COLUMNS), 3.1 * rows), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    for position, panel in enumerate(panels):
+        _draw(figure.add_subplot(rows, min(len(panels), _COLUMNS), position + 1), panel, records)
+    if title:
+        figure.suptitle(title)
+    figure.savefig(picture, format="png")
+
+
+def _panels(record: dict[str, float]) -> list[_Panel]:
+    """What there is to draw, by the names in one record."""
+    terms = term_names(record)
+    several = len(terms) > 1
+    losses = {"loss": "all terms" if several else "loss"} | ({f"terms/{name}": name for name in terms} if several else {})
+    panels = [_Panel("loss", losses, chance=loss_at_chance(record))]
+    accuracies = {f"{name}.accuracy": name for name in terms if f"{name}.accuracy" in record}
+    if accuracies:
+        panels.append(_Panel("in-batch accuracy, percent", accuracies, bottom=0.0, percent=True))
+    known = {"step", *losses, *accuracies, *_OF_THE_LOOP, *(f"{name}.chance" for name in terms)}
+    known |= {f"terms/{name}" for name in terms}
+    panels += [_Panel(name.replace("_", " "), {name: name}) for name in record if name not in known]
+    return panels + [_Panel(title, {name: title}, bottom=0.0) for name, title in _OF_THE_LOOP.items() if name in record]
+
+
+def _draw(axes: Axes, panel: _Panel, records: Records) -> None:
+    factor = 100.0 if panel.percent else 1.0
+    for name, label in panel.lines.items():
+        points = [(record["step"], factor * record[name]) for record in records if name in record]
+        steps, values = zip(*points, strict=True)
+        # A single record is no line yet, but should be seen.
+        axes.plot(steps, values, label=label, linewidth=1.4, marker="o" if len(points) == 1 else None)
+    if panel.chance is not None:
+        axes.axhline(panel.chance, color="0.4", linestyle="--", linewidth=1.0, label=f"chance {panel.chance:.2f}")
+    axes.set_title(panel.title, fontsize=10)
+    axes.set_xlabel("step", fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.grid(visible=True, alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    if panel.bottom is not None:
+        axes.set_ylim(bottom=panel.bottom)
+    if len(panel.lines) > 1 or panel.chance is not None:
+        axes.legend(fontsize=8, frameon=False)

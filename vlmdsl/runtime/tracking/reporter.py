@@ -1,0 +1,39 @@
+"""Everything that follows a run, as one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+from vlmdsl.runtime.tracking.metrics import MetricsFile, Tracker
+from vlmdsl.runtime.tracking.progress import progress
+
+__all__ = ["Reporter"]
+
+
+class Reporter:
+    """A context in which records go to the file `metrics`, to the display, and to further trackers.
+
+    Not `active` (on all processes but the first) it does nothing.
+    """
+
+    def __init__(self, metrics: Path, steps: int, *, active: bool = True, trackers: tuple[Tracker, ...] = ()) -> None:
+        self._metrics, self._steps, self._active = metrics, steps, active
+        self._further = trackers
+        self._trackers: list[Tracker] = []
+
+    def __enter__(self) -> Reporter:
+        if self._active:
+            self._trackers = [MetricsFile(self._metrics), progress(self._steps), *self._further]
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for tracker in self._trackers:
+            tracker.close()
+        self._trackers = []
+
+    def log(self, record: Mapping[str, float]) -> None:
+        """Hand the numbers of one step to every tracker."""
+        for tracker in self._trackers:
+            tracker.log(record)
