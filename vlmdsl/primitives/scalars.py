@@ -226,7 +226,7 @@ def _not(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters
     if isinstance(condition, NumberValue):
         return NumberValue(0.0 if condition.value else 1.0, is_integer=True, span=condition.span)
     assert isinstance(condition, Node)
-    return builder.add("not", condition, type=condition.type)
+    return builder.add("not", condition, type=ConditionType())
 
 
 register(

@@ -15,6 +15,7 @@ from torch import Tensor
 from vlmdsl.backends.torch.collectives import all_gather, process_index
 from vlmdsl.backends.torch.ops.product import product
 from vlmdsl.backends.torch.values import Similarities, TokenFeatures, precise
+from vlmdsl.primitives.plugin import IMPLEMENTATIONS
 
 __all__ = ["exclude", "register", "registered", "reuse", "score", "similarity", "similarity_to", "transpose"]
 
@@ -43,7 +44,12 @@ def register(name: str, matrix: MatrixFunction, pairs: PairFunction | None = Non
 
 def registered() -> list[str]:
     """The names of all similarities that can run."""
-    return sorted(_IMPLEMENTATIONS)
+    return sorted({*_IMPLEMENTATIONS, *IMPLEMENTATIONS})
+
+
+def _implementation(by: str) -> _Implementation:
+    """Ours, or that of a plug-in (`@vlmdsl.primitive`)."""
+    return _IMPLEMENTATIONS.get(by) or _Implementation(IMPLEMENTATIONS[by], None)
 
 
 def similarity(x: Features, y: Features, by: str, **arguments: Any) -> Similarities:
@@ -53,13 +59,13 @@ def similarity(x: Features, y: Features, by: str, **arguments: Any) -> Similarit
 
 def similarity_to(x: Features, y: Features, by: str, **arguments: Any) -> Similarities:
     """Every x against every y as they are given, with no other process involved: what an evaluation wants."""
-    found = _IMPLEMENTATIONS[by].matrix(x, y, **arguments)
+    found = _implementation(by).matrix(x, y, **arguments)
     return Similarities(found, found) if isinstance(found, Tensor) else Similarities(*found)
 
 
 def score(x: Features, y: Features, by: str, **arguments: Any) -> Tensor:
     """The similarity of each sample's own pair: [b]; of two matrices, the rows'."""
-    implementation = _IMPLEMENTATIONS[by]
+    implementation = _implementation(by)
     if implementation.pairs is not None:
         return implementation.pairs(x, y, **arguments)
     found = implementation.matrix(x, y, **arguments)
