@@ -4,6 +4,7 @@ from vlmdsl.diagnostics.catalog import (
     configuration,
     data,
     devices,
+    encoders,
     environment,
     lowering,
     meaning,
@@ -14,5 +15,6 @@ from vlmdsl.diagnostics.catalog import (
 )
 
 __all__ = [
-    "configuration", "data", "devices", "environment", "lowering", "meaning", "names", "syntax", "types", "values",
+    "configuration", "data", "devices", "encoders", "environment", "lowering", "meaning", "names", "syntax", "types",
+    "values",
 ]  # fmt: skip

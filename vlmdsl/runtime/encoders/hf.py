@@ -42,7 +42,7 @@ class HuggingFaceEncoder(Encoder):
     def __init__(self, name: str, kind: Kind, dimension: int, yields: Iterable[str] = ("pooled", "tokens")) -> None:
         super().__init__(kind, dimension, yields)
         self.model, self.own_projection = _load(name, kind)
-        config = self.model.config
+        config: Any = self.model.config
         self.patches = 0
         if kind == "Image":
             self.image_format = _image_format(name, config.image_size)

@@ -19,8 +19,9 @@ def progress(steps: int, stream: TextIO | None = None) -> Tracker:
     """The display that suits `stream` (stderr unless given) for a run of `steps` steps."""
     from rich.console import Console
 
-    console = Console(file=stream or sys.stderr)
-    return LiveProgress(steps, console) if console.is_terminal else PlainProgress(steps, console.file)
+    stream = stream or sys.stderr
+    console = Console(file=stream)
+    return LiveProgress(steps, console) if console.is_terminal else PlainProgress(steps, stream)
 
 
 class PlainProgress:
