@@ -69,12 +69,15 @@ def _clamp_constant(make: Maker, node: Candidate) -> Node | None:
 
 
 def _order(make: Maker, node: Candidate) -> Node | None:
+    """Larger operands first; of equals, the order that a recipe uses first stays."""
     x, y = node.inputs
-    return make.elementwise(node.operation, y, x) if _rank(x) > _rank(y) else None
+    if _rank(x) != _rank(y):
+        return make.elementwise(node.operation, y, x) if _rank(x) > _rank(y) else None
+    return make.graph.find(node.operation, y, x, type=node.type)
 
 
-def _rank(node: Node) -> tuple[int, int]:
-    return 2 if node.operation == "constant" else 1 if _is_scalar(node) else 0, node.index
+def _rank(node: Node) -> int:
+    return 2 if node.operation == "constant" else 1 if _is_scalar(node) else 0
 
 
 def _times_one(make: Maker, node: Candidate) -> Node | None:
@@ -189,6 +192,10 @@ def _mean_of_product(make: Maker, node: Candidate) -> Node | None:
     return make.elementwise("multiply", mean, product.inputs[1])
 
 
+def _not_not(make: Maker, node: Candidate) -> Node | None:
+    return node.inputs[0].inputs[0] if node.inputs[0].operation == "not" else None
+
+
 def _smooth_nothing(make: Maker, node: Candidate) -> Node | None:
     return node.inputs[0] if node.attributes["epsilon"] == 0 else None
 
@@ -219,6 +226,7 @@ RULES: tuple[Rule, ...] = (
     Rule("divide-constant", ("divide",), "x / c = x (1/c)", _divide_constant, exact=False),
     Rule("divide-scalar", ("divide",), "x / s = x (1/s) where x is larger than s", _divide_scalar, exact=False),
     Rule("mean-of-product", ("mean",), "mean(x s) = mean(x) s for a scalar s", _mean_of_product, exact=False),
+    Rule("not-not", ("not",), "not not c = c", _not_not),
     Rule("smooth-nothing", ("smooth",), "smoothing by 0 is no smoothing", _smooth_nothing),
 )
 """The table of this pass; for one operation the rules are tried in this order."""

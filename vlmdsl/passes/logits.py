@@ -42,10 +42,17 @@ class Logits:
         """The condition under which a sample is a candidate: none of `excluded` holds."""
         if not self.excluded:
             return None
-        zero, kept = maker.constant(0.0), maker.constant(1.0)
+        first, *others = self.excluded
+        if not others:
+            return moved[first.inputs[0].index] if first.operation == "not" else _negation(maker, moved[first.index])
+        dropped, kept = maker.constant(0.0), maker.constant(1.0)
         for condition in self.excluded:
-            kept = maker.add("where", moved[condition.index], zero, kept, type=ScoreType())
-        return maker.add("greater", kept, zero, type=ConditionType())
+            kept = maker.add("where", moved[condition.index], dropped, kept, type=ScoreType())
+        return maker.add("greater", kept, dropped, type=ConditionType())
+
+
+def _negation(maker: Maker, condition: Node) -> Node:
+    return maker.add("not", condition, type=ConditionType())
 
 
 def _product(maker: Maker, moved: Mapping[int, Node], factor: Factor) -> Node:

@@ -59,6 +59,17 @@ def _hoist(make: Maker, node: Candidate) -> Node | None:
     return make.add("transpose", inner, type=node.type)
 
 
+def _reuse(make: Maker, node: Candidate) -> Node | None:
+    """Both directions of a similarity that has one matrix read it anyway; a transpose moves outward."""
+    matrix = node.inputs[0]
+    if matrix.operation == "similarity" and matrix.string("by") in _ONE_MATRIX:
+        return matrix
+    if matrix.operation != "transpose":
+        return None
+    inner, which = matrix.inputs[0], "columns" if node.attributes["matrix"] == "rows" else "rows"
+    return make.add("transpose", make.add("reuse", inner, type=inner.type, matrix=which), type=node.type)
+
+
 def _turn_cross_entropy(make: Maker, node: Candidate) -> Node | None:
     logits, target = node.inputs
     if logits.operation != "transpose":

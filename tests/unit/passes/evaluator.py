@@ -79,7 +79,8 @@ def _leaf(node: Node, inputs: list, seed: int) -> object:
 _ELEMENTWISE: dict[str, Callable[..., Array]] = {
     "negate": np.negative, "exp": np.exp, "log": np.log, "add": np.add, "subtract": np.subtract, "multiply": np.multiply,
     "divide": np.divide, "minimum": np.minimum, "maximum": np.maximum, "less": np.less, "less_equal": np.less_equal,
-    "greater": np.greater, "greater_equal": np.greater_equal, "equal": np.equal, "not_equal": np.not_equal, "not": np.logical_not,
+    "greater": np.greater, "greater_equal": np.greater_equal, "equal": np.equal, "not_equal": np.not_equal,
+    "not": np.logical_not,
 }  # fmt: skip
 
 
@@ -135,11 +136,14 @@ def _sigmoid(node: Node, logits: Matrices, target: Array) -> Array:
 
 
 _OPERATIONS: dict[str, Callable[..., object]] = {
-    "normalize": lambda node, x: x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12),
+    "normalize": lambda node, x: x / (np.linalg.norm(x, axis=-1, keepdims=True) + node.number("epsilon")),
     "similarity": lambda node, x, y: _pair(node.string("by"), x, y),
     "score": lambda node, x, y: np.diagonal(_pair(node.string("by"), x, y).rows).copy(),
     "where": lambda node, condition, x, y: np.where(condition, x, y),
     "transpose": lambda node, x: Matrices(x.columns, x.rows),
+    "reuse": lambda node, x: (
+        Matrices(x.rows, x.rows.T) if node.string("matrix") == "rows" else Matrices(x.columns.T, x.columns)
+    ),
     "paired": lambda node: np.eye(SAMPLES),
     "same": lambda node, labels: _same(labels, int(node.number("missing"))),
     "smooth": lambda node, target: _smooth(target, node.number("epsilon"), node.string("over")),

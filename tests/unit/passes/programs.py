@@ -60,6 +60,9 @@ class Build:
         type = TokensType(tokens=TOKEN_AXIS[kind])
         return self.add("normalize", self.add("tokens", self.encoded(name, kind), type=type), type=type, epsilon=0.0)
 
+    def normalize(self, features: Node) -> Node:
+        return self.add("normalize", features, type=features.type, epsilon=1e-12)
+
     def similarity(self, x: Node, y: Node, by: str = "dot") -> Node:
         return self.add("similarity", x, y, type=SimType(), by=by, arguments=())
 
@@ -77,6 +80,12 @@ class Build:
 
     def transpose(self, matrix: Node) -> Node:
         return self.add("transpose", matrix, type=SimType())
+
+    def negation(self, condition: Node) -> Node:
+        return self.add("not", condition, type=ConditionType())
+
+    def reuse(self, matrix: Node, which: str) -> Node:
+        return self.add("reuse", matrix, type=SimType(), matrix=which)
 
     def exclude(self, matrix: Node, condition: Node) -> Node:
         return self.add("exclude", matrix, condition, type=SimType())
