@@ -142,6 +142,11 @@ def _tokens(writer: _Writer, node: Node) -> str:
     return f'ops.TokenFeatures({values}, inputs.get("{stream.name}_mask"))'
 
 
+def _normalize(writer: _Writer, node: Node) -> str:
+    epsilon = node.number("epsilon")
+    return f"ops.normalize({writer.value(node.inputs[0])}{f', epsilon={epsilon!r}' if epsilon else ''})"
+
+
 def _parameter(writer: _Writer, node: Node) -> str:
     return f'parameters["{node.string("name")}"]'
 
@@ -201,7 +206,7 @@ RULES: dict[str, Rule] = {
     "subtract": _infix("-", "subtract"),
     "multiply": _infix("*", "multiply"),
     "divide": _infix("/", "divide"),
-    "normalize": _call("normalize", "epsilon"),
+    "normalize": _normalize,
     "clamp": _call("clamp", "lower", "upper", "gradient"),
     "same": _call("same", "missing"),
     "smooth": _call("smooth", "epsilon", "over"),

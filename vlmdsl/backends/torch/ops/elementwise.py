@@ -16,8 +16,8 @@ from vlmdsl.backends.torch.ops.targets import add_targets, dense_target, scale_t
 from vlmdsl.backends.torch.values import Number, Similarities, Target, TargetPart, precise
 
 __all__ = [
-    "add", "clamp", "divide", "equal", "exp", "greater", "greater_equal", "less", "less_equal", "log", "maximum", "minimum",
-    "logical_not", "multiply", "negate", "not_equal", "subtract", "where",
+    "add", "clamp", "divide", "equal", "exp", "greater", "greater_equal", "less", "less_equal", "log", "logical_not",
+    "maximum", "minimum", "multiply", "negate", "not_equal", "subtract", "where",
 ]  # fmt: skip
 
 Value: TypeAlias = Number | Similarities | Target

@@ -1,7 +1,7 @@
 """Ways to compare two streams: the matrix of all pairs, and the score of each sample's own pair.
 
 An implementation takes this process's features x and everybody's features y (gathered already) and gives [b, B]: one matrix,
-or a pair (rows, columns) where the two directions read different ones. `register` adds one under a name.
+or a pair (rows, columns) where the two directions read different ones. Plug-ins bring theirs through `@vlmdsl.primitive`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vlmdsl.backends.torch.ops.product import product
 from vlmdsl.backends.torch.values import Similarities, TokenFeatures, precise
 from vlmdsl.primitives.plugin import IMPLEMENTATIONS
 
-__all__ = ["exclude", "register", "registered", "reuse", "score", "similarity", "similarity_to", "transpose"]
+__all__ = ["exclude", "reuse", "score", "similarity", "similarity_to", "transpose"]
 
 Features: TypeAlias = Tensor | TokenFeatures
 MatrixFunction: TypeAlias = Callable[..., Tensor | tuple[Tensor, Tensor]]
@@ -25,31 +25,15 @@ PairFunction: TypeAlias = Callable[..., Tensor]
 
 
 class _Implementation(NamedTuple):
+    """How to make the matrix, and, where it is cheaper, each sample's own pair: [b]; else that is the matrix's diagonal."""
+
     matrix: MatrixFunction
-    pairs: PairFunction | None
-
-
-_IMPLEMENTATIONS: dict[str, _Implementation] = {}
-
-
-def register(name: str, matrix: MatrixFunction, pairs: PairFunction | None = None) -> None:
-    """Make the similarity `name` run.
-
-    `matrix(x, y, **arguments)` gives [b, B] or two of them, (rows, columns); `pairs(x, y, **arguments)` gives [b]. x and y
-    are tensors [b, D] and [B, D], or `TokenFeatures`. Without `pairs`, scores are the diagonal of the matrix of this
-    process's samples.
-    """
-    _IMPLEMENTATIONS[name] = _Implementation(matrix, pairs)
-
-
-def registered() -> list[str]:
-    """The names of all similarities that can run."""
-    return sorted({*_IMPLEMENTATIONS, *IMPLEMENTATIONS})
+    pairs: PairFunction | None = None
 
 
 def _implementation(by: str) -> _Implementation:
     """Ours, or that of a plug-in (`@vlmdsl.primitive`)."""
-    return _IMPLEMENTATIONS.get(by) or _Implementation(IMPLEMENTATIONS[by], None)
+    return _BUILT_IN.get(by) or _Implementation(IMPLEMENTATIONS[by])
 
 
 def similarity(x: Features, y: Features, by: str, **arguments: Any) -> Similarities:
@@ -169,7 +153,9 @@ def _mean(values: Tensor, real: Tensor | None) -> Tensor:
     return values.masked_fill(~real, 0.0).sum(dim=-1) / count
 
 
-register("dot", _dot, _dot_pairs)
-register("euclidean", _euclidean, _euclidean_pairs)
-register("tokenmax", _tokenmax, _tokenmax_pairs)
-register("tokenmean", _tokenmean, _tokenmean_pairs)
+_BUILT_IN: dict[str, _Implementation] = {
+    "dot": _Implementation(_dot, _dot_pairs),
+    "euclidean": _Implementation(_euclidean, _euclidean_pairs),
+    "tokenmax": _Implementation(_tokenmax, _tokenmax_pairs),
+    "tokenmean": _Implementation(_tokenmean, _tokenmean_pairs),
+}
