@@ -1,0 +1,209 @@
+"""What the operations of an objective cost: matrix products, memory, exchange between processes. Formulas, no measurement.
+
+One *unit* is one product over this process's part of the pair grid, 2 b B D FLOP for b = B / world rows. The objective works on
+matrices of b B entries of s bytes. With the dense lowering (PERFORMANCE sections 0 and 3.7)
+
+    one region       1 unit forward, 1 unit backward for each side that learns; Z kept, b B s bytes; H = dL/dZ made backward
+    traffic          6 b B s bytes: write Z, read it for the statistics, read it for H, write H, read H for dX and for dY
+    exchange         gather Y (B D s), reduce-scatter dY (B D s), join the statistics of the columns (4 vectors of B floats)
+
+Bytes of an exchange are what one process receives: (W-1)/W of a gathered or scattered whole, twice that of a reduced one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vlmdsl.ir import Contrast, Node, TargetPart, encoder_of
+from vlmdsl.passes.fuse import contrast_of
+from vlmdsl.types import TokensType
+
+__all__ = ["ITEM_BYTES", "Collective", "Cost", "Workload", "cost_of", "hand_written", "learns"]
+
+ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+"""Data types that features may have, with the bytes of one number."""
+_FLOAT = 4
+_INDEX = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """The sizes a plan is made for: `batch` samples on `world` processes, features of `dim`, tokens a sample."""
+
+    batch: int
+    world: int
+    dim: int
+    dtype: str
+    image_tokens: int
+    text_tokens: int
+
+    @property
+    def entries(self) -> int:
+        """Entries of this process's part of a similarity matrix: b B."""
+        return self.batch // self.world * self.batch
+
+    @property
+    def item(self) -> int:
+        return ITEM_BYTES[self.dtype]
+
+    @property
+    def unit(self) -> int:
+        """FLOP of one product over this process's part of the pair grid: 2 b B D."""
+        return 2 * self.entries * self.dim
+
+    def tokens(self, node: Node) -> int:
+        """Tokens of a sample of this stream; 1 for pooled features."""
+        if not isinstance(node.type, TokensType):
+            return 1
+        return self.image_tokens if node.type.tokens == "P" else self.text_tokens
+
+    def received(self, whole: int, *, reduced: bool = False) -> int:
+        """Bytes a process receives when `whole` is gathered or scattered, or all-reduced (a ring: both, one after the other)."""
+        return (2 if reduced else 1) * whole * (self.world - 1) // self.world
+
+
+@dataclass(frozen=True, slots=True)
+class Collective:
+    """One exchange: what kind, of what, and the bytes that each process receives."""
+
+    kind: str
+    what: str
+    received: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Costs on one process: `forward` and `backward` in units; `stored` lives from forward to backward, `transient` is the
+    most that is needed besides at one time, `moved` the traffic of matrices of the size of the pair grid. Bytes."""
+
+    forward: float
+    backward: float
+    stored: int
+    transient: int
+    moved: int
+    collectives: tuple[Collective, ...] = ()
+
+
+def learns(node: Node) -> bool:
+    """Whether a gradient flows through the node: to a learned number, or to an encoder that is not frozen."""
+    stack, seen = [node], set()
+    while stack:
+        current = stack.pop()
+        if current in seen or current.operation == "stop":
+            continue
+        seen.add(current)
+        if current.operation == "parameter" or (current.operation == "encode" and not encoder_of(current).frozen):
+            return True
+        stack.extend(current.inputs)
+    return False
+
+
+def cost_of(node: Node, workload: Workload) -> Cost | None:
+    """The cost of a node that works on the pair grid; None for one that does not."""
+    rule = _COSTS.get(node.operation)
+    return None if rule is None else rule(node, workload)
+
+
+def hand_written(world: Workload) -> Cost:
+    """The usual hand-written symmetric loss: the logits of each direction from a product of their own, two cross-entropies.
+
+    2 units forward and 4 backward; two matrices of logits and two of log-softmax (float32) kept; both feature matrices
+    gathered, both gradients scattered.
+    """
+    whole = world.batch * world.dim * world.item
+    collectives = (
+        Collective("all-gather", "both features", world.received(2 * whole)),
+        Collective("reduce-scatter", "both gradients", world.received(2 * whole)),
+    )
+    stored = world.entries * 2 * (world.item + _FLOAT)
+    moved = world.entries * 2 * (6 * world.item + 4 * _FLOAT)
+    return Cost(2.0, 4.0, stored, world.entries * 2 * _FLOAT, moved, collectives if world.world > 1 else ())
+
+
+def _similarity(node: Node, world: Workload) -> Cost:
+    """One product, and one more for each side that learns; for tokens see `_tokenmax`."""
+    x, y = node.inputs
+    by = node.string("by")
+    if by == "tokenmax":
+        return _tokenmax(x, y, world)
+    # `tokenmean` is the product of mean tokens, so it is one unit like any product of pooled features.
+    gathered = world.tokens(y) if by == "tokenmean" else 1
+    backward = float(learns(x)) + float(learns(y))
+    matrix = world.entries * world.item
+    return Cost(1.0, backward, matrix, 0, round((1 + backward) * matrix), _gather(y, gathered, world))
+
+
+def _tokenmax(x: Node, y: Node, world: Workload) -> Cost:
+    """All pairs of tokens: P L units forward and as many for each side that learns. The values of a pair grid of tokens are
+    made, masked and forgotten; the winners (an index for each token of each pair) and both matrices stay."""
+    p, q = world.tokens(x), world.tokens(y)
+    pairs = world.entries * p * q * world.item
+    stored = world.entries * ((p + q) * _INDEX + 2 * max(world.item, _FLOAT))
+    backward = p * q * (float(learns(x)) + float(learns(y)))
+    return Cost(float(p * q), backward, stored, 2 * pairs, 8 * pairs, _gather(y, q, world))
+
+
+def _gather(y: Node, tokens: int, world: Workload) -> tuple[Collective, ...]:
+    if world.world == 1:
+        return ()
+    whole = world.batch * tokens * world.dim * world.item
+    gather = Collective("all-gather", "the second stream", world.received(whole))
+    if not learns(y):
+        return (gather,)
+    return gather, Collective("reduce-scatter", "its gradient", world.received(whole))
+
+
+def _contrast(node: Node, world: Workload) -> Cost:
+    """A region: its own product if it is fused, statistics of both directions, targets from sums of features."""
+    contrast = contrast_of(node)
+    matrix = world.entries * world.item
+    gradient = world.entries * max(world.item, _FLOAT)
+    collectives = _statistics(contrast, world) + _targets(node, contrast, world)
+    if not contrast.fused:
+        return Cost(0.0, 0.0, 0, gradient, 3 * matrix, collectives)
+    x, y = node.inputs[:2]
+    backward = float(learns(x)) + float(learns(y))
+    return Cost(1.0, backward, matrix, gradient, round((4 + backward) * matrix), _gather(y, 1, world) + collectives)
+
+
+def _statistics(contrast: Contrast, world: Workload) -> tuple[Collective, ...]:
+    if contrast.columns is None or world.world == 1:
+        return ()
+    return (Collective("all-reduce", "statistics of the columns", world.received(4 * world.batch * _FLOAT, reduced=True)),)
+
+
+def _targets(node: Node, contrast: Contrast, world: Workload) -> tuple[Collective, ...]:
+    """Sums of features over the batch or over classes, one way forward and one backward."""
+    if world.world == 1:
+        return ()
+    found: list[Collective] = []
+    for direction in (contrast.rows, contrast.columns):
+        for part in () if direction is None else direction.targets:
+            found.extend(_target(part, contrast.fused, world))
+    return tuple(found)
+
+
+def _target(part: TargetPart, fused: bool, world: Workload) -> list[Collective]:
+    row = world.dim * _FLOAT
+    if part.kind == "same":
+        labels = Collective("all-gather", "labels", world.received(world.batch * _INDEX))
+        sums = Collective("all-reduce", "sums of classes", world.received(2 * (world.batch + 1) * row, reduced=True))
+        return [labels, sums] if fused else [labels]
+    if part.kind in ("uniform", "others") and fused:
+        return [Collective("all-reduce", "sums of features", world.received(2 * row, reduced=True))]
+    return []
+
+
+def _criterion(node: Node, world: Workload) -> Cost:
+    """A criterion that is not part of a region, differentiated as it stands: logits and a softmax (or sigmoid) are kept."""
+    kept = world.entries * max(world.item, _FLOAT)
+    return Cost(0.0, 0.0, 2 * kept, 2 * kept, 8 * kept)
+
+
+_COSTS: dict[str, Callable[[Node, Workload], Cost]] = {
+    "similarity": _similarity,
+    "contrast": _contrast,
+    "cross_entropy": _criterion,
+    "sigmoid_loss": _criterion,
+}

@@ -1,0 +1,46 @@
+"""The choice of how each operation on the pair grid runs, with its reason and what was rejected."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vlmdsl.ir import Node
+from vlmdsl.passes.cost import Cost
+from vlmdsl.passes.fuse import contrast_of
+
+__all__ = ["DENSE_BUDGET", "Lowering", "lowering_of"]
+
+DENSE_BUDGET = 2**30
+"""Bytes that matrices of the size of the pair grid may take before a form that never makes them would be preferred."""
+
+_NOT_BUILT = "not built in this version"
+
+
+@dataclass(frozen=True, slots=True)
+class Lowering:
+    """How an operation runs: `name`, `reason`, and the rejected alternatives with theirs."""
+
+    name: str
+    reason: str
+    rejected: tuple[tuple[str, str], ...]
+
+
+def lowering_of(node: Node, cost: Cost) -> Lowering:
+    """The lowering of a node on the pair grid. There is one so far, `dense`: every similarity matrix is made."""
+    size = cost.stored + cost.transient
+    fits = size <= DENSE_BUDGET
+    rejected = [("tiled", f"{_NOT_BUILT}; {'no need, the matrix fits the budget' if fits else 'it would need no matrix'}")]
+    rejected.append(("kernel", _NOT_BUILT))
+    return Lowering("dense", _reason(node, fits), tuple(rejected))
+
+
+def _reason(node: Node, fits: bool) -> str:
+    if node.operation == "contrast":
+        how = (
+            "one product, both directions' log-sum-exp from it" if contrast_of(node).fused else "reads the matrix made above"
+        )
+    elif node.operation == "similarity":
+        how = "the matrix has several readers" if node.string("by") == "dot" else f"{node.string('by')} has no cheaper form"
+    else:
+        how = "not a contrastive region: differentiated as written"
+    return how if fits else f"{how}; over the budget of {DENSE_BUDGET // 2**20} MiB, but there is no other form yet"
