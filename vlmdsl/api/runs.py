@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from vlmdsl.source import Span
 if TYPE_CHECKING:
     from vlmdsl.runtime.training.run_folder import RunFolder
 
-__all__ = ["check_resumable", "load_settings", "recipe_record", "used_files"]
+__all__ = ["check_resumable", "first_process", "load_settings", "recipe_record", "used_files"]
 
 _FREE = (
     "data.workers",
@@ -28,6 +29,11 @@ _FREE = (
     "train.log_every",
 )
 """Settings that a resumed run may change, beside those of the evaluation."""
+
+
+def first_process() -> bool:
+    """Whether this is the one process that writes and talks, of those that `torchrun` started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def load_settings(path: str | Path | None, overrides: Sequence[str], flags: Mapping[str, object]) -> RunConfig:
@@ -61,7 +67,7 @@ def used_files(built: Built) -> dict[str, str]:
 
 
 def check_resumable(folder: RunFolder, built: Built, config: RunConfig) -> None:
-    """DiagnosticError V0818 if the run in `folder` was started with another recipe or other settings that shape its numbers."""
+    """DiagnosticError V0818 if the run in `folder` has another recipe, or other settings that shape its numbers."""
     facts = folder.read_facts()
     stored = load_settings(folder.config, (), {})
     found: list[Diagnostic] = []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmdsl.api.compile import compile_built
 from vlmdsl.api.driver import Built, build
-from vlmdsl.api.runs import check_resumable, load_settings, recipe_record, used_files
+from vlmdsl.api.runs import check_resumable, first_process, load_settings, recipe_record, used_files
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.schema import RunConfig
 
@@ -90,6 +90,8 @@ class Trainer:
             if recipe is None:
                 raise TypeError("Trainer needs a recipe, or a run to resume")
             self._built, self.config = _checked(recipe, expression, self._knobs, config, overrides, flags)
+            if first_process():
+                _folders().RunFolder.check_free(self.config.out)
         else:
             self._knobs = dict(self._resume.read_facts()["recipe"]["given_knobs"]) | self._knobs
             stored = self._resume.config if config is None else config
@@ -104,18 +106,16 @@ class Trainer:
         Raises `DiagnosticError` for data that lacks what the recipe needs, before the first step, and for a loss that is
         not finite (V0819), with the last checkpoint kept.
         """
-        folder = self._resume or _folders().RunFolder.create(self.config.out, self._built.written.name)
         objective = compile_built(self._built, compiled=self.config.train.compile)
         session = import_module("vlmdsl.runtime.training.session")
         self._outcome = outcome = session.run(
             objective,
             self.config,
-            folder,
             recipe=recipe_record(self._built, self._knobs),
             texts=used_files(self._built),
-            resumed=self._resume is not None,
+            resume=self._resume,
         )
-        return RunResult(folder.path, outcome.evaluation, outcome.summary)
+        return RunResult(outcome.folder.path, outcome.evaluation, outcome.summary)
 
     @property
     def model(self) -> VisionLanguageModel:

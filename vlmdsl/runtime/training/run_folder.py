@@ -61,20 +61,21 @@ class RunFolder:
 
     @classmethod
     def create(cls, out: str | None, recipe: str) -> RunFolder:
-        """A new folder: `out`, or the first free `runs/RECIPE-N`. DiagnosticError V0815 if `out` holds anything.
-
-        Under `torchrun` only the first process makes one; what the others get is not there.
-        """
-        if os.environ.get("RANK", "0") != "0":
-            return cls(Path(out or f"runs/{recipe}"))
+        """A new folder: `out`, or the first free `runs/RECIPE-N`. DiagnosticError V0815 if `out` holds anything."""
         if out is None:
             return cls(_first_free(Path("runs"), recipe))
+        cls.check_free(out)
         path = Path(out)
-        if path.is_file() or (path.is_dir() and any(path.iterdir())):
-            help = ("give another `--out`", f"`--resume {out}` goes on with the run in it")
-            raise DiagnosticError((RunFolderTaken.at(_COMMAND_LINE, path=out, help=help),))
         path.mkdir(parents=True, exist_ok=True)
         return cls(path)
+
+    @staticmethod
+    def check_free(out: str | None) -> None:
+        """DiagnosticError V0815 if `out` holds anything, before any work is done for it."""
+        path = None if out is None else Path(out)
+        if path is not None and (path.is_file() or (path.is_dir() and any(path.iterdir()))):
+            help = ("give another `--out`", f"`--resume {out}` goes on with the run in it")
+            raise DiagnosticError((RunFolderTaken.at(_COMMAND_LINE, path=out, help=help),))
 
     @classmethod
     def existing(cls, path: str) -> RunFolder:

@@ -48,8 +48,9 @@ _TOKENIZER = "tokenizer.json"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run gives: the trained model, its tokenizer, the evaluation as JSON, and a summary for people."""
+    """What a run gives: its folder, the trained model, its tokenizer, the evaluation as JSON, a summary for people."""
 
+    folder: RunFolder
     model: VisionLanguageModel
     tokenizer: Tokenizer
     evaluation: dict[str, Any]
@@ -59,27 +60,27 @@ class Outcome:
 def run(
     objective: Objective,
     config: RunConfig,
-    folder: RunFolder,
     *,
     recipe: Mapping[str, object],
     texts: Mapping[str, str],
-    resumed: bool = False,
+    resume: RunFolder | None = None,
 ) -> Outcome:
-    """Train in `folder`, from its newest complete checkpoint if `resumed`.
+    """Train in a new folder, or in `resume` from its newest complete checkpoint.
 
     `recipe` is what `run.json` says about the recipe; `texts` are the files to keep with the run, `recipe.vlo` among them.
     Only the first of several processes writes, evaluates and talks.
     """
     with join_processes(config.train.device) as world:
-        begun = _begin(objective, config, folder, recipe, texts, resumed, world)
+        begun = _begin(objective, config, recipe, texts, resume, world)
+        folder = begun.folder
         with Reporter(folder.metrics, config.train.steps, active=world.first) as reporter:
             callbacks = Callbacks(reporter.log, begun.save, begun.measure)
             batches = iter(begun.batches)
             train_steps(begun.model, begun.optimizer, batches, config, world, start=begun.start, callbacks=callbacks)
         begun.measure(config.train.steps)
         if world.first:
-            draw_curves(folder.metrics, folder.curves)
-        return Outcome(begun.model, begun.tokenizer, begun.results, begun.summary())
+            draw_curves(folder.metrics, folder.curves, str(recipe["name"]))
+        return Outcome(folder, begun.model, begun.tokenizer, begun.results, begun.summary())
 
 
 def evaluate_run(
@@ -151,22 +152,23 @@ class _Begun:
 def _begin(
     objective: Objective,
     config: RunConfig,
-    folder: RunFolder,
     recipe: Mapping[str, object],
     texts: Mapping[str, str],
-    resumed: bool,
+    resume: RunFolder | None,
     world: World,
 ) -> _Begun:
     """Everything before the first step, faults of the user's first."""
     program = objective.program
     data = open_data(program, config)
-    checkpoint = newest_checkpoint(folder.checkpoints) if resumed else None
+    checkpoint = newest_checkpoint(resume.checkpoints) if resume else None
     tokenizer = _stored_tokenizer(checkpoint) if checkpoint else tokenizer_for(program, config.model, data)
     model = build_model(objective, config, tokenizer, world)
     batches = training_batches(program, config, data, tokenizer, model, world)
     held_out = held_out_measure(program, config, data, tokenizer, model) if world.first else None
+    # Only the first process knows the name of a new folder, and only it needs to.
+    folder = resume or (RunFolder.create(config.out, program.name) if world.first else RunFolder(Path("runs")))
     if world.first:
-        _write_start(folder, config, texts, _facts(folder, config, data, world, recipe, resumed))
+        _write_start(folder, config, texts, _facts(config, data, world, recipe, resume))
     # Before any weight is loaded, so that a resumed run measures the same untrained model.
     untrained = held_out.measure(model) if held_out else None
     optimizer = build_optimizer(model, config.optimizer)
@@ -190,7 +192,7 @@ def _write_start(folder: RunFolder, config: RunConfig, texts: Mapping[str, str],
 
 
 def _facts(
-    folder: RunFolder, config: RunConfig, data: Data, world: World, recipe: Mapping[str, object], resumed: bool
+    config: RunConfig, data: Data, world: World, recipe: Mapping[str, object], resume: RunFolder | None
 ) -> dict[str, object]:
     """What `run.json` holds: enough to know what ran, on what, and with what."""
     now = {
@@ -205,8 +207,8 @@ def _facts(
             "platform": platform.platform(),
         },
     }
-    if resumed:
-        facts = folder.read_facts()
+    if resume is not None:
+        facts = resume.read_facts()
         return {**facts, "resumed": [*facts.get("resumed", []), now]}
     sources = {"train": data.train, "held_out": data.held_out}
     digests = {name: _digest(source) for name, source in sources.items() if source is not None}

@@ -1,0 +1,189 @@
+"""Whole runs on the built-in data: what a run leaves, what it says about faults, and that being killed changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import vlmdsl
+from vlmdsl import DiagnosticError
+
+SMALL = {
+    "train.batch": 16,
+    "train.compile": False,
+    "train.log_every": 1,
+    "train.checkpoint_every": 3,
+    "train.device": "cpu",
+    "evaluation.limit": 80,
+}
+DATA = ["shapes:samples=64"]
+
+
+def codes(**arguments: Any) -> list[str]:
+    with pytest.raises(DiagnosticError) as caught:
+        vlmdsl.train(**arguments)
+    return sorted(diagnostic.code for diagnostic in caught.value.diagnostics)
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    """The metrics without the speed, which no two runs share."""
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for record in records:
+        assert record.pop("samples_per_second") > 0
+    return records
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of six steps."""
+    out = tmp_path_factory.mktemp("runs") / "clip"
+    return vlmdsl.train("clip", data=DATA, steps=6, settings=SMALL, out=out).folder
+
+
+def test_a_run_leaves_its_record(finished: Path) -> None:
+    assert sorted(path.name for path in finished.iterdir()) == [
+        "checkpoints", "config.yaml", "curves.png", "evaluation.json", "metrics.jsonl", "recipe.vlo", "run.json"
+    ]  # fmt: skip
+    assert (finished / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert [path.name for path in sorted((finished / "checkpoints").iterdir())] == ["step-00000003", "step-00000006"]
+    assert not [path for path in finished.rglob("*") if path.suffix in (".pt", ".pkl", ".bin")]
+    facts = json.loads((finished / "run.json").read_text())
+    assert facts["recipe"]["name"] == "clip"
+    assert len(facts["recipe"]["digests"]["clip.vlo"]) == 64
+    assert facts["data"]["train"]["samples"] == 64
+    assert facts["started"]["versions"]["torch"] == torch.__version__
+    assert vlmdsl.check((finished / "recipe.vlo").read_text()) == []
+
+
+def test_the_evaluation_stands_beside_chance_and_the_untrained_model(finished: Path) -> None:
+    evaluation = json.loads((finished / "evaluation.json").read_text())
+    for direction in ("image_to_text", "text_to_image"):
+        group = evaluation["retrieval"][direction]
+        assert 0 <= group["R@1"] <= group["R@10"] <= 1
+        assert group["chance"]["R@1"] == pytest.approx(1 / evaluation["samples"], rel=0.3)
+        assert group["untrained"].keys() == {"R@1", "R@5", "R@10"}
+    assert evaluation["step"] == 6
+
+
+def test_a_run_is_the_same_twice(finished: Path, tmp_path: Path) -> None:
+    again = vlmdsl.train("clip", data=DATA, steps=6, settings=SMALL, out=tmp_path / "again").folder
+    assert lines(again) == lines(finished)
+    other = vlmdsl.train("clip", data=DATA, steps=6, seed=1, settings=SMALL, out=tmp_path / "other").folder
+    assert lines(other) != lines(finished)
+
+
+def test_the_model_is_there_to_be_used(tmp_path: Path) -> None:
+    trainer = vlmdsl.Trainer("filip", data=DATA, steps=1, settings=SMALL, out=tmp_path / "run")
+    with pytest.raises(RuntimeError, match="fit"):
+        _ = trainer.model
+    trainer.fit()
+    ids, mask = trainer.tokenizer.encode(["a red circle"], 16)
+    features = trainer.model.encode("language", ids, mask)
+    assert features.tokens is not None
+    assert features.tokens.shape == (1, 16, 64)
+
+
+def test_faults_are_told_together_before_anything_runs(tmp_path: Path) -> None:
+    assert codes(recipe="contrast(image, txet)", overrides=["train.stepz=3", "train.batch=1"]) == ["V0201", "V0811", "V0812"]
+    assert codes(recipe="unicl", data=[str(tmp_path)]) == ["V0805"]
+    assert codes(recipe="clip", data=["shapes:samples=4"], settings=SMALL, out=tmp_path / "a") == ["V0809"]
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_field_that_the_data_lacks_is_told_before_the_first_step(tmp_path: Path) -> None:
+    table = tmp_path / "pairs.csv"
+    table.write_text("image,text\na.png,one\nb.png,two\n")
+    assert codes(recipe="unicl", data=[str(table)], out=tmp_path / "run") == ["V0801"]
+
+
+def test_a_run_is_not_overwritten_nor_continued_as_another(finished: Path, tmp_path: Path) -> None:
+    assert codes(recipe="clip", data=DATA, settings=SMALL, out=finished) == ["V0815"]
+    assert codes(resume=tmp_path) == ["V0816"]
+    assert codes(resume=finished, steps=7, seed=2) == ["V0818", "V0818"]
+    assert codes(resume=finished, recipe="siglip") == ["V0818"]
+    assert codes(resume=finished, knobs={"temperature": 0.1}) == ["V0818"]
+
+
+def test_a_recipe_of_several_files_is_kept_whole(tmp_path: Path) -> None:
+    (tmp_path / "parts.vlo").write_text("vlo 1\n\ndef twice(a, b) = 2 * contrast(a, b)\n")
+    recipe = tmp_path / "mine.vlo"
+    recipe.write_text(
+        'vlo 1\n\nrecipe mine(image: Image, text: Text)\nuse "./parts.vlo" as parts\n\nminimize twice(image, text)\n'
+    )
+    run = vlmdsl.train(recipe, data=DATA, steps=3, settings=SMALL, out=tmp_path / "run").folder
+    assert (run / "parts.vlo").read_text() == (tmp_path / "parts.vlo").read_text()
+    recipe.write_text("nonsense")
+    assert vlmdsl.train(resume=run).folder == run
+    assert json.loads((run / "run.json").read_text())["resumed"][0]["processes"] == 1
+
+
+def test_an_evaluation_can_be_repeated(finished: Path) -> None:
+    before = json.loads((finished / "evaluation.json").read_text())
+    assert vlmdsl.evaluate(finished).evaluation == before
+    smaller = vlmdsl.evaluate(finished, data=["shapes"], overrides=["evaluation.limit=50"])
+    assert smaller.evaluation["samples"] == 50
+    assert json.loads((finished / "evaluation.json").read_text()) == before
+
+
+PROGRAM = """
+import sys, torch, vlmdsl
+torch.set_num_threads(1)
+settings = {settings}
+if sys.argv[1] == "start":
+    vlmdsl.train("clip", data={data}, steps=12, settings=settings, out=sys.argv[2])
+else:
+    vlmdsl.train(resume=sys.argv[2])
+"""
+
+
+def started(word: str, folder: Path) -> subprocess.Popen[bytes]:
+    program = PROGRAM.format(settings=SMALL | {"train.keep": 4, "data.workers": 1}, data=DATA)
+    environment = os.environ | {"PYTHONPATH": str(Path(vlmdsl.__file__).parents[1])}
+    return subprocess.Popen([sys.executable, "-c", program, word, str(folder)], env=environment, stderr=subprocess.PIPE)
+
+
+def kill_after(process: subprocess.Popen[bytes], metrics: Path, count: int) -> None:
+    """SIGKILL as soon as `count` lines of metrics are there; a run that ended before was not killed."""
+    while process.poll() is None:
+        if metrics.is_file() and metrics.read_bytes().count(b"\n") >= count:
+            process.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.005)
+    process.communicate()
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_and_resumed_is_the_same_bit_for_bit(tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    _, said = started("start", whole).communicate()
+    assert (whole / "evaluation.json").is_file(), said.decode()
+    killed = tmp_path / "killed"
+    draws = random.Random(os.getpid())
+    first, second = draws.randint(1, 6), draws.randint(7, 11)
+    kill_after(started("start", killed), killed / "metrics.jsonl", first)
+    kill_after(started("resume", killed), killed / "metrics.jsonl", second)
+    assert not (killed / "evaluation.json").is_file(), f"not killed after {second} steps"
+    _, said = started("resume", killed).communicate()
+    assert (killed / "evaluation.json").is_file(), said.decode()
+    assert lines(killed) == lines(whole), f"killed after {first} and {second} steps"
+    for step in (3, 12):
+        for name in ("model.safetensors", "optimizer.safetensors"):
+            place = Path("checkpoints") / f"step-{step:08d}" / name
+            one, other = load_file(whole / place), load_file(killed / place)
+            assert one.keys() == other.keys()
+            assert all(torch.equal(one[key], other[key]) for key in one), place
+    states = [(folder / "checkpoints/step-00000012/state.json").read_text() for folder in (whole, killed)]
+    assert states[0] == states[1]
+    evaluations = [json.loads((folder / "evaluation.json").read_text()) for folder in (whole, killed)]
+    assert evaluations[0] == evaluations[1]
