@@ -12,6 +12,7 @@ from lark.tree import Meta
 from vlmdsl.diagnostics import Diagnostic
 from vlmdsl.diagnostics.catalog.syntax import BadCount, BadEscape, EditionUnknown, NumberOutOfRange
 from vlmdsl.source import Span
+from vlmdsl.source.limits import MAXIMUM_DIAGNOSTICS
 from vlmdsl.syntax import tree
 
 __all__ = ["KNOWN_EDITION", "NUMBER", "Builder"]
@@ -210,6 +211,8 @@ class Builder(Transformer_NonRecursive[Token, Any]):
         return chr(point)
 
     def _bad_escape(self, span: Span, match: re.Match[str]) -> None:
+        if len(self.diagnostics) >= MAXIMUM_DIAGNOSTICS:
+            return
         place = Span(span.file, span.start + 1 + match.start(), span.start + 1 + match.end())
         self.diagnostics.append(
             BadEscape.at(

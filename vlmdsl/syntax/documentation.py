@@ -21,14 +21,20 @@ def attach_documentation(items: tuple[tree.Item, ...], comments: tuple[tree.Comm
             continue
         text = lines.before(item.span.start)
         if isinstance(item, tree.Minimize) and not item.bare:
-            terms = tuple(replace(term, documentation=lines.before(term.span.start)) for term in item.terms if term.name)
-            documented.append(replace(item, documentation=text, terms=terms or item.terms))
+            terms = tuple(_documented_term(term, lines) for term in item.terms)
+            documented.append(replace(item, documentation=text, terms=terms))
         elif isinstance(item, tree.Recipe | tree.EncoderDeclaration | tree.Let | tree.Def | tree.Minimize):
             documented.append(replace(item, documentation=text))
         else:
             documented.append(item)
         lines.before(item.span.end)
     return tuple(documented)
+
+
+def _documented_term(term: tree.Term, lines: _Lines) -> tree.Term:
+    text = lines.before(term.span.start) if term.name else ""
+    lines.before(term.span.end)
+    return replace(term, documentation=text)
 
 
 class _Lines:
