@@ -1,13 +1,14 @@
 """What the operations of an objective cost: matrix products, memory, exchange between processes. Formulas, no measurement.
 
-One *unit* is one product over this process's part of the pair grid, 2 b B D FLOP for b = B / world rows. The objective works on
-matrices of b B entries of s bytes. With the dense lowering (PERFORMANCE sections 0 and 3.7)
+One *unit* is one product over this process's part of the pair grid, 2 b B D FLOP for b = B / world rows. The matrices of
+the objective have b B entries of s bytes. Lowered densely, a region costs
 
-    one region       1 unit forward, 1 unit backward for each side that learns; Z kept, b B s bytes; H = dL/dZ made backward
-    traffic          6 b B s bytes: write Z, read it for the statistics, read it for H, write H, read H for dX and for dY
-    exchange         gather Y (B D s), reduce-scatter dY (B D s), join the statistics of the columns (4 vectors of B floats)
+    products   1 unit forward, and 1 unit backward for each side that learns
+    memory     Z, b B s bytes, kept from forward to backward; H = dL/dZ, made backward in float32
+    traffic    6 b B s bytes: write Z, read it for the statistics, read it for H, write H, read H for dX and for dY
+    exchange   gather Y (B D s), scatter dY (B D s), join the statistics of the columns (4 vectors of B floats)
 
-Bytes of an exchange are what one process receives: (W-1)/W of a gathered or scattered whole, twice that of a reduced one.
+The bytes of an exchange are what one process receives: (W-1)/W of a gathered or scattered whole, twice that of a reduced.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Workload:
         return self.image_tokens if node.type.tokens == "P" else self.text_tokens
 
     def received(self, whole: int, *, reduced: bool = False) -> int:
-        """Bytes a process receives when `whole` is gathered or scattered, or all-reduced (a ring: both, one after the other)."""
+        """Bytes a process receives when `whole` is gathered or scattered, or all-reduced (both, one after the other)."""
         return (2 if reduced else 1) * whole * (self.world - 1) // self.world
 
 

@@ -40,7 +40,7 @@ def _reason(node: Node, fits: bool) -> str:
             "one product, both directions' log-sum-exp from it" if contrast_of(node).fused else "reads the matrix made above"
         )
     elif node.operation == "similarity":
-        how = "the matrix has several readers" if node.string("by") == "dot" else f"{node.string('by')} has no cheaper form"
+        how = "the matrix is made once for all its readers"
     else:
         how = "not a contrastive region: differentiated as written"
     return how if fits else f"{how}; over the budget of {DENSE_BUDGET // 2**20} MiB, but there is no other form yet"

@@ -1,0 +1,123 @@
+"""Plans: numbers that can be worked out by hand, and a text that says them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from unit.passes.programs import Build, alip, clip, filip, shared, siglip
+from vlmdsl.backends.plan import Plan, make_plan
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.ir import Program
+from vlmdsl.passes import optimise
+from vlmdsl.source import SourceMap, SourceText, Span
+
+
+def planned(program: Program, **sizes: object) -> Plan:
+    return make_plan(optimise(program), **sizes)
+
+
+def test_clip_on_one_process_is_three_products_and_one_matrix() -> None:
+    plan = planned(clip(), batch=1000, dim=64)
+    (row,) = plan.regions
+    assert (row.units_forward, row.units_backward) == (1, 2)
+    assert row.flops_forward == 2 * 1000 * 1000 * 64
+    assert plan.flops == 3 * row.flops_forward
+    assert plan.stored == 4 * 1000 * 1000
+    assert plan.peak == 2 * plan.stored
+    assert plan.received == 0
+    assert row.collectives == ()
+    assert row.lowering == "dense"
+    assert set(row.rejected) == {"tiled", "kernel"}
+
+
+def test_half_of_the_features_travel_and_the_statistics() -> None:
+    plan = planned(clip(), batch=800, world=4, dim=64, dtype="bfloat16")
+    received = {collective.kind: collective.received for collective in plan.regions[0].collectives}
+    features = 800 * 64 * 2 * 3 // 4
+    assert received == {"all-gather": features, "reduce-scatter": features, "all-reduce": 2 * 4 * 800 * 4 * 3 // 4}
+    assert plan.hand_written is not None
+    assert plan.hand_written.received == 4 * features
+    assert plan.hand_written.units == 2 * plan.units
+    assert plan.stored == 200 * 800 * 2
+
+
+def test_a_frozen_side_needs_no_product_and_sends_no_gradient_back() -> None:
+    build = Build()
+    matrix = build.similarity(build.pooled("image", "Image"), build.pooled("text", frozen=True))
+    plan = planned(build.program("locked", loss=build.both_ways(matrix, build.paired())), batch=16, world=2)
+    assert plan.regions[0].units_backward == 1
+    assert [collective.kind for collective in plan.regions[0].collectives] == ["all-gather", "all-reduce"]
+    assert [(call.tower, call.frozen) for call in plan.calls] == [("vision", False), ("language", True)]
+
+
+def test_a_direction_alone_joins_no_statistics() -> None:
+    build = Build()
+    matrix = build.similarity(build.pooled("image", "Image"), build.pooled("text"))
+    loss = build.mean(build.cross_entropy(matrix, build.paired()))
+    kinds = [c.kind for c in planned(build.program("rows", loss=loss), batch=16, world=2).regions[0].collectives]
+    assert kinds == ["all-gather", "reduce-scatter"]
+
+
+def test_tokens_cost_a_unit_for_each_pair_of_tokens() -> None:
+    plan = planned(filip(), batch=32, image_tokens=5, text_tokens=3)
+    assert plan.regions[0].units_forward == 15
+    assert plan.regions[0].units_backward == 30
+    assert plan.hand_written is None
+
+
+def test_streams_of_one_tower_are_one_call() -> None:
+    calls = planned(alip(), batch=64, world=2).calls
+    assert [(call.tower, call.streams, call.samples) for call in calls] == [
+        ("vision", ("image",), 32),
+        ("language", ("text", "caption"), 64),
+    ]
+
+
+def test_a_shared_matrix_is_paid_once_and_its_readers_are_named_with_their_lines() -> None:
+    program = shared()
+    text = SourceText("two.vlo", "vlo 1\nfirst\nsecond\n")
+    sources = SourceMap()
+    sources.add(text)
+    for term, start in zip(program.terms, (6, 12), strict=True):
+        program.graph.spans[term.node.index] = (Span("two.vlo", start, start + 4),)
+    plan = planned(program, batch=64, sources=sources)
+    assert plan.units == 3
+    (row,) = [row for row in plan.shared if row.value == "dot of image and text"]
+    assert row.readers == ("contrast", "contrast")
+    assert row.lines == ("two.vlo:2", "two.vlo:3")
+
+
+def test_what_is_no_region_says_so() -> None:
+    plan = planned(siglip(), batch=64)
+    assert [row.operation for row in plan.regions] == ["similarity", "sigmoid_loss"]
+    assert "not a contrastive region" in plan.regions[1].reason
+
+
+def test_text_and_json_say_the_same_numbers() -> None:
+    plan = planned(clip(), batch=4096, world=8, dtype="bfloat16")
+    text = plan.to_text()
+    assert "batch 4,096 (512 a process)" in text
+    assert "1 + 2" in text
+    assert "4 MiB" in text
+    assert "not built in this version" in text
+    data = json.loads(json.dumps(plan.to_json()))
+    assert data["regions"][0]["stored"] == 4 * 2**20
+    assert Plan.model_validate(data) == plan
+
+
+@pytest.mark.parametrize(
+    ("sizes", "code", "words"),
+    [
+        ({"batch": 100, "world": 3}, "V0602", "99 or 102"),
+        ({"batch": 0}, "V0602", "at least 1"),
+        ({"dtype": "int8"}, "V0603", "bfloat16"),
+    ],
+)
+def test_impossible_sizes_are_diagnosed(sizes: dict[str, object], code: str, words: str) -> None:
+    with pytest.raises(DiagnosticError) as caught:
+        planned(clip(), **sizes)
+    (found,) = caught.value.diagnostics
+    assert found.code == code
+    assert words in found.message + " ".join(found.help)

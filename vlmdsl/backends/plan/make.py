@@ -1,0 +1,213 @@
+"""From a planned program to its plan."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from vlmdsl.backends.plan.report import Baseline, CallRow, CollectiveRow, Plan, RegionRow, SharedRow
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.diagnostics.catalog.lowering import ImpossiblePlan, UnknownDtype
+from vlmdsl.ir import Node, Program, root_field, streams, walk
+from vlmdsl.passes.cost import ITEM_BYTES, Cost, Workload, cost_of, hand_written
+from vlmdsl.passes.encoders import encoder_calls
+from vlmdsl.passes.lowering import lowering_of
+from vlmdsl.source import SourceMap, Span
+from vlmdsl.types import TokensType
+
+__all__ = ["make_plan"]
+
+_NOWHERE = Span("<command line>", 0, 0)
+_PASSED_THROUGH = frozenset({"pooled", "tokens", "normalize"})
+"""Operations that are part of making features: a reader of theirs is a reader of the encoded stream."""
+
+
+def make_plan(
+    program: Program,
+    *,
+    batch: int = 1024,
+    world: int = 1,
+    dim: int = 512,
+    dtype: str = "float32",
+    image_tokens: int = 49,
+    text_tokens: int = 32,
+    sources: SourceMap | None = None,
+) -> Plan:
+    """The plan of an optimised program for `batch` samples on `world` processes, features of `dim` numbers of `dtype`.
+
+    `image_tokens` and `text_tokens` are the tokens of a sample where tokens are compared. With `sources`, shared values name
+    recipe lines. DiagnosticError (V0602, V0603) if the batch cannot be shared out equally or the data type is unknown.
+    """
+    _check(batch, world, dtype)
+    workload = Workload(batch, world, dim, dtype, image_tokens, text_tokens)
+    regions = _regions(program, workload)
+    costs = [cost for _, cost in regions]
+    rows = tuple(
+        _region(program, node, cost, workload, name)
+        for (node, cost), name in zip(regions, _names(program, regions), strict=True)
+    )
+    return Plan(
+        program=program.name,
+        batch=batch,
+        world=world,
+        dim=dim,
+        dtype=dtype,
+        calls=_calls(program, workload),
+        shared=_shared(program, sources),
+        regions=rows,
+        units=sum(cost.forward + cost.backward for cost in costs),
+        flops=sum(row.flops_forward + row.flops_backward for row in rows),
+        stored=sum(cost.stored for cost in costs),
+        peak=_peak(costs),
+        moved=sum(cost.moved for cost in costs),
+        received=sum(collective.received for cost in costs for collective in cost.collectives),
+        hand_written=_baseline(regions, workload),
+    )
+
+
+def _check(batch: int, world: int, dtype: str) -> None:
+    found = None
+    if batch < 1 or world < 1:
+        found = ImpossiblePlan.at(_NOWHERE, batch=batch, world=world, reason="both must be at least 1")
+    elif batch % world:
+        help = (f"take {batch // world * world} or {(batch // world + 1) * world} samples",)
+        found = ImpossiblePlan.at(
+            _NOWHERE, batch=batch, world=world, reason="every process needs the same number", help=help
+        )
+    elif dtype not in ITEM_BYTES:
+        found = UnknownDtype.at(_NOWHERE, dtype=dtype, help=(f"possible: {', '.join(ITEM_BYTES)}",))
+    if found is not None:
+        raise DiagnosticError((found,))
+
+
+def _regions(program: Program, workload: Workload) -> list[tuple[Node, Cost]]:
+    costed = [(node, cost_of(node, workload)) for node in program.nodes()]
+    return [(node, cost) for node, cost in costed if cost is not None]
+
+
+def _peak(costs: list[Cost]) -> int:
+    """What is kept from forward to backward, and the most that one operation needs besides."""
+    return sum(cost.stored for cost in costs) + max((cost.transient for cost in costs), default=0)
+
+
+def _names(program: Program, regions: list[tuple[Node, Cost]]) -> list[str]:
+    """A name for each row: the term where it serves one, else what it computes; numbered where names repeat."""
+    names: list[str] = []
+    for node, _ in regions:
+        terms = _terms_of(program, node)
+        title = _title(node)
+        wanted = f"{terms[0]}: {title}" if len(terms) == 1 and terms[0] != title else title
+        unique, copy = wanted, 2
+        while unique in names:
+            unique, copy = f"{wanted} ({copy})", copy + 1
+        names.append(unique)
+    return names
+
+
+def _title(node: Node) -> str:
+    if node.operation == "similarity":
+        return f"{node.string('by')} of {_stream(node.inputs[0])} and {_stream(node.inputs[1])}"
+    return node.operation.replace("_", " ")
+
+
+def _stream(features: Node) -> str:
+    """The field that features come from, as far as there is one."""
+    fields = [node.string("name") for node in walk([features]) if node.operation == "field"]
+    return fields[0] if len(fields) == 1 else "features"
+
+
+def _terms_of(program: Program, wanted: Node) -> tuple[str, ...]:
+    return tuple(term.name for term in program.terms if any(node is wanted for node in walk([term.node])))
+
+
+def _region(program: Program, node: Node, cost: Cost, workload: Workload, name: str) -> RegionRow:
+    lowering = lowering_of(node, cost)
+    return RegionRow(
+        name=name,
+        operation=node.operation,
+        terms=_terms_of(program, node),
+        units_forward=cost.forward,
+        units_backward=cost.backward,
+        flops_forward=round(cost.forward * workload.unit),
+        flops_backward=round(cost.backward * workload.unit),
+        stored=cost.stored,
+        transient=cost.transient,
+        moved=cost.moved,
+        lowering=lowering.name,
+        reason=lowering.reason,
+        rejected=dict(lowering.rejected),
+        collectives=tuple(CollectiveRow(kind=c.kind, what=c.what, received=c.received) for c in cost.collectives),
+    )
+
+
+def _calls(program: Program, workload: Workload) -> tuple[CallRow, ...]:
+    local = workload.batch // workload.world
+    return tuple(
+        CallRow(
+            tower=call.encoder.tower,
+            frozen=call.encoder.frozen,
+            streams=tuple(stream.name for stream in call.streams),
+            samples=local * len(call.streams),
+        )
+        for call in encoder_calls(program)
+    )
+
+
+def _shared(program: Program, sources: SourceMap | None) -> tuple[SharedRow, ...]:
+    """Encoded streams and similarity matrices with more than one reader."""
+    readers: dict[Node, list[Node]] = defaultdict(list)
+    for node in program.nodes():
+        for parent in dict.fromkeys(node.inputs):
+            readers[parent].append(node)
+    names = {stream.encode: stream.name for stream in streams(program)}
+    rows = []
+    for node in program.nodes():
+        found = _readers(node, readers)
+        if node.operation in ("encode", "similarity") and len(found) > 1:
+            value = (
+                f"{names.get(node) or root_field(node.inputs[0]).string('name')}, encoded"
+                if node.operation == "encode"
+                else _title(node)
+            )
+            rows.append(SharedRow(value=value, readers=tuple(map(_title, found)), lines=_lines(program, found, sources)))
+    return tuple(rows)
+
+
+def _readers(node: Node, readers: dict[Node, list[Node]]) -> list[Node]:
+    found: dict[Node, None] = {}
+    stack = list(reversed(readers[node]))
+    while stack:
+        reader = stack.pop()
+        if reader.operation in _PASSED_THROUGH:
+            stack.extend(reversed(readers[reader]))
+        else:
+            found[reader] = None
+    return list(found)
+
+
+def _lines(program: Program, nodes: list[Node], sources: SourceMap | None) -> tuple[str, ...]:
+    """The recipe lines of the readers; without sources only the files."""
+    lines: dict[str, None] = {}
+    for node in nodes:
+        for span in program.graph.spans_of(node):
+            row = "" if sources is None else f":{sources.get(span.file).position(span.start)[0]}"
+            lines[span.file + row] = None
+    return tuple(lines)
+
+
+def _baseline(regions: list[tuple[Node, Cost]], workload: Workload) -> Baseline | None:
+    """The hand-written loss once for each region; None where the program is more than contrasts of pooled features."""
+    contrasts = [node for node, _ in regions if node.operation == "contrast"]
+    others = [node for node, _ in regions if node.operation != "contrast"]
+    pooled = all(node.operation == "similarity" and not isinstance(node.inputs[0].type, TokensType) for node in others)
+    if not contrasts or not pooled:
+        return None
+    cost, count = hand_written(workload), len(contrasts)
+    units = cost.forward + cost.backward
+    return Baseline(
+        units=units * count,
+        flops=round(units * workload.unit) * count,
+        stored=cost.stored * count,
+        peak=cost.stored * count + cost.transient,
+        moved=cost.moved * count,
+        received=sum(collective.received for collective in cost.collectives) * count,
+    )

@@ -1,0 +1,185 @@
+"""What a plan says: plain data, a text for people, JSON for machines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+__all__ = ["CallRow", "CollectiveRow", "Plan", "RegionRow", "SharedRow"]
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CallRow(_Row):
+    """One call of a tower: the streams that go through it together, and samples on each process."""
+
+    tower: str
+    frozen: bool
+    streams: tuple[str, ...]
+    samples: int
+
+
+class SharedRow(_Row):
+    """A value computed once for several readers, with the recipe lines that ask for it."""
+
+    value: str
+    readers: tuple[str, ...]
+    lines: tuple[str, ...]
+
+
+class CollectiveRow(_Row):
+    """One exchange between processes; `received` is in bytes for each process and step."""
+
+    kind: str
+    what: str
+    received: int
+
+
+class RegionRow(_Row):
+    """One operation on the pair grid: units and FLOPs on one process, memory and traffic in bytes, how it runs and why."""
+
+    name: str
+    operation: str
+    terms: tuple[str, ...]
+    units_forward: float
+    units_backward: float
+    flops_forward: int
+    flops_backward: int
+    stored: int
+    transient: int
+    moved: int
+    lowering: str
+    reason: str
+    rejected: dict[str, str]
+    collectives: tuple[CollectiveRow, ...]
+
+
+class Baseline(_Row):
+    """The usual hand-written loss in place of all contrastive regions of the program: totals as in `Plan`."""
+
+    units: float
+    flops: int
+    stored: int
+    peak: int
+    moved: int
+    received: int
+
+
+class Plan(_Row):
+    """What a program runs and what that costs, for one size of batch. All costs are one process's, for one step."""
+
+    program: str
+    batch: int
+    world: int
+    dim: int
+    dtype: str
+    calls: tuple[CallRow, ...]
+    shared: tuple[SharedRow, ...]
+    regions: tuple[RegionRow, ...]
+    units: float
+    flops: int
+    stored: int
+    peak: int
+    moved: int
+    received: int
+    hand_written: Baseline | None
+
+    def to_json(self) -> dict[str, object]:
+        """The plan as plain data: numbers, strings, lists and dictionaries."""
+        return self.model_dump(mode="json")
+
+    def to_text(self) -> str:
+        """The plan as tables."""
+        per = f"{self.batch // self.world:,} a process" if self.world > 1 else "one process"
+        lines = [f"{self.program}: batch {self.batch:,} ({per}), features of {self.dim:,} in {self.dtype}", ""]
+        lines += _section("Encoder calls", ("tower", "streams", "samples"), [_call(row) for row in self.calls])
+        lines += _section("Computed once", ("value", "read by", "recipe"), [_shared(row) for row in self.shared])
+        lines += _section(
+            "On the pair grid",
+            ("", "products", "FLOP", "kept", "peak", "moved"),
+            [_region(row) for row in self.regions] + ([self._total()] if len(self.regions) > 1 else []),
+        )
+        lines += _section("Lowerings", ("", "runs", "because"), [(r.name, r.lowering, r.reason) for r in self.regions])
+        lines += _section("Rejected", ("", "because", "for"), self._rejected())
+        lines += _section("Exchange", ("", "what", "received"), self._exchange())
+        lines += self._comparison()
+        return "\n".join(lines).rstrip() + "\n"
+
+    def _total(self) -> tuple[str, ...]:
+        return "all", f"{self.units:g}", _scaled(self.flops), _bytes(self.stored), _bytes(self.peak), _bytes(self.moved)
+
+    def _rejected(self) -> list[tuple[str, ...]]:
+        """Each rejected lowering with its reason once, and the rows it concerns."""
+        found: dict[tuple[str, str], list[str]] = {}
+        for row in self.regions:
+            for rejected in row.rejected.items():
+                found.setdefault(rejected, []).append(row.name)
+        every = len(self.regions)
+        return [(*why, "all" if len(names) == every else ", ".join(names)) for why, names in found.items()]
+
+    def _exchange(self) -> list[tuple[str, ...]]:
+        return [
+            (row.kind, f"{row.what} ({region.name})", _bytes(row.received))
+            for region in self.regions
+            for row in region.collectives
+        ]
+
+    def _comparison(self) -> list[str]:
+        other = self.hand_written
+        if other is None:
+            return []
+        rows = [
+            ("products", f"{self.units:g}", f"{other.units:g}", _ratio(self.units, other.units)),
+            ("kept", _bytes(self.stored), _bytes(other.stored), _ratio(self.stored, other.stored)),
+            ("peak", _bytes(self.peak), _bytes(other.peak), _ratio(self.peak, other.peak)),
+            ("moved", _bytes(self.moved), _bytes(other.moved), _ratio(self.moved, other.moved)),
+        ]
+        if self.world > 1:
+            rows.append(("received", _bytes(self.received), _bytes(other.received), _ratio(self.received, other.received)))
+        return _section("Beside the usual hand-written loss", ("", "here", "hand-written", "ratio"), rows)
+
+
+def _section(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A titled table with columns as wide as they need to be; nothing for no rows."""
+    if not rows:
+        return []
+    table = [tuple(header), *map(tuple, rows)]
+    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
+    body = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+    return [title, *("  " + line for line in body), ""]
+
+
+def _call(row: CallRow) -> tuple[str, ...]:
+    return (row.tower + (" (frozen)" if row.frozen else ""), " + ".join(row.streams), f"{row.samples:,}")
+
+
+def _shared(row: SharedRow) -> tuple[str, ...]:
+    return row.value, ", ".join(row.readers), ", ".join(row.lines)
+
+
+def _region(row: RegionRow) -> tuple[str, ...]:
+    products = f"{row.units_forward:g} + {row.units_backward:g}"
+    flops = _scaled(row.flops_forward + row.flops_backward)
+    peak = _bytes(row.stored + row.transient)
+    return row.name, products, flops, _bytes(row.stored), peak, _bytes(row.moved)
+
+
+def _ratio(ours: float, theirs: float) -> str:
+    return f"{ours / theirs:.2f}" if theirs else "-"
+
+
+def _scaled(number: float) -> str:
+    for prefix, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g} {prefix}"
+    return f"{number:.3g}"
+
+
+def _bytes(number: float) -> str:
+    for unit, size in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number:.0f} B"
