@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from vlmdsl.api.sources import SOURCES
+from vlmdsl.source import SourceText
 from vlmdsl.syntax import format_text
 
 __all__ = ["format"]
 
 
-def format(text: str) -> str:
-    """The text in the one style, comments kept; DiagnosticError if it does not parse.
+def format(text: str, *, file: str = "<text>") -> str:
+    """The text in the one style, comments kept; DiagnosticError if it does not parse. `file` is the name that messages show.
 
     >>> format("contrast( sim = tokenmax,views=rewrite( M=4 ) )")
     'contrast(sim=tokenmax, views=rewrite(M=4))\\n'
     """
-    return format_text(text)
+    return format_text(SOURCES.add(SourceText(file, text)))

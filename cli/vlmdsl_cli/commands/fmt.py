@@ -29,7 +29,7 @@ def command(paths: Sequence[str], only_check: bool, show_diff: bool) -> int:
 def _format(path: str, *, write: bool, diff: bool) -> bool:
     """Format one text, say what happened to it, and tell whether it was not in the style yet."""
     before = read_stdin() if path == "-" else read(Path(path)).text
-    after = format(before)
+    after = format(before, file="<stdin>" if path == "-" else path)
     if diff:
         data("".join(unified_diff(before.splitlines(True), after.splitlines(True), path, f"{path} (formatted)")))
     elif path == "-" and write:
