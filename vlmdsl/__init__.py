@@ -1,29 +1,60 @@
 """vlmdsl: a language, a compiler and a trainer for the pre-training objectives of vision-language models.
 
-Importing it imports no torch; `compile`, `emit`, `train` and `evaluate` do when they are called.
+The names below are loaded when they are first used, and torch only by what trains or runs: `import vlmdsl` costs nothing.
 """
 
-from importlib.metadata import PackageNotFoundError, version
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from vlmdsl.api.check import check
-from vlmdsl.api.compile import compile, emit
-from vlmdsl.api.diff import diff
-from vlmdsl.api.evaluate import evaluate
-from vlmdsl.api.explain import explain
-from vlmdsl.api.format import format
-from vlmdsl.api.parse import parse
-from vlmdsl.api.plan import plan
-from vlmdsl.api.recipes import recipes
-from vlmdsl.api.train import Trainer, train
-from vlmdsl.diagnostics import Diagnostic, DiagnosticError
-from vlmdsl.primitives.plugin import primitive
+if TYPE_CHECKING:
+    from vlmdsl.api.check import check
+    from vlmdsl.api.compile import compile, emit
+    from vlmdsl.api.diff import diff
+    from vlmdsl.api.evaluate import evaluate
+    from vlmdsl.api.explain import explain
+    from vlmdsl.api.format import format
+    from vlmdsl.api.parse import parse
+    from vlmdsl.api.plan import plan
+    from vlmdsl.api.recipes import recipes
+    from vlmdsl.api.train import Trainer, train
+    from vlmdsl.diagnostics import Diagnostic, DiagnosticError
+    from vlmdsl.primitives.plugin import primitive
+
+    __version__: str
 
 __all__ = [
     "Diagnostic", "DiagnosticError", "Trainer", "check", "compile", "diff", "emit", "evaluate", "explain", "format", "parse",
     "plan", "primitive", "recipes", "train",
 ]  # fmt: skip
 
-try:
-    __version__ = version("vlmdsl")
-except PackageNotFoundError:  # a checkout on the path, not installed
-    __version__ = "0+checkout"
+_HOMES = {
+    "Diagnostic": "vlmdsl.diagnostics",
+    "DiagnosticError": "vlmdsl.diagnostics",
+    "Trainer": "vlmdsl.api.train",
+    "emit": "vlmdsl.api.compile",
+    "primitive": "vlmdsl.primitives.plugin",
+}
+"""The module of every public name that is not `vlmdsl.api.NAME`."""
+
+
+def _installed_version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("vlmdsl")
+    except PackageNotFoundError:  # a checkout on the path, not installed
+        return "0+checkout"
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return _installed_version()
+    if name not in __all__:
+        raise AttributeError(f"module 'vlmdsl' has no attribute {name!r}")
+    value: object = getattr(import_module(_HOMES.get(name, f"vlmdsl.api.{name}")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
