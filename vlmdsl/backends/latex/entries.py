@@ -1,0 +1,153 @@
+"""Entries of similarity matrices and of targets: what stands at (row, column)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vlmdsl.backends.latex.expressions import ARITHMETIC, scaled
+from vlmdsl.backends.latex.notation import (
+    Math,
+    call,
+    equation,
+    fraction,
+    inner_product,
+    negated,
+    number,
+    product,
+    symbol,
+    total,
+    words,
+)
+from vlmdsl.ir import Node
+from vlmdsl.types import SimType, TokensType, VecType
+
+if TYPE_CHECKING:
+    from vlmdsl.backends.latex.writer import Writer
+
+__all__ = ["POSITIVES", "dense_entry", "excluded_of", "matrix_entry", "target_part"]
+
+SIZE = symbol("B")
+
+
+def matrix_entry(writer: Writer, node: Node, row: str, column: str, direction: str) -> Math:
+    """Entry (row, column) of the matrix that `direction` reads."""
+    if node.operation in ("similarity", "score"):
+        return _compared(writer, node, row, column, direction)
+    if node.operation == "transpose":
+        other = "columns" if direction == "rows" else "rows"
+        return matrix_entry(writer, node.inputs[0], column, row, other)
+    if node.operation == "reuse":
+        return matrix_entry(writer, node.inputs[0], row, column, node.string("matrix"))
+    if node.operation == "exclude":
+        return matrix_entry(writer, node.inputs[0], row, column, direction)
+    if node.operation == "multiply" and not isinstance(node.inputs[1].type, SimType):
+        return scaled(writer, matrix_entry(writer, node.inputs[0], row, column, direction), node.inputs[1])
+    parts = [
+        matrix_entry(writer, parent, row, column, direction)
+        if isinstance(parent.type, SimType)
+        else writer.expression(parent)
+        for parent in node.inputs
+    ]
+    rule = ARITHMETIC.get(node.operation)
+    return call(node.operation, *parts) if rule is None else rule(*parts)
+
+
+def _compared(writer: Writer, node: Node, row: str, column: str, direction: str) -> Math:
+    x, y = node.inputs
+    by = node.string("by")
+    if isinstance(x.type, VecType):
+        left, right = writer.names.feature(x, row), writer.names.feature(y, column)
+        if by == "dot":
+            return inner_product(left, right)
+        if by == "euclidean":
+            tex = rf"\| {left.latex} - {right.latex} \|^{{2}}"
+            return Math(tex, f"‖{left.text} - {right.text}‖²", negative=True)
+        return call(by, left, right)
+    assert isinstance(x.type, TokensType)
+    side = direction if by == "tokenmax" else "rows"
+    key = (x, y, by, node.attribute("arguments"))
+    return writer.matrix(key, side, lambda name: _token_matrix(writer, node, side, name), row, column)
+
+
+def _token_matrix(writer: Writer, node: Node, side: str, left: Math) -> Math:
+    """The definition of a matrix that compares tokens."""
+    x, y = (writer.names.feature(parent, index) for parent, index in zip(node.inputs, ("ik", "jl"), strict=True))
+    pair = inner_product(x, y)
+    by = node.string("by")
+    if by == "tokenmax" and side == "rows":
+        tex, plain = r"\frac{1}{n_i} \sum_{k=1}^{n_i} \max_{l}", "1/n_i Σ_k max_l"
+    elif by == "tokenmax":
+        tex, plain = r"\frac{1}{m_j} \sum_{l=1}^{m_j} \max_{k}", "1/m_j Σ_l max_k"
+    elif by == "tokenmean":
+        tex, plain = r"\frac{1}{n_i m_j} \sum_{k,l}", "1/(n_i m_j) Σ_k,l"
+    else:
+        rows, columns = (writer.names.feature(parent, index) for parent, index in zip(node.inputs, ("i", "j"), strict=True))
+        return equation(left, call(by, rows, columns))
+    writer.names.state("features", Math(rf"n_i,\ m_j\ {_COUNTS.latex}", f"n_i, m_j {_COUNTS.text}"))
+    return equation(left, Math(f"{tex} {pair.latex}", f"{plain} {pair.text}"))
+
+
+_COUNTS = words("the tokens of a sample in the first and second stream, padding apart")
+
+
+def excluded_of(matrix: Node) -> list[Node]:
+    """The conditions under which a sample is no candidate in a matrix of logits."""
+    found: list[Node] = []
+    while isinstance(matrix.type, SimType) and matrix.inputs:
+        if matrix.operation == "exclude":
+            found.append(matrix.inputs[1])
+        matrix = matrix.inputs[0]
+    return found
+
+
+def _same_place(relation: str, plain: str) -> Math:
+    return Math(f"[i {relation} j]", f"[i {plain} j]")
+
+
+POSITIVES = Math(r"P_i", "P_i")
+"""The samples of the same class as sample i, itself included."""
+
+
+def positives(writer: Writer, label: Node, missing: int) -> Math:
+    """The set of the same class, defined."""
+    name = writer.names.source(label)
+    other = name.latex.removesuffix("_i") + "_j"
+    plain = name.text.removesuffix("_i") + "_j"
+    tex = rf"P_i = \{{ j : {other} = {name.latex} \}},\ \mathrm{{of\ a\ sample\ without\ label\ ({missing})\ only\ itself}}"
+    text = f"P_i = {{j : {plain} = {name.text}}}, of a sample without label ({missing}) only itself"
+    writer.names.state("values", Math(tex, text))
+    return POSITIVES
+
+
+def target_part(writer: Writer, kind: str, node: Node | None, missing: int, coefficient: float = 1.0) -> Math:
+    """Entry (i, j) of one summand of a target, times its coefficient."""
+    share = number(coefficient)
+    if kind == "paired":
+        return product(share, _same_place("=", "="))
+    if kind == "uniform":
+        return fraction(share, SIZE)
+    if kind == "others":
+        return fraction(product(share, _same_place(r"\neq", "≠")), total(SIZE, negated(number(1.0))))
+    assert node is not None
+    if kind == "dense":
+        return product(share, dense_entry(writer, node))
+    members = positives(writer, node, missing)
+    chosen = Math(rf"[j \in {members.latex}]", f"[j ∈ {members.text}]")
+    return fraction(product(share, chosen), Math(f"|{members.latex}|", f"|{members.text}|"))
+
+
+def dense_entry(writer: Writer, target: Node) -> Math:
+    """Entry (i, j) of a target that is no sum of the simple kinds."""
+    if target.operation == "paired":
+        return target_part(writer, "paired", None, -1)
+    if target.operation == "same":
+        return target_part(writer, "same", target.inputs[0], int(target.number("missing")))
+    if target.operation == "smooth":
+        epsilon = target.number("epsilon")
+        spread = target_part(writer, "uniform" if target.string("over") == "all" else "others", None, -1, epsilon)
+        return total(product(number(1 - epsilon), dense_entry(writer, target.inputs[0])), spread)
+    parts = [
+        dense_entry(writer, parent) if parent.type == target.type else writer.expression(parent) for parent in target.inputs
+    ]
+    rule = ARITHMETIC.get(target.operation)
+    return call(target.operation, *parts) if rule is None else rule(*parts)

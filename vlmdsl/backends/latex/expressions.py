@@ -1,0 +1,146 @@
+"""Scalars, per-sample scores and losses as mathematics: a rule an operation, for sample i.
+
+An operation that has no rule is written as a function of its inputs, so a formula is never wrong by leaving something out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from vlmdsl.backends.latex.notation import (
+    SUM,
+    Math,
+    bracketed,
+    call,
+    fraction,
+    infix,
+    log,
+    negated,
+    number,
+    product,
+    quotient,
+    total,
+)
+from vlmdsl.ir import Node
+
+if TYPE_CHECKING:
+    from vlmdsl.backends.latex.writer import Writer
+
+__all__ = ["ARITHMETIC", "EXPRESSIONS", "scaled"]
+
+
+_NUMBER = re.compile(r"[0-9./]+")
+
+
+def _times(left: Math, right: Math) -> Math:
+    """Numbers stand first."""
+    return product(right, left) if _NUMBER.fullmatch(right.text) else product(left, right)
+
+
+def _over(left: Math, right: Math) -> Math:
+    return fraction(left, right) if left.level == SUM or right.level == SUM else quotient(left, right)
+
+
+ARITHMETIC: dict[str, Callable[..., Math]] = {
+    "add": total,
+    "subtract": lambda left, right: total(left, negated(right)),
+    "multiply": _times,
+    "divide": _over,
+    "negate": negated,
+    "exp": lambda inner: call("exp", inner, latex=r"\exp"),
+    "log": log,
+    "minimum": lambda left, right: call("min", left, right, latex=r"\min"),
+    "maximum": lambda left, right: call("max", left, right, latex=r"\max"),
+    "stop": lambda inner: call("sg", inner),
+    "less": lambda left, right: infix("<", "<", left, right),
+    "less_equal": lambda left, right: infix(r"\leq", "≤", left, right),
+    "greater": lambda left, right: infix(">", ">", left, right),
+    "greater_equal": lambda left, right: infix(r"\geq", "≥", left, right),
+    "equal": lambda left, right: infix("=", "=", left, right),
+    "not_equal": lambda left, right: infix(r"\neq", "≠", left, right),
+    "not": lambda inner: call("not", inner),
+}
+"""Operations whose formula follows from those of their inputs; of matrices they are meant entry by entry."""
+
+
+def _parameter(writer: Writer, node: Node) -> Math:
+    name = writer.names.parameter(node)
+    return negated(log(name)) if writer.names.is_log_scale(node) else name
+
+
+def _exp(writer: Writer, node: Node) -> Math:
+    inner = node.inputs[0]
+    if writer.names.is_log_scale(inner):
+        return quotient(number(1.0), writer.names.parameter(inner))
+    if inner.operation == "negate" and writer.names.is_log_scale(inner.inputs[0]):
+        return writer.names.parameter(inner.inputs[0])
+    return ARITHMETIC["exp"](writer.expression(inner))
+
+
+def _multiply(writer: Writer, node: Node) -> Math:
+    return scaled(writer, writer.expression(node.inputs[0]), node.inputs[1])
+
+
+def scaled(writer: Writer, inner: Math, scale: Node) -> Math:
+    """`inner` times a factor; a temperature divides, as papers write it."""
+    if scale.operation == "multiply":
+        return scaled(writer, scaled(writer, inner, scale.inputs[0]), scale.inputs[1])
+    if scale.operation == "constant":
+        value = scale.number("value")
+        if value and len(f"{1 / value:.10g}") < len(f"{value:.10g}") and abs(value) > 1:
+            return quotient(inner, number(1 / value))
+        return ARITHMETIC["multiply"](inner, number(value))
+    if scale.operation == "exp" and writer.names.is_log_scale(scale.inputs[0]):
+        return quotient(inner, writer.names.parameter(scale.inputs[0]))
+    if scale.operation == "divide" and scale.inputs[0].operation == "constant" and scale.inputs[0].number("value") == 1.0:
+        return quotient(inner, writer.expression(scale.inputs[1]))
+    return ARITHMETIC["multiply"](inner, writer.expression(scale))
+
+
+def _where(writer: Writer, node: Node) -> Math:
+    condition, chosen, otherwise = (writer.expression(parent) for parent in node.inputs)
+    parts = (chosen.signed(), condition.signed(), otherwise.signed())
+    latex = r"{} \ \mathrm{{if}}\ {} \ \mathrm{{else}}\ {}".format(*(part[0] for part in parts))
+    return bracketed(Math(latex, "{} if {} else {}".format(*(part[1] for part in parts)), SUM))
+
+
+def _clamp(writer: Writer, node: Node) -> Math:
+    lower, upper = node.attribute("lower"), node.attribute("upper")
+    ends = [number(end) if isinstance(end, int | float) else sign for end, sign in ((lower, _INFINITE), (upper, _INFINITE))]
+    ends[0] = ends[0] if ends[0] is not _INFINITE else negated(_INFINITE)
+    return call("clamp", writer.expression(node.inputs[0]), *ends)
+
+
+_INFINITE = Math(r"\infty", "∞")
+
+
+def _field(writer: Writer, node: Node) -> Math:
+    return writer.names.source(node)
+
+
+def _score(writer: Writer, node: Node) -> Math:
+    return writer.entry(node, "i", "i", "rows")
+
+
+def _mean(writer: Writer, node: Node) -> Math:
+    over = node.inputs[1] if len(node.inputs) == 2 else None
+    return writer.mean(writer.expression(node.inputs[0]), 1.0, over)
+
+
+EXPRESSIONS: dict[str, Callable[[Writer, Node], Math]] = {
+    "constant": lambda writer, node: number(node.number("value")),
+    "parameter": _parameter,
+    "exp": _exp,
+    "multiply": _multiply,
+    "where": _where,
+    "clamp": _clamp,
+    "field": _field,
+    "score": _score,
+    "mean": _mean,
+    "cross_entropy": lambda writer, node: writer.cross_entropy(node),
+    "sigmoid_loss": lambda writer, node: writer.sigmoid_loss(node),
+    "contrast": lambda writer, node: writer.contrast(node),
+}
+"""Operations whose formula needs more than those of their inputs."""

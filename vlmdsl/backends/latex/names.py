@@ -1,0 +1,200 @@
+"""Letters: which symbol stands for a stream, a learned number or a value that is used more than once."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+from vlmdsl.backends.latex.notation import Math, call, equation, fraction, infix, number, symbol, total, words
+from vlmdsl.ir import Node, Program, encoder_of
+from vlmdsl.types import EncodedType, TokensType
+
+__all__ = ["Names"]
+
+_LETTERS = {
+    "Image": ("x", "u"),
+    "Text": ("y", "z", "v"),
+    "scores": ("g", "h", "f", "c"),
+    "weights": ("w",),
+    "matrices": ("s", "r", "d"),
+    "targets": ("T",),
+    "sets": ("Q", "K", "S"),
+    "functions": ("ℓ",),
+}
+"""Letters by what they stand for, no letter twice; further ones of a kind get a number."""
+_PARAMETERS = {"temperature": (r"\tau", "τ"), "bias": ("b", "b"), "weight": (r"\lambda", "λ")}
+
+
+class Names:
+    """The symbols of one formula, with the statements that define them in the order of first use."""
+
+    def __init__(self, program: Program) -> None:
+        nodes = program.nodes()
+        self._readers: dict[Node, list[Node]] = {}
+        for node in nodes:
+            for parent in node.inputs:
+                self._readers.setdefault(parent, []).append(node)
+        self._features: dict[Node, tuple[str, str]] = {}
+        self._parameters: dict[Node, Math] = {}
+        self._drawn: dict[Node, Math] = {}
+        self.placeholders: dict[Node, str] = {}
+        """Letters that stand for features while a function is defined."""
+        self._used: Counter[str] = Counter()
+        self._parameter_kinds = Counter(_kind(node) for node in nodes if node.operation == "parameter")
+        self.statements: dict[str, list[Math]] = {"functions": [], "values": [], "features": [], "parameters": []}
+
+    def readers(self, node: Node) -> int:
+        return len(self._readers.get(node, ()))
+
+    @staticmethod
+    def indexed(letter: Math, index: str) -> Math:
+        return Math(f"{letter.latex}_{{{index}}}", f"{letter.text}_{index}")
+
+    def state(self, group: str, statement: Math) -> None:
+        """Add a line to the list that defines the symbols; the same line only once."""
+        if statement not in self.statements[group]:
+            self.statements[group].append(statement)
+
+    def feature(self, node: Node, index: str) -> Math:
+        """A feature vector of sample `index` (`ik`: its k-th token)."""
+        if node in self.placeholders:
+            letter = self.placeholders[node]
+            return Math(f"{letter}_{{{index}}}", f"{letter}_{index}")
+        if node.operation == "stop":
+            return call("sg", self.feature(node.inputs[0], index))
+        if node not in self._features:
+            self._features[node] = self._letter(node)
+            self._define_feature(node)
+        latex, text = self._features[node]
+        return Math(f"{latex}_{{{index}}}", f"{text}_{index}")
+
+    def _letter(self, node: Node) -> tuple[str, str]:
+        encode = _encode_of(node)
+        kind = encode.type.kind if encode is not None and isinstance(encode.type, EncodedType) else "Image"
+        letter = self.next(kind if kind in _LETTERS else "Image")
+        return letter.latex, letter.text
+
+    def next(self, kind: str) -> Math:
+        """The next letter for something of this kind."""
+        letters, position = _LETTERS[kind], self._used[kind]
+        self._used[kind] += 1
+        if position < len(letters):
+            return symbol(letters[position].replace("ℓ", r"\ell"), letters[position])
+        letter = symbol(letters[0].replace("ℓ", r"\ell"), letters[0])
+        return Math(f"{letter.latex}^{{({position + 1})}}", f"{letter.text}({position + 1})")
+
+    def _define_feature(self, node: Node) -> None:
+        index = "ik" if isinstance(node.type, TokensType) else "i"
+        self.state("features", equation(self.feature(node, index), self._made(node, index)))
+
+    def _made(self, node: Node, index: str) -> Math:
+        if node.operation == "normalize":
+            inner = self._made(node.inputs[0], index)
+            length = Math(rf"\| {inner.latex} \|", f"‖{inner.text}‖")
+            epsilon = node.number("epsilon")
+            return fraction(inner, total(length, number(epsilon)) if epsilon else length)
+        encode = _encode_of(node)
+        if encode is None:
+            return call(node.operation, *(self._made(parent, index) for parent in node.inputs))
+        encoder = encoder_of(encode)
+        found = call(encoder.tower, self.source(encode.inputs[0]), latex=words(encoder.tower).latex)
+        if isinstance(node.type, TokensType):
+            found = Math(f"{found.latex}_{{k}}", f"{found.text}_k")
+        if encoder.frozen:
+            self.state("parameters", words(f"{encoder.tower} frozen"))
+        return found
+
+    def source(self, node: Node) -> Math:
+        """Sample i of a field, or of a view of one."""
+        if node.operation == "field":
+            name = words(node.string("name"))
+            return Math(f"{name.latex}_i", f"{name.text}_i")
+        inner = self.source(node.inputs[0])
+        if node.operation == "alternative":
+            view = int(node.number("view"))
+            return inner if view == 0 else Math(f"{inner.latex}^{{({view})}}", f"{inner.text}^({view})")
+        if node not in self._drawn:
+            self._drawn[node] = self._drawn_name(inner)
+            self.state("features", self._draw(node, self._drawn[node], inner))
+        return self._drawn[node]
+
+    def _drawn_name(self, inner: Math) -> Math:
+        """A name of a drawn view; further views of the same field are numbered."""
+        latex, text = inner.latex.removesuffix("_i"), inner.text.removesuffix("_i")
+        self._used[text] += 1
+        copy = self._used[text]
+        if copy == 1:
+            return Math(rf"\tilde{{{latex}}}_i", f"{text}'_i")
+        return Math(rf"\tilde{{{latex}}}^{{({copy})}}_i", f"{text}'({copy})_i")
+
+    def _draw(self, node: Node, drawn: Math, inner: Math) -> Math:
+        """What a drawn view is drawn from."""
+        if node.operation == "rewrite":
+            count = int(node.number("count"))
+            others = rf"{inner.latex}^{{(1)}}, \ldots, {inner.latex}^{{({count})}}"
+            choices = rf"\{{ {inner.latex}, {others} \}}"
+            plain = f"{{{inner.text}, {inner.text}^(1), …, {inner.text}^({count})}}"
+            return Math(rf"{drawn.latex} \sim \mathcal{{U}} {choices}", f"{drawn.text} ~ U{plain}")
+        pipeline = dict(node.attributes).get("pipeline")
+        view = call(node.operation, inner, *((words(pipeline),) if isinstance(pipeline, str) else ()))
+        return Math(rf"{drawn.latex} \sim {view.latex}", f"{drawn.text} ~ {view.text}")
+
+    def parameter(self, node: Node) -> Math:
+        """What a learned number stands for: itself, or exp(-it) if it is stored as the logarithm of a scale."""
+        if node not in self._parameters:
+            kind = _kind(node)
+            latex, text = _PARAMETERS.get(kind, (rf"\theta_{{{words(node.string('name')).latex}}}", node.string("name")))
+            if kind in _PARAMETERS and self._parameter_kinds[kind] > 1:
+                self._used[latex] += 1
+                latex, text = f"{latex}_{{{self._used[latex]}}}", f"{text}{self._used[latex]}"
+            self._parameters[node] = symbol(latex, text)
+            self.state("parameters", self._learned(node, self._parameters[node]))
+        return self._parameters[node]
+
+    def is_log_scale(self, node: Node) -> bool:
+        """Whether every reader takes exp of the parameter, or of its negative: then its value is exp(-p)."""
+        if node.operation != "parameter":
+            return False
+        readers = self._readers.get(node, [])
+        return bool(readers) and all(
+            reader.operation == "exp" or (reader.operation == "negate" and self._only_exp(reader)) for reader in readers
+        )
+
+    def _only_exp(self, node: Node) -> bool:
+        return all(reader.operation == "exp" for reader in self._readers.get(node, []))
+
+    def _learned(self, node: Node, name: Math) -> Math:
+        logarithmic = self.is_log_scale(node)
+        start = math.exp(-node.number("initial")) if logarithmic else node.number("initial")
+        value = number(float(f"{start:.6g}"))
+        tex, plain = value.signed()
+        line = [rf"{name.latex}\ \mathrm{{learned,\ initially}}\ {tex}"]
+        text = [f"{name.text} learned, initially {plain}"]
+        subject = Math(f"1/{name.latex}", f"1/{name.text}") if logarithmic else name
+        bounds = _bounds(node, subject, logarithmic)
+        if bounds is not None:
+            line.append(bounds.latex)
+            text.append(bounds.text)
+        return Math(r",\ ".join(line), ", ".join(text))
+
+
+def _bounds(node: Node, subject: Math, logarithmic: bool) -> Math | None:
+    """`lower <= subject <= upper`, as far as there are bounds."""
+    ends = [node.attribute("lower"), node.attribute("upper")]
+    shown = [
+        number(float(f"{math.exp(end) if logarithmic else end:.6g}")) if isinstance(end, int | float) else None
+        for end in ends
+    ]
+    chain = [part for part in (shown[0], subject, shown[1]) if part is not None]
+    return infix(r"\leq", "≤", *chain) if len(chain) > 1 else None
+
+
+def _kind(node: Node) -> str:
+    name = node.string("name")
+    return next((kind for kind in _PARAMETERS if kind in name), name)
+
+
+def _encode_of(node: Node) -> Node | None:
+    while node.operation in ("normalize", "pooled", "tokens", "stop"):
+        node = node.inputs[0]
+    return node if node.operation == "encode" else None

@@ -1,0 +1,322 @@
+"""Writes the losses of a program: regions and criteria, with the statements that define what they use."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from vlmdsl.backends.latex.entries import SIZE, excluded_of, matrix_entry, positives, target_part
+from vlmdsl.backends.latex.expressions import ARITHMETIC, EXPRESSIONS, scaled
+from vlmdsl.backends.latex.names import Names
+from vlmdsl.backends.latex.notation import (
+    PRODUCT,
+    Math,
+    bracketed,
+    call,
+    equation,
+    fraction,
+    log,
+    negated,
+    number,
+    product,
+    sum_over,
+    symbol,
+    total,
+)
+from vlmdsl.ir import Contrast, Direction, Node, Program
+from vlmdsl.passes.fuse import contrast_of
+from vlmdsl.passes.logits import target_form
+from vlmdsl.types import ScoreType, SimType, VecType
+
+__all__ = ["Writer", "share_of"]
+
+_PLACEHOLDERS = ("p", "q")
+_LONG = 16
+"""A weight with more characters than this, as text, gets a letter of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One summand of a target with its coefficient."""
+
+    kind: str
+    coefficient: float
+    node: Node | None
+    missing: int
+
+
+class Writer:
+    """Turns the nodes of one program into mathematics; `names.statements` collects what has to be said besides."""
+
+    def __init__(self, program: Program) -> None:
+        self.names = Names(program)
+        self._matrices: dict[object, Math] = {}
+        self._targets: dict[tuple[_Part, ...], Math] = {}
+        self._sets: dict[Node, Math] = {}
+        self._scores: dict[Node, Math] = {}
+        self._weights: dict[Node, Math] = {}
+        self._functions: dict[object, Math] = {}
+        regions = [node for node in program.nodes() if node.operation == "contrast"]
+        self._shapes = Counter(_shape(node) for node in regions)
+
+    def expression(self, node: Node) -> Math:
+        """A scalar, a loss, or a score or condition of sample i; a long score that is read twice gets a letter."""
+        if isinstance(node.type, ScoreType) and node.inputs and node.operation != "score" and self.names.readers(node) > 1:
+            if node not in self._scores:
+                self._scores[node] = self.names.indexed(self.names.next("scores"), "i")
+                self.names.state("values", equation(self._scores[node], self._rule(node)))
+            return self._scores[node]
+        return self._rule(node)
+
+    def _rule(self, node: Node) -> Math:
+        rule = EXPRESSIONS.get(node.operation)
+        if rule is not None:
+            return rule(self, node)
+        inputs = [self.expression(parent) for parent in node.inputs]
+        return ARITHMETIC[node.operation](*inputs) if node.operation in ARITHMETIC else call(node.operation, *inputs)
+
+    def entry(self, node: Node, row: str, column: str, direction: str) -> Math:
+        """Entry (row, column) of the matrix that `direction` reads."""
+        return matrix_entry(self, node, row, column, direction)
+
+    def matrix(self, key: object, side: str, define: Callable[[Math], Math], row: str, column: str) -> Math:
+        """An entry of a matrix that has a letter, barred for the columns' one; `define(entry)` is stated once."""
+        if key not in self._matrices:
+            self._matrices[key] = self.names.next("matrices")
+        letter = self._matrices[key]
+        if side == "columns":
+            letter = Math(rf"\bar{{{letter.latex}}}", f"{letter.text}'")
+        self.names.state("values", define(self.names.indexed(letter, "ij")))
+        return self.names.indexed(letter, row + column)
+
+    def mean(self, body: Math, coefficient: float, over: Node | None) -> Math:
+        """`coefficient` times the mean over all samples, or over those where a condition holds."""
+        if over is None:
+            return _product_of(_share(coefficient, SIZE), sum_over("i", body))
+        members = self._set(over)
+        size = Math(f"|{members.latex}|", f"|{members.text}|")
+        return _product_of(_share(coefficient, size), sum_over("i", body, rf"i \in {members.latex}"))
+
+    def _set(self, condition: Node) -> Math:
+        if condition not in self._sets:
+            letter = self._sets[condition] = self.names.next("sets")
+            inner = self.expression(condition)
+            self.names.state(
+                "values", Math(rf"{letter.latex} = \{{ i : {inner.latex} \}}", f"{letter.text} = {{i : {inner.text}}}")
+            )
+        return self._sets[condition]
+
+    def share(self, node: Node) -> float:
+        """What a summand of a loss is multiplied with where it is a value of a function that several regions use."""
+        return _total_coefficient(contrast_of(node)) if self._is_function(node) else 1.0
+
+    def loss(self, node: Node, factor: float = 1.0) -> Math:
+        """A summand of a loss, `factor` times a function where it is a value of one."""
+        if not self._is_function(node):
+            return self.expression(node)
+        shape = _shape(node)
+        if shape not in self._functions:
+            self._functions[shape] = self._define_function(node, self.share(node))
+        features = [self.names.feature(parent, "") for parent in node.inputs[0].inputs]
+        bare = [Math(feature.latex.removesuffix("_{}"), feature.text.removesuffix("_")) for feature in features]
+        name = self._functions[shape]
+        return product(share_of(factor), call(name.text, *bare, latex=name.latex))
+
+    def _is_function(self, node: Node) -> bool:
+        return node.operation == "contrast" and _shape(node) is not None and self._shapes[_shape(node)] > 1
+
+    def contrast(self, node: Node) -> Math:
+        """A region; regions that differ in their features only are values of one function."""
+        return self.loss(node, self.share(node)) if self._is_function(node) else self._region(node, contrast_of(node))
+
+    def _define_function(self, node: Node, factor: float) -> Math:
+        name = self.names.next("functions")
+        self.names.placeholders = dict(zip(node.inputs[0].inputs, _PLACEHOLDERS, strict=True))
+        contrast = contrast_of(node)
+        unit = replace(contrast, rows=_divided(contrast.rows, factor), columns=_divided(contrast.columns, factor))
+        body = self._region(node, unit)
+        self.names.placeholders = {}
+        self.names.state("functions", equation(call(name.text, *map(symbol, _PLACEHOLDERS), latex=name.latex), body))
+        return name
+
+    def _region(self, node: Node, contrast: Contrast) -> Math:
+        rows, columns = contrast.rows, contrast.columns
+        if rows is not None and columns is not None and _outside(rows) == _outside(columns):
+            losses = self._per_sample(node, rows, "rows"), self._per_sample(node, columns, "columns")
+            inner = bracketed(total(*(negated(loss) for loss in losses)), "[]", "[]")
+            return self._direction(node, rows, negated(inner))
+        parts = [
+            self._direction(node, direction, self._per_sample(node, direction, side))
+            for side, direction in (("rows", rows), ("columns", columns))
+            if direction is not None
+        ]
+        return total(*parts)
+
+    def _direction(self, node: Node, direction: Direction, body: Math) -> Math:
+        """The mean of a direction: coefficient, weight and condition around each sample's loss."""
+        if direction.weight is not None:
+            body = product(self._weight(node.inputs[direction.weight]), body)
+        over = None if direction.over is None else node.inputs[direction.over]
+        return self.mean(body, direction.coefficient, over)
+
+    def _weight(self, node: Node) -> Math:
+        if node not in self._weights:
+            inner = self.expression(node)
+            if len(inner.text) > _LONG:
+                name = self.names.indexed(self.names.next("weights"), "i")
+                self.names.state("values", equation(name, inner))
+                inner = name
+            self._weights[node] = inner
+        return self._weights[node]
+
+    def _per_sample(self, node: Node, direction: Direction, side: str) -> Math:
+        parts = tuple(
+            _Part(part.kind, part.coefficient, None if part.input is None else node.inputs[part.input], part.missing)
+            for part in direction.targets
+        )
+
+        def logit(candidate: str) -> Math:
+            row, column = ("i", candidate) if side == "rows" else (candidate, "i")
+            found = self._base(node.inputs[0], row, column, side)
+            if direction.scale is not None:
+                found = scaled(self, found, node.inputs[direction.scale])
+            return found if direction.bias is None else total(found, self.expression(node.inputs[direction.bias]))
+
+        kept = [] if direction.keep is None else [self._set(node.inputs[direction.keep])]
+        return self._cross_entropy(logit, parts, kept, direction.without_positive)
+
+    def _base(self, matrix: Node, row: str, column: str, side: str) -> Math:
+        """An entry of the similarity; a sum of several has a letter."""
+        if matrix.operation not in ("add", "subtract"):
+            return self.entry(matrix, row, column, side)
+
+        def define(name: Math) -> Math:
+            return equation(name, self.entry(matrix, "i", "j", side))
+
+        one = all(node.operation != "similarity" or node.string("by") != "tokenmax" for node in _matrices(matrix))
+        return self.matrix(matrix, "rows" if one else side, define, row, column)
+
+    def cross_entropy(self, node: Node) -> Math:
+        """A cross-entropy that is not part of a region."""
+        matrix, side = node.inputs[0], node.string("along")
+        form = target_form(node.inputs[1])
+        parts = tuple(_Part(key.kind, float(share), key.node, key.missing) for key, share in form.items())
+
+        def logit(candidate: str) -> Math:
+            row, column = ("i", candidate) if side == "rows" else (candidate, "i")
+            return self.entry(matrix, row, column, side)
+
+        kept = [self._kept(condition) for condition in excluded_of(matrix)]
+        return self._cross_entropy(logit, parts, kept, node.string("denominator") == "negatives")
+
+    def _kept(self, excluded: Node) -> Math:
+        members = self._set(excluded)
+        return Math(rf"\overline{{{members.latex}}}", f"not {members.text}")
+
+    def _cross_entropy(
+        self, logit: Callable[[str], Math], parts: tuple[_Part, ...], kept: Sequence[Math], without_positive: bool
+    ) -> Math:
+        """Minus the logarithm of the softmax at the target."""
+
+        def softmax(positive: str, candidate: str) -> Math:
+            conditions = [rf"{candidate} \in {members.latex}" for members in kept]
+            conditions += [rf"{candidate} \neq i"] if without_positive else []
+            below = sum_over(candidate, _exp(logit(candidate)), ", ".join(conditions))
+            return log(fraction(_exp(logit(positive)), below))
+
+        if len(parts) == 1 and parts[0].coefficient == 1.0 and parts[0].kind == "paired":
+            return negated(softmax("i", "j"))
+        if len(parts) == 1 and parts[0].coefficient == 1.0 and parts[0].kind == "same" and parts[0].node is not None:
+            members = positives(self, parts[0].node, parts[0].missing)
+            share = fraction(number(1.0), Math(f"|{members.latex}|", f"|{members.text}|"))
+            return negated(_product_of(share, sum_over("j", softmax("j", "k"), rf"j \in {members.latex}")))
+        return negated(sum_over("j", product(self._target(parts), softmax("j", "k"))))
+
+    def _target(self, parts: tuple[_Part, ...]) -> Math:
+        if parts not in self._targets:
+            name = self.names.indexed(self.names.next("targets"), "ij")
+            shares = [target_part(self, p.kind, p.node, p.missing, p.coefficient) for p in parts]
+            self.names.state("values", equation(name, total(*shares)))
+            self._targets[parts] = name
+        return self._targets[parts]
+
+    def sigmoid_loss(self, node: Node) -> Math:
+        """The sum over candidates of minus the log-sigmoid of each logit with the sign of its target."""
+        matrix, target = node.inputs
+        self.names.state("values", Math(r"\sigma(a) = 1 / (1 + e^{-a})", "σ(a) = 1/(1 + e^(-a))"))
+        positive = (
+            Math("[i = j]", "[i = j]")
+            if target.operation == "paired"
+            else Math(rf"[{self._dense(target).latex} > 0]", f"[{self._dense(target).text} > 0]")
+        )
+        sign = Math("t_{ij}", "t_ij")
+        self.names.state("values", equation(sign, total(product(number(2.0), positive), negated(number(1.0)))))
+        inner = call("σ", product(sign, self.entry(matrix, "i", "j", "rows")), latex=r"\sigma")
+        conditions = [rf"j \in {self._kept(condition).latex}" for condition in excluded_of(matrix)]
+        return negated(sum_over("j", Math(rf"\log {inner.latex}", f"log {inner.text}"), ", ".join(conditions)))
+
+    def _dense(self, target: Node) -> Math:
+        return self._target(
+            tuple(_Part(k.kind, float(share), k.node, k.missing) for k, share in target_form(target).items())
+        )
+
+
+def _matrices(root: Node) -> list[Node]:
+    found, stack = [], [root]
+    while stack:
+        node = stack.pop()
+        if isinstance(node.type, SimType):
+            found.append(node)
+            stack.extend(node.inputs)
+    return found
+
+
+def _shape(node: Node) -> object:
+    """What a region is but for its features; None if it has no single pair of pooled features."""
+    matrix = node.inputs[0]
+    if (
+        matrix.operation != "similarity"
+        or not isinstance(matrix.inputs[0].type, VecType)
+        or matrix.inputs[0] is matrix.inputs[1]
+    ):
+        return None
+    return contrast_of(node), matrix.attributes, node.inputs[1:]
+
+
+def _total_coefficient(contrast: Contrast) -> float:
+    return sum(direction.coefficient for direction in (contrast.rows, contrast.columns) if direction is not None) or 1.0
+
+
+def _divided(direction: Direction | None, factor: float) -> Direction | None:
+    return None if direction is None else replace(direction, coefficient=direction.coefficient / factor)
+
+
+def _outside(direction: Direction) -> tuple[float, int | None, int | None]:
+    return direction.coefficient, direction.weight, direction.over
+
+
+def share_of(coefficient: float) -> Math:
+    """A coefficient as a simple fraction where it is one."""
+    exact = Fraction(coefficient).limit_denominator(1000)
+    if abs(float(exact) - coefficient) > 1e-12 or exact.denominator == 1:
+        return number(coefficient)
+    return fraction(number(float(exact.numerator)), number(float(exact.denominator)))
+
+
+def _share(coefficient: float, size: Math) -> Math:
+    """coefficient / size as one fraction."""
+    exact = Fraction(coefficient).limit_denominator(1000)
+    if abs(float(exact) - coefficient) > 1e-12:
+        return fraction(number(coefficient), size)
+    above, below = number(float(exact.numerator)), exact.denominator
+    return fraction(above, size if below == 1 else Math(f"{below} {size.latex}", f"{below}{size.text}", PRODUCT))
+
+
+def _product_of(share: Math, body: Math) -> Math:
+    return replace(product(share, body), level=PRODUCT)
+
+
+def _exp(inner: Math) -> Math:
+    return call("exp", inner, latex=r"\exp")
