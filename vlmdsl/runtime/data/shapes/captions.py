@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from vlmdsl.runtime.data.shapes.scenes import COLOURS, SHAPES, Scene, Thing
 
-__all__ = ["WRITERS", "coarse", "describe", "korean", "phrase"]
+__all__ = ["PICKS", "WRITERS", "coarse", "describe", "korean", "phrase"]
 
 _FRAMES = ("{}", "a picture of {}", "an image with {}", "a drawing that shows {}", "there is {}", "here we see {}")
 WRITERS = 2 * len(_FRAMES)
@@ -19,9 +17,7 @@ _SHAPE_WORDS = {
     "circle": ("circle", "disc"),
     "square": ("square", "box"),
     "triangle": ("triangle",),
-    "star": ("star",),
     "cross": ("cross", "plus sign"),
-    "ring": ("ring", "hoop"),
 }
 _COLOUR_WORDS = {"purple": ("purple", "violet")}
 _PLACE_WORDS = {
@@ -44,28 +40,33 @@ _SIDE_WORDS = {
 _OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
 _KOREAN_COLOURS = ("빨간색", "주황색", "노란색", "초록색", "파란색", "보라색", "분홍색", "검은색")
-_KOREAN_SHAPES = ("원", "사각형", "삼각형", "별", "십자가", "고리")
+_KOREAN_SHAPES = ("원", "사각형", "삼각형", "십자가")
 _KOREAN_PLACES = {
     "top left": "왼쪽 위", "top": "위쪽", "top right": "오른쪽 위", "left": "왼쪽", "middle": "가운데", "right": "오른쪽",
     "bottom left": "왼쪽 아래", "bottom": "아래쪽", "bottom right": "오른쪽 아래", "above": "위", "below": "아래",
 }  # fmt: skip
 
+PICKS = 12
+"""Most words of a caption that have synonyms."""
+
 Choose = Callable[[Sequence[str]], str]
 """Picks one of several synonyms."""
 
 
-def describe(scene: Scene, writer: int, random: np.random.Generator | None) -> str:
-    """A caption that tells the scene from others, by writer 0 to `WRITERS - 1`; without `random` in the plainest words."""
+def describe(scene: Scene, writer: int, picks: Sequence[int] = ()) -> str:
+    """A caption that tells the scene from others, by writer 0 to `WRITERS - 1`.
 
-    def choose(words: Sequence[str]) -> str:
-        return words[0] if random is None else words[int(random.integers(len(words)))]
-
+    `picks` are up to `PICKS` numbers from 0 to 5, which choose among synonyms; without them the plainest words are taken.
+    """
+    left = iter(picks)
     frame, turned = _FRAMES[writer // 2], bool(writer % 2)
-    return frame.format(_core(scene, turned, choose))
+    return frame.format(_core(scene, turned, lambda words: words[next(left, 0) % len(words)]))
 
 
 def _core(scene: Scene, turned: bool, choose: Choose) -> str:
-    things = [_noun_phrase(thing, choose) for thing in scene.things]
+    # Among several objects the sizes tell nothing new, so half the captions leave them out.
+    sized = len(scene.things) == 1 or choose(("", "sized")) == "sized"
+    things = [_noun_phrase(thing, sized, choose) for thing in scene.things]
     if len(things) == 1:
         place = choose(_PLACE_WORDS[scene.arrangement])
         return f"{things[0]} that sits {place}" if turned else f"{things[0]} {place}"
@@ -107,11 +108,10 @@ def korean(scene: Scene) -> str:
     return f"{first}의 {things[1]}, {second}의 {things[2]} 사이에 있는 {things[0]}"
 
 
-def _noun_phrase(thing: Thing, choose: Choose) -> str:
-    size = choose(_SIZE_WORDS[thing.large])
-    colour = COLOURS[thing.colour]
-    colour = choose(_COLOUR_WORDS.get(colour, (colour,)))
-    return _with_article(f"{size} {colour} {choose(_SHAPE_WORDS[SHAPES[thing.shape]])}")
+def _noun_phrase(thing: Thing, sized: bool, choose: Choose) -> str:
+    size = choose(_SIZE_WORDS[thing.large]) + " " if sized else ""
+    colour, shape = COLOURS[thing.colour], SHAPES[thing.shape]
+    return _with_article(size + choose(_COLOUR_WORDS.get(colour, (colour,))) + " " + choose(_SHAPE_WORDS[shape]))
 
 
 def _with_article(words: str) -> str:

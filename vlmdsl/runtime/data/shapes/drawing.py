@@ -88,7 +88,7 @@ class Drawing:
         canvas = Image.new("RGB", (fine, fine), (self.ground,) * 3)
         pencil = ImageDraw.Draw(canvas)
         for placement in self.placements:
-            _draw(pencil, placement, fine, placement.paint, (self.ground,) * 3)
+            _draw(pencil, placement, fine, placement.paint)
         pixels = np.asarray(canvas.reduce(_OVERSAMPLING), dtype=np.float32)
         noise = random.standard_normal(size=(size, size, 1), dtype=np.float32) * self.grain
         return np.clip(pixels + noise, 0, 255).astype(np.uint8)
@@ -98,38 +98,25 @@ class Drawing:
         canvas = Image.new("L", (size, size), 0)
         pencil = ImageDraw.Draw(canvas)
         for number, placement in enumerate(self.placements, start=1):
-            _draw(pencil, placement, size, number, 0)
+            _draw(pencil, placement, size, number)
         return np.asarray(canvas)
 
 
-def _draw(pencil: ImageDraw.ImageDraw, thing: Placement, size: int, paint: Paint, ground: Paint) -> None:
+def _draw(pencil: ImageDraw.ImageDraw, thing: Placement, size: int, paint: Paint) -> None:
     x, y, radius = thing.x * size, thing.y * size, thing.radius * size
     disc = (x - radius, y - radius, x + radius, y + radius)
     if thing.shape == "circle":
         pencil.ellipse(disc, fill=paint)
-    elif thing.shape == "ring":
-        hole = 0.5 * radius
-        pencil.ellipse(disc, fill=paint)
-        pencil.ellipse((x - hole, y - hole, x + hole, y + hole), fill=ground)
     else:
         sine, cosine = radius * math.sin(thing.angle), radius * math.cos(thing.angle)
         outline = [(x + u * cosine - v * sine, y + u * sine + v * cosine) for u, v in _OUTLINES[thing.shape]]
         pencil.polygon(outline, fill=paint)
 
 
-def _star() -> tuple[tuple[float, float], ...]:
-    points = []
-    for corner in range(10):
-        reach, angle = (1.0, 0.42)[corner % 2], math.pi * corner / 5
-        points.append((reach * math.sin(angle), -reach * math.cos(angle)))
-    return tuple(points)
-
-
 _ARM = 0.32
 _OUTLINES: dict[str, tuple[tuple[float, float], ...]] = {
     "square": ((-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8)),
     "triangle": ((0.0, -1.0), (0.95, 0.75), (-0.95, 0.75)),
-    "star": _star(),
     "cross": (
         (-_ARM, -1), (_ARM, -1), (_ARM, -_ARM), (1, -_ARM), (1, _ARM), (_ARM, _ARM),
         (_ARM, 1), (-_ARM, 1), (-_ARM, _ARM), (-1, _ARM), (-1, -_ARM), (-_ARM, -_ARM),

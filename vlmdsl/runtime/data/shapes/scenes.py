@@ -13,7 +13,7 @@ from vlmdsl.runtime.data.draws import generator
 __all__ = ["CLASS_NAMES", "COLOURS", "SHAPES", "Scene", "Thing", "draw_scene", "scenes_of_split"]
 
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "black")
-SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
+SHAPES = ("circle", "square", "triangle", "cross")
 CLASS_NAMES = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
 """The classes of the `label` column: colour and shape of the main object."""
 

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from vlmdsl.runtime.data.draws import generator
-from vlmdsl.runtime.data.shapes.captions import WRITERS, coarse, describe, korean, phrase
+from vlmdsl.runtime.data.shapes.captions import PICKS, WRITERS, coarse, describe, korean, phrase
 from vlmdsl.runtime.data.shapes.drawing import Drawing, place
 from vlmdsl.runtime.data.shapes.scenes import (
     ARRANGEMENTS,
@@ -94,12 +94,11 @@ class ShapesSource:
         noisy = random.random() < self._noise
         told = self._mistaken(scene, random) if noisy else scene
         writers = random.permutation(WRITERS).tolist()
-        text = describe(told, 0, None) if self._single_template else describe(told, writers[0], random)
-        clean = text if not noisy else describe(scene, writers[0], random)
+        picks = random.integers(6, size=(2 + REWRITES, PICKS)).tolist()
+        text = describe(told, 0) if self._single_template else describe(told, writers[0], picks[0])
         ready: dict[str, object] = {
             "text": text,
-            "clean_text": clean,
-            "text_rewrites": [describe(told, writer, random) for writer in writers[1 : 1 + REWRITES]],
+            "clean_text": describe(scene, writers[0], picks[1]) if noisy else text,
             "caption": coarse(scene),
             "text_ko": korean(scene),
             "label": scene.things[0].label,
@@ -108,9 +107,11 @@ class ShapesSource:
             "source": 0 if self._single_template else writers[0],
             "flag": noisy,
         }
+        by = list(zip(writers[1 : 1 + REWRITES], picks[2:], strict=True))
         return LazyColumns(
             ready,
             {
+                "text_rewrites": lambda: [describe(told, writer, words) for writer, words in by],
                 "image": partial(self._image, index),
                 "boxes": partial(self._boxes, index),
                 "segments": partial(self._segments, index),
