@@ -68,11 +68,11 @@ class DataConfig(_Section):
 class OptimizerConfig(_Section):
     """AdamW. Norms, biases, embeddings and the objective's parameters (temperatures) take no weight decay."""
 
-    learning_rate: Positive = Field(1e-3, description="peak learning rate of the encoders")
+    learning_rate: Positive = Field(2e-3, description="peak learning rate of the encoders")
     objective_learning_rate: Positive | None = Field(
-        None, description="peak learning rate of the objective's own parameters (temperatures); null: as the encoders"
+        1e-2, description="peak learning rate of the objective's own parameters (temperatures); null: as the encoders"
     )
-    betas: tuple[Decay, Decay] = Field((0.9, 0.98), description="decay of the first and second moment, a step")
+    betas: tuple[Decay, Decay] = Field((0.9, 0.95), description="decay of the first and second moment, a step")
     epsilon: Positive = Field(1e-6, description="added to the root of the second moment")
     weight_decay: NonNegative = Field(0.1, description="decoupled weight decay, per unit of learning rate and step")
 
@@ -87,7 +87,7 @@ class ScheduleConfig(_Section):
 class TrainConfig(_Section):
     """The loop."""
 
-    steps: int = Field(400, ge=1, description="optimiser steps of the whole run")
+    steps: int = Field(600, ge=1, description="optimiser steps of the whole run")
     batch: int = Field(128, ge=2, description="samples a step over all processes: these are each other's negatives")
     clip_gradient_norm: Positive | None = Field(
         1.0, description="largest L2 norm of all gradients together; a larger one is scaled down; null: off"
