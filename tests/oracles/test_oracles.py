@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from oracles.cases import CASES, Case
 
 import vlmdsl
+from oracles.cases import CASES, Case
 
 
 def _tensors(case: Case, arrays: dict[str, Any]) -> dict[str, torch.Tensor]:

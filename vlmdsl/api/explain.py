@@ -10,7 +10,8 @@ from vlmdsl.api import pages
 from vlmdsl.api.driver import build
 from vlmdsl.api.sources import read
 from vlmdsl.backends.latex import formula, formula_text
-from vlmdsl.diagnostics import CATALOGUE, DiagnosticError, explain_code
+from vlmdsl.diagnostics import CATALOGUE, DiagnosticError
+from vlmdsl.diagnostics.page import page_of
 from vlmdsl.frontend.modules import Loader, bundled_names
 from vlmdsl.ir import Program
 from vlmdsl.primitives import all_primitives
@@ -39,9 +40,7 @@ class Explanation:
         return {"title": self.title, **self.facts}
 
 
-def explain(
-    subject: str | Path, *, expression: bool = False, knobs: Mapping[str, object] | None = None
-) -> Explanation:
+def explain(subject: str | Path, *, expression: bool = False, knobs: Mapping[str, object] | None = None) -> Explanation:
     """What there is to know of `subject`: a recipe (name, path, text), a primitive or library function, or a code.
 
     Of a recipe: its formula in LaTeX and in plain text, the terms, the fields it needs, encoders, learned numbers.
@@ -81,7 +80,7 @@ def _code(code: str) -> Explanation:
         "bad": problem.bad,
         "good": problem.good,
     }
-    return Explanation(f"{code}: {problem.summary}", (("", explain_code(code)),), facts)
+    return Explanation(f"{code}: {problem.summary}", (("", page_of(problem)),), facts)
 
 
 def _primitive(name: str) -> Explanation:

@@ -37,10 +37,8 @@ def plan(
     return make_plan(built.planned, batch=batch, world=world, dim=dim, dtype=dtype)
 
 
-def dump(
-    recipe: str | Path, stage: str, *, expression: bool = False, knobs: Mapping[str, object] | None = None
-) -> str:
-    """The printed graph after one pass: `ir` (as written), or `ir:NAME` or NAME of a pass. DiagnosticError for no such one."""
+def dump(recipe: str | Path, stage: str, *, expression: bool = False, knobs: Mapping[str, object] | None = None) -> str:
+    """The printed graph as written (`ir`) or after one pass (NAME or `ir:NAME`); DiagnosticError for a pass that is not."""
     printed: dict[str, str] = {}
 
     def keep(name: str, program: Program) -> None:

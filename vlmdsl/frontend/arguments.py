@@ -61,7 +61,9 @@ def bind(
             waiting.remove(name)
         if name in places:
             raise Fault(
-                ArgumentTwice.at(argument.span, secondary=(Label(places[name], "given here"),), function=function, argument=name)
+                ArgumentTwice.at(
+                    argument.span, secondary=(Label(places[name], "given here"),), function=function, argument=name
+                )
             )
         values[name], places[name] = argument.value, argument.span
     return Bound(values, places)
@@ -101,7 +103,9 @@ def check_parameters(primitive: Primitive, given: dict[str, Value], places: dict
     for name, value in given.items():
         if isinstance(value, Node) or not isinstance(_plain(value), int | float | str | tuple):
             place = places.get(name, span)
-            raise Fault(NotStatic.at(place, str(type_of(value)), argument=name, function=primitive.name, found=type_of(value)))
+            raise Fault(
+                NotStatic.at(place, str(type_of(value)), argument=name, function=primitive.name, found=type_of(value))
+            )
     try:
         return primitive.parameters.model_validate({name: _plain(value) for name, value in given.items()})
     except ValidationError as error:

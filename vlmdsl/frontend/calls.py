@@ -16,8 +16,16 @@ from vlmdsl.frontend.scope import Closure, LocalScope, RecipeFunction
 from vlmdsl.ir import Node
 from vlmdsl.primitives import Fault, Parameters, Primitive
 from vlmdsl.primitives.values import (
-    EncoderValue, ErrorValue, FunctionValue, NumberValue, TupleValue, Value, ViewSet, ViewValue, type_of,
-)  # fmt: skip
+    EncoderValue,
+    ErrorValue,
+    FunctionValue,
+    NumberValue,
+    TupleValue,
+    Value,
+    ViewSet,
+    ViewValue,
+    type_of,
+)
 from vlmdsl.source import Span
 from vlmdsl.source.limits import MAXIMUM_VIEWS
 from vlmdsl.syntax.tree import Parameter
@@ -143,7 +151,9 @@ class Caller:
         place = bound.places.get(name, span)
         coerce.fits(element, (parameter.type.name,), function=function, argument=name, place=place)
 
-    def _recipe(self, function: FunctionValue, recipe: RecipeFunction, given: tuple[GivenArgument, ...], span: Span) -> Value:
+    def _recipe(
+        self, function: FunctionValue, recipe: RecipeFunction, given: tuple[GivenArgument, ...], span: Span
+    ) -> Value:
         signature = recipe.recipe.parameters
         names = [parameter.name.name for parameter in signature]
         fields = _required(recipe)

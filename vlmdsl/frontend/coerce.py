@@ -29,8 +29,18 @@ from vlmdsl.primitives.values import (
 )
 from vlmdsl.source import Span
 from vlmdsl.types import (
-    TOKEN_AXIS, ConditionType, EncodedType, FieldType, LossType, ScalarType, ScoreType, SimType, TargetType, TokensType, VecType,
-)  # fmt: skip
+    TOKEN_AXIS,
+    ConditionType,
+    EncodedType,
+    FieldType,
+    LossType,
+    ScalarType,
+    ScoreType,
+    SimType,
+    TargetType,
+    TokensType,
+    VecType,
+)
 
 __all__ = ["encode", "fits", "kind_of", "pooled", "tokens", "words"]
 
@@ -109,7 +119,9 @@ def fits(value: Value, accepts: tuple[str, ...], *, function: str, argument: str
     if isinstance(value, ViewSet):
         raise Fault(SetWhereOneIsWanted.at(place, found=type_of(value)), value)
     raise Fault(
-        WrongType.at(place, str(type_of(value)), argument=argument, function=function, wanted=words(accepts), found=type_of(value)),
+        WrongType.at(
+            place, str(type_of(value)), argument=argument, function=function, wanted=words(accepts), found=type_of(value)
+        ),
         value,
     )
 
@@ -143,7 +155,9 @@ def pooled(session: Session, value: Value, place: Span, wanted_by: str) -> Node:
             return _output(session, "pooled", value, VecType(), place)
         if isinstance(value.type, TokensType):
             help = ("drop `.tokens`, or choose a similarity that compares tokens: tokenmax, tokenmean",)
-            raise Fault(TokensWherePooledIsCompared.at(place, str(value.type), help=help, similarity=_said(wanted_by)), value)
+            raise Fault(
+                TokensWherePooledIsCompared.at(place, str(value.type), help=help, similarity=_said(wanted_by)), value
+            )
     raise _feature_fault(value, place, wanted_by, "an encoded stream or pooled features")
 
 

@@ -18,12 +18,34 @@ from vlmdsl.ir import Node
 from vlmdsl.primitives import Fault, Primitive, all_primitives
 from vlmdsl.primitives.encoding import DEFAULT_ENCODERS
 from vlmdsl.primitives.values import (
-    AllSamples, EncoderValue, ErrorValue, FunctionValue, NumberValue, StringValue, TupleValue, Value, ViewSet, type_of,
-)  # fmt: skip
+    AllSamples,
+    EncoderValue,
+    ErrorValue,
+    FunctionValue,
+    NumberValue,
+    StringValue,
+    TupleValue,
+    Value,
+    ViewSet,
+    type_of,
+)
 from vlmdsl.source import Span
 from vlmdsl.syntax.tree import (
-    Binary, Call, Expression, Given, Index, LetIn, Member, Minimize, Name, Number, String, Term, Tuple, Unary,
-)  # fmt: skip
+    Binary,
+    Call,
+    Expression,
+    Given,
+    Index,
+    LetIn,
+    Member,
+    Minimize,
+    Name,
+    Number,
+    String,
+    Term,
+    Tuple,
+    Unary,
+)
 from vlmdsl.types import LossType
 
 __all__ = ["Elaborator"]
@@ -45,7 +67,7 @@ class Elaborator:
             self.session.report(self.session.blamed(fault))
             return ErrorValue()
 
-    def _evaluate(self, expression: Expression, scope: Scope) -> Value:
+    def _evaluate(self, expression: Expression, scope: Scope) -> Value:  # noqa: PLR0911 - one return a construct
         match expression:
             case Number(value=value, unit=unit, is_integer=whole, span=span):
                 return NumberValue(value, unit, whole, span)
@@ -128,10 +150,8 @@ class Elaborator:
     # --- compound expressions -----------------------------------------------------------------------------------------
 
     def _call(self, call: Call, scope: Scope) -> Value:
-        if isinstance(call.callee, Name):
-            callee = self._lookup(call.callee, scope)
-        else:
-            callee = self.evaluate(call.callee, scope)
+        where = call.callee
+        callee = self._lookup(where, scope) if isinstance(where, Name) else self.evaluate(where, scope)
         given = []
         for argument in call.arguments:
             hint = argument.name.name if argument.name else "value"

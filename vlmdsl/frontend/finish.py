@@ -24,17 +24,17 @@ def finish(
     """The program of the terms, its learned numbers named after what they are bound to (`temperature`, `temperature_2`)."""
     draft = Program(name, session.graph, tuple(Term(label, node) for label, node in terms))
     names = _unique_names(draft)
-    metrics = tuple(Metric(names[stored.string("name")], value) for stored, value in session.metrics if stored.string("name") in names)
+    metrics = tuple(
+        Metric(names[stored.string("name")], value) for stored, value in session.metrics if stored.string("name") in names
+    )
 
     def renamed(graph: Graph, node: Node, inputs: tuple[Node, ...]) -> Node | None:
         if node.operation != "parameter":
             return None
         attributes = {**dict(node.attributes), "name": names[node.string("name")]}
-        return graph.add("parameter", type=node.type, **attributes)
+        return graph.add("parameter", type=node.type, span=None, **attributes)
 
-    program = Program(
-        name, session.graph, draft.terms, metrics, documentation, citations, status, knobs, fields, digests
-    )  # fmt: skip
+    program = Program(name, session.graph, draft.terms, metrics, documentation, citations, status, knobs, fields, digests)
     graph, moved = session.graph.rebuild(program.roots(), renamed)
     return program.mapped(graph, moved)
 

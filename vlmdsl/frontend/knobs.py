@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from vlmdsl.diagnostics import closest
 from vlmdsl.diagnostics.catalog.names import UnknownKnob
-from vlmdsl.diagnostics.catalog.types import UnknownType
 from vlmdsl.diagnostics.catalog.values import KnobValue
 from vlmdsl.frontend.scope import FileScope
 from vlmdsl.ir import Node
@@ -39,10 +38,7 @@ def bind_signature(elaborator: Elaborator, recipe: Recipe, scope: FileScope, giv
 def _field(elaborator: Elaborator, parameter: Parameter) -> Value:
     assert parameter.type is not None, "the parser reports a parameter that is neither field nor knob"
     if parameter.type.name not in FIELD_KINDS:
-        near = closest(parameter.type.name, FIELD_KINDS)
-        help = f"did you mean `{near}`?" if near else f"possible: {', '.join(FIELD_KINDS)}"
-        elaborator.session.report(UnknownType.at(parameter.type.span, help=(help,), name=parameter.type.name))
-        return ErrorValue()
+        return ErrorValue()  # Reported when names were resolved.
     return field_node(elaborator, parameter.name.name, FieldType(parameter.type.name, parameter.type.count), parameter.span)
 
 
@@ -50,7 +46,9 @@ def field_node(elaborator: Elaborator, name: str, type: FieldType, span: Span) -
     return elaborator.session.add("field", type=type, span=span, name=name)
 
 
-def apply_knobs(elaborator: Elaborator, recipe: Recipe | None, name: str, knobs: Mapping[str, object], span: Span) -> dict[str, Value]:
+def apply_knobs(
+    elaborator: Elaborator, recipe: Recipe | None, name: str, knobs: Mapping[str, object], span: Span
+) -> dict[str, Value]:
     """Values for the knobs that were set from outside (`--param`, keywords), checked against their defaults."""
     signature = {p.name.name: p for p in recipe.parameters if p.default is not None} if recipe else {}
     given: dict[str, Value] = {}

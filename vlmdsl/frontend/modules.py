@@ -135,7 +135,11 @@ class Loader:
             return self.sources.get(Path(use.path.value).name), None
         path = None if folder is None else folder / use.path.value
         if path is None or path.suffix != ".vlo" or not path.is_file() or path.stat().st_size > MAXIMUM_BYTES:
-            reason = "looked beside the file that uses it" if folder is not None else "a text without a file uses bundled recipes only"
+            reason = (
+                "looked beside the file that uses it"
+                if folder is not None
+                else "a text without a file uses bundled recipes only"
+            )
             self.diagnostics.append(UnknownRecipe.at(use.path.span, reason, name=use.path.value))
             return None
         return SourceText(_shown(path), path.read_text(encoding="utf-8", errors="replace")), path.parent

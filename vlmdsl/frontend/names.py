@@ -11,9 +11,25 @@ from vlmdsl.frontend.scope import FileScope
 from vlmdsl.primitives import all_primitives
 from vlmdsl.primitives.encoding import DEFAULT_ENCODERS
 from vlmdsl.syntax.tree import (
-    Binary, Call, Def, EncoderDeclaration, Expression, Given, Index, Let, LetIn, Member, Minimize, Module, Name, Parameter,
-    Recipe, Tuple, Unary, Use,
-)  # fmt: skip
+    Binary,
+    Call,
+    Def,
+    EncoderDeclaration,
+    Expression,
+    Given,
+    Index,
+    Let,
+    LetIn,
+    Member,
+    Minimize,
+    Module,
+    Name,
+    Parameter,
+    Recipe,
+    Tuple,
+    Unary,
+    Use,
+)
 from vlmdsl.types import FIELD_KINDS
 
 __all__ = ["check_names", "free_names"]
@@ -155,13 +171,15 @@ def _cycle(start: str, calls: dict[str, list[str]]) -> list[str]:
 
 
 def _unknown_types(module: Module) -> Iterator[Diagnostic]:
+    """Types of the signature must be those of batch fields; a `def` may name any type."""
     for item in module.items:
-        if isinstance(item, Def):
+        if isinstance(item, Def | Recipe):
+            possible = frozenset(FIELD_KINDS) if isinstance(item, Recipe) else PARAMETER_TYPES
             for parameter in item.parameters:
-                if parameter.type is not None and parameter.type.name not in PARAMETER_TYPES:
-                    near = closest(parameter.type.name, PARAMETER_TYPES)
-                    help = (f"did you mean `{near}`?",) if near else ()
-                    yield UnknownType.at(parameter.type.span, help=help, name=parameter.type.name)
+                if parameter.type is not None and parameter.type.name not in possible:
+                    near = closest(parameter.type.name, possible)
+                    help = f"did you mean `{near}`?" if near else f"possible: {', '.join(sorted(possible))}"
+                    yield UnknownType.at(parameter.type.span, help=(help,), name=parameter.type.name)
 
 
 def _unused(module: Module, used: set[str]) -> Iterator[Diagnostic]:

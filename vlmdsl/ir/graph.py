@@ -104,7 +104,7 @@ class Graph:
             inputs = tuple(moved[parent.index] for parent in node.inputs)
             made = rule(fresh, node, inputs)
             if made is None:
-                made = fresh.add(node.operation, *inputs, type=node.type, **dict(node.attributes))
+                made = fresh.add(node.operation, *inputs, type=node.type, span=None, **dict(node.attributes))
             spans = self.spans_of(node)
             if spans:
                 known = fresh.spans.get(made.index, ())

@@ -42,10 +42,7 @@ register(
         laws=("permutation",),
         formula=r"z_{ij} = \mathrm{by}(a_i, b_j)",
         cost="that of the similarity",
-        example=(
-            "let z = similarity(image, text) / 0.07\n"
-            'minimize mean(cross_entropy(z, targets=paired, along="rows"))'
-        ),
+        example=('let z = similarity(image, text) / 0.07\nminimize mean(cross_entropy(z, targets=paired, along="rows"))'),
     )
 )
 
@@ -232,10 +229,7 @@ register(
         laws=("permutation", "non_negative", "translation_invariant"),
         formula=r"\ell_i = -\sum_j P_{ij} \log \frac{e^{z_{ij}}}{\sum_k e^{z_{ik}}}",
         cost="no product; one pass over the matrix",
-        example=(
-            "let z = similarity(image, text) / 0.07\n"
-            'minimize mean(cross_entropy(z, targets=paired, along="columns"))'
-        ),
+        example=('let z = similarity(image, text) / 0.07\nminimize mean(cross_entropy(z, targets=paired, along="columns"))'),
     )
 )
 
@@ -253,16 +247,13 @@ register(
     Primitive(
         name="sigmoid_loss",
         family="matrix level",
-        summary="Each pair judged for itself: the sum over a row's candidates of -log sigmoid, positive where the target is.",
+        summary="Each pair judged for itself: the sum over a row's candidates of -log sigmoid(+z) or, off target, (-z).",
         meaning=_sigmoid_loss,
         subjects=_MATRIX_AND_TARGETS,
         laws=("permutation", "non_negative"),
         formula=r"\ell_i = -\sum_j \log \sigma(\pm z_{ij})",
         cost="no product; one pass over the matrix",
-        example=(
-            "let z = similarity(image, text) * 10 - 10\n"
-            "minimize mean(sigmoid_loss(z, targets=paired))"
-        ),
+        example=("let z = similarity(image, text) * 10 - 10\nminimize mean(sigmoid_loss(z, targets=paired))"),
     )
 )
 

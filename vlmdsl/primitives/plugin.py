@@ -14,8 +14,8 @@ from vlmdsl.primitives.spec import Law, Parameters, Primitive
 __all__ = ["IMPLEMENTATIONS", "primitive"]
 
 Implementation = Callable[..., Any]
-"""`(x, y, **arguments) -> matrix`: x [R, D] and y [C, D] give [R, C]. A similarity of tokens gets `TokenFeatures` with `values`
-[R, L, D] and `mask` [R, L] (None: all are tokens), and may give a pair (rows, columns) of matrices."""
+"""`(x, y, **arguments) -> matrix`: x [R, D] and y [C, D] give [R, C]. A similarity of tokens gets `TokenFeatures`, with
+`values` [R, L, D] and `mask` [R, L] (None: all are tokens), and may give a pair (rows, columns) of matrices."""
 
 IMPLEMENTATIONS: dict[str, Implementation] = {}
 """The torch functions of plug-in similarities, by name; read by the torch back end when it meets one."""

@@ -45,7 +45,7 @@ def _bounds(builder: Builder, bound: LearnedParameters) -> tuple[float, float | 
     for argument in foreign:
         if getattr(bound, argument) is not None:
             raise Fault(
-                BoundsDisagree.at(builder.place(argument), reason=f"`{argument}` does not go with form=\"{bound.form}\"")
+                BoundsDisagree.at(builder.place(argument), reason=f'`{argument}` does not go with form="{bound.form}"')
             )
     if not logarithmic:
         start, lower, upper = bound.initial, bound.lower, bound.upper
@@ -173,9 +173,7 @@ def _clamp(builder: Builder, subjects: Mapping[str, Value], parameters: Paramete
     bounds = (parameters.lower, parameters.upper)
     if bounds == (None, None) or (None not in bounds and parameters.lower > parameters.upper):  # type: ignore[operator]
         raise Fault(BoundsDisagree.at(builder.span, reason="`clamp` wants `lower`, `upper` or both, in that order"))
-    return builder.add(
-        "clamp", x, type=x.type, lower=parameters.lower, upper=parameters.upper, gradient=parameters.gradient
-    )
+    return builder.add("clamp", x, type=x.type, lower=parameters.lower, upper=parameters.upper, gradient=parameters.gradient)
 
 
 register(
@@ -238,8 +236,7 @@ register(
         subjects=(Subject("condition", ("Condition", "Static"), "the condition"),),
         formula=r"\neg c",
         example=(
-            "recipe masked(image: Image, text: Text, broken: Flag)\n"
-            "minimize contrast(image, text, keep=complement(broken))"
+            "recipe masked(image: Image, text: Text, broken: Flag)\nminimize contrast(image, text, keep=complement(broken))"
         ),
     )
 )
@@ -265,6 +262,9 @@ register(
         meaning=_one_of,
         subjects=(Subject("value", ("Static",), "the option"), Subject("choices", ("Tuple",), "the possible strings")),
         formula="",
-        example='def pick(side = "both") = where(one_of(side, ("both", "rows")) == "rows", 1, 2)\nminimize pick() * contrast(image, text)',
+        example=(
+            'def times(size = "one") = where(one_of(size, ("one", "two")) == "two", 2, 1)\n'
+            "minimize times() * contrast(image, text)"
+        ),
     )
 )

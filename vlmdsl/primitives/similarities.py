@@ -87,7 +87,9 @@ def _part(name: str, bound: Parameters) -> SimilarityPart:
 
 
 def _operand(builder: Builder, part: SimilarityPart, value: Value, argument: str) -> Node:
-    features = builder.tokens(value, argument, part.by) if part.level == "tokens" else builder.pooled(value, argument, part.by)
+    features = (
+        builder.tokens(value, argument, part.by) if part.level == "tokens" else builder.pooled(value, argument, part.by)
+    )
     return builder.add("normalize", features, type=features.type, epsilon=part.epsilon) if part.normalized else features
 
 

@@ -27,7 +27,7 @@ class Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
 
 
-class Fault(Exception):
+class Fault(Exception):  # noqa: N818 - the recipe is at fault, not the program
     """Raised while a call is elaborated to report `diagnostic` and give up this call only.
 
     `value` is the value at fault, where there is one: a fault inside a library function is then shown where its user
@@ -44,9 +44,9 @@ class Fault(Exception):
 class Subject:
     """An argument that carries data: `accepts` names what it may be, in the words of the type system.
 
-    Kinds: `Encoded`, `Vec`, `Tokens`, `Sim`, `Score`, `Scalar`, `Condition`, `Target`, `Loss`, `Image`, `Text`, `Label`, `Flag`,
-    `Similarity`, `View`, `Encoder`, `Tuple`, `Static`, `Any`. A subject with a `default` may be left out; `keyword` ones are
-    never positional.
+    Kinds: `Encoded`, `Vec`, `Tokens`, `Sim`, `Score`, `Scalar`, `Condition`, `Target`, `Loss`, `Image`, `Text`, `Label`,
+    `Flag`, `Similarity`, `View`, `Encoder`, `Tuple`, `Static`, `Any`. A subject with a `default` may be left out; `keyword`
+    ones are never positional.
     """
 
     name: str

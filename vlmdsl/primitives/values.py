@@ -12,9 +12,18 @@ from dataclasses import dataclass, field
 from vlmdsl.ir import Encoder, Node
 from vlmdsl.source import Span
 from vlmdsl.types import (
-    ConditionType, EncoderType, ErrorType, FunctionType, ScalarType, SimilarityType, StringType, TupleType, Type, ViewSetType,
+    ConditionType,
+    EncoderType,
+    ErrorType,
+    FunctionType,
+    ScalarType,
+    SimilarityType,
+    StringType,
+    TupleType,
+    Type,
+    ViewSetType,
     ViewType,
-)  # fmt: skip
+)
 
 __all__ = [
     "AllSamples", "EncoderValue", "ErrorValue", "FunctionValue", "NumberValue", "SimilarityPart", "SimilarityValue",

@@ -1,4 +1,4 @@
-"""Views: what a sample's field may be turned into before it is encoded. They run in the data pipeline, per sample and step."""
+"""Views: what a sample's field may be turned into before it is encoded. They run in the data pipeline."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ register(
     Primitive(
         name="viewed",
         family="views",
-        summary="Two streams after views: each view is applied to the stream of its type. What `views=` of the library does.",
+        summary="Two streams after views, each view applied to the stream of its type; what `views=` of the library does.",
         meaning=_viewed,
         subjects=(
             Subject("a", ("Any",), "one stream"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from vlmdsl.api.check import check
@@ -14,7 +15,7 @@ from vlmdsl.testing.gradients import check_gradients
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vlmdsl.backends.torch.objective import Objective
+    from vlmdsl.backends.torch.objective import Objective, ObjectiveOutput
     from vlmdsl.backends.torch.values import Similarities, TokenFeatures
 
     Features = Tensor | TokenFeatures
@@ -38,11 +39,11 @@ def check_primitive(primitive: Primitive) -> None:
     if "permutation" in primitive.laws:
         _check_permutation(primitive.name, objective)
     if "non_negative" in primitive.laws:
-        loss = objective(**example_features(objective)).loss
+        loss = _loss(objective, **example_features(objective))
         assert loss >= 0, f"{primitive.name} gave a negative loss: {loss.item()}"
     # Where a gradient is cut, it is no derivative on purpose.
     if not any(word in primitive.example for word in ("stop(", "frozen(")):
-        check_gradients(lambda **features: objective(**features).loss, example_features(objective))
+        check_gradients(partial(_loss, objective), example_features(objective))
     if primitive.family == "similarities":
         for law in primitive.laws:
             _OF_SIMILARITIES.get(law, lambda primitive: None)(primitive)
@@ -68,6 +69,11 @@ def example_features(objective: Objective, *, seed: int = 0, batch: int = BATCH)
     return features
 
 
+def _loss(objective: Objective, **features: Tensor) -> Tensor:
+    output: ObjectiveOutput = objective(**features)
+    return output.loss
+
+
 def _check_permutation(name: str, objective: Objective) -> None:
     """The order of the samples in a batch means nothing."""
     import torch
@@ -75,7 +81,7 @@ def _check_permutation(name: str, objective: Objective) -> None:
     features = example_features(objective)
     order = torch.randperm(BATCH, generator=torch.Generator().manual_seed(2))
     shuffled = {key: value[order] for key, value in features.items()}
-    difference = (objective(**features).loss - objective(**shuffled).loss).abs().item()
+    difference = (_loss(objective, **features) - _loss(objective, **shuffled)).abs().item()
     assert difference < TOLERANCE, f"{name} depends on the order of the batch, by {difference:.3g}"
 
 
@@ -100,7 +106,7 @@ def _matrix(primitive: Primitive, x: Features, y: Features) -> Similarities:
 
     part = similarity_part(primitive)
     if part.normalized:
-        x, y = ops.normalize(x), ops.normalize(y)
+        x, y = ops.normalize(x), ops.normalize(y)  # type: ignore[type-var] # both are of one kind
     return ops.similarity(x, y, by=part.by, **dict(part.arguments))
 
 

@@ -81,7 +81,9 @@ def test_the_product_of_two_sets_is_averaged() -> None:
 
 
 def test_each_use_of_a_recipe_learns_its_own_temperature() -> None:
-    program = planned(HEADER + "use clip, siglip\nminimize {\n  a: clip(image, text)\n  b: clip(image, text)\n  c: siglip(image, text)\n}")
+    program = planned(
+        HEADER + "use clip, siglip\nminimize {\n  a: clip(image, text)\n  b: clip(image, text)\n  c: siglip(image, text)\n}"
+    )
     assert names(program) == ["temperature", "temperature_2", "temperature_3", "bias"]
     assert [term.name for term in program.terms] == ["a", "b", "c"]
 
@@ -120,7 +122,9 @@ def test_a_bare_expression_needs_only_the_fields_it_reads() -> None:
 
 def test_files_use_one_another(tmp_path: Path) -> None:
     (tmp_path / "part.vlo").write_text("vlo 1\ndef halved(x) = x / 2\n")
-    (tmp_path / "base.vlo").write_text("vlo 1\nrecipe base(image: Image, text: Text, t = 0.2)\nminimize contrast(image, text, temperature=t)\n")
+    (tmp_path / "base.vlo").write_text(
+        "vlo 1\nrecipe base(image: Image, text: Text, t = 0.2)\nminimize contrast(image, text, temperature=t)\n"
+    )
     main = tmp_path / "main.vlo"
     main.write_text(
         'vlo 1\nrecipe main(image: Image, text: Text)\nuse "./part.vlo" as part\nuse "./base.vlo" as base\n'

@@ -10,8 +10,8 @@ class NothingToLearn(Problem):
     template = "nothing in this objective can be learned: {reason}"
     summary = "an objective whose gradient is zero everywhere"
     explanation = (
-        "No gradient reaches an encoder or a learned number: every stream is frozen or stopped, or the objective is a constant. "
-        "Training would change nothing."
+        "No gradient reaches an encoder or a learned number: every stream is frozen or stopped, or the objective is a "
+        "constant. Training would change nothing."
     )
     bad = "contrast(stop(image), stop(text), temperature=0.1)"
     good = "contrast(stop(image), text, temperature=0.1)"
@@ -22,11 +22,25 @@ class ZeroTerm(Problem):
     template = "the term `{term}` has weight 0 and is left out"
     summary = "a term multiplied by zero"
     explanation = (
-        "A term whose weight is 0 is removed together with the parameters that only it uses, so that no unused parameter breaks "
-        "distributed training. If a knob is meant to switch it on, all is well."
+        "A term whose weight is 0 is removed together with the parameters that only it uses, so that no unused "
+        "parameter breaks distributed training. If a knob is meant to switch it on, all is well."
     )
-    bad = "vlo 1\nrecipe mine(image: Image, text: Text)\nminimize {\n  main: contrast(image, text)\n  extra: 0 * contrast(image, text)\n}"
-    good = "vlo 1\nrecipe mine(image: Image, text: Text)\nminimize {\n  main: contrast(image, text)\n  extra: 0.1 * contrast(image, text)\n}"
+    bad = (
+        "vlo 1\n"
+        "recipe mine(image: Image, text: Text)\n"
+        "minimize {\n"
+        "  main: contrast(image, text)\n"
+        "  extra: 0 * contrast(image, text)\n"
+        "}"
+    )
+    good = (
+        "vlo 1\n"
+        "recipe mine(image: Image, text: Text)\n"
+        "minimize {\n"
+        "  main: contrast(image, text)\n"
+        "  extra: 0.1 * contrast(image, text)\n"
+        "}"
+    )
     severity = "warning"
 
 
@@ -45,11 +59,11 @@ class TooLarge(Problem):
     template = "the objective grows too large: {reason}"
     summary = "more nodes, views or nested calls than a recipe may have"
     explanation = (
-        "Recipes are downloaded and run, so their size is bounded: the nodes of the graph, the views in a product of sets, the "
-        "depth of calls. The bounds are in `vlmdsl/source/limits.py`."
+        "Recipes are downloaded and run, so their size is bounded: the nodes of the graph, the views in a product of "
+        "sets, the depth of calls. The bounds are in `vlmdsl/source/limits.py`."
     )
-    bad = "contrast(augment(image, n=10), rewrite(text, M=9, pick=\"each\"))"
-    good = "contrast(augment(image, n=2), rewrite(text, M=4, pick=\"each\"))"
+    bad = 'contrast(augment(image, n=10), rewrite(text, M=9, pick="each"))'
+    good = 'contrast(augment(image, n=2), rewrite(text, M=4, pick="each"))'
 
 
 class TargetsDoNotSumToOne(Problem):
@@ -60,8 +74,16 @@ class TargetsDoNotSumToOne(Problem):
         "Each row of a target is a distribution. A mixture keeps that when its coefficients sum to 1: "
         "`hard * paired + (1 - hard) * same(label)`."
     )
-    bad = "vlo 1\nrecipe mine(image: Image, text: Text, label: Label)\nminimize contrast(image, text, targets=paired + same(label))"
-    good = "vlo 1\nrecipe mine(image: Image, text: Text, label: Label)\nminimize contrast(image, text, targets=0.5 * paired + 0.5 * same(label))"
+    bad = (
+        "vlo 1\n"
+        "recipe mine(image: Image, text: Text, label: Label)\n"
+        "minimize contrast(image, text, targets=paired + same(label))"
+    )
+    good = (
+        "vlo 1\n"
+        "recipe mine(image: Image, text: Text, label: Label)\n"
+        "minimize contrast(image, text, targets=0.5 * paired + 0.5 * same(label))"
+    )
 
 
 class OneStreamWithItself(Problem):
@@ -69,8 +91,9 @@ class OneStreamWithItself(Problem):
     template = "this compares a stream with itself"
     summary = "a similarity of one stream with the very same stream"
     explanation = (
-        "Both sides are the same view of the same field through the same encoder, so every pair agrees perfectly and the loss "
-        "teaches nothing about it. Two views of it (`augment(image, n=2)`) or another field were probably meant."
+        "Both sides are the same view of the same field through the same encoder, so every pair agrees perfectly and "
+        "the loss teaches nothing about it. Two views of it (`augment(image, n=2)`) or another field were probably "
+        "meant."
     )
     bad = "contrast(image, image)"
     good = "contrast(augment(image), image)"

@@ -10,9 +10,10 @@ class UnknownName(Problem):
     template = "`{name}` is not defined"
     summary = "a name that nothing defines"
     explanation = (
-        "A name in an expression must be a field or knob of the signature, a `let`, `def` or `encoder` of this file, a used "
-        "recipe, a function of the library in `recipes/std`, or a primitive of the kernel. Names are case-sensitive. "
-        "The nearest known name is suggested where one is close. `vlmdsl explain NAME` shows the page of a known one."
+        "A name in an expression must be a field or knob of the signature, a `let`, `def` or `encoder` of this file, a "
+        "used recipe, a function of the library in `recipes/std`, or a primitive of the kernel. Names are case-"
+        "sensitive. The nearest known name is suggested where one is close. `vlmdsl explain NAME` shows the page of a "
+        "known one."
     )
     bad = "contrast(image, text, sim=tokenmx)"
     good = "contrast(image, text, sim=tokenmax)"
@@ -23,9 +24,9 @@ class UnknownRecipe(Problem):
     template = "there is no recipe `{name}`"
     summary = "a recipe or file that cannot be found"
     explanation = (
-        "`use NAME` looks among the bundled recipes, `use \"./file.vlo\" as NAME` beside the file that says it. On the command "
-        "line a recipe is a bundled name, a path to a `.vlo` file, or `-e 'EXPRESSION'`. `vlmdsl recipes` lists what is "
-        "bundled. No other place is searched."
+        '`use NAME` looks among the bundled recipes, `use "./file.vlo" as NAME` beside the file that says it. On the '
+        "command line a recipe is a bundled name, a path to a `.vlo` file, or `-e 'EXPRESSION'`. `vlmdsl recipes` lists"
+        " what is bundled. No other place is searched."
     )
     bad = "vlo 1\nrecipe mine(image: Image, text: Text)\nuse clipp\nminimize clipp(image, text)"
     good = "vlo 1\nrecipe mine(image: Image, text: Text)\nuse clip\nminimize clip(image, text)"
@@ -36,10 +37,16 @@ class CyclicUse(Problem):
     template = "`{name}` uses itself: {chain}"
     summary = "files that use one another in a circle"
     explanation = (
-        "A recipe is expanded where it is used, so a circle would never end. Move what both files need into a third one, "
-        "and let both use that."
+        "A recipe is expanded where it is used, so a circle would never end. Move what both files need into a third "
+        "one, and let both use that."
     )
-    bad = "# file: mine.vlo\nvlo 1\nrecipe mine(image: Image, text: Text)\nuse \"./mine.vlo\" as other\nminimize other(image, text)"
+    bad = (
+        "# file: mine.vlo\n"
+        "vlo 1\n"
+        "recipe mine(image: Image, text: Text)\n"
+        'use "./mine.vlo" as other\n'
+        "minimize other(image, text)"
+    )
     good = "vlo 1\nrecipe mine(image: Image, text: Text)\nuse clip\nminimize clip(image, text)"
 
 
@@ -48,10 +55,17 @@ class DefinedTwice(Problem):
     template = "`{name}` is defined twice"
     summary = "two definitions of one name"
     explanation = (
-        "Fields, knobs, `let`, `def`, `encoder` and `use` of one file share one name space, so that a reader never has to ask "
-        "which is meant. Rename one of the two. (The parameters of a `def` and the name of a `let ... in` may shadow.)"
+        "Fields, knobs, `let`, `def`, `encoder` and `use` of one file share one name space, so that a reader never has "
+        "to ask which is meant. Rename one of the two. (The parameters of a `def` and the name of a `let ... in` may "
+        "shadow.)"
     )
-    bad = "vlo 1\nrecipe mine(image: Image, text: Text)\nlet tau = 0.07\nlet tau = 0.1\nminimize contrast(image, text, temperature=tau)"
+    bad = (
+        "vlo 1\n"
+        "recipe mine(image: Image, text: Text)\n"
+        "let tau = 0.07\n"
+        "let tau = 0.1\n"
+        "minimize contrast(image, text, temperature=tau)"
+    )
     good = "vlo 1\nrecipe mine(image: Image, text: Text)\nlet tau = 0.1\nminimize contrast(image, text, temperature=tau)"
 
 
@@ -60,8 +74,9 @@ class Recursion(Problem):
     template = "`{name}` calls itself: {chain}"
     summary = "a definition that needs itself"
     explanation = (
-        "Functions are expanded where they are called and `let`s are values, so neither may need itself, directly or through "
-        "others. The language has no loops by design: a recipe always ends. Use view sets for several views of a field."
+        "Functions are expanded where they are called and `let`s are values, so neither may need itself, directly or "
+        "through others. The language has no loops by design: a recipe always ends. Use view sets for several views of "
+        "a field."
     )
     bad = "vlo 1\nrecipe mine(image: Image, text: Text)\ndef f(x) = f(x)\nminimize f(contrast(image, text))"
     good = "vlo 1\nrecipe mine(image: Image, text: Text)\ndef f(x) = 2 * x\nminimize f(contrast(image, text))"
@@ -72,8 +87,8 @@ class UnusedDefinition(Problem):
     template = "`{name}` is never used"
     summary = "a definition that nothing uses"
     explanation = (
-        "A `let`, `def`, `encoder` or `use` that nothing uses is often a slip: a misspelt name elsewhere, or a rest of an "
-        "earlier version. It has no effect on the objective. Remove it, or use it."
+        "A `let`, `def`, `encoder` or `use` that nothing uses is often a slip: a misspelt name elsewhere, or a rest of "
+        "an earlier version. It has no effect on the objective. Remove it, or use it."
     )
     bad = "vlo 1\nrecipe mine(image: Image, text: Text)\nlet tau = 0.1\nminimize contrast(image, text)"
     good = "vlo 1\nrecipe mine(image: Image, text: Text)\nlet tau = 0.1\nminimize contrast(image, text, temperature=tau)"
@@ -96,7 +111,8 @@ class UsedFileIsWrong(Problem):
     template = "`{name}` has errors of its own"
     summary = "a used recipe that is itself wrong"
     explanation = (
-        "The file that is used here has errors; they are reported with their own places. This one only says who needed the file."
+        "The file that is used here has errors; they are reported with their own places. This one only says who needed "
+        "the file."
     )
     provoked_by = "a used file with a syntax error"
 
@@ -106,8 +122,8 @@ class NothingMinimized(Problem):
     template = "this recipe minimizes nothing"
     summary = "no `minimize`"
     explanation = (
-        "A recipe needs one `minimize`: an expression, or named terms in braces. A file that only defines functions is a "
-        "library: it can be used, but not trained."
+        "A recipe needs one `minimize`: an expression, or named terms in braces. A file that only defines functions is "
+        "a library: it can be used, but not trained."
     )
     bad = "vlo 1\nrecipe mine(image: Image, text: Text)\ndef half(x) = x / 2"
     good = "vlo 1\nrecipe mine(image: Image, text: Text)\ndef half(x) = x / 2\nminimize half(contrast(image, text))"
@@ -118,11 +134,21 @@ class UnknownKnob(Problem):
     template = "`{recipe}` has no knob `{name}`"
     summary = "a `--param` or keyword that the recipe does not know"
     explanation = (
-        "Knobs are the parameters with a default in the recipe's signature. `--param NAME=VALUE` on the command line, or a "
-        "keyword of `vlmdsl.compile`, sets one. `vlmdsl explain RECIPE` lists them with their defaults."
+        "Knobs are the parameters with a default in the recipe's signature. `--param NAME=VALUE` on the command line, "
+        "or a keyword of `vlmdsl.compile`, sets one. `vlmdsl explain RECIPE` lists them with their defaults."
     )
-    bad = "# knob: epsilon=0.2\nvlo 1\nrecipe mine(image: Image, text: Text, tau = 0.07)\nminimize contrast(image, text, temperature=tau)"
-    good = "# knob: tau=0.2\nvlo 1\nrecipe mine(image: Image, text: Text, tau = 0.07)\nminimize contrast(image, text, temperature=tau)"
+    bad = (
+        "# knob: epsilon=0.2\n"
+        "vlo 1\n"
+        "recipe mine(image: Image, text: Text, tau = 0.07)\n"
+        "minimize contrast(image, text, temperature=tau)"
+    )
+    good = (
+        "# knob: tau=0.2\n"
+        "vlo 1\n"
+        "recipe mine(image: Image, text: Text, tau = 0.07)\n"
+        "minimize contrast(image, text, temperature=tau)"
+    )
 
 
 class UnknownMember(Problem):
@@ -130,8 +156,8 @@ class UnknownMember(Problem):
     template = "{type} has no member `{name}`"
     summary = "a member that a value does not have"
     explanation = (
-        "An encoded stream has `.pooled` and `.tokens`. Fields are encoded by the encoder of their type when a member is "
-        "asked for. Other values have no members."
+        "An encoded stream has `.pooled` and `.tokens`. Fields are encoded by the encoder of their type when a member "
+        "is asked for. Other values have no members."
     )
     bad = "contrast(image.poled, text)"
     good = "contrast(image.pooled, text)"

@@ -10,9 +10,9 @@ class WrongType(Problem):
     template = "`{argument}` of `{function}` wants {wanted}, not {found}"
     summary = "an argument of the wrong type"
     explanation = (
-        "Every argument has the types it accepts. A field is encoded by itself where features are wanted, a number stands where "
-        "a scalar is wanted; nothing else is converted behind your back. The page of the function (`vlmdsl explain NAME`) "
-        "lists its arguments."
+        "Every argument has the types it accepts. A field is encoded by itself where features are wanted, a number "
+        "stands where a scalar is wanted; nothing else is converted behind your back. The page of the function (`vlmdsl"
+        " explain NAME`) lists its arguments."
     )
     bad = "contrast(image, text, targets=0.5)"
     good = "contrast(image, text, targets=paired)"
@@ -23,9 +23,9 @@ class OperatorTypes(Problem):
     template = "`{operator}` does not combine {left} and {right}"
     summary = "operands that an operator cannot combine"
     explanation = (
-        "Arithmetic works on scalars, scores (one number a sample), matrices with scalars, targets, losses and similarities. A "
-        "matrix and a score do not combine by themselves, since nothing says whether the score belongs to the rows or to the "
-        "columns. Comparisons give a condition a sample."
+        "Arithmetic works on scalars, scores (one number a sample), matrices with scalars, targets, losses and "
+        "similarities. A matrix and a score do not combine by themselves, since nothing says whether the score belongs "
+        "to the rows or to the columns. Comparisons give a condition a sample."
     )
     bad = "contrast(image + text, text)"
     good = "contrast(image, text)"
@@ -36,8 +36,8 @@ class AxesDisagree(Problem):
     template = "the axes of {left} and {right} disagree"
     summary = "two values whose axes do not fit"
     explanation = (
-        "Axes carry names: B samples, L words, P patches, D features. Two values that meet must have the same axes; a matrix "
-        "and its targets in particular."
+        "Axes carry names: B samples, L words, P patches, D features. Two values that meet must have the same axes; a "
+        "matrix and its targets in particular."
     )
     provoked_by = "two values whose axes differ, which no program of the kernel's present primitives can make"
 
@@ -47,8 +47,8 @@ class PooledWhereTokensAreCompared(Problem):
     template = "`{similarity}` compares tokens, but this value has been pooled"
     summary = "pooled features where tokens are compared"
     explanation = (
-        "Some similarities (tokenmax, tokenmean) compare the tokens of two streams one by one; `.pooled` has thrown them away. "
-        "Give the stream itself: the similarity takes `.tokens` by itself."
+        "Some similarities (tokenmax, tokenmean) compare the tokens of two streams one by one; `.pooled` has thrown "
+        "them away. Give the stream itself: the similarity takes `.tokens` by itself."
     )
     bad = "contrast(image.pooled, text, sim=tokenmax)"
     good = "contrast(image, text, sim=tokenmax)"
@@ -59,8 +59,8 @@ class TokensWherePooledIsCompared(Problem):
     template = "`{similarity}` compares one vector a sample, but this value is its tokens"
     summary = "token features where pooled ones are compared"
     explanation = (
-        "cosine, dot and euclidean compare one vector a sample. Give the stream itself (it takes `.pooled`), or choose a "
-        "similarity that compares tokens: tokenmax, tokenmean."
+        "cosine, dot and euclidean compare one vector a sample. Give the stream itself (it takes `.pooled`), or choose "
+        "a similarity that compares tokens: tokenmax, tokenmean."
     )
     bad = "contrast(image.tokens, text)"
     good = "contrast(image.tokens, text, sim=tokenmax)"
@@ -71,8 +71,8 @@ class NotCallable(Problem):
     template = "{type} cannot be called"
     summary = "a call of something that is no function"
     explanation = (
-        "Functions are primitives, `def`s, used recipes, encoders (`vision(image)`) and views. A field, a number or a `let` of "
-        "one is not; perhaps an operator is missing before the bracket."
+        "Functions are primitives, `def`s, used recipes, encoders (`vision(image)`) and views. A field, a number or a "
+        "`let` of one is not; perhaps an operator is missing before the bracket."
     )
     bad = "contrast(image(text), text)"
     good = "contrast(image, text)"
@@ -83,8 +83,8 @@ class NotIndexable(Problem):
     template = "{type} cannot be indexed{reason}"
     summary = "an index of something that has no items, or out of range"
     explanation = (
-        "A view set (`augment(image, n=2)`) and a tuple have items, counted from 0: `views[0]`. The index must be a whole "
-        "number that is known when the recipe is compiled."
+        "A view set (`augment(image, n=2)`) and a tuple have items, counted from 0: `views[0]`. The index must be a "
+        "whole number that is known when the recipe is compiled."
     )
     bad = "contrast(augment(image, n=2)[2], text)"
     good = "contrast(augment(image, n=2)[1], text)"
@@ -95,8 +95,8 @@ class NotALoss(Problem):
     template = "{type} is not a loss"
     summary = "`minimize` of something that is no loss"
     explanation = (
-        "What is minimized is one number: a criterion's result, or a sum of such. One number a sample must be reduced first "
-        "(`mean(...)`), a matrix must go through a criterion (`cross_entropy`, `sigmoid_loss`)."
+        "What is minimized is one number: a criterion's result, or a sum of such. One number a sample must be reduced "
+        "first (`mean(...)`), a matrix must go through a criterion (`cross_entropy`, `sigmoid_loss`)."
     )
     bad = "minimize score(image, text)"
     good = "minimize mean(1 - score(image, text))"
@@ -107,8 +107,8 @@ class ViewDoesNotApply(Problem):
     template = "the view `{view}` fits none of the streams: {streams}"
     summary = "a view of a type that none of the streams has"
     explanation = (
-        "`views=` applies each view to the stream of its type: `rewrite` to a Text, `augment` to an Image. A stream that is "
-        "encoded already is no field any more, and takes no view."
+        "`views=` applies each view to the stream of its type: `rewrite` to a Text, `augment` to an Image. A stream "
+        "that is encoded already is no field any more, and takes no view."
     )
     bad = "contrast(image.pooled, text, views=augment())"
     good = "contrast(image, text, views=augment())"
@@ -128,8 +128,9 @@ class UnknownType(Problem):
     template = "there is no type `{name}`"
     summary = "a type that does not exist"
     explanation = (
-        "The fields of a signature have the types Image, Text, Label, Flag, Number or Regions. The parameters of a `def` may also "
-        "name Encoded, Vec, Tokens, Sim, Score, Target, Scalar, Loss, Similarity, View, Encoder, Condition and String."
+        "The fields of a signature have the types Image, Text, Label, Flag, Number or Regions. The parameters of a "
+        "`def` may also name Encoded, Vec, Tokens, Sim, Score, Target, Scalar, Loss, Similarity, View, Encoder, "
+        "Condition and String."
     )
     bad = "vlo 1\nrecipe mine(image: Picture, text: Text)\nminimize contrast(image, text)"
     good = "vlo 1\nrecipe mine(image: Image, text: Text)\nminimize contrast(image, text)"
@@ -140,8 +141,8 @@ class NoEncoder(Problem):
     template = "no encoder takes {type}"
     summary = "a field that cannot be encoded"
     explanation = (
-        "Where features are wanted a field is encoded by the encoder of its type. Image and Text have one; a Label, a Flag or a "
-        "Number does not. Labels make targets: `same(label)`; flags make conditions: `keep=`, `over=`."
+        "Where features are wanted a field is encoded by the encoder of its type. Image and Text have one; a Label, a "
+        "Flag or a Number does not. Labels make targets: `same(label)`; flags make conditions: `keep=`, `over=`."
     )
     bad = "vlo 1\nrecipe mine(image: Image, label: Label)\nminimize contrast(image, label)"
     good = "vlo 1\nrecipe mine(image: Image, text: Text, label: Label)\nminimize contrast(image, text, targets=same(label))"
@@ -152,8 +153,8 @@ class ContextNotTaken(Problem):
     template = "`{subject} | {context}` is no stream that this version can encode"
     summary = "a stream given another, where no encoder takes a context"
     explanation = (
-        "`text | image` is the text encoded or decoded with the image as context. It belongs to `generate`, `mlm` and `match`, "
-        "and none of these is in this version of the kernel."
+        "`text | image` is the text encoded or decoded with the image as context. It belongs to `generate`, `mlm` and "
+        "`match`, and none of these is in this version of the kernel."
     )
     bad = "contrast(image, text | image)"
     good = "contrast(image, text)"
@@ -164,8 +165,8 @@ class SetWhereOneIsWanted(Problem):
     template = "{found} is a set of views where one value is wanted"
     summary = "a view set in a place that takes one value"
     explanation = (
-        "A call over a view set is the mean over its views, but an operator or `minimize` takes one value. Index the set "
-        "(`views[0]`), or call a function with it."
+        "A call over a view set is the mean over its views, but an operator or `minimize` takes one value. Index the "
+        "set (`views[0]`), or call a function with it."
     )
     bad = "minimize augment(image, n=2)"
     good = "minimize contrast(augment(image, n=2), text)"

@@ -10,8 +10,8 @@ class UnknownArgument(Problem):
     template = "`{function}` has no argument `{argument}`"
     summary = "an argument that the function does not have"
     explanation = (
-        "Arguments are closed: an unknown one is never ignored. `vlmdsl explain NAME` lists those a function has. The nearest "
-        "one is suggested where it is close."
+        "Arguments are closed: an unknown one is never ignored. `vlmdsl explain NAME` lists those a function has. The "
+        "nearest one is suggested where it is close."
     )
     bad = "contrast(image, text, temprature=0.1)"
     good = "contrast(image, text, temperature=0.1)"
@@ -22,11 +22,11 @@ class MissingArgument(Problem):
     template = "`{function}` lacks `{argument}`"
     summary = "a call without an argument that has no default"
     explanation = (
-        "Arguments without a default must be given. Only a program that is an expression alone, without a signature, fills in "
-        "the fields `image` and `text` where a criterion lacks its subjects."
+        "Arguments without a default must be given. Only a program that is an expression alone, without a signature, "
+        "fills in the fields `image` and `text` where a criterion lacks its subjects."
     )
     bad = "minimize mean(cross_entropy(similarity(image, text), targets=paired))"
-    good = "minimize mean(cross_entropy(similarity(image, text), targets=paired, along=\"rows\"))"
+    good = 'minimize mean(cross_entropy(similarity(image, text), targets=paired, along="rows"))'
 
 
 class TooManyPositional(Problem):
@@ -34,8 +34,8 @@ class TooManyPositional(Problem):
     template = "`{function}` takes {limit} positional argument(s), here is one more"
     summary = "too many positional arguments"
     explanation = (
-        "Only the subjects of a call are positional; everything else is given by name, so that a recipe reads without the "
-        "manual and arguments may change order."
+        "Only the subjects of a call are positional; everything else is given by name, so that a recipe reads without "
+        "the manual and arguments may change order."
     )
     bad = "contrast(image, text, cosine)"
     good = "contrast(image, text, sim=cosine)"
@@ -55,8 +55,8 @@ class BadValue(Problem):
     template = "`{argument}` of `{function}`: {reason}"
     summary = "a value that an argument does not take"
     explanation = (
-        "Each argument states its type and its range: a whole number, a number in [0, 1], one of a few words. The page of the "
-        "function lists them."
+        "Each argument states its type and its range: a whole number, a number in [0, 1], one of a few words. The page "
+        "of the function lists them."
     )
     bad = "contrast(image, rewrite(text, M=0))"
     good = "contrast(image, rewrite(text, M=4))"
@@ -67,8 +67,8 @@ class NotOneOf(Problem):
     template = "{value} is not one of {choices}"
     summary = "an option that does not exist"
     explanation = "Options of the library are words in quotes from a short list; anything else is a slip."
-    bad = "contrast(image, text, directions=\"row\")"
-    good = "contrast(image, text, directions=\"rows\")"
+    bad = 'contrast(image, text, directions="row")'
+    good = 'contrast(image, text, directions="rows")'
 
 
 class BoundsDisagree(Problem):
@@ -76,9 +76,9 @@ class BoundsDisagree(Problem):
     template = "impossible bounds: {reason}"
     summary = "a start, a bound or a value that cannot be"
     explanation = (
-        "`learned(0.07, max_scale=100)` keeps the log of the inverse temperature and bounds the inverse temperature itself, "
-        "by `max_scale` and `min_scale`; `learned(1, form=\"direct\")` keeps the number, bounded by `lower` and `upper`. The start "
-        "lies within the bounds. A temperature is greater than 0."
+        "`learned(0.07, max_scale=100)` keeps the log of the inverse temperature and bounds the inverse temperature "
+        'itself, by `max_scale` and `min_scale`; `learned(1, form="direct")` keeps the number, bounded by `lower` and '
+        "`upper`. The start lies within the bounds. A temperature is greater than 0."
     )
     bad = "contrast(image, text, temperature=learned(0.001, max_scale=100))"
     good = "contrast(image, text, temperature=learned(0.07, max_scale=100))"
@@ -89,8 +89,8 @@ class NotStatic(Problem):
     template = "`{argument}` of `{function}` must be known when the recipe is compiled, not {found}"
     summary = "a computed value where a plain one is wanted"
     explanation = (
-        "Counts, options and structural numbers shape the graph, so they must be literals, knobs or arithmetic on these. What "
-        "depends on the batch or is learned cannot be used there."
+        "Counts, options and structural numbers shape the graph, so they must be literals, knobs or arithmetic on "
+        "these. What depends on the batch or is learned cannot be used there."
     )
     bad = "contrast(image, text, targets=smooth(paired, epsilon=learned(0.1)))"
     good = "contrast(image, text, targets=smooth(paired, epsilon=0.1))"
@@ -100,9 +100,21 @@ class KnobValue(Problem):
     code = "V0409"
     template = "knob `{name}`: {reason}"
     summary = "a knob value of another kind than its default"
-    explanation = "A knob takes what its default is: a number for a number, a string for a string. Percent and `32k` are numbers."
-    bad = "# knob: tau=warm\nvlo 1\nrecipe mine(image: Image, text: Text, tau = 0.07)\nminimize contrast(image, text, temperature=tau)"
-    good = "# knob: tau=0.1\nvlo 1\nrecipe mine(image: Image, text: Text, tau = 0.07)\nminimize contrast(image, text, temperature=tau)"
+    explanation = (
+        "A knob takes what its default is: a number for a number, a string for a string. Percent and `32k` are numbers."
+    )
+    bad = (
+        "# knob: tau=warm\n"
+        "vlo 1\n"
+        "recipe mine(image: Image, text: Text, tau = 0.07)\n"
+        "minimize contrast(image, text, temperature=tau)"
+    )
+    good = (
+        "# knob: tau=0.1\n"
+        "vlo 1\n"
+        "recipe mine(image: Image, text: Text, tau = 0.07)\n"
+        "minimize contrast(image, text, temperature=tau)"
+    )
 
 
 class DivisionByZero(Problem):

@@ -1,0 +1,42 @@
+"""Every bundled recipe compiles to one graph, and stays compiled: no graph break, no recompilation for a fixed signature."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+import vlmdsl
+from vlmdsl.testing.laws import example_features
+
+RECIPES = [card.name for card in vlmdsl.recipes()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_one_graph_and_no_recompilation(name: str) -> None:
+    torch._dynamo.reset()
+    counters.clear()
+    objective = vlmdsl.compile(name)
+    for step in range(3):
+        features = {
+            key: value.float().requires_grad_() if value.is_floating_point() else value
+            for key, value in example_features(objective, seed=step).items()
+        }
+        objective(**features).loss.backward()
+        objective.after_step()
+    assert counters["graph_break"] == {}
+    assert counters["stats"]["unique_graphs"] == 1
+    assert counters["recompiles"] == {}
+    assert counters["frames"]["ok"] == counters["frames"]["total"]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_dynamo_explains_no_break(name: str) -> None:
+    torch._dynamo.reset()
+    objective = vlmdsl.compile(name, compiled=False)
+    features = {
+        key: value.float() if value.is_floating_point() else value for key, value in example_features(objective).items()
+    }
+    explanation = torch._dynamo.explain(objective)(**features)
+    assert explanation.graph_break_count == 0, explanation.break_reasons
