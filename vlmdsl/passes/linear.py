@@ -88,22 +88,30 @@ def scalar_factor(node: Node) -> tuple[Fraction, Node | None]:
 
 
 def reaching(nodes: Iterable[Node]) -> set[Node]:
-    """The losses and scores that are linear in a cross-entropy; `nodes` come inputs first."""
-    found: set[Node] = set()
+    """The losses and scores that are linear in a cross-entropy; `nodes` come inputs first.
+
+    A weight that is itself made of cross-entropies (a focal loss) is no mere weight: those would be computed twice.
+    """
+    linear: set[Node] = set()
+    touched: set[Node] = set()
     for node in nodes:
-        if node.operation == "cross_entropy" or (isinstance(node.type, LossType | ScoreType) and _is_linear(node, found)):
-            found.add(node)
-    return found
+        if node.operation == "cross_entropy" or not touched.isdisjoint(node.inputs):
+            touched.add(node)
+        if node.operation == "cross_entropy" or (
+            isinstance(node.type, LossType | ScoreType) and _is_linear(node, linear, touched)
+        ):
+            linear.add(node)
+    return linear
 
 
-def _is_linear(node: Node, found: set[Node]) -> bool:
-    reached = [parent for parent in node.inputs if parent in found]
+def _is_linear(node: Node, linear: set[Node], touched: set[Node]) -> bool:
+    reached = [parent for parent in node.inputs if parent in linear]
     if node.operation in ("mean", "negate"):
-        return node.inputs[0] in found
+        return node.inputs[0] in linear
     if node.operation in ("add", "subtract"):
         # A scalar added to scores has no mean of its own, so such a sum stays as it is written.
         return bool(reached) and (isinstance(node.type, LossType) or all(p.type == node.type for p in node.inputs))
-    return node.operation == "multiply" and len(reached) == 1
+    return node.operation == "multiply" and len(reached) == 1 and sum(p in touched for p in node.inputs) == 1
 
 
 def loss_form(root: Node, linear: set[Node]) -> list[tuple[Node, Factors, Fraction]] | None:

@@ -54,14 +54,14 @@ class Build:
 
     def pooled(self, name: str, kind: str = "Text", *, frozen: bool = False, unit: bool = True) -> Node:
         features = self.add("pooled", self.encoded(name, kind, frozen=frozen), type=VecType())
-        return self.add("normalize", features, type=VecType(), epsilon=0.0) if unit else features
+        return self.normalize(features) if unit else features
 
     def tokens(self, name: str, kind: str = "Text") -> Node:
         type = TokensType(tokens=TOKEN_AXIS[kind])
-        return self.add("normalize", self.add("tokens", self.encoded(name, kind), type=type), type=type, epsilon=0.0)
+        return self.normalize(self.add("tokens", self.encoded(name, kind), type=type))
 
     def normalize(self, features: Node) -> Node:
-        return self.add("normalize", features, type=features.type, epsilon=1e-12)
+        return self.add("normalize", features, type=features.type, epsilon=0.0)
 
     def similarity(self, x: Node, y: Node, by: str = "dot") -> Node:
         return self.add("similarity", x, y, type=SimType(), by=by, arguments=())

@@ -124,8 +124,8 @@ class Names:
         self._used[text] += 1
         copy = self._used[text]
         if copy == 1:
-            return Math(rf"\tilde{{{latex}}}_i", f"{text}'_i")
-        return Math(rf"\tilde{{{latex}}}^{{({copy})}}_i", f"{text}'({copy})_i")
+            return Math(rf"\widetilde{{{latex}}}_i", f"{text}'_i")
+        return Math(rf"\widetilde{{{latex}}}^{{({copy})}}_i", f"{text}'({copy})_i")
 
     def _draw(self, node: Node, drawn: Math, inner: Math) -> Math:
         """What a drawn view is drawn from."""
@@ -168,7 +168,7 @@ class Names:
         start = math.exp(-node.number("initial")) if logarithmic else node.number("initial")
         value = number(float(f"{start:.6g}"))
         tex, plain = value.signed()
-        line = [rf"{name.latex}\ \mathrm{{learned,\ initially}}\ {tex}"]
+        line = [rf"{name.latex}\ \mathrm{{learned,\ initially}}\ {{{tex}}}"]
         text = [f"{name.text} learned, initially {plain}"]
         subject = Math(f"1/{name.latex}", f"1/{name.text}") if logarithmic else name
         bounds = _bounds(node, subject, logarithmic)

@@ -87,7 +87,8 @@ class Writer:
             self._matrices[key] = self.names.next("matrices")
         letter = self._matrices[key]
         if side == "columns":
-            letter = Math(rf"\bar{{{letter.latex}}}", f"{letter.text}'")
+            head, caret, number_of = letter.latex.partition("^")
+            letter = Math(rf"\bar{{{head}}}{caret}{number_of}", f"{letter.text}'")
         self.names.state("values", define(self.names.indexed(letter, "ij")))
         return self.names.indexed(letter, row + column)
 

@@ -1,0 +1,133 @@
+"""Random programs for properties: losses drawn from all operations that the passes know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hypothesis import strategies as st
+
+from unit.passes.programs import Build
+from vlmdsl.ir import Node, Program
+from vlmdsl.ir.text import program_text
+
+
+class Expressions:
+    """Random losses over a few fields, drawn from all operations that the passes know."""
+
+    def __init__(self, draw: Callable) -> None:
+        self.draw, self.build = draw, Build()
+        build = self.build
+        self.features = [build.pooled("image", "Image"), build.pooled("text"), build.pooled("caption", unit=False)]
+        self.scalars = [build.constant(value) for value in (0.0, 1.0, -1.0, 0.5, 3.0)]
+        self.scalars += [build.temperature("temperature", 0.3), build.parameter("direct", 0.7)]
+
+    def one_of(self, *choices: Callable[[], Node]) -> Node:
+        return self.draw(st.sampled_from(choices))()
+
+    def scalar(self) -> Node:
+        first = self.draw(st.sampled_from(self.scalars))
+        if self.draw(st.booleans()):
+            return first
+        return self.build(
+            self.draw(st.sampled_from(("multiply", "add", "subtract"))), first, self.draw(st.sampled_from(self.scalars))
+        )
+
+    def score(self) -> Node:
+        x, y = (self.draw(st.sampled_from(self.features)) for _ in range(2))
+        plain = self.build.score(x, y)
+        image, text = self.build.tokens("image", "Image"), self.build.tokens("text")
+        return self.one_of(
+            lambda: plain,
+            lambda: self.build.stop(plain),
+            lambda: self.build("exp", plain),
+            lambda: self.build(
+                "subtract", self.build.score(image, text, "tokenmax"), self.build.score(text, image, "tokenmax")
+            ),
+        )
+
+    def condition(self) -> Node:
+        return self.one_of(lambda: self.build.field("flag", "Flag"), lambda: self.build("less", self.score(), 0.1))
+
+    def matrix(self, depth: int = 3) -> Node:
+        build = self.build
+        x, y = (self.draw(st.sampled_from(self.features)) for _ in range(2))
+        base = build.similarity(x, y, self.draw(st.sampled_from(("dot", "dot", "euclidean"))))
+        if depth == 0:
+            return base
+        return self.one_of(
+            lambda: base,
+            lambda: build.transpose(self.matrix(depth - 1)),
+            lambda: build(
+                self.draw(st.sampled_from(("multiply", "divide", "add", "subtract"))), self.matrix(depth - 1), self.scalar()
+            ),
+            lambda: build("multiply", self.scalar(), self.matrix(depth - 1)),
+            lambda: build("negate", self.matrix(depth - 1)),
+            lambda: build.reuse(self.matrix(depth - 1), self.draw(st.sampled_from(("rows", "columns")))),
+            lambda: build("add", self.matrix(depth - 1), self.matrix(0)),
+            lambda: build.similarity(build.tokens("image", "Image"), build.tokens("text"), "tokenmax"),
+            lambda: build.similarity(build.tokens("text"), build.tokens("image", "Image"), "tokenmax"),
+        )
+
+    def target(self, depth: int = 2) -> Node:
+        build = self.build
+        if depth == 0:
+            return self.one_of(build.paired, build.same)
+        inner = self.target(depth - 1)
+        return self.one_of(
+            lambda: inner,
+            lambda: build.smooth(inner, 0.2, self.draw(st.sampled_from(("all", "others")))),
+            lambda: build(
+                self.draw(st.sampled_from(("add", "subtract"))), inner, build("multiply", 0.5, self.target(depth - 1))
+            ),
+            lambda: build("multiply", inner, self.scalar()),
+        )
+
+    def loss_scores(self, depth: int = 2) -> Node:
+        build = self.build
+        along, denominator = (
+            self.draw(st.sampled_from(pair)) for pair in (("rows", "columns"), ("all", "all", "negatives"))
+        )
+        plain = build.cross_entropy(self.matrix(), self.target(), along, denominator)
+        if depth == 0:
+            return plain
+        return self.one_of(
+            lambda: plain,
+            lambda: build("multiply", self.score(), self.loss_scores(depth - 1)),
+            lambda: build("multiply", self.loss_scores(depth - 1), self.scalar()),
+            lambda: build("add", self.loss_scores(depth - 1), self.loss_scores(0)),
+            lambda: build("subtract", self.score(), self.loss_scores(0)),
+            lambda: build("add", plain, 1.0),
+        )
+
+    def loss(self, depth: int = 3) -> Node:
+        build = self.build
+        over = self.condition() if self.draw(st.integers(0, 3)) == 0 else None
+        plain = build.mean(self.loss_scores(), over)
+        if depth == 0:
+            return plain
+        return self.one_of(
+            lambda: plain,
+            lambda: build("add", self.loss(depth - 1), self.loss(depth - 1)),
+            lambda: build("subtract", self.loss(depth - 1), self.loss(0)),
+            lambda: build("divide", self.loss(depth - 1), 2.0),
+            lambda: build("multiply", self.scalar(), self.loss(depth - 1)),
+            lambda: build.stop(self.loss(depth - 1)),
+            lambda: build("minimum", self.loss(depth - 1), self.scalar()),
+        )
+
+
+@dataclass
+class Sample:
+    """A program that shows itself readably when a test fails."""
+
+    program: Program
+
+    def __repr__(self) -> str:
+        return "\n" + program_text(self.program)
+
+
+@st.composite
+def samples(draw: Callable) -> Sample:
+    expressions = Expressions(draw)
+    return Sample(expressions.build.program("random", first=expressions.loss(), second=expressions.loss(1)))
