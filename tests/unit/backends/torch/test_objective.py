@@ -14,8 +14,8 @@ from unit.backends.torch.programs import clip, labelled, tokenwise
 from vlmdsl.backends.torch import Objective
 from vlmdsl.ir import Direction, Program, TargetPart
 
-# torch.compile itself makes one of these for every autograd.Function that it traces.
-pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated.*:DeprecationWarning")
+# torch's compiler itself uses what torch deprecates.
+compiles = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 
 def features(size: int = 6, width: int = 4, *, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
@@ -175,6 +175,7 @@ def gradients(objective: nn.Module, given: dict[str, Tensor]) -> list[Tensor]:
     return [loss.detach(), *torch.autograd.grad(loss, leaves)]
 
 
+@compiles
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "make"),
@@ -197,6 +198,7 @@ def test_compiled_is_eager_in_one_graph_that_is_compiled_once(
     assert counters["stats"]["unique_graphs"] == 1
 
 
+@compiles
 @pytest.mark.slow
 def test_an_outer_module_compiles_around_it() -> None:
     torch._dynamo.reset()

@@ -28,7 +28,8 @@ def normalize(features: Features, epsilon: float = 0.0) -> Features:
     if epsilon == 0.0:
         return F.normalize(precise(features), dim=-1, eps=_SMALLEST_LENGTH).to(features.dtype)
     length = torch.linalg.vector_norm(precise(features), dim=-1, keepdim=True).clamp_min(_SMALLEST_LENGTH)
-    return (precise(features) / (length + epsilon)).to(features.dtype)
+    unit: Tensor = precise(features) / (length + epsilon)
+    return unit.to(features.dtype)
 
 
 def stop(value: Value) -> Value:
