@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from vlmdsl._resources import root
 from vlmdsl.diagnostics import Diagnostic, closest
-from vlmdsl.diagnostics.catalog.names import CyclicUse, DefinedTwice, UnknownRecipe, UsedFileIsWrong, UseTooDeep
+from vlmdsl.diagnostics.catalog.names import CyclicUse, DefinedTwice, UnknownName, UnknownRecipe, UsedFileIsWrong, UseTooDeep
 from vlmdsl.diagnostics.diagnostic import Label
 from vlmdsl.frontend.names import check_names
 from vlmdsl.frontend.scope import FileScope, RecipeFunction
@@ -59,7 +60,9 @@ class Loader:
     def load(self, text: SourceText, folder: Path | None) -> Loaded:
         """A file with everything it uses; `folder` is where its `use "./..."` are looked up (None: nowhere)."""
         self.sources.add(text)
+        before = len(self.diagnostics)
         module = self._parsed(text)
+        broken = _words_of_faults(text, self.diagnostics[before:])
         scope = FileScope(text.name, library=self.library())
         self._declare(module, scope)
         self._chain.append(text.name)
@@ -69,7 +72,9 @@ class Loader:
                     self._use(item, scope, folder)
         finally:
             self._chain.pop()
-        self.diagnostics.extend(check_names(module, scope))
+        # A name that only a statement with a syntax fault could have defined is not a second fault.
+        found = check_names(module, scope)
+        self.diagnostics.extend(f for f in found if f.code != UnknownName.code or text.slice(f.primary.span) not in broken)
         loaded = self._loaded[text.name] = Loaded(text, module, scope)
         return loaded
 
@@ -150,6 +155,12 @@ class Loader:
             (name, hashlib.sha256(text.text.encode("utf-8", "surrogatepass")).hexdigest())
             for name, text in sorted(self.sources.texts.items())
         )
+
+
+def _words_of_faults(text: SourceText, faults: list[Diagnostic]) -> set[str]:
+    """The words on the lines where a text has syntax faults."""
+    lines = {text.position(fault.primary.span.start)[0] for fault in faults}
+    return {word for line in lines for word in re.findall(r"\w+", text.line(line))}
 
 
 def _shown(path: Path) -> str:

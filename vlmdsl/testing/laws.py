@@ -45,8 +45,9 @@ def check_primitive(primitive: Primitive) -> None:
     if not any(word in primitive.example for word in ("stop(", "frozen(")):
         check_gradients(partial(_loss, objective), example_features(objective))
     if primitive.family == "similarities":
-        for law in primitive.laws:
-            _OF_SIMILARITIES.get(law, lambda primitive: None)(primitive)
+        for law, check_law in _OF_SIMILARITIES.items():
+            if law in primitive.laws:
+                check_law(primitive)
 
 
 def example_features(objective: Objective, *, seed: int = 0, batch: int = BATCH) -> dict[str, Tensor]:

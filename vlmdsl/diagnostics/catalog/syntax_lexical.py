@@ -160,5 +160,5 @@ class ForeignSyntax(Problem):
         "name` for another recipe, `exp` and `log` for powers. Statements end with their line, so there are no "
         "semicolons. The message says which of these takes the place of what was written."
     )
-    bad = "let square = score(image, text) ** 2\n\nminimize contrast(image, text)\n"
-    good = "let agreement = score(image, text)\nlet square = agreement * agreement\n\nminimize contrast(image, text)\n"
+    bad = "let square = score(image, text) ** 2\n\nminimize contrast(image, text, weight=square)\n"
+    good = "let agreement = score(image, text)\nlet square = agreement * agreement\n\nminimize contrast(image, text, weight=square)\n"
