@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -93,7 +94,7 @@ class VisionTransformer(Encoder):
 
 def patch_stem(width: int, patch_size: int) -> nn.Module:
     """One linear map a patch."""
-    return nn.Conv2d(3, width, patch_size, stride=patch_size)
+    return _convolution(3, width, patch_size, stride=patch_size, before="linear")
 
 
 def convolution_stem(width: int, patch_size: int) -> nn.Module:
@@ -104,9 +105,24 @@ def convolution_stem(width: int, patch_size: int) -> nn.Module:
     steps = patch_size.bit_length() - 1
     channels = [3] + [max(width >> (steps - 1 - step), 16) for step in range(steps)]
     layers: list[nn.Module] = []
-    for step in range(steps):
-        layers += [nn.Conv2d(channels[step], channels[step + 1], 3, stride=2, padding=1), nn.GELU()]
-    return nn.Sequential(*layers, nn.Conv2d(channels[-1], width, 1))
+    for inputs, outputs in pairwise(channels):
+        layers += [_convolution(inputs, outputs, 3, stride=2, padding=1, before="relu"), nn.GELU()]
+    return nn.Sequential(*layers, _convolution(channels[-1], width, 1, before="linear"))
+
+
+def _convolution(
+    inputs: int, outputs: int, size: int, *, stride: int = 1, padding: int = 0, before: Literal["linear", "relu"]
+) -> nn.Conv2d:
+    """A convolution that keeps the variance of the image, given what follows it (`before`).
+
+    With torch's own weights patches start out far weaker than their positions: all images look alike, and the first steps
+    learn nothing.
+    """
+    made = nn.Conv2d(inputs, outputs, size, stride=stride, padding=padding)
+    nn.init.kaiming_normal_(made.weight, nonlinearity=before)
+    assert made.bias is not None
+    nn.init.zeros_(made.bias)
+    return made
 
 
 def sine_positions(grid: int, width: int) -> Tensor:

@@ -124,6 +124,13 @@ def test_an_image_encoder_sees_where_a_patch_is():
     assert distances.min() > 0.1
 
 
+@pytest.mark.parametrize("stem", ["patch", "convolution"])
+def test_a_fresh_image_encoder_sees_the_image_as_well_as_the_place(stem):
+    encoder = tiny_vision(stem=stem, image_size=32, patch_size=8, width=64)
+    patches = encoder.stem(torch.randn(16, 3, 32, 32))
+    assert 0.4 < (patches.std() / encoder.positions.std()).item() < 2.5
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "sizes", "code", "words"),
     [
