@@ -25,8 +25,8 @@ def compile(recipe: str | Path, *, expression: bool = False, compiled: bool = Tr
 
     >>> import torch, vlmdsl
     >>> objective = vlmdsl.compile("clip", compiled=False, temperature=0.1)
-    >>> [(wanted.name, wanted.axes) for wanted in objective.inputs]
-    [('image', ('B', 'D')), ('text', ('B', 'D'))]
+    >>> {name: wanted.axes for name, wanted in objective.inputs.items()}
+    {'image': ('B', 'D'), 'text': ('B', 'D')}
     >>> out = objective(image=torch.eye(4), text=torch.eye(4))
     >>> round(out.loss.item(), 6)
     0.000136

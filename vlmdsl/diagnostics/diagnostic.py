@@ -41,6 +41,11 @@ class Diagnostic:
 
     `message` stands alone on one line; `primary` is the tight place; `secondary` are the places of the other facts;
     `notes` say why; `help` says what to do.
+
+    >>> import vlmdsl
+    >>> (found,) = vlmdsl.check("contrst(image, text)")
+    >>> found.code, found.message, found.primary.span.start, found.help
+    ('V0201', '`contrst` is not defined', 0, ('did you mean `contrast`?',))
     """
 
     code: str
@@ -54,7 +59,15 @@ class Diagnostic:
 
 
 class DiagnosticError(Exception):
-    """Carries diagnostics out of a Python call (`vlmdsl.compile`); the command line renders them, never a traceback."""
+    """Carries diagnostics out of a Python call (`vlmdsl.compile`); the command line renders them, never a traceback.
+
+    >>> import vlmdsl
+    >>> try:
+    ...     vlmdsl.plan("contrst(image, text)")
+    ... except DiagnosticError as error:
+    ...     print([found.code for found in error.diagnostics])
+    ['V0201']
+    """
 
     def __init__(self, diagnostics: tuple[Diagnostic, ...], rendered: str = "") -> None:
         self.diagnostics = diagnostics
