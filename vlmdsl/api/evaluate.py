@@ -50,7 +50,7 @@ def evaluate(
         overrides: `section.setting=value` texts, such as `evaluation.limit=1000`.
 
     >>> import tempfile, vlmdsl
-    >>> settings = {"train.batch": 8, "train.compile": False}
+    >>> settings = {"train.batch": 8, "train.compile": False, "evaluation.limit": 32}
     >>> result = vlmdsl.train("clip", data=["shapes:samples=32"], steps=2, settings=settings, out=tempfile.mkdtemp())
     >>> again = vlmdsl.evaluate(result.folder)
     >>> again.evaluation == result.evaluation

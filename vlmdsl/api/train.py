@@ -45,7 +45,7 @@ class Trainer:
     The arguments are those of `train`. `fit` trains; afterwards `model` and `tokenizer` are there to be used.
 
     >>> import tempfile, vlmdsl
-    >>> settings = {"train.batch": 8, "train.compile": False}
+    >>> settings = {"train.batch": 8, "train.compile": False, "evaluation.limit": 32}
     >>> out = tempfile.mkdtemp()
     >>> trainer = vlmdsl.Trainer("clip", data=["shapes:samples=32"], steps=2, settings=settings, out=out)
     >>> result = trainer.fit()
@@ -169,7 +169,7 @@ def train(
         resume: the folder of a run to go on with from its newest complete checkpoint.
 
     >>> import tempfile, vlmdsl
-    >>> settings = {"train.batch": 8, "train.compile": False}
+    >>> settings = {"train.batch": 8, "train.compile": False, "evaluation.limit": 32}
     >>> result = vlmdsl.train("clip", data=["shapes:samples=32"], steps=2, settings=settings, out=tempfile.mkdtemp())
     >>> sorted(result.evaluation["retrieval"]["image_to_text"])[:3]
     ['R@1', 'R@10', 'R@5']
