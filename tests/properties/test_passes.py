@@ -18,8 +18,6 @@ from unit.passes.samples import Sample, samples
 from vlmdsl.ir import Program
 from vlmdsl.ir.text import program_text
 from vlmdsl.passes import optimise
-from vlmdsl.passes.contrast import contrast
-from vlmdsl.passes.fold import fold
 from vlmdsl.passes.fuse import contrast_of
 
 SEEDS = st.integers(0, 2**20)
@@ -117,9 +115,3 @@ def test_however_the_sum_is_written_the_region_is_the_same(sample: Sample) -> No
         assert direction.scale == 2
         assert term.node.inputs[2].operation == "exp"
         assert (direction.weight, direction.bias, direction.over, direction.keep) == (None, None, None, None)
-
-
-@given(sample=samples(), seed=SEEDS)
-@settings(max_examples=50, deadline=None)
-def test_recognition_alone_keeps_the_value(sample: Sample, seed: int) -> None:
-    assert_same_values(sample.program, contrast(fold(sample.program)), seed)

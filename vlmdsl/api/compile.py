@@ -38,7 +38,7 @@ def compile_built(built: Built, *, compiled: bool = True) -> Objective:
     """The objective of a recipe that is built already."""
 
     def planner(*, batch: int = 1024, world: int = 1, dim: int = 512, dtype: str = "float32") -> Plan:
-        return make_plan(built.planned, batch=batch, world=world, dim=dim, dtype=dtype)
+        return make_plan(built.planned, batch=batch, world=world, dim=dim, dtype=dtype, sources=built.front_end.sources)
 
     module = import_module("vlmdsl.backends.torch.objective")
     objective: Objective = module.Objective(

@@ -34,7 +34,7 @@ def plan(
     True
     """
     built = build(recipe, expression=expression, knobs=knobs)
-    return make_plan(built.planned, batch=batch, world=world, dim=dim, dtype=dtype)
+    return make_plan(built.planned, batch=batch, world=world, dim=dim, dtype=dtype, sources=built.front_end.sources)
 
 
 def dump(recipe: str | Path, stage: str, *, expression: bool = False, knobs: Mapping[str, object] | None = None) -> str:

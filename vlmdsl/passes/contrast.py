@@ -21,7 +21,7 @@ __all__ = ["contrast"]
 
 
 def contrast(program: Program) -> Program:
-    """The program with every contrastive region of every loss as `contrast` nodes; idempotent, needs `fold` first."""
+    """The program with every contrastive region of every loss as `contrast` nodes; needs `fold` and `share` first."""
     nodes = program.nodes()
     linear = reaching(nodes)
     roots = _region_roots(program, nodes, linear)

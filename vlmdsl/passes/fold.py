@@ -10,9 +10,9 @@ import math
 import operator
 from collections.abc import Callable
 
-from vlmdsl.ir import Node, Program
+from vlmdsl.ir import Node, Program, walk
 from vlmdsl.passes.rewriting import Candidate, Maker, Rule, constant_value, rewrite
-from vlmdsl.types import LossType, ScalarType
+from vlmdsl.types import LossType, ScalarType, SimType
 
 __all__ = ["RULES", "fold"]
 
@@ -45,7 +45,14 @@ def _is_constant(node: Node, value: float) -> bool:
 
 def _is_zero(node: Node) -> bool:
     """A constant 0, or something multiplied by one."""
-    return _is_constant(node, 0.0) or (node.operation == "multiply" and _is_constant(node.inputs[1], 0.0))
+    return _is_constant(node, 0.0) or (
+        node.operation == "multiply" and _is_constant(node.inputs[1], 0.0) and not _excludes(node.inputs[0])
+    )
+
+
+def _excludes(matrix: Node) -> bool:
+    """Whether some samples are no candidates in a matrix: they stay so whatever it is multiplied by."""
+    return isinstance(matrix.type, SimType) and any(node.operation == "exclude" for node in walk([matrix]))
 
 
 def _evaluate(make: Maker, node: Candidate) -> Node | None:

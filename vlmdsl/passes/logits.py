@@ -63,16 +63,14 @@ def _product(maker: Maker, moved: Mapping[int, Node], factor: Factor) -> Node:
 
 
 def logits_of(cross_entropy: Node) -> Logits:
-    """Peels scales, biases, exclusions and transposes off the matrix of a `cross_entropy` node."""
-    node, along = cross_entropy.inputs[0], cross_entropy.string("along")
+    """Peels scales, biases and exclusions off the matrix of a `cross_entropy` node; `share` has seen to transposes."""
+    node = cross_entropy.inputs[0]
     scale: Factor = (Fraction(1), ())
     bias: list[Factor] = []
     excluded: set[Node] = set()
     while True:
         operation = node.operation
-        if operation == "transpose":
-            along = "columns" if along == "rows" else "rows"
-        elif operation == "exclude":
+        if operation == "exclude":
             excluded.add(node.inputs[1])
         elif operation == "negate":
             scale = (-scale[0], scale[1])
@@ -85,7 +83,13 @@ def logits_of(cross_entropy: Node) -> Logits:
             break
         node = node.inputs[0]
     bias.sort(key=lambda factor: [scalar.index for scalar in factor[1]])
-    return Logits(node, along, scale, tuple(bias), tuple(sorted(excluded, key=lambda condition: condition.index)))
+    return Logits(
+        node,
+        cross_entropy.string("along"),
+        scale,
+        tuple(bias),
+        tuple(sorted(excluded, key=lambda condition: condition.index)),
+    )
 
 
 def _by_scalar(node: Node) -> bool:

@@ -59,6 +59,16 @@ def _hoist(make: Maker, node: Candidate) -> Node | None:
     return make.add("transpose", inner, type=node.type)
 
 
+def _hoist_exclude(make: Maker, node: Candidate) -> Node | None:
+    """f(exclude(x, c), ...) = exclude(f(x, ...), c): who is a candidate does not depend on the numbers."""
+    for position, parent in enumerate(node.inputs):
+        if parent.operation == "exclude":
+            inputs = [*node.inputs[:position], parent.inputs[0], *node.inputs[position + 1 :]]
+            inner = make.add(node.operation, *inputs, type=node.type, **node.attributes)
+            return make.add("exclude", inner, parent.inputs[1], type=node.type)
+    return None
+
+
 def _reuse(make: Maker, node: Candidate) -> Node | None:
     """Both directions of a similarity that has one matrix read it anyway; a transpose moves outward."""
     matrix = node.inputs[0]
@@ -79,6 +89,8 @@ def _turn_cross_entropy(make: Maker, node: Candidate) -> Node | None:
     return make.add("cross_entropy", logits.inputs[0], target, type=node.type, **{**node.attributes, "along": along})
 
 
+_ELEMENTWISE = ("add", "subtract", "multiply", "divide", "minimum", "maximum", "negate", "exp", "log", "clamp", "stop")
+
 RULES: tuple[Rule, ...] = (
     Rule(
         "orient",
@@ -88,8 +100,14 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule("transpose-twice", ("transpose",), "transpose(transpose(x)) = x", _transpose_transpose),
     Rule(
+        "hoist-exclude",
+        (*_ELEMENTWISE, "reuse"),
+        "f(exclude(x, c)) = exclude(f(x), c) for elementwise f",
+        _hoist_exclude,
+    ),
+    Rule(
         "hoist-transpose",
-        ("add", "subtract", "multiply", "divide", "minimum", "maximum", "negate", "exp", "log", "clamp", "exclude", "stop"),
+        (*_ELEMENTWISE, "exclude"),
         "f(transpose(x)) = transpose(f(x)) for elementwise f",
         _hoist,
     ),

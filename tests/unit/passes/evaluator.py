@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -21,13 +21,11 @@ SAMPLES, DIMENSION, TOKENS = 6, 5, 4
 
 @dataclass(frozen=True)
 class Matrices:
-    """A similarity in both directions: `rows[i, j]` of row i, `columns[j, i]` of column j."""
+    """A similarity in both directions: `rows[i, j]` of row i, `columns[j, i]` of column j; who is a candidate in them."""
 
     rows: Array
     columns: Array
-
-    def each(self, function: Callable[[Array], Array]) -> Matrices:
-        return Matrices(function(self.rows), function(self.columns))
+    candidates: Array = field(default_factory=lambda: np.ones(SAMPLES, dtype=bool))
 
 
 def term_values(program: Program, seed: int) -> dict[str, float]:
@@ -88,7 +86,8 @@ def _elementwise(function: Callable[..., Array], inputs: list) -> object:
     if any(isinstance(value, Matrices) for value in inputs):
         rows = [value.rows if isinstance(value, Matrices) else value for value in inputs]
         columns = [value.columns if isinstance(value, Matrices) else value for value in inputs]
-        return Matrices(function(*rows), function(*columns))
+        candidates = np.logical_and.reduce([value.candidates for value in inputs if isinstance(value, Matrices)])
+        return Matrices(function(*rows), function(*columns), candidates)
     return function(*inputs)
 
 
@@ -117,18 +116,20 @@ def _mean(score: Array, over: Array | None = None) -> Array:
     return chosen.mean() if chosen.size else np.float64(0.0)
 
 
-def _losses(logits: Array, target: Array, without_positive: bool) -> Array:
-    """p_i r_i - sum_j P_ij A_ij."""
-    candidates = np.where(np.eye(SAMPLES, dtype=bool), -np.inf, logits) if without_positive else logits
-    top = candidates.max(1, keepdims=True)
-    normaliser = np.log(np.exp(candidates - top).sum(1)) + top[:, 0]
-    products = np.where(target == 0, 0.0, target * np.where(target == 0, 0.0, logits))
-    return target.sum(1) * normaliser - products.sum(1)
+def _losses(logits: Array, target: Array, candidates: Array, without_positive: bool) -> Array:
+    """p_i r_i - sum_j P_ij A_ij over the candidates j of i; 0 for a sample without any."""
+    asked = np.tile(candidates, (SAMPLES, 1))
+    counted = asked & ~np.eye(SAMPLES, dtype=bool) if without_positive else asked
+    some = counted.any(1)
+    marked = np.where(counted, logits, -np.inf)
+    top = np.where(some, marked.max(1), 0.0)
+    normaliser = np.log(np.where(counted, np.exp(marked - top[:, None]), 0.0).sum(1) + ~some) + top
+    return np.where(some, np.where(asked, target * (normaliser[:, None] - logits), 0.0).sum(1), 0.0)
 
 
 def _cross_entropy(node: Node, logits: Matrices, target: Array) -> Array:
     matrix = logits.rows if node.string("along") == "rows" else logits.columns
-    return _losses(matrix, target, node.string("denominator") == "negatives")
+    return _losses(matrix, target, logits.candidates, node.string("denominator") == "negatives")
 
 
 def _sigmoid(node: Node, logits: Matrices, target: Array) -> Array:
@@ -140,14 +141,14 @@ _OPERATIONS: dict[str, Callable[..., object]] = {
     "similarity": lambda node, x, y: _pair(node.string("by"), x, y),
     "score": lambda node, x, y: np.diagonal(_pair(node.string("by"), x, y).rows).copy(),
     "where": lambda node, condition, x, y: np.where(condition, x, y),
-    "transpose": lambda node, x: Matrices(x.columns, x.rows),
+    "transpose": lambda node, x: Matrices(x.columns, x.rows, x.candidates),
     "reuse": lambda node, x: (
-        Matrices(x.rows, x.rows.T) if node.string("matrix") == "rows" else Matrices(x.columns.T, x.columns)
+        replace(x, columns=x.rows.T) if node.string("matrix") == "rows" else replace(x, rows=x.columns.T)
     ),
     "paired": lambda node: np.eye(SAMPLES),
     "same": lambda node, labels: _same(labels, int(node.number("missing"))),
     "smooth": lambda node, target: _smooth(target, node.number("epsilon"), node.string("over")),
-    "exclude": lambda node, x, out: x.each(lambda matrix: np.where(out[None, :], -np.inf, matrix)),
+    "exclude": lambda node, x, out: replace(x, candidates=x.candidates & ~out),
     "cross_entropy": _cross_entropy,
     "sigmoid_loss": _sigmoid,
     "mean": lambda node, score, over=None: _mean(score, over),
@@ -179,8 +180,7 @@ def _direction(direction: Direction | None, matrix: Array, inputs: list) -> Arra
         return np.float64(default) if position is None else inputs[position]
 
     logits = read(direction.scale, 1.0) * matrix + read(direction.bias, 0.0)
-    if direction.keep is not None:
-        logits = np.where(inputs[direction.keep][None, :], logits, -np.inf)
+    kept = np.ones(SAMPLES, dtype=bool) if direction.keep is None else inputs[direction.keep]
     target = sum(part.coefficient * _target(part, inputs) for part in direction.targets)
-    losses = read(direction.weight, 1.0) * _losses(logits, target, direction.without_positive)
+    losses = read(direction.weight, 1.0) * _losses(logits, target, kept, direction.without_positive)
     return direction.coefficient * _mean(losses, None if direction.over is None else inputs[direction.over])

@@ -63,8 +63,9 @@ class Expressions:
             ),
             lambda: build("multiply", self.scalar(), self.matrix(depth - 1)),
             lambda: build("negate", self.matrix(depth - 1)),
+            lambda: build.exclude(self.matrix(depth - 1), self.condition()),
             lambda: build.reuse(self.matrix(depth - 1), self.draw(st.sampled_from(("rows", "columns")))),
-            lambda: build("add", self.matrix(depth - 1), self.matrix(0)),
+            lambda: build("add", self.matrix(depth - 1), build("multiply", self.matrix(1), self.scalar())),
             lambda: build.similarity(build.tokens("image", "Image"), build.tokens("text"), "tokenmax"),
             lambda: build.similarity(build.tokens("text"), build.tokens("image", "Image"), "tokenmax"),
         )

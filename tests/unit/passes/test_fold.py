@@ -129,3 +129,11 @@ def test_a_loss_that_became_a_scalar_keeps_the_types_right() -> None:
     gone = build("multiply", loss(build), 0.0)
     program = fold(build.program("example", loss=build("minimum", gone, p(build))))
     assert program.terms[0].node.type == ScalarType()
+
+
+def test_a_matrix_times_zero_still_says_who_is_a_candidate() -> None:
+    build = Build()
+    excluding = build.exclude(matrix(build), build.field("drop", "Flag"))
+    logits = build("add", matrix(build), build("multiply", excluding, 0.0))
+    program = fold(build.program("example", loss=build.mean(build.cross_entropy(logits, build.paired()))))
+    assert "exclude" in {node.operation for node in program.nodes()}

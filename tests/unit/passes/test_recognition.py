@@ -128,6 +128,16 @@ def test_flag_kept_by_a_negation_is_the_flag_itself() -> None:
     assert node.inputs[rows(contrast).keep or 0].string("name") == "keep"
 
 
+def test_an_exclusion_deep_in_a_sum_of_similarities_reaches_the_region() -> None:
+    build = Build()
+    image, text = build.pooled("image", "Image"), build.pooled("text")
+    flag = build.field("drop", "Flag")
+    matrix = build("add", build.exclude(build.similarity(image, text), flag), build.similarity(image, text, "euclidean"))
+    node, contrast = region(build.program("deep", loss=build.mean(build.cross_entropy(matrix, build.paired()))))
+    assert node.inputs[0].operation == "add"
+    assert node.inputs[rows(contrast).keep or 0].operation == "not"
+
+
 def test_hard_and_soft_targets_of_one_direction_become_one() -> None:
     build = Build()
     matrix = build.similarity(build.pooled("image", "Image"), build.pooled("text"))

@@ -168,7 +168,7 @@ def test_every_line_renders(make: Callable[[], Program]) -> None:
 
 
 @given(sample=samples())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_every_line_of_random_programs_renders(sample: Sample) -> None:
     renders(sample.program)
     assert formula_text(sample.program)
