@@ -103,12 +103,16 @@ def _dictionary(items: list[tuple[str, str]]) -> str:
     return "{" + ", ".join(f'"{name}": {value}' for name, value in items) + "}"
 
 
+def _literal(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
 def _call(function: str, *attributes: str) -> Rule:
     """`ops.FUNCTION(inputs, attribute=...)`."""
 
     def rule(writer: _Writer, node: Node) -> str:
         arguments = [writer.value(parent) for parent in node.inputs]
-        arguments += [f"{name}={node.attribute(name)!r}" for name in attributes]
+        arguments += [f"{name}={_literal(node.attribute(name))}" for name in attributes]
         return f"ops.{function}({', '.join(arguments)})"
 
     return rule
@@ -124,6 +128,11 @@ def _infix(symbol: str, function: str) -> Rule:
         return f" {symbol} ".join(writer.value(parent) for parent in node.inputs)
 
     return rule
+
+
+def _negate(writer: _Writer, node: Node) -> str:
+    written = writer.value(node.inputs[0])
+    return f"-{written}" if isinstance(node.type, ScalarType | ScoreType | LossType) else f"ops.negate({written})"
 
 
 def _field(writer: _Writer, node: Node) -> str:
@@ -155,7 +164,7 @@ def _similarity(writer: _Writer, node: Node) -> str:
     arguments = node.attribute("arguments")
     assert isinstance(arguments, tuple)
     values = [writer.value(parent) for parent in node.inputs]
-    values += [f"by={node.string('by')!r}", *(f"{name}={value!r}" for name, value in arguments)]
+    values += [f"{name}={_literal(value)}" for name, value in (("by", node.string("by")), *arguments)]
     return f"ops.{node.operation}({', '.join(values)})"
 
 
@@ -207,6 +216,7 @@ RULES: dict[str, Rule] = {
     "multiply": _infix("*", "multiply"),
     "divide": _infix("/", "divide"),
     "normalize": _normalize,
+    "negate": _negate,
     "clamp": _call("clamp", "lower", "upper", "gradient"),
     "same": _call("same", "missing"),
     "smooth": _call("smooth", "epsilon", "over"),
@@ -216,7 +226,7 @@ RULES: dict[str, Rule] = {
     **{
         name: _call(name)
         for name in (
-            "stop", "negate", "exp", "log", "minimum", "maximum", "less", "less_equal", "greater",
+            "stop", "exp", "log", "minimum", "maximum", "less", "less_equal", "greater",
             "greater_equal", "equal", "not_equal", "where", "transpose", "paired", "exclude", "sigmoid_loss", "mean",
         )
     },

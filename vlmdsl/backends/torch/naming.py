@@ -5,7 +5,7 @@ from __future__ import annotations
 import keyword
 import re
 
-from vlmdsl.ir import Node, Program, streams
+from vlmdsl.ir import Contrast, Node, Program, streams
 from vlmdsl.types import FieldType
 
 __all__ = ["Names", "has_line"]
@@ -21,12 +21,13 @@ def has_line(node: Node) -> bool:
 
 
 class Names:
-    """One unique Python identifier a node: its metric's or term's name where it has one, else what it is."""
+    """One unique Python identifier a node: its metric's or term's name where it has one, else its use, else what it is."""
 
     def __init__(self, program: Program) -> None:
         self._streams = {stream.encode.index: stream.name for stream in streams(program)}
         named = [(metric.node.index, metric.name) for metric in program.metrics]
         named += [(term.node.index, term.name) for term in program.terms]
+        named += [use for node in program.nodes() if node.operation == "contrast" for use in _uses(node)]
         self._wished: dict[int, str] = {}
         for index, name in named:
             self._wished.setdefault(index, name)
@@ -45,10 +46,11 @@ class Names:
             return self._wished[node.index]
         rule = {
             "field": lambda: node.string("name"),
-            "parameter": lambda: node.string("name"),
+            "parameter": lambda: f"learned_{node.string('name')}",
             "pooled": lambda: self._streams[node.inputs[0].index],
             "tokens": lambda: self._streams[node.inputs[0].index] + "_tokens",
             "normalize": lambda: self._meaning(node.inputs[0]) + "_unit",
+            "negate": lambda: "minus_" + self._meaning(node.inputs[0]),
             "stop": lambda: self._meaning(node.inputs[0]) + "_stopped",
             "similarity": lambda: f"{node.string('by')}_similarity",
             "score": lambda: f"{node.string('by')}_score",
@@ -62,6 +64,19 @@ class Names:
             name, copy = f"{wish}_{copy}", copy + 1
         self._used.add(name)
         return name
+
+
+def _uses(region: Node) -> list[tuple[int, str]]:
+    """What the inputs of a region are to it: a scale, a weight. Fields keep their own names."""
+    contrast = region.attribute("contrast")
+    assert isinstance(contrast, Contrast)
+    found: list[tuple[int, str]] = []
+    for direction in (contrast.rows, contrast.columns):
+        for use in ("scale", "bias", "weight"):
+            position = getattr(direction, use, None)
+            if position is not None and region.inputs[position].operation not in ("field", "parameter"):
+                found.append((region.inputs[position].index, use))
+    return found
 
 
 def _identifier(name: str) -> str:

@@ -24,8 +24,8 @@ def objective(inputs, parameters):
     image_unit = ops.normalize(image)  # clip.vlo:3
     text = inputs["text"]  # clip.vlo:3
     text_unit = ops.normalize(text)  # clip.vlo:3
-    log_scale = parameters["log_scale"]  # clip.vlo:2
-    logit_scale = ops.exp(log_scale)  # clip.vlo:2
+    learned_log_scale = parameters["log_scale"]  # clip.vlo:2
+    logit_scale = ops.exp(learned_log_scale)  # clip.vlo:2
     contrast = ops.contrast(
         image_unit, text_unit,
         rows=ops.Direction(0.5, ops.paired(), scale=logit_scale),
