@@ -1,0 +1,63 @@
+"""The authors' numbers on several processes: each process gives the gradients of its own rows, times the number of processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+
+import vlmdsl
+from oracles.cases import EMBEDDED, FEATURES, SCALE, SCALE_AND_BIAS, Case
+from vlmdsl.testing.distributed import run_processes
+
+CASES = [
+    (Case("clip-openclip_dist_local_grad", "clip", FEATURES, SCALE), 2, {"temperature": "out_grad_log_scale_per_rank"}),
+    (Case("laclip-clip-2rank", "laclip", EMBEDDED, SCALE), 2, {"temperature": "grad_log_scale"}),
+    *(
+        (
+            Case(f"siglip-openclip_dist_{exchange}", "siglip", FEATURES, SCALE_AND_BIAS),
+            3,
+            {"temperature": "out_grad_log_scale_per_rank", "bias": "out_grad_bias_per_rank"},
+        )
+        for exchange in ("bidir", "shift", "reduce", "gather")
+    ),
+]
+
+
+def one_process(case: Case) -> dict[str, Any]:
+    """The loss, the gradients of this process's rows and those of the learned numbers."""
+    arrays, _ = case.load()
+    rank, processes = dist.get_rank(), dist.get_world_size()
+    objective = vlmdsl.compile(case.recipe, compiled=False).double()
+    features = {}
+    for name, key in case.inputs.items():
+        rows = torch.from_numpy(arrays[key]).chunk(processes)[rank]
+        features[name] = rows.clone().requires_grad_()
+    with torch.no_grad():
+        for name, key in case.parameters.items():
+            objective.get_parameter(name).fill_(float(arrays[key]))
+    loss = objective(**features).loss
+    loss.backward()
+    gradients = {name: value.grad for name, value in features.items()}
+    learned = {name: objective.get_parameter(name).grad for name in case.parameters}
+    return {"loss": loss.detach(), "features": gradients, "learned": learned}
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize(("case", "processes", "learned"), CASES, ids=lambda value: getattr(value, "oracle", None))
+def test_processes_give_the_oracle(case: Case, processes: int, learned: Mapping[str, str]) -> None:
+    arrays, rtol = case.load()
+    found = run_processes(one_process, processes, case)
+    for name, key in case.inputs.items():
+        gathered = torch.cat([result["features"][name] for result in found])
+        torch.testing.assert_close(gathered, torch.from_numpy(arrays[f"grad_{key}"]), rtol=rtol, atol=1e-12)
+    # The authors' processes each return the loss of their own rows; ours all return the mean of these, the global loss.
+    global_loss = torch.from_numpy(arrays["out_loss_per_rank"]).mean()
+    for result in found:
+        torch.testing.assert_close(result["loss"], global_loss, rtol=rtol, atol=1e-12)
+    for name, key in learned.items():
+        ours = torch.stack([result["learned"][name] for result in found]).mean()
+        torch.testing.assert_close(ours, torch.from_numpy(arrays[key]).mean(), rtol=rtol, atol=1e-12)
