@@ -78,10 +78,20 @@ class TarSource:
                     self._offset.append(member.offset_data)
                     self._length.append(member.size)
                     self._first_member[-1] += 1
+                end = archive.offset
+            # A header that is damaged or cut off ends the iteration as if the shard were complete; a complete one ends with
+            # a block of zeros.
+            if _read(path, end, tarfile.BLOCKSIZE).strip(b"\0"):
+                raise tarfile.ReadError(f"damaged at byte {end}")
+        except BadSample as fault:
+            raise _unreadable(path, f"it ends in the middle, at byte {path.stat().st_size}") from fault
         except (tarfile.TarError, OSError) as fault:
-            place = Span("<command line>", 0, 0)
-            raise DiagnosticError((ShardUnreadable.at(place, path=path, reason=fault),)) from fault
+            raise _unreadable(path, str(fault)) from fault
         self._suffixes = list(suffixes)
+
+
+def _unreadable(path: Path, reason: str) -> DiagnosticError:
+    return DiagnosticError((ShardUnreadable.at(Span("<command line>", 0, 0), path=path, reason=reason),))
 
 
 def _read(path: Path, offset: int, length: int) -> bytes:

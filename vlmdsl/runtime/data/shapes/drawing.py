@@ -40,10 +40,17 @@ class Placement:
     shape: str
     paint: tuple[int, int, int]
 
+    def outline(self, size: int) -> list[tuple[float, float]]:
+        """Its corners in pixels of an image of side `size`; for a circle those of the square around it."""
+        x, y = self.x * size, self.y * size
+        angle = 0.0 if self.shape == "circle" else self.angle
+        sine, cosine = self.radius * size * math.sin(angle), self.radius * size * math.cos(angle)
+        return [(x + u * cosine - v * sine, y + u * sine + v * cosine) for u, v in _OUTLINES[self.shape]]
+
     def box(self, size: int) -> tuple[float, float, float, float]:
-        """The square around it in pixels of an image of side `size`: left, top, right, bottom."""
-        x, y, radius = self.x * size, self.y * size, self.radius * size
-        return (max(x - radius, 0.0), max(y - radius, 0.0), min(x + radius, float(size)), min(y + radius, float(size)))
+        """The box around it in pixels of an image of side `size`: left, top, right, bottom."""
+        across, along = zip(*self.outline(size), strict=True)
+        return (max(min(across), 0.0), max(min(along), 0.0), min(max(across), float(size)), min(max(along), float(size)))
 
 
 def place(scene: Scene, random: np.random.Generator) -> tuple[Placement, ...]:
@@ -103,18 +110,16 @@ class Drawing:
 
 
 def _draw(pencil: ImageDraw.ImageDraw, thing: Placement, size: int, paint: Paint) -> None:
-    x, y, radius = thing.x * size, thing.y * size, thing.radius * size
-    disc = (x - radius, y - radius, x + radius, y + radius)
+    outline = thing.outline(size)
     if thing.shape == "circle":
-        pencil.ellipse(disc, fill=paint)
+        pencil.ellipse((*outline[0], *outline[2]), fill=paint)
     else:
-        sine, cosine = radius * math.sin(thing.angle), radius * math.cos(thing.angle)
-        outline = [(x + u * cosine - v * sine, y + u * sine + v * cosine) for u, v in _OUTLINES[thing.shape]]
         pencil.polygon(outline, fill=paint)
 
 
 _ARM = 0.32
 _OUTLINES: dict[str, tuple[tuple[float, float], ...]] = {
+    "circle": ((-1, -1), (1, -1), (1, 1), (-1, 1)),
     "square": ((-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8)),
     "triangle": ((0.0, -1.0), (0.95, 0.75), (-0.95, 0.75)),
     "cross": (

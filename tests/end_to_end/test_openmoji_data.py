@@ -1,0 +1,64 @@
+"""Real shards read from end to end: every drawing becomes a training sample, in every language and with its rewrites."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+
+from vlmdsl.runtime.data import (
+    EvaluationLoader,
+    ImageFormat,
+    Requirement,
+    duplicate_share,
+    map_fields,
+    open_source,
+    parse_assignments,
+    texts_of,
+)
+from vlmdsl.runtime.tokenizer import train_tokenizer
+
+FOLDER = Path(__file__).parents[2].parent / "shared" / "data" / "openmoji"
+NEEDS = [Requirement("image", "Image"), Requirement("text", "Text"), Requirement("text_rewrites", "Rewrites")]
+MAP = parse_assignments(["text_rewrites=tags,cldr_en,keywords_en", "label=group"])
+
+pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the OpenMoji shards are not beside the repository")
+
+
+@pytest.mark.parametrize(("pattern", "count"), [("openmoji-train-*.tar", 2185), ("openmoji-val-{000..000}.tar", 280)])
+def test_every_sample_is_read(pattern: str, count: int) -> None:
+    source = open_source(str(FOLDER / pattern))
+    assert len(source) == len(set(source.keys)) == count
+    mapping = map_fields(source, NEEDS, MAP)
+    tokenizer = train_tokenizer(texts_of(source, mapping, ["text"]), 2000)
+    fields = {"image": "Image", "text": "Text", "label": "Label"}
+    loader = EvaluationLoader(source, mapping, fields, tokenizer, batch=256, images=ImageFormat(32), text_length=32)
+    batches = list(loader)
+    assert sum(len(batch) for batch in batches) == count
+    assert loader.report.table() == ""
+    labels = torch.cat([batch.fields["label"] for batch in batches])
+    assert labels.min() >= 0
+    assert len(mapping.classes["label"]) == int(labels.max()) + 1
+
+
+def test_alternatives_of_a_drawing_are_its_own_words() -> None:
+    source = open_source(str(FOLDER / "openmoji-train-*.tar"))
+    mapping = map_fields(source, NEEDS, MAP)
+    cat = source.keys.index("openmoji-train-000/1F63E")
+    value = mapping.text("text", source[cat])
+    assert value.text == "pouting cat"
+    assert {"cat", "face", "pouting"} <= set(itertools.chain(*(rewrite.split() for rewrite in value.rewrites)))
+    assert value.text not in value.rewrites
+    assert 0 <= duplicate_share(mapping.text("text", source[index]).text for index in range(300)) < 0.1
+
+
+def test_splits_are_disjoint_and_share_their_classes() -> None:
+    train, val = open_source(str(FOLDER / "openmoji-train-*.tar")), open_source(str(FOLDER / "openmoji-val-*.tar"))
+    names = [{key.split("/")[1] for key in source.keys} for source in (train, val)]
+    assert names[0].isdisjoint(names[1])
+    classes = map_fields(train, NEEDS, MAP).classes
+    held_out = map_fields(val, NEEDS, MAP, classes)
+    sample = next(val[index] for index in range(len(val)) if val[index]["group"] == "flags")
+    assert held_out.classes["label"][int(held_out.plain("label", "Label", sample))] == "flags"

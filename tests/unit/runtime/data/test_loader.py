@@ -1,0 +1,203 @@
+"""The loaders: the same batches for any number of workers and processes and after a resume; bad samples skipped and told."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.ir import Stream
+from vlmdsl.runtime.data import Batch, BatchLoader, EvaluationLoader, ImageFormat, Requirement, map_fields, open_source
+from vlmdsl.runtime.tokenizer import train_tokenizer
+
+NEEDS = [Requirement("image", "Image"), Requirement("text", "Text"), Requirement("label", "Label")]
+TOKENIZER = train_tokenizer(["sample 0123456789"] * 2, 300)
+SETTINGS = {"images": ImageFormat(16), "text_length": 16}
+
+
+def shapes_loader(streams: list[Stream], **options: int) -> BatchLoader:
+    source = open_source("shapes:samples=50,size=20")
+    mapping = map_fields(source, [*NEEDS, Requirement("text_rewrites", "Rewrites")])
+    options = {"batch": 8, "seed": 3, **options}
+    return BatchLoader(source, mapping, streams, TOKENIZER, fields={"label": "Label"}, **SETTINGS, **options)  # type: ignore[arg-type]
+
+
+def shard_loader(path: Path, streams: list[Stream], **options: int) -> BatchLoader:
+    source = open_source(str(path))
+    return BatchLoader(source, map_fields(source, NEEDS[:2]), streams, TOKENIZER, **SETTINGS, **options)  # type: ignore[arg-type]
+
+
+def take(loader: BatchLoader, count: int) -> list[Batch]:
+    return list(itertools.islice(loader, count))
+
+
+def same(first: Batch, second: Batch) -> bool:
+    def tensors(batch: Batch) -> Iterator[torch.Tensor]:
+        for stream in batch.streams.values():
+            yield stream.values
+            if stream.mask is not None:
+                yield stream.mask
+        yield from batch.fields.values()
+
+    equal = all(torch.equal(one, two) for one, two in zip(tensors(first), tensors(second), strict=True))
+    return first.keys == second.keys and equal
+
+
+def test_what_a_batch_holds(streams: list[Stream]) -> None:
+    (batch,) = take(shapes_loader(streams), 1)
+    image, text = batch.streams["image"], batch.streams["text"]
+    assert (image.values.shape, image.values.dtype, image.mask) == ((8, 3, 16, 16), torch.float32, None)
+    assert (text.values.shape, text.values.dtype) == ((8, 16), torch.int64)
+    assert text.mask is not None
+    assert text.mask.dtype == torch.bool
+    assert batch.fields["label"].dtype == torch.int64
+    assert len(batch) == len(set(batch.keys)) == 8
+
+
+def test_an_epoch_has_no_sample_twice_and_the_next_another_order(streams: list[Stream]) -> None:
+    loader = shapes_loader(streams)
+    assert loader.batches_per_epoch == 6
+    first, second = (list(itertools.chain(*(batch.keys for batch in take(loader, 6)))) for _ in range(2))
+    assert len(set(first)) == len(set(second)) == 48
+    assert first != second
+    assert loader.state_dict() == {"epoch": 2, "batch": 0}
+    assert take(shapes_loader(streams, seed=4), 1)[0].keys != first[:8]
+
+
+def test_views_are_drawn_anew_in_each_epoch(plain_streams: list[Stream], streams: list[Stream]) -> None:
+    def image_of(loader: BatchLoader, epoch: int) -> torch.Tensor:
+        loader.load_state_dict({"epoch": epoch, "batch": 0})
+        batches = take(loader, 1)
+        return batches[0].streams["image"].values[batches[0].keys.index(min(batches[0].keys))]
+
+    everything = {"batch": 50}
+    assert torch.equal(
+        image_of(shapes_loader(plain_streams, **everything), 0), image_of(shapes_loader(plain_streams, **everything), 1)
+    )
+    assert not torch.equal(
+        image_of(shapes_loader(streams, **everything), 0), image_of(shapes_loader(streams, **everything), 1)
+    )
+
+
+@pytest.mark.parametrize("done", [1, 6, 9])
+def test_a_resumed_loader_goes_on_exactly(streams: list[Stream], done: int) -> None:
+    whole = take(shapes_loader(streams), done + 4)
+    interrupted, resumed = shapes_loader(streams), shapes_loader(streams)
+    take(interrupted, done)
+    resumed.load_state_dict(interrupted.state_dict())
+    assert all(same(*pair) for pair in zip(whole[done:], take(resumed, 4), strict=True))
+
+
+def test_worker_processes_change_nothing(streams: list[Stream]) -> None:
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    alone, helped = take(shapes_loader(streams), 8), take(shapes_loader(streams, workers=2), 8)
+    assert all(same(*pair) for pair in zip(alone, helped, strict=True))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_processes_share_out_one_batch(streams: list[Stream], world: int) -> None:
+    alone = take(shapes_loader(streams), 7)
+    shares = [take(shapes_loader(streams, rank=rank, world=world), 7) for rank in range(world)]
+    for number, batch in enumerate(alone):
+        parts = [share[number] for share in shares]
+        assert batch.keys == [key for part in parts for key in part.keys]
+        assert torch.equal(batch.streams["image"].values, torch.cat([part.streams["image"].values for part in parts]))
+        assert torch.equal(batch.fields["label"], torch.cat([part.fields["label"] for part in parts]))
+
+
+@pytest.fixture
+def damaged(pairs: Callable[..., Path], image: Callable[..., bytes]) -> Path:
+    """24 samples, of which 2, 5, 7 and 11 are bad."""
+    return pairs(24, {"0002.png": image()[:40], "0005.txt": None, "0007.txt": "  \n", "0011.png": None})
+
+
+BAD = {
+    "pairs/0002": "damaged image",
+    "pairs/0005": "missing text",
+    "pairs/0007": "empty text",
+    "pairs/0011": "missing image",
+}
+
+
+def test_bad_samples_are_replaced_counted_and_named(damaged: Path, plain_streams: list[Stream]) -> None:
+    loader = shard_loader(damaged, plain_streams, batch=6)
+    batches = take(loader, 12)
+    for batch in batches:
+        assert len(set(batch.keys)) == 6
+        assert not set(batch.keys) & BAD.keys()
+    assert loader.report.samples == BAD
+    assert loader.report.counts == dict.fromkeys(BAD.values(), 1)
+    assert loader.report.table().startswith("skipped 4 samples\n")
+    assert "  empty text     1  pairs/0007" in loader.report.table()
+    good = {f"pairs/{index:04d}" for index in range(24)} - BAD.keys()
+    assert {key for batch in batches for key in batch.keys} == good
+
+
+def test_stand_ins_are_the_same_for_workers_processes_and_resumes(damaged: Path, plain_streams: list[Stream]) -> None:
+    alone = take(shard_loader(damaged, plain_streams, batch=6), 8)
+    helped = shard_loader(damaged, plain_streams, batch=6, workers=2)
+    assert all(same(*pair) for pair in zip(alone, take(helped, 8), strict=True))
+    assert helped.report.samples == BAD
+    ranks = [shard_loader(damaged, plain_streams, batch=6, rank=rank, world=3) for rank in range(3)]
+    shares = [take(loader, 8) for loader in ranks]
+    assert [batch.keys for batch in alone] == [[key for share in shares for key in share[n].keys] for n in range(8)]
+    ranks[0].report.merge(ranks[1].report)
+    ranks[0].report.merge(ranks[2].report)
+    assert ranks[0].report.samples == BAD
+    resumed = shard_loader(damaged, plain_streams, batch=6)
+    resumed.load_state_dict({"epoch": 1, "batch": 1})
+    assert all(same(*pair) for pair in zip(alone[5:], take(resumed, 3), strict=True))
+
+
+def test_a_batch_of_all_the_data_is_filled_with_what_there_is(damaged: Path, plain_streams: list[Stream]) -> None:
+    (batch,) = take(shard_loader(damaged, plain_streams, batch=24), 1)
+    assert len(batch) == 24
+    assert not set(batch.keys) & BAD.keys()
+
+
+def test_no_good_sample_at_all(pairs: Callable[..., Path], plain_streams: list[Stream]) -> None:
+    path = pairs(4, {f"{index:04d}.png": b"?" for index in range(4)})
+    for workers in (0, 1):
+        with pytest.raises(DiagnosticError) as caught:
+            take(shard_loader(path, plain_streams, batch=2, workers=workers), 1)
+        (fault,) = caught.value.diagnostics
+        assert fault.code == "V0820"
+        assert fault.notes == ("damaged image  4  " + fault.notes[0].split("  ")[-1],)
+
+
+def test_batches_that_cannot_be_filled_or_shared_out(pairs: Callable[..., Path], plain_streams: list[Stream]) -> None:
+    with pytest.raises(DiagnosticError) as caught:
+        shard_loader(pairs(4), plain_streams, batch=5, world=2)
+    assert [fault.code for fault in caught.value.diagnostics] == ["V0809", "V0821"]
+    assert caught.value.diagnostics[1].help == ("`--set train.batch=4`",)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_evaluation_reads_every_good_sample_in_order(damaged: Path, workers: int) -> None:
+    source = open_source(str(damaged))
+    fields = {"image": "Image", "text": "Text"}
+    loader = EvaluationLoader(source, map_fields(source, NEEDS[:2]), fields, TOKENIZER, batch=5, workers=workers, **SETTINGS)  # type: ignore[arg-type]
+    batches = list(loader)
+    assert [key for batch in batches for key in batch.keys] == [key for key in source.keys if key not in BAD]
+    assert loader.report.samples == BAD
+    for batch in batches:
+        ids, mask = TOKENIZER.encode([f"sample {int(key[-4:])}" for key in batch.keys], 16)
+        assert torch.equal(batch.streams["text"].values, ids)
+        assert torch.equal(batch.streams["text"].mask, mask)
+        level = torch.tensor([int(key[-4:]) for key in batch.keys]) / 255 * 2 - 1
+        torch.testing.assert_close(batch.streams["image"].values.mean((1, 2, 3)), level)
+
+
+def test_evaluation_looks_at_no_more_than_the_limit() -> None:
+    source = open_source("shapes:samples=30", split="val")
+    fields = {need.field: need.kind for need in NEEDS}
+    loader = EvaluationLoader(source, map_fields(source, NEEDS), fields, TOKENIZER, batch=8, limit=20, **SETTINGS)  # type: ignore[arg-type]
+    sizes = [len(batch) for batch in loader]
+    assert sizes == [8, 8, 4]
+    assert [len(batch) for batch in loader] == sizes

@@ -1,0 +1,129 @@
+"""Views: what is drawn, how often, and that a draw hangs on seed, epoch and sample alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.ir import Graph
+from vlmdsl.runtime.data.draws import generator
+from vlmdsl.runtime.data.fields import TextValue
+from vlmdsl.runtime.data.views import PIPELINES, View, ViewContext, view_of
+from vlmdsl.types import FieldType
+
+TEXT = TextValue("the text", tuple(f"rewrite number {number}" for number in range(1, 7)))
+NOISE = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
+
+
+def context(key: str = "k", epoch: int = 0, seed: int = 0, counts: Counter[str] | None = None) -> ViewContext:
+    return ViewContext(seed, epoch, key, 8, Counter() if counts is None else counts)
+
+
+def rewrite(count: int = 4, minimum_words: int = 1, draw: int = 0) -> View:
+    return View("text", "Text", (("rewrite", (("count", count), ("draw", draw), ("minimum_words", minimum_words))),))
+
+
+def augment(view: int = 0, draw: int = 0) -> View:
+    return View("image", "Image", (("augment", (("draw", draw), ("pipeline", "crop"), ("view", view))),))
+
+
+def drawn(view: View, value: TextValue, times: int, counts: Counter[str] | None = None) -> Counter[str]:
+    found = Counter()
+    for number in range(times):
+        result = view.apply(value, context(f"sample {number}", counts=counts))
+        assert isinstance(result, TextValue)
+        found[result.text] += 1
+    return found
+
+
+def test_the_text_and_its_first_rewrites_are_drawn_alike() -> None:
+    found = drawn(rewrite(count=4), TEXT, 5000)
+    assert set(found) == {TEXT.text, *TEXT.rewrites[:4]}
+    assert all(abs(count - 1000) < 130 for count in found.values())
+
+
+def test_fewer_rewrites_than_wanted_are_counted() -> None:
+    counts: Counter[str] = Counter()
+    found = drawn(rewrite(count=4), TextValue("t", ("a", "b")), 600, counts)
+    assert all(abs(found[text] - 200) < 60 for text in ("t", "a", "b"))
+    assert counts == {"rewrite: draws": 600, "rewrite: fewer than 4 rewrites": 600}
+    assert drawn(rewrite(), TextValue("t"), 5) == {"t": 5}
+
+
+def test_a_short_rewrite_falls_back_on_the_text() -> None:
+    counts: Counter[str] = Counter()
+    found = drawn(rewrite(count=2, minimum_words=2), TextValue("t", ("one", "two words")), 600, counts)
+    assert set(found) == {"t", "two words"}
+    assert found["t"] > 330
+    assert counts["rewrite: drawn text of fewer than 2 words"] == pytest.approx(200, abs=60)
+
+
+def test_alternatives_are_the_text_and_its_rewrites_in_order() -> None:
+    def alternative(number: int, value: TextValue) -> object:
+        return View("text", "Text", (("alternative", (("view", number),)),)).apply(value, context())
+
+    assert [alternative(number, TEXT) for number in range(3)] == [
+        TextValue("the text"), TextValue("rewrite number 1"), TextValue("rewrite number 2")
+    ]  # fmt: skip
+    assert alternative(3, TextValue("t", ("a",))) == TextValue("t")
+
+
+def texts(view: View, **where: int) -> list[object]:
+    return [view.apply(TEXT, context(f"s{number}", **where)) for number in range(40)]
+
+
+def test_a_draw_hangs_on_seed_epoch_sample_and_draw() -> None:
+    first = texts(rewrite())
+    assert first == texts(rewrite())
+    for other in (texts(rewrite(), epoch=1), texts(rewrite(), seed=1), texts(rewrite(draw=1))):
+        same = sum(one == two for one, two in zip(first, other, strict=True))
+        assert 1 <= same <= 18
+
+
+def pixels(view: View, value: np.ndarray = NOISE, key: str = "k") -> np.ndarray:
+    result = view.apply(value, context(key))
+    assert isinstance(result, np.ndarray)
+    return result
+
+
+def test_views_of_a_set_differ_and_repeat() -> None:
+    assert (pixels(augment(0)) == pixels(augment(0))).all()
+    assert (pixels(augment(0)) != pixels(augment(1))).any()
+    assert (pixels(augment(0), key="a") != pixels(augment(0), key="b")).any()
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 12), st.integers(0, 10**6))
+def test_any_image_can_be_cropped(height: int, width: int, size: int, seed: int) -> None:
+    image = np.full((height, width, 3), 99, np.uint8)
+    cropped = PIPELINES["crop"](image, size, generator(seed))
+    assert cropped.shape == (size, size, 3)
+    assert (cropped == 99).all()
+
+
+def test_crops_lie_all_over_the_image_and_half_are_mirrored() -> None:
+    ramp = np.broadcast_to(np.linspace(0, 255, 64).astype(np.uint8)[None, :, None], (64, 64, 3))
+    crops = [PIPELINES["crop"](np.ascontiguousarray(ramp), 16, generator(number)).astype(float) for number in range(300)]
+    mirrored = [crop[:, 0].mean() > crop[:, -1].mean() for crop in crops]
+    assert 0.4 < np.mean(mirrored) < 0.6
+    shares = [np.ptp(crop) / 255 for crop in crops]
+    assert 0.5 < min(shares) < 0.7
+    assert max(shares) > 0.9
+    assert min(crop.min() for crop in crops) < 10
+    assert max(crop.max() for crop in crops) > 245
+
+
+def test_the_chain_of_a_source_node() -> None:
+    graph = Graph()
+    text = graph.add("field", type=FieldType("Text"), name="caption")
+    node = graph.add("rewrite", text, type=FieldType("Text"), count=2, minimum_words=1, draw=5)
+    view = view_of(node)
+    assert (view.field, view.kind, [operation for operation, _ in view.steps]) == ("caption", "Text", ["rewrite"])
+    assert view_of(text) == View("caption", "Text")
+    with pytest.raises(DiagnosticError) as caught:
+        view_of(graph.add("paraphrase", text, type=FieldType("Text")))
+    assert caught.value.diagnostics[0].code == "V0823"
