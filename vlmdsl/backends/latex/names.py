@@ -190,7 +190,7 @@ def _bounds(node: Node, subject: Math, logarithmic: bool) -> Math | None:
 
 
 def _kind(node: Node) -> str:
-    name = node.string("name")
+    name = node.string("name").replace("tau", "temperature")
     return next((kind for kind in _PARAMETERS if kind in name), name)
 
 

@@ -185,10 +185,11 @@ def _readers(node: Node, readers: dict[Node, list[Node]]) -> list[Node]:
 
 
 def _lines(program: Program, nodes: list[Node], sources: SourceMap | None) -> tuple[str, ...]:
-    """The recipe lines of the readers; without sources only the files."""
+    """The lines of the readers in the file that made them (not those of the library); without sources only the file."""
     lines: dict[str, None] = {}
     for node in nodes:
-        for span in program.graph.spans_of(node):
+        spans = program.graph.spans_of(node)
+        for span in (span for span in spans if span.file == spans[0].file):
             row = "" if sources is None else f":{sources.get(span.file).position(span.start)[0]}"
             lines[span.file + row] = None
     return tuple(lines)
