@@ -28,6 +28,7 @@ SMALL = {
     "evaluation.limit": 80,
 }
 DATA = ["shapes:samples=64"]
+CODE = os.pathsep.join([str(Path(vlmdsl.__file__).parents[1]), str(Path(vlmdsl.__file__).parents[1] / "cli")])
 
 
 def codes(**arguments: Any) -> list[str]:
@@ -136,6 +137,30 @@ def test_an_evaluation_can_be_repeated(finished: Path) -> None:
     assert json.loads((finished / "evaluation.json").read_text()) == before
 
 
+def test_a_run_that_diverges_says_so_and_leaves_its_record(tmp_path: Path) -> None:
+    settings = SMALL | {"optimizer.learning_rate": 1e30, "train.clip_gradient_norm": None, "schedule.warmup_steps": 0}
+    out = tmp_path / "run"
+    with pytest.raises(DiagnosticError, match="the term `contrast` is not finite at step"):
+        vlmdsl.train("clip", data=DATA, steps=9, settings=settings, out=out)
+    assert lines(out)
+    assert (out / "curves.png").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_two_processes_train_as_one(finished: Path, tmp_path: Path) -> None:
+    options = [word for name, value in SMALL.items() for word in ("--set", f"{name}={json.dumps(value)}")]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "vlmdsl"]
+    command = [*launch, "train", "clip", "--data", *DATA, "--steps", "6", "--out", str(tmp_path / "two"), *options]
+    environment = os.environ | {"PYTHONPATH": CODE, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("run folder") == 1
+    for one, two in zip(lines(finished), lines(tmp_path / "two"), strict=True):
+        assert two == pytest.approx(one, rel=1e-4)
+    assert json.loads((tmp_path / "two" / "run.json").read_text())["started"]["processes"] == 2
+
+
 PROGRAM = """
 import sys, torch, vlmdsl
 torch.set_num_threads(1)
@@ -149,7 +174,7 @@ else:
 
 def started(word: str, folder: Path) -> subprocess.Popen[bytes]:
     program = PROGRAM.format(settings=SMALL | {"train.keep": 4, "data.workers": 1}, data=DATA)
-    environment = os.environ | {"PYTHONPATH": str(Path(vlmdsl.__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": CODE}
     return subprocess.Popen([sys.executable, "-c", program, word, str(folder)], env=environment, stderr=subprocess.PIPE)
 
 

@@ -57,7 +57,7 @@ def evaluate(
     True
     """
     folder = import_module("vlmdsl.runtime.training.run_folder").RunFolder.existing(str(run))
-    flags = {"data.map": dict(map) if map else None}
+    flags = {"data.map": dict(map)} if map else {}
     config = load_settings(folder.config, overrides, flags)
     built = build(folder.recipe, knobs=folder.read_facts()["recipe"]["given_knobs"])
     session = import_module("vlmdsl.runtime.training.session")

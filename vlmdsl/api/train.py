@@ -71,8 +71,7 @@ class Trainer:
         out: str | Path | None = None,
         resume: str | Path | None = None,
     ) -> None:
-        flags: dict[str, object] = {
-            **(settings or {}),
+        named: dict[str, object] = {
             "data.train": tuple(data) or None,
             "data.val": tuple(val) or None,
             "data.map": dict(map or {}) or None,
@@ -81,6 +80,7 @@ class Trainer:
             "train.device": device,
             "out": None if out is None else str(out),
         }
+        flags = dict(settings or {}) | {name: value for name, value in named.items() if value is not None}
         self._resume = None if resume is None else _folders().RunFolder.existing(str(resume))
         self._built: Built
         self._knobs = dict(knobs or {})

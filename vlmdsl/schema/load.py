@@ -33,8 +33,8 @@ def load_config(
 ) -> tuple[RunConfig | None, list[Diagnostic]]:
     """The configuration, or None and what is wrong with it.
 
-    `path` is a YAML file, `overrides` are texts `section.setting=value`, `flags` are values by dotted name (those of None
-    are left out). Texts that diagnostics point into are added to `sources`.
+    `path` is a YAML file, `overrides` are texts `section.setting=value`, `flags` are values by dotted name. Texts
+    that diagnostics point into are added to `sources`.
 
     >>> config, diagnostics = load_config(overrides=["optimizer.learning_rate=1e-4"], flags={"train.steps": 7})
     >>> config.optimizer.learning_rate, config.train.steps, diagnostics
@@ -114,11 +114,10 @@ class _Layers:
             start += len(override) + 1
 
     def add_flags(self, flags: Mapping[str, object]) -> None:
-        given = {name: value for name, value in flags.items() if value is not None}
-        texts = [f"{name}={value}" for name, value in given.items()]
-        source = self.sources.add(SourceText("command line", "\n".join(texts)))
+        texts = [f"{name}={value}" for name, value in flags.items()]
+        source = self.sources.add(SourceText("flags", "\n".join(texts)))
         start = 0
-        for (name, value), text in zip(given.items(), texts, strict=True):
+        for (name, value), text in zip(flags.items(), texts, strict=True):
             span = Span(source.name, start, start + len(text))
             keys = tuple(name.split("."))
             self._note_prefixes(keys, span)
@@ -179,7 +178,7 @@ def _unknown(name: str, location: Path, key: Span) -> Diagnostic:
     if found is not None:
         suggestion = ".".join([*map(str, location[:-1]), found])
         # An override's place covers the dotted name, a file's only the key.
-        replacement = suggestion if key.file in ("--set", "command line") else found
+        replacement = suggestion if key.file in ("--set", "flags") else found
         fix = Fix(f"write `{suggestion}`", (Edit(key, replacement),), safe=False)
         return UnknownSetting.at(key, name=name, help=(f"did you mean `{suggestion}`?",), fix=fix)
     elsewhere = [setting for setting in setting_names() if setting.split(".")[-1] == last]

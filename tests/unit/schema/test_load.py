@@ -38,11 +38,12 @@ def written(folder: Path, text: str) -> str:
 def test_later_layers_win(tmp_path: Path) -> None:
     path = written(tmp_path, "train: {steps: 10, batch: 8, seed: 3}\noptimizer:\n  learning_rate: 1e-4\nmodel:\n")
     config, _ = load_config(
-        path, ["train.steps=20", "train.batch=16", "train.batch=32"], {"train.steps": 30, "train.seed": None}
+        path, ["train.steps=20", "train.batch=16", "train.batch=32"], {"train.steps": 30, "train.clip_gradient_norm": None}
     )
     assert config is not None
     assert (config.train.steps, config.train.batch, config.train.seed) == (30, 32, 3)
     assert config.optimizer.learning_rate == 1e-4
+    assert config.train.clip_gradient_norm is None
     assert config.model == RunConfig().model
 
 
@@ -90,7 +91,7 @@ def test_faults_of_overrides_and_flags_point_at_the_words_given() -> None:
         "V0811 --set:1:1 [train.stepz] there is no setting `train.stepz` | did you mean `train.steps`?",
         "V0812 --set:2:17 [fp8] `train.precision` must be 'float32' or 'bfloat16'",
         "V0812 --set:5:17 [inf] `model.dimension` must be a valid integer",
-        "V0812 command line:1:1 [train.steps=0] `train.steps` must be greater than or equal to 1",
+        "V0812 flags:1:1 [train.steps=0] `train.steps` must be greater than or equal to 1",
         "V0813 --set:3:1 [train] `--set` takes SECTION.SETTING=VALUE, not `train`",
     ]
 

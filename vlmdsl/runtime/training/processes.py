@@ -73,7 +73,7 @@ def seed_generators(*purpose: int | str) -> None:
 def _device(name: str) -> torch.device:
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
-        raise DiagnosticError((DeviceMissing.at(Span("command line", 0, 0), device=name, torch=torch.__version__),))
+        raise DiagnosticError((DeviceMissing.at(Span("<command line>", 0, 0), device=name, torch=torch.__version__),))
     if name == "cpu" or not available:
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

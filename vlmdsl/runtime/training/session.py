@@ -73,13 +73,16 @@ def run(
     with join_processes(config.train.device) as world:
         begun = _begin(objective, config, recipe, texts, resume, world)
         folder = begun.folder
-        with Reporter(folder.metrics, config.train.steps, active=world.first) as reporter:
-            callbacks = Callbacks(reporter.log, begun.save, begun.measure)
-            batches = iter(begun.batches)
-            train_steps(begun.model, begun.optimizer, batches, config, world, start=begun.start, callbacks=callbacks)
+        try:
+            with Reporter(folder.metrics, config.train.steps, active=world.first) as reporter:
+                callbacks = Callbacks(reporter.log, begun.save, begun.measure)
+                batches = iter(begun.batches)
+                train_steps(begun.model, begun.optimizer, batches, config, world, start=begun.start, callbacks=callbacks)
+        finally:
+            # A run that failed is the one whose curves are wanted most.
+            if world.first:
+                draw_curves(folder.metrics, folder.curves, str(recipe["name"]))
         begun.measure(config.train.steps)
-        if world.first:
-            draw_curves(folder.metrics, folder.curves, str(recipe["name"]))
         return Outcome(folder, begun.model, begun.tokenizer, begun.results, begun.summary())
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from unit.runtime.training.tiny import TinyModel, batches, config
 
+from unit.runtime.training.tiny import TinyModel, batches, config
 from vlmdsl.runtime.training.checkpoint import (
     Position,
     load_checkpoint,

@@ -11,8 +11,8 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
-from unit.runtime.training.tiny import TinyModel, batches, config
 
+from unit.runtime.training.tiny import TinyModel, batches, config
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.runtime.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from vlmdsl.runtime.training.loop import Callbacks, train_steps
@@ -90,7 +90,7 @@ def test_dropout_draws_anew_each_step_and_rank() -> None:
 
 @pytest.mark.parametrize(("learning_rate", "what"), [(1e30, "the term `contrast`"), (None, "the gradient")])
 def test_a_loss_that_is_not_finite_stops_the_run_before_the_step(learning_rate: float | None, what: str) -> None:
-    settings = config(optimizer_learning_rate=learning_rate, train_clip_gradient_norm=1e9)
+    settings = config(optimizer_learning_rate=learning_rate or 1e-3, train_clip_gradient_norm=1e9)
     model, optimizer = fresh(settings)
     if learning_rate is None:
         model.embedding.weight.register_hook(lambda gradient: gradient * float("nan"))

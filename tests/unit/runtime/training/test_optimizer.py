@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from unit.runtime.training.tiny import TinyModel
 
+from unit.runtime.training.tiny import TinyModel
 from vlmdsl.runtime.training.optimizer import build_optimizer, set_learning_rate
 from vlmdsl.runtime.training.schedule import learning_rate_factor
 from vlmdsl.schema import OptimizerConfig, ScheduleConfig
