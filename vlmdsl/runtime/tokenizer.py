@@ -67,7 +67,7 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids without marks and padding; as the tokenizer saw it (lower case, blanks joined)."""
         text: str = self._backend.decode(list(ids), skip_special_tokens=True)
-        return text.strip()
+        return text.strip(" ")
 
     def to_json(self) -> str:
         """All of it as text; equal tokenizers give equal texts."""

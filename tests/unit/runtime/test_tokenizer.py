@@ -65,7 +65,7 @@ def test_capitals_blanks_and_composed_characters_are_not_told_apart() -> None:
 def test_training_depends_on_the_texts_alone() -> None:
     again = train_tokenizer(list(reversed(TEXTS)), 320)
     assert again.to_json() == TOKENIZER.to_json()
-    assert train_tokenizer(TEXTS, 300).vocabulary_size == 300
+    assert train_tokenizer(TEXTS, 270).vocabulary_size == 270
     assert train_tokenizer([], 300).vocabulary_size == 259
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from pathlib import Path
 
@@ -78,10 +79,8 @@ def test_what_is_no_image(value: object, reason: str) -> None:
 def test_no_bytes_crash_the_decoder(garbage: bytes, at: int) -> None:
     damaged = encoded(GREY)
     damaged = damaged[:at] + garbage + damaged[at + len(garbage) :]
-    try:
+    with contextlib.suppress(BadSample):
         assert decode_image(damaged).dtype == np.uint8
-    except BadSample as fault:
-        assert fault.reason
 
 
 def test_a_decompression_bomb_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
