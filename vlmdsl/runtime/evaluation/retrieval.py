@@ -85,7 +85,7 @@ def chance_of_hit(candidates: int, right: Tensor, cutoff: int) -> Tensor:
     """The probability that one of `right` candidates is among `cutoff` drawn from all, without putting back."""
     miss = torch.ones(right.shape, dtype=torch.float64)
     for drawn in range(min(cutoff, candidates)):
-        miss *= (candidates - right - drawn).clamp(min=0) / (candidates - drawn)
+        miss *= (candidates - right - drawn).clamp(min=0).double() / (candidates - drawn)
     return 1.0 - miss
 
 
