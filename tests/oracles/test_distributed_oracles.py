@@ -1,4 +1,4 @@
-"""The authors' numbers on several processes: each process gives the gradients of its own rows, times the number of processes."""
+"""The authors' numbers on several processes: each gives the gradients of its own rows, times the number of processes."""
 
 from __future__ import annotations
 
