@@ -28,7 +28,7 @@ _USUAL_COLUMNS: dict[str, tuple[str, ...]] = {
 }
 """Where a field is looked for without a mapping; any other is looked for under its own name."""
 
-_OPTIONAL = ("label", "class_name")
+_EVALUATED = ("label", "class_name")
 """What the evaluation reads if the data has it, whether or not the recipe does."""
 
 _MOST_CLASSES = 1_000_000
@@ -38,18 +38,22 @@ _LOADABLE = ("Image", "Text", "Label", "Flag", "Number")
 
 @dataclass(frozen=True)
 class Requirement:
-    """A field that the recipe reads: its name, its kind (as in `FIELD_KINDS`, or `Rewrites`), and where it says so."""
+    """A field that the recipe reads: its name, its kind (as in `FIELD_KINDS`, or `Rewrites`), and where it says so.
+
+    An optional one is used where the data has it.
+    """
 
     field: str
     kind: str
     span: Span = _COMMAND_LINE
+    optional: bool = False
 
 
 def requirements(program: Program, views: bool = True) -> list[Requirement]:
     """What a program needs of the data: its live fields, and the rewrites of texts that a view draws from.
 
-    Without `views` only the fields themselves, which is what the evaluation needs. Raises `DiagnosticError` for a field
-    that no data can feed.
+    Without `views` only images and texts, which is what the evaluation needs; other fields are optional. Raises
+    `DiagnosticError` for a field that no data can feed.
     """
     found: dict[str, Requirement] = {}
     faults: list[Diagnostic] = []
@@ -60,7 +64,7 @@ def requirements(program: Program, views: bool = True) -> list[Requirement]:
             name = node.string("name")
             if node.type.kind not in _LOADABLE or node.type.count is not None:
                 faults.append(CannotLoad.at(span, what=f"the field `{name}` of type `{node.type}`"))
-            found[name] = Requirement(name, node.type.kind, span)
+            found[name] = Requirement(name, node.type.kind, span, not views and node.type.kind not in ("Image", "Text"))
         elif node.operation in ("rewrite", "alternative") and views:
             name = root_field(node).string("name") + _REWRITES
             found.setdefault(name, Requirement(name, "Rewrites", span))
@@ -130,15 +134,18 @@ def map_fields(
     faults = _misdirected(needs, assignments)
     taken = {need.field for need in needs}
     found: dict[str, tuple[str, ...]] = {}
-    for need in [*needs, *(Requirement(name, "Optional") for name in _OPTIONAL if name not in taken)]:
+    for need in [*needs, *(Requirement(name, "Any", optional=True) for name in _EVALUATED if name not in taken)]:
         if need.field in assignments:
             columns = tuple(column.strip() for column in assignments[need.field].split(","))
-            faults.extend(_unknown_column(source, need, column) for column in columns if column not in source.columns)
+            unknown = [column for column in columns if column not in source.columns]
+            if unknown and need in needs and need.optional:
+                continue
+            faults.extend(_unknown_column(source, need, column) for column in unknown)
         else:
             usual = _USUAL_COLUMNS.get(need.field, (need.field,))
             # A column that is a field of its own does not stand in for another: ALIP's `caption` is not its `text`.
             columns = tuple(name for name in usual if name in source.columns and (name == need.field or name not in taken))
-            if not columns and need.kind != "Optional":
+            if not columns and not need.optional:
                 faults.append(_lacking(source, need))
         if columns:
             found[need.field] = columns
@@ -152,7 +159,7 @@ def _misdirected(needs: list[Requirement], assignments: Mapping[str, str]) -> li
     """Assignments to fields that nothing reads."""
     # Mapping the rewrites of a text that this recipe does not rewrite is harmless: commands are edited, recipes swapped.
     rewrites = [need.field + _REWRITES for need in needs if need.kind == "Text"]
-    known = list(dict.fromkeys([*(need.field for need in needs), *rewrites, *_OPTIONAL]))
+    known = list(dict.fromkeys([*(need.field for need in needs), *rewrites, *_EVALUATED]))
     return [
         UnknownField.at(_COMMAND_LINE, field=name, help=(suggestion(name, known, "the fields"),))
         for name in assignments

@@ -178,6 +178,17 @@ def test_a_program_needs_its_live_fields_and_the_rewrites_that_it_draws_from() -
     assert [need.field for need in requirements(made, views=False)] == ["text"]
 
 
+def test_held_out_data_may_lack_what_only_training_reads() -> None:
+    graph = Graph()
+    roots = [graph.add("field", type=FieldType(kind), name=kind.lower()) for kind in ("Image", "Text", "Label")]
+    needs = requirements(program(*roots, graph=graph), views=False)
+    assert [need.field for need in needs if not need.optional] == ["image", "text"]
+    bare = Listed({"image": b"", "text": "x"})
+    assert "label" not in map_fields(bare, needs)
+    assert "label" not in map_fields(bare, needs, {"label": "group"})
+    assert problems(bare, IMAGE, TEXT, LABEL)[0].code == "V0801"
+
+
 @pytest.mark.parametrize("type", [FieldType("Regions"), FieldType("Text", 4)])
 def test_fields_that_no_data_can_feed(type: FieldType) -> None:
     graph = Graph()

@@ -73,6 +73,13 @@ def test_noise_changes_texts_of_its_share_and_nothing_else() -> None:
     assert not any(ShapesSource("val", samples=50, noise=0.9)[index]["flag"] for index in range(50))
 
 
+def test_held_out_scenes_are_not_told_of_in_noisy_texts() -> None:
+    noisy = ShapesSource(samples=1500, objects=1, scenes=100, noise=1.0, single_template=True)
+    told = {str(noisy[index]["text"]) for index in range(1500)}
+    assert len(told) > 150
+    assert told.isdisjoint(describe(scene, 0) for scene in scenes_of_split(0, "val", 1, 60))
+
+
 def test_single_template_gives_texts_one_phrasing_but_not_rewrites() -> None:
     source = ShapesSource(samples=100, single_template=True)
     texts = [str(source[index]["text"]) for index in range(100)]
