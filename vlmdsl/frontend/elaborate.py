@@ -15,7 +15,7 @@ from vlmdsl.frontend.knobs import bind_signature
 from vlmdsl.frontend.scope import Closure, FileScope, LocalScope, RecipeFunction, Scope
 from vlmdsl.frontend.session import Session
 from vlmdsl.ir import Node
-from vlmdsl.primitives import Fault, Primitive, all_primitives
+from vlmdsl.primitives import Fault, Primitive, registered
 from vlmdsl.primitives.encoding import DEFAULT_ENCODERS
 from vlmdsl.primitives.values import (
     AllSamples,
@@ -57,7 +57,7 @@ class Elaborator:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.caller = Caller(self)
-        self.primitives = all_primitives()
+        self.primitives = registered()
 
     def evaluate(self, expression: Expression, scope: Scope) -> Value:
         """The value of an expression; a fault in it is reported once and becomes the error value."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from vlmdsl.diagnostics import Diagnostic, Edit, Fix, closest
 from vlmdsl.diagnostics.catalog.names import Recursion, UnknownName, UnusedDefinition
 from vlmdsl.diagnostics.catalog.types import UnknownType
 from vlmdsl.frontend.scope import FileScope
-from vlmdsl.primitives import all_primitives
+from vlmdsl.primitives import broken_plugins, registered
 from vlmdsl.primitives.encoding import DEFAULT_ENCODERS
 from vlmdsl.syntax.tree import (
     Binary,
@@ -72,15 +73,16 @@ def free_names(expression: Expression, bound: frozenset[str] = frozenset()) -> I
 
 def check_names(module: Module, scope: FileScope) -> list[Diagnostic]:
     """Unknown names, recursion among `def`s, unknown types of parameters, and what is never used."""
-    known = _known_names(module, scope)
-    found: list[Diagnostic] = []
     used: set[str] = set()
+    strange: list[tuple[Name, frozenset[str]]] = []
+    known = _known_names(module, scope)
     for owner, expression, bound in _expressions(module):
         for name in free_names(expression, bound):
             if owner != name.name or name.name in scope.encoders:
                 used.add(name.name)
             if name.name not in known:
-                found.append(_unknown(name, known | bound))
+                strange.append((name, bound))
+    found = _unknown_names(module, scope, strange) if strange else []
     found.extend(_recursions(module))
     found.extend(_unknown_types(module))
     found.extend(_unused(module, used | _implicit(scope)))
@@ -95,7 +97,7 @@ def _implicit(scope: FileScope) -> set[str]:
 def _known_names(module: Module, scope: FileScope) -> set[str]:
     library = set(scope.library.definitions) if scope.library else set()
     known = set(scope.lets) | set(scope.definitions) | set(scope.encoders) | set(scope.recipes) | library
-    known |= set(all_primitives()) | set(DEFAULT_ENCODERS) | {"all"}
+    known |= set(registered()) | set(DEFAULT_ENCODERS) | {"all"}
     header = next((item for item in module.items if isinstance(item, Recipe)), None)
     known |= {parameter.name.name for parameter in header.parameters} if header else set(BARE_FIELDS)
     # A `use` that failed is reported where it stands; its name is no second error.
@@ -126,6 +128,19 @@ def _defaults(owner: str, parameters: tuple[Parameter, ...]) -> Iterator[tuple[s
         if parameter.default is not None:
             yield owner, parameter.default, frozenset(earlier)
         earlier.add(parameter.name.name)
+
+
+def _unknown_names(module: Module, scope: FileScope, strange: list[tuple[Name, frozenset[str]]]) -> list[Diagnostic]:
+    """What is still unknown after plug-ins are loaded: only a name that nothing else explains is worth the time it takes."""
+    broken = broken_plugins()
+    known = _known_names(module, scope)
+    found = [_unknown(name, known | bound) for name, bound in strange if name.name not in known]
+    if found:
+        notes = [
+            f"the plug-in {plugin.name} of {plugin.distribution} could not be loaded: {plugin.reason}" for plugin in broken
+        ]
+        found = [replace(diagnostic, notes=tuple(notes)) for diagnostic in found]
+    return found
 
 
 def _unknown(name: Name, known: set[str]) -> Diagnostic:

@@ -1,6 +1,17 @@
 """The kernel: one place per primitive."""
 
-from vlmdsl.primitives.registry import all_primitives, register
+from vlmdsl.primitives.registry import all_primitives, broken_plugins, register, registered
 from vlmdsl.primitives.spec import Builder, Fault, Law, Parameters, Primitive, Subject
 
-__all__ = ["Builder", "Fault", "Law", "Parameters", "Primitive", "Subject", "all_primitives", "register"]
+__all__ = [
+    "Builder",
+    "Fault",
+    "Law",
+    "Parameters",
+    "Primitive",
+    "Subject",
+    "all_primitives",
+    "broken_plugins",
+    "register",
+    "registered",
+]

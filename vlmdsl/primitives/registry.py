@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
 
 from vlmdsl.primitives.spec import Primitive
 
-__all__ = ["all_primitives", "register", "registered"]
+__all__ = ["BrokenPlugin", "all_primitives", "broken_plugins", "register", "registered"]
 
 _REGISTERED: dict[str, Primitive] = {}
 
 
+@dataclass(frozen=True, slots=True)
+class BrokenPlugin:
+    """An entry point that could not be loaded, its distribution, and why."""
+
+    name: str
+    distribution: str
+    reason: str
+
+
 def register(primitive: Primitive) -> Primitive:
-    """Add a primitive; a name that another distribution already took is an error that names both."""
+    """Add a primitive; ValueError for a name that another distribution already took, naming both."""
     known = _REGISTERED.get(primitive.name)
     if known is not None and known.origin != primitive.origin:
         raise ValueError(
@@ -24,19 +33,29 @@ def register(primitive: Primitive) -> Primitive:
 
 
 def registered() -> dict[str, Primitive]:
-    """The primitives registered so far by the kernel and by `@vlmdsl.primitive`."""
+    """The primitives of the kernel and those registered so far, by name; looks for no plug-ins, which takes its time."""
+    from vlmdsl.primitives import kernel  # noqa: F401 - importing it registers the kernel
+
     return _REGISTERED
 
 
 @cache
-def _load_entry_points() -> None:
+def broken_plugins() -> tuple[BrokenPlugin, ...]:
+    """Loads every installed plug-in, once; those that could not be loaded, for the user to be told."""
+    from importlib.metadata import entry_points
+
+    broken = []
     for entry in entry_points(group="vlmdsl.primitives"):
-        entry.load()
+        try:
+            entry.load()
+        except Exception as error:  # somebody else's module: anything may be wrong with it, and our user must be told what
+            distribution = entry.dist.name if entry.dist else "unknown"
+            broken.append(BrokenPlugin(entry.name, distribution, f"{type(error).__name__}: {error}"))
+    return tuple(broken)
 
 
 def all_primitives() -> dict[str, Primitive]:
     """Every primitive, those of installed plug-ins included, by name."""
-    from vlmdsl.primitives import kernel  # noqa: F401 - importing it registers the kernel
-
-    _load_entry_points()
+    registered()
+    broken_plugins()
     return _REGISTERED
