@@ -161,4 +161,4 @@ class ForeignSyntax(Problem):
         "semicolons. The message says which of these takes the place of what was written."
     )
     bad = "let square = score(image, text) ** 2\n\nminimize contrast(image, text, weight=square)\n"
-    good = "let agreement = score(image, text)\nlet square = agreement * agreement\n\nminimize contrast(image, text, weight=square)\n"
+    good = "let s = score(image, text)\nlet square = s * s\n\nminimize contrast(image, text, weight=square)\n"
