@@ -87,7 +87,7 @@ class ScheduleConfig(_Section):
 class TrainConfig(_Section):
     """The loop."""
 
-    steps: int = Field(600, ge=1, description="optimiser steps of the whole run")
+    steps: int = Field(400, ge=1, description="optimiser steps of the whole run")
     batch: int = Field(128, ge=2, description="samples a step over all processes: these are each other's negatives")
     clip_gradient_norm: Positive | None = Field(
         1.0, description="largest L2 norm of all gradients together; a larger one is scaled down; null: off"

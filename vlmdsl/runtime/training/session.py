@@ -73,6 +73,8 @@ def run(
     with join_processes(config.train.device) as world:
         begun = _begin(objective, config, recipe, texts, resume, world)
         folder = begun.folder
+        if world.first:
+            print(begun.announcement(), file=sys.stderr, flush=True)
         try:
             with Reporter(folder.metrics, config.train.steps, active=world.first) as reporter:
                 callbacks = Callbacks(reporter.log, begun.save, begun.measure)
@@ -141,6 +143,14 @@ class _Begun:
         if self.held_out is not None:
             self.results = {"step": step, **results_json(self.held_out.measure(self.model), self.untrained)}
             self.folder.write_evaluation(self.results)
+
+    def announcement(self) -> str:
+        """What is about to run, in one line: the first step may take long to compile."""
+        weights = sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
+        where = f"{self.world.size} processes on {self.world.device.type}" if self.world.size > 1 else self.world.device.type
+        compiling = "; the first step compiles" if self.config.train.compile else ""
+        from_step = f" from step {self.start}" if self.start else ""
+        return f"training {weights:,} weights on {where} in {self.folder.path}{from_step}{compiling}"
 
     def summary(self) -> str:
         """The results as a table, what was skipped, and the folder."""
