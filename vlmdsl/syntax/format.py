@@ -15,6 +15,9 @@ from vlmdsl.syntax.spelling import Spelling, string
 
 __all__ = ["format_module", "format_text"]
 
+_ROUNDS = 8
+"""Most repetitions until nothing moves any more; two are enough for all but contrived texts."""
+
 
 def format_text(source: SourceText) -> str:
     """A text in the one style; DiagnosticError if it has syntax faults.
@@ -25,7 +28,15 @@ def format_text(source: SourceText) -> str:
     module, faults = parse(source)
     if faults:
         raise DiagnosticError(tuple(faults))
-    return format_module(module, source)
+    text = format_module(module, source)
+    for _ in range(_ROUNDS):
+        # A comment that moved to a place of its own may let the line that it broke close again.
+        written = SourceText(source.name, text)
+        again = format_module(parse(written)[0], written)
+        if again == text:
+            break
+        text = again
+    return text
 
 
 def format_module(module: tree.Module, source: SourceText | None = None) -> str:
@@ -148,7 +159,7 @@ class _Formatter:
         return [*hoisted, *head[:-1], *lines]
 
     def _fits(self, value: tree.Expression, used: int) -> bool:
-        return not self.comments.within(value.span) and used + len(self.spelling.expression(value)) <= COLUMNS
+        return not self.comments.pending(value.span.end) and used + len(self.spelling.expression(value)) <= COLUMNS
 
     def _value(
         self, prefix: str, value: tree.Expression, end: int, indent: int, *, below: bool = False
@@ -158,7 +169,8 @@ class _Formatter:
         A `##` comment among them must not become the documentation of the item: it is kept inside, in parentheses.
         """
         margin = " " * indent
-        early = self.comments.take(value.span.start)
+        is_chain = isinstance(value, tree.Binary | tree.Given)
+        early = [] if is_chain else self.comments.take(value.span.start)
         mark = self.comments.mark()
         lines = self.layout.value(value, indent, indent if below else len(prefix), end, in_parentheses=not below)
         loose = early + self.comments.take(end)
@@ -178,7 +190,8 @@ class _Formatter:
             prefix = "" if item.bare else "minimize "
             hoisted, lines = self._value(prefix, item.terms[0].value, item.span.end, 0)
             return [*hoisted, *lines]
-        return ["minimize {", *_spaced(self._terms(item)), "}"]
+        head = "minimize {" + self.comments.trailing(item.span.start, item.terms[0].span.start)
+        return [head, *_spaced(self._terms(item)), "}"]
 
     def _terms(self, item: tree.Minimize) -> Iterator[_Entry]:
         width = max(len(term.name.name) for term in item.terms if term.name)

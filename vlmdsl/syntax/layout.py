@@ -29,9 +29,9 @@ class Comments:
         self._source = source
         self._next = 0
 
-    def within(self, span: Span) -> bool:
-        """Whether a comment not yet taken lies inside of a span."""
-        return bisect_left(self._starts, span.start, self._next) < bisect_left(self._starts, span.end, self._next)
+    def pending(self, before: int) -> bool:
+        """Whether a comment not yet taken begins before an offset."""
+        return self._next < len(self._starts) and self._starts[self._next] < before
 
     def take(self, before: int) -> list[tree.Comment]:
         """The comments not yet taken that begin before an offset."""
@@ -74,7 +74,7 @@ class Layout:
         `in_parentheses` puts a `let ... in` that does not fit on one line into parentheses.
         """
         outer, self._end = self._end, end
-        flat = not self.comments.within(node.span) and used + len(self.spelling.expression(node)) <= COLUMNS
+        flat = not self.comments.pending(node.span.end) and used + len(self.spelling.expression(node)) <= COLUMNS
         lines = self.expression(node, indent, used, 0, GIVEN if in_parentheses and not flat else LET)
         self._end = outer
         return lines
@@ -85,7 +85,7 @@ class Layout:
         `indent` is where lines between brackets of the construct are indented from.
         """
         flat = self.spelling.expression(node, level)
-        if not self.comments.within(node.span) and used + len(flat) + reserve <= COLUMNS:
+        if not self.comments.pending(node.span.end) and used + len(flat) + reserve <= COLUMNS:
             return [flat]
         return self._enclosed(node, indent) if binding(node) < level else self._broken(node, indent, used, reserve)
 
@@ -117,7 +117,8 @@ class Layout:
         inner = indent + STEP
         if isinstance(node, tree.Binary | tree.Given):
             return self._operands(_operands(node), indent)
-        return ["(", *_indented(self.expression(node, inner, inner), inner), f"{' ' * indent})"]
+        leading = [f"{' ' * inner}{comment.text}" for comment in self.comments.take(node.span.start)]
+        return ["(", *leading, *_indented(self.expression(node, inner, inner), inner), f"{' ' * indent})"]
 
     def _list(
         self,
@@ -162,7 +163,7 @@ class Layout:
     def parameters(self, parameters: Sequence[tree.Parameter], used: int, span: Span) -> list[str]:
         """`(a: A, b = 1)`; `span` is that of the item up to its body."""
         flat = f"({', '.join(map(self.spelling.parameter, parameters))})"
-        if not self.comments.within(span) and used + len(flat) + len(" =") <= COLUMNS:
+        if not self.comments.pending(span.end) and used + len(flat) + len(" =") <= COLUMNS:
             return [flat]
         return self._list("(", parameters, ")", 0, span.end)
 
@@ -170,8 +171,7 @@ class Layout:
         """Operands of one level: a call at the end of a product keeps its place, anything else is broken at operators."""
         operands = _operands(node)
         operator, last, level = operands[-1]
-        before = Span(node.span.file, node.span.start, last.span.start)
-        if binding(node) == PRODUCT and isinstance(last, tree.Call) and not self.comments.within(before):
+        if binding(node) == PRODUCT and isinstance(last, tree.Call) and not self.comments.pending(last.span.start):
             head = "".join(f"{sign and f' {sign} '}{self.spelling.expression(part, at)}" for sign, part, at in operands[:-1])
             head += f" {operator} "
             callee = self.spelling.expression(last.callee, POSTFIX)
