@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, Literal
+from types import SimpleNamespace
+from typing import Any, Literal, get_type_hints
 
 from pydantic import create_model
 
@@ -72,14 +73,16 @@ def primitive(
 
 def _parameters(function: Implementation, base: type[Parameters]) -> type[Parameters]:
     """A closed parameter model from the keyword-only parameters of a function."""
-    signature = inspect.signature(function, eval_str=True)
+    signature = inspect.signature(function)
     keywords = [p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
     positional = [p for p in signature.parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     if len(positional) != 2:
         raise TypeError(f"primitive {function.__name__}: two positional parameters are needed, the rows and the columns")
-    fields: dict[str, Any] = {}
     for parameter in keywords:
         if parameter.annotation is parameter.empty or parameter.default is parameter.empty:
             raise TypeError(f"primitive {function.__name__}: `{parameter.name}` needs an annotation and a default")
-        fields[parameter.name] = (parameter.annotation, parameter.default)
+    # Only these annotations are evaluated: those of the features may name torch, which is not imported here.
+    annotated = SimpleNamespace(__annotations__={parameter.name: parameter.annotation for parameter in keywords})
+    hints = get_type_hints(annotated, globalns=getattr(function, "__globals__", {}))
+    fields: dict[str, Any] = {parameter.name: (hints[parameter.name], parameter.default) for parameter in keywords}
     return create_model(f"{function.__name__.title()}Parameters", __base__=base, **fields)
