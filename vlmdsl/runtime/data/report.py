@@ -74,5 +74,8 @@ class SkipReport:
             for reason, number in zip(reasons, numbers, strict=True):
                 keys = ", ".join(self.examples[reason]) + (", ..." if self.counts[reason] > _EXAMPLES else "")
                 lines.append(f"  {reason:<{width}}  {number:>{digits}}  {keys}")
-        lines.extend(f"{what}: {count:,}" for what, count in sorted(self.views.items()) if count)
+        for what, count in sorted(self.views.items()):
+            draws = f"{what.partition(':')[0]}: draws"
+            if count and what != draws:
+                lines.append(f"{what} in {count:,} of {self.views[draws]:,} draws")
         return "\n".join(lines)

@@ -95,7 +95,7 @@ def _alternative(value: Value, attributes: Attributes, context: ViewContext) -> 
     assert isinstance(value, TextValue)
     candidates = (value.text, *value.rewrites)
     number = int(str(attributes["view"]))
-    context.counts["alternative: views"] += 1
+    context.counts["alternative: draws"] += 1
     if number >= len(candidates):
         context.counts["alternative: rewrite lacking, text instead"] += 1
         number = 0
