@@ -1,6 +1,6 @@
 """Evaluation: retrieval and zero-shot classification, beside chance and beside the untrained model."""
 
-from vlmdsl.runtime.evaluation.comparison import Comparison, comparison_of
+from vlmdsl.runtime.evaluation.comparison import Comparison, Part, comparison_of
 from vlmdsl.runtime.evaluation.held_out import evaluate
 from vlmdsl.runtime.evaluation.report import Evaluation, results_json, results_table
 from vlmdsl.runtime.evaluation.retrieval import Measures, Retrieval, retrieval_recall
@@ -10,6 +10,7 @@ __all__ = [
     "DEFAULT_TEMPLATES",
     "ClassPrompts",
     "Comparison",
+    "Part",
     "Evaluation",
     "Measures",
     "Retrieval",

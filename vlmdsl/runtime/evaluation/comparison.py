@@ -14,81 +14,138 @@ from vlmdsl.backends.torch.ops.similarities import similarity_to
 from vlmdsl.backends.torch.values import Similarities, TokenFeatures
 from vlmdsl.ir import Contrast, Node, Program, encoder_of, root_field
 from vlmdsl.runtime.encoders import EncodedFeatures
+from vlmdsl.types import SimType
 
-__all__ = ["Comparison", "comparison_of"]
+__all__ = ["Comparison", "Part", "comparison_of"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One summand: `coefficient` times the similarity `by` of the outputs `level` (`pooled` or `tokens`) of both streams.
+
+    They are scaled to unit length first if `normalized`. `text_first`: the recipe compares the text with the image, which
+    tells the two directions of a token-wise similarity apart.
+    """
+
+    by: str = "dot"
+    level: str = "pooled"
+    normalized: bool = True
+    arguments: tuple[tuple[str, Any], ...] = ()
+    text_first: bool = False
+    coefficient: float = 1.0
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One image-text similarity of a recipe.
+    """The image-text similarity of a recipe: the sum of its `parts`.
 
-    `image_tower` and `text_tower` encode the fields `image_field` and `text_field`. `level` is the output that is compared,
-    `pooled` or `tokens`, scaled to unit length first if `normalized`; `by` and `arguments` name the similarity.
-    `text_first`: the recipe compares the text with the image, which tells the two directions of a token-wise one apart.
+    `image_tower` and `text_tower` encode the fields `image_field` and `text_field`.
     """
 
     image_tower: str
     text_tower: str
     image_field: str = "image"
     text_field: str = "text"
-    level: str = "pooled"
-    normalized: bool = True
-    by: str = "dot"
-    arguments: tuple[tuple[str, Any], ...] = ()
-    text_first: bool = False
+    parts: tuple[Part, ...] = (Part(),)
     device: torch.device | str = "cpu"
     """Where similarities are computed; features may be kept elsewhere."""
 
+    @property
+    def pooled(self) -> bool:
+        """Whether only pooled features are compared."""
+        return all(part.level == "pooled" for part in self.parts)
+
+    @property
+    def normalized(self) -> bool:
+        """Whether only unit vectors are compared."""
+        return all(part.normalized for part in self.parts)
+
     def __call__(self, images: EncodedFeatures, texts: EncodedFeatures) -> Similarities:
         """`[n, m]` similarities of n images and m texts: `rows` rank texts for an image, `columns` images for a text."""
-        image, text = self._compared(images), self._compared(texts)
-        if not self.text_first:
-            return similarity_to(image, text, self.by, **dict(self.arguments))
-        found = similarity_to(text, image, self.by, **dict(self.arguments))
+        found = [self._part(part, images, texts) for part in self.parts]
+        if len(found) == 1 and self.parts[0].coefficient == 1.0:
+            return found[0]
+        weights = [part.coefficient for part in self.parts]
+        rows = sum((weight * one.rows for weight, one in zip(weights, found, strict=True)), start=torch.zeros(()))
+        columns = sum((weight * one.columns for weight, one in zip(weights, found, strict=True)), start=torch.zeros(()))
+        return Similarities(rows, columns)
+
+    def _part(self, part: Part, images: EncodedFeatures, texts: EncodedFeatures) -> Similarities:
+        image, text = self._compared(images, part), self._compared(texts, part)
+        if not part.text_first:
+            return similarity_to(image, text, part.by, **dict(part.arguments))
+        found = similarity_to(text, image, part.by, **dict(part.arguments))
         return Similarities(found.columns.T, found.rows.T)
 
-    def _compared(self, features: EncodedFeatures) -> Tensor | TokenFeatures:
-        if self.level == "tokens":
+    def _compared(self, features: EncodedFeatures, part: Part) -> Tensor | TokenFeatures:
+        if part.level == "tokens":
             assert features.tokens is not None
             mask = None if features.mask is None else features.mask.to(self.device)
             tokens = TokenFeatures(features.tokens.to(self.device), mask)
-            return normalize(tokens) if self.normalized else tokens
+            return normalize(tokens) if part.normalized else tokens
         assert features.pooled is not None
         pooled = features.pooled.to(self.device)
-        return normalize(pooled) if self.normalized else pooled
+        return normalize(pooled) if part.normalized else pooled
 
 
 def comparison_of(program: Program) -> Comparison | None:
     """The first comparison of an image with a text in the objective; None if it makes none (a recipe of images alone)."""
-    for node, by, arguments in _comparisons(program):
-        sides = [_side(features) for features in node.inputs[:2]]
-        if None in sides or {side.kind for side in sides if side} != {"Image", "Text"}:
+    for summands in _matrices(program):
+        sides = [tuple(_side(features) for features in node.inputs[:2]) for _, node in summands]
+        pairs = [_image_and_text(pair) for pair in sides]
+        if not pairs or None in pairs:
             continue
-        image, text = sorted((side for side in sides if side), key=lambda side: side.kind)
-        return Comparison(
-            image_tower=image.tower,
-            text_tower=text.tower,
-            image_field=image.field,
-            text_field=text.field,
-            level=image.level,
-            normalized=image.normalized and text.normalized,
-            by=by,
-            arguments=arguments,
-            text_first=sides[0] is text,
+        image, text = next(pair for pair in pairs if pair is not None)
+        parts = tuple(
+            Part(
+                by=_similarity_name(node),
+                level=pair[0].level,
+                normalized=pair[0].normalized and pair[1].normalized,
+                arguments=_arguments(node),
+                text_first=first[0] is pair[1],
+                coefficient=coefficient,
+            )
+            for (coefficient, node), pair, first in zip(summands, pairs, sides, strict=True)
+            if pair is not None
         )
+        return Comparison(image.tower, text.tower, image.field, text.field, parts)
     return None
 
 
-def _comparisons(program: Program) -> Iterator[tuple[Node, str, tuple[tuple[str, Any], ...]]]:
-    """Every node that compares two streams of features, with the name and the arguments of its similarity."""
+def _image_and_text(sides: tuple[_Side | None, ...]) -> tuple[_Side, _Side] | None:
+    known = sorted((side for side in sides if side), key=lambda side: side.kind)
+    return (known[0], known[1]) if [side.kind for side in known] == ["Image", "Text"] else None
+
+
+def _matrices(program: Program) -> Iterator[list[tuple[float, Node]]]:
+    """What each matrix that a loss reads is made of: (coefficient, node that compares two streams)."""
     for node in program.nodes():
-        if node.operation == "similarity":
-            arguments: Any = dict(node.attributes).get("arguments", ())
-            yield node, node.string("by"), arguments
-        elif node.operation == "contrast":
-            contrast = node.attribute("contrast")
-            if isinstance(contrast, Contrast) and contrast.fused:
-                yield node, "dot", ()
+        contrast = dict(node.attributes).get("contrast")
+        if isinstance(contrast, Contrast) and contrast.fused:
+            yield [(1.0, node)]
+        elif node.operation in ("contrast", "cross_entropy", "sigmoid_loss"):
+            yield _summands(node.inputs[0], 1.0)
+
+
+def _summands(matrix: Node, coefficient: float) -> list[tuple[float, Node]]:
+    """A matrix as a sum of similarities; what scales or moves all its entries alike changes no ranking and is left out."""
+    if matrix.operation == "similarity":
+        return [(coefficient, matrix)]
+    matrices = [parent for parent in matrix.inputs if isinstance(parent.type, SimType)]
+    if matrix.operation == "multiply" and len(matrices) == 1:
+        factor = next((parent.number("value") for parent in matrix.inputs if parent.operation == "constant"), 1.0)
+        return _summands(matrices[0], coefficient * factor)
+    if matrix.operation == "subtract" and len(matrices) == 2:
+        return _summands(matrices[0], coefficient) + _summands(matrices[1], -coefficient)
+    return [summand for parent in matrices for summand in _summands(parent, coefficient)]
+
+
+def _similarity_name(node: Node) -> str:
+    return node.string("by") if node.operation == "similarity" else "dot"
+
+
+def _arguments(node: Node) -> Any:
+    return dict(node.attributes).get("arguments", ())
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from vlmdsl.runtime.evaluation.retrieval import Measures
 
 __all__ = ["DEFAULT_TEMPLATES", "ClassPrompts", "zero_shot_accuracy"]
 
-DEFAULT_TEMPLATES = ("a photo of a {}",)
+DEFAULT_TEMPLATES = ("a photo of a {}", "a picture of a {}", "{}")
 """Prompts for data that brings none."""
 
 
@@ -54,7 +54,7 @@ def zero_shot_accuracy(
     prompts are compared at a time.
     """
     classes = count(prompts) // templates
-    if comparison.level == "pooled":
+    if comparison.pooled:
         prompts, templates = _ensemble(prompts, templates, comparison.normalized), 1
     size = size or block_size(images, prompts)
     found = torch.cat(

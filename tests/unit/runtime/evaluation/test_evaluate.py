@@ -5,14 +5,15 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from vlmdsl.api.driver import build
 from vlmdsl.ir import Contrast, Direction, Encoder, Program, Stream, Term
 from vlmdsl.ir.graph import Graph
 from vlmdsl.runtime.data import Batch, StreamValues
 from vlmdsl.runtime.encoders import EncodedFeatures
 from vlmdsl.runtime.encoders import Encoder as Tower
-from vlmdsl.runtime.evaluation import ClassPrompts, Comparison, comparison_of, evaluate, results_json, results_table
+from vlmdsl.runtime.evaluation import ClassPrompts, Comparison, Part, comparison_of, evaluate, results_json, results_table
 from vlmdsl.runtime.model import VisionLanguageModel
-from vlmdsl.types import EncodedType, FieldType, LossType, SimType, TokensType, VecType
+from vlmdsl.types import EncodedType, FieldType, LossType, ScoreType, SimType, TargetType, TokensType, VecType
 
 COMPARISON = Comparison("vision", "language")
 
@@ -125,11 +126,30 @@ def compared(graph, order=("image", "text"), level="pooled", by="dot", normalize
     return graph.add("similarity", *sides, type=SimType(), by=by, arguments=tuple(attributes.items()))
 
 
+def judged(matrix, graph):
+    targets = graph.add("paired", type=TargetType())
+    scores = graph.add("cross_entropy", matrix, targets, type=ScoreType(), along="rows", denominator="all")
+    return graph.add("mean", scores, type=LossType())
+
+
 def test_a_comparison_is_read_off_the_recipe():
     graph = Graph()
-    found = comparison_of(program(compared(graph, ("text", "image"), "tokens", "tokenmax"), graph))
-    assert found == Comparison("vision", "language", level="tokens", by="tokenmax", text_first=True)
-    assert comparison_of(program(compared(Graph(), normalized=False), graph)).normalized is False
+    found = comparison_of(program(judged(compared(graph, ("text", "image"), "tokens", "tokenmax"), graph), graph))
+    assert found == Comparison("vision", "language", parts=(Part("tokenmax", "tokens", text_first=True),))
+    plain = Graph()
+    assert comparison_of(program(judged(compared(plain, normalized=False), plain), plain)).normalized is False
+
+
+def test_a_sum_of_similarities_is_compared_by_all_of_them():
+    found = comparison_of(build("contrast(image, text, sim=0.75*cosine + tokenmax/4)").planned)
+    assert found.parts == (Part(coefficient=0.75), Part("tokenmax", "tokens", coefficient=0.25))
+    torch.manual_seed(0)
+    images = EncodedFeatures(pooled=torch.randn(3, 5), tokens=torch.randn(3, 4, 5))
+    texts = EncodedFeatures(pooled=torch.randn(2, 5), tokens=torch.randn(2, 6, 5), mask=torch.ones(2, 6, dtype=torch.bool))
+    cosine = Comparison("vision", "language")(images, texts)
+    tokenmax = Comparison("vision", "language", parts=(Part("tokenmax", "tokens"),))(images, texts)
+    torch.testing.assert_close(found(images, texts).rows, 0.75 * cosine.rows + 0.25 * tokenmax.rows)
+    torch.testing.assert_close(found(images, texts).columns, 0.75 * cosine.columns + 0.25 * tokenmax.columns)
 
 
 def test_a_fused_region_compares_by_inner_product():
@@ -142,15 +162,15 @@ def test_a_fused_region_compares_by_inner_product():
 
 def test_a_recipe_of_images_alone_has_no_comparison():
     graph = Graph()
-    assert comparison_of(program(compared(graph, ("image", "image")), graph)) is None
+    assert comparison_of(program(judged(compared(graph, ("image", "image")), graph), graph)) is None
 
 
 def test_which_side_comes_first_tells_the_directions_of_tokenmax_apart():
     torch.manual_seed(0)
     images = EncodedFeatures(tokens=torch.randn(3, 4, 5))
     texts = EncodedFeatures(tokens=torch.randn(2, 6, 5), mask=torch.ones(2, 6, dtype=torch.bool))
-    first = Comparison("vision", "language", level="tokens", by="tokenmax")
-    second = Comparison("vision", "language", level="tokens", by="tokenmax", text_first=True)
+    first = Comparison("vision", "language", parts=(Part("tokenmax", "tokens"),))
+    second = Comparison("vision", "language", parts=(Part("tokenmax", "tokens", text_first=True),))
     one, other = first(images, texts), second(images, texts)
     assert one.rows.shape == other.rows.shape == (3, 2)
     torch.testing.assert_close(one.rows, other.rows)

@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 
 from vlmdsl.runtime.encoders import EncodedFeatures
-from vlmdsl.runtime.evaluation import ClassPrompts, Comparison, zero_shot_accuracy
+from vlmdsl.runtime.evaluation import ClassPrompts, Comparison, Part, zero_shot_accuracy
 
 COSINE = Comparison("vision", "language")
-TOKENMAX = Comparison("vision", "language", level="tokens", by="tokenmax")
+TOKENMAX = Comparison("vision", "language", parts=(Part("tokenmax", "tokens"),))
 
 
 def share(scores, labels, cutoff):
