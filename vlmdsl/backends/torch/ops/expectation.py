@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vlmdsl.backends.torch.collectives import all_gather, all_reduce_sum, own_slice, process_count
+from vlmdsl.backends.torch.collectives import all_gather, all_reduce_sum, own_slice
 from vlmdsl.backends.torch.ops.targets import dense_target
 from vlmdsl.backends.torch.values import Target, TargetPart, precise
 
@@ -51,18 +51,16 @@ def expectation(part: TargetPart, view: View, keep: Tensor | None) -> tuple[Tens
 
 
 def _of_class(part: TargetPart, pair: Tensor, kept: Tensor, own: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-    """Equal shares of all samples with the same label. Classes are numbered by where they start among the sorted labels."""
+    """Equal shares of all samples with the same label; a class is known by where it starts among the sorted labels."""
     assert part.label is not None
-    label = part.label
-    unknown = label.shape[0] * process_count()  # a bucket past every class, never read
-    known = label != part.missing
-    start = torch.searchsorted(all_gather(label).sort().values, label)
-    bucket = torch.where(known, start, unknown)
-    sums = all_reduce_sum(other.new_zeros(unknown + 1, other.shape[1]).index_add(0, bucket, other))
+    known = part.label != part.missing
+    everybody = all_gather(part.label)
+    start = torch.searchsorted(everybody.sort().values, part.label)
+    sums = all_reduce_sum(other.new_zeros(len(everybody), other.shape[1]).index_add(0, start, other))
     counted = torch.stack([kept, torch.ones_like(kept)], dim=1)
-    counts = all_reduce_sum(kept.new_zeros(unknown + 1, 2).index_add(0, bucket, counted))[bucket]
+    counts = all_reduce_sum(kept.new_zeros(len(everybody), 2).index_add(0, start, counted))[start]
     mass = torch.where(known, counts[:, 0] / counts[:, 1], kept)
-    expected = torch.where(known, (own * sums[bucket]).sum(dim=-1) / counts[:, 1], torch.where(kept > 0, pair, 0.0))
+    expected = torch.where(known, (own * sums[start]).sum(dim=-1) / counts[:, 1], torch.where(kept > 0, pair, 0.0))
     return mass, expected
 
 
