@@ -48,7 +48,9 @@ def check_item(item: tree.Item) -> Iterator[Diagnostic]:
 
 
 def _check_parameters(item: tree.Recipe | tree.Def) -> Iterator[Diagnostic]:
-    yield from _duplicates("parameter", [parameter.name for parameter in item.parameters])
+    if isinstance(item, tree.Def):
+        # A recipe's parameters share the name space of the file, which name resolution watches.
+        yield from _duplicates("parameter", [parameter.name for parameter in item.parameters])
     earlier: tree.Parameter | None = None
     for parameter in item.parameters:
         name = parameter.name.name

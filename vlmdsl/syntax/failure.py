@@ -154,7 +154,7 @@ def _nameless_term(failure: _Failure) -> Diagnostic | None:
         return None
     whole = Span(failure.file, failure.head.start, failure.pieces[-1].end)
     if failure.head.kind == "word" and failure.text(1) == "=":
-        fix = Fix("write `:`", (Edit(failure.span(failure.pieces[1]), ":"),))
+        fix = Fix("write `:`", (Edit(Span(failure.file, failure.head.end, failure.pieces[1].end), ":"),))
         return catalog.NamelessTerm.at(whole, help=("a term is written `name: expression`: write `:` for `=`",), fix=fix)
     return catalog.NamelessTerm.at(whole, help=("write a name and a colon before it: `name: expression`",))
 

@@ -137,6 +137,8 @@ def _advice(character: str) -> tuple[str, ...]:
         return ("a percent sign belongs directly to a number: `15%`",)
     if character == "!":
         return ("`!=` compares; there is no negation of conditions: exchange the branches of `where`",)
+    if character.isnumeric():
+        return ("write the number in ASCII digits: `0.5`",)
     if character.isalpha():
         return ("names are made of ASCII letters, digits and underscores: `tau`",)
     return ("remove it",)

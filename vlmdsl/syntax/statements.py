@@ -29,7 +29,7 @@ def split_statements(text: str, pieces: Sequence[Piece]) -> list[list[Piece]]:
     """
     statements: list[list[Piece]] = []
     current: list[Piece] = []
-    depth = 0
+    waiting: list[str] = []
     newline: Piece | None = None
     for piece in pieces:
         if piece.kind == "comment":
@@ -40,14 +40,17 @@ def split_statements(text: str, pieces: Sequence[Piece]) -> list[list[Piece]]:
         if newline is not None:
             if not current and statements and piece.text in BINARY_SIGNS:
                 current = statements.pop()
-            if current and _begins_anew(text, piece, current, depth):
+            if current and _begins_anew(text, piece, current, len(waiting)):
                 statements.append(current)
-                current, depth = [], 0
+                current, waiting = [], []
             elif current:
                 current.append(newline)
         newline = None
         current.append(piece)
-        depth = max(depth + (piece.kind == "open") - (piece.kind == "close"), 0)
+        if piece.kind == "open":
+            waiting.append(CLOSERS[piece.text])
+        elif piece.text in waiting:
+            del waiting[len(waiting) - 1 - waiting[::-1].index(piece.text) :]
     if current:
         statements.append(current)
     return statements
