@@ -39,6 +39,7 @@ CASES = [
     ("recipe r(a: Image{2k steps})\nminimize a", "V0134", "2k steps"),
     ("minimize f(a b)", "V0115", "b"),
     ("recipe r(a: Image b: Text)\nminimize a", "V0115", "b"),
+    ("def f(a) =\nlet s = a in\ns b\nminimize f(1)", "V0114", "b"),
     ("minimize f(a, , b)", "V0114", ","),
     ("minimize a b", "V0114", "b"),
     ("minimize [a, b]", "V0114", "["),
@@ -166,7 +167,7 @@ def test_an_edition_too_new_says_which_is_known() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["(" * 101 + "a" + ")" * 101, "-" * 102 + "a", "let a = b in " * 102 + "a", " + ".join(["a"] * 103)]
+    "text", ["(" * 101 + "a" + ")" * 101, "-" * 101 + "a", "let a = b in " * 101 + "a", " + ".join(["a"] * 102)]
 )
 def test_nesting_is_bounded(text: str) -> None:
     assert [fault.code for fault in parse(SourceText("mine.vlo", text))[1]] == ["V0103"]

@@ -197,6 +197,21 @@ def test_comments_keep_their_text_and_place() -> None:
     ]
 
 
+def test_a_comment_inside_of_an_item_documents_nothing() -> None:
+    items = parsed(
+        "let a = f(\n  ## of an argument\n  1)\nlet b = 2\nminimize {\n  x: g(\n    ## neither\n    a)\n  y: b\n}"
+    )
+    assert [getattr(item, "documentation", "") for item in items] == ["", "", ""]
+    assert isinstance(items[2], tree.Minimize)
+    assert [term.documentation for term in items[2].terms] == ["", ""]
+
+
+def test_another_edition_is_another_tree() -> None:
+    module, _ = parse(SourceText("mine.vlo", "minimize a"))
+    newer = tree.Module((tree.Edition(2, module.span), *module.items), (), module.span)
+    assert not same_tree(module, newer)
+
+
 def test_a_sharp_in_a_string_is_no_comment() -> None:
     module, faults = parse(SourceText("mine.vlo", 'recipe r(a: Image)\ncite "#1"\nminimize a'))
     assert (module.comments, faults) == ((), [])
