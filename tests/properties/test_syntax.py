@@ -58,10 +58,10 @@ def test_any_text_gives_a_tree_and_diagnostics_within_two_seconds(text: str) -> 
     source = SourceText("random.vlo", text)
     sources = SourceMap()
     sources.add(source)
-    start = time.perf_counter()
+    start = time.process_time()
     module, faults = parse(source)
     rendered = render_text(faults, sources)
-    elapsed = time.perf_counter() - start
+    elapsed = time.process_time() - start
     for fault in faults:
         for label in (fault.primary, *fault.secondary):
             assert 0 <= label.span.start <= label.span.end <= len(text)

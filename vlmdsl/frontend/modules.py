@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -19,7 +20,9 @@ from vlmdsl.source.limits import MAXIMUM_BYTES, MAXIMUM_FILES, MAXIMUM_USE_DEPTH
 from vlmdsl.syntax import parse
 from vlmdsl.syntax.tree import Def, EncoderDeclaration, Let, Minimize, Module, Name, Recipe, Use
 
-__all__ = ["Loaded", "Loader", "bundled_names", "bundled_text"]
+_DEFINITION = re.compile(r"^def\s+(\w+)", re.MULTILINE)
+
+__all__ = ["Library", "Loaded", "Loader", "bundled_names", "bundled_text"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,31 @@ class Loaded:
     text: SourceText
     module: Module
     scope: FileScope
+
+
+class Library(Mapping[str, Def]):
+    """The `def`s of `recipes/std` by name; a file is parsed when one of its names is first asked for."""
+
+    def __init__(self, parsed: Callable[[SourceText], Module]) -> None:
+        self._parsed = parsed
+        self._files: dict[str, SourceText] = {}
+        self._definitions: dict[str, Def] = {}
+        for file in sorted((root("recipes") / "std").iterdir(), key=lambda entry: entry.name):
+            if file.name.endswith(".vlo"):
+                text = SourceText(f"std/{file.name}", file.read_text(encoding="utf-8"))
+                self._files.update(dict.fromkeys(_DEFINITION.findall(text.text), text))
+
+    def __getitem__(self, name: str) -> Def:
+        if name not in self._definitions:
+            module = self._parsed(self._files[name])
+            self._definitions.update({item.name.name: item for item in module.items if isinstance(item, Def)})
+        return self._definitions[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
 
 
 @dataclass
@@ -44,22 +72,16 @@ class Loader:
     def library(self) -> FileScope:
         """All `def`s of `recipes/std`, one scope: what every recipe sees without `use`."""
         if self._library is None:
-            scope = self._library = FileScope("std")
-            for file in sorted((root("recipes") / "std").iterdir(), key=lambda entry: entry.name):
-                if file.name.endswith(".vlo"):
-                    text = self.sources.add(SourceText(f"std/{file.name}", file.read_text(encoding="utf-8")))
-                    module = self._parsed(text)
-                    scope.definitions.update({item.name.name: item for item in module.items if isinstance(item, Def)})
+            self._library = FileScope("std", definitions=Library(self._parsed))
         return self._library
 
     def _parsed(self, text: SourceText) -> Module:
-        module, found = parse(text)
+        module, found = parse(self.sources.add(text))
         self.diagnostics.extend(found)
         return module
 
     def load(self, text: SourceText, folder: Path | None) -> Loaded:
         """A file with everything it uses; `folder` is where its `use "./..."` are looked up (None: nowhere)."""
-        self.sources.add(text)
         before = len(self.diagnostics)
         module = self._parsed(text)
         broken = _words_of_faults(text, self.diagnostics[before:])
@@ -90,7 +112,7 @@ class Loader:
                 case Let():
                     scope.lets[name.name] = item
                 case Def():
-                    scope.definitions[name.name] = item
+                    scope.definitions = {**scope.definitions, name.name: item}
                 case EncoderDeclaration():
                     scope.encoders[name.name] = item
                 case _:
@@ -116,7 +138,7 @@ class Loader:
         loaded = self._loaded.get(text.name) or self._load_used(use, text, home)
         header = next((item for item in loaded.module.items if isinstance(item, Recipe)), None)
         if header is None or not any(isinstance(item, Minimize) for item in loaded.module.items):
-            scope.definitions.update({k: v for k, v in loaded.scope.definitions.items() if k not in scope.definitions})
+            scope.definitions = {**loaded.scope.definitions, **scope.definitions}
             return
         scope.recipes[use.name.name] = RecipeFunction(header, loaded.module, loaded.scope)
 

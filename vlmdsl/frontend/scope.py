@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from vlmdsl.primitives.values import Value
@@ -33,7 +34,7 @@ class FileScope:
 
     name: str
     lets: dict[str, Let] = field(default_factory=dict)
-    definitions: dict[str, Def] = field(default_factory=dict)
+    definitions: Mapping[str, Def] = field(default_factory=dict)
     encoders: dict[str, EncoderDeclaration] = field(default_factory=dict)
     recipes: dict[str, RecipeFunction] = field(default_factory=dict)
     values: dict[str, Value] = field(default_factory=dict)
