@@ -34,8 +34,6 @@ def register(primitive: Primitive) -> Primitive:
 
 def registered() -> dict[str, Primitive]:
     """The primitives of the kernel and those registered so far, by name; looks for no plug-ins, which takes its time."""
-    from vlmdsl.primitives import kernel  # noqa: F401 - importing it registers the kernel
-
     return _REGISTERED
 
 
@@ -56,6 +54,5 @@ def broken_plugins() -> tuple[BrokenPlugin, ...]:
 
 def all_primitives() -> dict[str, Primitive]:
     """Every primitive, those of installed plug-ins included, by name."""
-    registered()
     broken_plugins()
     return _REGISTERED
