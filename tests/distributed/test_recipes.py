@@ -1,0 +1,64 @@
+"""Every bundled recipe means the same on one process and on several: loss, gradients of features and of learned numbers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import vlmdsl
+from vlmdsl.testing.distributed import run_processes
+from vlmdsl.testing.laws import example_features
+
+pytestmark = [pytest.mark.distributed, pytest.mark.slow]
+
+SAMPLES = 8
+RECIPES = [card.name for card in vlmdsl.recipes()]
+
+
+def all_recipes() -> dict[str, dict[str, Tensor]]:
+    """This process's part of everything; gradients are divided by the number of processes, as DDP's mean would."""
+    distributed = torch.distributed.is_initialized()
+    processes = torch.distributed.get_world_size() if distributed else 1
+    rank = torch.distributed.get_rank() if distributed else 0
+    return {name: _one_recipe(name, rank, processes) for name in RECIPES}
+
+
+def _one_recipe(name: str, rank: int, processes: int) -> dict[str, Tensor]:
+    objective = vlmdsl.compile(name, compiled=False).double()
+    batch = example_features(objective, seed=5, batch=SAMPLES)
+    size = SAMPLES // processes
+    features = {key: value[rank * size : (rank + 1) * size].clone() for key, value in batch.items()}
+    for value in features.values():
+        value.requires_grad_(value.is_floating_point())
+    loss = objective(**features).loss
+    loss.backward()
+    found = {"loss": loss.detach()}
+    for key, value in features.items():
+        if value.grad is not None:
+            found[f"gradient of {key}"] = value.grad / processes
+    for key, parameter in objective.named_parameters():
+        found[f"gradient of {key}"] = parameter.grad / processes
+    return found
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_recipes_do_not_depend_on_the_number_of_processes(processes: int) -> None:
+    expected = all_recipes()
+    shares = run_processes(all_recipes, processes)
+    learned = {key for name in RECIPES for key, _ in vlmdsl.compile(name, compiled=False).named_parameters()}
+    for name in RECIPES:
+        for what, value in expected[name].items():
+            parts = [share[name][what] for share in shares]
+            if what == "loss":
+                assert all(torch.equal(part, parts[0]) for part in parts), f"{name}: processes disagree about the loss"
+                found = parts[0]
+            elif what.removeprefix("gradient of ") in learned:
+                found = torch.stack(parts).sum(dim=0)
+            else:
+                found = torch.cat(parts)
+            _agrees(found, value, f"{name}, {what}")
+
+
+def _agrees(found: Tensor, expected: Tensor, what: str) -> None:
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12, msg=lambda text: f"{what}: {text}")
