@@ -1,0 +1,61 @@
+"""What README.md says is so: its program runs, its commands check, its tables and pictures are complete."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vlmdsl
+from vlmdsl.api.check import render
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_training_loop_runs_and_learns() -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len(program.strip().splitlines()) <= 17
+    program = "import torch; torch.manual_seed(0)\n" + program.replace('"clip", ', '"clip", compiled=False, ')
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert finished.returncode == 0, finished.stderr
+    loss, term, temperature = (float(word) for word in finished.stdout.split())
+    assert loss == term < 4.0  # chance is log 256 = 5.5
+    assert 0.01 <= temperature < 0.2
+
+
+def test_every_bundled_recipe_has_its_line_and_says_what_it_was_checked_against() -> None:
+    listed = set(re.findall(r"^\| `(\w+)` \|", README, flags=re.MULTILINE))
+    assert listed == {card.name for card in vlmdsl.recipes()}
+    for card in vlmdsl.recipes():
+        row = next(line for line in README.splitlines() if line.startswith(f"| `{card.name}` |"))
+        assert card.status.startswith("approximate") == ("approximate" in row)
+
+
+def test_its_expressions_are_correct() -> None:
+    expressions = re.findall(r"-e '([^']+)'", README) + re.findall(r"^    (contrast\(.*\))$", README, flags=re.MULTILINE)
+    assert len(expressions) >= 2
+    assert [vlmdsl.check(expression) for expression in expressions] == [[]] * len(expressions)
+
+
+def test_its_recipe_is_the_bundled_one() -> None:
+    (shown,) = re.findall(r"```\n(vlo 1\n.*?)```", README, flags=re.DOTALL)
+    assert vlmdsl.check(shown) == []
+    bundled = (ROOT / "recipes" / "clip.vlo").read_text(encoding="utf-8")
+    assert shown == re.sub(r"status .*\n", "", bundled)
+
+
+def test_its_diagnostic_is_what_check_says() -> None:
+    (shown,) = re.findall(r"```\n(error.*?)\n```", README, flags=re.DOTALL)
+    recipe = "vlo 1\n\n\nrecipe mine(image: Image, text: Text)\n\n\nminimize contrast(image.pooled, text, sim=tokenmax)\n"
+    assert render(vlmdsl.check(recipe, file="mine.vlo")) == f"{shown}\n\n1 error"
+
+
+def test_its_files_and_pictures_exist() -> None:
+    linked = re.findall(r"\]\(([^)#]+)\)", README)
+    assert linked
+    assert [path for path in linked if not (ROOT / path).exists()] == []
