@@ -222,6 +222,11 @@ def _mean(node: Node, types: tuple[Type, ...]) -> Type:
     return LossType()
 
 
+def _samples(node: Node, types: tuple[Type, ...]) -> Type:
+    _take(types, *((ConditionType,) * len(types[:1])))
+    return ScalarType()
+
+
 def _constant(node: Node, types: tuple[Type, ...]) -> Type:
     _take(types)
     _need(math.isfinite(node.number("value")), f"the value is {node.number('value')}")
@@ -303,6 +308,7 @@ SIGNATURES: dict[str, Signature] = {
     "cross_entropy": Signature({"along": (str,), "denominator": (str,)}, _cross_entropy),
     "sigmoid_loss": Signature({}, _fixed(ScoreType(), SimType, TargetType)),
     "mean": Signature({}, _mean),
+    "samples": Signature({}, _samples),
     "contrast": Signature({"contrast": (Contrast,)}, _contrast),
 }
 """The table of operations: one row each."""

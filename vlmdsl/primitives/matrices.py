@@ -14,7 +14,7 @@ from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.similarities import apply_similarity, paired_score
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import AllSamples, FunctionValue, SimilarityPart, SimilarityValue, Value
-from vlmdsl.types import ConditionType, LossType, ScoreType, SimType, TargetType
+from vlmdsl.types import ConditionType, ScoreType, SimType, TargetType
 
 COSINE = SimilarityValue((SimilarityPart(1.0, "dot", "pooled", True),))
 _STREAM = ("Encoded", "Vec", "Tokens", "Image", "Text")
@@ -254,32 +254,5 @@ register(
         formula=r"\ell_i = -\sum_j \log \sigma(\pm z_{ij})",
         cost="no product; one pass over the matrix",
         example=("let z = similarity(image, text) * 10 - 10\nminimize mean(sigmoid_loss(z, targets=paired))"),
-    )
-)
-
-
-def _mean(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
-    score, over = subjects["score"], subjects["over"]
-    assert isinstance(score, Node)
-    if isinstance(over, AllSamples):
-        return builder.add("mean", score, type=LossType())
-    assert isinstance(over, Node)
-    return builder.add("mean", score, over, type=LossType())
-
-
-register(
-    Primitive(
-        name="mean",
-        family="reductions",
-        summary="The mean over the samples of the whole batch, or over those where `over` holds (none: 0).",
-        meaning=_mean,
-        subjects=(
-            Subject("score", ("Score",), "one number a sample"),
-            Subject("over", ("Condition",), "which samples count", default=AllSamples(), keyword=True),
-        ),
-        laws=("permutation",),
-        formula=r"\frac{1}{B}\sum_i s_i",
-        cost="none",
-        example="minimize mean(1 - score(image, text))",
     )
 )

@@ -151,6 +151,7 @@ _OPERATIONS: dict[str, Callable[..., object]] = {
     "exclude": lambda node, x, out: replace(x, candidates=x.candidates & ~out),
     "cross_entropy": _cross_entropy,
     "sigmoid_loss": _sigmoid,
+    "samples": lambda node, over=None: np.float64(SAMPLES if over is None else over.sum()),
     "mean": lambda node, score, over=None: _mean(score, over),
 }
 

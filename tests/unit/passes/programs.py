@@ -103,6 +103,9 @@ class Build:
     def mean(self, score: Node, over: Node | None = None) -> Node:
         return self.add("mean", score, *(() if over is None else (over,)), type=LossType())
 
+    def samples(self, over: Node | None = None) -> Node:
+        return self.add("samples", *(() if over is None else (over,)), type=ScalarType())
+
     def both_ways(self, logits: Node, target: Node, weight: Node | None = None, denominator: str = "all") -> Node:
         """Half the mean of the rows' losses plus half that of the columns'."""
         losses = [self.cross_entropy(logits, target, along, denominator) for along in ("rows", "columns")]

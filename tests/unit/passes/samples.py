@@ -20,6 +20,7 @@ class Expressions:
         build = self.build
         self.features = [build.pooled("image", "Image"), build.pooled("text"), build.pooled("caption", unit=False)]
         self.scalars = [build.constant(value) for value in (0.0, 1.0, -1.0, 0.5, 3.0)]
+        self.scalars += [build.samples(), build.samples(build.field("flag", "Flag"))]
         self.scalars += [build.temperature("temperature", 0.3), build.parameter("direct", 0.7)]
 
     def one_of(self, *choices: Callable[[], Node]) -> Node:

@@ -80,6 +80,8 @@ def _exp(writer: Writer, node: Node) -> Math:
 
 
 def _multiply(writer: Writer, node: Node) -> Math:
+    if node.inputs[1].operation == "samples" and writer.is_mean_over(*node.inputs):
+        return writer.sum_of(node.inputs[0])
     return scaled(writer, writer.expression(node.inputs[0]), node.inputs[1])
 
 
@@ -120,6 +122,10 @@ def _field(writer: Writer, node: Node) -> Math:
     return writer.names.source(node)
 
 
+def _samples(writer: Writer, node: Node) -> Math:
+    return writer.size(node.inputs[0] if node.inputs else None)
+
+
 def _score(writer: Writer, node: Node) -> Math:
     return writer.entry(node, "i", "i", "rows")
 
@@ -139,6 +145,7 @@ EXPRESSIONS: dict[str, Callable[[Writer, Node], Math]] = {
     "field": _field,
     "score": _score,
     "mean": _mean,
+    "samples": _samples,
     "cross_entropy": lambda writer, node: writer.cross_entropy(node),
     "sigmoid_loss": lambda writer, node: writer.sigmoid_loss(node),
     "contrast": lambda writer, node: writer.contrast(node),

@@ -59,6 +59,7 @@ class Writer:
         self._weights: dict[Node, Math] = {}
         self._functions: dict[object, Math] = {}
         regions = [node for node in program.nodes() if node.operation == "contrast"]
+        self._summing = False
         self._shapes = Counter(_shape(node) for node in regions)
 
     def expression(self, node: Node) -> Math:
@@ -93,12 +94,35 @@ class Writer:
         return self.names.indexed(letter, row + column)
 
     def mean(self, body: Math, coefficient: float, over: Node | None) -> Math:
-        """`coefficient` times the mean over all samples, or over those where a condition holds."""
+        """`coefficient` times the mean over all samples, or over those where a condition holds; or times the sum."""
+        share = share_of(coefficient) if self._summing else _share(coefficient, self.size(over))
+        among = "" if over is None else rf"i \in {self._set(over).latex}"
+        return _product_of(share, sum_over("i", body, among))
+
+    def size(self, over: Node | None) -> Math:
+        """The number of samples, or of those where a condition holds."""
         if over is None:
-            return _product_of(_share(coefficient, SIZE), sum_over("i", body))
+            return SIZE
         members = self._set(over)
-        size = Math(f"|{members.latex}|", f"|{members.text}|")
-        return _product_of(_share(coefficient, size), sum_over("i", body, rf"i \in {members.latex}"))
+        return Math(f"|{members.latex}|", f"|{members.text}|")
+
+    def is_mean_over(self, node: Node, size: Node) -> bool:
+        """Whether a loss is one mean over just the samples that `size` counts, so that their product is a sum."""
+        over = size.inputs[0] if size.inputs else None
+        if node.operation == "mean":
+            return node.inputs[1:] == size.inputs
+        if node.operation != "contrast" or self._is_function(node):
+            return False
+        contrast = contrast_of(node)
+        means = [direction.over for direction in (contrast.rows, contrast.columns) if direction is not None]
+        return all((None if mean is None else node.inputs[mean]) is over for mean in means)
+
+    def sum_of(self, node: Node) -> Math:
+        """A mean without its division by the number of samples."""
+        self._summing = True
+        written = self.expression(node)
+        self._summing = False
+        return written
 
     def _set(self, condition: Node) -> Math:
         if condition not in self._sets:
@@ -275,7 +299,7 @@ def _matrices(root: Node) -> list[Node]:
 
 
 def _shape(node: Node) -> object:
-    """What a region is but for its features; None if it has no single pair of pooled features."""
+    """What a region is but for its features and its weight; None if it has no single pair of pooled features."""
     matrix = node.inputs[0]
     if (
         matrix.operation != "similarity"
@@ -283,7 +307,10 @@ def _shape(node: Node) -> object:
         or matrix.inputs[0] is matrix.inputs[1]
     ):
         return None
-    return contrast_of(node), matrix.attributes, node.inputs[1:]
+    contrast = contrast_of(node)
+    weight = _total_coefficient(contrast)
+    unit = replace(contrast, rows=_divided(contrast.rows, weight), columns=_divided(contrast.columns, weight))
+    return unit, matrix.attributes, node.inputs[1:]
 
 
 def _total_coefficient(contrast: Contrast) -> float:
@@ -291,7 +318,7 @@ def _total_coefficient(contrast: Contrast) -> float:
 
 
 def _divided(direction: Direction | None, factor: float) -> Direction | None:
-    return None if direction is None else replace(direction, coefficient=direction.coefficient / factor)
+    return None if direction is None else replace(direction, coefficient=round(direction.coefficient / factor, 12))
 
 
 def _outside(direction: Direction) -> tuple[float, int | None, int | None]:

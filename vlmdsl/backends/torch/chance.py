@@ -17,6 +17,8 @@ def chance_level(node: Node, samples: int) -> float | None:
     """
     if node.operation == "constant":
         return node.number("value")
+    if node.operation == "samples" and not node.inputs:
+        return float(samples)
     if node.operation == "contrast":
         region = node.attribute("contrast")
         assert isinstance(region, Contrast)

@@ -156,6 +156,10 @@ def _normalize(writer: _Writer, node: Node) -> str:
     return f"ops.normalize({writer.value(node.inputs[0])}{f', epsilon={epsilon!r}' if epsilon else ''})"
 
 
+def _samples(writer: _Writer, node: Node) -> str:
+    return f"ops.samples({', '.join(['inputs', *map(writer.value, node.inputs)])})"
+
+
 def _parameter(writer: _Writer, node: Node) -> str:
     return f'parameters["{node.string("name")}"]'
 
@@ -208,6 +212,7 @@ RULES: dict[str, Rule] = {
     "pooled": _pooled,
     "tokens": _tokens,
     "parameter": _parameter,
+    "samples": _samples,
     "similarity": _similarity,
     "score": _similarity,
     "contrast": _contrast,

@@ -1,7 +1,7 @@
 """The operations that emitted source calls: one function each, named as in `docs/architecture.md` section 3."""
 
 from vlmdsl.backends.torch.ops.contrast import ContrastResult, Direction, contrast, contrast_of
-from vlmdsl.backends.torch.ops.criteria import cross_entropy, mean, sigmoid_loss
+from vlmdsl.backends.torch.ops.criteria import cross_entropy, mean, samples, sigmoid_loss
 from vlmdsl.backends.torch.ops.elementwise import (
     add,
     clamp,
@@ -31,6 +31,6 @@ __all__ = [
     "ContrastResult", "Direction", "Similarities", "Target", "TargetPart", "TokenFeatures", "add", "add_targets",
     "clamp", "contrast", "contrast_of", "cross_entropy", "divide", "equal", "exclude", "exp", "greater",
     "greater_equal", "less", "less_equal", "log", "logical_not", "maximum", "mean", "minimum", "multiply", "negate",
-    "normalize", "not_equal", "others", "paired", "reuse", "same", "scale_target", "score",
+    "normalize", "not_equal", "others", "paired", "reuse", "same", "samples", "scale_target", "score",
     "sigmoid_loss", "similarity", "smooth", "stop", "subtract", "transpose", "uniform", "where",
 ]  # fmt: skip

@@ -6,6 +6,8 @@ denominator and a target's share of them is dropped; a sample without candidates
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,7 +16,7 @@ from vlmdsl.backends.torch.collectives import all_gather, all_reduce_max, all_re
 from vlmdsl.backends.torch.ops.targets import dense_target, pair_positions
 from vlmdsl.backends.torch.values import Similarities, Target, precise
 
-__all__ = ["cross_entropy", "mean", "sigmoid_loss"]
+__all__ = ["cross_entropy", "mean", "samples", "sigmoid_loss"]
 
 
 def cross_entropy(logits: Similarities, target: Target, along: str, denominator: str) -> Tensor:
@@ -49,6 +51,14 @@ def mean(values: Tensor, over: Tensor | None = None) -> Tensor:
     total = all_reduce_sum(torch.where(over, values, 0.0).sum())
     count = all_reduce_sum(over.sum().to(values.dtype))
     return total / count.clamp(min=1.0)
+
+
+def samples(inputs: Mapping[str, Tensor], over: Tensor | None = None) -> Tensor:
+    """How many samples all processes hold together, or for how many of them `over` holds: 0-d."""
+    features = precise(next(value for value in inputs.values() if value.is_floating_point()))
+    if over is None:
+        return features.new_full((), features.shape[0] * process_count())
+    return all_reduce_sum(over.sum().to(features.dtype))
 
 
 def _candidates(logits: Similarities, matrix: Tensor, along: str) -> Tensor:
