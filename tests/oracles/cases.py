@@ -135,6 +135,20 @@ PYRAMID = {
     "attributes": "text_attributes",
 }
 
+VIEWS = {"first": "aug1_embed", "second": "aug2_embed"}
+# The authors' features of the two views, as they leave the projection head.
+NT_XENT = """
+recipe ssl(first: Image, second: Image, temperature = 0.1)
+minimize nt_xent(first, second, temperature=temperature)
+"""
+SLIP = """
+recipe slip_total(image: Image, text: Text, first: Image, second: Image)
+minimize {
+  clip: contrast(image, text)
+  ssl: nt_xent(first, second)
+}
+"""
+
 CASES = [
     Case("clip-openclip", "clip", FEATURES, SCALE),
     Case("clip-openclip_scale100", "clip", FEATURES, SCALE),
@@ -178,6 +192,11 @@ CASES = [
     Case("pyramidclip-paper", "pyramidclip", PYRAMID, {"tau": "log_scale"}),
     Case("pyramidclip-paper_literal", "pyramidclip", PYRAMID, {"tau": "log_scale"}, {"targets": "printed"}),
     Case("pyramidclip-paper_hard", "pyramidclip", PYRAMID, {"tau": "log_scale"}, {"smoothing": 0}),
+    Case("simclr-slip", NT_XENT, VIEWS, {}, total="out_loss"),
+    Case("simclr-slip-t05", NT_XENT, VIEWS, {}, {"temperature": 0.5}, total="out_loss"),
+    Case("simclr-slip-sameviews", NT_XENT, VIEWS, {}, total="out_loss"),
+    Case("simclr-slip-b1", NT_XENT, VIEWS, {}, total="out_loss"),
+    Case("slip-total", SLIP, {**EMBEDDED, **VIEWS}, {"temperature": "log_scale"}),
     Case(
         "laclip_mt",
         "laclip_mt",

@@ -189,6 +189,16 @@ def _labels(node: Node, types: tuple[Type, ...]) -> Type:
     return TargetType()
 
 
+def _unite(node: Node, types: tuple[Type, ...]) -> Type:
+    kind = SimType if isinstance(types[0], SimType) else TargetType
+    _take(types, kind, kind)
+    a, b = types
+    assert isinstance(a, SimType | TargetType)
+    assert isinstance(b, SimType | TargetType)
+    _need(a.rows == b.rows, f"unites the rows {a.rows} and {b.rows}")
+    return kind(a.rows, f"{a.columns}+{b.columns}")
+
+
 def _exclude(node: Node, types: tuple[Type, ...]) -> Type:
     _take(types, SimType, ConditionType)
     return types[0]
@@ -198,6 +208,7 @@ def _cross_entropy(node: Node, types: tuple[Type, ...]) -> Type:
     _take(types, SimType, TargetType)
     assert isinstance(types[0], SimType)
     _one_of(node, "along", "rows", "columns")
+    _need(node.string("along") == "rows" or "+" not in types[0].columns, f"asks the columns of {types[0]}")
     _one_of(node, "denominator", "all", "negatives")
     return ScoreType(types[0].rows if node.string("along") == "rows" else types[0].columns)
 
@@ -304,6 +315,8 @@ SIGNATURES: dict[str, Signature] = {
     "paired": Signature({}, _fixed(TargetType())),
     "same": Signature({"missing": (int,)}, _labels),
     "smooth": Signature({"epsilon": _NUMBER, "over": (str,)}, _smooth),
+    "exclude_pairs": Signature({}, _same(SimType)),
+    "unite": Signature({}, _unite),
     "exclude": Signature({}, _exclude),
     "cross_entropy": Signature({"along": (str,), "denominator": (str,)}, _cross_entropy),
     "sigmoid_loss": Signature({}, _fixed(ScoreType(), SimType, TargetType)),

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from vlmdsl.ir import Contrast, Node, TargetPart, encoder_of
 from vlmdsl.passes.fuse import contrast_of
-from vlmdsl.types import TokensType
+from vlmdsl.types import SimType, TokensType
 
 __all__ = ["ITEM_BYTES", "Collective", "Cost", "Workload", "cost_of", "hand_written", "learns"]
 
@@ -198,11 +198,22 @@ def _target(part: TargetPart, fused: bool, world: Workload) -> list[Collective]:
 
 def _criterion(node: Node, world: Workload) -> Cost:
     """A criterion that is not part of a region, differentiated as it stands: logits and a softmax (or sigmoid) are kept."""
-    kept = world.entries * max(world.item, _FLOAT)
+    matrix = node.inputs[0].type
+    assert isinstance(matrix, SimType)
+    kept = world.entries * (matrix.columns.count("+") + 1) * max(world.item, _FLOAT)
     return Cost(0.0, 0.0, 2 * kept, 2 * kept, 8 * kept)
 
 
-_COSTS: dict[str, Callable[[Node, Workload], Cost]] = {
+def _unite(node: Node, world: Workload) -> Cost | None:
+    """A copy of both matrices, and their gradients out of that of the copy; targets are made where they are needed."""
+    if not isinstance(node.type, SimType):
+        return None
+    kept = world.entries * (node.type.columns.count("+") + 1) * max(world.item, _FLOAT)
+    return Cost(0.0, 0.0, kept, 0, 4 * kept)
+
+
+_COSTS: dict[str, Callable[[Node, Workload], Cost | None]] = {
+    "unite": _unite,
     "similarity": _similarity,
     "contrast": _contrast,
     "cross_entropy": _criterion,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from vlmdsl.ir import Node, Program
 from vlmdsl.passes.rewriting import Candidate, Maker, Rule, rewrite
 from vlmdsl.primitives.registry import registered
-from vlmdsl.types import ScoreType, SimType
+from vlmdsl.types import ScoreType, SimType, TargetType
 
 __all__ = ["RULES", "share"]
 
@@ -69,6 +69,36 @@ def _hoist_exclude(make: Maker, node: Candidate) -> Node | None:
     return None
 
 
+def _hoist_pairs(make: Maker, node: Candidate) -> Node | None:
+    """f(exclude_pairs(x), ...) = exclude_pairs(f(x, ...)), as for samples."""
+    for position, parent in enumerate(node.inputs):
+        if parent.operation == "exclude_pairs":
+            inputs = [*node.inputs[:position], parent.inputs[0], *node.inputs[position + 1 :]]
+            return make.add(
+                "exclude_pairs", make.add(node.operation, *inputs, type=node.type, **node.attributes), type=node.type
+            )
+    return None
+
+
+def _pairs_once(make: Maker, node: Candidate) -> Node | None:
+    return node.inputs[0] if node.inputs[0].operation == "exclude_pairs" else None
+
+
+def _hoist_unite(make: Maker, node: Candidate) -> Node | None:
+    """f(unite(a, b), unite(c, d)) = unite(f(a, c), f(b, d)): columns side by side do not meet."""
+    united = [parent for parent in node.inputs if isinstance(parent.type, SimType | TargetType)]
+    if not united or any(parent.operation != "unite" for parent in united):
+        return None
+    halves = []
+    for half in (0, 1):
+        parts = [parent.inputs[half] if parent in united else parent for parent in node.inputs]
+        kinds = {part.type for part, parent in zip(parts, node.inputs, strict=True) if parent in united}
+        if len(kinds) > 1:
+            return None
+        halves.append(make.add(node.operation, *parts, type=kinds.pop(), **node.attributes))
+    return make.add("unite", *halves, type=node.type)
+
+
 def _reuse(make: Maker, node: Candidate) -> Node | None:
     """Both directions of a similarity that has one matrix read it anyway; a transpose moves outward."""
     matrix = node.inputs[0]
@@ -100,14 +130,27 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule("transpose-twice", ("transpose",), "transpose(transpose(x)) = x", _transpose_transpose),
     Rule(
+        "hoist-unite",
+        (*_ELEMENTWISE, "reuse", "exclude"),
+        "f(unite(a, b)) = unite(f(a), f(b)) for elementwise f",
+        _hoist_unite,
+    ),
+    Rule(
         "hoist-exclude",
-        (*_ELEMENTWISE, "reuse"),
+        (*_ELEMENTWISE, "reuse", "exclude_pairs"),
         "f(exclude(x, c)) = exclude(f(x), c) for elementwise f",
         _hoist_exclude,
     ),
     Rule(
+        "hoist-exclude-pairs",
+        (*_ELEMENTWISE, "reuse"),
+        "f(exclude_pairs(x)) = exclude_pairs(f(x)) for elementwise f",
+        _hoist_pairs,
+    ),
+    Rule("exclude-pairs-once", ("exclude_pairs",), "a pair that is excluded stays so", _pairs_once),
+    Rule(
         "hoist-transpose",
-        (*_ELEMENTWISE, "exclude"),
+        (*_ELEMENTWISE, "exclude", "exclude_pairs"),
         "f(transpose(x)) = transpose(f(x)) for elementwise f",
         _hoist,
     ),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from pydantic import Field
 
-from vlmdsl.diagnostics.catalog.meaning import TargetsDoNotSumToOne
-from vlmdsl.diagnostics.catalog.types import AxesDisagree
+from vlmdsl.diagnostics.catalog.meaning import OneStreamWithItself, TargetsDoNotSumToOne
+from vlmdsl.diagnostics.catalog.types import AxesDisagree, ColumnsOfSeveralKinds
 from vlmdsl.ir import Node
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.similarities import apply_similarity, paired_score
@@ -76,6 +77,7 @@ def _transpose(builder: Builder, subjects: Mapping[str, Value], parameters: Para
     matrix = subjects["matrix"]
     assert isinstance(matrix, Node)
     assert isinstance(matrix.type, SimType)
+    _check_one_kind(builder, matrix, "transpose", "matrix")
     return builder.add("transpose", matrix, type=SimType(matrix.type.columns, matrix.type.rows))
 
 
@@ -172,22 +174,39 @@ def target_total(target: Node) -> float | None:
     """What each row of a target sums to, where that is known when the recipe is compiled."""
     if target.operation in ("paired", "same", "smooth"):
         return 1.0
+    rule = _TOTALS.get(target.operation)
     totals = [node.number("value") if node.operation == "constant" else target_total(node) for node in target.inputs]
-    if len(totals) != 2 or totals[0] is None or totals[1] is None:
+    if rule is None or len(totals) != 2 or totals[0] is None or totals[1] is None:
         return None
-    match target.operation:
-        case "add":
-            return totals[0] + totals[1]
-        case "subtract":
-            return totals[0] - totals[1]
-        case "multiply":
-            return totals[0] * totals[1]
-        case _:
-            return None
+    return rule(totals[0], totals[1])
+
+
+_TOTALS: dict[str, Callable[[float, float], float]] = {
+    "add": operator.add, "subtract": operator.sub, "multiply": operator.mul, "divide": operator.truediv,
+    "unite": operator.add,
+}  # fmt: skip
+
+
+def _compares_only_itself(logits: Node) -> bool:
+    """Whether all that a row is asked is to find itself."""
+    if logits.operation == "similarity":
+        return logits.inputs[0] is logits.inputs[1]
+    matrices = [parent for parent in logits.inputs if isinstance(parent.type, SimType)]
+    return logits.operation != "exclude_pairs" and bool(matrices) and all(map(_compares_only_itself, matrices))
+
+
+def _check_one_kind(builder: Builder, matrix: Node, function: str, argument: str) -> None:
+    """The column direction is that of one kind of columns."""
+    assert isinstance(matrix.type, SimType)
+    if "+" in matrix.type.columns:
+        place = builder.place(argument)
+        raise Fault(ColumnsOfSeveralKinds.at(place, str(matrix.type), function=function, type=matrix.type), matrix)
 
 
 def _check_targets(builder: Builder, logits: Node, targets: Node) -> None:
     _check_axes(builder, logits, targets)
+    if _compares_only_itself(logits):
+        builder.warn(OneStreamWithItself.at(builder.span))
     total = target_total(targets)
     if total is not None and abs(total - 1.0) > 1e-9:
         raise Fault(TargetsDoNotSumToOne.at(builder.place("targets"), total=total))
@@ -196,7 +215,8 @@ def _check_targets(builder: Builder, logits: Node, targets: Node) -> None:
 def _check_axes(builder: Builder, logits: Node, targets: Node) -> None:
     assert isinstance(logits.type, SimType)
     assert isinstance(targets.type, TargetType)
-    if (targets.type.rows, targets.type.columns) != (logits.type.rows, logits.type.columns):
+    leads = f"{logits.type.columns}+".startswith(f"{targets.type.columns}+")
+    if targets.type.rows != logits.type.rows or not leads:
         raise Fault(AxesDisagree.at(builder.place("targets"), str(targets.type), left=logits.type, right=targets.type))
 
 
@@ -207,6 +227,8 @@ def _cross_entropy(builder: Builder, subjects: Mapping[str, Value], parameters: 
     assert isinstance(logits.type, SimType)
     assert isinstance(parameters, CrossEntropyParameters)
     _check_targets(builder, logits, targets)
+    if parameters.along == "columns":
+        _check_one_kind(builder, logits, "cross_entropy", "logits")
     rows = logits.type.rows if parameters.along == "rows" else logits.type.columns
     return builder.add(
         "cross_entropy", logits, targets, type=ScoreType(rows), along=parameters.along, denominator=parameters.denominator

@@ -21,11 +21,20 @@ SAMPLES, DIMENSION, TOKENS = 6, 5, 4
 
 @dataclass(frozen=True)
 class Matrices:
-    """A similarity in both directions: `rows[i, j]` of row i, `columns[j, i]` of column j; who is a candidate in them."""
+    """A similarity in both directions: `rows[i, j]` of row i, `columns[j, i]` of column j; who is a candidate in them.
+
+    `allowed` is of the rows. Of columns side by side there is no column direction.
+    """
 
     rows: Array
     columns: Array
     candidates: Array = field(default_factory=lambda: np.ones(SAMPLES, dtype=bool))
+    allowed: Array = field(default_factory=lambda: np.ones((SAMPLES, SAMPLES), dtype=bool))
+
+    def asked(self, along: str) -> Array:
+        """Which entries are candidates of a row, or of a column."""
+        blocks = self.allowed.shape[1] // SAMPLES
+        return np.tile(self.candidates, (SAMPLES, blocks)) & (self.allowed if along == "rows" else self.allowed.T)
 
 
 def term_values(program: Program, seed: int) -> dict[str, float]:
@@ -87,7 +96,8 @@ def _elementwise(function: Callable[..., Array], inputs: list) -> object:
         rows = [value.rows if isinstance(value, Matrices) else value for value in inputs]
         columns = [value.columns if isinstance(value, Matrices) else value for value in inputs]
         candidates = np.logical_and.reduce([value.candidates for value in inputs if isinstance(value, Matrices)])
-        return Matrices(function(*rows), function(*columns), candidates)
+        allowed = np.logical_and.reduce([value.allowed for value in inputs if isinstance(value, Matrices)])
+        return Matrices(function(*rows), function(*columns), candidates, allowed)
     return function(*inputs)
 
 
@@ -116,10 +126,10 @@ def _mean(score: Array, over: Array | None = None) -> Array:
     return chosen.mean() if chosen.size else np.float64(0.0)
 
 
-def _losses(logits: Array, target: Array, candidates: Array, without_positive: bool) -> Array:
+def _losses(logits: Array, target: Array, asked: Array, without_positive: bool) -> Array:
     """p_i r_i - sum_j P_ij A_ij over the candidates j of i; 0 for a sample without any."""
-    asked = np.tile(candidates, (SAMPLES, 1))
-    counted = asked & ~np.eye(SAMPLES, dtype=bool) if without_positive else asked
+    target = np.pad(target, ((0, 0), (0, logits.shape[1] - target.shape[1])))
+    counted = asked & ~np.eye(*logits.shape, dtype=bool) if without_positive else asked
     some = counted.any(1)
     marked = np.where(counted, logits, -np.inf)
     top = np.where(some, marked.max(1), 0.0)
@@ -129,7 +139,14 @@ def _losses(logits: Array, target: Array, candidates: Array, without_positive: b
 
 def _cross_entropy(node: Node, logits: Matrices, target: Array) -> Array:
     matrix = logits.rows if node.string("along") == "rows" else logits.columns
-    return _losses(matrix, target, logits.candidates, node.string("denominator") == "negatives")
+    return _losses(matrix, target, logits.asked(node.string("along")), node.string("denominator") == "negatives")
+
+
+def _unite(node: Node, x: Matrices | Array, y: Matrices | Array) -> Matrices | Array:
+    if isinstance(x, Matrices):
+        rows = np.hstack([x.rows, y.rows])
+        return Matrices(rows, rows, allowed=np.hstack([x.asked("rows"), y.asked("rows")]))
+    return np.hstack([x, y])
 
 
 def _sigmoid(node: Node, logits: Matrices, target: Array) -> Array:
@@ -141,7 +158,9 @@ _OPERATIONS: dict[str, Callable[..., object]] = {
     "similarity": lambda node, x, y: _pair(node.string("by"), x, y),
     "score": lambda node, x, y: np.diagonal(_pair(node.string("by"), x, y).rows).copy(),
     "where": lambda node, condition, x, y: np.where(condition, x, y),
-    "transpose": lambda node, x: Matrices(x.columns, x.rows, x.candidates),
+    "transpose": lambda node, x: Matrices(x.columns, x.rows, x.candidates, x.allowed.T),
+    "exclude_pairs": lambda node, x: replace(x, allowed=x.allowed & ~np.eye(SAMPLES, dtype=bool)),
+    "unite": _unite,
     "reuse": lambda node, x: (
         replace(x, columns=x.rows.T) if node.string("matrix") == "rows" else replace(x, rows=x.columns.T)
     ),
@@ -183,5 +202,5 @@ def _direction(direction: Direction | None, matrix: Array, inputs: list) -> Arra
     logits = read(direction.scale, 1.0) * matrix + read(direction.bias, 0.0)
     kept = np.ones(SAMPLES, dtype=bool) if direction.keep is None else inputs[direction.keep]
     target = sum(part.coefficient * _target(part, inputs) for part in direction.targets)
-    losses = read(direction.weight, 1.0) * _losses(logits, target, kept, direction.without_positive)
+    losses = read(direction.weight, 1.0) * _losses(logits, target, np.tile(kept, (SAMPLES, 1)), direction.without_positive)
     return direction.coefficient * _mean(losses, None if direction.over is None else inputs[direction.over])

@@ -88,7 +88,13 @@ class Build:
         return self.add("reuse", matrix, type=SimType(), matrix=which)
 
     def exclude(self, matrix: Node, condition: Node) -> Node:
-        return self.add("exclude", matrix, condition, type=SimType())
+        return self.add("exclude", matrix, condition, type=matrix.type)
+
+    def exclude_pairs(self, matrix: Node) -> Node:
+        return self.add("exclude_pairs", matrix, type=SimType())
+
+    def unite(self, x: Node, y: Node) -> Node:
+        return self.add("unite", x, y, type=type(x.type)("B", f"{x.type.columns}+{y.type.columns}"))
 
     def cross_entropy(self, logits: Node, target: Node, along: str = "rows", denominator: str = "all") -> Node:
         return self.add("cross_entropy", logits, target, type=ScoreType(), along=along, denominator=denominator)

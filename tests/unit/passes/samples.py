@@ -65,10 +65,22 @@ class Expressions:
             lambda: build("multiply", self.scalar(), self.matrix(depth - 1)),
             lambda: build("negate", self.matrix(depth - 1)),
             lambda: build.exclude(self.matrix(depth - 1), self.condition()),
+            lambda: build.exclude_pairs(self.matrix(depth - 1)),
             lambda: build.reuse(self.matrix(depth - 1), self.draw(st.sampled_from(("rows", "columns")))),
             lambda: build("add", self.matrix(depth - 1), build("multiply", self.matrix(1), self.scalar())),
             lambda: build.similarity(build.tokens("image", "Image"), build.tokens("text"), "tokenmax"),
             lambda: build.similarity(build.tokens("text"), build.tokens("image", "Image"), "tokenmax"),
+        )
+
+    def united(self) -> Node:
+        """Columns side by side, and what may be done to them."""
+        build = self.build
+        united = build.unite(self.matrix(1), self.matrix(1))
+        return self.one_of(
+            lambda: united,
+            lambda: build("multiply", self.scalar(), united),
+            lambda: build("add", build("multiply", united, self.scalar()), build.unite(self.matrix(0), self.matrix(0))),
+            lambda: build.exclude(united, self.condition()),
         )
 
     def target(self, depth: int = 2) -> Node:
@@ -90,7 +102,11 @@ class Expressions:
         along, denominator = (
             self.draw(st.sampled_from(pair)) for pair in (("rows", "columns"), ("all", "all", "negatives"))
         )
-        plain = build.cross_entropy(self.matrix(), self.target(), along, denominator)
+        plain = self.one_of(
+            lambda: build.cross_entropy(self.matrix(), self.target(), along, denominator),
+            lambda: build.cross_entropy(self.united(), self.target(), "rows", denominator),
+            lambda: build.cross_entropy(self.united(), build.unite(self.target(), self.target()), "rows", denominator),
+        )
         if depth == 0:
             return plain
         return self.one_of(

@@ -24,7 +24,7 @@ from vlmdsl.types import SimType, TokensType, VecType
 if TYPE_CHECKING:
     from vlmdsl.backends.latex.writer import Writer
 
-__all__ = ["POSITIVES", "dense_entry", "excluded_of", "matrix_entry", "target_part"]
+__all__ = ["POSITIVES", "dense_entry", "excluded_of", "excludes_pairs", "matrix_entry", "positives", "target_part"]
 
 SIZE = symbol("B")
 
@@ -38,7 +38,7 @@ def matrix_entry(writer: Writer, node: Node, row: str, column: str, direction: s
         return matrix_entry(writer, node.inputs[0], column, row, other)
     if node.operation == "reuse":
         return matrix_entry(writer, node.inputs[0], row, column, node.string("matrix"))
-    if node.operation == "exclude":
+    if node.operation in ("exclude", "exclude_pairs"):
         return matrix_entry(writer, node.inputs[0], row, column, direction)
     if node.operation == "multiply" and not isinstance(node.inputs[1].type, SimType):
         return scaled(writer, matrix_entry(writer, node.inputs[0], row, column, direction), node.inputs[1])
@@ -98,6 +98,15 @@ def excluded_of(matrix: Node) -> list[Node]:
             found.append(matrix.inputs[1])
         matrix = matrix.inputs[0]
     return found
+
+
+def excludes_pairs(matrix: Node) -> bool:
+    """Whether a sample is no candidate of its own in a matrix of logits."""
+    while isinstance(matrix.type, SimType) and matrix.inputs:
+        if matrix.operation == "exclude_pairs":
+            return True
+        matrix = matrix.inputs[0]
+    return False
 
 
 def _same_place(relation: str, plain: str) -> Math:

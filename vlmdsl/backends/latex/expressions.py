@@ -82,6 +82,8 @@ def _exp(writer: Writer, node: Node) -> Math:
 def _multiply(writer: Writer, node: Node) -> Math:
     if node.inputs[1].operation == "samples" and writer.is_mean_over(*node.inputs):
         return writer.sum_of(node.inputs[0])
+    if node.inputs[0].operation == "mean" and node.inputs[1].operation == "constant":
+        return _mean(writer, node.inputs[0], node.inputs[1].number("value"))
     return scaled(writer, writer.expression(node.inputs[0]), node.inputs[1])
 
 
@@ -130,9 +132,9 @@ def _score(writer: Writer, node: Node) -> Math:
     return writer.entry(node, "i", "i", "rows")
 
 
-def _mean(writer: Writer, node: Node) -> Math:
+def _mean(writer: Writer, node: Node, coefficient: float = 1.0) -> Math:
     over = node.inputs[1] if len(node.inputs) == 2 else None
-    return writer.mean(writer.expression(node.inputs[0]), 1.0, over)
+    return writer.mean(writer.expression(node.inputs[0]), coefficient, over)
 
 
 EXPRESSIONS: dict[str, Callable[[Writer, Node], Math]] = {

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
+from itertools import zip_longest
 
-from vlmdsl.backends.latex.entries import SIZE, excluded_of, matrix_entry, positives, target_part
+from vlmdsl.backends.latex.entries import SIZE, excluded_of, excludes_pairs, matrix_entry, target_part
 from vlmdsl.backends.latex.expressions import ARITHMETIC, EXPRESSIONS, scaled
 from vlmdsl.backends.latex.names import Names
 from vlmdsl.backends.latex.notation import (
@@ -17,7 +18,6 @@ from vlmdsl.backends.latex.notation import (
     call,
     equation,
     fraction,
-    log,
     negated,
     number,
     product,
@@ -25,9 +25,9 @@ from vlmdsl.backends.latex.notation import (
     symbol,
     total,
 )
+from vlmdsl.backends.latex.softmax import Block, Part, cross_entropy, parts_of
 from vlmdsl.ir import Contrast, Direction, Node, Program
 from vlmdsl.passes.fuse import contrast_of
-from vlmdsl.passes.logits import target_form
 from vlmdsl.types import ScoreType, SimType, VecType
 
 __all__ = ["Writer", "share_of"]
@@ -37,23 +37,13 @@ _LONG = 16
 """A weight with more characters than this, as text, gets a letter of its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """One summand of a target with its coefficient."""
-
-    kind: str
-    coefficient: float
-    node: Node | None
-    missing: int
-
-
 class Writer:
     """Turns the nodes of one program into mathematics; `names.statements` collects what has to be said besides."""
 
     def __init__(self, program: Program) -> None:
         self.names = Names(program)
         self._matrices: dict[object, Math] = {}
-        self._targets: dict[tuple[_Part, ...], Math] = {}
+        self._targets: dict[tuple[Part, ...], Math] = {}
         self._sets: dict[Node, Math] = {}
         self._scores: dict[Node, Math] = {}
         self._weights: dict[Node, Math] = {}
@@ -198,7 +188,7 @@ class Writer:
 
     def _per_sample(self, node: Node, direction: Direction, side: str) -> Math:
         parts = tuple(
-            _Part(part.kind, part.coefficient, None if part.input is None else node.inputs[part.input], part.missing)
+            Part(part.kind, part.coefficient, None if part.input is None else node.inputs[part.input], part.missing)
             for part in direction.targets
         )
 
@@ -210,7 +200,7 @@ class Writer:
             return found if direction.bias is None else total(found, self.expression(node.inputs[direction.bias]))
 
         kept = [] if direction.keep is None else [self._set(node.inputs[direction.keep])]
-        return self._cross_entropy(logit, parts, kept, direction.without_positive)
+        return cross_entropy(self, [Block(logit, kept, False, parts)], direction.without_positive)
 
     def _base(self, matrix: Node, row: str, column: str, side: str) -> Math:
         """An entry of the similarity; a sum of several has a letter."""
@@ -225,41 +215,26 @@ class Writer:
 
     def cross_entropy(self, node: Node) -> Math:
         """A cross-entropy that is not part of a region."""
-        matrix, side = node.inputs[0], node.string("along")
-        form = target_form(node.inputs[1])
-        parts = tuple(_Part(key.kind, float(share), key.node, key.missing) for key, share in form.items())
+        matrices, targets = _side_by_side(node.inputs[0]), _side_by_side(node.inputs[1])
+        blocks = [
+            self._block(matrix, node.string("along"), parts_of(target) if target is not None else ())
+            for matrix, target in zip_longest(matrices, targets[: len(matrices)])
+        ]
+        return cross_entropy(self, blocks, node.string("denominator") == "negatives")
 
+    def _block(self, matrix: Node, side: str, parts: tuple[Part, ...]) -> Block:
         def logit(candidate: str) -> Math:
             row, column = ("i", candidate) if side == "rows" else (candidate, "i")
             return self.entry(matrix, row, column, side)
 
-        kept = [self._kept(condition) for condition in excluded_of(matrix)]
-        return self._cross_entropy(logit, parts, kept, node.string("denominator") == "negatives")
+        return Block(logit, [self._kept(condition) for condition in excluded_of(matrix)], excludes_pairs(matrix), parts)
 
     def _kept(self, excluded: Node) -> Math:
         members = self._set(excluded)
         return Math(rf"\overline{{{members.latex}}}", f"not {members.text}")
 
-    def _cross_entropy(
-        self, logit: Callable[[str], Math], parts: tuple[_Part, ...], kept: Sequence[Math], without_positive: bool
-    ) -> Math:
-        """Minus the logarithm of the softmax at the target."""
-
-        def softmax(positive: str, candidate: str) -> Math:
-            conditions = [rf"{candidate} \in {members.latex}" for members in kept]
-            conditions += [rf"{candidate} \neq i"] if without_positive else []
-            below = sum_over(candidate, _exp(logit(candidate)), ", ".join(conditions))
-            return log(fraction(_exp(logit(positive)), below))
-
-        if len(parts) == 1 and parts[0].coefficient == 1.0 and parts[0].kind == "paired":
-            return negated(softmax("i", "j"))
-        if len(parts) == 1 and parts[0].coefficient == 1.0 and parts[0].kind == "same" and parts[0].node is not None:
-            members = positives(self, parts[0].node, parts[0].missing)
-            share = fraction(number(1.0), Math(f"|{members.latex}|", f"|{members.text}|"))
-            return negated(_product_of(share, sum_over("j", softmax("j", "k"), rf"j \in {members.latex}")))
-        return negated(sum_over("j", product(self._target(parts), softmax("j", "k"))))
-
-    def _target(self, parts: tuple[_Part, ...]) -> Math:
+    def target(self, parts: tuple[Part, ...]) -> Math:
+        """Entry (i, j) of a target, which has a letter."""
         if parts not in self._targets:
             name = self.names.indexed(self.names.next("targets"), "ij")
             shares = [target_part(self, p.kind, p.node, p.missing, p.coefficient) for p in parts]
@@ -280,12 +255,16 @@ class Writer:
         self.names.state("values", equation(sign, total(product(number(2.0), positive), negated(number(1.0)))))
         inner = call("σ", product(sign, self.entry(matrix, "i", "j", "rows")), latex=r"\sigma")
         conditions = [rf"j \in {self._kept(condition).latex}" for condition in excluded_of(matrix)]
+        conditions += [r"j \neq i"] if excludes_pairs(matrix) else []
         return negated(sum_over("j", Math(rf"\log {inner.latex}", f"log {inner.text}"), ", ".join(conditions)))
 
     def _dense(self, target: Node) -> Math:
-        return self._target(
-            tuple(_Part(k.kind, float(share), k.node, k.missing) for k, share in target_form(target).items())
-        )
+        return self.target(parts_of(target))
+
+
+def _side_by_side(node: Node) -> list[Node]:
+    """The matrices, or targets, whose columns stand side by side; one for a plain one."""
+    return [half for part in node.inputs for half in _side_by_side(part)] if node.operation == "unite" else [node]
 
 
 def _matrices(root: Node) -> list[Node]:
@@ -344,7 +323,3 @@ def _share(coefficient: float, size: Math) -> Math:
 
 def _product_of(share: Math, body: Math) -> Math:
     return replace(product(share, body), level=PRODUCT)
-
-
-def _exp(inner: Math) -> Math:
-    return call("exp", inner, latex=r"\exp")

@@ -13,7 +13,7 @@ from vlmdsl.backends.torch.naming import Names, has_line
 from vlmdsl.ir import Contrast, Direction, Node, Program, Stream, TargetPart, encoder_of, streams, walk
 from vlmdsl.ir.digest import digest
 from vlmdsl.source import SourceMap
-from vlmdsl.types import LossType, ScalarType, ScoreType
+from vlmdsl.types import LossType, ScalarType, ScoreType, TargetType
 
 __all__ = ["RULES", "emit"]
 
@@ -160,6 +160,13 @@ def _samples(writer: _Writer, node: Node) -> str:
     return f"ops.samples({', '.join(['inputs', *map(writer.value, node.inputs)])})"
 
 
+def _unite(writer: _Writer, node: Node) -> str:
+    x, y = node.inputs
+    if isinstance(x.type, TargetType):
+        return f"ops.unite_targets({writer.value(x)}, {writer.value(y)}, columns={x.type.columns.count('+') + 1})"
+    return f"ops.unite({writer.value(x)}, {writer.value(y)})"
+
+
 def _parameter(writer: _Writer, node: Node) -> str:
     return f'parameters["{node.string("name")}"]'
 
@@ -213,6 +220,7 @@ RULES: dict[str, Rule] = {
     "tokens": _tokens,
     "parameter": _parameter,
     "samples": _samples,
+    "unite": _unite,
     "similarity": _similarity,
     "score": _similarity,
     "contrast": _contrast,
@@ -232,7 +240,8 @@ RULES: dict[str, Rule] = {
         name: _call(name)
         for name in (
             "stop", "exp", "log", "minimum", "maximum", "less", "less_equal", "greater",
-            "greater_equal", "equal", "not_equal", "where", "transpose", "paired", "exclude", "sigmoid_loss", "mean",
+            "greater_equal", "equal", "not_equal", "where", "transpose", "paired", "exclude", "exclude_pairs",
+            "sigmoid_loss", "mean",
         )
     },
 }  # fmt: skip

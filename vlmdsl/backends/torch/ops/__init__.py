@@ -1,5 +1,6 @@
 """The operations that emitted source calls: one function each, named as in `docs/architecture.md` section 3."""
 
+from vlmdsl.backends.torch.ops.candidates import exclude_pairs, unite, unite_targets
 from vlmdsl.backends.torch.ops.contrast import ContrastResult, Direction, contrast, contrast_of
 from vlmdsl.backends.torch.ops.criteria import cross_entropy, mean, samples, sigmoid_loss
 from vlmdsl.backends.torch.ops.elementwise import (
@@ -29,8 +30,8 @@ from vlmdsl.backends.torch.values import Similarities, Target, TargetPart, Token
 
 __all__ = [
     "ContrastResult", "Direction", "Similarities", "Target", "TargetPart", "TokenFeatures", "add", "add_targets",
-    "clamp", "contrast", "contrast_of", "cross_entropy", "divide", "equal", "exclude", "exp", "greater",
+    "clamp", "contrast", "contrast_of", "cross_entropy", "divide", "equal", "exclude", "exclude_pairs", "exp", "greater",
     "greater_equal", "less", "less_equal", "log", "logical_not", "maximum", "mean", "minimum", "multiply", "negate",
     "normalize", "not_equal", "others", "paired", "reuse", "same", "samples", "scale_target", "score",
-    "sigmoid_loss", "similarity", "smooth", "stop", "subtract", "transpose", "uniform", "where",
+    "sigmoid_loss", "similarity", "smooth", "stop", "subtract", "transpose", "uniform", "unite", "unite_targets", "where",
 ]  # fmt: skip

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlmdsl.backends.torch.collectives import all_gather, all_reduce_max, all_reduce_sum, own_slice, process_count
+from vlmdsl.backends.torch.collectives import all_reduce_max, all_reduce_sum, own_slice, process_count
+from vlmdsl.backends.torch.ops.candidates import candidates_of
 from vlmdsl.backends.torch.ops.targets import dense_target, pair_positions
 from vlmdsl.backends.torch.values import Similarities, Target, precise
 
@@ -27,7 +28,7 @@ def cross_entropy(logits: Similarities, target: Target, along: str, denominator:
     matrix = precise(logits.rows if along == "rows" else logits.columns)
     dense = dense_target(target, matrix)
     shares = dense.rows if along == "rows" else dense.columns
-    candidates = _candidates(logits, matrix, along)
+    candidates = candidates_of(logits, matrix, along)
     counted = candidates & ~pair_positions(matrix) if denominator == "negatives" else candidates
     dim = 1 if along == "rows" else 0
     normaliser, exists = _log_sum_exp(matrix, counted, dim)
@@ -40,7 +41,7 @@ def sigmoid_loss(logits: Similarities, target: Target) -> Tensor:
     matrix = precise(logits.rows)
     positive = dense_target(target, matrix).rows > 0
     losses = F.softplus(torch.where(positive, -matrix, matrix), threshold=40.0)
-    return torch.where(_candidates(logits, matrix, "rows"), losses, 0.0).sum(dim=1)
+    return torch.where(candidates_of(logits, matrix, "rows"), losses, 0.0).sum(dim=1)
 
 
 def mean(values: Tensor, over: Tensor | None = None) -> Tensor:
@@ -59,14 +60,6 @@ def samples(inputs: Mapping[str, Tensor], over: Tensor | None = None) -> Tensor:
     if over is None:
         return features.new_full((), features.shape[0] * process_count())
     return all_reduce_sum(over.sum().to(features.dtype))
-
-
-def _candidates(logits: Similarities, matrix: Tensor, along: str) -> Tensor:
-    """True where an entry is a candidate of its row (or of its column): [b, B]."""
-    if logits.candidates is None:
-        return torch.ones_like(matrix, dtype=torch.bool)
-    kept = all_gather(logits.candidates)[None, :] if along == "rows" else logits.candidates[:, None]
-    return kept.expand(matrix.shape)
 
 
 def _log_sum_exp(matrix: Tensor, counted: Tensor, dim: int) -> tuple[Tensor, Tensor]:
