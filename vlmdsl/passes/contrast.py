@@ -23,7 +23,7 @@ __all__ = ["contrast"]
 def contrast(program: Program) -> Program:
     """The program with every contrastive region of every loss as `contrast` nodes; needs `fold` and `share` first."""
     nodes = program.nodes()
-    linear = reaching(nodes)
+    linear = reaching(nodes, has_canonical_form)
     roots = _region_roots(program, nodes, linear)
     recogniser = _Recogniser(Maker(Graph(), RULES), linear)
     for node in nodes:
