@@ -21,6 +21,15 @@ RECIPES = {
         "let z = restrict(unite(similarity(image, text), exclude_pairs(similarity(image, image))) / 0.1, to=flag)\n"
         'minimize mean(cross_entropy(z, targets=same(label), along="rows"), over=flag)'
     ),
+    "transport": (
+        "let liking = exclude_pairs(similarity(stop(image), stop(image))) + similarity(stop(image), text, by=dot)\n"
+        "minimize contrast(image, text, targets=0.4 * paired + 0.6 * transport(liking, epsilon=0.5, iterations=3))"
+    ),
+    "kl": (
+        "let soft = smooth(softmax(restrict(similarity(stop(text), image), to=flag)), epsilon=0.1)\n"
+        "let z = restrict(similarity(image, text) / learned(0.3), to=flag)\n"
+        'minimize mean(kl(z, targets=soft, along="rows")) + mean(kl(z, targets=soft, along="columns"))'
+    ),
     "united_targets": (
         "let z = unite(similarity(image, text), similarity(image, text, by=dot)) / learned(0.1)\n"
         'minimize sum(cross_entropy(z, targets=unite(0.3 * paired, 0.7 * same(label)), along="rows"))'

@@ -149,6 +149,31 @@ minimize {
 }
 """
 
+# OTTER, with the features of its teacher as given.
+OTTER = """
+recipe otter_distillation(
+  image: Image, text: Text, teacher_image: Image, teacher_text: Text, teacher_scale = 100, plan = "softmax", epsilon = 0.15
+)
+let across = similarity(teacher_image, teacher_text)
+let images = similarity(teacher_image, teacher_image)
+let texts = similarity(teacher_text, teacher_text)
+let soft = where(
+  plan == "softmax",
+  softmax(teacher_scale * (images + texts + across)),
+  transport(exclude_pairs(images) + exclude_pairs(texts) + across, epsilon=epsilon)
+)
+let hard_scale = learned(0.02, min_scale=1, max_scale=100, clamp="hard")
+let soft_scale = learned(0.02, min_scale=1, max_scale=100, clamp="hard")
+let logits = similarity(image, text) / soft_scale
+minimize {
+  contrastive: 0.5 * contrast(image, text, temperature=hard_scale, combine="sum")
+  distillation: 0.5 * (mean(kl(logits, targets=soft, along="rows")) + mean(kl(logits, targets=soft, along="columns")))
+}
+"""
+TAUGHT = {**FEATURES, "teacher_image": "teacher_image_features", "teacher_text": "teacher_text_features"}
+TWO_SCALES = {"hard_scale": "log_scale_contrastive", "soft_scale": "log_scale_distill"}
+TEACHERS = ("teacher_image", "teacher_text")
+
 CASES = [
     Case("clip-openclip", "clip", FEATURES, SCALE),
     Case("clip-openclip_scale100", "clip", FEATURES, SCALE),
@@ -197,6 +222,10 @@ CASES = [
     Case("simclr-slip-sameviews", NT_XENT, VIEWS, {}, total="out_loss"),
     Case("simclr-slip-b1", NT_XENT, VIEWS, {}, total="out_loss"),
     Case("slip-total", SLIP, {**EMBEDDED, **VIEWS}, {"temperature": "log_scale"}),
+    Case("otter-kd", OTTER, TAUGHT, TWO_SCALES, no_gradient=TEACHERS),
+    Case("otter-kd_soft", OTTER, TAUGHT, TWO_SCALES, {"teacher_scale": 8}, no_gradient=TEACHERS),
+    Case("otter-ot_clamped", OTTER, TAUGHT, TWO_SCALES, {"plan": "transport"}, no_gradient=TEACHERS),
+    Case("otter-ot_duplicates", OTTER, TAUGHT, TWO_SCALES, {"plan": "transport"}, no_gradient=TEACHERS),
     Case(
         "laclip_mt",
         "laclip_mt",

@@ -204,13 +204,23 @@ def _exclude(node: Node, types: tuple[Type, ...]) -> Type:
     return types[0]
 
 
-def _cross_entropy(node: Node, types: tuple[Type, ...]) -> Type:
+def _asked(node: Node, types: tuple[Type, ...]) -> Type:
     _take(types, SimType, TargetType)
     assert isinstance(types[0], SimType)
     _one_of(node, "along", "rows", "columns")
     _need(node.string("along") == "rows" or "+" not in types[0].columns, f"asks the columns of {types[0]}")
-    _one_of(node, "denominator", "all", "negatives")
     return ScoreType(types[0].rows if node.string("along") == "rows" else types[0].columns)
+
+
+def _cross_entropy(node: Node, types: tuple[Type, ...]) -> Type:
+    _one_of(node, "denominator", "all", "negatives")
+    return _asked(node, types)
+
+
+def _of_affinity(node: Node, types: tuple[Type, ...]) -> Type:
+    _take(types, SimType)
+    assert isinstance(types[0], SimType)
+    return TargetType(types[0].rows, types[0].columns)
 
 
 def _smooth(node: Node, types: tuple[Type, ...]) -> Type:
@@ -315,6 +325,9 @@ SIGNATURES: dict[str, Signature] = {
     "paired": Signature({}, _fixed(TargetType())),
     "same": Signature({"missing": (int,)}, _labels),
     "smooth": Signature({"epsilon": _NUMBER, "over": (str,)}, _smooth),
+    "softmax": Signature({}, _of_affinity),
+    "transport": Signature({"epsilon": _NUMBER, "iterations": (int,)}, _of_affinity),
+    "target_entropy": Signature({"along": (str,)}, _asked),
     "exclude_pairs": Signature({}, _same(SimType)),
     "unite": Signature({}, _unite),
     "exclude": Signature({}, _exclude),

@@ -212,8 +212,29 @@ def _unite(node: Node, world: Workload) -> Cost | None:
     return Cost(0.0, 0.0, kept, 0, 4 * kept)
 
 
+def _softmax(node: Node, world: Workload) -> Cost:
+    """The target of each direction, and the statistics of its columns joined over processes; nothing is differentiated."""
+    return _soft_target(1, world)
+
+
+def _transport(node: Node, world: Workload) -> Cost:
+    """As a softmax along rows and along columns in each iteration, and a last one."""
+    return _soft_target(2 * int(node.number("iterations")) + 1, world)
+
+
+def _soft_target(steps: int, world: Workload) -> Cost:
+    """Two targets of so many steps each, half of which exchange two vectors: the largest entries and the sums."""
+    kept = world.entries * _FLOAT
+    received = world.received(steps * 2 * world.batch * _FLOAT, reduced=True)
+    collectives = (Collective("all-reduce", "statistics of the columns", received),) if world.world > 1 else ()
+    return Cost(0.0, 0.0, 2 * kept, 2 * kept, 2 * steps * 3 * kept, collectives)
+
+
 _COSTS: dict[str, Callable[[Node, Workload], Cost | None]] = {
     "unite": _unite,
+    "softmax": _softmax,
+    "transport": _transport,
+    "target_entropy": _criterion,
     "similarity": _similarity,
     "contrast": _contrast,
     "cross_entropy": _criterion,

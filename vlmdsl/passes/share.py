@@ -8,7 +8,7 @@ from __future__ import annotations
 from vlmdsl.ir import Node, Program
 from vlmdsl.passes.rewriting import Candidate, Maker, Rule, rewrite
 from vlmdsl.primitives.registry import registered
-from vlmdsl.types import ScoreType, SimType, TargetType
+from vlmdsl.types import SimType, TargetType
 
 __all__ = ["RULES", "share"]
 
@@ -114,9 +114,29 @@ def _turn_cross_entropy(make: Maker, node: Candidate) -> Node | None:
     logits, target = node.inputs
     if logits.operation != "transpose":
         return None
-    assert isinstance(node.type, ScoreType)
+    turned = _turned_target(make, target)
+    if turned is None:
+        return None
     along = "columns" if node.attributes["along"] == "rows" else "rows"
-    return make.add("cross_entropy", logits.inputs[0], target, type=node.type, **{**node.attributes, "along": along})
+    return make.add(node.operation, logits.inputs[0], turned, type=node.type, **{**node.attributes, "along": along})
+
+
+def _turned_target(make: Maker, target: Node) -> Node | None:
+    """The target whose rows are the columns of this one; None where it has none."""
+    if not isinstance(target.type, TargetType) or target.operation in ("paired", "same"):
+        return target
+    if target.operation in ("softmax", "transport"):
+        affinity = target.inputs[0]
+        assert isinstance(affinity.type, SimType)
+        turned = make.add("transpose", affinity, type=_turned(affinity.type))
+        return make.add(target.operation, turned, type=target.type, **dict(target.attributes))
+    if target.operation == "unite":
+        return None
+    inputs = [_turned_target(make, parent) for parent in target.inputs]
+    if any(parent is None for parent in inputs):
+        return None
+    found = [parent for parent in inputs if parent is not None]
+    return make.add(target.operation, *found, type=target.type, **dict(target.attributes))
 
 
 _ELEMENTWISE = ("add", "subtract", "multiply", "divide", "minimum", "maximum", "negate", "exp", "log", "clamp", "stop")
@@ -156,8 +176,8 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "turn-cross-entropy",
-        ("cross_entropy",),
-        "along the rows of transpose(x) = along the columns of x",
+        ("cross_entropy", "target_entropy"),
+        "along the rows of transpose(x) for T = along the columns of x for T transposed",
         _turn_cross_entropy,
     ),
 )

@@ -172,7 +172,7 @@ class CrossEntropyParameters(Parameters):
 
 def target_total(target: Node) -> float | None:
     """What each row of a target sums to, where that is known when the recipe is compiled."""
-    if target.operation in ("paired", "same", "smooth"):
+    if target.operation in ("paired", "same", "smooth", "softmax", "transport"):
         return 1.0
     rule = _TOTALS.get(target.operation)
     totals = [node.number("value") if node.operation == "constant" else target_total(node) for node in target.inputs]
@@ -220,22 +220,27 @@ def _check_axes(builder: Builder, logits: Node, targets: Node) -> None:
         raise Fault(AxesDisagree.at(builder.place("targets"), str(targets.type), left=logits.type, right=targets.type))
 
 
-def _cross_entropy(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+def check_cross_entropy(builder: Builder, subjects: Mapping[str, Value], along: str) -> tuple[Node, Node, str]:
+    """Logits and targets that fit each other, and the axis of those who ask."""
     logits, targets = subjects["logits"], subjects["targets"]
     assert isinstance(logits, Node)
     assert isinstance(targets, Node)
     assert isinstance(logits.type, SimType)
-    assert isinstance(parameters, CrossEntropyParameters)
     _check_targets(builder, logits, targets)
-    if parameters.along == "columns":
+    if along == "columns":
         _check_one_kind(builder, logits, "cross_entropy", "logits")
-    rows = logits.type.rows if parameters.along == "rows" else logits.type.columns
+    return logits, targets, logits.type.rows if along == "rows" else logits.type.columns
+
+
+def _cross_entropy(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    assert isinstance(parameters, CrossEntropyParameters)
+    logits, targets, rows = check_cross_entropy(builder, subjects, parameters.along)
     return builder.add(
         "cross_entropy", logits, targets, type=ScoreType(rows), along=parameters.along, denominator=parameters.denominator
     )
 
 
-_MATRIX_AND_TARGETS = (
+MATRIX_AND_TARGETS = (
     Subject("logits", ("Sim",), "the scaled similarities"),
     Subject("targets", ("Target",), "what each row (or column) should choose", keyword=True),
 )
@@ -246,7 +251,7 @@ register(
         family="matrix level",
         summary="Each sample's cross-entropy between its targets and the softmax over its candidates.",
         meaning=_cross_entropy,
-        subjects=_MATRIX_AND_TARGETS,
+        subjects=MATRIX_AND_TARGETS,
         parameters=CrossEntropyParameters,
         laws=("permutation", "non_negative", "translation_invariant"),
         formula=r"\ell_i = -\sum_j P_{ij} \log \frac{e^{z_{ij}}}{\sum_k e^{z_{ik}}}",
@@ -271,7 +276,7 @@ register(
         family="matrix level",
         summary="Each pair judged for itself: the sum over a row's candidates of -log sigmoid(+z) or, off target, (-z).",
         meaning=_sigmoid_loss,
-        subjects=_MATRIX_AND_TARGETS,
+        subjects=MATRIX_AND_TARGETS,
         laws=("permutation", "non_negative"),
         formula=r"\ell_i = -\sum_j \log \sigma(\pm z_{ij})",
         cost="no product; one pass over the matrix",

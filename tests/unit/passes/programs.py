@@ -93,6 +93,16 @@ class Build:
     def exclude_pairs(self, matrix: Node) -> Node:
         return self.add("exclude_pairs", matrix, type=SimType())
 
+    def softmax(self, affinity: Node) -> Node:
+        return self.add("softmax", affinity, type=TargetType(affinity.type.rows, affinity.type.columns))
+
+    def transport(self, affinity: Node, epsilon: float, iterations: int) -> Node:
+        return self.add("transport", affinity, type=TargetType(), epsilon=epsilon, iterations=iterations)
+
+    def kl(self, logits: Node, target: Node, along: str) -> Node:
+        entropy = self.add("target_entropy", self.stop(logits), target, type=ScoreType(), along=along)
+        return self("subtract", self.cross_entropy(logits, target, along), entropy)
+
     def unite(self, x: Node, y: Node) -> Node:
         return self.add("unite", x, y, type=type(x.type)("B", f"{x.type.columns}+{y.type.columns}"))
 

@@ -86,7 +86,7 @@ class Expressions:
     def target(self, depth: int = 2) -> Node:
         build = self.build
         if depth == 0:
-            return self.one_of(build.paired, build.same)
+            return self.one_of(build.paired, build.same, lambda: self.soft_target())
         inner = self.target(depth - 1)
         return self.one_of(
             lambda: inner,
@@ -97,6 +97,11 @@ class Expressions:
             lambda: build("multiply", inner, self.scalar()),
         )
 
+    def soft_target(self) -> Node:
+        build = self.build
+        affinity = build.stop(build("multiply", 0.3, self.matrix(1)))
+        return self.one_of(lambda: build.softmax(affinity), lambda: build.transport(affinity, 0.5, 2))
+
     def loss_scores(self, depth: int = 2) -> Node:
         build = self.build
         along, denominator = (
@@ -105,6 +110,8 @@ class Expressions:
         plain = self.one_of(
             lambda: build.cross_entropy(self.matrix(), self.target(), along, denominator),
             lambda: build.cross_entropy(self.united(), self.target(), "rows", denominator),
+            lambda: build.kl(self.matrix(), self.target(), along),
+            lambda: build.cross_entropy(self.united(), build.softmax(build.stop(self.united())), "rows", denominator),
             lambda: build.cross_entropy(self.united(), build.unite(self.target(), self.target()), "rows", denominator),
         )
         if depth == 0:

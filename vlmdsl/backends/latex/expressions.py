@@ -149,6 +149,7 @@ EXPRESSIONS: dict[str, Callable[[Writer, Node], Math]] = {
     "mean": _mean,
     "samples": _samples,
     "cross_entropy": lambda writer, node: writer.cross_entropy(node),
+    "target_entropy": lambda writer, node: writer.target_entropy(node),
     "sigmoid_loss": lambda writer, node: writer.sigmoid_loss(node),
     "contrast": lambda writer, node: writer.contrast(node),
 }

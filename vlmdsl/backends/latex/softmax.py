@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vlmdsl.backends.latex.entries import positives
+from vlmdsl.backends.latex.entries import has_two_sides, positives
 from vlmdsl.backends.latex.notation import PRODUCT, Math, call, fraction, log, negated, number, product, sum_over, total
 from vlmdsl.ir import Node
 from vlmdsl.passes.logits import target_form
@@ -14,7 +14,7 @@ from vlmdsl.passes.logits import target_form
 if TYPE_CHECKING:
     from vlmdsl.backends.latex.writer import Writer
 
-__all__ = ["Block", "Part", "cross_entropy", "parts_of"]
+__all__ = ["Block", "Part", "cross_entropy", "part", "parts_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,8 @@ class Part:
     coefficient: float
     node: Node | None
     missing: int
+    side: str = "rows"
+    """The direction, where the target has two that differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +45,15 @@ class Block:
         return sum_over(candidate, _exp(self.logit(candidate)), ", ".join(conditions))
 
 
-def parts_of(target: Node) -> tuple[Part, ...]:
+def part(kind: str, coefficient: float, node: Node | None, missing: int, side: str) -> Part:
+    """A part of a target as `side` reads it."""
+    two = kind == "dense" and node is not None and has_two_sides(node)
+    return Part(kind, coefficient, node, missing, side if two else "rows")
+
+
+def parts_of(target: Node, side: str) -> tuple[Part, ...]:
     """A target as a sum of the kinds that have a name of their own."""
-    return tuple(Part(key.kind, float(share), key.node, key.missing) for key, share in target_form(target).items())
+    return tuple(part(key.kind, float(share), key.node, key.missing, side) for key, share in target_form(target).items())
 
 
 def cross_entropy(writer: Writer, blocks: Sequence[Block], without_positive: bool) -> Math:

@@ -18,6 +18,7 @@ from vlmdsl.backends.latex.notation import (
     call,
     equation,
     fraction,
+    log,
     negated,
     number,
     product,
@@ -25,7 +26,7 @@ from vlmdsl.backends.latex.notation import (
     symbol,
     total,
 )
-from vlmdsl.backends.latex.softmax import Block, Part, cross_entropy, parts_of
+from vlmdsl.backends.latex.softmax import Block, Part, cross_entropy, part, parts_of
 from vlmdsl.ir import Contrast, Direction, Node, Program
 from vlmdsl.passes.fuse import contrast_of
 from vlmdsl.types import ScoreType, SimType, VecType
@@ -188,13 +189,13 @@ class Writer:
 
     def _per_sample(self, node: Node, direction: Direction, side: str) -> Math:
         parts = tuple(
-            Part(part.kind, part.coefficient, None if part.input is None else node.inputs[part.input], part.missing)
-            for part in direction.targets
+            part(of.kind, of.coefficient, None if of.input is None else node.inputs[of.input], of.missing, side)
+            for of in direction.targets
         )
 
         def logit(candidate: str) -> Math:
             row, column = ("i", candidate) if side == "rows" else (candidate, "i")
-            found = self._base(node.inputs[0], row, column, side)
+            found = self.base(node.inputs[0], row, column, side)
             if direction.scale is not None:
                 found = scaled(self, found, node.inputs[direction.scale])
             return found if direction.bias is None else total(found, self.expression(node.inputs[direction.bias]))
@@ -202,7 +203,7 @@ class Writer:
         kept = [] if direction.keep is None else [self._set(node.inputs[direction.keep])]
         return cross_entropy(self, [Block(logit, kept, False, parts)], direction.without_positive)
 
-    def _base(self, matrix: Node, row: str, column: str, side: str) -> Math:
+    def base(self, matrix: Node, row: str, column: str, side: str) -> Math:
         """An entry of the similarity; a sum of several has a letter."""
         if matrix.operation not in ("add", "subtract"):
             return self.entry(matrix, row, column, side)
@@ -215,9 +216,10 @@ class Writer:
 
     def cross_entropy(self, node: Node) -> Math:
         """A cross-entropy that is not part of a region."""
+        side = node.string("along")
         matrices, targets = _side_by_side(node.inputs[0]), _side_by_side(node.inputs[1])
         blocks = [
-            self._block(matrix, node.string("along"), parts_of(target) if target is not None else ())
+            self._block(matrix, side, parts_of(target, side) if target is not None else ())
             for matrix, target in zip_longest(matrices, targets[: len(matrices)])
         ]
         return cross_entropy(self, blocks, node.string("denominator") == "negatives")
@@ -237,10 +239,15 @@ class Writer:
         """Entry (i, j) of a target, which has a letter."""
         if parts not in self._targets:
             name = self.names.indexed(self.names.next("targets"), "ij")
-            shares = [target_part(self, p.kind, p.node, p.missing, p.coefficient) for p in parts]
+            shares = [target_part(self, p.kind, p.node, p.missing, p.coefficient, p.side) for p in parts]
             self.names.state("values", equation(name, total(*shares)))
             self._targets[parts] = name
         return self._targets[parts]
+
+    def target_entropy(self, node: Node) -> Math:
+        """The entropy of the target of sample i."""
+        entry = self.target(parts_of(node.inputs[1], node.string("along")))
+        return negated(sum_over("j", product(entry, log(entry))))
 
     def sigmoid_loss(self, node: Node) -> Math:
         """The sum over candidates of minus the log-sigmoid of each logit with the sign of its target."""
@@ -259,7 +266,7 @@ class Writer:
         return negated(sum_over("j", Math(rf"\log {inner.latex}", f"log {inner.text}"), ", ".join(conditions)))
 
     def _dense(self, target: Node) -> Math:
-        return self.target(parts_of(target))
+        return self.target(parts_of(target, "rows"))
 
 
 def _side_by_side(node: Node) -> list[Node]:

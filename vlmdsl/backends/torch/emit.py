@@ -233,6 +233,8 @@ RULES: dict[str, Rule] = {
     "clamp": _call("clamp", "lower", "upper", "gradient"),
     "same": _call("same", "missing"),
     "smooth": _call("smooth", "epsilon", "over"),
+    "transport": _call("transport", "epsilon", "iterations"),
+    "target_entropy": _call("target_entropy", "along"),
     "reuse": _call("reuse", "matrix"),
     "not": _call("logical_not"),
     "cross_entropy": _call("cross_entropy", "along", "denominator"),
@@ -241,7 +243,7 @@ RULES: dict[str, Rule] = {
         for name in (
             "stop", "exp", "log", "minimum", "maximum", "less", "less_equal", "greater",
             "greater_equal", "equal", "not_equal", "where", "transpose", "paired", "exclude", "exclude_pairs",
-            "sigmoid_loss", "mean",
+            "sigmoid_loss", "softmax", "mean",
         )
     },
 }  # fmt: skip

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vlmdsl.backends.torch.collectives import all_gather, process_count
+from vlmdsl.backends.torch.collectives import all_gather, all_reduce_max, all_reduce_sum, process_count
 from vlmdsl.backends.torch.ops.targets import dense_target, pair_positions
 from vlmdsl.backends.torch.values import Similarities, Target, TargetPart
 
-__all__ = ["candidates_of", "exclude_pairs", "unite", "unite_targets"]
+__all__ = ["candidates_of", "exclude_pairs", "log_sum_exp", "unite", "unite_targets"]
 
 
 def exclude_pairs(matrix: Similarities) -> Similarities:
@@ -48,3 +48,14 @@ def candidates_of(logits: Similarities, matrix: Tensor, along: str) -> Tensor:
         kept = all_gather(logits.candidates)[None, :] if along == "rows" else logits.candidates[:, None]
         kept = kept.expand(matrix.shape)
     return kept if logits.allowed is None else kept & logits.allowed
+
+
+def log_sum_exp(matrix: Tensor, counted: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """The log-sum-exp of the counted entries along `dim`, over all processes for columns, and where there are any."""
+    largest = matrix.masked_fill(~counted, -torch.inf).amax(dim=dim, keepdim=True).detach()
+    largest = all_reduce_max(largest) if dim == 0 else largest
+    exists = largest > -torch.inf
+    reference = torch.where(exists, largest, 0.0)
+    total = (matrix - reference).masked_fill(~counted, -torch.inf).exp().sum(dim=dim, keepdim=True)
+    total = all_reduce_sum(total) if dim == 0 else total
+    return reference + torch.where(exists, total, 1.0).log(), exists
