@@ -68,6 +68,7 @@ TOKENS = {"image": "image_tokens", "text": "text_tokens", "text_mask": "text_mas
 SCALE = {"temperature": "log_scale"}
 SCALE_AND_BIAS = {"temperature": "log_scale", "bias": "logit_bias"}
 SIGMA = {"temperature": "sigma"}
+TAU = {"temperature": "temperature"}
 
 BIASED = """
 recipe biased(image: Image, text: Text)
@@ -94,6 +95,85 @@ def over_images(logits) = mean(cross_entropy(logits / tau, targets=paired, along
 minimize 0.5 * over_images(words) + 0.5 * over_images(reuse(words, matrix="rows"))
 """
 
+# FLIP's image tower sees the kept patches only; the loss is that of CLIP with the scale clamped inside the graph.
+FLIP = """
+recipe flip_contrast(image: Image, text: Text)
+minimize contrast(
+  image, text, sim=cosine(epsilon=1e-8), temperature=learned(0.07, min_scale=1, max_scale=100, clamp="hard")
+)
+"""
+GROUPVIT = """
+recipe groupvit_caption(image: Image, text: Text)
+minimize contrast(image, text, temperature=learned(0.07, max_scale=100, clamp="hard"))
+"""
+OTTER_BASELINE = """
+recipe otter_baseline(image: Image, text: Text, smoothing = 0)
+minimize contrast(
+  image, text, temperature=learned(0.02, min_scale=1, max_scale=100, clamp="hard"), combine="sum",
+  targets=smoothed(epsilon=smoothing, over="others")
+)
+"""
+ZEROVL = """
+recipe zerovl_contrast(image: Image, text: Text, smoothing = 0)
+minimize contrast(
+  image, text, sim=cosine(epsilon=1e-8), targets=smoothed(epsilon=smoothing),
+  temperature=learned(0.1, form="direct", lower=0.001, upper=0.5, clamp="hard")
+)
+"""
+# One path of ALIP over unit vectors, with the gates as given.
+ALIP_PATH = """
+recipe alip_path(image: Image, text: Text, pair: Number, gate: Number)
+minimize contrast(image, text, sim=dot, weight=stop(pair * gate))
+"""
+GATED = {**EMBEDDED, "pair": "weight_pair", "gate": "weight_sample"}
+PYRAMID = {
+    "image": "image_global",
+    "local": "image_local",
+    "regions": "image_rois",
+    "text": "text_original",
+    "summary": "text_summary",
+    "attributes": "text_attributes",
+}
+
+VIEWS = {"first": "aug1_embed", "second": "aug2_embed"}
+# The authors' features of the two views, as they leave the projection head.
+NT_XENT = """
+recipe ssl(first: Image, second: Image, temperature = 0.1)
+minimize nt_xent(first, second, temperature=temperature)
+"""
+SLIP = """
+recipe slip_total(image: Image, text: Text, first: Image, second: Image)
+minimize {
+  clip: contrast(image, text)
+  ssl: nt_xent(first, second)
+}
+"""
+
+# OTTER, with the features of its teacher as given.
+OTTER = """
+recipe otter_distillation(
+  image: Image, text: Text, teacher_image: Image, teacher_text: Text, teacher_scale = 100, plan = "softmax", epsilon = 0.15
+)
+let across = similarity(teacher_image, teacher_text)
+let images = similarity(teacher_image, teacher_image)
+let texts = similarity(teacher_text, teacher_text)
+let soft = where(
+  plan == "softmax",
+  softmax(teacher_scale * (images + texts + across)),
+  transport(exclude_pairs(images) + exclude_pairs(texts) + across, epsilon=epsilon)
+)
+let hard_scale = learned(0.02, min_scale=1, max_scale=100, clamp="hard")
+let soft_scale = learned(0.02, min_scale=1, max_scale=100, clamp="hard")
+let logits = similarity(image, text) / soft_scale
+minimize {
+  contrastive: 0.5 * contrast(image, text, temperature=hard_scale, combine="sum")
+  distillation: 0.5 * (mean(kl(logits, targets=soft, along="rows")) + mean(kl(logits, targets=soft, along="columns")))
+}
+"""
+TAUGHT = {**FEATURES, "teacher_image": "teacher_image_features", "teacher_text": "teacher_text_features"}
+TWO_SCALES = {"hard_scale": "log_scale_contrastive", "soft_scale": "log_scale_distill"}
+TEACHERS = ("teacher_image", "teacher_text")
+
 CASES = [
     Case("clip-openclip", "clip", FEATURES, SCALE),
     Case("clip-openclip_scale100", "clip", FEATURES, SCALE),
@@ -119,6 +199,33 @@ CASES = [
     Case("lit-softmax_unlocked_4dev", UNLOCKED, FEATURES, {"temperature": "log_temperature"}),
     Case("lit-softmax_unlocked_4dev", "lit", FEATURES, {"temperature": "log_temperature"}, no_gradient=("image",)),
     Case("lit-masked", MASKED, {**FEATURES, "valid": "valid"}, {"temperature": "log_temperature"}),
+    Case("florence-unicl_mean", "florence", {**FEATURES, "label": "labels"}, SCALE),
+    Case(
+        "florence-unicl_sum",
+        "florence",
+        {**FEATURES, "label": "labels"},
+        SCALE,
+        {"reduction": "sum", "combine": "sum"},
+    ),
+    Case("flip-contrast-clamped", FLIP, {"image": "image_raw", "text": "text_raw"}, {"temperature": "logit_scale"}),
+    Case("groupvit-loss-clamped", GROUPVIT, {"image": "image_x", "text": "text_x"}, SCALE, total="out_loss"),
+    Case("otter-infonce", OTTER_BASELINE, FEATURES, SCALE),
+    Case("otter-labelsmooth", OTTER_BASELINE, FEATURES, SCALE, {"smoothing": 0.1}),
+    Case("zerovl-nce_smoothing", ZEROVL, FEATURES, TAU, {"smoothing": 0.1}),
+    Case("zerovl-nce_tau_clamped", ZEROVL, FEATURES, TAU),
+    Case("alip-adaptive_loss", ALIP_PATH, GATED, SCALE, total="out_loss", no_gradient=("pair", "gate")),
+    Case("pyramidclip-paper", "pyramidclip", PYRAMID, {"tau": "log_scale"}),
+    Case("pyramidclip-paper_literal", "pyramidclip", PYRAMID, {"tau": "log_scale"}, {"targets": "printed"}),
+    Case("pyramidclip-paper_hard", "pyramidclip", PYRAMID, {"tau": "log_scale"}, {"smoothing": 0}),
+    Case("simclr-slip", NT_XENT, VIEWS, {}, total="out_loss"),
+    Case("simclr-slip-t05", NT_XENT, VIEWS, {}, {"temperature": 0.5}, total="out_loss"),
+    Case("simclr-slip-sameviews", NT_XENT, VIEWS, {}, total="out_loss"),
+    Case("simclr-slip-b1", NT_XENT, VIEWS, {}, total="out_loss"),
+    Case("slip-total", SLIP, {**EMBEDDED, **VIEWS}, {"temperature": "log_scale"}),
+    Case("otter-kd", OTTER, TAUGHT, TWO_SCALES, no_gradient=TEACHERS),
+    Case("otter-kd_soft", OTTER, TAUGHT, TWO_SCALES, {"teacher_scale": 8}, no_gradient=TEACHERS),
+    Case("otter-ot_clamped", OTTER, TAUGHT, TWO_SCALES, {"plan": "transport"}, no_gradient=TEACHERS),
+    Case("otter-ot_duplicates", OTTER, TAUGHT, TWO_SCALES, {"plan": "transport"}, no_gradient=TEACHERS),
     Case(
         "laclip_mt",
         "laclip_mt",

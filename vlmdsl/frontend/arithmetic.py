@@ -7,7 +7,7 @@ import operator
 from collections.abc import Callable
 from dataclasses import replace
 
-from vlmdsl.diagnostics.catalog.types import OperatorTypes
+from vlmdsl.diagnostics.catalog.types import AxesDisagree, OperatorTypes
 from vlmdsl.diagnostics.catalog.values import DivisionByZero, NotANumber
 from vlmdsl.frontend.coerce import kind_of
 from vlmdsl.frontend.session import Session
@@ -79,6 +79,8 @@ def binary(session: Session, symbol: str, left: Value, right: Value, span: Span)
         raise _fault(symbol, left, right, span)
     if symbol == "/" and isinstance(right, NumberValue) and right.value == 0.0:
         raise Fault(DivisionByZero.at(right.span or span), right)
+    if kinds[0] == kinds[2] and kinds[0] in ("Sim", "Target") and type_of(left) != type_of(right):
+        raise Fault(AxesDisagree.at(span, left=type_of(left), right=type_of(right)))
     return session.add(
         _OPERATIONS[symbol],
         _node(session, left, span),

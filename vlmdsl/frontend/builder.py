@@ -9,6 +9,7 @@ from vlmdsl.diagnostics import Diagnostic
 from vlmdsl.frontend import coerce
 from vlmdsl.frontend.session import Session
 from vlmdsl.ir import Node
+from vlmdsl.primitives import Fault
 from vlmdsl.primitives.values import Value
 from vlmdsl.source import Span
 from vlmdsl.types import ScalarType, Type
@@ -44,7 +45,7 @@ class CallBuilder:
         self.session.metrics.append((stored, value))
 
     def warn(self, diagnostic: Diagnostic) -> None:
-        self.session.report(diagnostic)
+        self.session.report(self.session.blamed(Fault(diagnostic)))
 
     def draw(self) -> int:
         return self.session.draw() if self.fixed_draw is None else self.fixed_draw

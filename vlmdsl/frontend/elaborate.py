@@ -139,11 +139,11 @@ class Elaborator:
         return file.values[word]
 
     def _settled_name(self, value: Value, span: Span) -> Value:
-        """A bare name of a similarity or of a target without arguments is that value, not a function."""
+        """A bare name of a similarity, or of what needs no argument (`paired`, `samples`), is that value, not a function."""
         if isinstance(value, FunctionValue) and isinstance(value.target, Primitive):
             primitive = value.target
             needs = any(info.is_required() for info in primitive.parameters.model_fields.values())
-            if not needs and (primitive.family == "similarities" or not primitive.subjects):
+            if not needs and (primitive.family == "similarities" or not any(s.default is None for s in primitive.subjects)):
                 return self.caller.call(value, (), span)
         return value
 

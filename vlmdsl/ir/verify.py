@@ -189,17 +189,38 @@ def _labels(node: Node, types: tuple[Type, ...]) -> Type:
     return TargetType()
 
 
+def _unite(node: Node, types: tuple[Type, ...]) -> Type:
+    kind = SimType if isinstance(types[0], SimType) else TargetType
+    _take(types, kind, kind)
+    a, b = types
+    assert isinstance(a, SimType | TargetType)
+    assert isinstance(b, SimType | TargetType)
+    _need(a.rows == b.rows, f"unites the rows {a.rows} and {b.rows}")
+    return kind(a.rows, f"{a.columns}+{b.columns}")
+
+
 def _exclude(node: Node, types: tuple[Type, ...]) -> Type:
     _take(types, SimType, ConditionType)
     return types[0]
 
 
-def _cross_entropy(node: Node, types: tuple[Type, ...]) -> Type:
+def _asked(node: Node, types: tuple[Type, ...]) -> Type:
     _take(types, SimType, TargetType)
     assert isinstance(types[0], SimType)
     _one_of(node, "along", "rows", "columns")
-    _one_of(node, "denominator", "all", "negatives")
+    _need(node.string("along") == "rows" or "+" not in types[0].columns, f"asks the columns of {types[0]}")
     return ScoreType(types[0].rows if node.string("along") == "rows" else types[0].columns)
+
+
+def _cross_entropy(node: Node, types: tuple[Type, ...]) -> Type:
+    _one_of(node, "denominator", "all", "negatives")
+    return _asked(node, types)
+
+
+def _of_affinity(node: Node, types: tuple[Type, ...]) -> Type:
+    _take(types, SimType)
+    assert isinstance(types[0], SimType)
+    return TargetType(types[0].rows, types[0].columns)
 
 
 def _smooth(node: Node, types: tuple[Type, ...]) -> Type:
@@ -220,6 +241,11 @@ def _one_of(node: Node, name: str, *allowed: str) -> None:
 def _mean(node: Node, types: tuple[Type, ...]) -> Type:
     _take(types, *((ScoreType,) if len(types) == 1 else (ScoreType, ConditionType)))
     return LossType()
+
+
+def _samples(node: Node, types: tuple[Type, ...]) -> Type:
+    _take(types, *((ConditionType,) * len(types[:1])))
+    return ScalarType()
 
 
 def _constant(node: Node, types: tuple[Type, ...]) -> Type:
@@ -299,10 +325,16 @@ SIGNATURES: dict[str, Signature] = {
     "paired": Signature({}, _fixed(TargetType())),
     "same": Signature({"missing": (int,)}, _labels),
     "smooth": Signature({"epsilon": _NUMBER, "over": (str,)}, _smooth),
+    "softmax": Signature({}, _of_affinity),
+    "transport": Signature({"epsilon": _NUMBER, "iterations": (int,)}, _of_affinity),
+    "target_entropy": Signature({"along": (str,)}, _asked),
+    "exclude_pairs": Signature({}, _same(SimType)),
+    "unite": Signature({}, _unite),
     "exclude": Signature({}, _exclude),
     "cross_entropy": Signature({"along": (str,), "denominator": (str,)}, _cross_entropy),
     "sigmoid_loss": Signature({}, _fixed(ScoreType(), SimType, TargetType)),
     "mean": Signature({}, _mean),
+    "samples": Signature({}, _samples),
     "contrast": Signature({"contrast": (Contrast,)}, _contrast),
 }
 """The table of operations: one row each."""

@@ -13,7 +13,7 @@ from itertools import zip_longest
 from vlmdsl.ir import Contrast, Direction, Graph, Node, Program, TargetPart
 from vlmdsl.passes.fold import RULES
 from vlmdsl.passes.linear import Factors, loss_form, reaching
-from vlmdsl.passes.logits import Logits, TargetKey, logits_of, target_form
+from vlmdsl.passes.logits import Logits, TargetKey, has_canonical_form, logits_of, target_form
 from vlmdsl.passes.rewriting import Maker
 from vlmdsl.types import LossType, ScoreType
 
@@ -23,7 +23,7 @@ __all__ = ["contrast"]
 def contrast(program: Program) -> Program:
     """The program with every contrastive region of every loss as `contrast` nodes; needs `fold` and `share` first."""
     nodes = program.nodes()
-    linear = reaching(nodes)
+    linear = reaching(nodes, has_canonical_form)
     roots = _region_roots(program, nodes, linear)
     recogniser = _Recogniser(Maker(Graph(), RULES), linear)
     for node in nodes:
@@ -77,7 +77,7 @@ class _Recogniser:
         regions: dict[tuple[tuple[Node, ...], Node], _Region] = {}
         rest: list[Node] = []
         for atom, factors, coefficient in form:
-            if atom.operation != "cross_entropy":
+            if atom.operation != "cross_entropy" or not has_canonical_form(atom):
                 rest.append(self._summand(atom, factors, coefficient))
                 continue
             logits = logits_of(atom)

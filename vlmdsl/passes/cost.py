@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from vlmdsl.ir import Contrast, Node, TargetPart, encoder_of
 from vlmdsl.passes.fuse import contrast_of
-from vlmdsl.types import TokensType
+from vlmdsl.types import SimType, TokensType
 
 __all__ = ["ITEM_BYTES", "Collective", "Cost", "Workload", "cost_of", "hand_written", "learns"]
 
@@ -198,11 +198,43 @@ def _target(part: TargetPart, fused: bool, world: Workload) -> list[Collective]:
 
 def _criterion(node: Node, world: Workload) -> Cost:
     """A criterion that is not part of a region, differentiated as it stands: logits and a softmax (or sigmoid) are kept."""
-    kept = world.entries * max(world.item, _FLOAT)
+    matrix = node.inputs[0].type
+    assert isinstance(matrix, SimType)
+    kept = world.entries * (matrix.columns.count("+") + 1) * max(world.item, _FLOAT)
     return Cost(0.0, 0.0, 2 * kept, 2 * kept, 8 * kept)
 
 
-_COSTS: dict[str, Callable[[Node, Workload], Cost]] = {
+def _unite(node: Node, world: Workload) -> Cost | None:
+    """A copy of both matrices, and their gradients out of that of the copy; targets are made where they are needed."""
+    if not isinstance(node.type, SimType):
+        return None
+    kept = world.entries * (node.type.columns.count("+") + 1) * max(world.item, _FLOAT)
+    return Cost(0.0, 0.0, kept, 0, 4 * kept)
+
+
+def _softmax(node: Node, world: Workload) -> Cost:
+    """The target of each direction, and the statistics of its columns joined over processes; nothing is differentiated."""
+    return _soft_target(1, world)
+
+
+def _transport(node: Node, world: Workload) -> Cost:
+    """As a softmax along rows and along columns in each iteration, and a last one."""
+    return _soft_target(2 * int(node.number("iterations")) + 1, world)
+
+
+def _soft_target(steps: int, world: Workload) -> Cost:
+    """Two targets of so many steps each, half of which exchange two vectors: the largest entries and the sums."""
+    kept = world.entries * _FLOAT
+    received = world.received(steps * 2 * world.batch * _FLOAT, reduced=True)
+    collectives = (Collective("all-reduce", "statistics of the columns", received),) if world.world > 1 else ()
+    return Cost(0.0, 0.0, 2 * kept, 2 * kept, 2 * steps * 3 * kept, collectives)
+
+
+_COSTS: dict[str, Callable[[Node, Workload], Cost | None]] = {
+    "unite": _unite,
+    "softmax": _softmax,
+    "transport": _transport,
+    "target_entropy": _criterion,
     "similarity": _similarity,
     "contrast": _contrast,
     "cross_entropy": _criterion,

@@ -52,7 +52,7 @@ def _is_zero(node: Node) -> bool:
 
 def _excludes(matrix: Node) -> bool:
     """Whether some samples are no candidates in a matrix: they stay so whatever it is multiplied by."""
-    return isinstance(matrix.type, SimType) and any(node.operation == "exclude" for node in walk([matrix]))
+    return isinstance(matrix.type, SimType) and any(node.operation.startswith("exclude") for node in walk([matrix]))
 
 
 def _evaluate(make: Maker, node: Candidate) -> Node | None:

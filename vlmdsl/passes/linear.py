@@ -87,19 +87,18 @@ def scalar_factor(node: Node) -> tuple[Fraction, Node | None]:
     return Fraction(1), node
 
 
-def reaching(nodes: Iterable[Node]) -> set[Node]:
-    """The losses and scores that are linear in a cross-entropy; `nodes` come inputs first.
+def reaching(nodes: Iterable[Node], is_atom: Callable[[Node], bool]) -> set[Node]:
+    """The losses and scores that are linear in a cross-entropy that `is_atom` accepts; `nodes` come inputs first.
 
     A weight that is itself made of cross-entropies (a focal loss) is no mere weight: those would be computed twice.
     """
     linear: set[Node] = set()
     touched: set[Node] = set()
     for node in nodes:
-        if node.operation == "cross_entropy" or not touched.isdisjoint(node.inputs):
+        accepted = node.operation == "cross_entropy" and is_atom(node)
+        if accepted or not touched.isdisjoint(node.inputs):
             touched.add(node)
-        if node.operation == "cross_entropy" or (
-            isinstance(node.type, LossType | ScoreType) and _is_linear(node, linear, touched)
-        ):
+        if accepted or (isinstance(node.type, LossType | ScoreType) and _is_linear(node, linear, touched)):
             linear.add(node)
     return linear
 

@@ -12,7 +12,7 @@ from vlmdsl.passes.linear import expand, scalar_factor
 from vlmdsl.passes.rewriting import Maker, constant_value
 from vlmdsl.types import ConditionType, ScalarType, ScoreType, SimType
 
-__all__ = ["Logits", "TargetKey", "logits_of", "target_form"]
+__all__ = ["Logits", "TargetKey", "has_canonical_form", "logits_of", "target_form"]
 
 Factor = tuple[Fraction, tuple[Node, ...]]
 """A rational number times scalar nodes."""
@@ -90,6 +90,12 @@ def logits_of(cross_entropy: Node) -> Logits:
         tuple(bias),
         tuple(sorted(excluded, key=lambda condition: condition.index)),
     )
+
+
+def has_canonical_form(cross_entropy: Node) -> bool:
+    """Whether a region can hold it: one square matrix in which every pair is a candidate."""
+    base = logits_of(cross_entropy).base
+    return base.type == SimType() and base.operation != "exclude_pairs"
 
 
 def _by_scalar(node: Node) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from vlmdsl.ir import Node, Program
 from vlmdsl.passes.rewriting import Candidate, Maker, Rule, rewrite
 from vlmdsl.primitives.registry import registered
-from vlmdsl.types import ScoreType, SimType
+from vlmdsl.types import SimType, TargetType
 
 __all__ = ["RULES", "share"]
 
@@ -69,6 +69,36 @@ def _hoist_exclude(make: Maker, node: Candidate) -> Node | None:
     return None
 
 
+def _hoist_pairs(make: Maker, node: Candidate) -> Node | None:
+    """f(exclude_pairs(x), ...) = exclude_pairs(f(x, ...)), as for samples."""
+    for position, parent in enumerate(node.inputs):
+        if parent.operation == "exclude_pairs":
+            inputs = [*node.inputs[:position], parent.inputs[0], *node.inputs[position + 1 :]]
+            return make.add(
+                "exclude_pairs", make.add(node.operation, *inputs, type=node.type, **node.attributes), type=node.type
+            )
+    return None
+
+
+def _pairs_once(make: Maker, node: Candidate) -> Node | None:
+    return node.inputs[0] if node.inputs[0].operation == "exclude_pairs" else None
+
+
+def _hoist_unite(make: Maker, node: Candidate) -> Node | None:
+    """f(unite(a, b), unite(c, d)) = unite(f(a, c), f(b, d)): columns side by side do not meet."""
+    united = [parent for parent in node.inputs if isinstance(parent.type, SimType | TargetType)]
+    if not united or any(parent.operation != "unite" for parent in united):
+        return None
+    halves = []
+    for half in (0, 1):
+        parts = [parent.inputs[half] if parent in united else parent for parent in node.inputs]
+        kinds = {part.type for part, parent in zip(parts, node.inputs, strict=True) if parent in united}
+        if len(kinds) > 1:
+            return None
+        halves.append(make.add(node.operation, *parts, type=kinds.pop(), **node.attributes))
+    return make.add("unite", *halves, type=node.type)
+
+
 def _reuse(make: Maker, node: Candidate) -> Node | None:
     """Both directions of a similarity that has one matrix read it anyway; a transpose moves outward."""
     matrix = node.inputs[0]
@@ -84,9 +114,29 @@ def _turn_cross_entropy(make: Maker, node: Candidate) -> Node | None:
     logits, target = node.inputs
     if logits.operation != "transpose":
         return None
-    assert isinstance(node.type, ScoreType)
+    turned = _turned_target(make, target)
+    if turned is None:
+        return None
     along = "columns" if node.attributes["along"] == "rows" else "rows"
-    return make.add("cross_entropy", logits.inputs[0], target, type=node.type, **{**node.attributes, "along": along})
+    return make.add(node.operation, logits.inputs[0], turned, type=node.type, **{**node.attributes, "along": along})
+
+
+def _turned_target(make: Maker, target: Node) -> Node | None:
+    """The target whose rows are the columns of this one; None where it has none."""
+    if not isinstance(target.type, TargetType) or target.operation in ("paired", "same"):
+        return target
+    if target.operation in ("softmax", "transport"):
+        affinity = target.inputs[0]
+        assert isinstance(affinity.type, SimType)
+        turned = make.add("transpose", affinity, type=_turned(affinity.type))
+        return make.add(target.operation, turned, type=target.type, **dict(target.attributes))
+    if target.operation == "unite":
+        return None
+    inputs = [_turned_target(make, parent) for parent in target.inputs]
+    if any(parent is None for parent in inputs):
+        return None
+    found = [parent for parent in inputs if parent is not None]
+    return make.add(target.operation, *found, type=target.type, **dict(target.attributes))
 
 
 _ELEMENTWISE = ("add", "subtract", "multiply", "divide", "minimum", "maximum", "negate", "exp", "log", "clamp", "stop")
@@ -100,21 +150,34 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule("transpose-twice", ("transpose",), "transpose(transpose(x)) = x", _transpose_transpose),
     Rule(
+        "hoist-unite",
+        (*_ELEMENTWISE, "reuse", "exclude"),
+        "f(unite(a, b)) = unite(f(a), f(b)) for elementwise f",
+        _hoist_unite,
+    ),
+    Rule(
         "hoist-exclude",
-        (*_ELEMENTWISE, "reuse"),
+        (*_ELEMENTWISE, "reuse", "exclude_pairs"),
         "f(exclude(x, c)) = exclude(f(x), c) for elementwise f",
         _hoist_exclude,
     ),
     Rule(
+        "hoist-exclude-pairs",
+        (*_ELEMENTWISE, "reuse"),
+        "f(exclude_pairs(x)) = exclude_pairs(f(x)) for elementwise f",
+        _hoist_pairs,
+    ),
+    Rule("exclude-pairs-once", ("exclude_pairs",), "a pair that is excluded stays so", _pairs_once),
+    Rule(
         "hoist-transpose",
-        (*_ELEMENTWISE, "exclude"),
+        (*_ELEMENTWISE, "exclude", "exclude_pairs"),
         "f(transpose(x)) = transpose(f(x)) for elementwise f",
         _hoist,
     ),
     Rule(
         "turn-cross-entropy",
-        ("cross_entropy",),
-        "along the rows of transpose(x) = along the columns of x",
+        ("cross_entropy", "target_entropy"),
+        "along the rows of transpose(x) for T = along the columns of x for T transposed",
         _turn_cross_entropy,
     ),
 )

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from pydantic import Field
 
-from vlmdsl.diagnostics.catalog.meaning import TargetsDoNotSumToOne
-from vlmdsl.diagnostics.catalog.types import AxesDisagree
+from vlmdsl.diagnostics.catalog.meaning import OneStreamWithItself, TargetsDoNotSumToOne
+from vlmdsl.diagnostics.catalog.types import AxesDisagree, ColumnsOfSeveralKinds
 from vlmdsl.ir import Node
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.similarities import apply_similarity, paired_score
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import AllSamples, FunctionValue, SimilarityPart, SimilarityValue, Value
-from vlmdsl.types import ConditionType, LossType, ScoreType, SimType, TargetType
+from vlmdsl.types import ConditionType, ScoreType, SimType, TargetType
 
 COSINE = SimilarityValue((SimilarityPart(1.0, "dot", "pooled", True),))
 _STREAM = ("Encoded", "Vec", "Tokens", "Image", "Text")
@@ -76,6 +77,7 @@ def _transpose(builder: Builder, subjects: Mapping[str, Value], parameters: Para
     matrix = subjects["matrix"]
     assert isinstance(matrix, Node)
     assert isinstance(matrix.type, SimType)
+    _check_one_kind(builder, matrix, "transpose", "matrix")
     return builder.add("transpose", matrix, type=SimType(matrix.type.columns, matrix.type.rows))
 
 
@@ -170,24 +172,41 @@ class CrossEntropyParameters(Parameters):
 
 def target_total(target: Node) -> float | None:
     """What each row of a target sums to, where that is known when the recipe is compiled."""
-    if target.operation in ("paired", "same", "smooth"):
+    if target.operation in ("paired", "same", "smooth", "softmax", "transport"):
         return 1.0
+    rule = _TOTALS.get(target.operation)
     totals = [node.number("value") if node.operation == "constant" else target_total(node) for node in target.inputs]
-    if len(totals) != 2 or totals[0] is None or totals[1] is None:
+    if rule is None or len(totals) != 2 or totals[0] is None or totals[1] is None:
         return None
-    match target.operation:
-        case "add":
-            return totals[0] + totals[1]
-        case "subtract":
-            return totals[0] - totals[1]
-        case "multiply":
-            return totals[0] * totals[1]
-        case _:
-            return None
+    return rule(totals[0], totals[1])
+
+
+_TOTALS: dict[str, Callable[[float, float], float]] = {
+    "add": operator.add, "subtract": operator.sub, "multiply": operator.mul, "divide": operator.truediv,
+    "unite": operator.add,
+}  # fmt: skip
+
+
+def _compares_only_itself(logits: Node) -> bool:
+    """Whether all that a row is asked is to find itself."""
+    if logits.operation == "similarity":
+        return logits.inputs[0] is logits.inputs[1]
+    matrices = [parent for parent in logits.inputs if isinstance(parent.type, SimType)]
+    return logits.operation != "exclude_pairs" and bool(matrices) and all(map(_compares_only_itself, matrices))
+
+
+def _check_one_kind(builder: Builder, matrix: Node, function: str, argument: str) -> None:
+    """The column direction is that of one kind of columns."""
+    assert isinstance(matrix.type, SimType)
+    if "+" in matrix.type.columns:
+        place = builder.place(argument)
+        raise Fault(ColumnsOfSeveralKinds.at(place, str(matrix.type), function=function, type=matrix.type), matrix)
 
 
 def _check_targets(builder: Builder, logits: Node, targets: Node) -> None:
     _check_axes(builder, logits, targets)
+    if _compares_only_itself(logits):
+        builder.warn(OneStreamWithItself.at(builder.span))
     total = target_total(targets)
     if total is not None and abs(total - 1.0) > 1e-9:
         raise Fault(TargetsDoNotSumToOne.at(builder.place("targets"), total=total))
@@ -196,24 +215,32 @@ def _check_targets(builder: Builder, logits: Node, targets: Node) -> None:
 def _check_axes(builder: Builder, logits: Node, targets: Node) -> None:
     assert isinstance(logits.type, SimType)
     assert isinstance(targets.type, TargetType)
-    if (targets.type.rows, targets.type.columns) != (logits.type.rows, logits.type.columns):
+    leads = f"{logits.type.columns}+".startswith(f"{targets.type.columns}+")
+    if targets.type.rows != logits.type.rows or not leads:
         raise Fault(AxesDisagree.at(builder.place("targets"), str(targets.type), left=logits.type, right=targets.type))
 
 
-def _cross_entropy(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+def check_cross_entropy(builder: Builder, subjects: Mapping[str, Value], along: str) -> tuple[Node, Node, str]:
+    """Logits and targets that fit each other, and the axis of those who ask."""
     logits, targets = subjects["logits"], subjects["targets"]
     assert isinstance(logits, Node)
     assert isinstance(targets, Node)
     assert isinstance(logits.type, SimType)
-    assert isinstance(parameters, CrossEntropyParameters)
     _check_targets(builder, logits, targets)
-    rows = logits.type.rows if parameters.along == "rows" else logits.type.columns
+    if along == "columns":
+        _check_one_kind(builder, logits, "cross_entropy", "logits")
+    return logits, targets, logits.type.rows if along == "rows" else logits.type.columns
+
+
+def _cross_entropy(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    assert isinstance(parameters, CrossEntropyParameters)
+    logits, targets, rows = check_cross_entropy(builder, subjects, parameters.along)
     return builder.add(
         "cross_entropy", logits, targets, type=ScoreType(rows), along=parameters.along, denominator=parameters.denominator
     )
 
 
-_MATRIX_AND_TARGETS = (
+MATRIX_AND_TARGETS = (
     Subject("logits", ("Sim",), "the scaled similarities"),
     Subject("targets", ("Target",), "what each row (or column) should choose", keyword=True),
 )
@@ -224,7 +251,7 @@ register(
         family="matrix level",
         summary="Each sample's cross-entropy between its targets and the softmax over its candidates.",
         meaning=_cross_entropy,
-        subjects=_MATRIX_AND_TARGETS,
+        subjects=MATRIX_AND_TARGETS,
         parameters=CrossEntropyParameters,
         laws=("permutation", "non_negative", "translation_invariant"),
         formula=r"\ell_i = -\sum_j P_{ij} \log \frac{e^{z_{ij}}}{\sum_k e^{z_{ik}}}",
@@ -249,37 +276,10 @@ register(
         family="matrix level",
         summary="Each pair judged for itself: the sum over a row's candidates of -log sigmoid(+z) or, off target, (-z).",
         meaning=_sigmoid_loss,
-        subjects=_MATRIX_AND_TARGETS,
+        subjects=MATRIX_AND_TARGETS,
         laws=("permutation", "non_negative"),
         formula=r"\ell_i = -\sum_j \log \sigma(\pm z_{ij})",
         cost="no product; one pass over the matrix",
         example=("let z = similarity(image, text) * 10 - 10\nminimize mean(sigmoid_loss(z, targets=paired))"),
-    )
-)
-
-
-def _mean(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
-    score, over = subjects["score"], subjects["over"]
-    assert isinstance(score, Node)
-    if isinstance(over, AllSamples):
-        return builder.add("mean", score, type=LossType())
-    assert isinstance(over, Node)
-    return builder.add("mean", score, over, type=LossType())
-
-
-register(
-    Primitive(
-        name="mean",
-        family="reductions",
-        summary="The mean over the samples of the whole batch, or over those where `over` holds (none: 0).",
-        meaning=_mean,
-        subjects=(
-            Subject("score", ("Score",), "one number a sample"),
-            Subject("over", ("Condition",), "which samples count", default=AllSamples(), keyword=True),
-        ),
-        laws=("permutation",),
-        formula=r"\frac{1}{B}\sum_i s_i",
-        cost="none",
-        example="minimize mean(1 - score(image, text))",
     )
 )

@@ -8,12 +8,13 @@ from typing import Literal
 
 from pydantic import Field
 
+from vlmdsl.diagnostics.catalog.types import WrongType
 from vlmdsl.diagnostics.catalog.values import BoundsDisagree, NotOneOf
 from vlmdsl.ir import Node
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Meaning, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import AllSamples, NumberValue, StringValue, TupleValue, Value, type_of
-from vlmdsl.types import ConditionType, ScalarType, ScoreType
+from vlmdsl.types import ConditionType, FieldType, ScalarType, ScoreType
 
 
 class LearnedParameters(Parameters):
@@ -190,6 +191,18 @@ register(
 )
 
 
+_CHOICE = ("Scalar", "Score", "Sim", "Target", "Loss", "Static")
+
+
+def _check_chosen(builder: Builder, value: Value, argument: str) -> None:
+    """What is chosen sample by sample is one number a sample."""
+    if not isinstance(value, NumberValue) and not isinstance(type_of(value), ScalarType | ScoreType | FieldType):
+        wanted = "a number or one number a sample, since the condition differs by sample"
+        found = type_of(value)
+        place = builder.place(argument)
+        raise Fault(WrongType.at(place, str(found), argument=argument, function="where", wanted=wanted, found=found), value)
+
+
 def _where(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
     condition, yes, no = subjects["condition"], subjects["then"], subjects["otherwise"]
     if isinstance(condition, AllSamples):
@@ -197,6 +210,8 @@ def _where(builder: Builder, subjects: Mapping[str, Value], parameters: Paramete
     if isinstance(condition, NumberValue):
         return yes if condition.value else no
     assert isinstance(condition, Node)
+    for argument in ("then", "otherwise"):
+        _check_chosen(builder, subjects[argument], argument)
     left, right = _as_node(builder, yes), _as_node(builder, no)
     assert isinstance(condition.type, ConditionType)
     return builder.add("where", condition, left, right, type=ScoreType(condition.type.rows))
@@ -210,8 +225,8 @@ register(
         meaning=_where,
         subjects=(
             Subject("condition", ("Condition", "Static"), "a comparison"),
-            Subject("then", ("Scalar", "Score", "Static"), "the value where it holds"),
-            Subject("otherwise", ("Scalar", "Score", "Static"), "the value where it does not"),
+            Subject("then", _CHOICE, "the value where it holds"),
+            Subject("otherwise", _CHOICE, "the value where it does not"),
         ),
         formula=r"[c]\,a + [\neg c]\,b",
         example="contrast(image, text, weight=stop(where(score(image, text) < 0, 0, 1)))",

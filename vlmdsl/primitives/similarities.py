@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
-from vlmdsl.diagnostics.catalog.meaning import OneStreamWithItself
 from vlmdsl.ir import Node
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Law, Parameters, Primitive, Subject
@@ -103,8 +102,6 @@ def apply_similarity(builder: Builder, similarity: SimilarityValue, a: Value, b:
     total: Node | None = None
     for part in similarity.parts:
         left, right = _operand(builder, part, a, "a"), _operand(builder, part, b, "b")
-        if left is right:
-            builder.warn(OneStreamWithItself.at(builder.span))
         type = SimType(_rows(left), _rows(right))
         matrix = builder.add("similarity", left, right, type=type, by=part.by, arguments=part.arguments)
         if part.coefficient != 1.0:

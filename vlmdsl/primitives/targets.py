@@ -7,9 +7,10 @@ from typing import Literal
 
 from pydantic import Field
 
+from vlmdsl.diagnostics.catalog.types import AxesDisagree
 from vlmdsl.ir import Node
 from vlmdsl.primitives.registry import register
-from vlmdsl.primitives.spec import Builder, Parameters, Primitive, Subject
+from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import Value
 from vlmdsl.types import TargetType
 
@@ -72,6 +73,8 @@ def _smooth(builder: Builder, subjects: Mapping[str, Value], parameters: Paramet
     target = subjects["target"]
     assert isinstance(target, Node)
     assert isinstance(parameters, SmoothParameters)
+    if target.type != TargetType():
+        raise Fault(AxesDisagree.at(builder.place("target"), str(target.type), left=TargetType(), right=target.type), target)
     if parameters.epsilon == 0.0:
         return target
     return builder.add("smooth", target, type=target.type, epsilon=float(parameters.epsilon), over=parameters.over)

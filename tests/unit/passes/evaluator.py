@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from vlmdsl.ir import Contrast, Direction, Node, Program, TargetPart, encoder_of, walk
-from vlmdsl.types import FieldType
+from vlmdsl.types import FieldType, TargetType
 
 Array = np.ndarray
 SAMPLES, DIMENSION, TOKENS = 6, 5, 4
@@ -21,11 +21,20 @@ SAMPLES, DIMENSION, TOKENS = 6, 5, 4
 
 @dataclass(frozen=True)
 class Matrices:
-    """A similarity in both directions: `rows[i, j]` of row i, `columns[j, i]` of column j; who is a candidate in them."""
+    """A similarity in both directions: `rows[i, j]` of row i, `columns[j, i]` of column j; who is a candidate in them.
+
+    `allowed` is of the rows. Of columns side by side there is no column direction.
+    """
 
     rows: Array
     columns: Array
     candidates: Array = field(default_factory=lambda: np.ones(SAMPLES, dtype=bool))
+    allowed: Array = field(default_factory=lambda: np.ones((SAMPLES, SAMPLES), dtype=bool))
+
+    def asked(self, along: str) -> Array:
+        """Which entries are candidates of a row, or of a column."""
+        blocks = self.allowed.shape[1] // SAMPLES
+        return np.tile(self.candidates, (SAMPLES, blocks)) & (self.allowed if along == "rows" else self.allowed.T)
 
 
 def term_values(program: Program, seed: int) -> dict[str, float]:
@@ -87,7 +96,10 @@ def _elementwise(function: Callable[..., Array], inputs: list) -> object:
         rows = [value.rows if isinstance(value, Matrices) else value for value in inputs]
         columns = [value.columns if isinstance(value, Matrices) else value for value in inputs]
         candidates = np.logical_and.reduce([value.candidates for value in inputs if isinstance(value, Matrices)])
-        return Matrices(function(*rows), function(*columns), candidates)
+        allowed = np.logical_and.reduce([value.allowed for value in inputs if isinstance(value, Matrices)])
+        return Matrices(function(*rows), function(*columns), candidates, allowed)
+    if any(isinstance(value, Shares) for value in inputs):
+        return Shares(*(function(*(_of(value, along) for value in inputs)) for along in ("rows", "columns")))
     return function(*inputs)
 
 
@@ -101,12 +113,56 @@ def _pair(by: str, x: Array, y: Array) -> Matrices:
     return Matrices(tokens.max(3).mean(2), tokens.max(2).mean(2).T)
 
 
+@dataclass(frozen=True)
+class Shares:
+    """A target whose directions differ, each with the axes of its asking samples first."""
+
+    rows: Array
+    columns: Array
+
+
+def _of(target: Shares | Array, along: str) -> Array:
+    return (target.rows if along == "rows" else target.columns) if isinstance(target, Shares) else target
+
+
+def _plan(affinity: Matrices, epsilon: float, iterations: int) -> Shares:
+    """Sinkhorn's scaling as it is told: asking samples first, candidates last, then asking samples."""
+
+    def one(logits: Array, along: str) -> Array:
+        asked = affinity.asked(along)
+        plan = np.where(asked, np.exp((logits - np.where(asked, logits, -np.inf).max()) / epsilon), 0.0)
+        for _ in range(iterations):
+            plan = _scaled(_scaled(plan, 1), 0)
+        return _scaled(plan, 1)
+
+    return Shares(one(affinity.rows, "rows"), one(affinity.columns, "columns"))
+
+
+def _scaled(plan: Array, axis: int) -> Array:
+    total = plan.sum(axis, keepdims=True)
+    return np.divide(plan, total, out=np.zeros_like(plan), where=total > 0)
+
+
+def _softmax(node: Node, affinity: Matrices) -> Shares | Array:
+    found = _plan(affinity, 1.0, 0)
+    return found.rows if node.type != TargetType() else found
+
+
+def _target_entropy(node: Node, logits: Matrices, target: Shares | Array) -> Array:
+    asked = logits.asked(node.string("along"))
+    shares = _of(target, node.string("along"))
+    shares = np.where(asked, np.pad(shares, ((0, 0), (0, asked.shape[1] - shares.shape[1]))), 0.0)
+    return -np.where(shares > 0, shares * np.log(np.where(shares > 0, shares, 1.0)), 0.0).sum(1)
+
+
 def _same(labels: Array, missing: int) -> Array:
     equal = (labels[:, None] == labels[None]) & (labels != missing)[:, None] | np.eye(SAMPLES, dtype=bool)
     return equal / equal.sum(1, keepdims=True)
 
 
-def _smooth(target: Array, epsilon: float, over: str) -> Array:
+def _smooth(target: Shares | Array, epsilon: float, over: str) -> Shares | Array:
+    if isinstance(target, Shares):
+        return Shares(_smooth(target.rows, epsilon, over), _smooth(target.columns, epsilon, over))
     spread = np.ones((SAMPLES, SAMPLES)) / SAMPLES if over == "all" else (1 - np.eye(SAMPLES)) / (SAMPLES - 1)
     return (1 - epsilon) * target + epsilon * spread
 
@@ -116,10 +172,10 @@ def _mean(score: Array, over: Array | None = None) -> Array:
     return chosen.mean() if chosen.size else np.float64(0.0)
 
 
-def _losses(logits: Array, target: Array, candidates: Array, without_positive: bool) -> Array:
+def _losses(logits: Array, target: Array, asked: Array, without_positive: bool) -> Array:
     """p_i r_i - sum_j P_ij A_ij over the candidates j of i; 0 for a sample without any."""
-    asked = np.tile(candidates, (SAMPLES, 1))
-    counted = asked & ~np.eye(SAMPLES, dtype=bool) if without_positive else asked
+    target = np.pad(target, ((0, 0), (0, logits.shape[1] - target.shape[1])))
+    counted = asked & ~np.eye(*logits.shape, dtype=bool) if without_positive else asked
     some = counted.any(1)
     marked = np.where(counted, logits, -np.inf)
     top = np.where(some, marked.max(1), 0.0)
@@ -129,10 +185,19 @@ def _losses(logits: Array, target: Array, candidates: Array, without_positive: b
 
 def _cross_entropy(node: Node, logits: Matrices, target: Array) -> Array:
     matrix = logits.rows if node.string("along") == "rows" else logits.columns
-    return _losses(matrix, target, logits.candidates, node.string("denominator") == "negatives")
+    target = _of(target, node.string("along"))
+    return _losses(matrix, target, logits.asked(node.string("along")), node.string("denominator") == "negatives")
+
+
+def _unite(node: Node, x: Matrices | Array, y: Matrices | Array) -> Matrices | Array:
+    if isinstance(x, Matrices):
+        rows = np.hstack([x.rows, y.rows])
+        return Matrices(rows, rows, allowed=np.hstack([x.asked("rows"), y.asked("rows")]))
+    return np.hstack([_of(x, "rows"), _of(y, "rows")])
 
 
 def _sigmoid(node: Node, logits: Matrices, target: Array) -> Array:
+    target = _of(target, "rows")
     return np.logaddexp(0.0, -np.where(target > 0, 1.0, -1.0) * logits.rows).sum(1)
 
 
@@ -141,7 +206,12 @@ _OPERATIONS: dict[str, Callable[..., object]] = {
     "similarity": lambda node, x, y: _pair(node.string("by"), x, y),
     "score": lambda node, x, y: np.diagonal(_pair(node.string("by"), x, y).rows).copy(),
     "where": lambda node, condition, x, y: np.where(condition, x, y),
-    "transpose": lambda node, x: Matrices(x.columns, x.rows, x.candidates),
+    "transpose": lambda node, x: Matrices(x.columns, x.rows, x.candidates, x.allowed.T),
+    "exclude_pairs": lambda node, x: replace(x, allowed=x.allowed & ~np.eye(SAMPLES, dtype=bool)),
+    "unite": _unite,
+    "softmax": _softmax,
+    "transport": lambda node, x: _plan(x, node.number("epsilon"), int(node.number("iterations"))),
+    "target_entropy": _target_entropy,
     "reuse": lambda node, x: (
         replace(x, columns=x.rows.T) if node.string("matrix") == "rows" else replace(x, rows=x.columns.T)
     ),
@@ -151,6 +221,7 @@ _OPERATIONS: dict[str, Callable[..., object]] = {
     "exclude": lambda node, x, out: replace(x, candidates=x.candidates & ~out),
     "cross_entropy": _cross_entropy,
     "sigmoid_loss": _sigmoid,
+    "samples": lambda node, over=None: np.float64(SAMPLES if over is None else over.sum()),
     "mean": lambda node, score, over=None: _mean(score, over),
 }
 
@@ -168,11 +239,11 @@ def _target(part: TargetPart, inputs: list) -> Array:
 
 def _contrast(contrast: Contrast, inputs: list) -> Array:
     matrices = _pair("dot", inputs[0], inputs[1]) if contrast.fused else inputs[0]
-    rows = _direction(contrast.rows, matrices.rows, inputs)
-    return rows + _direction(contrast.columns, matrices.columns, inputs)
+    rows = _direction(contrast.rows, matrices.rows, inputs, "rows")
+    return rows + _direction(contrast.columns, matrices.columns, inputs, "columns")
 
 
-def _direction(direction: Direction | None, matrix: Array, inputs: list) -> Array:
+def _direction(direction: Direction | None, matrix: Array, inputs: list, along: str) -> Array:
     if direction is None:
         return np.float64(0.0)
 
@@ -181,6 +252,6 @@ def _direction(direction: Direction | None, matrix: Array, inputs: list) -> Arra
 
     logits = read(direction.scale, 1.0) * matrix + read(direction.bias, 0.0)
     kept = np.ones(SAMPLES, dtype=bool) if direction.keep is None else inputs[direction.keep]
-    target = sum(part.coefficient * _target(part, inputs) for part in direction.targets)
-    losses = read(direction.weight, 1.0) * _losses(logits, target, kept, direction.without_positive)
+    target = sum(part.coefficient * _of(_target(part, inputs), along) for part in direction.targets)
+    losses = read(direction.weight, 1.0) * _losses(logits, target, np.tile(kept, (SAMPLES, 1)), direction.without_positive)
     return direction.coefficient * _mean(losses, None if direction.over is None else inputs[direction.over])

@@ -88,7 +88,23 @@ class Build:
         return self.add("reuse", matrix, type=SimType(), matrix=which)
 
     def exclude(self, matrix: Node, condition: Node) -> Node:
-        return self.add("exclude", matrix, condition, type=SimType())
+        return self.add("exclude", matrix, condition, type=matrix.type)
+
+    def exclude_pairs(self, matrix: Node) -> Node:
+        return self.add("exclude_pairs", matrix, type=SimType())
+
+    def softmax(self, affinity: Node) -> Node:
+        return self.add("softmax", affinity, type=TargetType(affinity.type.rows, affinity.type.columns))
+
+    def transport(self, affinity: Node, epsilon: float, iterations: int) -> Node:
+        return self.add("transport", affinity, type=TargetType(), epsilon=epsilon, iterations=iterations)
+
+    def kl(self, logits: Node, target: Node, along: str) -> Node:
+        entropy = self.add("target_entropy", self.stop(logits), target, type=ScoreType(), along=along)
+        return self("subtract", self.cross_entropy(logits, target, along), entropy)
+
+    def unite(self, x: Node, y: Node) -> Node:
+        return self.add("unite", x, y, type=type(x.type)("B", f"{x.type.columns}+{y.type.columns}"))
 
     def cross_entropy(self, logits: Node, target: Node, along: str = "rows", denominator: str = "all") -> Node:
         return self.add("cross_entropy", logits, target, type=ScoreType(), along=along, denominator=denominator)
@@ -102,6 +118,9 @@ class Build:
 
     def mean(self, score: Node, over: Node | None = None) -> Node:
         return self.add("mean", score, *(() if over is None else (over,)), type=LossType())
+
+    def samples(self, over: Node | None = None) -> Node:
+        return self.add("samples", *(() if over is None else (over,)), type=ScalarType())
 
     def both_ways(self, logits: Node, target: Node, weight: Node | None = None, denominator: str = "all") -> Node:
         """Half the mean of the rows' losses plus half that of the columns'."""

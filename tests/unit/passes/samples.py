@@ -20,6 +20,7 @@ class Expressions:
         build = self.build
         self.features = [build.pooled("image", "Image"), build.pooled("text"), build.pooled("caption", unit=False)]
         self.scalars = [build.constant(value) for value in (0.0, 1.0, -1.0, 0.5, 3.0)]
+        self.scalars += [build.samples(), build.samples(build.field("flag", "Flag"))]
         self.scalars += [build.temperature("temperature", 0.3), build.parameter("direct", 0.7)]
 
     def one_of(self, *choices: Callable[[], Node]) -> Node:
@@ -64,16 +65,28 @@ class Expressions:
             lambda: build("multiply", self.scalar(), self.matrix(depth - 1)),
             lambda: build("negate", self.matrix(depth - 1)),
             lambda: build.exclude(self.matrix(depth - 1), self.condition()),
+            lambda: build.exclude_pairs(self.matrix(depth - 1)),
             lambda: build.reuse(self.matrix(depth - 1), self.draw(st.sampled_from(("rows", "columns")))),
             lambda: build("add", self.matrix(depth - 1), build("multiply", self.matrix(1), self.scalar())),
             lambda: build.similarity(build.tokens("image", "Image"), build.tokens("text"), "tokenmax"),
             lambda: build.similarity(build.tokens("text"), build.tokens("image", "Image"), "tokenmax"),
         )
 
+    def united(self) -> Node:
+        """Columns side by side, and what may be done to them."""
+        build = self.build
+        united = build.unite(self.matrix(1), self.matrix(1))
+        return self.one_of(
+            lambda: united,
+            lambda: build("multiply", self.scalar(), united),
+            lambda: build("add", build("multiply", united, self.scalar()), build.unite(self.matrix(0), self.matrix(0))),
+            lambda: build.exclude(united, self.condition()),
+        )
+
     def target(self, depth: int = 2) -> Node:
         build = self.build
         if depth == 0:
-            return self.one_of(build.paired, build.same)
+            return self.one_of(build.paired, build.same, lambda: self.soft_target())
         inner = self.target(depth - 1)
         return self.one_of(
             lambda: inner,
@@ -84,12 +97,23 @@ class Expressions:
             lambda: build("multiply", inner, self.scalar()),
         )
 
+    def soft_target(self) -> Node:
+        build = self.build
+        affinity = build.stop(build("multiply", 0.3, self.matrix(1)))
+        return self.one_of(lambda: build.softmax(affinity), lambda: build.transport(affinity, 0.5, 2))
+
     def loss_scores(self, depth: int = 2) -> Node:
         build = self.build
         along, denominator = (
             self.draw(st.sampled_from(pair)) for pair in (("rows", "columns"), ("all", "all", "negatives"))
         )
-        plain = build.cross_entropy(self.matrix(), self.target(), along, denominator)
+        plain = self.one_of(
+            lambda: build.cross_entropy(self.matrix(), self.target(), along, denominator),
+            lambda: build.cross_entropy(self.united(), self.target(), "rows", denominator),
+            lambda: build.kl(self.matrix(), self.target(), along),
+            lambda: build.cross_entropy(self.united(), build.softmax(build.stop(self.united())), "rows", denominator),
+            lambda: build.cross_entropy(self.united(), build.unite(self.target(), self.target()), "rows", denominator),
+        )
         if depth == 0:
             return plain
         return self.one_of(

@@ -14,6 +14,7 @@ from vlmdsl.backends.latex.notation import (
     negated,
     number,
     product,
+    quotient,
     symbol,
     total,
     words,
@@ -24,7 +25,16 @@ from vlmdsl.types import SimType, TokensType, VecType
 if TYPE_CHECKING:
     from vlmdsl.backends.latex.writer import Writer
 
-__all__ = ["POSITIVES", "dense_entry", "excluded_of", "matrix_entry", "target_part"]
+__all__ = [
+    "POSITIVES",
+    "dense_entry",
+    "excluded_of",
+    "excludes_pairs",
+    "has_two_sides",
+    "matrix_entry",
+    "positives",
+    "target_part",
+]
 
 SIZE = symbol("B")
 
@@ -38,7 +48,7 @@ def matrix_entry(writer: Writer, node: Node, row: str, column: str, direction: s
         return matrix_entry(writer, node.inputs[0], column, row, other)
     if node.operation == "reuse":
         return matrix_entry(writer, node.inputs[0], row, column, node.string("matrix"))
-    if node.operation == "exclude":
+    if node.operation in ("exclude", "exclude_pairs"):
         return matrix_entry(writer, node.inputs[0], row, column, direction)
     if node.operation == "multiply" and not isinstance(node.inputs[1].type, SimType):
         return scaled(writer, matrix_entry(writer, node.inputs[0], row, column, direction), node.inputs[1])
@@ -100,6 +110,15 @@ def excluded_of(matrix: Node) -> list[Node]:
     return found
 
 
+def excludes_pairs(matrix: Node) -> bool:
+    """Whether a sample is no candidate of its own in a matrix of logits."""
+    while isinstance(matrix.type, SimType) and matrix.inputs:
+        if matrix.operation == "exclude_pairs":
+            return True
+        matrix = matrix.inputs[0]
+    return False
+
+
 def _same_place(relation: str, plain: str) -> Math:
     return Math(f"[i {relation} j]", f"[i {plain} j]")
 
@@ -119,7 +138,9 @@ def positives(writer: Writer, label: Node, missing: int) -> Math:
     return POSITIVES
 
 
-def target_part(writer: Writer, kind: str, node: Node | None, missing: int, coefficient: float = 1.0) -> Math:
+def target_part(
+    writer: Writer, kind: str, node: Node | None, missing: int, coefficient: float = 1.0, side: str = "rows"
+) -> Math:
     """Entry (i, j) of one summand of a target, times its coefficient."""
     share = number(coefficient)
     if kind == "paired":
@@ -130,14 +151,39 @@ def target_part(writer: Writer, kind: str, node: Node | None, missing: int, coef
         return fraction(product(share, _same_place(r"\neq", "≠")), total(SIZE, negated(number(1.0))))
     assert node is not None
     if kind == "dense":
-        return product(share, dense_entry(writer, node))
+        return product(share, dense_entry(writer, node, side))
     members = positives(writer, node, missing)
     chosen = Math(rf"[j \in {members.latex}]", f"[j ∈ {members.text}]")
     return fraction(product(share, chosen), Math(f"|{members.latex}|", f"|{members.text}|"))
 
 
-def dense_entry(writer: Writer, target: Node) -> Math:
-    """Entry (i, j) of a target that is no sum of the simple kinds."""
+def has_two_sides(target: Node) -> bool:
+    """Whether the row direction of a target is another matrix than its column direction."""
+    return target.operation in ("softmax", "transport") or any(map(has_two_sides, target.inputs))
+
+
+def _soft_entry(writer: Writer, target: Node, side: str) -> Math:
+    """An entry of a softmax or a transport plan of an affinity."""
+    affinity, without_pairs = target.inputs[0], excludes_pairs(target.inputs[0])
+    while affinity.operation in ("stop", "exclude_pairs"):
+        affinity = affinity.inputs[0]
+    row, column = ("i", "j") if side == "rows" else ("j", "i")
+    inner = call("sg", writer.base(affinity, row, column, side))
+    index = r"j \neq i" if without_pairs else "j"
+    plain = index.replace(r" \neq ", "≠")
+    if target.operation == "softmax":
+        return call(f"softmax_{{{plain}}}", inner, latex=rf"\mathrm{{softmax}}_{{{index}}}")
+    rounds = int(target.number("iterations"))
+    said = f"transport: exp with its rows and columns scaled to equal sums in turn, {rounds} times, then each sample's to 1"
+    writer.names.state("values", words(said))
+    scaled_inner = quotient(inner, number(target.number("epsilon")))
+    return call(f"transport_{{{plain}}}", scaled_inner, latex=rf"\mathrm{{transport}}_{{{index}}}")
+
+
+def dense_entry(writer: Writer, target: Node, side: str = "rows") -> Math:
+    """Entry (i, j) of a target that is no sum of the simple kinds, j being what i is asked about."""
+    if target.operation in ("softmax", "transport"):
+        return _soft_entry(writer, target, side)
     if target.operation == "paired":
         return target_part(writer, "paired", None, -1)
     if target.operation == "same":
@@ -145,9 +191,10 @@ def dense_entry(writer: Writer, target: Node) -> Math:
     if target.operation == "smooth":
         epsilon = target.number("epsilon")
         spread = target_part(writer, "uniform" if target.string("over") == "all" else "others", None, -1, epsilon)
-        return total(product(number(1 - epsilon), dense_entry(writer, target.inputs[0])), spread)
+        return total(product(number(1 - epsilon), dense_entry(writer, target.inputs[0], side)), spread)
     parts = [
-        dense_entry(writer, parent) if parent.type == target.type else writer.expression(parent) for parent in target.inputs
+        dense_entry(writer, parent, side) if parent.type == target.type else writer.expression(parent)
+        for parent in target.inputs
     ]
     rule = ARITHMETIC.get(target.operation)
     return call(target.operation, *parts) if rule is None else rule(*parts)

@@ -80,6 +80,10 @@ def _exp(writer: Writer, node: Node) -> Math:
 
 
 def _multiply(writer: Writer, node: Node) -> Math:
+    if node.inputs[1].operation == "samples" and writer.is_mean_over(*node.inputs):
+        return writer.sum_of(node.inputs[0])
+    if node.inputs[0].operation == "mean" and node.inputs[1].operation == "constant":
+        return _mean(writer, node.inputs[0], node.inputs[1].number("value"))
     return scaled(writer, writer.expression(node.inputs[0]), node.inputs[1])
 
 
@@ -120,13 +124,17 @@ def _field(writer: Writer, node: Node) -> Math:
     return writer.names.source(node)
 
 
+def _samples(writer: Writer, node: Node) -> Math:
+    return writer.size(node.inputs[0] if node.inputs else None)
+
+
 def _score(writer: Writer, node: Node) -> Math:
     return writer.entry(node, "i", "i", "rows")
 
 
-def _mean(writer: Writer, node: Node) -> Math:
+def _mean(writer: Writer, node: Node, coefficient: float = 1.0) -> Math:
     over = node.inputs[1] if len(node.inputs) == 2 else None
-    return writer.mean(writer.expression(node.inputs[0]), 1.0, over)
+    return writer.mean(writer.expression(node.inputs[0]), coefficient, over)
 
 
 EXPRESSIONS: dict[str, Callable[[Writer, Node], Math]] = {
@@ -139,7 +147,9 @@ EXPRESSIONS: dict[str, Callable[[Writer, Node], Math]] = {
     "field": _field,
     "score": _score,
     "mean": _mean,
+    "samples": _samples,
     "cross_entropy": lambda writer, node: writer.cross_entropy(node),
+    "target_entropy": lambda writer, node: writer.target_entropy(node),
     "sigmoid_loss": lambda writer, node: writer.sigmoid_loss(node),
     "contrast": lambda writer, node: writer.contrast(node),
 }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
+from itertools import zip_longest
 
-from vlmdsl.backends.latex.entries import SIZE, excluded_of, matrix_entry, positives, target_part
+from vlmdsl.backends.latex.entries import SIZE, excluded_of, excludes_pairs, matrix_entry, target_part
 from vlmdsl.backends.latex.expressions import ARITHMETIC, EXPRESSIONS, scaled
 from vlmdsl.backends.latex.names import Names
 from vlmdsl.backends.latex.notation import (
@@ -25,9 +26,9 @@ from vlmdsl.backends.latex.notation import (
     symbol,
     total,
 )
+from vlmdsl.backends.latex.softmax import Block, Part, cross_entropy, part, parts_of
 from vlmdsl.ir import Contrast, Direction, Node, Program
 from vlmdsl.passes.fuse import contrast_of
-from vlmdsl.passes.logits import target_form
 from vlmdsl.types import ScoreType, SimType, VecType
 
 __all__ = ["Writer", "share_of"]
@@ -37,28 +38,19 @@ _LONG = 16
 """A weight with more characters than this, as text, gets a letter of its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """One summand of a target with its coefficient."""
-
-    kind: str
-    coefficient: float
-    node: Node | None
-    missing: int
-
-
 class Writer:
     """Turns the nodes of one program into mathematics; `names.statements` collects what has to be said besides."""
 
     def __init__(self, program: Program) -> None:
         self.names = Names(program)
         self._matrices: dict[object, Math] = {}
-        self._targets: dict[tuple[_Part, ...], Math] = {}
+        self._targets: dict[tuple[Part, ...], Math] = {}
         self._sets: dict[Node, Math] = {}
         self._scores: dict[Node, Math] = {}
         self._weights: dict[Node, Math] = {}
         self._functions: dict[object, Math] = {}
         regions = [node for node in program.nodes() if node.operation == "contrast"]
+        self._summing = False
         self._shapes = Counter(_shape(node) for node in regions)
 
     def expression(self, node: Node) -> Math:
@@ -93,12 +85,35 @@ class Writer:
         return self.names.indexed(letter, row + column)
 
     def mean(self, body: Math, coefficient: float, over: Node | None) -> Math:
-        """`coefficient` times the mean over all samples, or over those where a condition holds."""
+        """`coefficient` times the mean over all samples, or over those where a condition holds; or times the sum."""
+        share = share_of(coefficient) if self._summing else _share(coefficient, self.size(over))
+        among = "" if over is None else rf"i \in {self._set(over).latex}"
+        return _product_of(share, sum_over("i", body, among))
+
+    def size(self, over: Node | None) -> Math:
+        """The number of samples, or of those where a condition holds."""
         if over is None:
-            return _product_of(_share(coefficient, SIZE), sum_over("i", body))
+            return SIZE
         members = self._set(over)
-        size = Math(f"|{members.latex}|", f"|{members.text}|")
-        return _product_of(_share(coefficient, size), sum_over("i", body, rf"i \in {members.latex}"))
+        return Math(f"|{members.latex}|", f"|{members.text}|")
+
+    def is_mean_over(self, node: Node, size: Node) -> bool:
+        """Whether a loss is one mean over just the samples that `size` counts, so that their product is a sum."""
+        over = size.inputs[0] if size.inputs else None
+        if node.operation == "mean":
+            return node.inputs[1:] == size.inputs
+        if node.operation != "contrast" or self._is_function(node):
+            return False
+        contrast = contrast_of(node)
+        means = [direction.over for direction in (contrast.rows, contrast.columns) if direction is not None]
+        return all((None if mean is None else node.inputs[mean]) is over for mean in means)
+
+    def sum_of(self, node: Node) -> Math:
+        """A mean without its division by the number of samples."""
+        self._summing = True
+        written = self.expression(node)
+        self._summing = False
+        return written
 
     def _set(self, condition: Node) -> Math:
         if condition not in self._sets:
@@ -174,21 +189,21 @@ class Writer:
 
     def _per_sample(self, node: Node, direction: Direction, side: str) -> Math:
         parts = tuple(
-            _Part(part.kind, part.coefficient, None if part.input is None else node.inputs[part.input], part.missing)
-            for part in direction.targets
+            part(of.kind, of.coefficient, None if of.input is None else node.inputs[of.input], of.missing, side)
+            for of in direction.targets
         )
 
         def logit(candidate: str) -> Math:
             row, column = ("i", candidate) if side == "rows" else (candidate, "i")
-            found = self._base(node.inputs[0], row, column, side)
+            found = self.base(node.inputs[0], row, column, side)
             if direction.scale is not None:
                 found = scaled(self, found, node.inputs[direction.scale])
             return found if direction.bias is None else total(found, self.expression(node.inputs[direction.bias]))
 
         kept = [] if direction.keep is None else [self._set(node.inputs[direction.keep])]
-        return self._cross_entropy(logit, parts, kept, direction.without_positive)
+        return cross_entropy(self, [Block(logit, kept, False, parts)], direction.without_positive)
 
-    def _base(self, matrix: Node, row: str, column: str, side: str) -> Math:
+    def base(self, matrix: Node, row: str, column: str, side: str) -> Math:
         """An entry of the similarity; a sum of several has a letter."""
         if matrix.operation not in ("add", "subtract"):
             return self.entry(matrix, row, column, side)
@@ -201,47 +216,38 @@ class Writer:
 
     def cross_entropy(self, node: Node) -> Math:
         """A cross-entropy that is not part of a region."""
-        matrix, side = node.inputs[0], node.string("along")
-        form = target_form(node.inputs[1])
-        parts = tuple(_Part(key.kind, float(share), key.node, key.missing) for key, share in form.items())
+        side = node.string("along")
+        matrices, targets = _side_by_side(node.inputs[0]), _side_by_side(node.inputs[1])
+        blocks = [
+            self._block(matrix, side, parts_of(target, side) if target is not None else ())
+            for matrix, target in zip_longest(matrices, targets[: len(matrices)])
+        ]
+        return cross_entropy(self, blocks, node.string("denominator") == "negatives")
 
+    def _block(self, matrix: Node, side: str, parts: tuple[Part, ...]) -> Block:
         def logit(candidate: str) -> Math:
             row, column = ("i", candidate) if side == "rows" else (candidate, "i")
             return self.entry(matrix, row, column, side)
 
-        kept = [self._kept(condition) for condition in excluded_of(matrix)]
-        return self._cross_entropy(logit, parts, kept, node.string("denominator") == "negatives")
+        return Block(logit, [self._kept(condition) for condition in excluded_of(matrix)], excludes_pairs(matrix), parts)
 
     def _kept(self, excluded: Node) -> Math:
         members = self._set(excluded)
         return Math(rf"\overline{{{members.latex}}}", f"not {members.text}")
 
-    def _cross_entropy(
-        self, logit: Callable[[str], Math], parts: tuple[_Part, ...], kept: Sequence[Math], without_positive: bool
-    ) -> Math:
-        """Minus the logarithm of the softmax at the target."""
-
-        def softmax(positive: str, candidate: str) -> Math:
-            conditions = [rf"{candidate} \in {members.latex}" for members in kept]
-            conditions += [rf"{candidate} \neq i"] if without_positive else []
-            below = sum_over(candidate, _exp(logit(candidate)), ", ".join(conditions))
-            return log(fraction(_exp(logit(positive)), below))
-
-        if len(parts) == 1 and parts[0].coefficient == 1.0 and parts[0].kind == "paired":
-            return negated(softmax("i", "j"))
-        if len(parts) == 1 and parts[0].coefficient == 1.0 and parts[0].kind == "same" and parts[0].node is not None:
-            members = positives(self, parts[0].node, parts[0].missing)
-            share = fraction(number(1.0), Math(f"|{members.latex}|", f"|{members.text}|"))
-            return negated(_product_of(share, sum_over("j", softmax("j", "k"), rf"j \in {members.latex}")))
-        return negated(sum_over("j", product(self._target(parts), softmax("j", "k"))))
-
-    def _target(self, parts: tuple[_Part, ...]) -> Math:
+    def target(self, parts: tuple[Part, ...]) -> Math:
+        """Entry (i, j) of a target, which has a letter."""
         if parts not in self._targets:
             name = self.names.indexed(self.names.next("targets"), "ij")
-            shares = [target_part(self, p.kind, p.node, p.missing, p.coefficient) for p in parts]
+            shares = [target_part(self, p.kind, p.node, p.missing, p.coefficient, p.side) for p in parts]
             self.names.state("values", equation(name, total(*shares)))
             self._targets[parts] = name
         return self._targets[parts]
+
+    def target_entropy(self, node: Node) -> Math:
+        """The entropy of the target of sample i."""
+        entry = self.target(parts_of(node.inputs[1], node.string("along")))
+        return negated(sum_over("j", product(entry, log(entry))))
 
     def sigmoid_loss(self, node: Node) -> Math:
         """The sum over candidates of minus the log-sigmoid of each logit with the sign of its target."""
@@ -256,12 +262,16 @@ class Writer:
         self.names.state("values", equation(sign, total(product(number(2.0), positive), negated(number(1.0)))))
         inner = call("σ", product(sign, self.entry(matrix, "i", "j", "rows")), latex=r"\sigma")
         conditions = [rf"j \in {self._kept(condition).latex}" for condition in excluded_of(matrix)]
+        conditions += [r"j \neq i"] if excludes_pairs(matrix) else []
         return negated(sum_over("j", Math(rf"\log {inner.latex}", f"log {inner.text}"), ", ".join(conditions)))
 
     def _dense(self, target: Node) -> Math:
-        return self._target(
-            tuple(_Part(k.kind, float(share), k.node, k.missing) for k, share in target_form(target).items())
-        )
+        return self.target(parts_of(target, "rows"))
+
+
+def _side_by_side(node: Node) -> list[Node]:
+    """The matrices, or targets, whose columns stand side by side; one for a plain one."""
+    return [half for part in node.inputs for half in _side_by_side(part)] if node.operation == "unite" else [node]
 
 
 def _matrices(root: Node) -> list[Node]:
@@ -275,7 +285,7 @@ def _matrices(root: Node) -> list[Node]:
 
 
 def _shape(node: Node) -> object:
-    """What a region is but for its features; None if it has no single pair of pooled features."""
+    """What a region is but for its features and its weight; None if it has no single pair of pooled features."""
     matrix = node.inputs[0]
     if (
         matrix.operation != "similarity"
@@ -283,7 +293,10 @@ def _shape(node: Node) -> object:
         or matrix.inputs[0] is matrix.inputs[1]
     ):
         return None
-    return contrast_of(node), matrix.attributes, node.inputs[1:]
+    contrast = contrast_of(node)
+    weight = _total_coefficient(contrast)
+    unit = replace(contrast, rows=_divided(contrast.rows, weight), columns=_divided(contrast.columns, weight))
+    return unit, matrix.attributes, node.inputs[1:]
 
 
 def _total_coefficient(contrast: Contrast) -> float:
@@ -291,7 +304,7 @@ def _total_coefficient(contrast: Contrast) -> float:
 
 
 def _divided(direction: Direction | None, factor: float) -> Direction | None:
-    return None if direction is None else replace(direction, coefficient=direction.coefficient / factor)
+    return None if direction is None else replace(direction, coefficient=round(direction.coefficient / factor, 12))
 
 
 def _outside(direction: Direction) -> tuple[float, int | None, int | None]:
@@ -317,7 +330,3 @@ def _share(coefficient: float, size: Math) -> Math:
 
 def _product_of(share: Math, body: Math) -> Math:
     return replace(product(share, body), level=PRODUCT)
-
-
-def _exp(inner: Math) -> Math:
-    return call("exp", inner, latex=r"\exp")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from vlmdsl.ir import Contrast, Direction, Node
+from vlmdsl.ir import Contrast, Direction, Node, walk
 
 __all__ = ["chance_level"]
 
@@ -17,6 +17,8 @@ def chance_level(node: Node, samples: int) -> float | None:
     """
     if node.operation == "constant":
         return node.number("value")
+    if node.operation == "samples" and not node.inputs:
+        return float(samples)
     if node.operation == "contrast":
         region = node.attribute("contrast")
         assert isinstance(region, Contrast)
@@ -50,9 +52,23 @@ def _of_direction(direction: Direction, samples: int) -> float | None:
 
 
 def _of_scores(scores: Node, samples: int) -> float | None:
-    if scores.operation != "cross_entropy" or any(node.operation == "exclude" for node in scores.inputs):
+    if scores.operation != "cross_entropy":
         return None
-    return _log(samples - 1 if scores.string("denominator") == "negatives" else samples)
+    candidates = _candidates(scores.inputs[0], samples)
+    if candidates is None:
+        return None
+    return _log(candidates - 1 if scores.string("denominator") == "negatives" else candidates)
+
+
+def _candidates(logits: Node, samples: int) -> int | None:
+    """The candidates of a row; None where that depends on data."""
+    if logits.operation == "unite":
+        halves = [_candidates(half, samples) for half in logits.inputs]
+        return None if None in halves else sum(half for half in halves if half is not None)
+    if logits.operation == "exclude_pairs":
+        inner = _candidates(logits.inputs[0], samples)
+        return None if inner is None else inner - 1
+    return None if any(node.operation == "exclude" for node in walk([logits])) else samples
 
 
 def _log(candidates: int) -> float:

@@ -13,7 +13,7 @@ from vlmdsl.backends.torch.naming import Names, has_line
 from vlmdsl.ir import Contrast, Direction, Node, Program, Stream, TargetPart, encoder_of, streams, walk
 from vlmdsl.ir.digest import digest
 from vlmdsl.source import SourceMap
-from vlmdsl.types import LossType, ScalarType, ScoreType
+from vlmdsl.types import LossType, ScalarType, ScoreType, TargetType
 
 __all__ = ["RULES", "emit"]
 
@@ -156,6 +156,17 @@ def _normalize(writer: _Writer, node: Node) -> str:
     return f"ops.normalize({writer.value(node.inputs[0])}{f', epsilon={epsilon!r}' if epsilon else ''})"
 
 
+def _samples(writer: _Writer, node: Node) -> str:
+    return f"ops.samples({', '.join(['inputs', *map(writer.value, node.inputs)])})"
+
+
+def _unite(writer: _Writer, node: Node) -> str:
+    x, y = node.inputs
+    if isinstance(x.type, TargetType):
+        return f"ops.unite_targets({writer.value(x)}, {writer.value(y)}, columns={x.type.columns.count('+') + 1})"
+    return f"ops.unite({writer.value(x)}, {writer.value(y)})"
+
+
 def _parameter(writer: _Writer, node: Node) -> str:
     return f'parameters["{node.string("name")}"]'
 
@@ -208,6 +219,8 @@ RULES: dict[str, Rule] = {
     "pooled": _pooled,
     "tokens": _tokens,
     "parameter": _parameter,
+    "samples": _samples,
+    "unite": _unite,
     "similarity": _similarity,
     "score": _similarity,
     "contrast": _contrast,
@@ -220,6 +233,8 @@ RULES: dict[str, Rule] = {
     "clamp": _call("clamp", "lower", "upper", "gradient"),
     "same": _call("same", "missing"),
     "smooth": _call("smooth", "epsilon", "over"),
+    "transport": _call("transport", "epsilon", "iterations"),
+    "target_entropy": _call("target_entropy", "along"),
     "reuse": _call("reuse", "matrix"),
     "not": _call("logical_not"),
     "cross_entropy": _call("cross_entropy", "along", "denominator"),
@@ -227,7 +242,8 @@ RULES: dict[str, Rule] = {
         name: _call(name)
         for name in (
             "stop", "exp", "log", "minimum", "maximum", "less", "less_equal", "greater",
-            "greater_equal", "equal", "not_equal", "where", "transpose", "paired", "exclude", "sigmoid_loss", "mean",
+            "greater_equal", "equal", "not_equal", "where", "transpose", "paired", "exclude", "exclude_pairs",
+            "sigmoid_loss", "softmax", "mean",
         )
     },
 }  # fmt: skip

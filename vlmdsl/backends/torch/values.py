@@ -29,12 +29,15 @@ class Similarities(NamedTuple):
 
     `rows` [b, B] is what the row direction reads, `columns` [b, B] what the column direction reads; `columns is rows` for
     a similarity with one matrix. `candidates` [b] is false for samples of this process that are candidates in neither
-    direction (None: all are); they stay out of every log-sum-exp, while the matrices keep finite numbers.
+    direction (None: all are); they stay out of every log-sum-exp, while the matrices keep finite numbers. `allowed` [b, B]
+    is false for single entries that are no candidates (None: all are). Where columns stand side by side, N = 2B, 3B, ...
+    takes the place of B and there is no column direction.
     """
 
     rows: Tensor
     columns: Tensor
     candidates: Tensor | None = None
+    allowed: Tensor | None = None
 
     @property
     def symmetric(self) -> bool:

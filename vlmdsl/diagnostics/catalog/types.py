@@ -37,9 +37,17 @@ class AxesDisagree(Problem):
     summary = "two values whose axes do not fit"
     explanation = (
         "Axes carry names: B samples, L words, P patches, D features. Two values that meet must have the same axes; a "
-        "matrix and its targets in particular."
+        "matrix and its targets in particular. `B+B` are the columns of two matrices side by side (`unite`); a target over "
+        "`B` fits them, since it says that the further columns are negatives."
     )
-    provoked_by = "two values whose axes differ, which no program of the kernel's present primitives can make"
+    bad = (
+        "let z = similarity(image, text)\n"
+        'minimize mean(cross_entropy(z / 0.1, targets=unite(paired, paired) / 2, along="rows"))'
+    )
+    good = (
+        "let z = unite(similarity(image, text), similarity(image, text))\n"
+        'minimize mean(cross_entropy(z / 0.1, targets=unite(paired, paired) / 2, along="rows"))'
+    )
 
 
 class PooledWhereTokensAreCompared(Problem):
@@ -158,6 +166,25 @@ class ContextNotTaken(Problem):
     )
     bad = "contrast(image, text | image)"
     good = "contrast(image, text)"
+
+
+class ColumnsOfSeveralKinds(Problem):
+    code = "V0315"
+    template = "`{function}` asks the columns of {type}, which are of several kinds"
+    summary = "the column direction of matrices side by side"
+    explanation = (
+        "`unite` puts the columns of matrices side by side, so that each row chooses among all of them. The other way "
+        "round there is no question: the columns are of several kinds. Unite the transposed matrices for the other "
+        "direction, as `nt_xent` of the library does."
+    )
+    bad = (
+        "let z = unite(similarity(image, text), exclude_pairs(similarity(image, image))) / 0.1\n"
+        'minimize mean(cross_entropy(z, targets=paired, along="columns"))'
+    )
+    good = (
+        "let z = unite(similarity(image, text), exclude_pairs(similarity(image, image))) / 0.1\n"
+        'minimize mean(cross_entropy(z, targets=paired, along="rows"))'
+    )
 
 
 class SetWhereOneIsWanted(Problem):

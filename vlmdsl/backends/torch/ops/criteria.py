@@ -6,15 +6,18 @@ denominator and a target's share of them is dropped; a sample without candidates
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlmdsl.backends.torch.collectives import all_gather, all_reduce_max, all_reduce_sum, own_slice, process_count
+from vlmdsl.backends.torch.collectives import all_reduce_sum, own_slice, process_count
+from vlmdsl.backends.torch.ops.candidates import candidates_of, log_sum_exp
 from vlmdsl.backends.torch.ops.targets import dense_target, pair_positions
 from vlmdsl.backends.torch.values import Similarities, Target, precise
 
-__all__ = ["cross_entropy", "mean", "sigmoid_loss"]
+__all__ = ["cross_entropy", "mean", "samples", "sigmoid_loss", "target_entropy"]
 
 
 def cross_entropy(logits: Similarities, target: Target, along: str, denominator: str) -> Tensor:
@@ -25,12 +28,22 @@ def cross_entropy(logits: Similarities, target: Target, along: str, denominator:
     matrix = precise(logits.rows if along == "rows" else logits.columns)
     dense = dense_target(target, matrix)
     shares = dense.rows if along == "rows" else dense.columns
-    candidates = _candidates(logits, matrix, along)
+    candidates = candidates_of(logits, matrix, along)
     counted = candidates & ~pair_positions(matrix) if denominator == "negatives" else candidates
     dim = 1 if along == "rows" else 0
-    normaliser, exists = _log_sum_exp(matrix, counted, dim)
+    normaliser, exists = log_sum_exp(matrix, counted, dim)
     losses = torch.where(candidates & exists, shares * (normaliser - matrix), 0.0).sum(dim=dim)
     return losses if along == "rows" else own_slice(all_reduce_sum(losses))
+
+
+def target_entropy(logits: Similarities, target: Target, along: str) -> Tensor:
+    """The entropy `-sum_j P_ij log P_ij` of each sample's target over its candidates, along `rows` or `columns`: [b]."""
+    matrix = precise(logits.rows if along == "rows" else logits.columns)
+    dense = dense_target(target, matrix)
+    shares = torch.where(candidates_of(logits, matrix, along), dense.rows if along == "rows" else dense.columns, 0.0)
+    dim = 1 if along == "rows" else 0
+    entropies = -torch.special.xlogy(shares, shares).sum(dim=dim)
+    return entropies if along == "rows" else own_slice(all_reduce_sum(entropies))
 
 
 def sigmoid_loss(logits: Similarities, target: Target) -> Tensor:
@@ -38,7 +51,7 @@ def sigmoid_loss(logits: Similarities, target: Target) -> Tensor:
     matrix = precise(logits.rows)
     positive = dense_target(target, matrix).rows > 0
     losses = F.softplus(torch.where(positive, -matrix, matrix), threshold=40.0)
-    return torch.where(_candidates(logits, matrix, "rows"), losses, 0.0).sum(dim=1)
+    return torch.where(candidates_of(logits, matrix, "rows"), losses, 0.0).sum(dim=1)
 
 
 def mean(values: Tensor, over: Tensor | None = None) -> Tensor:
@@ -51,20 +64,9 @@ def mean(values: Tensor, over: Tensor | None = None) -> Tensor:
     return total / count.clamp(min=1.0)
 
 
-def _candidates(logits: Similarities, matrix: Tensor, along: str) -> Tensor:
-    """True where an entry is a candidate of its row (or of its column): [b, B]."""
-    if logits.candidates is None:
-        return torch.ones_like(matrix, dtype=torch.bool)
-    kept = all_gather(logits.candidates)[None, :] if along == "rows" else logits.candidates[:, None]
-    return kept.expand(matrix.shape)
-
-
-def _log_sum_exp(matrix: Tensor, counted: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """The log-sum-exp of the counted entries along `dim`, over all processes for columns, and where there are any."""
-    largest = matrix.masked_fill(~counted, -torch.inf).amax(dim=dim, keepdim=True).detach()
-    largest = all_reduce_max(largest) if dim == 0 else largest
-    exists = largest > -torch.inf
-    reference = torch.where(exists, largest, 0.0)
-    total = (matrix - reference).masked_fill(~counted, -torch.inf).exp().sum(dim=dim, keepdim=True)
-    total = all_reduce_sum(total) if dim == 0 else total
-    return reference + torch.where(exists, total, 1.0).log(), exists
+def samples(inputs: Mapping[str, Tensor], over: Tensor | None = None) -> Tensor:
+    """How many samples all processes hold together, or for how many of them `over` holds: 0-d."""
+    features = precise(next(value for value in inputs.values() if value.is_floating_point()))
+    if over is None:
+        return features.new_full((), features.shape[0] * process_count())
+    return all_reduce_sum(over.sum().to(features.dtype))

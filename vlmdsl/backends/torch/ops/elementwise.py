@@ -6,7 +6,7 @@ excluded. Sums of targets and multiples of them stay sums of parts; any other fu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 import torch
@@ -141,11 +141,16 @@ def _apply_to_similarities(function: TensorFunction, operands: tuple[Value, ...]
     rows = function(*_tensors([_matrix(operand, "rows") for operand in operands]))
     symmetric = all(matrix.symmetric for matrix in matrices)
     columns = rows if symmetric else function(*_tensors([_matrix(operand, "columns") for operand in operands]))
-    candidates: Tensor | None = None
-    for matrix in matrices:
-        if matrix.candidates is not None:
-            candidates = matrix.candidates if candidates is None else candidates & matrix.candidates
-    return Similarities(rows, columns, candidates)
+    return Similarities(rows, columns, _all_hold(m.candidates for m in matrices), _all_hold(m.allowed for m in matrices))
+
+
+def _all_hold(conditions: Iterable[Tensor | None]) -> Tensor | None:
+    """Where all the conditions hold; None for one that holds everywhere."""
+    together: Tensor | None = None
+    for condition in conditions:
+        if condition is not None:
+            together = condition if together is None else together & condition
+    return together
 
 
 def _matrix(operand: Value, direction: str) -> Number:

@@ -38,5 +38,5 @@ def stop(value: Value) -> Value:
         return TokenFeatures(value.values.detach(), value.mask)
     if isinstance(value, Similarities):
         rows = value.rows.detach()
-        return Similarities(rows, rows if value.symmetric else value.columns.detach(), value.candidates)
+        return value._replace(rows=rows, columns=rows if value.symmetric else value.columns.detach())
     return value.detach()

@@ -59,13 +59,14 @@ def score(x: Features, y: Features, by: str, **arguments: Any) -> Tensor:
 def transpose(matrix: Similarities) -> Similarities:
     """Rows become columns: [b, B] again, so the other processes' parts are fetched."""
     rows = _transposed(matrix.columns)
-    return Similarities(rows, rows if matrix.symmetric else _transposed(matrix.rows), matrix.candidates)
+    allowed = None if matrix.allowed is None else _transposed(matrix.allowed)
+    return Similarities(rows, rows if matrix.symmetric else _transposed(matrix.rows), matrix.candidates, allowed)
 
 
 def reuse(similarities: Similarities, matrix: str) -> Similarities:
     """Both directions read the matrix of the direction `matrix`: `rows` or `columns`."""
     chosen = similarities.rows if matrix == "rows" else similarities.columns
-    return Similarities(chosen, chosen, similarities.candidates)
+    return similarities._replace(rows=chosen, columns=chosen)
 
 
 def exclude(matrix: Similarities, condition: Tensor) -> Similarities:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from vlmdsl.backends.torch.collectives import all_gather, process_index
+from vlmdsl.backends.torch.collectives import all_gather, process_count, process_index
 from vlmdsl.backends.torch.values import Number, Similarities, Target, TargetPart
 
 __all__ = ["add_targets", "dense_target", "others", "pair_positions", "paired", "same", "scale_target", "smooth", "uniform"]
@@ -50,13 +51,21 @@ def add_targets(left: Target, right: Target) -> Target:
 
 
 def dense_target(target: Target, matrix: Tensor) -> Similarities:
-    """The target as matrices [b, B], one a direction, with the shape and dtype of `matrix`."""
+    """The target as matrices, one a direction, with the shape and dtype of `matrix`: [b, B], or wider.
+
+    Columns past those that a part speaks of get nothing from it.
+    """
     rows, columns = torch.zeros_like(matrix), torch.zeros_like(matrix)
+    batch = matrix[:, : matrix.shape[0] * process_count()]
     for part in target.parts:
-        dense = _DENSE[part.kind](part, matrix)
-        rows = rows + part.coefficient * dense.rows
-        columns = columns + part.coefficient * dense.columns
+        dense = _DENSE[part.kind](part, batch)
+        rows = rows + part.coefficient * _widened(dense.rows, matrix)
+        columns = columns + part.coefficient * _widened(dense.columns, matrix)
     return Similarities(rows, columns)
+
+
+def _widened(shares: Tensor, matrix: Tensor) -> Tensor:
+    return F.pad(shares, (0, matrix.shape[1] - shares.shape[1]))
 
 
 def pair_positions(matrix: Tensor) -> Tensor:

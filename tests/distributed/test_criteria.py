@@ -1,0 +1,71 @@
+"""Recipes of every criterion and target over one, two and four processes: the loss and every gradient are the same."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import vlmdsl
+from vlmdsl.testing.distributed import run_processes
+from vlmdsl.testing.laws import example_features
+
+pytestmark = [pytest.mark.distributed, pytest.mark.slow]
+
+SAMPLES = 8
+HEADER = "vlo 1\nrecipe one(image: Image, text: Text, label: Label, flag: Flag)\n"
+RECIPES = {
+    "sum": 'minimize contrast(image, text, keep=flag, reduction="sum") / samples',
+    "nt_xent": "minimize nt_xent(image, text)",
+    "restricted": (
+        "let z = restrict(unite(similarity(image, text), exclude_pairs(similarity(image, image))) / 0.1, to=flag)\n"
+        'minimize mean(cross_entropy(z, targets=same(label), along="rows"), over=flag)'
+    ),
+    "transport": (
+        "let liking = exclude_pairs(similarity(stop(image), stop(image))) + similarity(stop(image), text, by=dot)\n"
+        "minimize contrast(image, text, targets=0.4 * paired + 0.6 * transport(liking, epsilon=0.5, iterations=3))"
+    ),
+    "kl": (
+        "let soft = smooth(softmax(restrict(similarity(stop(text), image), to=flag)), epsilon=0.1)\n"
+        "let z = restrict(similarity(image, text) / learned(0.3), to=flag)\n"
+        'minimize mean(kl(z, targets=soft, along="rows")) + mean(kl(z, targets=soft, along="columns"))'
+    ),
+    "united_targets": (
+        "let z = unite(similarity(image, text), similarity(image, text, by=dot)) / learned(0.1)\n"
+        'minimize sum(cross_entropy(z, targets=unite(0.3 * paired, 0.7 * same(label)), along="rows"))'
+    ),
+}
+
+
+def value_and_gradients(name: str) -> dict[str, Tensor]:
+    """This process's part of everything; gradients are divided by the number of processes, as DDP's mean would."""
+    distributed = torch.distributed.is_initialized()
+    processes, rank = (torch.distributed.get_world_size(), torch.distributed.get_rank()) if distributed else (1, 0)
+    objective = vlmdsl.compile(HEADER + RECIPES[name], compiled=False).double()
+    features = {
+        key: value.chunk(processes)[rank].clone().requires_grad_(value.is_floating_point())
+        for key, value in example_features(objective, batch=SAMPLES).items()
+    }
+    out = objective(**features)
+    out.loss.backward()
+    found = {"loss": out.loss.detach()}
+    found |= {f"gradient {key}": value.grad / processes for key, value in features.items() if value.requires_grad}
+    return found | {f"parameter {key}": value.grad / processes for key, value in objective.named_parameters()}
+
+
+def of_all_recipes() -> dict[str, Tensor]:
+    return {f"{key} of {name}": value for name in RECIPES for key, value in value_and_gradients(name).items()}
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_share_one_batch(processes: int) -> None:
+    expected = of_all_recipes()
+    found = run_processes(of_all_recipes, processes)
+    for key, wanted in expected.items():
+        parts = [part[key] for part in found]
+        if key.startswith("gradient"):
+            parts = [torch.cat(parts)]
+        elif key.startswith("parameter"):
+            parts = [torch.stack(parts).sum(dim=0)]
+        for value in parts:
+            torch.testing.assert_close(value, wanted, rtol=1e-10, atol=1e-11, msg=lambda text, key=key: f"{key}: {text}")

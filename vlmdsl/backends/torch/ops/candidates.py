@@ -1,0 +1,61 @@
+"""Who competes with whom: entries that are candidates, and the columns of several matrices side by side."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vlmdsl.backends.torch.collectives import all_gather, all_reduce_max, all_reduce_sum, process_count
+from vlmdsl.backends.torch.ops.targets import dense_target, pair_positions
+from vlmdsl.backends.torch.values import Similarities, Target, TargetPart
+
+__all__ = ["candidates_of", "exclude_pairs", "log_sum_exp", "unite", "unite_targets"]
+
+
+def exclude_pairs(matrix: Similarities) -> Similarities:
+    """The same similarities; the entry of a sample with itself is no candidate in either direction."""
+    others = ~pair_positions(matrix.rows)
+    return matrix._replace(allowed=others if matrix.allowed is None else matrix.allowed & others)
+
+
+def unite(x: Similarities, y: Similarities) -> Similarities:
+    """The columns of y after those of x: [b, N + M]. There is no column direction."""
+    rows = torch.cat([x.rows, y.rows], dim=1)
+    allowed = None
+    if any(condition is not None for condition in (x.candidates, x.allowed, y.candidates, y.allowed)):
+        allowed = torch.cat([candidates_of(x, x.rows, "rows"), candidates_of(y, y.rows, "rows")], dim=1)
+    return Similarities(rows, rows, None, allowed)
+
+
+def unite_targets(x: Target, y: Target, columns: int) -> Target:
+    """The columns of y after those of x, which are `columns` times the batch."""
+
+    def matrices(like: Tensor) -> Similarities:
+        batch = like.new_zeros(like.shape[0], like.shape[0] * process_count())
+        wide = batch.repeat(1, columns)
+        left, right = dense_target(x, wide).rows, dense_target(y, batch).rows
+        both = torch.cat([left, right], dim=1)
+        return Similarities(both, both)
+
+    return Target((TargetPart("dense", matrices=matrices),))
+
+
+def candidates_of(logits: Similarities, matrix: Tensor, along: str) -> Tensor:
+    """True where an entry is a candidate of its row (or of its column): [b, N]."""
+    if logits.candidates is None:
+        kept = torch.ones_like(matrix, dtype=torch.bool)
+    else:
+        kept = all_gather(logits.candidates)[None, :] if along == "rows" else logits.candidates[:, None]
+        kept = kept.expand(matrix.shape)
+    return kept if logits.allowed is None else kept & logits.allowed
+
+
+def log_sum_exp(matrix: Tensor, counted: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """The log-sum-exp of the counted entries along `dim`, over all processes for columns, and where there are any."""
+    largest = matrix.masked_fill(~counted, -torch.inf).amax(dim=dim, keepdim=True).detach()
+    largest = all_reduce_max(largest) if dim == 0 else largest
+    exists = largest > -torch.inf
+    reference = torch.where(exists, largest, 0.0)
+    total = (matrix - reference).masked_fill(~counted, -torch.inf).exp().sum(dim=dim, keepdim=True)
+    total = all_reduce_sum(total) if dim == 0 else total
+    return reference + torch.where(exists, total, 1.0).log(), exists

@@ -1,0 +1,82 @@
+"""Primitives for who competes with whom: candidates of several matrices side by side, and pairs that are no candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from vlmdsl.diagnostics.catalog.types import AxesDisagree, WrongType
+from vlmdsl.ir import Node
+from vlmdsl.primitives.registry import register
+from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
+from vlmdsl.primitives.values import Value
+from vlmdsl.types import SimType, TargetType
+
+
+def _unite(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    a, b = subjects["a"], subjects["b"]
+    assert isinstance(a, Node)
+    assert isinstance(b, Node)
+    wanted = type(a.type)
+    if type(b.type) is not wanted:
+        words = "two matrices or two targets"
+        place = builder.place("b")
+        raise Fault(WrongType.at(place, str(b.type), argument="b", function="unite", wanted=words, found=b.type), b)
+    assert isinstance(a.type, SimType | TargetType)
+    assert isinstance(b.type, SimType | TargetType)
+    if a.type.rows != b.type.rows:
+        raise Fault(AxesDisagree.at(builder.place("b"), str(b.type), left=a.type, right=b.type), b)
+    kind = SimType if wanted is SimType else TargetType
+    return builder.add("unite", a, b, type=kind(a.type.rows, f"{a.type.columns}+{b.type.columns}"))
+
+
+register(
+    Primitive(
+        name="unite",
+        family="candidates",
+        summary=(
+            "The columns of both matrices side by side: each row chooses among all of them. Targets unite likewise; a "
+            "target of fewer columns says that the further ones are negatives."
+        ),
+        meaning=_unite,
+        subjects=(
+            Subject("a", ("Sim", "Target"), "the first columns, those that the targets speak of"),
+            Subject("b", ("Sim", "Target"), "further columns"),
+        ),
+        laws=("permutation",),
+        formula=r"\sum_k e^{z_{ik}} + \sum_k e^{w_{ik}}",
+        cost="none",
+        example=(
+            "let z = unite(similarity(image, text), exclude_pairs(similarity(image, image))) / 0.1\n"
+            'minimize mean(cross_entropy(z, targets=paired, along="rows"))'
+        ),
+    )
+)
+
+
+def _exclude_pairs(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    matrix = subjects["matrix"]
+    assert isinstance(matrix, Node)
+    assert isinstance(matrix.type, SimType)
+    if matrix.type.rows != matrix.type.columns:
+        wanted = SimType(matrix.type.rows, matrix.type.rows)
+        raise Fault(AxesDisagree.at(builder.place("matrix"), str(matrix.type), left=wanted, right=matrix.type), matrix)
+    return builder.add("exclude_pairs", matrix, type=matrix.type)
+
+
+register(
+    Primitive(
+        name="exclude_pairs",
+        family="candidates",
+        summary="A sample is no candidate of its own row or column: what a stream compared with itself needs.",
+        meaning=_exclude_pairs,
+        subjects=(Subject("matrix", ("Sim",), "the matrix"),),
+        laws=("permutation",),
+        formula=r"z_{ii} = -\infty",
+        cost="none",
+        example=(
+            "recipe labels(image: Image, label: Label)\n"
+            "let z = exclude_pairs(similarity(image, image)) / 0.1\n"
+            'minimize mean(cross_entropy(z, targets=same(label), along="rows"))'
+        ),
+    )
+)

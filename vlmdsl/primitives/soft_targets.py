@@ -1,0 +1,116 @@
+"""Primitives for targets that are made of similarities, and the divergence from them. No gradient passes a target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field
+
+from vlmdsl.diagnostics.catalog.types import AxesDisagree
+from vlmdsl.ir import Node
+from vlmdsl.primitives.matrices import MATRIX_AND_TARGETS, check_cross_entropy
+from vlmdsl.primitives.registry import register
+from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
+from vlmdsl.primitives.values import Value
+from vlmdsl.types import ScoreType, SimType, TargetType
+
+_AFFINITY = Subject("affinity", ("Sim",), "how much each row likes each column; sums of similarities, pairs excluded or not")
+
+
+def _stopped(builder: Builder, affinity: Value) -> tuple[Node, TargetType]:
+    assert isinstance(affinity, Node)
+    assert isinstance(affinity.type, SimType)
+    stopped = builder.add("stop", affinity, type=affinity.type)
+    return stopped, TargetType(affinity.type.rows, affinity.type.columns)
+
+
+def _softmax(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    affinity, kind = _stopped(builder, subjects["affinity"])
+    return builder.add("softmax", affinity, type=kind)
+
+
+register(
+    Primitive(
+        name="softmax",
+        family="targets",
+        summary="The softmax of an affinity, each direction for itself, as a target: what a teacher thinks. No gradient.",
+        meaning=_softmax,
+        subjects=(_AFFINITY,),
+        laws=("permutation",),
+        formula=r"P_{ij} = \frac{e^{A_{ij}}}{\sum_k e^{A_{ik}}}",
+        cost="no product; two passes over the matrix",
+        example="contrast(image, text, targets=softmax(10 * similarity(stop(image), stop(text))))",
+    )
+)
+
+
+class TransportParameters(Parameters):
+    """Arguments of `transport`."""
+
+    epsilon: float = Field(gt=0.0, description="how soft the plan is: the affinity is divided by it")
+    iterations: int = Field(default=5, ge=1, le=100, description="how often rows and columns are scaled in turn")
+
+
+def _transport(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    assert isinstance(parameters, TransportParameters)
+    affinity, kind = _stopped(builder, subjects["affinity"])
+    if kind != TargetType():
+        raise Fault(AxesDisagree.at(builder.place("affinity"), str(affinity.type), left=SimType(), right=affinity.type))
+    return builder.add("transport", affinity, type=kind, epsilon=float(parameters.epsilon), iterations=parameters.iterations)
+
+
+register(
+    Primitive(
+        name="transport",
+        family="targets",
+        summary=(
+            "The entropic optimal-transport plan of an affinity over the global batch, as a target (Sinkhorn's scaling, "
+            "rows first and columns last, then each row to 1; mirrored for the columns). No gradient."
+        ),
+        meaning=_transport,
+        subjects=(_AFFINITY,),
+        parameters=TransportParameters,
+        laws=("permutation",),
+        formula=r"P = \mathrm{diag}(u)\, e^{A / \epsilon}\, \mathrm{diag}(v)",
+        cost="no product; two passes over the matrix an iteration and direction",
+        example="contrast(image, text, targets=transport(similarity(stop(image), stop(text)), epsilon=0.15))",
+    )
+)
+
+
+class DivergenceParameters(Parameters):
+    """Arguments of `kl`."""
+
+    along: Literal["rows", "columns"] = Field(
+        description="`rows`: each row asks which columns are its own; `columns`: each column asks which rows"
+    )
+
+
+def _kl(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    assert isinstance(parameters, DivergenceParameters)
+    logits, targets, rows = check_cross_entropy(builder, subjects, parameters.along)
+    kind = ScoreType(rows)
+    loss = builder.add("cross_entropy", logits, targets, type=kind, along=parameters.along, denominator="all")
+    stopped = builder.add("stop", logits, type=logits.type)
+    entropy = builder.add("target_entropy", stopped, targets, type=kind, along=parameters.along)
+    return builder.add("subtract", loss, entropy, type=kind)
+
+
+register(
+    Primitive(
+        name="kl",
+        family="matrix level",
+        summary="Each sample's divergence of the softmax over its candidates from its targets: cross-entropy minus entropy.",
+        meaning=_kl,
+        subjects=MATRIX_AND_TARGETS,
+        parameters=DivergenceParameters,
+        laws=("permutation", "non_negative", "translation_invariant"),
+        formula=r"\ell_i = \sum_j P_{ij} \log \frac{P_{ij} \sum_k e^{z_{ik}}}{e^{z_{ij}}}",
+        cost="no product; two passes over the matrix",
+        example=(
+            "let soft = softmax(4 * similarity(stop(image), stop(text)))\n"
+            'minimize mean(kl(similarity(image, text) / 0.07, targets=soft, along="rows"))'
+        ),
+    )
+)
