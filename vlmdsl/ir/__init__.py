@@ -9,14 +9,17 @@ from vlmdsl.ir.program import (
     Program,
     Stream,
     Term,
+    Update,
     encoder_of,
     inputs,
+    live_updates,
     parameters,
     root_field,
+    states,
     streams,
 )
 
 __all__ = [
     "Contrast", "Direction", "Encoder", "Graph", "Input", "Metric", "Node", "Program", "Stream", "TargetPart", "Term",
-    "encoder_of", "inputs", "parameters", "root_field", "streams", "walk",
+    "Update", "encoder_of", "inputs", "live_updates", "parameters", "root_field", "states", "streams", "walk",
 ]  # fmt: skip

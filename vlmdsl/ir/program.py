@@ -8,7 +8,10 @@ from dataclasses import dataclass, replace
 from vlmdsl.ir.graph import Graph, Node, walk
 from vlmdsl.types import EncodedType, FieldType
 
-__all__ = ["Encoder", "Input", "Metric", "Program", "Stream", "Term", "encoder_of", "inputs", "parameters", "streams"]
+__all__ = [
+    "Encoder", "Input", "Metric", "Program", "Stream", "Term", "Update", "encoder_of", "inputs", "live_updates",
+    "parameters", "states", "streams",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,17 @@ class Metric:
     """A number worth logging beside the loss: a temperature, a bias. `node` is a Scalar."""
 
     name: str
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What a state holds after a training step: `state` is its node, `node` the new value, made from the old one.
+
+    Who reads `state` sees the value of the step before, who reads `node` the new one: the order against use is the graph's.
+    """
+
+    state: Node
     node: Node
 
 
@@ -45,6 +59,7 @@ class Program:
     graph: Graph
     terms: tuple[Term, ...]
     metrics: tuple[Metric, ...] = ()
+    updates: tuple[Update, ...] = ()
     documentation: str = ""
     citations: tuple[str, ...] = ()
     status: str = ""
@@ -55,7 +70,8 @@ class Program:
     """SHA-256 of every source text that took part, by name."""
 
     def roots(self) -> tuple[Node, ...]:
-        return tuple(term.node for term in self.terms) + tuple(metric.node for metric in self.metrics)
+        named = tuple(term.node for term in self.terms) + tuple(metric.node for metric in self.metrics)
+        return named + tuple(node for update in self.updates for node in (update.state, update.node))
 
     def nodes(self) -> list[Node]:
         """Every live node, inputs before users."""
@@ -68,6 +84,7 @@ class Program:
             graph=graph,
             terms=tuple(replace(term, node=moved[term.node.index]) for term in self.terms),
             metrics=tuple(replace(metric, node=moved[metric.node.index]) for metric in self.metrics),
+            updates=tuple(Update(moved[update.state.index], moved[update.node.index]) for update in self.updates),
         )
 
 
@@ -110,6 +127,23 @@ def encoder_of(node: Node) -> Encoder:
 def parameters(program: Program) -> list[Node]:
     """The `parameter` nodes in the order of first use; each has a unique `name` attribute."""
     return [node for node in program.nodes() if node.operation == "parameter"]
+
+
+def states(program: Program) -> list[Node]:
+    """The `state` nodes in the order of first use; each has a unique `name` attribute, which no parameter has."""
+    return [node for node in program.nodes() if node.operation == "state"]
+
+
+def live_updates(roots: Iterable[Node], updates: Iterable[Update]) -> tuple[Update, ...]:
+    """The updates of those states that `roots` read, or that the updates of such states read."""
+    known = tuple(updates)
+    live: tuple[Update, ...] = ()
+    while True:
+        read = set(walk((*roots, *(update.node for update in live))))
+        found = tuple(update for update in known if update.state in read)
+        if len(found) == len(live):
+            return found
+        live = found
 
 
 def streams(program: Program) -> list[Stream]:

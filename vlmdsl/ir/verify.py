@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from vlmdsl.ir.contrast import Contrast, Direction
 from vlmdsl.ir.graph import Node
-from vlmdsl.ir.program import Encoder, Program
+from vlmdsl.ir.program import Encoder, Program, Update
 from vlmdsl.types import (
     TOKEN_AXIS,
     ConditionType,
@@ -236,6 +236,18 @@ def _parameter(node: Node, types: tuple[Type, ...]) -> Type:
     return ScalarType()
 
 
+def _state(node: Node, types: tuple[Type, ...]) -> Type:
+    _take(types)
+    _need(math.isfinite(node.number("initial")), f"initial is {node.attribute('initial')!r}")
+    return ScalarType()
+
+
+def _running_mean(node: Node, types: tuple[Type, ...]) -> Type:
+    _take(types, ScalarType, ScoreType)
+    _need(node.inputs[0].operation == "state", "the mean so far is no state")
+    return ScalarType()
+
+
 _DIRECTION_INPUTS: dict[str, type[Type] | tuple[type[Type], ...]] = {
     "scale": (ScalarType, ScoreType),
     "bias": ScalarType,
@@ -288,6 +300,8 @@ SIGNATURES: dict[str, Signature] = {
     "score": Signature({"by": (str,), "arguments": (tuple,)}, _score),
     "constant": Signature({"value": _NUMBER}, _constant),
     "parameter": Signature({"name": (str,), "initial": _NUMBER, "lower": _BOUND, "upper": _BOUND}, _parameter),
+    "state": Signature({"name": (str,), "initial": _NUMBER}, _state),
+    "running_mean": Signature({"momentum": _NUMBER}, _running_mean),
     **{name: Signature({}, _elementwise(1)) for name in _UNARY},
     **{name: Signature({}, _elementwise(2)) for name in _BINARY},
     **{name: Signature({}, _compare) for name in COMPARISONS},
@@ -335,13 +349,28 @@ def verify(program: Program, stage: str = "the front end") -> None:
         if node.index >= len(program.graph.nodes) or program.graph.nodes[node.index] is not node:
             raise InternalError(stage, node, "belongs to another graph")
         check_node(node, stage)
-        if node.operation == "parameter":
+        if node.operation in ("parameter", "state"):
             if node.string("name") in names:
-                raise InternalError(stage, node, f"the parameter name {node.string('name')!r} is taken")
+                raise InternalError(stage, node, f"the {node.operation} name {node.string('name')!r} is taken")
             names.add(node.string("name"))
     for term in program.terms:
         if not isinstance(term.node.type, LossType | ScalarType):
             raise InternalError(stage, term.node, f"the term {term.name} is no loss")
+    _verify_updates(program, stage)
     for metric in program.metrics:
         if not isinstance(metric.node.type, ScalarType):
             raise InternalError(stage, metric.node, f"the metric {metric.name} is no scalar")
+
+
+def _verify_updates(program: Program, stage: str) -> None:
+    """Every state has one update, of its own type."""
+    found: dict[Node, Update] = {}
+    for update in program.updates:
+        if update.state.operation != "state" or update.state in found:
+            raise InternalError(stage, update.state, "is no state, or is updated twice")
+        if update.node.type != update.state.type:
+            raise InternalError(stage, update.node, f"updates a state of the type {update.state.type}")
+        found[update.state] = update
+    for node in program.nodes():
+        if node.operation == "state" and node not in found:
+            raise InternalError(stage, node, "is never updated")

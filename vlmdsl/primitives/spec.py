@@ -73,8 +73,14 @@ class Builder(Protocol):
     def parameter(self, name: str, *, initial: float, lower: float | None, upper: float | None) -> Node:
         """A fresh learned number; `name` is made unique in the objective."""
 
+    def state(self, name: str, *, initial: float) -> Node:
+        """A fresh number that outlives the step, as it was before this step; `name` is made unique in the objective."""
+
+    def update(self, state: Node, value: Node) -> None:
+        """After a training step the state is `value`."""
+
     def report(self, stored: Node, value: Node) -> None:
-        """Log `value` (a temperature) under the name of the learned number `stored` that it is made of."""
+        """Log `value` (a temperature) under the name of the learned number or state `stored` that it is made of."""
 
     def warn(self, diagnostic: Diagnostic) -> None:
         """Report a warning and go on."""

@@ -124,6 +124,10 @@ def _score(writer: Writer, node: Node) -> Math:
     return writer.entry(node, "i", "i", "rows")
 
 
+def _running_mean(writer: Writer, node: Node) -> Math:
+    return writer.running_mean(node)
+
+
 def _mean(writer: Writer, node: Node) -> Math:
     over = node.inputs[1] if len(node.inputs) == 2 else None
     return writer.mean(writer.expression(node.inputs[0]), 1.0, over)
@@ -139,6 +143,7 @@ EXPRESSIONS: dict[str, Callable[[Writer, Node], Math]] = {
     "field": _field,
     "score": _score,
     "mean": _mean,
+    "running_mean": _running_mean,
     "cross_entropy": lambda writer, node: writer.cross_entropy(node),
     "sigmoid_loss": lambda writer, node: writer.sigmoid_loss(node),
     "contrast": lambda writer, node: writer.contrast(node),

@@ -20,8 +20,11 @@ _LETTERS = {
     "targets": ("T",),
     "sets": ("Q", "K", "S"),
     "functions": ("ℓ",),
+    "means": ("μ",),
 }
 """Letters by what they stand for, no letter twice; further ones of a kind get a number."""
+_COMMANDS = {"ℓ": r"\ell", "μ": r"\mu"}
+"""Letters that LaTeX writes as commands."""
 _PARAMETERS = {"temperature": (r"\tau", "τ"), "bias": ("b", "b"), "weight": (r"\lambda", "λ")}
 
 
@@ -79,8 +82,8 @@ class Names:
         letters, position = _LETTERS[kind], self._used[kind]
         self._used[kind] += 1
         if position < len(letters):
-            return symbol(letters[position].replace("ℓ", r"\ell"), letters[position])
-        letter = symbol(letters[0].replace("ℓ", r"\ell"), letters[0])
+            return symbol(_COMMANDS.get(letters[position], letters[position]), letters[position])
+        letter = symbol(_COMMANDS.get(letters[0], letters[0]), letters[0])
         return Math(f"{letter.latex}^{{({position + 1})}}", f"{letter.text}({position + 1})")
 
     def _define_feature(self, node: Node) -> None:

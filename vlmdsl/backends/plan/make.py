@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from vlmdsl.backends.plan.report import Baseline, CallRow, CollectiveRow, Plan, RegionRow, SharedRow
+from vlmdsl.backends.plan.report import Baseline, CallRow, CollectiveRow, Plan, RegionRow, SharedRow, StateRow
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.lowering import ImpossiblePlan, UnknownDtype
 from vlmdsl.ir import Node, Program, root_field, streams, walk
@@ -54,6 +54,7 @@ def make_plan(
         calls=_calls(program, workload),
         shared=_shared(program, sources),
         regions=rows,
+        state=_states(program),
         units=sum(cost.forward + cost.backward for cost in costs),
         flops=sum(row.flops_forward + row.flops_backward for row in rows),
         stored=sum(cost.stored for cost in costs),
@@ -149,6 +150,14 @@ def _calls(program: Program, workload: Workload) -> tuple[CallRow, ...]:
             samples=local * len(call.streams),
         )
         for call in encoder_calls(program)
+    )
+
+
+def _states(program: Program) -> tuple[StateRow, ...]:
+    """Every state with its size; numbers are kept in float32."""
+    return tuple(
+        StateRow(name=update.state.string("name"), kind=update.node.operation.replace("_", " "), size=ITEM_BYTES["float32"])
+        for update in program.updates
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["CallRow", "CollectiveRow", "Plan", "RegionRow", "SharedRow"]
+__all__ = ["CallRow", "CollectiveRow", "Plan", "RegionRow", "SharedRow", "StateRow"]
 
 
 class _Row(BaseModel):
@@ -36,6 +36,14 @@ class CollectiveRow(_Row):
     kind: str
     what: str
     received: int
+
+
+class StateRow(_Row):
+    """What outlives the step: what it is, and its bytes on each process."""
+
+    name: str
+    kind: str
+    size: int
 
 
 class RegionRow(_Row):
@@ -79,6 +87,7 @@ class Plan(_Row):
     calls: tuple[CallRow, ...]
     shared: tuple[SharedRow, ...]
     regions: tuple[RegionRow, ...]
+    state: tuple[StateRow, ...]
     units: float
     flops: int
     stored: int
@@ -102,6 +111,7 @@ class Plan(_Row):
             ("", "products", "FLOP", "kept", "peak", "moved"),
             [_region(row) for row in self.regions] + ([self._total()] if len(self.regions) > 1 else []),
         )
+        lines += _section("State", ("", "what", "size"), [(row.name, row.kind, _bytes(row.size)) for row in self.state])
         lines += _section("Lowerings", ("", "runs", "because"), [(r.name, r.lowering, r.reason) for r in self.regions])
         lines += _section("Rejected", ("", "because", "for"), self._rejected())
         lines += _section("Exchange", ("", "what", "received"), self._exchange())

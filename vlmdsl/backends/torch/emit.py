@@ -19,7 +19,8 @@ __all__ = ["RULES", "emit"]
 
 
 def emit(program: Program, sources: SourceMap | None = None) -> str:
-    """The source of `objective(inputs, parameters) -> (loss, terms, metrics)`; with `sources`, lines name the recipe's."""
+    """The source of `objective(inputs, parameters, state) -> (loss, terms, metrics, new_state)`; with `sources`, lines name
+    the recipe's."""
     return _Writer(program, sources or SourceMap()).module()
 
 
@@ -52,7 +53,7 @@ class _Writer:
             "from vlmdsl.backends.torch import ops",
             "",
             "",
-            "def objective(inputs, parameters):",
+            "def objective(inputs, parameters, state):",
         ]
 
     def _lines(self, node: Node) -> list[str]:
@@ -83,11 +84,12 @@ class _Writer:
             if regions:
                 total = " + ".join(f"{name}.accuracy" for name in regions)
                 metrics.append((f"{term.name}.accuracy", total if len(regions) == 1 else f"({total}) / {len(regions)}"))
+        updates = [(update.state.string("name"), self.value(update.node)) for update in self._program.updates]
         return [
             f"loss = {' + '.join(value for _, value in terms)}",
             f"terms = {_dictionary(terms)}",
             f"metrics = {_dictionary(metrics)}",
-            "return loss, terms, metrics",
+            f"return loss, terms, metrics, {_dictionary(updates)}",
         ]
 
 
@@ -160,6 +162,10 @@ def _parameter(writer: _Writer, node: Node) -> str:
     return f'parameters["{node.string("name")}"]'
 
 
+def _state(writer: _Writer, node: Node) -> str:
+    return f'state["{node.string("name")}"]'
+
+
 def _similarity(writer: _Writer, node: Node) -> str:
     arguments = node.attribute("arguments")
     assert isinstance(arguments, tuple)
@@ -208,6 +214,8 @@ RULES: dict[str, Rule] = {
     "pooled": _pooled,
     "tokens": _tokens,
     "parameter": _parameter,
+    "state": _state,
+    "running_mean": _call("running_mean", "momentum"),
     "similarity": _similarity,
     "score": _similarity,
     "contrast": _contrast,

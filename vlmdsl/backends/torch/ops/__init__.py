@@ -24,6 +24,7 @@ from vlmdsl.backends.torch.ops.elementwise import (
 )
 from vlmdsl.backends.torch.ops.normalize import normalize, stop
 from vlmdsl.backends.torch.ops.similarities import exclude, reuse, score, similarity, transpose
+from vlmdsl.backends.torch.ops.state import running_mean
 from vlmdsl.backends.torch.ops.targets import add_targets, others, paired, same, scale_target, smooth, uniform
 from vlmdsl.backends.torch.values import Similarities, Target, TargetPart, TokenFeatures
 
@@ -31,6 +32,6 @@ __all__ = [
     "ContrastResult", "Direction", "Similarities", "Target", "TargetPart", "TokenFeatures", "add", "add_targets",
     "clamp", "contrast", "contrast_of", "cross_entropy", "divide", "equal", "exclude", "exp", "greater",
     "greater_equal", "less", "less_equal", "log", "logical_not", "maximum", "mean", "minimum", "multiply", "negate",
-    "normalize", "not_equal", "others", "paired", "reuse", "same", "scale_target", "score",
+    "normalize", "not_equal", "others", "paired", "reuse", "running_mean", "same", "scale_target", "score",
     "sigmoid_loss", "similarity", "smooth", "stop", "subtract", "transpose", "uniform", "where",
 ]  # fmt: skip
