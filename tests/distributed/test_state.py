@@ -15,13 +15,18 @@ from vlmdsl.testing.laws import example_features
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 STEPS, SAMPLES = 3, 8
-RECIPES = ("alip",)
+QUEUED = """
+recipe queued(image: Image, text: Text)
+let words = queue((text, image), size=21)
+minimize memory_contrast(image, text, words) + contrast(image, nearest(text, words), directions="rows")
+"""
+RECIPES = {"alip": "alip", "queue": QUEUED}
 
 
 def run(recipe: str) -> list[dict[str, Tensor]]:
     """Each step's loss, gradients (over the number of processes, as DDP's mean would give them) and state after it."""
     processes = dist.get_world_size() if dist.is_initialized() else 1
-    objective = vlmdsl.compile(recipe, compiled=False).double()
+    objective = vlmdsl.compile(RECIPES[recipe], compiled=False).double()
     found = []
     for step in range(STEPS):
         whole = example_features(objective, seed=step, batch=SAMPLES)

@@ -35,7 +35,7 @@ class Steps:
     unit: bool = False
 
 
-MEANS = {"language_mean": "H_text", "raw_mean": "H_raw", "clean_mean": "H_caption"}
+MEANS = {"state.language_mean": "H_text", "state.raw_mean": "H_raw", "state.clean_mean": "H_caption"}
 ALIP = {
     "recipe": "alip",
     "inputs": {"image": "image_embed_{}", "text": "raw_embed_{}", "caption": "caption_embed_{}"},

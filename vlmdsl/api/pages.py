@@ -113,7 +113,11 @@ def _parameter_facts(node: Node) -> dict[str, object]:
 
 
 def _state_facts(update: Update) -> dict[str, object]:
-    return {"name": update.state.string("name"), "kind": update.node.operation, "initial": update.state.attribute("initial")}
+    node = update.state
+    if node.operation == "memory":
+        return {"name": node.string("name"), "kind": f"queue of {node.attribute('size')}", "starts": node.string("start")}
+    kind = update.node.operation.replace("_", " ")
+    return {"name": node.string("name"), "kind": kind, "starts": f"at {node.number('initial'):g}"}
 
 
 def recipe_sections(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -143,7 +147,7 @@ def _learned_line(learned: Mapping[str, Any]) -> str:
 
 
 def _state_line(state: Mapping[str, Any]) -> str:
-    return f"  {state['name']}: {state['kind'].replace('_', ' ')}, starts at {state['initial']:g}"
+    return f"  {state['name']}: {state['kind']}, starts {state['starts']}"
 
 
 def _input_line(wanted: Mapping[str, Any]) -> str:

@@ -43,6 +43,9 @@ class CallBuilder:
     def state(self, name: str, *, initial: float) -> Node:
         return self.session.state(name, self.span, initial=initial)
 
+    def memory(self, name: str, *, size: int, start: str) -> Node:
+        return self.session.memory(name, self.span, size=size, start=start)
+
     def update(self, state: Node, value: Node) -> None:
         self.session.updates.append(Update(state, value))
 

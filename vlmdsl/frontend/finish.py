@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vlmdsl.frontend.session import Session
-from vlmdsl.ir import Graph, Metric, Node, Program, Term, live_updates
+from vlmdsl.ir import NAMED, Graph, Metric, Node, Program, Term, live_updates
 from vlmdsl.types import FieldType
 
 __all__ = ["finish"]
-
-_NAMED = frozenset({"parameter", "state"})
 
 
 def finish(
@@ -34,7 +32,7 @@ def finish(
     )
 
     def renamed(graph: Graph, node: Node, inputs: tuple[Node, ...]) -> Node | None:
-        if node.operation not in _NAMED:
+        if node.operation not in NAMED:
             return None
         attributes = {**dict(node.attributes), "name": names[node.string("name")]}
         return graph.add(node.operation, type=node.type, span=None, **attributes)
@@ -55,7 +53,7 @@ def finish(
 
 def _unique_names(program: Program) -> dict[str, str]:
     names: dict[str, str] = {}
-    for node in (node for node in program.nodes() if node.operation in _NAMED):
+    for node in (node for node in program.nodes() if node.operation in NAMED):
         serial = node.string("name")
         wanted = unique = serial.rpartition("#")[0]
         copy = 2

@@ -13,7 +13,7 @@ from vlmdsl.primitives import Fault
 from vlmdsl.primitives.values import Value
 from vlmdsl.source import Span
 from vlmdsl.source.limits import MAXIMUM_CALL_DEPTH, MAXIMUM_DIAGNOSTICS, MAXIMUM_NODES
-from vlmdsl.types import ScalarType, Type
+from vlmdsl.types import MemoryType, ScalarType, Type
 
 __all__ = ["Session"]
 
@@ -65,6 +65,10 @@ class Session:
         """A fresh number that outlives the step."""
         serial = self._serial_name(name, suffix="_mean")
         return self.add("state", type=ScalarType(), span=span, name=serial, initial=initial)
+
+    def memory(self, name: str, span: Span, *, size: int, start: str) -> Node:
+        """A fresh memory of vectors."""
+        return self.add("memory", type=MemoryType(), span=span, name=self._serial_name(name), size=size, start=start)
 
     def _serial_name(self, name: str, suffix: str = "") -> str:
         """A name that ends in `#serial` until `finish` makes those of all live numbers unique."""

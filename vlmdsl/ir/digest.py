@@ -11,12 +11,10 @@ import hashlib
 from dataclasses import fields, is_dataclass
 
 from vlmdsl.ir.graph import Node, walk
-from vlmdsl.ir.program import Program
+from vlmdsl.ir.program import NAMED, Program
 
 __all__ = ["digest"]
 
-_NAMED = frozenset({"parameter", "state"})
-"""Operations whose nodes are told apart by a name that means nothing to others."""
 _COMMUTATIVE = frozenset({"add", "multiply", "minimum", "maximum", "equal", "not_equal"})
 
 
@@ -45,7 +43,7 @@ def _hashes(program: Program, numbers: dict[int, int]) -> dict[int, str]:
         attributes = [
             f"{name}={_canonical(value)}"
             for name, value in node.attributes
-            if not (node.operation in _NAMED and name == "name")
+            if not (node.operation in NAMED and name == "name")
         ]
         number = [f"number={numbers[node.index]}"] if node.index in numbers else []
         found[node.index] = _sha(node.operation, str(node.type), *attributes, *number, "inputs", *inputs)
@@ -62,7 +60,7 @@ def _numbers(roots: list[Node], hashes: dict[int, str]) -> dict[int, int]:
         if node.index in seen:
             continue
         seen.add(node.index)
-        if node.operation in _NAMED:
+        if node.operation in NAMED:
             numbers[node.index] = len(numbers)
         inputs = list(node.inputs)
         if node.operation in _COMMUTATIVE:

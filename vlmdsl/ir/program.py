@@ -9,9 +9,16 @@ from vlmdsl.ir.graph import Graph, Node, walk
 from vlmdsl.types import EncodedType, FieldType
 
 __all__ = [
-    "Encoder", "Input", "Metric", "Program", "Stream", "Term", "Update", "encoder_of", "inputs", "live_updates",
+    "NAMED", "STATES",
+    "Encoder", "Input", "Metric", "Program", "Stream", "Term", "Update", "encoder_of", "inputs",
     "parameters", "states", "streams",
 ]  # fmt: skip
+
+
+STATES = frozenset({"state", "memory"})
+"""Operations that read what outlives the step: a number, a queue of vectors."""
+NAMED = STATES | {"parameter"}
+"""Operations whose nodes are told apart by a name, unique in a program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,20 +137,8 @@ def parameters(program: Program) -> list[Node]:
 
 
 def states(program: Program) -> list[Node]:
-    """The `state` nodes in the order of first use; each has a unique `name` attribute, which no parameter has."""
-    return [node for node in program.nodes() if node.operation == "state"]
-
-
-def live_updates(roots: Iterable[Node], updates: Iterable[Update]) -> tuple[Update, ...]:
-    """The updates of those states that `roots` read, or that the updates of such states read."""
-    known = tuple(updates)
-    live: tuple[Update, ...] = ()
-    while True:
-        read = set(walk((*roots, *(update.node for update in live))))
-        found = tuple(update for update in known if update.state in read)
-        if len(found) == len(live):
-            return found
-        live = found
+    """The nodes of state in the order of first use; each has a unique `name` attribute, which no parameter has."""
+    return [node for node in program.nodes() if node.operation in STATES]
 
 
 def streams(program: Program) -> list[Stream]:

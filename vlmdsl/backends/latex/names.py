@@ -7,7 +7,7 @@ from collections import Counter
 
 from vlmdsl.backends.latex.notation import Math, call, equation, fraction, infix, number, symbol, total, words
 from vlmdsl.ir import Node, Program, encoder_of
-from vlmdsl.types import EncodedType, TokensType
+from vlmdsl.types import EncodedType, MemoryType, TokensType
 
 __all__ = ["Names"]
 
@@ -21,6 +21,7 @@ _LETTERS = {
     "sets": ("Q", "K", "S"),
     "functions": ("ℓ",),
     "means": ("μ",),
+    "memories": ("a",),
 }
 """Letters by what they stand for, no letter twice; further ones of a kind get a number."""
 _COMMANDS = {"ℓ": r"\ell", "μ": r"\mu"}
@@ -39,6 +40,8 @@ class Names:
                 self._readers.setdefault(parent, []).append(node)
         self._features: dict[Node, tuple[str, str]] = {}
         self._parameters: dict[Node, Math] = {}
+        self._memories: dict[Node, Math] = {}
+        self._updates = program.updates
         self._drawn: dict[Node, Math] = {}
         self.placeholders: dict[Node, str] = {}
         """Letters that stand for features while a function is defined."""
@@ -65,11 +68,36 @@ class Names:
             return Math(f"{letter}_{{{index}}}", f"{letter}_{index}")
         if node.operation == "stop":
             return call("sg", self.feature(node.inputs[0], index))
+        if isinstance(node.type, MemoryType):
+            return self.indexed(self._memory(node), index)
+        if node.operation == "nearest":
+            return self._nearest(node, index)
         if node not in self._features:
             self._features[node] = self._letter(node)
             self._define_feature(node)
         latex, text = self._features[node]
         return Math(f"{latex}_{{{index}}}", f"{text}_{index}")
+
+    def _memory(self, node: Node) -> Math:
+        """The letter of a queue; what is in it is stated."""
+        if node not in self._memories:
+            letter = self._memories[node] = self.next("memories")
+            entering = next(update.node for update in self._updates if update.state is node).inputs[1:]
+            size = number(node.number("size"))
+            first = ", at first random directions" if node.string("start") == "random" else ""
+            streams = [self.feature(value.inputs[0] if value.operation == "stop" else value, "i") for value in entering]
+            for stream in streams:
+                said = f"the latest {size.text} of the steps before{first}:"
+                what = words(said).latex
+                latex = rf"{letter.latex}_{{1}}, {letter.latex}_{{2}}, \ldots\ {what}\ {stream.latex}"
+                text = f"{letter.text}_1, {letter.text}_2, … {said} {stream.text}"
+                self.state("features", Math(latex, text))
+        return self._memories[node]
+
+    def _nearest(self, node: Node, index: str) -> Math:
+        """The entry of a queue next to a feature vector."""
+        memory, own = self._memory(node.inputs[1]), self.feature(node.inputs[2], index)
+        return call("nearest", memory, own)
 
     def _letter(self, node: Node) -> tuple[str, str]:
         encode = _encode_of(node)
@@ -96,6 +124,8 @@ class Names:
             length = Math(rf"\| {inner.latex} \|", f"‖{inner.text}‖")
             epsilon = node.number("epsilon")
             return fraction(inner, total(length, number(epsilon)) if epsilon else length)
+        if node.operation == "nearest":
+            return self._nearest(node, index)
         encode = _encode_of(node)
         if encode is None:
             return call(node.operation, *(self._made(parent, index) for parent in node.inputs))

@@ -215,6 +215,7 @@ RULES: dict[str, Rule] = {
     "tokens": _tokens,
     "parameter": _parameter,
     "state": _state,
+    "memory": _state,
     "running_mean": _call("running_mean", "momentum"),
     "similarity": _similarity,
     "score": _similarity,
@@ -234,6 +235,7 @@ RULES: dict[str, Rule] = {
     **{
         name: _call(name)
         for name in (
+            "enqueue", "nearest", "log_sum_exp", "softplus",
             "stop", "exp", "log", "minimum", "maximum", "less", "less_equal", "greater",
             "greater_equal", "equal", "not_equal", "where", "transpose", "paired", "exclude", "sigmoid_loss", "mean",
         )

@@ -47,6 +47,8 @@ class Names:
         rule = {
             "field": lambda: node.string("name"),
             "parameter": lambda: f"learned_{node.string('name')}",
+            "memory": lambda: node.string("name"),
+            "enqueue": lambda: f"{node.inputs[0].string('name')}_after",
             "state": lambda: f"{node.string('name')}_before",
             "pooled": lambda: self._streams[node.inputs[0].index],
             "tokens": lambda: self._streams[node.inputs[0].index] + "_tokens",

@@ -13,15 +13,16 @@ from torch import Tensor, nn
 from vlmdsl.backends.torch.chance import chance_level
 from vlmdsl.backends.torch.collectives import process_count
 from vlmdsl.backends.torch.emit import emit
+from vlmdsl.backends.torch.state import State, StateValue, free_attribute
 from vlmdsl.backends.torch.validation import FeatureChecker
-from vlmdsl.ir import Input, Node, Program, Stream, inputs, parameters, states, streams
+from vlmdsl.ir import Input, Node, Program, Stream, inputs, parameters, streams
 from vlmdsl.source import SourceMap
 
 __all__ = ["Objective", "ObjectiveOutput"]
 
 Emitted: TypeAlias = Callable[
-    [Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, Tensor]],
-    tuple[Tensor | float, dict[str, Tensor | float], dict[str, Tensor | float], dict[str, Tensor]],
+    [Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, StateValue]],
+    tuple[Tensor | float, dict[str, Tensor | float], dict[str, Tensor | float], dict[str, StateValue]],
 ]
 
 
@@ -43,8 +44,8 @@ class Objective(nn.Module):
     Call it with the features of this process's samples, by the names of `inputs`. Every process returns the loss of the
     global batch. Products run in the features' dtype and everything else in float32 at least, whatever autocast says.
 
-    State (running means) is buffers, the same on every process. A call in training mode moves it on; one in evaluation mode
-    gives the loss that the next training call would, and leaves it as it is.
+    State (running means, queues) is the buffers of `state`, the same on every process. A call in training mode moves it on;
+    one in evaluation mode gives the loss that the next training call would, and leaves it as it is.
 
     Args:
         program: a planned program.
@@ -76,11 +77,10 @@ class Objective(nn.Module):
         self._checker = FeatureChecker(program)
         self._attributes: dict[str, str] = {}
         self._bounds: dict[str, tuple[float | None, float | None]] = {}
+        self.state = State(program)
+        """What outlives the step: running means, queues."""
         for node in parameters(program):
             self._register(node)
-        self._states: dict[str, str] = {}
-        for node in states(program):
-            self._register_state(node)
         emitted = _execute(program.name, self.source)
         self._emitted: Emitted = torch.compile(emitted, fullgraph=True, dynamic=dynamic) if compiled else emitted
 
@@ -92,15 +92,13 @@ class Objective(nn.Module):
         """
         if not torch.compiler.is_compiling():
             self._checker.check(features)
+        self.state.allocate({name: value.shape[-1] for name, value in features.items() if value.dim() > 1})
         first = next(iter(features.values()))
         learned = {name: getattr(self, attribute) for name, attribute in self._attributes.items()}
-        before = {name: getattr(self, attribute) for name, attribute in self._states.items()}
         with torch.autocast(first.device.type, enabled=False):
-            loss, terms, metrics, after = self._emitted(features, learned, before)
+            loss, terms, metrics, after = self._emitted(features, learned, self.state.read())
         if self.training:
-            # New tensors, not changes in place: the graph of this loss may still need the old ones.
-            for name, value in after.items():
-                setattr(self, self._states[name], value.to(before[name].dtype))
+            self.state.write(after)
         chance = self._chance(first.shape[0] * process_count())
         return ObjectiveOutput(
             torch.as_tensor(loss, device=first.device),
@@ -136,7 +134,7 @@ class Objective(nn.Module):
     def _register(self, node: Node) -> None:
         """A parameter under its own name."""
         name = node.string("name")
-        attribute = self._free_attribute(name)
+        attribute = free_attribute(self, name)
         self.register_parameter(attribute, nn.Parameter(torch.tensor(node.number("initial"))))
         self._attributes[name] = attribute
         lower, upper = node.attribute("lower"), node.attribute("upper")
@@ -144,19 +142,6 @@ class Objective(nn.Module):
             lower if isinstance(lower, int | float) else None,
             upper if isinstance(upper, int | float) else None,
         )
-
-    def _register_state(self, node: Node) -> None:
-        """A state as a buffer under its own name, at its start value."""
-        name = node.string("name")
-        self._states[name] = self._free_attribute(name)
-        self.register_buffer(self._states[name], torch.tensor(node.number("initial")))
-
-    def _free_attribute(self, name: str) -> str:
-        """The name, with underscores added where torch wants it for itself."""
-        attribute = name.replace(".", "_")
-        while hasattr(self, attribute):
-            attribute += "_"
-        return attribute
 
     def _chance(self, samples: int) -> dict[str, Tensor | float]:
         levels = {f"{term.name}.chance": chance_level(term.node, samples) for term in self.program.terms}

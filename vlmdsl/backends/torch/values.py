@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = ["Number", "Similarities", "Target", "TargetPart", "TokenFeatures", "precise"]
+__all__ = ["Memory", "Number", "Similarities", "Target", "TargetPart", "TokenFeatures", "precise"]
 
 Number: TypeAlias = float | Tensor
 """A Scalar: a 0-d tensor, or a plain number where the recipe wrote one."""
@@ -24,17 +24,36 @@ class TokenFeatures(NamedTuple):
     mask: Tensor | None = None
 
 
+class Memory(NamedTuple):
+    """Unit vectors of earlier steps, `values` [Q, D], the same on every process; `written` (0-d) have entered so far.
+
+    The next takes slot `written` modulo Q, so a slot is filled if its number is less than `written`.
+    """
+
+    values: Tensor
+    written: Tensor
+
+    @property
+    def filled(self) -> Tensor:
+        """Which slots have been written: [Q]."""
+        return torch.arange(self.values.shape[0], device=self.values.device) < self.written
+
+
 class Similarities(NamedTuple):
     """This process's rows against everybody's columns.
 
     `rows` [b, B] is what the row direction reads, `columns` [b, B] what the column direction reads; `columns is rows` for
     a similarity with one matrix. `candidates` [b] is false for samples of this process that are candidates in neither
     direction (None: all are); they stay out of every log-sum-exp, while the matrices keep finite numbers.
+
+    Where the columns are the Q entries of a memory, both matrices are one, [b, Q], and `filled` [Q] is true for the entries
+    that have been written.
     """
 
     rows: Tensor
     columns: Tensor
     candidates: Tensor | None = None
+    filled: Tensor | None = None
 
     @property
     def symmetric(self) -> bool:

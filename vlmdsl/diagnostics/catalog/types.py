@@ -36,10 +36,15 @@ class AxesDisagree(Problem):
     template = "the axes of {left} and {right} disagree"
     summary = "two values whose axes do not fit"
     explanation = (
-        "Axes carry names: B samples, L words, P patches, D features. Two values that meet must have the same axes; a "
-        "matrix and its targets in particular."
+        "Axes carry names: B samples, L words, P patches, D features, Q entries of a memory. Two values that meet must have "
+        "the same axes; a matrix and its targets in particular. What is compared with a queue has a column for each of its "
+        "entries, none of which is a sample's own: take `logsumexp` of it."
     )
-    provoked_by = "two values whose axes differ, which no program of the kernel's present primitives can make"
+    bad = (
+        "recipe r(image: Image, text: Text)\n"
+        'minimize mean(cross_entropy(similarity(image, queue(text, size=8)), targets=paired, along="rows"))'
+    )
+    good = "recipe r(image: Image, text: Text)\nminimize memory_contrast(image, text, queue(text, size=8), temperature=0.07)"
 
 
 class PooledWhereTokensAreCompared(Problem):

@@ -101,6 +101,7 @@ def build_model(objective: Objective, config: RunConfig, tokenizer: Tokenizer, w
             vocabulary_size=tokenizer.vocabulary_size if kind == "Text" else None,
             text_length=model.text_length if kind == "Text" else None,
         )
+    objective.state.allocate({stream.name: encoders[stream.encoder.tower].dimension for stream in objective.streams})
     built = VisionLanguageModel(encoders, objective).to(world.device)
     if config.train.compile_encoders:
         built.compile_encoders()

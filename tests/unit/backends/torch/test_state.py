@@ -21,6 +21,13 @@ minimize contrast(image, text, weight=exp(stop(score(image, text)) - usual))
 """
 
 
+QUEUED = """
+recipe queued(image: Image, text: Text)
+let words = queue(text, size=7)
+minimize memory_contrast(image, text, words, temperature=0.5)
+"""
+
+
 def compiled(recipe: str) -> Objective:
     return vlmdsl.compile(recipe, compiled=False).double()
 
@@ -36,10 +43,10 @@ def test_a_running_mean_takes_the_batch_in_before_it_is_read() -> None:
     expected = 0.75 * 0.5 + 0.25 * scores.mean()
     out = objective(**features)
     assert out.metrics["usual_mean"].item() == pytest.approx(expected.item(), abs=1e-12)
-    assert objective.get_buffer("usual_mean").item() == pytest.approx(expected.item(), abs=1e-12)
+    assert objective.get_buffer("state.usual_mean").item() == pytest.approx(expected.item(), abs=1e-12)
     objective(**features)
     again = 0.75 * expected + 0.25 * scores.mean()
-    assert objective.get_buffer("usual_mean").item() == pytest.approx(again.item(), abs=1e-12)
+    assert objective.get_buffer("state.usual_mean").item() == pytest.approx(again.item(), abs=1e-12)
 
 
 def test_no_gradient_enters_through_the_mean() -> None:
@@ -77,13 +84,14 @@ def test_a_loss_may_be_differentiated_after_further_steps() -> None:
     torch.testing.assert_close(gradients(late=True), gradients(late=False))
 
 
-def test_a_resumed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    whole = steps(compiled("alip"), 0, 4)
-    first = compiled("alip")
+@pytest.mark.parametrize("recipe", ["alip", QUEUED.replace("0.5", "learned(0.5)")], ids=["alip", "queue"])
+def test_a_resumed_run_goes_on_bit_for_bit(recipe: str, tmp_path: Path) -> None:
+    whole = steps(compiled(recipe), 0, 4)
+    first = compiled(recipe)
     optimizer = torch.optim.AdamW(first.named_parameters())
     half = steps(first, 0, 2)
     folder = save_checkpoint(tmp_path, first, optimizer, Position(2, 0, 2, seed=0))
-    resumed = compiled("alip")
+    resumed = compiled(recipe)
     load_checkpoint(folder, resumed, torch.optim.AdamW(resumed.named_parameters()))
     assert half + steps(resumed, 2, 4) == whole
 
@@ -106,4 +114,83 @@ def test_states_have_names_of_their_own() -> None:
     objective = compiled("\n".join(line.strip() for line in recipe.strip().splitlines()))
     names = [*objective.state_dict()]
     assert len(names) == len(set(names)) == 4
-    assert {"a_mean", "a_mean_2", "b_mean"} < set(names)
+    assert {"a_mean_2", "state.a_mean", "state.b_mean"} < set(names)
+
+
+def unit(values: Tensor) -> Tensor:
+    return values / values.norm(dim=-1, keepdim=True)
+
+
+def test_a_queue_is_read_before_it_is_written_and_unfilled_slots_take_no_part() -> None:
+    """Batches of 5 into 7 slots: empty, partly filled, wrapped around; the loss written out over what was there before."""
+    objective = compiled(QUEUED)
+    history = torch.zeros(0, 6, dtype=torch.float64)
+    for step in range(4):
+        features = {name: value.requires_grad_() for name, value in example_features(objective, seed=step).items()}
+        out = objective(**features)
+        image, text = unit(features["image"]), unit(features["text"])
+        logits = torch.cat([(image * text).sum(1, keepdim=True), image @ history[-7:].T], dim=1) / 0.5
+        expected = (logits.logsumexp(1) - logits[:, 0]).mean()
+        torch.testing.assert_close(out.loss, expected)
+        found, wanted = (torch.autograd.grad(loss, [*features.values()]) for loss in (out.loss, expected))
+        torch.testing.assert_close(found, wanted)
+        history = torch.cat([history, text.detach()])
+    slots = torch.stack([history[number] for number in (14, 15, 16, 17, 18, 19, 13)])  # the 14th took the first slot again
+    torch.testing.assert_close(objective.get_buffer("state.words"), slots)
+
+
+def test_of_a_batch_larger_than_the_queue_the_newest_stay() -> None:
+    objective = compiled(QUEUED)
+    features = example_features(objective, batch=17)
+    objective(**features)
+    expected = unit(features["text"])[[14, 15, 16, 10, 11, 12, 13]]
+    torch.testing.assert_close(objective.get_buffer("state.words"), expected)
+
+
+def test_several_streams_enter_one_after_the_other() -> None:
+    objective = compiled(QUEUED.replace("queue(text, size=7)", "queue((text, image), size=64)"))
+    features = example_features(objective)
+    objective(**features)
+    expected = torch.cat([unit(features["text"]), unit(features["image"])])
+    torch.testing.assert_close(objective.get_buffer("state.words")[:10], expected)
+    assert int(objective.get_buffer("state.words_written")) == 10
+
+
+def test_the_neighbour_in_an_empty_queue_is_oneself() -> None:
+    recipe = QUEUED.replace(
+        "memory_contrast(image, text, words,", 'contrast(image, nearest(text, words), directions="rows",'
+    )
+    objective, plain = compiled(recipe), compiled(recipe.replace("nearest(text, words)", "stop(text)"))
+    features = example_features(objective)
+    torch.testing.assert_close(objective(**features).loss, plain(**features).loss)
+    other = example_features(objective, seed=1)
+    best = (unit(other["text"]) @ unit(features["text"]).T).argmax(1)
+    loss = objective(**other).loss
+    torch.testing.assert_close(loss, plain(image=other["image"], text=features["text"][best]).loss)
+
+
+def test_a_random_start_fills_every_slot_alike_everywhere() -> None:
+    recipe = QUEUED.replace("size=7", 'size=7, start="random"')
+    one, other = compiled(recipe), compiled(recipe)
+    features = example_features(one)
+    assert one(**features).loss.item() == other(**features).loss.item() > 0
+    lengths = one.get_buffer("state.words").norm(dim=1)
+    torch.testing.assert_close(lengths, torch.ones_like(lengths))
+
+
+@pytest.mark.parametrize(
+    ("expression", "code"),
+    [
+        ('mean(cross_entropy(past, targets=paired, along="rows"))', "V0303"),
+        ("mean(logsumexp(past + similarity(image, text)))", "V0303"),
+        ("mean(logsumexp(transpose(past)))", "V0301"),
+        ("mean(logsumexp(restrict(past, to=score(image, text) < 0)))", "V0301"),
+        ('mean(logsumexp(reuse(past, matrix="rows")))', "V0301"),
+        ("mean(logsumexp(past) * score(image, words))", "V0301"),
+        ("mean(logsumexp(past) * logsumexp(similarity(image, words, by=tokenmax)))", "V0301"),
+    ],
+)
+def test_what_has_no_meaning_against_a_queue_is_told(expression: str, code: str) -> None:
+    lets = "let words = queue(text)\nlet past = similarity(image, words)"
+    found = vlmdsl.check(f"recipe r(image: Image, text: Text)\n{lets}\nminimize {expression}")
+    assert [fault.code for fault in found] == [code], found

@@ -1,7 +1,7 @@
 """The operations that emitted source calls: one function each, named as in `docs/architecture.md` section 3."""
 
 from vlmdsl.backends.torch.ops.contrast import ContrastResult, Direction, contrast, contrast_of
-from vlmdsl.backends.torch.ops.criteria import cross_entropy, mean, sigmoid_loss
+from vlmdsl.backends.torch.ops.criteria import cross_entropy, log_sum_exp, mean, sigmoid_loss
 from vlmdsl.backends.torch.ops.elementwise import (
     add,
     clamp,
@@ -19,16 +19,18 @@ from vlmdsl.backends.torch.ops.elementwise import (
     multiply,
     negate,
     not_equal,
+    softplus,
     subtract,
     where,
 )
 from vlmdsl.backends.torch.ops.normalize import normalize, stop
 from vlmdsl.backends.torch.ops.similarities import exclude, reuse, score, similarity, transpose
-from vlmdsl.backends.torch.ops.state import running_mean
+from vlmdsl.backends.torch.ops.state import enqueue, nearest, running_mean
 from vlmdsl.backends.torch.ops.targets import add_targets, others, paired, same, scale_target, smooth, uniform
 from vlmdsl.backends.torch.values import Similarities, Target, TargetPart, TokenFeatures
 
 __all__ = [
+    "enqueue", "log_sum_exp", "nearest", "softplus",
     "ContrastResult", "Direction", "Similarities", "Target", "TargetPart", "TokenFeatures", "add", "add_targets",
     "clamp", "contrast", "contrast_of", "cross_entropy", "divide", "equal", "exclude", "exp", "greater",
     "greater_equal", "less", "less_equal", "log", "logical_not", "maximum", "mean", "minimum", "multiply", "negate",

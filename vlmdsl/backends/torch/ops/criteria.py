@@ -14,7 +14,7 @@ from vlmdsl.backends.torch.collectives import all_gather, all_reduce_max, all_re
 from vlmdsl.backends.torch.ops.targets import dense_target, pair_positions
 from vlmdsl.backends.torch.values import Similarities, Target, precise
 
-__all__ = ["cross_entropy", "mean", "sigmoid_loss"]
+__all__ = ["cross_entropy", "log_sum_exp", "mean", "sigmoid_loss"]
 
 
 def cross_entropy(logits: Similarities, target: Target, along: str, denominator: str) -> Tensor:
@@ -31,6 +31,13 @@ def cross_entropy(logits: Similarities, target: Target, along: str, denominator:
     normaliser, exists = _log_sum_exp(matrix, counted, dim)
     losses = torch.where(candidates & exists, shares * (normaliser - matrix), 0.0).sum(dim=dim)
     return losses if along == "rows" else own_slice(all_reduce_sum(losses))
+
+
+def log_sum_exp(logits: Similarities) -> Tensor:
+    """Each row's log-sum-exp over its candidates: [b]; -inf, without gradient, where there is none."""
+    matrix = precise(logits.rows)
+    found, exists = _log_sum_exp(matrix, _candidates(logits, matrix, "rows"), dim=1)
+    return torch.where(exists, found, -torch.inf).squeeze(1)
 
 
 def sigmoid_loss(logits: Similarities, target: Target) -> Tensor:
@@ -52,7 +59,9 @@ def mean(values: Tensor, over: Tensor | None = None) -> Tensor:
 
 
 def _candidates(logits: Similarities, matrix: Tensor, along: str) -> Tensor:
-    """True where an entry is a candidate of its row (or of its column): [b, B]."""
+    """True where an entry is a candidate of its row (or of its column): [b, B], or [b, Q] of a memory."""
+    if logits.filled is not None:
+        return logits.filled[None, :].expand(matrix.shape)
     if logits.candidates is None:
         return torch.ones_like(matrix, dtype=torch.bool)
     kept = all_gather(logits.candidates)[None, :] if along == "rows" else logits.candidates[:, None]

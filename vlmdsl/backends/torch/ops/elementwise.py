@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vlmdsl.backends.torch.ops.targets import add_targets, dense_target, scale_target
@@ -17,7 +18,7 @@ from vlmdsl.backends.torch.values import Number, Similarities, Target, TargetPar
 
 __all__ = [
     "add", "clamp", "divide", "equal", "exp", "greater", "greater_equal", "less", "less_equal", "log", "logical_not",
-    "maximum", "minimum", "multiply", "negate", "not_equal", "subtract", "where",
+    "maximum", "minimum", "multiply", "negate", "not_equal", "softplus", "subtract", "where",
 ]  # fmt: skip
 
 Value: TypeAlias = Number | Similarities | Target
@@ -37,6 +38,11 @@ def exp(x: Value) -> Value:
 def log(x: Value) -> Value:
     """The natural logarithm."""
     return _apply(torch.log, x)
+
+
+def softplus(x: Value) -> Value:
+    """log(1 + e^x), without overflow."""
+    return _apply(lambda values: F.softplus(values, threshold=40.0), x)
 
 
 def add(x: Value, y: Value) -> Value:
@@ -145,7 +151,7 @@ def _apply_to_similarities(function: TensorFunction, operands: tuple[Value, ...]
     for matrix in matrices:
         if matrix.candidates is not None:
             candidates = matrix.candidates if candidates is None else candidates & matrix.candidates
-    return Similarities(rows, columns, candidates)
+    return Similarities(rows, columns, candidates, matrices[0].filled)
 
 
 def _matrix(operand: Value, direction: str) -> Number:

@@ -38,5 +38,6 @@ def stop(value: Value) -> Value:
         return TokenFeatures(value.values.detach(), value.mask)
     if isinstance(value, Similarities):
         rows = value.rows.detach()
-        return Similarities(rows, rows if value.symmetric else value.columns.detach(), value.candidates)
+        columns = rows if value.symmetric else value.columns.detach()
+        return value._replace(rows=rows, columns=columns)
     return value.detach()
