@@ -14,11 +14,6 @@ from oracles.cases import DATA
 from vlmdsl.backends.torch import Objective, ops
 from vlmdsl.backends.torch.values import Memory
 
-MOCO = """
-recipe moco_loss(image: Image, key: Image)
-minimize memory_contrast(image, stop(key), queue(key, size=32, name="keys"), temperature={})
-"""
-
 
 def load(oracle: str) -> dict[str, Tensor]:
     with np.load(DATA / f"{oracle}.npz") as arrays:
@@ -32,10 +27,10 @@ def filled(objective: Objective, queue: Tensor, pointer: int) -> dict[str, Any]:
 
 def check_moco(oracle: str, temperature: float, *, compiled: bool) -> None:
     arrays = load(oracle)
-    objective = vlmdsl.compile(MOCO.format(temperature), compiled=compiled).double()
+    objective = vlmdsl.compile("moco", compiled=compiled, temperature=temperature, size=32).double()
     objective.load_state_dict(filled(objective, arrays["queue"].T, int(arrays["queue_ptr"])))
     q, k = arrays["q"].requires_grad_(), arrays["k"].requires_grad_()
-    loss = objective(image=q, key=k).loss
+    loss = objective(image_augment_0=q, image_augment_1_teacher=k).loss
     loss.backward()
     torch.testing.assert_close(loss.detach(), arrays["out_loss"], rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(q.grad, arrays["grad_q"], rtol=1e-9, atol=1e-12)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from vlmdsl.diagnostics import DiagnosticError, closest, render_text
@@ -102,6 +102,7 @@ def _encoders(program: Program) -> list[dict[str, object]]:
             "stream": stream.name,
             "tower": stream.encoder.tower,
             "frozen": stream.encoder.frozen,
+            "teacher": None if stream.encoder.teacher is None else asdict(stream.encoder.teacher),
             "yields": [name for name, used in (("pooled", stream.pooled), ("tokens", stream.tokens)) if used],
         }
         for stream in streams(program)
@@ -137,6 +138,10 @@ def recipe_sections(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _encoder_line(encoder: Mapping[str, Any]) -> str:
     frozen = ", frozen" if encoder["frozen"] else ""
+    if encoder["teacher"] is not None:
+        teacher = encoder["teacher"]
+        when = {"before": "before the forward pass", "after": "after the optimiser step"}[teacher["order"]]
+        frozen = f", a teacher with {teacher['schedule']} momentum {teacher['momentum']:g}, moved {when}"
     return f"  {encoder['stream']}: {encoder['tower']}{frozen}, yields {' and '.join(encoder['yields'])}"
 
 

@@ -10,6 +10,7 @@ from vlmdsl.ir.program import (
     Metric,
     Program,
     Stream,
+    Teacher,
     Term,
     Update,
     encoder_of,
@@ -24,5 +25,5 @@ from vlmdsl.ir.updates import live_updates
 __all__ = [
     "NAMED", "STATES",
     "Contrast", "Direction", "Encoder", "Graph", "Input", "Metric", "Node", "Program", "Stream", "TargetPart", "Term",
-    "Update", "encoder_of", "inputs", "live_updates", "parameters", "root_field", "states", "streams", "walk",
+    "Teacher", "Update", "encoder_of", "inputs", "live_updates", "parameters", "root_field", "states", "streams", "walk",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ from vlmdsl.types import EncodedType, FieldType
 
 __all__ = [
     "NAMED", "STATES",
-    "Encoder", "Input", "Metric", "Program", "Stream", "Term", "Update", "encoder_of", "inputs",
+    "Encoder", "Input", "Metric", "Program", "Stream", "Teacher", "Term", "Update", "encoder_of", "inputs",
     "parameters", "states", "streams",
 ]  # fmt: skip
 
@@ -49,13 +49,33 @@ class Update:
 
 
 @dataclass(frozen=True, slots=True)
+class Teacher:
+    """How a teacher follows its tower: weights = momentum * weights + (1 - momentum) * the tower's, once a training step.
+
+    `order` says when: `before` the forward pass, with the weights that it will use, or `after` the optimiser step. The
+    momentum is `constant`, or goes to 1 in a `cosine` over the run, from the given one.
+    """
+
+    momentum: float
+    schedule: str
+    order: str
+
+
+@dataclass(frozen=True, slots=True)
 class Encoder:
     """Attribute of an `encode` node: which tower encodes. `tower` is `vision` or `language` or a name of the recipe's
-    own; `kind` is the field type it takes; a frozen one gets no gradient and is left out of the optimiser."""
+    own; `kind` is the field type it takes; a frozen one gets no gradient and is left out of the optimiser. With a
+    `teacher` it is not the tower that encodes but a running mean of its weights, without gradient."""
 
     tower: str
     kind: str
     frozen: bool = False
+    teacher: Teacher | None = None
+
+    @property
+    def learns(self) -> bool:
+        """Whether a gradient reaches its weights."""
+        return not self.frozen and self.teacher is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +119,9 @@ class Program:
 class Stream:
     """One encoded stream: a field, or a view of one, through an encoder.
 
-    `name` is the field's name where the field is encoded in one view only; else the view's is added
-    (`image_augment_0`). `source` is the field or view node, `encode` the encode node; `pooled` and `tokens` say which
-    outputs are used.
+    `name` is the field's name where the field is encoded in one view only; else the view's is added (`image_augment_0`), and
+    that a teacher encodes it (`image_teacher`). `source` is the field or view node, `encode` the encode node; `pooled` and
+    `tokens` say which outputs are used.
     """
 
     name: str
@@ -149,7 +169,7 @@ def streams(program: Program) -> list[Stream]:
         if node.operation in ("pooled", "tokens"):
             used.setdefault(node.inputs[0].index, set()).add(node.operation)
     encodes = [node for node in nodes if node.operation == "encode" and node.index in used]
-    names = _stream_names([node.inputs[0] for node in encodes])
+    names = _stream_names(encodes)
     return [
         Stream(names[position], node.inputs[0], node, "pooled" in used[node.index], "tokens" in used[node.index])
         for position, node in enumerate(encodes)
@@ -171,11 +191,12 @@ def _view_suffix(source: Node) -> str:
     return suffix if index is None else f"{suffix}_{index}"
 
 
-def _stream_names(sources: list[Node]) -> list[str]:
-    fields = [root_field(source).string("name") for source in sources]
+def _stream_names(encodes: list[Node]) -> list[str]:
+    fields = [root_field(node.inputs[0]).string("name") for node in encodes]
     names: list[str] = []
-    for source, name in zip(sources, fields, strict=True):
-        candidate = name if fields.count(name) == 1 else name + _view_suffix(source)
+    for node, name in zip(encodes, fields, strict=True):
+        candidate = name if fields.count(name) == 1 else name + _view_suffix(node.inputs[0])
+        candidate += "_teacher" if encoder_of(node).teacher else ""
         unique, copy = candidate, 2
         while unique in names:
             unique, copy = f"{candidate}_{copy}", copy + 1

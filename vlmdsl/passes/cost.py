@@ -87,14 +87,14 @@ class Cost:
 
 
 def learns(node: Node) -> bool:
-    """Whether a gradient flows through the node: to a learned number, or to an encoder that is not frozen."""
+    """Whether a gradient flows through the node: to a learned number, or to an encoder that learns."""
     stack, seen = [node], set()
     while stack:
         current = stack.pop()
         if current in seen or current.operation == "stop":
             continue
         seen.add(current)
-        if current.operation == "parameter" or (current.operation == "encode" and not encoder_of(current).frozen):
+        if current.operation == "parameter" or (current.operation == "encode" and encoder_of(current).learns):
             return True
         stack.extend(current.inputs)
     return False

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 
 from vlmdsl.backends.latex.notation import Math, call, equation, fraction, infix, number, symbol, total, words
-from vlmdsl.ir import Node, Program, encoder_of
+from vlmdsl.ir import Node, Program, Teacher, encoder_of
 from vlmdsl.types import EncodedType, MemoryType, TokensType
 
 __all__ = ["Names"]
@@ -130,12 +130,24 @@ class Names:
         if encode is None:
             return call(node.operation, *(self._made(parent, index) for parent in node.inputs))
         encoder = encoder_of(encode)
-        found = call(encoder.tower, self.source(encode.inputs[0]), latex=words(encoder.tower).latex)
+        name = words(encoder.tower)
+        if encoder.teacher is not None:
+            name = self._teacher(encoder.teacher, name)
+        found = call(name.text, self.source(encode.inputs[0]), latex=name.latex)
         if isinstance(node.type, TokensType):
             found = Math(f"{found.latex}_{{k}}", f"{found.text}_k")
         if encoder.frozen:
             self.state("parameters", words(f"{encoder.tower} frozen"))
         return found
+
+    def _teacher(self, teacher: Teacher, tower: Math) -> Math:
+        """A tower's teacher, whose weights are stated."""
+        name = Math(rf"\overline{{{tower.latex}}}", f"teacher of {tower.text}")
+        when = "before the forward pass" if teacher.order == "before" else "after the optimiser step"
+        said = f"{teacher.schedule} momentum {teacher.momentum:g}, {when}"
+        latex = rf"{name.latex}\ {words(f'the running mean of its weights, {said}').latex}"
+        self.state("parameters", Math(latex, f"{name.text}: the running mean of its weights, {said}"))
+        return name
 
     def source(self, node: Node) -> Math:
         """Sample i of a field, or of a view of one."""

@@ -148,6 +148,7 @@ def _calls(program: Program, workload: Workload) -> tuple[CallRow, ...]:
         CallRow(
             tower=call.encoder.tower,
             frozen=call.encoder.frozen,
+            teacher=call.encoder.teacher is not None,
             streams=tuple(stream.name for stream in call.streams),
             samples=local * len(call.streams),
         )

@@ -18,6 +18,7 @@ class CallRow(_Row):
 
     tower: str
     frozen: bool
+    teacher: bool
     streams: tuple[str, ...]
     samples: int
 
@@ -163,7 +164,11 @@ def _section(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -
 
 
 def _call(row: CallRow) -> tuple[str, ...]:
-    return (row.tower + (" (frozen)" if row.frozen else ""), " + ".join(row.streams), f"{row.samples:,}")
+    return (
+        row.tower + (" (frozen)" if row.frozen else " (teacher)" if row.teacher else ""),
+        " + ".join(row.streams),
+        f"{row.samples:,}",
+    )
 
 
 def _shared(row: SharedRow) -> tuple[str, ...]:

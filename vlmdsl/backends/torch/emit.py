@@ -143,13 +143,13 @@ def _field(writer: _Writer, node: Node) -> str:
 
 def _pooled(writer: _Writer, node: Node) -> str:
     stream = writer.stream(node.inputs[0])
-    return f'inputs["{stream.name}"]' + (".detach()" if encoder_of(stream.encode).frozen else "")
+    return f'inputs["{stream.name}"]' + ("" if encoder_of(stream.encode).learns else ".detach()")
 
 
 def _tokens(writer: _Writer, node: Node) -> str:
     stream = writer.stream(node.inputs[0])
     name = f"{stream.name}_tokens" if stream.pooled else stream.name
-    values = f'inputs["{name}"]' + (".detach()" if encoder_of(stream.encode).frozen else "")
+    values = f'inputs["{name}"]' + ("" if encoder_of(stream.encode).learns else ".detach()")
     return f'ops.TokenFeatures({values}, inputs.get("{stream.name}_mask"))'
 
 

@@ -75,10 +75,8 @@ class State(nn.Module):
     def _fill(self, name: str, dimension: int) -> None:
         attribute = self._attributes[name]
         old = self.get_buffer(attribute)
-        start = torch.zeros(old.shape[0], dimension)
-        if name in self._random:
-            generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))  # the same on every process
-            start = F.normalize(torch.randn(start.shape, generator=generator), dim=-1)
+        size = old.shape[0]
+        start = _directions(size, dimension, name) if name in self._random else torch.zeros(size, dimension)
         setattr(self, attribute, start.to(old))
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *arguments: Any) -> None:
@@ -89,6 +87,13 @@ class State(nn.Module):
             if isinstance(saved, Tensor) and old.shape[1] == 0 and saved.shape[:1] == old.shape[:1]:
                 setattr(self, attribute, old.new_zeros(saved.shape))
         super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator] # else a generator would break a graph
+def _directions(count: int, dimension: int, name: str) -> Tensor:
+    """Random unit vectors, the same on every process."""
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+    return F.normalize(torch.randn(count, dimension, generator=generator), dim=-1)
 
 
 def _sources(program: Program) -> dict[str, str]:
