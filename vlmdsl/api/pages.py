@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from vlmdsl.diagnostics import DiagnosticError, closest, render_text
 from vlmdsl.diagnostics.catalog.names import UnknownRecipe
 from vlmdsl.frontend.coerce import words
-from vlmdsl.ir import Node, Program, inputs, parameters, streams
+from vlmdsl.ir import Node, Program, Update, inputs, parameters, streams
 from vlmdsl.passes import optimise
 from vlmdsl.primitives import Primitive
 from vlmdsl.source import SourceMap, Span
@@ -91,7 +91,8 @@ def recipe_facts(program: Program) -> dict[str, object]:
             {"name": wanted.name, "axes": list(wanted.axes), "dtype": wanted.dtype, "meaning": wanted.meaning}
             for wanted in inputs(planned)
         ],
-        "state": [_parameter_facts(node) for node in parameters(planned)],
+        "learned": [_parameter_facts(node) for node in parameters(planned)],
+        "state": [_state_facts(update) for update in planned.updates],
     }
 
 
@@ -101,6 +102,7 @@ def _encoders(program: Program) -> list[dict[str, object]]:
             "stream": stream.name,
             "tower": stream.encoder.tower,
             "frozen": stream.encoder.frozen,
+            "teacher": None if stream.encoder.teacher is None else asdict(stream.encoder.teacher),
             "yields": [name for name, used in (("pooled", stream.pooled), ("tokens", stream.tokens)) if used],
         }
         for stream in streams(program)
@@ -111,6 +113,14 @@ def _parameter_facts(node: Node) -> dict[str, object]:
     return {key: node.attribute(key) for key in ("name", "initial", "lower", "upper")}
 
 
+def _state_facts(update: Update) -> dict[str, object]:
+    node = update.state
+    if node.operation == "memory":
+        return {"name": node.string("name"), "kind": f"queue of {node.attribute('size')}", "starts": node.string("start")}
+    kind = update.node.operation.replace("_", " ")
+    return {"name": node.string("name"), "kind": kind, "starts": f"at {node.number('initial'):g}"}
+
+
 def recipe_sections(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The facts of a recipe in words."""
     sections = [
@@ -119,7 +129,8 @@ def recipe_sections(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Fields it needs", "\n".join(f"  {name}: {type}" for name, type in facts["fields"].items())),
         ("Knobs", "\n".join(f"  {name} = {value}" for name, value in facts["knobs"].items())),
         ("Encoders", "\n".join(_encoder_line(encoder) for encoder in facts["encoders"])),
-        ("Learned numbers", "\n".join(_state_line(state) for state in facts["state"])),
+        ("Learned numbers", "\n".join(_learned_line(learned) for learned in facts["learned"])),
+        ("State", "\n".join(_state_line(state) for state in facts["state"])),
         ("Inputs of the objective", "\n".join(_input_line(wanted) for wanted in facts["inputs"])),
     ]
     return [section for section in sections if section[1]]
@@ -127,13 +138,21 @@ def recipe_sections(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _encoder_line(encoder: Mapping[str, Any]) -> str:
     frozen = ", frozen" if encoder["frozen"] else ""
+    if encoder["teacher"] is not None:
+        teacher = encoder["teacher"]
+        when = {"before": "before the forward pass", "after": "after the optimiser step"}[teacher["order"]]
+        frozen = f", a teacher with {teacher['schedule']} momentum {teacher['momentum']:g}, moved {when}"
     return f"  {encoder['stream']}: {encoder['tower']}{frozen}, yields {' and '.join(encoder['yields'])}"
 
 
-def _state_line(state: Mapping[str, Any]) -> str:
-    lower, upper = (f"{state[key]:.4g}" if state[key] is not None else "" for key in ("lower", "upper"))
+def _learned_line(learned: Mapping[str, Any]) -> str:
+    lower, upper = (f"{learned[key]:.4g}" if learned[key] is not None else "" for key in ("lower", "upper"))
     bounds = f", kept in [{lower}, {upper}] after each step" if lower or upper else ""
-    return f"  {state['name']}: stored number starts at {state['initial']:.4g}{bounds}"
+    return f"  {learned['name']}: stored number starts at {learned['initial']:.4g}{bounds}"
+
+
+def _state_line(state: Mapping[str, Any]) -> str:
+    return f"  {state['name']}: {state['kind']}, starts {state['starts']}"
 
 
 def _input_line(wanted: Mapping[str, Any]) -> str:

@@ -77,6 +77,8 @@ def binary(session: Session, symbol: str, left: Value, right: Value, span: Span)
     kinds = (_arithmetic_kind(left), symbol, _arithmetic_kind(right))
     if kinds not in _COMBINES:
         raise _fault(symbol, left, right, span)
+    if isinstance(left, Node) and isinstance(right, Node) and kinds[0] == kinds[2] == "Sim" and left.type != right.type:
+        raise Fault(AxesDisagree.at(span, left=left.type, right=right.type))
     if symbol == "/" and isinstance(right, NumberValue) and right.value == 0.0:
         raise Fault(DivisionByZero.at(right.span or span), right)
     if kinds[0] == kinds[2] and kinds[0] in ("Sim", "Target") and type_of(left) != type_of(right):

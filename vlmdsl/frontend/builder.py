@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from vlmdsl.diagnostics import Diagnostic
 from vlmdsl.frontend import coerce
 from vlmdsl.frontend.session import Session
-from vlmdsl.ir import Node
+from vlmdsl.ir import Node, Update
 from vlmdsl.primitives import Fault
 from vlmdsl.primitives.values import Value
 from vlmdsl.source import Span
@@ -40,6 +40,15 @@ class CallBuilder:
 
     def parameter(self, name: str, *, initial: float, lower: float | None, upper: float | None) -> Node:
         return self.session.parameter(name, self.span, initial=initial, lower=lower, upper=upper)
+
+    def state(self, name: str, *, initial: float) -> Node:
+        return self.session.state(name, self.span, initial=initial)
+
+    def memory(self, name: str, *, size: int, start: str) -> Node:
+        return self.session.memory(name, self.span, size=size, start=start)
+
+    def update(self, state: Node, value: Node) -> None:
+        self.session.updates.append(Update(state, value))
 
     def report(self, stored: Node, value: Node) -> None:
         self.session.metrics.append((stored, value))

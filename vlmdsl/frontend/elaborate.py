@@ -5,6 +5,8 @@ Names were resolved before (`frontend.names`): a name that means nothing here wa
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from vlmdsl.diagnostics.catalog.meaning import ZeroTerm
 from vlmdsl.diagnostics.catalog.names import Recursion, UnknownMember
 from vlmdsl.diagnostics.catalog.types import NotALoss, NotIndexable, SetWhereOneIsWanted
@@ -154,8 +156,7 @@ class Elaborator:
         callee = self._lookup(where, scope) if isinstance(where, Name) else self.evaluate(where, scope)
         given = []
         for argument in call.arguments:
-            hint = argument.name.name if argument.name else "value"
-            with self.session.named(hint):
+            with self.session.named(argument.name.name) if argument.name else nullcontext():
                 value = self.evaluate(argument.value, scope)
             name_span = argument.name.span if argument.name else None
             given.append(GivenArgument(argument.name.name if argument.name else None, value, argument.value.span, name_span))

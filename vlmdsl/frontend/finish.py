@@ -1,9 +1,11 @@
-"""From an elaborated session to a program: only what is used, and a unique name for every learned number."""
+"""From an elaborated session to a program: only what is used, and a unique name for every learned number and state."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from vlmdsl.frontend.session import Session
-from vlmdsl.ir import Graph, Metric, Node, Program, Term, parameters
+from vlmdsl.ir import NAMED, Graph, Metric, Node, Program, Term, live_updates
 from vlmdsl.types import FieldType
 
 __all__ = ["finish"]
@@ -21,27 +23,37 @@ def finish(
     fields: tuple[tuple[str, FieldType], ...],
     digests: tuple[tuple[str, str], ...],
 ) -> Program:
-    """The program of the terms, its learned numbers named after what they are bound to (`temperature`, `temperature_2`)."""
-    draft = Program(name, session.graph, tuple(Term(label, node) for label, node in terms))
+    """The program of the terms, its learned numbers and states named by what they are bound to (`tau`, `tau_2`)."""
+    updates = live_updates((node for _, node in terms), session.updates)
+    draft = Program(name, session.graph, tuple(Term(label, node) for label, node in terms), updates=updates)
     names = _unique_names(draft)
     metrics = tuple(
         Metric(names[stored.string("name")], value) for stored, value in session.metrics if stored.string("name") in names
     )
 
     def renamed(graph: Graph, node: Node, inputs: tuple[Node, ...]) -> Node | None:
-        if node.operation != "parameter":
+        if node.operation not in NAMED:
             return None
         attributes = {**dict(node.attributes), "name": names[node.string("name")]}
-        return graph.add("parameter", type=node.type, span=None, **attributes)
+        return graph.add(node.operation, type=node.type, span=None, **attributes)
 
-    program = Program(name, session.graph, draft.terms, metrics, documentation, citations, status, knobs, fields, digests)
+    program = replace(
+        draft,
+        metrics=metrics,
+        documentation=documentation,
+        citations=citations,
+        status=status,
+        knobs=knobs,
+        fields=fields,
+        digests=digests,
+    )
     graph, moved = session.graph.rebuild(program.roots(), renamed)
     return program.mapped(graph, moved)
 
 
 def _unique_names(program: Program) -> dict[str, str]:
     names: dict[str, str] = {}
-    for node in parameters(program):
+    for node in (node for node in program.nodes() if node.operation in NAMED):
         serial = node.string("name")
         wanted = unique = serial.rpartition("#")[0]
         copy = 2

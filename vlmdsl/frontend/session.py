@@ -1,4 +1,4 @@
-"""What one elaboration shares: the graph under construction, the diagnostics, names of learned numbers, draws."""
+"""What one elaboration shares: the graph under construction, the diagnostics, names of learned numbers and states, draws."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 
 from vlmdsl.diagnostics import Diagnostic, Label
 from vlmdsl.diagnostics.catalog.meaning import TooLarge
-from vlmdsl.ir import Encoder, Graph, Node
+from vlmdsl.ir import Encoder, Graph, Node, Update
 from vlmdsl.primitives import Fault
 from vlmdsl.primitives.values import Value
 from vlmdsl.source import Span
 from vlmdsl.source.limits import MAXIMUM_CALL_DEPTH, MAXIMUM_DIAGNOSTICS, MAXIMUM_NODES
-from vlmdsl.types import ScalarType, Type
+from vlmdsl.types import MemoryType, ScalarType, Type
 
 __all__ = ["Session"]
 
@@ -25,7 +25,9 @@ class Session:
     graph: Graph = field(default_factory=Graph)
     diagnostics: list[Diagnostic] = field(default_factory=list)
     metrics: list[tuple[Node, Node]] = field(default_factory=list)
-    """(learned number, the value to log for it)"""
+    """(learned number or state, the value to log for it)"""
+    updates: list[Update] = field(default_factory=list)
+    """What every state becomes."""
     encoders: dict[str, Encoder] = field(default_factory=dict)
     """The encoder of each field kind, in the recipe that is being elaborated."""
     default_fields: tuple[Node, ...] | None = None
@@ -55,17 +57,23 @@ class Session:
         return next((call for call, _ in reversed(self._calls) if not _in_library(call)), inner)
 
     def parameter(self, name: str, span: Span, *, initial: float, lower: float | None, upper: float | None) -> Node:
-        """A fresh learned number. Its name ends in `#serial` until `finish` gives every live one a unique name."""
+        """A fresh learned number."""
+        serial = self._serial_name(name)
+        return self.add("parameter", type=ScalarType(), span=span, name=serial, initial=initial, lower=lower, upper=upper)
+
+    def state(self, name: str, span: Span, *, initial: float) -> Node:
+        """A fresh number that outlives the step."""
+        serial = self._serial_name(name, suffix="_mean")
+        return self.add("state", type=ScalarType(), span=span, name=serial, initial=initial)
+
+    def memory(self, name: str, span: Span, *, size: int, start: str) -> Node:
+        """A fresh memory of vectors."""
+        return self.add("memory", type=MemoryType(), span=span, name=self._serial_name(name), size=size, start=start)
+
+    def _serial_name(self, name: str, suffix: str = "") -> str:
+        """A name that ends in `#serial` until `finish` makes those of all live numbers unique."""
         self._serial += 1
-        return self.add(
-            "parameter",
-            type=ScalarType(),
-            span=span,
-            name=f"{name or self._hints[-1]}#{self._serial}",
-            initial=initial,
-            lower=lower,
-            upper=upper,
-        )
+        return f"{name or self._hints[-1] + suffix}#{self._serial}"
 
     def draw(self) -> int:
         self._draws += 1
@@ -73,7 +81,7 @@ class Session:
 
     @contextmanager
     def named(self, hint: str) -> Iterator[None]:
-        """Learned numbers made inside are called after what they are bound to."""
+        """Learned numbers and states made inside are called after what they are bound to."""
         self._hints.append(hint)
         try:
             yield

@@ -3,20 +3,27 @@
 from vlmdsl.ir.contrast import Contrast, Direction, TargetPart
 from vlmdsl.ir.graph import Graph, Node, walk
 from vlmdsl.ir.program import (
+    NAMED,
+    STATES,
     Encoder,
     Input,
     Metric,
     Program,
     Stream,
+    Teacher,
     Term,
+    Update,
     encoder_of,
     inputs,
     parameters,
     root_field,
+    states,
     streams,
 )
+from vlmdsl.ir.updates import live_updates
 
 __all__ = [
+    "NAMED", "STATES",
     "Contrast", "Direction", "Encoder", "Graph", "Input", "Metric", "Node", "Program", "Stream", "TargetPart", "Term",
-    "encoder_of", "inputs", "parameters", "root_field", "streams", "walk",
+    "Teacher", "Update", "encoder_of", "inputs", "live_updates", "parameters", "root_field", "states", "streams", "walk",
 ]  # fmt: skip

@@ -1,8 +1,8 @@
 """The digest of a program's meaning: equal for recipes that differ only in layout, names of `let`s or order of a sum.
 
-What another reader can observe takes part: the names of fields, towers and terms. Parameters count by their start value,
-bounds and order of use, not by name. Two programs that mean the same in a less obvious way may have different digests;
-digests of optimised programs are equal more often.
+What another reader can observe takes part: the names of fields, towers and terms. Parameters and states count by their start
+value, bounds and order of use, not by name. Two programs that mean the same in a less obvious way may have different
+digests; digests of optimised programs are equal more often.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 from dataclasses import fields, is_dataclass
 
 from vlmdsl.ir.graph import Node, walk
-from vlmdsl.ir.program import Program
+from vlmdsl.ir.program import NAMED, Program
 
 __all__ = ["digest"]
 
@@ -20,32 +20,38 @@ _COMMUTATIVE = frozenset({"add", "multiply", "minimum", "maximum", "equal", "not
 
 def digest(program: Program) -> str:
     """SHA-256, in hexadecimal, of the program's meaning."""
-    roots = [term.node for term in program.terms]
+    roots = _roots(program)
     anonymous = _hashes(program, {})
-    numbers = _parameter_numbers(roots, anonymous)
+    numbers = _numbers(roots, anonymous)
     final = _hashes(program, numbers)
-    return _sha("program", *(f"{term.name}={final[term.node.index]}" for term in program.terms))
+    terms = (f"{term.name}={final[term.node.index]}" for term in program.terms)
+    updates = sorted(f"{final[update.state.index]} becomes {final[update.node.index]}" for update in program.updates)
+    return _sha("program", *terms, *updates)
+
+
+def _roots(program: Program) -> list[Node]:
+    return [term.node for term in program.terms] + [update.node for update in program.updates]
 
 
 def _hashes(program: Program, numbers: dict[int, int]) -> dict[int, str]:
-    """The hash of what every node means; parameters are told apart by `numbers`."""
+    """The hash of what every node means; parameters and states are told apart by `numbers`."""
     found: dict[int, str] = {}
-    for node in walk(term.node for term in program.terms):
+    for node in walk(_roots(program)):
         inputs = [found[parent.index] for parent in node.inputs]
         if node.operation in _COMMUTATIVE:
             inputs.sort()
         attributes = [
             f"{name}={_canonical(value)}"
             for name, value in node.attributes
-            if (node.operation, name) != ("parameter", "name")
+            if not (node.operation in NAMED and name == "name")
         ]
         number = [f"number={numbers[node.index]}"] if node.index in numbers else []
         found[node.index] = _sha(node.operation, str(node.type), *attributes, *number, "inputs", *inputs)
     return found
 
 
-def _parameter_numbers(roots: list[Node], hashes: dict[int, str]) -> dict[int, int]:
-    """Parameters numbered in the order of first use, where the operands of a sum are met in the order of their hashes."""
+def _numbers(roots: list[Node], hashes: dict[int, str]) -> dict[int, int]:
+    """Parameters and states numbered in order of first use; the operands of a sum are met in the order of their hashes."""
     numbers: dict[int, int] = {}
     seen: set[int] = set()
     stack = list(reversed(roots))
@@ -54,7 +60,7 @@ def _parameter_numbers(roots: list[Node], hashes: dict[int, str]) -> dict[int, i
         if node.index in seen:
             continue
         seen.add(node.index)
-        if node.operation == "parameter":
+        if node.operation in NAMED:
             numbers[node.index] = len(numbers)
         inputs = list(node.inputs)
         if node.operation in _COMMUTATIVE:

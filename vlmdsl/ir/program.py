@@ -8,7 +8,17 @@ from dataclasses import dataclass, replace
 from vlmdsl.ir.graph import Graph, Node, walk
 from vlmdsl.types import EncodedType, FieldType
 
-__all__ = ["Encoder", "Input", "Metric", "Program", "Stream", "Term", "encoder_of", "inputs", "parameters", "streams"]
+__all__ = [
+    "NAMED", "STATES",
+    "Encoder", "Input", "Metric", "Program", "Stream", "Teacher", "Term", "Update", "encoder_of", "inputs",
+    "parameters", "states", "streams",
+]  # fmt: skip
+
+
+STATES = frozenset({"state", "memory"})
+"""Operations that read what outlives the step: a number, a queue of vectors."""
+NAMED = STATES | {"parameter"}
+"""Operations whose nodes are told apart by a name, unique in a program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +38,44 @@ class Metric:
 
 
 @dataclass(frozen=True, slots=True)
+class Update:
+    """What a state holds after a training step: `state` is its node, `node` the new value, made from the old one.
+
+    Who reads `state` sees the value of the step before, who reads `node` the new one: the order against use is the graph's.
+    """
+
+    state: Node
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """How a teacher follows its tower: weights = momentum * weights + (1 - momentum) * the tower's, once a training step.
+
+    `order` says when: `before` the forward pass, with the weights that it will use, or `after` the optimiser step. The
+    momentum is `constant`, or goes to 1 in a `cosine` over the run, from the given one.
+    """
+
+    momentum: float
+    schedule: str
+    order: str
+
+
+@dataclass(frozen=True, slots=True)
 class Encoder:
     """Attribute of an `encode` node: which tower encodes. `tower` is `vision` or `language` or a name of the recipe's
-    own; `kind` is the field type it takes; a frozen one gets no gradient and is left out of the optimiser."""
+    own; `kind` is the field type it takes; a frozen one gets no gradient and is left out of the optimiser. With a
+    `teacher` it is not the tower that encodes but a running mean of its weights, without gradient."""
 
     tower: str
     kind: str
     frozen: bool = False
+    teacher: Teacher | None = None
+
+    @property
+    def learns(self) -> bool:
+        """Whether a gradient reaches its weights."""
+        return not self.frozen and self.teacher is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +86,7 @@ class Program:
     graph: Graph
     terms: tuple[Term, ...]
     metrics: tuple[Metric, ...] = ()
+    updates: tuple[Update, ...] = ()
     documentation: str = ""
     citations: tuple[str, ...] = ()
     status: str = ""
@@ -55,7 +97,8 @@ class Program:
     """SHA-256 of every source text that took part, by name."""
 
     def roots(self) -> tuple[Node, ...]:
-        return tuple(term.node for term in self.terms) + tuple(metric.node for metric in self.metrics)
+        named = tuple(term.node for term in self.terms) + tuple(metric.node for metric in self.metrics)
+        return named + tuple(node for update in self.updates for node in (update.state, update.node))
 
     def nodes(self) -> list[Node]:
         """Every live node, inputs before users."""
@@ -68,6 +111,7 @@ class Program:
             graph=graph,
             terms=tuple(replace(term, node=moved[term.node.index]) for term in self.terms),
             metrics=tuple(replace(metric, node=moved[metric.node.index]) for metric in self.metrics),
+            updates=tuple(Update(moved[update.state.index], moved[update.node.index]) for update in self.updates),
         )
 
 
@@ -75,9 +119,9 @@ class Program:
 class Stream:
     """One encoded stream: a field, or a view of one, through an encoder.
 
-    `name` is the field's name where the field is encoded in one view only; else the view's is added
-    (`image_augment_0`). `source` is the field or view node, `encode` the encode node; `pooled` and `tokens` say which
-    outputs are used.
+    `name` is the field's name where the field is encoded in one view only; else the view's is added (`image_augment_0`), and
+    that a teacher encodes it (`image_teacher`). `source` is the field or view node, `encode` the encode node; `pooled` and
+    `tokens` say which outputs are used.
     """
 
     name: str
@@ -112,6 +156,11 @@ def parameters(program: Program) -> list[Node]:
     return [node for node in program.nodes() if node.operation == "parameter"]
 
 
+def states(program: Program) -> list[Node]:
+    """The nodes of state in the order of first use; each has a unique `name` attribute, which no parameter has."""
+    return [node for node in program.nodes() if node.operation in STATES]
+
+
 def streams(program: Program) -> list[Stream]:
     """The encoded streams that the terms use, in the order of first use, with unique names."""
     nodes = program.nodes()
@@ -120,7 +169,7 @@ def streams(program: Program) -> list[Stream]:
         if node.operation in ("pooled", "tokens"):
             used.setdefault(node.inputs[0].index, set()).add(node.operation)
     encodes = [node for node in nodes if node.operation == "encode" and node.index in used]
-    names = _stream_names([node.inputs[0] for node in encodes])
+    names = _stream_names(encodes)
     return [
         Stream(names[position], node.inputs[0], node, "pooled" in used[node.index], "tokens" in used[node.index])
         for position, node in enumerate(encodes)
@@ -142,11 +191,12 @@ def _view_suffix(source: Node) -> str:
     return suffix if index is None else f"{suffix}_{index}"
 
 
-def _stream_names(sources: list[Node]) -> list[str]:
-    fields = [root_field(source).string("name") for source in sources]
+def _stream_names(encodes: list[Node]) -> list[str]:
+    fields = [root_field(node.inputs[0]).string("name") for node in encodes]
     names: list[str] = []
-    for source, name in zip(sources, fields, strict=True):
-        candidate = name if fields.count(name) == 1 else name + _view_suffix(source)
+    for node, name in zip(encodes, fields, strict=True):
+        candidate = name if fields.count(name) == 1 else name + _view_suffix(node.inputs[0])
+        candidate += "_teacher" if encoder_of(node).teacher else ""
         unique, copy = candidate, 2
         while unique in names:
             unique, copy = f"{candidate}_{copy}", copy + 1

@@ -24,6 +24,7 @@ def program_text(program: Program, sources: SourceMap | None = None) -> str:
     lines += ["  " + _line(program, node, names, sources) for node in nodes]
     lines += [f"  term {term.name} = {names[term.node.index]}" for term in program.terms]
     lines += [f"  metric {metric.name} = {names[metric.node.index]}" for metric in program.metrics]
+    lines += [f"  update {names[update.state.index]} = {names[update.node.index]}" for update in program.updates]
     return "\n".join(lines) + "\n"
 
 

@@ -12,13 +12,15 @@ from typing import TypeAlias
 
 from vlmdsl.ir.contrast import Contrast, Direction
 from vlmdsl.ir.graph import Node
-from vlmdsl.ir.program import Encoder, Program
+from vlmdsl.ir.program import NAMED, Encoder, Program
+from vlmdsl.ir.updates import faults_of_updates
 from vlmdsl.types import (
     TOKEN_AXIS,
     ConditionType,
     EncodedType,
     FieldType,
     LossType,
+    MemoryType,
     ScalarType,
     ScoreType,
     SimType,
@@ -31,7 +33,7 @@ from vlmdsl.types import (
 __all__ = ["COMPARISONS", "ELEMENTWISE", "SIGNATURES", "InternalError", "Signature", "broadcast", "check_node", "verify"]
 
 COMPARISONS = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal")
-_UNARY = ("negate", "exp", "log")
+_UNARY = ("negate", "exp", "log", "softplus")
 _BINARY = ("add", "subtract", "multiply", "divide", "minimum", "maximum")
 ELEMENTWISE = frozenset({*_UNARY, *_BINARY, "clamp", "stop"})
 """Operations whose type follows from their inputs by `broadcast`."""
@@ -138,7 +140,9 @@ def _same(*allowed: type[Type]) -> Yields:
 def _pair_rows(types: tuple[Type, ...]) -> tuple[str, str]:
     _need(len(types) == 2, f"has {len(types)} inputs, wants 2")
     x, y = types
-    if (isinstance(x, VecType) and isinstance(y, VecType)) or (isinstance(x, TokensType) and isinstance(y, TokensType)):
+    if (isinstance(x, VecType) and isinstance(y, VecType | MemoryType)) or (
+        isinstance(x, TokensType) and isinstance(y, TokensType)
+    ):
         return x.rows, y.rows
     raise _BrokenError(f"compares two Vec or two Tokens, got {x} and {y}")
 
@@ -262,6 +266,36 @@ def _parameter(node: Node, types: tuple[Type, ...]) -> Type:
     return ScalarType()
 
 
+def _state(node: Node, types: tuple[Type, ...]) -> Type:
+    _take(types)
+    _need(math.isfinite(node.number("initial")), f"initial is {node.attribute('initial')!r}")
+    return ScalarType()
+
+
+def _memory(node: Node, types: tuple[Type, ...]) -> Type:
+    _take(types)
+    _one_of(node, "start", "empty", "random")
+    _need(node.number("size") >= 1, f"size is {node.attribute('size')!r}")
+    return MemoryType()
+
+
+def _enqueue(node: Node, types: tuple[Type, ...]) -> Type:
+    _take(types, MemoryType, *((VecType,) * max(len(types) - 1, 1)))
+    return MemoryType()
+
+
+def _log_sum_exp(node: Node, types: tuple[Type, ...]) -> Type:
+    _take(types, SimType)
+    assert isinstance(types[0], SimType)
+    return ScoreType(types[0].rows)
+
+
+def _running_mean(node: Node, types: tuple[Type, ...]) -> Type:
+    _take(types, ScalarType, ScoreType)
+    _need(node.inputs[0].operation == "state", "the mean so far is no state")
+    return ScalarType()
+
+
 _DIRECTION_INPUTS: dict[str, type[Type] | tuple[type[Type], ...]] = {
     "scale": (ScalarType, ScoreType),
     "bias": ScalarType,
@@ -314,6 +348,12 @@ SIGNATURES: dict[str, Signature] = {
     "score": Signature({"by": (str,), "arguments": (tuple,)}, _score),
     "constant": Signature({"value": _NUMBER}, _constant),
     "parameter": Signature({"name": (str,), "initial": _NUMBER, "lower": _BOUND, "upper": _BOUND}, _parameter),
+    "state": Signature({"name": (str,), "initial": _NUMBER}, _state),
+    "memory": Signature({"name": (str,), "size": (int,), "start": (str,)}, _memory),
+    "enqueue": Signature({}, _enqueue),
+    "nearest": Signature({}, _fixed(VecType(), SimType, MemoryType, VecType)),
+    "log_sum_exp": Signature({}, _log_sum_exp),
+    "running_mean": Signature({"momentum": _NUMBER}, _running_mean),
     **{name: Signature({}, _elementwise(1)) for name in _UNARY},
     **{name: Signature({}, _elementwise(2)) for name in _BINARY},
     **{name: Signature({}, _compare) for name in COMPARISONS},
@@ -367,13 +407,15 @@ def verify(program: Program, stage: str = "the front end") -> None:
         if node.index >= len(program.graph.nodes) or program.graph.nodes[node.index] is not node:
             raise InternalError(stage, node, "belongs to another graph")
         check_node(node, stage)
-        if node.operation == "parameter":
+        if node.operation in NAMED:
             if node.string("name") in names:
-                raise InternalError(stage, node, f"the parameter name {node.string('name')!r} is taken")
+                raise InternalError(stage, node, f"the {node.operation} name {node.string('name')!r} is taken")
             names.add(node.string("name"))
     for term in program.terms:
         if not isinstance(term.node.type, LossType | ScalarType):
             raise InternalError(stage, term.node, f"the term {term.name} is no loss")
+    for node, reason in faults_of_updates(program):
+        raise InternalError(stage, node, reason)
     for metric in program.metrics:
         if not isinstance(metric.node.type, ScalarType):
             raise InternalError(stage, metric.node, f"the metric {metric.name} is no scalar")

@@ -87,14 +87,14 @@ class Cost:
 
 
 def learns(node: Node) -> bool:
-    """Whether a gradient flows through the node: to a learned number, or to an encoder that is not frozen."""
+    """Whether a gradient flows through the node: to a learned number, or to an encoder that learns."""
     stack, seen = [node], set()
     while stack:
         current = stack.pop()
         if current in seen or current.operation == "stop":
             continue
         seen.add(current)
-        if current.operation == "parameter" or (current.operation == "encode" and not encoder_of(current).frozen):
+        if current.operation == "parameter" or (current.operation == "encode" and encoder_of(current).learns):
             return True
         stack.extend(current.inputs)
     return False
@@ -126,6 +126,8 @@ def _similarity(node: Node, world: Workload) -> Cost:
     """One product, and one more for each side that learns; for tokens see `_tokenmax`."""
     x, y = node.inputs
     by = node.string("by")
+    if y.operation == "memory":
+        return _against_memory(x, y, world)
     if by == "tokenmax":
         return _tokenmax(x, y, world)
     # `tokenmean` is the product of mean tokens, so it is one unit like any product of pooled features.
@@ -133,6 +135,14 @@ def _similarity(node: Node, world: Workload) -> Cost:
     backward = float(learns(x)) + float(learns(y))
     matrix = world.entries * world.item
     return Cost(1.0, backward, matrix, 0, round((1 + backward) * matrix), _gather(y, gathered, world))
+
+
+def _against_memory(x: Node, memory: Node, world: Workload) -> Cost:
+    """This process's samples against the entries of a memory, which every process holds: Q/B units, nothing exchanged."""
+    size = memory.number("size")
+    matrix = round(world.batch // world.world * size) * world.item
+    backward = float(learns(x))
+    return Cost(size / world.batch, backward * size / world.batch, matrix, 0, round((1 + backward) * matrix))
 
 
 def _tokenmax(x: Node, y: Node, world: Workload) -> Cost:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Literal
 
-from vlmdsl.ir import Encoder, Node
+from pydantic import Field
+
+from vlmdsl.ir import Encoder, Node, Teacher
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import EncoderValue, NumberValue, Value
@@ -32,6 +35,44 @@ register(
         subjects=(Subject("encoder", ("Encoder",), "the encoder to lock"),),
         formula=r"\mathrm{sg}[f(x)]",
         example="recipe locked(image: Image, text: Text)\nencoder vision = frozen(vision)\nminimize contrast(image, text)",
+    )
+)
+
+
+class EmaParameters(Parameters):
+    """Arguments of `ema`."""
+
+    momentum: float = Field(default=0.999, ge=0.0, le=1.0, description="the share of the weights so far")
+    schedule: Literal["constant", "cosine"] = Field(
+        default="constant", description="`cosine`: the momentum goes from the given one to 1 over the run"
+    )
+    order: Literal["before", "after"] = Field(
+        default="before", description="when the weights move: `before` the forward pass, or `after` the optimiser step"
+    )
+
+
+def _ema(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    encoder = subjects["encoder"]
+    assert isinstance(encoder, EncoderValue)
+    assert isinstance(parameters, EmaParameters)
+    teacher = Teacher(parameters.momentum, parameters.schedule, parameters.order)
+    return EncoderValue(replace(encoder.encoder, teacher=teacher))
+
+
+register(
+    Primitive(
+        name="ema",
+        family="encoding",
+        summary="The encoder's teacher: a copy that follows as the running mean of its weights, without gradient.",
+        meaning=_ema,
+        subjects=(Subject("encoder", ("Encoder",), "the encoder to follow"),),
+        parameters=EmaParameters,
+        formula=r"\bar{\theta} \leftarrow m\,\bar{\theta} + (1 - m)\,\theta",
+        cost="a copy of the weights, and one pass over them a step",
+        example=(
+            "recipe taught(image: Image, text: Text)\nencoder elder = ema(language, momentum=0.99)\n"
+            "minimize contrast(image, elder(text))"
+        ),
     )
 )
 

@@ -9,15 +9,14 @@ from typing import Literal
 from pydantic import Field
 
 from vlmdsl.diagnostics.catalog.meaning import OneStreamWithItself, TargetsDoNotSumToOne
-from vlmdsl.diagnostics.catalog.types import AxesDisagree, ColumnsOfSeveralKinds
+from vlmdsl.diagnostics.catalog.types import AxesDisagree, ColumnsOfSeveralKinds, WrongType
 from vlmdsl.ir import Node
 from vlmdsl.primitives.registry import register
-from vlmdsl.primitives.similarities import apply_similarity, paired_score
+from vlmdsl.primitives.similarities import COSINE, apply_similarity, paired_score
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
-from vlmdsl.primitives.values import AllSamples, FunctionValue, SimilarityPart, SimilarityValue, Value
+from vlmdsl.primitives.values import AllSamples, FunctionValue, SimilarityValue, Value
 from vlmdsl.types import ConditionType, ScoreType, SimType, TargetType
 
-COSINE = SimilarityValue((SimilarityPart(1.0, "dot", "pooled", True),))
 _STREAM = ("Encoded", "Vec", "Tokens", "Image", "Text")
 
 
@@ -37,7 +36,7 @@ register(
         meaning=_similarity,
         subjects=(
             Subject("a", _STREAM, "the rows"),
-            Subject("b", _STREAM, "the columns"),
+            Subject("b", (*_STREAM, "Memory"), "the columns; those of a queue are its entries"),
             Subject("by", ("Similarity", "Function"), "what compares them", default=COSINE, keyword=True),
         ),
         laws=("permutation",),
@@ -73,9 +72,19 @@ register(
 )
 
 
+def _of_batch(builder: Builder, value: Value, argument: str, function: str) -> Node:
+    """A matrix of samples against samples; Fault for one whose columns are the entries of a memory."""
+    assert isinstance(value, Node)
+    assert isinstance(value.type, SimType)
+    if value.type.rows == value.type.columns:
+        return value
+    found, wanted = value.type, "a matrix of samples against samples"
+    place = builder.place(argument)
+    raise Fault(WrongType.at(place, str(found), argument=argument, function=function, wanted=wanted, found=found), value)
+
+
 def _transpose(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
-    matrix = subjects["matrix"]
-    assert isinstance(matrix, Node)
+    matrix = _of_batch(builder, subjects["matrix"], "matrix", "transpose")
     assert isinstance(matrix.type, SimType)
     _check_one_kind(builder, matrix, "transpose", "matrix")
     return builder.add("transpose", matrix, type=SimType(matrix.type.columns, matrix.type.rows))
@@ -103,8 +112,7 @@ class ReuseParameters(Parameters):
 
 
 def _reuse(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
-    matrix = subjects["matrix_of"]
-    assert isinstance(matrix, Node)
+    matrix = _of_batch(builder, subjects["matrix_of"], "matrix_of", "reuse")
     assert isinstance(parameters, ReuseParameters)
     return builder.add("reuse", matrix, type=matrix.type, matrix=parameters.matrix)
 
@@ -134,6 +142,7 @@ def _restrict(builder: Builder, subjects: Mapping[str, Value], parameters: Param
     if isinstance(condition, AllSamples):
         return logits
     assert isinstance(condition, Node)
+    logits = _of_batch(builder, logits, "logits", "restrict")
     return builder.add("exclude", logits, builder.add("not", condition, type=ConditionType()), type=logits.type)
 
 
@@ -281,5 +290,27 @@ register(
         formula=r"\ell_i = -\sum_j \log \sigma(\pm z_{ij})",
         cost="no product; one pass over the matrix",
         example=("let z = similarity(image, text) * 10 - 10\nminimize mean(sigmoid_loss(z, targets=paired))"),
+    )
+)
+
+
+def _log_sum_exp(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    logits = subjects["logits"]
+    assert isinstance(logits, Node)
+    assert isinstance(logits.type, SimType)
+    return builder.add("log_sum_exp", logits, type=ScoreType(logits.type.rows))
+
+
+register(
+    Primitive(
+        name="logsumexp",
+        family="matrix level",
+        summary="Each row's log-sum-exp over its candidates: the softened maximum; minus infinity where there is none.",
+        meaning=_log_sum_exp,
+        subjects=(Subject("logits", ("Sim",), "the scaled similarities"),),
+        laws=("permutation",),
+        formula=r"\log \sum_j e^{z_{ij}}",
+        cost="no product; one pass over the matrix",
+        example="minimize mean(logsumexp(similarity(image, text) / 0.07) - score(image, text) / 0.07)",
     )
 )

@@ -93,8 +93,12 @@ register(
 )
 
 
+def _softplus(x: float) -> float:
+    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+
+
 def _unary(operation: str) -> Meaning:
-    folded: dict[str, Callable[[float], float]] = {"exp": math.exp, "log": math.log}
+    folded: dict[str, Callable[[float], float]] = {"exp": math.exp, "log": math.log, "softplus": _softplus}
 
     def meaning(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
         x = subjects["x"]
@@ -111,7 +115,7 @@ def _unary(operation: str) -> Meaning:
     return meaning
 
 
-for _name, _formula in (("exp", r"e^x"), ("log", r"\log x")):
+for _name, _formula in (("exp", r"e^x"), ("log", r"\log x"), ("softplus", r"\log(1 + e^x)")):
     register(
         Primitive(
             name=_name,

@@ -10,12 +10,15 @@ from vlmdsl.ir import Node
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Law, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import SimilarityPart, SimilarityValue, Value
-from vlmdsl.types import ScoreType, SimType, TokensType, VecType
+from vlmdsl.types import MemoryType, ScoreType, SimType, TokensType, VecType
 
-__all__ = ["UnitParameters", "apply_similarity", "paired_score", "similarity_part", "similarity_primitive"]
+__all__ = ["COSINE", "UnitParameters", "apply_similarity", "paired_score", "similarity_part", "similarity_primitive"]
 
 _DECLARED: dict[str, tuple[str, bool, str]] = {}
 """(level, normalized, operation) of every similarity, by name."""
+
+COSINE = SimilarityValue((SimilarityPart(1.0, "dot", "pooled", True),))
+"""What compares two streams where nothing else is said."""
 
 _STREAM = ("Encoded", "Vec", "Tokens", "Image", "Text")
 
@@ -50,6 +53,8 @@ def similarity_primitive(
 
     _DECLARED[name] = (level, normalized, operation or name)
 
+    columns = _STREAM if level == "tokens" else (*_STREAM, "Memory")
+
     def meaning(builder: Builder, subjects: Mapping[str, Value], bound: Parameters) -> Value:
         value = SimilarityValue((_part(name, bound),))
         if "a" not in subjects:
@@ -62,7 +67,10 @@ def similarity_primitive(
             family="similarities",
             summary=summary,
             meaning=meaning,
-            subjects=(Subject("a", _STREAM, "the rows"), Subject("b", _STREAM, "the columns")),
+            subjects=(
+                Subject("a", _STREAM, "the rows"),
+                Subject("b", columns, "the columns"),
+            ),
             parameters=parameters or (UnitParameters if normalized else Parameters),
             laws=laws,
             formula=formula,
@@ -86,6 +94,8 @@ def _part(name: str, bound: Parameters) -> SimilarityPart:
 
 
 def _operand(builder: Builder, part: SimilarityPart, value: Value, argument: str) -> Node:
+    if part.level == "pooled" and isinstance(value, Node) and isinstance(value.type, MemoryType):
+        return value  # holds unit vectors
     features = (
         builder.tokens(value, argument, part.by) if part.level == "tokens" else builder.pooled(value, argument, part.by)
     )
@@ -93,7 +103,7 @@ def _operand(builder: Builder, part: SimilarityPart, value: Value, argument: str
 
 
 def _rows(node: Node) -> str:
-    assert isinstance(node.type, VecType | TokensType)
+    assert isinstance(node.type, VecType | TokensType | MemoryType)
     return node.type.rows
 
 

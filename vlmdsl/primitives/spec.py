@@ -44,9 +44,9 @@ class Fault(Exception):  # noqa: N818 - the recipe is at fault, not the program
 class Subject:
     """An argument that carries data: `accepts` names what it may be, in the words of the type system.
 
-    Kinds: `Encoded`, `Vec`, `Tokens`, `Sim`, `Score`, `Scalar`, `Condition`, `Target`, `Loss`, `Image`, `Text`, `Label`,
-    `Flag`, `Similarity`, `View`, `Encoder`, `Tuple`, `Static`, `Any`. A subject with a `default` may be left out; `keyword`
-    ones are never positional.
+    Kinds: `Encoded`, `Vec`, `Tokens`, `Memory`, `Sim`, `Score`, `Scalar`, `Condition`, `Target`, `Loss`, `Image`, `Text`,
+    `Label`, `Flag`, `Similarity`, `View`, `Encoder`, `Tuple`, `Static`, `Any`. A subject with a `default` may be left out;
+    `keyword` ones are never positional.
     """
 
     name: str
@@ -73,8 +73,17 @@ class Builder(Protocol):
     def parameter(self, name: str, *, initial: float, lower: float | None, upper: float | None) -> Node:
         """A fresh learned number; `name` is made unique in the objective."""
 
+    def state(self, name: str, *, initial: float) -> Node:
+        """A fresh number that outlives the step, as it was before this step; `name` is made unique in the objective."""
+
+    def memory(self, name: str, *, size: int, start: str) -> Node:
+        """A fresh memory of `size` vectors, as it was before this step; `start` is `empty` or `random`."""
+
+    def update(self, state: Node, value: Node) -> None:
+        """After a training step the state is `value`."""
+
     def report(self, stored: Node, value: Node) -> None:
-        """Log `value` (a temperature) under the name of the learned number `stored` that it is made of."""
+        """Log `value` (a temperature) under the name of the learned number or state `stored` that it is made of."""
 
     def warn(self, diagnostic: Diagnostic) -> None:
         """Report a warning and go on."""

@@ -12,8 +12,10 @@ from torch.nn import functional
 
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
+from vlmdsl.ir import Encoder as ObjectiveEncoder
 from vlmdsl.ir import Stream
 from vlmdsl.runtime.encoders import EncodedFeatures, Encoder
+from vlmdsl.runtime.teachers import Teachers
 from vlmdsl.source import Span
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ def tower_needs(streams: Iterable[Stream]) -> dict[str, TowerNeed]:
     for stream in streams:
         encoder = stream.encoder
         known = needs.get(encoder.tower, TowerNeed(encoder.kind, frozenset(), True))
-        needs[encoder.tower] = TowerNeed(encoder.kind, known.yields | _used(stream), known.frozen and encoder.frozen)
+        needs[encoder.tower] = TowerNeed(encoder.kind, known.yields | _used(stream), known.frozen and not encoder.learns)
     return needs
 
 
@@ -46,11 +48,12 @@ class VisionLanguageModel(nn.Module):
     """Encodes every stream of a batch, each tower in one call, and applies the objective.
 
     `encoders` are the towers by name (`vision`, `language`, or a recipe's own). Frozen towers keep their weights: no
-    gradient, and evaluation mode throughout. Raises `DiagnosticError` (V0832) where the towers do not give what the
+    gradient, and evaluation mode throughout. Teachers follow their towers; `steps` is the length of the run that a schedule
+    of their momentum goes by. Raises `DiagnosticError` (V0832) where the towers do not give what the
     objective compares.
     """
 
-    def __init__(self, encoders: Mapping[str, Encoder], objective: Objective) -> None:
+    def __init__(self, encoders: Mapping[str, Encoder], objective: Objective, *, steps: int = 0) -> None:
         super().__init__()
         self.streams: list[Stream] = list(objective.streams)
         needs = tower_needs(self.streams)
@@ -60,6 +63,12 @@ class VisionLanguageModel(nn.Module):
         self.frozen_towers = frozenset(name for name, need in needs.items() if need.frozen)
         for name in self.frozen_towers:
             self.encoders[name].requires_grad_(False).eval()
+        taught = any(stream.encoder.teacher for stream in self.streams)
+        self.teachers = Teachers(encoders, self.streams, steps) if taught else None
+        first = {stream.source: stream for stream in reversed(self.streams)}
+        self.input_streams: list[Stream] = [stream for stream in self.streams if first[stream.source] is stream]
+        """What a batch holds: streams of one source (a tower and its teacher) share their values."""
+        self._values = {stream.name: first[stream.source].name for stream in self.streams}
 
     def train(self, mode: bool = True) -> VisionLanguageModel:
         """As of any module, but frozen towers stay in evaluation mode."""
@@ -70,12 +79,20 @@ class VisionLanguageModel(nn.Module):
 
     def forward(self, batch: Batch) -> ObjectiveOutput:
         """The loss, its terms and metrics for this process's share of a batch."""
+        if self.teachers is not None and self.training:
+            self.teachers.follow(self.encoders, "before")
         features: dict[str, Tensor] = {name: batch.fields[name] for name in self.objective.inputs if name in batch.fields}
         for streams in _by_call(self.streams):
-            encoded = self._encode_together(streams, [batch.streams[stream.name] for stream in streams])
+            encoded = self._encode_together(streams, [batch.streams[self._values[stream.name]] for stream in streams])
             for stream, part in zip(streams, encoded, strict=True):
                 features.update(_named(stream, part))
         return self.objective(**features)
+
+    def after_step(self) -> None:
+        """What follows an optimiser step: teachers move, parameters of the objective come back into their bounds."""
+        if self.teachers is not None:
+            self.teachers.follow(self.encoders, "after")
+        self.objective.after_step()
 
     def encode(self, tower: str, values: Tensor, mask: Tensor | None = None) -> EncodedFeatures:
         """Features of `values` through one tower, outside any objective and in the caller's gradient mode."""
@@ -83,16 +100,19 @@ class VisionLanguageModel(nn.Module):
 
     def compile_encoders(self) -> None:
         """Run the towers through torch.compile from now on."""
-        for encoder in self.encoders.values():
+        for encoder in (*self.encoders.values(), *(self.teachers.copies.values() if self.teachers else ())):
             encoder.compile()
 
     def _encode_together(self, streams: list[Stream], values: list[StreamValues]) -> list[EncodedFeatures]:
         """One call for several streams of a tower, as one longer batch; the features of each in its own length."""
         encoder = streams[0].encoder
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not encoder.frozen):
+        tower = (
+            self.encoders[encoder.tower] if self.teachers is None or not encoder.teacher else self.teachers.tower(encoder)
+        )
+        with torch.set_grad_enabled(torch.is_grad_enabled() and encoder.learns):
             if len(streams) == 1:
-                return [self.encode(encoder.tower, values[0].values, values[0].mask)]
-            whole = self.encode(encoder.tower, *_concatenated(values))
+                return [tower(values[0].values, values[0].mask)]
+            whole = tower(*_concatenated(values))
         sizes = [len(part.values) for part in values]
         parts = [(None,) * len(sizes) if output is None else output.split(sizes) for output in whole]
         return [
@@ -134,10 +154,10 @@ def _unfit(tower: str, problem: str, *help_texts: str) -> DiagnosticError:
 
 
 def _by_call(streams: Iterable[Stream]) -> list[list[Stream]]:
-    """Streams that one call of a tower encodes; with and without gradient are two calls."""
-    calls: dict[tuple[str, bool], list[Stream]] = {}
+    """Streams that one call of a tower encodes; with and without gradient are two calls, and so is a teacher."""
+    calls: dict[ObjectiveEncoder, list[Stream]] = {}
     for stream in streams:
-        calls.setdefault((stream.encoder.tower, stream.encoder.frozen), []).append(stream)
+        calls.setdefault(stream.encoder, []).append(stream)
     return list(calls.values())
 
 

@@ -28,3 +28,6 @@ MAXIMUM_VIEWS = 64
 
 MAXIMUM_DIAGNOSTICS = 100
 """Most diagnostics one run reports."""
+
+MAXIMUM_QUEUE = 2**24
+"""Most vectors that a queue holds; the largest of the survey holds 65,536."""

@@ -11,6 +11,7 @@ from vlmdsl.types.types import (
     FunctionType,
     LossType,
     MaskType,
+    MemoryType,
     ScalarType,
     ScoreType,
     SimilarityType,
@@ -27,6 +28,6 @@ from vlmdsl.types.types import (
 
 __all__ = [
     "FIELD_KINDS", "TOKEN_AXIS", "ConditionType", "EncodedType", "EncoderType", "ErrorType", "FieldType", "FunctionType",
-    "LossType", "MaskType", "ScalarType", "ScoreType", "SimType", "SimilarityType", "StringType", "TargetType",
+    "LossType", "MaskType", "MemoryType", "ScalarType", "ScoreType", "SimType", "SimilarityType", "StringType", "TargetType",
     "TokensType", "TupleType", "Type", "VecType", "ViewSetType", "ViewType",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 __all__ = [
     "FIELD_KINDS", "TOKEN_AXIS", "ConditionType", "EncodedType", "EncoderType", "ErrorType", "FieldType", "FunctionType",
-    "LossType", "MaskType", "ScalarType", "ScoreType", "SimType", "SimilarityType", "StringType", "TargetType",
+    "LossType", "MaskType", "MemoryType", "ScalarType", "ScoreType", "SimType", "SimilarityType", "StringType", "TargetType",
     "TokensType", "TupleType", "Type", "VecType", "ViewSetType", "ViewType",
 ]  # fmt: skip
 
@@ -87,6 +87,17 @@ class TokensType(Type):
 
     def __str__(self) -> str:
         return f"Tokens[{self.rows}, {self.tokens}, {self.features}]"
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryType(Type):
+    """Unit vectors of the steps before, as many as have been there so far: a queue."""
+
+    rows: str = "Q"
+    features: str = "D"
+
+    def __str__(self) -> str:
+        return f"Memory[{self.rows}, {self.features}]"
 
 
 @dataclass(frozen=True, slots=True)

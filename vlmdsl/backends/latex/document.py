@@ -89,7 +89,7 @@ def _summands(root: Node) -> list[tuple[Node, bool]]:
 
 def _aligned(line: str) -> str:
     """Lines meet at their first relation."""
-    for relation in (" = ", r" \sim "):
+    for relation in (r" \leftarrow ", " = ", r" \sim "):
         left, found, right = line.partition(relation)
         if found:
             return f"{left} &{relation.strip()} {right}"

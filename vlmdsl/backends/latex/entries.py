@@ -65,7 +65,7 @@ def matrix_entry(writer: Writer, node: Node, row: str, column: str, direction: s
 def _compared(writer: Writer, node: Node, row: str, column: str, direction: str) -> Math:
     x, y = node.inputs
     by = node.string("by")
-    if isinstance(x.type, VecType):
+    if isinstance(x.type, VecType):  # against another, or against the entries of a memory
         left, right = writer.names.feature(x, row), writer.names.feature(y, column)
         if by == "dot":
             return inner_product(left, right)

@@ -21,9 +21,11 @@ from vlmdsl.backends.latex.notation import (
     number,
     product,
     quotient,
+    sum_over,
     total,
 )
 from vlmdsl.ir import Node
+from vlmdsl.types import SimType
 
 if TYPE_CHECKING:
     from vlmdsl.backends.latex.writer import Writer
@@ -51,6 +53,7 @@ ARITHMETIC: dict[str, Callable[..., Math]] = {
     "negate": negated,
     "exp": lambda inner: call("exp", inner, latex=r"\exp"),
     "log": log,
+    "softplus": lambda inner: log(total(number(1.0), call("exp", inner, latex=r"\exp"))),
     "minimum": lambda left, right: call("min", left, right, latex=r"\min"),
     "maximum": lambda left, right: call("max", left, right, latex=r"\max"),
     "stop": lambda inner: call("sg", inner),
@@ -132,6 +135,17 @@ def _score(writer: Writer, node: Node) -> Math:
     return writer.entry(node, "i", "i", "rows")
 
 
+def _running_mean(writer: Writer, node: Node) -> Math:
+    return writer.running_mean(node)
+
+
+def _log_sum_exp(writer: Writer, node: Node) -> Math:
+    matrix = node.inputs[0]
+    entry = writer.entry(matrix, "i", "j", "rows")
+    among = "" if matrix.type == SimType() else "j"
+    return log(sum_over("j", call("exp", entry, latex=r"\exp"), among))
+
+
 def _mean(writer: Writer, node: Node, coefficient: float = 1.0) -> Math:
     over = node.inputs[1] if len(node.inputs) == 2 else None
     return writer.mean(writer.expression(node.inputs[0]), coefficient, over)
@@ -148,6 +162,8 @@ EXPRESSIONS: dict[str, Callable[[Writer, Node], Math]] = {
     "score": _score,
     "mean": _mean,
     "samples": _samples,
+    "running_mean": _running_mean,
+    "log_sum_exp": _log_sum_exp,
     "cross_entropy": lambda writer, node: writer.cross_entropy(node),
     "target_entropy": lambda writer, node: writer.target_entropy(node),
     "sigmoid_loss": lambda writer, node: writer.sigmoid_loss(node),

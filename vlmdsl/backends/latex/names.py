@@ -6,8 +6,8 @@ import math
 from collections import Counter
 
 from vlmdsl.backends.latex.notation import Math, call, equation, fraction, infix, number, symbol, total, words
-from vlmdsl.ir import Node, Program, encoder_of
-from vlmdsl.types import EncodedType, TokensType
+from vlmdsl.ir import Node, Program, Teacher, encoder_of
+from vlmdsl.types import EncodedType, MemoryType, TokensType
 
 __all__ = ["Names"]
 
@@ -20,8 +20,12 @@ _LETTERS = {
     "targets": ("T",),
     "sets": ("Q", "K", "S"),
     "functions": ("ℓ",),
+    "means": ("μ",),
+    "memories": ("a",),
 }
 """Letters by what they stand for, no letter twice; further ones of a kind get a number."""
+_COMMANDS = {"ℓ": r"\ell", "μ": r"\mu"}
+"""Letters that LaTeX writes as commands."""
 _PARAMETERS = {"temperature": (r"\tau", "τ"), "bias": ("b", "b"), "weight": (r"\lambda", "λ")}
 
 
@@ -36,6 +40,8 @@ class Names:
                 self._readers.setdefault(parent, []).append(node)
         self._features: dict[Node, tuple[str, str]] = {}
         self._parameters: dict[Node, Math] = {}
+        self._memories: dict[Node, Math] = {}
+        self._updates = program.updates
         self._drawn: dict[Node, Math] = {}
         self.placeholders: dict[Node, str] = {}
         """Letters that stand for features while a function is defined."""
@@ -62,11 +68,36 @@ class Names:
             return Math(f"{letter}_{{{index}}}", f"{letter}_{index}")
         if node.operation == "stop":
             return call("sg", self.feature(node.inputs[0], index))
+        if isinstance(node.type, MemoryType):
+            return self.indexed(self._memory(node), index)
+        if node.operation == "nearest":
+            return self._nearest(node, index)
         if node not in self._features:
             self._features[node] = self._letter(node)
             self._define_feature(node)
         latex, text = self._features[node]
         return Math(f"{latex}_{{{index}}}", f"{text}_{index}")
+
+    def _memory(self, node: Node) -> Math:
+        """The letter of a queue; what is in it is stated."""
+        if node not in self._memories:
+            letter = self._memories[node] = self.next("memories")
+            entering = next(update.node for update in self._updates if update.state is node).inputs[1:]
+            size = number(node.number("size"))
+            first = ", at first random directions" if node.string("start") == "random" else ""
+            streams = [self.feature(value.inputs[0] if value.operation == "stop" else value, "i") for value in entering]
+            for stream in streams:
+                said = f"the latest {size.text} of the steps before{first}:"
+                what = words(said).latex
+                latex = rf"{letter.latex}_{{1}}, {letter.latex}_{{2}}, \ldots\ {what}\ {stream.latex}"
+                text = f"{letter.text}_1, {letter.text}_2, … {said} {stream.text}"
+                self.state("features", Math(latex, text))
+        return self._memories[node]
+
+    def _nearest(self, node: Node, index: str) -> Math:
+        """The entry of a queue next to a feature vector."""
+        memory, own = self._memory(node.inputs[1]), self.feature(node.inputs[2], index)
+        return call("nearest", memory, own)
 
     def _letter(self, node: Node) -> tuple[str, str]:
         encode = _encode_of(node)
@@ -79,8 +110,8 @@ class Names:
         letters, position = _LETTERS[kind], self._used[kind]
         self._used[kind] += 1
         if position < len(letters):
-            return symbol(letters[position].replace("ℓ", r"\ell"), letters[position])
-        letter = symbol(letters[0].replace("ℓ", r"\ell"), letters[0])
+            return symbol(_COMMANDS.get(letters[position], letters[position]), letters[position])
+        letter = symbol(_COMMANDS.get(letters[0], letters[0]), letters[0])
         return Math(f"{letter.latex}^{{({position + 1})}}", f"{letter.text}({position + 1})")
 
     def _define_feature(self, node: Node) -> None:
@@ -93,16 +124,30 @@ class Names:
             length = Math(rf"\| {inner.latex} \|", f"‖{inner.text}‖")
             epsilon = node.number("epsilon")
             return fraction(inner, total(length, number(epsilon)) if epsilon else length)
+        if node.operation == "nearest":
+            return self._nearest(node, index)
         encode = _encode_of(node)
         if encode is None:
             return call(node.operation, *(self._made(parent, index) for parent in node.inputs))
         encoder = encoder_of(encode)
-        found = call(encoder.tower, self.source(encode.inputs[0]), latex=words(encoder.tower).latex)
+        name = words(encoder.tower)
+        if encoder.teacher is not None:
+            name = self._teacher(encoder.teacher, name)
+        found = call(name.text, self.source(encode.inputs[0]), latex=name.latex)
         if isinstance(node.type, TokensType):
             found = Math(f"{found.latex}_{{k}}", f"{found.text}_k")
         if encoder.frozen:
             self.state("parameters", words(f"{encoder.tower} frozen"))
         return found
+
+    def _teacher(self, teacher: Teacher, tower: Math) -> Math:
+        """A tower's teacher, whose weights are stated."""
+        name = Math(rf"\overline{{{tower.latex}}}", f"teacher of {tower.text}")
+        when = "before the forward pass" if teacher.order == "before" else "after the optimiser step"
+        said = f"{teacher.schedule} momentum {teacher.momentum:g}, {when}"
+        latex = rf"{name.latex}\ {words(f'the running mean of its weights, {said}').latex}"
+        self.state("parameters", Math(latex, f"{name.text}: the running mean of its weights, {said}"))
+        return name
 
     def source(self, node: Node) -> Math:
         """Sample i of a field, or of a view of one."""

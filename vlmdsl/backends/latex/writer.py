@@ -25,6 +25,7 @@ from vlmdsl.backends.latex.notation import (
     sum_over,
     symbol,
     total,
+    words,
 )
 from vlmdsl.backends.latex.softmax import Block, Part, cross_entropy, part, parts_of
 from vlmdsl.ir import Contrast, Direction, Node, Program
@@ -48,6 +49,7 @@ class Writer:
         self._sets: dict[Node, Math] = {}
         self._scores: dict[Node, Math] = {}
         self._weights: dict[Node, Math] = {}
+        self._means: dict[Node, Math] = {}
         self._functions: dict[object, Math] = {}
         regions = [node for node in program.nodes() if node.operation == "contrast"]
         self._summing = False
@@ -114,6 +116,18 @@ class Writer:
         written = self.expression(node)
         self._summing = False
         return written
+
+    def running_mean(self, node: Node) -> Math:
+        """A running mean has a letter; what happens to it before it is read is stated."""
+        if node not in self._means:
+            before, score = node.inputs
+            letter = self._means[node] = self.names.next("means")
+            momentum = node.number("momentum")
+            after = total(product(number(momentum), letter), self.mean(self.expression(score), 1.0 - momentum, None))
+            start = number(before.number("initial"))
+            latex = rf"{letter.latex} \leftarrow {after.latex}\ {words('before use, initially').latex}\ {start.latex}"
+            self.names.state("values", Math(latex, f"{letter.text} ← {after.text} before use, initially {start.text}"))
+        return self._means[node]
 
     def _set(self, condition: Node) -> Math:
         if condition not in self._sets:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from vlmdsl.backends.plan.report import Baseline, CallRow, CollectiveRow, Plan, RegionRow, SharedRow
+from vlmdsl.backends.plan.report import Baseline, CallRow, CollectiveRow, Plan, RegionRow, SharedRow, StateRow
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.lowering import ImpossiblePlan, UnknownDtype
 from vlmdsl.ir import Node, Program, root_field, streams, walk
@@ -54,6 +54,7 @@ def make_plan(
         calls=_calls(program, workload),
         shared=_shared(program, sources),
         regions=rows,
+        state=_states(program, workload),
         units=sum(cost.forward + cost.backward for cost in costs),
         flops=sum(row.flops_forward + row.flops_backward for row in rows),
         stored=sum(cost.stored for cost in costs),
@@ -111,6 +112,8 @@ def _title(node: Node) -> str:
 
 def _stream(features: Node) -> str:
     """The field that features come from, as far as there is one."""
+    if features.operation == "memory":
+        return features.string("name")
     fields = [node.string("name") for node in walk([features]) if node.operation == "field"]
     return fields[0] if len(fields) == 1 else "features"
 
@@ -145,11 +148,24 @@ def _calls(program: Program, workload: Workload) -> tuple[CallRow, ...]:
         CallRow(
             tower=call.encoder.tower,
             frozen=call.encoder.frozen,
+            teacher=call.encoder.teacher is not None,
             streams=tuple(stream.name for stream in call.streams),
             samples=local * len(call.streams),
         )
         for call in encoder_calls(program)
     )
+
+
+def _states(program: Program, workload: Workload) -> tuple[StateRow, ...]:
+    """Every state with its size; it is kept in float32."""
+    rows = []
+    for update in program.updates:
+        node, kind, numbers = update.state, update.node.operation.replace("_", " "), 1
+        if node.operation == "memory":
+            size = int(node.number("size"))
+            kind, numbers = f"queue of {size:,}, starts {node.string('start')}", size * workload.dim
+        rows.append(StateRow(name=node.string("name"), kind=kind, size=numbers * ITEM_BYTES["float32"]))
+    return tuple(rows)
 
 
 def _shared(program: Program, sources: SourceMap | None) -> tuple[SharedRow, ...]:

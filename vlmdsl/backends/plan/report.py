@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["CallRow", "CollectiveRow", "Plan", "RegionRow", "SharedRow"]
+__all__ = ["CallRow", "CollectiveRow", "Plan", "RegionRow", "SharedRow", "StateRow"]
 
 
 class _Row(BaseModel):
@@ -18,6 +18,7 @@ class CallRow(_Row):
 
     tower: str
     frozen: bool
+    teacher: bool
     streams: tuple[str, ...]
     samples: int
 
@@ -36,6 +37,14 @@ class CollectiveRow(_Row):
     kind: str
     what: str
     received: int
+
+
+class StateRow(_Row):
+    """What outlives the step: what it is, and its bytes on each process."""
+
+    name: str
+    kind: str
+    size: int
 
 
 class RegionRow(_Row):
@@ -79,6 +88,7 @@ class Plan(_Row):
     calls: tuple[CallRow, ...]
     shared: tuple[SharedRow, ...]
     regions: tuple[RegionRow, ...]
+    state: tuple[StateRow, ...]
     units: float
     flops: int
     stored: int
@@ -102,6 +112,7 @@ class Plan(_Row):
             ("", "products", "FLOP", "kept", "peak", "moved"),
             [_region(row) for row in self.regions] + ([self._total()] if len(self.regions) > 1 else []),
         )
+        lines += _section("State", ("", "what", "size"), [(row.name, row.kind, _bytes(row.size)) for row in self.state])
         lines += _section("Lowerings", ("", "runs", "because"), [(r.name, r.lowering, r.reason) for r in self.regions])
         lines += _section("Rejected", ("", "because", "for"), self._rejected())
         lines += _section("Exchange", ("", "what", "received"), self._exchange())
@@ -153,7 +164,11 @@ def _section(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -
 
 
 def _call(row: CallRow) -> tuple[str, ...]:
-    return (row.tower + (" (frozen)" if row.frozen else ""), " + ".join(row.streams), f"{row.samples:,}")
+    return (
+        row.tower + (" (frozen)" if row.frozen else " (teacher)" if row.teacher else ""),
+        " + ".join(row.streams),
+        f"{row.samples:,}",
+    )
 
 
 def _shared(row: SharedRow) -> tuple[str, ...]:

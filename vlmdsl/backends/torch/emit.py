@@ -19,7 +19,8 @@ __all__ = ["RULES", "emit"]
 
 
 def emit(program: Program, sources: SourceMap | None = None) -> str:
-    """The source of `objective(inputs, parameters) -> (loss, terms, metrics)`; with `sources`, lines name the recipe's."""
+    """The source of `objective(inputs, parameters, state) -> (loss, terms, metrics, new_state)`; with `sources`, lines name
+    the recipe's."""
     return _Writer(program, sources or SourceMap()).module()
 
 
@@ -52,7 +53,7 @@ class _Writer:
             "from vlmdsl.backends.torch import ops",
             "",
             "",
-            "def objective(inputs, parameters):",
+            "def objective(inputs, parameters, state):",
         ]
 
     def _lines(self, node: Node) -> list[str]:
@@ -83,11 +84,12 @@ class _Writer:
             if regions:
                 total = " + ".join(f"{name}.accuracy" for name in regions)
                 metrics.append((f"{term.name}.accuracy", total if len(regions) == 1 else f"({total}) / {len(regions)}"))
+        updates = [(update.state.string("name"), self.value(update.node)) for update in self._program.updates]
         return [
             f"loss = {' + '.join(value for _, value in terms)}",
             f"terms = {_dictionary(terms)}",
             f"metrics = {_dictionary(metrics)}",
-            "return loss, terms, metrics",
+            f"return loss, terms, metrics, {_dictionary(updates)}",
         ]
 
 
@@ -141,13 +143,13 @@ def _field(writer: _Writer, node: Node) -> str:
 
 def _pooled(writer: _Writer, node: Node) -> str:
     stream = writer.stream(node.inputs[0])
-    return f'inputs["{stream.name}"]' + (".detach()" if encoder_of(stream.encode).frozen else "")
+    return f'inputs["{stream.name}"]' + ("" if encoder_of(stream.encode).learns else ".detach()")
 
 
 def _tokens(writer: _Writer, node: Node) -> str:
     stream = writer.stream(node.inputs[0])
     name = f"{stream.name}_tokens" if stream.pooled else stream.name
-    values = f'inputs["{name}"]' + (".detach()" if encoder_of(stream.encode).frozen else "")
+    values = f'inputs["{name}"]' + ("" if encoder_of(stream.encode).learns else ".detach()")
     return f'ops.TokenFeatures({values}, inputs.get("{stream.name}_mask"))'
 
 
@@ -169,6 +171,10 @@ def _unite(writer: _Writer, node: Node) -> str:
 
 def _parameter(writer: _Writer, node: Node) -> str:
     return f'parameters["{node.string("name")}"]'
+
+
+def _state(writer: _Writer, node: Node) -> str:
+    return f'state["{node.string("name")}"]'
 
 
 def _similarity(writer: _Writer, node: Node) -> str:
@@ -221,6 +227,9 @@ RULES: dict[str, Rule] = {
     "parameter": _parameter,
     "samples": _samples,
     "unite": _unite,
+    "state": _state,
+    "memory": _state,
+    "running_mean": _call("running_mean", "momentum"),
     "similarity": _similarity,
     "score": _similarity,
     "contrast": _contrast,
@@ -241,6 +250,7 @@ RULES: dict[str, Rule] = {
     **{
         name: _call(name)
         for name in (
+            "enqueue", "nearest", "log_sum_exp", "softplus",
             "stop", "exp", "log", "minimum", "maximum", "less", "less_equal", "greater",
             "greater_equal", "equal", "not_equal", "where", "transpose", "paired", "exclude", "exclude_pairs",
             "sigmoid_loss", "softmax", "mean",

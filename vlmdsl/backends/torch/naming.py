@@ -10,7 +10,7 @@ from vlmdsl.types import FieldType
 
 __all__ = ["Names", "has_line"]
 
-_TAKEN = ("inputs", "parameters", "ops", "objective", "loss", "terms", "metrics")
+_TAKEN = ("inputs", "parameters", "state", "ops", "objective", "loss", "terms", "metrics")
 
 
 def has_line(node: Node) -> bool:
@@ -47,6 +47,9 @@ class Names:
         rule = {
             "field": lambda: node.string("name"),
             "parameter": lambda: f"learned_{node.string('name')}",
+            "memory": lambda: node.string("name"),
+            "enqueue": lambda: f"{node.inputs[0].string('name')}_after",
+            "state": lambda: f"{node.string('name')}_before",
             "pooled": lambda: self._streams[node.inputs[0].index],
             "tokens": lambda: self._streams[node.inputs[0].index] + "_tokens",
             "normalize": lambda: self._meaning(node.inputs[0]) + "_unit",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vlmdsl.backends.torch.chance import chance_level
 from vlmdsl.backends.torch.collectives import process_count
 from vlmdsl.backends.torch.emit import emit
+from vlmdsl.backends.torch.state import State, StateValue, free_attribute
 from vlmdsl.backends.torch.validation import FeatureChecker
 from vlmdsl.ir import Input, Node, Program, Stream, inputs, parameters, streams
 from vlmdsl.source import SourceMap
@@ -20,7 +21,8 @@ from vlmdsl.source import SourceMap
 __all__ = ["Objective", "ObjectiveOutput"]
 
 Emitted: TypeAlias = Callable[
-    [Mapping[str, Tensor], Mapping[str, Tensor]], tuple[Tensor | float, dict[str, Tensor | float], dict[str, Tensor | float]]
+    [Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, StateValue]],
+    tuple[Tensor | float, dict[str, Tensor | float], dict[str, Tensor | float], dict[str, StateValue]],
 ]
 
 
@@ -41,6 +43,9 @@ class Objective(nn.Module):
 
     Call it with the features of this process's samples, by the names of `inputs`. Every process returns the loss of the
     global batch. Products run in the features' dtype and everything else in float32 at least, whatever autocast says.
+
+    State (running means, queues) is the buffers of `state`, the same on every process. A call in training mode moves it on;
+    one in evaluation mode gives the loss that the next training call would, and leaves it as it is.
 
     Args:
         program: a planned program.
@@ -72,6 +77,8 @@ class Objective(nn.Module):
         self._checker = FeatureChecker(program)
         self._attributes: dict[str, str] = {}
         self._bounds: dict[str, tuple[float | None, float | None]] = {}
+        self.state = State(program)
+        """What outlives the step: running means, queues."""
         for node in parameters(program):
             self._register(node)
         emitted = _execute(program.name, self.source)
@@ -85,10 +92,13 @@ class Objective(nn.Module):
         """
         if not torch.compiler.is_compiling():
             self._checker.check(features)
+        self.state.allocate({name: value.shape[-1] for name, value in features.items() if value.dim() > 1})
         first = next(iter(features.values()))
         learned = {name: getattr(self, attribute) for name, attribute in self._attributes.items()}
         with torch.autocast(first.device.type, enabled=False):
-            loss, terms, metrics = self._emitted(features, learned)
+            loss, terms, metrics, after = self._emitted(features, learned, self.state.read())
+        if self.training:
+            self.state.write(after)
         chance = self._chance(first.shape[0] * process_count())
         return ObjectiveOutput(
             torch.as_tensor(loss, device=first.device),
@@ -122,11 +132,9 @@ class Objective(nn.Module):
         )
 
     def _register(self, node: Node) -> None:
-        """A parameter under its own name, or with underscores added where torch wants that name for itself."""
+        """A parameter under its own name."""
         name = node.string("name")
-        attribute = name.replace(".", "_")
-        while hasattr(self, attribute):
-            attribute += "_"
+        attribute = free_attribute(self, name)
         self.register_parameter(attribute, nn.Parameter(torch.tensor(node.number("initial"))))
         self._attributes[name] = attribute
         lower, upper = node.attribute("lower"), node.attribute("upper")

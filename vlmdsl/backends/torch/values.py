@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = ["Number", "Similarities", "Target", "TargetPart", "TokenFeatures", "precise"]
+__all__ = ["Memory", "Number", "Similarities", "Target", "TargetPart", "TokenFeatures", "precise"]
 
 Number: TypeAlias = float | Tensor
 """A Scalar: a 0-d tensor, or a plain number where the recipe wrote one."""
@@ -24,6 +24,21 @@ class TokenFeatures(NamedTuple):
     mask: Tensor | None = None
 
 
+class Memory(NamedTuple):
+    """Unit vectors of earlier steps, `values` [Q, D], the same on every process; `written` (0-d) have entered so far.
+
+    The next takes slot `written` modulo Q, so a slot is filled if its number is less than `written`.
+    """
+
+    values: Tensor
+    written: Tensor
+
+    @property
+    def filled(self) -> Tensor:
+        """Which slots have been written: [Q]."""
+        return torch.arange(self.values.shape[0], device=self.values.device) < self.written
+
+
 class Similarities(NamedTuple):
     """This process's rows against everybody's columns.
 
@@ -32,12 +47,16 @@ class Similarities(NamedTuple):
     direction (None: all are); they stay out of every log-sum-exp, while the matrices keep finite numbers. `allowed` [b, B]
     is false for single entries that are no candidates (None: all are). Where columns stand side by side, N = 2B, 3B, ...
     takes the place of B and there is no column direction.
+
+    Where the columns are the Q entries of a memory, both matrices are one, [b, Q], and `filled` [Q] is true for the entries
+    that have been written.
     """
 
     rows: Tensor
     columns: Tensor
     candidates: Tensor | None = None
     allowed: Tensor | None = None
+    filled: Tensor | None = None
 
     @property
     def symmetric(self) -> bool:

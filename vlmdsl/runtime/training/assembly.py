@@ -101,7 +101,8 @@ def build_model(objective: Objective, config: RunConfig, tokenizer: Tokenizer, w
             vocabulary_size=tokenizer.vocabulary_size if kind == "Text" else None,
             text_length=model.text_length if kind == "Text" else None,
         )
-    built = VisionLanguageModel(encoders, objective).to(world.device)
+    objective.state.allocate({stream.name: encoders[stream.encoder.tower].dimension for stream in objective.streams})
+    built = VisionLanguageModel(encoders, objective, steps=config.train.steps).to(world.device)
     if config.train.compile_encoders:
         built.compile_encoders()
     return built
@@ -121,7 +122,7 @@ def training_batches(
     return BatchLoader(
         data.train,
         data.mapping,
-        model.streams,
+        model.input_streams,
         tokenizer,
         fields=plain,
         batch=config.train.batch,

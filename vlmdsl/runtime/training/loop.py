@@ -75,7 +75,7 @@ def train_steps(
 ) -> None:
     """Train `model` from step `start` to `config.train.steps`.
 
-    `model(batch)` gives a `TrainOutput`; `model.objective.after_step()` is called after every optimiser step. `batches`
+    `model(batch)` gives a `TrainOutput`; `model.after_step()` is called after every optimiser step. `batches`
     yields this process's share of each step's batch, from step `start` on. Raises `DiagnosticError` (V0819) where the loss
     or a gradient is not finite, before the optimiser uses it.
     """
@@ -99,7 +99,7 @@ def train_steps(
             raise DiagnosticError((_not_finite(output, done),))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        model.objective.after_step()  # type: ignore[operator, union-attr]
+        model.after_step()  # type: ignore[operator]
         clock.samples += train.batch
         if done % train.log_every == 0 or done in (1, train.steps):
             rate = config.optimizer.learning_rate * factor

@@ -19,7 +19,7 @@ CLIP = """
 from vlmdsl.backends.torch import ops
 
 
-def objective(inputs, parameters):
+def objective(inputs, parameters, state):
     image = inputs["image"]  # clip.vlo:3
     image_unit = ops.normalize(image)  # clip.vlo:3
     text = inputs["text"]  # clip.vlo:3
@@ -34,7 +34,7 @@ def objective(inputs, parameters):
     loss = contrast.loss
     terms = {"contrast": contrast.loss}
     metrics = {"logit_scale": logit_scale, "contrast.accuracy": contrast.accuracy}
-    return loss, terms, metrics
+    return loss, terms, metrics, {}
 """
 
 

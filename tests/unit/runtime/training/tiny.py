@@ -50,6 +50,9 @@ class TinyModel(nn.Module):
         text = self.language(self.embedding(batch.streams["text"].values).mean(1))
         return self.objective(*(all_gather(nn.functional.normalize(features, dim=-1)) for features in (image, text)))
 
+    def after_step(self) -> None:
+        self.objective.after_step()
+
 
 def batches(size: int, start: int = 0) -> Iterator[Batch]:
     """This process's share of batch `start`, `start + 1`, ...: each a function of its number."""

@@ -2,7 +2,7 @@
 
 from vlmdsl.backends.torch.ops.candidates import exclude_pairs, unite, unite_targets
 from vlmdsl.backends.torch.ops.contrast import ContrastResult, Direction, contrast, contrast_of
-from vlmdsl.backends.torch.ops.criteria import cross_entropy, mean, samples, sigmoid_loss, target_entropy
+from vlmdsl.backends.torch.ops.criteria import cross_entropy, log_sum_exp, mean, samples, sigmoid_loss, target_entropy
 from vlmdsl.backends.torch.ops.elementwise import (
     add,
     clamp,
@@ -20,20 +20,22 @@ from vlmdsl.backends.torch.ops.elementwise import (
     multiply,
     negate,
     not_equal,
+    softplus,
     subtract,
     where,
 )
 from vlmdsl.backends.torch.ops.normalize import normalize, stop
 from vlmdsl.backends.torch.ops.similarities import exclude, reuse, score, similarity, transpose
 from vlmdsl.backends.torch.ops.soft_targets import softmax, transport
+from vlmdsl.backends.torch.ops.state import enqueue, nearest, running_mean
 from vlmdsl.backends.torch.ops.targets import add_targets, others, paired, same, scale_target, smooth, uniform
 from vlmdsl.backends.torch.values import Similarities, Target, TargetPart, TokenFeatures
 
 __all__ = [
-    "ContrastResult", "Direction", "Similarities", "Target", "TargetPart", "TokenFeatures", "add", "add_targets", "clamp",
-    "contrast", "contrast_of", "cross_entropy", "divide", "equal", "exclude", "exclude_pairs", "exp", "greater",
-    "greater_equal", "less", "less_equal", "log", "logical_not", "maximum", "mean", "minimum", "multiply", "negate",
-    "normalize", "not_equal", "others", "paired", "reuse", "same", "samples", "scale_target", "score", "sigmoid_loss",
-    "similarity", "smooth", "softmax", "stop", "subtract", "target_entropy", "transport", "transpose", "uniform", "unite",
-    "unite_targets", "where",
+    "ContrastResult", "Direction", "Similarities", "Target", "TargetPart", "TokenFeatures", "add", "add_targets",
+    "clamp", "contrast", "contrast_of", "cross_entropy", "divide", "enqueue", "equal", "exclude", "exclude_pairs",
+    "exp", "greater", "greater_equal", "less", "less_equal", "log", "log_sum_exp", "logical_not", "maximum", "mean",
+    "minimum", "multiply", "nearest", "negate", "normalize", "not_equal", "others", "paired", "reuse", "running_mean",
+    "same", "samples", "scale_target", "score", "sigmoid_loss", "similarity", "smooth", "softmax", "softplus", "stop",
+    "subtract", "target_entropy", "transport", "transpose", "uniform", "unite", "unite_targets", "where",
 ]  # fmt: skip

@@ -9,7 +9,7 @@ from vlmdsl.backends.torch.collectives import all_gather, all_reduce_max, all_re
 from vlmdsl.backends.torch.ops.targets import dense_target, pair_positions
 from vlmdsl.backends.torch.values import Similarities, Target, TargetPart
 
-__all__ = ["candidates_of", "exclude_pairs", "log_sum_exp", "unite", "unite_targets"]
+__all__ = ["candidates_of", "exclude_pairs", "log_sum_exp_of", "unite", "unite_targets"]
 
 
 def exclude_pairs(matrix: Similarities) -> Similarities:
@@ -41,7 +41,9 @@ def unite_targets(x: Target, y: Target, columns: int) -> Target:
 
 
 def candidates_of(logits: Similarities, matrix: Tensor, along: str) -> Tensor:
-    """True where an entry is a candidate of its row (or of its column): [b, N]."""
+    """True where an entry is a candidate of its row (or of its column): [b, N], or [b, Q] of a memory."""
+    if logits.filled is not None:
+        return logits.filled[None, :].expand(matrix.shape)
     if logits.candidates is None:
         kept = torch.ones_like(matrix, dtype=torch.bool)
     else:
@@ -50,7 +52,7 @@ def candidates_of(logits: Similarities, matrix: Tensor, along: str) -> Tensor:
     return kept if logits.allowed is None else kept & logits.allowed
 
 
-def log_sum_exp(matrix: Tensor, counted: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+def log_sum_exp_of(matrix: Tensor, counted: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """The log-sum-exp of the counted entries along `dim`, over all processes for columns, and where there are any."""
     largest = matrix.masked_fill(~counted, -torch.inf).amax(dim=dim, keepdim=True).detach()
     largest = all_reduce_max(largest) if dim == 0 else largest

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vlmdsl.backends.torch.collectives import all_reduce_sum, own_slice, process_count
-from vlmdsl.backends.torch.ops.candidates import candidates_of, log_sum_exp
+from vlmdsl.backends.torch.ops.candidates import candidates_of, log_sum_exp_of
 from vlmdsl.backends.torch.ops.targets import dense_target, pair_positions
 from vlmdsl.backends.torch.values import Similarities, Target, precise
 
-__all__ = ["cross_entropy", "mean", "samples", "sigmoid_loss", "target_entropy"]
+__all__ = ["cross_entropy", "log_sum_exp", "mean", "samples", "sigmoid_loss", "target_entropy"]
 
 
 def cross_entropy(logits: Similarities, target: Target, along: str, denominator: str) -> Tensor:
@@ -31,7 +31,7 @@ def cross_entropy(logits: Similarities, target: Target, along: str, denominator:
     candidates = candidates_of(logits, matrix, along)
     counted = candidates & ~pair_positions(matrix) if denominator == "negatives" else candidates
     dim = 1 if along == "rows" else 0
-    normaliser, exists = log_sum_exp(matrix, counted, dim)
+    normaliser, exists = log_sum_exp_of(matrix, counted, dim)
     losses = torch.where(candidates & exists, shares * (normaliser - matrix), 0.0).sum(dim=dim)
     return losses if along == "rows" else own_slice(all_reduce_sum(losses))
 
@@ -44,6 +44,13 @@ def target_entropy(logits: Similarities, target: Target, along: str) -> Tensor:
     dim = 1 if along == "rows" else 0
     entropies = -torch.special.xlogy(shares, shares).sum(dim=dim)
     return entropies if along == "rows" else own_slice(all_reduce_sum(entropies))
+
+
+def log_sum_exp(logits: Similarities) -> Tensor:
+    """Each row's log-sum-exp over its candidates: [b]; -inf, without gradient, where there is none."""
+    matrix = precise(logits.rows)
+    found, exists = log_sum_exp_of(matrix, candidates_of(logits, matrix, "rows"), dim=1)
+    return torch.where(exists, found, -torch.inf).squeeze(1)
 
 
 def sigmoid_loss(logits: Similarities, target: Target) -> Tensor:

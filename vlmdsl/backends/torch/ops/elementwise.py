@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vlmdsl.backends.torch.ops.targets import add_targets, dense_target, scale_target
@@ -17,7 +18,7 @@ from vlmdsl.backends.torch.values import Number, Similarities, Target, TargetPar
 
 __all__ = [
     "add", "clamp", "divide", "equal", "exp", "greater", "greater_equal", "less", "less_equal", "log", "logical_not",
-    "maximum", "minimum", "multiply", "negate", "not_equal", "subtract", "where",
+    "maximum", "minimum", "multiply", "negate", "not_equal", "softplus", "subtract", "where",
 ]  # fmt: skip
 
 Value: TypeAlias = Number | Similarities | Target
@@ -37,6 +38,11 @@ def exp(x: Value) -> Value:
 def log(x: Value) -> Value:
     """The natural logarithm."""
     return _apply(torch.log, x)
+
+
+def softplus(x: Value) -> Value:
+    """log(1 + e^x), without overflow."""
+    return _apply(lambda values: F.softplus(values, threshold=40.0), x)
 
 
 def add(x: Value, y: Value) -> Value:
@@ -141,7 +147,13 @@ def _apply_to_similarities(function: TensorFunction, operands: tuple[Value, ...]
     rows = function(*_tensors([_matrix(operand, "rows") for operand in operands]))
     symmetric = all(matrix.symmetric for matrix in matrices)
     columns = rows if symmetric else function(*_tensors([_matrix(operand, "columns") for operand in operands]))
-    return Similarities(rows, columns, _all_hold(m.candidates for m in matrices), _all_hold(m.allowed for m in matrices))
+    return Similarities(
+        rows,
+        columns,
+        _all_hold(matrix.candidates for matrix in matrices),
+        _all_hold(matrix.allowed for matrix in matrices),
+        matrices[0].filled,
+    )
 
 
 def _all_hold(conditions: Iterable[Tensor | None]) -> Tensor | None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vlmdsl.backends.torch.collectives import all_gather, process_index
 from vlmdsl.backends.torch.ops.product import product
-from vlmdsl.backends.torch.values import Similarities, TokenFeatures, precise
+from vlmdsl.backends.torch.values import Memory, Similarities, TokenFeatures, precise
 from vlmdsl.primitives.plugin import IMPLEMENTATIONS
 
 __all__ = ["exclude", "reuse", "score", "similarity", "similarity_to", "transpose"]
@@ -36,8 +36,13 @@ def _implementation(by: str) -> _Implementation:
     return _BUILT_IN.get(by) or _Implementation(IMPLEMENTATIONS[by])
 
 
-def similarity(x: Features, y: Features, by: str, **arguments: Any) -> Similarities:
-    """This process's x against everybody's y."""
+def similarity(x: Features, y: Features | Memory, by: str, **arguments: Any) -> Similarities:
+    """This process's x against everybody's y, or against the entries of a memory."""
+    if isinstance(y, Memory):
+        assert isinstance(x, Tensor)
+        matrix = _implementation(by).matrix(x, y.values.to(x.dtype), **arguments)
+        assert isinstance(matrix, Tensor), f"{by} has two matrices, which a memory of pooled features cannot have"
+        return Similarities(matrix, matrix, filled=y.filled)
     return similarity_to(x, _gather(y), by, **arguments)
 
 

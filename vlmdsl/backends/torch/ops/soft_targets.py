@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vlmdsl.backends.torch.collectives import process_count
-from vlmdsl.backends.torch.ops.candidates import candidates_of, log_sum_exp
+from vlmdsl.backends.torch.ops.candidates import candidates_of, log_sum_exp_of
 from vlmdsl.backends.torch.values import Similarities, Target, TargetPart, precise
 
 __all__ = ["sinkhorn", "softmax", "transport"]
@@ -36,8 +36,8 @@ def sinkhorn(logarithm: Tensor, counted: Tensor, iterations: int, first: int, se
     """
     for _ in range(iterations):
         for axis in (first, second):
-            logarithm = logarithm - log_sum_exp(logarithm, counted, axis)[0]
-    total, exists = log_sum_exp(logarithm, counted, first)
+            logarithm = logarithm - log_sum_exp_of(logarithm, counted, axis)[0]
+    total, exists = log_sum_exp_of(logarithm, counted, first)
     return torch.where(counted & exists, (logarithm - total).exp(), 0.0)
 
 

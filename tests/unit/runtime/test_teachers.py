@@ -1,0 +1,134 @@
+"""Teachers: they start alike, move when and as far as stated, take no gradient, and come back with a checkpoint."""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import vlmdsl
+from oracles.cases import DATA
+from vlmdsl.ir import Teacher
+from vlmdsl.runtime.data.batch import Batch, StreamValues
+from vlmdsl.runtime.encoders import TextConfig, TextTransformer, VisionConfig, VisionTransformer
+from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.teachers import momentum_at
+from vlmdsl.runtime.training.checkpoint import Position, load_checkpoint, save_checkpoint
+from vlmdsl.runtime.training.optimizer import build_optimizer
+from vlmdsl.schema import OptimizerConfig
+
+RECIPE = """
+recipe taught(image: Image, size = 12)
+encoder teacher = ema(vision, momentum={momentum}, order="{order}", schedule="{schedule}")
+let views = augment(image, n=2)
+let key = teacher(views[1])
+minimize memory_contrast(views[0], key, queue(key, size=size, name="keys"), temperature=learned(0.2))
+"""
+
+
+def model(order: str = "before", schedule: str = "constant", momentum: float = 0.75, steps: int = 4) -> VisionLanguageModel:
+    torch.manual_seed(0)
+    tower = VisionTransformer(VisionConfig(image_size=8, patch_size=4, width=16, depth=1, heads=2), 8, ("pooled",))
+    recipe = RECIPE.format(momentum=momentum, order=order, schedule=schedule)
+    return VisionLanguageModel({"vision": tower}, vlmdsl.compile(recipe, compiled=False), steps=steps)
+
+
+def batch(number: int) -> Batch:
+    generator = torch.Generator().manual_seed(number)
+    names = ("image_augment_0", "image_augment_1_teacher")
+    return Batch({name: StreamValues(torch.rand(4, 3, 8, 8, generator=generator)) for name in names}, {}, list("abcd"))
+
+
+def weights(module: nn.Module) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in module.parameters()])
+
+
+def optimizer_of(built: VisionLanguageModel) -> torch.optim.AdamW:
+    return build_optimizer(built, OptimizerConfig(learning_rate=1e-2))
+
+
+def train(built: VisionLanguageModel, optimizer: torch.optim.AdamW, first: int, last: int) -> list[float]:
+    losses = []
+    for number in range(first, last):
+        out = built(batch(number))
+        out.loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        built.after_step()
+        losses.append(out.loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_a_teacher_moves_when_it_is_said_to(order: str) -> None:
+    built = model(order)
+    assert built.teachers is not None
+    teacher, tower = built.teachers.copies["vision"], built.encoders["vision"]
+    with torch.no_grad():
+        for parameter in tower.parameters():
+            parameter.add_(1.0)
+    start, ahead = weights(teacher), weights(tower)
+    moved = 0.75 * start + 0.25 * ahead
+    built(batch(0))
+    torch.testing.assert_close(weights(teacher), moved if order == "before" else start)
+    built.after_step()
+    torch.testing.assert_close(weights(teacher), moved)
+    built.eval()(batch(1))
+    torch.testing.assert_close(weights(teacher), moved)
+
+
+def test_only_the_tower_is_trained_and_keys_are_the_teachers() -> None:
+    built = model(momentum=1.0)
+    assert built.teachers is not None
+    trained = {name for group in optimizer_of(built).param_groups for name in group["param_names"]}
+    assert trained
+    assert not any("teachers" in name for name in trained)
+    before = copy.deepcopy(built.teachers.copies["vision"])
+    train(built, optimizer_of(built), 0, 2)
+    keys = before(batch(0).streams["image_augment_1_teacher"].values).pooled
+    expected = nn.functional.normalize(keys, dim=-1)
+    torch.testing.assert_close(built.objective.state.get_buffer("keys")[:4], expected)
+
+
+def test_a_resumed_run_with_teachers_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    whole_model = model(schedule="cosine", order="after")
+    whole = train(whole_model, optimizer_of(whole_model), 0, 4)
+    half = model(schedule="cosine", order="after")
+    optimizer = optimizer_of(half)
+    losses = train(half, optimizer, 0, 2)
+    folder = save_checkpoint(tmp_path, half, optimizer, Position(2, 0, 2, seed=0))
+    resumed = model(schedule="cosine", order="after")
+    fresh = optimizer_of(resumed)
+    load_checkpoint(folder, resumed, fresh)
+    assert losses + train(resumed, fresh, 2, 4) == whole
+    assert all(torch.equal(value, whole_model.state_dict()[name]) for name, value in resumed.state_dict().items())
+
+
+def test_a_tower_and_its_teacher_share_the_values_of_a_batch() -> None:
+    terms = "contrast(image, text) + contrast(image, old(image))"
+    recipe = f"recipe r(image: Image, text: Text)\nencoder old = ema(vision)\nminimize {terms}"
+    objective = vlmdsl.compile(recipe, compiled=False)
+    assert [stream.name for stream in objective.streams] == ["image", "text", "image_teacher"]
+    tower = VisionTransformer(VisionConfig(image_size=8, patch_size=4, width=16, depth=1, heads=2), 8, ("pooled",))
+    words = TextTransformer(TextConfig(width=16, depth=1, heads=2, vocabulary_size=30, text_length=9), 8, ("pooled",))
+    built = VisionLanguageModel({"vision": tower, "language": words}, objective)
+    assert [stream.name for stream in built.input_streams] == ["image", "text"]
+    texts = StreamValues(torch.ones(4, 5, dtype=torch.int64), torch.ones(4, 5, dtype=torch.bool))
+    out = built(Batch({"image": StreamValues(torch.rand(4, 3, 8, 8)), "text": texts}, {}, list("abcd")))
+    assert torch.isfinite(out.loss)
+
+
+@pytest.mark.parametrize(
+    ("oracle", "axis", "total", "start", "out"),
+    [("moco_v3-momentum_schedule", "epoch", 300, 0.99, "out_m"), ("byol-schedules", "step", 1000, 0.996, "out_ema")],
+)
+def test_schedules_of_the_authors(oracle: str, axis: str, total: int, start: float, out: str) -> None:
+    with np.load(DATA / f"{oracle}.npz") as arrays:
+        found = [momentum_at(Teacher(start, "cosine", "before"), done, total) for done in arrays[axis]]
+        np.testing.assert_allclose(found, arrays[out], rtol=1e-6)
+    assert math.isclose(momentum_at(Teacher(start, "constant", "before"), 7, total), start)

@@ -1,0 +1,116 @@
+"""What outlives the step, as buffers: read before a call, replaced after one in training mode, saved with the module."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlmdsl.backends.torch.values import Memory
+from vlmdsl.ir import Node, Program, states, streams, walk
+
+__all__ = ["State", "StateValue", "free_attribute"]
+
+StateValue: TypeAlias = Tensor | Memory
+"""A number is a 0-d tensor."""
+
+
+class State(nn.Module):
+    """The state of one objective, equal on all processes.
+
+    A number is the buffer of its name; a memory of Q vectors is two, `NAME` [Q, D] and `NAME_written` (0-d, int64). D is
+    that of the features: until `allocate` says what that is, or a checkpoint is loaded, a memory's D is 0.
+    """
+
+    def __init__(self, program: Program) -> None:
+        super().__init__()
+        self._attributes: dict[str, str] = {}
+        self._counters: dict[str, str] = {}
+        self._random: set[str] = set()
+        self._sources: dict[str, str] = _sources(program)
+        for node in states(program):
+            self._register(node)
+
+    def read(self) -> dict[str, StateValue]:
+        """Everything by name, as it is before the step."""
+        return {name: self._value(name) for name in self._attributes}
+
+    def write(self, after: Mapping[str, StateValue]) -> None:
+        """Take over the values after the step, as new tensors: a graph may still need the old ones."""
+        for name, value in after.items():
+            attribute = self._attributes[name]
+            if isinstance(value, Memory):
+                setattr(self, self._counters[name], value.written)
+                value = value.values
+            setattr(self, attribute, value.to(getattr(self, attribute).dtype))
+
+    def allocate(self, dimensions: Mapping[str, int]) -> None:
+        """Give memories that have no D yet the one of the features that enter them; `dimensions` by stream."""
+        for name, source in self._sources.items():
+            if self.get_buffer(self._attributes[name]).shape[1] == 0:
+                self._fill(name, dimensions[source])
+
+    def _value(self, name: str) -> StateValue:
+        value = self.get_buffer(self._attributes[name])
+        return Memory(value, self.get_buffer(self._counters[name])) if name in self._counters else value
+
+    def _register(self, node: Node) -> None:
+        name = node.string("name")
+        attribute = self._attributes[name] = free_attribute(self, name)
+        if node.operation == "state":
+            self.register_buffer(attribute, torch.tensor(node.number("initial")))
+            return
+        size = int(node.number("size"))
+        self.register_buffer(attribute, torch.zeros(size, 0))
+        counter = self._counters[name] = free_attribute(self, f"{name}_written")
+        random = node.string("start") == "random"
+        self.register_buffer(counter, torch.tensor(size if random else 0))
+        if random:
+            self._random.add(name)
+
+    def _fill(self, name: str, dimension: int) -> None:
+        attribute = self._attributes[name]
+        old = self.get_buffer(attribute)
+        size = old.shape[0]
+        start = _directions(size, dimension, name) if name in self._random else torch.zeros(size, dimension)
+        setattr(self, attribute, start.to(old))
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *arguments: Any) -> None:
+        """As of any module; a memory without a D takes the checkpoint's."""
+        for name in self._counters:
+            attribute = self._attributes[name]
+            old, saved = self.get_buffer(attribute), state_dict.get(prefix + attribute)
+            if isinstance(saved, Tensor) and old.shape[1] == 0 and saved.shape[:1] == old.shape[:1]:
+                setattr(self, attribute, old.new_zeros(saved.shape))
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator] # else a generator would break a graph
+def _directions(count: int, dimension: int, name: str) -> Tensor:
+    """Random unit vectors, the same on every process."""
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+    return F.normalize(torch.randn(count, dimension, generator=generator), dim=-1)
+
+
+def _sources(program: Program) -> dict[str, str]:
+    """For each memory the input of the objective whose features enter it first, which tells their D."""
+    names = {stream.encode.index: stream.name for stream in streams(program)}
+    return {
+        update.state.string("name"): next(
+            names[node.inputs[0].index] for node in walk([update.node]) if node.operation == "pooled"
+        )
+        for update in program.updates
+        if update.state.operation == "memory"
+    }
+
+
+def free_attribute(module: nn.Module, name: str) -> str:
+    """The name, with underscores added where the module has it already."""
+    attribute = name.replace(".", "_")
+    while hasattr(module, attribute):
+        attribute += "_"
+    return attribute

@@ -1,0 +1,36 @@
+"""Which updates of state a program needs, and what holds for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from vlmdsl.ir.graph import Node, walk
+from vlmdsl.ir.program import STATES, Program, Update
+
+__all__ = ["faults_of_updates", "live_updates"]
+
+
+def live_updates(roots: Iterable[Node], updates: Iterable[Update]) -> tuple[Update, ...]:
+    """The updates of those states that `roots` read, or that the updates of such states read."""
+    known = tuple(updates)
+    live: tuple[Update, ...] = ()
+    while True:
+        read = set(walk((*roots, *(update.node for update in live))))
+        found = tuple(update for update in known if update.state in read)
+        if len(found) == len(live):
+            return found
+        live = found
+
+
+def faults_of_updates(program: Program) -> Iterator[tuple[Node, str]]:
+    """What is wrong, and where, unless every state has exactly one update, of its own type."""
+    updated: set[Node] = set()
+    for update in program.updates:
+        if update.state.operation not in STATES or update.state in updated:
+            yield update.state, "is no state, or is updated twice"
+        if update.node.type != update.state.type:
+            yield update.node, f"updates a state of the type {update.state.type}"
+        updated.add(update.state)
+    for node in program.nodes():
+        if node.operation in STATES and node not in updated:
+            yield node, "is never updated"

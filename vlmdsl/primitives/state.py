@@ -1,0 +1,136 @@
+"""Primitives with state, which outlives the step: a start value, an order against use, a place in the checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Literal
+
+from pydantic import Field
+
+from vlmdsl.ir import Node
+from vlmdsl.primitives.registry import register
+from vlmdsl.primitives.similarities import COSINE, apply_similarity
+from vlmdsl.primitives.spec import Builder, Parameters, Primitive, Subject
+from vlmdsl.primitives.values import SimilarityValue, TupleValue, Value
+from vlmdsl.source.limits import MAXIMUM_QUEUE
+from vlmdsl.types import MemoryType, ScalarType, VecType
+
+_STREAM = ("Encoded", "Vec", "Image", "Text")
+
+
+class RunningMeanParameters(Parameters):
+    """Arguments of `running_mean`."""
+
+    momentum: float = Field(default=0.99, ge=0.0, le=1.0, description="the share of the mean so far")
+    start: float = Field(default=1.0, description="the mean before the first step")
+    name: str = Field(default="", description="its name in the checkpoint; by default the name it is bound to")
+
+
+def _running_mean(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    score = subjects["score"]
+    assert isinstance(score, Node)
+    assert isinstance(parameters, RunningMeanParameters)
+    before = builder.state(parameters.name, initial=parameters.start)
+    if score.operation != "stop":
+        score = builder.add("stop", score, type=score.type)
+    after = builder.add("running_mean", before, score, type=ScalarType(), momentum=parameters.momentum)
+    builder.update(before, after)
+    builder.report(before, after)
+    return after
+
+
+register(
+    Primitive(
+        name="running_mean",
+        family="scores",
+        summary="The mean of a score over the steps so far; the whole batch's enters before it is read, without gradient.",
+        meaning=_running_mean,
+        subjects=(Subject("score", ("Score",), "one number a sample"),),
+        parameters=RunningMeanParameters,
+        laws=("permutation",),
+        formula=r"\mu \leftarrow m\,\mu + (1 - m) \frac{1}{B}\sum_i s_i",
+        cost="none",
+        example=(
+            "let s = stop(score(image, text))\nminimize contrast(image, text, weight=exp(s - running_mean(s, momentum=0.9)))"
+        ),
+    )
+)
+
+
+class QueueParameters(Parameters):
+    """Arguments of `queue`."""
+
+    size: int = Field(default=65536, ge=1, le=MAXIMUM_QUEUE, description="how many vectors it holds; the oldest leave first")
+    start: Literal["empty", "random"] = Field(
+        default="empty",
+        description="`empty`: slots not filled yet take no part; `random`: all slots hold random directions at first",
+    )
+    name: str = Field(default="", description="its name in the checkpoint; by default the name it is bound to")
+
+
+def _unit(builder: Builder, value: Value, argument: str) -> Node:
+    """The direction of each vector, without gradient."""
+    features = builder.pooled(value, argument, "queue")
+    unit = builder.add("normalize", features, type=features.type, epsilon=0.0)
+    return builder.add("stop", unit, type=unit.type)
+
+
+def _queue(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    assert isinstance(parameters, QueueParameters)
+    given = subjects["value"]
+    values = [_unit(builder, value, "value") for value in (given.items if isinstance(given, TupleValue) else (given,))]
+    before = builder.memory(parameters.name, size=parameters.size, start=parameters.start)
+    builder.update(before, builder.add("enqueue", before, *values, type=MemoryType()))
+    return before
+
+
+register(
+    Primitive(
+        name="queue",
+        family="memory",
+        summary=(
+            "The directions of a stream in the steps before, first in, first out: read before this step's are written, "
+            "in the order of the whole batch. Several streams are written one after the other. No gradient."
+        ),
+        meaning=_queue,
+        subjects=(Subject("value", (*_STREAM, "Tuple"), "what enters after the step; of several streams, in this order"),),
+        parameters=QueueParameters,
+        laws=("permutation",),
+        formula=r"(a_1, \ldots, a_Q)",
+        cost="Q D numbers on each process",
+        example='minimize memory_contrast(image, text, queue(text, size=16, start="random"), temperature=0.07)',
+    )
+)
+
+
+def _nearest(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    memory, by = subjects["memory"], subjects["by"]
+    assert isinstance(memory, Node)
+    assert isinstance(by, SimilarityValue)
+    own = _unit(builder, subjects["value"], "value")
+    raw = SimilarityValue(tuple(replace(part, normalized=False) for part in by.parts))  # both sides are unit vectors already
+    matrix = apply_similarity(builder, raw, own, memory)
+    return builder.add("nearest", matrix, memory, own, type=VecType())
+
+
+register(
+    Primitive(
+        name="nearest",
+        family="memory",
+        summary="Each vector's nearest neighbour in a queue, without gradient; itself while the queue is empty.",
+        meaning=_nearest,
+        subjects=(
+            Subject("value", _STREAM, "whose neighbours are wanted"),
+            Subject("memory", ("Memory",), "the queue"),
+            Subject("by", ("Similarity",), "what compares them", default=COSINE, keyword=True),
+        ),
+        laws=("permutation",),
+        formula=r"a_{j^*(i)}, \quad j^*(i) = \arg\max_j \mathrm{by}(x_i, a_j)",
+        cost="2 B Q D FLOPs",
+        example=(
+            'let words = queue(stop(text), size=16, start="random")\n'
+            'minimize contrast(image, nearest(stop(text), words), directions="rows", temperature=0.07)'
+        ),
+    )
+)

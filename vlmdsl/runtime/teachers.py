@@ -1,0 +1,67 @@
+"""Teachers: towers whose weights are the running mean of another's."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from vlmdsl.ir import Encoder, Stream, Teacher
+
+__all__ = ["Teachers", "momentum_at"]
+
+
+def momentum_at(teacher: Teacher, done: int, steps: int) -> float:
+    """The momentum of the update that belongs to step `done` (0-based) of a run of `steps`."""
+    if teacher.schedule == "constant":
+        return teacher.momentum
+    share = min(done / max(steps, 1), 1.0)
+    return 1.0 - (1.0 - teacher.momentum) * (1.0 + math.cos(math.pi * share)) / 2.0
+
+
+class Teachers(nn.Module):
+    """A copy of a tower for every teacher that the streams ask for, and the count of steps that a schedule goes by.
+
+    Only weights follow; buffers (batch statistics) are the teacher's own. Both are in the checkpoint.
+    """
+
+    steps_done: Tensor
+
+    def __init__(self, towers: Mapping[str, nn.Module], streams: Iterable[Stream], steps: int) -> None:
+        super().__init__()
+        self._steps = steps
+        self._names: dict[Encoder, str] = {}
+        self.copies = nn.ModuleDict()
+        for encoder in dict.fromkeys(stream.encoder for stream in streams if stream.encoder.teacher):
+            name = self._names[encoder] = _unused(encoder.tower, self.copies)
+            self.copies[name] = copy.deepcopy(towers[encoder.tower]).requires_grad_(False)
+        self.register_buffer("steps_done", torch.tensor(0))
+
+    def tower(self, encoder: Encoder) -> nn.Module:
+        """The module that encodes in the tower's place."""
+        return self.copies[self._names[encoder]]
+
+    @torch.no_grad()
+    def follow(self, towers: nn.ModuleDict, order: str) -> None:
+        """Move the weights of those teachers whose turn it is: `before` the forward pass, or `after` the optimiser step."""
+        for encoder, name in self._names.items():
+            teacher = encoder.teacher
+            if teacher is None or teacher.order != order:
+                continue
+            done = 0 if teacher.schedule == "constant" else int(self.steps_done)
+            share = 1.0 - momentum_at(teacher, done, self._steps)
+            pairs = zip(self.copies[name].parameters(), towers[encoder.tower].parameters(), strict=True)
+            for own, followed in pairs:
+                own.lerp_(followed, share)
+        if order == "after":
+            self.steps_done += 1
+
+
+def _unused(name: str, taken: nn.ModuleDict) -> str:
+    unique, number = name, 2
+    while unique in taken:
+        unique, number = f"{name}_{number}", number + 1
+    return unique
