@@ -18,7 +18,7 @@ def momentum_at(teacher: Teacher, done: int, steps: int) -> float:
     """The momentum of the update that belongs to step `done` (0-based) of a run of `steps`."""
     if teacher.schedule == "constant":
         return teacher.momentum
-    share = min(done / max(steps, 1), 1.0)
+    share = min(done / steps, 1.0)
     return 1.0 - (1.0 - teacher.momentum) * (1.0 + math.cos(math.pi * share)) / 2.0
 
 
@@ -26,6 +26,7 @@ class Teachers(nn.Module):
     """A copy of a tower for every teacher that the streams ask for, and the count of steps that a schedule goes by.
 
     Only weights follow; buffers (batch statistics) are the teacher's own. Both are in the checkpoint.
+    Raises ValueError where a schedule needs the number of `steps` and it is not given (0).
     """
 
     steps_done: Tensor
@@ -36,6 +37,10 @@ class Teachers(nn.Module):
         self._names: dict[Encoder, str] = {}
         self.copies = nn.ModuleDict()
         for encoder in dict.fromkeys(stream.encoder for stream in streams if stream.encoder.teacher):
+            if steps < 1 and encoder.teacher and encoder.teacher.schedule != "constant":
+                raise ValueError(
+                    f"the momentum of the teacher of {encoder.tower} follows the run: say how many `steps` it has"
+                )
             name = self._names[encoder] = _unused(encoder.tower, self.copies)
             self.copies[name] = copy.deepcopy(towers[encoder.tower]).requires_grad_(False)
         self.register_buffer("steps_done", torch.tensor(0))

@@ -132,3 +132,8 @@ def test_schedules_of_the_authors(oracle: str, axis: str, total: int, start: flo
         found = [momentum_at(Teacher(start, "cosine", "before"), done, total) for done in arrays[axis]]
         np.testing.assert_allclose(found, arrays[out], rtol=1e-6)
     assert math.isclose(momentum_at(Teacher(start, "constant", "before"), 7, total), start)
+
+
+def test_a_schedule_wants_the_length_of_the_run() -> None:
+    with pytest.raises(ValueError, match="how many `steps`"):
+        model(schedule="cosine", steps=0)
