@@ -37,7 +37,8 @@ class AxesDisagree(Problem):
     summary = "two values whose axes do not fit"
     explanation = (
         "Axes carry names: B samples, L words, P patches, D features, Q entries of a memory. Two values that meet must "
-        "have the same axes; a matrix and its targets in particular. `B+B` are the columns of two matrices side by side (`unite`); a target over "
+        "have the same axes; a matrix and its targets in particular. `B+B` are the columns of two matrices side by"
+        " side (`unite`); a target over "
         "`B` fits them, since it says that the further columns are negatives."
     )
     bad = (
