@@ -17,6 +17,7 @@ from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subjec
 from vlmdsl.primitives.values import AllSamples, FunctionValue, SimilarityValue, Value
 from vlmdsl.types import ConditionType, ScoreType, SimType, TargetType
 
+MEMORY_AXIS = "Q"
 _STREAM = ("Encoded", "Vec", "Tokens", "Image", "Text")
 
 
@@ -76,7 +77,7 @@ def _of_batch(builder: Builder, value: Value, argument: str, function: str) -> N
     """A matrix of samples against samples; Fault for one whose columns are the entries of a memory."""
     assert isinstance(value, Node)
     assert isinstance(value.type, SimType)
-    if value.type.rows == value.type.columns:
+    if value.type.columns != MEMORY_AXIS:
         return value
     found, wanted = value.type, "a matrix of samples against samples"
     place = builder.place(argument)
