@@ -6,6 +6,7 @@ Hash-consing merges what is written alike; these rules make what means the same 
 from __future__ import annotations
 
 from vlmdsl.ir import Node, Program
+from vlmdsl.passes.fold import RULES as ALGEBRA
 from vlmdsl.passes.rewriting import Candidate, Maker, Rule, rewrite
 from vlmdsl.primitives.registry import registered
 from vlmdsl.types import SimType, TargetType
@@ -18,7 +19,7 @@ _ONE_MATRIX = frozenset({"dot", "euclidean", "tokenmean"})
 
 def share(program: Program) -> Program:
     """The program with one orientation for every similarity and score; idempotent."""
-    return rewrite(program, RULES)
+    return rewrite(program, (*ALGEBRA, *RULES))  # with the algebra, since columns side by side are simplified apart
 
 
 def _swappable(operation: str, by: object) -> bool:
@@ -167,6 +168,7 @@ RULES: tuple[Rule, ...] = (
         "f(exclude_pairs(x)) = exclude_pairs(f(x)) for elementwise f",
         _hoist_pairs,
     ),
+    Rule("reuse", ("reuse",), "reuse(transpose(x)) = transpose(reuse(x)), of one matrix both directions read it", _reuse),
     Rule("exclude-pairs-once", ("exclude_pairs",), "a pair that is excluded stays so", _pairs_once),
     Rule(
         "hoist-transpose",

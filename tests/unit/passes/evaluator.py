@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from vlmdsl.ir import Contrast, Direction, Node, Program, TargetPart, encoder_of, walk
-from vlmdsl.types import FieldType, TargetType
+from vlmdsl.types import ConditionType, FieldType
 
 Array = np.ndarray
 SAMPLES, DIMENSION, TOKENS = 6, 5, 4
@@ -42,11 +42,15 @@ def term_values(program: Program, seed: int) -> dict[str, float]:
     return {term.name: float(_evaluate(term.node, seed)) for term in program.terms}
 
 
-def _evaluate(root: Node, seed: int) -> object:
+def _evaluate(root: Node, seed: int, outer: int | None = None) -> object:
+    """The value of a node; `outer` is the environment outside of every `stop`. Conditions have no gradient to stop."""
+    outer = seed if outer is None else outer
     values: dict[int, object] = {}
     for node in walk([root]):
         if node.operation == "stop":
-            values[node.index] = _evaluate(node.inputs[0], seed + 7919)
+            values[node.index] = _evaluate(node.inputs[0], seed + 7919, outer)
+        elif isinstance(node.type, ConditionType) and node is not root and seed != outer:
+            values[node.index] = _evaluate(node, outer)
         else:
             values[node.index] = _operation(node, [values[parent.index] for parent in node.inputs], seed)
     return values[root.index]
@@ -135,17 +139,14 @@ def _plan(affinity: Matrices, epsilon: float, iterations: int) -> Shares:
             plan = _scaled(_scaled(plan, 1), 0)
         return _scaled(plan, 1)
 
-    return Shares(one(affinity.rows, "rows"), one(affinity.columns, "columns"))
+    rows = one(affinity.rows, "rows")
+    square = rows.shape[1] == SAMPLES  # else columns stand side by side
+    return Shares(rows, one(affinity.columns, "columns") if square else rows)
 
 
 def _scaled(plan: Array, axis: int) -> Array:
     total = plan.sum(axis, keepdims=True)
     return np.divide(plan, total, out=np.zeros_like(plan), where=total > 0)
-
-
-def _softmax(node: Node, affinity: Matrices) -> Shares | Array:
-    found = _plan(affinity, 1.0, 0)
-    return found.rows if node.type != TargetType() else found
 
 
 def _target_entropy(node: Node, logits: Matrices, target: Shares | Array) -> Array:
@@ -209,7 +210,7 @@ _OPERATIONS: dict[str, Callable[..., object]] = {
     "transpose": lambda node, x: Matrices(x.columns, x.rows, x.candidates, x.allowed.T),
     "exclude_pairs": lambda node, x: replace(x, allowed=x.allowed & ~np.eye(SAMPLES, dtype=bool)),
     "unite": _unite,
-    "softmax": _softmax,
+    "softmax": lambda node, x: _plan(x, 1.0, 0),
     "transport": lambda node, x: _plan(x, node.number("epsilon"), int(node.number("iterations"))),
     "target_entropy": _target_entropy,
     "reuse": lambda node, x: (
