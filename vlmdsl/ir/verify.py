@@ -325,6 +325,7 @@ SIGNATURES: dict[str, Signature] = {
     "paired": Signature({}, _fixed(TargetType())),
     "same": Signature({"missing": (int,)}, _labels),
     "smooth": Signature({"epsilon": _NUMBER, "over": (str,)}, _smooth),
+    "flipped": Signature({}, _fixed(TargetType())),
     "softmax": Signature({}, _of_affinity),
     "transport": Signature({"epsilon": _NUMBER, "iterations": (int,)}, _of_affinity),
     "target_entropy": Signature({"along": (str,)}, _asked),

@@ -210,6 +210,7 @@ _OPERATIONS: dict[str, Callable[..., object]] = {
     "transpose": lambda node, x: Matrices(x.columns, x.rows, x.candidates, x.allowed.T),
     "exclude_pairs": lambda node, x: replace(x, allowed=x.allowed & ~np.eye(SAMPLES, dtype=bool)),
     "unite": _unite,
+    "flipped": lambda node: np.eye(SAMPLES)[::-1],
     "softmax": lambda node, x: _plan(x, 1.0, 0),
     "transport": lambda node, x: _plan(x, node.number("epsilon"), int(node.number("iterations"))),
     "target_entropy": _target_entropy,

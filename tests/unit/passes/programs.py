@@ -72,6 +72,9 @@ class Build:
     def paired(self) -> Node:
         return self.add("paired", type=TargetType())
 
+    def flipped(self) -> Node:
+        return self.add("flipped", type=TargetType())
+
     def same(self, label: str = "label", missing: int = -1) -> Node:
         return self.add("same", self.field(label, "Label"), type=TargetType(), missing=missing)
 

@@ -86,7 +86,7 @@ class Expressions:
     def target(self, depth: int = 2) -> Node:
         build = self.build
         if depth == 0:
-            return self.one_of(build.paired, build.same, lambda: self.soft_target())
+            return self.one_of(build.paired, build.flipped, build.same, lambda: self.soft_target())
         inner = self.target(depth - 1)
         return self.one_of(
             lambda: inner,

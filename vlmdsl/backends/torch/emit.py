@@ -242,7 +242,7 @@ RULES: dict[str, Rule] = {
         name: _call(name)
         for name in (
             "stop", "exp", "log", "minimum", "maximum", "less", "less_equal", "greater",
-            "greater_equal", "equal", "not_equal", "where", "transpose", "paired", "exclude", "exclude_pairs",
+            "greater_equal", "equal", "not_equal", "where", "transpose", "paired", "flipped", "exclude", "exclude_pairs",
             "sigmoid_loss", "softmax", "mean",
         )
     },

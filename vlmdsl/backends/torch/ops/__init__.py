@@ -26,12 +26,12 @@ from vlmdsl.backends.torch.ops.elementwise import (
 from vlmdsl.backends.torch.ops.normalize import normalize, stop
 from vlmdsl.backends.torch.ops.similarities import exclude, reuse, score, similarity, transpose
 from vlmdsl.backends.torch.ops.soft_targets import softmax, transport
-from vlmdsl.backends.torch.ops.targets import add_targets, others, paired, same, scale_target, smooth, uniform
+from vlmdsl.backends.torch.ops.targets import add_targets, flipped, others, paired, same, scale_target, smooth, uniform
 from vlmdsl.backends.torch.values import Similarities, Target, TargetPart, TokenFeatures
 
 __all__ = [
     "ContrastResult", "Direction", "Similarities", "Target", "TargetPart", "TokenFeatures", "add", "add_targets", "clamp",
-    "contrast", "contrast_of", "cross_entropy", "divide", "equal", "exclude", "exclude_pairs", "exp", "greater",
+    "contrast", "contrast_of", "cross_entropy", "divide", "equal", "exclude", "exclude_pairs", "exp", "flipped", "greater",
     "greater_equal", "less", "less_equal", "log", "logical_not", "maximum", "mean", "minimum", "multiply", "negate",
     "normalize", "not_equal", "others", "paired", "reuse", "same", "samples", "scale_target", "score", "sigmoid_loss",
     "similarity", "smooth", "softmax", "stop", "subtract", "target_entropy", "transport", "transpose", "uniform", "unite",
