@@ -22,7 +22,8 @@ class Case:
     """One oracle and the recipe that must give its numbers.
 
     `inputs` maps inputs of the objective to names in the oracle, `parameters` learned numbers likewise; `total` is the
-    oracle's loss; `times` what our loss is multiplied by to be theirs (transformers halves ALIGN's sum).
+    oracle's loss; `times` what our loss is multiplied by to be theirs (transformers halves ALIGN's sum);
+    inputs of `no_gradient` get none, and of `unstated` ones the oracle gives none.
     """
 
     oracle: str
@@ -34,6 +35,7 @@ class Case:
     times: float = 1.0
     rtol: float | None = None
     no_gradient: tuple[str, ...] = ()
+    unstated: tuple[str, ...] = ()
 
     def load(self) -> tuple[dict[str, np.ndarray[Any, Any]], float]:
         """The oracle's arrays and its relative tolerance."""
@@ -186,6 +188,15 @@ minimize contrast(
   temperature=learned(0.02, form="direct", lower=0.001, upper=0.5, clamp="hard")
 )
 """
+BYOL = """
+recipe byol_regression(p1: Image, p2: Image, t1: Image, t2: Image)
+minimize regress(p1, t2) + regress(p2, t1)
+"""
+BYOL_STREAMS = {name: name for name in ("p1", "p2", "t1", "t2")}
+SIMSIAM = """
+recipe simsiam_cosine(p1: Image, p2: Image, z1: Image, z2: Image)
+minimize (regress(p1, z2, form="cosine") + regress(p2, z1, form="cosine")) / 2
+"""
 # GroupViT's contrast of B images with 3 B prompts: a soft target outside the logarithm as released, or the sum of the
 # positives inside of it as remembered of the paper.
 _PROMPTS = """
@@ -299,6 +310,24 @@ CASES = [
     Case("zerovl-mixupnce", ZEROVL_MIXED, FEATURES, TAU),
     Case("zerovl-mixupnce_alpha1", ZEROVL_MIXED, FEATURES, TAU, {"own": 1}),
     Case("zerovl-mixupnce_odd", ZEROVL_MIXED, FEATURES, TAU, {"own": 0.4}),
+    Case("byol-regression", BYOL, BYOL_STREAMS, {}, total="out_loss", no_gradient=("t1", "t2")),
+    Case(
+        "byol-regression-zerorow",
+        BYOL,
+        BYOL_STREAMS,
+        {},
+        total="out_loss",
+        no_gradient=("t1", "t2"),
+        unstated=("p2",),
+    ),
+    Case(
+        "simsiam-cosine",
+        SIMSIAM,
+        {name: name for name in ("p1", "p2", "z1", "z2")},
+        {},
+        total="out_loss",
+        no_gradient=("z1", "z2"),
+    ),
     Case(
         "laclip_mt",
         "laclip_mt",

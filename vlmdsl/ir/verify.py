@@ -57,10 +57,14 @@ Yields: TypeAlias = Callable[[Node, tuple[Type, ...]], Type | None]
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What one operation carries and yields: `attributes` by name with their Python types, and the rule of its type."""
+    """What one operation carries and yields: `attributes` by name with their Python types, and the rule of its type.
+
+    Attributes that are `optional` are there only where they differ from their default.
+    """
 
     attributes: dict[str, tuple[type, ...]]
     yields: Yields
+    optional: frozenset[str] = frozenset()
 
 
 def broadcast(types: tuple[Type, ...]) -> Type | None:
@@ -309,7 +313,9 @@ SIGNATURES: dict[str, Signature] = {
     "pooled": Signature({}, _fixed(VecType(), EncodedType)),
     "tokens": Signature({}, _tokens),
     "stop": Signature({}, _same(VecType, TokensType, *_NUMERIC)),
-    "normalize": Signature({"epsilon": _NUMBER}, _same(VecType, TokensType)),
+    "normalize": Signature(
+        {"epsilon": _NUMBER, "smallest": _NUMBER}, _same(VecType, TokensType), optional=frozenset({"smallest"})
+    ),
     "similarity": Signature({"by": (str,), "arguments": (tuple,)}, _similarity),
     "score": Signature({"by": (str,), "arguments": (tuple,)}, _score),
     "constant": Signature({"value": _NUMBER}, _constant),
@@ -346,7 +352,9 @@ def _check(node: Node) -> None:
     if signature is None:
         raise _BrokenError(f"{node.operation!r} is no operation")
     names = {name for name, _ in node.attributes}
-    _need(names == set(signature.attributes), f"has the attributes {sorted(names)}, wants {sorted(signature.attributes)}")
+    wanted_names = set(signature.attributes)
+    complete = wanted_names - signature.optional <= names <= wanted_names
+    _need(complete, f"has the attributes {sorted(names)}, wants {sorted(signature.attributes)}")
     for name, value in node.attributes:
         _need(isinstance(value, signature.attributes[name]), f"{name} is {value!r}")
     wanted = signature.yields(node, tuple(parent.type for parent in node.inputs))

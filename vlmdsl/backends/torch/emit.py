@@ -152,8 +152,9 @@ def _tokens(writer: _Writer, node: Node) -> str:
 
 
 def _normalize(writer: _Writer, node: Node) -> str:
-    epsilon = node.number("epsilon")
-    return f"ops.normalize({writer.value(node.inputs[0])}{f', epsilon={epsilon!r}' if epsilon else ''})"
+    given = {name: value for name, value in node.attributes if (name, value) != ("epsilon", 0.0)}
+    arguments = [writer.value(node.inputs[0]), *(f"{name}={value!r}" for name, value in given.items())]
+    return f"ops.normalize({', '.join(arguments)})"
 
 
 def _samples(writer: _Writer, node: Node) -> str:
