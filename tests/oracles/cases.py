@@ -197,6 +197,18 @@ SIMSIAM = """
 recipe simsiam_cosine(p1: Image, p2: Image, z1: Image, z2: Image)
 minimize (regress(p1, z2, form="cosine") + regress(p2, z1, form="cosine")) / 2
 """
+NCLIP = """
+recipe nclip_terms(image: Image, text: Text, sharpness = 0.5, stopped = 0)
+minimize align_distributions(image, text, sharpness=sharpness, stopped=stopped)
+"""
+HEADS = {"image": "a", "text": "b"}
+XCLIP = """
+recipe xclip_total(image: Image, text: Text, image_head: Image, text_head: Text)
+minimize {
+  clip: contrast(image, text)
+  nclip: align_distributions(image_head, text_head)
+}
+"""
 # GroupViT's contrast of B images with 3 B prompts: a soft target outside the logarithm as released, or the sum of the
 # positives inside of it as remembered of the paper.
 _PROMPTS = """
@@ -328,6 +340,10 @@ CASES = [
         total="out_loss",
         no_gradient=("z1", "z2"),
     ),
+    Case("nclip-terms", NCLIP, HEADS, {}),
+    Case("nclip-terms-nosharp", NCLIP, HEADS, {}, {"sharpness": 0}),
+    Case("nclip-terms-sg", NCLIP, HEADS, {}, {"stopped": 1}),
+    Case("xclip-total", XCLIP, {"image": "image_x", "text": "text_x", "image_head": "a", "text_head": "b"}, SCALE),
     Case(
         "laclip_mt",
         "laclip_mt",

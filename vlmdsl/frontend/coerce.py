@@ -31,6 +31,7 @@ from vlmdsl.source import Span
 from vlmdsl.types import (
     TOKEN_AXIS,
     ConditionType,
+    DistributionType,
     EncodedType,
     FieldType,
     LossType,
@@ -48,6 +49,7 @@ _NODE_KINDS = {
     EncodedType: "Encoded",
     VecType: "Vec",
     TokensType: "Tokens",
+    DistributionType: "Distribution",
     SimType: "Sim",
     ScoreType: "Score",
     ConditionType: "Condition",
@@ -71,6 +73,7 @@ _WORDS = {
     "Encoded": "an encoded stream",
     "Vec": "pooled features",
     "Tokens": "token features",
+    "Distribution": "a distribution a sample",
     "Sim": "a similarity matrix",
     "Score": "one number a sample",
     "Condition": "a condition a sample",

@@ -16,6 +16,7 @@ from vlmdsl.ir.program import Encoder, Program
 from vlmdsl.types import (
     TOKEN_AXIS,
     ConditionType,
+    DistributionType,
     EncodedType,
     FieldType,
     LossType,
@@ -312,7 +313,10 @@ SIGNATURES: dict[str, Signature] = {
     "encode": Signature({"encoder": (Encoder,)}, _encode),
     "pooled": Signature({}, _fixed(VecType(), EncodedType)),
     "tokens": Signature({}, _tokens),
-    "stop": Signature({}, _same(VecType, TokensType, *_NUMERIC)),
+    "stop": Signature({}, _same(VecType, TokensType, DistributionType, *_NUMERIC)),
+    "distribution": Signature({"temperature": _NUMBER}, _fixed(DistributionType(), VecType)),
+    "entropy": Signature({}, _fixed(ScoreType(), DistributionType, DistributionType)),
+    "entropy_of_mean": Signature({}, _fixed(LossType(), DistributionType)),
     "normalize": Signature(
         {"epsilon": _NUMBER, "smallest": _NUMBER}, _same(VecType, TokensType), optional=frozenset({"smallest"})
     ),

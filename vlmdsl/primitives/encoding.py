@@ -76,6 +76,9 @@ register(
 )
 
 
+_STOPPED = ("Encoded", "Vec", "Tokens", "Distribution", "Sim", "Score", "Scalar", "Image", "Text")
+
+
 def _stop(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
     value = builder.encoded(subjects["x"], "x")
     if isinstance(value, NumberValue):
@@ -90,7 +93,7 @@ register(
         family="encoding",
         summary="The value without its gradient.",
         meaning=_stop,
-        subjects=(Subject("x", ("Encoded", "Vec", "Tokens", "Sim", "Score", "Scalar", "Image", "Text"), "the value"),),
+        subjects=(Subject("x", _STOPPED, "the value"),),
         formula=r"\mathrm{sg}[x]",
         example="contrast(image, stop(text))",
     )

@@ -1,7 +1,18 @@
 """Importing this module registers the whole kernel: one line a family."""
 
-from vlmdsl.primitives import candidates, encoding, matrices, reductions, scalars, similarities, soft_targets, targets, views
+from vlmdsl.primitives import (
+    candidates,
+    distributions,
+    encoding,
+    matrices,
+    reductions,
+    scalars,
+    similarities,
+    soft_targets,
+    targets,
+    views,
+)
 
 __all__ = ["FAMILIES"]
 
-FAMILIES = (views, encoding, similarities, matrices, candidates, targets, soft_targets, reductions, scalars)
+FAMILIES = (views, encoding, similarities, matrices, candidates, targets, soft_targets, distributions, reductions, scalars)

@@ -10,6 +10,7 @@ from vlmdsl.ir.verify import COMPARISONS, broadcast
 from vlmdsl.types import (
     TOKEN_AXIS,
     ConditionType,
+    DistributionType,
     EncodedType,
     FieldType,
     LossType,
@@ -74,6 +75,10 @@ class Build:
 
     def flipped(self) -> Node:
         return self.add("flipped", type=TargetType())
+
+    def entropy(self, x: Node, y: Node) -> Node:
+        p, q = (self.add("distribution", features, type=DistributionType(), temperature=0.5) for features in (x, y))
+        return self.add("entropy", p, q, type=ScoreType())
 
     def same(self, label: str = "label", missing: int = -1) -> Node:
         return self.add("same", self.field(label, "Label"), type=TargetType(), missing=missing)

@@ -42,6 +42,7 @@ class Expressions:
             lambda: plain,
             lambda: self.build.stop(plain),
             lambda: self.build("exp", plain),
+            lambda: self.build.entropy(x, y),
             lambda: self.build(
                 "subtract", self.build.score(image, text, "tokenmax"), self.build.score(text, image, "tokenmax")
             ),

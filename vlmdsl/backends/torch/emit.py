@@ -234,6 +234,7 @@ RULES: dict[str, Rule] = {
     "clamp": _call("clamp", "lower", "upper", "gradient"),
     "same": _call("same", "missing"),
     "smooth": _call("smooth", "epsilon", "over"),
+    "distribution": _call("distribution", "temperature"),
     "transport": _call("transport", "epsilon", "iterations"),
     "target_entropy": _call("target_entropy", "along"),
     "reuse": _call("reuse", "matrix"),
@@ -244,7 +245,7 @@ RULES: dict[str, Rule] = {
         for name in (
             "stop", "exp", "log", "minimum", "maximum", "less", "less_equal", "greater",
             "greater_equal", "equal", "not_equal", "where", "transpose", "paired", "flipped", "exclude", "exclude_pairs",
-            "sigmoid_loss", "softmax", "mean",
+            "sigmoid_loss", "softmax", "mean", "entropy", "entropy_of_mean",
         )
     },
 }  # fmt: skip

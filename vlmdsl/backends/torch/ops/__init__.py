@@ -3,6 +3,7 @@
 from vlmdsl.backends.torch.ops.candidates import exclude_pairs, unite, unite_targets
 from vlmdsl.backends.torch.ops.contrast import ContrastResult, Direction, contrast, contrast_of
 from vlmdsl.backends.torch.ops.criteria import cross_entropy, mean, samples, sigmoid_loss, target_entropy
+from vlmdsl.backends.torch.ops.distributions import distribution, entropy, entropy_of_mean
 from vlmdsl.backends.torch.ops.elementwise import (
     add,
     clamp,
@@ -31,9 +32,9 @@ from vlmdsl.backends.torch.values import Similarities, Target, TargetPart, Token
 
 __all__ = [
     "ContrastResult", "Direction", "Similarities", "Target", "TargetPart", "TokenFeatures", "add", "add_targets", "clamp",
-    "contrast", "contrast_of", "cross_entropy", "divide", "equal", "exclude", "exclude_pairs", "exp", "flipped", "greater",
-    "greater_equal", "less", "less_equal", "log", "logical_not", "maximum", "mean", "minimum", "multiply", "negate",
-    "normalize", "not_equal", "others", "paired", "reuse", "same", "samples", "scale_target", "score", "sigmoid_loss",
-    "similarity", "smooth", "softmax", "stop", "subtract", "target_entropy", "transport", "transpose", "uniform", "unite",
-    "unite_targets", "where",
+    "contrast", "contrast_of", "cross_entropy", "distribution", "divide", "entropy", "entropy_of_mean", "equal",
+    "exclude", "exclude_pairs", "exp", "flipped", "greater", "greater_equal", "less", "less_equal", "log", "logical_not",
+    "maximum", "mean", "minimum", "multiply", "negate", "normalize", "not_equal", "others", "paired", "reuse", "same",
+    "samples", "scale_target", "score", "sigmoid_loss", "similarity", "smooth", "softmax", "stop", "subtract",
+    "target_entropy", "transport", "transpose", "uniform", "unite", "unite_targets", "where",
 ]  # fmt: skip
