@@ -25,6 +25,9 @@ RECIPES = {
         "let liking = exclude_pairs(similarity(stop(image), stop(image))) + similarity(stop(image), text, by=dot)\n"
         "minimize contrast(image, text, targets=0.4 * paired + 0.6 * transport(liking, epsilon=0.5, iterations=3))"
     ),
+    "flipped": "minimize contrast(image, text, targets=0.3 * paired + 0.7 * flipped, keep=flag)",
+    "regress": "minimize regress(image, text) + 2 * regress(text, image)",
+    "distributions": "minimize align_distributions(image, text, stopped=1)",
     "kl": (
         "let soft = smooth(softmax(restrict(similarity(stop(text), image), to=flag)), epsilon=0.1)\n"
         "let z = restrict(similarity(image, text) / learned(0.3), to=flag)\n"

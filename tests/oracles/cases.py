@@ -22,7 +22,8 @@ class Case:
     """One oracle and the recipe that must give its numbers.
 
     `inputs` maps inputs of the objective to names in the oracle, `parameters` learned numbers likewise; `total` is the
-    oracle's loss; `times` what our loss is multiplied by to be theirs (transformers halves ALIGN's sum).
+    oracle's loss; `times` what our loss is multiplied by to be theirs (transformers halves ALIGN's sum);
+    inputs of `no_gradient` get none, and of `unstated` ones the oracle gives none.
     """
 
     oracle: str
@@ -34,6 +35,7 @@ class Case:
     times: float = 1.0
     rtol: float | None = None
     no_gradient: tuple[str, ...] = ()
+    unstated: tuple[str, ...] = ()
 
     def load(self) -> tuple[dict[str, np.ndarray[Any, Any]], float]:
         """The oracle's arrays and its relative tolerance."""
@@ -54,6 +56,10 @@ def _derived(arrays: dict[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[An
             made[f"grad_{side}_first"] = arrays[f"grad_{side}_tokens"][:, 0]
     if "mask" in arrays:
         made["valid"] = arrays["mask"].astype(bool)
+    if "prompt_x" in arrays:
+        for prompt in range(arrays["prompt_x"].shape[1]):
+            made[f"prompt_{prompt}"] = arrays["prompt_x"][:, prompt]
+            made[f"grad_prompt_{prompt}"] = arrays["grad_prompt_x"][:, prompt]
     if arrays.get("text_x", np.zeros(0)).ndim == 3:
         for source in range(len(arrays["text_x"])):
             made[f"text_{source}"] = arrays["text_x"][source]
@@ -174,6 +180,85 @@ TAUGHT = {**FEATURES, "teacher_image": "teacher_image_features", "teacher_text":
 TWO_SCALES = {"hard_scale": "log_scale_contrastive", "soft_scale": "log_scale_distill"}
 TEACHERS = ("teacher_image", "teacher_text")
 
+# ZeroVL with a mixed batch: both directions have the same two targets.
+ZEROVL_MIXED = """
+recipe zerovl_mixed(image: Image, text: Text, own = 0.73)
+minimize contrast(
+  image, text, sim=cosine(epsilon=1e-8), targets=own * paired + (1 - own) * flipped,
+  temperature=learned(0.02, form="direct", lower=0.001, upper=0.5, clamp="hard")
+)
+"""
+BYOL = """
+recipe byol_regression(p1: Image, p2: Image, t1: Image, t2: Image)
+minimize regress(p1, t2) + regress(p2, t1)
+"""
+BYOL_STREAMS = {name: name for name in ("p1", "p2", "t1", "t2")}
+SIMSIAM = """
+recipe simsiam_cosine(p1: Image, p2: Image, z1: Image, z2: Image)
+minimize (regress(p1, z2, form="cosine") + regress(p2, z1, form="cosine")) / 2
+"""
+NCLIP = """
+recipe nclip_terms(image: Image, text: Text, sharpness = 0.5, stopped = 0)
+minimize align_distributions(image, text, sharpness=sharpness, stopped=stopped)
+"""
+HEADS = {"image": "a", "text": "b"}
+XCLIP = """
+recipe xclip_total(image: Image, text: Text, image_head: Image, text_head: Text)
+minimize {
+  clip: contrast(image, text)
+  nclip: align_distributions(image_head, text_head)
+}
+"""
+# GroupViT's contrast of B images with 3 B prompts: a soft target outside the logarithm as released, or the sum of the
+# positives inside of it as remembered of the paper.
+_PROMPTS = """
+let tau = learned(0.07, name="prompt_temperature", max_scale=100, clamp="hard")
+let first = similarity(image, one) / tau
+let second = similarity(image, two) / tau
+let third = similarity(image, three) / tau
+def own(logits) = mean(cross_entropy(logits, targets=paired, along="columns"))
+let prompts = (own(first) + own(second) + own(third)) / 3
+"""
+GROUPVIT_PROMPTS = f"""
+recipe groupvit_prompts(image: Image, text: Text, one: Text, two: Text, three: Text)
+{_PROMPTS}
+let third_each = unite(unite(paired, paired), paired) / 3
+let images = mean(cross_entropy(unite(unite(first, second), third), targets=third_each, along="rows"))
+minimize {{
+  caption: contrast(image, text, temperature=learned(0.07, name="temperature", max_scale=100, clamp="hard"))
+  prompts: (images + prompts) / 2
+}}
+"""
+GROUPVIT_INSIDE = f"""
+recipe groupvit_inside(image: Image, one: Text, two: Text, three: Text)
+{_PROMPTS}
+def chosen(own, other, further) = exp(
+  -cross_entropy(unite(unite(own, other), further), targets=paired, along="rows")
+)
+let images = mean(-log(chosen(first, second, third) + chosen(second, third, first) + chosen(third, first, second)))
+minimize (images + prompts) / 2
+"""
+PROMPTED = {"image": "image_x", "one": "prompt_0", "two": "prompt_1", "three": "prompt_2"}
+# UniCLIP's MP-NCE: every pair of views of a sample, its negatives all views of the others; scaled for each pair of domains.
+MP_NCE = """
+recipe mp_nce(first: Image, second: Image, text: Text)
+let images = (similarity(first, second) - 0.3) / 0.1
+let words = (similarity(first, text) - 0.1) / 0.2
+let more_words = (similarity(second, text) - 0.1) / 0.2
+def others(view, offset, scale) = exclude_pairs((similarity(view, view) - offset) / scale)
+def found(positive, other, self) = mean(
+  cross_entropy(unite(unite(positive, exclude_pairs(other)), self), targets=paired, along="rows")
+)
+let of_first = others(first, 0.3, 0.1)
+let of_second = others(second, 0.3, 0.1)
+let of_text = others(text, 0, 0.3)
+minimize (
+  found(images, words, of_first) + found(words, images, of_first)
+  + found(transpose(images), more_words, of_second) + found(more_words, transpose(images), of_second)
+  + found(transpose(words), transpose(more_words), of_text) + found(transpose(more_words), transpose(words), of_text)
+) / 6
+"""
+
 CASES = [
     Case("clip-openclip", "clip", FEATURES, SCALE),
     Case("clip-openclip_scale100", "clip", FEATURES, SCALE),
@@ -226,6 +311,39 @@ CASES = [
     Case("otter-kd_soft", OTTER, TAUGHT, TWO_SCALES, {"teacher_scale": 8}, no_gradient=TEACHERS),
     Case("otter-ot_clamped", OTTER, TAUGHT, TWO_SCALES, {"plan": "transport"}, no_gradient=TEACHERS),
     Case("otter-ot_duplicates", OTTER, TAUGHT, TWO_SCALES, {"plan": "transport"}, no_gradient=TEACHERS),
+    Case(
+        "groupvit-multilabel",
+        GROUPVIT_PROMPTS,
+        {**PROMPTED, "text": "text_x"},
+        {"temperature": "log_scale", "prompt_temperature": "log_scale_multi"},
+    ),
+    Case("groupvit-multilabel-mil", GROUPVIT_INSIDE, PROMPTED, {"prompt_temperature": "log_scale"}),
+    Case("uniclip-mpnce", MP_NCE, {"first": "image_1", "second": "image_2", "text": "text"}, {}),
+    Case("zerovl-mixupnce", ZEROVL_MIXED, FEATURES, TAU),
+    Case("zerovl-mixupnce_alpha1", ZEROVL_MIXED, FEATURES, TAU, {"own": 1}),
+    Case("zerovl-mixupnce_odd", ZEROVL_MIXED, FEATURES, TAU, {"own": 0.4}),
+    Case("byol-regression", BYOL, BYOL_STREAMS, {}, total="out_loss", no_gradient=("t1", "t2")),
+    Case(
+        "byol-regression-zerorow",
+        BYOL,
+        BYOL_STREAMS,
+        {},
+        total="out_loss",
+        no_gradient=("t1", "t2"),
+        unstated=("p2",),
+    ),
+    Case(
+        "simsiam-cosine",
+        SIMSIAM,
+        {name: name for name in ("p1", "p2", "z1", "z2")},
+        {},
+        total="out_loss",
+        no_gradient=("z1", "z2"),
+    ),
+    Case("nclip-terms", NCLIP, HEADS, {}),
+    Case("nclip-terms-nosharp", NCLIP, HEADS, {}, {"sharpness": 0}),
+    Case("nclip-terms-sg", NCLIP, HEADS, {}, {"stopped": 1}),
+    Case("xclip-total", XCLIP, {"image": "image_x", "text": "text_x", "image_head": "a", "text_head": "b"}, SCALE),
     Case(
         "laclip_mt",
         "laclip_mt",

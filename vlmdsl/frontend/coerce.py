@@ -31,6 +31,7 @@ from vlmdsl.source import Span
 from vlmdsl.types import (
     TOKEN_AXIS,
     ConditionType,
+    DistributionType,
     EncodedType,
     FieldType,
     LossType,
@@ -50,6 +51,7 @@ _NODE_KINDS = {
     VecType: "Vec",
     TokensType: "Tokens",
     MemoryType: "Memory",
+    DistributionType: "Distribution",
     SimType: "Sim",
     ScoreType: "Score",
     ConditionType: "Condition",
@@ -74,6 +76,7 @@ _WORDS = {
     "Vec": "pooled features",
     "Tokens": "token features",
     "Memory": "a memory (a queue)",
+    "Distribution": "a distribution a sample",
     "Sim": "a similarity matrix",
     "Score": "one number a sample",
     "Condition": "a condition a sample",

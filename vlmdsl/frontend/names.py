@@ -39,8 +39,8 @@ BARE_FIELDS = ("image", "text")
 """The fields of a program that is an expression alone."""
 
 PARAMETER_TYPES = frozenset(FIELD_KINDS) | {
-    "Encoded", "Vec", "Tokens", "Sim", "Score", "Condition", "Target", "Scalar", "Loss", "Similarity", "View", "Encoder",
-    "String", "Tuple", "Function",
+    "Encoded", "Vec", "Tokens", "Distribution", "Sim", "Score", "Condition", "Target", "Scalar", "Loss", "Similarity",
+    "View", "Encoder", "String", "Tuple", "Function",
 }  # fmt: skip
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from vlmdsl.ir.graph import Node
 from vlmdsl.ir.program import NAMED, Program
-from vlmdsl.ir.signatures import SIGNATURES, BrokenError, need
+from vlmdsl.ir.rules import BrokenError, need
+from vlmdsl.ir.signatures import SIGNATURES
 from vlmdsl.ir.updates import faults_of_updates
 from vlmdsl.types import LossType, ScalarType
 
@@ -28,7 +29,9 @@ def _check(node: Node) -> None:
     if signature is None:
         raise BrokenError(f"{node.operation!r} is no operation")
     names = {name for name, _ in node.attributes}
-    need(names == set(signature.attributes), f"has the attributes {sorted(names)}, wants {sorted(signature.attributes)}")
+    wanted_names = set(signature.attributes)
+    complete = wanted_names - signature.optional <= names <= wanted_names
+    need(complete, f"has the attributes {sorted(names)}, wants {sorted(signature.attributes)}")
     for name, value in node.attributes:
         need(isinstance(value, signature.attributes[name]), f"{name} is {value!r}")
     wanted = signature.yields(node, tuple(parent.type for parent in node.inputs))

@@ -222,6 +222,17 @@ def _unite(node: Node, world: Workload) -> Cost | None:
     return Cost(0.0, 0.0, kept, 0, 4 * kept)
 
 
+def _transpose(node: Node, world: Workload) -> Cost | None:
+    """Free on one process; on several the columns of the others' rows are fetched, and their gradients sent back."""
+    if world.world == 1:
+        return None
+    whole = world.batch * world.batch * world.item
+    collectives = [Collective("all-gather", "the matrix, transposed", world.received(whole))]
+    if learns(node):
+        collectives.append(Collective("reduce-scatter", "its gradient", world.received(whole)))
+    return Cost(0.0, 0.0, world.entries * world.item, whole, 2 * whole, tuple(collectives))
+
+
 def _softmax(node: Node, world: Workload) -> Cost:
     """The target of each direction, and the statistics of its columns joined over processes; nothing is differentiated."""
     return _soft_target(1, world)
@@ -242,6 +253,7 @@ def _soft_target(steps: int, world: Workload) -> Cost:
 
 _COSTS: dict[str, Callable[[Node, Workload], Cost | None]] = {
     "unite": _unite,
+    "transpose": _transpose,
     "softmax": _softmax,
     "transport": _transport,
     "target_entropy": _criterion,

@@ -41,6 +41,10 @@ def _reason(node: Node, fits: bool) -> str:
         )
     elif node.operation == "similarity":
         how = "the matrix is made once for all its readers"
+    elif node.operation in ("softmax", "transport"):
+        how = "a target: made once for each direction, without gradient"
+    elif node.operation in ("unite", "transpose"):
+        how = "a copy, made once for all its readers"
     else:
         how = "not a contrastive region: differentiated as written"
     return how if fits else f"{how}; over the budget of {DENSE_BUDGET // 2**20} MiB, but there is no other form yet"

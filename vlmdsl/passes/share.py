@@ -124,7 +124,7 @@ def _turn_cross_entropy(make: Maker, node: Candidate) -> Node | None:
 
 def _turned_target(make: Maker, target: Node) -> Node | None:
     """The target whose rows are the columns of this one; None where it has none."""
-    if not isinstance(target.type, TargetType) or target.operation in ("paired", "same"):
+    if not isinstance(target.type, TargetType) or target.operation in ("paired", "flipped", "same"):
         return target
     if target.operation in ("softmax", "transport"):
         affinity = target.inputs[0]

@@ -2,6 +2,7 @@
 
 from vlmdsl.primitives import (
     candidates,
+    distributions,
     encoding,
     matrices,
     reductions,
@@ -15,4 +16,6 @@ from vlmdsl.primitives import (
 
 __all__ = ["FAMILIES"]
 
-FAMILIES = (views, encoding, similarities, matrices, candidates, targets, soft_targets, reductions, scalars, state)
+FAMILIES = (
+    views, encoding, similarities, matrices, candidates, targets, soft_targets, distributions, reductions, scalars, state,
+)  # fmt: skip

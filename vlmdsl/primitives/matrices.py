@@ -182,7 +182,7 @@ class CrossEntropyParameters(Parameters):
 
 def target_total(target: Node) -> float | None:
     """What each row of a target sums to, where that is known when the recipe is compiled."""
-    if target.operation in ("paired", "same", "smooth", "softmax", "transport"):
+    if target.operation in ("paired", "flipped", "same", "smooth", "softmax", "transport"):
         return 1.0
     rule = _TOTALS.get(target.operation)
     totals = [node.number("value") if node.operation == "constant" else target_total(node) for node in target.inputs]

@@ -195,7 +195,7 @@ register(
 )
 
 
-_CHOICE = ("Scalar", "Score", "Sim", "Target", "Loss", "Static")
+_CHOICE = ("Scalar", "Score", "Sim", "Target", "Loss", "Distribution", "Similarity", "Static")
 
 
 def _check_chosen(builder: Builder, value: Value, argument: str) -> None:

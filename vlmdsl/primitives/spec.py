@@ -44,9 +44,9 @@ class Fault(Exception):  # noqa: N818 - the recipe is at fault, not the program
 class Subject:
     """An argument that carries data: `accepts` names what it may be, in the words of the type system.
 
-    Kinds: `Encoded`, `Vec`, `Tokens`, `Memory`, `Sim`, `Score`, `Scalar`, `Condition`, `Target`, `Loss`, `Image`, `Text`,
-    `Label`, `Flag`, `Similarity`, `View`, `Encoder`, `Tuple`, `Static`, `Any`. A subject with a `default` may be left out;
-    `keyword` ones are never positional.
+    Kinds: `Encoded`, `Vec`, `Tokens`, `Distribution`, `Memory`, `Sim`, `Score`, `Scalar`, `Condition`, `Target`, `Loss`,
+    `Image`, `Text`, `Label`, `Flag`, `Similarity`, `View`, `Encoder`, `Tuple`, `Static`, `Any`. A subject with a `default`
+    may be left out; `keyword` ones are never positional.
     """
 
     name: str

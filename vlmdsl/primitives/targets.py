@@ -31,6 +31,25 @@ register(
 )
 
 
+def _flipped(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    return builder.add("flipped", type=TargetType())
+
+
+register(
+    Primitive(
+        name="flipped",
+        family="targets",
+        summary=(
+            "Row i belongs to the column of its partner in the batch read backwards, over all processes: the other half of "
+            "a mixture with the flipped batch (of an odd batch the middle sample is its own partner)."
+        ),
+        meaning=_flipped,
+        formula=r"P_{ij} = [i + j = B + 1]",
+        example="contrast(image, text, targets=0.7 * paired + 0.3 * flipped)",
+    )
+)
+
+
 class SameParameters(Parameters):
     """Arguments of `same`."""
 

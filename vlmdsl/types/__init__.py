@@ -4,6 +4,7 @@ from vlmdsl.types.types import (
     FIELD_KINDS,
     TOKEN_AXIS,
     ConditionType,
+    DistributionType,
     EncodedType,
     EncoderType,
     ErrorType,
@@ -27,7 +28,8 @@ from vlmdsl.types.types import (
 )
 
 __all__ = [
-    "FIELD_KINDS", "TOKEN_AXIS", "ConditionType", "EncodedType", "EncoderType", "ErrorType", "FieldType", "FunctionType",
-    "LossType", "MaskType", "MemoryType", "ScalarType", "ScoreType", "SimType", "SimilarityType", "StringType", "TargetType",
-    "TokensType", "TupleType", "Type", "VecType", "ViewSetType", "ViewType",
+    "FIELD_KINDS", "TOKEN_AXIS", "ConditionType", "DistributionType", "EncodedType", "EncoderType", "ErrorType",
+    "FieldType", "FunctionType", "LossType", "MaskType", "MemoryType", "ScalarType", "ScoreType", "SimType",
+    "SimilarityType", "StringType", "TargetType", "TokensType", "TupleType", "Type", "VecType", "ViewSetType",
+    "ViewType",
 ]  # fmt: skip

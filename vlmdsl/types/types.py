@@ -10,9 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 __all__ = [
-    "FIELD_KINDS", "TOKEN_AXIS", "ConditionType", "EncodedType", "EncoderType", "ErrorType", "FieldType", "FunctionType",
-    "LossType", "MaskType", "MemoryType", "ScalarType", "ScoreType", "SimType", "SimilarityType", "StringType", "TargetType",
-    "TokensType", "TupleType", "Type", "VecType", "ViewSetType", "ViewType",
+    "FIELD_KINDS", "TOKEN_AXIS", "ConditionType", "DistributionType", "EncodedType", "EncoderType", "ErrorType",
+    "FieldType", "FunctionType", "LossType", "MaskType", "MemoryType", "ScalarType", "ScoreType", "SimType",
+    "SimilarityType", "StringType", "TargetType", "TokensType", "TupleType", "Type", "VecType", "ViewSetType",
+    "ViewType",
 ]  # fmt: skip
 
 FIELD_KINDS: dict[str, str] = {
@@ -98,6 +99,17 @@ class MemoryType(Type):
 
     def __str__(self) -> str:
         return f"Memory[{self.rows}, {self.features}]"
+
+
+@dataclass(frozen=True, slots=True)
+class DistributionType(Type):
+    """One distribution a sample, over as many outcomes as there were features."""
+
+    rows: str = "B"
+    outcomes: str = "D"
+
+    def __str__(self) -> str:
+        return f"Distribution[{self.rows}, {self.outcomes}]"
 
 
 @dataclass(frozen=True, slots=True)

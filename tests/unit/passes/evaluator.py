@@ -149,6 +149,10 @@ def _scaled(plan: Array, axis: int) -> Array:
     return np.divide(plan, total, out=np.zeros_like(plan), where=total > 0)
 
 
+def _log_softmax(x: Array) -> Array:
+    return x - np.log(np.exp(x).sum(1, keepdims=True))
+
+
 def _target_entropy(node: Node, logits: Matrices, target: Shares | Array) -> Array:
     asked = logits.asked(node.string("along"))
     shares = _of(target, node.string("along"))
@@ -210,6 +214,10 @@ _OPERATIONS: dict[str, Callable[..., object]] = {
     "transpose": lambda node, x: Matrices(x.columns, x.rows, x.candidates, x.allowed.T),
     "exclude_pairs": lambda node, x: replace(x, allowed=x.allowed & ~np.eye(SAMPLES, dtype=bool)),
     "unite": _unite,
+    "flipped": lambda node: np.eye(SAMPLES)[::-1],
+    "distribution": lambda node, x: _log_softmax(x / node.number("temperature")),
+    "entropy": lambda node, p, q: -(np.exp(p) * q).sum(1),
+    "entropy_of_mean": lambda node, p: -(np.exp(p).mean(0) * np.log(np.exp(p).mean(0))).sum(),
     "softmax": lambda node, x: _plan(x, 1.0, 0),
     "transport": lambda node, x: _plan(x, node.number("epsilon"), int(node.number("iterations"))),
     "target_entropy": _target_entropy,

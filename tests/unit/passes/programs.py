@@ -6,10 +6,11 @@ import math
 from dataclasses import dataclass, field
 
 from vlmdsl.ir import Encoder, Graph, Metric, Node, Program, Term
-from vlmdsl.ir.signatures import COMPARISONS, broadcast
+from vlmdsl.ir.rules import COMPARISONS, broadcast
 from vlmdsl.types import (
     TOKEN_AXIS,
     ConditionType,
+    DistributionType,
     EncodedType,
     FieldType,
     LossType,
@@ -71,6 +72,13 @@ class Build:
 
     def paired(self) -> Node:
         return self.add("paired", type=TargetType())
+
+    def flipped(self) -> Node:
+        return self.add("flipped", type=TargetType())
+
+    def entropy(self, x: Node, y: Node) -> Node:
+        p, q = (self.add("distribution", features, type=DistributionType(), temperature=0.5) for features in (x, y))
+        return self.add("entropy", p, q, type=ScoreType())
 
     def same(self, label: str = "label", missing: int = -1) -> Node:
         return self.add("same", self.field(label, "Label"), type=TargetType(), missing=missing)

@@ -42,6 +42,7 @@ class Expressions:
             lambda: plain,
             lambda: self.build.stop(plain),
             lambda: self.build("exp", plain),
+            lambda: self.build.entropy(x, y),
             lambda: self.build(
                 "subtract", self.build.score(image, text, "tokenmax"), self.build.score(text, image, "tokenmax")
             ),
@@ -86,7 +87,7 @@ class Expressions:
     def target(self, depth: int = 2) -> Node:
         build = self.build
         if depth == 0:
-            return self.one_of(build.paired, build.same, lambda: self.soft_target())
+            return self.one_of(build.paired, build.flipped, build.same, lambda: self.soft_target())
         inner = self.target(depth - 1)
         return self.one_of(
             lambda: inner,

@@ -182,6 +182,8 @@ def _soft_entry(writer: Writer, target: Node, side: str) -> Math:
 
 def dense_entry(writer: Writer, target: Node, side: str = "rows") -> Math:
     """Entry (i, j) of a target that is no sum of the simple kinds, j being what i is asked about."""
+    if target.operation == "flipped":
+        return Math("[i + j = B + 1]", "[i + j = B + 1]")
     if target.operation in ("softmax", "transport"):
         return _soft_entry(writer, target, side)
     if target.operation == "paired":

@@ -127,6 +127,29 @@ def _field(writer: Writer, node: Node) -> Math:
     return writer.names.source(node)
 
 
+def _distribution_of(writer: Writer, node: Node, index: str) -> Math:
+    """The distribution of sample `index`, as the softmax of its features."""
+    if node.operation == "stop":
+        return call("sg", _distribution_of(writer, node.inputs[0], index))
+    features, temperature = writer.names.feature(node.inputs[0], index), node.number("temperature")
+    inner = features if temperature == 1.0 else quotient(features, number(temperature))
+    return call("softmax", inner)
+
+
+def _entropy(writer: Writer, node: Node) -> Math:
+    writer.names.state("values", _CROSS_ENTROPY)
+    return call("H", *(_distribution_of(writer, parent, "i") for parent in node.inputs), latex="H")
+
+
+def _entropy_of_mean(writer: Writer, node: Node) -> Math:
+    writer.names.state("values", _CROSS_ENTROPY)
+    mean = writer.mean(_distribution_of(writer, node.inputs[0], "i"), 1.0, None)
+    return call("H", mean, mean, latex="H")
+
+
+_CROSS_ENTROPY = Math(r"H(p, q) = -\sum_k p_k \log q_k", "H(p, q) = -Σ_k p_k log q_k")
+
+
 def _samples(writer: Writer, node: Node) -> Math:
     return writer.size(node.inputs[0] if node.inputs else None)
 
@@ -165,6 +188,8 @@ EXPRESSIONS: dict[str, Callable[[Writer, Node], Math]] = {
     "running_mean": _running_mean,
     "log_sum_exp": _log_sum_exp,
     "cross_entropy": lambda writer, node: writer.cross_entropy(node),
+    "entropy": _entropy,
+    "entropy_of_mean": _entropy_of_mean,
     "target_entropy": lambda writer, node: writer.target_entropy(node),
     "sigmoid_loss": lambda writer, node: writer.sigmoid_loss(node),
     "contrast": lambda writer, node: writer.contrast(node),

@@ -122,6 +122,9 @@ class Names:
         if node.operation == "normalize":
             inner = self._made(node.inputs[0], index)
             length = Math(rf"\| {inner.latex} \|", f"‖{inner.text}‖")
+            smallest = dict(node.attributes).get("smallest")
+            if isinstance(smallest, float):
+                length = call("max", length, number(smallest), latex=r"\max")
             epsilon = node.number("epsilon")
             return fraction(inner, total(length, number(epsilon)) if epsilon else length)
         if node.operation == "nearest":

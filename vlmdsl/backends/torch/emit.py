@@ -154,8 +154,9 @@ def _tokens(writer: _Writer, node: Node) -> str:
 
 
 def _normalize(writer: _Writer, node: Node) -> str:
-    epsilon = node.number("epsilon")
-    return f"ops.normalize({writer.value(node.inputs[0])}{f', epsilon={epsilon!r}' if epsilon else ''})"
+    given = {name: value for name, value in node.attributes if (name, value) != ("epsilon", 0.0)}
+    arguments = [writer.value(node.inputs[0]), *(f"{name}={value!r}" for name, value in given.items())]
+    return f"ops.normalize({', '.join(arguments)})"
 
 
 def _samples(writer: _Writer, node: Node) -> str:
@@ -242,6 +243,7 @@ RULES: dict[str, Rule] = {
     "clamp": _call("clamp", "lower", "upper", "gradient"),
     "same": _call("same", "missing"),
     "smooth": _call("smooth", "epsilon", "over"),
+    "distribution": _call("distribution", "temperature"),
     "transport": _call("transport", "epsilon", "iterations"),
     "target_entropy": _call("target_entropy", "along"),
     "reuse": _call("reuse", "matrix"),
@@ -252,8 +254,8 @@ RULES: dict[str, Rule] = {
         for name in (
             "enqueue", "nearest", "log_sum_exp", "softplus",
             "stop", "exp", "log", "minimum", "maximum", "less", "less_equal", "greater",
-            "greater_equal", "equal", "not_equal", "where", "transpose", "paired", "exclude", "exclude_pairs",
-            "sigmoid_loss", "softmax", "mean",
+            "greater_equal", "equal", "not_equal", "where", "transpose", "paired", "flipped", "exclude", "exclude_pairs",
+            "sigmoid_loss", "softmax", "mean", "entropy", "entropy_of_mean",
         )
     },
 }  # fmt: skip

@@ -53,6 +53,7 @@ class Names:
             "pooled": lambda: self._streams[node.inputs[0].index],
             "tokens": lambda: self._streams[node.inputs[0].index] + "_tokens",
             "normalize": lambda: self._meaning(node.inputs[0]) + "_unit",
+            "distribution": lambda: self._meaning(node.inputs[0]) + "_distribution",
             "negate": lambda: "minus_" + self._meaning(node.inputs[0]),
             "stop": lambda: self._meaning(node.inputs[0]) + "_stopped",
             "similarity": lambda: f"{node.string('by')}_similarity",

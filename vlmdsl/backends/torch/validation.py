@@ -79,7 +79,7 @@ def _check_device(tensors: Mapping[str, Tensor]) -> None:
 
 
 def _compared_streams(program: Program) -> list[tuple[str, str]]:
-    """The pairs of inputs whose features meet in a product."""
+    """The pairs of inputs whose features meet one by one."""
     found = {stream.encode.index: stream for stream in streams(program)}
     names: dict[int, str] = {}
     pairs: list[tuple[str, str]] = []
@@ -87,7 +87,7 @@ def _compared_streams(program: Program) -> list[tuple[str, str]]:
         if node.operation in ("pooled", "tokens"):
             stream = found[node.inputs[0].index]
             names[node.index] = f"{stream.name}_tokens" if node.operation == "tokens" and stream.pooled else stream.name
-        elif node.operation in ("normalize", "stop") and node.inputs[0].index in names:
+        elif node.operation in ("normalize", "stop", "distribution") and node.inputs[0].index in names:
             names[node.index] = names[node.inputs[0].index]
         elif _compares(node) and all(parent.index in names for parent in node.inputs[:2]):
             pairs.append((names[node.inputs[0].index], names[node.inputs[1].index]))
@@ -95,4 +95,4 @@ def _compared_streams(program: Program) -> list[tuple[str, str]]:
 
 
 def _compares(node: Node) -> bool:
-    return node.operation in ("similarity", "score", "contrast") and len(node.inputs) >= 2
+    return node.operation in ("similarity", "score", "contrast", "entropy") and len(node.inputs) >= 2

@@ -65,7 +65,7 @@ class Similarities(NamedTuple):
 
 
 class TargetPart(NamedTuple):
-    """One summand `coefficient * P` of a target; the kinds are those of `ir.TargetPart`.
+    """One summand `coefficient * P` of a target; the kinds are those of `ir.TargetPart`, and `flipped`.
 
     `label` [b] belongs to `same`. `matrices` belongs to `dense`: given any similarity matrix [b, B] for its shape and dtype
     it makes P for each direction, so that nothing of that size is made before it is needed.

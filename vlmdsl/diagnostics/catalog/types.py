@@ -138,8 +138,8 @@ class UnknownType(Problem):
     summary = "a type that does not exist"
     explanation = (
         "The fields of a signature have the types Image, Text, Label, Flag, Number or Regions. The parameters of a "
-        "`def` may also name Encoded, Vec, Tokens, Sim, Score, Target, Scalar, Loss, Similarity, View, Encoder, "
-        "Condition and String."
+        "`def` may also name Encoded, Vec, Tokens, Distribution, Sim, Score, Target, Scalar, Loss, Similarity, View, "
+        "Encoder, Condition and String."
     )
     bad = "vlo 1\nrecipe mine(image: Picture, text: Text)\nminimize contrast(image, text)"
     good = "vlo 1\nrecipe mine(image: Image, text: Text)\nminimize contrast(image, text)"

@@ -15,19 +15,17 @@ __all__ = ["normalize", "stop"]
 Features = TypeVar("Features", Tensor, TokenFeatures)
 Value = TypeVar("Value", Tensor, TokenFeatures, Similarities)
 
-_SMALLEST_LENGTH = 1e-12
 
-
-def normalize(features: Features, epsilon: float = 0.0) -> Features:
+def normalize(features: Features, epsilon: float = 0.0, smallest: float = 1e-12) -> Features:
     """Each vector divided by its length plus `epsilon`, computed in float32 and given back in the features' dtype.
 
-    A length counts as 1e-12 at least, so that a vector of zeros stays one.
+    A length counts as `smallest` at least, so that a vector of zeros stays one.
     """
     if isinstance(features, TokenFeatures):
-        return TokenFeatures(normalize(features.values, epsilon), features.mask)
+        return TokenFeatures(normalize(features.values, epsilon, smallest), features.mask)
     if epsilon == 0.0:
-        return F.normalize(precise(features), dim=-1, eps=_SMALLEST_LENGTH).to(features.dtype)
-    length = torch.linalg.vector_norm(precise(features), dim=-1, keepdim=True).clamp_min(_SMALLEST_LENGTH)
+        return F.normalize(precise(features), dim=-1, eps=smallest).to(features.dtype)
+    length = torch.linalg.vector_norm(precise(features), dim=-1, keepdim=True).clamp_min(smallest)
     unit: Tensor = precise(features) / (length + epsilon)
     return unit.to(features.dtype)
 

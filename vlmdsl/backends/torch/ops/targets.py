@@ -11,12 +11,28 @@ from torch import Tensor
 from vlmdsl.backends.torch.collectives import all_gather, process_count, process_index
 from vlmdsl.backends.torch.values import Number, Similarities, Target, TargetPart
 
-__all__ = ["add_targets", "dense_target", "others", "pair_positions", "paired", "same", "scale_target", "smooth", "uniform"]
+__all__ = [
+    "add_targets",
+    "dense_target",
+    "flipped",
+    "others",
+    "pair_positions",
+    "paired",
+    "same",
+    "scale_target",
+    "smooth",
+    "uniform",
+]
 
 
 def paired() -> Target:
     """1 at (i, i)."""
     return Target((TargetPart("paired"),))
+
+
+def flipped() -> Target:
+    """1 at (i, B - 1 - i): the batch of all processes read backwards."""
+    return Target((TargetPart("flipped"),))
 
 
 def same(label: Tensor, missing: int) -> Target:
@@ -82,6 +98,10 @@ def _dense_paired(part: TargetPart, matrix: Tensor) -> Similarities:
     return _both(pair_positions(matrix).to(matrix.dtype))
 
 
+def _dense_flipped(part: TargetPart, matrix: Tensor) -> Similarities:
+    return _both(pair_positions(matrix).flip(1).to(matrix.dtype))
+
+
 def _dense_same(part: TargetPart, matrix: Tensor) -> Similarities:
     assert part.label is not None
     label, everybody = part.label, all_gather(part.label)
@@ -108,6 +128,7 @@ def _dense_dense(part: TargetPart, matrix: Tensor) -> Similarities:
 
 _DENSE: dict[str, Callable[[TargetPart, Tensor], Similarities]] = {
     "paired": _dense_paired,
+    "flipped": _dense_flipped,
     "same": _dense_same,
     "uniform": _dense_uniform,
     "others": _dense_others,

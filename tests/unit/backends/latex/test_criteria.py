@@ -1,0 +1,42 @@
+"""The formulas of candidates side by side, of soft targets and of distributions, from the recipe's text."""
+
+from __future__ import annotations
+
+import pytest
+from matplotlib.mathtext import MathTextParser
+
+from vlmdsl.api.driver import build
+from vlmdsl.backends.latex import formula_lines, formula_text
+
+FORMULAS = {
+    "nt_xent(image, text, temperature=0.1)": [
+        (
+            "L = -1/(2B) Σ_i log(exp(10 x_i·y_i)/(Σ_j exp(10 x_i·y_j) + Σ_{j≠i} exp(10 x_i·x_j)))"
+            " - 1/(2B) Σ_i log(exp(10 x_i·y_i)/(Σ_j exp(10 x_j·y_i) + Σ_{j≠i} exp(10 y_i·y_j)))"
+        )
+    ],
+    'contrast(image, text, temperature=1, reduction="sum", directions="rows")': [
+        "L = -Σ_i log(exp(x_i·y_i)/(Σ_j exp(x_i·y_j)))"
+    ],
+    "contrast(image, text, temperature=1, targets=0.5 * flipped + 0.5 * softmax(similarity(image, text)))": [
+        "T_ij = 1/2 [i + j = B + 1] + 1/2 softmax_{j}(sg(x_i·y_j))",
+        "T(2)_ij = 1/2 [i + j = B + 1] + 1/2 softmax_{j}(sg(x_j·y_i))",
+    ],
+    "contrast(image, text, targets=transport(exclude_pairs(similarity(image, text)), epsilon=0.15, iterations=3))": [
+        "T_ij = transport_{j≠i}(sg(x_i·y_j)/0.15)",
+        "transport: exp with its rows and columns scaled to equal sums in turn, 3 times, then each sample's to 1",
+    ],
+    "let p = distribution(image)\nminimize mean(entropy(p, stop(distribution(text)))) + entropy_of_mean(p)": [
+        "L = 1/B Σ_i H(softmax(x_i), sg(softmax(y_i))) + H(1/B Σ_i softmax(x_i), 1/B Σ_i softmax(x_i))"
+    ],
+}
+
+
+@pytest.mark.parametrize("recipe", FORMULAS)
+def test_the_formula_says_what_is_computed(recipe: str) -> None:
+    program = build(recipe).written
+    lines = [line.strip() for line in formula_text(program).splitlines()]
+    for wanted in FORMULAS[recipe]:
+        assert wanted in lines
+    for line in formula_lines(program):
+        MathTextParser("path").parse(f"${line}$")
