@@ -13,8 +13,10 @@ from vlmdsl.ir.program import (
     Teacher,
     Term,
     Update,
+    draws,
     encoder_of,
     inputs,
+    mixture_shares,
     parameters,
     root_field,
     states,
@@ -25,5 +27,6 @@ from vlmdsl.ir.updates import live_updates
 __all__ = [
     "NAMED", "STATES",
     "Contrast", "Direction", "Encoder", "Graph", "Input", "Metric", "Node", "Program", "Stream", "TargetPart", "Term",
-    "Teacher", "Update", "encoder_of", "inputs", "live_updates", "parameters", "root_field", "states", "streams", "walk",
+    "Teacher", "Update", "draws", "encoder_of", "inputs", "live_updates", "mixture_shares", "parameters",
+    "root_field", "states", "streams", "walk",
 ]  # fmt: skip

@@ -10,14 +10,14 @@ from vlmdsl.types import EncodedType, FieldType
 
 __all__ = [
     "NAMED", "STATES",
-    "Encoder", "Input", "Metric", "Program", "Stream", "Teacher", "Term", "Update", "encoder_of", "inputs",
-    "parameters", "states", "streams",
+    "Encoder", "Input", "Metric", "Program", "Stream", "Teacher", "Term", "Update", "draws", "encoder_of", "inputs",
+    "mixture_shares", "parameters", "states", "streams",
 ]  # fmt: skip
 
 
 STATES = frozenset({"state", "memory"})
 """Operations that read what outlives the step: a number, a queue of vectors."""
-NAMED = STATES | {"parameter"}
+NAMED = STATES | {"parameter", "draw"}
 """Operations whose nodes are told apart by a name, unique in a program."""
 
 
@@ -53,7 +53,7 @@ class Teacher:
     """How a teacher follows its tower: weights = momentum * weights + (1 - momentum) * the tower's, once a training step.
 
     `order` says when: `before` the forward pass, with the weights that it will use, or `after` the optimiser step. The
-    momentum is `constant`, or goes to 1 in a `cosine` over the run, from the given one.
+    momentum is `constant`, or goes to 1 in a `cosine` over the run, from the given one, or to the given one in a `warm_up`.
     """
 
     momentum: float
@@ -161,6 +161,11 @@ def states(program: Program) -> list[Node]:
     return [node for node in program.nodes() if node.operation in STATES]
 
 
+def draws(program: Program) -> list[Node]:
+    """The `draw` nodes, one random number a step each, in the order of first use; names are unique."""
+    return [node for node in program.nodes() if node.operation == "draw"]
+
+
 def streams(program: Program) -> list[Stream]:
     """The encoded streams that the terms use, in the order of first use, with unique names."""
     nodes = program.nodes()
@@ -181,6 +186,15 @@ def root_field(source: Node) -> Node:
     while source.operation != "field":
         source = source.inputs[0]
     return source
+
+
+def mixture_shares(source: Node) -> tuple[Node, ...]:
+    """The Scalars that the images of a stream are mixed by before they are encoded, in turn; none for most."""
+    shares: list[Node] = []
+    while source.operation == "mix":
+        source, share = source.inputs
+        shares.append(share)
+    return tuple(reversed(shares))
 
 
 def _view_suffix(source: Node) -> str:
@@ -209,12 +223,15 @@ def inputs(program: Program) -> list[Input]:
 
     A stream used pooled only is `NAME [B, D]`; tokens only `NAME [B, L, D]` and `NAME_mask [B, L]`; both: `NAME [B, D]`,
     `NAME_tokens`, `NAME_mask`. The mask of an image stream is optional (all patches are real). Other fields that the
-    graph reads (labels, flags) follow under their own names.
+    graph reads (labels, flags) follow under their own names, then the numbers drawn for the step, without axes.
     """
     found: list[Input] = []
     for stream in streams(program):
         found.extend(_stream_inputs(stream))
     found.extend(_plain_inputs(program.nodes()))
+    for node in draws(program):
+        meaning = f"a draw of the step from {node.string('distribution')}{node.attribute('arguments')}"
+        found.append(Input(node.string("name"), (), "float", meaning))
     return found
 
 

@@ -3,6 +3,7 @@
 from vlmdsl.primitives import (
     candidates,
     distributions,
+    draws,
     encoding,
     matrices,
     reductions,
@@ -18,4 +19,5 @@ __all__ = ["FAMILIES"]
 
 FAMILIES = (
     views, encoding, similarities, matrices, candidates, targets, soft_targets, distributions, reductions, scalars, state,
+    draws,
 )  # fmt: skip

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vlmdsl.backends.torch.ops import mix
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
 from vlmdsl.ir import Encoder as ObjectiveEncoder
@@ -81,9 +82,11 @@ class VisionLanguageModel(nn.Module):
         """The loss, its terms and metrics for this process's share of a batch."""
         if self.teachers is not None and self.training:
             self.teachers.follow(self.encoders, "before")
-        features: dict[str, Tensor] = {name: batch.fields[name] for name in self.objective.inputs if name in batch.fields}
+        plain = {**batch.fields, **batch.draws}
+        features: dict[str, Tensor] = {name: plain[name] for name in self.objective.inputs if name in plain}
+        values = _mixed(batch.streams, self.objective.mixtures(batch.draws))
         for streams in _by_call(self.streams):
-            encoded = self._encode_together(streams, [batch.streams[self._values[stream.name]] for stream in streams])
+            encoded = self._encode_together(streams, [values[self._values[stream.name]] for stream in streams])
             for stream, part in zip(streams, encoded, strict=True):
                 features.update(_named(stream, part))
         return self.objective(**features)
@@ -151,6 +154,16 @@ def _check(encoders: Mapping[str, Encoder], needs: Mapping[str, TowerNeed]) -> N
 
 def _unfit(tower: str, problem: str, *help_texts: str) -> DiagnosticError:
     return DiagnosticError((TowerDoesNotFit.at(Span("encoders", 0, 0), tower=tower, problem=problem, help=help_texts),))
+
+
+def _mixed(streams: Mapping[str, StreamValues], mixtures: Mapping[str, Iterable[Tensor | float]]) -> dict[str, StreamValues]:
+    """The values of every stream, images mixed with their partners in the batch of all processes where that is asked for."""
+    values = dict(streams)
+    for name, shares in mixtures.items():  # in one order on all processes, which exchange their images
+        if name in values:  # else another stream of the same source holds them
+            for share in shares:
+                values[name] = replace(values[name], values=mix(values[name].values, share))
+    return values
 
 
 def _by_call(streams: Iterable[Stream]) -> list[list[Stream]]:

@@ -18,6 +18,8 @@ def momentum_at(teacher: Teacher, done: int, steps: int) -> float:
     """The momentum of the update that belongs to step `done` (0-based) of a run of `steps`."""
     if teacher.schedule == "constant":
         return teacher.momentum
+    if teacher.schedule == "warm_up":  # OTTER (Wu et al., ICLR 2022), after TensorFlow's ExponentialMovingAverage
+        return min(teacher.momentum, (2.0 + done) / (11.0 + done))
     share = min(done / steps, 1.0)
     return 1.0 - (1.0 - teacher.momentum) * (1.0 + math.cos(math.pi * share)) / 2.0
 
@@ -37,7 +39,7 @@ class Teachers(nn.Module):
         self._names: dict[Encoder, str] = {}
         self.copies = nn.ModuleDict()
         for encoder in dict.fromkeys(stream.encoder for stream in streams if stream.encoder.teacher):
-            if steps < 1 and encoder.teacher and encoder.teacher.schedule != "constant":
+            if steps < 1 and encoder.teacher and encoder.teacher.schedule == "cosine":
                 raise ValueError(
                     f"the momentum of the teacher of {encoder.tower} follows the run: say how many `steps` it has"
                 )

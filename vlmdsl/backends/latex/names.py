@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 
+from vlmdsl.backends.latex.draws import mixture
 from vlmdsl.backends.latex.notation import Math, call, equation, fraction, infix, number, symbol, total, words
 from vlmdsl.ir import Node, Program, Teacher, encoder_of
 from vlmdsl.types import EncodedType, MemoryType, TokensType
@@ -32,7 +34,8 @@ _PARAMETERS = {"temperature": (r"\tau", "τ"), "bias": ("b", "b"), "weight": (r"
 class Names:
     """The symbols of one formula, with the statements that define them in the order of first use."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, expression: Callable[[Node], Math]) -> None:
+        self._expression = expression
         nodes = program.nodes()
         self._readers: dict[Node, list[Node]] = {}
         for node in nodes:
@@ -43,6 +46,7 @@ class Names:
         self._memories: dict[Node, Math] = {}
         self._updates = program.updates
         self._drawn: dict[Node, Math] = {}
+        self._shares: dict[Node, Math] = {}
         self.placeholders: dict[Node, str] = {}
         """Letters that stand for features while a function is defined."""
         self._used: Counter[str] = Counter()
@@ -129,6 +133,9 @@ class Names:
             return fraction(inner, total(length, number(epsilon)) if epsilon else length)
         if node.operation == "nearest":
             return self._nearest(node, index)
+        if node.operation == "mix":
+            own, partner = (self.feature(node.inputs[0], place) for place in (index, f"(B + 1 - {index})"))
+            return mixture(self._share(node.inputs[1]), own, partner)
         encode = _encode_of(node)
         if encode is None:
             return call(node.operation, *(self._made(parent, index) for parent in node.inputs))
@@ -147,7 +154,7 @@ class Names:
         """A tower's teacher, whose weights are stated."""
         name = Math(rf"\overline{{{tower.latex}}}", f"teacher of {tower.text}")
         when = "before the forward pass" if teacher.order == "before" else "after the optimiser step"
-        said = f"{teacher.schedule} momentum {teacher.momentum:g}, {when}"
+        said = f"{teacher.schedule.replace('_', '-')} momentum {teacher.momentum:g}, {when}"
         latex = rf"{name.latex}\ {words(f'the running mean of its weights, {said}').latex}"
         self.state("parameters", Math(latex, f"{name.text}: the running mean of its weights, {said}"))
         return name
@@ -176,7 +183,11 @@ class Names:
         return Math(rf"\widetilde{{{latex}}}^{{({copy})}}_i", f"{text}'({copy})_i")
 
     def _draw(self, node: Node, drawn: Math, inner: Math) -> Math:
-        """What a drawn view is drawn from."""
+        """What a drawn view is drawn from, or mixed of."""
+        if node.operation == "mix":
+            place = "(B + 1 - i)"
+            partner = Math(f"{inner.latex.removesuffix('_i')}_{{{place}}}", f"{inner.text.removesuffix('_i')}_{place}")
+            return equation(drawn, mixture(self._share(node.inputs[1]), inner, partner))
         if node.operation == "rewrite":
             count = int(node.number("count"))
             others = rf"{inner.latex}^{{(1)}}, \ldots, {inner.latex}^{{({count})}}"
@@ -186,6 +197,15 @@ class Names:
         pipeline = dict(node.attributes).get("pipeline")
         view = call(node.operation, inner, *((words(pipeline),) if isinstance(pipeline, str) else ()))
         return Math(rf"{drawn.latex} \sim {view.latex}", f"{drawn.text} ~ {view.text}")
+
+    def _share(self, node: Node) -> Math:
+        """The share of the sample itself in a mixture; one that is computed has a letter."""
+        if not node.inputs:
+            return self._expression(node)
+        if node not in self._shares:
+            self._shares[node] = self.next("weights")
+            self.state("values", equation(self._shares[node], self._expression(node)))
+        return self._shares[node]
 
     def parameter(self, node: Node) -> Math:
         """What a learned number stands for: itself, or exp(-it) if it is stored as the logarithm of a scale."""
@@ -243,6 +263,6 @@ def _kind(node: Node) -> str:
 
 
 def _encode_of(node: Node) -> Node | None:
-    while node.operation in ("normalize", "pooled", "tokens", "stop"):
+    while node.operation in ("normalize", "pooled", "tokens", "stop", "mix"):
         node = node.inputs[0]
     return node if node.operation == "encode" else None

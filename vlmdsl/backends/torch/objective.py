@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import linecache
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ Emitted: TypeAlias = Callable[
     [Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, StateValue]],
     tuple[Tensor | float, dict[str, Tensor | float], dict[str, Tensor | float], dict[str, StateValue]],
 ]
+Mixtures: TypeAlias = Callable[[Mapping[str, Tensor]], dict[str, tuple[Tensor | float, ...]]]
 
 
 class ObjectiveOutput(NamedTuple):
@@ -81,7 +82,7 @@ class Objective(nn.Module):
         """What outlives the step: running means, queues."""
         for node in parameters(program):
             self._register(node)
-        emitted = _execute(program.name, self.source)
+        emitted, self._mixtures = _execute(program.name, self.source)
         self._emitted: Emitted = torch.compile(emitted, fullgraph=True, dynamic=dynamic) if compiled else emitted
 
     def forward(self, **features: Tensor) -> ObjectiveOutput:
@@ -93,7 +94,7 @@ class Objective(nn.Module):
         if not torch.compiler.is_compiling():
             self._checker.check(features)
         self.state.allocate({name: value.shape[-1] for name, value in features.items() if value.dim() > 1})
-        first = next(iter(features.values()))
+        first = next(value for value in features.values() if value.dim())
         learned = {name: getattr(self, attribute) for name, attribute in self._attributes.items()}
         with torch.autocast(first.device.type, enabled=False):
             loss, terms, metrics, after = self._emitted(features, learned, self.state.read())
@@ -105,6 +106,14 @@ class Objective(nn.Module):
             {name: torch.as_tensor(value, device=first.device) for name, value in terms.items()},
             {name: torch.as_tensor(value, device=first.device).detach() for name, value in (metrics | chance).items()},
         )
+
+    def mixtures(self, draws: Mapping[str, Tensor]) -> dict[str, tuple[Tensor | float, ...]]:
+        """For each stream whose images are mixed before they are encoded, by name: the shares to mix by, in turn.
+
+        Args:
+            draws: the numbers drawn for the step, 0-d, by the names of `inputs`.
+        """
+        return self._mixtures(draws)
 
     def after_step(self) -> None:
         """Bring parameters back into their bounds; call it after each optimiser step."""
@@ -148,12 +157,10 @@ class Objective(nn.Module):
         return {name: level for name, level in levels.items() if level is not None}
 
 
-def _execute(name: str, source: str) -> Emitted:
-    """The function of emitted source, registered so that tracebacks and debuggers show its lines."""
+def _execute(name: str, source: str) -> tuple[Emitted, Mixtures]:
+    """The functions of emitted source, registered so that tracebacks and debuggers show its lines."""
     filename = f"<objective {name} {hashlib.sha256(source.encode()).hexdigest()[:12]}>"
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-    namespace: dict[str, object] = {}
+    namespace: dict[str, Any] = {"mixtures": lambda draws: {}}
     exec(compile(source, filename, "exec"), namespace)
-    function = namespace["objective"]
-    assert callable(function)
-    return function
+    return namespace["objective"], namespace["mixtures"]

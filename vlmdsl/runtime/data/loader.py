@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,9 +17,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.data import BatchLargerThanData, NotDivisible, NoUsableSample
-from vlmdsl.ir import Stream
+from vlmdsl.ir import Node, Stream
 from vlmdsl.runtime.data.batch import Batch, StreamValues
-from vlmdsl.runtime.data.draws import generator
+from vlmdsl.runtime.data.draws import generator, step_draws
 from vlmdsl.runtime.data.images import ImageFormat
 from vlmdsl.runtime.data.mapping import FieldMapping
 from vlmdsl.runtime.data.report import Skipped, SkipReport
@@ -74,9 +74,11 @@ class _Loaded:
 class _TrainingBatches(Dataset[_Loaded]):
     """Position (all batches of all epochs in a row) -> this process's share of that batch."""
 
-    def __init__(self, reader: SampleReader, collator: _Collator, batch: int, seed: int, rank: int, world: int) -> None:
+    def __init__(
+        self, reader: SampleReader, collator: _Collator, draws: Sequence[Node], batch: int, seed: int, rank: int, world: int
+    ) -> None:
         self.per_epoch = len(reader) // batch
-        self._reader, self._collator = reader, collator
+        self._reader, self._collator, self._draws = reader, collator, draws
         self._batch, self._seed = batch, seed
         share = batch // world
         self._slots = range(rank * share, (rank + 1) * share)
@@ -92,7 +94,8 @@ class _TrainingBatches(Dataset[_Loaded]):
             if sample is None:
                 return _Loaded(None, skipped, counts, _none_usable(len(self._reader), skipped))
             samples.append(sample)
-        return _Loaded(self._collator.batch(samples, self._reader.views, self._reader.fields), skipped, counts)
+        batch = self._collator.batch(samples, self._reader.views, self._reader.fields)
+        return _Loaded(replace(batch, draws=step_draws(self._draws, self._seed, position)), skipped, counts)
 
     def _sample(self, epoch: int, place: int, counts: Counter[str], skipped: list[Skipped]) -> Sample | None:
         """The sample at `place` of the epoch's order, or the good one that stands in for it; None if none is good."""
@@ -133,6 +136,7 @@ def _none_usable(samples: int, skipped: Iterable[Skipped]) -> Diagnostic:
 class BatchLoader:
     """An endless iterator over this process's share of each training batch.
 
+    `draws` are the objective's (`ir.draws`): batch k holds the numbers drawn for step k.
     `batch` is the size over all `world` processes. A sample that cannot be used is counted in `report` and replaced, so that
     every batch is full; the samples that are left over at the end of an epoch are left out of it. `state_dict()` is the
     position of the next batch: two integers.
@@ -149,6 +153,7 @@ class BatchLoader:
         tokenizer: Tokenizer,
         *,
         fields: Mapping[str, str] | None = None,
+        draws: Iterable[Node] = (),
         batch: int,
         images: ImageFormat,
         text_length: int,
@@ -170,7 +175,9 @@ class BatchLoader:
         views = {stream.name: view_of(stream.source) for stream in streams}
         budget = cache_bytes // max(workers, 1)
         reader = SampleReader(source, mapping, views, fields or {}, image_size=images.size, seed=seed, cache_bytes=budget)
-        self._batches = _TrainingBatches(reader, _Collator(tokenizer, images, text_length), batch, seed, rank, world)
+        self._batches = _TrainingBatches(
+            reader, _Collator(tokenizer, images, text_length), tuple(draws), batch, seed, rank, world
+        )
         self._workers = workers
         self._next = 0
         self.report = SkipReport()

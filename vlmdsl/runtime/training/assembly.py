@@ -8,7 +8,7 @@ from typing import Literal
 
 from vlmdsl.backends.torch import Objective
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
-from vlmdsl.ir import Program
+from vlmdsl.ir import Program, draws
 from vlmdsl.runtime.data import (
     BatchLoader,
     FieldMapping,
@@ -125,6 +125,7 @@ def training_batches(
         model.input_streams,
         tokenizer,
         fields=plain,
+        draws=draws(program),
         batch=config.train.batch,
         images=image_format(model, config.model),
         text_length=config.model.text_length,
