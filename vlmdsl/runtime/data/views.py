@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.data import CannotLoad
 from vlmdsl.ir import Node, root_field
-from vlmdsl.runtime.data.draws import generator
+from vlmdsl.runtime.data.context import Attributes, ViewContext
+from vlmdsl.runtime.data.eda import eda
 from vlmdsl.runtime.data.fields import TextValue
 from vlmdsl.runtime.data.images import fit, resized
 from vlmdsl.source import Span
@@ -23,24 +23,7 @@ __all__ = ["PIPELINES", "VIEWS", "View", "ViewContext", "view_of"]
 _NO_PLACE = Span("<command line>", 0, 0)
 
 
-@dataclass(frozen=True)
-class ViewContext:
-    """For whom a view is made: its draws are a function of seed, epoch and sample key; `counts` collects what to report."""
-
-    seed: int
-    epoch: int
-    key: str
-    image_size: int
-    counts: Counter[str] = field(default_factory=Counter)
-
-    def random(self, operation: str, attributes: Mapping[str, object]) -> np.random.Generator:
-        """The generator of one draw: views with the same draw and the same place in their set see the same numbers."""
-        draw, view = str(attributes.get("draw", "")), str(attributes.get("view", ""))
-        return generator(self.seed, "view", self.epoch, self.key, operation, draw, view)
-
-
 Value = TextValue | np.ndarray
-Attributes = Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -102,6 +85,11 @@ def _alternative(value: Value, attributes: Attributes, context: ViewContext) -> 
     return TextValue(candidates[number])
 
 
+def _eda(value: Value, attributes: Attributes, context: ViewContext) -> TextValue:
+    assert isinstance(value, TextValue)
+    return eda(value.text, attributes, context)
+
+
 def _augment(value: Value, attributes: Attributes, context: ViewContext) -> np.ndarray:
     assert isinstance(value, np.ndarray)
     pipeline = PIPELINES[str(attributes["pipeline"])]
@@ -123,6 +111,7 @@ def _crop(pixels: np.ndarray, size: int, random: np.random.Generator) -> np.ndar
 VIEWS: dict[str, Callable[[Value, Attributes, ViewContext], Value]] = {
     "rewrite": _rewrite,
     "alternative": _alternative,
+    "eda": _eda,
     "augment": _augment,
 }
 """Operation of the graph -> what makes the view of one sample's value."""
