@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -14,7 +13,8 @@ from vlmdsl.diagnostics.catalog.data import CannotLoad
 from vlmdsl.ir import Node, root_field
 from vlmdsl.primitives.pipelines import PIPELINES, PipelineName
 from vlmdsl.runtime.data.augmentations import augmented
-from vlmdsl.runtime.data.draws import generator
+from vlmdsl.runtime.data.context import Attributes, ViewContext
+from vlmdsl.runtime.data.eda import eda
 from vlmdsl.runtime.data.fields import TextValue
 from vlmdsl.runtime.data.images import fit
 from vlmdsl.source import Span
@@ -25,24 +25,7 @@ __all__ = ["VIEWS", "View", "ViewContext", "view_of"]
 _NO_PLACE = Span("<command line>", 0, 0)
 
 
-@dataclass(frozen=True)
-class ViewContext:
-    """For whom a view is made: its draws are a function of seed, epoch and sample key; `counts` collects what to report."""
-
-    seed: int
-    epoch: int
-    key: str
-    image_size: int
-    counts: Counter[str] = field(default_factory=Counter)
-
-    def random(self, operation: str, attributes: Mapping[str, object]) -> np.random.Generator:
-        """The generator of one draw: views with the same draw and the same place in their set see the same numbers."""
-        draw, view = str(attributes.get("draw", "")), str(attributes.get("view", ""))
-        return generator(self.seed, "view", self.epoch, self.key, operation, draw, view)
-
-
 Value = TextValue | np.ndarray
-Attributes = Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -104,6 +87,11 @@ def _alternative(value: Value, attributes: Attributes, context: ViewContext) -> 
     return TextValue(candidates[number])
 
 
+def _eda(value: Value, attributes: Attributes, context: ViewContext) -> TextValue:
+    assert isinstance(value, TextValue)
+    return eda(value.text, attributes, context)
+
+
 def _augment(value: Value, attributes: Attributes, context: ViewContext) -> np.ndarray:
     assert isinstance(value, np.ndarray)
     steps = PIPELINES[_pipeline(attributes)].steps(int(str(attributes["view"])))
@@ -117,6 +105,7 @@ def _pipeline(attributes: Attributes) -> PipelineName:
 VIEWS: dict[str, Callable[[Value, Attributes, ViewContext], Value]] = {
     "rewrite": _rewrite,
     "alternative": _alternative,
+    "eda": _eda,
     "augment": _augment,
 }
 """Operation of the graph -> what makes the view of one sample's value."""
