@@ -64,7 +64,7 @@ def _operation(node: Node, inputs: list, seed: int) -> object:
     name = node.operation
     if name in _ELEMENTWISE:
         return _elementwise(_ELEMENTWISE[name], inputs)
-    if name in ("field", "encode", "parameter", "pooled", "tokens", "constant", "draw"):
+    if name in ("field", "encode", "parameter", "pooled", "tokens", "constant"):
         return _leaf(node, inputs, seed)
     if name == "contrast":
         return _contrast(node.attribute("contrast"), inputs)
@@ -76,8 +76,6 @@ def _leaf(node: Node, inputs: list, seed: int) -> object:
         return np.float64(node.number("value"))
     if node.operation == "parameter":
         return np.float64(node.number("initial")) + _random(seed, "parameter", node.string("name")).uniform(0.1, 0.3)
-    if node.operation == "draw":
-        return np.float64(_random(0, "draw", node.string("name")).uniform(*sorted(node.attribute("arguments"))))
     if node.operation == "encode":
         return (node.inputs[0].string("name"), encoder_of(node))
     if node.operation in ("pooled", "tokens"):
@@ -213,6 +211,7 @@ _OPERATIONS: dict[str, Callable[..., object]] = {
     "similarity": lambda node, x, y: _pair(node.string("by"), x, y),
     "score": lambda node, x, y: np.diagonal(_pair(node.string("by"), x, y).rows).copy(),
     "where": lambda node, condition, x, y: np.where(condition, x, y),
+    "draw": lambda node: np.float64(_random(0, "draw", node.string("name")).uniform(*sorted(node.attribute("arguments")))),
     "mix": lambda node, x, share: share * x + (1 - share) * x[::-1],
     "transpose": lambda node, x: Matrices(x.columns, x.rows, x.candidates, x.allowed.T),
     "exclude_pairs": lambda node, x: replace(x, allowed=x.allowed & ~np.eye(SAMPLES, dtype=bool)),

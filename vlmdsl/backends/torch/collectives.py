@@ -60,8 +60,8 @@ def all_reduce_max(local: Tensor) -> Tensor:
 
 
 def own_slice(everybody: Tensor) -> Tensor:
-    """This process's samples [b, ...] of a tensor [B, ...] that every process holds."""
-    if process_count() == 1:
+    """This process's samples [b, ...] of a tensor [B, ...] that every process holds; a 0-d one is everybody's."""
+    if process_count() == 1 or not everybody.dim():
         return everybody
     share = everybody.shape[0] // process_count()
     return everybody.narrow(0, process_index() * share, share)
