@@ -14,6 +14,7 @@ from vlmdsl.runtime.data import (
     FieldMapping,
     ImageFormat,
     Source,
+    duplicate_share,
     held_out,
     map_fields,
     open_source,
@@ -27,7 +28,7 @@ from vlmdsl.runtime.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from vlmdsl.runtime.training.processes import World, seed_generators
 from vlmdsl.schema import ModelConfig, RunConfig
 
-__all__ = ["Data", "build_model", "image_format", "open_data", "tokenizer_for", "training_batches"]
+__all__ = ["Data", "build_model", "duplicate_texts", "image_format", "open_data", "tokenizer_for", "training_batches"]
 
 _PLAIN = ("Label", "Flag", "Number")
 
@@ -82,8 +83,19 @@ def tokenizer_for(program: Program, config: ModelConfig, data: Data) -> Tokenize
         return load_tokenizer(config.tokenizer)
     if config.text_encoder.startswith("hf:"):
         return load_tokenizer(config.text_encoder)
-    texts = [need.field for need in requirements(program, views=False) if need.kind == "Text"]
-    return train_tokenizer(texts_of(data.train, data.mapping, texts), config.vocabulary)
+    return train_tokenizer(texts_of(data.train, data.mapping, _text_fields(program)), config.vocabulary)
+
+
+def duplicate_texts(program: Program, data: Data, limit: int = 2000) -> dict[str, float]:
+    """Text field -> the share of its training texts that another one equals, among at most `limit` samples."""
+    return {
+        name: duplicate_share(texts_of(data.train, data.mapping, [name], limit, rewrites=False))
+        for name in _text_fields(program)
+    }
+
+
+def _text_fields(program: Program) -> list[str]:
+    return [need.field for need in requirements(program, views=False) if need.kind == "Text"]
 
 
 def build_model(objective: Objective, config: RunConfig, tokenizer: Tokenizer, world: World) -> VisionLanguageModel:
