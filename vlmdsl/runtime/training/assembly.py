@@ -26,7 +26,16 @@ from vlmdsl.runtime.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from vlmdsl.runtime.training.processes import World, seed_generators
 from vlmdsl.schema import ModelConfig, RunConfig
 
-__all__ = ["Data", "build_model", "image_format", "open_data", "tokenizer_for", "training_batches"]
+__all__ = [
+    "Data",
+    "build_model",
+    "image_format",
+    "map_data",
+    "open_data",
+    "open_sources",
+    "tokenizer_for",
+    "training_batches",
+]
 
 _PLAIN = ("Label", "Flag", "Number")
 
@@ -46,9 +55,17 @@ def open_data(program: Program, config: RunConfig, evaluate_on: tuple[str, ...] 
 
     `evaluate_on` takes the place of the configured held-out data.
     """
-    train = open_source(config.data.train)
+    return map_data(program, config, *open_sources(config, evaluate_on))
+
+
+def open_sources(config: RunConfig, evaluate_on: tuple[str, ...] = ()) -> tuple[Source, Source | None]:
+    """The training and the held-out samples; `evaluate_on` takes the place of the configured held-out data."""
     specs = evaluate_on or config.data.val or tuple(held_out(config.data.train))
-    val = open_source(specs, "val") if specs else None
+    return open_source(config.data.train), open_source(specs, "val") if specs else None
+
+
+def map_data(program: Program, config: RunConfig, train: Source, val: Source | None) -> Data:
+    """Finds the column of every field of a recipe; DiagnosticError with all that is lacking."""
     faults: list[Diagnostic] = []
     mapping = _mapped(train, program, config.data.map, faults)
     val_mapping = None
@@ -87,10 +104,11 @@ def tokenizer_for(program: Program, config: ModelConfig, data: Data) -> Tokenize
 
 def build_model(objective: Objective, config: RunConfig, tokenizer: Tokenizer, world: World) -> VisionLanguageModel:
     """The towers that the objective needs, with weights drawn from the seed, and the objective, on the world's device."""
-    seed_generators(config.train.seed, "weights")
     model = config.model
     encoders: dict[str, Encoder] = {}
     for tower, need in tower_needs(objective.streams).items():
+        # Each tower's weights are its own draw, so that recipes with other towers beside it start with the same ones.
+        seed_generators(config.train.seed, "weights", tower)
         kind: Literal["Image", "Text"] = "Image" if need.kind == "Image" else "Text"
         encoders[tower] = build_encoder(
             model.image_encoder if kind == "Image" else model.text_encoder,
