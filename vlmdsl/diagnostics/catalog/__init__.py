@@ -16,6 +16,6 @@ from vlmdsl.diagnostics.catalog import (
 )
 
 __all__ = [
-    "comparison", "configuration", "data", "devices", "encoders", "environment", "lowering", "meaning", "names", "syntax", "types",
-    "values",
+    "comparison", "configuration", "data", "devices", "encoders", "environment", "lowering", "meaning", "names", "syntax",
+    "types", "values",
 ]  # fmt: skip

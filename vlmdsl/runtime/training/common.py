@@ -21,7 +21,7 @@ __all__ = ["Common", "prepare"]
 
 @dataclass(frozen=True)
 class Common:
-    """Facts of the data, and the tokenizer of all runs as JSON: None where the configuration names one, or none is needed."""
+    """Facts of the data, and the tokenizer of all runs as JSON: None if the configuration names one, or no text is read."""
 
     data: dict[str, Any]
     tokenizer: str | None
