@@ -11,11 +11,13 @@ from vlmdsl.primitives import (
     soft_targets,
     state,
     targets,
+    towers,
     views,
 )
 
 __all__ = ["FAMILIES"]
 
 FAMILIES = (
-    views, encoding, similarities, matrices, candidates, targets, soft_targets, distributions, reductions, scalars, state,
+    views, encoding, towers, similarities, matrices, candidates, targets, soft_targets, distributions, reductions, scalars,
+    state,
 )  # fmt: skip
