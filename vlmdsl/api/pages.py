@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from textwrap import indent
 from typing import Any
 
 from vlmdsl.diagnostics import DiagnosticError, closest, render_text
@@ -70,7 +71,8 @@ def argument_table(arguments: Iterable[Argument]) -> str:
     for argument in arguments:
         default = f" (default {argument.default})" if argument.default not in ("", "optional") else ""
         optional = " (optional)" if argument.default == "optional" else ""
-        lines.append(f"  {argument.name}: {argument.takes}{default}{optional}\n      {argument.description}")
+        description = indent(argument.description, "      ")
+        lines.append(f"  {argument.name}: {argument.takes}{default}{optional}\n{description}")
     return "\n".join(lines)
 
 

@@ -11,6 +11,7 @@ from vlmdsl.primitives import (
     soft_targets,
     state,
     targets,
+    text_views,
     towers,
     views,
 )
@@ -18,6 +19,6 @@ from vlmdsl.primitives import (
 __all__ = ["FAMILIES"]
 
 FAMILIES = (
-    views, encoding, towers, similarities, matrices, candidates, targets, soft_targets, distributions, reductions, scalars,
-    state,
+    views, text_views, encoding, towers, similarities, matrices, candidates, targets, soft_targets, distributions,
+    reductions, scalars, state,
 )  # fmt: skip
