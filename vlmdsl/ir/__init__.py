@@ -12,6 +12,7 @@ from vlmdsl.ir.program import (
     Input,
     Metric,
     Program,
+    Reading,
     Stream,
     Teacher,
     Term,
@@ -19,6 +20,8 @@ from vlmdsl.ir.program import (
     encoder_of,
     inputs,
     parameters,
+    parts_of,
+    readings,
     root_field,
     states,
     streams,
@@ -27,6 +30,7 @@ from vlmdsl.ir.updates import live_updates
 
 __all__ = [
     "BATCH_POLICIES", "MIXED", "NAMED", "ONE_SOURCE", "STATES",
-    "Contrast", "Direction", "Encoder", "Graph", "Input", "Metric", "Node", "Program", "Stream", "TargetPart", "Term",
-    "Teacher", "Update", "encoder_of", "inputs", "live_updates", "parameters", "root_field", "states", "streams", "walk",
+    "Contrast", "Direction", "Encoder", "Graph", "Input", "Metric", "Node", "Program", "Reading", "Stream", "TargetPart",
+    "Term", "Teacher", "Update", "encoder_of", "inputs", "live_updates", "parameters", "parts_of", "readings", "root_field",
+    "states", "streams", "walk",
 ]  # fmt: skip
