@@ -18,6 +18,8 @@ from vlmdsl.source import SourceMap, Span
 __all__ = [
     "Argument",
     "argument_table",
+    "bounds",
+    "parameter_facts",
     "primitive_arguments",
     "recipe_facts",
     "recipe_sections",
@@ -93,7 +95,7 @@ def recipe_facts(program: Program) -> dict[str, object]:
             {"name": wanted.name, "axes": list(wanted.axes), "dtype": wanted.dtype, "meaning": wanted.meaning}
             for wanted in inputs(planned)
         ],
-        "learned": [_parameter_facts(node) for node in parameters(planned)],
+        "learned": [parameter_facts(node) for node in parameters(planned)],
         "state": [_state_facts(update) for update in planned.updates],
     }
 
@@ -111,7 +113,8 @@ def _encoders(program: Program) -> list[dict[str, object]]:
     ]
 
 
-def _parameter_facts(node: Node) -> dict[str, object]:
+def parameter_facts(node: Node) -> dict[str, Any]:
+    """A learned number's name, start and bounds, as it is stored (a temperature as its log scale)."""
     return {key: node.attribute(key) for key in ("name", "initial", "lower", "upper")}
 
 
@@ -148,9 +151,21 @@ def _encoder_line(encoder: Mapping[str, Any]) -> str:
 
 
 def _learned_line(learned: Mapping[str, Any]) -> str:
-    lower, upper = (f"{learned[key]:.4g}" if learned[key] is not None else "" for key in ("lower", "upper"))
-    bounds = f", kept in [{lower}, {upper}] after each step" if lower or upper else ""
-    return f"  {learned['name']}: stored number starts at {learned['initial']:.4g}{bounds}"
+    return f"  {learned['name']}: stored number starts at {learned['initial']:.4g}{bounds(learned)}"
+
+
+def bounds(learned: Mapping[str, Any]) -> str:
+    """What is done to a learned number after each step, in words; nothing where it has no bound."""
+    lower, upper = learned["lower"], learned["upper"]
+    if lower is None and upper is None:
+        return ""
+    if upper is None:
+        kept = f"at least {lower:.4g}"
+    elif lower is None:
+        kept = f"at most {upper:.4g}"
+    else:
+        kept = f"from {lower:.4g} to {upper:.4g}"
+    return f", kept {kept} after each step"
 
 
 def _state_line(state: Mapping[str, Any]) -> str:

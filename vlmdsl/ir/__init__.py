@@ -9,6 +9,7 @@ from vlmdsl.ir.program import (
     Input,
     Metric,
     Program,
+    Reading,
     Stream,
     Teacher,
     Term,
@@ -16,6 +17,8 @@ from vlmdsl.ir.program import (
     encoder_of,
     inputs,
     parameters,
+    parts_of,
+    readings,
     root_field,
     states,
     streams,
@@ -24,6 +27,7 @@ from vlmdsl.ir.updates import live_updates
 
 __all__ = [
     "NAMED", "STATES",
-    "Contrast", "Direction", "Encoder", "Graph", "Input", "Metric", "Node", "Program", "Stream", "TargetPart", "Term",
-    "Teacher", "Update", "encoder_of", "inputs", "live_updates", "parameters", "root_field", "states", "streams", "walk",
+    "Contrast", "Direction", "Encoder", "Graph", "Input", "Metric", "Node", "Program", "Reading", "Stream", "TargetPart",
+    "Term", "Teacher", "Update", "encoder_of", "inputs", "live_updates", "parameters", "parts_of", "readings", "root_field",
+    "states", "streams", "walk",
 ]  # fmt: skip

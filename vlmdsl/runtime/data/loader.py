@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.data import BatchLargerThanData, NotDivisible, NoUsableSample
-from vlmdsl.ir import Stream
+from vlmdsl.ir import Reading, Stream
 from vlmdsl.runtime.data.batch import Batch, StreamValues
 from vlmdsl.runtime.data.draws import generator
 from vlmdsl.runtime.data.images import ImageFormat
@@ -146,7 +146,7 @@ class BatchLoader:
         self,
         source: Source,
         mapping: FieldMapping,
-        streams: Iterable[Stream],
+        streams: Iterable[Stream | Reading],
         tokenizer: Tokenizer,
         *,
         fields: Mapping[str, str] | None = None,

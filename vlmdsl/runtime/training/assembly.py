@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import get_args
 
 from vlmdsl.backends.torch import Objective
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
@@ -21,7 +21,7 @@ from vlmdsl.runtime.data import (
     requirements,
     texts_of,
 )
-from vlmdsl.runtime.encoders import Encoder, build_encoder
+from vlmdsl.runtime.encoders import Encoder, Kind, build_encoder
 from vlmdsl.runtime.model import VisionLanguageModel, tower_needs
 from vlmdsl.runtime.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from vlmdsl.runtime.training.processes import World, seed_generators
@@ -92,15 +92,15 @@ def build_model(objective: Objective, config: RunConfig, tokenizer: Tokenizer, w
     model = config.model
     encoders: dict[str, Encoder] = {}
     for tower, need in tower_needs(objective.streams).items():
-        kind: Literal["Image", "Text"] = "Image" if need.kind == "Image" else "Text"
+        kind = next(known for known in get_args(Kind) if known == need.kind)
         encoders[tower] = build_encoder(
-            model.image_encoder if kind == "Image" else model.text_encoder,
+            {"Image": model.image_encoder, "Text": model.text_encoder, "Image|Text": model.shared_encoder}[kind],
             kind,
             model.dimension,
             need.yields,
-            image_size=model.image_size if kind == "Image" else None,
-            vocabulary_size=tokenizer.vocabulary_size if kind == "Text" else None,
-            text_length=model.text_length if kind == "Text" else None,
+            image_size=model.image_size if "Image" in kind else None,
+            vocabulary_size=tokenizer.vocabulary_size if "Text" in kind else None,
+            text_length=model.text_length if "Text" in kind else None,
         )
     objective.state.allocate({stream.name: encoders[stream.encoder.tower].dimension for stream in objective.streams})
     built = VisionLanguageModel(encoders, objective, steps=config.train.steps).to(world.device)
