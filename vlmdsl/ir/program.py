@@ -9,7 +9,7 @@ from vlmdsl.ir.graph import Graph, Node, walk
 from vlmdsl.types import JOINED, TOKEN_AXIS, EncodedType, FieldType
 
 __all__ = [
-    "NAMED", "STATES",
+    "BATCH_POLICIES", "MIXED", "NAMED", "ONE_SOURCE", "STATES",
     "Encoder", "Input", "Metric", "Program", "Reading", "Stream", "Teacher", "Term", "Update", "encoder_of", "inputs",
     "parameters", "parts_of", "readings", "states", "streams",
 ]  # fmt: skip
@@ -19,6 +19,11 @@ STATES = frozenset({"state", "memory"})
 """Operations that read what outlives the step: a number, a queue of vectors."""
 NAMED = STATES | {"parameter"}
 """Operations whose nodes are told apart by a name, unique in a program."""
+
+
+MIXED, ONE_SOURCE = "mixed", "one_source"
+BATCH_POLICIES = (MIXED, ONE_SOURCE)
+"""Which samples may be together in a batch: any, or those of one source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +101,8 @@ class Program:
     documentation: str = ""
     citations: tuple[str, ...] = ()
     status: str = ""
+    batch_policy: str = MIXED
+    """Which samples a batch is made of: `mixed` (any), or `one_source` (all of one source of the data)."""
     knobs: tuple[tuple[str, object], ...] = ()
     fields: tuple[tuple[str, FieldType], ...] = ()
     """The signature: every batch field of the recipe, used or not."""

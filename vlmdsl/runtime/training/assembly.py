@@ -8,12 +8,13 @@ from typing import get_args
 
 from vlmdsl.backends.torch import Objective
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
-from vlmdsl.ir import Program
+from vlmdsl.ir import ONE_SOURCE, Program
 from vlmdsl.runtime.data import (
     BatchLoader,
     FieldMapping,
     ImageFormat,
     Source,
+    groups_by_source,
     held_out,
     map_fields,
     open_source,
@@ -137,6 +138,7 @@ def training_batches(
     program: Program, config: RunConfig, data: Data, tokenizer: Tokenizer, model: VisionLanguageModel, world: World
 ) -> BatchLoader:
     """This process's share of every training batch."""
+    groups = groups_by_source(data.train, data.mapping) if program.batch_policy == ONE_SOURCE else None
     plain = {need.field: need.kind for need in requirements(program) if need.kind in _PLAIN}
     return BatchLoader(
         data.train,
@@ -152,4 +154,5 @@ def training_batches(
         world=world.size,
         workers=config.data.workers,
         synonyms=None if config.data.synonyms is None else read_synonyms(config.data.synonyms),
+        groups=groups,
     )
