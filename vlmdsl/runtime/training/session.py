@@ -19,7 +19,7 @@ from torch.optim import AdamW
 from vlmdsl.backends.torch import Objective
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.configuration import NothingToResume
-from vlmdsl.runtime.data import BatchLoader, Source, fingerprint
+from vlmdsl.runtime.data import BatchLoader, fingerprint, source_facts
 from vlmdsl.runtime.evaluation import Evaluation, results_json, results_table, stored_untrained
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.tokenizer import Tokenizer
@@ -211,18 +211,18 @@ def _begin(
     if world.first:
         folder.forget_after(start)
     return _Begun(
-        config,
-        folder,
-        world,
-        model,
-        tokenizer,
-        optimizer,
-        batches,
-        start,
-        held_out,
-        untrained,
-        _conditions(config, data),
-        duplicates,
+        config=config,
+        folder=folder,
+        world=world,
+        model=model,
+        tokenizer=tokenizer,
+        optimizer=optimizer,
+        batches=batches,
+        start=start,
+        held_out=held_out,
+        untrained=untrained,
+        conditions=_conditions(config, data),
+        duplicates=duplicates,
     )
 
 
@@ -260,13 +260,9 @@ def _facts(
         facts = resume.read_facts()
         return {**facts, "resumed": [*facts.get("resumed", []), now]}
     sources = {"train": data.train, "held_out": data.held_out}
-    digests = {name: _digest(source) for name, source in sources.items() if source is not None}
+    digests = {name: source_facts(source) for name, source in sources.items() if source is not None}
     digests["train"]["duplicate_texts"] = dict(duplicates)
     return {"recipe": dict(recipe), "seed": config.train.seed, "data": digests, "started": now}
-
-
-def _digest(source: Source) -> dict[str, object]:
-    return {"name": source.name, "samples": len(source), "fingerprint": fingerprint(source)}
 
 
 def _conditions(config: RunConfig, data: Data) -> dict[str, object]:
