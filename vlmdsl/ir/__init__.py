@@ -3,12 +3,16 @@
 from vlmdsl.ir.contrast import Contrast, Direction, TargetPart
 from vlmdsl.ir.graph import Graph, Node, walk
 from vlmdsl.ir.program import (
+    BATCH_POLICIES,
+    MIXED,
     NAMED,
+    ONE_SOURCE,
     STATES,
     Encoder,
     Input,
     Metric,
     Program,
+    Reading,
     Stream,
     Teacher,
     Term,
@@ -18,6 +22,8 @@ from vlmdsl.ir.program import (
     inputs,
     mixture_shares,
     parameters,
+    parts_of,
+    readings,
     root_field,
     states,
     streams,
@@ -25,8 +31,8 @@ from vlmdsl.ir.program import (
 from vlmdsl.ir.updates import live_updates
 
 __all__ = [
-    "NAMED", "STATES",
-    "Contrast", "Direction", "Encoder", "Graph", "Input", "Metric", "Node", "Program", "Stream", "TargetPart", "Term",
-    "Teacher", "Update", "draws", "encoder_of", "inputs", "live_updates", "mixture_shares", "parameters",
-    "root_field", "states", "streams", "walk",
+    "BATCH_POLICIES", "MIXED", "NAMED", "ONE_SOURCE", "STATES",
+    "Contrast", "Direction", "Encoder", "Graph", "Input", "Metric", "Node", "Program", "Reading", "Stream", "TargetPart",
+    "Term", "Teacher", "Update", "draws", "encoder_of", "inputs", "live_updates", "mixture_shares", "parameters",
+    "parts_of", "readings", "root_field", "states", "streams", "walk",
 ]  # fmt: skip

@@ -13,12 +13,13 @@ from vlmdsl.primitives import (
     state,
     targets,
     text_views,
+    towers,
     views,
 )
 
 __all__ = ["FAMILIES"]
 
 FAMILIES = (
-    views, text_views, encoding, similarities, matrices, candidates, targets, soft_targets, distributions, reductions,
-    scalars, draws, state,
+    views, text_views, encoding, towers, similarities, matrices, candidates, targets, soft_targets, distributions,
+    reductions, scalars, draws, state,
 )  # fmt: skip

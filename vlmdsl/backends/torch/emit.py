@@ -10,7 +10,19 @@ from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 from vlmdsl.backends.torch.naming import Names, has_line
-from vlmdsl.ir import Contrast, Direction, Node, Program, Stream, TargetPart, encoder_of, mixture_shares, streams, walk
+from vlmdsl.ir import (
+    Contrast,
+    Direction,
+    Node,
+    Program,
+    Stream,
+    TargetPart,
+    encoder_of,
+    mixture_shares,
+    readings,
+    streams,
+    walk,
+)
 from vlmdsl.ir.digest import digest
 from vlmdsl.source import SourceMap
 from vlmdsl.types import LossType, ScalarType, ScoreType, TargetType
@@ -20,7 +32,7 @@ __all__ = ["RULES", "emit"]
 
 def emit(program: Program, sources: SourceMap | None = None) -> str:
     """The source of `objective(inputs, parameters, state) -> (loss, terms, metrics, new_state)`; with `sources`, lines name
-    the recipe's. Where images are mixed, `mixtures(inputs)` gives for each such stream the shares to mix it by, in turn."""
+    the recipe's. Where images are mixed, `mixtures(inputs)` gives the shares to mix them by, in turn, by name."""
     return _Writer(program, sources or SourceMap()).module()
 
 
@@ -47,7 +59,7 @@ class _Writer:
 
     def _mixtures(self) -> list[str]:
         """The function of what images are mixed by, which is computed before they are encoded."""
-        shares = {stream.name: mixture_shares(stream.source) for stream in self._streams.values()}
+        shares = {read.name: mixture_shares(read.source) for read in readings(self._streams.values())}
         mixed = {name: nodes for name, nodes in shares.items() if nodes}
         if not mixed:
             return []

@@ -108,7 +108,7 @@ class Objective(nn.Module):
         )
 
     def mixtures(self, draws: Mapping[str, Tensor]) -> dict[str, tuple[Tensor | float, ...]]:
-        """For each stream whose images are mixed before they are encoded, by name: the shares to mix by, in turn.
+        """For images that are mixed before they are encoded, by their name in a batch: the shares to mix by, in turn.
 
         Args:
             draws: the numbers drawn for the step, 0-d, by the names of `inputs`.
