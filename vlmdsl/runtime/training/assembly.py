@@ -13,7 +13,9 @@ from vlmdsl.runtime.data import (
     BatchLoader,
     FieldMapping,
     ImageFormat,
+    Materials,
     Source,
+    checked_font,
     groups_by_source,
     held_out,
     map_fields,
@@ -28,7 +30,7 @@ from vlmdsl.runtime.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from vlmdsl.runtime.training.processes import World, seed_generators
 from vlmdsl.schema import ModelConfig, RunConfig
 
-__all__ = ["Data", "build_model", "image_format", "open_data", "tokenizer_for", "training_batches"]
+__all__ = ["Data", "build_model", "image_format", "materials_of", "open_data", "tokenizer_for", "training_batches"]
 
 _PLAIN = ("Label", "Flag", "Number")
 
@@ -110,6 +112,12 @@ def build_model(objective: Objective, config: RunConfig, tokenizer: Tokenizer, w
     return built
 
 
+def materials_of(config: RunConfig) -> Materials:
+    """What views work with; `DiagnosticError` for files that cannot be used."""
+    synonyms, font = config.data.synonyms, config.data.font
+    return Materials(None if synonyms is None else read_synonyms(synonyms), None if font is None else checked_font(font))
+
+
 def image_format(model: VisionLanguageModel, config: ModelConfig) -> ImageFormat:
     """How the image towers take their images."""
     formats = (encoder.image_format for encoder in model.encoders.values())
@@ -135,6 +143,6 @@ def training_batches(
         rank=world.rank,
         world=world.size,
         workers=config.data.workers,
-        synonyms=None if config.data.synonyms is None else read_synonyms(config.data.synonyms),
+        materials=materials_of(config),
         groups=groups,
     )
