@@ -9,7 +9,7 @@ from vlmdsl.runtime.data.mapping import FieldMapping, Requirement, map_fields, p
 from vlmdsl.runtime.data.order import groups_by_source
 from vlmdsl.runtime.data.rendering import checked_font
 from vlmdsl.runtime.data.report import SkipReport
-from vlmdsl.runtime.data.source import BadSample, Source, fingerprint
+from vlmdsl.runtime.data.source import BadSample, Source, fingerprint, source_facts
 from vlmdsl.runtime.data.specification import held_out, open_source
 from vlmdsl.runtime.data.synonyms import read_synonyms
 from vlmdsl.runtime.data.texts import duplicate_share, texts_of
@@ -18,6 +18,6 @@ from vlmdsl.runtime.data.views import View, view_of
 __all__ = [
     "BadSample", "Batch", "BatchLoader", "EvaluationLoader", "FieldMapping", "ImageFormat", "Materials", "Requirement",
     "SkipReport", "Source", "StreamValues", "View", "checked_font", "duplicate_share", "fingerprint", "groups_by_source",
-    "held_out", "map_fields", "open_source", "parse_assignments", "read_synonyms", "requirements", "text_inputs", "texts_of",
-    "view_of",
+    "held_out", "map_fields", "open_source", "parse_assignments", "read_synonyms", "requirements", "source_facts",
+    "text_inputs", "texts_of", "view_of",
 ]  # fmt: skip
