@@ -5,6 +5,7 @@ from vlmdsl.ir.graph import Graph, Node, walk
 from vlmdsl.ir.program import (
     NAMED,
     STATES,
+    Column,
     Encoder,
     Input,
     Metric,
@@ -14,6 +15,8 @@ from vlmdsl.ir.program import (
     Teacher,
     Term,
     Update,
+    column_of,
+    columns,
     encoder_of,
     inputs,
     parameters,
@@ -26,8 +29,7 @@ from vlmdsl.ir.program import (
 from vlmdsl.ir.updates import live_updates
 
 __all__ = [
-    "NAMED", "STATES",
-    "Contrast", "Direction", "Encoder", "Graph", "Input", "Metric", "Node", "Program", "Reading", "Stream", "TargetPart",
-    "Term", "Teacher", "Update", "encoder_of", "inputs", "live_updates", "parameters", "parts_of", "readings", "root_field",
-    "states", "streams", "walk",
+    "NAMED", "STATES", "Column", "Contrast", "Direction", "Encoder", "Graph", "Input", "Metric", "Node", "Program",
+    "Reading", "Stream", "TargetPart", "Teacher", "Term", "Update", "column_of", "columns", "encoder_of", "inputs",
+    "live_updates", "parameters", "parts_of", "readings", "root_field", "states", "streams", "walk",
 ]  # fmt: skip
