@@ -3,7 +3,10 @@
 from vlmdsl.ir.contrast import Contrast, Direction, TargetPart
 from vlmdsl.ir.graph import Graph, Node, walk
 from vlmdsl.ir.program import (
+    BATCH_POLICIES,
+    MIXED,
     NAMED,
+    ONE_SOURCE,
     STATES,
     Column,
     Encoder,
@@ -29,7 +32,8 @@ from vlmdsl.ir.program import (
 from vlmdsl.ir.updates import live_updates
 
 __all__ = [
-    "NAMED", "STATES", "Column", "Contrast", "Direction", "Encoder", "Graph", "Input", "Metric", "Node", "Program",
-    "Reading", "Stream", "TargetPart", "Teacher", "Term", "Update", "column_of", "columns", "encoder_of", "inputs",
-    "live_updates", "parameters", "parts_of", "readings", "root_field", "states", "streams", "walk",
+    "BATCH_POLICIES", "MIXED", "NAMED", "ONE_SOURCE", "STATES", "Column", "Contrast", "Direction", "Encoder", "Graph",
+    "Input", "Metric", "Node", "Program", "Reading", "Stream", "TargetPart", "Teacher", "Term", "Update", "column_of",
+    "columns", "encoder_of", "inputs", "live_updates", "parameters", "parts_of", "readings", "root_field", "states",
+    "streams", "walk",
 ]  # fmt: skip

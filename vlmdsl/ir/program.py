@@ -9,9 +9,9 @@ from vlmdsl.ir.graph import Graph, Node, walk
 from vlmdsl.types import JOINED, TOKEN_AXIS, EncodedType, FieldType
 
 __all__ = [
-    "NAMED", "STATES",
-    "Column", "Encoder", "Input", "Metric", "Program", "Reading", "Stream", "Teacher", "Term", "Update", "column_of",
-    "columns", "encoder_of", "inputs", "parameters", "parts_of", "readings", "states", "streams",
+    "BATCH_POLICIES", "MIXED", "NAMED", "ONE_SOURCE", "STATES", "Column", "Encoder", "Input", "Metric", "Program",
+    "Reading", "Stream", "Teacher", "Term", "Update", "column_of", "columns", "encoder_of", "inputs", "parameters",
+    "parts_of", "readings", "states", "streams",
 ]  # fmt: skip
 
 
@@ -20,6 +20,11 @@ STATES = frozenset({"state", "memory"})
 NAMED = STATES | {"parameter"}
 """Operations whose nodes are told apart by a name, unique in a program."""
 _DEFAULT_TOWERS = ("vision", "language")
+
+
+MIXED, ONE_SOURCE = "mixed", "one_source"
+BATCH_POLICIES = (MIXED, ONE_SOURCE)
+"""Which samples may be together in a batch: any, or those of one source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +102,8 @@ class Program:
     documentation: str = ""
     citations: tuple[str, ...] = ()
     status: str = ""
+    batch_policy: str = MIXED
+    """Which samples a batch is made of: `mixed` (any), or `one_source` (all of one source of the data)."""
     knobs: tuple[tuple[str, object], ...] = ()
     fields: tuple[tuple[str, FieldType], ...] = ()
     """The signature: every batch field of the recipe, used or not."""

@@ -26,7 +26,8 @@ class References(nn.Module):
         super().__init__()
         self.columns: list[Column] = columns(program)
         """What the table holds: an encoder and a field each."""
-        self.register_buffer("keys", torch.zeros(0, dtype=torch.int64), persistent=False)
+        if self.columns:
+            self.register_buffer("keys", torch.zeros(0, dtype=torch.int64), persistent=False)
         for column in self.columns:
             self.register_buffer(_buffer(column.name), torch.zeros(0, 0), persistent=False)
 
@@ -36,6 +37,8 @@ class References(nn.Module):
         ValueError names a column that is missing, unknown, or of another length than the keys.
         """
         names = [column.name for column in self.columns]
+        if not names:
+            raise ValueError("this objective retrieves nothing: it has no reference set to fill")
         if set(values) != set(names):
             raise ValueError(f"the reference set has the columns {', '.join(names)}, not {', '.join(values)}")
         for name, value in values.items():

@@ -109,6 +109,13 @@ def test_a_table_that_does_not_fit_is_told() -> None:
         module.references.fill({**table(2), "text_reader": torch.zeros(3, 6)}, torch.arange(2))
 
 
+def test_an_objective_that_retrieves_nothing_has_no_set() -> None:
+    plain = vlmdsl.compile("contrast()", compiled=False)
+    assert list(plain.references.buffers()) == []
+    with pytest.raises(ValueError, match="retrieves nothing"):
+        plain.references.fill({}, torch.arange(2))
+
+
 def test_the_set_is_no_part_of_the_state_dict() -> None:
     module = objective()
     module.references.fill(table(5), torch.arange(5))
