@@ -8,6 +8,7 @@ from vlmdsl.ir.program import (
     NAMED,
     ONE_SOURCE,
     STATES,
+    Column,
     Encoder,
     Input,
     Metric,
@@ -17,6 +18,8 @@ from vlmdsl.ir.program import (
     Teacher,
     Term,
     Update,
+    column_of,
+    columns,
     draws,
     encoder_of,
     inputs,
@@ -31,8 +34,8 @@ from vlmdsl.ir.program import (
 from vlmdsl.ir.updates import live_updates
 
 __all__ = [
-    "BATCH_POLICIES", "MIXED", "NAMED", "ONE_SOURCE", "STATES",
-    "Contrast", "Direction", "Encoder", "Graph", "Input", "Metric", "Node", "Program", "Reading", "Stream", "TargetPart",
-    "Term", "Teacher", "Update", "draws", "encoder_of", "inputs", "live_updates", "mixture_shares", "parameters",
-    "parts_of", "readings", "root_field", "states", "streams", "walk",
+    "BATCH_POLICIES", "MIXED", "NAMED", "ONE_SOURCE", "STATES", "Column", "Contrast", "Direction", "Encoder", "Graph",
+    "Input", "Metric", "Node", "Program", "Reading", "Stream", "TargetPart", "Teacher", "Term", "Update", "column_of",
+    "columns", "draws", "encoder_of", "inputs", "live_updates", "mixture_shares", "parameters", "parts_of", "readings",
+    "root_field", "states", "streams", "walk",
 ]  # fmt: skip

@@ -7,6 +7,7 @@ from vlmdsl.primitives import (
     encoding,
     matrices,
     reductions,
+    reference,
     scalars,
     similarities,
     soft_targets,
@@ -21,5 +22,5 @@ __all__ = ["FAMILIES"]
 
 FAMILIES = (
     views, text_views, encoding, towers, similarities, matrices, candidates, targets, soft_targets, distributions,
-    reductions, scalars, draws, state,
+    reductions, scalars, draws, state, reference,
 )  # fmt: skip

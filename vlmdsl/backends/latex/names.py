@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from vlmdsl.backends.latex.draws import mixture
 from vlmdsl.backends.latex.notation import Math, call, equation, fraction, infix, number, symbol, total, words
+from vlmdsl.backends.latex.retrieval import attended
 from vlmdsl.ir import Node, Program, Teacher, encoder_of
 from vlmdsl.types import EncodedType, MemoryType, TokensType
 
@@ -120,25 +121,33 @@ class Names:
 
     def _define_feature(self, node: Node) -> None:
         index = "ik" if isinstance(node.type, TokensType) else "i"
-        self.state("features", equation(self.feature(node, index), self._made(node, index)))
+        self.state("features", equation(self.feature(node, index), self.made(node, index)))
 
-    def _made(self, node: Node, index: str) -> Math:
-        if node.operation == "normalize":
-            inner = self._made(node.inputs[0], index)
-            length = Math(rf"\| {inner.latex} \|", f"‖{inner.text}‖")
-            smallest = dict(node.attributes).get("smallest")
-            if isinstance(smallest, float):
-                length = call("max", length, number(smallest), latex=r"\max")
-            epsilon = node.number("epsilon")
-            return fraction(inner, total(length, number(epsilon)) if epsilon else length)
-        if node.operation == "nearest":
-            return self._nearest(node, index)
-        if node.operation == "mix":
-            own, partner = (self.feature(node.inputs[0], place) for place in (index, f"(B + 1 - {index})"))
-            return mixture(self._share(node.inputs[1]), own, partner)
+    def made(self, node: Node, index: str) -> Math:
+        """What a feature vector of sample `index` is made of."""
+        rule = _MADE.get(node.operation, Names._encoded)
+        return rule(self, node, index)
+
+    def _normalized(self, node: Node, index: str) -> Math:
+        inner = self.made(node.inputs[0], index)
+        length = Math(rf"\| {inner.latex} \|", f"‖{inner.text}‖")
+        smallest = dict(node.attributes).get("smallest")
+        if isinstance(smallest, float):
+            length = call("max", length, number(smallest), latex=r"\max")
+        epsilon = node.number("epsilon")
+        return fraction(inner, total(length, number(epsilon)) if epsilon else length)
+
+    def _mixed(self, node: Node, index: str) -> Math:
+        own, partner = (self.feature(node.inputs[0], place) for place in (index, f"(B + 1 - {index})"))
+        return mixture(self._share(node.inputs[1]), own, partner)
+
+    def _stopped(self, node: Node, index: str) -> Math:
+        return call("sg", self.made(node.inputs[0], index))
+
+    def _encoded(self, node: Node, index: str) -> Math:
         encode = _encode_of(node)
         if encode is None:
-            return call(node.operation, *(self._made(parent, index) for parent in node.inputs))
+            return call(node.operation, *(self.made(parent, index) for parent in node.inputs))
         encoder = encoder_of(encode)
         name = words(encoder.tower)
         if encoder.teacher is not None:
@@ -170,6 +179,8 @@ class Names:
         if node.operation == "alternative":
             view = int(node.number("view"))
             return inner if view == 0 else Math(f"{inner.latex}^{{({view})}}", f"{inner.text}^({view})")
+        if node.operation in ("summarize", "render"):
+            return call(node.operation, inner)
         if node not in self._drawn:
             self._drawn[node] = self._drawn_name(inner)
             self.state("features", self._draw(node, self._drawn[node], inner))
@@ -246,6 +257,16 @@ class Names:
             line.append(bounds.latex)
             text.append(bounds.text)
         return Math(r",\ ".join(line), ", ".join(text))
+
+
+_MADE: dict[str, Callable[[Names, Node, str], Math]] = {
+    "normalize": Names._normalized,
+    "nearest": Names._nearest,
+    "mix": Names._mixed,
+    "attend": attended,
+    "stop": Names._stopped,
+}
+"""How a feature vector is made, by operation; what is not here is an encoder's."""
 
 
 def _bounds(node: Node, subject: Math, logarithmic: bool) -> Math | None:

@@ -17,6 +17,7 @@ from vlmdsl.ir import (
     Program,
     Stream,
     TargetPart,
+    column_of,
     encoder_of,
     mixture_shares,
     readings,
@@ -213,6 +214,10 @@ def _state(writer: _Writer, node: Node) -> str:
     return f'state["{node.string("name")}"]'
 
 
+def _reference(writer: _Writer, node: Node) -> str:
+    return f'state["{column_of(node).name}"]'
+
+
 def _similarity(writer: _Writer, node: Node) -> str:
     arguments = node.attribute("arguments")
     assert isinstance(arguments, tuple)
@@ -266,6 +271,8 @@ RULES: dict[str, Rule] = {
     "unite": _unite,
     "state": _state,
     "memory": _state,
+    "reference": _reference,
+    "retrieve": _call("retrieve", "k"),
     "running_mean": _call("running_mean", "momentum"),
     "similarity": _similarity,
     "score": _similarity,
@@ -288,7 +295,7 @@ RULES: dict[str, Rule] = {
     **{
         name: _call(name)
         for name in (
-            "enqueue", "nearest", "mix", "log_sum_exp", "softplus",
+            "enqueue", "nearest", "take", "mix", "attend", "log_sum_exp", "softplus",
             "stop", "exp", "log", "minimum", "maximum", "less", "less_equal", "greater",
             "greater_equal", "equal", "not_equal", "where", "transpose", "paired", "flipped", "exclude", "exclude_pairs",
             "sigmoid_loss", "softmax", "mean", "entropy", "entropy_of_mean",
