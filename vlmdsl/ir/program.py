@@ -70,16 +70,20 @@ class Teacher:
 class Encoder:
     """Attribute of an `encode` node: which tower encodes. `tower` is `vision` or `language` or a name of the recipe's
     own; `kind` is the field type it takes, `Image|Text` for both; a frozen one gets no gradient and is left out of the
-    optimiser. With a `teacher` it is not the tower that encodes but a running mean of its weights, without gradient."""
+    optimiser. With a `teacher` it is not the tower that encodes but a running mean of its weights, without gradient. One
+    that `enters` the tower after that share of its blocks takes Regions, in the place of patches."""
 
     tower: str
     kind: str
     frozen: bool = False
     teacher: Teacher | None = None
+    enters: float | None = None
 
     @property
     def takes(self) -> tuple[str, ...]:
         """The kinds of streams it encodes: of the field types it is for, and of both joined where it is for both."""
+        if self.enters is not None:
+            return ("Regions",)
         kinds = tuple(self.kind.split("|"))
         return kinds if len(kinds) == 1 else (*kinds, JOINED)
 

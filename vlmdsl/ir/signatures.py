@@ -46,6 +46,7 @@ SIGNATURES: dict[str, Signature] = {
     "rewrite": Signature({"count": (int,), "minimum_words": (int,), "draw": (int,)}, rules.view("Text")),
     "alternative": Signature({"view": (int,)}, rules.view("Text")),
     "eda": Signature({"operations": (tuple,), "words": (int,), "deletion": _NUMBER, "draw": (int,)}, rules.view("Text")),
+    "crop": Signature({"smallest": _NUMBER, "largest": _NUMBER, "draw": (int,)}, rules.view("Image")),
     "augment": Signature({"view": (int,), "pipeline": (object,), "draw": (int,)}, rules.view("Image")),
     "join": Signature({}, rules.join),
     "encode": Signature({"encoder": (Encoder,)}, rules.encode),

@@ -28,11 +28,15 @@ __all__ = ["TowerNeed", "VisionLanguageModel", "tower_needs"]
 
 @dataclass(frozen=True)
 class TowerNeed:
-    """What an objective asks of one tower: the field kind it takes, the outputs it yields, whether it is frozen."""
+    """What an objective asks of one tower: the field kind it is for, the outputs it yields, whether it is frozen.
+
+    `takes` are the kinds of streams it encodes: a tower of images may take Regions, too, or nothing else.
+    """
 
     kind: str
     yields: frozenset[str]
     frozen: bool
+    takes: frozenset[str] = frozenset()
 
 
 def tower_needs(streams: Iterable[Stream]) -> dict[str, TowerNeed]:
@@ -40,8 +44,14 @@ def tower_needs(streams: Iterable[Stream]) -> dict[str, TowerNeed]:
     needs: dict[str, TowerNeed] = {}
     for stream in streams:
         encoder = stream.encoder
-        known = needs.get(encoder.tower, TowerNeed(encoder.kind, frozenset(), True))
-        needs[encoder.tower] = TowerNeed(encoder.kind, known.yields | _used(stream), known.frozen and not encoder.learns)
+        kind = "Image" if encoder.enters is not None else encoder.kind
+        known = needs.get(encoder.tower, TowerNeed(kind, frozenset(), True))
+        needs[encoder.tower] = TowerNeed(
+            kind,
+            known.yields | _used(stream),
+            known.frozen and not encoder.learns,
+            known.takes | frozenset(encoder.takes),
+        )
     return needs
 
 
@@ -116,9 +126,10 @@ class VisionLanguageModel(nn.Module):
             self.encoders[encoder.tower] if self.teachers is None or not encoder.teacher else self.teachers.tower(encoder)
         )
         with torch.set_grad_enabled(torch.is_grad_enabled() and encoder.learns):
+            entry = {} if encoder.enters is None else {"enters": encoder.enters}
             if len(streams) == 1:
-                return [tower(*_taken(values[0]))]
-            whole = tower(*_concatenated(values))
+                return [tower(*_taken(values[0]), **entry)]
+            whole = tower(*_concatenated(values), **entry)
         sizes = [len(part.values) for part in values]
         longest = max(_texts(part).shape[1] for part in values)
         parts = [(None,) * len(sizes) if output is None else output.split(sizes) for output in whole]

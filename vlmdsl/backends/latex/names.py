@@ -134,6 +134,9 @@ class Names:
             return call(node.operation, *(self._made(parent, index) for parent in node.inputs))
         encoder = encoder_of(encode)
         name = words(encoder.tower)
+        if encoder.enters is not None:
+            share = f"{100 * encoder.enters:g}"
+            name = Math(rf"{name.latex}_{{>{share}\%}}", f"{name.text}>{share}%")
         if encoder.teacher is not None:
             name = self._teacher(encoder.teacher, name)
         found = call(name.text, self.source(encode.inputs[0]), latex=name.latex)

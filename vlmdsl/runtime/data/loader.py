@@ -22,6 +22,7 @@ from vlmdsl.runtime.data.batch import Batch, StreamValues
 from vlmdsl.runtime.data.images import ImageFormat
 from vlmdsl.runtime.data.mapping import FieldMapping
 from vlmdsl.runtime.data.order import Groups, Order
+from vlmdsl.runtime.data.regions import padded_regions
 from vlmdsl.runtime.data.report import Skipped, SkipReport
 from vlmdsl.runtime.data.sample import Sample, SampleReader
 from vlmdsl.runtime.data.source import BadSample, Source
@@ -59,6 +60,9 @@ class _Collator:
         if kind == "Text":
             ids, mask = self.tokenizer.encode([str(value) for value in values], self.text_length)
             return StreamValues(ids, mask)
+        if kind == "Regions":
+            regions, real = padded_regions([np.asarray(value) for value in values])
+            return StreamValues(torch.from_numpy(regions), torch.from_numpy(real))
         return StreamValues(self.images.tensor(np.asarray(value) for value in values))
 
 
