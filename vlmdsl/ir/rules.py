@@ -84,11 +84,13 @@ def field(node: Node, types: tuple[Type, ...]) -> Type | None:
     return None
 
 
-def view(kind: str) -> Yields:
+def view(kind: str, gives: str | None = None) -> Yields:
+    """A view of a field of this kind, which gives a field of the same kind or of another."""
+
     def yields(node: Node, types: tuple[Type, ...]) -> Type:
         _take(types, FieldType)
         need(types[0] == FieldType(kind), f"is a view of {kind}, got {types[0]}")
-        return types[0]
+        return FieldType(gives or kind)
 
     return yields
 

@@ -49,6 +49,8 @@ SIGNATURES: dict[str, Signature] = {
     "alternative": Signature({"view": (int,)}, rules.view("Text")),
     "eda": Signature({"operations": (tuple,), "words": (int,), "deletion": _NUMBER, "draw": (int,)}, rules.view("Text")),
     "crop": Signature({"smallest": _NUMBER, "largest": _NUMBER, "draw": (int,)}, rules.view("Image")),
+    "summarize": Signature({"sentences": (int,), "by": (str,)}, rules.view("Text")),
+    "render": Signature({"row_height": (int,), "smallest": (int,)}, rules.view("Text", "Image")),
     "augment": Signature({"view": (int,), "pipeline": (object,), "draw": (int,)}, rules.view("Image")),
     "join": Signature({}, rules.join),
     "encode": Signature({"encoder": (Encoder,)}, rules.encode),

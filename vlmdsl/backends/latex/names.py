@@ -172,6 +172,8 @@ class Names:
         if node.operation == "alternative":
             view = int(node.number("view"))
             return inner if view == 0 else Math(f"{inner.latex}^{{({view})}}", f"{inner.text}^({view})")
+        if node.operation in ("summarize", "render"):
+            return call(node.operation, inner)
         if node not in self._drawn:
             self._drawn[node] = self._drawn_name(inner)
             self.state("features", self._draw(node, self._drawn[node], inner))
