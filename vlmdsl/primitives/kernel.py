@@ -6,6 +6,7 @@ from vlmdsl.primitives import (
     encoding,
     matrices,
     reductions,
+    reference,
     scalars,
     similarities,
     soft_targets,
@@ -20,5 +21,5 @@ __all__ = ["FAMILIES"]
 
 FAMILIES = (
     views, text_views, encoding, towers, similarities, matrices, candidates, targets, soft_targets, distributions,
-    reductions, scalars, state,
+    reductions, scalars, state, reference,
 )  # fmt: skip
