@@ -102,10 +102,10 @@ class NothingToResume(Problem):
     summary = "a run folder without a complete checkpoint"
     explanation = (
         "Resuming and evaluating need the folder of a run with at least one complete checkpoint in `checkpoints/`. "
-        "Checkpoints are written to the side and renamed when they are whole, so one that was cut off by a crash is not counted, and a file "
-        "whose size is not the recorded one makes its checkpoint incomplete. A run that was stopped before its first "
-        "checkpoint has nothing to go on from: start it anew, with a smaller `train.checkpoint_every` if it is likely to be "
-        "stopped again."
+        "Checkpoints are written to the side and renamed when they are whole, so one that was cut off by a crash is not "
+        "counted, and a file whose size is not the recorded one makes its checkpoint incomplete. A run that was stopped "
+        "before its first checkpoint has nothing to go on from: start it anew, with a smaller `train.checkpoint_every` "
+        "if it is likely to be stopped again."
     )
     provoked_by = "`--resume`, or `vlmdsl eval`, with an empty folder"
 
