@@ -9,7 +9,7 @@ from typing import Any
 from vlmdsl.diagnostics import DiagnosticError, closest, render_text
 from vlmdsl.diagnostics.catalog.names import UnknownRecipe
 from vlmdsl.frontend.coerce import words
-from vlmdsl.ir import Node, Program, Update, inputs, parameters, streams
+from vlmdsl.ir import Node, Program, Update, head_words, inputs, parameters, streams
 from vlmdsl.passes import optimise
 from vlmdsl.primitives import Primitive
 from vlmdsl.source import SourceMap, Span
@@ -102,6 +102,7 @@ def _encoders(program: Program) -> list[dict[str, object]]:
             "stream": stream.name,
             "tower": stream.encoder.tower,
             "frozen": stream.encoder.frozen,
+            "heads": [{**asdict(head), "made_of": head_words(head)} for head in stream.encoder.heads],
             "teacher": None if stream.encoder.teacher is None else asdict(stream.encoder.teacher),
             "yields": [name for name, used in (("pooled", stream.pooled), ("tokens", stream.tokens)) if used],
         }
@@ -142,7 +143,9 @@ def _encoder_line(encoder: Mapping[str, Any]) -> str:
         teacher = encoder["teacher"]
         when = {"before": "before the forward pass", "after": "after the optimiser step"}[teacher["order"]]
         frozen = f", a teacher with {teacher['schedule']} momentum {teacher['momentum']:g}, moved {when}"
-    return f"  {encoder['stream']}: {encoder['tower']}{frozen}, yields {' and '.join(encoder['yields'])}"
+    lines = [f"  {encoder['stream']}: {encoder['tower']}{frozen}, yields {' and '.join(encoder['yields'])}"]
+    lines += [f"      then {head['name']}: {head['made_of']}" for head in encoder["heads"]]
+    return "\n".join(lines)
 
 
 def _learned_line(learned: Mapping[str, Any]) -> str:

@@ -1,19 +1,17 @@
 """The intermediate representation: data that the front end makes, passes change and back ends read."""
 
 from vlmdsl.ir.contrast import Contrast, Direction, TargetPart
+from vlmdsl.ir.encoders import Encoder, Head, Teacher, encoder_of, head_words
 from vlmdsl.ir.graph import Graph, Node, walk
 from vlmdsl.ir.program import (
     NAMED,
     STATES,
-    Encoder,
     Input,
     Metric,
     Program,
     Stream,
-    Teacher,
     Term,
     Update,
-    encoder_of,
     inputs,
     parameters,
     root_field,
@@ -24,6 +22,7 @@ from vlmdsl.ir.updates import live_updates
 
 __all__ = [
     "NAMED", "STATES",
-    "Contrast", "Direction", "Encoder", "Graph", "Input", "Metric", "Node", "Program", "Stream", "TargetPart", "Term",
-    "Teacher", "Update", "encoder_of", "inputs", "live_updates", "parameters", "root_field", "states", "streams", "walk",
+    "Contrast", "Direction", "Encoder", "Graph", "Head", "Input", "Metric", "Node", "Program", "Stream", "TargetPart",
+    "Teacher", "Term", "Update", "encoder_of", "head_words", "inputs", "live_updates", "parameters", "root_field", "states",
+    "streams", "walk",
 ]  # fmt: skip

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from vlmdsl.ir.encoders import Encoder, encoder_of
 from vlmdsl.ir.graph import Graph, Node, walk
 from vlmdsl.types import EncodedType, FieldType
 
 __all__ = [
     "NAMED", "STATES",
-    "Encoder", "Input", "Metric", "Program", "Stream", "Teacher", "Term", "Update", "encoder_of", "inputs",
-    "parameters", "states", "streams",
+    "Input", "Metric", "Program", "Stream", "Term", "Update", "inputs", "parameters", "root_field", "states", "streams",
 ]  # fmt: skip
 
 
@@ -46,36 +46,6 @@ class Update:
 
     state: Node
     node: Node
-
-
-@dataclass(frozen=True, slots=True)
-class Teacher:
-    """How a teacher follows its tower: weights = momentum * weights + (1 - momentum) * the tower's, once a training step.
-
-    `order` says when: `before` the forward pass, with the weights that it will use, or `after` the optimiser step. The
-    momentum is `constant`, or goes to 1 in a `cosine` over the run, from the given one.
-    """
-
-    momentum: float
-    schedule: str
-    order: str
-
-
-@dataclass(frozen=True, slots=True)
-class Encoder:
-    """Attribute of an `encode` node: which tower encodes. `tower` is `vision` or `language` or a name of the recipe's
-    own; `kind` is the field type it takes; a frozen one gets no gradient and is left out of the optimiser. With a
-    `teacher` it is not the tower that encodes but a running mean of its weights, without gradient."""
-
-    tower: str
-    kind: str
-    frozen: bool = False
-    teacher: Teacher | None = None
-
-    @property
-    def learns(self) -> bool:
-        """Whether a gradient reaches its weights."""
-        return not self.frozen and self.teacher is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +89,9 @@ class Program:
 class Stream:
     """One encoded stream: a field, or a view of one, through an encoder.
 
-    `name` is the field's name where the field is encoded in one view only; else the view's is added (`image_augment_0`), and
-    that a teacher encodes it (`image_teacher`). `source` is the field or view node, `encode` the encode node; `pooled` and
-    `tokens` say which outputs are used.
+    `name` is the field's name where the field is encoded in one view only; else the view's is added (`image_augment_0`), the
+    last head's where several encode the same (`image_augment_0_predict`), and that a teacher does (`image_teacher`).
+    `source` is the field or view node, `encode` the encode node; `pooled` and `tokens` say which outputs are used.
     """
 
     name: str
@@ -143,12 +113,6 @@ class Input:
     axes: tuple[str, ...]
     dtype: str
     meaning: str
-
-
-def encoder_of(node: Node) -> Encoder:
-    encoder = node.attribute("encoder")
-    assert isinstance(encoder, Encoder)
-    return encoder
 
 
 def parameters(program: Program) -> list[Node]:
@@ -183,19 +147,31 @@ def root_field(source: Node) -> Node:
     return source
 
 
-def _view_suffix(source: Node) -> str:
+def _view_suffix(source: Node, pipelines: bool) -> str:
+    """What was done to a field, from the field on; with the names of pipelines where the field goes through several."""
     if source.operation == "field":
         return ""
-    suffix = _view_suffix(source.inputs[0]) + "_" + source.operation
-    index = dict(source.attributes).get("view")
-    return suffix if index is None else f"{suffix}_{index}"
+    suffix = _view_suffix(source.inputs[0], pipelines) + "_" + source.operation
+    attributes = dict(source.attributes)
+    shown = [attributes.get("pipeline") if pipelines else None, attributes.get("view")]
+    return "_".join([suffix, *(str(value) for value in shown if value is not None)])
 
 
 def _stream_names(encodes: list[Node]) -> list[str]:
     fields = [root_field(node.inputs[0]).string("name") for node in encodes]
-    names: list[str] = []
+    pipelines: dict[str, set[object]] = {}
+    for node, field in zip(encodes, fields, strict=True):
+        pipelines.setdefault(field, set()).add(dict(node.inputs[0].attributes).get("pipeline"))
+    plain: list[str] = []
     for node, name in zip(encodes, fields, strict=True):
-        candidate = name if fields.count(name) == 1 else name + _view_suffix(node.inputs[0])
+        several = len(pipelines[name] - {None}) > 1
+        plain.append(name if fields.count(name) == 1 else name + _view_suffix(node.inputs[0], several))
+    learners = [(node.inputs[0], encoder_of(node).teacher) for node in encodes]
+    names: list[str] = []
+    for node, candidate, learner in zip(encodes, plain, learners, strict=True):
+        heads = encoder_of(node).heads
+        if heads and learners.count(learner) > 1:
+            candidate += f"_{heads[-1].name}"
         candidate += "_teacher" if encoder_of(node).teacher else ""
         unique, copy = candidate, 2
         while unique in names:
@@ -205,7 +181,8 @@ def _stream_names(encodes: list[Node]) -> list[str]:
 
 
 def inputs(program: Program) -> list[Input]:
-    """The tensors the objective takes when it is given features: two for a stream whose tokens are compared.
+    """The tensors the objective takes when it is given features: two for a stream whose tokens are compared. Of an encoder
+    with heads they are what the last head gives.
 
     A stream used pooled only is `NAME [B, D]`; tokens only `NAME [B, L, D]` and `NAME_mask [B, L]`; both: `NAME [B, D]`,
     `NAME_tokens`, `NAME_mask`. The mask of an image stream is optional (all patches are real). Other fields that the
@@ -223,7 +200,11 @@ def _stream_inputs(stream: Stream) -> Iterable[Input]:
     assert isinstance(kind, EncodedType)
     axis = "L" if kind.kind == "Text" else "P"
     if stream.pooled:
-        yield Input(stream.name, ("B", "D"), "float", f"pooled features of {stream.name}, not normalised")
+        heads = stream.encoder.heads
+        what = (
+            f"features of {stream.name} after the head `{heads[-1].name}`" if heads else f"pooled features of {stream.name}"
+        )
+        yield Input(stream.name, ("B", "D"), "float", f"{what}, not normalised")
     if stream.tokens:
         name = f"{stream.name}_tokens" if stream.pooled else stream.name
         yield Input(name, ("B", axis, "D"), "float", f"token features of {stream.name}, not normalised")

@@ -4,6 +4,7 @@ from vlmdsl.primitives import (
     candidates,
     distributions,
     encoding,
+    heads,
     matrices,
     reductions,
     scalars,
@@ -17,5 +18,6 @@ from vlmdsl.primitives import (
 __all__ = ["FAMILIES"]
 
 FAMILIES = (
-    views, encoding, similarities, matrices, candidates, targets, soft_targets, distributions, reductions, scalars, state,
+    views, encoding, heads, similarities, matrices, candidates, targets, soft_targets, distributions, reductions, scalars,
+    state,
 )  # fmt: skip
