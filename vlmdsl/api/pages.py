@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from textwrap import indent
 from typing import Any
 
 from vlmdsl.diagnostics import DiagnosticError, closest, render_text
@@ -17,6 +18,8 @@ from vlmdsl.source import SourceMap, Span
 __all__ = [
     "Argument",
     "argument_table",
+    "bounds",
+    "parameter_facts",
     "primitive_arguments",
     "recipe_facts",
     "recipe_sections",
@@ -70,7 +73,8 @@ def argument_table(arguments: Iterable[Argument]) -> str:
     for argument in arguments:
         default = f" (default {argument.default})" if argument.default not in ("", "optional") else ""
         optional = " (optional)" if argument.default == "optional" else ""
-        lines.append(f"  {argument.name}: {argument.takes}{default}{optional}\n      {argument.description}")
+        description = indent(argument.description, "      ")
+        lines.append(f"  {argument.name}: {argument.takes}{default}{optional}\n{description}")
     return "\n".join(lines)
 
 
@@ -91,7 +95,7 @@ def recipe_facts(program: Program) -> dict[str, object]:
             {"name": wanted.name, "axes": list(wanted.axes), "dtype": wanted.dtype, "meaning": wanted.meaning}
             for wanted in inputs(planned)
         ],
-        "learned": [_parameter_facts(node) for node in parameters(planned)],
+        "learned": [parameter_facts(node) for node in parameters(planned)],
         "state": [_state_facts(update) for update in planned.updates],
     }
 
@@ -110,7 +114,8 @@ def _encoders(program: Program) -> list[dict[str, object]]:
     ]
 
 
-def _parameter_facts(node: Node) -> dict[str, object]:
+def parameter_facts(node: Node) -> dict[str, Any]:
+    """A learned number's name, start and bounds, as it is stored (a temperature as its log scale)."""
     return {key: node.attribute(key) for key in ("name", "initial", "lower", "upper")}
 
 
@@ -149,9 +154,21 @@ def _encoder_line(encoder: Mapping[str, Any]) -> str:
 
 
 def _learned_line(learned: Mapping[str, Any]) -> str:
-    lower, upper = (f"{learned[key]:.4g}" if learned[key] is not None else "" for key in ("lower", "upper"))
-    bounds = f", kept in [{lower}, {upper}] after each step" if lower or upper else ""
-    return f"  {learned['name']}: stored number starts at {learned['initial']:.4g}{bounds}"
+    return f"  {learned['name']}: stored number starts at {learned['initial']:.4g}{bounds(learned)}"
+
+
+def bounds(learned: Mapping[str, Any]) -> str:
+    """What is done to a learned number after each step, in words; nothing where it has no bound."""
+    lower, upper = learned["lower"], learned["upper"]
+    if lower is None and upper is None:
+        return ""
+    if upper is None:
+        kept = f"at least {lower:.4g}"
+    elif lower is None:
+        kept = f"at most {upper:.4g}"
+    else:
+        kept = f"from {lower:.4g} to {upper:.4g}"
+    return f", kept {kept} after each step"
 
 
 def _state_line(state: Mapping[str, Any]) -> str:

@@ -182,8 +182,11 @@ class Elaborator:
         if isinstance(subject, ErrorValue):
             return subject
         match expression:
-            case Member(name=name):
-                return self._member(subject, name, expression.span)
+            case Member(name=name, span=span):
+                before = expression.subject.span
+                if before.start == span.start:  # that of a subject in brackets starts inside them
+                    self.session.members[span] = Span(span.file, before.end, span.end)
+                return self._member(subject, name, span)
             case Index(index=index):
                 return self._index(subject, self.evaluate(index, scope), expression.span)
             case Given(context=context):

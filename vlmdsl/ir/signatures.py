@@ -45,6 +45,7 @@ SIGNATURES: dict[str, Signature] = {
     "field": Signature({"name": (str,)}, rules.field),
     "rewrite": Signature({"count": (int,), "minimum_words": (int,), "draw": (int,)}, rules.view("Text")),
     "alternative": Signature({"view": (int,)}, rules.view("Text")),
+    "eda": Signature({"operations": (tuple,), "words": (int,), "deletion": _NUMBER, "draw": (int,)}, rules.view("Text")),
     "augment": Signature({"view": (int,), "pipeline": (object,), "draw": (int,)}, rules.view("Image")),
     "encode": Signature({"encoder": (Encoder,)}, rules.encode),
     "pooled": Signature({}, rules.fixed(VecType(), EncodedType)),

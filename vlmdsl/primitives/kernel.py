@@ -12,12 +12,13 @@ from vlmdsl.primitives import (
     soft_targets,
     state,
     targets,
+    text_views,
     views,
 )
 
 __all__ = ["FAMILIES"]
 
 FAMILIES = (
-    views, encoding, heads, similarities, matrices, candidates, targets, soft_targets, distributions, reductions, scalars,
-    state,
+    views, text_views, encoding, heads, similarities, matrices, candidates, targets, soft_targets, distributions,
+    reductions, scalars, state,
 )  # fmt: skip

@@ -62,6 +62,9 @@ class DataConfig(_Section):
         (), description="held-out sources in the same forms; empty: the built-in data's own held-out scenes, else none"
     )
     map: dict[str, str] = Field({}, description="field of the recipe -> column of the data, where the names differ")
+    synonyms: str | None = Field(
+        None, description="file of synonyms for the view `eda`: a set a line, commas between; null: no word is replaced"
+    )
     workers: int = Field(0, ge=0, description="processes that load samples; 0 loads in the training process")
 
 

@@ -7,10 +7,11 @@ from vlmdsl.runtime.data.mapping import FieldMapping, Requirement, map_fields, p
 from vlmdsl.runtime.data.report import SkipReport
 from vlmdsl.runtime.data.source import BadSample, Source, fingerprint
 from vlmdsl.runtime.data.specification import held_out, open_source
+from vlmdsl.runtime.data.synonyms import Synonyms, read_synonyms
 from vlmdsl.runtime.data.texts import duplicate_share, texts_of
 
 __all__ = [
     "BadSample", "Batch", "BatchLoader", "EvaluationLoader", "FieldMapping", "ImageFormat", "Requirement", "SkipReport",
-    "Source", "StreamValues", "duplicate_share", "fingerprint", "held_out", "map_fields", "open_source",
-    "parse_assignments", "requirements", "texts_of",
+    "Source", "StreamValues", "Synonyms", "duplicate_share", "fingerprint", "held_out", "map_fields", "open_source",
+    "parse_assignments", "read_synonyms", "requirements", "texts_of",
 ]  # fmt: skip

@@ -25,6 +25,7 @@ from vlmdsl.runtime.data.mapping import FieldMapping
 from vlmdsl.runtime.data.report import Skipped, SkipReport
 from vlmdsl.runtime.data.sample import Sample, SampleReader
 from vlmdsl.runtime.data.source import BadSample, Source
+from vlmdsl.runtime.data.synonyms import Synonyms
 from vlmdsl.runtime.data.views import View, view_of
 from vlmdsl.runtime.tokenizer import Tokenizer
 from vlmdsl.source import Span
@@ -157,6 +158,7 @@ class BatchLoader:
         world: int = 1,
         workers: int = 0,
         cache_bytes: int = _CACHE_BYTES,
+        synonyms: Synonyms | None = None,
     ) -> None:
         faults = []
         if batch > len(source):
@@ -169,7 +171,16 @@ class BatchLoader:
             raise DiagnosticError(tuple(faults))
         views = {stream.name: view_of(stream.source) for stream in streams}
         budget = cache_bytes // max(workers, 1)
-        reader = SampleReader(source, mapping, views, fields or {}, image_size=images.size, seed=seed, cache_bytes=budget)
+        reader = SampleReader(
+            source,
+            mapping,
+            views,
+            fields or {},
+            image_size=images.size,
+            seed=seed,
+            cache_bytes=budget,
+            synonyms=synonyms,
+        )
         self._batches = _TrainingBatches(reader, _Collator(tokenizer, images, text_length), batch, seed, rank, world)
         self._workers = workers
         self._next = 0

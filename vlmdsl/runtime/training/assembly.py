@@ -17,6 +17,7 @@ from vlmdsl.runtime.data import (
     held_out,
     map_fields,
     open_source,
+    read_synonyms,
     requirements,
     texts_of,
 )
@@ -133,4 +134,5 @@ def training_batches(
         rank=world.rank,
         world=world.size,
         workers=config.data.workers,
+        synonyms=None if config.data.synonyms is None else read_synonyms(config.data.synonyms),
     )
