@@ -135,6 +135,7 @@ def recipe_sections(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Fields it needs", "\n".join(f"  {name}: {type}" for name, type in facts["fields"].items())),
         ("Knobs", "\n".join(f"  {name} = {value}" for name, value in facts["knobs"].items())),
         ("Encoders", "\n".join(_encoder_line(encoder) for encoder in facts["encoders"])),
+        ("Heads", "\n".join(_head_lines(facts["encoders"]))),
         ("Learned numbers", "\n".join(_learned_line(learned) for learned in facts["learned"])),
         ("State", "\n".join(_state_line(state) for state in facts["state"])),
         ("Inputs of the objective", "\n".join(_input_line(wanted) for wanted in facts["inputs"])),
@@ -148,9 +149,13 @@ def _encoder_line(encoder: Mapping[str, Any]) -> str:
         teacher = encoder["teacher"]
         when = {"before": "before the forward pass", "after": "after the optimiser step"}[teacher["order"]]
         frozen = f", a teacher with {teacher['schedule']} momentum {teacher['momentum']:g}, moved {when}"
-    lines = [f"  {encoder['stream']}: {encoder['tower']}{frozen}, yields {' and '.join(encoder['yields'])}"]
-    lines += [f"      then {head['name']}: {head['made_of']}" for head in encoder["heads"]]
-    return "\n".join(lines)
+    heads = "".join(f", then {head['name']}" for head in encoder["heads"])
+    return f"  {encoder['stream']}: {encoder['tower']}{heads}{frozen}, yields {' and '.join(encoder['yields'])}"
+
+
+def _head_lines(encoders: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Every kind of head once."""
+    return list(dict.fromkeys(f"  {head['name']}: {head['made_of']}" for encoder in encoders for head in encoder["heads"]))
 
 
 def _learned_line(learned: Mapping[str, Any]) -> str:

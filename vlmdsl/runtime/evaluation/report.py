@@ -23,13 +23,15 @@ class Evaluation:
     retrieval: Retrieval | None = None
     zero_shot: Measures | None = None
     classes: int = 0
+    neighbours: Measures | None = None
 
 
 def results_json(trained: Evaluation, untrained: Evaluation | None = None) -> dict[str, Any]:
     """The results as fractions, each group with `chance` and, if given, `untrained` beside.
 
     `results["retrieval"]["image_to_text"]["R@1"]` is the trained model's, `[...]["chance"]["R@1"]` a random guess's and
-    `[...]["untrained"]["R@1"]` that of the model before its first step; `results["zero_shot"]["top-1"]` likewise.
+    `[...]["untrained"]["R@1"]` that of the model before its first step; `results["zero_shot"]["top-1"]` and
+    `results["nearest_neighbours"]["top-1"]` likewise.
     """
     results: dict[str, Any] = {"samples": trained.samples}
     if trained.retrieval is not None:
@@ -41,6 +43,9 @@ def results_json(trained: Evaluation, untrained: Evaluation | None = None) -> di
     if trained.zero_shot is not None:
         group = _group(trained.zero_shot, untrained.zero_shot if untrained is not None else None)
         results["zero_shot"] = {"classes": trained.classes, **group}
+    if trained.neighbours is not None:
+        group = _group(trained.neighbours, untrained.neighbours if untrained is not None else None)
+        results["nearest_neighbours"] = {"classes": trained.classes, **group}
     return results
 
 
@@ -55,6 +60,7 @@ def results_table(results: dict[str, Any]) -> Table:
     for direction, title in _DIRECTIONS.items():
         _add_rows(table, f"retrieval, {title}", results.get("retrieval", {}).get(direction, {}))
     _add_rows(table, "zero-shot", results.get("zero_shot", {}))
+    _add_rows(table, "nearest neighbours", results.get("nearest_neighbours", {}))
     return table
 
 
