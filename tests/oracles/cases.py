@@ -348,6 +348,13 @@ CASES = [
     Case("nclip-terms-sg", NCLIP, HEADS, {}, {"stopped": 1}),
     Case("xclip-total", XCLIP, {"image": "image_x", "text": "text_x", "image_head": "a", "text_head": "b"}, SCALE),
     Case(
+        "oner-cic",
+        "oner",
+        {"image": "img", "text": "txt", "image_text": "joint"},
+        {"temperature": "log_scale"},
+        {"image_text_weight": 0},
+    ),
+    Case(
         "laclip_mt",
         "laclip_mt",
         {"image": "image_x", **{f"text_alternative_{source}": f"text_{source}" for source in range(5)}},

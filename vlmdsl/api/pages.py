@@ -10,7 +10,7 @@ from typing import Any
 from vlmdsl.diagnostics import DiagnosticError, closest, render_text
 from vlmdsl.diagnostics.catalog.names import UnknownRecipe
 from vlmdsl.frontend.coerce import words
-from vlmdsl.ir import Node, Program, Update, head_words, inputs, parameters, streams
+from vlmdsl.ir import MIXED, ONE_SOURCE, Node, Program, Update, head_words, inputs, parameters, streams
 from vlmdsl.passes import optimise
 from vlmdsl.primitives import Primitive
 from vlmdsl.source import SourceMap, Span
@@ -25,6 +25,9 @@ __all__ = [
     "recipe_sections",
     "unknown_subject",
 ]
+
+
+_BATCHES = {MIXED: "", ONE_SOURCE: "  all samples of a batch come from one source of the data"}
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ def recipe_facts(program: Program) -> dict[str, object]:
         "documentation": program.documentation,
         "citations": list(program.citations),
         "status": program.status,
+        "batch_policy": program.batch_policy,
         "terms": [term.name for term in program.terms],
         "fields": {name: str(type) for name, type in program.fields},
         "knobs": dict(program.knobs),
@@ -137,6 +141,7 @@ def recipe_sections(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Encoders", "\n".join(_encoder_line(encoder) for encoder in facts["encoders"])),
         ("Heads", "\n".join(_head_lines(facts["encoders"]))),
         ("Learned numbers", "\n".join(_learned_line(learned) for learned in facts["learned"])),
+        ("Batches", _BATCHES[facts["batch_policy"]]),
         ("State", "\n".join(_state_line(state) for state in facts["state"])),
         ("Inputs of the objective", "\n".join(_input_line(wanted) for wanted in facts["inputs"])),
     ]

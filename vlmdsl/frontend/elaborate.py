@@ -265,11 +265,11 @@ class Elaborator:
         return total
 
     def install_encoders(self, scope: FileScope) -> None:
-        """A file's `encoder vision = ...` is from then on what encodes the fields of its type."""
+        """A file's `encoder vision = ...` is from then on what encodes the fields that it takes."""
         for name, declaration in scope.encoders.items():
             value = self._file_value(name, scope, declaration.name.span)
             if isinstance(value, EncoderValue) and name in DEFAULT_ENCODERS:
-                self.session.encoders[value.encoder.kind] = value.encoder
+                self.session.encoders.update(dict.fromkeys(value.encoder.takes, value.encoder))
 
 
 def _is_zero(node: Node) -> bool:

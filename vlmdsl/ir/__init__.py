@@ -4,16 +4,22 @@ from vlmdsl.ir.contrast import Contrast, Direction, TargetPart
 from vlmdsl.ir.encoders import Encoder, Head, Teacher, encoder_of, head_words
 from vlmdsl.ir.graph import Graph, Node, walk
 from vlmdsl.ir.program import (
+    BATCH_POLICIES,
+    MIXED,
     NAMED,
+    ONE_SOURCE,
     STATES,
     Input,
     Metric,
     Program,
+    Reading,
     Stream,
     Term,
     Update,
     inputs,
     parameters,
+    parts_of,
+    readings,
     root_field,
     states,
     streams,
@@ -21,8 +27,8 @@ from vlmdsl.ir.program import (
 from vlmdsl.ir.updates import live_updates
 
 __all__ = [
-    "NAMED", "STATES",
-    "Contrast", "Direction", "Encoder", "Graph", "Head", "Input", "Metric", "Node", "Program", "Stream", "TargetPart",
-    "Teacher", "Term", "Update", "encoder_of", "head_words", "inputs", "live_updates", "parameters", "root_field", "states",
-    "streams", "walk",
+    "BATCH_POLICIES", "MIXED", "NAMED", "ONE_SOURCE", "STATES",
+    "Contrast", "Direction", "Encoder", "Graph", "Head", "Input", "Metric", "Node", "Program", "Reading", "Stream",
+    "TargetPart", "Teacher", "Term", "Update", "encoder_of", "head_words", "inputs", "live_updates", "parameters",
+    "parts_of", "readings", "root_field", "states", "streams", "walk",
 ]  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from vlmdsl.ir.graph import Node
+from vlmdsl.types import JOINED
 
 __all__ = ["Encoder", "Head", "Teacher", "encoder_of", "head_words"]
 
@@ -58,9 +59,9 @@ class Head:
 class Encoder:
     """Attribute of an `encode` node: which tower encodes, and the heads that its pooled features go through after it.
 
-    `tower` is `vision` or `language` or a name of the recipe's own; `kind` is the field type it takes; a frozen tower gets
-    no gradient and is left out of the optimiser. With a `teacher` it is not the tower and its heads that encode but a
-    running mean of their weights, without gradient.
+    `tower` is `vision` or `language` or a name of the recipe's own; `kind` is the field type it takes, `Image|Text` for
+    both; a frozen tower gets no gradient and is left out of the optimiser. With a `teacher` it is not the tower and its
+    heads that encode but a running mean of their weights, without gradient.
     """
 
     tower: str
@@ -68,6 +69,12 @@ class Encoder:
     frozen: bool = False
     teacher: Teacher | None = None
     heads: tuple[Head, ...] = ()
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """The kinds of streams it encodes: of the field types it is for, and of both joined where it is for both."""
+        kinds = tuple(self.kind.split("|"))
+        return kinds if len(kinds) == 1 else (*kinds, JOINED)
 
     @property
     def learns(self) -> bool:

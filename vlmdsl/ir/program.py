@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 
 from vlmdsl.ir.encoders import Encoder, encoder_of
 from vlmdsl.ir.graph import Graph, Node, walk
-from vlmdsl.types import EncodedType, FieldType
+from vlmdsl.types import TOKEN_AXIS, EncodedType, FieldType
 
 __all__ = [
-    "NAMED", "STATES",
-    "Input", "Metric", "Program", "Stream", "Term", "Update", "inputs", "parameters", "root_field", "states", "streams",
+    "BATCH_POLICIES", "MIXED", "NAMED", "ONE_SOURCE", "STATES",
+    "Input", "Metric", "Program", "Reading", "Stream", "Term", "Update", "inputs", "parameters", "parts_of", "readings",
+    "root_field", "states", "streams",
 ]  # fmt: skip
 
 
@@ -19,6 +20,11 @@ STATES = frozenset({"state", "memory"})
 """Operations that read what outlives the step: a number, a queue of vectors."""
 NAMED = STATES | {"parameter"}
 """Operations whose nodes are told apart by a name, unique in a program."""
+
+
+MIXED, ONE_SOURCE = "mixed", "one_source"
+BATCH_POLICIES = (MIXED, ONE_SOURCE)
+"""Which samples may be together in a batch: any, or those of one source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,8 @@ class Program:
     documentation: str = ""
     citations: tuple[str, ...] = ()
     status: str = ""
+    batch_policy: str = MIXED
+    """Which samples a batch is made of: `mixed` (any), or `one_source` (all of one source of the data)."""
     knobs: tuple[tuple[str, object], ...] = ()
     fields: tuple[tuple[str, FieldType], ...] = ()
     """The signature: every batch field of the recipe, used or not."""
@@ -106,6 +114,14 @@ class Stream:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """What a batch holds for encoders: a field, or a view of one. Streams of one source share it, joined ones read two."""
+
+    name: str
+    source: Node
+
+
+@dataclass(frozen=True, slots=True)
 class Input:
     """A tensor the compiled objective takes: name, axes (`("B", "D")`), dtype (`float`, `bool`, `int64`), meaning."""
 
@@ -140,6 +156,24 @@ def streams(program: Program) -> list[Stream]:
     ]
 
 
+def parts_of(source: Node) -> tuple[Node, ...]:
+    """The sources that a joined one is made of, the image first; any other is made of itself."""
+    return source.inputs if source.operation == "join" else (source,)
+
+
+def readings(encoded: Iterable[Stream]) -> list[Reading]:
+    """What a batch must hold to encode these streams: each source once, named after the first stream that is it alone."""
+    encoded = list(encoded)
+    names: dict[Node, str] = {}
+    for stream in encoded:
+        if stream.source.operation != "join":
+            names.setdefault(stream.source, stream.name)
+    for stream in encoded:
+        for part in parts_of(stream.source):
+            names.setdefault(part, f"{stream.name}_{root_field(part).string('name')}")
+    return [Reading(name, source) for source, name in names.items()]
+
+
 def root_field(source: Node) -> Node:
     """The field node that a view chain starts from."""
     while source.operation != "field":
@@ -151,6 +185,8 @@ def _view_suffix(source: Node, pipelines: bool) -> str:
     """What was done to a field, from the field on; with the names of pipelines where the field goes through several."""
     if source.operation == "field":
         return ""
+    if source.operation == "join":
+        return "".join(_view_suffix(part, pipelines) for part in source.inputs)
     suffix = _view_suffix(source.inputs[0], pipelines) + "_" + source.operation
     attributes = dict(source.attributes)
     shown = [attributes.get("pipeline") if pipelines else None, attributes.get("view")]
@@ -158,10 +194,10 @@ def _view_suffix(source: Node, pipelines: bool) -> str:
 
 
 def _stream_names(encodes: list[Node]) -> list[str]:
-    fields = [root_field(node.inputs[0]).string("name") for node in encodes]
+    fields = ["_".join(root_field(part).string("name") for part in parts_of(node.inputs[0])) for node in encodes]
     pipelines: dict[str, set[object]] = {}
     for node, field in zip(encodes, fields, strict=True):
-        pipelines.setdefault(field, set()).add(dict(node.inputs[0].attributes).get("pipeline"))
+        pipelines.setdefault(field, set()).update(dict(part.attributes).get("pipeline") for part in parts_of(node.inputs[0]))
     plain: list[str] = []
     for node, name in zip(encodes, fields, strict=True):
         several = len(pipelines[name] - {None}) > 1
@@ -198,7 +234,7 @@ def inputs(program: Program) -> list[Input]:
 def _stream_inputs(stream: Stream) -> Iterable[Input]:
     kind = stream.encode.type
     assert isinstance(kind, EncodedType)
-    axis = "L" if kind.kind == "Text" else "P"
+    axis = TOKEN_AXIS[kind.kind]
     if stream.pooled:
         heads = stream.encoder.heads
         what = (

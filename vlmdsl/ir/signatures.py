@@ -47,6 +47,7 @@ SIGNATURES: dict[str, Signature] = {
     "alternative": Signature({"view": (int,)}, rules.view("Text")),
     "eda": Signature({"operations": (tuple,), "words": (int,), "deletion": _NUMBER, "draw": (int,)}, rules.view("Text")),
     "augment": Signature({"view": (int,), "pipeline": (object,), "draw": (int,)}, rules.view("Image")),
+    "join": Signature({}, rules.join),
     "encode": Signature({"encoder": (Encoder,)}, rules.encode),
     "pooled": Signature({}, rules.fixed(VecType(), EncodedType)),
     "tokens": Signature({}, rules.tokens),

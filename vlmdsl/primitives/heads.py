@@ -50,7 +50,7 @@ class HeadParameters(Parameters):
     )
     views: Literal["each", "joint"] = Field(
         default="each",
-        description="`each`: every view has statistics of its own; `joint`: all views through the head are one batch",
+        description="`each`: every view has statistics of its own; `joint`: all views of one kind are one batch",
     )
 
 

@@ -13,12 +13,13 @@ from vlmdsl.primitives import (
     state,
     targets,
     text_views,
+    towers,
     views,
 )
 
 __all__ = ["FAMILIES"]
 
 FAMILIES = (
-    views, text_views, encoding, heads, similarities, matrices, candidates, targets, soft_targets, distributions,
+    views, text_views, encoding, heads, towers, similarities, matrices, candidates, targets, soft_targets, distributions,
     reductions, scalars, state,
 )  # fmt: skip

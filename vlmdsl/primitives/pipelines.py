@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 __all__ = [
-    "PIPELINES", "Blur", "Crop", "Grayscale", "Jitter", "Mirror", "Pipeline", "PipelineName", "Solarize", "Step",
-    "describe",
+    "PIPELINES", "Blur", "Change", "Crop", "Grayscale", "Jitter", "Mirror", "Pipeline", "PipelineName", "Range",
+    "Solarize", "Steps", "describe",
 ]  # fmt: skip
 
 PipelineName = Literal[
@@ -104,32 +104,34 @@ class Solarize:
         return f"solarize p={self.chance:g}"
 
 
-Step = Crop | Mirror | Jitter | Grayscale | Blur | Solarize
+Change = Mirror | Jitter | Grayscale | Blur | Solarize
+Steps = tuple[Crop, *tuple[Change, ...]]
+"""A crop to what the tower takes, and what is changed in it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """The steps of each view of a set, in turn (view 2 is made like view 0 where there are two), and whose they are."""
+    """Whose it is, and the steps of each view of a set in turn: where there are two, view 2 is made like view 0."""
 
     source: str
-    views: tuple[tuple[Step, ...], ...]
+    views: tuple[Steps, ...]
 
-    def steps(self, view: int) -> tuple[Step, ...]:
+    def steps(self, view: int) -> Steps:
         """What makes the view of that index."""
         return self.views[view % len(self.views)]
 
 
-def _moco_v2(area: Range = (0.2, 1.0)) -> tuple[Step, ...]:
+def _moco_v2(area: Range = (0.2, 1.0)) -> Steps:
     return (Crop(area), Jitter(0.4, 0.4, 0.4, 0.1), Grayscale(), Blur(0.5), Mirror())
 
 
-_BYOL = (
+_BYOL: Steps = (
     Crop((0.08, 1.0), resample="bicubic"),
     Mirror(),
     Jitter(0.4, 0.4, 0.2, 0.1, definitions="tensorflow", adds=True),
     Grayscale(),
 )
-_MOCO_V3 = (Crop((0.08, 1.0)), Jitter(0.4, 0.4, 0.2, 0.1), Grayscale())
+_MOCO_V3: Steps = (Crop((0.08, 1.0)), Jitter(0.4, 0.4, 0.2, 0.1), Grayscale())
 
 PIPELINES: dict[PipelineName, Pipeline] = {
     "crop": Pipeline("LaCLIP, SLIP's view for the text", ((Crop((0.5, 1.0), resample="bicubic"),),)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,11 +13,12 @@ from torch.nn import functional
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
 from vlmdsl.ir import Encoder as ObjectiveEncoder
-from vlmdsl.ir import Head, Stream
+from vlmdsl.ir import Head, Reading, Stream, parts_of, readings
 from vlmdsl.runtime.encoders import EncodedFeatures, Encoder
 from vlmdsl.runtime.heads import Heads, prefixes
 from vlmdsl.runtime.teachers import Teachers
 from vlmdsl.source import Span
+from vlmdsl.types import Type
 
 if TYPE_CHECKING:
     from vlmdsl.backends.torch import Objective, ObjectiveOutput
@@ -69,10 +70,10 @@ class VisionLanguageModel(nn.Module):
         self.heads = Heads({name: encoder.dimension for name, encoder in encoders.items()}, self.streams)
         taught = any(stream.encoder.teacher for stream in self.streams)
         self.teachers = Teachers(encoders, self.heads, self.streams, steps) if taught else None
-        first = {stream.source: stream for stream in reversed(self.streams)}
-        self.input_streams: list[Stream] = [stream for stream in self.streams if first[stream.source] is stream]
+        self.input_streams: list[Reading] = readings(self.streams)
         """What a batch holds: streams of one source (a tower and its teacher) share their values."""
-        self._values = {stream.name: first[stream.source].name for stream in self.streams}
+        names = {reading.source: reading.name for reading in self.input_streams}
+        self._read = {stream.name: [names[part] for part in parts_of(stream.source)] for stream in self.streams}
 
     def train(self, mode: bool = True) -> VisionLanguageModel:
         """As of any module, but frozen towers stay in evaluation mode."""
@@ -114,12 +115,16 @@ class VisionLanguageModel(nn.Module):
         for module in encoding + (self.teachers.encoding() if self.teachers else []):
             module.compile()
 
+    def _values(self, stream: Stream, batch: Batch) -> StreamValues:
+        """What a stream's tower takes: the values of its source, or those of an image with a text joined to it."""
+        parts = [batch.streams[name] for name in self._read[stream.name]]
+        return parts[0] if len(parts) == 1 else replace(parts[0], words=parts[1].values, mask=parts[1].mask)
+
     def _encode_streams(self, streams: list[Stream], batch: Batch) -> list[EncodedFeatures]:
         """Streams of one tower that differ in source or heads: each source through the tower once, then the heads."""
         encoder = streams[0].encoder
-        sources = list(dict.fromkeys(stream.source for stream in streams))
-        values = {stream.source: batch.streams[self._values[stream.name]] for stream in streams}
-        encoded = dict(zip(sources, self._encode_together(encoder, [values[source] for source in sources]), strict=True))
+        values = {stream.source: self._values(stream, batch) for stream in streams}
+        encoded = dict(zip(values, self._encode_together(encoder, list(values.values())), strict=True))
         headed = [stream for stream in streams if stream.encoder.heads]
         if not headed:
             return [encoded[stream.source] for stream in streams]
@@ -136,12 +141,13 @@ class VisionLanguageModel(nn.Module):
         tower = self.encoders[encoder.tower] if teachers is None else teachers.tower(encoder)
         with torch.set_grad_enabled(torch.is_grad_enabled() and encoder.tower_learns):
             if len(values) == 1:
-                return [tower(values[0].values, values[0].mask)]
+                return [tower(*_taken(values[0]))]
             whole = tower(*_concatenated(values))
         sizes = [len(part.values) for part in values]
+        longest = max(_texts(part).shape[1] for part in values)
         parts = [(None,) * len(sizes) if output is None else output.split(sizes) for output in whole]
         return [
-            _shortened(EncodedFeatures(*outputs), part)
+            _shortened(EncodedFeatures(*outputs), longest - _texts(part).shape[1])
             for outputs, part in zip(zip(*parts, strict=True), values, strict=True)
         ]
 
@@ -192,29 +198,40 @@ def _unfit(tower: str, problem: str, *help_texts: str) -> DiagnosticError:
 
 
 def _by_call(streams: Iterable[Stream]) -> list[list[Stream]]:
-    """Streams that one call of a tower encodes, whatever their heads; with and without gradient are two calls, and so is a
-    teacher."""
-    calls: dict[ObjectiveEncoder, list[Stream]] = {}
+    """Streams that one call of a tower encodes, whatever their heads: all of one kind, and with gradient or without; a
+    teacher is called apart."""
+    calls: dict[tuple[ObjectiveEncoder, Type], list[Stream]] = {}
     for stream in streams:
-        calls.setdefault(stream.encoder.bare, []).append(stream)
+        calls.setdefault((stream.encoder.bare, stream.encode.type), []).append(stream)
     return list(calls.values())
 
 
-def _concatenated(parts: list[StreamValues]) -> tuple[Tensor, Tensor | None]:
+def _taken(values: StreamValues) -> tuple[Tensor | None, ...]:
+    """The arguments of a tower; only one that encodes joined streams knows of words."""
+    return (values.values, values.mask) if values.words is None else (values.values, values.mask, values.words)
+
+
+def _texts(values: StreamValues) -> Tensor:
+    """The token ids of a stream of texts, or of those that are joined to its images."""
+    return values.values if values.words is None else values.words
+
+
+def _concatenated(parts: list[StreamValues]) -> tuple[Tensor | None, ...]:
     """One batch of several; shorter texts are padded, which changes no feature."""
-    if all(part.mask is None for part in parts):
+    if all(part.mask is None and part.words is None for part in parts):
         return torch.cat([part.values for part in parts]), None
-    length = max(part.values.shape[1] for part in parts)
-    values = [functional.pad(part.values, (0, length - part.values.shape[1])) for part in parts]
-    masks = [torch.ones_like(part.values, dtype=torch.bool) if part.mask is None else part.mask for part in parts]
-    return torch.cat(values), torch.cat([functional.pad(mask, (0, length - mask.shape[1])) for mask in masks])
+    length = max(_texts(part).shape[1] for part in parts)
+    texts = torch.cat([functional.pad(_texts(part), (0, length - _texts(part).shape[1])) for part in parts])
+    masks = [torch.ones_like(_texts(part), dtype=torch.bool) if part.mask is None else part.mask for part in parts]
+    mask = torch.cat([functional.pad(mask, (0, length - mask.shape[1])) for mask in masks])
+    return (texts, mask) if parts[0].words is None else (torch.cat([part.values for part in parts]), mask, texts)
 
 
-def _shortened(features: EncodedFeatures, values: StreamValues) -> EncodedFeatures:
-    """The tokens of a text without the padding that `_concatenated` added."""
+def _shortened(features: EncodedFeatures, added: int) -> EncodedFeatures:
+    """The tokens of a stream without the padding that `_concatenated` added to its texts."""
     if features.tokens is None or features.mask is None:
         return features
-    length = values.values.shape[1]
+    length = features.tokens.shape[1] - added
     return EncodedFeatures(features.pooled, features.tokens[:, :length], features.mask[:, :length])
 
 

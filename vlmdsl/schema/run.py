@@ -39,6 +39,9 @@ class ModelConfig(_Section):
     text_encoder: str = Field(
         "transformer:tiny", description="text encoder: a preset (`transformer:tiny`, ...) or `hf:NAME-OR-FOLDER`"
     )
+    shared_encoder: str = Field(
+        "shared:tiny", description="encoder of images and texts where a recipe shares one: a preset (`shared:tiny`, ...)"
+    )
     dimension: int = Field(64, ge=1, description="length D of the features in which the modalities are compared")
     image_size: int = Field(32, ge=1, description="height and width to which images are brought, in pixels")
     text_length: int = Field(32, ge=2, description="longest text, in tokens, start and end included; longer ones are cut")

@@ -12,15 +12,20 @@ __all__ = ["Batch", "StreamValues"]
 
 @dataclass(frozen=True)
 class StreamValues:
-    """One stream of a batch: images `[b, 3, H, W]` float, or token ids `[b, L]` int64 with `mask` (true = a token)."""
+    """One stream of a batch: images `[b, 3, H, W]` float, or token ids `[b, L]` int64 with `mask` (true = a token).
+
+    An image and a text joined are `values`, images, and `words`, token ids, whose mask is `mask`.
+    """
 
     values: Tensor
     mask: Tensor | None = None
+    words: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> StreamValues:
         """The same on `device`."""
         mask = None if self.mask is None else self.mask.to(device, non_blocking=non_blocking)
-        return StreamValues(self.values.to(device, non_blocking=non_blocking), mask)
+        words = None if self.words is None else self.words.to(device, non_blocking=non_blocking)
+        return StreamValues(self.values.to(device, non_blocking=non_blocking), mask, words)
 
 
 @dataclass(frozen=True)

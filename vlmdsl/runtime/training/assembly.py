@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import get_args
 
 from vlmdsl.backends.torch import Objective
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
-from vlmdsl.ir import Program
+from vlmdsl.ir import ONE_SOURCE, Program
 from vlmdsl.runtime.data import (
     BatchLoader,
     FieldMapping,
     ImageFormat,
     Source,
+    groups_by_source,
     held_out,
     map_fields,
     open_source,
@@ -21,7 +22,7 @@ from vlmdsl.runtime.data import (
     requirements,
     texts_of,
 )
-from vlmdsl.runtime.encoders import Encoder, build_encoder
+from vlmdsl.runtime.encoders import Encoder, Kind, build_encoder
 from vlmdsl.runtime.model import VisionLanguageModel, tower_needs
 from vlmdsl.runtime.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from vlmdsl.runtime.training.processes import World, seed_generators
@@ -92,15 +93,15 @@ def build_model(objective: Objective, config: RunConfig, tokenizer: Tokenizer, w
     model = config.model
     encoders: dict[str, Encoder] = {}
     for tower, need in tower_needs(objective.streams).items():
-        kind: Literal["Image", "Text"] = "Image" if need.kind == "Image" else "Text"
+        kind = next(known for known in get_args(Kind) if known == need.kind)
         encoders[tower] = build_encoder(
-            model.image_encoder if kind == "Image" else model.text_encoder,
+            {"Image": model.image_encoder, "Text": model.text_encoder, "Image|Text": model.shared_encoder}[kind],
             kind,
             model.dimension,
             need.yields,
-            image_size=model.image_size if kind == "Image" else None,
-            vocabulary_size=tokenizer.vocabulary_size if kind == "Text" else None,
-            text_length=model.text_length if kind == "Text" else None,
+            image_size=model.image_size if "Image" in kind else None,
+            vocabulary_size=tokenizer.vocabulary_size if "Text" in kind else None,
+            text_length=model.text_length if "Text" in kind else None,
         )
     towers = ((stream.name, stream.encoder, encoders[stream.encoder.tower].dimension) for stream in objective.streams)
     objective.state.allocate({name: encoder.dimension(tower) for name, encoder, tower in towers})
@@ -120,6 +121,7 @@ def training_batches(
     program: Program, config: RunConfig, data: Data, tokenizer: Tokenizer, model: VisionLanguageModel, world: World
 ) -> BatchLoader:
     """This process's share of every training batch."""
+    groups = groups_by_source(data.train, data.mapping) if program.batch_policy == ONE_SOURCE else None
     plain = {need.field: need.kind for need in requirements(program) if need.kind in _PLAIN}
     return BatchLoader(
         data.train,
@@ -135,4 +137,5 @@ def training_batches(
         world=world.size,
         workers=config.data.workers,
         synonyms=None if config.data.synonyms is None else read_synonyms(config.data.synonyms),
+        groups=groups,
     )

@@ -1,108 +1,138 @@
-"""Changes of colour and sharpness of an 8-bit RGB image. Whatever maps each level for itself is one look-up a channel."""
+"""Changes of colour and sharpness.
+
+An image is its planes, levels 0 to 255 as `float32 [3, H, W]`: real arithmetic, rounded once at the end.
+"""
 
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image, ImageFilter, ImageOps, ImageStat
+from PIL import Image, ImageFilter
 
-from vlmdsl.primitives.pipelines import Blur, Jitter, Solarize
+from vlmdsl.primitives.pipelines import Blur, Jitter
 
 __all__ = [
-    "added", "blurred", "brightened", "contrasted", "gaussian_blur", "grayscale", "jittered", "saturated", "solarized",
-    "turned",
+    "blurred", "brightened", "contrasted", "gaussian_blur", "grayscale", "jittered", "pixels_of", "planes_of",
+    "saturated", "shifted", "solarized", "turned",
 ]  # fmt: skip
 
-_LEVELS = np.arange(256, dtype=np.float64)
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+_OFFSETS = np.array([5, 3, 1], dtype=np.float32)[:, None, None]
+_TINY = np.float32(1e-6)
 
 
-def _looked_up(image: Image.Image, *tables: np.ndarray) -> Image.Image:
-    """Each channel through its table (one table: all through the same); levels are rounded and kept in 0 to 255."""
-    levels = np.clip(np.concatenate(tables) + 0.5, 0, 255.5).astype(np.uint8)
-    return image.point(levels.tolist() * (3 // len(tables)))
+def planes_of(pixels: np.ndarray) -> np.ndarray:
+    """`float32 [3, H, W]` of `uint8 [H, W, 3]`."""
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)
 
 
-def brightened(image: Image.Image, factor: float) -> Image.Image:
+def pixels_of(planes: np.ndarray) -> np.ndarray:
+    """`uint8 [H, W, 3]` of `float32 [3, H, W]`, rounded."""
+    return np.ascontiguousarray((planes + np.float32(0.5)).astype(np.uint8).transpose(1, 2, 0))
+
+
+def _kept(planes: np.ndarray) -> np.ndarray:
+    return planes.clip(0, 255)
+
+
+def brightened(planes: np.ndarray, factor: float) -> np.ndarray:
     """Every level times the factor."""
-    return _looked_up(image, _LEVELS * factor)
+    return _kept(planes * factor)
 
 
-def added(image: Image.Image, share: float) -> Image.Image:
+def shifted(planes: np.ndarray, share: float) -> np.ndarray:
     """Every level plus `share` of the highest."""
-    return _looked_up(image, _LEVELS + 255 * share)
+    return _kept(planes + 255 * share)
 
 
-def contrasted(image: Image.Image, factor: float, *, by_channel: bool = False) -> Image.Image:
+def contrasted(planes: np.ndarray, factor: float, *, by_channel: bool = False) -> np.ndarray:
     """Every level's distance to the mean times the factor: the mean of the grey image, or each channel's own."""
-    if by_channel:
-        return _looked_up(image, *(mean + factor * (_LEVELS - mean) for mean in ImageStat.Stat(image).mean))
-    # Rounded, as torchvision and Pillow round it.
-    mean = int(ImageStat.Stat(image.convert("L")).mean[0] + 0.5)
-    return _looked_up(image, mean + factor * (_LEVELS - mean))
+    means = planes.reshape(3, -1).mean(1)
+    mean = means[:, None, None] if by_channel else _LUMA @ means
+    return _kept(factor * planes + (1 - factor) * mean)
 
 
-def saturated(image: Image.Image, factor: float, *, in_hsv: bool = False) -> Image.Image:
-    """Every pixel's distance to its own grey times the factor, or its saturation in HSV times the factor."""
+def saturated(planes: np.ndarray, factor: float, *, in_hsv: bool = False) -> np.ndarray:
+    """Every pixel's distance to its own grey times the factor, or its saturation in HSV times the factor, at most 1."""
     if not in_hsv:
-        return Image.blend(grayscale(image), image, factor)
-    hue, saturation, value = image.convert("HSV").split()
-    table = np.clip(_LEVELS * factor + 0.5, 0, 255.5).astype(np.uint8)
-    return Image.merge("HSV", (hue, saturation.point(table.tolist()), value)).convert("RGB")
+        return _kept(factor * planes + (1 - factor) * _luma(planes))
+    value, chroma = _value_and_chroma(planes)
+    scale = np.minimum(factor, value / np.maximum(chroma, _TINY))
+    return _kept(value - scale * (value - planes))
 
 
-def turned(image: Image.Image, share: float) -> Image.Image:
-    """Every pixel's hue moved by a share of the circle, to the nearest of 256 steps."""
-    hue, saturation, value = image.convert("HSV").split()
-    table = (np.arange(256) + round(256 * share)) % 256
-    return Image.merge("HSV", (hue.point(table.tolist()), saturation, value)).convert("RGB")
+def turned(planes: np.ndarray, share: float) -> np.ndarray:
+    """Every pixel's hue in HSV moved by a share of the circle."""
+    value, chroma = _value_and_chroma(planes)
+    red, green, blue = planes
+    is_red, is_green = value == red, value == green
+    difference = np.where(is_red, green - blue, np.where(is_green, blue - red, red - green))
+    start = np.where(is_red, np.float32(0), np.where(is_green, np.float32(2), np.float32(4)))
+    sixths = start + difference / np.maximum(chroma, _TINY)
+    # Of its own hue (0, 2, 4 sixths of the circle for red, green, blue) a channel has all, two sixths away nothing.
+    places = sixths + (_OFFSETS + np.float32(6 * share))
+    places -= 6 * np.floor(places / 6)
+    return _kept(value - chroma * np.minimum(places, 4 - places).clip(0, 1))
 
 
-def jittered(image: Image.Image, jitter: Jitter, random: np.random.Generator) -> Image.Image:
+def _value_and_chroma(planes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`[H, W]` each: the highest level of each pixel, and its distance to the lowest."""
+    value = planes.max(0)
+    return value, value - planes.min(0)
+
+
+def jittered(planes: np.ndarray, jitter: Jitter, random: np.random.Generator) -> np.ndarray:
     """Brightness, contrast, saturation and hue in random order, each by a number of its own; strength 0 leaves one out."""
     from_tensorflow = jitter.definitions == "tensorflow"
-    order = random.permutation(4)
-    strengths = (jitter.brightness, jitter.contrast, jitter.saturation)
-    low = [max(0.0, 1.0 - strength) for strength in strengths]
-    high = [1.0 + strength for strength in strengths]
-    if jitter.adds:
-        low[0], high[0] = -jitter.brightness, jitter.brightness
-    numbers = random.uniform((*low, -jitter.hue), (*high, jitter.hue)).tolist()
+    order = random.permutation(4).tolist()
+    draws = random.random(4).tolist()
     for change in order:
-        if change == 0 and jitter.brightness:
-            image = added(image, numbers[0]) if jitter.adds else brightened(image, numbers[0])
+        if change == 0 and jitter.adds:
+            planes = shifted(planes, jitter.brightness * (2 * draws[0] - 1))
+        elif change == 0 and jitter.brightness:
+            planes = brightened(planes, _factor(jitter.brightness, draws[0]))
         elif change == 1 and jitter.contrast:
-            image = contrasted(image, numbers[1], by_channel=from_tensorflow)
+            planes = contrasted(planes, _factor(jitter.contrast, draws[1]), by_channel=from_tensorflow)
         elif change == 2 and jitter.saturation:
-            image = saturated(image, numbers[2], in_hsv=from_tensorflow)
+            planes = saturated(planes, _factor(jitter.saturation, draws[2]), in_hsv=from_tensorflow)
         elif change == 3 and jitter.hue:
-            image = turned(image, numbers[3])
-    return image
+            planes = turned(planes, jitter.hue * (2 * draws[3] - 1))
+    return planes
 
 
-def grayscale(image: Image.Image) -> Image.Image:
+def _factor(strength: float, draw: float) -> float:
+    """A draw from [0, 1) as one from [1 - strength, 1 + strength), of which nothing is below 0."""
+    low = max(0.0, 1.0 - strength)
+    return low + (1.0 + strength - low) * draw
+
+
+def _luma(planes: np.ndarray) -> np.ndarray:
+    return (_LUMA @ planes.reshape(3, -1)).reshape(planes.shape[1:])
+
+
+def grayscale(planes: np.ndarray) -> np.ndarray:
     """The luma 0.299 R + 0.587 G + 0.114 B (ITU-R 601) in all three channels."""
-    gray = image.convert("L")
-    return Image.merge("RGB", (gray, gray, gray))
+    return np.repeat(_luma(planes)[None], 3, axis=0)
 
 
-def blurred(image: Image.Image, blur: Blur, random: np.random.Generator) -> Image.Image:
+def blurred(planes: np.ndarray, blur: Blur, random: np.random.Generator) -> np.ndarray:
     """A Gaussian blur with a drawn deviation; see `Blur`."""
     sigma = random.uniform(*blur.sigma)
-    if blur.kernel is None:
-        return image.filter(ImageFilter.GaussianBlur(sigma))
-    return gaussian_blur(image, sigma, radius=int(blur.kernel * image.height / 2))
+    if blur.kernel is not None:
+        return gaussian_blur(planes, sigma, radius=int(blur.kernel * planes.shape[1] / 2))
+    image = Image.fromarray(pixels_of(planes)).filter(ImageFilter.GaussianBlur(sigma))
+    return planes_of(np.asarray(image))
 
 
-def gaussian_blur(image: Image.Image, sigma: float, radius: int) -> Image.Image:
+def gaussian_blur(planes: np.ndarray, sigma: float, radius: int) -> np.ndarray:
     """The convolution with exp(-d^2 / (2 sigma^2)) for distances d up to `radius` pixels along each axis, summing to 1.
 
     Beyond the border all is black, as in SimCLR's and BYOL's code.
     """
     if radius == 0:
-        return image
-    rows, columns = (_band(length, sigma, radius) for length in (image.height, image.width))
-    channels = np.asarray(image, dtype=np.float32).transpose(2, 0, 1)
-    smooth = rows @ channels @ columns
-    return Image.fromarray((smooth.transpose(1, 2, 0) + 0.5).clip(0, 255).astype(np.uint8))
+        return planes
+    rows = _band(planes.shape[1], sigma, radius)
+    columns = rows if planes.shape[1] == planes.shape[2] else _band(planes.shape[2], sigma, radius)
+    return _kept(rows @ planes @ columns)
 
 
 def _band(length: int, sigma: float, radius: int) -> np.ndarray:
@@ -111,9 +141,9 @@ def _band(length: int, sigma: float, radius: int) -> np.ndarray:
     distances = np.abs(places[:, None] - places)
     weights = np.exp(-(np.arange(radius + 1) ** 2) / (2 * sigma**2))
     weights /= 2 * weights.sum() - weights[0]
-    return np.append(weights, 0.0)[np.minimum(distances, radius + 1)].astype(np.float32)
+    return np.append(weights, 0.0).astype(np.float32)[np.minimum(distances, radius + 1)]
 
 
-def solarized(image: Image.Image, solarize: Solarize) -> Image.Image:
+def solarized(planes: np.ndarray, threshold: float) -> np.ndarray:
     """Levels of at least the threshold are inverted."""
-    return ImageOps.solarize(image, solarize.threshold)
+    return np.where(planes < threshold, planes, 255 - planes)

@@ -2,43 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from vlmdsl.primitives.pipelines import Blur, Crop, Grayscale, Jitter, Mirror, Solarize, Step
+from vlmdsl.primitives.pipelines import Blur, Change, Grayscale, Jitter, Mirror, Solarize, Steps
 from vlmdsl.runtime.data.augmentations import colors
 from vlmdsl.runtime.data.augmentations.crops import cropped
 
 __all__ = ["augmented"]
 
 
-def augmented(pixels: np.ndarray, steps: Iterable[Step], side: int, random: np.random.Generator) -> np.ndarray:
-    """`uint8 [side, side, 3]` (without a crop: of the image's own size) of `uint8 [H, W, 3]`, by the steps in turn.
+def augmented(pixels: np.ndarray, steps: Steps, side: int, random: np.random.Generator) -> np.ndarray:
+    """`uint8 [side, side, 3]` of `uint8 [H, W, 3]`: a random part of the image, changed by the other steps in turn.
 
-    Every step with a chance draws first whether it is taken, then its numbers; so the same generator gives the same view.
+    Every change draws first whether it is made, then its numbers; so the same generator gives the same view.
     """
-    image = Image.fromarray(pixels)
-    for step in steps:
-        if isinstance(step, Crop):
-            image = cropped(image, step, side, random)
-        elif random.random() < step.chance:
-            image = _changed(image, step, random)
-    return np.asarray(image)
+    crop, *changes = steps
+    part = np.asarray(cropped(Image.fromarray(pixels), crop, side, random))
+    planes = colors.planes_of(part)
+    for change in changes:
+        if random.random() < change.chance:
+            planes = _changed(planes, change, random)
+    return colors.pixels_of(planes) if changes else part
 
 
-def _changed(image: Image.Image, step: Step, random: np.random.Generator) -> Image.Image:
-    match step:
+def _changed(planes: np.ndarray, change: Change, random: np.random.Generator) -> np.ndarray:
+    match change:
         case Mirror():
-            return ImageOps.mirror(image)
+            return planes[:, :, ::-1]
         case Jitter():
-            return colors.jittered(image, step, random)
+            return colors.jittered(planes, change, random)
         case Grayscale():
-            return colors.grayscale(image)
+            return colors.grayscale(planes)
         case Blur():
-            return colors.blurred(image, step, random)
+            return colors.blurred(planes, change, random)
         case Solarize():
-            return colors.solarized(image, step)
-        case _:
-            raise AssertionError(f"no such step: {step}")
+            return colors.solarized(planes, change.threshold)
