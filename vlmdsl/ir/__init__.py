@@ -9,6 +9,7 @@ from vlmdsl.ir.program import (
     NAMED,
     ONE_SOURCE,
     STATES,
+    Column,
     Input,
     Metric,
     Program,
@@ -16,6 +17,8 @@ from vlmdsl.ir.program import (
     Stream,
     Term,
     Update,
+    column_of,
+    columns,
     inputs,
     parameters,
     parts_of,
@@ -27,8 +30,8 @@ from vlmdsl.ir.program import (
 from vlmdsl.ir.updates import live_updates
 
 __all__ = [
-    "BATCH_POLICIES", "MIXED", "NAMED", "ONE_SOURCE", "STATES",
-    "Contrast", "Direction", "Encoder", "Graph", "Head", "Input", "Metric", "Node", "Program", "Reading", "Stream",
-    "TargetPart", "Teacher", "Term", "Update", "encoder_of", "head_words", "inputs", "live_updates", "parameters",
-    "parts_of", "readings", "root_field", "states", "streams", "walk",
+    "BATCH_POLICIES", "MIXED", "NAMED", "ONE_SOURCE", "STATES", "Column", "Contrast", "Direction", "Encoder", "Graph",
+    "Head", "Input", "Metric", "Node", "Program", "Reading", "Stream", "TargetPart", "Teacher", "Term", "Update",
+    "column_of", "columns", "encoder_of", "head_words", "inputs", "live_updates", "parameters", "parts_of", "readings",
+    "root_field", "states", "streams", "walk",
 ]  # fmt: skip

@@ -7,6 +7,7 @@ from vlmdsl.primitives import (
     heads,
     matrices,
     reductions,
+    reference,
     scalars,
     similarities,
     soft_targets,
@@ -21,5 +22,5 @@ __all__ = ["FAMILIES"]
 
 FAMILIES = (
     views, text_views, encoding, heads, towers, similarities, matrices, candidates, targets, soft_targets, distributions,
-    reductions, scalars, state,
+    reductions, scalars, state, reference,
 )  # fmt: skip

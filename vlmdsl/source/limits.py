@@ -37,3 +37,6 @@ MAXIMUM_LAYERS = 16
 
 MAXIMUM_WIDTH = 65_536
 """Length of features inside a head, or after it."""
+
+MAXIMUM_RETRIEVED = 2**12
+"""Most samples that each sample retrieves from a reference set."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from vlmdsl.ir import Program
-from vlmdsl.runtime.data import EvaluationLoader
+from vlmdsl.runtime.data import EvaluationLoader, View, text_inputs, view_of
 from vlmdsl.runtime.evaluation import (
     DEFAULT_TEMPLATES,
     ClassPrompts,
@@ -19,7 +19,7 @@ from vlmdsl.runtime.evaluation import (
 )
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.tokenizer import Tokenizer
-from vlmdsl.runtime.training.assembly import Data, image_format
+from vlmdsl.runtime.training.assembly import Data, image_format, materials_of
 from vlmdsl.schema import RunConfig
 
 __all__ = ["HeldOut", "held_out_measure"]
@@ -77,21 +77,28 @@ def held_out_measure(
         if pictures is None or "label" not in data.held_out_mapping or not config.evaluation.neighbours:
             return None
         tower, field = pictures
-        loader = _loader({field: "Image", "label": "Label"}, config, data, tokenizer, model)
+        loader = _loader({field: "Image", "label": "Label"}, config, data, tokenizer, model, {})
         return _Images(loader, tower, field, config.evaluation.neighbours)
     fields = {comparison.image_field: "Image", comparison.text_field: "Text"}
+    source = comparison.text_source
+    view = View(comparison.text_field, "Text") if source is None else view_of(source).without_draws()
     prompts = None
     if config.evaluation.zero_shot and names:
         fields["label"] = "Label"
         length = config.model.text_length
-        templates = config.evaluation.templates or DEFAULT_TEMPLATES
-        prompts = ClassPrompts(names, lambda texts: tokenizer.encode(texts, length), templates)
-    loader = _loader(fields, config, data, tokenizer, model)
+        as_inputs = text_inputs(view, tokenizer, image_format(model, config.model), length, materials_of(config))
+        prompts = ClassPrompts(names, as_inputs, config.evaluation.templates or DEFAULT_TEMPLATES)
+    loader = _loader(fields, config, data, tokenizer, model, {comparison.text_field: view})
     return _ImagesAndTexts(loader, comparison, prompts, config.evaluation.retrieval)
 
 
 def _loader(
-    fields: dict[str, str], config: RunConfig, data: Data, tokenizer: Tokenizer, model: VisionLanguageModel
+    fields: dict[str, str],
+    config: RunConfig,
+    data: Data,
+    tokenizer: Tokenizer,
+    model: VisionLanguageModel,
+    views: dict[str, View],
 ) -> EvaluationLoader:
     assert data.held_out is not None
     assert data.held_out_mapping is not None
@@ -105,4 +112,6 @@ def _loader(
         text_length=config.model.text_length,
         limit=config.evaluation.limit,
         workers=config.data.workers,
+        views=views,
+        materials=materials_of(config),
     )
