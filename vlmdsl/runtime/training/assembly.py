@@ -143,7 +143,8 @@ def build_model(
             text_length=model.text_length if "Text" in kind else None,
             region_length=region_length if "Regions" in need.takes else None,
         )
-    objective.state.allocate({stream.name: encoders[stream.encoder.tower].dimension for stream in objective.streams})
+    towers = ((stream.name, stream.encoder, encoders[stream.encoder.tower].dimension) for stream in objective.streams)
+    objective.state.allocate({name: encoder.dimension(tower) for name, encoder, tower in towers})
     built = VisionLanguageModel(encoders, objective, steps=config.train.steps).to(world.device)
     if config.train.compile_encoders:
         built.compile_encoders()
