@@ -166,8 +166,6 @@ def _learns(recipe: str, scale: Scale, steps: int) -> dict[str, Any]:
     passed = bool(told) and all(_beats(name, share, evaluation["samples"]) for name, share in shares.items())
     words = "; ".join(_told(name, share) for name, share in shares.items()) or "nothing is measured"
     statement = f"{steps} steps on scenes, {evaluation.get('samples', 0)} held out: {words}."
-        f"{steps} steps on scenes, {evaluation.get('samples', 0)} held out: {'; '.join(words) or 'nothing is measured'}."
-    )
     return {"passed": passed, "measures": shares, "statement": statement}
 
 
