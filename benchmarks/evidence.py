@@ -1,7 +1,7 @@
 """Does every bundled recipe train? Small models, small data, one run each: evidence that it works, none on how good it is.
 
 `python benchmarks/evidence.py [--recipes clip laclip] [--again]` writes `benchmarks/results/evidence.json`, a recipe at a
-time; what is there already for the same recipe and scale is not run again. A recipe takes about a minute of two CPU cores. Each is
+time; what is there for the same recipe and scale is not run again. A recipe takes about a minute of two CPU cores. Each is
 
 - trained on 64 fixed pairs, which a recipe that pairs images with texts must come to tell apart (`overfit`),
 - trained for 300 steps on the built-in scenes and measured on scenes held out, beside the untrained model (`learns`),
