@@ -68,6 +68,9 @@ class DataConfig(_Section):
     synonyms: str | None = Field(
         None, description="file of synonyms for the view `eda`: a set a line, commas between; null: no word is replaced"
     )
+    font: str | None = Field(
+        None, description="TrueType or OpenType file for the view `render`; null: DejaVu Sans, which comes along"
+    )
     workers: int = Field(0, ge=0, description="processes that load samples; 0 loads in the training process")
 
 
@@ -122,6 +125,12 @@ class EvaluationConfig(_Section):
     retrieval: bool = Field(True, description="whether to measure retrieval: R@1, R@5, R@10 in both directions")
     zero_shot: bool = Field(
         True, description="whether to measure zero-shot classification, where the held-out data has classes"
+    )
+    neighbours: int = Field(
+        20,
+        ge=0,
+        description="nearest neighbours that vote for an image's class, where the recipe compares no image with a text and "
+        "the held-out data has classes; 0: not measured",
     )
     templates: tuple[Template, ...] = Field(
         (), description="prompts with one `{}` for the class name; empty: `a photo of a {}`"

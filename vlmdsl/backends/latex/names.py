@@ -6,7 +6,8 @@ import math
 from collections import Counter
 
 from vlmdsl.backends.latex.notation import Math, call, equation, fraction, infix, number, symbol, total, words
-from vlmdsl.ir import Node, Program, Teacher, encoder_of
+from vlmdsl.backends.latex.retrieval import attended
+from vlmdsl.ir import Encoder, Node, Program, Teacher, encoder_of, head_words
 from vlmdsl.types import EncodedType, MemoryType, TokensType
 
 __all__ = ["Names"]
@@ -116,11 +117,12 @@ class Names:
 
     def _define_feature(self, node: Node) -> None:
         index = "ik" if isinstance(node.type, TokensType) else "i"
-        self.state("features", equation(self.feature(node, index), self._made(node, index)))
+        self.state("features", equation(self.feature(node, index), self.made(node, index)))
 
-    def _made(self, node: Node, index: str) -> Math:
+    def made(self, node: Node, index: str) -> Math:
+        """What a feature vector of sample `index` is made of."""
         if node.operation == "normalize":
-            inner = self._made(node.inputs[0], index)
+            inner = self.made(node.inputs[0], index)
             length = Math(rf"\| {inner.latex} \|", f"‖{inner.text}‖")
             smallest = dict(node.attributes).get("smallest")
             if isinstance(smallest, float):
@@ -129,19 +131,29 @@ class Names:
             return fraction(inner, total(length, number(epsilon)) if epsilon else length)
         if node.operation == "nearest":
             return self._nearest(node, index)
+        if node.operation == "attend":
+            return attended(self, node, index)
+        if node.operation == "stop":
+            return call("sg", self.made(node.inputs[0], index))
         encode = _encode_of(node)
         if encode is None:
-            return call(node.operation, *(self._made(parent, index) for parent in node.inputs))
+            return call(node.operation, *(self.made(parent, index) for parent in node.inputs))
         encoder = encoder_of(encode)
-        name = words(encoder.tower)
-        if encoder.teacher is not None:
-            name = self._teacher(encoder.teacher, name)
-        found = call(name.text, self.source(encode.inputs[0]), latex=name.latex)
+        found = self._applied(words(encoder.tower), encoder, self.source(encode.inputs[0]))
+        for head in encoder.heads:
+            found = self._applied(words(head.name), encoder, found)
+            self.state("parameters", words(f"{head.name}: {head_words(head)}"))
         if isinstance(node.type, TokensType):
             found = Math(f"{found.latex}_{{k}}", f"{found.text}_k")
-        if encoder.frozen:
-            self.state("parameters", words(f"{encoder.tower} frozen"))
+        for part in [encoder.tower] * encoder.frozen + [head.name for head in encoder.heads if head.frozen]:
+            self.state("parameters", words(f"{part} frozen"))
         return found
+
+    def _applied(self, name: Math, encoder: Encoder, inner: Math) -> Math:
+        """A tower or a head, or its teacher's copy, of something."""
+        if encoder.teacher is not None:
+            name = self._teacher(encoder.teacher, name)
+        return call(name.text, inner, latex=name.latex)
 
     def _teacher(self, teacher: Teacher, tower: Math) -> Math:
         """A tower's teacher, whose weights are stated."""
@@ -163,6 +175,8 @@ class Names:
         if node.operation == "alternative":
             view = int(node.number("view"))
             return inner if view == 0 else Math(f"{inner.latex}^{{({view})}}", f"{inner.text}^({view})")
+        if node.operation in ("summarize", "render"):
+            return call(node.operation, inner)
         if node not in self._drawn:
             self._drawn[node] = self._drawn_name(inner)
             self.state("features", self._draw(node, self._drawn[node], inner))

@@ -13,7 +13,10 @@ from vlmdsl.runtime.data import (
     BatchLoader,
     FieldMapping,
     ImageFormat,
+    Materials,
     Source,
+    checked_font,
+    duplicate_share,
     groups_by_source,
     held_out,
     map_fields,
@@ -31,8 +34,10 @@ from vlmdsl.schema import ModelConfig, RunConfig
 __all__ = [
     "Data",
     "build_model",
+    "duplicate_texts",
     "image_format",
     "map_data",
+    "materials_of",
     "open_data",
     "open_sources",
     "tokenizer_for",
@@ -100,8 +105,19 @@ def tokenizer_for(program: Program, config: ModelConfig, data: Data) -> Tokenize
         return load_tokenizer(config.tokenizer)
     if config.text_encoder.startswith("hf:"):
         return load_tokenizer(config.text_encoder)
-    texts = [need.field for need in requirements(program, views=False) if need.kind == "Text"]
-    return train_tokenizer(texts_of(data.train, data.mapping, texts), config.vocabulary)
+    return train_tokenizer(texts_of(data.train, data.mapping, _text_fields(program)), config.vocabulary)
+
+
+def duplicate_texts(program: Program, data: Data, limit: int = 2000) -> dict[str, float]:
+    """Text field -> the share of its training texts that another one equals, among at most `limit` samples."""
+    return {
+        name: duplicate_share(texts_of(data.train, data.mapping, [name], limit, rewrites=False))
+        for name in _text_fields(program)
+    }
+
+
+def _text_fields(program: Program) -> list[str]:
+    return [need.field for need in requirements(program, views=False) if need.kind == "Text"]
 
 
 def build_model(objective: Objective, config: RunConfig, tokenizer: Tokenizer, world: World) -> VisionLanguageModel:
@@ -121,11 +137,18 @@ def build_model(objective: Objective, config: RunConfig, tokenizer: Tokenizer, w
             vocabulary_size=tokenizer.vocabulary_size if "Text" in kind else None,
             text_length=model.text_length if "Text" in kind else None,
         )
-    objective.state.allocate({stream.name: encoders[stream.encoder.tower].dimension for stream in objective.streams})
+    towers = ((stream.name, stream.encoder, encoders[stream.encoder.tower].dimension) for stream in objective.streams)
+    objective.state.allocate({name: encoder.dimension(tower) for name, encoder, tower in towers})
     built = VisionLanguageModel(encoders, objective, steps=config.train.steps).to(world.device)
     if config.train.compile_encoders:
         built.compile_encoders()
     return built
+
+
+def materials_of(config: RunConfig) -> Materials:
+    """What views work with; `DiagnosticError` for files that cannot be used."""
+    synonyms, font = config.data.synonyms, config.data.font
+    return Materials(None if synonyms is None else read_synonyms(synonyms), None if font is None else checked_font(font))
 
 
 def image_format(model: VisionLanguageModel, config: ModelConfig) -> ImageFormat:
@@ -153,6 +176,6 @@ def training_batches(
         rank=world.rank,
         world=world.size,
         workers=config.data.workers,
-        synonyms=None if config.data.synonyms is None else read_synonyms(config.data.synonyms),
+        materials=materials_of(config),
         groups=groups,
     )
