@@ -103,7 +103,7 @@ def _encoders(program: Program) -> list[dict[str, object]]:
             "tower": stream.encoder.tower,
             "frozen": stream.encoder.frozen,
             "teacher": None if stream.encoder.teacher is None else asdict(stream.encoder.teacher),
-            "yields": [name for name, used in (("pooled", stream.pooled), ("tokens", stream.tokens)) if used],
+            "yields": list(stream.outputs),
         }
         for stream in streams(program)
     ]

@@ -4,6 +4,7 @@ from vlmdsl.ir.contrast import Contrast, Direction, TargetPart
 from vlmdsl.ir.graph import Graph, Node, walk
 from vlmdsl.ir.program import (
     NAMED,
+    OUTPUTS,
     STATES,
     Encoder,
     Input,
@@ -23,7 +24,7 @@ from vlmdsl.ir.program import (
 from vlmdsl.ir.updates import live_updates
 
 __all__ = [
-    "NAMED", "STATES",
+    "NAMED", "OUTPUTS", "STATES",
     "Contrast", "Direction", "Encoder", "Graph", "Input", "Metric", "Node", "Program", "Stream", "TargetPart", "Term",
     "Teacher", "Update", "encoder_of", "inputs", "live_updates", "parameters", "root_field", "states", "streams", "walk",
 ]  # fmt: skip

@@ -4,6 +4,7 @@ from vlmdsl.primitives import (
     candidates,
     distributions,
     encoding,
+    masks,
     matrices,
     reductions,
     scalars,
@@ -17,5 +18,6 @@ from vlmdsl.primitives import (
 __all__ = ["FAMILIES"]
 
 FAMILIES = (
-    views, encoding, similarities, matrices, candidates, targets, soft_targets, distributions, reductions, scalars, state,
+    views, masks, encoding, similarities, matrices, candidates, targets, soft_targets, distributions, reductions, scalars,
+    state,
 )  # fmt: skip

@@ -83,9 +83,11 @@ class VisionLanguageModel(nn.Module):
             self.teachers.follow(self.encoders, "before")
         features: dict[str, Tensor] = {name: batch.fields[name] for name in self.objective.inputs if name in batch.fields}
         for streams in _by_call(self.streams):
-            encoded = self._encode_together(streams, [batch.streams[self._values[stream.name]] for stream in streams])
-            for stream, part in zip(streams, encoded, strict=True):
+            values = [batch.streams[self._values[stream.name]] for stream in streams]
+            for stream, given, part in zip(streams, values, self._encode_together(streams, values), strict=True):
                 features.update(_named(stream, part))
+                if stream.vocabulary:
+                    features.update(self._vocabulary(stream, given, part))
         return self.objective(**features)
 
     def after_step(self) -> None:
@@ -103,12 +105,21 @@ class VisionLanguageModel(nn.Module):
         for encoder in (*self.encoders.values(), *(self.teachers.copies.values() if self.teachers else ())):
             encoder.compile()
 
+    def _tower(self, encoder: ObjectiveEncoder) -> nn.Module:
+        return self.encoders[encoder.tower] if self.teachers is None or not encoder.teacher else self.teachers.tower(encoder)
+
+    def _vocabulary(self, stream: Stream, values: StreamValues, features: EncodedFeatures) -> dict[str, Tensor]:
+        """What a masked stream's tokens may be, and what they were."""
+        head = self._tower(stream.encoder).vocabulary_head
+        if values.targets is None or features.states is None or not isinstance(head, nn.Module):
+            raise ValueError(f"the tokens of {stream.name} are asked for, but the batch or the tower has none")
+        with torch.set_grad_enabled(torch.is_grad_enabled() and stream.encoder.learns):
+            return {f"{stream.name}_vocabulary": head(features.states), f"{stream.name}_targets": values.targets}
+
     def _encode_together(self, streams: list[Stream], values: list[StreamValues]) -> list[EncodedFeatures]:
         """One call for several streams of a tower, as one longer batch; the features of each in its own length."""
         encoder = streams[0].encoder
-        tower = (
-            self.encoders[encoder.tower] if self.teachers is None or not encoder.teacher else self.teachers.tower(encoder)
-        )
+        tower = self._tower(encoder)
         with torch.set_grad_enabled(torch.is_grad_enabled() and encoder.learns):
             if len(streams) == 1:
                 return [tower(values[0].values, values[0].mask)]
@@ -122,7 +133,7 @@ class VisionLanguageModel(nn.Module):
 
 
 def _used(stream: Stream) -> frozenset[str]:
-    return frozenset(name for name, used in (("pooled", stream.pooled), ("tokens", stream.tokens)) if used)
+    return frozenset(stream.outputs)
 
 
 def _check(encoders: Mapping[str, Encoder], needs: Mapping[str, TowerNeed]) -> None:
@@ -173,10 +184,11 @@ def _concatenated(parts: list[StreamValues]) -> tuple[Tensor, Tensor | None]:
 
 def _shortened(features: EncodedFeatures, values: StreamValues) -> EncodedFeatures:
     """The tokens of a text without the padding that `_concatenated` added."""
-    if features.tokens is None or features.mask is None:
+    if features.mask is None:
         return features
     length = values.values.shape[1]
-    return EncodedFeatures(features.pooled, features.tokens[:, :length], features.mask[:, :length])
+    cut = (None if part is None else part[:, :length] for part in (features.tokens, features.mask, features.states))
+    return EncodedFeatures(features.pooled, *cut)
 
 
 def _named(stream: Stream, features: EncodedFeatures) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_primitive", "example_features"]
 
-BATCH, TOKENS, FEATURES = 5, 4, 6
+BATCH, TOKENS, FEATURES, WORDS = 5, 4, 6, 7
 TOLERANCE = 1e-9
 
 
@@ -55,7 +55,7 @@ def example_features(objective: Objective, *, seed: int = 0, batch: int = BATCH)
     import torch
 
     generator = torch.Generator().manual_seed(seed)
-    sizes = {"B": batch, "L": TOKENS, "P": TOKENS + 1, "D": FEATURES}
+    sizes = {"B": batch, "L": TOKENS, "P": TOKENS + 1, "D": FEATURES, "V": WORDS}
     features = {}
     for name, wanted in objective.inputs.items():
         shape = [sizes[axis] for axis in wanted.axes]

@@ -25,11 +25,12 @@ from vlmdsl.types.types import (
     VecType,
     ViewSetType,
     ViewType,
+    VocabularyType,
 )
 
 __all__ = [
     "FIELD_KINDS", "TOKEN_AXIS", "ConditionType", "DistributionType", "EncodedType", "EncoderType", "ErrorType",
     "FieldType", "FunctionType", "LossType", "MaskType", "MemoryType", "ScalarType", "ScoreType", "SimType",
     "SimilarityType", "StringType", "TargetType", "TokensType", "TupleType", "Type", "VecType", "ViewSetType",
-    "ViewType",
+    "ViewType", "VocabularyType",
 ]  # fmt: skip

@@ -1,6 +1,7 @@
 """The types of the language (LANGUAGE section 3), as values: comparable, hashable, printed as the messages show them.
 
-Axes are named by a letter: `B` samples, `L` words, `P` patches, `D` features, `Q` entries of a memory.
+Axes are named by a letter: `B` samples, `L` words, `P` patches, `D` features, `Q` entries of a memory, `V` words of a
+tokenizer.
 Static types (`Similarity`, `View`, `Encoder`, `String`, `Tuple`, `Function`) exist only while a recipe is elaborated; every
 other type can be the type of a node of the objective graph.
 """
@@ -13,7 +14,7 @@ __all__ = [
     "FIELD_KINDS", "TOKEN_AXIS", "ConditionType", "DistributionType", "EncodedType", "EncoderType", "ErrorType",
     "FieldType", "FunctionType", "LossType", "MaskType", "MemoryType", "ScalarType", "ScoreType", "SimType",
     "SimilarityType", "StringType", "TargetType", "TokensType", "TupleType", "Type", "VecType", "ViewSetType",
-    "ViewType",
+    "ViewType", "VocabularyType",
 ]  # fmt: skip
 
 FIELD_KINDS: dict[str, str] = {
@@ -88,6 +89,18 @@ class TokensType(Type):
 
     def __str__(self) -> str:
         return f"Tokens[{self.rows}, {self.tokens}, {self.features}]"
+
+
+@dataclass(frozen=True, slots=True)
+class VocabularyType(Type):
+    """For every token of a text the logits of what it may be, one number a word of the tokenizer."""
+
+    rows: str = "B"
+    tokens: str = "L"
+    words: str = "V"
+
+    def __str__(self) -> str:
+        return f"Vocabulary[{self.rows}, {self.tokens}, {self.words}]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,20 +7,29 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Batch", "StreamValues"]
+__all__ = ["NOT_ASKED", "Batch", "StreamValues"]
+
+NOT_ASKED = -100
+"""In place of a token that no mask chose."""
 
 
 @dataclass(frozen=True)
 class StreamValues:
-    """One stream of a batch: images `[b, 3, H, W]` float, or token ids `[b, L]` int64 with `mask` (true = a token)."""
+    """One stream of a batch: images `[b, 3, H, W]` float, or token ids `[b, L]` int64 with `mask` (true = a token).
+
+    Of a masked text, `targets` `[b, L]` int64 holds what the chosen tokens were, `NOT_ASKED` elsewhere.
+    """
 
     values: Tensor
     mask: Tensor | None = None
+    targets: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> StreamValues:
         """The same on `device`."""
-        mask = None if self.mask is None else self.mask.to(device, non_blocking=non_blocking)
-        return StreamValues(self.values.to(device, non_blocking=non_blocking), mask)
+        given = (self.values, self.mask, self.targets)
+        values, mask, targets = (None if part is None else part.to(device, non_blocking=non_blocking) for part in given)
+        assert values is not None
+        return StreamValues(values, mask, targets)
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,10 @@ from vlmdsl.diagnostics.catalog.data import BatchLargerThanData, NotDivisible, N
 from vlmdsl.ir import Stream
 from vlmdsl.runtime.data.batch import Batch, StreamValues
 from vlmdsl.runtime.data.draws import generator
+from vlmdsl.runtime.data.fields import MaskedText
 from vlmdsl.runtime.data.images import ImageFormat
 from vlmdsl.runtime.data.mapping import FieldMapping
+from vlmdsl.runtime.data.masking import hide_tokens
 from vlmdsl.runtime.data.report import Skipped, SkipReport
 from vlmdsl.runtime.data.sample import Sample, SampleReader
 from vlmdsl.runtime.data.source import BadSample, Source
@@ -54,7 +56,12 @@ class _Collator:
         }
         return Batch(streams, plain, [sample.key for sample in samples])
 
-    def _stream(self, values: Sequence[np.ndarray | str], kind: str) -> StreamValues:
+    def _stream(self, values: Sequence[np.ndarray | str | MaskedText], kind: str) -> StreamValues:
+        masked = [value for value in values if isinstance(value, MaskedText)]
+        if masked:
+            ids, mask = self.tokenizer.encode([value.text for value in masked], self.text_length)
+            changed, targets = hide_tokens(masked, ids, mask, self.tokenizer)
+            return StreamValues(changed, mask, targets)
         if kind == "Text":
             ids, mask = self.tokenizer.encode([str(value) for value in values], self.text_length)
             return StreamValues(ids, mask)

@@ -13,7 +13,7 @@ from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.data import CannotLoad
 from vlmdsl.ir import Node, root_field
 from vlmdsl.runtime.data.draws import generator
-from vlmdsl.runtime.data.fields import TextValue
+from vlmdsl.runtime.data.fields import MaskedText, TextValue
 from vlmdsl.runtime.data.images import fit, resized
 from vlmdsl.source import Span
 from vlmdsl.types import FieldType
@@ -33,10 +33,14 @@ class ViewContext:
     image_size: int
     counts: Counter[str] = field(default_factory=Counter)
 
-    def random(self, operation: str, attributes: Mapping[str, object]) -> np.random.Generator:
-        """The generator of one draw: views with the same draw and the same place in their set see the same numbers."""
+    def purpose(self, operation: str, attributes: Mapping[str, object]) -> tuple[int | str, ...]:
+        """The key of one draw: views with the same draw and the same place in their set see the same numbers."""
         draw, view = str(attributes.get("draw", "")), str(attributes.get("view", ""))
-        return generator(self.seed, "view", self.epoch, self.key, operation, draw, view)
+        return self.seed, "view", self.epoch, self.key, operation, draw, view
+
+    def random(self, operation: str, attributes: Mapping[str, object]) -> np.random.Generator:
+        """The generator of one draw."""
+        return generator(*self.purpose(operation, attributes))
 
 
 Value = TextValue | np.ndarray
@@ -102,6 +106,13 @@ def _alternative(value: Value, attributes: Attributes, context: ViewContext) -> 
     return TextValue(candidates[number])
 
 
+def _mask(value: Value, attributes: Attributes, context: ViewContext) -> TextValue:
+    """The text with what is to happen to its tokens, once there are any."""
+    assert isinstance(value, TextValue)
+    share, hidden, replaced = (float(str(attributes[name])) for name in ("share", "hidden", "replaced"))
+    return TextValue(value.text, masked=MaskedText(value.text, share, hidden, replaced, context.purpose("mask", attributes)))
+
+
 def _augment(value: Value, attributes: Attributes, context: ViewContext) -> np.ndarray:
     assert isinstance(value, np.ndarray)
     pipeline = PIPELINES[str(attributes["pipeline"])]
@@ -124,6 +135,7 @@ VIEWS: dict[str, Callable[[Value, Attributes, ViewContext], Value]] = {
     "rewrite": _rewrite,
     "alternative": _alternative,
     "augment": _augment,
+    "mask": _mask,
 }
 """Operation of the graph -> what makes the view of one sample's value."""
 

@@ -52,6 +52,8 @@ class TextTransformer(Encoder):
         self.transformer = Transformer(config.width, config.depth, config.heads)
         self.pooled_projection = nn.Linear(config.width, dimension, bias=False) if "pooled" in self.yields else None
         self.token_projection = nn.Linear(config.width, dimension, bias=False) if "tokens" in self.yields else None
+        if "vocabulary" in self.yields:
+            self.vocabulary_head = nn.Linear(config.width, config.vocabulary_size)
         nn.init.normal_(self.embedding.weight, std=0.02)
         nn.init.normal_(self.positions, std=0.01)
 
@@ -70,6 +72,7 @@ class TextTransformer(Encoder):
             pooled=None if self.pooled_projection is None else self.pooled_projection(last_token(hidden, mask)),
             tokens=None if self.token_projection is None else self.token_projection(hidden),
             mask=mask,
+            states=None if self.vocabulary_head is None else hidden,
         )
 
 
