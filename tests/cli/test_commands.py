@@ -59,6 +59,27 @@ def test_check_fix_mends_what_is_safe_and_tells_the_rest(run: Run, place: Path) 
     assert "V0108" not in result.stderr
 
 
+def test_check_fix_goes_on_until_nothing_is_left_to_mend(run: Run, place: Path) -> None:
+    recipe = place / "mine.vlo"
+    recipe.write_text("vlo 1\n\nminimise contrast(image.pooled, text.pooled, sim=tokenmax)\n")
+    assert "`vlmdsl check --fix` mends 1" in run("check", "mine.vlo").stderr
+    assert run("check", "--fix", "mine.vlo").code == 0
+    assert recipe.read_text() == "vlo 1\n\nminimize contrast(image, text, sim=tokenmax)\n"
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["let i = image.pooled in contrast(i, text, sim=tokenmax)", "contrast((image).pooled, text, sim=tokenmax)"],
+)
+def test_a_place_that_another_value_may_share_gets_no_fix(run: Run, place: Path, expression: str) -> None:
+    recipe = place / "mine.vlo"
+    recipe.write_text(f"minimize {expression}\n")
+    result = run("check", "--fix", "mine.vlo")
+    assert "V0304" in result.stderr
+    assert "--fix" not in result.stderr
+    assert recipe.read_text() == f"minimize {expression}\n"
+
+
 def test_check_without_fix_writes_nothing(run: Run, place: Path) -> None:
     recipe = place / "mine.vlo"
     recipe.write_text("minimize contrast(image, text, temperature=.07)\n")
@@ -82,6 +103,17 @@ def test_fmt_check_and_diff_write_nothing(run: Run, place: Path) -> None:
     assert run("fmt", "--check", "untidy.vlo").code == 2
     assert run("fmt", "--diff", "untidy.vlo").code == 0
     assert recipe.read_text() == before
+
+
+def test_fmt_goes_on_after_a_file_that_does_not_parse(run: Run, place: Path) -> None:
+    for name in ("a.vlo", "c.vlo"):
+        (place / name).write_text("minimize contrast(image, text\n")
+    (place / "b.vlo").write_text("contrast( )")
+    result = run("fmt", "a.vlo", "b.vlo", "c.vlo")
+    assert result.code == 2
+    assert (place / "b.vlo").read_text() == "contrast()\n"
+    assert [name for name in ("a.vlo:1", "c.vlo:1") if name in result.stderr] == ["a.vlo:1", "c.vlo:1"]
+    assert result.stderr.rstrip().endswith("2 errors")
 
 
 def test_fmt_is_a_filter(run: Run) -> None:

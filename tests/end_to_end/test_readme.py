@@ -52,7 +52,7 @@ def test_its_recipe_is_the_bundled_one() -> None:
 def test_its_diagnostic_is_what_check_says() -> None:
     (shown,) = re.findall(r"```\n(error.*?)\n```", README, flags=re.DOTALL)
     recipe = "vlo 1\n\n\nrecipe mine(image: Image, text: Text)\n\n\nminimize contrast(image.pooled, text, sim=tokenmax)\n"
-    assert render(vlmdsl.check(recipe, file="mine.vlo")) == f"{shown}\n\n1 error"
+    assert render(vlmdsl.check(recipe, file="mine.vlo")).partition("\n\n")[0] == shown
 
 
 def test_its_files_and_pictures_exist() -> None:

@@ -350,6 +350,13 @@ CASES = [
     Case("albef-mlm-alpha0", MASKED_LANGUAGE, VOCABULARY, {}),
     Case("fiber-mlm", MASKED_LANGUAGE, VOCABULARY, {}),
     Case(
+        "oner-cic",
+        "oner",
+        {"image": "img", "text": "txt", "image_text": "joint"},
+        {"temperature": "log_scale"},
+        {"image_text_weight": 0},
+    ),
+    Case(
         "laclip_mt",
         "laclip_mt",
         {"image": "image_x", **{f"text_alternative_{source}": f"text_{source}" for source in range(5)}},

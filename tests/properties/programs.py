@@ -116,10 +116,11 @@ def modules(draw: st.DrawFn) -> tree.Module:
         bare = tree.Minimize((tree.Term(None, value, "", NOWHERE),), True, draw(documentation), NOWHERE)
         return tree.Module((bare,), (), NOWHERE)
     items: list[tree.Item] = [tree.Edition(1, NOWHERE)]
+    batch = [tree.Batch(draw(names), NOWHERE)] if draw(st.integers(0, 3)) == 0 else []
     if draw(st.booleans()):
         items.append(tree.Recipe(draw(names), draw(_parameters(True)), draw(documentation), NOWHERE))
     items += draw(st.lists(statements, max_size=4))
-    return tree.Module((*items, draw(objectives)), (), NOWHERE)
+    return tree.Module((*items, *batch, draw(objectives)), (), NOWHERE)
 
 
 @st.composite

@@ -6,6 +6,7 @@ import difflib
 from pathlib import Path
 
 from vlmdsl.api.driver import build
+from vlmdsl.api.pages import bounds, parameter_facts
 from vlmdsl.ir import Program, inputs, parameters
 from vlmdsl.ir.digest import digest
 from vlmdsl.ir.text import program_text
@@ -30,8 +31,7 @@ def diff(first: str | Path, second: str | Path) -> str:
 
 def _described(program: Program) -> list[str]:
     described = [f"input {wanted.name}[{', '.join(wanted.axes)}] {wanted.dtype}" for wanted in inputs(program)]
-    for node in parameters(program):
-        bounds = f"in [{node.attribute('lower')}, {node.attribute('upper')}]"
-        described.append(f"learned {node.string('name')} = {node.number('initial'):.6g} {bounds}")
+    for learned in map(parameter_facts, parameters(program)):
+        described.append(f"learned {learned['name']} = {learned['initial']:.6g}{bounds(learned)}")
     described.extend(line.partition("  #")[0] for line in program_text(program).splitlines())
     return described

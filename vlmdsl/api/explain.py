@@ -10,8 +10,7 @@ from vlmdsl.api import pages
 from vlmdsl.api.driver import build
 from vlmdsl.api.sources import read
 from vlmdsl.backends.latex import formula, formula_text
-from vlmdsl.diagnostics import CATALOGUE, DiagnosticError
-from vlmdsl.diagnostics.page import page_of
+from vlmdsl.diagnostics import CATALOGUE, DiagnosticError, page_of, title_of
 from vlmdsl.frontend.modules import Loader, bundled_names
 from vlmdsl.ir import Program
 from vlmdsl.primitives import all_primitives
@@ -80,7 +79,7 @@ def _code(code: str) -> Explanation:
         "bad": problem.bad,
         "good": problem.good,
     }
-    return Explanation(f"{code}: {problem.summary}", (("", page_of(problem)),), facts)
+    return Explanation(title_of(problem), (("", page_of(problem)),), facts)
 
 
 def _primitive(name: str) -> Explanation:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from textwrap import indent
 from typing import Any
 
 from vlmdsl.diagnostics import DiagnosticError, closest, render_text
 from vlmdsl.diagnostics.catalog.names import UnknownRecipe
 from vlmdsl.frontend.coerce import words
-from vlmdsl.ir import Node, Program, Update, inputs, parameters, streams
+from vlmdsl.ir import MIXED, ONE_SOURCE, Node, Program, Update, inputs, parameters, streams
 from vlmdsl.passes import optimise
 from vlmdsl.primitives import Primitive
 from vlmdsl.source import SourceMap, Span
@@ -17,11 +18,16 @@ from vlmdsl.source import SourceMap, Span
 __all__ = [
     "Argument",
     "argument_table",
+    "bounds",
+    "parameter_facts",
     "primitive_arguments",
     "recipe_facts",
     "recipe_sections",
     "unknown_subject",
 ]
+
+
+_BATCHES = {MIXED: "", ONE_SOURCE: "  all samples of a batch come from one source of the data"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,8 @@ def argument_table(arguments: Iterable[Argument]) -> str:
     for argument in arguments:
         default = f" (default {argument.default})" if argument.default not in ("", "optional") else ""
         optional = " (optional)" if argument.default == "optional" else ""
-        lines.append(f"  {argument.name}: {argument.takes}{default}{optional}\n      {argument.description}")
+        description = indent(argument.description, "      ")
+        lines.append(f"  {argument.name}: {argument.takes}{default}{optional}\n{description}")
     return "\n".join(lines)
 
 
@@ -83,6 +90,7 @@ def recipe_facts(program: Program) -> dict[str, object]:
         "documentation": program.documentation,
         "citations": list(program.citations),
         "status": program.status,
+        "batch_policy": program.batch_policy,
         "terms": [term.name for term in program.terms],
         "fields": {name: str(type) for name, type in program.fields},
         "knobs": dict(program.knobs),
@@ -91,7 +99,7 @@ def recipe_facts(program: Program) -> dict[str, object]:
             {"name": wanted.name, "axes": list(wanted.axes), "dtype": wanted.dtype, "meaning": wanted.meaning}
             for wanted in inputs(planned)
         ],
-        "learned": [_parameter_facts(node) for node in parameters(planned)],
+        "learned": [parameter_facts(node) for node in parameters(planned)],
         "state": [_state_facts(update) for update in planned.updates],
     }
 
@@ -109,7 +117,8 @@ def _encoders(program: Program) -> list[dict[str, object]]:
     ]
 
 
-def _parameter_facts(node: Node) -> dict[str, object]:
+def parameter_facts(node: Node) -> dict[str, Any]:
+    """A learned number's name, start and bounds, as it is stored (a temperature as its log scale)."""
     return {key: node.attribute(key) for key in ("name", "initial", "lower", "upper")}
 
 
@@ -130,6 +139,7 @@ def recipe_sections(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Knobs", "\n".join(f"  {name} = {value}" for name, value in facts["knobs"].items())),
         ("Encoders", "\n".join(_encoder_line(encoder) for encoder in facts["encoders"])),
         ("Learned numbers", "\n".join(_learned_line(learned) for learned in facts["learned"])),
+        ("Batches", _BATCHES[facts["batch_policy"]]),
         ("State", "\n".join(_state_line(state) for state in facts["state"])),
         ("Inputs of the objective", "\n".join(_input_line(wanted) for wanted in facts["inputs"])),
     ]
@@ -146,9 +156,21 @@ def _encoder_line(encoder: Mapping[str, Any]) -> str:
 
 
 def _learned_line(learned: Mapping[str, Any]) -> str:
-    lower, upper = (f"{learned[key]:.4g}" if learned[key] is not None else "" for key in ("lower", "upper"))
-    bounds = f", kept in [{lower}, {upper}] after each step" if lower or upper else ""
-    return f"  {learned['name']}: stored number starts at {learned['initial']:.4g}{bounds}"
+    return f"  {learned['name']}: stored number starts at {learned['initial']:.4g}{bounds(learned)}"
+
+
+def bounds(learned: Mapping[str, Any]) -> str:
+    """What is done to a learned number after each step, in words; nothing where it has no bound."""
+    lower, upper = learned["lower"], learned["upper"]
+    if lower is None and upper is None:
+        return ""
+    if upper is None:
+        kept = f"at least {lower:.4g}"
+    elif lower is None:
+        kept = f"at most {upper:.4g}"
+    else:
+        kept = f"from {lower:.4g} to {upper:.4g}"
+    return f", kept {kept} after each step"
 
 
 def _state_line(state: Mapping[str, Any]) -> str:

@@ -6,7 +6,12 @@ from collections.abc import Iterable
 
 from vlmdsl.diagnostics.diagnostic import Diagnostic, Edit
 
-__all__ = ["apply_safe_fixes"]
+__all__ = ["apply_safe_fixes", "is_mendable"]
+
+
+def is_mendable(diagnostic: Diagnostic) -> bool:
+    """Whether `vlmdsl check --fix` mends it: its fix is safe, and the text at fault is a file (not `<expression>`)."""
+    return diagnostic.fix is not None and diagnostic.fix.safe and not diagnostic.primary.span.file.startswith("<")
 
 
 def apply_safe_fixes(text: str, file: str, diagnostics: Iterable[Diagnostic]) -> str:

@@ -8,7 +8,7 @@ from string import Formatter
 
 from vlmdsl.diagnostics.problem import CATALOGUE, Problem
 
-__all__ = ["catalogue", "explain_code", "page_of"]
+__all__ = ["catalogue", "page_of", "title_of"]
 
 _STAGES = {
     "V01": "syntax",
@@ -29,23 +29,17 @@ def catalogue() -> dict[str, type[Problem]]:
     return dict(sorted(CATALOGUE.items()))
 
 
-def explain_code(code: str) -> str | None:
-    """The page of a code, in Markdown that reads well as plain text; None if there is no such code.
-
-    >>> print(explain_code("V0112").splitlines()[0])
-    # V0112: an opening bracket without its closing one
-    """
-    problem = catalogue().get(code.upper())
-    return None if problem is None else page_of(problem)
+def title_of(problem: type[Problem]) -> str:
+    """The heading of a code's page: `V0304: pooled features where tokens are compared`."""
+    summary = problem.summary.rstrip(".")
+    summary = summary[:1].lower() + summary[1:] if summary[1:2].islower() or summary[1:2] == " " else summary
+    return f"{problem.code}: {summary}"
 
 
 def page_of(problem: type[Problem]) -> str:
-    """The page of one class of the catalogue."""
-    summary = problem.summary.rstrip(".")
-    summary = summary[:1].lower() + summary[1:] if summary[1:2].islower() or summary[1:2] == " " else summary
+    """The page of a code below its heading, in Markdown that reads well as plain text."""
     stage = _STAGES.get(problem.code[:3], "other")
     parts = [
-        f"# {problem.code}: {summary}",
         f"{problem.severity} of the stage {stage}, since {problem.since}. The message reads: {_shown(problem.template)}.",
         textwrap.fill(problem.explanation, _COLUMNS, break_long_words=False, break_on_hyphens=False),
     ]

@@ -7,9 +7,10 @@ from itertools import groupby
 
 from vlmdsl.diagnostics.cells import cells, displayed, plain
 from vlmdsl.diagnostics.diagnostic import Diagnostic, Label
+from vlmdsl.diagnostics.fixes import is_mendable
 from vlmdsl.source import SourceMap, SourceText
 
-__all__ = ["count_line", "render_text"]
+__all__ = ["render_text"]
 
 _WIDEST = 160
 """Columns of a source line that are shown; of a longer one, the part around the place."""
@@ -27,12 +28,12 @@ def render_text(diagnostics: Iterable[Diagnostic], sources: SourceMap, *, colour
     found = list(diagnostics)
     pages = ["\n".join(_Page(diagnostic, sources, colour).lines()) for diagnostic in found]
     if found and count:
-        pages.append(count_line(found))
+        pages.append(_count_line(found))
     return "\n\n".join(pages)
 
 
-def count_line(diagnostics: Sequence[Diagnostic]) -> str:
-    """How many errors and warnings there are, in words: `2 errors, 1 warning`."""
+def _count_line(diagnostics: Sequence[Diagnostic]) -> str:
+    """How many errors and warnings there are, and how many of them `--fix` mends: `2 errors, 1 warning`."""
     errors = sum(diagnostic.severity == "error" for diagnostic in diagnostics)
     warnings = len(diagnostics) - errors
     parts = [
@@ -40,7 +41,9 @@ def count_line(diagnostics: Sequence[Diagnostic]) -> str:
         for number, noun in ((errors, "error"), (warnings, "warning"))
         if number
     ]
-    return ", ".join(parts) or "no errors"
+    mendable = sum(map(is_mendable, diagnostics))
+    advice = f"; `vlmdsl check --fix` mends {mendable}" if mendable else ""
+    return (", ".join(parts) or "no errors") + advice
 
 
 class _Page:
@@ -130,7 +133,7 @@ class _Page:
         if fix is not None and not helps:
             helps = [fix.title]
         for index, text in enumerate(helps):
-            mark = "        [--fix]" if index == 0 and fix is not None and fix.safe else ""
+            mark = "        [--fix]" if index == 0 and is_mendable(self.diagnostic) else ""
             yield from self._remark("help", text + mark)
 
     def _remark(self, kind: str, text: str) -> Iterator[str]:

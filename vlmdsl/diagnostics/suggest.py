@@ -9,17 +9,21 @@ __all__ = ["closest", "suggestion"]
 
 _LIKENESS = 0.7
 _LONGEST_LIST = 8
+_SHORTEST_BEGINNING = 3
 
 
 def closest(name: str, candidates: Iterable[str]) -> str | None:
     """The candidate that `name` is probably a slip for, or None where a guess would mislead.
 
-    The same letters in another case win; otherwise the likest spelling, if it is like enough.
+    The same letters in another case win; then the likest spelling, if it is like enough; then the only one that
+    begins so.
 
     >>> closest("Contrast", ["contrast", "contour"])
     'contrast'
     >>> closest("minimise", ["minimize", "recipe"])
     'minimize'
+    >>> closest("temp", ["temperature", "column_temperature"])
+    'temperature'
     >>> closest("queue", ["image", "text"]) is None
     True
     """
@@ -29,7 +33,10 @@ def closest(name: str, candidates: Iterable[str]) -> str | None:
             return candidate
     scored = [(_likeness(name, candidate), -index, candidate) for index, candidate in enumerate(known)]
     best = max(scored, default=(0.0, 0, ""))
-    return best[2] if best[0] >= _LIKENESS else None
+    if best[0] >= _LIKENESS:
+        return best[2]
+    longer = [candidate for candidate in known if len(name) >= _SHORTEST_BEGINNING and candidate.startswith(name)]
+    return longer[0] if len(longer) == 1 else None
 
 
 def _likeness(name: str, candidate: str) -> float:

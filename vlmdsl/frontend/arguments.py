@@ -121,7 +121,7 @@ def check_parameters(primitive: Primitive, given: dict[str, Value], places: dict
 def _reason(primitive: Primitive, name: str, kind: str, message: str) -> tuple[str, tuple[str, ...]]:
     """pydantic's finding in our words, and the help that goes with it."""
     field = next((info for key, info in primitive.parameters.model_fields.items() if (info.alias or key) == name), None)
-    description = (f"{name}: {field.description}",) if field is not None and field.description else ()
+    description = (f"{name}: {field.description.splitlines()[0]}",) if field is not None and field.description else ()
     if kind == "literal_error" and field is not None and get_origin(field.annotation) is Literal:
         listed = ", ".join(f'"{word}"' for word in get_args(field.annotation))
         return f"must be one of {listed}", description

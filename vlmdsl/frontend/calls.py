@@ -183,8 +183,9 @@ class Caller:
 
         def once(chosen: dict[str, Value]) -> Value:
             stream = chosen["stream"]
-            if isinstance(stream, Node) and stream.type == FieldType(tower.kind):
-                return self.session.add("encode", stream, type=EncodedType(tower.kind), span=span, encoder=tower)
+            kind = stream.type.kind if isinstance(stream, Node) and isinstance(stream.type, FieldType) else ""
+            if isinstance(stream, Node) and kind in tower.takes and stream.type == FieldType(kind):
+                return self.session.add("encode", stream, type=EncodedType(kind), span=span, encoder=tower)
             found = type_of(stream)
             raise Fault(EncoderKind.at(place, str(found), encoder=tower.tower, wanted=tower.kind, found=found))
 

@@ -30,6 +30,7 @@ from vlmdsl.primitives.values import (
 )
 from vlmdsl.source import Span
 from vlmdsl.types import (
+    JOINED,
     TOKEN_AXIS,
     ConditionType,
     DistributionType,
@@ -87,6 +88,7 @@ _WORDS = {
     "Loss": "a loss",
     "Image": "an Image",
     "Text": "a Text",
+    "Joined": "an image and a text joined",
     "Label": "a Label",
     "Flag": "a Flag",
     "Number": "a Number field",
@@ -141,7 +143,9 @@ def encode(session: Session, value: Value, place: Span) -> Value:
         return value
     encoder = session.encoders.get(value.type.kind)
     if encoder is None or value.type.count is not None:
-        raise Fault(NoEncoder.at(place, str(value.type), type=value.type), value)
+        joined = value.type.kind == JOINED
+        help = ("a shared tower encodes it: `shared(vision, language)(join(image, text))`",) if joined else ()
+        raise Fault(NoEncoder.at(place, str(value.type), help=help, type=value.type), value)
     return session.add("encode", value, type=EncodedType(value.type.kind), span=place, encoder=encoder)
 
 

@@ -182,8 +182,11 @@ class Elaborator:
         if isinstance(subject, ErrorValue):
             return subject
         match expression:
-            case Member(name=name):
-                return self._member(subject, name, expression.span)
+            case Member(name=name, span=span):
+                before = expression.subject.span
+                if before.start == span.start:  # that of a subject in brackets starts inside them
+                    self.session.members[span] = Span(span.file, before.end, span.end)
+                return self._member(subject, name, span)
             case Index(index=index):
                 return self._index(subject, self.evaluate(index, scope), expression.span)
             case Given(context=context):
@@ -262,11 +265,11 @@ class Elaborator:
         return total
 
     def install_encoders(self, scope: FileScope) -> None:
-        """A file's `encoder vision = ...` is from then on what encodes the fields of its type."""
+        """A file's `encoder vision = ...` is from then on what encodes the fields that it takes."""
         for name, declaration in scope.encoders.items():
             value = self._file_value(name, scope, declaration.name.span)
             if isinstance(value, EncoderValue) and name in DEFAULT_ENCODERS:
-                self.session.encoders[value.encoder.kind] = value.encoder
+                self.session.encoders.update(dict.fromkeys(value.encoder.takes, value.encoder))
 
 
 def _is_zero(node: Node) -> bool:

@@ -8,17 +8,18 @@ from pathlib import Path
 
 from vlmdsl.diagnostics import Diagnostic
 from vlmdsl.diagnostics.catalog.meaning import NothingToLearn, TooLarge, UnusedField
-from vlmdsl.diagnostics.catalog.names import NothingMinimized, Recursion
+from vlmdsl.diagnostics.catalog.names import NothingMinimized, Recursion, UnknownBatchPolicy
+from vlmdsl.diagnostics.suggest import suggestion
 from vlmdsl.frontend.elaborate import Elaborator
 from vlmdsl.frontend.finish import finish
 from vlmdsl.frontend.knobs import apply_knobs, bind_signature, field_node
 from vlmdsl.frontend.modules import Loaded, Loader
 from vlmdsl.frontend.session import Session
-from vlmdsl.ir import Node, Program, encoder_of
+from vlmdsl.ir import BATCH_POLICIES, MIXED, Node, Program, encoder_of
 from vlmdsl.primitives.encoding import DEFAULT_ENCODERS
 from vlmdsl.primitives.values import NumberValue, StringValue, Value
 from vlmdsl.source import SourceMap, SourceText, Span
-from vlmdsl.syntax.tree import Cite, Minimize, Module, Recipe, Status
+from vlmdsl.syntax.tree import Batch, Cite, Minimize, Module, Recipe, Status
 from vlmdsl.types import FieldType
 
 __all__ = ["FrontEnd", "load"]
@@ -88,12 +89,25 @@ def _elaborate(session: Session, loaded: Loaded, loader: Loader, knobs: Mapping[
         documentation=header.documentation if header else "",
         citations=tuple(item.text.value for item in module.items if isinstance(item, Cite)),
         status=next((item.text.value for item in module.items if isinstance(item, Status)), ""),
+        batch_policy=_batch_policy(module, session),
         knobs=_knob_values(header, scope.values | given),
         fields=fields,
         digests=loader.digests(),
     )
     _report_nothing_to_learn(session, program, minimize.span)
     return program
+
+
+def _batch_policy(module: Module, session: Session) -> str:
+    """What the `batch` statement says; `mixed` without one."""
+    statement = next((item for item in module.items if isinstance(item, Batch)), None)
+    if statement is None:
+        return MIXED
+    policy = statement.policy
+    if policy.name not in BATCH_POLICIES:
+        help = suggestion(policy.name, BATCH_POLICIES, "the policies")
+        session.report(UnknownBatchPolicy.at(policy.span, help=(help,), name=policy.name))
+    return policy.name
 
 
 def _signature(

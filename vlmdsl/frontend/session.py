@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from vlmdsl.diagnostics import Diagnostic, Label
+from vlmdsl.diagnostics import Diagnostic, Edit, Fix, Label
 from vlmdsl.diagnostics.catalog.meaning import TooLarge
+from vlmdsl.diagnostics.catalog.types import PooledWhereTokensAreCompared
 from vlmdsl.ir import Encoder, Graph, Node, Update
 from vlmdsl.primitives import Fault
 from vlmdsl.primitives.values import Value
@@ -33,6 +34,8 @@ class Session:
     default_fields: tuple[Node, ...] | None = None
     """What a criterion without subjects compares, in a program that is an expression alone."""
     used_fields: set[str] = field(default_factory=set)
+    members: dict[Span, Span] = field(default_factory=dict)
+    """Of every `x.member` that was evaluated and can do without it, the place of its `.member`."""
     _hints: list[str] = field(default_factory=lambda: ["parameter"])
     _said: set[tuple[str, str, Span]] = field(default_factory=set)
     _serial: int = 0
@@ -100,7 +103,15 @@ class Session:
             self._calls.pop()
 
     def blamed(self, fault: Fault) -> Diagnostic:
-        """The diagnostic of a fault; one inside a library function is moved to where its user wrote the value at fault."""
+        """What to report of a fault: told where its user wrote the value at fault, with the fix that this place allows."""
+        diagnostic = self._moved(fault)
+        member = self.members.get(diagnostic.primary.span)
+        if diagnostic.code != PooledWhereTokensAreCompared.code or member is None:
+            return diagnostic
+        return replace(diagnostic, fix=Fix("drop `.pooled`", (Edit(member, ""),)))
+
+    def _moved(self, fault: Fault) -> Diagnostic:
+        """The diagnostic of a fault; one inside a library function is moved to the user's call of it."""
         diagnostic = fault.diagnostic
         inner = diagnostic.primary.span
         if not _in_library(inner):

@@ -3,13 +3,17 @@
 from vlmdsl.ir.contrast import Contrast, Direction, TargetPart
 from vlmdsl.ir.graph import Graph, Node, walk
 from vlmdsl.ir.program import (
+    BATCH_POLICIES,
+    MIXED,
     NAMED,
+    ONE_SOURCE,
     OUTPUTS,
     STATES,
     Encoder,
     Input,
     Metric,
     Program,
+    Reading,
     Stream,
     Teacher,
     Term,
@@ -17,6 +21,8 @@ from vlmdsl.ir.program import (
     encoder_of,
     inputs,
     parameters,
+    parts_of,
+    readings,
     root_field,
     states,
     streams,
@@ -24,7 +30,8 @@ from vlmdsl.ir.program import (
 from vlmdsl.ir.updates import live_updates
 
 __all__ = [
-    "NAMED", "OUTPUTS", "STATES",
-    "Contrast", "Direction", "Encoder", "Graph", "Input", "Metric", "Node", "Program", "Stream", "TargetPart", "Term",
-    "Teacher", "Update", "encoder_of", "inputs", "live_updates", "parameters", "root_field", "states", "streams", "walk",
+    "BATCH_POLICIES", "MIXED", "NAMED", "ONE_SOURCE", "OUTPUTS", "STATES",
+    "Contrast", "Direction", "Encoder", "Graph", "Input", "Metric", "Node", "Program", "Reading", "Stream", "TargetPart",
+    "Term", "Teacher", "Update", "encoder_of", "inputs", "live_updates", "parameters", "parts_of", "readings", "root_field",
+    "states", "streams", "walk",
 ]  # fmt: skip

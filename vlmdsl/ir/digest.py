@@ -11,7 +11,7 @@ import hashlib
 from dataclasses import fields, is_dataclass
 
 from vlmdsl.ir.graph import Node, walk
-from vlmdsl.ir.program import NAMED, Program
+from vlmdsl.ir.program import MIXED, NAMED, Program
 
 __all__ = ["digest"]
 
@@ -26,7 +26,8 @@ def digest(program: Program) -> str:
     final = _hashes(program, numbers)
     terms = (f"{term.name}={final[term.node.index]}" for term in program.terms)
     updates = sorted(f"{final[update.state.index]} becomes {final[update.node.index]}" for update in program.updates)
-    return _sha("program", *terms, *updates)
+    policy = [] if program.batch_policy == MIXED else [f"batch {program.batch_policy}"]
+    return _sha("program", *terms, *updates, *policy)
 
 
 def _roots(program: Program) -> list[Node]:

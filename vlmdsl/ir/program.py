@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from vlmdsl.ir.graph import Graph, Node, walk
-from vlmdsl.types import EncodedType, FieldType
+from vlmdsl.types import JOINED, TOKEN_AXIS, EncodedType, FieldType
 
 __all__ = [
-    "NAMED", "OUTPUTS", "STATES",
-    "Encoder", "Input", "Metric", "Program", "Stream", "Teacher", "Term", "Update", "encoder_of", "inputs",
-    "parameters", "states", "streams",
+    "BATCH_POLICIES", "MIXED", "NAMED", "ONE_SOURCE", "OUTPUTS", "STATES",
+    "Encoder", "Input", "Metric", "Program", "Reading", "Stream", "Teacher", "Term", "Update", "encoder_of", "inputs",
+    "parameters", "parts_of", "readings", "states", "streams",
 ]  # fmt: skip
 
 
@@ -23,6 +23,9 @@ NAMED = STATES | {"parameter"}
 
 OUTPUTS = ("pooled", "tokens", "vocabulary")
 """Operations that read one of an encoder's outputs."""
+MIXED, ONE_SOURCE = "mixed", "one_source"
+BATCH_POLICIES = (MIXED, ONE_SOURCE)
+"""Which samples may be together in a batch: any, or those of one source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +71,19 @@ class Teacher:
 @dataclass(frozen=True, slots=True)
 class Encoder:
     """Attribute of an `encode` node: which tower encodes. `tower` is `vision` or `language` or a name of the recipe's
-    own; `kind` is the field type it takes; a frozen one gets no gradient and is left out of the optimiser. With a
-    `teacher` it is not the tower that encodes but a running mean of its weights, without gradient."""
+    own; `kind` is the field type it takes, `Image|Text` for both; a frozen one gets no gradient and is left out of the
+    optimiser. With a `teacher` it is not the tower that encodes but a running mean of its weights, without gradient."""
 
     tower: str
     kind: str
     frozen: bool = False
     teacher: Teacher | None = None
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """The kinds of streams it encodes: of the field types it is for, and of both joined where it is for both."""
+        kinds = tuple(self.kind.split("|"))
+        return kinds if len(kinds) == 1 else (*kinds, JOINED)
 
     @property
     def learns(self) -> bool:
@@ -94,6 +103,8 @@ class Program:
     documentation: str = ""
     citations: tuple[str, ...] = ()
     status: str = ""
+    batch_policy: str = MIXED
+    """Which samples a batch is made of: `mixed` (any), or `one_source` (all of one source of the data)."""
     knobs: tuple[tuple[str, object], ...] = ()
     fields: tuple[tuple[str, FieldType], ...] = ()
     """The signature: every batch field of the recipe, used or not."""
@@ -146,6 +157,14 @@ class Stream:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """What a batch holds for encoders: a field, or a view of one. Streams of one source share it, joined ones read two."""
+
+    name: str
+    source: Node
+
+
+@dataclass(frozen=True, slots=True)
 class Input:
     """A tensor the compiled objective takes: name, axes (`("B", "D")`), dtype (`float`, `bool`, `int64`), meaning."""
 
@@ -186,6 +205,24 @@ def streams(program: Program) -> list[Stream]:
     ]
 
 
+def parts_of(source: Node) -> tuple[Node, ...]:
+    """The sources that a joined one is made of, the image first; any other is made of itself."""
+    return source.inputs if source.operation == "join" else (source,)
+
+
+def readings(encoded: Iterable[Stream]) -> list[Reading]:
+    """What a batch must hold to encode these streams: each source once, named after the first stream that is it alone."""
+    encoded = list(encoded)
+    names: dict[Node, str] = {}
+    for stream in encoded:
+        if stream.source.operation != "join":
+            names.setdefault(stream.source, stream.name)
+    for stream in encoded:
+        for part in parts_of(stream.source):
+            names.setdefault(part, f"{stream.name}_{root_field(part).string('name')}")
+    return [Reading(name, source) for source, name in names.items()]
+
+
 def root_field(source: Node) -> Node:
     """The field node that a view chain starts from."""
     while source.operation != "field":
@@ -196,13 +233,15 @@ def root_field(source: Node) -> Node:
 def _view_suffix(source: Node) -> str:
     if source.operation == "field":
         return ""
+    if source.operation == "join":
+        return "".join(_view_suffix(part) for part in source.inputs)
     suffix = _view_suffix(source.inputs[0]) + "_" + source.operation
     index = dict(source.attributes).get("view")
     return suffix if index is None else f"{suffix}_{index}"
 
 
 def _stream_names(encodes: list[Node]) -> list[str]:
-    fields = [root_field(node.inputs[0]).string("name") for node in encodes]
+    fields = ["_".join(root_field(part).string("name") for part in parts_of(node.inputs[0])) for node in encodes]
     names: list[str] = []
     for node, name in zip(encodes, fields, strict=True):
         candidate = name if fields.count(name) == 1 else name + _view_suffix(node.inputs[0])
@@ -232,7 +271,7 @@ def inputs(program: Program) -> list[Input]:
 def _stream_inputs(stream: Stream) -> Iterable[Input]:
     kind = stream.encode.type
     assert isinstance(kind, EncodedType)
-    axis = "L" if kind.kind == "Text" else "P"
+    axis = TOKEN_AXIS[kind.kind]
     if stream.pooled:
         yield Input(stream.name, ("B", "D"), "float", f"pooled features of {stream.name}, not normalised")
     if stream.tokens:

@@ -10,6 +10,7 @@ from vlmdsl.ir.contrast import Contrast, Direction
 from vlmdsl.ir.graph import Node
 from vlmdsl.ir.program import Encoder
 from vlmdsl.types import (
+    JOINED,
     TOKEN_AXIS,
     ConditionType,
     EncodedType,
@@ -95,8 +96,14 @@ def encode(node: Node, types: tuple[Type, ...]) -> Type:
     _take(types, FieldType)
     encoder = node.attribute("encoder")
     assert isinstance(encoder, Encoder)
-    need(types[0] == FieldType(encoder.kind), f"{encoder.tower} encodes {encoder.kind}, got {types[0]}")
-    return EncodedType(encoder.kind)
+    kind = types[0].kind if isinstance(types[0], FieldType) and types[0].count is None else ""
+    need(kind in encoder.takes, f"{encoder.tower} encodes {encoder.kind}, got {types[0]}")
+    return EncodedType(kind)
+
+
+def join(node: Node, types: tuple[Type, ...]) -> Type:
+    need(types == (FieldType("Image"), FieldType("Text")), "joins an Image and a Text")
+    return FieldType(JOINED)
 
 
 def tokens(node: Node, types: tuple[Type, ...]) -> Type:

@@ -9,7 +9,7 @@ from dataclasses import fields, is_dataclass
 
 from vlmdsl.ir.contrast import Contrast
 from vlmdsl.ir.graph import Node
-from vlmdsl.ir.program import Program
+from vlmdsl.ir.program import MIXED, Program
 from vlmdsl.source import SourceMap
 
 __all__ = ["program_text"]
@@ -25,6 +25,7 @@ def program_text(program: Program, sources: SourceMap | None = None) -> str:
     lines += [f"  term {term.name} = {names[term.node.index]}" for term in program.terms]
     lines += [f"  metric {metric.name} = {names[metric.node.index]}" for metric in program.metrics]
     lines += [f"  update {names[update.state.index]} = {names[update.node.index]}" for update in program.updates]
+    lines += [f"  batch {program.batch_policy}"] if program.batch_policy != MIXED else []
     return "\n".join(lines) + "\n"
 
 

@@ -57,7 +57,8 @@ class Workload:
         """Tokens of a sample of this stream; 1 for pooled features."""
         if not isinstance(node.type, TokensType):
             return 1
-        return self.image_tokens if node.type.tokens == "P" else self.text_tokens
+        sizes = {"P": self.image_tokens, "L": self.text_tokens, "J": self.image_tokens + self.text_tokens}
+        return sizes[node.type.tokens]
 
     def received(self, whole: int, *, reduced: bool = False) -> int:
         """Bytes a process receives when `whole` is gathered or scattered, or all-reduced (both, one after the other)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vlmdsl.ir import Encoder, Program, Stream, streams
+from vlmdsl.types import Type
 
 __all__ = ["EncoderCall", "encoder_calls"]
 
@@ -18,8 +19,8 @@ class EncoderCall:
 
 
 def encoder_calls(program: Program) -> tuple[EncoderCall, ...]:
-    """The calls in the order of first use: one a tower, since the streams of a tower all have the tower's shape."""
-    calls: dict[Encoder, list[Stream]] = {}
+    """The calls in the order of first use: one a tower and kind of stream, since those all have the same shape."""
+    calls: dict[tuple[Encoder, Type], list[Stream]] = {}
     for stream in streams(program):
-        calls.setdefault(stream.encoder, []).append(stream)
-    return tuple(EncoderCall(encoder, tuple(group)) for encoder, group in calls.items())
+        calls.setdefault((stream.encoder, stream.encode.type), []).append(stream)
+    return tuple(EncoderCall(encoder, tuple(group)) for (encoder, _), group in calls.items())

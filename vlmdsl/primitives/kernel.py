@@ -12,12 +12,14 @@ from vlmdsl.primitives import (
     soft_targets,
     state,
     targets,
+    text_views,
+    towers,
     views,
 )
 
 __all__ = ["FAMILIES"]
 
 FAMILIES = (
-    views, masks, encoding, similarities, matrices, candidates, targets, soft_targets, distributions, reductions, scalars,
-    state,
+    views, text_views, masks, encoding, towers, similarities, matrices, candidates, targets, soft_targets,
+    distributions, reductions, scalars, state,
 )  # fmt: skip

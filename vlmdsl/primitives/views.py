@@ -9,6 +9,7 @@ from pydantic import Field
 
 from vlmdsl.diagnostics.catalog.types import ViewDoesNotApply, WrongType
 from vlmdsl.ir import Node
+from vlmdsl.primitives.pipelines import PIPELINES, PipelineName, describe
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import ErrorValue, TupleValue, Value, ViewSet, ViewValue, type_of
@@ -60,11 +61,19 @@ register(
 )
 
 
+_PIPELINES = "\n".join(
+    [
+        "steps in their order, p: the chance of one; jitter: strengths of brightness, contrast, saturation, hue",
+        *(f"{name}: {describe(name)}" for name in PIPELINES),
+    ]
+)
+
+
 class AugmentParameters(Parameters):
     """Arguments of `augment`."""
 
     n: int = Field(default=1, ge=1, le=MAXIMUM_VIEWS, description="how many independent views; more than one gives a set")
-    pipeline: Literal["crop"] = Field(default="crop", description="`crop`: random resized crop and horizontal flip")
+    pipeline: PipelineName = Field(default="crop", description=_PIPELINES)
 
 
 def _augment(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -83,12 +92,12 @@ register(
     Primitive(
         name="augment",
         family="views",
-        summary="Random views of an image, each drawn for itself.",
+        summary="Random views of an image, each drawn for itself, by a published pipeline.",
         meaning=_augment,
         subjects=(Subject("image", ("Image",), "the image"),),
         parameters=AugmentParameters,
         formula=r"x \sim \mathcal{A}(x)",
-        example="contrast(augment(image, n=2), text)",
+        example='contrast(augment(image, n=2, pipeline="slip"), text)',
         view_of="Image",
     )
 )

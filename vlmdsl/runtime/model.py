@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,10 +13,11 @@ from torch.nn import functional
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
 from vlmdsl.ir import Encoder as ObjectiveEncoder
-from vlmdsl.ir import Stream
+from vlmdsl.ir import Reading, Stream, parts_of, readings
 from vlmdsl.runtime.encoders import EncodedFeatures, Encoder
 from vlmdsl.runtime.teachers import Teachers
 from vlmdsl.source import Span
+from vlmdsl.types import Type
 
 if TYPE_CHECKING:
     from vlmdsl.backends.torch import Objective, ObjectiveOutput
@@ -65,10 +66,10 @@ class VisionLanguageModel(nn.Module):
             self.encoders[name].requires_grad_(False).eval()
         taught = any(stream.encoder.teacher for stream in self.streams)
         self.teachers = Teachers(encoders, self.streams, steps) if taught else None
-        first = {stream.source: stream for stream in reversed(self.streams)}
-        self.input_streams: list[Stream] = [stream for stream in self.streams if first[stream.source] is stream]
+        self.input_streams: list[Reading] = readings(self.streams)
         """What a batch holds: streams of one source (a tower and its teacher) share their values."""
-        self._values = {stream.name: first[stream.source].name for stream in self.streams}
+        names = {reading.source: reading.name for reading in self.input_streams}
+        self._read = {stream.name: [names[part] for part in parts_of(stream.source)] for stream in self.streams}
 
     def train(self, mode: bool = True) -> VisionLanguageModel:
         """As of any module, but frozen towers stay in evaluation mode."""
@@ -83,7 +84,7 @@ class VisionLanguageModel(nn.Module):
             self.teachers.follow(self.encoders, "before")
         features: dict[str, Tensor] = {name: batch.fields[name] for name in self.objective.inputs if name in batch.fields}
         for streams in _by_call(self.streams):
-            values = [batch.streams[self._values[stream.name]] for stream in streams]
+            values = [self._values(stream, batch) for stream in streams]
             for stream, given, part in zip(streams, values, self._encode_together(streams, values), strict=True):
                 features.update(_named(stream, part))
                 if stream.vocabulary:
@@ -116,18 +117,24 @@ class VisionLanguageModel(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and stream.encoder.learns):
             return {f"{stream.name}_vocabulary": head(features.states), f"{stream.name}_targets": values.targets}
 
+    def _values(self, stream: Stream, batch: Batch) -> StreamValues:
+        """What a stream's tower takes: the values of its source, or those of an image with a text joined to it."""
+        parts = [batch.streams[name] for name in self._read[stream.name]]
+        return parts[0] if len(parts) == 1 else replace(parts[0], words=parts[1].values, mask=parts[1].mask)
+
     def _encode_together(self, streams: list[Stream], values: list[StreamValues]) -> list[EncodedFeatures]:
         """One call for several streams of a tower, as one longer batch; the features of each in its own length."""
         encoder = streams[0].encoder
         tower = self._tower(encoder)
         with torch.set_grad_enabled(torch.is_grad_enabled() and encoder.learns):
             if len(streams) == 1:
-                return [tower(values[0].values, values[0].mask)]
+                return [tower(*_taken(values[0]))]
             whole = tower(*_concatenated(values))
         sizes = [len(part.values) for part in values]
+        longest = max(_texts(part).shape[1] for part in values)
         parts = [(None,) * len(sizes) if output is None else output.split(sizes) for output in whole]
         return [
-            _shortened(EncodedFeatures(*outputs), part)
+            _shortened(EncodedFeatures(*outputs), longest - _texts(part).shape[1])
             for outputs, part in zip(zip(*parts, strict=True), values, strict=True)
         ]
 
@@ -165,30 +172,43 @@ def _unfit(tower: str, problem: str, *help_texts: str) -> DiagnosticError:
 
 
 def _by_call(streams: Iterable[Stream]) -> list[list[Stream]]:
-    """Streams that one call of a tower encodes; with and without gradient are two calls, and so is a teacher."""
-    calls: dict[ObjectiveEncoder, list[Stream]] = {}
+    """Streams that one call of a tower encodes: all of one kind, and with gradient or without; a teacher is called apart."""
+    calls: dict[tuple[ObjectiveEncoder, Type], list[Stream]] = {}
     for stream in streams:
-        calls.setdefault(stream.encoder, []).append(stream)
+        calls.setdefault((stream.encoder, stream.encode.type), []).append(stream)
     return list(calls.values())
 
 
-def _concatenated(parts: list[StreamValues]) -> tuple[Tensor, Tensor | None]:
+def _taken(values: StreamValues) -> tuple[Tensor | None, ...]:
+    """The arguments of a tower; only one that encodes joined streams knows of words."""
+    return (values.values, values.mask) if values.words is None else (values.values, values.mask, values.words)
+
+
+def _texts(values: StreamValues) -> Tensor:
+    """The token ids of a stream of texts, or of those that are joined to its images."""
+    return values.values if values.words is None else values.words
+
+
+def _concatenated(parts: list[StreamValues]) -> tuple[Tensor | None, ...]:
     """One batch of several; shorter texts are padded, which changes no feature."""
-    if all(part.mask is None for part in parts):
+    if all(part.mask is None and part.words is None for part in parts):
         return torch.cat([part.values for part in parts]), None
-    length = max(part.values.shape[1] for part in parts)
-    values = [functional.pad(part.values, (0, length - part.values.shape[1])) for part in parts]
-    masks = [torch.ones_like(part.values, dtype=torch.bool) if part.mask is None else part.mask for part in parts]
-    return torch.cat(values), torch.cat([functional.pad(mask, (0, length - mask.shape[1])) for mask in masks])
+    length = max(_texts(part).shape[1] for part in parts)
+    texts = torch.cat([functional.pad(_texts(part), (0, length - _texts(part).shape[1])) for part in parts])
+    masks = [torch.ones_like(_texts(part), dtype=torch.bool) if part.mask is None else part.mask for part in parts]
+    mask = torch.cat([functional.pad(mask, (0, length - mask.shape[1])) for mask in masks])
+    return (texts, mask) if parts[0].words is None else (torch.cat([part.values for part in parts]), mask, texts)
 
 
-def _shortened(features: EncodedFeatures, values: StreamValues) -> EncodedFeatures:
-    """The tokens of a text without the padding that `_concatenated` added."""
+def _shortened(features: EncodedFeatures, added: int) -> EncodedFeatures:
+    """The tokens of a stream without the padding that `_concatenated` added to its texts."""
     if features.mask is None:
         return features
-    length = values.values.shape[1]
-    cut = (None if part is None else part[:, :length] for part in (features.tokens, features.mask, features.states))
-    return EncodedFeatures(features.pooled, *cut)
+
+    def cut(part: Tensor | None) -> Tensor | None:
+        return None if part is None else part[:, : part.shape[1] - added]
+
+    return features._replace(tokens=cut(features.tokens), mask=cut(features.mask), states=cut(features.states))
 
 
 def _named(stream: Stream, features: EncodedFeatures) -> dict[str, Tensor]:

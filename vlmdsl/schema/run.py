@@ -39,6 +39,9 @@ class ModelConfig(_Section):
     text_encoder: str = Field(
         "transformer:tiny", description="text encoder: a preset (`transformer:tiny`, ...) or `hf:NAME-OR-FOLDER`"
     )
+    shared_encoder: str = Field(
+        "shared:tiny", description="encoder of images and texts where a recipe shares one: a preset (`shared:tiny`, ...)"
+    )
     dimension: int = Field(64, ge=1, description="length D of the features in which the modalities are compared")
     image_size: int = Field(32, ge=1, description="height and width to which images are brought, in pixels")
     text_length: int = Field(32, ge=2, description="longest text, in tokens, start and end included; longer ones are cut")
@@ -62,6 +65,9 @@ class DataConfig(_Section):
         (), description="held-out sources in the same forms; empty: the built-in data's own held-out scenes, else none"
     )
     map: dict[str, str] = Field({}, description="field of the recipe -> column of the data, where the names differ")
+    synonyms: str | None = Field(
+        None, description="file of synonyms for the view `eda`: a set a line, commas between; null: no word is replaced"
+    )
     workers: int = Field(0, ge=0, description="processes that load samples; 0 loads in the training process")
 
 

@@ -77,6 +77,9 @@ class Builder(Transformer_NonRecursive[Token, Any]):
     def status(self, meta: Meta, children: list[Any]) -> tree.Status:
         return tree.Status(children[1], self._span(meta))
 
+    def batch(self, meta: Meta, children: list[Any]) -> tree.Batch:
+        return tree.Batch(children[1], self._span(meta))
+
     def use(self, meta: Meta, children: list[Any]) -> tuple[tree.Use, ...]:
         return tuple(tree.Use(None, name, name.span) for name in children[1:])
 

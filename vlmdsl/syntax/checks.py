@@ -27,6 +27,7 @@ _SINGLE: dict[type[tree.Item], str] = {
     tree.Edition: "vlo",
     tree.Recipe: "recipe",
     tree.Status: "status",
+    tree.Batch: "batch",
     tree.Minimize: "minimize",
 }
 

@@ -124,6 +124,8 @@ class _Formatter:
                 lines = [f"cite {string(item.text.value)}"]
             case tree.Status() as item:
                 lines = [f"status {string(item.text.value)}"]
+            case tree.Batch() as item:
+                lines = [f"batch {item.policy.name}"]
             case tree.Use() as item:
                 path = item.path
                 names = [use.name.name for use in group if isinstance(use, tree.Use)]

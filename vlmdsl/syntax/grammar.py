@@ -14,7 +14,7 @@ from vlmdsl._resources import root
 
 __all__ = ["KEYWORDS", "load_grammar"]
 
-KEYWORDS = ("vlo", "recipe", "cite", "status", "use", "as", "encoder", "let", "in", "def", "minimize")
+KEYWORDS = ("vlo", "recipe", "cite", "status", "batch", "use", "as", "encoder", "let", "in", "def", "minimize")
 """The words of the language; no name may be one of them."""
 
 _OPENING = frozenset({"LPAR", "LSQB"})

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from vlmdsl.source import Span
 
 __all__ = [
-    "Argument", "Binary", "Call", "Cite", "Comment", "Def", "Edition", "EncoderDeclaration", "Expression", "Given",
+    "Argument", "Batch", "Binary", "Call", "Cite", "Comment", "Def", "Edition", "EncoderDeclaration", "Expression", "Given",
     "Index", "Item", "Let", "LetIn", "Member", "Minimize", "Module", "Name", "Number", "Parameter", "Recipe", "Status",
     "String", "Term", "Tuple", "TypeName", "Unary", "Use",
 ]  # fmt: skip
@@ -173,6 +173,14 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
+class Batch:
+    """`batch one_source`: which samples the recipe wants together in a batch."""
+
+    policy: Name
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
 class Use:
     """`use a, b` gives one `Use` a name (`path` None); `use "./file.vlo" as name` has both; `use std.x` a dotted name."""
 
@@ -226,7 +234,7 @@ class Minimize:
     span: Span
 
 
-Item = Edition | Recipe | Cite | Status | Use | EncoderDeclaration | Let | Def | Minimize
+Item = Edition | Recipe | Cite | Status | Batch | Use | EncoderDeclaration | Let | Def | Minimize
 
 
 @dataclass(frozen=True, slots=True)

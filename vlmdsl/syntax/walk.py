@@ -47,7 +47,7 @@ def expressions_of(item: tree.Item | tree.Term) -> Iterator[Expression]:
             yield value
         case tree.Minimize(terms=terms):
             yield from (term.value for term in terms)
-        case tree.Edition() | tree.Cite() | tree.Status() | tree.Use():
+        case tree.Edition() | tree.Cite() | tree.Status() | tree.Batch() | tree.Use():
             return
 
 

@@ -55,7 +55,7 @@ def example_features(objective: Objective, *, seed: int = 0, batch: int = BATCH)
     import torch
 
     generator = torch.Generator().manual_seed(seed)
-    sizes = {"B": batch, "L": TOKENS, "P": TOKENS + 1, "D": FEATURES, "V": WORDS}
+    sizes = {"B": batch, "L": TOKENS, "P": TOKENS + 1, "J": 2 * TOKENS + 1, "D": FEATURES, "V": WORDS}
     features = {}
     for name, wanted in objective.inputs.items():
         shape = [sizes[axis] for axis in wanted.axes]

@@ -2,6 +2,7 @@
 
 from vlmdsl.types.types import (
     FIELD_KINDS,
+    JOINED,
     TOKEN_AXIS,
     ConditionType,
     DistributionType,
@@ -29,7 +30,7 @@ from vlmdsl.types.types import (
 )
 
 __all__ = [
-    "FIELD_KINDS", "TOKEN_AXIS", "ConditionType", "DistributionType", "EncodedType", "EncoderType", "ErrorType",
+    "FIELD_KINDS", "JOINED", "TOKEN_AXIS", "ConditionType", "DistributionType", "EncodedType", "EncoderType", "ErrorType",
     "FieldType", "FunctionType", "LossType", "MaskType", "MemoryType", "ScalarType", "ScoreType", "SimType",
     "SimilarityType", "StringType", "TargetType", "TokensType", "TupleType", "Type", "VecType", "ViewSetType",
     "ViewType", "VocabularyType",

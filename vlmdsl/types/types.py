@@ -1,7 +1,7 @@
 """The types of the language (LANGUAGE section 3), as values: comparable, hashable, printed as the messages show them.
 
-Axes are named by a letter: `B` samples, `L` words, `P` patches, `D` features, `Q` entries of a memory, `V` words of a
-tokenizer.
+Axes are named by a letter: `B` samples, `L` words, `P` patches, `J` both in a row, `D` features, `Q` entries of a memory,
+`V` words of a tokenizer.
 Static types (`Similarity`, `View`, `Encoder`, `String`, `Tuple`, `Function`) exist only while a recipe is elaborated; every
 other type can be the type of a node of the objective graph.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 __all__ = [
-    "FIELD_KINDS", "TOKEN_AXIS", "ConditionType", "DistributionType", "EncodedType", "EncoderType", "ErrorType",
+    "FIELD_KINDS", "JOINED", "TOKEN_AXIS", "ConditionType", "DistributionType", "EncodedType", "EncoderType", "ErrorType",
     "FieldType", "FunctionType", "LossType", "MaskType", "MemoryType", "ScalarType", "ScoreType", "SimType",
     "SimilarityType", "StringType", "TargetType", "TokensType", "TupleType", "Type", "VecType", "ViewSetType",
     "ViewType", "VocabularyType",
@@ -27,7 +27,10 @@ FIELD_KINDS: dict[str, str] = {
 }
 """Every type a batch field may have, and what a batch holds for it."""
 
-TOKEN_AXIS: dict[str, str] = {"Image": "P", "Text": "L"}
+JOINED = "Joined"
+"""The kind of an image and a text joined into one sequence: no field has it, `join` makes it."""
+
+TOKEN_AXIS: dict[str, str] = {"Image": "P", "Text": "L", JOINED: "J"}
 """The name of the token axis that an encoder yields for a field of this kind."""
 
 

@@ -15,6 +15,9 @@ from vlmdsl_cli.output import FAULT, FINE, coloured, data, talk
 
 __all__ = ["command"]
 
+MAXIMUM_ROUNDS = 20
+"""How often `--fix` looks again at a file: a fault may hide the next one."""
+
 Style = Literal["text", "json", "github"]
 
 
@@ -35,6 +38,8 @@ def command(
     """
     if not recipes and not expressions:
         raise click.UsageError("give a RECIPE, - for standard input, or -e EXPRESSION")
+    if mend and (expressions or "-" in recipes):
+        raise click.UsageError("--fix mends files; give paths")
     values = knob_values(knobs)
     choices = [(recipe, False) for recipe in recipe_files(recipes)] + [(text, True) for text in expressions]
     found = [diagnostic for choice in choices for diagnostic in _faults(*choice, values, mend)]
@@ -55,12 +60,17 @@ def _faults(recipe: str, expression: bool, knobs: Mapping[str, object], mend: bo
 
 
 def _mended(name: str, text: str, path: Path, knobs: Mapping[str, object]) -> list[Diagnostic]:
-    """What is still wrong after the safe fixes; the file is written only if they change it."""
-    better = apply_safe_fixes(text, name, check(text, file=name, knobs=knobs))
-    if better != text:
-        path.write_text(better, encoding="utf-8")
+    """What is still wrong after the safe fixes, and after those of the faults that come to light then."""
+    mended, found = text, check(text, file=name, knobs=knobs)
+    for _ in range(MAXIMUM_ROUNDS):
+        better = apply_safe_fixes(mended, name, found)
+        if better == mended:
+            break
+        mended, found = better, check(better, file=name, knobs=knobs)
+    if mended != text:
+        path.write_text(mended, encoding="utf-8", newline="\n")
         talk(f"mended {path}")
-    return check(better, file=name, knobs=knobs)
+    return found
 
 
 def _show(found: Sequence[Diagnostic], style: Style, count: int) -> int:

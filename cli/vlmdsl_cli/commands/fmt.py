@@ -10,6 +10,7 @@ import click
 
 from vlmdsl.api.check import read
 from vlmdsl.api.format import format
+from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl_cli.options import read_stdin, recipe_files
 from vlmdsl_cli.output import FAULT, FINE, data, talk
 
@@ -21,8 +22,18 @@ __all__ = ["command"]
 @click.option("--check", "only_check", is_flag=True, help="Write nothing; exit code 2 if a file would change.")
 @click.option("--diff", "show_diff", is_flag=True, help="Write nothing; print what would change.")
 def command(paths: Sequence[str], only_check: bool, show_diff: bool) -> int:
-    """Write recipes in the one style: .vlo files, folders, or - from standard input to standard output."""
-    changed = [path for path in recipe_files(paths) if _format(path, write=not (only_check or show_diff), diff=show_diff)]
+    """Write recipes in the one style: .vlo files, folders, or - from standard input to standard output.
+
+    A file that cannot be parsed is left alone and told, and the exit code is 2; the others are written.
+    """
+    changed, faults = False, list[Diagnostic]()
+    for path in recipe_files(paths):
+        try:
+            changed |= _format(path, write=not (only_check or show_diff), diff=show_diff)
+        except DiagnosticError as error:
+            faults.extend(error.diagnostics)
+    if faults:
+        raise DiagnosticError(tuple(faults))
     return FAULT if only_check and changed else FINE
 
 

@@ -9,7 +9,8 @@ from string import Formatter
 import pytest
 
 from vlmdsl.api.check import check
-from vlmdsl.diagnostics import Problem, catalogue, explain_code
+from vlmdsl.api.explain import explain
+from vlmdsl.diagnostics import Problem, apply_safe_fixes, catalogue
 from vlmdsl.diagnostics import catalog as catalog_package
 
 CODES = catalogue()
@@ -56,15 +57,22 @@ def test_the_class_is_complete(problem: type[Problem]) -> None:
     assert all(name is None or name.isidentifier() for _, name, _, _ in Formatter().parse(problem.template))
 
 
+def test_a_safe_fix_mends_its_program() -> None:
+    mended = set()
+    for code, problem in CODES.items():
+        for found in check(problem.bad, file="mine.vlo") if problem.bad else ():
+            if found.fix is not None and found.fix.safe:
+                mended.add(code)
+                assert check(apply_safe_fixes(problem.bad, "mine.vlo", [found]), file="mine.vlo") == []
+    assert mended >= {"V0104", "V0105", "V0108", "V0122", "V0123", "V0124", "V0130", "V0304"}
+
+
 @pytest.mark.parametrize("code", CODES)
 def test_the_page_shows_what_the_class_says(code: str) -> None:
-    page = explain_code(code.lower())
-    assert page is not None
-    assert page.startswith(f"# {code}: ")
+    page = explain(code.lower()).to_text()
+    title, *rest = page.splitlines()
+    assert title.startswith(f"{code}: ")
+    assert title not in "\n".join(rest)
     assert " ".join(CODES[code].explanation.split()) in " ".join(page.split())
     for program in (CODES[code].bad, CODES[code].good):
         assert all(line in page for line in program.splitlines())
-
-
-def test_an_unknown_code_has_no_page() -> None:
-    assert explain_code("V0000") is None

@@ -132,3 +132,14 @@ def test_files_use_one_another(tmp_path: Path) -> None:
     )
     expected = planned("0.5 * contrast(image, text, temperature=0.5)")
     assert digest_of_term(build(main).planned) == digest_of_term(expected)
+
+
+def test_a_batch_policy_is_part_of_the_meaning_and_not_of_a_used_recipe(tmp_path: Path) -> None:
+    plain, mixed = HEADER + "minimize contrast(image, text)", HEADER + "batch mixed\nminimize contrast(image, text)"
+    debiased = HEADER + "batch one_source\nminimize contrast(image, text)"
+    assert planned(debiased).batch_policy == "one_source"
+    assert digest(planned(plain)) == digest(planned(mixed)) != digest(planned(debiased))
+    (tmp_path / "debiased.vlo").write_text(debiased)
+    user = tmp_path / "user.vlo"
+    user.write_text(HEADER + 'use "./debiased.vlo" as debiased\nminimize debiased(image, text)')
+    assert build(user).planned.batch_policy == "mixed"

@@ -138,7 +138,6 @@ class Expressions:
             lambda: build("subtract", self.loss(depth - 1), self.loss(0)),
             lambda: build("divide", self.loss(depth - 1), 2.0),
             lambda: build("multiply", self.scalar(), self.loss(depth - 1)),
-            lambda: build("add", self.loss(depth - 1), build.mlm()),
             lambda: build.stop(self.loss(depth - 1)),
             lambda: build("minimum", self.loss(depth - 1), self.scalar()),
         )

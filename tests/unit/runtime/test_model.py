@@ -6,11 +6,19 @@ import pytest
 import torch
 from torch import nn
 
+from vlmdsl.api.driver import build
 from vlmdsl.diagnostics import DiagnosticError
-from vlmdsl.ir import Encoder, Stream
+from vlmdsl.ir import Encoder, Stream, streams
 from vlmdsl.ir.graph import Graph
 from vlmdsl.runtime.data.batch import Batch, StreamValues
-from vlmdsl.runtime.encoders import TextConfig, TextTransformer, VisionConfig, VisionTransformer
+from vlmdsl.runtime.encoders import (
+    SharedConfig,
+    SharedTransformer,
+    TextConfig,
+    TextTransformer,
+    VisionConfig,
+    VisionTransformer,
+)
 from vlmdsl.runtime.model import VisionLanguageModel, tower_needs
 from vlmdsl.types import EncodedType, FieldType
 
@@ -147,3 +155,27 @@ def test_towers_run_in_bfloat16_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         model(batch)
     assert {value.dtype for value in objective.given.values()} == {torch.bfloat16}
+
+
+def test_joined_streams_are_one_call_on_the_values_of_their_halves():
+    recipe = (
+        "recipe pairs(image: Image, text: Text, caption: Text)\nencoder one = shared(vision, language)\n"
+        "minimize contrast(one(join(image, text)), one(join(image, caption)), sim=tokenmean)\n"
+    )
+    found = streams(build(recipe).planned)
+    config = VisionConfig(image_size=8, patch_size=4, width=16, depth=1, heads=2)
+    tower = SharedTransformer(SharedConfig(config, vocabulary_size=30, text_length=9), 8, ("tokens",)).double()
+    objective = RecordingObjective(found)
+    model = VisionLanguageModel({"shared": tower}, objective)
+    assert {reading.source.string("name") for reading in model.input_streams} == {"image", "text", "caption"}
+    values = {"image": images(), "text": texts(5), "caption": texts(7)}
+    calls = []
+    tower.register_forward_hook(lambda *_: calls.append(1))
+    model(
+        Batch({reading.name: values[reading.source.string("name")] for reading in model.input_streams}, {}, ["a", "b", "c"])
+    )
+    assert len(calls) == 1
+    for name, words in (("image_text", values["text"]), ("image_caption", values["caption"])):
+        alone = tower(values["image"].values, words.mask, words.values)
+        assert torch.equal(objective.given[f"{name}_mask"], alone.mask)
+        torch.testing.assert_close(objective.given[name], alone.tokens, rtol=1e-12, atol=1e-12)

@@ -15,6 +15,7 @@ vlo 1
 recipe mine(image: Image{2}, text: Text[4], label: Label, weight = 2.0)
 cite "a \\"b\\" \\u00e9"
 status "as printed"
+batch one_source
 use clip, std.contrast
 use "./other.vlo" as other  # not documentation
 encoder shared = vision
@@ -134,9 +135,9 @@ def test_the_items_of_a_recipe() -> None:
     items = parsed(RECIPE)
     kinds = [type(item).__name__ for item in items]
     assert kinds == [
-        "Edition", "Recipe", "Cite", "Status", "Use", "Use", "Use", "EncoderDeclaration", "Let", "Def", "Minimize",
+        "Edition", "Recipe", "Cite", "Status", "Batch", "Use", "Use", "Use", "EncoderDeclaration", "Let", "Def", "Minimize",
     ]  # fmt: skip
-    edition, recipe, cite, _, first, second, file, _, let, function, minimize = items
+    edition, recipe, cite, _, batch, first, second, file, _, let, function, minimize = items
     assert isinstance(edition, tree.Edition)
     assert edition.version == 1
     assert isinstance(recipe, tree.Recipe)
@@ -146,6 +147,8 @@ def test_the_items_of_a_recipe() -> None:
     assert recipe.documentation == "Two lines\nabout it."
     assert isinstance(cite, tree.Cite)
     assert cite.text.value == 'a "b" é'
+    assert isinstance(batch, tree.Batch)
+    assert batch.policy.name == "one_source"
     assert isinstance(first, tree.Use)
     assert isinstance(second, tree.Use)
     assert isinstance(file, tree.Use)
@@ -171,11 +174,11 @@ def test_spans_are_exact() -> None:
     sliced = [source.slice(item.span) for item in items]
     assert sliced[0] == "vlo 1"
     assert sliced[1] == "recipe mine(image: Image{2}, text: Text[4], label: Label, weight = 2.0)"
-    assert sliced[4:7] == ["clip", "std.contrast", 'use "./other.vlo" as other']
-    assert sliced[8] == "let tau =\n  learned(0.07, max_scale=100)"
-    assert sliced[9].endswith("-s[0].pooled")
-    assert sliced[10].startswith("minimize {")
-    assert sliced[10].endswith("}")
+    assert sliced[4:8] == ["batch one_source", "clip", "std.contrast", 'use "./other.vlo" as other']
+    assert sliced[9] == "let tau =\n  learned(0.07, max_scale=100)"
+    assert sliced[10].endswith("-s[0].pooled")
+    assert sliced[11].startswith("minimize {")
+    assert sliced[11].endswith("}")
     (bare,) = parsed("(a + f((b), c=(d))) * (e)")
     found: list[str] = []
     waiting = list(expressions_of(bare))

@@ -157,6 +157,8 @@ class Names:
         if node.operation == "field":
             name = words(node.string("name"))
             return Math(f"{name.latex}_i", f"{name.text}_i")
+        if node.operation == "join":
+            return infix(r"\oplus", "⊕", *(self.source(part) for part in node.inputs))
         inner = self.source(node.inputs[0])
         if node.operation == "alternative":
             view = int(node.number("view"))

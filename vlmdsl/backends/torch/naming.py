@@ -6,7 +6,7 @@ import keyword
 import re
 
 from vlmdsl.ir import Contrast, Node, Program, streams
-from vlmdsl.types import FieldType
+from vlmdsl.types import JOINED, FieldType
 
 __all__ = ["Names", "has_line"]
 
@@ -15,8 +15,8 @@ _TAKEN = ("inputs", "parameters", "state", "ops", "objective", "loss", "terms", 
 
 def has_line(node: Node) -> bool:
     """Whether a node is a line of the source: not a number, which stands where it is used, nor what is done before features
-    reach the objective (fields that are encoded, their views, encoders)."""
-    encoded = isinstance(node.type, FieldType) and node.type.kind in ("Image", "Text", "Regions")
+    reach the objective (fields that are encoded, their views and joins, encoders)."""
+    encoded = isinstance(node.type, FieldType) and node.type.kind in ("Image", "Text", "Regions", JOINED)
     return not encoded and node.operation not in ("constant", "encode")
 
 

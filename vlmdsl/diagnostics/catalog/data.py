@@ -1,4 +1,4 @@
-"""V0801 to V0809 and V0820 to V0824: data sources, their mapping to fields, and what is made of the samples."""
+"""V0801 to V0809 and V0820 to V0825: data sources, their mapping to fields, and what is made of the samples."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ __all__ = [
     "NotDivisible",
     "ShapesKnob",
     "ShardUnreadable",
+    "SynonymsUnreadable",
     "TableUnreadable",
     "TokenizerUnusable",
     "UnknownColumn",
@@ -199,3 +200,18 @@ class TableUnreadable(Problem):
         "line of a `.jsonl` file is skipped and counted like any other damaged sample."
     )
     provoked_by = "`--data table.csv` with an empty file"
+
+
+class SynonymsUnreadable(Problem):
+    code = "V0825"
+    template = "the synonyms in `{path}` cannot be used: {reason}"
+    summary = "The file that `data.synonyms` names is missing, no text, or holds no synonyms."
+    explanation = (
+        "The view `eda` replaces words by synonyms, or inserts synonyms of them, if the run gives it some: "
+        "`data.synonyms` names a UTF-8 text file with a set of synonyms on each line and commas between, as in `large, big, "
+        "huge`; `#` begins a comment. It is the plain form of the synonym files of search engines. vlmdsl brings no "
+        "thesaurus and downloads none. DeCLIP takes WordNet: with nltk and its corpus, write the lemmas of each synset "
+        "on a line, and leave out short words such as `a` and `in`, which WordNet knows as units. Without a file, `eda` "
+        "draws among the operations that need no synonyms, and the report of the run says how often."
+    )
+    provoked_by = "`--set data.synonyms=nowhere.txt`"

@@ -161,3 +161,17 @@ class UnknownMember(Problem):
     )
     bad = "contrast(image.poled, text)"
     good = "contrast(image.pooled, text)"
+
+
+class UnknownBatchPolicy(Problem):
+    code = "V0212"
+    template = "there is no batch policy `{name}`"
+    summary = "a `batch` statement with an unknown word"
+    explanation = (
+        "`batch` says which samples a recipe wants together in a batch, where that is part of the method. `mixed`, the "
+        "default, takes them from all of the data alike. `one_source` fills every batch from one source, such as one of "
+        "several `--data` specifications, so that the negatives of a sample are of its own kind (ZeroVL's debiased "
+        "sampling). How many samples a batch has is no matter of the recipe: `--set train.batch=...` says it."
+    )
+    bad = "vlo 1\nrecipe mine(image: Image, text: Text)\nbatch one_sorce\nminimize contrast(image, text)"
+    good = "vlo 1\nrecipe mine(image: Image, text: Text)\nbatch one_source\nminimize contrast(image, text)"

@@ -16,7 +16,7 @@ class UnknownStatement(Problem):
     template = "`{word}` begins no statement"
     summary = "A line begins with a word that is no statement of the language."
     explanation = (
-        "A statement begins with one of the words `vlo`, `recipe`, `cite`, `status`, `use`, `encoder`, `let`, "
+        "A statement begins with one of the words `vlo`, `recipe`, `cite`, `status`, `batch`, `use`, `encoder`, `let`, "
         "`def` and `minimize`. A word that is close to one of them is most often a slip, and `vlmdsl check --fix` "
         "mends it. The words are written in lower case, and `minimize` with a z."
     )
@@ -55,7 +55,7 @@ class ReservedWord(Problem):
     template = "`{word}` is a word of the language and cannot be a name"
     summary = "A name that is one of the words of the language."
     explanation = (
-        "The words `vlo`, `recipe`, `cite`, `status`, `use`, `as`, `encoder`, `let`, `in`, `def` and `minimize` "
+        "The words `vlo`, `recipe`, `cite`, `status`, `batch`, `use`, `as`, `encoder`, `let`, `in`, `def` and `minimize` "
         "belong to the language and name nothing else: no value, function, parameter, argument, term or field. "
         "Choose another name; a field of the data whose column has such a name is mapped to another on the "
         "command line, `--map text=recipe`."
@@ -96,7 +96,7 @@ class RepeatedStatement(Problem):
     template = "a file has one `{word}`, and this is the second"
     summary = "A statement that a file may have once stands in it twice."
     explanation = (
-        "`vlo`, `recipe`, `status` and `minimize` may each occur once in a file: a recipe is one objective with "
+        "`vlo`, `recipe`, `status`, `batch` and `minimize` may each occur once in a file: a recipe is one objective with "
         "one signature. Several losses are terms of one `minimize { name: loss ... }` block and are added. A "
         "second recipe goes into its own file and is taken in by `use`."
     )

@@ -18,18 +18,22 @@ class StreamValues:
     """One stream of a batch: images `[b, 3, H, W]` float, or token ids `[b, L]` int64 with `mask` (true = a token).
 
     Of a masked text, `targets` `[b, L]` int64 holds what the chosen tokens were, `NOT_ASKED` elsewhere.
+    An image and a text joined are `values`, images, and `words`, token ids, whose mask is `mask`.
     """
 
     values: Tensor
     mask: Tensor | None = None
+    words: Tensor | None = None
     targets: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> StreamValues:
         """The same on `device`."""
-        given = (self.values, self.mask, self.targets)
-        values, mask, targets = (None if part is None else part.to(device, non_blocking=non_blocking) for part in given)
-        assert values is not None
-        return StreamValues(values, mask, targets)
+
+        def moved(part: Tensor | None) -> Tensor | None:
+            return None if part is None else part.to(device, non_blocking=non_blocking)
+
+        values = self.values.to(device, non_blocking=non_blocking)
+        return StreamValues(values, moved(self.mask), moved(self.words), moved(self.targets))
 
 
 @dataclass(frozen=True)

@@ -17,16 +17,17 @@ from torch.utils.data import DataLoader, Dataset
 
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.data import BatchLargerThanData, NotDivisible, NoUsableSample
-from vlmdsl.ir import Stream
+from vlmdsl.ir import Reading, Stream
 from vlmdsl.runtime.data.batch import Batch, StreamValues
-from vlmdsl.runtime.data.draws import generator
 from vlmdsl.runtime.data.fields import MaskedText
 from vlmdsl.runtime.data.images import ImageFormat
 from vlmdsl.runtime.data.mapping import FieldMapping
 from vlmdsl.runtime.data.masking import hide_tokens
+from vlmdsl.runtime.data.order import Groups, Order
 from vlmdsl.runtime.data.report import Skipped, SkipReport
 from vlmdsl.runtime.data.sample import Sample, SampleReader
 from vlmdsl.runtime.data.source import BadSample, Source
+from vlmdsl.runtime.data.synonyms import Synonyms
 from vlmdsl.runtime.data.views import View, view_of
 from vlmdsl.runtime.tokenizer import Tokenizer
 from vlmdsl.source import Span
@@ -81,52 +82,33 @@ class _Loaded:
 class _TrainingBatches(Dataset[_Loaded]):
     """Position (all batches of all epochs in a row) -> this process's share of that batch."""
 
-    def __init__(self, reader: SampleReader, collator: _Collator, batch: int, seed: int, rank: int, world: int) -> None:
-        self.per_epoch = len(reader) // batch
+    def __init__(self, reader: SampleReader, collator: _Collator, order: Order, rank: int, world: int) -> None:
+        self.order = order
         self._reader, self._collator = reader, collator
-        self._batch, self._seed = batch, seed
-        share = batch // world
+        share = order.batch // world
         self._slots = range(rank * share, (rank + 1) * share)
-        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
 
     def __getitem__(self, position: int) -> _Loaded:
-        epoch, index = divmod(position, self.per_epoch)
+        epoch, number = divmod(position, self.order.per_epoch)
+        place = self.order.place(epoch, number)
         skipped: list[Skipped] = []
         counts: Counter[str] = Counter()
         samples = []
         for slot in self._slots:
-            sample = self._sample(epoch, index * self._batch + slot, counts, skipped)
+            sample = self._sample(epoch, self.order.candidates(place, slot), counts, skipped)
             if sample is None:
-                return _Loaded(None, skipped, counts, _none_usable(len(self._reader), skipped))
+                return _Loaded(None, skipped, counts, _none_usable(len(place.order), skipped))
             samples.append(sample)
         return _Loaded(self._collator.batch(samples, self._reader.views, self._reader.fields), skipped, counts)
 
-    def _sample(self, epoch: int, place: int, counts: Counter[str], skipped: list[Skipped]) -> Sample | None:
-        """The sample at `place` of the epoch's order, or the good one that stands in for it; None if none is good."""
-        order = self._epoch_order(epoch)
-        for candidate in self._candidates(place, len(order)):
-            index = int(order[candidate])
+    def _sample(self, epoch: int, candidates: Iterable[int], counts: Counter[str], skipped: list[Skipped]) -> Sample | None:
+        """The first good one of the candidates; None if none is good."""
+        for index in candidates:
             try:
                 return self._reader.read(index, epoch, counts)
             except BadSample as fault:
                 skipped.append(Skipped(self._reader.source.keys[index], fault.reason))
         return None
-
-    def _candidates(self, place: int, count: int) -> Iterator[int]:
-        """`place`, then the same slot of the batches after it, around the epoch; only then any place.
-
-        Each slot looks for itself, so no process needs to know what another one skipped; and slots never meet, so a
-        stand-in is not in the batch a second time.
-        """
-        yield place
-        yield from range(place + self._batch, count, self._batch)
-        yield from range(place % self._batch, place, self._batch)
-        yield from ((place + step) % count for step in range(1, count))
-
-    def _epoch_order(self, epoch: int) -> np.ndarray:
-        if self._order[0] != epoch:
-            self._order = (epoch, generator(self._seed, "order", epoch).permutation(len(self._reader)))
-        return self._order[1]
 
 
 def _none_usable(samples: int, skipped: Iterable[Skipped]) -> Diagnostic:
@@ -142,7 +124,7 @@ class BatchLoader:
 
     `batch` is the size over all `world` processes. A sample that cannot be used is counted in `report` and replaced, so that
     every batch is full; the samples that are left over at the end of an epoch are left out of it. `state_dict()` is the
-    position of the next batch: two integers.
+    position of the next batch: two integers. With `groups` (name -> indices) each batch is of one group, see `Order`.
 
     Raises `DiagnosticError` for a batch that is larger than the data or no multiple of `world`, and, when batches are drawn,
     if no sample can be used.
@@ -152,7 +134,7 @@ class BatchLoader:
         self,
         source: Source,
         mapping: FieldMapping,
-        streams: Iterable[Stream],
+        streams: Iterable[Stream | Reading],
         tokenizer: Tokenizer,
         *,
         fields: Mapping[str, str] | None = None,
@@ -164,11 +146,15 @@ class BatchLoader:
         world: int = 1,
         workers: int = 0,
         cache_bytes: int = _CACHE_BYTES,
+        synonyms: Synonyms | None = None,
+        groups: Groups | None = None,
     ) -> None:
         faults = []
-        if batch > len(source):
-            help = f"`--set train.batch={len(source)}` or more data"
-            faults.append(BatchLargerThanData.at(_PLACE, samples=len(source), batch=batch, help=(help,)))
+        largest = max(map(len, groups.values())) if groups else len(source)
+        if batch > largest:
+            help = f"`--set train.batch={largest}` or more data"
+            notes = () if groups is None else ("the recipe asks for batches of one source each, and this is the largest",)
+            faults.append(BatchLargerThanData.at(_PLACE, samples=largest, batch=batch, notes=notes, help=(help,)))
         if batch % world:
             help = f"`--set train.batch={max(batch // world, 1) * world}`"
             faults.append(NotDivisible.at(_PLACE, batch=batch, world=world, help=(help,)))
@@ -176,16 +162,26 @@ class BatchLoader:
             raise DiagnosticError(tuple(faults))
         views = {stream.name: view_of(stream.source) for stream in streams}
         budget = cache_bytes // max(workers, 1)
-        reader = SampleReader(source, mapping, views, fields or {}, image_size=images.size, seed=seed, cache_bytes=budget)
-        self._batches = _TrainingBatches(reader, _Collator(tokenizer, images, text_length), batch, seed, rank, world)
+        reader = SampleReader(
+            source,
+            mapping,
+            views,
+            fields or {},
+            image_size=images.size,
+            seed=seed,
+            cache_bytes=budget,
+            synonyms=synonyms,
+        )
+        order = Order(len(source), batch, seed, None if groups is None else groups.values())
+        self._batches = _TrainingBatches(reader, _Collator(tokenizer, images, text_length), order, rank, world)
         self._workers = workers
         self._next = 0
-        self.report = SkipReport()
+        self.report = SkipReport(notes=[] if groups is None else [_one_source_note(groups, batch)])
 
     @property
     def batches_per_epoch(self) -> int:
         """Full batches in an epoch."""
-        return self._batches.per_epoch
+        return self._batches.order.per_epoch
 
     def state_dict(self) -> dict[str, int]:
         """The position of the batch that comes next: its epoch, and its number in the epoch."""
@@ -204,6 +200,18 @@ class BatchLoader:
             assert loaded.batch is not None
             self._next += 1
             yield loaded.batch
+
+
+def _one_source_note(groups: Groups, batch: int) -> str:
+    """How batches of one source each were made, for the report."""
+    if len(groups) == 1:
+        return "one source per batch: the data is one source, so batches are as without"
+    small = [name for name, indices in groups.items() if len(indices) < batch]
+    note = f"one source per batch: {len(groups) - len(small)} sources"
+    if small:
+        left_out = sum(len(groups[name]) for name in small)
+        note += f"; never used, with less than a batch each: {left_out:,} samples of {', '.join(small)}"
+    return note
 
 
 class _Counting:

@@ -9,16 +9,18 @@ from functools import cached_property
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.data import CannotLoad, FieldLacksColumn, MalformedMapping, UnknownColumn, UnknownField
 from vlmdsl.diagnostics.suggest import closest, suggestion
-from vlmdsl.ir import Program, root_field
+from vlmdsl.ir import ONE_SOURCE, Program, root_field
 from vlmdsl.runtime.data.fields import TextValue, first_value, flag_value, label_value, number_value, text_value
 from vlmdsl.runtime.data.source import BadSample, Source
 from vlmdsl.source import Span
 from vlmdsl.types import FieldType
 
-__all__ = ["FieldMapping", "Requirement", "map_fields", "parse_assignments", "requirements"]
+__all__ = ["SOURCE", "FieldMapping", "Requirement", "map_fields", "parse_assignments", "requirements"]
 
 _COMMAND_LINE = Span("<command line>", 0, 0)
 _REWRITES = "_rewrites"
+SOURCE = "source"
+"""The field that says where a sample comes from, if the recipe asks for batches of one source each."""
 
 _USUAL_COLUMNS: dict[str, tuple[str, ...]] = {
     "image": ("image", "filepath", "file_name", "path", "image_path"),
@@ -68,6 +70,8 @@ def requirements(program: Program, views: bool = True) -> list[Requirement]:
         elif node.operation in ("rewrite", "alternative") and views:
             name = root_field(node).string("name") + _REWRITES
             found.setdefault(name, Requirement(name, "Rewrites", span))
+    if program.batch_policy == ONE_SOURCE and views:
+        found.setdefault(SOURCE, Requirement(SOURCE, "Any", optional=True))
     if faults:
         raise DiagnosticError(tuple(faults))
     return list(found.values())

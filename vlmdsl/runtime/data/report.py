@@ -34,6 +34,8 @@ class SkipReport:
     """Key of each skipped sample -> its reason, in the order in which they were met."""
     views: Counter[str] = field(default_factory=Counter)
     """How often a view drew, and how often it lacked something, in the words of the table."""
+    notes: list[str] = field(default_factory=list)
+    """What else is to be known of how the samples were made, a line each."""
 
     def add(self, skipped: Iterable[Skipped], views: Mapping[str, int] | None = None) -> None:
         """Notes what one batch met."""
@@ -62,7 +64,7 @@ class SkipReport:
 
     def as_dict(self) -> dict[str, object]:
         """The report as JSON may hold it."""
-        return {"skipped": self.counts, "examples": self.examples, "views": dict(self.views)}
+        return {"skipped": self.counts, "examples": self.examples, "views": dict(self.views), "notes": self.notes}
 
     def table(self) -> str:
         """The report as text, for people; empty if there is nothing to tell."""
@@ -78,4 +80,5 @@ class SkipReport:
             draws = f"{what.partition(':')[0]}: draws"
             if count and what != draws:
                 lines.append(f"{what} in {count:,} of {self.views[draws]:,} draws")
+        lines += self.notes
         return "\n".join(lines)

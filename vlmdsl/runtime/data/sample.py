@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vlmdsl.runtime.data.context import ViewContext
 from vlmdsl.runtime.data.fields import MaskedText, TextValue
 from vlmdsl.runtime.data.images import ImageCache, decode_image
 from vlmdsl.runtime.data.mapping import FieldMapping
 from vlmdsl.runtime.data.source import BadSample, Source
-from vlmdsl.runtime.data.views import View, ViewContext
+from vlmdsl.runtime.data.synonyms import Synonyms
+from vlmdsl.runtime.data.views import View
 
 __all__ = ["Sample", "SampleReader"]
 
@@ -43,6 +45,7 @@ class SampleReader:
         image_size: int,
         seed: int = 0,
         cache_bytes: int = 0,
+        synonyms: Synonyms | None = None,
     ) -> None:
         self.source = source
         self.views = dict(views)
@@ -50,6 +53,7 @@ class SampleReader:
         self._mapping = mapping
         self._image_size = image_size
         self._seed = seed
+        self._synonyms = synonyms
         self._images = ImageCache(cache_bytes)
         self._bad: dict[int, str] = {}
 
@@ -69,7 +73,7 @@ class SampleReader:
     def _read(self, index: int, epoch: int, counts: Counter[str]) -> Sample:
         columns = self.source[index]
         key = self.source.keys[index]
-        context = ViewContext(self._seed, epoch, key, self._image_size, Counter())
+        context = ViewContext(self._seed, epoch, key, self._image_size, Counter(), self._synonyms)
         plain = {name: self._mapping.plain(name, kind, columns) for name, kind in self.fields.items()}
         roots: dict[str, np.ndarray | TextValue] = {}
         streams: dict[str, np.ndarray | str | MaskedText] = {}

@@ -7,7 +7,10 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
-__all__ = ["BadSample", "JoinedSource", "LazyColumns", "Source", "fingerprint", "probed_columns", "probed_positions"]
+__all__ = [
+    "BadSample", "JoinedSource", "LazyColumns", "Source", "fingerprint", "part_of_sample", "probed_columns",
+    "probed_positions", "source_facts",
+]  # fmt: skip
 
 
 class BadSample(Exception):  # noqa: N818 - no error: the sample is skipped
@@ -77,8 +80,8 @@ class LazyColumns(Mapping[str, object]):
 class JoinedSource:
     """Several sources one after the other."""
 
-    def __init__(self, sources: Sequence[Source]) -> None:
-        self.name = ", ".join(source.name for source in sources)
+    def __init__(self, sources: Sequence[Source], name: str = "") -> None:
+        self.name = name or ", ".join(source.name for source in sources)
         self.keys = [key for source in sources for key in source.keys]
         self.columns = tuple(dict.fromkeys(column for source in sources for column in source.columns))
         classes = {source.class_names for source in sources}
@@ -98,6 +101,15 @@ class JoinedSource:
         number, position = self._places[index]
         return self._sources[number].folder_of(position)
 
+    def part_of(self, index: int) -> str:
+        """The name of the source that sample `index` comes from."""
+        return self._sources[self._places[index][0]].name
+
+
+def part_of_sample(source: Source, index: int) -> str:
+    """The name of the specification that a sample was found under."""
+    return source.part_of(index) if isinstance(source, JoinedSource) else source.name
+
 
 def fingerprint(source: Source) -> str:
     """SHA-256 of the sample keys in their order: what a run folder notes to tell two data sets apart."""
@@ -105,6 +117,11 @@ def fingerprint(source: Source) -> str:
     for key in source.keys:
         digest.update(key.encode("utf-8", "surrogatepass") + b"\0")
     return digest.hexdigest()
+
+
+def source_facts(source: Source) -> dict[str, object]:
+    """What a run folder notes of the data: its name, how many samples it has, and which."""
+    return {"name": source.name, "samples": len(source), "fingerprint": fingerprint(source)}
 
 
 def probed_positions(length: int, most: int = 64) -> list[int]:

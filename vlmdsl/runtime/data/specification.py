@@ -78,27 +78,25 @@ def open_source(spec: str | Iterable[str], split: Split = "train", shapes: Mappi
     >>> len(open_source("shapes:samples=12,noise=0.3"))
     12
     """
-    sources: list[Source] = []
-    # Shards that follow one another are one source, so that a thousand of them share one index.
-    shards: list[Path] = []
-    for one in [spec] if isinstance(spec, str) else list(spec):
-        if one == "shapes" or one.startswith("shapes:"):
-            sources.extend(_joined_shards(shards))
-            sources.append(_shapes(one, split, shapes or {}))
-            continue
-        for path in _paths(one):
-            if path.suffix.lower() == ".tar":
-                shards.append(path)
-            else:
-                sources.extend(_joined_shards(shards))
-                sources.append(_file_or_folder(path))
-    sources.extend(_joined_shards(shards))
+    specs = [spec] if isinstance(spec, str) else list(spec)
+    sources = [_opened(one, split, shapes or {}) for one in specs]
     for source in sources:
         if not len(source):
             raise _not_found(source.name, "it holds no samples")
     if not sources:
         raise _not_found("nowhere", "no specification was given")
     return sources[0] if len(sources) == 1 else JoinedSource(sources)
+
+
+def _opened(spec: str, split: Split, shapes: Mapping[str, object]) -> Source:
+    """What one specification names, as one source; its shards share one index."""
+    if spec == "shapes" or spec.startswith("shapes:"):
+        return _shapes(spec, split, shapes)
+    paths = _paths(spec)
+    shards = [path for path in paths if path.suffix.lower() == ".tar"]
+    found: list[Source] = [TarSource(shards, _name_of(shards))] if shards else []
+    found += [_file_or_folder(path) for path in paths if path not in shards]
+    return found[0] if len(found) == 1 else JoinedSource(found, spec)
 
 
 def held_out(spec: str | Iterable[str]) -> list[str]:
@@ -116,14 +114,8 @@ def held_out(spec: str | Iterable[str]) -> list[str]:
     return found
 
 
-def _joined_shards(shards: list[Path]) -> list[Source]:
-    """The shards gathered so far as one source, and none left."""
-    if not shards:
-        return []
-    name = str(shards[0]) if len(shards) == 1 else f"{shards[0]} and {len(shards) - 1} more"
-    source = TarSource(list(shards), name)
-    shards.clear()
-    return [source]
+def _name_of(shards: list[Path]) -> str:
+    return str(shards[0]) if len(shards) == 1 else f"{shards[0]} and {len(shards) - 1} more"
 
 
 def _file_or_folder(path: Path) -> Source:

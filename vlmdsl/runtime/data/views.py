@@ -2,49 +2,30 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.data import CannotLoad
 from vlmdsl.ir import Node, root_field
-from vlmdsl.runtime.data.draws import generator
+from vlmdsl.primitives.pipelines import PIPELINES, PipelineName
+from vlmdsl.runtime.data.augmentations import augmented
+from vlmdsl.runtime.data.context import Attributes, ViewContext
+from vlmdsl.runtime.data.eda import eda
 from vlmdsl.runtime.data.fields import MaskedText, TextValue
-from vlmdsl.runtime.data.images import fit, resized
+from vlmdsl.runtime.data.images import fit
 from vlmdsl.source import Span
 from vlmdsl.types import FieldType
 
-__all__ = ["PIPELINES", "VIEWS", "View", "ViewContext", "view_of"]
+__all__ = ["VIEWS", "View", "ViewContext", "view_of"]
 
 _NO_PLACE = Span("<command line>", 0, 0)
 
 
-@dataclass(frozen=True)
-class ViewContext:
-    """For whom a view is made: its draws are a function of seed, epoch and sample key; `counts` collects what to report."""
-
-    seed: int
-    epoch: int
-    key: str
-    image_size: int
-    counts: Counter[str] = field(default_factory=Counter)
-
-    def purpose(self, operation: str, attributes: Mapping[str, object]) -> tuple[int | str, ...]:
-        """The key of one draw: views with the same draw and the same place in their set see the same numbers."""
-        draw, view = str(attributes.get("draw", "")), str(attributes.get("view", ""))
-        return self.seed, "view", self.epoch, self.key, operation, draw, view
-
-    def random(self, operation: str, attributes: Mapping[str, object]) -> np.random.Generator:
-        """The generator of one draw."""
-        return generator(*self.purpose(operation, attributes))
-
-
 Value = TextValue | np.ndarray
-Attributes = Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -69,7 +50,7 @@ def view_of(source: Node, span: Span = _NO_PLACE) -> View:
     node = source
     while node is not start:
         attributes = dict(node.attributes)
-        pipeline = attributes.get("pipeline", "crop")
+        pipeline = _pipeline(attributes)
         if node.operation not in VIEWS or pipeline not in PIPELINES:
             what = f"the view `{node.operation}`" if node.operation not in VIEWS else f"the pipeline `{pipeline}`"
             raise DiagnosticError((CannotLoad.at(span, what=what),))
@@ -113,31 +94,26 @@ def _mask(value: Value, attributes: Attributes, context: ViewContext) -> TextVal
     return TextValue(value.text, masked=MaskedText(value.text, share, hidden, replaced, context.purpose("mask", attributes)))
 
 
+def _eda(value: Value, attributes: Attributes, context: ViewContext) -> TextValue:
+    assert isinstance(value, TextValue)
+    return eda(value.text, attributes, context)
+
+
 def _augment(value: Value, attributes: Attributes, context: ViewContext) -> np.ndarray:
     assert isinstance(value, np.ndarray)
-    pipeline = PIPELINES[str(attributes["pipeline"])]
-    return pipeline(value, context.image_size, context.random("augment", attributes))
+    steps = PIPELINES[_pipeline(attributes)].steps(int(str(attributes["view"])))
+    return augmented(value, steps, context.image_size, context.random("augment", attributes))
 
 
-def _crop(pixels: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:
-    """A random part, half the image's area to all of it, of aspect 3:4 to 4:3, resized; mirrored half the time."""
-    height, width = pixels.shape[:2]
-    area = height * width * random.uniform(0.5, 1.0)
-    aspect = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
-    across, along = min(math.sqrt(area * aspect), width), min(math.sqrt(area / aspect), height)
-    left, top = random.uniform(0, 1) * (width - across), random.uniform(0, 1) * (height - along)
-    # The sums may exceed the image by a rounding error, which the resizing refuses.
-    cropped = resized(pixels, (left, top, min(left + across, width), min(top + along, height)), size)
-    return cropped[:, ::-1] if random.random() < 0.5 else cropped
+def _pipeline(attributes: Attributes) -> PipelineName:
+    return cast(PipelineName, attributes.get("pipeline", "crop"))
 
 
 VIEWS: dict[str, Callable[[Value, Attributes, ViewContext], Value]] = {
     "rewrite": _rewrite,
     "alternative": _alternative,
+    "eda": _eda,
     "augment": _augment,
     "mask": _mask,
 }
 """Operation of the graph -> what makes the view of one sample's value."""
-
-PIPELINES: dict[str, Callable[[np.ndarray, int, np.random.Generator], np.ndarray]] = {"crop": _crop}
-"""Pipelines of `augment`: pixels `uint8 [H, W, 3]` and a side to pixels of that side."""

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import EncoderDoesNotFit, UnknownEncoder
-from vlmdsl.runtime.encoders import text, vit
+from vlmdsl.runtime.encoders import shared, text, vit
 from vlmdsl.runtime.encoders.contract import Encoder, Kind
 from vlmdsl.runtime.encoders.hf import HuggingFaceEncoder
 from vlmdsl.source import Span
@@ -40,7 +40,7 @@ def build_encoder(
     vocabulary_size: int | None = None,
     text_length: int | None = None,
 ) -> Encoder:
-    """The encoder called `name` (`vit:tiny`, `transformer:base`, `hf:NAME-OR-FOLDER`) for fields of `kind`.
+    """The encoder called `name` (`vit:tiny`, `transformer:base`, `shared:tiny`, `hf:NAME-OR-FOLDER`) for fields of `kind`.
 
     It yields `yields` in `dimension` numbers each. `image_size` is in pixels, `text_length` in tokens; None is the encoder's
     own. Raises `DiagnosticError`: V0830 if there is no such encoder, V0831 if it cannot take such images or texts, V0901 and
@@ -65,18 +65,27 @@ def build_encoder(
 
 def encoder_names(kind: Kind) -> list[str]:
     """Every built-in encoder of this kind."""
-    family, presets = ("vit", list(vit.PRESETS)) if kind == "Image" else ("transformer", list(text.PRESETS))
+    families: dict[Kind, tuple[str, Iterable[str]]] = {
+        "Image": ("vit", vit.PRESETS),
+        "Text": ("transformer", text.PRESETS),
+        "Image|Text": ("shared", shared.PRESETS),
+    }
+    family, presets = families[kind]
     return [f"{family}:{preset}" for preset in presets]
 
 
 def _build_vit(request: Request) -> Encoder:
     if request.name not in vit.PRESETS:
         raise DiagnosticError((_unknown(f"vit:{request.name}", "Image"),))
-    preset = vit.PRESETS[request.name]
+    return vit.VisionTransformer(_sized("vit", request, vit.PRESETS[request.name]), request.dimension, request.yields)
+
+
+def _sized(family: str, request: Request, preset: vit.VisionConfig) -> vit.VisionConfig:
+    """The preset for images of the wanted size."""
     size = preset.image_size if request.image_size is None else request.image_size
     if size % preset.patch_size:
-        raise DiagnosticError((_indivisible(request, size, preset.patch_size),))
-    return vit.VisionTransformer(replace(preset, image_size=size), request.dimension, request.yields)
+        raise DiagnosticError((_indivisible(f"{family}:{request.name}", size, preset.patch_size),))
+    return replace(preset, image_size=size)
 
 
 def _build_transformer(request: Request) -> Encoder:
@@ -91,6 +100,18 @@ def _build_transformer(request: Request) -> Encoder:
     return text.TextTransformer(config, request.dimension, request.yields)
 
 
+def _build_shared(request: Request) -> Encoder:
+    if request.name not in shared.PRESETS:
+        raise DiagnosticError((_unknown(f"shared:{request.name}", "Image|Text"),))
+    preset = shared.PRESETS[request.name]
+    config = shared.SharedConfig(
+        _sized("shared", request, preset.image),
+        vocabulary_size=request.vocabulary_size or preset.vocabulary_size,
+        text_length=request.text_length or preset.text_length,
+    )
+    return shared.SharedTransformer(config, request.dimension, request.yields)
+
+
 def _build_hf_image(request: Request) -> Encoder:
     return HuggingFaceEncoder(request.name, "Image", request.dimension, request.yields)
 
@@ -102,6 +123,7 @@ def _build_hf_text(request: Request) -> Encoder:
 FAMILIES: dict[tuple[str, Kind], Callable[[Request], Encoder]] = {
     ("vit", "Image"): _build_vit,
     ("transformer", "Text"): _build_transformer,
+    ("shared", "Image|Text"): _build_shared,
     ("hf", "Image"): _build_hf_image,
     ("hf", "Text"): _build_hf_text,
 }
@@ -126,13 +148,13 @@ def _misfit(encoder: Encoder, request: Request) -> tuple[str, str] | None:
 
 
 def _unknown(name: str, kind: Kind) -> Diagnostic:
-    names = [*encoder_names(kind), "hf:NAME-OR-FOLDER"]
+    names = [*encoder_names(kind), *(["hf:NAME-OR-FOLDER"] if kind != "Image|Text" else [])]
     close = get_close_matches(name, names, n=1)
     help_text = f"did you mean `{close[0]}`?" if close else "there are " + ", ".join(f"`{known}`" for known in names)
-    return UnknownEncoder.at(_HERE, kind=kind.lower(), name=name, help=(help_text,))
+    return UnknownEncoder.at(_HERE, kind=kind.lower().replace("|", " and "), name=name, help=(help_text,))
 
 
-def _indivisible(request: Request, size: int, patch_size: int) -> Diagnostic:
+def _indivisible(name: str, size: int, patch_size: int) -> Diagnostic:
     near = max(patch_size, round(size / patch_size) * patch_size)
     problem = f"cuts images into patches of {patch_size} pixels, which do not fill {size}"
-    return EncoderDoesNotFit.at(_HERE, name=f"vit:{request.name}", problem=problem, help=(f"set `model.image_size={near}`",))
+    return EncoderDoesNotFit.at(_HERE, name=name, problem=problem, help=(f"set `model.image_size={near}`",))

@@ -11,8 +11,8 @@ from vlmdsl.runtime.data.images import ImageFormat
 
 __all__ = ["OUTPUTS", "EncodedFeatures", "Encoder", "Kind"]
 
-Kind = Literal["Image", "Text"]
-"""The field types that an encoder may take."""
+Kind = Literal["Image", "Text", "Image|Text"]
+"""The field types that an encoder may take: one, or both with one trunk."""
 
 OUTPUTS = frozenset({"pooled", "tokens", "vocabulary"})
 """Everything an encoder may yield."""
@@ -60,6 +60,7 @@ class Encoder(nn.Module):
         """Features of a batch.
 
         An image is `values [b, 3, H, W]` in the encoder's `image_format`. A text is `values [b, L]`, token ids, with
-        `mask [b, L]`, true = a token, padding at the end (None: no padding).
+        `mask [b, L]`, true = a token, padding at the end (None: no padding). An encoder of both tells them apart by their
+        shape, and takes an image joined with a text as images, the mask of the text, and a third argument `words [b, L]`.
         """
         raise TypeError(f"{type(self).__name__} does not define forward")

@@ -14,7 +14,7 @@ from vlmdsl.backends.torch.ops.similarities import similarity_to
 from vlmdsl.backends.torch.values import Similarities, TokenFeatures
 from vlmdsl.ir import Contrast, Node, Program, encoder_of, root_field
 from vlmdsl.runtime.encoders import EncodedFeatures
-from vlmdsl.types import SimType
+from vlmdsl.types import EncodedType, SimType
 
 __all__ = ["Comparison", "Part", "comparison_of"]
 
@@ -168,5 +168,6 @@ def _side(node: Node) -> _Side | None:
     if node.operation not in ("pooled", "tokens"):
         return None
     encode = node.inputs[0]
-    encoder = encoder_of(encode)
-    return _Side(encoder.kind, encoder.tower, root_field(encode.inputs[0]).string("name"), node.operation, normalized)
+    assert isinstance(encode.type, EncodedType)
+    field = root_field(encode.inputs[0]).string("name")
+    return _Side(encode.type.kind, encoder_of(encode).tower, field, node.operation, normalized)

@@ -4,31 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import get_args
 
 from vlmdsl.backends.torch import Objective
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.data import TokenizerUnusable
-from vlmdsl.ir import Program
+from vlmdsl.ir import ONE_SOURCE, Program
 from vlmdsl.runtime.data import (
     BatchLoader,
     FieldMapping,
     ImageFormat,
     Source,
+    groups_by_source,
     held_out,
     map_fields,
     open_source,
+    read_synonyms,
     requirements,
     texts_of,
 )
-from vlmdsl.runtime.encoders import Encoder, build_encoder
+from vlmdsl.runtime.encoders import Encoder, Kind, build_encoder
 from vlmdsl.runtime.model import VisionLanguageModel, tower_needs
 from vlmdsl.runtime.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from vlmdsl.runtime.training.processes import World, seed_generators
 from vlmdsl.schema import ModelConfig, RunConfig
 from vlmdsl.source import Span
 
-__all__ = ["Data", "build_model", "image_format", "open_data", "tokenizer_for", "training_batches"]
+__all__ = [
+    "Data",
+    "build_model",
+    "image_format",
+    "map_data",
+    "open_data",
+    "open_sources",
+    "tokenizer_for",
+    "training_batches",
+]
 
 _PLAIN = ("Label", "Flag", "Number")
 
@@ -48,9 +59,17 @@ def open_data(program: Program, config: RunConfig, evaluate_on: tuple[str, ...] 
 
     `evaluate_on` takes the place of the configured held-out data.
     """
-    train = open_source(config.data.train)
+    return map_data(program, config, *open_sources(config, evaluate_on))
+
+
+def open_sources(config: RunConfig, evaluate_on: tuple[str, ...] = ()) -> tuple[Source, Source | None]:
+    """The training and the held-out samples; `evaluate_on` takes the place of the configured held-out data."""
     specs = evaluate_on or config.data.val or tuple(held_out(config.data.train))
-    val = open_source(specs, "val") if specs else None
+    return open_source(config.data.train), open_source(specs, "val") if specs else None
+
+
+def map_data(program: Program, config: RunConfig, train: Source, val: Source | None) -> Data:
+    """Finds the column of every field of a recipe; DiagnosticError with all that is lacking."""
     faults: list[Diagnostic] = []
     mapping = _mapped(train, program, config.data.map, faults)
     val_mapping = None
@@ -99,19 +118,20 @@ def tokenizer_for(program: Program, config: ModelConfig, data: Data) -> Tokenize
 
 def build_model(objective: Objective, config: RunConfig, tokenizer: Tokenizer, world: World) -> VisionLanguageModel:
     """The towers that the objective needs, with weights drawn from the seed, and the objective, on the world's device."""
-    seed_generators(config.train.seed, "weights")
     model = config.model
     encoders: dict[str, Encoder] = {}
     for tower, need in tower_needs(objective.streams).items():
-        kind: Literal["Image", "Text"] = "Image" if need.kind == "Image" else "Text"
+        # Each tower's weights are its own draw, so that recipes with other towers beside it start with the same ones.
+        seed_generators(config.train.seed, "weights", tower)
+        kind = next(known for known in get_args(Kind) if known == need.kind)
         encoders[tower] = build_encoder(
-            model.image_encoder if kind == "Image" else model.text_encoder,
+            {"Image": model.image_encoder, "Text": model.text_encoder, "Image|Text": model.shared_encoder}[kind],
             kind,
             model.dimension,
             need.yields,
-            image_size=model.image_size if kind == "Image" else None,
-            vocabulary_size=tokenizer.vocabulary_size if kind == "Text" else None,
-            text_length=model.text_length if kind == "Text" else None,
+            image_size=model.image_size if "Image" in kind else None,
+            vocabulary_size=tokenizer.vocabulary_size if "Text" in kind else None,
+            text_length=model.text_length if "Text" in kind else None,
         )
     objective.state.allocate({stream.name: encoders[stream.encoder.tower].dimension for stream in objective.streams})
     built = VisionLanguageModel(encoders, objective, steps=config.train.steps).to(world.device)
@@ -130,6 +150,7 @@ def training_batches(
     program: Program, config: RunConfig, data: Data, tokenizer: Tokenizer, model: VisionLanguageModel, world: World
 ) -> BatchLoader:
     """This process's share of every training batch."""
+    groups = groups_by_source(data.train, data.mapping) if program.batch_policy == ONE_SOURCE else None
     plain = {need.field: need.kind for need in requirements(program) if need.kind in _PLAIN}
     return BatchLoader(
         data.train,
@@ -144,4 +165,6 @@ def training_batches(
         rank=world.rank,
         world=world.size,
         workers=config.data.workers,
+        synonyms=None if config.data.synonyms is None else read_synonyms(config.data.synonyms),
+        groups=groups,
     )

@@ -19,7 +19,7 @@ from torch.optim import AdamW
 from vlmdsl.backends.torch import Objective
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.configuration import NothingToResume
-from vlmdsl.runtime.data import BatchLoader, Source, fingerprint
+from vlmdsl.runtime.data import BatchLoader, source_facts
 from vlmdsl.runtime.evaluation import Evaluation, results_json, results_table
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.tokenizer import Tokenizer
@@ -224,12 +224,8 @@ def _facts(
         facts = resume.read_facts()
         return {**facts, "resumed": [*facts.get("resumed", []), now]}
     sources = {"train": data.train, "held_out": data.held_out}
-    digests = {name: _digest(source) for name, source in sources.items() if source is not None}
+    digests = {name: source_facts(source) for name, source in sources.items() if source is not None}
     return {"recipe": dict(recipe), "seed": config.train.seed, "data": digests, "started": now}
-
-
-def _digest(source: Source) -> dict[str, object]:
-    return {"name": source.name, "samples": len(source), "fingerprint": fingerprint(source)}
 
 
 def _stored_tokenizer(checkpoint: Path) -> Tokenizer:

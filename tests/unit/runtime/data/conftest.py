@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vlmdsl.api.driver import build
 from vlmdsl.ir import Encoder, Graph, Node, Stream
+from vlmdsl.ir import streams as streams_of_program
 from vlmdsl.types import EncodedType, FieldType
 
 Members = Mapping[str, bytes | str | dict[str, object]]
@@ -99,3 +101,9 @@ def _no_global_randomness() -> object:
     before = np.random.get_state()[1].copy()  # type: ignore[index, union-attr]
     yield
     assert (np.random.get_state()[1] == before).all()  # type: ignore[index]
+
+
+@pytest.fixture
+def streams_of() -> Callable[[str], list[Stream]]:
+    """What an expression encodes."""
+    return lambda expression: streams_of_program(build(expression, expression=True).planned)

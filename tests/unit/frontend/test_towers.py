@@ -1,0 +1,65 @@
+"""Towers of a recipe's own: what they encode, under which names, and what they refuse."""
+
+from __future__ import annotations
+
+import pytest
+
+import vlmdsl
+from vlmdsl.api.driver import build
+from vlmdsl.ir import Program, readings, streams
+from vlmdsl.passes.encoders import encoder_calls
+
+HEADER = "vlo 1\nrecipe mine(image: Image, text: Text)\n"
+ONE = HEADER + "encoder one = shared(vision, language)\n"
+
+
+def planned(recipe: str) -> Program:
+    return build(recipe).planned
+
+
+def codes(recipe: str) -> list[str]:
+    return [fault.code for fault in vlmdsl.check(recipe) if fault.severity == "error"]
+
+
+def test_a_shared_tower_encodes_images_texts_and_both_joined_each_kind_in_one_call() -> None:
+    program = planned(
+        ONE + "let views = augment(image, n=2)\n"
+        "minimize contrast(one(views), one(text)) + contrast(one(join(image, text)), one(text))\n"
+    )
+    found = streams(program)
+    assert {stream.encoder.tower for stream in found} == {"shared"}
+    calls = [[stream.name for stream in call.streams] for call in encoder_calls(program)]
+    assert calls == [["image_augment_0", "image_augment_1"], ["text"], ["image_text"]]
+
+
+def test_a_batch_holds_the_halves_of_a_joined_stream_once() -> None:
+    found = readings(streams(planned("oner")))
+    assert [reading.name for reading in found] == ["image", "text"]
+    alone = readings(streams(planned(ONE + "minimize contrast(one(join(image, text)), one(text))\n")))
+    assert {reading.name: reading.source.operation for reading in alone} == {"text": "field", "image_text_image": "field"}
+
+
+def test_equal_calls_make_the_same_tower_and_names_tell_towers_apart() -> None:
+    same = planned(HEADER + "minimize contrast(shared(vision, language)(image), shared(vision, language)(text))\n")
+    assert len({stream.encoder for stream in streams(same)}) == 1
+    two = planned(HEADER + 'minimize contrast(shared(vision, language)(image), shared(vision, language, name="b")(text))\n')
+    assert {stream.encoder.tower for stream in streams(two)} == {"shared", "b"}
+
+
+def test_a_shared_tower_may_take_the_place_of_both_defaults() -> None:
+    recipe = HEADER + "encoder vision = shared(vision, language)\nminimize contrast(join(image, text), text)\n"
+    assert {stream.encoder.tower for stream in streams(planned(recipe))} == {"shared"}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "code"),
+    [
+        (HEADER + "minimize contrast(vision(join(image, text)), text)\n", "V0310"),
+        (HEADER + "minimize contrast(join(image, text), text)\n", "V0312"),
+        (HEADER + "minimize contrast(shared(language, vision)(image), text)\n", "V0301"),
+        (HEADER + "minimize contrast(shared(frozen(vision), language)(image), text)\n", "V0301"),
+        (HEADER + "minimize contrast(vision(image), join(text, image))\n", "V0301"),
+    ],
+)
+def test_what_does_not_fit_is_told(recipe: str, code: str) -> None:
+    assert code in codes(recipe)

@@ -1,0 +1,88 @@
+"""Primitives that make towers of a recipe's own, and what such towers encode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import Field
+
+from vlmdsl.diagnostics.catalog.types import WrongType
+from vlmdsl.ir import Encoder, Node
+from vlmdsl.primitives.registry import register
+from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
+from vlmdsl.primitives.values import EncoderValue, Value, type_of
+from vlmdsl.types import JOINED, FieldType
+
+
+def _plain_tower(builder: Builder, value: Value, argument: str, kind: str, function: str) -> None:
+    """Fault unless the value is a tower as it is, of this kind: what was made of one has no embedder to give."""
+    if isinstance(value, EncoderValue) and value.encoder == Encoder(value.encoder.tower, kind):
+        return
+    wanted = f"the tower of {kind.lower()}s itself"
+    place = builder.place(argument)
+    label = str(type_of(value))
+    raise Fault(WrongType.at(place, label, argument=argument, function=function, wanted=wanted, found=type_of(value)), value)
+
+
+class SharedParameters(Parameters):
+    """Arguments of `shared`."""
+
+    name: str = Field(
+        default="shared", min_length=1, description="the tower's name: uses of one name share weights, two names do not"
+    )
+
+
+def _shared(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    assert isinstance(parameters, SharedParameters)
+    _plain_tower(builder, subjects["vision"], "vision", "Image", "shared")
+    _plain_tower(builder, subjects["language"], "language", "Text", "shared")
+    return EncoderValue(Encoder(parameters.name, "Image|Text"))
+
+
+register(
+    Primitive(
+        name="shared",
+        family="towers",
+        summary=(
+            "One tower in the place of two: patches and words are embedded apart, and everything behind is the same. It "
+            "encodes an Image, a Text, and both joined."
+        ),
+        meaning=_shared,
+        subjects=(
+            Subject("vision", ("Encoder",), "the tower of images, whose place it takes"),
+            Subject("language", ("Encoder",), "the tower of texts, whose place it takes"),
+        ),
+        parameters=SharedParameters,
+        formula=r"f(x),\ f(t),\ f(x \oplus t)",
+        example=(
+            "recipe single(image: Image, text: Text)\nencoder one = shared(vision, language)\n"
+            "minimize contrast(one(image), one(text))"
+        ),
+    )
+)
+
+
+def _join(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    image, text = subjects["image"], subjects["text"]
+    assert isinstance(image, Node)
+    assert isinstance(text, Node)
+    return builder.add("join", image, text, type=FieldType(JOINED))
+
+
+register(
+    Primitive(
+        name="join",
+        family="views",
+        summary="An image and its text as one stream, the words after the patches; a shared tower encodes it.",
+        meaning=_join,
+        subjects=(
+            Subject("image", ("Image",), "the image, or a view of it"),
+            Subject("text", ("Text",), "the text, or a view of it"),
+        ),
+        formula=r"x \oplus t",
+        example=(
+            "recipe pairs(image: Image, text: Text)\nencoder one = shared(vision, language)\n"
+            "minimize contrast(one(join(image, text)), one(text))"
+        ),
+    )
+)

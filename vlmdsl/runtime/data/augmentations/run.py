@@ -1,0 +1,40 @@
+"""A pipeline applied to pixels. To add a kind of step, put its function here."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from vlmdsl.primitives.pipelines import Blur, Change, Grayscale, Jitter, Mirror, Solarize, Steps
+from vlmdsl.runtime.data.augmentations import colors
+from vlmdsl.runtime.data.augmentations.crops import cropped
+
+__all__ = ["augmented"]
+
+
+def augmented(pixels: np.ndarray, steps: Steps, side: int, random: np.random.Generator) -> np.ndarray:
+    """`uint8 [side, side, 3]` of `uint8 [H, W, 3]`: a random part of the image, changed by the other steps in turn.
+
+    Every change draws first whether it is made, then its numbers; so the same generator gives the same view.
+    """
+    crop, *changes = steps
+    part = np.asarray(cropped(Image.fromarray(pixels), crop, side, random))
+    planes = colors.planes_of(part)
+    for change in changes:
+        if random.random() < change.chance:
+            planes = _changed(planes, change, random)
+    return colors.pixels_of(planes) if changes else part
+
+
+def _changed(planes: np.ndarray, change: Change, random: np.random.Generator) -> np.ndarray:
+    match change:
+        case Mirror():
+            return planes[:, :, ::-1]
+        case Jitter():
+            return colors.jittered(planes, change, random)
+        case Grayscale():
+            return colors.grayscale(planes)
+        case Blur():
+            return colors.blurred(planes, change, random)
+        case Solarize():
+            return colors.solarized(planes, change.threshold)

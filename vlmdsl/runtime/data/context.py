@@ -1,0 +1,41 @@
+"""For whom a view of a sample is made, and what it may use."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vlmdsl.runtime.data.draws import generator
+from vlmdsl.runtime.data.synonyms import Synonyms
+
+__all__ = ["Attributes", "ViewContext"]
+
+Attributes = Mapping[str, object]
+"""The attributes of a view's node."""
+
+
+@dataclass(frozen=True)
+class ViewContext:
+    """For whom a view is made: its draws are a function of seed, epoch and sample key; `counts` collects what to report.
+
+    `synonyms` are those that the run was given, if any.
+    """
+
+    seed: int
+    epoch: int
+    key: str
+    image_size: int
+    counts: Counter[str] = field(default_factory=Counter)
+    synonyms: Synonyms | None = None
+
+    def purpose(self, operation: str, attributes: Attributes) -> tuple[int | str, ...]:
+        """The key of one draw: views with the same draw and the same place in their set have the same."""
+        draw, view = str(attributes.get("draw", "")), str(attributes.get("view", ""))
+        return self.seed, "view", self.epoch, self.key, operation, draw, view
+
+    def random(self, operation: str, attributes: Attributes) -> np.random.Generator:
+        """The generator of one draw."""
+        return generator(*self.purpose(operation, attributes))

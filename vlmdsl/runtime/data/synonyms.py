@@ -1,0 +1,69 @@
+"""Synonyms that a run is given: a file with a set of them on each line, or WordNet where nltk has it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.diagnostics.catalog.data import SynonymsUnreadable
+from vlmdsl.source import Span
+
+__all__ = ["Synonyms", "in_place_of", "read_synonyms", "synonyms_of"]
+
+Synonyms = Mapping[str, tuple[str, ...]]
+"""Word in small letters -> the words that can stand in its place."""
+
+_PLACE = Span("<command line>", 0, 0)
+_PARTS = re.compile(r"(\W*)(.*?)(\W*)", re.DOTALL)
+
+
+def read_synonyms(path: str) -> Synonyms:
+    """The synonyms of a file: on each line words with commas between that can stand for each other; `#` begins a comment.
+
+    This is the plain form of the synonym files of search engines. Raises `DiagnosticError`.
+    """
+    try:
+        lines = Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as fault:
+        reason = (fault.strerror or "cannot be opened") if isinstance(fault, OSError) else "it is no UTF-8 text"
+        raise _unreadable(path, reason) from fault
+    found: dict[str, dict[str, None]] = {}
+    for line in lines:
+        group = [" ".join(word.split()) for word in line.partition("#")[0].split(",")]
+        group = [word for word in dict.fromkeys(group) if word]
+        for word in group:
+            others = found.setdefault(word.lower(), {})
+            others.update(dict.fromkeys(other for other in group if other.lower() != word.lower()))
+    synonyms = {word: tuple(others) for word, others in found.items() if others}
+    if not synonyms:
+        raise _unreadable(path, "no line has two words with a comma between")
+    return synonyms
+
+
+def synonyms_of(word: str, synonyms: Synonyms) -> tuple[str, ...]:
+    """What can stand in the place of a word of a text, punctuation around it and capitals aside."""
+    return synonyms.get(_core(word).lower(), ())
+
+
+def in_place_of(word: str, synonym: str) -> str:
+    """The synonym with the punctuation and the capital letter of the word that it replaces.
+
+    >>> in_place_of("(Big,", "large")
+    '(Large,'
+    """
+    core = _core(word)
+    if core[:1].isupper():
+        synonym = synonym[:1].upper() + synonym[1:]
+    return word.replace(core, synonym, 1) if core else word
+
+
+def _core(word: str) -> str:
+    match = _PARTS.fullmatch(word)
+    return match.group(2) if match else word
+
+
+def _unreadable(path: str, reason: str) -> DiagnosticError:
+    help = "write one set of synonyms a line, as in `large, big, huge`"
+    return DiagnosticError((SynonymsUnreadable.at(_PLACE, path=path, reason=reason, help=(help,)),))
