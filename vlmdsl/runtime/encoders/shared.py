@@ -60,10 +60,11 @@ class SharedTransformer(Encoder):
         self.transformer = Transformer(image.width, image.depth, image.heads)
         self.pooled_projection = nn.Linear(image.width, dimension, bias=False) if "pooled" in self.yields else None
         self.token_projection = nn.Linear(image.width, dimension, bias=False) if "tokens" in self.yields else None
-        if "vocabulary" in self.yields:
-            self.vocabulary_head = nn.Linear(image.width, config.vocabulary_size)
         nn.init.normal_(self.embedding.weight, std=0.02)
         nn.init.normal_(self.word_positions, std=0.01)
+        # Last, so that it changes no draw of the weights before it.
+        if "vocabulary" in self.yields:
+            self.vocabulary_head = nn.Linear(image.width, config.vocabulary_size)
 
     def forward(self, values: Tensor, mask: Tensor | None = None, words: Tensor | None = None) -> EncodedFeatures:
         """Features of images `[b, 3, S, S]`, of texts `[b, L]` with a mask, or of pairs: images, mask and `words [b, L]`.

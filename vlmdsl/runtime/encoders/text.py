@@ -52,10 +52,11 @@ class TextTransformer(Encoder):
         self.transformer = Transformer(config.width, config.depth, config.heads)
         self.pooled_projection = nn.Linear(config.width, dimension, bias=False) if "pooled" in self.yields else None
         self.token_projection = nn.Linear(config.width, dimension, bias=False) if "tokens" in self.yields else None
-        if "vocabulary" in self.yields:
-            self.vocabulary_head = nn.Linear(config.width, config.vocabulary_size)
         nn.init.normal_(self.embedding.weight, std=0.02)
         nn.init.normal_(self.positions, std=0.01)
+        # Last, so that it changes no draw of the weights before it.
+        if "vocabulary" in self.yields:
+            self.vocabulary_head = nn.Linear(config.width, config.vocabulary_size)
 
     def forward(self, values: Tensor, mask: Tensor | None = None) -> EncodedFeatures:
         """Features of texts; an empty text is read as its first padding token, so that no feature is undefined."""

@@ -15,6 +15,7 @@ from vlmdsl.runtime.data import (
     FieldMapping,
     ImageFormat,
     Source,
+    duplicate_share,
     groups_by_source,
     held_out,
     map_fields,
@@ -33,6 +34,7 @@ from vlmdsl.source import Span
 __all__ = [
     "Data",
     "build_model",
+    "duplicate_texts",
     "image_format",
     "map_data",
     "open_data",
@@ -101,8 +103,7 @@ def tokenizer_for(program: Program, config: ModelConfig, data: Data) -> Tokenize
     masked. Raises `DiagnosticError` where a pretrained encoder knows no such token."""
     given = config.tokenizer or (config.text_encoder if config.text_encoder.startswith("hf:") else None)
     if given is None:
-        texts = [need.field for need in requirements(program, views=False) if need.kind == "Text"]
-        tokenizer = train_tokenizer(texts_of(data.train, data.mapping, texts), config.vocabulary)
+        tokenizer = train_tokenizer(texts_of(data.train, data.mapping, _text_fields(program)), config.vocabulary)
     else:
         tokenizer = load_tokenizer(given)
     if not any(node.operation == "mask" for node in program.nodes()):
@@ -114,6 +115,18 @@ def tokenizer_for(program: Program, config: ModelConfig, data: Data) -> Tokenize
             (TokenizerUnusable.at(Span("<command line>", 0, 0), given=given, reason=reason, help=(help,)),)
         )
     return tokenizer.with_mask()
+
+
+def duplicate_texts(program: Program, data: Data, limit: int = 2000) -> dict[str, float]:
+    """Text field -> the share of its training texts that another one equals, among at most `limit` samples."""
+    return {
+        name: duplicate_share(texts_of(data.train, data.mapping, [name], limit, rewrites=False))
+        for name in _text_fields(program)
+    }
+
+
+def _text_fields(program: Program) -> list[str]:
+    return [need.field for need in requirements(program, views=False) if need.kind == "Text"]
 
 
 def build_model(objective: Objective, config: RunConfig, tokenizer: Tokenizer, world: World) -> VisionLanguageModel:
