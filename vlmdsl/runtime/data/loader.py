@@ -62,7 +62,7 @@ class _Collator:
         if masked:
             ids, mask = self.tokenizer.encode([value.text for value in masked], self.text_length)
             changed, targets = hide_tokens(masked, ids, mask, self.tokenizer)
-            return StreamValues(changed, mask, targets)
+            return StreamValues(changed, mask, targets=targets)
         if kind == "Text":
             ids, mask = self.tokenizer.encode([str(value) for value in values], self.text_length)
             return StreamValues(ids, mask)
