@@ -9,6 +9,7 @@ from vlmdsl.ir.program import (
     ONE_SOURCE,
     OUTPUTS,
     STATES,
+    Column,
     Encoder,
     Input,
     Metric,
@@ -18,6 +19,8 @@ from vlmdsl.ir.program import (
     Teacher,
     Term,
     Update,
+    column_of,
+    columns,
     encoder_of,
     inputs,
     parameters,
@@ -30,8 +33,9 @@ from vlmdsl.ir.program import (
 from vlmdsl.ir.updates import live_updates
 
 __all__ = [
-    "BATCH_POLICIES", "MIXED", "NAMED", "ONE_SOURCE", "OUTPUTS", "STATES",
-    "Contrast", "Direction", "Encoder", "Graph", "Input", "Metric", "Node", "Program", "Reading", "Stream", "TargetPart",
-    "Term", "Teacher", "Update", "encoder_of", "inputs", "live_updates", "parameters", "parts_of", "readings", "root_field",
-    "states", "streams", "walk",
+    "BATCH_POLICIES", "MIXED", "NAMED", "ONE_SOURCE", "OUTPUTS", "STATES", "Column", "Contrast", "Direction", "Encoder",
+    "Graph",
+    "Input", "Metric", "Node", "Program", "Reading", "Stream", "TargetPart", "Teacher", "Term", "Update", "column_of",
+    "columns", "encoder_of", "inputs", "live_updates", "parameters", "parts_of", "readings", "root_field", "states",
+    "streams", "walk",
 ]  # fmt: skip

@@ -7,6 +7,7 @@ from vlmdsl.primitives import (
     masks,
     matrices,
     reductions,
+    reference,
     scalars,
     similarities,
     soft_targets,
@@ -21,5 +22,5 @@ __all__ = ["FAMILIES"]
 
 FAMILIES = (
     views, text_views, masks, encoding, towers, similarities, matrices, candidates, targets, soft_targets,
-    distributions, reductions, scalars, state,
+    distributions, reductions, scalars, state, reference,
 )  # fmt: skip

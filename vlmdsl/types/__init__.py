@@ -14,11 +14,13 @@ from vlmdsl.types.types import (
     LossType,
     MaskType,
     MemoryType,
+    PicksType,
     ScalarType,
     ScoreType,
     SimilarityType,
     SimType,
     StringType,
+    TableType,
     TargetType,
     TokensType,
     TupleType,
@@ -30,8 +32,8 @@ from vlmdsl.types.types import (
 )
 
 __all__ = [
-    "FIELD_KINDS", "JOINED", "TOKEN_AXIS", "ConditionType", "DistributionType", "EncodedType", "EncoderType", "ErrorType",
-    "FieldType", "FunctionType", "LossType", "MaskType", "MemoryType", "ScalarType", "ScoreType", "SimType",
-    "SimilarityType", "StringType", "TargetType", "TokensType", "TupleType", "Type", "VecType", "ViewSetType",
-    "ViewType", "VocabularyType",
+    "FIELD_KINDS", "JOINED", "TOKEN_AXIS", "ConditionType", "DistributionType", "EncodedType", "EncoderType",
+    "ErrorType", "FieldType", "FunctionType", "LossType", "MaskType", "MemoryType", "PicksType", "ScalarType",
+    "ScoreType", "SimilarityType", "SimType", "StringType", "TableType", "TargetType", "TokensType", "TupleType", "Type",
+    "VecType", "ViewSetType", "ViewType", "VocabularyType",
 ]  # fmt: skip

@@ -11,25 +11,33 @@ import numpy as np
 from vlmdsl.runtime.data.draws import generator
 from vlmdsl.runtime.data.synonyms import Synonyms
 
-__all__ = ["Attributes", "ViewContext"]
+__all__ = ["NO_MATERIALS", "Attributes", "Materials", "ViewContext"]
 
 Attributes = Mapping[str, object]
 """The attributes of a view's node."""
 
 
 @dataclass(frozen=True)
-class ViewContext:
-    """For whom a view is made: its draws are a function of seed, epoch and sample key; `counts` collects what to report.
+class Materials:
+    """What the run gives its views to work with: synonyms for `eda`, the file of a font for `render`."""
 
-    `synonyms` are those that the run was given, if any.
-    """
+    synonyms: Synonyms | None = None
+    font: str | None = None
+
+
+NO_MATERIALS = Materials()
+
+
+@dataclass(frozen=True)
+class ViewContext:
+    """For whom a view is made: its draws are a function of seed, epoch and sample key; `counts` collects what to report."""
 
     seed: int
     epoch: int
     key: str
     image_size: int
     counts: Counter[str] = field(default_factory=Counter)
-    synonyms: Synonyms | None = None
+    materials: Materials = NO_MATERIALS
 
     def purpose(self, operation: str, attributes: Attributes) -> tuple[int | str, ...]:
         """The key of one draw: views with the same draw and the same place in their set have the same."""

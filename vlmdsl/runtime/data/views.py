@@ -17,6 +17,8 @@ from vlmdsl.runtime.data.context import Attributes, ViewContext
 from vlmdsl.runtime.data.eda import eda
 from vlmdsl.runtime.data.fields import MaskedText, TextValue
 from vlmdsl.runtime.data.images import fit
+from vlmdsl.runtime.data.rendering import render
+from vlmdsl.runtime.data.summaries import summarize
 from vlmdsl.source import Span
 from vlmdsl.types import FieldType
 
@@ -35,6 +37,15 @@ class View:
     field: str
     kind: str
     steps: tuple[tuple[str, tuple[tuple[str, object], ...]], ...] = ()
+
+    @property
+    def field_kind(self) -> str:
+        """The kind of the field itself: a rendered text is an image made of a text."""
+        return "Text" if any(operation == "render" for operation, _ in self.steps) else self.kind
+
+    def without_draws(self) -> View:
+        """What remains for evaluation: the steps that always give the same, such as `render`."""
+        return View(self.field, self.kind, tuple(step for step in self.steps if step[0] in FIXED))
 
     def apply(self, value: Value, context: ViewContext) -> Value:
         """The view of one sample's value: a `TextValue`, or pixels of side `context.image_size`."""
@@ -99,6 +110,16 @@ def _eda(value: Value, attributes: Attributes, context: ViewContext) -> TextValu
     return eda(value.text, attributes, context)
 
 
+def _summarize(value: Value, attributes: Attributes, context: ViewContext) -> TextValue:
+    assert isinstance(value, TextValue)
+    return TextValue(summarize(value.text, int(str(attributes["sentences"])), str(attributes["by"])))
+
+
+def _render(value: Value, attributes: Attributes, context: ViewContext) -> np.ndarray:
+    assert isinstance(value, TextValue)
+    return render(value.text, attributes, context)
+
+
 def _augment(value: Value, attributes: Attributes, context: ViewContext) -> np.ndarray:
     assert isinstance(value, np.ndarray)
     steps = PIPELINES[_pipeline(attributes)].steps(int(str(attributes["view"])))
@@ -113,7 +134,12 @@ VIEWS: dict[str, Callable[[Value, Attributes, ViewContext], Value]] = {
     "rewrite": _rewrite,
     "alternative": _alternative,
     "eda": _eda,
+    "summarize": _summarize,
+    "render": _render,
     "augment": _augment,
     "mask": _mask,
 }
 """Operation of the graph -> what makes the view of one sample's value."""
+
+FIXED = frozenset({"summarize", "render"})
+"""Views that draw nothing."""
