@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pydantic import Field
 
 from vlmdsl.diagnostics.catalog.meaning import NothingHidden
-from vlmdsl.diagnostics.catalog.types import WrongType
+from vlmdsl.diagnostics.catalog.types import PooledWhereTokensAreCompared, WrongType
 from vlmdsl.diagnostics.catalog.values import BoundsDisagree
-from vlmdsl.ir import Node
+from vlmdsl.ir import Node, encoder_of
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import MaskValue, Value, type_of
@@ -99,6 +99,10 @@ def _mlm(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters
             WrongType.at(builder.place("text"), str(found), argument="text", function="mlm", wanted="a Text", found=found),
             value,
         )
+    if encoder_of(encode).heads:
+        help = ("a head gives pooled features only: ask the tower itself, without `project` or `predict`",)
+        place = builder.place("text")
+        raise Fault(PooledWhereTokensAreCompared.at(place, "the features of a head", help=help, similarity="mlm"), value)
     if encode.inputs[0].operation != "mask":
         raise Fault(NothingHidden.at(builder.place("text")), subjects["text"])
     loss = builder.add("mlm", builder.add("vocabulary", encode, type=VocabularyType()), type=LossType())

@@ -29,6 +29,7 @@ class RecordingObjective(nn.Module):
     def __init__(self, streams, plain=()):
         super().__init__()
         self.streams = streams
+        self.compared = [(streams[0].name, stream.name) for stream in streams[1:]]
         self.inputs = {name: None for stream in streams for name in (stream.name, f"{stream.name}_mask")} | dict.fromkeys(
             plain
         )
@@ -138,7 +139,7 @@ def test_a_tower_used_with_and_without_gradient_is_trained_by_the_one_stream_onl
             {"vision": vision(), "language": language(("tokens",))},
             "must yield pooled features, but its encoder yields tokens",
         ),
-        ({"vision": vision(dimension=4), "language": language()}, "`vision` 4, `language` 8"),
+        ({"vision": vision(dimension=4), "language": language()}, "`image` 4, `text` 8"),
         ({"vision": vision(), "language": language(), "teacher": vision()}, "`teacher` is used by no term"),
     ],
 )
