@@ -49,6 +49,7 @@ SIGNATURES: dict[str, Signature] = {
     "alternative": Signature({"view": (int,)}, rules.view("Text")),
     "mask": Signature({"share": _NUMBER, "hidden": _NUMBER, "replaced": _NUMBER, "draw": (int,)}, rules.mask),
     "eda": Signature({"operations": (tuple,), "words": (int,), "deletion": _NUMBER, "draw": (int,)}, rules.view("Text")),
+    "crop": Signature({"smallest": _NUMBER, "largest": _NUMBER, "draw": (int,)}, rules.view("Image")),
     "summarize": Signature({"sentences": (int,), "by": (str,)}, rules.view("Text")),
     "render": Signature({"row_height": (int,), "smallest": (int,)}, rules.view("Text", "Image")),
     "augment": Signature({"view": (int,), "pipeline": (object,), "draw": (int,)}, rules.view("Image")),

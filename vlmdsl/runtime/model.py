@@ -29,11 +29,15 @@ __all__ = ["TowerNeed", "VisionLanguageModel", "tower_needs"]
 
 @dataclass(frozen=True)
 class TowerNeed:
-    """What an objective asks of one tower: the field kind it takes, the outputs it yields, whether it is frozen."""
+    """What an objective asks of one tower: the field kind it is for, the outputs it yields, whether it is frozen.
+
+    `takes` are the kinds of streams it encodes: a tower of images may take Regions, too, or nothing else.
+    """
 
     kind: str
     yields: frozenset[str]
     frozen: bool
+    takes: frozenset[str] = frozenset()
 
 
 def tower_needs(streams: Iterable[Stream]) -> dict[str, TowerNeed]:
@@ -41,9 +45,13 @@ def tower_needs(streams: Iterable[Stream]) -> dict[str, TowerNeed]:
     needs: dict[str, TowerNeed] = {}
     for stream in streams:
         encoder = stream.encoder
-        known = needs.get(encoder.tower, TowerNeed(encoder.kind, frozenset(), True))
-        frozen = known.frozen and not encoder.tower_learns
-        needs[encoder.tower] = TowerNeed(encoder.kind, known.yields | _used(stream), frozen)
+        known = needs.get(encoder.tower, TowerNeed(encoder.tower_kind, frozenset(), True))
+        needs[encoder.tower] = TowerNeed(
+            encoder.tower_kind,
+            known.yields | _used(stream),
+            known.frozen and not encoder.tower_learns,
+            known.takes | frozenset(encoder.takes),
+        )
     return needs
 
 
@@ -154,9 +162,10 @@ class VisionLanguageModel(nn.Module):
         """One call for several values of a tower, as one longer batch; the features of each in its own length."""
         tower = self._tower(encoder)
         with torch.set_grad_enabled(torch.is_grad_enabled() and encoder.tower_learns):
+            entry = {} if encoder.enters is None else {"enters": encoder.enters}
             if len(values) == 1:
-                return [tower(*_taken(values[0]))]
-            whole = tower(*_concatenated(values))
+                return [tower(*_taken(values[0]), **entry)]
+            whole = tower(*_concatenated(values), **entry)
         sizes = [len(part.values) for part in values]
         longest = max(_texts(part).shape[1] for part in values)
         parts = [(None,) * len(sizes) if output is None else output.split(sizes) for output in whole]

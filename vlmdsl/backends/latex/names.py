@@ -139,7 +139,7 @@ class Names:
         if encode is None:
             return call(node.operation, *(self.made(parent, index) for parent in node.inputs))
         encoder = encoder_of(encode)
-        found = self._applied(words(encoder.tower), encoder, self.source(encode.inputs[0]))
+        found = self._applied(_tower(encoder), encoder, self.source(encode.inputs[0]))
         for head in encoder.heads:
             found = self._applied(words(head.name), encoder, found)
             self.state("parameters", words(f"{head.name}: {head_words(head)}"))
@@ -261,6 +261,15 @@ def _bounds(node: Node, subject: Math, logarithmic: bool) -> Math | None:
 def _kind(node: Node) -> str:
     name = node.string("name").replace("tau", "temperature")
     return next((kind for kind in _PARAMETERS if kind in name), name)
+
+
+def _tower(encoder: Encoder) -> Math:
+    """The tower's name; of one that is entered part-way, after which share of its blocks."""
+    name = words(encoder.tower)
+    if encoder.enters is None:
+        return name
+    share = f"{100 * encoder.enters:g}"
+    return Math(rf"{name.latex}_{{>{share}\%}}", f"{name.text}>{share}%")
 
 
 def _encode_of(node: Node) -> Node | None:

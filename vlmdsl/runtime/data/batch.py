@@ -15,7 +15,8 @@ NOT_ASKED = -100
 
 @dataclass(frozen=True)
 class StreamValues:
-    """One stream of a batch: images `[b, 3, H, W]` float, or token ids `[b, L]` int64 with `mask` (true = a token).
+    """One stream of a batch: images `[b, 3, H, W]` float, or token ids `[b, L]` int64 with `mask` (true = a token), or
+    regions `[b, R, F]` float with theirs.
 
     Of a masked text, `targets` `[b, L]` int64 holds what the chosen tokens were, `NOT_ASKED` elsewhere.
     An image and a text joined are `values`, images, and `words`, token ids, whose mask is `mask`.

@@ -14,6 +14,7 @@ from vlmdsl.runtime.data.context import Materials, ViewContext
 from vlmdsl.runtime.data.fields import MaskedText, TextValue
 from vlmdsl.runtime.data.images import ImageFormat
 from vlmdsl.runtime.data.masking import hide_tokens
+from vlmdsl.runtime.data.regions import padded_regions
 from vlmdsl.runtime.data.sample import Sample
 from vlmdsl.runtime.data.views import View
 from vlmdsl.runtime.tokenizer import Tokenizer
@@ -43,7 +44,8 @@ class Collator:
         return Batch(streams, plain, [sample.key for sample in samples])
 
     def stream(self, values: Sequence[np.ndarray | str | MaskedText], kind: str) -> StreamValues:
-        """Token ids and their mask of texts, with targets if they are masked; normalised levels of images."""
+        """Token ids and their mask of texts, with targets if they are masked; normalised levels of images;
+        regions and their mask."""
         masked = [value for value in values if isinstance(value, MaskedText)]
         if masked:
             ids, mask = self.tokenizer.encode([value.text for value in masked], self.text_length)
@@ -52,6 +54,9 @@ class Collator:
         if kind == "Text":
             ids, mask = self.tokenizer.encode([str(value) for value in values], self.text_length)
             return StreamValues(ids, mask)
+        if kind == "Regions":
+            regions, real = padded_regions([np.asarray(value) for value in values])
+            return StreamValues(torch.from_numpy(regions), torch.from_numpy(real))
         return StreamValues(self.images.tensor(np.asarray(value) for value in values))
 
 
