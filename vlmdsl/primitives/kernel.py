@@ -6,6 +6,7 @@ from vlmdsl.primitives import (
     draws,
     encoding,
     heads,
+    masks,
     matrices,
     reductions,
     reference,
@@ -22,6 +23,6 @@ from vlmdsl.primitives import (
 __all__ = ["FAMILIES"]
 
 FAMILIES = (
-    views, text_views, encoding, heads, towers, similarities, matrices, candidates, targets, soft_targets, distributions,
-    reductions, scalars, draws, state, reference,
+    views, text_views, masks, encoding, heads, towers, similarities, matrices, candidates, targets, soft_targets,
+    distributions, reductions, scalars, draws, state, reference,
 )  # fmt: skip
