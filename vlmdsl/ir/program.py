@@ -165,6 +165,11 @@ class Column:
     encoder: Encoder
     field: str
 
+    @property
+    def kind(self) -> str:
+        """The type of the field."""
+        return self.encoder.kind
+
 
 @dataclass(frozen=True, slots=True)
 class Input:

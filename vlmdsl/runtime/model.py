@@ -12,12 +12,13 @@ from torch.nn import functional
 
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
+from vlmdsl.ir import Column, Node, Reading, Stream, parts_of, readings, walk
 from vlmdsl.ir import Encoder as ObjectiveEncoder
-from vlmdsl.ir import Reading, Stream, parts_of, readings
+from vlmdsl.runtime.data.fields import key_number
 from vlmdsl.runtime.encoders import EncodedFeatures, Encoder
 from vlmdsl.runtime.teachers import Teachers
 from vlmdsl.source import Span
-from vlmdsl.types import Type
+from vlmdsl.types import FieldType, Type
 
 if TYPE_CHECKING:
     from vlmdsl.backends.torch import Objective, ObjectiveOutput
@@ -35,13 +36,19 @@ class TowerNeed:
     frozen: bool
 
 
-def tower_needs(streams: Iterable[Stream]) -> dict[str, TowerNeed]:
-    """The towers of an objective's streams by name; a tower is frozen if no stream of it takes a gradient."""
+def tower_needs(streams: Iterable[Stream], columns: Iterable[Column] = ()) -> dict[str, TowerNeed]:
+    """The towers of an objective's streams, and of the columns of its reference set, by name.
+
+    A tower is frozen if no stream of it takes a gradient.
+    """
     needs: dict[str, TowerNeed] = {}
     for stream in streams:
         encoder = stream.encoder
         known = needs.get(encoder.tower, TowerNeed(encoder.kind, frozenset(), True))
         needs[encoder.tower] = TowerNeed(encoder.kind, known.yields | _used(stream), known.frozen and not encoder.learns)
+    for column in columns:
+        known = needs.get(column.encoder.tower, TowerNeed(column.kind, frozenset(), True))
+        needs[column.encoder.tower] = TowerNeed(column.kind, known.yields | {"pooled"}, known.frozen)
     return needs
 
 
@@ -57,7 +64,7 @@ class VisionLanguageModel(nn.Module):
     def __init__(self, encoders: Mapping[str, Encoder], objective: Objective, *, steps: int = 0) -> None:
         super().__init__()
         self.streams: list[Stream] = list(objective.streams)
-        needs = tower_needs(self.streams)
+        needs = tower_needs(self.streams, objective.references.columns)
         _check(encoders, needs)
         self.encoders = nn.ModuleDict(encoders)
         self.objective = objective
@@ -98,6 +105,20 @@ class VisionLanguageModel(nn.Module):
     def encode(self, tower: str, values: Tensor, mask: Tensor | None = None) -> EncodedFeatures:
         """Features of `values` through one tower, outside any objective and in the caller's gradient mode."""
         return self.encoders[tower](values, mask)
+
+    def features(self, node: Node, values: Tensor, mask: Tensor | None, keys: Iterable[str]) -> EncodedFeatures:
+        """What the objective makes of one field (`node` of its graph) for samples of these `values` and `keys`.
+
+        Every tower that the node reads encodes the values as they are, outside of any batch; gradients are the caller's.
+        """
+        read = set(walk([node]))
+        found: dict[str, Tensor] = {}
+        for stream in self.streams:
+            if stream.encode in read:
+                found.update(_named(stream, self.encode(stream.encoder.tower, values, mask)))
+        numbers = torch.tensor([key_number(key) for key in keys], device=values.device)
+        found |= {leaf.string("name"): numbers for leaf in read if leaf.type == FieldType("Key")}
+        return EncodedFeatures(pooled=self.objective.value(node, found))
 
     def compile_encoders(self) -> None:
         """Run the towers through torch.compile from now on."""
