@@ -15,12 +15,13 @@ from vlmdsl.runtime.data import Batch, StreamValues
 from vlmdsl.runtime.encoders import EncodedFeatures
 from vlmdsl.runtime.evaluation.comparison import Comparison
 from vlmdsl.runtime.evaluation.features import gather, select
+from vlmdsl.runtime.evaluation.neighbours import neighbour_accuracy
 from vlmdsl.runtime.evaluation.report import Evaluation
 from vlmdsl.runtime.evaluation.retrieval import Measures, retrieval_recall
 from vlmdsl.runtime.evaluation.zero_shot import ClassPrompts, zero_shot_accuracy
 from vlmdsl.runtime.model import VisionLanguageModel
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "evaluate_images"]
 
 _PROMPTS_AT_ONCE = 256
 
@@ -62,6 +63,37 @@ def evaluate(
     return Evaluation(len(images.places), found, classified, len(prompts.names) if prompts and classified else 0)
 
 
+def evaluate_images(
+    model: VisionLanguageModel,
+    batches: Iterable[Batch],
+    tower: str,
+    stream: str,
+    *,
+    label: str = "label",
+    neighbours: int = 20,
+) -> Evaluation:
+    """How well the `tower`'s pooled features, without any head, tell the classes of the images of `batches` apart.
+
+    See `neighbour_accuracy`; equal images are one, of the class that came first, and images without a class (negative) are
+    left out. The model is left in the mode it was in.
+    """
+    with _evaluation_mode(model):
+        images = _Collection(model, tower)
+        labels: list[int] = []
+        for batch in batches:
+            images.add(batch.streams[stream])
+            labels += batch.fields[label].tolist()
+        classes = dict(zip(reversed(images.places), reversed(labels), strict=True))
+        kept = torch.tensor([place for place in sorted(classes) if classes[place] >= 0], dtype=torch.int64)
+        if len(kept) < 2:
+            return Evaluation(len(labels))
+        pooled = images.features().pooled
+        assert pooled is not None
+        own = torch.tensor([classes[int(place)] for place in kept])
+        found = neighbour_accuracy(pooled[kept], own, neighbours)
+    return Evaluation(len(labels), classes=len(own.unique()), neighbours=found)
+
+
 @dataclass
 class _Collection:
     """The distinct images or texts of a data set: their features, and which of them each sample has."""
@@ -74,7 +106,7 @@ class _Collection:
     _known: dict[bytes, int] = field(default_factory=dict)
     _parts: list[EncodedFeatures] = field(default_factory=list)
 
-    def add(self, stream: StreamValues, keys: Sequence[str]) -> None:
+    def add(self, stream: StreamValues, keys: Sequence[str] = ()) -> None:
         """Encode those of a batch that are new."""
         new: list[int] = []
         for position, identity in enumerate(_identities(stream)):
@@ -85,7 +117,7 @@ class _Collection:
         if new:
             rows = torch.tensor(new, device=stream.values.device)
             mask = None if stream.mask is None else stream.mask[rows]
-            held = [keys[position] for position in new]
+            held = [keys[position] for position in new] if self.made is not None else []
             self._parts.append(_encode(self.model, self.tower, stream.values[rows], mask, self.made, held))
 
     def features(self) -> EncodedFeatures:
