@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from vlmdsl.ir import rules
 from vlmdsl.ir.contrast import Contrast
-from vlmdsl.ir.program import Encoder
+from vlmdsl.ir.encoders import Encoder
 from vlmdsl.types import (
     ConditionType,
     DistributionType,
@@ -48,6 +48,7 @@ SIGNATURES: dict[str, Signature] = {
     "rewrite": Signature({"count": (int,), "minimum_words": (int,), "draw": (int,)}, rules.view("Text")),
     "alternative": Signature({"view": (int,)}, rules.view("Text")),
     "eda": Signature({"operations": (tuple,), "words": (int,), "deletion": _NUMBER, "draw": (int,)}, rules.view("Text")),
+    "crop": Signature({"smallest": _NUMBER, "largest": _NUMBER, "draw": (int,)}, rules.view("Image")),
     "summarize": Signature({"sentences": (int,), "by": (str,)}, rules.view("Text")),
     "render": Signature({"row_height": (int,), "smallest": (int,)}, rules.view("Text", "Image")),
     "augment": Signature({"view": (int,), "pipeline": (object,), "draw": (int,)}, rules.view("Image")),

@@ -4,6 +4,7 @@ from vlmdsl.primitives import (
     candidates,
     distributions,
     encoding,
+    heads,
     matrices,
     reductions,
     reference,
@@ -20,6 +21,6 @@ from vlmdsl.primitives import (
 __all__ = ["FAMILIES"]
 
 FAMILIES = (
-    views, text_views, encoding, towers, similarities, matrices, candidates, targets, soft_targets, distributions,
+    views, text_views, encoding, heads, towers, similarities, matrices, candidates, targets, soft_targets, distributions,
     reductions, scalars, state, reference,
 )  # fmt: skip

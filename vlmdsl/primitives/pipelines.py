@@ -14,7 +14,7 @@ __all__ = [
 ]  # fmt: skip
 
 PipelineName = Literal[
-    "crop", "crop_flip", "simclr", "moco_v1", "moco_v2", "moco_v3", "byol", "slip", "declip", "uniclip", "pyramidclip"
+    "crop", "crop_flip", "simclr", "moco_v1", "moco_v2", "moco_v3", "byol", "slip", "declip", "uniclip"
 ]  # fmt: skip
 
 Range = tuple[float, float]
@@ -163,7 +163,6 @@ PIPELINES: dict[PipelineName, Pipeline] = {
     "slip": Pipeline("arXiv:2112.12750, the two views of the image term", (_moco_v2((0.08, 1.0)),)),
     "declip": Pipeline("arXiv:2110.05208", (_moco_v2(),)),
     "uniclip": Pipeline("a stand-in: SLIP's, since arXiv:2209.13430 comes without code", (_moco_v2((0.08, 1.0)),)),
-    "pyramidclip": Pipeline("arXiv:2204.14095, the global and the local crop", ((Crop((0.9, 1.0)),), (Crop((0.5, 1.0)),))),
 }
 """By name. Every crop has an aspect of 3:4 to 4:3."""
 

@@ -13,8 +13,9 @@ from torch.nn import functional
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
 from vlmdsl.ir import Encoder as ObjectiveEncoder
-from vlmdsl.ir import Reading, Stream, parts_of, readings
+from vlmdsl.ir import Head, Reading, Stream, parts_of, readings
 from vlmdsl.runtime.encoders import EncodedFeatures, Encoder
+from vlmdsl.runtime.heads import Heads, prefixes
 from vlmdsl.runtime.teachers import Teachers
 from vlmdsl.source import Span
 from vlmdsl.types import Type
@@ -28,11 +29,15 @@ __all__ = ["TowerNeed", "VisionLanguageModel", "tower_needs"]
 
 @dataclass(frozen=True)
 class TowerNeed:
-    """What an objective asks of one tower: the field kind it takes, the outputs it yields, whether it is frozen."""
+    """What an objective asks of one tower: the field kind it is for, the outputs it yields, whether it is frozen.
+
+    `takes` are the kinds of streams it encodes: a tower of images may take Regions, too, or nothing else.
+    """
 
     kind: str
     yields: frozenset[str]
     frozen: bool
+    takes: frozenset[str] = frozenset()
 
 
 def tower_needs(streams: Iterable[Stream]) -> dict[str, TowerNeed]:
@@ -40,8 +45,13 @@ def tower_needs(streams: Iterable[Stream]) -> dict[str, TowerNeed]:
     needs: dict[str, TowerNeed] = {}
     for stream in streams:
         encoder = stream.encoder
-        known = needs.get(encoder.tower, TowerNeed(encoder.kind, frozenset(), True))
-        needs[encoder.tower] = TowerNeed(encoder.kind, known.yields | _used(stream), known.frozen and not encoder.learns)
+        known = needs.get(encoder.tower, TowerNeed(encoder.tower_kind, frozenset(), True))
+        needs[encoder.tower] = TowerNeed(
+            encoder.tower_kind,
+            known.yields | _used(stream),
+            known.frozen and not encoder.tower_learns,
+            known.takes | frozenset(encoder.takes),
+        )
     return needs
 
 
@@ -59,13 +69,15 @@ class VisionLanguageModel(nn.Module):
         self.streams: list[Stream] = list(objective.streams)
         needs = tower_needs(self.streams)
         _check(encoders, needs)
+        _check_lengths(encoders, self.streams, objective.compared)
         self.encoders = nn.ModuleDict(encoders)
         self.objective = objective
         self.frozen_towers = frozenset(name for name, need in needs.items() if need.frozen)
         for name in self.frozen_towers:
             self.encoders[name].requires_grad_(False).eval()
+        self.heads = Heads({name: encoder.dimension for name, encoder in encoders.items()}, self.streams)
         taught = any(stream.encoder.teacher for stream in self.streams)
-        self.teachers = Teachers(encoders, self.streams, steps) if taught else None
+        self.teachers = Teachers(encoders, self.heads, self.streams, steps) if taught else None
         self.input_streams: list[Reading] = readings(self.streams)
         """What a batch holds: streams of one source (a tower and its teacher) share their values."""
         names = {reading.source: reading.name for reading in self.input_streams}
@@ -81,44 +93,65 @@ class VisionLanguageModel(nn.Module):
     def forward(self, batch: Batch) -> ObjectiveOutput:
         """The loss, its terms and metrics for this process's share of a batch."""
         if self.teachers is not None and self.training:
-            self.teachers.follow(self.encoders, "before")
+            self.teachers.follow(self.encoders, self.heads, "before")
         features: dict[str, Tensor] = {name: batch.fields[name] for name in self.objective.inputs if name in batch.fields}
         for streams in _by_call(self.streams):
-            encoded = self._encode_together(streams, [self._values(stream, batch) for stream in streams])
-            for stream, part in zip(streams, encoded, strict=True):
-                features.update(_named(stream, part))
+            for stream, encoded in zip(streams, self._encode_streams(streams, batch), strict=True):
+                features.update(_named(stream, encoded))
         return self.objective(**features)
 
     def after_step(self) -> None:
         """What follows an optimiser step: teachers move, parameters of the objective come back into their bounds."""
         if self.teachers is not None:
-            self.teachers.follow(self.encoders, "after")
+            self.teachers.follow(self.encoders, self.heads, "after")
         self.objective.after_step()
 
-    def encode(self, tower: str, values: Tensor, mask: Tensor | None = None) -> EncodedFeatures:
-        """Features of `values` through one tower, outside any objective and in the caller's gradient mode."""
-        return self.encoders[tower](values, mask)
+    def encode(
+        self, tower: str, values: Tensor, mask: Tensor | None = None, heads: tuple[Head, ...] = ()
+    ) -> EncodedFeatures:
+        """Features of `values` through one tower, and `heads` of it, outside any objective and in the caller's gradient
+        mode."""
+        encoded: EncodedFeatures = self.encoders[tower](values, mask)
+        for chain in prefixes(heads):
+            (pooled,) = self.heads.part(tower, chain)([encoded.pooled])
+            encoded = EncodedFeatures(pooled)
+        return encoded
 
     def compile_encoders(self) -> None:
         """Run the towers through torch.compile from now on."""
-        for encoder in (*self.encoders.values(), *(self.teachers.copies.values() if self.teachers else ())):
-            encoder.compile()
+        encoding = [*self.encoders.values(), *self.heads.parts.values()]
+        for module in encoding + (self.teachers.encoding() if self.teachers else []):
+            module.compile()
 
     def _values(self, stream: Stream, batch: Batch) -> StreamValues:
         """What a stream's tower takes: the values of its source, or those of an image with a text joined to it."""
         parts = [batch.streams[name] for name in self._read[stream.name]]
         return parts[0] if len(parts) == 1 else replace(parts[0], words=parts[1].values, mask=parts[1].mask)
 
-    def _encode_together(self, streams: list[Stream], values: list[StreamValues]) -> list[EncodedFeatures]:
-        """One call for several streams of a tower, as one longer batch; the features of each in its own length."""
+    def _encode_streams(self, streams: list[Stream], batch: Batch) -> list[EncodedFeatures]:
+        """Streams of one tower that differ in source or heads: each source through the tower once, then the heads."""
         encoder = streams[0].encoder
-        tower = (
-            self.encoders[encoder.tower] if self.teachers is None or not encoder.teacher else self.teachers.tower(encoder)
-        )
-        with torch.set_grad_enabled(torch.is_grad_enabled() and encoder.learns):
-            if len(streams) == 1:
-                return [tower(*_taken(values[0]))]
-            whole = tower(*_concatenated(values))
+        values = {stream.source: self._values(stream, batch) for stream in streams}
+        encoded = dict(zip(values, self._encode_together(encoder, list(values.values())), strict=True))
+        headed = [stream for stream in streams if stream.encoder.heads]
+        if not headed:
+            return [encoded[stream.source] for stream in streams]
+        pooled = {stream.source: encoded[stream.source].pooled for stream in headed}
+        teachers = self.teachers if encoder.teacher else None
+        heads = self.heads if teachers is None else teachers.heads_of(encoder)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and teachers is None):
+            found = heads(encoder.tower, headed, pooled)
+        return [EncodedFeatures(found[stream.name]) if stream in headed else encoded[stream.source] for stream in streams]
+
+    def _encode_together(self, encoder: ObjectiveEncoder, values: list[StreamValues]) -> list[EncodedFeatures]:
+        """One call for several values of a tower, as one longer batch; the features of each in its own length."""
+        teachers = self.teachers if encoder.teacher else None
+        tower = self.encoders[encoder.tower] if teachers is None else teachers.tower(encoder)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and encoder.tower_learns):
+            entry = {} if encoder.enters is None else {"enters": encoder.enters}
+            if len(values) == 1:
+                return [tower(*_taken(values[0]), **entry)]
+            whole = tower(*_concatenated(values), **entry)
         sizes = [len(part.values) for part in values]
         longest = max(_texts(part).shape[1] for part in values)
         parts = [(None,) * len(sizes) if output is None else output.split(sizes) for output in whole]
@@ -149,11 +182,24 @@ def _check(encoders: Mapping[str, Encoder], needs: Mapping[str, TowerNeed]) -> N
     unused = sorted(encoders.keys() - needs.keys())
     if unused:
         raise _unfit(unused[0], "is used by no term of the recipe", f"leave the encoder of `{unused[0]}` out")
-    dimensions = {tower: encoders[tower].dimension for tower in needs}
-    if len(set(dimensions.values())) > 1:
-        listed = ", ".join(f"`{tower}` {dimension}" for tower, dimension in dimensions.items())
-        tower = next(iter(dimensions))
-        raise _unfit(tower, f"gives features of another length than the others: {listed}", "set one `model.dimension`")
+
+
+def _check_lengths(encoders: Mapping[str, Encoder], streams: Iterable[Stream], compared: Iterable[tuple[str, str]]) -> None:
+    """Features that are compared are of one length."""
+    lengths: dict[str, int] = {}
+    owners: dict[str, ObjectiveEncoder] = {}
+    for stream in streams:
+        tower = encoders[stream.encoder.tower].dimension
+        found = {stream.name: stream.encoder.dimension(tower), f"{stream.name}_tokens": tower}
+        lengths.update(found)
+        owners.update(dict.fromkeys(found, stream.encoder))
+    for pair in compared:
+        if len({lengths[name] for name in pair}) > 1:
+            told = ", ".join(f"`{name}` {lengths[name]}" for name in pair)
+            headed = any(owners[name].heads for name in pair)
+            help = "let the heads give features of one length: `out=`" if headed else "set one `model.dimension`"
+            problem = f"gives features of another length than those they are compared with: {told}"
+            raise _unfit(owners[pair[0]].tower, problem, help)
 
 
 def _unfit(tower: str, problem: str, *help_texts: str) -> DiagnosticError:
@@ -161,10 +207,11 @@ def _unfit(tower: str, problem: str, *help_texts: str) -> DiagnosticError:
 
 
 def _by_call(streams: Iterable[Stream]) -> list[list[Stream]]:
-    """Streams that one call of a tower encodes: all of one kind, and with gradient or without; a teacher is called apart."""
+    """Streams that one call of a tower encodes, whatever their heads: all of one kind, and with gradient or without; a
+    teacher is called apart."""
     calls: dict[tuple[ObjectiveEncoder, Type], list[Stream]] = {}
     for stream in streams:
-        calls.setdefault((stream.encoder, stream.encode.type), []).append(stream)
+        calls.setdefault((stream.encoder.bare, stream.encode.type), []).append(stream)
     return list(calls.values())
 
 

@@ -29,6 +29,7 @@ class RecordingObjective(nn.Module):
     def __init__(self, streams, plain=()):
         super().__init__()
         self.streams = streams
+        self.compared = [(streams[0].name, stream.name) for stream in streams[1:]]
         self.inputs = {name: None for stream in streams for name in (stream.name, f"{stream.name}_mask")} | dict.fromkeys(
             plain
         )
@@ -138,7 +139,7 @@ def test_a_tower_used_with_and_without_gradient_is_trained_by_the_one_stream_onl
             {"vision": vision(), "language": language(("tokens",))},
             "must yield pooled features, but its encoder yields tokens",
         ),
-        ({"vision": vision(dimension=4), "language": language()}, "`vision` 4, `language` 8"),
+        ({"vision": vision(dimension=4), "language": language()}, "`image` 4, `text` 8"),
         ({"vision": vision(), "language": language(), "teacher": vision()}, "`teacher` is used by no term"),
     ],
 )
@@ -179,3 +180,48 @@ def test_joined_streams_are_one_call_on_the_values_of_their_halves():
         alone = tower(values["image"].values, words.mask, words.values)
         assert torch.equal(objective.given[f"{name}_mask"], alone.mask)
         torch.testing.assert_close(objective.given[name], alone.tokens, rtol=1e-12, atol=1e-12)
+
+
+class TestRegions:
+    @staticmethod
+    def tower(pool="class", depth=4):
+        config = VisionConfig(image_size=8, patch_size=4, width=16, depth=depth, heads=2, pool=pool)
+        torch.manual_seed(0)
+        return VisionTransformer(config, 8, ("pooled", "tokens"), region_length=5).double()
+
+    @pytest.mark.parametrize("pool", ["class", "mean"])
+    def test_padding_and_order_change_nothing(self, pool):
+        tower, regions = self.tower(pool), torch.randn(2, 3, 5, dtype=torch.float64)
+        mask = torch.tensor([[True, True, False], [True, True, True]])
+        other = torch.where(mask[:, :, None], regions, 7.0)
+        order = torch.tensor([1, 0, 2])
+        given = tower(regions, mask, enters=0.75).pooled
+        torch.testing.assert_close(given, tower(other, mask, enters=0.75).pooled)
+        torch.testing.assert_close(given, tower(regions[:, order], mask[:, order], enters=0.75).pooled)
+
+    def test_only_the_last_blocks_read_regions(self):
+        tower, regions = self.tower(), torch.randn(2, 3, 5, dtype=torch.float64)
+        features = tower(regions, enters=0.75)
+        (features.pooled.sum() + features.tokens.sum()).backward()
+        read = [block.feed_forward.hidden.weight.grad is not None for block in tower.transformer.blocks]
+        assert read == [False, False, False, True]
+        assert tower.region_stem.weight.grad is not None
+        assert next(tower.stem.parameters()).grad is None
+
+    def test_a_recipe_enters_the_tower_of_its_images(self):
+        text = """
+        recipe regional(regions: Regions, image: Image, text: Text)
+        encoder late = enter(vision, after=75%)
+        minimize contrast(late(regions), text) + contrast(image, text)
+        """
+        made = streams(build("\n".join(line.strip() for line in text.splitlines())).written)
+        need = tower_needs(made)["vision"]
+        assert (need.kind, need.takes) == ("Image", {"Image", "Regions"})
+        objective = RecordingObjective(made)
+        towers = {"vision": self.tower(), "language": language()}
+        model = VisionLanguageModel(towers, objective)
+        regions, mask = torch.randn(2, 3, 5, dtype=torch.float64), torch.ones(2, 3, dtype=torch.bool)
+        words = StreamValues(torch.tensor([[1, 2], [3, 4]]))
+        images = StreamValues(torch.randn(2, 3, 8, 8, dtype=torch.float64))
+        model(Batch({"regions": StreamValues(regions, mask), "image": images, "text": words}, {}, ["a", "b"]))
+        torch.testing.assert_close(objective.given["regions"], towers["vision"](regions, mask, enters=0.75).pooled)

@@ -185,7 +185,7 @@ class CannotLoad(Problem):
     template = "the data pipeline cannot make {what}"
     summary = "A recipe asks for a kind of field or view that data loading does not provide."
     explanation = (
-        "Data loading makes images, texts, labels, flags and numbers, and runs the views `augment` and `rewrite`. A "
+        "Data loading makes images, texts, regions, labels, flags and numbers, one a sample, and the bundled views. A "
         "recipe that uses more still compiles, and can be used from Python with inputs that your own code prepares; only "
         "`vlmdsl train` needs all of it from the data."
     )
@@ -241,8 +241,8 @@ class UnknownStandIn(Problem):
     explanation = (
         "A stand-in takes the place of a field that the data lacks and that no model of ours makes. There are five: "
         "`summarize(TEXT)`, the first sentence of a text; `template(WORDS)`, `a picture of A, B and C` from words or lists "
-        "of them; `grid(IMAGE)`, the four corners of an image in one, where a detector's regions are lacking; "
-        "`crops(IMAGE,BOXES)`, annotated boxes cut out and put into one image; `hash(TEXT)`, a class for each distinct "
+        "of them; `grid(IMAGE)`, the nine fields of an image cut in thirds, where a detector's regions are lacking; "
+        "`crops(IMAGE,BOXES)`, what annotated boxes hold, as regions too; `hash(TEXT)`, a class for each distinct "
         "text. None is as good as what the authors had, so each is chosen by name, kept with the run in `config.yaml` and "
         "`run.json`, and told in its report."
     )

@@ -7,14 +7,13 @@ is part of the run's configuration, and is told in its report. To add one, write
 from __future__ import annotations
 
 import hashlib
-import math
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.data import UnknownStandIn
@@ -30,9 +29,8 @@ __all__ = ["STAND_INS", "Call", "StandIn", "StandInSource", "calls_of", "columns
 _PLACE = Span("<command line>", 0, 0)
 _COMMA = re.compile(r",(?![^()]*\))")
 _CALL = re.compile(r"(\w+)\s*\(([^()]*)\)")
-_MOST_PHRASES, _MOST_REGIONS = 10, 9
-_CORNER = 0.6
-"""Height and width of a corner of `grid`, as a share of the image's."""
+_MOST_PHRASES = _MOST_REGIONS = 10
+_REGION_SIDE = 8
 
 
 @dataclass(frozen=True)
@@ -84,48 +82,39 @@ def _filled(text: object) -> str:
 
 
 def _grid(image: np.ndarray) -> np.ndarray:
-    """The four corners of an image, each of 60 % of its height and width, side by side in one."""
+    """The nine fields of an image cut in thirds, as regions `[9, F]`."""
     height, width = image.shape[:2]
-    away = 1 - _CORNER
-    boxes = [
-        (left * width, top * height, (left + _CORNER) * width, (top + _CORNER) * height)
-        for top in (0.0, away)
-        for left in (0.0, away)
-    ]
-    return _montage([resized(image, box, max(height, width) // 2 or 1) for box in boxes])
+    rows = list(itertools.pairwise(height * np.linspace(0, 1, 4)))
+    columns = list(itertools.pairwise(width * np.linspace(0, 1, 4)))
+    return _regions(image, [(left, top, right, bottom) for top, bottom in rows for left, right in columns])
 
 
 def _crops(image: np.ndarray, boxes: object) -> np.ndarray:
-    """What is inside the boxes (left, top, right, bottom in pixels), at most nine, side by side in one image."""
+    """What is inside the boxes (left, top, right, bottom in pixels), at most ten, as regions `[R, F]`."""
     height, width = image.shape[:2]
-    limits = np.array([width, height, width, height])
     try:
-        found = np.asarray(boxes, dtype=np.float64).reshape(-1, 4).clip(0, limits)[:_MOST_REGIONS]
+        found = np.asarray(boxes, dtype=np.float64).reshape(-1, 4).clip(0, (width, height, width, height))
     except (TypeError, ValueError) as fault:
         raise BadSample("boxes are not four numbers each") from fault
-    found = found[(found[:, 2] - found[:, 0] >= 1) & (found[:, 3] - found[:, 1] >= 1)]
+    found = found[(found[:, 2] - found[:, 0] >= 1) & (found[:, 3] - found[:, 1] >= 1)][:_MOST_REGIONS]
     if not len(found):
         raise BadSample("no boxes to cut out")
-    side = max(height, width) // math.ceil(math.sqrt(len(found))) or 1
-    whole = Image.fromarray(image)
-    cut = (whole.crop(tuple(box)) for box in found.round().astype(int).tolist())
-    return _montage([np.asarray(ImageOps.pad(region, (side, side), color="white")) for region in cut])
+    return _regions(image, [(box[0], box[1], box[2], box[3]) for box in found.tolist()])
 
 
-def _montage(squares: Sequence[np.ndarray]) -> np.ndarray:
-    """Equal squares in rows, as many in a row as there are rows; white where there are too few."""
-    across = math.ceil(math.sqrt(len(squares)))
-    blank = np.full_like(squares[0], 255)
-    filled = [*squares, *[blank] * (across * across - len(squares))]
-    rows = [np.concatenate(filled[start : start + across], axis=1) for start in range(0, len(filled), across)]
-    return np.concatenate(rows)
+def _regions(image: np.ndarray, boxes: Sequence[tuple[float, float, float, float]]) -> np.ndarray:
+    """Each box as its pixels, 8 by 8 and in [-1, 1], and its place as shares of the image: 196 numbers."""
+    height, width = image.shape[:2]
+    pixels = [resized(image, box, _REGION_SIDE).reshape(-1) / 127.5 - 1 for box in boxes]
+    places = np.array(boxes) / (width, height, width, height)
+    return np.concatenate([np.stack(pixels), places], axis=1).astype(np.float32)
 
 
 STAND_INS: dict[str, StandIn] = {
     "summarize": StandIn("Text", ("TEXT",), "the first sentence of a text", _summary),
     "template": StandIn("Text", ("WORDS",), "`a picture of A, B and C`, of words or phrases", _template, several=True),
-    "grid": StandIn("Image", ("IMAGE",), "the four corners of an image in one, for detected regions", _grid),
-    "crops": StandIn("Image", ("IMAGE", "BOXES"), "the boxes of an image cut out and put into one", _crops),
+    "grid": StandIn("Regions", ("IMAGE",), "the nine fields of an image cut in thirds, as small pixels", _grid),
+    "crops": StandIn("Regions", ("IMAGE", "BOXES"), "what annotated boxes hold, as small pixels", _crops),
     "hash": StandIn("Label", ("TEXT",), "a class for each distinct text", _label),
 }
 """By name. `TEXT` is a column of texts, `WORDS` one of words, phrases or lists of them, `BOXES` one of pixel boxes."""

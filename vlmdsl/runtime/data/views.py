@@ -11,7 +11,7 @@ import numpy as np
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.data import CannotLoad
 from vlmdsl.ir import Node, root_field
-from vlmdsl.primitives.pipelines import PIPELINES, PipelineName
+from vlmdsl.primitives.pipelines import PIPELINES, Crop, PipelineName
 from vlmdsl.runtime.data.augmentations import augmented
 from vlmdsl.runtime.data.context import Attributes, ViewContext
 from vlmdsl.runtime.data.eda import eda
@@ -32,7 +32,7 @@ Value = TextValue | np.ndarray
 
 @dataclass(frozen=True)
 class View:
-    """A field and the operations applied to it in turn; of kind `Image` or `Text`, as the encoder that takes it."""
+    """A field and the operations applied to it in turn; of kind `Image`, `Text` or `Regions`, as its encoder."""
 
     field: str
     kind: str
@@ -51,7 +51,7 @@ class View:
         """The view of one sample's value: a `TextValue`, or pixels of side `context.image_size`."""
         for operation, attributes in self.steps:
             value = VIEWS[operation](value, dict(attributes), context)
-        return value if isinstance(value, TextValue) else fit(value, context.image_size)
+        return fit(value, context.image_size) if self.kind == "Image" and isinstance(value, np.ndarray) else value
 
 
 def view_of(source: Node, span: Span = _NO_PLACE) -> View:
@@ -119,6 +119,12 @@ def _augment(value: Value, attributes: Attributes, context: ViewContext) -> np.n
     return augmented(value, steps, context.image_size, context.random("augment", attributes))
 
 
+def _crop(value: Value, attributes: Attributes, context: ViewContext) -> np.ndarray:
+    assert isinstance(value, np.ndarray)
+    part = Crop((float(str(attributes["smallest"])), float(str(attributes["largest"]))), resample="bicubic")
+    return augmented(value, (part,), context.image_size, context.random("crop", attributes))
+
+
 def _pipeline(attributes: Attributes) -> PipelineName:
     return cast(PipelineName, attributes.get("pipeline", "crop"))
 
@@ -127,6 +133,7 @@ VIEWS: dict[str, Callable[[Value, Attributes, ViewContext], Value]] = {
     "rewrite": _rewrite,
     "alternative": _alternative,
     "eda": _eda,
+    "crop": _crop,
     "summarize": _summarize,
     "render": _render,
     "augment": _augment,

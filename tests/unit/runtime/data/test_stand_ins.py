@@ -32,26 +32,27 @@ def test_equal_texts_share_a_class_that_every_process_agrees_on() -> None:
     assert made("hash", "a dog") == 169595832081577
 
 
-def test_a_grid_shows_the_corners_of_an_image() -> None:
-    image = np.zeros((40, 40, 3), np.uint8)
-    image[:20, :20], image[20:, 20:] = 100, 200
+def test_a_grid_is_nine_regions_with_their_pixels_and_places() -> None:
+    image = np.zeros((30, 60, 3), np.uint8)
+    image[:10, 40:] = 255
     grid = made("grid", image)
     assert isinstance(grid, np.ndarray)
-    assert grid.shape == (40, 40, 3)
-    assert [int(grid[row, column, 0]) for row in (2, 37) for column in (2, 37)] == [100, 0, 0, 200]
-    # A corner takes 60 % of each side, so the middle is seen four times.
-    assert int(grid[18, 18, 0]) == 0 or int(grid[18, 18, 0]) == 200
+    assert (grid.shape, grid.dtype) == ((9, 8 * 8 * 3 + 4), np.float32)
+    assert (grid[2, :192] == 1).all()
+    assert (grid[[0, 4, 8], :192] == -1).all()
+    assert grid[2, 192:] == pytest.approx([2 / 3, 0, 1, 1 / 3])
+    assert grid[3, 192:] == pytest.approx([0, 1 / 3, 1 / 3, 2 / 3])
 
 
-def test_boxes_are_cut_out_and_put_side_by_side() -> None:
+def test_boxes_are_regions_as_far_as_they_are_in_the_image() -> None:
     image = np.zeros((40, 40, 3), np.uint8)
-    image[:10, :10], image[30:, 30:] = 100, 200
-    one = made("crops", image, [[0, 0, 10, 10]])
-    assert isinstance(one, np.ndarray)
-    assert (one == 100).all()
-    two = made("crops", image, [[0, 0, 10, 10], [30, 30, 60, 60], [5, 5, 5, 9]])
-    assert isinstance(two, np.ndarray)
-    assert [int(two[row, column, 0]) for row in (5, 30) for column in (5, 30)] == [100, 200, 255, 255]
+    image[:10, :10], image[30:, 30:] = 255, 51
+    found = made("crops", image, [[0, 0, 10, 10], [30, 30, 60, 60], [5, 5, 5, 9]])
+    assert isinstance(found, np.ndarray)
+    assert found.shape == (2, 196)
+    assert (found[0, :192] == 1).all()
+    assert found[1, :192] == pytest.approx(-0.6)
+    assert found[:, 192:] == pytest.approx(np.array([[0, 0, 0.25, 0.25], [0.75, 0.75, 1, 1]]))
     for boxes in ([], None, [[1, 2, 3]], "boxes"):
         with pytest.raises(BadSample):
             made("crops", image, boxes)
@@ -90,27 +91,19 @@ def test_a_wrong_stand_in_is_told_what_there_is(given: str, help: str) -> None:
     assert fault.help[0].startswith(help)
 
 
-def test_a_lacking_field_is_told_what_can_stand_in_for_it() -> None:
+def test_a_lacking_field_is_told_what_can_stand_in_for_it(pairs: Callable[..., Path]) -> None:
     with pytest.raises(DiagnosticError) as caught:
-        vlmdsl.train(
-            "pyramidclip", data=["shapes:samples=16"], map={"summary": "summarize(txt)"}, steps=1
-        )
-    faults = {fault.message: fault.help for fault in caught.value.diagnostics}
-    assert set(faults) == {
-        "the data has no column `txt`",
-        "the data has no column for the field `regions`",
-        "the data has no column for the field `attributes`",
-    }
-    regions = faults["the data has no column for the field `regions`"]
-    assert any("`--map regions=grid(IMAGE)`" in line for line in regions)
-    assert any(
-        "`--map attributes=template(WORDS)`" in line for line in faults["the data has no column for the field `attributes`"]
-    )
+        vlmdsl.train("pyramidclip", data=[str(pairs(16))], map={"summary": "summarize(text)"}, steps=1)
+    helps = {fault.message: fault.help for fault in caught.value.diagnostics}
+    lacks = "the data has no column for the field"
+    assert set(helps) == {"the data has no column `text`", f"{lacks} `regions`", f"{lacks} `attributes`"}
+    assert any("`--map regions=grid(IMAGE)`" in line for line in helps[f"{lacks} `regions`"])
+    assert any("`--map attributes=template(WORDS)`" in line for line in helps[f"{lacks} `attributes`"])
 
 
 def test_images_in_files_stand_in_too(pairs: Callable[..., Path]) -> None:
     (call,) = calls_of({"regions": "grid(image)"})["regions"]
     source = with_stand_ins(open_source(str(pairs(2))), [call])
-    assert np.asarray(source[0]["grid(image)"]).shape == (8, 8, 3)
+    assert np.asarray(source[0]["grid(image)"]).shape == (9, 196)
     assert source.folder_of(0) is None
     assert len(source) == 2
