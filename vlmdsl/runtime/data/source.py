@@ -145,7 +145,8 @@ def split_samples(source: Source, share: float, seed: int) -> tuple[Source, Sour
 
 def part_of_sample(source: Source, index: int) -> str:
     """The name of the specification that a sample was found under."""
-    return source.part_of(index) if isinstance(source, JoinedSource | SelectedSource) else source.name
+    part_of: Callable[[int], str] | None = getattr(source, "part_of", None)
+    return source.name if part_of is None else part_of(index)
 
 
 def fingerprint(source: Source) -> str:

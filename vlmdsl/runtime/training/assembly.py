@@ -8,6 +8,7 @@ from typing import get_args
 
 from vlmdsl.backends.torch import Objective
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
+from vlmdsl.diagnostics.catalog.data import TokenizerUnusable
 from vlmdsl.ir import ONE_SOURCE, Program, columns
 from vlmdsl.runtime.data import (
     BatchLoader,
@@ -15,6 +16,7 @@ from vlmdsl.runtime.data import (
     ImageFormat,
     Materials,
     Source,
+    calls_of,
     checked_font,
     duplicate_share,
     groups_by_source,
@@ -25,12 +27,14 @@ from vlmdsl.runtime.data import (
     requirements,
     split_samples,
     texts_of,
+    with_stand_ins,
 )
 from vlmdsl.runtime.encoders import Encoder, Kind, build_encoder
 from vlmdsl.runtime.model import VisionLanguageModel, tower_needs
 from vlmdsl.runtime.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from vlmdsl.runtime.training.processes import World, seed_generators
 from vlmdsl.schema import ModelConfig, RunConfig
+from vlmdsl.source import Span
 from vlmdsl.types import FieldType
 
 __all__ = [
@@ -80,6 +84,8 @@ def open_sources(config: RunConfig, evaluate_on: tuple[str, ...] = ()) -> tuple[
 
 def map_data(program: Program, config: RunConfig, train: Source, val: Source | None) -> Data:
     """Finds the column of every field of a recipe; DiagnosticError with all that is lacking."""
+    stand_ins = [call for calls in calls_of(config.data.map).values() for call in calls]
+    train, val = with_stand_ins(train, stand_ins), None if val is None else with_stand_ins(val, stand_ins)
     faults: list[Diagnostic] = []
     mapping = _mapped(train, program, config.data.map, faults)
     val_mapping = None
@@ -93,7 +99,7 @@ def map_data(program: Program, config: RunConfig, train: Source, val: Source | N
     if not config.data.reference:
         rest, kept = split_samples(train, config.data.reference_share, config.train.seed)
         return Data(rest, mapping, val, val_mapping, kept, mapping)
-    reference = open_source(config.data.reference)
+    reference = with_stand_ins(open_source(config.data.reference), stand_ins)
     reference_mapping = _mapped(reference, program, config.data.map, faults, mapping.classes)
     if reference_mapping is None:
         raise DiagnosticError(tuple(dict.fromkeys(faults)))
@@ -116,12 +122,22 @@ def _mapped(
 
 
 def tokenizer_for(program: Program, config: ModelConfig, data: Data) -> Tokenizer:
-    """The tokenizer that the configuration names, or one trained on the training texts."""
-    if config.tokenizer is not None:
-        return load_tokenizer(config.tokenizer)
-    if config.text_encoder.startswith("hf:"):
-        return load_tokenizer(config.text_encoder)
-    return train_tokenizer(texts_of(data.train, data.mapping, _text_fields(program)), config.vocabulary)
+    """The tokenizer that the configuration names, or one trained on the training texts; with a mask token if texts are
+    masked. Raises `DiagnosticError` where a pretrained encoder knows no such token."""
+    given = config.tokenizer or (config.text_encoder if config.text_encoder.startswith("hf:") else None)
+    if given is None:
+        tokenizer = train_tokenizer(texts_of(data.train, data.mapping, _text_fields(program)), config.vocabulary)
+    else:
+        tokenizer = load_tokenizer(given)
+    if not any(node.operation == "mask" for node in program.nodes()):
+        return tokenizer
+    if tokenizer.mask is None and config.text_encoder.startswith("hf:"):
+        reason = f"it has no mask token, and `{config.text_encoder}` could not know a new one"
+        help = "choose a text encoder that was trained with masked texts, or a built-in one"
+        raise DiagnosticError(
+            (TokenizerUnusable.at(Span("<command line>", 0, 0), given=given, reason=reason, help=(help,)),)
+        )
+    return tokenizer.with_mask()
 
 
 def duplicate_texts(program: Program, data: Data, limit: int = 2000) -> dict[str, float]:
@@ -187,7 +203,7 @@ def training_batches(
     groups = groups_by_source(data.train, data.mapping) if program.batch_policy == ONE_SOURCE else None
     plain = {need.field: need.kind for need in requirements(program) if need.kind in _PLAIN}
     plain |= {node.string("name"): "Key" for node in program.nodes() if node.type == FieldType("Key")}
-    return BatchLoader(
+    loader = BatchLoader(
         data.train,
         data.mapping,
         model.input_streams,
@@ -203,3 +219,6 @@ def training_batches(
         materials=materials_of(config),
         groups=groups,
     )
+    stand_ins = data.mapping.stand_ins.items()
+    loader.report.notes += [f"stand-in: `{field}` is {' and '.join(calls)}" for field, calls in stand_ins]
+    return loader
