@@ -47,6 +47,8 @@ SIGNATURES: dict[str, Signature] = {
     "alternative": Signature({"view": (int,)}, rules.view("Text")),
     "eda": Signature({"operations": (tuple,), "words": (int,), "deletion": _NUMBER, "draw": (int,)}, rules.view("Text")),
     "augment": Signature({"view": (int,), "pipeline": (object,), "draw": (int,)}, rules.view("Image")),
+    "crop": Signature({"view": (int,), "area": (tuple,), "side": _NUMBER, "draw": (int,)}, rules.view("Image")),
+    "drop": Signature({"share": _NUMBER, "draw": (int,)}, rules.view("Image")),
     "join": Signature({}, rules.join),
     "encode": Signature({"encoder": (Encoder,)}, rules.encode),
     "pooled": Signature({}, rules.fixed(VecType(), EncodedType)),

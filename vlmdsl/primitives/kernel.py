@@ -4,6 +4,7 @@ from vlmdsl.primitives import (
     candidates,
     distributions,
     encoding,
+    image_views,
     matrices,
     reductions,
     scalars,
@@ -19,6 +20,6 @@ from vlmdsl.primitives import (
 __all__ = ["FAMILIES"]
 
 FAMILIES = (
-    views, text_views, encoding, towers, similarities, matrices, candidates, targets, soft_targets, distributions,
-    reductions, scalars, state,
+    views, image_views, text_views, encoding, towers, similarities, matrices, candidates, targets, soft_targets,
+    distributions, reductions, scalars, state,
 )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -14,14 +14,16 @@ from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
 from vlmdsl.ir import Encoder as ObjectiveEncoder
 from vlmdsl.ir import Reading, Stream, parts_of, readings
+from vlmdsl.runtime.data.batch import StreamValues
 from vlmdsl.runtime.encoders import EncodedFeatures, Encoder
+from vlmdsl.runtime.image_views import check_image_views
 from vlmdsl.runtime.teachers import Teachers
 from vlmdsl.source import Span
 from vlmdsl.types import Type
 
 if TYPE_CHECKING:
     from vlmdsl.backends.torch import Objective, ObjectiveOutput
-    from vlmdsl.runtime.data import Batch, StreamValues
+    from vlmdsl.runtime.data import Batch
 
 __all__ = ["TowerNeed", "VisionLanguageModel", "tower_needs"]
 
@@ -59,6 +61,7 @@ class VisionLanguageModel(nn.Module):
         self.streams: list[Stream] = list(objective.streams)
         needs = tower_needs(self.streams)
         _check(encoders, needs)
+        check_image_views(encoders, self.streams)
         self.encoders = nn.ModuleDict(encoders)
         self.objective = objective
         self.frozen_towers = frozenset(name for name, need in needs.items() if need.frozen)
@@ -83,8 +86,8 @@ class VisionLanguageModel(nn.Module):
         if self.teachers is not None and self.training:
             self.teachers.follow(self.encoders, "before")
         features: dict[str, Tensor] = {name: batch.fields[name] for name in self.objective.inputs if name in batch.fields}
-        for streams in _by_call(self.streams):
-            encoded = self._encode_together(streams, [self._values(stream, batch) for stream in streams])
+        for streams, values in _by_call(self.streams, lambda stream: self._values(stream, batch)):
+            encoded = self._encode_together(streams, values)
             for stream, part in zip(streams, encoded, strict=True):
                 features.update(_named(stream, part))
         return self.objective(**features)
@@ -117,8 +120,8 @@ class VisionLanguageModel(nn.Module):
         )
         with torch.set_grad_enabled(torch.is_grad_enabled() and encoder.learns):
             if len(streams) == 1:
-                return [tower(*_taken(values[0]))]
-            whole = tower(*_concatenated(values))
+                return [tower(**_arguments(values[0]))]
+            whole = tower(**_arguments(_concatenated(values)))
         sizes = [len(part.values) for part in values]
         longest = max(_texts(part).shape[1] for part in values)
         parts = [(None,) * len(sizes) if output is None else output.split(sizes) for output in whole]
@@ -160,17 +163,29 @@ def _unfit(tower: str, problem: str, *help_texts: str) -> DiagnosticError:
     return DiagnosticError((TowerDoesNotFit.at(Span("encoders", 0, 0), tower=tower, problem=problem, help=help_texts),))
 
 
-def _by_call(streams: Iterable[Stream]) -> list[list[Stream]]:
-    """Streams that one call of a tower encodes: all of one kind, and with gradient or without; a teacher is called apart."""
-    calls: dict[tuple[ObjectiveEncoder, Type], list[Stream]] = {}
+def _by_call(
+    streams: Iterable[Stream], values_of: Callable[[Stream], StreamValues]
+) -> list[tuple[list[Stream], list[StreamValues]]]:
+    """Streams that one call of a tower encodes, with their values.
+
+    All are of one kind, with gradient or without, and images of one side with as many patches; a teacher is called apart.
+    """
+    calls: dict[tuple[ObjectiveEncoder, Type, object], tuple[list[Stream], list[StreamValues]]] = {}
     for stream in streams:
-        calls.setdefault((stream.encoder, stream.encode.type), []).append(stream)
+        values = values_of(stream)
+        shape = (values.values.shape[2:], None if values.keep is None else values.keep.shape[1])
+        call = calls.setdefault((stream.encoder, stream.encode.type, shape), ([], []))
+        call[0].append(stream)
+        call[1].append(values)
     return list(calls.values())
 
 
-def _taken(values: StreamValues) -> tuple[Tensor | None, ...]:
-    """The arguments of a tower; only one that encodes joined streams knows of words."""
-    return (values.values, values.mask) if values.words is None else (values.values, values.mask, values.words)
+def _arguments(values: StreamValues) -> dict[str, Tensor | None]:
+    """The arguments of a tower; only some know of words that are joined to images, and of patches to keep."""
+    further = {"words": values.words, "keep": values.keep}
+    return {"values": values.values, "mask": values.mask} | {
+        name: value for name, value in further.items() if value is not None
+    }
 
 
 def _texts(values: StreamValues) -> Tensor:
@@ -178,15 +193,18 @@ def _texts(values: StreamValues) -> Tensor:
     return values.values if values.words is None else values.words
 
 
-def _concatenated(parts: list[StreamValues]) -> tuple[Tensor | None, ...]:
+def _concatenated(parts: list[StreamValues]) -> StreamValues:
     """One batch of several; shorter texts are padded, which changes no feature."""
+    keep = torch.cat([part.keep for part in parts if part.keep is not None]) if parts[0].keep is not None else None
     if all(part.mask is None and part.words is None for part in parts):
-        return torch.cat([part.values for part in parts]), None
+        return StreamValues(torch.cat([part.values for part in parts]), keep=keep)
     length = max(_texts(part).shape[1] for part in parts)
     texts = torch.cat([functional.pad(_texts(part), (0, length - _texts(part).shape[1])) for part in parts])
     masks = [torch.ones_like(_texts(part), dtype=torch.bool) if part.mask is None else part.mask for part in parts]
     mask = torch.cat([functional.pad(mask, (0, length - mask.shape[1])) for mask in masks])
-    return (texts, mask) if parts[0].words is None else (torch.cat([part.values for part in parts]), mask, texts)
+    if parts[0].words is None:
+        return StreamValues(texts, mask)
+    return StreamValues(torch.cat([part.values for part in parts]), mask, texts, keep)
 
 
 def _shortened(features: EncodedFeatures, added: int) -> EncodedFeatures:

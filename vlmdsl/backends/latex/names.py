@@ -185,8 +185,7 @@ class Names:
             choices = rf"\{{ {inner.latex}, {others} \}}"
             plain = f"{{{inner.text}, {inner.text}^(1), …, {inner.text}^({count})}}"
             return Math(rf"{drawn.latex} \sim \mathcal{{U}} {choices}", f"{drawn.text} ~ U{plain}")
-        pipeline = dict(node.attributes).get("pipeline")
-        view = call(node.operation, inner, *((words(pipeline),) if isinstance(pipeline, str) else ()))
+        view = call(node.operation, inner, *_how(node))
         return Math(rf"{drawn.latex} \sim {view.latex}", f"{drawn.text} ~ {view.text}")
 
     def parameter(self, node: Node) -> Math:
@@ -248,3 +247,14 @@ def _encode_of(node: Node) -> Node | None:
     while node.operation in ("normalize", "pooled", "tokens", "stop"):
         node = node.inputs[0]
     return node if node.operation == "encode" else None
+
+
+def _how(node: Node) -> list[Math]:
+    """What a drawn view of an image is drawn by."""
+    attributes = dict(node.attributes)
+    pipeline, share, area = (attributes.get(name) for name in ("pipeline", "share", "area"))
+    if isinstance(pipeline, str):
+        return [words(pipeline)]
+    if isinstance(share, float):
+        return [number(share)]
+    return [number(bound) for bound in area] if isinstance(area, tuple) else []

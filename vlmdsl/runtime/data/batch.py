@@ -14,18 +14,22 @@ __all__ = ["Batch", "StreamValues"]
 class StreamValues:
     """One stream of a batch: images `[b, 3, H, W]` float, or token ids `[b, L]` int64 with `mask` (true = a token).
 
-    An image and a text joined are `values`, images, and `words`, token ids, whose mask is `mask`.
+    An image and a text joined are `values`, images, and `words`, token ids, whose mask is `mask`. Of images with patches
+    dropped, `keep [b, K]` int64 are the patches to encode, counted row by row.
     """
 
     values: Tensor
     mask: Tensor | None = None
     words: Tensor | None = None
+    keep: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> StreamValues:
         """The same on `device`."""
-        mask = None if self.mask is None else self.mask.to(device, non_blocking=non_blocking)
-        words = None if self.words is None else self.words.to(device, non_blocking=non_blocking)
-        return StreamValues(self.values.to(device, non_blocking=non_blocking), mask, words)
+        mask, words, keep = (
+            None if part is None else part.to(device, non_blocking=non_blocking)
+            for part in (self.mask, self.words, self.keep)
+        )
+        return StreamValues(self.values.to(device, non_blocking=non_blocking), mask, words, keep)
 
 
 @dataclass(frozen=True)

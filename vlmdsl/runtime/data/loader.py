@@ -46,20 +46,20 @@ class _Collator:
     text_length: int
 
     def batch(self, samples: Sequence[Sample], views: Mapping[str, View], fields: Mapping[str, str]) -> Batch:
-        streams = {
-            name: self._stream([sample.streams[name] for sample in samples], view.kind) for name, view in views.items()
-        }
+        streams = {name: self._stream(name, view, samples) for name, view in views.items()}
         plain = {
             name: torch.tensor([sample.fields[name] for sample in samples], dtype=_FIELD_DTYPES[kind])
             for name, kind in fields.items()
         }
         return Batch(streams, plain, [sample.key for sample in samples])
 
-    def _stream(self, values: Sequence[np.ndarray | str], kind: str) -> StreamValues:
-        if kind == "Text":
+    def _stream(self, name: str, view: View, samples: Sequence[Sample]) -> StreamValues:
+        values = [sample.streams[name] for sample in samples]
+        if view.kind == "Text":
             ids, mask = self.tokenizer.encode([str(value) for value in values], self.text_length)
             return StreamValues(ids, mask)
-        return StreamValues(self.images.tensor(np.asarray(value) for value in values))
+        keep = torch.from_numpy(np.stack([sample.kept[name] for sample in samples])) if view.drops else None
+        return StreamValues(self.images.tensor(np.asarray(value) for value in values), keep=keep)
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class BatchLoader:
             mapping,
             views,
             fields or {},
-            image_size=images.size,
+            images=images,
             seed=seed,
             cache_bytes=budget,
             synonyms=synonyms,
@@ -268,7 +268,7 @@ class EvaluationLoader:
         plain = {name: kind for name, kind in fields.items() if name not in views}
         samples = len(source) if limit is None else min(limit, len(source))
         budget = cache_bytes // max(workers, 1)
-        reader = SampleReader(source, mapping, views, plain, image_size=images.size, cache_bytes=budget)
+        reader = SampleReader(source, mapping, views, plain, images=images, cache_bytes=budget)
         self._batches = _EvaluationBatches(reader, _Collator(tokenizer, images, text_length), batch, samples)
         self._workers = workers
         self.report = SkipReport()

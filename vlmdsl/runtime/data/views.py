@@ -11,12 +11,13 @@ import numpy as np
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.data import CannotLoad
 from vlmdsl.ir import Node, root_field
-from vlmdsl.primitives.pipelines import PIPELINES, PipelineName
+from vlmdsl.primitives.pipelines import PIPELINES, Crop, PipelineName
 from vlmdsl.runtime.data.augmentations import augmented
 from vlmdsl.runtime.data.context import Attributes, ViewContext
 from vlmdsl.runtime.data.eda import eda
 from vlmdsl.runtime.data.fields import TextValue
 from vlmdsl.runtime.data.images import fit
+from vlmdsl.runtime.data.patches import kept
 from vlmdsl.source import Span
 from vlmdsl.types import FieldType
 
@@ -36,11 +37,31 @@ class View:
     kind: str
     steps: tuple[tuple[str, tuple[tuple[str, object], ...]], ...] = ()
 
+    @property
+    def side(self) -> float:
+        """The side of its images as a share of that which the encoder has: less than 1 for small crops."""
+        sides = [float(str(dict(attributes)["side"])) for operation, attributes in self.steps if operation == "crop"]
+        return sides[-1] if sides else 1.0
+
+    @property
+    def drops(self) -> tuple[Attributes, ...]:
+        """The attributes of its steps that drop patches, which is done after all others, whatever the order."""
+        return tuple(dict(attributes) for operation, attributes in self.steps if operation == "drop")
+
     def apply(self, value: Value, context: ViewContext) -> Value:
-        """The view of one sample's value: a `TextValue`, or pixels of side `context.image_size`."""
+        """The view of one sample's value: a `TextValue`, or pixels of the side that the encoder takes."""
         for operation, attributes in self.steps:
-            value = VIEWS[operation](value, dict(attributes), context)
-        return value if isinstance(value, TextValue) else fit(value, context.image_size)
+            if operation != "drop":
+                value = VIEWS[operation](value, dict(attributes), context)
+        return value if isinstance(value, TextValue) else fit(value, context.images.side(self.side))
+
+    def kept(self, context: ViewContext) -> np.ndarray:
+        """The patches `int64 [K]` that one sample's image keeps; every step drops some of those that are left."""
+        left = np.arange(context.images.patches(self.side))
+        for attributes in self.drops:
+            noise = context.random("drop", attributes).random(len(left))
+            left = left[kept(noise, float(str(attributes["share"])))]
+        return left
 
 
 def view_of(source: Node, span: Span = _NO_PLACE) -> View:
@@ -51,8 +72,8 @@ def view_of(source: Node, span: Span = _NO_PLACE) -> View:
     while node is not start:
         attributes = dict(node.attributes)
         pipeline = _pipeline(attributes)
-        if node.operation not in VIEWS or pipeline not in PIPELINES:
-            what = f"the view `{node.operation}`" if node.operation not in VIEWS else f"the pipeline `{pipeline}`"
+        if node.operation not in (*VIEWS, "drop") or pipeline not in PIPELINES:
+            what = f"the view `{node.operation}`" if pipeline in PIPELINES else f"the pipeline `{pipeline}`"
             raise DiagnosticError((CannotLoad.at(span, what=what),))
         steps.append((node.operation, node.attributes))
         node = node.inputs[0]
@@ -95,7 +116,15 @@ def _eda(value: Value, attributes: Attributes, context: ViewContext) -> TextValu
 def _augment(value: Value, attributes: Attributes, context: ViewContext) -> np.ndarray:
     assert isinstance(value, np.ndarray)
     steps = PIPELINES[_pipeline(attributes)].steps(int(str(attributes["view"])))
-    return augmented(value, steps, context.image_size, context.random("augment", attributes))
+    return augmented(value, steps, context.images.size, context.random("augment", attributes))
+
+
+def _crop(value: Value, attributes: Attributes, context: ViewContext) -> np.ndarray:
+    assert isinstance(value, np.ndarray)
+    area = attributes["area"]
+    assert isinstance(area, tuple)
+    side = context.images.side(float(str(attributes["side"])))
+    return augmented(value, (Crop(area, resample="bicubic"),), side, context.random("crop", attributes))
 
 
 def _pipeline(attributes: Attributes) -> PipelineName:
@@ -107,5 +136,6 @@ VIEWS: dict[str, Callable[[Value, Attributes, ViewContext], Value]] = {
     "alternative": _alternative,
     "eda": _eda,
     "augment": _augment,
+    "crop": _crop,
 }
-"""Operation of the graph -> what makes the view of one sample's value."""
+"""Operation of the graph -> what makes the view of one sample's value; `drop` is none of the pixels."""

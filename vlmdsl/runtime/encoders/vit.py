@@ -55,14 +55,16 @@ PRESETS: dict[str, VisionConfig] = {
 class VisionTransformer(Encoder):
     """Images `[b, 3, S, S]`, standardised to [-1, 1], to a pooled feature and one feature a patch.
 
-    Patches come row by row, without the class token. Positions are fixed sines of the patch's row and column, so any image
-    size has its own.
+    Patches come row by row, without the class token. Positions are fixed sines of the patch's row and column. Images of
+    another side than the config's have their patches spread over the same range, as if shown larger or smaller.
     """
+
+    positions: Tensor
 
     def __init__(self, config: VisionConfig, dimension: int, yields: Iterable[str] = ("pooled", "tokens")) -> None:
         super().__init__("Image", dimension, yields)
         self.config = config
-        self.image_format = ImageFormat(config.image_size)
+        self.image_format = ImageFormat(config.image_size, patch=config.patch_size)
         stem = convolution_stem if config.stem == "convolution" else patch_stem
         self.stem = stem(config.width, config.patch_size)
         self.register_buffer("positions", sine_positions(config.grid, config.width), persistent=False)
@@ -72,13 +74,16 @@ class VisionTransformer(Encoder):
         self.token_projection = nn.Linear(config.width, dimension, bias=False) if "tokens" in self.yields else None
 
     def forward(self, values: Tensor, mask: Tensor | None = None, keep: Tensor | None = None) -> EncodedFeatures:
-        """Features of images; `keep [b, K]` are the patches to encode (all others are dropped), `mask` must be None."""
-        size = self.config.image_size
+        """Features of images whose side S is any multiple of the patch size.
+
+        `keep [b, K]` are the patches to encode (all others are dropped), `mask` must be None.
+        """
         if mask is not None:
             raise ValueError("images have no mask: every patch is real")
-        if values.shape[1:] != (3, size, size):
-            raise ValueError(f"this encoder takes images [b, 3, {size}, {size}], not {list(values.shape)}")
-        patches = self.stem(values).flatten(2).transpose(1, 2) + self.positions
+        side, size = values.shape[-1], self.config.patch_size
+        if values.shape[1:] != (3, side, side) or side % size:
+            raise ValueError(f"this encoder takes images [b, 3, S, S], S a multiple of {size}, not {list(values.shape)}")
+        patches = self.stem(values).flatten(2).transpose(1, 2) + self._positions(side // size)
         if keep is not None:
             patches = keep_tokens(patches, keep)
         if self.class_token is not None:
@@ -90,6 +95,11 @@ class VisionTransformer(Encoder):
             pooled=None if self.pooled_projection is None else self.pooled_projection(pooled),
             tokens=None if self.token_projection is None else self.token_projection(tokens),
         )
+
+    def _positions(self, grid: int) -> Tensor:
+        if grid == self.config.grid:
+            return self.positions
+        return sine_positions(grid, self.config.width, self.config.grid).to(self.positions)
 
 
 def patch_stem(width: int, patch_size: int) -> nn.Module:
@@ -125,12 +135,16 @@ def _convolution(
     return made
 
 
-def sine_positions(grid: int, width: int) -> Tensor:
-    """`[grid * grid, width]`: sines and cosines of the row in one half of the features, of the column in the other."""
+def sine_positions(grid: int, width: int, span: int | None = None) -> Tensor:
+    """`[grid * grid, width]`: sines and cosines of the row in one half of the features, of the column in the other.
+
+    Rows and columns are counted 0, 1, 2, ...; with a `span` they have the places of the grid's centres on one of `span`.
+    """
     if width % 4:
         raise ValueError(f"two-dimensional sine positions need a width divisible by 4, not {width}")
     frequencies = 10_000 ** -(torch.arange(width // 4) / (width // 4))
-    angles = torch.arange(grid)[:, None] * frequencies
+    places = torch.arange(grid) if span is None else (torch.arange(grid) + 0.5) * (span / grid) - 0.5
+    angles = places[:, None] * frequencies
     waves = torch.cat([angles.sin(), angles.cos()], dim=1)
     rows = waves[:, None].expand(grid, grid, -1)
     columns = waves[None].expand(grid, grid, -1)
