@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vlmdsl.api.check import check
+    from vlmdsl.api.compare import compare
     from vlmdsl.api.compile import compile, emit
     from vlmdsl.api.diff import diff
     from vlmdsl.api.evaluate import evaluate
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "Diagnostic", "DiagnosticError", "Trainer", "check", "compile", "diff", "emit", "evaluate", "explain", "format", "parse",
-    "plan", "primitive", "recipes", "train",
+    "Diagnostic", "DiagnosticError", "Trainer", "check", "compare", "compile", "diff", "emit", "evaluate", "explain",
+    "format", "parse", "plan", "primitive", "recipes", "train",
 ]  # fmt: skip
 
 _HOMES = {

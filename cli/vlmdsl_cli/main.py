@@ -17,6 +17,7 @@ __all__ = ["COMMANDS", "application", "main"]
 COMMANDS = {
     "train": "Train a model with a recipe.",
     "eval": "Evaluate a trained model: retrieval and zero-shot classification.",
+    "compare": "Train several recipes alike and compare their results.",
     "check": "Find every fault of recipes.",
     "fmt": "Write recipes in the one style.",
     "explain": "Explain a recipe, a primitive or a diagnostic code.",

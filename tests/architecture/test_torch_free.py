@@ -29,6 +29,7 @@ print(f"exit code {code}, heavy modules {heavy}", file=sys.stderr)
         ["recipes"],
         ["train", "--help"],
         ["eval", "--help"],
+        ["compare", "--help"],
         ["--version"],
     ],
     ids=" ".join,

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 import vlmdsl
@@ -132,9 +133,24 @@ def test_a_recipe_of_several_files_is_kept_whole(tmp_path: Path) -> None:
 def test_an_evaluation_can_be_repeated(finished: Path) -> None:
     before = json.loads((finished / "evaluation.json").read_text())
     assert vlmdsl.evaluate(finished).evaluation == before
+    marked = json.loads(json.dumps(before))
+    marked["zero_shot"]["untrained"]["top-1"] = -1.0  # found again only if the untrained model is not measured anew
+    (finished / "evaluation.json").write_text(json.dumps(marked))
+    assert vlmdsl.evaluate(finished).evaluation == marked
+    (finished / "evaluation.json").write_text(json.dumps(marked | {"conditions": {}}))
+    assert vlmdsl.evaluate(finished).evaluation == before
     smaller = vlmdsl.evaluate(finished, data=["shapes"], overrides=["evaluation.limit=50"])
     assert smaller.evaluation["samples"] == 50
     assert json.loads((finished / "evaluation.json").read_text()) == before
+
+
+def test_texts_that_are_not_unique_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (32, 32)).save(tmp_path / "one.png")
+    rows = [f"one.png,{text}" for text in ["a dog", "a cat", "a dog", *(f"text {number}" for number in range(13))]]
+    (tmp_path / "pairs.csv").write_text("\n".join(["image,text", *rows]) + "\n")
+    run = vlmdsl.train("clip", data=[str(tmp_path / "pairs.csv")], steps=1, settings=SMALL, out=tmp_path / "run").folder
+    assert json.loads((run / "run.json").read_text())["data"]["train"]["duplicate_texts"] == {"text": 0.125}
+    assert "12% of the looked-at `text` are not unique" in capsys.readouterr().err
 
 
 def test_a_run_that_diverges_says_so_and_leaves_its_record(tmp_path: Path) -> None:

@@ -40,8 +40,9 @@ def evaluate(
 ) -> EvaluationResult:
     """Measure the model of a run's newest checkpoint beside chance and beside the untrained model.
 
-    On the run's own held-out data the result is written to the run's `evaluation.json`. Raises `DiagnosticError` if there
-    is no complete checkpoint, or the data lacks what the recipe compares.
+    On the run's own held-out data the result is written to the run's `evaluation.json`; the untrained model is measured
+    only if that file does not tell about it, under the same conditions, yet. Raises `DiagnosticError` if there is no
+    complete checkpoint, or the data lacks what the recipe compares.
 
     Args:
         run: the run folder.

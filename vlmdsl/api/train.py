@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from vlmdsl.api.compile import compile_built
 from vlmdsl.api.driver import Built, build
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vlmdsl.runtime.tokenizer import Tokenizer
     from vlmdsl.runtime.training.session import Outcome
 
-__all__ = ["RunResult", "Trainer", "train"]
+__all__ = ["RunOptions", "RunResult", "Trainer", "train"]
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,38 @@ class RunResult:
         return self.summary
 
 
+class RunOptions(TypedDict, total=False):
+    """What a run may be told beside its recipe; all of it may be left out."""
+
+    expression: bool
+    """Whether the recipe is source text."""
+    knobs: Mapping[str, object] | None
+    """Hyper-parameters of the recipe by name."""
+    data: Sequence[str]
+    """Training sources (`shapes`, tar shards, image folders, tables; globs too)."""
+    val: Sequence[str]
+    """Held-out sources in the same forms."""
+    map: Mapping[str, str] | None
+    """Field of the recipe -> column of the data."""
+    config: str | Path | None
+    """A YAML file of settings."""
+    overrides: Sequence[str]
+    """`section.setting=value` texts, after the file."""
+    settings: Mapping[str, object] | None
+    """Values by dotted name (`{"train.batch": 64}`), after the overrides."""
+    steps: int | None
+    seed: int | None
+    device: str | None
+    out: str | Path | None
+    """Settings with a name of their own, after the others."""
+    resume: str | Path | None
+    """The folder of a run to go on with from its newest complete checkpoint."""
+
+
 class Trainer:
     """One run, checked when it is made: a wrong recipe or configuration is a `DiagnosticError` at once.
 
-    The arguments are those of `train`. `fit` trains; afterwards `model` and `tokenizer` are there to be used.
+    `options` are those of `train`. `fit` trains; afterwards `model` and `tokenizer` are there to be used.
 
     >>> import tempfile, vlmdsl
     >>> settings = {"train.batch": 8, "train.compile": False, "evaluation.limit": 32}
@@ -53,50 +81,27 @@ class Trainer:
     ['language', 'vision']
     """
 
-    def __init__(
-        self,
-        recipe: str | Path | None = None,
-        *,
-        expression: bool = False,
-        knobs: Mapping[str, object] | None = None,
-        data: Sequence[str] = (),
-        val: Sequence[str] = (),
-        map: Mapping[str, str] | None = None,
-        config: str | Path | None = None,
-        overrides: Sequence[str] = (),
-        settings: Mapping[str, object] | None = None,
-        steps: int | None = None,
-        seed: int | None = None,
-        device: str | None = None,
-        out: str | Path | None = None,
-        resume: str | Path | None = None,
-    ) -> None:
-        named: dict[str, object] = {
-            "data.train": tuple(data) or None,
-            "data.val": tuple(val) or None,
-            "data.map": dict(map or {}) or None,
-            "train.steps": steps,
-            "train.seed": seed,
-            "train.device": device,
-            "out": None if out is None else str(out),
-        }
-        flags = dict(settings or {}) | {name: value for name, value in named.items() if value is not None}
+    def __init__(self, recipe: str | Path | None = None, **options: Unpack[RunOptions]) -> None:
+        unknown = sorted(options.keys() - RunOptions.__annotations__.keys())
+        if unknown:
+            raise TypeError(f"Trainer takes no argument {unknown[0]!r}")
+        resume = options.get("resume")
         self._resume = None if resume is None else _folders().RunFolder.existing(str(resume))
         self._built: Built
-        self._knobs = dict(knobs or {})
+        self._knobs = dict(options.get("knobs") or {})
         self.config: RunConfig
         """The resolved configuration."""
         if self._resume is None:
             if recipe is None:
                 raise TypeError("Trainer needs a recipe, or a run to resume")
-            self._built, self.config = _checked(recipe, expression, self._knobs, config, overrides, flags)
+            self._built, self.config = _checked(recipe, self._knobs, options.get("config"), options)
             if first_process():
                 _folders().RunFolder.check_free(self.config.out)
         else:
             self._knobs = dict(self._resume.read_facts()["recipe"]["given_knobs"]) | self._knobs
-            stored = self._resume.config if config is None else config
+            stored = options.get("config") or self._resume.config
             word = self._resume.recipe if recipe is None else recipe
-            self._built, self.config = _checked(word, expression, self._knobs, stored, overrides, flags)
+            self._built, self.config = _checked(word, self._knobs, stored, options)
             check_resumable(self._resume, self._built, self.config)
         self._outcome: Outcome | None = None
 
@@ -133,23 +138,7 @@ class Trainer:
         return self._outcome
 
 
-def train(
-    recipe: str | Path | None = None,
-    *,
-    expression: bool = False,
-    knobs: Mapping[str, object] | None = None,
-    data: Sequence[str] = (),
-    val: Sequence[str] = (),
-    map: Mapping[str, str] | None = None,
-    config: str | Path | None = None,
-    overrides: Sequence[str] = (),
-    settings: Mapping[str, object] | None = None,
-    steps: int | None = None,
-    seed: int | None = None,
-    device: str | None = None,
-    out: str | Path | None = None,
-    resume: str | Path | None = None,
-) -> RunResult:
+def train(recipe: str | Path | None = None, **options: Unpack[RunOptions]) -> RunResult:
     """Train a model with a recipe and leave everything in a run folder.
 
     Raises `DiagnosticError` with every fault of the recipe, the configuration or the data that can be told before the
@@ -157,16 +146,8 @@ def train(
 
     Args:
         recipe: a bundled name, a path, or with `expression` source text; may be left out with `resume`.
-        expression: whether `recipe` is source text.
-        knobs: hyper-parameters of the recipe by name.
-        data: training sources (`shapes`, tar shards, image folders, tables; globs too).
-        val: held-out sources in the same forms.
-        map: field of the recipe -> column of the data.
-        config: a YAML file of settings.
-        overrides: `section.setting=value` texts, after the file.
-        settings: values by dotted name (`{"train.batch": 64}`), after the overrides.
-        steps, seed, device, out: settings with a name of their own.
-        resume: the folder of a run to go on with from its newest complete checkpoint.
+        options: those of `RunOptions`: `data`, `val`, `map`, `knobs`, `config`, `settings`, `steps`, `seed`, `device`,
+            `out`, `resume` and more.
 
     >>> import tempfile, vlmdsl
     >>> settings = {"train.batch": 8, "train.compile": False, "evaluation.limit": 32}
@@ -174,23 +155,22 @@ def train(
     >>> sorted(result.evaluation["retrieval"]["image_to_text"])[:3]
     ['R@1', 'R@10', 'R@5']
     """
-    trainer = Trainer(
-        recipe,
-        expression=expression,
-        knobs=knobs,
-        data=data,
-        val=val,
-        map=map,
-        config=config,
-        overrides=overrides,
-        settings=settings,
-        steps=steps,
-        seed=seed,
-        device=device,
-        out=out,
-        resume=resume,
-    )
-    return trainer.fit()
+    return Trainer(recipe, **options).fit()
+
+
+def _flags(options: RunOptions) -> dict[str, object]:
+    """The settings that a call names, by dotted name."""
+    out = options.get("out")
+    named: dict[str, object] = {
+        "data.train": tuple(options.get("data", ())) or None,
+        "data.val": tuple(options.get("val", ())) or None,
+        "data.map": dict(options.get("map") or {}) or None,
+        "train.steps": options.get("steps"),
+        "train.seed": options.get("seed"),
+        "train.device": options.get("device"),
+        "out": None if out is None else str(out),
+    }
+    return dict(options.get("settings") or {}) | {name: value for name, value in named.items() if value is not None}
 
 
 def _folders() -> Any:
@@ -199,12 +179,7 @@ def _folders() -> Any:
 
 
 def _checked(
-    recipe: str | Path,
-    expression: bool,
-    knobs: Mapping[str, object],
-    config: str | Path | None,
-    overrides: Sequence[str],
-    flags: Mapping[str, object],
+    recipe: str | Path, knobs: Mapping[str, object], config: str | Path | None, options: RunOptions
 ) -> tuple[Built, RunConfig]:
     """The built recipe and the configuration; DiagnosticError with the faults of both."""
     faults: list[Diagnostic] = []
@@ -212,9 +187,9 @@ def _checked(
     for attempt in ("recipe", "configuration"):
         try:
             if attempt == "recipe":
-                built = build(recipe, expression=expression, knobs=knobs)
+                built = build(recipe, expression=options.get("expression", False), knobs=knobs)
             else:
-                resolved = load_settings(config, overrides, flags)
+                resolved = load_settings(config, options.get("overrides", ()), _flags(options))
         except DiagnosticError as error:
             faults.extend(error.diagnostics)
     if built is None or resolved is None:

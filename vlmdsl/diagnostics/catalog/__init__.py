@@ -1,6 +1,7 @@
 """The catalogue: a module a stage, a class a code. Importing this package fills `CATALOGUE`."""
 
 from vlmdsl.diagnostics.catalog import (
+    comparison,
     configuration,
     data,
     devices,
@@ -15,6 +16,6 @@ from vlmdsl.diagnostics.catalog import (
 )
 
 __all__ = [
-    "configuration", "data", "devices", "encoders", "environment", "lowering", "meaning", "names", "syntax", "types",
-    "values",
+    "comparison", "configuration", "data", "devices", "encoders", "environment", "lowering", "meaning", "names", "syntax",
+    "types", "values",
 ]  # fmt: skip

@@ -6,14 +6,13 @@ from vlmdsl.runtime.data.loader import BatchLoader, EvaluationLoader
 from vlmdsl.runtime.data.mapping import FieldMapping, Requirement, map_fields, parse_assignments, requirements
 from vlmdsl.runtime.data.order import groups_by_source
 from vlmdsl.runtime.data.report import SkipReport
-from vlmdsl.runtime.data.source import BadSample, Source, fingerprint
+from vlmdsl.runtime.data.source import BadSample, Source, fingerprint, source_facts
 from vlmdsl.runtime.data.specification import held_out, open_source
 from vlmdsl.runtime.data.synonyms import Synonyms, read_synonyms
 from vlmdsl.runtime.data.texts import duplicate_share, texts_of
 
 __all__ = [
     "BadSample", "Batch", "BatchLoader", "EvaluationLoader", "FieldMapping", "ImageFormat", "Requirement", "SkipReport",
-    "Source", "StreamValues", "Synonyms", "duplicate_share", "fingerprint", "groups_by_source", "held_out",
-    "map_fields", "open_source",
-    "parse_assignments", "read_synonyms", "requirements", "texts_of",
+    "Source", "StreamValues", "Synonyms", "duplicate_share", "fingerprint", "groups_by_source", "held_out", "map_fields",
+    "open_source", "parse_assignments", "read_synonyms", "requirements", "source_facts", "texts_of",
 ]  # fmt: skip

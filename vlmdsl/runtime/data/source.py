@@ -9,7 +9,7 @@ from typing import Protocol
 
 __all__ = [
     "BadSample", "JoinedSource", "LazyColumns", "Source", "fingerprint", "part_of_sample", "probed_columns",
-    "probed_positions",
+    "probed_positions", "source_facts",
 ]  # fmt: skip
 
 
@@ -117,6 +117,11 @@ def fingerprint(source: Source) -> str:
     for key in source.keys:
         digest.update(key.encode("utf-8", "surrogatepass") + b"\0")
     return digest.hexdigest()
+
+
+def source_facts(source: Source) -> dict[str, object]:
+    """What a run folder notes of the data: its name, how many samples it has, and which."""
+    return {"name": source.name, "samples": len(source), "fingerprint": fingerprint(source)}
 
 
 def probed_positions(length: int, most: int = 64) -> list[int]:

@@ -11,8 +11,10 @@ from vlmdsl.runtime.data.source import BadSample, Source, probed_positions
 __all__ = ["duplicate_share", "texts_of"]
 
 
-def texts_of(source: Source, mapping: FieldMapping, fields: Iterable[str], limit: int = 200_000) -> Iterator[str]:
-    """The texts of `fields` and their rewrites, in order; of at most `limit` samples, spread evenly."""
+def texts_of(
+    source: Source, mapping: FieldMapping, fields: Iterable[str], limit: int = 200_000, *, rewrites: bool = True
+) -> Iterator[str]:
+    """The texts of `fields`, and their rewrites where wanted, in order; of at most `limit` samples, spread evenly."""
     fields = list(fields)
     for index in probed_positions(len(source), limit):
         for name in fields:
@@ -21,7 +23,7 @@ def texts_of(source: Source, mapping: FieldMapping, fields: Iterable[str], limit
             except BadSample:
                 continue
             yield value.text
-            yield from value.rewrites
+            yield from value.rewrites if rewrites else ()
 
 
 def duplicate_share(texts: Iterable[str]) -> float:

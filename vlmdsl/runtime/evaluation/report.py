@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from vlmdsl.runtime.evaluation.retrieval import Measures, Retrieval
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["Evaluation", "results_json", "results_table"]
+__all__ = ["Evaluation", "results_json", "results_table", "stored_untrained"]
 
 _DIRECTIONS = {"image_to_text": "image to text", "text_to_image": "text to image"}
 
@@ -42,6 +43,27 @@ def results_json(trained: Evaluation, untrained: Evaluation | None = None) -> di
         group = _group(trained.zero_shot, untrained.zero_shot if untrained is not None else None)
         results["zero_shot"] = {"classes": trained.classes, **group}
     return results
+
+
+def stored_untrained(results: Mapping[str, Any]) -> Evaluation | None:
+    """What `results_json` was given as `untrained`; None if it was given none."""
+    retrieval, zero_shot = results.get("retrieval"), results.get("zero_shot")
+    groups = [retrieval[name] for name in _DIRECTIONS] if retrieval is not None else []
+    groups += [zero_shot] if zero_shot is not None else []
+    if not groups or any("untrained" not in group for group in groups):
+        return None
+    return Evaluation(
+        samples=results["samples"],
+        retrieval=None
+        if retrieval is None
+        else Retrieval(retrieval["images"], retrieval["texts"], *(_untrained(retrieval[name]) for name in _DIRECTIONS)),
+        zero_shot=None if zero_shot is None else _untrained(zero_shot),
+        classes=0 if zero_shot is None else zero_shot["classes"],
+    )
+
+
+def _untrained(group: Mapping[str, Any]) -> Measures:
+    return Measures(group["untrained"], group["chance"])
 
 
 def results_table(results: dict[str, Any]) -> Table:

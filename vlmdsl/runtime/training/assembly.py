@@ -14,6 +14,7 @@ from vlmdsl.runtime.data import (
     FieldMapping,
     ImageFormat,
     Source,
+    duplicate_share,
     groups_by_source,
     held_out,
     map_fields,
@@ -28,7 +29,17 @@ from vlmdsl.runtime.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from vlmdsl.runtime.training.processes import World, seed_generators
 from vlmdsl.schema import ModelConfig, RunConfig
 
-__all__ = ["Data", "build_model", "image_format", "open_data", "tokenizer_for", "training_batches"]
+__all__ = [
+    "Data",
+    "build_model",
+    "duplicate_texts",
+    "image_format",
+    "map_data",
+    "open_data",
+    "open_sources",
+    "tokenizer_for",
+    "training_batches",
+]
 
 _PLAIN = ("Label", "Flag", "Number")
 
@@ -48,9 +59,17 @@ def open_data(program: Program, config: RunConfig, evaluate_on: tuple[str, ...] 
 
     `evaluate_on` takes the place of the configured held-out data.
     """
-    train = open_source(config.data.train)
+    return map_data(program, config, *open_sources(config, evaluate_on))
+
+
+def open_sources(config: RunConfig, evaluate_on: tuple[str, ...] = ()) -> tuple[Source, Source | None]:
+    """The training and the held-out samples; `evaluate_on` takes the place of the configured held-out data."""
     specs = evaluate_on or config.data.val or tuple(held_out(config.data.train))
-    val = open_source(specs, "val") if specs else None
+    return open_source(config.data.train), open_source(specs, "val") if specs else None
+
+
+def map_data(program: Program, config: RunConfig, train: Source, val: Source | None) -> Data:
+    """Finds the column of every field of a recipe; DiagnosticError with all that is lacking."""
     faults: list[Diagnostic] = []
     mapping = _mapped(train, program, config.data.map, faults)
     val_mapping = None
@@ -83,16 +102,28 @@ def tokenizer_for(program: Program, config: ModelConfig, data: Data) -> Tokenize
         return load_tokenizer(config.tokenizer)
     if config.text_encoder.startswith("hf:"):
         return load_tokenizer(config.text_encoder)
-    texts = [need.field for need in requirements(program, views=False) if need.kind == "Text"]
-    return train_tokenizer(texts_of(data.train, data.mapping, texts), config.vocabulary)
+    return train_tokenizer(texts_of(data.train, data.mapping, _text_fields(program)), config.vocabulary)
+
+
+def duplicate_texts(program: Program, data: Data, limit: int = 2000) -> dict[str, float]:
+    """Text field -> the share of its training texts that another one equals, among at most `limit` samples."""
+    return {
+        name: duplicate_share(texts_of(data.train, data.mapping, [name], limit, rewrites=False))
+        for name in _text_fields(program)
+    }
+
+
+def _text_fields(program: Program) -> list[str]:
+    return [need.field for need in requirements(program, views=False) if need.kind == "Text"]
 
 
 def build_model(objective: Objective, config: RunConfig, tokenizer: Tokenizer, world: World) -> VisionLanguageModel:
     """The towers that the objective needs, with weights drawn from the seed, and the objective, on the world's device."""
-    seed_generators(config.train.seed, "weights")
     model = config.model
     encoders: dict[str, Encoder] = {}
     for tower, need in tower_needs(objective.streams).items():
+        # Each tower's weights are its own draw, so that recipes with other towers beside it start with the same ones.
+        seed_generators(config.train.seed, "weights", tower)
         kind = next(known for known in get_args(Kind) if known == need.kind)
         encoders[tower] = build_encoder(
             {"Image": model.image_encoder, "Text": model.text_encoder, "Image|Text": model.shared_encoder}[kind],

@@ -19,12 +19,12 @@ from torch.optim import AdamW
 from vlmdsl.backends.torch import Objective
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.configuration import NothingToResume
-from vlmdsl.runtime.data import BatchLoader, Source, fingerprint
-from vlmdsl.runtime.evaluation import Evaluation, results_json, results_table
+from vlmdsl.runtime.data import BatchLoader, fingerprint, source_facts
+from vlmdsl.runtime.evaluation import Evaluation, results_json, results_table, stored_untrained
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.tokenizer import Tokenizer
 from vlmdsl.runtime.tracking import Reporter, draw_curves
-from vlmdsl.runtime.training.assembly import Data, build_model, open_data, tokenizer_for, training_batches
+from vlmdsl.runtime.training.assembly import Data, build_model, duplicate_texts, open_data, tokenizer_for, training_batches
 from vlmdsl.runtime.training.checkpoint import (
     Position,
     load_checkpoint,
@@ -44,6 +44,7 @@ from vlmdsl.source import Span
 __all__ = ["Outcome", "evaluate_run", "run"]
 
 _TOKENIZER = "tokenizer.json"
+_NOTABLE_SHARE = 0.01
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ def evaluate_run(
 ) -> tuple[dict[str, Any], str]:
     """Measure the newest checkpoint in `folder`: the results as JSON and as a table.
 
-    On the run's own held-out data they replace `evaluation.json`. Raises `DiagnosticError` (V0816) without a checkpoint.
+    On the run's own held-out data they replace `evaluation.json`; what that says of the untrained model, measured under
+    the same conditions, is taken over. Raises `DiagnosticError` (V0816) without a checkpoint.
     """
     checkpoint = newest_checkpoint(folder.checkpoints)
     if checkpoint is None:
@@ -106,9 +108,13 @@ def evaluate_run(
         held_out = held_out_measure(objective.program, config, data, tokenizer, model)
         if held_out is None:
             return {}, "nothing to measure: no data is held out, or the recipe compares no image with a text"
-        untrained = held_out.measure(model)
+        known, conditions = folder.read_evaluation(), _conditions(config, data)
+        untrained = stored_untrained(known) if known.get("conditions") == conditions else None
+        if untrained is None:
+            untrained = held_out.measure(model)
         load_weights(checkpoint, model)
         results = {"step": read_position(checkpoint).step, **results_json(held_out.measure(model), untrained)}
+        results["conditions"] = conditions
         if not evaluate_on and world.first:
             folder.write_evaluation(results)
         return results, _table(results)
@@ -128,6 +134,10 @@ class _Begun:
     start: int
     held_out: HeldOut | None
     untrained: Evaluation | None
+    conditions: dict[str, object]
+    """What the evaluation depends on beside the model."""
+    duplicates: dict[str, float]
+    """Text field -> the share of its texts that another one equals."""
     results: dict[str, Any] = field(default_factory=dict)
 
     def save(self, step: int) -> None:
@@ -142,15 +152,22 @@ class _Begun:
         """Measure the model and write `evaluation.json`."""
         if self.held_out is not None:
             self.results = {"step": step, **results_json(self.held_out.measure(self.model), self.untrained)}
+            self.results["conditions"] = self.conditions
             self.folder.write_evaluation(self.results)
 
     def announcement(self) -> str:
-        """What is about to run, in one line: the first step may take long to compile."""
+        """What is about to run, in a line (the first step may take long to compile), and a line a doubt about the data."""
         weights = sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
         where = f"{self.world.size} processes on {self.world.device.type}" if self.world.size > 1 else self.world.device.type
         compiling = "; the first step compiles" if self.config.train.compile else ""
         from_step = f" from step {self.start}" if self.start else ""
-        return f"training {weights:,} weights on {where} in {self.folder.path}{from_step}{compiling}"
+        lines = [f"training {weights:,} weights on {where} in {self.folder.path}{from_step}{compiling}"]
+        for name, share in self.duplicates.items():
+            if share >= _NOTABLE_SHARE:
+                lines.append(
+                    f"note: {share:.0%} of the looked-at `{name}` are not unique: such pairs are each other's negatives"
+                )
+        return "\n".join(lines)
 
     def summary(self) -> str:
         """The results as a table, what was skipped, and the folder."""
@@ -178,10 +195,11 @@ def _begin(
     model = build_model(objective, config, tokenizer, world)
     batches = training_batches(program, config, data, tokenizer, model, world)
     held_out = held_out_measure(program, config, data, tokenizer, model) if world.first else None
+    duplicates = duplicate_texts(program, data) if world.first else {}
     # Only the first process knows the name of a new folder, and only it needs to.
     folder = resume or (RunFolder.create(config.out, program.name) if world.first else RunFolder(Path("runs")))
     if world.first:
-        _write_start(folder, config, texts, _facts(config, data, world, recipe, resume))
+        _write_start(folder, config, texts, _facts(config, data, world, recipe, resume, duplicates))
     # Before any weight is loaded, so that a resumed run measures the same untrained model.
     untrained = held_out.measure(model) if held_out else None
     optimizer = build_optimizer(model, config.optimizer)
@@ -192,7 +210,20 @@ def _begin(
         start = position.step
     if world.first:
         folder.forget_after(start)
-    return _Begun(config, folder, world, model, tokenizer, optimizer, batches, start, held_out, untrained)
+    return _Begun(
+        config=config,
+        folder=folder,
+        world=world,
+        model=model,
+        tokenizer=tokenizer,
+        optimizer=optimizer,
+        batches=batches,
+        start=start,
+        held_out=held_out,
+        untrained=untrained,
+        conditions=_conditions(config, data),
+        duplicates=duplicates,
+    )
 
 
 def _write_start(folder: RunFolder, config: RunConfig, texts: Mapping[str, str], facts: Mapping[str, object]) -> None:
@@ -205,7 +236,12 @@ def _write_start(folder: RunFolder, config: RunConfig, texts: Mapping[str, str],
 
 
 def _facts(
-    config: RunConfig, data: Data, world: World, recipe: Mapping[str, object], resume: RunFolder | None
+    config: RunConfig,
+    data: Data,
+    world: World,
+    recipe: Mapping[str, object],
+    resume: RunFolder | None,
+    duplicates: Mapping[str, float],
 ) -> dict[str, object]:
     """What `run.json` holds: enough to know what ran, on what, and with what."""
     now = {
@@ -224,12 +260,15 @@ def _facts(
         facts = resume.read_facts()
         return {**facts, "resumed": [*facts.get("resumed", []), now]}
     sources = {"train": data.train, "held_out": data.held_out}
-    digests = {name: _digest(source) for name, source in sources.items() if source is not None}
+    digests = {name: source_facts(source) for name, source in sources.items() if source is not None}
+    digests["train"]["duplicate_texts"] = dict(duplicates)
     return {"recipe": dict(recipe), "seed": config.train.seed, "data": digests, "started": now}
 
 
-def _digest(source: Source) -> dict[str, object]:
-    return {"name": source.name, "samples": len(source), "fingerprint": fingerprint(source)}
+def _conditions(config: RunConfig, data: Data) -> dict[str, object]:
+    """What the numbers of an evaluation depend on beside the weights, as JSON holds it."""
+    held_out = None if data.held_out is None else fingerprint(data.held_out)
+    return {"held_out": held_out, "map": dict(config.data.map), **config.evaluation.model_dump(mode="json")}
 
 
 def _stored_tokenizer(checkpoint: Path) -> Tokenizer:

@@ -1,5 +1,8 @@
 """From batches to results: equal samples taken together, missing classes left out, the recipe's own similarity."""
 
+import json
+from dataclasses import replace
+
 import pytest
 import torch
 from rich.console import Console
@@ -11,7 +14,17 @@ from vlmdsl.ir.graph import Graph
 from vlmdsl.runtime.data import Batch, StreamValues
 from vlmdsl.runtime.encoders import EncodedFeatures
 from vlmdsl.runtime.encoders import Encoder as Tower
-from vlmdsl.runtime.evaluation import ClassPrompts, Comparison, Part, comparison_of, evaluate, results_json, results_table
+from vlmdsl.runtime.evaluation import (
+    ClassPrompts,
+    Comparison,
+    Measures,
+    Part,
+    comparison_of,
+    evaluate,
+    results_json,
+    results_table,
+    stored_untrained,
+)
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.types import EncodedType, FieldType, LossType, ScoreType, SimType, TargetType, TokensType, VecType
 
@@ -112,6 +125,17 @@ def test_results_stand_beside_chance_and_the_untrained_model(model):
         console.print(results_table(results))
     row = next(line for line in capture.get().splitlines() if "image to text R@1 " in line)
     assert row.replace("│", " ").split()[-3:] == ["100.0", "0.0", "50.0"]
+
+
+@pytest.mark.parametrize("zero_shot", [None, Measures({"top-1": 0.5}, {"top-1": 0.1})])
+def test_the_untrained_results_are_found_again_in_what_was_written(model, zero_shot):
+    untrained = replace(evaluate(model, [batch([0, 1], [1, 0])], COMPARISON), zero_shot=zero_shot, classes=10)
+    results = results_json(replace(untrained, samples=2), untrained)
+    found = stored_untrained(json.loads(json.dumps(results)))
+    assert found is not None
+    assert results_json(untrained, found) == results
+    assert stored_untrained(results_json(untrained)) is None
+    assert stored_untrained({}) is None
 
 
 def program(term, graph):

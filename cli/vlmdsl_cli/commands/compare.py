@@ -1,0 +1,88 @@
+"""`vlmdsl compare`: several recipes on the same data, encoders, order and evaluation, several seeds each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import click
+
+from vlmdsl.api.compare import Contender, compare
+from vlmdsl_cli.options import as_json, knob_values, pairs
+from vlmdsl_cli.output import data as print_data
+from vlmdsl_cli.output import json_data, talk
+
+__all__ = ["command"]
+
+
+@click.command("compare")
+@click.argument("subjects", metavar="RECIPE...", nargs=-1)
+@click.option("-e", "expressions", metavar="EXPRESSION", multiple=True, help="Compare this expression too; repeatable.")
+@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Seeds of every recipe.")
+@click.option("--data", metavar="SPEC", multiple=True, help="Train on this: shapes, tar shards, an image folder; globs too.")
+@click.option("--val", metavar="SPEC", multiple=True, help="Hold this out for the evaluation, in the same forms.")
+@click.option("--map", "columns", metavar="FIELD=COLUMN", multiple=True, help="Take a field from a column of another name.")
+@click.option("--config", metavar="FILE", help="The run configuration of all runs, YAML.")
+@click.option(
+    "--set", "settings", metavar="KEY=VALUE", multiple=True, help="Change a setting: optimizer.learning_rate=1e-4."
+)
+@click.option(
+    "--param", "knobs", metavar="[RECIPE.]KNOB=VALUE", multiple=True, help="Set a hyper-parameter of one recipe, or of all."
+)
+@click.option("--steps", type=int, help="Optimiser steps of every run.")
+@click.option("--device", help="auto, cpu or cuda.")
+@click.option("--out", metavar="DIR", help="The folder of the comparison; runs/compare-RECIPE-RECIPE... by default.")
+@as_json
+def command(
+    subjects: Sequence[str],
+    expressions: Sequence[str],
+    seeds: int,
+    data: Sequence[str],
+    val: Sequence[str],
+    columns: Sequence[str],
+    config: str | None,
+    settings: Sequence[str],
+    knobs: Sequence[str],
+    steps: int | None,
+    device: str | None,
+    out: str | None,
+    as_json: bool,
+) -> None:
+    """Train every RECIPE with every seed and compare them with the first one, paired by seed.
+
+    Runs that are finished are not run again, so the same command goes on where it was stopped.
+    """
+    if not subjects and not expressions:
+        raise click.UsageError("give at least one RECIPE or -e EXPRESSION")
+    result = compare(
+        _contenders(subjects, expressions, knob_values(knobs)),
+        seeds=seeds,
+        data=data,
+        val=val,
+        map=pairs(columns, "--map"),
+        config=config,
+        overrides=settings,
+        steps=steps,
+        device=device,
+        out=out,
+        say=talk,
+    )
+    if as_json:
+        json_data(result.to_json())
+    else:
+        print_data(result.to_text())
+
+
+def _contenders(subjects: Sequence[str], expressions: Sequence[str], knobs: Mapping[str, object]) -> list[Contender]:
+    """The recipes with their knobs; UsageError for knobs of a recipe that is not compared."""
+    names = [Path(subject).stem for subject in subjects]
+    for knob in knobs:
+        owner, dot, _ = knob.partition(".")
+        if dot and owner not in names:
+            raise click.UsageError(f"--param {knob} is for {owner!r}, which is not among the recipes")
+    shared = {knob: value for knob, value in knobs.items() if "." not in knob}
+    found = []
+    for subject, name in zip(subjects, names, strict=True):
+        own = {knob.removeprefix(f"{name}."): value for knob, value in knobs.items() if knob.startswith(f"{name}.")}
+        found.append(Contender(subject, knobs=shared | own))
+    return found + [Contender(expression, expression=True, knobs=shared) for expression in expressions]

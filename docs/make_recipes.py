@@ -1,0 +1,197 @@
+"""`docs/recipes.md`, from the recipes, the oracle tests and the training evidence: `python docs/make_recipes.py`.
+
+Needs no torch. A test compares the committed file with what this gives.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlmdsl.api.driver import build
+from vlmdsl.api.explain import Explanation, explain
+from vlmdsl.frontend import bundled_names
+from vlmdsl.ir.digest import digest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "recipes.md"
+ORACLES = ROOT / "tests" / "oracles"
+EVIDENCE = ROOT / "benchmarks" / "results" / "evidence.json"
+
+HEAD = """\
+# Recipes
+
+What is bundled, written by `python docs/make_recipes.py`: each recipe's formula as `vlmdsl explain RECIPE --latex` prints
+it, what it needs, and the evidence for it. Oracles are inputs with the losses and gradients that the authors' code
+(*official*), a trusted re-implementation (*reference*), the paper's formula (*paper*) or, where neither exists, a
+*reconstruction* gave for them; the files are `tests/oracles/data/`. Training evidence is `benchmarks/results/evidence.json`,
+made by `python benchmarks/evidence.py`: small models on small data, to show that a recipe trains, not how good a method is.
+"""
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """One oracle and what it is compared with: the bundled recipe as a whole, or parts of it in a test of their own."""
+
+    name: str
+    term: str
+    source: str
+    whole: bool
+
+
+def make(evidence: Mapping[str, Any] | None = None) -> str:
+    """The page; `evidence` in place of the committed one."""
+    if evidence is None:
+        evidence = json.loads(EVIDENCE.read_text(encoding="utf-8"))["recipes"] if EVIDENCE.is_file() else {}
+    names = bundled_names()
+    oracles = oracles_of(names)
+    explained = {name: explain(name) for name in names}
+    rows = [
+        f"| [`{name}`](#{name}) | {_first_line(explained[name])} | {_count(oracles[name])} | {_trains(evidence.get(name))} |"
+        for name in names
+    ]
+    table = ["| recipe | method | oracles | trains |", "|---|---|---|---|", *rows]
+    pages = [_recipe(name, explained[name], oracles[name], evidence.get(name)) for name in names]
+    return "\n".join([HEAD, *table, "", "\n\n".join(pages)]) + "\n"
+
+
+def oracles_of(names: Sequence[str]) -> dict[str, list[Oracle]]:
+    """The oracles that tests use, by the recipe they are about, in the order of their names.
+
+    An oracle's file begins with its method; the longest recipe name that it begins with is the recipe. It is compared with
+    the bundled recipe as a whole by `Case("oracle", "recipe", ...)`, and in test files that compile the recipe by its name.
+    """
+    found: dict[str, list[Oracle]] = {name: [] for name in names}
+    stored = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted((ORACLES / "data").glob("*.json"))}
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted(ORACLES.glob("*.py"))]
+    for oracle, about in stored.items():
+        owner = _owner(oracle, names)
+        users = [tree for tree in trees if oracle in _strings(tree)]
+        recipes = {recipe for tree in users for recipe in _cases(tree).get(oracle, ())}
+        whole = {recipe for recipe in recipes if recipe in names}
+        if not recipes and any(owner in _strings(tree) for tree in users):
+            whole = {owner}
+        for name in sorted(filter(None, whole or ({owner} if users else ()))):
+            found[name].append(Oracle(oracle, about["term"], _source(about), name in whole))
+    return found
+
+
+def _strings(tree: ast.AST) -> set[object]:
+    return {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+
+
+def _cases(tree: ast.AST) -> dict[object, set[object]]:
+    """The first argument of every call in a test file -> the second, None where that is not written out."""
+    found: dict[object, set[object]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and len(node.args) > 1 and isinstance(node.args[0], ast.Constant):
+            second = node.args[1]
+            recipe = second.value if isinstance(second, ast.Constant) else None
+            if recipe is None or isinstance(recipe, str):
+                found.setdefault(node.args[0].value, set()).add(recipe)
+    return found
+
+
+def _owner(oracle: str, names: Sequence[str]) -> str | None:
+    method = oracle.partition("-")[0]
+    fitting = [name for name in names if method == name or method.startswith(f"{name}_")]
+    return max(fitting, key=len, default=None)
+
+
+def _source(about: Mapping[str, Any]) -> str:
+    repository, commit = about.get("repo") or "", about.get("commit") or ""
+    named = "/" in repository
+    where = f" ({repository}{'@' + commit[:7] if len(commit) == 40 else ''})" if named else ""
+    return f"{about['source']}{where}"
+
+
+def _first_line(explanation: Explanation) -> str:
+    lines = str(explanation.facts["documentation"]).splitlines()
+    return _cell(lines[0]) if lines else ""
+
+
+def _count(oracles: Sequence[Oracle]) -> str:
+    whole = sum(oracle.whole for oracle in oracles)
+    words = [f"{whole} of the recipe"] if whole else []
+    words += [f"{len(oracles) - whole} of parts"] if len(oracles) > whole else []
+    return ", ".join(words) or "none"
+
+
+def _trains(evidence: Mapping[str, Any] | None) -> str:
+    if evidence is None:
+        return "not shown yet"
+    failed = [name for name in ("overfit", "learns", "openmoji") if not evidence.get(name, {}).get("passed", True)]
+    return f"not as expected: {', '.join(failed)}" if failed else "yes"
+
+
+def _recipe(name: str, explanation: Explanation, oracles: Sequence[Oracle], evidence: Mapping[str, Any] | None) -> str:
+    facts: Mapping[str, Any] = explanation.facts
+    sections = dict(explanation.sections)
+    cites = ", ".join(_citation(text) for text in facts["citations"])
+    rows = {
+        "cites": cites,
+        "status": _cell(facts["status"]),
+        "fields": _cell(", ".join(f"`{field}` {type}" for field, type in facts["fields"].items())),
+        "encoders": _lines(sections.get("Encoders", "")),
+        "learned": _lines(sections.get("Learned numbers", "")),
+        "state": _lines(sections.get("State", "")),
+        "knobs": _cell(", ".join(f"`{knob}` = {_value(value)}" for knob, value in facts["knobs"].items())),
+    }
+    parts = [f"## {name}", "", facts["documentation"], "", "```math", explanation.latex, "```", ""]
+    parts += ["| | |", "|---|---|", *(f"| {title} | {text} |" for title, text in rows.items() if text), ""]
+    parts += _oracle_lines(oracles)
+    parts += _training_lines(evidence, facts)
+    return "\n".join(parts).rstrip()
+
+
+def _oracle_lines(oracles: Sequence[Oracle]) -> list[str]:
+    if not oracles:
+        return ["No oracle.", ""]
+    rows = [
+        f"| `{oracle.name}` | {_cell(oracle.term)} | {oracle.source} | {'the recipe' if oracle.whole else 'parts of it'} |"
+        for oracle in oracles
+    ]
+    return ["| oracle | what | made by | compared with |", "|---|---|---|---|", *rows, ""]
+
+
+def _training_lines(evidence: Mapping[str, Any] | None, facts: Mapping[str, Any]) -> list[str]:
+    if evidence is None:
+        return ["Training: not shown yet."]
+    versions = ", ".join(f"{package} {version}" for package, version in evidence["versions"].items())
+    knobs = ", ".join(f"`{name}` = {_value(value)}" for name, value in evidence["knobs"].items())
+    stale = "" if evidence["digest"] == digest(build(facts["name"]).written) else "; the recipe has changed since"
+    lines = [f"Training ({evidence['date']}, {versions}{'; ' + knobs if knobs else ''}{stale}):", ""]
+    for name in ("overfit", "learns", "openmoji"):
+        if name in evidence:
+            failed = "" if evidence[name]["passed"] else " **Not as expected.**"
+            lines.append(f"- {evidence[name]['statement']}{failed}")
+    return lines
+
+
+def _citation(text: str) -> str:
+    number = text.removeprefix("arXiv:")
+    return f"[{text}](https://arxiv.org/abs/{number})" if number != text else _cell(text)
+
+
+def _lines(text: str) -> str:
+    """Indented lines as one cell of a table."""
+    return "<br>".join(_cell(line.strip()) for line in text.splitlines())
+
+
+def _cell(text: str) -> str:
+    return re.sub(r"\s+", " ", text).replace("|", r"\|").strip()
+
+
+def _value(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:g}" if abs(value) < 1e5 else f"{value:.0f}"
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(make(), encoding="utf-8")

@@ -1,0 +1,96 @@
+"""`vlmdsl compare`: what it prints and leaves, what it does not run twice, and that all faults are told first."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cli.conftest import Result, Run
+
+GOLDEN = Path(__file__).parent / "golden" / "compare.table"
+SMALL = (
+    "--data", "shapes:samples=16", "--steps", "2", "--seeds", "2", "--set", "train.batch=8", "--set", "train.compile=false",
+    "--set", "evaluation.limit=16",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the tests of this file compare, so that later ones find what earlier ones left."""
+    return tmp_path_factory.mktemp("comparison")
+
+
+def compare(run: Run, folder: Path, *more: str) -> Result:
+    return run("compare", "clip", "laclip", *SMALL, "--out", str(folder), *more)
+
+
+def masked(text: str, folder: Path) -> str:
+    """The text without what hangs on the machine: numbers that training gave, and where the folder is."""
+    text = text.replace(str(folder), "FOLDER")
+    text = re.sub(r"[+-]?\d+\.\d", "#", text)
+    text = re.sub(r"(# to #|-)(?= │ not separable)", "?", text)  # no interval where both seeds differ alike
+    return re.sub(r" {2,}|[━─]+", " ", text)
+
+
+def test_a_comparison_and_what_it_leaves(run: Run, folder: Path) -> None:
+    result = compare(run, folder)
+    assert result.code == 0, result.stderr
+    assert [line for line in result.stderr.splitlines() if line.startswith("run ")][-1].startswith(
+        "run 4 of 4: laclip, seed 1"
+    )
+    if os.environ.get("VLMDSL_ACCEPT"):
+        GOLDEN.write_text(masked(result.stdout, folder), encoding="utf-8")
+    assert masked(result.stdout, folder) == GOLDEN.read_text(encoding="utf-8")
+    stored = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+    assert (folder / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    assert [(entry["recipe"], entry["seed"]) for entry in stored["runs"]] == [
+        ("clip", 0), ("clip", 1), ("laclip", 0), ("laclip", 1),
+    ]  # fmt: skip
+    for entry in stored["runs"]:
+        assert (folder / entry["folder"] / "evaluation.json").is_file()
+    # Both start with the same towers, so the untrained models of a seed agree.
+    of_seed = [json.loads((folder / stored["runs"][n]["folder"] / "evaluation.json").read_text()) for n in (0, 2)]
+    assert of_seed[0]["zero_shot"]["untrained"] == of_seed[1]["zero_shot"]["untrained"]
+
+
+def test_what_is_finished_is_not_run_again(run: Run, folder: Path) -> None:
+    before = (folder / "comparison.json").read_text(encoding="utf-8")
+    stopped = next(folder.glob("laclip/seed-1-*"))
+    (stopped / "finished.json").unlink()
+    again = json.loads(compare(run, folder, "--json").stdout)
+    assert {**again, "runs": ()} == {**json.loads(before), "runs": ()}
+    assert again["runs"][3]["seconds"] is None  # resumed after its last step
+    third = compare(run, folder)
+    assert third.stderr.count("finished already") == 4
+    assert "training" not in third.stderr
+
+
+def test_another_configuration_is_another_run(run: Run, folder: Path) -> None:
+    compare(run, folder, "--seeds", "1", "--param", "clip.temperature=0.5")
+    assert len(list(folder.glob("clip/seed-0-*"))) == 2
+    assert len(list(folder.glob("laclip/seed-0-*"))) == 1
+    shutil.rmtree(folder)
+
+
+def test_the_faults_of_all_are_told_before_the_first_run(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    spelled = run("compare", "clip", "klip", "-e", "contrst(image, text)", "--set", "train.step=3", "--out", str(out))
+    assert (spelled.code, out.exists()) == (2, False)
+    assert [code for code in ("V0202", "V0201", "V0811") if code not in spelled.stderr] == []
+    strange = [f"recipe x(image: Image, {name}: Text)\nminimize contrast(image, {name})" for name in ("tags", "tale")]
+    lacking = run("compare", "clip", "-e", strange[0], "-e", strange[1], *SMALL, "--out", str(out))
+    assert (lacking.code, out.exists()) == (2, False)
+    assert all(f"`{name}`" in lacking.stderr for name in ("tags", "tale"))
+
+
+def test_knobs_of_strangers_and_many_processes_are_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "not among the recipes" in run("compare", "clip", "--param", "moco.size=8").stderr
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = run("compare", "clip", "laclip")
+    assert result.code == 2
+    assert "V0840" in result.stderr

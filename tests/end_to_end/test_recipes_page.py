@@ -1,0 +1,63 @@
+"""`docs/recipes.md` is what the recipes, the tests and the evidence give."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import vlmdsl
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def maker() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_recipes", ROOT / "docs" / "make_recipes.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_committed_page_is_up_to_date(maker: ModuleType) -> None:
+    assert maker.make() == maker.PAGE.read_text(encoding="utf-8"), "run `python docs/make_recipes.py`"
+
+
+def test_every_recipe_has_its_oracles(maker: ModuleType) -> None:
+    names = [card.name for card in vlmdsl.recipes()]
+    found = {name: {oracle.name: oracle.whole for oracle in oracles} for name, oracles in maker.oracles_of(names).items()}
+    assert found["clip"]["clip-openclip"]
+    assert not found["clip"]["clip-openclip_bias"]  # the recipe has no bias
+    assert found["alip"] == {"alip-adaptive_loss": False, "alip-steps-allopen": True, "alip-steps-cold": True}
+    assert {"moco_v1-queue": True, "moco_v2-queue": True}.items() <= found["moco"].items()
+    assert "laclip_mt" not in found["laclip"]
+
+
+def test_evidence_is_told_with_its_failures_and_its_age(maker: ModuleType) -> None:
+    entry = {
+        "date": "2026-01-31",
+        "versions": {"torch": "2.13"},
+        "knobs": {"temperature": 0.1},
+        "digest": "of an earlier text",
+        "overfit": {"statement": "64 pairs: 100.0 %.", "passed": True},
+        "learns": {"statement": "R@1 0.3 %.", "passed": False},
+    }
+    page = maker.make({"clip": entry})
+    line = next(line for line in page.splitlines() if line.startswith("| [`clip`]"))
+    assert line.endswith("| not as expected: learns |")
+    assert "Training (2026-01-31, torch 2.13; `temperature` = 0.1; the recipe has changed since):" in page
+    assert "- 64 pairs: 100.0 %.\n- R@1 0.3 %. **Not as expected.**\n" in page
+
+
+def test_it_needs_no_torch() -> None:
+    program = "import runpy, sys; runpy.run_path('docs/make_recipes.py')['make'](); sys.exit('torch' in sys.modules)"
+    environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'cli'}", "PATH": ""}
+    finished = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, timeout=60)
+    assert finished.returncode == 0, finished.stderr.decode()

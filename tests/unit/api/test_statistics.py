@@ -1,0 +1,59 @@
+"""Intervals against tables of Student's distribution and by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from vlmdsl.api.statistics import Difference, paired_difference, spread_of, t_quantile
+
+# Two-sided, from printed tables.
+TABLE = {
+    (0.95, 1): 12.706, (0.95, 2): 4.303, (0.95, 3): 3.182, (0.95, 4): 2.776, (0.95, 5): 2.571, (0.95, 9): 2.262,
+    (0.95, 30): 2.042, (0.99, 1): 63.657, (0.99, 2): 9.925, (0.99, 7): 3.499, (0.90, 10): 1.812, (0.5, 6): 0.718,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("confidence", "degrees"), TABLE)
+def test_quantiles_are_those_of_the_tables(confidence: float, degrees: int) -> None:
+    assert t_quantile(confidence, degrees) == pytest.approx(TABLE[confidence, degrees], abs=6e-4)
+
+
+def test_one_degree_of_freedom_is_the_cauchy_distribution() -> None:
+    assert t_quantile(0.8, 1) == pytest.approx(math.tan(0.8 * math.pi / 2), rel=1e-12)
+
+
+def test_many_degrees_of_freedom_are_nearly_normal() -> None:
+    assert t_quantile(0.95, 10_000) == pytest.approx(1.95996 * (1 + (1.95996**2 + 1) / 40_000), abs=1e-4)
+
+
+def test_an_interval_by_hand() -> None:
+    """Differences 1, 2, 3: mean 2, deviation 1, so 2 +- 4.3027 / sqrt(3)."""
+    found = paired_difference([11.0, 22.0, 33.0], [10.0, 20.0, 30.0])
+    assert found.mean == 2.0
+    assert (found.low, found.high) == (pytest.approx(2 - 2.48414, abs=1e-4), pytest.approx(2 + 2.48414, abs=1e-4))
+    assert not found.separable
+
+
+def test_pairing_takes_away_what_the_seeds_share() -> None:
+    """The seeds differ by tens, the recipes by about one: paired, they are separable."""
+    assert paired_difference([11.0, 41.1, 70.9], [10.0, 40.0, 70.0]).separable
+    assert paired_difference([9.0, 38.9, 69.1], [10.0, 40.0, 70.0]).separable
+
+
+@pytest.mark.parametrize("values", [[0.5], [0.3, 0.7, 0.9]])
+def test_without_a_spread_nothing_is_claimed(values: list[float]) -> None:
+    found = paired_difference(values, [value - 0.1 for value in values])
+    assert found == Difference(pytest.approx(0.1))
+    assert not found.separable
+
+
+def test_a_single_run_has_no_deviation() -> None:
+    assert spread_of([3.0]).deviation is None
+
+
+@pytest.mark.parametrize(("confidence", "degrees"), [(0.95, 0), (1.0, 2), (0.0, 2)])
+def test_impossible_requests_are_refused(confidence: float, degrees: int) -> None:
+    with pytest.raises(ValueError, match="degree of freedom"):
+        t_quantile(confidence, degrees)

@@ -1,0 +1,266 @@
+"""`compare`: several recipes on the same data, encoders, order and evaluation. Torch is imported when it runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from vlmdsl.api.comparison import Comparison, Contender, Run
+from vlmdsl.api.compile import compile_built
+from vlmdsl.api.driver import Built, build
+from vlmdsl.api.runs import load_settings, recipe_record
+from vlmdsl.api.train import Trainer
+from vlmdsl.diagnostics import Diagnostic, DiagnosticError
+from vlmdsl.diagnostics.catalog.comparison import OneProcessOnly
+from vlmdsl.schema import RunConfig
+from vlmdsl.source import Span
+
+__all__ = ["Comparison", "Contender", "compare"]
+
+_FINISHED = "finished.json"
+"""The last file that a run of a comparison gets."""
+
+_WITHOUT_EFFECT = ("workers", "checkpoint_every", "keep", "log_every")
+"""Settings that change how a run is watched and kept, not what it gives."""
+
+
+def compare(
+    recipes: Sequence[str | Path | Contender],
+    *,
+    seeds: int = 3,
+    data: Sequence[str] = (),
+    val: Sequence[str] = (),
+    map: Mapping[str, str] | None = None,
+    config: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    settings: Mapping[str, object] | None = None,
+    steps: int | None = None,
+    device: str | None = None,
+    out: str | Path | None = None,
+    confidence: float = 0.95,
+    say: Callable[[str], None] | None = None,
+) -> Comparison:
+    """Train every recipe with every seed, and set the held-out results of each beside those of the first, paired by seed.
+
+    All runs have one configuration, and runs of one seed the same initial towers and order of samples; the tokenizer is
+    trained once, on the texts of all recipes. A finished run of the same recipe, data and configuration in the folder is not
+    run again, one that was stopped goes on from its newest checkpoint. Raises `DiagnosticError` with the faults of all
+    recipes, of the configuration and the data, before the first run begins.
+
+    Args:
+        recipes: bundled names, paths, or `Contender`s with source text, knobs and names of their own; the first is the
+            reference.
+        seeds: how many seeds, from `train.seed` on.
+        data, val, map, config, overrides, settings, steps, device: as for `train`.
+        out: the folder; `runs/compare-` and the names of the recipes by default. It gets a run folder for each run,
+            `comparison.json` and `comparison.png`.
+        confidence: probability that Student's intervals of the differences hold.
+        say: is told which run begins.
+
+    >>> import tempfile, vlmdsl
+    >>> settings = {"train.batch": 8, "train.compile": False, "evaluation.limit": 16}
+    >>> found = vlmdsl.compare(["clip", "align"], seeds=1, data=["shapes:samples=16"], steps=1, settings=settings,
+    ...     out=tempfile.mkdtemp())
+    >>> found.contenders, len(found.runs), found.difference("align", "retrieval.image_to_text.R@1").low
+    (('clip', 'align'), 2, None)
+    """
+    _check_alone()
+    if seeds < 1 or not recipes:
+        raise ValueError("a comparison needs a recipe and a seed")
+    named = {"data.train": tuple(data), "data.val": tuple(val), "data.map": dict(map or {})}
+    flags = dict(settings or {}) | {name: value for name, value in named.items() if value}
+    flags |= {name: value for name, value in (("train.steps", steps), ("train.device", device)) if value is not None}
+    sides, resolved = _checked(recipes, lambda: load_settings(config, overrides, flags))
+    names = tuple(side.name for side in sides)
+    folder = Path(resolved.out or f"runs/compare-{'-'.join(names)}") if out is None else Path(out)
+    common = import_module("vlmdsl.runtime.training.common").prepare(
+        [compile_built(side.built, compiled=False) for side in sides], resolved
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = range(resolved.train.seed, resolved.train.seed + seeds)
+    runs = _run_all(_plans(sides, resolved, folder, common, wanted), say)
+    ordered = tuple(run for name in names for run in runs if run.contender == name)
+    result = Comparison(folder, names, tuple(wanted), ordered, _facts(sides, resolved, common.data), confidence)
+    _write(result)
+    return result
+
+
+@dataclass(frozen=True)
+class _Side:
+    """A contender that is built, under a name that no other has."""
+
+    name: str
+    contender: Contender
+    built: Built
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """One run to be made, or found finished, in `folder`."""
+
+    side: _Side
+    config: RunConfig
+    folder: Path
+
+    @property
+    def finished(self) -> bool:
+        return (self.folder / _FINISHED).is_file()
+
+
+def _check_alone() -> None:
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count > 1:
+        help = ("start it without torchrun",)
+        raise DiagnosticError((OneProcessOnly.at(Span("<command line>", 0, 0), count=count, help=help),))
+
+
+def _checked(recipes: Sequence[str | Path | Contender], load: Callable[[], RunConfig]) -> tuple[list[_Side], RunConfig]:
+    """Every recipe built, and the configuration; DiagnosticError with the faults of all."""
+    faults: list[Diagnostic] = []
+    sides: list[_Side] = []
+    resolved: RunConfig | None = None
+    for given in recipes:
+        contender = given if isinstance(given, Contender) else Contender(given)
+        try:
+            built = build(contender.recipe, expression=contender.expression, knobs=contender.knobs)
+        except DiagnosticError as error:
+            faults.extend(error.diagnostics)
+        else:
+            name = _free_name(contender.name or built.written.name, [side.name for side in sides])
+            sides.append(_Side(name, contender, built))
+    try:
+        resolved = load()
+    except DiagnosticError as error:
+        faults.extend(error.diagnostics)
+    if faults or resolved is None:
+        raise DiagnosticError(tuple(dict.fromkeys(faults)))
+    return sides, resolved
+
+
+def _free_name(wanted: str, taken: Sequence[str]) -> str:
+    """`clip`, `clip-2`, `clip-3`: the first that is not taken."""
+    numbered = (wanted if number == 1 else f"{wanted}-{number}" for number in range(1, len(taken) + 2))
+    return next(name for name in numbered if name not in taken)
+
+
+def _plans(sides: Sequence[_Side], config: RunConfig, folder: Path, common: Any, seeds: Sequence[int]) -> list[_Plan]:
+    """The runs, a seed at a time, so that a comparison that is stopped has pairs."""
+    text: str | None = common.tokenizer
+    model = config.model
+    if text is not None:
+        path = folder / f"tokenizer-{_digest(text)}.json"
+        path.write_text(text, encoding="utf-8")
+        model = model.model_copy(update={"tokenizer": str(path)})
+    plans = []
+    for seed in seeds:
+        train = config.train.model_copy(update={"seed": seed})
+        for side in sides:
+            own = config.model_copy(update={"model": model, "train": train})
+            identity = _digest(json.dumps(_identity(side, own, common), sort_keys=True))
+            place = folder / side.name / f"seed-{seed}-{identity}"
+            plans.append(_Plan(side, own.model_copy(update={"out": str(place)}), place))
+    return plans
+
+
+def _identity(side: _Side, config: RunConfig, common: Any) -> dict[str, Any]:
+    """All that the numbers of a run depend on."""
+    settings = config.model_dump(mode="json", exclude={"out": True, "model": {"tokenizer"}})
+    for section in settings.values():
+        for name in _WITHOUT_EFFECT:
+            section.pop(name, None)
+    return {
+        "recipe": {**recipe_record(side.built, {}), "name": ""},
+        "settings": settings,
+        "tokenizer": common.tokenizer or config.model.tokenizer,
+        "data": common.data,
+        "versions": _versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {package: version(package) for package in ("vlmdsl", "torch")}
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _run_all(plans: Sequence[_Plan], say: Callable[[str], None] | None) -> list[Run]:
+    runs = []
+    for number, plan in enumerate(plans, start=1):
+        if say is not None:
+            state = "finished already" if plan.finished else f"in {plan.folder}"
+            say(f"run {number} of {len(plans)}: {plan.side.name}, seed {plan.config.train.seed}, {state}")
+        runs.append(_run(plan))
+    return runs
+
+
+def _run(plan: _Plan) -> Run:
+    """The run of a plan: read if it is finished, gone on with if it was stopped."""
+    folders = import_module("vlmdsl.runtime.training.run_folder")
+    marker, seconds = plan.folder / _FINISHED, None
+    if not plan.finished:
+        started = time.perf_counter()
+        trainer, fresh = _trainer(plan, folders.RunFolder(plan.folder))
+        evaluation = trainer.fit().evaluation
+        # A run that was stopped in between has no one time.
+        seconds = time.perf_counter() - started if fresh else None
+        folders.write_atomically(marker, json.dumps({"evaluation": evaluation, "seconds": seconds}, indent=2) + "\n")
+    stored = json.loads(marker.read_text(encoding="utf-8"))
+    return Run(plan.side.name, plan.config.train.seed, plan.folder, stored["evaluation"], stored["seconds"])
+
+
+def _trainer(plan: _Plan, folder: Any) -> tuple[Trainer, bool]:
+    """The trainer of a run, and whether the run is a new one."""
+    if folder.facts.is_file():
+        return Trainer(resume=plan.folder), False
+    if plan.folder.is_dir():  # stopped before its first files were complete
+        shutil.rmtree(plan.folder)
+    plan.folder.parent.mkdir(parents=True, exist_ok=True)
+    contender = plan.side.contender
+    settings = {
+        f"{section}.{name}" if isinstance(group, dict) else section: value
+        for section, group in plan.config.model_dump().items()
+        for name, value in (group.items() if isinstance(group, dict) else [("", group)])
+    }
+    trainer = Trainer(contender.recipe, expression=contender.expression, knobs=contender.knobs, settings=settings)
+    return trainer, True
+
+
+def _facts(sides: Sequence[_Side], config: RunConfig, data: Mapping[str, object]) -> dict[str, Any]:
+    """What the runs have in common, and which recipes they are of."""
+    recipes = {
+        side.name: {
+            **recipe_record(side.built, side.contender.knobs),
+            **({"text": str(side.contender.recipe)} if side.contender.expression else {}),
+        }
+        for side in sides
+    }
+    settings = config.model_dump(mode="json", exclude={"out": True, "train": {"seed"}})
+    return {"steps": config.train.steps, "data": data, "recipes": recipes, "settings": settings, "versions": _versions()}
+
+
+def _write(result: Comparison) -> None:
+    """`comparison.json` and `comparison.png` in the comparison's folder."""
+    folders = import_module("vlmdsl.runtime.training.run_folder")
+    text = json.dumps(result.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    folders.write_atomically(result.folder / "comparison.json", text)
+    drawing = import_module("vlmdsl.runtime.tracking.comparison")
+    panels = []
+    for measure in result.shown():
+        values = {name: found for name in result.contenders if (found := result.values(name, measure)) is not None}
+        levels = {
+            which: level for which in ("chance", "untrained") if (level := result.baseline(which, measure)) is not None
+        }
+        panels.append(drawing.Panel(measure.replace("_", " ").replace(".", ", "), values, levels))
+    picture = result.folder / "comparison.png"
+    drawing.draw_comparison(panels, result.contenders, picture, f"{result.facts['steps']} steps, a dot a seed")

@@ -1,0 +1,201 @@
+"""What a comparison of recipes found: means, spreads and paired differences, as JSON and as a table."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vlmdsl.api.statistics import Difference, paired_difference, spread_of
+
+__all__ = ["Comparison", "Contender", "Run", "measures_of"]
+
+_WIDTH = 110
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A recipe in a comparison: a bundled name, a path or with `expression` source text, its knobs, a name of its own.
+
+    Without a name it is called as the recipe is.
+    """
+
+    recipe: str | Path
+    expression: bool = False
+    knobs: Mapping[str, object] = field(default_factory=dict)
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run of a contender, as `evaluation.json` has it."""
+
+    contender: str
+    seed: int
+    folder: Path
+    evaluation: Mapping[str, Any]
+    seconds: float | None
+    """How long it took; None where it was stopped and resumed."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The runs of every contender, in the order of the contenders and then of the seeds; the first one is the reference.
+
+    `facts` is what they have in common: data, configuration, versions. Files are in `folder`.
+    """
+
+    folder: Path
+    contenders: tuple[str, ...]
+    seeds: tuple[int, ...]
+    runs: tuple[Run, ...]
+    facts: Mapping[str, Any]
+    confidence: float = 0.95
+
+    def measures(self) -> list[str]:
+        """Every measure that at least one contender has, such as `retrieval.image_to_text.R@1`."""
+        found = (name for run in self.runs for name in measures_of(run.evaluation))
+        return list(dict.fromkeys(found))
+
+    def values(self, contender: str, measure: str) -> list[float] | None:
+        """The measure of each seed as a fraction; None where the contender has no such measure."""
+        own = [measures_of(run.evaluation).get(measure) for run in self.runs if run.contender == contender]
+        known = [value for value in own if value is not None]
+        return known if known and len(known) == len(own) else None
+
+    def baseline(self, which: str, measure: str) -> float | None:
+        """The measure by `chance`, or of the `untrained` model on average over the runs."""
+        known = [measures_of(run.evaluation, which).get(measure) for run in self.runs]
+        values = [value for value in known if value is not None]
+        return spread_of(values).mean if values else None
+
+    def difference(self, contender: str, measure: str) -> Difference | None:
+        """How far the contender is from the reference, paired by seed; None for the reference itself, and without values."""
+        values, reference = self.values(contender, measure), self.values(self.contenders[0], measure)
+        if contender == self.contenders[0] or values is None or reference is None:
+            return None
+        return paired_difference(values, reference, self.confidence)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, measures as fractions, folders relative to the comparison's own."""
+        runs = [
+            {
+                "recipe": run.contender,
+                "seed": run.seed,
+                "folder": run.folder.relative_to(self.folder).as_posix(),
+                "seconds": None if run.seconds is None else round(run.seconds, 1),
+            }
+            for run in self.runs
+        ]
+        measures = {measure: self._measure(measure) for measure in self.measures()}
+        common = {"reference": self.contenders[0], "seeds": list(self.seeds), "confidence": self.confidence}
+        return {**self.facts, **common, "measures": measures, "runs": runs}
+
+    def _measure(self, measure: str) -> dict[str, Any]:
+        rows: dict[str, Any] = {}
+        for contender in self.contenders:
+            values = self.values(contender, measure)
+            if values is None:
+                rows[contender] = None
+                continue
+            difference = self.difference(contender, measure)
+            told = {} if difference is None else {"difference": asdict(difference) | {"separable": difference.separable}}
+            rows[contender] = {"values": values, **asdict(spread_of(values)), **told}
+        return {
+            "chance": self.baseline("chance", measure),
+            "untrained": self.baseline("untrained", measure),
+            "recipes": rows,
+        }
+
+    def shown(self) -> list[str]:
+        """The measures of the table and the plot: the strictest of each group (R@1, top-1)."""
+        groups: dict[str, str] = {}
+        for measure in self.measures():
+            groups.setdefault(measure.rpartition(".")[0], measure)
+        return list(groups.values())
+
+    def to_text(self) -> str:
+        """The table, and what it does and does not say."""
+        from rich.console import Console
+
+        console = Console(file=io.StringIO(), width=_WIDTH, color_system=None)
+        with console.capture() as captured:
+            console.print(self._table())
+        table = "\n".join(line.rstrip() for line in captured.get().splitlines())
+        return "\n".join([table, *self._remarks(), f"comparison folder: {self.folder}"])
+
+    def _table(self) -> Any:
+        from rich.table import Table
+
+        seeds = f"{len(self.seeds)} seed{'s' if len(self.seeds) > 1 else ''}"
+        table = Table(title=f"held-out results, percent, {self.facts['steps']} steps, {seeds}")
+        table.add_column("measure")
+        table.add_column("recipe", overflow="fold")
+        for heading in ("mean ± sd", f"difference to {self.contenders[0]}", f"{100 * self.confidence:g} % interval"):
+            table.add_column(heading, justify="right")
+        table.add_column("")
+        for measure in self.shown():
+            levels = [
+                f"{which} {100 * level:.1f}"
+                for which in ("untrained", "chance")
+                if (level := self.baseline(which, measure)) is not None
+            ]
+            words = measure.replace("_", " ").replace(".", ", ")
+            for number, contender in enumerate(self.contenders):
+                title = (words, ", ".join(levels))[number] if number < 2 else ""
+                table.add_row(title, contender, *self._cells(contender, measure))
+            if len(self.contenders) == 1 and levels:
+                table.add_row(", ".join(levels))
+            table.add_section()
+        return table
+
+    def _cells(self, contender: str, measure: str) -> tuple[str, str, str, str]:
+        """Mean with spread, difference, interval, and what follows from it."""
+        values = self.values(contender, measure)
+        if values is None:
+            return ("-", "-", "-", "")
+        spread = spread_of(values)
+        mean = f"{100 * spread.mean:.1f}" + ("" if spread.deviation is None else f" ± {100 * spread.deviation:.1f}")
+        difference = self.difference(contender, measure)
+        if difference is None:
+            return (mean, "", "", "reference" if contender == self.contenders[0] else "")
+        if difference.low is None or difference.high is None:
+            return (mean, f"{100 * difference.mean:+.1f}", "-", "not separable")
+        verdict = ("lower", "higher")[difference.mean > 0] if difference.separable else "not separable"
+        interval = f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
+        return (mean, f"{100 * difference.mean:+.1f}", interval, verdict)
+
+    def _remarks(self) -> list[str]:
+        if len(self.contenders) == 1:
+            return []
+        if len(self.seeds) == 1:
+            return ["one seed shows no spread, so no difference is claimed"]
+        share = f"{100 * self.confidence:g} %"
+        return [
+            "differences are paired by seed; each interval is Student's and stands for itself: of many intervals",
+            f"at {share}, some leave out zero by chance",
+        ]
+
+
+def measures_of(evaluation: Mapping[str, Any], which: str | None = None) -> dict[str, float]:
+    """The measures of an `evaluation.json`, flat; with `which` (`chance`, `untrained`) those beside them.
+
+    A group is whatever has a `chance`; names are the path to it and the measure's own.
+
+    >>> measures_of({"samples": 9, "zero_shot": {"classes": 3, "top-1": 0.5, "chance": {"top-1": 0.3}}})
+    {'zero_shot.top-1': 0.5}
+    """
+    return dict(_flat("", evaluation, which))
+
+
+def _flat(path: str, group: Mapping[str, Any], which: str | None) -> Sequence[tuple[str, float]]:
+    found: list[tuple[str, float]] = []
+    if "chance" in group:
+        values = group if which is None else group.get(which, {})
+        found += [(f"{path}.{name}", values[name]) for name in group["chance"] if name in values]
+    for name, value in group.items():
+        if isinstance(value, Mapping) and name not in ("chance", "untrained"):
+            found += _flat(f"{path}.{name}" if path else name, value, which)
+    return found
