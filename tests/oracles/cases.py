@@ -71,6 +71,7 @@ FEATURES = {"image": "image_features", "text": "text_features"}
 EMBEDDED = {"image": "image_embed", "text": "text_embed"}
 LABELLED = {"image": "image_x", "text": "text_x", "label": "label"}
 TOKENS = {"image": "image_tokens", "text": "text_tokens", "text_mask": "text_mask"}
+RENDERED = {"image": "z_image", "text": "z_rendered"}
 SCALE = {"temperature": "log_scale"}
 SCALE_AND_BIAS = {"temperature": "log_scale", "bias": "logit_bias"}
 SIGMA = {"temperature": "sigma"}
@@ -91,6 +92,10 @@ minimize contrast(image, text, sim=cosine(epsilon=1e-8), temperature=learned(0.1
 MASKED = """
 recipe masked(image: Image, text: Text, valid: Flag)
 minimize contrast(image, text, temperature=learned(0.1), keep=valid)
+"""
+CLIPPO_MASKED = """
+recipe masked(image: Image, text: Text, valid: Flag)
+minimize contrast(image, render(text), sim=cosine(epsilon=1e-8), temperature=learned(0.1), keep=valid)
 """
 # x-clip divides both directions over the images and leaves the image rows' scores as text x image.
 OVER_IMAGES = """
@@ -284,6 +289,8 @@ CASES = [
     Case("lit-softmax_unlocked_4dev", UNLOCKED, FEATURES, {"temperature": "log_temperature"}),
     Case("lit-softmax_unlocked_4dev", "lit", FEATURES, {"temperature": "log_temperature"}, no_gradient=("image",)),
     Case("lit-masked", MASKED, {**FEATURES, "valid": "valid"}, {"temperature": "log_temperature"}),
+    Case("clippo-contrastive", "clippo", RENDERED, SCALE, total="out_loss"),
+    Case("clippo-contrastive-mask", CLIPPO_MASKED, {**RENDERED, "valid": "valid"}, SCALE, total="out_loss"),
     Case("florence-unicl_mean", "florence", {**FEATURES, "label": "labels"}, SCALE),
     Case(
         "florence-unicl_sum",

@@ -8,6 +8,7 @@ from vlmdsl.ir.program import (
     NAMED,
     ONE_SOURCE,
     STATES,
+    Column,
     Encoder,
     Input,
     Metric,
@@ -17,6 +18,8 @@ from vlmdsl.ir.program import (
     Teacher,
     Term,
     Update,
+    column_of,
+    columns,
     encoder_of,
     inputs,
     parameters,
@@ -29,8 +32,8 @@ from vlmdsl.ir.program import (
 from vlmdsl.ir.updates import live_updates
 
 __all__ = [
-    "BATCH_POLICIES", "MIXED", "NAMED", "ONE_SOURCE", "STATES",
-    "Contrast", "Direction", "Encoder", "Graph", "Input", "Metric", "Node", "Program", "Reading", "Stream", "TargetPart",
-    "Term", "Teacher", "Update", "encoder_of", "inputs", "live_updates", "parameters", "parts_of", "readings", "root_field",
-    "states", "streams", "walk",
+    "BATCH_POLICIES", "MIXED", "NAMED", "ONE_SOURCE", "STATES", "Column", "Contrast", "Direction", "Encoder", "Graph",
+    "Input", "Metric", "Node", "Program", "Reading", "Stream", "TargetPart", "Teacher", "Term", "Update", "column_of",
+    "columns", "encoder_of", "inputs", "live_updates", "parameters", "parts_of", "readings", "root_field", "states",
+    "streams", "walk",
 ]  # fmt: skip

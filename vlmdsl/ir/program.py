@@ -9,9 +9,9 @@ from vlmdsl.ir.graph import Graph, Node, walk
 from vlmdsl.types import JOINED, TOKEN_AXIS, EncodedType, FieldType
 
 __all__ = [
-    "BATCH_POLICIES", "MIXED", "NAMED", "ONE_SOURCE", "STATES",
-    "Encoder", "Input", "Metric", "Program", "Reading", "Stream", "Teacher", "Term", "Update", "encoder_of", "inputs",
-    "parameters", "parts_of", "readings", "states", "streams",
+    "BATCH_POLICIES", "MIXED", "NAMED", "ONE_SOURCE", "STATES", "Column", "Encoder", "Input", "Metric", "Program",
+    "Reading", "Stream", "Teacher", "Term", "Update", "column_of", "columns", "encoder_of", "inputs", "parameters",
+    "parts_of", "readings", "states", "streams",
 ]  # fmt: skip
 
 
@@ -19,6 +19,7 @@ STATES = frozenset({"state", "memory"})
 """Operations that read what outlives the step: a number, a queue of vectors."""
 NAMED = STATES | {"parameter"}
 """Operations whose nodes are told apart by a name, unique in a program."""
+_DEFAULT_TOWERS = ("vision", "language")
 
 
 MIXED, ONE_SOURCE = "mixed", "one_source"
@@ -157,6 +158,15 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
+class Column:
+    """One column of the reference set: what `encoder` makes of `field`; `name` is what the objective calls it."""
+
+    name: str
+    encoder: Encoder
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
 class Input:
     """A tensor the compiled objective takes: name, axes (`("B", "D")`), dtype (`float`, `bool`, `int64`), meaning."""
 
@@ -202,6 +212,17 @@ def parts_of(source: Node) -> tuple[Node, ...]:
     return source.inputs if source.operation == "join" else (source,)
 
 
+def columns(program: Program) -> list[Column]:
+    """What the reference set must hold, in the order of first use; empty where the objective retrieves nothing."""
+    return [column_of(node) for node in program.nodes() if node.operation == "reference"]
+
+
+def column_of(node: Node) -> Column:
+    """The column that a `reference` node reads."""
+    encoder = encoder_of(node)
+    return Column(f"{node.string('field')}_{encoder.tower}", encoder, node.string("field"))
+
+
 def readings(encoded: Iterable[Stream]) -> list[Reading]:
     """What a batch must hold to encode these streams: each source once, named after the first stream that is it alone."""
     encoded = list(encoded)
@@ -232,11 +253,20 @@ def _view_suffix(source: Node) -> str:
     return suffix if index is None else f"{suffix}_{index}"
 
 
+def _tower_suffix(node: Node, encodes: list[Node]) -> str:
+    """The tower's name, where several encode this source and it is one of the recipe's own."""
+    tower = encoder_of(node).tower
+    rivals = {encoder_of(other).tower for other in encodes if other.inputs[0] is node.inputs[0]}
+    return "" if len(rivals) == 1 or tower in _DEFAULT_TOWERS else f"_{tower}"
+
+
 def _stream_names(encodes: list[Node]) -> list[str]:
     fields = ["_".join(root_field(part).string("name") for part in parts_of(node.inputs[0])) for node in encodes]
     names: list[str] = []
     for node, name in zip(encodes, fields, strict=True):
-        candidate = name if fields.count(name) == 1 else name + _view_suffix(node.inputs[0])
+        several = len({other.inputs[0] for other, field in zip(encodes, fields, strict=True) if field == name}) > 1
+        candidate = name + (_view_suffix(node.inputs[0]) if several else "")
+        candidate += _tower_suffix(node, encodes)
         candidate += "_teacher" if encoder_of(node).teacher else ""
         unique, copy = candidate, 2
         while unique in names:
@@ -272,7 +302,7 @@ def _stream_inputs(stream: Stream) -> Iterable[Input]:
 
 
 def _plain_inputs(nodes: list[Node]) -> Iterable[Input]:
-    dtypes = {"Label": "int64", "Flag": "bool", "Number": "float"}
+    dtypes = {"Label": "int64", "Key": "int64", "Flag": "bool", "Number": "float"}
     for node in nodes:
         if node.operation == "field" and isinstance(node.type, FieldType) and node.type.kind in dtypes:
             yield Input(node.string("name"), ("B",), dtypes[node.type.kind], f"field {node.string('name')}: {node.type}")

@@ -17,9 +17,11 @@ from vlmdsl.types import (
     FieldType,
     LossType,
     MemoryType,
+    PicksType,
     ScalarType,
     ScoreType,
     SimType,
+    TableType,
     TargetType,
     TokensType,
     Type,
@@ -82,11 +84,13 @@ def field(node: Node, types: tuple[Type, ...]) -> Type | None:
     return None
 
 
-def view(kind: str) -> Yields:
+def view(kind: str, gives: str | None = None) -> Yields:
+    """A view of a field of this kind, which gives a field of the same kind or of another."""
+
     def yields(node: Node, types: tuple[Type, ...]) -> Type:
         _take(types, FieldType)
         need(types[0] == FieldType(kind), f"is a view of {kind}, got {types[0]}")
-        return types[0]
+        return FieldType(gives or kind)
 
     return yields
 
@@ -265,6 +269,25 @@ def memory(node: Node, types: tuple[Type, ...]) -> Type:
 def enqueue(node: Node, types: tuple[Type, ...]) -> Type:
     _take(types, MemoryType, *((VecType,) * max(len(types) - 1, 1)))
     return MemoryType()
+
+
+def attend(node: Node, types: tuple[Type, ...]) -> Type:
+    _take(types, VecType, *((TokensType,) * max(len(types) - 1, 2)))
+    return VecType()
+
+
+def retrieve(node: Node, types: tuple[Type, ...]) -> Type:
+    _take(types, VecType, TableType, FieldType)
+    need(types[2] == FieldType("Key"), f"leaves out a Key, got {types[2]}")
+    need(node.number("k") >= 1, f"k is {node.attribute('k')!r}")
+    return PicksType()
+
+
+def reference(node: Node, types: tuple[Type, ...]) -> Type:
+    _take(types)
+    encoder = node.attribute("encoder")
+    need(isinstance(encoder, Encoder) and encoder.frozen, "the encoder of a reference set learns")
+    return TableType()
 
 
 def log_sum_exp(node: Node, types: tuple[Type, ...]) -> Type:

@@ -57,6 +57,8 @@ class Workload:
         """Tokens of a sample of this stream; 1 for pooled features."""
         if not isinstance(node.type, TokensType):
             return 1
+        if node.operation == "take":
+            return int(node.inputs[1].number("k"))
         sizes = {"P": self.image_tokens, "L": self.text_tokens, "J": self.image_tokens + self.text_tokens}
         return sizes[node.type.tokens]
 

@@ -7,6 +7,7 @@ from vlmdsl.primitives import (
     image_views,
     matrices,
     reductions,
+    reference,
     scalars,
     similarities,
     soft_targets,
@@ -21,5 +22,5 @@ __all__ = ["FAMILIES"]
 
 FAMILIES = (
     views, image_views, text_views, encoding, towers, similarities, matrices, candidates, targets, soft_targets,
-    distributions, reductions, scalars, state,
+    distributions, reductions, scalars, state, reference,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Views of a text: the words of it changed at random."""
+"""Views of a text: its words changed at random, some of its sentences, an image of its letters."""
 
 from __future__ import annotations
 
@@ -54,6 +54,70 @@ register(
         parameters=EdaParameters,
         formula=r"\tilde t \sim \mathrm{EDA}(t)",
         example='contrast(image, eda(text, operations=("swap", "deletion")))',
+        view_of="Text",
+    )
+)
+
+
+class SummarizeParameters(Parameters):
+    """Arguments of `summarize`."""
+
+    sentences: int = Field(default=1, ge=1, description="how many sentences are kept, in their order")
+    by: Literal["position", "centrality"] = Field(
+        default="position",
+        description="`position`: the first ones; `centrality`: those that share most words with the others",
+    )
+
+
+def _summarize(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    text = subjects["text"]
+    assert isinstance(text, Node)
+    assert isinstance(parameters, SummarizeParameters)
+    return builder.add("summarize", text, type=FieldType("Text"), sentences=parameters.sentences, by=parameters.by)
+
+
+register(
+    Primitive(
+        name="summarize",
+        family="views",
+        summary="Some sentences of a text. A stand-in for a summary that a model wrote, as PyramidCLIP has them.",
+        meaning=_summarize,
+        subjects=(Subject("text", ("Text",), "the text"),),
+        parameters=SummarizeParameters,
+        formula=r"\mathrm{summarize}(t)",
+        example="contrast(image, summarize(text, sentences=2))",
+        view_of="Text",
+    )
+)
+
+
+class RenderParameters(Parameters):
+    """Arguments of `render`."""
+
+    row_height: int = Field(default=16, ge=4, le=1000, description="height of a row of letters, in pixels")
+    smallest: int = Field(
+        default=6, ge=4, le=1000, description="down to how many pixels rows shrink so that a long text fits; then it is cut"
+    )
+
+
+def _render(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    text = subjects["text"]
+    assert isinstance(text, Node)
+    assert isinstance(parameters, RenderParameters)
+    height, smallest = parameters.row_height, min(parameters.smallest, parameters.row_height)
+    return builder.add("render", text, type=FieldType("Image"), row_height=height, smallest=smallest)
+
+
+register(
+    Primitive(
+        name="render",
+        family="views",
+        summary="A text as an image of its letters, so that the tower of the images encodes it (CLIPPO).",
+        meaning=_render,
+        subjects=(Subject("text", ("Text",), "the text"),),
+        parameters=RenderParameters,
+        formula=r"\mathrm{render}(t)",
+        example="contrast(image, render(text))",
         view_of="Text",
     )
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from pydantic import Field
 
@@ -58,6 +59,35 @@ register(
             "recipe single(image: Image, text: Text)\nencoder one = shared(vision, language)\n"
             "minimize contrast(one(image), one(text))"
         ),
+    )
+)
+
+
+class SeparateParameters(Parameters):
+    """Arguments of `separate`."""
+
+    name: str = Field(
+        min_length=1, description="the tower's name: uses of one name share weights; `model.towers` says what it is"
+    )
+
+
+def _separate(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    encoder = subjects["encoder"]
+    assert isinstance(encoder, EncoderValue)
+    assert isinstance(parameters, SeparateParameters)
+    return EncoderValue(replace(encoder.encoder, tower=parameters.name))
+
+
+register(
+    Primitive(
+        name="separate",
+        family="towers",
+        summary="Another tower of the same kind, with weights of its own.",
+        meaning=_separate,
+        subjects=(Subject("encoder", ("Encoder",), "the tower that it is like"),),
+        parameters=SeparateParameters,
+        formula=r"f'(x)",
+        example='recipe two(image: Image)\nminimize contrast(image, separate(vision, name="other")(image))',
     )
 )
 

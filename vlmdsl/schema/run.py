@@ -68,6 +68,9 @@ class DataConfig(_Section):
     synonyms: str | None = Field(
         None, description="file of synonyms for the view `eda`: a set a line, commas between; null: no word is replaced"
     )
+    font: str | None = Field(
+        None, description="TrueType or OpenType file for the view `render`; null: DejaVu Sans, which comes along"
+    )
     workers: int = Field(0, ge=0, description="processes that load samples; 0 loads in the training process")
 
 

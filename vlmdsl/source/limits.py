@@ -31,3 +31,6 @@ MAXIMUM_DIAGNOSTICS = 100
 
 MAXIMUM_QUEUE = 2**24
 """Most vectors that a queue holds; the largest of the survey holds 65,536."""
+
+MAXIMUM_RETRIEVED = 2**12
+"""Most samples that each sample retrieves from a reference set."""

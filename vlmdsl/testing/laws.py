@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_primitive", "example_features"]
 
-BATCH, TOKENS, FEATURES = 5, 4, 6
+BATCH, TOKENS, FEATURES, REFERENCES = 5, 4, 6, 9
 TOLERANCE = 1e-9
 
 
@@ -55,6 +55,7 @@ def example_features(objective: Objective, *, seed: int = 0, batch: int = BATCH)
     import torch
 
     generator = torch.Generator().manual_seed(seed)
+    _fill_references(objective)
     sizes = {"B": batch, "L": TOKENS, "P": TOKENS + 1, "J": 2 * TOKENS + 1, "D": FEATURES}
     features = {}
     for name, wanted in objective.inputs.items():
@@ -68,6 +69,17 @@ def example_features(objective: Objective, *, seed: int = 0, batch: int = BATCH)
             if len(shape) > 1:
                 features[name][:, 0] = True
     return features
+
+
+def _fill_references(objective: Objective) -> None:
+    """A small reference set with one sample that is in every batch, where the objective retrieves from one."""
+    import torch
+
+    generator = torch.Generator().manual_seed(7)
+    names = [column.name for column in objective.references.columns]
+    values = {name: torch.randn(REFERENCES, FEATURES, generator=generator, dtype=torch.float64) for name in names}
+    if names:
+        objective.references.fill(values, torch.arange(REFERENCES) - 1)
 
 
 def _loss(objective: Objective, **features: Tensor) -> Tensor:

@@ -14,11 +14,13 @@ from vlmdsl.types.types import (
     LossType,
     MaskType,
     MemoryType,
+    PicksType,
     ScalarType,
     ScoreType,
     SimilarityType,
     SimType,
     StringType,
+    TableType,
     TargetType,
     TokensType,
     TupleType,
@@ -29,8 +31,8 @@ from vlmdsl.types.types import (
 )
 
 __all__ = [
-    "FIELD_KINDS", "JOINED", "TOKEN_AXIS", "ConditionType", "DistributionType", "EncodedType", "EncoderType", "ErrorType",
-    "FieldType", "FunctionType", "LossType", "MaskType", "MemoryType", "ScalarType", "ScoreType", "SimType",
-    "SimilarityType", "StringType", "TargetType", "TokensType", "TupleType", "Type", "VecType", "ViewSetType",
-    "ViewType",
+    "FIELD_KINDS", "JOINED", "TOKEN_AXIS", "ConditionType", "DistributionType", "EncodedType", "EncoderType",
+    "ErrorType", "FieldType", "FunctionType", "LossType", "MaskType", "MemoryType", "PicksType", "ScalarType",
+    "ScoreType", "SimilarityType", "SimType", "StringType", "TableType", "TargetType", "TokensType", "TupleType", "Type",
+    "VecType", "ViewSetType", "ViewType",
 ]  # fmt: skip

@@ -1,6 +1,7 @@
 """The types of the language (LANGUAGE section 3), as values: comparable, hashable, printed as the messages show them.
 
-Axes are named by a letter: `B` samples, `L` words, `P` patches, `J` both in a row, `D` features, `Q` entries of a memory.
+Axes are named by a letter: `B` samples, `L` words, `P` patches, `J` both in a row, `D` features, `Q` entries of a memory,
+`R` samples of a reference set, `K` those that were found in it.
 Static types (`Similarity`, `View`, `Encoder`, `String`, `Tuple`, `Function`) exist only while a recipe is elaborated; every
 other type can be the type of a node of the objective graph.
 """
@@ -10,10 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 __all__ = [
-    "FIELD_KINDS", "JOINED", "TOKEN_AXIS", "ConditionType", "DistributionType", "EncodedType", "EncoderType", "ErrorType",
-    "FieldType", "FunctionType", "LossType", "MaskType", "MemoryType", "ScalarType", "ScoreType", "SimType",
-    "SimilarityType", "StringType", "TargetType", "TokensType", "TupleType", "Type", "VecType", "ViewSetType",
-    "ViewType",
+    "FIELD_KINDS", "JOINED", "TOKEN_AXIS", "ConditionType", "DistributionType", "EncodedType", "EncoderType",
+    "ErrorType", "FieldType", "FunctionType", "LossType", "MaskType", "MemoryType", "PicksType", "ScalarType",
+    "ScoreType", "SimilarityType", "SimType", "StringType", "TableType", "TargetType", "TokensType", "TupleType", "Type",
+    "VecType", "ViewSetType", "ViewType",
 ]  # fmt: skip
 
 FIELD_KINDS: dict[str, str] = {
@@ -22,6 +23,7 @@ FIELD_KINDS: dict[str, str] = {
     "Label": "a class of each sample: [B], int64; the missing marker stands for a class of its own",
     "Flag": "a yes or no of each sample: [B], bool",
     "Number": "a number of each sample: [B], float",
+    "Key": "what tells samples apart: [B], int64; made of the key that each sample of the data has",
     "Regions": "boxes of an image with their phrases",
 }
 """Every type a batch field may have, and what a batch holds for it."""
@@ -102,6 +104,28 @@ class MemoryType(Type):
 
     def __str__(self) -> str:
         return f"Memory[{self.rows}, {self.features}]"
+
+
+@dataclass(frozen=True, slots=True)
+class TableType(Type):
+    """One vector for each sample of a reference set."""
+
+    rows: str = "R"
+    features: str = "D"
+
+    def __str__(self) -> str:
+        return f"Table[{self.rows}, {self.features}]"
+
+
+@dataclass(frozen=True, slots=True)
+class PicksType(Type):
+    """Which samples of a reference set each sample has found, best first."""
+
+    rows: str = "B"
+    picked: str = "K"
+
+    def __str__(self) -> str:
+        return f"Picks[{self.rows}, {self.picked}]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 
 from vlmdsl.backends.latex.notation import Math, call, equation, fraction, infix, number, symbol, total, words
+from vlmdsl.backends.latex.retrieval import attended
 from vlmdsl.ir import Node, Program, Teacher, encoder_of
 from vlmdsl.types import EncodedType, MemoryType, TokensType
 
@@ -116,11 +117,12 @@ class Names:
 
     def _define_feature(self, node: Node) -> None:
         index = "ik" if isinstance(node.type, TokensType) else "i"
-        self.state("features", equation(self.feature(node, index), self._made(node, index)))
+        self.state("features", equation(self.feature(node, index), self.made(node, index)))
 
-    def _made(self, node: Node, index: str) -> Math:
+    def made(self, node: Node, index: str) -> Math:
+        """What a feature vector of sample `index` is made of."""
         if node.operation == "normalize":
-            inner = self._made(node.inputs[0], index)
+            inner = self.made(node.inputs[0], index)
             length = Math(rf"\| {inner.latex} \|", f"‖{inner.text}‖")
             smallest = dict(node.attributes).get("smallest")
             if isinstance(smallest, float):
@@ -129,9 +131,13 @@ class Names:
             return fraction(inner, total(length, number(epsilon)) if epsilon else length)
         if node.operation == "nearest":
             return self._nearest(node, index)
+        if node.operation == "attend":
+            return attended(self, node, index)
+        if node.operation == "stop":
+            return call("sg", self.made(node.inputs[0], index))
         encode = _encode_of(node)
         if encode is None:
-            return call(node.operation, *(self._made(parent, index) for parent in node.inputs))
+            return call(node.operation, *(self.made(parent, index) for parent in node.inputs))
         encoder = encoder_of(encode)
         name = words(encoder.tower)
         if encoder.teacher is not None:
@@ -163,6 +169,8 @@ class Names:
         if node.operation == "alternative":
             view = int(node.number("view"))
             return inner if view == 0 else Math(f"{inner.latex}^{{({view})}}", f"{inner.text}^({view})")
+        if node.operation in ("summarize", "render"):
+            return call(node.operation, inner)
         if node not in self._drawn:
             self._drawn[node] = self._drawn_name(inner)
             self.state("features", self._draw(node, self._drawn[node], inner))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from vlmdsl.backends.torch.naming import Names, has_line
-from vlmdsl.ir import Contrast, Direction, Node, Program, Stream, TargetPart, encoder_of, streams, walk
+from vlmdsl.ir import Contrast, Direction, Node, Program, Stream, TargetPart, column_of, encoder_of, streams, walk
 from vlmdsl.ir.digest import digest
 from vlmdsl.source import SourceMap
 from vlmdsl.types import LossType, ScalarType, ScoreType, TargetType
@@ -178,6 +178,10 @@ def _state(writer: _Writer, node: Node) -> str:
     return f'state["{node.string("name")}"]'
 
 
+def _reference(writer: _Writer, node: Node) -> str:
+    return f'state["{column_of(node).name}"]'
+
+
 def _similarity(writer: _Writer, node: Node) -> str:
     arguments = node.attribute("arguments")
     assert isinstance(arguments, tuple)
@@ -230,6 +234,8 @@ RULES: dict[str, Rule] = {
     "unite": _unite,
     "state": _state,
     "memory": _state,
+    "reference": _reference,
+    "retrieve": _call("retrieve", "k"),
     "running_mean": _call("running_mean", "momentum"),
     "similarity": _similarity,
     "score": _similarity,
@@ -252,7 +258,7 @@ RULES: dict[str, Rule] = {
     **{
         name: _call(name)
         for name in (
-            "enqueue", "nearest", "log_sum_exp", "softplus",
+            "enqueue", "nearest", "take", "attend", "log_sum_exp", "softplus",
             "stop", "exp", "log", "minimum", "maximum", "less", "less_equal", "greater",
             "greater_equal", "equal", "not_equal", "where", "transpose", "paired", "flipped", "exclude", "exclude_pairs",
             "sigmoid_loss", "softmax", "mean", "entropy", "entropy_of_mean",

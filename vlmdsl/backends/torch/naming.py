@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import keyword
 import re
+from collections.abc import Callable
 
-from vlmdsl.ir import Contrast, Node, Program, streams
+from vlmdsl.ir import Contrast, Node, Program, column_of, streams
 from vlmdsl.types import JOINED, FieldType
 
 __all__ = ["Names", "has_line"]
@@ -44,11 +45,15 @@ class Names:
     def _meaning(self, node: Node) -> str:
         if node.index in self._wished:
             return self._wished[node.index]
-        rule = {
+        rule: Callable[[], str] | None = {
             "field": lambda: node.string("name"),
             "parameter": lambda: f"learned_{node.string('name')}",
             "memory": lambda: node.string("name"),
             "enqueue": lambda: f"{node.inputs[0].string('name')}_after",
+            "reference": lambda: f"{column_of(node).name}_table",
+            "retrieve": lambda: "nearest_samples",
+            "take": lambda: f"{column_of(node.inputs[0]).name}_found",
+            "attend": lambda: self._meaning(node.inputs[0]) + "_attended",
             "state": lambda: f"{node.string('name')}_before",
             "pooled": lambda: self._streams[node.inputs[0].index],
             "tokens": lambda: self._streams[node.inputs[0].index] + "_tokens",

@@ -13,15 +13,17 @@ from torch import Tensor, nn
 from vlmdsl.backends.torch.chance import chance_level
 from vlmdsl.backends.torch.collectives import process_count
 from vlmdsl.backends.torch.emit import emit
+from vlmdsl.backends.torch.references import References
 from vlmdsl.backends.torch.state import State, StateValue, free_attribute
 from vlmdsl.backends.torch.validation import FeatureChecker
+from vlmdsl.backends.torch.values import Table
 from vlmdsl.ir import Input, Node, Program, Stream, inputs, parameters, streams
 from vlmdsl.source import SourceMap
 
 __all__ = ["Objective", "ObjectiveOutput"]
 
 Emitted: TypeAlias = Callable[
-    [Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, StateValue]],
+    [Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, StateValue | Table]],
     tuple[Tensor | float, dict[str, Tensor | float], dict[str, Tensor | float], dict[str, StateValue]],
 ]
 
@@ -79,6 +81,8 @@ class Objective(nn.Module):
         self._bounds: dict[str, tuple[float | None, float | None]] = {}
         self.state = State(program)
         """What outlives the step: running means, queues."""
+        self.references = References(program)
+        """The samples kept aside that this objective retrieves from; see `References.fill`."""
         for node in parameters(program):
             self._register(node)
         emitted = _execute(program.name, self.source)
@@ -96,7 +100,7 @@ class Objective(nn.Module):
         first = next(iter(features.values()))
         learned = {name: getattr(self, attribute) for name, attribute in self._attributes.items()}
         with torch.autocast(first.device.type, enabled=False):
-            loss, terms, metrics, after = self._emitted(features, learned, self.state.read())
+            loss, terms, metrics, after = self._emitted(features, learned, {**self.state.read(), **self.references.read()})
         if self.training:
             self.state.write(after)
         chance = self._chance(first.shape[0] * process_count())

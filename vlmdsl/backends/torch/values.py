@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = ["Memory", "Number", "Similarities", "Target", "TargetPart", "TokenFeatures", "precise"]
+__all__ = ["Memory", "Number", "Picks", "Similarities", "Table", "Target", "TargetPart", "TokenFeatures", "precise"]
 
 Number: TypeAlias = float | Tensor
 """A Scalar: a 0-d tensor, or a plain number where the recipe wrote one."""
@@ -37,6 +37,20 @@ class Memory(NamedTuple):
     def filled(self) -> Tensor:
         """Which slots have been written: [Q]."""
         return torch.arange(self.values.shape[0], device=self.values.device) < self.written
+
+
+class Table(NamedTuple):
+    """A column of the reference set, `values` [R, D], and the `keys` [R] of its samples; the same on every process."""
+
+    values: Tensor
+    keys: Tensor
+
+
+class Picks(NamedTuple):
+    """Entries of the reference set, `indices` [b, K], best first; `real` [b, K] is false where there were fewer."""
+
+    indices: Tensor
+    real: Tensor
 
 
 class Similarities(NamedTuple):

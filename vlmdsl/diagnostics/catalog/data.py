@@ -1,4 +1,4 @@
-"""V0801 to V0809 and V0820 to V0825: data sources, their mapping to fields, and what is made of the samples."""
+"""V0801 to V0809 and V0820 to V0827: data sources, their mapping to fields, and what is made of the samples."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ __all__ = [
     "CannotLoad",
     "DataNotFound",
     "FieldLacksColumn",
+    "FontUnreadable",
     "MalformedMapping",
     "NoUsableSample",
     "NotDivisible",
@@ -215,3 +216,17 @@ class SynonymsUnreadable(Problem):
         "draws among the operations that need no synonyms, and the report of the run says how often."
     )
     provoked_by = "`--set data.synonyms=nowhere.txt`"
+
+
+class FontUnreadable(Problem):
+    code = "V0826"
+    template = "the font `{path}` cannot be used: {reason}"
+    summary = "The file that `data.font` names is missing or no font."
+    explanation = (
+        "The view `render` makes images of texts, as CLIPPO's tower takes them. `data.font` names the TrueType or OpenType "
+        "file with the letters; without it they are DejaVu Sans, which is installed with vlmdsl and has the Latin, Greek "
+        "and Cyrillic scripts among others, and no Chinese, Japanese or Korean. CLIPPO's authors use GNU Unifont, which has "
+        "a glyph for nearly every character and can be downloaded from its own site. Texts with characters that the font "
+        "lacks are counted in the report of the run."
+    )
+    provoked_by = "`--set data.font=nowhere.ttf`"

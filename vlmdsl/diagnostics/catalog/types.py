@@ -198,3 +198,24 @@ class SetWhereOneIsWanted(Problem):
     )
     bad = "minimize augment(image, n=2)"
     good = "minimize contrast(augment(image, n=2), text)"
+
+
+class NotAReference(Problem):
+    code = "V0318"
+    template = "a reference set holds what locked encoders make of fields, not {found}"
+    summary = "something else where a reference set, or a column of one, is wanted"
+    explanation = (
+        "The samples of a reference set are kept aside by the data and encoded once, before the first step. So each column "
+        "is a field as it is, not a view of one, through an encoder whose weights never change: "
+        "`frozen(separate(vision, name=...))(image)`. `retrieve` takes such a set, with one column that is searched and at "
+        "least one that is found."
+    )
+    bad = "contrast(reference(image, values=text)[0], text)"
+    good = (
+        "vlo 1\n"
+        "recipe mine(image: Image, text: Text, key: Key)\n"
+        'encoder eye = frozen(separate(vision, name="eye"))\n'
+        "let refs = reference(eye(image), values=eye(image))\n"
+        "let found = retrieve(eye(image), refs, without=key, k=2)\n"
+        "minimize contrast(attend(image, keys=found[0], values=found[0]), text)"
+    )

@@ -1,18 +1,23 @@
 """Data: sources, columns to fields, views, batches. The same for any number of processes, and after a resume."""
 
 from vlmdsl.runtime.data.batch import Batch, StreamValues
+from vlmdsl.runtime.data.collate import text_inputs
+from vlmdsl.runtime.data.context import Materials
 from vlmdsl.runtime.data.images import ImageFormat
 from vlmdsl.runtime.data.loader import BatchLoader, EvaluationLoader
 from vlmdsl.runtime.data.mapping import FieldMapping, Requirement, map_fields, parse_assignments, requirements
 from vlmdsl.runtime.data.order import groups_by_source
+from vlmdsl.runtime.data.rendering import checked_font
 from vlmdsl.runtime.data.report import SkipReport
 from vlmdsl.runtime.data.source import BadSample, Source, fingerprint, source_facts
 from vlmdsl.runtime.data.specification import held_out, open_source
-from vlmdsl.runtime.data.synonyms import Synonyms, read_synonyms
+from vlmdsl.runtime.data.synonyms import read_synonyms
 from vlmdsl.runtime.data.texts import duplicate_share, texts_of
+from vlmdsl.runtime.data.views import View, view_of
 
 __all__ = [
-    "BadSample", "Batch", "BatchLoader", "EvaluationLoader", "FieldMapping", "ImageFormat", "Requirement", "SkipReport",
-    "Source", "StreamValues", "Synonyms", "duplicate_share", "fingerprint", "groups_by_source", "held_out", "map_fields",
-    "open_source", "parse_assignments", "read_synonyms", "requirements", "source_facts", "texts_of",
+    "BadSample", "Batch", "BatchLoader", "EvaluationLoader", "FieldMapping", "ImageFormat", "Materials", "Requirement",
+    "SkipReport", "Source", "StreamValues", "View", "checked_font", "duplicate_share", "fingerprint", "groups_by_source",
+    "held_out", "map_fields", "open_source", "parse_assignments", "read_synonyms", "requirements", "source_facts",
+    "text_inputs", "texts_of", "view_of",
 ]  # fmt: skip

@@ -12,25 +12,33 @@ from vlmdsl.runtime.data.draws import generator
 from vlmdsl.runtime.data.images import ImageFormat
 from vlmdsl.runtime.data.synonyms import Synonyms
 
-__all__ = ["Attributes", "ViewContext"]
+__all__ = ["NO_MATERIALS", "Attributes", "Materials", "ViewContext"]
 
 Attributes = Mapping[str, object]
 """The attributes of a view's node."""
 
 
 @dataclass(frozen=True)
-class ViewContext:
-    """For whom a view is made: its draws are a function of seed, epoch and sample key; `counts` collects what to report.
+class Materials:
+    """What the run gives its views to work with: synonyms for `eda`, the file of a font for `render`."""
 
-    `synonyms` are those that the run was given, if any.
-    """
+    synonyms: Synonyms | None = None
+    font: str | None = None
+
+
+NO_MATERIALS = Materials()
+
+
+@dataclass(frozen=True)
+class ViewContext:
+    """For whom a view is made: its draws are a function of seed, epoch and sample key; `counts` collects what to report."""
 
     seed: int
     epoch: int
     key: str
     images: ImageFormat
     counts: Counter[str] = field(default_factory=Counter)
-    synonyms: Synonyms | None = None
+    materials: Materials = NO_MATERIALS
 
     def random(self, operation: str, attributes: Attributes) -> np.random.Generator:
         """The generator of one draw: views with the same draw and the same place in their set see the same numbers."""

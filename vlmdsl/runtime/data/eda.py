@@ -25,14 +25,14 @@ def eda(text: str, attributes: Attributes, context: ViewContext) -> TextValue:
     """
     operations = attributes["operations"]
     assert isinstance(operations, tuple)
-    random = context.random("eda", attributes)
-    possible = [name for name in operations if context.synonyms is not None or name not in _NEED_SYNONYMS]
+    random, synonyms = context.random("eda", attributes), context.materials.synonyms
+    possible = [name for name in operations if synonyms is not None or name not in _NEED_SYNONYMS]
     context.counts["eda: draws"] += 1
     context.counts["eda: operation that needs `data.synonyms` left out"] += len(possible) < len(operations)
     words = text.split()
     if possible:
         operation = _OPERATIONS[possible[int(random.integers(len(possible)))]]
-        words = operation(words, attributes, context.synonyms or {}, random)
+        words = operation(words, attributes, synonyms or {}, random)
     changed = " ".join(words)
     context.counts["eda: text unchanged"] += changed == " ".join(text.split())
     return TextValue(changed)

@@ -8,24 +8,24 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.data import BatchLargerThanData, NotDivisible, NoUsableSample
 from vlmdsl.ir import Reading, Stream
-from vlmdsl.runtime.data.batch import Batch, StreamValues
+from vlmdsl.runtime.data.batch import Batch
+from vlmdsl.runtime.data.collate import Collator
+from vlmdsl.runtime.data.context import NO_MATERIALS, Materials
 from vlmdsl.runtime.data.images import ImageFormat
 from vlmdsl.runtime.data.mapping import FieldMapping
 from vlmdsl.runtime.data.order import Groups, Order
 from vlmdsl.runtime.data.report import Skipped, SkipReport
 from vlmdsl.runtime.data.sample import Sample, SampleReader
 from vlmdsl.runtime.data.source import BadSample, Source
-from vlmdsl.runtime.data.synonyms import Synonyms
 from vlmdsl.runtime.data.views import View, view_of
 from vlmdsl.runtime.tokenizer import Tokenizer
 from vlmdsl.source import Span
@@ -34,32 +34,6 @@ __all__ = ["BatchLoader", "EvaluationLoader"]
 
 _PLACE = Span("<command line>", 0, 0)
 _CACHE_BYTES = 512 * 2**20
-_FIELD_DTYPES = {"Label": torch.int64, "Flag": torch.bool, "Number": torch.float32}
-
-
-@dataclass(frozen=True)
-class _Collator:
-    """Samples to the tensors of a batch."""
-
-    tokenizer: Tokenizer
-    images: ImageFormat
-    text_length: int
-
-    def batch(self, samples: Sequence[Sample], views: Mapping[str, View], fields: Mapping[str, str]) -> Batch:
-        streams = {name: self._stream(name, view, samples) for name, view in views.items()}
-        plain = {
-            name: torch.tensor([sample.fields[name] for sample in samples], dtype=_FIELD_DTYPES[kind])
-            for name, kind in fields.items()
-        }
-        return Batch(streams, plain, [sample.key for sample in samples])
-
-    def _stream(self, name: str, view: View, samples: Sequence[Sample]) -> StreamValues:
-        values = [sample.streams[name] for sample in samples]
-        if view.kind == "Text":
-            ids, mask = self.tokenizer.encode([str(value) for value in values], self.text_length)
-            return StreamValues(ids, mask)
-        keep = torch.from_numpy(np.stack([sample.kept[name] for sample in samples])) if view.drops else None
-        return StreamValues(self.images.tensor(np.asarray(value) for value in values), keep=keep)
 
 
 @dataclass(frozen=True)
@@ -75,7 +49,7 @@ class _Loaded:
 class _TrainingBatches(Dataset[_Loaded]):
     """Position (all batches of all epochs in a row) -> this process's share of that batch."""
 
-    def __init__(self, reader: SampleReader, collator: _Collator, order: Order, rank: int, world: int) -> None:
+    def __init__(self, reader: SampleReader, collator: Collator, order: Order, rank: int, world: int) -> None:
         self.order = order
         self._reader, self._collator = reader, collator
         share = order.batch // world
@@ -139,7 +113,7 @@ class BatchLoader:
         world: int = 1,
         workers: int = 0,
         cache_bytes: int = _CACHE_BYTES,
-        synonyms: Synonyms | None = None,
+        materials: Materials = NO_MATERIALS,
         groups: Groups | None = None,
     ) -> None:
         faults = []
@@ -163,10 +137,10 @@ class BatchLoader:
             images=images,
             seed=seed,
             cache_bytes=budget,
-            synonyms=synonyms,
+            materials=materials,
         )
         order = Order(len(source), batch, seed, None if groups is None else groups.values())
-        self._batches = _TrainingBatches(reader, _Collator(tokenizer, images, text_length), order, rank, world)
+        self._batches = _TrainingBatches(reader, Collator(tokenizer, images, text_length), order, rank, world)
         self._workers = workers
         self._next = 0
         self.report = SkipReport(notes=[] if groups is None else [_one_source_note(groups, batch)])
@@ -223,7 +197,7 @@ class _Counting:
 class _EvaluationBatches(Dataset[_Loaded]):
     """Number -> the good samples of that chunk of the source."""
 
-    def __init__(self, reader: SampleReader, collator: _Collator, batch: int, samples: int) -> None:
+    def __init__(self, reader: SampleReader, collator: Collator, batch: int, samples: int) -> None:
         self._reader, self._collator = reader, collator
         self._batch, self._samples = batch, samples
 
@@ -244,7 +218,7 @@ class _EvaluationBatches(Dataset[_Loaded]):
 
 
 class EvaluationLoader:
-    """The good samples of a source in its order, once an iteration: fields as they are, without random views.
+    """The good samples of a source in its order, once an iteration: fields as they are, or in the view given in `views`.
 
     `fields` is name -> kind (`Image`, `Text`, `Label`, ...). The streams of a batch have the names of the image and text
     fields; batches with bad samples in them are smaller. `limit` is the most samples that are looked at.
@@ -263,13 +237,15 @@ class EvaluationLoader:
         limit: int | None = None,
         workers: int = 0,
         cache_bytes: int = _CACHE_BYTES,
+        views: Mapping[str, View] | None = None,
+        materials: Materials = NO_MATERIALS,
     ) -> None:
-        views = {name: View(name, kind) for name, kind in fields.items() if kind in ("Image", "Text")}
+        views = {name: View(name, kind) for name, kind in fields.items() if kind in ("Image", "Text")} | dict(views or {})
         plain = {name: kind for name, kind in fields.items() if name not in views}
         samples = len(source) if limit is None else min(limit, len(source))
         budget = cache_bytes // max(workers, 1)
-        reader = SampleReader(source, mapping, views, plain, images=images, cache_bytes=budget)
-        self._batches = _EvaluationBatches(reader, _Collator(tokenizer, images, text_length), batch, samples)
+        reader = SampleReader(source, mapping, views, plain, images=images, cache_bytes=budget, materials=materials)
+        self._batches = _EvaluationBatches(reader, Collator(tokenizer, images, text_length), batch, samples)
         self._workers = workers
         self.report = SkipReport()
 

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vlmdsl.runtime.data.context import ViewContext
+from vlmdsl.runtime.data.context import NO_MATERIALS, Materials, ViewContext
 from vlmdsl.runtime.data.fields import TextValue
 from vlmdsl.runtime.data.images import ImageCache, ImageFormat, decode_image
 from vlmdsl.runtime.data.mapping import FieldMapping
 from vlmdsl.runtime.data.source import BadSample, Source
-from vlmdsl.runtime.data.synonyms import Synonyms
 from vlmdsl.runtime.data.views import View
 
 __all__ = ["Sample", "SampleReader"]
@@ -49,7 +48,7 @@ class SampleReader:
         images: ImageFormat,
         seed: int = 0,
         cache_bytes: int = 0,
-        synonyms: Synonyms | None = None,
+        materials: Materials = NO_MATERIALS,
     ) -> None:
         self.source = source
         self.views = dict(views)
@@ -57,7 +56,7 @@ class SampleReader:
         self._mapping = mapping
         self._format = images
         self._seed = seed
-        self._synonyms = synonyms
+        self._materials = materials
         self._images = ImageCache(cache_bytes)
         self._bad: dict[int, str] = {}
 
@@ -77,7 +76,7 @@ class SampleReader:
     def _read(self, index: int, epoch: int, counts: Counter[str]) -> Sample:
         columns = self.source[index]
         key = self.source.keys[index]
-        context = ViewContext(self._seed, epoch, key, self._format, Counter(), self._synonyms)
+        context = ViewContext(self._seed, epoch, key, self._format, Counter(), self._materials)
         plain = {name: self._mapping.plain(name, kind, columns) for name, kind in self.fields.items()}
         roots: dict[str, np.ndarray | TextValue] = {}
         streams: dict[str, np.ndarray | str] = {}
@@ -91,7 +90,7 @@ class SampleReader:
         return Sample(key, streams, plain, kept)
 
     def _field(self, index: int, view: View, columns: Mapping[str, object]) -> np.ndarray | TextValue:
-        if view.kind == "Text":
+        if view.field_kind == "Text":
             return self._mapping.text(view.field, columns)
         image = self._images.get((index, view.field))
         if image is None:

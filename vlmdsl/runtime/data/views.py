@@ -18,6 +18,8 @@ from vlmdsl.runtime.data.eda import eda
 from vlmdsl.runtime.data.fields import TextValue
 from vlmdsl.runtime.data.images import fit
 from vlmdsl.runtime.data.patches import kept
+from vlmdsl.runtime.data.rendering import render
+from vlmdsl.runtime.data.summaries import summarize
 from vlmdsl.source import Span
 from vlmdsl.types import FieldType
 
@@ -47,6 +49,15 @@ class View:
     def drops(self) -> tuple[Attributes, ...]:
         """The attributes of its steps that drop patches, which is done after all others, whatever the order."""
         return tuple(dict(attributes) for operation, attributes in self.steps if operation == "drop")
+
+    @property
+    def field_kind(self) -> str:
+        """The kind of the field itself: a rendered text is an image made of a text."""
+        return "Text" if any(operation == "render" for operation, _ in self.steps) else self.kind
+
+    def without_draws(self) -> View:
+        """What remains for evaluation: the steps that always give the same, such as `render`."""
+        return View(self.field, self.kind, tuple(step for step in self.steps if step[0] in FIXED))
 
     def apply(self, value: Value, context: ViewContext) -> Value:
         """The view of one sample's value: a `TextValue`, or pixels of the side that the encoder takes."""
@@ -113,6 +124,16 @@ def _eda(value: Value, attributes: Attributes, context: ViewContext) -> TextValu
     return eda(value.text, attributes, context)
 
 
+def _summarize(value: Value, attributes: Attributes, context: ViewContext) -> TextValue:
+    assert isinstance(value, TextValue)
+    return TextValue(summarize(value.text, int(str(attributes["sentences"])), str(attributes["by"])))
+
+
+def _render(value: Value, attributes: Attributes, context: ViewContext) -> np.ndarray:
+    assert isinstance(value, TextValue)
+    return render(value.text, attributes, context)
+
+
 def _augment(value: Value, attributes: Attributes, context: ViewContext) -> np.ndarray:
     assert isinstance(value, np.ndarray)
     steps = PIPELINES[_pipeline(attributes)].steps(int(str(attributes["view"])))
@@ -135,7 +156,12 @@ VIEWS: dict[str, Callable[[Value, Attributes, ViewContext], Value]] = {
     "rewrite": _rewrite,
     "alternative": _alternative,
     "eda": _eda,
+    "summarize": _summarize,
+    "render": _render,
     "augment": _augment,
     "crop": _crop,
 }
 """Operation of the graph -> what makes the view of one sample's value; `drop` is none of the pixels."""
+
+FIXED = frozenset({"summarize", "render"})
+"""Views that draw nothing."""

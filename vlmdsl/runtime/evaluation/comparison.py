@@ -14,7 +14,7 @@ from vlmdsl.backends.torch.ops.similarities import similarity_to
 from vlmdsl.backends.torch.values import Similarities, TokenFeatures
 from vlmdsl.ir import Contrast, Node, Program, encoder_of, root_field
 from vlmdsl.runtime.encoders import EncodedFeatures
-from vlmdsl.types import EncodedType, SimType
+from vlmdsl.types import EncodedType, FieldType, SimType
 
 __all__ = ["Comparison", "Part", "comparison_of"]
 
@@ -47,6 +47,8 @@ class Comparison:
     image_field: str = "image"
     text_field: str = "text"
     parts: tuple[Part, ...] = (Part(),)
+    text_source: Node | None = None
+    """The view of the text that the recipe compares, such as `render(text)`; None for the text itself."""
     device: torch.device | str = "cpu"
     """Where similarities are computed; features may be kept elsewhere."""
 
@@ -108,7 +110,7 @@ def comparison_of(program: Program) -> Comparison | None:
             for (coefficient, node), pair, first in zip(summands, pairs, sides, strict=True)
             if pair is not None
         )
-        return Comparison(image.tower, text.tower, image.field, text.field, parts)
+        return Comparison(image.tower, text.tower, image.field, text.field, parts, text.view)
     return None
 
 
@@ -153,10 +155,13 @@ class _Side:
     """One side of a comparison, read off the chain of nodes above the encoder."""
 
     kind: str
+    """Of the field: a text that is rendered as an image is a text."""
     tower: str
     field: str
     level: str
     normalized: bool
+    view: Node | None
+    """The view that is encoded; None for the field itself."""
 
 
 def _side(node: Node) -> _Side | None:
@@ -169,5 +174,9 @@ def _side(node: Node) -> _Side | None:
         return None
     encode = node.inputs[0]
     assert isinstance(encode.type, EncodedType)
-    field = root_field(encode.inputs[0]).string("name")
-    return _Side(encode.type.kind, encoder_of(encode).tower, field, node.operation, normalized)
+    source = encode.inputs[0]
+    field = root_field(source)
+    joined = source.operation == "join"
+    kind = encode.type.kind if joined or not isinstance(field.type, FieldType) else field.type.kind
+    view = None if source is field else source
+    return _Side(kind, encoder_of(encode).tower, field.string("name"), node.operation, normalized, view)

@@ -114,8 +114,9 @@ def _classify(
     if len(labelled) == 0:
         return None
     values, mask = prompts.tokenize(prompts.texts())
-    parts = zip(values.split(_PROMPTS_AT_ONCE), mask.split(_PROMPTS_AT_ONCE), strict=True)
-    features = gather([_encode(model, comparison.text_tower, *part) for part in parts])
+    pieces = [slice(start, start + _PROMPTS_AT_ONCE) for start in range(0, len(values), _PROMPTS_AT_ONCE)]
+    parts = [(values[piece], None if mask is None else mask[piece]) for piece in pieces]
+    features = gather(_encode(model, comparison.text_tower, *part) for part in parts)
     return zero_shot_accuracy(select(images, labelled), labels.cpu()[labelled], features, len(prompts.templates), comparison)
 
 

@@ -24,12 +24,12 @@ DEFAULT_TEMPLATES = ("a photo of a {}", "a picture of a {}", "{}")
 class ClassPrompts:
     """The classes of a data set and how to ask for them; each template has one `{}` for the name of a class.
 
-    `tokenize` gives token ids `[n, L]` and their mask for n texts. `field` is the batch field with the class of a sample, an
-    index into `names`; a negative one stands for no class.
+    `tokenize` gives what the recipe's tower takes for n texts: token ids `[n, L]` and their mask, or images without.
+    `field` is the batch field with the class of a sample, an index into `names`; a negative one stands for no class.
     """
 
     names: Sequence[str]
-    tokenize: Callable[[list[str]], tuple[Tensor, Tensor]]
+    tokenize: Callable[[list[str]], tuple[Tensor, Tensor | None]]
     templates: Sequence[str] = DEFAULT_TEMPLATES
     field: str = "label"
 

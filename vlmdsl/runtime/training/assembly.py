@@ -13,7 +13,9 @@ from vlmdsl.runtime.data import (
     BatchLoader,
     FieldMapping,
     ImageFormat,
+    Materials,
     Source,
+    checked_font,
     duplicate_share,
     groups_by_source,
     held_out,
@@ -35,6 +37,7 @@ __all__ = [
     "duplicate_texts",
     "image_format",
     "map_data",
+    "materials_of",
     "open_data",
     "open_sources",
     "tokenizer_for",
@@ -141,6 +144,12 @@ def build_model(objective: Objective, config: RunConfig, tokenizer: Tokenizer, w
     return built
 
 
+def materials_of(config: RunConfig) -> Materials:
+    """What views work with; `DiagnosticError` for files that cannot be used."""
+    synonyms, font = config.data.synonyms, config.data.font
+    return Materials(None if synonyms is None else read_synonyms(synonyms), None if font is None else checked_font(font))
+
+
 def image_format(model: VisionLanguageModel, config: ModelConfig) -> ImageFormat:
     """How the image towers take their images."""
     formats = (encoder.image_format for encoder in model.encoders.values())
@@ -166,6 +175,6 @@ def training_batches(
         rank=world.rank,
         world=world.size,
         workers=config.data.workers,
-        synonyms=None if config.data.synonyms is None else read_synonyms(config.data.synonyms),
+        materials=materials_of(config),
         groups=groups,
     )

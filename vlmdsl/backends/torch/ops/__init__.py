@@ -26,6 +26,7 @@ from vlmdsl.backends.torch.ops.elementwise import (
     where,
 )
 from vlmdsl.backends.torch.ops.normalize import normalize, stop
+from vlmdsl.backends.torch.ops.retrieval import attend, best_entries, retrieve, take
 from vlmdsl.backends.torch.ops.similarities import exclude, reuse, score, similarity, transpose
 from vlmdsl.backends.torch.ops.soft_targets import softmax, transport
 from vlmdsl.backends.torch.ops.state import enqueue, nearest, running_mean
@@ -34,10 +35,10 @@ from vlmdsl.backends.torch.values import Similarities, Target, TargetPart, Token
 
 __all__ = [
     "ContrastResult", "Direction", "Similarities", "Target", "TargetPart", "TokenFeatures", "add", "add_targets",
-    "clamp", "contrast", "contrast_of", "cross_entropy", "distribution", "divide", "enqueue", "entropy",
-    "entropy_of_mean", "equal", "exclude", "exclude_pairs", "exp", "flipped", "greater", "greater_equal", "less",
-    "less_equal", "log", "log_sum_exp", "logical_not", "maximum", "mean", "minimum", "multiply", "nearest", "negate",
-    "normalize", "not_equal", "others", "paired", "reuse", "running_mean", "same", "samples", "scale_target", "score",
-    "sigmoid_loss", "similarity", "smooth", "softmax", "softplus", "stop", "subtract", "target_entropy", "transport",
-    "transpose", "uniform", "unite", "unite_targets", "where",
+    "attend", "best_entries", "clamp", "contrast", "contrast_of", "cross_entropy", "distribution", "divide", "enqueue",
+    "entropy", "entropy_of_mean", "equal", "exclude", "exclude_pairs", "exp", "flipped", "greater", "greater_equal",
+    "less", "less_equal", "log", "log_sum_exp", "logical_not", "maximum", "mean", "minimum", "multiply", "nearest",
+    "negate", "normalize", "not_equal", "others", "paired", "retrieve", "reuse", "running_mean", "same", "samples",
+    "scale_target", "score", "sigmoid_loss", "similarity", "smooth", "softmax", "softplus", "stop", "subtract", "take",
+    "target_entropy", "transport", "transpose", "uniform", "unite", "unite_targets", "where",
 ]  # fmt: skip

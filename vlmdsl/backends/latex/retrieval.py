@@ -1,0 +1,53 @@
+"""How retrieval from a reference set is written: which samples are found, and what a vector attends to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vlmdsl.backends.latex.notation import PRODUCT, Math, call, total, words
+from vlmdsl.ir import Column, Node, column_of
+
+if TYPE_CHECKING:
+    from vlmdsl.backends.latex.names import Names
+
+__all__ = ["attended"]
+
+
+def attended(names: Names, node: Node, index: str) -> Math:
+    """A vector plus the weighted mean of what it attends to, for each of the values."""
+    query = names.made(node.inputs[0], index)
+    key, *values = (_of_many(names, parent, index) for parent in node.inputs[1:])
+    weight = Math(rf"a_{{{index} k}}", f"a_{index}k")
+    latex = rf"{weight.latex} = \mathrm{{softmax}}_{{k}} \left( {query.latex}^{{\top}} {key.latex} / \sqrt{{D}} \right)"
+    names.state("features", Math(latex, f"{weight.text} = softmax_k({query.text}·{key.text}/√D)"))
+    added = total(*values)
+    brackets = len(values) > 1
+    latex = rf"\sum_{{k}} {weight.latex} " + (rf"\left( {added.latex} \right)" if brackets else added.latex)
+    text = f"Σ_k {weight.text} " + (f"({added.text})" if brackets else added.text)
+    return total(query, Math(latex, text, PRODUCT))
+
+
+def _of_many(names: Names, tokens: Node, index: str) -> Math:
+    """The k-th of the vectors that are attended to: of a found sample, or a token."""
+    if tokens.operation != "take":
+        return names.made(tokens, index)
+    column, picks = column_of(tokens.inputs[0]), tokens.inputs[1]
+    found = Math(rf"r_{{{index} k}}", f"r_{index}k")
+    searched = _column(column_of(picks.inputs[1]), Math("r", "r"))
+    asked = names.made(picks.inputs[0], index)
+    size = f"{int(picks.number('k'))}"
+    said = words(f"the k-th of the {size} other reference samples r with the largest").latex
+    latex = rf"{found.latex}\ {said}\ \cos\left( {asked.latex}, {searched.latex} \right)"
+    text = (
+        f"{found.text}: the k-th of the {size} other reference samples r with the largest cos({asked.text}, {searched.text})"
+    )
+    names.state("features", Math(latex, text))
+    names.state("parameters", words(f"{column.encoder.tower} frozen"))
+    return _column(column, found)
+
+
+def _column(column: Column, sample: Math) -> Math:
+    """What a column holds of a reference sample."""
+    tower, field = words(column.encoder.tower), words(column.field)
+    value = Math(rf"{field.latex}_{{{sample.latex}}}", f"{field.text}_{sample.text}")
+    return call(tower.text, value, latex=tower.latex)

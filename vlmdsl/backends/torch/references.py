@@ -1,0 +1,57 @@
+"""The reference set of an objective: what frozen encoders made of samples kept aside, the same on every process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from vlmdsl.backends.torch.values import Table
+from vlmdsl.ir import Column, Program, columns
+
+__all__ = ["References"]
+
+
+class References(nn.Module):
+    """One buffer [R, D] a column, and the keys [R] of the samples, int64.
+
+    Not in the state dict: whoever fills it can fill it again, and a reference set may be larger than the model. Empty
+    until `fill`.
+    """
+
+    keys: Tensor
+
+    def __init__(self, program: Program) -> None:
+        super().__init__()
+        self.columns: list[Column] = columns(program)
+        """What the table holds: an encoder and a field each."""
+        if self.columns:
+            self.register_buffer("keys", torch.zeros(0, dtype=torch.int64), persistent=False)
+        for column in self.columns:
+            self.register_buffer(_buffer(column.name), torch.zeros(0, 0), persistent=False)
+
+    def fill(self, values: Mapping[str, Tensor], keys: Tensor) -> None:
+        """Take over a whole table: `values` [R, D] by the name of the column, `keys` [R] that tell its samples apart.
+
+        ValueError names a column that is missing, unknown, or of another length than the keys.
+        """
+        names = [column.name for column in self.columns]
+        if not names:
+            raise ValueError("this objective retrieves nothing: it has no reference set to fill")
+        if set(values) != set(names):
+            raise ValueError(f"the reference set has the columns {', '.join(names)}, not {', '.join(values)}")
+        for name, value in values.items():
+            if value.dim() != 2 or value.shape[0] != len(keys):
+                raise ValueError(f"the column {name} must be [{len(keys)}, D], got {list(value.shape)}")
+            old = self.get_buffer(_buffer(name))
+            setattr(self, _buffer(name), value.detach().to(old))
+        self.keys = keys.to(self.keys)
+
+    def read(self) -> dict[str, Table]:
+        """Every column by its name."""
+        return {column.name: Table(self.get_buffer(_buffer(column.name)), self.keys) for column in self.columns}
+
+
+def _buffer(column: str) -> str:
+    return f"column_{column.replace('.', '_')}"

@@ -1,0 +1,137 @@
+"""Primitives on a reference set: samples kept aside, encoded once by locked towers, where each sample finds its like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import Field
+
+from vlmdsl.diagnostics.catalog.types import NotAReference
+from vlmdsl.ir import Node, encoder_of
+from vlmdsl.primitives.registry import register
+from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
+from vlmdsl.primitives.values import TupleValue, Value, type_of
+from vlmdsl.source.limits import MAXIMUM_RETRIEVED
+from vlmdsl.types import PicksType, TableType, TokensType, VecType
+
+
+def _column(builder: Builder, value: Value, argument: str) -> Node:
+    """The column of the reference set that holds this stream; Fault V0318 unless a locked encoder encodes a field."""
+    encoded = builder.encoded(value, argument)
+    if isinstance(encoded, Node) and encoded.operation == "encode":
+        encoder, source = encoder_of(encoded), encoded.inputs[0]
+        if encoder.frozen and source.operation == "field":
+            return builder.add("reference", type=TableType(), encoder=encoder, field=source.string("name"))
+    raise Fault(NotAReference.at(builder.place(argument), found=type_of(encoded)), value)
+
+
+def _reference(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    given = subjects["values"]
+    values = given.items if isinstance(given, TupleValue) else (given,)
+    keys = _column(builder, subjects["keys"], "keys")
+    return TupleValue((keys, *(_column(builder, value, "values") for value in values)))
+
+
+register(
+    Primitive(
+        name="reference",
+        family="memory",
+        summary=(
+            "A fixed table of samples that the data keeps aside: what locked encoders make of their fields. The first "
+            "column is what is searched, the others are what is found."
+        ),
+        meaning=_reference,
+        subjects=(
+            Subject("keys", ("Encoded",), "what samples are compared by: a field, encoded by a locked encoder"),
+            Subject("values", ("Encoded", "Tuple"), "what is found, one or several, made in the same way", keyword=True),
+        ),
+        formula=r"\{(d_r, v_r)\}_{r=1}^{R}",
+        cost="R D numbers a column on each process",
+        example=(
+            "recipe augmented(image: Image, text: Text, key: Key)\n"
+            'encoder eye = frozen(separate(vision, name="eye"))\n'
+            'encoder reader = frozen(separate(language, name="reader"))\n'
+            "let found = retrieve(eye(image), reference(eye(image), values=reader(text)), without=key, k=2)\n"
+            "minimize contrast(attend(image, keys=found[0], values=found[0]), text)"
+        ),
+    )
+)
+
+
+class RetrieveParameters(Parameters):
+    """Arguments of `retrieve`."""
+
+    k: int = Field(default=64, ge=1, le=MAXIMUM_RETRIEVED, description="how many samples are found")
+
+
+def _retrieve(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    assert isinstance(parameters, RetrieveParameters)
+    table, key = subjects["table"], subjects["without"]
+    columns = table.items if isinstance(table, TupleValue) else ()
+    if len(columns) < 2 or not all(isinstance(column, Node) and column.operation == "reference" for column in columns):
+        raise Fault(NotAReference.at(builder.place("table"), found=type_of(table)), table)
+    assert isinstance(key, Node)
+    searched, *values = (column for column in columns if isinstance(column, Node))
+    query = builder.pooled(subjects["query"], "query", "retrieve")
+    query = builder.add("stop", query, type=query.type)
+    picks = builder.add("retrieve", query, searched, key, type=PicksType(), k=parameters.k)
+    return TupleValue(tuple(builder.add("take", value, picks, type=TokensType(tokens="K")) for value in values))
+
+
+register(
+    Primitive(
+        name="retrieve",
+        family="memory",
+        summary=(
+            "The k samples of a reference set that are most similar to each sample by the cosine, best first: a tuple of "
+            "what the table holds of them. Of equals the earlier in the set is found; a sample never finds itself."
+        ),
+        meaning=_retrieve,
+        subjects=(
+            Subject("query", ("Encoded", "Vec", "Image", "Text"), "what to look for"),
+            Subject("table", ("Tuple",), "the reference set"),
+            Subject("without", ("Key",), "the key of each sample, by which it does not find itself", keyword=True),
+        ),
+        parameters=RetrieveParameters,
+        laws=("permutation",),
+        formula=r"\{v_r : r \in \mathrm{top}_k \cos(x_i, d_r)\}",
+        cost="2 B R D FLOPs, shared out over the processes",
+        example=(
+            "recipe augmented(image: Image, text: Text, key: Key)\n"
+            'encoder eye = frozen(separate(vision, name="eye"))\n'
+            "let found = retrieve(eye(image), reference(eye(image), values=eye(image)), without=key, k=2)\n"
+            "minimize contrast(attend(image, keys=found[0], values=found[0]), text)"
+        ),
+    )
+)
+
+
+def _attend(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    query = builder.pooled(subjects["query"], "query", "attend")
+    keys = builder.tokens(subjects["keys"], "keys", "attend")
+    given = subjects["values"]
+    found = given.items if isinstance(given, TupleValue) else (given,)
+    values = (builder.tokens(value, "values", "attend") for value in found)
+    return builder.add("attend", query, keys, *values, type=VecType())
+
+
+register(
+    Primitive(
+        name="attend",
+        family="encoding",
+        summary=(
+            "Each vector with what it attends to added: the mean of the values, weighted by the softmax of its products "
+            "with the keys over the root of D. Of several values the means are added; without any real key nothing is."
+        ),
+        meaning=_attend,
+        subjects=(
+            Subject("query", ("Encoded", "Vec", "Image", "Text"), "the vector that asks"),
+            Subject("keys", ("Tokens", "Encoded"), "what it is compared with", keyword=True),
+            Subject("values", ("Tokens", "Encoded", "Tuple"), "what is added, one or several", keyword=True),
+        ),
+        laws=("permutation",),
+        formula=r"q + \sum_k \mathrm{softmax}_k(q^\top r_k / \sqrt{D})\, v_k",
+        cost="4 B K D FLOPs a value",
+        example="minimize contrast(attend(image, keys=text.tokens, values=text.tokens), text)",
+    )
+)
