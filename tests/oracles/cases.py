@@ -146,19 +146,14 @@ PYRAMID = {
     "attributes": "text_attributes",
 }
 
-VIEWS = {"first": "aug1_embed", "second": "aug2_embed"}
 # The authors' features of the two views, as they leave the projection head.
-NT_XENT = """
-recipe ssl(first: Image, second: Image, temperature = 0.1)
-minimize nt_xent(first, second, temperature=temperature)
-"""
-SLIP = """
-recipe slip_total(image: Image, text: Text, first: Image, second: Image)
-minimize {
-  clip: contrast(image, text)
-  ssl: nt_xent(first, second)
+VIEWS = {"image_augment_0": "aug1_embed", "image_augment_1": "aug2_embed"}
+SLIP = {
+    "image_augment_crop_0": "image_embed",
+    "text": "text_embed",
+    "image_augment_slip_0": "aug1_embed",
+    "image_augment_slip_1": "aug2_embed",
 }
-"""
 
 # OTTER, with the features of its teacher as given.
 OTTER = """
@@ -193,15 +188,21 @@ minimize contrast(
   temperature=learned(0.02, form="direct", lower=0.001, upper=0.5, clamp="hard")
 )
 """
-BYOL = """
-recipe byol_regression(p1: Image, p2: Image, t1: Image, t2: Image)
-minimize regress(p1, t2) + regress(p2, t1)
-"""
-BYOL_STREAMS = {name: name for name in ("p1", "p2", "t1", "t2")}
-SIMSIAM = """
-recipe simsiam_cosine(p1: Image, p2: Image, z1: Image, z2: Image)
-minimize (regress(p1, z2, form="cosine") + regress(p2, z1, form="cosine")) / 2
-"""
+# A prediction of each view, and what it should be: of a teacher's (BYOL) or of the same tower (SimSiam).
+BYOL = {"image_augment_0": "p1", "image_augment_1": "p2", "image_augment_0_teacher": "t1", "image_augment_1_teacher": "t2"}
+TARGETS = ("image_augment_0_teacher", "image_augment_1_teacher")
+SIMSIAM = {
+    "image_augment_0_predict": "p1",
+    "image_augment_1_predict": "p2",
+    "image_augment_0_project": "z1",
+    "image_augment_1_project": "z2",
+}
+MOCO_V3 = {
+    "image_augment_0": "q1",
+    "image_augment_1": "q2",
+    "image_augment_0_teacher": "k1",
+    "image_augment_1_teacher": "k2",
+}
 NCLIP = """
 recipe nclip_terms(image: Image, text: Text, sharpness = 0.5, stopped = 0)
 minimize align_distributions(image, text, sharpness=sharpness, stopped=stopped)
@@ -309,11 +310,11 @@ CASES = [
     Case("pyramidclip-paper", "pyramidclip", PYRAMID, {"tau": "log_scale"}),
     Case("pyramidclip-paper_literal", "pyramidclip", PYRAMID, {"tau": "log_scale"}, {"targets": "printed"}),
     Case("pyramidclip-paper_hard", "pyramidclip", PYRAMID, {"tau": "log_scale"}, {"smoothing": 0}),
-    Case("simclr-slip", NT_XENT, VIEWS, {}, total="out_loss"),
-    Case("simclr-slip-t05", NT_XENT, VIEWS, {}, {"temperature": 0.5}, total="out_loss"),
-    Case("simclr-slip-sameviews", NT_XENT, VIEWS, {}, total="out_loss"),
-    Case("simclr-slip-b1", NT_XENT, VIEWS, {}, total="out_loss"),
-    Case("slip-total", SLIP, {**EMBEDDED, **VIEWS}, {"temperature": "log_scale"}),
+    Case("simclr-slip", "simclr", VIEWS, {}, total="out_loss"),
+    Case("simclr-slip-t05", "simclr", VIEWS, {}, {"temperature": 0.5}, total="out_loss"),
+    Case("simclr-slip-sameviews", "simclr", VIEWS, {}, total="out_loss"),
+    Case("simclr-slip-b1", "simclr", VIEWS, {}, total="out_loss"),
+    Case("slip-total", "slip", SLIP, {"temperature": "log_scale"}),
     Case("otter-kd", OTTER, TAUGHT, TWO_SCALES, no_gradient=TEACHERS),
     Case("otter-kd_soft", OTTER, TAUGHT, TWO_SCALES, {"teacher_scale": 8}, no_gradient=TEACHERS),
     Case("otter-ot_clamped", OTTER, TAUGHT, TWO_SCALES, {"plan": "transport"}, no_gradient=TEACHERS),
@@ -329,24 +330,26 @@ CASES = [
     Case("zerovl-mixupnce", ZEROVL_MIXED, FEATURES, TAU),
     Case("zerovl-mixupnce_alpha1", ZEROVL_MIXED, FEATURES, TAU, {"own": 1}),
     Case("zerovl-mixupnce_odd", ZEROVL_MIXED, FEATURES, TAU, {"own": 0.4}),
-    Case("byol-regression", BYOL, BYOL_STREAMS, {}, total="out_loss", no_gradient=("t1", "t2")),
+    Case("byol-regression", "byol", BYOL, {}, total="out_loss", no_gradient=TARGETS),
     Case(
         "byol-regression-zerorow",
+        "byol",
         BYOL,
-        BYOL_STREAMS,
         {},
         total="out_loss",
-        no_gradient=("t1", "t2"),
-        unstated=("p2",),
+        no_gradient=TARGETS,
+        unstated=("image_augment_1",),
     ),
     Case(
         "simsiam-cosine",
+        "simsiam",
         SIMSIAM,
-        {name: name for name in ("p1", "p2", "z1", "z2")},
         {},
         total="out_loss",
-        no_gradient=("z1", "z2"),
+        no_gradient=("image_augment_0_project", "image_augment_1_project"),
     ),
+    Case("moco_v3-loss", "moco_v3", MOCO_V3, {}, no_gradient=TARGETS),
+    Case("moco_v3-loss-t1", "moco_v3", MOCO_V3, {}, {"temperature": 1}, no_gradient=TARGETS),
     Case("nclip-terms", NCLIP, HEADS, {}),
     Case("nclip-terms-nosharp", NCLIP, HEADS, {}, {"sharpness": 0}),
     Case("nclip-terms-sg", NCLIP, HEADS, {}, {"stopped": 1}),

@@ -10,7 +10,7 @@ from typing import Any
 from vlmdsl.diagnostics import DiagnosticError, closest, render_text
 from vlmdsl.diagnostics.catalog.names import UnknownRecipe
 from vlmdsl.frontend.coerce import words
-from vlmdsl.ir import MIXED, ONE_SOURCE, Node, Program, Update, inputs, parameters, streams
+from vlmdsl.ir import MIXED, ONE_SOURCE, Node, Program, Update, head_words, inputs, parameters, streams
 from vlmdsl.passes import optimise
 from vlmdsl.primitives import Primitive
 from vlmdsl.source import SourceMap, Span
@@ -110,6 +110,7 @@ def _encoders(program: Program) -> list[dict[str, object]]:
             "stream": stream.name,
             "tower": stream.encoder.tower,
             "frozen": stream.encoder.frozen,
+            "heads": [{**asdict(head), "made_of": head_words(head)} for head in stream.encoder.heads],
             "teacher": None if stream.encoder.teacher is None else asdict(stream.encoder.teacher),
             "yields": [name for name, used in (("pooled", stream.pooled), ("tokens", stream.tokens)) if used],
         }
@@ -138,6 +139,7 @@ def recipe_sections(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Fields it needs", "\n".join(f"  {name}: {type}" for name, type in facts["fields"].items())),
         ("Knobs", "\n".join(f"  {name} = {value}" for name, value in facts["knobs"].items())),
         ("Encoders", "\n".join(_encoder_line(encoder) for encoder in facts["encoders"])),
+        ("Heads", "\n".join(_head_lines(facts["encoders"]))),
         ("Learned numbers", "\n".join(_learned_line(learned) for learned in facts["learned"])),
         ("Batches", _BATCHES[facts["batch_policy"]]),
         ("State", "\n".join(_state_line(state) for state in facts["state"])),
@@ -152,7 +154,13 @@ def _encoder_line(encoder: Mapping[str, Any]) -> str:
         teacher = encoder["teacher"]
         when = {"before": "before the forward pass", "after": "after the optimiser step"}[teacher["order"]]
         frozen = f", a teacher with {teacher['schedule']} momentum {teacher['momentum']:g}, moved {when}"
-    return f"  {encoder['stream']}: {encoder['tower']}{frozen}, yields {' and '.join(encoder['yields'])}"
+    heads = "".join(f", then {head['name']}" for head in encoder["heads"])
+    return f"  {encoder['stream']}: {encoder['tower']}{heads}{frozen}, yields {' and '.join(encoder['yields'])}"
+
+
+def _head_lines(encoders: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Every kind of head once."""
+    return list(dict.fromkeys(f"  {head['name']}: {head['made_of']}" for encoder in encoders for head in encoder["heads"]))
 
 
 def _learned_line(learned: Mapping[str, Any]) -> str:

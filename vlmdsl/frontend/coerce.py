@@ -11,7 +11,7 @@ from vlmdsl.diagnostics.catalog.types import (
     WrongType,
 )
 from vlmdsl.frontend.session import Session
-from vlmdsl.ir import Node
+from vlmdsl.ir import Node, encoder_of
 from vlmdsl.primitives import Fault
 from vlmdsl.primitives.values import (
     AllSamples,
@@ -183,8 +183,14 @@ def tokens(session: Session, value: Value, place: Span, wanted_by: str) -> Node:
     if isinstance(value, Node):
         if isinstance(value.type, TokensType):
             return value
-        if isinstance(value.type, EncodedType):
+        if isinstance(value.type, EncodedType) and not _headed(value):
             return _output(session, "tokens", value, TokensType("B", TOKEN_AXIS[value.type.kind]), place)
+        if isinstance(value.type, EncodedType):
+            help = ("a head gives pooled features only: compare the encoder's own tokens, without `project` or `predict`",)
+            raise Fault(
+                PooledWhereTokensAreCompared.at(place, "the features of a head", help=help, similarity=_said(wanted_by)),
+                value,
+            )
         if isinstance(value.type, VecType):
             help = (f"drop `.pooled`: {wanted_by} takes `.tokens` by itself",)
             label = f"{value.type}, no token axis"
@@ -197,6 +203,13 @@ def _output(session: Session, output: str, stream: Node, type: VecType | TokensT
     if stream.operation == "stop":
         return session.add("stop", _output(session, output, stream.inputs[0], type, place), type=type, span=place)
     return session.add(output, stream, type=type, span=place)
+
+
+def _headed(stream: Node) -> bool:
+    """Whether an encoded stream, perhaps stopped, went through a head."""
+    while stream.operation == "stop":
+        stream = stream.inputs[0]
+    return stream.operation == "encode" and bool(encoder_of(stream).heads)
 
 
 def _said(operation: str) -> str:

@@ -1,6 +1,7 @@
 """The intermediate representation: data that the front end makes, passes change and back ends read."""
 
 from vlmdsl.ir.contrast import Contrast, Direction, TargetPart
+from vlmdsl.ir.encoders import Encoder, Head, Teacher, encoder_of, head_words
 from vlmdsl.ir.graph import Graph, Node, walk
 from vlmdsl.ir.program import (
     BATCH_POLICIES,
@@ -9,18 +10,15 @@ from vlmdsl.ir.program import (
     ONE_SOURCE,
     STATES,
     Column,
-    Encoder,
     Input,
     Metric,
     Program,
     Reading,
     Stream,
-    Teacher,
     Term,
     Update,
     column_of,
     columns,
-    encoder_of,
     inputs,
     parameters,
     parts_of,
@@ -33,7 +31,7 @@ from vlmdsl.ir.updates import live_updates
 
 __all__ = [
     "BATCH_POLICIES", "MIXED", "NAMED", "ONE_SOURCE", "STATES", "Column", "Contrast", "Direction", "Encoder", "Graph",
-    "Input", "Metric", "Node", "Program", "Reading", "Stream", "TargetPart", "Teacher", "Term", "Update", "column_of",
-    "columns", "encoder_of", "inputs", "live_updates", "parameters", "parts_of", "readings", "root_field", "states",
-    "streams", "walk",
+    "Head", "Input", "Metric", "Node", "Program", "Reading", "Stream", "TargetPart", "Teacher", "Term", "Update",
+    "column_of", "columns", "encoder_of", "head_words", "inputs", "live_updates", "parameters", "parts_of", "readings",
+    "root_field", "states", "streams", "walk",
 ]  # fmt: skip

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from vlmdsl.ir.encoders import Encoder, encoder_of
 from vlmdsl.ir.graph import Graph, Node, walk
-from vlmdsl.types import JOINED, TOKEN_AXIS, EncodedType, FieldType
+from vlmdsl.types import TOKEN_AXIS, EncodedType, FieldType
 
 __all__ = [
-    "BATCH_POLICIES", "MIXED", "NAMED", "ONE_SOURCE", "STATES", "Column", "Encoder", "Input", "Metric", "Program",
-    "Reading", "Stream", "Teacher", "Term", "Update", "column_of", "columns", "encoder_of", "inputs", "parameters",
-    "parts_of", "readings", "states", "streams",
+    "BATCH_POLICIES", "MIXED", "NAMED", "ONE_SOURCE", "STATES", "Column", "Input", "Metric", "Program", "Reading", "Stream",
+    "Term", "Update", "column_of", "columns", "inputs", "parameters", "parts_of", "readings", "root_field", "states",
+    "streams",
 ]  # fmt: skip
 
 
@@ -52,42 +53,6 @@ class Update:
 
     state: Node
     node: Node
-
-
-@dataclass(frozen=True, slots=True)
-class Teacher:
-    """How a teacher follows its tower: weights = momentum * weights + (1 - momentum) * the tower's, once a training step.
-
-    `order` says when: `before` the forward pass, with the weights that it will use, or `after` the optimiser step. The
-    momentum is `constant`, or goes to 1 in a `cosine` over the run, from the given one.
-    """
-
-    momentum: float
-    schedule: str
-    order: str
-
-
-@dataclass(frozen=True, slots=True)
-class Encoder:
-    """Attribute of an `encode` node: which tower encodes. `tower` is `vision` or `language` or a name of the recipe's
-    own; `kind` is the field type it takes, `Image|Text` for both; a frozen one gets no gradient and is left out of the
-    optimiser. With a `teacher` it is not the tower that encodes but a running mean of its weights, without gradient."""
-
-    tower: str
-    kind: str
-    frozen: bool = False
-    teacher: Teacher | None = None
-
-    @property
-    def takes(self) -> tuple[str, ...]:
-        """The kinds of streams it encodes: of the field types it is for, and of both joined where it is for both."""
-        kinds = tuple(self.kind.split("|"))
-        return kinds if len(kinds) == 1 else (*kinds, JOINED)
-
-    @property
-    def learns(self) -> bool:
-        """Whether a gradient reaches its weights."""
-        return not self.frozen and self.teacher is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +98,9 @@ class Program:
 class Stream:
     """One encoded stream: a field, or a view of one, through an encoder.
 
-    `name` is the field's name where the field is encoded in one view only; else the view's is added (`image_augment_0`), and
-    that a teacher encodes it (`image_teacher`). `source` is the field or view node, `encode` the encode node; `pooled` and
-    `tokens` say which outputs are used.
+    `name` is the field's name where the field is encoded in one view only; else the view's is added (`image_augment_0`), the
+    last head's where several encode the same (`image_augment_0_predict`), and that a teacher does (`image_teacher`).
+    `source` is the field or view node, `encode` the encode node; `pooled` and `tokens` say which outputs are used.
     """
 
     name: str
@@ -174,12 +139,6 @@ class Input:
     axes: tuple[str, ...]
     dtype: str
     meaning: str
-
-
-def encoder_of(node: Node) -> Encoder:
-    encoder = node.attribute("encoder")
-    assert isinstance(encoder, Encoder)
-    return encoder
 
 
 def parameters(program: Program) -> list[Node]:
@@ -243,14 +202,16 @@ def root_field(source: Node) -> Node:
     return source
 
 
-def _view_suffix(source: Node) -> str:
+def _view_suffix(source: Node, pipelines: bool) -> str:
+    """What was done to a field, from the field on; with the names of pipelines where the field goes through several."""
     if source.operation == "field":
         return ""
     if source.operation == "join":
-        return "".join(_view_suffix(part) for part in source.inputs)
-    suffix = _view_suffix(source.inputs[0]) + "_" + source.operation
-    index = dict(source.attributes).get("view")
-    return suffix if index is None else f"{suffix}_{index}"
+        return "".join(_view_suffix(part, pipelines) for part in source.inputs)
+    suffix = _view_suffix(source.inputs[0], pipelines) + "_" + source.operation
+    attributes = dict(source.attributes)
+    shown = [attributes.get("pipeline") if pipelines else None, attributes.get("view")]
+    return "_".join([suffix, *(str(value) for value in shown if value is not None)])
 
 
 def _tower_suffix(node: Node, encodes: list[Node]) -> str:
@@ -262,11 +223,20 @@ def _tower_suffix(node: Node, encodes: list[Node]) -> str:
 
 def _stream_names(encodes: list[Node]) -> list[str]:
     fields = ["_".join(root_field(part).string("name") for part in parts_of(node.inputs[0])) for node in encodes]
-    names: list[str] = []
+    pipelines: dict[str, set[object]] = {}
+    for node, field in zip(encodes, fields, strict=True):
+        pipelines.setdefault(field, set()).update(dict(part.attributes).get("pipeline") for part in parts_of(node.inputs[0]))
+    plain: list[str] = []
     for node, name in zip(encodes, fields, strict=True):
         several = len({other.inputs[0] for other, field in zip(encodes, fields, strict=True) if field == name}) > 1
-        candidate = name + (_view_suffix(node.inputs[0]) if several else "")
-        candidate += _tower_suffix(node, encodes)
+        suffix = _view_suffix(node.inputs[0], len(pipelines[name] - {None}) > 1) if several else ""
+        plain.append(name + suffix + _tower_suffix(node, encodes))
+    learners = [(node.inputs[0], encoder_of(node).bare) for node in encodes]
+    names: list[str] = []
+    for node, candidate, learner in zip(encodes, plain, learners, strict=True):
+        heads = encoder_of(node).heads
+        if heads and learners.count(learner) > 1:
+            candidate += f"_{heads[-1].name}"
         candidate += "_teacher" if encoder_of(node).teacher else ""
         unique, copy = candidate, 2
         while unique in names:
@@ -276,7 +246,8 @@ def _stream_names(encodes: list[Node]) -> list[str]:
 
 
 def inputs(program: Program) -> list[Input]:
-    """The tensors the objective takes when it is given features: two for a stream whose tokens are compared.
+    """The tensors the objective takes when it is given features: two for a stream whose tokens are compared. Of an encoder
+    with heads they are what the last head gives.
 
     A stream used pooled only is `NAME [B, D]`; tokens only `NAME [B, L, D]` and `NAME_mask [B, L]`; both: `NAME [B, D]`,
     `NAME_tokens`, `NAME_mask`. The mask of an image stream is optional (all patches are real). Other fields that the
@@ -294,7 +265,11 @@ def _stream_inputs(stream: Stream) -> Iterable[Input]:
     assert isinstance(kind, EncodedType)
     axis = TOKEN_AXIS[kind.kind]
     if stream.pooled:
-        yield Input(stream.name, ("B", "D"), "float", f"pooled features of {stream.name}, not normalised")
+        heads = stream.encoder.heads
+        what = (
+            f"features of {stream.name} after the head `{heads[-1].name}`" if heads else f"pooled features of {stream.name}"
+        )
+        yield Input(stream.name, ("B", "D"), "float", f"{what}, not normalised")
     if stream.tokens:
         name = f"{stream.name}_tokens" if stream.pooled else stream.name
         yield Input(name, ("B", axis, "D"), "float", f"token features of {stream.name}, not normalised")

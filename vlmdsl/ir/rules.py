@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from vlmdsl.ir.contrast import Contrast, Direction
+from vlmdsl.ir.encoders import Encoder
 from vlmdsl.ir.graph import Node
-from vlmdsl.ir.program import Encoder
 from vlmdsl.types import (
     JOINED,
     TOKEN_AXIS,
@@ -112,6 +112,8 @@ def join(node: Node, types: tuple[Type, ...]) -> Type:
 def tokens(node: Node, types: tuple[Type, ...]) -> Type:
     _take(types, EncodedType)
     assert isinstance(types[0], EncodedType)
+    encoder = dict(node.inputs[0].attributes).get("encoder")
+    need(not (isinstance(encoder, Encoder) and encoder.heads), "a head gives pooled features only")
     return TokensType(tokens=TOKEN_AXIS[types[0].kind])
 
 

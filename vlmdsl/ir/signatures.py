@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from vlmdsl.ir import rules
 from vlmdsl.ir.contrast import Contrast
-from vlmdsl.ir.program import Encoder
+from vlmdsl.ir.encoders import Encoder
 from vlmdsl.types import (
     ConditionType,
     DistributionType,

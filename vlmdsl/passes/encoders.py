@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vlmdsl.ir import Encoder, Program, Stream, streams
+from vlmdsl.ir import Encoder, Head, Node, Program, Stream, streams
 from vlmdsl.types import Type
 
 __all__ = ["EncoderCall", "encoder_calls"]
@@ -12,15 +12,37 @@ __all__ = ["EncoderCall", "encoder_calls"]
 
 @dataclass(frozen=True, slots=True)
 class EncoderCall:
-    """One call of one tower on the samples of all these streams, one stream after the other."""
+    """One call of one tower on the samples of all these streams, one stream after the other, and the heads on top of it.
+
+    `streams` are as many as there are values to encode: of those that differ in their heads only, the first.
+    """
 
     encoder: Encoder
     streams: tuple[Stream, ...]
+    heads: tuple[tuple[Head, int], ...] = ()
+    """The heads on top, in the order of first use, each with the number of views that it takes."""
 
 
 def encoder_calls(program: Program) -> tuple[EncoderCall, ...]:
     """The calls in the order of first use: one a tower and kind of stream, since those all have the same shape."""
     calls: dict[tuple[Encoder, Type], list[Stream]] = {}
     for stream in streams(program):
-        calls.setdefault((stream.encoder, stream.encode.type), []).append(stream)
-    return tuple(EncoderCall(encoder, tuple(group)) for (encoder, _), group in calls.items())
+        calls.setdefault((stream.encoder.bare, stream.encode.type), []).append(stream)
+    return tuple(EncoderCall(encoder, _distinct(group), _heads(group)) for (encoder, _), group in calls.items())
+
+
+def _distinct(group: list[Stream]) -> tuple[Stream, ...]:
+    """The first stream of each source."""
+    first: dict[Node, Stream] = {}
+    for stream in group:
+        first.setdefault(stream.source, stream)
+    return tuple(first.values())
+
+
+def _heads(group: list[Stream]) -> tuple[tuple[Head, int], ...]:
+    """Each head on its chain of heads once for every source that goes through it."""
+    taken: dict[tuple[Head, ...], set[Node]] = {}
+    for stream in group:
+        for depth in range(len(stream.encoder.heads)):
+            taken.setdefault(stream.encoder.heads[: depth + 1], set()).add(stream.source)
+    return tuple((chain[-1], len(sources)) for chain, sources in taken.items())

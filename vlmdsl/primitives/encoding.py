@@ -26,7 +26,8 @@ DEFAULT_ENCODERS: dict[str, Encoder] = {
 def _frozen(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
     encoder = subjects["encoder"]
     assert isinstance(encoder, EncoderValue)
-    return EncoderValue(replace(encoder.encoder, frozen=True))
+    heads = tuple(replace(head, frozen=True) for head in encoder.encoder.heads)
+    return EncoderValue(replace(encoder.encoder, frozen=True, heads=heads))
 
 
 register(

@@ -4,6 +4,7 @@ from vlmdsl.primitives import (
     candidates,
     distributions,
     encoding,
+    heads,
     image_views,
     matrices,
     reductions,
@@ -21,6 +22,6 @@ from vlmdsl.primitives import (
 __all__ = ["FAMILIES"]
 
 FAMILIES = (
-    views, image_views, text_views, encoding, towers, similarities, matrices, candidates, targets, soft_targets,
+    views, image_views, text_views, encoding, heads, towers, similarities, matrices, candidates, targets, soft_targets,
     distributions, reductions, scalars, state, reference,
 )  # fmt: skip

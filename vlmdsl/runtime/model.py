@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
 from vlmdsl.ir import Encoder as ObjectiveEncoder
-from vlmdsl.ir import Reading, Stream, parts_of, readings
-from vlmdsl.runtime.data.batch import StreamValues
+from vlmdsl.ir import Head, Reading, Stream, parts_of, readings
+from vlmdsl.runtime.batching import encode_together
 from vlmdsl.runtime.encoders import EncodedFeatures, Encoder
+from vlmdsl.runtime.heads import Heads, prefixes
 from vlmdsl.runtime.image_views import check_image_views
 from vlmdsl.runtime.teachers import Teachers
 from vlmdsl.source import Span
@@ -23,7 +23,7 @@ from vlmdsl.types import Type
 
 if TYPE_CHECKING:
     from vlmdsl.backends.torch import Objective, ObjectiveOutput
-    from vlmdsl.runtime.data import Batch
+    from vlmdsl.runtime.data import Batch, StreamValues
 
 __all__ = ["TowerNeed", "VisionLanguageModel", "tower_needs"]
 
@@ -43,7 +43,8 @@ def tower_needs(streams: Iterable[Stream]) -> dict[str, TowerNeed]:
     for stream in streams:
         encoder = stream.encoder
         known = needs.get(encoder.tower, TowerNeed(encoder.kind, frozenset(), True))
-        needs[encoder.tower] = TowerNeed(encoder.kind, known.yields | _used(stream), known.frozen and not encoder.learns)
+        frozen = known.frozen and not encoder.tower_learns
+        needs[encoder.tower] = TowerNeed(encoder.kind, known.yields | _used(stream), frozen)
     return needs
 
 
@@ -61,14 +62,16 @@ class VisionLanguageModel(nn.Module):
         self.streams: list[Stream] = list(objective.streams)
         needs = tower_needs(self.streams)
         _check(encoders, needs)
+        _check_lengths(encoders, self.streams, objective.compared)
         check_image_views(encoders, self.streams)
         self.encoders = nn.ModuleDict(encoders)
         self.objective = objective
         self.frozen_towers = frozenset(name for name, need in needs.items() if need.frozen)
         for name in self.frozen_towers:
             self.encoders[name].requires_grad_(False).eval()
+        self.heads = Heads({name: encoder.dimension for name, encoder in encoders.items()}, self.streams)
         taught = any(stream.encoder.teacher for stream in self.streams)
-        self.teachers = Teachers(encoders, self.streams, steps) if taught else None
+        self.teachers = Teachers(encoders, self.heads, self.streams, steps) if taught else None
         self.input_streams: list[Reading] = readings(self.streams)
         """What a batch holds: streams of one source (a tower and its teacher) share their values."""
         names = {reading.source: reading.name for reading in self.input_streams}
@@ -84,51 +87,62 @@ class VisionLanguageModel(nn.Module):
     def forward(self, batch: Batch) -> ObjectiveOutput:
         """The loss, its terms and metrics for this process's share of a batch."""
         if self.teachers is not None and self.training:
-            self.teachers.follow(self.encoders, "before")
+            self.teachers.follow(self.encoders, self.heads, "before")
         features: dict[str, Tensor] = {name: batch.fields[name] for name in self.objective.inputs if name in batch.fields}
-        for streams, values in _by_call(self.streams, lambda stream: self._values(stream, batch)):
-            encoded = self._encode_together(streams, values)
-            for stream, part in zip(streams, encoded, strict=True):
-                features.update(_named(stream, part))
+        for streams in _by_call(self.streams):
+            for stream, encoded in zip(streams, self._encode_streams(streams, batch), strict=True):
+                features.update(_named(stream, encoded))
         return self.objective(**features)
 
     def after_step(self) -> None:
         """What follows an optimiser step: teachers move, parameters of the objective come back into their bounds."""
         if self.teachers is not None:
-            self.teachers.follow(self.encoders, "after")
+            self.teachers.follow(self.encoders, self.heads, "after")
         self.objective.after_step()
 
-    def encode(self, tower: str, values: Tensor, mask: Tensor | None = None) -> EncodedFeatures:
-        """Features of `values` through one tower, outside any objective and in the caller's gradient mode."""
-        return self.encoders[tower](values, mask)
+    def encode(
+        self, tower: str, values: Tensor, mask: Tensor | None = None, heads: tuple[Head, ...] = ()
+    ) -> EncodedFeatures:
+        """Features of `values` through one tower, and `heads` of it, outside any objective and in the caller's gradient
+        mode."""
+        encoded: EncodedFeatures = self.encoders[tower](values, mask)
+        for chain in prefixes(heads):
+            (pooled,) = self.heads.part(tower, chain)([encoded.pooled])
+            encoded = EncodedFeatures(pooled)
+        return encoded
 
     def compile_encoders(self) -> None:
         """Run the towers through torch.compile from now on."""
-        for encoder in (*self.encoders.values(), *(self.teachers.copies.values() if self.teachers else ())):
-            encoder.compile()
+        encoding = [*self.encoders.values(), *self.heads.parts.values()]
+        for module in encoding + (self.teachers.encoding() if self.teachers else []):
+            module.compile()
 
     def _values(self, stream: Stream, batch: Batch) -> StreamValues:
         """What a stream's tower takes: the values of its source, or those of an image with a text joined to it."""
         parts = [batch.streams[name] for name in self._read[stream.name]]
         return parts[0] if len(parts) == 1 else replace(parts[0], words=parts[1].values, mask=parts[1].mask)
 
-    def _encode_together(self, streams: list[Stream], values: list[StreamValues]) -> list[EncodedFeatures]:
-        """One call for several streams of a tower, as one longer batch; the features of each in its own length."""
+    def _encode_streams(self, streams: list[Stream], batch: Batch) -> list[EncodedFeatures]:
+        """Streams of one tower that differ in source or heads: each source through the tower once, then the heads."""
         encoder = streams[0].encoder
-        tower = (
-            self.encoders[encoder.tower] if self.teachers is None or not encoder.teacher else self.teachers.tower(encoder)
-        )
-        with torch.set_grad_enabled(torch.is_grad_enabled() and encoder.learns):
-            if len(streams) == 1:
-                return [tower(**_arguments(values[0]))]
-            whole = tower(**_arguments(_concatenated(values)))
-        sizes = [len(part.values) for part in values]
-        longest = max(_texts(part).shape[1] for part in values)
-        parts = [(None,) * len(sizes) if output is None else output.split(sizes) for output in whole]
-        return [
-            _shortened(EncodedFeatures(*outputs), longest - _texts(part).shape[1])
-            for outputs, part in zip(zip(*parts, strict=True), values, strict=True)
-        ]
+        values = {stream.source: self._values(stream, batch) for stream in streams}
+        encoded = dict(zip(values, self._encode_together(encoder, list(values.values())), strict=True))
+        headed = [stream for stream in streams if stream.encoder.heads]
+        if not headed:
+            return [encoded[stream.source] for stream in streams]
+        pooled = {stream.source: encoded[stream.source].pooled for stream in headed}
+        teachers = self.teachers if encoder.teacher else None
+        heads = self.heads if teachers is None else teachers.heads_of(encoder)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and teachers is None):
+            found = heads(encoder.tower, headed, pooled)
+        return [EncodedFeatures(found[stream.name]) if stream in headed else encoded[stream.source] for stream in streams]
+
+    def _encode_together(self, encoder: ObjectiveEncoder, values: list[StreamValues]) -> list[EncodedFeatures]:
+        """The features of several values of a tower, from one call for all that fit into one batch."""
+        teachers = self.teachers if encoder.teacher else None
+        tower = self.encoders[encoder.tower] if teachers is None else teachers.tower(encoder)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and encoder.tower_learns):
+            return encode_together(tower, values)
 
 
 def _used(stream: Stream) -> frozenset[str]:
@@ -152,67 +166,37 @@ def _check(encoders: Mapping[str, Encoder], needs: Mapping[str, TowerNeed]) -> N
     unused = sorted(encoders.keys() - needs.keys())
     if unused:
         raise _unfit(unused[0], "is used by no term of the recipe", f"leave the encoder of `{unused[0]}` out")
-    dimensions = {tower: encoders[tower].dimension for tower in needs}
-    if len(set(dimensions.values())) > 1:
-        listed = ", ".join(f"`{tower}` {dimension}" for tower, dimension in dimensions.items())
-        tower = next(iter(dimensions))
-        raise _unfit(tower, f"gives features of another length than the others: {listed}", "set one `model.dimension`")
+
+
+def _check_lengths(encoders: Mapping[str, Encoder], streams: Iterable[Stream], compared: Iterable[tuple[str, str]]) -> None:
+    """Features that are compared are of one length."""
+    lengths: dict[str, int] = {}
+    owners: dict[str, ObjectiveEncoder] = {}
+    for stream in streams:
+        tower = encoders[stream.encoder.tower].dimension
+        found = {stream.name: stream.encoder.dimension(tower), f"{stream.name}_tokens": tower}
+        lengths.update(found)
+        owners.update(dict.fromkeys(found, stream.encoder))
+    for pair in compared:
+        if len({lengths[name] for name in pair}) > 1:
+            told = ", ".join(f"`{name}` {lengths[name]}" for name in pair)
+            headed = any(owners[name].heads for name in pair)
+            help = "let the heads give features of one length: `out=`" if headed else "set one `model.dimension`"
+            problem = f"gives features of another length than those they are compared with: {told}"
+            raise _unfit(owners[pair[0]].tower, problem, help)
 
 
 def _unfit(tower: str, problem: str, *help_texts: str) -> DiagnosticError:
     return DiagnosticError((TowerDoesNotFit.at(Span("encoders", 0, 0), tower=tower, problem=problem, help=help_texts),))
 
 
-def _by_call(
-    streams: Iterable[Stream], values_of: Callable[[Stream], StreamValues]
-) -> list[tuple[list[Stream], list[StreamValues]]]:
-    """Streams that one call of a tower encodes, with their values.
-
-    All are of one kind, with gradient or without, and images of one side with as many patches; a teacher is called apart.
-    """
-    calls: dict[tuple[ObjectiveEncoder, Type, object], tuple[list[Stream], list[StreamValues]]] = {}
+def _by_call(streams: Iterable[Stream]) -> list[list[Stream]]:
+    """Streams that one call of a tower encodes, whatever their heads: all of one kind, and with gradient or without; a
+    teacher is called apart."""
+    calls: dict[tuple[ObjectiveEncoder, Type], list[Stream]] = {}
     for stream in streams:
-        values = values_of(stream)
-        shape = (values.values.shape[2:], None if values.keep is None else values.keep.shape[1])
-        call = calls.setdefault((stream.encoder, stream.encode.type, shape), ([], []))
-        call[0].append(stream)
-        call[1].append(values)
+        calls.setdefault((stream.encoder.bare, stream.encode.type), []).append(stream)
     return list(calls.values())
-
-
-def _arguments(values: StreamValues) -> dict[str, Tensor | None]:
-    """The arguments of a tower; only some know of words that are joined to images, and of patches to keep."""
-    further = {"words": values.words, "keep": values.keep}
-    return {"values": values.values, "mask": values.mask} | {
-        name: value for name, value in further.items() if value is not None
-    }
-
-
-def _texts(values: StreamValues) -> Tensor:
-    """The token ids of a stream of texts, or of those that are joined to its images."""
-    return values.values if values.words is None else values.words
-
-
-def _concatenated(parts: list[StreamValues]) -> StreamValues:
-    """One batch of several; shorter texts are padded, which changes no feature."""
-    keep = torch.cat([part.keep for part in parts if part.keep is not None]) if parts[0].keep is not None else None
-    if all(part.mask is None and part.words is None for part in parts):
-        return StreamValues(torch.cat([part.values for part in parts]), keep=keep)
-    length = max(_texts(part).shape[1] for part in parts)
-    texts = torch.cat([functional.pad(_texts(part), (0, length - _texts(part).shape[1])) for part in parts])
-    masks = [torch.ones_like(_texts(part), dtype=torch.bool) if part.mask is None else part.mask for part in parts]
-    mask = torch.cat([functional.pad(mask, (0, length - mask.shape[1])) for mask in masks])
-    if parts[0].words is None:
-        return StreamValues(texts, mask)
-    return StreamValues(torch.cat([part.values for part in parts]), mask, texts, keep)
-
-
-def _shortened(features: EncodedFeatures, added: int) -> EncodedFeatures:
-    """The tokens of a stream without the padding that `_concatenated` added to its texts."""
-    if features.tokens is None or features.mask is None:
-        return features
-    length = features.tokens.shape[1] - added
-    return EncodedFeatures(features.pooled, features.tokens[:, :length], features.mask[:, :length])
 
 
 def _named(stream: Stream, features: EncodedFeatures) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Teachers: towers whose weights are the running mean of another's."""
+"""Teachers: towers, with their heads, whose weights are the running mean of another's."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vlmdsl.ir import Encoder, Stream, Teacher
+from vlmdsl.runtime.heads import Heads
 
 __all__ = ["Teachers", "momentum_at"]
 
@@ -23,7 +24,7 @@ def momentum_at(teacher: Teacher, done: int, steps: int) -> float:
 
 
 class Teachers(nn.Module):
-    """A copy of a tower for every teacher that the streams ask for, and the count of steps that a schedule goes by.
+    """A copy of a tower and its heads for every teacher that the streams ask for, and the count of steps for schedules.
 
     Only weights follow; buffers (batch statistics) are the teacher's own. Both are in the checkpoint.
     Raises ValueError where a schedule needs the number of `steps` and it is not given (0).
@@ -31,26 +32,41 @@ class Teachers(nn.Module):
 
     steps_done: Tensor
 
-    def __init__(self, towers: Mapping[str, nn.Module], streams: Iterable[Stream], steps: int) -> None:
+    def __init__(self, towers: Mapping[str, nn.Module], heads: Heads, streams: Iterable[Stream], steps: int) -> None:
         super().__init__()
         self._steps = steps
         self._names: dict[Encoder, str] = {}
         self.copies = nn.ModuleDict()
-        for encoder in dict.fromkeys(stream.encoder for stream in streams if stream.encoder.teacher):
+        self.heads = nn.ModuleDict()
+        taught: dict[Encoder, list[Stream]] = {}
+        for stream in streams:
+            if stream.encoder.teacher:
+                taught.setdefault(stream.encoder.bare, []).append(stream)
+        for encoder, followers in taught.items():
             if steps < 1 and encoder.teacher and encoder.teacher.schedule != "constant":
                 raise ValueError(
                     f"the momentum of the teacher of {encoder.tower} follows the run: say how many `steps` it has"
                 )
             name = self._names[encoder] = _unused(encoder.tower, self.copies)
             self.copies[name] = copy.deepcopy(towers[encoder.tower]).requires_grad_(False)
+            self.heads[name] = heads.copied(followers)
         self.register_buffer("steps_done", torch.tensor(0))
 
     def tower(self, encoder: Encoder) -> nn.Module:
         """The module that encodes in the tower's place."""
-        return self.copies[self._names[encoder]]
+        return self.copies[self._names[encoder.bare]]
+
+    def heads_of(self, encoder: Encoder) -> nn.Module:
+        """The heads in the place of the tower's."""
+        return self.heads[self._names[encoder.bare]]
+
+    def encoding(self) -> list[nn.Module]:
+        """Every module that features go through."""
+        heads = (part for group in self.heads.values() if isinstance(group, Heads) for part in group.parts.values())
+        return [*self.copies.values(), *heads]
 
     @torch.no_grad()
-    def follow(self, towers: nn.ModuleDict, order: str) -> None:
+    def follow(self, towers: nn.ModuleDict, heads: Heads, order: str) -> None:
         """Move the weights of those teachers whose turn it is: `before` the forward pass, or `after` the optimiser step."""
         for encoder, name in self._names.items():
             teacher = encoder.teacher
@@ -58,11 +74,18 @@ class Teachers(nn.Module):
                 continue
             done = 0 if teacher.schedule == "constant" else int(self.steps_done)
             share = 1.0 - momentum_at(teacher, done, self._steps)
-            pairs = zip(self.copies[name].parameters(), towers[encoder.tower].parameters(), strict=True)
-            for own, followed in pairs:
-                own.lerp_(followed, share)
+            _approach(self.copies[name], towers[encoder.tower], share)
+            own = self.heads[name]
+            assert isinstance(own, Heads)
+            for part, module in own.parts.items():
+                _approach(module, heads.parts[part], share)
         if order == "after":
             self.steps_done += 1
+
+
+def _approach(own: nn.Module, followed: nn.Module, share: float) -> None:
+    for weight, goal in zip(own.parameters(), followed.parameters(), strict=True):
+        weight.lerp_(goal, share)
 
 
 def _unused(name: str, taken: nn.ModuleDict) -> str:

@@ -126,6 +126,12 @@ class EvaluationConfig(_Section):
     zero_shot: bool = Field(
         True, description="whether to measure zero-shot classification, where the held-out data has classes"
     )
+    neighbours: int = Field(
+        20,
+        ge=0,
+        description="nearest neighbours that vote for an image's class, where the recipe compares no image with a text and "
+        "the held-out data has classes; 0: not measured",
+    )
     templates: tuple[Template, ...] = Field(
         (), description="prompts with one `{}` for the class name; empty: `a photo of a {}`"
     )

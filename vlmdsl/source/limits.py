@@ -32,5 +32,11 @@ MAXIMUM_DIAGNOSTICS = 100
 MAXIMUM_QUEUE = 2**24
 """Most vectors that a queue holds; the largest of the survey holds 65,536."""
 
+MAXIMUM_LAYERS = 16
+"""Linear maps in one head."""
+
+MAXIMUM_WIDTH = 65_536
+"""Length of features inside a head, or after it."""
+
 MAXIMUM_RETRIEVED = 2**12
 """Most samples that each sample retrieves from a reference set."""

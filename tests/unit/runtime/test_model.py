@@ -30,6 +30,7 @@ class RecordingObjective(nn.Module):
     def __init__(self, streams, plain=()):
         super().__init__()
         self.streams = streams
+        self.compared = [(streams[0].name, stream.name) for stream in streams[1:]]
         self.inputs = {name: None for stream in streams for name in (stream.name, f"{stream.name}_mask")} | dict.fromkeys(
             plain
         )
@@ -139,7 +140,7 @@ def test_a_tower_used_with_and_without_gradient_is_trained_by_the_one_stream_onl
             {"vision": vision(), "language": language(("tokens",))},
             "must yield pooled features, but its encoder yields tokens",
         ),
-        ({"vision": vision(dimension=4), "language": language()}, "`vision` 4, `language` 8"),
+        ({"vision": vision(dimension=4), "language": language()}, "`image` 4, `text` 8"),
         ({"vision": vision(), "language": language(), "teacher": vision()}, "`teacher` is used by no term"),
     ],
 )
@@ -202,9 +203,7 @@ def test_crops_of_one_size_are_one_call_of_the_tower():
     sides = {f"image_crop_{view}": 8 if view < 2 else 4 for view in range(4)}
     batch = viewed_batch(sides, side=sides)
     calls = []
-    hook = towers["vision"].register_forward_pre_hook(
-        lambda _, args, given: calls.append(given["values"].shape), with_kwargs=True
-    )
+    hook = towers["vision"].register_forward_pre_hook(lambda _, args: calls.append(args[0].shape))
     VisionLanguageModel(towers, objective)(batch)
     hook.remove()
     assert sorted(tuple(call) for call in calls) == [(6, 3, 4, 4), (6, 3, 8, 8)]

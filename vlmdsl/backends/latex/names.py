@@ -7,7 +7,7 @@ from collections import Counter
 
 from vlmdsl.backends.latex.notation import Math, call, equation, fraction, infix, number, symbol, total, words
 from vlmdsl.backends.latex.retrieval import attended
-from vlmdsl.ir import Node, Program, Teacher, encoder_of
+from vlmdsl.ir import Encoder, Node, Program, Teacher, encoder_of, head_words
 from vlmdsl.types import EncodedType, MemoryType, TokensType
 
 __all__ = ["Names"]
@@ -139,15 +139,21 @@ class Names:
         if encode is None:
             return call(node.operation, *(self.made(parent, index) for parent in node.inputs))
         encoder = encoder_of(encode)
-        name = words(encoder.tower)
-        if encoder.teacher is not None:
-            name = self._teacher(encoder.teacher, name)
-        found = call(name.text, self.source(encode.inputs[0]), latex=name.latex)
+        found = self._applied(words(encoder.tower), encoder, self.source(encode.inputs[0]))
+        for head in encoder.heads:
+            found = self._applied(words(head.name), encoder, found)
+            self.state("parameters", words(f"{head.name}: {head_words(head)}"))
         if isinstance(node.type, TokensType):
             found = Math(f"{found.latex}_{{k}}", f"{found.text}_k")
-        if encoder.frozen:
-            self.state("parameters", words(f"{encoder.tower} frozen"))
+        for part in [encoder.tower] * encoder.frozen + [head.name for head in encoder.heads if head.frozen]:
+            self.state("parameters", words(f"{part} frozen"))
         return found
+
+    def _applied(self, name: Math, encoder: Encoder, inner: Math) -> Math:
+        """A tower or a head, or its teacher's copy, of something."""
+        if encoder.teacher is not None:
+            name = self._teacher(encoder.teacher, name)
+        return call(name.text, inner, latex=name.latex)
 
     def _teacher(self, teacher: Teacher, tower: Math) -> Math:
         """A tower's teacher, whose weights are stated."""

@@ -7,7 +7,7 @@ from collections import defaultdict
 from vlmdsl.backends.plan.report import Baseline, CallRow, CollectiveRow, Plan, RegionRow, SharedRow, StateRow
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.lowering import ImpossiblePlan, UnknownDtype
-from vlmdsl.ir import Node, Program, root_field, streams, walk
+from vlmdsl.ir import Head, Node, Program, root_field, streams, walk
 from vlmdsl.passes.cost import ITEM_BYTES, Cost, Workload, cost_of, hand_written
 from vlmdsl.passes.encoders import encoder_calls
 from vlmdsl.passes.lowering import lowering_of
@@ -151,9 +151,16 @@ def _calls(program: Program, workload: Workload) -> tuple[CallRow, ...]:
             teacher=call.encoder.teacher is not None,
             streams=tuple(stream.name for stream in call.streams),
             samples=local * len(call.streams),
+            heads=tuple(_head(head, views) for head, views in call.heads),
         )
         for call in encoder_calls(program)
     )
+
+
+def _head(head: Head, views: int) -> str:
+    """A head with the lengths of its features; D is that of the tower's."""
+    lengths = "-".join(str(length) if length else "D" for length in head.widths(0))
+    return f"{head.name} {lengths} on {views} view{'s' * (views > 1)}"
 
 
 def _states(program: Program, workload: Workload) -> tuple[StateRow, ...]:

@@ -14,13 +14,15 @@ class _Row(BaseModel):
 
 
 class CallRow(_Row):
-    """One call of a tower: the streams that go through it together, and samples on each process."""
+    """One call of a tower: the streams that go through it together, samples on each process, and the heads on top of it,
+    each with the number of views that it takes."""
 
     tower: str
     frozen: bool
     teacher: bool
     streams: tuple[str, ...]
     samples: int
+    heads: tuple[str, ...] = ()
 
 
 class SharedRow(_Row):
@@ -105,7 +107,9 @@ class Plan(_Row):
         """The plan as tables."""
         per = f"{self.batch // self.world:,} a process" if self.world > 1 else "one process"
         lines = [f"{self.program}: batch {self.batch:,} ({per}), features of {self.dim:,} in {self.dtype}", ""]
-        lines += _section("Encoder calls", ("tower", "streams", "samples"), [_call(row) for row in self.calls])
+        headed = any(row.heads for row in self.calls)
+        header = ("tower", "streams", "samples", *(["heads"] * headed))
+        lines += _section("Encoder calls", header, [_call(row)[: len(header)] for row in self.calls])
         lines += _section("Computed once", ("value", "read by", "recipe"), [_shared(row) for row in self.shared])
         lines += _section(
             "On the pair grid",
@@ -168,6 +172,7 @@ def _call(row: CallRow) -> tuple[str, ...]:
         row.tower + (" (frozen)" if row.frozen else " (teacher)" if row.teacher else ""),
         " + ".join(row.streams),
         f"{row.samples:,}",
+        ", ".join(row.heads),
     )
 
 

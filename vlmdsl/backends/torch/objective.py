@@ -15,7 +15,7 @@ from vlmdsl.backends.torch.collectives import process_count
 from vlmdsl.backends.torch.emit import emit
 from vlmdsl.backends.torch.references import References
 from vlmdsl.backends.torch.state import State, StateValue, free_attribute
-from vlmdsl.backends.torch.validation import FeatureChecker
+from vlmdsl.backends.torch.validation import FeatureChecker, compared_streams
 from vlmdsl.backends.torch.values import Table
 from vlmdsl.ir import Input, Node, Program, Stream, inputs, parameters, streams
 from vlmdsl.source import SourceMap
@@ -75,6 +75,8 @@ class Objective(nn.Module):
         self.inputs: dict[str, Input] = {wanted.name: wanted for wanted in inputs(program)}
         """The tensors it takes, by name: axes, dtype, meaning."""
         self.streams: list[Stream] = streams(program)
+        self.compared: list[tuple[str, str]] = compared_streams(program)
+        """Pairs of inputs whose features meet one by one: they are of one length D."""
         self._latex, self._planner = latex, planner
         self._checker = FeatureChecker(program)
         self._attributes: dict[str, str] = {}

@@ -10,7 +10,7 @@ from torch import Tensor
 from vlmdsl.diagnostics.suggest import suggestion
 from vlmdsl.ir import Input, Node, Program, inputs, streams
 
-__all__ = ["FeatureChecker"]
+__all__ = ["FeatureChecker", "compared_streams"]
 
 
 class FeatureChecker:
@@ -19,7 +19,7 @@ class FeatureChecker:
     def __init__(self, program: Program) -> None:
         self._inputs = {wanted.name: wanted for wanted in inputs(program)}
         self._optional = {name for name, wanted in self._inputs.items() if name.endswith("_mask") and "P" in wanted.axes}
-        self._compared = _compared_streams(program)
+        self._compared = compared_streams(program)
 
     def check(self, features: Mapping[str, object]) -> None:
         """TypeError for unknown, missing or wrongly typed inputs; ValueError where shapes disagree."""
@@ -78,7 +78,7 @@ def _check_device(tensors: Mapping[str, Tensor]) -> None:
         raise ValueError(f"the inputs are on different devices: {told}")
 
 
-def _compared_streams(program: Program) -> list[tuple[str, str]]:
+def compared_streams(program: Program) -> list[tuple[str, str]]:
     """The pairs of inputs whose features meet one by one."""
     found = {stream.encode.index: stream for stream in streams(program)}
     names: dict[int, str] = {}

@@ -98,3 +98,30 @@ class OneStreamWithItself(Problem):
     bad = "contrast(image, image)"
     good = "contrast(augment(image), image)"
     severity = "warning"
+
+
+class HeadOnTeacher(Problem):
+    code = "V0520"
+    template = "a teacher of `{tower}` takes no head of its own"
+    summary = "a projection or prediction head put on a teacher"
+    explanation = (
+        "A teacher is a running mean of another encoder's weights, and it gets no gradient. A head put on top of it would "
+        "follow nothing, or learn alone on features that do not. Put the head on the encoder, and make the teacher of both: "
+        "the copy then has the tower's weights and the head's. A predictor that only the student has goes on the student "
+        "afterwards, which shares everything below it."
+    )
+    bad = (
+        "vlo 1\n"
+        "recipe mine(image: Image)\n"
+        "encoder teacher = project(ema(vision))\n"
+        "let views = augment(image, n=2)\n"
+        "minimize regress(views[0], teacher(views[1]))"
+    )
+    good = (
+        "vlo 1\n"
+        "recipe mine(image: Image)\n"
+        "encoder student = project(vision)\n"
+        "encoder teacher = ema(student)\n"
+        "let views = augment(image, n=2)\n"
+        "minimize regress(student(views[0]), teacher(views[1]))"
+    )

@@ -1,7 +1,8 @@
-"""Evaluation: retrieval and zero-shot classification, beside chance and beside the untrained model."""
+"""Evaluation: retrieval, zero-shot classification, nearest neighbours, beside chance and beside the untrained model."""
 
 from vlmdsl.runtime.evaluation.comparison import Comparison, Part, comparison_of
-from vlmdsl.runtime.evaluation.held_out import evaluate
+from vlmdsl.runtime.evaluation.held_out import evaluate, evaluate_images
+from vlmdsl.runtime.evaluation.neighbours import first_image_tower, neighbour_accuracy
 from vlmdsl.runtime.evaluation.report import Evaluation, results_json, results_table, stored_untrained
 from vlmdsl.runtime.evaluation.retrieval import Measures, Retrieval, retrieval_recall
 from vlmdsl.runtime.evaluation.zero_shot import DEFAULT_TEMPLATES, ClassPrompts, zero_shot_accuracy
@@ -16,6 +17,9 @@ __all__ = [
     "Retrieval",
     "comparison_of",
     "evaluate",
+    "evaluate_images",
+    "first_image_tower",
+    "neighbour_accuracy",
     "results_json",
     "results_table",
     "retrieval_recall",

@@ -14,12 +14,13 @@ from vlmdsl.runtime.data import Batch, StreamValues
 from vlmdsl.runtime.encoders import EncodedFeatures
 from vlmdsl.runtime.evaluation.comparison import Comparison
 from vlmdsl.runtime.evaluation.features import gather, select
+from vlmdsl.runtime.evaluation.neighbours import neighbour_accuracy
 from vlmdsl.runtime.evaluation.report import Evaluation
 from vlmdsl.runtime.evaluation.retrieval import Measures, retrieval_recall
 from vlmdsl.runtime.evaluation.zero_shot import ClassPrompts, zero_shot_accuracy
 from vlmdsl.runtime.model import VisionLanguageModel
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "evaluate_images"]
 
 _PROMPTS_AT_ONCE = 256
 
@@ -59,6 +60,37 @@ def evaluate(
             every_image = select(images.features(), torch.tensor(images.places))
             classified = _classify(model, every_image, torch.cat(labels), prompts, comparison)
     return Evaluation(len(images.places), found, classified, len(prompts.names) if prompts and classified else 0)
+
+
+def evaluate_images(
+    model: VisionLanguageModel,
+    batches: Iterable[Batch],
+    tower: str,
+    stream: str,
+    *,
+    label: str = "label",
+    neighbours: int = 20,
+) -> Evaluation:
+    """How well the `tower`'s pooled features, without any head, tell the classes of the images of `batches` apart.
+
+    See `neighbour_accuracy`; equal images are one, of the class that came first, and images without a class (negative) are
+    left out. The model is left in the mode it was in.
+    """
+    with _evaluation_mode(model):
+        images = _Collection(model, tower)
+        labels: list[int] = []
+        for batch in batches:
+            images.add(batch.streams[stream])
+            labels += batch.fields[label].tolist()
+        classes = dict(zip(reversed(images.places), reversed(labels), strict=True))
+        kept = torch.tensor([place for place in sorted(classes) if classes[place] >= 0], dtype=torch.int64)
+        if len(kept) < 2:
+            return Evaluation(len(labels))
+        pooled = images.features().pooled
+        assert pooled is not None
+        own = torch.tensor([classes[int(place)] for place in kept])
+        found = neighbour_accuracy(pooled[kept], own, neighbours)
+    return Evaluation(len(labels), classes=len(own.unique()), neighbours=found)
 
 
 @dataclass

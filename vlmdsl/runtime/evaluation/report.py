@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 __all__ = ["Evaluation", "results_json", "results_table", "stored_untrained"]
 
 _DIRECTIONS = {"image_to_text": "image to text", "text_to_image": "text to image"}
+_CLASSIFIED = ("zero_shot", "nearest_neighbours")
+"""Groups of results that tell classes apart."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +26,15 @@ class Evaluation:
     retrieval: Retrieval | None = None
     zero_shot: Measures | None = None
     classes: int = 0
+    neighbours: Measures | None = None
 
 
 def results_json(trained: Evaluation, untrained: Evaluation | None = None) -> dict[str, Any]:
     """The results as fractions, each group with `chance` and, if given, `untrained` beside.
 
     `results["retrieval"]["image_to_text"]["R@1"]` is the trained model's, `[...]["chance"]["R@1"]` a random guess's and
-    `[...]["untrained"]["R@1"]` that of the model before its first step; `results["zero_shot"]["top-1"]` likewise.
+    `[...]["untrained"]["R@1"]` that of the model before its first step; `results["zero_shot"]["top-1"]` and
+    `results["nearest_neighbours"]["top-1"]` likewise.
     """
     results: dict[str, Any] = {"samples": trained.samples}
     if trained.retrieval is not None:
@@ -42,28 +46,36 @@ def results_json(trained: Evaluation, untrained: Evaluation | None = None) -> di
     if trained.zero_shot is not None:
         group = _group(trained.zero_shot, untrained.zero_shot if untrained is not None else None)
         results["zero_shot"] = {"classes": trained.classes, **group}
+    if trained.neighbours is not None:
+        group = _group(trained.neighbours, untrained.neighbours if untrained is not None else None)
+        results["nearest_neighbours"] = {"classes": trained.classes, **group}
     return results
 
 
 def stored_untrained(results: Mapping[str, Any]) -> Evaluation | None:
     """What `results_json` was given as `untrained`; None if it was given none."""
-    retrieval, zero_shot = results.get("retrieval"), results.get("zero_shot")
+    retrieval, classified = results.get("retrieval"), {name: results.get(name) for name in _CLASSIFIED}
     groups = [retrieval[name] for name in _DIRECTIONS] if retrieval is not None else []
-    groups += [zero_shot] if zero_shot is not None else []
+    groups += [group for group in classified.values() if group is not None]
     if not groups or any("untrained" not in group for group in groups):
         return None
     return Evaluation(
         samples=results["samples"],
         retrieval=None
         if retrieval is None
-        else Retrieval(retrieval["images"], retrieval["texts"], *(_untrained(retrieval[name]) for name in _DIRECTIONS)),
-        zero_shot=None if zero_shot is None else _untrained(zero_shot),
-        classes=0 if zero_shot is None else zero_shot["classes"],
+        else Retrieval(
+            retrieval["images"],
+            retrieval["texts"],
+            **{name: Measures(retrieval[name]["untrained"], retrieval[name]["chance"]) for name in _DIRECTIONS},
+        ),
+        zero_shot=_untrained(classified["zero_shot"]),
+        classes=next((group["classes"] for group in classified.values() if group is not None), 0),
+        neighbours=_untrained(classified["nearest_neighbours"]),
     )
 
 
-def _untrained(group: Mapping[str, Any]) -> Measures:
-    return Measures(group["untrained"], group["chance"])
+def _untrained(group: Mapping[str, Any] | None) -> Measures | None:
+    return None if group is None else Measures(group["untrained"], group["chance"])
 
 
 def results_table(results: dict[str, Any]) -> Table:
@@ -77,6 +89,7 @@ def results_table(results: dict[str, Any]) -> Table:
     for direction, title in _DIRECTIONS.items():
         _add_rows(table, f"retrieval, {title}", results.get("retrieval", {}).get(direction, {}))
     _add_rows(table, "zero-shot", results.get("zero_shot", {}))
+    _add_rows(table, "nearest neighbours", results.get("nearest_neighbours", {}))
     return table
 
 

@@ -137,7 +137,8 @@ def build_model(objective: Objective, config: RunConfig, tokenizer: Tokenizer, w
             vocabulary_size=tokenizer.vocabulary_size if "Text" in kind else None,
             text_length=model.text_length if "Text" in kind else None,
         )
-    objective.state.allocate({stream.name: encoders[stream.encoder.tower].dimension for stream in objective.streams})
+    towers = ((stream.name, stream.encoder, encoders[stream.encoder.tower].dimension) for stream in objective.streams)
+    objective.state.allocate({name: encoder.dimension(tower) for name, encoder, tower in towers})
     built = VisionLanguageModel(encoders, objective, steps=config.train.steps).to(world.device)
     if config.train.compile_encoders:
         built.compile_encoders()

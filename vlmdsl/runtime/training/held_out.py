@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from vlmdsl.ir import Program
 from vlmdsl.runtime.data import EvaluationLoader, View, text_inputs, view_of
-from vlmdsl.runtime.evaluation import DEFAULT_TEMPLATES, ClassPrompts, Comparison, Evaluation, comparison_of, evaluate
+from vlmdsl.runtime.evaluation import (
+    DEFAULT_TEMPLATES,
+    ClassPrompts,
+    Comparison,
+    Evaluation,
+    comparison_of,
+    evaluate,
+    evaluate_images,
+    first_image_tower,
+)
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.tokenizer import Tokenizer
 from vlmdsl.runtime.training.assembly import Data, image_format, materials_of
@@ -15,9 +25,19 @@ from vlmdsl.schema import RunConfig
 __all__ = ["HeldOut", "held_out_measure"]
 
 
-@dataclass(frozen=True)
-class HeldOut:
+class HeldOut(Protocol):
     """Measures a model on one set of held-out samples; what was skipped is in `batches.report`."""
+
+    @property
+    def batches(self) -> EvaluationLoader: ...
+
+    def measure(self, model: VisionLanguageModel) -> Evaluation:
+        """As much as recipe, data and configuration allow."""
+
+
+@dataclass(frozen=True)
+class _ImagesAndTexts:
+    """Retrieval and zero-shot accuracy."""
 
     batches: EvaluationLoader
     comparison: Comparison
@@ -25,40 +45,73 @@ class HeldOut:
     with_retrieval: bool
 
     def measure(self, model: VisionLanguageModel) -> Evaluation:
-        """Retrieval and zero-shot accuracy as far as recipe, data and configuration allow."""
         return evaluate(model, self.batches, self.comparison, with_retrieval=self.with_retrieval, prompts=self.prompts)
+
+
+@dataclass(frozen=True)
+class _Images:
+    """The accuracy of nearest neighbours."""
+
+    batches: EvaluationLoader
+    tower: str
+    field: str
+    neighbours: int
+
+    def measure(self, model: VisionLanguageModel) -> Evaluation:
+        return evaluate_images(model, self.batches, self.tower, self.field, neighbours=self.neighbours)
 
 
 def held_out_measure(
     program: Program, config: RunConfig, data: Data, tokenizer: Tokenizer, model: VisionLanguageModel
 ) -> HeldOut | None:
-    """The measure, or None where nothing is held out or the recipe compares no image with a text."""
-    comparison = comparison_of(program)
-    if comparison is None or data.held_out is None or data.held_out_mapping is None:
+    """The measure: of images and texts where the recipe compares them, else of images alone where they have classes.
+
+    None where nothing is held out, or nothing of this can be measured.
+    """
+    if data.held_out is None or data.held_out_mapping is None:
         return None
-    fields = {comparison.image_field: "Image", comparison.text_field: "Text"}
-    images, materials = image_format(model, config.model), materials_of(config)
-    plain = View(comparison.text_field, "Text")
-    view = plain if comparison.text_source is None else view_of(comparison.text_source).without_draws()
     names = data.held_out_mapping.classes.get("label", ()) if "label" in data.held_out_mapping else ()
-    wanted = config.evaluation
+    comparison = comparison_of(program)
+    if comparison is None:
+        pictures = first_image_tower(program)
+        if pictures is None or "label" not in data.held_out_mapping or not config.evaluation.neighbours:
+            return None
+        tower, field = pictures
+        loader = _loader({field: "Image", "label": "Label"}, config, data, tokenizer, model, {})
+        return _Images(loader, tower, field, config.evaluation.neighbours)
+    fields = {comparison.image_field: "Image", comparison.text_field: "Text"}
+    source = comparison.text_source
+    view = View(comparison.text_field, "Text") if source is None else view_of(source).without_draws()
     prompts = None
-    if wanted.zero_shot and names:
+    if config.evaluation.zero_shot and names:
         fields["label"] = "Label"
         length = config.model.text_length
-        as_inputs = text_inputs(view, tokenizer, images, length, materials)
-        prompts = ClassPrompts(names, as_inputs, wanted.templates or DEFAULT_TEMPLATES)
-    loader = EvaluationLoader(
+        as_inputs = text_inputs(view, tokenizer, image_format(model, config.model), length, materials_of(config))
+        prompts = ClassPrompts(names, as_inputs, config.evaluation.templates or DEFAULT_TEMPLATES)
+    loader = _loader(fields, config, data, tokenizer, model, {comparison.text_field: view})
+    return _ImagesAndTexts(loader, comparison, prompts, config.evaluation.retrieval)
+
+
+def _loader(
+    fields: dict[str, str],
+    config: RunConfig,
+    data: Data,
+    tokenizer: Tokenizer,
+    model: VisionLanguageModel,
+    views: dict[str, View],
+) -> EvaluationLoader:
+    assert data.held_out is not None
+    assert data.held_out_mapping is not None
+    return EvaluationLoader(
         data.held_out,
         data.held_out_mapping,
         fields,
         tokenizer,
-        batch=wanted.batch,
-        images=images,
+        batch=config.evaluation.batch,
+        images=image_format(model, config.model),
         text_length=config.model.text_length,
-        limit=wanted.limit,
+        limit=config.evaluation.limit,
         workers=config.data.workers,
-        views={comparison.text_field: view},
-        materials=materials,
+        views=views,
+        materials=materials_of(config),
     )
-    return HeldOut(loader, comparison, prompts, wanted.retrieval)

@@ -107,7 +107,7 @@ def evaluate_run(
         model = build_model(objective, config, tokenizer, world)
         held_out = held_out_measure(objective.program, config, data, tokenizer, model)
         if held_out is None:
-            return {}, "nothing to measure: no data is held out, or the recipe compares no image with a text"
+            return {}, "nothing to measure: no data is held out, or it has neither the texts nor the classes that are needed"
         known, conditions = folder.read_evaluation(), _conditions(config, data)
         untrained = stored_untrained(known) if known.get("conditions") == conditions else None
         if untrained is None:

@@ -53,7 +53,7 @@ def streams_of(graph=None):
 @pytest.fixture
 def model():
     objective = nn.Module()
-    objective.streams, objective.inputs = list(streams_of()), {}
+    objective.streams, objective.inputs, objective.compared = list(streams_of()), {}, []
     return VisionLanguageModel({"vision": OneHot("Image"), "language": OneHot("Text")}, objective)
 
 

@@ -1,0 +1,80 @@
+"""Nearest neighbours: an image is no neighbour of itself, votes weigh by similarity, ties and lonely classes are misses."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import vlmdsl
+from vlmdsl.runtime.data.batch import Batch, StreamValues
+from vlmdsl.runtime.encoders import EncodedFeatures, Encoder
+from vlmdsl.runtime.evaluation import Evaluation, evaluate_images, first_image_tower, neighbour_accuracy, results_json
+from vlmdsl.runtime.evaluation.report import stored_untrained
+from vlmdsl.runtime.model import VisionLanguageModel
+
+
+def test_an_image_does_not_vote_for_itself() -> None:
+    features, labels = torch.eye(4).repeat_interleave(2, dim=0), torch.arange(4).repeat_interleave(2)
+    assert neighbour_accuracy(features, labels, 1).values == {"top-1": 1.0}
+    assert neighbour_accuracy(features, torch.arange(8), 1).values == {"top-1": 0.0}
+
+
+def test_nearer_neighbours_count_more() -> None:
+    angles = torch.tensor([0.0, 0.1, 0.8, 0.9])
+    features = torch.stack([angles.cos(), angles.sin()], dim=1)
+    # The first image has one neighbour of its own class, near, and two of the other, far: alone it would be outvoted.
+    assert neighbour_accuracy(features, torch.tensor([0, 0, 1, 1]), 3).values == {"top-1": 1.0}
+    assert neighbour_accuracy(features, torch.tensor([0, 0, 1, 1]), 3, temperature=1e6).values == {"top-1": 0.0}
+
+
+def test_features_that_say_nothing_are_no_better_than_chance() -> None:
+    labels = torch.tensor([0] * 6 + [1] * 2)
+    found = neighbour_accuracy(torch.ones(8, 3), labels, 20)
+    assert found.chance == {"top-1": 0.75}
+    assert found.values == {"top-1": 0.75}
+    even = neighbour_accuracy(torch.ones(2, 3), torch.tensor([0, 1]), 20)
+    assert even.values == {"top-1": 0.0}
+
+
+class Values(Encoder):
+    """Its features are the first values of the image."""
+
+    def __init__(self) -> None:
+        super().__init__("Image", 2, ("pooled",))
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, values: torch.Tensor, mask: torch.Tensor | None = None) -> EncodedFeatures:
+        return EncodedFeatures(self.scale * values[:, :2, 0, 0])
+
+
+def test_images_of_a_recipe_without_texts_are_measured_by_the_tower() -> None:
+    objective = vlmdsl.compile("byol", compiled=False, hidden=4, out=4)
+    assert first_image_tower(objective.program) == ("vision", "image")
+    model = VisionLanguageModel({"vision": Values()}, objective, steps=2).train()
+    pixels = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0], [0.5, 0.5], [1.0, 0.0]])
+    values = pixels[:, :, None, None].expand(-1, -1, 2, 2)
+    batch = Batch({"image": StreamValues(values)}, {"label": torch.tensor([0, 0, 1, 1, -1, 1])}, [""] * 6)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = evaluate_images(model, [batch], "vision", "image", neighbours=1)
+    # Four distinct images have a class: the last is the first again, and its class is the one that came first.
+    assert found.neighbours is not None
+    assert (found.samples, found.classes, found.neighbours.values) == (6, 2, {"top-1": 1.0})
+    assert found.neighbours.chance == {"top-1": 0.5}
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_the_results_hold_the_untrained_model() -> None:
+    trained, untrained = (
+        Evaluation(4, classes=2, neighbours=neighbour_accuracy(torch.eye(2).repeat(2, 1), torch.tensor(labels), 1))
+        for labels in ([0, 1, 0, 1], [0, 1, 1, 0])
+    )
+    results = results_json(trained, untrained)
+    assert results["nearest_neighbours"] == {
+        "classes": 2,
+        "top-1": 1.0,
+        "chance": {"top-1": pytest.approx(0.5)},
+        "untrained": {"top-1": 0.0},
+    }
+    assert stored_untrained(results) == untrained

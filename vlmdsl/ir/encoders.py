@@ -1,0 +1,117 @@
+"""What encodes a stream: a tower, heads on its pooled features, and whether it learns, rests or follows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from vlmdsl.ir.graph import Node
+from vlmdsl.types import JOINED
+
+__all__ = ["Encoder", "Head", "Teacher", "encoder_of", "head_words"]
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """How a teacher follows its tower: weights = momentum * weights + (1 - momentum) * the tower's, once a training step.
+
+    `order` says when: `before` the forward pass, with the weights that it will use, or `after` the optimiser step. The
+    momentum is `constant`, or goes to 1 in a `cosine` over the run, from the given one.
+    """
+
+    momentum: float
+    schedule: str
+    order: str
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A multilayer head: `layers` linear maps, `hidden` numbers between them and `out` in the end; 0 is what enters.
+
+    `norm` (`batch`, `none`) and `activation` follow every map but the last. `last_norm` follows the last one: `none`, or a
+    batch norm with learned scale and offset (`batch`), scale only (`scaled`), or neither (`plain`). `bias` says which maps
+    add one. Batch statistics are those of the `global` batch or each process's own (`local`), of `each` view for itself
+    or of all views that go through the head (`joint`). `name` is its name; equal heads on equal encoders are one module.
+    """
+
+    name: str
+    layers: int
+    hidden: int
+    out: int
+    norm: str
+    last_norm: str
+    activation: str
+    bias: str
+    statistics: str
+    views: str
+    frozen: bool = False
+
+    def widths(self, entering: int) -> tuple[int, ...]:
+        """The lengths of the features from what enters to what leaves, one more than there are layers."""
+        return (entering, *[self.hidden or entering] * (self.layers - 1), self.out or entering)
+
+    @property
+    def learned(self) -> Head:
+        """The same weights, whether a gradient reaches them or not."""
+        return replace(self, frozen=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """Attribute of an `encode` node: which tower encodes, and the heads that its pooled features go through after it.
+
+    `tower` is `vision` or `language` or a name of the recipe's own; `kind` is the field type it takes, `Image|Text` for
+    both; a frozen tower gets no gradient and is left out of the optimiser. With a `teacher` it is not the tower and its
+    heads that encode but a running mean of their weights, without gradient.
+    """
+
+    tower: str
+    kind: str
+    frozen: bool = False
+    teacher: Teacher | None = None
+    heads: tuple[Head, ...] = ()
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """The kinds of streams it encodes: of the field types it is for, and of both joined where it is for both."""
+        kinds = tuple(self.kind.split("|"))
+        return kinds if len(kinds) == 1 else (*kinds, JOINED)
+
+    @property
+    def learns(self) -> bool:
+        """Whether a gradient reaches its weights, those of the tower or of a head."""
+        return self.tower_learns or (self.teacher is None and any(not head.frozen for head in self.heads))
+
+    @property
+    def tower_learns(self) -> bool:
+        """Whether a gradient reaches the weights of the tower."""
+        return not self.frozen and self.teacher is None
+
+    @property
+    def bare(self) -> Encoder:
+        """The encoder without its heads."""
+        return replace(self, heads=())
+
+    def dimension(self, tower: int) -> int:
+        """The length of its pooled features, given that of the tower's."""
+        for head in self.heads:
+            tower = head.widths(tower)[-1]
+        return tower
+
+
+def encoder_of(node: Node) -> Encoder:
+    """The encoder of an `encode` node."""
+    encoder = node.attribute("encoder")
+    assert isinstance(encoder, Encoder)
+    return encoder
+
+
+def head_words(head: Head) -> str:
+    """What a head is made of, for people: `linear 2048, batch norm, relu, linear 128, statistics of the whole batch, each
+    view for itself`; a map without a number keeps the length of the features that enter the head."""
+    norms = {"none": "", "batch": "batch norm", "scaled": "batch norm without offset", "plain": "batch norm without weights"}
+    hidden, out = (f"linear {length or ''}".rstrip() for length in (head.hidden, head.out))
+    parts = [hidden, norms[head.norm], head.activation] * (head.layers - 1) + [out, norms[head.last_norm]]
+    if any("batch norm" in part for part in parts):
+        whose = "the whole batch" if head.statistics == "global" else "each process"
+        parts.append(f"statistics of {whose}, " + ("each view for itself" if head.views == "each" else "all views together"))
+    return ", ".join(part for part in parts if part)

@@ -1,0 +1,124 @@
+"""Heads of encoders: small networks on the pooled features, which losses see instead of the features themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Literal
+
+from pydantic import Field
+
+from vlmdsl.diagnostics.catalog.meaning import HeadOnTeacher
+from vlmdsl.ir import Head
+from vlmdsl.primitives.registry import register
+from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
+from vlmdsl.primitives.values import EncoderValue, Value
+from vlmdsl.source.limits import MAXIMUM_LAYERS, MAXIMUM_WIDTH
+
+_NAMED = "its name in checkpoints; equal heads of one name on the same encoder are one"
+_NAME = "^[A-Za-z][A-Za-z0-9_]*$"
+
+
+class HeadParameters(Parameters):
+    """Arguments that `project` and `predict` share."""
+
+    layers: int = Field(default=2, ge=1, le=MAXIMUM_LAYERS, description="how many linear maps")
+    hidden: int = Field(
+        default=0, ge=0, le=MAXIMUM_WIDTH, description="length of the features between the maps; 0: of those that enter"
+    )
+    out: int = Field(
+        default=0, ge=0, le=MAXIMUM_WIDTH, description="length of the features that leave; 0: of those that enter"
+    )
+    norm: Literal["batch", "none"] = Field(
+        default="batch",
+        description="what follows every map but the last: a batch norm with learned scale and offset, or `none`",
+    )
+    last_norm: Literal["none", "batch", "scaled", "plain"] = Field(
+        default="none",
+        description="what follows the last map: `none`, or a batch norm with learned scale and offset (`batch`), scale only "
+        "(`scaled`), or neither (`plain`)",
+    )
+    activation: Literal["relu", "gelu"] = Field(
+        default="relu", description="what follows each map (and its norm) but the last"
+    )
+    bias: Literal["all", "hidden", "last", "none"] = Field(
+        default="all", description="which maps add a bias: `all`, those but the last (`hidden`), the `last`, or `none`"
+    )
+    statistics: Literal["global", "local"] = Field(
+        default="global",
+        description="whose statistics batch norms use: the `global` batch's, or each process's own (`local`)",
+    )
+    views: Literal["each", "joint"] = Field(
+        default="each",
+        description="`each`: every view has statistics of its own; `joint`: all views of one kind are one batch",
+    )
+
+
+class ProjectParameters(HeadParameters):
+    """Arguments of `project`."""
+
+    out: int = Field(
+        default=128, ge=0, le=MAXIMUM_WIDTH, description="length of the features that leave; 0: of those that enter"
+    )
+    name: str = Field(default="project", pattern=_NAME, description=_NAMED)
+
+
+class PredictParameters(HeadParameters):
+    """Arguments of `predict`."""
+
+    name: str = Field(default="predict", pattern=_NAME, description=_NAMED)
+
+
+def _headed(word: str) -> Callable[[Builder, Mapping[str, Value], Parameters], Value]:
+    def meaning(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+        value = subjects["encoder"]
+        assert isinstance(value, EncoderValue)
+        if value.encoder.teacher is not None:
+            help = f"put the head on first: `ema({word}(...))`; the teacher then follows the head too"
+            raise Fault(HeadOnTeacher.at(builder.place("encoder"), tower=value.encoder.tower, help=(help,)))
+        head = Head(**parameters.model_dump())
+        return EncoderValue(replace(value.encoder, heads=(*value.encoder.heads, head)))
+
+    return meaning
+
+
+register(
+    Primitive(
+        name="project",
+        family="encoding",
+        summary=(
+            "The encoder with a head on its pooled features: losses see what the head gives, evaluation what the tower "
+            "gives. A teacher of it follows the head too."
+        ),
+        meaning=_headed("project"),
+        subjects=(Subject("encoder", ("Encoder",), "the encoder that the head is put on"),),
+        parameters=ProjectParameters,
+        formula=r"g(f(x)), \quad g = W_n \circ \sigma \circ \mathrm{norm} \circ W_{n-1} \circ \cdots \circ W_1",
+        cost="its weights, and an exchange of two vectors a norm between processes",
+        example=(
+            "recipe pair(image: Image)\nencoder projected = project(vision, layers=2, out=128)\n"
+            "let views = augment(image, n=2)\nminimize nt_xent(projected(views[0]), projected(views[1]))"
+        ),
+    )
+)
+
+register(
+    Primitive(
+        name="predict",
+        family="encoding",
+        summary=(
+            "The encoder with a predictor on top: a head that gives features as long as those that enter it. The encoder "
+            "below keeps its weights, so `predict(p)` and `p` share all but the predictor."
+        ),
+        meaning=_headed("predict"),
+        subjects=(Subject("encoder", ("Encoder",), "the encoder, with its projection"),),
+        parameters=PredictParameters,
+        formula=r"q(g(f(x)))",
+        cost="its weights, and an exchange of two vectors a norm between processes",
+        example=(
+            "recipe guess(image: Image)\nencoder projected = project(vision, out=64)\n"
+            "encoder predicted = predict(projected, hidden=32)\nlet views = augment(image, n=2)\n"
+            "minimize contrast(predicted(views[0]), projected(views[1]))"
+        ),
+    )
+)
