@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-from vlmdsl.api.driver import build
+from vlmdsl.api.driver import Built, build
 from vlmdsl.api.pages import bounds, parameter_facts
-from vlmdsl.ir import Program, inputs, parameters
+from vlmdsl.backends.latex import formula_text
+from vlmdsl.ir import inputs, parameters
 from vlmdsl.ir.digest import digest
 from vlmdsl.ir.text import program_text
 
@@ -15,23 +16,25 @@ __all__ = ["diff"]
 
 
 def diff(first: str | Path, second: str | Path) -> str:
-    """The differences of two recipes after every pass: inputs, learned numbers, terms and operations; empty if none.
+    """The differences of two recipes after every pass: inputs, learned numbers, formula and operations; empty if none.
 
     Names of `let`s, comments and layout make no difference, nor do two ways to write the same loss.
 
     >>> diff("clip", "contrast(image, text)")
     ''
     """
-    left, right = build(first).planned, build(second).planned
-    if digest(left) == digest(right):
+    left, right = build(first), build(second)
+    if digest(left.planned) == digest(right.planned):
         return ""
     lines = difflib.unified_diff(_described(left), _described(right), str(first), str(second), lineterm="", n=1)
     return "\n".join(lines) + "\n"
 
 
-def _described(program: Program) -> list[str]:
+def _described(built: Built) -> list[str]:
+    program = built.planned
     described = [f"input {wanted.name}[{', '.join(wanted.axes)}] {wanted.dtype}" for wanted in inputs(program)]
     for learned in map(parameter_facts, parameters(program)):
         described.append(f"learned {learned['name']} = {learned['initial']:.6g}{bounds(learned)}")
+    described.extend(formula_text(built.written).splitlines())
     described.extend(line.partition("  #")[0] for line in program_text(program).splitlines())
     return described

@@ -51,9 +51,18 @@ def primitive_arguments(primitive: Primitive) -> list[Argument]:
     ]
     properties: Mapping[str, Any] = primitive.parameters.model_json_schema(by_alias=True).get("properties", {})
     for name, schema in properties.items():
-        default = repr(schema["default"]) if "default" in schema else ""
+        default = _literal(schema["default"]) if "default" in schema else ""
         found.append(Argument(name, _takes(schema), default, schema.get("description", "")))
     return found
+
+
+def _literal(default: object) -> str:
+    """A default as a recipe would write it; a missing value is an argument that may be left out."""
+    if default is None:
+        return "optional"
+    return (
+        f'"{default}"' if isinstance(default, str) else str(default).lower() if isinstance(default, bool) else f"{default}"
+    )
 
 
 def _takes(schema: Mapping[str, Any]) -> str:
@@ -137,7 +146,7 @@ def recipe_sections(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Evidence", "\n".join([*(f"cites {text}" for text in facts["citations"]), facts["status"]]).strip()),
         ("Terms", ", ".join(facts["terms"])),
         ("Fields it needs", "\n".join(f"  {name}: {type}" for name, type in facts["fields"].items())),
-        ("Knobs", "\n".join(f"  {name} = {value}" for name, value in facts["knobs"].items())),
+        ("Knobs", "\n".join(f"  {name} = {_knob(value)}" for name, value in facts["knobs"].items())),
         ("Encoders", "\n".join(_encoder_line(encoder) for encoder in facts["encoders"])),
         ("Heads", "\n".join(_head_lines(facts["encoders"]))),
         ("Learned numbers", "\n".join(_learned_line(learned) for learned in facts["learned"])),
@@ -146,6 +155,10 @@ def recipe_sections(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Inputs of the objective", "\n".join(_input_line(wanted) for wanted in facts["inputs"])),
     ]
     return [section for section in sections if section[1]]
+
+
+def _knob(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _encoder_line(encoder: Mapping[str, Any]) -> str:

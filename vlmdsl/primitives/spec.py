@@ -22,9 +22,12 @@ unchanged when a feature vector is scaled; in [-1, 1]; at least 0; unchanged whe
 
 
 class Parameters(BaseModel):
-    """Base of every parameter model: closed, strict, immutable. A field's `description` is its documentation."""
+    """Base of every parameter model: closed, strict, immutable. A field's `description` is its documentation.
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
+    A model is built when a recipe first uses it: a recipe needs few of them, and building all takes noticeable time.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True, defer_build=True)
 
 
 class Fault(Exception):  # noqa: N818 - the recipe is at fault, not the program

@@ -115,7 +115,7 @@ class _Layers:
 
     def add_flags(self, flags: Mapping[str, object]) -> None:
         texts = [f"{name}={value}" for name, value in flags.items()]
-        source = self.sources.add(SourceText("flags", "\n".join(texts)))
+        source = self.sources.add(SourceText("<flags>", "\n".join(texts)))
         start = 0
         for (name, value), text in zip(flags.items(), texts, strict=True):
             span = Span(source.name, start, start + len(text))
@@ -178,7 +178,7 @@ def _unknown(name: str, location: Path, key: Span) -> Diagnostic:
     if found is not None:
         suggestion = ".".join([*map(str, location[:-1]), found])
         # An override's place covers the dotted name, a file's only the key.
-        replacement = suggestion if key.file in ("--set", "flags") else found
+        replacement = suggestion if key.file in ("--set", "<flags>") else found
         fix = Fix(f"write `{suggestion}`", (Edit(key, replacement),), safe=False)
         return UnknownSetting.at(key, name=name, help=(f"did you mean `{suggestion}`?",), fix=fix)
     elsewhere = [setting for setting in setting_names() if setting.split(".")[-1] == last]

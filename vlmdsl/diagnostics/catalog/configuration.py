@@ -98,16 +98,16 @@ class RunFolderTaken(Problem):
 
 class NothingToResume(Problem):
     code = "V0816"
-    template = "there is no run to resume in `{path}`: {reason}"
-    summary = "`--resume` names a folder without a complete checkpoint."
+    template = "there is no run to go on with in `{path}`: {reason}"
+    summary = "a run folder without a complete checkpoint"
     explanation = (
-        "Resuming needs the folder of a run with at least one complete checkpoint in `checkpoints/`. Checkpoints are "
-        "written to the side and renamed when they are whole, so one that was cut off by a crash is not counted, and a file "
-        "whose size is not the recorded one makes its checkpoint incomplete. A run that was stopped before its first "
-        "checkpoint has nothing to go on from: start it anew, with a smaller `train.checkpoint_every` if it is likely to be "
-        "stopped again."
+        "Resuming and evaluating need the folder of a run with at least one complete checkpoint in `checkpoints/`. "
+        "Checkpoints are written to the side and renamed when they are whole, so one that was cut off by a crash is not "
+        "counted, and a file whose size is not the recorded one makes its checkpoint incomplete. A run that was stopped "
+        "before its first checkpoint has nothing to go on from: start it anew, with a smaller `train.checkpoint_every` "
+        "if it is likely to be stopped again."
     )
-    provoked_by = "`--resume` with an empty folder"
+    provoked_by = "`--resume`, or `vlmdsl eval`, with an empty folder"
 
 
 class RepeatedSetting(Problem):

@@ -268,7 +268,11 @@ def _facts(
 def _conditions(config: RunConfig, data: Data) -> dict[str, object]:
     """What the numbers of an evaluation depend on beside the weights, as JSON holds it."""
     held_out = None if data.held_out is None else fingerprint(data.held_out)
-    return {"held_out": held_out, "map": dict(config.data.map), **config.evaluation.model_dump(mode="json")}
+    return {
+        "held_out": held_out,
+        "map": dict(config.data.map),
+        **config.evaluation.model_dump(mode="json", exclude={"every", "batch"}),
+    }
 
 
 def _stored_tokenizer(checkpoint: Path) -> Tokenizer:
