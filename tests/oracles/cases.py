@@ -138,8 +138,8 @@ minimize contrast(image, text, sim=dot, weight=stop(pair * gate))
 """
 GATED = {**EMBEDDED, "pair": "weight_pair", "gate": "weight_sample"}
 PYRAMID = {
-    "image": "image_global",
-    "local": "image_local",
+    "image_crop": "image_global",
+    "image_crop_2": "image_local",
     "regions": "image_rois",
     "text": "text_original",
     "summary": "text_summary",

@@ -44,10 +44,11 @@ def _multi_crop(builder: Builder, subjects: Mapping[str, Value], parameters: Par
     assert isinstance(image, Node)
     assert isinstance(parameters, MultiCropParameters)
     draw = builder.draw()
-    kinds = [(parameters.scale, 1.0)] * parameters.n + [(parameters.small_scale, parameters.small_side)] * parameters.small
+    kinds: list[tuple[tuple[float, float], dict[str, float]]] = [(parameters.scale, {})] * parameters.n
+    kinds += [(parameters.small_scale, {"side": parameters.small_side})] * parameters.small
     crops = tuple(
-        builder.add("crop", image, type=FieldType("Image"), view=view, area=area, side=side, draw=draw)
-        for view, (area, side) in enumerate(kinds)
+        builder.add("crop", image, type=FieldType("Image"), view=view, smallest=low, largest=high, draw=draw, **side)
+        for view, ((low, high), side) in enumerate(kinds)
     )
     return crops[0] if len(crops) == 1 else ViewSet(crops)
 

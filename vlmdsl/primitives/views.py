@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from vlmdsl.diagnostics.catalog.types import ViewDoesNotApply
+from vlmdsl.diagnostics.catalog.values import BoundsDisagree
 from vlmdsl.ir import Node
 from vlmdsl.primitives.pipelines import PIPELINES, PipelineName, describe
 from vlmdsl.primitives.registry import register
@@ -66,6 +67,39 @@ _PIPELINES = "\n".join(
         "steps in their order, p: the chance of one; jitter: strengths of brightness, contrast, saturation, hue",
         *(f"{name}: {describe(name)}" for name in PIPELINES),
     ]
+)
+
+
+class CropParameters(Parameters):
+    """Arguments of `crop`."""
+
+    smallest: float = Field(default=0.5, gt=0.0, le=1.0, description="the least share of the image's area")
+    largest: float = Field(default=1.0, gt=0.0, le=1.0, description="the greatest share of the image's area")
+
+
+def _crop(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    image = subjects["image"]
+    assert isinstance(image, Node)
+    assert isinstance(parameters, CropParameters)
+    shares = {"smallest": float(parameters.smallest), "largest": float(parameters.largest)}
+    if parameters.smallest > parameters.largest:
+        reason = f"the smallest share, {parameters.smallest:g}, is more than the largest, {parameters.largest:g}"
+        raise Fault(BoundsDisagree.at(builder.place("smallest"), reason=reason))
+    return builder.add("crop", image, type=FieldType("Image"), **shares, draw=builder.draw())
+
+
+register(
+    Primitive(
+        name="crop",
+        family="views",
+        summary="A random part of an image, of aspect 3:4 to 4:3, resized to what the tower takes; not mirrored.",
+        meaning=_crop,
+        subjects=(Subject("image", ("Image",), "the image"),),
+        parameters=CropParameters,
+        formula=r"x \sim \mathrm{crop}(x)",
+        example="contrast(crop(image, smallest=90%), text)",
+        view_of="Image",
+    )
 )
 
 

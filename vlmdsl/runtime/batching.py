@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +15,14 @@ from vlmdsl.runtime.encoders import EncodedFeatures
 __all__ = ["encode_together"]
 
 
-def encode_together(tower: nn.Module, values: Sequence[StreamValues]) -> list[EncodedFeatures]:
+def encode_together(tower: nn.Module, values: Sequence[StreamValues], **options: object) -> list[EncodedFeatures]:
     """The features of each of several values, from as few calls of the tower as can be.
 
-    Images of one side with as many patches kept are one batch, and so are all texts.
+    Images of one side with as many patches kept are one batch, and so are all texts. `options` are arguments of every call.
     """
     found: dict[int, EncodedFeatures] = {}
     for places in _of_one_shape(values):
-        found.update(zip(places, _encoded(tower, [values[place] for place in places]), strict=True))
+        found.update(zip(places, _encoded(partial(tower, **options), [values[place] for place in places]), strict=True))
     return [found[place] for place in range(len(values))]
 
 
@@ -34,7 +35,7 @@ def _of_one_shape(values: Iterable[StreamValues]) -> list[list[int]]:
     return list(places.values())
 
 
-def _encoded(tower: nn.Module, values: list[StreamValues]) -> list[EncodedFeatures]:
+def _encoded(tower: Callable[..., EncodedFeatures], values: list[StreamValues]) -> list[EncodedFeatures]:
     """One call for several values, as one longer batch; the features of each in its own length."""
     if len(values) == 1:
         return [_called(tower, values[0])]
@@ -48,32 +49,39 @@ def _encoded(tower: nn.Module, values: list[StreamValues]) -> list[EncodedFeatur
     ]
 
 
-def _called(tower: nn.Module, values: StreamValues) -> EncodedFeatures:
+def _called(tower: Callable[..., EncodedFeatures], values: StreamValues) -> EncodedFeatures:
     """Only some towers know of words that are joined to images, and of patches to keep."""
     further = {"words": values.words, "keep": values.keep}
-    features: EncodedFeatures = tower(
-        values.values, values.mask, **{name: value for name, value in further.items() if value is not None}
-    )
-    return features
+    given = {name: value for name, value in further.items() if value is not None}
+    return tower(values.values, values.mask, **given)
 
 
 def _texts(values: StreamValues) -> Tensor:
-    """The token ids of a stream of texts, or of those that are joined to its images."""
+    """The token ids of a stream of texts, or of those that are joined to its images; the regions of one of regions."""
     return values.values if values.words is None else values.words
 
 
 def _concatenated(parts: list[StreamValues]) -> StreamValues:
-    """One batch of several; shorter texts are padded, which changes no feature."""
+    """One batch of several; shorter texts, and fewer regions, are padded, which changes no feature."""
     keep = torch.cat([part.keep for part in parts if part.keep is not None]) if parts[0].keep is not None else None
     if all(part.mask is None and part.words is None for part in parts):
         return StreamValues(torch.cat([part.values for part in parts]), keep=keep)
     length = max(_texts(part).shape[1] for part in parts)
-    texts = torch.cat([functional.pad(_texts(part), (0, length - _texts(part).shape[1])) for part in parts])
-    masks = [torch.ones_like(_texts(part), dtype=torch.bool) if part.mask is None else part.mask for part in parts]
-    mask = torch.cat([functional.pad(mask, (0, length - mask.shape[1])) for mask in masks])
+    texts = torch.cat([_padded(_texts(part), length) for part in parts])
+    masks = [_all_real(_texts(part)) if part.mask is None else part.mask for part in parts]
+    mask = torch.cat([_padded(mask, length) for mask in masks])
     if parts[0].words is None:
         return StreamValues(texts, mask)
     return StreamValues(torch.cat([part.values for part in parts]), mask, texts, keep)
+
+
+def _all_real(texts: Tensor) -> Tensor:
+    return torch.ones(texts.shape[:2], dtype=torch.bool, device=texts.device)
+
+
+def _padded(values: Tensor, length: int) -> Tensor:
+    """`[b, length, ...]` of `[b, L, ...]`."""
+    return functional.pad(values, (0, 0) * (values.dim() - 2) + (0, length - values.shape[1]))
 
 
 def _shortened(features: EncodedFeatures, added: int) -> EncodedFeatures:

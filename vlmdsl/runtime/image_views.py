@@ -20,7 +20,7 @@ def check_image_views(encoders: Mapping[str, Encoder], streams: Iterable[Stream]
         tower = stream.encoder.tower
         form = encoders[tower].image_format
         views = list(_views(stream.source))
-        sides = [node.number("side") for node in views if node.operation == "crop"]
+        sides = [float(str(dict(node.attributes).get("side", 1.0))) for node in views if node.operation == "crop"]
         drops = [node.number("share") for node in views if node.operation == "drop"]
         if form is None or not (drops or any(side < 1 for side in sides)):
             continue

@@ -30,11 +30,15 @@ __all__ = ["TowerNeed", "VisionLanguageModel", "tower_needs"]
 
 @dataclass(frozen=True)
 class TowerNeed:
-    """What an objective asks of one tower: the field kind it takes, the outputs it yields, whether it is frozen."""
+    """What an objective asks of one tower: the field kind it is for, the outputs it yields, whether it is frozen.
+
+    `takes` are the kinds of streams it encodes: a tower of images may take Regions, too, or nothing else.
+    """
 
     kind: str
     yields: frozenset[str]
     frozen: bool
+    takes: frozenset[str] = frozenset()
 
 
 def tower_needs(streams: Iterable[Stream]) -> dict[str, TowerNeed]:
@@ -42,9 +46,13 @@ def tower_needs(streams: Iterable[Stream]) -> dict[str, TowerNeed]:
     needs: dict[str, TowerNeed] = {}
     for stream in streams:
         encoder = stream.encoder
-        known = needs.get(encoder.tower, TowerNeed(encoder.kind, frozenset(), True))
-        frozen = known.frozen and not encoder.tower_learns
-        needs[encoder.tower] = TowerNeed(encoder.kind, known.yields | _used(stream), frozen)
+        known = needs.get(encoder.tower, TowerNeed(encoder.tower_kind, frozenset(), True))
+        needs[encoder.tower] = TowerNeed(
+            encoder.tower_kind,
+            known.yields | _used(stream),
+            known.frozen and not encoder.tower_learns,
+            known.takes | frozenset(encoder.takes),
+        )
     return needs
 
 
@@ -142,7 +150,8 @@ class VisionLanguageModel(nn.Module):
         teachers = self.teachers if encoder.teacher else None
         tower = self.encoders[encoder.tower] if teachers is None else teachers.tower(encoder)
         with torch.set_grad_enabled(torch.is_grad_enabled() and encoder.tower_learns):
-            return encode_together(tower, values)
+            entry = {} if encoder.enters is None else {"enters": encoder.enters}
+            return encode_together(tower, values, **entry)
 
 
 def _used(stream: Stream) -> frozenset[str]:

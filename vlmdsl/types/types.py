@@ -2,6 +2,8 @@
 
 Axes are named by a letter: `B` samples, `L` words, `P` patches, `J` both in a row, `D` features, `Q` entries of a memory,
 `R` samples of a reference set, `K` those that were found in it.
+Axes are named by a letter: `B` samples, `L` words, `P` patches, `R` regions, `J` patches and
+words in a row, `D` features, `Q` entries of a memory.
 Static types (`Similarity`, `View`, `Encoder`, `String`, `Tuple`, `Function`) exist only while a recipe is elaborated; every
 other type can be the type of a node of the objective graph.
 """
@@ -24,14 +26,14 @@ FIELD_KINDS: dict[str, str] = {
     "Flag": "a yes or no of each sample: [B], bool",
     "Number": "a number of each sample: [B], float",
     "Key": "what tells samples apart: [B], int64; made of the key that each sample of the data has",
-    "Regions": "boxes of an image with their phrases",
+    "Regions": "regions of an image as a detector describes them: [B, R, F], float, with a mask [B, R], true = a region",
 }
 """Every type a batch field may have, and what a batch holds for it."""
 
 JOINED = "Joined"
 """The kind of an image and a text joined into one sequence: no field has it, `join` makes it."""
 
-TOKEN_AXIS: dict[str, str] = {"Image": "P", "Text": "L", JOINED: "J"}
+TOKEN_AXIS: dict[str, str] = {"Image": "P", "Text": "L", "Regions": "R", JOINED: "J"}
 """The name of the token axis that an encoder yields for a field of this kind."""
 
 

@@ -251,3 +251,48 @@ def test_views_that_a_tower_cannot_take_are_a_diagnostic(view, tower, words):
 def test_towers_of_whole_images_take_crops_of_one_size():
     objective = RecordingObjective(planned_streams("contrast(multi_crop(image, small_side=1), text)"))
     VisionLanguageModel({"vision": WholeImages(), "language": language()}, objective)
+
+
+class TestRegions:
+    @staticmethod
+    def tower(pool="class", depth=4):
+        config = VisionConfig(image_size=8, patch_size=4, width=16, depth=depth, heads=2, pool=pool)
+        torch.manual_seed(0)
+        return VisionTransformer(config, 8, ("pooled", "tokens"), region_length=5).double()
+
+    @pytest.mark.parametrize("pool", ["class", "mean"])
+    def test_padding_and_order_change_nothing(self, pool):
+        tower, regions = self.tower(pool), torch.randn(2, 3, 5, dtype=torch.float64)
+        mask = torch.tensor([[True, True, False], [True, True, True]])
+        other = torch.where(mask[:, :, None], regions, 7.0)
+        order = torch.tensor([1, 0, 2])
+        given = tower(regions, mask, enters=0.75).pooled
+        torch.testing.assert_close(given, tower(other, mask, enters=0.75).pooled)
+        torch.testing.assert_close(given, tower(regions[:, order], mask[:, order], enters=0.75).pooled)
+
+    def test_only_the_last_blocks_read_regions(self):
+        tower, regions = self.tower(), torch.randn(2, 3, 5, dtype=torch.float64)
+        features = tower(regions, enters=0.75)
+        (features.pooled.sum() + features.tokens.sum()).backward()
+        read = [block.feed_forward.hidden.weight.grad is not None for block in tower.transformer.blocks]
+        assert read == [False, False, False, True]
+        assert tower.region_stem.weight.grad is not None
+        assert next(tower.stem.parameters()).grad is None
+
+    def test_a_recipe_enters_the_tower_of_its_images(self):
+        text = """
+        recipe regional(regions: Regions, image: Image, text: Text)
+        encoder late = enter(vision, after=75%)
+        minimize contrast(late(regions), text) + contrast(image, text)
+        """
+        made = streams(build("\n".join(line.strip() for line in text.splitlines())).written)
+        need = tower_needs(made)["vision"]
+        assert (need.kind, need.takes) == ("Image", {"Image", "Regions"})
+        objective = RecordingObjective(made)
+        towers = {"vision": self.tower(), "language": language()}
+        model = VisionLanguageModel(towers, objective)
+        regions, mask = torch.randn(2, 3, 5, dtype=torch.float64), torch.ones(2, 3, dtype=torch.bool)
+        words = StreamValues(torch.tensor([[1, 2], [3, 4]]))
+        images = StreamValues(torch.randn(2, 3, 8, 8, dtype=torch.float64))
+        model(Batch({"regions": StreamValues(regions, mask), "image": images, "text": words}, {}, ["a", "b"]))
+        torch.testing.assert_close(objective.given["regions"], towers["vision"](regions, mask, enters=0.75).pooled)

@@ -139,7 +139,7 @@ class Names:
         if encode is None:
             return call(node.operation, *(self.made(parent, index) for parent in node.inputs))
         encoder = encoder_of(encode)
-        found = self._applied(words(encoder.tower), encoder, self.source(encode.inputs[0]))
+        found = self._applied(_tower(encoder), encoder, self.source(encode.inputs[0]))
         for head in encoder.heads:
             found = self._applied(words(head.name), encoder, found)
             self.state("parameters", words(f"{head.name}: {head_words(head)}"))
@@ -257,6 +257,15 @@ def _kind(node: Node) -> str:
     return next((kind for kind in _PARAMETERS if kind in name), name)
 
 
+def _tower(encoder: Encoder) -> Math:
+    """The tower's name; of one that is entered part-way, after which share of its blocks."""
+    name = words(encoder.tower)
+    if encoder.enters is None:
+        return name
+    share = f"{100 * encoder.enters:g}"
+    return Math(rf"{name.latex}_{{>{share}\%}}", f"{name.text}>{share}%")
+
+
 def _encode_of(node: Node) -> Node | None:
     while node.operation in ("normalize", "pooled", "tokens", "stop"):
         node = node.inputs[0]
@@ -264,11 +273,8 @@ def _encode_of(node: Node) -> Node | None:
 
 
 def _how(node: Node) -> list[Math]:
-    """What a drawn view of an image is drawn by."""
+    """What a drawn view of an image is drawn by: a pipeline, the share of patches dropped, bounds of a crop's area."""
     attributes = dict(node.attributes)
-    pipeline, share, area = (attributes.get(name) for name in ("pipeline", "share", "area"))
-    if isinstance(pipeline, str):
-        return [words(pipeline)]
-    if isinstance(share, float):
-        return [number(share)]
-    return [number(bound) for bound in area] if isinstance(area, tuple) else []
+    if "pipeline" in attributes:
+        return [words(str(attributes["pipeline"]))]
+    return [number(node.number(name)) for name in ("share", "smallest", "largest") if name in attributes]

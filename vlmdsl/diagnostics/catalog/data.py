@@ -183,7 +183,7 @@ class CannotLoad(Problem):
     template = "the data pipeline cannot make {what}"
     summary = "A recipe asks for a kind of field or view that data loading does not provide."
     explanation = (
-        "Data loading makes images, texts, labels, flags and numbers, and runs the views `augment` and `rewrite`. A "
+        "Data loading makes images, texts, regions, labels, flags and numbers, one a sample, and the bundled views. A "
         "recipe that uses more still compiles, and can be used from Python with inputs that your own code prepares; only "
         "`vlmdsl train` needs all of it from the data."
     )

@@ -12,7 +12,8 @@ __all__ = ["Batch", "StreamValues"]
 
 @dataclass(frozen=True)
 class StreamValues:
-    """One stream of a batch: images `[b, 3, H, W]` float, or token ids `[b, L]` int64 with `mask` (true = a token).
+    """One stream of a batch: images `[b, 3, H, W]` float, or token ids `[b, L]` int64 with `mask` (true = a token), or
+    regions `[b, R, F]` float with theirs.
 
     An image and a text joined are `values`, images, and `words`, token ids, whose mask is `mask`. Of images with patches
     dropped, `keep [b, K]` int64 are the patches to encode, counted row by row.

@@ -13,6 +13,7 @@ from vlmdsl.runtime.data.batch import Batch, StreamValues
 from vlmdsl.runtime.data.context import Materials, ViewContext
 from vlmdsl.runtime.data.fields import TextValue
 from vlmdsl.runtime.data.images import ImageFormat
+from vlmdsl.runtime.data.regions import padded_regions
 from vlmdsl.runtime.data.sample import Sample
 from vlmdsl.runtime.data.views import View
 from vlmdsl.runtime.tokenizer import Tokenizer
@@ -44,10 +45,13 @@ class Collator:
         return Batch(streams, plain, [sample.key for sample in samples])
 
     def stream(self, values: Sequence[np.ndarray | str], kind: str) -> StreamValues:
-        """Token ids and their mask of texts, normalised levels of images."""
+        """Token ids and their mask of texts, normalised levels of images, regions and their mask."""
         if kind == "Text":
             ids, mask = self.tokenizer.encode([str(value) for value in values], self.text_length)
             return StreamValues(ids, mask)
+        if kind == "Regions":
+            regions, real = padded_regions([np.asarray(value) for value in values])
+            return StreamValues(torch.from_numpy(regions), torch.from_numpy(real))
         return StreamValues(self.images.tensor(np.asarray(value) for value in values))
 
 

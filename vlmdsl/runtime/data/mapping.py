@@ -6,11 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
+
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.data import CannotLoad, FieldLacksColumn, MalformedMapping, UnknownColumn, UnknownField
 from vlmdsl.diagnostics.suggest import closest, suggestion
 from vlmdsl.ir import ONE_SOURCE, Program, root_field
 from vlmdsl.runtime.data.fields import TextValue, first_value, flag_value, label_value, number_value, text_value
+from vlmdsl.runtime.data.regions import region_length, regions_value
 from vlmdsl.runtime.data.source import BadSample, Source
 from vlmdsl.source import Span
 from vlmdsl.types import FieldType
@@ -35,7 +38,7 @@ _EVALUATED = ("label", "class_name")
 
 _MOST_CLASSES = 1_000_000
 
-_LOADABLE = ("Image", "Text", "Label", "Flag", "Number")
+_LOADABLE = ("Image", "Text", "Label", "Flag", "Number", "Regions")
 
 
 @dataclass(frozen=True)
@@ -79,10 +82,11 @@ def requirements(program: Program, views: bool = True) -> list[Requirement]:
 
 @dataclass(frozen=True)
 class FieldMapping:
-    """Field -> the columns that feed it, and field of kind Label -> its class names."""
+    """Field -> the columns that feed it, field of kind Label -> its class names, and how many numbers describe a region."""
 
     columns: Mapping[str, tuple[str, ...]]
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    region_length: int | None = None
 
     @cached_property
     def _class_numbers(self) -> dict[str, dict[str, int]]:
@@ -98,6 +102,10 @@ class FieldMapping:
     def text(self, name: str, sample: Mapping[str, object]) -> TextValue:
         """The text and its alternatives; raises `BadSample` if there is none."""
         return text_value(name, sample, self.columns[name], self.columns.get(name + _REWRITES, ()))
+
+    def regions(self, name: str, sample: Mapping[str, object]) -> np.ndarray:
+        """The regions `[R, F]` of an image; raises `BadSample`."""
+        return regions_value(name, first_value(sample, self.columns[name]), self.region_length)
 
     def plain(self, name: str, kind: str, sample: Mapping[str, object]) -> int | bool | float:
         """A label, flag or number; raises `BadSample`."""
@@ -156,7 +164,9 @@ def map_fields(
     if faults:
         raise DiagnosticError(tuple(faults))
     labels = [need.field for need in needs if need.kind == "Label"] + ["label"]
-    return FieldMapping(found, _classes(source, found, labels, classes or {}))
+    regions = next((need.field for need in needs if need.kind == "Regions" and need.field in found), None)
+    length = None if regions is None else region_length(source, regions, found[regions])
+    return FieldMapping(found, _classes(source, found, labels, classes or {}), length)
 
 
 def _misdirected(needs: list[Requirement], assignments: Mapping[str, str]) -> list[Diagnostic]:

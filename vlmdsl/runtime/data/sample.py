@@ -20,7 +20,7 @@ __all__ = ["Sample", "SampleReader"]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The value of each stream (pixels of the wanted side, or a text) and of each plain field.
+    """The value of each stream (pixels of the wanted side, a text, or regions) and of each plain field.
 
     `kept` are the patches to encode of those streams of images that have some dropped.
     """
@@ -92,6 +92,8 @@ class SampleReader:
     def _field(self, index: int, view: View, columns: Mapping[str, object]) -> np.ndarray | TextValue:
         if view.field_kind == "Text":
             return self._mapping.text(view.field, columns)
+        if view.kind == "Regions":
+            return self._mapping.regions(view.field, columns)
         image = self._images.get((index, view.field))
         if image is None:
             image = decode_image(self._mapping.image(view.field, columns), self.source.folder_of(index))

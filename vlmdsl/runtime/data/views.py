@@ -33,7 +33,7 @@ Value = TextValue | np.ndarray
 
 @dataclass(frozen=True)
 class View:
-    """A field and the operations applied to it in turn; of kind `Image` or `Text`, as the encoder that takes it."""
+    """A field and the operations applied to it in turn; of kind `Image`, `Text` or `Regions`, as its encoder."""
 
     field: str
     kind: str
@@ -42,8 +42,8 @@ class View:
     @property
     def side(self) -> float:
         """The side of its images as a share of that which the encoder has: less than 1 for small crops."""
-        sides = [float(str(dict(attributes)["side"])) for operation, attributes in self.steps if operation == "crop"]
-        return sides[-1] if sides else 1.0
+        sides = [dict(attributes).get("side", 1.0) for operation, attributes in self.steps if operation == "crop"]
+        return float(str(sides[-1])) if sides else 1.0
 
     @property
     def drops(self) -> tuple[Attributes, ...]:
@@ -64,7 +64,9 @@ class View:
         for operation, attributes in self.steps:
             if operation != "drop":
                 value = VIEWS[operation](value, dict(attributes), context)
-        return value if isinstance(value, TextValue) else fit(value, context.images.side(self.side))
+        if self.kind == "Image" and isinstance(value, np.ndarray):
+            return fit(value, context.images.side(self.side))
+        return value
 
     def kept(self, context: ViewContext) -> np.ndarray:
         """The patches `int64 [K]` that one sample's image keeps; every step drops some of those that are left."""
@@ -142,10 +144,9 @@ def _augment(value: Value, attributes: Attributes, context: ViewContext) -> np.n
 
 def _crop(value: Value, attributes: Attributes, context: ViewContext) -> np.ndarray:
     assert isinstance(value, np.ndarray)
-    area = attributes["area"]
-    assert isinstance(area, tuple)
-    side = context.images.side(float(str(attributes["side"])))
-    return augmented(value, (Crop(area, resample="bicubic"),), side, context.random("crop", attributes))
+    part = Crop((float(str(attributes["smallest"])), float(str(attributes["largest"]))), resample="bicubic")
+    side = context.images.side(float(str(attributes.get("side", 1.0))))
+    return augmented(value, (part,), side, context.random("crop", attributes))
 
 
 def _pipeline(attributes: Attributes) -> PipelineName:
@@ -156,10 +157,10 @@ VIEWS: dict[str, Callable[[Value, Attributes, ViewContext], Value]] = {
     "rewrite": _rewrite,
     "alternative": _alternative,
     "eda": _eda,
+    "crop": _crop,
     "summarize": _summarize,
     "render": _render,
     "augment": _augment,
-    "crop": _crop,
 }
 """Operation of the graph -> what makes the view of one sample's value; `drop` is none of the pixels."""
 

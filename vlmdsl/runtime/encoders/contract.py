@@ -42,6 +42,8 @@ class Encoder(nn.Module):
     """Token ids of a text encoder are below this."""
     text_length: int | None = None
     """Longest text of a text encoder, in tokens."""
+    region_length: int | None = None
+    """How many numbers describe a region, of an image encoder that regions may enter part-way."""
 
     def __init__(self, kind: Kind, dimension: int, yields: Iterable[str]) -> None:
         super().__init__()

@@ -120,8 +120,13 @@ def _text_fields(program: Program) -> list[str]:
     return [need.field for need in requirements(program, views=False) if need.kind == "Text"]
 
 
-def build_model(objective: Objective, config: RunConfig, tokenizer: Tokenizer, world: World) -> VisionLanguageModel:
-    """The towers that the objective needs, with weights drawn from the seed, and the objective, on the world's device."""
+def build_model(
+    objective: Objective, config: RunConfig, tokenizer: Tokenizer, world: World, region_length: int | None = None
+) -> VisionLanguageModel:
+    """The towers that the objective needs, with weights drawn from the seed, and the objective, on the world's device.
+
+    `region_length` is how many numbers describe a region in the data, where the recipe reads any.
+    """
     model = config.model
     encoders: dict[str, Encoder] = {}
     for tower, need in tower_needs(objective.streams).items():
@@ -136,6 +141,7 @@ def build_model(objective: Objective, config: RunConfig, tokenizer: Tokenizer, w
             image_size=model.image_size if "Image" in kind else None,
             vocabulary_size=tokenizer.vocabulary_size if "Text" in kind else None,
             text_length=model.text_length if "Text" in kind else None,
+            region_length=region_length if "Regions" in need.takes else None,
         )
     towers = ((stream.name, stream.encoder, encoders[stream.encoder.tower].dimension) for stream in objective.streams)
     objective.state.allocate({name: encoder.dimension(tower) for name, encoder, tower in towers})
