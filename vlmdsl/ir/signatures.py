@@ -47,6 +47,7 @@ SIGNATURES: dict[str, Signature] = {
     "field": Signature({"name": (str,)}, rules.field),
     "rewrite": Signature({"count": (int,), "minimum_words": (int,), "draw": (int,)}, rules.view("Text")),
     "alternative": Signature({"view": (int,)}, rules.view("Text")),
+    "mask": Signature({"share": _NUMBER, "hidden": _NUMBER, "replaced": _NUMBER, "draw": (int,)}, rules.mask),
     "eda": Signature({"operations": (tuple,), "words": (int,), "deletion": _NUMBER, "draw": (int,)}, rules.view("Text")),
     "crop": Signature(
         {"smallest": _NUMBER, "largest": _NUMBER, "draw": (int,), "view": (int,), "side": _NUMBER},
@@ -61,6 +62,8 @@ SIGNATURES: dict[str, Signature] = {
     "encode": Signature({"encoder": (Encoder,)}, rules.encode),
     "pooled": Signature({}, rules.fixed(VecType(), EncodedType)),
     "tokens": Signature({}, rules.tokens),
+    "vocabulary": Signature({}, rules.vocabulary),
+    "mlm": Signature({}, rules.mlm),
     "stop": Signature({}, rules.same(VecType, TokensType, DistributionType, *rules.NUMERIC)),
     "distribution": Signature({"temperature": _NUMBER}, rules.fixed(DistributionType(), VecType)),
     "entropy": Signature({}, rules.fixed(ScoreType(), DistributionType, DistributionType)),

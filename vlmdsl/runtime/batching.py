@@ -72,7 +72,7 @@ def _concatenated(parts: list[StreamValues]) -> StreamValues:
     mask = torch.cat([_padded(mask, length) for mask in masks])
     if parts[0].words is None:
         return StreamValues(texts, mask)
-    return StreamValues(torch.cat([part.values for part in parts]), mask, texts, keep)
+    return StreamValues(torch.cat([part.values for part in parts]), mask, texts, keep=keep)
 
 
 def _all_real(texts: Tensor) -> Tensor:
@@ -86,7 +86,10 @@ def _padded(values: Tensor, length: int) -> Tensor:
 
 def _shortened(features: EncodedFeatures, added: int) -> EncodedFeatures:
     """The tokens of a stream without the padding that `_concatenated` added to its texts."""
-    if features.tokens is None or features.mask is None:
+    if features.mask is None:
         return features
-    length = features.tokens.shape[1] - added
-    return EncodedFeatures(features.pooled, features.tokens[:, :length], features.mask[:, :length])
+
+    def cut(part: Tensor | None) -> Tensor | None:
+        return None if part is None else part[:, : part.shape[1] - added]
+
+    return features._replace(tokens=cut(features.tokens), mask=cut(features.mask), states=cut(features.states))
