@@ -1,7 +1,7 @@
 """The types of the language (LANGUAGE section 3), as values: comparable, hashable, printed as the messages show them.
 
-Axes are named by a letter: `B` samples, `L` words, `P` patches, `J` both in a row, `D` features, `Q` entries of a memory, `R`
-regions of an image or samples of a reference set, `K` those that were found in it, `V` words of a tokenizer.
+Axes are named by a letter: `B` samples, `L` words, `P` patches, `J` both in a row, `D` features, `Q` entries of a memory,
+`R` regions of an image or samples of a reference set, `K` those that were found in it, `V` words of a tokenizer.
 Static types (`Similarity`, `View`, `Encoder`, `String`, `Tuple`, `Function`) exist only while a recipe is elaborated; every
 other type can be the type of a node of the objective graph.
 """
