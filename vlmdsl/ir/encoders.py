@@ -61,7 +61,8 @@ class Encoder:
 
     `tower` is `vision` or `language` or a name of the recipe's own; `kind` is the field type it takes, `Image|Text` for
     both; a frozen tower gets no gradient and is left out of the optimiser. With a `teacher` it is not the tower and its
-    heads that encode but a running mean of their weights, without gradient.
+    heads that encode but a running mean of their weights, without gradient. One that `enters` the tower after that share of
+    its blocks takes Regions, in the place of patches.
     """
 
     tower: str
@@ -69,6 +70,12 @@ class Encoder:
     frozen: bool = False
     teacher: Teacher | None = None
     heads: tuple[Head, ...] = ()
+    enters: float | None = None
+
+    @property
+    def tower_kind(self) -> str:
+        """The field type that the tower is for: one that is entered part-way is one of images."""
+        return self.kind if self.enters is None else "Image"
 
     @property
     def takes(self) -> tuple[str, ...]:

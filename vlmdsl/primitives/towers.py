@@ -63,6 +63,45 @@ register(
 )
 
 
+class EnterParameters(Parameters):
+    """Arguments of `enter`."""
+
+    after: float = Field(ge=0.0, lt=1.0, description="the share of the tower's blocks that the regions pass by")
+
+
+def _enter(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    encoder = subjects["encoder"]
+    assert isinstance(encoder, EncoderValue)
+    assert isinstance(parameters, EnterParameters)
+    if encoder.encoder.kind != "Image":
+        place, wanted = builder.place("encoder"), "an encoder of images"
+        found = type_of(encoder)
+        raise Fault(
+            WrongType.at(place, str(found), argument="encoder", function="enter", wanted=wanted, found=found), encoder
+        )
+    return EncoderValue(replace(encoder.encoder, kind="Regions", enters=float(parameters.after)))
+
+
+register(
+    Primitive(
+        name="enter",
+        family="towers",
+        summary=(
+            "A tower of images entered part-way: regions, as a detector describes them, take the place of patches before "
+            "the last blocks, without positions (PyramidCLIP)."
+        ),
+        meaning=_enter,
+        subjects=(Subject("encoder", ("Encoder",), "the encoder of images whose last blocks it shares"),),
+        parameters=EnterParameters,
+        formula=r"f_{>\mathrm{after}}(W r)",
+        example=(
+            "recipe regional(regions: Regions, text: Text)\nencoder late = enter(vision, after=75%)\n"
+            "minimize contrast(late(regions), text)"
+        ),
+    )
+)
+
+
 class SeparateParameters(Parameters):
     """Arguments of `separate`."""
 

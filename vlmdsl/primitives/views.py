@@ -7,7 +7,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from vlmdsl.diagnostics.catalog.types import ViewDoesNotApply
+from vlmdsl.diagnostics.catalog.types import ViewDoesNotApply, WrongType
+from vlmdsl.diagnostics.catalog.values import BoundsDisagree
 from vlmdsl.ir import Node
 from vlmdsl.primitives.pipelines import PIPELINES, PipelineName, describe
 from vlmdsl.primitives.registry import register
@@ -66,6 +67,39 @@ _PIPELINES = "\n".join(
         "steps in their order, p: the chance of one; jitter: strengths of brightness, contrast, saturation, hue",
         *(f"{name}: {describe(name)}" for name in PIPELINES),
     ]
+)
+
+
+class CropParameters(Parameters):
+    """Arguments of `crop`."""
+
+    smallest: float = Field(default=0.5, gt=0.0, le=1.0, description="the least share of the image's area")
+    largest: float = Field(default=1.0, gt=0.0, le=1.0, description="the greatest share of the image's area")
+
+
+def _crop(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    image = subjects["image"]
+    assert isinstance(image, Node)
+    assert isinstance(parameters, CropParameters)
+    shares = {"smallest": float(parameters.smallest), "largest": float(parameters.largest)}
+    if parameters.smallest > parameters.largest:
+        reason = f"the smallest share, {parameters.smallest:g}, is more than the largest, {parameters.largest:g}"
+        raise Fault(BoundsDisagree.at(builder.place("smallest"), reason=reason))
+    return builder.add("crop", image, type=FieldType("Image"), **shares, draw=builder.draw())
+
+
+register(
+    Primitive(
+        name="crop",
+        family="views",
+        summary="A random part of an image, of aspect 3:4 to 4:3, resized to what the tower takes; not mirrored.",
+        meaning=_crop,
+        subjects=(Subject("image", ("Image",), "the image"),),
+        parameters=CropParameters,
+        formula=r"x \sim \mathrm{crop}(x)",
+        example="contrast(crop(image, smallest=90%), text)",
+        view_of="Image",
+    )
 )
 
 
@@ -145,5 +179,32 @@ register(
         formula="",
         example="let pair = viewed(image, text, with=rewrite(M=4))\nminimize contrast(pair[0], pair[1])",
         maps_sets=False,
+    )
+)
+
+
+def _each(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    given = subjects["views"]
+    assert isinstance(given, TupleValue)
+    views = [view for item in given.items for view in (item.items if isinstance(item, ViewSet) else (item,))]
+    if any(isinstance(view, ErrorValue) for view in views):
+        return ErrorValue()
+    if len({type_of(view) for view in views}) != 1:
+        found, place = type_of(given), builder.place("views")
+        wanted = "one or more values of one type"
+        raise Fault(WrongType.at(place, str(found), argument="views", function="each", wanted=wanted, found=found))
+    return ViewSet(tuple(views))
+
+
+register(
+    Primitive(
+        name="each",
+        family="views",
+        summary="A set of the given values: a call over it is the mean over them, over two sets the mean over all pairs.",
+        meaning=_each,
+        subjects=(Subject("views", ("Tuple",), "values of one type; sets among them count as what is in them"),),
+        formula=r"\{x^{(1)}, \ldots, x^{(n)}\}",
+        cost="none",
+        example="contrast(image, each((text, mask(text, random(15%)))))",
     )
 )

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
 from vlmdsl.ir import Encoder as ObjectiveEncoder
 from vlmdsl.ir import Head, Reading, Stream, parts_of, readings
+from vlmdsl.runtime.batching import encode_together
 from vlmdsl.runtime.encoders import EncodedFeatures, Encoder
 from vlmdsl.runtime.heads import Heads, prefixes
+from vlmdsl.runtime.image_views import check_image_views
 from vlmdsl.runtime.teachers import Teachers
 from vlmdsl.source import Span
 from vlmdsl.types import Type
@@ -29,11 +30,15 @@ __all__ = ["TowerNeed", "VisionLanguageModel", "tower_needs"]
 
 @dataclass(frozen=True)
 class TowerNeed:
-    """What an objective asks of one tower: the field kind it takes, the outputs it yields, whether it is frozen."""
+    """What an objective asks of one tower: the field kind it is for, the outputs it yields, whether it is frozen.
+
+    `takes` are the kinds of streams it encodes: a tower of images may take Regions, too, or nothing else.
+    """
 
     kind: str
     yields: frozenset[str]
     frozen: bool
+    takes: frozenset[str] = frozenset()
 
 
 def tower_needs(streams: Iterable[Stream]) -> dict[str, TowerNeed]:
@@ -41,9 +46,13 @@ def tower_needs(streams: Iterable[Stream]) -> dict[str, TowerNeed]:
     needs: dict[str, TowerNeed] = {}
     for stream in streams:
         encoder = stream.encoder
-        known = needs.get(encoder.tower, TowerNeed(encoder.kind, frozenset(), True))
-        frozen = known.frozen and not encoder.tower_learns
-        needs[encoder.tower] = TowerNeed(encoder.kind, known.yields | _used(stream), frozen)
+        known = needs.get(encoder.tower, TowerNeed(encoder.tower_kind, frozenset(), True))
+        needs[encoder.tower] = TowerNeed(
+            encoder.tower_kind,
+            known.yields | _used(stream),
+            known.frozen and not encoder.tower_learns,
+            known.takes | frozenset(encoder.takes),
+        )
     return needs
 
 
@@ -62,6 +71,7 @@ class VisionLanguageModel(nn.Module):
         needs = tower_needs(self.streams)
         _check(encoders, needs)
         _check_lengths(encoders, self.streams, objective.compared)
+        check_image_views(encoders, self.streams)
         self.encoders = nn.ModuleDict(encoders)
         self.objective = objective
         self.frozen_towers = frozenset(name for name, need in needs.items() if need.frozen)
@@ -90,6 +100,8 @@ class VisionLanguageModel(nn.Module):
         for streams in _by_call(self.streams):
             for stream, encoded in zip(streams, self._encode_streams(streams, batch), strict=True):
                 features.update(_named(stream, encoded))
+                if stream.vocabulary:
+                    features.update(self._vocabulary(stream, batch, encoded))
         return self.objective(**features)
 
     def after_step(self) -> None:
@@ -115,6 +127,19 @@ class VisionLanguageModel(nn.Module):
         for module in encoding + (self.teachers.encoding() if self.teachers else []):
             module.compile()
 
+    def _vocabulary(self, stream: Stream, batch: Batch, features: EncodedFeatures) -> dict[str, Tensor]:
+        """What a masked stream's tokens may be, and what they were."""
+        head, targets = self._tower(stream.encoder).vocabulary_head, self._values(stream, batch).targets
+        if targets is None or features.states is None or not isinstance(head, nn.Module):
+            raise ValueError(f"the tokens of {stream.name} are asked for, but the batch or the tower has none")
+        with torch.set_grad_enabled(torch.is_grad_enabled() and stream.encoder.learns):
+            return {f"{stream.name}_vocabulary": head(features.states), f"{stream.name}_targets": targets}
+
+    def _tower(self, encoder: ObjectiveEncoder) -> nn.Module:
+        """What encodes: the tower, or its teacher."""
+        teachers = self.teachers if encoder.teacher else None
+        return self.encoders[encoder.tower] if teachers is None else teachers.tower(encoder)
+
     def _values(self, stream: Stream, batch: Batch) -> StreamValues:
         """What a stream's tower takes: the values of its source, or those of an image with a text joined to it."""
         parts = [batch.streams[name] for name in self._read[stream.name]]
@@ -136,24 +161,15 @@ class VisionLanguageModel(nn.Module):
         return [EncodedFeatures(found[stream.name]) if stream in headed else encoded[stream.source] for stream in streams]
 
     def _encode_together(self, encoder: ObjectiveEncoder, values: list[StreamValues]) -> list[EncodedFeatures]:
-        """One call for several values of a tower, as one longer batch; the features of each in its own length."""
-        teachers = self.teachers if encoder.teacher else None
-        tower = self.encoders[encoder.tower] if teachers is None else teachers.tower(encoder)
+        """The features of several values of a tower, from one call for all that fit into one batch."""
+        tower = self._tower(encoder)
         with torch.set_grad_enabled(torch.is_grad_enabled() and encoder.tower_learns):
-            if len(values) == 1:
-                return [tower(*_taken(values[0]))]
-            whole = tower(*_concatenated(values))
-        sizes = [len(part.values) for part in values]
-        longest = max(_texts(part).shape[1] for part in values)
-        parts = [(None,) * len(sizes) if output is None else output.split(sizes) for output in whole]
-        return [
-            _shortened(EncodedFeatures(*outputs), longest - _texts(part).shape[1])
-            for outputs, part in zip(zip(*parts, strict=True), values, strict=True)
-        ]
+            entry = {} if encoder.enters is None else {"enters": encoder.enters}
+            return encode_together(tower, values, **entry)
 
 
 def _used(stream: Stream) -> frozenset[str]:
-    return frozenset(name for name, used in (("pooled", stream.pooled), ("tokens", stream.tokens)) if used)
+    return frozenset(stream.outputs)
 
 
 def _check(encoders: Mapping[str, Encoder], needs: Mapping[str, TowerNeed]) -> None:
@@ -204,35 +220,6 @@ def _by_call(streams: Iterable[Stream]) -> list[list[Stream]]:
     for stream in streams:
         calls.setdefault((stream.encoder.bare, stream.encode.type), []).append(stream)
     return list(calls.values())
-
-
-def _taken(values: StreamValues) -> tuple[Tensor | None, ...]:
-    """The arguments of a tower; only one that encodes joined streams knows of words."""
-    return (values.values, values.mask) if values.words is None else (values.values, values.mask, values.words)
-
-
-def _texts(values: StreamValues) -> Tensor:
-    """The token ids of a stream of texts, or of those that are joined to its images."""
-    return values.values if values.words is None else values.words
-
-
-def _concatenated(parts: list[StreamValues]) -> tuple[Tensor | None, ...]:
-    """One batch of several; shorter texts are padded, which changes no feature."""
-    if all(part.mask is None and part.words is None for part in parts):
-        return torch.cat([part.values for part in parts]), None
-    length = max(_texts(part).shape[1] for part in parts)
-    texts = torch.cat([functional.pad(_texts(part), (0, length - _texts(part).shape[1])) for part in parts])
-    masks = [torch.ones_like(_texts(part), dtype=torch.bool) if part.mask is None else part.mask for part in parts]
-    mask = torch.cat([functional.pad(mask, (0, length - mask.shape[1])) for mask in masks])
-    return (texts, mask) if parts[0].words is None else (torch.cat([part.values for part in parts]), mask, texts)
-
-
-def _shortened(features: EncodedFeatures, added: int) -> EncodedFeatures:
-    """The tokens of a stream without the padding that `_concatenated` added to its texts."""
-    if features.tokens is None or features.mask is None:
-        return features
-    length = features.tokens.shape[1] - added
-    return EncodedFeatures(features.pooled, features.tokens[:, :length], features.mask[:, :length])
 
 
 def _named(stream: Stream, features: EncodedFeatures) -> dict[str, Tensor]:

@@ -139,7 +139,7 @@ class Names:
         if encode is None:
             return call(node.operation, *(self.made(parent, index) for parent in node.inputs))
         encoder = encoder_of(encode)
-        found = self._applied(words(encoder.tower), encoder, self.source(encode.inputs[0]))
+        found = self._applied(_tower(encoder), encoder, self.source(encode.inputs[0]))
         for head in encoder.heads:
             found = self._applied(words(head.name), encoder, found)
             self.state("parameters", words(f"{head.name}: {head_words(head)}"))
@@ -199,8 +199,12 @@ class Names:
             choices = rf"\{{ {inner.latex}, {others} \}}"
             plain = f"{{{inner.text}, {inner.text}^(1), …, {inner.text}^({count})}}"
             return Math(rf"{drawn.latex} \sim \mathcal{{U}} {choices}", f"{drawn.text} ~ U{plain}")
-        pipeline = dict(node.attributes).get("pipeline")
-        view = call(node.operation, inner, *((words(pipeline),) if isinstance(pipeline, str) else ()))
+        if node.operation == "mask":
+            shares = (f"{node.number(name) * 100:g} %" for name in ("share", "hidden", "replaced"))
+            said = "of {} of its tokens {} are hidden and {} replaced".format(*shares)
+            latex = rf"{drawn.latex}\ {words('is').latex}\ {inner.latex},\ {words(said.replace('%', chr(92) + '%')).latex}"
+            return Math(latex, f"{drawn.text} is {inner.text}, {said}")
+        view = call(node.operation, inner, *_how(node))
         return Math(rf"{drawn.latex} \sim {view.latex}", f"{drawn.text} ~ {view.text}")
 
     def parameter(self, node: Node) -> Math:
@@ -258,7 +262,24 @@ def _kind(node: Node) -> str:
     return next((kind for kind in _PARAMETERS if kind in name), name)
 
 
+def _tower(encoder: Encoder) -> Math:
+    """The tower's name; of one that is entered part-way, after which share of its blocks."""
+    name = words(encoder.tower)
+    if encoder.enters is None:
+        return name
+    share = f"{100 * encoder.enters:g}"
+    return Math(rf"{name.latex}_{{>{share}\%}}", f"{name.text}>{share}%")
+
+
 def _encode_of(node: Node) -> Node | None:
     while node.operation in ("normalize", "pooled", "tokens", "stop"):
         node = node.inputs[0]
     return node if node.operation == "encode" else None
+
+
+def _how(node: Node) -> list[Math]:
+    """What a drawn view of an image is drawn by: a pipeline, the share of patches dropped, bounds of a crop's area."""
+    attributes = dict(node.attributes)
+    if "pipeline" in attributes:
+        return [words(str(attributes["pipeline"]))]
+    return [number(node.number(name)) for name in ("share", "smallest", "largest") if name in attributes]

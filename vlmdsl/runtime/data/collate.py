@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,8 +11,10 @@ from torch import Tensor
 
 from vlmdsl.runtime.data.batch import Batch, StreamValues
 from vlmdsl.runtime.data.context import Materials, ViewContext
-from vlmdsl.runtime.data.fields import TextValue
+from vlmdsl.runtime.data.fields import MaskedText, TextValue
 from vlmdsl.runtime.data.images import ImageFormat
+from vlmdsl.runtime.data.masking import hide_tokens
+from vlmdsl.runtime.data.regions import padded_regions
 from vlmdsl.runtime.data.sample import Sample
 from vlmdsl.runtime.data.views import View
 from vlmdsl.runtime.tokenizer import Tokenizer
@@ -32,20 +34,31 @@ class Collator:
 
     def batch(self, samples: Sequence[Sample], views: Mapping[str, View], fields: Mapping[str, str]) -> Batch:
         """The batch of these samples: a stream for each view, a tensor for each plain field (name -> kind)."""
-        streams = {
-            name: self.stream([sample.streams[name] for sample in samples], view.kind) for name, view in views.items()
-        }
+        streams = {}
+        for name, view in views.items():
+            stream = self.stream([sample.streams[name] for sample in samples], view.kind)
+            kept = [torch.from_numpy(sample.kept[name]) for sample in samples if view.drops]
+            streams[name] = replace(stream, keep=torch.stack(kept)) if kept else stream
         plain = {
             name: torch.tensor([sample.fields[name] for sample in samples], dtype=_FIELD_DTYPES[kind])
             for name, kind in fields.items()
         }
         return Batch(streams, plain, [sample.key for sample in samples])
 
-    def stream(self, values: Sequence[np.ndarray | str], kind: str) -> StreamValues:
-        """Token ids and their mask of texts, normalised levels of images."""
+    def stream(self, values: Sequence[np.ndarray | str | MaskedText], kind: str) -> StreamValues:
+        """Token ids and their mask of texts, with targets if they are masked; normalised levels of images;
+        regions and their mask."""
+        masked = [value for value in values if isinstance(value, MaskedText)]
+        if masked:
+            ids, mask = self.tokenizer.encode([value.text for value in masked], self.text_length)
+            changed, targets = hide_tokens(masked, ids, mask, self.tokenizer)
+            return StreamValues(changed, mask, targets=targets)
         if kind == "Text":
             ids, mask = self.tokenizer.encode([str(value) for value in values], self.text_length)
             return StreamValues(ids, mask)
+        if kind == "Regions":
+            regions, real = padded_regions([np.asarray(value) for value in values])
+            return StreamValues(torch.from_numpy(regions), torch.from_numpy(real))
         return StreamValues(self.images.tensor(np.asarray(value) for value in values))
 
 
@@ -56,7 +69,7 @@ def text_inputs(
     collator = Collator(tokenizer, images, text_length)
 
     def inputs(texts: list[str]) -> tuple[Tensor, Tensor | None]:
-        made = [view.apply(TextValue(text), ViewContext(0, 0, text, images.size, materials=materials)) for text in texts]
+        made = [view.apply(TextValue(text), ViewContext(0, 0, text, images, materials=materials)) for text in texts]
         stream = collator.stream([value.text if isinstance(value, TextValue) else value for value in made], view.kind)
         return stream.values, stream.mask
 

@@ -6,12 +6,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
+
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.data import CannotLoad, FieldLacksColumn, MalformedMapping, UnknownColumn, UnknownField
 from vlmdsl.diagnostics.suggest import closest, suggestion
 from vlmdsl.ir import ONE_SOURCE, Program, root_field
 from vlmdsl.runtime.data.fields import TextValue, first_value, flag_value, label_value, number_value, text_value
+from vlmdsl.runtime.data.regions import region_length, regions_value
 from vlmdsl.runtime.data.source import BadSample, Source
+from vlmdsl.runtime.data.stand_ins import calls_of, columns_of, stand_ins_for
 from vlmdsl.source import Span
 from vlmdsl.types import FieldType
 
@@ -35,7 +39,7 @@ _EVALUATED = ("label", "class_name")
 
 _MOST_CLASSES = 1_000_000
 
-_LOADABLE = ("Image", "Text", "Label", "Flag", "Number")
+_LOADABLE = ("Image", "Text", "Label", "Flag", "Number", "Regions")
 
 
 @dataclass(frozen=True)
@@ -79,10 +83,11 @@ def requirements(program: Program, views: bool = True) -> list[Requirement]:
 
 @dataclass(frozen=True)
 class FieldMapping:
-    """Field -> the columns that feed it, and field of kind Label -> its class names."""
+    """Field -> the columns that feed it, field of kind Label -> its class names, and how many numbers describe a region."""
 
     columns: Mapping[str, tuple[str, ...]]
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    region_length: int | None = None
 
     @cached_property
     def _class_numbers(self) -> dict[str, dict[str, int]]:
@@ -91,6 +96,12 @@ class FieldMapping:
     def __contains__(self, name: str) -> bool:
         return name in self.columns
 
+    @property
+    def stand_ins(self) -> dict[str, list[str]]:
+        """Field -> the stand-ins that feed it, as the mapping writes them."""
+        written = calls_of({name: ",".join(columns) for name, columns in self.columns.items()})
+        return {name: [str(call) for call in calls] for name, calls in written.items()}
+
     def image(self, name: str, sample: Mapping[str, object]) -> object:
         """What the image columns hold: see `decode_image`."""
         return first_value(sample, self.columns[name])
@@ -98,6 +109,10 @@ class FieldMapping:
     def text(self, name: str, sample: Mapping[str, object]) -> TextValue:
         """The text and its alternatives; raises `BadSample` if there is none."""
         return text_value(name, sample, self.columns[name], self.columns.get(name + _REWRITES, ()))
+
+    def regions(self, name: str, sample: Mapping[str, object]) -> np.ndarray:
+        """The regions `[R, F]` of an image; raises `BadSample`."""
+        return regions_value(name, first_value(sample, self.columns[name]), self.region_length)
 
     def plain(self, name: str, kind: str, sample: Mapping[str, object]) -> int | bool | float:
         """A label, flag or number; raises `BadSample`."""
@@ -140,7 +155,7 @@ def map_fields(
     found: dict[str, tuple[str, ...]] = {}
     for need in [*needs, *(Requirement(name, "Any", optional=True) for name in _EVALUATED if name not in taken)]:
         if need.field in assignments:
-            columns = tuple(column.strip() for column in assignments[need.field].split(","))
+            columns = columns_of(assignments[need.field])
             unknown = [column for column in columns if column not in source.columns]
             if unknown and need in needs and need.optional:
                 continue
@@ -156,7 +171,9 @@ def map_fields(
     if faults:
         raise DiagnosticError(tuple(faults))
     labels = [need.field for need in needs if need.kind == "Label"] + ["label"]
-    return FieldMapping(found, _classes(source, found, labels, classes or {}))
+    regions = next((need.field for need in needs if need.kind == "Regions" and need.field in found), None)
+    length = None if regions is None else region_length(source, regions, found[regions])
+    return FieldMapping(found, _classes(source, found, labels, classes or {}), length)
 
 
 def _misdirected(needs: list[Requirement], assignments: Mapping[str, str]) -> list[Diagnostic]:
@@ -172,6 +189,9 @@ def _misdirected(needs: list[Requirement], assignments: Mapping[str, str]) -> li
 
 
 def _unknown_column(source: Source, need: Requirement, column: str) -> Diagnostic:
+    # A stand-in is no column where one that it is made of is none.
+    (call,) = calls_of({need.field: column}).get(need.field, [None])
+    column = column if call is None else next(name for name in call.columns if name not in source.columns)
     return UnknownColumn.at(
         _COMMAND_LINE,
         column=column,
@@ -190,7 +210,10 @@ def _lacking(source: Source, need: Requirement) -> Diagnostic:
         f"needs {what}",
         field=need.field,
         notes=(f"columns of {source.name}: {_listed(source.columns)}",),
-        help=(f"say which column it is: `--map {need.field}={example}`",),
+        help=(
+            f"say which column it is: `--map {need.field}={example}`",
+            *(f"or choose a stand-in, `--map {need.field}={form}`: {what}" for form, what in stand_ins_for(need.kind)),
+        ),
     )
 
 

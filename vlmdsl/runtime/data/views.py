@@ -11,12 +11,13 @@ import numpy as np
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.data import CannotLoad
 from vlmdsl.ir import Node, root_field
-from vlmdsl.primitives.pipelines import PIPELINES, PipelineName
+from vlmdsl.primitives.pipelines import PIPELINES, Crop, PipelineName
 from vlmdsl.runtime.data.augmentations import augmented
 from vlmdsl.runtime.data.context import Attributes, ViewContext
 from vlmdsl.runtime.data.eda import eda
-from vlmdsl.runtime.data.fields import TextValue
+from vlmdsl.runtime.data.fields import MaskedText, TextValue
 from vlmdsl.runtime.data.images import fit
+from vlmdsl.runtime.data.patches import kept
 from vlmdsl.runtime.data.rendering import render
 from vlmdsl.runtime.data.summaries import summarize
 from vlmdsl.source import Span
@@ -32,11 +33,22 @@ Value = TextValue | np.ndarray
 
 @dataclass(frozen=True)
 class View:
-    """A field and the operations applied to it in turn; of kind `Image` or `Text`, as the encoder that takes it."""
+    """A field and the operations applied to it in turn; of kind `Image`, `Text` or `Regions`, as its encoder."""
 
     field: str
     kind: str
     steps: tuple[tuple[str, tuple[tuple[str, object], ...]], ...] = ()
+
+    @property
+    def side(self) -> float:
+        """The side of its images as a share of that which the encoder has: less than 1 for small crops."""
+        sides = [dict(attributes).get("side", 1.0) for operation, attributes in self.steps if operation == "crop"]
+        return float(str(sides[-1])) if sides else 1.0
+
+    @property
+    def drops(self) -> tuple[Attributes, ...]:
+        """The attributes of its steps that drop patches, which is done after all others, whatever the order."""
+        return tuple(dict(attributes) for operation, attributes in self.steps if operation == "drop")
 
     @property
     def field_kind(self) -> str:
@@ -48,10 +60,21 @@ class View:
         return View(self.field, self.kind, tuple(step for step in self.steps if step[0] in FIXED))
 
     def apply(self, value: Value, context: ViewContext) -> Value:
-        """The view of one sample's value: a `TextValue`, or pixels of side `context.image_size`."""
+        """The view of one sample's value: a `TextValue`, or pixels of the side that the encoder takes."""
         for operation, attributes in self.steps:
-            value = VIEWS[operation](value, dict(attributes), context)
-        return value if isinstance(value, TextValue) else fit(value, context.image_size)
+            if operation != "drop":
+                value = VIEWS[operation](value, dict(attributes), context)
+        if self.kind == "Image" and isinstance(value, np.ndarray):
+            return fit(value, context.images.side(self.side))
+        return value
+
+    def kept(self, context: ViewContext) -> np.ndarray:
+        """The patches `int64 [K]` that one sample's image keeps; every step drops some of those that are left."""
+        left = np.arange(context.images.patches(self.side))
+        for attributes in self.drops:
+            noise = context.random("drop", attributes).random(len(left))
+            left = left[kept(noise, float(str(attributes["share"])))]
+        return left
 
 
 def view_of(source: Node, span: Span = _NO_PLACE) -> View:
@@ -62,8 +85,8 @@ def view_of(source: Node, span: Span = _NO_PLACE) -> View:
     while node is not start:
         attributes = dict(node.attributes)
         pipeline = _pipeline(attributes)
-        if node.operation not in VIEWS or pipeline not in PIPELINES:
-            what = f"the view `{node.operation}`" if node.operation not in VIEWS else f"the pipeline `{pipeline}`"
+        if node.operation not in (*VIEWS, "drop") or pipeline not in PIPELINES:
+            what = f"the view `{node.operation}`" if pipeline in PIPELINES else f"the pipeline `{pipeline}`"
             raise DiagnosticError((CannotLoad.at(span, what=what),))
         steps.append((node.operation, node.attributes))
         node = node.inputs[0]
@@ -98,6 +121,13 @@ def _alternative(value: Value, attributes: Attributes, context: ViewContext) -> 
     return TextValue(candidates[number])
 
 
+def _mask(value: Value, attributes: Attributes, context: ViewContext) -> TextValue:
+    """The text with what is to happen to its tokens, once there are any."""
+    assert isinstance(value, TextValue)
+    share, hidden, replaced = (float(str(attributes[name])) for name in ("share", "hidden", "replaced"))
+    return TextValue(value.text, masked=MaskedText(value.text, share, hidden, replaced, context.purpose("mask", attributes)))
+
+
 def _eda(value: Value, attributes: Attributes, context: ViewContext) -> TextValue:
     assert isinstance(value, TextValue)
     return eda(value.text, attributes, context)
@@ -116,7 +146,14 @@ def _render(value: Value, attributes: Attributes, context: ViewContext) -> np.nd
 def _augment(value: Value, attributes: Attributes, context: ViewContext) -> np.ndarray:
     assert isinstance(value, np.ndarray)
     steps = PIPELINES[_pipeline(attributes)].steps(int(str(attributes["view"])))
-    return augmented(value, steps, context.image_size, context.random("augment", attributes))
+    return augmented(value, steps, context.images.size, context.random("augment", attributes))
+
+
+def _crop(value: Value, attributes: Attributes, context: ViewContext) -> np.ndarray:
+    assert isinstance(value, np.ndarray)
+    part = Crop((float(str(attributes["smallest"])), float(str(attributes["largest"]))), resample="bicubic")
+    side = context.images.side(float(str(attributes.get("side", 1.0))))
+    return augmented(value, (part,), side, context.random("crop", attributes))
 
 
 def _pipeline(attributes: Attributes) -> PipelineName:
@@ -127,11 +164,13 @@ VIEWS: dict[str, Callable[[Value, Attributes, ViewContext], Value]] = {
     "rewrite": _rewrite,
     "alternative": _alternative,
     "eda": _eda,
+    "crop": _crop,
     "summarize": _summarize,
     "render": _render,
     "augment": _augment,
+    "mask": _mask,
 }
-"""Operation of the graph -> what makes the view of one sample's value."""
+"""Operation of the graph -> what makes the view of one sample's value; `drop` is none of the pixels."""
 
 FIXED = frozenset({"summarize", "render"})
 """Views that draw nothing."""

@@ -99,8 +99,10 @@ class Transformer(nn.Module):
         causal: bool = False,
         context: Tensor | None = None,
         context_mask: Tensor | None = None,
+        first: int = 0,
     ) -> Tensor:
-        for block in self.blocks:
+        """`x` through the blocks from number `first` on."""
+        for block in self.blocks[first:]:
             x = block(x, mask, causal, context, context_mask)
         return self.norm(x)
 

@@ -28,6 +28,7 @@ class Request:
     image_size: int | None = None
     vocabulary_size: int | None = None
     text_length: int | None = None
+    region_length: int | None = None
 
 
 def build_encoder(
@@ -39,12 +40,13 @@ def build_encoder(
     image_size: int | None = None,
     vocabulary_size: int | None = None,
     text_length: int | None = None,
+    region_length: int | None = None,
 ) -> Encoder:
     """The encoder called `name` (`vit:tiny`, `transformer:base`, `shared:tiny`, `hf:NAME-OR-FOLDER`) for fields of `kind`.
 
     It yields `yields` in `dimension` numbers each. `image_size` is in pixels, `text_length` in tokens; None is the encoder's
-    own. Raises `DiagnosticError`: V0830 if there is no such encoder, V0831 if it cannot take such images or texts, V0901 and
-    V0902 as `HuggingFaceEncoder` does.
+    own. With a `region_length`, regions of so many numbers may enter it part-way. Raises `DiagnosticError`: V0830 if there
+    is no such encoder, V0831 if it cannot take such images, texts or regions, V0901 and V0902 as `HuggingFaceEncoder` does.
 
     >>> import torch
     >>> encoder = build_encoder("vit:tiny", "Image", dimension=16, image_size=32)
@@ -55,7 +57,7 @@ def build_encoder(
     build = FAMILIES.get((family, kind))
     if build is None or not rest:
         raise DiagnosticError((_unknown(name, kind),))
-    request = Request(rest, dimension, frozenset(yields), image_size, vocabulary_size, text_length)
+    request = Request(rest, dimension, frozenset(yields), image_size, vocabulary_size, text_length, region_length)
     encoder = build(request)
     problem = _misfit(encoder, request)
     if problem is not None:
@@ -77,7 +79,8 @@ def encoder_names(kind: Kind) -> list[str]:
 def _build_vit(request: Request) -> Encoder:
     if request.name not in vit.PRESETS:
         raise DiagnosticError((_unknown(f"vit:{request.name}", "Image"),))
-    return vit.VisionTransformer(_sized("vit", request, vit.PRESETS[request.name]), request.dimension, request.yields)
+    config = _sized("vit", request, vit.PRESETS[request.name])
+    return vit.VisionTransformer(config, request.dimension, request.yields, region_length=request.region_length)
 
 
 def _sized(family: str, request: Request, preset: vit.VisionConfig) -> vit.VisionConfig:
@@ -138,6 +141,8 @@ def _misfit(encoder: Encoder, request: Request) -> tuple[str, str] | None:
     length = encoder.text_length
     if length is not None and request.text_length is not None and request.text_length > length:
         return f"takes texts of at most {length} tokens, not {request.text_length}", f"set `model.text_length={length}`"
+    if request.region_length is not None and encoder.region_length is None:
+        return "cannot be entered part-way by regions", "choose a built-in tower: `model.image_encoder=vit:tiny`"
     known = encoder.vocabulary_size
     if known is not None and request.vocabulary_size is not None and request.vocabulary_size > known:
         return (

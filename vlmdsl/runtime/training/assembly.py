@@ -8,6 +8,7 @@ from typing import get_args
 
 from vlmdsl.backends.torch import Objective
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
+from vlmdsl.diagnostics.catalog.data import TokenizerUnusable
 from vlmdsl.ir import ONE_SOURCE, Program
 from vlmdsl.runtime.data import (
     BatchLoader,
@@ -15,6 +16,7 @@ from vlmdsl.runtime.data import (
     ImageFormat,
     Materials,
     Source,
+    calls_of,
     checked_font,
     duplicate_share,
     groups_by_source,
@@ -24,12 +26,14 @@ from vlmdsl.runtime.data import (
     read_synonyms,
     requirements,
     texts_of,
+    with_stand_ins,
 )
 from vlmdsl.runtime.encoders import Encoder, Kind, build_encoder
 from vlmdsl.runtime.model import VisionLanguageModel, tower_needs
 from vlmdsl.runtime.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from vlmdsl.runtime.training.processes import World, seed_generators
 from vlmdsl.schema import ModelConfig, RunConfig
+from vlmdsl.source import Span
 
 __all__ = [
     "Data",
@@ -73,6 +77,8 @@ def open_sources(config: RunConfig, evaluate_on: tuple[str, ...] = ()) -> tuple[
 
 def map_data(program: Program, config: RunConfig, train: Source, val: Source | None) -> Data:
     """Finds the column of every field of a recipe; DiagnosticError with all that is lacking."""
+    stand_ins = [call for calls in calls_of(config.data.map).values() for call in calls]
+    train, val = with_stand_ins(train, stand_ins), None if val is None else with_stand_ins(val, stand_ins)
     faults: list[Diagnostic] = []
     mapping = _mapped(train, program, config.data.map, faults)
     val_mapping = None
@@ -100,12 +106,22 @@ def _mapped(
 
 
 def tokenizer_for(program: Program, config: ModelConfig, data: Data) -> Tokenizer:
-    """The tokenizer that the configuration names, or one trained on the training texts."""
-    if config.tokenizer is not None:
-        return load_tokenizer(config.tokenizer)
-    if config.text_encoder.startswith("hf:"):
-        return load_tokenizer(config.text_encoder)
-    return train_tokenizer(texts_of(data.train, data.mapping, _text_fields(program)), config.vocabulary)
+    """The tokenizer that the configuration names, or one trained on the training texts; with a mask token if texts are
+    masked. Raises `DiagnosticError` where a pretrained encoder knows no such token."""
+    given = config.tokenizer or (config.text_encoder if config.text_encoder.startswith("hf:") else None)
+    if given is None:
+        tokenizer = train_tokenizer(texts_of(data.train, data.mapping, _text_fields(program)), config.vocabulary)
+    else:
+        tokenizer = load_tokenizer(given)
+    if not any(node.operation == "mask" for node in program.nodes()):
+        return tokenizer
+    if tokenizer.mask is None and config.text_encoder.startswith("hf:"):
+        reason = f"it has no mask token, and `{config.text_encoder}` could not know a new one"
+        help = "choose a text encoder that was trained with masked texts, or a built-in one"
+        raise DiagnosticError(
+            (TokenizerUnusable.at(Span("<command line>", 0, 0), given=given, reason=reason, help=(help,)),)
+        )
+    return tokenizer.with_mask()
 
 
 def duplicate_texts(program: Program, data: Data, limit: int = 2000) -> dict[str, float]:
@@ -120,8 +136,13 @@ def _text_fields(program: Program) -> list[str]:
     return [need.field for need in requirements(program, views=False) if need.kind == "Text"]
 
 
-def build_model(objective: Objective, config: RunConfig, tokenizer: Tokenizer, world: World) -> VisionLanguageModel:
-    """The towers that the objective needs, with weights drawn from the seed, and the objective, on the world's device."""
+def build_model(
+    objective: Objective, config: RunConfig, tokenizer: Tokenizer, world: World, region_length: int | None = None
+) -> VisionLanguageModel:
+    """The towers that the objective needs, with weights drawn from the seed, and the objective, on the world's device.
+
+    `region_length` is how many numbers describe a region in the data, where the recipe reads any.
+    """
     model = config.model
     encoders: dict[str, Encoder] = {}
     for tower, need in tower_needs(objective.streams).items():
@@ -136,6 +157,7 @@ def build_model(objective: Objective, config: RunConfig, tokenizer: Tokenizer, w
             image_size=model.image_size if "Image" in kind else None,
             vocabulary_size=tokenizer.vocabulary_size if "Text" in kind else None,
             text_length=model.text_length if "Text" in kind else None,
+            region_length=region_length if "Regions" in need.takes else None,
         )
     towers = ((stream.name, stream.encoder, encoders[stream.encoder.tower].dimension) for stream in objective.streams)
     objective.state.allocate({name: encoder.dimension(tower) for name, encoder, tower in towers})
@@ -163,7 +185,7 @@ def training_batches(
     """This process's share of every training batch."""
     groups = groups_by_source(data.train, data.mapping) if program.batch_policy == ONE_SOURCE else None
     plain = {need.field: need.kind for need in requirements(program) if need.kind in _PLAIN}
-    return BatchLoader(
+    loader = BatchLoader(
         data.train,
         data.mapping,
         model.input_streams,
@@ -179,3 +201,6 @@ def training_batches(
         materials=materials_of(config),
         groups=groups,
     )
+    stand_ins = data.mapping.stand_ins.items()
+    loader.report.notes += [f"stand-in: `{field}` is {' and '.join(calls)}" for field, calls in stand_ins]
+    return loader

@@ -44,9 +44,10 @@ def prepare(objectives: Sequence[Objective], config: RunConfig) -> Common:
     if faults:
         raise DiagnosticError(tuple(dict.fromkeys(faults)))
     tokenizer, trained = _tokenizer(objectives, config, found)
-    for objective in objectives:
+    here = World(0, 1, torch.device("cpu"))
+    for objective, data in zip(objectives, found, strict=True):
         try:
-            build_model(objective, config, tokenizer, World(0, 1, torch.device("cpu")))
+            build_model(objective, config, tokenizer, here, data.mapping.region_length)
         except DiagnosticError as error:
             faults.extend(error.diagnostics)
     if faults:

@@ -189,7 +189,7 @@ def test_held_out_data_may_lack_what_only_training_reads() -> None:
     assert problems(bare, IMAGE, TEXT, LABEL)[0].code == "V0801"
 
 
-@pytest.mark.parametrize("type", [FieldType("Regions"), FieldType("Text", 4)])
+@pytest.mark.parametrize("type", [FieldType("Regions", 2), FieldType("Text", 4)])
 def test_fields_that_no_data_can_feed(type: FieldType) -> None:
     graph = Graph()
     with pytest.raises(DiagnosticError) as caught:

@@ -33,7 +33,7 @@ REWRITES = 5
 
 _COLUMNS = (
     "image", "text", "clean_text", "text_rewrites", "caption", "text_ko", "label", "class_name", "boxes", "phrases",
-    "segments", "source", "flag",
+    "regions", "segments", "source", "flag",
 )  # fmt: skip
 
 
@@ -44,9 +44,10 @@ class ShapesSource:
     samples that of another or a changed scene), `clean_text` (a caption that always fits), `text_rewrites` (five other
     phrasings of what `text` says), `caption` (short, always fits, as if a captioning model wrote it), `text_ko` (Korean,
     always fits), `label` (colour and shape of the main object, an index into `class_names`), `class_name`, `boxes`
-    (`float32 [n, 4]`: left, top, right, bottom in pixels), `phrases` (a name for each box), `segments` (`uint8
-    [size, size]`: 0 or the number of the object), `source` (who wrote the text), `flag` (true: the text does not fit the
-    image).
+    (`float32 [n, 4]`: left, top, right, bottom in pixels), `phrases` (a name for each box), `regions` (`float32 [n, 17]`:
+    what a detector would say of each box: its colour and shape, one number a name, whether it is large, and the box as
+    shares of the image), `segments` (`uint8 [size, size]`: 0 or the number of the object), `source` (who wrote the text),
+    `flag` (true: the text does not fit the image).
 
     `scenes` is how many samples differ in content (None: all, as far as there are enough scenes); further samples show the
     same scenes drawn and told anew. The held-out split has no noise and all writers.
@@ -114,6 +115,7 @@ class ShapesSource:
                 "text_rewrites": lambda: [describe(told, writer, words) for writer, words in by],
                 "image": partial(self._image, index),
                 "boxes": partial(self._boxes, index),
+                "regions": partial(self._regions, index),
                 "segments": partial(self._segments, index),
             },
         )
@@ -125,6 +127,13 @@ class ShapesSource:
     def _boxes(self, index: int) -> np.ndarray:
         drawing, _ = self._drawing(index)
         return np.array([placement.box(self._size) for placement in drawing.placements], dtype=np.float32)
+
+    def _regions(self, index: int) -> np.ndarray:
+        things = self._scenes[index % len(self._scenes)].things
+        colours = np.eye(len(COLOURS), dtype=np.float32)[[thing.colour for thing in things]]
+        shapes = np.eye(len(SHAPES), dtype=np.float32)[[thing.shape for thing in things]]
+        large = np.array([[thing.large] for thing in things], dtype=np.float32)
+        return np.hstack([colours, shapes, large, self._boxes(index) / self._size])
 
     def _segments(self, index: int) -> np.ndarray:
         drawing, _ = self._drawing(index)

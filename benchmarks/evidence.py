@@ -1,0 +1,264 @@
+"""Does every bundled recipe train? Small models, small data, one run each: evidence that it works, none on how good it is.
+
+`python benchmarks/evidence.py [--recipes clip laclip] [--again]` writes `benchmarks/results/evidence.json`, a recipe at a
+time; what is there for the same recipe and scale is not run again. A recipe takes about a minute of two CPU cores. Each is
+
+- trained on 64 fixed pairs, which a recipe that pairs images with texts must come to tell apart (`overfit`),
+- trained for 300 steps on the built-in scenes and measured on scenes held out, beside the untrained model (`learns`),
+- trained for 20 steps on OpenMoji, if its shards are in `../shared/data/openmoji`, with real columns for its fields
+  (`openmoji`).
+
+The exit code is 1 if one of these is not as expected.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import vlmdsl
+from vlmdsl.api.comparison import measures_of
+from vlmdsl.api.driver import build
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.ir.digest import digest
+from vlmdsl.runtime.data import requirements
+from vlmdsl.runtime.tracking import read_metrics
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULT = ROOT / "benchmarks" / "results" / "evidence.json"
+OPENMOJI = ROOT.parent / "shared" / "data" / "openmoji"
+
+PAIRS = 64
+TOP_1 = 0.99
+TIMES_CHANCE = 20
+"""Retrieval at rank 1 must be this many times chance."""
+STANDARD_ERRORS = 3
+"""And every measure must be this many standard errors of a difference of shares above the untrained model's."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What a recipe needs at this scale, and `because` of what.
+
+    `overfits` are the terms whose in-batch top-1 must reach 99 %: None for all of them, empty where telling pairs apart is
+    not the recipe's aim; `aim` then says what is.
+    """
+
+    knobs: Mapping[str, object] = field(default_factory=dict)
+    because: str = ""
+    overfits: tuple[str, ...] | None = None
+    aim: str = ""
+
+
+SMALL_HEADS = "heads made for ResNet-50 are too wide for a tower of 64 features"
+VIEWS = "random views of 64 small scenes are not meant to be told apart with certainty"
+PREDICTS = "it predicts one view from another and compares with no other sample"
+CLASSES = "all texts of a class are right answers"
+SCALES = {
+    "alip": Scale(overfits=("raw",), aim="short synthetic captions are alike for different scenes"),
+    "byol": Scale({"hidden": 256, "out": 64, "momentum": 0.97}, f"{SMALL_HEADS}; a short run", (), PREDICTS),
+    "florence": Scale(overfits=(), aim=CLASSES),
+    "moco": Scale({"size": 512, "momentum": 0.99}, "queue and teacher turn over within 300 steps", (), VIEWS),
+    "moco_v3": Scale({"hidden": 256, "out": 64}, SMALL_HEADS, (), VIEWS),
+    "pyramidclip": Scale(overfits=("local_text",), aim="only whole captions tell all scenes apart"),
+    "simclr": Scale({"out": 64}, SMALL_HEADS, (), VIEWS),
+    "simsiam": Scale({"hidden": 256, "out": 256, "bottleneck": 64}, SMALL_HEADS, (), PREDICTS),
+    "slip": Scale({"hidden": 256, "out": 64}, SMALL_HEADS, ("clip",), VIEWS),
+    "unicl": Scale(overfits=(), aim=CLASSES),
+}
+"""Recipe -> its scale; the others run as they are."""
+
+SHAPES_COLUMNS = {"local": "image", "regions": "image", "summary": "caption", "attributes": "caption"}
+"""Field -> column of the built-in scenes that stands in for what only a model could make."""
+OPENMOJI_COLUMNS = {
+    "text_rewrites": "tags,cldr_en,keywords_en",
+    "label": "group",
+    "caption": "keywords_en,tags",
+    "local": "image",
+    "regions": "image",
+    "summary": "subgroup",
+    "attributes": "tags",
+}
+"""Field -> column of OpenMoji: other words for a drawing as its rewrites, its group as its class."""
+
+SETTINGS: dict[str, object] = {
+    "train.batch": PAIRS,
+    "train.compile": False,
+    "train.log_every": 5,
+    "schedule.warmup_steps": 10,
+}
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The length of the three runs."""
+
+    overfit: int
+    learns: int
+    openmoji: int
+
+
+def evidence(recipe: str, steps: Steps) -> dict[str, Any]:
+    """The entry of one recipe in the result file."""
+    started = time.perf_counter()
+    scale = SCALES.get(recipe, Scale())
+    found: dict[str, Any] = {**identity(recipe, steps), "date": datetime.now(UTC).date().isoformat(), "versions": versions()}
+    checks = {"overfit": _overfit, "learns": _learns, "openmoji": _openmoji}
+    for name, check in checks.items():
+        if name == "openmoji" and not OPENMOJI.is_dir():
+            continue
+        try:
+            found[name] = check(recipe, scale, getattr(steps, name))
+        except DiagnosticError as error:
+            reason = error.diagnostics[0]
+            found[name] = {"passed": False, "statement": f"{name}: stopped by {reason.code}: {reason.message}."}
+    return found | {"seconds": round(time.perf_counter() - started, 1)}
+
+
+def identity(recipe: str, steps: Steps) -> dict[str, Any]:
+    """What an entry was made of; equal entries need not be made again."""
+    knobs = dict(SCALES.get(recipe, Scale()).knobs)
+    return {"digest": digest(build(recipe).written), "knobs": knobs, "steps": vars(steps).copy()}
+
+
+def versions() -> dict[str, str]:
+    return {package: version(package) for package in ("vlmdsl", "torch")}
+
+
+def _overfit(recipe: str, scale: Scale, steps: int) -> dict[str, Any]:
+    result = _train(recipe, scale, f"shapes:samples={PAIRS}", SHAPES_COLUMNS, steps)
+    last = result["metrics"][-1]
+    terms = [name.removesuffix(".accuracy") for name in last if name.endswith(".accuracy")]
+    accuracy = {term: last[f"{term}.accuracy"] for term in terms if scale.overfits is None or term in scale.overfits}
+    losses = _losses(result["metrics"])
+    head = f"{PAIRS} fixed pairs, {steps} steps: "
+    fell = f"loss {losses['first']:.3f} to {losses['last']:.3f}"
+    if accuracy:
+        shares = ", ".join(
+            f"{100 * share:.1f} %" + (f" ({term})" if len(terms) > 1 else "") for term, share in accuracy.items()
+        )
+        passed = min(accuracy.values()) > TOP_1
+        return {
+            "passed": passed,
+            "accuracy": accuracy,
+            "loss": losses,
+            "statement": f"{head}in-batch top-1 {shares}; {fell}.",
+        }
+    why = f" ({scale.aim})" if scale.aim else ""
+    # A queue that fills makes the task harder at first.
+    passed = losses["last"] < losses["highest"]
+    fell = f"loss at most {losses['highest']:.3f}, in the end {losses['last']:.3f}"
+    return {"passed": passed, "loss": losses, "statement": f"{head}{fell}{why}."}
+
+
+def _learns(recipe: str, scale: Scale, steps: int) -> dict[str, Any]:
+    evaluation = _train(recipe, scale, "shapes", SHAPES_COLUMNS, steps)["evaluation"]
+    trained, untrained, chance = (measures_of(evaluation, which) for which in (None, "untrained", "chance"))
+    told = [name for name in trained if name.endswith((".R@1", ".top-1")) and not name.startswith("zero_shot")]
+    shares = {name: {"trained": trained[name], "untrained": untrained[name], "chance": chance[name]} for name in told}
+    passed = bool(told) and all(_beats(name, share, evaluation["samples"]) for name, share in shares.items())
+    words = "; ".join(_told(name, share) for name, share in shares.items()) or "nothing is measured"
+    statement = f"{steps} steps on scenes, {evaluation.get('samples', 0)} held out: {words}."
+    return {"passed": passed, "measures": shares, "statement": statement}
+
+
+def _told(name: str, share: Mapping[str, float]) -> str:
+    percent = {which: f"{100 * value:.1f} %" for which, value in share.items()}
+    words = name.replace("_", " ").replace(".", ", ")
+    return f"{words} {percent['trained']} (untrained {percent['untrained']}, chance {percent['chance']})"
+
+
+def _beats(name: str, share: Mapping[str, float], samples: int) -> bool:
+    """Whether a measure is far above the untrained model's, and retrieval far above chance."""
+    before, after = share["untrained"], share["trained"]
+    error = math.sqrt((before * (1 - before) + after * (1 - after)) / samples)
+    wide = after - before > STANDARD_ERRORS * error
+    return wide and (not name.startswith("retrieval") or after >= TIMES_CHANCE * share["chance"])
+
+
+def _openmoji(recipe: str, scale: Scale, steps: int) -> dict[str, Any]:
+    metrics = _train(recipe, scale, str(OPENMOJI / "openmoji-train-*.tar"), OPENMOJI_COLUMNS, steps)["metrics"]
+    losses = _losses(metrics)
+    columns = _columns(recipe, OPENMOJI_COLUMNS)
+    mapped = ", ".join(f"`{name}` from `{column}`" for name, column in columns.items())
+    head = f"{steps} steps on OpenMoji{' with ' + mapped if mapped else ''}: "
+    statement = f"{head}loss {losses['first']:.3f} to {losses['last']:.3f}."
+    return {"passed": math.isfinite(losses["last"]), "columns": columns, "loss": losses, "statement": statement}
+
+
+def _train(recipe: str, scale: Scale, data: str, columns: Mapping[str, str], steps: int) -> dict[str, Any]:
+    """One run in a folder that is thrown away: its records and its evaluation."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = vlmdsl.train(
+            recipe,
+            knobs=scale.knobs,
+            data=[data],
+            map=_columns(recipe, columns),
+            settings={**SETTINGS, "train.checkpoint_every": steps, "train.steps": steps},
+            out=Path(folder) / "run",
+        )
+        return {"metrics": read_metrics(result.folder / "metrics.jsonl"), "evaluation": result.evaluation}
+
+
+def _columns(recipe: str, columns: Mapping[str, str]) -> dict[str, str]:
+    """The columns of the fields that the recipe has; the others keep their names."""
+    needed = {need.field for need in requirements(build(recipe).planned)}
+    return {name: column for name, column in columns.items() if name in needed}
+
+
+def _losses(metrics: list[dict[str, float]]) -> dict[str, float]:
+    losses = [record["loss"] for record in metrics]
+    return {"first": losses[0], "highest": max(losses), "last": losses[-1]}
+
+
+def write(result: Path, recipe: str, entry: Mapping[str, Any]) -> None:
+    """Put one entry into the file, in the order of the names; nothing is lost if this is killed."""
+    entries = read(result) | {recipe: dict(entry)}
+    content = {"command": "python benchmarks/evidence.py", "recipes": dict(sorted(entries.items()))}
+    partial = result.with_name(f".partial-{result.name}")
+    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, result)
+
+
+def read(result: Path) -> dict[str, Any]:
+    """The entries in the file; none if there is no file."""
+    return dict(json.loads(result.read_text(encoding="utf-8"))["recipes"]) if result.is_file() else {}
+
+
+def main() -> int:
+    names = [card.name for card in vlmdsl.recipes()]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipes", nargs="+", choices=names, default=names, metavar="RECIPE")
+    parser.add_argument("--again", action="store_true", help="run what is there already, too")
+    parser.add_argument("--result", type=Path, default=RESULT)
+    for name, steps in (("overfit", 100), ("learns", 300), ("openmoji", 20)):
+        parser.add_argument(f"--{name}-steps", type=int, default=steps)
+    arguments = parser.parse_args()
+    steps = Steps(arguments.overfit_steps, arguments.learns_steps, arguments.openmoji_steps)
+    for recipe in arguments.recipes:
+        known = read(arguments.result).get(recipe, {})
+        if arguments.again or {**known, **identity(recipe, steps)} != known:
+            write(arguments.result, recipe, evidence(recipe, steps))
+    entries = {recipe: read(arguments.result)[recipe] for recipe in arguments.recipes}
+    failed = False
+    for recipe, entry in entries.items():
+        for check in ("overfit", "learns", "openmoji"):
+            if check in entry:
+                failed |= not entry[check]["passed"]
+                print(f"{recipe:12} {'ok  ' if entry[check]['passed'] else 'NOT '} {entry[check]['statement']}")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
