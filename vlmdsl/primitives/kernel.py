@@ -6,6 +6,7 @@ from vlmdsl.primitives import (
     draws,
     encoding,
     heads,
+    image_views,
     masks,
     matrices,
     reductions,
@@ -23,6 +24,6 @@ from vlmdsl.primitives import (
 __all__ = ["FAMILIES"]
 
 FAMILIES = (
-    views, text_views, masks, encoding, heads, towers, similarities, matrices, candidates, targets, soft_targets,
-    distributions, reductions, scalars, draws, state, reference,
+    views, image_views, text_views, masks, encoding, heads, towers, similarities, matrices, candidates, targets,
+    soft_targets, distributions, reductions, scalars, draws, state, reference,
 )  # fmt: skip

@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from vlmdsl.backends.torch.ops import mix
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
+from vlmdsl.ir import Column, Head, Node, Reading, Stream, parts_of, readings, walk
 from vlmdsl.ir import Encoder as ObjectiveEncoder
-from vlmdsl.ir import Head, Reading, Stream, parts_of, readings
+from vlmdsl.runtime.batching import encode_together
+from vlmdsl.runtime.data.fields import key_number
 from vlmdsl.runtime.encoders import EncodedFeatures, Encoder
 from vlmdsl.runtime.heads import Heads, prefixes
+from vlmdsl.runtime.image_views import check_image_views
 from vlmdsl.runtime.teachers import Teachers
 from vlmdsl.source import Span
-from vlmdsl.types import Type
+from vlmdsl.types import FieldType, Type
 
 if TYPE_CHECKING:
     from vlmdsl.backends.torch import Objective, ObjectiveOutput
@@ -41,8 +43,11 @@ class TowerNeed:
     takes: frozenset[str] = frozenset()
 
 
-def tower_needs(streams: Iterable[Stream]) -> dict[str, TowerNeed]:
-    """The towers of an objective's streams by name; a tower is frozen if no stream of it takes a gradient."""
+def tower_needs(streams: Iterable[Stream], columns: Iterable[Column] = ()) -> dict[str, TowerNeed]:
+    """The towers of an objective's streams, and of the columns of its reference set, by name.
+
+    A tower is frozen if no stream of it takes a gradient.
+    """
     needs: dict[str, TowerNeed] = {}
     for stream in streams:
         encoder = stream.encoder
@@ -52,6 +57,12 @@ def tower_needs(streams: Iterable[Stream]) -> dict[str, TowerNeed]:
             known.yields | _used(stream),
             known.frozen and not encoder.tower_learns,
             known.takes | frozenset(encoder.takes),
+        )
+    for column in columns:
+        encoder = column.encoder
+        known = needs.get(encoder.tower, TowerNeed(encoder.tower_kind, frozenset(), True))
+        needs[encoder.tower] = TowerNeed(
+            encoder.tower_kind, known.yields | {"pooled"}, known.frozen, known.takes | frozenset(encoder.takes)
         )
     return needs
 
@@ -68,9 +79,10 @@ class VisionLanguageModel(nn.Module):
     def __init__(self, encoders: Mapping[str, Encoder], objective: Objective, *, steps: int = 0) -> None:
         super().__init__()
         self.streams: list[Stream] = list(objective.streams)
-        needs = tower_needs(self.streams)
+        needs = tower_needs(self.streams, objective.references.columns)
         _check(encoders, needs)
         _check_lengths(encoders, self.streams, objective.compared)
+        check_image_views(encoders, self.streams)
         self.encoders = nn.ModuleDict(encoders)
         self.objective = objective
         self.frozen_towers = frozenset(name for name, need in needs.items() if need.frozen)
@@ -122,6 +134,21 @@ class VisionLanguageModel(nn.Module):
             encoded = EncodedFeatures(pooled)
         return encoded
 
+    def features(self, node: Node, values: Tensor, mask: Tensor | None, keys: Iterable[str]) -> EncodedFeatures:
+        """What the objective makes of one field (`node` of its graph) for samples of these `values` and `keys`.
+
+        Every tower that the node reads encodes the values as they are, outside of any batch; gradients are the caller's.
+        """
+        read = set(walk([node]))
+        found: dict[str, Tensor] = {}
+        for stream in self.streams:
+            if stream.encode in read:
+                encoded = self.encode(stream.encoder.tower, values, mask, stream.encoder.heads)
+                found.update(_named(stream, encoded))
+        numbers = torch.tensor([key_number(key) for key in keys], device=values.device)
+        found |= {leaf.string("name"): numbers for leaf in read if leaf.type == FieldType("Key")}
+        return EncodedFeatures(pooled=self.objective.value(node, found))
+
     def compile_encoders(self) -> None:
         """Run the towers through torch.compile from now on."""
         encoding = [*self.encoders.values(), *self.heads.parts.values()]
@@ -162,20 +189,11 @@ class VisionLanguageModel(nn.Module):
         return [EncodedFeatures(found[stream.name]) if stream in headed else encoded[stream.source] for stream in streams]
 
     def _encode_together(self, encoder: ObjectiveEncoder, values: list[StreamValues]) -> list[EncodedFeatures]:
-        """One call for several values of a tower, as one longer batch; the features of each in its own length."""
+        """The features of several values of a tower, from one call for all that fit into one batch."""
         tower = self._tower(encoder)
         with torch.set_grad_enabled(torch.is_grad_enabled() and encoder.tower_learns):
             entry = {} if encoder.enters is None else {"enters": encoder.enters}
-            if len(values) == 1:
-                return [tower(*_taken(values[0]), **entry)]
-            whole = tower(*_concatenated(values), **entry)
-        sizes = [len(part.values) for part in values]
-        longest = max(_texts(part).shape[1] for part in values)
-        parts = [(None,) * len(sizes) if output is None else output.split(sizes) for output in whole]
-        return [
-            _shortened(EncodedFeatures(*outputs), longest - _texts(part).shape[1])
-            for outputs, part in zip(zip(*parts, strict=True), values, strict=True)
-        ]
+            return encode_together(tower, values, **entry)
 
 
 def _used(stream: Stream) -> frozenset[str]:
@@ -239,38 +257,6 @@ def _by_call(streams: Iterable[Stream]) -> list[list[Stream]]:
     for stream in streams:
         calls.setdefault((stream.encoder.bare, stream.encode.type), []).append(stream)
     return list(calls.values())
-
-
-def _taken(values: StreamValues) -> tuple[Tensor | None, ...]:
-    """The arguments of a tower; only one that encodes joined streams knows of words."""
-    return (values.values, values.mask) if values.words is None else (values.values, values.mask, values.words)
-
-
-def _texts(values: StreamValues) -> Tensor:
-    """The token ids of a stream of texts, or of those that are joined to its images."""
-    return values.values if values.words is None else values.words
-
-
-def _concatenated(parts: list[StreamValues]) -> tuple[Tensor | None, ...]:
-    """One batch of several; shorter texts are padded, which changes no feature."""
-    if all(part.mask is None and part.words is None for part in parts):
-        return torch.cat([part.values for part in parts]), None
-    length = max(_texts(part).shape[1] for part in parts)
-    texts = torch.cat([functional.pad(_texts(part), (0, length - _texts(part).shape[1])) for part in parts])
-    masks = [torch.ones_like(_texts(part), dtype=torch.bool) if part.mask is None else part.mask for part in parts]
-    mask = torch.cat([functional.pad(mask, (0, length - mask.shape[1])) for mask in masks])
-    return (texts, mask) if parts[0].words is None else (torch.cat([part.values for part in parts]), mask, texts)
-
-
-def _shortened(features: EncodedFeatures, added: int) -> EncodedFeatures:
-    """The tokens of a stream without the padding that `_concatenated` added to its texts."""
-    if features.mask is None:
-        return features
-
-    def cut(part: Tensor | None) -> Tensor | None:
-        return None if part is None else part[:, : part.shape[1] - added]
-
-    return features._replace(tokens=cut(features.tokens), mask=cut(features.mask), states=cut(features.states))
 
 
 def _named(stream: Stream, features: EncodedFeatures) -> dict[str, Tensor]:

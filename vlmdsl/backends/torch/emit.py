@@ -28,13 +28,18 @@ from vlmdsl.ir.digest import digest
 from vlmdsl.source import SourceMap
 from vlmdsl.types import LossType, ScalarType, ScoreType, TargetType
 
-__all__ = ["RULES", "emit"]
+__all__ = ["RULES", "emit", "emit_value"]
 
 
 def emit(program: Program, sources: SourceMap | None = None) -> str:
     """The source of `objective(inputs, parameters, state) -> (loss, terms, metrics, new_state)`; with `sources`, lines name
     the recipe's. Where images are mixed, `mixtures(inputs)` gives the shares to mix them by, in turn, by name."""
     return _Writer(program, sources or SourceMap()).module()
+
+
+def emit_value(program: Program, node: Node) -> str:
+    """The source of `objective(inputs, parameters, state)` that returns the value of one node instead of the losses."""
+    return _Writer(program, SourceMap()).value_module(node)
 
 
 class _Writer:
@@ -67,6 +72,10 @@ class _Writer:
         body = [line for node in walk(node for nodes in mixed.values() for node in nodes) for line in self._lines(node)]
         found = [(name, f"({', '.join(map(self.value, nodes))},)") for name, nodes in mixed.items()]
         return ["", "", "def mixtures(inputs):", *(f"    {line}" for line in [*body, f"return {_dictionary(found)}"])]
+
+    def value_module(self, root: Node) -> str:
+        body = [line for node in _after_encoding([root]) for line in self._lines(node)]
+        return "\n".join([*self._header(), *(f"    {line}" for line in [*body, f"return {self.value(root)}"])]) + "\n"
 
     def _header(self) -> list[str]:
         program = self._program
