@@ -28,6 +28,7 @@ class Tower(nn.Module):
     """A layer that is not linear, so that mixing before it is not mixing after it."""
 
     yields = frozenset({"pooled"})
+    image_format = None
     dimension = 5
 
     def __init__(self, kind: str) -> None:

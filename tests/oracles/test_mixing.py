@@ -20,6 +20,7 @@ class Tower(nn.Module):
     """A projection of pixels [b, D], encoded where there are weights for it, or of the first state of a text [b, L, D]."""
 
     yields = frozenset({"pooled"})
+    image_format = None
     dimension = 6
 
     def __init__(self, kind: str, **weights: Tensor) -> None:
