@@ -28,6 +28,7 @@ RECIPES = {
     "flipped": "minimize contrast(image, text, targets=0.3 * paired + 0.7 * flipped, keep=flag)",
     "regress": "minimize regress(image, text) + 2 * regress(text, image)",
     "distributions": "minimize align_distributions(image, text, stopped=1)",
+    "mlm": "minimize mlm(mask(text, random(15%)))",  # as many chosen tokens as it happens on each process
     "kl": (
         "let soft = smooth(softmax(restrict(similarity(stop(text), image), to=flag)), epsilon=0.1)\n"
         "let z = restrict(similarity(image, text) / learned(0.3), to=flag)\n"

@@ -71,6 +71,7 @@ FEATURES = {"image": "image_features", "text": "text_features"}
 EMBEDDED = {"image": "image_embed", "text": "text_embed"}
 LABELLED = {"image": "image_x", "text": "text_x", "label": "label"}
 TOKENS = {"image": "image_tokens", "text": "text_tokens", "text_mask": "text_mask"}
+VOCABULARY = {"text_vocabulary": "logits", "text_targets": "labels"}
 RENDERED = {"image": "z_image", "text": "z_rendered"}
 SCALE = {"temperature": "log_scale"}
 SCALE_AND_BIAS = {"temperature": "log_scale", "bias": "logit_bias"}
@@ -106,6 +107,7 @@ def over_images(logits) = mean(cross_entropy(logits / tau, targets=paired, along
 minimize 0.5 * over_images(words) + 0.5 * over_images(reuse(words, matrix="rows"))
 """
 
+MASKED_LANGUAGE = "minimize mlm(mask(text, random(15%)))"
 # FLIP's image tower sees the kept patches only; the loss is that of CLIP with the scale clamped inside the graph.
 FLIP = """
 recipe flip_contrast(image: Image, text: Text)
@@ -354,6 +356,9 @@ CASES = [
     Case("nclip-terms-nosharp", NCLIP, HEADS, {}, {"sharpness": 0}),
     Case("nclip-terms-sg", NCLIP, HEADS, {}, {"stopped": 1}),
     Case("xclip-total", XCLIP, {"image": "image_x", "text": "text_x", "image_head": "a", "text_head": "b"}, SCALE),
+    Case("declip-infonce", "clip", FEATURES, SCALE),
+    Case("albef-mlm-alpha0", MASKED_LANGUAGE, VOCABULARY, {}),
+    Case("fiber-mlm", MASKED_LANGUAGE, VOCABULARY, {}),
     Case(
         "oner-cic",
         "oner",

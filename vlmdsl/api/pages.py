@@ -121,7 +121,7 @@ def _encoders(program: Program) -> list[dict[str, object]]:
             "frozen": stream.encoder.frozen,
             "heads": [{**asdict(head), "made_of": head_words(head)} for head in stream.encoder.heads],
             "teacher": None if stream.encoder.teacher is None else asdict(stream.encoder.teacher),
-            "yields": [name for name, used in (("pooled", stream.pooled), ("tokens", stream.tokens)) if used],
+            "yields": list(stream.outputs),
         }
         for stream in streams(program)
     ]

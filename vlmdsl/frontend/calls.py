@@ -7,7 +7,7 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
-from vlmdsl.diagnostics.catalog.meaning import TooLarge
+from vlmdsl.diagnostics.catalog.meaning import TooLarge, ViewOfMaskedText
 from vlmdsl.diagnostics.catalog.types import EncoderKind, NotCallable
 from vlmdsl.frontend import arithmetic, coerce
 from vlmdsl.frontend.arguments import Bound, GivenArgument, bind, check_parameters, missing
@@ -97,6 +97,8 @@ class Caller:
             }
             if any(isinstance(value, ErrorValue) for value in checked.values()):
                 return ErrorValue()
+            if primitive.view_of:
+                _check_view(primitive, checked, builder)
             return primitive.meaning(builder, checked, parameters)
 
         return self._over_sets(subjects, once, span) if primitive.maps_sets else once(subjects)
@@ -253,6 +255,14 @@ class Caller:
         self.session.used_fields.update(node.string("name") for node in used)
         complete = FunctionValue(value.name, value.target, value.arguments)
         return self.call(complete, tuple(GivenArgument(None, node, value.span) for node in used), value.span)
+
+
+def _check_view(primitive: Primitive, subjects: dict[str, Value], builder: CallBuilder) -> None:
+    """Masks come last: they hide tokens, and the views of a text work on its words."""
+    name = primitive.positional[0].name
+    subject = subjects[name]
+    if isinstance(subject, Node) and subject.operation == "mask":
+        raise Fault(ViewOfMaskedText.at(builder.place(name), view=primitive.name), subject)
 
 
 def _required(target: Closure | RecipeFunction) -> list[str]:

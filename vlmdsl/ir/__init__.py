@@ -8,6 +8,7 @@ from vlmdsl.ir.program import (
     MIXED,
     NAMED,
     ONE_SOURCE,
+    OUTPUTS,
     STATES,
     Column,
     Input,
@@ -30,8 +31,8 @@ from vlmdsl.ir.program import (
 from vlmdsl.ir.updates import live_updates
 
 __all__ = [
-    "BATCH_POLICIES", "MIXED", "NAMED", "ONE_SOURCE", "STATES", "Column", "Contrast", "Direction", "Encoder", "Graph",
-    "Head", "Input", "Metric", "Node", "Program", "Reading", "Stream", "TargetPart", "Teacher", "Term", "Update",
+    "BATCH_POLICIES", "MIXED", "NAMED", "ONE_SOURCE", "OUTPUTS", "STATES", "Column", "Contrast", "Direction", "Encoder",
+    "Graph", "Head", "Input", "Metric", "Node", "Program", "Reading", "Stream", "TargetPart", "Teacher", "Term", "Update",
     "column_of", "columns", "encoder_of", "head_words", "inputs", "live_updates", "parameters", "parts_of", "readings",
     "root_field", "states", "streams", "walk",
 ]  # fmt: skip

@@ -10,9 +10,9 @@ from vlmdsl.ir.graph import Graph, Node, walk
 from vlmdsl.types import TOKEN_AXIS, EncodedType, FieldType
 
 __all__ = [
-    "BATCH_POLICIES", "MIXED", "NAMED", "ONE_SOURCE", "STATES", "Column", "Input", "Metric", "Program", "Reading", "Stream",
-    "Term", "Update", "column_of", "columns", "inputs", "parameters", "parts_of", "readings", "root_field", "states",
-    "streams",
+    "BATCH_POLICIES", "MIXED", "NAMED", "ONE_SOURCE", "OUTPUTS", "STATES", "Column", "Input", "Metric", "Program", "Reading",
+    "Stream", "Term", "Update", "column_of", "columns", "inputs", "parameters", "parts_of", "readings", "root_field",
+    "states", "streams",
 ]  # fmt: skip
 
 
@@ -23,6 +23,8 @@ NAMED = STATES | {"parameter"}
 _DEFAULT_TOWERS = ("vision", "language")
 
 
+OUTPUTS = ("pooled", "tokens", "vocabulary")
+"""Operations that read one of an encoder's outputs."""
 MIXED, ONE_SOURCE = "mixed", "one_source"
 BATCH_POLICIES = (MIXED, ONE_SOURCE)
 """Which samples may be together in a batch: any, or those of one source."""
@@ -100,7 +102,8 @@ class Stream:
 
     `name` is the field's name where the field is encoded in one view only; else the view's is added (`image_augment_0`), the
     last head's where several encode the same (`image_augment_0_predict`), and that a teacher does (`image_teacher`).
-    `source` is the field or view node, `encode` the encode node; `pooled` and `tokens` say which outputs are used.
+    `source` is the field or view node, `encode` the encode node; `pooled`, `tokens` and `vocabulary` say which outputs are
+    used.
     """
 
     name: str
@@ -108,10 +111,16 @@ class Stream:
     encode: Node
     pooled: bool
     tokens: bool
+    vocabulary: bool = False
 
     @property
     def encoder(self) -> Encoder:
         return encoder_of(self.encode)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Which outputs are used, by name."""
+        return tuple(output for output in OUTPUTS if getattr(self, output))
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,12 +165,12 @@ def streams(program: Program) -> list[Stream]:
     nodes = program.nodes()
     used: dict[int, set[str]] = {}
     for node in nodes:
-        if node.operation in ("pooled", "tokens"):
+        if node.operation in OUTPUTS:
             used.setdefault(node.inputs[0].index, set()).add(node.operation)
     encodes = [node for node in nodes if node.operation == "encode" and node.index in used]
     names = _stream_names(encodes)
     return [
-        Stream(names[position], node.inputs[0], node, "pooled" in used[node.index], "tokens" in used[node.index])
+        Stream(names[position], node.inputs[0], node, **{output: output in used[node.index] for output in OUTPUTS})
         for position, node in enumerate(encodes)
     ]
 
@@ -250,8 +259,9 @@ def inputs(program: Program) -> list[Input]:
     with heads they are what the last head gives.
 
     A stream used pooled only is `NAME [B, D]`; tokens only `NAME [B, L, D]` and `NAME_mask [B, L]`; both: `NAME [B, D]`,
-    `NAME_tokens`, `NAME_mask`. The mask of an image stream is optional (all patches are real). Other fields that the
-    graph reads (labels, flags) follow under their own names.
+    `NAME_tokens`, `NAME_mask`. The mask of an image stream is optional (all patches are real). A masked text whose hidden
+    tokens are guessed adds `NAME_vocabulary [B, L, V]` and `NAME_targets [B, L]`. Other fields that the graph reads (labels,
+    flags) follow under their own names.
     """
     found: list[Input] = []
     for stream in streams(program):
@@ -274,6 +284,10 @@ def _stream_inputs(stream: Stream) -> Iterable[Input]:
         name = f"{stream.name}_tokens" if stream.pooled else stream.name
         yield Input(name, ("B", axis, "D"), "float", f"token features of {stream.name}, not normalised")
         yield Input(f"{stream.name}_mask", ("B", axis), "bool", f"true where {stream.name} has a token")
+    if stream.vocabulary:
+        yield Input(f"{stream.name}_vocabulary", ("B", axis, "V"), "float", f"logits of the tokens of {stream.name}")
+        meaning = f"what the chosen tokens of {stream.name} were, -100 elsewhere"
+        yield Input(f"{stream.name}_targets", ("B", axis), "int64", meaning)
 
 
 def _plain_inputs(nodes: list[Node]) -> Iterable[Input]:

@@ -26,6 +26,7 @@ from vlmdsl.types import (
     TokensType,
     Type,
     VecType,
+    VocabularyType,
 )
 
 COMPARISONS = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal")
@@ -112,9 +113,32 @@ def join(node: Node, types: tuple[Type, ...]) -> Type:
 def tokens(node: Node, types: tuple[Type, ...]) -> Type:
     _take(types, EncodedType)
     assert isinstance(types[0], EncodedType)
+    _without_heads(node)
+    return TokensType(tokens=TOKEN_AXIS[types[0].kind])
+
+
+def _without_heads(node: Node) -> None:
     encoder = dict(node.inputs[0].attributes).get("encoder")
     need(not (isinstance(encoder, Encoder) and encoder.heads), "a head gives pooled features only")
-    return TokensType(tokens=TOKEN_AXIS[types[0].kind])
+
+
+def vocabulary(node: Node, types: tuple[Type, ...]) -> Type:
+    _take(types, EncodedType)
+    need(types[0] == EncodedType("Text"), f"has words for texts, got {types[0]}")
+    _without_heads(node)
+    return VocabularyType()
+
+
+def mask(node: Node, types: tuple[Type, ...]) -> Type:
+    shares = {name: node.number(name) for name in ("share", "hidden", "replaced")}
+    need(all(0 <= share <= 1 for share in shares.values()), f"the shares are {shares}")
+    return view("Text")(node, types) or types[0]
+
+
+def mlm(node: Node, types: tuple[Type, ...]) -> Type:
+    _take(types, VocabularyType)
+    need(node.inputs[0].inputs[0].inputs[0].operation == "mask", "nothing in this text is masked")
+    return LossType()
 
 
 def same(*allowed: type[Type]) -> Yields:

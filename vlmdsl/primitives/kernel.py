@@ -5,6 +5,7 @@ from vlmdsl.primitives import (
     distributions,
     encoding,
     heads,
+    masks,
     matrices,
     reductions,
     reference,
@@ -21,6 +22,6 @@ from vlmdsl.primitives import (
 __all__ = ["FAMILIES"]
 
 FAMILIES = (
-    views, text_views, encoding, heads, towers, similarities, matrices, candidates, targets, soft_targets, distributions,
-    reductions, scalars, state, reference,
+    views, text_views, masks, encoding, heads, towers, similarities, matrices, candidates, targets, soft_targets,
+    distributions, reductions, scalars, state, reference,
 )  # fmt: skip

@@ -48,8 +48,8 @@ class Subject:
     """An argument that carries data: `accepts` names what it may be, in the words of the type system.
 
     Kinds: `Encoded`, `Vec`, `Tokens`, `Distribution`, `Memory`, `Sim`, `Score`, `Scalar`, `Condition`, `Target`, `Loss`,
-    `Image`, `Text`, `Label`, `Flag`, `Similarity`, `View`, `Encoder`, `Tuple`, `Static`, `Any`. A subject with a `default`
-    may be left out; `keyword` ones are never positional.
+    `Image`, `Text`, `Label`, `Flag`, `Mask`, `Similarity`, `View`, `Encoder`, `Tuple`, `Static`, `Any`. A subject with a
+    `default` may be left out; `keyword` ones are never positional.
     """
 
     name: str

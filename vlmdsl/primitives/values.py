@@ -16,6 +16,7 @@ from vlmdsl.types import (
     EncoderType,
     ErrorType,
     FunctionType,
+    MaskType,
     ScalarType,
     SimilarityType,
     StringType,
@@ -26,8 +27,8 @@ from vlmdsl.types import (
 )
 
 __all__ = [
-    "AllSamples", "EncoderValue", "ErrorValue", "FunctionValue", "NumberValue", "SimilarityPart", "SimilarityValue",
-    "StringValue", "TupleValue", "Value", "ViewSet", "ViewValue", "type_of",
+    "AllSamples", "EncoderValue", "ErrorValue", "FunctionValue", "MaskValue", "NumberValue", "SimilarityPart",
+    "SimilarityValue", "StringValue", "TupleValue", "Value", "ViewSet", "ViewValue", "type_of",
 ]  # fmt: skip
 
 
@@ -55,6 +56,13 @@ class TupleValue:
 @dataclass(frozen=True, slots=True)
 class AllSamples:
     """`all`: the condition that holds for every sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class MaskValue:
+    """Which tokens a mask chooses: each for itself, with the chance `share`."""
+
+    share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +134,7 @@ Value = (
     | StringValue
     | TupleValue
     | AllSamples
+    | MaskValue
     | SimilarityValue
     | ViewValue
     | EncoderValue
@@ -148,6 +157,8 @@ def type_of(value: Value) -> Type:  # noqa: PLR0911 - one line a kind of value
             return TupleType(tuple(type_of(item) for item in value.items))
         case AllSamples():
             return ConditionType()
+        case MaskValue():
+            return MaskType()
         case SimilarityValue():
             return SimilarityType()
         case ViewValue():

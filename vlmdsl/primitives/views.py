@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from vlmdsl.diagnostics.catalog.types import ViewDoesNotApply
+from vlmdsl.diagnostics.catalog.types import ViewDoesNotApply, WrongType
 from vlmdsl.diagnostics.catalog.values import BoundsDisagree
 from vlmdsl.ir import Node
 from vlmdsl.primitives.pipelines import PIPELINES, PipelineName, describe
@@ -179,5 +179,32 @@ register(
         formula="",
         example="let pair = viewed(image, text, with=rewrite(M=4))\nminimize contrast(pair[0], pair[1])",
         maps_sets=False,
+    )
+)
+
+
+def _each(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    given = subjects["views"]
+    assert isinstance(given, TupleValue)
+    views = [view for item in given.items for view in (item.items if isinstance(item, ViewSet) else (item,))]
+    if any(isinstance(view, ErrorValue) for view in views):
+        return ErrorValue()
+    if len({type_of(view) for view in views}) != 1:
+        found, place = type_of(given), builder.place("views")
+        wanted = "one or more values of one type"
+        raise Fault(WrongType.at(place, str(found), argument="views", function="each", wanted=wanted, found=found))
+    return ViewSet(tuple(views))
+
+
+register(
+    Primitive(
+        name="each",
+        family="views",
+        summary="A set of the given values: a call over it is the mean over them, over two sets the mean over all pairs.",
+        meaning=_each,
+        subjects=(Subject("views", ("Tuple",), "values of one type; sets among them count as what is in them"),),
+        formula=r"\{x^{(1)}, \ldots, x^{(n)}\}",
+        cost="none",
+        example="contrast(image, each((text, mask(text, random(15%)))))",
     )
 )

@@ -98,6 +98,8 @@ class VisionLanguageModel(nn.Module):
         for streams in _by_call(self.streams):
             for stream, encoded in zip(streams, self._encode_streams(streams, batch), strict=True):
                 features.update(_named(stream, encoded))
+                if stream.vocabulary:
+                    features.update(self._vocabulary(stream, batch, encoded))
         return self.objective(**features)
 
     def after_step(self) -> None:
@@ -123,6 +125,19 @@ class VisionLanguageModel(nn.Module):
         for module in encoding + (self.teachers.encoding() if self.teachers else []):
             module.compile()
 
+    def _vocabulary(self, stream: Stream, batch: Batch, features: EncodedFeatures) -> dict[str, Tensor]:
+        """What a masked stream's tokens may be, and what they were."""
+        head, targets = self._tower(stream.encoder).vocabulary_head, self._values(stream, batch).targets
+        if targets is None or features.states is None or not isinstance(head, nn.Module):
+            raise ValueError(f"the tokens of {stream.name} are asked for, but the batch or the tower has none")
+        with torch.set_grad_enabled(torch.is_grad_enabled() and stream.encoder.learns):
+            return {f"{stream.name}_vocabulary": head(features.states), f"{stream.name}_targets": targets}
+
+    def _tower(self, encoder: ObjectiveEncoder) -> nn.Module:
+        """What encodes: the tower, or its teacher."""
+        teachers = self.teachers if encoder.teacher else None
+        return self.encoders[encoder.tower] if teachers is None else teachers.tower(encoder)
+
     def _values(self, stream: Stream, batch: Batch) -> StreamValues:
         """What a stream's tower takes: the values of its source, or those of an image with a text joined to it."""
         parts = [batch.streams[name] for name in self._read[stream.name]]
@@ -145,8 +160,7 @@ class VisionLanguageModel(nn.Module):
 
     def _encode_together(self, encoder: ObjectiveEncoder, values: list[StreamValues]) -> list[EncodedFeatures]:
         """One call for several values of a tower, as one longer batch; the features of each in its own length."""
-        teachers = self.teachers if encoder.teacher else None
-        tower = self.encoders[encoder.tower] if teachers is None else teachers.tower(encoder)
+        tower = self._tower(encoder)
         with torch.set_grad_enabled(torch.is_grad_enabled() and encoder.tower_learns):
             entry = {} if encoder.enters is None else {"enters": encoder.enters}
             if len(values) == 1:
@@ -162,7 +176,7 @@ class VisionLanguageModel(nn.Module):
 
 
 def _used(stream: Stream) -> frozenset[str]:
-    return frozenset(name for name, used in (("pooled", stream.pooled), ("tokens", stream.tokens)) if used)
+    return frozenset(stream.outputs)
 
 
 def _check(encoders: Mapping[str, Encoder], needs: Mapping[str, TowerNeed]) -> None:
@@ -238,10 +252,13 @@ def _concatenated(parts: list[StreamValues]) -> tuple[Tensor | None, ...]:
 
 def _shortened(features: EncodedFeatures, added: int) -> EncodedFeatures:
     """The tokens of a stream without the padding that `_concatenated` added to its texts."""
-    if features.tokens is None or features.mask is None:
+    if features.mask is None:
         return features
-    length = features.tokens.shape[1] - added
-    return EncodedFeatures(features.pooled, features.tokens[:, :length], features.mask[:, :length])
+
+    def cut(part: Tensor | None) -> Tensor | None:
+        return None if part is None else part[:, : part.shape[1] - added]
+
+    return features._replace(tokens=cut(features.tokens), mask=cut(features.mask), states=cut(features.states))
 
 
 def _named(stream: Stream, features: EncodedFeatures) -> dict[str, Tensor]:

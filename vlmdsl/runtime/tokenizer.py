@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
-from tokenizers import Encoding, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Encoding, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as Backend
 from torch import Tensor
 
@@ -19,12 +20,15 @@ from vlmdsl.source import Span
 __all__ = ["Tokenizer", "load_tokenizer", "train_tokenizer"]
 
 _PLACE = Span("<command line>", 0, 0)
-_PAD, _START, _END = "<pad>", "<start>", "<end>"
+_PAD, _START, _END, _MASK = "<pad>", "<start>", "<end>", "<mask>"
+_MASKS = (_MASK, "[MASK]", "<|mask|>")
+"""Usual names of the token that stands for a hidden one."""
 _FORMAT = 1
 
 
 class Tokenizer:
-    """A tokenizer with the ids of its marks; `start` and `end` are None where it puts none around a text.
+    """A tokenizer with the ids of its marks; `start` and `end` are None where it puts none around a text, `mask` where it
+    has none.
 
     >>> tokenizer = train_tokenizer(["a red circle", "a blue star"], vocabulary_size=300)
     >>> ids, mask = tokenizer.encode(["a red star"], length=8)
@@ -44,11 +48,32 @@ class Tokenizer:
         self.end: int | None = marks[-1] if marks else None
         # The mask tells padding from tokens, so any id will do where the tokenizer has none for it.
         self.pad: int = pad if pad is not None else self.end or 0
+        masks = (backend.token_to_id(name) for name in _MASKS)
+        self.mask: int | None = next((number for number in masks if number is not None), None)
 
     @property
     def vocabulary_size(self) -> int:
         """One more than the largest id."""
         return int(max(self._backend.get_vocab(with_added_tokens=True).values())) + 1
+
+    def marks(self) -> np.ndarray:
+        """The ids that no text has by itself: marks around it, padding of its own, the mask token."""
+        added = {number for number, token in self._backend.get_added_tokens_decoder().items() if token.special}
+        known = added | {number for number in (self.start, self.end, self.mask) if number is not None}
+        return np.array(sorted(known), dtype=np.int64)
+
+    def words(self) -> np.ndarray:
+        """All other ids."""
+        ids = np.array(sorted(self._backend.get_vocab(with_added_tokens=True).values()), dtype=np.int64)
+        return np.setdiff1d(ids, self.marks())
+
+    def with_mask(self) -> Tokenizer:
+        """This tokenizer if it has a mask token; else one that has it besides, with the next id."""
+        if self.mask is not None:
+            return self
+        backend = Backend.from_str(self._backend.to_str())
+        backend.add_special_tokens([AddedToken(_MASK, special=True)])
+        return Tokenizer(backend, self.pad)
 
     def encode(self, texts: Sequence[str], length: int) -> tuple[Tensor, Tensor]:
         """Ids `int64 [b, length]` with the marks, and the mask `bool [b, length]`, true = a token (marks included).

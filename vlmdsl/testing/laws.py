@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_primitive", "example_features"]
 
-BATCH, TOKENS, FEATURES, REFERENCES = 5, 4, 6, 9
+BATCH, TOKENS, FEATURES, REFERENCES, WORDS = 5, 4, 6, 9, 7
 TOLERANCE = 1e-9
 
 
@@ -56,7 +56,7 @@ def example_features(objective: Objective, *, seed: int = 0, batch: int = BATCH)
 
     generator = torch.Generator().manual_seed(seed)
     _fill_references(objective)
-    sizes = {"B": batch, "L": TOKENS, "P": TOKENS + 1, "J": 2 * TOKENS + 1, "D": FEATURES}
+    sizes = {"B": batch, "L": TOKENS, "P": TOKENS + 1, "J": 2 * TOKENS + 1, "D": FEATURES, "V": WORDS}
     features = {}
     for name, wanted in objective.inputs.items():
         shape = [sizes[axis] for axis in wanted.axes]

@@ -28,11 +28,12 @@ from vlmdsl.types.types import (
     VecType,
     ViewSetType,
     ViewType,
+    VocabularyType,
 )
 
 __all__ = [
     "FIELD_KINDS", "JOINED", "TOKEN_AXIS", "ConditionType", "DistributionType", "EncodedType", "EncoderType",
     "ErrorType", "FieldType", "FunctionType", "LossType", "MaskType", "MemoryType", "PicksType", "ScalarType",
     "ScoreType", "SimilarityType", "SimType", "StringType", "TableType", "TargetType", "TokensType", "TupleType", "Type",
-    "VecType", "ViewSetType", "ViewType",
+    "VecType", "ViewSetType", "ViewType", "VocabularyType",
 ]  # fmt: skip

@@ -1,9 +1,7 @@
 """The types of the language (LANGUAGE section 3), as values: comparable, hashable, printed as the messages show them.
 
 Axes are named by a letter: `B` samples, `L` words, `P` patches, `J` both in a row, `D` features, `Q` entries of a memory,
-`R` samples of a reference set, `K` those that were found in it.
-Axes are named by a letter: `B` samples, `L` words, `P` patches, `R` regions, `J` patches and
-words in a row, `D` features, `Q` entries of a memory.
+`R` regions of an image or samples of a reference set, `K` those that were found in it, `V` words of a tokenizer.
 Static types (`Similarity`, `View`, `Encoder`, `String`, `Tuple`, `Function`) exist only while a recipe is elaborated; every
 other type can be the type of a node of the objective graph.
 """
@@ -16,7 +14,7 @@ __all__ = [
     "FIELD_KINDS", "JOINED", "TOKEN_AXIS", "ConditionType", "DistributionType", "EncodedType", "EncoderType",
     "ErrorType", "FieldType", "FunctionType", "LossType", "MaskType", "MemoryType", "PicksType", "ScalarType",
     "ScoreType", "SimilarityType", "SimType", "StringType", "TableType", "TargetType", "TokensType", "TupleType", "Type",
-    "VecType", "ViewSetType", "ViewType",
+    "VecType", "ViewSetType", "ViewType", "VocabularyType",
 ]  # fmt: skip
 
 FIELD_KINDS: dict[str, str] = {
@@ -95,6 +93,18 @@ class TokensType(Type):
 
     def __str__(self) -> str:
         return f"Tokens[{self.rows}, {self.tokens}, {self.features}]"
+
+
+@dataclass(frozen=True, slots=True)
+class VocabularyType(Type):
+    """For every token of a text the logits of what it may be, one number a word of the tokenizer."""
+
+    rows: str = "B"
+    tokens: str = "L"
+    words: str = "V"
+
+    def __str__(self) -> str:
+        return f"Vocabulary[{self.rows}, {self.tokens}, {self.words}]"
 
 
 @dataclass(frozen=True, slots=True)

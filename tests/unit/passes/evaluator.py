@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from vlmdsl.ir import Contrast, Direction, Node, Program, TargetPart, encoder_of, walk
+from vlmdsl.ir import OUTPUTS, Contrast, Direction, Node, Program, TargetPart, encoder_of, root_field, walk
 from vlmdsl.types import ConditionType, FieldType
 
 Array = np.ndarray
@@ -64,7 +64,7 @@ def _operation(node: Node, inputs: list, seed: int) -> object:
     name = node.operation
     if name in _ELEMENTWISE:
         return _elementwise(_ELEMENTWISE[name], inputs)
-    if name in ("field", "encode", "parameter", "pooled", "tokens", "constant"):
+    if name in ("field", "encode", "parameter", "constant", *OUTPUTS):
         return _leaf(node, inputs, seed)
     if name == "contrast":
         return _contrast(node.attribute("contrast"), inputs)
@@ -77,8 +77,8 @@ def _leaf(node: Node, inputs: list, seed: int) -> object:
     if node.operation == "parameter":
         return np.float64(node.number("initial")) + _random(seed, "parameter", node.string("name")).uniform(0.1, 0.3)
     if node.operation == "encode":
-        return (node.inputs[0].string("name"), encoder_of(node))
-    if node.operation in ("pooled", "tokens"):
+        return (root_field(node.inputs[0]).string("name"), node.inputs[0].operation, encoder_of(node))
+    if node.operation in OUTPUTS:
         shape = (SAMPLES, DIMENSION) if node.operation == "pooled" else (SAMPLES, TOKENS, DIMENSION)
         return _random(seed, node.operation, inputs[0]).normal(size=shape)
     generator = _random(0 if node.type != FieldType("Number") else seed, "field", node.string("name"))
@@ -206,6 +206,11 @@ def _sigmoid(node: Node, logits: Matrices, target: Array) -> Array:
     return np.logaddexp(0.0, -np.where(target > 0, 1.0, -1.0) * logits.rows).sum(1)
 
 
+def _mlm(logits: Array) -> Array:
+    """The first two tokens of each text have been chosen; they were the first word."""
+    return -_log_softmax(logits[:, :2].reshape(-1, logits.shape[-1]))[:, 0].mean()
+
+
 _OPERATIONS: dict[str, Callable[..., object]] = {
     "normalize": lambda node, x: x / (np.linalg.norm(x, axis=-1, keepdims=True) + node.number("epsilon")),
     "similarity": lambda node, x, y: _pair(node.string("by"), x, y),
@@ -214,6 +219,8 @@ _OPERATIONS: dict[str, Callable[..., object]] = {
     "transpose": lambda node, x: Matrices(x.columns, x.rows, x.candidates, x.allowed.T),
     "exclude_pairs": lambda node, x: replace(x, allowed=x.allowed & ~np.eye(SAMPLES, dtype=bool)),
     "unite": _unite,
+    "mask": lambda node, text: text,
+    "mlm": lambda node, logits: _mlm(logits),
     "flipped": lambda node: np.eye(SAMPLES)[::-1],
     "distribution": lambda node, x: _log_softmax(x / node.number("temperature")),
     "entropy": lambda node, p, q: -(np.exp(p) * q).sum(1),

@@ -21,6 +21,7 @@ from vlmdsl.types import (
     TokensType,
     Type,
     VecType,
+    VocabularyType,
 )
 
 
@@ -79,6 +80,13 @@ class Build:
     def entropy(self, x: Node, y: Node) -> Node:
         p, q = (self.add("distribution", features, type=DistributionType(), temperature=0.5) for features in (x, y))
         return self.add("entropy", p, q, type=ScoreType())
+
+    def mlm(self, share: float = 0.15) -> Node:
+        """Of a masked text through the language tower."""
+        view = {"share": share, "hidden": 0.8, "replaced": 0.1, "draw": 0}
+        masked = self.add("mask", self.field("text", "Text"), type=FieldType("Text"), **view)
+        encoded = self.add("encode", masked, type=EncodedType("Text"), encoder=Encoder("language", "Text"))
+        return self.add("mlm", self.add("vocabulary", encoded, type=VocabularyType()), type=LossType())
 
     def same(self, label: str = "label", missing: int = -1) -> Node:
         return self.add("same", self.field(label, "Label"), type=TargetType(), missing=missing)

@@ -106,3 +106,19 @@ def test_a_tokenizer_of_transformers(tmp_path: Path) -> None:
     with pytest.raises(DiagnosticError) as caught:
         load_tokenizer(f"hf:{tmp_path / 'nowhere'}")
     assert caught.value.diagnostics[0].code == "V0822"
+
+
+def test_a_mask_token_is_added_behind_the_others_and_kept() -> None:
+    assert TOKENIZER.mask is None
+    before = TOKENIZER.to_json()
+    masked = TOKENIZER.with_mask()
+    assert (masked.mask, masked.vocabulary_size) == (TOKENIZER.vocabulary_size, TOKENIZER.vocabulary_size + 1)
+    assert TOKENIZER.to_json() == before
+    again = Tokenizer.from_json(masked.to_json())
+    assert again.mask == masked.mask
+    assert again.with_mask() is again
+    # The words of a text are never taken for the mask.
+    ids, mask = masked.encode(["a <mask>"], 20)
+    assert masked.mask not in ids[mask]
+    assert not set(masked.words()) & {masked.pad, masked.start, masked.end, masked.mask}
+    assert len(masked.words()) == masked.vocabulary_size - 4

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from vlmdsl.backends.latex.notation import (
+    PRODUCT,
     SUM,
     Math,
     bracketed,
@@ -23,8 +24,9 @@ from vlmdsl.backends.latex.notation import (
     quotient,
     sum_over,
     total,
+    words,
 )
-from vlmdsl.ir import Node
+from vlmdsl.ir import Node, encoder_of
 from vlmdsl.types import SimType
 
 if TYPE_CHECKING:
@@ -141,6 +143,19 @@ def _entropy(writer: Writer, node: Node) -> Math:
     return call("H", *(_distribution_of(writer, parent, "i") for parent in node.inputs), latex="H")
 
 
+def _mlm(writer: Writer, node: Node) -> Math:
+    """The mean over the chosen tokens; what they are is stated."""
+    encode = node.inputs[0].inputs[0]
+    view = encode.inputs[0]
+    text, masked = writer.names.source(view.inputs[0]), writer.names.source(view)
+    chosen = "the tokens that the mask chose, of all samples"
+    writer.names.state("values", Math(rf"M\ {words(chosen).latex}", f"M: {chosen}"))
+    tower = words(encoder_of(encode).tower)
+    latex = rf"\frac{{1}}{{|M|}} \sum_{{(i,k) \in M}} -\log p_{{{tower.latex}}}({text.latex}[k] \mid {masked.latex})"
+    plain = f"1/|M| Σ_(i,k)∈M -log p_{tower.text}({text.text}[k] | {masked.text})"
+    return Math(latex, plain, PRODUCT)
+
+
 def _entropy_of_mean(writer: Writer, node: Node) -> Math:
     writer.names.state("values", _CROSS_ENTROPY)
     mean = writer.mean(_distribution_of(writer, node.inputs[0], "i"), 1.0, None)
@@ -190,6 +205,7 @@ EXPRESSIONS: dict[str, Callable[[Writer, Node], Math]] = {
     "cross_entropy": lambda writer, node: writer.cross_entropy(node),
     "entropy": _entropy,
     "entropy_of_mean": _entropy_of_mean,
+    "mlm": _mlm,
     "target_entropy": lambda writer, node: writer.target_entropy(node),
     "sigmoid_loss": lambda writer, node: writer.sigmoid_loss(node),
     "contrast": lambda writer, node: writer.contrast(node),

@@ -199,6 +199,11 @@ class Names:
             choices = rf"\{{ {inner.latex}, {others} \}}"
             plain = f"{{{inner.text}, {inner.text}^(1), …, {inner.text}^({count})}}"
             return Math(rf"{drawn.latex} \sim \mathcal{{U}} {choices}", f"{drawn.text} ~ U{plain}")
+        if node.operation == "mask":
+            shares = (f"{node.number(name) * 100:g} %" for name in ("share", "hidden", "replaced"))
+            said = "of {} of its tokens {} are hidden and {} replaced".format(*shares)
+            latex = rf"{drawn.latex}\ {words('is').latex}\ {inner.latex},\ {words(said.replace('%', chr(92) + '%')).latex}"
+            return Math(latex, f"{drawn.text} is {inner.text}, {said}")
         pipeline = dict(node.attributes).get("pipeline")
         view = call(node.operation, inner, *((words(pipeline),) if isinstance(pipeline, str) else ()))
         return Math(rf"{drawn.latex} \sim {view.latex}", f"{drawn.text} ~ {view.text}")

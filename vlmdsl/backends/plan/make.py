@@ -7,7 +7,7 @@ from collections import defaultdict
 from vlmdsl.backends.plan.report import Baseline, CallRow, CollectiveRow, Plan, RegionRow, SharedRow, StateRow
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.lowering import ImpossiblePlan, UnknownDtype
-from vlmdsl.ir import Head, Node, Program, root_field, streams, walk
+from vlmdsl.ir import OUTPUTS, Head, Node, Program, root_field, streams, walk
 from vlmdsl.passes.cost import ITEM_BYTES, Cost, Workload, cost_of, hand_written
 from vlmdsl.passes.encoders import encoder_calls
 from vlmdsl.passes.lowering import lowering_of
@@ -17,7 +17,7 @@ from vlmdsl.types import TokensType
 __all__ = ["make_plan"]
 
 _NOWHERE = Span("<command line>", 0, 0)
-_PASSED_THROUGH = frozenset({"pooled", "tokens", "normalize"})
+_PASSED_THROUGH = frozenset({*OUTPUTS, "normalize"})
 """Operations that are part of making features: a reader of theirs is a reader of the encoded stream."""
 
 

@@ -153,6 +153,16 @@ def _tokens(writer: _Writer, node: Node) -> str:
     return f'ops.TokenFeatures({values}, inputs.get("{stream.name}_mask"))'
 
 
+def _vocabulary(writer: _Writer, node: Node) -> str:
+    stream = writer.stream(node.inputs[0])
+    return f'inputs["{stream.name}_vocabulary"]' + ("" if encoder_of(stream.encode).learns else ".detach()")
+
+
+def _mlm(writer: _Writer, node: Node) -> str:
+    stream = writer.stream(node.inputs[0].inputs[0])
+    return f'ops.mlm({writer.value(node.inputs[0])}, inputs["{stream.name}_targets"])'
+
+
 def _normalize(writer: _Writer, node: Node) -> str:
     given = {name: value for name, value in node.attributes if (name, value) != ("epsilon", 0.0)}
     arguments = [writer.value(node.inputs[0]), *(f"{name}={value!r}" for name, value in given.items())]
@@ -229,6 +239,8 @@ RULES: dict[str, Rule] = {
     "field": _field,
     "pooled": _pooled,
     "tokens": _tokens,
+    "vocabulary": _vocabulary,
+    "mlm": _mlm,
     "parameter": _parameter,
     "samples": _samples,
     "unite": _unite,

@@ -57,6 +57,7 @@ class Names:
             "state": lambda: f"{node.string('name')}_before",
             "pooled": lambda: self._streams[node.inputs[0].index],
             "tokens": lambda: self._streams[node.inputs[0].index] + "_tokens",
+            "vocabulary": lambda: self._streams[node.inputs[0].index] + "_vocabulary",
             "normalize": lambda: self._meaning(node.inputs[0]) + "_unit",
             "distribution": lambda: self._meaning(node.inputs[0]) + "_distribution",
             "negate": lambda: "minus_" + self._meaning(node.inputs[0]),

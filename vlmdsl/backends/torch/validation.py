@@ -32,6 +32,10 @@ class FeatureChecker:
             if f"{name.removesuffix('_tokens')}_mask" in tensors and tensors[name].dim() == 3:
                 mask = f"{name.removesuffix('_tokens')}_mask"
                 self._check_axis(self._inputs[mask].axes[1], "tokens", tensors, [name, mask])
+        for name in tensors:
+            stream = name.removesuffix("_vocabulary")
+            if stream != name:
+                self._check_axis("L", "tokens", tensors, [name, f"{stream}_targets"])
         for pair in self._compared:
             self._check_axis("D", "features", tensors, [name for name in pair if name in tensors])
         _check_device(tensors)

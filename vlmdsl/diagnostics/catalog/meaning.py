@@ -100,6 +100,31 @@ class OneStreamWithItself(Problem):
     severity = "warning"
 
 
+class NothingHidden(Problem):
+    code = "V0507"
+    template = "`mlm` asks for hidden tokens, but nothing is hidden in this text"
+    summary = "masked language modelling of a text without a mask"
+    explanation = (
+        "`mlm` asks the language tower for the tokens that `mask` chose; a text that is not masked leaves nothing to ask "
+        "for. Mask it as the last of its views: `mlm(mask(text, random(15%)))`. To use the same masked text elsewhere too, "
+        "as DeCLIP does in its contrastive terms, bind it to a name: two calls of `mask` draw twice."
+    )
+    bad = "minimize mlm(text)"
+    good = "minimize mlm(mask(text, random(15%)))"
+
+
+class ViewOfMaskedText(Problem):
+    code = "V0508"
+    template = "`{view}` cannot change a masked text: a mask comes last"
+    summary = "a view of a text that is masked already"
+    explanation = (
+        "The views of a text work on its words, a mask hides its tokens, which are made of the words later. So a masked "
+        "text can be encoded, but not be rewritten or masked again. Turn the two around: mask what the other view gives."
+    )
+    bad = "contrast(image, rewrite(mask(text, random(15%)), M=4))"
+    good = "contrast(image, mask(rewrite(text, M=4), random(15%)))"
+
+
 class HeadOnTeacher(Problem):
     code = "V0520"
     template = "a teacher of `{tower}` takes no head of its own"

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Batch", "StreamValues"]
+__all__ = ["NOT_ASKED", "Batch", "StreamValues"]
+
+NOT_ASKED = -100
+"""In place of a token that no mask chose."""
 
 
 @dataclass(frozen=True)
@@ -15,18 +18,23 @@ class StreamValues:
     """One stream of a batch: images `[b, 3, H, W]` float, or token ids `[b, L]` int64 with `mask` (true = a token), or
     regions `[b, R, F]` float with theirs.
 
+    Of a masked text, `targets` `[b, L]` int64 holds what the chosen tokens were, `NOT_ASKED` elsewhere.
     An image and a text joined are `values`, images, and `words`, token ids, whose mask is `mask`.
     """
 
     values: Tensor
     mask: Tensor | None = None
     words: Tensor | None = None
+    targets: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> StreamValues:
         """The same on `device`."""
-        mask = None if self.mask is None else self.mask.to(device, non_blocking=non_blocking)
-        words = None if self.words is None else self.words.to(device, non_blocking=non_blocking)
-        return StreamValues(self.values.to(device, non_blocking=non_blocking), mask, words)
+
+        def moved(part: Tensor | None) -> Tensor | None:
+            return None if part is None else part.to(device, non_blocking=non_blocking)
+
+        values = self.values.to(device, non_blocking=non_blocking)
+        return StreamValues(values, moved(self.mask), moved(self.words), moved(self.targets))
 
 
 @dataclass(frozen=True)

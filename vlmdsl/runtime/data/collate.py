@@ -11,8 +11,9 @@ from torch import Tensor
 
 from vlmdsl.runtime.data.batch import Batch, StreamValues
 from vlmdsl.runtime.data.context import Materials, ViewContext
-from vlmdsl.runtime.data.fields import TextValue
+from vlmdsl.runtime.data.fields import MaskedText, TextValue
 from vlmdsl.runtime.data.images import ImageFormat
+from vlmdsl.runtime.data.masking import hide_tokens
 from vlmdsl.runtime.data.regions import padded_regions
 from vlmdsl.runtime.data.sample import Sample
 from vlmdsl.runtime.data.views import View
@@ -42,8 +43,14 @@ class Collator:
         }
         return Batch(streams, plain, [sample.key for sample in samples])
 
-    def stream(self, values: Sequence[np.ndarray | str], kind: str) -> StreamValues:
-        """Token ids and their mask of texts, normalised levels of images, regions and their mask."""
+    def stream(self, values: Sequence[np.ndarray | str | MaskedText], kind: str) -> StreamValues:
+        """Token ids and their mask of texts, with targets if they are masked; normalised levels of images;
+        regions and their mask."""
+        masked = [value for value in values if isinstance(value, MaskedText)]
+        if masked:
+            ids, mask = self.tokenizer.encode([value.text for value in masked], self.text_length)
+            changed, targets = hide_tokens(masked, ids, mask, self.tokenizer)
+            return StreamValues(changed, mask, targets=targets)
         if kind == "Text":
             ids, mask = self.tokenizer.encode([str(value) for value in values], self.text_length)
             return StreamValues(ids, mask)

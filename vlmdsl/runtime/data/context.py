@@ -39,7 +39,11 @@ class ViewContext:
     counts: Counter[str] = field(default_factory=Counter)
     materials: Materials = NO_MATERIALS
 
-    def random(self, operation: str, attributes: Attributes) -> np.random.Generator:
-        """The generator of one draw: views with the same draw and the same place in their set see the same numbers."""
+    def purpose(self, operation: str, attributes: Attributes) -> tuple[int | str, ...]:
+        """The key of one draw: views with the same draw and the same place in their set have the same."""
         draw, view = str(attributes.get("draw", "")), str(attributes.get("view", ""))
-        return generator(self.seed, "view", self.epoch, self.key, operation, draw, view)
+        return self.seed, "view", self.epoch, self.key, operation, draw, view
+
+    def random(self, operation: str, attributes: Attributes) -> np.random.Generator:
+        """The generator of one draw."""
+        return generator(*self.purpose(operation, attributes))

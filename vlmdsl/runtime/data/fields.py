@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from vlmdsl.runtime.data.source import BadSample
 
 __all__ = [
-    "MISSING_LABEL", "TextValue", "alternatives", "clean_text", "flag_value", "first_value", "label_value", "number_value",
-    "text_value",
+    "MISSING_LABEL", "MaskedText", "TextValue", "alternatives", "clean_text", "flag_value", "first_value", "label_value",
+    "number_value", "text_value",
 ]  # fmt: skip
 
 MISSING_LABEL = -1
@@ -23,11 +23,24 @@ _TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")
 
 
 @dataclass(frozen=True, slots=True)
+class MaskedText:
+    """A text of whose tokens a `share` is chosen, each for itself: of the chosen `hidden` become the mask token, `replaced`
+    become a random one, the rest stay. `purpose` is the key of its draws."""
+
+    text: str
+    share: float
+    hidden: float
+    replaced: float
+    purpose: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TextValue:
-    """A text and other phrasings of it, in the order of the data and without repetitions."""
+    """A text and other phrasings of it, in the order of the data and without repetitions; with its mask, if it has one."""
 
     text: str
     rewrites: tuple[str, ...] = ()
+    masked: MaskedText | None = None
 
 
 def first_value(sample: Mapping[str, object], columns: Iterable[str]) -> object:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vlmdsl.runtime.data.context import NO_MATERIALS, Materials, ViewContext
-from vlmdsl.runtime.data.fields import TextValue
+from vlmdsl.runtime.data.fields import MaskedText, TextValue
 from vlmdsl.runtime.data.images import ImageCache, decode_image
 from vlmdsl.runtime.data.mapping import FieldMapping
 from vlmdsl.runtime.data.source import BadSample, Source
@@ -20,10 +20,10 @@ __all__ = ["Sample", "SampleReader"]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The value of each stream (pixels of the wanted side, a text, or regions) and of each plain field."""
+    """The value of each stream (pixels of the wanted side, a text, masked or not, or regions) and of each plain field."""
 
     key: str
-    streams: dict[str, np.ndarray | str]
+    streams: dict[str, np.ndarray | str | MaskedText]
     fields: dict[str, int | bool | float]
 
 
@@ -75,12 +75,12 @@ class SampleReader:
         context = ViewContext(self._seed, epoch, key, self._image_size, Counter(), self._materials)
         plain = {name: self._mapping.plain(name, kind, columns) for name, kind in self.fields.items()}
         roots: dict[str, np.ndarray | TextValue] = {}
-        streams: dict[str, np.ndarray | str] = {}
+        streams: dict[str, np.ndarray | str | MaskedText] = {}
         for name, view in self.views.items():
             if view.field not in roots:
                 roots[view.field] = self._field(index, view, columns)
             value = view.apply(roots[view.field], context)
-            streams[name] = value.text if isinstance(value, TextValue) else value
+            streams[name] = (value.masked or value.text) if isinstance(value, TextValue) else value
         counts.update(context.counts)
         return Sample(key, streams, plain)
 

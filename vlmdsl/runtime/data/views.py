@@ -15,7 +15,7 @@ from vlmdsl.primitives.pipelines import PIPELINES, Crop, PipelineName
 from vlmdsl.runtime.data.augmentations import augmented
 from vlmdsl.runtime.data.context import Attributes, ViewContext
 from vlmdsl.runtime.data.eda import eda
-from vlmdsl.runtime.data.fields import TextValue
+from vlmdsl.runtime.data.fields import MaskedText, TextValue
 from vlmdsl.runtime.data.images import fit
 from vlmdsl.runtime.data.rendering import render
 from vlmdsl.runtime.data.summaries import summarize
@@ -98,6 +98,13 @@ def _alternative(value: Value, attributes: Attributes, context: ViewContext) -> 
     return TextValue(candidates[number])
 
 
+def _mask(value: Value, attributes: Attributes, context: ViewContext) -> TextValue:
+    """The text with what is to happen to its tokens, once there are any."""
+    assert isinstance(value, TextValue)
+    share, hidden, replaced = (float(str(attributes[name])) for name in ("share", "hidden", "replaced"))
+    return TextValue(value.text, masked=MaskedText(value.text, share, hidden, replaced, context.purpose("mask", attributes)))
+
+
 def _eda(value: Value, attributes: Attributes, context: ViewContext) -> TextValue:
     assert isinstance(value, TextValue)
     return eda(value.text, attributes, context)
@@ -137,6 +144,7 @@ VIEWS: dict[str, Callable[[Value, Attributes, ViewContext], Value]] = {
     "summarize": _summarize,
     "render": _render,
     "augment": _augment,
+    "mask": _mask,
 }
 """Operation of the graph -> what makes the view of one sample's value."""
 

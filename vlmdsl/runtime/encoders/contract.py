@@ -14,19 +14,22 @@ __all__ = ["OUTPUTS", "EncodedFeatures", "Encoder", "Kind"]
 Kind = Literal["Image", "Text", "Image|Text"]
 """The field types that an encoder may take: one, or both with one trunk."""
 
-OUTPUTS = frozenset({"pooled", "tokens"})
+OUTPUTS = frozenset({"pooled", "tokens", "vocabulary"})
 """Everything an encoder may yield."""
 
 
 class EncodedFeatures(NamedTuple):
     """Features of one stream, not normalised; what the encoder does not yield is None.
 
-    `pooled [b, D]`, `tokens [b, L, D]`, `mask [b, L]` (bool, true where there is a token; None if all are real).
+    `pooled [b, D]`, `tokens [b, L, D]`, `mask [b, L]` (bool, true where there is a token; None if all are real). An encoder
+    that yields a vocabulary gives `states [b, L, W]`, what its `vocabulary_head` makes logits `[b, L, V]` of: it is for the
+    caller to say of which streams, because logits are large.
     """
 
     pooled: Tensor | None = None
     tokens: Tensor | None = None
     mask: Tensor | None = None
+    states: Tensor | None = None
 
 
 class Encoder(nn.Module):
@@ -50,8 +53,10 @@ class Encoder(nn.Module):
         self.kind: Kind = kind
         self.dimension = dimension
         self.yields = frozenset(yields)
+        self.vocabulary_head: nn.Module | None = None
+        """From the last states of a text encoder that yields a vocabulary to logits over its words."""
         if not self.yields or not self.yields <= OUTPUTS:
-            raise ValueError(f"an encoder yields pooled, tokens or both, not {sorted(self.yields)}")
+            raise ValueError(f"an encoder yields some of {', '.join(sorted(OUTPUTS))}, not {sorted(self.yields)}")
 
     def forward(self, values: Tensor, mask: Tensor | None = None) -> EncodedFeatures:
         """Features of a batch.

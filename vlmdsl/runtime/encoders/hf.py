@@ -52,6 +52,8 @@ class HuggingFaceEncoder(Encoder):
         pooled, tokens = self._features(*self._example())
         self.pooled_projection = _projection(pooled.shape[-1], dimension) if "pooled" in self.yields else None
         self.token_projection = _projection(tokens.shape[-1], dimension) if "tokens" in self.yields else None
+        if "vocabulary" in self.yields and self.vocabulary_size is not None:
+            self.vocabulary_head = nn.Linear(tokens.shape[-1], self.vocabulary_size)
         self._freeze_unused()
 
     def forward(self, values: Tensor, mask: Tensor | None = None) -> EncodedFeatures:
@@ -63,6 +65,7 @@ class HuggingFaceEncoder(Encoder):
             pooled=None if self.pooled_projection is None else self.pooled_projection(pooled),
             tokens=None if self.token_projection is None else self.token_projection(tokens),
             mask=mask if self.kind == "Text" else None,
+            states=None if self.vocabulary_head is None else tokens,
         )
 
     def _features(self, values: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -94,7 +97,8 @@ class HuggingFaceEncoder(Encoder):
         """
         with torch.enable_grad():
             features = self(*self._example())
-            total = sum(part.sum() for part in (features.pooled, features.tokens) if part is not None)
+            words = None if self.vocabulary_head is None else self.vocabulary_head(features.states)
+            total = sum(part.sum() for part in (features.pooled, features.tokens, words) if part is not None)
             parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
             gradients = torch.autograd.grad(total, parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):

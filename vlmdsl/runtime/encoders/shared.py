@@ -62,6 +62,9 @@ class SharedTransformer(Encoder):
         self.token_projection = nn.Linear(image.width, dimension, bias=False) if "tokens" in self.yields else None
         nn.init.normal_(self.embedding.weight, std=0.02)
         nn.init.normal_(self.word_positions, std=0.01)
+        # Last, so that it changes no draw of the weights before it.
+        if "vocabulary" in self.yields:
+            self.vocabulary_head = nn.Linear(image.width, config.vocabulary_size)
 
     def forward(self, values: Tensor, mask: Tensor | None = None, words: Tensor | None = None) -> EncodedFeatures:
         """Features of images `[b, 3, S, S]`, of texts `[b, L]` with a mask, or of pairs: images, mask and `words [b, L]`.
@@ -84,6 +87,7 @@ class SharedTransformer(Encoder):
             pooled=None if self.pooled_projection is None else self.pooled_projection(hidden[:, 0]),
             tokens=None if self.token_projection is None else self.token_projection(hidden[:, 1:]),
             mask=None if ids is None else torch.cat(real, dim=1),
+            states=None if self.vocabulary_head is None else hidden[:, 1:],
         )
 
     def _patches(self, images: Tensor) -> Tensor:

@@ -54,6 +54,9 @@ class TextTransformer(Encoder):
         self.token_projection = nn.Linear(config.width, dimension, bias=False) if "tokens" in self.yields else None
         nn.init.normal_(self.embedding.weight, std=0.02)
         nn.init.normal_(self.positions, std=0.01)
+        # Last, so that it changes no draw of the weights before it.
+        if "vocabulary" in self.yields:
+            self.vocabulary_head = nn.Linear(config.width, config.vocabulary_size)
 
     def forward(self, values: Tensor, mask: Tensor | None = None) -> EncodedFeatures:
         """Features of texts; an empty text is read as its first padding token, so that no feature is undefined."""
@@ -70,6 +73,7 @@ class TextTransformer(Encoder):
             pooled=None if self.pooled_projection is None else self.pooled_projection(last_token(hidden, mask)),
             tokens=None if self.token_projection is None else self.token_projection(hidden),
             mask=mask,
+            states=None if self.vocabulary_head is None else hidden,
         )
 
 

@@ -32,11 +32,12 @@ def select(features: EncodedFeatures, index: slice | Tensor) -> EncodedFeatures:
 
 
 def gather(parts: Iterable[EncodedFeatures]) -> EncodedFeatures:
-    """One set of features of several; shorter texts are padded to the longest. ValueError if there are none."""
+    """One set of features of several, without states; shorter texts are padded to the longest. ValueError if there are
+    none."""
     outputs = [[part for part in group if part is not None] for group in zip(*parts, strict=True)]
     if not outputs:
         raise ValueError("there are no features to gather")
-    pooled, tokens, masks = outputs
+    pooled, tokens, masks, _ = outputs
     length = max((part.shape[1] for part in tokens), default=0)
     return EncodedFeatures(
         pooled=torch.cat(pooled) if pooled else None,

@@ -8,6 +8,7 @@ from typing import get_args
 
 from vlmdsl.backends.torch import Objective
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
+from vlmdsl.diagnostics.catalog.data import TokenizerUnusable
 from vlmdsl.ir import ONE_SOURCE, Program
 from vlmdsl.runtime.data import (
     BatchLoader,
@@ -30,6 +31,7 @@ from vlmdsl.runtime.model import VisionLanguageModel, tower_needs
 from vlmdsl.runtime.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from vlmdsl.runtime.training.processes import World, seed_generators
 from vlmdsl.schema import ModelConfig, RunConfig
+from vlmdsl.source import Span
 
 __all__ = [
     "Data",
@@ -100,12 +102,22 @@ def _mapped(
 
 
 def tokenizer_for(program: Program, config: ModelConfig, data: Data) -> Tokenizer:
-    """The tokenizer that the configuration names, or one trained on the training texts."""
-    if config.tokenizer is not None:
-        return load_tokenizer(config.tokenizer)
-    if config.text_encoder.startswith("hf:"):
-        return load_tokenizer(config.text_encoder)
-    return train_tokenizer(texts_of(data.train, data.mapping, _text_fields(program)), config.vocabulary)
+    """The tokenizer that the configuration names, or one trained on the training texts; with a mask token if texts are
+    masked. Raises `DiagnosticError` where a pretrained encoder knows no such token."""
+    given = config.tokenizer or (config.text_encoder if config.text_encoder.startswith("hf:") else None)
+    if given is None:
+        tokenizer = train_tokenizer(texts_of(data.train, data.mapping, _text_fields(program)), config.vocabulary)
+    else:
+        tokenizer = load_tokenizer(given)
+    if not any(node.operation == "mask" for node in program.nodes()):
+        return tokenizer
+    if tokenizer.mask is None and config.text_encoder.startswith("hf:"):
+        reason = f"it has no mask token, and `{config.text_encoder}` could not know a new one"
+        help = "choose a text encoder that was trained with masked texts, or a built-in one"
+        raise DiagnosticError(
+            (TokenizerUnusable.at(Span("<command line>", 0, 0), given=given, reason=reason, help=(help,)),)
+        )
+    return tokenizer.with_mask()
 
 
 def duplicate_texts(program: Program, data: Data, limit: int = 2000) -> dict[str, float]:

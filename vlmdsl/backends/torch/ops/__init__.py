@@ -25,6 +25,7 @@ from vlmdsl.backends.torch.ops.elementwise import (
     subtract,
     where,
 )
+from vlmdsl.backends.torch.ops.language import mlm
 from vlmdsl.backends.torch.ops.normalize import normalize, stop
 from vlmdsl.backends.torch.ops.retrieval import attend, best_entries, retrieve, take
 from vlmdsl.backends.torch.ops.similarities import exclude, reuse, score, similarity, transpose
@@ -37,8 +38,8 @@ __all__ = [
     "ContrastResult", "Direction", "Similarities", "Target", "TargetPart", "TokenFeatures", "add", "add_targets",
     "attend", "best_entries", "clamp", "contrast", "contrast_of", "cross_entropy", "distribution", "divide", "enqueue",
     "entropy", "entropy_of_mean", "equal", "exclude", "exclude_pairs", "exp", "flipped", "greater", "greater_equal",
-    "less", "less_equal", "log", "log_sum_exp", "logical_not", "maximum", "mean", "minimum", "multiply", "nearest",
-    "negate", "normalize", "not_equal", "others", "paired", "retrieve", "reuse", "running_mean", "same", "samples",
-    "scale_target", "score", "sigmoid_loss", "similarity", "smooth", "softmax", "softplus", "stop", "subtract", "take",
-    "target_entropy", "transport", "transpose", "uniform", "unite", "unite_targets", "where",
+    "less", "less_equal", "log", "log_sum_exp", "logical_not", "maximum", "mean", "minimum", "mlm", "multiply",
+    "nearest", "negate", "normalize", "not_equal", "others", "paired", "retrieve", "reuse", "running_mean", "same",
+    "samples", "scale_target", "score", "sigmoid_loss", "similarity", "smooth", "softmax", "softplus", "stop", "subtract",
+    "take", "target_entropy", "transport", "transpose", "uniform", "unite", "unite_targets", "where",
 ]  # fmt: skip

@@ -1,0 +1,127 @@
+"""Masks: which tokens are hidden, the text that is left, and the criterion that asks for what was hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import Field
+
+from vlmdsl.diagnostics.catalog.meaning import NothingHidden
+from vlmdsl.diagnostics.catalog.types import PooledWhereTokensAreCompared, WrongType
+from vlmdsl.diagnostics.catalog.values import BoundsDisagree
+from vlmdsl.ir import Node, encoder_of
+from vlmdsl.primitives.registry import register
+from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
+from vlmdsl.primitives.values import MaskValue, Value, type_of
+from vlmdsl.types import EncodedType, FieldType, LossType, VocabularyType
+
+
+class RandomParameters(Parameters):
+    """Arguments of `random`."""
+
+    share: float = Field(gt=0.0, le=1.0, description="the chance of each token")
+
+
+def _random(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    assert isinstance(parameters, RandomParameters)
+    return MaskValue(parameters.share)
+
+
+register(
+    Primitive(
+        name="random",
+        family="masks",
+        summary="Each token for itself, with this chance.",
+        meaning=_random,
+        parameters=RandomParameters,
+        positional_parameters=("share",),
+        formula=r"P(k \in M_i) = p",
+        cost="none",
+        example="minimize mlm(mask(text, random(15%)))",
+    )
+)
+
+
+class MaskParameters(Parameters):
+    """Arguments of `mask`; what is neither hidden nor replaced stays as it is, and is asked for all the same."""
+
+    hidden: float = Field(default=0.8, ge=0.0, le=1.0, description="share of the chosen that become the mask token")
+    replaced: float = Field(default=0.1, ge=0.0, le=1.0, description="share of the chosen that become a random token")
+
+
+def _mask(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    text, tokens = subjects["text"], subjects["tokens"]
+    assert isinstance(text, Node)
+    assert isinstance(tokens, MaskValue)
+    assert isinstance(parameters, MaskParameters)
+    hidden, replaced = float(parameters.hidden), float(parameters.replaced)
+    if hidden + replaced > 1.0 + 1e-9:
+        reason = f"the shares of `hidden` and `replaced` sum to {hidden + replaced:g}, more than all"
+        raise Fault(BoundsDisagree.at(builder.place("replaced"), reason=reason))
+    return builder.add(
+        "mask",
+        text,
+        type=FieldType("Text"),
+        share=float(tokens.share),
+        hidden=hidden,
+        replaced=replaced,
+        draw=builder.draw(),
+    )
+
+
+register(
+    Primitive(
+        name="mask",
+        family="masks",
+        summary="The text with some of its tokens hidden, drawn per sample and epoch; marks and padding never are (BERT).",
+        meaning=_mask,
+        subjects=(
+            Subject("text", ("Text",), "the text"),
+            Subject("tokens", ("Mask",), "which tokens are chosen"),
+        ),
+        parameters=MaskParameters,
+        formula=r"\tilde{t}_{ik} \in \{[\mathrm{mask}], w, t_{ik}\} \text{ for } k \in M_i",
+        cost="none",
+        example="contrast(image, mask(text, random(15%)))",
+        view_of="Text",
+    )
+)
+
+
+def _mlm(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    value = builder.encoded(subjects["text"], "text")
+    assert isinstance(value, Node)
+    stopped = value.operation == "stop"
+    encode = value.inputs[0] if stopped else value
+    if encode.type != EncodedType("Text"):
+        found = type_of(value)
+        raise Fault(
+            WrongType.at(builder.place("text"), str(found), argument="text", function="mlm", wanted="a Text", found=found),
+            value,
+        )
+    if encoder_of(encode).heads:
+        help = ("a head gives pooled features only: ask the tower itself, without `project` or `predict`",)
+        place = builder.place("text")
+        raise Fault(PooledWhereTokensAreCompared.at(place, "the features of a head", help=help, similarity="mlm"), value)
+    if encode.inputs[0].operation != "mask":
+        raise Fault(NothingHidden.at(builder.place("text")), subjects["text"])
+    loss = builder.add("mlm", builder.add("vocabulary", encode, type=VocabularyType()), type=LossType())
+    return builder.add("stop", loss, type=LossType()) if stopped else loss
+
+
+register(
+    Primitive(
+        name="mlm",
+        family="masks",
+        summary=(
+            "Masked language modelling: the tower, with a head over the tokenizer's words, is asked for each chosen token; "
+            "the mean over all chosen tokens of the whole batch, 0 if there is none."
+        ),
+        meaning=_mlm,
+        subjects=(Subject("text", ("Encoded", "Text"), "a text that `mask` made, or what a tower made of it"),),
+        laws=("permutation", "non_negative"),
+        formula=r"\frac{1}{\sum_i |M_i|} \sum_i \sum_{k \in M_i} -\log p(t_{ik} \mid \tilde{t}_i)",
+        cost="2 B L W V FLOPs, and B L V logits",
+        example="minimize mlm(mask(text, random(15%)))",
+    )
+)
