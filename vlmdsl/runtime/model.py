@@ -186,7 +186,10 @@ class VisionLanguageModel(nn.Module):
         heads = self.heads if teachers is None else teachers.heads_of(encoder)
         with torch.set_grad_enabled(torch.is_grad_enabled() and teachers is None):
             found = heads(encoder.tower, headed, pooled)
-        return [EncodedFeatures(found[stream.name]) if stream in headed else encoded[stream.source] for stream in streams]
+        return [
+            encoded[stream.source]._replace(pooled=found.get(stream.name, encoded[stream.source].pooled))
+            for stream in streams
+        ]
 
     def _encode_together(self, encoder: ObjectiveEncoder, values: list[StreamValues]) -> list[EncodedFeatures]:
         """The features of several values of a tower, from one call for all that fit into one batch."""
