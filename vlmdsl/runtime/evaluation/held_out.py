@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from vlmdsl.ir import Node
 from vlmdsl.runtime.data import Batch, StreamValues
 from vlmdsl.runtime.encoders import EncodedFeatures
 from vlmdsl.runtime.evaluation.comparison import Comparison
@@ -32,34 +33,39 @@ def evaluate(
     *,
     with_retrieval: bool = True,
     prompts: ClassPrompts | None = None,
+    neighbours: int = 0,
 ) -> Evaluation:
     """Retrieval over the images and texts of `batches`, and zero-shot classification of its images if `prompts` are given.
 
     Batches hold the streams `comparison.image_field` and `comparison.text_field`, without random views, and the field
-    `prompts.field`. Equal images, and texts of equal tokens, are taken together: each is one query and one candidate, and
-    whatever was paired with any of them belongs to it. The model is left in the mode it was in.
+    `prompts.field`, or `label` without prompts if `neighbours` vote (where the image tower gives pooled features). Equal
+    images, and texts of equal tokens, are taken together: each is one query and one candidate, and whatever was paired with
+    any of them belongs to it. The model is left in the mode it was in.
     """
     comparison = replace(comparison, device=_device(model))
     with _evaluation_mode(model):
-        images = _Collection(model, comparison.image_tower)
+        images = _Collection(model, comparison.image_tower, comparison.image_features)
         texts = _Collection(model, comparison.text_tower)
         labels: list[Tensor] = []
         for batch in batches:
-            images.add(batch.streams[comparison.image_field])
+            images.add(batch.streams[comparison.image_field], batch.keys)
             texts.add(batch.streams[comparison.text_field])
-            if prompts is not None:
-                labels.append(batch.fields[prompts.field])
+            if prompts is not None or neighbours:
+                labels.append(batch.fields["label" if prompts is None else prompts.field])
         if not images.places:
             return Evaluation(samples=0)
         found = None
         if with_retrieval:
             pairs = torch.tensor(list(zip(images.places, texts.places, strict=True))).unique(dim=0)
             found = retrieval_recall(images.features(), texts.features(), pairs, comparison)
-        classified = None
+        classified, alike, classes = None, None, 0
+        if neighbours:
+            alike, classes = _neighbours(images, torch.cat(labels).tolist(), neighbours)
         if prompts is not None:
             every_image = select(images.features(), torch.tensor(images.places))
             classified = _classify(model, every_image, torch.cat(labels), prompts, comparison)
-    return Evaluation(len(images.places), found, classified, len(prompts.names) if prompts and classified else 0)
+            classes = len(prompts.names) if classified else classes
+    return Evaluation(len(images.places), found, classified, classes, alike)
 
 
 def evaluate_images(
@@ -82,15 +88,19 @@ def evaluate_images(
         for batch in batches:
             images.add(batch.streams[stream])
             labels += batch.fields[label].tolist()
-        classes = dict(zip(reversed(images.places), reversed(labels), strict=True))
-        kept = torch.tensor([place for place in sorted(classes) if classes[place] >= 0], dtype=torch.int64)
-        if len(kept) < 2:
-            return Evaluation(len(labels))
-        pooled = images.features().pooled
-        assert pooled is not None
-        own = torch.tensor([classes[int(place)] for place in kept])
-        found = neighbour_accuracy(pooled[kept], own, neighbours)
-    return Evaluation(len(labels), classes=len(own.unique()), neighbours=found)
+        found, classes = _neighbours(images, labels, neighbours)
+    return Evaluation(len(labels), classes=classes, neighbours=found)
+
+
+def _neighbours(images: _Collection, labels: list[int], count: int) -> tuple[Measures | None, int]:
+    """The accuracy of `count` neighbours and the number of classes; none with fewer than two images that have one."""
+    classes = dict(zip(reversed(images.places), reversed(labels), strict=True))
+    kept = torch.tensor([place for place in sorted(classes) if classes[place] >= 0], dtype=torch.int64)
+    pooled = images.features().pooled if len(kept) > 1 else None
+    if pooled is None:
+        return None, 0
+    own = torch.tensor([classes[int(place)] for place in kept])
+    return neighbour_accuracy(pooled[kept], own, count), len(own.unique())
 
 
 @dataclass
@@ -99,11 +109,13 @@ class _Collection:
 
     model: VisionLanguageModel
     tower: str
+    made: Node | None = None
+    """What to make of them; None for the tower's features."""
     places: list[int] = field(default_factory=list)
     _known: dict[bytes, int] = field(default_factory=dict)
     _parts: list[EncodedFeatures] = field(default_factory=list)
 
-    def add(self, stream: StreamValues) -> None:
+    def add(self, stream: StreamValues, keys: Sequence[str] = ()) -> None:
         """Encode those of a batch that are new."""
         new: list[int] = []
         for position, identity in enumerate(_identities(stream)):
@@ -114,7 +126,8 @@ class _Collection:
         if new:
             rows = torch.tensor(new, device=stream.values.device)
             mask = None if stream.mask is None else stream.mask[rows]
-            self._parts.append(_encode(self.model, self.tower, stream.values[rows], mask))
+            held = [keys[position] for position in new] if self.made is not None else []
+            self._parts.append(_encode(self.model, self.tower, stream.values[rows], mask, self.made, held))
 
     def features(self) -> EncodedFeatures:
         """The features of the distinct ones, in the order in which they came."""
@@ -130,10 +143,18 @@ def _identities(stream: StreamValues) -> Iterator[bytes]:
         yield hashlib.sha256(tokens.contiguous().numpy().tobytes()).digest()
 
 
-def _encode(model: VisionLanguageModel, tower: str, values: Tensor, mask: Tensor | None) -> EncodedFeatures:
+def _encode(
+    model: VisionLanguageModel,
+    tower: str,
+    values: Tensor,
+    mask: Tensor | None,
+    made: Node | None = None,
+    keys: Sequence[str] = (),
+) -> EncodedFeatures:
     """Features in float32 on the CPU, which has room for those of a whole data set."""
     device = _device(model)
-    features = model.encode(tower, values.to(device), None if mask is None else mask.to(device))
+    taken = values.to(device), None if mask is None else mask.to(device)
+    features = model.encode(tower, *taken) if made is None else model.features(made, *taken, keys)
     pooled, tokens = (None if part is None else part.float().cpu() for part in (features.pooled, features.tokens))
     return EncodedFeatures(pooled, tokens, None if features.mask is None else features.mask.cpu())
 
