@@ -129,4 +129,4 @@ def _reason(primitive: Primitive, name: str, kind: str, message: str) -> tuple[s
         return "must be a whole number", description
     if kind in ("float_type", "string_type"):
         return f"must be a {'number' if kind == 'float_type' else 'string'}", description
-    return message.replace("Input should be", "must be"), description
+    return message.removeprefix("Value error, ").replace("Input should be", "must be"), description

@@ -5,6 +5,7 @@ from vlmdsl.primitives import (
     distributions,
     encoding,
     heads,
+    image_views,
     masks,
     matrices,
     reductions,
@@ -22,6 +23,6 @@ from vlmdsl.primitives import (
 __all__ = ["FAMILIES"]
 
 FAMILIES = (
-    views, text_views, masks, encoding, heads, towers, similarities, matrices, candidates, targets, soft_targets,
-    distributions, reductions, scalars, state, reference,
+    views, image_views, text_views, masks, encoding, heads, towers, similarities, matrices, candidates, targets,
+    soft_targets, distributions, reductions, scalars, state, reference,
 )  # fmt: skip

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
 from vlmdsl.ir import Encoder as ObjectiveEncoder
 from vlmdsl.ir import Head, Reading, Stream, parts_of, readings
+from vlmdsl.runtime.batching import encode_together
 from vlmdsl.runtime.encoders import EncodedFeatures, Encoder
 from vlmdsl.runtime.heads import Heads, prefixes
+from vlmdsl.runtime.image_views import check_image_views
 from vlmdsl.runtime.teachers import Teachers
 from vlmdsl.source import Span
 from vlmdsl.types import Type
@@ -70,6 +71,7 @@ class VisionLanguageModel(nn.Module):
         needs = tower_needs(self.streams)
         _check(encoders, needs)
         _check_lengths(encoders, self.streams, objective.compared)
+        check_image_views(encoders, self.streams)
         self.encoders = nn.ModuleDict(encoders)
         self.objective = objective
         self.frozen_towers = frozenset(name for name, need in needs.items() if need.frozen)
@@ -159,20 +161,11 @@ class VisionLanguageModel(nn.Module):
         return [EncodedFeatures(found[stream.name]) if stream in headed else encoded[stream.source] for stream in streams]
 
     def _encode_together(self, encoder: ObjectiveEncoder, values: list[StreamValues]) -> list[EncodedFeatures]:
-        """One call for several values of a tower, as one longer batch; the features of each in its own length."""
+        """The features of several values of a tower, from one call for all that fit into one batch."""
         tower = self._tower(encoder)
         with torch.set_grad_enabled(torch.is_grad_enabled() and encoder.tower_learns):
             entry = {} if encoder.enters is None else {"enters": encoder.enters}
-            if len(values) == 1:
-                return [tower(*_taken(values[0]), **entry)]
-            whole = tower(*_concatenated(values), **entry)
-        sizes = [len(part.values) for part in values]
-        longest = max(_texts(part).shape[1] for part in values)
-        parts = [(None,) * len(sizes) if output is None else output.split(sizes) for output in whole]
-        return [
-            _shortened(EncodedFeatures(*outputs), longest - _texts(part).shape[1])
-            for outputs, part in zip(zip(*parts, strict=True), values, strict=True)
-        ]
+            return encode_together(tower, values, **entry)
 
 
 def _used(stream: Stream) -> frozenset[str]:
@@ -227,38 +220,6 @@ def _by_call(streams: Iterable[Stream]) -> list[list[Stream]]:
     for stream in streams:
         calls.setdefault((stream.encoder.bare, stream.encode.type), []).append(stream)
     return list(calls.values())
-
-
-def _taken(values: StreamValues) -> tuple[Tensor | None, ...]:
-    """The arguments of a tower; only one that encodes joined streams knows of words."""
-    return (values.values, values.mask) if values.words is None else (values.values, values.mask, values.words)
-
-
-def _texts(values: StreamValues) -> Tensor:
-    """The token ids of a stream of texts, or of those that are joined to its images."""
-    return values.values if values.words is None else values.words
-
-
-def _concatenated(parts: list[StreamValues]) -> tuple[Tensor | None, ...]:
-    """One batch of several; shorter texts are padded, which changes no feature."""
-    if all(part.mask is None and part.words is None for part in parts):
-        return torch.cat([part.values for part in parts]), None
-    length = max(_texts(part).shape[1] for part in parts)
-    texts = torch.cat([functional.pad(_texts(part), (0, length - _texts(part).shape[1])) for part in parts])
-    masks = [torch.ones_like(_texts(part), dtype=torch.bool) if part.mask is None else part.mask for part in parts]
-    mask = torch.cat([functional.pad(mask, (0, length - mask.shape[1])) for mask in masks])
-    return (texts, mask) if parts[0].words is None else (torch.cat([part.values for part in parts]), mask, texts)
-
-
-def _shortened(features: EncodedFeatures, added: int) -> EncodedFeatures:
-    """The tokens of a stream without the padding that `_concatenated` added to its texts."""
-    if features.mask is None:
-        return features
-
-    def cut(part: Tensor | None) -> Tensor | None:
-        return None if part is None else part[:, : part.shape[1] - added]
-
-    return features._replace(tokens=cut(features.tokens), mask=cut(features.mask), states=cut(features.states))
 
 
 def _named(stream: Stream, features: EncodedFeatures) -> dict[str, Tensor]:

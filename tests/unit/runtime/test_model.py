@@ -11,6 +11,7 @@ from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.ir import Encoder, Stream, streams
 from vlmdsl.ir.graph import Graph
 from vlmdsl.runtime.data.batch import Batch, StreamValues
+from vlmdsl.runtime.data.images import ImageFormat
 from vlmdsl.runtime.encoders import (
     SharedConfig,
     SharedTransformer,
@@ -180,6 +181,76 @@ def test_joined_streams_are_one_call_on_the_values_of_their_halves():
         alone = tower(values["image"].values, words.mask, words.values)
         assert torch.equal(objective.given[f"{name}_mask"], alone.mask)
         torch.testing.assert_close(objective.given[name], alone.tokens, rtol=1e-12, atol=1e-12)
+
+
+def planned_streams(expression):
+    return streams(build(expression, expression=True).planned)
+
+
+def viewed_batch(wanted, side=None, kept=None):
+    """Images of a side each, with so many patches kept, and a text."""
+    values = {}
+    for name in wanted:
+        size = 8 if side is None else side[name]
+        keep = None if kept is None else torch.rand(3, (size // 4) ** 2).argsort(1)[:, : kept[name]]
+        values[name] = StreamValues(torch.randn(3, 3, size, size, dtype=torch.float64), keep=keep)
+    return Batch({**values, "text": texts(5)}, {}, ["a", "b", "c"])
+
+
+def test_crops_of_one_size_are_one_call_of_the_tower():
+    objective = RecordingObjective(planned_streams("contrast(multi_crop(image, n=2, small=2, small_side=50%), text)"))
+    towers = {"vision": vision(), "language": language()}
+    sides = {f"image_crop_{view}": 8 if view < 2 else 4 for view in range(4)}
+    batch = viewed_batch(sides, side=sides)
+    calls = []
+    hook = towers["vision"].register_forward_pre_hook(lambda _, args: calls.append(args[0].shape))
+    VisionLanguageModel(towers, objective)(batch)
+    hook.remove()
+    assert sorted(tuple(call) for call in calls) == [(6, 3, 4, 4), (6, 3, 8, 8)]
+    for name in sides:
+        torch.testing.assert_close(objective.given[name], towers["vision"](batch.streams[name].values).pooled)
+
+
+def test_dropped_patches_of_several_streams_are_dropped_in_one_call():
+    objective = RecordingObjective(planned_streams("contrast(drop(augment(image, n=2), share=50%), text)"))
+    towers = {"vision": vision(), "language": language()}
+    names = [f"image_augment_{view}_drop" for view in (0, 1)]
+    batch = viewed_batch(names, kept=dict.fromkeys(names, 2))
+    VisionLanguageModel(towers, objective)(batch)
+    for name in names:
+        stream = batch.streams[name]
+        torch.testing.assert_close(objective.given[name], towers["vision"](stream.values, keep=stream.keep).pooled)
+        assert not torch.allclose(objective.given[name], towers["vision"](stream.values).pooled)
+
+
+class WholeImages(VisionTransformer):
+    """Takes images of one size, as pretrained towers do."""
+
+    def __init__(self):
+        super().__init__(VisionConfig(image_size=8, patch_size=4, width=16, depth=1, heads=2), 8, ("pooled",))
+        self.image_format = ImageFormat(8)
+
+
+@pytest.mark.parametrize(
+    ("view", "tower", "words"),
+    [
+        ("drop(image)", WholeImages, "patches dropped"),
+        ("multi_crop(image)", WholeImages, "smaller crops"),
+        ("drop(image, share=80%)", vision, "sees 4 patches an image, of which `drop` leaves none"),
+        ("drop(drop(image, share=50%), share=60%)", vision, "leaves none"),
+        ("drop(multi_crop(image, n=1, small=1, small_side=50%))", vision, "sees 1 patches an image"),
+    ],
+)
+def test_views_that_a_tower_cannot_take_are_a_diagnostic(view, tower, words):
+    objective = RecordingObjective(planned_streams(f"contrast({view}, text)"))
+    with pytest.raises(DiagnosticError, match=words) as caught:
+        VisionLanguageModel({"vision": tower(), "language": language()}, objective)
+    assert caught.value.diagnostics[0].code == "V0832"
+
+
+def test_towers_of_whole_images_take_crops_of_one_size():
+    objective = RecordingObjective(planned_streams("contrast(multi_crop(image, small_side=1), text)"))
+    VisionLanguageModel({"vision": WholeImages(), "language": language()}, objective)
 
 
 class TestRegions:

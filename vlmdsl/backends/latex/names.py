@@ -204,8 +204,7 @@ class Names:
             said = "of {} of its tokens {} are hidden and {} replaced".format(*shares)
             latex = rf"{drawn.latex}\ {words('is').latex}\ {inner.latex},\ {words(said.replace('%', chr(92) + '%')).latex}"
             return Math(latex, f"{drawn.text} is {inner.text}, {said}")
-        pipeline = dict(node.attributes).get("pipeline")
-        view = call(node.operation, inner, *((words(pipeline),) if isinstance(pipeline, str) else ()))
+        view = call(node.operation, inner, *_how(node))
         return Math(rf"{drawn.latex} \sim {view.latex}", f"{drawn.text} ~ {view.text}")
 
     def parameter(self, node: Node) -> Math:
@@ -276,3 +275,11 @@ def _encode_of(node: Node) -> Node | None:
     while node.operation in ("normalize", "pooled", "tokens", "stop"):
         node = node.inputs[0]
     return node if node.operation == "encode" else None
+
+
+def _how(node: Node) -> list[Math]:
+    """What a drawn view of an image is drawn by: a pipeline, the share of patches dropped, bounds of a crop's area."""
+    attributes = dict(node.attributes)
+    if "pipeline" in attributes:
+        return [words(str(attributes["pipeline"]))]
+    return [number(node.number(name)) for name in ("share", "smallest", "largest") if name in attributes]

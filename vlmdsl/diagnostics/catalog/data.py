@@ -21,6 +21,7 @@ __all__ = [
     "UnknownColumn",
     "UnknownDataForm",
     "UnknownField",
+    "UnknownStandIn",
 ]
 
 
@@ -33,8 +34,9 @@ class FieldLacksColumn(Problem):
         "is also found under `caption` or `txt`, `label` under `cls`, and an image in whatever image file the sample "
         "has. Where names differ, `--map FIELD=COLUMN` says which column it is. A view such as `rewrite(text, M=4)` reads "
         "one more field, `text_rewrites`: the alternatives of the text, a list in one column or several columns joined "
-        "by commas, as in `--map text_rewrites=tags,cldr_en`. This is checked before the first step, on the columns of up "
-        "to 64 samples spread over the data."
+        "by commas, as in `--map text_rewrites=tags,cldr_en`. What a method's authors had made (summaries, regions) may "
+        "have a stand-in, to be chosen by name: `--map summary=summarize(text)`. This is checked before the first step, on "
+        "the columns of up to 64 samples spread over the data."
     )
     provoked_by = "a recipe with a `label` field on shards that hold images and captions only"
 
@@ -230,3 +232,18 @@ class FontUnreadable(Problem):
         "lacks are counted in the report of the run."
     )
     provoked_by = "`--set data.font=nowhere.ttf`"
+
+
+class UnknownStandIn(Problem):
+    code = "V0827"
+    template = "`{given}` is no stand-in: {reason}"
+    summary = "`--map` asks for a stand-in that does not exist, or without the columns that it is made of."
+    explanation = (
+        "A stand-in takes the place of a field that the data lacks and that no model of ours makes. There are five: "
+        "`summarize(TEXT)`, the first sentence of a text; `template(WORDS)`, `a picture of A, B and C` from words or lists "
+        "of them; `grid(IMAGE)`, the nine fields of an image cut in thirds, where a detector's regions are lacking; "
+        "`crops(IMAGE,BOXES)`, what annotated boxes hold, as regions too; `hash(TEXT)`, a class for each distinct "
+        "text. None is as good as what the authors had, so each is chosen by name, kept with the run in `config.yaml` and "
+        "`run.json`, and told in its report."
+    )
+    provoked_by = "`--map summary=sumarize(text)`"

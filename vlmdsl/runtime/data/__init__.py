@@ -11,13 +11,14 @@ from vlmdsl.runtime.data.rendering import checked_font
 from vlmdsl.runtime.data.report import SkipReport
 from vlmdsl.runtime.data.source import BadSample, Source, fingerprint, source_facts
 from vlmdsl.runtime.data.specification import held_out, open_source
+from vlmdsl.runtime.data.stand_ins import calls_of, with_stand_ins
 from vlmdsl.runtime.data.synonyms import read_synonyms
 from vlmdsl.runtime.data.texts import duplicate_share, texts_of
 from vlmdsl.runtime.data.views import View, view_of
 
 __all__ = [
     "BadSample", "Batch", "BatchLoader", "EvaluationLoader", "FieldMapping", "ImageFormat", "Materials", "Requirement",
-    "SkipReport", "Source", "StreamValues", "View", "checked_font", "duplicate_share", "fingerprint", "groups_by_source",
-    "held_out", "map_fields", "open_source", "parse_assignments", "read_synonyms", "requirements", "source_facts",
-    "text_inputs", "texts_of", "view_of",
+    "SkipReport", "Source", "StreamValues", "View", "calls_of", "checked_font", "duplicate_share", "fingerprint",
+    "groups_by_source", "held_out", "map_fields", "open_source", "parse_assignments", "read_synonyms", "requirements",
+    "source_facts", "text_inputs", "texts_of", "view_of", "with_stand_ins",
 ]  # fmt: skip

@@ -19,13 +19,15 @@ class StreamValues:
     regions `[b, R, F]` float with theirs.
 
     Of a masked text, `targets` `[b, L]` int64 holds what the chosen tokens were, `NOT_ASKED` elsewhere.
-    An image and a text joined are `values`, images, and `words`, token ids, whose mask is `mask`.
+    An image and a text joined are `values`, images, and `words`, token ids, whose mask is `mask`. Of images with patches
+    dropped, `keep [b, K]` int64 are the patches to encode, counted row by row.
     """
 
     values: Tensor
     mask: Tensor | None = None
     words: Tensor | None = None
     targets: Tensor | None = None
+    keep: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> StreamValues:
         """The same on `device`."""
@@ -34,7 +36,7 @@ class StreamValues:
             return None if part is None else part.to(device, non_blocking=non_blocking)
 
         values = self.values.to(device, non_blocking=non_blocking)
-        return StreamValues(values, moved(self.mask), moved(self.words), moved(self.targets))
+        return StreamValues(values, moved(self.mask), moved(self.words), moved(self.targets), moved(self.keep))
 
 
 @dataclass(frozen=True)

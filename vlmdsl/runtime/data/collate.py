@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -34,9 +34,11 @@ class Collator:
 
     def batch(self, samples: Sequence[Sample], views: Mapping[str, View], fields: Mapping[str, str]) -> Batch:
         """The batch of these samples: a stream for each view, a tensor for each plain field (name -> kind)."""
-        streams = {
-            name: self.stream([sample.streams[name] for sample in samples], view.kind) for name, view in views.items()
-        }
+        streams = {}
+        for name, view in views.items():
+            stream = self.stream([sample.streams[name] for sample in samples], view.kind)
+            kept = [torch.from_numpy(sample.kept[name]) for sample in samples if view.drops]
+            streams[name] = replace(stream, keep=torch.stack(kept)) if kept else stream
         plain = {
             name: torch.tensor([sample.fields[name] for sample in samples], dtype=_FIELD_DTYPES[kind])
             for name, kind in fields.items()
@@ -67,7 +69,7 @@ def text_inputs(
     collator = Collator(tokenizer, images, text_length)
 
     def inputs(texts: list[str]) -> tuple[Tensor, Tensor | None]:
-        made = [view.apply(TextValue(text), ViewContext(0, 0, text, images.size, materials=materials)) for text in texts]
+        made = [view.apply(TextValue(text), ViewContext(0, 0, text, images, materials=materials)) for text in texts]
         stream = collator.stream([value.text if isinstance(value, TextValue) else value for value in made], view.kind)
         return stream.values, stream.mask
 

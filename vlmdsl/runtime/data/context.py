@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vlmdsl.runtime.data.draws import generator
+from vlmdsl.runtime.data.images import ImageFormat
 from vlmdsl.runtime.data.synonyms import Synonyms
 
 __all__ = ["NO_MATERIALS", "Attributes", "Materials", "ViewContext"]
@@ -35,7 +36,7 @@ class ViewContext:
     seed: int
     epoch: int
     key: str
-    image_size: int
+    images: ImageFormat
     counts: Counter[str] = field(default_factory=Counter)
     materials: Materials = NO_MATERIALS
 

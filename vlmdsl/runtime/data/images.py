@@ -23,14 +23,28 @@ _SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I")
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """What the encoders take: square RGB images of side `size`, level `x` in [0, 1] as `(x - mean) / deviation`."""
+    """What the encoders take: square RGB images of side `size`, level `x` in [0, 1] as `(x - mean) / deviation`.
+
+    An encoder with a `patch` takes images of any side that is a multiple of it, and those with patches dropped.
+    """
 
     size: int
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     deviation: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    patch: int | None = None
+
+    def side(self, share: float) -> int:
+        """The side nearest to that share of `size` that the encoders take, in pixels."""
+        if self.patch is None:
+            return self.size
+        return max(round(share * self.size / self.patch), 1) * self.patch
+
+    def patches(self, share: float) -> int:
+        """How many patches an image of the side `side(share)` has; 0 where patches cannot be told apart."""
+        return 0 if self.patch is None else (self.side(share) // self.patch) ** 2
 
     def tensor(self, images: Iterable[np.ndarray]) -> Tensor:
-        """`float32 [b, 3, size, size]` of `uint8 [size, size, 3]` images."""
+        """`float32 [b, 3, S, S]` of `uint8 [S, S, 3]` images."""
         levels = torch.from_numpy(np.stack(list(images))).permute(0, 3, 1, 2).contiguous().float().div_(255.0)
         mean, deviation = (torch.tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.deviation))
         return levels.sub_(mean).div_(deviation)

@@ -134,7 +134,7 @@ class BatchLoader:
             mapping,
             views,
             fields or {},
-            image_size=images.size,
+            images=images,
             seed=seed,
             cache_bytes=budget,
             materials=materials,
@@ -244,7 +244,7 @@ class EvaluationLoader:
         plain = {name: kind for name, kind in fields.items() if name not in views}
         samples = len(source) if limit is None else min(limit, len(source))
         budget = cache_bytes // max(workers, 1)
-        reader = SampleReader(source, mapping, views, plain, image_size=images.size, cache_bytes=budget, materials=materials)
+        reader = SampleReader(source, mapping, views, plain, images=images, cache_bytes=budget, materials=materials)
         self._batches = _EvaluationBatches(reader, Collator(tokenizer, images, text_length), batch, samples)
         self._workers = workers
         self.report = SkipReport()

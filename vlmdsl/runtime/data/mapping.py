@@ -15,6 +15,7 @@ from vlmdsl.ir import ONE_SOURCE, Program, root_field
 from vlmdsl.runtime.data.fields import TextValue, first_value, flag_value, label_value, number_value, text_value
 from vlmdsl.runtime.data.regions import region_length, regions_value
 from vlmdsl.runtime.data.source import BadSample, Source
+from vlmdsl.runtime.data.stand_ins import calls_of, columns_of, stand_ins_for
 from vlmdsl.source import Span
 from vlmdsl.types import FieldType
 
@@ -95,6 +96,12 @@ class FieldMapping:
     def __contains__(self, name: str) -> bool:
         return name in self.columns
 
+    @property
+    def stand_ins(self) -> dict[str, list[str]]:
+        """Field -> the stand-ins that feed it, as the mapping writes them."""
+        written = calls_of({name: ",".join(columns) for name, columns in self.columns.items()})
+        return {name: [str(call) for call in calls] for name, calls in written.items()}
+
     def image(self, name: str, sample: Mapping[str, object]) -> object:
         """What the image columns hold: see `decode_image`."""
         return first_value(sample, self.columns[name])
@@ -148,7 +155,7 @@ def map_fields(
     found: dict[str, tuple[str, ...]] = {}
     for need in [*needs, *(Requirement(name, "Any", optional=True) for name in _EVALUATED if name not in taken)]:
         if need.field in assignments:
-            columns = tuple(column.strip() for column in assignments[need.field].split(","))
+            columns = columns_of(assignments[need.field])
             unknown = [column for column in columns if column not in source.columns]
             if unknown and need in needs and need.optional:
                 continue
@@ -182,6 +189,9 @@ def _misdirected(needs: list[Requirement], assignments: Mapping[str, str]) -> li
 
 
 def _unknown_column(source: Source, need: Requirement, column: str) -> Diagnostic:
+    # A stand-in is no column where one that it is made of is none.
+    (call,) = calls_of({need.field: column}).get(need.field, [None])
+    column = column if call is None else next(name for name in call.columns if name not in source.columns)
     return UnknownColumn.at(
         _COMMAND_LINE,
         column=column,
@@ -200,7 +210,10 @@ def _lacking(source: Source, need: Requirement) -> Diagnostic:
         f"needs {what}",
         field=need.field,
         notes=(f"columns of {source.name}: {_listed(source.columns)}",),
-        help=(f"say which column it is: `--map {need.field}={example}`",),
+        help=(
+            f"say which column it is: `--map {need.field}={example}`",
+            *(f"or choose a stand-in, `--map {need.field}={form}`: {what}" for form, what in stand_ins_for(need.kind)),
+        ),
     )
 
 

@@ -41,7 +41,7 @@ def render(text: str, attributes: Attributes, context: ViewContext) -> np.ndarra
     Rows are `row_height` pixels high, or as much less (down to `smallest`) as it takes for the text to fit; words go on in
     the next row, what does not fit is cut. Texts that are cut, and those with characters that the font lacks, are counted.
     """
-    font, size = context.materials.font or _own_font(), context.image_size
+    font, size = context.materials.font or _own_font(), context.images.size
     words = text.lower()[:_LONGEST].split()
     row_height, smallest = int(str(attributes["row_height"])), int(str(attributes["smallest"]))
     for height in range(row_height, min(smallest, row_height) - 1, -1):

@@ -10,7 +10,7 @@ import numpy as np
 
 from vlmdsl.runtime.data.context import NO_MATERIALS, Materials, ViewContext
 from vlmdsl.runtime.data.fields import MaskedText, TextValue
-from vlmdsl.runtime.data.images import ImageCache, decode_image
+from vlmdsl.runtime.data.images import ImageCache, ImageFormat, decode_image
 from vlmdsl.runtime.data.mapping import FieldMapping
 from vlmdsl.runtime.data.source import BadSample, Source
 from vlmdsl.runtime.data.views import View
@@ -20,11 +20,15 @@ __all__ = ["Sample", "SampleReader"]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The value of each stream (pixels of the wanted side, a text, masked or not, or regions) and of each plain field."""
+    """The value of each stream (pixels of the wanted side, a text, masked or not, or regions) and of each plain field.
+
+    `kept` are the patches to encode of those streams of images that have some dropped.
+    """
 
     key: str
     streams: dict[str, np.ndarray | str | MaskedText]
     fields: dict[str, int | bool | float]
+    kept: dict[str, np.ndarray]
 
 
 class SampleReader:
@@ -41,7 +45,7 @@ class SampleReader:
         views: Mapping[str, View],
         fields: Mapping[str, str],
         *,
-        image_size: int,
+        images: ImageFormat,
         seed: int = 0,
         cache_bytes: int = 0,
         materials: Materials = NO_MATERIALS,
@@ -50,7 +54,7 @@ class SampleReader:
         self.views = dict(views)
         self.fields = dict(fields)
         self._mapping = mapping
-        self._image_size = image_size
+        self._format = images
         self._seed = seed
         self._materials = materials
         self._images = ImageCache(cache_bytes)
@@ -72,7 +76,7 @@ class SampleReader:
     def _read(self, index: int, epoch: int, counts: Counter[str]) -> Sample:
         columns = self.source[index]
         key = self.source.keys[index]
-        context = ViewContext(self._seed, epoch, key, self._image_size, Counter(), self._materials)
+        context = ViewContext(self._seed, epoch, key, self._format, Counter(), self._materials)
         plain = {name: self._mapping.plain(name, kind, columns) for name, kind in self.fields.items()}
         roots: dict[str, np.ndarray | TextValue] = {}
         streams: dict[str, np.ndarray | str | MaskedText] = {}
@@ -81,8 +85,9 @@ class SampleReader:
                 roots[view.field] = self._field(index, view, columns)
             value = view.apply(roots[view.field], context)
             streams[name] = (value.masked or value.text) if isinstance(value, TextValue) else value
+        kept = {name: view.kept(context) for name, view in self.views.items() if view.drops}
         counts.update(context.counts)
-        return Sample(key, streams, plain)
+        return Sample(key, streams, plain, kept)
 
     def _field(self, index: int, view: View, columns: Mapping[str, object]) -> np.ndarray | TextValue:
         if view.field_kind == "Text":

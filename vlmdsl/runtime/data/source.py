@@ -108,7 +108,8 @@ class JoinedSource:
 
 def part_of_sample(source: Source, index: int) -> str:
     """The name of the specification that a sample was found under."""
-    return source.part_of(index) if isinstance(source, JoinedSource) else source.name
+    part_of: Callable[[int], str] | None = getattr(source, "part_of", None)
+    return source.name if part_of is None else part_of(index)
 
 
 def fingerprint(source: Source) -> str:

@@ -17,6 +17,7 @@ from vlmdsl.runtime.data.context import Attributes, ViewContext
 from vlmdsl.runtime.data.eda import eda
 from vlmdsl.runtime.data.fields import MaskedText, TextValue
 from vlmdsl.runtime.data.images import fit
+from vlmdsl.runtime.data.patches import kept
 from vlmdsl.runtime.data.rendering import render
 from vlmdsl.runtime.data.summaries import summarize
 from vlmdsl.source import Span
@@ -39,6 +40,17 @@ class View:
     steps: tuple[tuple[str, tuple[tuple[str, object], ...]], ...] = ()
 
     @property
+    def side(self) -> float:
+        """The side of its images as a share of that which the encoder has: less than 1 for small crops."""
+        sides = [dict(attributes).get("side", 1.0) for operation, attributes in self.steps if operation == "crop"]
+        return float(str(sides[-1])) if sides else 1.0
+
+    @property
+    def drops(self) -> tuple[Attributes, ...]:
+        """The attributes of its steps that drop patches, which is done after all others, whatever the order."""
+        return tuple(dict(attributes) for operation, attributes in self.steps if operation == "drop")
+
+    @property
     def field_kind(self) -> str:
         """The kind of the field itself: a rendered text is an image made of a text."""
         return "Text" if any(operation == "render" for operation, _ in self.steps) else self.kind
@@ -48,10 +60,21 @@ class View:
         return View(self.field, self.kind, tuple(step for step in self.steps if step[0] in FIXED))
 
     def apply(self, value: Value, context: ViewContext) -> Value:
-        """The view of one sample's value: a `TextValue`, or pixels of side `context.image_size`."""
+        """The view of one sample's value: a `TextValue`, or pixels of the side that the encoder takes."""
         for operation, attributes in self.steps:
-            value = VIEWS[operation](value, dict(attributes), context)
-        return fit(value, context.image_size) if self.kind == "Image" and isinstance(value, np.ndarray) else value
+            if operation != "drop":
+                value = VIEWS[operation](value, dict(attributes), context)
+        if self.kind == "Image" and isinstance(value, np.ndarray):
+            return fit(value, context.images.side(self.side))
+        return value
+
+    def kept(self, context: ViewContext) -> np.ndarray:
+        """The patches `int64 [K]` that one sample's image keeps; every step drops some of those that are left."""
+        left = np.arange(context.images.patches(self.side))
+        for attributes in self.drops:
+            noise = context.random("drop", attributes).random(len(left))
+            left = left[kept(noise, float(str(attributes["share"])))]
+        return left
 
 
 def view_of(source: Node, span: Span = _NO_PLACE) -> View:
@@ -62,8 +85,8 @@ def view_of(source: Node, span: Span = _NO_PLACE) -> View:
     while node is not start:
         attributes = dict(node.attributes)
         pipeline = _pipeline(attributes)
-        if node.operation not in VIEWS or pipeline not in PIPELINES:
-            what = f"the view `{node.operation}`" if node.operation not in VIEWS else f"the pipeline `{pipeline}`"
+        if node.operation not in (*VIEWS, "drop") or pipeline not in PIPELINES:
+            what = f"the view `{node.operation}`" if pipeline in PIPELINES else f"the pipeline `{pipeline}`"
             raise DiagnosticError((CannotLoad.at(span, what=what),))
         steps.append((node.operation, node.attributes))
         node = node.inputs[0]
@@ -123,13 +146,14 @@ def _render(value: Value, attributes: Attributes, context: ViewContext) -> np.nd
 def _augment(value: Value, attributes: Attributes, context: ViewContext) -> np.ndarray:
     assert isinstance(value, np.ndarray)
     steps = PIPELINES[_pipeline(attributes)].steps(int(str(attributes["view"])))
-    return augmented(value, steps, context.image_size, context.random("augment", attributes))
+    return augmented(value, steps, context.images.size, context.random("augment", attributes))
 
 
 def _crop(value: Value, attributes: Attributes, context: ViewContext) -> np.ndarray:
     assert isinstance(value, np.ndarray)
     part = Crop((float(str(attributes["smallest"])), float(str(attributes["largest"]))), resample="bicubic")
-    return augmented(value, (part,), context.image_size, context.random("crop", attributes))
+    side = context.images.side(float(str(attributes.get("side", 1.0))))
+    return augmented(value, (part,), side, context.random("crop", attributes))
 
 
 def _pipeline(attributes: Attributes) -> PipelineName:
@@ -146,7 +170,7 @@ VIEWS: dict[str, Callable[[Value, Attributes, ViewContext], Value]] = {
     "augment": _augment,
     "mask": _mask,
 }
-"""Operation of the graph -> what makes the view of one sample's value."""
+"""Operation of the graph -> what makes the view of one sample's value; `drop` is none of the pixels."""
 
 FIXED = frozenset({"summarize", "render"})
 """Views that draw nothing."""

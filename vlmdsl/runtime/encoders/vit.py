@@ -55,9 +55,12 @@ PRESETS: dict[str, VisionConfig] = {
 class VisionTransformer(Encoder):
     """Images `[b, 3, S, S]`, standardised to [-1, 1], to a pooled feature and one feature a patch.
 
-    Patches come row by row, without the class token. Positions are fixed sines of the patch's row and column, so any image
-    size has its own. With a `region_length` F it can be entered part-way by regions `[b, R, F]`, which have no positions.
+    Patches come row by row, without the class token. Positions are fixed sines of the patch's row and column. Images of
+    another side than the config's have their patches spread over the same range, as if shown larger or smaller. With a
+    `region_length` F it can be entered part-way by regions `[b, R, F]`, which have no positions.
     """
+
+    positions: Tensor
 
     def __init__(
         self,
@@ -70,7 +73,7 @@ class VisionTransformer(Encoder):
         super().__init__("Image", dimension, yields)
         self.region_length = region_length
         self.config = config
-        self.image_format = ImageFormat(config.image_size)
+        self.image_format = ImageFormat(config.image_size, patch=config.patch_size)
         stem = convolution_stem if config.stem == "convolution" else patch_stem
         self.stem = stem(config.width, config.patch_size)
         self.region_stem = nn.Linear(region_length, config.width) if region_length is not None else None
@@ -83,18 +86,19 @@ class VisionTransformer(Encoder):
     def forward(
         self, values: Tensor, mask: Tensor | None = None, keep: Tensor | None = None, enters: float | None = None
     ) -> EncodedFeatures:
-        """Features of images; `keep [b, K]` are the patches to encode (all others are dropped), `mask` must be None.
+        """Features of images whose side S is any multiple of the patch size.
 
+        `keep [b, K]` are the patches to encode (all others are dropped), `mask` must be None.
         With `enters`, of regions `[b, R, F]` with `mask [b, R]`, through the blocks after that share of all.
         """
         if enters is not None:
             return self._regions(values, mask, enters)
-        size = self.config.image_size
         if mask is not None:
             raise ValueError("images have no mask: every patch is real")
-        if values.shape[1:] != (3, size, size):
-            raise ValueError(f"this encoder takes images [b, 3, {size}, {size}], not {list(values.shape)}")
-        patches = self.stem(values).flatten(2).transpose(1, 2) + self.positions
+        side, size = values.shape[-1], self.config.patch_size
+        if values.shape[1:] != (3, side, side) or side % size:
+            raise ValueError(f"this encoder takes images [b, 3, S, S], S a multiple of {size}, not {list(values.shape)}")
+        patches = self.stem(values).flatten(2).transpose(1, 2) + self._positions(side // size)
         if keep is not None:
             patches = keep_tokens(patches, keep)
         if self.class_token is not None:
@@ -126,6 +130,11 @@ class VisionTransformer(Encoder):
             tokens=None if self.token_projection is None else self.token_projection(tokens),
             mask=mask,
         )
+
+    def _positions(self, grid: int) -> Tensor:
+        if grid == self.config.grid:
+            return self.positions
+        return sine_positions(grid, self.config.width, self.config.grid).to(self.positions)
 
 
 def patch_stem(width: int, patch_size: int) -> nn.Module:
@@ -161,12 +170,16 @@ def _convolution(
     return made
 
 
-def sine_positions(grid: int, width: int) -> Tensor:
-    """`[grid * grid, width]`: sines and cosines of the row in one half of the features, of the column in the other."""
+def sine_positions(grid: int, width: int, span: int | None = None) -> Tensor:
+    """`[grid * grid, width]`: sines and cosines of the row in one half of the features, of the column in the other.
+
+    Rows and columns are counted 0, 1, 2, ...; with a `span` they have the places of the grid's centres on one of `span`.
+    """
     if width % 4:
         raise ValueError(f"two-dimensional sine positions need a width divisible by 4, not {width}")
     frequencies = 10_000 ** -(torch.arange(width // 4) / (width // 4))
-    angles = torch.arange(grid)[:, None] * frequencies
+    places = torch.arange(grid) if span is None else (torch.arange(grid) + 0.5) * (span / grid) - 0.5
+    angles = places[:, None] * frequencies
     waves = torch.cat([angles.sin(), angles.cos()], dim=1)
     rows = waves[:, None].expand(grid, grid, -1)
     columns = waves[None].expand(grid, grid, -1)

@@ -16,6 +16,7 @@ from vlmdsl.runtime.data import (
     ImageFormat,
     Materials,
     Source,
+    calls_of,
     checked_font,
     duplicate_share,
     groups_by_source,
@@ -25,6 +26,7 @@ from vlmdsl.runtime.data import (
     read_synonyms,
     requirements,
     texts_of,
+    with_stand_ins,
 )
 from vlmdsl.runtime.encoders import Encoder, Kind, build_encoder
 from vlmdsl.runtime.model import VisionLanguageModel, tower_needs
@@ -75,6 +77,8 @@ def open_sources(config: RunConfig, evaluate_on: tuple[str, ...] = ()) -> tuple[
 
 def map_data(program: Program, config: RunConfig, train: Source, val: Source | None) -> Data:
     """Finds the column of every field of a recipe; DiagnosticError with all that is lacking."""
+    stand_ins = [call for calls in calls_of(config.data.map).values() for call in calls]
+    train, val = with_stand_ins(train, stand_ins), None if val is None else with_stand_ins(val, stand_ins)
     faults: list[Diagnostic] = []
     mapping = _mapped(train, program, config.data.map, faults)
     val_mapping = None
@@ -181,7 +185,7 @@ def training_batches(
     """This process's share of every training batch."""
     groups = groups_by_source(data.train, data.mapping) if program.batch_policy == ONE_SOURCE else None
     plain = {need.field: need.kind for need in requirements(program) if need.kind in _PLAIN}
-    return BatchLoader(
+    loader = BatchLoader(
         data.train,
         data.mapping,
         model.input_streams,
@@ -197,3 +201,6 @@ def training_batches(
         materials=materials_of(config),
         groups=groups,
     )
+    stand_ins = data.mapping.stand_ins.items()
+    loader.report.notes += [f"stand-in: `{field}` is {' and '.join(calls)}" for field, calls in stand_ins]
+    return loader

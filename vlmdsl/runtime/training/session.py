@@ -262,6 +262,7 @@ def _facts(
     sources = {"train": data.train, "held_out": data.held_out}
     digests = {name: source_facts(source) for name, source in sources.items() if source is not None}
     digests["train"]["duplicate_texts"] = dict(duplicates)
+    digests["train"]["stand_ins"] = data.mapping.stand_ins
     return {"recipe": dict(recipe), "seed": config.train.seed, "data": digests, "started": now}
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.runtime.data.context import Materials, ViewContext
 from vlmdsl.runtime.data.eda import eda
+from vlmdsl.runtime.data.images import ImageFormat
 from vlmdsl.runtime.data.synonyms import in_place_of, read_synonyms, synonyms_of
 
 TEXT = "A big red square, above a small circle"
@@ -21,7 +22,7 @@ SYNONYMS = {"big": ("large", "huge"), "small": ("tiny",)}
 def edited(
     *operations: str, text: str = TEXT, words: int = 1, deletion: float = 0.1, synonyms: object = None, key: str = "k"
 ):
-    context = ViewContext(0, 0, key, 8, Counter(), Materials(synonyms))
+    context = ViewContext(0, 0, key, ImageFormat(8), Counter(), Materials(synonyms))
     attributes = {"operations": operations, "words": words, "deletion": deletion, "draw": 1}
     return eda(text, attributes, context).text.split(), context.counts
 

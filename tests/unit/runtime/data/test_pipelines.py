@@ -81,7 +81,7 @@ def test_who_resizes_and_jitters_how() -> None:
 def made(pipeline: str, view: int, *, seed: int = 0, epoch: int = 0, key: str = "a") -> bytes:
     image = np.random.default_rng(0).integers(0, 256, (20, 26, 3)).astype(np.uint8)
     step = ("augment", (("draw", 0), ("pipeline", pipeline), ("view", view)))
-    result = View("image", "Image", (step,)).apply(image, ViewContext(seed, epoch, key, 16))
+    result = View("image", "Image", (step,)).apply(image, ViewContext(seed, epoch, key, ImageFormat(16)))
     assert isinstance(result, np.ndarray)
     assert (result.shape, result.dtype) == ((16, 16, 3), np.uint8)
     return result.tobytes()
@@ -101,7 +101,7 @@ def test_the_views_of_an_asymmetric_pair_are_made_in_turn() -> None:
         black = [0] * 4
         for view, number in itertools.product(range(4), range(300)):
             step = ("augment", (("draw", 0), ("pipeline", pipeline), ("view", view)))
-            result = View("image", "Image", (step,)).apply(white, ViewContext(0, 0, str(number), 8))
+            result = View("image", "Image", (step,)).apply(white, ViewContext(0, 0, str(number), ImageFormat(8)))
             black[view] += bool(np.asarray(result).mean() < 128)
         assert black[0] == black[2] == 0
         assert 30 < black[1] < 90

@@ -16,13 +16,14 @@ from vlmdsl.ir import streams
 from vlmdsl.runtime.data import Materials
 from vlmdsl.runtime.data.context import ViewContext
 from vlmdsl.runtime.data.fields import TextValue
+from vlmdsl.runtime.data.images import ImageFormat
 from vlmdsl.runtime.data.rendering import checked_font, render
 from vlmdsl.runtime.data.summaries import summarize
 from vlmdsl.runtime.data.views import view_of
 
 
 def page(text: str, size: int = 64, row_height: int = 16, smallest: int = 16) -> tuple[np.ndarray, Counter[str]]:
-    context = ViewContext(0, 0, "k", size)
+    context = ViewContext(0, 0, "k", ImageFormat(size))
     return render(text, {"row_height": row_height, "smallest": smallest}, context), context.counts
 
 
@@ -89,7 +90,7 @@ def test_a_rendered_text_is_an_image_of_a_text_field_and_is_evaluated_without_it
     assert (view.field, view.field_kind, view.kind) == ("text", "Text", "Image")
     assert [operation for operation, _ in view.steps] == ["summarize", "eda", "render"]
     assert [operation for operation, _ in view.without_draws().steps] == ["summarize", "render"]
-    context = ViewContext(0, 0, "k", 32, materials=Materials())
+    context = ViewContext(0, 0, "k", ImageFormat(32), materials=Materials())
     image = view.without_draws().apply(TextValue("One. Two."), context)
     assert isinstance(image, np.ndarray)
     assert np.array_equal(image, render("One.", dict(view.steps[2][1]), context))

@@ -10,6 +10,7 @@ import pytest
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.ir import Graph
 from vlmdsl.runtime.data.fields import TextValue
+from vlmdsl.runtime.data.images import ImageFormat
 from vlmdsl.runtime.data.views import View, ViewContext, view_of
 from vlmdsl.types import FieldType
 
@@ -18,7 +19,7 @@ NOISE = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
 
 
 def context(key: str = "k", epoch: int = 0, seed: int = 0, counts: Counter[str] | None = None) -> ViewContext:
-    return ViewContext(seed, epoch, key, 8, Counter() if counts is None else counts)
+    return ViewContext(seed, epoch, key, ImageFormat(8), Counter() if counts is None else counts)
 
 
 def rewrite(count: int = 4, minimum_words: int = 1, draw: int = 0) -> View:

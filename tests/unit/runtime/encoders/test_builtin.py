@@ -118,6 +118,20 @@ def test_dropped_patches_are_not_seen():
     assert not torch.allclose(encoder(images).pooled, encoder(changed).pooled)
 
 
+def test_images_of_another_side_have_their_patches_spread_over_the_same_range():
+    encoder = tiny_vision().double()  # 16 pixels, patches of 4
+    assert encoder(torch.randn(2, 3, 8, 8, dtype=torch.float64)).tokens.shape[1] == 4
+    assert encoder(torch.randn(2, 3, 24, 24, dtype=torch.float64)).tokens.shape[1] == 36
+    assert sine_positions(4, 16, 4).equal(sine_positions(4, 16))
+    # The places 0.5 and 2.5 on a grid of 0 to 3; every second place of a grid twice as fine, which has its own at quarters.
+    angles = torch.tensor([0.5, 2.5])
+    torch.testing.assert_close(sine_positions(2, 16, 4)[:, 0], angles.sin().repeat_interleave(2))
+    torch.testing.assert_close(sine_positions(2, 16, 4)[:, 8], angles.sin().repeat(2))
+    torch.testing.assert_close(sine_positions(8, 16, 4)[0, 0], torch.tensor(-0.25).sin())
+    with pytest.raises(ValueError, match="multiple of 4"):
+        encoder(torch.randn(2, 3, 10, 10, dtype=torch.float64))
+
+
 def test_an_image_encoder_sees_where_a_patch_is():
     positions = sine_positions(5, 16)
     distances = torch.cdist(positions, positions) + torch.eye(25) * 99

@@ -1,0 +1,119 @@
+"""Dropped patches and crops of several sizes, from the data to a batch."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from vlmdsl.ir import Stream
+from vlmdsl.runtime.data import Batch, BatchLoader, ImageFormat, Requirement, map_fields, open_source
+from vlmdsl.runtime.data.context import ViewContext
+from vlmdsl.runtime.data.patches import kept
+from vlmdsl.runtime.data.views import View, view_of
+from vlmdsl.runtime.tokenizer import train_tokenizer
+
+FORMAT = ImageFormat(32, patch=8)
+StreamsOf = Callable[[str], list[Stream]]
+
+
+def batches(streams: list[Stream], count: int = 1, **options: int) -> list[Batch]:
+    source = open_source("shapes:samples=40,size=40")
+    mapping = map_fields(source, [Requirement("image", "Image"), Requirement("text", "Text")])
+    tokenizer = train_tokenizer(["a text"], 300)
+    settings = {"images": FORMAT, "text_length": 16, "batch": 8, **options}
+    return list(itertools.islice(BatchLoader(source, mapping, streams, tokenizer, **settings), count))  # type: ignore[arg-type]
+
+
+def keep(*shares: float, key: str = "k", epoch: int = 0) -> list[int]:
+    steps = tuple(("drop", (("draw", draw), ("share", share))) for draw, share in enumerate(shares))
+    return View("image", "Image", steps).kept(ViewContext(0, epoch, key, FORMAT)).tolist()
+
+
+@pytest.mark.parametrize(("share", "left"), [(0.5, 8), (0.75, 4), (0.9, 1), (0.05, 15)])
+def test_so_many_patches_are_left_none_twice(share: float, left: int) -> None:
+    found = keep(share)
+    assert len(found) == len(set(found)) == left
+    assert set(found) <= set(range(16))
+    assert found == keep(share)
+    assert found != keep(share, key="other") or share == 0.9
+
+
+def test_every_patch_is_dropped_as_often() -> None:
+    counts = Counter(itertools.chain(*(keep(0.75, key=str(number)) for number in range(2000))))
+    assert all(abs(counts[patch] - 500) < 90 for patch in range(16))
+
+
+def test_patches_dropped_twice_are_dropped_from_those_left() -> None:
+    first, both = keep(0.5), keep(0.5, 0.5)
+    assert len(both) == 4
+    assert set(both) < set(first)
+
+
+def test_ties_of_noise_keep_their_order() -> None:
+    assert kept(np.array([0.5, 0.1, 0.5, 0.5]), 0.25).tolist() == [1, 0, 2]
+    assert kept(np.zeros(10), 0.9).tolist() == []  # 10 (1 - 0.9) is below 1 in floating point, as in the authors' code
+
+
+def test_a_batch_says_which_patches_to_keep(streams_of: StreamsOf) -> None:
+    streams = streams_of('contrast(drop(augment(image, pipeline="crop"), share=50%), text)')
+    (batch,) = batches(streams)
+    stream = batch.streams["image"]
+    assert stream.keep is not None
+    assert (stream.keep.shape, stream.keep.dtype, stream.values.shape) == ((8, 8), torch.int64, (8, 3, 32, 32))
+    assert len({tuple(row) for row in stream.keep.tolist()}) == 8
+    assert batch.streams["text"].keep is None
+    moved = batch.to("meta").streams["image"].keep
+    assert moved is not None
+    assert moved.device.type == "meta"
+    # Whichever process loads a sample, in whichever order the views are written.
+    halves = [batches(streams, rank=rank, world=2, workers=rank)[0].streams["image"].keep for rank in (0, 1)]
+    assert torch.equal(stream.keep, torch.cat([half for half in halves if half is not None]))
+
+
+def test_no_patch_dropped_is_the_image_itself(streams_of: StreamsOf) -> None:
+    assert streams_of("contrast(drop(image, share=0), text)")[0].source.operation == "field"
+
+
+def test_each_view_of_a_set_drops_patches_of_its_own(streams_of: StreamsOf) -> None:
+    (batch,) = batches(streams_of("contrast(drop(augment(image, n=2)), text)"))
+    first, second = (batch.streams[f"image_augment_{view}_drop"].keep for view in (0, 1))
+    assert first is not None
+    assert second is not None
+    assert not torch.equal(first, second)
+
+
+def test_large_and_small_crops(streams_of: StreamsOf) -> None:
+    (batch,) = batches(streams_of("contrast(multi_crop(image, n=2, small=3, small_side=43%), text)"))
+    crops = [batch.streams[f"image_crop_{view}"].values for view in range(5)]
+    assert [crop.shape[-1] for crop in crops] == [32, 32, 16, 16, 16]
+    assert not torch.equal(crops[0], crops[1])
+    assert not torch.equal(crops[2], crops[3])
+
+
+def test_crops_show_their_share_of_the_area(streams_of: StreamsOf) -> None:
+    """Each place of the image has a colour of its own, so the corners of a crop tell what it shows."""
+    rows, columns = np.mgrid[0:240, 0:240]
+    image = np.stack([rows, columns, np.zeros_like(rows)], axis=2).astype(np.uint8)
+    streams = streams_of("contrast(multi_crop(image, n=1, small=1), text)")
+    views = [view_of(stream.source) for stream in streams if stream.encoder.kind == "Image"]
+    for view, low, high in zip(views, (0.14, 0.05), (1.0, 0.14), strict=True):
+        shares = []
+        for number in range(300):
+            crop = np.asarray(view.apply(image, ViewContext(0, 0, str(number), ImageFormat(96, patch=8)))).astype(float)
+            side = len(crop)
+            spread = (crop[-1, 0, 0] - crop[0, 0, 0], crop[0, -1, 1] - crop[0, 0, 1])
+            shares.append(spread[0] * spread[1] * (side / (side - 1)) ** 2 / 240**2)
+        assert low - 0.02 < min(shares) < low + 0.04
+        assert high - 0.08 < max(shares) < high + 0.03
+
+
+def test_without_patches_there_is_one_size() -> None:
+    whole = ImageFormat(30)
+    assert (whole.side(0.4), whole.patches(1.0)) == (30, 0)
+    assert [FORMAT.side(share) for share in (1.0, 0.43, 0.01)] == [32, 16, 8]
+    assert [ImageFormat(224, patch=16).side(96 / 224), FORMAT.patches(0.5)] == [96, 4]

@@ -1,0 +1,104 @@
+"""Views of an image that are more, or less, than one picture of it: large and small crops, and only some of its patches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from vlmdsl.ir import Node
+from vlmdsl.primitives.registry import register
+from vlmdsl.primitives.spec import Builder, Parameters, Primitive, Subject
+from vlmdsl.primitives.values import Value, ViewSet
+from vlmdsl.source.limits import MAXIMUM_VIEWS
+from vlmdsl.types import FieldType
+
+
+def _shares(area: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < area[0] <= area[1] <= 1:
+        raise ValueError("must be two shares of the area, above 0 and at most 1, the smaller first")
+    return area
+
+
+Shares = Annotated[tuple[float, float], AfterValidator(_shares)]
+
+
+class MultiCropParameters(Parameters):
+    """Arguments of `multi_crop`."""
+
+    n: int = Field(default=2, ge=1, le=MAXIMUM_VIEWS // 2, description="how many crops of the tower's own size")
+    small: int = Field(default=6, ge=0, le=MAXIMUM_VIEWS // 2, description="how many small crops, which follow them")
+    scale: Shares = Field(default=(0.14, 1.0), description="least and greatest share of the area that a crop shows")
+    small_scale: Shares = Field(default=(0.05, 0.14), description="the same of a small crop")
+    small_side: float = Field(
+        default=96 / 224,
+        gt=0,
+        le=1,
+        description="side of a small crop, as a share of the tower's (SwAV: 96 of 224 pixels); rounded to whole patches",
+    )
+
+
+def _multi_crop(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    image = subjects["image"]
+    assert isinstance(image, Node)
+    assert isinstance(parameters, MultiCropParameters)
+    draw = builder.draw()
+    kinds: list[tuple[tuple[float, float], dict[str, float]]] = [(parameters.scale, {})] * parameters.n
+    kinds += [(parameters.small_scale, {"side": parameters.small_side})] * parameters.small
+    crops = tuple(
+        builder.add("crop", image, type=FieldType("Image"), view=view, smallest=low, largest=high, draw=draw, **side)
+        for view, ((low, high), side) in enumerate(kinds)
+    )
+    return crops[0] if len(crops) == 1 else ViewSet(crops)
+
+
+register(
+    Primitive(
+        name="multi_crop",
+        family="views",
+        summary=(
+            "Large and small random crops of an image, as a set (SwAV, KELIP): small ones show little of it at a lower "
+            "resolution, and cost little. Crops have an aspect of 3:4 to 4:3 and are not mirrored."
+        ),
+        meaning=_multi_crop,
+        subjects=(Subject("image", ("Image",), "the image"),),
+        parameters=MultiCropParameters,
+        formula=r"x^{(k)} \sim \mathcal{C}_k(x)",
+        example="contrast(multi_crop(image, n=2, small=2), text)",
+        view_of="Image",
+    )
+)
+
+
+class DropParameters(Parameters):
+    """Arguments of `drop`."""
+
+    share: float = Field(default=0.5, ge=0, lt=1, description="share of the patches that the tower does not see; 0: none")
+
+
+def _drop(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    image = subjects["image"]
+    assert isinstance(image, Node)
+    assert isinstance(parameters, DropParameters)
+    if parameters.share == 0:
+        return image
+    return builder.add("drop", image, type=FieldType("Image"), share=parameters.share, draw=builder.draw())
+
+
+register(
+    Primitive(
+        name="drop",
+        family="views",
+        summary=(
+            "An image of which the tower sees only some patches, drawn for each sample and step (FLIP): of L patches the "
+            "int(L (1 - share)) with the smallest random numbers are kept, and the others cost nothing."
+        ),
+        meaning=_drop,
+        subjects=(Subject("image", ("Image",), "the image, or a view of it"),),
+        parameters=DropParameters,
+        formula=r"x_{\mathcal{K}}, \quad |\mathcal{K}| = \lfloor L (1 - r) \rfloor",
+        example="contrast(drop(image, share=50%), text)",
+        view_of="Image",
+    )
+)

@@ -1,0 +1,204 @@
+"""Stand-ins: what may take the place of a field that the data lacks, if the mapping says so (`summary=summarize(text)`).
+
+A stand-in is no substitute for what a method's authors had (a summariser, a captioner, a detector). It is chosen by name,
+is part of the run's configuration, and is told in its report. To add one, write its function and a row of `STAND_INS`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from vlmdsl.diagnostics import Diagnostic, DiagnosticError
+from vlmdsl.diagnostics.catalog.data import UnknownStandIn
+from vlmdsl.diagnostics.suggest import closest
+from vlmdsl.runtime.data.fields import alternatives, clean_text
+from vlmdsl.runtime.data.images import decode_image, resized
+from vlmdsl.runtime.data.source import BadSample, LazyColumns, Source, part_of_sample
+from vlmdsl.runtime.data.summaries import summarize
+from vlmdsl.source import Span
+
+__all__ = ["STAND_INS", "Call", "StandIn", "StandInSource", "calls_of", "columns_of", "stand_ins_for", "with_stand_ins"]
+
+_PLACE = Span("<command line>", 0, 0)
+_COMMA = re.compile(r",(?![^()]*\))")
+_CALL = re.compile(r"(\w+)\s*\(([^()]*)\)")
+_MOST_PHRASES = _MOST_REGIONS = 10
+_REGION_SIDE = 8
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """A stand-in for fields of one kind: what columns it takes, in words, and the function of their values."""
+
+    kind: str
+    takes: tuple[str, ...]
+    summary: str
+    make: Callable[..., object]
+    several: bool = False
+    """Whether it takes any number of columns like the last."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A stand-in with the columns that it is made of, as a mapping writes it."""
+
+    name: str
+    columns: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}({','.join(self.columns)})"
+
+
+def _summary(text: object) -> str:
+    return summarize(_filled(text))
+
+
+def _template(*words: object) -> str:
+    """`a picture of A, B and C`, of at most ten distinct phrases."""
+    phrases = alternatives("", words)[:_MOST_PHRASES]
+    if not phrases:
+        raise BadSample("nothing to put into a template")
+    *first, last = phrases
+    return "a picture of " + (", ".join(first) + " and " if first else "") + last
+
+
+def _label(text: object) -> int:
+    digest = hashlib.blake2b(_filled(text).encode(), digest_size=6).digest()
+    return int.from_bytes(digest, "little")
+
+
+def _filled(text: object) -> str:
+    found = clean_text(text)
+    if not found:
+        raise BadSample("no text to make a stand-in of")
+    return found
+
+
+def _grid(image: np.ndarray) -> np.ndarray:
+    """The nine fields of an image cut in thirds, as regions `[9, F]`."""
+    height, width = image.shape[:2]
+    rows = list(itertools.pairwise(height * np.linspace(0, 1, 4)))
+    columns = list(itertools.pairwise(width * np.linspace(0, 1, 4)))
+    return _regions(image, [(left, top, right, bottom) for top, bottom in rows for left, right in columns])
+
+
+def _crops(image: np.ndarray, boxes: object) -> np.ndarray:
+    """What is inside the boxes (left, top, right, bottom in pixels), at most ten, as regions `[R, F]`."""
+    height, width = image.shape[:2]
+    try:
+        found = np.asarray(boxes, dtype=np.float64).reshape(-1, 4).clip(0, (width, height, width, height))
+    except (TypeError, ValueError) as fault:
+        raise BadSample("boxes are not four numbers each") from fault
+    found = found[(found[:, 2] - found[:, 0] >= 1) & (found[:, 3] - found[:, 1] >= 1)][:_MOST_REGIONS]
+    if not len(found):
+        raise BadSample("no boxes to cut out")
+    return _regions(image, [(box[0], box[1], box[2], box[3]) for box in found.tolist()])
+
+
+def _regions(image: np.ndarray, boxes: Sequence[tuple[float, float, float, float]]) -> np.ndarray:
+    """Each box as its pixels, 8 by 8 and in [-1, 1], and its place as shares of the image: 196 numbers."""
+    height, width = image.shape[:2]
+    pixels = [resized(image, box, _REGION_SIDE).reshape(-1) / 127.5 - 1 for box in boxes]
+    places = np.array(boxes) / (width, height, width, height)
+    return np.concatenate([np.stack(pixels), places], axis=1).astype(np.float32)
+
+
+STAND_INS: dict[str, StandIn] = {
+    "summarize": StandIn("Text", ("TEXT",), "the first sentence of a text", _summary),
+    "template": StandIn("Text", ("WORDS",), "`a picture of A, B and C`, of words or phrases", _template, several=True),
+    "grid": StandIn("Regions", ("IMAGE",), "the nine fields of an image cut in thirds, as small pixels", _grid),
+    "crops": StandIn("Regions", ("IMAGE", "BOXES"), "what annotated boxes hold, as small pixels", _crops),
+    "hash": StandIn("Label", ("TEXT",), "a class for each distinct text", _label),
+}
+"""By name. `TEXT` is a column of texts, `WORDS` one of words, phrases or lists of them, `BOXES` one of pixel boxes."""
+
+
+def stand_ins_for(kind: str) -> list[tuple[str, str]]:
+    """How each stand-in for fields of a kind is written, and what it is."""
+    return [(f"{name}({','.join(one.takes)})", one.summary) for name, one in STAND_INS.items() if one.kind == kind]
+
+
+def columns_of(assignment: str) -> tuple[str, ...]:
+    """The columns and stand-ins that one assignment lists, in one spelling.
+
+    >>> columns_of("tags, crops(image, boxes)")
+    ('tags', 'crops(image,boxes)')
+    """
+    parts = [part.strip() for part in _COMMA.split(assignment)]
+    return tuple(str(call) if (call := _call(part)) else part for part in parts)
+
+
+def calls_of(assignments: Mapping[str, str]) -> dict[str, list[Call]]:
+    """Field -> the stand-ins that its assignment names; raises `DiagnosticError` for one that there is not."""
+    found = {name: [call for part in _COMMA.split(text) if (call := _call(part))] for name, text in assignments.items()}
+    faults = tuple(fault for calls in found.values() for call in calls for fault in _faults(call))
+    if faults:
+        raise DiagnosticError(faults)
+    return {name: calls for name, calls in found.items() if calls}
+
+
+def _call(part: str) -> Call | None:
+    match = _CALL.fullmatch(part.strip())
+    return Call(match[1], tuple(column.strip() for column in match[2].split(","))) if match else None
+
+
+def _faults(call: Call) -> Iterator[Diagnostic]:
+    known = STAND_INS.get(call.name)
+    if known is None:
+        near = closest(call.name, STAND_INS)
+        listed = ", ".join(f"`{name}({','.join(one.takes)})`" for name, one in STAND_INS.items())
+        help = f"did you mean `{near}`?" if near else f"there are {listed}"
+        yield UnknownStandIn.at(_PLACE, given=call, reason="there is none of that name", help=(help,))
+    elif (
+        not all(call.columns)
+        or len(call.columns) < len(known.takes)
+        or (len(call.columns) > len(known.takes) and not known.several)
+    ):
+        help = f"write `{call.name}({','.join(known.takes)})`"
+        yield UnknownStandIn.at(_PLACE, given=call, reason="it does not name the columns it is made of", help=(help,))
+
+
+def with_stand_ins(source: Source, calls: Iterable[Call]) -> Source:
+    """The source with a column more for each stand-in; itself without any. Those of columns that it lacks are left out."""
+    possible = [call for call in dict.fromkeys(calls) if all(column in source.columns for column in call.columns)]
+    return StandInSource(source, possible) if possible else source
+
+
+class StandInSource:
+    """A source with stand-ins as further columns, named as they are written: `summarize(text)`."""
+
+    def __init__(self, source: Source, calls: Sequence[Call]) -> None:
+        self.name = source.name
+        self.keys = source.keys
+        self.columns: tuple[str, ...] = (*source.columns, *map(str, calls))
+        self.class_names = source.class_names
+        self._source = source
+        self._calls = list(calls)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Mapping[str, object]:
+        sample = self._source[index]
+        return LazyColumns(sample, {str(call): partial(self._made, call, sample, index) for call in self._calls})
+
+    def folder_of(self, index: int) -> str | None:
+        return self._source.folder_of(index)
+
+    def part_of(self, index: int) -> str:
+        """The name of the source that sample `index` comes from."""
+        return part_of_sample(self._source, index)
+
+    def _made(self, call: Call, sample: Mapping[str, object], index: int) -> object:
+        stand_in = STAND_INS[call.name]
+        values = [sample.get(column) for column in call.columns]
+        if stand_in.takes[0] == "IMAGE":
+            values[0] = decode_image(values[0], self.folder_of(index))
+        return stand_in.make(*values)
