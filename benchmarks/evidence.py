@@ -49,29 +49,33 @@ STANDARD_ERRORS = 3
 
 @dataclass(frozen=True)
 class Scale:
-    """What a recipe needs at this scale. `because` says why for the knobs, and why its aim is none of telling pairs apart.
+    """What a recipe needs at this scale, and `because` of what.
 
-    `overfits` are the terms whose in-batch top-1 must reach 99 %: None for all of them, empty where that is not the aim.
+    `overfits` are the terms whose in-batch top-1 must reach 99 %: None for all of them, empty where telling pairs apart is
+    not the recipe's aim; `aim` then says what is.
     """
 
     knobs: Mapping[str, object] = field(default_factory=dict)
-    overfits: tuple[str, ...] | None = None
     because: str = ""
+    overfits: tuple[str, ...] | None = None
+    aim: str = ""
 
 
-SMALL_HEADS = "heads for ResNet-50 are too wide for a tower of 64 features"
+SMALL_HEADS = "heads made for ResNet-50 are too wide for a tower of 64 features"
 VIEWS = "random views of 64 small scenes are not meant to be told apart with certainty"
+PREDICTS = "it predicts one view from another and compares with no other sample"
+CLASSES = "all texts of a class are right answers"
 SCALES = {
-    "alip": Scale(overfits=("raw",), because="short synthetic captions are alike for different scenes"),
-    "byol": Scale({"hidden": 256, "out": 64, "momentum": 0.97}, (), f"{SMALL_HEADS}; its momentum for short runs"),
-    "florence": Scale(overfits=(), because="texts of one class are all right answers"),
-    "moco": Scale({"size": 512, "momentum": 0.99}, (), "a queue and a teacher that turn over in 300 steps"),
-    "moco_v3": Scale({"hidden": 256, "out": 64}, (), f"{SMALL_HEADS}; {VIEWS}"),
-    "pyramidclip": Scale(overfits=("local_text",), because="only the whole caption tells all scenes apart"),
-    "simclr": Scale({"out": 64}, (), VIEWS),
-    "simsiam": Scale({"hidden": 256, "out": 256, "bottleneck": 64}, (), SMALL_HEADS),
-    "slip": Scale({"hidden": 256, "out": 64}, ("clip",), f"{SMALL_HEADS}; {VIEWS}"),
-    "unicl": Scale(overfits=(), because="texts of one class are all right answers"),
+    "alip": Scale(overfits=("raw",), aim="short synthetic captions are alike for different scenes"),
+    "byol": Scale({"hidden": 256, "out": 64, "momentum": 0.97}, f"{SMALL_HEADS}; a short run", (), PREDICTS),
+    "florence": Scale(overfits=(), aim=CLASSES),
+    "moco": Scale({"size": 512, "momentum": 0.99}, "queue and teacher turn over within 300 steps", (), VIEWS),
+    "moco_v3": Scale({"hidden": 256, "out": 64}, SMALL_HEADS, (), VIEWS),
+    "pyramidclip": Scale(overfits=("local_text",), aim="only whole captions tell all scenes apart"),
+    "simclr": Scale({"out": 64}, SMALL_HEADS, (), VIEWS),
+    "simsiam": Scale({"hidden": 256, "out": 256, "bottleneck": 64}, SMALL_HEADS, (), PREDICTS),
+    "slip": Scale({"hidden": 256, "out": 64}, SMALL_HEADS, ("clip",), VIEWS),
+    "unicl": Scale(overfits=(), aim=CLASSES),
 }
 """Recipe -> its scale; the others run as they are."""
 
@@ -151,7 +155,7 @@ def _overfit(recipe: str, scale: Scale, steps: int) -> dict[str, Any]:
             "loss": losses,
             "statement": f"{head}in-batch top-1 {shares}; {fell}.",
         }
-    why = f" ({scale.because})" if scale.because else ""
+    why = f" ({scale.aim})" if scale.aim else ""
     # A queue that fills makes the task harder at first.
     passed = losses["last"] < losses["highest"]
     fell = f"loss at most {losses['highest']:.3f}, in the end {losses['last']:.3f}"

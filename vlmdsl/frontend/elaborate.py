@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
-from vlmdsl.diagnostics.catalog.meaning import ZeroTerm
+from vlmdsl.diagnostics.catalog.meaning import TooLarge, ZeroTerm
 from vlmdsl.diagnostics.catalog.names import Recursion, UnknownMember
 from vlmdsl.diagnostics.catalog.types import NotALoss, NotIndexable, SetWhereOneIsWanted
 from vlmdsl.frontend import arithmetic, coerce
@@ -32,6 +32,7 @@ from vlmdsl.primitives.values import (
     type_of,
 )
 from vlmdsl.source import Span
+from vlmdsl.source.limits import MAXIMUM_ITEMS
 from vlmdsl.syntax.tree import (
     Binary,
     Call,
@@ -87,8 +88,8 @@ class Elaborator:
                 with self.session.named(name.name):
                     bound = self.evaluate(value, scope)
                 return self.evaluate(body, LocalScope({name.name: bound}, scope))
-            case Tuple(items=items):
-                return TupleValue(tuple(self.evaluate(item, scope) for item in items))
+            case Tuple(items=items, span=span):
+                return _tuple(tuple(self.evaluate(item, scope) for item in items), span)
             case Member() | Index() | Given():
                 return self._access(expression, scope)
 
@@ -270,6 +271,18 @@ class Elaborator:
             value = self._file_value(name, scope, declaration.name.span)
             if isinstance(value, EncoderValue) and name in DEFAULT_ENCODERS:
                 self.session.encoders.update(dict.fromkeys(value.encoder.takes, value.encoder))
+
+
+def _tuple(items: tuple[Value, ...], span: Span) -> TupleValue:
+    """A tuple; Fault V0504 if it holds too much: a tuple of a tuple of tuples doubles with every name in between."""
+    made = TupleValue(items)
+    if _size(made) > MAXIMUM_ITEMS:
+        raise Fault(TooLarge.at(span, reason=f"a tuple of more than {MAXIMUM_ITEMS} items"))
+    return made
+
+
+def _size(value: Value) -> int:
+    return sum(map(_size, value.items)) if isinstance(value, TupleValue) else 1
 
 
 def _is_zero(node: Node) -> bool:

@@ -13,7 +13,7 @@ from vlmdsl.ir import Encoder, Graph, Node, Update
 from vlmdsl.primitives import Fault
 from vlmdsl.primitives.values import Value
 from vlmdsl.source import Span
-from vlmdsl.source.limits import MAXIMUM_CALL_DEPTH, MAXIMUM_DIAGNOSTICS, MAXIMUM_NODES
+from vlmdsl.source.limits import MAXIMUM_CALL_DEPTH, MAXIMUM_CALLS, MAXIMUM_DIAGNOSTICS, MAXIMUM_NODES
 from vlmdsl.types import MemoryType, ScalarType, Type
 
 __all__ = ["Session"]
@@ -37,14 +37,16 @@ class Session:
     members: dict[Span, Span] = field(default_factory=dict)
     """Of every `x.member` that was evaluated and can do without it, the place of its `.member`."""
     _hints: list[str] = field(default_factory=lambda: ["parameter"])
-    _said: set[tuple[str, str, Span]] = field(default_factory=set)
+    _said: set[tuple[str, str, Span | None]] = field(default_factory=set)
     _serial: int = 0
     _draws: int = 0
+    _entered: int = 0
     _calls: list[tuple[Span, tuple[tuple[Value, Span], ...]]] = field(default_factory=list)
 
     def report(self, diagnostic: Diagnostic) -> None:
-        """Keep a diagnostic, unless the same was said of the same place already or too many were."""
-        key = (diagnostic.code, diagnostic.message, diagnostic.primary.span)
+        """Keep a diagnostic, unless the same was said of the same place already or too many were; a limit is told once."""
+        place = None if diagnostic.code == TooLarge.code else diagnostic.primary.span
+        key = (diagnostic.code, diagnostic.message, place)
         if len(self.diagnostics) < MAXIMUM_DIAGNOSTICS and key not in self._said:
             self._said.add(key)
             self.diagnostics.append(diagnostic)
@@ -93,11 +95,14 @@ class Session:
 
     @contextmanager
     def entered(self, span: Span, given: tuple[tuple[Value, Span], ...]) -> Iterator[None]:
-        """Counts the depth of calls, and remembers the arguments of each with their places."""
+        """Counts the calls and their depth, and remembers the arguments of each with their places."""
         self._calls.append((span, given))
         try:
+            self._entered += 1
             if len(self._calls) > MAXIMUM_CALL_DEPTH:
                 raise Fault(TooLarge.at(span, reason=f"calls nested deeper than {MAXIMUM_CALL_DEPTH}"))
+            if self._entered > MAXIMUM_CALLS:
+                raise Fault(TooLarge.at(span, reason=f"more than {MAXIMUM_CALLS} calls"))
             yield
         finally:
             self._calls.pop()

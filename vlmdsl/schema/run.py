@@ -129,8 +129,7 @@ class EvaluationConfig(_Section):
     neighbours: int = Field(
         20,
         ge=0,
-        description="nearest neighbours that vote for an image's class, where the recipe compares no image with a text and "
-        "the held-out data has classes; 0: not measured",
+        description="nearest neighbours that vote for an image's class, where the held-out data has classes; 0: none",
     )
     templates: tuple[Template, ...] = Field(
         (), description="prompts with one `{}` for the class name; empty: `a photo of a {}`"

@@ -23,6 +23,12 @@ MAXIMUM_NODES = 20_000
 MAXIMUM_CALL_DEPTH = 100
 """Deepest nesting of function calls while a recipe is elaborated."""
 
+MAXIMUM_CALLS = 20_000
+"""Most function calls that one elaboration carries out; a bundled recipe takes under a thousand."""
+
+MAXIMUM_ITEMS = 1_000
+"""Most items of a tuple, those of the tuples in it counted."""
+
 MAXIMUM_VIEWS = 64
 """Most views in a set, and most elements in a product of sets."""
 

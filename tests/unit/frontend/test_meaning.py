@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from vlmdsl.api.check import check
 from vlmdsl.api.driver import build
 from vlmdsl.ir import Program, encoder_of, inputs, parameters, streams
 from vlmdsl.ir.digest import digest
@@ -20,6 +21,17 @@ def planned(recipe: str, **knobs: object) -> Program:
 
 def names(program: Program) -> list[str]:
     return [node.string("name") for node in parameters(program)]
+
+
+DOUBLING = [
+    "def f0(x) = x + x\n" + "".join(f"def f{i}(x) = f{i - 1}(x) + f{i - 1}(x)\n" for i in range(1, 60)) + "minimize f59(1)",
+    "let t0 = (1, 2)\n" + "".join(f"let t{i} = (t{i - 1}, t{i - 1})\n" for i in range(1, 60)) + "minimize t59",
+]
+
+
+@pytest.mark.parametrize("recipe", DOUBLING, ids=["calls", "tuples"])
+def test_a_recipe_that_doubles_with_every_line_is_refused_at_once(recipe: str) -> None:
+    assert [found.code for found in check(recipe)] == ["V0504"]
 
 
 SAME = [

@@ -32,12 +32,14 @@ def evaluate(
     *,
     with_retrieval: bool = True,
     prompts: ClassPrompts | None = None,
+    neighbours: int = 0,
 ) -> Evaluation:
     """Retrieval over the images and texts of `batches`, and zero-shot classification of its images if `prompts` are given.
 
     Batches hold the streams `comparison.image_field` and `comparison.text_field`, without random views, and the field
-    `prompts.field`. Equal images, and texts of equal tokens, are taken together: each is one query and one candidate, and
-    whatever was paired with any of them belongs to it. The model is left in the mode it was in.
+    `prompts.field`, or `label` without prompts if `neighbours` vote (where the image tower gives pooled features). Equal
+    images, and texts of equal tokens, are taken together: each is one query and one candidate, and whatever was paired with
+    any of them belongs to it. The model is left in the mode it was in.
     """
     comparison = replace(comparison, device=_device(model))
     with _evaluation_mode(model):
@@ -47,19 +49,22 @@ def evaluate(
         for batch in batches:
             images.add(batch.streams[comparison.image_field])
             texts.add(batch.streams[comparison.text_field])
-            if prompts is not None:
-                labels.append(batch.fields[prompts.field])
+            if prompts is not None or neighbours:
+                labels.append(batch.fields["label" if prompts is None else prompts.field])
         if not images.places:
             return Evaluation(samples=0)
         found = None
         if with_retrieval:
             pairs = torch.tensor(list(zip(images.places, texts.places, strict=True))).unique(dim=0)
             found = retrieval_recall(images.features(), texts.features(), pairs, comparison)
-        classified = None
+        classified, alike, classes = None, None, 0
+        if neighbours:
+            alike, classes = _neighbours(images, torch.cat(labels).tolist(), neighbours)
         if prompts is not None:
             every_image = select(images.features(), torch.tensor(images.places))
             classified = _classify(model, every_image, torch.cat(labels), prompts, comparison)
-    return Evaluation(len(images.places), found, classified, len(prompts.names) if prompts and classified else 0)
+            classes = len(prompts.names) if classified else classes
+    return Evaluation(len(images.places), found, classified, classes, alike)
 
 
 def evaluate_images(
@@ -82,15 +87,19 @@ def evaluate_images(
         for batch in batches:
             images.add(batch.streams[stream])
             labels += batch.fields[label].tolist()
-        classes = dict(zip(reversed(images.places), reversed(labels), strict=True))
-        kept = torch.tensor([place for place in sorted(classes) if classes[place] >= 0], dtype=torch.int64)
-        if len(kept) < 2:
-            return Evaluation(len(labels))
-        pooled = images.features().pooled
-        assert pooled is not None
-        own = torch.tensor([classes[int(place)] for place in kept])
-        found = neighbour_accuracy(pooled[kept], own, neighbours)
-    return Evaluation(len(labels), classes=len(own.unique()), neighbours=found)
+        found, classes = _neighbours(images, labels, neighbours)
+    return Evaluation(len(labels), classes=classes, neighbours=found)
+
+
+def _neighbours(images: _Collection, labels: list[int], count: int) -> tuple[Measures | None, int]:
+    """The accuracy of `count` neighbours and the number of classes; none with fewer than two images that have one."""
+    classes = dict(zip(reversed(images.places), reversed(labels), strict=True))
+    kept = torch.tensor([place for place in sorted(classes) if classes[place] >= 0], dtype=torch.int64)
+    pooled = images.features().pooled if len(kept) > 1 else None
+    if pooled is None:
+        return None, 0
+    own = torch.tensor([classes[int(place)] for place in kept])
+    return neighbour_accuracy(pooled[kept], own, count), len(own.unique())
 
 
 @dataclass

@@ -37,15 +37,23 @@ class HeldOut(Protocol):
 
 @dataclass(frozen=True)
 class _ImagesAndTexts:
-    """Retrieval and zero-shot accuracy."""
+    """Retrieval, zero-shot accuracy and that of nearest neighbours."""
 
     batches: EvaluationLoader
     comparison: Comparison
     prompts: ClassPrompts | None
     with_retrieval: bool
+    neighbours: int
 
     def measure(self, model: VisionLanguageModel) -> Evaluation:
-        return evaluate(model, self.batches, self.comparison, with_retrieval=self.with_retrieval, prompts=self.prompts)
+        return evaluate(
+            model,
+            self.batches,
+            self.comparison,
+            with_retrieval=self.with_retrieval,
+            prompts=self.prompts,
+            neighbours=self.neighbours,
+        )
 
 
 @dataclass(frozen=True)
@@ -71,17 +79,20 @@ def held_out_measure(
     if data.held_out is None or data.held_out_mapping is None:
         return None
     names = data.held_out_mapping.classes.get("label", ()) if "label" in data.held_out_mapping else ()
+    neighbours = config.evaluation.neighbours if "label" in data.held_out_mapping else 0
     comparison = comparison_of(program)
     if comparison is None:
         pictures = first_image_tower(program)
-        if pictures is None or "label" not in data.held_out_mapping or not config.evaluation.neighbours:
+        if pictures is None or not neighbours:
             return None
         tower, field = pictures
         loader = _loader({field: "Image", "label": "Label"}, config, data, tokenizer, model, {})
-        return _Images(loader, tower, field, config.evaluation.neighbours)
+        return _Images(loader, tower, field, neighbours)
     fields = {comparison.image_field: "Image", comparison.text_field: "Text"}
     source = comparison.text_source
     view = View(comparison.text_field, "Text") if source is None else view_of(source).without_draws()
+    if neighbours:
+        fields["label"] = "Label"
     prompts = None
     if config.evaluation.zero_shot and names:
         fields["label"] = "Label"
@@ -89,7 +100,7 @@ def held_out_measure(
         as_inputs = text_inputs(view, tokenizer, image_format(model, config.model), length, materials_of(config))
         prompts = ClassPrompts(names, as_inputs, config.evaluation.templates or DEFAULT_TEMPLATES)
     loader = _loader(fields, config, data, tokenizer, model, {comparison.text_field: view})
-    return _ImagesAndTexts(loader, comparison, prompts, config.evaluation.retrieval)
+    return _ImagesAndTexts(loader, comparison, prompts, config.evaluation.retrieval, neighbours)
 
 
 def _loader(

@@ -8,8 +8,16 @@ from torch import nn
 
 import vlmdsl
 from vlmdsl.runtime.data.batch import Batch, StreamValues
-from vlmdsl.runtime.encoders import EncodedFeatures, Encoder
-from vlmdsl.runtime.evaluation import Evaluation, evaluate_images, first_image_tower, neighbour_accuracy, results_json
+from vlmdsl.runtime.encoders import EncodedFeatures, Encoder, Kind
+from vlmdsl.runtime.evaluation import (
+    Comparison,
+    Evaluation,
+    evaluate,
+    evaluate_images,
+    first_image_tower,
+    neighbour_accuracy,
+    results_json,
+)
 from vlmdsl.runtime.evaluation.report import stored_untrained
 from vlmdsl.runtime.model import VisionLanguageModel
 
@@ -40,8 +48,8 @@ def test_features_that_say_nothing_are_no_better_than_chance() -> None:
 class Values(Encoder):
     """Its features are the first values of the image."""
 
-    def __init__(self) -> None:
-        super().__init__("Image", 2, ("pooled",))
+    def __init__(self, kind: Kind = "Image") -> None:
+        super().__init__(kind, 2, ("pooled",))
         self.scale = nn.Parameter(torch.ones(()))
 
     def forward(self, values: torch.Tensor, mask: torch.Tensor | None = None) -> EncodedFeatures:
@@ -63,6 +71,19 @@ def test_images_of_a_recipe_without_texts_are_measured_by_the_tower() -> None:
     assert found.neighbours.chance == {"top-1": 0.5}
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_beside_texts_the_images_are_measured_alike() -> None:
+    objective = vlmdsl.compile("clip", compiled=False)
+    model = VisionLanguageModel({"vision": Values(), "language": Values(kind="Text")}, objective)
+    values = torch.randn(9, 2, 2, 2, generator=torch.Generator().manual_seed(0))
+    streams = {"image": StreamValues(values), "text": StreamValues(values)}
+    batch = Batch(streams, {"label": torch.tensor([0, 1, 0, 1, -1, 2, 2, 0, 1])}, [""] * 9)
+    alone = evaluate_images(model, [batch], "vision", "image", neighbours=3)
+    beside = evaluate(model, [batch], Comparison("vision", "language"), neighbours=3)
+    assert beside.neighbours is not None
+    assert (beside.neighbours, beside.classes) == (alone.neighbours, 3)
+    assert evaluate(model, [batch], Comparison("vision", "language")).neighbours is None
 
 
 def test_the_results_hold_the_untrained_model() -> None:
