@@ -68,6 +68,9 @@ CLASSES = "all texts of a class are right answers"
 SCALES = {
     "alip": Scale(overfits=("raw",), aim="short synthetic captions are alike for different scenes"),
     "byol": Scale({"hidden": 256, "out": 64, "momentum": 0.97}, f"{SMALL_HEADS}; a short run", (), PREDICTS),
+    "declip": Scale(
+        {"size": 512, "hidden": 256, "bottleneck": 64}, f"{SMALL_HEADS}; the queue turns over within 300 steps", (), VIEWS
+    ),
     "florence": Scale(overfits=(), aim=CLASSES),
     "moco": Scale({"size": 512, "momentum": 0.99}, "queue and teacher turn over within 300 steps", (), VIEWS),
     "moco_v3": Scale({"hidden": 256, "out": 64}, SMALL_HEADS, (), VIEWS),
