@@ -133,11 +133,12 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of the reference set: what `encoder` makes of `field`; `name` is what the objective calls it."""
+    """One column of the reference set: what `encoder` makes of `field`, of type `kind`; the objective calls it `name`."""
 
     name: str
     encoder: Encoder
     field: str
+    kind: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,8 @@ def columns(program: Program) -> list[Column]:
 def column_of(node: Node) -> Column:
     """The column that a `reference` node reads."""
     encoder = encoder_of(node)
-    return Column(f"{node.string('field')}_{encoder.tower}", encoder, node.string("field"))
+    field = node.string("field")
+    return Column(f"{field}_{encoder.tower}", encoder, field, node.string("kind"))
 
 
 def readings(encoded: Iterable[Stream]) -> list[Reading]:

@@ -79,7 +79,7 @@ SIGNATURES: dict[str, Signature] = {
     "memory": Signature({"name": (str,), "size": (int,), "start": (str,)}, rules.memory),
     "enqueue": Signature({}, rules.enqueue),
     "nearest": Signature({}, rules.fixed(VecType(), SimType, MemoryType, VecType)),
-    "reference": Signature({"encoder": (Encoder,), "field": (str,)}, rules.reference),
+    "reference": Signature({"encoder": (Encoder,), "field": (str,), "kind": (str,)}, rules.reference),
     "retrieve": Signature({"k": (int,)}, rules.retrieve),
     "take": Signature({}, rules.fixed(TokensType(tokens="K"), TableType, PicksType)),
     "attend": Signature({}, rules.attend),

@@ -11,15 +11,16 @@ from torch import Tensor, nn
 
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
+from vlmdsl.ir import Column, Head, Node, Reading, Stream, parts_of, readings, walk
 from vlmdsl.ir import Encoder as ObjectiveEncoder
-from vlmdsl.ir import Head, Reading, Stream, parts_of, readings
 from vlmdsl.runtime.batching import encode_together
+from vlmdsl.runtime.data.fields import key_number
 from vlmdsl.runtime.encoders import EncodedFeatures, Encoder
 from vlmdsl.runtime.heads import Heads, prefixes
 from vlmdsl.runtime.image_views import check_image_views
 from vlmdsl.runtime.teachers import Teachers
 from vlmdsl.source import Span
-from vlmdsl.types import Type
+from vlmdsl.types import FieldType, Type
 
 if TYPE_CHECKING:
     from vlmdsl.backends.torch import Objective, ObjectiveOutput
@@ -41,8 +42,11 @@ class TowerNeed:
     takes: frozenset[str] = frozenset()
 
 
-def tower_needs(streams: Iterable[Stream]) -> dict[str, TowerNeed]:
-    """The towers of an objective's streams by name; a tower is frozen if no stream of it takes a gradient."""
+def tower_needs(streams: Iterable[Stream], columns: Iterable[Column] = ()) -> dict[str, TowerNeed]:
+    """The towers of an objective's streams, and of the columns of its reference set, by name.
+
+    A tower is frozen if no stream of it takes a gradient.
+    """
     needs: dict[str, TowerNeed] = {}
     for stream in streams:
         encoder = stream.encoder
@@ -52,6 +56,12 @@ def tower_needs(streams: Iterable[Stream]) -> dict[str, TowerNeed]:
             known.yields | _used(stream),
             known.frozen and not encoder.tower_learns,
             known.takes | frozenset(encoder.takes),
+        )
+    for column in columns:
+        encoder = column.encoder
+        known = needs.get(encoder.tower, TowerNeed(encoder.tower_kind, frozenset(), True))
+        needs[encoder.tower] = TowerNeed(
+            encoder.tower_kind, known.yields | {"pooled"}, known.frozen, known.takes | frozenset(encoder.takes)
         )
     return needs
 
@@ -68,7 +78,7 @@ class VisionLanguageModel(nn.Module):
     def __init__(self, encoders: Mapping[str, Encoder], objective: Objective, *, steps: int = 0) -> None:
         super().__init__()
         self.streams: list[Stream] = list(objective.streams)
-        needs = tower_needs(self.streams)
+        needs = tower_needs(self.streams, objective.references.columns)
         _check(encoders, needs)
         _check_lengths(encoders, self.streams, objective.compared)
         check_image_views(encoders, self.streams)
@@ -121,6 +131,21 @@ class VisionLanguageModel(nn.Module):
             encoded = EncodedFeatures(pooled)
         return encoded
 
+    def features(self, node: Node, values: Tensor, mask: Tensor | None, keys: Iterable[str]) -> EncodedFeatures:
+        """What the objective makes of one field (`node` of its graph) for samples of these `values` and `keys`.
+
+        Every tower that the node reads encodes the values as they are, outside of any batch; gradients are the caller's.
+        """
+        read = set(walk([node]))
+        found: dict[str, Tensor] = {}
+        for stream in self.streams:
+            if stream.encode in read:
+                encoded = self.encode(stream.encoder.tower, values, mask, stream.encoder.heads)
+                found.update(_named(stream, encoded))
+        numbers = torch.tensor([key_number(key) for key in keys], device=values.device)
+        found |= {leaf.string("name"): numbers for leaf in read if leaf.type == FieldType("Key")}
+        return EncodedFeatures(pooled=self.objective.value(node, found))
+
     def compile_encoders(self) -> None:
         """Run the towers through torch.compile from now on."""
         encoding = [*self.encoders.values(), *self.heads.parts.values()]
@@ -158,7 +183,10 @@ class VisionLanguageModel(nn.Module):
         heads = self.heads if teachers is None else teachers.heads_of(encoder)
         with torch.set_grad_enabled(torch.is_grad_enabled() and teachers is None):
             found = heads(encoder.tower, headed, pooled)
-        return [EncodedFeatures(found[stream.name]) if stream in headed else encoded[stream.source] for stream in streams]
+        return [
+            encoded[stream.source]._replace(pooled=found.get(stream.name, encoded[stream.source].pooled))
+            for stream in streams
+        ]
 
     def _encode_together(self, encoder: ObjectiveEncoder, values: list[StreamValues]) -> list[EncodedFeatures]:
         """The features of several values of a tower, from one call for all that fit into one batch."""

@@ -15,13 +15,18 @@ from vlmdsl.ir.digest import digest
 from vlmdsl.source import SourceMap
 from vlmdsl.types import LossType, ScalarType, ScoreType, TargetType
 
-__all__ = ["RULES", "emit"]
+__all__ = ["RULES", "emit", "emit_value"]
 
 
 def emit(program: Program, sources: SourceMap | None = None) -> str:
     """The source of `objective(inputs, parameters, state) -> (loss, terms, metrics, new_state)`; with `sources`, lines name
     the recipe's."""
     return _Writer(program, sources or SourceMap()).module()
+
+
+def emit_value(program: Program, node: Node) -> str:
+    """The source of `objective(inputs, parameters, state)` that returns the value of one node instead of the losses."""
+    return _Writer(program, SourceMap()).value_module(node)
 
 
 class _Writer:
@@ -43,6 +48,10 @@ class _Writer:
     def module(self) -> str:
         body = [line for node in self._program.nodes() for line in self._lines(node)]
         return "\n".join([*self._header(), *(f"    {line}" for line in [*body, *self._results()])]) + "\n"
+
+    def value_module(self, root: Node) -> str:
+        body = [line for node in walk([root]) for line in self._lines(node)]
+        return "\n".join([*self._header(), *(f"    {line}" for line in [*body, f"return {self.value(root)}"])]) + "\n"
 
     def _header(self) -> list[str]:
         program = self._program

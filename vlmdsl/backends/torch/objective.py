@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import linecache
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from vlmdsl.backends.torch.chance import chance_level
 from vlmdsl.backends.torch.collectives import process_count
-from vlmdsl.backends.torch.emit import emit
+from vlmdsl.backends.torch.emit import emit, emit_value
 from vlmdsl.backends.torch.references import References
 from vlmdsl.backends.torch.state import State, StateValue, free_attribute
 from vlmdsl.backends.torch.validation import FeatureChecker, compared_streams
@@ -100,9 +100,8 @@ class Objective(nn.Module):
             self._checker.check(features)
         self.state.allocate({name: value.shape[-1] for name, value in features.items() if value.dim() > 1})
         first = next(iter(features.values()))
-        learned = {name: getattr(self, attribute) for name, attribute in self._attributes.items()}
         with torch.autocast(first.device.type, enabled=False):
-            loss, terms, metrics, after = self._emitted(features, learned, {**self.state.read(), **self.references.read()})
+            loss, terms, metrics, after = self._emitted(features, self._learned(), self._held())
         if self.training:
             self.state.write(after)
         chance = self._chance(first.shape[0] * process_count())
@@ -111,6 +110,20 @@ class Objective(nn.Module):
             {name: torch.as_tensor(value, device=first.device) for name, value in terms.items()},
             {name: torch.as_tensor(value, device=first.device).detach() for name, value in (metrics | chance).items()},
         )
+
+    def value(self, node: Node, features: Mapping[str, Tensor]) -> Tensor:
+        """One tensor of the program's graph, such as features that a loss compares, as it is for these inputs.
+
+        Args:
+            node: a node of `program` whose value is a tensor.
+            features: the inputs that it is made of, by the names of `inputs`.
+        """
+        function = _execute(self.program.name, emit_value(self.program, node))
+        first = next(iter(features.values()))
+        with torch.autocast(first.device.type, enabled=False):
+            found: Any = function(features, self._learned(), self._held())
+        assert isinstance(found, Tensor), f"{node!r} is no tensor"
+        return found
 
     def after_step(self) -> None:
         """Bring parameters back into their bounds; call it after each optimiser step."""
@@ -148,6 +161,13 @@ class Objective(nn.Module):
             lower if isinstance(lower, int | float) else None,
             upper if isinstance(upper, int | float) else None,
         )
+
+    def _learned(self) -> dict[str, Tensor]:
+        return {name: getattr(self, attribute) for name, attribute in self._attributes.items()}
+
+    def _held(self) -> dict[str, StateValue | Table]:
+        """State and reference set, by the names that emitted source reads."""
+        return {**self.state.read(), **self.references.read()}
 
     def _chance(self, samples: int) -> dict[str, Tensor | float]:
         levels = {f"{term.name}.chance": chance_level(term.node, samples) for term in self.program.terms}
