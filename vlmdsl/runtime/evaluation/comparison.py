@@ -128,7 +128,12 @@ def _matrices(program: Program) -> Iterator[list[tuple[float, Node]]]:
         if isinstance(contrast, Contrast) and contrast.fused:
             yield [(1.0, node)]
         elif node.operation in ("contrast", "cross_entropy", "sigmoid_loss"):
-            yield _summands(node.inputs[0], 1.0)
+            yield from (_summands(matrix, 1.0) for matrix in _side_by_side(node.inputs[0]))
+
+
+def _side_by_side(matrix: Node) -> list[Node]:
+    """The matrices whose columns stand side by side; one for a plain one."""
+    return [part for half in matrix.inputs for part in _side_by_side(half)] if matrix.operation == "unite" else [matrix]
 
 
 def _summands(matrix: Node, coefficient: float) -> list[tuple[float, Node]]:
@@ -171,7 +176,7 @@ class _Side:
 def _side(node: Node) -> _Side | None:
     """None if the features are more than those of one stream."""
     normalized = False
-    while node.operation in ("normalize", "stop"):
+    while node.operation in ("normalize", "stop", "mix"):  # what is mixed in training is compared as it is
         normalized |= node.operation == "normalize"
         node = node.inputs[0]
     if node.operation == "attend":

@@ -186,6 +186,11 @@ def test_a_fused_region_compares_by_inner_product():
     assert comparison_of(program(node, graph)) == COMPARISON
 
 
+@pytest.mark.parametrize("recipe", ["zerovl", "uniclip"])
+def test_features_that_are_mixed_or_stand_beside_others_are_compared_as_they_are(recipe):
+    assert comparison_of(build(recipe).planned) == COMPARISON
+
+
 def test_a_recipe_of_images_alone_has_no_comparison():
     graph = Graph()
     assert comparison_of(program(judged(compared(graph, ("image", "image")), graph), graph)) is None
