@@ -36,7 +36,7 @@ from vlmdsl.runtime.training.checkpoint import (
 from vlmdsl.runtime.training.held_out import HeldOut, held_out_measure
 from vlmdsl.runtime.training.loop import Callbacks, train_steps
 from vlmdsl.runtime.training.optimizer import build_optimizer
-from vlmdsl.runtime.training.processes import World, join_processes
+from vlmdsl.runtime.training.processes import World, join_processes, join_reports
 from vlmdsl.runtime.training.run_folder import RunFolder, write_atomically
 from vlmdsl.schema import RunConfig, dump_config
 from vlmdsl.source import Span
@@ -85,6 +85,7 @@ def run(
             # A run that failed is the one whose curves are wanted most.
             if world.first:
                 draw_curves(folder.metrics, folder.curves, str(recipe["name"]))
+        join_reports(begun.batches.report)
         begun.measure(config.train.steps)
         begun.note_skipped()
         return Outcome(folder, begun.model, begun.tokenizer, begun.results, begun.summary())
