@@ -11,14 +11,14 @@ from vlmdsl.types import TOKEN_AXIS, EncodedType, FieldType
 
 __all__ = [
     "BATCH_POLICIES", "MIXED", "NAMED", "ONE_SOURCE", "OUTPUTS", "STATES", "Column", "Input", "Metric", "Program", "Reading",
-    "Stream", "Term", "Update", "column_of", "columns", "inputs", "parameters", "parts_of", "readings", "root_field",
-    "states", "streams",
+    "Stream", "Term", "Update", "column_of", "columns", "draws", "inputs", "mixture_shares", "parameters", "parts_of",
+    "readings", "root_field", "states", "streams",
 ]  # fmt: skip
 
 
 STATES = frozenset({"state", "memory"})
 """Operations that read what outlives the step: a number, a queue of vectors."""
-NAMED = STATES | {"parameter"}
+NAMED = STATES | {"parameter", "draw"}
 """Operations whose nodes are told apart by a name, unique in a program."""
 _DEFAULT_TOWERS = ("vision", "language")
 
@@ -133,11 +133,12 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of the reference set: what `encoder` makes of `field`; `name` is what the objective calls it."""
+    """One column of the reference set: what `encoder` makes of `field`, of type `kind`; the objective calls it `name`."""
 
     name: str
     encoder: Encoder
     field: str
+    kind: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +159,11 @@ def parameters(program: Program) -> list[Node]:
 def states(program: Program) -> list[Node]:
     """The nodes of state in the order of first use; each has a unique `name` attribute, which no parameter has."""
     return [node for node in program.nodes() if node.operation in STATES]
+
+
+def draws(program: Program) -> list[Node]:
+    """The `draw` nodes, one random number a step each, in the order of first use; names are unique."""
+    return [node for node in program.nodes() if node.operation == "draw"]
 
 
 def streams(program: Program) -> list[Stream]:
@@ -188,7 +194,8 @@ def columns(program: Program) -> list[Column]:
 def column_of(node: Node) -> Column:
     """The column that a `reference` node reads."""
     encoder = encoder_of(node)
-    return Column(f"{node.string('field')}_{encoder.tower}", encoder, node.string("field"))
+    field = node.string("field")
+    return Column(f"{field}_{encoder.tower}", encoder, field, node.string("kind"))
 
 
 def readings(encoded: Iterable[Stream]) -> list[Reading]:
@@ -209,6 +216,15 @@ def root_field(source: Node) -> Node:
     while source.operation != "field":
         source = source.inputs[0]
     return source
+
+
+def mixture_shares(source: Node) -> tuple[Node, ...]:
+    """The Scalars that the images of a stream are mixed by before they are encoded, in turn; none for most."""
+    shares: list[Node] = []
+    while source.operation == "mix":
+        source, share = source.inputs
+        shares.append(share)
+    return tuple(reversed(shares))
 
 
 def _view_suffix(source: Node, pipelines: bool) -> str:
@@ -261,12 +277,15 @@ def inputs(program: Program) -> list[Input]:
     A stream used pooled only is `NAME [B, D]`; tokens only `NAME [B, L, D]` and `NAME_mask [B, L]`; both: `NAME [B, D]`,
     `NAME_tokens`, `NAME_mask`. The mask of an image stream is optional (all patches are real). A masked text whose hidden
     tokens are guessed adds `NAME_vocabulary [B, L, V]` and `NAME_targets [B, L]`. Other fields that the graph reads (labels,
-    flags) follow under their own names.
+    flags) follow under their own names, then the numbers drawn for the step, without axes.
     """
     found: list[Input] = []
     for stream in streams(program):
         found.extend(_stream_inputs(stream))
     found.extend(_plain_inputs(program.nodes()))
+    for node in draws(program):
+        meaning = f"a draw of the step from {node.string('distribution')}{node.attribute('arguments')}"
+        found.append(Input(node.string("name"), (), "float", meaning))
     return found
 
 

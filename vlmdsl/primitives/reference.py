@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pydantic import Field
 
 from vlmdsl.diagnostics.catalog.types import NotAReference
-from vlmdsl.ir import Node, encoder_of
+from vlmdsl.ir import Encoder, Node, encoder_of
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import TupleValue, Value, type_of
 from vlmdsl.source.limits import MAXIMUM_RETRIEVED
-from vlmdsl.types import PicksType, TableType, TokensType, VecType
+from vlmdsl.types import FieldType, PicksType, TableType, TokensType, VecType
 
 
 def _column(builder: Builder, value: Value, argument: str) -> Node:
@@ -20,8 +20,10 @@ def _column(builder: Builder, value: Value, argument: str) -> Node:
     encoded = builder.encoded(value, argument)
     if isinstance(encoded, Node) and encoded.operation == "encode":
         encoder, source = encoder_of(encoded), encoded.inputs[0]
-        if encoder.frozen and source.operation == "field":
-            return builder.add("reference", type=TableType(), encoder=encoder, field=source.string("name"))
+        plain = encoder == Encoder(encoder.tower, encoder.kind, frozen=True)
+        if plain and source.operation == "field" and isinstance(source.type, FieldType):
+            attributes = {"encoder": encoder, "field": source.string("name"), "kind": source.type.kind}
+            return builder.add("reference", type=TableType(), **attributes)
     raise Fault(NotAReference.at(builder.place(argument), found=type_of(encoded)), value)
 
 

@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from vlmdsl.backends.torch.ops import mix
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
+from vlmdsl.ir import Column, Head, Node, Reading, Stream, parts_of, readings, walk
 from vlmdsl.ir import Encoder as ObjectiveEncoder
-from vlmdsl.ir import Head, Reading, Stream, parts_of, readings
 from vlmdsl.runtime.batching import encode_together
+from vlmdsl.runtime.data.fields import key_number
 from vlmdsl.runtime.encoders import EncodedFeatures, Encoder
 from vlmdsl.runtime.heads import Heads, prefixes
 from vlmdsl.runtime.image_views import check_image_views
 from vlmdsl.runtime.teachers import Teachers
 from vlmdsl.source import Span
-from vlmdsl.types import Type
+from vlmdsl.types import FieldType, Type
 
 if TYPE_CHECKING:
     from vlmdsl.backends.torch import Objective, ObjectiveOutput
@@ -41,8 +43,11 @@ class TowerNeed:
     takes: frozenset[str] = frozenset()
 
 
-def tower_needs(streams: Iterable[Stream]) -> dict[str, TowerNeed]:
-    """The towers of an objective's streams by name; a tower is frozen if no stream of it takes a gradient."""
+def tower_needs(streams: Iterable[Stream], columns: Iterable[Column] = ()) -> dict[str, TowerNeed]:
+    """The towers of an objective's streams, and of the columns of its reference set, by name.
+
+    A tower is frozen if no stream of it takes a gradient.
+    """
     needs: dict[str, TowerNeed] = {}
     for stream in streams:
         encoder = stream.encoder
@@ -52,6 +57,12 @@ def tower_needs(streams: Iterable[Stream]) -> dict[str, TowerNeed]:
             known.yields | _used(stream),
             known.frozen and not encoder.tower_learns,
             known.takes | frozenset(encoder.takes),
+        )
+    for column in columns:
+        encoder = column.encoder
+        known = needs.get(encoder.tower, TowerNeed(encoder.tower_kind, frozenset(), True))
+        needs[encoder.tower] = TowerNeed(
+            encoder.tower_kind, known.yields | {"pooled"}, known.frozen, known.takes | frozenset(encoder.takes)
         )
     return needs
 
@@ -68,7 +79,7 @@ class VisionLanguageModel(nn.Module):
     def __init__(self, encoders: Mapping[str, Encoder], objective: Objective, *, steps: int = 0) -> None:
         super().__init__()
         self.streams: list[Stream] = list(objective.streams)
-        needs = tower_needs(self.streams)
+        needs = tower_needs(self.streams, objective.references.columns)
         _check(encoders, needs)
         _check_lengths(encoders, self.streams, objective.compared)
         check_image_views(encoders, self.streams)
@@ -96,7 +107,9 @@ class VisionLanguageModel(nn.Module):
         """The loss, its terms and metrics for this process's share of a batch."""
         if self.teachers is not None and self.training:
             self.teachers.follow(self.encoders, self.heads, "before")
-        features: dict[str, Tensor] = {name: batch.fields[name] for name in self.objective.inputs if name in batch.fields}
+        plain = {**batch.fields, **batch.draws}
+        features: dict[str, Tensor] = {name: plain[name] for name in self.objective.inputs if name in plain}
+        batch = replace(batch, streams=_mixed(batch.streams, self.objective.mixtures(batch.draws)))
         for streams in _by_call(self.streams):
             for stream, encoded in zip(streams, self._encode_streams(streams, batch), strict=True):
                 features.update(_named(stream, encoded))
@@ -120,6 +133,21 @@ class VisionLanguageModel(nn.Module):
             (pooled,) = self.heads.part(tower, chain)([encoded.pooled])
             encoded = EncodedFeatures(pooled)
         return encoded
+
+    def features(self, node: Node, values: Tensor, mask: Tensor | None, keys: Iterable[str]) -> EncodedFeatures:
+        """What the objective makes of one field (`node` of its graph) for samples of these `values` and `keys`.
+
+        Every tower that the node reads encodes the values as they are, outside of any batch; gradients are the caller's.
+        """
+        read = set(walk([node]))
+        found: dict[str, Tensor] = {}
+        for stream in self.streams:
+            if stream.encode in read:
+                encoded = self.encode(stream.encoder.tower, values, mask, stream.encoder.heads)
+                found.update(_named(stream, encoded))
+        numbers = torch.tensor([key_number(key) for key in keys], device=values.device)
+        found |= {leaf.string("name"): numbers for leaf in read if leaf.type == FieldType("Key")}
+        return EncodedFeatures(pooled=self.objective.value(node, found))
 
     def compile_encoders(self) -> None:
         """Run the towers through torch.compile from now on."""
@@ -158,7 +186,10 @@ class VisionLanguageModel(nn.Module):
         heads = self.heads if teachers is None else teachers.heads_of(encoder)
         with torch.set_grad_enabled(torch.is_grad_enabled() and teachers is None):
             found = heads(encoder.tower, headed, pooled)
-        return [EncodedFeatures(found[stream.name]) if stream in headed else encoded[stream.source] for stream in streams]
+        return [
+            encoded[stream.source]._replace(pooled=found.get(stream.name, encoded[stream.source].pooled))
+            for stream in streams
+        ]
 
     def _encode_together(self, encoder: ObjectiveEncoder, values: list[StreamValues]) -> list[EncodedFeatures]:
         """The features of several values of a tower, from one call for all that fit into one batch."""
@@ -211,6 +242,15 @@ def _check_lengths(encoders: Mapping[str, Encoder], streams: Iterable[Stream], c
 
 def _unfit(tower: str, problem: str, *help_texts: str) -> DiagnosticError:
     return DiagnosticError((TowerDoesNotFit.at(Span("encoders", 0, 0), tower=tower, problem=problem, help=help_texts),))
+
+
+def _mixed(streams: Mapping[str, StreamValues], mixtures: Mapping[str, Iterable[Tensor | float]]) -> dict[str, StreamValues]:
+    """The values of every stream, images mixed with their partners in the batch of all processes where that is asked for."""
+    values = dict(streams)
+    for name, shares in mixtures.items():  # in one order on all processes, which exchange their images
+        for share in shares:
+            values[name] = replace(values[name], values=mix(values[name].values, share))
+    return values
 
 
 def _by_call(streams: Iterable[Stream]) -> list[list[Stream]]:

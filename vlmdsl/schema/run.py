@@ -42,6 +42,9 @@ class ModelConfig(_Section):
     shared_encoder: str = Field(
         "shared:tiny", description="encoder of images and texts where a recipe shares one: a preset (`shared:tiny`, ...)"
     )
+    towers: dict[str, str] = Field(
+        {}, description="tower of the recipe's own (`separate`) -> its encoder; another is as the one that it is like"
+    )
     dimension: int = Field(64, ge=1, description="length D of the features in which the modalities are compared")
     image_size: int = Field(32, ge=1, description="height and width to which images are brought, in pixels")
     text_length: int = Field(32, ge=2, description="longest text, in tokens, start and end included; longer ones are cut")
@@ -65,6 +68,12 @@ class DataConfig(_Section):
         (), description="held-out sources in the same forms; empty: the built-in data's own held-out scenes, else none"
     )
     map: dict[str, str] = Field({}, description="field of the recipe -> column of the data, where the names differ")
+    reference: tuple[str, ...] = Field(
+        (), description="sources that a recipe retrieves from; empty: a share of the training samples, kept aside"
+    )
+    reference_share: float = Field(
+        0.1, gt=0, lt=1, description="share of the training samples that are kept aside where a recipe retrieves"
+    )
     synonyms: str | None = Field(
         None, description="file of synonyms for the view `eda`: a set a line, commas between; null: no word is replaced"
     )

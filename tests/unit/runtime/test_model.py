@@ -30,10 +30,14 @@ class RecordingObjective(nn.Module):
     def __init__(self, streams, plain=()):
         super().__init__()
         self.streams = streams
+        self.references = SimpleNamespace(columns=[])
         self.compared = [(streams[0].name, stream.name) for stream in streams[1:]]
         self.inputs = {name: None for stream in streams for name in (stream.name, f"{stream.name}_mask")} | dict.fromkeys(
             plain
         )
+
+    def mixtures(self, draws):
+        return {}
 
     def forward(self, **inputs):
         self.given = inputs

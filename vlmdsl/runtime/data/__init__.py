@@ -3,13 +3,14 @@
 from vlmdsl.runtime.data.batch import Batch, StreamValues
 from vlmdsl.runtime.data.collate import text_inputs
 from vlmdsl.runtime.data.context import Materials
+from vlmdsl.runtime.data.fields import key_number
 from vlmdsl.runtime.data.images import ImageFormat
 from vlmdsl.runtime.data.loader import BatchLoader, EvaluationLoader
 from vlmdsl.runtime.data.mapping import FieldMapping, Requirement, map_fields, parse_assignments, requirements
 from vlmdsl.runtime.data.order import groups_by_source
 from vlmdsl.runtime.data.rendering import checked_font
 from vlmdsl.runtime.data.report import SkipReport
-from vlmdsl.runtime.data.source import BadSample, Source, fingerprint, source_facts
+from vlmdsl.runtime.data.source import BadSample, Source, fingerprint, source_facts, split_samples
 from vlmdsl.runtime.data.specification import held_out, open_source
 from vlmdsl.runtime.data.stand_ins import calls_of, with_stand_ins
 from vlmdsl.runtime.data.synonyms import read_synonyms
@@ -19,6 +20,6 @@ from vlmdsl.runtime.data.views import View, view_of
 __all__ = [
     "BadSample", "Batch", "BatchLoader", "EvaluationLoader", "FieldMapping", "ImageFormat", "Materials", "Requirement",
     "SkipReport", "Source", "StreamValues", "View", "calls_of", "checked_font", "duplicate_share", "fingerprint",
-    "groups_by_source", "held_out", "map_fields", "open_source", "parse_assignments", "read_synonyms", "requirements",
-    "source_facts", "text_inputs", "texts_of", "view_of", "with_stand_ins",
+    "groups_by_source", "held_out", "key_number", "map_fields", "open_source", "parse_assignments", "read_synonyms",
+    "requirements", "source_facts", "split_samples", "text_inputs", "texts_of", "view_of", "with_stand_ins",
 ]  # fmt: skip

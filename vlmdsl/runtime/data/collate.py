@@ -21,7 +21,7 @@ from vlmdsl.runtime.tokenizer import Tokenizer
 
 __all__ = ["Collator", "text_inputs"]
 
-_FIELD_DTYPES = {"Label": torch.int64, "Flag": torch.bool, "Number": torch.float32}
+_FIELD_DTYPES = {"Label": torch.int64, "Key": torch.int64, "Flag": torch.bool, "Number": torch.float32}
 
 
 @dataclass(frozen=True)

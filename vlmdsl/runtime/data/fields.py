@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,8 +10,8 @@ from dataclasses import dataclass
 from vlmdsl.runtime.data.source import BadSample
 
 __all__ = [
-    "MISSING_LABEL", "MaskedText", "TextValue", "alternatives", "clean_text", "flag_value", "first_value", "label_value",
-    "number_value", "text_value",
+    "MISSING_LABEL", "MaskedText", "TextValue", "alternatives", "clean_text", "first_value", "flag_value", "key_number",
+    "label_value", "number_value", "text_value",
 ]  # fmt: skip
 
 MISSING_LABEL = -1
@@ -41,6 +42,16 @@ class TextValue:
     text: str
     rewrites: tuple[str, ...] = ()
     masked: MaskedText | None = None
+
+
+def key_number(key: str) -> int:
+    """The key of a sample as a number of 63 bits: equal for equal keys, and for others with a chance of 2**-63.
+
+    >>> key_number("scene-1") == key_number("scene-1")
+    True
+    """
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
 
 
 def first_value(sample: Mapping[str, object], columns: Iterable[str]) -> object:

@@ -11,7 +11,7 @@ import numpy as np
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.data import CannotLoad, FieldLacksColumn, MalformedMapping, UnknownColumn, UnknownField
 from vlmdsl.diagnostics.suggest import closest, suggestion
-from vlmdsl.ir import ONE_SOURCE, Program, root_field
+from vlmdsl.ir import ONE_SOURCE, Program, column_of, root_field
 from vlmdsl.runtime.data.fields import TextValue, first_value, flag_value, label_value, number_value, text_value
 from vlmdsl.runtime.data.regions import region_length, regions_value
 from vlmdsl.runtime.data.source import BadSample, Source
@@ -65,7 +65,12 @@ def requirements(program: Program, views: bool = True) -> list[Requirement]:
     faults: list[Diagnostic] = []
     for node in program.nodes():
         span = next(iter(program.graph.spans_of(node)), _COMMAND_LINE)
-        if node.operation == "field":
+        if node.type == FieldType("Key"):
+            continue  # Made of the sample's key: no column holds it.
+        if node.operation == "reference":
+            column = column_of(node)
+            found.setdefault(column.field, Requirement(column.field, column.kind, span))
+        elif node.operation == "field":
             assert isinstance(node.type, FieldType)
             name = node.string("name")
             if node.type.kind not in _LOADABLE or node.type.count is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vlmdsl.runtime.data.context import NO_MATERIALS, Materials, ViewContext
-from vlmdsl.runtime.data.fields import MaskedText, TextValue
+from vlmdsl.runtime.data.fields import MaskedText, TextValue, key_number
 from vlmdsl.runtime.data.images import ImageCache, ImageFormat, decode_image
 from vlmdsl.runtime.data.mapping import FieldMapping
 from vlmdsl.runtime.data.source import BadSample, Source
@@ -77,7 +77,10 @@ class SampleReader:
         columns = self.source[index]
         key = self.source.keys[index]
         context = ViewContext(self._seed, epoch, key, self._format, Counter(), self._materials)
-        plain = {name: self._mapping.plain(name, kind, columns) for name, kind in self.fields.items()}
+        plain = {
+            name: key_number(key) if kind == "Key" else self._mapping.plain(name, kind, columns)
+            for name, kind in self.fields.items()
+        }
         roots: dict[str, np.ndarray | TextValue] = {}
         streams: dict[str, np.ndarray | str | MaskedText] = {}
         for name, view in self.views.items():

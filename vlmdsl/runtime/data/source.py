@@ -7,9 +7,13 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
+import numpy as np
+
+from vlmdsl.runtime.data.draws import generator
+
 __all__ = [
-    "BadSample", "JoinedSource", "LazyColumns", "Source", "fingerprint", "part_of_sample", "probed_columns",
-    "probed_positions", "source_facts",
+    "BadSample", "JoinedSource", "LazyColumns", "SelectedSource", "Source", "fingerprint", "part_of_sample",
+    "probed_columns", "probed_positions", "split_samples", "source_facts",
 ]  # fmt: skip
 
 
@@ -104,6 +108,39 @@ class JoinedSource:
     def part_of(self, index: int) -> str:
         """The name of the source that sample `index` comes from."""
         return self._sources[self._places[index][0]].name
+
+
+class SelectedSource:
+    """Some of the samples of a source, in the order of their indices."""
+
+    def __init__(self, source: Source, indices: Sequence[int]) -> None:
+        self.name = source.name
+        self.keys = [source.keys[index] for index in indices]
+        self.columns = source.columns
+        self.class_names = source.class_names
+        self._source = source
+        self._indices = list(indices)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Mapping[str, object]:
+        return self._source[self._indices[index]]
+
+    def folder_of(self, index: int) -> str | None:
+        return self._source.folder_of(self._indices[index])
+
+    def part_of(self, index: int) -> str:
+        """The name of the source that sample `index` comes from."""
+        return part_of_sample(self._source, self._indices[index])
+
+
+def split_samples(source: Source, share: float, seed: int) -> tuple[Source, Source]:
+    """The samples without a drawn share of them, and that share, both in their order; at least one sample is drawn."""
+    count = max(round(share * len(source)), 1)
+    drawn = generator(seed, "reference").permutation(len(source))
+    rest, kept = (np.sort(part).tolist() for part in (drawn[count:], drawn[:count]))
+    return SelectedSource(source, rest), SelectedSource(source, kept)
 
 
 def part_of_sample(source: Source, index: int) -> str:

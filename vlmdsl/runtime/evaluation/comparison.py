@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -49,6 +49,8 @@ class Comparison:
     parts: tuple[Part, ...] = (Part(),)
     text_source: Node | None = None
     """The view of the text that the recipe compares, such as `render(text)`; None for the text itself."""
+    image_features: Node | None = None
+    """What the recipe makes of the image, where that is more than its encoded features: what it retrieves is added."""
     device: torch.device | str = "cpu"
     """Where similarities are computed; features may be kept elsewhere."""
 
@@ -110,7 +112,7 @@ def comparison_of(program: Program) -> Comparison | None:
             for (coefficient, node), pair, first in zip(summands, pairs, sides, strict=True)
             if pair is not None
         )
-        return Comparison(image.tower, text.tower, image.field, text.field, parts, text.view)
+        return Comparison(image.tower, text.tower, image.field, text.field, parts, text.view, image.made)
     return None
 
 
@@ -162,6 +164,8 @@ class _Side:
     normalized: bool
     view: Node | None
     """The view that is encoded; None for the field itself."""
+    made: Node | None = None
+    """The features, where more than an encoder makes them."""
 
 
 def _side(node: Node) -> _Side | None:
@@ -170,6 +174,9 @@ def _side(node: Node) -> _Side | None:
     while node.operation in ("normalize", "stop"):
         normalized |= node.operation == "normalize"
         node = node.inputs[0]
+    if node.operation == "attend":
+        own = _side(node.inputs[0])
+        return None if own is None or own.kind != "Image" else replace(own, normalized=normalized, made=node)
     if node.operation not in ("pooled", "tokens"):
         return None
     encode = node.inputs[0]

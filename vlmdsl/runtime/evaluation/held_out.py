@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from vlmdsl.ir import Node
 from vlmdsl.runtime.data import Batch, StreamValues
 from vlmdsl.runtime.encoders import EncodedFeatures
 from vlmdsl.runtime.evaluation.comparison import Comparison
@@ -43,11 +44,11 @@ def evaluate(
     """
     comparison = replace(comparison, device=_device(model))
     with _evaluation_mode(model):
-        images = _Collection(model, comparison.image_tower)
+        images = _Collection(model, comparison.image_tower, comparison.image_features)
         texts = _Collection(model, comparison.text_tower)
         labels: list[Tensor] = []
         for batch in batches:
-            images.add(batch.streams[comparison.image_field])
+            images.add(batch.streams[comparison.image_field], batch.keys)
             texts.add(batch.streams[comparison.text_field])
             if prompts is not None or neighbours:
                 labels.append(batch.fields["label" if prompts is None else prompts.field])
@@ -108,11 +109,13 @@ class _Collection:
 
     model: VisionLanguageModel
     tower: str
+    made: Node | None = None
+    """What to make of them; None for the tower's features."""
     places: list[int] = field(default_factory=list)
     _known: dict[bytes, int] = field(default_factory=dict)
     _parts: list[EncodedFeatures] = field(default_factory=list)
 
-    def add(self, stream: StreamValues) -> None:
+    def add(self, stream: StreamValues, keys: Sequence[str] = ()) -> None:
         """Encode those of a batch that are new."""
         new: list[int] = []
         for position, identity in enumerate(_identities(stream)):
@@ -123,7 +126,8 @@ class _Collection:
         if new:
             rows = torch.tensor(new, device=stream.values.device)
             mask = None if stream.mask is None else stream.mask[rows]
-            self._parts.append(_encode(self.model, self.tower, stream.values[rows], mask))
+            held = [keys[position] for position in new] if self.made is not None else []
+            self._parts.append(_encode(self.model, self.tower, stream.values[rows], mask, self.made, held))
 
     def features(self) -> EncodedFeatures:
         """The features of the distinct ones, in the order in which they came."""
@@ -139,10 +143,18 @@ def _identities(stream: StreamValues) -> Iterator[bytes]:
         yield hashlib.sha256(tokens.contiguous().numpy().tobytes()).digest()
 
 
-def _encode(model: VisionLanguageModel, tower: str, values: Tensor, mask: Tensor | None) -> EncodedFeatures:
+def _encode(
+    model: VisionLanguageModel,
+    tower: str,
+    values: Tensor,
+    mask: Tensor | None,
+    made: Node | None = None,
+    keys: Sequence[str] = (),
+) -> EncodedFeatures:
     """Features in float32 on the CPU, which has room for those of a whole data set."""
     device = _device(model)
-    features = model.encode(tower, values.to(device), None if mask is None else mask.to(device))
+    taken = values.to(device), None if mask is None else mask.to(device)
+    features = model.encode(tower, *taken) if made is None else model.features(made, *taken, keys)
     pooled, tokens = (None if part is None else part.float().cpu() for part in (features.pooled, features.tokens))
     return EncodedFeatures(pooled, tokens, None if features.mask is None else features.mask.cpu())
 

@@ -9,7 +9,7 @@ from typing import get_args
 from vlmdsl.backends.torch import Objective
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.data import TokenizerUnusable
-from vlmdsl.ir import ONE_SOURCE, Program
+from vlmdsl.ir import ONE_SOURCE, Program, columns, draws
 from vlmdsl.runtime.data import (
     BatchLoader,
     FieldMapping,
@@ -25,6 +25,7 @@ from vlmdsl.runtime.data import (
     open_source,
     read_synonyms,
     requirements,
+    split_samples,
     texts_of,
     with_stand_ins,
 )
@@ -34,6 +35,7 @@ from vlmdsl.runtime.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from vlmdsl.runtime.training.processes import World, seed_generators
 from vlmdsl.schema import ModelConfig, RunConfig
 from vlmdsl.source import Span
+from vlmdsl.types import FieldType
 
 __all__ = [
     "Data",
@@ -53,12 +55,17 @@ _PLAIN = ("Label", "Flag", "Number")
 
 @dataclass(frozen=True)
 class Data:
-    """Training and held-out samples with the columns that feed the recipe's fields; `held_out` is None without any."""
+    """Training and held-out samples with the columns that feed the recipe's fields; `held_out` is None without any.
+
+    `reference` are the samples that the recipe retrieves from; None if it does not.
+    """
 
     train: Source
     mapping: FieldMapping
     held_out: Source | None
     held_out_mapping: FieldMapping | None
+    reference: Source | None = None
+    reference_mapping: FieldMapping | None = None
 
 
 def open_data(program: Program, config: RunConfig, evaluate_on: tuple[str, ...] = ()) -> Data:
@@ -87,7 +94,16 @@ def map_data(program: Program, config: RunConfig, train: Source, val: Source | N
         val_mapping = _mapped(val, program, config.data.map, faults, classes)
     if mapping is None or faults:
         raise DiagnosticError(tuple(dict.fromkeys(faults)))
-    return Data(train, mapping, val, val_mapping)
+    if not columns(program):
+        return Data(train, mapping, val, val_mapping)
+    if not config.data.reference:
+        rest, kept = split_samples(train, config.data.reference_share, config.train.seed)
+        return Data(rest, mapping, val, val_mapping, kept, mapping)
+    reference = with_stand_ins(open_source(config.data.reference), stand_ins)
+    reference_mapping = _mapped(reference, program, config.data.map, faults, mapping.classes)
+    if reference_mapping is None:
+        raise DiagnosticError(tuple(dict.fromkeys(faults)))
+    return Data(train, mapping, val, val_mapping, reference, reference_mapping)
 
 
 def _mapped(
@@ -144,13 +160,14 @@ def build_model(
     `region_length` is how many numbers describe a region in the data, where the recipe reads any.
     """
     model = config.model
+    usual = {"Image": model.image_encoder, "Text": model.text_encoder, "Image|Text": model.shared_encoder}
     encoders: dict[str, Encoder] = {}
-    for tower, need in tower_needs(objective.streams).items():
+    for tower, need in tower_needs(objective.streams, objective.references.columns).items():
         # Each tower's weights are its own draw, so that recipes with other towers beside it start with the same ones.
         seed_generators(config.train.seed, "weights", tower)
         kind = next(known for known in get_args(Kind) if known == need.kind)
         encoders[tower] = build_encoder(
-            {"Image": model.image_encoder, "Text": model.text_encoder, "Image|Text": model.shared_encoder}[kind],
+            model.towers.get(tower, usual[kind]),
             kind,
             model.dimension,
             need.yields,
@@ -185,12 +202,14 @@ def training_batches(
     """This process's share of every training batch."""
     groups = groups_by_source(data.train, data.mapping) if program.batch_policy == ONE_SOURCE else None
     plain = {need.field: need.kind for need in requirements(program) if need.kind in _PLAIN}
+    plain |= {node.string("name"): "Key" for node in program.nodes() if node.type == FieldType("Key")}
     loader = BatchLoader(
         data.train,
         data.mapping,
         model.input_streams,
         tokenizer,
         fields=plain,
+        draws=draws(program),
         batch=config.train.batch,
         images=image_format(model, config.model),
         text_length=config.model.text_length,

@@ -37,6 +37,7 @@ from vlmdsl.runtime.training.held_out import HeldOut, held_out_measure
 from vlmdsl.runtime.training.loop import Callbacks, train_steps
 from vlmdsl.runtime.training.optimizer import build_optimizer
 from vlmdsl.runtime.training.processes import World, join_processes, join_reports
+from vlmdsl.runtime.training.reference import fill_references
 from vlmdsl.runtime.training.run_folder import RunFolder, write_atomically
 from vlmdsl.schema import RunConfig, dump_config
 from vlmdsl.source import Span
@@ -107,6 +108,7 @@ def evaluate_run(
         data = open_data(objective.program, config, evaluate_on)
         tokenizer = _stored_tokenizer(checkpoint)
         model = build_model(objective, config, tokenizer, world, data.mapping.region_length)
+        fill_references(model, data, tokenizer, config)
         held_out = held_out_measure(objective.program, config, data, tokenizer, model)
         if held_out is None:
             return {}, "nothing to measure: no data is held out, or it has neither the texts nor the classes that are needed"
@@ -203,6 +205,7 @@ def _begin(
     checkpoint = newest_checkpoint(resume.checkpoints) if resume else None
     tokenizer = _stored_tokenizer(checkpoint) if checkpoint else tokenizer_for(program, config.model, data)
     model = build_model(objective, config, tokenizer, world, data.mapping.region_length)
+    fill_references(model, data, tokenizer, config)
     batches = training_batches(program, config, data, tokenizer, model, world)
     held_out = held_out_measure(program, config, data, tokenizer, model) if world.first else None
     duplicates = duplicate_texts(program, data) if world.first else {}

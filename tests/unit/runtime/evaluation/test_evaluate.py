@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -54,6 +55,7 @@ def streams_of(graph=None):
 def model():
     objective = nn.Module()
     objective.streams, objective.inputs, objective.compared = list(streams_of()), {}, []
+    objective.references = SimpleNamespace(columns=[])
     return VisionLanguageModel({"vision": OneHot("Image"), "language": OneHot("Text")}, objective)
 
 

@@ -1,0 +1,54 @@
+"""The reference set of a run: what the locked towers make of the samples that are kept aside."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.diagnostics.catalog.data import NoUsableSample
+from vlmdsl.runtime.data import EvaluationLoader, key_number
+from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.tokenizer import Tokenizer
+from vlmdsl.runtime.training.assembly import Data, image_format
+from vlmdsl.schema import RunConfig
+from vlmdsl.source import Span
+
+__all__ = ["fill_references"]
+
+
+@torch.no_grad()
+def fill_references(model: VisionLanguageModel, data: Data, tokenizer: Tokenizer, config: RunConfig) -> None:
+    """Encode the reference set, every process the whole of it; nothing where the objective retrieves nothing.
+
+    A function of the data and of weights that never change, so a resumed run has the same set. Raises
+    `DiagnosticError` (V0820) if none of its samples can be used.
+    """
+    references = model.objective.references
+    if not references.columns or data.reference is None or data.reference_mapping is None:
+        return
+    loader = EvaluationLoader(
+        data.reference,
+        data.reference_mapping,
+        {column.field: column.kind for column in references.columns},
+        tokenizer,
+        batch=config.evaluation.batch,
+        images=image_format(model, config.model),
+        text_length=config.model.text_length,
+        workers=config.data.workers,
+    )
+    device = next(model.encoders.parameters()).device
+    parts: dict[str, list[Tensor]] = {column.name: [] for column in references.columns}
+    keys: list[int] = []
+    for batch in loader:
+        moved = batch.to(device)
+        keys.extend(key_number(key) for key in batch.keys)
+        for column in references.columns:
+            stream = moved.streams[column.field]
+            pooled = model.encode(column.encoder.tower, stream.values, stream.mask).pooled
+            assert pooled is not None
+            parts[column.name].append(pooled)
+    if not keys:
+        place = Span("<command line>", 0, 0)
+        raise DiagnosticError((NoUsableSample.at(place, samples=len(data.reference), help=("look at `data.reference`",)),))
+    references.fill({name: torch.cat(found) for name, found in parts.items()}, torch.tensor(keys))
