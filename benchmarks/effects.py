@@ -1,6 +1,6 @@
 """Effects that hold on small data, as comparisons paired by seed: what `vlmdsl compare` is for, and what to expect of it.
 
-`python benchmarks/effects.py [--effects phrasing] [--seeds 3] [--steps 300]` trains what is not trained yet (about a quarter
+`python benchmarks/effects.py [--effects phrasing] [--seeds 4] [--steps 300]` trains what is not trained yet (about a quarter
 of an hour on two CPU cores), writes `benchmarks/results/effects.json` and a picture for each effect beside it. An effect
 counts as shown if the interval of the paired difference in R@5 leaves out zero, on the side that was expected, in both
 directions.
@@ -58,7 +58,7 @@ EFFECTS = {
     ),
     "few_pairs": Effect(
         "augmentation and self-supervision of images help where there are few pairs",
-        "shapes:samples=500",
+        "shapes:samples=250",
         # The head is as wide as suits a tower of 64 features; the authors' is for 384 and more.
         (Contender("clip"), AUGMENTED, Contender("slip", knobs={"hidden": 256, "out": 64})),
     ),
@@ -116,7 +116,7 @@ def run(names: Sequence[str], seeds: int, steps: int, out: Path, results: Path) 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--effects", nargs="+", choices=EFFECTS, default=list(EFFECTS), metavar="EFFECT")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--out", type=Path, default=Path("runs/effects"), help="where the runs are kept")
     parser.add_argument("--results", type=Path, default=RESULTS)

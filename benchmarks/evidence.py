@@ -52,22 +52,27 @@ class Scale:
     """What a recipe needs at this scale, and `because` of what.
 
     `overfits` are the terms whose in-batch top-1 must reach 99 %: None for all of them, empty where telling pairs apart is
-    not the recipe's aim; `aim` then says what is.
+    not the recipe's aim; `aim` then says what is. `settings` are of the run.
     """
 
     knobs: Mapping[str, object] = field(default_factory=dict)
     because: str = ""
     overfits: tuple[str, ...] | None = None
     aim: str = ""
+    settings: Mapping[str, object] = field(default_factory=dict)
 
 
 SMALL_HEADS = "heads made for ResNet-50 are too wide for a tower of 64 features"
 VIEWS = "random views of 64 small scenes are not meant to be told apart with certainty"
 PREDICTS = "it predicts one view from another and compares with no other sample"
+LETTERS = "letters of 16 pixels are for images of 224"
 CLASSES = "all texts of a class are right answers"
 SCALES = {
     "alip": Scale(overfits=("raw",), aim="short synthetic captions are alike for different scenes"),
     "byol": Scale({"hidden": 256, "out": 64, "momentum": 0.97}, f"{SMALL_HEADS}; a short run", (), PREDICTS),
+    "clippo": Scale({"row_height": 8}, LETTERS, settings={"model.image_size": 48}),
+    "clippo_c4": Scale({"row_height": 8}, LETTERS, ("images",), "captions are alike", {"model.image_size": 48}),
+    "flip": Scale(overfits=(), aim=VIEWS),
     "florence": Scale(overfits=(), aim=CLASSES),
     "moco": Scale({"size": 512, "momentum": 0.99}, "queue and teacher turn over within 300 steps", (), VIEWS),
     "moco_v3": Scale({"hidden": 256, "out": 64}, SMALL_HEADS, (), VIEWS),
@@ -79,18 +84,19 @@ SCALES = {
 }
 """Recipe -> its scale; the others run as they are."""
 
-SHAPES_COLUMNS = {"local": "image", "regions": "image", "summary": "caption", "attributes": "caption"}
-"""Field -> column of the built-in scenes that stands in for what only a model could make."""
+SHAPES_COLUMNS = {"summary": "caption", "attributes": "template(phrases)", "first": "text", "second": "clean_text"}
+"""Field -> column of the built-in scenes, or what stands in for what only a model could make."""
 OPENMOJI_COLUMNS = {
     "text_rewrites": "tags,cldr_en,keywords_en",
     "label": "group",
-    "caption": "keywords_en,tags",
-    "local": "image",
-    "regions": "image",
-    "summary": "subgroup",
-    "attributes": "tags",
+    "caption": "template(tags)",
+    "regions": "grid(image)",
+    "summary": "summarize(text)",
+    "attributes": "template(tags)",
+    "first": "text",
+    "second": "template(tags)",
 }
-"""Field -> column of OpenMoji: other words for a drawing as its rewrites, its group as its class."""
+"""Field -> column of OpenMoji: other words for a drawing as its rewrites, its group as its class; and stand-ins."""
 
 SETTINGS: dict[str, object] = {
     "train.batch": PAIRS,
@@ -128,8 +134,8 @@ def evidence(recipe: str, steps: Steps) -> dict[str, Any]:
 
 def identity(recipe: str, steps: Steps) -> dict[str, Any]:
     """What an entry was made of; equal entries need not be made again."""
-    knobs = dict(SCALES.get(recipe, Scale()).knobs)
-    return {"digest": digest(build(recipe).written), "knobs": knobs, "steps": vars(steps).copy()}
+    scale = SCALES.get(recipe, Scale())
+    return {"digest": digest(build(recipe).written), "knobs": {**scale.knobs, **scale.settings}, "steps": vars(steps).copy()}
 
 
 def versions() -> dict[str, str]:
@@ -205,7 +211,7 @@ def _train(recipe: str, scale: Scale, data: str, columns: Mapping[str, str], ste
             knobs=scale.knobs,
             data=[data],
             map=_columns(recipe, columns),
-            settings={**SETTINGS, "train.checkpoint_every": steps, "train.steps": steps},
+            settings={**SETTINGS, **scale.settings, "train.checkpoint_every": steps, "train.steps": steps},
             out=Path(folder) / "run",
         )
         return {"metrics": read_metrics(result.folder / "metrics.jsonl"), "evaluation": result.evaluation}

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 import vlmdsl
+from vlmdsl.backends.torch.collectives import own_slice
 from vlmdsl.testing.distributed import run_processes
 from vlmdsl.testing.laws import example_features
 
@@ -26,6 +27,10 @@ RECIPES = {
         "minimize contrast(image, text, targets=0.4 * paired + 0.6 * transport(liking, epsilon=0.5, iterations=3))"
     ),
     "flipped": "minimize contrast(image, text, targets=0.3 * paired + 0.7 * flipped, keep=flag)",
+    "mixed": (
+        "let lam = beta(2, 2)\n"
+        "minimize contrast(mix(vision(image), by=lam), mix(text, by=1 - lam), targets=lam * paired + (1 - lam) * flipped)"
+    ),
     "regress": "minimize regress(image, text) + 2 * regress(text, image)",
     "distributions": "minimize align_distributions(image, text, stopped=1)",
     "mlm": "minimize mlm(mask(text, random(15%)))",  # as many chosen tokens as it happens on each process
@@ -44,10 +49,10 @@ RECIPES = {
 def value_and_gradients(name: str) -> dict[str, Tensor]:
     """This process's part of everything; gradients are divided by the number of processes, as DDP's mean would."""
     distributed = torch.distributed.is_initialized()
-    processes, rank = (torch.distributed.get_world_size(), torch.distributed.get_rank()) if distributed else (1, 0)
+    processes = torch.distributed.get_world_size() if distributed else 1
     objective = vlmdsl.compile(HEADER + RECIPES[name], compiled=False).double()
     features = {
-        key: value.chunk(processes)[rank].clone().requires_grad_(value.is_floating_point())
+        key: own_slice(value).clone().requires_grad_(value.is_floating_point() and value.dim() > 0)
         for key, value in example_features(objective, batch=SAMPLES).items()
     }
     out = objective(**features)

@@ -12,7 +12,7 @@ from vlmdsl.api.statistics import Difference, paired_difference, spread_of
 
 __all__ = ["Comparison", "Contender", "Run", "measures_of"]
 
-_WIDTH = 110
+_WIDTH = 120
 
 
 @dataclass(frozen=True)

@@ -162,7 +162,8 @@ def _similarity(symbol: str, left: Value, right: Value) -> SimilarityValue | Non
 
 def _comparison(session: Session, symbol: str, left: Value, right: Value, span: Span) -> Value:
     kinds = {_arithmetic_kind(left), _arithmetic_kind(right)}
-    if not kinds <= {"Scalar", "Score"} or "Score" not in kinds:
+    if not kinds <= {"Scalar", "Score"}:
         raise _fault(symbol, left, right, span)
     operands = (_node(session, left, span), _node(session, right, span))
-    return session.add(_COMPARISONS[symbol], *operands, type=ConditionType(), span=span)
+    kind = ConditionType("B" if "Score" in kinds else "")
+    return session.add(_COMPARISONS[symbol], *operands, type=kind, span=span)

@@ -44,6 +44,9 @@ class CallBuilder:
     def state(self, name: str, *, initial: float) -> Node:
         return self.session.state(name, self.span, initial=initial)
 
+    def drawn(self, name: str, *, distribution: str, arguments: tuple[float, float]) -> Node:
+        return self.session.drawn(name, self.span, distribution=distribution, arguments=arguments)
+
     def memory(self, name: str, *, size: int, start: str) -> Node:
         return self.session.memory(name, self.span, size=size, start=start)
 

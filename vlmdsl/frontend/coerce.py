@@ -88,6 +88,7 @@ _WORDS = {
     "Sim": "a similarity matrix",
     "Score": "one number a sample",
     "Condition": "a condition a sample",
+    "Choice": "a comparison of draws",
     "Target": "a target",
     "Scalar": "a number",
     "Loss": "a loss",
@@ -114,6 +115,8 @@ def kind_of(value: Value) -> tuple[str, ...]:
     if isinstance(value, Node):
         if isinstance(value.type, FieldType):
             return {"Flag": ("Flag", "Condition"), "Number": ("Number", "Score")}.get(value.type.kind, (value.type.kind,))
+        if value.type == ConditionType(""):
+            return ("Choice",)
         return (_NODE_KINDS[type(value.type)],)
     for static, kinds in _STATIC_KINDS:
         if isinstance(value, static):

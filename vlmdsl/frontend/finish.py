@@ -1,4 +1,4 @@
-"""From an elaborated session to a program: only what is used, and a unique name for every learned number and state."""
+"""From an elaborated session to a program: only what is used, and a unique name for every learned number, draw and state."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def finish(
     fields: tuple[tuple[str, FieldType], ...],
     digests: tuple[tuple[str, str], ...],
 ) -> Program:
-    """The program of the terms, its learned numbers and states named by what they are bound to (`tau`, `tau_2`)."""
+    """The program of the terms, its learned numbers, draws and states named by what they are bound to (`tau`, `tau_2`)."""
     updates = live_updates((node for _, node in terms), session.updates)
     draft = Program(name, session.graph, tuple(Term(label, node) for label, node in terms), updates=updates)
     names = _unique_names(draft)
@@ -55,11 +55,12 @@ def finish(
 
 def _unique_names(program: Program) -> dict[str, str]:
     names: dict[str, str] = {}
+    inputs = {node.string("name") for node in program.nodes() if node.operation == "field"}
     for node in (node for node in program.nodes() if node.operation in NAMED):
         serial = node.string("name")
         wanted = unique = serial.rpartition("#")[0]
         copy = 2
-        while unique in names.values():
+        while unique in names.values() or (node.operation == "draw" and unique in inputs):
             unique, copy = f"{wanted}_{copy}", copy + 1
         names[serial] = unique
     return names

@@ -71,6 +71,11 @@ class Session:
         serial = self._serial_name(name, suffix="_mean")
         return self.add("state", type=ScalarType(), span=span, name=serial, initial=initial)
 
+    def drawn(self, name: str, span: Span, *, distribution: str, arguments: tuple[float, float]) -> Node:
+        """A fresh number that is drawn for each step."""
+        serial = self._serial_name(name or ("" if len(self._hints) > 1 else "draw"))
+        return self.add("draw", type=ScalarType(), span=span, name=serial, distribution=distribution, arguments=arguments)
+
     def memory(self, name: str, span: Span, *, size: int, start: str) -> Node:
         """A fresh memory of vectors."""
         return self.add("memory", type=MemoryType(), span=span, name=self._serial_name(name), size=size, start=start)

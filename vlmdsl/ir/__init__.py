@@ -20,7 +20,9 @@ from vlmdsl.ir.program import (
     Update,
     column_of,
     columns,
+    draws,
     inputs,
+    mixture_shares,
     parameters,
     parts_of,
     readings,
@@ -33,6 +35,6 @@ from vlmdsl.ir.updates import live_updates
 __all__ = [
     "BATCH_POLICIES", "MIXED", "NAMED", "ONE_SOURCE", "OUTPUTS", "STATES", "Column", "Contrast", "Direction", "Encoder",
     "Graph", "Head", "Input", "Metric", "Node", "Program", "Reading", "Stream", "TargetPart", "Teacher", "Term", "Update",
-    "column_of", "columns", "encoder_of", "head_words", "inputs", "live_updates", "parameters", "parts_of", "readings",
-    "root_field", "states", "streams", "walk",
+    "column_of", "columns", "draws", "encoder_of", "head_words", "inputs", "live_updates", "mixture_shares", "parameters",
+    "parts_of", "readings", "root_field", "states", "streams", "walk",
 ]  # fmt: skip

@@ -15,7 +15,7 @@ class Teacher:
     """How a teacher follows its tower: weights = momentum * weights + (1 - momentum) * the tower's, once a training step.
 
     `order` says when: `before` the forward pass, with the weights that it will use, or `after` the optimiser step. The
-    momentum is `constant`, or goes to 1 in a `cosine` over the run, from the given one.
+    momentum is `constant`, or goes to 1 in a `cosine` over the run, from the given one, or to the given one in a `warm_up`.
     """
 
     momentum: float

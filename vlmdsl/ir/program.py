@@ -11,14 +11,14 @@ from vlmdsl.types import TOKEN_AXIS, EncodedType, FieldType
 
 __all__ = [
     "BATCH_POLICIES", "MIXED", "NAMED", "ONE_SOURCE", "OUTPUTS", "STATES", "Column", "Input", "Metric", "Program", "Reading",
-    "Stream", "Term", "Update", "column_of", "columns", "inputs", "parameters", "parts_of", "readings", "root_field",
-    "states", "streams",
+    "Stream", "Term", "Update", "column_of", "columns", "draws", "inputs", "mixture_shares", "parameters", "parts_of",
+    "readings", "root_field", "states", "streams",
 ]  # fmt: skip
 
 
 STATES = frozenset({"state", "memory"})
 """Operations that read what outlives the step: a number, a queue of vectors."""
-NAMED = STATES | {"parameter"}
+NAMED = STATES | {"parameter", "draw"}
 """Operations whose nodes are told apart by a name, unique in a program."""
 _DEFAULT_TOWERS = ("vision", "language")
 
@@ -161,6 +161,11 @@ def states(program: Program) -> list[Node]:
     return [node for node in program.nodes() if node.operation in STATES]
 
 
+def draws(program: Program) -> list[Node]:
+    """The `draw` nodes, one random number a step each, in the order of first use; names are unique."""
+    return [node for node in program.nodes() if node.operation == "draw"]
+
+
 def streams(program: Program) -> list[Stream]:
     """The encoded streams that the terms use, in the order of first use, with unique names."""
     nodes = program.nodes()
@@ -213,6 +218,15 @@ def root_field(source: Node) -> Node:
     return source
 
 
+def mixture_shares(source: Node) -> tuple[Node, ...]:
+    """The Scalars that the images of a stream are mixed by before they are encoded, in turn; none for most."""
+    shares: list[Node] = []
+    while source.operation == "mix":
+        source, share = source.inputs
+        shares.append(share)
+    return tuple(reversed(shares))
+
+
 def _view_suffix(source: Node, pipelines: bool) -> str:
     """What was done to a field, from the field on; with the names of pipelines where the field goes through several."""
     if source.operation == "field":
@@ -263,12 +277,15 @@ def inputs(program: Program) -> list[Input]:
     A stream used pooled only is `NAME [B, D]`; tokens only `NAME [B, L, D]` and `NAME_mask [B, L]`; both: `NAME [B, D]`,
     `NAME_tokens`, `NAME_mask`. The mask of an image stream is optional (all patches are real). A masked text whose hidden
     tokens are guessed adds `NAME_vocabulary [B, L, V]` and `NAME_targets [B, L]`. Other fields that the graph reads (labels,
-    flags) follow under their own names.
+    flags) follow under their own names, then the numbers drawn for the step, without axes.
     """
     found: list[Input] = []
     for stream in streams(program):
         found.extend(_stream_inputs(stream))
     found.extend(_plain_inputs(program.nodes()))
+    for node in draws(program):
+        meaning = f"a draw of the step from {node.string('distribution')}{node.attribute('arguments')}"
+        found.append(Input(node.string("name"), (), "float", meaning))
     return found
 
 

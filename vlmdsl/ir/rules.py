@@ -32,6 +32,8 @@ from vlmdsl.types import (
 COMPARISONS = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal")
 UNARY = ("negate", "exp", "log", "softplus")
 BINARY = ("add", "subtract", "multiply", "divide", "minimum", "maximum")
+DISTRIBUTIONS = ("beta", "uniform")
+"""What a number a step may be drawn from; each has two arguments."""
 ELEMENTWISE = frozenset({*UNARY, *BINARY, "clamp", "stop"})
 """Operations whose type follows from their inputs by `broadcast`."""
 NUMERIC = (ScalarType, ScoreType, SimType, TargetType, LossType)
@@ -170,6 +172,13 @@ def score(node: Node, types: tuple[Type, ...]) -> Type:
     return ScoreType(rows)
 
 
+def mixture(node: Node, types: tuple[Type, ...]) -> Type:
+    need(len(types) == 2, f"has {len(types)} inputs, wants 2")
+    need(types[0] in (VecType(), FieldType("Image")), f"mixes images or features, got {types[0]}")
+    _take(types[1:], ScalarType)
+    return types[0]
+
+
 def elementwise(arity: int) -> Yields:
     def yields(node: Node, types: tuple[Type, ...]) -> Type:
         need(len(types) == arity, f"has {len(types)} inputs, wants {arity}")
@@ -183,7 +192,12 @@ def elementwise(arity: int) -> Yields:
 def compare(node: Node, types: tuple[Type, ...]) -> Type:
     kind = elementwise(2)(node, types)
     need(isinstance(kind, ScalarType | ScoreType), f"compares scores, got {kind}")
-    return ConditionType()
+    return ConditionType("" if isinstance(kind, ScalarType) else "B")
+
+
+def complement(node: Node, types: tuple[Type, ...]) -> Type:
+    _take(types, ConditionType)
+    return _as_value(types[0])
 
 
 def where(node: Node, types: tuple[Type, ...]) -> Type:
@@ -191,7 +205,7 @@ def where(node: Node, types: tuple[Type, ...]) -> Type:
     _take(types[:1], ConditionType)
     kind = elementwise(2)(node, types[1:])
     need(isinstance(kind, ScalarType | ScoreType), f"chooses between scores, got {kind}")
-    return ScoreType()
+    return ScoreType() if kind is None or types[0] != ConditionType("") else kind
 
 
 def transpose(node: Node, types: tuple[Type, ...]) -> Type:
@@ -268,6 +282,15 @@ def samples(node: Node, types: tuple[Type, ...]) -> Type:
 def constant(node: Node, types: tuple[Type, ...]) -> Type:
     _take(types)
     need(math.isfinite(node.number("value")), f"the value is {node.number('value')}")
+    return ScalarType()
+
+
+def draw(node: Node, types: tuple[Type, ...]) -> Type:
+    _take(types)
+    _one_of(node, "distribution", *DISTRIBUTIONS)
+    arguments = node.attribute("arguments")
+    assert isinstance(arguments, tuple)
+    need(len(arguments) == 2 and all(map(math.isfinite, arguments)), f"arguments are {arguments!r}")
     return ScalarType()
 
 

@@ -11,7 +11,6 @@ from vlmdsl.ir import rules
 from vlmdsl.ir.contrast import Contrast
 from vlmdsl.ir.encoders import Encoder
 from vlmdsl.types import (
-    ConditionType,
     DistributionType,
     EncodedType,
     LossType,
@@ -75,6 +74,8 @@ SIGNATURES: dict[str, Signature] = {
     "score": Signature({"by": (str,), "arguments": (tuple,)}, rules.score),
     "constant": Signature({"value": _NUMBER}, rules.constant),
     "parameter": Signature({"name": (str,), "initial": _NUMBER, "lower": _BOUND, "upper": _BOUND}, rules.parameter),
+    "draw": Signature({"name": (str,), "distribution": (str,), "arguments": (tuple,)}, rules.draw),
+    "mix": Signature({}, rules.mixture),
     "state": Signature({"name": (str,), "initial": _NUMBER}, rules.state),
     "memory": Signature({"name": (str,), "size": (int,), "start": (str,)}, rules.memory),
     "enqueue": Signature({}, rules.enqueue),
@@ -90,7 +91,7 @@ SIGNATURES: dict[str, Signature] = {
     **{name: Signature({}, rules.compare) for name in rules.COMPARISONS},
     "where": Signature({}, rules.where),
     "clamp": Signature({"lower": _BOUND, "upper": _BOUND, "gradient": (str,)}, rules.clamp),
-    "not": Signature({}, rules.fixed(ConditionType(), ConditionType)),
+    "not": Signature({}, rules.complement),
     "transpose": Signature({}, rules.transpose),
     "reuse": Signature({"matrix": (str,)}, rules.same(SimType)),
     "paired": Signature({}, rules.fixed(TargetType())),

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from vlmdsl.ir import Contrast, Node, TargetPart, encoder_of
 from vlmdsl.passes.fuse import contrast_of
-from vlmdsl.types import SimType, TokensType
+from vlmdsl.types import SimType, TokensType, VecType
 
 __all__ = ["ITEM_BYTES", "Collective", "Cost", "Workload", "cost_of", "hand_written", "learns"]
 
@@ -236,6 +236,17 @@ def _transpose(node: Node, world: Workload) -> Cost | None:
     return Cost(0.0, 0.0, world.entries * world.item, whole, 2 * whole, tuple(collectives))
 
 
+def _mix(node: Node, world: Workload) -> Cost | None:
+    """Features change places with those of one other process; images too, but their size is not known here."""
+    if world.world == 1 or not isinstance(node.type, VecType):
+        return None
+    own = world.batch // world.world * world.dim * world.item
+    collectives = [Collective("all-to-all", "the partners' features", own)]
+    if learns(node.inputs[0]):
+        collectives.append(Collective("all-to-all", "their gradient", own))
+    return Cost(0.0, 0.0, own, 0, 0, tuple(collectives))
+
+
 def _softmax(node: Node, world: Workload) -> Cost:
     """The target of each direction, and the statistics of its columns joined over processes; nothing is differentiated."""
     return _soft_target(1, world)
@@ -255,6 +266,7 @@ def _soft_target(steps: int, world: Workload) -> Cost:
 
 
 _COSTS: dict[str, Callable[[Node, Workload], Cost | None]] = {
+    "mix": _mix,
     "unite": _unite,
     "transpose": _transpose,
     "softmax": _softmax,

@@ -118,10 +118,16 @@ class TargetKey:
 
 
 def target_form(target: Node) -> dict[TargetKey, Fraction]:
-    """A target as a linear combination of the kinds that have a cheap form; what has none is `dense`."""
-    leaves = expand(target, "", _target_steps)
+    """A target as a linear combination of the kinds that have a cheap form; what has none is `dense`.
+
+    A mixture by shares that differ from step to step is one dense target, so that each part of a form sums to 1 on its own.
+    """
+    whole = [(target, "", Fraction(1))]
+    leaves = expand(target, "", _target_steps) or whole
+    if any(node.operation == "multiply" for node, _, _ in leaves):
+        leaves = whole
     form: dict[TargetKey, Fraction] = {}
-    for node, smoothing, coefficient in leaves or [(target, "", Fraction(1))]:
+    for node, smoothing, coefficient in leaves:
         key = _target_key(node, smoothing)
         form[key] = form.get(key, Fraction(0)) + coefficient
     return form

@@ -43,6 +43,8 @@ def _reason(node: Node, fits: bool) -> str:
         how = "the matrix is made once for all its readers"
     elif node.operation in ("softmax", "transport"):
         how = "a target: made once for each direction, without gradient"
+    elif node.operation == "mix":
+        how = "each process exchanges its samples with one other"
     elif node.operation in ("unite", "transpose"):
         how = "a copy, made once for all its readers"
     else:

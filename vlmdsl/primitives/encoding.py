@@ -47,8 +47,12 @@ class EmaParameters(Parameters):
     """Arguments of `ema`."""
 
     momentum: float = Field(default=0.999, ge=0.0, le=1.0, description="the share of the weights so far")
-    schedule: Literal["constant", "cosine"] = Field(
-        default="constant", description="`cosine`: the momentum goes from the given one to 1 over the run"
+    schedule: Literal["constant", "cosine", "warm_up"] = Field(
+        default="constant",
+        description=(
+            "`cosine`: the momentum goes from the given one to 1 over the run; `warm_up`: it is (1 + n)/(10 + n) in step n, "
+            "up to the given one"
+        ),
     )
     order: Literal["before", "after"] = Field(
         default="before", description="when the weights move: `before` the forward pass, or `after` the optimiser step"

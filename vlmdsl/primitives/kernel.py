@@ -3,6 +3,7 @@
 from vlmdsl.primitives import (
     candidates,
     distributions,
+    draws,
     encoding,
     heads,
     image_views,
@@ -24,5 +25,5 @@ __all__ = ["FAMILIES"]
 
 FAMILIES = (
     views, image_views, text_views, masks, encoding, heads, towers, similarities, matrices, candidates, targets,
-    soft_targets, distributions, reductions, scalars, state, reference,
+    soft_targets, distributions, reductions, scalars, draws, state, reference,
 )  # fmt: skip

@@ -199,9 +199,9 @@ _CHOICE = ("Scalar", "Score", "Sim", "Target", "Loss", "Distribution", "Similari
 
 
 def _check_chosen(builder: Builder, value: Value, argument: str) -> None:
-    """What is chosen sample by sample is one number a sample."""
+    """What is chosen sample by sample, or step by step, is one number."""
     if not isinstance(value, NumberValue) and not isinstance(type_of(value), ScalarType | ScoreType | FieldType):
-        wanted = "a number or one number a sample, since the condition differs by sample"
+        wanted = "a number or one number a sample, since the condition differs by sample or step"
         found = type_of(value)
         place = builder.place(argument)
         raise Fault(WrongType.at(place, str(found), argument=argument, function="where", wanted=wanted, found=found), value)
@@ -217,8 +217,8 @@ def _where(builder: Builder, subjects: Mapping[str, Value], parameters: Paramete
     for argument in ("then", "otherwise"):
         _check_chosen(builder, subjects[argument], argument)
     left, right = _as_node(builder, yes), _as_node(builder, no)
-    assert isinstance(condition.type, ConditionType)
-    return builder.add("where", condition, left, right, type=ScoreType(condition.type.rows))
+    of_step = condition.type == ConditionType("") and all(isinstance(value.type, ScalarType) for value in (left, right))
+    return builder.add("where", condition, left, right, type=ScalarType() if of_step else ScoreType())
 
 
 register(
@@ -228,7 +228,7 @@ register(
         summary="One number where a condition holds, another where it does not; decided at once if it is known already.",
         meaning=_where,
         subjects=(
-            Subject("condition", ("Condition", "Static"), "a comparison"),
+            Subject("condition", ("Condition", "Choice", "Static"), "a comparison"),
             Subject("then", _CHOICE, "the value where it holds"),
             Subject("otherwise", _CHOICE, "the value where it does not"),
         ),
@@ -243,7 +243,8 @@ def _not(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters
     if isinstance(condition, NumberValue):
         return NumberValue(0.0 if condition.value else 1.0, is_integer=True, span=condition.span)
     assert isinstance(condition, Node)
-    return builder.add("not", condition, type=ConditionType())
+    of_step = condition.type == ConditionType("")
+    return builder.add("not", condition, type=condition.type if of_step else ConditionType())
 
 
 register(
@@ -252,7 +253,7 @@ register(
         family="scores",
         summary="Holds where the condition does not.",
         meaning=_not,
-        subjects=(Subject("condition", ("Condition", "Static"), "the condition"),),
+        subjects=(Subject("condition", ("Condition", "Choice", "Static"), "the condition"),),
         formula=r"\neg c",
         example=(
             "recipe masked(image: Image, text: Text, broken: Flag)\nminimize contrast(image, text, keep=complement(broken))"

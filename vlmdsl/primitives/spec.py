@@ -47,9 +47,9 @@ class Fault(Exception):  # noqa: N818 - the recipe is at fault, not the program
 class Subject:
     """An argument that carries data: `accepts` names what it may be, in the words of the type system.
 
-    Kinds: `Encoded`, `Vec`, `Tokens`, `Distribution`, `Memory`, `Sim`, `Score`, `Scalar`, `Condition`, `Target`, `Loss`,
-    `Image`, `Text`, `Label`, `Flag`, `Mask`, `Similarity`, `View`, `Encoder`, `Tuple`, `Static`, `Any`. A subject with a
-    `default` may be left out; `keyword` ones are never positional.
+    Kinds: `Encoded`, `Vec`, `Tokens`, `Distribution`, `Memory`, `Sim`, `Score`, `Scalar`, `Condition`, `Choice`, `Target`,
+    `Loss`, `Image`, `Text`, `Label`, `Flag`, `Mask`, `Similarity`, `View`, `Encoder`, `Tuple`, `Static`, `Any`. A subject
+    with a `default` may be left out; `keyword` ones are never positional.
     """
 
     name: str
@@ -79,6 +79,9 @@ class Builder(Protocol):
     def state(self, name: str, *, initial: float) -> Node:
         """A fresh number that outlives the step, as it was before this step; `name` is made unique in the objective."""
 
+    def drawn(self, name: str, *, distribution: str, arguments: tuple[float, float]) -> Node:
+        """A fresh number drawn anew for each step, the same on all processes; `name` is made unique in the objective."""
+
     def memory(self, name: str, *, size: int, start: str) -> Node:
         """A fresh memory of `size` vectors, as it was before this step; `start` is `empty` or `random`."""
 
@@ -92,7 +95,7 @@ class Builder(Protocol):
         """Report a warning and go on."""
 
     def draw(self) -> int:
-        """A fresh identity of a random draw."""
+        """A fresh identity of a random draw of each sample."""
 
     def encoded(self, value: Value, argument: str) -> Value:
         """A field as what its encoder yields; anything else unchanged."""

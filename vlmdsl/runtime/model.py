@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from vlmdsl.backends.torch.ops import mix
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
 from vlmdsl.ir import Column, Head, Node, Reading, Stream, parts_of, readings, walk
@@ -106,7 +107,9 @@ class VisionLanguageModel(nn.Module):
         """The loss, its terms and metrics for this process's share of a batch."""
         if self.teachers is not None and self.training:
             self.teachers.follow(self.encoders, self.heads, "before")
-        features: dict[str, Tensor] = {name: batch.fields[name] for name in self.objective.inputs if name in batch.fields}
+        plain = {**batch.fields, **batch.draws}
+        features: dict[str, Tensor] = {name: plain[name] for name in self.objective.inputs if name in plain}
+        batch = replace(batch, streams=_mixed(batch.streams, self.objective.mixtures(batch.draws)))
         for streams in _by_call(self.streams):
             for stream, encoded in zip(streams, self._encode_streams(streams, batch), strict=True):
                 features.update(_named(stream, encoded))
@@ -183,7 +186,10 @@ class VisionLanguageModel(nn.Module):
         heads = self.heads if teachers is None else teachers.heads_of(encoder)
         with torch.set_grad_enabled(torch.is_grad_enabled() and teachers is None):
             found = heads(encoder.tower, headed, pooled)
-        return [EncodedFeatures(found[stream.name]) if stream in headed else encoded[stream.source] for stream in streams]
+        return [
+            encoded[stream.source]._replace(pooled=found.get(stream.name, encoded[stream.source].pooled))
+            for stream in streams
+        ]
 
     def _encode_together(self, encoder: ObjectiveEncoder, values: list[StreamValues]) -> list[EncodedFeatures]:
         """The features of several values of a tower, from one call for all that fit into one batch."""
@@ -236,6 +242,15 @@ def _check_lengths(encoders: Mapping[str, Encoder], streams: Iterable[Stream], c
 
 def _unfit(tower: str, problem: str, *help_texts: str) -> DiagnosticError:
     return DiagnosticError((TowerDoesNotFit.at(Span("encoders", 0, 0), tower=tower, problem=problem, help=help_texts),))
+
+
+def _mixed(streams: Mapping[str, StreamValues], mixtures: Mapping[str, Iterable[Tensor | float]]) -> dict[str, StreamValues]:
+    """The values of every stream, images mixed with their partners in the batch of all processes where that is asked for."""
+    values = dict(streams)
+    for name, shares in mixtures.items():  # in one order on all processes, which exchange their images
+        for share in shares:
+            values[name] = replace(values[name], values=mix(values[name].values, share))
+    return values
 
 
 def _by_call(streams: Iterable[Stream]) -> list[list[Stream]]:

@@ -19,6 +19,8 @@ def momentum_at(teacher: Teacher, done: int, steps: int) -> float:
     """The momentum of the update that belongs to step `done` (0-based) of a run of `steps`."""
     if teacher.schedule == "constant":
         return teacher.momentum
+    if teacher.schedule == "warm_up":  # OTTER (Wu et al., ICLR 2022), after TensorFlow's ExponentialMovingAverage
+        return min(teacher.momentum, (2.0 + done) / (11.0 + done))
     share = min(done / steps, 1.0)
     return 1.0 - (1.0 - teacher.momentum) * (1.0 + math.cos(math.pi * share)) / 2.0
 
@@ -43,7 +45,7 @@ class Teachers(nn.Module):
             if stream.encoder.teacher:
                 taught.setdefault(stream.encoder.bare, []).append(stream)
         for encoder, followers in taught.items():
-            if steps < 1 and encoder.teacher and encoder.teacher.schedule != "constant":
+            if steps < 1 and encoder.teacher and encoder.teacher.schedule == "cosine":
                 raise ValueError(
                     f"the momentum of the teacher of {encoder.tower} follows the run: say how many `steps` it has"
                 )

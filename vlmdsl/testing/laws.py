@@ -43,7 +43,10 @@ def check_primitive(primitive: Primitive) -> None:
         assert loss >= 0, f"{primitive.name} gave a negative loss: {loss.item()}"
     # Where a gradient is cut, it is no derivative on purpose.
     if not any(word in primitive.example for word in ("stop(", "frozen(", "ema(")):
-        check_gradients(partial(_loss, objective), example_features(objective))
+        features = example_features(objective)
+        drawn = {name: value for name, value in features.items() if not value.dim()}
+        varied = {name: value for name, value in features.items() if value.dim()}
+        check_gradients(partial(_loss, objective, **drawn), varied)
     if primitive.family == "similarities":
         for law, check_law in _OF_SIMILARITIES.items():
             if law in primitive.laws:
@@ -51,16 +54,23 @@ def check_primitive(primitive: Primitive) -> None:
 
 
 def example_features(objective: Objective, *, seed: int = 0, batch: int = BATCH) -> dict[str, Tensor]:
-    """Random float64 inputs of an objective: features, masks with at least one token, labels, flags; some repeat or lack."""
+    """Random float64 inputs of an objective: features, masks with at least one token, labels, flags, draws; some repeat or
+    lack."""
     import torch
 
+    from vlmdsl.ir import draws
+    from vlmdsl.runtime.data.draws import step_draws
+
     generator = torch.Generator().manual_seed(seed)
+    drawn = step_draws(draws(objective.program), seed, step=0)
     _fill_references(objective)
     sizes = {"B": batch, "L": TOKENS, "P": TOKENS + 1, "J": 2 * TOKENS + 1, "D": FEATURES, "V": WORDS}
     features = {}
     for name, wanted in objective.inputs.items():
         shape = [sizes[axis] for axis in wanted.axes]
-        if wanted.dtype == "float":
+        if name in drawn:
+            features[name] = drawn[name].double()
+        elif wanted.dtype == "float":
             features[name] = torch.randn(shape, generator=generator, dtype=torch.float64)
         elif wanted.dtype == "int64":
             features[name] = torch.randint(-1, 2, shape, generator=generator)
@@ -93,7 +103,7 @@ def _check_permutation(name: str, objective: Objective) -> None:
 
     features = example_features(objective)
     order = torch.randperm(BATCH, generator=torch.Generator().manual_seed(2))
-    shuffled = {key: value[order] for key, value in features.items()}
+    shuffled = {key: value[order] if value.dim() else value for key, value in features.items()}
     difference = (_loss(objective, **features) - _loss(objective, **shuffled)).abs().item()
     assert difference < TOLERANCE, f"{name} depends on the order of the batch, by {difference:.3g}"
 

@@ -174,12 +174,12 @@ class ScoreType(Type):
 
 @dataclass(frozen=True, slots=True)
 class ConditionType(Type):
-    """One truth value a sample: a comparison of scores, a `Flag` field."""
+    """One truth value a sample: a comparison of scores, a `Flag` field. Without rows, one a step: a comparison of draws."""
 
     rows: str = "B"
 
     def __str__(self) -> str:
-        return f"Condition[{self.rows}]"
+        return f"Condition[{self.rows}]" if self.rows else "Condition"
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +206,7 @@ class MaskType(Type):
 
 @dataclass(frozen=True, slots=True)
 class ScalarType(Type):
-    """One number a step: a literal, a learned parameter, a schedule."""
+    """One number a step: a literal, a learned parameter, a draw."""
 
     def __str__(self) -> str:
         return "Scalar"

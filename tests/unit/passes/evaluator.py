@@ -216,6 +216,8 @@ _OPERATIONS: dict[str, Callable[..., object]] = {
     "similarity": lambda node, x, y: _pair(node.string("by"), x, y),
     "score": lambda node, x, y: np.diagonal(_pair(node.string("by"), x, y).rows).copy(),
     "where": lambda node, condition, x, y: np.where(condition, x, y),
+    "draw": lambda node: np.float64(_random(0, "draw", node.string("name")).uniform(*sorted(node.attribute("arguments")))),
+    "mix": lambda node, x, share: share * x + (1 - share) * x[::-1],
     "transpose": lambda node, x: Matrices(x.columns, x.rows, x.candidates, x.allowed.T),
     "exclude_pairs": lambda node, x: replace(x, allowed=x.allowed & ~np.eye(SAMPLES, dtype=bool)),
     "unite": _unite,

@@ -154,7 +154,7 @@ def test_a_learned_mixture_of_targets_is_dense() -> None:
     matrix = build.similarity(build.pooled("image", "Image"), build.pooled("text"))
     target = build("add", build("multiply", build.paired(), 0.5), build("multiply", build.same(), build.parameter("m", 0.5)))
     _, contrast = region(build.program("learned", loss=build.mean(build.cross_entropy(matrix, target))))
-    assert set(parts(rows(contrast))) == {"paired", "dense"}
+    assert set(parts(rows(contrast))) == {"dense"}
 
 
 def test_two_row_directions_are_two_nodes_over_one_matrix() -> None:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from vlmdsl.backends.latex.draws import drawn
 from vlmdsl.backends.latex.notation import (
     PRODUCT,
     SUM,
@@ -196,6 +197,7 @@ EXPRESSIONS: dict[str, Callable[[Writer, Node], Math]] = {
     "multiply": _multiply,
     "where": _where,
     "clamp": _clamp,
+    "draw": lambda writer, node: drawn(writer.names, node),
     "field": _field,
     "score": _score,
     "mean": _mean,

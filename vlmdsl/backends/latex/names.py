@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 
+from vlmdsl.backends.latex.draws import mixture
 from vlmdsl.backends.latex.notation import Math, call, equation, fraction, infix, number, symbol, total, words
 from vlmdsl.backends.latex.retrieval import attended
 from vlmdsl.ir import Encoder, Node, Program, Teacher, encoder_of, head_words
@@ -33,7 +35,8 @@ _PARAMETERS = {"temperature": (r"\tau", "τ"), "bias": ("b", "b"), "weight": (r"
 class Names:
     """The symbols of one formula, with the statements that define them in the order of first use."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, expression: Callable[[Node], Math]) -> None:
+        self._expression = expression
         nodes = program.nodes()
         self._readers: dict[Node, list[Node]] = {}
         for node in nodes:
@@ -44,6 +47,7 @@ class Names:
         self._memories: dict[Node, Math] = {}
         self._updates = program.updates
         self._drawn: dict[Node, Math] = {}
+        self._shares: dict[Node, Math] = {}
         self.placeholders: dict[Node, str] = {}
         """Letters that stand for features while a function is defined."""
         self._used: Counter[str] = Counter()
@@ -121,20 +125,26 @@ class Names:
 
     def made(self, node: Node, index: str) -> Math:
         """What a feature vector of sample `index` is made of."""
-        if node.operation == "normalize":
-            inner = self.made(node.inputs[0], index)
-            length = Math(rf"\| {inner.latex} \|", f"‖{inner.text}‖")
-            smallest = dict(node.attributes).get("smallest")
-            if isinstance(smallest, float):
-                length = call("max", length, number(smallest), latex=r"\max")
-            epsilon = node.number("epsilon")
-            return fraction(inner, total(length, number(epsilon)) if epsilon else length)
-        if node.operation == "nearest":
-            return self._nearest(node, index)
-        if node.operation == "attend":
-            return attended(self, node, index)
-        if node.operation == "stop":
-            return call("sg", self.made(node.inputs[0], index))
+        rule = _MADE.get(node.operation, Names._encoded)
+        return rule(self, node, index)
+
+    def _normalized(self, node: Node, index: str) -> Math:
+        inner = self.made(node.inputs[0], index)
+        length = Math(rf"\| {inner.latex} \|", f"‖{inner.text}‖")
+        smallest = dict(node.attributes).get("smallest")
+        if isinstance(smallest, float):
+            length = call("max", length, number(smallest), latex=r"\max")
+        epsilon = node.number("epsilon")
+        return fraction(inner, total(length, number(epsilon)) if epsilon else length)
+
+    def _mixed(self, node: Node, index: str) -> Math:
+        own, partner = (self.feature(node.inputs[0], place) for place in (index, f"(B + 1 - {index})"))
+        return mixture(self._share(node.inputs[1]), own, partner)
+
+    def _stopped(self, node: Node, index: str) -> Math:
+        return call("sg", self.made(node.inputs[0], index))
+
+    def _encoded(self, node: Node, index: str) -> Math:
         encode = _encode_of(node)
         if encode is None:
             return call(node.operation, *(self.made(parent, index) for parent in node.inputs))
@@ -159,7 +169,7 @@ class Names:
         """A tower's teacher, whose weights are stated."""
         name = Math(rf"\overline{{{tower.latex}}}", f"teacher of {tower.text}")
         when = "before the forward pass" if teacher.order == "before" else "after the optimiser step"
-        said = f"{teacher.schedule} momentum {teacher.momentum:g}, {when}"
+        said = f"{teacher.schedule.replace('_', '-')} momentum {teacher.momentum:g}, {when}"
         latex = rf"{name.latex}\ {words(f'the running mean of its weights, {said}').latex}"
         self.state("parameters", Math(latex, f"{name.text}: the running mean of its weights, {said}"))
         return name
@@ -192,7 +202,11 @@ class Names:
         return Math(rf"\widetilde{{{latex}}}^{{({copy})}}_i", f"{text}'({copy})_i")
 
     def _draw(self, node: Node, drawn: Math, inner: Math) -> Math:
-        """What a drawn view is drawn from."""
+        """What a drawn view is drawn from, or mixed of."""
+        if node.operation == "mix":
+            place = "(B + 1 - i)"
+            partner = Math(f"{inner.latex.removesuffix('_i')}_{{{place}}}", f"{inner.text.removesuffix('_i')}_{place}")
+            return equation(drawn, mixture(self._share(node.inputs[1]), inner, partner))
         if node.operation == "rewrite":
             count = int(node.number("count"))
             others = rf"{inner.latex}^{{(1)}}, \ldots, {inner.latex}^{{({count})}}"
@@ -206,6 +220,15 @@ class Names:
             return Math(latex, f"{drawn.text} is {inner.text}, {said}")
         view = call(node.operation, inner, *_how(node))
         return Math(rf"{drawn.latex} \sim {view.latex}", f"{drawn.text} ~ {view.text}")
+
+    def _share(self, node: Node) -> Math:
+        """The share of the sample itself in a mixture; one that is computed has a letter."""
+        if not node.inputs:
+            return self._expression(node)
+        if node not in self._shares:
+            self._shares[node] = self.next("weights")
+            self.state("values", equation(self._shares[node], self._expression(node)))
+        return self._shares[node]
 
     def parameter(self, node: Node) -> Math:
         """What a learned number stands for: itself, or exp(-it) if it is stored as the logarithm of a scale."""
@@ -246,6 +269,16 @@ class Names:
         return Math(r",\ ".join(line), ", ".join(text))
 
 
+_MADE: dict[str, Callable[[Names, Node, str], Math]] = {
+    "normalize": Names._normalized,
+    "nearest": Names._nearest,
+    "mix": Names._mixed,
+    "attend": attended,
+    "stop": Names._stopped,
+}
+"""How a feature vector is made, by operation; what is not here is an encoder's."""
+
+
 def _bounds(node: Node, subject: Math, logarithmic: bool) -> Math | None:
     """`lower <= subject <= upper`, as far as there are bounds."""
     ends = [node.attribute("lower"), node.attribute("upper")]
@@ -272,7 +305,7 @@ def _tower(encoder: Encoder) -> Math:
 
 
 def _encode_of(node: Node) -> Node | None:
-    while node.operation in ("normalize", "pooled", "tokens", "stop"):
+    while node.operation in ("normalize", "pooled", "tokens", "stop", "mix"):
         node = node.inputs[0]
     return node if node.operation == "encode" else None
 

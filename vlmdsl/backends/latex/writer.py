@@ -43,7 +43,7 @@ class Writer:
     """Turns the nodes of one program into mathematics; `names.statements` collects what has to be said besides."""
 
     def __init__(self, program: Program) -> None:
-        self.names = Names(program)
+        self.names: Names = Names(program, self.expression)
         self._matrices: dict[object, Math] = {}
         self._targets: dict[tuple[Part, ...], Math] = {}
         self._sets: dict[Node, Math] = {}

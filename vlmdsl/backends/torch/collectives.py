@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
 
-__all__ = ["all_gather", "all_reduce_max", "all_reduce_sum", "own_slice", "process_index", "process_count"]
+__all__ = ["all_gather", "all_reduce_max", "all_reduce_sum", "mirrored", "own_slice", "process_index", "process_count"]
 
 
 def process_count() -> int:
@@ -60,11 +60,22 @@ def all_reduce_max(local: Tensor) -> Tensor:
 
 
 def own_slice(everybody: Tensor) -> Tensor:
-    """This process's samples [b, ...] of a tensor [B, ...] that every process holds."""
-    if process_count() == 1:
+    """This process's samples [b, ...] of a tensor [B, ...] that every process holds; a 0-d one is everybody's."""
+    if process_count() == 1 or not everybody.dim():
         return everybody
     share = everybody.shape[0] // process_count()
     return everybody.narrow(0, process_index() * share, share)
+
+
+def mirrored(local: Tensor) -> Tensor:
+    """This process's share [b, ...] of the batch of all processes read backwards. Differentiable.
+
+    Each process exchanges its samples with the one that is as far from the other end.
+    """
+    if process_count() == 1:
+        return local.flip(0)
+    partners: Tensor = _Mirrored.apply(local)  # type: ignore[no-untyped-call]
+    return partners
 
 
 class _AllGather(Function):
@@ -91,6 +102,18 @@ class _AllReduceSum(Function):
         return _reduce(gradient, "sum")
 
 
+class _Mirrored(Function):
+    """Reading backwards, which is its own adjoint."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, local: Tensor) -> Tensor:
+        return _exchange(local.flip(0))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _exchange(gradient.flip(0))
+
+
 # The functional operators, not `torch.distributed.all_reduce` and its kin: these return new tensors, which torch.compile
 # traces. They are called by their registered names because the Python wrappers around them change names between versions.
 
@@ -105,6 +128,13 @@ def _reduce(local: Tensor, operation: str) -> Tensor:
 
 def _reduce_scatter(everybody: Tensor) -> Tensor:
     return _wait(torch.ops._c10d_functional.reduce_scatter_tensor(everybody.contiguous(), "sum", process_count(), _group()))
+
+
+def _exchange(local: Tensor) -> Tensor:
+    """The tensor of the process that is as far from the other end, which gets this one."""
+    counts = [0] * process_count()
+    counts[process_count() - 1 - process_index()] = local.shape[0]
+    return _wait(torch.ops._c10d_functional.all_to_all_single(local.contiguous(), counts, counts, _group()))
 
 
 def _group() -> str:

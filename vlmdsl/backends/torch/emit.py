@@ -6,11 +6,24 @@ The text is what runs (`objective.py` executes it as it is) and what `vlmdsl emi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 from vlmdsl.backends.torch.naming import Names, has_line
-from vlmdsl.ir import Contrast, Direction, Node, Program, Stream, TargetPart, column_of, encoder_of, streams, walk
+from vlmdsl.ir import (
+    Contrast,
+    Direction,
+    Node,
+    Program,
+    Stream,
+    TargetPart,
+    column_of,
+    encoder_of,
+    mixture_shares,
+    readings,
+    streams,
+    walk,
+)
 from vlmdsl.ir.digest import digest
 from vlmdsl.source import SourceMap
 from vlmdsl.types import LossType, ScalarType, ScoreType, TargetType
@@ -20,7 +33,7 @@ __all__ = ["RULES", "emit", "emit_value"]
 
 def emit(program: Program, sources: SourceMap | None = None) -> str:
     """The source of `objective(inputs, parameters, state) -> (loss, terms, metrics, new_state)`; with `sources`, lines name
-    the recipe's."""
+    the recipe's. Where images are mixed, `mixtures(inputs)` gives the shares to mix them by, in turn, by name."""
     return _Writer(program, sources or SourceMap()).module()
 
 
@@ -46,11 +59,22 @@ class _Writer:
         return self._streams[encode.index]
 
     def module(self) -> str:
-        body = [line for node in self._program.nodes() for line in self._lines(node)]
-        return "\n".join([*self._header(), *(f"    {line}" for line in [*body, *self._results()])]) + "\n"
+        body = [line for node in _after_encoding(self._program.roots()) for line in self._lines(node)]
+        written = [*self._header(), *(f"    {line}" for line in [*body, *self._results()]), *self._mixtures()]
+        return "\n".join(written) + "\n"
+
+    def _mixtures(self) -> list[str]:
+        """The function of what images are mixed by, which is computed before they are encoded."""
+        shares = {read.name: mixture_shares(read.source) for read in readings(self._streams.values())}
+        mixed = {name: nodes for name, nodes in shares.items() if nodes}
+        if not mixed:
+            return []
+        body = [line for node in walk(node for nodes in mixed.values() for node in nodes) for line in self._lines(node)]
+        found = [(name, f"({', '.join(map(self.value, nodes))},)") for name, nodes in mixed.items()]
+        return ["", "", "def mixtures(inputs):", *(f"    {line}" for line in [*body, f"return {_dictionary(found)}"])]
 
     def value_module(self, root: Node) -> str:
-        body = [line for node in walk([root]) for line in self._lines(node)]
+        body = [line for node in _after_encoding([root]) for line in self._lines(node)]
         return "\n".join([*self._header(), *(f"    {line}" for line in [*body, f"return {self.value(root)}"])]) + "\n"
 
     def _header(self) -> list[str]:
@@ -105,6 +129,18 @@ class _Writer:
 Rule: TypeAlias = Callable[[_Writer, Node], str]
 
 
+def _after_encoding(roots: Iterable[Node]) -> list[Node]:
+    """What is computed once the features are there: all that `roots` need but what is done to fields before."""
+    needed: set[Node] = set()
+    stack = list(roots)
+    while stack:
+        node = stack.pop()
+        if node not in needed:
+            needed.add(node)
+            stack.extend(() if node.operation == "encode" else node.inputs)
+    return [node for node in walk(roots) if node in needed]
+
+
 def _regions(term: Node) -> list[Node]:
     """The contrastive regions that a term is made of, in order."""
     return [node for node in walk([term]) if node.operation == "contrast"]
@@ -146,7 +182,7 @@ def _negate(writer: _Writer, node: Node) -> str:
     return f"-{written}" if isinstance(node.type, ScalarType | ScoreType | LossType) else f"ops.negate({written})"
 
 
-def _field(writer: _Writer, node: Node) -> str:
+def _named_input(writer: _Writer, node: Node) -> str:
     return f'inputs["{node.string("name")}"]'
 
 
@@ -245,7 +281,8 @@ def _target_part(writer: _Writer, node: Node, part: TargetPart) -> str:
 
 
 RULES: dict[str, Rule] = {
-    "field": _field,
+    "field": _named_input,
+    "draw": _named_input,
     "pooled": _pooled,
     "tokens": _tokens,
     "vocabulary": _vocabulary,
@@ -279,7 +316,7 @@ RULES: dict[str, Rule] = {
     **{
         name: _call(name)
         for name in (
-            "enqueue", "nearest", "take", "attend", "log_sum_exp", "softplus",
+            "enqueue", "nearest", "take", "mix", "attend", "log_sum_exp", "softplus",
             "stop", "exp", "log", "minimum", "maximum", "less", "less_equal", "greater",
             "greater_equal", "equal", "not_equal", "where", "transpose", "paired", "flipped", "exclude", "exclude_pairs",
             "sigmoid_loss", "softmax", "mean", "entropy", "entropy_of_mean",

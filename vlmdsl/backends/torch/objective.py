@@ -26,6 +26,7 @@ Emitted: TypeAlias = Callable[
     [Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, StateValue | Table]],
     tuple[Tensor | float, dict[str, Tensor | float], dict[str, Tensor | float], dict[str, StateValue]],
 ]
+Mixtures: TypeAlias = Callable[[Mapping[str, Tensor]], dict[str, tuple[Tensor | float, ...]]]
 
 
 class ObjectiveOutput(NamedTuple):
@@ -87,7 +88,7 @@ class Objective(nn.Module):
         """The samples kept aside that this objective retrieves from; see `References.fill`."""
         for node in parameters(program):
             self._register(node)
-        emitted = _execute(program.name, self.source)
+        emitted, self._mixtures = _execute(program.name, self.source)
         self._emitted: Emitted = torch.compile(emitted, fullgraph=True, dynamic=dynamic) if compiled else emitted
 
     def forward(self, **features: Tensor) -> ObjectiveOutput:
@@ -99,7 +100,7 @@ class Objective(nn.Module):
         if not torch.compiler.is_compiling():
             self._checker.check(features)
         self.state.allocate({name: value.shape[-1] for name, value in features.items() if value.dim() > 1})
-        first = next(iter(features.values()))
+        first = next(value for value in features.values() if value.dim())
         with torch.autocast(first.device.type, enabled=False):
             loss, terms, metrics, after = self._emitted(features, self._learned(), self._held())
         if self.training:
@@ -111,6 +112,14 @@ class Objective(nn.Module):
             {name: torch.as_tensor(value, device=first.device).detach() for name, value in (metrics | chance).items()},
         )
 
+    def mixtures(self, draws: Mapping[str, Tensor]) -> dict[str, tuple[Tensor | float, ...]]:
+        """For images that are mixed before they are encoded, by their name in a batch: the shares to mix by, in turn.
+
+        Args:
+            draws: the numbers drawn for the step, 0-d, by the names of `inputs`.
+        """
+        return self._mixtures(draws)
+
     def value(self, node: Node, features: Mapping[str, Tensor]) -> Tensor:
         """One tensor of the program's graph, such as features that a loss compares, as it is for these inputs.
 
@@ -118,7 +127,7 @@ class Objective(nn.Module):
             node: a node of `program` whose value is a tensor.
             features: the inputs that it is made of, by the names of `inputs`.
         """
-        function = _execute(self.program.name, emit_value(self.program, node))
+        function, _ = _execute(self.program.name, emit_value(self.program, node))
         first = next(iter(features.values()))
         with torch.autocast(first.device.type, enabled=False):
             found: Any = function(features, self._learned(), self._held())
@@ -174,12 +183,10 @@ class Objective(nn.Module):
         return {name: level for name, level in levels.items() if level is not None}
 
 
-def _execute(name: str, source: str) -> Emitted:
-    """The function of emitted source, registered so that tracebacks and debuggers show its lines."""
+def _execute(name: str, source: str) -> tuple[Emitted, Mixtures]:
+    """The functions of emitted source, registered so that tracebacks and debuggers show its lines."""
     filename = f"<objective {name} {hashlib.sha256(source.encode()).hexdigest()[:12]}>"
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-    namespace: dict[str, object] = {}
+    namespace: dict[str, Any] = {"mixtures": lambda draws: {}}
     exec(compile(source, filename, "exec"), namespace)
-    function = namespace["objective"]
-    assert callable(function)
-    return function
+    return namespace["objective"], namespace["mixtures"]

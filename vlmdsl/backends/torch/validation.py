@@ -27,7 +27,7 @@ class FeatureChecker:
         tensors: dict[str, Tensor] = {}
         for name, value in features.items():
             tensors[name] = _checked(self._inputs[name], value)
-        self._check_axis("B", "samples", tensors, list(tensors))
+        self._check_axis("B", "samples", tensors, [name for name in tensors if self._inputs[name].axes])
         for name in tensors:
             if f"{name.removesuffix('_tokens')}_mask" in tensors and tensors[name].dim() == 3:
                 mask = f"{name.removesuffix('_tokens')}_mask"
@@ -70,7 +70,7 @@ def _checked(wanted: Input, value: object) -> Tensor:
         raise TypeError(f"{wanted.name} must be {wanted.dtype}, got {str(value.dtype).removeprefix('torch.')}")
     if value.dim() != len(wanted.axes):
         raise ValueError(f"{wanted.name} must have the axes [{', '.join(wanted.axes)}], got the shape {list(value.shape)}")
-    if value.shape[0] == 0:
+    if 0 in value.shape[:1]:
         raise ValueError(f"{wanted.name} holds no samples: its axis B has size 0")
     return value
 
@@ -91,7 +91,7 @@ def compared_streams(program: Program) -> list[tuple[str, str]]:
         if node.operation in ("pooled", "tokens"):
             stream = found[node.inputs[0].index]
             names[node.index] = f"{stream.name}_tokens" if node.operation == "tokens" and stream.pooled else stream.name
-        elif node.operation in ("normalize", "stop", "distribution") and node.inputs[0].index in names:
+        elif node.operation in ("normalize", "stop", "distribution", "mix") and node.inputs[0].index in names:
             names[node.index] = names[node.inputs[0].index]
         elif _compares(node) and all(parent.index in names for parent in node.inputs[:2]):
             pairs.append((names[node.inputs[0].index], names[node.inputs[1].index]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -41,11 +41,13 @@ class StreamValues:
 
 @dataclass(frozen=True)
 class Batch:
-    """This process's share of one batch: encoder inputs by stream name, plain fields `[b]` by field name, sample keys."""
+    """This process's share of one batch: encoder inputs by stream name, plain fields `[b]` by field name, sample keys, and
+    the numbers drawn for the step, 0-d by name."""
 
     streams: dict[str, StreamValues]
     fields: dict[str, Tensor]
     keys: list[str]
+    draws: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -54,6 +56,7 @@ class Batch:
         """The same on `device`."""
         return Batch(
             {name: stream.to(device, non_blocking) for name, stream in self.streams.items()},
-            {name: field.to(device, non_blocking=non_blocking) for name, field in self.fields.items()},
+            {name: values.to(device, non_blocking=non_blocking) for name, values in self.fields.items()},
             self.keys,
+            {name: draw.to(device, non_blocking=non_blocking) for name, draw in self.draws.items()},
         )

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.data import BatchLargerThanData, NotDivisible, NoUsableSample
-from vlmdsl.ir import Reading, Stream
+from vlmdsl.ir import Node, Reading, Stream
 from vlmdsl.runtime.data.batch import Batch
 from vlmdsl.runtime.data.collate import Collator
 from vlmdsl.runtime.data.context import NO_MATERIALS, Materials
+from vlmdsl.runtime.data.draws import step_draws
 from vlmdsl.runtime.data.images import ImageFormat
 from vlmdsl.runtime.data.mapping import FieldMapping
 from vlmdsl.runtime.data.order import Groups, Order
@@ -49,9 +52,17 @@ class _Loaded:
 class _TrainingBatches(Dataset[_Loaded]):
     """Position (all batches of all epochs in a row) -> this process's share of that batch."""
 
-    def __init__(self, reader: SampleReader, collator: Collator, order: Order, rank: int, world: int) -> None:
+    def __init__(
+        self,
+        reader: SampleReader,
+        collator: Collator,
+        order: Order,
+        draws: Callable[[int], dict[str, Tensor]],
+        rank: int,
+        world: int,
+    ) -> None:
         self.order = order
-        self._reader, self._collator = reader, collator
+        self._reader, self._collator, self._draws = reader, collator, draws
         share = order.batch // world
         self._slots = range(rank * share, (rank + 1) * share)
 
@@ -66,7 +77,8 @@ class _TrainingBatches(Dataset[_Loaded]):
             if sample is None:
                 return _Loaded(None, skipped, counts, _none_usable(len(place.order), skipped))
             samples.append(sample)
-        return _Loaded(self._collator.batch(samples, self._reader.views, self._reader.fields), skipped, counts)
+        batch = self._collator.batch(samples, self._reader.views, self._reader.fields)
+        return _Loaded(replace(batch, draws=self._draws(position)), skipped, counts)
 
     def _sample(self, epoch: int, candidates: Iterable[int], counts: Counter[str], skipped: list[Skipped]) -> Sample | None:
         """The first good one of the candidates; None if none is good."""
@@ -89,6 +101,7 @@ def _none_usable(samples: int, skipped: Iterable[Skipped]) -> Diagnostic:
 class BatchLoader:
     """An endless iterator over this process's share of each training batch.
 
+    `draws` are the objective's (`ir.draws`): batch k holds the numbers drawn for step k.
     `batch` is the size over all `world` processes. A sample that cannot be used is counted in `report` and replaced, so that
     every batch is full; the samples that are left over at the end of an epoch are left out of it. `state_dict()` is the
     position of the next batch: two integers. With `groups` (name -> indices) each batch is of one group, see `Order`.
@@ -105,6 +118,7 @@ class BatchLoader:
         tokenizer: Tokenizer,
         *,
         fields: Mapping[str, str] | None = None,
+        draws: Iterable[Node] = (),
         batch: int,
         images: ImageFormat,
         text_length: int,
@@ -140,7 +154,9 @@ class BatchLoader:
             materials=materials,
         )
         order = Order(len(source), batch, seed, None if groups is None else groups.values())
-        self._batches = _TrainingBatches(reader, Collator(tokenizer, images, text_length), order, rank, world)
+        collator = Collator(tokenizer, images, text_length)
+        drawn = partial(step_draws, tuple(draws), seed)
+        self._batches = _TrainingBatches(reader, collator, order, drawn, rank, world)
         self._workers = workers
         self._next = 0
         self.report = SkipReport(notes=[] if groups is None else [_one_source_note(groups, batch)])

@@ -81,6 +81,8 @@ def view_of(source: Node, span: Span = _NO_PLACE) -> View:
     """The view that a stream's source node stands for; raises `DiagnosticError` if nothing here can make it."""
     steps: list[tuple[str, tuple[tuple[str, object], ...]]] = []
     start = root_field(source)
+    while source.operation == "mix":  # made of the whole batch, by the model
+        source = source.inputs[0]
     node = source
     while node is not start:
         attributes = dict(node.attributes)

@@ -9,7 +9,7 @@ from typing import get_args
 from vlmdsl.backends.torch import Objective
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.data import TokenizerUnusable
-from vlmdsl.ir import ONE_SOURCE, Program, columns
+from vlmdsl.ir import ONE_SOURCE, Program, columns, draws
 from vlmdsl.runtime.data import (
     BatchLoader,
     FieldMapping,
@@ -209,6 +209,7 @@ def training_batches(
         model.input_streams,
         tokenizer,
         fields=plain,
+        draws=draws(program),
         batch=config.train.batch,
         images=image_format(model, config.model),
         text_length=config.model.text_length,

@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from vlmdsl.diagnostics import DiagnosticError
-from vlmdsl.ir import Stream
+from vlmdsl.ir import Graph, Stream
 from vlmdsl.runtime.data import Batch, BatchLoader, EvaluationLoader, ImageFormat, Requirement, map_fields, open_source
 from vlmdsl.runtime.tokenizer import train_tokenizer
+from vlmdsl.types import ScalarType
 
 NEEDS = [Requirement("image", "Image"), Requirement("text", "Text"), Requirement("label", "Label")]
 TOKENIZER = train_tokenizer(["sample 0123456789"] * 2, 300)
+LAM = Graph().add("draw", type=ScalarType(), name="lam", distribution="beta", arguments=(0.4, 0.4))
 SETTINGS = {"images": ImageFormat(16), "text_length": 16}
 
 
@@ -23,7 +25,8 @@ def shapes_loader(streams: list[Stream], **options: int) -> BatchLoader:
     source = open_source("shapes:samples=50,size=20")
     mapping = map_fields(source, [*NEEDS, Requirement("text_rewrites", "Rewrites")])
     options = {"batch": 8, "seed": 3, **options}
-    return BatchLoader(source, mapping, streams, TOKENIZER, fields={"label": "Label"}, **SETTINGS, **options)  # type: ignore[arg-type]
+    given = {"fields": {"label": "Label"}, "draws": [LAM], **SETTINGS, **options}
+    return BatchLoader(source, mapping, streams, TOKENIZER, **given)  # type: ignore[arg-type]
 
 
 def shard_loader(path: Path, streams: list[Stream], **options: int) -> BatchLoader:
@@ -42,6 +45,7 @@ def same(first: Batch, second: Batch) -> bool:
             if stream.mask is not None:
                 yield stream.mask
         yield from batch.fields.values()
+        yield from batch.draws.values()
 
     equal = all(torch.equal(one, two) for one, two in zip(tensors(first), tensors(second), strict=True))
     return first.keys == second.keys and equal
@@ -56,6 +60,7 @@ def test_what_a_batch_holds(streams: list[Stream]) -> None:
     assert text.mask.dtype == torch.bool
     assert batch.fields["label"].dtype == torch.int64
     assert len(batch) == len(set(batch.keys)) == 8
+    assert 0 <= batch.draws["lam"] <= 1
 
 
 def test_an_epoch_has_no_sample_twice_and_the_next_another_order(streams: list[Stream]) -> None:
@@ -105,6 +110,7 @@ def test_processes_share_out_one_batch(streams: list[Stream], world: int) -> Non
         assert batch.keys == [key for part in parts for key in part.keys]
         assert torch.equal(batch.streams["image"].values, torch.cat([part.streams["image"].values for part in parts]))
         assert torch.equal(batch.fields["label"], torch.cat([part.fields["label"] for part in parts]))
+        assert all(part.draws == batch.draws for part in parts)
 
 
 @pytest.fixture

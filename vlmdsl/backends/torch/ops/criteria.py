@@ -73,7 +73,7 @@ def mean(values: Tensor, over: Tensor | None = None) -> Tensor:
 
 def samples(inputs: Mapping[str, Tensor], over: Tensor | None = None) -> Tensor:
     """How many samples all processes hold together, or for how many of them `over` holds: 0-d."""
-    features = precise(next(value for value in inputs.values() if value.is_floating_point()))
+    features = precise(next(value for value in inputs.values() if value.is_floating_point() and value.dim()))
     if over is None:
         return features.new_full((), features.shape[0] * process_count())
     return all_reduce_sum(over.sum().to(features.dtype))

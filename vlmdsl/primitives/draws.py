@@ -1,0 +1,130 @@
+"""Numbers drawn once a step, and what they mix: images or features of the batch with those of the batch read backwards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import Field
+
+from vlmdsl.diagnostics.catalog.types import WrongType
+from vlmdsl.diagnostics.catalog.values import BoundsDisagree
+from vlmdsl.ir import Node, walk
+from vlmdsl.primitives.registry import register
+from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
+from vlmdsl.primitives.values import NumberValue, Value
+from vlmdsl.types import FieldType, VecType
+
+_NAME = "its name among the inputs of the objective; by default the name it is bound to"
+
+
+class BetaParameters(Parameters):
+    """Arguments of `beta`."""
+
+    a: float = Field(gt=0.0, description="the weight towards 1")
+    b: float = Field(gt=0.0, description="the weight towards 0")
+    name: str = Field(default="", description=_NAME)
+
+
+def _beta(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    assert isinstance(parameters, BetaParameters)
+    return _reported(builder, parameters.name, "beta", (float(parameters.a), float(parameters.b)))
+
+
+def _reported(builder: Builder, name: str, distribution: str, arguments: tuple[float, float]) -> Node:
+    drawn = builder.drawn(name, distribution=distribution, arguments=arguments)
+    builder.report(drawn, drawn)
+    return drawn
+
+
+register(
+    Primitive(
+        name="beta",
+        family="draws",
+        summary="A number drawn once a step from a Beta distribution, the same for all samples and processes.",
+        meaning=_beta,
+        parameters=BetaParameters,
+        positional_parameters=("a", "b"),
+        formula=r"\lambda \sim \mathrm{Beta}(a, b)",
+        cost="none",
+        example=(
+            "let lam = beta(0.1, 0.1)\n"
+            "minimize contrast(image, mix(text, by=lam), targets=lam * paired + (1 - lam) * flipped, temperature=0.07)"
+        ),
+    )
+)
+
+
+class UniformParameters(Parameters):
+    """Arguments of `uniform`."""
+
+    low: float = Field(default=0.0, description="the least it may be")
+    high: float = Field(default=1.0, description="what it stays below")
+    name: str = Field(default="", description=_NAME)
+
+
+def _uniform(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    assert isinstance(parameters, UniformParameters)
+    if parameters.low >= parameters.high:
+        raise Fault(BoundsDisagree.at(builder.span, reason="`uniform` wants `low` less than `high`"))
+    return _reported(builder, parameters.name, "uniform", (float(parameters.low), float(parameters.high)))
+
+
+register(
+    Primitive(
+        name="uniform",
+        family="draws",
+        summary="A number drawn once a step, each between two bounds as likely, the same for all samples and processes.",
+        meaning=_uniform,
+        parameters=UniformParameters,
+        positional_parameters=("low", "high"),
+        formula=r"u \sim \mathcal{U}(l, h)",
+        cost="none",
+        example=(
+            "let coin = uniform(0, 1)\nminimize contrast(image, mix(text, by=where(coin < 0.5, 0.7, 1)), temperature=0.07)"
+        ),
+    )
+)
+
+_BEFORE_THE_TOWERS = frozenset(
+    {"draw", "constant", "where", "not", "negate", "exp", "log", "add", "subtract", "multiply", "divide", "minimum"}
+    | {"maximum", "clamp", "stop", "less", "less_equal", "greater", "greater_equal", "equal", "not_equal"}
+)
+"""Operations on what is known before an image is encoded."""
+
+
+def _mix(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    x, by = subjects["x"], subjects["by"]
+    share = builder.constant(by.value) if isinstance(by, NumberValue) else by
+    assert isinstance(share, Node)
+    assert isinstance(x, Node)
+    if x.type != FieldType("Image"):
+        return builder.add("mix", builder.pooled(x, "x", "mix"), share, type=VecType())
+    if any(node.operation not in _BEFORE_THE_TOWERS for node in walk([share])):
+        wanted = "a number made of draws and numbers alone, since images are mixed before they are encoded"
+        place = builder.place("by")
+        raise Fault(WrongType.at(place, argument="by", function="mix", wanted=wanted, found=share.type), share)
+    return builder.add("mix", x, share, type=x.type)
+
+
+register(
+    Primitive(
+        name="mix",
+        family="draws",
+        summary=(
+            "Each sample mixed with its partner in the batch read backwards, over all processes: the pixels of an Image "
+            "before it is encoded, else the features. `by` is the sample's own share; the target that fits is "
+            "`by * paired + (1 - by) * flipped`."
+        ),
+        meaning=_mix,
+        subjects=(
+            Subject("x", ("Image", "Text", "Encoded", "Vec"), "an image (its pixels are mixed), or features"),
+            Subject("by", ("Scalar",), "the share of the sample itself", keyword=True),
+        ),
+        formula=r"\lambda\, x_i + (1 - \lambda)\, x_{B + 1 - i}",
+        cost="on several processes, an exchange of the samples with one other process",
+        example=(
+            "let lam = beta(1, 1)\n"
+            "minimize contrast(mix(image, by=lam), text, targets=lam * paired + (1 - lam) * flipped, temperature=0.07)"
+        ),
+    )
+)
