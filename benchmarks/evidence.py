@@ -72,6 +72,10 @@ SCALES = {
     "byol": Scale({"hidden": 256, "out": 64, "momentum": 0.97}, f"{SMALL_HEADS}; a short run", (), PREDICTS),
     "clippo": Scale({"row_height": 8}, LETTERS, settings={"model.image_size": 48}),
     "clippo_c4": Scale({"row_height": 8}, LETTERS, ("images",), "captions are alike", {"model.image_size": 48}),
+    "declip": Scale(
+        {"size": 512, "hidden": 256, "bottleneck": 64}, f"{SMALL_HEADS}; the queue turns over within 300 steps", (), VIEWS
+    ),
+    "flip": Scale(overfits=(), aim=VIEWS),
     "florence": Scale(overfits=(), aim=CLASSES),
     "moco": Scale({"size": 512, "momentum": 0.99}, "queue and teacher turn over within 300 steps", (), VIEWS),
     "moco_v3": Scale({"hidden": 256, "out": 64}, SMALL_HEADS, (), VIEWS),

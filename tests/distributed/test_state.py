@@ -20,7 +20,7 @@ recipe queued(image: Image, text: Text)
 let words = queue((text, image), size=21)
 minimize memory_contrast(image, text, words) + contrast(image, nearest(text, words), directions="rows")
 """
-RECIPES = {"alip": "alip", "moco": "moco", "queue": QUEUED}
+RECIPES = {"alip": "alip", "moco": "moco", "declip": "declip", "queue": QUEUED}
 
 
 def run(recipe: str) -> list[dict[str, Tensor]]:

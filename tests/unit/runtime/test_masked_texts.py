@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import torch
 from torch.nn import functional
@@ -13,6 +14,9 @@ from vlmdsl.runtime.data.batch import NOT_ASKED
 from vlmdsl.runtime.encoders import TextConfig, TextTransformer
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.tokenizer import train_tokenizer
+from vlmdsl.runtime.training.checkpoint import Position, load_checkpoint, save_checkpoint
+from vlmdsl.runtime.training.optimizer import build_optimizer
+from vlmdsl.schema import OptimizerConfig
 
 RECIPE = """
 recipe masked(text: Text)
@@ -73,3 +77,36 @@ def test_a_vocabulary_changes_no_other_weight_of_a_tower() -> None:
     plain, asked = tower(("pooled",)).state_dict(), tower(("pooled", "vocabulary")).state_dict()
     assert set(asked) - set(plain) == {"vocabulary_head.weight", "vocabulary_head.bias"}
     assert all(torch.equal(asked[name], value) for name, value in plain.items())
+
+
+def test_a_resumed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    recipe = """
+recipe queued(text: Text)
+let masked = mask(text, random(40%))
+let earlier = queue((text, masked), size=20)
+minimize contrast(masked, nearest(each((text, masked)), earlier), directions="rows") + mlm(masked)
+"""
+    given = batches(recipe, 4)
+
+    def made() -> tuple[VisionLanguageModel, torch.optim.AdamW]:
+        objective = vlmdsl.compile(recipe, compiled=False)
+        model = VisionLanguageModel({"language": tower(("pooled", "vocabulary"))}, objective)
+        return model, build_optimizer(model, OptimizerConfig(learning_rate=1e-2))
+
+    def train(model: VisionLanguageModel, optimizer: torch.optim.AdamW, part: list[Batch]) -> list[float]:
+        losses = []
+        for batch in part:
+            loss = model(batch).loss
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+        return losses
+
+    whole = train(*made(), given)
+    half = made()
+    first = train(*half, given[:2])
+    folder = save_checkpoint(tmp_path, *half, Position(2, 0, 2, seed=0))
+    resumed = made()
+    load_checkpoint(folder, *resumed)
+    assert first + train(*resumed, given[2:]) == whole

@@ -1,0 +1,92 @@
+"""DeCLIP's whole model on several processes: loader, masked words, heads and queue give what one process gives."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+import vlmdsl
+from vlmdsl.runtime.data import Batch, BatchLoader, ImageFormat, Requirement, map_fields, open_source
+from vlmdsl.runtime.encoders import TextConfig, TextTransformer, VisionConfig, VisionTransformer
+from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.tokenizer import train_tokenizer
+from vlmdsl.testing.distributed import run_processes
+
+pytestmark = [pytest.mark.distributed, pytest.mark.slow]
+
+STEPS, SAMPLES, TEXT_LENGTH, IMAGE_SIZE = 2, 8, 20, 8
+SIZES = {"size": 40, "hidden": 6, "bottleneck": 5, "share": 0.2}
+
+
+def model_and_batches(rank: int, world: int) -> tuple[VisionLanguageModel, BatchLoader]:
+    torch.manual_seed(0)
+    objective = vlmdsl.compile("declip", compiled=False, **SIZES)
+    tokenizer = train_tokenizer(["a large red circle", "two blue boxes"], 300).with_mask()
+    text = TextConfig(width=8, depth=1, heads=1, vocabulary_size=tokenizer.vocabulary_size, text_length=TEXT_LENGTH)
+    towers = {
+        "vision": VisionTransformer(VisionConfig(IMAGE_SIZE, 4, 8, 1, 1), 8, ("pooled",)),
+        "language": TextTransformer(text, 8, ("pooled", "vocabulary")),
+    }
+    model = VisionLanguageModel(towers, objective).double()
+    source = open_source("shapes:samples=32,size=16")
+    batches = BatchLoader(
+        source,
+        map_fields(source, [Requirement("image", "Image"), Requirement("text", "Text")]),
+        model.input_streams,
+        tokenizer,
+        batch=SAMPLES,
+        images=ImageFormat(IMAGE_SIZE),
+        text_length=TEXT_LENGTH,
+        rank=rank,
+        world=world,
+    )
+    return model, batches
+
+
+def precise(batch: Batch) -> Batch:
+    """The batch with images in float64."""
+    streams = {
+        name: replace(stream, values=stream.values.double()) if stream.mask is None else stream
+        for name, stream in batch.streams.items()
+    }
+    return replace(batch, streams=streams)
+
+
+def run() -> list[dict[str, Tensor]]:
+    """Of each step the losses, the gradient of every weight, every state, and how many tokens this process asked for."""
+    distributed = dist.is_initialized()
+    rank, world = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
+    model, batches = model_and_batches(rank, world)
+    wrapped: nn.Module = nn.parallel.DistributedDataParallel(model) if distributed else model
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    found = []
+    for batch in itertools.islice(batches, STEPS):
+        optimizer.zero_grad()
+        out = wrapped(precise(batch))
+        out.loss.backward()
+        record = {f"term {name}": value.detach() for name, value in out.terms.items()}
+        record |= {f"gradient of {name}": value.grad.clone() for name, value in model.named_parameters()}
+        record |= {f"state {name}": value.clone() for name, value in model.named_buffers()}
+        found.append(record | {"asked": (batch.streams["text_mask"].targets >= 0).sum()})
+        optimizer.step()
+        model.after_step()
+    return found
+
+
+def test_declip_is_the_same_on_one_process_and_on_two() -> None:
+    expected, shares = run(), run_processes(run, 2)
+    for step, wanted in enumerate(expected):
+        asked = torch.stack([share[step].pop("asked") for share in shares])
+        assert asked.sum() == wanted.pop("asked")
+        assert len(asked.unique()) > 1, "processes that hold as many chosen tokens show nothing about their mean"
+        for share in shares:
+            for name, value in wanted.items():
+                told = f"step {step}, {name}: "
+                torch.testing.assert_close(
+                    share[step][name], value, rtol=1e-9, atol=1e-11, msg=lambda text, told=told: told + text
+                )

@@ -1,0 +1,32 @@
+"""Which patches are kept: as in the authors' code, given their noise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vlmdsl.runtime.data.patches import kept
+from vlmdsl.runtime.encoders.blocks import keep_tokens
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.mark.parametrize(
+    "oracle", ["flip-masking", "flip-masking-75", "flip-masking-bias", "mae-masking", "segclip-masking"]
+)
+def test_the_same_patches_in_the_same_order(oracle: str) -> None:
+    share = json.loads((DATA / f"{oracle}.json").read_text())["hyperparameters"]["mask_ratio"]
+    with np.load(DATA / f"{oracle}.npz") as arrays:
+        noise = arrays["noise"] + (arrays["bias"] if "bias" in arrays.files else 0)
+        if oracle == "segclip-masking":
+            noise[:, 0] = -1  # the class token, which theirs keeps by its noise
+        keep = np.stack([kept(row, share) for row in noise])
+        tokens = keep_tokens(torch.from_numpy(arrays["x"]), torch.from_numpy(keep))
+        np.testing.assert_array_equal(tokens.numpy(), arrays["out_x_kept"])
+        dropped = np.ones(noise.shape)
+        np.put_along_axis(dropped, keep, 0, axis=1)
+        np.testing.assert_array_equal(dropped, arrays["out_mask"])
