@@ -80,6 +80,7 @@ SCALES = {
     "moco": Scale({"size": 512, "momentum": 0.99}, "queue and teacher turn over within 300 steps", (), VIEWS),
     "moco_v3": Scale({"hidden": 256, "out": 64}, SMALL_HEADS, (), VIEWS),
     "pyramidclip": Scale(overfits=("local_text",), aim="only whole captions tell all scenes apart"),
+    "ra_clip": Scale(settings={"data.reference": ("shapes:samples=256,seed=1",)}),
     "simclr": Scale({"out": 64}, SMALL_HEADS, (), VIEWS),
     "simsiam": Scale({"hidden": 256, "out": 256, "bottleneck": 64}, SMALL_HEADS, (), PREDICTS),
     "slip": Scale({"hidden": 256, "out": 64}, SMALL_HEADS, ("clip",), VIEWS),
@@ -176,7 +177,9 @@ def _learns(recipe: str, scale: Scale, steps: int) -> dict[str, Any]:
     trained, untrained, chance = (measures_of(evaluation, which) for which in (None, "untrained", "chance"))
     told = [name for name in trained if name.endswith((".R@1", ".top-1")) and not name.startswith("zero_shot")]
     shares = {name: {"trained": trained[name], "untrained": untrained[name], "chance": chance[name]} for name in told}
-    passed = bool(told) and all(_beats(name, share, evaluation["samples"]) for name, share in shares.items())
+    # Neighbours among images are told of all, but are the aim only where no text is retrieved.
+    aimed = [name for name in told if name.startswith("retrieval")] or told
+    passed = bool(aimed) and all(_beats(name, shares[name], evaluation["samples"]) for name in aimed)
     words = "; ".join(_told(name, share) for name, share in shares.items()) or "nothing is measured"
     statement = f"{steps} steps on scenes, {evaluation.get('samples', 0)} held out: {words}."
     return {"passed": passed, "measures": shares, "statement": statement}

@@ -272,7 +272,7 @@ def _facts(
     if resume is not None:
         facts = resume.read_facts()
         return {**facts, "resumed": [*facts.get("resumed", []), now]}
-    sources = {"train": data.train, "held_out": data.held_out}
+    sources = {"train": data.train, "held_out": data.held_out, "reference": data.reference}
     digests = {name: source_facts(source) for name, source in sources.items() if source is not None}
     digests["train"]["duplicate_texts"] = dict(duplicates)
     digests["train"]["stand_ins"] = data.mapping.stand_ins
