@@ -52,7 +52,7 @@ class Scale:
     """What a recipe needs at this scale, and `because` of what.
 
     `overfits` are the terms whose in-batch top-1 must reach 99 %: None for all of them, empty where telling pairs apart is
-    not the recipe's aim; `aim` then says what is. `settings` are of the run.
+    not the recipe's aim; `aim` then says what is. `settings` are of the run, `pairs` are the 64 pairs.
     """
 
     knobs: Mapping[str, object] = field(default_factory=dict)
@@ -60,12 +60,14 @@ class Scale:
     overfits: tuple[str, ...] | None = None
     aim: str = ""
     settings: Mapping[str, object] = field(default_factory=dict)
+    pairs: str = f"shapes:samples={PAIRS}"
 
 
 SMALL_HEADS = "heads made for ResNet-50 are too wide for a tower of 64 features"
 VIEWS = "random views of 64 small scenes are not meant to be told apart with certainty"
 PREDICTS = "it predicts one view from another and compares with no other sample"
 LETTERS = "letters of 16 pixels are for images of 224"
+MIXED = "mixed samples belong to two pairs; one writer tells all scenes, as batches are of one source"
 CLASSES = "all texts of a class are right answers"
 SCALES = {
     "alip": Scale(overfits=("raw",), aim="short synthetic captions are alike for different scenes"),
@@ -80,10 +82,12 @@ SCALES = {
     "moco": Scale({"size": 512, "momentum": 0.99}, "queue and teacher turn over within 300 steps", (), VIEWS),
     "moco_v3": Scale({"hidden": 256, "out": 64}, SMALL_HEADS, (), VIEWS),
     "pyramidclip": Scale(overfits=("local_text",), aim="only whole captions tell all scenes apart"),
+    "ra_clip": Scale(settings={"data.reference": ("shapes:samples=256,seed=1",)}),
     "simclr": Scale({"out": 64}, SMALL_HEADS, (), VIEWS),
     "simsiam": Scale({"hidden": 256, "out": 256, "bottleneck": 64}, SMALL_HEADS, (), PREDICTS),
     "slip": Scale({"hidden": 256, "out": 64}, SMALL_HEADS, ("clip",), VIEWS),
     "unicl": Scale(overfits=(), aim=CLASSES),
+    "zerovl": Scale(overfits=(), aim=MIXED, pairs=f"shapes:samples={PAIRS},single_template=true"),
 }
 """Recipe -> its scale; the others run as they are."""
 
@@ -146,7 +150,7 @@ def versions() -> dict[str, str]:
 
 
 def _overfit(recipe: str, scale: Scale, steps: int) -> dict[str, Any]:
-    result = _train(recipe, scale, f"shapes:samples={PAIRS}", SHAPES_COLUMNS, steps)
+    result = _train(recipe, scale, scale.pairs, SHAPES_COLUMNS, steps)
     last = result["metrics"][-1]
     terms = [name.removesuffix(".accuracy") for name in last if name.endswith(".accuracy")]
     accuracy = {term: last[f"{term}.accuracy"] for term in terms if scale.overfits is None or term in scale.overfits}
@@ -176,7 +180,9 @@ def _learns(recipe: str, scale: Scale, steps: int) -> dict[str, Any]:
     trained, untrained, chance = (measures_of(evaluation, which) for which in (None, "untrained", "chance"))
     told = [name for name in trained if name.endswith((".R@1", ".top-1")) and not name.startswith("zero_shot")]
     shares = {name: {"trained": trained[name], "untrained": untrained[name], "chance": chance[name]} for name in told}
-    passed = bool(told) and all(_beats(name, share, evaluation["samples"]) for name, share in shares.items())
+    # Neighbours among images are told of all, but are the aim only where no text is retrieved.
+    aimed = [name for name in told if name.startswith("retrieval")] or told
+    passed = bool(aimed) and all(_beats(name, shares[name], evaluation["samples"]) for name in aimed)
     words = "; ".join(_told(name, share) for name, share in shares.items()) or "nothing is measured"
     statement = f"{steps} steps on scenes, {evaluation.get('samples', 0)} held out: {words}."
     return {"passed": passed, "measures": shares, "statement": statement}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -86,8 +87,8 @@ def recipe_files(words: Sequence[str]) -> list[str]:
     """The words with every directory replaced by the `.vlo` files below it, in order of name."""
     found: list[str] = []
     for word in words:
-        path = Path(word)
-        found.extend(sorted(str(file) for file in path.rglob("*.vlo")) if path.is_dir() else [word])
+        is_folder = os.path.isdir(word)  # unlike Path: false for "", and for a word too long to be a path
+        found.extend(sorted(str(file) for file in Path(word).rglob("*.vlo")) if is_folder else [word])
     return found
 
 

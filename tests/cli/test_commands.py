@@ -35,6 +35,23 @@ def test_check_answers_any_bytes_with_a_diagnostic(run: Run, text: bytes, place:
         assert "error[V01" in result.stderr
 
 
+@pytest.mark.parametrize("name", ["a" * 5000, "\\0", "none", "folder"])
+def test_a_file_that_cannot_be_used_is_a_diagnostic(run: Run, place: Path, name: str) -> None:
+    (place / "folder.vlo").mkdir()
+    (place / "mine.vlo").write_text(f'use "./{name}.vlo" as other\nminimize other(image, text)\n')
+    result = run("check", "mine.vlo")
+    assert (result.code, result.stdout) == (2, "")
+    assert result.stderr.startswith("error[V0")
+
+
+@pytest.mark.parametrize("word", ["", "a" * 5000 + ".vlo", "a" * 5000])
+def test_a_word_that_is_no_path_is_a_diagnostic(run: Run, place: Path, word: str) -> None:
+    for command in ("check", "fmt"):
+        result = run(command, word)
+        assert (result.code, result.stdout) == (2, "")
+        assert result.stderr.startswith("error[V0")
+
+
 def test_check_takes_folders(run: Run, place: Path) -> None:
     (place / "deep").mkdir()
     for name in ("a.vlo", "deep/b.vlo"):

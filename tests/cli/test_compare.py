@@ -88,6 +88,18 @@ def test_the_faults_of_all_are_told_before_the_first_run(run: Run, tmp_path: Pat
     assert all(f"`{name}`" in lacking.stderr for name in ("tags", "tale"))
 
 
+def test_each_recipe_gets_the_mapping_of_its_own_fields(run: Run, tmp_path: Path) -> None:
+    strange = "recipe x(image: Image, tale: Text)\nminimize contrast(image, tale)"
+    mapped = ("-e", strange, *SMALL, "--map", "tale=caption", "--out", str(tmp_path))
+    result = run("compare", "clip", *mapped, "--seeds", "1")
+    assert result.code == 0, result.stderr
+    maps = [path.read_text(encoding="utf-8").count("tale: caption") for path in sorted(tmp_path.glob("*/*/config.yaml"))]
+    assert maps == [0, 1]
+    nobody = run("compare", "clip", *mapped, "--map", "tael=text")
+    assert nobody.code == 2
+    assert "`tael`" in nobody.stderr
+
+
 def test_knobs_of_strangers_and_many_processes_are_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "not among the recipes" in run("compare", "clip", "--param", "moco.size=8").stderr
     monkeypatch.setenv("WORLD_SIZE", "2")

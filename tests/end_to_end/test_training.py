@@ -153,6 +153,18 @@ def test_texts_that_are_not_unique_are_told(tmp_path: Path, capsys: pytest.Captu
     assert "12% of the looked-at `text` are not unique" in capsys.readouterr().err
 
 
+def test_what_is_skipped_is_told_and_noted(tmp_path: Path) -> None:
+    Image.new("RGB", (32, 32)).save(tmp_path / "one.png")
+    (tmp_path / "damaged.png").write_bytes(b"no image")
+    rows = ["damaged.png,a text", "one.png,", *(f"one.png,text {number}" for number in range(16))]
+    (tmp_path / "pairs.csv").write_text("\n".join(["image,text", *rows]) + "\n")
+    result = vlmdsl.train("clip", data=[str(tmp_path / "pairs.csv")], steps=2, settings=SMALL, out=tmp_path / "run")
+    skipped = json.loads((tmp_path / "run" / "run.json").read_text())["skipped"]["train"]
+    assert sum(skipped["skipped"].values()) == 2
+    assert "training data: skipped 2 samples" in result.summary
+    assert all(reason in result.summary for reason in skipped["skipped"])
+
+
 def test_a_run_that_diverges_says_so_and_leaves_its_record(tmp_path: Path) -> None:
     settings = SMALL | {"optimizer.learning_rate": 1e30, "train.clip_gradient_norm": None, "schedule.warmup_steps": 0}
     out = tmp_path / "run"

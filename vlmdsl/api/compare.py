@@ -163,8 +163,9 @@ def _plans(sides: Sequence[_Side], config: RunConfig, folder: Path, common: Any,
     plans = []
     for seed in seeds:
         train = config.train.model_copy(update={"seed": seed})
-        for side in sides:
-            own = config.model_copy(update={"model": model, "train": train})
+        for side, fields in zip(sides, common.maps, strict=True):
+            data = config.data.model_copy(update={"map": fields})
+            own = config.model_copy(update={"model": model, "train": train, "data": data})
             identity = _digest(json.dumps(_identity(side, own, common), sort_keys=True))
             place = folder / side.name / f"seed-{seed}-{identity}"
             plans.append(_Plan(side, own.model_copy(update={"out": str(place)}), place))

@@ -10,7 +10,7 @@ from typing import Any
 from vlmdsl.diagnostics import DiagnosticError, closest, render_text
 from vlmdsl.diagnostics.catalog.names import UnknownRecipe
 from vlmdsl.frontend.coerce import words
-from vlmdsl.ir import MIXED, ONE_SOURCE, Node, Program, Update, head_words, inputs, parameters, streams
+from vlmdsl.ir import MIXED, ONE_SOURCE, Node, Program, Update, columns, head_words, inputs, parameters, streams
 from vlmdsl.passes import optimise
 from vlmdsl.primitives import Primitive
 from vlmdsl.source import SourceMap, Span
@@ -104,6 +104,7 @@ def recipe_facts(program: Program) -> dict[str, object]:
         "fields": {name: str(type) for name, type in program.fields},
         "knobs": dict(program.knobs),
         "encoders": _encoders(planned),
+        "reference": [{"tower": column.encoder.tower, "field": column.field} for column in columns(planned)],
         "inputs": [
             {"name": wanted.name, "axes": list(wanted.axes), "dtype": wanted.dtype, "meaning": wanted.meaning}
             for wanted in inputs(planned)
@@ -148,6 +149,7 @@ def recipe_sections(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Fields it needs", "\n".join(f"  {name}: {type}" for name, type in facts["fields"].items())),
         ("Knobs", "\n".join(f"  {name} = {_knob(value)}" for name, value in facts["knobs"].items())),
         ("Encoders", "\n".join(_encoder_line(encoder) for encoder in facts["encoders"])),
+        ("Reference set", "\n".join(f"  {column['tower']} of {column['field']}" for column in facts["reference"])),
         ("Heads", "\n".join(_head_lines(facts["encoders"]))),
         ("Learned numbers", "\n".join(_learned_line(learned) for learned in facts["learned"])),
         ("Batches", _BATCHES[facts["batch_policy"]]),

@@ -151,17 +151,18 @@ class Loader:
 
     def _find(self, use: Use, folder: Path | None) -> tuple[SourceText, Path | None] | None:
         if use.path is None:
-            text = bundled_text(use.name.name)
-            if text is None:
+            bundled = bundled_text(use.name.name)
+            if bundled is None:
                 near = closest(use.name.name, bundled_names())
                 help = f"did you mean `{near}`?" if near else "`vlmdsl recipes` lists what is bundled"
                 self.diagnostics.append(UnknownRecipe.at(use.span, help=(help,), name=use.name.name))
                 return None
-            return text, None
+            return bundled, None
         if folder is None and Path(use.path.value).name in self._chain:
             return self.sources.get(Path(use.path.value).name), None
         path = None if folder is None else folder / use.path.value
-        if path is None or path.suffix != ".vlo" or not path.is_file() or path.stat().st_size > MAXIMUM_BYTES:
+        text = None if path is None else _read_beside(path)
+        if path is None or text is None:
             reason = (
                 "looked beside the file that uses it"
                 if folder is not None
@@ -169,7 +170,7 @@ class Loader:
             )
             self.diagnostics.append(UnknownRecipe.at(use.path.span, reason, name=use.path.value))
             return None
-        return SourceText(_shown(path), path.read_text(encoding="utf-8", errors="replace")), path.parent
+        return SourceText(_shown(path), text), path.parent
 
     def digests(self) -> tuple[tuple[str, str], ...]:
         """SHA-256 of every text that took part, by name."""
@@ -183,6 +184,16 @@ def _words_of_faults(text: SourceText, faults: list[Diagnostic]) -> set[str]:
     """The words on the lines where a text has syntax faults."""
     lines = {text.position(fault.primary.span.start)[0] for fault in faults}
     return {word for line in lines for word in re.findall(r"\w+", text.line(line))}
+
+
+def _read_beside(path: Path) -> str | None:
+    """The text of a file that a recipe names; None if it cannot be read, is no recipe, or is too large for one."""
+    try:
+        if path.suffix != ".vlo" or not path.is_file() or path.stat().st_size > MAXIMUM_BYTES:
+            return None
+        return path.read_text(encoding="utf-8", errors="replace")
+    except (OSError, ValueError):  # no permission; a name that is too long, or that no file can have
+        return None
 
 
 def _shown(path: Path) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from vlmdsl.api.check import check
 from vlmdsl.api.driver import build
+from vlmdsl.api.explain import explain
 from vlmdsl.ir import Program, encoder_of, inputs, parameters, streams
 from vlmdsl.ir.digest import digest
 
@@ -32,6 +33,13 @@ DOUBLING = [
 @pytest.mark.parametrize("recipe", DOUBLING, ids=["calls", "tuples"])
 def test_a_recipe_that_doubles_with_every_line_is_refused_at_once(recipe: str) -> None:
     assert [found.code for found in check(recipe)] == ["V0504"]
+
+
+def test_a_formula_that_doubles_with_every_line_is_not_written_out() -> None:
+    lines = "".join(f"let z{i} = z{i - 1} * 2 + z{i - 1}\n" for i in range(1, 60))
+    loss = 'mean(cross_entropy(z59, targets=paired, along="rows"))'
+    recipe = f"let z0 = similarity(image, text)\n{lines}minimize {loss}\n"
+    assert "too long to be written out" in explain(recipe).to_text()
 
 
 SAME = [

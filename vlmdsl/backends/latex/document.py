@@ -15,6 +15,10 @@ from vlmdsl.passes.share import share
 __all__ = ["formula", "formula_lines", "formula_text"]
 
 
+_LONGEST = 20_000
+"""Most operations in a formula; that of a bundled recipe has a few hundred."""
+
+
 @dataclass(frozen=True)
 class _Document:
     """Equations first, then what their symbols mean."""
@@ -53,6 +57,10 @@ def _document(program: Program) -> _Document:
     prepared = dead(contrast(share(fold(program))))
     writer = Writer(prepared)
     name = Math(r"\mathcal{L}", "L")
+    if _written_out(prepared) > _LONGEST:
+        return _Document(
+            (equation(name, Math(words("too long to be written out").latex, "too long to be written out")),), ()
+        )
     if len(prepared.terms) == 1:
         equations = [equation(name, _loss(writer, prepared.terms[0].node))]
     else:
@@ -62,6 +70,14 @@ def _document(program: Program) -> _Document:
     statements = writer.names.statements
     where = tuple(statement for group in ("values", "features", "parameters") for statement in statements[group])
     return _Document((*equations, *statements["functions"]), where)
+
+
+def _written_out(program: Program) -> int:
+    """How many operations there are if what is used twice is written twice: doubles with every `let a = b + b`."""
+    sizes: dict[Node, int] = {}
+    for node in program.nodes():
+        sizes[node] = 1 + sum(sizes[parent] for parent in node.inputs)
+    return max(sizes.values(), default=0)
 
 
 def _loss(writer: Writer, root: Node) -> Math:

@@ -10,7 +10,7 @@ compiled graph. Batches are equal in size on all processes.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,7 +19,12 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
 
-__all__ = ["all_gather", "all_reduce_max", "all_reduce_sum", "mirrored", "own_slice", "process_index", "process_count"]
+__all__ = [
+    "all_gather", "all_reduce_max", "all_reduce_sum", "gather_objects", "mirrored", "own_slice", "process_count",
+    "process_index",
+]  # fmt: skip
+
+T = TypeVar("T")
 
 
 def process_count() -> int:
@@ -30,6 +35,14 @@ def process_count() -> int:
 def process_index() -> int:
     """The position of this process among them; its samples are `[index * b, (index + 1) * b)` of the global batch."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def gather_objects(local: T) -> list[T]:
+    """Everybody's `local`, in the order of the processes: any small picklable value, outside the compiled graph."""
+    gathered: list[Any] = [local] * process_count()
+    if len(gathered) > 1:
+        dist.all_gather_object(gathered, local)
+    return gathered
 
 
 def all_gather(local: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from vlmdsl.runtime.data.stand_ins import calls_of, columns_of, stand_ins_for
 from vlmdsl.source import Span
 from vlmdsl.types import FieldType
 
-__all__ = ["SOURCE", "FieldMapping", "Requirement", "map_fields", "parse_assignments", "requirements"]
+__all__ = ["EVALUATED", "SOURCE", "FieldMapping", "Requirement", "map_fields", "parse_assignments", "requirements"]
 
 _COMMAND_LINE = Span("<command line>", 0, 0)
 _REWRITES = "_rewrites"
@@ -34,7 +34,7 @@ _USUAL_COLUMNS: dict[str, tuple[str, ...]] = {
 }
 """Where a field is looked for without a mapping; any other is looked for under its own name."""
 
-_EVALUATED = ("label", "class_name")
+EVALUATED = ("label", "class_name")
 """What the evaluation reads if the data has it, whether or not the recipe does."""
 
 _MOST_CLASSES = 1_000_000
@@ -158,7 +158,7 @@ def map_fields(
     faults = _misdirected(needs, assignments)
     taken = {need.field for need in needs}
     found: dict[str, tuple[str, ...]] = {}
-    for need in [*needs, *(Requirement(name, "Any", optional=True) for name in _EVALUATED if name not in taken)]:
+    for need in [*needs, *(Requirement(name, "Any", optional=True) for name in EVALUATED if name not in taken)]:
         if need.field in assignments:
             columns = columns_of(assignments[need.field])
             unknown = [column for column in columns if column not in source.columns]
@@ -185,7 +185,7 @@ def _misdirected(needs: list[Requirement], assignments: Mapping[str, str]) -> li
     """Assignments to fields that nothing reads."""
     # Mapping the rewrites of a text that this recipe does not rewrite is harmless: commands are edited, recipes swapped.
     rewrites = [need.field + _REWRITES for need in needs if need.kind == "Text"]
-    known = list(dict.fromkeys([*(need.field for need in needs), *rewrites, *_EVALUATED]))
+    known = list(dict.fromkeys([*(need.field for need in needs), *rewrites, *EVALUATED]))
     return [
         UnknownField.at(_COMMAND_LINE, field=name, help=(suggestion(name, known, "the fields"),))
         for name in assignments

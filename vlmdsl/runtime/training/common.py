@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,8 @@ import torch
 
 from vlmdsl.backends.torch import Objective
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
-from vlmdsl.runtime.data import FieldMapping, requirements, source_facts, texts_of
+from vlmdsl.runtime.data import requirements, source_facts, texts_of
+from vlmdsl.runtime.data.mapping import EVALUATED
 from vlmdsl.runtime.tokenizer import Tokenizer, train_tokenizer
 from vlmdsl.runtime.training.assembly import Data, build_model, map_data, open_sources, tokenizer_for
 from vlmdsl.runtime.training.processes import World
@@ -21,10 +22,12 @@ __all__ = ["Common", "prepare"]
 
 @dataclass(frozen=True)
 class Common:
-    """Facts of the data, and the tokenizer of all runs as JSON: None if the configuration names one, or no text is read."""
+    """Facts of the data, the tokenizer of all runs as JSON (None if the configuration names one, or no text is read), and
+    of each objective the part of `data.map` that is about its fields."""
 
     data: dict[str, Any]
     tokenizer: str | None
+    maps: tuple[dict[str, str], ...]
 
 
 def prepare(objectives: Sequence[Objective], config: RunConfig) -> Common:
@@ -34,11 +37,13 @@ def prepare(objectives: Sequence[Objective], config: RunConfig) -> Common:
     same tokens. Raises `DiagnosticError` with the faults of all objectives together.
     """
     train, val = open_sources(config)
+    maps = _maps(objectives, config.data.map)
+    configs = [config.model_copy(update={"data": config.data.model_copy(update={"map": own})}) for own in maps]
     found: list[Data] = []
     faults: list[Diagnostic] = []
-    for objective in objectives:
+    for objective, own in zip(objectives, configs, strict=True):
         try:
-            found.append(map_data(objective.program, config, train, val))
+            found.append(map_data(objective.program, own, train, val))
         except DiagnosticError as error:
             faults.extend(error.diagnostics)
     if faults:
@@ -53,15 +58,31 @@ def prepare(objectives: Sequence[Objective], config: RunConfig) -> Common:
     if faults:
         raise DiagnosticError(tuple(dict.fromkeys(faults)))
     sources = {"train": source_facts(train)} | ({} if val is None else {"held_out": source_facts(val)})
-    return Common(sources, tokenizer.to_json() if trained else None)
+    return Common(sources, tokenizer.to_json() if trained else None, maps)
+
+
+def _maps(objectives: Sequence[Objective], given: Mapping[str, str]) -> tuple[dict[str, str], ...]:
+    """What of a mapping is for each objective: not the fields of others. A field of none is left to all, as a fault."""
+    needs = [{need.field for need in requirements(objective.program)} for objective in objectives]
+    foreign = [set().union(*needs) - own - set(EVALUATED) for own in needs]
+    return tuple({name: column for name, column in given.items() if name not in others} for others in foreign)
 
 
 def _tokenizer(objectives: Sequence[Objective], config: RunConfig, found: Sequence[Data]) -> tuple[Tokenizer, bool]:
     """The tokenizer of all runs, and whether it was trained here."""
     if config.model.tokenizer is not None or config.model.text_encoder.startswith("hf:"):
         return tokenizer_for(objectives[0].program, config.model, found[0]), False
-    needs = [need for objective in objectives for need in requirements(objective.program, views=False)]
-    texts = list(dict.fromkeys(need.field for need in needs if need.kind == "Text"))
-    columns = {field: names for data in found for field, names in data.mapping.columns.items()}
-    merged = FieldMapping(columns, {})
-    return train_tokenizer(texts_of(found[0].train, merged, texts), config.model.vocabulary), bool(texts)
+    texts = list(_texts(objectives, found))
+    return train_tokenizer(texts, config.model.vocabulary), bool(texts)
+
+
+def _texts(objectives: Sequence[Objective], found: Sequence[Data]) -> Iterator[str]:
+    """The texts that the objectives read, those of equal columns once."""
+    seen: set[tuple[object, ...]] = set()
+    for objective, data in zip(objectives, found, strict=True):
+        for need in requirements(objective.program, views=False):
+            columns = (data.mapping.columns.get(name) for name in (need.field, f"{need.field}_rewrites"))
+            identity = (need.field, *columns)
+            if need.kind == "Text" and identity not in seen:
+                seen.add(identity)
+                yield from texts_of(data.train, data.mapping, [need.field])

@@ -13,13 +13,14 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from vlmdsl.backends.torch.collectives import process_count, process_index
+from vlmdsl.backends.torch.collectives import gather_objects, process_count, process_index
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.devices import DeviceMissing
+from vlmdsl.runtime.data import SkipReport
 from vlmdsl.runtime.data.draws import generator
 from vlmdsl.source import Span
 
-__all__ = ["World", "join_processes", "seed_generators"]
+__all__ = ["World", "join_processes", "join_reports", "seed_generators"]
 
 _LONGEST_WAIT = timedelta(hours=2)
 """How long processes wait for the first one, which alone evaluates."""
@@ -56,6 +57,13 @@ def join_processes(device: str) -> Iterator[World]:
     finally:
         if started_here:
             dist.destroy_process_group()
+
+
+def join_reports(report: SkipReport) -> None:
+    """Add to this process's report what the others met, so that the first one can tell of all."""
+    for index, other in enumerate(gather_objects(report)):
+        if index != process_index():
+            report.merge(other)
 
 
 def seed_generators(*purpose: int | str) -> None:

@@ -19,7 +19,7 @@ from torch.optim import AdamW
 from vlmdsl.backends.torch import Objective
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.configuration import NothingToResume
-from vlmdsl.runtime.data import BatchLoader, fingerprint, source_facts
+from vlmdsl.runtime.data import BatchLoader, SkipReport, fingerprint, source_facts
 from vlmdsl.runtime.evaluation import Evaluation, results_json, results_table, stored_untrained
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.tokenizer import Tokenizer
@@ -36,7 +36,7 @@ from vlmdsl.runtime.training.checkpoint import (
 from vlmdsl.runtime.training.held_out import HeldOut, held_out_measure
 from vlmdsl.runtime.training.loop import Callbacks, train_steps
 from vlmdsl.runtime.training.optimizer import build_optimizer
-from vlmdsl.runtime.training.processes import World, join_processes
+from vlmdsl.runtime.training.processes import World, join_processes, join_reports
 from vlmdsl.runtime.training.reference import fill_references
 from vlmdsl.runtime.training.run_folder import RunFolder, write_atomically
 from vlmdsl.schema import RunConfig, dump_config
@@ -86,7 +86,9 @@ def run(
             # A run that failed is the one whose curves are wanted most.
             if world.first:
                 draw_curves(folder.metrics, folder.curves, str(recipe["name"]))
+        join_reports(begun.batches.report)
         begun.measure(config.train.steps)
+        begun.note_skipped()
         return Outcome(folder, begun.model, begun.tokenizer, begun.results, begun.summary())
 
 
@@ -171,12 +173,20 @@ class _Begun:
                 )
         return "\n".join(lines)
 
+    def _reports(self) -> dict[str, SkipReport]:
+        held_out = {} if self.held_out is None else {"held_out": self.held_out.batches.report}
+        return {"train": self.batches.report, **held_out}
+
+    def note_skipped(self) -> None:
+        """Write into `run.json` what was skipped, by reason, and what the views had to do without."""
+        if self.world.first:
+            skipped = {name: report.as_dict() for name, report in self._reports().items()}
+            self.folder.write_facts({**self.folder.read_facts(), "skipped": skipped})
+
     def summary(self) -> str:
         """The results as a table, what was skipped, and the folder."""
-        reports = [("training", self.batches.report)]
-        if self.held_out is not None:
-            reports.append(("held-out", self.held_out.batches.report))
-        skipped = [f"{name} data: {report.table()}" for name, report in reports if report.table()]
+        words = {"train": "training", "held_out": "held-out"}
+        skipped = [f"{words[name]} data: {report.table()}" for name, report in self._reports().items() if report.table()]
         table = [_table(self.results)] if self.results else ["nothing was measured: no data is held out (--val)"]
         return "\n".join([*table, *skipped, f"run folder: {self.folder.path}"])
 
@@ -262,7 +272,7 @@ def _facts(
     if resume is not None:
         facts = resume.read_facts()
         return {**facts, "resumed": [*facts.get("resumed", []), now]}
-    sources = {"train": data.train, "held_out": data.held_out}
+    sources = {"train": data.train, "held_out": data.held_out, "reference": data.reference}
     digests = {name: source_facts(source) for name, source in sources.items() if source is not None}
     digests["train"]["duplicate_texts"] = dict(duplicates)
     digests["train"]["stand_ins"] = data.mapping.stand_ins

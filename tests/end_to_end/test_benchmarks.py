@@ -1,0 +1,48 @@
+"""The studies of `benchmarks/` speak of recipes, knobs and terms that exist."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from vlmdsl.api.driver import build
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_scales_of_the_evidence_fit_their_recipes() -> None:
+    for recipe, scale in load("evidence").SCALES.items():
+        program = build(recipe, knobs=scale.knobs).written
+        assert set(scale.overfits or ()) <= {term.name for term in program.terms}, recipe
+        assert bool(scale.knobs) == bool(scale.because), recipe
+        assert (scale.overfits is not None) == bool(scale.aim), recipe
+
+
+def test_the_contenders_of_every_effect_are_correct() -> None:
+    for effect in load("effects").EFFECTS.values():
+        for contender in effect.contenders:
+            build(contender.recipe, expression=contender.expression, knobs=contender.knobs)
+
+
+@pytest.mark.parametrize(
+    ("trained", "untrained", "passed"), [(0.3, 0.0025, True), (0.04, 0.0025, False), (0.3, 0.29, False)]
+)
+def test_retrieval_must_be_far_above_chance_and_above_the_untrained_model(
+    trained: float, untrained: float, passed: bool
+) -> None:
+    share = {"trained": trained, "untrained": untrained, "chance": 0.0025}
+    assert load("evidence")._beats("retrieval.image_to_text.R@1", share, 400) == passed
