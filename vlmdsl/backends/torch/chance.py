@@ -68,6 +68,8 @@ def _candidates(logits: Node, samples: int) -> int | None:
     if logits.operation == "exclude_pairs":
         inner = _candidates(logits.inputs[0], samples)
         return None if inner is None else inner - 1
+    if logits.operation == "transpose":
+        return _candidates(logits.inputs[0], samples)
     return None if any(node.operation == "exclude" for node in walk([logits])) else samples
 
 
