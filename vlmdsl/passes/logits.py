@@ -95,7 +95,20 @@ def logits_of(cross_entropy: Node) -> Logits:
 def has_canonical_form(cross_entropy: Node) -> bool:
     """Whether a region can hold it: one square matrix in which every pair is a candidate."""
     base = logits_of(cross_entropy).base
-    return base.type == SimType() and base.operation != "exclude_pairs"
+    return base.type == SimType() and not _excludes(base)
+
+
+def _excludes(matrix: Node) -> bool:
+    """Whether any part of a matrix leaves candidates out, as `exclude(a, c)` does in `add(exclude(a, c), b)`."""
+    made_of, seen = [matrix], {matrix}
+    while made_of:
+        node = made_of.pop()
+        if node.operation in ("exclude", "exclude_pairs"):
+            return True
+        parts = {parent for parent in node.inputs if isinstance(parent.type, SimType)} - seen
+        seen |= parts
+        made_of.extend(parts)
+    return False
 
 
 def _by_scalar(node: Node) -> bool:

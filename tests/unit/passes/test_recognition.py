@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from unit.passes.evaluator import term_values
 from unit.passes.programs import Build, align, alip, clip, decoupled, filip, shared, siglip, unicl, weightless
 from vlmdsl.ir import Contrast, Direction, Node, Program, parameters
 from vlmdsl.ir.text import program_text
@@ -165,6 +166,19 @@ def test_two_row_directions_are_two_nodes_over_one_matrix() -> None:
     regions = [node for node in program.nodes() if node.operation == "contrast"]
     assert len(regions) == 2
     assert regions[0].inputs[0] is regions[1].inputs[0]
+
+
+@pytest.mark.parametrize("exclusion", ["exclude", "exclude_pairs"])
+def test_what_is_excluded_from_a_part_of_the_matrix_stays_excluded(exclusion: str) -> None:
+    build = Build()
+    matrix = build.similarity(build.pooled("image", "Image"), build.pooled("text"))
+    part = build.exclude(matrix, build.field("flag", "Flag")) if exclusion == "exclude" else build.exclude_pairs(matrix)
+    summed = build("add", build.transpose(part), build.similarity(build.pooled("text"), build.pooled("text")))
+    loss = build.mean(build.cross_entropy(summed, build.same()))
+    program = build.program("part", loss=loss)
+    optimised = optimise(program)
+    assert not [node for node in optimised.nodes() if node.operation == "contrast"]
+    assert term_values(optimised, 3) == pytest.approx(term_values(program, 3))
 
 
 def test_a_learned_weight_stays_outside_of_one_region() -> None:
