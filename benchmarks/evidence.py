@@ -64,29 +64,46 @@ class Scale:
 
 
 SMALL_HEADS = "heads made for ResNet-50 are too wide for a tower of 64 features"
+TURNS_OVER = "queue and teacher turn over within 300 steps"
+COLOURS = "scenes are named by their colours, which published pipelines change"
 VIEWS = "random views of 64 small scenes are not meant to be told apart with certainty"
 PREDICTS = "it predicts one view from another and compares with no other sample"
 LETTERS = "letters of 16 pixels are for images of 224"
 MIXED = "mixed samples belong to two pairs; one writer tells all scenes, as batches are of one source"
 CLASSES = "all texts of a class are right answers"
+CLUSTERS = "32768 clusters are for millions of pairs"
 SCALES = {
     "alip": Scale(overfits=("raw",), aim="short synthetic captions are alike for different scenes"),
-    "byol": Scale({"hidden": 256, "out": 64, "momentum": 0.97}, f"{SMALL_HEADS}; a short run", (), PREDICTS),
+    "byol": Scale(
+        {"hidden": 256, "out": 64, "momentum": 0.97, "pipeline": "crop"},
+        f"{SMALL_HEADS}; {COLOURS}; a short run",
+        (),
+        PREDICTS,
+    ),
     "clippo": Scale({"row_height": 8}, LETTERS, settings={"model.image_size": 48}),
     "clippo_c4": Scale({"row_height": 8}, LETTERS, ("images",), "captions are alike", {"model.image_size": 48}),
     "declip": Scale(
-        {"size": 512, "hidden": 256, "bottleneck": 64}, f"{SMALL_HEADS}; the queue turns over within 300 steps", (), VIEWS
+        {"size": 512, "hidden": 256, "bottleneck": 64, "pipeline": "crop"},
+        f"{SMALL_HEADS}; the queue turns over within 300 steps; {COLOURS}",
+        (),
+        VIEWS,
     ),
     "flip": Scale(overfits=(), aim=VIEWS),
     "florence": Scale(overfits=(), aim=CLASSES),
-    "moco": Scale({"size": 512, "momentum": 0.99}, "queue and teacher turn over within 300 steps", (), VIEWS),
-    "moco_v3": Scale({"hidden": 256, "out": 64}, SMALL_HEADS, (), VIEWS),
+    "moco": Scale({"size": 512, "momentum": 0.99, "pipeline": "crop"}, f"{TURNS_OVER}; {COLOURS}", (), VIEWS),
+    "moco_v3": Scale({"hidden": 256, "out": 64, "pipeline": "crop"}, f"{SMALL_HEADS}; {COLOURS}", (), VIEWS),
+    "nclip": Scale({"clusters": 256, "hidden": 256}, CLUSTERS, (), "it compares clusters, not samples"),
+    "otter": Scale({"momentum": 0.99}, TURNS_OVER, ("contrastive",), "the rest is a teacher's opinion of the other samples"),
     "pyramidclip": Scale(overfits=("local_text",), aim="only whole captions tell all scenes apart"),
     "ra_clip": Scale(settings={"data.reference": ("shapes:samples=256,seed=1",)}),
-    "simclr": Scale({"out": 64}, SMALL_HEADS, (), VIEWS),
-    "simsiam": Scale({"hidden": 256, "out": 256, "bottleneck": 64}, SMALL_HEADS, (), PREDICTS),
+    "simclr": Scale({"out": 64, "hidden": 256, "pipeline": "crop"}, f"{SMALL_HEADS}; {COLOURS}", (), VIEWS),
+    "simsiam": Scale(
+        {"hidden": 256, "out": 256, "bottleneck": 64, "pipeline": "crop"}, f"{SMALL_HEADS}; {COLOURS}", (), PREDICTS
+    ),
     "slip": Scale({"hidden": 256, "out": 64}, SMALL_HEADS, ("clip",), VIEWS),
     "unicl": Scale(overfits=(), aim=CLASSES),
+    "uniclip": Scale({"pipeline": "crop"}, COLOURS, (), VIEWS),
+    "xclip": Scale({"clusters": 256, "hidden": 256}, CLUSTERS, ("clip",), "clusters are compared, not samples"),
     "zerovl": Scale(overfits=(), aim=MIXED, pairs=f"shapes:samples={PAIRS},single_template=true"),
 }
 """Recipe -> its scale; the others run as they are."""
