@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch._dynamo.utils import counters
@@ -14,7 +16,10 @@ RECIPES = [card.name for card in vlmdsl.recipes()]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
-def test_one_graph_and_no_recompilation(name: str) -> None:
+def test_one_graph_and_no_recompilation(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Graphs are captured before any code is made of them: what follows, C++ above all, takes most of the time and cannot add
+    # a break. tests/oracles run one case of every recipe through all of it.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     torch._dynamo.reset()
     counters.clear()
     objective = vlmdsl.compile(name)
@@ -29,14 +34,3 @@ def test_one_graph_and_no_recompilation(name: str) -> None:
     assert counters["stats"]["unique_graphs"] == 1
     assert counters["recompiles"] == {}
     assert counters["frames"]["ok"] == counters["frames"]["total"]
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_dynamo_explains_no_break(name: str) -> None:
-    torch._dynamo.reset()
-    objective = vlmdsl.compile(name, compiled=False)
-    features = {
-        key: value.float() if value.is_floating_point() else value for key, value in example_features(objective).items()
-    }
-    explanation = torch._dynamo.explain(objective)(**features)
-    assert explanation.graph_break_count == 0, explanation.break_reasons
