@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 
 from cli.conftest import Result, Run
+
+pytestmark = pytest.mark.xdist_group("compare")  # one process, so what one test trained the next one finds
 
 GOLDEN = Path(__file__).parent / "golden" / "compare.table"
 SMALL = (
@@ -21,8 +22,16 @@ SMALL = (
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the tests of this file compare, so that later ones find what earlier ones left."""
+    """Where the tests of this file compare."""
     return tmp_path_factory.mktemp("comparison")
+
+
+@pytest.fixture
+def compared(run: Run, folder: Path) -> Path:
+    """The folder, with a finished comparison in it."""
+    if not (folder / "comparison.json").is_file():
+        assert compare(run, folder).code == 0
+    return folder
 
 
 def compare(run: Run, folder: Path, *more: str) -> Result:
@@ -58,23 +67,22 @@ def test_a_comparison_and_what_it_leaves(run: Run, folder: Path) -> None:
     assert of_seed[0]["zero_shot"]["untrained"] == of_seed[1]["zero_shot"]["untrained"]
 
 
-def test_what_is_finished_is_not_run_again(run: Run, folder: Path) -> None:
-    before = (folder / "comparison.json").read_text(encoding="utf-8")
-    stopped = next(folder.glob("laclip/seed-1-*"))
+def test_what_is_finished_is_not_run_again(run: Run, compared: Path) -> None:
+    before = (compared / "comparison.json").read_text(encoding="utf-8")
+    stopped = next(compared.glob("laclip/seed-1-*"))
     (stopped / "finished.json").unlink()
-    again = json.loads(compare(run, folder, "--json").stdout)
+    again = json.loads(compare(run, compared, "--json").stdout)
     assert {**again, "runs": ()} == {**json.loads(before), "runs": ()}
     assert again["runs"][3]["seconds"] is None  # resumed after its last step
-    third = compare(run, folder)
+    third = compare(run, compared)
     assert third.stderr.count("finished already") == 4
     assert "training" not in third.stderr
 
 
-def test_another_configuration_is_another_run(run: Run, folder: Path) -> None:
-    compare(run, folder, "--seeds", "1", "--param", "clip.temperature=0.5")
-    assert len(list(folder.glob("clip/seed-0-*"))) == 2
-    assert len(list(folder.glob("laclip/seed-0-*"))) == 1
-    shutil.rmtree(folder)
+def test_another_configuration_is_another_run(run: Run, compared: Path) -> None:
+    compare(run, compared, "--seeds", "1", "--param", "clip.temperature=0.5")
+    assert len(list(compared.glob("clip/seed-0-*"))) == 2
+    assert len(list(compared.glob("laclip/seed-0-*"))) == 1
 
 
 def test_the_faults_of_all_are_told_before_the_first_run(run: Run, tmp_path: Path) -> None:
