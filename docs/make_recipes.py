@@ -71,7 +71,7 @@ def oracles_of(names: Sequence[str]) -> dict[str, list[Oracle]]:
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted(ORACLES.glob("*.py"))]
     for oracle, about in stored.items():
         owner = _owner(oracle, names)
-        users = [tree for tree in trees if oracle in _strings(tree)]
+        users = [tree for tree in trees if _strings(tree) & {oracle, f"{oracle}.npz"}]
         recipes = {recipe for tree in users for recipe in _cases(tree).get(oracle, ())}
         whole = {recipe for recipe in recipes if recipe in names}
         if not recipes and any(owner in _strings(tree) for tree in users):
@@ -99,7 +99,7 @@ def _cases(tree: ast.AST) -> dict[object, set[object]]:
 
 def _owner(oracle: str, names: Sequence[str]) -> str | None:
     method = oracle.partition("-")[0]
-    fitting = [name for name in names if method == name or method.startswith(f"{name}_")]
+    fitting = [name for name in names if method in (name, name.replace("_", "")) or method.startswith(f"{name}_")]
     return max(fitting, key=len, default=None)
 
 
