@@ -162,7 +162,8 @@ def evidence(recipe: str, steps: Steps) -> dict[str, Any]:
 def identity(recipe: str, steps: Steps) -> dict[str, Any]:
     """What an entry was made of; equal entries need not be made again."""
     scale = SCALES.get(recipe, Scale())
-    return {"digest": digest(build(recipe).written), "knobs": {**scale.knobs, **scale.settings}, "steps": vars(steps).copy()}
+    made = {"digest": digest(build(recipe).written), "knobs": {**scale.knobs, **scale.settings}, "steps": vars(steps)}
+    return dict(json.loads(json.dumps(made)))  # as the file gives it back: lists for tuples
 
 
 def versions() -> dict[str, str]:
