@@ -219,7 +219,8 @@ def _check_targets(builder: Builder, logits: Node, targets: Node) -> None:
         builder.warn(OneStreamWithItself.at(builder.span))
     total = target_total(targets)
     if total is not None and abs(total - 1.0) > 1e-9:
-        raise Fault(TargetsDoNotSumToOne.at(builder.place("targets"), total=total))
+        help = ("their shares must add up, as in `0.5 * paired + 0.5 * flipped`",)
+        raise Fault(TargetsDoNotSumToOne.at(builder.place("targets"), help=help, total=total), targets)
 
 
 def _check_axes(builder: Builder, logits: Node, targets: Node) -> None:
