@@ -28,9 +28,9 @@ from vlmdsl.backends.latex.notation import (
     words,
 )
 from vlmdsl.backends.latex.softmax import Block, Part, cross_entropy, part, parts_of
-from vlmdsl.ir import Contrast, Direction, Node, Program
+from vlmdsl.ir import Contrast, Direction, Node, Program, walk
 from vlmdsl.passes.fuse import contrast_of
-from vlmdsl.types import ScoreType, SimType, VecType
+from vlmdsl.types import ScoreType, VecType
 
 __all__ = ["Writer", "share_of"]
 
@@ -225,7 +225,7 @@ class Writer:
         def define(name: Math) -> Math:
             return equation(name, self.entry(matrix, "i", "j", side))
 
-        one = all(node.operation != "similarity" or node.string("by") != "tokenmax" for node in _matrices(matrix))
+        one = all(node.operation != "similarity" or node.string("by") != "tokenmax" for node in walk([matrix]))
         return self.matrix(matrix, "rows" if one else side, define, row, column)
 
     def cross_entropy(self, node: Node) -> Math:
@@ -286,16 +286,6 @@ class Writer:
 def _side_by_side(node: Node) -> list[Node]:
     """The matrices, or targets, whose columns stand side by side; one for a plain one."""
     return [half for part in node.inputs for half in _side_by_side(part)] if node.operation == "unite" else [node]
-
-
-def _matrices(root: Node) -> list[Node]:
-    found, stack = [], [root]
-    while stack:
-        node = stack.pop()
-        if isinstance(node.type, SimType):
-            found.append(node)
-            stack.extend(node.inputs)
-    return found
 
 
 def _shape(node: Node) -> object:
