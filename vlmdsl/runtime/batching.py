@@ -50,8 +50,8 @@ def _encoded(tower: Callable[..., EncodedFeatures], values: list[StreamValues]) 
 
 
 def _called(tower: Callable[..., EncodedFeatures], values: StreamValues) -> EncodedFeatures:
-    """Only some towers know of words that are joined to images, and of patches to keep."""
-    further = {"words": values.words, "keep": values.keep}
+    """Only some towers know of words that are joined to images, of patches to keep, and of noise."""
+    further = {"words": values.words, "keep": values.keep, "noise": values.noise}
     given = {name: value for name, value in further.items() if value is not None}
     return tower(values.values, values.mask, **given)
 
@@ -63,9 +63,9 @@ def _texts(values: StreamValues) -> Tensor:
 
 def _concatenated(parts: list[StreamValues]) -> StreamValues:
     """One batch of several; shorter texts, and fewer regions, are padded, which changes no feature."""
-    keep = torch.cat([part.keep for part in parts if part.keep is not None]) if parts[0].keep is not None else None
+    keep, noise = _joined([part.keep for part in parts]), _joined([part.noise for part in parts])
     if all(part.mask is None and part.words is None for part in parts):
-        return StreamValues(torch.cat([part.values for part in parts]), keep=keep)
+        return StreamValues(torch.cat([part.values for part in parts]), keep=keep, noise=noise)
     length = max(_texts(part).shape[1] for part in parts)
     texts = torch.cat([_padded(_texts(part), length) for part in parts])
     masks = [_all_real(_texts(part)) if part.mask is None else part.mask for part in parts]
@@ -73,6 +73,11 @@ def _concatenated(parts: list[StreamValues]) -> StreamValues:
     if parts[0].words is None:
         return StreamValues(texts, mask)
     return StreamValues(torch.cat([part.values for part in parts]), mask, texts, keep=keep)
+
+
+def _joined(parts: list[Tensor | None]) -> Tensor | None:
+    present = [part for part in parts if part is not None]
+    return torch.cat(present) if present else None
 
 
 def _all_real(texts: Tensor) -> Tensor:

@@ -20,7 +20,11 @@ _PROGRAMS = {
     "a matrix": ("similarity(image, text)", "{0} + transpose({0})", _ASKED),
     "a matrix of one stream": ("similarity(image, image)", "{0} + transpose({0})", _ASKED),
     "tokens": ("similarity(image, text, by=tokenmax)", "{0} + transpose({0})", _ASKED),
-    "an affinity": ("similarity(image, text)", "{0} + transpose({0})", "minimize contrast(image, text, targets=softmax({}))"),
+    "an affinity": (
+        "similarity(image, text)",
+        "{0} + transpose({0})",
+        "minimize contrast(image, text, targets=softmax({}))",
+    ),
     "a target": ("paired", "0.5 * {0} + 0.5 * {0}", "minimize contrast(image, text, targets={})"),
     "a mixed target": (
         "softmax(similarity(image, text))",
