@@ -11,7 +11,7 @@ from vlmdsl.types import TOKEN_AXIS, EncodedType, FieldType
 
 __all__ = [
     "BATCH_POLICIES", "MIXED", "NAMED", "ONE_SOURCE", "OUTPUTS", "STATES", "Column", "Input", "Metric", "Program", "Reading",
-    "Stream", "Term", "Update", "column_of", "columns", "draws", "inputs", "mixture_shares", "parameters", "parts_of",
+    "Stream", "Term", "Update", "block_of", "column_of", "columns", "draws", "inputs", "mixtures", "parameters", "parts_of",
     "readings", "root_field", "states", "streams",
 ]  # fmt: skip
 
@@ -20,6 +20,8 @@ STATES = frozenset({"state", "memory"})
 """Operations that read what outlives the step: a number, a queue of vectors."""
 NAMED = STATES | {"parameter", "draw"}
 """Operations whose nodes are told apart by a name, unique in a program."""
+_PAIRS = frozenset({"join", "blend"})
+"""Operations that make one stream of an image and a text, which a batch holds apart."""
 _DEFAULT_TOWERS = ("vision", "language")
 
 
@@ -125,7 +127,7 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a batch holds for encoders: a field, or a view of one. Streams of one source share it, joined ones read two."""
+    """What a batch holds for encoders: a field, or a view of one. Streams of one source share it, of pairs read two."""
 
     name: str
     source: Node
@@ -182,8 +184,8 @@ def streams(program: Program) -> list[Stream]:
 
 
 def parts_of(source: Node) -> tuple[Node, ...]:
-    """The sources that a joined one is made of, the image first; any other is made of itself."""
-    return source.inputs if source.operation == "join" else (source,)
+    """The sources that a joined or blended one is made of, the image first; any other is made of itself."""
+    return source.inputs[:2] if source.operation in _PAIRS else (source,)
 
 
 def columns(program: Program) -> list[Column]:
@@ -203,7 +205,7 @@ def readings(encoded: Iterable[Stream]) -> list[Reading]:
     encoded = list(encoded)
     names: dict[Node, str] = {}
     for stream in encoded:
-        if stream.source.operation != "join":
+        if stream.source.operation not in _PAIRS:
             names.setdefault(stream.source, stream.name)
     for stream in encoded:
         for part in parts_of(stream.source):
@@ -218,21 +220,29 @@ def root_field(source: Node) -> Node:
     return source
 
 
-def mixture_shares(source: Node) -> tuple[Node, ...]:
-    """The Scalars that the images of a stream are mixed by before they are encoded, in turn; none for most."""
-    shares: list[Node] = []
+def mixtures(source: Node) -> tuple[Node, ...]:
+    """The `mix` nodes by which the images of a stream are mixed before they are encoded, in turn; none for most."""
+    found: list[Node] = []
     while source.operation == "mix":
-        source, share = source.inputs
-        shares.append(share)
-    return tuple(reversed(shares))
+        found.append(source)
+        source = source.inputs[0]
+    return tuple(reversed(found))
+
+
+def block_of(node: Node) -> int:
+    """How many consecutive samples of the batch a `mix` or a `flipped` reads backwards; 0: all of it."""
+    block = dict(node.attributes).get("block", 0)
+    assert isinstance(block, int)
+    return block
 
 
 def _view_suffix(source: Node, pipelines: bool) -> str:
     """What was done to a field, from the field on; with the names of pipelines where the field goes through several."""
     if source.operation == "field":
         return ""
-    if source.operation == "join":
-        return "".join(_view_suffix(part, pipelines) for part in source.inputs)
+    if source.operation in _PAIRS:
+        parts = "".join(_view_suffix(part, pipelines) for part in parts_of(source))
+        return parts if source.operation == "join" else f"{parts}_{source.operation}"
     suffix = _view_suffix(source.inputs[0], pipelines) + "_" + source.operation
     attributes = dict(source.attributes)
     shown = [attributes.get("pipeline") if pipelines else None, attributes.get("view")]

@@ -17,9 +17,10 @@ from vlmdsl.ir import (
     Program,
     Stream,
     TargetPart,
+    block_of,
     column_of,
     encoder_of,
-    mixture_shares,
+    mixtures,
     readings,
     streams,
     walk,
@@ -33,7 +34,8 @@ __all__ = ["RULES", "emit", "emit_value"]
 
 def emit(program: Program, sources: SourceMap | None = None) -> str:
     """The source of `objective(inputs, parameters, state) -> (loss, terms, metrics, new_state)`; with `sources`, lines name
-    the recipe's. Where images are mixed, `mixtures(inputs)` gives the shares to mix them by, in turn, by name."""
+    the recipe's. Where images are mixed, `mixtures(inputs)` gives what to mix them by, (share, block) in turn, by name, and
+    where they are blended with texts, `blends(inputs)` their share by stream."""
     return _Writer(program, sources or SourceMap()).module()
 
 
@@ -60,18 +62,27 @@ class _Writer:
 
     def module(self) -> str:
         body = [line for node in _after_encoding(self._program.roots()) for line in self._lines(node)]
-        written = [*self._header(), *(f"    {line}" for line in [*body, *self._results()]), *self._mixtures()]
+        written = [*self._header(), *(f"    {line}" for line in [*body, *self._results()])]
+        written += [*self._mixtures(), *self._blends()]
         return "\n".join(written) + "\n"
 
     def _mixtures(self) -> list[str]:
         """The function of what images are mixed by, which is computed before they are encoded."""
-        shares = {read.name: mixture_shares(read.source) for read in readings(self._streams.values())}
-        mixed = {name: nodes for name, nodes in shares.items() if nodes}
-        if not mixed:
-            return []
-        body = [line for node in walk(node for nodes in mixed.values() for node in nodes) for line in self._lines(node)]
-        found = [(name, f"({', '.join(map(self.value, nodes))},)") for name, nodes in mixed.items()]
-        return ["", "", "def mixtures(inputs):", *(f"    {line}" for line in [*body, f"return {_dictionary(found)}"])]
+        mixed = {read.name: mixtures(read.source) for read in readings(self._streams.values())}
+        body = self._body(node.inputs[1] for nodes in mixed.values() for node in nodes)
+        said = {
+            name: [f"({self.value(node.inputs[1])}, {block_of(node)})," for node in nodes] for name, nodes in mixed.items()
+        }
+        return _function("mixtures", body, [(name, f"({' '.join(pairs)})") for name, pairs in said.items() if pairs])
+
+    def _blends(self) -> list[str]:
+        """The function of the images' shares where they are blended with texts."""
+        blended = [stream for stream in self._streams.values() if stream.source.operation == "blend"]
+        body = self._body(stream.source.inputs[2] for stream in blended)
+        return _function("blends", body, [(stream.name, self.value(stream.source.inputs[2])) for stream in blended])
+
+    def _body(self, roots: Iterable[Node]) -> list[str]:
+        return [line for node in walk(roots) for line in self._lines(node)]
 
     def value_module(self, root: Node) -> str:
         body = [line for node in _after_encoding([root]) for line in self._lines(node)]
@@ -150,16 +161,23 @@ def _dictionary(items: list[tuple[str, str]]) -> str:
     return "{" + ", ".join(f'"{name}": {value}' for name, value in items) + "}"
 
 
+def _function(name: str, body: list[str], result: list[tuple[str, str]]) -> list[str]:
+    """A function of what is drawn for a step, after a gap; nothing where there is nothing to tell."""
+    lines = [f"    {line}" for line in [*body, f"return {_dictionary(result)}"]]
+    return ["", "", f"def {name}(inputs):", *lines] if result else []
+
+
 def _literal(value: object) -> str:
     return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
 def _call(function: str, *attributes: str) -> Rule:
-    """`ops.FUNCTION(inputs, attribute=...)`."""
+    """`ops.FUNCTION(inputs, attribute=...)`; an attribute that is not there has its default."""
 
     def rule(writer: _Writer, node: Node) -> str:
         arguments = [writer.value(parent) for parent in node.inputs]
-        arguments += [f"{name}={_literal(node.attribute(name))}" for name in attributes]
+        given = dict(node.attributes)
+        arguments += [f"{name}={_literal(given[name])}" for name in attributes if name in given]
         return f"ops.{function}({', '.join(arguments)})"
 
     return rule
@@ -306,6 +324,8 @@ RULES: dict[str, Rule] = {
     "negate": _negate,
     "clamp": _call("clamp", "lower", "upper", "gradient"),
     "same": _call("same", "missing"),
+    "flipped": _call("flipped", "block"),
+    "mix": _call("mix", "block"),
     "smooth": _call("smooth", "epsilon", "over"),
     "distribution": _call("distribution", "temperature"),
     "transport": _call("transport", "epsilon", "iterations"),
@@ -313,13 +333,14 @@ RULES: dict[str, Rule] = {
     "reuse": _call("reuse", "matrix"),
     "not": _call("logical_not"),
     "cross_entropy": _call("cross_entropy", "along", "denominator"),
+    "hinge": _call("hinge", "along", "margin", "negatives"),
     **{
         name: _call(name)
         for name in (
-            "enqueue", "nearest", "take", "mix", "attend", "log_sum_exp", "softplus",
+            "enqueue", "nearest", "take", "attend", "log_sum_exp", "softplus",
             "stop", "exp", "log", "minimum", "maximum", "less", "less_equal", "greater",
-            "greater_equal", "equal", "not_equal", "where", "transpose", "paired", "flipped", "exclude", "exclude_pairs",
-            "sigmoid_loss", "softmax", "mean", "entropy", "entropy_of_mean",
+            "greater_equal", "equal", "not_equal", "where", "transpose", "paired", "exclude", "exclude_pairs",
+            "gate", "sigmoid_loss", "softmax", "mean", "entropy", "entropy_of_mean",
         )
     },
 }  # fmt: skip
