@@ -4,34 +4,22 @@ from vlmdsl.ir.blocks import exchange_counts, whole_blocks
 from vlmdsl.ir.contrast import Contrast, Direction, TargetPart
 from vlmdsl.ir.encoders import Encoder, Head, Teacher, encoder_of, head_words
 from vlmdsl.ir.graph import Graph, Node, walk
+from vlmdsl.ir.inputs import Column, Input, column_of, columns, inputs
 from vlmdsl.ir.program import (
     BATCH_POLICIES,
     MIXED,
     NAMED,
     ONE_SOURCE,
-    OUTPUTS,
     STATES,
-    Column,
-    Input,
     Metric,
     Program,
-    Reading,
-    Stream,
     Term,
     Update,
-    block_of,
-    column_of,
-    columns,
     draws,
-    inputs,
-    mixtures,
     parameters,
-    parts_of,
-    readings,
-    root_field,
     states,
-    streams,
 )
+from vlmdsl.ir.streams import OUTPUTS, Reading, Stream, block_of, mixtures, parts_of, readings, root_field, streams
 from vlmdsl.ir.updates import live_updates
 
 __all__ = [
