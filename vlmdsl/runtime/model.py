@@ -176,8 +176,9 @@ class VisionLanguageModel(nn.Module):
         pair = replace(parts[0], words=parts[1].values, mask=parts[1].mask)
         if stream.source.operation != "blend":
             return pair
-        share = torch.as_tensor(self.objective.blends(batch.draws)[stream.name])
-        return replace(pair, share=share.to(pair.values).expand(len(pair.values)))
+        share = self.objective.blends(batch.draws)[stream.name]
+        of_one = torch.as_tensor(share, dtype=pair.values.dtype, device=pair.values.device)
+        return replace(pair, share=of_one.expand(len(pair.values)))
 
     def _encode_streams(self, streams: list[Stream], batch: Batch) -> list[EncodedFeatures]:
         """Streams of one tower that differ in source or heads: each source through the tower once, then the heads."""
