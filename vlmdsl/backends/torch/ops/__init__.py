@@ -40,8 +40,8 @@ __all__ = [
     "attend", "best_entries", "best_entries_by_index", "clamp", "contrast", "contrast_of", "cross_entropy",
     "distribution", "divide", "enqueue", "entropy", "entropy_of_mean", "equal", "exclude", "exclude_pairs", "exp",
     "flipped", "gate", "greater", "greater_equal", "hinge", "less", "less_equal", "log", "log_sum_exp", "logical_not",
-    "maximum", "mean", "minimum", "mix", "mlm", "multiply", "nearest", "negate", "normalize", "not_equal", "others", "paired", "retrieve",
-    "reuse", "running_mean", "same", "samples", "scale_target", "score", "sigmoid_loss", "similarity", "smooth",
-    "softmax", "softplus", "stop", "subtract", "take", "target_entropy", "transport", "transpose", "uniform", "unite",
-    "unite_targets", "where",
+    "maximum", "mean", "minimum", "mix", "mlm", "multiply", "nearest", "negate", "normalize", "not_equal", "others",
+    "paired", "retrieve", "reuse", "running_mean", "same", "samples", "scale_target", "score", "sigmoid_loss",
+    "similarity", "smooth", "softmax", "softplus", "stop", "subtract", "take", "target_entropy", "transport",
+    "transpose", "uniform", "unite", "unite_targets", "where",
 ]  # fmt: skip
