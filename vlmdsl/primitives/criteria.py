@@ -6,11 +6,12 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Literal
 
+from pydantic import Field
+
 from vlmdsl.diagnostics.catalog.meaning import OneStreamWithItself, TargetsDoNotSumToOne
 from vlmdsl.diagnostics.catalog.types import AxesDisagree
 from vlmdsl.ir import Node
 from vlmdsl.primitives.matrices import check_one_kind, of_batch
-from vlmdsl.primitives.parameters import parameter
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import Value
@@ -20,10 +21,10 @@ from vlmdsl.types import ScoreType, SimType, TargetType
 class CrossEntropyParameters(Parameters):
     """Arguments of `cross_entropy`."""
 
-    along: Literal["rows", "columns"] = parameter(
+    along: Literal["rows", "columns"] = Field(
         description="`rows`: each row asks which column is its own; `columns`: each column asks which row"
     )
-    denominator: Literal["all", "negatives"] = parameter(
+    denominator: Literal["all", "negatives"] = Field(
         default="all", description="`negatives` leaves the pair itself out of the log-sum-exp (the decoupled loss)"
     )
 
@@ -139,11 +140,11 @@ register(
 class HingeParameters(Parameters):
     """Arguments of `hinge`."""
 
-    along: Literal["rows", "columns"] = parameter(
+    along: Literal["rows", "columns"] = Field(
         description="`rows`: each row's pair against other columns; `columns`: each column's against other rows"
     )
-    margin: float = parameter(default=0.2, ge=0.0, description="how much less similar than the pair a negative is to be")
-    negatives: Literal["mean", "hardest"] = parameter(
+    margin: float = Field(default=0.2, ge=0.0, description="how much less similar than the pair a negative is to be")
+    negatives: Literal["mean", "hardest"] = Field(
         default="mean", description="the mean over all negatives, or the one that is most similar"
     )
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+from pydantic import Field
+
 from vlmdsl.diagnostics.catalog.types import ColumnsOfSeveralKinds, WrongType
 from vlmdsl.ir import Node
-from vlmdsl.primitives.parameters import parameter
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.similarities import COSINE, apply_similarity, paired_score
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
@@ -114,7 +115,7 @@ register(
 class ReuseParameters(Parameters):
     """Arguments of `reuse`."""
 
-    matrix: Literal["rows", "columns"] = parameter(description="which of the two matrices both directions read")
+    matrix: Literal["rows", "columns"] = Field(description="which of the two matrices both directions read")
 
 
 def _reuse(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:

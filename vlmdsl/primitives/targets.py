@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+from pydantic import Field
+
 from vlmdsl.diagnostics.catalog.types import AxesDisagree
 from vlmdsl.ir import Node
-from vlmdsl.primitives.parameters import parameter
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import Value
@@ -33,7 +34,7 @@ register(
 class BlockParameters(Parameters):
     """What `flipped`, and `mix` with it, read backwards."""
 
-    block: int = parameter(
+    block: int = Field(
         default=0,
         ge=0,
         description=(
@@ -73,7 +74,7 @@ register(
 class SameParameters(Parameters):
     """Arguments of `same`."""
 
-    missing: int = parameter(default=-1, description="the label that stands for a missing one: equal to nothing but itself")
+    missing: int = Field(default=-1, description="the label that stands for a missing one: equal to nothing but itself")
 
 
 def _same(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -102,10 +103,10 @@ register(
 class SmoothParameters(Parameters):
     """Arguments of `smooth`."""
 
-    over: Literal["all", "others"] = parameter(
+    over: Literal["all", "others"] = Field(
         default="all", description="`all`: the positive gets its share of epsilon too; `others`: only the N - 1 others do"
     )
-    epsilon: float = parameter(default=0.1, ge=0.0, le=1.0, description="how much is spread")
+    epsilon: float = Field(default=0.1, ge=0.0, le=1.0, description="how much is spread")
 
 
 def _smooth(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:

@@ -51,8 +51,8 @@ def _encoded(tower: Callable[..., EncodedFeatures], values: list[StreamValues]) 
 
 
 def _called(tower: Callable[..., EncodedFeatures], values: StreamValues) -> EncodedFeatures:
-    """Only some towers know of words that are joined to images or blended with them, and of patches to keep."""
-    further = {"words": values.words, "keep": values.keep, "share": values.share}
+    """Only some towers know of words that are joined to images or blended with them, of patches to keep, and of noise."""
+    further = {"words": values.words, "keep": values.keep, "noise": values.noise, "share": values.share}
     given = {name: value for name, value in further.items() if value is not None}
     return tower(values.values, values.mask, **given)
 
@@ -64,9 +64,9 @@ def _texts(values: StreamValues) -> Tensor:
 
 def _concatenated(parts: list[StreamValues]) -> StreamValues:
     """One batch of several; shorter texts, and fewer regions, are padded, which changes no feature."""
-    keep, share = (_one([getattr(part, name) for part in parts]) for name in ("keep", "share"))
+    keep, noise, share = (_joined([getattr(part, name) for part in parts]) for name in ("keep", "noise", "share"))
     if all(part.mask is None and part.words is None for part in parts):
-        return StreamValues(torch.cat([part.values for part in parts]), keep=keep)
+        return StreamValues(torch.cat([part.values for part in parts]), keep=keep, noise=noise)
     length = max(_texts(part).shape[1] for part in parts)
     texts = torch.cat([_padded(_texts(part), length) for part in parts])
     masks = [_all_real(_texts(part)) if part.mask is None else part.mask for part in parts]
@@ -76,10 +76,9 @@ def _concatenated(parts: list[StreamValues]) -> StreamValues:
     return StreamValues(torch.cat([part.values for part in parts]), mask, texts, keep=keep, share=share)
 
 
-def _one(parts: list[Tensor | None]) -> Tensor | None:
-    """What all parts have, as one; None where they have none."""
-    there = [part for part in parts if part is not None]
-    return torch.cat(there) if there else None
+def _joined(parts: list[Tensor | None]) -> Tensor | None:
+    present = [part for part in parts if part is not None]
+    return torch.cat(present) if present else None
 
 
 def _all_real(texts: Tensor) -> Tensor:

@@ -123,6 +123,16 @@ class VisionLanguageModel(nn.Module):
             self.teachers.follow(self.encoders, self.heads, "after")
         self.objective.after_step()
 
+    def noise_lengths(self) -> dict[str, int]:
+        """How many numbers of noise each image of a stream of `input_streams` takes, by its name, where its tower draws."""
+        lengths: dict[str, int] = {}
+        for stream in self.streams:
+            tower = stream.encoder.tower
+            length = None if tower in self.frozen_towers else _noise_length(self.encoders[tower])
+            if length is not None:
+                lengths |= {name: max(length, lengths.get(name, 0)) for name in self._read[stream.name]}
+        return lengths
+
     def encode(
         self, tower: str, values: Tensor, mask: Tensor | None = None, heads: tuple[Head, ...] = ()
     ) -> EncodedFeatures:
@@ -171,6 +181,8 @@ class VisionLanguageModel(nn.Module):
     def _values(self, stream: Stream, batch: Batch) -> StreamValues:
         """What a stream's tower takes: the values of its source, or those of an image with a text joined or blended."""
         parts = [batch.streams[name] for name in self._read[stream.name]]
+        if _noise_length(self.encoders[stream.encoder.tower]) is None:  # drawn for another tower
+            parts = [replace(part, noise=None) for part in parts]
         if len(parts) == 1:
             return parts[0]
         pair = replace(parts[0], words=parts[1].values, mask=parts[1].mask)
@@ -204,6 +216,10 @@ class VisionLanguageModel(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and encoder.tower_learns):
             entry = {} if encoder.enters is None else {"enters": encoder.enters}
             return encode_together(tower, values, **entry)
+
+
+def _noise_length(encoder: nn.Module) -> int | None:
+    return getattr(encoder, "noise_length", None)
 
 
 def _used(stream: Stream) -> frozenset[str]:

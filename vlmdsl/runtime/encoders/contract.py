@@ -47,6 +47,9 @@ class Encoder(nn.Module):
     """Longest text of a text encoder, in tokens."""
     region_length: int | None = None
     """How many numbers describe a region, of an image encoder that regions may enter part-way."""
+    noise_length: int | None = None
+    """How many numbers an image encoder draws for each image in training. Its `forward` then takes `noise [b, N]` of that
+    length, standard Gumbel noise keyed by the sample; evaluation gives none."""
 
     def __init__(self, kind: Kind, dimension: int, yields: Iterable[str]) -> None:
         super().__init__()

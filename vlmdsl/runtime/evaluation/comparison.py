@@ -12,7 +12,7 @@ from torch import Tensor
 from vlmdsl.backends.torch.ops.normalize import normalize
 from vlmdsl.backends.torch.ops.similarities import similarity_to
 from vlmdsl.backends.torch.values import Similarities, TokenFeatures
-from vlmdsl.ir import Contrast, Node, Program, encoder_of, root_field
+from vlmdsl.ir import Contrast, Head, Node, Program, encoder_of, root_field
 from vlmdsl.runtime.encoders import EncodedFeatures
 from vlmdsl.types import EncodedType, FieldType, SimType
 
@@ -51,6 +51,9 @@ class Comparison:
     """The view of the text that the recipe compares, such as `render(text)`; None for the text itself."""
     image_features: Node | None = None
     """What the recipe makes of the image, where that is more than its encoded features: what it retrieves is added."""
+    image_heads: tuple[Head, ...] = ()
+    text_heads: tuple[Head, ...] = ()
+    """The heads through which the recipe compares, each behind the one before."""
     device: torch.device | str = "cpu"
     """Where similarities are computed; features may be kept elsewhere."""
 
@@ -112,7 +115,9 @@ def comparison_of(program: Program) -> Comparison | None:
             for (coefficient, node), pair, first in zip(summands, pairs, sides, strict=True)
             if pair is not None
         )
-        return Comparison(image.tower, text.tower, image.field, text.field, parts, text.view, image.made)
+        return Comparison(
+            image.tower, text.tower, image.field, text.field, parts, text.view, image.made, image.heads, text.heads
+        )
     return None
 
 
@@ -169,6 +174,7 @@ class _Side:
     normalized: bool
     view: Node | None
     """The view that is encoded; None for the field itself."""
+    heads: tuple[Head, ...] = ()
     made: Node | None = None
     """The features, where more than an encoder makes them."""
 
@@ -191,4 +197,5 @@ def _side(node: Node) -> _Side | None:
     joined = source.operation in ("join", "blend")
     kind = encode.type.kind if joined or not isinstance(field.type, FieldType) else field.type.kind
     view = None if source is field else source
-    return _Side(kind, encoder_of(encode).tower, field.string("name"), node.operation, normalized, view)
+    encoder = encoder_of(encode)
+    return _Side(kind, encoder.tower, field.string("name"), node.operation, normalized, view, encoder.heads)
