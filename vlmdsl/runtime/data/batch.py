@@ -20,8 +20,8 @@ class StreamValues:
 
     Of a masked text, `targets` `[b, L]` int64 holds what the chosen tokens were, `NOT_ASKED` elsewhere.
     An image and a text joined are `values`, images, and `words`, token ids, whose mask is `mask`; blended, `share [b]` float
-    is that of the image. Of images with patches dropped, `keep [b, K]` int64 are the patches to encode, counted row by row. For
-    towers that draw in training, `noise [b, N]` float32 is standard Gumbel noise.
+    is that of the image. Of images with patches dropped, `keep [b, K]` int64 are the patches to encode, counted row by row.
+    For towers that draw in training, `noise [b, N]` float32 is standard Gumbel noise.
     """
 
     values: Tensor
