@@ -134,7 +134,7 @@ def _matrices(program: Program) -> Iterator[list[tuple[float, Node]]]:
         contrast = dict(node.attributes).get("contrast")
         if isinstance(contrast, Contrast) and contrast.fused:
             yield [(1.0, node)]
-        elif node.operation in ("contrast", "cross_entropy", "sigmoid_loss"):
+        elif node.operation in ("contrast", "cross_entropy", "hinge", "sigmoid_loss"):
             yield from (_summands(matrix) for matrix in _side_by_side(node.inputs[0]))
 
 
@@ -189,7 +189,7 @@ class _Side:
 def _side(node: Node) -> _Side | None:
     """None if the features are more than those of one stream."""
     normalized = False
-    while node.operation in ("normalize", "stop", "mix"):  # what is mixed in training is compared as it is
+    while node.operation in ("normalize", "stop", "mix", "gate"):  # what is mixed or gated in training is compared as it is
         normalized |= node.operation == "normalize"
         node = node.inputs[0]
     if node.operation == "attend":
@@ -201,7 +201,7 @@ def _side(node: Node) -> _Side | None:
     assert isinstance(encode.type, EncodedType)
     source = encode.inputs[0]
     field = root_field(source)
-    joined = source.operation == "join"
+    joined = source.operation in ("join", "blend")
     kind = encode.type.kind if joined or not isinstance(field.type, FieldType) else field.type.kind
     view = None if source is field else source
     encoder = encoder_of(encode)
