@@ -66,6 +66,7 @@ class Encoder(nn.Module):
 
         An image is `values [b, 3, H, W]` in the encoder's `image_format`. A text is `values [b, L]`, token ids, with
         `mask [b, L]`, true = a token, padding at the end (None: no padding). An encoder of both tells them apart by their
-        shape, and takes an image joined with a text as images, the mask of the text, and a third argument `words [b, L]`.
+        shape, and takes an image joined with a text as images, the mask of the text, and a third argument `words [b, L]`;
+        with `share [b]`, that of the image, both are blended (`SharedTransformer` says how).
         """
         raise TypeError(f"{type(self).__name__} does not define forward")
