@@ -13,6 +13,7 @@ from vlmdsl.frontend.coerce import words
 from vlmdsl.ir import MIXED, ONE_SOURCE, Node, Program, Update, columns, head_words, inputs, parameters, streams
 from vlmdsl.passes import optimise
 from vlmdsl.primitives import Primitive
+from vlmdsl.primitives.parameters import declared, takes
 from vlmdsl.source import SourceMap, Span
 
 __all__ = [
@@ -49,10 +50,9 @@ def primitive_arguments(primitive: Primitive) -> list[Argument]:
         Argument(subject.name, words(subject.accepts), "" if subject.default is None else "optional", subject.description)
         for subject in primitive.subjects
     ]
-    properties: Mapping[str, Any] = primitive.parameters.model_json_schema(by_alias=True).get("properties", {})
-    for name, schema in properties.items():
-        default = _literal(schema["default"]) if "default" in schema else ""
-        found.append(Argument(name, _takes(schema), default, schema.get("description", "")))
+    for parameter in declared(primitive.parameters):
+        default = "" if parameter.required else _literal(parameter.default)
+        found.append(Argument(parameter.name, takes(parameter), default, parameter.description))
     return found
 
 
@@ -63,20 +63,6 @@ def _literal(default: object) -> str:
     return (
         f'"{default}"' if isinstance(default, str) else str(default).lower() if isinstance(default, bool) else f"{default}"
     )
-
-
-def _takes(schema: Mapping[str, Any]) -> str:
-    if "enum" in schema or "const" in schema:
-        return " or ".join(f'"{word}"' for word in schema.get("enum", [schema.get("const")]))
-    if "anyOf" in schema:
-        return " or ".join(_takes(option) for option in schema["anyOf"] if option.get("type") != "null")
-    kind = {"integer": "whole number", "number": "number", "string": "string", "boolean": "true or false"}
-    bounds = [
-        f"{sign} {schema[key]:g}"
-        for key, sign in (("minimum", ">="), ("exclusiveMinimum", ">"), ("maximum", "<="), ("exclusiveMaximum", "<"))
-        if key in schema
-    ]
-    return " ".join([kind.get(schema.get("type", ""), "value"), ", ".join(bounds)]).strip()
 
 
 def argument_table(arguments: Iterable[Argument]) -> str:
@@ -207,6 +193,6 @@ def _input_line(wanted: Mapping[str, Any]) -> str:
 def unknown_subject(word: str, known: Iterable[str]) -> DiagnosticError:
     """V0202 for a word that is neither recipe nor primitive nor code."""
     near = closest(word, known)
-    help = f"did you mean `{near}`?" if near else "give a recipe, a primitive (tokenmax) or a code (V0304)"
+    help = f"did you mean `{near}`?" if near else "give a recipe, a primitive (tokenmax), a code (V0304) or `settings`"
     found = UnknownRecipe.at(Span("<command line>", 0, 0), help=(help,), name=word)
     return DiagnosticError((found,), render_text([found], SourceMap()))

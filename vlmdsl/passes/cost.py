@@ -26,6 +26,8 @@ ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 """Data types that features may have, with the bytes of one number."""
 _FLOAT = 4
 _INDEX = 8
+_CHUNK_NUMBERS = 2**24
+"""Most similarities to a memory that a search of neighbours holds at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +146,18 @@ def _against_memory(x: Node, memory: Node, world: Workload) -> Cost:
     """This process's samples against the entries of a memory, which every process holds: Q/B units, nothing exchanged."""
     size = memory.number("size")
     matrix = round(world.batch // world.world * size) * world.item
-    backward = float(learns(x))
-    return Cost(size / world.batch, backward * size / world.batch, matrix, 0, round((1 + backward) * matrix))
+    if not learns(x):
+        return Cost(size / world.batch, 0.0, 0, matrix, matrix)
+    return Cost(size / world.batch, size / world.batch, matrix, 0, 2 * matrix)
+
+
+def _nearest(node: Node, world: Workload) -> Cost | None:
+    """A search that compares by products makes the similarities to a memory a few at a time: nothing is kept."""
+    vectors, memory = node.inputs[:2]
+    if not isinstance(vectors.type, VecType):
+        return None
+    matrix = round(world.batch // world.world * memory.number("size")) * world.item
+    return Cost(memory.number("size") / world.batch, 0.0, 0, min(matrix, _CHUNK_NUMBERS * world.item), 2 * matrix)
 
 
 def _tokenmax(x: Node, y: Node, world: Workload) -> Cost:
@@ -267,6 +279,7 @@ def _soft_target(steps: int, world: Workload) -> Cost:
 
 _COSTS: dict[str, Callable[[Node, Workload], Cost | None]] = {
     "mix": _mix,
+    "nearest": _nearest,
     "unite": _unite,
     "transpose": _transpose,
     "softmax": _softmax,

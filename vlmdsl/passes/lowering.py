@@ -26,7 +26,9 @@ class Lowering:
 
 
 def lowering_of(node: Node, cost: Cost) -> Lowering:
-    """The lowering of a node on the pair grid. There is one so far, `dense`: every similarity matrix is made."""
+    """The lowering of a node on the pair grid: `dense`, its similarity matrix is made, or `chunked`, a part at a time."""
+    if node.operation == "nearest":
+        return Lowering("chunked", "only the largest product of a row is wanted", (("kernel", _NOT_BUILT),))
     size = cost.stored + cost.transient
     fits = size <= DENSE_BUDGET
     rejected = [("tiled", f"{_NOT_BUILT}; {'no need, the matrix fits the budget' if fits else 'it would need no matrix'}")]

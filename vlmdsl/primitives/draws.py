@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import Field
-
 from vlmdsl.diagnostics.catalog.types import WrongType
 from vlmdsl.diagnostics.catalog.values import BoundsDisagree
 from vlmdsl.ir import Node, walk
+from vlmdsl.primitives.parameters import parameter
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import NumberValue, Value
@@ -20,9 +19,9 @@ _NAME = "its name among the inputs of the objective; by default the name it is b
 class BetaParameters(Parameters):
     """Arguments of `beta`."""
 
-    a: float = Field(gt=0.0, description="the weight towards 1")
-    b: float = Field(gt=0.0, description="the weight towards 0")
-    name: str = Field(default="", description=_NAME)
+    a: float = parameter(gt=0.0, description="the weight towards 1")
+    b: float = parameter(gt=0.0, description="the weight towards 0")
+    name: str = parameter(default="", description=_NAME)
 
 
 def _beta(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -57,9 +56,9 @@ register(
 class UniformParameters(Parameters):
     """Arguments of `uniform`."""
 
-    low: float = Field(default=0.0, description="the least it may be")
-    high: float = Field(default=1.0, description="what it stays below")
-    name: str = Field(default="", description=_NAME)
+    low: float = parameter(default=0.0, description="the least it may be")
+    high: float = parameter(default=1.0, description="what it stays below")
+    name: str = parameter(default="", description=_NAME)
 
 
 def _uniform(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:

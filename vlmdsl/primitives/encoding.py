@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
-from pydantic import Field
-
 from vlmdsl.ir import Encoder, Node, Teacher
+from vlmdsl.primitives.parameters import parameter
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import EncoderValue, NumberValue, Value
@@ -46,15 +45,15 @@ register(
 class EmaParameters(Parameters):
     """Arguments of `ema`."""
 
-    momentum: float = Field(default=0.999, ge=0.0, le=1.0, description="the share of the weights so far")
-    schedule: Literal["constant", "cosine", "warm_up"] = Field(
+    momentum: float = parameter(default=0.999, ge=0.0, le=1.0, description="the share of the weights so far")
+    schedule: Literal["constant", "cosine", "warm_up"] = parameter(
         default="constant",
         description=(
             "`cosine`: the momentum goes from the given one to 1 over the run; `warm_up`: it is (1 + n)/(10 + n) in step n, "
             "up to the given one"
         ),
     )
-    order: Literal["before", "after"] = Field(
+    order: Literal["before", "after"] = parameter(
         default="before", description="when the weights move: `before` the forward pass, or `after` the optimiser step"
     )
 
@@ -88,8 +87,8 @@ register(
 class NormalizeParameters(Parameters):
     """Arguments of `normalize`."""
 
-    epsilon: float = Field(default=0.0, ge=0.0, description="added to each vector's length before dividing by it")
-    smallest: float = Field(default=SMALLEST_LENGTH, gt=0.0, description="what a shorter length counts as")
+    epsilon: float = parameter(default=0.0, ge=0.0, description="added to each vector's length before dividing by it")
+    smallest: float = parameter(default=SMALLEST_LENGTH, gt=0.0, description="what a shorter length counts as")
 
 
 def _normalize(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:

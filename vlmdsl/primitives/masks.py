@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import Field
-
 from vlmdsl.diagnostics.catalog.meaning import NothingHidden
 from vlmdsl.diagnostics.catalog.types import PooledWhereTokensAreCompared, WrongType
 from vlmdsl.diagnostics.catalog.values import BoundsDisagree
 from vlmdsl.ir import Node, encoder_of
+from vlmdsl.primitives.parameters import parameter
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import MaskValue, Value, type_of
@@ -19,7 +18,7 @@ from vlmdsl.types import EncodedType, FieldType, LossType, VocabularyType
 class RandomParameters(Parameters):
     """Arguments of `random`."""
 
-    share: float = Field(gt=0.0, le=1.0, description="the chance of each token")
+    share: float = parameter(gt=0.0, le=1.0, description="the chance of each token")
 
 
 def _random(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -45,8 +44,8 @@ register(
 class MaskParameters(Parameters):
     """Arguments of `mask`; what is neither hidden nor replaced stays as it is, and is asked for all the same."""
 
-    hidden: float = Field(default=0.8, ge=0.0, le=1.0, description="share of the chosen that become the mask token")
-    replaced: float = Field(default=0.1, ge=0.0, le=1.0, description="share of the chosen that become a random token")
+    hidden: float = parameter(default=0.8, ge=0.0, le=1.0, description="share of the chosen that become the mask token")
+    replaced: float = parameter(default=0.1, ge=0.0, le=1.0, description="share of the chosen that become a random token")
 
 
 def _mask(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -104,7 +103,8 @@ def _mlm(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters
         place = builder.place("text")
         raise Fault(PooledWhereTokensAreCompared.at(place, "the features of a head", help=help, similarity="mlm"), value)
     if encode.inputs[0].operation != "mask":
-        raise Fault(NothingHidden.at(builder.place("text")), subjects["text"])
+        help = ("hide some: `mlm(mask(text, random(15%)))`",)
+        raise Fault(NothingHidden.at(builder.place("text"), help=help), subjects["text"])
     loss = builder.add("mlm", builder.add("vocabulary", encode, type=VocabularyType()), type=LossType())
     return builder.add("stop", loss, type=LossType()) if stopped else loss
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import Field
-
 from vlmdsl.diagnostics.catalog.types import AxesDisagree
 from vlmdsl.ir import Node
+from vlmdsl.primitives.parameters import parameter
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import Value
@@ -53,7 +52,7 @@ register(
 class SameParameters(Parameters):
     """Arguments of `same`."""
 
-    missing: int = Field(default=-1, description="the label that stands for a missing one: equal to nothing but itself")
+    missing: int = parameter(default=-1, description="the label that stands for a missing one: equal to nothing but itself")
 
 
 def _same(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -82,10 +81,10 @@ register(
 class SmoothParameters(Parameters):
     """Arguments of `smooth`."""
 
-    over: Literal["all", "others"] = Field(
+    over: Literal["all", "others"] = parameter(
         default="all", description="`all`: the positive gets its share of epsilon too; `others`: only the N - 1 others do"
     )
-    epsilon: float = Field(default=0.1, ge=0.0, le=1.0, description="how much is spread")
+    epsilon: float = parameter(default=0.1, ge=0.0, le=1.0, description="how much is spread")
 
 
 def _smooth(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import Field
-
 from vlmdsl.ir import Node
+from vlmdsl.primitives.parameters import parameter
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import Value
@@ -19,14 +18,14 @@ EdaOperation = Literal["synonym", "swap", "deletion", "insertion"]
 class EdaParameters(Parameters):
     """Arguments of `eda`."""
 
-    operations: tuple[EdaOperation, ...] = Field(
+    operations: tuple[EdaOperation, ...] = parameter(
         default=("synonym", "swap", "deletion"),
         min_length=1,
         description="one of them is drawn for each text: `synonym` and `insertion` (which need the run's `data.synonyms`; "
         "without, one of the others is drawn), `swap`, `deletion`",
     )
-    words: int = Field(default=1, ge=1, le=100, description="how many words are replaced, how many inserted or swapped")
-    deletion: float = Field(default=0.1, ge=0, le=1, description="the chance of each word to be deleted")
+    words: int = parameter(default=1, ge=1, le=100, description="how many words are replaced, how many inserted or swapped")
+    deletion: float = parameter(default=0.1, ge=0, le=1, description="the chance of each word to be deleted")
 
 
 def _eda(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -62,8 +61,8 @@ register(
 class SummarizeParameters(Parameters):
     """Arguments of `summarize`."""
 
-    sentences: int = Field(default=1, ge=1, description="how many sentences are kept, in their order")
-    by: Literal["position", "centrality"] = Field(
+    sentences: int = parameter(default=1, ge=1, description="how many sentences are kept, in their order")
+    by: Literal["position", "centrality"] = parameter(
         default="position",
         description="`position`: the first ones; `centrality`: those that share most words with the others",
     )
@@ -94,8 +93,8 @@ register(
 class RenderParameters(Parameters):
     """Arguments of `render`."""
 
-    row_height: int = Field(default=16, ge=4, le=1000, description="height of a row of letters, in pixels")
-    smallest: int = Field(
+    row_height: int = parameter(default=16, ge=4, le=1000, description="height of a row of letters, in pixels")
+    smallest: int = parameter(
         default=6, ge=4, le=1000, description="down to how many pixels rows shrink so that a long text fits; then it is cut"
     )
 

@@ -243,16 +243,15 @@ class Names:
         return self._parameters[node]
 
     def is_log_scale(self, node: Node) -> bool:
-        """Whether every reader takes exp of the parameter, or of its negative: then its value is exp(-p)."""
-        if node.operation != "parameter":
-            return False
-        readers = self._readers.get(node, [])
-        return bool(readers) and all(
-            reader.operation == "exp" or (reader.operation == "negate" and self._only_exp(reader)) for reader in readers
-        )
+        """Whether only exp of the parameter, of its negative or of a clamp of it is read: then its value is exp(-p)."""
+        return node.operation == "parameter" and self._only_exp(node)
 
     def _only_exp(self, node: Node) -> bool:
-        return all(reader.operation == "exp" for reader in self._readers.get(node, []))
+        readers = self._readers.get(node, [])
+        return bool(readers) and all(
+            reader.operation == "exp" or (reader.operation in ("negate", "clamp") and self._only_exp(reader))
+            for reader in readers
+        )
 
     def _learned(self, node: Node, name: Math) -> Math:
         logarithmic = self.is_log_scale(node)

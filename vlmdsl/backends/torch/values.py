@@ -40,10 +40,14 @@ class Memory(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A column of the reference set, `values` [R, D], and the `keys` [R] of its samples; the same on every process."""
+    """A column of the reference set, `values` [R, D], and the `keys` [R] of its samples; the same on every process.
+
+    `handle` (0-d, on the CPU) is that of the faiss index that finds its entries; None: they are compared in torch.
+    """
 
     values: Tensor
     keys: Tensor
+    handle: Tensor | None = None
 
 
 class Picks(NamedTuple):

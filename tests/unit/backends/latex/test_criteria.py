@@ -40,3 +40,18 @@ def test_the_formula_says_what_is_computed(recipe: str) -> None:
         assert wanted in lines
     for line in formula_lines(program):
         MathTextParser("path").parse(f"${line}$")
+
+
+@pytest.mark.parametrize(
+    ("bounds", "factor"),
+    [
+        ("min_scale=1, max_scale=100", "clamp(1/τ, 1, 100)"),
+        ("max_scale=100", "min(1/τ, 100)"),
+        ("min_scale=2", "max(1/τ, 2)"),
+    ],
+)
+def test_a_scale_that_is_clamped_in_the_graph_is_told_as_a_temperature(bounds: str, factor: str) -> None:
+    recipe = f'contrast(image, text, temperature=learned(0.07, {bounds}, clamp="hard"))'
+    lines = formula_text(build(recipe).written).splitlines()
+    assert f"log(exp(x_i·y_i {factor})/(Σ_j exp(x_i·y_j {factor})))" in lines[0]
+    assert "  τ learned, initially 0.07" in lines
