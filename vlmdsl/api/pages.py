@@ -13,7 +13,6 @@ from vlmdsl.frontend.coerce import words
 from vlmdsl.ir import MIXED, ONE_SOURCE, Node, Program, Update, columns, head_words, inputs, parameters, streams
 from vlmdsl.passes import optimise
 from vlmdsl.primitives import Primitive
-from vlmdsl.primitives.parameters import declared, takes
 from vlmdsl.source import SourceMap, Span
 
 __all__ = [
@@ -50,9 +49,10 @@ def primitive_arguments(primitive: Primitive) -> list[Argument]:
         Argument(subject.name, words(subject.accepts), "" if subject.default is None else "optional", subject.description)
         for subject in primitive.subjects
     ]
-    for parameter in declared(primitive.parameters):
-        default = "" if parameter.required else _literal(parameter.default)
-        found.append(Argument(parameter.name, takes(parameter), default, parameter.description))
+    properties: Mapping[str, Any] = primitive.parameters.model_json_schema(by_alias=True).get("properties", {})
+    for name, schema in properties.items():
+        default = _literal(schema["default"]) if "default" in schema else ""
+        found.append(Argument(name, _takes(schema), default, schema.get("description", "")))
     return found
 
 
@@ -63,6 +63,20 @@ def _literal(default: object) -> str:
     return (
         f'"{default}"' if isinstance(default, str) else str(default).lower() if isinstance(default, bool) else f"{default}"
     )
+
+
+def _takes(schema: Mapping[str, Any]) -> str:
+    if "enum" in schema or "const" in schema:
+        return " or ".join(f'"{word}"' for word in schema.get("enum", [schema.get("const")]))
+    if "anyOf" in schema:
+        return " or ".join(_takes(option) for option in schema["anyOf"] if option.get("type") != "null")
+    kind = {"integer": "whole number", "number": "number", "string": "string", "boolean": "true or false"}
+    bounds = [
+        f"{sign} {schema[key]:g}"
+        for key, sign in (("minimum", ">="), ("exclusiveMinimum", ">"), ("maximum", "<="), ("exclusiveMaximum", "<"))
+        if key in schema
+    ]
+    return " ".join([kind.get(schema.get("type", ""), "value"), ", ".join(bounds)]).strip()
 
 
 def argument_table(arguments: Iterable[Argument]) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args, get_origin
+
+from pydantic import ValidationError
 
 from vlmdsl.diagnostics import Diagnostic, Label, closest
 from vlmdsl.diagnostics.catalog.values import (
@@ -15,7 +18,6 @@ from vlmdsl.diagnostics.catalog.values import (
 )
 from vlmdsl.ir import Node
 from vlmdsl.primitives import Fault, Parameters, Primitive
-from vlmdsl.primitives.parameters import Misfit, declared, options
 from vlmdsl.primitives.values import NumberValue, StringValue, TupleValue, Value, type_of
 from vlmdsl.source import Span
 
@@ -104,24 +106,29 @@ def check_parameters(primitive: Primitive, given: dict[str, Value], places: dict
             raise Fault(
                 NotStatic.at(place, str(type_of(value)), argument=name, function=primitive.name, found=type_of(value))
             )
-    for parameter in declared(primitive.parameters):
-        if parameter.required and parameter.name not in given:
-            raise missing(primitive.name, parameter.name, span)
     try:
-        return primitive.parameters(**{name: _plain(value) for name, value in given.items()})
-    except Misfit as misfit:
-        name = misfit.parameter.name
-        fault = BadValue.at(
-            places.get(name, span), help=_help(misfit), argument=name, function=primitive.name, reason=misfit.reason
-        )
-        raise Fault(fault) from None
+        return primitive.parameters.model_validate({name: _plain(value) for name, value in given.items()})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        if first["type"] == "missing":
+            raise missing(primitive.name, name, span) from None
+        reason, help = _reason(primitive, name, first["type"], str(first["msg"]), first["input"])
+        place = places.get(name, span)
+        raise Fault(BadValue.at(place, help=help, argument=name, function=primitive.name, reason=reason)) from None
 
 
-def _help(misfit: Misfit) -> tuple[str, ...]:
-    """The word that may have been meant, else what the parameter is for."""
-    words = [word for word in options(misfit.parameter.kind) if isinstance(word, str)]
-    near = closest(misfit.value, words) if isinstance(misfit.value, str) else None
-    if near is not None:
-        return (f'did you mean "{near}"?',)
-    description = misfit.parameter.description
-    return (f"{misfit.parameter.name}: {description.splitlines()[0]}",) if description else ()
+def _reason(primitive: Primitive, name: str, kind: str, message: str, given: object) -> tuple[str, tuple[str, ...]]:
+    """pydantic's finding in our words, and the help that goes with it."""
+    field = next((info for key, info in primitive.parameters.model_fields.items() if (info.alias or key) == name), None)
+    description = (f"{name}: {field.description.splitlines()[0]}",) if field is not None and field.description else ()
+    if kind == "literal_error" and field is not None and get_origin(field.annotation) is Literal:
+        words = get_args(field.annotation)
+        near = closest(given, words) if isinstance(given, str) else None
+        listed = ", ".join(f'"{word}"' for word in words)
+        return f"must be one of {listed}", (f'did you mean "{near}"?',) if near else description
+    if kind in ("int_type", "int_from_float"):
+        return "must be a whole number", description
+    if kind in ("float_type", "string_type"):
+        return f"must be a {'number' if kind == 'float_type' else 'string'}", description
+    return message.removeprefix("Value error, ").replace("Input should be", "must be"), description

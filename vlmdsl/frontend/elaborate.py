@@ -19,7 +19,6 @@ from vlmdsl.frontend.session import Session
 from vlmdsl.ir import Node
 from vlmdsl.primitives import Fault, Primitive, registered
 from vlmdsl.primitives.encoding import DEFAULT_ENCODERS
-from vlmdsl.primitives.parameters import declared
 from vlmdsl.primitives.values import (
     AllSamples,
     EncoderValue,
@@ -146,7 +145,7 @@ class Elaborator:
         """A bare name of a similarity, or of what needs no argument (`paired`, `samples`), is that value, not a function."""
         if isinstance(value, FunctionValue) and isinstance(value.target, Primitive):
             primitive = value.target
-            needs = any(parameter.required for parameter in declared(primitive.parameters))
+            needs = any(info.is_required() for info in primitive.parameters.model_fields.values())
             if not needs and (primitive.family == "similarities" or not any(s.default is None for s in primitive.subjects)):
                 return self.caller.call(value, (), span)
         return value

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vlmdsl.ir import Contrast, Node, TargetPart, encoder_of
+from vlmdsl.ir import Contrast, Node, TargetPart, block_of, encoder_of, exchange_counts, walk, whole_blocks
 from vlmdsl.passes.fuse import contrast_of
 from vlmdsl.types import SimType, TokensType, VecType
 
@@ -62,6 +62,8 @@ class Workload:
         if node.operation == "take":
             return int(node.inputs[1].number("k"))
         sizes = {"P": self.image_tokens, "L": self.text_tokens, "J": self.image_tokens + self.text_tokens}
+        if any(source.operation == "blend" for source in walk([node])):
+            sizes["J"] = max(self.image_tokens, self.text_tokens)
         return sizes[node.type.tokens]
 
     def received(self, whole: int, *, reduced: bool = False) -> int:
@@ -249,13 +251,15 @@ def _transpose(node: Node, world: Workload) -> Cost | None:
 
 
 def _mix(node: Node, world: Workload) -> Cost | None:
-    """Features change places with those of one other process; images too, but their size is not known here."""
-    if world.world == 1 or not isinstance(node.type, VecType):
+    """Features change places with those of other processes; images too, but their size is not known here."""
+    share, block = world.batch // world.world, block_of(node)
+    if whole_blocks(share, world.world, block) or not isinstance(node.type, VecType):
         return None
-    own = world.batch // world.world * world.dim * world.item
-    collectives = [Collective("all-to-all", "the partners' features", own)]
+    leaving = max(share - exchange_counts(process, world.world, share, block)[process] for process in range(world.world))
+    exchanged, own = (number * world.dim * world.item for number in (leaving, share))
+    collectives = [Collective("all-to-all", "the partners' features", exchanged)]
     if learns(node.inputs[0]):
-        collectives.append(Collective("all-to-all", "their gradient", own))
+        collectives.append(Collective("all-to-all", "their gradient", exchanged))
     return Cost(0.0, 0.0, own, 0, 0, tuple(collectives))
 
 
@@ -288,5 +292,6 @@ _COSTS: dict[str, Callable[[Node, Workload], Cost | None]] = {
     "similarity": _similarity,
     "contrast": _contrast,
     "cross_entropy": _criterion,
+    "hinge": _criterion,
     "sigmoid_loss": _criterion,
 }

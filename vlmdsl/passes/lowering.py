@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vlmdsl.ir import Node
+from vlmdsl.ir import Node, block_of
 from vlmdsl.passes.cost import Cost
 from vlmdsl.passes.fuse import contrast_of
 
@@ -46,7 +46,11 @@ def _reason(node: Node, fits: bool) -> str:
     elif node.operation in ("softmax", "transport"):
         how = "a target: made once for each direction, without gradient"
     elif node.operation == "mix":
-        how = "each process exchanges its samples with one other"
+        how = (
+            "processes exchange the samples of blocks that two of them share"
+            if block_of(node)
+            else "each process exchanges its samples with one other"
+        )
     elif node.operation in ("unite", "transpose"):
         how = "a copy, made once for all its readers"
     else:

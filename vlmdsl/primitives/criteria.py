@@ -6,11 +6,12 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Literal
 
+from pydantic import Field
+
 from vlmdsl.diagnostics.catalog.meaning import OneStreamWithItself, TargetsDoNotSumToOne
 from vlmdsl.diagnostics.catalog.types import AxesDisagree
-from vlmdsl.ir import Node
-from vlmdsl.primitives.matrices import check_one_kind
-from vlmdsl.primitives.parameters import parameter
+from vlmdsl.ir import Node, walk
+from vlmdsl.primitives.matrices import check_one_kind, of_batch
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import Value
@@ -20,20 +21,29 @@ from vlmdsl.types import ScoreType, SimType, TargetType
 class CrossEntropyParameters(Parameters):
     """Arguments of `cross_entropy`."""
 
-    along: Literal["rows", "columns"] = parameter(
+    along: Literal["rows", "columns"] = Field(
         description="`rows`: each row asks which column is its own; `columns`: each column asks which row"
     )
-    denominator: Literal["all", "negatives"] = parameter(
+    denominator: Literal["all", "negatives"] = Field(
         default="all", description="`negatives` leaves the pair itself out of the log-sum-exp (the decoupled loss)"
     )
 
 
 def target_total(target: Node) -> float | None:
     """What each row of a target sums to, where that is known when the recipe is compiled."""
-    if target.operation in ("paired", "flipped", "same", "smooth", "softmax", "transport"):
+    totals: dict[Node, float | None] = {}
+    for node in walk([target]):
+        totals[node] = _total(node, [totals[parent] for parent in node.inputs])
+    return totals[target]
+
+
+def _total(node: Node, totals: list[float | None]) -> float | None:
+    """A node's total, given those of its inputs; that of a number is itself."""
+    if node.operation == "constant":
+        return node.number("value")
+    if node.operation in ("paired", "flipped", "same", "smooth", "softmax", "transport"):
         return 1.0
-    rule = _TOTALS.get(target.operation)
-    totals = [node.number("value") if node.operation == "constant" else target_total(node) for node in target.inputs]
+    rule = _TOTALS.get(node.operation)
     if rule is None or len(totals) != 2 or totals[0] is None or totals[1] is None:
         return None
     return rule(totals[0], totals[1])
@@ -47,10 +57,16 @@ _TOTALS: dict[str, Callable[[float, float], float]] = {
 
 def _compares_only_itself(logits: Node) -> bool:
     """Whether all that a row is asked is to find itself."""
-    if logits.operation == "similarity":
-        return logits.inputs[0] is logits.inputs[1]
-    matrices = [parent for parent in logits.inputs if isinstance(parent.type, SimType)]
-    return logits.operation != "exclude_pairs" and bool(matrices) and all(map(_compares_only_itself, matrices))
+    made_of, seen = [logits], {logits}
+    while made_of:
+        node = made_of.pop()
+        matrices = [parent for parent in node.inputs if isinstance(parent.type, SimType)]
+        own = node.inputs[0] is node.inputs[1] if node.operation == "similarity" else bool(matrices)
+        if not own or node.operation == "exclude_pairs":
+            return False
+        made_of += [parent for parent in matrices if parent not in seen]
+        seen.update(matrices)
+    return True
 
 
 def _check_targets(builder: Builder, logits: Node, targets: Node) -> None:
@@ -132,6 +148,48 @@ register(
         formula=r"\ell_i = -\sum_j \log \sigma(\pm z_{ij})",
         cost="no product; one pass over the matrix",
         example=("let z = similarity(image, text) * 10 - 10\nminimize mean(sigmoid_loss(z, targets=paired))"),
+    )
+)
+
+
+class HingeParameters(Parameters):
+    """Arguments of `hinge`."""
+
+    along: Literal["rows", "columns"] = Field(
+        description="`rows`: each row's pair against other columns; `columns`: each column's against other rows"
+    )
+    margin: float = Field(default=0.2, ge=0.0, description="how much less similar than the pair a negative is to be")
+    negatives: Literal["mean", "hardest"] = Field(
+        default="mean", description="the mean over all negatives, or the one that is most similar"
+    )
+
+
+def _hinge(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    assert isinstance(parameters, HingeParameters)
+    matrix = of_batch(builder, subjects["matrix"], "matrix", "hinge")
+    assert isinstance(matrix.type, SimType)
+    if parameters.along == "columns":
+        check_one_kind(builder, matrix, "hinge", "matrix")
+    rows = matrix.type.rows if parameters.along == "rows" else matrix.type.columns
+    attributes = {"along": parameters.along, "margin": float(parameters.margin), "negatives": parameters.negatives}
+    return builder.add("hinge", matrix, type=ScoreType(rows), **attributes)
+
+
+register(
+    Primitive(
+        name="hinge",
+        family="matrix level",
+        summary="By how much each sample's negatives come nearer than a margin below its pair: the triplet loss.",
+        meaning=_hinge,
+        subjects=(Subject("matrix", ("Sim",), "the similarities; a sample's pair is at (i, i)"),),
+        parameters=HingeParameters,
+        laws=("permutation", "non_negative", "translation_invariant"),
+        formula=r"\ell_i = \frac{1}{N - 1} \sum_{j \neq i} \max(0, m + z_{ij} - z_{ii})",
+        cost="no product; one pass over the matrix",
+        example=(
+            "let z = similarity(image, text)\n"
+            'minimize mean(hinge(z, along="rows", margin=20%)) + mean(hinge(z, along="columns", margin=20%))'
+        ),
     )
 )
 

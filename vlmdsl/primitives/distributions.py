@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pydantic import Field
+
 from vlmdsl.ir import Node
-from vlmdsl.primitives.parameters import parameter
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import Value
@@ -15,7 +16,7 @@ from vlmdsl.types import DistributionType, LossType, ScoreType
 class DistributionParameters(Parameters):
     """Arguments of `distribution`."""
 
-    temperature: float = parameter(default=1.0, gt=0.0, description="what the features are divided by")
+    temperature: float = Field(default=1.0, gt=0.0, description="what the features are divided by")
 
 
 def _distribution(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:

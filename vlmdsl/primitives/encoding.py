@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
+from pydantic import Field
+
 from vlmdsl.ir import Encoder, Node, Teacher
-from vlmdsl.primitives.parameters import parameter
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import EncoderValue, NumberValue, Value
-from vlmdsl.types import TokensType
+from vlmdsl.types import ConditionType, FieldType, ScoreType, TokensType, VecType
 
 SMALLEST_LENGTH = 1e-12
 
@@ -45,15 +46,15 @@ register(
 class EmaParameters(Parameters):
     """Arguments of `ema`."""
 
-    momentum: float = parameter(default=0.999, ge=0.0, le=1.0, description="the share of the weights so far")
-    schedule: Literal["constant", "cosine", "warm_up"] = parameter(
+    momentum: float = Field(default=0.999, ge=0.0, le=1.0, description="the share of the weights so far")
+    schedule: Literal["constant", "cosine", "warm_up"] = Field(
         default="constant",
         description=(
             "`cosine`: the momentum goes from the given one to 1 over the run; `warm_up`: it is (1 + n)/(10 + n) in step n, "
             "up to the given one"
         ),
     )
-    order: Literal["before", "after"] = parameter(
+    order: Literal["before", "after"] = Field(
         default="before", description="when the weights move: `before` the forward pass, or `after` the optimiser step"
     )
 
@@ -87,8 +88,8 @@ register(
 class NormalizeParameters(Parameters):
     """Arguments of `normalize`."""
 
-    epsilon: float = parameter(default=0.0, ge=0.0, description="added to each vector's length before dividing by it")
-    smallest: float = parameter(default=SMALLEST_LENGTH, gt=0.0, description="what a shorter length counts as")
+    epsilon: float = Field(default=0.0, ge=0.0, description="added to each vector's length before dividing by it")
+    smallest: float = Field(default=SMALLEST_LENGTH, gt=0.0, description="what a shorter length counts as")
 
 
 def _normalize(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -115,6 +116,40 @@ register(
         formula=r"x / \|x\|",
         cost="none",
         example="minimize mean(-score(normalize(image), normalize(text), by=euclidean))",
+    )
+)
+
+
+def _gate(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    by, features = subjects["by"], builder.pooled(subjects["x"], "x", "gate")
+    assert isinstance(by, Node)
+    if isinstance(by.type, ConditionType) or by.type == FieldType("Flag"):
+        by = builder.add("where", by, builder.constant(1.0), builder.constant(0.0), type=ScoreType())
+    return builder.add("gate", features, by, type=VecType())
+
+
+register(
+    Primitive(
+        name="gate",
+        family="encoding",
+        summary=(
+            "Each sample's vector times a number of its own, or kept where a condition holds and zero elsewhere: a key of "
+            "zeros is still a candidate, with similarity 0."
+        ),
+        meaning=_gate,
+        subjects=(
+            Subject("x", ("Encoded", "Vec", "Image", "Text"), "features"),
+            Subject(
+                "by", ("Score", "Condition"), "the number of each sample, or which samples keep their vector", keyword=True
+            ),
+        ),
+        laws=("permutation",),
+        formula=r"g_i \, x_i",
+        cost="none",
+        example=(
+            "recipe gated(image: Image, text: Text, valid: Flag)\n"
+            "minimize contrast(gate(image, by=valid), gate(text, by=valid), sim=cosine(epsilon=1e-8), temperature=0.5)"
+        ),
     )
 )
 

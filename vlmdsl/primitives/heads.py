@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Literal
 
+from pydantic import Field
+
 from vlmdsl.diagnostics.catalog.meaning import HeadOnTeacher
 from vlmdsl.ir import Head
-from vlmdsl.primitives.parameters import parameter
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import EncoderValue, Value
@@ -21,33 +22,33 @@ _NAME = "^[A-Za-z][A-Za-z0-9_]*$"
 class HeadParameters(Parameters):
     """Arguments that `project` and `predict` share."""
 
-    layers: int = parameter(default=2, ge=1, le=MAXIMUM_LAYERS, description="how many linear maps")
-    hidden: int = parameter(
+    layers: int = Field(default=2, ge=1, le=MAXIMUM_LAYERS, description="how many linear maps")
+    hidden: int = Field(
         default=0, ge=0, le=MAXIMUM_WIDTH, description="length of the features between the maps; 0: of those that enter"
     )
-    out: int = parameter(
+    out: int = Field(
         default=0, ge=0, le=MAXIMUM_WIDTH, description="length of the features that leave; 0: of those that enter"
     )
-    norm: Literal["batch", "none"] = parameter(
+    norm: Literal["batch", "none"] = Field(
         default="batch",
         description="what follows every map but the last: a batch norm with learned scale and offset, or `none`",
     )
-    last_norm: Literal["none", "batch", "scaled", "plain"] = parameter(
+    last_norm: Literal["none", "batch", "scaled", "plain"] = Field(
         default="none",
         description="what follows the last map: `none`, or a batch norm with learned scale and offset (`batch`), scale only "
         "(`scaled`), or neither (`plain`)",
     )
-    activation: Literal["relu", "gelu"] = parameter(
+    activation: Literal["relu", "gelu"] = Field(
         default="relu", description="what follows each map (and its norm) but the last"
     )
-    bias: Literal["all", "hidden", "last", "none"] = parameter(
+    bias: Literal["all", "hidden", "last", "none"] = Field(
         default="all", description="which maps add a bias: `all`, those but the last (`hidden`), the `last`, or `none`"
     )
-    statistics: Literal["global", "local"] = parameter(
+    statistics: Literal["global", "local"] = Field(
         default="global",
         description="whose statistics batch norms use: the `global` batch's, or each process's own (`local`)",
     )
-    views: Literal["each", "joint"] = parameter(
+    views: Literal["each", "joint"] = Field(
         default="each",
         description="`each`: every view has statistics of its own; `joint`: all views of one kind are one batch",
     )
@@ -56,16 +57,16 @@ class HeadParameters(Parameters):
 class ProjectParameters(HeadParameters):
     """Arguments of `project`."""
 
-    out: int = parameter(
+    out: int = Field(
         default=128, ge=0, le=MAXIMUM_WIDTH, description="length of the features that leave; 0: of those that enter"
     )
-    name: str = parameter(default="project", pattern=_NAME, description=_NAMED)
+    name: str = Field(default="project", pattern=_NAME, description=_NAMED)
 
 
 class PredictParameters(HeadParameters):
     """Arguments of `predict`."""
 
-    name: str = parameter(default="predict", pattern=_NAME, description=_NAMED)
+    name: str = Field(default="predict", pattern=_NAME, description=_NAMED)
 
 
 def _headed(word: str) -> Callable[[Builder, Mapping[str, Value], Parameters], Value]:
@@ -75,7 +76,7 @@ def _headed(word: str) -> Callable[[Builder, Mapping[str, Value], Parameters], V
         if value.encoder.teacher is not None:
             help = f"put the head on first: `ema({word}(...))`; the teacher then follows the head too"
             raise Fault(HeadOnTeacher.at(builder.place("encoder"), tower=value.encoder.tower, help=(help,)))
-        head = Head(**vars(parameters))
+        head = Head(**parameters.model_dump())
         return EncoderValue(replace(value.encoder, heads=(*value.encoder.heads, head)))
 
     return meaning

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 from vlmdsl.ir import Node
-from vlmdsl.primitives.parameters import parameter
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import Value, ViewSet
@@ -13,21 +15,27 @@ from vlmdsl.source.limits import MAXIMUM_VIEWS
 from vlmdsl.types import FieldType
 
 
-def _shares(area: tuple[float, float]) -> str:
-    fine = 0 < area[0] <= area[1] <= 1
-    return "" if fine else "must be two shares of the area, above 0 and at most 1, the smaller first"
+def _shares(area: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < area[0] <= area[1] <= 1:
+        raise ValueError("must be two shares of the area, above 0 and at most 1, the smaller first")
+    return area
+
+
+Shares = Annotated[tuple[float, float], AfterValidator(_shares)]
 
 
 class MultiCropParameters(Parameters):
-    """Arguments of `multi_crop`."""
+    """Arguments of `multi_crop`.
 
-    n: int = parameter(default=2, ge=1, le=MAXIMUM_VIEWS // 2, description="how many crops of the tower's own size")
-    small: int = parameter(default=6, ge=0, le=MAXIMUM_VIEWS // 2, description="how many small crops, which follow them")
-    scale: tuple[float, float] = parameter(
-        default=(0.14, 1.0), check=_shares, description="least and greatest share of the area that a crop shows"
-    )
-    small_scale: tuple[float, float] = parameter(default=(0.05, 0.14), check=_shares, description="the same of a small crop")
-    small_side: float = parameter(
+    The defaults are those of SwAV's runs of 400 epochs (`scripts/swav_400ep_pretrain.sh` of facebookresearch/swav); KELIP,
+    which has the same sides, did not publish how many crops of which areas it takes.
+    """
+
+    n: int = Field(default=2, ge=1, le=MAXIMUM_VIEWS // 2, description="how many crops of the tower's own size")
+    small: int = Field(default=6, ge=0, le=MAXIMUM_VIEWS // 2, description="how many small crops, which follow them")
+    scale: Shares = Field(default=(0.14, 1.0), description="least and greatest share of the area that a crop shows")
+    small_scale: Shares = Field(default=(0.05, 0.14), description="the same of a small crop")
+    small_side: float = Field(
         default=96 / 224,
         gt=0,
         le=1,
@@ -70,9 +78,7 @@ register(
 class DropParameters(Parameters):
     """Arguments of `drop`."""
 
-    share: float = parameter(
-        default=0.5, ge=0, lt=1, description="share of the patches that the tower does not see; 0: none"
-    )
+    share: float = Field(default=0.5, ge=0, lt=1, description="share of the patches that the tower does not see; 0: none")
 
 
 def _drop(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pydantic import Field
+
 from vlmdsl.diagnostics.catalog.meaning import NothingHidden
 from vlmdsl.diagnostics.catalog.types import PooledWhereTokensAreCompared, WrongType
 from vlmdsl.diagnostics.catalog.values import BoundsDisagree
 from vlmdsl.ir import Node, encoder_of
-from vlmdsl.primitives.parameters import parameter
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import MaskValue, Value, type_of
@@ -18,7 +19,7 @@ from vlmdsl.types import EncodedType, FieldType, LossType, VocabularyType
 class RandomParameters(Parameters):
     """Arguments of `random`."""
 
-    share: float = parameter(gt=0.0, le=1.0, description="the chance of each token")
+    share: float = Field(gt=0.0, le=1.0, description="the chance of each token")
 
 
 def _random(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -44,8 +45,8 @@ register(
 class MaskParameters(Parameters):
     """Arguments of `mask`; what is neither hidden nor replaced stays as it is, and is asked for all the same."""
 
-    hidden: float = parameter(default=0.8, ge=0.0, le=1.0, description="share of the chosen that become the mask token")
-    replaced: float = parameter(default=0.1, ge=0.0, le=1.0, description="share of the chosen that become a random token")
+    hidden: float = Field(default=0.8, ge=0.0, le=1.0, description="share of the chosen that become the mask token")
+    replaced: float = Field(default=0.1, ge=0.0, le=1.0, description="share of the chosen that become a random token")
 
 
 def _mask(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:

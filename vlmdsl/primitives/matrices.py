@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+from pydantic import Field
+
 from vlmdsl.diagnostics.catalog.types import ColumnsOfSeveralKinds, WrongType
 from vlmdsl.ir import Node
-from vlmdsl.primitives.parameters import parameter
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.similarities import COSINE, apply_similarity, paired_score
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
@@ -70,7 +71,7 @@ register(
 )
 
 
-def _of_batch(builder: Builder, value: Value, argument: str, function: str) -> Node:
+def of_batch(builder: Builder, value: Value, argument: str, function: str) -> Node:
     """A matrix of samples against samples; Fault for one whose columns are the entries of a memory."""
     assert isinstance(value, Node)
     assert isinstance(value.type, SimType)
@@ -90,7 +91,7 @@ def check_one_kind(builder: Builder, matrix: Node, function: str, argument: str)
 
 
 def _transpose(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
-    matrix = _of_batch(builder, subjects["matrix"], "matrix", "transpose")
+    matrix = of_batch(builder, subjects["matrix"], "matrix", "transpose")
     assert isinstance(matrix.type, SimType)
     check_one_kind(builder, matrix, "transpose", "matrix")
     return builder.add("transpose", matrix, type=SimType(matrix.type.columns, matrix.type.rows))
@@ -114,11 +115,11 @@ register(
 class ReuseParameters(Parameters):
     """Arguments of `reuse`."""
 
-    matrix: Literal["rows", "columns"] = parameter(description="which of the two matrices both directions read")
+    matrix: Literal["rows", "columns"] = Field(description="which of the two matrices both directions read")
 
 
 def _reuse(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
-    matrix = _of_batch(builder, subjects["matrix_of"], "matrix_of", "reuse")
+    matrix = of_batch(builder, subjects["matrix_of"], "matrix_of", "reuse")
     assert isinstance(parameters, ReuseParameters)
     return builder.add("reuse", matrix, type=matrix.type, matrix=parameters.matrix)
 
@@ -148,7 +149,7 @@ def _restrict(builder: Builder, subjects: Mapping[str, Value], parameters: Param
     if isinstance(condition, AllSamples):
         return logits
     assert isinstance(condition, Node)
-    logits = _of_batch(builder, logits, "logits", "restrict")
+    logits = of_batch(builder, logits, "logits", "restrict")
     return builder.add("exclude", logits, builder.add("not", condition, type=ConditionType()), type=logits.type)
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, Literal, get_type_hints
 
-from vlmdsl.primitives.parameters import parameter as declaration
+from pydantic import create_model
+
 from vlmdsl.primitives.similarities import UnitParameters, similarity_primitive
 from vlmdsl.primitives.spec import Law, Parameters, Primitive
 
@@ -71,7 +72,7 @@ def primitive(
 
 
 def _parameters(function: Implementation, base: type[Parameters]) -> type[Parameters]:
-    """The parameters that are the keyword-only parameters of a function."""
+    """A closed parameter model from the keyword-only parameters of a function."""
     signature = inspect.signature(function)
     keywords = [p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
     positional = [p for p in signature.parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
@@ -83,5 +84,5 @@ def _parameters(function: Implementation, base: type[Parameters]) -> type[Parame
     # Only these annotations are evaluated: those of the features may name torch, which is not imported here.
     annotated = SimpleNamespace(__annotations__={parameter.name: parameter.annotation for parameter in keywords})
     hints = get_type_hints(annotated, globalns=getattr(function, "__globals__", {}))
-    attributes = {parameter.name: declaration(default=parameter.default) for parameter in keywords}
-    return type(f"{function.__name__.title()}Parameters", (base,), {"__annotations__": hints, **attributes})
+    fields: dict[str, Any] = {parameter.name: (hints[parameter.name], parameter.default) for parameter in keywords}
+    return create_model(f"{function.__name__.title()}Parameters", __base__=base, **fields)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pydantic import Field
+
 from vlmdsl.diagnostics.catalog.types import NotAReference
 from vlmdsl.ir import Encoder, Node, encoder_of
-from vlmdsl.primitives.parameters import parameter
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import TupleValue, Value, type_of
@@ -62,7 +63,7 @@ register(
 class RetrieveParameters(Parameters):
     """Arguments of `retrieve`."""
 
-    k: int = parameter(default=64, ge=1, le=MAXIMUM_RETRIEVED, description="how many samples are found")
+    k: int = Field(default=64, ge=1, le=MAXIMUM_RETRIEVED, description="how many samples are found")
 
 
 def _retrieve(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:

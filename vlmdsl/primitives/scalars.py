@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Literal
 
+from pydantic import Field
+
 from vlmdsl.diagnostics import closest
 from vlmdsl.diagnostics.catalog.types import WrongType
 from vlmdsl.diagnostics.catalog.values import BoundsDisagree, NotOneOf
 from vlmdsl.ir import Node
-from vlmdsl.primitives.parameters import parameter
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Meaning, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import AllSamples, NumberValue, StringValue, TupleValue, Value, type_of
@@ -20,23 +21,23 @@ from vlmdsl.types import ConditionType, FieldType, ScalarType, ScoreType
 class LearnedParameters(Parameters):
     """Arguments of `learned`."""
 
-    initial: float = parameter(description="where it starts")
-    form: Literal["log_scale", "direct"] = parameter(
+    initial: float = Field(description="where it starts")
+    form: Literal["log_scale", "direct"] = Field(
         default="log_scale",
         description="`log_scale`: a temperature kept as the log of its inverse; `direct`: the number itself",
     )
-    max_scale: float | None = parameter(default=None, gt=0.0, description="largest inverse temperature (`log_scale` only)")
-    min_scale: float | None = parameter(default=None, gt=0.0, description="smallest inverse temperature (`log_scale` only)")
-    lower: float | None = parameter(default=None, description="smallest value (`direct` only)")
-    upper: float | None = parameter(default=None, description="largest value (`direct` only)")
-    clamp: Literal["after_step", "hard", "straight_through"] = parameter(
+    max_scale: float | None = Field(default=None, gt=0.0, description="largest inverse temperature (`log_scale` only)")
+    min_scale: float | None = Field(default=None, gt=0.0, description="smallest inverse temperature (`log_scale` only)")
+    lower: float | None = Field(default=None, description="smallest value (`direct` only)")
+    upper: float | None = Field(default=None, description="largest value (`direct` only)")
+    clamp: Literal["after_step", "hard", "straight_through"] = Field(
         default="after_step",
         description=(
             "when the bounds are kept: projected after the optimiser step; in the graph, with no gradient beyond them; "
             "in the graph, with the gradient passed through"
         ),
     )
-    name: str = parameter(default="", description="its name in the checkpoint; by default the name it is bound to")
+    name: str = Field(default="", description="its name in the checkpoint; by default the name it is bound to")
 
 
 def _bounds(builder: Builder, bound: LearnedParameters) -> tuple[float, float | None, float | None]:
@@ -167,9 +168,9 @@ for _name, _operation in (("min", "minimum"), ("max", "maximum")):
 class ClampParameters(Parameters):
     """Arguments of `clamp`."""
 
-    lower: float | None = parameter(default=None, description="smallest value")
-    upper: float | None = parameter(default=None, description="largest value")
-    gradient: Literal["zero", "pass"] = parameter(default="zero", description="the gradient beyond the bounds")
+    lower: float | None = Field(default=None, description="smallest value")
+    upper: float | None = Field(default=None, description="largest value")
+    gradient: Literal["zero", "pass"] = Field(default="zero", description="the gradient beyond the bounds")
 
 
 def _clamp(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pydantic import Field
+
 from vlmdsl.ir import Node
-from vlmdsl.primitives.parameters import parameter
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Law, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import SimilarityPart, SimilarityValue, Value
@@ -25,7 +26,7 @@ _STREAM = ("Encoded", "Vec", "Tokens", "Image", "Text")
 class UnitParameters(Parameters):
     """Arguments of every similarity of unit vectors."""
 
-    epsilon: float = parameter(
+    epsilon: float = Field(
         default=0.0, ge=0.0, description="added to each vector's length before dividing by it; big_vision adds 1e-8"
     )
 
@@ -87,7 +88,7 @@ def similarity_part(primitive: Primitive) -> SimilarityPart:
 
 def _part(name: str, bound: Parameters) -> SimilarityPart:
     level, normalized, operation = _DECLARED[name]
-    arguments = dict(vars(bound))
+    arguments = bound.model_dump()
     epsilon = arguments.pop("epsilon") if normalized else 0.0
     return SimilarityPart(1.0, operation, level, normalized, float(epsilon), tuple(sorted(arguments.items())))
 

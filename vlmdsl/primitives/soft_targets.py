@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+from pydantic import Field
+
 from vlmdsl.diagnostics.catalog.types import AxesDisagree
 from vlmdsl.ir import Node
 from vlmdsl.primitives.criteria import MATRIX_AND_TARGETS, check_cross_entropy
-from vlmdsl.primitives.parameters import parameter
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import Value
@@ -47,8 +48,8 @@ register(
 class TransportParameters(Parameters):
     """Arguments of `transport`."""
 
-    epsilon: float = parameter(gt=0.0, description="how soft the plan is: the affinity is divided by it")
-    iterations: int = parameter(default=5, ge=1, le=100, description="how often rows and columns are scaled in turn")
+    epsilon: float = Field(gt=0.0, description="how soft the plan is: the affinity is divided by it")
+    iterations: int = Field(default=5, ge=1, le=100, description="how often rows and columns are scaled in turn")
 
 
 def _transport(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -81,7 +82,7 @@ register(
 class DivergenceParameters(Parameters):
     """Arguments of `kl`."""
 
-    along: Literal["rows", "columns"] = parameter(
+    along: Literal["rows", "columns"] = Field(
         description="`rows`: each row asks which columns are its own; `columns`: each column asks which rows"
     )
 

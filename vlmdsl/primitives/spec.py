@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from pydantic import BaseModel, ConfigDict
+
 from vlmdsl.diagnostics import Diagnostic
 from vlmdsl.ir import Node
-from vlmdsl.primitives.parameters import Parameters, declared
 from vlmdsl.primitives.values import Value
 from vlmdsl.source import Span
 from vlmdsl.types import Type
@@ -18,6 +19,15 @@ __all__ = ["Builder", "Fault", "Law", "Parameters", "Primitive", "Subject"]
 Law = Literal["permutation", "swap", "scale_invariant", "bounded", "non_negative", "translation_invariant"]
 """Laws the property tests know: equivariant under a permutation of the batch; `f(y, x)` is the transpose of `f(x, y)`;
 unchanged when a feature vector is scaled; in [-1, 1]; at least 0; unchanged when a constant is added to all logits."""
+
+
+class Parameters(BaseModel):
+    """Base of every parameter model: closed, strict, immutable. A field's `description` is its documentation.
+
+    A model is built when a recipe first uses it: a recipe needs few of them, and building all takes noticeable time.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True, defer_build=True)
 
 
 class Fault(Exception):  # noqa: N818 - the recipe is at fault, not the program
@@ -140,4 +150,4 @@ class Primitive:
     def argument_names(self) -> list[str]:
         """Every name a call may use, subjects first."""
         names = [subject.name for subject in self.subjects]
-        return names + [parameter.name for parameter in declared(self.parameters)]
+        return names + [info.alias or name for name, info in self.parameters.model_fields.items()]

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
+from pydantic import Field
+
 from vlmdsl.ir import Node
-from vlmdsl.primitives.parameters import parameter
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.similarities import COSINE, apply_similarity
 from vlmdsl.primitives.spec import Builder, Parameters, Primitive, Subject
@@ -21,9 +22,9 @@ _STREAM = ("Encoded", "Vec", "Image", "Text")
 class RunningMeanParameters(Parameters):
     """Arguments of `running_mean`."""
 
-    momentum: float = parameter(default=0.99, ge=0.0, le=1.0, description="the share of the mean so far")
-    start: float = parameter(default=1.0, description="the mean before the first step")
-    name: str = parameter(default="", description="its name in the checkpoint; by default the name it is bound to")
+    momentum: float = Field(default=0.99, ge=0.0, le=1.0, description="the share of the mean so far")
+    start: float = Field(default=1.0, description="the mean before the first step")
+    name: str = Field(default="", description="its name in the checkpoint; by default the name it is bound to")
 
 
 def _running_mean(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -60,14 +61,12 @@ register(
 class QueueParameters(Parameters):
     """Arguments of `queue`."""
 
-    size: int = parameter(
-        default=65536, ge=1, le=MAXIMUM_QUEUE, description="how many vectors it holds; the oldest leave first"
-    )
-    start: Literal["empty", "random"] = parameter(
+    size: int = Field(default=65536, ge=1, le=MAXIMUM_QUEUE, description="how many vectors it holds; the oldest leave first")
+    start: Literal["empty", "random"] = Field(
         default="empty",
         description="`empty`: slots not filled yet take no part; `random`: all slots hold random directions at first",
     )
-    name: str = parameter(default="", description="its name in the checkpoint; by default the name it is bound to")
+    name: str = Field(default="", description="its name in the checkpoint; by default the name it is bound to")
 
 
 def _unit(builder: Builder, value: Value, argument: str) -> Node:

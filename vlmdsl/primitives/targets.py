@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+from pydantic import Field
+
 from vlmdsl.diagnostics.catalog.types import AxesDisagree
 from vlmdsl.ir import Node
-from vlmdsl.primitives.parameters import parameter
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import Value
@@ -30,8 +31,27 @@ register(
 )
 
 
+class BlockParameters(Parameters):
+    """What `flipped`, and `mix` with it, read backwards."""
+
+    block: int = Field(
+        default=0,
+        ge=0,
+        description=(
+            "how many consecutive samples of the batch of all processes are read backwards, each such block for itself, the "
+            "last with those that are left; 0: the whole batch"
+        ),
+    )
+
+    @property
+    def attributes(self) -> dict[str, int]:
+        """What a node says of it: nothing where it is the whole batch."""
+        return {"block": self.block} if self.block else {}
+
+
 def _flipped(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
-    return builder.add("flipped", type=TargetType())
+    assert isinstance(parameters, BlockParameters)
+    return builder.add("flipped", type=TargetType(), **parameters.attributes)
 
 
 register(
@@ -40,9 +60,11 @@ register(
         family="targets",
         summary=(
             "Row i belongs to the column of its partner in the batch read backwards, over all processes: the other half of "
-            "a mixture with the flipped batch (of an odd batch the middle sample is its own partner)."
+            "a mixture with the flipped batch (of an odd batch the middle sample is its own partner). With `block`, in the "
+            "block of consecutive samples read backwards."
         ),
         meaning=_flipped,
+        parameters=BlockParameters,
         formula=r"P_{ij} = [i + j = B + 1]",
         example="contrast(image, text, targets=0.7 * paired + 0.3 * flipped)",
     )
@@ -52,7 +74,7 @@ register(
 class SameParameters(Parameters):
     """Arguments of `same`."""
 
-    missing: int = parameter(default=-1, description="the label that stands for a missing one: equal to nothing but itself")
+    missing: int = Field(default=-1, description="the label that stands for a missing one: equal to nothing but itself")
 
 
 def _same(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -81,10 +103,10 @@ register(
 class SmoothParameters(Parameters):
     """Arguments of `smooth`."""
 
-    over: Literal["all", "others"] = parameter(
+    over: Literal["all", "others"] = Field(
         default="all", description="`all`: the positive gets its share of epsilon too; `others`: only the N - 1 others do"
     )
-    epsilon: float = parameter(default=0.1, ge=0.0, le=1.0, description="how much is spread")
+    epsilon: float = Field(default=0.1, ge=0.0, le=1.0, description="how much is spread")
 
 
 def _smooth(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:

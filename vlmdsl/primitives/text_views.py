@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+from pydantic import Field
+
 from vlmdsl.ir import Node
-from vlmdsl.primitives.parameters import parameter
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import Value
@@ -16,16 +17,20 @@ EdaOperation = Literal["synonym", "swap", "deletion", "insertion"]
 
 
 class EdaParameters(Parameters):
-    """Arguments of `eda`."""
+    """Arguments of `eda`.
 
-    operations: tuple[EdaOperation, ...] = parameter(
+    The operations are DeCLIP's (`prototype/model/declip.py` of Sense-GVT/DeCLIP), which runs textaugment's EDA with the
+    defaults there: one word, and a chance of 0.1 to be deleted (`textaugment/eda.py` of dsfsi/textaugment).
+    """
+
+    operations: tuple[EdaOperation, ...] = Field(
         default=("synonym", "swap", "deletion"),
         min_length=1,
         description="one of them is drawn for each text: `synonym` and `insertion` (which need the run's `data.synonyms`; "
         "without, one of the others is drawn), `swap`, `deletion`",
     )
-    words: int = parameter(default=1, ge=1, le=100, description="how many words are replaced, how many inserted or swapped")
-    deletion: float = parameter(default=0.1, ge=0, le=1, description="the chance of each word to be deleted")
+    words: int = Field(default=1, ge=1, le=100, description="how many words are replaced, how many inserted or swapped")
+    deletion: float = Field(default=0.1, ge=0, le=1, description="the chance of each word to be deleted")
 
 
 def _eda(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -47,7 +52,8 @@ register(
     Primitive(
         name="eda",
         family="views",
-        summary="A text after one random edit of its words: easy data augmentation (Wei and Zou), as DeCLIP uses it.",
+        summary="A text after one random edit of its words: easy data augmentation (Wei and Zou), with DeCLIP's operations "
+        "and textaugment's numbers.",
         meaning=_eda,
         subjects=(Subject("text", ("Text",), "the text"),),
         parameters=EdaParameters,
@@ -61,8 +67,8 @@ register(
 class SummarizeParameters(Parameters):
     """Arguments of `summarize`."""
 
-    sentences: int = parameter(default=1, ge=1, description="how many sentences are kept, in their order")
-    by: Literal["position", "centrality"] = parameter(
+    sentences: int = Field(default=1, ge=1, description="how many sentences are kept, in their order")
+    by: Literal["position", "centrality"] = Field(
         default="position",
         description="`position`: the first ones; `centrality`: those that share most words with the others",
     )
@@ -93,8 +99,8 @@ register(
 class RenderParameters(Parameters):
     """Arguments of `render`."""
 
-    row_height: int = parameter(default=16, ge=4, le=1000, description="height of a row of letters, in pixels")
-    smallest: int = parameter(
+    row_height: int = Field(default=16, ge=4, le=1000, description="height of a row of letters, in pixels")
+    smallest: int = Field(
         default=6, ge=4, le=1000, description="down to how many pixels rows shrink so that a long text fits; then it is cut"
     )
 

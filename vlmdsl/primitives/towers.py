@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from pydantic import Field
+
 from vlmdsl.diagnostics.catalog.types import WrongType
 from vlmdsl.ir import Encoder, Node
-from vlmdsl.primitives.parameters import parameter
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import EncoderValue, Value, type_of
@@ -27,7 +28,7 @@ def _plain_tower(builder: Builder, value: Value, argument: str, kind: str, funct
 class SharedParameters(Parameters):
     """Arguments of `shared`."""
 
-    name: str = parameter(
+    name: str = Field(
         default="shared", min_length=1, description="the tower's name: uses of one name share weights, two names do not"
     )
 
@@ -65,7 +66,7 @@ register(
 class EnterParameters(Parameters):
     """Arguments of `enter`."""
 
-    after: float = parameter(ge=0.0, lt=1.0, description="the share of the tower's blocks that the regions pass by")
+    after: float = Field(ge=0.0, lt=1.0, description="the share of the tower's blocks that the regions pass by")
 
 
 def _enter(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -104,7 +105,7 @@ register(
 class SeparateParameters(Parameters):
     """Arguments of `separate`."""
 
-    name: str = parameter(
+    name: str = Field(
         min_length=1, description="the tower's name: uses of one name share weights; `model.towers` says what it is"
     )
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+from pydantic import Field
+
 from vlmdsl.diagnostics.catalog.types import ViewDoesNotApply, WrongType
 from vlmdsl.diagnostics.catalog.values import BoundsDisagree
 from vlmdsl.ir import Node
-from vlmdsl.primitives.parameters import parameter
 from vlmdsl.primitives.pipelines import PIPELINES, PipelineName, describe
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
@@ -20,11 +21,11 @@ from vlmdsl.types import FieldType
 class RewriteParameters(Parameters):
     """Arguments of `rewrite`."""
 
-    count: int = parameter(alias="M", ge=1, le=MAXIMUM_VIEWS - 1, description="how many rewrites a text has")
-    minimum_words: int = parameter(
+    count: int = Field(alias="M", ge=1, le=MAXIMUM_VIEWS - 1, description="how many rewrites a text has")
+    minimum_words: int = Field(
         default=1, ge=1, description="a drawn rewrite with fewer blank-separated words falls back on the text itself"
     )
-    pick: Literal["one", "each"] = parameter(
+    pick: Literal["one", "each"] = Field(
         default="one", description="`one`: draw one per sample and step; `each`: the set of the text and all its rewrites"
     )
 
@@ -72,8 +73,8 @@ _PIPELINES = "\n".join(
 class CropParameters(Parameters):
     """Arguments of `crop`."""
 
-    smallest: float = parameter(default=0.5, gt=0.0, le=1.0, description="the least share of the image's area")
-    largest: float = parameter(default=1.0, gt=0.0, le=1.0, description="the greatest share of the image's area")
+    smallest: float = Field(default=0.5, gt=0.0, le=1.0, description="the least share of the image's area")
+    largest: float = Field(default=1.0, gt=0.0, le=1.0, description="the greatest share of the image's area")
 
 
 def _crop(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -105,10 +106,8 @@ register(
 class AugmentParameters(Parameters):
     """Arguments of `augment`."""
 
-    n: int = parameter(
-        default=1, ge=1, le=MAXIMUM_VIEWS, description="how many independent views; more than one gives a set"
-    )
-    pipeline: PipelineName = parameter(default="crop", description=_PIPELINES)
+    n: int = Field(default=1, ge=1, le=MAXIMUM_VIEWS, description="how many independent views; more than one gives a set")
+    pipeline: PipelineName = Field(default="crop", description=_PIPELINES)
 
 
 def _augment(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:

@@ -55,12 +55,12 @@ def formula_text(program: Program) -> str:
 
 def _document(program: Program) -> _Document:
     prepared = dead(contrast(share(fold(program))))
-    writer = Writer(prepared)
     name = Math(r"\mathcal{L}", "L")
     if _written_out(prepared) > _LONGEST:
         return _Document(
             (equation(name, Math(words("too long to be written out").latex, "too long to be written out")),), ()
         )
+    writer = Writer(prepared)
     if len(prepared.terms) == 1:
         equations = [equation(name, _loss(writer, prepared.terms[0].node))]
     else:

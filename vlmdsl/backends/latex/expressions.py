@@ -26,6 +26,7 @@ from vlmdsl.backends.latex.notation import (
     quotient,
     sum_over,
     total,
+    under,
     words,
 )
 from vlmdsl.ir import Node, encoder_of
@@ -207,6 +208,19 @@ def _mean(writer: Writer, node: Node, coefficient: float = 1.0) -> Math:
     return writer.mean(writer.expression(node.inputs[0]), coefficient, over)
 
 
+def _hinge(writer: Writer, node: Node) -> Math:
+    """The mean, or the largest, of what the negatives have in excess."""
+    matrix, side = node.inputs[0], node.string("along")
+
+    def at(candidate: str) -> Math:
+        row, column = ("i", candidate) if side == "rows" else (candidate, "i")
+        return writer.entry(matrix, row, column, side)
+
+    excess = call("max", number(0.0), total(number(node.number("margin")), at("j"), negated(at("i"))), latex=r"\max")
+    name = {"mean": words("mean"), "hardest": Math(r"\max", "max")}[node.string("negatives")]
+    return under(name, writer.candidates(matrix, but_pairs=True), excess)
+
+
 EXPRESSIONS: dict[str, Callable[[Writer, Node], Math]] = {
     "constant": lambda writer, node: number(node.number("value")),
     "parameter": _parameter,
@@ -222,6 +236,7 @@ EXPRESSIONS: dict[str, Callable[[Writer, Node], Math]] = {
     "running_mean": _running_mean,
     "log_sum_exp": _log_sum_exp,
     "cross_entropy": lambda writer, node: writer.cross_entropy(node),
+    "hinge": _hinge,
     "entropy": _entropy,
     "entropy_of_mean": _entropy_of_mean,
     "mlm": _mlm,

@@ -28,9 +28,9 @@ from vlmdsl.backends.latex.notation import (
     words,
 )
 from vlmdsl.backends.latex.softmax import Block, Part, cross_entropy, part, parts_of
-from vlmdsl.ir import Contrast, Direction, Node, Program
+from vlmdsl.ir import Contrast, Direction, Node, Program, walk
 from vlmdsl.passes.fuse import contrast_of
-from vlmdsl.types import ScoreType, SimType, VecType
+from vlmdsl.types import ScoreType, VecType
 
 __all__ = ["Writer", "share_of"]
 
@@ -225,7 +225,7 @@ class Writer:
         def define(name: Math) -> Math:
             return equation(name, self.entry(matrix, "i", "j", side))
 
-        one = all(node.operation != "similarity" or node.string("by") != "tokenmax" for node in _matrices(matrix))
+        one = all(node.operation != "similarity" or node.string("by") != "tokenmax" for node in walk([matrix]))
         return self.matrix(matrix, "rows" if one else side, define, row, column)
 
     def cross_entropy(self, node: Node) -> Math:
@@ -275,9 +275,13 @@ class Writer:
         sign = Math("t_{ij}", "t_ij")
         self.names.state("values", equation(sign, total(product(number(2.0), positive), negated(number(1.0)))))
         inner = call("σ", product(sign, self.entry(matrix, "i", "j", "rows")), latex=r"\sigma")
+        return negated(sum_over("j", Math(rf"\log {inner.latex}", f"log {inner.text}"), self.candidates(matrix)))
+
+    def candidates(self, matrix: Node, *, but_pairs: bool = False) -> str:
+        """The conditions on the candidates j of sample i in a matrix; nothing where all are."""
         conditions = [rf"j \in {self._kept(condition).latex}" for condition in excluded_of(matrix)]
-        conditions += [r"j \neq i"] if excludes_pairs(matrix) else []
-        return negated(sum_over("j", Math(rf"\log {inner.latex}", f"log {inner.text}"), ", ".join(conditions)))
+        conditions += [r"j \neq i"] if but_pairs or excludes_pairs(matrix) else []
+        return ", ".join(conditions)
 
     def _dense(self, target: Node) -> Math:
         return self.target(parts_of(target, "rows"))
@@ -286,16 +290,6 @@ class Writer:
 def _side_by_side(node: Node) -> list[Node]:
     """The matrices, or targets, whose columns stand side by side; one for a plain one."""
     return [half for part in node.inputs for half in _side_by_side(part)] if node.operation == "unite" else [node]
-
-
-def _matrices(root: Node) -> list[Node]:
-    found, stack = [], [root]
-    while stack:
-        node = stack.pop()
-        if isinstance(node.type, SimType):
-            found.append(node)
-            stack.extend(node.inputs)
-    return found
 
 
 def _shape(node: Node) -> object:

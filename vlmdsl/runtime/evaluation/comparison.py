@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor
 from vlmdsl.backends.torch.ops.normalize import normalize
 from vlmdsl.backends.torch.ops.similarities import similarity_to
 from vlmdsl.backends.torch.values import Similarities, TokenFeatures
-from vlmdsl.ir import Contrast, Node, Program, encoder_of, root_field
+from vlmdsl.ir import Contrast, Head, Node, Program, encoder_of, root_field
+from vlmdsl.passes.linear import expand
 from vlmdsl.runtime.encoders import EncodedFeatures
 from vlmdsl.types import EncodedType, FieldType, SimType
 
@@ -51,6 +53,9 @@ class Comparison:
     """The view of the text that the recipe compares, such as `render(text)`; None for the text itself."""
     image_features: Node | None = None
     """What the recipe makes of the image, where that is more than its encoded features: what it retrieves is added."""
+    image_heads: tuple[Head, ...] = ()
+    text_heads: tuple[Head, ...] = ()
+    """The heads through which the recipe compares, each behind the one before."""
     device: torch.device | str = "cpu"
     """Where similarities are computed; features may be kept elsewhere."""
 
@@ -112,7 +117,9 @@ def comparison_of(program: Program) -> Comparison | None:
             for (coefficient, node), pair, first in zip(summands, pairs, sides, strict=True)
             if pair is not None
         )
-        return Comparison(image.tower, text.tower, image.field, text.field, parts, text.view, image.made)
+        return Comparison(
+            image.tower, text.tower, image.field, text.field, parts, text.view, image.made, image.heads, text.heads
+        )
     return None
 
 
@@ -127,8 +134,8 @@ def _matrices(program: Program) -> Iterator[list[tuple[float, Node]]]:
         contrast = dict(node.attributes).get("contrast")
         if isinstance(contrast, Contrast) and contrast.fused:
             yield [(1.0, node)]
-        elif node.operation in ("contrast", "cross_entropy", "sigmoid_loss"):
-            yield from (_summands(matrix, 1.0) for matrix in _side_by_side(node.inputs[0]))
+        elif node.operation in ("contrast", "cross_entropy", "hinge", "sigmoid_loss"):
+            yield from (_summands(matrix) for matrix in _side_by_side(node.inputs[0]))
 
 
 def _side_by_side(matrix: Node) -> list[Node]:
@@ -136,17 +143,22 @@ def _side_by_side(matrix: Node) -> list[Node]:
     return [part for half in matrix.inputs for part in _side_by_side(half)] if matrix.operation == "unite" else [matrix]
 
 
-def _summands(matrix: Node, coefficient: float) -> list[tuple[float, Node]]:
+def _summands(matrix: Node) -> list[tuple[float, Node]]:
     """A matrix as a sum of similarities; what scales or moves all its entries alike changes no ranking and is left out."""
+    return [(float(coefficient), leaf) for leaf, _, coefficient in expand(matrix, "", _parts) or []]
+
+
+def _parts(matrix: Node, _key: str) -> list[tuple[Node, str, Fraction]] | None:
+    """What a matrix is made of, each with its coefficient; None for a similarity."""
     if matrix.operation == "similarity":
-        return [(coefficient, matrix)]
+        return None
     matrices = [parent for parent in matrix.inputs if isinstance(parent.type, SimType)]
+    signs = [Fraction(1)] * len(matrices)
     if matrix.operation == "multiply" and len(matrices) == 1:
-        factor = next((parent.number("value") for parent in matrix.inputs if parent.operation == "constant"), 1.0)
-        return _summands(matrices[0], coefficient * factor)
+        signs = [Fraction(next((parent.number("value") for parent in matrix.inputs if parent.operation == "constant"), 1.0))]
     if matrix.operation == "subtract" and len(matrices) == 2:
-        return _summands(matrices[0], coefficient) + _summands(matrices[1], -coefficient)
-    return [summand for parent in matrices for summand in _summands(parent, coefficient)]
+        signs = [Fraction(1), Fraction(-1)]
+    return [(parent, "", sign) for parent, sign in zip(matrices, signs, strict=True)]
 
 
 def _similarity_name(node: Node) -> str:
@@ -169,6 +181,7 @@ class _Side:
     normalized: bool
     view: Node | None
     """The view that is encoded; None for the field itself."""
+    heads: tuple[Head, ...] = ()
     made: Node | None = None
     """The features, where more than an encoder makes them."""
 
@@ -176,7 +189,7 @@ class _Side:
 def _side(node: Node) -> _Side | None:
     """None if the features are more than those of one stream."""
     normalized = False
-    while node.operation in ("normalize", "stop", "mix"):  # what is mixed in training is compared as it is
+    while node.operation in ("normalize", "stop", "mix", "gate"):  # what is mixed or gated in training is compared as it is
         normalized |= node.operation == "normalize"
         node = node.inputs[0]
     if node.operation == "attend":
@@ -188,7 +201,8 @@ def _side(node: Node) -> _Side | None:
     assert isinstance(encode.type, EncodedType)
     source = encode.inputs[0]
     field = root_field(source)
-    joined = source.operation == "join"
+    joined = source.operation in ("join", "blend")
     kind = encode.type.kind if joined or not isinstance(field.type, FieldType) else field.type.kind
     view = None if source is field else source
-    return _Side(kind, encoder_of(encode).tower, field.string("name"), node.operation, normalized, view)
+    encoder = encoder_of(encode)
+    return _Side(kind, encoder.tower, field.string("name"), node.operation, normalized, view, encoder.heads)
