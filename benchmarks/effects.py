@@ -113,6 +113,27 @@ def run(names: Sequence[str], seeds: int, steps: int, out: Path, results: Path) 
     return all(held for name in names for held in stored[name]["shown"].values())
 
 
+def table(results: Path) -> str:
+    """What was found, as the table of README.md: R@5 of both directions, means over the seeds and paired differences."""
+    effects = json.loads((results / "effects.json").read_text(encoding="utf-8"))["effects"]
+    lines = ["| data | recipe | image to text, R@5 | text to image, R@5 |", "|---|---|---|---|"]
+    for effect in effects.values():
+        measures = [effect["measures"][f"{direction}.R@5"]["recipes"] for direction in DIRECTIONS]
+        for place, recipe in enumerate(measures[0]):
+            data = f"`{effect['data']}`" if place == 0 else ""
+            cells = " | ".join(_cell(measure[recipe]) for measure in measures)
+            lines.append(f"| {data} | {recipe} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(found: dict[str, Any]) -> str:
+    mean = f"{100 * found['mean']:.1f} %"
+    if "difference" not in found:
+        return mean
+    difference = found["difference"]
+    return f"{mean} ({100 * difference['low']:+.1f} to {100 * difference['high']:+.1f})"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--effects", nargs="+", choices=EFFECTS, default=list(EFFECTS), metavar="EFFECT")
@@ -120,7 +141,11 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--out", type=Path, default=Path("runs/effects"), help="where the runs are kept")
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--table", action="store_true", help="train nothing: print the table of README.md")
     arguments = parser.parse_args()
+    if arguments.table:
+        print(table(arguments.results), end="")
+        return 0
     return 0 if run(arguments.effects, arguments.seeds, arguments.steps, arguments.out, arguments.results) else 1
 
 

@@ -20,14 +20,15 @@ from vlmdsl.ir.digest import digest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "recipes.md"
+RECIPES = ROOT / "recipes"
 ORACLES = ROOT / "tests" / "oracles"
 EVIDENCE = ROOT / "benchmarks" / "results" / "evidence.json"
 
 HEAD = """\
 # Recipes
 
-What is bundled, written by `python docs/make_recipes.py`: each recipe's formula as `vlmdsl explain RECIPE --latex` prints
-it, what it needs, and the evidence for it. Oracles are inputs with the losses and gradients that the authors' code
+What is bundled, written by `python docs/make_recipes.py`: each recipe's text, its formula as `vlmdsl explain RECIPE --latex`
+prints it, what it needs, and the evidence for it. Oracles are inputs with the losses and gradients that the authors' code
 (*official*), a trusted re-implementation (*reference*), the paper's formula (*paper*) or, where neither exists, a
 *reconstruction* gave for them; the files are `tests/oracles/data/`. Training evidence is `benchmarks/results/evidence.json`,
 made by `python benchmarks/evidence.py`: small models on small data, to show that a recipe trains, not how good a method is.
@@ -138,15 +139,27 @@ def _recipe(name: str, explanation: Explanation, oracles: Sequence[Oracle], evid
         "status": _cell(facts["status"]),
         "fields": _cell(", ".join(f"`{field}` {type}" for field, type in facts["fields"].items())),
         "encoders": _lines(sections.get("Encoders", "")),
+        "heads": _lines(sections.get("Heads", "")),
+        "reference set": _lines(sections.get("Reference set", "")),
+        "batches": _cell(sections.get("Batches", "")),
         "learned": _lines(sections.get("Learned numbers", "")),
         "state": _lines(sections.get("State", "")),
         "knobs": _cell(", ".join(f"`{knob}` = {_value(value)}" for knob, value in facts["knobs"].items())),
     }
-    parts = [f"## {name}", "", facts["documentation"], "", "```math", explanation.latex, "```", ""]
+    parts = [f"## {name}", "", facts["documentation"], "", "```", _written(name), "```", ""]
+    parts += ["```math", explanation.latex, "```", ""]
     parts += ["| | |", "|---|---|", *(f"| {title} | {text} |" for title, text in rows.items() if text), ""]
     parts += _oracle_lines(oracles)
     parts += _training_lines(evidence, facts)
     return "\n".join(parts).rstrip()
+
+
+def _written(name: str) -> str:
+    """The recipe as it stands in its file, without what the page says by other means."""
+    text = (RECIPES / f"{name}.vlo").read_text(encoding="utf-8")
+    head, declaration = re.split(r"^(?=recipe )", text, maxsplit=1, flags=re.MULTILINE)
+    body = re.sub(r'^(cite|status) ".*"\n', "", declaration, flags=re.MULTILINE)
+    return (head.partition("\n")[0] + "\n\n" + body).strip()
 
 
 def _oracle_lines(oracles: Sequence[Oracle]) -> list[str]:

@@ -59,3 +59,10 @@ def test_its_files_and_pictures_exist() -> None:
     linked = re.findall(r"\]\(([^)#]+)\)", README)
     assert linked
     assert [path for path in linked if not (ROOT / path).exists()] == []
+
+
+def test_its_effects_are_the_committed_results() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "effects.py"), "--table"]
+    table = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert table.count("\n") > 5
+    assert table in README

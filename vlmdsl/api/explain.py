@@ -1,7 +1,8 @@
-"""`explain`: the page of a recipe, of a primitive or library function, or of a diagnostic code."""
+"""`explain`: the page of a recipe, of a primitive or library function, of a diagnostic code, or of a run's settings."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,10 @@ from vlmdsl.ir import Program
 from vlmdsl.primitives import all_primitives
 
 __all__ = ["Explanation", "explain"]
+
+
+_SETTING = re.compile(r"[a-z_]+(\.(?!vlo$)[a-z_]+)?")
+"""How `settings`, a section or one setting is written; a path looks otherwise."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +45,11 @@ class Explanation:
 
 
 def explain(subject: str | Path, *, expression: bool = False, knobs: Mapping[str, object] | None = None) -> Explanation:
-    """What there is to know of `subject`: a recipe (name, path, text), a primitive or library function, or a code.
+    """What there is to know of `subject`: a recipe (name, path, text), a primitive or library function, a code, `settings`.
 
-    Of a recipe: its formula in LaTeX and in plain text, the terms, the fields it needs, encoders, learned numbers.
-    DiagnosticError if it is none of these, or a recipe with errors.
+    Of a recipe: its formula in LaTeX and in plain text, the terms, the fields it needs, encoders, learned numbers. Instead
+    of all `settings` of a run, a section of them (`optimizer`) or one (`train.batch`). DiagnosticError if it is none of
+    these, or a recipe with errors.
 
     >>> explain("V0304").title
     'V0304: pooled features where tokens are compared'
@@ -59,6 +65,8 @@ def explain(subject: str | Path, *, expression: bool = False, knobs: Mapping[str
         library = Loader().library()
         if word in library.definitions:
             return _library_function(word)
+        if _SETTING.fullmatch(word) and (page := _settings(word)) is not None:
+            return page
     try:
         built = build(subject, expression=expression, knobs=knobs)
     except DiagnosticError as error:
@@ -66,6 +74,16 @@ def explain(subject: str | Path, *, expression: bool = False, knobs: Mapping[str
             raise pages.unknown_subject(word, [*bundled_names(), *all_primitives(), *CATALOGUE]) from None
         raise
     return _recipe(built.written, read(subject, expression=expression).text)
+
+
+def _settings(word: str) -> Explanation | None:
+    from vlmdsl.api.settings import settings_of, settings_sections  # the models of the configuration take long to make
+
+    found = settings_of(word)
+    if not found:
+        return None
+    facts = {"kind": "settings", "settings": [setting.facts() for setting in found]}
+    return Explanation(word if word == "settings" else f"{word} (settings)", settings_sections(found), facts)
 
 
 def _code(code: str) -> Explanation:

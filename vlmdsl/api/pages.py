@@ -207,6 +207,6 @@ def _input_line(wanted: Mapping[str, Any]) -> str:
 def unknown_subject(word: str, known: Iterable[str]) -> DiagnosticError:
     """V0202 for a word that is neither recipe nor primitive nor code."""
     near = closest(word, known)
-    help = f"did you mean `{near}`?" if near else "give a recipe, a primitive (tokenmax) or a code (V0304)"
+    help = f"did you mean `{near}`?" if near else "give a recipe, a primitive (tokenmax), a code (V0304) or `settings`"
     found = UnknownRecipe.at(Span("<command line>", 0, 0), help=(help,), name=word)
     return DiagnosticError((found,), render_text([found], SourceMap()))

@@ -113,18 +113,20 @@ def check_parameters(primitive: Primitive, given: dict[str, Value], places: dict
         name = str(first["loc"][0])
         if first["type"] == "missing":
             raise missing(primitive.name, name, span) from None
-        reason, help = _reason(primitive, name, first["type"], str(first["msg"]))
+        reason, help = _reason(primitive, name, first["type"], str(first["msg"]), first["input"])
         place = places.get(name, span)
         raise Fault(BadValue.at(place, help=help, argument=name, function=primitive.name, reason=reason)) from None
 
 
-def _reason(primitive: Primitive, name: str, kind: str, message: str) -> tuple[str, tuple[str, ...]]:
+def _reason(primitive: Primitive, name: str, kind: str, message: str, given: object) -> tuple[str, tuple[str, ...]]:
     """pydantic's finding in our words, and the help that goes with it."""
     field = next((info for key, info in primitive.parameters.model_fields.items() if (info.alias or key) == name), None)
     description = (f"{name}: {field.description.splitlines()[0]}",) if field is not None and field.description else ()
     if kind == "literal_error" and field is not None and get_origin(field.annotation) is Literal:
-        listed = ", ".join(f'"{word}"' for word in get_args(field.annotation))
-        return f"must be one of {listed}", description
+        words = get_args(field.annotation)
+        near = closest(given, words) if isinstance(given, str) else None
+        listed = ", ".join(f'"{word}"' for word in words)
+        return f"must be one of {listed}", (f'did you mean "{near}"?',) if near else description
     if kind in ("int_type", "int_from_float"):
         return "must be a whole number", description
     if kind in ("float_type", "string_type"):

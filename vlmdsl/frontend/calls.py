@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from vlmdsl.frontend import arithmetic, coerce
 from vlmdsl.frontend.arguments import Bound, GivenArgument, bind, check_parameters, missing
 from vlmdsl.frontend.builder import CallBuilder
 from vlmdsl.frontend.scope import Closure, LocalScope, RecipeFunction
-from vlmdsl.ir import Node
+from vlmdsl.ir import Node, walk
 from vlmdsl.primitives import Fault, Parameters, Primitive
 from vlmdsl.primitives.values import (
     EncoderValue,
@@ -241,17 +241,18 @@ class Caller:
         return arithmetic.binary(self.session, "*", NumberValue(1.0 / len(losses)), total, span)
 
     def settle(self, value: Value, span: Span) -> Value:
-        """A value where data is wanted: a call without subjects gets the default fields, in a program that has them."""
+        """A value where data is wanted: a call without subjects gets the default fields of which it has no view."""
         if isinstance(value, TupleValue):
             return TupleValue(tuple(self.settle(item, span) for item in value.items))
         if not isinstance(value, FunctionValue) or value.span is None:
             return value
         assert isinstance(value.target, Closure | RecipeFunction)
         lacking = [name for name in _required(value.target) if name not in value.arguments]
-        fields = self.session.default_fields
-        if fields is None or len(lacking) > len(fields):
+        given = _fields_of(value.arguments.values())
+        free = [field for field in self.session.default_fields or () if field not in given]
+        if len(lacking) > len(free):
             raise missing(value.name, lacking[0], value.span)
-        used = fields[: len(lacking)]
+        used = free[: len(lacking)]
         self.session.used_fields.update(node.string("name") for node in used)
         complete = FunctionValue(value.name, value.target, value.arguments)
         return self.call(complete, tuple(GivenArgument(None, node, value.span) for node in used), value.span)
@@ -269,6 +270,12 @@ def _required(target: Closure | RecipeFunction) -> list[str]:
     """The names of the arguments without a default."""
     signature = target.definition.parameters if isinstance(target, Closure) else target.recipe.parameters
     return [parameter.name.name for parameter in signature if parameter.default is None]
+
+
+def _fields_of(values: Iterable[Value]) -> set[Node]:
+    """The fields that streams, and sets of them, are views of."""
+    streams = [node for value in values for node in (value.items if isinstance(value, ViewSet) else (value,))]
+    return {node for node in walk(node for node in streams if isinstance(node, Node)) if node.operation == "field"}
 
 
 def _takes_set(parameter: Parameter) -> bool:

@@ -138,12 +138,12 @@ def fits(value: Value, accepts: tuple[str, ...], *, function: str, argument: str
         return value  # Encoding it says what is wrong with this field.
     if isinstance(value, ViewSet):
         raise Fault(SetWhereOneIsWanted.at(place, found=type_of(value)), value)
-    raise Fault(
-        WrongType.at(
-            place, str(type_of(value)), argument=argument, function=function, wanted=words(accepts), found=type_of(value)
-        ),
-        value,
+    found = type_of(value)
+    help = (f"`vlmdsl explain {function}` lists what it takes",)
+    wrong = WrongType.at(
+        place, str(found), help=help, argument=argument, function=function, wanted=words(accepts), found=found
     )
+    raise Fault(wrong, value)
 
 
 def encode(session: Session, value: Value, place: Span) -> Value:

@@ -3,33 +3,22 @@
 from vlmdsl.ir.contrast import Contrast, Direction, TargetPart
 from vlmdsl.ir.encoders import Encoder, Head, Teacher, encoder_of, head_words
 from vlmdsl.ir.graph import Graph, Node, walk
+from vlmdsl.ir.inputs import Column, Input, column_of, columns, inputs
 from vlmdsl.ir.program import (
     BATCH_POLICIES,
     MIXED,
     NAMED,
     ONE_SOURCE,
-    OUTPUTS,
     STATES,
-    Column,
-    Input,
     Metric,
     Program,
-    Reading,
-    Stream,
     Term,
     Update,
-    column_of,
-    columns,
     draws,
-    inputs,
-    mixture_shares,
     parameters,
-    parts_of,
-    readings,
-    root_field,
     states,
-    streams,
 )
+from vlmdsl.ir.streams import OUTPUTS, Reading, Stream, mixture_shares, parts_of, readings, root_field, streams
 from vlmdsl.ir.updates import live_updates
 
 __all__ = [

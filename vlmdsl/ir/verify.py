@@ -6,9 +6,8 @@ A violation is a fault of the compiler, never of the recipe.
 from __future__ import annotations
 
 from vlmdsl.ir.graph import Node
+from vlmdsl.ir.operations import SIGNATURES, BrokenError, need
 from vlmdsl.ir.program import NAMED, Program
-from vlmdsl.ir.rules import BrokenError, need
-from vlmdsl.ir.signatures import SIGNATURES
 from vlmdsl.ir.updates import faults_of_updates
 from vlmdsl.types import LossType, ScalarType
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from vlmdsl.ir import Graph, Node, Program, walk
 from vlmdsl.ir.graph import Attribute
-from vlmdsl.ir.rules import ELEMENTWISE, broadcast
+from vlmdsl.ir.operations import ELEMENTWISE, broadcast
 from vlmdsl.source import Span
 from vlmdsl.types import ScalarType, Type
 

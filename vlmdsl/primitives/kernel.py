@@ -2,6 +2,7 @@
 
 from vlmdsl.primitives import (
     candidates,
+    criteria,
     distributions,
     draws,
     encoding,
@@ -24,6 +25,6 @@ from vlmdsl.primitives import (
 __all__ = ["FAMILIES"]
 
 FAMILIES = (
-    views, image_views, text_views, masks, encoding, heads, towers, similarities, matrices, candidates, targets,
+    views, image_views, text_views, masks, encoding, heads, towers, similarities, matrices, criteria, candidates, targets,
     soft_targets, distributions, reductions, scalars, draws, state, reference,
 )  # fmt: skip

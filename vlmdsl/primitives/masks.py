@@ -104,7 +104,8 @@ def _mlm(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters
         place = builder.place("text")
         raise Fault(PooledWhereTokensAreCompared.at(place, "the features of a head", help=help, similarity="mlm"), value)
     if encode.inputs[0].operation != "mask":
-        raise Fault(NothingHidden.at(builder.place("text")), subjects["text"])
+        help = ("hide some: `mlm(mask(text, random(15%)))`",)
+        raise Fault(NothingHidden.at(builder.place("text"), help=help), subjects["text"])
     loss = builder.add("mlm", builder.add("vocabulary", encode, type=VocabularyType()), type=LossType())
     return builder.add("stop", loss, type=LossType()) if stopped else loss
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from vlmdsl.diagnostics import closest
 from vlmdsl.diagnostics.catalog.types import WrongType
 from vlmdsl.diagnostics.catalog.values import BoundsDisagree, NotOneOf
 from vlmdsl.ir import Node
@@ -271,7 +272,9 @@ def _one_of(builder: Builder, subjects: Mapping[str, Value], parameters: Paramet
     shown = f'"{value.value}"' if isinstance(value, StringValue) else str(type_of(value))
     place = value.span if isinstance(value, StringValue | NumberValue) and value.span else builder.place("value")
     listed = ", ".join(f'"{word}"' for word in words)
-    raise Fault(NotOneOf.at(place, help=(f"possible: {listed}",), value=shown, choices=listed))
+    near = closest(value.value, words) if isinstance(value, StringValue) else None
+    help = () if near is None else (f'did you mean "{near}"?',)
+    raise Fault(NotOneOf.at(place, help=help, value=shown, choices=listed))
 
 
 register(

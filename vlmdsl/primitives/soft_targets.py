@@ -9,7 +9,7 @@ from pydantic import Field
 
 from vlmdsl.diagnostics.catalog.types import AxesDisagree
 from vlmdsl.ir import Node
-from vlmdsl.primitives.matrices import MATRIX_AND_TARGETS, check_cross_entropy
+from vlmdsl.primitives.criteria import MATRIX_AND_TARGETS, check_cross_entropy
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import Value

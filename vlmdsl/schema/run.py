@@ -62,12 +62,17 @@ class DataConfig(_Section):
     train: tuple[str, ...] = Field(
         ("shapes",),
         min_length=1,
-        description="training sources: `shapes`, a tar shard, an image folder; a glob names several",
+        description="training sources: `shapes` (`shapes:samples=500,objects=2`; `vlmdsl explain V0808` lists its knobs), a "
+        "tar shard, a table, an image folder; a glob names several",
     )
     val: tuple[str, ...] = Field(
         (), description="held-out sources in the same forms; empty: the built-in data's own held-out scenes, else none"
     )
-    map: dict[str, str] = Field({}, description="field of the recipe -> column of the data, where the names differ")
+    map: dict[str, str] = Field(
+        {},
+        description="field of the recipe -> column of the data, where the names differ, or what stands in for one "
+        "(`summarize(text)`; `vlmdsl explain V0827` lists them)",
+    )
     reference: tuple[str, ...] = Field(
         (), description="sources that a recipe retrieves from; empty: a share of the training samples, kept aside"
     )

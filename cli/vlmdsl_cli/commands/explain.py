@@ -1,4 +1,4 @@
-"""`vlmdsl explain`: the page of a recipe, a primitive or a diagnostic code."""
+"""`vlmdsl explain`: the page of a recipe, a primitive, a diagnostic code, or the settings of a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ __all__ = ["command"]
 @click.option("--latex", is_flag=True, help="Print only the formula, in LaTeX.")
 @as_json
 def command(recipe: Recipe, latex: bool, as_json: bool) -> None:
-    """Explain RECIPE, or a primitive (tokenmax), or a diagnostic code (V0304) in its place.
+    """Explain RECIPE, or in its place a primitive (tokenmax), a diagnostic code (V0304), or the settings of a run
+    (`settings` for all, `optimizer` for a section, `train.batch`).
 
     Of a recipe: its terms, the fields, encoders and state that it needs, and its formula.
     """

@@ -21,7 +21,7 @@ __all__ = ["command"]
 @click.option("--data", metavar="SPEC", multiple=True, help="Train on this: shapes, tar shards, an image folder; globs too.")
 @click.option("--val", metavar="SPEC", multiple=True, help="Hold this out for the evaluation, in the same forms.")
 @click.option("--map", "columns", metavar="FIELD=COLUMN", multiple=True, help="Take a field from a column of another name.")
-@click.option("--config", metavar="FILE", help="The run configuration, YAML.")
+@click.option("--config", metavar="FILE", help="The run configuration, YAML; `vlmdsl explain settings` lists what it takes.")
 @click.option(
     "--set", "settings", metavar="KEY=VALUE", multiple=True, help="Change a setting: optimizer.learning_rate=1e-4."
 )

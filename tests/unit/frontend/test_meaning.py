@@ -44,6 +44,9 @@ def test_a_formula_that_doubles_with_every_line_is_not_written_out() -> None:
 
 SAME = [
     ("contrast()", "contrast(image, text)"),
+    ("contrast(image)", "contrast(image, text)"),
+    ("contrast(augment(image))", "contrast(augment(image), text)"),
+    ("contrast(text)", "contrast(text, image)"),
     ("contrast(sim=tokenmax, views=rewrite(M=4))", "contrast(image, rewrite(text, M=4), sim=tokenmax)"),
     ("contrast(sim=tokenmax, views=rewrite(M=4))", "contrast(image, rewrite(M=4)(text), sim=tokenmax)"),
     ("contrast(image, text, sim=0.5*cosine + cosine/2)", "contrast(image, text)"),

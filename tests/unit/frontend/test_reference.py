@@ -8,7 +8,7 @@ import vlmdsl
 from vlmdsl.api.driver import build
 from vlmdsl.api.explain import explain
 from vlmdsl.ir import columns, streams
-from vlmdsl.ir.program import inputs
+from vlmdsl.ir.inputs import inputs
 from vlmdsl.runtime.data import requirements
 
 HEADER = 'vlo 1\nrecipe mine(image: Image, text: Text, key: Key)\nencoder eye = frozen(separate(vision, name="eye"))\n'

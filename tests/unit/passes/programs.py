@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from vlmdsl.ir import Encoder, Graph, Metric, Node, Program, Term
-from vlmdsl.ir.rules import COMPARISONS, broadcast
+from vlmdsl.ir.operations import COMPARISONS, broadcast
 from vlmdsl.types import (
     TOKEN_AXIS,
     ConditionType,

@@ -10,10 +10,10 @@ import torch
 
 from unit.backends.torch.programs import RECIPE, SOURCES, clip, labelled, tokenwise
 from vlmdsl.backends.torch import Objective, emit, ops
-from vlmdsl.backends.torch.emit import RULES
+from vlmdsl.backends.torch.calls import RULES
 from vlmdsl.backends.torch.naming import has_line
 from vlmdsl.ir import Program
-from vlmdsl.ir.signatures import SIGNATURES
+from vlmdsl.ir.operations import SIGNATURES
 from vlmdsl.ir.verify import verify
 
 CLIP = """

@@ -1,0 +1,209 @@
+"""How a call of each operation is written, given how its inputs are: a new operation is one row of `RULES`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from vlmdsl.ir import Contrast, Direction, Node, Program, Stream, TargetPart, column_of, encoder_of, streams
+from vlmdsl.types import LossType, ScalarType, ScoreType, TargetType
+
+__all__ = ["RULES", "Values"]
+
+
+class Values:
+    """How the values of one program are referred to, as far as their lines stand, and the streams they come from."""
+
+    def __init__(self, program: Program) -> None:
+        self._written: dict[int, str] = {}
+        self._streams = {stream.encode.index: stream for stream in streams(program)}
+        self.streams: tuple[Stream, ...] = tuple(self._streams.values())
+
+    def refer(self, node: Node, written: str) -> None:
+        """From now on a node is referred to as `written`."""
+        self._written[node.index] = written
+
+    def of(self, node: Node) -> str:
+        return self._written[node.index]
+
+    def stream(self, encode: Node) -> Stream:
+        return self._streams[encode.index]
+
+
+Rule: TypeAlias = Callable[[Values, Node], str]
+
+
+def _call(function: str, *attributes: str) -> Rule:
+    """`ops.FUNCTION(inputs, attribute=...)`."""
+
+    def rule(values: Values, node: Node) -> str:
+        arguments = [values.of(parent) for parent in node.inputs]
+        arguments += [f"{name}={_literal(node.attribute(name))}" for name in attributes]
+        return f"ops.{function}({', '.join(arguments)})"
+
+    return rule
+
+
+def _infix(symbol: str, function: str) -> Rule:
+    """`x SYMBOL y` on numbers and scores, a call on what is more than one tensor."""
+    call = _call(function)
+
+    def rule(values: Values, node: Node) -> str:
+        if not all(isinstance(parent.type, ScalarType | ScoreType | LossType) for parent in node.inputs):
+            return call(values, node)
+        return f" {symbol} ".join(values.of(parent) for parent in node.inputs)
+
+    return rule
+
+
+def _literal(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+def _negate(values: Values, node: Node) -> str:
+    written = values.of(node.inputs[0])
+    return f"-{written}" if isinstance(node.type, ScalarType | ScoreType | LossType) else f"ops.negate({written})"
+
+
+def _named_input(values: Values, node: Node) -> str:
+    return f'inputs["{node.string("name")}"]'
+
+
+def _pooled(values: Values, node: Node) -> str:
+    stream = values.stream(node.inputs[0])
+    return f'inputs["{stream.name}"]' + ("" if encoder_of(stream.encode).learns else ".detach()")
+
+
+def _tokens(values: Values, node: Node) -> str:
+    stream = values.stream(node.inputs[0])
+    name = f"{stream.name}_tokens" if stream.pooled else stream.name
+    features = f'inputs["{name}"]' + ("" if encoder_of(stream.encode).learns else ".detach()")
+    return f'ops.TokenFeatures({features}, inputs.get("{stream.name}_mask"))'
+
+
+def _vocabulary(values: Values, node: Node) -> str:
+    stream = values.stream(node.inputs[0])
+    return f'inputs["{stream.name}_vocabulary"]' + ("" if encoder_of(stream.encode).learns else ".detach()")
+
+
+def _mlm(values: Values, node: Node) -> str:
+    stream = values.stream(node.inputs[0].inputs[0])
+    return f'ops.mlm({values.of(node.inputs[0])}, inputs["{stream.name}_targets"])'
+
+
+def _normalize(values: Values, node: Node) -> str:
+    given = {name: value for name, value in node.attributes if (name, value) != ("epsilon", 0.0)}
+    arguments = [values.of(node.inputs[0]), *(f"{name}={value!r}" for name, value in given.items())]
+    return f"ops.normalize({', '.join(arguments)})"
+
+
+def _samples(values: Values, node: Node) -> str:
+    return f"ops.samples({', '.join(['inputs', *map(values.of, node.inputs)])})"
+
+
+def _unite(values: Values, node: Node) -> str:
+    x, y = node.inputs
+    if isinstance(x.type, TargetType):
+        return f"ops.unite_targets({values.of(x)}, {values.of(y)}, columns={x.type.columns.count('+') + 1})"
+    return f"ops.unite({values.of(x)}, {values.of(y)})"
+
+
+def _parameter(values: Values, node: Node) -> str:
+    return f'parameters["{node.string("name")}"]'
+
+
+def _state(values: Values, node: Node) -> str:
+    return f'state["{node.string("name")}"]'
+
+
+def _reference(values: Values, node: Node) -> str:
+    return f'state["{column_of(node).name}"]'
+
+
+def _similarity(values: Values, node: Node) -> str:
+    arguments = node.attribute("arguments")
+    assert isinstance(arguments, tuple)
+    written = [values.of(parent) for parent in node.inputs]
+    written += [f"{name}={_literal(value)}" for name, value in (("by", node.string("by")), *arguments)]
+    return f"ops.{node.operation}({', '.join(written)})"
+
+
+def _contrast(values: Values, node: Node) -> str:
+    region = node.attribute("contrast")
+    assert isinstance(region, Contrast)
+    features = node.inputs[:2] if region.fused else node.inputs[:1]
+    lines = ["ops.contrast(" if region.fused else "ops.contrast_of("]
+    lines.append("    " + ", ".join(values.of(parent) for parent in features) + ",")
+    for name, direction in (("rows", region.rows), ("columns", region.columns)):
+        if direction is not None:
+            lines.append(f"    {name}=ops.Direction({', '.join(_direction(values, node, direction))}),")
+    return "\n".join([*lines, ")"])
+
+
+def _direction(values: Values, node: Node, direction: Direction) -> list[str]:
+    arguments = [repr(direction.coefficient), _target(values, node, direction.targets)]
+    for name in ("scale", "bias", "weight", "over", "keep"):
+        position = getattr(direction, name)
+        if position is not None:
+            arguments.append(f"{name}={values.of(node.inputs[position])}")
+    return arguments + (["without_positive=True"] if direction.without_positive else [])
+
+
+def _target(values: Values, node: Node, parts: tuple[TargetPart, ...]) -> str:
+    written = [_target_part(values, node, part) for part in parts]
+    target = written[0]
+    for part in written[1:]:
+        target = f"ops.add_targets({target}, {part})"
+    return target
+
+
+def _target_part(values: Values, node: Node, part: TargetPart) -> str:
+    operand = "" if part.input is None else values.of(node.inputs[part.input])
+    made = {"same": f"ops.same({operand}, missing={part.missing})", "dense": operand}.get(part.kind, f"ops.{part.kind}()")
+    return made if part.coefficient == 1.0 else f"ops.scale_target({made}, {part.coefficient!r})"
+
+
+RULES: dict[str, Rule] = {
+    "field": _named_input,
+    "draw": _named_input,
+    "pooled": _pooled,
+    "tokens": _tokens,
+    "vocabulary": _vocabulary,
+    "mlm": _mlm,
+    "parameter": _parameter,
+    "samples": _samples,
+    "unite": _unite,
+    "state": _state,
+    "memory": _state,
+    "reference": _reference,
+    "retrieve": _call("retrieve", "k"),
+    "running_mean": _call("running_mean", "momentum"),
+    "similarity": _similarity,
+    "score": _similarity,
+    "contrast": _contrast,
+    "add": _infix("+", "add"),
+    "subtract": _infix("-", "subtract"),
+    "multiply": _infix("*", "multiply"),
+    "divide": _infix("/", "divide"),
+    "normalize": _normalize,
+    "negate": _negate,
+    "clamp": _call("clamp", "lower", "upper", "gradient"),
+    "same": _call("same", "missing"),
+    "smooth": _call("smooth", "epsilon", "over"),
+    "distribution": _call("distribution", "temperature"),
+    "transport": _call("transport", "epsilon", "iterations"),
+    "target_entropy": _call("target_entropy", "along"),
+    "reuse": _call("reuse", "matrix"),
+    "not": _call("logical_not"),
+    "cross_entropy": _call("cross_entropy", "along", "denominator"),
+    **{
+        name: _call(name)
+        for name in (
+            "enqueue", "nearest", "take", "mix", "attend", "log_sum_exp", "softplus",
+            "stop", "exp", "log", "minimum", "maximum", "less", "less_equal", "greater",
+            "greater_equal", "equal", "not_equal", "where", "transpose", "paired", "flipped", "exclude", "exclude_pairs",
+            "sigmoid_loss", "softmax", "mean", "entropy", "entropy_of_mean",
+        )
+    },
+}  # fmt: skip
+"""The call of each operation: a row is all that a new one needs here."""

@@ -1,0 +1,92 @@
+"""What a compiled objective takes: features of its streams, plain fields, draws, and columns of the reference set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from vlmdsl.ir.encoders import Encoder, encoder_of
+from vlmdsl.ir.graph import Node
+from vlmdsl.ir.program import Program, draws
+from vlmdsl.ir.streams import Stream, streams
+from vlmdsl.types import TOKEN_AXIS, EncodedType, FieldType
+
+__all__ = ["Column", "Input", "column_of", "columns", "inputs"]
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A tensor the compiled objective takes: name, axes (`("B", "D")`), dtype (`float`, `bool`, `int64`), meaning."""
+
+    name: str
+    axes: tuple[str, ...]
+    dtype: str
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of the reference set: what `encoder` makes of `field`, of type `kind`; the objective calls it `name`."""
+
+    name: str
+    encoder: Encoder
+    field: str
+    kind: str
+
+
+def inputs(program: Program) -> list[Input]:
+    """The tensors the objective takes when it is given features: two for a stream whose tokens are compared. Of an encoder
+    with heads they are what the last head gives.
+
+    A stream used pooled only is `NAME [B, D]`; tokens only `NAME [B, L, D]` and `NAME_mask [B, L]`; both: `NAME [B, D]`,
+    `NAME_tokens`, `NAME_mask`. The mask of an image stream is optional (all patches are real). A masked text whose hidden
+    tokens are guessed adds `NAME_vocabulary [B, L, V]` and `NAME_targets [B, L]`. Other fields that the graph reads (labels,
+    flags) follow under their own names, then the numbers drawn for the step, without axes.
+    """
+    found: list[Input] = []
+    for stream in streams(program):
+        found.extend(_stream_inputs(stream))
+    found.extend(_plain_inputs(program.nodes()))
+    for node in draws(program):
+        meaning = f"a draw of the step from {node.string('distribution')}{node.attribute('arguments')}"
+        found.append(Input(node.string("name"), (), "float", meaning))
+    return found
+
+
+def _stream_inputs(stream: Stream) -> Iterable[Input]:
+    kind = stream.encode.type
+    assert isinstance(kind, EncodedType)
+    axis = TOKEN_AXIS[kind.kind]
+    if stream.pooled:
+        heads = stream.encoder.heads
+        what = (
+            f"features of {stream.name} after the head `{heads[-1].name}`" if heads else f"pooled features of {stream.name}"
+        )
+        yield Input(stream.name, ("B", "D"), "float", f"{what}, not normalised")
+    if stream.tokens:
+        name = f"{stream.name}_tokens" if stream.pooled else stream.name
+        yield Input(name, ("B", axis, "D"), "float", f"token features of {stream.name}, not normalised")
+        yield Input(f"{stream.name}_mask", ("B", axis), "bool", f"true where {stream.name} has a token")
+    if stream.vocabulary:
+        yield Input(f"{stream.name}_vocabulary", ("B", axis, "V"), "float", f"logits of the tokens of {stream.name}")
+        meaning = f"what the chosen tokens of {stream.name} were, -100 elsewhere"
+        yield Input(f"{stream.name}_targets", ("B", axis), "int64", meaning)
+
+
+def _plain_inputs(nodes: list[Node]) -> Iterable[Input]:
+    dtypes = {"Label": "int64", "Key": "int64", "Flag": "bool", "Number": "float"}
+    for node in nodes:
+        if node.operation == "field" and isinstance(node.type, FieldType) and node.type.kind in dtypes:
+            yield Input(node.string("name"), ("B",), dtypes[node.type.kind], f"field {node.string('name')}: {node.type}")
+
+
+def columns(program: Program) -> list[Column]:
+    """What the reference set must hold, in the order of first use; empty where the objective retrieves nothing."""
+    return [column_of(node) for node in program.nodes() if node.operation == "reference"]
+
+
+def column_of(node: Node) -> Column:
+    """The column that a `reference` node reads."""
+    encoder = encoder_of(node)
+    field = node.string("field")
+    return Column(f"{field}_{encoder.tower}", encoder, field, node.string("kind"))

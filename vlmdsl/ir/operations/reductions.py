@@ -1,0 +1,41 @@
+"""From matrices and targets to a loss of each sample, and from those to a loss."""
+
+from __future__ import annotations
+
+from vlmdsl.ir.graph import Node
+from vlmdsl.ir.operations.signature import Signature, fixed, need, one_of, take
+from vlmdsl.types import ConditionType, LossType, ScalarType, ScoreType, SimType, TargetType, Type
+
+__all__ = ["SIGNATURES"]
+
+
+def asked(node: Node, types: tuple[Type, ...]) -> Type:
+    take(types, SimType, TargetType)
+    assert isinstance(types[0], SimType)
+    one_of(node, "along", "rows", "columns")
+    need(node.string("along") == "rows" or "+" not in types[0].columns, f"asks the columns of {types[0]}")
+    return ScoreType(types[0].rows if node.string("along") == "rows" else types[0].columns)
+
+
+def cross_entropy(node: Node, types: tuple[Type, ...]) -> Type:
+    one_of(node, "denominator", "all", "negatives")
+    return asked(node, types)
+
+
+def mean(node: Node, types: tuple[Type, ...]) -> Type:
+    take(types, *((ScoreType,) if len(types) == 1 else (ScoreType, ConditionType)))
+    return LossType()
+
+
+def samples(node: Node, types: tuple[Type, ...]) -> Type:
+    take(types, *((ConditionType,) * len(types[:1])))
+    return ScalarType()
+
+
+SIGNATURES: dict[str, Signature] = {
+    "cross_entropy": Signature({"along": (str,), "denominator": (str,)}, cross_entropy),
+    "target_entropy": Signature({"along": (str,)}, asked),
+    "sigmoid_loss": Signature({}, fixed(ScoreType(), SimType, TargetType)),
+    "mean": Signature({}, mean),
+    "samples": Signature({}, samples),
+}

@@ -1,0 +1,159 @@
+"""Criteria: what each sample loses, read off a matrix of logits and its targets."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from pydantic import Field
+
+from vlmdsl.diagnostics.catalog.meaning import OneStreamWithItself, TargetsDoNotSumToOne
+from vlmdsl.diagnostics.catalog.types import AxesDisagree
+from vlmdsl.ir import Node
+from vlmdsl.primitives.matrices import check_one_kind
+from vlmdsl.primitives.registry import register
+from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
+from vlmdsl.primitives.values import Value
+from vlmdsl.types import ScoreType, SimType, TargetType
+
+
+class CrossEntropyParameters(Parameters):
+    """Arguments of `cross_entropy`."""
+
+    along: Literal["rows", "columns"] = Field(
+        description="`rows`: each row asks which column is its own; `columns`: each column asks which row"
+    )
+    denominator: Literal["all", "negatives"] = Field(
+        default="all", description="`negatives` leaves the pair itself out of the log-sum-exp (the decoupled loss)"
+    )
+
+
+def target_total(target: Node) -> float | None:
+    """What each row of a target sums to, where that is known when the recipe is compiled."""
+    if target.operation in ("paired", "flipped", "same", "smooth", "softmax", "transport"):
+        return 1.0
+    rule = _TOTALS.get(target.operation)
+    totals = [node.number("value") if node.operation == "constant" else target_total(node) for node in target.inputs]
+    if rule is None or len(totals) != 2 or totals[0] is None or totals[1] is None:
+        return None
+    return rule(totals[0], totals[1])
+
+
+_TOTALS: dict[str, Callable[[float, float], float]] = {
+    "add": operator.add, "subtract": operator.sub, "multiply": operator.mul, "divide": operator.truediv,
+    "unite": operator.add,
+}  # fmt: skip
+
+
+def _compares_only_itself(logits: Node) -> bool:
+    """Whether all that a row is asked is to find itself."""
+    if logits.operation == "similarity":
+        return logits.inputs[0] is logits.inputs[1]
+    matrices = [parent for parent in logits.inputs if isinstance(parent.type, SimType)]
+    return logits.operation != "exclude_pairs" and bool(matrices) and all(map(_compares_only_itself, matrices))
+
+
+def _check_targets(builder: Builder, logits: Node, targets: Node) -> None:
+    _check_axes(builder, logits, targets)
+    if _compares_only_itself(logits):
+        builder.warn(OneStreamWithItself.at(builder.span))
+    total = target_total(targets)
+    if total is not None and abs(total - 1.0) > 1e-9:
+        help = ("their shares must add up, as in `0.5 * paired + 0.5 * flipped`",)
+        raise Fault(TargetsDoNotSumToOne.at(builder.place("targets"), help=help, total=total), targets)
+
+
+def _check_axes(builder: Builder, logits: Node, targets: Node) -> None:
+    assert isinstance(logits.type, SimType)
+    assert isinstance(targets.type, TargetType)
+    leads = f"{logits.type.columns}+".startswith(f"{targets.type.columns}+")
+    if targets.type.rows != logits.type.rows or not leads:
+        raise Fault(AxesDisagree.at(builder.place("targets"), str(targets.type), left=logits.type, right=targets.type))
+
+
+def check_cross_entropy(builder: Builder, subjects: Mapping[str, Value], along: str) -> tuple[Node, Node, str]:
+    """Logits and targets that fit each other, and the axis of those who ask."""
+    logits, targets = subjects["logits"], subjects["targets"]
+    assert isinstance(logits, Node)
+    assert isinstance(targets, Node)
+    assert isinstance(logits.type, SimType)
+    _check_targets(builder, logits, targets)
+    if along == "columns":
+        check_one_kind(builder, logits, "cross_entropy", "logits")
+    return logits, targets, logits.type.rows if along == "rows" else logits.type.columns
+
+
+def _cross_entropy(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    assert isinstance(parameters, CrossEntropyParameters)
+    logits, targets, rows = check_cross_entropy(builder, subjects, parameters.along)
+    return builder.add(
+        "cross_entropy", logits, targets, type=ScoreType(rows), along=parameters.along, denominator=parameters.denominator
+    )
+
+
+MATRIX_AND_TARGETS = (
+    Subject("logits", ("Sim",), "the scaled similarities"),
+    Subject("targets", ("Target",), "what each row (or column) should choose", keyword=True),
+)
+
+register(
+    Primitive(
+        name="cross_entropy",
+        family="matrix level",
+        summary="Each sample's cross-entropy between its targets and the softmax over its candidates.",
+        meaning=_cross_entropy,
+        subjects=MATRIX_AND_TARGETS,
+        parameters=CrossEntropyParameters,
+        laws=("permutation", "non_negative", "translation_invariant"),
+        formula=r"\ell_i = -\sum_j P_{ij} \log \frac{e^{z_{ij}}}{\sum_k e^{z_{ik}}}",
+        cost="no product; one pass over the matrix",
+        example=('let z = similarity(image, text) / 0.07\nminimize mean(cross_entropy(z, targets=paired, along="columns"))'),
+    )
+)
+
+
+def _sigmoid_loss(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    logits, targets = subjects["logits"], subjects["targets"]
+    assert isinstance(logits, Node)
+    assert isinstance(targets, Node)
+    assert isinstance(logits.type, SimType)
+    _check_targets(builder, logits, targets)
+    return builder.add("sigmoid_loss", logits, targets, type=ScoreType(logits.type.rows))
+
+
+register(
+    Primitive(
+        name="sigmoid_loss",
+        family="matrix level",
+        summary="Each pair judged for itself: the sum over a row's candidates of -log sigmoid(+z) or, off target, (-z).",
+        meaning=_sigmoid_loss,
+        subjects=MATRIX_AND_TARGETS,
+        laws=("permutation", "non_negative"),
+        formula=r"\ell_i = -\sum_j \log \sigma(\pm z_{ij})",
+        cost="no product; one pass over the matrix",
+        example=("let z = similarity(image, text) * 10 - 10\nminimize mean(sigmoid_loss(z, targets=paired))"),
+    )
+)
+
+
+def _log_sum_exp(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    logits = subjects["logits"]
+    assert isinstance(logits, Node)
+    assert isinstance(logits.type, SimType)
+    return builder.add("log_sum_exp", logits, type=ScoreType(logits.type.rows))
+
+
+register(
+    Primitive(
+        name="logsumexp",
+        family="matrix level",
+        summary="Each row's log-sum-exp over its candidates: the softened maximum; minus infinity where there is none.",
+        meaning=_log_sum_exp,
+        subjects=(Subject("logits", ("Sim",), "the scaled similarities"),),
+        laws=("permutation",),
+        formula=r"\log \sum_j e^{z_{ij}}",
+        cost="no product; one pass over the matrix",
+        example="minimize mean(logsumexp(similarity(image, text) / 0.07) - score(image, text) / 0.07)",
+    )
+)
