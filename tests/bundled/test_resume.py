@@ -40,7 +40,9 @@ def test_a_resumed_run_is_the_same_bit_for_bit(recipe: str, tmp_path: Path, monk
     vlmdsl.train(resume=run)
     assert json.loads((run / "run.json").read_text())["resumed"]
     for name in ("model.safetensors", "optimizer.safetensors"):
-        half, resumed, whole = (load_file(folder / name) for folder in (run / end.with_name(f"step-{HALF:08d}"), run / end, kept / end))
+        half, resumed, whole = (
+            load_file(folder / name) for folder in (run / end.with_name(f"step-{HALF:08d}"), run / end, kept / end)
+        )
         assert resumed.keys() == whole.keys()
         different = [key for key, value in whole.items() if not torch.equal(value, resumed[key])]
         assert different == []

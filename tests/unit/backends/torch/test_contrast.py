@@ -220,7 +220,7 @@ def test_accuracy_counts_the_samples_whose_pair_is_largest() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_pairs_that_only_rounding_tells_apart_are_no_hits(dtype: torch.dtype) -> None:
-    """Features that are all the same: sums in another order differ in the last digits, in favour of the pair or against it."""
+    """Features that are all the same: sums in another order differ in the last digits, for the pair or against it."""
     generator = torch.Generator().manual_seed(0)
     for width in (3, 12, 64, 500):
         x, y = (F.normalize(torch.randn(width, generator=generator), dim=0).expand(8, -1).to(dtype) for _ in range(2))
