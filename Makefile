@@ -66,5 +66,5 @@ $(RUNTIME): $(INPUTS) | $(BIN)/python
 	touch $@
 
 $(DEVELOPMENT): $(INPUTS) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable '.[hf]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable '.[ann,hf]'
 	touch $@ $(RUNTIME)

@@ -93,6 +93,7 @@ SCALES = {
     ),
     "flip": Scale(overfits=(), aim=VIEWS),
     "florence": Scale(overfits=(), aim=CLASSES),
+    "groupvit": Scale({"hidden": 256, "out": 64}, SMALL_HEADS, settings={"model.image_encoder": "groupvit:tiny"}),
     "moco": Scale({"size": 512, "momentum": 0.99, "pipeline": "crop"}, f"{TURNS_OVER}; {COLOURS}", (), VIEWS, MORE),
     "moco_v3": Scale({"hidden": 256, "out": 64, "pipeline": "crop"}, f"{SMALL_HEADS}; {COLOURS}", (), VIEWS, MORE),
     "nclip": Scale({"clusters": 256, "hidden": 256}, CLUSTERS, (), "it compares clusters, not samples"),

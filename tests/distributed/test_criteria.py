@@ -31,6 +31,18 @@ RECIPES = {
         "let lam = beta(2, 2)\n"
         "minimize contrast(mix(vision(image), by=lam), mix(text, by=1 - lam), targets=lam * paired + (1 - lam) * flipped)"
     ),
+    "blocks": (  # of 3: blocks with samples of two processes, and a last one of two samples
+        "let lam = beta(2, 2)\n"
+        "let mixed = mix(vision(image), by=lam, block=3)\n"
+        "minimize contrast(mixed, text, targets=lam * paired + (1 - lam) * flipped(block=3), keep=flag)"
+    ),
+    "gated": "minimize contrast(gate(image, by=flag), gate(text, by=score(image, text)), sim=cosine(epsilon=1e-8))",
+    "hinge": (
+        "let z = similarity(image, text)\n"
+        "let kept = restrict(z, to=flag)\n"
+        'minimize sum(hinge(z, along="rows", negatives="hardest")) + mean(hinge(kept, along="rows", margin=1))'
+        ' + sum(hinge(z, along="columns", negatives="hardest")) + mean(hinge(kept, along="columns", margin=1))'
+    ),
     "regress": "minimize regress(image, text) + 2 * regress(text, image)",
     "distributions": "minimize align_distributions(image, text, stopped=1)",
     "mlm": "minimize mlm(mask(text, random(15%)))",  # as many chosen tokens as it happens on each process

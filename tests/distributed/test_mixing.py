@@ -18,9 +18,10 @@ pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 SAMPLES = 12
 RECIPE = """
-recipe mixed(image: Image, text: Text)
+recipe mixed(image: Image, text: Text, block = 0)
 let lam = beta(1, 1)
-minimize contrast(mix(image, by=lam), text, targets=lam * paired + (1 - lam) * flipped, temperature=0.3)
+let targets = lam * paired + (1 - lam) * flipped(block=block)
+minimize contrast(mix(image, by=lam, block=block), text, targets=targets, temperature=0.3)
 """
 
 
@@ -40,11 +41,16 @@ class Tower(nn.Module):
         return EncodedFeatures(torch.tanh(self.layer(values)), None, None)
 
 
-def step() -> dict[str, Tensor]:
+def steps() -> dict[str, Tensor]:
+    """Of the whole batch read backwards, and of blocks that two processes share."""
+    return {f"{name}, block {block}": value for block in (0, 5) for name, value in step(block).items()}
+
+
+def step(block: int) -> dict[str, Tensor]:
     """The loss and the gradients of the weights, as DDP's mean over processes gives them."""
     torch.manual_seed(0)
     model = VisionLanguageModel(
-        {"vision": Tower("Image"), "language": Tower("Text")}, vlmdsl.compile(RECIPE, compiled=False)
+        {"vision": Tower("Image"), "language": Tower("Text")}, vlmdsl.compile(RECIPE, compiled=False, block=block)
     )
     model.double()
     images, texts = (torch.randn(SAMPLES, 4, dtype=torch.float64) for _ in range(2))
@@ -57,25 +63,37 @@ def step() -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("processes", [2, 4])
 def test_weights_learn_the_same_from_mixed_pixels(processes: int) -> None:
-    expected = step()
-    for found in run_processes(step, processes):
+    expected = steps()
+    for found in run_processes(steps, processes):
         for name, value in expected.items():
             torch.testing.assert_close(
                 found[name], value, rtol=1e-10, atol=1e-12, msg=lambda text, name=name: f"{name}: {text}"
             )
 
 
+BLOCKS = (0, 1, 2, 4, 5, 8, 30)
+"""Of three processes with four samples each: the whole batch, their own, whole ones of a process, some that two share."""
+
+
 def backwards() -> dict[str, Tensor]:
-    """A batch read backwards, and the gradient of a weighted sum of it."""
-    own = own_slice(torch.arange(2.0 * SAMPLES).reshape(SAMPLES, 2)).requires_grad_()
-    read = mirrored(own)
-    (read * own_slice(torch.arange(1.0, SAMPLES + 1))[:, None]).sum().backward()
-    return {"values": read.detach(), "gradient": own.grad}
+    """A batch read backwards in blocks, and the gradient of a weighted sum of it."""
+    found: dict[str, Tensor] = {}
+    for block in BLOCKS:
+        own = own_slice(torch.arange(2.0 * SAMPLES).reshape(SAMPLES, 2)).requires_grad_()
+        read = mirrored(own, block)
+        (read * own_slice(torch.arange(1.0, SAMPLES + 1))[:, None]).sum().backward()
+        found |= {f"values {block}": read.detach(), f"gradient {block}": own.grad}
+    return found
 
 
-def test_the_batch_is_read_backwards_over_all_processes() -> None:
-    found = run_processes(backwards, 3)
-    values = torch.arange(2.0 * SAMPLES).reshape(SAMPLES, 2).flip(0)
-    assert torch.equal(torch.cat([part["values"] for part in found]), values)
-    gradient = torch.arange(1.0, SAMPLES + 1).flip(0)[:, None].expand(-1, 2)
-    assert torch.equal(torch.cat([part["gradient"] for part in found]), gradient)
+def test_blocks_are_read_backwards_over_all_processes() -> None:
+    alone, found = backwards(), run_processes(backwards, 3)
+    for block in BLOCKS:
+        values = list(range(SAMPLES))
+        size = block or SAMPLES
+        partners = [sample for start in range(0, SAMPLES, size) for sample in reversed(values[start : start + size])]
+        expected = torch.arange(2.0 * SAMPLES).reshape(SAMPLES, 2)[partners]
+        gradient = torch.arange(1.0, SAMPLES + 1)[partners][:, None].expand(-1, 2)
+        for parts in ([alone], found):
+            assert torch.equal(torch.cat([part[f"values {block}"] for part in parts]), expected), f"block {block}"
+            assert torch.equal(torch.cat([part[f"gradient {block}"] for part in parts]), gradient), f"block {block}"

@@ -140,6 +140,22 @@ minimize contrast(
   temperature=learned(0.1, form="direct", lower=0.001, upper=0.5, clamp="hard")
 )
 """
+# Ignored samples: as keys they are zeros that stay in the softmax, as rows they have no loss, but the mean counts them.
+ZEROVL_IGNORE = """
+recipe zerovl_ignore(image: Image, text: Text, ignored: Number)
+let valid = 1 - ignored
+minimize contrast(
+  gate(image, by=valid), gate(text, by=valid), sim=cosine(epsilon=1e-8), weight=valid,
+  temperature=learned(0.1, form="direct", lower=0.001, upper=0.5, clamp="hard")
+)
+"""
+# In the authors' repository, not in their recipe.
+TRIPLET = """
+recipe triplet(image: Image, text: Text, margin = 0.2, negatives = "mean")
+let z = similarity(image, text, by=cosine(epsilon=1e-8))
+def side(along) = sum(hinge(z, along=along, margin=margin, negatives=negatives))
+minimize side("rows") + side("columns")
+"""
 # One path of ALIP over unit vectors, with the gates as given.
 ALIP_PATH = """
 recipe alip_path(image: Image, text: Text, pair: Number, gate: Number)
@@ -264,6 +280,8 @@ CASES = [
     Case("otter-labelsmooth", OTTER_BASELINE, FEATURES, SCALE, {"smoothing": 0.1}),
     Case("zerovl-nce_smoothing", ZEROVL, FEATURES, TAU, {"smoothing": 0.1}),
     Case("zerovl-nce_tau_clamped", ZEROVL, FEATURES, TAU),
+    Case("zerovl-nce_ignore", ZEROVL_IGNORE, {**FEATURES, "ignored": "ignore_mask"}, TAU, unstated=("ignored",)),
+    Case("zerovl-triplet_mean", TRIPLET, FEATURES, {}),
     Case("alip-adaptive_loss", ALIP_PATH, GATED, SCALE, total="out_loss", no_gradient=("pair", "gate")),
     Case("pyramidclip-paper", "pyramidclip", PYRAMID, {"tau": "log_scale"}),
     Case("pyramidclip-paper_literal", "pyramidclip", PYRAMID, {"tau": "log_scale"}, {"targets": "printed"}),
@@ -320,7 +338,7 @@ CASES = [
         "oner",
         {"image": "img", "text": "txt", "image_text": "joint"},
         {"temperature": "log_scale"},
-        {"image_text_weight": 0},
+        {"image_text_weight": 0, "mixed_weight": 0},
     ),
     Case(
         "laclip_mt",

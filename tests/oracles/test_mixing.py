@@ -41,8 +41,19 @@ def load(oracle: str) -> dict[str, Tensor]:
         return {name: torch.from_numpy(np.asarray(arrays[name])) for name in arrays.files}
 
 
-def model(temperature: float, image: dict[str, Tensor], text: dict[str, Tensor]) -> VisionLanguageModel:
-    objective = vlmdsl.compile("zerovl", compiled=False, learns="yes").double()
+LOGGED = """
+recipe logged(image: Image, text: Text, block = 0)
+let lam = beta(0.1, 0.1)
+let tau = learned(0.02, form="direct", name="temperature")
+minimize contrast(mix(image, by=lam, block=block), text, sim=cosine(epsilon=1e-8), temperature=tau)
+"""
+
+
+def model(
+    temperature: float, image: dict[str, Tensor], text: dict[str, Tensor], block: int = 0, recipe: str = "zerovl"
+) -> VisionLanguageModel:
+    knobs = {"learns": "yes"} if recipe == "zerovl" else {}
+    objective = vlmdsl.compile(recipe, compiled=False, block=block, **knobs).double()
     objective.get_parameter("temperature").data.copy_(torch.tensor(temperature, dtype=torch.float64))
     return VisionLanguageModel({"vision": Tower("Image", **image), "language": Tower("Text", **text)}, objective)
 
@@ -85,3 +96,14 @@ def test_the_decoupled_accumulation_of_the_authors_is_the_gradient_of_the_whole_
     whole(batch(arrays["images"], arrays["texts"], lam=1.0, coin=0.9)).loss.backward()
     agrees(whole.encoders["vision"].weights["projection"].grad.T, arrays["grad_image_weight"])
     agrees(whole.encoders["language"].weights["projection"].grad.T, arrays["grad_text_weight"])
+
+
+def test_micro_batches_of_the_authors_are_blocks_of_the_whole_batch() -> None:
+    """Theirs are of four samples, each with its pixels read backwards; the loss that they log is that of the pairs alone."""
+    arrays = load("zerovl-dga_mixup")
+    towers = {"projection": arrays["image_weight"].T}, {"projection": arrays["text_weight"].T}
+    whole, mixed = model(0.05, *towers, block=4), batch(arrays["images"], arrays["texts"], lam=0.65, coin=0.9)
+    whole(mixed).loss.backward()
+    agrees(whole.encoders["vision"].weights["projection"].grad.T, arrays["grad_image_weight"])
+    agrees(whole.encoders["language"].weights["projection"].grad.T, arrays["grad_text_weight"])
+    agrees(model(0.05, *towers, block=4, recipe=LOGGED)(mixed).loss.detach(), arrays["out_logged_loss"])

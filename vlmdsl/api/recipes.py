@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from vlmdsl.api.driver import build
-from vlmdsl.frontend import bundled_names
+from vlmdsl.frontend import bundled_names, bundled_text, load
 
 __all__ = ["RecipeCard", "recipes"]
 
@@ -32,7 +31,10 @@ def recipes() -> list[RecipeCard]:
     """
     cards = []
     for name in bundled_names():
-        program = build(name).written
+        text = bundled_text(name)
+        assert text is not None
+        program = load(text).program
+        assert program is not None, f"{name} has faults"
         summary = program.documentation.splitlines()[0] if program.documentation else ""
         fields = tuple((field, str(type)) for field, type in program.fields)
         cards.append(RecipeCard(name, summary, program.citations, program.status, fields, program.knobs))

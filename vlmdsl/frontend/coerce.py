@@ -94,7 +94,7 @@ _WORDS = {
     "Loss": "a loss",
     "Image": "an Image",
     "Text": "a Text",
-    "Joined": "an image and a text joined",
+    "Joined": "an image with a text",
     "Label": "a Label",
     "Flag": "a Flag",
     "Number": "a Number field",
@@ -153,7 +153,7 @@ def encode(session: Session, value: Value, place: Span) -> Value:
     encoder = session.encoders.get(value.type.kind)
     if encoder is None or value.type.count is not None:
         joined = value.type.kind == JOINED
-        help = ("a shared tower encodes it: `shared(vision, language)(join(image, text))`",) if joined else ()
+        help = (f"a shared tower encodes it: `shared(vision, language)({value.operation}(...))`",) if joined else ()
         raise Fault(NoEncoder.at(place, str(value.type), help=help, type=value.type), value)
     return session.add("encode", value, type=EncodedType(value.type.kind), span=place, encoder=encoder)
 

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
@@ -39,12 +40,8 @@ class Library(Mapping[str, Def]):
 
     def __init__(self, parsed: Callable[[SourceText], Module]) -> None:
         self._parsed = parsed
-        self._files: dict[str, SourceText] = {}
+        self._files = _library_files()
         self._definitions: dict[str, Def] = {}
-        for file in sorted((root("recipes") / "std").iterdir(), key=lambda entry: entry.name):
-            if file.name.endswith(".vlo"):
-                text = SourceText(f"std/{file.name}", file.read_text(encoding="utf-8"))
-                self._files.update(dict.fromkeys(_DEFINITION.findall(text.text), text))
 
     def __getitem__(self, name: str) -> Def:
         if name not in self._definitions:
@@ -57,6 +54,21 @@ class Library(Mapping[str, Def]):
 
     def __len__(self) -> int:
         return len(self._files)
+
+
+@cache
+def _library_files() -> dict[str, SourceText]:
+    """Which file of the library defines a name."""
+    files: dict[str, SourceText] = {}
+    for file in sorted((root("recipes") / "std").iterdir(), key=lambda entry: entry.name):
+        if file.name.endswith(".vlo"):
+            text = SourceText(f"std/{file.name}", file.read_text(encoding="utf-8"))
+            files.update(dict.fromkeys(_DEFINITION.findall(text.text), text))
+    return files
+
+
+_parse_once = cache(parse)
+"""For files of the library, which all the recipes of a process share: trees are never changed."""
 
 
 @dataclass
@@ -72,11 +84,16 @@ class Loader:
     def library(self) -> FileScope:
         """All `def`s of `recipes/std`, one scope: what every recipe sees without `use`."""
         if self._library is None:
-            self._library = FileScope("std", definitions=Library(self._parsed))
+            self._library = FileScope("std", definitions=Library(self._shared))
         return self._library
 
     def _parsed(self, text: SourceText) -> Module:
-        module, found = parse(self.sources.add(text))
+        return self._noted(*parse(self.sources.add(text)))
+
+    def _shared(self, text: SourceText) -> Module:
+        return self._noted(*_parse_once(self.sources.add(text)))
+
+    def _noted(self, module: Module, found: list[Diagnostic]) -> Module:
         self.diagnostics.extend(found)
         return module
 

@@ -1,5 +1,6 @@
 """The intermediate representation: data that the front end makes, passes change and back ends read."""
 
+from vlmdsl.ir.blocks import exchange_counts, whole_blocks
 from vlmdsl.ir.contrast import Contrast, Direction, TargetPart
 from vlmdsl.ir.encoders import Encoder, Head, Teacher, encoder_of, head_words
 from vlmdsl.ir.graph import Graph, Node, walk
@@ -18,12 +19,12 @@ from vlmdsl.ir.program import (
     parameters,
     states,
 )
-from vlmdsl.ir.streams import OUTPUTS, Reading, Stream, mixture_shares, parts_of, readings, root_field, streams
+from vlmdsl.ir.streams import OUTPUTS, Reading, Stream, block_of, mixtures, parts_of, readings, root_field, streams
 from vlmdsl.ir.updates import live_updates
 
 __all__ = [
     "BATCH_POLICIES", "MIXED", "NAMED", "ONE_SOURCE", "OUTPUTS", "STATES", "Column", "Contrast", "Direction", "Encoder",
     "Graph", "Head", "Input", "Metric", "Node", "Program", "Reading", "Stream", "TargetPart", "Teacher", "Term", "Update",
-    "column_of", "columns", "draws", "encoder_of", "head_words", "inputs", "live_updates", "mixture_shares", "parameters",
-    "parts_of", "readings", "root_field", "states", "streams", "walk",
+    "block_of", "column_of", "columns", "draws", "encoder_of", "exchange_counts", "head_words", "inputs", "live_updates",
+    "mixtures", "parameters", "parts_of", "readings", "root_field", "states", "streams", "walk", "whole_blocks",
 ]  # fmt: skip

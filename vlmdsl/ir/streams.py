@@ -9,10 +9,12 @@ from vlmdsl.ir.encoders import Encoder, encoder_of
 from vlmdsl.ir.graph import Node
 from vlmdsl.ir.program import Program
 
-__all__ = ["OUTPUTS", "Reading", "Stream", "mixture_shares", "parts_of", "readings", "root_field", "streams"]
+__all__ = ["OUTPUTS", "Reading", "Stream", "block_of", "mixtures", "parts_of", "readings", "root_field", "streams"]
 
 OUTPUTS = ("pooled", "tokens", "vocabulary")
 """Operations that read one of an encoder's outputs."""
+_PAIRS = frozenset({"join", "blend"})
+"""Operations that make one stream of an image and a text, which a batch holds apart."""
 _DEFAULT_TOWERS = ("vision", "language")
 
 
@@ -45,7 +47,7 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a batch holds for encoders: a field, or a view of one. Streams of one source share it, joined ones read two."""
+    """What a batch holds for encoders: a field, or a view of one. Streams of one source share it, of pairs read two."""
 
     name: str
     source: Node
@@ -67,8 +69,8 @@ def streams(program: Program) -> list[Stream]:
 
 
 def parts_of(source: Node) -> tuple[Node, ...]:
-    """The sources that a joined one is made of, the image first; any other is made of itself."""
-    return source.inputs if source.operation == "join" else (source,)
+    """The sources that a joined or blended one is made of, the image first; any other is made of itself."""
+    return source.inputs[:2] if source.operation in _PAIRS else (source,)
 
 
 def readings(encoded: Iterable[Stream]) -> list[Reading]:
@@ -76,7 +78,7 @@ def readings(encoded: Iterable[Stream]) -> list[Reading]:
     encoded = list(encoded)
     names: dict[Node, str] = {}
     for stream in encoded:
-        if stream.source.operation != "join":
+        if stream.source.operation not in _PAIRS:
             names.setdefault(stream.source, stream.name)
     for stream in encoded:
         for part in parts_of(stream.source):
@@ -91,13 +93,20 @@ def root_field(source: Node) -> Node:
     return source
 
 
-def mixture_shares(source: Node) -> tuple[Node, ...]:
-    """The Scalars that the images of a stream are mixed by before they are encoded, in turn; none for most."""
-    shares: list[Node] = []
+def mixtures(source: Node) -> tuple[Node, ...]:
+    """The `mix` nodes by which the images of a stream are mixed before they are encoded, in turn; none for most."""
+    found: list[Node] = []
     while source.operation == "mix":
-        source, share = source.inputs
-        shares.append(share)
-    return tuple(reversed(shares))
+        found.append(source)
+        source = source.inputs[0]
+    return tuple(reversed(found))
+
+
+def block_of(node: Node) -> int:
+    """How many consecutive samples of the batch a `mix` or a `flipped` reads backwards; 0: all of it."""
+    block = dict(node.attributes).get("block", 0)
+    assert isinstance(block, int)
+    return block
 
 
 def _stream_names(encodes: list[Node]) -> list[str]:
@@ -128,8 +137,9 @@ def _view_suffix(source: Node, pipelines: bool) -> str:
     """What was done to a field, from the field on; with the names of pipelines where the field goes through several."""
     if source.operation == "field":
         return ""
-    if source.operation == "join":
-        return "".join(_view_suffix(part, pipelines) for part in source.inputs)
+    if source.operation in _PAIRS:
+        parts = "".join(_view_suffix(part, pipelines) for part in parts_of(source))
+        return parts if source.operation == "join" else f"{parts}_{source.operation}"
     suffix = _view_suffix(source.inputs[0], pipelines) + "_" + source.operation
     attributes = dict(source.attributes)
     shown = [attributes.get("pipeline") if pipelines else None, attributes.get("view")]

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vlmdsl.ir import Contrast, Node, TargetPart, encoder_of
+from vlmdsl.ir import Contrast, Node, TargetPart, block_of, encoder_of, exchange_counts, walk, whole_blocks
 from vlmdsl.passes.fuse import contrast_of
 from vlmdsl.types import SimType, TokensType, VecType
 
@@ -26,6 +26,8 @@ ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 """Data types that features may have, with the bytes of one number."""
 _FLOAT = 4
 _INDEX = 8
+_CHUNK_NUMBERS = 2**24
+"""Most similarities to a memory that a search of neighbours holds at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ class Workload:
         if node.operation == "take":
             return int(node.inputs[1].number("k"))
         sizes = {"P": self.image_tokens, "L": self.text_tokens, "J": self.image_tokens + self.text_tokens}
+        if any(source.operation == "blend" for source in walk([node])):
+            sizes["J"] = max(self.image_tokens, self.text_tokens)
         return sizes[node.type.tokens]
 
     def received(self, whole: int, *, reduced: bool = False) -> int:
@@ -144,8 +148,18 @@ def _against_memory(x: Node, memory: Node, world: Workload) -> Cost:
     """This process's samples against the entries of a memory, which every process holds: Q/B units, nothing exchanged."""
     size = memory.number("size")
     matrix = round(world.batch // world.world * size) * world.item
-    backward = float(learns(x))
-    return Cost(size / world.batch, backward * size / world.batch, matrix, 0, round((1 + backward) * matrix))
+    if not learns(x):
+        return Cost(size / world.batch, 0.0, 0, matrix, matrix)
+    return Cost(size / world.batch, size / world.batch, matrix, 0, 2 * matrix)
+
+
+def _nearest(node: Node, world: Workload) -> Cost | None:
+    """A search that compares by products makes the similarities to a memory a few at a time: nothing is kept."""
+    vectors, memory = node.inputs[:2]
+    if not isinstance(vectors.type, VecType):
+        return None
+    matrix = round(world.batch // world.world * memory.number("size")) * world.item
+    return Cost(memory.number("size") / world.batch, 0.0, 0, min(matrix, _CHUNK_NUMBERS * world.item), 2 * matrix)
 
 
 def _tokenmax(x: Node, y: Node, world: Workload) -> Cost:
@@ -237,13 +251,15 @@ def _transpose(node: Node, world: Workload) -> Cost | None:
 
 
 def _mix(node: Node, world: Workload) -> Cost | None:
-    """Features change places with those of one other process; images too, but their size is not known here."""
-    if world.world == 1 or not isinstance(node.type, VecType):
+    """Features change places with those of other processes; images too, but their size is not known here."""
+    share, block = world.batch // world.world, block_of(node)
+    if whole_blocks(share, world.world, block) or not isinstance(node.type, VecType):
         return None
-    own = world.batch // world.world * world.dim * world.item
-    collectives = [Collective("all-to-all", "the partners' features", own)]
+    leaving = max(share - exchange_counts(process, world.world, share, block)[process] for process in range(world.world))
+    exchanged, own = (number * world.dim * world.item for number in (leaving, share))
+    collectives = [Collective("all-to-all", "the partners' features", exchanged)]
     if learns(node.inputs[0]):
-        collectives.append(Collective("all-to-all", "their gradient", own))
+        collectives.append(Collective("all-to-all", "their gradient", exchanged))
     return Cost(0.0, 0.0, own, 0, 0, tuple(collectives))
 
 
@@ -267,6 +283,7 @@ def _soft_target(steps: int, world: Workload) -> Cost:
 
 _COSTS: dict[str, Callable[[Node, Workload], Cost | None]] = {
     "mix": _mix,
+    "nearest": _nearest,
     "unite": _unite,
     "transpose": _transpose,
     "softmax": _softmax,
@@ -275,5 +292,6 @@ _COSTS: dict[str, Callable[[Node, Workload], Cost | None]] = {
     "similarity": _similarity,
     "contrast": _contrast,
     "cross_entropy": _criterion,
+    "hinge": _criterion,
     "sigmoid_loss": _criterion,
 }

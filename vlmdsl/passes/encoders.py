@@ -24,11 +24,13 @@ class EncoderCall:
 
 
 def encoder_calls(program: Program) -> tuple[EncoderCall, ...]:
-    """The calls in the order of first use: one a tower and kind of stream, since those all have the same shape."""
-    calls: dict[tuple[Encoder, Type], list[Stream]] = {}
+    """The calls in the order of first use: one a tower and kind of stream, since those all have the same shape; but
+    a blended pair has other tokens than a joined one."""
+    calls: dict[tuple[Encoder, Type, bool], list[Stream]] = {}
     for stream in streams(program):
-        calls.setdefault((stream.encoder.bare, stream.encode.type), []).append(stream)
-    return tuple(EncoderCall(encoder, _distinct(group), _heads(group)) for (encoder, _), group in calls.items())
+        kind = (stream.encoder.bare, stream.encode.type, stream.source.operation == "blend")
+        calls.setdefault(kind, []).append(stream)
+    return tuple(EncoderCall(kind[0], _distinct(group), _heads(group)) for kind, group in calls.items())
 
 
 def _distinct(group: list[Stream]) -> tuple[Stream, ...]:

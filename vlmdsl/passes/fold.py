@@ -184,6 +184,13 @@ def _divide_constant(make: Maker, node: Candidate) -> Node | None:
     return make.elementwise("multiply", x, make.constant(1.0 / value))
 
 
+def _divide_reciprocal(make: Maker, node: Candidate) -> Node | None:
+    x, y = node.inputs
+    if y.operation != "divide" or not _is_scalar(y) or constant_value(y.inputs[0]) in (None, 0.0):
+        return None
+    return make.elementwise("multiply", make.elementwise("divide", x, y.inputs[0]), y.inputs[1])
+
+
 def _divide_scalar(make: Maker, node: Candidate) -> Node | None:
     x, y = node.inputs
     if _is_scalar(x) or not _is_scalar(y) or constant_value(y) == 0.0:
@@ -231,6 +238,7 @@ RULES: tuple[Rule, ...] = (
     Rule("log-exp", ("log",), "log exp x = x", _log_exp, exact=False),
     Rule("divide-exp", ("divide",), "x / exp y = x exp(-y)", _divide_exp, exact=False),
     Rule("divide-constant", ("divide",), "x / c = x (1/c)", _divide_constant, exact=False),
+    Rule("divide-reciprocal", ("divide",), "x / (c / s) = (x / c) s for a constant c", _divide_reciprocal, exact=False),
     Rule("divide-scalar", ("divide",), "x / s = x (1/s) where x is larger than s", _divide_scalar, exact=False),
     Rule("mean-of-product", ("mean",), "mean(x s) = mean(x) s for a scalar s", _mean_of_product, exact=False),
     Rule("not-not", ("not",), "not not c = c", _not_not),

@@ -1,4 +1,4 @@
-"""Lets a `contrast` node own its matrix product where nothing else needs the matrix."""
+"""Lets the reader of a matrix product own it where nothing else needs the matrix: a region, a search of neighbours."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ def contrast_of(node: Node) -> Contrast:
 
 
 def fuse(program: Program) -> Program:
-    """The program with `dot` similarities that only one region reads moved into that region."""
+    """The program with `dot` similarities that only one region, or one search of neighbours, reads moved into that."""
     nodes = program.nodes()
     uses = Counter(parent for node in nodes for parent in node.inputs)
 
     def rule(graph: Graph, node: Node, inputs: tuple[Node, ...]) -> Node | None:
-        if node.operation != "contrast" or contrast_of(node).fused:
+        if node.operation not in ("contrast", "nearest"):
             return None
         matrix = node.inputs[0]
         if not _is_product(matrix) or uses[matrix] > 1:
             return None
+        if node.operation == "nearest":
+            return graph.add("nearest", inputs[0].inputs[0], *inputs[1:], type=node.type)
         contrast = contrast_of(node)
         rows, columns = _shifted(contrast.rows), _shifted(contrast.columns)
         fused = Contrast(fused=True, rows=rows, columns=columns)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vlmdsl.ir import Node
+from vlmdsl.ir import Node, block_of
 from vlmdsl.passes.cost import Cost
 from vlmdsl.passes.fuse import contrast_of
 
@@ -26,7 +26,9 @@ class Lowering:
 
 
 def lowering_of(node: Node, cost: Cost) -> Lowering:
-    """The lowering of a node on the pair grid. There is one so far, `dense`: every similarity matrix is made."""
+    """The lowering of a node on the pair grid: `dense`, its similarity matrix is made, or `chunked`, a part at a time."""
+    if node.operation == "nearest":
+        return Lowering("chunked", "only the largest product of a row is wanted", (("kernel", _NOT_BUILT),))
     size = cost.stored + cost.transient
     fits = size <= DENSE_BUDGET
     rejected = [("tiled", f"{_NOT_BUILT}; {'no need, the matrix fits the budget' if fits else 'it would need no matrix'}")]
@@ -44,7 +46,11 @@ def _reason(node: Node, fits: bool) -> str:
     elif node.operation in ("softmax", "transport"):
         how = "a target: made once for each direction, without gradient"
     elif node.operation == "mix":
-        how = "each process exchanges its samples with one other"
+        how = (
+            "processes exchange the samples of blocks that two of them share"
+            if block_of(node)
+            else "each process exchanges its samples with one other"
+        )
     elif node.operation in ("unite", "transpose"):
         how = "a copy, made once for all its readers"
     else:

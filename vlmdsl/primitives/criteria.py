@@ -11,7 +11,7 @@ from pydantic import Field
 from vlmdsl.diagnostics.catalog.meaning import OneStreamWithItself, TargetsDoNotSumToOne
 from vlmdsl.diagnostics.catalog.types import AxesDisagree
 from vlmdsl.ir import Node
-from vlmdsl.primitives.matrices import check_one_kind
+from vlmdsl.primitives.matrices import check_one_kind, of_batch
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import Value
@@ -133,6 +133,48 @@ register(
         formula=r"\ell_i = -\sum_j \log \sigma(\pm z_{ij})",
         cost="no product; one pass over the matrix",
         example=("let z = similarity(image, text) * 10 - 10\nminimize mean(sigmoid_loss(z, targets=paired))"),
+    )
+)
+
+
+class HingeParameters(Parameters):
+    """Arguments of `hinge`."""
+
+    along: Literal["rows", "columns"] = Field(
+        description="`rows`: each row's pair against other columns; `columns`: each column's against other rows"
+    )
+    margin: float = Field(default=0.2, ge=0.0, description="how much less similar than the pair a negative is to be")
+    negatives: Literal["mean", "hardest"] = Field(
+        default="mean", description="the mean over all negatives, or the one that is most similar"
+    )
+
+
+def _hinge(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    assert isinstance(parameters, HingeParameters)
+    matrix = of_batch(builder, subjects["matrix"], "matrix", "hinge")
+    assert isinstance(matrix.type, SimType)
+    if parameters.along == "columns":
+        check_one_kind(builder, matrix, "hinge", "matrix")
+    rows = matrix.type.rows if parameters.along == "rows" else matrix.type.columns
+    attributes = {"along": parameters.along, "margin": float(parameters.margin), "negatives": parameters.negatives}
+    return builder.add("hinge", matrix, type=ScoreType(rows), **attributes)
+
+
+register(
+    Primitive(
+        name="hinge",
+        family="matrix level",
+        summary="By how much each sample's negatives come nearer than a margin below its pair: the triplet loss.",
+        meaning=_hinge,
+        subjects=(Subject("matrix", ("Sim",), "the similarities; a sample's pair is at (i, i)"),),
+        parameters=HingeParameters,
+        laws=("permutation", "non_negative", "translation_invariant"),
+        formula=r"\ell_i = \frac{1}{N - 1} \sum_{j \neq i} \max(0, m + z_{ij} - z_{ii})",
+        cost="no product; one pass over the matrix",
+        example=(
+            "let z = similarity(image, text)\n"
+            'minimize mean(hinge(z, along="rows", margin=20%)) + mean(hinge(z, along="columns", margin=20%))'
+        ),
     )
 )
 

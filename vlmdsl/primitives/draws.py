@@ -1,4 +1,4 @@
-"""Numbers drawn once a step, and what they mix: images or features of the batch with those of the batch read backwards."""
+"""Numbers drawn once a step, and what they mix: samples with others of the batch, images with their texts."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from vlmdsl.diagnostics.catalog.values import BoundsDisagree
 from vlmdsl.ir import Node, walk
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
+from vlmdsl.primitives.targets import BlockParameters
 from vlmdsl.primitives.values import NumberValue, Value
-from vlmdsl.types import FieldType, VecType
+from vlmdsl.types import JOINED, FieldType, VecType
 
 _NAME = "its name among the inputs of the objective; by default the name it is bound to"
 
@@ -93,17 +94,28 @@ _BEFORE_THE_TOWERS = frozenset(
 
 
 def _mix(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    assert isinstance(parameters, BlockParameters)
     x, by = subjects["x"], subjects["by"]
+    assert isinstance(x, Node)
+    if x.type == FieldType("Image"):
+        return builder.add("mix", x, _early_share(builder, by, "mix"), type=x.type, **parameters.attributes)
+    return builder.add("mix", builder.pooled(x, "x", "mix"), _share(builder, by), type=VecType(), **parameters.attributes)
+
+
+def _share(builder: Builder, by: Value) -> Node:
     share = builder.constant(by.value) if isinstance(by, NumberValue) else by
     assert isinstance(share, Node)
-    assert isinstance(x, Node)
-    if x.type != FieldType("Image"):
-        return builder.add("mix", builder.pooled(x, "x", "mix"), share, type=VecType())
+    return share
+
+
+def _early_share(builder: Builder, by: Value, function: str) -> Node:
+    """The share of a mixture made before anything is encoded; Fault for one that hangs on features or on learning."""
+    share = _share(builder, by)
     if any(node.operation not in _BEFORE_THE_TOWERS for node in walk([share])):
         wanted = "a number made of draws and numbers alone, since images are mixed before they are encoded"
         place = builder.place("by")
-        raise Fault(WrongType.at(place, argument="by", function="mix", wanted=wanted, found=share.type), share)
-    return builder.add("mix", x, share, type=x.type)
+        raise Fault(WrongType.at(place, argument="by", function=function, wanted=wanted, found=share.type), share)
+    return share
 
 
 register(
@@ -113,18 +125,52 @@ register(
         summary=(
             "Each sample mixed with its partner in the batch read backwards, over all processes: the pixels of an Image "
             "before it is encoded, else the features. `by` is the sample's own share; the target that fits is "
-            "`by * paired + (1 - by) * flipped`."
+            "`by * paired + (1 - by) * flipped`, with the same `block`."
         ),
         meaning=_mix,
         subjects=(
             Subject("x", ("Image", "Text", "Encoded", "Vec"), "an image (its pixels are mixed), or features"),
             Subject("by", ("Scalar",), "the share of the sample itself", keyword=True),
         ),
+        parameters=BlockParameters,
         formula=r"\lambda\, x_i + (1 - \lambda)\, x_{B + 1 - i}",
-        cost="on several processes, an exchange of the samples with one other process",
+        cost="on several processes, an exchange of the samples whose partner another one has",
         example=(
             "let lam = beta(1, 1)\n"
             "minimize contrast(mix(image, by=lam), text, targets=lam * paired + (1 - lam) * flipped, temperature=0.07)"
+        ),
+    )
+)
+
+
+def _blend(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    image, text = subjects["image"], subjects["text"]
+    assert isinstance(image, Node)
+    assert isinstance(text, Node)
+    return builder.add("blend", image, text, _early_share(builder, subjects["by"], "blend"), type=FieldType(JOINED))
+
+
+register(
+    Primitive(
+        name="blend",
+        family="draws",
+        summary=(
+            "An image laid over its text, patch k on word k, in one sequence that a shared tower encodes: `by` is the share "
+            "of the image in each position's embedding. Where only one of them has a token, the position is that token, and "
+            "its share says how much it counts in attention: at 1 the tower sees the image alone, at 0 the text."
+        ),
+        meaning=_blend,
+        subjects=(
+            Subject("image", ("Image",), "the image, or a view of it"),
+            Subject("text", ("Text",), "the text, or a view of it"),
+            Subject("by", ("Scalar",), "the share of the image", keyword=True),
+        ),
+        formula=r"\lambda\, x_k + (1 - \lambda)\, t_k",
+        cost="as many tokens as the longer of the two has",
+        example=(
+            "recipe blended(image: Image, text: Text)\nencoder one = shared(vision, language)\nlet lam = beta(1, 1)\n"
+            "let both = one(blend(image, text, by=lam))\n"
+            "minimize lam * contrast(both, one(image)) + (1 - lam) * contrast(both, one(text))"
         ),
     )
 )

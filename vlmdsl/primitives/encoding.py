@@ -12,7 +12,7 @@ from vlmdsl.ir import Encoder, Node, Teacher
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import EncoderValue, NumberValue, Value
-from vlmdsl.types import TokensType
+from vlmdsl.types import ConditionType, FieldType, ScoreType, TokensType, VecType
 
 SMALLEST_LENGTH = 1e-12
 
@@ -116,6 +116,40 @@ register(
         formula=r"x / \|x\|",
         cost="none",
         example="minimize mean(-score(normalize(image), normalize(text), by=euclidean))",
+    )
+)
+
+
+def _gate(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    by, features = subjects["by"], builder.pooled(subjects["x"], "x", "gate")
+    assert isinstance(by, Node)
+    if isinstance(by.type, ConditionType) or by.type == FieldType("Flag"):
+        by = builder.add("where", by, builder.constant(1.0), builder.constant(0.0), type=ScoreType())
+    return builder.add("gate", features, by, type=VecType())
+
+
+register(
+    Primitive(
+        name="gate",
+        family="encoding",
+        summary=(
+            "Each sample's vector times a number of its own, or kept where a condition holds and zero elsewhere: a key of "
+            "zeros is still a candidate, with similarity 0."
+        ),
+        meaning=_gate,
+        subjects=(
+            Subject("x", ("Encoded", "Vec", "Image", "Text"), "features"),
+            Subject(
+                "by", ("Score", "Condition"), "the number of each sample, or which samples keep their vector", keyword=True
+            ),
+        ),
+        laws=("permutation",),
+        formula=r"g_i \, x_i",
+        cost="none",
+        example=(
+            "recipe gated(image: Image, text: Text, valid: Flag)\n"
+            "minimize contrast(gate(image, by=valid), gate(text, by=valid), sim=cosine(epsilon=1e-8), temperature=0.5)"
+        ),
     )
 )
 

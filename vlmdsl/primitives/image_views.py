@@ -25,7 +25,11 @@ Shares = Annotated[tuple[float, float], AfterValidator(_shares)]
 
 
 class MultiCropParameters(Parameters):
-    """Arguments of `multi_crop`."""
+    """Arguments of `multi_crop`.
+
+    The defaults are those of SwAV's runs of 400 epochs (`scripts/swav_400ep_pretrain.sh` of facebookresearch/swav); KELIP,
+    which has the same sides, did not publish how many crops of which areas it takes.
+    """
 
     n: int = Field(default=2, ge=1, le=MAXIMUM_VIEWS // 2, description="how many crops of the tower's own size")
     small: int = Field(default=6, ge=0, le=MAXIMUM_VIEWS // 2, description="how many small crops, which follow them")

@@ -71,7 +71,7 @@ register(
 )
 
 
-def _of_batch(builder: Builder, value: Value, argument: str, function: str) -> Node:
+def of_batch(builder: Builder, value: Value, argument: str, function: str) -> Node:
     """A matrix of samples against samples; Fault for one whose columns are the entries of a memory."""
     assert isinstance(value, Node)
     assert isinstance(value.type, SimType)
@@ -91,7 +91,7 @@ def check_one_kind(builder: Builder, matrix: Node, function: str, argument: str)
 
 
 def _transpose(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
-    matrix = _of_batch(builder, subjects["matrix"], "matrix", "transpose")
+    matrix = of_batch(builder, subjects["matrix"], "matrix", "transpose")
     assert isinstance(matrix.type, SimType)
     check_one_kind(builder, matrix, "transpose", "matrix")
     return builder.add("transpose", matrix, type=SimType(matrix.type.columns, matrix.type.rows))
@@ -119,7 +119,7 @@ class ReuseParameters(Parameters):
 
 
 def _reuse(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
-    matrix = _of_batch(builder, subjects["matrix_of"], "matrix_of", "reuse")
+    matrix = of_batch(builder, subjects["matrix_of"], "matrix_of", "reuse")
     assert isinstance(parameters, ReuseParameters)
     return builder.add("reuse", matrix, type=matrix.type, matrix=parameters.matrix)
 
@@ -149,7 +149,7 @@ def _restrict(builder: Builder, subjects: Mapping[str, Value], parameters: Param
     if isinstance(condition, AllSamples):
         return logits
     assert isinstance(condition, Node)
-    logits = _of_batch(builder, logits, "logits", "restrict")
+    logits = of_batch(builder, logits, "logits", "restrict")
     return builder.add("exclude", logits, builder.add("not", condition, type=ConditionType()), type=logits.type)
 
 

@@ -31,8 +31,27 @@ register(
 )
 
 
+class BlockParameters(Parameters):
+    """What `flipped`, and `mix` with it, read backwards."""
+
+    block: int = Field(
+        default=0,
+        ge=0,
+        description=(
+            "how many consecutive samples of the batch of all processes are read backwards, each such block for itself, the "
+            "last with those that are left; 0: the whole batch"
+        ),
+    )
+
+    @property
+    def attributes(self) -> dict[str, int]:
+        """What a node says of it: nothing where it is the whole batch."""
+        return {"block": self.block} if self.block else {}
+
+
 def _flipped(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
-    return builder.add("flipped", type=TargetType())
+    assert isinstance(parameters, BlockParameters)
+    return builder.add("flipped", type=TargetType(), **parameters.attributes)
 
 
 register(
@@ -41,9 +60,11 @@ register(
         family="targets",
         summary=(
             "Row i belongs to the column of its partner in the batch read backwards, over all processes: the other half of "
-            "a mixture with the flipped batch (of an odd batch the middle sample is its own partner)."
+            "a mixture with the flipped batch (of an odd batch the middle sample is its own partner). With `block`, in the "
+            "block of consecutive samples read backwards."
         ),
         meaning=_flipped,
+        parameters=BlockParameters,
         formula=r"P_{ij} = [i + j = B + 1]",
         example="contrast(image, text, targets=0.7 * paired + 0.3 * flipped)",
     )

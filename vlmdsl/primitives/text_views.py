@@ -17,7 +17,11 @@ EdaOperation = Literal["synonym", "swap", "deletion", "insertion"]
 
 
 class EdaParameters(Parameters):
-    """Arguments of `eda`."""
+    """Arguments of `eda`.
+
+    The operations are DeCLIP's (`prototype/model/declip.py` of Sense-GVT/DeCLIP), which runs textaugment's EDA with the
+    defaults there: one word, and a chance of 0.1 to be deleted (`textaugment/eda.py` of dsfsi/textaugment).
+    """
 
     operations: tuple[EdaOperation, ...] = Field(
         default=("synonym", "swap", "deletion"),
@@ -48,7 +52,8 @@ register(
     Primitive(
         name="eda",
         family="views",
-        summary="A text after one random edit of its words: easy data augmentation (Wei and Zou), as DeCLIP uses it.",
+        summary="A text after one random edit of its words: easy data augmentation (Wei and Zou), with DeCLIP's operations "
+        "and textaugment's numbers.",
         meaning=_eda,
         subjects=(Subject("text", ("Text",), "the text"),),
         parameters=EdaParameters,

@@ -27,11 +27,12 @@ def encode_together(tower: nn.Module, values: Sequence[StreamValues], **options:
 
 
 def _of_one_shape(values: Iterable[StreamValues]) -> list[list[int]]:
-    """The places of values that one batch can hold."""
+    """The places of values that one batch can hold; blended texts are padded no further, since that adds no token."""
     places: dict[object, list[int]] = {}
     for place, value in enumerate(values):
         kept = None if value.keep is None else value.keep.shape[1]
-        places.setdefault((value.values.shape[2:], kept), []).append(place)
+        blended = None if value.share is None else _texts(value).shape[1]
+        places.setdefault((value.values.shape[2:], kept, blended), []).append(place)
     return list(places.values())
 
 
@@ -50,8 +51,8 @@ def _encoded(tower: Callable[..., EncodedFeatures], values: list[StreamValues]) 
 
 
 def _called(tower: Callable[..., EncodedFeatures], values: StreamValues) -> EncodedFeatures:
-    """Only some towers know of words that are joined to images, and of patches to keep."""
-    further = {"words": values.words, "keep": values.keep}
+    """Only some towers know of words that are joined to images or blended with them, of patches to keep, and of noise."""
+    further = {"words": values.words, "keep": values.keep, "noise": values.noise, "share": values.share}
     given = {name: value for name, value in further.items() if value is not None}
     return tower(values.values, values.mask, **given)
 
@@ -63,16 +64,21 @@ def _texts(values: StreamValues) -> Tensor:
 
 def _concatenated(parts: list[StreamValues]) -> StreamValues:
     """One batch of several; shorter texts, and fewer regions, are padded, which changes no feature."""
-    keep = torch.cat([part.keep for part in parts if part.keep is not None]) if parts[0].keep is not None else None
+    keep, noise, share = (_joined([getattr(part, name) for part in parts]) for name in ("keep", "noise", "share"))
     if all(part.mask is None and part.words is None for part in parts):
-        return StreamValues(torch.cat([part.values for part in parts]), keep=keep)
+        return StreamValues(torch.cat([part.values for part in parts]), keep=keep, noise=noise)
     length = max(_texts(part).shape[1] for part in parts)
     texts = torch.cat([_padded(_texts(part), length) for part in parts])
     masks = [_all_real(_texts(part)) if part.mask is None else part.mask for part in parts]
     mask = torch.cat([_padded(mask, length) for mask in masks])
     if parts[0].words is None:
         return StreamValues(texts, mask)
-    return StreamValues(torch.cat([part.values for part in parts]), mask, texts, keep=keep)
+    return StreamValues(torch.cat([part.values for part in parts]), mask, texts, keep=keep, share=share)
+
+
+def _joined(parts: list[Tensor | None]) -> Tensor | None:
+    present = [part for part in parts if part is not None]
+    return torch.cat(present) if present else None
 
 
 def _all_real(texts: Tensor) -> Tensor:

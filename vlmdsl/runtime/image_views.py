@@ -28,7 +28,7 @@ def check_image_views(encoders: Mapping[str, Encoder], streams: Iterable[Stream]
             what = "patches dropped" if drops else "smaller crops"
             raise _unfit(
                 tower, f"is to encode images with {what}, but its encoder takes whole images of one size only",
-                "the built-in encoders `vit:` take them", _way_out(bool(drops)),
+                "the built-in encoders `vit:` and `groupvit:` take them", _way_out(bool(drops)),
             )  # fmt: skip
         patches = left = form.patches(min(sides, default=1.0))
         for share in reversed(drops):

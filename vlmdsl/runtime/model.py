@@ -123,6 +123,16 @@ class VisionLanguageModel(nn.Module):
             self.teachers.follow(self.encoders, self.heads, "after")
         self.objective.after_step()
 
+    def noise_lengths(self) -> dict[str, int]:
+        """How many numbers of noise each image of a stream of `input_streams` takes, by its name, where its tower draws."""
+        lengths: dict[str, int] = {}
+        for stream in self.streams:
+            tower = stream.encoder.tower
+            length = None if tower in self.frozen_towers else _noise_length(self.encoders[tower])
+            if length is not None:
+                lengths |= {name: max(length, lengths.get(name, 0)) for name in self._read[stream.name]}
+        return lengths
+
     def encode(
         self, tower: str, values: Tensor, mask: Tensor | None = None, heads: tuple[Head, ...] = ()
     ) -> EncodedFeatures:
@@ -169,9 +179,18 @@ class VisionLanguageModel(nn.Module):
         return self.encoders[encoder.tower] if teachers is None else teachers.tower(encoder)
 
     def _values(self, stream: Stream, batch: Batch) -> StreamValues:
-        """What a stream's tower takes: the values of its source, or those of an image with a text joined to it."""
+        """What a stream's tower takes: the values of its source, or those of an image with a text joined or blended."""
         parts = [batch.streams[name] for name in self._read[stream.name]]
-        return parts[0] if len(parts) == 1 else replace(parts[0], words=parts[1].values, mask=parts[1].mask)
+        if _noise_length(self.encoders[stream.encoder.tower]) is None:  # drawn for another tower
+            parts = [replace(part, noise=None) for part in parts]
+        if len(parts) == 1:
+            return parts[0]
+        pair = replace(parts[0], words=parts[1].values, mask=parts[1].mask)
+        if stream.source.operation != "blend":
+            return pair
+        share = self.objective.blends(batch.draws)[stream.name]
+        of_one = torch.as_tensor(share, dtype=pair.values.dtype, device=pair.values.device)
+        return replace(pair, share=of_one.expand(len(pair.values)))
 
     def _encode_streams(self, streams: list[Stream], batch: Batch) -> list[EncodedFeatures]:
         """Streams of one tower that differ in source or heads: each source through the tower once, then the heads."""
@@ -197,6 +216,10 @@ class VisionLanguageModel(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and encoder.tower_learns):
             entry = {} if encoder.enters is None else {"enters": encoder.enters}
             return encode_together(tower, values, **entry)
+
+
+def _noise_length(encoder: nn.Module) -> int | None:
+    return getattr(encoder, "noise_length", None)
 
 
 def _used(stream: Stream) -> frozenset[str]:
@@ -244,12 +267,14 @@ def _unfit(tower: str, problem: str, *help_texts: str) -> DiagnosticError:
     return DiagnosticError((TowerDoesNotFit.at(Span("encoders", 0, 0), tower=tower, problem=problem, help=help_texts),))
 
 
-def _mixed(streams: Mapping[str, StreamValues], mixtures: Mapping[str, Iterable[Tensor | float]]) -> dict[str, StreamValues]:
+def _mixed(
+    streams: Mapping[str, StreamValues], mixtures: Mapping[str, Iterable[tuple[Tensor | float, int]]]
+) -> dict[str, StreamValues]:
     """The values of every stream, images mixed with their partners in the batch of all processes where that is asked for."""
     values = dict(streams)
-    for name, shares in mixtures.items():  # in one order on all processes, which exchange their images
-        for share in shares:
-            values[name] = replace(values[name], values=mix(values[name].values, share))
+    for name, mixed in mixtures.items():  # in one order on all processes, which exchange their images
+        for share, block in mixed:
+            values[name] = replace(values[name], values=mix(values[name].values, share, block))
     return values
 
 

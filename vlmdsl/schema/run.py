@@ -34,7 +34,8 @@ class ModelConfig(_Section):
 
     image_encoder: str = Field(
         "vit:tiny",
-        description="image encoder: a built-in preset (`vit:tiny`, `vit:small`, `vit:base`) or `hf:NAME-OR-FOLDER`",
+        description="image encoder: a built-in preset (`vit:tiny`, `vit:small`, `vit:base`; `groupvit:tiny`, "
+        "`groupvit:small`) or `hf:NAME-OR-FOLDER`",
     )
     text_encoder: str = Field(
         "transformer:tiny", description="text encoder: a preset (`transformer:tiny`, ...) or `hf:NAME-OR-FOLDER`"
@@ -78,6 +79,11 @@ class DataConfig(_Section):
     )
     reference_share: float = Field(
         0.1, gt=0, lt=1, description="share of the training samples that are kept aside where a recipe retrieves"
+    )
+    reference_search: Literal["exact", "faiss"] = Field(
+        "exact",
+        description="what searches the samples that a recipe retrieves from: `exact` (torch) or `faiss` (the extra `ann`, "
+        "on the CPU); both find the same ones",
     )
     synonyms: str | None = Field(
         None, description="file of synonyms for the view `eda`: a set a line, commas between; null: no word is replaced"

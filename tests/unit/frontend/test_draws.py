@@ -38,6 +38,15 @@ def test_a_draw_does_not_take_the_name_of_a_field() -> None:
     assert [wanted.name for wanted in inputs(planned(body))][-2:] == ["lam", "lam_2"]
 
 
+def test_no_block_is_the_whole_batch() -> None:
+    body = "minimize contrast(image, mix(text, by=0.5{block}), targets=0.5 * paired + 0.5 * flipped{target})"
+    plain, whole, blocks = (
+        digest(planned(body.format(block=block, target=target)))
+        for block, target in (("", ""), (", block=0", "(block=0)"), (", block=4", "(block=4)"))
+    )
+    assert plain == whole != blocks
+
+
 @pytest.mark.parametrize(
     ("body", "code"),
     [
@@ -46,6 +55,8 @@ def test_a_draw_does_not_take_the_name_of_a_field() -> None:
         ("minimize contrast(image, mix(text, by=lam))", "V0301"),
         ("minimize contrast(image, mix(text, by=uniform(1, 0)))", "V0407"),
         ("minimize contrast(image, mix(text, by=beta(0, 1)))", "V0405"),
+        ("minimize contrast(image, mix(text, by=0.5, block=-1))", "V0405"),
+        ("minimize contrast(image, text, targets=flipped(block=1.5))", "V0405"),
     ],
 )
 def test_what_a_draw_may_not_be(body: str, code: str) -> None:

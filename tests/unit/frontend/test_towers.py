@@ -51,9 +51,23 @@ def test_a_shared_tower_may_take_the_place_of_both_defaults() -> None:
     assert {stream.encoder.tower for stream in streams(planned(recipe))} == {"shared"}
 
 
+def test_a_blended_pair_is_a_call_of_its_own_on_the_halves_that_a_joined_one_reads() -> None:
+    program = planned("oner")
+    assert [[stream.name for stream in call.streams] for call in encoder_calls(program)] == [
+        ["image"], ["text"], ["image_text"], ["image_text_blend"],
+    ]  # fmt: skip
+    alone = planned(ONE + "let both = one(blend(image, text, by=0.3))\nminimize contrast(both, both)\n")
+    assert [stream.name for stream in streams(alone)] == ["image_text"]
+
+
 @pytest.mark.parametrize(
     ("recipe", "code"),
     [
+        (HEADER + "minimize contrast(vision(blend(image, text, by=0.3)), text)\n", "V0310"),
+        (HEADER + "minimize contrast(blend(image, text, by=0.3), text)\n", "V0312"),
+        (ONE + "minimize contrast(one(blend(image, text, by=learned(0.3))), one(text))\n", "V0301"),
+        (ONE + "minimize contrast(one(blend(text, image, by=0.3)), one(text))\n", "V0301"),
+        (ONE + "minimize contrast(one(blend(image, text)), one(text))\n", "V0402"),
         (HEADER + "minimize contrast(vision(join(image, text)), text)\n", "V0310"),
         (HEADER + "minimize contrast(join(image, text), text)\n", "V0312"),
         (HEADER + "minimize contrast(shared(language, vision)(image), text)\n", "V0301"),

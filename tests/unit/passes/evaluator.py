@@ -206,6 +206,26 @@ def _sigmoid(node: Node, logits: Matrices, target: Array) -> Array:
     return np.logaddexp(0.0, -np.where(target > 0, 1.0, -1.0) * logits.rows).sum(1)
 
 
+def _hinge(node: Node, logits: Matrices) -> Array:
+    """Sample by sample: over the candidates but the pair, the mean or the largest of what they have in excess."""
+    matrix = logits.rows if node.string("along") == "rows" else logits.columns
+    asked = logits.asked(node.string("along"))
+    reduce = np.mean if node.string("negatives") == "mean" else np.max
+    losses = np.zeros(SAMPLES)
+    for i in range(SAMPLES):
+        others = [j for j in range(matrix.shape[1]) if j != i and asked[i, j] and asked[i, i]]
+        if others:
+            losses[i] = reduce([max(0.0, node.number("margin") + matrix[i, j] - matrix[i, i]) for j in others])
+    return losses
+
+
+def _partners(node: Node) -> list[int]:
+    """Each block of consecutive samples backwards, the last one with those that are left."""
+    size = int(dict(node.attributes).get("block", SAMPLES))
+    blocks = [range(SAMPLES)[start : start + size] for start in range(0, SAMPLES, size)]
+    return [sample for block in blocks for sample in reversed(block)]
+
+
 def _mlm(logits: Array) -> Array:
     """The first two tokens of each text have been chosen; they were the first word."""
     return -_log_softmax(logits[:, :2].reshape(-1, logits.shape[-1]))[:, 0].mean()
@@ -217,13 +237,15 @@ _OPERATIONS: dict[str, Callable[..., object]] = {
     "score": lambda node, x, y: np.diagonal(_pair(node.string("by"), x, y).rows).copy(),
     "where": lambda node, condition, x, y: np.where(condition, x, y),
     "draw": lambda node: np.float64(_random(0, "draw", node.string("name")).uniform(*sorted(node.attribute("arguments")))),
-    "mix": lambda node, x, share: share * x + (1 - share) * x[::-1],
+    "mix": lambda node, x, share: share * x + (1 - share) * x[_partners(node)],
     "transpose": lambda node, x: Matrices(x.columns, x.rows, x.candidates, x.allowed.T),
     "exclude_pairs": lambda node, x: replace(x, allowed=x.allowed & ~np.eye(SAMPLES, dtype=bool)),
     "unite": _unite,
     "mask": lambda node, text: text,
+    "join": lambda node, image, text: image,
+    "blend": lambda node, image, text, share: image,
     "mlm": lambda node, logits: _mlm(logits),
-    "flipped": lambda node: np.eye(SAMPLES)[::-1],
+    "flipped": lambda node: np.eye(SAMPLES)[_partners(node)],
     "distribution": lambda node, x: _log_softmax(x / node.number("temperature")),
     "entropy": lambda node, p, q: -(np.exp(p) * q).sum(1),
     "entropy_of_mean": lambda node, p: -(np.exp(p).mean(0) * np.log(np.exp(p).mean(0))).sum(),
@@ -239,6 +261,8 @@ _OPERATIONS: dict[str, Callable[..., object]] = {
     "exclude": lambda node, x, out: replace(x, candidates=x.candidates & ~out),
     "cross_entropy": _cross_entropy,
     "sigmoid_loss": _sigmoid,
+    "hinge": _hinge,
+    "gate": lambda node, x, gate: gate[:, None] * x,
     "samples": lambda node, over=None: np.float64(SAMPLES if over is None else over.sum()),
     "mean": lambda node, score, over=None: _mean(score, over),
 }

@@ -74,8 +74,11 @@ class Build:
     def paired(self) -> Node:
         return self.add("paired", type=TargetType())
 
-    def flipped(self) -> Node:
-        return self.add("flipped", type=TargetType())
+    def flipped(self, **block: int) -> Node:
+        return self.add("flipped", type=TargetType(), **block)
+
+    def mix(self, features: Node, share: Node, **block: int) -> Node:
+        return self.add("mix", features, share, type=features.type, **block)
 
     def entropy(self, x: Node, y: Node) -> Node:
         p, q = (self.add("distribution", features, type=DistributionType(), temperature=0.5) for features in (x, y))
@@ -124,6 +127,12 @@ class Build:
 
     def cross_entropy(self, logits: Node, target: Node, along: str = "rows", denominator: str = "all") -> Node:
         return self.add("cross_entropy", logits, target, type=ScoreType(), along=along, denominator=denominator)
+
+    def hinge(self, matrix: Node, along: str, negatives: str) -> Node:
+        return self.add("hinge", matrix, type=ScoreType(), along=along, margin=0.3, negatives=negatives)
+
+    def gate(self, features: Node, score: Node) -> Node:
+        return self.add("gate", features, score, type=VecType())
 
     def where(self, condition: Node, x: Node | float, y: Node | float) -> Node:
         nodes = [node if isinstance(node, Node) else self.constant(node) for node in (x, y)]

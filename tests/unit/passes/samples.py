@@ -19,6 +19,9 @@ class Expressions:
         self.draw, self.build = draw, Build()
         build = self.build
         self.features = [build.pooled("image", "Image"), build.pooled("text"), build.pooled("caption", unit=False)]
+        self.features.append(build.normalize(build.mix(build.pooled("summary", unit=False), build.constant(0.3), block=4)))
+        gated = build.gate(build.pooled("image", "Image"), build.field("number", "Number"))
+        self.features.append(gated)
         self.scalars = [build.constant(value) for value in (0.0, 1.0, -1.0, 0.5, 3.0)]
         self.scalars += [build.samples(), build.samples(build.field("flag", "Flag"))]
         self.scalars += [build.temperature("temperature", 0.3), build.parameter("direct", 0.7)]
@@ -87,7 +90,7 @@ class Expressions:
     def target(self, depth: int = 2) -> Node:
         build = self.build
         if depth == 0:
-            return self.one_of(build.paired, build.flipped, build.same, lambda: self.soft_target())
+            return self.one_of(build.paired, lambda: build.flipped(**self.block()), build.same, lambda: self.soft_target())
         inner = self.target(depth - 1)
         return self.one_of(
             lambda: inner,
@@ -97,6 +100,10 @@ class Expressions:
             ),
             lambda: build("multiply", inner, self.scalar()),
         )
+
+    def block(self) -> dict[str, int]:
+        """All of the batch, or blocks that divide it or leave a shorter one."""
+        return self.draw(st.sampled_from(({}, {"block": 2}, {"block": 4}, {"block": 7})))
 
     def soft_target(self) -> Node:
         build = self.build
@@ -112,6 +119,7 @@ class Expressions:
             lambda: build.cross_entropy(self.matrix(), self.target(), along, denominator),
             lambda: build.cross_entropy(self.united(), self.target(), "rows", denominator),
             lambda: build.kl(self.matrix(), self.target(), along),
+            lambda: build.hinge(self.matrix(), along, self.draw(st.sampled_from(("mean", "hardest")))),
             lambda: build.cross_entropy(self.united(), build.softmax(build.stop(self.united())), "rows", denominator),
             lambda: build.cross_entropy(self.united(), build.unite(self.target(), self.target()), "rows", denominator),
         )

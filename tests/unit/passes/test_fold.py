@@ -85,6 +85,11 @@ EXAMPLES: list[tuple[str, Make, Make]] = [
         lambda b: b("multiply", loss(b), b("exp", p(b))),
     ),
     ("divide-constant", lambda b: b("divide", loss(b), 4.0), lambda b: b("multiply", loss(b), 0.25)),
+    (
+        "divide-reciprocal",
+        lambda b: b("divide", loss(b), b("divide", 2.0, p(b))),
+        lambda b: b("multiply", loss(b), b("multiply", p(b), 0.5)),
+    ),
     ("divide-scalar", lambda b: b("divide", loss(b), p(b)), lambda b: b("multiply", loss(b), b("divide", 1.0, p(b)))),
     ("mean-of-product", lambda b: b.mean(b("multiply", score(b), 0.5)), lambda b: b("multiply", loss(b), 0.5)),
     (

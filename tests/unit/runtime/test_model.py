@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import vlmdsl
 from vlmdsl.api.driver import build
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.ir import Encoder, Stream, streams
@@ -185,6 +186,30 @@ def test_joined_streams_are_one_call_on_the_values_of_their_halves():
         alone = tower(values["image"].values, words.mask, words.values)
         assert torch.equal(objective.given[f"{name}_mask"], alone.mask)
         torch.testing.assert_close(objective.given[name], alone.tokens, rtol=1e-12, atol=1e-12)
+
+
+def test_blended_streams_get_the_draw_of_the_step_that_the_loss_reads_too():
+    recipe = (
+        "recipe pairs(image: Image, text: Text)\nencoder one = shared(vision, language)\nlet lam = beta(1, 1)\n"
+        "let both = contrast(one(blend(image, text, by=lam)), one(blend(image, text, by=1 - lam)), sim=cosine)\n"
+        "minimize both + lam * contrast(one(join(image, text)), one(text))\n"
+    )
+    config = VisionConfig(image_size=8, patch_size=4, width=16, depth=1, heads=2)
+    tower = SharedTransformer(SharedConfig(config, vocabulary_size=30, text_length=9), 8, ("pooled",)).double()
+    model = VisionLanguageModel({"shared": tower}, vlmdsl.compile(recipe, compiled=False).double())
+    calls, values = [], {"image": images(), "text": texts(5)}
+    names = {reading.name: values[reading.source.string("name")] for reading in model.input_streams}
+    tower.register_forward_hook(lambda *_: calls.append(1))
+    batch = Batch(names, {}, ["a", "b", "c"], {"lam": torch.tensor(0.3, dtype=torch.float64)})
+    shares = {"image_text_blend": 0.3, "image_text_blend_2": 0.7}
+    assert {name: round(float(share), 6) for name, share in model.objective.blends(batch.draws).items()} == shares
+    found = model(batch).loss
+    assert len(calls) == 3  # texts, blended pairs, joined ones
+    pair = values["image"].values, values["text"].mask, values["text"].values
+    of_each = [torch.full((3,), share, dtype=torch.float64) for share in (0.3, 0.7)]
+    features = {name: tower(*pair, share).pooled for name, share in zip(shares, of_each, strict=True)}
+    features |= {"image_text": tower(*pair).pooled, "text": tower(values["text"].values, values["text"].mask).pooled}
+    torch.testing.assert_close(found, model.objective(**features, lam=batch.draws["lam"]).loss, rtol=1e-9, atol=1e-12)
 
 
 def planned_streams(expression):

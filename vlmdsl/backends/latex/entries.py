@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vlmdsl.backends.latex.draws import partner_of
 from vlmdsl.backends.latex.expressions import ARITHMETIC, scaled
 from vlmdsl.backends.latex.notation import (
     Math,
@@ -19,7 +20,7 @@ from vlmdsl.backends.latex.notation import (
     total,
     words,
 )
-from vlmdsl.ir import Node
+from vlmdsl.ir import Node, block_of
 from vlmdsl.types import SimType, TokensType, VecType
 
 if TYPE_CHECKING:
@@ -180,10 +181,18 @@ def _soft_entry(writer: Writer, target: Node, side: str) -> Math:
     return call(f"transport_{{{plain}}}", scaled_inner, latex=rf"\mathrm{{transport}}_{{{index}}}")
 
 
+def _flipped_entry(writer: Writer, target: Node) -> Math:
+    """1 for a sample and its partner in the batch, or in blocks of it, read backwards."""
+    if not block_of(target):
+        return Math("[i + j = B + 1]", "[i + j = B + 1]")
+    place = partner_of(writer.names, target, "i")
+    return Math(f"[j = {place.latex}]", f"[j = {place.text}]")
+
+
 def dense_entry(writer: Writer, target: Node, side: str = "rows") -> Math:
     """Entry (i, j) of a target that is no sum of the simple kinds, j being what i is asked about."""
     if target.operation == "flipped":
-        return Math("[i + j = B + 1]", "[i + j = B + 1]")
+        return _flipped_entry(writer, target)
     if target.operation in ("softmax", "transport"):
         return _soft_entry(writer, target, side)
     if target.operation == "paired":

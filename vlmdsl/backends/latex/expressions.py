@@ -5,6 +5,7 @@ An operation that has no rule is written as a function of its inputs, so a formu
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from vlmdsl.backends.latex.notation import (
     quotient,
     sum_over,
     total,
+    under,
     words,
 )
 from vlmdsl.ir import Node, encoder_of
@@ -82,6 +84,10 @@ def _exp(writer: Writer, node: Node) -> Math:
         return quotient(number(1.0), writer.names.parameter(inner))
     if inner.operation == "negate" and writer.names.is_log_scale(inner.inputs[0]):
         return writer.names.parameter(inner.inputs[0])
+    if inner.operation == "clamp" and writer.names.is_log_scale(inner.inputs[0]):
+        scale = quotient(number(1.0), writer.names.parameter(inner.inputs[0]))
+        ends = (None if end is None else float(f"{math.exp(end):.6g}") for end in _ends(inner))
+        return _between(scale, *ends)
     return ARITHMETIC["exp"](writer.expression(inner))
 
 
@@ -117,13 +123,25 @@ def _where(writer: Writer, node: Node) -> Math:
 
 
 def _clamp(writer: Writer, node: Node) -> Math:
-    lower, upper = node.attribute("lower"), node.attribute("upper")
-    ends = [number(end) if isinstance(end, int | float) else sign for end, sign in ((lower, _INFINITE), (upper, _INFINITE))]
-    ends[0] = ends[0] if ends[0] is not _INFINITE else negated(_INFINITE)
-    return call("clamp", writer.expression(node.inputs[0]), *ends)
+    return _between(writer.expression(node.inputs[0]), *_ends(node))
 
 
-_INFINITE = Math(r"\infty", "∞")
+def _ends(clamp: Node) -> tuple[float | None, float | None]:
+    """Where a clamp cuts, below and above; None for nowhere."""
+    lower, upper = (clamp.attribute(name) for name in ("lower", "upper"))
+    return (
+        float(lower) if isinstance(lower, int | float) else None,
+        float(upper) if isinstance(upper, int | float) else None,
+    )
+
+
+def _between(inner: Math, lower: float | None, upper: float | None) -> Math:
+    """`inner`, cut at these ends."""
+    if lower is not None and upper is not None:
+        return call("clamp", inner, number(lower), number(upper))
+    if upper is not None:
+        return ARITHMETIC["minimum"](inner, number(upper))
+    return inner if lower is None else ARITHMETIC["maximum"](inner, number(lower))
 
 
 def _field(writer: Writer, node: Node) -> Math:
@@ -190,6 +208,19 @@ def _mean(writer: Writer, node: Node, coefficient: float = 1.0) -> Math:
     return writer.mean(writer.expression(node.inputs[0]), coefficient, over)
 
 
+def _hinge(writer: Writer, node: Node) -> Math:
+    """The mean, or the largest, of what the negatives have in excess."""
+    matrix, side = node.inputs[0], node.string("along")
+
+    def at(candidate: str) -> Math:
+        row, column = ("i", candidate) if side == "rows" else (candidate, "i")
+        return writer.entry(matrix, row, column, side)
+
+    excess = call("max", number(0.0), total(number(node.number("margin")), at("j"), negated(at("i"))), latex=r"\max")
+    name = {"mean": words("mean"), "hardest": Math(r"\max", "max")}[node.string("negatives")]
+    return under(name, writer.candidates(matrix, but_pairs=True), excess)
+
+
 EXPRESSIONS: dict[str, Callable[[Writer, Node], Math]] = {
     "constant": lambda writer, node: number(node.number("value")),
     "parameter": _parameter,
@@ -205,6 +236,7 @@ EXPRESSIONS: dict[str, Callable[[Writer, Node], Math]] = {
     "running_mean": _running_mean,
     "log_sum_exp": _log_sum_exp,
     "cross_entropy": lambda writer, node: writer.cross_entropy(node),
+    "hinge": _hinge,
     "entropy": _entropy,
     "entropy_of_mean": _entropy_of_mean,
     "mlm": _mlm,

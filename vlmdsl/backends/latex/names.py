@@ -6,10 +6,10 @@ import math
 from collections import Counter
 from collections.abc import Callable
 
-from vlmdsl.backends.latex.draws import mixture
-from vlmdsl.backends.latex.notation import Math, call, equation, fraction, infix, number, symbol, total, words
+from vlmdsl.backends.latex.draws import mixture, partner_of
+from vlmdsl.backends.latex.notation import Math, call, equation, fraction, infix, number, product, symbol, total, words
 from vlmdsl.backends.latex.retrieval import attended
-from vlmdsl.ir import Encoder, Node, Program, Teacher, encoder_of, head_words
+from vlmdsl.ir import Encoder, Node, Program, Teacher, encoder_of, head_words, parts_of
 from vlmdsl.types import EncodedType, MemoryType, TokensType
 
 __all__ = ["Names"]
@@ -138,8 +138,12 @@ class Names:
         return fraction(inner, total(length, number(epsilon)) if epsilon else length)
 
     def _mixed(self, node: Node, index: str) -> Math:
-        own, partner = (self.feature(node.inputs[0], place) for place in (index, f"(B + 1 - {index})"))
+        own, place = self.feature(node.inputs[0], index), partner_of(self, node, index)
+        partner = Math(self.feature(node.inputs[0], place.latex).latex, self.feature(node.inputs[0], place.text).text)
         return mixture(self._share(node.inputs[1]), own, partner)
+
+    def _gated(self, node: Node, index: str) -> Math:
+        return product(self._expression(node.inputs[1]), self.made(node.inputs[0], index))
 
     def _stopped(self, node: Node, index: str) -> Math:
         return call("sg", self.made(node.inputs[0], index))
@@ -181,6 +185,8 @@ class Names:
             return Math(f"{name.latex}_i", f"{name.text}_i")
         if node.operation == "join":
             return infix(r"\oplus", "⊕", *(self.source(part) for part in node.inputs))
+        if node.operation == "blend":
+            return mixture(self._share(node.inputs[2]), *(self.source(part) for part in parts_of(node)))
         inner = self.source(node.inputs[0])
         if node.operation == "alternative":
             view = int(node.number("view"))
@@ -204,8 +210,10 @@ class Names:
     def _draw(self, node: Node, drawn: Math, inner: Math) -> Math:
         """What a drawn view is drawn from, or mixed of."""
         if node.operation == "mix":
-            place = "(B + 1 - i)"
-            partner = Math(f"{inner.latex.removesuffix('_i')}_{{{place}}}", f"{inner.text.removesuffix('_i')}_{place}")
+            place = partner_of(self, node, "i")
+            partner = Math(
+                f"{inner.latex.removesuffix('_i')}_{{{place.latex}}}", f"{inner.text.removesuffix('_i')}_{place.text}"
+            )
             return equation(drawn, mixture(self._share(node.inputs[1]), inner, partner))
         if node.operation == "rewrite":
             count = int(node.number("count"))
@@ -243,16 +251,15 @@ class Names:
         return self._parameters[node]
 
     def is_log_scale(self, node: Node) -> bool:
-        """Whether every reader takes exp of the parameter, or of its negative: then its value is exp(-p)."""
-        if node.operation != "parameter":
-            return False
-        readers = self._readers.get(node, [])
-        return bool(readers) and all(
-            reader.operation == "exp" or (reader.operation == "negate" and self._only_exp(reader)) for reader in readers
-        )
+        """Whether only exp of the parameter, of its negative or of a clamp of it is read: then its value is exp(-p)."""
+        return node.operation == "parameter" and self._only_exp(node)
 
     def _only_exp(self, node: Node) -> bool:
-        return all(reader.operation == "exp" for reader in self._readers.get(node, []))
+        readers = self._readers.get(node, [])
+        return bool(readers) and all(
+            reader.operation == "exp" or (reader.operation in ("negate", "clamp") and self._only_exp(reader))
+            for reader in readers
+        )
 
     def _learned(self, node: Node, name: Math) -> Math:
         logarithmic = self.is_log_scale(node)
@@ -274,6 +281,7 @@ _MADE: dict[str, Callable[[Names, Node, str], Math]] = {
     "nearest": Names._nearest,
     "mix": Names._mixed,
     "attend": attended,
+    "gate": Names._gated,
     "stop": Names._stopped,
 }
 """How a feature vector is made, by operation; what is not here is an encoder's."""
@@ -305,7 +313,7 @@ def _tower(encoder: Encoder) -> Math:
 
 
 def _encode_of(node: Node) -> Node | None:
-    while node.operation in ("normalize", "pooled", "tokens", "stop", "mix"):
+    while node.operation in ("normalize", "pooled", "tokens", "stop", "mix", "gate"):
         node = node.inputs[0]
     return node if node.operation == "encode" else None
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 
 __all__ = [
     "ATOM", "PRODUCT", "SUM", "Math", "bracketed", "call", "equation", "fraction", "infix", "inner_product", "log",
-    "negated", "number", "product", "quotient", "sum_over", "symbol", "total", "words",
+    "negated", "number", "product", "quotient", "sum_over", "symbol", "total", "under", "words",
 ]  # fmt: skip
 
 SUM, PRODUCT, ATOM = 0, 1, 2
@@ -149,8 +150,14 @@ def sum_over(index: str, body: Math, among: str = "") -> Math:
     tex, plain = inner.latex, inner.text
     if not among:
         return Math(rf"\sum_{{{index}=1}}^{{B}} {tex}", f"Σ_{index} {plain}", PRODUCT)
+    return under(Math(r"\sum", "Σ"), among, Math(tex, plain))
+
+
+def under(operator: Math, among: str, body: Math) -> Math:
+    """An operator over the indices `among` which a condition holds."""
     readable = among.replace(r"\neq", "≠").replace(r"\in", "∈").replace(" ", "").replace(",", ", ")
-    return Math(rf"\sum_{{{among}}} {tex}", f"Σ_{{{readable}}} {plain}", PRODUCT)
+    readable = re.sub(r"∈\\overline\{(\w+)\}", r" not in \1", readable)
+    return Math(rf"{operator.latex}_{{{among}}} {body.latex}", f"{operator.text}_{{{readable}}} {body.text}", PRODUCT)
 
 
 def equation(left: Math, right: Math) -> Math:

@@ -275,9 +275,13 @@ class Writer:
         sign = Math("t_{ij}", "t_ij")
         self.names.state("values", equation(sign, total(product(number(2.0), positive), negated(number(1.0)))))
         inner = call("σ", product(sign, self.entry(matrix, "i", "j", "rows")), latex=r"\sigma")
+        return negated(sum_over("j", Math(rf"\log {inner.latex}", f"log {inner.text}"), self.candidates(matrix)))
+
+    def candidates(self, matrix: Node, *, but_pairs: bool = False) -> str:
+        """The conditions on the candidates j of sample i in a matrix; nothing where all are."""
         conditions = [rf"j \in {self._kept(condition).latex}" for condition in excluded_of(matrix)]
-        conditions += [r"j \neq i"] if excludes_pairs(matrix) else []
-        return negated(sum_over("j", Math(rf"\log {inner.latex}", f"log {inner.text}"), ", ".join(conditions)))
+        conditions += [r"j \neq i"] if but_pairs or excludes_pairs(matrix) else []
+        return ", ".join(conditions)
 
     def _dense(self, target: Node) -> Math:
         return self.target(parts_of(target, "rows"))

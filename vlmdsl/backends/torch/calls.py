@@ -34,11 +34,12 @@ Rule: TypeAlias = Callable[[Values, Node], str]
 
 
 def _call(function: str, *attributes: str) -> Rule:
-    """`ops.FUNCTION(inputs, attribute=...)`."""
+    """`ops.FUNCTION(inputs, attribute=...)`; an attribute that is not there has its default."""
 
     def rule(values: Values, node: Node) -> str:
         arguments = [values.of(parent) for parent in node.inputs]
-        arguments += [f"{name}={_literal(node.attribute(name))}" for name in attributes]
+        given = dict(node.attributes)
+        arguments += [f"{name}={_literal(given[name])}" for name in attributes if name in given]
         return f"ops.{function}({', '.join(arguments)})"
 
     return rule
@@ -189,6 +190,8 @@ RULES: dict[str, Rule] = {
     "negate": _negate,
     "clamp": _call("clamp", "lower", "upper", "gradient"),
     "same": _call("same", "missing"),
+    "flipped": _call("flipped", "block"),
+    "mix": _call("mix", "block"),
     "smooth": _call("smooth", "epsilon", "over"),
     "distribution": _call("distribution", "temperature"),
     "transport": _call("transport", "epsilon", "iterations"),
@@ -196,12 +199,13 @@ RULES: dict[str, Rule] = {
     "reuse": _call("reuse", "matrix"),
     "not": _call("logical_not"),
     "cross_entropy": _call("cross_entropy", "along", "denominator"),
+    "hinge": _call("hinge", "along", "margin", "negatives"),
     **{
         name: _call(name)
         for name in (
-            "enqueue", "nearest", "take", "mix", "attend", "log_sum_exp", "softplus",
+            "enqueue", "nearest", "take", "gate", "attend", "log_sum_exp", "softplus",
             "stop", "exp", "log", "minimum", "maximum", "less", "less_equal", "greater",
-            "greater_equal", "equal", "not_equal", "where", "transpose", "paired", "flipped", "exclude", "exclude_pairs",
+            "greater_equal", "equal", "not_equal", "where", "transpose", "paired", "exclude", "exclude_pairs",
             "sigmoid_loss", "softmax", "mean", "entropy", "entropy_of_mean",
         )
     },

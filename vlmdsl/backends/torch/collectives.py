@@ -19,6 +19,9 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
 
+from vlmdsl.backends.torch.partners import partners
+from vlmdsl.ir import exchange_counts, whole_blocks
+
 __all__ = [
     "all_gather", "all_reduce_max", "all_reduce_sum", "gather_objects", "mirrored", "own_slice", "process_count",
     "process_index",
@@ -80,15 +83,25 @@ def own_slice(everybody: Tensor) -> Tensor:
     return everybody.narrow(0, process_index() * share, share)
 
 
-def mirrored(local: Tensor) -> Tensor:
-    """This process's share [b, ...] of the batch of all processes read backwards. Differentiable.
+def mirrored(local: Tensor, block: int = 0) -> Tensor:
+    """This process's share [b, ...] of the batch of all processes read backwards, or of each `block` of consecutive samples
+    of it. Differentiable.
 
-    Each process exchanges its samples with the one that is as far from the other end.
+    Processes exchange the samples whose partner is another's: all of the whole batch, none where blocks divide the share.
     """
-    if process_count() == 1:
-        return local.flip(0)
-    partners: Tensor = _Mirrored.apply(local)  # type: ignore[no-untyped-call]
-    return partners
+    if whole_blocks(local.shape[0], process_count(), block):
+        return _backwards(local, block or local.shape[0])
+    read: Tensor = _Mirrored.apply(local, block)  # type: ignore[no-untyped-call]
+    return read
+
+
+def _backwards(local: Tensor, block: int) -> Tensor:
+    """Each block of these samples read backwards, the last shorter one too."""
+    count, rest = divmod(local.shape[0], block)
+    if not rest:
+        return local.reshape(count, block, *local.shape[1:]).flip(1).flatten(0, 1)
+    whole = count * block
+    return torch.cat([_backwards(local[:whole], block), local[whole:].flip(0)]) if count else local.flip(0)
 
 
 class _AllGather(Function):
@@ -116,15 +129,16 @@ class _AllReduceSum(Function):
 
 
 class _Mirrored(Function):
-    """Reading backwards, which is its own adjoint."""
+    """Reading blocks backwards, which is its own adjoint."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, local: Tensor) -> Tensor:
-        return _exchange(local.flip(0))
+    def forward(ctx: Any, local: Tensor, block: int) -> Tensor:
+        ctx.block = block
+        return _exchange(local, block)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return _exchange(gradient.flip(0))
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _exchange(gradient, ctx.block), None
 
 
 # The functional operators, not `torch.distributed.all_reduce` and its kin: these return new tensors, which torch.compile
@@ -143,11 +157,19 @@ def _reduce_scatter(everybody: Tensor) -> Tensor:
     return _wait(torch.ops._c10d_functional.reduce_scatter_tensor(everybody.contiguous(), "sum", process_count(), _group()))
 
 
-def _exchange(local: Tensor) -> Tensor:
-    """The tensor of the process that is as far from the other end, which gets this one."""
-    counts = [0] * process_count()
-    counts[process_count() - 1 - process_index()] = local.shape[0]
-    return _wait(torch.ops._c10d_functional.all_to_all_single(local.contiguous(), counts, counts, _group()))
+def _exchange(local: Tensor, block: int) -> Tensor:
+    """Each sample's partner, from the process that has it, which gets this one's in turn.
+
+    Samples leave by the process of their partner and, to one process, in their order; so what arrives is in the order of
+    the partners' positions.
+    """
+    share = local.shape[0]
+    own = torch.arange(share, device=local.device) + process_index() * share
+    wanted = partners(own, share * process_count(), block)
+    leaving = local[wanted.div(share, rounding_mode="floor").argsort(stable=True)]
+    counts = exchange_counts(process_index(), process_count(), share, block)
+    arrived = _wait(torch.ops._c10d_functional.all_to_all_single(leaving, counts, counts, _group()))
+    return arrived[wanted.argsort().argsort()]
 
 
 def _group() -> str:

@@ -13,7 +13,8 @@ from vlmdsl.backends.torch.naming import Names, has_line
 from vlmdsl.ir import (
     Node,
     Program,
-    mixture_shares,
+    block_of,
+    mixtures,
     readings,
     walk,
 )
@@ -25,7 +26,8 @@ __all__ = ["emit", "emit_value"]
 
 def emit(program: Program, sources: SourceMap | None = None) -> str:
     """The source of `objective(inputs, parameters, state) -> (loss, terms, metrics, new_state)`; with `sources`, lines name
-    the recipe's. Where images are mixed, `mixtures(inputs)` gives the shares to mix them by, in turn, by name."""
+    the recipe's. Where images are mixed, `mixtures(inputs)` gives what to mix them by, (share, block) in turn, by name, and
+    where they are blended with texts, `blends(inputs)` their share by stream."""
     return _Writer(program, sources or SourceMap()).module()
 
 
@@ -45,18 +47,30 @@ class _Writer:
 
     def module(self) -> str:
         body = [line for node in _after_encoding(self._program.roots()) for line in self._lines(node)]
-        written = [*self._header(), *(f"    {line}" for line in [*body, *self._results()]), *self._mixtures()]
+        written = [*self._header(), *(f"    {line}" for line in [*body, *self._results()])]
+        written += [*self._mixtures(), *self._blends()]
         return "\n".join(written) + "\n"
 
     def _mixtures(self) -> list[str]:
         """The function of what images are mixed by, which is computed before they are encoded."""
-        shares = {read.name: mixture_shares(read.source) for read in readings(self._values.streams)}
-        mixed = {name: nodes for name, nodes in shares.items() if nodes}
-        if not mixed:
-            return []
-        body = [line for node in walk(node for nodes in mixed.values() for node in nodes) for line in self._lines(node)]
-        found = [(name, f"({', '.join(map(self._values.of, nodes))},)") for name, nodes in mixed.items()]
-        return ["", "", "def mixtures(inputs):", *(f"    {line}" for line in [*body, f"return {_dictionary(found)}"])]
+        mixed = {read.name: mixtures(read.source) for read in readings(self._values.streams)}
+        body = self._body(node.inputs[1] for nodes in mixed.values() for node in nodes)
+        said = {name: [self._mixture(node) for node in nodes] for name, nodes in mixed.items() if nodes}
+        return _function("mixtures", body, [(name, f"({' '.join(pairs)})") for name, pairs in said.items()])
+
+    def _mixture(self, node: Node) -> str:
+        return f"({self._values.of(node.inputs[1])}, {block_of(node)}),"
+
+    def _blends(self) -> list[str]:
+        """The function of the images' shares where they are blended with texts."""
+        shares = {
+            stream.name: stream.source.inputs[2] for stream in self._values.streams if stream.source.operation == "blend"
+        }
+        body = self._body(shares.values())
+        return _function("blends", body, [(name, self._values.of(share)) for name, share in shares.items()])
+
+    def _body(self, roots: Iterable[Node]) -> list[str]:
+        return [line for node in walk(roots) for line in self._lines(node)]
 
     def value_module(self, root: Node) -> str:
         body = [line for node in _after_encoding([root]) for line in self._lines(node)]
@@ -130,3 +144,9 @@ def _regions(term: Node) -> list[Node]:
 
 def _dictionary(items: list[tuple[str, str]]) -> str:
     return "{" + ", ".join(f'"{name}": {value}' for name, value in items) + "}"
+
+
+def _function(name: str, body: list[str], result: list[tuple[str, str]]) -> list[str]:
+    """A function of what is drawn for a step, after a gap; nothing where there is nothing to tell."""
+    lines = [f"    {line}" for line in [*body, f"return {_dictionary(result)}"]]
+    return ["", "", f"def {name}(inputs):", *lines] if result else []

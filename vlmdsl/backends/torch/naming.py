@@ -58,6 +58,8 @@ class Names:
             "pooled": lambda: self._streams[node.inputs[0].index],
             "tokens": lambda: self._streams[node.inputs[0].index] + "_tokens",
             "vocabulary": lambda: self._streams[node.inputs[0].index] + "_vocabulary",
+            "gate": lambda: self._meaning(node.inputs[0]) + "_gated",
+            "hinge": lambda: f"hinge_along_{node.string('along')}",
             "normalize": lambda: self._meaning(node.inputs[0]) + "_unit",
             "distribution": lambda: self._meaning(node.inputs[0]) + "_distribution",
             "negate": lambda: "minus_" + self._meaning(node.inputs[0]),

@@ -26,7 +26,8 @@ Emitted: TypeAlias = Callable[
     [Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, StateValue | Table]],
     tuple[Tensor | float, dict[str, Tensor | float], dict[str, Tensor | float], dict[str, StateValue]],
 ]
-Mixtures: TypeAlias = Callable[[Mapping[str, Tensor]], dict[str, tuple[Tensor | float, ...]]]
+Blends: TypeAlias = Callable[[Mapping[str, Tensor]], dict[str, Tensor | float]]
+Mixtures: TypeAlias = Callable[[Mapping[str, Tensor]], dict[str, tuple[tuple[Tensor | float, int], ...]]]
 
 
 class ObjectiveOutput(NamedTuple):
@@ -88,7 +89,7 @@ class Objective(nn.Module):
         """The samples kept aside that this objective retrieves from; see `References.fill`."""
         for node in parameters(program):
             self._register(node)
-        emitted, self._mixtures = _execute(program.name, self.source)
+        emitted, self._mixtures, self._blends = _execute(program.name, self.source)
         self._emitted: Emitted = torch.compile(emitted, fullgraph=True, dynamic=dynamic) if compiled else emitted
 
     def forward(self, **features: Tensor) -> ObjectiveOutput:
@@ -112,13 +113,22 @@ class Objective(nn.Module):
             {name: torch.as_tensor(value, device=first.device).detach() for name, value in (metrics | chance).items()},
         )
 
-    def mixtures(self, draws: Mapping[str, Tensor]) -> dict[str, tuple[Tensor | float, ...]]:
-        """For images that are mixed before they are encoded, by their name in a batch: the shares to mix by, in turn.
+    def mixtures(self, draws: Mapping[str, Tensor]) -> dict[str, tuple[tuple[Tensor | float, int], ...]]:
+        """For images that are mixed before they are encoded, by their name in a batch: what to mix by, in turn, each
+        the share of the sample itself and the block of the batch that is read backwards (0: all of it).
 
         Args:
             draws: the numbers drawn for the step, 0-d, by the names of `inputs`.
         """
         return self._mixtures(draws)
+
+    def blends(self, draws: Mapping[str, Tensor]) -> dict[str, Tensor | float]:
+        """For images that are blended with their texts, by the name of the stream: the share of the image.
+
+        Args:
+            draws: the numbers drawn for the step, 0-d, by the names of `inputs`.
+        """
+        return self._blends(draws)
 
     def value(self, node: Node, features: Mapping[str, Tensor]) -> Tensor:
         """One tensor of the program's graph, such as features that a loss compares, as it is for these inputs.
@@ -127,7 +137,7 @@ class Objective(nn.Module):
             node: a node of `program` whose value is a tensor.
             features: the inputs that it is made of, by the names of `inputs`.
         """
-        function, _ = _execute(self.program.name, emit_value(self.program, node))
+        function, _, _ = _execute(self.program.name, emit_value(self.program, node))
         first = next(iter(features.values()))
         with torch.autocast(first.device.type, enabled=False):
             found: Any = function(features, self._learned(), self._held())
@@ -184,10 +194,10 @@ class Objective(nn.Module):
         return {name: level for name, level in levels.items() if level is not None}
 
 
-def _execute(name: str, source: str) -> tuple[Emitted, Mixtures]:
+def _execute(name: str, source: str) -> tuple[Emitted, Mixtures, Blends]:
     """The functions of emitted source, registered so that tracebacks and debuggers show its lines."""
     filename = f"<objective {name} {hashlib.sha256(source.encode()).hexdigest()[:12]}>"
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-    namespace: dict[str, Any] = {"mixtures": lambda draws: {}}
+    namespace: dict[str, Any] = {"mixtures": lambda draws: {}, "blends": lambda draws: {}}
     exec(compile(source, filename, "exec"), namespace)
-    return namespace["objective"], namespace["mixtures"]
+    return namespace["objective"], namespace["mixtures"], namespace["blends"]

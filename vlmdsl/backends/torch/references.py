@@ -7,10 +7,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from vlmdsl.backends.torch.search import FaissIndex
 from vlmdsl.backends.torch.values import Table
-from vlmdsl.ir import Column, Program, columns
+from vlmdsl.ir import Column, Program, column_of, columns
 
 __all__ = ["References"]
+
+_SEARCHES = ("exact", "faiss")
 
 
 class References(nn.Module):
@@ -30,12 +33,18 @@ class References(nn.Module):
             self.register_buffer("keys", torch.zeros(0, dtype=torch.int64), persistent=False)
         for column in self.columns:
             self.register_buffer(_buffer(column.name), torch.zeros(0, 0), persistent=False)
+        self._searched = {column_of(node.inputs[1]).name for node in program.nodes() if node.operation == "retrieve"}
+        self._indexes: dict[str, FaissIndex] = {}
 
-    def fill(self, values: Mapping[str, Tensor], keys: Tensor) -> None:
+    def fill(self, values: Mapping[str, Tensor], keys: Tensor, *, search: str = "exact") -> None:
         """Take over a whole table: `values` [R, D] by the name of the column, `keys` [R] that tell its samples apart.
 
-        ValueError names a column that is missing, unknown, or of another length than the keys.
+        `search` is `exact`, which compares in torch and chunk by chunk, where the table is, or `faiss`, which finds the same
+        entries on the CPU and holds what is searched there a second time. ValueError names a column that is missing,
+        unknown, or of another length than the keys; `DiagnosticError` (V0901) without faiss where that is to search.
         """
+        if search not in _SEARCHES:
+            raise ValueError(f"a reference set is searched by one of {', '.join(_SEARCHES)}, not {search!r}")
         names = [column.name for column in self.columns]
         if not names:
             raise ValueError("this objective retrieves nothing: it has no reference set to fill")
@@ -47,10 +56,16 @@ class References(nn.Module):
             old = self.get_buffer(_buffer(name))
             setattr(self, _buffer(name), value.detach().to(old))
         self.keys = keys.to(self.keys)
+        searched = self._searched if search == "faiss" else ()
+        self._indexes = {name: FaissIndex(self.get_buffer(_buffer(name))) for name in searched}
 
     def read(self) -> dict[str, Table]:
         """Every column by its name."""
-        return {column.name: Table(self.get_buffer(_buffer(column.name)), self.keys) for column in self.columns}
+        return {column.name: self._table(column.name) for column in self.columns}
+
+    def _table(self, name: str) -> Table:
+        index = self._indexes.get(name)
+        return Table(self.get_buffer(_buffer(name)), self.keys, None if index is None else index.handle)
 
 
 def _buffer(column: str) -> str:

@@ -91,7 +91,7 @@ def compared_streams(program: Program) -> list[tuple[str, str]]:
         if node.operation in ("pooled", "tokens"):
             stream = found[node.inputs[0].index]
             names[node.index] = f"{stream.name}_tokens" if node.operation == "tokens" and stream.pooled else stream.name
-        elif node.operation in ("normalize", "stop", "distribution", "mix") and node.inputs[0].index in names:
+        elif node.operation in ("normalize", "stop", "distribution", "mix", "gate") and node.inputs[0].index in names:
             names[node.index] = names[node.inputs[0].index]
         elif _compares(node) and all(parent.index in names for parent in node.inputs[:2]):
             pairs.append((names[node.inputs[0].index], names[node.inputs[1].index]))

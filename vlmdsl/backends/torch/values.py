@@ -40,10 +40,14 @@ class Memory(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A column of the reference set, `values` [R, D], and the `keys` [R] of its samples; the same on every process."""
+    """A column of the reference set, `values` [R, D], and the `keys` [R] of its samples; the same on every process.
+
+    `handle` (0-d, on the CPU) is that of the faiss index that finds its entries; None: they are compared in torch.
+    """
 
     values: Tensor
     keys: Tensor
+    handle: Tensor | None = None
 
 
 class Picks(NamedTuple):
@@ -81,8 +85,8 @@ class Similarities(NamedTuple):
 class TargetPart(NamedTuple):
     """One summand `coefficient * P` of a target; the kinds are those of `ir.TargetPart`, and `flipped`.
 
-    `label` [b] belongs to `same`. `matrices` belongs to `dense`: given any similarity matrix [b, B] for its shape and dtype
-    it makes P for each direction, so that nothing of that size is made before it is needed.
+    `label` [b] belongs to `same`, `block` to `flipped`. `matrices` belongs to `dense`: given any similarity matrix [b, B]
+    for its shape and dtype it makes P for each direction, so that nothing of that size is made before it is needed.
     """
 
     kind: str
@@ -90,6 +94,7 @@ class TargetPart(NamedTuple):
     label: Tensor | None = None
     missing: int = -1
     matrices: Callable[[Tensor], Similarities] | None = None
+    block: int = 0
 
 
 class Target(NamedTuple):

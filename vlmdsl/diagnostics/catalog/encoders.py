@@ -13,10 +13,10 @@ class UnknownEncoder(Problem):
     summary = "The run configuration names an encoder that does not exist."
     explanation = (
         "An encoder is named by its family and a preset or a place: `vit:tiny`, `vit:small` and `vit:base` are the "
-        "built-in image encoders, `transformer:tiny`, `transformer:small` and `transformer:base` the text encoders, and "
-        "`hf:NAME-OR-FOLDER` loads a pretrained model of either kind through the `transformers` library. The image "
-        "encoder is set with `model.image_encoder`, the text encoder with `model.text_encoder`; neither can stand for the "
-        "other."
+        "built-in image encoders, with `groupvit:tiny` and `groupvit:small`, which group patches. `transformer:tiny`, "
+        "`transformer:small` and `transformer:base` are the text encoders, and `hf:NAME-OR-FOLDER` loads a pretrained model "
+        "of either kind through the `transformers` library. The image encoder is set with `model.image_encoder`, the text "
+        "encoder with `model.text_encoder`; neither can stand for the other."
     )
     provoked_by = "`--set model.image_encoder=vit:tinny`"
 

@@ -14,8 +14,9 @@ class PackageMissing(Problem):
     explanation = (
         "What every run needs is installed with vlmdsl. Adapters to other libraries are extras, so that nobody has to "
         "install what they do not use: `pip install 'vlmdsl[hf]'` adds `transformers` for encoders and tokenizers named "
-        "`hf:...`. If the package is installed, it is probably in another environment than the `vlmdsl` that ran; `python "
-        "-m pip show vlmdsl` and `python -m pip show transformers` must name the same folder."
+        "`hf:...`, `pip install 'vlmdsl[ann]'` adds `faiss-cpu` for reference sets that faiss is to search "
+        "(`data.reference_search=faiss`). If the package is installed, it is probably in another environment than the "
+        "`vlmdsl` that ran; `python -m pip show vlmdsl` and `python -m pip show PACKAGE` must name the same folder."
     )
     provoked_by = "`--set model.image_encoder=hf:google/vit-base-patch16-224` without transformers installed"
 

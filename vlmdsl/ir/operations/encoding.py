@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vlmdsl.ir.encoders import Encoder
 from vlmdsl.ir.graph import Node
-from vlmdsl.ir.operations.signature import NUMBER, Signature, fixed, need, same, take
+from vlmdsl.ir.operations.signature import NUMBER, Signature, fixed, need, positive_block, same, take
 from vlmdsl.types import (
     TOKEN_AXIS,
     DistributionType,
@@ -60,6 +60,7 @@ def mixture(node: Node, types: tuple[Type, ...]) -> Type:
     need(len(types) == 2, f"has {len(types)} inputs, wants 2")
     need(types[0] in (VecType(), FieldType("Image")), f"mixes images or features, got {types[0]}")
     take(types[1:], ScalarType)
+    positive_block(node)
     return types[0]
 
 
@@ -72,7 +73,8 @@ SIGNATURES: dict[str, Signature] = {
     "normalize": Signature(
         {"epsilon": NUMBER, "smallest": NUMBER}, same(VecType, TokensType), optional=frozenset({"smallest"})
     ),
-    "mix": Signature({}, mixture),
+    "mix": Signature({"block": (int,)}, mixture, optional=frozenset({"block"})),
+    "gate": Signature({}, fixed(VecType(), VecType, ScoreType)),
     "distribution": Signature({"temperature": NUMBER}, fixed(DistributionType(), VecType)),
     "entropy": Signature({}, fixed(ScoreType(), DistributionType, DistributionType)),
     "entropy_of_mean": Signature({}, fixed(LossType(), DistributionType)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vlmdsl.ir.graph import Node
-from vlmdsl.ir.operations.signature import Signature, fixed, need, one_of, take
+from vlmdsl.ir.operations.signature import NUMBER, Signature, fixed, need, one_of, take
 from vlmdsl.types import ConditionType, LossType, ScalarType, ScoreType, SimType, TargetType, Type
 
 __all__ = ["SIGNATURES"]
@@ -22,6 +22,15 @@ def cross_entropy(node: Node, types: tuple[Type, ...]) -> Type:
     return asked(node, types)
 
 
+def hinge(node: Node, types: tuple[Type, ...]) -> Type:
+    take(types, SimType)
+    assert isinstance(types[0], SimType)
+    one_of(node, "along", "rows", "columns")
+    one_of(node, "negatives", "mean", "hardest")
+    need(node.string("along") == "rows" or "+" not in types[0].columns, f"asks the columns of {types[0]}")
+    return ScoreType(types[0].rows if node.string("along") == "rows" else types[0].columns)
+
+
 def mean(node: Node, types: tuple[Type, ...]) -> Type:
     take(types, *((ScoreType,) if len(types) == 1 else (ScoreType, ConditionType)))
     return LossType()
@@ -35,6 +44,7 @@ def samples(node: Node, types: tuple[Type, ...]) -> Type:
 SIGNATURES: dict[str, Signature] = {
     "cross_entropy": Signature({"along": (str,), "denominator": (str,)}, cross_entropy),
     "target_entropy": Signature({"along": (str,)}, asked),
+    "hinge": Signature({"along": (str,), "margin": NUMBER, "negatives": (str,)}, hinge),
     "sigmoid_loss": Signature({}, fixed(ScoreType(), SimType, TargetType)),
     "mean": Signature({}, mean),
     "samples": Signature({}, samples),

@@ -20,6 +20,7 @@ __all__ = [
     "fixed",
     "need",
     "one_of",
+    "positive_block",
     "same",
     "take",
 ]
@@ -70,6 +71,12 @@ def take(types: tuple[Type, ...], *wanted: type[Type]) -> None:
 
 def one_of(node: Node, name: str, *allowed: str) -> None:
     need(node.string(name) in allowed, f"{name} is {node.string(name)!r}, may be {', '.join(allowed)}")
+
+
+def positive_block(node: Node) -> None:
+    """Where blocks of the batch are named they have samples; the whole batch has no name."""
+    block = dict(node.attributes).get("block", 1)
+    need(isinstance(block, int) and block > 0, f"the block is {block!r}")
 
 
 def fixed(result: Type, *wanted: type[Type]) -> Yields:

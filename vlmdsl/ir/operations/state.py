@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from vlmdsl.ir.graph import Node
-from vlmdsl.ir.operations.signature import NUMBER, Signature, fixed, need, one_of, take
+from vlmdsl.ir.operations.signature import NUMBER, Signature, need, one_of, take
 from vlmdsl.types import MemoryType, ScalarType, ScoreType, SimType, Type, VecType
 
 __all__ = ["SIGNATURES"]
@@ -35,10 +35,16 @@ def running_mean(node: Node, types: tuple[Type, ...]) -> Type:
     return ScalarType()
 
 
+def nearest(node: Node, types: tuple[Type, ...]) -> Type:
+    """Of similarities to the memory, or of vectors that are compared with it by their products."""
+    take(types, VecType if types and isinstance(types[0], VecType) else SimType, MemoryType, VecType)
+    return VecType()
+
+
 SIGNATURES: dict[str, Signature] = {
     "state": Signature({"name": (str,), "initial": NUMBER}, state),
     "memory": Signature({"name": (str,), "size": (int,), "start": (str,)}, memory),
     "enqueue": Signature({}, enqueue),
-    "nearest": Signature({}, fixed(VecType(), SimType, MemoryType, VecType)),
+    "nearest": Signature({}, nearest),
     "running_mean": Signature({"momentum": NUMBER}, running_mean),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vlmdsl.ir.graph import Node
-from vlmdsl.ir.operations.signature import NUMBER, Signature, fixed, need, one_of, take
+from vlmdsl.ir.operations.signature import NUMBER, Signature, fixed, need, one_of, positive_block, take
 from vlmdsl.types import FieldType, SimType, TargetType, Type
 
 __all__ = ["SIGNATURES"]
@@ -12,6 +12,12 @@ __all__ = ["SIGNATURES"]
 def labels(node: Node, types: tuple[Type, ...]) -> Type:
     take(types, FieldType)
     need(types[0] == FieldType("Label"), f"compares a Label, got {types[0]}")
+    return TargetType()
+
+
+def flipped(node: Node, types: tuple[Type, ...]) -> Type:
+    take(types)
+    positive_block(node)
     return TargetType()
 
 
@@ -31,7 +37,7 @@ SIGNATURES: dict[str, Signature] = {
     "paired": Signature({}, fixed(TargetType())),
     "same": Signature({"missing": (int,)}, labels),
     "smooth": Signature({"epsilon": NUMBER, "over": (str,)}, smooth),
-    "flipped": Signature({}, fixed(TargetType())),
+    "flipped": Signature({"block": (int,)}, flipped, optional=frozenset({"block"})),
     "softmax": Signature({}, of_affinity),
     "transport": Signature({"epsilon": NUMBER, "iterations": (int,)}, of_affinity),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vlmdsl.ir.graph import Node
 from vlmdsl.ir.operations.signature import NUMBER, Signature, Yields, need, take
-from vlmdsl.types import JOINED, FieldType, Type
+from vlmdsl.types import JOINED, FieldType, ScalarType, Type
 
 __all__ = ["SIGNATURES"]
 
@@ -31,6 +31,11 @@ def join(node: Node, types: tuple[Type, ...]) -> Type:
     return FieldType(JOINED)
 
 
+def blend(node: Node, types: tuple[Type, ...]) -> Type:
+    need(types == (FieldType("Image"), FieldType("Text"), ScalarType()), "blends an Image and a Text by a Scalar")
+    return FieldType(JOINED)
+
+
 def mask(node: Node, types: tuple[Type, ...]) -> Type:
     shares = {name: node.number(name) for name in ("share", "hidden", "replaced")}
     need(all(0 <= share <= 1 for share in shares.values()), f"the shares are {shares}")
@@ -53,4 +58,5 @@ SIGNATURES: dict[str, Signature] = {
     "augment": Signature({"view": (int,), "pipeline": (object,), "draw": (int,)}, view("Image")),
     "drop": Signature({"share": NUMBER, "draw": (int,)}, view("Image")),
     "join": Signature({}, join),
+    "blend": Signature({}, blend),
 }

@@ -19,8 +19,9 @@ class StreamValues:
     regions `[b, R, F]` float with theirs.
 
     Of a masked text, `targets` `[b, L]` int64 holds what the chosen tokens were, `NOT_ASKED` elsewhere.
-    An image and a text joined are `values`, images, and `words`, token ids, whose mask is `mask`. Of images with patches
-    dropped, `keep [b, K]` int64 are the patches to encode, counted row by row.
+    An image and a text joined are `values`, images, and `words`, token ids, whose mask is `mask`; blended, `share [b]` float
+    is that of the image. Of images with patches dropped, `keep [b, K]` int64 are the patches to encode, counted row by row.
+    For towers that draw in training, `noise [b, N]` float32 is standard Gumbel noise.
     """
 
     values: Tensor
@@ -28,6 +29,8 @@ class StreamValues:
     words: Tensor | None = None
     targets: Tensor | None = None
     keep: Tensor | None = None
+    noise: Tensor | None = None
+    share: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> StreamValues:
         """The same on `device`."""
@@ -36,7 +39,8 @@ class StreamValues:
             return None if part is None else part.to(device, non_blocking=non_blocking)
 
         values = self.values.to(device, non_blocking=non_blocking)
-        return StreamValues(values, moved(self.mask), moved(self.words), moved(self.targets), moved(self.keep))
+        further = (self.mask, self.words, self.targets, self.keep, self.noise, self.share)
+        return StreamValues(values, *(moved(part) for part in further))
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,9 @@ class Collator:
         streams = {}
         for name, view in views.items():
             stream = self.stream([sample.streams[name] for sample in samples], view.kind)
-            kept = [torch.from_numpy(sample.kept[name]) for sample in samples if view.drops]
-            streams[name] = replace(stream, keep=torch.stack(kept)) if kept else stream
+            keep = _stacked([sample.kept.get(name) for sample in samples])
+            noise = _stacked([sample.noise.get(name) for sample in samples])
+            streams[name] = replace(stream, keep=keep, noise=noise)
         plain = {
             name: torch.tensor([sample.fields[name] for sample in samples], dtype=_FIELD_DTYPES[kind])
             for name, kind in fields.items()
@@ -74,3 +75,9 @@ def text_inputs(
         return stream.values, stream.mask
 
     return inputs
+
+
+def _stacked(parts: Sequence[np.ndarray | None]) -> Tensor | None:
+    """One tensor of what every sample has; None where none has it."""
+    present = [torch.from_numpy(part) for part in parts if part is not None]
+    return torch.stack(present) if present else None

@@ -105,6 +105,8 @@ class BatchLoader:
     `batch` is the size over all `world` processes. A sample that cannot be used is counted in `report` and replaced, so that
     every batch is full; the samples that are left over at the end of an epoch are left out of it. `state_dict()` is the
     position of the next batch: two integers. With `groups` (name -> indices) each batch is of one group, see `Order`.
+    `noise` is how many numbers each sample of a stream draws for its tower, by the stream's name
+    (`VisionLanguageModel.noise_lengths`).
 
     Raises `DiagnosticError` for a batch that is larger than the data or no multiple of `world`, and, when batches are drawn,
     if no sample can be used.
@@ -129,6 +131,7 @@ class BatchLoader:
         cache_bytes: int = _CACHE_BYTES,
         materials: Materials = NO_MATERIALS,
         groups: Groups | None = None,
+        noise: Mapping[str, int] | None = None,
     ) -> None:
         faults = []
         largest = max(map(len, groups.values())) if groups else len(source)
@@ -152,6 +155,7 @@ class BatchLoader:
             seed=seed,
             cache_bytes=budget,
             materials=materials,
+            noise=noise,
         )
         order = Order(len(source), batch, seed, None if groups is None else groups.values())
         collator = Collator(tokenizer, images, text_length)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vlmdsl.runtime.data.context import NO_MATERIALS, Materials, ViewContext
+from vlmdsl.runtime.data.draws import generator
 from vlmdsl.runtime.data.fields import MaskedText, TextValue, key_number
 from vlmdsl.runtime.data.images import ImageCache, ImageFormat, decode_image
 from vlmdsl.runtime.data.mapping import FieldMapping
@@ -22,20 +23,22 @@ __all__ = ["Sample", "SampleReader"]
 class Sample:
     """The value of each stream (pixels of the wanted side, a text, masked or not, or regions) and of each plain field.
 
-    `kept` are the patches to encode of those streams of images that have some dropped.
+    `kept` are the patches to encode of those streams of images that have some dropped, `noise` what is drawn for those
+    whose towers draw in training.
     """
 
     key: str
     streams: dict[str, np.ndarray | str | MaskedText]
     fields: dict[str, int | bool | float]
     kept: dict[str, np.ndarray]
+    noise: dict[str, np.ndarray]
 
 
 class SampleReader:
     """Reads samples by index, through the mapping and the views. The same arguments always give the same sample.
 
-    `views` are the streams by name, `fields` the plain fields by name with their kinds. Remembers which samples are bad,
-    and decoded images up to `cache_bytes`.
+    `views` are the streams by name, `fields` the plain fields by name with their kinds, `noise` how many numbers of Gumbel
+    noise a stream takes, by its name. Remembers which samples are bad, and decoded images up to `cache_bytes`.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class SampleReader:
         seed: int = 0,
         cache_bytes: int = 0,
         materials: Materials = NO_MATERIALS,
+        noise: Mapping[str, int] | None = None,
     ) -> None:
         self.source = source
         self.views = dict(views)
@@ -57,6 +61,7 @@ class SampleReader:
         self._format = images
         self._seed = seed
         self._materials = materials
+        self._noise = dict(noise or {})
         self._images = ImageCache(cache_bytes)
         self._bad: dict[int, str] = {}
 
@@ -90,7 +95,11 @@ class SampleReader:
             streams[name] = (value.masked or value.text) if isinstance(value, TextValue) else value
         kept = {name: view.kept(context) for name, view in self.views.items() if view.drops}
         counts.update(context.counts)
-        return Sample(key, streams, plain, kept)
+        noise = {name: self._drawn(epoch, key, name, length) for name, length in self._noise.items()}
+        return Sample(key, streams, plain, kept, noise)
+
+    def _drawn(self, epoch: int, key: str, stream: str, length: int) -> np.ndarray:
+        return generator(self._seed, "noise", epoch, key, stream).gumbel(size=length).astype(np.float32)
 
     def _field(self, index: int, view: View, columns: Mapping[str, object]) -> np.ndarray | TextValue:
         if view.field_kind == "Text":

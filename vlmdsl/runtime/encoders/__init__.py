@@ -2,6 +2,7 @@
 
 from vlmdsl.runtime.encoders.build import build_encoder, encoder_names
 from vlmdsl.runtime.encoders.contract import EncodedFeatures, Encoder, Kind
+from vlmdsl.runtime.encoders.groupvit import GroupingConfig, GroupingTransformer
 from vlmdsl.runtime.encoders.shared import SharedConfig, SharedTransformer
 from vlmdsl.runtime.encoders.text import TextConfig, TextTransformer
 from vlmdsl.runtime.encoders.vit import VisionConfig, VisionTransformer
@@ -9,6 +10,8 @@ from vlmdsl.runtime.encoders.vit import VisionConfig, VisionTransformer
 __all__ = [
     "EncodedFeatures",
     "Encoder",
+    "GroupingConfig",
+    "GroupingTransformer",
     "Kind",
     "SharedConfig",
     "SharedTransformer",

@@ -107,7 +107,7 @@ class Transformer(nn.Module):
         return self.norm(x)
 
 
-def initialise(transformer: Transformer) -> None:
+def initialise(transformer: nn.Module) -> None:
     """Weights of variance 1 / fan-in and no bias; what is added to the residual stream is smaller the deeper the stack.
 
     A stack of depth d adds 2 d terms to the stream (3 d with cross-attention); a factor `1 / sqrt(terms)` keeps its

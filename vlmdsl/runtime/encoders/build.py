@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from typing import TypeVar
 
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import EncoderDoesNotFit, UnknownEncoder
-from vlmdsl.runtime.encoders import shared, text, vit
+from vlmdsl.runtime.encoders import groupvit, shared, text, vit
 from vlmdsl.runtime.encoders.contract import Encoder, Kind
 from vlmdsl.runtime.encoders.hf import HuggingFaceEncoder
 from vlmdsl.source import Span
@@ -16,6 +17,7 @@ from vlmdsl.source import Span
 __all__ = ["FAMILIES", "Request", "build_encoder", "encoder_names"]
 
 _HERE = Span("encoders", 0, 0)
+_Sized = TypeVar("_Sized", vit.VisionConfig, groupvit.GroupingConfig)
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def build_encoder(
     text_length: int | None = None,
     region_length: int | None = None,
 ) -> Encoder:
-    """The encoder called `name` (`vit:tiny`, `transformer:base`, `shared:tiny`, `hf:NAME-OR-FOLDER`) for fields of `kind`.
+    """The encoder called `name` (`vit:tiny`, `groupvit:tiny`, `transformer:base`, `hf:NAME-OR-FOLDER`) for fields of `kind`.
 
     It yields `yields` in `dimension` numbers each. `image_size` is in pixels, `text_length` in tokens; None is the encoder's
     own. With a `region_length`, regions of so many numbers may enter it part-way. Raises `DiagnosticError`: V0830 if there
@@ -67,13 +69,12 @@ def build_encoder(
 
 def encoder_names(kind: Kind) -> list[str]:
     """Every built-in encoder of this kind."""
-    families: dict[Kind, tuple[str, Iterable[str]]] = {
-        "Image": ("vit", vit.PRESETS),
-        "Text": ("transformer", text.PRESETS),
-        "Image|Text": ("shared", shared.PRESETS),
+    families: dict[Kind, dict[str, Iterable[str]]] = {
+        "Image": {"vit": vit.PRESETS, "groupvit": groupvit.PRESETS},
+        "Text": {"transformer": text.PRESETS},
+        "Image|Text": {"shared": shared.PRESETS},
     }
-    family, presets = families[kind]
-    return [f"{family}:{preset}" for preset in presets]
+    return [f"{family}:{preset}" for family, presets in families[kind].items() for preset in presets]
 
 
 def _build_vit(request: Request) -> Encoder:
@@ -83,7 +84,14 @@ def _build_vit(request: Request) -> Encoder:
     return vit.VisionTransformer(config, request.dimension, request.yields, region_length=request.region_length)
 
 
-def _sized(family: str, request: Request, preset: vit.VisionConfig) -> vit.VisionConfig:
+def _build_groupvit(request: Request) -> Encoder:
+    if request.name not in groupvit.PRESETS:
+        raise DiagnosticError((_unknown(f"groupvit:{request.name}", "Image"),))
+    config = _sized("groupvit", request, groupvit.PRESETS[request.name])
+    return groupvit.GroupingTransformer(config, request.dimension, request.yields)
+
+
+def _sized(family: str, request: Request, preset: _Sized) -> _Sized:
     """The preset for images of the wanted size."""
     size = preset.image_size if request.image_size is None else request.image_size
     if size % preset.patch_size:
@@ -125,6 +133,7 @@ def _build_hf_text(request: Request) -> Encoder:
 
 FAMILIES: dict[tuple[str, Kind], Callable[[Request], Encoder]] = {
     ("vit", "Image"): _build_vit,
+    ("groupvit", "Image"): _build_groupvit,
     ("transformer", "Text"): _build_transformer,
     ("shared", "Image|Text"): _build_shared,
     ("hf", "Image"): _build_hf_image,

@@ -47,6 +47,9 @@ class Encoder(nn.Module):
     """Longest text of a text encoder, in tokens."""
     region_length: int | None = None
     """How many numbers describe a region, of an image encoder that regions may enter part-way."""
+    noise_length: int | None = None
+    """How many numbers an image encoder draws for each image in training. Its `forward` then takes `noise [b, N]` of that
+    length, standard Gumbel noise keyed by the sample; evaluation gives none."""
 
     def __init__(self, kind: Kind, dimension: int, yields: Iterable[str]) -> None:
         super().__init__()
@@ -63,6 +66,7 @@ class Encoder(nn.Module):
 
         An image is `values [b, 3, H, W]` in the encoder's `image_format`. A text is `values [b, L]`, token ids, with
         `mask [b, L]`, true = a token, padding at the end (None: no padding). An encoder of both tells them apart by their
-        shape, and takes an image joined with a text as images, the mask of the text, and a third argument `words [b, L]`.
+        shape, and takes an image joined with a text as images, the mask of the text, and a third argument `words [b, L]`;
+        with `share [b]`, that of the image, both are blended (`SharedTransformer` says how).
         """
         raise TypeError(f"{type(self).__name__} does not define forward")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from vlmdsl.runtime.data.images import ImageFormat
 from vlmdsl.runtime.encoders.blocks import Transformer
@@ -66,27 +67,42 @@ class SharedTransformer(Encoder):
         if "vocabulary" in self.yields:
             self.vocabulary_head = nn.Linear(image.width, config.vocabulary_size)
 
-    def forward(self, values: Tensor, mask: Tensor | None = None, words: Tensor | None = None) -> EncodedFeatures:
+    def forward(
+        self,
+        values: Tensor,
+        mask: Tensor | None = None,
+        words: Tensor | None = None,
+        share: Tensor | None = None,
+    ) -> EncodedFeatures:
         """Features of images `[b, 3, S, S]`, of texts `[b, L]` with a mask, or of pairs: images, mask and `words [b, L]`.
 
-        The tokens of a pair are its patches, then its words. ValueError for images of another size and longer texts.
+        The tokens of a pair are its patches, then its words; with the image's `share [b]` they are laid over each other
+        (`_overlaid`). ValueError for images of another size and longer texts.
         """
-        parts: list[Tensor] = []
-        real: list[Tensor] = []
-        if values.dim() == 4:
-            parts.append(self._patches(values))
-            real.append(torch.ones(parts[0].shape[:2], dtype=torch.bool, device=values.device))
+        patches = self._patches(values) if values.dim() == 4 else None
         ids = words if values.dim() == 4 else values
-        if ids is not None:
-            parts.append(self._words(ids))
-            real.append(torch.ones_like(ids, dtype=torch.bool) if mask is None else mask)
-        class_token = self.class_token.expand(len(values), 1, -1)
-        seen = None if ids is None else torch.cat([torch.ones_like(real[0][:, :1]), *real], dim=1)
-        hidden = self.transformer(torch.cat([class_token, *parts], dim=1), mask=seen)
+        if ids is None:
+            assert patches is not None
+            return self._encoded(patches, None)
+        embedded = self._words(ids)
+        real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
+        if patches is None:
+            return self._encoded(embedded, real)
+        if share is not None:
+            return self._encoded(*_overlaid(patches, embedded, real, share))
+        seen = torch.ones(patches.shape[:2], dtype=torch.bool, device=patches.device)
+        return self._encoded(torch.cat([patches, embedded], dim=1), torch.cat([seen, real], dim=1))
+
+    def _encoded(self, tokens: Tensor, weight: Tensor | None) -> EncodedFeatures:
+        """A class token and `tokens [b, J, W]` through the trunk; `weight [b, J]` says which are real, or how much each
+        counts in attention (None: all are)."""
+        class_token = self.class_token.expand(len(tokens), 1, -1)
+        seen = None if weight is None else _attention_mask(weight, tokens.dtype)
+        hidden = self.transformer(torch.cat([class_token, tokens], dim=1), mask=seen)
         return EncodedFeatures(
             pooled=None if self.pooled_projection is None else self.pooled_projection(hidden[:, 0]),
             tokens=None if self.token_projection is None else self.token_projection(hidden[:, 1:]),
-            mask=None if ids is None else torch.cat(real, dim=1),
+            mask=None if weight is None else weight > 0,
             states=None if self.vocabulary_head is None else hidden[:, 1:],
         )
 
@@ -103,3 +119,31 @@ class SharedTransformer(Encoder):
         if length > self.config.text_length:
             raise ValueError(f"texts of {length} tokens; this encoder takes at most {self.config.text_length}")
         return self.embedding(ids) + self.word_positions[:length]
+
+
+def _overlaid(patches: Tensor, words: Tensor, real: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """Patch k on word k of a text, `real [b, L]` where it has one: tokens `[b, J, W]` with J = max(P, L), and how much each
+    counts, `[b, J]`.
+
+    A position that both have is their mixture, the patch with the image's `share [b]`, and counts fully. One that only one
+    of them has is that one, and counts as much as its share. So a share of 1 is the image alone, and one of 0 the text.
+    """
+    length = max(patches.shape[1], words.shape[1])
+    of_image = share[:, None] * _longer(torch.ones_like(patches[:, :, 0]), length)
+    of_text = (1 - share)[:, None] * _longer(real.to(patches.dtype), length)
+    weight = of_image + of_text
+    total = of_image[:, :, None] * _longer(patches, length) + of_text[:, :, None] * _longer(words, length)
+    return total / torch.where(weight > 0, weight, 1.0)[:, :, None], weight
+
+
+def _longer(tokens: Tensor, length: int) -> Tensor:
+    """`[b, length, ...]` of `[b, L, ...]`, with zeros behind."""
+    return functional.pad(tokens, (0, 0) * (tokens.dim() - 2) + (0, length - tokens.shape[1]))
+
+
+def _attention_mask(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """What `Transformer` takes for a class token and tokens that are real or not, or count with a weight: attention to them
+    is multiplied by it, so its logarithm is added to their logits."""
+    first = torch.ones_like(weight[:, :1])
+    seen = torch.cat([first, weight], dim=1)
+    return seen if weight.dtype is torch.bool else seen.log().to(dtype)

@@ -12,7 +12,7 @@ from torch import Tensor
 from vlmdsl.backends.torch.ops.normalize import normalize
 from vlmdsl.backends.torch.ops.similarities import similarity_to
 from vlmdsl.backends.torch.values import Similarities, TokenFeatures
-from vlmdsl.ir import Contrast, Node, Program, encoder_of, root_field
+from vlmdsl.ir import Contrast, Head, Node, Program, encoder_of, root_field
 from vlmdsl.runtime.encoders import EncodedFeatures
 from vlmdsl.types import EncodedType, FieldType, SimType
 
@@ -51,6 +51,9 @@ class Comparison:
     """The view of the text that the recipe compares, such as `render(text)`; None for the text itself."""
     image_features: Node | None = None
     """What the recipe makes of the image, where that is more than its encoded features: what it retrieves is added."""
+    image_heads: tuple[Head, ...] = ()
+    text_heads: tuple[Head, ...] = ()
+    """The heads through which the recipe compares, each behind the one before."""
     device: torch.device | str = "cpu"
     """Where similarities are computed; features may be kept elsewhere."""
 
@@ -127,7 +130,9 @@ def _comparisons(program: Program) -> Iterator[Comparison]:
             for (coefficient, node), pair, first in zip(summands, pairs, sides, strict=True)
             if pair is not None
         )
-        yield Comparison(image.tower, text.tower, image.field, text.field, parts, text.view, image.made)
+        yield Comparison(
+            image.tower, text.tower, image.field, text.field, parts, text.view, image.made, image.heads, text.heads
+        )
 
 
 def _image_and_text(sides: tuple[_Side | None, ...]) -> tuple[_Side, _Side] | None:
@@ -141,7 +146,7 @@ def _matrices(program: Program) -> Iterator[list[tuple[float, Node]]]:
         contrast = dict(node.attributes).get("contrast")
         if isinstance(contrast, Contrast) and contrast.fused:
             yield [(1.0, node)]
-        elif node.operation in ("contrast", "cross_entropy", "sigmoid_loss"):
+        elif node.operation in ("contrast", "cross_entropy", "hinge", "sigmoid_loss"):
             yield from (_summands(matrix, 1.0) for matrix in _side_by_side(node.inputs[0]))
 
 
@@ -183,6 +188,7 @@ class _Side:
     normalized: bool
     view: Node | None
     """The view that is encoded; None for the field itself."""
+    heads: tuple[Head, ...] = ()
     made: Node | None = None
     """The features, where more than an encoder makes them."""
 
@@ -190,7 +196,7 @@ class _Side:
 def _side(node: Node) -> _Side | None:
     """None if the features are more than those of one stream."""
     normalized = False
-    while node.operation in ("normalize", "stop", "mix"):  # what is mixed in training is compared as it is
+    while node.operation in ("normalize", "stop", "mix", "gate"):  # what is mixed or gated in training is compared as it is
         normalized |= node.operation == "normalize"
         node = node.inputs[0]
     if node.operation == "attend":
@@ -202,7 +208,8 @@ def _side(node: Node) -> _Side | None:
     assert isinstance(encode.type, EncodedType)
     source = encode.inputs[0]
     field = root_field(source)
-    joined = source.operation == "join"
+    joined = source.operation in ("join", "blend")
     kind = encode.type.kind if joined or not isinstance(field.type, FieldType) else field.type.kind
     view = None if source is field else source
-    return _Side(kind, encoder_of(encode).tower, field.string("name"), node.operation, normalized, view)
+    encoder = encoder_of(encode)
+    return _Side(kind, encoder.tower, field.string("name"), node.operation, normalized, view, encoder.heads)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from vlmdsl.ir import Node
+from vlmdsl.ir import Head, Node
 from vlmdsl.runtime.data import Batch, StreamValues
 from vlmdsl.runtime.encoders import EncodedFeatures
 from vlmdsl.runtime.evaluation.comparison import Comparison
@@ -44,8 +44,8 @@ def evaluate(
     """
     comparison = replace(comparison, device=_device(model))
     with _evaluation_mode(model):
-        images = _Collection(model, comparison.image_tower, comparison.image_features)
-        texts = _Collection(model, comparison.text_tower)
+        images = _Collection(model, comparison.image_tower, comparison.image_heads, comparison.image_features)
+        texts = _Collection(model, comparison.text_tower, comparison.text_heads)
         labels: list[Tensor] = []
         for batch in batches:
             images.add(batch.streams[comparison.image_field], batch.keys)
@@ -109,8 +109,9 @@ class _Collection:
 
     model: VisionLanguageModel
     tower: str
+    heads: tuple[Head, ...] = ()
     made: Node | None = None
-    """What to make of them; None for the tower's features."""
+    """What to make of them; None for the features of the tower, or of the last head."""
     places: list[int] = field(default_factory=list)
     _known: dict[bytes, int] = field(default_factory=dict)
     _parts: list[EncodedFeatures] = field(default_factory=list)
@@ -127,7 +128,7 @@ class _Collection:
             rows = torch.tensor(new, device=stream.values.device)
             mask = None if stream.mask is None else stream.mask[rows]
             held = [keys[position] for position in new] if self.made is not None else []
-            self._parts.append(_encode(self.model, self.tower, stream.values[rows], mask, self.made, held))
+            self._parts.append(_encode(self.model, self.tower, stream.values[rows], mask, self.heads, self.made, held))
 
     def features(self) -> EncodedFeatures:
         """The features of the distinct ones, in the order in which they came."""
@@ -148,13 +149,14 @@ def _encode(
     tower: str,
     values: Tensor,
     mask: Tensor | None,
+    heads: tuple[Head, ...] = (),
     made: Node | None = None,
     keys: Sequence[str] = (),
 ) -> EncodedFeatures:
     """Features in float32 on the CPU, which has room for those of a whole data set."""
     device = _device(model)
     taken = values.to(device), None if mask is None else mask.to(device)
-    features = model.encode(tower, *taken) if made is None else model.features(made, *taken, keys)
+    features = model.encode(tower, *taken, heads) if made is None else model.features(made, *taken, keys)
     pooled, tokens = (None if part is None else part.float().cpu() for part in (features.pooled, features.tokens))
     return EncodedFeatures(pooled, tokens, None if features.mask is None else features.mask.cpu())
 
@@ -169,7 +171,7 @@ def _classify(
     values, mask = prompts.tokenize(prompts.texts())
     pieces = [slice(start, start + _PROMPTS_AT_ONCE) for start in range(0, len(values), _PROMPTS_AT_ONCE)]
     parts = [(values[piece], None if mask is None else mask[piece]) for piece in pieces]
-    features = gather(_encode(model, comparison.text_tower, *part) for part in parts)
+    features = gather(_encode(model, comparison.text_tower, *part, comparison.text_heads) for part in parts)
     return zero_shot_accuracy(select(images, labelled), labels.cpu()[labelled], features, len(prompts.templates), comparison)
 
 

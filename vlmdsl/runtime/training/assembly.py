@@ -219,6 +219,7 @@ def training_batches(
         workers=config.data.workers,
         materials=materials_of(config),
         groups=groups,
+        noise=model.noise_lengths(),
     )
     stand_ins = data.mapping.stand_ins.items()
     loader.report.notes += [f"stand-in: `{field}` is {' and '.join(calls)}" for field, calls in stand_ins]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vlmdsl.backends.torch.search import load_faiss
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.data import NoUsableSample
 from vlmdsl.runtime.data import EvaluationLoader, key_number
@@ -22,11 +23,13 @@ def fill_references(model: VisionLanguageModel, data: Data, tokenizer: Tokenizer
     """Encode the reference set, every process the whole of it; nothing where the objective retrieves nothing.
 
     A function of the data and of weights that never change, so a resumed run has the same set. Raises
-    `DiagnosticError` (V0820) if none of its samples can be used.
+    `DiagnosticError`: V0820 if none of its samples can be used, V0901 without the package that is to search it.
     """
     references = model.objective.references
     if not references.columns or data.reference is None or data.reference_mapping is None:
         return
+    if config.data.reference_search == "faiss":
+        load_faiss()  # a missing package is told before an hour of encoding
     loader = EvaluationLoader(
         data.reference,
         data.reference_mapping,
@@ -51,4 +54,5 @@ def fill_references(model: VisionLanguageModel, data: Data, tokenizer: Tokenizer
     if not keys:
         place = Span("<command line>", 0, 0)
         raise DiagnosticError((NoUsableSample.at(place, samples=len(data.reference), help=("look at `data.reference`",)),))
-    references.fill({name: torch.cat(found) for name, found in parts.items()}, torch.tensor(keys))
+    values = {name: torch.cat(found) for name, found in parts.items()}
+    references.fill(values, torch.tensor(keys), search=config.data.reference_search)

@@ -33,6 +33,17 @@ def test_clip_on_one_process_is_three_products_and_one_matrix() -> None:
     assert set(row.rejected) == {"tiled", "kernel"}
 
 
+@pytest.mark.parametrize(("block", "leaving"), [(0, 8), (4, 0), (6, 4), (12, 8)])
+def test_only_samples_whose_partner_is_another_processs_travel(block: int, leaving: int) -> None:
+    """Of 32 samples on 4 processes, blocks of 6 take 10 to 13 of the second to others, blocks of 12 all of them."""
+    build = Build()
+    mixed = build.mix(build.pooled("text", unit=False), build.constant(0.3), **({"block": block} if block else {}))
+    matrix = build.similarity(build.pooled("image", "Image"), build.normalize(mixed))
+    plan = planned(build.program("mixed", loss=build.both_ways(matrix, build.paired())), batch=32, world=4, dim=64)
+    received = [part.received for row in plan.regions for part in row.collectives if part.kind == "all-to-all"]
+    assert received == [leaving * 64 * 4] * (2 if leaving else 0)
+
+
 def test_half_of_the_features_travel_and_the_statistics() -> None:
     plan = planned(clip(), batch=800, world=4, dim=64, dtype="bfloat16")
     received = {collective.kind: collective.received for collective in plan.regions[0].collectives}
@@ -86,12 +97,12 @@ def test_a_shared_matrix_is_paid_once_and_its_readers_are_named_with_their_lines
     plan = planned(program, batch=64, sources=sources)
     assert plan.units == 3
     (row,) = [row for row in plan.shared if row.value == "dot of image and text"]
-    assert row.readers == ("contrast", "contrast")
+    assert row.readers == ("pairs: contrast", "classes: contrast")
     assert row.lines == ("two.vlo:2", "two.vlo:3")
 
 
 def test_behind_a_head_features_are_as_long_as_it_gives() -> None:
-    """MoCo's keys are of 128 numbers, whatever the tower's are of; so are MoCo v3's, of 256, beside the hand-written loss."""
+    """MoCo's keys are of 128 numbers, whatever the tower's are of; MoCo v3's of 256, by hand too."""
     plan = make_plan(build("moco", knobs={"size": 1000}).planned, batch=100, dim=512)
     assert plan.state[0].size == 4 * 1000 * 128
     assert plan.flops == 2 * 2 * 100 * 1000 * 128

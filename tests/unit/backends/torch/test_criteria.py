@@ -67,6 +67,34 @@ def test_excluding_everybody_costs_nothing() -> None:
     assert not rows.grad.any()
 
 
+@pytest.mark.parametrize("along", ["rows", "columns"])
+@pytest.mark.parametrize("negatives", ["mean", "hardest"])
+def test_hinge_is_what_negatives_have_in_excess(along: str, negatives: str) -> None:
+    made, excluded = logits(2), torch.tensor([False, True, False, False, False])
+    matrix = made.rows if along == "rows" else made.columns.T
+    excess = (0.5 + matrix - matrix.diagonal()[:, None]).clamp(min=0.0)
+    for similarities, kept in ((made, torch.ones(5, dtype=torch.bool)), (ops.exclude(made, excluded), ~excluded)):
+        found = ops.hinge(similarities, along=along, margin=0.5, negatives=negatives)
+        for i in range(5):
+            others = excess[i, kept & (torch.arange(5) != i)]
+            expected = (others.mean() if negatives == "mean" else others.max()) if kept[i] else torch.zeros(())
+            torch.testing.assert_close(found[i], expected.to(found.dtype))
+
+
+def test_hardest_negatives_that_are_equal_share_the_gradient() -> None:
+    rows = torch.zeros(3, 3, dtype=torch.float64, requires_grad=True)
+    ops.hinge(ops.Similarities(rows, rows), along="columns", margin=1.0, negatives="hardest").sum().backward()
+    assert rows.grad is not None
+    torch.testing.assert_close(rows.grad, 1.5 * (torch.full((3, 3), 1 / 3, dtype=torch.float64) - torch.eye(3)))
+
+
+def test_one_sample_has_no_negatives() -> None:
+    alone = torch.ones(1, 1, requires_grad=True)
+    for negatives in ("mean", "hardest"):
+        loss = ops.hinge(ops.Similarities(alone, alone), along="rows", margin=1.0, negatives=negatives)
+        assert loss.tolist() == [0.0]
+
+
 def test_sigmoid_loss_adds_up_all_candidates_of_a_row() -> None:
     made = logits(1)
     positive = (LABEL[:, None] == LABEL[None, :]) & (LABEL != -1)[:, None] | torch.eye(5, dtype=torch.bool)

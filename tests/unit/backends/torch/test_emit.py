@@ -71,8 +71,8 @@ def test_the_hand_made_programs_are_valid_and_every_name_in_their_source_is_used
 
 def test_every_operation_of_the_graph_can_be_written() -> None:
     before_the_objective = {
-        "rewrite", "alternative", "eda", "mask", "summarize", "render", "augment", "crop", "drop", "join", "encode",
-        "constant",
+        "rewrite", "alternative", "eda", "mask", "summarize", "render", "augment", "crop", "drop", "join", "blend",
+        "encode", "constant",
     }  # fmt: skip
     assert set(SIGNATURES) - set(RULES) == before_the_objective
 

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 import vlmdsl
-from vlmdsl.backends.torch import Objective
+from vlmdsl.backends.torch import Objective, ops
+from vlmdsl.backends.torch.ops.state import nearest_entry
+from vlmdsl.backends.torch.values import Memory
 from vlmdsl.runtime.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from vlmdsl.testing.laws import example_features
 
@@ -168,6 +170,27 @@ def test_the_neighbour_in_an_empty_queue_is_oneself() -> None:
     best = (unit(other["text"]) @ unit(features["text"]).T).argmax(1)
     loss = objective(**other).loss
     torch.testing.assert_close(loss, plain(image=other["image"], text=features["text"][best]).loss)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 7, 100])
+@pytest.mark.parametrize("written", [1, 5, 7, 20])
+def test_neighbours_are_found_a_few_entries_at_a_time(chunk: int, written: int) -> None:
+    generator = torch.Generator().manual_seed(chunk + written)
+    entries = torch.randint(-2, 3, (7, 3), generator=generator).double()  # small whole numbers: many products are equal
+    query = torch.randint(-2, 3, (6, 3), generator=generator).double()
+    memory = Memory(entries, torch.tensor(written))
+    found = nearest_entry(query, entries, memory.written, chunk)
+    assert torch.equal(found, (query @ entries[:written].T).argmax(dim=1))
+    matrix = ops.similarity(query, memory, by="dot")
+    assert torch.equal(ops.nearest(query, memory, query), ops.nearest(matrix, memory, query))
+
+
+def test_similarities_that_only_the_search_reads_are_never_made() -> None:
+    recipe = "let words = queue(text, size=7)\nminimize contrast(image, nearest(text, words{by}), directions='rows'){more}"
+    alone = compiled(recipe.format(by="", more="").replace("'", '"'))
+    assert "ops.similarity" not in alone.source
+    blended = compiled(recipe.format(by=", by=0.5*cosine + 0.5*euclidean", more="").replace("'", '"'))
+    assert "ops.similarity" in blended.source
 
 
 def test_a_random_start_fills_every_slot_alike_everywhere() -> None:

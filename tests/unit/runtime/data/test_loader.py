@@ -63,6 +63,29 @@ def test_what_a_batch_holds(streams: list[Stream]) -> None:
     assert 0 <= batch.draws["lam"] <= 1
 
 
+def test_noise_hangs_on_seed_epoch_and_sample_alone(streams: list[Stream]) -> None:
+    def drawn(**options: int) -> dict[tuple[int, str], torch.Tensor]:
+        loader = shapes_loader(streams, noise={"image": 1000}, **options)  # type: ignore[arg-type]
+        found = {}
+        for number, batch in enumerate(take(loader, 12)):
+            noise = batch.streams["image"].noise
+            assert noise is not None
+            assert batch.streams["text"].noise is None
+            found |= {(number // 6, key): row for key, row in zip(batch.keys, noise, strict=True)}
+        return found
+
+    whole = drawn()
+    parts = {**drawn(rank=0, world=2), **drawn(rank=1, world=2)}
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(row, parts[place]) for place, row in whole.items())
+    assert len({row.sum().item() for row in whole.values()}) == len(whole)  # no two alike, epochs included
+    together = torch.stack(list(whole.values()))
+    assert together.mean().item() == pytest.approx(0.5772, abs=0.02)  # Euler's constant: Gumbel's mean
+    assert together.var().item() == pytest.approx(torch.pi**2 / 6, abs=0.05)
+    seeded = drawn(seed=4)
+    assert not torch.equal(seeded[min(seeded)], whole.get(min(seeded), torch.zeros(1000)))
+
+
 def test_an_epoch_has_no_sample_twice_and_the_next_another_order(streams: list[Stream]) -> None:
     loader = shapes_loader(streams)
     assert loader.batches_per_epoch == 6

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from vlmdsl.runtime.encoders import SharedConfig, SharedTransformer, VisionConfig, build_encoder
+from vlmdsl.runtime.encoders.shared import _overlaid
 
 BOTH = ("pooled", "tokens")
 
@@ -48,6 +49,43 @@ def test_the_words_of_a_pair_are_read_in_the_light_of_its_image():
     words = one.tokens[:, 4:][mask], two.tokens[:, 4:][mask]
     assert (words[0] - words[1]).abs().max() > 1e-3
     assert (one.pooled - two.pooled).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("length", [3, 7])  # fewer words than the four patches, and more
+def test_a_blended_pair_is_the_image_alone_at_one_end_and_the_text_at_the_other(length):
+    encoder, shown, (ids, mask) = tower(), images(), texts(length=length)
+    for share, alone in ((1.0, encoder(shown)), (0.0, encoder(ids, mask))):
+        found = encoder(shown, mask, ids, torch.full((3,), share, dtype=torch.float64))
+        torch.testing.assert_close(found.pooled, alone.pooled, rtol=1e-12, atol=1e-12)
+        real = torch.ones_like(alone.tokens[..., 0], dtype=torch.bool) if alone.mask is None else alone.mask
+        together = found.tokens[:, : real.shape[1]], found.mask[:, : real.shape[1]]
+        assert torch.equal(together[1], real)
+        assert found.mask.sum() == real.sum()
+        torch.testing.assert_close(together[0][real], alone.tokens[real], rtol=1e-12, atol=1e-12)
+
+
+def test_positions_of_both_are_mixed_and_those_of_one_count_as_much_as_its_share():
+    patches, words = torch.randn(1, 4, 2), torch.randn(1, 3, 2)
+    mixed, weight = _overlaid(patches, words, torch.tensor([[True, True, False]]), torch.tensor([0.25]))
+    torch.testing.assert_close(mixed[:, :2], 0.25 * patches[:, :2] + 0.75 * words[:, :2])
+    torch.testing.assert_close(mixed[:, 2:], patches[:, 2:])
+    torch.testing.assert_close(weight, torch.tensor([[1.0, 1.0, 0.25, 0.25]]))
+    longer, counts = _overlaid(patches[:, :1], words, torch.ones(1, 3, dtype=torch.bool), torch.tensor([0.25]))
+    torch.testing.assert_close(longer[:, 1:], words[:, 1:])
+    torch.testing.assert_close(counts, torch.tensor([[1.0, 0.75, 0.75]]))
+
+
+def test_padding_changes_no_feature_of_a_blended_pair():
+    encoder, shown, (ids, mask) = tower(), images(), texts(length=7)
+    one, two = (encoder(shown, mask, words, torch.full((3,), 0.3, dtype=torch.float64)) for words in (ids, ids * mask))
+    assert torch.equal(one.pooled, two.pooled)
+    assert torch.equal(one.tokens[one.mask], two.tokens[one.mask])
+
+
+def test_a_blend_moves_from_the_text_to_the_image_without_a_step():
+    encoder, shown, (ids, mask) = tower(), images(), texts()
+    near, end = (encoder(shown, mask, ids, torch.full((3,), share, dtype=torch.float64)).pooled for share in (1e-7, 0.0))
+    torch.testing.assert_close(near, end, rtol=1e-4, atol=1e-4)
 
 
 def test_an_empty_text_has_features():

@@ -203,6 +203,15 @@ def test_of_several_texts_the_caption_is_compared():
     assert comparison_of(build("pyramidclip").planned).text_field == "text"
 
 
+def test_heads_through_which_a_recipe_compares_are_part_of_its_comparison():
+    encoders = "encoder a = project(vision, out=6)\nencoder b = predict(project(language, out=5), out=6)"
+    source = f"recipe headed(image: Image, text: Text)\n{encoders}\nminimize contrast(a(image), b(text))"
+    found = comparison_of(build(source).planned)
+    assert [head.out for head in found.image_heads] == [6]
+    assert [head.out for head in found.text_heads] == [5, 6]
+    assert comparison_of(build("contrast(image, text)").planned).text_heads == ()
+
+
 def test_a_recipe_of_images_alone_has_no_comparison():
     graph = Graph()
     assert comparison_of(program(judged(compared(graph, ("image", "image")), graph), graph)) is None

@@ -2,7 +2,7 @@
 
 from vlmdsl.backends.torch.ops.candidates import exclude_pairs, unite, unite_targets
 from vlmdsl.backends.torch.ops.contrast import ContrastResult, Direction, contrast, contrast_of
-from vlmdsl.backends.torch.ops.criteria import cross_entropy, log_sum_exp, mean, samples, sigmoid_loss, target_entropy
+from vlmdsl.backends.torch.ops.criteria import cross_entropy, hinge, log_sum_exp, mean, samples, sigmoid_loss, target_entropy
 from vlmdsl.backends.torch.ops.distributions import distribution, entropy, entropy_of_mean
 from vlmdsl.backends.torch.ops.elementwise import (
     add,
@@ -27,8 +27,8 @@ from vlmdsl.backends.torch.ops.elementwise import (
 )
 from vlmdsl.backends.torch.ops.language import mlm
 from vlmdsl.backends.torch.ops.mixing import mix
-from vlmdsl.backends.torch.ops.normalize import normalize, stop
-from vlmdsl.backends.torch.ops.retrieval import attend, best_entries, retrieve, take
+from vlmdsl.backends.torch.ops.normalize import gate, normalize, stop
+from vlmdsl.backends.torch.ops.retrieval import attend, best_entries, best_entries_by_index, retrieve, take
 from vlmdsl.backends.torch.ops.similarities import exclude, reuse, score, similarity, transpose
 from vlmdsl.backends.torch.ops.soft_targets import softmax, transport
 from vlmdsl.backends.torch.ops.state import enqueue, nearest, running_mean
@@ -36,11 +36,12 @@ from vlmdsl.backends.torch.ops.targets import add_targets, flipped, others, pair
 from vlmdsl.backends.torch.values import Similarities, Target, TargetPart, TokenFeatures
 
 __all__ = [
-    "ContrastResult", "Direction", "Similarities", "Target", "TargetPart", "TokenFeatures", "add", "add_targets", "attend",
-    "best_entries", "clamp", "contrast", "contrast_of", "cross_entropy", "distribution", "divide", "enqueue", "entropy",
-    "entropy_of_mean", "equal", "exclude", "exclude_pairs", "exp", "flipped", "greater", "greater_equal", "less",
-    "less_equal", "log", "log_sum_exp", "logical_not", "maximum", "mean", "minimum", "mix", "mlm", "multiply", "nearest",
-    "negate", "normalize", "not_equal", "others", "paired", "retrieve", "reuse", "running_mean", "same", "samples",
-    "scale_target", "score", "sigmoid_loss", "similarity", "smooth", "softmax", "softplus", "stop", "subtract", "take",
-    "target_entropy", "transport", "transpose", "uniform", "unite", "unite_targets", "where",
+    "ContrastResult", "Direction", "Similarities", "Target", "TargetPart", "TokenFeatures", "add", "add_targets",
+    "attend", "best_entries", "best_entries_by_index", "clamp", "contrast", "contrast_of", "cross_entropy",
+    "distribution", "divide", "enqueue", "entropy", "entropy_of_mean", "equal", "exclude", "exclude_pairs", "exp",
+    "flipped", "gate", "greater", "greater_equal", "hinge", "less", "less_equal", "log", "log_sum_exp", "logical_not",
+    "maximum", "mean", "minimum", "mix", "mlm", "multiply", "nearest", "negate", "normalize", "not_equal", "others",
+    "paired", "retrieve", "reuse", "running_mean", "same", "samples", "scale_target", "score", "sigmoid_loss",
+    "similarity", "smooth", "softmax", "softplus", "stop", "subtract", "take", "target_entropy", "transport",
+    "transpose", "uniform", "unite", "unite_targets", "where",
 ]  # fmt: skip

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlmdsl.backends.torch.collectives import all_reduce_sum, own_slice, process_count
+from vlmdsl.backends.torch.collectives import all_gather, all_reduce_max, all_reduce_sum, own_slice, process_count
 from vlmdsl.backends.torch.ops.candidates import candidates_of, log_sum_exp_of
 from vlmdsl.backends.torch.ops.targets import dense_target, pair_positions
 from vlmdsl.backends.torch.values import Similarities, Target, precise
 
-__all__ = ["cross_entropy", "log_sum_exp", "mean", "samples", "sigmoid_loss", "target_entropy"]
+__all__ = ["cross_entropy", "hinge", "log_sum_exp", "mean", "samples", "sigmoid_loss", "target_entropy"]
 
 
 def cross_entropy(logits: Similarities, target: Target, along: str, denominator: str) -> Tensor:
@@ -59,6 +59,33 @@ def sigmoid_loss(logits: Similarities, target: Target) -> Tensor:
     positive = dense_target(target, matrix).rows > 0
     losses = F.softplus(torch.where(positive, -matrix, matrix), threshold=40.0)
     return torch.where(candidates_of(logits, matrix, "rows"), losses, 0.0).sum(dim=1)
+
+
+def hinge(logits: Similarities, along: str, margin: float, negatives: str) -> Tensor:
+    """By how much the negatives of each sample come nearer than `margin` below its pair, max(0, margin + z_ij - z_ii), along
+    `rows` or `columns`: [b]. Over its candidates but the pair it is their `mean`, or that of the `hardest`; none: 0.
+
+    A sample whose pair is no candidate has none. Hardest ones that are equal share the gradient.
+    """
+    matrix = precise(logits.rows if along == "rows" else logits.columns)
+    pairs, candidates = pair_positions(matrix), candidates_of(logits, matrix, along)
+    own = torch.where(pairs, matrix, 0.0).sum(dim=1)
+    asks = (pairs & candidates).any(dim=1)
+    if along == "columns":
+        own, asks = all_gather(own)[None, :], all_gather(asks)[None, :]
+    else:
+        own, asks = own[:, None], asks[:, None]
+    counted = candidates & ~pairs & asks
+    excess = torch.where(counted, (margin + matrix - own).clamp(min=0.0), 0.0)
+    if negatives == "hardest":
+        largest = excess.detach().amax(dim=int(along == "rows"), keepdim=True)
+        largest = all_reduce_max(largest) if along == "columns" else largest
+        counted = counted & (excess == largest)
+    dim = 1 if along == "rows" else 0
+    total, count = torch.where(counted, excess, 0.0).sum(dim=dim), counted.sum(dim=dim).to(excess.dtype)
+    if along == "columns":
+        total, count = own_slice(all_reduce_sum(total)), own_slice(all_reduce_sum(count))
+    return total / count.clamp(min=1.0)
 
 
 def mean(values: Tensor, over: Tensor | None = None) -> Tensor:

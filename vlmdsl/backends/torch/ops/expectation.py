@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vlmdsl.backends.torch.collectives import all_gather, all_reduce_sum, own_slice, process_index
 from vlmdsl.backends.torch.ops.targets import dense_target
+from vlmdsl.backends.torch.partners import partners
 from vlmdsl.backends.torch.values import Target, TargetPart, precise
 
 __all__ = ["View", "expectation"]
@@ -35,7 +36,7 @@ class View(NamedTuple):
 def expectation(part: TargetPart, view: View, keep: Tensor | None) -> tuple[Tensor, Tensor]:
     """Mass and mean similarity of one part of a target (its coefficient apart): [b] each. `keep` [b] are the candidates."""
     if part.kind == "flipped":
-        return _of_partner(view, keep)
+        return _of_partner(part.block, view, keep)
     if view.own is None or view.other is None or part.kind == "dense":
         return _of_matrix(part, view, keep)
     kept = torch.ones_like(view.pair) if keep is None else keep.to(view.pair.dtype)
@@ -66,16 +67,16 @@ def _of_class(part: TargetPart, pair: Tensor, kept: Tensor, own: Tensor, other: 
     return mass, expected
 
 
-def _of_partner(view: View, keep: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The one entry with the sample at the same place of the batch read backwards; its process holds it for the columns."""
-    samples = view.matrix.shape[0]
-    start = view.matrix.shape[1] - 1 - process_index() * samples
-    partner = start - torch.arange(samples, device=view.matrix.device)
+def _of_partner(block: int, view: View, keep: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The one entry with the sample at the same place of the block read backwards; its process holds it for the columns."""
+    samples, batch = view.matrix.shape
+    own = torch.arange(samples, device=view.matrix.device) + process_index() * samples
+    partner = partners(own, batch, block)
     entries = precise(view.matrix.gather(1, partner[:, None]).squeeze(1))
-    expected = entries if view.direction == "rows" else own_slice(all_gather(entries).flip(0))
+    expected = entries if view.direction == "rows" else all_gather(entries)[partner]
     if keep is None:
         return torch.ones_like(expected), expected
-    kept = own_slice(all_gather(keep).flip(0))
+    kept = all_gather(keep)[partner]
     return kept.to(expected.dtype), torch.where(kept, expected, 0.0)
 
 

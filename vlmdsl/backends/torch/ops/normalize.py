@@ -1,4 +1,4 @@
-"""Unit length, and the end of the gradient."""
+"""What is done to each vector: unit length, a factor of its sample's own, the end of the gradient."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vlmdsl.backends.torch.values import Similarities, TokenFeatures, precise
 
-__all__ = ["normalize", "stop"]
+__all__ = ["gate", "normalize", "stop"]
 
 Features = TypeVar("Features", Tensor, TokenFeatures)
 Value = TypeVar("Value", Tensor, TokenFeatures, Similarities)
@@ -28,6 +28,11 @@ def normalize(features: Features, epsilon: float = 0.0, smallest: float = 1e-12)
     length = torch.linalg.vector_norm(precise(features), dim=-1, keepdim=True).clamp_min(smallest)
     unit: Tensor = precise(features) / (length + epsilon)
     return unit.to(features.dtype)
+
+
+def gate(features: Tensor, by: Tensor) -> Tensor:
+    """Each sample's vector times its own number, `by` [b]: [b, D]."""
+    return (precise(features) * precise(by)[:, None]).to(features.dtype)
 
 
 def stop(value: Value) -> Value:

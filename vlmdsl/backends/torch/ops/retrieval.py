@@ -8,12 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vlmdsl.backends.torch.search import index_of
 from vlmdsl.backends.torch.values import Picks, Table, TokenFeatures, precise
 
-__all__ = ["attend", "best_entries", "retrieve", "take"]
+__all__ = ["attend", "best_entries", "best_entries_by_index", "retrieve", "take"]
 
 _CHUNK_NUMBERS = 2**24
-"""Most similarities that are held at once: 64 MiB in float32."""
+"""Most similarities, or numbers of candidates, that are held at once: 64 MiB in float32."""
+_SPARE = 8
+"""Candidates that an index gives beyond the k wanted: one is the sample itself, the others tell that none was overlooked."""
 
 
 def retrieve(query: Tensor, table: Table, keys: Tensor, k: int) -> Picks:
@@ -25,8 +28,10 @@ def retrieve(query: Tensor, table: Table, keys: Tensor, k: int) -> Picks:
     if table.values.shape[0] == 0:
         raise RuntimeError("the reference set is empty: fill it with `objective.references.fill(...)`")
     chunk = max(_CHUNK_NUMBERS // max(query.shape[0], 1), 1)
-    indices, real = best_entries(query.detach(), table.values, keys, table.keys, k, chunk)
-    return Picks(indices, real)
+    arguments = (query.detach(), table.values, keys, table.keys, k, chunk)
+    if table.handle is None:
+        return Picks(*best_entries(*arguments))
+    return Picks(*best_entries_by_index(*arguments, table.handle))
 
 
 @torch.library.custom_op("vlmdsl::best_entries", mutates_args=())
@@ -51,6 +56,52 @@ def best_entries(query: Tensor, entries: Tensor, own: Tensor, keys: Tensor, k: i
 def _(query: Tensor, entries: Tensor, own: Tensor, keys: Tensor, k: int, chunk: int) -> tuple[Tensor, Tensor]:
     shape = (query.shape[0], k)
     return query.new_empty(shape, dtype=torch.int64), query.new_empty(shape, dtype=torch.bool)
+
+
+@torch.library.custom_op("vlmdsl::best_entries_by_index", mutates_args=())
+def best_entries_by_index(
+    query: Tensor, entries: Tensor, own: Tensor, keys: Tensor, k: int, chunk: int, handle: Tensor
+) -> tuple[Tensor, Tensor]:
+    """As `best_entries`, by the index that `handle` stands for.
+
+    The index proposes more entries than are wanted; they are compared anew, so that its rounding and its order of equals do
+    not matter. A sample for which it may have overlooked one, because too many are nearly equal or of its own key, is
+    searched for in full.
+    """
+    found = index_of(handle)
+    unit = F.normalize(precise(query), dim=-1)
+    count = min(k + _SPARE, len(found))
+    indices = torch.zeros(query.shape[0], k, dtype=torch.int64, device=query.device)
+    best = unit.new_full(indices.shape, -torch.inf)
+    certain = torch.zeros(query.shape[0], dtype=torch.bool, device=query.device)
+    at_once = max(_CHUNK_NUMBERS // (count * unit.shape[1]), 1)
+    for start in range(0, query.shape[0], at_once):
+        rows = slice(start, start + at_once)
+        proposed, candidates = found.search(unit[rows], count)
+        # From left to right as in the table, so that a stable sort keeps the earlier of equals first.
+        candidates = candidates.sort(dim=1).values
+        scores = (unit[rows][:, None] * F.normalize(entries[candidates].to(unit.dtype), dim=-1)).sum(dim=-1)
+        scores = scores.masked_fill(own[rows][:, None] == keys[candidates], -torch.inf)
+        ranked, order = scores.sort(dim=1, descending=True, stable=True)
+        best[rows, :count], indices[rows, :count] = ranked[:, :k], candidates.gather(1, order)[:, :k]
+        certain[rows] = (best[rows, -1] > proposed[:, -1] + _rounding(unit.shape[1])) | (count == len(found))
+    real, rest = best > -torch.inf, (~certain).nonzero().squeeze(1)
+    if len(rest):
+        indices[rest], real[rest] = best_entries(query[rest], entries, own[rest], keys, k, chunk)
+    return indices, real
+
+
+@best_entries_by_index.register_fake
+def _(
+    query: Tensor, entries: Tensor, own: Tensor, keys: Tensor, k: int, chunk: int, handle: Tensor
+) -> tuple[Tensor, Tensor]:
+    shape = (query.shape[0], k)
+    return query.new_empty(shape, dtype=torch.int64), query.new_empty(shape, dtype=torch.bool)
+
+
+def _rounding(dimension: int) -> float:
+    """More than a sum of `dimension` products of unit vectors errs by in float32, in practice: errors grow with the root."""
+    return 4.0 * float(torch.finfo(torch.float32).eps) * math.sqrt(dimension)
 
 
 def _first_best(scores: Tensor, indices: Tensor, k: int) -> tuple[Tensor, Tensor]:

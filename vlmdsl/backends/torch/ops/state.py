@@ -7,9 +7,13 @@ from torch import Tensor
 
 from vlmdsl.backends.torch.collectives import all_gather
 from vlmdsl.backends.torch.ops.criteria import mean
+from vlmdsl.backends.torch.ops.product import product
 from vlmdsl.backends.torch.values import Memory, Similarities, precise
 
-__all__ = ["enqueue", "nearest", "running_mean"]
+__all__ = ["enqueue", "nearest", "nearest_entry", "running_mean"]
+
+_CHUNK_NUMBERS = 2**24
+"""Most similarities that are held at once: 64 MiB in float32."""
 
 
 def running_mean(before: Tensor, values: Tensor, momentum: float) -> Tensor:
@@ -30,8 +34,38 @@ def enqueue(before: Memory, *values: Tensor) -> Memory:
     return Memory(kept, before.written + count)
 
 
-def nearest(similarities: Similarities, memory: Memory, own: Tensor) -> Tensor:
-    """The entry of the memory that is most similar to each sample, without gradient: [b, D]; `own` where it is empty."""
-    assert similarities.filled is not None
-    best = similarities.rows.detach().masked_fill(~similarities.filled, -torch.inf).argmax(dim=1)
+def nearest(compared: Similarities | Tensor, memory: Memory, own: Tensor) -> Tensor:
+    """The entry of the memory that is most similar to each sample, without gradient: [b, D]; `own` where it is empty.
+
+    `compared` are the similarities to the memory, or vectors [b, D] whose products with the entries are the similarities:
+    these are made a few entries at a time, since only the largest is wanted.
+    """
+    if isinstance(compared, Tensor):
+        chunk = max(_CHUNK_NUMBERS // compared.shape[0], 1)
+        best = nearest_entry(compared.detach(), memory.values, memory.written, chunk)
+    else:
+        assert compared.filled is not None
+        best = compared.rows.detach().masked_fill(~compared.filled, -torch.inf).argmax(dim=1)
     return torch.where(memory.written > 0, memory.values[best].to(own.dtype), own.detach())
+
+
+@torch.library.custom_op("vlmdsl::nearest_entry", mutates_args=())
+def nearest_entry(query: Tensor, entries: Tensor, written: Tensor, chunk: int) -> Tensor:
+    """The index [b] of the written entry [Q, D] with the largest product, of equals the first; `chunk` at a time.
+
+    A custom operator, so that a compiled graph holds one node, whatever the number of chunks.
+    """
+    best = torch.zeros(query.shape[0], dtype=torch.int64, device=query.device)
+    highest = torch.full((query.shape[0],), -torch.inf, device=query.device, dtype=torch.float64)
+    for start in range(0, entries.shape[0], chunk):
+        products = product(query, entries[start : start + chunk])
+        slots = torch.arange(start, start + products.shape[1], device=query.device)
+        largest, place = products.masked_fill_(slots >= written, -torch.inf).max(dim=1)
+        better = largest > highest
+        best, highest = torch.where(better, place + start, best), torch.where(better, largest.double(), highest)
+    return best
+
+
+@nearest_entry.register_fake
+def _(query: Tensor, entries: Tensor, written: Tensor, chunk: int) -> Tensor:
+    return query.new_empty(query.shape[0], dtype=torch.int64)

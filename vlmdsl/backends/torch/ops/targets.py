@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vlmdsl.backends.torch.collectives import all_gather, process_count, process_index
+from vlmdsl.backends.torch.partners import partners
 from vlmdsl.backends.torch.values import Number, Similarities, Target, TargetPart
 
 __all__ = [
@@ -30,9 +31,9 @@ def paired() -> Target:
     return Target((TargetPart("paired"),))
 
 
-def flipped() -> Target:
-    """1 at (i, B - 1 - i): the batch of all processes read backwards."""
-    return Target((TargetPart("flipped"),))
+def flipped(block: int = 0) -> Target:
+    """1 at each sample's partner in the batch of all processes read backwards, or in each `block` of it."""
+    return Target((TargetPart("flipped", block=block),))
 
 
 def same(label: Tensor, missing: int) -> Target:
@@ -99,7 +100,8 @@ def _dense_paired(part: TargetPart, matrix: Tensor) -> Similarities:
 
 
 def _dense_flipped(part: TargetPart, matrix: Tensor) -> Similarities:
-    return _both(pair_positions(matrix).flip(1).to(matrix.dtype))
+    columns = torch.arange(matrix.shape[1], device=matrix.device)
+    return _both(pair_positions(matrix)[:, partners(columns, matrix.shape[1], part.block)].to(matrix.dtype))
 
 
 def _dense_same(part: TargetPart, matrix: Tensor) -> Similarities:

@@ -1,0 +1,80 @@
+"""A faiss index of a column of the reference set, and how a compiled graph finds it again."""
+
+from __future__ import annotations
+
+import itertools
+from types import ModuleType
+from typing import Any
+from weakref import WeakValueDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.diagnostics.catalog.environment import PackageMissing
+from vlmdsl.source import Span
+
+__all__ = ["FaissIndex", "index_of", "load_faiss"]
+
+_ROWS = 65_536
+"""Entries that enter the index at once, so that a large table is not held a third time."""
+
+_numbers = itertools.count()
+_indexes: WeakValueDictionary[int, FaissIndex] = WeakValueDictionary()
+
+
+def load_faiss() -> ModuleType:
+    """The module `faiss`; `DiagnosticError` (V0901) where it is not installed."""
+    try:
+        import faiss
+    except ImportError as fault:
+        missing = PackageMissing.at(
+            Span("<command line>", 0, 0),
+            what="`data.reference_search=faiss`",
+            package="faiss-cpu",
+            help=("run `pip install 'vlmdsl[ann]'`", "or leave the setting out: `exact` finds the same samples"),
+        )
+        raise DiagnosticError((missing,)) from fault
+    found: ModuleType = faiss
+    return found
+
+
+class FaissIndex:
+    """The directions of `entries` [R, D] in memory of the CPU, in float32; flat, so each search compares with all of them.
+
+    `handle` (0-d, int64, on the CPU) stands for the index in a compiled graph, which passes on tensors only: another index
+    in its place is no reason to compile again. It is good for as long as the index lives.
+    """
+
+    def __init__(self, entries: Tensor) -> None:
+        self._index: Any = load_faiss().IndexFlatIP(entries.shape[1])
+        for start in range(0, entries.shape[0], _ROWS):
+            part = entries.detach()[start : start + _ROWS]
+            self._index.add(F.normalize(part.float(), dim=-1).cpu().numpy())
+        number = next(_numbers)
+        _indexes[number] = self
+        self.handle = torch.tensor(number)
+
+    def __len__(self) -> int:
+        return int(self._index.ntotal)
+
+    def __deepcopy__(self, memo: object) -> FaissIndex:
+        """Itself: it never changes, and the copy's handle must find it."""
+        return self
+
+    def search(self, unit: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """The cosines [b, count] of the nearest entries to each of `unit` [b, D], largest first, and their indices.
+
+        Cosines are rounded to float32, and of equals any may come first. `count` is at most the number of entries.
+        """
+        scores, indices = self._index.search(unit.float().cpu().numpy(), count)
+        return torch.from_numpy(scores).to(unit.device), torch.from_numpy(indices).to(unit.device)
+
+
+def index_of(handle: Tensor) -> FaissIndex:
+    """The index that a handle stands for; RuntimeError where it is gone."""
+    found = _indexes.get(int(handle))
+    if found is None:
+        raise RuntimeError("the index of this reference set is gone: fill the set again")
+    return found
