@@ -1,13 +1,15 @@
-"""How long the language commands take from a cold start, as a ratio to an empty Python process of the same round.
+"""How long the language commands take from a cold start, and as a ratio to an empty Python process of the same round.
 
 `python benchmarks/startup.py [--rounds N] [--json]`. The rounds alternate over the commands, so a busy machine slows all
-of them alike; the median of the rounds counts.
+of them alike; the median of the rounds counts. Processor time is what a quiet machine would take.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -24,27 +26,32 @@ COMMANDS = {
 }
 
 
-def seconds(command: list[str]) -> float:
-    """Wall seconds of one run."""
-    started = time.perf_counter()
-    subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return time.perf_counter() - started
+# Users have byte code; some machines for development are told not to write any.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
+def seconds(command: list[str]) -> tuple[float, float]:
+    """Wall and processor seconds of one run."""
+    started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *command], check=True, env=ENVIRONMENT, capture_output=True)
+    wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def measure(rounds: int) -> dict[str, dict[str, float]]:
-    """For every command the median seconds and the median ratio to `python -c pass`."""
+    """For every command the median seconds, wall and processor, and the median ratio to `python -c pass`."""
     for arguments in COMMANDS.values():
         seconds(["-m", "vlmdsl", *arguments])  # the first run writes byte code and the cached grammar tables
-    taken: dict[str, list[float]] = {name: [] for name in COMMANDS}
-    ratios: dict[str, list[float]] = {name: [] for name in COMMANDS}
+    taken: dict[str, list[tuple[float, float, float]]] = {name: [] for name in COMMANDS}
     for _ in range(rounds):
-        empty = seconds(["-c", "pass"])
+        empty, _processor = seconds(["-c", "pass"])
         for name, arguments in COMMANDS.items():
-            taken[name].append(seconds(["-m", "vlmdsl", *arguments]))
-            ratios[name].append(taken[name][-1] / empty)
+            wall, processor = seconds(["-m", "vlmdsl", *arguments])
+            taken[name].append((wall, processor, wall / empty))
+    medians = {name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in taken.items()}
     return {
-        name: {"seconds": round(statistics.median(taken[name]), 3), "ratio": round(statistics.median(ratios[name]), 1)}
-        for name in COMMANDS
+        name: {"seconds": round(wall, 3), "processor": round(processor, 3), "ratio": round(ratio, 1)}
+        for name, (wall, processor, ratio) in medians.items()
     }
 
 
@@ -58,7 +65,9 @@ def main() -> None:
         print(json.dumps(result, indent=2))
         return
     for name, row in result.items():
-        print(f"{name:15} {row['seconds']:6.3f} s {row['ratio']:6.1f} x python -c pass")
+        print(
+            f"{name:15} {row['seconds']:6.3f} s {row['processor']:6.3f} s of processor {row['ratio']:6.1f} x python -c pass"
+        )
 
 
 if __name__ == "__main__":

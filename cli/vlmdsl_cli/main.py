@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from types import ModuleType
 
 import click
 
@@ -30,6 +32,16 @@ COMMANDS = {
 """Every command and its line in `--help`; the command itself is `commands/NAME.py`."""
 
 
+def _imported(name: str) -> ModuleType:
+    """A module; what loading it makes is no garbage, so nothing looks for some meanwhile, or when the command ends."""
+    gc.disable()
+    try:
+        return import_module(name)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 class _LazyGroup(click.Group):
     """Imports a command's module when the command is called, so that `check` never pays for what `train` needs."""
 
@@ -39,7 +51,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command = import_module(f"vlmdsl_cli.commands.{cmd_name}").command
+        command = _imported(f"vlmdsl_cli.commands.{cmd_name}").command
         assert isinstance(command, click.Command)
         return command
 

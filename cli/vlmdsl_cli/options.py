@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-__all__ = ["Recipe", "as_json", "knob_values", "pairs", "read_stdin", "recipe_arguments", "recipe_files"]
+__all__ = ["Recipe", "as_json", "knob_values", "pairs", "read_stdin", "recipe_arguments", "recipe_files", "run_arguments"]
 
 Command = Callable[..., Any]
 
@@ -95,6 +95,43 @@ def recipe_files(words: Sequence[str]) -> list[str]:
 def read_stdin() -> str:
     """Standard input as text; bytes that are no UTF-8 become the replacement character, which no recipe may hold."""
     return sys.stdin.buffer.read().decode("utf-8", errors="replace")
+
+
+def run_arguments(command: Command) -> Command:
+    """What every command that trains is told: data, settings, steps and device, handed on as the keyword `run`, which holds
+    the arguments of `vlmdsl.train` and `vlmdsl.compare` of these names."""
+
+    @click.option(
+        "--data", metavar="SPEC", multiple=True, help="Train on this: shapes, tar shards, an image folder; globs too."
+    )
+    @click.option("--val", metavar="SPEC", multiple=True, help="Hold this out for the evaluation, in the same forms.")
+    @click.option(
+        "--map", "columns", metavar="FIELD=COLUMN", multiple=True, help="Take a field from a column of another name."
+    )
+    @click.option(
+        "--config", metavar="FILE", help="The run configuration, YAML; `vlmdsl explain settings` lists what it takes."
+    )
+    @click.option(
+        "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change a setting: optimizer.learning_rate=1e-4."
+    )
+    @click.option("--steps", type=int, help="Optimiser steps of a run.")
+    @click.option("--device", help="auto, cpu or cuda.")
+    @functools.wraps(command)
+    def wrapped(
+        *,
+        data: Sequence[str],
+        val: Sequence[str],
+        columns: Sequence[str],
+        config: str | None,
+        overrides: Sequence[str],
+        steps: int | None,
+        device: str | None,
+        **others: object,
+    ) -> object:
+        run = {"data": data, "val": val, "map": pairs(columns, "--map"), "config": config, "overrides": overrides}
+        return command(run=run | {"steps": steps, "device": device}, **others)
+
+    return wrapped
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")

@@ -8,13 +8,14 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 import vlmdsl
 from vlmdsl.runtime.data import Batch, BatchLoader, ImageFormat, Requirement, map_fields, open_source
 from vlmdsl.runtime.encoders import TextConfig, TextTransformer, VisionConfig, VisionTransformer
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.tokenizer import train_tokenizer
+from vlmdsl.runtime.training.processes import in_parallel
 from vlmdsl.testing.distributed import run_processes
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
@@ -62,7 +63,9 @@ def run() -> list[dict[str, Tensor]]:
     distributed = dist.is_initialized()
     rank, world = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
     model, batches = model_and_batches(rank, world)
-    wrapped: nn.Module = nn.parallel.DistributedDataParallel(model) if distributed else model
+    # Buffers are compared below: they must come out equal without being sent.
+    wrapped = in_parallel(model)
+    assert not (distributed and wrapped.broadcast_buffers)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     found = []
     for batch in itertools.islice(batches, STEPS):

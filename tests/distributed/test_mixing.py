@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 import vlmdsl
@@ -12,6 +11,7 @@ from vlmdsl.backends.torch.collectives import mirrored, own_slice
 from vlmdsl.runtime.data.batch import Batch, StreamValues
 from vlmdsl.runtime.encoders import EncodedFeatures
 from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.training.processes import in_parallel
 from vlmdsl.testing.distributed import run_processes
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
@@ -55,7 +55,7 @@ def step(block: int) -> dict[str, Tensor]:
     model.double()
     images, texts = (torch.randn(SAMPLES, 4, dtype=torch.float64) for _ in range(2))
     streams = {"image": StreamValues(own_slice(images)), "text": StreamValues(own_slice(texts))}
-    wrapped = nn.parallel.DistributedDataParallel(model) if dist.is_initialized() else model
+    wrapped = in_parallel(model)
     loss = wrapped(Batch(streams, {}, ["x"] * len(streams["text"].values), {"lam": torch.tensor(0.3)})).loss
     loss.backward()
     return {"loss": loss.detach(), **{name: weight.grad for name, weight in model.named_parameters()}}

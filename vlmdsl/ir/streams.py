@@ -25,7 +25,7 @@ class Stream:
     `name` is the field's name where the field is encoded in one view only; else the view's is added (`image_augment_0`), the
     last head's where several encode the same (`image_augment_0_predict`), and that a teacher does (`image_teacher`).
     `source` is the field or view node, `encode` the encode node; `pooled`, `tokens` and `vocabulary` say which outputs are
-    used.
+    used, and `asked_only` that nothing reads the vocabulary but criteria of the chosen tokens.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Stream:
     pooled: bool
     tokens: bool
     vocabulary: bool = False
+    asked_only: bool = False
 
     @property
     def encoder(self) -> Encoder:
@@ -62,10 +63,27 @@ def streams(program: Program) -> list[Stream]:
             used.setdefault(node.inputs[0].index, set()).add(node.operation)
     encodes = [node for node in nodes if node.operation == "encode" and node.index in used]
     names = _stream_names(encodes)
+    everywhere = _read_everywhere(nodes)
     return [
-        Stream(names[position], node.inputs[0], node, **{output: output in used[node.index] for output in OUTPUTS})
+        Stream(
+            names[position],
+            node.inputs[0],
+            node,
+            **{output: output in used[node.index] for output in OUTPUTS},
+            asked_only="vocabulary" in used[node.index] and node not in everywhere,
+        )
         for position, node in enumerate(encodes)
     ]
+
+
+def _read_everywhere(nodes: Iterable[Node]) -> set[Node]:
+    """The encoded texts whose vocabulary is read at tokens that no mask chose, too."""
+    return {
+        parent.inputs[0]
+        for node in nodes
+        for parent in node.inputs
+        if parent.operation == "vocabulary" and node.operation != "mlm"
+    }
 
 
 def parts_of(source: Node) -> tuple[Node, ...]:

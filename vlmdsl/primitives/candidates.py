@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from vlmdsl.diagnostics.catalog.meaning import TooLarge
 from vlmdsl.diagnostics.catalog.types import AxesDisagree, WrongType
 from vlmdsl.ir import Node
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import Value
+from vlmdsl.source.limits import MAXIMUM_UNITED
 from vlmdsl.types import SimType, TargetType
 
 
@@ -25,8 +27,11 @@ def _unite(builder: Builder, subjects: Mapping[str, Value], parameters: Paramete
     assert isinstance(b.type, SimType | TargetType)
     if a.type.rows != b.type.rows:
         raise Fault(AxesDisagree.at(builder.place("b"), str(b.type), left=a.type, right=b.type), b)
+    united = f"{a.type.columns}+{b.type.columns}"
+    if united.count("+") >= MAXIMUM_UNITED:
+        raise Fault(TooLarge.at(builder.span, reason=f"more than {MAXIMUM_UNITED} matrices side by side"))
     kind = SimType if wanted is SimType else TargetType
-    return builder.add("unite", a, b, type=kind(a.type.rows, f"{a.type.columns}+{b.type.columns}"))
+    return builder.add("unite", a, b, type=kind(a.type.rows, united))
 
 
 register(

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from vlmdsl.diagnostics.catalog.meaning import OneStreamWithItself, TargetsDoNotSumToOne
 from vlmdsl.diagnostics.catalog.types import AxesDisagree
-from vlmdsl.ir import Node
+from vlmdsl.ir import Node, walk
 from vlmdsl.primitives.matrices import check_one_kind, of_batch
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
@@ -31,10 +31,19 @@ class CrossEntropyParameters(Parameters):
 
 def target_total(target: Node) -> float | None:
     """What each row of a target sums to, where that is known when the recipe is compiled."""
-    if target.operation in ("paired", "flipped", "same", "smooth", "softmax", "transport"):
+    totals: dict[Node, float | None] = {}
+    for node in walk([target]):
+        totals[node] = _total(node, [totals[parent] for parent in node.inputs])
+    return totals[target]
+
+
+def _total(node: Node, totals: list[float | None]) -> float | None:
+    """A node's total, given those of its inputs; that of a number is itself."""
+    if node.operation == "constant":
+        return node.number("value")
+    if node.operation in ("paired", "flipped", "same", "smooth", "softmax", "transport"):
         return 1.0
-    rule = _TOTALS.get(target.operation)
-    totals = [node.number("value") if node.operation == "constant" else target_total(node) for node in target.inputs]
+    rule = _TOTALS.get(node.operation)
     if rule is None or len(totals) != 2 or totals[0] is None or totals[1] is None:
         return None
     return rule(totals[0], totals[1])
@@ -48,10 +57,16 @@ _TOTALS: dict[str, Callable[[float, float], float]] = {
 
 def _compares_only_itself(logits: Node) -> bool:
     """Whether all that a row is asked is to find itself."""
-    if logits.operation == "similarity":
-        return logits.inputs[0] is logits.inputs[1]
-    matrices = [parent for parent in logits.inputs if isinstance(parent.type, SimType)]
-    return logits.operation != "exclude_pairs" and bool(matrices) and all(map(_compares_only_itself, matrices))
+    made_of, seen = [logits], {logits}
+    while made_of:
+        node = made_of.pop()
+        matrices = [parent for parent in node.inputs if isinstance(parent.type, SimType)]
+        own = node.inputs[0] is node.inputs[1] if node.operation == "similarity" else bool(matrices)
+        if not own or node.operation == "exclude_pairs":
+            return False
+        made_of += [parent for parent in matrices if parent not in seen]
+        seen.update(matrices)
+    return True
 
 
 def _check_targets(builder: Builder, logits: Node, targets: Node) -> None:

@@ -1,4 +1,4 @@
-"""One call of a tower for several streams: what fits into one batch is encoded as one."""
+"""One call of a tower for several streams: what fits into one batch is encoded as one. And the tokens that a mask chose."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlmdsl.runtime.data.batch import StreamValues
+from vlmdsl.runtime.data.batch import NOT_ASKED, StreamValues
 from vlmdsl.runtime.encoders import EncodedFeatures
 
-__all__ = ["encode_together"]
+__all__ = ["chosen_tokens", "encode_together"]
 
 
 def encode_together(tower: nn.Module, values: Sequence[StreamValues], **options: object) -> list[EncodedFeatures]:
@@ -24,6 +24,17 @@ def encode_together(tower: nn.Module, values: Sequence[StreamValues], **options:
     for places in _of_one_shape(values):
         found.update(zip(places, _encoded(partial(tower, **options), [values[place] for place in places]), strict=True))
     return [found[place] for place in range(len(values))]
+
+
+def chosen_tokens(states: Tensor, targets: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
+    """The states [b, M, W] and targets [b, M] of the places `asked` [b, M], out of [b, L, W] and [b, L].
+
+    A place left over holds some state, which `NOT_ASKED` keeps out of every criterion, and so out of its gradient.
+    """
+    found = asked.flatten().clamp(min=0)
+    chosen = targets.flatten().index_select(0, found).view_as(asked)
+    picked = states.flatten(0, 1).index_select(0, found).view(*asked.shape, states.shape[2])
+    return picked, torch.where(asked == NOT_ASKED, NOT_ASKED, chosen)
 
 
 def _of_one_shape(values: Iterable[StreamValues]) -> list[list[int]]:

@@ -14,7 +14,7 @@ from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
 from vlmdsl.ir import Column, Head, Node, Reading, Stream, parts_of, readings, walk
 from vlmdsl.ir import Encoder as ObjectiveEncoder
-from vlmdsl.runtime.batching import encode_together
+from vlmdsl.runtime.batching import chosen_tokens, encode_together
 from vlmdsl.runtime.data.fields import key_number
 from vlmdsl.runtime.encoders import EncodedFeatures, Encoder
 from vlmdsl.runtime.heads import Heads, prefixes
@@ -166,12 +166,15 @@ class VisionLanguageModel(nn.Module):
             module.compile()
 
     def _vocabulary(self, stream: Stream, batch: Batch, features: EncodedFeatures) -> dict[str, Tensor]:
-        """What a masked stream's tokens may be, and what they were."""
-        head, targets = self._tower(stream.encoder).vocabulary_head, self._values(stream, batch).targets
-        if targets is None or features.states is None or not isinstance(head, nn.Module):
+        """What a masked stream's tokens may be, and what they were: where nothing reads more, of the chosen tokens only."""
+        head, values = self._tower(stream.encoder).vocabulary_head, self._values(stream, batch)
+        states, targets = features.states, values.targets
+        if targets is None or states is None or not isinstance(head, nn.Module):
             raise ValueError(f"the tokens of {stream.name} are asked for, but the batch or the tower has none")
         with torch.set_grad_enabled(torch.is_grad_enabled() and stream.encoder.learns):
-            return {f"{stream.name}_vocabulary": head(features.states), f"{stream.name}_targets": targets}
+            if stream.asked_only and values.asked is not None:
+                states, targets = chosen_tokens(states, targets, values.asked)
+            return {f"{stream.name}_vocabulary": head(states), f"{stream.name}_targets": targets}
 
     def _tower(self, encoder: ObjectiveEncoder) -> nn.Module:
         """What encodes: the tower, or its teacher."""

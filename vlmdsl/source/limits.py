@@ -32,6 +32,9 @@ MAXIMUM_ITEMS = 1_000
 MAXIMUM_VIEWS = 64
 """Most views in a set, and most elements in a product of sets."""
 
+MAXIMUM_UNITED = 128
+"""Most matrices whose columns stand side by side."""
+
 MAXIMUM_DIAGNOSTICS = 100
 """Most diagnostics one run reports."""
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from vlmdsl.api.compare import Contender, compare
-from vlmdsl_cli.options import as_json, knob_values, pairs
+from vlmdsl_cli.options import as_json, knob_values, run_arguments
 from vlmdsl_cli.output import data as print_data
 from vlmdsl_cli.output import json_data, talk
 
@@ -19,32 +20,18 @@ __all__ = ["command"]
 @click.argument("subjects", metavar="RECIPE...", nargs=-1)
 @click.option("-e", "expressions", metavar="EXPRESSION", multiple=True, help="Compare this expression too; repeatable.")
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Seeds of every recipe.")
-@click.option("--data", metavar="SPEC", multiple=True, help="Train on this: shapes, tar shards, an image folder; globs too.")
-@click.option("--val", metavar="SPEC", multiple=True, help="Hold this out for the evaluation, in the same forms.")
-@click.option("--map", "columns", metavar="FIELD=COLUMN", multiple=True, help="Take a field from a column of another name.")
-@click.option("--config", metavar="FILE", help="The run configuration of all runs, YAML.")
-@click.option(
-    "--set", "settings", metavar="KEY=VALUE", multiple=True, help="Change a setting: optimizer.learning_rate=1e-4."
-)
+@run_arguments
 @click.option(
     "--param", "knobs", metavar="[RECIPE.]KNOB=VALUE", multiple=True, help="Set a hyper-parameter of one recipe, or of all."
 )
-@click.option("--steps", type=int, help="Optimiser steps of every run.")
-@click.option("--device", help="auto, cpu or cuda.")
 @click.option("--out", metavar="DIR", help="The folder of the comparison; runs/compare-RECIPE-RECIPE... by default.")
 @as_json
 def command(
     subjects: Sequence[str],
     expressions: Sequence[str],
     seeds: int,
-    data: Sequence[str],
-    val: Sequence[str],
-    columns: Sequence[str],
-    config: str | None,
-    settings: Sequence[str],
     knobs: Sequence[str],
-    steps: int | None,
-    device: str | None,
+    run: Mapping[str, Any],
     out: str | None,
     as_json: bool,
 ) -> None:
@@ -57,13 +44,7 @@ def command(
     result = compare(
         _contenders(subjects, expressions, knob_values(knobs)),
         seeds=seeds,
-        data=data,
-        val=val,
-        map=pairs(columns, "--map"),
-        config=config,
-        overrides=settings,
-        steps=steps,
-        device=device,
+        **run,
         out=out,
         say=talk,
     )

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn import functional
 
 import vlmdsl
+from vlmdsl.runtime.batching import chosen_tokens
 from vlmdsl.runtime.data import Batch, BatchLoader, ImageFormat, Requirement, map_fields, open_source
 from vlmdsl.runtime.data.batch import NOT_ASKED
+from vlmdsl.runtime.data.masking import asked_places
 from vlmdsl.runtime.encoders import TextConfig, TextTransformer
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.tokenizer import train_tokenizer
@@ -71,6 +77,62 @@ def test_the_tower_is_asked_for_the_hidden_tokens() -> None:
     torch.testing.assert_close(out.terms["words"], expected)
     out.loss.backward()
     assert all(parameter.grad is not None for parameter in language.parameters())
+
+
+def test_only_the_chosen_tokens_get_logits_with_the_same_loss_and_gradients() -> None:
+    (batch,) = batches(RECIPE.replace("40%", "10%"), 1)
+    asked = batch.streams["text_mask"].asked
+    assert asked is not None
+    assert asked.shape[1] < 24, "as many places as tokens"
+    found: dict[bool, list[torch.Tensor]] = {}
+    for packed in (True, False):
+        objective = vlmdsl.compile(RECIPE, compiled=False)
+        language = tower(("pooled", "vocabulary")).double()
+        model = VisionLanguageModel({"language": language}, objective.double())
+        rows: list[int] = []
+        language.vocabulary_head.register_forward_hook(lambda *call, rows=rows: rows.append(call[2][..., 0].numel()))
+        if not packed:
+            masked = replace(batch.streams["text_mask"], asked=None)
+            batch = replace(batch, streams={**batch.streams, "text_mask": masked})
+        loss = model(batch).loss
+        loss.backward()
+        assert rows == [asked.numel() if packed else 8 * 24]
+        found[packed] = [loss.detach(), *(parameter.grad for parameter in language.parameters())]
+    torch.testing.assert_close(found[True], found[False], rtol=1e-12, atol=1e-14)
+
+
+@given(seed=st.integers(0, 2**32 - 1), samples=st.integers(1, 40), share=st.floats(0.01, 1.0))
+def test_the_places_are_those_of_the_chosen_tokens_and_as_many_for_every_batch(
+    seed: int, samples: int, share: float
+) -> None:
+    random = np.random.default_rng(seed)
+    targets = torch.from_numpy(
+        np.where(random.random((samples, 32)) < share, random.integers(0, 9, (samples, 32)), NOT_ASKED)
+    )
+    asked, nobody = asked_places(targets, share), asked_places(torch.full_like(targets, NOT_ASKED), share)
+    if asked is None or nobody is None:
+        assert asked is nobody
+        return
+    assert asked.shape == nobody.shape
+    chosen = (targets.flatten() != NOT_ASKED).nonzero().flatten()
+    assert torch.equal(asked[asked != NOT_ASKED], chosen)
+    states = torch.arange(samples * 32.0).view(samples, 32, 1)
+    picked, wanted = chosen_tokens(states, targets, asked)
+    assert torch.equal(picked[asked != NOT_ASKED].flatten(), chosen.float())
+    assert torch.equal(wanted[asked != NOT_ASKED], targets.flatten()[chosen])
+    assert (wanted[asked == NOT_ASKED] == NOT_ASKED).all()
+
+
+def test_a_batch_with_more_chosen_tokens_than_expected_gets_more_places() -> None:
+    targets = torch.zeros(64, 32, dtype=torch.int64)
+    targets[:, 20:] = NOT_ASKED
+    expected, found = asked_places(torch.full_like(targets, NOT_ASKED), 0.15), asked_places(targets, 0.15)
+    assert expected is not None
+    assert found is not None
+    assert expected.shape[1] < found.shape[1] == 20
+    assert (found != NOT_ASKED).all()
+    targets[:, :] = 0
+    assert asked_places(targets, 0.15) is None
 
 
 def test_a_vocabulary_changes_no_other_weight_of_a_tower() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vlmdsl.backends.latex.notation import Math, bracketed, equation, negated, product, total, words
-from vlmdsl.backends.latex.writer import Writer, share_of
+from vlmdsl.backends.latex.notation import Math, bracketed, equation, negated, product, share_of, total, words
+from vlmdsl.backends.latex.writer import FormulaWriter
 from vlmdsl.ir import Node, Program
 from vlmdsl.passes.contrast import contrast
 from vlmdsl.passes.dead import dead
@@ -55,12 +55,12 @@ def formula_text(program: Program) -> str:
 
 def _document(program: Program) -> _Document:
     prepared = dead(contrast(share(fold(program))))
-    writer = Writer(prepared)
     name = Math(r"\mathcal{L}", "L")
     if _written_out(prepared) > _LONGEST:
         return _Document(
             (equation(name, Math(words("too long to be written out").latex, "too long to be written out")),), ()
         )
+    writer = FormulaWriter(prepared)
     if len(prepared.terms) == 1:
         equations = [equation(name, _loss(writer, prepared.terms[0].node))]
     else:
@@ -80,12 +80,12 @@ def _written_out(program: Program) -> int:
     return max(sizes.values(), default=0)
 
 
-def _loss(writer: Writer, root: Node) -> Math:
+def _loss(writer: FormulaWriter, root: Node) -> Math:
     """A loss; equal shares of functions are gathered in front: 1/2 [ f + g ]."""
-    summands = [(writer.share(node), node, minus) for node, minus in _summands(root)]
+    summands = [(writer.regions.share(node), node, minus) for node, minus in _summands(root)]
     shares = {share for share, _, _ in summands}
     common = shares.pop() if len(shares) == 1 and len(summands) > 1 else 1.0
-    parts = [writer.loss(node, share / common) for share, node, _ in summands]
+    parts = [writer.regions.loss(node, share / common) for share, node, _ in summands]
     sum_of_all = total(*(negated(part) if minus else part for part, (_, _, minus) in zip(parts, summands, strict=True)))
     return sum_of_all if common == 1.0 else product(share_of(common), bracketed(sum_of_all, "[]", "[]"))
 

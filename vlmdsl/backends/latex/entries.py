@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from vlmdsl.backends.latex.arithmetic import ARITHMETIC, scaled
 from vlmdsl.backends.latex.draws import partner_of
-from vlmdsl.backends.latex.expressions import ARITHMETIC, scaled
+from vlmdsl.backends.latex.interface import Writer
 from vlmdsl.backends.latex.notation import (
     Math,
     call,
@@ -23,11 +22,9 @@ from vlmdsl.backends.latex.notation import (
 from vlmdsl.ir import Node, block_of
 from vlmdsl.types import SimType, TokensType, VecType
 
-if TYPE_CHECKING:
-    from vlmdsl.backends.latex.writer import Writer
-
 __all__ = [
     "POSITIVES",
+    "SIZE",
     "dense_entry",
     "excluded_of",
     "excludes_pairs",

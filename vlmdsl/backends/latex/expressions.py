@@ -6,71 +6,29 @@ An operation that has no rule is written as a function of its inputs, so a formu
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from vlmdsl.backends.latex.arithmetic import ARITHMETIC, scaled
+from vlmdsl.backends.latex.criteria import cross_entropy, hinge, sigmoid_loss, target_entropy
 from vlmdsl.backends.latex.draws import drawn
+from vlmdsl.backends.latex.interface import Writer
 from vlmdsl.backends.latex.notation import (
     PRODUCT,
     SUM,
     Math,
     bracketed,
     call,
-    fraction,
-    infix,
     log,
     negated,
     number,
-    product,
     quotient,
     sum_over,
-    total,
-    under,
     words,
 )
 from vlmdsl.ir import Node, encoder_of
 from vlmdsl.types import SimType
 
-if TYPE_CHECKING:
-    from vlmdsl.backends.latex.writer import Writer
-
-__all__ = ["ARITHMETIC", "EXPRESSIONS", "scaled"]
-
-
-_NUMBER = re.compile(r"[0-9./]+")
-
-
-def _times(left: Math, right: Math) -> Math:
-    """Numbers stand first."""
-    return product(right, left) if _NUMBER.fullmatch(right.text) else product(left, right)
-
-
-def _over(left: Math, right: Math) -> Math:
-    return fraction(left, right) if left.level == SUM or right.level == SUM else quotient(left, right)
-
-
-ARITHMETIC: dict[str, Callable[..., Math]] = {
-    "add": total,
-    "subtract": lambda left, right: total(left, negated(right)),
-    "multiply": _times,
-    "divide": _over,
-    "negate": negated,
-    "exp": lambda inner: call("exp", inner, latex=r"\exp"),
-    "log": log,
-    "softplus": lambda inner: log(total(number(1.0), call("exp", inner, latex=r"\exp"))),
-    "minimum": lambda left, right: call("min", left, right, latex=r"\min"),
-    "maximum": lambda left, right: call("max", left, right, latex=r"\max"),
-    "stop": lambda inner: call("sg", inner),
-    "less": lambda left, right: infix("<", "<", left, right),
-    "less_equal": lambda left, right: infix(r"\leq", "≤", left, right),
-    "greater": lambda left, right: infix(">", ">", left, right),
-    "greater_equal": lambda left, right: infix(r"\geq", "≥", left, right),
-    "equal": lambda left, right: infix("=", "=", left, right),
-    "not_equal": lambda left, right: infix(r"\neq", "≠", left, right),
-    "not": lambda inner: call("not", inner),
-}
-"""Operations whose formula follows from those of their inputs; of matrices they are meant entry by entry."""
+__all__ = ["EXPRESSIONS"]
 
 
 def _parameter(writer: Writer, node: Node) -> Math:
@@ -97,22 +55,6 @@ def _multiply(writer: Writer, node: Node) -> Math:
     if node.inputs[0].operation == "mean" and node.inputs[1].operation == "constant":
         return _mean(writer, node.inputs[0], node.inputs[1].number("value"))
     return scaled(writer, writer.expression(node.inputs[0]), node.inputs[1])
-
-
-def scaled(writer: Writer, inner: Math, scale: Node) -> Math:
-    """`inner` times a factor; a temperature divides, as papers write it."""
-    if scale.operation == "multiply":
-        return scaled(writer, scaled(writer, inner, scale.inputs[0]), scale.inputs[1])
-    if scale.operation == "constant":
-        value = scale.number("value")
-        if value and len(f"{1 / value:.10g}") < len(f"{value:.10g}") and abs(value) > 1:
-            return quotient(inner, number(1 / value))
-        return ARITHMETIC["multiply"](inner, number(value))
-    if scale.operation == "exp" and writer.names.is_log_scale(scale.inputs[0]):
-        return quotient(inner, writer.names.parameter(scale.inputs[0]))
-    if scale.operation == "divide" and scale.inputs[0].operation == "constant" and scale.inputs[0].number("value") == 1.0:
-        return quotient(inner, writer.expression(scale.inputs[1]))
-    return ARITHMETIC["multiply"](inner, writer.expression(scale))
 
 
 def _where(writer: Writer, node: Node) -> Math:
@@ -208,19 +150,6 @@ def _mean(writer: Writer, node: Node, coefficient: float = 1.0) -> Math:
     return writer.mean(writer.expression(node.inputs[0]), coefficient, over)
 
 
-def _hinge(writer: Writer, node: Node) -> Math:
-    """The mean, or the largest, of what the negatives have in excess."""
-    matrix, side = node.inputs[0], node.string("along")
-
-    def at(candidate: str) -> Math:
-        row, column = ("i", candidate) if side == "rows" else (candidate, "i")
-        return writer.entry(matrix, row, column, side)
-
-    excess = call("max", number(0.0), total(number(node.number("margin")), at("j"), negated(at("i"))), latex=r"\max")
-    name = {"mean": words("mean"), "hardest": Math(r"\max", "max")}[node.string("negatives")]
-    return under(name, writer.candidates(matrix, but_pairs=True), excess)
-
-
 EXPRESSIONS: dict[str, Callable[[Writer, Node], Math]] = {
     "constant": lambda writer, node: number(node.number("value")),
     "parameter": _parameter,
@@ -235,13 +164,13 @@ EXPRESSIONS: dict[str, Callable[[Writer, Node], Math]] = {
     "samples": _samples,
     "running_mean": _running_mean,
     "log_sum_exp": _log_sum_exp,
-    "cross_entropy": lambda writer, node: writer.cross_entropy(node),
-    "hinge": _hinge,
+    "cross_entropy": cross_entropy,
+    "hinge": hinge,
     "entropy": _entropy,
     "entropy_of_mean": _entropy_of_mean,
     "mlm": _mlm,
-    "target_entropy": lambda writer, node: writer.target_entropy(node),
-    "sigmoid_loss": lambda writer, node: writer.sigmoid_loss(node),
+    "target_entropy": target_entropy,
+    "sigmoid_loss": sigmoid_loss,
     "contrast": lambda writer, node: writer.contrast(node),
 }
 """Operations whose formula needs more than those of their inputs."""

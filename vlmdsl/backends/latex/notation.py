@@ -9,7 +9,7 @@ from itertools import pairwise
 
 __all__ = [
     "ATOM", "PRODUCT", "SUM", "Math", "bracketed", "call", "equation", "fraction", "infix", "inner_product", "log",
-    "negated", "number", "product", "quotient", "sum_over", "symbol", "total", "under", "words",
+    "negated", "number", "product", "quotient", "share_of", "share_over", "sum_over", "symbol", "total", "under", "words",
 ]  # fmt: skip
 
 SUM, PRODUCT, ATOM = 0, 1, 2
@@ -163,3 +163,20 @@ def under(operator: Math, among: str, body: Math) -> Math:
 def equation(left: Math, right: Math) -> Math:
     tex, plain = right.signed()
     return Math(f"{left.latex} = {tex}", f"{left.text} = {plain}", SUM)
+
+
+def share_of(coefficient: float) -> Math:
+    """A coefficient as a simple fraction where it is one."""
+    exact = Fraction(coefficient).limit_denominator(1000)
+    if abs(float(exact) - coefficient) > 1e-12 or exact.denominator == 1:
+        return number(coefficient)
+    return fraction(number(float(exact.numerator)), number(float(exact.denominator)))
+
+
+def share_over(coefficient: float, size: Math) -> Math:
+    """coefficient / size as one fraction."""
+    exact = Fraction(coefficient).limit_denominator(1000)
+    if abs(float(exact) - coefficient) > 1e-12:
+        return fraction(number(coefficient), size)
+    above, below = number(float(exact.numerator)), exact.denominator
+    return fraction(above, size if below == 1 else Math(f"{below} {size.latex}", f"{below}{size.text}", PRODUCT))

@@ -4,29 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from vlmdsl.backends.latex.entries import has_two_sides, positives
+from vlmdsl.backends.latex.interface import Part, Writer
 from vlmdsl.backends.latex.notation import PRODUCT, Math, call, fraction, log, negated, number, product, sum_over, total
 from vlmdsl.ir import Node
 from vlmdsl.passes.logits import target_form
 
-if TYPE_CHECKING:
-    from vlmdsl.backends.latex.writer import Writer
-
-__all__ = ["Block", "Part", "cross_entropy", "part", "parts_of"]
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One summand of a target with its coefficient."""
-
-    kind: str
-    coefficient: float
-    node: Node | None
-    missing: int
-    side: str = "rows"
-    """The direction, where the target has two that differ."""
+__all__ = ["Block", "softmax_loss", "part", "parts_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +41,7 @@ def parts_of(target: Node, side: str) -> tuple[Part, ...]:
     return tuple(part(key.kind, float(share), key.node, key.missing, side) for key, share in target_form(target).items())
 
 
-def cross_entropy(writer: Writer, blocks: Sequence[Block], without_positive: bool) -> Math:
+def softmax_loss(writer: Writer, blocks: Sequence[Block], without_positive: bool) -> Math:
     """Minus the logarithm of the softmax over all blocks, at the targets of each; `without_positive` leaves out the pair."""
 
     def softmax(block: Block, positive: str, candidate: str) -> Math:

@@ -18,7 +18,8 @@ class StreamValues:
     """One stream of a batch: images `[b, 3, H, W]` float, or token ids `[b, L]` int64 with `mask` (true = a token), or
     regions `[b, R, F]` float with theirs.
 
-    Of a masked text, `targets` `[b, L]` int64 holds what the chosen tokens were, `NOT_ASKED` elsewhere.
+    Of a masked text, `targets` `[b, L]` int64 holds what the chosen tokens were, `NOT_ASKED` elsewhere; `asked`
+    `[b, M]` says where they are, counted row by row, if M < L places hold them all.
     An image and a text joined are `values`, images, and `words`, token ids, whose mask is `mask`; blended, `share [b]` float
     is that of the image. Of images with patches dropped, `keep [b, K]` int64 are the patches to encode, counted row by row.
     For towers that draw in training, `noise [b, N]` float32 is standard Gumbel noise.
@@ -31,6 +32,7 @@ class StreamValues:
     keep: Tensor | None = None
     noise: Tensor | None = None
     share: Tensor | None = None
+    asked: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> StreamValues:
         """The same on `device`."""
@@ -39,7 +41,7 @@ class StreamValues:
             return None if part is None else part.to(device, non_blocking=non_blocking)
 
         values = self.values.to(device, non_blocking=non_blocking)
-        further = (self.mask, self.words, self.targets, self.keep, self.noise, self.share)
+        further = (self.mask, self.words, self.targets, self.keep, self.noise, self.share, self.asked)
         return StreamValues(values, *(moved(part) for part in further))
 
 

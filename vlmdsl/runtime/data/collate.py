@@ -13,7 +13,7 @@ from vlmdsl.runtime.data.batch import Batch, StreamValues
 from vlmdsl.runtime.data.context import Materials, ViewContext
 from vlmdsl.runtime.data.fields import MaskedText, TextValue
 from vlmdsl.runtime.data.images import ImageFormat
-from vlmdsl.runtime.data.masking import hide_tokens
+from vlmdsl.runtime.data.masking import asked_places, hide_tokens
 from vlmdsl.runtime.data.regions import padded_regions
 from vlmdsl.runtime.data.sample import Sample
 from vlmdsl.runtime.data.views import View
@@ -53,7 +53,7 @@ class Collator:
         if masked:
             ids, mask = self.tokenizer.encode([value.text for value in masked], self.text_length)
             changed, targets = hide_tokens(masked, ids, mask, self.tokenizer)
-            return StreamValues(changed, mask, targets=targets)
+            return StreamValues(changed, mask, targets=targets, asked=asked_places(targets, masked[0].share))
         if kind == "Text":
             ids, mask = self.tokenizer.encode([str(value) for value in values], self.text_length)
             return StreamValues(ids, mask)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +14,10 @@ from vlmdsl.runtime.data.draws import generator
 from vlmdsl.runtime.data.fields import MaskedText
 from vlmdsl.runtime.tokenizer import Tokenizer
 
-__all__ = ["hide_tokens"]
+__all__ = ["asked_places", "hide_tokens"]
+
+_RARELY = math.log(1e9)
+"""One batch in this many, as a logarithm, has more chosen tokens than there are places for."""
 
 
 def hide_tokens(texts: Sequence[MaskedText], ids: Tensor, mask: Tensor, tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
@@ -37,3 +41,23 @@ def hide_tokens(texts: Sequence[MaskedText], ids: Tensor, mask: Tensor, tokenize
         changed[row, hidden] = tokenizer.mask
         changed[row, replaced] = words[(choice[replaced] * len(words)).astype(np.int64)]
     return torch.from_numpy(changed), torch.from_numpy(targets)
+
+
+def asked_places(targets: Tensor, share: float) -> Tensor | None:
+    """Where the tokens are that `targets` [b, L] asks for, counted row by row: [b, M], `NOT_ASKED` in places left over.
+
+    `share` is the chance of each token. They are packed, so a row holds those of other samples too, and M is the same for
+    nearly all batches of one size: more than M b tokens are chosen in one of 10^9, by Bernstein's inequality. That batch
+    gets more places, and what was compiled is compiled once more. None where all L are needed.
+    """
+    samples, length = targets.shape
+    tokens = samples * length
+    spread = 2.0 * tokens * share * (1.0 - share)
+    most = tokens * share + _RARELY / 3.0 + math.sqrt((_RARELY / 3.0) ** 2 + _RARELY * spread)
+    found = (targets.flatten() != NOT_ASKED).nonzero().squeeze(1)
+    places = max(math.ceil(most / samples), math.ceil(len(found) / samples))
+    if places >= length:
+        return None
+    asked = torch.full((samples, places), NOT_ASKED)
+    asked.view(-1)[: len(found)] = found
+    return asked

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from vlmdsl.backends.torch.ops.normalize import normalize
 from vlmdsl.backends.torch.ops.similarities import similarity_to
 from vlmdsl.backends.torch.values import Similarities, TokenFeatures
 from vlmdsl.ir import Contrast, Head, Node, Program, encoder_of, root_field
+from vlmdsl.passes.linear import expand
 from vlmdsl.runtime.encoders import EncodedFeatures
 from vlmdsl.types import EncodedType, FieldType, SimType
 
@@ -147,7 +149,7 @@ def _matrices(program: Program) -> Iterator[list[tuple[float, Node]]]:
         if isinstance(contrast, Contrast) and contrast.fused:
             yield [(1.0, node)]
         elif node.operation in ("contrast", "cross_entropy", "hinge", "sigmoid_loss"):
-            yield from (_summands(matrix, 1.0) for matrix in _side_by_side(node.inputs[0]))
+            yield from (_summands(matrix) for matrix in _side_by_side(node.inputs[0]))
 
 
 def _side_by_side(matrix: Node) -> list[Node]:
@@ -155,17 +157,22 @@ def _side_by_side(matrix: Node) -> list[Node]:
     return [part for half in matrix.inputs for part in _side_by_side(half)] if matrix.operation == "unite" else [matrix]
 
 
-def _summands(matrix: Node, coefficient: float) -> list[tuple[float, Node]]:
+def _summands(matrix: Node) -> list[tuple[float, Node]]:
     """A matrix as a sum of similarities; what scales or moves all its entries alike changes no ranking and is left out."""
+    return [(float(coefficient), leaf) for leaf, _, coefficient in expand(matrix, "", _parts) or []]
+
+
+def _parts(matrix: Node, _key: str) -> list[tuple[Node, str, Fraction]] | None:
+    """What a matrix is made of, each with its coefficient; None for a similarity."""
     if matrix.operation == "similarity":
-        return [(coefficient, matrix)]
+        return None
     matrices = [parent for parent in matrix.inputs if isinstance(parent.type, SimType)]
+    signs = [Fraction(1)] * len(matrices)
     if matrix.operation == "multiply" and len(matrices) == 1:
-        factor = next((parent.number("value") for parent in matrix.inputs if parent.operation == "constant"), 1.0)
-        return _summands(matrices[0], coefficient * factor)
+        signs = [Fraction(next((parent.number("value") for parent in matrix.inputs if parent.operation == "constant"), 1.0))]
     if matrix.operation == "subtract" and len(matrices) == 2:
-        return _summands(matrices[0], coefficient) + _summands(matrices[1], -coefficient)
-    return [summand for parent in matrices for summand in _summands(parent, coefficient)]
+        signs = [Fraction(1), Fraction(-1)]
+    return [(parent, "", sign) for parent, sign in zip(matrices, signs, strict=True)]
 
 
 def _similarity_name(node: Node) -> str:

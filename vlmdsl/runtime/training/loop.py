@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
@@ -18,7 +17,7 @@ from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.configuration import LossNotFinite
 from vlmdsl.runtime.data.batch import Batch
 from vlmdsl.runtime.training.optimizer import set_learning_rate
-from vlmdsl.runtime.training.processes import World, seed_generators
+from vlmdsl.runtime.training.processes import World, in_parallel, seed_generators
 from vlmdsl.runtime.training.schedule import learning_rate_factor
 from vlmdsl.schema import RunConfig
 from vlmdsl.source import Span
@@ -81,7 +80,7 @@ def train_steps(
     """
     callbacks = callbacks or Callbacks()
     train = config.train
-    parallel = DistributedDataParallel(model) if world.size > 1 else model
+    parallel = in_parallel(model)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.train()
     clock = _Clock()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from vlmdsl.backends.torch.collectives import gather_objects, process_count, process_index
 from vlmdsl.diagnostics import DiagnosticError
@@ -20,7 +24,7 @@ from vlmdsl.runtime.data import SkipReport
 from vlmdsl.runtime.data.draws import generator
 from vlmdsl.source import Span
 
-__all__ = ["World", "join_processes", "join_reports", "seed_generators"]
+__all__ = ["World", "in_parallel", "join_processes", "join_reports", "seed_generators"]
 
 _LONGEST_WAIT = timedelta(hours=2)
 """How long processes wait for the first one, which alone evaluates."""
@@ -64,6 +68,21 @@ def join_reports(report: SkipReport) -> None:
     for index, other in enumerate(gather_objects(report)):
         if index != process_index():
             report.merge(other)
+
+
+def in_parallel(model: nn.Module) -> nn.Module:
+    """The model whose gradients are the mean over processes; the model itself where there is one process.
+
+    Buffers are not sent at every step, as DDP does by itself. Queues, running means, norms of heads and reference sets come
+    out equal on all processes, because each is a function of the global batch, and a reference set may be larger than the
+    model. What a foreign tower keeps of its own part of the batch is read in evaluation only, which the first process does.
+    """
+    if process_count() == 1:
+        return model
+    # The word for it changed: from torch 2.13 on, `broadcast_buffers` warns.
+    known = inspect.signature(DistributedDataParallel).parameters
+    options: dict[str, Any] = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
+    return DistributedDataParallel(model, **options)
 
 
 def seed_generators(*purpose: int | str) -> None:

@@ -1,0 +1,62 @@
+"""Arithmetic as mathematics: formulas that follow from those of their inputs, and factors as papers write them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from vlmdsl.backends.latex.interface import Writer
+from vlmdsl.backends.latex.notation import SUM, Math, call, fraction, infix, log, negated, number, product, quotient, total
+from vlmdsl.ir import Node
+
+__all__ = ["ARITHMETIC", "scaled"]
+
+_NUMBER = re.compile(r"[0-9./]+")
+
+
+def _times(left: Math, right: Math) -> Math:
+    """Numbers stand first."""
+    return product(right, left) if _NUMBER.fullmatch(right.text) else product(left, right)
+
+
+def _over(left: Math, right: Math) -> Math:
+    return fraction(left, right) if left.level == SUM or right.level == SUM else quotient(left, right)
+
+
+ARITHMETIC: dict[str, Callable[..., Math]] = {
+    "add": total,
+    "subtract": lambda left, right: total(left, negated(right)),
+    "multiply": _times,
+    "divide": _over,
+    "negate": negated,
+    "exp": lambda inner: call("exp", inner, latex=r"\exp"),
+    "log": log,
+    "softplus": lambda inner: log(total(number(1.0), call("exp", inner, latex=r"\exp"))),
+    "minimum": lambda left, right: call("min", left, right, latex=r"\min"),
+    "maximum": lambda left, right: call("max", left, right, latex=r"\max"),
+    "stop": lambda inner: call("sg", inner),
+    "less": lambda left, right: infix("<", "<", left, right),
+    "less_equal": lambda left, right: infix(r"\leq", "≤", left, right),
+    "greater": lambda left, right: infix(">", ">", left, right),
+    "greater_equal": lambda left, right: infix(r"\geq", "≥", left, right),
+    "equal": lambda left, right: infix("=", "=", left, right),
+    "not_equal": lambda left, right: infix(r"\neq", "≠", left, right),
+    "not": lambda inner: call("not", inner),
+}
+"""Operations whose formula follows from those of their inputs; of matrices they are meant entry by entry."""
+
+
+def scaled(writer: Writer, inner: Math, scale: Node) -> Math:
+    """`inner` times a factor; a temperature divides, as papers write it."""
+    if scale.operation == "multiply":
+        return scaled(writer, scaled(writer, inner, scale.inputs[0]), scale.inputs[1])
+    if scale.operation == "constant":
+        value = scale.number("value")
+        if value and len(f"{1 / value:.10g}") < len(f"{value:.10g}") and abs(value) > 1:
+            return quotient(inner, number(1 / value))
+        return ARITHMETIC["multiply"](inner, number(value))
+    if scale.operation == "exp" and writer.names.is_log_scale(scale.inputs[0]):
+        return quotient(inner, writer.names.parameter(scale.inputs[0]))
+    if scale.operation == "divide" and scale.inputs[0].operation == "constant" and scale.inputs[0].number("value") == 1.0:
+        return quotient(inner, writer.expression(scale.inputs[1]))
+    return ARITHMETIC["multiply"](inner, writer.expression(scale))
