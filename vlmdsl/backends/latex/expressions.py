@@ -157,7 +157,7 @@ EXPRESSIONS: dict[str, Callable[[Writer, Node], Math]] = {
     "multiply": _multiply,
     "where": _where,
     "clamp": _clamp,
-    "draw": lambda writer, node: drawn(writer.names, node),
+    "draw": lambda writer, node: drawn(writer.names.state, node),
     "field": _field,
     "score": _score,
     "mean": _mean,

@@ -136,7 +136,7 @@ class Names:
         return fraction(inner, total(length, number(epsilon)) if epsilon else length)
 
     def _mixed(self, node: Node, index: str) -> Math:
-        own, place = self.feature(node.inputs[0], index), partner_of(self, node, index)
+        own, place = self.feature(node.inputs[0], index), partner_of(self.state, node, index)
         partner = Math(self.feature(node.inputs[0], place.latex).latex, self.feature(node.inputs[0], place.text).text)
         return mixture(self._share(node.inputs[1]), own, partner)
 
@@ -208,7 +208,7 @@ class Names:
     def _draw(self, node: Node, drawn: Math, inner: Math) -> Math:
         """What a drawn view is drawn from, or mixed of."""
         if node.operation == "mix":
-            place = partner_of(self, node, "i")
+            place = partner_of(self.state, node, "i")
             partner = Math(
                 f"{inner.latex.removesuffix('_i')}_{{{place.latex}}}", f"{inner.text.removesuffix('_i')}_{place.text}"
             )
@@ -241,7 +241,7 @@ _MADE: dict[str, Callable[[Names, Node, str], Math]] = {
     "normalize": Names._normalized,
     "nearest": Names._nearest,
     "mix": Names._mixed,
-    "attend": attended,
+    "attend": lambda names, node, index: attended(names.made, names.state, node, index),
     "gate": Names._gated,
     "stop": Names._stopped,
 }
