@@ -15,8 +15,8 @@ from typing import Any
 
 from vlmdsl.api.driver import build
 from vlmdsl.api.explain import Explanation, explain
-from vlmdsl.frontend import bundled_names
 from vlmdsl.ir.digest import digest
+from vlmdsl.source.bundled import bundled_names
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "recipes.md"

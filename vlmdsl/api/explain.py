@@ -12,9 +12,10 @@ from vlmdsl.api.driver import build
 from vlmdsl.api.sources import read
 from vlmdsl.backends.latex import formula, formula_text
 from vlmdsl.diagnostics import CATALOGUE, DiagnosticError, page_of, title_of
-from vlmdsl.frontend.modules import Loader, bundled_names
+from vlmdsl.frontend.modules import Loader
 from vlmdsl.ir import Program
 from vlmdsl.primitives import all_primitives
+from vlmdsl.source.bundled import bundled_names
 
 __all__ = ["Explanation", "explain"]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from vlmdsl.frontend import bundled_names, bundled_text, load
+from vlmdsl.frontend import load
+from vlmdsl.source.bundled import bundled_names, bundled_text
 
 __all__ = ["RecipeCard", "recipes"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from vlmdsl.diagnostics import DiagnosticError, closest, render_text
 from vlmdsl.diagnostics.catalog.names import UnknownRecipe
-from vlmdsl.frontend import bundled_names, bundled_text
 from vlmdsl.source import SourceMap, Span
+from vlmdsl.source.bundled import bundled_names, bundled_text
 from vlmdsl.syntax import read_source
 
 __all__ = ["SOURCES", "RecipeSource", "read"]

@@ -1,4 +1,4 @@
-"""Loading: the library in `recipes/std`, the bundled recipes, and the files that `use` brings in."""
+"""Loading: the library, the bundled recipes, and the files that `use` brings in."""
 
 from __future__ import annotations
 
@@ -7,23 +7,20 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from vlmdsl._resources import root
 from vlmdsl.diagnostics import Diagnostic, closest
 from vlmdsl.diagnostics.catalog.names import CyclicUse, DefinedTwice, UnknownName, UnknownRecipe, UsedFileIsWrong, UseTooDeep
 from vlmdsl.diagnostics.diagnostic import Label
 from vlmdsl.frontend.names import check_names
 from vlmdsl.frontend.scope import FileScope, RecipeFunction
 from vlmdsl.source import SourceMap, SourceText, Span
+from vlmdsl.source.bundled import bundled_names, bundled_text, library_files
 from vlmdsl.source.limits import MAXIMUM_BYTES, MAXIMUM_FILES, MAXIMUM_USE_DEPTH
 from vlmdsl.syntax import parse
 from vlmdsl.syntax.tree import Def, EncoderDeclaration, Let, Minimize, Module, Name, Recipe, Use
 
-_DEFINITION = re.compile(r"^def\s+(\w+)", re.MULTILINE)
-
-__all__ = ["Library", "Loaded", "Loader", "bundled_names", "bundled_text"]
+__all__ = ["Library", "Loaded", "Loader"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ class Library(Mapping[str, Def]):
 
     def __init__(self, parsed: Callable[[SourceText], Module]) -> None:
         self._parsed = parsed
-        self._files = _library_files()
+        self._files = library_files()
         self._definitions: dict[str, Def] = {}
 
     def __getitem__(self, name: str) -> Def:
@@ -54,17 +51,6 @@ class Library(Mapping[str, Def]):
 
     def __len__(self) -> int:
         return len(self._files)
-
-
-@cache
-def _library_files() -> dict[str, SourceText]:
-    """Which file of the library defines a name."""
-    files: dict[str, SourceText] = {}
-    for file in sorted((root("recipes") / "std").iterdir(), key=lambda entry: entry.name):
-        if file.name.endswith(".vlo"):
-            text = SourceText(f"std/{file.name}", file.read_text(encoding="utf-8"))
-            files.update(dict.fromkeys(_DEFINITION.findall(text.text), text))
-    return files
 
 
 _parse_once = cache(parse)
@@ -230,18 +216,3 @@ def _declarations(module: Module) -> list[tuple[Name, object]]:
             case _:
                 pass
     return found
-
-
-def _bundled() -> dict[str, Traversable]:
-    return {entry.name.removesuffix(".vlo"): entry for entry in root("recipes").iterdir() if entry.name.endswith(".vlo")}
-
-
-def bundled_names() -> list[str]:
-    """The names of the bundled recipes, sorted."""
-    return sorted(_bundled())
-
-
-def bundled_text(name: str) -> SourceText | None:
-    """The text of a bundled recipe; None if there is none of this name."""
-    entry = _bundled().get(name)
-    return None if entry is None else SourceText(f"{name}.vlo", entry.read_text(encoding="utf-8"))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from vlmdsl.api.check import read
 from vlmdsl.api.format import format
+from vlmdsl.api.sources import read
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl_cli.options import read_stdin, recipe_files
 from vlmdsl_cli.output import FAULT, FINE, data, talk
