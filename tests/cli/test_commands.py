@@ -144,6 +144,12 @@ def test_explain_is_data_for_machines(run: Run, subject: str) -> None:
     assert page["kind"] in {"recipe", "diagnostic", "primitive"}
 
 
+def test_explain_names_every_column_that_a_recipe_needs(run: Run) -> None:
+    assert "  text_rewrites: Rewrites (the same in other words" in run("explain", "groupvit").stdout
+    assert "  key: Key (what tells samples apart: no column is needed)\n" in run("explain", "ra_clip").stdout
+    assert "rewrites" not in run("explain", "clip").stdout
+
+
 def test_explain_latex_of_what_has_none(run: Run) -> None:
     result = run("explain", "V0304", "--latex")
     assert (result.code, result.stdout) == (2, "")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 import vlmdsl
 from vlmdsl.backends.torch.collectives import own_slice
+from vlmdsl.ir import Head
 from vlmdsl.runtime.data.batch import Batch, StreamValues
 from vlmdsl.runtime.encoders import VisionConfig, VisionTransformer
+from vlmdsl.runtime.encoders.heads import MultilayerHead
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.testing.distributed import run_processes
 
@@ -80,3 +82,41 @@ def test_heads_do_not_depend_on_the_number_of_processes(processes: int) -> None:
                 told = f"{recipe}, step {step}, {what}: "
                 for value in values:
                     torch.testing.assert_close(value, wanted, rtol=1e-9, atol=1e-11, msg=lambda text, told=told: told + text)
+
+
+LOCAL = Head("h", 1, 0, 3, "none", "batch", "relu", "none", "local", "each")
+
+
+def local_norm() -> dict[str, Tensor]:
+    """What a head with each process's own statistics makes of this process's samples, its gradients and its state."""
+    torch.manual_seed(0)
+    module = MultilayerHead(LOCAL, 4).double()
+    features = own_slice(
+        torch.randn(SAMPLES, 4, dtype=torch.float64) * torch.arange(1.0, SAMPLES + 1)[:, None]
+    ).requires_grad_()
+    (made,) = module([features])
+    (made * torch.arange(made.numel()).reshape(made.shape)).sum().backward()
+    found = {"made": made.detach(), "gradient": features.grad}
+    return (
+        found | {f"gradient {name}": value.grad for name, value in module.named_parameters()} | dict(module.named_buffers())
+    )
+
+
+def test_local_statistics_are_those_of_each_process() -> None:
+    """Outputs and gradients as of torch's own batch norm on the process's samples; the running statistics are the mean."""
+    shares = run_processes(local_norm, 2)
+    torch.manual_seed(0)
+    linear = MultilayerHead(LOCAL, 4).double().layers[0]
+    features = torch.randn(SAMPLES, 4, dtype=torch.float64) * torch.arange(1.0, SAMPLES + 1)[:, None]
+    running = []
+    for share, own in zip(shares, features.chunk(2), strict=True):
+        norm = nn.BatchNorm1d(3).double()
+        own.requires_grad_()
+        made = norm(linear(own))
+        gradient = torch.autograd.grad((made * torch.arange(made.numel()).reshape(made.shape)).sum(), own)[0]
+        torch.testing.assert_close(share["made"], made)
+        torch.testing.assert_close(share["gradient"], gradient)
+        running.append((norm.running_mean, norm.running_var))
+    for share in shares:
+        for name, parts in zip(("running_mean", "running_variance"), zip(*running, strict=True), strict=True):
+            torch.testing.assert_close(share[f"layers.1.{name}"], torch.stack(parts).mean(dim=0))

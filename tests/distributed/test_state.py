@@ -20,7 +20,13 @@ recipe queued(image: Image, text: Text)
 let words = queue((text, image), size=21)
 minimize memory_contrast(image, text, words) + contrast(image, nearest(text, words), directions="rows")
 """
-RECIPES = {"alip": "alip", "moco": "moco", "declip": "declip", "queue": QUEUED}
+RECIPES = {
+    "alip": "alip",
+    "moco": "moco",
+    "declip": "declip",
+    "queue": QUEUED,
+    "queue of less than a batch": QUEUED.replace("size=21", "size=5"),
+}
 
 
 def run(recipe: str) -> list[dict[str, Tensor]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -55,7 +56,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_leaves_its_record(finished: Path) -> None:
     assert sorted(path.name for path in finished.iterdir()) == [
-        "checkpoints", "config.yaml", "curves.png", "evaluation.json", "metrics.jsonl", "recipe.vlo", "run.json"
+        "checkpoints", "config.yaml", "curves.png", "evaluation.json", "metrics.jsonl", "recipe.vlo", "run.json",
+        "untrained.json",
     ]  # fmt: skip
     assert (finished / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in sorted((finished / "checkpoints").iterdir())] == ["step-00000003", "step-00000006"]
@@ -142,6 +144,24 @@ def test_an_evaluation_can_be_repeated(finished: Path) -> None:
     smaller = vlmdsl.evaluate(finished, data=["shapes"], overrides=["evaluation.limit=50"])
     assert smaller.evaluation["samples"] == 50
     assert json.loads((finished / "evaluation.json").read_text()) == before
+
+
+def test_a_resumed_run_reads_what_the_untrained_model_could(finished: Path, tmp_path: Path) -> None:
+    def resumed(change: dict[str, Any]) -> dict[str, Any]:
+        """The evaluation of the run, resumed at its third step, where `untrained.json` says something of its own."""
+        run = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
+        shutil.copytree(finished, run)
+        shutil.rmtree(run / "checkpoints" / "step-00000006")
+        (run / "evaluation.json").unlink()
+        (run / "untrained.json").write_text(json.dumps(json.loads((run / "untrained.json").read_text()) | change))
+        return dict(vlmdsl.train(resume=run).evaluation)
+
+    before = json.loads((finished / "evaluation.json").read_text())
+    told = json.loads((finished / "untrained.json").read_text())
+    assert (told["step"], told["zero_shot"]["top-1"]) == (0, before["zero_shot"]["untrained"]["top-1"])
+    marked = {"zero_shot": told["zero_shot"] | {"untrained": {"top-1": -1.0}}}
+    assert resumed(marked)["zero_shot"] == before["zero_shot"] | {"untrained": {"top-1": -1.0}}
+    assert resumed(marked | {"conditions": {}}) == before  # measured under others: measured anew, of the same weights
 
 
 def test_texts_that_are_not_unique_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

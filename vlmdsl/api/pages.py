@@ -10,7 +10,7 @@ from typing import Any
 from vlmdsl.diagnostics import DiagnosticError, closest, render_text
 from vlmdsl.diagnostics.catalog.names import UnknownRecipe
 from vlmdsl.frontend.coerce import words
-from vlmdsl.ir import MIXED, ONE_SOURCE, Node, Program, Update, columns, head_words, inputs, parameters, streams
+from vlmdsl.ir import MIXED, ONE_SOURCE, Node, Program, Update, columns, head_words, inputs, parameters, root_field, streams
 from vlmdsl.passes import optimise
 from vlmdsl.primitives import Primitive
 from vlmdsl.source import SourceMap, Span
@@ -28,6 +28,12 @@ __all__ = [
 
 
 _BATCHES = {MIXED: "", ONE_SOURCE: "  all samples of a batch come from one source of the data"}
+
+_NOTES = {
+    "Key": " (what tells samples apart: no column is needed)",
+    "Rewrites": " (the same in other words: a column of lists, or several columns)",
+}
+"""What to say of fields that are not a column each."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,7 @@ def recipe_facts(program: Program) -> dict[str, object]:
         "status": program.status,
         "batch_policy": program.batch_policy,
         "terms": [term.name for term in program.terms],
-        "fields": {name: str(type) for name, type in program.fields},
+        "fields": {name: str(type) for name, type in program.fields} | _rewrites(planned),
         "knobs": dict(program.knobs),
         "encoders": _encoders(planned),
         "reference": [{"tower": column.encoder.tower, "field": column.field} for column in columns(planned)],
@@ -112,6 +118,12 @@ def recipe_facts(program: Program) -> dict[str, object]:
         "learned": [parameter_facts(node) for node in parameters(planned)],
         "state": [_state_facts(update) for update in planned.updates],
     }
+
+
+def _rewrites(program: Program) -> dict[str, str]:
+    """The fields that views draw other words from."""
+    read = [root_field(node).string("name") for node in program.nodes() if node.operation in ("rewrite", "alternative")]
+    return {f"{name}_rewrites": "Rewrites" for name in read}
 
 
 def _encoders(program: Program) -> list[dict[str, object]]:
@@ -146,7 +158,7 @@ def recipe_sections(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     sections = [
         ("Evidence", "\n".join([*(f"cites {text}" for text in facts["citations"]), facts["status"]]).strip()),
         ("Terms", ", ".join(facts["terms"])),
-        ("Fields it needs", "\n".join(f"  {name}: {type}" for name, type in facts["fields"].items())),
+        ("Fields it needs", "\n".join(f"  {name}: {type}{_NOTES.get(type, '')}" for name, type in facts["fields"].items())),
         ("Knobs", "\n".join(f"  {name} = {_knob(value)}" for name, value in facts["knobs"].items())),
         ("Encoders", "\n".join(_encoder_line(encoder) for encoder in facts["encoders"])),
         ("Reference set", "\n".join(f"  {column['tower']} of {column['field']}" for column in facts["reference"])),

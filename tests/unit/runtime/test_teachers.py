@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +133,32 @@ def test_schedules_of_the_authors(oracle: str, axis: str, total: int, start: flo
         found = [momentum_at(Teacher(start, "cosine", "before"), done, total) for done in arrays[axis]]
         np.testing.assert_allclose(found, arrays[out], rtol=1e-6)
     assert math.isclose(momentum_at(Teacher(start, "constant", "before"), 7, total), start)
+
+
+FORMULAS: dict[str, Callable[[int], float]] = {
+    "constant": lambda done: 0.3,
+    "warm_up": lambda done: min(0.3, (2 + done) / (11 + done)),
+    "cosine": lambda done: 1 - (1 - 0.3) * (1 + math.cos(math.pi * done / 4)) / 2,
+}
+"""Momentum 0.3 in a run of four steps; the warm-up reaches it at its third."""
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+@pytest.mark.parametrize("schedule", FORMULAS)
+def test_the_momentum_of_each_step_is_that_of_the_formula(schedule: str, order: str) -> None:
+    built = model(order, schedule, momentum=0.3)
+    assert built.teachers is not None
+    teacher, tower = built.teachers.copies["vision"], built.encoders["vision"]
+    optimizer, expected = optimizer_of(built), weights(teacher)
+    for done in range(4):
+        before = weights(tower)
+        train(built, optimizer, done, done + 1)
+        followed = before if order == "before" else weights(tower)
+        share = FORMULAS[schedule](done)
+        expected = share * expected + (1 - share) * followed
+        torch.testing.assert_close(weights(teacher), expected, rtol=1e-5, atol=1e-7)
+    assert (weights(teacher) - weights(tower)).abs().max() > 1e-4
+    assert [FORMULAS["warm_up"](done) for done in (0, 2)] == [2 / 11, 0.3]
 
 
 def test_a_schedule_wants_the_length_of_the_run() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 
 from vlmdsl.backends.plan.report import Baseline, CallRow, CollectiveRow, PartRow, Plan, RegionRow, SharedRow, StateRow
 from vlmdsl.diagnostics import DiagnosticError
@@ -47,9 +48,9 @@ def make_plan(
     workload = Workload(batch, world, dim, dtype, image_tokens, text_tokens, vocabulary, references)
     regions = _regions(program, workload)
     costs = [cost for _, cost in regions]
+    names = _names(program, regions)
     rows = tuple(
-        _region(program, node, cost, workload, name)
-        for (node, cost), name in zip(regions, _names(program, regions), strict=True)
+        _region(program, node, cost, workload, name) for (node, cost), name in zip(regions, names.values(), strict=True)
     )
     return Plan(
         program=program.name,
@@ -58,7 +59,7 @@ def make_plan(
         dim=dim,
         dtype=dtype,
         calls=_calls(program, workload),
-        shared=_shared(program, sources),
+        shared=_shared(program, names, sources),
         regions=rows,
         parts=tuple(PartRow(**asdict(part)) for part in part_costs(program, workload)),
         state=_states(program, workload),
@@ -88,8 +89,14 @@ def _check(batch: int, world: int, dtype: str) -> None:
 
 
 def _regions(program: Program, workload: Workload) -> list[tuple[Node, Cost]]:
-    costed = [(node, cost_of(node, workload)) for node in program.nodes()]
+    costed = [(node, cost_of(node, _seen_by(node, workload))) for node in program.nodes()]
     return [(node, cost) for node, cost in costed if cost is not None]
+
+
+def _seen_by(node: Node, workload: Workload) -> Workload:
+    """The workload with the length of those features that a node works on: a head's, where they come from one."""
+    lengths = (encoder_of(made.inputs[0]).dimension(workload.dim) for made in walk([node]) if made.operation == "pooled")
+    return replace(workload, dim=next(lengths, workload.dim))
 
 
 def _peak(costs: list[Cost]) -> int:
@@ -97,17 +104,17 @@ def _peak(costs: list[Cost]) -> int:
     return sum(cost.stored for cost in costs) + max((cost.transient for cost in costs), default=0)
 
 
-def _names(program: Program, regions: list[tuple[Node, Cost]]) -> list[str]:
+def _names(program: Program, regions: list[tuple[Node, Cost]]) -> dict[Node, str]:
     """A name for each row: the term where it serves one, else what it computes; numbered where names repeat."""
-    names: list[str] = []
+    names: dict[Node, str] = {}
     for node, _ in regions:
         terms = _terms_of(program, node)
         title = _title(node)
         wanted = f"{terms[0]}: {title}" if len(terms) == 1 and terms[0] != title else title
         unique, copy = wanted, 2
-        while unique in names:
+        while unique in names.values():
             unique, copy = f"{wanted} ({copy})", copy + 1
-        names.append(unique)
+        names[node] = unique
     return names
 
 
@@ -130,15 +137,15 @@ def _terms_of(program: Program, wanted: Node) -> tuple[str, ...]:
 
 
 def _region(program: Program, node: Node, cost: Cost, workload: Workload, name: str) -> RegionRow:
-    lowering = lowering_of(node, cost)
+    lowering, unit = lowering_of(node, cost), _seen_by(node, workload).unit
     return RegionRow(
         name=name,
         operation=node.operation,
         terms=_terms_of(program, node),
         units_forward=cost.forward,
         units_backward=cost.backward,
-        flops_forward=round(cost.forward * workload.unit),
-        flops_backward=round(cost.backward * workload.unit),
+        flops_forward=round(cost.forward * unit),
+        flops_backward=round(cost.backward * unit),
         stored=cost.stored,
         transient=cost.transient,
         moved=cost.moved,
@@ -177,9 +184,7 @@ def _states(program: Program, workload: Workload) -> tuple[StateRow, ...]:
         node, kind, numbers = update.state, update.node.operation.replace("_", " "), 1
         if node.operation == "memory":
             size = int(node.number("size"))
-            entering = next(found for found in walk([update.node]) if found.operation == "pooled")
-            dimension = encoder_of(entering.inputs[0]).dimension(workload.dim)
-            kind, numbers = f"queue of {size:,}, starts {node.string('start')}", size * dimension
+            kind, numbers = f"queue of {size:,}, starts {node.string('start')}", size * _seen_by(update.node, workload).dim
         counter = _INTEGER * (node.operation == "memory")
         rows.append(StateRow(name=node.string("name"), kind=kind, size=numbers * ITEM_BYTES["float32"] + counter))
     return (*rows, *_references(program, workload))
@@ -193,7 +198,7 @@ def _references(program: Program, workload: Workload) -> list[StateRow]:
     return rows + [StateRow(name="keys", kind=kind, size=workload.references * _INTEGER)] * bool(found)
 
 
-def _shared(program: Program, sources: SourceMap | None) -> tuple[SharedRow, ...]:
+def _shared(program: Program, regions: Mapping[Node, str], sources: SourceMap | None) -> tuple[SharedRow, ...]:
     """Encoded streams and similarity matrices with more than one reader."""
     readers: dict[Node, list[Node]] = defaultdict(list)
     for node in program.nodes():
@@ -209,7 +214,8 @@ def _shared(program: Program, sources: SourceMap | None) -> tuple[SharedRow, ...
                 if node.operation == "encode"
                 else _title(node)
             )
-            rows.append(SharedRow(value=value, readers=tuple(map(_title, found)), lines=_lines(program, found, sources)))
+            named = tuple(regions.get(reader) or _title(reader) for reader in found)
+            rows.append(SharedRow(value=value, readers=named, lines=_lines(program, found, sources)))
     return tuple(rows)
 
 
@@ -243,13 +249,13 @@ def _baseline(regions: list[tuple[Node, Cost]], workload: Workload) -> Baseline 
     pooled = all(node.operation == "similarity" and not isinstance(node.inputs[0].type, TokensType) for node in others)
     if not contrasts or not pooled:
         return None
-    cost, count = hand_written(workload), len(contrasts)
-    units = cost.forward + cost.backward
+    own = [_seen_by(node, workload) for node in contrasts]
+    costs = [(hand_written(seen), seen.unit) for seen in own]
     return Baseline(
-        units=units * count,
-        flops=round(units * workload.unit) * count,
-        stored=cost.stored * count,
-        peak=cost.stored * count + cost.transient,
-        moved=cost.moved * count,
-        received=sum(collective.received for collective in cost.collectives) * count,
+        units=sum(cost.forward + cost.backward for cost, _ in costs),
+        flops=sum(round((cost.forward + cost.backward) * unit) for cost, unit in costs),
+        stored=sum(cost.stored for cost, _ in costs),
+        peak=_peak([cost for cost, _ in costs]),
+        moved=sum(cost.moved for cost, _ in costs),
+        received=sum(collective.received for cost, _ in costs for collective in cost.collectives),
     )

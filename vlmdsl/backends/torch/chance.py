@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
 
 from vlmdsl.ir import Contrast, Direction, Node, walk
+from vlmdsl.types import ScoreType, SimType
 
-__all__ = ["chance_level"]
+__all__ = ["Level", "chance_level"]
+
+Level = float | Tensor
+"""A number, 0-d where it follows the fill of a queue."""
 
 
-def chance_level(node: Node, samples: int) -> float | None:
+def chance_level(node: Node, samples: int, filled: Mapping[str, Tensor]) -> Level | None:
     """The value of a loss over a global batch of `samples` when all logits are equal; None where that is not known.
 
-    A cross-entropy is then log N whatever its target, which sums to 1; weights and exclusions make it depend on data.
+    A cross-entropy is then log N whatever its target, which sums to 1; weights and exclusions make it depend on data. The
+    entries of a queue are candidates as soon as they are written: `filled` (0-d) of each, by its name.
     """
     if node.operation == "constant":
         return node.number("value")
@@ -24,15 +32,15 @@ def chance_level(node: Node, samples: int) -> float | None:
         assert isinstance(region, Contrast)
         return _sum(_of_direction(direction, samples) for direction in (region.rows, region.columns) if direction)
     if node.operation == "mean":
-        return _of_scores(node.inputs[0], samples)
-    operands = [chance_level(parent, samples) for parent in node.inputs]
+        return _of_scores(node.inputs[0], samples, filled)
+    operands = [chance_level(parent, samples, filled) for parent in node.inputs]
     known = [value for value in operands if value is not None]
     if len(known) < len(operands):
         return None
     return _arithmetic(node.operation, known)
 
 
-def _arithmetic(operation: str, operands: list[float]) -> float | None:
+def _arithmetic(operation: str, operands: list[Level]) -> Level | None:
     if operation == "negate":
         return -operands[0]
     if operation == "divide":
@@ -51,13 +59,38 @@ def _of_direction(direction: Direction, samples: int) -> float | None:
     return direction.coefficient * mass * _log(samples - 1 if direction.without_positive else samples)
 
 
-def _of_scores(scores: Node, samples: int) -> float | None:
+def _of_scores(scores: Node, samples: int, filled: Mapping[str, Tensor]) -> Level | None:
+    if scores.operation == "softplus":
+        return _of_own_pair(scores.inputs[0], samples, filled)
     if scores.operation != "cross_entropy":
         return None
     candidates = _candidates(scores.inputs[0], samples)
     if candidates is None:
         return None
     return _log(candidates - 1 if scores.string("denominator") == "negatives" else candidates)
+
+
+def _of_own_pair(excess: Node, samples: int, filled: Mapping[str, Tensor]) -> Level | None:
+    """The softplus of how far the others' log-sum-exp is above the pair's own logit: log(1 + N)."""
+    if excess.operation != "subtract" or excess.inputs[0].operation != "log_sum_exp":
+        return None
+    others, own = _compared(excess.inputs[0].inputs[0]), _compared(excess.inputs[1])
+    if others.operation != "similarity" or own.operation != "score":
+        return None
+    if others.inputs[1].operation == "memory":
+        return torch.log1p(filled[others.inputs[1].string("name")])
+    candidates = _candidates(excess.inputs[0].inputs[0], samples)
+    return None if candidates is None else math.log1p(candidates)
+
+
+def _compared(logits: Node) -> Node:
+    """The similarities, or scores, that logits are made of by arithmetic with numbers that all of them share."""
+    while logits.operation in ("add", "subtract", "multiply", "divide", "negate"):
+        own = [parent for parent in logits.inputs if isinstance(parent.type, SimType | ScoreType)]
+        if len(own) != 1:
+            break
+        logits = own[0]
+    return logits
 
 
 def _candidates(logits: Node, samples: int) -> int | None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from vlmdsl.backends.torch.chance import chance_level
+from vlmdsl.backends.torch.chance import Level, chance_level
 from vlmdsl.backends.torch.collectives import process_count
 from vlmdsl.backends.torch.emit import emit, emit_value
 from vlmdsl.backends.torch.references import References
@@ -104,9 +104,9 @@ class Objective(nn.Module):
         first = next(value for value in features.values() if value.dim())
         with torch.autocast(first.device.type, enabled=False):
             loss, terms, metrics, after = self._emitted(features, self._learned(), self._held())
+        chance = self._chance(first.shape[0] * process_count())
         if self.training:
             self.state.write(after)
-        chance = self._chance(first.shape[0] * process_count())
         return ObjectiveOutput(
             torch.as_tensor(loss, device=first.device),
             {name: torch.as_tensor(value, device=first.device) for name, value in terms.items()},
@@ -188,8 +188,9 @@ class Objective(nn.Module):
         """State and reference set, by the names that emitted source reads."""
         return {**self.state.read(), **self.references.read()}
 
-    def _chance(self, samples: int) -> dict[str, Tensor | float]:
-        levels = {f"{term.name}.chance": chance_level(term.node, samples) for term in self.program.terms}
+    def _chance(self, samples: int) -> dict[str, Level]:
+        filled = self.state.filled()
+        levels = {f"{term.name}.chance": chance_level(term.node, samples, filled) for term in self.program.terms}
         return {name: level for name, level in levels.items() if level is not None}
 
 

@@ -39,6 +39,11 @@ class State(nn.Module):
         """Everything by name, as it is before the step."""
         return {name: self._value(name) for name in self._attributes}
 
+    def filled(self) -> dict[str, Tensor]:
+        """How many slots of each memory are written: 0-d, by its name."""
+        held = ((name, self._value(name)) for name in self._counters)
+        return {name: value.filled.sum() for name, value in held if isinstance(value, Memory)}
+
     def write(self, after: Mapping[str, StateValue]) -> None:
         """Take over the values after the step, as new tensors: a graph may still need the old ones."""
         for name, value in after.items():

@@ -217,7 +217,10 @@ def _lacking(source: Source, need: Requirement) -> Diagnostic:
         notes=(f"columns of {source.name}: {_listed(source.columns)}",),
         help=(
             f"say which column it is: `--map {need.field}={example}`",
-            *(f"or choose a stand-in, `--map {need.field}={form}`: {what}" for form, what in stand_ins_for(need.kind)),
+            *(
+                f"or choose a stand-in, `--map {need.field}={form}`: {makes}"
+                for form, makes in stand_ins_for("Text" if rewrites else need.kind, source.columns)
+            ),
         ),
     )
 

@@ -120,9 +120,20 @@ STAND_INS: dict[str, StandIn] = {
 """By name. `TEXT` is a column of texts, `WORDS` one of words, phrases or lists of them, `BOXES` one of pixel boxes."""
 
 
-def stand_ins_for(kind: str) -> list[tuple[str, str]]:
-    """How each stand-in for fields of a kind is written, and what it is."""
-    return [(f"{name}({','.join(one.takes)})", one.summary) for name, one in STAND_INS.items() if one.kind == kind]
+def stand_ins_for(kind: str, columns: Iterable[str] = ()) -> list[tuple[str, str]]:
+    """How each stand-in for fields of a kind is written, and what it is.
+
+    What it takes is one of the `columns` where one is called so.
+
+    >>> stand_ins_for("Regions", ["image"])[1]
+    ('crops(image,BOXES)', 'what annotated boxes hold, as small pixels')
+    """
+    known = set(columns)
+    return [
+        (f"{name}({','.join(taken.lower() if taken.lower() in known else taken for taken in one.takes)})", one.summary)
+        for name, one in STAND_INS.items()
+        if one.kind == kind
+    ]
 
 
 def columns_of(assignment: str) -> tuple[str, ...]:

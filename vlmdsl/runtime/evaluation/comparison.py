@@ -98,7 +98,22 @@ class Comparison:
 
 
 def comparison_of(program: Program) -> Comparison | None:
-    """The first comparison of an image with a text in the objective; None if it makes none (a recipe of images alone)."""
+    """How the objective compares an image with a text; None if it does not (a recipe of images alone).
+
+    Of several comparisons it is that of the text which the recipe's signature names first, which is the whole caption, and
+    then that of the image named first; of these the first one.
+    """
+    places = {name: place for place, (name, _) in enumerate(program.fields)}
+    last = len(places)
+    return min(
+        _comparisons(program),
+        key=lambda found: (places.get(found.text_field, last), places.get(found.image_field, last)),
+        default=None,
+    )
+
+
+def _comparisons(program: Program) -> Iterator[Comparison]:
+    """Every comparison of an image with a text."""
     for summands in _matrices(program):
         sides = [tuple(_side(features) for features in node.inputs[:2]) for _, node in summands]
         pairs = [_image_and_text(pair) for pair in sides]
@@ -117,10 +132,9 @@ def comparison_of(program: Program) -> Comparison | None:
             for (coefficient, node), pair, first in zip(summands, pairs, sides, strict=True)
             if pair is not None
         )
-        return Comparison(
+        yield Comparison(
             image.tower, text.tower, image.field, text.field, parts, text.view, image.made, image.heads, text.heads
         )
-    return None
 
 
 def _image_and_text(sides: tuple[_Side | None, ...]) -> tuple[_Side, _Side] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vlmdsl.runtime.tracking.metrics import loss_at_chance, read_metrics, term_names
 
@@ -26,13 +26,13 @@ _OF_THE_LOOP = {
 
 @dataclass(frozen=True)
 class _Panel:
-    """One plot: its lines as name in the records -> legend, its lowest value (None: as it comes), the level of chance."""
+    """One plot: its lines as name in the records -> legend, its lowest value (None: as it comes), whether it has chance."""
 
     title: str
     lines: dict[str, str]
     bottom: float | None = None
     percent: bool = False
-    chance: float | None = None
+    chance: bool = False
 
 
 def draw_curves(metrics: Path, picture: Path, title: str = "") -> None:
@@ -63,7 +63,7 @@ def _panels(record: dict[str, float]) -> list[_Panel]:
     terms = term_names(record)
     several = len(terms) > 1
     losses = {"loss": "all terms" if several else "loss"} | ({f"terms/{name}": name for name in terms} if several else {})
-    panels = [_Panel("loss", losses, chance=loss_at_chance(record))]
+    panels = [_Panel("loss", losses, chance=loss_at_chance(record) is not None)]
     accuracies = {f"{name}.accuracy": name for name in terms if f"{name}.accuracy" in record}
     if accuracies:
         panels.append(_Panel("in-batch accuracy, percent", accuracies, bottom=0.0, percent=True))
@@ -80,8 +80,8 @@ def _draw(axes: Axes, panel: _Panel, records: Records) -> None:
         steps, values = zip(*points, strict=True)
         # A single record is no line yet, but should be seen.
         axes.plot(steps, values, label=label, linewidth=1.4, marker="o" if len(points) == 1 else None)
-    if panel.chance is not None:
-        axes.axhline(panel.chance, color="0.4", linestyle="--", linewidth=1.0, label=f"chance {panel.chance:.2f}")
+    if panel.chance:
+        _draw_chance(axes, records)
     axes.set_title(panel.title, fontsize=10)
     axes.set_xlabel("step", fontsize=9)
     axes.tick_params(labelsize=8)
@@ -89,5 +89,16 @@ def _draw(axes: Axes, panel: _Panel, records: Records) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     if panel.bottom is not None:
         axes.set_ylim(bottom=panel.bottom)
-    if len(panel.lines) > 1 or panel.chance is not None:
+    if len(panel.lines) > 1 or panel.chance:
         axes.legend(fontsize=8, frameon=False)
+
+
+def _draw_chance(axes: Axes, records: Records) -> None:
+    """A level line, or where it moves (a queue fills) a line through the records."""
+    levels = [(record["step"], level) for record in records if (level := loss_at_chance(record)) is not None]
+    last = levels[-1][1]
+    style: dict[str, Any] = {"color": "0.4", "linestyle": "--", "linewidth": 1.0, "label": f"chance {last:.2f}"}
+    if all(level == last for _, level in levels):
+        axes.axhline(last, **style)
+    else:
+        axes.plot(*zip(*levels, strict=True), **style)

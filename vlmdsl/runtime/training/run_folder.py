@@ -55,6 +55,11 @@ class RunFolder:
         return self.path / "evaluation.json"
 
     @property
+    def untrained(self) -> Path:
+        """The same of the model before its first step."""
+        return self.path / "untrained.json"
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of the checkpoints."""
         return self.path / "checkpoints"
@@ -97,11 +102,19 @@ class RunFolder:
 
     def read_evaluation(self) -> dict[str, Any]:
         """What `evaluation.json` holds; empty before the first evaluation."""
-        return dict(json.loads(self.evaluation.read_text(encoding="utf-8"))) if self.evaluation.is_file() else {}
+        return _read(self.evaluation)
 
     def write_evaluation(self, results: Mapping[str, object]) -> None:
         """Replace `evaluation.json`."""
         write_atomically(self.evaluation, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+
+    def read_untrained(self) -> dict[str, Any]:
+        """What `untrained.json` holds; empty before the untrained model is measured."""
+        return _read(self.untrained)
+
+    def write_untrained(self, results: Mapping[str, object]) -> None:
+        """Replace `untrained.json`."""
+        write_atomically(self.untrained, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
 
     def forget_after(self, step: int) -> None:
         """Drop the metrics of steps after `step`, and a last line that was cut off: the run goes on from there."""
@@ -125,6 +138,10 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def _first_free(parent: Path, recipe: str) -> Path:

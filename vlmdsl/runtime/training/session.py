@@ -112,10 +112,8 @@ def evaluate_run(
         held_out = held_out_measure(objective.program, config, data, tokenizer, model)
         if held_out is None:
             return {}, "nothing to measure: no data is held out, or it has neither the texts nor the classes that are needed"
-        known, conditions = folder.read_evaluation(), _conditions(config, data)
-        untrained = stored_untrained(known) if known.get("conditions") == conditions else None
-        if untrained is None:
-            untrained = held_out.measure(model)
+        conditions = _conditions(config, data)
+        untrained = _known_untrained(folder, conditions) or held_out.measure(model)
         load_weights(checkpoint, model)
         results = {"step": read_position(checkpoint).step, **results_json(held_out.measure(model), untrained)}
         results["conditions"] = conditions
@@ -135,14 +133,20 @@ class _Begun:
     tokenizer: Tokenizer
     optimizer: AdamW
     batches: BatchLoader
-    start: int
     held_out: HeldOut | None
-    untrained: Evaluation | None
     conditions: dict[str, object]
     """What the evaluation depends on beside the model."""
     duplicates: dict[str, float]
     """Text field -> the share of its texts that another one equals."""
+    start: int = 0
+    untrained: Evaluation | None = None
     results: dict[str, Any] = field(default_factory=dict)
+
+    def go_on_from(self, checkpoint: Path) -> None:
+        """Load what a checkpoint holds."""
+        position = load_checkpoint(checkpoint, self.model, self.optimizer)
+        self.batches.load_state_dict({"epoch": position.epoch, "batch": position.batch})
+        self.start = position.step
 
     def save(self, step: int) -> None:
         """Write a checkpoint: `step` steps are done."""
@@ -158,6 +162,15 @@ class _Begun:
             self.results = {"step": step, **results_json(self.held_out.measure(self.model), self.untrained)}
             self.results["conditions"] = self.conditions
             self.folder.write_evaluation(self.results)
+
+    def measure_untrained(self) -> None:
+        """Measure the model as it was before the first step, or read what was measured when the run began."""
+        if self.held_out is not None:
+            self.untrained = _known_untrained(self.folder, self.conditions)
+            if self.untrained is None:
+                self.untrained = self.held_out.measure(self.model)
+                results = results_json(self.untrained, self.untrained)
+                self.folder.write_untrained({"step": 0, **results, "conditions": self.conditions})
 
     def announcement(self) -> str:
         """What is about to run, in a line (the first step may take long to compile), and a line a doubt about the data."""
@@ -213,30 +226,24 @@ def _begin(
     folder = resume or (RunFolder.create(config.out, program.name) if world.first else RunFolder(Path("runs")))
     if world.first:
         _write_start(folder, config, texts, _facts(config, data, world, recipe, resume, duplicates))
-    # Before any weight is loaded, so that a resumed run measures the same untrained model.
-    untrained = held_out.measure(model) if held_out else None
-    optimizer = build_optimizer(model, config.optimizer)
-    start = 0
-    if checkpoint:
-        position = load_checkpoint(checkpoint, model, optimizer)
-        batches.load_state_dict({"epoch": position.epoch, "batch": position.batch})
-        start = position.step
-    if world.first:
-        folder.forget_after(start)
-    return _Begun(
+    begun = _Begun(
         config=config,
         folder=folder,
         world=world,
         model=model,
         tokenizer=tokenizer,
-        optimizer=optimizer,
+        optimizer=build_optimizer(model, config.optimizer),
         batches=batches,
-        start=start,
         held_out=held_out,
-        untrained=untrained,
         conditions=_conditions(config, data),
         duplicates=duplicates,
     )
+    begun.measure_untrained()  # before any weight is loaded: where a resumed run must measure it anew, it is the same model
+    if checkpoint:
+        begun.go_on_from(checkpoint)
+    if world.first:
+        folder.forget_after(begun.start)
+    return begun
 
 
 def _write_start(folder: RunFolder, config: RunConfig, texts: Mapping[str, str], facts: Mapping[str, object]) -> None:
@@ -287,6 +294,14 @@ def _conditions(config: RunConfig, data: Data) -> dict[str, object]:
         "map": dict(config.data.map),
         **config.evaluation.model_dump(mode="json", exclude={"every", "batch"}),
     }
+
+
+def _known_untrained(folder: RunFolder, conditions: Mapping[str, object]) -> Evaluation | None:
+    """What the folder says of the untrained model under these conditions; None if it says nothing."""
+    for known in (folder.read_evaluation(), folder.read_untrained()):
+        if known.get("conditions") == conditions and (found := stored_untrained(known)) is not None:
+            return found
+    return None
 
 
 def _stored_tokenizer(checkpoint: Path) -> Tokenizer:

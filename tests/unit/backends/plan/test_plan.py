@@ -7,6 +7,7 @@ import json
 import pytest
 
 from unit.passes.programs import Build, alip, clip, filip, shared, siglip
+from vlmdsl.api.driver import build
 from vlmdsl.backends.plan import Plan, make_plan
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.ir import Program
@@ -96,8 +97,19 @@ def test_a_shared_matrix_is_paid_once_and_its_readers_are_named_with_their_lines
     plan = planned(program, batch=64, sources=sources)
     assert plan.units == 3
     (row,) = [row for row in plan.shared if row.value == "dot of image and text"]
-    assert row.readers == ("contrast", "contrast")
+    assert row.readers == ("pairs: contrast", "classes: contrast")
     assert row.lines == ("two.vlo:2", "two.vlo:3")
+
+
+def test_behind_a_head_features_are_as_long_as_it_gives() -> None:
+    """MoCo's keys are of 128 numbers, whatever the tower's are of; MoCo v3's of 256, by hand too."""
+    plan = make_plan(build("moco", knobs={"size": 1000}).planned, batch=100, dim=512)
+    assert plan.state[0].size == 4 * 1000 * 128 + 8, "and how many entered, as an integer"
+    assert plan.flops == 2 * 2 * 100 * 1000 * 128
+    assert plan.shared[0].readers[0] == "contrast: dot of image and keys" == plan.regions[0].name
+    plan = make_plan(build("moco_v3").planned, batch=100, dim=512)
+    assert plan.hand_written is not None
+    assert plan.hand_written.flops == 12 * 2 * 100 * 100 * 256 == 3 * plan.flops
 
 
 def test_what_is_no_region_says_so() -> None:

@@ -218,6 +218,17 @@ def test_accuracy_counts_the_samples_whose_pair_is_largest() -> None:
     assert ops.contrast(x, y, rows=chosen).accuracy.item() == pytest.approx(2 / 3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_pairs_that_only_rounding_tells_apart_are_no_hits(dtype: torch.dtype) -> None:
+    """Features that are all the same: sums in another order differ in the last digits, for the pair or against it."""
+    generator = torch.Generator().manual_seed(0)
+    for width in (3, 12, 64, 500):
+        x, y = (F.normalize(torch.randn(width, generator=generator), dim=0).expand(8, -1).to(dtype) for _ in range(2))
+        for first, second in ((x, x), (x, y)):
+            direction = ops.Direction(1.0, ops.paired(), scale=100.0)
+            assert ops.contrast(first, second, rows=direction, columns=direction).accuracy.item() == 0.0
+
+
 def test_a_masked_mean_over_nobody_is_zero_with_zero_gradient() -> None:
     x = torch.eye(4, requires_grad=True)
     nobody = torch.zeros(4, dtype=torch.bool)

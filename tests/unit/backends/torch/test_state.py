@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 
 import pytest
@@ -217,3 +218,20 @@ def test_what_has_no_meaning_against_a_queue_is_told(expression: str, code: str)
     lets = "let words = queue(text)\nlet past = similarity(image, words)"
     found = vlmdsl.check(f"recipe r(image: Image, text: Text)\n{lets}\nminimize {expression}")
     assert [fault.code for fault in found] == [code], found
+
+
+def test_chance_counts_the_candidates_there_are() -> None:
+    """A queue of 7 takes batches of 5: it is empty, holds five, is full."""
+    objective = compiled(QUEUED)
+    found = [
+        objective(**example_features(objective, seed=step)).metrics["memory_contrast.chance"].item() for step in range(3)
+    ]
+    assert found == pytest.approx([0.0, math.log(6), math.log(8)])
+    constant = {name: torch.ones_like(value) for name, value in example_features(objective).items()}
+    for _ in range(3):
+        out = objective(**constant)
+    assert out.loss.item() == pytest.approx(out.metrics["memory_contrast.chance"].item())
+    excess = "softplus(logsumexp(similarity(image, words)) - score(image, text) * score(image, text))"
+    for unknown in (f"mean({excess})", "memory_contrast(image, text, words, weight=exp(score(image, text)))"):
+        other = compiled(f"{QUEUED.partition('minimize')[0]}minimize {unknown}")
+        assert not [name for name in other(**constant).metrics if name.endswith("chance")]

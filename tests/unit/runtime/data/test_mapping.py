@@ -73,7 +73,19 @@ def test_a_lacking_field_is_told_at_its_place_with_the_line_that_helps() -> None
     (fault,) = problems(Listed({"image": b"", "txt": "x", "tags": []}), IMAGE, TEXT, need)
     assert (fault.code, fault.primary.span) == ("V0801", Span("mine.vlo", 5, 9))
     assert "`image`, `txt`, `tags`" in fault.notes[0]
-    assert "--map text_rewrites=" in fault.help[0]
+    assert fault.help == (
+        "say which column it is: `--map text_rewrites=COLUMN,COLUMN`",
+        "or choose a stand-in, `--map text_rewrites=summarize(TEXT)`: the first sentence of a text",
+        "or choose a stand-in, `--map text_rewrites=template(WORDS)`: `a picture of A, B and C`, of words or phrases",
+    )
+
+
+def test_a_stand_in_is_offered_with_the_columns_there_are() -> None:
+    faults = problems(Listed({"image": b"", "text": "x"}), IMAGE, TEXT, LABEL, Requirement("parts", "Regions"))
+    assert [fault.help[1] for fault in faults] == [
+        "or choose a stand-in, `--map label=hash(text)`: a class for each distinct text",
+        "or choose a stand-in, `--map parts=grid(image)`: the nine fields of an image cut in thirds, as small pixels",
+    ]
 
 
 def test_all_faults_are_told_at_once() -> None:

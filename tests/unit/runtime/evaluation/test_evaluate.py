@@ -191,6 +191,18 @@ def test_features_that_are_mixed_or_stand_beside_others_are_compared_as_they_are
     assert comparison_of(build(recipe).planned) == COMPARISON
 
 
+def test_of_several_texts_the_caption_is_compared():
+    """The text of the signature's first place, wherever its term stands; of its comparisons the first."""
+    terms = "contrast(image, short) + contrast(image, text, sim=tokenmax) + contrast(image, text)"
+    for signature, field, by in (
+        ("text: Text, short: Text", "text", "tokenmax"),
+        ("short: Text, text: Text", "short", "dot"),
+    ):
+        found = comparison_of(build(f"recipe r(image: Image, {signature})\nminimize {terms}").planned)
+        assert (found.text_field, found.parts[0].by) == (field, by)
+    assert comparison_of(build("pyramidclip").planned).text_field == "text"
+
+
 def test_heads_through_which_a_recipe_compares_are_part_of_its_comparison():
     encoders = "encoder a = project(vision, out=6)\nencoder b = predict(project(language, out=5), out=6)"
     source = f"recipe headed(image: Image, text: Text)\n{encoders}\nminimize contrast(a(image), b(text))"

@@ -30,6 +30,8 @@ __all__ = ["ContrastResult", "Direction", "contrast", "contrast_of"]
 
 _SOFTPLUS_THRESHOLD = 40.0
 """Beyond it log(1 + e^x) is x in float64 too."""
+_ROUNDING = 1e-5
+"""How far two sums of some thousand products in float32 may lie apart, as a share of them."""
 
 
 class Direction(NamedTuple):
@@ -84,9 +86,15 @@ def _result(
         if direction is not None and negative is not None:
             scale = _scale(direction, view.matrix)
             losses.append(direction.coefficient * _loss(direction, view, scale, negative))
-            hit = view.pair * scale > negative.largest
-            accuracies.append(mean(hit.to(negative.largest.dtype), direction.over).detach())
+            accuracies.append(mean(_hits(view, scale, negative), direction.over).detach())
     return ContrastResult(torch.stack(losses).sum(), torch.stack(accuracies).mean())
+
+
+def _hits(view: View, scale: Tensor, negative: Negatives) -> Tensor:
+    """1 for each sample whose pair's logit is above all others by more than rounding, which alone tells equal ones apart."""
+    positive = view.pair * scale
+    rounding = max(torch.finfo(view.matrix.dtype).eps, _ROUNDING)
+    return (positive - negative.largest > rounding * positive.abs()).to(negative.largest.dtype)
 
 
 def _negatives(

@@ -1,0 +1,59 @@
+"""Tiny runs of every bundled recipe on the built-in scenes: what a new recipe is tried with too, without a word about it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+import vlmdsl
+from vlmdsl.api.driver import build
+from vlmdsl.ir import Program
+from vlmdsl.runtime.data import open_source, requirements
+from vlmdsl.runtime.encoders import shared, text, vit
+
+__all__ = ["DATA", "RECIPES", "SETTINGS", "columns_of", "knobs_of", "program_of", "with_tiny_towers"]
+
+RECIPES = [card.name for card in vlmdsl.recipes()]
+DATA = "shapes:samples=120,size=16"
+SETTINGS: dict[str, object] = {
+    "train.batch": 8,
+    "train.compile": False,
+    "train.device": "cpu",
+    "train.log_every": 1,
+    "schedule.warmup_steps": 2,
+    "model.image_size": 16,
+    "model.dimension": 12,
+    "model.text_length": 12,
+    "data.val": ("shapes:samples=12,size=16",),
+    "data.reference_share": 0.3,
+}
+SMALL = {"hidden": 16, "out": 10, "bottleneck": 6, "clusters": 10, "size": 20, "k": 3, "row_height": 8, "momentum": 0.9}
+"""What knobs of these names are set to: heads and queues made for large runs. No batch fills a queue of 20 evenly."""
+STAND_INS = {"Text": "template(phrases)", "Regions": "grid(image)", "Label": "hash(text)"}
+"""What stands in for a field that the scenes have no column for, by its kind."""
+
+
+def program_of(recipe: str) -> Program:
+    return build(recipe, knobs=knobs_of(recipe)).planned
+
+
+def knobs_of(recipe: str) -> dict[str, object]:
+    """The sizes of a recipe, small."""
+    names = {name for name, _ in build(recipe).written.knobs}
+    return {name: value for name, value in SMALL.items() if name in names}
+
+
+def columns_of(program: Program) -> dict[str, str]:
+    """Field -> what stands in for it."""
+    known = open_source(DATA).columns
+    lacking = [need for need in requirements(program) if need.field not in known and not need.optional]
+    return {need.field: STAND_INS[need.kind] for need in lacking}
+
+
+def with_tiny_towers(patch: pytest.MonkeyPatch) -> None:
+    """Makes the towers that a run builds if it says nothing of them smaller still."""
+    eye = replace(vit.PRESETS["tiny"], width=16)
+    patch.setitem(vit.PRESETS, "tiny", eye)
+    patch.setitem(text.PRESETS, "tiny", replace(text.PRESETS["tiny"], width=16))
+    patch.setitem(shared.PRESETS, "tiny", replace(shared.PRESETS["tiny"], image=eye))

@@ -1,0 +1,95 @@
+"""Every bundled recipe: training on several processes leaves what training on one leaves, whatever its state.
+
+After two steps of the loop with the loader, the towers, the heads, the teachers and the optimiser of a run: the losses, the
+optimiser's moments (which are made of every gradient), the weights, queues, running means and batch statistics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+import vlmdsl
+from bundled.runs import DATA, RECIPES, SETTINGS, columns_of, knobs_of, with_tiny_towers
+from vlmdsl.runtime.data import Batch, BatchLoader
+from vlmdsl.runtime.training.assembly import build_model, open_data, tokenizer_for, training_batches
+from vlmdsl.runtime.training.loop import Callbacks, train_steps
+from vlmdsl.runtime.training.optimizer import build_optimizer
+from vlmdsl.runtime.training.processes import World
+from vlmdsl.runtime.training.reference import fill_references
+from vlmdsl.schema import RunConfig, load_config
+from vlmdsl.testing.distributed import run_processes
+
+pytestmark = [pytest.mark.distributed, pytest.mark.slow]
+
+STEPS = 2
+
+
+def configuration(columns: dict[str, str]) -> RunConfig:
+    settings = SETTINGS | {"train.steps": STEPS, "data.train": (DATA,), "data.map": columns}
+    made, faults = load_config(flags=settings)
+    assert made is not None, faults
+    return made
+
+
+def precise(batches: BatchLoader) -> Iterator[Batch]:
+    """The batches with images and regions in float64."""
+    for batch in batches:
+        streams = {
+            name: replace(stream, values=stream.values.double()) if stream.values.is_floating_point() else stream
+            for name, stream in batch.streams.items()
+        }
+        yield replace(batch, streams=streams)
+
+
+def trained(recipe: str) -> dict[str, Any]:
+    """What a run of a recipe logged, and everything that its checkpoint would hold."""
+    rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    world = World(rank, size, torch.device("cpu"))
+    objective = vlmdsl.compile(recipe, compiled=False, **knobs_of(recipe))
+    config = configuration(columns_of(objective.program))
+    data = open_data(objective.program, config)
+    tokenizer = tokenizer_for(objective.program, config.model, data)
+    model = build_model(objective, config, tokenizer, world, data.mapping.region_length)
+    fill_references(model, data, tokenizer, config)
+    batches = training_batches(objective.program, config, data, tokenizer, model.double(), world)
+    optimizer = build_optimizer(model, config.optimizer)
+    logged: list[dict[str, float]] = []
+    train_steps(model, optimizer, precise(batches), config, world, callbacks=Callbacks(log=logged.append))
+    found = {f"{name} at step {number}": value for number, record in enumerate(logged) for name, value in record.items()}
+    found = {name: torch.tensor(value).double() for name, value in found.items() if "per_second" not in name}
+    found |= {f"state {name}": value for name, value in model.state_dict().items()}
+    moments = optimizer.state_dict()["state"]
+    return found | {f"moment {index} {kind}": value for index, own in moments.items() for kind, value in own.items()}
+
+
+def all_trained() -> dict[str, dict[str, Tensor]]:
+    with pytest.MonkeyPatch.context() as patch:
+        with_tiny_towers(patch)
+        return {recipe: trained(recipe) for recipe in RECIPES}
+
+
+@cache
+def on_one() -> dict[str, dict[str, Tensor]]:
+    return all_trained()
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_a_run_is_the_same_on_several_processes(processes: int) -> None:
+    expected = on_one()
+    shares = run_processes(all_trained, processes, timeout=300)
+    different = []
+    for recipe in RECIPES:
+        for what, wanted in expected[recipe].items():
+            for share in shares:
+                if not torch.allclose(share[recipe][what], wanted, rtol=1e-7, atol=1e-10):
+                    different.append(f"{recipe}: {what} differs by {(share[recipe][what] - wanted).abs().max():.2g}")
+                    break
+    assert different == []
