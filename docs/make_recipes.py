@@ -179,6 +179,7 @@ def _training_lines(evidence: Mapping[str, Any] | None, facts: Mapping[str, Any]
     knobs = ", ".join(f"`{name}` = {_value(value)}" for name, value in evidence["knobs"].items())
     stale = "" if evidence["digest"] == digest(build(facts["name"]).written) else "; the recipe has changed since"
     lines = [f"Training ({evidence['date']}, {versions}{'; ' + knobs if knobs else ''}{stale}):", ""]
+    lines += [f"- Why so: {evidence['because']}."] if evidence.get("because") else []
     for name in ("overfit", "learns", "openmoji"):
         if name in evidence:
             failed = "" if evidence[name]["passed"] else " **Not as expected.**"

@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 
 from vlmdsl.api.driver import build
+from vlmdsl.runtime.data import requirements
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -25,11 +26,25 @@ def load(name: str) -> ModuleType:
 
 
 def test_the_scales_of_the_evidence_fit_their_recipes() -> None:
-    for recipe, scale in load("evidence").SCALES.items():
+    evidence = load("evidence")
+    for recipe, scale in evidence.SCALES.items():
         program = build(recipe, knobs=scale.knobs).written
         assert set(scale.overfits or ()) <= {term.name for term in program.terms}, recipe
-        assert bool(scale.knobs) == bool(scale.because), recipe
+        chosen = scale.knobs or scale.settings or scale.columns or scale.steps or scale.scenes != evidence.Scale.scenes
+        assert bool(chosen) == bool(scale.because), recipe
         assert (scale.overfits is not None) == bool(scale.aim), recipe
+        assert scale.columns.keys() <= {need.field for need in requirements(program)}, recipe
+        assert scale.steps.keys() <= {"overfit", "learns", "openmoji"}, recipe
+
+
+def test_an_entry_is_known_by_what_it_was_made_of() -> None:
+    evidence = load("evidence")
+    steps = evidence.Steps(1, 2, 3)
+    assert evidence.identity("clip", steps).keys() == {"digest", "knobs", "steps"}
+    lit = evidence.identity("lit", steps)
+    assert lit["steps"] == {"overfit": evidence.SCALES["lit"].steps["overfit"], "learns": 2, "openmoji": 3}
+    clippo = evidence.identity("clippo", steps)
+    assert clippo["data"] == {"scenes": "shapes:objects=2", "columns": {"text": "caption"}}
 
 
 def test_the_contenders_of_every_effect_are_correct() -> None:

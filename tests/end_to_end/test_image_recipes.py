@@ -1,4 +1,4 @@
-"""Recipes of images alone, with heads and a teacher: they train, are evaluated by neighbours, and resume bit for bit."""
+"""Recipes of images alone, with heads and a teacher: they train, are measured without texts, and resume bit for bit."""
 
 from __future__ import annotations
 
@@ -38,8 +38,10 @@ def test_a_run_is_measured_and_goes_on_bit_for_bit(recipe: str, tmp_path: Path) 
     results = json.loads((run / "evaluation.json").read_text())
     if recipe == "slip":
         assert results["retrieval"]["image_to_text"].keys() >= {"R@1", "chance", "untrained"}
+        assert "linear_probe" not in results
     else:
-        assert results["nearest_neighbours"].keys() == {"classes", "top-1", "chance", "untrained"}
+        for measure in ("nearest_neighbours", "linear_probe"):
+            assert results[measure].keys() == {"classes", "top-1", "chance", "untrained"}
     last = run / "checkpoints" / "step-00000006" / "model.safetensors"
     whole = load_file(last)
     assert any(name.startswith("heads.") for name in whole)

@@ -151,6 +151,12 @@ class EvaluationConfig(_Section):
         ge=0,
         description="nearest neighbours that vote for an image's class, where the held-out data has classes; 0: none",
     )
+    probe: int | None = Field(
+        None,
+        ge=0,
+        description="training images to whose features a linear classifier of their classes is fitted, where both have "
+        "classes; 0: none; null: 2000 for a recipe of images alone, else none",
+    )
     templates: tuple[Template, ...] = Field(
         (), description="prompts with one `{}` for the class name; empty: `a photo of a {}`"
     )

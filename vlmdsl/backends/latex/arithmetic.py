@@ -55,8 +55,8 @@ def scaled(writer: Writer, inner: Math, scale: Node) -> Math:
         if value and len(f"{1 / value:.10g}") < len(f"{value:.10g}") and abs(value) > 1:
             return quotient(inner, number(1 / value))
         return ARITHMETIC["multiply"](inner, number(value))
-    if scale.operation == "exp" and writer.names.is_log_scale(scale.inputs[0]):
-        return quotient(inner, writer.names.parameter(scale.inputs[0]))
+    if scale.operation == "exp" and writer.names.learned.is_log_scale(scale.inputs[0]):
+        return quotient(inner, writer.names.learned.symbol(scale.inputs[0]))
     if scale.operation == "divide" and scale.inputs[0].operation == "constant" and scale.inputs[0].number("value") == 1.0:
         return quotient(inner, writer.expression(scale.inputs[1]))
     return ARITHMETIC["multiply"](inner, writer.expression(scale))

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TypeAlias
 
 from vlmdsl.backends.latex.notation import Math, call, negated, number, product, symbol, total, words
 from vlmdsl.ir import Node, block_of
 
-if TYPE_CHECKING:
-    from vlmdsl.backends.latex.names import Names
+__all__ = ["State", "drawn", "mixture", "partner_of"]
 
-__all__ = ["drawn", "mixture", "partner_of"]
+State: TypeAlias = Callable[[str, Math], None]
+"""Adds a statement to a group of those that say what the symbols mean."""
 
 _GREEK = {"lam": ("lambda", "λ"), "alpha": ("alpha", "α"), "gamma": ("gamma", "γ"), "mu": ("mu", "μ"), "rho": ("rho", "ρ")}
 _DISTRIBUTIONS = {"beta": (r"\mathrm{Beta}", "Beta"), "uniform": (r"\mathcal{U}", "U")}
 
 
-def drawn(names: Names, node: Node) -> Math:
+def drawn(state: State, node: Node) -> Math:
     """The symbol of a draw, whose distribution is stated."""
     name = node.string("name")
     letter = symbol(rf"\{_GREEK[name][0]}", _GREEK[name][1]) if name in _GREEK else words(name)
@@ -26,17 +27,17 @@ def drawn(names: Names, node: Node) -> Math:
     source = call(text, *map(number, arguments), latex=latex)
     once = words("once a step")
     statement = Math(rf"{letter.latex} \sim {source.latex},\ {once.latex}", f"{letter.text} ~ {source.text}, {once.text}")
-    names.state("parameters", statement)
+    state("parameters", statement)
     return letter
 
 
-def partner_of(names: Names, node: Node, index: str) -> Math:
+def partner_of(state: State, node: Node, index: str) -> Math:
     """The place of the partner of sample `index` in the batch read backwards, or in its blocks, which are stated then."""
     block = block_of(node)
     if not block:
         return Math(f"(B + 1 - {index})", f"(B + 1 - {index})")
     said = f"the partner of i, blocks of {block} consecutive samples read backwards"
-    names.state("values", Math(rf"\sigma_{{{block}}}(i)\ {words(said).latex}", f"σ_{block}(i): {said}"))
+    state("values", Math(rf"\sigma_{{{block}}}(i)\ {words(said).latex}", f"σ_{block}(i): {said}"))
     return Math(rf"\sigma_{{{block}}}({index})", f"σ_{block}({index})")
 
 

@@ -182,7 +182,7 @@ def _flipped_entry(writer: Writer, target: Node) -> Math:
     """1 for a sample and its partner in the batch, or in blocks of it, read backwards."""
     if not block_of(target):
         return Math("[i + j = B + 1]", "[i + j = B + 1]")
-    place = partner_of(writer.names, target, "i")
+    place = partner_of(writer.names.state, target, "i")
     return Math(f"[j = {place.latex}]", f"[j = {place.text}]")
 
 

@@ -32,18 +32,18 @@ __all__ = ["EXPRESSIONS"]
 
 
 def _parameter(writer: Writer, node: Node) -> Math:
-    name = writer.names.parameter(node)
-    return negated(log(name)) if writer.names.is_log_scale(node) else name
+    name = writer.names.learned.symbol(node)
+    return negated(log(name)) if writer.names.learned.is_log_scale(node) else name
 
 
 def _exp(writer: Writer, node: Node) -> Math:
     inner = node.inputs[0]
-    if writer.names.is_log_scale(inner):
-        return quotient(number(1.0), writer.names.parameter(inner))
-    if inner.operation == "negate" and writer.names.is_log_scale(inner.inputs[0]):
-        return writer.names.parameter(inner.inputs[0])
-    if inner.operation == "clamp" and writer.names.is_log_scale(inner.inputs[0]):
-        scale = quotient(number(1.0), writer.names.parameter(inner.inputs[0]))
+    if writer.names.learned.is_log_scale(inner):
+        return quotient(number(1.0), writer.names.learned.symbol(inner))
+    if inner.operation == "negate" and writer.names.learned.is_log_scale(inner.inputs[0]):
+        return writer.names.learned.symbol(inner.inputs[0])
+    if inner.operation == "clamp" and writer.names.learned.is_log_scale(inner.inputs[0]):
+        scale = quotient(number(1.0), writer.names.learned.symbol(inner.inputs[0]))
         ends = (None if end is None else float(f"{math.exp(end):.6g}") for end in _ends(inner))
         return _between(scale, *ends)
     return ARITHMETIC["exp"](writer.expression(inner))
@@ -157,7 +157,7 @@ EXPRESSIONS: dict[str, Callable[[Writer, Node], Math]] = {
     "multiply": _multiply,
     "where": _where,
     "clamp": _clamp,
-    "draw": lambda writer, node: drawn(writer.names, node),
+    "draw": lambda writer, node: drawn(writer.names.state, node),
     "field": _field,
     "score": _score,
     "mean": _mean,

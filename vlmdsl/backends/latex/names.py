@@ -1,12 +1,12 @@
-"""Letters: which symbol stands for a stream, a learned number or a value that is used more than once."""
+"""Letters: which symbol stands for a stream or a value that is used more than once."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable
 
 from vlmdsl.backends.latex.draws import mixture, partner_of
+from vlmdsl.backends.latex.learned import LearnedNumbers
 from vlmdsl.backends.latex.notation import Math, call, equation, fraction, infix, number, product, symbol, total, words
 from vlmdsl.backends.latex.retrieval import attended
 from vlmdsl.ir import Encoder, Node, Program, Teacher, encoder_of, head_words, parts_of
@@ -29,7 +29,6 @@ _LETTERS = {
 """Letters by what they stand for, no letter twice; further ones of a kind get a number."""
 _COMMANDS = {"ℓ": r"\ell", "μ": r"\mu"}
 """Letters that LaTeX writes as commands."""
-_PARAMETERS = {"temperature": (r"\tau", "τ"), "bias": ("b", "b"), "weight": (r"\lambda", "λ")}
 
 
 class Names:
@@ -43,7 +42,6 @@ class Names:
             for parent in node.inputs:
                 self._readers.setdefault(parent, []).append(node)
         self._features: dict[Node, tuple[str, str]] = {}
-        self._parameters: dict[Node, Math] = {}
         self._memories: dict[Node, Math] = {}
         self._updates = program.updates
         self._drawn: dict[Node, Math] = {}
@@ -51,8 +49,8 @@ class Names:
         self.placeholders: dict[Node, str] = {}
         """Letters that stand for features while a function is defined."""
         self._used: Counter[str] = Counter()
-        self._parameter_kinds = Counter(_kind(node) for node in nodes if node.operation == "parameter")
         self.statements: dict[str, list[Math]] = {"functions": [], "values": [], "features": [], "parameters": []}
+        self.learned = LearnedNumbers(nodes, self._readers, self.state)
 
     def readers(self, node: Node) -> int:
         return len(self._readers.get(node, ()))
@@ -138,7 +136,7 @@ class Names:
         return fraction(inner, total(length, number(epsilon)) if epsilon else length)
 
     def _mixed(self, node: Node, index: str) -> Math:
-        own, place = self.feature(node.inputs[0], index), partner_of(self, node, index)
+        own, place = self.feature(node.inputs[0], index), partner_of(self.state, node, index)
         partner = Math(self.feature(node.inputs[0], place.latex).latex, self.feature(node.inputs[0], place.text).text)
         return mixture(self._share(node.inputs[1]), own, partner)
 
@@ -210,7 +208,7 @@ class Names:
     def _draw(self, node: Node, drawn: Math, inner: Math) -> Math:
         """What a drawn view is drawn from, or mixed of."""
         if node.operation == "mix":
-            place = partner_of(self, node, "i")
+            place = partner_of(self.state, node, "i")
             partner = Math(
                 f"{inner.latex.removesuffix('_i')}_{{{place.latex}}}", f"{inner.text.removesuffix('_i')}_{place.text}"
             )
@@ -238,69 +236,16 @@ class Names:
             self.state("values", equation(self._shares[node], self._expression(node)))
         return self._shares[node]
 
-    def parameter(self, node: Node) -> Math:
-        """What a learned number stands for: itself, or exp(-it) if it is stored as the logarithm of a scale."""
-        if node not in self._parameters:
-            kind = _kind(node)
-            latex, text = _PARAMETERS.get(kind, (rf"\theta_{{{words(node.string('name')).latex}}}", node.string("name")))
-            if kind in _PARAMETERS and self._parameter_kinds[kind] > 1:
-                self._used[latex] += 1
-                latex, text = f"{latex}_{{{self._used[latex]}}}", f"{text}{self._used[latex]}"
-            self._parameters[node] = symbol(latex, text)
-            self.state("parameters", self._learned(node, self._parameters[node]))
-        return self._parameters[node]
-
-    def is_log_scale(self, node: Node) -> bool:
-        """Whether only exp of the parameter, of its negative or of a clamp of it is read: then its value is exp(-p)."""
-        return node.operation == "parameter" and self._only_exp(node)
-
-    def _only_exp(self, node: Node) -> bool:
-        readers = self._readers.get(node, [])
-        return bool(readers) and all(
-            reader.operation == "exp" or (reader.operation in ("negate", "clamp") and self._only_exp(reader))
-            for reader in readers
-        )
-
-    def _learned(self, node: Node, name: Math) -> Math:
-        logarithmic = self.is_log_scale(node)
-        start = math.exp(-node.number("initial")) if logarithmic else node.number("initial")
-        value = number(float(f"{start:.6g}"))
-        tex, plain = value.signed()
-        line = [rf"{name.latex}\ \mathrm{{learned,\ initially}}\ {{{tex}}}"]
-        text = [f"{name.text} learned, initially {plain}"]
-        subject = Math(f"1/{name.latex}", f"1/{name.text}") if logarithmic else name
-        bounds = _bounds(node, subject, logarithmic)
-        if bounds is not None:
-            line.append(bounds.latex)
-            text.append(bounds.text)
-        return Math(r",\ ".join(line), ", ".join(text))
-
 
 _MADE: dict[str, Callable[[Names, Node, str], Math]] = {
     "normalize": Names._normalized,
     "nearest": Names._nearest,
     "mix": Names._mixed,
-    "attend": attended,
+    "attend": lambda names, node, index: attended(names.made, names.state, node, index),
     "gate": Names._gated,
     "stop": Names._stopped,
 }
 """How a feature vector is made, by operation; what is not here is an encoder's."""
-
-
-def _bounds(node: Node, subject: Math, logarithmic: bool) -> Math | None:
-    """`lower <= subject <= upper`, as far as there are bounds."""
-    ends = [node.attribute("lower"), node.attribute("upper")]
-    shown = [
-        number(float(f"{math.exp(end) if logarithmic else end:.6g}")) if isinstance(end, int | float) else None
-        for end in ends
-    ]
-    chain = [part for part in (shown[0], subject, shown[1]) if part is not None]
-    return infix(r"\leq", "≤", *chain) if len(chain) > 1 else None
-
-
-def _kind(node: Node) -> str:
-    name = node.string("name").replace("tau", "temperature")
-    return next((kind for kind in _PARAMETERS if kind in name), name)
 
 
 def _tower(encoder: Encoder) -> Math:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TypeAlias
 
+from vlmdsl.backends.latex.draws import State
 from vlmdsl.backends.latex.notation import PRODUCT, Math, call, total, words
 from vlmdsl.ir import Column, Node, column_of
 
-if TYPE_CHECKING:
-    from vlmdsl.backends.latex.names import Names
-
 __all__ = ["attended"]
 
+Made: TypeAlias = Callable[[Node, str], Math]
+"""What a feature vector of the sample of an index is made of."""
 
-def attended(names: Names, node: Node, index: str) -> Math:
+
+def attended(made: Made, state: State, node: Node, index: str) -> Math:
     """A vector plus the weighted mean of what it attends to, for each of the values."""
-    query = names.made(node.inputs[0], index)
-    key, *values = (_of_many(names, parent, index) for parent in node.inputs[1:])
+    query = made(node.inputs[0], index)
+    key, *values = (_of_many(made, state, parent, index) for parent in node.inputs[1:])
     weight = Math(rf"a_{{{index} k}}", f"a_{index}k")
     latex = rf"{weight.latex} = \mathrm{{softmax}}_{{k}} \left( {query.latex}^{{\top}} {key.latex} / \sqrt{{D}} \right)"
-    names.state("features", Math(latex, f"{weight.text} = softmax_k({query.text}·{key.text}/√D)"))
+    state("features", Math(latex, f"{weight.text} = softmax_k({query.text}·{key.text}/√D)"))
     added = total(*values)
     brackets = len(values) > 1
     latex = rf"\sum_{{k}} {weight.latex} " + (rf"\left( {added.latex} \right)" if brackets else added.latex)
@@ -27,22 +29,22 @@ def attended(names: Names, node: Node, index: str) -> Math:
     return total(query, Math(latex, text, PRODUCT))
 
 
-def _of_many(names: Names, tokens: Node, index: str) -> Math:
+def _of_many(made: Made, state: State, tokens: Node, index: str) -> Math:
     """The k-th of the vectors that are attended to: of a found sample, or a token."""
     if tokens.operation != "take":
-        return names.made(tokens, index)
+        return made(tokens, index)
     column, picks = column_of(tokens.inputs[0]), tokens.inputs[1]
     found = Math(rf"r_{{{index} k}}", f"r_{index}k")
     searched = _column(column_of(picks.inputs[1]), Math("r", "r"))
-    asked = names.made(picks.inputs[0], index)
+    asked = made(picks.inputs[0], index)
     size = f"{int(picks.number('k'))}"
     said = words(f"the k-th of the {size} other reference samples r with the largest").latex
     latex = rf"{found.latex}\ {said}\ \cos\left( {asked.latex}, {searched.latex} \right)"
     text = (
         f"{found.text}: the k-th of the {size} other reference samples r with the largest cos({asked.text}, {searched.text})"
     )
-    names.state("features", Math(latex, text))
-    names.state("parameters", words(f"{column.encoder.tower} frozen"))
+    state("features", Math(latex, text))
+    state("parameters", words(f"{column.encoder.tower} frozen"))
     return _column(column, found)
 
 

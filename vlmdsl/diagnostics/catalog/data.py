@@ -126,8 +126,9 @@ class ShapesKnob(Problem):
         "The built-in scenes are set with knobs behind a colon: `shapes:samples=500,noise=0.3`. `samples` is how many "
         "there are, `scenes` how many of them differ in content, `size` the height and width in pixels, `objects` the "
         "most objects of a scene (1 to 3), `noise` the share of samples whose text does not fit the image, "
-        "`single_template=true` gives the training texts one fixed phrasing, `seed` makes another set. The held-out "
-        "scenes share no scene with the training set and always have clean texts."
+        "`single_template=true` gives the training texts one fixed phrasing, `label` says what the classes are (`object`: "
+        "colour and shape of the main object, `colour` or `shape` alone, or `count`), `seed` makes another set. The "
+        "held-out scenes share no scene with the training set and always have clean texts."
     )
     provoked_by = "`--data shapes:nose=0.3`"
 

@@ -10,7 +10,7 @@ from vlmdsl.runtime.data.mapping import FieldMapping, Requirement, map_fields, p
 from vlmdsl.runtime.data.order import groups_by_source
 from vlmdsl.runtime.data.rendering import checked_font
 from vlmdsl.runtime.data.report import SkipReport
-from vlmdsl.runtime.data.source import BadSample, Source, fingerprint, source_facts, split_samples
+from vlmdsl.runtime.data.source import BadSample, Source, fingerprint, some_samples, source_facts, split_samples
 from vlmdsl.runtime.data.specification import held_out, open_source
 from vlmdsl.runtime.data.stand_ins import calls_of, with_stand_ins
 from vlmdsl.runtime.data.synonyms import read_synonyms
@@ -21,5 +21,5 @@ __all__ = [
     "BadSample", "Batch", "BatchLoader", "EvaluationLoader", "FieldMapping", "ImageFormat", "Materials", "Requirement",
     "SkipReport", "Source", "StreamValues", "View", "calls_of", "checked_font", "duplicate_share", "fingerprint",
     "groups_by_source", "held_out", "key_number", "map_fields", "open_source", "parse_assignments", "read_synonyms",
-    "requirements", "source_facts", "split_samples", "text_inputs", "texts_of", "view_of", "with_stand_ins",
+    "requirements", "some_samples", "source_facts", "split_samples", "text_inputs", "texts_of", "view_of", "with_stand_ins",
 ]  # fmt: skip

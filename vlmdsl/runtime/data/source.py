@@ -13,7 +13,7 @@ from vlmdsl.runtime.data.draws import generator
 
 __all__ = [
     "BadSample", "JoinedSource", "LazyColumns", "SelectedSource", "Source", "fingerprint", "part_of_sample",
-    "probed_columns", "probed_positions", "split_samples", "source_facts",
+    "probed_columns", "probed_positions", "some_samples", "split_samples", "source_facts",
 ]  # fmt: skip
 
 
@@ -141,6 +141,11 @@ def split_samples(source: Source, share: float, seed: int) -> tuple[Source, Sour
     drawn = generator(seed, "reference").permutation(len(source))
     rest, kept = (np.sort(part).tolist() for part in (drawn[count:], drawn[:count]))
     return SelectedSource(source, rest), SelectedSource(source, kept)
+
+
+def some_samples(source: Source, most: int) -> Source:
+    """At most `most` of the samples, spread evenly, so that samples in the order of their classes are of all of them."""
+    return source if most >= len(source) else SelectedSource(source, probed_positions(len(source), most))
 
 
 def part_of_sample(source: Source, index: int) -> str:

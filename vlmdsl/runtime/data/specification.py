@@ -13,7 +13,7 @@ from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.data import DataNotFound, ShapesKnob, UnknownDataForm
 from vlmdsl.diagnostics.suggest import closest, suggestion
 from vlmdsl.runtime.data.folders import FolderSource
-from vlmdsl.runtime.data.shapes import ShapesSource
+from vlmdsl.runtime.data.shapes import CLASSES, ShapesSource
 from vlmdsl.runtime.data.shards import TarSource
 from vlmdsl.runtime.data.source import JoinedSource, Source
 from vlmdsl.runtime.data.tables import JsonLinesSource, TableSource
@@ -55,6 +55,13 @@ def _truth(value: object) -> bool:
     return word == "true"
 
 
+def _label(value: object) -> str:
+    word = str(value)
+    if word not in CLASSES:
+        raise ValueError(f"must be one of {', '.join(f'`{name}`' for name in CLASSES)}, not {value}")
+    return word
+
+
 SHAPES_KNOBS: dict[str, Callable[[object], object]] = {
     "samples": _whole(1, 10_000_000),
     "scenes": _whole(1, 10_000_000),
@@ -62,11 +69,12 @@ SHAPES_KNOBS: dict[str, Callable[[object], object]] = {
     "objects": _whole(1, 3),
     "noise": _share,
     "single_template": _truth,
+    "label": _label,
     "seed": _whole(0, 2**62),
 }
 """Knobs of `shapes:KNOB=VALUE,...` and how their values are read."""
 
-_KNOBS_OF_BOTH_SPLITS = ("size", "objects", "seed")
+_KNOBS_OF_BOTH_SPLITS = ("size", "objects", "label", "seed")
 
 
 def open_source(spec: str | Iterable[str], split: Split = "train", shapes: Mapping[str, object] | None = None) -> Source:

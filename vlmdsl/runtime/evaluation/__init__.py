@@ -1,8 +1,9 @@
-"""Evaluation: retrieval, zero-shot classification, nearest neighbours, beside chance and beside the untrained model."""
+"""Evaluation: retrieval, zero-shot, nearest neighbours and linear probe, beside chance and beside the untrained model."""
 
 from vlmdsl.runtime.evaluation.comparison import Comparison, Part, comparison_of
 from vlmdsl.runtime.evaluation.held_out import evaluate, evaluate_images
 from vlmdsl.runtime.evaluation.neighbours import first_image_tower, neighbour_accuracy
+from vlmdsl.runtime.evaluation.probe import linear_probe_accuracy
 from vlmdsl.runtime.evaluation.report import Evaluation, results_json, results_table, stored_untrained
 from vlmdsl.runtime.evaluation.retrieval import Measures, Retrieval, retrieval_recall
 from vlmdsl.runtime.evaluation.zero_shot import DEFAULT_TEMPLATES, ClassPrompts, zero_shot_accuracy
@@ -19,6 +20,7 @@ __all__ = [
     "evaluate",
     "evaluate_images",
     "first_image_tower",
+    "linear_probe_accuracy",
     "neighbour_accuracy",
     "results_json",
     "results_table",

@@ -16,6 +16,7 @@ from vlmdsl.runtime.encoders import EncodedFeatures
 from vlmdsl.runtime.evaluation.comparison import Comparison
 from vlmdsl.runtime.evaluation.features import gather, select
 from vlmdsl.runtime.evaluation.neighbours import neighbour_accuracy
+from vlmdsl.runtime.evaluation.probe import linear_probe_accuracy
 from vlmdsl.runtime.evaluation.report import Evaluation
 from vlmdsl.runtime.evaluation.retrieval import Measures, retrieval_recall
 from vlmdsl.runtime.evaluation.zero_shot import ClassPrompts, zero_shot_accuracy
@@ -34,13 +35,14 @@ def evaluate(
     with_retrieval: bool = True,
     prompts: ClassPrompts | None = None,
     neighbours: int = 0,
+    training: Iterable[Batch] | None = None,
 ) -> Evaluation:
     """Retrieval over the images and texts of `batches`, and zero-shot classification of its images if `prompts` are given.
 
     Batches hold the streams `comparison.image_field` and `comparison.text_field`, without random views, and the field
-    `prompts.field`, or `label` without prompts if `neighbours` vote (where the image tower gives pooled features). Equal
-    images, and texts of equal tokens, are taken together: each is one query and one candidate, and whatever was paired with
-    any of them belongs to it. The model is left in the mode it was in.
+    `prompts.field`, or `label` without prompts if `neighbours` vote or a linear classifier is fitted to `training` images
+    (where the image tower gives pooled features). Equal images, and texts of equal tokens, are taken together: each is one
+    query and one candidate, and whatever was paired with any of them belongs to it. The model is left in the mode it was in.
     """
     comparison = replace(comparison, device=_device(model))
     with _evaluation_mode(model):
@@ -50,7 +52,7 @@ def evaluate(
         for batch in batches:
             images.add(batch.streams[comparison.image_field], batch.keys)
             texts.add(batch.streams[comparison.text_field])
-            if prompts is not None or neighbours:
+            if prompts is not None or neighbours or training is not None:
                 labels.append(batch.fields["label" if prompts is None else prompts.field])
         if not images.places:
             return Evaluation(samples=0)
@@ -58,14 +60,18 @@ def evaluate(
         if with_retrieval:
             pairs = torch.tensor(list(zip(images.places, texts.places, strict=True))).unique(dim=0)
             found = retrieval_recall(images.features(), texts.features(), pairs, comparison)
-        classified, alike, classes = None, None, 0
-        if neighbours:
-            alike, classes = _neighbours(images, torch.cat(labels).tolist(), neighbours)
+        told = Evaluation(0)
+        if neighbours or training is not None:
+            made = comparison.image_heads, comparison.image_features
+            fitted = _Labelled(_Collection(model, comparison.image_tower, *made))
+            fitted.add(training or (), comparison.image_field)
+            told = _told_apart(_Labelled(images, torch.cat(labels).tolist()), fitted, neighbours)
+        classified, classes = None, told.classes
         if prompts is not None:
             every_image = select(images.features(), torch.tensor(images.places))
             classified = _classify(model, every_image, torch.cat(labels), prompts, comparison)
             classes = len(prompts.names) if classified else classes
-    return Evaluation(len(images.places), found, classified, classes, alike)
+    return Evaluation(len(images.places), found, classified, classes, told.neighbours, told.probe)
 
 
 def evaluate_images(
@@ -76,31 +82,54 @@ def evaluate_images(
     *,
     label: str = "label",
     neighbours: int = 20,
+    training: Iterable[Batch] = (),
 ) -> Evaluation:
     """How well the `tower`'s pooled features, without any head, tell the classes of the images of `batches` apart.
 
-    See `neighbour_accuracy`; equal images are one, of the class that came first, and images without a class (negative) are
-    left out. The model is left in the mode it was in.
+    See `neighbour_accuracy`, and `linear_probe_accuracy` for the classifier that is fitted to the `training` images. Equal
+    images are one, of the class that came first, and images without a class (negative) are left out. The model is left in
+    the mode it was in.
     """
     with _evaluation_mode(model):
-        images = _Collection(model, tower)
-        labels: list[int] = []
+        held_out, fitted = _Labelled(_Collection(model, tower)), _Labelled(_Collection(model, tower))
+        held_out.add(batches, stream, label)
+        fitted.add(training, stream, label)
+        found = _told_apart(held_out, fitted, neighbours)
+    return replace(found, samples=len(held_out.labels))
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    """Images and the class of each sample."""
+
+    images: _Collection
+    labels: list[int] = field(default_factory=list)
+
+    def add(self, batches: Iterable[Batch], stream: str, label: str = "label") -> None:
+        """Encode the images of a loader."""
         for batch in batches:
-            images.add(batch.streams[stream])
-            labels += batch.fields[label].tolist()
-        found, classes = _neighbours(images, labels, neighbours)
-    return Evaluation(len(labels), classes=classes, neighbours=found)
+            self.images.add(batch.streams[stream], batch.keys)
+            self.labels.extend(batch.fields[label].tolist())
+
+    def with_class(self) -> tuple[Tensor, Tensor] | None:
+        """The pooled features `[n, D]` of the distinct images that have a class, and their classes `[n]`."""
+        classes = dict(zip(reversed(self.images.places), reversed(self.labels), strict=True))
+        kept = torch.tensor([place for place in sorted(classes) if classes[place] >= 0], dtype=torch.int64)
+        pooled = self.images.features().pooled if len(kept) else None
+        return None if pooled is None else (pooled[kept], torch.tensor([classes[int(place)] for place in kept]))
 
 
-def _neighbours(images: _Collection, labels: list[int], count: int) -> tuple[Measures | None, int]:
-    """The accuracy of `count` neighbours and the number of classes; none with fewer than two images that have one."""
-    classes = dict(zip(reversed(images.places), reversed(labels), strict=True))
-    kept = torch.tensor([place for place in sorted(classes) if classes[place] >= 0], dtype=torch.int64)
-    pooled = images.features().pooled if len(kept) > 1 else None
-    if pooled is None:
-        return None, 0
-    own = torch.tensor([classes[int(place)] for place in kept])
-    return neighbour_accuracy(pooled[kept], own, count), len(own.unique())
+def _told_apart(held_out: _Labelled, fitted: _Labelled, neighbours: int) -> Evaluation:
+    """The accuracy of `neighbours` and of a linear classifier; None with too few images that have a class."""
+    own, known = held_out.with_class(), fitted.with_class()
+    if own is None or len(own[1]) < 2:
+        return Evaluation(0)
+    return Evaluation(
+        0,
+        classes=len(own[1].unique()),
+        neighbours=neighbour_accuracy(*own, neighbours) if neighbours else None,
+        probe=None if known is None else linear_probe_accuracy(*known, *own),
+    )
 
 
 @dataclass

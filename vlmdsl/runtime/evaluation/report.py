@@ -14,8 +14,12 @@ if TYPE_CHECKING:
 __all__ = ["Evaluation", "results_json", "results_table", "stored_untrained"]
 
 _DIRECTIONS = {"image_to_text": "image to text", "text_to_image": "text to image"}
-_CLASSIFIED = ("zero_shot", "nearest_neighbours")
-"""Groups of results that tell classes apart."""
+_CLASSIFIED = {
+    "zero_shot": ("zero_shot", "zero-shot"),
+    "nearest_neighbours": ("neighbours", "nearest neighbours"),
+    "linear_probe": ("probe", "linear probe"),
+}
+"""Group of results that tells classes apart -> where an `Evaluation` has it, and what it is called."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +31,15 @@ class Evaluation:
     zero_shot: Measures | None = None
     classes: int = 0
     neighbours: Measures | None = None
+    probe: Measures | None = None
 
 
 def results_json(trained: Evaluation, untrained: Evaluation | None = None) -> dict[str, Any]:
     """The results as fractions, each group with `chance` and, if given, `untrained` beside.
 
     `results["retrieval"]["image_to_text"]["R@1"]` is the trained model's, `[...]["chance"]["R@1"]` a random guess's and
-    `[...]["untrained"]["R@1"]` that of the model before its first step; `results["zero_shot"]["top-1"]` and
-    `results["nearest_neighbours"]["top-1"]` likewise.
+    `[...]["untrained"]["R@1"]` that of the model before its first step; `results["zero_shot"]["top-1"]`,
+    `results["nearest_neighbours"]["top-1"]` and `results["linear_probe"]["top-1"]` likewise.
     """
     results: dict[str, Any] = {"samples": trained.samples}
     if trained.retrieval is not None:
@@ -43,12 +48,10 @@ def results_json(trained: Evaluation, untrained: Evaluation | None = None) -> di
         for direction in _DIRECTIONS:
             own = getattr(trained.retrieval, direction)
             results["retrieval"][direction] = _group(own, getattr(before, direction, None))
-    if trained.zero_shot is not None:
-        group = _group(trained.zero_shot, untrained.zero_shot if untrained is not None else None)
-        results["zero_shot"] = {"classes": trained.classes, **group}
-    if trained.neighbours is not None:
-        group = _group(trained.neighbours, untrained.neighbours if untrained is not None else None)
-        results["nearest_neighbours"] = {"classes": trained.classes, **group}
+    for name, (where, _) in _CLASSIFIED.items():
+        own = getattr(trained, where)
+        if own is not None:
+            results[name] = {"classes": trained.classes, **_group(own, getattr(untrained, where, None))}
     return results
 
 
@@ -68,9 +71,8 @@ def stored_untrained(results: Mapping[str, Any]) -> Evaluation | None:
             retrieval["texts"],
             **{name: Measures(retrieval[name]["untrained"], retrieval[name]["chance"]) for name in _DIRECTIONS},
         ),
-        zero_shot=_untrained(classified["zero_shot"]),
         classes=next((group["classes"] for group in classified.values() if group is not None), 0),
-        neighbours=_untrained(classified["nearest_neighbours"]),
+        **{where: _untrained(classified[name]) for name, (where, _) in _CLASSIFIED.items()},
     )
 
 
@@ -88,8 +90,8 @@ def results_table(results: dict[str, Any]) -> Table:
         table.add_column(column, justify="right")
     for direction, title in _DIRECTIONS.items():
         _add_rows(table, f"retrieval, {title}", results.get("retrieval", {}).get(direction, {}))
-    _add_rows(table, "zero-shot", results.get("zero_shot", {}))
-    _add_rows(table, "nearest neighbours", results.get("nearest_neighbours", {}))
+    for name, (_, title) in _CLASSIFIED.items():
+        _add_rows(table, title, results.get(name, {}))
     return table
 
 

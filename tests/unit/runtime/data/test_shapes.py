@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vlmdsl.runtime.data.shapes import CLASS_NAMES, COLOURS, SHAPES, ShapesSource
+from vlmdsl.runtime.data.shapes import CLASS_NAMES, CLASSES, COLOURS, SHAPES, ShapesSource
 from vlmdsl.runtime.data.shapes.captions import WRITERS, describe
 from vlmdsl.runtime.data.shapes.drawing import _PAINTS
 from vlmdsl.runtime.data.shapes.scenes import scenes_of_split
@@ -109,6 +109,21 @@ def test_words_boxes_segments_and_pixels_agree() -> None:
             assert top - 1 <= rows.min() <= rows.max() <= bottom + 1
             shown = image[rows, across].astype(float).mean(0)
             assert COLOURS[int(np.abs(_PAINTS - shown).sum(1).argmin())] == colour
+
+
+def test_the_label_tells_what_it_is_asked_to() -> None:
+    told = {name: ShapesSource(samples=40, label=name) for name in CLASSES}
+    for index in range(40):
+        sample = {name: source[index] for name, source in told.items()}
+        phrases = sample["object"]["phrases"]
+        assert isinstance(phrases, list)
+        _, colour, shape = phrases[0].split()
+        names = {name: CLASSES[name][int(str(one["label"]))] for name, one in sample.items()}
+        assert names == {name: one["class_name"] for name, one in sample.items()}
+        count = ("one object", "two objects", "three objects")[len(phrases) - 1]
+        assert names == {"object": f"{colour} {shape}", "colour": colour, "shape": shape, "count": count}
+        assert (sample["object"]["image"] == sample["count"]["image"]).all()  # type: ignore[attr-defined]
+    assert {name: source.class_names for name, source in told.items()} == CLASSES
 
 
 def test_the_main_object_stands_where_the_caption_says() -> None:

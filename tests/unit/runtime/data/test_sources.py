@@ -135,6 +135,7 @@ def test_a_place_that_does_not_exist(pairs: Callable[..., Path]) -> None:
         ("shapes:samples", "needs a value"),
         ("shapes:size=4", "must be from 16"),
         ("shapes:noise=nan", "must be from 0 to 1"),
+        ("shapes:label=size", "must be one of `object`, `colour`, `shape`, `count`"),
     ],
 )
 def test_wrong_knobs_of_the_built_in_data(spec: str, words: str) -> None:
@@ -149,6 +150,7 @@ def test_knobs_and_defaults_of_the_built_in_data() -> None:
     assert source[0]["image"].shape == (48, 48, 3)  # type: ignore[attr-defined]
     assert source[0]["flag"] is True
     assert held_out("shapes") == ["shapes"]
+    assert held_out("shapes:label=shape,samples=12,seed=3") == ["shapes:label=shape,seed=3"]
     assert held_out(["a.csv"]) == []
 
 

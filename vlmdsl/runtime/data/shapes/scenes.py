@@ -10,12 +10,18 @@ import numpy as np
 
 from vlmdsl.runtime.data.draws import generator
 
-__all__ = ["CLASS_NAMES", "COLOURS", "SHAPES", "Scene", "Thing", "draw_scene", "scenes_of_split"]
+__all__ = ["CLASSES", "CLASS_NAMES", "COLOURS", "SHAPES", "Scene", "Thing", "draw_scene", "scenes_of_split"]
 
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "black")
 SHAPES = ("circle", "square", "triangle", "cross")
 CLASS_NAMES = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
-"""The classes of the `label` column: colour and shape of the main object."""
+CLASSES: dict[str, tuple[str, ...]] = {
+    "object": CLASS_NAMES,
+    "colour": COLOURS,
+    "shape": SHAPES,
+    "count": ("one object", "two objects", "three objects"),
+}
+"""What the `label` column can tell -> the classes: colour and shape of the main object, one of both, how many objects."""
 
 PLACES = ("top left", "top", "top right", "left", "middle", "right", "bottom left", "bottom", "bottom right")
 SIDES = ("left", "right", "above", "below")
@@ -35,11 +41,6 @@ class Thing:
     shape: int
     large: bool
 
-    @property
-    def label(self) -> int:
-        """Its class: a position in `CLASS_NAMES`."""
-        return self.colour * len(SHAPES) + self.shape
-
 
 @dataclass(frozen=True, slots=True)
 class Scene:
@@ -52,6 +53,12 @@ class Scene:
 
     things: tuple[Thing, ...]
     arrangement: str
+
+    def label(self, told: str) -> int:
+        """Its class by what is `told`: a position in `CLASSES[told]`."""
+        main = self.things[0]
+        places = {"object": main.colour * len(SHAPES) + main.shape, "colour": main.colour, "shape": main.shape}
+        return len(self.things) - 1 if told == "count" else places[told]
 
     @property
     def held_out(self) -> bool:

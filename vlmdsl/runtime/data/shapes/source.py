@@ -13,7 +13,7 @@ from vlmdsl.runtime.data.shapes.captions import PICKS, WRITERS, coarse, describe
 from vlmdsl.runtime.data.shapes.drawing import Drawing, place
 from vlmdsl.runtime.data.shapes.scenes import (
     ARRANGEMENTS,
-    CLASS_NAMES,
+    CLASSES,
     COLOURS,
     SHAPES,
     Scene,
@@ -43,7 +43,8 @@ class ShapesSource:
     Columns: `image` (`uint8 [size, size, 3]`), `text` (a caption by one of several writers, for a share `noise` of the
     samples that of another or a changed scene), `clean_text` (a caption that always fits), `text_rewrites` (five other
     phrasings of what `text` says), `caption` (short, always fits, as if a captioning model wrote it), `text_ko` (Korean,
-    always fits), `label` (colour and shape of the main object, an index into `class_names`), `class_name`, `boxes`
+    always fits), `label` (an index into `class_names`: by the knob `label` the main object's colour and shape, `object`, or
+    one of them, `colour`, `shape`, or how many objects there are, `count`), `class_name`, `boxes`
     (`float32 [n, 4]`: left, top, right, bottom in pixels), `phrases` (a name for each box), `regions` (`float32 [n, 17]`:
     what a detector would say of each box: its colour and shape, one number a name, whether it is large, and the box as
     shares of the image), `segments` (`uint8 [size, size]`: 0 or the number of the object), `source` (who wrote the text),
@@ -67,12 +68,14 @@ class ShapesSource:
         objects: int = 3,
         noise: float = 0.0,
         single_template: bool = False,
+        label: str = "object",
         seed: int = 0,
         name: str = "shapes",
     ) -> None:
         self.name = name
         self.columns: tuple[str, ...] = _COLUMNS
-        self.class_names: tuple[str, ...] | None = CLASS_NAMES
+        self.class_names: tuple[str, ...] | None = CLASSES[label]
+        self._label = label
         self._split = split
         self._size = size
         self._objects = objects
@@ -102,8 +105,8 @@ class ShapesSource:
             "clean_text": describe(scene, writers[0], picks[1]) if noisy else text,
             "caption": coarse(scene),
             "text_ko": korean(scene),
-            "label": scene.things[0].label,
-            "class_name": CLASS_NAMES[scene.things[0].label],
+            "label": scene.label(self._label),
+            "class_name": CLASSES[self._label][scene.label(self._label)],
             "phrases": [phrase(thing) for thing in scene.things],
             "source": 0 if self._single_template else writers[0],
             "flag": noisy,
