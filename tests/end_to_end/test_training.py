@@ -181,7 +181,7 @@ def test_what_is_skipped_is_told_and_noted(tmp_path: Path) -> None:
     result = vlmdsl.train("clip", data=[str(tmp_path / "pairs.csv")], steps=2, settings=SMALL, out=tmp_path / "run")
     skipped = json.loads((tmp_path / "run" / "run.json").read_text())["skipped"]["train"]
     assert sum(skipped["skipped"].values()) == 2
-    assert "training data: skipped 2 samples" in result.summary
+    assert "training data: skipped 2 samples\n    " in result.summary  # what follows the first line belongs to it
     assert all(reason in result.summary for reason in skipped["skipped"])
 
 

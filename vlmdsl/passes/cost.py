@@ -32,7 +32,8 @@ _CHUNK_NUMBERS = 2**24
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """The sizes a plan is made for: `batch` samples on `world` processes, features of `dim`, tokens a sample."""
+    """The sizes a plan is made for: `batch` samples on `world` processes, features of `dim`, tokens a sample, words of a
+    tokenizer, samples of a reference set."""
 
     batch: int
     world: int
@@ -40,6 +41,8 @@ class Workload:
     dtype: str
     image_tokens: int
     text_tokens: int
+    vocabulary: int = 49_408
+    references: int = 65_536
 
     @property
     def entries(self) -> int:

@@ -122,7 +122,7 @@ register(
         subjects=(Subject("text", ("Encoded", "Text"), "a text that `mask` made, or what a tower made of it"),),
         laws=("permutation", "non_negative"),
         formula=r"\frac{1}{\sum_i |M_i|} \sum_i \sum_{k \in M_i} -\log p(t_{ik} \mid \tilde{t}_i)",
-        cost="2 B L W V FLOPs, and B L V logits",
+        cost="2 N W V FLOPs and N V logits for N chosen tokens, and few more",
         example="minimize mlm(mask(text, random(15%)))",
     )
 )

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 
-from vlmdsl.backends.plan.report import Baseline, CallRow, CollectiveRow, Plan, RegionRow, SharedRow, StateRow
+from vlmdsl.backends.plan.report import Baseline, CallRow, CollectiveRow, PartRow, Plan, RegionRow, SharedRow, StateRow
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.lowering import ImpossiblePlan, UnknownDtype
-from vlmdsl.ir import OUTPUTS, Head, Node, Program, encoder_of, root_field, streams, walk
+from vlmdsl.ir import OUTPUTS, Head, Node, Program, columns, encoder_of, root_field, streams, walk
 from vlmdsl.passes.cost import ITEM_BYTES, Cost, Workload, cost_of, hand_written
 from vlmdsl.passes.encoders import encoder_calls
 from vlmdsl.passes.lowering import lowering_of
+from vlmdsl.passes.part_cost import part_costs
 from vlmdsl.source import SourceMap, Span
 from vlmdsl.types import TokensType
 
 __all__ = ["make_plan"]
 
+_INTEGER = 8
 _NOWHERE = Span("<command line>", 0, 0)
 _PASSED_THROUGH = frozenset({*OUTPUTS, "normalize"})
 """Operations that are part of making features: a reader of theirs is a reader of the encoded stream."""
@@ -32,15 +34,18 @@ def make_plan(
     dtype: str = "float32",
     image_tokens: int = 49,
     text_tokens: int = 32,
+    vocabulary: int = 49_408,
+    references: int = 65_536,
     sources: SourceMap | None = None,
 ) -> Plan:
     """The plan of an optimised program for `batch` samples on `world` processes, features of `dim` numbers of `dtype`.
 
-    `image_tokens` and `text_tokens` are the tokens of a sample where tokens are compared. With `sources`, shared values name
+    `image_tokens` and `text_tokens` are the tokens of a sample where tokens are compared, `vocabulary` the words of the
+    tokenizer where tokens are asked for, `references` the samples of a reference set. With `sources`, shared values name
     recipe lines. DiagnosticError (V0602, V0603) if the batch cannot be shared out equally or the data type is unknown.
     """
     _check(batch, world, dtype)
-    workload = Workload(batch, world, dim, dtype, image_tokens, text_tokens)
+    workload = Workload(batch, world, dim, dtype, image_tokens, text_tokens, vocabulary, references)
     regions = _regions(program, workload)
     costs = [cost for _, cost in regions]
     names = _names(program, regions)
@@ -56,6 +61,7 @@ def make_plan(
         calls=_calls(program, workload),
         shared=_shared(program, names, sources),
         regions=rows,
+        parts=tuple(PartRow(**asdict(part)) for part in part_costs(program, workload)),
         state=_states(program, workload),
         units=sum(cost.forward + cost.backward for cost in costs),
         flops=sum(row.flops_forward + row.flops_backward for row in rows),
@@ -172,15 +178,24 @@ def _head(head: Head, views: int) -> str:
 
 
 def _states(program: Program, workload: Workload) -> tuple[StateRow, ...]:
-    """Every state with its size; it is kept in float32."""
+    """Every state with its size; numbers are kept in float32, and how many vectors entered a queue as an integer."""
     rows = []
     for update in program.updates:
         node, kind, numbers = update.state, update.node.operation.replace("_", " "), 1
         if node.operation == "memory":
             size = int(node.number("size"))
             kind, numbers = f"queue of {size:,}, starts {node.string('start')}", size * _seen_by(update.node, workload).dim
-        rows.append(StateRow(name=node.string("name"), kind=kind, size=numbers * ITEM_BYTES["float32"]))
-    return tuple(rows)
+        counter = _INTEGER * (node.operation == "memory")
+        rows.append(StateRow(name=node.string("name"), kind=kind, size=numbers * ITEM_BYTES["float32"] + counter))
+    return (*rows, *_references(program, workload))
+
+
+def _references(program: Program, workload: Workload) -> list[StateRow]:
+    """The columns of the reference set and the keys of its samples, as every process holds them."""
+    found, kind = columns(program), f"of {workload.references:,} references"
+    size = workload.references * workload.dim * ITEM_BYTES["float32"]
+    rows = [StateRow(name=column.name, kind=f"column {kind}", size=size) for column in found]
+    return rows + [StateRow(name="keys", kind=kind, size=workload.references * _INTEGER)] * bool(found)
 
 
 def _shared(program: Program, regions: Mapping[Node, str], sources: SourceMap | None) -> tuple[SharedRow, ...]:

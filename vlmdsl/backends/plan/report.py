@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["CallRow", "CollectiveRow", "Plan", "RegionRow", "SharedRow", "StateRow"]
+__all__ = ["CallRow", "CollectiveRow", "PartRow", "Plan", "RegionRow", "SharedRow", "StateRow"]
 
 
 class _Row(BaseModel):
@@ -68,6 +68,18 @@ class RegionRow(_Row):
     collectives: tuple[CollectiveRow, ...]
 
 
+class PartRow(_Row):
+    """What runs beside the pair grid, on one process: numbers it holds, bytes, FLOP of its products, bytes kept."""
+
+    name: str
+    what: str
+    parameters: int
+    size: int
+    forward: int
+    backward: int
+    kept: int
+
+
 class Baseline(_Row):
     """The usual hand-written loss in place of all contrastive regions of the program: totals as in `Plan`."""
 
@@ -90,6 +102,7 @@ class Plan(_Row):
     calls: tuple[CallRow, ...]
     shared: tuple[SharedRow, ...]
     regions: tuple[RegionRow, ...]
+    parts: tuple[PartRow, ...]
     state: tuple[StateRow, ...]
     units: float
     flops: int
@@ -116,6 +129,8 @@ class Plan(_Row):
             ("", "products", "FLOP", "kept", "peak", "moved"),
             [_region(row) for row in self.regions] + ([self._total()] if len(self.regions) > 1 else []),
         )
+        header = ("", "what", "parameters", "size", "FLOP", "kept")
+        lines += _section("Beside the pair grid", header, [_part(row) for row in self.parts])
         lines += _section("State", ("", "what", "size"), [(row.name, row.kind, _bytes(row.size)) for row in self.state])
         lines += _section("Lowerings", ("", "runs", "because"), [(r.name, r.lowering, r.reason) for r in self.regions])
         lines += _section("Rejected", ("", "because", "for"), self._rejected())
@@ -185,6 +200,11 @@ def _region(row: RegionRow) -> tuple[str, ...]:
     flops = _scaled(row.flops_forward + row.flops_backward)
     peak = _bytes(row.stored + row.transient)
     return row.name, products, flops, _bytes(row.stored), peak, _bytes(row.moved)
+
+
+def _part(row: PartRow) -> tuple[str, ...]:
+    flops = _scaled(row.forward + row.backward)
+    return row.name, row.what, f"{row.parameters:,}", _bytes(row.size), flops, _bytes(row.kept)
 
 
 def _ratio(ours: float, theirs: float) -> str:

@@ -9,15 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vlmdsl.passes.masked import places_asked
 from vlmdsl.runtime.data.batch import NOT_ASKED
 from vlmdsl.runtime.data.draws import generator
 from vlmdsl.runtime.data.fields import MaskedText
 from vlmdsl.runtime.tokenizer import Tokenizer
 
 __all__ = ["asked_places", "hide_tokens"]
-
-_RARELY = math.log(1e9)
-"""One batch in this many, as a logarithm, has more chosen tokens than there are places for."""
 
 
 def hide_tokens(texts: Sequence[MaskedText], ids: Tensor, mask: Tensor, tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
@@ -47,15 +45,12 @@ def asked_places(targets: Tensor, share: float) -> Tensor | None:
     """Where the tokens are that `targets` [b, L] asks for, counted row by row: [b, M], `NOT_ASKED` in places left over.
 
     `share` is the chance of each token. They are packed, so a row holds those of other samples too, and M is the same for
-    nearly all batches of one size: more than M b tokens are chosen in one of 10^9, by Bernstein's inequality. That batch
-    gets more places, and what was compiled is compiled once more. None where all L are needed.
+    nearly all batches of one size (`places_asked`). The one with more chosen tokens gets more places, and what was compiled
+    is compiled once more. None where all L are needed.
     """
     samples, length = targets.shape
-    tokens = samples * length
-    spread = 2.0 * tokens * share * (1.0 - share)
-    most = tokens * share + _RARELY / 3.0 + math.sqrt((_RARELY / 3.0) ** 2 + _RARELY * spread)
     found = (targets.flatten() != NOT_ASKED).nonzero().squeeze(1)
-    places = max(math.ceil(most / samples), math.ceil(len(found) / samples))
+    places = max(places_asked(samples, length, share), math.ceil(len(found) / samples))
     if places >= length:
         return None
     asked = torch.full((samples, places), NOT_ASKED)

@@ -74,10 +74,10 @@ def describe(record: Mapping[str, float]) -> str:
     'loss 4.200 (chance 4.850)  accuracy 12.5 %'
     """
     chance = loss_at_chance(record)
-    words = [f"loss {record['loss']:.3f}" + ("" if chance is None else f" (chance {chance:.3f})")]
+    words = [f"loss {record['loss']:z.3f}" + ("" if chance is None else f" (chance {chance:.3f})")]
     terms = term_names(record)
     if len(terms) > 1:
-        words += [f"{name} {record[f'terms/{name}']:.3f}" for name in terms]
+        words += [f"{name} {record[f'terms/{name}']:z.3f}" for name in terms]
     for name in terms:
         if f"{name}.accuracy" in record:
             label = "accuracy" if len(terms) == 1 else f"{name} accuracy"

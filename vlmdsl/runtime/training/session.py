@@ -199,7 +199,8 @@ class _Begun:
     def summary(self) -> str:
         """The results as a table, what was skipped, and the folder."""
         words = {"train": "training", "held_out": "held-out"}
-        skipped = [f"{words[name]} data: {report.table()}" for name, report in self._reports().items() if report.table()]
+        told = {words[name]: report.table().replace("\n", "\n  ") for name, report in self._reports().items()}
+        skipped = [f"{name} data: {table}" for name, table in told.items() if table]
         table = [_table(self.results)] if self.results else ["nothing was measured: no data is held out (--val)"]
         return "\n".join([*table, *skipped, f"run folder: {self.folder.path}"])
 

@@ -104,7 +104,7 @@ def test_a_shared_matrix_is_paid_once_and_its_readers_are_named_with_their_lines
 def test_behind_a_head_features_are_as_long_as_it_gives() -> None:
     """MoCo's keys are of 128 numbers, whatever the tower's are of; MoCo v3's of 256, by hand too."""
     plan = make_plan(build("moco", knobs={"size": 1000}).planned, batch=100, dim=512)
-    assert plan.state[0].size == 4 * 1000 * 128
+    assert plan.state[0].size == 4 * 1000 * 128 + 8, "and how many entered, as an integer"
     assert plan.flops == 2 * 2 * 100 * 1000 * 128
     assert plan.shared[0].readers[0] == "contrast: dot of image and keys" == plan.regions[0].name
     plan = make_plan(build("moco_v3").planned, batch=100, dim=512)

@@ -97,7 +97,7 @@ def test_a_lacking_field_is_told_what_can_stand_in_for_it(pairs: Callable[..., P
     helps = {fault.message: fault.help for fault in caught.value.diagnostics}
     lacks = "the data has no column for the field"
     assert set(helps) == {"the data has no column `text`", f"{lacks} `regions`", f"{lacks} `attributes`"}
-    assert any("`--map regions=grid(IMAGE)`" in line for line in helps[f"{lacks} `regions`"])
+    assert any("`--map regions=grid(image)`" in line for line in helps[f"{lacks} `regions`"])
     assert any("`--map attributes=template(WORDS)`" in line for line in helps[f"{lacks} `attributes`"])
 
 

@@ -57,6 +57,7 @@ def test_chance_is_known_only_if_every_term_has_it():
 def test_a_record_in_words():
     words = "loss 3.500 (chance 5.850)  clip 3.000  ssl 0.500  clip accuracy 25.0 %  temperature 0.0699  812 samples/s"
     assert describe(RECORD) == words
+    assert describe({"step": 1, "loss": -1e-5, "terms/a": -1e-5, "terms/b": -0.5}) == "loss 0.000  a 0.000  b -0.500"
 
 
 def test_elsewhere_than_on_a_terminal_progress_is_plain_lines():
