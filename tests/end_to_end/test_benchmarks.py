@@ -43,6 +43,7 @@ def test_an_entry_is_known_by_what_it_was_made_of() -> None:
     assert evidence.identity("clip", steps).keys() == {"digest", "knobs", "steps"}
     lit = evidence.identity("lit", steps)
     assert lit["steps"] == {"overfit": evidence.SCALES["lit"].steps["overfit"], "learns": 2, "openmoji": 3}
+    assert evidence.identity("slip", steps)["records"] == evidence.SCALES["slip"].records > 1
     clippo = evidence.identity("clippo", steps)
     assert clippo["data"] == {"scenes": "shapes:objects=2", "columns": {"text": "caption"}}
 
