@@ -8,7 +8,7 @@ import pytest
 from vlmdsl.runtime.data.shapes import CLASS_NAMES, CLASSES, COLOURS, SHAPES, ShapesSource
 from vlmdsl.runtime.data.shapes.captions import WRITERS, describe
 from vlmdsl.runtime.data.shapes.drawing import _PAINTS
-from vlmdsl.runtime.data.shapes.scenes import scenes_of_split
+from vlmdsl.runtime.data.shapes.scenes import COLOURS, PLACES, SHAPES, scenes_of_split
 
 _SYNONYMS = {"purple": "violet", "circle": "disc", "square": "box", "cross": "plus sign"}
 
@@ -44,6 +44,8 @@ def test_splits_share_no_scene_whatever_the_seed() -> None:
 def test_used_up_scenes_come_again() -> None:
     scenes = scenes_of_split(0, "val", 1, 200)
     assert 10 < len(set(scenes)) < 200
+    every = {*scenes_of_split(0, "val", 1, 1000), *scenes_of_split(0, "train", 1, 5000)}
+    assert len(every) == len(COLOURS) * len(SHAPES) * 2 * len(PLACES)
 
 
 def test_repeated_scenes_are_drawn_and_told_anew() -> None:

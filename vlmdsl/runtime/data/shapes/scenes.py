@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -81,16 +83,20 @@ def draw_scene(random: np.random.Generator, objects: int) -> Scene:
 def scenes_of_split(seed: int, split: Literal["train", "val"], objects: int, count: int) -> list[Scene]:
     """The first `count` scenes of a split, all different as long as there are enough; a longer list starts the same."""
     random = generator(seed, "scenes", split, objects)
+    most = _lone_scenes(split) if objects == 1 else math.inf
     scenes: list[Scene] = []
     seen: set[Scene] = set()
     for _ in range(count):
-        for _attempt in range(_ATTEMPTS):
-            scene = draw_scene(random, objects)
-            if scene.held_out == (split == "val") and scene not in seen:
-                break
-        else:
-            # Few scenes have only one object; once they are used up, they come again in the order they had.
-            scene = scenes[len(scenes) % len(seen)]
-        seen.add(scene)
-        scenes.append(scene)
+        drawn = (draw_scene(random, objects) for _attempt in range(_ATTEMPTS if len(seen) < most else 0))
+        scene = next((scene for scene in drawn if scene.held_out == (split == "val") and scene not in seen), None)
+        # Few scenes have only one object; once they are used up, they come again in the order they had.
+        scenes.append(scenes[len(scenes) % len(seen)] if scene is None else scene)
+        seen.add(scenes[-1])
     return scenes
+
+
+def _lone_scenes(split: Literal["train", "val"]) -> int:
+    """How many scenes of one object a split has."""
+    things = itertools.starmap(Thing, itertools.product(range(len(COLOURS)), range(len(SHAPES)), (False, True)))
+    scenes = (Scene((thing,), place) for thing in things for place in PLACES)
+    return sum(scene.held_out == (split == "val") for scene in scenes)
