@@ -8,7 +8,7 @@ import pytest
 from vlmdsl.runtime.data.shapes import CLASS_NAMES, CLASSES, COLOURS, SHAPES, ShapesSource
 from vlmdsl.runtime.data.shapes.captions import WRITERS, describe
 from vlmdsl.runtime.data.shapes.drawing import _PAINTS
-from vlmdsl.runtime.data.shapes.scenes import COLOURS, PLACES, SHAPES, scenes_of_split
+from vlmdsl.runtime.data.shapes.scenes import PLACES, scenes_of_split
 
 _SYNONYMS = {"purple": "violet", "circle": "disc", "square": "box", "cross": "plus sign"}
 
