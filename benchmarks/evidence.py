@@ -174,7 +174,7 @@ SCALES = {
         **BY_COLOUR,
     ),
     "slip": Scale(
-        {"hidden": 256, "out": 64}, f"{SMALL_HEADS}; {DRAWN}", ("clip",), VIEWS, steps={"overfit": 400}, records=10
+        {"hidden": 256, "out": 64}, f"{SMALL_HEADS}; {DRAWN}", ("clip",), VIEWS, steps={"overfit": 600}, records=10
     ),
     "unicl": Scale(overfits=(), aim=CLASSES),
     "uniclip": Scale({"pipeline": "crop"}, COLOURS, (), VIEWS),
