@@ -29,7 +29,7 @@ class Recipe:
 def recipe_arguments(command: Command) -> Command:
     """`RECIPE | -e EXPRESSION [--param KNOB=VALUE]...`, handed on as the keyword `recipe`."""
 
-    @click.argument("subject", metavar="RECIPE", required=False)
+    @click.argument("subject", metavar="[RECIPE]", required=False)
     @click.option("-e", "expression", metavar="EXPRESSION", help="An expression in place of RECIPE.")
     @click.option("--param", "knobs", metavar="KNOB=VALUE", multiple=True, help="Set a hyper-parameter of the recipe.")
     @functools.wraps(command)

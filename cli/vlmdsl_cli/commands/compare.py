@@ -17,7 +17,7 @@ __all__ = ["command"]
 
 
 @click.command("compare")
-@click.argument("subjects", metavar="RECIPE...", nargs=-1)
+@click.argument("subjects", metavar="[RECIPE]...", nargs=-1)
 @click.option("-e", "expressions", metavar="EXPRESSION", multiple=True, help="Compare this expression too; repeatable.")
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Seeds of every recipe.")
 @run_arguments

@@ -17,7 +17,7 @@ __all__ = ["command"]
 
 
 @click.command("train")
-@click.argument("subject", metavar="RECIPE", required=False)
+@click.argument("subject", metavar="[RECIPE]", required=False)
 @click.option("-e", "expression", metavar="EXPRESSION", help="An expression in place of RECIPE.")
 @run_arguments
 @click.option("--param", "knobs", metavar="KNOB=VALUE", multiple=True, help="Set a hyper-parameter of the recipe.")
