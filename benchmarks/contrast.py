@@ -7,7 +7,7 @@ is run eagerly and compiled. First a gate: loss and gradients against float64, w
 Then rounds in which every variant runs once, in rotating order; a ratio is the median over rounds of the ratio within the
 round, with a 95 % bootstrap interval, so that a busy machine disturbs all alike. On a CPU, time is CPU time of the process.
 Peak memory is measured in a process of its own: the largest amount in use during one step, less what was in use before it.
-The result is printed and written to `benchmarks/results/contrast_HARDWARE_DATE.json`.
+The result is printed and written to `benchmarks/results/contrast_HARDWARE[_DTYPE]_DATE.json`.
 """
 
 from __future__ import annotations
@@ -260,7 +260,8 @@ def main() -> None:
         "baseline": BASELINE,
     }
     options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / f"contrast_{setting['hardware']}_{today}.json"
+    precision = "" if options.dtype is torch.float32 else f"_{setting['dtype']}"
+    path = options.out / f"contrast_{setting['hardware']}{precision}_{today}.json"
     path.write_text(json.dumps({**setting, "results": results}, indent=2) + "\n", encoding="utf-8")
     print(f"written to {path.name}")
 

@@ -32,7 +32,10 @@ def losses(folder: Path) -> list[float]:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_run_loses_what_it_loses_on_the_cpu(recipe: str, tmp_path: Path) -> None:
-    expected, actual = losses(train(recipe, tmp_path / "expected", "cpu")), losses(train(recipe, tmp_path / "actual", "cuda"))
+    expected, actual = (
+        losses(train(recipe, tmp_path / "expected", "cpu")),
+        losses(train(recipe, tmp_path / "actual", "cuda")),
+    )
     assert actual == pytest.approx(expected, rel=5e-3, abs=5e-3)
 
 
