@@ -26,6 +26,7 @@ print(f"exit code {code}, heavy modules {heavy}", file=sys.stderr)
         ["explain", "V0304"],
         ["plan", "clip", "--batch", "4096", "--world", "8"],
         ["diff", "clip", "align"],
+        ["emit", "declip"],
         ["recipes"],
         ["train", "--help"],
         ["eval", "--help"],

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from unit.backends.torch.programs import clip, labelled, tokenwise
-from vlmdsl.backends.torch import Objective
+from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.ir import Program
 from vlmdsl.testing.distributed import run_processes
 

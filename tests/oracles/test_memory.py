@@ -11,7 +11,8 @@ from torch import Tensor
 
 import vlmdsl
 from oracles.cases import DATA
-from vlmdsl.backends.torch import Objective, ops
+from vlmdsl.backends.torch import ops
+from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.backends.torch.values import Memory
 
 

@@ -24,7 +24,7 @@ from vlmdsl.source import Span
 from vlmdsl.types import FieldType, Type
 
 if TYPE_CHECKING:
-    from vlmdsl.backends.torch import Objective, ObjectiveOutput
+    from vlmdsl.backends.torch.objective import Objective, ObjectiveOutput
     from vlmdsl.runtime.data import Batch, StreamValues
 
 __all__ = ["TowerNeed", "VisionLanguageModel", "tower_needs"]

@@ -1,6 +1,4 @@
-"""The torch back end: readable source for a planned program, and the module that runs it."""
+"""The torch back end: readable source for a planned program (`emit`), and the module that runs it (`objective.Objective`).
 
-from vlmdsl.backends.torch.emit import emit
-from vlmdsl.backends.torch.objective import Objective, ObjectiveOutput
-
-__all__ = ["Objective", "ObjectiveOutput", "emit"]
+Nothing is imported here: `emit` writes text, so it needs no torch, and printing source must not wait for it.
+"""

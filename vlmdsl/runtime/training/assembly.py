@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import get_args
 
-from vlmdsl.backends.torch import Objective
+from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.data import TokenizerUnusable
 from vlmdsl.ir import ONE_SOURCE, Program, columns, draws

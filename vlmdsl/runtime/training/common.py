@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from vlmdsl.backends.torch import Objective
+from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.runtime.data import requirements, source_facts, texts_of
 from vlmdsl.runtime.data.mapping import EVALUATED

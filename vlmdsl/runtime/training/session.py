@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from torch.optim import AdamW
 
-from vlmdsl.backends.torch import Objective
+from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.configuration import NothingToResume
 from vlmdsl.runtime.data import BatchLoader, SkipReport, fingerprint, source_facts

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from unit.backends.torch.programs import RECIPE, SOURCES, clip, labelled, tokenwise
-from vlmdsl.backends.torch import Objective, emit, ops
+from vlmdsl.backends.torch import ops
 from vlmdsl.backends.torch.calls import RULES
+from vlmdsl.backends.torch.emit import emit
 from vlmdsl.backends.torch.naming import has_line
+from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.ir import Program
 from vlmdsl.ir.operations import SIGNATURES
 from vlmdsl.ir.verify import verify

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unit.backends.torch.programs import clip, labelled, tokenwise
-from vlmdsl.backends.torch import Objective
+from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.ir import Direction, Program, TargetPart
 
 # torch's compiler itself uses what torch deprecates.

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 import vlmdsl
-from vlmdsl.backends.torch import Objective, ops
+from vlmdsl.backends.torch import ops
+from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.backends.torch.ops.state import nearest_entry
 from vlmdsl.backends.torch.values import Memory
 from vlmdsl.runtime.training.checkpoint import Position, load_checkpoint, save_checkpoint
