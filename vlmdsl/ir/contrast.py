@@ -9,13 +9,14 @@ the matrix product), else input 0 is the similarity node.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from vlmdsl._records import record
 
 __all__ = ["Contrast", "Direction", "TargetPart"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TargetPart:
     """One summand of a target matrix.
 
@@ -30,7 +31,7 @@ class TargetPart:
     missing: int = -1
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Direction:
     """One direction: rows ask which column is theirs, or columns which row."""
 
@@ -51,7 +52,7 @@ class Direction:
     """Whether the pair itself is left out of the log-sum-exp (the decoupled loss)."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Contrast:
     """The attribute `contrast` of a `contrast` node; a missing direction is None."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from vlmdsl._records import record
 from vlmdsl.ir.graph import Graph, Node, walk
 from vlmdsl.types import FieldType
 
@@ -21,7 +22,7 @@ BATCH_POLICIES = (MIXED, ONE_SOURCE)
 """Which samples may be together in a batch: any, or those of one source."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Term:
     """One named term of the objective; `node` has type Loss (or Scalar)."""
 
@@ -29,7 +30,7 @@ class Term:
     node: Node
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Metric:
     """A number worth logging beside the loss: a temperature, a bias. `node` is a Scalar."""
 
@@ -37,7 +38,7 @@ class Metric:
     node: Node
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Update:
     """What a state holds after a training step: `state` is its node, `node` the new value, made from the old one.
 
@@ -48,7 +49,7 @@ class Update:
     node: Node
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Program:
     """What the front end makes and every back end reads. Passes give a new one (`with_terms`)."""
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from vlmdsl._records import record
 from vlmdsl.ir import Encoder, Head, Node, Program, Stream, streams
 from vlmdsl.types import Type
 
 __all__ = ["EncoderCall", "encoder_calls"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EncoderCall:
     """One call of one tower on the samples of all these streams, one stream after the other, and the heads on top of it.
 

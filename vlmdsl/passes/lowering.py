@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from vlmdsl._records import record
 from vlmdsl.ir import Node, block_of
 from vlmdsl.passes.cost import Cost
 from vlmdsl.passes.fuse import contrast_of
@@ -16,7 +15,7 @@ DENSE_BUDGET = 2**30
 _NOT_BUILT = "not built in this version"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Lowering:
     """How an operation runs: `name`, `reason`, and the rejected alternatives with theirs."""
 

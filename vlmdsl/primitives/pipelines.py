@@ -5,8 +5,9 @@ Here is what they are; `vlmdsl.runtime.data.augmentations` carries them out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from vlmdsl._records import record
 
 __all__ = [
     "PIPELINES", "Blur", "Change", "Crop", "Grayscale", "Jitter", "Mirror", "Pipeline", "PipelineName", "Range",
@@ -20,7 +21,7 @@ PipelineName = Literal[
 Range = tuple[float, float]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Crop:
     """A part of the image, resized to what the tower takes: a share of the area, and width by height."""
 
@@ -33,7 +34,7 @@ class Crop:
         return f"crop {low} to {high} % of the area ({self.resample})"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Mirror:
     """Left and right change places."""
 
@@ -43,7 +44,7 @@ class Mirror:
         return f"mirror p={self.chance:g}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Jitter:
     """Brightness, contrast, saturation and hue change, in random order, by numbers drawn evenly around no change.
 
@@ -66,7 +67,7 @@ class Jitter:
         return f"jitter {strengths} p={self.chance:g} (as {self.definitions}{added})"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Grayscale:
     """The luma of ITU-R 601 in all three channels."""
 
@@ -76,7 +77,7 @@ class Grayscale:
         return f"grayscale p={self.chance:g}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Blur:
     """A Gaussian blur whose deviation, in pixels, is drawn evenly from `sigma`.
 
@@ -93,7 +94,7 @@ class Blur:
         return f"blur sigma {self.sigma[0]:g} to {self.sigma[1]:g} p={self.chance:g}{kernel}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Solarize:
     """Levels of at least `threshold` (of 255) are inverted."""
 
@@ -109,7 +110,7 @@ Steps = tuple[Crop, *tuple[Change, ...]]
 """A crop to what the tower takes, and what is changed in it."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Pipeline:
     """Whose it is, and the steps of each view of a set in turn: where there are two, view 2 is made like view 0."""
 

@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
+from vlmdsl._records import record
 from vlmdsl.diagnostics import Diagnostic
 from vlmdsl.ir import Node
 from vlmdsl.primitives.values import Value
@@ -43,7 +44,7 @@ class Fault(Exception):  # noqa: N818 - the recipe is at fault, not the program
         super().__init__(diagnostic.message)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Subject:
     """An argument that carries data: `accepts` names what it may be, in the words of the type system.
 

@@ -7,8 +7,9 @@ are applied, functions are inlined.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from vlmdsl._records import record
 from vlmdsl.ir import Encoder, Node
 from vlmdsl.source import Span
 from vlmdsl.types import (
@@ -32,7 +33,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class NumberValue:
     """A number known when the recipe is compiled; `unit` is "", "%", "steps" or "epochs"."""
 
@@ -42,30 +43,30 @@ class NumberValue:
     span: Span | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StringValue:
     value: str
     span: Span | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TupleValue:
     items: tuple[Value, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AllSamples:
     """`all`: the condition that holds for every sample."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MaskValue:
     """Which tokens a mask chooses: each for itself, with the chance `share`."""
 
     share: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SimilarityPart:
     """`coefficient` times the similarity called `by`. `level` is what it compares: `pooled` or `tokens`."""
 
@@ -78,14 +79,14 @@ class SimilarityPart:
     arguments: tuple[tuple[str, object], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SimilarityValue:
     """A linear combination of similarities, as a value: `0.5*cosine + 0.5*tokenmax`."""
 
     parts: tuple[SimilarityPart, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ViewValue:
     """A view that lacks its subject: `rewrite(M=4)`. `target` is the primitive, `parameters` its checked arguments."""
 
@@ -98,19 +99,19 @@ class ViewValue:
     """Identity of the call's random draw: the same view value applied twice draws once."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EncoderValue:
     encoder: Encoder
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ViewSet:
     """Several views of one thing; a call over sets is the mean over the product of its views."""
 
     items: tuple[Value, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FunctionValue:
     """A primitive, a `def` or a recipe as a value; `target` is what the front end calls.
 
@@ -123,7 +124,7 @@ class FunctionValue:
     span: Span | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ErrorValue:
     """The value of what is already reported; everything made of it is an error too, silently."""
 

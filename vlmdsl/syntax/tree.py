@@ -5,8 +5,7 @@ Equality and hashing of trees ignore spans where tests compare meaning: see `vlm
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from vlmdsl._records import record
 from vlmdsl.source import Span
 
 __all__ = [
@@ -16,7 +15,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Number:
     """`0.5`, `15%`, `32k`, `10 epochs`. `value` is the plain number times its multiplier (15% -> 0.15, 32k -> 32000.0);
     `unit` is `""`, `"%"`, `"steps"` or `"epochs"`; `is_integer` says that it was written without point and exponent."""
@@ -27,19 +26,19 @@ class Number:
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class String:
     value: str
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Name:
     name: str
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Member:
     """`x.member`"""
 
@@ -48,7 +47,7 @@ class Member:
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Index:
     """`views[0]`"""
 
@@ -57,7 +56,7 @@ class Index:
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Argument:
     """One argument of a call; `name` is None for a positional one."""
 
@@ -66,7 +65,7 @@ class Argument:
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Call:
     """`callee(arguments)`; the callee is any postfix expression: `ema(vision)(image)`."""
 
@@ -75,7 +74,7 @@ class Call:
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Unary:
     """`-x` (the only unary operator)."""
 
@@ -84,7 +83,7 @@ class Unary:
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Binary:
     """`left operator right`, operators `+ - * / < <= > >= == !=`."""
 
@@ -94,7 +93,7 @@ class Binary:
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Given:
     """`subject | context`: the text given the image."""
 
@@ -103,7 +102,7 @@ class Given:
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Tuple:
     """`(a, b)`, `(a,)`, `()`."""
 
@@ -111,7 +110,7 @@ class Tuple:
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LetIn:
     """`let name = value in body`"""
 
@@ -124,7 +123,7 @@ class LetIn:
 Expression = Number | String | Name | Member | Index | Call | Unary | Binary | Given | Tuple | LetIn
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TypeName:
     """`Image`, `Text[4]` (count in brackets), `Image{2}` (views in braces)."""
 
@@ -134,7 +133,7 @@ class TypeName:
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Parameter:
     """A parameter of `recipe` or `def`: `name`, `name: Type`, `name = default`, `name: Type = default`."""
 
@@ -144,7 +143,7 @@ class Parameter:
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Edition:
     """`vlo 1`"""
 
@@ -152,7 +151,7 @@ class Edition:
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Recipe:
     name: Name
     parameters: tuple[Parameter, ...]
@@ -160,19 +159,19 @@ class Recipe:
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Cite:
     text: String
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Status:
     text: String
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Batch:
     """`batch one_source`: which samples the recipe wants together in a batch."""
 
@@ -180,7 +179,7 @@ class Batch:
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Use:
     """`use a, b` gives one `Use` a name (`path` None); `use "./file.vlo" as name` has both; `use std.x` a dotted name."""
 
@@ -189,7 +188,7 @@ class Use:
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EncoderDeclaration:
     name: Name
     value: Expression
@@ -197,7 +196,7 @@ class EncoderDeclaration:
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Let:
     name: Name
     value: Expression
@@ -205,7 +204,7 @@ class Let:
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Def:
     name: Name
     parameters: tuple[Parameter, ...]
@@ -214,7 +213,7 @@ class Def:
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Term:
     """One line of `minimize { ... }`; the name of a lone `minimize expr` is None."""
 
@@ -224,7 +223,7 @@ class Term:
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Minimize:
     """`bare` marks a program that is an expression alone: the same as `minimize` of it over the default fields."""
 
@@ -237,7 +236,7 @@ class Minimize:
 Item = Edition | Recipe | Cite | Status | Batch | Use | EncoderDeclaration | Let | Def | Minimize
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Comment:
     """`# ...` and `## ...` with its marker; `own_line` is false for one that follows code."""
 
@@ -246,7 +245,7 @@ class Comment:
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Module:
     """One file: its items in order, and its comments in order (the formatter weaves them back in)."""
 
