@@ -38,18 +38,9 @@ _HOMES = {
 """The module of every public name that is not `vlmdsl.api.NAME`."""
 
 
-def _installed_version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("vlmdsl")
-    except PackageNotFoundError:  # a checkout on the path, not installed
-        return "0+checkout"
-
-
 def __getattr__(name: str) -> object:
     if name == "__version__":
-        return _installed_version()
+        return str(import_module("vlmdsl._resources").installed_version())
     if name not in __all__:
         raise AttributeError(f"module 'vlmdsl' has no attribute {name!r}")
     value: object = getattr(import_module(_HOMES.get(name, f"vlmdsl.api.{name}")), name)

@@ -1,4 +1,4 @@
-"""Finds the data folders `grammar/` and `recipes/`: the checkout's live files, else the copies in the wheel."""
+"""The package as it lies here: its version, and its data folders `grammar/` and `recipes/`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,17 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["root"]
+__all__ = ["installed_version", "root"]
+
+
+def installed_version() -> str:
+    """The version in the installed metadata; `0+checkout` where the package is only on the path, not installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("vlmdsl")
+    except PackageNotFoundError:
+        return "0+checkout"
 
 
 def root(kind: Literal["grammar", "recipes"]) -> Traversable:

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 import click
 
-from vlmdsl_cli.output import BUG, ENVIRONMENT, FAULT, FINE, coloured, installed_version, talk
+import vlmdsl
+from vlmdsl_cli.output import BUG, ENVIRONMENT, FAULT, FINE, coloured, talk
 
 __all__ = ["report"]
 
@@ -76,7 +77,7 @@ def _page(error: BaseException, arguments: Sequence[str]) -> str:
         "# A bug of vlmdsl",
         "",
         f"- command: `vlmdsl {shlex.join(arguments)}`",
-        f"- vlmdsl {installed_version()}, Python {platform.python_version()}, {platform.platform()}",
+        f"- vlmdsl {vlmdsl.__version__}, Python {platform.python_version()}, {platform.platform()}",
         f"- torch {getattr(torch, '__version__', 'not loaded')}",
         "",
         "```",

@@ -12,8 +12,9 @@ from types import ModuleType
 
 import click
 
+import vlmdsl
 from vlmdsl_cli import failures
-from vlmdsl_cli.output import data, installed_version
+from vlmdsl_cli.output import data
 
 __all__ = ["COMMANDS", "application", "main"]
 
@@ -70,7 +71,7 @@ class _LazyGroup(click.Group):
 
 def _show_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
-        data(f"vlmdsl {installed_version()}")
+        data(f"vlmdsl {vlmdsl.__version__}")
         ctx.exit()
 
 

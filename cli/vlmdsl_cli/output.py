@@ -9,7 +9,7 @@ from typing import TextIO
 
 import click
 
-__all__ = ["BUG", "ENVIRONMENT", "FAULT", "FINE", "coloured", "data", "installed_version", "json_data", "talk"]
+__all__ = ["BUG", "ENVIRONMENT", "FAULT", "FINE", "coloured", "data", "json_data", "talk"]
 
 FINE = 0
 BUG = 1
@@ -33,16 +33,6 @@ def json_data(value: object) -> None:
 def talk(text: str) -> None:
     """What is said beside the data."""
     click.echo(text.rstrip("\n"), err=True)
-
-
-def installed_version() -> str:
-    """The version of vlmdsl, as installed."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("vlmdsl")
-    except PackageNotFoundError:
-        return "(a checkout that is not installed)"
 
 
 def coloured(stream: TextIO | None = None) -> bool:

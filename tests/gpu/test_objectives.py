@@ -102,7 +102,7 @@ def test_large_products_of_float16_neither_overflow_nor_vanish() -> None:
     for device, dtype in (("cpu", torch.float64), ("cuda", torch.float16)):
         leaves = [value.to(torch.float16).to(device, dtype).requires_grad_() for value in (image, text)]
         output = objective.to(device)(image=leaves[0], text=leaves[1])
-        output.loss.backward()
+        (2**16 * output.loss).backward()  # as a GradScaler does: the leaves are float16 too
         gradients = [leaf.grad.to("cpu", torch.float64) for leaf in leaves if leaf.grad is not None]
         results.append([output.loss.detach().to("cpu", torch.float64), *gradients])
     for actual, expected in zip(results[1], results[0], strict=True):

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from vlmdsl._resources import installed_version
 from vlmdsl.api.comparison import Comparison, Contender, Run
 from vlmdsl.api.compile import compile_built
 from vlmdsl.api.driver import Built, build
@@ -188,7 +189,7 @@ def _identity(side: _Side, config: RunConfig, common: Any) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    return {package: version(package) for package in ("vlmdsl", "torch")}
+    return {"vlmdsl": installed_version(), "torch": version("torch")}
 
 
 def _digest(text: str) -> str:

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from rich.console import Console
 from torch.optim import AdamW
 
+from vlmdsl._resources import installed_version
 from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.configuration import NothingToResume
@@ -271,7 +271,7 @@ def _facts(
         "processes": world.size,
         "device": world.device.type,
         "versions": {
-            "vlmdsl": version("vlmdsl"),
+            "vlmdsl": installed_version(),
             "torch": torch.__version__,
             "python": platform.python_version(),
             "platform": platform.platform(),
