@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
-from vlmdsl._records import record
 from vlmdsl.source import Span
 
 __all__ = ["Diagnostic", "DiagnosticError", "Edit", "Fix", "Label"]
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Label:
     """A place and what is to be said about it (often the type found there)."""
 
@@ -18,7 +18,7 @@ class Label:
     text: str = ""
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Edit:
     """One replacement in a source text."""
 
@@ -26,7 +26,7 @@ class Edit:
     replacement: str
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Fix:
     """A change that mends the fault; `safe` means that it cannot change the meaning of anything else."""
 
@@ -35,7 +35,7 @@ class Fix:
     safe: bool = True
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Diagnostic:
     """One fault of the user's: a stable code, a place, the reason and what to do.
 

@@ -9,14 +9,13 @@ the matrix product), else input 0 is the similarity node.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
-
-from vlmdsl._records import record
 
 __all__ = ["Contrast", "Direction", "TargetPart"]
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class TargetPart:
     """One summand of a target matrix.
 
@@ -31,7 +30,7 @@ class TargetPart:
     missing: int = -1
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Direction:
     """One direction: rows ask which column is theirs, or columns which row."""
 
@@ -52,7 +51,7 @@ class Direction:
     """Whether the pair itself is left out of the log-sum-exp (the decoupled loss)."""
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Contrast:
     """The attribute `contrast` of a `contrast` node; a missing direction is None."""
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from vlmdsl._records import record
 from vlmdsl.ir.graph import Node
 from vlmdsl.types import JOINED
 
 __all__ = ["Encoder", "Head", "Teacher", "encoder_of", "head_words"]
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Teacher:
     """How a teacher follows its tower: weights = momentum * weights + (1 - momentum) * the tower's, once a training step.
 
@@ -24,7 +23,7 @@ class Teacher:
     order: str
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Head:
     """A multilayer head: `layers` linear maps, `hidden` numbers between them and `out` in the end; 0 is what enters.
 
@@ -56,7 +55,7 @@ class Head:
         return replace(self, frozen=False)
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Encoder:
     """Attribute of an `encode` node: which tower encodes, and the heads that its pooled features go through after it.
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
-from vlmdsl._records import record
 from vlmdsl.ir.encoders import Encoder, encoder_of
 from vlmdsl.ir.graph import Node
 from vlmdsl.ir.program import Program, draws
@@ -14,7 +14,7 @@ from vlmdsl.types import TOKEN_AXIS, EncodedType, FieldType
 __all__ = ["Column", "Input", "column_of", "columns", "inputs"]
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Input:
     """A tensor the compiled objective takes: name, axes (`("B", "D")`), dtype (`float`, `bool`, `int64`), meaning."""
 
@@ -24,7 +24,7 @@ class Input:
     meaning: str
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Column:
     """One column of the reference set: what `encoder` makes of `field`, of type `kind`; the objective calls it `name`."""
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from vlmdsl._records import record
 from vlmdsl.ir.graph import Graph, Node, walk
 from vlmdsl.types import FieldType
 
@@ -22,7 +21,7 @@ BATCH_POLICIES = (MIXED, ONE_SOURCE)
 """Which samples may be together in a batch: any, or those of one source."""
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Term:
     """One named term of the objective; `node` has type Loss (or Scalar)."""
 
@@ -30,7 +29,7 @@ class Term:
     node: Node
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Metric:
     """A number worth logging beside the loss: a temperature, a bias. `node` is a Scalar."""
 
@@ -38,7 +37,7 @@ class Metric:
     node: Node
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Update:
     """What a state holds after a training step: `state` is its node, `node` the new value, made from the old one.
 
@@ -49,7 +48,7 @@ class Update:
     node: Node
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Program:
     """What the front end makes and every back end reads. Passes give a new one (`with_terms`)."""
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
-from vlmdsl._records import record
 from vlmdsl.ir.encoders import Encoder, encoder_of
 from vlmdsl.ir.graph import Node
 from vlmdsl.ir.program import Program
@@ -18,7 +18,7 @@ _PAIRS = frozenset({"join", "blend"})
 _DEFAULT_TOWERS = ("vision", "language")
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Stream:
     """One encoded stream: a field, or a view of one, through an encoder.
 
@@ -46,7 +46,7 @@ class Stream:
         return tuple(output for output in OUTPUTS if getattr(self, output))
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Reading:
     """What a batch holds for encoders: a field, or a view of one. Streams of one source share it, of pairs read two."""
 

@@ -6,10 +6,10 @@ the rows and columns of one region. What is not contrastive stays as it is.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import zip_longest
 
-from vlmdsl._records import record
 from vlmdsl.ir import Contrast, Direction, Graph, Node, Program, TargetPart
 from vlmdsl.passes.fold import RULES
 from vlmdsl.passes.linear import Factors, loss_form, reaching
@@ -41,7 +41,7 @@ def _region_roots(program: Program, nodes: list[Node], linear: set[Node]) -> set
     return {root for root in roots if isinstance(root.type, LossType)}
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class _DirectionKey:
     """All of a direction but its targets: directions that agree in it are one, by linearity."""
 

@@ -14,8 +14,8 @@ The bytes of an exchange are what one process receives: (W-1)/W of a gathered or
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from vlmdsl._records import record
 from vlmdsl.ir import Contrast, Node, TargetPart, block_of, encoder_of, exchange_counts, walk, whole_blocks
 from vlmdsl.passes.fuse import contrast_of
 from vlmdsl.types import SimType, TokensType, VecType
@@ -30,7 +30,7 @@ _CHUNK_NUMBERS = 2**24
 """Most similarities to a memory that a search of neighbours holds at once."""
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Workload:
     """The sizes a plan is made for: `batch` samples on `world` processes, features of `dim`, tokens a sample, words of a
     tokenizer, samples of a reference set."""
@@ -74,7 +74,7 @@ class Workload:
         return (2 if reduced else 1) * whole * (self.world - 1) // self.world
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Collective:
     """One exchange: what kind, of what, and the bytes that each process receives."""
 
@@ -83,7 +83,7 @@ class Collective:
     received: int
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Cost:
     """Costs on one process: `forward` and `backward` in units; `stored` lives from forward to backward, `transient` is the
     most that is needed besides at one time, `moved` the traffic of matrices of the size of the pair grid. Bytes."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from vlmdsl._records import record
+from dataclasses import dataclass
+
 from vlmdsl.ir import Encoder, Head, Node, Program, Stream, streams
 from vlmdsl.types import Type
 
 __all__ = ["EncoderCall", "encoder_calls"]
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class EncoderCall:
     """One call of one tower on the samples of all these streams, one stream after the other, and the heads on top of it.
 

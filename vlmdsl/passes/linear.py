@@ -8,10 +8,10 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeVar
 
-from vlmdsl._records import record
 from vlmdsl.ir import Node
 from vlmdsl.passes.rewriting import constant_value
 from vlmdsl.types import LossType, ScalarType, ScoreType
@@ -55,7 +55,7 @@ def expand(
     return sorted((leaf for leaf in leaves if leaf[2] != 0), key=lambda leaf: leaf[0].index)
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Factors:
     """What an atom is multiplied with besides its coefficient, and the condition its mean is taken over."""
 

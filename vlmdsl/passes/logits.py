@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from vlmdsl._records import record
 from vlmdsl.ir import Node
 from vlmdsl.passes.linear import expand, scalar_factor
 from vlmdsl.passes.rewriting import Maker, constant_value
@@ -18,7 +18,7 @@ Factor = tuple[Fraction, tuple[Node, ...]]
 """A rational number times scalar nodes."""
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Logits:
     """Logits as `scale * base + bias`, some candidates excluded, read along `rows` or `columns` of the base matrix."""
 
@@ -121,7 +121,7 @@ def _times(factor: Factor, scalar: Node) -> Factor:
     return factor[0] * number, scalars
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class TargetKey:
     """A kind of target with its input, see `ir.TargetPart`."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from vlmdsl._records import record
+from dataclasses import dataclass
+
 from vlmdsl.ir import Node, block_of
 from vlmdsl.passes.cost import Cost
 from vlmdsl.passes.fuse import contrast_of
@@ -15,7 +16,7 @@ DENSE_BUDGET = 2**30
 _NOT_BUILT = "not built in this version"
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Lowering:
     """How an operation runs: `name`, `reason`, and the rejected alternatives with theirs."""
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from vlmdsl._records import record
 from vlmdsl.ir import Encoder, Head, Node, Program, Stream, encoder_of, streams
 from vlmdsl.passes.cost import ITEM_BYTES, Workload
 from vlmdsl.passes.masked import places_asked
@@ -16,7 +15,7 @@ __all__ = ["PartCost", "part_costs"]
 _FLOAT = ITEM_BYTES["float32"]
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class PartCost:
     """One part on one process: learned or copied numbers, bytes of these and of running statistics (float32), FLOP of the
     matrix products of a step forward and backward, and bytes kept in between where they are more than features."""

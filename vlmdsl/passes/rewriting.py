@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
-from vlmdsl._records import record
 from vlmdsl.ir import Graph, Node, Program, walk
 from vlmdsl.ir.graph import Attribute
 from vlmdsl.ir.operations import ELEMENTWISE, broadcast
@@ -14,7 +14,7 @@ from vlmdsl.types import ScalarType, Type
 __all__ = ["Candidate", "Maker", "Rule", "constant_value", "rewrite"]
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """A node about to be made, over inputs that are already rewritten."""
 
@@ -24,7 +24,7 @@ class Candidate:
     attributes: dict[str, Attribute]
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Rule:
     """One rewrite: `apply` gives the node to make instead of the candidate, or None where it does not fit.
 

@@ -5,9 +5,8 @@ Here is what they are; `vlmdsl.runtime.data.augmentations` carries them out.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
-
-from vlmdsl._records import record
 
 __all__ = [
     "PIPELINES", "Blur", "Change", "Crop", "Grayscale", "Jitter", "Mirror", "Pipeline", "PipelineName", "Range",
@@ -21,7 +20,7 @@ PipelineName = Literal[
 Range = tuple[float, float]
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Crop:
     """A part of the image, resized to what the tower takes: a share of the area, and width by height."""
 
@@ -34,7 +33,7 @@ class Crop:
         return f"crop {low} to {high} % of the area ({self.resample})"
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Mirror:
     """Left and right change places."""
 
@@ -44,7 +43,7 @@ class Mirror:
         return f"mirror p={self.chance:g}"
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Jitter:
     """Brightness, contrast, saturation and hue change, in random order, by numbers drawn evenly around no change.
 
@@ -67,7 +66,7 @@ class Jitter:
         return f"jitter {strengths} p={self.chance:g} (as {self.definitions}{added})"
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Grayscale:
     """The luma of ITU-R 601 in all three channels."""
 
@@ -77,7 +76,7 @@ class Grayscale:
         return f"grayscale p={self.chance:g}"
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Blur:
     """A Gaussian blur whose deviation, in pixels, is drawn evenly from `sigma`.
 
@@ -94,7 +93,7 @@ class Blur:
         return f"blur sigma {self.sigma[0]:g} to {self.sigma[1]:g} p={self.chance:g}{kernel}"
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Solarize:
     """Levels of at least `threshold` (of 255) are inverted."""
 
@@ -110,7 +109,7 @@ Steps = tuple[Crop, *tuple[Change, ...]]
 """A crop to what the tower takes, and what is changed in it."""
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Pipeline:
     """Whose it is, and the steps of each view of a set in turn: where there are two, view 2 is made like view 0."""
 

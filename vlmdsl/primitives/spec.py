@@ -8,7 +8,6 @@ from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from vlmdsl._records import record
 from vlmdsl.diagnostics import Diagnostic
 from vlmdsl.ir import Node
 from vlmdsl.primitives.values import Value
@@ -44,7 +43,7 @@ class Fault(Exception):  # noqa: N818 - the recipe is at fault, not the program
         super().__init__(diagnostic.message)
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Subject:
     """An argument that carries data: `accepts` names what it may be, in the words of the type system.
 

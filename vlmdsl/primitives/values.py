@@ -7,9 +7,8 @@ are applied, functions are inlined.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 
-from vlmdsl._records import record
 from vlmdsl.ir import Encoder, Node
 from vlmdsl.source import Span
 from vlmdsl.types import (
@@ -33,7 +32,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class NumberValue:
     """A number known when the recipe is compiled; `unit` is "", "%", "steps" or "epochs"."""
 
@@ -43,30 +42,30 @@ class NumberValue:
     span: Span | None = None
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class StringValue:
     value: str
     span: Span | None = None
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class TupleValue:
     items: tuple[Value, ...]
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class AllSamples:
     """`all`: the condition that holds for every sample."""
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class MaskValue:
     """Which tokens a mask chooses: each for itself, with the chance `share`."""
 
     share: float
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class SimilarityPart:
     """`coefficient` times the similarity called `by`. `level` is what it compares: `pooled` or `tokens`."""
 
@@ -79,14 +78,14 @@ class SimilarityPart:
     arguments: tuple[tuple[str, object], ...] = ()
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class SimilarityValue:
     """A linear combination of similarities, as a value: `0.5*cosine + 0.5*tokenmax`."""
 
     parts: tuple[SimilarityPart, ...]
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class ViewValue:
     """A view that lacks its subject: `rewrite(M=4)`. `target` is the primitive, `parameters` its checked arguments."""
 
@@ -99,19 +98,19 @@ class ViewValue:
     """Identity of the call's random draw: the same view value applied twice draws once."""
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class EncoderValue:
     encoder: Encoder
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class ViewSet:
     """Several views of one thing; a call over sets is the mean over the product of its views."""
 
     items: tuple[Value, ...]
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class FunctionValue:
     """A primitive, a `def` or a recipe as a value; `target` is what the front end calls.
 
@@ -124,7 +123,7 @@ class FunctionValue:
     span: Span | None = None
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class ErrorValue:
     """The value of what is already reported; everything made of it is an error too, silently."""
 

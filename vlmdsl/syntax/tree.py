@@ -5,7 +5,8 @@ Equality and hashing of trees ignore spans where tests compare meaning: see `vlm
 
 from __future__ import annotations
 
-from vlmdsl._records import record
+from dataclasses import dataclass
+
 from vlmdsl.source import Span
 
 __all__ = [
@@ -15,7 +16,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Number:
     """`0.5`, `15%`, `32k`, `10 epochs`. `value` is the plain number times its multiplier (15% -> 0.15, 32k -> 32000.0);
     `unit` is `""`, `"%"`, `"steps"` or `"epochs"`; `is_integer` says that it was written without point and exponent."""
@@ -26,19 +27,19 @@ class Number:
     span: Span
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class String:
     value: str
     span: Span
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Name:
     name: str
     span: Span
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Member:
     """`x.member`"""
 
@@ -47,7 +48,7 @@ class Member:
     span: Span
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Index:
     """`views[0]`"""
 
@@ -56,7 +57,7 @@ class Index:
     span: Span
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Argument:
     """One argument of a call; `name` is None for a positional one."""
 
@@ -65,7 +66,7 @@ class Argument:
     span: Span
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Call:
     """`callee(arguments)`; the callee is any postfix expression: `ema(vision)(image)`."""
 
@@ -74,7 +75,7 @@ class Call:
     span: Span
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Unary:
     """`-x` (the only unary operator)."""
 
@@ -83,7 +84,7 @@ class Unary:
     span: Span
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Binary:
     """`left operator right`, operators `+ - * / < <= > >= == !=`."""
 
@@ -93,7 +94,7 @@ class Binary:
     span: Span
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Given:
     """`subject | context`: the text given the image."""
 
@@ -102,7 +103,7 @@ class Given:
     span: Span
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Tuple:
     """`(a, b)`, `(a,)`, `()`."""
 
@@ -110,7 +111,7 @@ class Tuple:
     span: Span
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class LetIn:
     """`let name = value in body`"""
 
@@ -123,7 +124,7 @@ class LetIn:
 Expression = Number | String | Name | Member | Index | Call | Unary | Binary | Given | Tuple | LetIn
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class TypeName:
     """`Image`, `Text[4]` (count in brackets), `Image{2}` (views in braces)."""
 
@@ -133,7 +134,7 @@ class TypeName:
     span: Span
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Parameter:
     """A parameter of `recipe` or `def`: `name`, `name: Type`, `name = default`, `name: Type = default`."""
 
@@ -143,7 +144,7 @@ class Parameter:
     span: Span
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Edition:
     """`vlo 1`"""
 
@@ -151,7 +152,7 @@ class Edition:
     span: Span
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Recipe:
     name: Name
     parameters: tuple[Parameter, ...]
@@ -159,19 +160,19 @@ class Recipe:
     span: Span
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Cite:
     text: String
     span: Span
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Status:
     text: String
     span: Span
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Batch:
     """`batch one_source`: which samples the recipe wants together in a batch."""
 
@@ -179,7 +180,7 @@ class Batch:
     span: Span
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Use:
     """`use a, b` gives one `Use` a name (`path` None); `use "./file.vlo" as name` has both; `use std.x` a dotted name."""
 
@@ -188,7 +189,7 @@ class Use:
     span: Span
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class EncoderDeclaration:
     name: Name
     value: Expression
@@ -196,7 +197,7 @@ class EncoderDeclaration:
     span: Span
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Let:
     name: Name
     value: Expression
@@ -204,7 +205,7 @@ class Let:
     span: Span
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Def:
     name: Name
     parameters: tuple[Parameter, ...]
@@ -213,7 +214,7 @@ class Def:
     span: Span
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Term:
     """One line of `minimize { ... }`; the name of a lone `minimize expr` is None."""
 
@@ -223,7 +224,7 @@ class Term:
     span: Span
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Minimize:
     """`bare` marks a program that is an expression alone: the same as `minimize` of it over the default fields."""
 
@@ -236,7 +237,7 @@ class Minimize:
 Item = Edition | Recipe | Cite | Status | Batch | Use | EncoderDeclaration | Let | Def | Minimize
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Comment:
     """`# ...` and `## ...` with its marker; `own_line` is false for one that follows code."""
 
@@ -245,7 +246,7 @@ class Comment:
     span: Span
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Module:
     """One file: its items in order, and its comments in order (the formatter weaves them back in)."""
 

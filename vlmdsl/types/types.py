@@ -8,7 +8,7 @@ other type can be the type of a node of the objective graph.
 
 from __future__ import annotations
 
-from vlmdsl._records import record
+from dataclasses import dataclass
 
 __all__ = [
     "FIELD_KINDS", "JOINED", "TOKEN_AXIS", "ConditionType", "DistributionType", "EncodedType", "EncoderType",
@@ -35,12 +35,12 @@ TOKEN_AXIS: dict[str, str] = {"Image": "P", "Text": "L", "Regions": "R", JOINED:
 """The name of the token axis that an encoder yields for a field of this kind."""
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Type:
     """Base of all types."""
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class FieldType(Type):
     """A batch field or a view of one; `count` is the number per sample (`Text[4]`), None for one."""
 
@@ -51,7 +51,7 @@ class FieldType(Type):
         return self.kind if self.count is None else f"{self.kind}[{self.count}]"
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class ViewSetType(Type):
     """`Image{2}`: a call over sets is the mean over the product of its views."""
 
@@ -62,7 +62,7 @@ class ViewSetType(Type):
         return f"{self.element}{{{self.count}}}"
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class EncodedType(Type):
     """What an encoder yields for a field of this kind: `.pooled`, `.tokens` with their mask."""
 
@@ -72,7 +72,7 @@ class EncodedType(Type):
         return f"Encoded[{self.kind}]"
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class VecType(Type):
     """One vector a sample."""
 
@@ -83,7 +83,7 @@ class VecType(Type):
         return f"Vec[{self.rows}, {self.features}]"
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class TokensType(Type):
     """Several vectors a sample, with the mask of the real ones."""
 
@@ -95,7 +95,7 @@ class TokensType(Type):
         return f"Tokens[{self.rows}, {self.tokens}, {self.features}]"
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class VocabularyType(Type):
     """For every token of a text the logits of what it may be, one number a word of the tokenizer."""
 
@@ -107,7 +107,7 @@ class VocabularyType(Type):
         return f"Vocabulary[{self.rows}, {self.tokens}, {self.words}]"
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class MemoryType(Type):
     """Unit vectors of the steps before, as many as have been there so far: a queue."""
 
@@ -118,7 +118,7 @@ class MemoryType(Type):
         return f"Memory[{self.rows}, {self.features}]"
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class TableType(Type):
     """One vector for each sample of a reference set."""
 
@@ -129,7 +129,7 @@ class TableType(Type):
         return f"Table[{self.rows}, {self.features}]"
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class PicksType(Type):
     """Which samples of a reference set each sample has found, best first."""
 
@@ -140,7 +140,7 @@ class PicksType(Type):
         return f"Picks[{self.rows}, {self.picked}]"
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class DistributionType(Type):
     """One distribution a sample, over as many outcomes as there were features."""
 
@@ -151,7 +151,7 @@ class DistributionType(Type):
         return f"Distribution[{self.rows}, {self.outcomes}]"
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class SimType(Type):
     """A similarity or logit matrix; its row and its column direction may hold different numbers (tokenmax)."""
 
@@ -162,7 +162,7 @@ class SimType(Type):
         return f"Sim[{self.rows}, {self.columns}]"
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class ScoreType(Type):
     """One number a sample."""
 
@@ -172,7 +172,7 @@ class ScoreType(Type):
         return f"Score[{self.rows}]"
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class ConditionType(Type):
     """One truth value a sample: a comparison of scores, a `Flag` field. Without rows, one a step: a comparison of draws."""
 
@@ -182,7 +182,7 @@ class ConditionType(Type):
         return f"Condition[{self.rows}]" if self.rows else "Condition"
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class TargetType(Type):
     """Non-negative rows that sum to 1; each direction is normalised for itself."""
 
@@ -193,7 +193,7 @@ class TargetType(Type):
         return f"Target[{self.rows}, {self.columns}]"
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class MaskType(Type):
     """Which tokens or patches."""
 
@@ -204,7 +204,7 @@ class MaskType(Type):
         return f"Mask[{self.rows}, {self.tokens}]"
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class ScalarType(Type):
     """One number a step: a literal, a learned parameter, a draw."""
 
@@ -212,7 +212,7 @@ class ScalarType(Type):
         return "Scalar"
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class LossType(Type):
     """A scalar to minimise."""
 
@@ -220,13 +220,13 @@ class LossType(Type):
         return "Loss"
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class StringType(Type):
     def __str__(self) -> str:
         return "String"
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class SimilarityType(Type):
     """A way to compare two encoded streams, as a value: `cosine`, `0.5*cosine + 0.5*tokenmax`."""
 
@@ -234,7 +234,7 @@ class SimilarityType(Type):
         return "Similarity"
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class ViewType(Type):
     """A view that lacks its subject: `rewrite(M=4)`; `kind` is the field type it takes."""
 
@@ -244,7 +244,7 @@ class ViewType(Type):
         return f"View[{self.kind}]"
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class EncoderType(Type):
     """An encoder as a value: `vision`, `frozen(vision)`; `kind` is the field type it takes."""
 
@@ -254,7 +254,7 @@ class EncoderType(Type):
         return f"Encoder[{self.kind}]"
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class TupleType(Type):
     items: tuple[Type, ...]
 
@@ -262,7 +262,7 @@ class TupleType(Type):
         return "(" + ", ".join(str(item) for item in self.items) + ("," if len(self.items) == 1 else "") + ")"
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class FunctionType(Type):
     """A `def`, a recipe or a primitive, or a call of one that still lacks its subjects."""
 
@@ -272,7 +272,7 @@ class FunctionType(Type):
         return f"function {self.name}"
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class ErrorType(Type):
     """The type of what is already reported: it agrees with everything and starts no second message."""
 
