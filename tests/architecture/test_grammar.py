@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vlmdsl.syntax.grammar import load_grammar
+from vlmdsl.syntax.grammar import cache_file, load_grammar
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "recipes").rglob("*.vlo"))
@@ -20,3 +20,13 @@ def test_the_grammar_is_strict() -> None:
 def test_the_strict_parser_reads_every_recipe(path: Path) -> None:
     tree = load_grammar(strict=True).parse(path.read_text(encoding="utf-8"), start="module")
     assert tree.children
+
+
+def test_the_tables_are_kept_where_nobody_else_can_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    mine = cache_file("a grammar")
+    assert mine is not None
+    assert Path(mine).parent == tmp_path / "vlmdsl"
+    assert mine != cache_file("another grammar")
+    (tmp_path / "vlmdsl").chmod(0o777)
+    assert cache_file("a grammar") is None

@@ -257,12 +257,12 @@ def _described(piece: Piece) -> str:
 def _expected(failure: _Failure) -> list[str]:
     """What could stand at the place, in words; first what is needed most."""
     expected = [failure.wants] if failure.wants else []
-    if {"ADDITIVE", "MULTIPLICATIVE", "MINUS"} & failure.accepted and failure.wants != "a value":
+    if {"PLUS", "MULTIPLICATIVE"} & failure.accepted and failure.wants != "a value":
         expected.append("an operator")
     expected += [shown for name, shown in _SHOWN.items() if name in failure.accepted]
     if "EQUAL" in failure.accepted and not failure.wants:
         expected.append("`=`")
-    if "LPAR" in failure.accepted and not {"NAME", "ADDITIVE"} & failure.accepted:
+    if "LPAR" in failure.accepted and not {"NAME", "PLUS"} & failure.accepted:
         expected.append("`(`")
     if {"$END", "_NL"} & failure.accepted and failure.opener is None:
         expected.append("the end of the line")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 from lark import Lark, Token
@@ -12,7 +13,7 @@ from lark.lark import PostLex
 
 from vlmdsl._resources import root
 
-__all__ = ["KEYWORDS", "load_grammar"]
+__all__ = ["KEYWORDS", "cache_file", "load_grammar"]
 
 KEYWORDS = ("vlo", "recipe", "cite", "status", "batch", "use", "as", "encoder", "let", "in", "def", "minimize")
 """The words of the language; no name may be one of them."""
@@ -23,8 +24,6 @@ _CLOSING = frozenset({"RPAR", "RSQB"})
 
 class _Newlines(PostLex):
     """Drops newlines inside `(` and `[` and folds the others, so that blank lines and comments separate nothing twice."""
-
-    always_accept = ("_NL",)
 
     def process(self, stream: Iterator[Token]) -> Iterator[Token]:
         depth = 0
@@ -43,16 +42,20 @@ class _Newlines(PostLex):
             yield token
 
 
-def _cache_file() -> str | None:
-    """Where the parse tables are kept between runs: in the user's own cache folder, or nowhere if there is none."""
+def cache_file(grammar: str) -> str | None:
+    """Where the parse tables are kept between runs: in the user's own cache folder, or nowhere if there is none.
+
+    Each grammar has a file of its own, so that two versions on one machine do not write over each other's.
+    """
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vlmdsl"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if folder.stat().st_uid != os.getuid() or not os.access(folder, os.W_OK):
-            return None
+        state = folder.stat()
+        if state.st_uid != os.getuid() or state.st_mode & 0o022 or not os.access(folder, os.W_OK):
+            return None  # the tables are pickled: what others can write is not read
     except (OSError, RuntimeError):
         return None
-    return str(folder / "grammar.tables")
+    return str(folder / f"grammar-{sha256(grammar.encode()).hexdigest()[:16]}.tables")
 
 
 @cache
@@ -62,14 +65,15 @@ def load_grammar(strict: bool = False) -> Lark:
     `strict` makes Lark refuse any conflict and any overlap of terminals; it is slow and meant for tests. Otherwise the
     tables come from the cache, which Lark keys on the text of the grammar, its options and its version.
     """
+    grammar = (root("grammar") / "vlo.lark").read_text(encoding="utf-8")
     return Lark(
-        (root("grammar") / "vlo.lark").read_text(encoding="utf-8"),
+        grammar,
         parser="lalr",
-        lexer="contextual",
+        lexer="basic",
         postlex=_Newlines(),
         propagate_positions=True,
         maybe_placeholders=True,
         start=["module", "statement", "term"],
         strict=strict,
-        cache=(not strict and _cache_file()) or False,
+        cache=(not strict and cache_file(grammar)) or False,
     )
