@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from vlmdsl.api.driver import build
 from vlmdsl.runtime.data import requirements
@@ -62,3 +63,13 @@ def test_retrieval_must_be_far_above_chance_and_above_the_untrained_model(
 ) -> None:
     share = {"trained": trained, "untrained": untrained, "chance": 0.0025}
     assert load("evidence")._beats("retrieval.image_to_text.R@1", share, 400) == passed
+
+
+def test_two_commits_are_told_apart_by_one_bit() -> None:
+    differences = load("compare_commits").differences
+    before = {"weight": torch.tensor([1.0, 2.0]), "queue": torch.zeros(2)}
+    assert differences(before, {name: value.clone() for name, value in before.items()}) == []
+    flipped = {**before, "weight": torch.nextafter(before["weight"], torch.tensor(3.0))}
+    assert differences(before, flipped) == ["weight: differs by 1.2e-07"]
+    renamed = {"weight": before["weight"], "memory": torch.zeros(3)}
+    assert differences(before, renamed) == ["only after: memory", "only before: queue"]
