@@ -19,7 +19,7 @@ from torch import Tensor
 import vlmdsl
 from bundled.runs import DATA, RECIPES, SETTINGS, columns_of, knobs_of, with_tiny_towers
 from vlmdsl.runtime.data import Batch, BatchLoader
-from vlmdsl.runtime.training.assembly import build_model, open_data, tokenizer_for, training_batches
+from vlmdsl.runtime.training.assembly import build_model, open_data, read_tokenizers, training_batches
 from vlmdsl.runtime.training.loop import Callbacks, train_steps
 from vlmdsl.runtime.training.optimizer import build_optimizer
 from vlmdsl.runtime.training.processes import World
@@ -56,7 +56,7 @@ def trained(recipe: str) -> dict[str, Any]:
     objective = vlmdsl.compile(recipe, compiled=False, **knobs_of(recipe))
     config = configuration(columns_of(objective.program))
     data = open_data(objective.program, config)
-    tokenizer = tokenizer_for(objective.program, config.model, data)
+    tokenizer = read_tokenizers(objective, config.model, data)
     model = build_model(objective, config, tokenizer, world, data.mapping.region_length)
     fill_references(model, data, tokenizer, config)
     batches = training_batches(objective.program, config, data, tokenizer, model.double(), world)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
 from vlmdsl.ir.encoders import Encoder, encoder_of
@@ -48,10 +48,12 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a batch holds for encoders: a field, or a view of one. Streams of one source share it, of pairs read two."""
+    """What a batch holds for encoders: a field, or a view of one, in one form. Streams of one source whose towers take it
+    in equal forms share it; of pairs each is read for itself."""
 
     name: str
     source: Node
+    form: Hashable = None
 
 
 def streams(program: Program) -> list[Stream]:
@@ -91,17 +93,20 @@ def parts_of(source: Node) -> tuple[Node, ...]:
     return source.inputs[:2] if source.operation in _PAIRS else (source,)
 
 
-def readings(encoded: Iterable[Stream]) -> list[Reading]:
-    """What a batch must hold to encode these streams: each source once, named after the first stream that is it alone."""
+def readings(
+    encoded: Iterable[Stream], form: Callable[[Encoder, Node], Hashable] = lambda encoder, source: None
+) -> list[Reading]:
+    """What a batch must hold to encode these streams: each source once in each form that their towers take it in, named
+    after the first stream that is it alone. `form` is that in which an encoder takes a source."""
     encoded = list(encoded)
-    names: dict[Node, str] = {}
+    names: dict[tuple[Node, Hashable], str] = {}
     for stream in encoded:
         if stream.source.operation not in _PAIRS:
-            names.setdefault(stream.source, stream.name)
+            names.setdefault((stream.source, form(stream.encoder, stream.source)), stream.name)
     for stream in encoded:
         for part in parts_of(stream.source):
-            names.setdefault(part, f"{stream.name}_{root_field(part).string('name')}")
-    return [Reading(name, source) for source, name in names.items()]
+            names.setdefault((part, form(stream.encoder, part)), f"{stream.name}_{root_field(part).string('name')}")
+    return [Reading(name, source, taken) for (source, taken), name in names.items()]
 
 
 def root_field(source: Node) -> Node:

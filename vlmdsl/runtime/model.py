@@ -16,6 +16,7 @@ from vlmdsl.ir import Column, Head, Node, Reading, Stream, parts_of, readings, w
 from vlmdsl.ir import Encoder as ObjectiveEncoder
 from vlmdsl.runtime.batching import chosen_tokens, encode_together
 from vlmdsl.runtime.data.fields import key_number
+from vlmdsl.runtime.data.forms import InputForm
 from vlmdsl.runtime.encoders import EncodedFeatures, Encoder
 from vlmdsl.runtime.heads import Heads, prefixes
 from vlmdsl.runtime.image_views import check_image_views
@@ -91,10 +92,19 @@ class VisionLanguageModel(nn.Module):
         self.heads = Heads({name: encoder.dimension for name, encoder in encoders.items()}, self.streams)
         taught = any(stream.encoder.teacher for stream in self.streams)
         self.teachers = Teachers(encoders, self.heads, self.streams, steps) if taught else None
-        self.input_streams: list[Reading] = readings(self.streams)
-        """What a batch holds: streams of one source (a tower and its teacher) share their values."""
-        names = {reading.source: reading.name for reading in self.input_streams}
-        self._read = {stream.name: [names[part] for part in parts_of(stream.source)] for stream in self.streams}
+        self.input_streams: list[Reading] = readings(self.streams, self._form)
+        """What a batch holds: streams of one source (a tower and its teacher) share their values, if in one form."""
+        names = {(reading.source, reading.form): reading.name for reading in self.input_streams}
+        self._read = {
+            stream.name: [names[part, self._form(stream.encoder, part)] for part in parts_of(stream.source)]
+            for stream in self.streams
+        }
+        sources = {reading.name: reading.source for reading in readings(self.streams)}
+        self._forms_of = {
+            name: [reading.name for reading in self.input_streams if reading.source is source]
+            for name, source in sources.items()
+        }
+        """Name of a source to the objective, which knows no forms -> its names in a batch."""
 
     def train(self, mode: bool = True) -> VisionLanguageModel:
         """As of any module, but frozen towers stay in evaluation mode."""
@@ -109,7 +119,9 @@ class VisionLanguageModel(nn.Module):
             self.teachers.follow(self.encoders, self.heads, "before")
         plain = {**batch.fields, **batch.draws}
         features: dict[str, Tensor] = {name: plain[name] for name in self.objective.inputs if name in plain}
-        batch = replace(batch, streams=_mixed(batch.streams, self.objective.mixtures(batch.draws)))
+        mixtures = self.objective.mixtures(batch.draws).items()
+        mixed = {own: shares for name, shares in mixtures for own in self._forms_of[name]}
+        batch = replace(batch, streams=_mixed(batch.streams, mixed))
         for streams in _by_call(self.streams):
             for stream, encoded in zip(streams, self._encode_streams(streams, batch), strict=True):
                 features.update(_named(stream, encoded))
@@ -122,6 +134,12 @@ class VisionLanguageModel(nn.Module):
         if self.teachers is not None:
             self.teachers.follow(self.encoders, self.heads, "after")
         self.objective.after_step()
+
+    @property
+    def forms(self) -> dict[str, InputForm]:
+        """The form of each of `input_streams` whose tower has one, by its name."""
+        forms = {reading.name: reading.form for reading in self.input_streams}
+        return {name: form for name, form in forms.items() if isinstance(form, InputForm)}
 
     def noise_lengths(self) -> dict[str, int]:
         """How many numbers of noise each image of a stream of `input_streams` takes, by its name, where its tower draws."""
@@ -175,6 +193,16 @@ class VisionLanguageModel(nn.Module):
             if stream.asked_only and values.asked is not None:
                 states, targets = chosen_tokens(states, targets, values.asked)
             return {f"{stream.name}_vocabulary": head(states), f"{stream.name}_targets": targets}
+
+    def _form(self, encoder: ObjectiveEncoder, source: Node) -> InputForm | None:
+        """The form in which an encoder takes a source; None where its tower states none."""
+        return self.form(encoder.tower, source.type.kind) if isinstance(source.type, FieldType) else None
+
+    def form(self, tower: str, kind: str) -> InputForm | None:
+        """The form in which a tower takes fields of a kind (`Image`, `Text`); None where it states none."""
+        encoder = self.encoders[tower]
+        assert isinstance(encoder, Encoder)
+        return {"Image": encoder.image_format, "Text": encoder.text_format}.get(kind)
 
     def _tower(self, encoder: ObjectiveEncoder) -> nn.Module:
         """What encodes: the tower, or its teacher."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,13 @@ from vlmdsl.diagnostics.catalog.data import TokenizerUnusable
 from vlmdsl.diagnostics.catalog.environment import PackageMissing
 from vlmdsl.source import Span
 
-__all__ = ["Tokenizer", "load_tokenizer", "train_tokenizer"]
+__all__ = ["Tokenizer", "Tokenizers", "load_tokenizer", "train_tokenizer"]
 
 _PLACE = Span("<command line>", 0, 0)
 _PAD, _START, _END, _MASK = "<pad>", "<start>", "<end>", "<mask>"
 _MASKS = (_MASK, "[MASK]", "<|mask|>")
 """Usual names of the token that stands for a hidden one."""
-_FORMAT = 1
+_FORMAT, _FORMAT_OF_SEVERAL = 1, 2
 
 
 class Tokenizer:
@@ -52,9 +53,19 @@ class Tokenizer:
         self.mask: int | None = next((number for number in masks if number is not None), None)
 
     @property
+    def marks_around(self) -> int:
+        """How many marks it puts around a text."""
+        return int(self._backend.num_special_tokens_to_add(False))
+
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        """The id of every token, marks included."""
+        return dict(self._backend.get_vocab(with_added_tokens=True))
+
+    @property
     def vocabulary_size(self) -> int:
         """One more than the largest id."""
-        return int(max(self._backend.get_vocab(with_added_tokens=True).values())) + 1
+        return max(self.vocabulary.values()) + 1
 
     def marks(self) -> np.ndarray:
         """The ids that no text has by itself: marks around it, padding of its own, the mask token."""
@@ -64,7 +75,7 @@ class Tokenizer:
 
     def words(self) -> np.ndarray:
         """All other ids."""
-        ids = np.array(sorted(self._backend.get_vocab(with_added_tokens=True).values()), dtype=np.int64)
+        ids = np.array(sorted(self.vocabulary.values()), dtype=np.int64)
         return np.setdiff1d(ids, self.marks())
 
     def with_mask(self) -> Tokenizer:
@@ -80,7 +91,7 @@ class Tokenizer:
 
         A longer text is cut before its end mark. ValueError if `length` leaves no room for a token.
         """
-        if length <= self._backend.num_special_tokens_to_add(False):
+        if length <= self.marks_around:
             raise ValueError(f"texts of {length} tokens have no room beside the marks")
         self._backend.enable_truncation(length)
         self._backend.enable_padding(length=length, pad_id=self.pad, pad_token=self._backend.id_to_token(self.pad) or _PAD)
@@ -110,6 +121,38 @@ class Tokenizer:
 
     def __reduce__(self) -> tuple[object, ...]:
         return (Tokenizer.from_json, (self.to_json(),))
+
+
+@dataclass(frozen=True)
+class Tokenizers:
+    """The tokenizer of each text tower: the one in `of` under its name, else `default`."""
+
+    default: Tokenizer
+    of: Mapping[str, Tokenizer] = field(default_factory=dict)
+
+    def __getitem__(self, tower: str) -> Tokenizer:
+        return self.of.get(tower, self.default)
+
+    def to_json(self) -> str:
+        """All of them as text: that of the tokenizer where there is only one."""
+        if all(tokenizer is self.default for tokenizer in self.of.values()):
+            return self.default.to_json()
+        written = {tower: json.loads(tokenizer.to_json()) for tower, tokenizer in self.of.items()}
+        default = json.loads(self.default.to_json())
+        return json.dumps({"format": _FORMAT_OF_SEVERAL, "default": default, "towers": written}, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Tokenizers:
+        """What `to_json` wrote."""
+        state = json.loads(text)
+        if state["format"] == _FORMAT:
+            return cls(Tokenizer.from_json(text))
+        read = {
+            one: Tokenizer.from_json(one)
+            for one in dict.fromkeys(map(json.dumps, [state["default"], *state["towers"].values()]))
+        }
+        of = {tower: read[json.dumps(one)] for tower, one in state["towers"].items()}
+        return cls(read[json.dumps(state["default"])], of)
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary_size: int = 2000) -> Tokenizer:

@@ -46,14 +46,30 @@ class ModelConfig(_Section):
     towers: dict[str, str] = Field(
         {}, description="tower of the recipe's own (`separate`) -> its encoder; another is as the one that it is like"
     )
-    dimension: int = Field(64, ge=1, description="length D of the features in which the modalities are compared")
-    image_size: int = Field(32, ge=1, description="height and width to which images are brought, in pixels")
-    text_length: int = Field(32, ge=2, description="longest text, in tokens, start and end included; longer ones are cut")
+    dimension: int = Field(64, ge=1, le=2**16, description="length D of the features in which the modalities are compared")
+    image_size: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="height and width to which images are brought, in pixels; null: each tower's own (32 for `vit:tiny`)",
+    )
+    text_length: int | None = Field(
+        None,
+        ge=2,
+        le=2**15,
+        description="longest text, in tokens, start and end included; longer ones are cut; null: each tower's own (32 for "
+        "`transformer:tiny`), at most 77 unless a pretrained one reads its padding",
+    )
     vocabulary: int = Field(
-        2000, ge=260, description="most entries of a tokenizer trained on the data (256 bytes and the marks at least)"
+        2000,
+        ge=260,
+        le=2**20,
+        description="most entries of a tokenizer trained on the data (256 bytes and the marks at least)",
     )
     tokenizer: str | None = Field(
-        None, description="tokenizer to load: a `tokenizer.json` or `hf:NAME`; null trains one on the training texts"
+        None,
+        description="tokenizer to load for every text tower: a `tokenizer.json` or `hf:NAME`; null: a pretrained tower has "
+        "its own, and one is trained on the training texts for the others",
     )
 
 

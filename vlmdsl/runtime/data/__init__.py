@@ -4,6 +4,7 @@ from vlmdsl.runtime.data.batch import Batch, StreamValues
 from vlmdsl.runtime.data.collate import text_inputs
 from vlmdsl.runtime.data.context import Materials
 from vlmdsl.runtime.data.fields import key_number
+from vlmdsl.runtime.data.forms import InputForm, InputForms, TextFormat
 from vlmdsl.runtime.data.images import ImageFormat
 from vlmdsl.runtime.data.loader import BatchLoader, EvaluationLoader
 from vlmdsl.runtime.data.mapping import FieldMapping, Requirement, map_fields, parse_assignments, requirements
@@ -18,8 +19,9 @@ from vlmdsl.runtime.data.texts import duplicate_share, texts_of
 from vlmdsl.runtime.data.views import View, view_of
 
 __all__ = [
-    "BadSample", "Batch", "BatchLoader", "EvaluationLoader", "FieldMapping", "ImageFormat", "Materials", "Requirement",
-    "SkipReport", "Source", "StreamValues", "View", "calls_of", "checked_font", "duplicate_share", "fingerprint",
-    "groups_by_source", "held_out", "key_number", "map_fields", "open_source", "parse_assignments", "read_synonyms",
-    "requirements", "some_samples", "source_facts", "split_samples", "text_inputs", "texts_of", "view_of", "with_stand_ins",
+    "BadSample", "Batch", "BatchLoader", "EvaluationLoader", "FieldMapping", "ImageFormat", "InputForm", "InputForms",
+    "Materials", "Requirement", "SkipReport", "Source", "StreamValues", "TextFormat", "View", "calls_of", "checked_font",
+    "duplicate_share", "fingerprint", "groups_by_source", "held_out", "key_number", "map_fields", "open_source",
+    "parse_assignments", "read_synonyms", "requirements", "some_samples", "source_facts", "split_samples", "text_inputs",
+    "texts_of", "view_of", "with_stand_ins",
 ]  # fmt: skip

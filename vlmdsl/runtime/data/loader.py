@@ -23,6 +23,7 @@ from vlmdsl.runtime.data.batch import Batch
 from vlmdsl.runtime.data.collate import Collator
 from vlmdsl.runtime.data.context import NO_MATERIALS, Materials
 from vlmdsl.runtime.data.draws import step_draws
+from vlmdsl.runtime.data.forms import InputForm, InputForms, TextFormat
 from vlmdsl.runtime.data.images import ImageFormat
 from vlmdsl.runtime.data.mapping import FieldMapping
 from vlmdsl.runtime.data.order import Groups, Order
@@ -106,7 +107,8 @@ class BatchLoader:
     every batch is full; the samples that are left over at the end of an epoch are left out of it. `state_dict()` is the
     position of the next batch: two integers. With `groups` (name -> indices) each batch is of one group, see `Order`.
     `noise` is how many numbers each sample of a stream draws for its tower, by the stream's name
-    (`VisionLanguageModel.noise_lengths`).
+    (`VisionLanguageModel.noise_lengths`), `forms` the form of each stream by its name (`VisionLanguageModel.forms`); one
+    that it does not name is brought to `images`, or to `text_length` ids of the `tokenizer`.
 
     Raises `DiagnosticError` for a batch that is larger than the data or no multiple of `world`, and, when batches are drawn,
     if no sample can be used.
@@ -132,6 +134,7 @@ class BatchLoader:
         materials: Materials = NO_MATERIALS,
         groups: Groups | None = None,
         noise: Mapping[str, int] | None = None,
+        forms: Mapping[str, InputForm] | None = None,
     ) -> None:
         faults = []
         largest = max(map(len, groups.values())) if groups else len(source)
@@ -146,19 +149,20 @@ class BatchLoader:
             raise DiagnosticError(tuple(faults))
         views = {stream.name: view_of(stream.source) for stream in streams}
         budget = cache_bytes // max(workers, 1)
+        taken = InputForms(images, TextFormat(tokenizer, text_length), forms or {})
         reader = SampleReader(
             source,
             mapping,
             views,
             fields or {},
-            images=images,
+            forms=taken,
             seed=seed,
             cache_bytes=budget,
             materials=materials,
             noise=noise,
         )
         order = Order(len(source), batch, seed, None if groups is None else groups.values())
-        collator = Collator(tokenizer, images, text_length)
+        collator = Collator(taken)
         drawn = partial(step_draws, tuple(draws), seed)
         self._batches = _TrainingBatches(reader, collator, order, drawn, rank, world)
         self._workers = workers
@@ -241,7 +245,8 @@ class EvaluationLoader:
     """The good samples of a source in its order, once an iteration: fields as they are, or in the view given in `views`.
 
     `fields` is name -> kind (`Image`, `Text`, `Label`, ...). The streams of a batch have the names of the image and text
-    fields; batches with bad samples in them are smaller. `limit` is the most samples that are looked at.
+    fields; batches with bad samples in them are smaller. `limit` is the most samples that are looked at; `forms` are those
+    of streams, as for `BatchLoader`.
     """
 
     def __init__(
@@ -259,13 +264,15 @@ class EvaluationLoader:
         cache_bytes: int = _CACHE_BYTES,
         views: Mapping[str, View] | None = None,
         materials: Materials = NO_MATERIALS,
+        forms: Mapping[str, InputForm] | None = None,
     ) -> None:
         views = {name: View(name, kind) for name, kind in fields.items() if kind in ("Image", "Text")} | dict(views or {})
         plain = {name: kind for name, kind in fields.items() if name not in views}
         samples = len(source) if limit is None else min(limit, len(source))
         budget = cache_bytes // max(workers, 1)
-        reader = SampleReader(source, mapping, views, plain, images=images, cache_bytes=budget, materials=materials)
-        self._batches = _EvaluationBatches(reader, Collator(tokenizer, images, text_length), batch, samples)
+        taken = InputForms(images, TextFormat(tokenizer, text_length), forms or {})
+        reader = SampleReader(source, mapping, views, plain, forms=taken, cache_bytes=budget, materials=materials)
+        self._batches = _EvaluationBatches(reader, Collator(taken), batch, samples)
         self._workers = workers
         self.report = SkipReport()
 

@@ -11,7 +11,8 @@ import numpy as np
 from vlmdsl.runtime.data.context import NO_MATERIALS, Materials, ViewContext
 from vlmdsl.runtime.data.draws import generator
 from vlmdsl.runtime.data.fields import MaskedText, TextValue, key_number
-from vlmdsl.runtime.data.images import ImageCache, ImageFormat, decode_image
+from vlmdsl.runtime.data.forms import InputForms
+from vlmdsl.runtime.data.images import ImageCache, decode_image
 from vlmdsl.runtime.data.mapping import FieldMapping
 from vlmdsl.runtime.data.source import BadSample, Source
 from vlmdsl.runtime.data.views import View
@@ -48,7 +49,7 @@ class SampleReader:
         views: Mapping[str, View],
         fields: Mapping[str, str],
         *,
-        images: ImageFormat,
+        forms: InputForms,
         seed: int = 0,
         cache_bytes: int = 0,
         materials: Materials = NO_MATERIALS,
@@ -58,7 +59,7 @@ class SampleReader:
         self.views = dict(views)
         self.fields = dict(fields)
         self._mapping = mapping
-        self._format = images
+        self._forms = forms
         self._seed = seed
         self._materials = materials
         self._noise = dict(noise or {})
@@ -81,7 +82,11 @@ class SampleReader:
     def _read(self, index: int, epoch: int, counts: Counter[str]) -> Sample:
         columns = self.source[index]
         key = self.source.keys[index]
-        context = ViewContext(self._seed, epoch, key, self._format, Counter(), self._materials)
+        counts_of_views: Counter[str] = Counter()
+        contexts = {
+            name: ViewContext(self._seed, epoch, key, self._forms.image(name), counts_of_views, self._materials)
+            for name in self.views
+        }
         plain = {
             name: key_number(key) if kind == "Key" else self._mapping.plain(name, kind, columns)
             for name, kind in self.fields.items()
@@ -91,10 +96,10 @@ class SampleReader:
         for name, view in self.views.items():
             if view.field not in roots:
                 roots[view.field] = self._field(index, view, columns)
-            value = view.apply(roots[view.field], context)
+            value = view.apply(roots[view.field], contexts[name])
             streams[name] = (value.masked or value.text) if isinstance(value, TextValue) else value
-        kept = {name: view.kept(context) for name, view in self.views.items() if view.drops}
-        counts.update(context.counts)
+        kept = {name: view.kept(contexts[name]) for name, view in self.views.items() if view.drops}
+        counts.update(counts_of_views)
         noise = {name: self._drawn(epoch, key, name, length) for name, length in self._noise.items()}
         return Sample(key, streams, plain, kept, noise)
 

@@ -1,13 +1,14 @@
 """Encoders: what turns the values of a field into features."""
 
 from vlmdsl.runtime.encoders.build import build_encoder, encoder_names
-from vlmdsl.runtime.encoders.contract import EncodedFeatures, Encoder, Kind
+from vlmdsl.runtime.encoders.contract import LONGEST_USUAL_TEXT, EncodedFeatures, Encoder, Kind, usual_text_length
 from vlmdsl.runtime.encoders.groupvit import GroupingConfig, GroupingTransformer
 from vlmdsl.runtime.encoders.shared import SharedConfig, SharedTransformer
 from vlmdsl.runtime.encoders.text import TextConfig, TextTransformer
 from vlmdsl.runtime.encoders.vit import VisionConfig, VisionTransformer
 
 __all__ = [
+    "LONGEST_USUAL_TEXT",
     "EncodedFeatures",
     "Encoder",
     "GroupingConfig",
@@ -21,4 +22,5 @@ __all__ = [
     "VisionTransformer",
     "build_encoder",
     "encoder_names",
+    "usual_text_length",
 ]

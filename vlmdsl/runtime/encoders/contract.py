@@ -7,15 +7,22 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.diagnostics.catalog.encoders import EncoderDoesNotFit
+from vlmdsl.runtime.data.forms import TextFormat
 from vlmdsl.runtime.data.images import ImageFormat
+from vlmdsl.source import Span
 
-__all__ = ["OUTPUTS", "EncodedFeatures", "Encoder", "Kind"]
+__all__ = ["LONGEST_USUAL_TEXT", "OUTPUTS", "EncodedFeatures", "Encoder", "Kind", "usual_text_length"]
 
 Kind = Literal["Image", "Text", "Image|Text"]
 """The field types that an encoder may take: one, or both with one trunk."""
 
 OUTPUTS = frozenset({"pooled", "tokens", "vocabulary"})
 """Everything an encoder may yield."""
+
+LONGEST_USUAL_TEXT = 77
+"""Tokens of a text where nothing is said and the encoder takes as many: CLIP's."""
 
 
 class EncodedFeatures(NamedTuple):
@@ -45,6 +52,12 @@ class Encoder(nn.Module):
     """Token ids of a text encoder are below this."""
     text_length: int | None = None
     """Longest text of a text encoder, in tokens."""
+    text_format: TextFormat | None = None
+    """How texts are brought to a text encoder: its tokenizer and the length of its texts; see `take_texts`."""
+    reads_padding: bool = False
+    """Whether a text encoder reads padding like tokens: all its texts are then `text_length` long."""
+    notes: tuple[str, ...] = ()
+    """What a user should be told about an encoder before the first step, each a sentence whose subject is the encoder."""
     region_length: int | None = None
     """How many numbers describe a region, of an image encoder that regions may enter part-way."""
     noise_length: int | None = None
@@ -61,6 +74,18 @@ class Encoder(nn.Module):
         if not self.yields or not self.yields <= OUTPUTS:
             raise ValueError(f"an encoder yields some of {', '.join(sorted(OUTPUTS))}, not {sorted(self.yields)}")
 
+    def take_texts(self, name: str, form: TextFormat) -> None:
+        """From now on texts come in this form to the text encoder called `name`.
+
+        Raises `DiagnosticError` (V0831) where it cannot take them.
+        """
+        marks = form.tokenizer.marks_around
+        if form.length <= marks:
+            problem = f"takes texts of at least {marks + 1} tokens, not {form.length}: its tokenizer adds {marks} marks"
+            help = f"set `model.text_length={marks + 1}` or more"
+            raise DiagnosticError((EncoderDoesNotFit.at(Span("encoders", 0, 0), name=name, problem=problem, help=(help,)),))
+        self.text_format = form
+
     def forward(self, values: Tensor, mask: Tensor | None = None) -> EncodedFeatures:
         """Features of a batch.
 
@@ -70,3 +95,12 @@ class Encoder(nn.Module):
         with `share [b]`, that of the image, both are blended (`SharedTransformer` says how).
         """
         raise TypeError(f"{type(self).__name__} does not define forward")
+
+
+def usual_text_length(encoder: Encoder) -> int:
+    """The length of texts, in tokens, where nothing is said: the encoder's own, at most `LONGEST_USUAL_TEXT` unless it reads
+    padding."""
+    longest = encoder.text_length
+    if longest is None:
+        return LONGEST_USUAL_TEXT
+    return longest if encoder.reads_padding else min(longest, LONGEST_USUAL_TEXT)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
-from vlmdsl.diagnostics.catalog.data import TokenizerUnusable
 from vlmdsl.ir import ONE_SOURCE, Program, columns, draws
 from vlmdsl.runtime.data import (
     BatchLoader,
@@ -16,6 +15,7 @@ from vlmdsl.runtime.data import (
     ImageFormat,
     Materials,
     Source,
+    TextFormat,
     calls_of,
     checked_font,
     duplicate_share,
@@ -29,28 +29,30 @@ from vlmdsl.runtime.data import (
     texts_of,
     with_stand_ins,
 )
-from vlmdsl.runtime.encoders import Encoder, Kind, build_encoder
+from vlmdsl.runtime.encoders import LONGEST_USUAL_TEXT, Encoder, Kind, build_encoder, usual_text_length
 from vlmdsl.runtime.model import VisionLanguageModel, tower_needs
-from vlmdsl.runtime.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from vlmdsl.runtime.tokenizer import Tokenizers
 from vlmdsl.runtime.training.processes import World, seed_generators
+from vlmdsl.runtime.training.tokenizers import encoder_name, tokenizer_notes, tokenizers_for
 from vlmdsl.schema import ModelConfig, RunConfig
-from vlmdsl.source import Span
 from vlmdsl.types import FieldType
 
 __all__ = [
     "Data",
     "build_model",
     "duplicate_texts",
-    "image_format",
     "map_data",
     "materials_of",
     "open_data",
     "open_sources",
-    "tokenizer_for",
+    "read_tokenizers",
     "training_batches",
+    "usual_forms",
 ]
 
 _PLAIN = ("Label", "Flag", "Number")
+_IMAGE_SIZE = 32
+"""The side of images for towers of the user's own that state none, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -121,23 +123,10 @@ def _mapped(
         return None
 
 
-def tokenizer_for(program: Program, config: ModelConfig, data: Data) -> Tokenizer:
-    """The tokenizer that the configuration names, or one trained on the training texts; with a mask token if texts are
-    masked. Raises `DiagnosticError` where a pretrained encoder knows no such token."""
-    given = config.tokenizer or (config.text_encoder if config.text_encoder.startswith("hf:") else None)
-    if given is None:
-        tokenizer = train_tokenizer(texts_of(data.train, data.mapping, _text_fields(program)), config.vocabulary)
-    else:
-        tokenizer = load_tokenizer(given)
-    if not any(node.operation == "mask" for node in program.nodes()):
-        return tokenizer
-    if tokenizer.mask is None and config.text_encoder.startswith("hf:"):
-        reason = f"it has no mask token, and `{config.text_encoder}` could not know a new one"
-        help = "choose a text encoder that was trained with masked texts, or a built-in one"
-        raise DiagnosticError(
-            (TokenizerUnusable.at(Span("<command line>", 0, 0), given=given, reason=reason, help=(help,)),)
-        )
-    return tokenizer.with_mask()
+def read_tokenizers(objective: Objective, config: ModelConfig, data: Data) -> Tokenizers:
+    """The tokenizer of every text tower, see `tokenizers_for`; what is trained is trained on the training texts."""
+    fields = _text_fields(objective.program)
+    return tokenizers_for(objective, config, lambda: texts_of(data.train, data.mapping, fields))
 
 
 def duplicate_texts(program: Program, data: Data, limit: int = 2000) -> dict[str, float]:
@@ -153,29 +142,33 @@ def _text_fields(program: Program) -> list[str]:
 
 
 def build_model(
-    objective: Objective, config: RunConfig, tokenizer: Tokenizer, world: World, region_length: int | None = None
+    objective: Objective, config: RunConfig, tokenizers: Tokenizers, world: World, region_length: int | None = None
 ) -> VisionLanguageModel:
     """The towers that the objective needs, with weights drawn from the seed, and the objective, on the world's device.
 
     `region_length` is how many numbers describe a region in the data, where the recipe reads any.
     """
     model = config.model
-    usual = {"Image": model.image_encoder, "Text": model.text_encoder, "Image|Text": model.shared_encoder}
     encoders: dict[str, Encoder] = {}
     for tower, need in tower_needs(objective.streams, objective.references.columns).items():
         # Each tower's weights are its own draw, so that recipes with other towers beside it start with the same ones.
         seed_generators(config.train.seed, "weights", tower)
         kind = next(known for known in get_args(Kind) if known == need.kind)
+        name = encoder_name(model, tower, kind)
         encoders[tower] = build_encoder(
-            model.towers.get(tower, usual[kind]),
+            name,
             kind,
             model.dimension,
             need.yields,
             image_size=model.image_size if "Image" in kind else None,
-            vocabulary_size=tokenizer.vocabulary_size if "Text" in kind else None,
+            vocabulary_size=tokenizers[tower].vocabulary_size if "Text" in kind else None,
             text_length=model.text_length if "Text" in kind else None,
             region_length=region_length if "Regions" in need.takes else None,
         )
+        if "Text" in kind:
+            length = model.text_length or usual_text_length(encoders[tower])
+            encoders[tower].take_texts(name, TextFormat(tokenizers[tower], length))
+            encoders[tower].notes += tokenizer_notes(name, model.tokenizer, tokenizers[tower])
     towers = ((stream.name, stream.encoder, encoders[stream.encoder.tower].dimension) for stream in objective.streams)
     objective.state.allocate({name: encoder.dimension(tower) for name, encoder, tower in towers})
     built = VisionLanguageModel(encoders, objective, steps=config.train.steps).to(world.device)
@@ -190,14 +183,17 @@ def materials_of(config: RunConfig) -> Materials:
     return Materials(None if synonyms is None else read_synonyms(synonyms), None if font is None else checked_font(font))
 
 
-def image_format(model: VisionLanguageModel, config: ModelConfig) -> ImageFormat:
-    """How the image towers take their images."""
-    formats = (encoder.image_format for encoder in model.encoders.values())
-    return next((form for form in formats if isinstance(form, ImageFormat)), ImageFormat(config.image_size))
+def usual_forms(config: ModelConfig, tokenizers: Tokenizers) -> dict[str, Any]:
+    """The form of what is encoded by a tower that states none, as arguments of a loader."""
+    return {
+        "tokenizer": tokenizers.default,
+        "images": ImageFormat(config.image_size or _IMAGE_SIZE),
+        "text_length": config.text_length or LONGEST_USUAL_TEXT,
+    }
 
 
 def training_batches(
-    program: Program, config: RunConfig, data: Data, tokenizer: Tokenizer, model: VisionLanguageModel, world: World
+    program: Program, config: RunConfig, data: Data, tokenizers: Tokenizers, model: VisionLanguageModel, world: World
 ) -> BatchLoader:
     """This process's share of every training batch."""
     groups = groups_by_source(data.train, data.mapping) if program.batch_policy == ONE_SOURCE else None
@@ -207,12 +203,11 @@ def training_batches(
         data.train,
         data.mapping,
         model.input_streams,
-        tokenizer,
+        **usual_forms(config.model, tokenizers),
+        forms=model.forms,
         fields=plain,
         draws=draws(program),
         batch=config.train.batch,
-        images=image_format(model, config.model),
-        text_length=config.model.text_length,
         seed=config.train.seed,
         rank=world.rank,
         world=world.size,

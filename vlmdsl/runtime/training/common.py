@@ -12,9 +12,10 @@ from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.runtime.data import requirements, source_facts, texts_of
 from vlmdsl.runtime.data.mapping import EVALUATED
-from vlmdsl.runtime.tokenizer import Tokenizer, train_tokenizer
-from vlmdsl.runtime.training.assembly import Data, build_model, map_data, open_sources, tokenizer_for
+from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers, train_tokenizer
+from vlmdsl.runtime.training.assembly import Data, build_model, map_data, open_sources, read_tokenizers
 from vlmdsl.runtime.training.processes import World
+from vlmdsl.runtime.training.tokenizers import text_towers
 from vlmdsl.schema import RunConfig
 
 __all__ = ["Common", "prepare"]
@@ -22,8 +23,8 @@ __all__ = ["Common", "prepare"]
 
 @dataclass(frozen=True)
 class Common:
-    """Facts of the data, the tokenizer of all runs as JSON (None if the configuration names one, or no text is read), and
-    of each objective the part of `data.map` that is about its fields."""
+    """Facts of the data, the tokenizer that was trained for all runs as JSON (None if none was: see `prepare`), and of each
+    objective the part of `data.map` that is about its fields."""
 
     data: dict[str, Any]
     tokenizer: str | None
@@ -34,7 +35,8 @@ def prepare(objectives: Sequence[Objective], config: RunConfig) -> Common:
     """Check that every objective can be trained with this configuration, and make what all runs share.
 
     The tokenizer is trained on the texts that any of the recipes reads, so that all text towers are of one size and read the
-    same tokens. Raises `DiagnosticError` with the faults of all objectives together.
+    same tokens; none is where the configuration names one, or pretrained text towers read their own. Raises
+    `DiagnosticError` with the faults of all objectives together.
     """
     train, val = open_sources(config)
     maps = _maps(objectives, config.data.map)
@@ -48,17 +50,18 @@ def prepare(objectives: Sequence[Objective], config: RunConfig) -> Common:
             faults.extend(error.diagnostics)
     if faults:
         raise DiagnosticError(tuple(dict.fromkeys(faults)))
-    tokenizer, trained = _tokenizer(objectives, config, found)
+    trained = _tokenizer(objectives, config, found)
     here = World(0, 1, torch.device("cpu"))
     for objective, data in zip(objectives, found, strict=True):
         try:
-            build_model(objective, config, tokenizer, here, data.mapping.region_length)
+            tokenizers = Tokenizers(trained) if trained else read_tokenizers(objective, config.model, data)
+            build_model(objective, config, tokenizers, here, data.mapping.region_length)
         except DiagnosticError as error:
             faults.extend(error.diagnostics)
     if faults:
         raise DiagnosticError(tuple(dict.fromkeys(faults)))
     sources = {"train": source_facts(train)} | ({} if val is None else {"held_out": source_facts(val)})
-    return Common(sources, tokenizer.to_json() if trained else None, maps)
+    return Common(sources, None if trained is None else trained.to_json(), maps)
 
 
 def _maps(objectives: Sequence[Objective], given: Mapping[str, str]) -> tuple[dict[str, str], ...]:
@@ -68,12 +71,13 @@ def _maps(objectives: Sequence[Objective], given: Mapping[str, str]) -> tuple[di
     return tuple({name: column for name, column in given.items() if name not in others} for others in foreign)
 
 
-def _tokenizer(objectives: Sequence[Objective], config: RunConfig, found: Sequence[Data]) -> tuple[Tokenizer, bool]:
-    """The tokenizer of all runs, and whether it was trained here."""
-    if config.model.tokenizer is not None or config.model.text_encoder.startswith("hf:"):
-        return tokenizer_for(objectives[0].program, config.model, found[0]), False
+def _tokenizer(objectives: Sequence[Objective], config: RunConfig, found: Sequence[Data]) -> Tokenizer | None:
+    """The tokenizer that is trained for all runs; None if none is."""
+    encoders = [name for objective in objectives for name in text_towers(objective, config.model).values()]
+    if config.model.tokenizer is not None or any(name.startswith("hf:") for name in encoders):
+        return None
     texts = list(_texts(objectives, found))
-    return train_tokenizer(texts, config.model.vocabulary), bool(texts)
+    return train_tokenizer(texts, config.model.vocabulary) if texts else None
 
 
 def _texts(objectives: Sequence[Objective], found: Sequence[Data]) -> Iterator[str]:

@@ -22,9 +22,9 @@ from vlmdsl.diagnostics.catalog.configuration import NothingToResume
 from vlmdsl.runtime.data import BatchLoader, SkipReport, fingerprint, source_facts
 from vlmdsl.runtime.evaluation import Evaluation, results_json, results_table, stored_untrained
 from vlmdsl.runtime.model import VisionLanguageModel
-from vlmdsl.runtime.tokenizer import Tokenizer
+from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers
 from vlmdsl.runtime.tracking import Reporter, draw_curves
-from vlmdsl.runtime.training.assembly import Data, build_model, duplicate_texts, open_data, tokenizer_for, training_batches
+from vlmdsl.runtime.training.assembly import Data, build_model, duplicate_texts, open_data, read_tokenizers, training_batches
 from vlmdsl.runtime.training.checkpoint import (
     Position,
     load_checkpoint,
@@ -89,7 +89,7 @@ def run(
         join_reports(begun.batches.report)
         begun.measure(config.train.steps)
         begun.note_skipped()
-        return Outcome(folder, begun.model, begun.tokenizer, begun.results, begun.summary())
+        return Outcome(folder, begun.model, begun.tokenizers.default, begun.results, begun.summary())
 
 
 def evaluate_run(
@@ -106,10 +106,10 @@ def evaluate_run(
         raise DiagnosticError((NothingToResume.at(Span("<command line>", 0, 0), path=folder.path, reason=reason),))
     with join_processes(config.train.device) as world:
         data = open_data(objective.program, config, evaluate_on)
-        tokenizer = _stored_tokenizer(checkpoint)
-        model = build_model(objective, config, tokenizer, world, data.mapping.region_length)
-        fill_references(model, data, tokenizer, config)
-        held_out = held_out_measure(objective.program, config, data, tokenizer, model)
+        tokenizers = _stored_tokenizers(checkpoint)
+        model = build_model(objective, config, tokenizers, world, data.mapping.region_length)
+        fill_references(model, data, tokenizers, config)
+        held_out = held_out_measure(objective.program, config, data, tokenizers, model)
         if held_out is None:
             return {}, "nothing to measure: no data is held out, or it has neither the texts nor the classes that are needed"
         conditions = _conditions(config, data)
@@ -130,7 +130,7 @@ class _Begun:
     folder: RunFolder
     world: World
     model: VisionLanguageModel
-    tokenizer: Tokenizer
+    tokenizers: Tokenizers
     optimizer: AdamW
     batches: BatchLoader
     held_out: HeldOut | None
@@ -152,7 +152,7 @@ class _Begun:
         """Write a checkpoint: `step` steps are done."""
         if self.world.first:
             position = Position(step, **self.batches.state_dict(), seed=self.config.train.seed)
-            texts = {_TOKENIZER: self.tokenizer.to_json()}
+            texts = {_TOKENIZER: self.tokenizers.to_json()}
             keep = self.config.train.keep
             save_checkpoint(self.folder.checkpoints, self.model, self.optimizer, position, texts=texts, keep=keep)
 
@@ -217,11 +217,11 @@ def _begin(
     program = objective.program
     data = open_data(program, config)
     checkpoint = newest_checkpoint(resume.checkpoints) if resume else None
-    tokenizer = _stored_tokenizer(checkpoint) if checkpoint else tokenizer_for(program, config.model, data)
-    model = build_model(objective, config, tokenizer, world, data.mapping.region_length)
-    fill_references(model, data, tokenizer, config)
-    batches = training_batches(program, config, data, tokenizer, model, world)
-    held_out = held_out_measure(program, config, data, tokenizer, model) if world.first else None
+    tokenizers = _stored_tokenizers(checkpoint) if checkpoint else read_tokenizers(objective, config.model, data)
+    model = build_model(objective, config, tokenizers, world, data.mapping.region_length)
+    fill_references(model, data, tokenizers, config)
+    batches = training_batches(program, config, data, tokenizers, model, world)
+    held_out = held_out_measure(program, config, data, tokenizers, model) if world.first else None
     duplicates = duplicate_texts(program, data) if world.first else {}
     # Only the first process knows the name of a new folder, and only it needs to.
     folder = resume or (RunFolder.create(config.out, program.name) if world.first else RunFolder(Path("runs")))
@@ -232,7 +232,7 @@ def _begin(
         folder=folder,
         world=world,
         model=model,
-        tokenizer=tokenizer,
+        tokenizers=tokenizers,
         optimizer=build_optimizer(model, config.optimizer),
         batches=batches,
         held_out=held_out,
@@ -305,8 +305,8 @@ def _known_untrained(folder: RunFolder, conditions: Mapping[str, object]) -> Eva
     return None
 
 
-def _stored_tokenizer(checkpoint: Path) -> Tokenizer:
-    return Tokenizer.from_json((checkpoint / _TOKENIZER).read_text(encoding="utf-8"))
+def _stored_tokenizers(checkpoint: Path) -> Tokenizers:
+    return Tokenizers.from_json((checkpoint / _TOKENIZER).read_text(encoding="utf-8"))
 
 
 def _table(results: dict[str, Any]) -> str:

@@ -1,0 +1,79 @@
+"""Which tokenizer each text tower of a run reads: its own, one that the settings name, or one trained on the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from vlmdsl.backends.torch.objective import Objective
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.diagnostics.catalog.data import TokenizerUnusable
+from vlmdsl.ir import Node, Stream, parts_of
+from vlmdsl.runtime.model import tower_needs
+from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers, load_tokenizer, train_tokenizer
+from vlmdsl.schema import ModelConfig
+from vlmdsl.source import Span
+
+__all__ = ["encoder_name", "text_towers", "tokenizer_notes", "tokenizers_for"]
+
+_MAIN = "language"
+"""The tower whose tokenizer is that of the run, where there are several."""
+
+
+def encoder_name(config: ModelConfig, tower: str, kind: str) -> str:
+    """The encoder that the settings give to a tower for fields of a kind (`Image`, `Text`, `Image|Text`)."""
+    usual = {"Image": config.image_encoder, "Text": config.text_encoder, "Image|Text": config.shared_encoder}
+    return config.towers.get(tower, usual[kind])
+
+
+def text_towers(objective: Objective, config: ModelConfig) -> dict[str, str]:
+    """The towers that read texts, `language` first, each with the name of its encoder."""
+    needs = tower_needs(objective.streams, objective.references.columns)
+    names = {tower: encoder_name(config, tower, need.kind) for tower, need in needs.items() if "Text" in need.kind}
+    return dict(sorted(names.items(), key=lambda item: item[0] != _MAIN))
+
+
+def tokenizers_for(objective: Objective, config: ModelConfig, texts: Callable[[], Iterable[str]]) -> Tokenizers:
+    """The tokenizer of every text tower: the one that the settings name, else a pretrained tower's own, else one trained on
+    `texts()`; with a mask token where texts are masked. Raises `DiagnosticError` for one that cannot be used."""
+    towers = text_towers(objective, config)
+    masked = {stream.encoder.tower for stream in objective.streams if _is_masked(stream)}
+    read: dict[str | None, Tokenizer] = {}
+    given = {tower: config.tokenizer or (name if name.startswith("hf:") else None) for tower, name in towers.items()}
+    for source in dict.fromkeys(given.values()):
+        tokenizer = train_tokenizer(texts(), config.vocabulary) if source is None else load_tokenizer(source)
+        hidden = [tower for tower, own in given.items() if own == source and tower in masked]
+        for tower in hidden:
+            if tokenizer.mask is None and towers[tower].startswith("hf:"):
+                raise _without_mask(source or "", towers[tower])
+        read[source] = tokenizer.with_mask() if hidden else tokenizer
+    of = {tower: read[source] for tower, source in given.items()}
+    return Tokenizers(next(iter(of.values()), None) or train_tokenizer(()), of)
+
+
+def tokenizer_notes(name: str, given: str | None, tokenizer: Tokenizer) -> tuple[str, ...]:
+    """What is to be said of an encoder that reads the ids of a tokenizer that the settings name and is not its own."""
+    if given is None or not name.startswith("hf:") or given == name:
+        return ()
+    try:
+        own = load_tokenizer(name).vocabulary
+    except DiagnosticError:
+        return (f"reads the tokenizer `{given}`; it comes without one of its own",)
+    same = sum(own.get(token) == number for token, number in tokenizer.vocabulary.items())
+    total = len(tokenizer.vocabulary)
+    if same == total:
+        return ()
+    return (f"reads the tokenizer `{given}` instead of its own: {total - same:,} of {total:,} ids stand for other tokens",)
+
+
+def _is_masked(stream: Stream) -> bool:
+    return any(_has_mask(part) for part in parts_of(stream.source))
+
+
+def _has_mask(source: Node) -> bool:
+    return source.operation == "mask" or (source.operation != "field" and _has_mask(source.inputs[0]))
+
+
+def _without_mask(given: str, encoder: str) -> DiagnosticError:
+    reason = f"it has no mask token, and `{encoder}` could not know a new one"
+    help = "choose a text encoder that was trained with masked texts, or a built-in one"
+    return DiagnosticError((TokenizerUnusable.at(Span("<command line>", 0, 0), given=given, reason=reason, help=(help,)),))
