@@ -43,6 +43,16 @@ RECIPES = {
         'minimize sum(hinge(z, along="rows", negatives="hardest")) + mean(hinge(kept, along="rows", margin=1))'
         ' + sum(hinge(z, along="columns", negatives="hardest")) + mean(hinge(kept, along="columns", margin=1))'
     ),
+    "kept_classes": (
+        "let soft = 0.5 * smooth(same(label), epsilon=0.2) + 0.2 * paired + 0.3 * flipped\n"
+        "minimize contrast(image, text, targets=soft, keep=flag)"
+    ),
+    "supervised": (
+        "let z = unite(similarity(image, text), exclude_pairs(similarity(image, image))) / 0.1\n"
+        'def others(z) = cross_entropy(exclude_pairs(z), targets=same(label), along="columns")\n'
+        'let rows = cross_entropy(z, targets=unite(same(label), same(label)) / 2, along="rows")\n'
+        "minimize mean(rows) + mean(max(others(similarity(image, text)), -9))"
+    ),
     "regress": "minimize regress(image, text) + 2 * regress(text, image)",
     "distributions": "minimize align_distributions(image, text, stopped=1)",
     "mlm": "minimize mlm(mask(text, random(15%)))",  # as many chosen tokens as it happens on each process

@@ -43,12 +43,16 @@ def _region_roots(program: Program, nodes: list[Node], linear: set[Node]) -> set
 
 @dataclass(frozen=True, slots=True)
 class _DirectionKey:
-    """All of a direction but its targets: directions that agree in it are one, by linearity."""
+    """All of a direction but its targets: directions that agree in it are one, by linearity.
+
+    Where candidates are excluded each target is renormalised for itself, which is not linear: there it is part of the key.
+    """
 
     logits: Logits
     weights: tuple[Node, ...]
     over: Node | None
     without_positive: bool
+    target: Node | None
 
 
 _Targets = dict[TargetKey, Fraction]
@@ -80,11 +84,12 @@ class _Recogniser:
             if atom.operation != "cross_entropy" or not has_canonical_form(atom):
                 rest.append(self._summand(atom, factors, coefficient))
                 continue
-            logits = logits_of(atom)
-            key = _DirectionKey(logits, factors.weights, factors.over, atom.string("denominator") == "negatives")
+            logits, target = logits_of(atom), atom.inputs[1]
+            without_positive, alone = atom.string("denominator") == "negatives", target if logits.excluded else None
+            key = _DirectionKey(logits, factors.weights, factors.over, without_positive, alone)
             region = regions.setdefault((factors.scalars, logits.base), {})
             targets = region.setdefault(key, {})
-            for part, share in target_form(atom.inputs[1]).items():
+            for part, share in target_form(target).items():
                 targets[part] = targets.get(part, Fraction(0)) + coefficient * share
         losses = [loss for (scalars, base), region in regions.items() for loss in self._losses(scalars, base, region)]
         return self._sum(losses + rest)

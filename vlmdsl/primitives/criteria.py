@@ -116,12 +116,18 @@ register(
     Primitive(
         name="cross_entropy",
         family="matrix level",
-        summary="Each sample's cross-entropy between its targets and the softmax over its candidates.",
+        summary=(
+            "Each sample's cross-entropy between its targets, as a distribution over its candidates C, and the softmax over "
+            "these; 0 for one of whose targets no candidate is left."
+        ),
         meaning=_cross_entropy,
         subjects=MATRIX_AND_TARGETS,
         parameters=CrossEntropyParameters,
         laws=("permutation", "non_negative", "translation_invariant"),
-        formula=r"\ell_i = -\sum_j P_{ij} \log \frac{e^{z_{ij}}}{\sum_k e^{z_{ik}}}",
+        formula=(
+            r"\ell_i = -\sum_{j \in C_i} \frac{P_{ij}}{\sum_{k \in C_i} P_{ik}} "
+            r"\log \frac{e^{z_{ij}}}{\sum_{k \in C_i} e^{z_{ik}}}"
+        ),
         cost="no product; one pass over the matrix",
         example=('let z = similarity(image, text) / 0.07\nminimize mean(cross_entropy(z, targets=paired, along="columns"))'),
     )

@@ -101,7 +101,10 @@ register(
     Primitive(
         name="kl",
         family="matrix level",
-        summary="Each sample's divergence of the softmax over its candidates from its targets: cross-entropy minus entropy.",
+        summary=(
+            "Each sample's divergence of the softmax over its candidates from its targets, as a distribution over these: "
+            "cross-entropy minus entropy."
+        ),
         meaning=_kl,
         subjects=MATRIX_AND_TARGETS,
         parameters=DivergenceParameters,

@@ -155,8 +155,7 @@ def _log_softmax(x: Array) -> Array:
 
 def _target_entropy(node: Node, logits: Matrices, target: Shares | Array) -> Array:
     asked = logits.asked(node.string("along"))
-    shares = _of(target, node.string("along"))
-    shares = np.where(asked, np.pad(shares, ((0, 0), (0, asked.shape[1] - shares.shape[1]))), 0.0)
+    shares = _among(_of(target, node.string("along")), asked)
     return -np.where(shares > 0, shares * np.log(np.where(shares > 0, shares, 1.0)), 0.0).sum(1)
 
 
@@ -177,9 +176,17 @@ def _mean(score: Array, over: Array | None = None) -> Array:
     return chosen.mean() if chosen.size else np.float64(0.0)
 
 
+def _among(target: Array, asked: Array) -> Array:
+    """The target as a distribution over the candidates, as wide as they: zeros where nothing of it is left."""
+    target = np.pad(target, ((0, 0), (0, asked.shape[1] - target.shape[1])))
+    kept = np.where(asked, target, 0.0)
+    whole, rest = target.sum(1, keepdims=True), kept.sum(1, keepdims=True)
+    return np.divide(kept * whole, rest, out=np.zeros_like(kept), where=rest != 0)
+
+
 def _losses(logits: Array, target: Array, asked: Array, without_positive: bool) -> Array:
     """p_i r_i - sum_j P_ij A_ij over the candidates j of i; 0 for a sample without any."""
-    target = np.pad(target, ((0, 0), (0, logits.shape[1] - target.shape[1])))
+    target = _among(target, asked)
     counted = asked & ~np.eye(*logits.shape, dtype=bool) if without_positive else asked
     some = counted.any(1)
     marked = np.where(counted, logits, -np.inf)
@@ -203,7 +210,9 @@ def _unite(node: Node, x: Matrices | Array, y: Matrices | Array) -> Matrices | A
 
 def _sigmoid(node: Node, logits: Matrices, target: Array) -> Array:
     target = _of(target, "rows")
-    return np.logaddexp(0.0, -np.where(target > 0, 1.0, -1.0) * logits.rows).sum(1)
+    target = np.pad(target, ((0, 0), (0, logits.rows.shape[1] - target.shape[1])))
+    losses = np.logaddexp(0.0, -np.where(target > 0, 1.0, -1.0) * logits.rows)
+    return np.where(logits.asked("rows"), losses, 0.0).sum(1)
 
 
 def _hinge(node: Node, logits: Matrices) -> Array:

@@ -25,6 +25,7 @@ class Expressions:
         self.scalars = [build.constant(value) for value in (0.0, 1.0, -1.0, 0.5, 3.0)]
         self.scalars += [build.samples(), build.samples(build.field("flag", "Flag"))]
         self.scalars += [build.temperature("temperature", 0.3), build.parameter("direct", 0.7)]
+        self.positive = [node for node in self.scalars if node not in self.scalars[:3]]
 
     def one_of(self, *choices: Callable[[], Node]) -> Node:
         return self.draw(st.sampled_from(choices))()
@@ -95,10 +96,8 @@ class Expressions:
         return self.one_of(
             lambda: inner,
             lambda: build.smooth(inner, 0.2, self.draw(st.sampled_from(("all", "others")))),
-            lambda: build(
-                self.draw(st.sampled_from(("add", "subtract"))), inner, build("multiply", 0.5, self.target(depth - 1))
-            ),
-            lambda: build("multiply", inner, self.scalar()),
+            lambda: build("add", inner, build("multiply", 0.5, self.target(depth - 1))),
+            lambda: build("multiply", inner, self.draw(st.sampled_from(self.positive))),
         )
 
     def block(self) -> dict[str, int]:

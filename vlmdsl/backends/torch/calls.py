@@ -105,7 +105,7 @@ def _samples(values: Values, node: Node) -> str:
 def _unite(values: Values, node: Node) -> str:
     x, y = node.inputs
     if isinstance(x.type, TargetType):
-        return f"ops.unite_targets({values.of(x)}, {values.of(y)}, columns={x.type.columns.count('+') + 1})"
+        return f"ops.unite_targets({values.of(x)}, {values.of(y)})"
     return f"ops.unite({values.of(x)}, {values.of(y)})"
 
 

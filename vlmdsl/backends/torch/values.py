@@ -81,12 +81,18 @@ class Similarities(NamedTuple):
         """Whether both directions read the same matrix."""
         return self.columns is self.rows
 
+    @property
+    def complete(self) -> bool:
+        """Whether every entry is a candidate, as far as is known without a look at the data."""
+        return self.candidates is None and self.allowed is None and self.filled is None
+
 
 class TargetPart(NamedTuple):
     """One summand `coefficient * P` of a target; the kinds are those of `ir.TargetPart`, and `flipped`.
 
-    `label` [b] belongs to `same`, `block` to `flipped`. `matrices` belongs to `dense`: given any similarity matrix [b, B]
-    for its shape and dtype it makes P for each direction, so that nothing of that size is made before it is needed.
+    `label` [b] belongs to `same`, `block` to `flipped`. `matrices` belongs to `dense`: given a similarity matrix, [b, B] or
+    wider, for its rows and dtype it makes P for each direction, of its own width, so that nothing of that size is made
+    before it is needed.
     """
 
     kind: str

@@ -69,7 +69,9 @@ def _one_direction(case: Case, matrix: Tensor, arguments: Mapping[str, Tensor], 
             losses.append(logits.sum() * 0.0)
             continue
         normaliser = torch.logsumexp(logits[i, denominator], dim=0)
-        losses.append((target[i, candidates] * (normaliser - logits[i, candidates])).sum())
+        rest = target[i, candidates].sum()
+        among = target[i, candidates] * target[i].sum() / rest if rest > 0 else target[i, candidates] * 0.0
+        losses.append((among * (normaliser - logits[i, candidates])).sum())
     values = torch.stack(losses)
     if case.weighted:
         values = values * arguments["weight"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vlmdsl.backends.torch.collectives import all_gather, all_reduce_max, all_reduce_sum, process_count
+from vlmdsl.backends.torch.collectives import all_gather, all_reduce_max, all_reduce_sum
 from vlmdsl.backends.torch.ops.targets import dense_target, pair_positions
 from vlmdsl.backends.torch.values import Similarities, Target, TargetPart
 
@@ -22,19 +22,16 @@ def unite(x: Similarities, y: Similarities) -> Similarities:
     """The columns of y after those of x: [b, N + M]. There is no column direction."""
     rows = torch.cat([x.rows, y.rows], dim=1)
     allowed = None
-    if any(condition is not None for condition in (x.candidates, x.allowed, y.candidates, y.allowed)):
+    if not (x.complete and y.complete):
         allowed = torch.cat([candidates_of(x, x.rows, "rows"), candidates_of(y, y.rows, "rows")], dim=1)
     return Similarities(rows, rows, None, allowed)
 
 
-def unite_targets(x: Target, y: Target, columns: int) -> Target:
-    """The columns of y after those of x, which are `columns` times the batch."""
+def unite_targets(x: Target, y: Target) -> Target:
+    """The columns of y after those of x."""
 
     def matrices(like: Tensor) -> Similarities:
-        batch = like.new_zeros(like.shape[0], like.shape[0] * process_count())
-        wide = batch.repeat(1, columns)
-        left, right = dense_target(x, wide).rows, dense_target(y, batch).rows
-        both = torch.cat([left, right], dim=1)
+        both = torch.cat([dense_target(x, like).rows, dense_target(y, like).rows], dim=1)
         return Similarities(both, both)
 
     return Target((TargetPart("dense", matrices=matrices),))
@@ -42,22 +39,27 @@ def unite_targets(x: Target, y: Target, columns: int) -> Target:
 
 def candidates_of(logits: Similarities, matrix: Tensor, along: str) -> Tensor:
     """True where an entry is a candidate of its row (or of its column): [b, N], or [b, Q] of a memory."""
-    if logits.filled is not None:
-        return logits.filled[None, :].expand(matrix.shape)
     if logits.candidates is None:
         kept = torch.ones_like(matrix, dtype=torch.bool)
     else:
         kept = all_gather(logits.candidates)[None, :] if along == "rows" else logits.candidates[:, None]
         kept = kept.expand(matrix.shape)
+    if logits.filled is not None:
+        kept = kept & logits.filled[None, :]
     return kept if logits.allowed is None else kept & logits.allowed
 
 
-def log_sum_exp_of(matrix: Tensor, counted: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """The log-sum-exp of the counted entries along `dim`, over all processes for columns, and where there are any."""
-    largest = matrix.masked_fill(~counted, -torch.inf).amax(dim=dim, keepdim=True).detach()
+def log_sum_exp_of(matrix: Tensor, counted: Tensor | None, dim: int) -> tuple[Tensor, Tensor]:
+    """The log-sum-exp of the counted entries (None: all) along `dim`, over all processes for columns, and where there are
+    any."""
+
+    def marked(values: Tensor) -> Tensor:
+        return values if counted is None else values.masked_fill(~counted, -torch.inf)
+
+    largest = marked(matrix).amax(dim=dim, keepdim=True).detach()
     largest = all_reduce_max(largest) if dim == 0 else largest
     exists = largest > -torch.inf
     reference = torch.where(exists, largest, 0.0)
-    total = (matrix - reference).masked_fill(~counted, -torch.inf).exp().sum(dim=dim, keepdim=True)
+    total = marked(matrix - reference).exp().sum(dim=dim, keepdim=True)
     total = all_reduce_sum(total) if dim == 0 else total
     return reference + torch.where(exists, total, 1.0).log(), exists

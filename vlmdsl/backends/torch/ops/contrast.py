@@ -1,7 +1,7 @@
 """A contrastive region, dense: one similarity matrix, both directions, all targets and weights (`ir/contrast.py`).
 
     L = sum over directions of  coefficient * mean_i  u_i ( p_i r_i - sum_j P_ij A_ij ),    A_ij = a_i z_ij + bias,
-    r_i = log sum_j e^{A_ij},   p_i = sum_j P_ij,   j over the candidates of i
+    r_i = log sum_j e^{A_ij},   p_i = sum_j P_ij,   j over the candidates of i, among which each row of P is renormalised
 
 With the negatives' log-sum-exp n_i (`statistics`) and the pair's logit A_ii at hand, the paired part of a target costs
 r_i - A_ii = softplus(n_i - A_ii), which is exact however small it is, and r_i = A_ii + softplus(n_i - A_ii). The bias moves
@@ -21,9 +21,10 @@ from torch import Tensor
 
 from vlmdsl.backends.torch.collectives import all_gather, process_index
 from vlmdsl.backends.torch.ops.criteria import mean
-from vlmdsl.backends.torch.ops.expectation import View, expectation
+from vlmdsl.backends.torch.ops.expectation import Expectation, View, expectation
 from vlmdsl.backends.torch.ops.product import product
 from vlmdsl.backends.torch.ops.statistics import Axis, Negatives, column_negatives, negatives_of_both, row_negatives
+from vlmdsl.backends.torch.ops.targets import renormaliser
 from vlmdsl.backends.torch.values import Number, Similarities, Target, precise
 
 __all__ = ["ContrastResult", "Direction", "contrast", "contrast_of"]
@@ -140,17 +141,23 @@ def _loss(direction: Direction, view: View, scale: Tensor, negatives: Negatives)
 
 
 def _per_sample(direction: Direction, view: View, scale: Tensor, negatives: Negatives) -> Tensor:
-    """Each sample's p_i r_i - sum_j P_ij A_ij over its candidates: [b]; 0 for a sample without any."""
-    positive = view.pair * scale
+    """Each sample's p_i r_i - sum_j P_ij A_ij over its candidates: [b]; 0 for a sample without any, or without a target."""
+    positive, keep = view.pair * scale, direction.keep
     excess, exists = _excess(direction, positive, negatives.log_sum_exp)
-    total = torch.zeros_like(positive)
+    total, whole, rest = torch.zeros_like(positive), torch.zeros_like(positive), torch.zeros_like(positive)
+    kept = None if keep is None else keep.to(positive.dtype)
     for part in direction.target.parts:
         if part.kind == "paired":
-            loss = excess if direction.keep is None else torch.where(direction.keep, excess, 0.0)
+            loss = excess if keep is None else torch.where(keep, excess, 0.0)
+            asked = Expectation(torch.ones_like(positive) if kept is None else kept, view.pair)
         else:
-            mass, expected = expectation(part, view, direction.keep)
-            loss = mass * (positive + excess) - scale * expected
+            asked = expectation(part, view, keep)
+            loss = asked.mass * (positive + excess) - scale * asked.similarity
         total = total + part.coefficient * loss
+        if keep is not None:
+            whole, rest = whole + part.coefficient * asked.whole, rest + part.coefficient * asked.mass
+    if keep is not None:
+        total = total * renormaliser(whole, rest)
     return total if exists is None else torch.where(exists, total, 0.0)
 
 

@@ -1,7 +1,8 @@
 """The criteria in their plain form: one matrix in, each sample's loss out, differentiated by autograd.
 
 What a recipe writes and the compiler does not recognise as a contrastive region runs here. Excluded candidates are in no
-denominator and a target's share of them is dropped; a sample without candidates has loss 0.
+denominator, and a target is a distribution over the others; a sample without candidates, or of whose target nothing is left,
+has loss 0.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from vlmdsl.backends.torch.collectives import all_gather, all_reduce_max, all_reduce_sum, own_slice, process_count
 from vlmdsl.backends.torch.ops.candidates import candidates_of, log_sum_exp_of
-from vlmdsl.backends.torch.ops.targets import dense_target, pair_positions
+from vlmdsl.backends.torch.ops.targets import pair_positions, shares_of
 from vlmdsl.backends.torch.values import Similarities, Target, precise
 
 __all__ = ["cross_entropy", "hinge", "log_sum_exp", "mean", "samples", "sigmoid_loss", "target_entropy"]
@@ -25,23 +26,22 @@ def cross_entropy(logits: Similarities, target: Target, along: str, denominator:
 
     r_i is the log-sum-exp over `all` candidates, or over the `negatives`: all but the pair.
     """
-    matrix = precise(logits.rows if along == "rows" else logits.columns)
-    dense = dense_target(target, matrix)
-    shares = dense.rows if along == "rows" else dense.columns
-    candidates = candidates_of(logits, matrix, along)
-    counted = candidates & ~pair_positions(matrix) if denominator == "negatives" else candidates
-    dim = 1 if along == "rows" else 0
+    matrix, dim = precise(logits.rows if along == "rows" else logits.columns), 1 if along == "rows" else 0
+    candidates = None if logits.complete else candidates_of(logits, matrix, along)
+    shares, counted = shares_of(target, matrix, along, candidates), candidates
+    if denominator == "negatives":
+        counted = ~pair_positions(matrix) if candidates is None else candidates & ~pair_positions(matrix)
     normaliser, exists = log_sum_exp_of(matrix, counted, dim)
-    losses = torch.where(candidates & exists, shares * (normaliser - matrix), 0.0).sum(dim=dim)
+    if candidates is not None:  # what is no candidate may be infinite, and 0 times infinity is not 0
+        matrix = torch.where(candidates, matrix, 0.0)
+    losses = torch.where(exists, shares * (normaliser - matrix), 0.0).sum(dim=dim)
     return losses if along == "rows" else own_slice(all_reduce_sum(losses))
 
 
 def target_entropy(logits: Similarities, target: Target, along: str) -> Tensor:
     """The entropy `-sum_j P_ij log P_ij` of each sample's target over its candidates, along `rows` or `columns`: [b]."""
-    matrix = precise(logits.rows if along == "rows" else logits.columns)
-    dense = dense_target(target, matrix)
-    shares = torch.where(candidates_of(logits, matrix, along), dense.rows if along == "rows" else dense.columns, 0.0)
-    dim = 1 if along == "rows" else 0
+    matrix, dim = precise(logits.rows if along == "rows" else logits.columns), 1 if along == "rows" else 0
+    shares = shares_of(target, matrix, along, None if logits.complete else candidates_of(logits, matrix, along))
     entropies = -torch.special.xlogy(shares, shares).sum(dim=dim)
     return entropies if along == "rows" else own_slice(all_reduce_sum(entropies))
 
@@ -49,16 +49,17 @@ def target_entropy(logits: Similarities, target: Target, along: str) -> Tensor:
 def log_sum_exp(logits: Similarities) -> Tensor:
     """Each row's log-sum-exp over its candidates: [b]; -inf, without gradient, where there is none."""
     matrix = precise(logits.rows)
-    found, exists = log_sum_exp_of(matrix, candidates_of(logits, matrix, "rows"), dim=1)
+    counted = None if logits.complete else candidates_of(logits, matrix, "rows")
+    found, exists = log_sum_exp_of(matrix, counted, dim=1)
     return torch.where(exists, found, -torch.inf).squeeze(1)
 
 
 def sigmoid_loss(logits: Similarities, target: Target) -> Tensor:
     """Each row's sum over candidates of -log sigmoid(z), z = the logit where the target is positive, else minus it: [b]."""
     matrix = precise(logits.rows)
-    positive = dense_target(target, matrix).rows > 0
+    positive = shares_of(target, matrix, "rows", None) > 0
     losses = F.softplus(torch.where(positive, -matrix, matrix), threshold=40.0)
-    return torch.where(candidates_of(logits, matrix, "rows"), losses, 0.0).sum(dim=1)
+    return (losses if logits.complete else torch.where(candidates_of(logits, matrix, "rows"), losses, 0.0)).sum(dim=1)
 
 
 def hinge(logits: Similarities, along: str, margin: float, negatives: str) -> Tensor:

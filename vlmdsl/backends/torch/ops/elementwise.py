@@ -152,7 +152,7 @@ def _apply_to_similarities(function: TensorFunction, operands: tuple[Value, ...]
         columns,
         _all_hold(matrix.candidates for matrix in matrices),
         _all_hold(matrix.allowed for matrix in matrices),
-        matrices[0].filled,
+        _all_hold(matrix.filled for matrix in matrices),
     )
 
 

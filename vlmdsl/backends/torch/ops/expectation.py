@@ -1,10 +1,11 @@
-"""What a target asks of the similarities: its mass p_i = sum_j P_ij and its mean similarity sum_j P_ij z_ij.
+"""What a target asks of the similarities: its mass p_i = sum_j P_ij and its mean similarity sum_j P_ij z_ij, both over the
+candidates j of i.
 
 Where the matrix came from features, the sums over samples commute with the product, and no matrix of targets is made:
 
     uniform   sum_j z_ij = <x_i, sum_j y_j>            same   sum_{j: l_j = l_i} z_ij = <x_i, sum_{j: l_j = l_i} y_j>
 
-A target's share of a sample that is no candidate is dropped. Shapes: b samples of this process, B of all, D features.
+Shapes: b samples of this process, B of all, D features.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ import torch
 from torch import Tensor
 
 from vlmdsl.backends.torch.collectives import all_gather, all_reduce_sum, own_slice, process_index
-from vlmdsl.backends.torch.ops.targets import dense_target
+from vlmdsl.backends.torch.ops.targets import shares_of
 from vlmdsl.backends.torch.partners import partners
-from vlmdsl.backends.torch.values import Target, TargetPart, precise
+from vlmdsl.backends.torch.values import Number, Target, TargetPart, precise
 
-__all__ = ["View", "expectation"]
+__all__ = ["Expectation", "View", "expectation"]
 
 
 class View(NamedTuple):
@@ -33,8 +34,17 @@ class View(NamedTuple):
     other: Tensor | None = None
 
 
-def expectation(part: TargetPart, view: View, keep: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Mass and mean similarity of one part of a target (its coefficient apart): [b] each. `keep` [b] are the candidates."""
+class Expectation(NamedTuple):
+    """Of one part of a target, its coefficient apart: the mass on the candidates and the mean similarity to them, [b] each,
+    and the mass on all samples."""
+
+    mass: Tensor
+    similarity: Tensor
+    whole: Number = 1.0
+
+
+def expectation(part: TargetPart, view: View, keep: Tensor | None) -> Expectation:
+    """What one part of a target asks; `keep` [b] are the candidates."""
     if part.kind == "flipped":
         return _of_partner(part.block, view, keep)
     if view.own is None or view.other is None or part.kind == "dense":
@@ -47,13 +57,13 @@ def expectation(part: TargetPart, view: View, keep: Tensor | None) -> tuple[Tens
     number = view.matrix.shape[1]
     total, count = own @ all_reduce_sum(other.sum(dim=0)), all_reduce_sum(kept.sum())
     if part.kind == "uniform":
-        return (count / number).expand_as(kept), total / number
+        return Expectation((count / number).expand_as(kept), total / number)
     others = max(number - 1, 1)
     pair = view.pair if keep is None else torch.where(keep, view.pair, 0.0)
-    return (count - kept) / others, (total - pair) / others
+    return Expectation((count - kept) / others, (total - pair) / others, (number - 1) / others)
 
 
-def _of_class(part: TargetPart, pair: Tensor, kept: Tensor, own: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+def _of_class(part: TargetPart, pair: Tensor, kept: Tensor, own: Tensor, other: Tensor) -> Expectation:
     """Equal shares of all samples with the same label; a class is known by where it starts among the sorted labels."""
     assert part.label is not None
     known = part.label != part.missing
@@ -64,10 +74,10 @@ def _of_class(part: TargetPart, pair: Tensor, kept: Tensor, own: Tensor, other: 
     counts = all_reduce_sum(kept.new_zeros(len(everybody), 2).index_add(0, start, counted))[start]
     mass = torch.where(known, counts[:, 0] / counts[:, 1], kept)
     expected = torch.where(known, (own * sums[start]).sum(dim=-1) / counts[:, 1], torch.where(kept > 0, pair, 0.0))
-    return mass, expected
+    return Expectation(mass, expected)
 
 
-def _of_partner(block: int, view: View, keep: Tensor | None) -> tuple[Tensor, Tensor]:
+def _of_partner(block: int, view: View, keep: Tensor | None) -> Expectation:
     """The one entry with the sample at the same place of the block read backwards; its process holds it for the columns."""
     samples, batch = view.matrix.shape
     own = torch.arange(samples, device=view.matrix.device) + process_index() * samples
@@ -75,19 +85,19 @@ def _of_partner(block: int, view: View, keep: Tensor | None) -> tuple[Tensor, Te
     entries = precise(view.matrix.gather(1, partner[:, None]).squeeze(1))
     expected = entries if view.direction == "rows" else all_gather(entries)[partner]
     if keep is None:
-        return torch.ones_like(expected), expected
+        return Expectation(torch.ones_like(expected), expected)
     kept = all_gather(keep)[partner]
-    return kept.to(expected.dtype), torch.where(kept, expected, 0.0)
+    return Expectation(kept.to(expected.dtype), torch.where(kept, expected, 0.0))
 
 
-def _of_matrix(part: TargetPart, view: View, keep: Tensor | None) -> tuple[Tensor, Tensor]:
-    matrix = precise(view.matrix)
-    dense = dense_target(Target((part._replace(coefficient=1.0),)), matrix)
-    rows = view.direction == "rows"
-    shares = dense.rows if rows else dense.columns
+def _of_matrix(part: TargetPart, view: View, keep: Tensor | None) -> Expectation:
+    matrix, rows = precise(view.matrix), view.direction == "rows"
+    shares = shares_of(Target((part._replace(coefficient=1.0),)), matrix, view.direction, None)
+    dim = 1 if rows else 0
+    whole = shares.sum(dim=dim)
     if keep is not None:
-        shares = torch.where(all_gather(keep)[None, :] if rows else keep[:, None], shares, 0.0)
-    if rows:
-        return shares.sum(dim=1), (shares * matrix).sum(dim=1)
-    sums = all_reduce_sum(torch.stack([shares.sum(dim=0), (shares * matrix).sum(dim=0)], dim=1))
-    return own_slice(sums)[:, 0], own_slice(sums)[:, 1]
+        kept = all_gather(keep)[None, :] if rows else keep[:, None]
+        shares, matrix = torch.where(kept, shares, 0.0), torch.where(kept, matrix, 0.0)
+    mass = whole if keep is None else shares.sum(dim=dim)
+    found = torch.stack([mass, (shares * matrix).sum(dim=dim), whole], dim=1)
+    return Expectation(*(found if rows else own_slice(all_reduce_sum(found))).unbind(dim=1))

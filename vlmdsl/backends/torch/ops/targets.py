@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlmdsl.backends.torch.collectives import all_gather, process_count, process_index
+from vlmdsl.backends.torch.collectives import all_gather, all_reduce_sum, process_count, process_index
 from vlmdsl.backends.torch.partners import partners
 from vlmdsl.backends.torch.values import Number, Similarities, Target, TargetPart
 
@@ -19,8 +19,10 @@ __all__ = [
     "others",
     "pair_positions",
     "paired",
+    "renormaliser",
     "same",
     "scale_target",
+    "shares_of",
     "smooth",
     "uniform",
 ]
@@ -68,21 +70,49 @@ def add_targets(left: Target, right: Target) -> Target:
 
 
 def dense_target(target: Target, matrix: Tensor) -> Similarities:
-    """The target as matrices, one a direction, with the shape and dtype of `matrix`: [b, B], or wider.
+    """The target as matrices, one a direction, in the dtype of `matrix`: [b, B], or of the target's own width.
 
-    Columns past those that a part speaks of get nothing from it.
+    `matrix` is one that the target may speak of: that of the samples of the batch stands first in it.
     """
-    rows, columns = torch.zeros_like(matrix), torch.zeros_like(matrix)
-    batch = matrix[:, : matrix.shape[0] * process_count()]
-    for part in target.parts:
-        dense = _DENSE[part.kind](part, batch)
-        rows = rows + part.coefficient * _widened(dense.rows, matrix)
-        columns = columns + part.coefficient * _widened(dense.columns, matrix)
-    return Similarities(rows, columns)
+    first, *others = (_scaled(part, matrix) for part in target.parts)
+    for other in others:
+        rows, symmetric = first.rows + other.rows, first.symmetric and other.symmetric
+        first = Similarities(rows, rows if symmetric else first.columns + other.columns)
+    return first
 
 
-def _widened(shares: Tensor, matrix: Tensor) -> Tensor:
-    return F.pad(shares, (0, matrix.shape[1] - shares.shape[1]))
+def _scaled(part: TargetPart, matrix: Tensor) -> Similarities:
+    """One part times its coefficient."""
+    dense = _DENSE[part.kind](part, matrix)
+    if isinstance(part.coefficient, float) and part.coefficient == 1.0:
+        return dense
+    rows = part.coefficient * dense.rows
+    return Similarities(rows, rows if dense.symmetric else part.coefficient * dense.columns)
+
+
+def shares_of(target: Target, matrix: Tensor, along: str, candidates: Tensor | None) -> Tensor:
+    """What each row, or each column, of `matrix` should choose: its shape; `candidates` (None: all) are its true entries.
+
+    Columns past those that the target speaks of get nothing. What falls on an entry that is no candidate goes to the others
+    in proportion to their shares; a row to which nothing is left has no target: zeros.
+    """
+    dense = dense_target(target, matrix)
+    shares = dense.rows if along == "rows" else dense.columns
+    if shares.shape[1] != matrix.shape[1]:
+        shares = F.pad(shares, (0, matrix.shape[1] - shares.shape[1]))
+    if candidates is None:
+        return shares
+    kept, dim = torch.where(candidates, shares, 0.0), 1 if along == "rows" else 0
+    whole, rest = shares.sum(dim=dim), kept.sum(dim=dim)
+    if along == "columns":
+        whole, rest = all_reduce_sum(torch.stack([whole, rest])).unbind()
+    return kept * renormaliser(whole, rest).unsqueeze(dim)
+
+
+def renormaliser(whole: Number, rest: Tensor) -> Tensor:
+    """What multiplies the `rest` of a target of the mass `whole` so that it has that mass again; 0 where nothing is left."""
+    left = rest != 0
+    return torch.where(left, whole / torch.where(left, rest, 1.0), 0.0)
 
 
 def pair_positions(matrix: Tensor) -> Tensor:
@@ -95,18 +125,25 @@ def _both(matrix: Tensor) -> Similarities:
     return Similarities(matrix, matrix)
 
 
+def _batch(matrix: Tensor) -> Tensor:
+    """The columns of the batch's samples: [b, B]."""
+    return matrix[:, : matrix.shape[0] * process_count()]
+
+
 def _dense_paired(part: TargetPart, matrix: Tensor) -> Similarities:
+    matrix = _batch(matrix)
     return _both(pair_positions(matrix).to(matrix.dtype))
 
 
 def _dense_flipped(part: TargetPart, matrix: Tensor) -> Similarities:
+    matrix = _batch(matrix)
     columns = torch.arange(matrix.shape[1], device=matrix.device)
     return _both(pair_positions(matrix)[:, partners(columns, matrix.shape[1], part.block)].to(matrix.dtype))
 
 
 def _dense_same(part: TargetPart, matrix: Tensor) -> Similarities:
     assert part.label is not None
-    label, everybody = part.label, all_gather(part.label)
+    matrix, label, everybody = _batch(matrix), part.label, all_gather(part.label)
     known = (label != part.missing)[:, None]
     equal = ((label[:, None] == everybody[None, :]) & known) | pair_positions(matrix)
     count = equal.sum(dim=1).to(matrix.dtype)
@@ -115,10 +152,12 @@ def _dense_same(part: TargetPart, matrix: Tensor) -> Similarities:
 
 
 def _dense_uniform(part: TargetPart, matrix: Tensor) -> Similarities:
+    matrix = _batch(matrix)
     return _both(torch.full_like(matrix, 1.0 / matrix.shape[1]))
 
 
 def _dense_others(part: TargetPart, matrix: Tensor) -> Similarities:
+    matrix = _batch(matrix)
     share = torch.full_like(matrix, 1.0 / max(matrix.shape[1] - 1, 1))
     return _both(share.masked_fill(pair_positions(matrix), 0.0))
 
