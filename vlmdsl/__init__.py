@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vlmdsl.api.check import check
     from vlmdsl.api.compare import compare
-    from vlmdsl.api.compile import compile, emit
+    from vlmdsl.api.compile import compile
     from vlmdsl.api.diff import diff
+    from vlmdsl.api.emit import emit
     from vlmdsl.api.evaluate import evaluate
     from vlmdsl.api.explain import explain
     from vlmdsl.api.format import format
@@ -32,7 +33,6 @@ _HOMES = {
     "Diagnostic": "vlmdsl.diagnostics",
     "DiagnosticError": "vlmdsl.diagnostics",
     "Trainer": "vlmdsl.api.train",
-    "emit": "vlmdsl.api.compile",
     "primitive": "vlmdsl.primitives.plugin",
 }
 """The module of every public name that is not `vlmdsl.api.NAME`."""

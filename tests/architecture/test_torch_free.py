@@ -44,6 +44,13 @@ def test_language_commands_import_nothing_heavy(arguments: list[str]) -> None:
     assert not last.startswith("exit code 1"), finished.stderr
 
 
+def test_recipes_lists_by_the_syntax_only() -> None:
+    command = [sys.executable, "-c", "MORE = ['pydantic', 'vlmdsl.frontend']" + PROGRAM, "recipes"]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert finished.stderr.endswith("exit code 0, heavy modules []\n"), finished.stderr
+    assert "clip" in finished.stdout
+
+
 def test_fmt_imports_the_syntax_only() -> None:
     command = [sys.executable, "-c", "MORE = ['pydantic', 'vlmdsl.frontend']" + PROGRAM, "fmt", "-"]
     finished = subprocess.run(command, input="minimize contrast(image,text)", capture_output=True, text=True, timeout=60)

@@ -1,8 +1,7 @@
-"""`compile` and `emit`: from a recipe to an `nn.Module`, and to its torch source. Torch is imported when they are called."""
+"""`compile`: from a recipe to an `nn.Module`. Torch is imported when it is called."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from vlmdsl.backends.plan import Plan, make_plan
 if TYPE_CHECKING:
     from vlmdsl.backends.torch.objective import Objective
 
-__all__ = ["compile", "compile_built", "emit"]
+__all__ = ["compile", "compile_built"]
 
 
 def compile(recipe: str | Path, *, expression: bool = False, compiled: bool = True, **knobs: object) -> Objective:
@@ -49,14 +48,3 @@ def compile_built(built: Built, *, compiled: bool = True) -> Objective:
         planner=planner,
     )
     return objective
-
-
-def emit(recipe: str | Path, *, expression: bool = False, knobs: Mapping[str, object] | None = None) -> str:
-    """The torch source that runs: one function, every line naming the recipe line it came from.
-
-    >>> "def objective" in emit("clip")
-    True
-    """
-    built = build(recipe, expression=expression, knobs=knobs)
-    source: str = import_module("vlmdsl.backends.torch.emit").emit(built.planned, sources=built.front_end.sources)
-    return source

@@ -3,40 +3,65 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
+from typing import TYPE_CHECKING
 
-from vlmdsl.frontend import load
 from vlmdsl.source.bundled import bundled_names, bundled_text
+from vlmdsl.syntax import parse
+from vlmdsl.syntax.tree import Cite, Recipe, Status
+
+if TYPE_CHECKING:
+    from vlmdsl.ir import Program
 
 __all__ = ["RecipeCard", "recipes"]
 
 
 @dataclass(frozen=True)
 class RecipeCard:
-    """What a list of recipes shows of one."""
+    """What a list of recipes shows of one; its fields and knobs are elaborated when they are first asked for."""
 
     name: str
     summary: str
     citations: tuple[str, ...]
     status: str
-    fields: tuple[tuple[str, str], ...]
-    knobs: tuple[tuple[str, object], ...]
+
+    @cached_property
+    def fields(self) -> tuple[tuple[str, str], ...]:
+        """Every field and its type."""
+        return tuple((field, str(type)) for field, type in self._program.fields)
+
+    @cached_property
+    def knobs(self) -> tuple[tuple[str, object], ...]:
+        """Every hyper-parameter and its default."""
+        return self._program.knobs
+
+    @cached_property
+    def _program(self) -> Program:
+        from vlmdsl.frontend import load  # not imported to print a list
+
+        text = bundled_text(self.name)
+        assert text is not None
+        program = load(text).program
+        assert program is not None, f"{self.name} has faults"
+        return program
 
 
 @cache
 def recipes() -> list[RecipeCard]:
     """The bundled recipes, by name.
 
-    >>> "clip" in [card.name for card in recipes()]
-    True
+    >>> next(card.citations for card in recipes() if card.name == "clip")
+    ('arXiv:2103.00020',)
     """
-    cards = []
-    for name in bundled_names():
-        text = bundled_text(name)
-        assert text is not None
-        program = load(text).program
-        assert program is not None, f"{name} has faults"
-        summary = program.documentation.splitlines()[0] if program.documentation else ""
-        fields = tuple((field, str(type)) for field, type in program.fields)
-        cards.append(RecipeCard(name, summary, program.citations, program.status, fields, program.knobs))
-    return cards
+    return [_card(name) for name in bundled_names()]
+
+
+def _card(name: str) -> RecipeCard:
+    """A card from the statements at the head of a recipe."""
+    text = bundled_text(name)
+    assert text is not None
+    module, _ = parse(text)
+    documentation = next((item.documentation for item in module.items if isinstance(item, Recipe)), "")
+    citations = tuple(item.text.value for item in module.items if isinstance(item, Cite))
+    status = next((item.text.value for item in module.items if isinstance(item, Status)), "")
+    return RecipeCard(name, documentation.partition("\n")[0], citations, status)

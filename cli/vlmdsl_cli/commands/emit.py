@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from vlmdsl.api.compile import emit
+from vlmdsl.api.emit import emit
 from vlmdsl_cli.options import Recipe, recipe_arguments
 from vlmdsl_cli.output import data
 

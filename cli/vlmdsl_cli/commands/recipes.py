@@ -19,7 +19,7 @@ def command(as_json: bool) -> None:
     """List the bundled recipes, what they are and where they come from."""
     cards = recipes()
     if as_json:
-        json_data([asdict(card) for card in cards])
+        json_data([{**asdict(card), "fields": card.fields, "knobs": card.knobs} for card in cards])
         return
     width = max(len(card.name) for card in cards)
     for card in cards:
