@@ -109,7 +109,7 @@ def differences(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> li
 
 def main() -> None:
     """Train both sides, print what differs, exit with 1 if anything does."""
-    parser = argparse.ArgumentParser(description="Two steps of every bundled recipe at two commits, compared bit by bit.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("before", help="a commit")
     parser.add_argument("after", nargs="?", help="another one; the working tree if it is left out")
     parser.add_argument("--recipes", nargs="+", default=[], help="all bundled ones if it is left out")

@@ -223,7 +223,7 @@ def _cpu_name() -> str:
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description="CLIP's loss: the dense lowering against the usual code.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, nargs="+", default=[1024, 4096])
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 __all__ = ["installed_version", "root"]
 
@@ -28,6 +29,8 @@ def root(kind: Literal["grammar", "recipes"]) -> Traversable:
     checkout = Path(__file__).resolve().parent.parent
     if (checkout / "pyproject.toml").is_file() and (checkout / kind).is_dir():
         return checkout / kind
+    from importlib.resources import files
+
     packaged = files("vlmdsl") / "_data" / kind
     if packaged.is_dir():
         return packaged

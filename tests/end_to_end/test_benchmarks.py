@@ -73,3 +73,18 @@ def test_two_commits_are_told_apart_by_one_bit() -> None:
     assert differences(before, flipped) == ["weight: differs by 1.2e-07"]
     renamed = {"weight": before["weight"], "memory": torch.zeros(3)}
     assert differences(before, renamed) == ["only after: memory", "only before: queue"]
+
+
+SCRIPTS = sorted(path.stem for path in BENCHMARKS.glob("*.py"))
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_script_says_what_it_measures(name: str, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    script = load(name)
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        script.main()
+    assert ended.value.code == 0
+    summary = (script.__doc__ or "").partition("\n")[0]
+    assert len(summary) > 40
+    assert " ".join(summary.split()[:5]) in " ".join(capsys.readouterr().out.split())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import SequenceMatcher
 
 __all__ = ["closest", "suggestion"]
 
@@ -41,6 +40,8 @@ def closest(name: str, candidates: Iterable[str]) -> str | None:
 
 def _likeness(name: str, candidate: str) -> float:
     """From 0 to 1: twice the letters in common by the letters of both; one slip in a short word is forgiven too."""
+    from difflib import SequenceMatcher  # most texts have nothing to suggest
+
     first, second = name.lower()[:64], candidate.lower()[:64]
     ratio = SequenceMatcher(None, first, second, autojunk=False).ratio()
     if len(first) >= 3 and _one_slip(first, second):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from importlib.resources.abc import Traversable
+from typing import TYPE_CHECKING
 
 from vlmdsl._resources import root
 from vlmdsl.source.text import SourceText
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 __all__ = ["bundled_names", "bundled_text", "library_files"]
 

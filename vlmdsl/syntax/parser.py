@@ -16,7 +16,6 @@ from vlmdsl.syntax.build import Builder
 from vlmdsl.syntax.checks import check_item, check_module
 from vlmdsl.syntax.documentation import attach_documentation
 from vlmdsl.syntax.grammar import load_grammar
-from vlmdsl.syntax.recovery import recover
 from vlmdsl.syntax.scan import Piece, comments_of, scan
 from vlmdsl.syntax.walk import too_deep
 
@@ -73,6 +72,8 @@ def _items(source: SourceText, pieces: list[Piece]) -> tuple[tuple[tree.Item, ..
     try:
         parsed = load_grammar().parse(TextSlice(source.text, 0, len(source.text)), start="module")
     except UnexpectedInput:
+        from vlmdsl.syntax.recovery import recover  # what mends texts is loaded where one is broken
+
         items, faults = recover(source, pieces, builder)
         whole = False
     else:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from vlmdsl.api.compare import Contender, compare
 from vlmdsl_cli.options import as_json, knob_values, run_arguments
 from vlmdsl_cli.output import data as print_data
 from vlmdsl_cli.output import json_data, talk
+
+if TYPE_CHECKING:
+    from vlmdsl.api.compare import Contender
 
 __all__ = ["command"]
 
@@ -39,6 +41,8 @@ def command(
 
     Runs that are finished are not run again, so the same command goes on where it was stopped.
     """
+    from vlmdsl.api.compare import compare  # `compare --help` does not wait for it
+
     if not subjects and not expressions:
         raise click.UsageError("give at least one RECIPE or -e EXPRESSION")
     result = compare(
@@ -56,6 +60,8 @@ def command(
 
 def _contenders(subjects: Sequence[str], expressions: Sequence[str], knobs: Mapping[str, object]) -> list[Contender]:
     """The recipes with their knobs; UsageError for knobs of a recipe that is not compared."""
+    from vlmdsl.api.compare import Contender
+
     names = [Path(subject).stem for subject in subjects]
     for knob in knobs:
         owner, dot, _ = knob.partition(".")

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import click
 
-from vlmdsl.api.evaluate import evaluate
 from vlmdsl_cli.options import as_json, pairs
 from vlmdsl_cli.output import data as print_data
 from vlmdsl_cli.output import json_data
@@ -21,6 +20,8 @@ __all__ = ["command"]
 @as_json
 def command(run_folder: str, data: Sequence[str], columns: Sequence[str], as_json: bool) -> None:
     """Evaluate the model of RUN_DIR: retrieval and zero-shot accuracy, beside chance and the untrained model."""
+    from vlmdsl.api.evaluate import evaluate  # `eval --help` does not wait for it
+
     result = evaluate(run_folder, data=data, map=pairs(columns, "--map"))
     if as_json:
         json_data(result.to_json())

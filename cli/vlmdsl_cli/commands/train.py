@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from vlmdsl.api.train import train
 from vlmdsl_cli.options import as_json, choose_recipe, knob_values, run_arguments
 from vlmdsl_cli.output import data as print_data
 from vlmdsl_cli.output import json_data
@@ -39,6 +38,8 @@ def command(
 
     Under torchrun the batch is shared by all processes: `torchrun --nproc-per-node 2 -m vlmdsl train clip`.
     """
+    from vlmdsl.api.train import train  # `train --help` does not wait for it
+
     recipe = None if resume and subject is None and expression is None else choose_recipe(subject, expression, knobs)
     trained = train(
         None if recipe is None else recipe.subject,
