@@ -172,7 +172,7 @@ def test_diff_speaks_of_meaning(run: Run, place: Path) -> None:
     assert (same.code, same.stdout) == (0, "")
     different = run("diff", "clip", "align")
     assert different.code == 0
-    assert "-learned temperature" in different.stdout
+    assert "-learned log_scale" in different.stdout
 
 
 def test_recipes_lists_what_is_bundled(run: Run) -> None:

@@ -28,7 +28,11 @@ def global_batch(name: str) -> dict[str, Tensor]:
 
     if name == "tokenwise":
         lengths = torch.tensor([5, 1, 3, 0, 2, 5, 4, 1])
-        return {"image": normal(3, 4), "text": normal(5, 4), "text_mask": torch.arange(5)[None] < lengths[:, None]}
+        return {
+            "image_tokens": normal(3, 4),
+            "text_tokens": normal(5, 4),
+            "text_mask": torch.arange(5)[None] < lengths[:, None],
+        }
     features = {"image": normal(4), "text": normal(4)}
     if name == "clip":
         return features

@@ -75,7 +75,7 @@ def run() -> list[dict[str, Tensor]]:
         record = {f"term {name}": value.detach() for name, value in out.terms.items()}
         record |= {f"gradient of {name}": value.grad.clone() for name, value in model.named_parameters()}
         record |= {f"state {name}": value.clone() for name, value in model.named_buffers()}
-        found.append(record | {"asked": (batch.streams["text_mask"].targets >= 0).sum()})
+        found.append(record | {"asked": (batch.streams["text_masked"].targets >= 0).sum()})
         optimizer.step()
         model.after_step()
     return found

@@ -46,6 +46,11 @@ class Case:
         return found, self.rtol or stated
 
 
+def teachers(inputs: Mapping[str, str]) -> tuple[str, ...]:
+    """The inputs that a teacher makes, which get no gradient."""
+    return tuple(name for name in inputs if name.endswith("_teacher"))
+
+
 def _derived(arrays: dict[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
     """What an objective wants and an oracle holds in another form: masks from ids, first tokens, sources apart."""
     made: dict[str, np.ndarray[Any, Any]] = {}
@@ -74,12 +79,14 @@ def _derived(arrays: dict[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[An
 
 FEATURES = {"image": "image_features", "text": "text_features"}
 EMBEDDED = {"image": "image_embed", "text": "text_embed"}
+REWRITTEN = {"image": "image_embed", "text_rewrite": "text_embed"}
+SEEN = {"image_augment_crop_flip_0_drop": "image_raw", "text": "text_raw"}
 LABELLED = {"image": "image_x", "text": "text_x", "label": "label"}
-TOKENS = {"image": "image_tokens", "text": "text_tokens", "text_mask": "text_mask"}
-VOCABULARY = {"text_vocabulary": "logits", "text_targets": "labels"}
-RENDERED = {"image": "z_image", "text": "z_rendered"}
-SCALE = {"temperature": "log_scale"}
-SCALE_AND_BIAS = {"temperature": "log_scale", "bias": "logit_bias"}
+TOKENS = {"image_tokens": "image_tokens", "text_tokens": "text_tokens", "text_mask": "text_mask"}
+VOCABULARY = {"text_masked_vocabulary": "logits", "text_masked_targets": "labels"}
+RENDERED = {"image": "z_image", "text_render": "z_rendered"}
+SCALE = {"log_scale": "log_scale"}
+SCALE_AND_BIAS = {"log_scale": "log_scale", "bias": "logit_bias"}
 SIGMA = {"temperature": "sigma"}
 TAU = {"temperature": "temperature"}
 
@@ -172,12 +179,12 @@ PYRAMID = {
 }
 
 # The authors' features of the two views, as they leave the projection head.
-VIEWS = {"image_augment_0": "aug1_embed", "image_augment_1": "aug2_embed"}
+VIEWS = {f"image_augment_simclr_{view}_project": f"aug{view + 1}_embed" for view in (0, 1)}
 SLIP = {
     "image_augment_crop_0": "image_embed",
     "text": "text_embed",
-    "image_augment_slip_0": "aug1_embed",
-    "image_augment_slip_1": "aug2_embed",
+    "image_augment_slip_0_project": "aug1_embed",
+    "image_augment_slip_1_project": "aug2_embed",
 }
 
 # OTTER's baseline, whose targets are the softmax of the same affinity, pairs kept; the features of the teacher are given.
@@ -196,27 +203,28 @@ minimize {
 }
 """
 TAUGHT = {**FEATURES, "image_teacher": "teacher_image_features", "text_teacher": "teacher_text_features"}
-TWO_SCALES = {"hard_temperature": "log_scale_contrastive", "soft_temperature": "log_scale_distill"}
+TWO_SCALES = {"hard_log_scale": "log_scale_contrastive", "soft_log_scale": "log_scale_distill"}
 TEACHERS = ("image_teacher", "text_teacher")
 
 # The features are those of mixed images already: the coin has fallen for pixels.
-MIXED = {**FEATURES, "lam": "alpha", "coin": "heads"}
+MIXED = {"image_mix": "image_features", "text": "text_features", "lam": "alpha", "coin": "heads"}
+
+
 # A prediction of each view, and what it should be: of a teacher's (BYOL) or of the same tower (SimSiam).
-BYOL = {"image_augment_0": "p1", "image_augment_1": "p2", "image_augment_0_teacher": "t1", "image_augment_1_teacher": "t2"}
-TARGETS = ("image_augment_0_teacher", "image_augment_1_teacher")
-SIMSIAM = {
-    "image_augment_0_predict": "p1",
-    "image_augment_1_predict": "p2",
-    "image_augment_0_project": "z1",
-    "image_augment_1_project": "z2",
-}
-MOCO_V3 = {
-    "image_augment_0": "q1",
-    "image_augment_1": "q2",
-    "image_augment_0_teacher": "k1",
-    "image_augment_1_teacher": "k2",
-}
-HEADS = {"image": "a", "text": "b"}
+def _both_views(pipeline: str, asking: str, goal: str, *, head: str = "project_teacher") -> dict[str, str]:
+    """The predictions of two views of an image, and what each of them should find, which another head or a teacher makes."""
+    names = {"predict": asking, head: goal}
+    return {
+        f"image_augment_{pipeline}_{view}_{made_by}": f"{name}{view + 1}"
+        for made_by, name in names.items()
+        for view in (0, 1)
+    }
+
+
+BYOL = _both_views("byol", "p", "t")
+SIMSIAM = _both_views("moco_v2", "p", "z", head="project")
+MOCO_V3 = _both_views("moco_v3", "q", "k")
+HEADS = {"image_project": "a", "text_project": "b"}
 XCLIP = {"image": "image_x", "text": "text_x", "image_project": "a", "text_project": "b"}
 # The paper of GroupViT is remembered to sum an image's positives inside of the logarithm; the code does not.
 GROUPVIT_INSIDE = """
@@ -234,7 +242,8 @@ let images = mean(-log(chosen(first, second, third) + chosen(second, third, firs
 minimize (images + (own(first) + own(second) + own(third)) / 3) / 2
 """
 PROMPTED = {"image": "image_x", **{f"text_alternative_{view + 1}": f"prompt_{view}" for view in range(3)}}
-UNICLIP = {"image_augment_0": "image_1", "image_augment_1": "image_2", "text": "text"}
+PROJECTED = {f"{name}_project": key for name, key in {**PROMPTED, "text_alternative_0": "text_x"}.items()}
+UNICLIP = {"image_augment_uniclip_0": "image_1", "image_augment_uniclip_1": "image_2", "text": "text"}
 UNICLIP_START = {
     "image_temperature": 0.1, "cross_temperature": 0.2, "text_temperature": 0.3, "image_offset": 0.3, "cross_offset": 0.1,
 }  # fmt: skip
@@ -242,8 +251,8 @@ CASES = [
     Case("clip-openclip", "clip", FEATURES, SCALE),
     Case("clip-openclip_scale100", "clip", FEATURES, SCALE),
     Case("clip-openclip_bias", BIASED, FEATURES, SCALE_AND_BIAS),
-    Case("clip-xclip_dcl", DECOUPLED, {"image": "image_first", "text": "text_first"}, {"temperature": "temperature"}),
-    Case("laclip-clip", "laclip", EMBEDDED, SCALE, total="out_loss"),
+    Case("clip-xclip_dcl", DECOUPLED, {"image": "image_first", "text": "text_first"}, {"log_scale": "temperature"}),
+    Case("laclip-clip", "laclip", REWRITTEN, SCALE, total="out_loss"),
     Case("align-paper", "align", FEATURES, SIGMA),
     Case("align-paper_trained", "align", FEATURES, SIGMA),
     Case("align-paper_nosmoothing", "align", FEATURES, SIGMA, {"smoothing": 0}),
@@ -251,7 +260,7 @@ CASES = [
     Case("align-hf", "align", FEATURES, SIGMA, times=0.5),
     Case("filip-paper", "filip", TOKENS, SCALE),
     Case("filip-paper_singleword", "filip", TOKENS, SCALE),
-    Case("filip-xclip", OVER_IMAGES, {**TOKENS, "text_mask": "text_real"}, {"temperature": "temperature"}),
+    Case("filip-xclip", OVER_IMAGES, {**TOKENS, "text_mask": "text_real"}, {"log_scale": "temperature"}),
     Case("unicl-mixed", "unicl", LABELLED, SCALE, {"missing": 0}),
     Case("unicl-labels", "unicl", LABELLED, SCALE, {"missing": 0}),
     Case("unicl-pairs", "unicl", LABELLED, SCALE, {"missing": 0}),
@@ -260,9 +269,9 @@ CASES = [
     Case("siglip-openclip", "siglip", FEATURES, SCALE_AND_BIAS),
     Case("siglip-openclip_chunked", "siglip", FEATURES, SCALE_AND_BIAS),
     Case("siglip-openclip_dist_reference", "siglip", FEATURES, SCALE_AND_BIAS),
-    Case("lit-softmax_unlocked_4dev", UNLOCKED, FEATURES, {"temperature": "log_temperature"}),
-    Case("lit-softmax_unlocked_4dev", "lit", FEATURES, {"temperature": "log_temperature"}, no_gradient=("image",)),
-    Case("lit-masked", MASKED, {**FEATURES, "valid": "valid"}, {"temperature": "log_temperature"}),
+    Case("lit-softmax_unlocked_4dev", UNLOCKED, FEATURES, {"log_scale": "log_temperature"}),
+    Case("lit-softmax_unlocked_4dev", "lit", FEATURES, {"log_scale": "log_temperature"}, no_gradient=("image",)),
+    Case("lit-masked", MASKED, {**FEATURES, "valid": "valid"}, {"log_scale": "log_temperature"}),
     Case("clippo-contrastive", "clippo", RENDERED, SCALE, total="out_loss"),
     Case("clippo-contrastive-mask", CLIPPO_MASKED, {**RENDERED, "valid": "valid"}, SCALE, total="out_loss"),
     Case("florence-unicl_mean", "florence", {**FEATURES, "label": "labels"}, SCALE),
@@ -273,8 +282,8 @@ CASES = [
         SCALE,
         {"reduction": "sum", "combine": "sum"},
     ),
-    Case("flip-contrast-clamped", "flip", {"image": "image_raw", "text": "text_raw"}, {"temperature": "logit_scale"}),
-    Case("kelip-multicrop-weighted", KELIP, {**CROPS, "text": "text_raw"}, {"tau": "logit_scale"}),
+    Case("flip-contrast-clamped", "flip", SEEN, {"log_scale": "logit_scale"}),
+    Case("kelip-multicrop-weighted", KELIP, {**CROPS, "text": "text_raw"}, {"tau_log_scale": "logit_scale"}),
     Case("groupvit-loss-clamped", GROUPVIT, {"image": "image_x", "text": "text_x"}, SCALE, total="out_loss"),
     Case("otter-infonce", OTTER_BASELINE, FEATURES, SCALE),
     Case("otter-labelsmooth", OTTER_BASELINE, FEATURES, SCALE, {"smoothing": 0.1}),
@@ -283,14 +292,14 @@ CASES = [
     Case("zerovl-nce_ignore", ZEROVL_IGNORE, {**FEATURES, "ignored": "ignore_mask"}, TAU, unstated=("ignored",)),
     Case("zerovl-triplet_mean", TRIPLET, FEATURES, {}),
     Case("alip-adaptive_loss", ALIP_PATH, GATED, SCALE, total="out_loss", no_gradient=("pair", "gate")),
-    Case("pyramidclip-paper", "pyramidclip", PYRAMID, {"tau": "log_scale"}),
-    Case("pyramidclip-paper_literal", "pyramidclip", PYRAMID, {"tau": "log_scale"}, {"targets": "printed"}),
-    Case("pyramidclip-paper_hard", "pyramidclip", PYRAMID, {"tau": "log_scale"}, {"smoothing": 0}),
+    Case("pyramidclip-paper", "pyramidclip", PYRAMID, SCALE),
+    Case("pyramidclip-paper_literal", "pyramidclip", PYRAMID, SCALE, {"targets": "printed"}),
+    Case("pyramidclip-paper_hard", "pyramidclip", PYRAMID, SCALE, {"smoothing": 0}),
     Case("simclr-slip", "simclr", VIEWS, {}, total="out_loss"),
     Case("simclr-slip-t05", "simclr", VIEWS, {}, {"temperature": 0.5}, total="out_loss"),
     Case("simclr-slip-sameviews", "simclr", VIEWS, {}, total="out_loss"),
     Case("simclr-slip-b1", "simclr", VIEWS, {}, total="out_loss"),
-    Case("slip-total", "slip", SLIP, {"temperature": "log_scale"}),
+    Case("slip-total", "slip", SLIP, SCALE),
     Case("otter-kd", OTTER_SOFTMAX, TAUGHT, TWO_SCALES, no_gradient=TEACHERS),
     Case("otter-kd_soft", OTTER_SOFTMAX, TAUGHT, TWO_SCALES, {"teacher_scale": 8}, no_gradient=TEACHERS),
     Case("otter-ot_clamped", "otter", TAUGHT, TWO_SCALES, no_gradient=TEACHERS),
@@ -298,23 +307,23 @@ CASES = [
     Case(
         "groupvit-multilabel",
         "groupvit",
-        {**PROMPTED, "text_alternative_0": "text_x"},
-        {"temperature": "log_scale", "prompt_temperature": "log_scale_multi"},
+        PROJECTED,
+        {"log_scale": "log_scale", "prompt_log_scale": "log_scale_multi"},
     ),
-    Case("groupvit-multilabel-mil", GROUPVIT_INSIDE, PROMPTED, {"prompt_temperature": "log_scale"}),
+    Case("groupvit-multilabel-mil", GROUPVIT_INSIDE, PROMPTED, {"prompt_log_scale": "log_scale"}),
     Case("uniclip-mpnce", "uniclip", UNICLIP, {}, UNICLIP_START, rtol=1e-6),  # learned numbers start in float32
     Case("zerovl-mixupnce", "zerovl", MIXED, TAU, {"learns": "yes"}, unstated=("lam", "coin")),
     Case("zerovl-mixupnce_alpha1", "zerovl", MIXED, TAU, {"learns": "yes"}, unstated=("lam", "coin")),
     Case("zerovl-mixupnce_odd", "zerovl", MIXED, TAU, {"learns": "yes"}, unstated=("lam", "coin")),
-    Case("byol-regression", "byol", BYOL, {}, total="out_loss", no_gradient=TARGETS),
+    Case("byol-regression", "byol", BYOL, {}, total="out_loss", no_gradient=teachers(BYOL)),
     Case(
         "byol-regression-zerorow",
         "byol",
         BYOL,
         {},
         total="out_loss",
-        no_gradient=TARGETS,
-        unstated=("image_augment_1",),
+        no_gradient=teachers(BYOL),
+        unstated=("image_augment_byol_1_predict",),
     ),
     Case(
         "simsiam-cosine",
@@ -322,10 +331,10 @@ CASES = [
         SIMSIAM,
         {},
         total="out_loss",
-        no_gradient=("image_augment_0_project", "image_augment_1_project"),
+        no_gradient=tuple(name for name in SIMSIAM if name.endswith("_project")),
     ),
-    Case("moco_v3-loss", "moco_v3", MOCO_V3, {}, no_gradient=TARGETS),
-    Case("moco_v3-loss-t1", "moco_v3", MOCO_V3, {}, {"temperature": 1}, no_gradient=TARGETS),
+    Case("moco_v3-loss", "moco_v3", MOCO_V3, {}, no_gradient=teachers(MOCO_V3)),
+    Case("moco_v3-loss-t1", "moco_v3", MOCO_V3, {}, {"temperature": 1}, no_gradient=teachers(MOCO_V3)),
     Case("nclip-terms", "nclip", HEADS, {}),
     Case("nclip-terms-nosharp", "nclip", HEADS, {}, {"sharpness": 0}),
     Case("nclip-terms-sg", "nclip", HEADS, {}, {"stopped": 1}),
@@ -336,8 +345,8 @@ CASES = [
     Case(
         "oner-cic",
         "oner",
-        {"image": "img", "text": "txt", "image_text": "joint"},
-        {"temperature": "log_scale"},
+        {"image_shared": "img", "text_shared": "txt", "image_text_shared": "joint"},
+        SCALE,
         {"image_text_weight": 0, "mixed_weight": 0},
     ),
     Case(

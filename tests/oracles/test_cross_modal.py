@@ -28,7 +28,7 @@ def features(names: tuple[str, ...]) -> dict[str, Tensor]:
 def test_the_mixture_is_as_near_to_each_half_as_it_has_of_it(share: float) -> None:
     """Value and gradients of l NCE(mixed, image) + (1 - l) NCE(mixed, text), the tower's features given."""
     objective = vlmdsl.compile("oner", compiled=False, image_text_weight=0, context_weight=0, mixed_weight=0.5).double()
-    names = ("image_text", "image", "text")
+    names = ("image_text_blend_shared", "image_shared", "text_shared")
     ours, theirs = features(names), features(names)
     assert set(objective.inputs) == {*names, "lam"}
     found = objective(**ours, lam=torch.tensor(share, dtype=torch.float64)).loss

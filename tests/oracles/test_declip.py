@@ -30,7 +30,7 @@ def prepared(arrays: Mapping[str, Tensor], weight: float, *, compiled: bool) -> 
     sizes = {"size": size, "hidden": 20, "bottleneck": 10}
     objective = vlmdsl.compile("declip", compiled=compiled, clip_weight=weight, **sizes).double()
     written = torch.tensor(size + 5)  # the oracle's pointer stands at 5
-    state = {**objective.state_dict(), "temperature": arrays["logit_scale"].reshape(())}
+    state = {**objective.state_dict(), "log_scale": arrays["logit_scale"].reshape(())}
     bank = ops.normalize(arrays["bank"].T.double())  # ours keeps directions
     objective.load_state_dict({**state, "state.texts": bank, "state.texts_written": written})
     return objective
@@ -38,7 +38,7 @@ def prepared(arrays: Mapping[str, Tensor], weight: float, *, compiled: bool) -> 
 
 def heads_of(objective: Objective, arrays: Mapping[str, Tensor]) -> list[MultilayerHead]:
     """The recipe's projector and predictor with the oracle's weights."""
-    stream = next(stream for stream in objective.streams if stream.name == "image_augment_0_predict")
+    stream = next(stream for stream in objective.streams if stream.name == "image_augment_declip_0_predict")
     found, entering = [], 16
     for head, prefix in zip(stream.encoder.heads, ("projector.", "predictor."), strict=True):
         module = MultilayerHead(head, entering).double()
@@ -59,13 +59,13 @@ def features_of(
     projected = project(views)
     predicted = predict(projected)
     return {
-        **{f"image_augment_{view}": value for view, value in enumerate(views)},
-        **{f"image_augment_{view}_project": value for view, value in enumerate(projected)},
-        **{f"image_augment_{view}_predict": value for view, value in enumerate(predicted)},
-        "text_mask": leaves["text_features"],
+        **{f"image_augment_declip_{view}": value for view, value in enumerate(views)},
+        **{f"image_augment_declip_{view}_project": value for view, value in enumerate(projected)},
+        **{f"image_augment_declip_{view}_predict": value for view, value in enumerate(predicted)},
+        "text_masked": leaves["text_features"],
         "text_eda": leaves["text_features_aug"],
-        "text_mask_vocabulary": leaves["word_features"] @ leaves["mlm_weight"].T + arrays["mlm_bias"],
-        "text_mask_targets": arrays["mlm_labels"],
+        "text_masked_vocabulary": leaves["word_features"] @ leaves["mlm_weight"].T + arrays["mlm_bias"],
+        "text_masked_targets": arrays["mlm_labels"],
     }
 
 
@@ -91,7 +91,7 @@ def check(oracle: str, *, compile: bool) -> None:
         agrees(out.terms[term].detach(), name, 0.2)
     for name, leaf in leaves.items():
         agrees(leaf.grad, f"grad_{name}")
-    agrees(objective.get_parameter("temperature").grad, "grad_logit_scale")
+    agrees(objective.get_parameter("log_scale").grad, "grad_logit_scale")
     bank = ops.normalize(arrays["out_bank_after"].T.double())
     torch.testing.assert_close(objective.get_buffer("state.texts"), bank, rtol=1e-6, atol=1e-7)
     assert int(objective.get_buffer("state.texts_written")) % len(bank) == int(arrays["out_bank_ptr_after"])
@@ -112,7 +112,7 @@ def test_the_paper_weighs_the_pairs_of_views_otherwise() -> None:
     arrays = load("declip-all")
     recipe = """
 recipe pairs(image: Image, text: Text)
-let views = augment(image, n=2)
+let views = augment(image, n=2, pipeline="declip")
 let masked = mask(text, random(15%))
 let edited = eda(text)
 let tau = learned(0.07, name="temperature")
@@ -121,9 +121,9 @@ minimize 0.4 * pair(views[0], masked) + 0.2 * (pair(views[1], masked) + pair(vie
 """
     objective = vlmdsl.compile(recipe, compiled=False).double()
     with torch.no_grad():
-        objective.get_parameter("temperature").copy_(arrays["logit_scale"].reshape(()))
-    given = {"image_augment_0": "image_features_1", "image_augment_1": "image_features_2"}
-    given |= {"text_mask": "text_features", "text_eda": "text_features_aug"}
+        objective.get_parameter("log_scale").copy_(arrays["logit_scale"].reshape(()))
+    given = {"image_augment_declip_0": "image_features_1", "image_augment_declip_1": "image_features_2"}
+    given |= {"text_masked": "text_features", "text_eda": "text_features_aug"}
     found = objective(**{name: arrays[key] for name, key in given.items()}).loss
     rest = 0.2 * (arrays["out_simsiam"] + arrays["out_mlm"] + arrays["out_nn_text"])
     torch.testing.assert_close(found.detach() + rest, arrays["out_total_paper_weights_mvs_mean"], rtol=1e-9, atol=1e-12)

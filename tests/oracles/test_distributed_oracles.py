@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 import vlmdsl
-from oracles.cases import EMBEDDED, FEATURES, MOCO_V3, SCALE, SCALE_AND_BIAS, SLIP, TARGETS, Case
+from oracles.cases import FEATURES, MOCO_V3, REWRITTEN, SCALE, SCALE_AND_BIAS, SLIP, Case, teachers
 from vlmdsl.testing.distributed import run_processes
 
 PER_RANK = "out_loss_per_rank"
@@ -21,16 +21,16 @@ CASES = [
     (
         Case("clip-openclip_dist_local_grad", "clip", FEATURES, SCALE, total=PER_RANK),
         2,
-        {"temperature": "out_grad_log_scale_per_rank"},
+        {"log_scale": "out_grad_log_scale_per_rank"},
     ),
-    (Case("laclip-clip-2rank", "laclip", EMBEDDED, SCALE, total=PER_RANK), 2, {"temperature": "grad_log_scale"}),
-    (Case("moco_v3-loss-2rank", "moco_v3", MOCO_V3, {}, total=TOTALS, no_gradient=TARGETS), 2, {}),
+    (Case("laclip-clip-2rank", "laclip", REWRITTEN, SCALE, total=PER_RANK), 2, {"log_scale": "grad_log_scale"}),
+    (Case("moco_v3-loss-2rank", "moco_v3", MOCO_V3, {}, total=TOTALS, no_gradient=teachers(MOCO_V3)), 2, {}),
     (Case("slip-total-2rank", "slip", SLIP, SCALE, total=TOTALS, unstated=DETACHED), 2, {}),
     *(
         (
             Case(f"siglip-openclip_dist_{exchange}", "siglip", FEATURES, SCALE_AND_BIAS, total=PER_RANK),
             3,
-            {"temperature": "out_grad_log_scale_per_rank", "bias": "out_grad_bias_per_rank"},
+            {"log_scale": "out_grad_log_scale_per_rank", "bias": "out_grad_bias_per_rank"},
         )
         for exchange in ("bidir", "shift", "reduce", "gather")
     ),

@@ -31,7 +31,7 @@ def check_moco(oracle: str, temperature: float, *, compiled: bool) -> None:
     objective = vlmdsl.compile("moco", compiled=compiled, temperature=temperature, size=32).double()
     objective.load_state_dict(filled(objective, arrays["queue"].T, int(arrays["queue_ptr"])))
     q, k = arrays["q"].requires_grad_(), arrays["k"].requires_grad_()
-    loss = objective(image_augment_0=q, image_augment_1_teacher=k).loss
+    loss = objective(image_augment_moco_v2_0_project=q, image_augment_moco_v2_1_project_teacher=k).loss
     loss.backward()
     torch.testing.assert_close(loss.detach(), arrays["out_loss"], rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(q.grad, arrays["grad_q"], rtol=1e-9, atol=1e-12)

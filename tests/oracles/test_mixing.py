@@ -61,7 +61,7 @@ def model(
 def batch(images: Tensor, texts: Tensor, **draws: float) -> Batch:
     drawn = {name: torch.tensor(value, dtype=torch.float64) for name, value in draws.items()}
     keys = [str(number) for number in range(len(images))]
-    return Batch({"image": StreamValues(images), "text": StreamValues(texts)}, {}, keys, drawn)
+    return Batch({"image_mix": StreamValues(images), "text": StreamValues(texts)}, {}, keys, drawn)
 
 
 def agrees(found: Any, expected: Tensor) -> None:

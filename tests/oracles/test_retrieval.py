@@ -23,7 +23,7 @@ def check(*, compiled: bool) -> None:
     columns = {"image_retriever": "ref_frozen", "image_reference_image": "ref_img", "text_reference_text": "ref_txt"}
     objective.references.fill({name: arrays[key] for name, key in columns.items()}, torch.arange(30))
     with torch.no_grad():
-        objective.temperature.fill_(arrays["log_scale"])
+        objective.log_scale.fill_(arrays["log_scale"])
     image, text = arrays["image_x"].requires_grad_(), arrays["text_x"].requires_grad_()
     query = arrays["query_frozen"].requires_grad_()
     loss = objective(image=image, text=text, image_retriever=query, key=torch.arange(100, 108)).loss
@@ -31,7 +31,7 @@ def check(*, compiled: bool) -> None:
     torch.testing.assert_close(loss.detach(), arrays["out_total"], rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(image.grad, arrays["grad_image_x"], rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(text.grad, arrays["grad_text_x"], rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(objective.temperature.grad, arrays["grad_log_scale"], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(objective.log_scale.grad, arrays["grad_log_scale"], rtol=1e-9, atol=1e-12)
     assert query.grad is None
 
 

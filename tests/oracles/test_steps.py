@@ -39,7 +39,7 @@ MEANS = {"state.language_mean": "H_text", "state.raw_mean": "H_raw", "state.clea
 ALIP = {
     "recipe": "alip",
     "inputs": {"image": "image_embed_{}", "text": "raw_embed_{}", "caption": "caption_embed_{}"},
-    "parameters": {"temperature": "log_scale"},
+    "parameters": {"log_scale": "log_scale"},
     "terms": {"raw": "out_loss_raw_{}", "clean": "out_loss_caption_{}"},
     "before": {name: f"{key}_init" for name, key in MEANS.items()},
     "after": {name: f"out_{key}_{{}}" for name, key in MEANS.items()},

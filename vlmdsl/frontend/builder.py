@@ -38,8 +38,10 @@ class CallBuilder:
     def constant(self, value: float) -> Node:
         return self.add("constant", type=ScalarType(), value=float(value))
 
-    def parameter(self, name: str, *, initial: float, lower: float | None, upper: float | None) -> Node:
-        return self.session.parameter(name, self.span, initial=initial, lower=lower, upper=upper)
+    def parameter(
+        self, name: str, *, initial: float, lower: float | None, upper: float | None, log_scale: bool = False
+    ) -> Node:
+        return self.session.parameter(name, self.span, initial=initial, lower=lower, upper=upper, log_scale=log_scale)
 
     def state(self, name: str, *, initial: float) -> Node:
         return self.session.state(name, self.span, initial=initial)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Set
 from dataclasses import replace
 
 from vlmdsl.frontend.session import Session
@@ -24,10 +26,13 @@ def finish(
     fields: tuple[tuple[str, FieldType], ...],
     digests: tuple[tuple[str, str], ...],
 ) -> Program:
-    """The program of the terms, its learned numbers, draws and states named by what they are bound to (`tau`, `tau_2`)."""
+    """The program of the terms. Learned numbers, draws and states are reported by what they are bound to (`tau`, `tau_2`).
+
+    What is stored of a temperature, the log of its inverse, has a name of its own (`tau_log_scale`)."""
     updates = live_updates((node for _, node in terms), session.updates)
     draft = Program(name, session.graph, tuple(Term(label, node) for label, node in terms), updates=updates)
     names = _unique_names(draft)
+    stored_names = _stored_names(names, session.log_scales)
     metrics = tuple(
         Metric(names[stored.string("name")], value) for stored, value in session.metrics if stored.string("name") in names
     )
@@ -35,7 +40,7 @@ def finish(
     def renamed(graph: Graph, node: Node, inputs: tuple[Node, ...]) -> Node | None:
         if node.operation not in NAMED:
             return None
-        attributes = {**dict(node.attributes), "name": names[node.string("name")]}
+        attributes = {**dict(node.attributes), "name": stored_names[node.string("name")]}
         return graph.add(node.operation, type=node.type, span=None, **attributes)
 
     program = replace(
@@ -58,9 +63,32 @@ def _unique_names(program: Program) -> dict[str, str]:
     inputs = {node.string("name") for node in program.nodes() if node.operation == "field"}
     for node in (node for node in program.nodes() if node.operation in NAMED):
         serial = node.string("name")
-        wanted = unique = serial.rpartition("#")[0]
-        copy = 2
-        while unique in names.values() or (node.operation == "draw" and unique in inputs):
-            unique, copy = f"{wanted}_{copy}", copy + 1
-        names[serial] = unique
+        taken = {*names.values(), *(inputs if node.operation == "draw" else ())}
+        names[serial] = _free(serial.rpartition("#")[0], taken)
     return names
+
+
+def _free(name: str, taken: Set[str]) -> str:
+    """`name`, or with the next free number where it is taken."""
+    unique, copy = name, 2
+    while unique in taken:
+        unique, copy = f"{name}_{copy}", copy + 1
+    return unique
+
+
+def _stored_names(names: dict[str, str], log_scales: set[str]) -> dict[str, str]:
+    """What is stored under which name, unique too: a number under the one it is reported as, but for log scales."""
+    found = {serial: name for serial, name in names.items() if serial not in log_scales}
+    for serial in (serial for serial in names if serial in log_scales):
+        found[serial] = _free(_log_scale_name(names[serial]), set(found.values()))
+    return found
+
+
+def _log_scale_name(temperature: str) -> str:
+    """What the log of the inverse of a temperature is called.
+
+    >>> _log_scale_name("temperature"), _log_scale_name("hard_temperature_2"), _log_scale_name("tau")
+    ('log_scale', 'hard_log_scale_2', 'tau_log_scale')
+    """
+    renamed = re.sub(r"(?<![^_])temperature(?![^_])", "log_scale", temperature)
+    return renamed if renamed != temperature else f"{temperature}_log_scale"

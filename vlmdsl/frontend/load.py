@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from vlmdsl.diagnostics import Diagnostic
 from vlmdsl.diagnostics.catalog.meaning import NothingToLearn, TooLarge, UnusedField
-from vlmdsl.diagnostics.catalog.names import NothingMinimized, Recursion, UnknownBatchPolicy
+from vlmdsl.diagnostics.catalog.names import InputNameTwice, NothingMinimized, Recursion, UnknownBatchPolicy
 from vlmdsl.diagnostics.suggest import suggestion
 from vlmdsl.frontend.elaborate import Elaborator
 from vlmdsl.frontend.finish import finish
 from vlmdsl.frontend.knobs import apply_knobs, bind_signature, field_node
 from vlmdsl.frontend.modules import Loaded, Loader
 from vlmdsl.frontend.session import Session
-from vlmdsl.ir import BATCH_POLICIES, MIXED, Node, Program, encoder_of
+from vlmdsl.ir import BATCH_POLICIES, MIXED, Node, Program, encoder_of, inputs
 from vlmdsl.primitives.encoding import DEFAULT_ENCODERS
 from vlmdsl.primitives.values import NumberValue, StringValue, Value
 from vlmdsl.source import SourceMap, SourceText, Span
@@ -95,6 +96,7 @@ def _elaborate(session: Session, loaded: Loaded, loader: Loader, knobs: Mapping[
         digests=loader.digests(),
     )
     _report_nothing_to_learn(session, program, minimize.span)
+    _report_names_of_inputs(session, program, header, minimize.span)
     return program
 
 
@@ -142,6 +144,14 @@ def _report_unused_fields(session: Session, header: Recipe | None) -> None:
     for parameter in header.parameters if header else ():
         if parameter.default is None and parameter.name.name not in session.used_fields:
             session.report(UnusedField.at(parameter.name.span, name=parameter.name.name))
+
+
+def _report_names_of_inputs(session: Session, program: Program, header: Recipe | None, span: Span) -> None:
+    """V0213 for a name that two inputs of the objective would have, at the field of this name if there is one."""
+    places = {parameter.name.name: parameter.name.span for parameter in header.parameters} if header else {}
+    names = Counter(wanted.name for wanted in inputs(program))
+    for name in (name for name, count in names.items() if count > 1):
+        session.report(InputNameTwice.at(places.get(name, span), name=name))
 
 
 def _report_nothing_to_learn(session: Session, program: Program, span: Span) -> None:

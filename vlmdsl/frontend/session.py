@@ -29,6 +29,8 @@ class Session:
     """(learned number or state, the value to log for it)"""
     updates: list[Update] = field(default_factory=list)
     """What every state becomes."""
+    log_scales: set[str] = field(default_factory=set)
+    """The learned numbers, by name, that are stored as the log of the inverse of what is reported."""
     encoders: dict[str, Encoder] = field(default_factory=dict)
     """The encoder of each field kind, in the recipe that is being elaborated."""
     default_fields: tuple[Node, ...] | None = None
@@ -61,9 +63,13 @@ class Session:
         """The user's own call under which the library made something."""
         return next((call for call, _ in reversed(self._calls) if not _in_library(call)), inner)
 
-    def parameter(self, name: str, span: Span, *, initial: float, lower: float | None, upper: float | None) -> Node:
-        """A fresh learned number."""
+    def parameter(
+        self, name: str, span: Span, *, initial: float, lower: float | None, upper: float | None, log_scale: bool
+    ) -> Node:
+        """A fresh learned number; of a temperature stored as its `log_scale`, `name` is what the temperature is called."""
         serial = self._serial_name(name)
+        if log_scale:
+            self.log_scales.add(serial)
         return self.add("parameter", type=ScalarType(), span=span, name=serial, initial=initial, lower=lower, upper=upper)
 
     def state(self, name: str, span: Span, *, initial: float) -> Node:

@@ -35,13 +35,12 @@ class Column:
 
 
 def inputs(program: Program) -> list[Input]:
-    """The tensors the objective takes when it is given features: two for a stream whose tokens are compared. Of an encoder
-    with heads they are what the last head gives.
+    """The tensors the objective takes when it is given features. Of an encoder with heads they are what the last head gives.
 
-    A stream used pooled only is `NAME [B, D]`; tokens only `NAME [B, L, D]` and `NAME_mask [B, L]`; both: `NAME [B, D]`,
-    `NAME_tokens`, `NAME_mask`. The mask of an image stream is optional (all patches are real). A masked text whose hidden
-    tokens are guessed adds `NAME_vocabulary [B, L, V]` and `NAME_targets [B, L]`. Other fields that the graph reads (labels,
-    flags) follow under their own names, then the numbers drawn for the step, without axes.
+    The pooled features of a stream are `NAME [B, D]`, its tokens `NAME_tokens [B, L, D]` with `NAME_mask [B, L]`, which of
+    them are real; an image stream can do without the mask (all patches are real). A masked text whose hidden tokens are
+    guessed has `NAME_vocabulary [B, L, V]` and `NAME_targets [B, L]`. Other fields that the graph reads (labels, flags)
+    follow under their own names, then the numbers drawn for the step, without axes.
     """
     found: list[Input] = []
     for stream in streams(program):
@@ -62,15 +61,14 @@ def _stream_inputs(stream: Stream) -> Iterable[Input]:
         what = (
             f"features of {stream.name} after the head `{heads[-1].name}`" if heads else f"pooled features of {stream.name}"
         )
-        yield Input(stream.name, ("B", "D"), "float", f"{what}, not normalised")
+        yield Input(stream.input("pooled"), ("B", "D"), "float", f"{what}, not normalised")
     if stream.tokens:
-        name = f"{stream.name}_tokens" if stream.pooled else stream.name
-        yield Input(name, ("B", axis, "D"), "float", f"token features of {stream.name}, not normalised")
-        yield Input(f"{stream.name}_mask", ("B", axis), "bool", f"true where {stream.name} has a token")
+        yield Input(stream.input("tokens"), ("B", axis, "D"), "float", f"token features of {stream.name}, not normalised")
+        yield Input(stream.input("mask"), ("B", axis), "bool", f"true where {stream.name} has a token")
     if stream.vocabulary:
-        yield Input(f"{stream.name}_vocabulary", ("B", axis, "V"), "float", f"logits of the tokens of {stream.name}")
+        yield Input(stream.input("vocabulary"), ("B", axis, "V"), "float", f"logits of the tokens of {stream.name}")
         meaning = f"what the chosen tokens of {stream.name} were, -100 elsewhere"
-        yield Input(f"{stream.name}_targets", ("B", axis), "int64", meaning)
+        yield Input(stream.input("targets"), ("B", axis), "int64", meaning)
 
 
 def _plain_inputs(nodes: list[Node]) -> Iterable[Input]:

@@ -16,14 +16,17 @@ OUTPUTS = ("pooled", "tokens", "vocabulary")
 _PAIRS = frozenset({"join", "blend"})
 """Operations that make one stream of an image and a text, which a batch holds apart."""
 _DEFAULT_TOWERS = ("vision", "language")
+_VIEW_WORDS = {"mask": "masked"}
+"""What a view is called in names of streams where its operation's name would mislead: `NAME_mask` tells padding."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
     """One encoded stream: a field, or a view of one, through an encoder.
 
-    `name` is the field's name where the field is encoded in one view only; else the view's is added (`image_augment_0`), the
-    last head's where several encode the same (`image_augment_0_predict`), and that a teacher does (`image_teacher`).
+    `name` says what is encoded and by what, whatever else the recipe encodes: the field, each view's word with its pipeline
+    and number (`image_augment_slip_0`, `text_masked`), a tower of the recipe's own (`image_retriever`), the last head
+    (`image_project`) and `teacher`. Of several streams that this makes equal (two crops), the later ones are numbered.
     `source` is the field or view node, `encode` the encode node; `pooled`, `tokens` and `vocabulary` say which outputs are
     used, and `asked_only` that nothing reads the vocabulary but criteria of the chosen tokens.
     """
@@ -39,6 +42,13 @@ class Stream:
     @property
     def encoder(self) -> Encoder:
         return encoder_of(self.encode)
+
+    def input(self, output: str) -> str:
+        """What the input of the objective that holds one output is called, or its `mask` or `targets`.
+
+        Pooled features have the stream's own name.
+        """
+        return self.name if output == "pooled" else f"{self.name}_{output}"
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -96,17 +106,20 @@ def parts_of(source: Node) -> tuple[Node, ...]:
 def readings(
     encoded: Iterable[Stream], form: Callable[[Encoder, Node], Hashable] = lambda encoder, source: None
 ) -> list[Reading]:
-    """What a batch must hold to encode these streams: each source once in each form that their towers take it in, named
-    after the first stream that is it alone. `form` is that in which an encoder takes a source."""
+    """What a batch must hold to encode these streams: each source, of pairs their two parts, once in each form that towers
+    take it in. It has the source's name, in a further form with that of the tower. `form` is what an encoder takes."""
     encoded = list(encoded)
-    names: dict[tuple[Node, Hashable], str] = {}
-    for stream in encoded:
-        if stream.source.operation not in _PAIRS:
-            names.setdefault((stream.source, form(stream.encoder, stream.source)), stream.name)
-    for stream in encoded:
-        for part in parts_of(stream.source):
-            names.setdefault((part, form(stream.encoder, part)), f"{stream.name}_{root_field(part).string('name')}")
-    return [Reading(name, source, taken) for (source, taken), name in names.items()]
+    names = _source_names(stream.source for stream in encoded)
+    apart = [(stream.source, stream.encoder) for stream in encoded if stream.source.operation not in _PAIRS]
+    parts = [(part, stream.encoder) for stream in encoded for part in parts_of(stream.source)]
+    taken: set[str] = set()
+    found: dict[tuple[Node, Hashable], str] = {}
+    for source, encoder in [*apart, *parts]:
+        if (source, form(encoder, source)) not in found:
+            first = names[source] not in taken
+            name = names[source] if first else f"{names[source]}_{encoder.tower}"
+            found[source, form(encoder, source)] = _unique(name, taken)
+    return [Reading(name, source, taken_in) for (source, taken_in), name in found.items()]
 
 
 def root_field(source: Node) -> Node:
@@ -133,44 +146,48 @@ def block_of(node: Node) -> int:
 
 
 def _stream_names(encodes: list[Node]) -> list[str]:
-    fields = ["_".join(root_field(part).string("name") for part in parts_of(node.inputs[0])) for node in encodes]
-    pipelines: dict[str, set[object]] = {}
-    for node, field in zip(encodes, fields, strict=True):
-        pipelines.setdefault(field, set()).update(dict(part.attributes).get("pipeline") for part in parts_of(node.inputs[0]))
-    plain: list[str] = []
-    for node, name in zip(encodes, fields, strict=True):
-        several = len({other.inputs[0] for other, field in zip(encodes, fields, strict=True) if field == name}) > 1
-        suffix = _view_suffix(node.inputs[0], len(pipelines[name] - {None}) > 1) if several else ""
-        plain.append(name + suffix + _tower_suffix(node, encodes))
-    learners = [(node.inputs[0], encoder_of(node).bare) for node in encodes]
-    names: list[str] = []
-    for node, candidate, learner in zip(encodes, plain, learners, strict=True):
-        heads = encoder_of(node).heads
-        if heads and learners.count(learner) > 1:
-            candidate += f"_{heads[-1].name}"
-        candidate += "_teacher" if encoder_of(node).teacher else ""
-        unique, copy = candidate, 2
-        while unique in names:
-            unique, copy = f"{candidate}_{copy}", copy + 1
-        names.append(unique)
-    return names
+    sources = _source_names(node.inputs[0] for node in encodes)
+    taken: set[str] = set()
+    return [_unique(sources[node.inputs[0]] + _encoder_suffix(encoder_of(node)), taken) for node in encodes]
 
 
-def _view_suffix(source: Node, pipelines: bool) -> str:
-    """What was done to a field, from the field on; with the names of pipelines where the field goes through several."""
+def _source_names(encoded: Iterable[Node]) -> dict[Node, str]:
+    """The name of each source that is encoded, and of the parts of pairs: a plain field keeps its own."""
+    encoded = list(dict.fromkeys(encoded))
+    sources = list(dict.fromkeys([*encoded, *(part for source in encoded for part in parts_of(source))]))
+    fields = [source for source in sources if source.operation == "field"]
+    taken: set[str] = set()
+    names = {source: _unique(source.string("name"), taken) for source in fields}
+    return names | {source: _unique(_source_name(source), taken) for source in sources if source not in names}
+
+
+def _source_name(source: Node) -> str:
+    """The fields that a source is made of, then what was done to them, in turn."""
+    parts = parts_of(source)
+    field = "_".join(root_field(part).string("name") for part in parts)
+    return field + "".join(map(_view_suffix, parts)) + ("_blend" if source.operation == "blend" else "")
+
+
+def _view_suffix(source: Node) -> str:
+    """What was done to a field, from the field on: each view's word, with its pipeline and its number in a set."""
     if source.operation == "field":
         return ""
-    if source.operation in _PAIRS:
-        parts = "".join(_view_suffix(part, pipelines) for part in parts_of(source))
-        return parts if source.operation == "join" else f"{parts}_{source.operation}"
-    suffix = _view_suffix(source.inputs[0], pipelines) + "_" + source.operation
     attributes = dict(source.attributes)
-    shown = [attributes.get("pipeline") if pipelines else None, attributes.get("view")]
-    return "_".join([suffix, *(str(value) for value in shown if value is not None)])
+    words = [_VIEW_WORDS.get(source.operation, source.operation), attributes.get("pipeline"), attributes.get("view")]
+    return "_".join([_view_suffix(source.inputs[0]), *(str(word) for word in words if word is not None)])
 
 
-def _tower_suffix(node: Node, encodes: list[Node]) -> str:
-    """The tower's name, where several encode this source and it is one of the recipe's own."""
-    tower = encoder_of(node).tower
-    rivals = {encoder_of(other).tower for other in encodes if other.inputs[0] is node.inputs[0]}
-    return "" if len(rivals) == 1 or tower in _DEFAULT_TOWERS else f"_{tower}"
+def _encoder_suffix(encoder: Encoder) -> str:
+    """The tower, unless it is the one that a field of this kind has by itself; the last head; whether a teacher encodes."""
+    tower = [] if encoder.tower in _DEFAULT_TOWERS else [encoder.tower]
+    heads = [head.name for head in encoder.heads[-1:]]
+    return "".join(f"_{word}" for word in [*tower, *heads, *(["teacher"] if encoder.teacher else [])])
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    """`name`, or with the next free number where it is taken, which it is from now on."""
+    unique, copy = name, 2
+    while unique in taken:
+        unique, copy = f"{name}_{copy}", copy + 1
+    taken.add(unique)
+    return unique

@@ -37,7 +37,13 @@ class LearnedParameters(Parameters):
             "in the graph, with the gradient passed through"
         ),
     )
-    name: str = Field(default="", description="its name in the checkpoint; by default the name it is bound to")
+    name: str = Field(
+        default="",
+        description=(
+            "what it is reported as; by default the name it is bound to. In the checkpoint the log scale of a `temperature` "
+            "is `log_scale`, that of another name `NAME_log_scale`"
+        ),
+    )
 
 
 def _bounds(builder: Builder, bound: LearnedParameters) -> tuple[float, float | None, float | None]:
@@ -68,7 +74,11 @@ def _learned(builder: Builder, subjects: Mapping[str, Value], parameters: Parame
     start, lower, upper = _bounds(builder, parameters)
     projected = parameters.clamp == "after_step"
     stored = parameter = builder.parameter(
-        parameters.name, initial=start, lower=lower if projected else None, upper=upper if projected else None
+        parameters.name,
+        initial=start,
+        lower=lower if projected else None,
+        upper=upper if projected else None,
+        log_scale=parameters.form == "log_scale",
     )
     if not projected and (lower is not None or upper is not None):
         gradient = "zero" if parameters.clamp == "hard" else "pass"

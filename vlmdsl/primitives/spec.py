@@ -73,8 +73,11 @@ class Builder(Protocol):
 
     def constant(self, value: float) -> Node: ...
 
-    def parameter(self, name: str, *, initial: float, lower: float | None, upper: float | None) -> Node:
-        """A fresh learned number; `name` is made unique in the objective."""
+    def parameter(
+        self, name: str, *, initial: float, lower: float | None, upper: float | None, log_scale: bool = False
+    ) -> Node:
+        """A fresh learned number; `name` is made unique in the objective. With `log_scale` it is the log of the inverse of
+        what is called so, and gets a name that says this."""
 
     def state(self, name: str, *, initial: float) -> Node:
         """A fresh number that outlives the step, as it was before this step; `name` is made unique in the objective."""

@@ -192,7 +192,7 @@ class VisionLanguageModel(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and stream.encoder.learns):
             if stream.asked_only and values.asked is not None:
                 states, targets = chosen_tokens(states, targets, values.asked)
-            return {f"{stream.name}_vocabulary": head(states), f"{stream.name}_targets": targets}
+            return {stream.input("vocabulary"): head(states), stream.input("targets"): targets}
 
     def _form(self, encoder: ObjectiveEncoder, source: Node) -> InputForm | None:
         """The form in which an encoder takes a source; None where its tower states none."""
@@ -282,7 +282,7 @@ def _check_lengths(encoders: Mapping[str, Encoder], streams: Iterable[Stream], c
     owners: dict[str, ObjectiveEncoder] = {}
     for stream in streams:
         tower = encoders[stream.encoder.tower].dimension
-        found = {stream.name: stream.encoder.dimension(tower), f"{stream.name}_tokens": tower}
+        found = {stream.name: stream.encoder.dimension(tower), stream.input("tokens"): tower}
         lengths.update(found)
         owners.update(dict.fromkeys(found, stream.encoder))
     for pair in compared:
@@ -324,6 +324,6 @@ def _named(stream: Stream, features: EncodedFeatures) -> dict[str, Tensor]:
     if stream.pooled:
         found[stream.name] = features.pooled
     if stream.tokens:
-        found[f"{stream.name}_tokens" if stream.pooled else stream.name] = features.tokens
-        found[f"{stream.name}_mask"] = features.mask
+        found[stream.input("tokens")] = features.tokens
+        found[stream.input("mask")] = features.mask
     return {name: value for name, value in found.items() if value is not None}

@@ -87,8 +87,8 @@ def test_different_meaning(one: str, other: str) -> None:
 
 def test_a_set_of_views_is_the_mean_over_the_views_with_one_temperature() -> None:
     program = planned("contrast(augment(image, n=2), text)")
-    assert {stream.name for stream in streams(program)} == {"image_augment_0", "image_augment_1", "text"}
-    assert names(program) == ["temperature"]
+    assert {stream.name for stream in streams(program)} == {"image_augment_crop_0", "image_augment_crop_1", "text"}
+    assert names(program) == ["log_scale"]
     explicit = planned(
         HEADER
         + "let v = augment(image, n=2)\nlet tau = learned(0.07, max_scale=100)\n"
@@ -107,7 +107,7 @@ def test_each_use_of_a_recipe_learns_its_own_temperature() -> None:
     program = planned(
         HEADER + "use clip, siglip\nminimize {\n  a: clip(image, text)\n  b: clip(image, text)\n  c: siglip(image, text)\n}"
     )
-    assert names(program) == ["temperature", "temperature_2", "temperature_3", "bias"]
+    assert names(program) == ["log_scale", "log_scale_2", "log_scale_3", "bias"]
     assert [term.name for term in program.terms] == ["a", "b", "c"]
 
 
@@ -116,7 +116,8 @@ def test_one_let_is_one_temperature() -> None:
         HEADER + "let tau = learned(0.1)\nminimize {\n  a: contrast(image, text, temperature=tau)\n"
         "  b: contrast(image, text, sim=tokenmax, temperature=tau)\n}"
     )
-    assert names(program) == ["tau"]
+    assert names(program) == ["tau_log_scale"]
+    assert [metric.name for metric in program.metrics] == ["tau"]
 
 
 def test_knobs_reach_the_graph() -> None:
@@ -131,7 +132,7 @@ def test_an_encoder_of_the_recipe_holds_for_used_recipes_too() -> None:
 
 
 def test_inputs_are_named_after_the_fields() -> None:
-    assert [wanted.name for wanted in inputs(planned("filip"))] == ["image", "image_mask", "text", "text_mask"]
+    assert [wanted.name for wanted in inputs(planned("filip"))] == ["image_tokens", "image_mask", "text_tokens", "text_mask"]
     both = planned("contrast(image, text, sim=0.5*cosine + 0.5*tokenmax)")
     assert {wanted.name for wanted in inputs(both)} == {
         "image", "image_tokens", "image_mask", "text", "text_tokens", "text_mask",

@@ -94,7 +94,7 @@ def test_simsiam_gives_the_numbers_of_the_authors_module() -> None:
     torch.testing.assert_close(z[0], arrays["out_z1"], rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(p[0], arrays["out_p1"], rtol=1e-9, atol=1e-12)
     objective = vlmdsl.compile("simsiam", compiled=False).double()
-    names = ("image_augment_0_predict", "image_augment_1_project", "image_augment_1_predict", "image_augment_0_project")
+    names = [f"image_augment_moco_v2_{name}" for name in ("0_predict", "1_project", "1_predict", "0_project")]
     out = objective(**dict(zip(names, (p[0], z[1], p[1], z[0]), strict=True)))
     out.loss.backward()
     torch.testing.assert_close(out.loss.detach(), arrays["out_loss"], rtol=1e-9, atol=1e-12)
@@ -161,11 +161,11 @@ def test_a_tower_runs_once_and_a_head_once_a_view() -> None:
     built(batch(built, 0))
     assert calls == {"tower": [8], "vision_project": [8], "vision_predict": [8], "teacher": [8]}
     assert [stream.name for stream in built.streams] == [
-        "image_augment_0",
-        "image_augment_1_teacher",
-        "image_augment_1_predict",
-        "image_augment_0_teacher",
-        "image_augment_1_project",
+        "image_augment_crop_0_predict",
+        "image_augment_crop_1_project_teacher",
+        "image_augment_crop_1_predict",
+        "image_augment_crop_0_project_teacher",
+        "image_augment_crop_1_project",
     ]
 
 
@@ -227,7 +227,7 @@ def test_features_of_other_lengths_are_a_diagnostic() -> None:
     recipe = "recipe r(image: Image)\nlet v = augment(image, n=2)\nminimize contrast(project(vision, out=6)(v[0]), v[1])"
     with pytest.raises(DiagnosticError, match="V0832") as caught:
         model(recipe)
-    assert "`image_augment_0` 6, `image_augment_1` 8" in caught.value.diagnostics[0].message
+    assert "`image_augment_crop_0_project` 6, `image_augment_crop_1` 8" in caught.value.diagnostics[0].message
 
 
 @pytest.mark.parametrize(

@@ -53,14 +53,14 @@ def tower(yields: tuple[str, ...]) -> TextTransformer:
 def test_only_the_masked_stream_has_targets_and_both_processes_share_its_draws() -> None:
     (whole,) = batches(RECIPE, 1)
     assert whole.streams["text"].targets is None
-    masked = whole.streams["text_mask"]
+    masked = whole.streams["text_masked"]
     asked = masked.targets != NOT_ASKED
     assert 0.2 < asked.float().sum() / masked.mask.sum() < 0.6
     assert torch.equal(masked.targets[asked], whole.streams["text"].values[asked])
-    shares = [batches(RECIPE, 1, rank=rank, world=2)[0].streams["text_mask"] for rank in (0, 1)]
+    shares = [batches(RECIPE, 1, rank=rank, world=2)[0].streams["text_masked"] for rank in (0, 1)]
     assert torch.equal(torch.cat([share.values for share in shares]), masked.values)
     assert torch.equal(torch.cat([share.targets for share in shares]), masked.targets)
-    later = batches(RECIPE, 2)[1].to("cpu").streams["text_mask"]
+    later = batches(RECIPE, 2)[1].to("cpu").streams["text_masked"]
     assert later.targets is not None
     assert not torch.equal(later.targets, masked.targets)
 
@@ -71,7 +71,7 @@ def test_the_tower_is_asked_for_the_hidden_tokens() -> None:
     model = VisionLanguageModel({"language": language}, objective)
     (batch,) = batches(RECIPE, 1)
     out = model(batch)
-    masked = batch.streams["text_mask"]
+    masked = batch.streams["text_masked"]
     logits = language.vocabulary_head(language(masked.values, masked.mask).states)
     expected = functional.cross_entropy(logits.flatten(0, 1), masked.targets.flatten(), ignore_index=NOT_ASKED)
     torch.testing.assert_close(out.terms["words"], expected)
@@ -81,7 +81,7 @@ def test_the_tower_is_asked_for_the_hidden_tokens() -> None:
 
 def test_only_the_chosen_tokens_get_logits_with_the_same_loss_and_gradients() -> None:
     (batch,) = batches(RECIPE.replace("40%", "10%"), 1)
-    asked = batch.streams["text_mask"].asked
+    asked = batch.streams["text_masked"].asked
     assert asked is not None
     assert asked.shape[1] < 24, "as many places as tokens"
     found: dict[bool, list[torch.Tensor]] = {}
@@ -92,8 +92,8 @@ def test_only_the_chosen_tokens_get_logits_with_the_same_loss_and_gradients() ->
         rows: list[int] = []
         language.vocabulary_head.register_forward_hook(lambda *call, rows=rows: rows.append(call[2][..., 0].numel()))
         if not packed:
-            masked = replace(batch.streams["text_mask"], asked=None)
-            batch = replace(batch, streams={**batch.streams, "text_mask": masked})
+            masked = replace(batch.streams["text_masked"], asked=None)
+            batch = replace(batch, streams={**batch.streams, "text_masked": masked})
         loss = model(batch).loss
         loss.backward()
         assert rows == [asked.numel() if packed else 8 * 24]

@@ -97,11 +97,11 @@ def test_several_streams_of_a_tower_are_one_call_with_the_numbers_of_separate_on
     text, caption = (
         towers["language"](batch.streams[name].values, batch.streams[name].mask) for name in ("text", "caption")
     )
-    assert set(given) == {"image", "text", "text_tokens", "text_mask", "caption", "caption_mask"}
+    assert set(given) == {"image", "text", "text_tokens", "text_mask", "caption_tokens", "caption_mask"}
     torch.testing.assert_close(given["text"], text.pooled)
     assert given["text_tokens"].shape == text.tokens.shape
     torch.testing.assert_close(given["text_tokens"][given["text_mask"]], text.tokens[text.mask])
-    torch.testing.assert_close(given["caption"][given["caption_mask"]], caption.tokens[caption.mask])
+    torch.testing.assert_close(given["caption_tokens"][given["caption_mask"]], caption.tokens[caption.mask])
     assert given["text_mask"].equal(batch.streams["text"].mask)
 
 
@@ -182,10 +182,10 @@ def test_joined_streams_are_one_call_on_the_values_of_their_halves():
         Batch({reading.name: values[reading.source.string("name")] for reading in model.input_streams}, {}, ["a", "b", "c"])
     )
     assert len(calls) == 1
-    for name, words in (("image_text", values["text"]), ("image_caption", values["caption"])):
+    for name, words in (("image_text_shared", values["text"]), ("image_caption_shared", values["caption"])):
         alone = tower(values["image"].values, words.mask, words.values)
         assert torch.equal(objective.given[f"{name}_mask"], alone.mask)
-        torch.testing.assert_close(objective.given[name], alone.tokens, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(objective.given[f"{name}_tokens"], alone.tokens, rtol=1e-12, atol=1e-12)
 
 
 def test_blended_streams_get_the_draw_of_the_step_that_the_loss_reads_too():
@@ -201,14 +201,17 @@ def test_blended_streams_get_the_draw_of_the_step_that_the_loss_reads_too():
     names = {reading.name: values[reading.source.string("name")] for reading in model.input_streams}
     tower.register_forward_hook(lambda *_: calls.append(1))
     batch = Batch(names, {}, ["a", "b", "c"], {"lam": torch.tensor(0.3, dtype=torch.float64)})
-    shares = {"image_text_blend": 0.3, "image_text_blend_2": 0.7}
+    shares = {"image_text_blend_shared": 0.3, "image_text_blend_2_shared": 0.7}
     assert {name: round(float(share), 6) for name, share in model.objective.blends(batch.draws).items()} == shares
     found = model(batch).loss
     assert len(calls) == 3  # texts, blended pairs, joined ones
     pair = values["image"].values, values["text"].mask, values["text"].values
     of_each = [torch.full((3,), share, dtype=torch.float64) for share in (0.3, 0.7)]
     features = {name: tower(*pair, share).pooled for name, share in zip(shares, of_each, strict=True)}
-    features |= {"image_text": tower(*pair).pooled, "text": tower(values["text"].values, values["text"].mask).pooled}
+    features |= {
+        "image_text_shared": tower(*pair).pooled,
+        "text_shared": tower(values["text"].values, values["text"].mask).pooled,
+    }
     torch.testing.assert_close(found, model.objective(**features, lam=batch.draws["lam"]).loss, rtol=1e-9, atol=1e-12)
 
 
@@ -243,7 +246,7 @@ def test_crops_of_one_size_are_one_call_of_the_tower():
 def test_dropped_patches_of_several_streams_are_dropped_in_one_call():
     objective = RecordingObjective(planned_streams("contrast(drop(augment(image, n=2), share=50%), text)"))
     towers = {"vision": vision(), "language": language()}
-    names = [f"image_augment_{view}_drop" for view in (0, 1)]
+    names = [f"image_augment_crop_{view}_drop" for view in (0, 1)]
     batch = viewed_batch(names, kept=dict.fromkeys(names, 2))
     VisionLanguageModel(towers, objective)(batch)
     for name in names:

@@ -41,7 +41,7 @@ def model(order: str = "before", schedule: str = "constant", momentum: float = 0
 
 def batch(number: int) -> Batch:
     generator = torch.Generator().manual_seed(number)
-    names = ("image_augment_0", "image_augment_1_teacher")
+    names = ("image_augment_crop_0", "image_augment_crop_1")
     return Batch({name: StreamValues(torch.rand(4, 3, 8, 8, generator=generator)) for name in names}, {}, list("abcd"))
 
 
@@ -91,7 +91,7 @@ def test_only_the_tower_is_trained_and_keys_are_the_teachers() -> None:
     assert not any("teachers" in name for name in trained)
     before = copy.deepcopy(built.teachers.copies["vision"])
     train(built, optimizer_of(built), 0, 2)
-    keys = before(batch(0).streams["image_augment_1_teacher"].values).pooled
+    keys = before(batch(0).streams["image_augment_crop_1"].values).pooled
     expected = nn.functional.normalize(keys, dim=-1)
     torch.testing.assert_close(built.objective.state.get_buffer("keys")[:4], expected)
 

@@ -76,5 +76,5 @@ def _bounds(node: Node, subject: Math, logarithmic: bool) -> Math | None:
 
 
 def _kind(node: Node) -> str:
-    name = node.string("name").replace("tau", "temperature")
+    name = node.string("name").replace("tau", "temperature").replace("log_scale", "temperature")
     return next((kind for kind in _PARAMETERS if kind in name), name)

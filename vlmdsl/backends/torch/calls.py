@@ -77,8 +77,7 @@ def _pooled(values: Values, node: Node) -> str:
 
 def _tokens(values: Values, node: Node) -> str:
     stream = values.stream(node.inputs[0])
-    name = f"{stream.name}_tokens" if stream.pooled else stream.name
-    features = f'inputs["{name}"]' + ("" if encoder_of(stream.encode).learns else ".detach()")
+    features = f'inputs["{stream.name}_tokens"]' + ("" if encoder_of(stream.encode).learns else ".detach()")
     return f'ops.TokenFeatures({features}, inputs.get("{stream.name}_mask"))'
 
 

@@ -18,7 +18,14 @@ class FeatureChecker:
 
     def __init__(self, program: Program) -> None:
         self._inputs = {wanted.name: wanted for wanted in inputs(program)}
-        self._optional = {name for name, wanted in self._inputs.items() if name.endswith("_mask") and "P" in wanted.axes}
+        masks = [stream.input("mask") for stream in streams(program) if stream.tokens]
+        self._optional = {name for name in masks if "P" in self._inputs[name].axes}
+        self._same_tokens = [
+            [stream.input(output), stream.input(beside)]
+            for stream in streams(program)
+            for output, beside in (("tokens", "mask"), ("vocabulary", "targets"))
+            if output in stream.outputs
+        ]
         self._compared = compared_streams(program)
 
     def check(self, features: Mapping[str, object]) -> None:
@@ -28,14 +35,8 @@ class FeatureChecker:
         for name, value in features.items():
             tensors[name] = _checked(self._inputs[name], value)
         self._check_axis("B", "samples", tensors, [name for name in tensors if self._inputs[name].axes])
-        for name in tensors:
-            if f"{name.removesuffix('_tokens')}_mask" in tensors and tensors[name].dim() == 3:
-                mask = f"{name.removesuffix('_tokens')}_mask"
-                self._check_axis(self._inputs[mask].axes[1], "tokens", tensors, [name, mask])
-        for name in tensors:
-            stream = name.removesuffix("_vocabulary")
-            if stream != name:
-                self._check_axis("L", "tokens", tensors, [name, f"{stream}_targets"])
+        for names in self._same_tokens:
+            self._check_axis(self._inputs[names[0]].axes[1], "tokens", tensors, [name for name in names if name in tensors])
         for pair in self._compared:
             self._check_axis("D", "features", tensors, [name for name in pair if name in tensors])
         _check_device(tensors)
@@ -90,7 +91,7 @@ def compared_streams(program: Program) -> list[tuple[str, str]]:
     for node in program.nodes():
         if node.operation in ("pooled", "tokens"):
             stream = found[node.inputs[0].index]
-            names[node.index] = f"{stream.name}_tokens" if node.operation == "tokens" and stream.pooled else stream.name
+            names[node.index] = stream.input(node.operation)
         elif node.operation in ("normalize", "stop", "distribution", "mix", "gate") and node.inputs[0].index in names:
             names[node.index] = names[node.inputs[0].index]
         elif _compares(node) and all(parent.index in names for parent in node.inputs[:2]):

@@ -175,3 +175,23 @@ class UnknownBatchPolicy(Problem):
     )
     bad = "vlo 1\nrecipe mine(image: Image, text: Text)\nbatch one_sorce\nminimize contrast(image, text)"
     good = "vlo 1\nrecipe mine(image: Image, text: Text)\nbatch one_source\nminimize contrast(image, text)"
+
+
+class InputNameTwice(Problem):
+    code = "V0213"
+    template = "two inputs of the objective would be called `{name}`"
+    summary = "a field or a draw with the name of another input"
+    explanation = (
+        "Every input of an objective is called after what it is: the pooled features of a stream have its own name, its "
+        "tokens `NAME_tokens`, which of them are real `NAME_mask`, what a masked text is asked `NAME_vocabulary` and "
+        "`NAME_targets`; a label, flag or number, and a draw, has the name that the recipe gives it. Where a field has one "
+        "of those names, call it otherwise; `--map NEW=column` reads the same column."
+    )
+    bad = (
+        "vlo 1\n"
+        "recipe mine(image: Image, text: Text, text_mask: Flag)\n"
+        "minimize contrast(image, text, sim=tokenmax, keep=text_mask)"
+    )
+    good = (
+        "vlo 1\nrecipe mine(image: Image, text: Text, valid: Flag)\nminimize contrast(image, text, sim=tokenmax, keep=valid)"
+    )

@@ -28,7 +28,8 @@ def token_features() -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(5, 3, 4, generator=generator, dtype=torch.float64).requires_grad_()
     text = torch.randn(5, 6, 4, generator=generator, dtype=torch.float64).requires_grad_()
-    return {"image": image, "text": text, "text_mask": torch.arange(6)[None] < torch.tensor([[6], [4], [1], [2], [0]])}
+    mask = torch.arange(6)[None] < torch.tensor([[6], [4], [1], [2], [0]])
+    return {"image_tokens": image, "text_tokens": text, "text_mask": mask}
 
 
 def label_features() -> dict[str, Tensor]:
@@ -65,7 +66,8 @@ def test_loss_terms_metrics_and_gradients() -> None:
 def test_the_chance_level_is_the_loss_of_equal_features() -> None:
     for program in (clip(), tokenwise()):
         objective = Objective(program)
-        width = {"image": (8, 4), "text": (8, 4)} if program.name == "clip" else {"image": (8, 2, 4), "text": (8, 3, 4)}
+        tokens = {"image_tokens": (8, 2, 4), "text_tokens": (8, 3, 4)}
+        width = {"image": (8, 4), "text": (8, 4)} if program.name == "clip" else tokens
         same = {name: torch.ones(shape) for name, shape in width.items()}
         masks = {} if program.name == "clip" else {"text_mask": torch.ones(8, 3, dtype=torch.bool)}
         out = objective(**same, **masks)
@@ -104,8 +106,8 @@ def test_the_mask_of_texts_is_asked_for_and_that_of_images_is_not() -> None:
     given = token_features()
     objective(**given)
     with pytest.raises(TypeError, match=r"lacks text_mask \[B, L\], true where text has a token"):
-        objective(image=given["image"], text=given["text"])
-    with pytest.raises(ValueError, match=r"axis L \(tokens\): text has 6, text_mask has 5"):
+        objective(image_tokens=given["image_tokens"], text_tokens=given["text_tokens"])
+    with pytest.raises(ValueError, match=r"axis L \(tokens\): text_tokens has 6, text_mask has 5"):
         objective(**given | {"text_mask": given["text_mask"][:, :5]})
 
 

@@ -113,7 +113,7 @@ def test_states_have_names_of_their_own() -> None:
     def centred(s) = exp(s - running_mean(s))
     let a = centred(stop(score(image, text)))
     let b = centred(stop(score(image, text, by=dot)))
-    minimize contrast(image, text, weight=a * b * centred(a), temperature=learned(0.07, name="a_mean"))
+    minimize contrast(image, text, weight=a * b * centred(a), temperature=learned(0.07, form="direct", name="a_mean"))
     """
     objective = compiled("\n".join(line.strip() for line in recipe.strip().splitlines()))
     names = [*objective.state_dict()]

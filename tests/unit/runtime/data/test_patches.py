@@ -62,16 +62,18 @@ def test_ties_of_noise_keep_their_order() -> None:
 def test_a_batch_says_which_patches_to_keep(streams_of: StreamsOf) -> None:
     streams = streams_of('contrast(drop(augment(image, pipeline="crop"), share=50%), text)')
     (batch,) = batches(streams)
-    stream = batch.streams["image"]
+    stream = batch.streams["image_augment_crop_0_drop"]
     assert stream.keep is not None
     assert (stream.keep.shape, stream.keep.dtype, stream.values.shape) == ((8, 8), torch.int64, (8, 3, 32, 32))
     assert len({tuple(row) for row in stream.keep.tolist()}) == 8
     assert batch.streams["text"].keep is None
-    moved = batch.to("meta").streams["image"].keep
+    moved = batch.to("meta").streams["image_augment_crop_0_drop"].keep
     assert moved is not None
     assert moved.device.type == "meta"
     # Whichever process loads a sample, in whichever order the views are written.
-    halves = [batches(streams, rank=rank, world=2, workers=rank)[0].streams["image"].keep for rank in (0, 1)]
+    halves = [
+        batches(streams, rank=rank, world=2, workers=rank)[0].streams["image_augment_crop_0_drop"].keep for rank in (0, 1)
+    ]
     assert torch.equal(stream.keep, torch.cat([half for half in halves if half is not None]))
 
 
@@ -81,7 +83,7 @@ def test_no_patch_dropped_is_the_image_itself(streams_of: StreamsOf) -> None:
 
 def test_each_view_of_a_set_drops_patches_of_its_own(streams_of: StreamsOf) -> None:
     (batch,) = batches(streams_of("contrast(drop(augment(image, n=2)), text)"))
-    first, second = (batch.streams[f"image_augment_{view}_drop"].keep for view in (0, 1))
+    first, second = (batch.streams[f"image_augment_crop_{view}_drop"].keep for view in (0, 1))
     assert first is not None
     assert second is not None
     assert not torch.equal(first, second)

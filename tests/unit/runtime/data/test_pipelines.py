@@ -121,7 +121,7 @@ def test_every_pipeline_feeds_batches_whatever_loads_them(pipeline: str, streams
         )
         batches = itertools.islice(loader, 5)
         return torch.stack(
-            [torch.stack([batch.streams[f"image_augment_{view}"].values for view in (0, 1)]) for batch in batches]
+            [torch.stack([batch.streams[f"image_augment_{pipeline}_{view}"].values for view in (0, 1)]) for batch in batches]
         )
 
     alone = images()
