@@ -8,6 +8,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from vlmdsl.runtime.tracking.titles import set_title
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -56,12 +58,12 @@ def _draw(axes: Axes, panel: Panel, recipes: Sequence[str]) -> None:
         axes.plot(places, seeds, color="0.25", linewidth=0.8, marker="o", markersize=3, zorder=2)
     for style, (name, level) in zip(("--", ":", "-."), panel.levels.items(), strict=False):
         axes.axhline(100 * level, color="0.4", linestyle=style, linewidth=1.0, label=f"{name} {100 * level:.1f}")
-    axes.set_title(panel.title, fontsize=10)
+    set_title(axes, panel.title, legend=bool(panel.levels))
     axes.set_ylabel("percent", fontsize=9)
     axes.set_xticks(range(len(recipes)), recipes, rotation=30, ha="right", fontsize=8)
     axes.tick_params(axis="y", labelsize=8)
+    axes.set_xlim(-0.5, len(recipes) - 0.5)  # an empty place is as wide as the others
     axes.set_ylim(bottom=0.0)
+    axes.set_axisbelow(True)
     axes.grid(visible=True, axis="y", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    if panel.levels:
-        axes.legend(fontsize=8, frameon=False)

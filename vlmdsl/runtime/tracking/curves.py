@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmdsl.runtime.tracking.metrics import loss_at_chance, read_metrics, term_names
+from vlmdsl.runtime.tracking.titles import set_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,15 +83,13 @@ def _draw(axes: Axes, panel: _Panel, records: Records) -> None:
         axes.plot(steps, values, label=label, linewidth=1.4, marker="o" if len(points) == 1 else None)
     if panel.chance:
         _draw_chance(axes, records)
-    axes.set_title(panel.title, fontsize=10)
+    set_title(axes, panel.title, legend=len(panel.lines) > 1 or panel.chance)
     axes.set_xlabel("step", fontsize=9)
     axes.tick_params(labelsize=8)
     axes.grid(visible=True, alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     if panel.bottom is not None:
         axes.set_ylim(bottom=panel.bottom)
-    if len(panel.lines) > 1 or panel.chance:
-        axes.legend(fontsize=8, frameon=False)
 
 
 def _draw_chance(axes: Axes, records: Records) -> None:

@@ -151,3 +151,20 @@ def test_chance_is_a_line_that_follows_a_queue():
 
     assert drawn([0.0, 2.0, 3.0]) == ([0, 1, 2], [1.0, 3.0, 4.0], "chance 4.00")
     assert drawn([3.0, 3.0])[1] == [4.0, 4.0]
+
+
+def test_a_legend_lies_on_no_data():
+    from matplotlib.figure import Figure
+
+    from vlmdsl.runtime.tracking.titles import set_title
+
+    figure = Figure(figsize=(4, 3), layout="constrained")
+    axes = figure.add_subplot()
+    axes.bar([0, 1], [1.0, 1.0])
+    for number in range(5):
+        axes.axhline(number / 5, label=f"level {number}")
+    set_title(axes, "a measure", legend=True)
+    figure.draw_without_rendering()
+    legend, title = axes.get_legend().get_window_extent(), axes.title.get_window_extent()
+    assert legend.y0 >= axes.bbox.y1
+    assert title.y0 >= legend.y1
