@@ -208,7 +208,7 @@ def _run_all(plans: Sequence[_Plan], say: Callable[[str], None] | None) -> list[
 
 def _run(plan: _Plan) -> Run:
     """The run of a plan: read if it is finished, gone on with if it was stopped."""
-    folders = import_module("vlmdsl.runtime.training.run_folder")
+    folders, files = import_module("vlmdsl.runtime.training.run_folder"), import_module("vlmdsl.runtime.files")
     marker, seconds = plan.folder / _FINISHED, None
     if not plan.finished:
         started = time.perf_counter()
@@ -216,8 +216,9 @@ def _run(plan: _Plan) -> Run:
         evaluation = trainer.fit().evaluation
         # A run that was stopped in between has no one time.
         seconds = time.perf_counter() - started if fresh else None
-        folders.write_atomically(marker, json.dumps({"evaluation": evaluation, "seconds": seconds}, indent=2) + "\n")
-    stored = json.loads(marker.read_text(encoding="utf-8"))
+        files.write_json(marker, {"evaluation": evaluation, "seconds": seconds})
+    records = import_module("vlmdsl.runtime.training.records")
+    stored = files.read_json(marker, records.FinishedRun, help="remove it: the run is then gone on with").plain()
     return Run(plan.side.name, plan.config.train.seed, plan.folder, stored["evaluation"], stored["seconds"])
 
 
@@ -253,9 +254,8 @@ def _facts(sides: Sequence[_Side], config: RunConfig, data: Mapping[str, object]
 
 def _write(result: Comparison) -> None:
     """`comparison.json` and `comparison.png` in the comparison's folder."""
-    folders = import_module("vlmdsl.runtime.training.run_folder")
-    text = json.dumps(result.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    folders.write_atomically(result.folder / "comparison.json", text)
+    files = import_module("vlmdsl.runtime.files")
+    files.write_json(result.folder / "comparison.json", result.to_json())
     drawing = import_module("vlmdsl.runtime.tracking.comparison")
     panels = []
     for measure in result.shown():

@@ -32,10 +32,16 @@ def build(
     expression: bool = False,
     knobs: Mapping[str, object] | None = None,
     dump: Callable[[str, Program], None] | None = None,
+    kept: Mapping[tuple[str, str], SourceText] | None = None,
 ) -> Built:
-    """Text to planned program; DiagnosticError with every fault, rendered, if there is an error."""
+    """Text to planned program; DiagnosticError with every fault, rendered, if there is an error.
+
+    With `kept`, what the recipe's files use is taken from there, as in `vlmdsl.frontend.load`, and no further file is read.
+    """
     source = read(recipe, expression=expression)
-    front_end = load(SourceText(source.name, source.text), knobs=knobs, folder=source.folder)
+    front_end = load(
+        SourceText(source.name, source.text), knobs=knobs, folder=None if kept is not None else source.folder, kept=kept
+    )
     SOURCES.texts.update(front_end.sources.texts)
     if front_end.program is None:
         found = tuple(front_end.diagnostics)

@@ -60,8 +60,8 @@ def evaluate(
     folder = import_module("vlmdsl.runtime.training.run_folder").RunFolder.existing(str(run))
     flags = {"data.map": dict(map)} if map else {}
     config = load_settings(folder.config, overrides, flags)
-    built = build(folder.recipe, knobs=folder.read_facts()["recipe"]["given_knobs"])
-    session = import_module("vlmdsl.runtime.training.session")
+    built = build(folder.recipe, knobs=folder.read_facts().recipe.given_knobs, kept=folder.kept_uses())
+    measuring = import_module("vlmdsl.runtime.training.measuring")
     objective = compile_built(built, compiled=False)
-    results, table = session.evaluate_run(objective, config, folder, tuple(data))
+    results, table = measuring.evaluate_run(objective, config, folder, tuple(data))
     return EvaluationResult(results, table)

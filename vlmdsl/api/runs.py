@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vlmdsl.api.driver import Built
 from vlmdsl.api.sources import SOURCES
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError, render_text
 from vlmdsl.diagnostics.catalog.configuration import ResumeMismatch
-from vlmdsl.schema import RunConfig, load_config, setting_names
+from vlmdsl.schema import RunConfig, load_config
 from vlmdsl.source import Span
 
 if TYPE_CHECKING:
     from vlmdsl.runtime.training.run_folder import RunFolder
+    from vlmdsl.runtime.training.starting import RecipeFiles
 
-__all__ = ["check_resumable", "first_process", "load_settings", "recipe_record", "used_files"]
+__all__ = ["check_resumable", "first_process", "load_settings", "recipe_files", "recipe_record"]
 
-_FREE = (
-    "data.workers",
-    "train.device",
-    "train.compile",
-    "train.compile_encoders",
-    "train.checkpoint_every",
-    "train.keep",
-    "train.log_every",
-)
-"""Settings that a resumed run may change, beside those of the evaluation."""
+_MAIN = "recipe.vlo"
 
 
 def first_process() -> bool:
@@ -44,51 +38,67 @@ def load_settings(path: str | Path | None, overrides: Sequence[str], flags: Mapp
     return config
 
 
-def recipe_record(built: Built, knobs: Mapping[str, object]) -> dict[str, object]:
+def recipe_record(built: Built, knobs: Mapping[str, object]) -> dict[str, Any]:
     """What `run.json` says about the recipe."""
     program = built.written
     return {
         "name": program.name,
-        "given_knobs": dict(knobs),
-        "knobs": {name: value if isinstance(value, int | float | str) else str(value) for name, value in program.knobs},
+        "given_knobs": {name: _plain(value) for name, value in knobs.items()},
+        "knobs": {name: _plain(value) for name, value in program.knobs},
         "digests": dict(program.digests),
     }
 
 
-def used_files(built: Built) -> dict[str, str]:
-    """The recipe's text as `recipe.vlo`, and the files beside it that it uses, by their path from it."""
-    texts = {"recipe.vlo": built.source.text}
-    home = built.source.folder
-    for name, text in built.front_end.sources.texts.items():
-        path = Path(name)
-        if home is not None and name != built.source.name and path.is_file() and path.resolve().is_relative_to(home):
-            texts[path.resolve().relative_to(home).as_posix()] = text.text
-    return texts
+def recipe_files(built: Built, knobs: Mapping[str, object]) -> RecipeFiles:
+    """The recipe for its run folder: its text as `recipe.vlo`, and every file that it uses.
+
+    One beside the recipe, or below, keeps its path from it; another one, or one whose place is taken, is under `kept/`.
+    """
+    starting = import_module("vlmdsl.runtime.training.starting")
+    kept = import_module("vlmdsl.runtime.training.run_folder").KEPT
+    uses = built.front_end.uses
+    names = {built.source.name: _MAIN}
+    texts = {_MAIN: built.source.text}
+    for name in dict.fromkeys(uses.values()):
+        if name not in names:
+            text = built.front_end.sources.texts[name].text
+            names[name] = _kept_place(name, text, built.source.folder, kept)
+            texts[names[name]] = text
+    stored = [{"by": names[by], "path": path, "file": names[file]} for (by, path), file in uses.items() if by in names]
+    files: RecipeFiles = starting.RecipeFiles({**recipe_record(built, knobs), "uses": stored}, texts)
+    return files
+
+
+def _kept_place(name: str, text: str, home: Path | None, kept: str) -> str:
+    resolved = Path(name).resolve()
+    if home is not None and resolved.is_relative_to(home):
+        place = resolved.relative_to(home)
+        if place.as_posix() != _MAIN and place.parts[0] not in (kept, "checkpoints"):
+            return place.as_posix()
+    return f"{kept}/{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}/{resolved.name}"
+
+
+def _plain(value: object) -> object:
+    return value if isinstance(value, int | float | str) else str(value)
 
 
 def check_resumable(folder: RunFolder, built: Built, config: RunConfig) -> None:
     """DiagnosticError V0818 if the run in `folder` has another recipe, or other settings that shape its numbers."""
-    facts = folder.read_facts()
+    settings_of = import_module("vlmdsl.runtime.training.identity").settings_of
+    recorded, present = folder.read_facts().recipe, recipe_record(built, {})
     stored = load_settings(folder.config, (), {})
     found: list[Diagnostic] = []
-    recorded, present = facts["recipe"], recipe_record(built, {})
-    if sorted(recorded["digests"].values()) != sorted(dict(built.written.digests).values()):
+    if sorted(recorded.digests.values()) != sorted(dict(built.written.digests).values()):
         found.append(_mismatch(folder, "recipe"))
-    elif recorded["knobs"] != present["knobs"]:
-        found.append(_mismatch(folder, "value of a knob", f"it had {recorded['knobs']}, now {present['knobs']}"))
-    for name in setting_names():
-        before, now = _setting(stored, name), _setting(config, name)
-        if before != now and name not in _FREE and not name.startswith("evaluation."):
-            found.append(_mismatch(folder, f"`{name}`", f"it had {before}, now {now}"))
+    elif recorded.knobs != present["knobs"]:
+        found.append(_mismatch(folder, "value of a knob", f"it had {recorded.knobs}, now {present['knobs']}"))
+    before = settings_of(stored, shaping=True) | {"out": stored.out}
+    now = settings_of(config, shaping=True) | {"out": config.out}
+    for name, value in now.items():
+        if before[name] != value:
+            found.append(_mismatch(folder, f"`{name}`", f"it had {before[name]}, now {value}"))
     if found:
         raise _error(found)
-
-
-def _setting(config: RunConfig, name: str) -> object:
-    value: object = config
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value
 
 
 def _mismatch(folder: RunFolder, what: str, *notes: str) -> Diagnostic:

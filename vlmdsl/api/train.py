@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from vlmdsl.api.compile import compile_built
 from vlmdsl.api.driver import Built, build
-from vlmdsl.api.runs import check_resumable, first_process, load_settings, recipe_record, used_files
+from vlmdsl.api.runs import check_resumable, first_process, load_settings, recipe_files
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.schema import RunConfig
+from vlmdsl.source import SourceText
 
 if TYPE_CHECKING:
     from vlmdsl.runtime.model import VisionLanguageModel
@@ -98,10 +99,11 @@ class Trainer:
             if first_process():
                 _folders().RunFolder.check_free(self.config.out)
         else:
-            self._knobs = dict(self._resume.read_facts()["recipe"]["given_knobs"]) | self._knobs
+            self._knobs = dict(self._resume.read_facts().recipe.given_knobs) | self._knobs
             stored = options.get("config") or self._resume.config
             word = self._resume.recipe if recipe is None else recipe
-            self._built, self.config = _checked(word, self._knobs, stored, options)
+            kept = self._resume.kept_uses() if recipe is None else None
+            self._built, self.config = _checked(word, self._knobs, stored, options, kept)
             check_resumable(self._resume, self._built, self.config)
         self._outcome: Outcome | None = None
 
@@ -113,13 +115,7 @@ class Trainer:
         """
         objective = compile_built(self._built, compiled=self.config.train.compile)
         session = import_module("vlmdsl.runtime.training.session")
-        self._outcome = outcome = session.run(
-            objective,
-            self.config,
-            recipe=recipe_record(self._built, self._knobs),
-            texts=used_files(self._built),
-            resume=self._resume,
-        )
+        self._outcome = outcome = session.run(objective, self.config, recipe_files(self._built, self._knobs), self._resume)
         return RunResult(outcome.folder.path, outcome.evaluation, outcome.summary)
 
     @property
@@ -179,7 +175,11 @@ def _folders() -> Any:
 
 
 def _checked(
-    recipe: str | Path, knobs: Mapping[str, object], config: str | Path | None, options: RunOptions
+    recipe: str | Path,
+    knobs: Mapping[str, object],
+    config: str | Path | None,
+    options: RunOptions,
+    kept: Mapping[tuple[str, str], SourceText] | None = None,
 ) -> tuple[Built, RunConfig]:
     """The built recipe and the configuration; DiagnosticError with the faults of both."""
     faults: list[Diagnostic] = []
@@ -187,7 +187,7 @@ def _checked(
     for attempt in ("recipe", "configuration"):
         try:
             if attempt == "recipe":
-                built = build(recipe, expression=options.get("expression", False), knobs=knobs)
+                built = build(recipe, expression=options.get("expression", False), knobs=knobs, kept=kept)
             else:
                 resolved = load_settings(config, options.get("overrides", ()), _flags(options))
         except DiagnosticError as error:

@@ -34,14 +34,23 @@ class FrontEnd:
     diagnostics: list[Diagnostic]
     sources: SourceMap
     module: Module
+    uses: Mapping[tuple[str, str], str]
+    """(name of a text, path that it uses) -> name of the text that was found."""
 
 
-def load(text: SourceText, *, knobs: Mapping[str, object] | None = None, folder: Path | None = None) -> FrontEnd:
+def load(
+    text: SourceText,
+    *,
+    knobs: Mapping[str, object] | None = None,
+    folder: Path | None = None,
+    kept: Mapping[tuple[str, str], SourceText] | None = None,
+) -> FrontEnd:
     """Loads, resolves and elaborates a recipe. Never raises for any text.
 
-    `knobs` set the recipe's hyper-parameters; `folder` is where its relative `use` are looked up.
+    `knobs` set the recipe's hyper-parameters; `folder` is where its relative `use` are looked up, unless `kept` has what
+    they mean: (name of a text, path that it uses) -> text.
     """
-    loader = Loader()
+    loader = Loader(kept=kept)
     loaded = loader.load(text, folder)
     session = Session(diagnostics=list(loader.diagnostics))
     program = None
@@ -49,7 +58,7 @@ def load(text: SourceText, *, knobs: Mapping[str, object] | None = None, folder:
         program = _elaborate(session, loaded, loader, knobs or {})
     if any(diagnostic.severity == "error" for diagnostic in session.diagnostics):
         program = None
-    return FrontEnd(program, _ordered(session.diagnostics, text.name), loader.sources, loaded.module)
+    return FrontEnd(program, _ordered(session.diagnostics, text.name), loader.sources, loaded.module, loader.uses)
 
 
 def _prevents_elaboration(diagnostic: Diagnostic) -> bool:

@@ -63,6 +63,10 @@ class Loader:
 
     sources: SourceMap = field(default_factory=SourceMap)
     diagnostics: list[Diagnostic] = field(default_factory=list)
+    kept: Mapping[tuple[str, str], SourceText] | None = None
+    """Where given, no file is read: (name of a text, path that it uses) -> the text that is meant."""
+    uses: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(name of a text, path that it uses) -> name of the text that was found."""
     _loaded: dict[str, Loaded] = field(default_factory=dict)
     _chain: list[str] = field(default_factory=list)
     _library: FileScope | None = None
@@ -130,6 +134,8 @@ class Loader:
         if found is None:
             return
         text, home = found
+        if use.path is not None:
+            self.uses[self._chain[-1], use.path.value] = text.name
         if text.name in self._chain:
             chain = " -> ".join([*self._chain[self._chain.index(text.name) :], text.name])
             self.diagnostics.append(CyclicUse.at(use.span, name=text.name, chain=chain))
@@ -161,6 +167,10 @@ class Loader:
                 self.diagnostics.append(UnknownRecipe.at(use.span, help=(help,), name=use.name.name))
                 return None
             return bundled, None
+        if self.kept is not None:
+            kept = self.kept.get((self._chain[-1], use.path.value))
+            if kept is not None:
+                return kept, None
         if folder is None and Path(use.path.value).name in self._chain:
             return self.sources.get(Path(use.path.value).name), None
         path = None if folder is None else folder / use.path.value

@@ -10,12 +10,13 @@ from vlmdsl.diagnostics.catalog import (
     lowering,
     meaning,
     names,
+    runs,
     syntax,
     types,
     values,
 )
 
 __all__ = [
-    "comparison", "configuration", "data", "devices", "encoders", "environment", "lowering", "meaning", "names", "syntax",
-    "types", "values",
+    "comparison", "configuration", "data", "devices", "encoders", "environment", "lowering", "meaning", "names", "runs",
+    "syntax", "types", "values",
 ]  # fmt: skip

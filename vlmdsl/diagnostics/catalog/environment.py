@@ -1,10 +1,10 @@
-"""V0901 to V0909: what the environment does not have: packages and pretrained models."""
+"""V0901 to V0909: what the environment does not have: packages, pretrained models, room on a disk, other processes."""
 
 from __future__ import annotations
 
 from vlmdsl.diagnostics.problem import Problem
 
-__all__ = ["PackageMissing", "PretrainedModelMissing"]
+__all__ = ["CannotWrite", "PackageMissing", "PretrainedModelMissing", "ProcessLost"]
 
 
 class PackageMissing(Problem):
@@ -33,3 +33,30 @@ class PretrainedModelMissing(Problem):
         "note under the message is what `transformers` said."
     )
     provoked_by = "`--set model.text_encoder=hf:./nowhere`"
+
+
+class CannotWrite(Problem):
+    code = "V0903"
+    template = "cannot write `{path}`: {reason}"
+    summary = "The disk is full, a quota is reached, or the folder may not be written to."
+    explanation = (
+        "A file of a run could not be written, so the run ended: going on without its metrics and checkpoints would lose "
+        "them. What was written before is sound: checkpoints are written beside the old ones, flushed to the disk and only "
+        "then take their name, and an older one is removed after that. Make room and go on with `--resume FOLDER`; the "
+        "result is the same as that of a run that was never interrupted. `train.keep` and `train.checkpoint_every` say how "
+        "much room checkpoints take."
+    )
+    provoked_by = "a run whose checkpoints no longer fit on the disk"
+
+
+class ProcessLost(Problem):
+    code = "V0904"
+    template = "the processes of this run cannot work together: {reason}"
+    summary = "Another process of a run with several ended, never started, or cannot be reached."
+    explanation = (
+        "Several processes train one model together, and one that is missing stops all of them. The message of the process "
+        "that ended first says why it did; look for it in the output of each. Processes that `torchrun` starts find each "
+        "other by themselves. Those started by hand need `RANK`, `WORLD_SIZE`, `MASTER_ADDR` and `MASTER_PORT`, and wait "
+        "five minutes for each other. After the cause is mended, go on with `--resume FOLDER`."
+    )
+    provoked_by = "two processes started by hand, of which one ends at once because its `--data` is not there"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from vlmdsl.runtime.files import write_atomically
 from vlmdsl.runtime.tracking.titles import set_title
 
 if TYPE_CHECKING:
@@ -47,7 +49,9 @@ def draw_comparison(panels: Sequence[Panel], recipes: Sequence[str], picture: Pa
         _draw(figure.add_subplot(rows, columns, position + 1), panel, recipes)
     if title:
         figure.suptitle(title, fontsize=11)
-    figure.savefig(picture, format="png")
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
+    write_atomically(picture, drawn.getvalue())
 
 
 def _draw(axes: Axes, panel: Panel, recipes: Sequence[str]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlmdsl.runtime.files import write_atomically
 from vlmdsl.runtime.tracking.metrics import loss_at_chance, read_metrics, term_names
 from vlmdsl.runtime.tracking.titles import set_title
 
@@ -56,7 +58,9 @@ def draw_curves(metrics: Path, picture: Path, title: str = "") -> None:
         _draw(figure.add_subplot(rows, min(len(panels), _COLUMNS), position + 1), panel, records)
     if title:
         figure.suptitle(title)
-    figure.savefig(picture, format="png")
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
+    write_atomically(picture, drawn.getvalue())
 
 
 def _panels(record: dict[str, float]) -> list[_Panel]:

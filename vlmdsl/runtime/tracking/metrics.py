@@ -6,13 +6,21 @@ loop; other names are the recipe's own, such as `temperature`.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["MetricsFile", "Tracker", "loss_at_chance", "read_metrics", "term_names"]
+from vlmdsl.runtime.files import damaged, read_text, write_atomically, writing
+
+__all__ = ["MetricsFile", "Tracker", "cut_metrics", "loss_at_chance", "read_metrics", "term_names"]
+
+_NAME = re.compile(r"[\w./@+\-]{1,200}")
+_MOST_STEPS = 2**63
 
 
 class Tracker(Protocol):
@@ -26,16 +34,24 @@ class Tracker(Protocol):
 
 
 class MetricsFile:
-    """Appends records to the file at `path`, each on the disk before the next step is taken."""
+    """Appends records to the file at `path`, each handed to the system before the next step is taken.
+
+    Raises `DiagnosticError` (V0903) where it cannot be written.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("a", encoding="utf-8")
+        self._path = path
+        with writing(path):
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+            self._file = os.fdopen(os.open(path, flags, 0o666), "ab", buffering=0)
 
     def log(self, record: Mapping[str, float]) -> None:
         """Append one line; a number that is not finite becomes null, which JSON has and `NaN` it has not."""
-        finite = {name: value if math.isfinite(value) else None for name, value in record.items()}
-        self._file.write(json.dumps(finite, allow_nan=False) + "\n")
-        self._file.flush()
+        finite = {name: _short(value) if math.isfinite(value) else None for name, value in record.items()}
+        line = (json.dumps(finite, allow_nan=False) + "\n").encode()
+        with writing(self._path):
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def close(self) -> None:
         """Close the file."""
@@ -43,10 +59,58 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The records in a file of metrics, null as NaN; a last line that was cut off is left out."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    records = [json.loads(line) for line in lines if line.endswith("\n")]
-    return [{name: math.nan if value is None else value for name, value in record.items()} for record in records]
+    """The records in a file of metrics, null as NaN; a last line that was cut off is left out.
+
+    Raises `DiagnosticError` (V0850) that names a line which is no record.
+    """
+    records: list[dict[str, float]] = []
+    for number, line in enumerate(_lines(path), start=1):
+        record = _record(line, number, path)
+        if records and record["step"] <= records[-1]["step"]:
+            raise damaged(path, f"line {number} is of a step that is not after the one before")
+        records.append(record)
+    return records
+
+
+def cut_metrics(path: Path, step: int, records: int) -> int:
+    """Drop the records of steps after `step`, and a last line that was cut off; returns how many are left.
+
+    Raises `DiagnosticError` (V0850) if a line is no record, or fewer than `records` are left.
+    """
+    read = read_metrics(path) if path.exists() else []
+    kept = sum(record["step"] <= step for record in read)
+    if kept < records:
+        reason = f"it has {kept} records of the steps up to {step}, of {records} that were written"
+        raise damaged(path, reason if path.exists() else "it is missing")
+    if path.exists():
+        write_atomically(path, "".join(f"{line}\n" for line in _lines(path)[:kept]))
+    return kept
+
+
+def _lines(path: Path) -> list[str]:
+    """The whole lines; what follows the last line break was cut off."""
+    return read_text(path).split("\n")[:-1]
+
+
+def _record(line: str, number: int, path: Path) -> dict[str, float]:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        raise damaged(path, f"line {number} is no JSON") from None
+    if not isinstance(record, dict) or not all(_NAME.fullmatch(name) for name in record):
+        raise damaged(path, f"line {number} is no record of metrics")
+    numbers = {name: math.nan if value is None else value for name, value in record.items()}
+    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in numbers.values()):
+        raise damaged(path, f"line {number} has a value that is no number")
+    step = record.get("step")
+    if not isinstance(step, int) or not 0 <= step < _MOST_STEPS:
+        raise damaged(path, f"line {number} has no `step`")
+    return numbers
+
+
+def _short(value: float) -> float:
+    """The number without the noise of arithmetic: nine digits hold every float32."""
+    return float(f"{value:.9g}") if isinstance(value, float) else value
 
 
 def term_names(record: Mapping[str, float]) -> list[str]:

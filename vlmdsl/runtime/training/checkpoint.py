@@ -1,37 +1,48 @@
-"""Checkpoints: complete or absent, and nothing pickled.
+"""Checkpoints: complete or absent, every file with its SHA-256, and nothing pickled.
 
 One is a folder `step-NNNNNNNN` with `model.safetensors` (encoders and objective, its parameters and its state),
 `optimizer.safetensors` (moments under the parameters' names), `tokenizer.json` and `state.json` (the step, the position in
-the data, the seed, the size of every file). The learning rate and every generator are functions of (seed, step), so
-these are all that a run needs to go on.
+the data, the seed, which run it is, size and SHA-256 of every file, and the SHA-256 of all this). The learning rate and
+every generator are functions of (seed, step), so these are all that a run needs to go on.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from vlmdsl.runtime.training.run_folder import flush
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.diagnostics.catalog.runs import CheckpointMismatch
+from vlmdsl.runtime.files import damaged, file_digest, flush, read_json, seal, write_json, writing
+from vlmdsl.runtime.training.records import CheckpointState
+from vlmdsl.source import Span
 
 __all__ = [
     "Position",
+    "check_written_by",
+    "checked",
     "load_checkpoint",
     "load_weights",
     "newest_checkpoint",
     "read_position",
+    "read_state",
     "save_checkpoint",
+    "sound_checkpoint",
 ]
 
-_NAME = re.compile(r"step-(\d{8})")
-_FORMAT = 1
+_NAME = re.compile(r"step-(\d{8,18})")
+_FORMAT = 2
+_STATE = "state.json"
+_WEIGHTS, _MOMENTS = "model.safetensors", "optimizer.safetensors"
 
 
 @dataclass(frozen=True)
@@ -52,63 +63,180 @@ def save_checkpoint(
     *,
     texts: Mapping[str, str] | None = None,
     keep: int = 2,
+    records: int = 0,
+    run: str = "",
 ) -> Path:
-    """Write a checkpoint under `root` and remove all but the newest `keep`.
+    """Write a checkpoint under `root`; then remove all but the newest `keep`, and those of later steps.
 
     Everything is written and flushed to disk in a folder of another name, which is then renamed: whenever the process is
-    killed, what has a checkpoint's name is whole. `texts` are further files, such as the tokenizer's.
+    killed, what has a checkpoint's name is whole. `texts` are further files, such as the tokenizer's; `records` is how many
+    lines of metrics belong to the steps until here, `run` what tells the run from others. DiagnosticError V0903 where the
+    disk is full: what was there before is left as it was.
     """
     final = root / f"step-{position.step:08d}"
-    if _complete(final):
+    if not _fault(final):
         return final
-    root.mkdir(parents=True, exist_ok=True)
-    for leftover in (final, *root.glob(".partial-*")):
-        shutil.rmtree(leftover, ignore_errors=True)
-    partial = root / f".partial-{final.name}"
-    partial.mkdir()
-    save_file(_on_cpu(model.state_dict()), partial / "model.safetensors")
-    save_file(_optimizer_tensors(optimizer), partial / "optimizer.safetensors")
-    for name, text in (texts or {}).items():
-        (partial / name).write_text(text, encoding="utf-8")
-    sizes = {file.name: file.stat().st_size for file in sorted(partial.iterdir())}
-    state = {"format": _FORMAT, **asdict(position), "files": sizes}
-    (partial / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
-    for path in (*partial.iterdir(), partial):
-        flush(path)
-    partial.rename(final)
-    flush(root)
-    _remove_old(root, keep)
+    with writing(final):
+        root.mkdir(parents=True, exist_ok=True)
+        for leftover in root.glob(".partial-*"):
+            _remove(leftover)
+        partial = root / f".partial-{final.name}"
+        partial.mkdir()
+        try:
+            _write(partial, model, optimizer, texts or {})
+            sizes = {file.name: file for file in sorted(partial.iterdir())}
+            files = {name: {"size": file.stat().st_size, "sha256": file_digest(file)} for name, file in sizes.items()}
+            state = {"format": _FORMAT, **asdict(position), "records": records, "run": run, "files": files}
+            write_json(partial / _STATE, seal(state))
+            for path in (*partial.iterdir(), partial):
+                flush(path)
+            if final.exists() or final.is_symlink():
+                _remove(final)
+            partial.rename(final)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        flush(root)
+        _remove_old(root, keep, final)
     return final
 
 
 def newest_checkpoint(root: Path) -> Path | None:
-    """The complete checkpoint under `root` with the most steps, or None."""
-    return next((folder for folder in reversed(_checkpoints(root)) if _complete(folder)), None)
+    """The sound checkpoint under `root` with the most steps, or None."""
+    return next((folder for folder in reversed(_checkpoints(root)) if not _fault(folder)), None)
+
+
+def sound_checkpoint(root: Path) -> tuple[Path | None, list[str]]:
+    """The sound checkpoint with the most steps, and what is wrong with each newer one; V0850 if all are damaged."""
+    faults: list[DiagnosticError] = []
+    for folder in reversed(_checkpoints(root)):
+        fault = _fault(folder)
+        if fault is None:
+            return folder, [error.diagnostics[0].message for error in faults]
+        faults.append(fault)
+    if not faults:
+        return None, []
+    first, *others = (error.diagnostics[0] for error in faults)
+    raise DiagnosticError((replace(first, notes=tuple(other.message for other in others)),))
+
+
+def checked(folder: Path) -> CheckpointState:
+    """What `state.json` says, every file compared with it; V0850 names the one that is damaged."""
+    if folder.is_symlink() or not folder.is_dir():
+        raise damaged(folder, "it is no folder")
+    state = read_state(folder)
+    if f"step-{state.step:08d}" != folder.name:
+        raise damaged(folder / _STATE, f"it is of step {state.step}")
+    if not {_WEIGHTS, _MOMENTS} <= state.files.keys():
+        raise damaged(folder / _STATE, "it does not list weights and moments")
+    for name, stored in state.files.items():
+        path = folder / name
+        if path.is_symlink() or not path.is_file():
+            raise damaged(path, "it is missing" if not path.exists() else "it is no plain file")
+        if path.stat().st_size != stored.size:
+            raise damaged(path, f"it has {path.stat().st_size:,} bytes, not {stored.size:,}")
+        if file_digest(path) != stored.sha256:
+            raise damaged(path, "it is not what the run wrote: its SHA-256 differs")
+    return state
+
+
+def read_state(folder: Path) -> CheckpointState:
+    """What `state.json` says; V0850 if it is damaged."""
+    return read_json(folder / _STATE, CheckpointState, sealed=True)
+
+
+def check_written_by(folder: Path, run: str) -> None:
+    """V0853 unless the run that is told by `run` wrote this checkpoint."""
+    if read_state(folder).run != run:
+        raise _mismatch(folder, "a run with another recipe, other settings or other data wrote it")
 
 
 def read_position(folder: Path) -> Position:
     """How far the run was when the checkpoint was written."""
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    return Position(state["step"], state["epoch"], state["batch"], state["seed"])
+    state = read_state(folder)
+    return Position(state.step, state.epoch, state.batch, state.seed)
 
 
 def load_weights(folder: Path, model: nn.Module) -> None:
-    """Put the checkpoint's weights and state into `model`; every name must be on both sides (RuntimeError)."""
-    model.load_state_dict(load_file(folder / "model.safetensors"))
+    """Put the checkpoint's weights and state into `model`; V0853 unless all names, shapes and types agree."""
+    tensors = _load(folder / _WEIGHTS)
+    _compare(folder, tensors, model.state_dict(), "the model")
+    model.load_state_dict(tensors)
 
 
 def load_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer) -> Position:
-    """Put everything in the checkpoint into `model` and `optimizer`; returns how far the run was."""
+    """Put everything in the checkpoint into `model` and `optimizer`; returns how far the run was. V0853 as above."""
     load_weights(folder, model)
-    moments: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in load_file(folder / "optimizer.safetensors").items():
-        name, _, kind = key.rpartition("/")
-        moments.setdefault(name, {})[kind] = tensor
+    tensors = _load(folder / _MOMENTS)
     state = optimizer.state_dict()
     names = _parameter_names(state)
+    _compare_moments(folder, tensors, dict(model.named_parameters()), set(names.values()))
+    moments: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        name, _, kind = key.rpartition("/")
+        moments.setdefault(name, {})[kind] = tensor
     state["state"] = {index: moments[name] for index, name in names.items() if name in moments}
     optimizer.load_state_dict(state)
     return read_position(folder)
+
+
+def _write(folder: Path, model: nn.Module, optimizer: Optimizer, texts: Mapping[str, str]) -> None:
+    save_file(_on_cpu(model.state_dict()), folder / _WEIGHTS)
+    save_file(_optimizer_tensors(optimizer), folder / _MOMENTS)
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise damaged(path, f"it is no safetensors file: {error}") from None
+
+
+def _compare(folder: Path, stored: Mapping[str, Tensor], present: Mapping[str, Tensor], whose: str) -> None:
+    """V0853 unless both have the same names, each of one shape and type."""
+    lacking = [name for name in present if name not in stored]
+    more = [name for name in stored if name not in present]
+    if lacking or more:
+        which = f"{whose} has `{lacking[0]}`, which it lacks" if lacking else f"it has `{more[0]}`, which {whose} lacks"
+        raise _mismatch(folder, which, len(lacking) + len(more))
+    for name, tensor in present.items():
+        if stored[name].shape != tensor.shape or stored[name].dtype != tensor.dtype:
+            reason = f"`{name}` is {_form(stored[name])} in it and {_form(tensor)} in {whose}"
+            raise _mismatch(folder, reason)
+
+
+def _compare_moments(
+    folder: Path, stored: Mapping[str, Tensor], parameters: Mapping[str, Tensor], trained: set[str]
+) -> None:
+    """V0853 unless every moment belongs to a trained parameter, and a parameter has all of its moments or none."""
+    kinds: dict[str, set[str]] = {}
+    for key, tensor in stored.items():
+        name, _, kind = key.rpartition("/")
+        if name not in trained or kind not in _MOMENT_KINDS:
+            raise _mismatch(folder, f"it has the moment `{key}`, which belongs to no trained weight")
+        if kind != "step" and tensor.shape != parameters[name].shape:
+            reason = f"`{key}` is {_form(tensor)} in it, and the weight is {_form(parameters[name])}"
+            raise _mismatch(folder, reason)
+        kinds.setdefault(name, set()).add(kind)
+    for name, own in kinds.items():
+        if own != _MOMENT_KINDS:
+            raise _mismatch(folder, f"it lacks the moment `{name}/{min(_MOMENT_KINDS - own)}`")
+
+
+_MOMENT_KINDS = {"step", "exp_avg", "exp_avg_sq"}
+"""What AdamW remembers of a parameter."""
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def _mismatch(folder: Path, reason: str, count: int = 1) -> DiagnosticError:
+    notes = (f"{count - 1} further names differ",) if count > 1 else ()
+    place = Span("<command line>", 0, 0)
+    return DiagnosticError((CheckpointMismatch.at(place, path=folder, reason=reason, notes=notes),))
 
 
 def _optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
@@ -136,21 +264,38 @@ def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _checkpoints(root: Path) -> list[Path]:
-    """Every folder under `root` with a checkpoint's name, oldest first."""
-    return sorted(folder for folder in root.iterdir() if _NAME.fullmatch(folder.name)) if root.is_dir() else []
+    """Everything under `root` with a checkpoint's name, oldest first."""
+    named = [folder for folder in root.iterdir() if _NAME.fullmatch(folder.name)] if root.is_dir() else []
+    return sorted(named, key=_step)
 
 
-def _complete(folder: Path) -> bool:
-    """Whether every file that the checkpoint lists is there in its full size."""
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
+def _fault(folder: Path) -> DiagnosticError | None:
+    """What is damaged in a checkpoint, or missing; None if all of it is as it was written."""
     try:
-        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        return all((folder / name).stat().st_size == size for name, size in state["files"].items())
-    except (OSError, ValueError, KeyError):
-        return False
+        checked(folder)
+    except DiagnosticError as error:
+        return error
+    return None
 
 
-def _remove_old(root: Path, keep: int) -> None:
-    for folder in _checkpoints(root)[:-keep]:
-        # Renamed first: a removal that is cut short must not leave a part under a checkpoint's name.
-        doomed = folder.rename(root / f".partial-{folder.name}")
-        shutil.rmtree(doomed)
+def _remove_old(root: Path, keep: int, newest: Path) -> None:
+    """What lies after the newest is left over from before the run went back to an older one."""
+    known = _checkpoints(root)
+    for folder in known:
+        if folder not in known[: known.index(newest) + 1][-keep:]:
+            _remove(folder)
+
+
+def _remove(path: Path) -> None:
+    """Renamed first: a removal that is cut short must not leave a part under a checkpoint's name."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink()
+        return
+    doomed = (
+        path if path.name.startswith(".partial-") else path.rename(path.with_name(f".partial-{path.name}-{os.getpid()}"))
+    )
+    shutil.rmtree(doomed)

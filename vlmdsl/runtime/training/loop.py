@@ -40,6 +40,10 @@ class Callbacks:
     log: Callable[[dict[str, float]], None] = lambda record: None
     save: Callable[[int], None] = lambda step: None
     evaluate: Callable[[int], None] = lambda step: None
+    stop: Callable[[], bool] = lambda: False
+    """Whether to end here; asked on every process after each step, and the answer is the same on all."""
+    asked: Callable[[], bool] = lambda: False
+    """Whether this process was asked to end."""
 
 
 @dataclass
@@ -71,12 +75,13 @@ def train_steps(
     *,
     start: int = 0,
     callbacks: Callbacks | None = None,
-) -> None:
-    """Train `model` from step `start` to `config.train.steps`.
+) -> int:
+    """Train `model` from step `start` to `config.train.steps`, or until `callbacks.stop`; returns the number of steps done.
 
-    `model(batch)` gives a `TrainOutput`; `model.after_step()` is called after every optimiser step. `batches`
-    yields this process's share of each step's batch, from step `start` on. Raises `DiagnosticError` (V0819) where the loss
-    or a gradient is not finite, before the optimiser uses it.
+    Where it stops early, the checkpoint of its last step is saved. `model(batch)` gives a `TrainOutput`;
+    `model.after_step()` is called after every optimiser step. `batches` yields this process's share of each step's batch,
+    from step `start` on. Raises `DiagnosticError` (V0819) where the loss or a gradient is not finite, before the optimiser
+    uses it.
     """
     callbacks = callbacks or Callbacks()
     train = config.train
@@ -85,7 +90,14 @@ def train_steps(
     model.train()
     clock = _Clock()
     for step in range(start, train.steps):
-        batch = next(batches).to(world.device, non_blocking=True)
+        try:
+            batch = next(batches).to(world.device, non_blocking=True)
+        except RuntimeError:
+            # The signal that asks this process to end may have ended the processes that load its samples.
+            if world.size == 1 and step > start and callbacks.asked():
+                callbacks.save(step)
+                return step
+            raise
         done = step + 1
         seed_generators(train.seed, step, world.rank)
         factor = learning_rate_factor(step, train.steps, config.schedule)
@@ -110,6 +122,10 @@ def train_steps(
             if config.evaluation.every and done % config.evaluation.every == 0 and done < train.steps:
                 callbacks.evaluate(done)
                 model.train()
+            if callbacks.stop():
+                callbacks.save(done)
+                return done
+    return max(start, train.steps)
 
 
 def _record(output: TrainOutput, step: int) -> dict[str, Any]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import os
 import random
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch._C._distributed_c10d import PrefixStore
 from torch.nn.parallel import DistributedDataParallel
 
 from vlmdsl.backends.torch.collectives import gather_objects, process_count, process_index
@@ -22,12 +24,14 @@ from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.devices import DeviceMissing
 from vlmdsl.runtime.data import SkipReport
 from vlmdsl.runtime.data.draws import generator
+from vlmdsl.runtime.training.meeting import LONGEST_WAIT, compare, lost, started_together, store_of_processes, together
 from vlmdsl.source import Span
 
-__all__ = ["World", "in_parallel", "join_processes", "join_reports", "seed_generators"]
+__all__ = ["World", "in_parallel", "join_processes", "join_reports", "highest", "seed_generators", "wait_for_all"]
 
-_LONGEST_WAIT = timedelta(hours=2)
-"""How long processes wait for the first one, which alone evaluates."""
+_BROKEN = re.compile(r"connection (?:closed|reset|refused)|broken pipe|timed out|gloo|nccl", re.IGNORECASE)
+"""What the libraries say when another process is gone."""
+_groups = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -45,22 +49,54 @@ class World:
 
 
 @contextmanager
-def join_processes(device: str) -> Iterator[World]:
+def join_processes(device: str, facts: Mapping[str, object] | None = None) -> Iterator[World]:
     """The world that `torchrun` started (it sets RANK, WORLD_SIZE and LOCAL_RANK), or this process alone.
 
-    `device` is `auto`, `cpu` or `cuda`. Raises `DiagnosticError` if there is no such device.
+    `device` is `auto`, `cpu` or `cuda`. Raises `DiagnosticError`, on all processes: V0910 if there is no such device, V0852
+    if `facts`, what a run is given, are not equal on all of them, V0904 if one of them ends or cannot be reached.
     """
-    chosen = _device(device)
-    if chosen.type == "cuda":
-        torch.cuda.set_device(chosen)
-    started_here = "RANK" in os.environ and not dist.is_initialized()
-    if started_here:
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=_LONGEST_WAIT)
+    with together():
+        chosen = _device(device)
+        if chosen.type == "cuda":
+            torch.cuda.set_device(chosen)
+    compare({**(facts or {}), "kinds of device": chosen.type})
+    started_here = started_together() > 1 and not dist.is_initialized()
     try:
-        yield World(process_index(), process_count(), chosen)
-    finally:
         if started_here:
+            _form_group(chosen)
+        yield World(process_index(), process_count(), chosen)
+    except RuntimeError as error:
+        if process_count() > 1 and (isinstance(error, dist.DistError) or _BROKEN.search(str(error))):
+            raise lost("another one ended or does not answer", str(error).splitlines()[0]) from error
+        raise
+    finally:
+        if started_here and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _form_group(device: torch.device) -> None:
+    store = PrefixStore(f"vlmdsl/group/{next(_groups)}", store_of_processes())
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        store=store,
+        rank=int(os.environ["RANK"]),
+        world_size=started_together(),
+        timeout=LONGEST_WAIT,
+    )
+
+
+def highest(number: int, world: World) -> int:
+    """The highest of all processes' numbers, the same on each: which signal asks any of them to end, 0 for none."""
+    if world.size == 1:
+        return number
+    flag = torch.tensor([float(number)], device=world.device)
+    dist.all_reduce(flag, dist.ReduceOp.MAX)
+    return int(flag.item())
+
+
+def wait_for_all() -> None:
+    """Returns when every process has come here."""
+    gather_objects(None)
 
 
 def join_reports(report: SkipReport) -> None:

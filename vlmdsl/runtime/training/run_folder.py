@@ -1,21 +1,39 @@
-"""The folder of a run: its recipe, configuration, facts, metrics, checkpoints and evaluation. This module needs no torch."""
+"""The folder of a run: its recipe, configuration, facts, metrics, checkpoints and evaluation. This module needs no torch.
+
+A folder may come from a stranger. Nothing in it is executed, no path in it is followed out of it, and every file is checked
+before it is used.
+"""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Mapping
+import errno
+import hashlib
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.configuration import NothingToResume, RunFolderTaken
-from vlmdsl.source import Span
+from vlmdsl.diagnostics.catalog.environment import CannotWrite
+from vlmdsl.diagnostics.catalog.runs import FolderUnusable
+from vlmdsl.runtime.files import damaged, file_digest, read_json, read_text, seal, write_atomically, write_json
+from vlmdsl.runtime.tracking import cut_metrics
+from vlmdsl.runtime.training.lock import LOCK
+from vlmdsl.runtime.training.records import RunRecord, StoredEvaluation
+from vlmdsl.schema import RunConfig
+from vlmdsl.source import SourceText, Span
 
-__all__ = ["RunFolder", "flush", "write_atomically"]
+__all__ = ["KEPT", "RunFolder"]
 
 _COMMAND_LINE = Span("<command line>", 0, 0)
+_FORMAT = 2
+KEPT = "kept"
+"""Subfolder of files that the recipe or the settings name and that lie elsewhere."""
+_CONFIG_SEAL = "# SHA-256 of the lines above: "
+_MEASURED_ANEW = "remove it: what it holds is measured anew"
 
 
 @dataclass(frozen=True)
@@ -71,91 +89,175 @@ class RunFolder:
             return cls(_first_free(Path("runs"), recipe))
         cls.check_free(out)
         path = Path(out)
-        path.mkdir(parents=True, exist_ok=True)
+        with _naming(out):
+            path.mkdir(parents=True, exist_ok=True)
         return cls(path)
 
     @staticmethod
     def check_free(out: str | None) -> None:
-        """DiagnosticError V0815 if `out` holds anything, before any work is done for it."""
-        path = None if out is None else Path(out)
-        if path is not None and (path.is_file() or (path.is_dir() and any(path.iterdir()))):
-            help = ("give another `--out`", f"`--resume {out}` goes on with the run in it")
-            raise DiagnosticError((RunFolderTaken.at(_COMMAND_LINE, path=out, help=help),))
+        """DiagnosticError before any work is done for it: V0815 if `out` holds anything, V0854 if it cannot be a folder.
+
+        The lock of a process that is about to write there counts for nothing: whoever holds it is asked for it.
+        """
+        if out is None:
+            return
+        path = Path(out)
+        with _naming(out):
+            path.lstat()
+            if not path.is_dir() or any(entry.name != LOCK for entry in path.iterdir()):
+                help = ("give another `--out`", f"`--resume {out}` goes on with the run in it")
+                raise DiagnosticError((RunFolderTaken.at(_COMMAND_LINE, path=path, help=help),))
 
     @classmethod
     def existing(cls, path: str) -> RunFolder:
-        """The folder of a run that was started. DiagnosticError V0816 if it is none."""
+        """The folder of a run that was started. DiagnosticError V0816 if it is none, V0850 if a file of it is damaged."""
         folder = cls(Path(path))
-        missing = [file.name for file in (folder.recipe, folder.config, folder.facts) if not file.is_file()]
-        if missing:
-            reason = "there is no such folder" if not folder.path.is_dir() else f"it has no {' and no '.join(missing)}"
+        with _naming(path):
+            is_folder = folder.path.is_dir()
+            present = is_folder and any(file.exists() for file in (folder.recipe, folder.config, folder.facts))
+        if not present:
+            reason = "it is no run folder: it has no run.json" if is_folder else "there is no such folder"
             raise DiagnosticError((NothingToResume.at(_COMMAND_LINE, path=path, reason=reason),))
+        folder.check_plain()
+        facts = folder.read_facts()
+        folder.check_config()
+        for name, digest in facts.files.items():
+            file = folder.path / name
+            _check_plain(file, folder.path)
+            if not file.is_file():
+                raise damaged(file, "it is a folder" if file.is_dir() else "it is missing")
+            if file_digest(file) != digest:
+                raise damaged(file, "it is not what the run wrote: its SHA-256 differs")
+        unlisted = [use.file for use in facts.recipe.uses if use.file not in facts.files]
+        if unlisted:
+            raise damaged(folder.facts, f"it does not list the SHA-256 of `{unlisted[0]}`")
+        if folder.recipe.name not in facts.files:
+            raise damaged(folder.facts, "it does not list the recipe")
         return folder
 
-    def read_facts(self) -> dict[str, Any]:
-        """What `run.json` holds."""
-        return dict(json.loads(self.facts.read_text(encoding="utf-8")))
+    def kept_uses(self) -> dict[tuple[str, str], SourceText]:
+        """What each `use "PATH"` of the recipe's files means: (name of the file, PATH) -> the text that is kept here."""
+        uses = self.read_facts().recipe.uses
+        texts = {use.file: SourceText(str(self.path / use.file), read_text(self.path / use.file)) for use in uses}
+        return {(str(self.path / use.by), use.path): texts[use.file] for use in uses}
+
+    def check_plain(self) -> None:
+        """V0850 if a file or folder that the run writes to is a link to elsewhere, or of the other kind."""
+        files = (self.recipe, self.config, self.facts, self.metrics, self.curves, self.evaluation, self.untrained)
+        for file in (*files, self.checkpoints, self.path / KEPT, self.path / LOCK):
+            _check_plain(file, self.path)
+        for file in files:
+            if file.is_dir():
+                raise damaged(file, "a folder is in its place", "remove it")
+        if self.checkpoints.exists() and not self.checkpoints.is_dir():
+            raise damaged(self.checkpoints, "it is no folder")
+
+    def read_facts(self) -> RunRecord:
+        """What `run.json` holds; V0850 if it is damaged."""
+        return read_json(self.facts, RunRecord, sealed=True)
 
     def write_facts(self, facts: Mapping[str, object]) -> None:
         """Replace `run.json`."""
-        write_atomically(self.facts, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+        write_json(self.facts, seal({"format": _FORMAT, **facts}))
+
+    def write_config(self, text: str) -> None:
+        """Replace `config.yaml`; its last line seals the lines above."""
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        write_atomically(self.config, f"{text}{_CONFIG_SEAL}{digest}\n")
+
+    def check_config(self) -> None:
+        """V0850 if `config.yaml` is cut off or altered: settings that are missing would silently be the defaults."""
+        text = read_text(self.config)
+        above, seal_line, digest = text.rpartition(_CONFIG_SEAL)
+        if not seal_line or not digest.endswith("\n"):
+            raise damaged(self.config, "it is cut off: its last line is not the SHA-256 of the others")
+        if hashlib.sha256(above.encode()).hexdigest() != digest.strip():
+            help = "settings of a resumed run are changed by `--set`, those that may be"
+            raise damaged(self.config, "it is not what the run wrote: its SHA-256 differs", help)
+
+    def with_kept(self, config: RunConfig) -> RunConfig:
+        """The configuration with the copies in this folder for the files that it names."""
+        facts = self.read_facts()
+        for name, place in facts.kept.items():
+            if place not in facts.files:
+                raise damaged(self.facts, f"it does not list the SHA-256 of `{place}`")
+            section, _, key = name.partition(".")
+            changed = getattr(config, section).model_copy(update={key: str(self.path / place)})
+            config = config.model_copy(update={section: changed})
+        return config
+
+    def forget_after(self, step: int, records: int = 0) -> int:
+        """Drop the metrics of steps after `step`: the run goes on from there. Returns how many lines are left; V0850 if a
+        line is no record, or fewer than `records` are left."""
+        return cut_metrics(self.metrics, step, records)
 
     def read_evaluation(self) -> dict[str, Any]:
         """What `evaluation.json` holds; empty before the first evaluation."""
-        return _read(self.evaluation)
+        return _stored(self.evaluation)
 
     def write_evaluation(self, results: Mapping[str, object]) -> None:
         """Replace `evaluation.json`."""
-        write_atomically(self.evaluation, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+        write_json(self.evaluation, results)
 
     def read_untrained(self) -> dict[str, Any]:
         """What `untrained.json` holds; empty before the untrained model is measured."""
-        return _read(self.untrained)
+        return _stored(self.untrained)
 
     def write_untrained(self, results: Mapping[str, object]) -> None:
         """Replace `untrained.json`."""
-        write_atomically(self.untrained, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
-
-    def forget_after(self, step: int) -> None:
-        """Drop the metrics of steps after `step`, and a last line that was cut off: the run goes on from there."""
-        if self.metrics.is_file():
-            lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-            write_atomically(self.metrics, "".join(line for line in lines if line.endswith("\n") and _step(line) <= step))
+        write_json(self.untrained, results)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace the file at `path` by `text`; whoever reads it sees the old text or the new, never a part."""
-    partial = path.with_name(f".partial-{path.name}")
-    partial.write_text(text, encoding="utf-8")
-    flush(partial)
-    partial.replace(path)
+def _stored(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    return read_json(path, StoredEvaluation, help=_MEASURED_ANEW).plain()
 
 
-def flush(path: Path) -> None:
-    """Wait until a file, or the list of a folder's entries, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+def _check_plain(file: Path, folder: Path) -> None:
+    """V0850 if anything from `folder` to `file` is neither a plain file nor a folder, such as a link to elsewhere."""
+    for place in (file, *file.parents):
+        if place == folder:
+            return
+        kind = place.lstat().st_mode if place.exists() or place.is_symlink() else stat.S_IFREG
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+            what = "a symbolic link" if stat.S_ISLNK(kind) else "no plain file"
+            raise damaged(place, f"it is {what}, which a run does not write")
+
+
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """V0854 if `path` can name no folder on this system; without permission, the machine's own error stands."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        path.encode("utf-8")
+        yield
+    except FileNotFoundError:
+        pass
+    except UnicodeEncodeError:
+        raise _unusable(path, "its name is no text in UTF-8") from None
+    except ValueError:
+        raise _unusable(path, "it has a character that no path may have") from None
+    except (NotADirectoryError, FileExistsError):
+        raise _unusable(path, "a file is in its place, or on the way to it") from None
+    except OSError as error:
+        if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise DiagnosticError((CannotWrite.at(_COMMAND_LINE, path=path, reason=error.strerror or str(error)),)) from None
+        raise _unusable(path, error.strerror or str(error)) from None
 
 
-def _read(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+def _unusable(path: str, reason: str) -> DiagnosticError:
+    return DiagnosticError((FolderUnusable.at(_COMMAND_LINE, path=path, reason=reason, help=("give another path",)),))
 
 
 def _first_free(parent: Path, recipe: str) -> Path:
-    parent.mkdir(parents=True, exist_ok=True)
-    number = 1
-    while True:
-        path = parent / f"{recipe}-{number}"
-        try:
-            path.mkdir()
-        except FileExistsError:
-            number += 1
-        else:
-            return path
-
-
-def _step(line: str) -> int:
-    return int(json.loads(line)["step"])
+    with _naming(str(parent)):
+        parent.mkdir(parents=True, exist_ok=True)
+        number = 1
+        while True:
+            path = parent / f"{recipe}-{number}"
+            try:
+                path.mkdir()
+            except FileExistsError:
+                number += 1
+            else:
+                return path

@@ -2,49 +2,61 @@
 
 from __future__ import annotations
 
-import io
-import platform
+import hashlib
+import json
+import shlex
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch.optim import AdamW
 
 from vlmdsl._resources import installed_version
 from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.diagnostics import DiagnosticError
-from vlmdsl.diagnostics.catalog.configuration import NothingToResume
-from vlmdsl.runtime.data import BatchLoader, SkipReport, fingerprint, source_facts
-from vlmdsl.runtime.evaluation import Evaluation, results_json, results_table, stored_untrained
+from vlmdsl.diagnostics.catalog.environment import CannotWrite
+from vlmdsl.diagnostics.cells import plain
+from vlmdsl.runtime.data import BatchLoader, SkipReport
+from vlmdsl.runtime.evaluation import Evaluation
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers
 from vlmdsl.runtime.tracking import Reporter, draw_curves
-from vlmdsl.runtime.training.assembly import Data, build_model, duplicate_texts, open_data, read_tokenizers, training_batches
+from vlmdsl.runtime.training.assembly import build_model, duplicate_texts, open_data, read_tokenizers, training_batches
 from vlmdsl.runtime.training.checkpoint import (
     Position,
+    check_written_by,
     load_checkpoint,
-    load_weights,
-    newest_checkpoint,
     read_position,
+    read_state,
     save_checkpoint,
+    sound_checkpoint,
 )
 from vlmdsl.runtime.training.held_out import HeldOut, held_out_measure
+from vlmdsl.runtime.training.identity import identity_of, settings_of
+from vlmdsl.runtime.training.lock import locked
 from vlmdsl.runtime.training.loop import Callbacks, train_steps
+from vlmdsl.runtime.training.measuring import (
+    TOKENIZER,
+    conditions_of,
+    known_untrained,
+    measured,
+    results_text,
+    stored_tokenizers,
+)
+from vlmdsl.runtime.training.meeting import compare, together
 from vlmdsl.runtime.training.optimizer import build_optimizer
-from vlmdsl.runtime.training.processes import World, join_processes, join_reports
+from vlmdsl.runtime.training.processes import World, highest, join_processes, join_reports, wait_for_all
 from vlmdsl.runtime.training.reference import fill_references
-from vlmdsl.runtime.training.run_folder import RunFolder, write_atomically
-from vlmdsl.schema import RunConfig, dump_config
-from vlmdsl.source import Span
+from vlmdsl.runtime.training.run_folder import RunFolder
+from vlmdsl.runtime.training.starting import RecipeFiles, check_same_data, data_facts, write_resumed, write_start
+from vlmdsl.runtime.training.stopping import StopSignals, ended_by
+from vlmdsl.schema import RunConfig
 
-__all__ = ["Outcome", "evaluate_run", "run"]
+__all__ = ["Outcome", "run"]
 
-_TOKENIZER = "tokenizer.json"
 _NOTABLE_SHARE = 0.01
 
 
@@ -59,76 +71,79 @@ class Outcome:
     summary: str
 
 
-def run(
-    objective: Objective,
-    config: RunConfig,
-    *,
-    recipe: Mapping[str, object],
-    texts: Mapping[str, str],
-    resume: RunFolder | None = None,
-) -> Outcome:
-    """Train in a new folder, or in `resume` from its newest complete checkpoint.
+def run(objective: Objective, config: RunConfig, recipe: RecipeFiles, resume: RunFolder | None = None) -> Outcome:
+    """Train in a new folder, or in `resume` from its newest sound checkpoint.
 
-    `recipe` is what `run.json` says about the recipe; `texts` are the files to keep with the run, `recipe.vlo` among them.
-    Only the first of several processes writes, evaluates and talks.
+    Only the first of several processes writes, evaluates and talks. A signal that asks the process to end (`StopSignals`)
+    ends the run at the next step with a checkpoint; KeyboardInterrupt or SystemExit is raised then.
     """
-    with join_processes(config.train.device) as world:
-        begun = _begin(objective, config, recipe, texts, resume, world)
-        folder = begun.folder
+    with _Ending() as ending, join_processes(config.train.device, _given(recipe, config)) as world, ExitStack() as stack:
+        with together():
+            begun = _begin(objective, config, recipe, resume, world, stack, ending)
+        compare(begun.facts())
         if world.first:
-            print(begun.announcement(), file=sys.stderr, flush=True)
-        try:
-            with Reporter(folder.metrics, config.train.steps, active=world.first) as reporter:
-                callbacks = Callbacks(reporter.log, begun.save, begun.measure)
-                batches = iter(begun.batches)
-                train_steps(begun.model, begun.optimizer, batches, config, world, start=begun.start, callbacks=callbacks)
-        finally:
-            # A run that failed is the one whose curves are wanted most.
-            if world.first:
-                draw_curves(folder.metrics, folder.curves, str(recipe["name"]))
+            print(plain(begun.announcement()), file=sys.stderr, flush=True)
+        begun.train(ending.signals)
         join_reports(begun.batches.report)
         begun.measure(config.train.steps)
         begun.note_skipped()
-        return Outcome(folder, begun.model, begun.tokenizers.default, begun.results, begun.summary())
+        return Outcome(begun.folder, begun.model, begun.tokenizers.default, begun.results, begun.summary())
 
 
-def evaluate_run(
-    objective: Objective, config: RunConfig, folder: RunFolder, evaluate_on: tuple[str, ...] = ()
-) -> tuple[dict[str, Any], str]:
-    """Measure the newest checkpoint in `folder`: the results as JSON and as a table.
+def _given(recipe: RecipeFiles, config: RunConfig) -> dict[str, object]:
+    """What all processes of a run are given alike."""
+    settings = {f"`{name}`": value for name, value in settings_of(config).items()}
+    versions = {"versions of vlmdsl": installed_version(), "versions of torch": torch.__version__}
+    return {**settings, "recipes": recipe.record["digests"], "knobs": recipe.record["knobs"], **versions}
 
-    On the run's own held-out data they replace `evaluation.json`; what that says of the untrained model, measured under
-    the same conditions, is taken over. Raises `DiagnosticError` (V0816) without a checkpoint.
-    """
-    checkpoint = newest_checkpoint(folder.checkpoints)
-    if checkpoint is None:
-        reason = "it has no complete checkpoint"
-        raise DiagnosticError((NothingToResume.at(Span("<command line>", 0, 0), path=folder.path, reason=reason),))
-    with join_processes(config.train.device) as world:
-        data = open_data(objective.program, config, evaluate_on)
-        tokenizers = _stored_tokenizers(checkpoint)
-        model = build_model(objective, config, tokenizers, world, data.mapping.region_length)
-        fill_references(model, data, tokenizers, config)
-        held_out = held_out_measure(objective.program, config, data, tokenizers, model)
-        if held_out is None:
-            return {}, "nothing to measure: no data is held out, or it has neither the texts nor the classes that are needed"
-        conditions = _conditions(config, data)
-        untrained = _known_untrained(folder, conditions) or held_out.measure(model)
-        load_weights(checkpoint, model)
-        results = {"step": read_position(checkpoint).step, **results_json(held_out.measure(model), untrained)}
-        results["conditions"] = conditions
-        if not evaluate_on and world.first:
-            folder.write_evaluation(results)
-        return results, _table(results)
+
+class _Ending:
+    """What a run says where it ends before its last step, and how to go on with it."""
+
+    def __init__(self) -> None:
+        self.signals = StopSignals()
+        self.folder: RunFolder | None = None
+        """Where the run can be gone on with, once it can, on the process that talks."""
+        self.done: int | None = None
+        """The step of the last checkpoint."""
+
+    def __enter__(self) -> _Ending:
+        self.signals.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self.signals.__exit__()
+        if self.folder is None or error is None:
+            return
+        advice = f"`{self._command()}` goes on from step {self.done}" if self.done else f"`{self._command()}` starts anew"
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            words = f"interrupted: {advice}"
+            if isinstance(error, KeyboardInterrupt):
+                error.args = (words,)
+            with suppress(OSError):  # the terminal may be gone
+                print(plain(words), file=sys.stderr, flush=True)
+        elif isinstance(error, DiagnosticError) and error.diagnostics[0].code == CannotWrite.code:
+            first = error.diagnostics[0]
+            raise DiagnosticError((replace(first, help=(f"make room; {advice}",)),)) from error
+
+    def _command(self) -> str:
+        assert self.folder is not None
+        return f"vlmdsl train --resume {shlex.quote(str(self.folder.path))}"
 
 
 @dataclass
 class _Begun:
     """A run that is ready for its next step."""
 
+    name: str
+    run: str
+    """What tells this run from others: `identity_of`."""
+    samples: list[tuple[str, int, str]]
+    """Which samples it reads: of each source its use, how many there are, and their fingerprint."""
     config: RunConfig
     folder: RunFolder
     world: World
+    ending: _Ending
     model: VisionLanguageModel
     tokenizers: Tokenizers
     optimizer: AdamW
@@ -141,36 +156,98 @@ class _Begun:
     start: int = 0
     untrained: Evaluation | None = None
     results: dict[str, Any] = field(default_factory=dict)
+    records: int = 0
+    """Lines of metrics that are written."""
+    notes: list[str] = field(default_factory=list)
+    """Checkpoints that are damaged."""
 
     def go_on_from(self, checkpoint: Path) -> None:
-        """Load what a checkpoint holds."""
+        """Load what a checkpoint holds; V0853 if another run wrote it."""
+        check_written_by(checkpoint, self.run)
         position = load_checkpoint(checkpoint, self.model, self.optimizer)
         self.batches.load_state_dict({"epoch": position.epoch, "batch": position.batch})
         self.start = position.step
+
+    def train(self, signals: StopSignals) -> None:
+        """Take the steps that are left; where a signal asks to stop, write a checkpoint and raise the signal's exception."""
+
+        def stop() -> bool:
+            # Until the first step is done, which may take long to compile, nothing is lost by ending at once.
+            signals.deferred = True
+            signals.asked = highest(signals.asked, self.world)
+            return bool(signals.asked)
+
+        def evaluate(step: int) -> None:
+            signals.unless_asked(lambda: self.measure(step))
+
+        callbacks = Callbacks(self._log, self.save, evaluate, stop, lambda: bool(signals.asked))
+        signals.deferred = self.world.size > 1
+        try:
+            with Reporter(self.folder.metrics, self.config.train.steps, active=self.world.first) as self._reporter:
+                batches = iter(self.batches)
+                train_steps(
+                    self.model, self.optimizer, batches, self.config, self.world, start=self.start, callbacks=callbacks
+                )
+        except Exception:
+            # A run that failed is the one whose curves are wanted most; its own error comes first.
+            with suppress(Exception):
+                self._draw()
+            raise
+        finally:
+            signals.deferred = False
+        self._draw()
+        signals.asked = highest(signals.asked, self.world)
+        if signals.asked:
+            wait_for_all()
+            raise ended_by(signals.asked)
+
+    def _log(self, record: dict[str, float]) -> None:
+        self._reporter.log(record)
+        self.records += 1
+
+    def _draw(self) -> None:
+        if self.world.first:
+            draw_curves(self.folder.metrics, self.folder.curves, self.name)
 
     def save(self, step: int) -> None:
         """Write a checkpoint: `step` steps are done."""
         if self.world.first:
             position = Position(step, **self.batches.state_dict(), seed=self.config.train.seed)
-            texts = {_TOKENIZER: self.tokenizers.to_json()}
-            keep = self.config.train.keep
-            save_checkpoint(self.folder.checkpoints, self.model, self.optimizer, position, texts=texts, keep=keep)
+            save_checkpoint(
+                self.folder.checkpoints,
+                self.model,
+                self.optimizer,
+                position,
+                texts={TOKENIZER: self.tokenizers.to_json()},
+                keep=self.config.train.keep,
+                records=self.records,
+                run=self.run,
+            )
+            self.ending.done = step
 
     def measure(self, step: int) -> None:
         """Measure the model and write `evaluation.json`."""
         if self.held_out is not None:
-            self.results = {"step": step, **results_json(self.held_out.measure(self.model), self.untrained)}
-            self.results["conditions"] = self.conditions
+            self.results = measured(step, self.held_out.measure(self.model), self.untrained, self.conditions)
             self.folder.write_evaluation(self.results)
 
     def measure_untrained(self) -> None:
         """Measure the model as it was before the first step, or read what was measured when the run began."""
         if self.held_out is not None:
-            self.untrained = _known_untrained(self.folder, self.conditions)
+            self.untrained = known_untrained(self.folder, self.conditions)
             if self.untrained is None:
                 self.untrained = self.held_out.measure(self.model)
-                results = results_json(self.untrained, self.untrained)
-                self.folder.write_untrained({"step": 0, **results, "conditions": self.conditions})
+                self.folder.write_untrained(measured(0, self.untrained, self.untrained, self.conditions))
+
+    def facts(self) -> dict[str, object]:
+        """What has to be equal on all processes, beside what they were given."""
+        tensors = [(name, str(tensor.dtype), list(tensor.shape)) for name, tensor in self.model.state_dict().items()]
+        return {
+            "data": self.samples,
+            "texts": _digest(self.tokenizers.to_json()),
+            "towers": _digest(json.dumps(tensors)),
+            "checkpoints": self.start,
+        }
 
     def announcement(self) -> str:
         """What is about to run, in a line (the first step may take long to compile), and a line a doubt about the data."""
@@ -178,7 +255,8 @@ class _Begun:
         where = f"{self.world.size} processes on {self.world.device.type}" if self.world.size > 1 else self.world.device.type
         compiling = "; the first step compiles" if self.config.train.compile else ""
         from_step = f" from step {self.start}" if self.start else ""
-        lines = [f"training {weights:,} weights on {where} in {self.folder.path}{from_step}{compiling}"]
+        lines = [f"note: {note}; going on from step {self.start}" for note in self.notes]
+        lines += [f"training {weights:,} weights on {where} in {self.folder.path}{from_step}{compiling}"]
         for name, share in self.duplicates.items():
             if share >= _NOTABLE_SHARE:
                 lines.append(
@@ -194,123 +272,80 @@ class _Begun:
         """Write into `run.json` what was skipped, by reason, and what the views had to do without."""
         if self.world.first:
             skipped = {name: report.as_dict() for name, report in self._reports().items()}
-            self.folder.write_facts({**self.folder.read_facts(), "skipped": skipped})
+            self.folder.write_facts({**self.folder.read_facts().plain(), "skipped": skipped})
 
     def summary(self) -> str:
         """The results as a table, what was skipped, and the folder."""
         words = {"train": "training", "held_out": "held-out"}
         told = {words[name]: report.table().replace("\n", "\n  ") for name, report in self._reports().items()}
         skipped = [f"{name} data: {table}" for name, table in told.items() if table]
-        table = [_table(self.results)] if self.results else ["nothing was measured: no data is held out (--val)"]
+        table = [results_text(self.results)] if self.results else ["nothing was measured: no data is held out (--val)"]
         return "\n".join([*table, *skipped, f"run folder: {self.folder.path}"])
 
 
 def _begin(
     objective: Objective,
     config: RunConfig,
-    recipe: Mapping[str, object],
-    texts: Mapping[str, str],
+    recipe: RecipeFiles,
     resume: RunFolder | None,
     world: World,
+    stack: ExitStack,
+    ending: _Ending,
 ) -> _Begun:
-    """Everything before the first step, faults of the user's first."""
-    program = objective.program
+    """Everything before the first step, faults of the user's first. The folder is locked until `stack` is closed."""
+    program, given = objective.program, config
+    checkpoint, damaged = None, list[str]()
+    if resume is not None:
+        if world.first:
+            stack.enter_context(locked(resume.path))
+            ending.folder = resume
+        config = resume.with_kept(config)
+        checkpoint, damaged = sound_checkpoint(resume.checkpoints)
+        ending.done = None if checkpoint is None else read_position(checkpoint).step
     data = open_data(program, config)
-    checkpoint = newest_checkpoint(resume.checkpoints) if resume else None
-    tokenizers = _stored_tokenizers(checkpoint) if checkpoint else read_tokenizers(objective, config.model, data)
+    tokenizers = stored_tokenizers(checkpoint) if checkpoint else read_tokenizers(objective, config.model, data)
     model = build_model(objective, config, tokenizers, world, data.mapping.region_length)
     fill_references(model, data, tokenizers, config)
     batches = training_batches(program, config, data, tokenizers, model, world)
     held_out = held_out_measure(program, config, data, tokenizers, model) if world.first else None
     duplicates = duplicate_texts(program, data) if world.first else {}
+    samples = data_facts(data, duplicates)
+    if resume is not None:
+        check_same_data(resume, samples)
     # Only the first process knows the name of a new folder, and only it needs to.
     folder = resume or (RunFolder.create(config.out, program.name) if world.first else RunFolder(Path("runs")))
-    if world.first:
-        _write_start(folder, config, texts, _facts(config, data, world, recipe, resume, duplicates))
+    if world.first and resume is None:
+        stack.enter_context(locked(folder.path))
+        RunFolder.check_free(str(folder.path))  # another process may have been faster
+        write_start(folder, recipe, config, samples, world)
+        ending.folder = folder
+    elif world.first:
+        write_resumed(folder, given, world)
     begun = _Begun(
+        name=str(recipe.record["name"]),
+        run=identity_of(recipe.record, given, samples),
+        samples=[(name, facts["samples"], facts["fingerprint"]) for name, facts in samples.items() if name != "held_out"],
         config=config,
         folder=folder,
         world=world,
+        ending=ending,
         model=model,
         tokenizers=tokenizers,
         optimizer=build_optimizer(model, config.optimizer),
         batches=batches,
         held_out=held_out,
-        conditions=_conditions(config, data),
+        conditions=conditions_of(config, data),
         duplicates=duplicates,
+        notes=damaged,
     )
     begun.measure_untrained()  # before any weight is loaded: where a resumed run must measure it anew, it is the same model
     if checkpoint:
         begun.go_on_from(checkpoint)
     if world.first:
-        folder.forget_after(begun.start)
+        recorded = 0 if checkpoint is None else read_state(checkpoint).records
+        begun.records = folder.forget_after(begun.start, recorded)
     return begun
 
 
-def _write_start(folder: RunFolder, config: RunConfig, texts: Mapping[str, str], facts: Mapping[str, object]) -> None:
-    for name, text in texts.items():
-        path = folder.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text)
-    write_atomically(folder.config, dump_config(config))
-    folder.write_facts(facts)
-
-
-def _facts(
-    config: RunConfig,
-    data: Data,
-    world: World,
-    recipe: Mapping[str, object],
-    resume: RunFolder | None,
-    duplicates: Mapping[str, float],
-) -> dict[str, object]:
-    """What `run.json` holds: enough to know what ran, on what, and with what."""
-    now = {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
-        "processes": world.size,
-        "device": world.device.type,
-        "versions": {
-            "vlmdsl": installed_version(),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-        },
-    }
-    if resume is not None:
-        facts = resume.read_facts()
-        return {**facts, "resumed": [*facts.get("resumed", []), now]}
-    sources = {"train": data.train, "held_out": data.held_out, "reference": data.reference}
-    digests = {name: source_facts(source) for name, source in sources.items() if source is not None}
-    digests["train"]["duplicate_texts"] = dict(duplicates)
-    digests["train"]["stand_ins"] = data.mapping.stand_ins
-    return {"recipe": dict(recipe), "seed": config.train.seed, "data": digests, "started": now}
-
-
-def _conditions(config: RunConfig, data: Data) -> dict[str, object]:
-    """What the numbers of an evaluation depend on beside the weights, as JSON holds it."""
-    held_out = None if data.held_out is None else fingerprint(data.held_out)
-    return {
-        "held_out": held_out,
-        "map": dict(config.data.map),
-        **config.evaluation.model_dump(mode="json", exclude={"every", "batch"}),
-    }
-
-
-def _known_untrained(folder: RunFolder, conditions: Mapping[str, object]) -> Evaluation | None:
-    """What the folder says of the untrained model under these conditions; None if it says nothing."""
-    for known in (folder.read_evaluation(), folder.read_untrained()):
-        if known.get("conditions") == conditions and (found := stored_untrained(known)) is not None:
-            return found
-    return None
-
-
-def _stored_tokenizers(checkpoint: Path) -> Tokenizers:
-    return Tokenizers.from_json((checkpoint / _TOKENIZER).read_text(encoding="utf-8"))
-
-
-def _table(results: dict[str, Any]) -> str:
-    console = Console(file=io.StringIO(), width=100)
-    with console.capture() as captured:
-        console.print(results_table(results))
-    return captured.get().rstrip()
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()

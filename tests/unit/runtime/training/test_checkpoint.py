@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from unit.runtime.training.tiny import TinyModel, batches, config
+from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.runtime.training.checkpoint import (
     Position,
     load_checkpoint,
@@ -69,7 +70,7 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     folder = save_checkpoint(tmp_path, model, optimizer, at(3))
     other = TinyModel()
     other.extra = torch.nn.Linear(2, 2)
-    with pytest.raises(RuntimeError, match="extra"):
+    with pytest.raises(DiagnosticError, match=r"V0853.*extra"):
         load_checkpoint(folder, other, build_optimizer(other, config().optimizer))
 
 

@@ -1,0 +1,53 @@
+"""What tells one run from another, and what a resumed run may change. This module needs no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from vlmdsl.schema import RunConfig, setting_names
+
+__all__ = ["FREE", "identity_of", "setting", "settings_of"]
+
+FREE = (
+    "data.workers",
+    "train.device",
+    "train.compile",
+    "train.compile_encoders",
+    "train.checkpoint_every",
+    "train.keep",
+    "train.log_every",
+)
+"""Settings that a resumed run may change, beside those of the evaluation: they change how it is watched and kept."""
+
+
+def setting(config: RunConfig, name: str) -> Any:
+    """The value of the setting `name`, such as `train.batch`, as JSON has it."""
+    value: Any = config.model_dump(mode="json")
+    for part in name.split("."):
+        value = value[part]
+    return value
+
+
+def settings_of(config: RunConfig, *, shaping: bool = False) -> dict[str, Any]:
+    """Every setting by its name; `shaping`: those that shape the numbers of a run."""
+    names = [name for name in setting_names() if not shaping or _shapes(name)]
+    return {name: setting(config, name) for name in names}
+
+
+def identity_of(recipe: Mapping[str, Any], config: RunConfig, data: Mapping[str, Any]) -> str:
+    """SHA-256 of all that the numbers of a run depend on: the recipe, the settings that shape them, the samples."""
+    samples = {name: (facts["samples"], facts["fingerprint"]) for name, facts in data.items() if name != "held_out"}
+    parts = {
+        "recipe": sorted(recipe["digests"].values()),
+        "knobs": recipe["knobs"],
+        "settings": settings_of(config, shaping=True),
+        "data": samples,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _shapes(name: str) -> bool:
+    return name not in FREE and name != "out" and not name.startswith("evaluation.")

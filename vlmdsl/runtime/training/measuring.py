@@ -1,0 +1,137 @@
+"""A trained run, read back from its folder: to be used from Python, and to be measured."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from vlmdsl.backends.torch.objective import Objective
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.diagnostics.catalog.configuration import NothingToResume
+from vlmdsl.runtime.data import fingerprint
+from vlmdsl.runtime.evaluation import Evaluation, results_json, results_table, stored_untrained
+from vlmdsl.runtime.files import damaged, rounded
+from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers
+from vlmdsl.runtime.training.assembly import Data, build_model, open_data
+from vlmdsl.runtime.training.checkpoint import load_weights, read_position, sound_checkpoint
+from vlmdsl.runtime.training.held_out import held_out_measure
+from vlmdsl.runtime.training.processes import World, join_processes
+from vlmdsl.runtime.training.reference import fill_references
+from vlmdsl.runtime.training.run_folder import RunFolder
+from vlmdsl.schema import RunConfig
+from vlmdsl.source import Span
+
+__all__ = [
+    "TOKENIZER", "conditions_of", "evaluate_run", "known_untrained", "measured", "restored_model", "results_text",
+    "stored_tokenizers",
+]  # fmt: skip
+
+TOKENIZER = "tokenizer.json"
+"""The file of a checkpoint."""
+
+
+def evaluate_run(
+    objective: Objective, config: RunConfig, folder: RunFolder, evaluate_on: tuple[str, ...] = ()
+) -> tuple[dict[str, Any], str]:
+    """Measure the newest sound checkpoint in `folder`: the results as JSON and as a table.
+
+    On the run's own held-out data they replace `evaluation.json`; what that says of the untrained model, measured under
+    the same conditions, is taken over. Raises `DiagnosticError` (V0816) without a checkpoint.
+    """
+    config = folder.with_kept(config)
+    with join_processes(config.train.device) as world:
+        restored = _built(objective, config, folder, world, evaluate_on)
+        model, data = restored.model, restored.data
+        held_out = held_out_measure(objective.program, config, data, restored.tokenizers, model)
+        if held_out is None:
+            return {}, "nothing to measure: no data is held out, or it has neither the texts nor the classes that are needed"
+        conditions = conditions_of(config, data)
+        untrained = known_untrained(folder, conditions) or held_out.measure(model)
+        load_weights(restored.checkpoint, model)
+        step = read_position(restored.checkpoint).step
+        results = measured(step, held_out.measure(model), untrained, conditions)
+        if not evaluate_on and world.first:
+            folder.write_evaluation(results)
+        return results, "\n".join([*restored.notes, results_text(results)])
+
+
+def restored_model(objective: Objective, config: RunConfig, folder: RunFolder) -> tuple[VisionLanguageModel, Tokenizer]:
+    """The model of the newest sound checkpoint in `folder`, and its tokenizer. V0816 without a checkpoint."""
+    with join_processes(config.train.device) as world:
+        restored = _built(objective, folder.with_kept(config), folder, world)
+        load_weights(restored.checkpoint, restored.model)
+        return restored.model, restored.tokenizers.default
+
+
+@dataclass(frozen=True)
+class _Restored:
+    """A run as it was before its first step, and the checkpoint that is to be loaded."""
+
+    checkpoint: Path
+    notes: list[str]
+    data: Data
+    tokenizers: Tokenizers
+    model: VisionLanguageModel
+
+
+def _built(
+    objective: Objective, config: RunConfig, folder: RunFolder, world: World, evaluate_on: tuple[str, ...] = ()
+) -> _Restored:
+    checkpoint, notes = sound_checkpoint(folder.checkpoints)
+    if checkpoint is None:
+        reason = "it has no complete checkpoint"
+        raise DiagnosticError((NothingToResume.at(Span("<command line>", 0, 0), path=folder.path, reason=reason),))
+    data = open_data(objective.program, config, evaluate_on)
+    tokenizers = stored_tokenizers(checkpoint)
+    model = build_model(objective, config, tokenizers, world, data.mapping.region_length)
+    fill_references(model, data, tokenizers, config)
+    told = [f"note: {note}; measured is {checkpoint.name}" for note in notes]
+    return _Restored(checkpoint, told, data, tokenizers, model)
+
+
+def measured(
+    step: int, trained: Evaluation, untrained: Evaluation | None, conditions: Mapping[str, object]
+) -> dict[str, Any]:
+    """What `evaluation.json` holds."""
+    return {"step": step, **rounded(results_json(trained, untrained)), "conditions": dict(conditions)}
+
+
+def conditions_of(config: RunConfig, data: Data) -> dict[str, object]:
+    """What the numbers of an evaluation depend on beside the weights, as JSON holds it."""
+    held_out = None if data.held_out is None else fingerprint(data.held_out)
+    return {
+        "held_out": held_out,
+        "map": dict(config.data.map),
+        **config.evaluation.model_dump(mode="json", exclude={"every", "batch"}),
+    }
+
+
+def known_untrained(folder: RunFolder, conditions: Mapping[str, object]) -> Evaluation | None:
+    """What the folder says of the untrained model under these conditions; None if it says nothing."""
+    for known in (folder.read_evaluation(), folder.read_untrained()):
+        if known.get("conditions") == conditions and (found := stored_untrained(known)) is not None:
+            return found
+    return None
+
+
+def stored_tokenizers(checkpoint: Path) -> Tokenizers:
+    """The tokenizers of a checkpoint; V0850 if its file holds none."""
+    path = checkpoint / TOKENIZER
+    try:
+        return Tokenizers.from_json(path.read_text(encoding="utf-8"))
+    except Exception as error:  # the library raises plain `Exception` for a file that is no tokenizer
+        raise damaged(path, "it is no tokenizer that a run writes") from error
+
+
+def results_text(results: dict[str, Any]) -> str:
+    """The results as a table for people."""
+    console = Console(file=io.StringIO(), width=100)
+    with console.capture() as captured:
+        console.print(results_table(results))
+    return captured.get().rstrip()

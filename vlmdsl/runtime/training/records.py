@@ -1,0 +1,167 @@
+"""The forms of the JSON files of a run folder, for reading them: strict where something hangs on them, open for more."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+__all__ = ["CheckpointState", "FinishedRun", "KeptUse", "RecipeRecord", "RunRecord", "StoredEvaluation", "StoredFile"]
+
+_LONGEST_NAME = 200
+_NAME = r"[\w.@+\- ]+"
+_DEEPEST = 8
+
+
+def _current(number: int) -> int:
+    if number != 2:
+        raise ValueError(f"it was written by another version of vlmdsl (format {number})")
+    return number
+
+
+def _inside(name: str) -> str:
+    path = PurePosixPath(name)
+    if path.is_absolute() or not path.parts or ".." in path.parts or "\0" in name or "\\" in name:
+        raise ValueError("it names a place outside of the run folder")
+    return name
+
+
+def _is_file_name(name: str) -> str:
+    if name in ("", ".", "..") or any(character in name for character in "/\\\0"):
+        raise ValueError("it is no name of a file")
+    return name
+
+
+Format = Annotated[int, AfterValidator(_current)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+FileName = Annotated[str, AfterValidator(_is_file_name)]
+InsidePath = Annotated[str, AfterValidator(_inside)]
+Name = Annotated[str, StringConstraints(pattern=f"^{_NAME}$", max_length=_LONGEST_NAME)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
+
+    def plain(self) -> dict[str, Any]:
+        """What was read, as JSON has it."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+class StoredFile(_Record):
+    """A file of a checkpoint."""
+
+    size: Count
+    sha256: Digest
+
+
+class CheckpointState(_Record):
+    """`state.json` of a checkpoint: how far the run was, which run it is, and every other file."""
+
+    format: Format
+    step: Count
+    epoch: Count
+    batch: Count
+    seed: Count
+    records: Count
+    """Lines of `metrics.jsonl` up to this step."""
+    run: str
+    """What tells the run from others: `RunRecord.identity`."""
+    files: dict[FileName, StoredFile]
+
+
+class KeptUse(_Record):
+    """That the file `by` says `use "PATH"`, and where what it means is kept; both are paths in the run folder."""
+
+    by: InsidePath
+    path: str
+    file: InsidePath
+
+
+class RecipeRecord(_Record):
+    """What `run.json` says of the recipe."""
+
+    name: Name
+    given_knobs: dict[str, int | float | str | bool]
+    knobs: dict[str, int | float | str | bool]
+    digests: dict[str, Digest]
+    uses: list[KeptUse] = []
+
+
+class RunRecord(_Record):
+    """`run.json`."""
+
+    format: Format
+    identity: str
+    recipe: RecipeRecord
+    seed: Count
+    files: dict[InsidePath, Digest]
+    """Every file of the recipe, and of the settings that name one, with its SHA-256."""
+    kept: dict[Literal["data.synonyms", "data.font", "model.tokenizer"], InsidePath]
+    """Setting that names a file, such as `data.synonyms` -> its copy in the run folder."""
+    data: dict[str, dict[str, Any]]
+    started: dict[str, Any]
+    resumed: list[dict[str, Any]] = []
+
+
+class _Group(_Record):
+    """Measures of one kind: each under its name, those of chance, and those of the untrained model."""
+
+    chance: dict[Name, float]
+    untrained: dict[Name, float] | None = None
+
+
+class _Classified(_Group):
+    classes: Count
+
+
+class _Retrieval(_Record):
+    images: Count
+    texts: Count
+    image_to_text: _Group
+    text_to_image: _Group
+
+
+class StoredEvaluation(_Record):
+    """`evaluation.json` and `untrained.json`; what else they hold may be shown, so all of it is checked."""
+
+    samples: Count = 0
+    conditions: dict[str, Any] = {}
+    retrieval: _Retrieval | None = None
+    zero_shot: _Classified | None = None
+    nearest_neighbours: _Classified | None = None
+    linear_probe: _Classified | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shown(cls, value: Any) -> Any:
+        _check_groups({name: entry for name, entry in value.items() if name != "conditions"}, _DEEPEST)
+        return value
+
+
+class FinishedRun(_Record):
+    """`finished.json` of a run of a comparison."""
+
+    evaluation: StoredEvaluation
+    seconds: Annotated[float, Field(ge=0)] | None
+
+
+def _check_groups(group: dict[str, Any], depth: int) -> None:
+    """ValueError unless names are such as a run gives, and every measure that has a chance is a number."""
+    if depth == 0:
+        raise ValueError("it is nested too deeply")
+    for name, value in group.items():
+        if not re.fullmatch(_NAME, name) or len(name) > _LONGEST_NAME:
+            raise ValueError(f"{name[:40]!r} is no name of a measure")
+        if isinstance(value, dict):
+            _check_groups(value, depth - 1)
+    if "chance" not in group:
+        return
+    sides = [group, group["chance"], group.get("untrained") or {}]
+    if not all(isinstance(side, dict) for side in sides):
+        raise ValueError("`chance` and `untrained` hold measures by name")
+    for name in group["chance"]:
+        if any(isinstance(side.get(name, 0.0), bool) or not isinstance(side.get(name, 0.0), int | float) for side in sides):
+            raise ValueError(f"the measure {name!r} is no number")

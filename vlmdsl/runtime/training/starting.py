@@ -1,0 +1,113 @@
+"""What a run writes before its first step: the recipe, the configuration, the files that it names, and `run.json`."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vlmdsl._resources import installed_version
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.diagnostics.catalog.configuration import ResumeMismatch
+from vlmdsl.runtime.data import source_facts
+from vlmdsl.runtime.files import write_atomically
+from vlmdsl.runtime.training.assembly import Data
+from vlmdsl.runtime.training.identity import identity_of, setting
+from vlmdsl.runtime.training.processes import World
+from vlmdsl.runtime.training.run_folder import KEPT, RunFolder
+from vlmdsl.schema import RunConfig, dump_config
+from vlmdsl.source import Span
+
+__all__ = ["RecipeFiles", "check_same_data", "data_facts", "write_resumed", "write_start"]
+
+_NAMES_A_FILE = ("data.synonyms", "data.font", "model.tokenizer")
+
+
+@dataclass(frozen=True)
+class RecipeFiles:
+    """A recipe for its run: what `run.json` says of it, and its texts by the path in the run folder."""
+
+    record: Mapping[str, Any]
+    texts: Mapping[str, str] = field(default_factory=dict)
+
+
+def data_facts(data: Data, duplicates: Mapping[str, float]) -> dict[str, Any]:
+    """What `run.json` says of the samples."""
+    sources = {"train": data.train, "held_out": data.held_out, "reference": data.reference}
+    facts: dict[str, Any] = {name: source_facts(source) for name, source in sources.items() if source is not None}
+    facts["train"]["duplicate_texts"] = dict(duplicates)
+    facts["train"]["stand_ins"] = data.mapping.stand_ins
+    return facts
+
+
+def write_start(folder: RunFolder, recipe: RecipeFiles, config: RunConfig, data: Mapping[str, Any], world: World) -> None:
+    """Everything that the run can be gone on with from its folder alone; `run.json` last, as the sign that it is there."""
+    files: dict[str, bytes] = {name: text.encode("utf-8", "backslashreplace") for name, text in recipe.texts.items()}
+    kept: dict[str, str] = {}
+    for name in _NAMES_A_FILE:
+        given = setting(config, name)
+        if given is not None and not given.startswith("hf:"):
+            kept[name] = f"{KEPT}/{name}{Path(given).suffix}"
+            files[kept[name]] = Path(given).read_bytes()
+    for name, content in files.items():
+        path = folder.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+    folder.write_config(dump_config(config))
+    folder.write_facts(
+        {
+            "identity": identity_of(recipe.record, config, data),
+            "recipe": dict(recipe.record),
+            "seed": config.train.seed,
+            "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+            "kept": kept,
+            "data": data,
+            "started": _now(world),
+        }
+    )
+
+
+def write_resumed(folder: RunFolder, config: RunConfig, world: World) -> None:
+    """The settings that were changed, and a line in `run.json` about the process that goes on."""
+    folder.write_config(dump_config(config))
+    facts = folder.read_facts().plain()
+    folder.write_facts({**facts, "resumed": [*facts.get("resumed", []), _now(world)]})
+
+
+def check_same_data(folder: RunFolder, data: Mapping[str, Any]) -> None:
+    """V0818 if the run in `folder` was started with other samples."""
+    stored = folder.read_facts().data
+    for name in ("train", "reference"):
+        before, now = stored.get(name), data.get(name)
+        if before is None and now is None:
+            continue
+        differs = before is None or now is None or any(before.get(key) != now[key] for key in ("samples", "fingerprint"))
+        if differs:
+            counts = [0 if facts is None else facts.get("samples", 0) for facts in (before, now)]
+            note = f"it had {counts[0]} samples ({name}), now there are {counts[1]}"
+            help = "put the data back as it was, or start a new run"
+            place = Span("<command line>", 0, 0)
+            mismatch = ResumeMismatch.at(place, path=folder.path, what="set of samples", notes=(note,), help=(help,))
+            raise DiagnosticError((mismatch,))
+
+
+def _now(world: World) -> dict[str, Any]:
+    return {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "processes": world.size,
+        "device": world.device.type,
+        "versions": {
+            "vlmdsl": installed_version(),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+        },
+    }

@@ -1,0 +1,70 @@
+"""Signals that end a run: SIGINT (Ctrl-C), SIGTERM (schedulers) and SIGHUP (a closed terminal).
+
+Between the first and the last step of training a signal is only noted, and the run ends at the next step boundary with a
+checkpoint. Elsewhere nothing is lost by ending at once. The exit code is 128 and the signal's number: 130, 143, 129.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+__all__ = ["StopSignals", "ended_by"]
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_DEFAULT = (signal.SIG_DFL, signal.default_int_handler)
+
+
+class StopSignals:
+    """A context that takes over the signals that would end the process; `asked` is the number of the first that came, or 0.
+
+    While `deferred` is set a signal is noted and nothing more, unless Ctrl-C is pressed again; else it ends what is going
+    on. Where the host program has a handler of its own, where a signal is ignored (`nohup`), and in threads other than the
+    main one, nothing is taken over.
+    """
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.deferred = False
+        self._before: dict[int, object] = {}
+        self._alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():
+            for number in _ENDING:
+                if signal.getsignal(number) in _DEFAULT:
+                    self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        self._before = {}
+
+    def unless_asked(self, action: Callable[[], object]) -> None:
+        """Does what may be left out if the process was asked to end, and may be cut short when it is."""
+        if self.asked:
+            return
+        before, self.deferred = self.deferred, False
+        try:
+            action()
+        except (KeyboardInterrupt, SystemExit):
+            if not self.asked:
+                raise
+        finally:
+            self.deferred = before
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        # Under torchrun Ctrl-C arrives twice: from the terminal and from torchrun, which ends its processes itself.
+        again = number == signal.SIGINT and self.asked == signal.SIGINT and self._alone
+        self.asked = self.asked or number
+        if again or not self.deferred:
+            raise ended_by(number)
+
+
+def ended_by(number: int) -> BaseException:
+    """What ends a process that a signal asked to: KeyboardInterrupt for Ctrl-C, else SystemExit with the usual code."""
+    return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
