@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
 import sys
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,6 @@ from torch.optim import AdamW
 
 from vlmdsl._resources import installed_version
 from vlmdsl.backends.torch.objective import Objective
-from vlmdsl.diagnostics import DiagnosticError
-from vlmdsl.diagnostics.catalog.environment import CannotWrite
 from vlmdsl.diagnostics.cells import plain
 from vlmdsl.runtime.data import BatchLoader, SkipReport
 from vlmdsl.runtime.evaluation import Evaluation
@@ -34,9 +32,9 @@ from vlmdsl.runtime.training.checkpoint import (
     save_checkpoint,
     sound_checkpoint,
 )
+from vlmdsl.runtime.training.ending import Ending
 from vlmdsl.runtime.training.held_out import HeldOut, held_out_measure
 from vlmdsl.runtime.training.identity import identity_of, settings_of
-from vlmdsl.runtime.training.lock import locked
 from vlmdsl.runtime.training.loop import Callbacks, train_steps
 from vlmdsl.runtime.training.measuring import (
     TOKENIZER,
@@ -77,9 +75,9 @@ def run(objective: Objective, config: RunConfig, recipe: RecipeFiles, resume: Ru
     Only the first of several processes writes, evaluates and talks. A signal that asks the process to end (`StopSignals`)
     ends the run at the next step with a checkpoint; KeyboardInterrupt or SystemExit is raised then.
     """
-    with _Ending() as ending, join_processes(config.train.device, _given(recipe, config)) as world, ExitStack() as stack:
+    with Ending() as ending, join_processes(config.train.device, _given(recipe, config)) as world:
         with together():
-            begun = _begin(objective, config, recipe, resume, world, stack, ending)
+            begun = _begin(objective, config, recipe, resume, world, ending)
         compare(begun.facts())
         if world.first:
             print(plain(begun.announcement()), file=sys.stderr, flush=True)
@@ -97,40 +95,6 @@ def _given(recipe: RecipeFiles, config: RunConfig) -> dict[str, object]:
     return {**settings, "recipes": recipe.record["digests"], "knobs": recipe.record["knobs"], **versions}
 
 
-class _Ending:
-    """What a run says where it ends before its last step, and how to go on with it."""
-
-    def __init__(self) -> None:
-        self.signals = StopSignals()
-        self.folder: RunFolder | None = None
-        """Where the run can be gone on with, once it can, on the process that talks."""
-        self.done: int | None = None
-        """The step of the last checkpoint."""
-
-    def __enter__(self) -> _Ending:
-        self.signals.__enter__()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        self.signals.__exit__()
-        if self.folder is None or error is None:
-            return
-        advice = f"`{self._command()}` goes on from step {self.done}" if self.done else f"`{self._command()}` starts anew"
-        if isinstance(error, KeyboardInterrupt | SystemExit):
-            words = f"interrupted: {advice}"
-            if isinstance(error, KeyboardInterrupt):
-                error.args = (words,)
-            with suppress(OSError):  # the terminal may be gone
-                print(plain(words), file=sys.stderr, flush=True)
-        elif isinstance(error, DiagnosticError) and error.diagnostics[0].code == CannotWrite.code:
-            first = error.diagnostics[0]
-            raise DiagnosticError((replace(first, help=(f"make room; {advice}",)),)) from error
-
-    def _command(self) -> str:
-        assert self.folder is not None
-        return f"vlmdsl train --resume {shlex.quote(str(self.folder.path))}"
-
-
 @dataclass
 class _Begun:
     """A run that is ready for its next step."""
@@ -143,7 +107,7 @@ class _Begun:
     config: RunConfig
     folder: RunFolder
     world: World
-    ending: _Ending
+    ending: Ending
     model: VisionLanguageModel
     tokenizers: Tokenizers
     optimizer: AdamW
@@ -289,15 +253,14 @@ def _begin(
     recipe: RecipeFiles,
     resume: RunFolder | None,
     world: World,
-    stack: ExitStack,
-    ending: _Ending,
+    ending: Ending,
 ) -> _Begun:
-    """Everything before the first step, faults of the user's first. The folder is locked until `stack` is closed."""
+    """Everything before the first step, faults of the user's first. The folder is locked until `ending` is."""
     program, given = objective.program, config
     checkpoint, damaged = None, list[str]()
     if resume is not None:
         if world.first:
-            stack.enter_context(locked(resume.path))
+            ending.lock(resume)
             ending.folder = resume
         config = resume.with_kept(config)
         checkpoint, damaged = sound_checkpoint(resume.checkpoints)
@@ -312,14 +275,8 @@ def _begin(
     samples = data_facts(data, duplicates)
     if resume is not None:
         check_same_data(resume, samples)
-    # Only the first process knows the name of a new folder, and only it needs to.
-    folder = resume or (RunFolder.create(config.out, program.name) if world.first else RunFolder(Path("runs")))
-    if world.first and resume is None:
-        stack.enter_context(locked(folder.path))
-        RunFolder.check_free(str(folder.path))  # another process may have been faster
-        write_start(folder, recipe, config, samples, world)
-        ending.folder = folder
-    elif world.first:
+    folder = resume or _new_folder(config, recipe, samples, world, ending)
+    if resume is not None and world.first:
         write_resumed(folder, given, world)
     begun = _Begun(
         name=str(recipe.record["name"]),
@@ -345,6 +302,20 @@ def _begin(
         recorded = 0 if checkpoint is None else read_state(checkpoint).records
         begun.records = folder.forget_after(begun.start, recorded)
     return begun
+
+
+def _new_folder(
+    config: RunConfig, recipe: RecipeFiles, samples: Mapping[str, Any], world: World, ending: Ending
+) -> RunFolder:
+    """The folder of a new run with its first files. Only the first process knows its name, and only it needs to."""
+    if not world.first:
+        return RunFolder(Path("runs"))
+    folder = RunFolder.create(config.out, str(recipe.record["name"]))
+    ending.lock(folder)
+    RunFolder.check_free(str(folder.path))  # another process may have been faster
+    write_start(folder, recipe, config, samples, world)
+    ending.folder = folder
+    return folder
 
 
 def _digest(text: str) -> str:

@@ -1,0 +1,57 @@
+"""The end of a run before its last step: what is said, how to go on, and the folder unlocked."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.diagnostics.catalog.environment import CannotWrite
+from vlmdsl.diagnostics.cells import plain
+from vlmdsl.runtime.training.lock import locked
+from vlmdsl.runtime.training.run_folder import RunFolder
+from vlmdsl.runtime.training.stopping import StopSignals
+
+__all__ = ["Ending"]
+
+
+class Ending:
+    """What a run says where it ends before its last step, and how to go on with it."""
+
+    def __init__(self) -> None:
+        self.signals = StopSignals()
+        self.folder: RunFolder | None = None
+        """Where the run can be gone on with, once it can, on the process that talks."""
+        self.done: int | None = None
+        """The step of the last checkpoint."""
+        self._locks = ExitStack()
+
+    def __enter__(self) -> Ending:
+        self.signals.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._locks.close()
+        self.signals.__exit__()
+        if self.folder is None or error is None:
+            return
+        advice = f"`{self._command()}` goes on from step {self.done}" if self.done else f"`{self._command()}` starts anew"
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            words = f"interrupted: {advice}"
+            if isinstance(error, KeyboardInterrupt):
+                error.args = (words,)
+            with suppress(OSError):  # the terminal may be gone
+                print(plain(words), file=sys.stderr, flush=True)
+        elif isinstance(error, DiagnosticError) and error.diagnostics[0].code == CannotWrite.code:
+            first = error.diagnostics[0]
+            raise DiagnosticError((replace(first, help=(f"make room; {advice}",)),)) from error
+
+    def lock(self, folder: RunFolder) -> None:
+        """Lock the folder until the run ends; V0851 if another process has."""
+        self._locks.enter_context(locked(folder.path))
+
+    def _command(self) -> str:
+        assert self.folder is not None
+        return f"vlmdsl train --resume {shlex.quote(str(self.folder.path))}"
