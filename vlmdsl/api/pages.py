@@ -30,6 +30,7 @@ __all__ = [
 _BATCHES = {MIXED: "", ONE_SOURCE: "  all samples of a batch come from one source of the data"}
 
 _NOTES = {
+    "Scalar": " (one number a step, from the caller: no data holds it)",
     "Key": " (what tells samples apart: no column is needed)",
     "Rewrites": " (the same in other words: a column of lists, or several columns)",
 }

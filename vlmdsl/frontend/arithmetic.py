@@ -11,11 +11,11 @@ from vlmdsl.diagnostics.catalog.types import AxesDisagree, OperatorTypes
 from vlmdsl.diagnostics.catalog.values import DivisionByZero, NotANumber
 from vlmdsl.frontend.coerce import kind_of
 from vlmdsl.frontend.session import Session
-from vlmdsl.ir import Node
+from vlmdsl.ir import Node, walk
 from vlmdsl.primitives import Fault
 from vlmdsl.primitives.values import ErrorValue, NumberValue, SimilarityPart, SimilarityValue, StringValue, Value, type_of
 from vlmdsl.source import Span
-from vlmdsl.types import ConditionType, ScalarType, ScoreType, Type
+from vlmdsl.types import ConditionType, FieldType, ScalarType, ScoreType, Type
 
 __all__ = ["binary", "negate"]
 
@@ -94,7 +94,10 @@ def binary(session: Session, symbol: str, left: Value, right: Value, span: Span)
 
 def _fault(symbol: str, left: Value, right: Value, span: Span) -> Fault:
     strange = right if _arithmetic_kind(left) else left
-    return Fault(OperatorTypes.at(span, operator=symbol, left=type_of(left), right=type_of(right)), strange)
+    scores = [value for value in (left, right) if isinstance(value, Node) and "Score" in kind_of(value)]
+    names = [node.string("name") for node in walk(scores) if node.type == FieldType("Number")]
+    help = tuple(f"`{name}: Number` is one number a sample; one for the whole step is `{name}: Scalar`" for name in names)
+    return Fault(OperatorTypes.at(span, help=help, operator=symbol, left=type_of(left), right=type_of(right)), strange)
 
 
 def _arithmetic_kind(value: Value) -> str:

@@ -124,7 +124,7 @@ class Elaborator:
         return ErrorValue()
 
     def _note_use(self, value: Value) -> None:
-        if isinstance(value, Node) and value.operation == "field":
+        if isinstance(value, Node) and value.operation in ("field", "scalar"):
             self.session.used_fields.add(value.string("name"))
 
     def _file_value(self, word: str, file: FileScope, span: Span) -> Value:

@@ -60,7 +60,7 @@ def finish(
 
 def _unique_names(program: Program) -> dict[str, str]:
     names: dict[str, str] = {}
-    inputs = {node.string("name") for node in program.nodes() if node.operation == "field"}
+    inputs = {node.string("name") for node in program.nodes() if node.operation in ("field", "scalar")}
     for node in (node for node in program.nodes() if node.operation in NAMED):
         serial = node.string("name")
         taken = {*names.values(), *(inputs if node.operation == "draw" else ())}

@@ -14,7 +14,7 @@ from vlmdsl.primitives import Fault
 from vlmdsl.primitives.values import ErrorValue, NumberValue, StringValue, Value
 from vlmdsl.source import Span
 from vlmdsl.syntax.tree import Parameter, Recipe
-from vlmdsl.types import FIELD_KINDS, FieldType
+from vlmdsl.types import FIELD_KINDS, FieldType, ScalarType
 
 if TYPE_CHECKING:
     from vlmdsl.frontend.elaborate import Elaborator
@@ -39,6 +39,8 @@ def _field(elaborator: Elaborator, parameter: Parameter) -> Value:
     assert parameter.type is not None, "the parser reports a parameter that is neither field nor knob"
     if parameter.type.name not in FIELD_KINDS:
         return ErrorValue()  # Reported when names were resolved.
+    if parameter.type.name == "Scalar":
+        return elaborator.session.add("scalar", type=ScalarType(), span=parameter.span, name=parameter.name.name)
     return field_node(elaborator, parameter.name.name, FieldType(parameter.type.name, parameter.type.count), parameter.span)
 
 

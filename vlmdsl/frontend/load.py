@@ -139,8 +139,17 @@ def _signature(
 
 def _fields(header: Recipe | None, values: dict[str, Value], session: Session) -> tuple[tuple[str, FieldType], ...]:
     names = [parameter.name.name for parameter in header.parameters] if header else sorted(session.used_fields)
-    nodes = ((name, values.get(name)) for name in names)
-    return tuple((name, node.type) for name, node in nodes if isinstance(node, Node) and isinstance(node.type, FieldType))
+    kinds = ((name, _field_kind(values.get(name))) for name in names)
+    return tuple((name, kind) for name, kind in kinds if kind is not None)
+
+
+def _field_kind(value: Value | None) -> FieldType | None:
+    """The type that the signature gives a field; None for what is no field."""
+    if not isinstance(value, Node):
+        return None
+    if value.operation == "scalar":
+        return FieldType("Scalar")
+    return value.type if isinstance(value.type, FieldType) else None
 
 
 def _knob_values(header: Recipe | None, values: dict[str, Value]) -> tuple[tuple[str, object], ...]:

@@ -40,7 +40,7 @@ def inputs(program: Program) -> list[Input]:
     The pooled features of a stream are `NAME [B, D]`, its tokens `NAME_tokens [B, L, D]` with `NAME_mask [B, L]`, which of
     them are real; an image stream can do without the mask (all patches are real). A masked text whose hidden tokens are
     guessed has `NAME_vocabulary [B, L, V]` and `NAME_targets [B, L]`. Other fields that the graph reads (labels, flags)
-    follow under their own names, then the numbers drawn for the step, without axes.
+    follow under their own names, numbers that the caller gives without axes, then the numbers drawn for the step.
     """
     found: list[Input] = []
     for stream in streams(program):
@@ -74,7 +74,9 @@ def _stream_inputs(stream: Stream) -> Iterable[Input]:
 def _plain_inputs(nodes: list[Node]) -> Iterable[Input]:
     dtypes = {"Label": "int64", "Key": "int64", "Flag": "bool", "Number": "float"}
     for node in nodes:
-        if node.operation == "field" and isinstance(node.type, FieldType) and node.type.kind in dtypes:
+        if node.operation == "scalar":
+            yield Input(node.string("name"), (), "float", "one number, the same on every process, which the caller gives")
+        elif node.operation == "field" and isinstance(node.type, FieldType) and node.type.kind in dtypes:
             yield Input(node.string("name"), ("B",), dtypes[node.type.kind], f"field {node.string('name')}: {node.type}")
 
 

@@ -23,6 +23,7 @@ FIELD_KINDS: dict[str, str] = {
     "Label": "a class of each sample: [B], int64; the missing marker stands for a class of its own",
     "Flag": "a yes or no of each sample: [B], bool",
     "Number": "a number of each sample: [B], float",
+    "Scalar": "one number a step, which the caller gives: 0-d, float; no data holds it",
     "Key": "what tells samples apart: [B], int64; made of the key that each sample of the data has",
     "Regions": "regions of an image as a detector describes them: [B, R, F], float, with a mask [B, R], true = a region",
 }

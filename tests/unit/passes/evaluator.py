@@ -245,6 +245,7 @@ _OPERATIONS: dict[str, Callable[..., object]] = {
     "similarity": lambda node, x, y: _pair(node.string("by"), x, y),
     "score": lambda node, x, y: np.diagonal(_pair(node.string("by"), x, y).rows).copy(),
     "where": lambda node, condition, x, y: np.where(condition, x, y),
+    "scalar": lambda node: np.float64(_random(0, "scalar", node.string("name")).uniform(0.5, 2.0)),
     "draw": lambda node: np.float64(_random(0, "draw", node.string("name")).uniform(*sorted(node.attribute("arguments")))),
     "mix": lambda node, x, share: share * x + (1 - share) * x[_partners(node)],
     "transpose": lambda node, x: Matrices(x.columns, x.rows, x.candidates, x.allowed.T),

@@ -8,7 +8,7 @@ from typing import TypeAlias
 from vlmdsl.backends.latex.notation import Math, call, negated, number, product, symbol, total, words
 from vlmdsl.ir import Node, block_of
 
-__all__ = ["State", "drawn", "mixture", "partner_of"]
+__all__ = ["State", "drawn", "from_outside", "mixture", "partner_of"]
 
 State: TypeAlias = Callable[[str, Math], None]
 """Adds a statement to a group of those that say what the symbols mean."""
@@ -28,6 +28,14 @@ def drawn(state: State, node: Node) -> Math:
     once = words("once a step")
     statement = Math(rf"{letter.latex} \sim {source.latex},\ {once.latex}", f"{letter.text} ~ {source.text}, {once.text}")
     state("parameters", statement)
+    return letter
+
+
+def from_outside(state: State, node: Node) -> Math:
+    """The symbol of a number that the caller gives, which is stated."""
+    letter = words(node.string("name"))
+    said = words("given by the caller")
+    state("parameters", Math(rf"{letter.latex}\ {said.latex}", f"{letter.text}: {said.text}"))
     return letter
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from vlmdsl.backends.latex.arithmetic import ARITHMETIC, scaled
 from vlmdsl.backends.latex.criteria import cross_entropy, hinge, sigmoid_loss, target_entropy
-from vlmdsl.backends.latex.draws import drawn
+from vlmdsl.backends.latex.draws import drawn, from_outside
 from vlmdsl.backends.latex.interface import Writer
 from vlmdsl.backends.latex.notation import (
     PRODUCT,
@@ -157,6 +157,7 @@ EXPRESSIONS: dict[str, Callable[[Writer, Node], Math]] = {
     "multiply": _multiply,
     "where": _where,
     "clamp": _clamp,
+    "scalar": lambda writer, node: from_outside(writer.names.state, node),
     "draw": lambda writer, node: drawn(writer.names.state, node),
     "field": _field,
     "score": _score,

@@ -165,6 +165,7 @@ def _target_part(values: Values, node: Node, part: TargetPart) -> str:
 
 RULES: dict[str, Rule] = {
     "field": _named_input,
+    "scalar": _named_input,
     "draw": _named_input,
     "pooled": _pooled,
     "tokens": _tokens,

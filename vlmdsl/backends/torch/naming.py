@@ -47,6 +47,7 @@ class Names:
             return self._wished[node.index]
         rule: Callable[[], str] | None = {
             "field": lambda: node.string("name"),
+            "scalar": lambda: node.string("name"),
             "parameter": lambda: f"learned_{node.string('name')}",
             "memory": lambda: node.string("name"),
             "enqueue": lambda: f"{node.inputs[0].string('name')}_after",
@@ -86,7 +87,7 @@ def _uses(region: Node) -> list[tuple[int, str]]:
     for direction in (contrast.rows, contrast.columns):
         for use in ("scale", "bias", "weight"):
             position = getattr(direction, use, None)
-            if position is not None and region.inputs[position].operation not in ("field", "parameter"):
+            if position is not None and region.inputs[position].operation not in ("field", "scalar", "parameter"):
                 found.append((region.inputs[position].index, use))
     return found
 

@@ -188,9 +188,10 @@ class CannotLoad(Problem):
     explanation = (
         "Data loading makes images, texts, regions, labels, flags and numbers, one a sample, and the bundled views. A "
         "recipe that uses more still compiles, and can be used from Python with inputs that your own code prepares; only "
-        "`vlmdsl train` needs all of it from the data."
+        "`vlmdsl train` needs all of it from the data. A `Scalar` of the signature is a number that the caller gives at "
+        "each step, such as the scale of a host program: a run by itself has no source for it."
     )
-    provoked_by = "training a recipe with a field of type `Text[4]`"
+    provoked_by = "training a recipe with a field of type `Text[4]`, or with a `Scalar`"
 
 
 class TableUnreadable(Problem):

@@ -137,7 +137,8 @@ class UnknownType(Problem):
     template = "there is no type `{name}`"
     summary = "a type that does not exist"
     explanation = (
-        "The fields of a signature have the types Image, Text, Label, Flag, Number or Regions. The parameters of a "
+        "The fields of a signature have the types Image, Text, Label, Flag, Number, Key or Regions; a Scalar is one number "
+        "a step that the caller of the objective gives. The parameters of a "
         "`def` may also name Encoded, Vec, Tokens, Distribution, Sim, Score, Target, Scalar, Loss, Similarity, View, "
         "Encoder, Condition and String."
     )

@@ -5,7 +5,19 @@ from __future__ import annotations
 import math
 
 from vlmdsl.ir.graph import Node
-from vlmdsl.ir.operations.signature import BOUND, NUMBER, NUMERIC, Signature, Yields, as_value, need, one_of, same, take
+from vlmdsl.ir.operations.signature import (
+    BOUND,
+    NUMBER,
+    NUMERIC,
+    Signature,
+    Yields,
+    as_value,
+    fixed,
+    need,
+    one_of,
+    same,
+    take,
+)
 from vlmdsl.types import ConditionType, DistributionType, ScalarType, ScoreType, TokensType, Type, VecType
 
 __all__ = ["COMPARISONS", "ELEMENTWISE", "SIGNATURES", "broadcast"]
@@ -87,6 +99,7 @@ def clamp(node: Node, types: tuple[Type, ...]) -> Type | None:
 SIGNATURES: dict[str, Signature] = {
     "constant": Signature({"value": NUMBER}, constant),
     "parameter": Signature({"name": (str,), "initial": NUMBER, "lower": BOUND, "upper": BOUND}, parameter),
+    "scalar": Signature({"name": (str,)}, fixed(ScalarType())),
     "draw": Signature({"name": (str,), "distribution": (str,), "arguments": (tuple,)}, draw),
     **{name: Signature({}, elementwise(1)) for name in _UNARY},
     **{name: Signature({}, elementwise(2)) for name in _BINARY},

@@ -39,6 +39,12 @@ EVALUATED = ("label", "class_name")
 
 _MOST_CLASSES = 1_000_000
 
+_WITHOUT_A_CALLER = (
+    "to fix it, make it a knob: `scale = 14.3` in the signature instead of `scale: Scalar`",
+    "to learn it, write `learned(0.07)` where it is used",
+)
+"""What a recipe with a Scalar in its signature can say instead, for a run without a caller."""
+
 _LOADABLE = ("Image", "Text", "Label", "Flag", "Number", "Regions")
 
 
@@ -76,6 +82,9 @@ def requirements(program: Program, views: bool = True) -> list[Requirement]:
             if node.type.kind not in _LOADABLE or node.type.count is not None:
                 faults.append(CannotLoad.at(span, what=f"the field `{name}` of type `{node.type}`"))
             found[name] = Requirement(name, node.type.kind, span, not views and node.type.kind not in ("Image", "Text"))
+        elif node.operation == "scalar" and views:
+            what = f"the number `{node.string('name')}`, which the caller of an objective gives"
+            faults.append(CannotLoad.at(span, what=what, help=_WITHOUT_A_CALLER))
         elif node.operation in ("rewrite", "alternative") and views:
             name = root_field(node).string("name") + _REWRITES
             found.setdefault(name, Requirement(name, "Rewrites", span))
