@@ -1,0 +1,95 @@
+"""What CONTRIBUTING.md, docs/architecture.md and the decisions name is there: parts, files, functions, codes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from vlmdsl.diagnostics import CATALOGUE, catalog
+from vlmdsl_cli.main import COMMANDS
+
+ROOT = Path(__file__).resolve().parents[2]
+DECISIONS = sorted((ROOT / "docs" / "adr").glob("*.md"))
+DOCUMENTS = [ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md", *DECISIONS]
+FOLDERS = ("vlmdsl", "cli", "tests", "docs", "recipes", "benchmarks", "grammar")
+PLACEHOLDER = re.compile(r"\b[A-Z]{3,}\b")
+"""FAMILY, NAME, STAGE: what the reader fills in."""
+
+assert catalog  # importing it fills CATALOGUE
+
+
+def named_paths(text: str) -> list[str]:
+    """What stands between backquotes and looks like a path from the root of the repository."""
+    return [word for word in re.findall(r"`([\w./*-]+)`", text) if word.split("/")[0] in FOLDERS and "/" in word]
+
+
+def existing(word: str) -> list[Path]:
+    """The files and folders that a named path may be, `FAMILY.py` being any."""
+    return sorted(ROOT.glob(PLACEHOLDER.sub("*", word.rstrip("/"))))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_named_files_exist(document: Path) -> None:
+    missing = [word for word in named_paths(document.read_text("utf-8")) if not existing(word)]
+    assert not missing
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_named_codes_and_decisions_exist(document: Path) -> None:
+    text = document.read_text("utf-8")
+    assert {code for code in re.findall(r"\bV\d{4}\b", text) if code not in CATALOGUE} == set()
+    numbers = {path.name[:4] for path in DECISIONS}
+    assert set(re.findall(r"\bADR (\d{4})\b", text)) <= numbers
+
+
+def steps(text: str) -> list[str]:
+    """The numbered steps of CONTRIBUTING.md."""
+    return re.findall(r"^\d\. (.*?)(?=^\d\. |^## |^[A-Z]|\Z)", text, re.MULTILINE | re.DOTALL)
+
+
+def test_the_names_of_a_step_are_in_the_files_of_that_step() -> None:
+    found = steps((ROOT / "CONTRIBUTING.md").read_text("utf-8"))
+    assert len(found) > 15
+    for step in found:
+        files = [
+            file
+            for word in named_paths(step)
+            for path in existing(word)
+            for file in (path.rglob("*.py") if path.is_dir() else [path])
+        ]
+        source = "\n".join(file.read_text("utf-8") for file in files if file.suffix == ".py")
+        for name in re.findall(r"`(?:output\.)?([A-Za-z_]\w+)\([^`]*\)`", step) + re.findall(
+            r"`(_?[A-Z]{2,}[A-Z_]*)`", step
+        ):
+            if source:
+                assert re.search(rf"\b{name}\b", source), f"{name} is in none of the files of this step: {step}"
+
+
+def test_the_parts_are_the_folders() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    table = re.findall(r"^\| `(\w+)` \|", text.partition("## 0.")[2].partition("## 1.")[0], re.MULTILINE)
+    folders = {path.name for path in (ROOT / "vlmdsl").iterdir() if (path / "__init__.py").is_file()}
+    assert sorted(table) == sorted(folders)
+
+
+def test_the_parts_stand_in_the_order_of_the_import_contract() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    table = re.findall(r"^\| `(\w+)` \|", text.partition("## 0.")[2].partition("## 1.")[0], re.MULTILINE)
+    contract = (ROOT / "pyproject.toml").read_text("utf-8").partition('containers = ["vlmdsl"]')[2].partition("]\n\n")[0]
+    layers = [layer for layer in re.findall(r"\w+", contract.partition("layers = [")[2]) if not layer.startswith("_")]
+    assert table == layers
+
+
+def test_decisions_are_numbered_in_a_row_and_say_what_they_are() -> None:
+    assert [path.name[:4] for path in DECISIONS] == [f"{number:04}" for number in range(len(DECISIONS))]
+    for path in DECISIONS[1:]:
+        title, _, body = path.read_text("utf-8").partition("\n")
+        assert title.startswith(f"# {path.name[:4]}: "), path.name
+        assert re.search(r"^Date: \d{4}-\d\d-\d\d.*Status: (accepted|superseded by \d{4})\.", body, re.MULTILINE), path.name
+        assert [part for part in ("Context", "Decision", "Consequences", "Rejected") if f"\n## {part}\n" not in body] == []
+
+
+def test_every_command_is_a_file() -> None:
+    assert {path.stem for path in (ROOT / "cli/vlmdsl_cli/commands").glob("*.py")} - {"__init__"} == set(COMMANDS)
