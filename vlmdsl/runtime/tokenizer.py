@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,12 +19,15 @@ from vlmdsl.diagnostics.catalog.data import TokenizerUnusable
 from vlmdsl.diagnostics.catalog.environment import PackageMissing
 from vlmdsl.source import Span
 
-__all__ = ["Tokenizer", "Tokenizers", "load_tokenizer", "train_tokenizer"]
+__all__ = ["Side", "Tokenizer", "Tokenizers", "load_tokenizer", "train_tokenizer"]
+
+Side = Literal["left", "right"]
 
 _PLACE = Span("<command line>", 0, 0)
 _PAD, _START, _END, _MASK = "<pad>", "<start>", "<end>", "<mask>"
 _MASKS = (_MASK, "[MASK]", "<|mask|>")
 """Usual names of the token that stands for a hidden one."""
+_FEWEST_WORDS = 2
 _FORMAT, _FORMAT_OF_SEVERAL = 1, 2
 
 
@@ -37,7 +41,7 @@ class Tokenizer:
     ('a red star', True)
     """
 
-    def __init__(self, backend: Backend, pad: int | None = None) -> None:
+    def __init__(self, backend: Backend, pad: int | None = None, padding_side: Side = "right") -> None:
         # Otherwise a text that has `<end>` in it would be taken at its word.
         backend.encode_special_tokens = True
         backend.no_padding()
@@ -49,6 +53,8 @@ class Tokenizer:
         self.end: int | None = marks[-1] if marks else None
         # The mask tells padding from tokens, so any id will do where the tokenizer has none for it.
         self.pad: int = pad if pad is not None else self.end or 0
+        self.padding_side: Side = padding_side
+        """Where the texts were padded that a pretrained tower was trained on."""
         masks = (backend.token_to_id(name) for name in _MASKS)
         self.mask: int | None = next((number for number in masks if number is not None), None)
 
@@ -84,17 +90,19 @@ class Tokenizer:
             return self
         backend = Backend.from_str(self._backend.to_str())
         backend.add_special_tokens([AddedToken(_MASK, special=True)])
-        return Tokenizer(backend, self.pad)
+        return Tokenizer(backend, self.pad, self.padding_side)
 
-    def encode(self, texts: Sequence[str], length: int) -> tuple[Tensor, Tensor]:
+    def encode(self, texts: Sequence[str], length: int, padding_side: Side = "right") -> tuple[Tensor, Tensor]:
         """Ids `int64 [b, length]` with the marks, and the mask `bool [b, length]`, true = a token (marks included).
 
-        A longer text is cut before its end mark. ValueError if `length` leaves no room for a token.
+        A longer text is cut before its end mark, a shorter one padded on that side whatever the tokenizer's own is, because
+        towers take texts so. ValueError if `length` leaves no room for a token.
         """
         if length <= self.marks_around:
             raise ValueError(f"texts of {length} tokens have no room beside the marks")
         self._backend.enable_truncation(length)
-        self._backend.enable_padding(length=length, pad_id=self.pad, pad_token=self._backend.id_to_token(self.pad) or _PAD)
+        mark = self._backend.id_to_token(self.pad) or _PAD
+        self._backend.enable_padding(direction=padding_side, length=length, pad_id=self.pad, pad_token=mark)
         encodings: list[Encoding] = self._backend.encode_batch(list(texts))
         ids = torch.tensor([encoding.ids for encoding in encodings], dtype=torch.int64).view(len(encodings), length)
         mask = torch.tensor([encoding.attention_mask for encoding in encodings], dtype=torch.bool)
@@ -110,14 +118,20 @@ class Tokenizer:
         self._backend.no_padding()
         self._backend.no_truncation()
         return json.dumps(
-            {"format": _FORMAT, "pad": self.pad, "tokenizer": json.loads(self._backend.to_str())}, ensure_ascii=False
+            {
+                "format": _FORMAT,
+                "pad": self.pad,
+                "padding_side": self.padding_side,
+                "tokenizer": json.loads(self._backend.to_str()),
+            },
+            ensure_ascii=False,
         )
 
     @classmethod
     def from_json(cls, text: str) -> Tokenizer:
         """The tokenizer that `to_json` wrote."""
         state = json.loads(text)
-        return cls(Backend.from_str(json.dumps(state["tokenizer"])), state["pad"])
+        return cls(Backend.from_str(json.dumps(state["tokenizer"])), state["pad"], state.get("padding_side", "right"))
 
     def __reduce__(self) -> tuple[object, ...]:
         return (Tokenizer.from_json, (self.to_json(),))
@@ -210,12 +224,17 @@ def _from_transformers(given: str) -> Tokenizer:
         raise DiagnosticError((PackageMissing.at(_PLACE, what=given, package="transformers", help=(help,)),)) from fault
     try:
         loaded = AutoTokenizer.from_pretrained(given.removeprefix("hf:"), trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError) as fault:
+    except Exception as fault:
+        # The library raises whatever a damaged or foreign file provokes.
         raise _unusable(given, str(fault).splitlines()[0] if str(fault) else "it cannot be loaded") from fault
     if not getattr(loaded, "is_fast", False):
         raise _unusable(given, "it has no `tokenizer.json`")
     backend = Backend.from_str(loaded.backend_tokenizer.to_str())
-    return Tokenizer(backend, loaded.pad_token_id)
+    tokenizer = Tokenizer(backend, loaded.pad_token_id, "left" if loaded.padding_side == "left" else "right")
+    if len(tokenizer.words()) < _FEWEST_WORDS:
+        # The library makes an empty one, to which all texts are alike, where only the model's configuration is there.
+        raise _unusable(given, "there are no files of a tokenizer")
+    return tokenizer
 
 
 def _known_pad(backend: Backend) -> int | None:
@@ -225,5 +244,5 @@ def _known_pad(backend: Backend) -> int | None:
 
 
 def _unusable(given: str, reason: str) -> DiagnosticError:
-    help = "leave `model.tokenizer` out to train one on the data"
+    help = "name another: `model.tokenizer=hf:NAME` or the path of a `tokenizer.json`"
     return DiagnosticError((TokenizerUnusable.at(_PLACE, given=given, reason=reason, help=(help,)),))

@@ -8,21 +8,23 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from vlmdsl.runtime.data.images import ImageFormat
-from vlmdsl.runtime.tokenizer import Tokenizer
+from vlmdsl.runtime.tokenizer import Side, Tokenizer
 
 __all__ = ["InputForm", "InputForms", "TextFormat"]
 
 
 @dataclass(frozen=True)
 class TextFormat:
-    """Texts as `length` ids of a tokenizer, marks and padding included."""
+    """Texts as `length` ids of a tokenizer, marks and padding included; padding is at the end unless it is said to be
+    elsewhere, for a tower that reads it."""
 
     tokenizer: Tokenizer
     length: int
+    padding_side: Side = "right"
 
     def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Ids `int64 [b, length]` and the mask `bool [b, length]`, true = a token: see `Tokenizer.encode`."""
-        return self.tokenizer.encode(texts, self.length)
+        return self.tokenizer.encode(texts, self.length, self.padding_side)
 
 
 InputForm = ImageFormat | TextFormat

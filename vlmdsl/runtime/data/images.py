@@ -6,6 +6,7 @@ import io
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,24 +15,34 @@ from torch import Tensor
 
 from vlmdsl.runtime.data.source import BadSample
 
-__all__ = ["IMAGE_SUFFIXES", "ImageCache", "ImageFormat", "decode_image", "fit"]
+__all__ = ["IMAGE_SUFFIXES", "ImageCache", "ImageFormat", "Resampling", "decode_image", "resized"]
 
 IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "webp", "bmp", "gif")
 
 _SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I")
 
 
+Resampling = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
+"""Pillow's filters by name."""
+
+
 @dataclass(frozen=True)
 class ImageFormat:
     """What the encoders take: square RGB images of side `size`, level `x` in [0, 1] as `(x - mean) / deviation`.
 
-    An encoder with a `patch` takes images of any side that is a multiple of it, and those with patches dropped.
+    An image becomes a square by a `crop` of its middle or as a whole (`squash`), resized with the filter `resampling`. With
+    a `shorter` its shorter side is brought to so many pixels first, and the crop is of whole pixels, as the image processors
+    of `transformers` do it. An encoder with a `patch` takes images of any side that is a multiple of it, and those with
+    patches dropped.
     """
 
     size: int
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     deviation: tuple[float, float, float] = (0.5, 0.5, 0.5)
     patch: int | None = None
+    fitting: Literal["crop", "squash"] = "crop"
+    shorter: int | None = None
+    resampling: Resampling = "bicubic"
 
     def side(self, share: float) -> int:
         """The side nearest to that share of `size` that the encoders take, in pixels."""
@@ -42,6 +53,21 @@ class ImageFormat:
     def patches(self, share: float) -> int:
         """How many patches an image of the side `side(share)` has; 0 where patches cannot be told apart."""
         return 0 if self.patch is None else (self.side(share) // self.patch) ** 2
+
+    def fit(self, pixels: np.ndarray, share: float = 1.0) -> np.ndarray:
+        """An image as it comes, `uint8 [H, W, 3]`, as the square `uint8 [S, S, 3]` of the side S = `side(share)`."""
+        side, (height, width) = self.side(share), pixels.shape[:2]
+        whole = (0.0, 0.0, float(width), float(height))
+        if self.shorter is None:
+            if height == width == side:
+                return pixels
+            return resized(pixels, whole if self.fitting == "squash" else _middle(width, height), side, self.resampling)
+        shorter, longer = self.shorter, int(self.shorter * max(height, width) / min(height, width))
+        image = Image.fromarray(pixels).resize(
+            (shorter, longer) if width <= height else (longer, shorter), Image.Resampling[self.resampling.upper()]
+        )
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        return np.asarray(image.crop((left, top, left + side, top + side)))
 
     def tensor(self, images: Iterable[np.ndarray]) -> Tensor:
         """`float32 [b, 3, S, S]` of `uint8 [S, S, 3]` images."""
@@ -95,19 +121,18 @@ def _decoded(value: bytes | Image.Image) -> np.ndarray:
     return pixels
 
 
-def fit(pixels: np.ndarray, size: int) -> np.ndarray:
-    """The largest centred square of an image, resized to `uint8 [size, size, 3]`."""
-    height, width = pixels.shape[:2]
-    if height == width == size:
-        return pixels
+def _middle(width: int, height: int) -> tuple[float, float, float, float]:
+    """The largest centred square of an image, as a box."""
     side = min(height, width)
     left, top = (width - side) / 2, (height - side) / 2
-    return resized(pixels, (left, top, left + side, top + side), size)
+    return left, top, left + side, top + side
 
 
-def resized(pixels: np.ndarray, box: tuple[float, float, float, float], size: int) -> np.ndarray:
+def resized(
+    pixels: np.ndarray, box: tuple[float, float, float, float], size: int, resampling: Resampling = "bicubic"
+) -> np.ndarray:
     """The part `box` (left, top, right, bottom) of an image, resized with antialiasing to `uint8 [size, size, 3]`."""
-    image = Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC, box=box)
+    image = Image.fromarray(pixels).resize((size, size), Image.Resampling[resampling.upper()], box=box)
     return np.asarray(image)
 
 

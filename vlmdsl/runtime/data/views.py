@@ -16,7 +16,7 @@ from vlmdsl.runtime.data.augmentations import augmented
 from vlmdsl.runtime.data.context import Attributes, ViewContext
 from vlmdsl.runtime.data.eda import eda
 from vlmdsl.runtime.data.fields import MaskedText, TextValue
-from vlmdsl.runtime.data.images import fit
+from vlmdsl.runtime.data.images import ImageFormat
 from vlmdsl.runtime.data.patches import kept
 from vlmdsl.runtime.data.rendering import render
 from vlmdsl.runtime.data.summaries import summarize
@@ -65,7 +65,10 @@ class View:
             if operation != "drop":
                 value = VIEWS[operation](value, dict(attributes), context)
         if self.kind == "Image" and isinstance(value, np.ndarray):
-            return fit(value, context.images.side(self.side))
+            # What a step has made has lost its margin already.
+            untouched = all(operation == "drop" for operation, _ in self.steps)
+            form = context.images if untouched else ImageFormat(context.images.side(self.side))
+            return form.fit(value, self.side if untouched else 1.0)
         return value
 
     def kept(self, context: ViewContext) -> np.ndarray:

@@ -124,7 +124,7 @@ def _build_shared(request: Request) -> Encoder:
 
 
 def _build_hf_image(request: Request) -> Encoder:
-    return HuggingFaceEncoder(request.name, "Image", request.dimension, request.yields)
+    return HuggingFaceEncoder(request.name, "Image", request.dimension, request.yields, image_size=request.image_size)
 
 
 def _build_hf_text(request: Request) -> Encoder:

@@ -31,7 +31,7 @@ from vlmdsl.runtime.data import (
 )
 from vlmdsl.runtime.encoders import LONGEST_USUAL_TEXT, Encoder, Kind, build_encoder, usual_text_length
 from vlmdsl.runtime.model import VisionLanguageModel, tower_needs
-from vlmdsl.runtime.tokenizer import Tokenizers
+from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers
 from vlmdsl.runtime.training.processes import World, seed_generators
 from vlmdsl.runtime.training.tokenizers import encoder_name, tokenizer_notes, tokenizers_for
 from vlmdsl.schema import ModelConfig, RunConfig
@@ -166,8 +166,7 @@ def build_model(
             region_length=region_length if "Regions" in need.takes else None,
         )
         if "Text" in kind:
-            length = model.text_length or usual_text_length(encoders[tower])
-            encoders[tower].take_texts(name, TextFormat(tokenizers[tower], length))
+            encoders[tower].take_texts(name, _text_format(encoders[tower], tokenizers[tower], model.text_length))
             encoders[tower].notes += tokenizer_notes(name, model.tokenizer, tokenizers[tower])
     towers = ((stream.name, stream.encoder, encoders[stream.encoder.tower].dimension) for stream in objective.streams)
     objective.state.allocate({name: encoder.dimension(tower) for name, encoder, tower in towers})
@@ -175,6 +174,11 @@ def build_model(
     if config.train.compile_encoders:
         built.compile_encoders()
     return built
+
+
+def _text_format(encoder: Encoder, tokenizer: Tokenizer, length: int | None) -> TextFormat:
+    side = tokenizer.padding_side if encoder.reads_padding else "right"
+    return TextFormat(tokenizer, length or usual_text_length(encoder), side)
 
 
 def materials_of(config: RunConfig) -> Materials:

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vlmdsl.runtime.data import BadSample, ImageFormat
-from vlmdsl.runtime.data.images import ImageCache, decode_image, fit
+from vlmdsl.runtime.data import BadSample
+from vlmdsl.runtime.data.images import ImageCache, ImageFormat, decode_image
 
 
 def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
@@ -91,15 +91,15 @@ def test_a_decompression_bomb_is_skipped(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @given(st.integers(1, 20), st.integers(1, 20), st.integers(1, 12))
 def test_fitting_keeps_the_centre_and_the_size(height: int, width: int, size: int) -> None:
-    assert fit(np.full((height, width, 3), 77, np.uint8), size).shape == (size, size, 3)
-    assert (fit(np.full((height, width, 3), 77, np.uint8), size) == 77).all()
+    assert ImageFormat(size).fit(np.full((height, width, 3), 77, np.uint8)).shape == (size, size, 3)
+    assert (ImageFormat(size).fit(np.full((height, width, 3), 77, np.uint8)) == 77).all()
 
 
 def test_fitting_cuts_both_ends_alike() -> None:
     image = np.zeros((4, 12, 3), np.uint8)
     image[:, 4:8] = 200
-    assert (fit(image, 4) == 200).all()
-    assert (fit(np.swapaxes(image, 0, 1), 4) == 200).all()
+    assert (ImageFormat(4).fit(image) == 200).all()
+    assert (ImageFormat(4).fit(np.swapaxes(image, 0, 1)) == 200).all()
 
 
 def test_levels_are_standardised_by_channel() -> None:
