@@ -141,6 +141,11 @@ class VisionLanguageModel(nn.Module):
         forms = {reading.name: reading.form for reading in self.input_streams}
         return {name: form for name, form in forms.items() if isinstance(form, InputForm)}
 
+    @property
+    def notes(self) -> list[str]:
+        """What a user should be told of the towers before the first step, a sentence each."""
+        return [f"the tower `{tower}` {note}" for tower, encoder in self.encoders.items() for note in _notes(encoder)]
+
     def noise_lengths(self) -> dict[str, int]:
         """How many numbers of noise each image of a stream of `input_streams` takes, by its name, where its tower draws."""
         lengths: dict[str, int] = {}
@@ -247,6 +252,11 @@ class VisionLanguageModel(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and encoder.tower_learns):
             entry = {} if encoder.enters is None else {"enters": encoder.enters}
             return encode_together(tower, values, **entry)
+
+
+def _notes(encoder: nn.Module) -> tuple[str, ...]:
+    notes: tuple[str, ...] = getattr(encoder, "notes", ())
+    return notes
 
 
 def _noise_length(encoder: nn.Module) -> int | None:

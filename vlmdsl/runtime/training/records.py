@@ -102,6 +102,8 @@ class RunRecord(_Record):
     kept: dict[Literal["data.synonyms", "data.font", "model.tokenizer"], InsidePath]
     """Setting that names a file, such as `data.synonyms` -> its copy in the run folder."""
     data: dict[str, dict[str, Any]]
+    towers: list[str] = []
+    """What was said of the towers before the first step."""
     started: dict[str, Any]
     resumed: list[dict[str, Any]] = []
 

@@ -221,6 +221,7 @@ class _Begun:
         from_step = f" from step {self.start}" if self.start else ""
         lines = [f"note: {note}; going on from step {self.start}" for note in self.notes]
         lines += [f"training {weights:,} weights on {where} in {self.folder.path}{from_step}{compiling}"]
+        lines += [f"note: {note}" for note in self.model.notes]
         for name, share in self.duplicates.items():
             if share >= _NOTABLE_SHARE:
                 lines.append(
@@ -275,7 +276,7 @@ def _begin(
     samples = data_facts(data, duplicates)
     if resume is not None:
         check_same_data(resume, samples)
-    folder = resume or _new_folder(config, recipe, samples, world, ending)
+    folder = resume or _new_folder(config, recipe, samples, model.notes, world, ending)
     if resume is not None and world.first:
         write_resumed(folder, given, world)
     begun = _Begun(
@@ -305,7 +306,7 @@ def _begin(
 
 
 def _new_folder(
-    config: RunConfig, recipe: RecipeFiles, samples: Mapping[str, Any], world: World, ending: Ending
+    config: RunConfig, recipe: RecipeFiles, samples: Mapping[str, Any], towers: list[str], world: World, ending: Ending
 ) -> RunFolder:
     """The folder of a new run with its first files. Only the first process knows its name, and only it needs to."""
     if not world.first:
@@ -313,7 +314,7 @@ def _new_folder(
     folder = RunFolder.create(config.out, str(recipe.record["name"]))
     ending.lock(folder)
     RunFolder.check_free(str(folder.path))  # another process may have been faster
-    write_start(folder, recipe, config, samples, world)
+    write_start(folder, recipe, config, samples, towers, world)
     ending.folder = folder
     return folder
 

@@ -47,8 +47,13 @@ def data_facts(data: Data, duplicates: Mapping[str, float]) -> dict[str, Any]:
     return facts
 
 
-def write_start(folder: RunFolder, recipe: RecipeFiles, config: RunConfig, data: Mapping[str, Any], world: World) -> None:
-    """Everything that the run can be gone on with from its folder alone; `run.json` last, as the sign that it is there."""
+def write_start(
+    folder: RunFolder, recipe: RecipeFiles, config: RunConfig, data: Mapping[str, Any], towers: list[str], world: World
+) -> None:
+    """Everything that the run can be gone on with from its folder alone; `run.json` last, as the sign that it is there.
+
+    `towers` is what a user was told of the towers.
+    """
     files: dict[str, bytes] = {name: text.encode("utf-8", "backslashreplace") for name, text in recipe.texts.items()}
     kept: dict[str, str] = {}
     for name in _NAMES_A_FILE:
@@ -69,6 +74,7 @@ def write_start(folder: RunFolder, recipe: RecipeFiles, config: RunConfig, data:
             "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
             "kept": kept,
             "data": data,
+            "towers": towers,
             "started": _now(world),
         }
     )
