@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import platform
 import shlex
 import sys
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 import click
 
 import vlmdsl
-from vlmdsl_cli.output import BUG, ENVIRONMENT, FAULT, FINE, coloured, talk
+from vlmdsl_cli.output import BUG, ENVIRONMENT, FAULT, FINE, diagnose, talk
 
 __all__ = ["report"]
 
@@ -25,7 +26,9 @@ def report(error: BaseException, arguments: Sequence[str]) -> int:
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code
     if isinstance(error, click.ClickException):
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        talk(shown.getvalue())
         return FAULT
     if isinstance(error, click.Abort | KeyboardInterrupt):
         talk("interrupted")
@@ -40,9 +43,7 @@ def _diagnosed(error: BaseException) -> int | None:
 
     if not isinstance(error, DiagnosticError):
         return None
-    from vlmdsl.api.check import render
-
-    talk(render(error.diagnostics, colour=coloured()))
+    diagnose(error.diagnostics)
     return ENVIRONMENT if all(diagnostic.code.startswith("V09") for diagnostic in error.diagnostics) else FAULT
 
 

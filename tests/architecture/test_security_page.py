@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "security.md"
-BULLET = re.compile(r"- .+?(?P<tests>\(`[^()]+`\))", re.DOTALL)
+BULLET = re.compile(r"- .+?(?P<tests>\(`[^()]+`\))\.?", re.DOTALL)
 TEST = re.compile(r"`(?P<file>tests/[\w/]+\.py)::(?P<name>test_\w+)`")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from vlmdsl.api.sources import SOURCES, read
+from vlmdsl.api.sources import SOURCES, names_a_file, read
 from vlmdsl.diagnostics import Diagnostic, render_github, render_json, render_text
 from vlmdsl.frontend import load
 from vlmdsl.source import SourceText
@@ -26,7 +26,7 @@ def check(
     >>> check("contrast(sim=tokenmax, views=rewrite(M=4))")
     []
     """
-    home = folder if folder is not None else Path(file).parent if Path(file).is_file() else None
+    home = folder if folder is not None else Path(file).parent if names_a_file(file) else None
     result = load(SourceText(file, text), knobs=knobs, folder=home)
     SOURCES.texts.update(result.sources.texts)
     return result.diagnostics

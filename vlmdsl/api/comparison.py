@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmdsl.api.statistics import Difference, paired_difference, spread_of
+from vlmdsl.diagnostics import plain
 
 __all__ = ["Comparison", "Contender", "Run", "measures_of"]
 
@@ -120,11 +121,11 @@ class Comparison:
         """The table, and what it does and does not say."""
         from rich.console import Console
 
-        console = Console(file=io.StringIO(), width=_WIDTH, color_system=None)
+        console = Console(file=io.StringIO(), width=_WIDTH, color_system=None, markup=False, emoji=False)
         with console.capture() as captured:
             console.print(self._table())
         table = "\n".join(line.rstrip() for line in captured.get().splitlines())
-        return "\n".join([table, *self._remarks(), f"comparison folder: {self.folder}"])
+        return plain("\n".join([table, *self._remarks(), f"comparison folder: {self.folder}"]))
 
     def _table(self) -> Any:
         from rich.table import Table

@@ -8,6 +8,7 @@ from pathlib import Path
 from vlmdsl.api.driver import Built, build
 from vlmdsl.api.pages import bounds, parameter_facts
 from vlmdsl.backends.latex import formula_text
+from vlmdsl.diagnostics import displayed, plain
 from vlmdsl.ir import inputs, parameters
 from vlmdsl.ir.digest import digest
 from vlmdsl.ir.text import program_text
@@ -26,8 +27,10 @@ def diff(first: str | Path, second: str | Path) -> str:
     left, right = build(first), build(second)
     if digest(left.planned) == digest(right.planned):
         return ""
-    lines = difflib.unified_diff(_described(left), _described(right), str(first), str(second), lineterm="", n=1)
-    return "\n".join(lines) + "\n"
+    lines = difflib.unified_diff(
+        _described(left), _described(right), displayed(str(first)), displayed(str(second)), lineterm="", n=1
+    )
+    return plain("\n".join(lines) + "\n")
 
 
 def _described(built: Built) -> list[str]:

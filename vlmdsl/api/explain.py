@@ -11,7 +11,7 @@ from vlmdsl.api import pages
 from vlmdsl.api.driver import build
 from vlmdsl.api.sources import read
 from vlmdsl.backends.latex import formula, formula_text
-from vlmdsl.diagnostics import CATALOGUE, DiagnosticError, page_of, title_of
+from vlmdsl.diagnostics import CATALOGUE, DiagnosticError, page_of, plain, title_of
 from vlmdsl.frontend.modules import Loader
 from vlmdsl.ir import Program
 from vlmdsl.primitives import all_primitives
@@ -34,11 +34,11 @@ class Explanation:
     latex: str = ""
 
     def to_text(self) -> str:
-        """The page as plain text."""
+        """The page as plain text, safe to print."""
         parts = [self.title, "=" * len(self.title), ""]
         for heading, body in self.sections:
             parts.extend([heading, "-" * len(heading), body.rstrip(), ""] if heading else [body.rstrip(), ""])
-        return "\n".join(parts).rstrip() + "\n"
+        return plain("\n".join(parts).rstrip() + "\n")
 
     def to_json(self) -> Mapping[str, object]:
         """The page as plain data."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vlmdsl.api.driver import build
 from vlmdsl.backends.plan import Plan, make_plan
-from vlmdsl.diagnostics import DiagnosticError, render_text
+from vlmdsl.diagnostics import DiagnosticError, plain, render_text
 from vlmdsl.diagnostics.catalog.lowering import UnknownStage
 from vlmdsl.ir import Program
 from vlmdsl.ir.text import program_text
@@ -46,7 +46,7 @@ def dump(recipe: str | Path, stage: str, *, expression: bool = False, knobs: Map
     printed: dict[str, str] = {}
 
     def keep(name: str, program: Program) -> None:
-        printed[name] = program_text(program)
+        printed[name] = plain(program_text(program))
 
     build(recipe, expression=expression, knobs=knobs, dump=keep)
     wanted = stage.removeprefix("ir:")

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlmdsl.diagnostics import DiagnosticError, closest, render_text
-from vlmdsl.diagnostics.catalog.names import UnknownRecipe
+from vlmdsl.diagnostics.catalog.names import ControlInPath, UnknownRecipe
 from vlmdsl.source import SourceMap, Span
 from vlmdsl.source.bundled import bundled_names, bundled_text
 from vlmdsl.syntax import read_source
 
-__all__ = ["SOURCES", "RecipeSource", "read"]
+__all__ = ["SOURCES", "RecipeSource", "names_a_file", "read"]
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -52,14 +52,14 @@ def read(recipe: str | Path, *, expression: bool = False) -> RecipeSource:
             text = bundled_text(word)
             if text is not None:
                 return RecipeSource(text.name, text.text)
-        if isinstance(recipe, Path) or word.endswith(".vlo") or _names_a_file(word):
+        if isinstance(recipe, Path) or word.endswith(".vlo") or names_a_file(word):
             return _read_file(Path(word))
         if _NAME.fullmatch(word):
             raise _unknown(word)
     return RecipeSource("<expression>", word)
 
 
-def _names_a_file(word: str) -> bool:
+def names_a_file(word: str) -> bool:
     """Whether a one-line word is a path of a file that exists; text too long for a path is none."""
     try:
         return "\n" not in word and Path(word).is_file()
@@ -68,6 +68,9 @@ def _names_a_file(word: str) -> bool:
 
 
 def _read_file(path: Path) -> RecipeSource:
+    strange = ControlInPath.of(str(path), Span("<command line>", 0, 0))
+    if strange is not None:
+        raise DiagnosticError((strange,), render_text([strange], SOURCES))
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -1,13 +1,22 @@
-"""Text as a terminal shows it: tabs, wide and combining characters, and nothing that could control the terminal."""
+"""Text as a terminal shows it: tabs, wide and combining characters, and nothing that could control the terminal.
+
+Whoever prints what a recipe, a path or data says sends it through `plain`, or through `json_text` for machines.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 import unicodedata
 
-__all__ = ["cells", "displayed", "plain"]
+__all__ = ["cells", "controls", "displayed", "json_text", "plain"]
 
 _TAB = 4
 _REPLACEMENT = "�"
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Categories of what moves the cursor, breaks lines, turns the direction of writing, or cannot be encoded."""
+_TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""What turns the direction of writing; other format characters (Cf) belong to the spelling of Persian words or to emoji."""
 
 
 def cells(text: str) -> int:
@@ -35,9 +44,33 @@ def displayed(text: str) -> str:
 def _shown(character: str) -> str:
     if character == "\t":
         return " " * _TAB
-    return _REPLACEMENT if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") else character
+    return _REPLACEMENT if unicodedata.category(character) in _UNSEEN else character
 
 
 def plain(text: str) -> str:
     """A message that may quote the user's text, safe to print; its line breaks stay."""
     return "\n".join(displayed(line) for line in text.split("\n"))
+
+
+def controls(text: str) -> list[str]:
+    """The characters of `text` that no name of a file may hold: control characters, line ends, turns of direction, halves of
+    surrogate pairs.
+
+    >>> controls("a\\u202eb\\n"), controls("\u0645\u06cc\u200c\u062e")
+    (['\\u202e', '\\n'], [])
+    """
+    return [character for character in text if character in _TURNING or unicodedata.category(character) in _UNSEEN - {"Cf"}]
+
+
+def json_text(value: object) -> str:
+    """`value` as JSON that is safe to print: what `displayed` would replace stands as an escape. ValueError for NaN.
+
+    >>> json_text({"name": "\u6f22\\u202e"})
+    '{\\n  "name": "\u6f22\\\\u202e"\\n}'
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    return re.sub(r"[^\n\x20-\x7e]", _escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return json.dumps(found[0])[1:-1] if unicodedata.category(found[0]) in _UNSEEN else found[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from vlmdsl.diagnostics.cells import plain
 from vlmdsl.diagnostics.diagnostic import Diagnostic
 from vlmdsl.source import SourceMap
 
@@ -30,7 +31,8 @@ def _annotation(diagnostic: Diagnostic, sources: SourceMap) -> str:
 
 
 def _escaped(text: str, separators: str) -> str:
-    """Percent-encodes what would end a command or a property of it."""
+    """Percent-encodes what would end a command or a property of it; nothing is left that could control a terminal."""
+    text = plain(text)
     for character in "%\r\n" + separators:
         text = text.replace(character, f"%{ord(character):02X}")
     return text

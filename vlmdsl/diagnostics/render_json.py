@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Any
 
+from vlmdsl.diagnostics.cells import json_text
 from vlmdsl.diagnostics.diagnostic import Diagnostic, Label
 from vlmdsl.source import SourceMap, Span
 
@@ -22,7 +22,7 @@ def render_json(diagnostics: Iterable[Diagnostic], sources: SourceMap) -> str:
         "errors": errors,
         "warnings": len(found) - errors,
     }
-    return json.dumps(report, indent=2, ensure_ascii=False)
+    return json_text(report)
 
 
 def as_json(diagnostic: Diagnostic, sources: SourceMap) -> dict[str, Any]:

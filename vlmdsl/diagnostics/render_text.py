@@ -74,7 +74,7 @@ class _Page:
     def lines(self) -> Iterator[str]:
         diagnostic = self.diagnostic
         head = self._paint(diagnostic.severity, f"{diagnostic.severity}[{diagnostic.code}]")
-        yield head + self._paint("message", f": {plain(diagnostic.message)}")
+        yield head + self._paint("message", f": {displayed(diagnostic.message)}")
         yield from self._places()
         for note in diagnostic.notes:
             yield from self._remark("note", note)
@@ -86,7 +86,7 @@ class _Page:
         primary = self.diagnostic.primary
         if primary not in labels:
             if primary.span.file:
-                yield self._frame(" " * (self.width + 1) + "--> ") + plain(primary.span.file)
+                yield self._frame(" " * (self.width + 1) + "--> ") + displayed(primary.span.file)
             if primary.text:
                 yield from self._remark("note", primary.text)
         files = list(dict.fromkeys(label.span.file for label in labels))
@@ -95,7 +95,7 @@ class _Page:
             source = self.sources.get(file)
             line, column = source.position(here[0].span.start)
             arrow = "-->" if index == 0 and primary in labels else ":::"
-            yield self._frame(" " * (self.width + 1) + arrow) + f" {plain(file)}:{line}:{column}"
+            yield self._frame(" " * (self.width + 1) + arrow) + f" {displayed(file)}:{line}:{column}"
             yield self._frame(" " * (self.width + 2) + "|")
             yield from self._excerpt(source, here)
 
@@ -124,7 +124,7 @@ class _Page:
         length = max(cells(line[first : min(last, end)]), 1)
         primary = label is self.diagnostic.primary
         marks = ("^" if primary else "-") * length
-        text = f"{marks} {plain(label.text)}" if label.text else marks
+        text = f"{marks} {displayed(label.text)}" if label.text else marks
         return " " * offset + self._paint(self.diagnostic.severity if primary else "frame", text)
 
     def _helps(self) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal, get_args, get_origin
 
@@ -131,4 +132,6 @@ def _reason(primitive: Primitive, name: str, kind: str, message: str, given: obj
         return "must be a whole number", description
     if kind in ("float_type", "string_type"):
         return f"must be a {'number' if kind == 'float_type' else 'string'}", description
-    return message.removeprefix("Value error, ").replace("Input should be", "must be"), description
+    if kind == "string_pattern_mismatch":
+        return "must be a name: ASCII letters, digits and underscores, not beginning with a digit", description
+    return re.sub("^(Input|String) should", "must", message.removeprefix("Value error, ")), description

@@ -6,6 +6,7 @@ import re
 from collections.abc import Set
 from dataclasses import replace
 
+from vlmdsl.frontend.names import RESERVED_INPUT
 from vlmdsl.frontend.session import Session
 from vlmdsl.ir import NAMED, Graph, Metric, Node, Program, Term, live_updates
 from vlmdsl.types import FieldType
@@ -60,7 +61,7 @@ def finish(
 
 def _unique_names(program: Program) -> dict[str, str]:
     names: dict[str, str] = {}
-    inputs = {node.string("name") for node in program.nodes() if node.operation in ("field", "scalar")}
+    inputs = {node.string("name") for node in program.nodes() if node.operation in ("field", "scalar")} | {RESERVED_INPUT}
     for node in (node for node in program.nodes() if node.operation in NAMED):
         serial = node.string("name")
         taken = {*names.values(), *(inputs if node.operation == "draw" else ())}

@@ -10,7 +10,15 @@ from functools import cache
 from pathlib import Path
 
 from vlmdsl.diagnostics import Diagnostic, closest
-from vlmdsl.diagnostics.catalog.names import CyclicUse, DefinedTwice, UnknownName, UnknownRecipe, UsedFileIsWrong, UseTooDeep
+from vlmdsl.diagnostics.catalog.names import (
+    ControlInPath,
+    CyclicUse,
+    DefinedTwice,
+    UnknownName,
+    UnknownRecipe,
+    UsedFileIsWrong,
+    UseTooDeep,
+)
 from vlmdsl.diagnostics.diagnostic import Label
 from vlmdsl.frontend.names import check_names
 from vlmdsl.frontend.scope import FileScope, RecipeFunction
@@ -159,6 +167,9 @@ class Loader:
         return loaded
 
     def _find(self, use: Use, folder: Path | None) -> tuple[SourceText, Path | None] | None:
+        if use.path is not None and (strange := ControlInPath.of(use.path.value, use.path.span)):
+            self.diagnostics.append(strange)
+            return None
         if use.path is None:
             bundled = bundled_text(use.name.name)
             if bundled is None:

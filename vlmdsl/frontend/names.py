@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from vlmdsl.diagnostics import Diagnostic, Edit, Fix, closest
-from vlmdsl.diagnostics.catalog.names import Recursion, UnknownName, UnusedDefinition
+from vlmdsl.diagnostics.catalog.names import Recursion, ReservedInput, UnknownName, UnusedDefinition
 from vlmdsl.diagnostics.catalog.types import UnknownType
 from vlmdsl.frontend.scope import FileScope
 from vlmdsl.primitives import broken_plugins, registered
@@ -37,6 +37,9 @@ __all__ = ["check_names", "free_names"]
 
 BARE_FIELDS = ("image", "text")
 """The fields of a program that is an expression alone."""
+
+RESERVED_INPUT = "self"
+"""No input of the objective, which takes them as keywords: that is the objective itself."""
 
 PARAMETER_TYPES = frozenset(FIELD_KINDS) | {
     "Encoded", "Vec", "Tokens", "Distribution", "Sim", "Score", "Condition", "Target", "Scalar", "Loss", "Similarity",
@@ -85,6 +88,7 @@ def check_names(module: Module, scope: FileScope) -> list[Diagnostic]:
     found = _unknown_names(module, scope, strange) if strange else []
     found.extend(_recursions(module))
     found.extend(_unknown_types(module))
+    found.extend(_reserved_fields(module))
     found.extend(_unused(module, used | _implicit(scope)))
     return found
 
@@ -195,6 +199,14 @@ def _unknown_types(module: Module) -> Iterator[Diagnostic]:
                     near = closest(parameter.type.name, possible)
                     help = f"did you mean `{near}`?" if near else f"possible: {', '.join(sorted(possible))}"
                     yield UnknownType.at(parameter.type.span, help=(help,), name=parameter.type.name)
+
+
+def _reserved_fields(module: Module) -> Iterator[Diagnostic]:
+    for item in module.items:
+        if isinstance(item, Recipe):
+            for parameter in item.parameters:
+                if parameter.default is None and parameter.name.name == RESERVED_INPUT:
+                    yield ReservedInput.at(parameter.name.span, name=RESERVED_INPUT)
 
 
 def _unused(module: Module, used: set[str]) -> Iterator[Diagnostic]:

@@ -10,7 +10,7 @@ from vlmdsl.diagnostics.catalog.types import WrongType
 from vlmdsl.diagnostics.catalog.values import BoundsDisagree
 from vlmdsl.ir import Node, walk
 from vlmdsl.primitives.registry import register
-from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
+from vlmdsl.primitives.spec import Builder, Fault, OptionalName, Parameters, Primitive, Subject
 from vlmdsl.primitives.targets import BlockParameters
 from vlmdsl.primitives.values import NumberValue, Value
 from vlmdsl.types import JOINED, FieldType, VecType
@@ -23,7 +23,7 @@ class BetaParameters(Parameters):
 
     a: float = Field(gt=0.0, description="the weight towards 1")
     b: float = Field(gt=0.0, description="the weight towards 0")
-    name: str = Field(default="", description=_NAME)
+    name: OptionalName = Field(default="", description=_NAME)
 
 
 def _beta(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -60,7 +60,7 @@ class UniformParameters(Parameters):
 
     low: float = Field(default=0.0, description="the least it may be")
     high: float = Field(default=1.0, description="what it stays below")
-    name: str = Field(default="", description=_NAME)
+    name: OptionalName = Field(default="", description=_NAME)
 
 
 def _uniform(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:

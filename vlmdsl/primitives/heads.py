@@ -11,12 +11,11 @@ from pydantic import Field
 from vlmdsl.diagnostics.catalog.meaning import HeadOnTeacher
 from vlmdsl.ir import Head
 from vlmdsl.primitives.registry import register
-from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
+from vlmdsl.primitives.spec import Builder, Fault, GivenName, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import EncoderValue, Value
 from vlmdsl.source.limits import MAXIMUM_LAYERS, MAXIMUM_WIDTH
 
 _NAMED = "its name in checkpoints; equal heads of one name on the same encoder are one"
-_NAME = "^[A-Za-z][A-Za-z0-9_]*$"
 
 
 class HeadParameters(Parameters):
@@ -60,13 +59,13 @@ class ProjectParameters(HeadParameters):
     out: int = Field(
         default=128, ge=0, le=MAXIMUM_WIDTH, description="length of the features that leave; 0: of those that enter"
     )
-    name: str = Field(default="project", pattern=_NAME, description=_NAMED)
+    name: GivenName = Field(default="project", description=_NAMED)
 
 
 class PredictParameters(HeadParameters):
     """Arguments of `predict`."""
 
-    name: str = Field(default="predict", pattern=_NAME, description=_NAMED)
+    name: GivenName = Field(default="predict", description=_NAMED)
 
 
 def _headed(word: str) -> Callable[[Builder, Mapping[str, Value], Parameters], Value]:

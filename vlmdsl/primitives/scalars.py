@@ -13,7 +13,7 @@ from vlmdsl.diagnostics.catalog.types import WrongType
 from vlmdsl.diagnostics.catalog.values import BoundsDisagree, NotOneOf
 from vlmdsl.ir import Node
 from vlmdsl.primitives.registry import register
-from vlmdsl.primitives.spec import Builder, Fault, Meaning, Parameters, Primitive, Subject
+from vlmdsl.primitives.spec import Builder, Fault, Meaning, OptionalName, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import AllSamples, NumberValue, StringValue, TupleValue, Value, type_of
 from vlmdsl.types import ConditionType, FieldType, ScalarType, ScoreType
 
@@ -37,7 +37,7 @@ class LearnedParameters(Parameters):
             "in the graph, with the gradient passed through"
         ),
     )
-    name: str = Field(
+    name: OptionalName = Field(
         default="",
         description=(
             "what it is reported as; by default the name it is bound to. In the checkpoint the log scale of a `temperature` "

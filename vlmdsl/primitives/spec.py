@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from vlmdsl.diagnostics import Diagnostic
 from vlmdsl.ir import Node
@@ -14,11 +14,17 @@ from vlmdsl.primitives.values import Value
 from vlmdsl.source import Span
 from vlmdsl.types import Type
 
-__all__ = ["Builder", "Fault", "Law", "Parameters", "Primitive", "Subject"]
+__all__ = ["Builder", "Fault", "GivenName", "Law", "OptionalName", "Parameters", "Primitive", "Subject"]
 
 Law = Literal["permutation", "swap", "scale_invariant", "bounded", "non_negative", "translation_invariant"]
 """Laws the property tests know: equivariant under a permutation of the batch; `f(y, x)` is the transpose of `f(x, y)`;
 unchanged when a feature vector is scaled; in [-1, 1]; at least 0; unchanged when a constant is added to all logits."""
+
+_LONGEST_NAME = 64
+GivenName = Annotated[str, StringConstraints(pattern="^[A-Za-z_][A-Za-z0-9_]*$", max_length=_LONGEST_NAME)]
+"""A parameter that names something: such names become those of tensors, checkpoint entries and Python variables."""
+OptionalName = Annotated[str, StringConstraints(pattern="^([A-Za-z_][A-Za-z0-9_]*)?$", max_length=_LONGEST_NAME)]
+"""The same, or the empty string where the language finds a name itself."""
 
 
 class Parameters(BaseModel):

@@ -11,7 +11,7 @@ from pydantic import Field
 from vlmdsl.ir import Node
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.similarities import COSINE, apply_similarity
-from vlmdsl.primitives.spec import Builder, Parameters, Primitive, Subject
+from vlmdsl.primitives.spec import Builder, OptionalName, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import SimilarityValue, TupleValue, Value
 from vlmdsl.source.limits import MAXIMUM_QUEUE
 from vlmdsl.types import MemoryType, ScalarType, VecType
@@ -24,7 +24,7 @@ class RunningMeanParameters(Parameters):
 
     momentum: float = Field(default=0.99, ge=0.0, le=1.0, description="the share of the mean so far")
     start: float = Field(default=1.0, description="the mean before the first step")
-    name: str = Field(default="", description="its name in the checkpoint; by default the name it is bound to")
+    name: OptionalName = Field(default="", description="its name in the checkpoint; by default the name it is bound to")
 
 
 def _running_mean(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -66,7 +66,7 @@ class QueueParameters(Parameters):
         default="empty",
         description="`empty`: slots not filled yet take no part; `random`: all slots hold random directions at first",
     )
-    name: str = Field(default="", description="its name in the checkpoint; by default the name it is bound to")
+    name: OptionalName = Field(default="", description="its name in the checkpoint; by default the name it is bound to")
 
 
 def _unit(builder: Builder, value: Value, argument: str) -> Node:

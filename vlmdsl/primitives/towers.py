@@ -10,7 +10,7 @@ from pydantic import Field
 from vlmdsl.diagnostics.catalog.types import WrongType
 from vlmdsl.ir import Encoder, Node
 from vlmdsl.primitives.registry import register
-from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
+from vlmdsl.primitives.spec import Builder, Fault, GivenName, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import EncoderValue, Value, type_of
 from vlmdsl.types import JOINED, FieldType
 
@@ -28,8 +28,8 @@ def _plain_tower(builder: Builder, value: Value, argument: str, kind: str, funct
 class SharedParameters(Parameters):
     """Arguments of `shared`."""
 
-    name: str = Field(
-        default="shared", min_length=1, description="the tower's name: uses of one name share weights, two names do not"
+    name: GivenName = Field(
+        default="shared", description="the tower's name: uses of one name share weights, two names do not"
     )
 
 
@@ -105,9 +105,7 @@ register(
 class SeparateParameters(Parameters):
     """Arguments of `separate`."""
 
-    name: str = Field(
-        min_length=1, description="the tower's name: uses of one name share weights; `model.towers` says what it is"
-    )
+    name: GivenName = Field(description="the tower's name: uses of one name share weights; `model.towers` says what it is")
 
 
 def _separate(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:

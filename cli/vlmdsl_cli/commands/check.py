@@ -11,7 +11,7 @@ import click
 from vlmdsl.api.check import check, read, render
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError, apply_safe_fixes
 from vlmdsl_cli.options import knob_values, read_stdin, recipe_files
-from vlmdsl_cli.output import FAULT, FINE, coloured, data, talk
+from vlmdsl_cli.output import FAULT, FINE, data, diagnose, talk
 
 __all__ = ["command"]
 
@@ -77,7 +77,7 @@ def _show(found: Sequence[Diagnostic], style: Style, count: int) -> int:
     if style != "text":
         data(render(found, style=style))
     elif found:
-        talk(render(found, colour=coloured()))
+        diagnose(found)
     else:
         talk("1 recipe is correct" if count == 1 else f"{count} recipes are correct")
     return FAULT if any(diagnostic.severity == "error" for diagnostic in found) else FINE

@@ -12,7 +12,7 @@ from vlmdsl.api.format import format
 from vlmdsl.api.sources import read
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl_cli.options import read_stdin, recipe_files
-from vlmdsl_cli.output import FAULT, FINE, data, talk
+from vlmdsl_cli.output import FAULT, FINE, source, talk
 
 __all__ = ["command"]
 
@@ -42,9 +42,9 @@ def _format(path: str, *, write: bool, diff: bool) -> bool:
     before = read_stdin() if path == "-" else read(Path(path)).text
     after = format(before, file="<stdin>" if path == "-" else path)
     if diff:
-        data("".join(unified_diff(before.splitlines(True), after.splitlines(True), path, f"{path} (formatted)")))
+        source("".join(unified_diff(before.splitlines(True), after.splitlines(True), path, f"{path} (formatted)")))
     elif path == "-" and write:
-        click.echo(after, nl=False)
+        source(after)
     elif before != after:
         talk(f"{'formatted' if write else 'would format'} {path}")
         if write:

@@ -222,7 +222,7 @@ class Names:
         if node.operation == "mask":
             shares = (f"{node.number(name) * 100:g} %" for name in ("share", "hidden", "replaced"))
             said = "of {} of its tokens {} are hidden and {} replaced".format(*shares)
-            latex = rf"{drawn.latex}\ {words('is').latex}\ {inner.latex},\ {words(said.replace('%', chr(92) + '%')).latex}"
+            latex = rf"{drawn.latex}\ {words('is').latex}\ {inner.latex},\ {words(said).latex}"
             return Math(latex, f"{drawn.text} is {inner.text}, {said}")
         view = call(node.operation, inner, *_how(node))
         return Math(rf"{drawn.latex} \sim {view.latex}", f"{drawn.text} ~ {view.text}")

@@ -14,6 +14,9 @@ __all__ = [
 
 SUM, PRODUCT, ATOM = 0, 1, 2
 
+_LATEX = {**{sign: f"\\{sign}" for sign in "_ %$#&{}"}, "\\": r"\backslash ", "^": r"\wedge ", "~": r"\sim "}
+"""Characters that mean something to LaTeX, and how they are written."""
+
 
 @dataclass(frozen=True, slots=True)
 class Math:
@@ -34,8 +37,8 @@ def symbol(latex: str, text: str | None = None) -> Math:
 
 
 def words(text: str) -> Math:
-    """Upright text between mathematics."""
-    return Math(r"\mathrm{" + text.replace("_", r"\_").replace(" ", r"\ ") + "}", text)
+    """Upright text between mathematics; no character of it is a command."""
+    return Math(r"\mathrm{" + "".join(_LATEX.get(character, character) for character in text) + "}", text)
 
 
 def number(value: float) -> Math:

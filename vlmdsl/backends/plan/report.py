@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
+from vlmdsl.diagnostics.cells import plain
+
 __all__ = ["CallRow", "CollectiveRow", "PartRow", "Plan", "RegionRow", "SharedRow", "StateRow"]
 
 
@@ -136,7 +138,7 @@ class Plan(_Row):
         lines += _section("Rejected", ("", "because", "for"), self._rejected())
         lines += _section("Exchange", ("", "what", "received"), self._exchange())
         lines += self._comparison()
-        return "\n".join(lines).rstrip() + "\n"
+        return plain("\n".join(lines).rstrip() + "\n")
 
     def _total(self) -> tuple[str, ...]:
         return "all", f"{self.units:g}", _scaled(self.flops), _bytes(self.stored), _bytes(self.peak), _bytes(self.moved)

@@ -8,7 +8,7 @@ from typing import TypeAlias
 from vlmdsl.ir import Contrast, Direction, Node, Program, Stream, TargetPart, column_of, encoder_of, streams
 from vlmdsl.types import LossType, ScalarType, ScoreType, TargetType
 
-__all__ = ["RULES", "Values"]
+__all__ = ["RULES", "Values", "literal"]
 
 
 class Values:
@@ -39,7 +39,7 @@ def _call(function: str, *attributes: str) -> Rule:
     def rule(values: Values, node: Node) -> str:
         arguments = [values.of(parent) for parent in node.inputs]
         given = dict(node.attributes)
-        arguments += [f"{name}={_literal(given[name])}" for name in attributes if name in given]
+        arguments += [f"{name}={literal(given[name])}" for name in attributes if name in given]
         return f"ops.{function}({', '.join(arguments)})"
 
     return rule
@@ -57,8 +57,15 @@ def _infix(symbol: str, function: str) -> Rule:
     return rule
 
 
-def _literal(value: object) -> str:
-    return f'"{value}"' if isinstance(value, str) else repr(value)
+def literal(value: object) -> str:
+    """A number, string or tuple as Python's own literal, in ASCII: whatever a string holds, it stays one."""
+    escaped = ascii(value)
+    inside = escaped[1:-1]
+    return f'"{inside}"' if isinstance(value, str) and inside == value and '"' not in value else escaped
+
+
+def _item(mapping: str, name: str) -> str:
+    return f"{mapping}[{literal(name)}]"
 
 
 def _negate(values: Values, node: Node) -> str:
@@ -67,28 +74,28 @@ def _negate(values: Values, node: Node) -> str:
 
 
 def _named_input(values: Values, node: Node) -> str:
-    return f'inputs["{node.string("name")}"]'
+    return _item("inputs", node.string("name"))
 
 
 def _pooled(values: Values, node: Node) -> str:
     stream = values.stream(node.inputs[0])
-    return f'inputs["{stream.name}"]' + ("" if encoder_of(stream.encode).learns else ".detach()")
+    return _item("inputs", stream.name) + ("" if encoder_of(stream.encode).learns else ".detach()")
 
 
 def _tokens(values: Values, node: Node) -> str:
     stream = values.stream(node.inputs[0])
-    features = f'inputs["{stream.name}_tokens"]' + ("" if encoder_of(stream.encode).learns else ".detach()")
-    return f'ops.TokenFeatures({features}, inputs.get("{stream.name}_mask"))'
+    features = _item("inputs", f"{stream.name}_tokens") + ("" if encoder_of(stream.encode).learns else ".detach()")
+    return f"ops.TokenFeatures({features}, inputs.get({literal(f'{stream.name}_mask')}))"
 
 
 def _vocabulary(values: Values, node: Node) -> str:
     stream = values.stream(node.inputs[0])
-    return f'inputs["{stream.name}_vocabulary"]' + ("" if encoder_of(stream.encode).learns else ".detach()")
+    return _item("inputs", f"{stream.name}_vocabulary") + ("" if encoder_of(stream.encode).learns else ".detach()")
 
 
 def _mlm(values: Values, node: Node) -> str:
     stream = values.stream(node.inputs[0].inputs[0])
-    return f'ops.mlm({values.of(node.inputs[0])}, inputs["{stream.name}_targets"])'
+    return f"ops.mlm({values.of(node.inputs[0])}, {_item('inputs', f'{stream.name}_targets')})"
 
 
 def _normalize(values: Values, node: Node) -> str:
@@ -109,22 +116,22 @@ def _unite(values: Values, node: Node) -> str:
 
 
 def _parameter(values: Values, node: Node) -> str:
-    return f'parameters["{node.string("name")}"]'
+    return _item("parameters", node.string("name"))
 
 
 def _state(values: Values, node: Node) -> str:
-    return f'state["{node.string("name")}"]'
+    return _item("state", node.string("name"))
 
 
 def _reference(values: Values, node: Node) -> str:
-    return f'state["{column_of(node).name}"]'
+    return _item("state", column_of(node).name)
 
 
 def _similarity(values: Values, node: Node) -> str:
     arguments = node.attribute("arguments")
     assert isinstance(arguments, tuple)
     written = [values.of(parent) for parent in node.inputs]
-    written += [f"{name}={_literal(value)}" for name, value in (("by", node.string("by")), *arguments)]
+    written += [f"{name}={literal(value)}" for name, value in (("by", node.string("by")), *arguments)]
     return f"ops.{node.operation}({', '.join(written)})"
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from vlmdsl.backends.torch.calls import RULES, Values
+from vlmdsl.backends.torch.calls import RULES, Values, literal
 from vlmdsl.backends.torch.naming import Names, has_line
+from vlmdsl.diagnostics.cells import displayed
 from vlmdsl.ir import (
     Node,
     Program,
@@ -79,8 +80,8 @@ class _Writer:
     def _header(self) -> list[str]:
         program = self._program
         return [
-            f"# recipe {program.name}, meaning sha256:{digest(program)[:16]}",
-            *(f"# from {name} sha256:{value[:16]}" for name, value in program.digests),
+            f"# recipe {displayed(program.name)}, meaning sha256:{digest(program)[:16]}",
+            *(f"# from {displayed(name)} sha256:{value[:16]}" for name, value in program.digests),
             "",
             "from vlmdsl.backends.torch import ops",
             "",
@@ -106,7 +107,7 @@ class _Writer:
         if not spans or spans[0].file not in self._sources.texts:
             return ""
         line, _ = self._sources.get(spans[0].file).position(spans[0].start)
-        return f"  # {spans[0].file}:{line}"
+        return f"  # {displayed(spans[0].file)}:{line}"
 
     def _results(self) -> list[str]:
         terms = [(term.name, self._values.of(term.node)) for term in self._program.terms]
@@ -143,7 +144,7 @@ def _regions(term: Node) -> list[Node]:
 
 
 def _dictionary(items: list[tuple[str, str]]) -> str:
-    return "{" + ", ".join(f'"{name}": {value}' for name, value in items) + "}"
+    return "{" + ", ".join(f"{literal(name)}: {value}" for name, value in items) + "}"
 
 
 def _function(name: str, body: list[str], result: list[tuple[str, str]]) -> list[str]:

@@ -11,7 +11,7 @@ from vlmdsl.types import JOINED, FieldType
 
 __all__ = ["Names", "has_line"]
 
-_TAKEN = ("inputs", "parameters", "state", "ops", "objective", "loss", "terms", "metrics")
+_TAKEN = ("inputs", "parameters", "state", "ops", "objective", "mixtures", "blends", "loss", "terms", "metrics", "__debug__")
 
 
 def has_line(node: Node) -> bool:
@@ -93,5 +93,7 @@ def _uses(region: Node) -> list[tuple[int, str]]:
 
 
 def _identifier(name: str) -> str:
-    name = re.sub(r"\W", "_", name)
-    return f"{name}_" if keyword.iskeyword(name) or not name.isidentifier() else name
+    """The name with everything but ASCII letters, digits and underscores replaced by underscores."""
+    name = re.sub(r"\W", "_", name, flags=re.ASCII)
+    name = name if name.isidentifier() else f"_{name}"
+    return f"{name}_" if keyword.iskeyword(name) else name

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from vlmdsl.backends.torch.allowed import allowed_tree
 from vlmdsl.backends.torch.chance import Level, chance_level
 from vlmdsl.backends.torch.collectives import process_count
 from vlmdsl.backends.torch.emit import emit, emit_value
@@ -87,10 +88,10 @@ class Objective(nn.Module):
         """What outlives the step: running means, queues."""
         self.references = References(program)
         """The samples kept aside that this objective retrieves from; see `References.fill`."""
-        for node in parameters(program):
-            self._register(node)
         emitted, self._mixtures, self._blends = _execute(program.name, self.source)
         self._emitted: Emitted = torch.compile(emitted, fullgraph=True, dynamic=dynamic) if compiled else emitted
+        for node in parameters(program):  # last, so that their names make way for what a module has of its own
+            self._register(node)
 
     def forward(self, **features: Tensor) -> ObjectiveOutput:
         """The global loss of these samples; TypeError or ValueError names an input that does not fit.
@@ -195,9 +196,9 @@ class Objective(nn.Module):
 
 
 def _execute(name: str, source: str) -> tuple[Emitted, Mixtures, Blends]:
-    """The functions of emitted source, registered so that tracebacks and debuggers show its lines."""
+    """The functions of emitted source, held to what is allowed, and registered so that tracebacks show its lines."""
     filename = f"<objective {name} {hashlib.sha256(source.encode()).hexdigest()[:12]}>"
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     namespace: dict[str, Any] = {"mixtures": lambda draws: {}, "blends": lambda draws: {}}
-    exec(compile(source, filename, "exec"), namespace)
+    exec(compile(allowed_tree(source), filename, "exec"), namespace)
     return namespace["objective"], namespace["mixtures"], namespace["blends"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from vlmdsl.diagnostics.cells import controls
+from vlmdsl.diagnostics.diagnostic import Diagnostic
 from vlmdsl.diagnostics.problem import Problem
+from vlmdsl.source import Span
 
 
 class UnknownName(Problem):
@@ -195,3 +198,35 @@ class InputNameTwice(Problem):
     good = (
         "vlo 1\nrecipe mine(image: Image, text: Text, valid: Flag)\nminimize contrast(image, text, sim=tokenmax, keep=valid)"
     )
+
+
+class ControlInPath(Problem):
+    code = "V0214"
+    template = "the path `{path}` holds {characters}, which no path of a recipe may"
+    summary = "a path with control characters"
+    explanation = (
+        "Line ends and other control characters, halves of surrogate pairs, and characters that turn the direction of "
+        "writing make a path look like something it is not, in messages and wherever else it is shown. Such a file is not "
+        "read, even if it exists. Rename it."
+    )
+    bad = 'vlo 1\nrecipe mine(image: Image, text: Text)\nuse "./other.vlo\\n" as other\nminimize other(image, text)'
+    good = "vlo 1\nrecipe mine(image: Image, text: Text)\nuse clip\nminimize clip(image, text)"
+
+    @classmethod
+    def of(cls, path: str, span: Span) -> Diagnostic | None:
+        """The diagnostic of a path that is named at `span`; None for one that holds no such character."""
+        strange = ", ".join(dict.fromkeys(f"U+{ord(character):04X}" for character in controls(path)))
+        return cls.at(span, help=("rename the file",), path=path, characters=strange) if strange else None
+
+
+class ReservedInput(Problem):
+    code = "V0215"
+    template = "a field cannot be called `{name}`"
+    summary = "a field whose name Python takes for itself"
+    explanation = (
+        "The fields of a recipe become keywords of the compiled objective: `objective(image=..., text=...)`. Of these, "
+        "`self` is taken: it is the objective. Give the field another name; the column of the data may keep its own, "
+        "`--map FIELD=self` says so."
+    )
+    bad = "vlo 1\nrecipe mine(self: Image, text: Text)\nminimize contrast(self, text)"
+    good = "vlo 1\nrecipe mine(image: Image, text: Text)\nminimize contrast(image, text)"

@@ -48,7 +48,7 @@ def draw_comparison(panels: Sequence[Panel], recipes: Sequence[str], picture: Pa
     for position, panel in enumerate(panels):
         _draw(figure.add_subplot(rows, columns, position + 1), panel, recipes)
     if title:
-        figure.suptitle(title, fontsize=11)
+        figure.suptitle(title, fontsize=11, parse_math=False)
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png")
     write_atomically(picture, drawn.getvalue())
@@ -64,7 +64,7 @@ def _draw(axes: Axes, panel: Panel, recipes: Sequence[str]) -> None:
         axes.axhline(100 * level, color="0.4", linestyle=style, linewidth=1.0, label=f"{name} {100 * level:.1f}")
     set_title(axes, panel.title, legend=bool(panel.levels))
     axes.set_ylabel("percent", fontsize=9)
-    axes.set_xticks(range(len(recipes)), recipes, rotation=30, ha="right", fontsize=8)
+    axes.set_xticks(range(len(recipes)), recipes, rotation=30, ha="right", fontsize=8, parse_math=False)
     axes.tick_params(axis="y", labelsize=8)
     axes.set_xlim(-0.5, len(recipes) - 0.5)  # an empty place is as wide as the others
     axes.set_ylim(bottom=0.0)

@@ -57,7 +57,7 @@ def draw_curves(metrics: Path, picture: Path, title: str = "") -> None:
     for position, panel in enumerate(panels):
         _draw(figure.add_subplot(rows, min(len(panels), _COLUMNS), position + 1), panel, records)
     if title:
-        figure.suptitle(title)
+        figure.suptitle(title, parse_math=False)
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png")
     write_atomically(picture, drawn.getvalue())

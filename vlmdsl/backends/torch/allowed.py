@@ -1,0 +1,105 @@
+"""What emitted source may consist of: it is parsed and held to this before it runs, so no text of a recipe becomes code.
+
+Escaping what comes from recipes is the task of `emit.py` and `calls.py`; a fault of theirs stops here, as a compiler's.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+
+from vlmdsl.backends.torch import ops
+from vlmdsl.ir.verify import InternalError
+
+__all__ = ["allowed_tree"]
+
+FUNCTIONS = {"objective": ("inputs", "parameters", "state"), "mixtures": ("inputs",), "blends": ("inputs",)}
+"""The functions of emitted source and their parameters."""
+
+_IMPORT = ast.dump(ast.parse("from vlmdsl.backends.torch import ops").body[0])
+_OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div)
+_RESERVED = frozenset({"ops", *FUNCTIONS, *(name for parameters in FUNCTIONS.values() for name in parameters)})
+
+
+def allowed_tree(source: str) -> ast.Module:
+    """The syntax tree of emitted source; InternalError for anything that the emitter does not write.
+
+    That is one import, functions of the known names, assignments to plain names, and expressions of constants, names
+    assigned before, arithmetic, items of the parameters by a constant, and calls of functions of `ops`.
+    """
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError) as error:
+        raise _fault(f"it does not parse: {error}") from None
+    if not tree.body or ast.dump(tree.body[0]) != _IMPORT:
+        raise _fault("it does not begin with the import of the operations")
+    for statement in tree.body[1:]:
+        _check_function(statement)
+    return tree
+
+
+def _check_function(function: ast.stmt) -> None:
+    if not isinstance(function, ast.FunctionDef) or function.name not in FUNCTIONS:
+        raise _fault("something else than one of its functions", function)
+    if ast.unparse(function.args) != ", ".join(FUNCTIONS[function.name]) or function.decorator_list or function.returns:
+        raise _fault("a strange signature", function)
+    known = set(FUNCTIONS[function.name])
+    for statement in function.body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value) if name not in _RESERVED:
+                _check_values([value], known)
+                known.add(name)
+            case ast.Return(value=ast.expr() as value):
+                _check_values([value], known)
+            case _:
+                raise _fault("a statement that is neither an assignment nor a result", statement)
+
+
+def _check_values(expressions: Iterable[ast.expr], known: set[str]) -> None:
+    """Fault unless the expressions, and those inside of them, are allowed; iterative, since sums are long."""
+    waiting = list(expressions)
+    while waiting:
+        expression = waiting.pop()
+        inside = _inside(expression, known)
+        if inside is None:
+            raise _fault("an expression that the emitter does not write", expression)
+        waiting.extend(inside)
+
+
+def _inside(expression: ast.expr, known: set[str]) -> list[ast.expr] | None:  # noqa: PLR0911 - one a construct
+    """The expressions inside of one that is allowed itself; None for one that is not."""
+    match expression:
+        case ast.Constant(value=None | bool() | int() | float() | str()):
+            return []
+        case ast.Name(id=name) | ast.Attribute(value=ast.Name(id=name), attr="loss" | "accuracy"):
+            return [] if name in known else None
+        case ast.Subscript(value=ast.Name(id="inputs" | "parameters" | "state"), slice=ast.Constant(value=str())):
+            return []
+        case ast.BinOp(left=left, op=operator, right=right):
+            return [left, right] if isinstance(operator, _OPERATORS) else None
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return [operand]
+        case ast.Tuple(elts=items):
+            return items
+        case ast.Dict(keys=keys, values=values):
+            return values if all(isinstance(key, ast.Constant) and isinstance(key.value, str) for key in keys) else None
+        case ast.Call():
+            return _inside_call(expression)
+    return None
+
+
+def _inside_call(call: ast.Call) -> list[ast.expr] | None:
+    """The arguments of `ops.FUNCTION(...)`, `inputs.get("NAME")` or `inputs["NAME"].detach()`; None for any other call."""
+    match call:
+        case ast.Call(func=ast.Attribute(value=ast.Name(id="ops"), attr=function)) if function in ops.__all__:
+            return call.args + [keyword.value for keyword in call.keywords] if all(k.arg for k in call.keywords) else None
+        case ast.Call(func=ast.Attribute(value=ast.Name(id="inputs"), attr="get"), args=[ast.Constant()], keywords=[]):
+            return []
+        case ast.Call(func=ast.Attribute(value=ast.Subscript() as item, attr="detach"), args=[], keywords=[]):
+            return [item]
+    return None
+
+
+def _fault(reason: str, node: ast.AST | None = None) -> InternalError:
+    place = "" if node is None else f" in line {getattr(node, 'lineno', '?')}: {ast.unparse(node)[:200]!r}"
+    return InternalError("the emitter", None, f"emitted source holds {reason}{place}")
