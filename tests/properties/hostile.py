@@ -13,9 +13,9 @@ STRINGS = [
     f"x\n{CODE}#", f"x\r{CODE}", f'x" if {CODE} else "x', f"x' if {CODE} else 'x", f'"""\n{CODE}\n"""', f"x\u2028{CODE}",
     f"x\\\n{CODE}", f'x"]\n    {CODE}\n    y = inputs["x', "\\", "\\\\", '\\"', "\x1b[2J\x1b]0;title\x07", "\x00",
     "\x7f\x9b2J", "\u202eevil\u202c", "\u2066a\u2069", "\u200b", "\ufeff", "\\ud800", "\\x41", "{0.__class__}", "%s%n",
-    "${HOME}", "$(id)", "`id`", "$x_{", "\\input{/etc/passwd}", "}\\end{aligned}", "[/red]", "x" * 4_000, "漢字" * 50, "", " ",
-    "#",
-    "# fmt: off", "-*- coding: utf-7 -*-", "../../etc/passwd", "a/b", "con", "\t", "\x85", "\U000e0001", "\U0001f600",
+    "${HOME}", "$(id)", "`id`", "$x_{", "\\input{/etc/passwd}", "}\\end{aligned}", "[/red]", "x" * 4_000, "漢字" * 50,
+    "", " ", "#", "# fmt: off", "-*- coding: utf-7 -*-", "../../etc/passwd", "a/b", "con", "\t", "\x85", "\U000e0001",
+    "\U0001f600",
 ]  # fmt: skip
 NAMES = [
     "__import__", "__builtins__", "__debug__", "__class__", "exec", "eval", "os", "print", "open", "None", "True", "class",

@@ -5,7 +5,6 @@ Whoever prints what a recipe, a path or data says sends it through `plain`, or t
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 
@@ -68,9 +67,9 @@ def json_text(value: object) -> str:
     >>> json_text({"name": "\u6f22\\u202e"})
     '{\\n  "name": "\u6f22\\\\u202e"\\n}'
     """
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    return re.sub(r"[^\n\x20-\x7e]", _escaped, text)
+    import json  # most commands print none
 
+    def escaped(found: re.Match[str]) -> str:
+        return json.dumps(found[0])[1:-1] if unicodedata.category(found[0]) in _UNSEEN else found[0]
 
-def _escaped(found: re.Match[str]) -> str:
-    return json.dumps(found[0])[1:-1] if unicodedata.category(found[0]) in _UNSEEN else found[0]
+    return re.sub(r"[^\n\x20-\x7e]", escaped, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
