@@ -167,17 +167,13 @@ class Loader:
         return loaded
 
     def _find(self, use: Use, folder: Path | None) -> tuple[SourceText, Path | None] | None:
-        if use.path is not None and (strange := ControlInPath.of(use.path.value, use.path.span)):
+        """The text that a `use` means, and where its own are looked up; None with a diagnostic."""
+        if use.path is None:
+            return self._find_bundled(use.name)
+        strange = ControlInPath.of(use.path.value, use.path.span)
+        if strange is not None:
             self.diagnostics.append(strange)
             return None
-        if use.path is None:
-            bundled = bundled_text(use.name.name)
-            if bundled is None:
-                near = closest(use.name.name, bundled_names())
-                help = f"did you mean `{near}`?" if near else "`vlmdsl recipes` lists what is bundled"
-                self.diagnostics.append(UnknownRecipe.at(use.span, help=(help,), name=use.name.name))
-                return None
-            return bundled, None
         if self.kept is not None:
             kept = self.kept.get((self._chain[-1], use.path.value))
             if kept is not None:
@@ -195,6 +191,15 @@ class Loader:
             self.diagnostics.append(UnknownRecipe.at(use.path.span, reason, name=use.path.value))
             return None
         return SourceText(_shown(path), text), path.parent
+
+    def _find_bundled(self, name: Name) -> tuple[SourceText, None] | None:
+        text = bundled_text(name.name)
+        if text is None:
+            near = closest(name.name, bundled_names())
+            help = f"did you mean `{near}`?" if near else "`vlmdsl recipes` lists what is bundled"
+            self.diagnostics.append(UnknownRecipe.at(name.span, help=(help,), name=name.name))
+            return None
+        return text, None
 
     def digests(self) -> tuple[tuple[str, str], ...]:
         """SHA-256 of every text that took part, by name."""
