@@ -13,6 +13,7 @@ from vlmdsl.passes.contrast import contrast
 from vlmdsl.passes.dead import dead
 from vlmdsl.passes.fold import fold
 from vlmdsl.passes.fuse import fuse
+from vlmdsl.passes.retain import retain
 from vlmdsl.passes.share import share
 
 __all__ = ["PASSES", "optimise"]
@@ -25,6 +26,7 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("contrast", contrast),
     ("dead", dead),
     ("fuse", fuse),
+    ("retain", retain),
 )
 """Every pass with its name, in order."""
 

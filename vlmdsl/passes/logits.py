@@ -10,7 +10,7 @@ from typing import Literal
 from vlmdsl.ir import Node
 from vlmdsl.passes.linear import expand, scalar_factor
 from vlmdsl.passes.rewriting import Maker, constant_value
-from vlmdsl.types import ConditionType, ScalarType, ScoreType, SimType
+from vlmdsl.types import ConditionType, ScalarType, SimType
 
 __all__ = ["Logits", "TargetKey", "has_canonical_form", "logits_of", "target_form"]
 
@@ -42,17 +42,11 @@ class Logits:
         """The condition under which a sample is a candidate: none of `excluded` holds."""
         if not self.excluded:
             return None
-        first, *others = self.excluded
-        if not others:
-            return moved[first.inputs[0].index] if first.operation == "not" else _negation(maker, moved[first.index])
-        dropped, kept = maker.constant(0.0), maker.constant(1.0)
+        kept: Node | None = None
         for condition in self.excluded:
-            kept = maker.add("where", moved[condition.index], dropped, kept, type=ScoreType())
-        return maker.add("greater", kept, dropped, type=ConditionType())
-
-
-def _negation(maker: Maker, condition: Node) -> Node:
-    return maker.add("not", condition, type=ConditionType())
+            holds = maker.add("not", moved[condition.index], type=ConditionType())
+            kept = holds if kept is None else maker.add("and", kept, holds, type=ConditionType())
+        return kept
 
 
 def _product(maker: Maker, moved: Mapping[int, Node], factor: Factor) -> Node:

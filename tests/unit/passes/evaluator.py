@@ -91,7 +91,7 @@ _ELEMENTWISE: dict[str, Callable[..., Array]] = {
     "negate": np.negative, "exp": np.exp, "log": np.log, "add": np.add, "subtract": np.subtract, "multiply": np.multiply,
     "divide": np.divide, "minimum": np.minimum, "maximum": np.maximum, "less": np.less, "less_equal": np.less_equal,
     "greater": np.greater, "greater_equal": np.greater_equal, "equal": np.equal, "not_equal": np.not_equal,
-    "not": np.logical_not,
+    "not": np.logical_not, "and": np.logical_and, "or": np.logical_or,
 }  # fmt: skip
 
 
@@ -134,7 +134,7 @@ def _plan(affinity: Matrices, epsilon: float, iterations: int) -> Shares:
 
     def one(logits: Array, along: str) -> Array:
         asked = affinity.asked(along)
-        plan = np.where(asked, np.exp((logits - np.where(asked, logits, -np.inf).max()) / epsilon), 0.0)
+        plan = np.where(asked, np.exp((logits - np.nanmax(np.where(asked, logits, -np.inf))) / epsilon), 0.0)
         for _ in range(iterations):
             plan = _scaled(_scaled(plan, 1), 0)
         return _scaled(plan, 1)
@@ -235,6 +235,11 @@ def _partners(node: Node) -> list[int]:
     return [sample for block in blocks for sample in reversed(block)]
 
 
+def _retain(node: Node, x: Array, condition: Array) -> Array:
+    """What is left out is no number here, so that nobody can have read it."""
+    return np.where(condition.reshape(-1, *[1] * (x.ndim - 1)), x, np.nan if node.number("value") == 0.0 else 1.0)
+
+
 def _mlm(logits: Array) -> Array:
     """The first two tokens of each text have been chosen; they were the first word."""
     return -_log_softmax(logits[:, :2].reshape(-1, logits.shape[-1]))[:, 0].mean()
@@ -243,6 +248,7 @@ def _mlm(logits: Array) -> Array:
 _OPERATIONS: dict[str, Callable[..., object]] = {
     "normalize": lambda node, x: x / (np.linalg.norm(x, axis=-1, keepdims=True) + node.number("epsilon")),
     "similarity": lambda node, x, y: _pair(node.string("by"), x, y),
+    "retain": _retain,
     "score": lambda node, x, y: np.diagonal(_pair(node.string("by"), x, y).rows).copy(),
     "where": lambda node, condition, x, y: np.where(condition, x, y),
     "scalar": lambda node: np.float64(_random(0, "scalar", node.string("name")).uniform(0.5, 2.0)),

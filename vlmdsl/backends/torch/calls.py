@@ -85,7 +85,7 @@ def _pooled(values: Values, node: Node) -> str:
 def _tokens(values: Values, node: Node) -> str:
     stream = values.stream(node.inputs[0])
     features = _item("inputs", f"{stream.name}_tokens") + ("" if encoder_of(stream.encode).learns else ".detach()")
-    return f"ops.TokenFeatures({features}, inputs.get({literal(f'{stream.name}_mask')}))"
+    return f"ops.tokens({features}, inputs.get({literal(f'{stream.name}_mask')}))"
 
 
 def _vocabulary(values: Values, node: Node) -> str:
@@ -205,6 +205,9 @@ RULES: dict[str, Rule] = {
     "target_entropy": _call("target_entropy", "along"),
     "reuse": _call("reuse", "matrix"),
     "not": _call("logical_not"),
+    "and": _call("logical_and"),
+    "or": _call("logical_or"),
+    "retain": _call("retain", "value"),
     "cross_entropy": _call("cross_entropy", "along", "denominator"),
     "hinge": _call("hinge", "along", "margin", "negatives"),
     **{

@@ -33,16 +33,20 @@ def emit(program: Program, sources: SourceMap | None = None) -> str:
 
 
 def emit_value(program: Program, node: Node) -> str:
-    """The source of `objective(inputs, parameters, state)` that returns the value of one node instead of the losses."""
-    return _Writer(program, SourceMap()).value_module(node)
+    """The source of `objective(inputs, parameters, state)` that returns the value of one node instead of the losses.
+
+    Samples that the losses leave out are there as well.
+    """
+    return _Writer(program, SourceMap(), everybody=True).value_module(node)
 
 
 class _Writer:
     """Writes one program: the function, a line a node, and its results."""
 
-    def __init__(self, program: Program, sources: SourceMap) -> None:
+    def __init__(self, program: Program, sources: SourceMap, *, everybody: bool = False) -> None:
         self._program = program
         self._sources = sources
+        self._everybody = everybody
         self._names = Names(program)
         self._values = Values(program)
 
@@ -74,7 +78,7 @@ class _Writer:
         return [line for node in walk(roots) for line in self._lines(node)]
 
     def value_module(self, root: Node) -> str:
-        body = [line for node in _after_encoding([root]) for line in self._lines(node)]
+        body = [line for node in _after_encoding([root], everybody=self._everybody) for line in self._lines(node)]
         return "\n".join([*self._header(), *(f"    {line}" for line in [*body, f"return {self._values.of(root)}"])]) + "\n"
 
     def _header(self) -> list[str]:
@@ -95,6 +99,9 @@ class _Writer:
             self._values.refer(node, repr(node.number("value")))
             return []
         if not has_line(node):
+            return []
+        if self._everybody and node.operation == "retain":
+            self._values.refer(node, self._values.of(node.inputs[0]))
             return []
         written = RULES[node.operation](self._values, node)
         name = self._names.of(node)
@@ -126,15 +133,17 @@ class _Writer:
         ]
 
 
-def _after_encoding(roots: Iterable[Node]) -> list[Node]:
-    """What is computed once the features are there: all that `roots` need but what is done to fields before."""
+def _after_encoding(roots: Iterable[Node], *, everybody: bool = False) -> list[Node]:
+    """What is computed once the features are there: all that `roots` need but what is done to fields before; of `everybody`,
+    without the conditions by which samples are left out."""
     needed: set[Node] = set()
     stack = list(roots)
     while stack:
         node = stack.pop()
         if node not in needed:
             needed.add(node)
-            stack.extend(() if node.operation == "encode" else node.inputs)
+            inputs = node.inputs[:1] if everybody and node.operation == "retain" else node.inputs
+            stack.extend(() if node.operation == "encode" else inputs)
     return [node for node in walk(roots) if node in needed]
 
 

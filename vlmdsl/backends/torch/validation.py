@@ -83,6 +83,10 @@ def _check_device(tensors: Mapping[str, Tensor]) -> None:
         raise ValueError(f"the inputs are on different devices: {told}")
 
 
+_PER_SAMPLE = ("normalize", "stop", "distribution", "mix", "gate", "retain")
+"""What is done to the vectors of a stream, which keeps their length."""
+
+
 def compared_streams(program: Program) -> list[tuple[str, str]]:
     """The pairs of inputs whose features meet one by one."""
     found = {stream.encode.index: stream for stream in streams(program)}
@@ -92,7 +96,7 @@ def compared_streams(program: Program) -> list[tuple[str, str]]:
         if node.operation in ("pooled", "tokens"):
             stream = found[node.inputs[0].index]
             names[node.index] = stream.input(node.operation)
-        elif node.operation in ("normalize", "stop", "distribution", "mix", "gate") and node.inputs[0].index in names:
+        elif node.operation in _PER_SAMPLE and node.inputs[0].index in names:
             names[node.index] = names[node.inputs[0].index]
         elif _compares(node) and all(parent.index in names for parent in node.inputs[:2]):
             pairs.append((names[node.inputs[0].index], names[node.inputs[1].index]))

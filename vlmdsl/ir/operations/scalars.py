@@ -91,6 +91,14 @@ def where(node: Node, types: tuple[Type, ...]) -> Type:
     return ScoreType() if kind is None or types[0] != ConditionType("") else kind
 
 
+def retain(node: Node, types: tuple[Type, ...]) -> Type:
+    need(len(types) == 2, f"has {len(types)} inputs, wants 2")
+    take(types[1:], ConditionType)
+    kind = as_value(types[0])
+    need(isinstance(kind, VecType | TokensType | ScoreType), f"retains samples of {kind}")
+    return kind
+
+
 def clamp(node: Node, types: tuple[Type, ...]) -> Type | None:
     one_of(node, "gradient", "zero", "pass")
     return same(*NUMERIC)(node, types)
@@ -107,5 +115,8 @@ SIGNATURES: dict[str, Signature] = {
     "where": Signature({}, where),
     "clamp": Signature({"lower": BOUND, "upper": BOUND, "gradient": (str,)}, clamp),
     "not": Signature({}, complement),
+    "and": Signature({}, fixed(ConditionType(), ConditionType, ConditionType)),
+    "or": Signature({}, fixed(ConditionType(), ConditionType, ConditionType)),
+    "retain": Signature({"value": NUMBER}, retain),
     "stop": Signature({}, same(VecType, TokensType, DistributionType, *NUMERIC)),
 }

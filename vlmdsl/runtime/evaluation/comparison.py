@@ -203,7 +203,8 @@ class _Side:
 def _side(node: Node) -> _Side | None:
     """None if the features are more than those of one stream."""
     normalized = False
-    while node.operation in ("normalize", "stop", "mix", "gate"):  # what is mixed or gated in training is compared as it is
+    # What is mixed, gated or left out in training is compared as it is.
+    while node.operation in ("normalize", "stop", "mix", "gate", "retain"):
         normalized |= node.operation == "normalize"
         node = node.inputs[0]
     if node.operation == "attend":

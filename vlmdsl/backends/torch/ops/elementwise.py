@@ -17,8 +17,8 @@ from vlmdsl.backends.torch.ops.targets import add_targets, dense_target, scale_t
 from vlmdsl.backends.torch.values import Number, Similarities, Target, TargetPart, precise
 
 __all__ = [
-    "add", "clamp", "divide", "equal", "exp", "greater", "greater_equal", "less", "less_equal", "log", "logical_not",
-    "maximum", "minimum", "multiply", "negate", "not_equal", "softplus", "subtract", "where",
+    "add", "clamp", "divide", "equal", "exp", "greater", "greater_equal", "less", "less_equal", "log", "logical_and",
+    "logical_not", "logical_or", "maximum", "minimum", "multiply", "negate", "not_equal", "softplus", "subtract", "where",
 ]  # fmt: skip
 
 Value: TypeAlias = Number | Similarities | Target
@@ -126,6 +126,16 @@ def not_equal(x: Number, y: Number) -> Tensor:
 def logical_not(condition: Tensor) -> Tensor:
     """Where the condition fails: [b]."""
     return ~condition
+
+
+def logical_and(x: Tensor, y: Tensor) -> Tensor:
+    """Where both conditions hold: [b]."""
+    return x & y
+
+
+def logical_or(x: Tensor, y: Tensor) -> Tensor:
+    """Where one of the conditions holds: [b]."""
+    return x | y
 
 
 def where(condition: Tensor, x: Number, y: Number) -> Tensor:

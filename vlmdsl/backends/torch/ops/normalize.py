@@ -1,4 +1,5 @@
-"""What is done to each vector: unit length, a factor of its sample's own, the end of the gradient."""
+"""What is done to each vector: zeros in place of what takes no part, unit length, a factor of its sample's own, the end of
+the gradient."""
 
 from __future__ import annotations
 
@@ -10,10 +11,22 @@ from torch import Tensor
 
 from vlmdsl.backends.torch.values import Similarities, TokenFeatures, precise
 
-__all__ = ["gate", "normalize", "stop"]
+__all__ = ["gate", "normalize", "retain", "stop", "tokens"]
 
 Features = TypeVar("Features", Tensor, TokenFeatures)
 Value = TypeVar("Value", Tensor, TokenFeatures, Similarities)
+
+
+def tokens(values: Tensor, mask: Tensor | None) -> TokenFeatures:
+    """The tokens of a stream, [b, L, D], padding set to zero: 0 times what is not a number would not be 0."""
+    return TokenFeatures(values if mask is None else torch.where(mask[:, :, None], values, 0.0), mask)
+
+
+def retain(features: Features, condition: Tensor, value: float) -> Features:
+    """The samples for which the condition [b] holds as they are, and `value` for the others, which get no gradient."""
+    if isinstance(features, TokenFeatures):
+        return TokenFeatures(retain(features.values, condition, value), features.mask)
+    return torch.where(condition.view(-1, *[1] * (features.dim() - 1)), features, value)
 
 
 def normalize(features: Features, epsilon: float = 0.0, smallest: float = 1e-12) -> Features:

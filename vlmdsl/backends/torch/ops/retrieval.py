@@ -120,8 +120,8 @@ def _first_best(scores: Tensor, indices: Tensor, k: int) -> tuple[Tensor, Tensor
 
 
 def take(table: Table, picks: Picks) -> TokenFeatures:
-    """What a column of the table holds of the picked entries: [b, K, D]; no gradient."""
-    return TokenFeatures(table.values[picks.indices], picks.real)
+    """What a column of the table holds of the picked entries: [b, K, D], zeros where there were fewer; no gradient."""
+    return TokenFeatures(torch.where(picks.real[:, :, None], table.values[picks.indices], 0.0), picks.real)
 
 
 def attend(query: Tensor, keys: TokenFeatures, *values: TokenFeatures) -> Tensor:

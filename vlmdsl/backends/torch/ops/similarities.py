@@ -40,7 +40,8 @@ def similarity(x: Features, y: Features | Memory, by: str, **arguments: Any) -> 
     """This process's x against everybody's y, or against the entries of a memory."""
     if isinstance(y, Memory):
         assert isinstance(x, Tensor)
-        matrix = _implementation(by).matrix(x, y.values.to(x.dtype), **arguments)
+        entries = torch.where(y.filled[:, None], y.values, 0.0)
+        matrix = _implementation(by).matrix(x, entries.to(x.dtype), **arguments)
         assert isinstance(matrix, Tensor), f"{by} has two matrices, which a memory of pooled features cannot have"
         return Similarities(matrix, matrix, filled=y.filled)
     return similarity_to(x, _gather(y), by, **arguments)

@@ -1,0 +1,111 @@
+"""What is excluded everywhere is set to zero before anything is computed with it, so that it changes no bit of a gradient.
+
+A product of matrices spreads what is not a number: 0 times NaN is NaN. So features and numbers of samples that no term reads
+(`relevance`) are replaced where they enter. A program that excludes nothing stays as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vlmdsl.ir import Graph, Node, Program, Term
+from vlmdsl.passes.relevance import ALL, NONE, Relevance, Samples, relevant_samples
+from vlmdsl.types import ConditionType, FieldType, ScoreType, TokensType, Type, VecType
+
+__all__ = ["retain"]
+
+_ENTERING = ("pooled", "tokens", "field", "mix")
+"""Where samples enter; a mixture is read as a whole, so what is not read of it can be left out only behind it."""
+
+
+def retain(program: Program) -> Program:
+    """The program with `retain` nodes where some samples enter that matter to no term; idempotent."""
+    program = _without(program)
+    relevant = relevant_samples(program)
+    if not any(_needs(node, relevant) for node in relevant):
+        return program
+    return _Retainer(program, relevant).program()
+
+
+def _without(program: Program) -> Program:
+    """The program without such nodes: they are made anew."""
+
+    def rule(graph: Graph, node: Node, inputs: tuple[Node, ...]) -> Node | None:
+        return inputs[0] if node.operation == "retain" else None
+
+    if not any(node.operation == "retain" for node in program.nodes()):
+        return program
+    return program.mapped(*program.graph.rebuild(program.roots(), rule))
+
+
+def _needs(node: Node, relevant: dict[Node, Relevance]) -> bool:
+    entering = node.operation in _ENTERING and isinstance(_value(node.type), VecType | TokensType | ScoreType)
+    return entering and relevant.get(node, ALL) not in (ALL, NONE)
+
+
+def _value(kind: Type) -> Type:
+    return ScoreType() if kind == FieldType("Number") else kind
+
+
+class _Retainer:
+    """Copies a program. Each node has two copies: one over what enters as it is, for conditions, updates and metrics, and
+    one for the terms over what is retained; they are one node where nothing is left out."""
+
+    def __init__(self, program: Program, relevant: dict[Node, Relevance]) -> None:
+        self._program = program
+        self._relevant = relevant
+        self._graph = Graph()
+        self._whole: dict[Node, Node] = {}
+        self._retained: dict[Node, Node] = {}
+
+    def program(self) -> Program:
+        nodes = self._program.nodes()
+        for node in nodes:
+            self._whole[node] = self._copy(node, [self._whole[parent] for parent in node.inputs])
+        for node in nodes:
+            self._retained[node] = self._for_terms(node)
+        mapped = self._program.mapped(self._graph, {node.index: made for node, made in self._whole.items()})
+        return replace(mapped, terms=tuple(Term(term.name, self._retained[term.node]) for term in self._program.terms))
+
+    def _copy(self, node: Node, inputs: list[Node]) -> Node:
+        spans = self._program.graph.spans_of(node)
+        return self._graph.add(node.operation, *inputs, type=node.type, span=spans, **dict(node.attributes))
+
+    def _for_terms(self, node: Node) -> Node:
+        if isinstance(node.type, ConditionType):
+            return self._whole[node]
+        inputs = [self._whole[parent] if _is_condition(parent) else self._retained[parent] for parent in node.inputs]
+        self._defined(node, inputs)
+        made = self._copy(node, inputs)
+        samples = self._relevant.get(node, ALL)
+        if not _needs(node, self._relevant) or not isinstance(samples, frozenset):
+            return made
+        return self._only(made, samples, value=0.0)
+
+    def _defined(self, node: Node, inputs: list[Node]) -> None:
+        """Zeros have no logarithm and divide nothing: there what is left out is 1."""
+        samples = self._relevant.get(node, ALL)
+        if not isinstance(node.type, ScoreType) or not isinstance(samples, frozenset) or samples in (ALL, NONE):
+            return
+        position = {"log": 0, "divide": 1}.get(node.operation)
+        if position is not None and isinstance(_value(inputs[position].type), ScoreType):
+            inputs[position] = self._only(inputs[position], samples, value=1.0)
+
+    def _only(self, node: Node, samples: Samples, value: float) -> Node:
+        """The node, and `value` for all samples but these."""
+        clauses = sorted(samples, key=lambda clause: sorted((condition.index, holding) for condition, holding in clause))
+        kept: Node | None = None
+        for clause in clauses:
+            together: Node | None = None
+            for condition, holding in sorted(clause, key=lambda literal: (literal[0].index, literal[1])):
+                found = self._whole[condition]
+                found = found if holding else self._graph.add("not", found, type=ConditionType())
+                together = found if together is None else self._graph.add("and", together, found, type=ConditionType())
+            assert together is not None
+            kept = together if kept is None else self._graph.add("or", kept, together, type=ConditionType())
+        assert kept is not None
+        return self._graph.add("retain", node, kept, type=_value(node.type), value=value)
+
+
+def _is_condition(node: Node) -> bool:
+    return isinstance(node.type, ConditionType) or node.type == FieldType("Flag")
