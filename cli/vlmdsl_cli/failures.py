@@ -23,6 +23,13 @@ INTERRUPTED = 130
 
 def report(error: BaseException, arguments: Sequence[str]) -> int:
     """Say what went wrong, on stderr, and give the exit code."""
+    try:
+        return _told(error, arguments)
+    except OSError:  # stderr takes nothing: the exit code is all that can be said
+        return ENVIRONMENT
+
+
+def _told(error: BaseException, arguments: Sequence[str]) -> int:
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code
     if isinstance(error, click.ClickException):

@@ -84,16 +84,23 @@ def _knob_value(text: str) -> object:
 
 
 def recipe_files(words: Sequence[str]) -> list[str]:
-    """The words with every directory replaced by the `.vlo` files below it, in order of name."""
+    """The words, every directory replaced by the `.vlo` files below it, in order of name; UsageError where it has none."""
     found: list[str] = []
     for word in words:
-        is_folder = os.path.isdir(word)  # unlike Path: false for "", and for a word too long to be a path
-        found.extend(sorted(str(file) for file in Path(word).rglob("*.vlo")) if is_folder else [word])
+        if not os.path.isdir(word):  # unlike Path: false for "", and for a word too long to be a path
+            found.append(word)
+            continue
+        files = sorted(str(file) for file in Path(word).rglob("*.vlo") if file.is_file())
+        if not files:
+            raise click.UsageError(f"no .vlo file is in the folder {word!r}")
+        found.extend(files)
     return found
 
 
 def read_stdin() -> str:
     """Standard input as text; bytes that are no UTF-8 become the replacement character, which no recipe may hold."""
+    if sys.stdin is None:
+        raise click.UsageError("standard input is closed; give a file, or pipe the text: `... | vlmdsl check -`")
     return sys.stdin.buffer.read().decode("utf-8", errors="replace")
 
 

@@ -64,4 +64,4 @@ def _plain(text: str) -> str:
 def coloured(stream: TextIO | None = None) -> bool:
     """Whether to colour what goes to `stream` (stderr): a terminal, and nobody set NO_COLOR."""
     stream = sys.stderr if stream is None else stream
-    return stream.isatty() and not os.environ.get("NO_COLOR")
+    return stream is not None and stream.isatty() and not os.environ.get("NO_COLOR")

@@ -22,6 +22,8 @@ __all__ = ["Explanation", "explain"]
 
 _SETTING = re.compile(r"[a-z_]+(\.(?!vlo$)[a-z_]+)?")
 """How `settings`, a section or one setting is written; a path looks otherwise."""
+_WORD = re.compile(r"\w+(\.(?!vlo$)\w+)?")
+"""What may be a slip for a recipe, a primitive, a code or a setting, and is no path."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +73,18 @@ def explain(subject: str | Path, *, expression: bool = False, knobs: Mapping[str
     try:
         built = build(subject, expression=expression, knobs=knobs)
     except DiagnosticError as error:
-        if [found.code for found in error.diagnostics] == ["V0202"]:
-            raise pages.unknown_subject(word, [*bundled_names(), *all_primitives(), *CATALOGUE]) from None
+        if [found.code for found in error.diagnostics] == ["V0202"] and _WORD.fullmatch(word):
+            raise pages.unknown_subject(
+                word, [*bundled_names(), *all_primitives(), *CATALOGUE, *_names_of_settings()]
+            ) from None
         raise
     return _recipe(built.written, read(subject, expression=expression).text)
+
+
+def _names_of_settings() -> list[str]:
+    from vlmdsl.api.settings import names_of_settings
+
+    return names_of_settings()
 
 
 def _settings(word: str) -> Explanation | None:

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from vlmdsl.schema import RunConfig
 
-__all__ = ["Setting", "settings_of", "settings_sections"]
+__all__ = ["Setting", "names_of_settings", "settings_of", "settings_sections"]
 
 _USE = "Set one by `--set optimizer.learning_rate=1e-4`, several in a YAML file: `--config run.yaml`."
 
@@ -54,6 +54,13 @@ def settings_sections(settings: list[Setting]) -> tuple[tuple[str, str], ...]:
                 lines += [f"  {setting.name}: {setting.default}", f"      {setting.description}"]
         sections.append((section or "the run", "\n".join(lines)))
     return tuple(sections)
+
+
+def names_of_settings() -> list[str]:
+    """All that `settings_of` knows: `settings`, the sections, and each setting."""
+    found = _settings()
+    names = [setting.full_name for setting in found]
+    return list(dict.fromkeys(["settings", *(setting.section for setting in found if setting.section), *names]))
 
 
 def _settings() -> list[Setting]:

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from stat import S_ISREG
 
 from vlmdsl.diagnostics import DiagnosticError, closest, render_text
 from vlmdsl.diagnostics.catalog.names import ControlInPath, UnknownRecipe
 from vlmdsl.source import SourceMap, Span
 from vlmdsl.source.bundled import bundled_names, bundled_text
+from vlmdsl.source.limits import MAXIMUM_BYTES
 from vlmdsl.syntax import read_source
 
 __all__ = ["SOURCES", "RecipeSource", "names_a_file", "read"]
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NO_PROGRAM = re.compile(r"\s*|[^\s(){}]*")
+"""A single word without a call is meant as a name or path: every program compares something, by a call."""
 
+
+_SHOWN = 8
+"""Most recipes of a folder that are looked at or shown."""
 
 SOURCES = SourceMap()
 """Every text this process has read, so that a diagnostic can be shown after the call that found it has returned."""
@@ -38,8 +46,8 @@ class RecipeSource:
 def read(recipe: str | Path, *, expression: bool = False) -> RecipeSource:
     """Finds a recipe.
 
-    A bare word is a bundled name (`clip`); what ends in `.vlo` or names a file is a path; anything else, or any text with
-    `expression`, is source text. DiagnosticError V0202 if there is none.
+    A bare word is a bundled name (`clip`); what ends in `.vlo` or names a file is a path; what has a call or several words,
+    and any text with `expression`, is source text. DiagnosticError V0202 if there is none.
 
     >>> read("clip").name
     'clip.vlo'
@@ -53,8 +61,8 @@ def read(recipe: str | Path, *, expression: bool = False) -> RecipeSource:
             if text is not None:
                 return RecipeSource(text.name, text.text)
         if isinstance(recipe, Path) or word.endswith(".vlo") or names_a_file(word):
-            return _read_file(Path(word))
-        if _NAME.fullmatch(word):
+            return _read_file(word)
+        if _NO_PROGRAM.fullmatch(word):
             raise _unknown(word)
     return RecipeSource("<expression>", word)
 
@@ -67,15 +75,20 @@ def names_a_file(word: str) -> bool:
         return False
 
 
-def _read_file(path: Path) -> RecipeSource:
-    strange = ControlInPath.of(str(path), Span("<command line>", 0, 0))
+def _read_file(word: str) -> RecipeSource:
+    strange = ControlInPath.of(word, Span("<command line>", 0, 0))
     if strange is not None:
         raise DiagnosticError((strange,), render_text([strange], SOURCES))
+    path = Path(word)
     try:
-        data = path.read_bytes()
+        state = path.stat()
+        if not S_ISREG(state.st_mode):  # opening a pipe waits for ever, and a device may have no end
+            raise _unknown(word, "it is a folder" if path.is_dir() else "it is no regular file")
+        with path.open("rb") as file:
+            data = file.read(MAXIMUM_BYTES + 1)
     except OSError as error:
-        raise _unknown(str(path), f"{path}: {error.strerror or error}") from None
-    text, found = read_source(data, str(path))
+        raise _unknown(word, f"{word}: {error.strerror or error}") from None
+    text, found = read_source(data, str(path), size=state.st_size)
     if found:
         SOURCES.add(text)
         raise DiagnosticError(tuple(found), render_text(found, SOURCES))
@@ -83,8 +96,52 @@ def _read_file(path: Path) -> RecipeSource:
 
 
 def _unknown(word: str, reason: str = "") -> DiagnosticError:
-    near = closest(word, bundled_names())
-    help = f"did you mean `{near}`?" if near else "`vlmdsl recipes` lists what is bundled; a path ends in `.vlo`"
     notes = (reason,) if reason else ()
-    diagnostic = UnknownRecipe.at(Span("<command line>", 0, 0), help=(help,), notes=notes, name=word)
+    diagnostic = UnknownRecipe.at(Span("<command line>", 0, 0), help=(_advice(word),), notes=notes, name=word)
     return DiagnosticError((diagnostic,), render_text([diagnostic], SOURCES))
+
+
+def _advice(word: str) -> str:
+    """What was probably meant by a name or path that leads to no recipe."""
+    if not word.strip():
+        return "the name is empty: was a variable of the shell not set?"
+    if "://" in word:
+        return "recipes are read from files: download it first"
+    path = Path(word)
+    inside = _recipes_in(path)
+    if inside:
+        return f"`{word}` is a folder; give one of its recipes: {', '.join(f'`{path / name}`' for name in inside)}"
+    if _exists(path):
+        return "a recipe is a regular file; `vlmdsl check -` reads standard input"
+    return _near(word, path)
+
+
+def _near(word: str, path: Path) -> str:
+    """The bundled recipe or the file beside that is called alike."""
+    bare, beside = path.name == word, _recipes_in(path.parent)
+    if bare and path.stem in bundled_names():
+        other = "here the path of a file is wanted" if path.stem == word else f"its name has no `{path.suffix}`"
+        return f"`{path.stem}` is a bundled recipe; {other}"
+    near = closest(path.name, beside) or closest(f"{path.name}.vlo", beside)
+    if near is not None:
+        return f"did you mean `{path.parent / near}`?"
+    near = closest(path.stem, bundled_names()) if bare else None
+    return f"did you mean `{near}`?" if near else _LISTING
+
+
+_LISTING = "`vlmdsl recipes` lists what is bundled; a path ends in `.vlo`"
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _recipes_in(folder: Path) -> list[str]:
+    """The names of the first recipes in a folder; none where it cannot be read."""
+    try:
+        return sorted(islice((file.name for file in folder.iterdir() if file.suffix == ".vlo" and file.is_file()), _SHOWN))
+    except (OSError, ValueError):
+        return []

@@ -22,14 +22,15 @@ from vlmdsl.syntax.walk import too_deep
 __all__ = ["parse", "read_source"]
 
 
-def read_source(data: bytes, name: str) -> tuple[SourceText, list[Diagnostic]]:
-    """The text that the bytes of a file hold, under the name that messages show.
+def read_source(data: bytes, name: str, size: int = 0) -> tuple[SourceText, list[Diagnostic]]:
+    """The text that the bytes of a file hold, under the name that messages show; `size` of a file of which only the first
+    bytes were read.
 
     A byte order mark is dropped and every kind of line end becomes a newline. With a diagnostic (the file is too large, or
     is not UTF-8) the text holds what can be shown, and there is no sense in parsing it.
     """
     if len(data) > MAXIMUM_BYTES:
-        return SourceText(name, ""), [_too_large(name, len(data))]
+        return SourceText(name, ""), [_too_large(name, max(size, len(data)))]
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
