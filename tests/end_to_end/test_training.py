@@ -164,13 +164,16 @@ def test_a_resumed_run_reads_what_the_untrained_model_could(finished: Path, tmp_
     assert resumed(marked | {"conditions": {}}) == before  # measured under others: measured anew, of the same weights
 
 
-def test_texts_that_are_not_unique_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_texts_and_images_that_are_not_unique_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.new("RGB", (32, 32)).save(tmp_path / "one.png")
     rows = [f"one.png,{text}" for text in ["a dog", "a cat", "a dog", *(f"text {number}" for number in range(13))]]
     (tmp_path / "pairs.csv").write_text("\n".join(["image,text", *rows]) + "\n")
     run = vlmdsl.train("clip", data=[str(tmp_path / "pairs.csv")], steps=1, settings=SMALL, out=tmp_path / "run").folder
-    assert json.loads((run / "run.json").read_text())["data"]["train"]["duplicate_texts"] == {"text": 0.125}
-    assert "12% of the looked-at `text` are not unique" in capsys.readouterr().err
+    noted = json.loads((run / "run.json").read_text())["data"]["train"]
+    assert (noted["duplicate_texts"], noted["duplicate_images"]) == ({"text": 0.125}, {"image": 1.0})
+    told = capsys.readouterr().err
+    assert "note: 12% of the looked-at `text` are not unique" in told
+    assert "note: 100% of the looked-at `image` are not unique" in told
 
 
 def test_what_is_skipped_is_told_and_noted(tmp_path: Path) -> None:

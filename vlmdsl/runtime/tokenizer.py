@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.data import TokenizerUnusable
 from vlmdsl.diagnostics.catalog.environment import PackageMissing
+from vlmdsl.runtime.regular_files import BadFile, read_regular
 from vlmdsl.source import Span
 
 __all__ = ["Side", "Tokenizer", "Tokenizers", "load_tokenizer", "train_tokenizer"]
@@ -29,6 +30,11 @@ _MASKS = (_MASK, "[MASK]", "<|mask|>")
 """Usual names of the token that stands for a hidden one."""
 _FEWEST_WORDS = 2
 _FORMAT, _FORMAT_OF_SEVERAL = 1, 2
+_LARGEST_FILE = 2**28
+_LONGEST_TEXT = 10_000
+_PIECE = 64
+_LONG_WORD = re.compile(rf"\S{{{_PIECE + 1},}}")
+_MOST_IN_LONG_WORDS = 2_000_000
 
 
 class Tokenizer:
@@ -108,6 +114,12 @@ class Tokenizer:
         mask = torch.tensor([encoding.attention_mask for encoding in encodings], dtype=torch.bool)
         return ids, mask.view(len(encodings), length)
 
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has uncut, marks included."""
+        self._backend.no_padding()
+        self._backend.no_truncation()
+        return [len(encoding.ids) for encoding in self._backend.encode_batch_fast(list(texts))]
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids without marks and padding; as the tokenizer saw it (lower case, blanks joined)."""
         text: str = self._backend.decode(list(ids), skip_special_tokens=True)
@@ -173,6 +185,9 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int = 2000) -> Tokeni
     """A byte-level BPE of at most `vocabulary_size` entries (at least 259: all bytes and three marks).
 
     Any text can be encoded. Capitals and the width of blanks are not told apart. Depends on the texts and not their order.
+    Of each text the first 10,000 characters are learned from. What has no blank for 64 characters is learned in pieces, and
+    of such words only the beginning once two million characters were: time grows with the square of a word's length, and few
+    pieces are alike.
     """
     backend = Backend(models.BPE())
     backend.normalizer = normalizers.Sequence(
@@ -186,12 +201,26 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int = 2000) -> Tokeni
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    backend.train_from_iterator(texts, trainer)
+    backend.train_from_iterator(_in_pieces(texts), trainer)
     start, end = backend.token_to_id(_START), backend.token_to_id(_END)
     backend.post_processor = processors.TemplateProcessing(
         single=f"{_START} $A {_END}", special_tokens=[(_START, start), (_END, end)]
     )
     return Tokenizer(backend, backend.token_to_id(_PAD))
+
+
+def _in_pieces(texts: Iterable[str]) -> Iterator[str]:
+    """The texts without overlong words: pieces of them instead, or their beginnings where there are too many."""
+    left = _MOST_IN_LONG_WORDS
+
+    def pieces(match: re.Match[str]) -> str:
+        nonlocal left
+        word = match[0] if left > 0 else match[0][:_PIECE]
+        left -= len(word)
+        return " ".join(word[start : start + _PIECE] for start in range(0, len(word), _PIECE))
+
+    for text in texts:
+        yield _LONG_WORD.sub(pieces, text[:_LONGEST_TEXT])
 
 
 def load_tokenizer(given: str) -> Tokenizer:
@@ -202,9 +231,11 @@ def load_tokenizer(given: str) -> Tokenizer:
     if given.startswith("hf:"):
         return _from_transformers(given)
     try:
-        text = Path(given).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as fault:
-        raise _unusable(given, str(fault)) from fault
+        text = read_regular(given, _LARGEST_FILE).decode("utf-8")
+    except BadFile as fault:
+        raise _unusable(given, fault.reason) from fault
+    except UnicodeDecodeError as fault:
+        raise _unusable(given, "it is no `tokenizer.json`") from fault
     try:
         if "tokenizer" in json.loads(text):
             return Tokenizer.from_json(text)

@@ -107,6 +107,32 @@ class DataConfig(_Section):
     font: str | None = Field(
         None, description="TrueType or OpenType file for the view `render`; null: DejaVu Sans, which comes along"
     )
+    captions: Literal["first", "draw"] = Field(
+        "first",
+        description="what is taken of a list of captions: its `first`, or one that is drawn anew in each epoch (`draw`); "
+        "evaluation takes the first",
+    )
+    max_bad_share: float = Field(
+        0.5, ge=0, le=1, description="largest share of samples that may be skipped as unusable; beyond it the run stops"
+    )
+    max_file_bytes: int = Field(
+        128 * 2**20, ge=1, lt=2**31, description="largest file of one sample that is read, in bytes; others are skipped"
+    )
+    max_table_bytes: int = Field(2 * 2**30, ge=1, description="largest table that is read, in bytes")
+    max_image_pixels: int = Field(
+        2**26,
+        ge=1,
+        le=2**27,
+        description="largest image that is decoded, in pixels as its header states; others are skipped",
+    )
+    max_text_characters: int = Field(
+        10_000, ge=1, description="longest text that is looked at, in characters; longer ones are cut before anything else"
+    )
+    allowed_folders: tuple[str, ...] = Field(
+        (),
+        description="folders that image paths of a table, and symbolic links, may lead into beside the folder of the data; "
+        "`/` is any",
+    )
     workers: int = Field(0, ge=0, description="processes that load samples; 0 loads in the training process")
 
 

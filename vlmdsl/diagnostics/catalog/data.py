@@ -1,4 +1,4 @@
-"""V0801 to V0809 and V0820 to V0827: data sources, their mapping to fields, and what is made of the samples."""
+"""V0801 to V0809, V0820 to V0829 and V0835: data sources, their mapping to fields, and what is made of the samples."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ __all__ = [
     "CannotLoad",
     "DataNotFound",
     "FieldLacksColumn",
+    "FolderOfSplits",
     "FontUnreadable",
     "MalformedMapping",
+    "NamesWithDots",
     "NoUsableSample",
     "NotDivisible",
     "ShapesKnob",
@@ -18,6 +20,7 @@ __all__ = [
     "SynonymsUnreadable",
     "TableUnreadable",
     "TokenizerUnusable",
+    "TooManyUnusable",
     "UnknownColumn",
     "UnknownDataForm",
     "UnknownField",
@@ -84,9 +87,9 @@ class DataNotFound(Problem):
     summary = "A data specification names nothing that exists, or a place without samples."
     explanation = (
         "A specification is `shapes` (the built-in scenes), the path of a tar shard, of a table (`.csv`, `.tsv`, "
-        "`.jsonl`) or of a folder, or a pattern: `*` and `?` match as in a shell, `{000..003}` counts. Paths are relative "
-        "to the folder in which the command runs. A pattern in quotes is expanded by the program, so both forms work. A "
-        "folder must hold shards or images (in subfolders or not), and a shard at least one sample."
+        "`.jsonl`, `.json`) or of a folder, or a pattern: `*` and `?` match as in a shell, `{000..003}` counts. Paths "
+        "are relative to the folder in which the command runs. A pattern in quotes is expanded by the program, so both "
+        "forms work. A folder must hold shards or images (in subfolders or not), and a shard at least one sample."
     )
     provoked_by = "`--data 'nowhere-*.tar'`"
 
@@ -96,8 +99,8 @@ class UnknownDataForm(Problem):
     template = "`{given}` is no form of data that can be read"
     summary = "A file whose ending belongs to no known form of data."
     explanation = (
-        "Read are webdataset shards (`.tar`), tables (`.csv`, `.tsv`, `.jsonl`) with a column of image paths, and folders "
-        "of images. Samples are read in an order that depends on nothing but the seed and the epoch, so a file must "
+        "Read are webdataset shards (`.tar`), tables (`.csv`, `.tsv`, `.jsonl`, `.json`) with a column of image paths, and "
+        "folders of images. Samples are read in an order that depends on nothing but the seed and the epoch, so a file must "
         "allow reading from the middle; a compressed shard (`.tar.gz`) does not and has to be unpacked first with "
         "`gunzip`. The images inside are compressed already, so little is lost. Parquet files can be turned into a table "
         "and a folder of images, or into shards."
@@ -197,12 +200,14 @@ class CannotLoad(Problem):
 class TableUnreadable(Problem):
     code = "V0824"
     template = "the table `{path}` cannot be read: {reason}"
-    summary = "A CSV, TSV or JSONL file is not what its ending says."
+    summary = "A CSV, TSV, JSONL or JSON file is not what its ending says."
     explanation = (
-        "A `.csv` or `.tsv` file is UTF-8 text whose first line names the columns; a `.jsonl` file has one JSON object on "
-        "each line. One column holds the path of the image, relative to the folder of the table: `image`, `filepath`, "
-        "`file_name`, `path` or `image_path` is found by itself, another is named with `--map image=COLUMN`. A single bad "
-        "line of a `.jsonl` file is skipped and counted like any other damaged sample."
+        "A `.csv` or `.tsv` file is UTF-8 text whose first line names the columns, each by a name of its own; a `.jsonl` "
+        "file has one JSON object on each line, and a `.json` file one array of objects. A cell that begins with a quote "
+        "ends with one, and has quotes inside it written twice. One column holds the path of the image, relative to the "
+        "folder of the table and inside it (or in one of `data.allowed_folders`): `image`, `filepath`, `file_name`, "
+        "`path` or `image_path` is found by itself, another is named with `--map image=COLUMN`. A single bad line of a "
+        "`.jsonl` file is skipped and counted like any other damaged sample."
     )
     provoked_by = "`--data table.csv` with an empty file"
 
@@ -249,3 +254,45 @@ class UnknownStandIn(Problem):
         "`run.json`, and told in its report."
     )
     provoked_by = "`--map summary=sumarize(text)`"
+
+
+class TooManyUnusable(Problem):
+    code = "V0828"
+    template = "{bad} of {samples} samples cannot be used, {problem}"
+    summary = "Too many samples of the data are damaged or lack something."
+    explanation = (
+        "A few bad samples are skipped, counted and replaced by others. A batch is never filled with the same sample "
+        "twice, since copies would be each other's negatives, so there must be as many good samples as a batch has; and "
+        "if more than the share `data.max_bad_share` of the samples cannot be used (half of them, unless it is set), "
+        "something is wrong with the data rather than with a sample. The first samples are looked at before the first "
+        "step, and the share is watched while the run goes on: a shard that is overwritten meanwhile stops it. The notes "
+        "name the reasons and the first samples of each."
+    )
+    provoked_by = "a shard of 12 samples of which 11 images are damaged, with a batch of 4"
+
+
+class FolderOfSplits(Problem):
+    code = "V0829"
+    template = "the subfolders of `{path}` are splits, not classes: {splits}"
+    summary = "A folder of images is divided into `train`, `val` or `test`."
+    explanation = (
+        "In a folder of images each subfolder is a class. One whose subfolders are called `train`, `val`, `test` and the "
+        "like is divided into splits, and training on all of them would train on what is held out. Name the folder of "
+        "each split: `--data pictures/train --val pictures/val`. Should these be classes after all, give their folders "
+        "other names."
+    )
+    provoked_by = "`--data pictures` with images in `pictures/train/cat` and `pictures/val/cat`"
+
+
+class NamesWithDots(Problem):
+    code = "V0835"
+    template = "{count} images of {name} are taken for columns of a sample, not for samples: their names have dots in them"
+    summary = "The members of a shard have names with dots, so different images belong to one sample."
+    explanation = (
+        "The name of a sample in a tar shard ends at the first dot of its members' names, and the rest says what each of "
+        "them is: `7.png` and `7.txt` are the image and the text of the sample `7`, and `7.depth.png` is its image "
+        "column `depth`. This is the rule of the webdataset library. So `img.v0.jpg` and `img.v1.jpg` are two columns of "
+        "one sample `img`. If most samples have such a column it is taken as meant; if there are many of them, each in a "
+        "few samples only, rename the members so that only their endings have dots."
+    )
+    provoked_by = "a shard of `img.v0.jpg`, `img.v1.jpg` and so on up to `img.v19.jpg`"

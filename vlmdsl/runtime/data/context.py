@@ -10,6 +10,7 @@ import numpy as np
 
 from vlmdsl.runtime.data.draws import generator
 from vlmdsl.runtime.data.images import ImageFormat
+from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, Limits
 from vlmdsl.runtime.data.synonyms import Synonyms
 
 __all__ = ["NO_MATERIALS", "Attributes", "Materials", "ViewContext"]
@@ -20,10 +21,13 @@ Attributes = Mapping[str, object]
 
 @dataclass(frozen=True)
 class Materials:
-    """What the run gives its views to work with: synonyms for `eda`, the file of a font for `render`."""
+    """What the run gives to make samples with: synonyms for `eda`, the file of a font for `render`, how much of the data is
+    read, and whether one of a list of captions is drawn in each epoch."""
 
     synonyms: Synonyms | None = None
     font: str | None = None
+    limits: Limits = DEFAULT_LIMITS
+    draw_captions: bool = False
 
 
 NO_MATERIALS = Materials()

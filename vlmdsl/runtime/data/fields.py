@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+
+import numpy as np
 
 from vlmdsl.runtime.data.source import BadSample
 
 __all__ = [
     "MISSING_LABEL", "MaskedText", "TextValue", "alternatives", "clean_text", "first_value", "flag_value", "key_number",
-    "label_value", "number_value", "text_value",
+    "label_value", "number_value", "text_value", "texts_in", "word_of",
 ]  # fmt: skip
 
 MISSING_LABEL = -1
@@ -63,37 +65,59 @@ def first_value(sample: Mapping[str, object], columns: Iterable[str]) -> object:
     return None
 
 
-def clean_text(value: object) -> str:
-    """A text without blanks at its ends, in well-formed Unicode; empty for null."""
-    text = "" if value is None else str(value)
+def clean_text(value: object, longest: int | None = None) -> str:
+    """A text of at most `longest` characters, without blanks at its ends, in well-formed Unicode; empty for null.
+
+    Numbers are taken as they are written. Raises `BadSample` for what is no text.
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if not isinstance(value, str | int | float | np.number):
+        raise BadSample("text column holds no text")
     # JSON may hold half a surrogate pair, which no tokenizer can encode.
-    return text.encode("utf-8", "replace").decode("utf-8").strip()
+    return str(value).strip()[:longest].encode("utf-8", "replace").decode("utf-8").rstrip()
 
 
-def text_value(field: str, sample: Mapping[str, object], columns: Iterable[str], rewrites: Iterable[str] = ()) -> TextValue:
-    """The text in the first column that has one, with the alternatives that the columns `rewrites` list."""
+def text_value(
+    field: str,
+    sample: Mapping[str, object],
+    columns: Iterable[str],
+    rewrites: Iterable[str] = (),
+    *,
+    longest: int | None = None,
+    choose: Callable[[int], int] | None = None,
+) -> TextValue:
+    """The text in the first column that has one, with the alternatives that the columns `rewrites` list.
+
+    Of a column that lists several it is the first, or that whose number `choose` gives for how many there are. Texts are cut
+    at `longest` characters.
+    """
     columns = tuple(columns)
     if first_value(sample, columns) is None and all(sample.get(column) is None for column in columns):
         raise BadSample(f"missing {field}")
-    text = next((text for column in columns for text in _texts(sample.get(column))), "")
-    if not text:
+    listed = next((texts for column in columns if (texts := list(texts_in(sample.get(column), longest)))), None)
+    if listed is None:
         raise BadSample(f"empty {field}")
-    return TextValue(text, alternatives(text, (sample.get(column) for column in rewrites)))
+    text = listed[choose(len(listed)) if choose is not None and len(listed) > 1 else 0]
+    return TextValue(text, alternatives(text, (sample.get(column) for column in rewrites), longest))
 
 
-def alternatives(text: str, values: Iterable[object]) -> tuple[str, ...]:
+def alternatives(text: str, values: Iterable[object], longest: int | None = None) -> tuple[str, ...]:
     """All texts in `values` (lists are opened, nulls and empty ones dropped) that differ from `text` and each other."""
-    found = dict.fromkeys(other for value in values for other in _texts(value))
+    found = dict.fromkeys(other for value in values for other in texts_in(value, longest))
     found.pop(text, None)
     return tuple(found)
 
 
-def _texts(value: object) -> Iterator[str]:
-    if isinstance(value, list | tuple):
-        for element in value:
-            yield from _texts(element)
-    elif text := clean_text(value):
-        yield text
+def texts_in(value: object, longest: int | None = None) -> Iterator[str]:
+    """The texts of a value that is one or a list of them, lists in lists opened; empty ones are dropped."""
+    waiting = [value]
+    while waiting:  # JSON may be nested deeper than functions may call each other
+        value = waiting.pop()
+        if isinstance(value, list | tuple):
+            waiting.extend(reversed(value))
+        elif text := clean_text(value, longest):
+            yield text
 
 
 def label_value(value: object, classes: Mapping[str, int]) -> int:
@@ -115,9 +139,16 @@ def _class_number(value: object) -> int:
     return int(number)
 
 
+def word_of(value: object) -> str:
+    """A name as text: of a class, of a source. Raises `BadSample` for a list or an object."""
+    if isinstance(value, list | tuple | dict):
+        raise BadSample("name is no word")
+    return str(value).encode("utf-8", "replace").decode("utf-8").strip()
+
+
 def flag_value(field: str, value: object) -> bool:
     """Yes or no: a truth value, 0 or 1, or a word for one."""
-    word = str(value).strip().lower()
+    word = "" if isinstance(value, list | tuple | dict) else str(value).strip().lower()
     if word in _TRUE or word in _FALSE:
         return word in _TRUE
     raise BadSample(f"missing {field}" if value is None else f"{field} is neither true nor false")

@@ -1,17 +1,87 @@
-"""A folder of images: one subfolder a class, or texts and annotations in files beside the images, or both."""
+"""A folder: of shards, or of images with tables, files beside them or subfolders that say what they are."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
-from vlmdsl.runtime.data.images import IMAGE_SUFFIXES
-from vlmdsl.runtime.data.shards import member_columns
-from vlmdsl.runtime.data.source import BadSample, LazyColumns, probed_columns
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.diagnostics.catalog.data import FolderOfSplits
+from vlmdsl.runtime.data.files import inside, read_inside, well_formed
+from vlmdsl.runtime.data.left_out import LeftOut
+from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, Limits
+from vlmdsl.runtime.data.members import TEXT_SUFFIXES, member_columns
+from vlmdsl.runtime.data.scan import Scan, scan_folder
+from vlmdsl.runtime.data.shards import TarSource
+from vlmdsl.runtime.data.source import BadSample, JoinedSource, LazyColumns, Source, probed_columns
+from vlmdsl.runtime.data.tables import JsonSource, TableSource
+from vlmdsl.source import Span
 
-__all__ = ["FolderSource"]
+__all__ = ["FolderSource", "open_folder"]
 
-_SIDECARS = ("txt", "caption", "json", "cls")
+_TRAINING = ("train", "training")
+_SPLITS = (*_TRAINING, "val", "valid", "validation", "dev", "test", "testing", "eval", "evaluation")
+
+
+def open_folder(folder: Path, limits: Limits = DEFAULT_LIMITS) -> Source:
+    """The shards in a folder; else the images that its `metadata.csv` or `metadata.jsonl` describe (or such files in its
+    subfolders); else its images, by subfolder.
+
+    Raises `DiagnosticError` (V0829) for a folder of splits (`train`, `val`): they are no classes.
+    """
+    homes = (str(folder), *limits.allowed_folders)
+    shards = sorted(folder.glob("*.tar"))
+    if shards:
+        left_out = LeftOut()
+        for path in shards:
+            if inside(path, homes) is None:
+                left_out.add("links that lead out of the folder (see `data.allowed_folders`)", path.name)
+        source = TarSource([path for path in shards if inside(path, homes) is not None], str(folder), limits)
+        source.remarks += left_out.lines()
+        return source
+    scan = scan_folder(folder, limits)
+    _check_splits(folder, [path.relative_to(folder).parts for path in (*scan.images, *scan.metadata)])
+    return _described(scan, limits) if scan.metadata else FolderSource(scan, limits=limits)
+
+
+def _check_splits(folder: Path, paths: Iterable[tuple[str, ...]]) -> None:
+    """`DiagnosticError` where the subfolders are splits: all of them, or one for training and another."""
+    names = sorted({parts[0] for parts in paths if len(parts) > 1})
+    splits = [name for name in names if name.lower() in _SPLITS]
+    training = [name for name in splits if name.lower() in _TRAINING]
+    if not splits or (splits != names and not (training and len(splits) > 1)):
+        return
+    given = [name for name in splits if name not in training]
+    parts = [f"`--{option} {folder / chosen[0]}`" for option, chosen in (("data", training), ("val", given)) if chosen]
+    shown = " and ".join(f"`{name}`" for name in splits)
+    help = f"name the folder of each split: {' '.join(parts)}"
+    raise DiagnosticError((FolderOfSplits.at(Span("<command line>", 0, 0), path=folder, splits=shown, help=(help,)),))
+
+
+def _described(scan: Scan, limits: Limits) -> Source:
+    """The samples of the tables in a folder, which name the images beside them."""
+    tables: list[TableSource | JsonSource] = []
+    named: set[str] = set()
+    for path in scan.metadata:
+        table = (JsonSource if path.suffix.lower() == ".jsonl" else TableSource)(path, limits=limits)
+        tables.append(table)
+        for index in range(len(table)):
+            try:
+                named.add(os.path.normpath(path.parent / str(table[index].get("file_name"))))
+            except BadSample:
+                continue  # it is skipped, and told, when it is read
+    for image in scan.images:
+        if os.path.normpath(image) not in named:
+            scan.leave_out("images that no metadata names", image)
+    source = tables[0] if len(tables) == 1 else JoinedSource(tables, str(scan.folder))
+    shown = ", ".join(well_formed(path.relative_to(scan.folder).as_posix()) for path in scan.metadata[:3])
+    source.remarks += [
+        f"{scan.folder.name}: read as {shown} describe{'s' if len(tables) == 1 else ''} it",
+        *scan.left_out.lines(),
+    ]
+    return source
 
 
 class FolderSource:
@@ -22,16 +92,17 @@ class FolderSource:
     name as `text`.
     """
 
-    def __init__(self, folder: Path, name: str = "") -> None:
-        self.name = name or str(folder)
-        self._folder = str(folder)
-        self._images = sorted(
-            path
-            for path in folder.rglob("*")
-            if path.suffix.lower().lstrip(".") in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
-        )
-        self.keys = [path.relative_to(folder).as_posix() for path in self._images]
-        subfolders = sorted({key.split("/")[0] for key in self.keys if "/" in key})
+    def __init__(self, scan: Scan, name: str = "", limits: Limits = DEFAULT_LIMITS) -> None:
+        self.name = name or str(scan.folder)
+        self.remarks: list[str] = scan.left_out.lines()
+        self._folder = str(scan.folder)
+        self._limits = limits
+        self._images = scan.images
+        self._beside = scan.beside
+        parts = [path.relative_to(scan.folder) for path in scan.images]
+        self.keys = [well_formed(path.as_posix()) for path in parts]
+        self._class_of = [path.parts[0] if len(path.parts) > 1 else None for path in parts]
+        subfolders = sorted({name for name in self._class_of if name is not None})
         self.class_names = tuple(_readable(subfolder) for subfolder in subfolders) or None
         self._label_of = {subfolder: label for label, subfolder in enumerate(subfolders)}
         self.columns: tuple[str, ...] = probed_columns(self)
@@ -44,23 +115,22 @@ class FolderSource:
 
     def __getitem__(self, index: int) -> Mapping[str, object]:
         path = self._images[index]
-        sidecars = {suffix: path.with_suffix(f".{suffix}") for suffix in _SIDECARS}
-        try:
-            beside = member_columns({suffix: file.read_bytes for suffix, file in sidecars.items() if file.is_file()})
-        except OSError as fault:
-            raise BadSample("unreadable file") from fault
-        subfolder, slash, _ = self.keys[index].partition("/")
-        if not slash:
+        folders = (self._folder, *self._limits.allowed_folders)
+        files = self._beside.get(path.with_suffix(""), {})
+        readers = {suffix: partial(read_inside, file, folders) for suffix, file in files.items()}
+        beside = member_columns(readers, self._limits)
+        subfolder = self._class_of[index]
+        if subfolder is None:
             return LazyColumns(dict(beside), {"image": lambda: path})
         label = self._label_of[subfolder]
         assert self.class_names is not None
         name = self.class_names[label]
         own: dict[str, object] = {"label": label, "class_name": name}
         # A caption of the image's own says more than the name of its class.
-        if not {"txt", "caption", "text"} & beside.keys():
+        if not set(TEXT_SUFFIXES) & beside.keys():
             own["text"] = name
         return LazyColumns({**own, **beside}, {"image": lambda: path})
 
 
 def _readable(folder: str) -> str:
-    return folder.replace("_", " ").replace("-", " ").strip()
+    return well_formed(folder).replace("_", " ").replace("-", " ").strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,21 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from vlmdsl.runtime.data.files import read_inside
+from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, Limits
 from vlmdsl.runtime.data.source import BadSample
 
 __all__ = ["IMAGE_SUFFIXES", "ImageCache", "ImageFormat", "Resampling", "decode_image", "resized"]
 
-IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "webp", "bmp", "gif")
+IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "dib", "gif", "tif", "tiff", "avif")
 
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF")
+"""What is decoded, whatever a file is called. Pillow knows more, and for some (EPS) starts other programs."""
+
+_DETAIL = 4
+"""A JPEG is decoded no smaller than this times the side that the encoder takes: crops are enlarged from a part of it."""
+
+_ORIENTATION = 0x0112
 _SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I")
 
 
@@ -56,6 +66,7 @@ class ImageFormat:
 
     def fit(self, pixels: np.ndarray, share: float = 1.0) -> np.ndarray:
         """An image as it comes, `uint8 [H, W, 3]`, as the square `uint8 [S, S, 3]` of the side S = `side(share)`."""
+        pixels = pixels if self.shorter is None else _stubby(pixels)
         side, (height, width) = self.side(share), pixels.shape[:2]
         whole = (0.0, 0.0, float(width), float(height))
         if self.shorter is None:
@@ -76,41 +87,48 @@ class ImageFormat:
         return levels.sub_(mean).div_(deviation)
 
 
-def decode_image(value: object, folder: str | None = None) -> np.ndarray:
+def decode_image(
+    value: object, folder: str | None = None, limits: Limits = DEFAULT_LIMITS, side: int | None = None
+) -> np.ndarray:
     """`uint8 [H, W, 3]`, RGB, upright, of encoded bytes, a path (relative to `folder`), a Pillow image or such an array.
 
-    Transparent pixels show a white ground: the colour they hide is arbitrary. Raises `BadSample`.
+    A path leads to a regular file inside `folder` or a folder that the limits allow; without a folder a text is no path.
+    Transparent pixels show a white ground: the colour they hide is arbitrary. With `side`, a JPEG much larger than it is
+    decoded at a half, a quarter or an eighth of its size. Raises `BadSample`.
     """
     if isinstance(value, np.ndarray):
         if value.dtype == np.uint8 and value.ndim == 3 and value.shape[2] == 3 and value.size:
             return value
         raise BadSample("damaged image")
     if isinstance(value, str) and value.strip():
-        value = Path(folder or "") / value.strip()
+        if folder is None:
+            raise BadSample("image column holds no image: a shard names no files")
+        value = Path(folder) / value.strip()
     if isinstance(value, Path):
-        try:
-            value = value.read_bytes()
-        except OSError as fault:
-            raise BadSample("image file not found") from fault
+        # Without a folder it was named by a program, not by data: it may be anywhere.
+        folders = ("/",) if folder is None else (folder, *limits.allowed_folders)
+        value = read_inside(value, folders, limits.file_bytes, "image file")
     if value is None or value in ("", b""):
         raise BadSample("missing image")
     if not isinstance(value, bytes | Image.Image):
         raise BadSample("image column holds no image")
-    return _decoded(value)
+    return _decoded(value, limits, side)
 
 
-def _decoded(value: bytes | Image.Image) -> np.ndarray:
+def _decoded(value: bytes | Image.Image, limits: Limits, side: int | None) -> np.ndarray:
     try:
-        image = Image.open(io.BytesIO(value)) if isinstance(value, bytes) else value
-        image = ImageOps.exif_transpose(image)
-        if image.mode in _SIXTEEN_BIT_MODES:
-            # Pillow would cut off 16-bit levels at 255 instead of scaling them.
-            levels = np.asarray(image).astype(np.float32) / 257.0
-            image = Image.fromarray(np.clip(levels, 0, 255).astype(np.uint8), "L")
-        elif image.has_transparency_data:
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-        pixels = np.asarray(image.convert("RGB"))
-    except Image.DecompressionBombError as fault:
+        # Pillow warns of damaged metadata, and of large images, which have a limit of their own here.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(value), formats=_FORMATS) if isinstance(value, bytes) else value
+            if image.width * image.height > limits.image_pixels:
+                raise BadSample("image too large")
+            if side is not None:
+                image.draft(None, (side * _DETAIL, side * _DETAIL))
+            pixels = np.asarray(_rgb(_upright(image)))
+    except BadSample:
+        raise
+    except (Image.DecompressionBombError, MemoryError) as fault:
         raise BadSample("image too large") from fault
     except Exception as fault:
         # Pillow's decoders meet damaged files with OSError, SyntaxError, ValueError, struct.error and more: any of them
@@ -119,6 +137,38 @@ def _decoded(value: bytes | Image.Image) -> np.ndarray:
     if not pixels.size:
         raise BadSample("damaged image")
     return pixels
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its metadata says; as it is where they are damaged."""
+    try:
+        turned = image.getexif().get(_ORIENTATION, 1) != 1
+    except Exception:
+        # The parser of the metadata raises as much as the decoders do; the pixels are sound.
+        return image
+    return ImageOps.exif_transpose(image) if turned else image
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise BadSample("image of floating-point levels")
+    if image.mode in _SIXTEEN_BIT_MODES:
+        # Pillow would cut off 16-bit levels at 255 instead of scaling them.
+        levels = np.asarray(image).astype(np.float32) / 257.0
+        if levels.max() > 255:
+            raise BadSample("image of 32-bit levels")
+        image = Image.fromarray(np.clip(levels, 0, 255).astype(np.uint8), "L")
+    elif image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    return image.convert("RGB")
+
+
+def _stubby(pixels: np.ndarray) -> np.ndarray:
+    """The middle of an image more than 32 times as long as it is wide: all of it, enlarged, might not fit into memory."""
+    height, width = pixels.shape[:2]
+    most = 32 * min(height, width)
+    top, left = max(height - most, 0) // 2, max(width - most, 0) // 2
+    return pixels[top : top + most, left : left + most]
 
 
 def _middle(width: int, height: int) -> tuple[float, float, float, float]:

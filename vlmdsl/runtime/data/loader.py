@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
-from vlmdsl.diagnostics.catalog.data import BatchLargerThanData, NotDivisible, NoUsableSample
+from vlmdsl.diagnostics.catalog.data import BatchLargerThanData, NotDivisible
 from vlmdsl.ir import Node, Reading, Stream
 from vlmdsl.runtime.data.batch import Batch
 from vlmdsl.runtime.data.collate import Collator
@@ -26,8 +26,8 @@ from vlmdsl.runtime.data.draws import step_draws
 from vlmdsl.runtime.data.forms import InputForm, InputForms, TextFormat
 from vlmdsl.runtime.data.images import ImageFormat
 from vlmdsl.runtime.data.mapping import FieldMapping
-from vlmdsl.runtime.data.order import Groups, Order
-from vlmdsl.runtime.data.report import Skipped, SkipReport
+from vlmdsl.runtime.data.order import Groups, Order, Place
+from vlmdsl.runtime.data.report import Skipped, SkipReport, SkipWatch, too_few_usable
 from vlmdsl.runtime.data.sample import Sample, SampleReader
 from vlmdsl.runtime.data.source import BadSample, Source
 from vlmdsl.runtime.data.views import View, view_of
@@ -70,33 +70,58 @@ class _TrainingBatches(Dataset[_Loaded]):
     def __getitem__(self, position: int) -> _Loaded:
         epoch, number = divmod(position, self.order.per_epoch)
         place = self.order.place(epoch, number)
-        skipped: list[Skipped] = []
-        counts: Counter[str] = Counter()
-        samples = []
-        for slot in self._slots:
-            sample = self._sample(epoch, self.order.candidates(place, slot), counts, skipped)
-            if sample is None:
-                return _Loaded(None, skipped, counts, _none_usable(len(place.order), skipped))
-            samples.append(sample)
+        met = _Met([], Counter())
+        chosen = {slot: self._first_good(epoch, self.order.candidates(place, slot), met) for slot in self._slots}
+        if None in chosen.values():
+            chosen = self._borrowed(epoch, place, chosen, met)
+        samples = [sample for _, sample in filter(None, chosen.values())]
+        if len(samples) < len(self._slots):
+            return _Loaded(None, met.skipped, met.counts, self._too_few(epoch, place))
         batch = self._collator.batch(samples, self._reader.views, self._reader.fields)
-        return _Loaded(replace(batch, draws=self._draws(position)), skipped, counts)
+        return _Loaded(replace(batch, draws=self._draws(position)), met.skipped, met.counts)
 
-    def _sample(self, epoch: int, candidates: Iterable[int], counts: Counter[str], skipped: list[Skipped]) -> Sample | None:
-        """The first good one of the candidates; None if none is good."""
+    def _first_good(self, epoch: int, candidates: Iterable[int], met: _Met) -> tuple[int, Sample] | None:
+        """The first good one of the candidates, with its index; None if none is good."""
         for index in candidates:
             try:
-                return self._reader.read(index, epoch, counts)
+                return index, self._reader.read(index, epoch, met.counts)
             except BadSample as fault:
-                skipped.append(Skipped(self._reader.source.keys[index], fault.reason))
+                met.skipped.append(Skipped(self._reader.source.keys[index], fault.reason))
         return None
 
+    def _borrowed(
+        self, epoch: int, place: Place, own: dict[int, tuple[int, Sample] | None], met: _Met
+    ) -> dict[int, tuple[int, Sample] | None]:
+        """The samples of the slots, those without any good one filled with what no slot of the batch has.
 
-def _none_usable(samples: int, skipped: Iterable[Skipped]) -> Diagnostic:
-    report = SkipReport()
-    report.add(skipped)
-    notes = tuple(line.strip() for line in report.table().splitlines()[1:])
-    help = "look at `--map`, and at the folder that image paths are relative to"
-    return NoUsableSample.at(_PLACE, samples=samples, notes=notes, help=(help,))
+        What the slots of other processes have is found out by reading as they do, so that all of them borrow alike.
+        """
+        aside = _Met([], Counter())
+        every = [
+            own[slot] if slot in own else self._first_good(epoch, self.order.candidates(place, slot), aside)
+            for slot in range(self.order.batch)
+        ]
+        taken = {index for index, _ in filter(None, every)}
+        for slot, found in enumerate(every):
+            if found is None:
+                free = (index for index in self.order.everyone(place) if index not in taken)
+                every[slot] = found = self._first_good(epoch, free, met if slot in own else aside)
+                taken |= set() if found is None else {found[0]}
+        return {slot: every[slot] for slot in own}
+
+    def _too_few(self, epoch: int, place: Place) -> Diagnostic:
+        """Why a batch cannot be filled, told of all samples that it could be filled from."""
+        aside = _Met([], Counter())
+        good = sum(self._first_good(epoch, (index,), aside) is not None for index in self.order.everyone(place))
+        return too_few_usable(len(place.order), good, self.order.batch, aside.skipped)
+
+
+@dataclass(frozen=True)
+class _Met:
+    """What was met while a batch was made."""
+
+    skipped: list[Skipped]
+    counts: Counter[str]
 
 
 class BatchLoader:
@@ -110,8 +135,9 @@ class BatchLoader:
     (`VisionLanguageModel.noise_lengths`), `forms` the form of each stream by its name (`VisionLanguageModel.forms`); one
     that it does not name is brought to `images`, or to `text_length` ids of the `tokenizer`.
 
-    Raises `DiagnosticError` for a batch that is larger than the data or no multiple of `world`, and, when batches are drawn,
-    if no sample can be used.
+    Each sample of a batch is in it once. `tell` is called with a line about the samples skipped so far, when their
+    number has doubled. Raises `DiagnosticError` for a batch that is larger than the data or no multiple of `world`, and,
+    when batches are drawn, if fewer samples can be used than a batch has, or a larger share than `max_bad_share` cannot.
     """
 
     def __init__(
@@ -135,6 +161,7 @@ class BatchLoader:
         groups: Groups | None = None,
         noise: Mapping[str, int] | None = None,
         forms: Mapping[str, InputForm] | None = None,
+        max_bad_share: float = 1.0,
     ) -> None:
         faults = []
         largest = max(map(len, groups.values())) if groups else len(source)
@@ -168,6 +195,8 @@ class BatchLoader:
         self._workers = workers
         self._next = 0
         self.report = SkipReport(notes=[] if groups is None else [_one_source_note(groups, batch)])
+        self.tell: Callable[[str], None] = lambda line: None
+        self._watch = SkipWatch(len(source), max_bad_share)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -189,6 +218,9 @@ class BatchLoader:
             if loaded.fault is not None:
                 raise DiagnosticError((loaded.fault,))
             assert loaded.batch is not None
+            line = self._watch.after(len(loaded.batch), loaded.skipped)
+            if line:
+                self.tell(line)
             self._next += 1
             yield loaded.batch
 
@@ -271,6 +303,7 @@ class EvaluationLoader:
         samples = len(source) if limit is None else min(limit, len(source))
         budget = cache_bytes // max(workers, 1)
         taken = InputForms(images, TextFormat(tokenizer, text_length), forms or {})
+        materials = replace(materials, draw_captions=False)
         reader = SampleReader(source, mapping, views, plain, forms=taken, cache_bytes=budget, materials=materials)
         self._batches = _EvaluationBatches(reader, Collator(taken), batch, samples)
         self._workers = workers

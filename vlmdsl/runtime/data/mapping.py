@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -12,9 +12,10 @@ from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.data import CannotLoad, FieldLacksColumn, MalformedMapping, UnknownColumn, UnknownField
 from vlmdsl.diagnostics.suggest import closest, suggestion
 from vlmdsl.ir import ONE_SOURCE, Program, column_of, root_field
-from vlmdsl.runtime.data.fields import TextValue, first_value, flag_value, label_value, number_value, text_value
+from vlmdsl.runtime.data.fields import TextValue, first_value, flag_value, label_value, number_value, text_value, word_of
+from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, Limits
 from vlmdsl.runtime.data.regions import region_length, regions_value
-from vlmdsl.runtime.data.source import BadSample, Source
+from vlmdsl.runtime.data.source import BadSample, Source, remarks_of
 from vlmdsl.runtime.data.stand_ins import calls_of, columns_of, stand_ins_for
 from vlmdsl.source import Span
 from vlmdsl.types import FieldType
@@ -97,11 +98,13 @@ def requirements(program: Program, views: bool = True) -> list[Requirement]:
 
 @dataclass(frozen=True)
 class FieldMapping:
-    """Field -> the columns that feed it, field of kind Label -> its class names, and how many numbers describe a region."""
+    """Field -> the columns that feed it, field of kind Label -> its class names, how many numbers describe a region, and at
+    how many characters texts are cut."""
 
     columns: Mapping[str, tuple[str, ...]]
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     region_length: int | None = None
+    text_characters: int = DEFAULT_LIMITS.text_characters
 
     @cached_property
     def _class_numbers(self) -> dict[str, dict[str, int]]:
@@ -120,9 +123,10 @@ class FieldMapping:
         """What the image columns hold: see `decode_image`."""
         return first_value(sample, self.columns[name])
 
-    def text(self, name: str, sample: Mapping[str, object]) -> TextValue:
-        """The text and its alternatives; raises `BadSample` if there is none."""
-        return text_value(name, sample, self.columns[name], self.columns.get(name + _REWRITES, ()))
+    def text(self, name: str, sample: Mapping[str, object], choose: Callable[[int], int] | None = None) -> TextValue:
+        """The text and its alternatives; raises `BadSample` if there is none. See `text_value`."""
+        rewrites = self.columns.get(name + _REWRITES, ())
+        return text_value(name, sample, self.columns[name], rewrites, longest=self.text_characters, choose=choose)
 
     def regions(self, name: str, sample: Mapping[str, object]) -> np.ndarray:
         """The regions `[R, F]` of an image; raises `BadSample`."""
@@ -157,6 +161,7 @@ def map_fields(
     needs: Iterable[Requirement],
     assignments: Mapping[str, str] | None = None,
     classes: Mapping[str, tuple[str, ...]] | None = None,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> FieldMapping:
     """Finds the columns for every need, by `assignments` (field -> columns, with commas between) or under the usual names.
 
@@ -187,7 +192,7 @@ def map_fields(
     labels = [need.field for need in needs if need.kind == "Label"] + ["label"]
     regions = next((need.field for need in needs if need.kind == "Regions" and need.field in found), None)
     length = None if regions is None else region_length(source, regions, found[regions])
-    return FieldMapping(found, _classes(source, found, labels, classes or {}), length)
+    return FieldMapping(found, _classes(source, found, labels, classes or {}), length, limits.text_characters)
 
 
 def _misdirected(needs: list[Requirement], assignments: Mapping[str, str]) -> list[Diagnostic]:
@@ -223,7 +228,7 @@ def _lacking(source: Source, need: Requirement) -> Diagnostic:
         need.span,
         f"needs {what}",
         field=need.field,
-        notes=(f"columns of {source.name}: {_listed(source.columns)}",),
+        notes=(f"columns of {source.name}: {_listed(source.columns)}", *remarks_of(source)[:3]),
         help=(
             f"say which column it is: `--map {need.field}={example}`",
             *(
@@ -266,14 +271,15 @@ def _collected(source: Source, label: tuple[str, ...], class_name: tuple[str, ..
             sample = source[index]
             value = first_value(sample, label)
             number = label_value(value, {})
+            name = word_of(first_value(sample, class_name))
         except BadSample:
             continue
         if number >= 0 and not class_name:
             return ()
         if number >= 0:
-            numbered.setdefault(number, str(first_value(sample, class_name)))
+            numbered.setdefault(number, name)
         elif isinstance(value, str):
-            words.add(value.strip())
+            words.add(word_of(value))
     if numbered and max(numbered) < _MOST_CLASSES:
         return tuple(numbered.get(number, f"class {number}") for number in range(max(numbered) + 1))
     return tuple(sorted(words))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vlmdsl.runtime.data.draws import generator
-from vlmdsl.runtime.data.fields import first_value
+from vlmdsl.runtime.data.fields import first_value, word_of
 from vlmdsl.runtime.data.mapping import SOURCE, FieldMapping
 from vlmdsl.runtime.data.source import BadSample, Source, part_of_sample
 
@@ -28,7 +28,7 @@ def groups_by_source(source: Source, mapping: FieldMapping) -> Groups:
         name = part_of_sample(source, index)
         if SOURCE in mapping:
             try:
-                name = f"{name}: {first_value(source[index], mapping.columns[SOURCE])}"
+                name = f"{name}: {word_of(first_value(source[index], mapping.columns[SOURCE]))}"
             except BadSample:
                 # It will be skipped, and told, when its batch is made.
                 name = f"{name}: None"
@@ -70,15 +70,18 @@ class Order:
     def candidates(self, place: Place, slot: int) -> Iterator[int]:
         """The sample for a slot of a batch, then those that may stand in for it if it is bad, all of the same group.
 
-        They come from the same slot of the batches after it, around the epoch, and only then from anywhere: each slot looks
-        for itself, so no process needs to know what another one skipped; and slots never meet, so a stand-in is not in the
-        batch a second time.
+        They come from the same slot of the batches after it, around the epoch: each slot looks for itself, so no process
+        needs to know what another one skipped; and slots never meet, so a stand-in is not in the batch a second time.
         """
         first, count = place.start + slot, len(place.order)
         places = [range(first, count, self.batch), range(first % self.batch, first, self.batch)]
         for chosen in places:
             yield from (int(place.order[position]) for position in chosen)
-        yield from (int(place.order[(first + step) % count]) for step in range(1, count))
+
+    def everyone(self, place: Place) -> Iterator[int]:
+        """All samples of the group, around the epoch from the batch on."""
+        count = len(place.order)
+        yield from (int(place.order[(place.start + step) % count]) for step in range(count))
 
     def _drawn(self, epoch: int) -> tuple[list[np.ndarray], list[tuple[int, int]]]:
         """The shuffled groups of an epoch, and (group, number within it) of each batch."""

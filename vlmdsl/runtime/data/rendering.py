@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.data import FontUnreadable
 from vlmdsl.runtime.data.context import Attributes, ViewContext
+from vlmdsl.runtime.regular_files import BadFile, open_regular
 from vlmdsl.source import Span
 
 __all__ = ["checked_font", "render"]
@@ -25,9 +26,10 @@ _LONGEST = 768
 def checked_font(path: str) -> str:
     """The path of a font that can be used; raises `DiagnosticError` for a file that is none."""
     try:
+        open_regular(path).close()  # opening a pipe would wait for a writer
         ImageFont.truetype(path, 16)
         FT2Font(path)
-    except (OSError, RuntimeError, ValueError) as fault:
+    except (BadFile, OSError, RuntimeError, ValueError) as fault:
         reason = "there is no such file" if not Path(path).is_file() else "it is no TrueType or OpenType font"
         help = "leave `data.font` out for the one that comes along"
         place = Span("<command line>", 0, 0)

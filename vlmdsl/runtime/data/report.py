@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["SkipReport", "Skipped"]
+from vlmdsl.diagnostics import Diagnostic, DiagnosticError
+from vlmdsl.diagnostics.catalog.data import NoUsableSample, TooManyUnusable
+from vlmdsl.diagnostics.cells import displayed
+from vlmdsl.runtime.data.left_out import shortened
+from vlmdsl.source import Span
+
+__all__ = ["SkipReport", "SkipWatch", "Skipped", "too_few_usable", "too_many_bad"]
 
 _EXAMPLES = 3
+_ENOUGH = 256
+"""Samples (or all there are) that a share of skipped ones is measured on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +82,64 @@ class SkipReport:
             reasons, numbers = list(self.counts), [f"{count:,}" for count in self.counts.values()]
             width, digits = max(map(len, reasons)), max(map(len, numbers))
             for reason, number in zip(reasons, numbers, strict=True):
-                keys = ", ".join(self.examples[reason]) + (", ..." if self.counts[reason] > _EXAMPLES else "")
+                keys = displayed(", ".join(map(shortened, self.examples[reason]))) + (
+                    ", ..." if self.counts[reason] > _EXAMPLES else ""
+                )
                 lines.append(f"  {reason:<{width}}  {number:>{digits}}  {keys}")
         for what, count in sorted(self.views.items()):
             draws = f"{what.partition(':')[0]}: draws"
             if count and what != draws:
                 lines.append(f"{what} in {count:,} of {self.views[draws]:,} draws")
-        lines += self.notes
+        lines += map(displayed, self.notes)
         return "\n".join(lines)
+
+
+class SkipWatch:
+    """Watches what is skipped while batches are loaded, out of `samples`; more than the share `most` of it is an error."""
+
+    def __init__(self, samples: int, most: float) -> None:
+        self._samples, self._most = samples, most
+        self._loaded = 0
+        self._bad: dict[str, str] = {}
+        self._told = 0
+
+    def after(self, loaded: int, skipped: Sequence[Skipped]) -> str:
+        """A line about what was skipped so far, once its number has doubled; raises `DiagnosticError` (V0828)."""
+        self._loaded += loaded
+        self._bad.update((sample.key, sample.reason) for sample in skipped)
+        bad, tried = len(self._bad), min(self._loaded + len(self._bad), self._samples)
+        if tried >= min(_ENOUGH, self._samples) and bad > self._most * tried:
+            skips = [Skipped(key, reason) for key, reason in self._bad.items()]
+            raise DiagnosticError((too_many_bad(tried, min(bad, tried), self._most, skips),))
+        if bad < max(2 * self._told, 1):
+            return ""
+        self._told = bad
+        report = SkipReport(dict(self._bad))
+        return "; ".join(line.strip() for line in report.table().splitlines())
+
+
+def too_many_bad(tried: int, bad: int, most: float, skipped: Iterable[Skipped]) -> Diagnostic:
+    """V0828: a larger share of the samples that were looked at is bad than may be."""
+    problem = f"more than the share {most:g} that may be (`data.max_bad_share`)"
+    return _unusable(bad, tried, problem, skipped)
+
+
+def too_few_usable(samples: int, good: int, batch: int, skipped: Iterable[Skipped]) -> Diagnostic:
+    """V0820 if no sample is good, V0828 if fewer are than a batch has."""
+    if good:
+        return _unusable(samples - good, samples, f"so no batch of {batch} can be filled", skipped)
+    return NoUsableSample.at(_PLACE, samples=samples, notes=_reasons(skipped), help=(_HELP,))
+
+
+def _unusable(bad: int, samples: int, problem: str, skipped: Iterable[Skipped]) -> Diagnostic:
+    return TooManyUnusable.at(_PLACE, bad=bad, samples=samples, problem=problem, notes=_reasons(skipped), help=(_HELP,))
+
+
+_PLACE = Span("<command line>", 0, 0)
+_HELP = "look at `--map`, and at the folder that image paths are relative to"
+
+
+def _reasons(skipped: Iterable[Skipped]) -> tuple[str, ...]:
+    report = SkipReport()
+    report.add(skipped)
+    return tuple(line.strip() for line in report.table().splitlines()[1:])

@@ -60,6 +60,10 @@ class SampleReader:
         self.fields = dict(fields)
         self._mapping = mapping
         self._forms = forms
+        self._sides: dict[str, int] = {}
+        for name, view in self.views.items():
+            if view.field_kind == "Image":
+                self._sides[view.field] = max(forms.image(name).size, self._sides.get(view.field, 1))
         self._seed = seed
         self._materials = materials
         self._noise = dict(noise or {})
@@ -95,7 +99,7 @@ class SampleReader:
         streams: dict[str, np.ndarray | str | MaskedText] = {}
         for name, view in self.views.items():
             if view.field not in roots:
-                roots[view.field] = self._field(index, view, columns)
+                roots[view.field] = self._field(index, view, columns, epoch)
             value = view.apply(roots[view.field], contexts[name])
             streams[name] = (value.masked or value.text) if isinstance(value, TextValue) else value
         kept = {name: view.kept(contexts[name]) for name, view in self.views.items() if view.drops}
@@ -106,13 +110,16 @@ class SampleReader:
     def _drawn(self, epoch: int, key: str, stream: str, length: int) -> np.ndarray:
         return generator(self._seed, "noise", epoch, key, stream).gumbel(size=length).astype(np.float32)
 
-    def _field(self, index: int, view: View, columns: Mapping[str, object]) -> np.ndarray | TextValue:
+    def _field(self, index: int, view: View, columns: Mapping[str, object], epoch: int) -> np.ndarray | TextValue:
         if view.field_kind == "Text":
-            return self._mapping.text(view.field, columns)
+            purpose = (self._seed, "caption", epoch, self.source.keys[index], view.field)
+            choose = (lambda count: int(generator(*purpose).integers(count))) if self._materials.draw_captions else None
+            return self._mapping.text(view.field, columns, choose)
         if view.kind == "Regions":
             return self._mapping.regions(view.field, columns)
         image = self._images.get((index, view.field))
         if image is None:
-            image = decode_image(self._mapping.image(view.field, columns), self.source.folder_of(index))
+            value, folder = self._mapping.image(view.field, columns), self.source.folder_of(index)
+            image = decode_image(value, folder, self._materials.limits, self._sides.get(view.field))
             self._images.put((index, view.field), image)
         return image

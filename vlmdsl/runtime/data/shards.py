@@ -2,48 +2,67 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
-import tarfile
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from vlmdsl.diagnostics import DiagnosticError
-from vlmdsl.diagnostics.catalog.data import ShardUnreadable
+import numpy as np
+
+from vlmdsl.diagnostics import Diagnostic, DiagnosticError
+from vlmdsl.diagnostics.catalog.data import NamesWithDots, ShardUnreadable
+from vlmdsl.runtime.data.files import well_formed
 from vlmdsl.runtime.data.images import IMAGE_SUFFIXES
-from vlmdsl.runtime.data.source import BadSample, LazyColumns, probed_columns
+from vlmdsl.runtime.data.left_out import LeftOut, shortened
+from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, Limits
+from vlmdsl.runtime.data.members import is_read, member_columns
+from vlmdsl.runtime.data.source import BadSample, probed_columns
+from vlmdsl.runtime.data.tar import DamagedTar, Member, members_of
+from vlmdsl.runtime.regular_files import BadFile, open_regular
 from vlmdsl.source import Span
 
-__all__ = ["TarSource", "member_columns"]
+__all__ = ["TarSource"]
 
-_MEMBER = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")
+_MEMBER = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
 """Key and ending of a member's name: the key ends at the first dot of the last part; hidden files are no members."""
 
-_TEXT_SUFFIXES = ("txt", "text", "caption")
+_MOST_IMAGE_COLUMNS = 8
+"""Longer endings of images, none of which most samples have: beyond this many, names with dots are to blame."""
+
+_PLACE = Span("<command line>", 0, 0)
+
+Stamp = tuple[int, int]
+"""Size and time of the last change of a shard: what tells that it is the one that was indexed."""
 
 
 class TarSource:
-    """The samples of one or several shards: consecutive members with the same key.
+    """The samples of one or several shards: members with the same key, in the order in which the keys come.
 
     The key of a sample is `SHARD/KEY`. An image member is the column `image`; `txt`, `text` and `caption` members are texts
     under these names; the keys of a `json` object are columns; `cls` is an integer. A longer ending names its column:
-    `7.depth.png` is the image column `depth`. Other members are left out.
+    `7.depth.png` is the image column `depth`. Other members are left out, which `remarks` say. A key that comes again with
+    an ending that its sample has is another sample, `KEY#2`.
     """
 
-    def __init__(self, paths: Sequence[Path], name: str = "") -> None:
+    def __init__(self, paths: Sequence[Path], name: str = "", limits: Limits = DEFAULT_LIMITS) -> None:
         self.name = name or ", ".join(str(path) for path in paths)
         self.keys: list[str] = []
         self.class_names: tuple[str, ...] | None = None
         self._paths = list(paths)
+        self._limits = limits
+        self._stamps: list[Stamp] = []
         self._suffixes: list[str] = []
         # Flat arrays: shards of millions of samples are indexed in a few bytes a member.
         self._shard_of_sample = array("i")
         self._first_member = array("q", [0])
         self._suffix, self._offset, self._length = array("i"), array("q"), array("q")
+        left_out = LeftOut()
         for number, path in enumerate(paths):
-            self._index(number, path)
+            self._index(number, path, left_out)
+        self._check_names()
+        self.remarks: list[str] = left_out.lines()
         self.columns: tuple[str, ...] = probed_columns(self)
 
     def __len__(self) -> int:
@@ -53,98 +72,133 @@ class TarSource:
         return None
 
     def __getitem__(self, index: int) -> Mapping[str, object]:
-        path = self._paths[self._shard_of_sample[index]]
+        shard = self._shard_of_sample[index]
+        path, stamp = self._paths[shard], self._stamps[shard]
         members = {
-            self._suffixes[self._suffix[member]]: partial(_read, path, self._offset[member], self._length[member])
+            self._suffixes[self._suffix[member]]: partial(_read, path, stamp, self._offset[member], self._length[member])
             for member in range(self._first_member[index], self._first_member[index + 1])
         }
-        return member_columns(members)
+        return member_columns(members, self._limits)
 
-    def _index(self, number: int, path: Path) -> None:
-        suffixes = {suffix: position for position, suffix in enumerate(self._suffixes)}
-        previous = None
+    def _index(self, number: int, path: Path, left_out: LeftOut) -> None:
+        samples = _Samples(self._suffixes)
         try:
-            with tarfile.open(path, "r:") as archive:
-                for member in archive:
-                    match = _MEMBER.fullmatch(member.name) if member.isreg() else None
+            with open_regular(path) as file:
+                status = os.fstat(file.fileno())
+                for member in members_of(file, status.st_size, left_out, path.name):
+                    match = _MEMBER.fullmatch(member.name)
                     if match is None:
-                        continue
-                    if match[1] != previous:
-                        previous = match[1]
-                        self.keys.append(f"{path.stem}/{previous}")
-                        self._shard_of_sample.append(number)
-                        self._first_member.append(self._first_member[-1])
-                    self._suffix.append(suffixes.setdefault(match[2].lower(), len(suffixes)))
-                    self._offset.append(member.offset_data)
-                    self._length.append(member.size)
-                    self._first_member[-1] += 1
-                end = archive.offset
-            # A header that is damaged or cut off ends the iteration as if the shard were complete; a complete one ends with
-            # a block of zeros.
-            if _read(path, end, tarfile.BLOCKSIZE).strip(b"\0"):
-                raise tarfile.ReadError(f"damaged at byte {end}")
-        except BadSample as fault:
-            raise _unreadable(path, f"it ends in the middle, at byte {path.stat().st_size}") from fault
-        except (tarfile.TarError, OSError) as fault:
+                        left_out.add("members that are hidden or have no ending", f"{path.name}: {member.name}")
+                    elif not is_read(match[2].lower()):
+                        left_out.add(f"`.{shortened(well_formed(match[2].lower()))}` members", f"{path.name}: {member.name}")
+                        samples.of(match[1])
+                    else:
+                        samples.add(match[1], match[2].lower(), member)
+        except BadFile as fault:
+            raise _unreadable(path, fault.reason) from fault
+        except (DamagedTar, OSError) as fault:
             raise _unreadable(path, str(fault)) from fault
-        self._suffixes = list(suffixes)
+        self._stamps.append((status.st_size, status.st_mtime_ns))
+        self._take(number, path, samples)
+
+    def _take(self, number: int, path: Path, samples: _Samples) -> None:
+        """The samples of one shard, behind those of the others."""
+        self.keys.extend(f"{path.stem}/{well_formed(key)}" for key in samples.keys)
+        self._shard_of_sample.extend([number] * len(samples.keys))
+        owners = np.asarray(samples.owner, dtype=np.int64)
+        start = self._first_member[-1]
+        ends = start + np.cumsum(np.bincount(owners, minlength=len(samples.keys)))
+        self._first_member.extend(ends.astype(np.int64).tolist())
+        order = np.argsort(owners, kind="stable")
+        for known, new in ((self._suffix, samples.suffix), (self._offset, samples.offset), (self._length, samples.length)):
+            known.extend(np.asarray(new)[order].tolist())
+
+    def _check_names(self) -> None:
+        """`DiagnosticError` where files of different samples were taken for columns of one, for a dot in their names."""
+        counts = np.bincount(np.asarray(self._suffix, dtype=np.int64), minlength=len(self._suffixes))
+        rare = [
+            suffix
+            for suffix, count in zip(self._suffixes, counts.tolist(), strict=True)
+            if "." in suffix and suffix.rpartition(".")[2] in IMAGE_SUFFIXES and (2 * count < len(self) or len(self) == 1)
+        ]
+        if len(rare) > _MOST_IMAGE_COLUMNS:
+            example = np.flatnonzero(np.asarray(self._suffix) == self._suffixes.index(rare[0]))[0]
+            sample = int(np.searchsorted(np.asarray(self._first_member), example, side="right")) - 1
+            key = shortened(self.keys[sample])
+            raise DiagnosticError((_names_with_dots(self.name, key, [well_formed(shortened(one)) for one in rare]),))
+
+
+class _Samples:
+    """The samples of one shard while it is indexed: the key of each, and sample, ending, place and length of each member."""
+
+    def __init__(self, suffixes: list[str]) -> None:
+        self.keys: list[str] = []
+        self.owner, self.suffix, self.offset, self.length = array("q"), array("i"), array("q"), array("q")
+        self._suffixes = suffixes
+        self._number_of = {suffix: number for number, suffix in enumerate(suffixes)}
+        self._sample_of: dict[str, int] = {}
+        self._present: list[int] = []
+        """For each sample the set of its endings, as the bits of a number."""
+
+    def of(self, key: str) -> int:
+        """The sample of a key, perhaps a new one."""
+        return self._sample_of[key] if key in self._sample_of else self._new(key, key)
+
+    def _new(self, key: str, name: str) -> int:
+        self._sample_of[key] = len(self.keys)
+        self.keys.append(name)
+        self._present.append(0)
+        return self._sample_of[key]
+
+    def add(self, key: str, suffix: str, member: Member) -> None:
+        """A member of the sample of a key, or of a new one if that sample has such a member."""
+        number = self._number_of.get(suffix)
+        if number is None:
+            number = self._number_of[suffix] = len(self._suffixes)
+            self._suffixes.append(suffix)
+        sample = self.of(key)
+        if self._present[sample] >> number & 1:
+            repetition = self.keys[sample].removeprefix(key).removeprefix("#") or "1"
+            sample = self._new(key, f"{key}#{int(repetition) + 1}")
+        self._present[sample] |= 1 << number
+        self.owner.append(sample)
+        self.suffix.append(number)
+        self.offset.append(member.offset)
+        self.length.append(member.size)
 
 
 def _unreadable(path: Path, reason: str) -> DiagnosticError:
-    return DiagnosticError((ShardUnreadable.at(Span("<command line>", 0, 0), path=path, reason=reason),))
+    return DiagnosticError((ShardUnreadable.at(_PLACE, path=path, reason=reason),))
 
 
-def _read(path: Path, offset: int, length: int) -> bytes:
+def _names_with_dots(name: str, key: str, suffixes: list[str]) -> Diagnostic:
+    shown = ", ".join(f"`{suffix}`" for suffix in suffixes[:3])
+    return NamesWithDots.at(
+        _PLACE,
+        name=name,
+        count=len(suffixes),
+        notes=(f"endings such as {shown}; the sample `{key}` has the first of them",),
+        help=("rename the members so that only endings have dots: `img-v0.jpg` instead of `img.v0.jpg`",),
+    )
+
+
+def _read(path: Path, stamp: Stamp, offset: int, length: int, most: int) -> bytes:
     # Opened anew each time: nothing is shared between the processes that load.
+    if length > most:
+        raise BadSample("file too large")
     try:
-        with open(path, "rb") as file:
-            file.seek(offset)
-            data = file.read(length)
+        file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except OSError as fault:
         raise BadSample("unreadable file") from fault
+    try:
+        status = os.fstat(file)
+        if (status.st_size, status.st_mtime_ns) != stamp:
+            raise BadSample("shard changed while it was in use")
+        data = os.pread(file, length, offset)
+    except OSError as fault:
+        raise BadSample("unreadable file") from fault
+    finally:
+        os.close(file)
     if len(data) < length:
         raise BadSample("unreadable file")
     return data
-
-
-def member_columns(members: Mapping[str, Callable[[], bytes]]) -> LazyColumns:
-    """The columns of a sample made of files, given by ending; images are read when asked for, all else at once.
-
-    Raises `BadSample` if a text, class or JSON object among them is damaged.
-    """
-    ready: dict[str, object] = {}
-    later: dict[str, Callable[[], object]] = {}
-    described: dict[str, object] = {}
-    for suffix, read in members.items():
-        name, _, last = suffix.rpartition(".")
-        if last in IMAGE_SUFFIXES:
-            later.setdefault(name or "image", read)
-        elif last in _TEXT_SUFFIXES:
-            ready[name or last] = _text(read())
-        elif last == "json":
-            described |= _object(read(), name)
-        elif last == "cls":
-            ready[name or last] = _class(read())
-    return LazyColumns(described | ready, later)
-
-
-def _text(data: bytes) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as fault:
-        raise BadSample("text is not UTF-8") from fault
-
-
-def _object(data: bytes, name: str) -> dict[str, object]:
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as fault:
-        raise BadSample("damaged json") from fault
-    return value if isinstance(value, dict) and not name else {name or "json": value}
-
-
-def _class(data: bytes) -> int:
-    try:
-        return int(data)
-    except ValueError as fault:
-        raise BadSample("class is no whole number") from fault

@@ -12,8 +12,8 @@ import numpy as np
 from vlmdsl.runtime.data.draws import generator
 
 __all__ = [
-    "BadSample", "JoinedSource", "LazyColumns", "SelectedSource", "Source", "fingerprint", "part_of_sample",
-    "probed_columns", "probed_positions", "some_samples", "split_samples", "source_facts",
+    "BadSample", "JoinedSource", "LazyColumns", "SelectedSource", "Source", "fingerprint", "is_sound", "part_of_sample",
+    "probed_columns", "probed_positions", "remarks_of", "some_samples", "split_samples", "source_facts",
 ]  # fmt: skip
 
 
@@ -91,6 +91,7 @@ class JoinedSource:
         classes = {source.class_names for source in sources}
         # Label 3 of one source and label 3 of another are the same class only if both name their classes alike.
         self.class_names = classes.pop() if len(classes) == 1 else None
+        self.remarks = list(dict.fromkeys(remark for source in sources for remark in remarks_of(source)))
         self._sources = list(sources)
         self._places = [(number, index) for number, source in enumerate(sources) for index in range(len(source))]
 
@@ -118,6 +119,7 @@ class SelectedSource:
         self.keys = [source.keys[index] for index in indices]
         self.columns = source.columns
         self.class_names = source.class_names
+        self.remarks = remarks_of(source)
         self._source = source
         self._indices = list(indices)
 
@@ -154,6 +156,18 @@ def part_of_sample(source: Source, index: int) -> str:
     return source.name if part_of is None else part_of(index)
 
 
+def remarks_of(source: Source) -> list[str]:
+    """What a source says of how it was read, a line each: what it left out, what it took for granted."""
+    remarks: list[str] = getattr(source, "remarks", [])
+    return remarks
+
+
+def is_sound(source: Source) -> bool:
+    """Whether the samples are made by a source of ours, so that nothing of them can be damaged or left out."""
+    sound: bool = getattr(source, "sound", False)
+    return sound
+
+
 def fingerprint(source: Source) -> str:
     """SHA-256 of the sample keys in their order: what a run folder notes to tell two data sets apart."""
     digest = hashlib.sha256()
@@ -164,7 +178,8 @@ def fingerprint(source: Source) -> str:
 
 def source_facts(source: Source) -> dict[str, object]:
     """What a run folder notes of the data: its name, how many samples it has, and which."""
-    return {"name": source.name, "samples": len(source), "fingerprint": fingerprint(source)}
+    facts = {"name": source.name, "samples": len(source), "fingerprint": fingerprint(source)}
+    return facts | ({"remarks": remarks_of(source)} if remarks_of(source) else {})
 
 
 def probed_positions(length: int, most: int = 64) -> list[int]:

@@ -12,11 +12,12 @@ from typing import Literal
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.data import DataNotFound, ShapesKnob, UnknownDataForm
 from vlmdsl.diagnostics.suggest import closest, suggestion
-from vlmdsl.runtime.data.folders import FolderSource
+from vlmdsl.runtime.data.folders import open_folder
+from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, Limits
 from vlmdsl.runtime.data.shapes import CLASSES, ShapesSource
 from vlmdsl.runtime.data.shards import TarSource
-from vlmdsl.runtime.data.source import JoinedSource, Source
-from vlmdsl.runtime.data.tables import JsonLinesSource, TableSource
+from vlmdsl.runtime.data.source import JoinedSource, Source, remarks_of
+from vlmdsl.runtime.data.tables import JsonSource, TableSource
 from vlmdsl.source import Span
 
 __all__ = ["SHAPES_KNOBS", "held_out", "open_source"]
@@ -25,10 +26,17 @@ Split = Literal["train", "val"]
 
 _PLACE = Span("<command line>", 0, 0)
 _COMPRESSED = (".gz", ".tgz", ".bz2", ".xz", ".zst")
-_COUNTING = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_COUNTING = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
 _MOST_COUNTED = 100_000
 
-_TABLES: dict[str, Callable[[Path, str], Source]] = {".csv": TableSource, ".tsv": TableSource, ".jsonl": JsonLinesSource}
+_TABLES: dict[str, Callable[[Path, str, Limits], Source]] = {
+    ".csv": TableSource,
+    ".tsv": TableSource,
+    ".jsonl": JsonSource,
+    ".ndjson": JsonSource,
+    ".json": JsonSource,
+}
 
 
 def _whole(low: int, high: int) -> Callable[[object], int]:
@@ -77,7 +85,12 @@ SHAPES_KNOBS: dict[str, Callable[[object], object]] = {
 _KNOBS_OF_BOTH_SPLITS = ("size", "objects", "label", "seed")
 
 
-def open_source(spec: str | Iterable[str], split: Split = "train", shapes: Mapping[str, object] | None = None) -> Source:
+def open_source(
+    spec: str | Iterable[str],
+    split: Split = "train",
+    shapes: Mapping[str, object] | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Source:
     """The source that one or several specifications name, joined in their order.
 
     A specification is `shapes` with or without knobs, a path, or a pattern (`*`, `?`, `{000..003}`); `split` and the
@@ -87,23 +100,25 @@ def open_source(spec: str | Iterable[str], split: Split = "train", shapes: Mappi
     12
     """
     specs = [spec] if isinstance(spec, str) else list(spec)
-    sources = [_opened(one, split, shapes or {}) for one in specs]
+    sources = [_opened(one, split, shapes or {}, limits) for one in specs]
     for source in sources:
         if not len(source):
-            raise _not_found(source.name, "it holds no samples")
+            raise _not_found(source.name, "it holds no samples", *remarks_of(source))
     if not sources:
         raise _not_found("nowhere", "no specification was given")
     return sources[0] if len(sources) == 1 else JoinedSource(sources)
 
 
-def _opened(spec: str, split: Split, shapes: Mapping[str, object]) -> Source:
+def _opened(spec: str, split: Split, shapes: Mapping[str, object], limits: Limits) -> Source:
     """What one specification names, as one source; its shards share one index."""
     if spec == "shapes" or spec.startswith("shapes:"):
         return _shapes(spec, split, shapes)
+    if _ADDRESS.match(spec):
+        raise _not_found(spec, "it is an address, and nothing is downloaded: fetch it first, as with `curl -LO`")
     paths = _paths(spec)
-    shards = [path for path in paths if path.suffix.lower() == ".tar"]
-    found: list[Source] = [TarSource(shards, _name_of(shards))] if shards else []
-    found += [_file_or_folder(path) for path in paths if path not in shards]
+    shards = [path for path in paths if path.suffix.lower() == ".tar" and not path.is_dir()]
+    found: list[Source] = [TarSource(shards, _name_of(shards), limits)] if shards else []
+    found += [_file_or_folder(path, limits) for path in paths if path not in shards]
     return found[0] if len(found) == 1 else JoinedSource(found, spec)
 
 
@@ -126,14 +141,13 @@ def _name_of(shards: list[Path]) -> str:
     return str(shards[0]) if len(shards) == 1 else f"{shards[0]} and {len(shards) - 1} more"
 
 
-def _file_or_folder(path: Path) -> Source:
+def _file_or_folder(path: Path, limits: Limits) -> Source:
     suffix = path.suffix.lower()
     if path.is_dir():
-        inside = sorted(path.glob("*.tar"))
-        return TarSource(inside, str(path)) if inside else FolderSource(path)
+        return open_folder(path, limits)
     if suffix in _TABLES:
-        return _TABLES[suffix](path, str(path))
-    help = "read are `.tar` shards, `.csv`, `.tsv` and `.jsonl` tables, and folders of images"
+        return _TABLES[suffix](path, str(path), limits)
+    help = "read are `.tar` shards, `.csv`, `.tsv`, `.jsonl` and `.json` tables, and folders of images"
     if suffix in _COMPRESSED:
         help = "unpack it first: a compressed shard cannot be read from the middle"
     raise DiagnosticError((UnknownDataForm.at(_PLACE, given=path, help=(help,)),))
@@ -143,16 +157,26 @@ def _paths(given: str) -> list[Path]:
     """The existing paths that a specification names, sorted within each pattern."""
     found: list[Path] = []
     for pattern in _counted(given):
-        pattern = str(Path(pattern).expanduser())
-        if Path(pattern).exists():
+        try:
+            pattern = str(Path(pattern).expanduser())
+        except RuntimeError:  # `~nobody`
+            raise _not_found(pattern, "there is no such home folder") from None
+        if _exists(Path(pattern)):
             found.append(Path(pattern))
-        elif matches := sorted(glob.glob(pattern, recursive=True)):
+        elif matches := _matches(pattern):
             found.extend(Path(match) for match in matches)
         else:
             is_pattern = glob.has_magic(pattern)
             reason = "the pattern matches nothing" if is_pattern else "there is no such file or folder"
             raise _not_found(pattern, reason)
     return found
+
+
+def _matches(pattern: str) -> list[str]:
+    try:
+        return sorted(glob.glob(pattern, recursive=True))
+    except (OSError, ValueError, re.error):
+        return []
 
 
 def _counted(given: str) -> list[str]:
@@ -167,14 +191,20 @@ def _counted(given: str) -> list[str]:
     return ["".join(itertools.chain(*zip(fixed, (*numbers, ""), strict=True))) for numbers in combinations]
 
 
-def _not_found(given: str, reason: str) -> DiagnosticError:
-    parent = Path(given).parent
-    notes: tuple[str, ...] = (reason,)
-    if not glob.has_magic(given) and parent.is_dir():
-        close = closest(Path(given).name, (path.name for path in parent.iterdir()))
-        notes += (f"did you mean `{parent / close}`?",) if close else ()
+def _not_found(given: str, *notes: str) -> DiagnosticError:
+    path = Path(given)
+    if not glob.has_magic(given) and not _ADDRESS.match(given) and _exists(path.parent) and not _exists(path):
+        close = closest(path.name, (other.name for other in path.parent.iterdir())) if path.parent.is_dir() else None
+        notes += (f"did you mean `{path.parent / close}`?",) if close else ()
     help = "give a `.tar` shard, a table, a folder of images, or `shapes` for the built-in data"
     return DiagnosticError((DataNotFound.at(_PLACE, given=given, notes=notes, help=(help,)),))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a NUL in it, or too long a name
+        return False
 
 
 def _shapes(spec: str, split: Split, defaults: Mapping[str, object]) -> ShapesSource:

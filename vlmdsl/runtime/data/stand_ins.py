@@ -18,13 +18,24 @@ import numpy as np
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.data import UnknownStandIn
 from vlmdsl.diagnostics.suggest import closest
-from vlmdsl.runtime.data.fields import alternatives, clean_text
+from vlmdsl.runtime.data.fields import alternatives, texts_in
 from vlmdsl.runtime.data.images import decode_image, resized
-from vlmdsl.runtime.data.source import BadSample, LazyColumns, Source, part_of_sample
+from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, Limits
+from vlmdsl.runtime.data.source import BadSample, LazyColumns, Source, part_of_sample, remarks_of
 from vlmdsl.runtime.data.summaries import summarize
 from vlmdsl.source import Span
 
-__all__ = ["STAND_INS", "Call", "StandIn", "StandInSource", "calls_of", "columns_of", "stand_ins_for", "with_stand_ins"]
+__all__ = [
+    "STAND_INS",
+    "Call",
+    "StandIn",
+    "StandInSource",
+    "calls_of",
+    "columns_of",
+    "made_of",
+    "stand_ins_for",
+    "with_stand_ins",
+]
 
 _PLACE = Span("<command line>", 0, 0)
 _COMMA = re.compile(r",(?![^()]*\))")
@@ -75,8 +86,8 @@ def _label(text: object) -> int:
 
 
 def _filled(text: object) -> str:
-    found = clean_text(text)
-    if not found:
+    found = next(texts_in(text), None)
+    if found is None:
         raise BadSample("no text to make a stand-in of")
     return found
 
@@ -146,6 +157,16 @@ def columns_of(assignment: str) -> tuple[str, ...]:
     return tuple(str(call) if (call := _call(part)) else part for part in parts)
 
 
+def made_of(column: str) -> tuple[str, ...]:
+    """The columns that a stand-in is made of; none of a column of the data.
+
+    >>> made_of("crops(image,boxes)"), made_of("text")
+    (('image', 'boxes'), ())
+    """
+    call = _call(column)
+    return () if call is None else call.columns
+
+
 def calls_of(assignments: Mapping[str, str]) -> dict[str, list[Call]]:
     """Field -> the stand-ins that its assignment names; raises `DiagnosticError` for one that there is not."""
     found = {name: [call for part in _COMMA.split(text) if (call := _call(part))] for name, text in assignments.items()}
@@ -176,17 +197,19 @@ def _faults(call: Call) -> Iterator[Diagnostic]:
         yield UnknownStandIn.at(_PLACE, given=call, reason="it does not name the columns it is made of", help=(help,))
 
 
-def with_stand_ins(source: Source, calls: Iterable[Call]) -> Source:
+def with_stand_ins(source: Source, calls: Iterable[Call], limits: Limits = DEFAULT_LIMITS) -> Source:
     """The source with a column more for each stand-in; itself without any. Those of columns that it lacks are left out."""
     possible = [call for call in dict.fromkeys(calls) if all(column in source.columns for column in call.columns)]
-    return StandInSource(source, possible) if possible else source
+    return StandInSource(source, possible, limits) if possible else source
 
 
 class StandInSource:
     """A source with stand-ins as further columns, named as they are written: `summarize(text)`."""
 
-    def __init__(self, source: Source, calls: Sequence[Call]) -> None:
+    def __init__(self, source: Source, calls: Sequence[Call], limits: Limits = DEFAULT_LIMITS) -> None:
         self.name = source.name
+        self.remarks = remarks_of(source)
+        self._limits = limits
         self.keys = source.keys
         self.columns: tuple[str, ...] = (*source.columns, *map(str, calls))
         self.class_names = source.class_names
@@ -211,5 +234,5 @@ class StandInSource:
         stand_in = STAND_INS[call.name]
         values = [sample.get(column) for column in call.columns]
         if stand_in.takes[0] == "IMAGE":
-            values[0] = decode_image(values[0], self.folder_of(index))
+            values[0] = decode_image(values[0], self.folder_of(index), self._limits)
         return stand_in.make(*values)

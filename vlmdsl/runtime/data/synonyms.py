@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.data import SynonymsUnreadable
+from vlmdsl.runtime.regular_files import BadFile, read_regular
 from vlmdsl.source import Span
 
 __all__ = ["Synonyms", "in_place_of", "read_synonyms", "synonyms_of"]
@@ -15,6 +16,7 @@ __all__ = ["Synonyms", "in_place_of", "read_synonyms", "synonyms_of"]
 Synonyms = Mapping[str, tuple[str, ...]]
 """Word in small letters -> the words that can stand in its place."""
 
+_LARGEST = 2**26
 _PLACE = Span("<command line>", 0, 0)
 _PARTS = re.compile(r"(\W*)(.*?)(\W*)", re.DOTALL)
 
@@ -25,10 +27,11 @@ def read_synonyms(path: str) -> Synonyms:
     This is the plain form of the synonym files of search engines. Raises `DiagnosticError`.
     """
     try:
-        lines = Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as fault:
-        reason = (fault.strerror or "cannot be opened") if isinstance(fault, OSError) else "it is no UTF-8 text"
-        raise _unreadable(path, reason) from fault
+        lines = read_regular(Path(path).expanduser(), _LARGEST).decode("utf-8-sig").splitlines()
+    except BadFile as fault:
+        raise _unreadable(path, fault.reason) from fault
+    except UnicodeDecodeError as fault:
+        raise _unreadable(path, "it is no UTF-8 text") from fault
     found: dict[str, dict[str, None]] = {}
     for line in lines:
         group = [" ".join(word.split()) for word in line.partition("#")[0].split(",")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 
 from vlmdsl.runtime.data.mapping import FieldMapping
 from vlmdsl.runtime.data.source import BadSample, Source, probed_positions
@@ -26,12 +26,12 @@ def texts_of(
             yield from value.rewrites if rewrites else ()
 
 
-def duplicate_share(texts: Iterable[str]) -> float:
-    """The share of texts that another one equals: such pairs are each other's negatives although they agree.
+def duplicate_share(values: Iterable[Hashable]) -> float:
+    """The share of texts or images that another one equals: such pairs are each other's negatives although they agree.
 
     >>> duplicate_share(["a dog", "a cat", "a dog", "a bird"])
     0.5
     """
-    counts = Counter(texts)
+    counts = Counter(values)
     total = sum(counts.values())
     return sum(count for count in counts.values() if count > 1) / total if total else 0.0

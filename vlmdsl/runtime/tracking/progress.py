@@ -5,17 +5,24 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 from vlmdsl.runtime.tracking.metrics import Tracker, loss_at_chance, term_names
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["LiveProgress", "PlainProgress", "describe", "progress"]
+__all__ = ["Display", "LiveProgress", "PlainProgress", "describe", "progress"]
 
 
-def progress(steps: int, stream: TextIO | None = None) -> Tracker:
+class Display(Tracker, Protocol):
+    """A tracker that people watch."""
+
+    def note(self, line: str) -> None:
+        """Show a line of text, safe for a terminal."""
+
+
+def progress(steps: int, stream: TextIO | None = None) -> Display:
     """The display that suits `stream` (stderr unless given) for a run of `steps` steps."""
     from rich.console import Console
 
@@ -36,6 +43,10 @@ class PlainProgress:
         step = f"{record['step']:.0f}".rjust(len(str(self._steps)))
         seconds = time.monotonic() - self._started
         print(f"step {step}/{self._steps}  {describe(record)}  {seconds:.0f} s", file=self._stream, flush=True)
+
+    def note(self, line: str) -> None:
+        """Write the line."""
+        print(f"note: {line}", file=self._stream, flush=True)
 
     def close(self) -> None:
         """Nothing is left to do."""
@@ -61,6 +72,10 @@ class LiveProgress:
     def log(self, record: Mapping[str, float]) -> None:
         """Move the bar to the record's step."""
         self._progress.update(self._task, completed=record["step"], numbers=describe(record))
+
+    def note(self, line: str) -> None:
+        """Write the line above the bar."""
+        self._progress.console.print(f"note: {line}", markup=False, highlight=False)
 
     def close(self) -> None:
         """Leave the bar as it stands."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 from vlmdsl.runtime.tracking.metrics import MetricsFile, Tracker
-from vlmdsl.runtime.tracking.progress import progress
+from vlmdsl.runtime.tracking.progress import Display, progress
 
 __all__ = ["Reporter"]
 
@@ -22,18 +22,25 @@ class Reporter:
         self._metrics, self._steps, self._active = metrics, steps, active
         self._further = trackers
         self._trackers: list[Tracker] = []
+        self._display: Display | None = None
 
     def __enter__(self) -> Reporter:
         if self._active:
-            self._trackers = [MetricsFile(self._metrics), progress(self._steps), *self._further]
+            self._display = progress(self._steps)
+            self._trackers = [MetricsFile(self._metrics), self._display, *self._further]
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for tracker in self._trackers:
             tracker.close()
-        self._trackers = []
+        self._trackers, self._display = [], None
 
     def log(self, record: Mapping[str, float]) -> None:
         """Hand the numbers of one step to every tracker."""
         for tracker in self._trackers:
             tracker.log(record)
+
+    def note(self, line: str) -> None:
+        """Show a line that is safe for a terminal, between those of the steps."""
+        if self._display is not None:
+            self._display.note(line)

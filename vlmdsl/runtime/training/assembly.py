@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 from vlmdsl.backends.torch.objective import Objective
@@ -13,12 +13,14 @@ from vlmdsl.runtime.data import (
     BatchLoader,
     FieldMapping,
     ImageFormat,
+    InputForms,
+    Limits,
     Materials,
     Source,
+    Survey,
     TextFormat,
     calls_of,
     checked_font,
-    duplicate_share,
     groups_by_source,
     held_out,
     map_fields,
@@ -26,7 +28,9 @@ from vlmdsl.runtime.data import (
     read_synonyms,
     requirements,
     split_samples,
+    survey,
     texts_of,
+    view_of,
     with_stand_ins,
 )
 from vlmdsl.runtime.encoders import LONGEST_USUAL_TEXT, Encoder, Kind, build_encoder, usual_text_length
@@ -34,18 +38,18 @@ from vlmdsl.runtime.model import VisionLanguageModel, tower_needs
 from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers
 from vlmdsl.runtime.training.processes import World, seed_generators
 from vlmdsl.runtime.training.tokenizers import encoder_name, tokenizer_notes, tokenizers_for
-from vlmdsl.schema import ModelConfig, RunConfig
+from vlmdsl.schema import DataConfig, ModelConfig, RunConfig
 from vlmdsl.types import FieldType
 
 __all__ = [
     "Data",
     "build_model",
-    "duplicate_texts",
     "map_data",
     "materials_of",
     "open_data",
     "open_sources",
     "read_tokenizers",
+    "surveys",
     "training_batches",
     "usual_forms",
 ]
@@ -81,19 +85,21 @@ def open_data(program: Program, config: RunConfig, evaluate_on: tuple[str, ...] 
 def open_sources(config: RunConfig, evaluate_on: tuple[str, ...] = ()) -> tuple[Source, Source | None]:
     """The training and the held-out samples; `evaluate_on` takes the place of the configured held-out data."""
     specs = evaluate_on or config.data.val or tuple(held_out(config.data.train))
-    return open_source(config.data.train), open_source(specs, "val") if specs else None
+    limits = Limits.of(config.data)
+    return open_source(config.data.train, limits=limits), open_source(specs, "val", limits=limits) if specs else None
 
 
 def map_data(program: Program, config: RunConfig, train: Source, val: Source | None) -> Data:
     """Finds the column of every field of a recipe; DiagnosticError with all that is lacking."""
     stand_ins = [call for calls in calls_of(config.data.map).values() for call in calls]
-    train, val = with_stand_ins(train, stand_ins), None if val is None else with_stand_ins(val, stand_ins)
+    limits = Limits.of(config.data)
+    train, val = with_stand_ins(train, stand_ins, limits), None if val is None else with_stand_ins(val, stand_ins, limits)
     faults: list[Diagnostic] = []
-    mapping = _mapped(train, program, config.data.map, faults)
+    mapping = _mapped(train, program, config.data, faults)
     val_mapping = None
     if val is not None:
         classes = mapping.classes if mapping is not None else {}
-        val_mapping = _mapped(val, program, config.data.map, faults, classes)
+        val_mapping = _mapped(val, program, config.data, faults, classes)
     if mapping is None or faults:
         raise DiagnosticError(tuple(dict.fromkeys(faults)))
     if not columns(program):
@@ -101,8 +107,8 @@ def map_data(program: Program, config: RunConfig, train: Source, val: Source | N
     if not config.data.reference:
         rest, kept = split_samples(train, config.data.reference_share, config.train.seed)
         return Data(rest, mapping, val, val_mapping, kept, mapping)
-    reference = with_stand_ins(open_source(config.data.reference), stand_ins)
-    reference_mapping = _mapped(reference, program, config.data.map, faults, mapping.classes)
+    reference = with_stand_ins(open_source(config.data.reference, limits=limits), stand_ins, limits)
+    reference_mapping = _mapped(reference, program, config.data, faults, mapping.classes)
     if reference_mapping is None:
         raise DiagnosticError(tuple(dict.fromkeys(faults)))
     return Data(train, mapping, val, val_mapping, reference, reference_mapping)
@@ -111,13 +117,13 @@ def map_data(program: Program, config: RunConfig, train: Source, val: Source | N
 def _mapped(
     source: Source,
     program: Program,
-    columns: Mapping[str, str],
+    config: DataConfig,
     faults: list[Diagnostic],
     classes: Mapping[str, tuple[str, ...]] | None = None,
 ) -> FieldMapping | None:
     """The mapping, or None and the reasons among `faults`. Held-out data (with `classes`) is not seen through views."""
     try:
-        return map_fields(source, requirements(program, views=classes is None), columns, classes)
+        return map_fields(source, requirements(program, views=classes is None), config.map, classes, Limits.of(config))
     except DiagnosticError as error:
         faults.extend(error.diagnostics)
         return None
@@ -129,12 +135,30 @@ def read_tokenizers(objective: Objective, config: ModelConfig, data: Data) -> To
     return tokenizers_for(objective, config, lambda: texts_of(data.train, data.mapping, fields))
 
 
-def duplicate_texts(program: Program, data: Data, limit: int = 2000) -> dict[str, float]:
-    """Text field -> the share of its training texts that another one equals, among at most `limit` samples."""
-    return {
-        name: duplicate_share(texts_of(data.train, data.mapping, [name], limit, rewrites=False))
-        for name in _text_fields(program)
+def surveys(
+    program: Program, config: RunConfig, data: Data, tokenizers: Tokenizers, model: VisionLanguageModel
+) -> dict[str, Survey]:
+    """What is to be known of the training, held-out and reference samples; `DiagnosticError` where too few are good."""
+    usual = usual_forms(config.model, tokenizers)
+    forms = InputForms(usual["images"], TextFormat(usual["tokenizer"], usual["text_length"]), model.forms)
+    views = {stream.name: view_of(stream.source) for stream in model.input_streams}
+    materials, share = materials_of(config), config.data.max_bad_share
+    every = {need.field: need.kind for need in requirements(program)}
+    plain = {need.field: need.kind for need in requirements(program, views=False) if not need.optional}
+    retrieved = {column.field: column.kind for column in columns(program)}
+    found = {
+        "train": survey(
+            data.train, data.mapping, every, views, forms, materials=materials, batch=config.train.batch, max_bad_share=share
+        )
     }
+    fixed = replace(materials, draw_captions=False)
+    for name, source, mapping, fields in (
+        ("held_out", data.held_out, data.held_out_mapping, plain),
+        ("reference", data.reference, data.reference_mapping, retrieved),
+    ):
+        if source is not None and mapping is not None:
+            found[name] = survey(source, mapping, fields, views, forms, materials=fixed, max_bad_share=share)
+    return found
 
 
 def _text_fields(program: Program) -> list[str]:
@@ -184,7 +208,12 @@ def _text_format(encoder: Encoder, tokenizer: Tokenizer, length: int | None) -> 
 def materials_of(config: RunConfig) -> Materials:
     """What views work with; `DiagnosticError` for files that cannot be used."""
     synonyms, font = config.data.synonyms, config.data.font
-    return Materials(None if synonyms is None else read_synonyms(synonyms), None if font is None else checked_font(font))
+    return Materials(
+        None if synonyms is None else read_synonyms(synonyms),
+        None if font is None else checked_font(font),
+        Limits.of(config.data),
+        config.data.captions == "draw",
+    )
 
 
 def usual_forms(config: ModelConfig, tokenizers: Tokenizers) -> dict[str, Any]:
@@ -219,6 +248,7 @@ def training_batches(
         materials=materials_of(config),
         groups=groups,
         noise=model.noise_lengths(),
+        max_bad_share=config.data.max_bad_share,
     )
     stand_ins = data.mapping.stand_ins.items()
     loader.report.notes += [f"stand-in: `{field}` is {' and '.join(calls)}" for field, calls in stand_ins]

@@ -13,14 +13,15 @@ from rich.console import Console
 from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.configuration import NothingToResume
-from vlmdsl.runtime.data import fingerprint
+from vlmdsl.diagnostics.cells import displayed
+from vlmdsl.runtime.data import Skipped, fingerprint, remarks_of, too_few_usable
 from vlmdsl.runtime.evaluation import Evaluation, results_json, results_table, stored_untrained
 from vlmdsl.runtime.files import damaged, rounded
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers
 from vlmdsl.runtime.training.assembly import Data, build_model, open_data
 from vlmdsl.runtime.training.checkpoint import load_weights, read_position, sound_checkpoint
-from vlmdsl.runtime.training.held_out import held_out_measure
+from vlmdsl.runtime.training.held_out import HeldOut, held_out_measure
 from vlmdsl.runtime.training.processes import World, join_processes
 from vlmdsl.runtime.training.reference import fill_references
 from vlmdsl.runtime.training.run_folder import RunFolder
@@ -58,7 +59,17 @@ def evaluate_run(
         results = measured(step, held_out.measure(model), untrained, conditions)
         if not evaluate_on and world.first:
             folder.write_evaluation(results)
-        return results, "\n".join([*restored.notes, results_text(results)])
+        return results, "\n".join([*restored.notes, results_text(results), *_remarks(data, held_out)])
+
+
+def _remarks(data: Data, held_out: HeldOut) -> list[str]:
+    """What of the held-out data was left out or skipped, a line each; `DiagnosticError` (V0820) if all of it was."""
+    assert data.held_out is not None
+    report = held_out.batches.report
+    if len(report.samples) == len(data.held_out):
+        skipped = [Skipped(key, reason) for key, reason in report.samples.items()]
+        raise DiagnosticError((too_few_usable(len(skipped), 0, 1, skipped),))
+    return [*map(displayed, remarks_of(data.held_out)), *report.table().splitlines()]
 
 
 def restored_model(objective: Objective, config: RunConfig, folder: RunFolder) -> tuple[VisionLanguageModel, Tokenizer]:

@@ -17,12 +17,12 @@ from torch.optim import AdamW
 from vlmdsl._resources import installed_version
 from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.diagnostics.cells import plain
-from vlmdsl.runtime.data import BatchLoader, SkipReport
+from vlmdsl.runtime.data import BatchLoader, SkipReport, Survey
 from vlmdsl.runtime.evaluation import Evaluation
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers
 from vlmdsl.runtime.tracking import Reporter, draw_curves
-from vlmdsl.runtime.training.assembly import build_model, duplicate_texts, open_data, read_tokenizers, training_batches
+from vlmdsl.runtime.training.assembly import build_model, open_data, read_tokenizers, surveys, training_batches
 from vlmdsl.runtime.training.checkpoint import (
     Position,
     check_written_by,
@@ -55,7 +55,7 @@ from vlmdsl.schema import RunConfig
 
 __all__ = ["Outcome", "run"]
 
-_NOTABLE_SHARE = 0.01
+_WORDS = {"train": "training", "held_out": "held-out", "reference": "reference"}
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,8 @@ class _Begun:
     held_out: HeldOut | None
     conditions: dict[str, object]
     """What the evaluation depends on beside the model."""
-    duplicates: dict[str, float]
-    """Text field -> the share of its texts that another one equals."""
+    surveys: dict[str, Survey]
+    """What is to be known of the training, held-out and reference samples."""
     start: int = 0
     untrained: Evaluation | None = None
     results: dict[str, Any] = field(default_factory=dict)
@@ -148,6 +148,7 @@ class _Begun:
         signals.deferred = self.world.size > 1
         try:
             with Reporter(self.folder.metrics, self.config.train.steps, active=self.world.first) as self._reporter:
+                self.batches.tell = self._reporter.note
                 batches = iter(self.batches)
                 train_steps(
                     self.model, self.optimizer, batches, self.config, self.world, start=self.start, callbacks=callbacks
@@ -222,11 +223,9 @@ class _Begun:
         lines = [f"note: {note}; going on from step {self.start}" for note in self.notes]
         lines += [f"training {weights:,} weights on {where} in {self.folder.path}{from_step}{compiling}"]
         lines += [f"note: {note}" for note in self.model.notes]
-        for name, share in self.duplicates.items():
-            if share >= _NOTABLE_SHARE:
-                lines.append(
-                    f"note: {share:.0%} of the looked-at `{name}` are not unique: such pairs are each other's negatives"
-                )
+        for name, found in self.surveys.items():
+            about = "" if name == "train" else f"{_WORDS[name]} data: "
+            lines += [f"note: {about}{line}" for line in found.lines(training=name == "train")]
         return "\n".join(lines)
 
     def _reports(self) -> dict[str, SkipReport]:
@@ -241,8 +240,7 @@ class _Begun:
 
     def summary(self) -> str:
         """The results as a table, what was skipped, and the folder."""
-        words = {"train": "training", "held_out": "held-out"}
-        told = {words[name]: report.table().replace("\n", "\n  ") for name, report in self._reports().items()}
+        told = {_WORDS[name]: report.table().replace("\n", "\n  ") for name, report in self._reports().items()}
         skipped = [f"{name} data: {table}" for name, table in told.items() if table]
         table = [results_text(self.results)] if self.results else ["nothing was measured: no data is held out (--val)"]
         return "\n".join([*table, *skipped, f"run folder: {self.folder.path}"])
@@ -269,11 +267,11 @@ def _begin(
     data = open_data(program, config)
     tokenizers = stored_tokenizers(checkpoint) if checkpoint else read_tokenizers(objective, config.model, data)
     model = build_model(objective, config, tokenizers, world, data.mapping.region_length)
+    found = surveys(program, config, data, tokenizers, model)
     fill_references(model, data, tokenizers, config)
     batches = training_batches(program, config, data, tokenizers, model, world)
     held_out = held_out_measure(program, config, data, tokenizers, model) if world.first else None
-    duplicates = duplicate_texts(program, data) if world.first else {}
-    samples = data_facts(data, duplicates)
+    samples = data_facts(data, found)
     if resume is not None:
         check_same_data(resume, samples)
     folder = resume or _new_folder(config, recipe, samples, model.notes, world, ending)
@@ -293,7 +291,7 @@ def _begin(
         batches=batches,
         held_out=held_out,
         conditions=conditions_of(config, data),
-        duplicates=duplicates,
+        surveys=found,
         notes=damaged,
     )
     begun.measure_untrained()  # before any weight is loaded: where a resumed run must measure it anew, it is the same model

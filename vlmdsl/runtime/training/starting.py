@@ -16,7 +16,7 @@ import torch
 from vlmdsl._resources import installed_version
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.configuration import ResumeMismatch
-from vlmdsl.runtime.data import source_facts
+from vlmdsl.runtime.data import Survey, source_facts
 from vlmdsl.runtime.files import write_atomically
 from vlmdsl.runtime.training.assembly import Data
 from vlmdsl.runtime.training.identity import identity_of, setting
@@ -38,11 +38,12 @@ class RecipeFiles:
     texts: Mapping[str, str] = field(default_factory=dict)
 
 
-def data_facts(data: Data, duplicates: Mapping[str, float]) -> dict[str, Any]:
-    """What `run.json` says of the samples."""
+def data_facts(data: Data, surveys: Mapping[str, Survey]) -> dict[str, Any]:
+    """What `run.json` says of the samples, with what a look through them found."""
     sources = {"train": data.train, "held_out": data.held_out, "reference": data.reference}
     facts: dict[str, Any] = {name: source_facts(source) for name, source in sources.items() if source is not None}
-    facts["train"]["duplicate_texts"] = dict(duplicates)
+    for name, found in surveys.items():
+        facts[name] |= found.as_dict()
     facts["train"]["stand_ins"] = data.mapping.stand_ins
     return facts
 

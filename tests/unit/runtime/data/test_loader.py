@@ -180,10 +180,69 @@ def test_stand_ins_are_the_same_for_workers_processes_and_resumes(damaged: Path,
     assert all(same(*pair) for pair in zip(alone[5:], take(resumed, 3), strict=True))
 
 
-def test_a_batch_of_all_the_data_is_filled_with_what_there_is(damaged: Path, plain_streams: list[Stream]) -> None:
-    (batch,) = take(shard_loader(damaged, plain_streams, batch=24), 1)
-    assert len(batch) == 24
-    assert not set(batch.keys) & BAD.keys()
+@pytest.mark.parametrize(("samples", "good", "batch"), [(24, 20, 24), (12, 1, 4), (12, 3, 4)])
+def test_no_batch_is_filled_with_copies(
+    pairs: Callable[..., Path], plain_streams: list[Stream], samples: int, good: int, batch: int
+) -> None:
+    """A copy would be its own negative: with fewer good samples than a batch the run stops by name."""
+    path = pairs(samples, {f"{index:04d}.png": b"?" for index in range(good, samples)})
+    for workers in (0, 1):
+        with pytest.raises(DiagnosticError) as caught:
+            take(shard_loader(path, plain_streams, batch=batch, workers=workers), 1)
+        (fault,) = caught.value.diagnostics
+        assert fault.code == "V0828"
+        assert fault.message.startswith(f"{samples - good} of {samples} samples cannot be used, so no batch of {batch}")
+        assert fault.notes[0].startswith(f"damaged image  {samples - good}  pairs/")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_slot_without_good_samples_borrows_one_that_no_other_has(
+    pairs: Callable[..., Path], plain_streams: list[Stream], seed: int
+) -> None:
+    """Exactly a batch of good ones is left, and all processes agree on who has which."""
+    path = pairs(12, {f"{index:04d}.png": b"?" for index in range(8)})
+    good = {f"pairs/{index:04d}" for index in range(8, 12)}
+    alone = take(shard_loader(path, plain_streams, batch=4, seed=seed), 4)
+    assert all(set(batch.keys) == good for batch in alone)
+    shares = [take(shard_loader(path, plain_streams, batch=4, seed=seed, rank=rank, world=2), 4) for rank in range(2)]
+    assert [batch.keys for batch in alone] == [one.keys + two.keys for one, two in zip(*shares, strict=True)]
+
+
+def test_more_bad_samples_than_the_share_stop_the_run(pairs: Callable[..., Path], plain_streams: list[Stream]) -> None:
+    path = pairs(40, {f"{index:04d}.png": b"?" for index in range(12)})
+    take(shard_loader(path, plain_streams, batch=4, max_bad_share=0.3), 30)
+    with pytest.raises(DiagnosticError) as caught:
+        take(shard_loader(path, plain_streams, batch=4, max_bad_share=0.29), 30)
+    assert caught.value.diagnostics[0].message == (
+        "12 of 40 samples cannot be used, more than the share 0.29 that may be (`data.max_bad_share`)"
+    )
+
+
+def test_a_shard_that_is_overwritten_while_the_run_goes_on_stops_it(
+    pairs: Callable[..., Path], plain_streams: list[Stream]
+) -> None:
+    loader = shard_loader(pairs(40), plain_streams, batch=4, max_bad_share=0.5)
+    told: list[str] = []
+    loader.tell = told.append
+    batches = iter(loader)
+    assert len(next(batches)) == 4
+    pairs(40, {"0000.txt": "another"})  # as long and as sound as the first
+    with pytest.raises(DiagnosticError) as caught:
+        list(itertools.islice(batches, 20))
+    assert caught.value.diagnostics[0].code in ("V0820", "V0828")
+    assert "shard changed while it was in use" in caught.value.diagnostics[0].notes[0]
+
+
+def test_what_is_skipped_is_told_each_time_it_has_doubled(pairs: Callable[..., Path], plain_streams: list[Stream]) -> None:
+    loader = shard_loader(pairs(64, {f"{index:04d}.png": b"?" for index in range(9)}), plain_streams, batch=8)
+    told: list[str] = []
+    loader.tell = told.append
+    take(loader, 8)
+    counts = [int(line.split()[1]) for line in told]
+    assert counts == sorted(counts)
+    assert all(later >= 2 * earlier for earlier, later in itertools.pairwise(counts))
+    assert 4 < counts[-1] <= 9
+    assert told[-1].split(";")[1].startswith(" damaged image")
 
 
 def test_no_good_sample_at_all(pairs: Callable[..., Path], plain_streams: list[Stream]) -> None:

@@ -60,12 +60,14 @@ def test_a_group_of_all_samples_is_as_no_groups() -> None:
     assert [chosen(with_groups, 2, n) for n in range(3)] == [chosen(without, 2, n) for n in range(3)]
 
 
-def test_who_stands_in_is_of_the_same_group_and_each_slot_looks_elsewhere_first() -> None:
-    order = Order(40, 4, 0, groups_of([20, 20]))
-    place = order.place(0, 0)
-    candidates = [list(order.candidates(place, slot)) for slot in range(4)]
-    assert all(set(found) == set(place.order.tolist()) for found in candidates)
-    assert len(set(itertools.chain(*(found[:5] for found in candidates)))) == 20
+def test_who_stands_in_is_of_the_same_group_and_no_slot_looks_where_another_does() -> None:
+    order = Order(42, 4, 0, groups_of([21, 21]))
+    for number in range(order.per_epoch):
+        place = order.place(0, number)
+        candidates = [list(order.candidates(place, slot)) for slot in range(4)]
+        assert sorted(itertools.chain(*candidates)) == sorted(place.order.tolist())
+        assert [found[0] for found in candidates] == place.order[place.start : place.start + 4].tolist()
+        assert sorted(order.everyone(place)) == sorted(place.order.tolist())
 
 
 def loader(paths: list[str], streams: list[Stream], **options: int) -> BatchLoader:

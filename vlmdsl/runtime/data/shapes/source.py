@@ -73,6 +73,7 @@ class ShapesSource:
         name: str = "shapes",
     ) -> None:
         self.name = name
+        self.sound = True
         self.columns: tuple[str, ...] = _COLUMNS
         self.class_names: tuple[str, ...] | None = CLASSES[label]
         self._label = label

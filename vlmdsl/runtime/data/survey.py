@@ -1,0 +1,247 @@
+"""What is to be known of data before the first step: what of it is cut, skipped, repeated, ignored or left out."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.diagnostics.cells import displayed
+from vlmdsl.runtime.data.context import Materials
+from vlmdsl.runtime.data.fields import texts_in
+from vlmdsl.runtime.data.forms import InputForms, TextFormat
+from vlmdsl.runtime.data.left_out import shortened
+from vlmdsl.runtime.data.mapping import FieldMapping
+from vlmdsl.runtime.data.report import Skipped, SkipReport, too_few_usable, too_many_bad
+from vlmdsl.runtime.data.sample import SampleReader
+from vlmdsl.runtime.data.source import BadSample, Source, is_sound, probed_positions, remarks_of
+from vlmdsl.runtime.data.stand_ins import made_of
+from vlmdsl.runtime.data.texts import duplicate_share
+from vlmdsl.runtime.data.views import View
+
+__all__ = ["CutTexts", "Survey", "survey"]
+
+_READ, _COUNTED = 512, 2000
+"""How many samples are read as a whole, and of how many texts and images are counted; spread over the data."""
+
+_KEPT = 0.99
+_NOTABLE = 0.01
+"""A share of repeated texts or images from which on they are told."""
+
+_MOST_COLUMNS = 12
+
+
+@dataclass(frozen=True)
+class CutTexts:
+    """The share of texts longer than `length` tokens, and the length in tokens at which 99 % of them stay whole."""
+
+    share: float
+    length: int
+    keeping: int
+
+
+@dataclass
+class Survey:
+    """What was found in `looked_at` of the samples; shares are of a field's texts or images, by its name."""
+
+    looked_at: int
+    remarks: list[str]
+    skipped: SkipReport
+    unused: list[str] = field(default_factory=list)
+    """Columns that nothing reads."""
+    draws_captions: bool = False
+    """Whether one of several texts is drawn in each epoch."""
+    cut: dict[str, CutTexts] = field(default_factory=dict)
+    overlong: dict[str, float] = field(default_factory=dict)
+    """Longer than `data.max_text_characters`."""
+    listed: dict[str, float] = field(default_factory=dict)
+    """One of several that a sample lists."""
+    repeated: dict[str, float] = field(default_factory=dict)
+    """Texts that another one equals."""
+    repeated_images: dict[str, float] = field(default_factory=dict)
+
+    def lines(self, training: bool = True) -> list[str]:
+        """What people should know, a line each; safe for a terminal. Some of it matters to training data only."""
+        lines = [*self.remarks, *self._on_samples(), *self._on_cuts()]
+        if training:
+            lines += [*self._on_columns(), *self._on_lists(), *self._on_repetitions()]
+        return [displayed(line) for line in lines]
+
+    def _on_samples(self) -> Iterable[str]:
+        if self.skipped.samples:
+            skipped = "; ".join(line.strip() for line in self.skipped.table().splitlines())
+            yield f"of {self.looked_at:,} samples looked at: {skipped}"
+
+    def _on_columns(self) -> Iterable[str]:
+        if self.unused:
+            shown = ", ".join(f"`{shortened(name)}`" for name in self.unused[:_MOST_COLUMNS])
+            more = len(self.unused) - _MOST_COLUMNS
+            yield f"columns that are not used: {shown}{f' and {more} more' if more > 0 else ''}"
+
+    def _on_cuts(self) -> Iterable[str]:
+        for name, cut in self.cut.items():
+            if cut.share > 0:
+                yield (
+                    f"{cut.share:.1%} of the looked-at `{name}` are cut at {cut.length} tokens; "
+                    f"`model.text_length={cut.keeping}` keeps 99 % of them whole"
+                )
+        for name, share in self.overlong.items():
+            yield f"{share:.1%} of the looked-at `{name}` are cut at the characters that `data.max_text_characters` allows"
+
+    def _on_lists(self) -> Iterable[str]:
+        for name, share in self.listed.items():
+            used = "the first is used (`data.captions=draw` draws one in each epoch)"
+            if self.draws_captions:
+                used = "one is drawn in each epoch"
+            yield f"{share:.0%} of the looked-at samples list several texts for `{name}`, of which {used}"
+
+    def _on_repetitions(self) -> Iterable[str]:
+        for name, share in (self.repeated | self.repeated_images).items():
+            if share >= _NOTABLE:
+                yield f"{share:.0%} of the looked-at `{name}` are not unique: such pairs are each other's negatives"
+
+    def as_dict(self) -> dict[str, object]:
+        """The same as JSON may hold it, without what is empty; repeated texts are always there."""
+        cut = {
+            name: {"share": cut.share, "tokens": cut.length, "tokens_for_99_percent": cut.keeping}
+            for name, cut in self.cut.items()
+        }
+        parts: dict[str, object] = {
+            "looked_at": self.looked_at,
+            "skipped": self.skipped.counts,
+            "unused_columns": self.unused,
+            "cut_texts": cut,
+            "overlong_texts": self.overlong,
+            "listed_texts": self.listed,
+            "duplicate_images": self.repeated_images,
+        }
+        return {"duplicate_texts": self.repeated} | {name: part for name, part in parts.items() if part}
+
+
+def survey(
+    source: Source,
+    mapping: FieldMapping,
+    fields: Mapping[str, str],
+    views: Mapping[str, View],
+    forms: InputForms,
+    *,
+    materials: Materials,
+    batch: int = 1,
+    max_bad_share: float = 1.0,
+) -> Survey:
+    """Looks through up to 512 samples, and the texts and images of up to 2,000.
+
+    `fields` are those that are read, with their kinds, `views` and `forms` what is made of them by the name of a stream.
+    Raises `DiagnosticError` where no run should begin: with fewer good samples than `batch`, or more bad ones than the
+    share.
+    """
+    read = {name: kind for name, kind in fields.items() if name in mapping}
+    positions = [] if is_sound(source) else probed_positions(len(source), _READ)
+    skipped = _skipped(source, mapping, read, positions, forms, materials)
+    if skipped:
+        good = len(positions) - len(skipped)
+        if not good or (good < batch and len(positions) == len(source)):
+            raise DiagnosticError((too_few_usable(len(positions), good, batch, skipped),))
+        if len(skipped) > max_bad_share * len(positions):
+            raise DiagnosticError((too_many_bad(len(positions), len(skipped), max_bad_share, skipped),))
+    used = {part for columns in mapping.columns.values() for column in columns for part in (column, *made_of(column))}
+    found = Survey(
+        looked_at=min(len(source), _COUNTED),
+        remarks=list(remarks_of(source)),
+        skipped=SkipReport({sample.key: sample.reason for sample in skipped}),
+        unused=[] if is_sound(source) else [name for name in source.columns if name not in used],
+        draws_captions=materials.draw_captions,
+    )
+    for name, kind in read.items():
+        if kind == "Text":
+            encoded = [forms.text(stream) for stream, view in views.items() if view.field == name and _is_whole(view)]
+            _count_texts(found, source, mapping, name, list(dict.fromkeys(encoded)))
+        elif kind == "Image" and not is_sound(source):
+            found.repeated_images[name] = duplicate_share(_identities(source, mapping, name))
+    return found
+
+
+def _is_whole(view: View) -> bool:
+    """Whether all of a text becomes tokens: not its summary, nor an image of it."""
+    return view.kind == "Text" and not any(operation in ("summarize", "render") for operation, _ in view.steps)
+
+
+def _skipped(
+    source: Source,
+    mapping: FieldMapping,
+    fields: Mapping[str, str],
+    positions: Sequence[int],
+    forms: InputForms,
+    materials: Materials,
+) -> list[Skipped]:
+    """Those of the samples that cannot be used."""
+    reader = SampleReader(
+        source,
+        mapping,
+        {name: View(name, kind) for name, kind in fields.items() if kind in ("Image", "Text", "Regions")},
+        {name: kind for name, kind in fields.items() if kind in ("Label", "Flag", "Number")},
+        forms=forms,
+        materials=materials,
+    )
+    skipped = []
+    for index in positions:
+        try:
+            reader.read(index, 0, Counter())
+        except BadSample as fault:
+            skipped.append(Skipped(source.keys[index], fault.reason))
+    return skipped
+
+
+def _count_texts(found: Survey, source: Source, mapping: FieldMapping, name: str, encoded: Iterable[TextFormat]) -> None:
+    """Add what is to be said of the texts of a field, which become tokens in these forms."""
+    texts: list[str] = []
+    listed = overlong = 0
+    for sample in _samples(source):
+        try:
+            value = mapping.text(name, sample)
+            given = next(filter(None, (list(texts_in(sample.get(column))) for column in mapping.columns[name])))
+        except BadSample:
+            continue
+        texts.append(value.text)
+        listed += len(given) > 1
+        overlong += len(given[0]) > mapping.text_characters
+    found.repeated[name] = duplicate_share(texts)
+    if listed:
+        found.listed[name] = listed / len(texts)
+    if overlong:
+        found.overlong[name] = overlong / len(texts)
+    if texts:
+        cut = [_cut(form, texts) for form in encoded]
+        found.cut |= {name: max(cut, key=lambda one: one.share)} if cut else {}
+
+
+def _cut(form: TextFormat, texts: Sequence[str]) -> CutTexts:
+    lengths = sorted(form.tokenizer.lengths(texts))
+    share = sum(length > form.length for length in lengths) / len(lengths)
+    return CutTexts(share, form.length, lengths[min(int(_KEPT * len(lengths)), len(lengths) - 1)])
+
+
+def _identities(source: Source, mapping: FieldMapping, name: str) -> Iterable[Hashable]:
+    """What tells images apart without decoding them: their paths, or a digest of their bytes."""
+    for position, sample in zip(probed_positions(len(source), _COUNTED), _samples(source), strict=True):
+        try:
+            value = mapping.image(name, sample)
+        except BadSample:
+            continue
+        if isinstance(value, bytes):
+            yield hashlib.blake2b(value, digest_size=16).digest()
+        elif isinstance(value, str | Path):
+            yield os.path.normpath(os.path.join(source.folder_of(position) or "", str(value).strip()))
+
+
+def _samples(source: Source) -> Iterable[Mapping[str, object]]:
+    """Up to 2,000 samples, a bad one without columns."""
+    for index in probed_positions(len(source), _COUNTED):
+        try:
+            yield source[index]
+        except BadSample:
+            yield {}
