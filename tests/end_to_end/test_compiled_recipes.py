@@ -34,14 +34,3 @@ def test_one_graph_and_no_recompilation(name: str, monkeypatch: pytest.MonkeyPat
     assert counters["stats"]["unique_graphs"] == 1
     assert counters["recompiles"] == {}
     assert counters["frames"]["ok"] == counters["frames"]["total"]
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_dynamo_explains_no_break(name: str) -> None:
-    torch._dynamo.reset()
-    objective = vlmdsl.compile(name, compiled=False)
-    features = {
-        key: value.float() if value.is_floating_point() else value for key, value in example_features(objective).items()
-    }
-    explanation = torch._dynamo.explain(objective)(**features)
-    assert explanation.graph_break_count == 0, explanation.break_reasons

@@ -53,9 +53,9 @@ def check_primitive(primitive: Primitive) -> None:
                 check_law(primitive)
 
 
-def example_features(objective: Objective, *, seed: int = 0, batch: int = BATCH) -> dict[str, Tensor]:
+def example_features(objective: Objective, *, seed: int = 0, batch: int = BATCH, tokens: int = TOKENS) -> dict[str, Tensor]:
     """Random float64 inputs of an objective: features, masks with at least one token, labels, flags, draws; some repeat or
-    lack."""
+    lack. Texts have `tokens` tokens, images one more."""
     import torch
 
     from vlmdsl.ir import draws
@@ -64,7 +64,7 @@ def example_features(objective: Objective, *, seed: int = 0, batch: int = BATCH)
     generator = torch.Generator().manual_seed(seed)
     drawn = step_draws(draws(objective.program), seed, step=0)
     _fill_references(objective)
-    sizes = {"B": batch, "L": TOKENS, "P": TOKENS + 1, "J": 2 * TOKENS + 1, "D": FEATURES, "V": WORDS}
+    sizes = {"B": batch, "L": tokens, "P": tokens + 1, "J": 2 * tokens + 1, "D": FEATURES, "V": WORDS}
     features = {}
     for name, wanted in objective.inputs.items():
         shape = [sizes[axis] for axis in wanted.axes]

@@ -89,19 +89,8 @@ def mirrored(local: Tensor, block: int = 0) -> Tensor:
 
     Processes exchange the samples whose partner is another's: all of the whole batch, none where blocks divide the share.
     """
-    if whole_blocks(local.shape[0], process_count(), block):
-        return _backwards(local, block or local.shape[0])
     read: Tensor = _Mirrored.apply(local, block)  # type: ignore[no-untyped-call]
     return read
-
-
-def _backwards(local: Tensor, block: int) -> Tensor:
-    """Each block of these samples read backwards, the last shorter one too."""
-    count, rest = divmod(local.shape[0], block)
-    if not rest:
-        return local.reshape(count, block, *local.shape[1:]).flip(1).flatten(0, 1)
-    whole = count * block
-    return torch.cat([_backwards(local[:whole], block), local[whole:].flip(0)]) if count else local.flip(0)
 
 
 class _AllGather(Function):
@@ -134,11 +123,11 @@ class _Mirrored(Function):
     @staticmethod
     def forward(ctx: Any, local: Tensor, block: int) -> Tensor:
         ctx.block = block
-        return _exchange(local, block)
+        return _backwards(local, block)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return _exchange(gradient, ctx.block), None
+        return _backwards(gradient, ctx.block), None
 
 
 # The functional operators, not `torch.distributed.all_reduce` and its kin: these return new tensors, which torch.compile
@@ -157,19 +146,36 @@ def _reduce_scatter(everybody: Tensor) -> Tensor:
     return _wait(torch.ops._c10d_functional.reduce_scatter_tensor(everybody.contiguous(), "sum", process_count(), _group()))
 
 
-def _exchange(local: Tensor, block: int) -> Tensor:
-    """Each sample's partner, from the process that has it, which gets this one's in turn.
+def _backwards(local: Tensor, block: int) -> Tensor:
+    """Each sample's partner. Of one process these are its own samples, by their positions: no shape hangs on how many
+    blocks there are."""
+    if process_count() == 1:
+        return local[partners(torch.arange(local.shape[0], device=local.device), local.shape[0], block)]
+    exchanged: Tensor = exchange(local, block)
+    return exchanged
+
+
+@torch.library.custom_op("vlmdsl::exchange", mutates_args=())
+def exchange(local: Tensor, block: int) -> Tensor:
+    """Each sample's partner, from the process that has it, which gets this one's in turn: [b, ...].
 
     Samples leave by the process of their partner and, to one process, in their order; so what arrives is in the order of
-    the partners' positions.
+    the partners' positions. A custom operator, so that how many go where is not part of a compiled graph.
     """
-    share = local.shape[0]
-    own = torch.arange(share, device=local.device) + process_index() * share
-    wanted = partners(own, share * process_count(), block)
+    share, processes = local.shape[0], process_count()
+    own = torch.arange(share, device=local.device)
+    if whole_blocks(share, processes, block):
+        return local[partners(own, share, block)]
+    wanted = partners(own + process_index() * share, share * processes, block)
     leaving = local[wanted.div(share, rounding_mode="floor").argsort(stable=True)]
-    counts = exchange_counts(process_index(), process_count(), share, block)
+    counts = exchange_counts(process_index(), processes, share, block)
     arrived = _wait(torch.ops._c10d_functional.all_to_all_single(leaving, counts, counts, _group()))
     return arrived[wanted.argsort().argsort()]
+
+
+@exchange.register_fake
+def _(local: Tensor, block: int) -> Tensor:
+    return torch.empty_like(local, memory_format=torch.contiguous_format)
 
 
 def _group() -> str:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vlmdsl.backends.torch.allowed import allowed_tree
 from vlmdsl.backends.torch.chance import Level, chance_level
 from vlmdsl.backends.torch.collectives import process_count
+from vlmdsl.backends.torch.compiled import CompiledFunction, Emitted
 from vlmdsl.backends.torch.emit import emit, emit_value
 from vlmdsl.backends.torch.references import References
 from vlmdsl.backends.torch.state import State, StateValue, free_attribute
@@ -23,10 +24,6 @@ from vlmdsl.source import SourceMap
 
 __all__ = ["Objective", "ObjectiveOutput"]
 
-Emitted: TypeAlias = Callable[
-    [Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, StateValue | Table]],
-    tuple[Tensor | float, dict[str, Tensor | float], dict[str, Tensor | float], dict[str, StateValue]],
-]
 Blends: TypeAlias = Callable[[Mapping[str, Tensor]], dict[str, Tensor | float]]
 Mixtures: TypeAlias = Callable[[Mapping[str, Tensor]], dict[str, tuple[tuple[Tensor | float, int], ...]]]
 
@@ -55,8 +52,8 @@ class Objective(nn.Module):
     Args:
         program: a planned program.
         sources: the texts it was made from, so that lines of `source` name their place.
-        compiled: run through `torch.compile(fullgraph=True)`; the first call of each shape then takes seconds.
-        dynamic: passed to `torch.compile`.
+        compiled: run through `torch.compile(fullgraph=True)`; the first call then takes seconds, and so do the first one of
+            other sizes and the first one of a single sample. No other size compiles again (`CompiledFunction`).
         latex: gives the formula; what the method `latex` calls.
         planner: gives the plan; what the method `plan` calls.
     """
@@ -67,7 +64,6 @@ class Objective(nn.Module):
         *,
         sources: SourceMap | None = None,
         compiled: bool = False,
-        dynamic: bool | None = False,
         latex: Callable[[], str] | None = None,
         planner: Callable[..., object] | None = None,
     ) -> None:
@@ -89,7 +85,8 @@ class Objective(nn.Module):
         self.references = References(program)
         """The samples kept aside that this objective retrieves from; see `References.fill`."""
         emitted, self._mixtures, self._blends = _execute(program.name, self.source)
-        self._emitted: Emitted = torch.compile(emitted, fullgraph=True, dynamic=dynamic) if compiled else emitted
+        axes = {name: wanted.axes for name, wanted in self.inputs.items()}
+        self._emitted: Emitted = CompiledFunction(emitted, axes) if compiled else emitted
         for node in parameters(program):  # last, so that their names make way for what a module has of its own
             self._register(node)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vlmdsl.backends.torch.search import FaissIndex
+from vlmdsl.backends.torch.state import lasting
 from vlmdsl.backends.torch.values import Table
 from vlmdsl.ir import Column, Program, column_of, columns
 
@@ -54,8 +55,8 @@ class References(nn.Module):
             if value.dim() != 2 or value.shape[0] != len(keys):
                 raise ValueError(f"the column {name} must be [{len(keys)}, D], got {list(value.shape)}")
             old = self.get_buffer(_buffer(name))
-            setattr(self, _buffer(name), value.detach().to(old))
-        self.keys = keys.to(self.keys)
+            setattr(self, _buffer(name), lasting(value.detach().to(old)))
+        self.keys = lasting(keys.to(self.keys))
         searched = self._searched if search == "faiss" else ()
         self._indexes = {name: FaissIndex(self.get_buffer(_buffer(name))) for name in searched}
 

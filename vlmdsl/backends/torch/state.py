@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from vlmdsl.backends.torch.values import Memory
 from vlmdsl.ir import Node, Program, states, streams, walk
 
-__all__ = ["State", "StateValue", "free_attribute"]
+__all__ = ["State", "StateValue", "free_attribute", "lasting"]
 
 StateValue: TypeAlias = Tensor | Memory
 """A number is a 0-d tensor."""
@@ -49,15 +50,24 @@ class State(nn.Module):
         for name, value in after.items():
             attribute = self._attributes[name]
             if isinstance(value, Memory):
-                setattr(self, self._counters[name], value.written)
+                setattr(self, self._counters[name], lasting(value.written))
                 value = value.values
-            setattr(self, attribute, value.to(getattr(self, attribute).dtype))
+            setattr(self, attribute, lasting(value.to(getattr(self, attribute).dtype)))
 
     def allocate(self, dimensions: Mapping[str, int]) -> None:
-        """Give memories that have no D yet the one of the features that enter them; `dimensions` by stream."""
+        """Give memories that have no D yet the one of the features that enter them; `dimensions` by stream.
+
+        ValueError names a memory that holds vectors of another D.
+        """
         for name, source in self._sources.items():
-            if self.get_buffer(self._attributes[name]).shape[1] == 0:
+            held = self.get_buffer(self._attributes[name]).shape[1]
+            if held == 0:
                 self._fill(name, dimensions[source])
+            elif held != dimensions[source]:
+                raise ValueError(
+                    f"the queue {name} holds vectors of {held} features, but {source} has {dimensions[source]}: "
+                    f"an objective with a queue is for one D"
+                )
 
     def _value(self, name: str) -> StateValue:
         value = self.get_buffer(self._attributes[name])
@@ -81,8 +91,9 @@ class State(nn.Module):
         attribute = self._attributes[name]
         old = self.get_buffer(attribute)
         size = old.shape[0]
-        start = _directions(size, dimension, name) if name in self._random else torch.zeros(size, dimension)
-        setattr(self, attribute, start.to(old))
+        with _outside_inference_mode():
+            start = _directions(size, dimension, name) if name in self._random else torch.zeros(size, dimension)
+            setattr(self, attribute, start.to(old))
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *arguments: Any) -> None:
         """As of any module; a memory without a D takes the checkpoint's."""
@@ -90,15 +101,33 @@ class State(nn.Module):
             attribute = self._attributes[name]
             old, saved = self.get_buffer(attribute), state_dict.get(prefix + attribute)
             if isinstance(saved, Tensor) and old.shape[1] == 0 and saved.shape[:1] == old.shape[:1]:
-                setattr(self, attribute, old.new_zeros(saved.shape))
+                with _outside_inference_mode():
+                    setattr(self, attribute, old.new_zeros(saved.shape))
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator] # else a generator would break a graph
+def lasting(value: Tensor) -> Tensor:
+    """The same numbers in a tensor that later steps may use whatever mode this one ran in: one made in inference mode is
+    refused where gradients are recorded."""
+    if not value.is_inference():
+        return value.detach()
+    with torch.inference_mode(False):
+        return value.clone()
+
+
+def _outside_inference_mode() -> AbstractContextManager[object]:
+    return torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+
+
 def _directions(count: int, dimension: int, name: str) -> Tensor:
     """Random unit vectors, the same on every process."""
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     return F.normalize(torch.randn(count, dimension, generator=generator), dim=-1)
+
+
+# What `torch.compiler.assume_constant_result` does, without its import of the whole compiler, which eager users do without:
+# to the graph of somebody who compiles around an objective these are constants, since a generator would break it.
+_directions._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _sources(program: Program) -> dict[str, str]:

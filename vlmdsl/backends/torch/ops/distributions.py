@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -31,5 +29,5 @@ def entropy_of_mean(p: Tensor) -> Tensor:
     The mean is taken of logarithms too, so that a cluster that nobody uses has no infinite gradient.
     """
     total, _ = log_sum_exp_of(p, torch.ones_like(p, dtype=torch.bool), dim=0)
-    mean = total - math.log(p.shape[0] * process_count())
+    mean = total - p.new_full((), p.shape[0] * process_count()).log()
     return entropy(mean, mean).sum()

@@ -29,9 +29,12 @@ def enqueue(before: Memory, *values: Tensor) -> Memory:
     size = before.values.shape[0]
     entering = torch.cat([all_gather(value.detach()) for value in values]).to(before.values.dtype)
     count = entering.shape[0]
-    slots = (before.written + torch.arange(count, device=entering.device)) % size
-    kept = before.values.index_copy(0, slots[-size:], entering[-size:])
-    return Memory(kept, before.written + count)
+    written = before.written + count
+    # Asked of each slot, not of each value, so that no shape hangs on how many there are: the newest value for it, if any.
+    age = (written - 1 - torch.arange(size, device=entering.device)) % size
+    newest = count - 1 - age
+    kept = torch.where((newest >= 0)[:, None], entering[newest.clamp(min=0)], before.values)
+    return Memory(kept, written)
 
 
 def nearest(compared: Similarities | Tensor, memory: Memory, own: Tensor) -> Tensor:

@@ -1,0 +1,118 @@
+"""A compiled objective takes any sequence of sizes, lengths and gradient modes: three graphs at most, the same numbers."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+from torch._dynamo.utils import counters
+
+import vlmdsl
+from vlmdsl.testing.laws import example_features
+
+RECIPES = [card.name for card in vlmdsl.recipes()]
+SIZES = [(5, 4), (1, 2), (2, 3), (3, 7), (64, 1), (63, 2), (100, 3), (17, 9), (256, 2), (31, 5), (1, 5), (5, 6)]
+"""Samples and tokens: a length of one, and axes that are equally long by chance, are among them."""
+QUEUE = """vlo 1
+recipe queued(image: Image, text: Text)
+let recent = queue(text, size=8)
+minimize memory_contrast(image, text, recent, temperature=0.5)
+"""
+
+
+@pytest.fixture(autouse=True)
+def captured_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs are captured, and run without the code that takes most of the time to make."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    monkeypatch.setattr(logging.getLogger("torch.__trace"), "disabled", True)  # pytest would collect megabytes
+    torch._dynamo.reset()
+    counters.clear()
+
+
+def given(objective: vlmdsl.Objective, batch: int, tokens: int) -> dict[str, Tensor]:
+    features = example_features(objective, seed=batch, batch=batch, tokens=tokens)
+    return {name: value.float() if value.is_floating_point() else value for name, value in features.items()}
+
+
+def gradients(objective: vlmdsl.Objective, features: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The loss and its gradient with respect to everything that has one."""
+    leaves = {name: value.clone() for name, value in features.items()}
+    for value in leaves.values():
+        value.requires_grad_(value.is_floating_point() and value.dim() > 0)
+    objective.zero_grad()
+    loss = objective(**leaves).loss
+    loss.backward()
+    found = {name: value.grad for name, value in [*leaves.items(), *objective.named_parameters()]}
+    return {"loss": loss.detach()} | {name: value for name, value in found.items() if value is not None}
+
+
+def agree(recipe: str, sizes: list[tuple[int, int]]) -> None:
+    compiled, eager = vlmdsl.compile(recipe), vlmdsl.compile(recipe, compiled=False)
+    for turn, (batch, tokens) in enumerate(sizes):
+        features = given(compiled, batch, tokens)
+        given(eager, batch, tokens)  # fills its reference set
+        if turn < 4:
+            with torch.no_grad() if turn % 2 else torch.inference_mode():
+                compiled.eval()(**{name: value.clone() for name, value in features.items()})
+        found, expected = gradients(compiled.train(), features), gradients(eager.train(), features)
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(
+                found[name], value, rtol=2e-4, atol=2e-5, msg=lambda text, name=name: f"{name}: {text}"
+            )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_three_graphs_whatever_sizes_come(recipe: str) -> None:
+    agree(recipe, SIZES)
+    assert counters["stats"]["unique_graphs"] <= 3
+    assert counters["graph_break"] == {}
+
+
+def test_one_graph_where_sizes_stay() -> None:
+    agree("siglip", [(5, 4)] * 3)
+    assert counters["stats"]["unique_graphs"] == 1
+
+
+def test_the_first_size_may_be_one() -> None:
+    agree("filip", [(1, 1), (1, 3), (4, 1), (3, 4)])
+    assert counters["stats"]["unique_graphs"] == 3
+
+
+@pytest.mark.slow
+def test_batches_may_be_smaller_and_larger_than_a_queue() -> None:
+    agree(QUEUE, [(2, 1), (3, 1), (7, 1), (8, 1), (9, 1), (40, 1), (1, 1), (16, 1)])
+    assert counters["stats"]["unique_graphs"] <= 3
+
+
+def test_layouts_marks_and_frozen_numbers_compile_nothing_anew() -> None:
+    objective = vlmdsl.compile("siglip")
+    wide = torch.randn(6, 16, requires_grad=True)
+    plain = {"image": wide[:, :8].detach().clone().requires_grad_(), "text": torch.randn(6, 8, requires_grad=True)}
+    expected = objective(**plain).loss
+    marked = plain["image"].detach().clone()
+    torch._dynamo.mark_dynamic(marked, 0)
+    for image in (wide[:, :8], torch.nn.Parameter(wide[:, :8].detach().clone()), plain["image"].detach(), marked):
+        torch.testing.assert_close(
+            objective(text=plain["text"], image=image).loss, objective(image=image, text=plain["text"]).loss
+        )
+    objective.requires_grad_(False)
+    objective(**plain).loss.backward()
+    assert plain["image"].grad is not None
+    assert expected.requires_grad
+    assert counters["stats"]["unique_graphs"] == 1
+
+
+def test_another_dtype_is_compiled_and_right() -> None:
+    objective = vlmdsl.compile("siglip")
+    features = {"image": torch.randn(4, 8), "text": torch.randn(4, 8)}
+    for dtype in (torch.float32, torch.bfloat16, torch.float64, torch.float32):
+        cast = {name: value.to(dtype) for name, value in features.items()}
+        torch.testing.assert_close(
+            objective(**cast).loss, vlmdsl.compile("siglip", compiled=False)(**cast).loss, rtol=1e-3, atol=1e-3
+        )
+    assert counters["stats"]["unique_graphs"] == 3

@@ -1,0 +1,236 @@
+"""Emitted functions through `torch.compile`: at most three graphs, whatever sizes come.
+
+The first sizes get a graph of their own, as fast as the compiler can make it; a batch of one, which the compiler always
+tells apart, gets another, and all other sizes share a third, whose batch and lengths are symbols. Everything else that
+would make the compiler start again is brought to one form before a graph sees it: strides, the order of names, the
+gradient mode, which inputs ask for a gradient, axes of length one. Other dtypes, devices, lengths of vectors D or another
+number of processes are another kind of inputs, with three graphs of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Mapping
+from types import FunctionType
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vlmdsl.backends.torch.collectives import process_count, process_index
+from vlmdsl.backends.torch.state import StateValue
+from vlmdsl.backends.torch.values import Memory, Table
+
+__all__ = ["CompiledFunction", "Emitted", "Result"]
+
+Result: TypeAlias = tuple[
+    Tensor | float, dict[str, Tensor | float], dict[str, Tensor | float], dict[str, StateValue]
+]  # fmt: skip
+"""Loss, terms, metrics, state after the step."""
+Emitted: TypeAlias = Callable[[Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, StateValue | Table]], Result]
+
+_STATIC_AXES = frozenset({"D", "V"})
+"""Lengths of vectors: they belong to a model, not to a batch."""
+_NO_TARGET = -100
+
+
+class _First(NamedTuple):
+    """The call that a kind's static graph was made for: its sizes, and which tensors can have a gradient from it."""
+
+    sizes: tuple[object, ...]
+    learning: frozenset[str]
+
+
+class CompiledFunction:
+    """An emitted function, compiled when it is first called with tensors of a kind.
+
+    Args:
+        function: pure, as `emit` writes it.
+        axes: the axes of its inputs by name (`Input.axes`), in the order in which graphs get them.
+    """
+
+    def __init__(self, function: Emitted, axes: Mapping[str, tuple[str, ...]]) -> None:
+        self._function = function
+        self._axes = dict(axes)
+        self._first: dict[object, _First] = {}
+        self._graphs: dict[tuple[object, str], Emitted] = {}
+        self._lock = threading.RLock()
+
+    def __call__(
+        self,
+        inputs: Mapping[str, Tensor],
+        parameters: Mapping[str, Tensor],
+        state: Mapping[str, StateValue | Table],
+    ) -> Result:
+        """What the function gives; eagerly where tensors hold no numbers (`meta`), and inside of other transformations."""
+        if not _compilable(inputs):
+            return self._function(inputs, parameters, state)
+        needed = frozenset(name for name, value in {**inputs, **parameters}.items() if value.requires_grad)
+        recorded = bool(needed) and torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+        # One gradient mode for all graphs: what is not wanted is cut off after the call.
+        with torch.inference_mode(False), torch.enable_grad():
+            result = self._run(inputs, parameters, state, needed if recorded else None)
+        return result if recorded else _detached(result)
+
+    def _run(
+        self,
+        inputs: Mapping[str, Tensor],
+        parameters: Mapping[str, Tensor],
+        state: Mapping[str, StateValue | Table],
+        needed: frozenset[str] | None,
+    ) -> Result:
+        """The call of one graph; `needed` are the tensors whose gradient is recorded (None: nothing is)."""
+        kind, sizes = self._kind(inputs, parameters, state), self._sizes(inputs, state)
+        everything = frozenset(name for name, value in {**inputs, **parameters}.items() if value.is_floating_point())
+        with self._lock:
+            first = self._first.setdefault(kind, _First(sizes, everything if needed is None else needed))
+        if first.sizes == sizes and (needed is None or needed <= first.learning):
+            given = {name: inputs[name] for name in self._axes if name in inputs}
+            role, learning = "first", first.learning
+        else:
+            given = {name: self._padded(name, inputs) for name in self._axes}
+            role, learning = "one" if self._samples(inputs) == 1 else "many", everything
+        prepared = {name: _prepared(value, name in learning) for name, value in given.items()}
+        learned = {name: _prepared(value, name in learning) for name, value in parameters.items()}
+        if role != "first":
+            prepared = {name: self._marked(name, value, role) for name, value in prepared.items()}
+            state = {name: _marked_table(value) if isinstance(value, Table) else value for name, value in state.items()}
+        return self._call(kind, role, (prepared, learned, dict(state)))
+
+    def _call(self, kind: object, role: str, arguments: tuple[Any, ...]) -> Result:
+        graph = self._graphs.get((kind, role))
+        if graph is not None:
+            return graph(*arguments)
+        with self._lock:  # threads that come at once wait for one compilation instead of making two
+            graph = self._graphs.get((kind, role)) or _graph(self._function, role)
+            result = _compile(graph, arguments)
+            self._graphs[kind, role] = graph
+        return result
+
+    def _kind(
+        self,
+        inputs: Mapping[str, Tensor],
+        parameters: Mapping[str, Tensor],
+        state: Mapping[str, StateValue | Table],
+    ) -> object:
+        """Everything that no graph is made for twice, but the sizes of a batch. Masks that may be missing do not count."""
+        features = tuple(
+            (name, value.dtype, value.device, *(value.shape[i] for i in self._places(name, static=True)))
+            for name, value in inputs.items()
+            if value.dtype is not torch.bool
+        )
+        learned = tuple((name, value.dtype, value.device) for name, value in parameters.items())
+        held = tuple(
+            (name, part.dtype, part.device, part.shape[1:] if isinstance(value, Table) else part.shape)
+            for name, value in state.items()
+            for part in _parts(value)
+        )
+        return frozenset(features), learned, held, process_count(), process_index(), torch.get_default_dtype()
+
+    def _sizes(self, inputs: Mapping[str, Tensor], state: Mapping[str, StateValue | Table]) -> tuple[object, ...]:
+        sizes = tuple((name, inputs[name].shape) for name in self._axes if name in inputs)
+        return sizes + tuple(len(value.keys) for value in state.values() if isinstance(value, Table))
+
+    def _places(self, name: str, *, static: bool) -> list[int]:
+        """Which axes of an input are the same for every batch, or which are not."""
+        return [place for place, axis in enumerate(self._axes[name]) if (axis in _STATIC_AXES) is static]
+
+    def _samples(self, inputs: Mapping[str, Tensor]) -> int:
+        return next(value.shape[0] for value in inputs.values() if value.dim())
+
+    def _padded(self, name: str, inputs: Mapping[str, Tensor]) -> Tensor:
+        """An input whose token axes are two long at least, with what no mask counts; a mask that is missing is made.
+
+        The compiler would make a graph of its own for one token.
+        """
+        value = inputs.get(name)
+        if value is None:
+            stream = name.removesuffix("_mask")
+            tokens = inputs[f"{stream}_tokens" if f"{stream}_tokens" in inputs else stream]
+            value = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        filler = _NO_TARGET if name.endswith("_targets") else 0
+        for place in self._places(name, static=False)[1:]:
+            if value.shape[place] < 2:
+                behind = 2 * (value.dim() - 1 - place)
+                value = F.pad(value, (0,) * behind + (0, 2 - value.shape[place]), value=filler)
+        return value
+
+    def _marked(self, name: str, value: Tensor, role: str) -> Tensor:
+        """The same tensor under another object, on which it is noted which axes are symbols to the compiler."""
+        places = self._places(name, static=False)[1 if role == "one" else 0 :]
+        return _with_symbols(value, places) if places else value
+
+
+def _marked_table(table: Table) -> Table:
+    return table._replace(values=_with_symbols(table.values, [0]), keys=_with_symbols(table.keys, [0]))
+
+
+def _with_symbols(value: Tensor, places: list[int]) -> Tensor:
+    value = value.view_as(value)
+    torch._dynamo.maybe_mark_dynamic(value, places)
+    return value
+
+
+def _compilable(inputs: Mapping[str, Tensor]) -> bool:
+    """Whether a graph can be made and run here: not while someone else traces or transforms, nor without numbers."""
+    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
+        return False
+    return all(value.device.type != "meta" for value in inputs.values())
+
+
+def _graph(function: Emitted, role: str) -> Emitted:
+    """The function under a code object of its own: the compiler counts and finds its graphs by that."""
+    assert isinstance(function, FunctionType)
+    code = function.__code__.replace(co_name=f"{function.__name__}_{role}")
+    copied = FunctionType(code, function.__globals__, code.co_name, function.__defaults__, function.__closure__)
+    graph: Emitted = torch.compile(copied, fullgraph=True, dynamic=False)
+    return graph
+
+
+def _compile(graph: Emitted, arguments: tuple[Any, ...]) -> Result:
+    """The first call of a graph."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")  # the compiler looks at it
+        return graph(*arguments)
+
+
+def _prepared(value: Tensor, learning: bool) -> Tensor:
+    """The same numbers as a plain tensor in the usual layout, which takes a gradient if it is `learning`."""
+    if value.is_inference():
+        value = value.clone()  # such a tensor takes no part in a graph that has gradients
+    if type(value) is torch.nn.Parameter or hasattr(value, "_has_dynamo_dim_marking"):
+        value = value.view_as(value)
+    if value.stride() != _strides(value.shape):
+        value = value.clone(memory_format=torch.contiguous_format)
+    if value.requires_grad is learning:
+        return value
+    return value.detach().requires_grad_(learning)
+
+
+def _strides(shape: torch.Size) -> tuple[int, ...]:
+    """Those of a contiguous tensor; a slice may be contiguous and have others along axes of length one."""
+    strides: list[int] = []
+    step = 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= max(size, 1)
+    return tuple(reversed(strides))
+
+
+def _parts(value: StateValue | Table) -> tuple[Tensor, ...]:
+    if isinstance(value, Memory):
+        return value.values, value.written
+    if isinstance(value, Table):
+        return (value.values, value.keys) if value.handle is None else (value.values, value.keys, value.handle)
+    return (value,)
+
+
+def _detached(result: Result) -> Result:
+    loss, terms, metrics, after = result
+    return _cut(loss), {k: _cut(v) for k, v in terms.items()}, {k: _cut(v) for k, v in metrics.items()}, after
+
+
+def _cut(value: Tensor | float) -> Tensor | float:
+    return value.detach() if isinstance(value, Tensor) else value
