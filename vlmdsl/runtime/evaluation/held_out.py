@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vlmdsl.ir import Head, Node
 from vlmdsl.runtime.data import Batch, StreamValues
+from vlmdsl.runtime.data.fields import MISSING_LABEL
 from vlmdsl.runtime.encoders import EncodedFeatures
 from vlmdsl.runtime.evaluation.comparison import Comparison
 from vlmdsl.runtime.evaluation.features import gather, select
@@ -36,12 +37,14 @@ def evaluate(
     prompts: ClassPrompts | None = None,
     neighbours: int = 0,
     training: Iterable[Batch] | None = None,
+    numbers: Mapping[int, int] | None = None,
 ) -> Evaluation:
     """Retrieval over the images and texts of `batches`, and zero-shot classification of its images if `prompts` are given.
 
     Batches hold the streams `comparison.image_field` and `comparison.text_field`, without random views, and the field
     `prompts.field`, or `label` without prompts if `neighbours` vote or a linear classifier is fitted to `training` images
-    (where the image tower gives pooled features). Equal images, and texts of equal tokens, are taken together: each is one
+    (where the image tower gives pooled features), whose classes have other `numbers`, if any are given: each -> that of the
+    held-out data. Equal images, and texts of equal tokens, are taken together: each is one
     query and one candidate, and whatever was paired with any of them belongs to it. The model is left in the mode it was in.
     """
     comparison = replace(comparison, device=_device(model))
@@ -64,7 +67,7 @@ def evaluate(
         if neighbours or training is not None:
             made = comparison.image_heads, comparison.image_features
             fitted = _Labelled(_Collection(model, comparison.image_tower, *made))
-            fitted.add(training or (), comparison.image_field)
+            fitted.add(training or (), comparison.image_field, numbers=numbers)
             told = _told_apart(_Labelled(images, torch.cat(labels).tolist()), fitted, neighbours)
         classified, classes = None, told.classes
         if prompts is not None:
@@ -83,17 +86,18 @@ def evaluate_images(
     label: str = "label",
     neighbours: int = 20,
     training: Iterable[Batch] = (),
+    numbers: Mapping[int, int] | None = None,
 ) -> Evaluation:
     """How well the `tower`'s pooled features, without any head, tell the classes of the images of `batches` apart.
 
-    See `neighbour_accuracy`, and `linear_probe_accuracy` for the classifier that is fitted to the `training` images. Equal
-    images are one, of the class that came first, and images without a class (negative) are left out. The model is left in
-    the mode it was in.
+    See `neighbour_accuracy`, and `linear_probe_accuracy` for the classifier that is fitted to the `training` images (their
+    classes' `numbers` as for `evaluate`). Equal images are one, of the class that came first, and images without a class
+    (negative) are left out. The model is left in the mode it was in.
     """
     with _evaluation_mode(model):
         held_out, fitted = _Labelled(_Collection(model, tower)), _Labelled(_Collection(model, tower))
         held_out.add(batches, stream, label)
-        fitted.add(training, stream, label)
+        fitted.add(training, stream, label, numbers)
         found = _told_apart(held_out, fitted, neighbours)
     return replace(found, samples=len(held_out.labels))
 
@@ -105,11 +109,14 @@ class _Labelled:
     images: _Collection
     labels: list[int] = field(default_factory=list)
 
-    def add(self, batches: Iterable[Batch], stream: str, label: str = "label") -> None:
-        """Encode the images of a loader."""
+    def add(
+        self, batches: Iterable[Batch], stream: str, label: str = "label", numbers: Mapping[int, int] | None = None
+    ) -> None:
+        """Encode the images of a loader; their classes by the given numbers."""
         for batch in batches:
             self.images.add(batch.streams[stream], batch.keys)
-            self.labels.extend(batch.fields[label].tolist())
+            own = batch.fields[label].tolist()
+            self.labels.extend(own if numbers is None else (numbers.get(number, MISSING_LABEL) for number in own))
 
     def with_class(self) -> tuple[Tensor, Tensor] | None:
         """The pooled features `[n, D]` of the distinct images that have a class, and their classes `[n]`."""
@@ -193,15 +200,16 @@ def _encode(
 def _classify(
     model: VisionLanguageModel, images: EncodedFeatures, labels: Tensor, prompts: ClassPrompts, comparison: Comparison
 ) -> Measures | None:
-    """None if no image has a class."""
-    labelled = (labels.cpu() >= 0).nonzero().flatten()
+    """None if no image has a class with a name."""
+    labels = labels.cpu()
+    labelled = ((labels >= 0) & (labels < len(prompts.names))).nonzero().flatten()
     if len(labelled) == 0:
         return None
     values, mask = prompts.tokenize(prompts.texts())
     pieces = [slice(start, start + _PROMPTS_AT_ONCE) for start in range(0, len(values), _PROMPTS_AT_ONCE)]
     parts = [(values[piece], None if mask is None else mask[piece]) for piece in pieces]
     features = gather(_encode(model, comparison.text_tower, *part, comparison.text_heads) for part in parts)
-    return zero_shot_accuracy(select(images, labelled), labels.cpu()[labelled], features, len(prompts.templates), comparison)
+    return zero_shot_accuracy(select(images, labelled), labels[labelled], features, len(prompts.templates), comparison)
 
 
 def _device(model: VisionLanguageModel) -> torch.device:

@@ -15,31 +15,43 @@ __all__ = ["first_image_tower", "neighbour_accuracy"]
 _BLOCK = 2048
 
 
-def neighbour_accuracy(features: Tensor, labels: Tensor, neighbours: int = 20, temperature: float = 0.07) -> Measures:
+def neighbour_accuracy(features: Tensor, labels: Tensor, neighbours: int = 20, temperature: float = 0.07) -> Measures | None:
     """How often an image's class is the one that its nearest neighbours among all other images vote for.
 
     `features [n, D]` are compared by their cosine; each of the `neighbours` most similar votes with weight
     exp(cosine / `temperature`), and votes that are not larger than those of another class count against the model. Chance is
     the share of the most frequent class: what can be had without looking. Source: Wu et al., CVPR 2018.
 
+    Of fewer images than that takes, fewer vote: one less than a class has on average (at least one), since an image among
+    more would be outvoted however good the features are. Images that are alone in their class are not asked, but vote. None
+    if all are alone. The result's `facts` say how many vote (`k`), were asked (`images`) and were not (`alone`).
+
     >>> features = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
-    >>> neighbour_accuracy(features, torch.tensor([3, 3, 5, 5]), neighbours=1).values
-    {'top-1': 1.0}
+    >>> found = neighbour_accuracy(features, torch.tensor([3, 3, 5, 5]), neighbours=20)
+    >>> found.values, found.facts
+    ({'top-1': 1.0}, {'classes': 2, 'k': 1, 'images': 4, 'alone': 0})
     """
-    classes, own = labels.unique(return_inverse=True)
+    _, own, sizes = labels.unique(return_inverse=True, return_counts=True)
+    asked = (sizes[own] > 1).nonzero().flatten()
+    if not len(asked):
+        return None
+    classes = int((sizes > 1).sum())
+    k = min(neighbours, max(len(asked) // classes - 1, 1))
     unit = functional.normalize(features.double(), dim=-1)
-    count, total = len(classes), len(unit)
     hits = 0
-    for part in blocks(total, _BLOCK):
-        similar = unit[part] @ unit.T
-        similar[torch.arange(len(similar)), torch.arange(total)[part]] = -torch.inf
-        found = similar.topk(min(neighbours, total - 1), dim=1)
-        votes = torch.zeros(len(similar), count, dtype=torch.float64)
+    for part in blocks(len(asked), _BLOCK):
+        rows = asked[part]
+        similar = unit[rows] @ unit.T
+        similar[torch.arange(len(rows)), rows] = -torch.inf
+        found = similar.topk(k, dim=1)
+        votes = torch.zeros(len(rows), len(sizes), dtype=torch.float64)
         votes.scatter_add_(1, own[found.indices], ((found.values - 1.0) / temperature).exp())
-        right = votes.gather(1, own[part, None])
-        others = torch.arange(count) != own[part, None]
+        right = votes.gather(1, own[rows, None])
+        others = torch.arange(len(sizes)) != own[rows, None]
         hits += int((~(~(votes < right) & others).any(dim=1)).sum())
-    return Measures({"top-1": hits / total}, {"top-1": own.bincount().max().item() / total})
+    chance = int(sizes.max()) / len(asked)
+    facts = {"classes": classes, "k": k, "images": len(asked), "alone": len(labels) - len(asked)}
+    return Measures({"top-1": hits / len(asked)}, {"top-1": chance}, facts)
 
 
 def first_image_tower(program: Program) -> tuple[str, str] | None:

@@ -15,19 +15,25 @@ _ROUNDING = 1e-6
 
 def linear_probe_accuracy(
     features: Tensor, labels: Tensor, held_out: Tensor, held_out_labels: Tensor, ridge: float = 1e-3
-) -> Measures:
+) -> Measures | None:
     """How often a linear classifier, fitted to `features [n, D]` with `labels [n]`, names the class of held-out ones.
 
     It is ridge regression to one number a class, 1 for the right one and 0 for the others: closed form, so the result is a
     function of the features alone. Each of the D features is standardised as it is distributed over the n; the penalty on
-    the square of the weights, not of the constants, is `ridge` times n. Held-out images of a class that the n lack are
-    misses, and so is a class of equal score that comes later. Chance is the share of the most frequent held-out class.
+    the square of the weights, not of the constants, is `ridge` times n. A class of equal score that comes later is a miss.
+    Held-out images of a class that none of the n has are left out, since no classifier could name it; None if all are.
+    Chance is the share of the most frequent class of the others. The result's `facts` say how many images of how many
+    `classes` it was `fitted` to, how many `images` it was measured on, and how many were `left_out`.
 
     >>> features, labels = torch.tensor([[0.0], [1.0], [9.0], [8.0]]), torch.tensor([3, 3, 5, 5])
     >>> linear_probe_accuracy(features, labels, torch.tensor([[2.0], [7.0]]), torch.tensor([3, 5])).values
     {'top-1': 1.0}
     """
     classes, own = labels.unique(return_inverse=True)
+    nameable = torch.isin(held_out_labels, classes)
+    held_out, held_out_labels = held_out[nameable], held_out_labels[nameable]
+    if not len(held_out):
+        return None
     fitted = features.double()
     centre, spread = fitted.mean(dim=0), fitted.std(dim=0, correction=0)
     # What varies within the rounding of float32 alone says nothing, and must not be blown up.
@@ -40,4 +46,6 @@ def linear_probe_accuracy(
     scores = (held_out.double() - centre) / spread @ weights + constants
     right = classes[scores.argmax(dim=1)] == held_out_labels
     frequent = held_out_labels.unique(return_counts=True)[1].max().item()
-    return Measures({"top-1": right.double().mean().item()}, {"top-1": frequent / len(held_out_labels)})
+    left_out = int((~nameable).sum())
+    facts = {"classes": len(classes), "fitted": len(labels), "images": len(held_out), "left_out": left_out}
+    return Measures({"top-1": right.double().mean().item()}, {"top-1": frequent / len(held_out)}, facts)

@@ -39,7 +39,9 @@ def results_json(trained: Evaluation, untrained: Evaluation | None = None) -> di
 
     `results["retrieval"]["image_to_text"]["R@1"]` is the trained model's, `[...]["chance"]["R@1"]` a random guess's and
     `[...]["untrained"]["R@1"]` that of the model before its first step; `results["zero_shot"]["top-1"]`,
-    `results["nearest_neighbours"]["top-1"]` and `results["linear_probe"]["top-1"]` likewise.
+    `results["nearest_neighbours"]["top-1"]` and `results["linear_probe"]["top-1"]` likewise, with what they were measured
+    with (`k`, `images`). `results["notes"]`, where there are any, say which measures mean nothing on so little data, and
+    which samples were left out.
     """
     results: dict[str, Any] = {"samples": trained.samples}
     if trained.retrieval is not None:
@@ -51,8 +53,37 @@ def results_json(trained: Evaluation, untrained: Evaluation | None = None) -> di
     for name, (where, _) in _CLASSIFIED.items():
         own = getattr(trained, where)
         if own is not None:
-            results[name] = {"classes": trained.classes, **_group(own, getattr(untrained, where, None))}
-    return results
+            results[name] = {"classes": trained.classes, **own.facts, **_group(own, getattr(untrained, where, None))}
+    notes = _notes(results)
+    return {**results, "notes": notes} if notes else results
+
+
+def _notes(results: Mapping[str, Any]) -> list[str]:
+    """What a reader of results must know: measures that say nothing on so little data, and samples that are left out."""
+    notes: list[str] = []
+    retrieval = results.get("retrieval", {})
+    for direction, candidates in (("image_to_text", "texts"), ("text_to_image", "images")):
+        notes += _certain(f"retrieval, {_DIRECTIONS[direction]}", retrieval.get(direction, {}), retrieval, candidates)
+    zero_shot, neighbours, probe = (results.get(name, {}) for name in _CLASSIFIED)
+    notes += _certain("zero-shot", zero_shot, zero_shot, "classes")
+    if zero_shot and zero_shot.get("images", results["samples"]) < results["samples"]:
+        without = results["samples"] - zero_shot["images"]
+        notes.append(f"zero-shot: {without:,} of {results['samples']:,} samples have no class with a name and are left out")
+    if neighbours.get("alone"):
+        notes.append(f"nearest neighbours: {neighbours['alone']:,} images are alone in their class and are not asked")
+    if probe.get("left_out"):
+        notes.append(f"linear probe: {probe['left_out']:,} images are of classes without a training image and are left out")
+    if probe.get("classes") == 1:
+        notes.append("linear probe: all training images are of one class, so it names no other")
+    return notes
+
+
+def _certain(title: str, group: Mapping[str, Any], counts: Mapping[str, int], candidates: str) -> list[str]:
+    """That some measures are right whatever the model, because there are no more candidates than places."""
+    certain = [name for name, chance in group.get("chance", {}).items() if chance >= 1.0]
+    if not certain:
+        return []
+    return [f"{title}: {' and '.join(certain)} cannot be wrong among {counts[candidates]:,} {candidates}"]
 
 
 def stored_untrained(results: Mapping[str, Any]) -> Evaluation | None:
@@ -91,7 +122,10 @@ def results_table(results: dict[str, Any]) -> Table:
     for direction, title in _DIRECTIONS.items():
         _add_rows(table, f"retrieval, {title}", results.get("retrieval", {}).get(direction, {}))
     for name, (_, title) in _CLASSIFIED.items():
-        _add_rows(table, title, results.get(name, {}))
+        group = results.get(name, {})
+        _add_rows(table, f"{title} (k = {group['k']})" if "k" in group else title, group)
+    if results.get("notes"):
+        table.caption, table.caption_justify = "\n".join(results["notes"]), "left"
     return table
 
 

@@ -8,7 +8,7 @@ that is not a number is never a hit.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -21,10 +21,12 @@ __all__ = ["Measures", "Retrieval", "chance_of_hit", "ranks", "retrieval_recall"
 
 @dataclass(frozen=True)
 class Measures:
-    """Fractions by name (`R@1`), and what a random guess would reach on average."""
+    """Fractions by name (`R@1`), what a random guess would reach on average, and what they were measured with: numbers by
+    name, such as how many images."""
 
     values: dict[str, float]
     chance: dict[str, float]
+    facts: dict[str, int] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)

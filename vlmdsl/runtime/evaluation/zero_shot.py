@@ -25,7 +25,7 @@ class ClassPrompts:
     """The classes of a data set and how to ask for them; each template has one `{}` for the name of a class.
 
     `tokenize` gives what the recipe's tower takes for n texts: token ids `[n, L]` and their mask, or images without.
-    `field` is the batch field with the class of a sample, an index into `names`; a negative one stands for no class.
+    `field` is the batch field with the class of a sample, an index into `names`; any other number stands for no class.
     """
 
     names: Sequence[str]
@@ -66,6 +66,7 @@ def zero_shot_accuracy(
     return Measures(
         values={f"top-{cutoff}": (found <= cutoff).double().mean().item() for cutoff in cutoffs},
         chance={f"top-{cutoff}": min(cutoff, classes) / classes for cutoff in cutoffs},
+        facts={"classes": classes, "images": count(images)},
     )
 
 

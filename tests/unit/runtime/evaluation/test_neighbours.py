@@ -12,6 +12,7 @@ from vlmdsl.runtime.encoders import EncodedFeatures, Encoder, Kind
 from vlmdsl.runtime.evaluation import (
     Comparison,
     Evaluation,
+    Measures,
     evaluate,
     evaluate_images,
     first_image_tower,
@@ -22,27 +23,55 @@ from vlmdsl.runtime.evaluation.report import stored_untrained
 from vlmdsl.runtime.model import VisionLanguageModel
 
 
+def measured(features: torch.Tensor, labels: torch.Tensor, neighbours: int, temperature: float = 0.07) -> Measures:
+    found = neighbour_accuracy(features, labels, neighbours, temperature)
+    assert found is not None
+    return found
+
+
 def test_an_image_does_not_vote_for_itself() -> None:
     features, labels = torch.eye(4).repeat_interleave(2, dim=0), torch.arange(4).repeat_interleave(2)
-    assert neighbour_accuracy(features, labels, 1).values == {"top-1": 1.0}
-    assert neighbour_accuracy(features, torch.arange(8), 1).values == {"top-1": 0.0}
+    assert measured(features, labels, 1).values == {"top-1": 1.0}
+    swapped = torch.tensor([0, 1, 0, 1, 2, 3, 2, 3])
+    assert measured(features, swapped, 1).values == {"top-1": 0.0}
 
 
 def test_nearer_neighbours_count_more() -> None:
-    angles = torch.tensor([0.0, 0.1, 0.8, 0.9])
+    angles = torch.tensor([0.0, 0.1, 0.8, 0.82, 0.84, 0.86, 0.88, 0.9])
     features = torch.stack([angles.cos(), angles.sin()], dim=1)
-    # The first image has one neighbour of its own class, near, and two of the other, far: alone it would be outvoted.
-    assert neighbour_accuracy(features, torch.tensor([0, 0, 1, 1]), 3).values == {"top-1": 1.0}
-    assert neighbour_accuracy(features, torch.tensor([0, 0, 1, 1]), 3, temperature=1e6).values == {"top-1": 0.0}
+    labels = torch.tensor([0, 0, 1, 1, 1, 1, 1, 1])
+    # An image of the first class has one neighbour of its own, near, and two of the other, far: alone it would be outvoted.
+    assert measured(features, labels, 3).values == {"top-1": 1.0}
+    assert measured(features, labels, 3, temperature=1e6).values == {"top-1": 0.75}
+
+
+def test_no_more_vote_than_a_class_has() -> None:
+    labels = torch.tensor([0, 1]).repeat(8)
+    features = torch.eye(2)[labels] + 0.1 * torch.randn(16, 2, generator=torch.Generator().manual_seed(0))
+    found = measured(features, labels, 20)
+    assert found.values == {"top-1": 1.0}
+    assert found.facts == {"classes": 2, "k": 7, "images": 16, "alone": 0}
+
+
+def test_an_image_that_is_alone_in_its_class_is_not_asked() -> None:
+    found = measured(torch.eye(3).repeat(2, 1)[:5], torch.tensor([0, 1, 2, 0, 1]), 20)
+    assert (found.values, found.chance) == ({"top-1": 1.0}, {"top-1": 0.5})
+    assert found.facts == {"classes": 2, "k": 1, "images": 4, "alone": 1}
+    assert neighbour_accuracy(torch.eye(3), torch.arange(3)) is None
+
+
+@pytest.mark.parametrize("sizes", [(8, 8), (14, 2), (5, 5, 1, 1, 1), (3, 3, 3), (9, 4, 4), (2, 1), (40, 2, 2, 2, 2)])
+def test_perfect_features_are_never_below_chance(sizes: tuple[int, ...]) -> None:
+    labels = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    found = measured(torch.eye(len(sizes))[labels], labels, 20)
+    assert found.values["top-1"] >= found.chance["top-1"]
 
 
 def test_features_that_say_nothing_are_no_better_than_chance() -> None:
     labels = torch.tensor([0] * 6 + [1] * 2)
-    found = neighbour_accuracy(torch.ones(8, 3), labels, 20)
+    found = measured(torch.ones(8, 3), labels, 20)
     assert found.chance == {"top-1": 0.75}
     assert found.values == {"top-1": 0.75}
-    even = neighbour_accuracy(torch.ones(2, 3), torch.tensor([0, 1]), 20)
-    assert even.values == {"top-1": 0.0}
 
 
 class Values(Encoder):
@@ -94,6 +123,9 @@ def test_the_results_hold_the_untrained_model() -> None:
     results = results_json(trained, untrained)
     assert results["nearest_neighbours"] == {
         "classes": 2,
+        "k": 1,
+        "images": 4,
+        "alone": 0,
         "top-1": 1.0,
         "chance": {"top-1": pytest.approx(0.5)},
         "untrained": {"top-1": 0.0},

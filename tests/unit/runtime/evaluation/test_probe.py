@@ -31,12 +31,17 @@ def two_classes(count: int, seed: int) -> tuple[Tensor, Tensor]:
 def test_it_names_the_classes_of_what_it_was_not_fitted_to() -> None:
     fitted, (held_out, labels) = two_classes(300, seed=0), two_classes(200, seed=1)
     found = linear_probe_accuracy(*fitted, held_out, labels)
+    assert found is not None
     assert found.values == {"top-1": 1.0}
     assert found.chance == {"top-1": pytest.approx(max((labels == 4).double().mean(), (labels == 7).double().mean()).item())}
     swapped = linear_probe_accuracy(*fitted, held_out, torch.where(labels == 4, 7, 4))
+    assert swapped is not None
     assert swapped.values == {"top-1": 0.0}
-    unknown = linear_probe_accuracy(*fitted, held_out, torch.full_like(labels, 5))
-    assert unknown.values == {"top-1": 0.0}
+    some = linear_probe_accuracy(*fitted, held_out, torch.where(torch.arange(200) < 50, 5, labels))
+    assert some is not None
+    assert some.values == {"top-1": 1.0}
+    assert some.facts == {"classes": 2, "fitted": 300, "images": 150, "left_out": 50}
+    assert linear_probe_accuracy(*fitted, held_out, torch.full_like(labels, 5)) is None
 
 
 def test_it_is_ridge_regression_to_one_number_a_class() -> None:
