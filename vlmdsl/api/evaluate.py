@@ -42,7 +42,8 @@ def evaluate(
 
     On the run's own held-out data the result is written to the run's `evaluation.json`; the untrained model is measured
     only if that file does not tell about it, under the same conditions, yet. Raises `DiagnosticError` if there is no
-    complete checkpoint, or the data lacks what the recipe compares.
+    complete checkpoint, or the data lacks what the recipe compares. Classes and their names are those of the data that is
+    measured: names of folders, labels that are words, or a column `class_name`.
 
     Args:
         run: the run folder.
@@ -58,10 +59,9 @@ def evaluate(
     True
     """
     folder = import_module("vlmdsl.runtime.training.run_folder").RunFolder.existing(str(run))
-    flags = {"data.map": dict(map)} if map else {}
-    config = load_settings(folder.config, overrides, flags)
+    config = load_settings(folder.config, overrides, {})
     built = build(folder.recipe, knobs=folder.read_facts().recipe.given_knobs, kept=folder.kept_uses())
     measuring = import_module("vlmdsl.runtime.training.measuring")
     objective = compile_built(built, compiled=False)
-    results, table = measuring.evaluate_run(objective, config, folder, tuple(data))
+    results, table = measuring.evaluate_run(objective, config, folder, tuple(data), map)
     return EvaluationResult(results, table)

@@ -17,12 +17,13 @@ __all__ = ["command"]
 @click.argument("run_folder", metavar="RUN_DIR")
 @click.option("--data", metavar="SPEC", multiple=True, help="Evaluate on this; the run's own held-out data by default.")
 @click.option("--map", "columns", metavar="FIELD=COLUMN", multiple=True, help="Take a field from a column of another name.")
+@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change a setting: evaluation.zero_shot=false.")
 @as_json
-def command(run_folder: str, data: Sequence[str], columns: Sequence[str], as_json: bool) -> None:
+def command(run_folder: str, data: Sequence[str], columns: Sequence[str], overrides: Sequence[str], as_json: bool) -> None:
     """Evaluate the model of RUN_DIR: retrieval and zero-shot accuracy, beside chance and the untrained model."""
     from vlmdsl.api.evaluate import evaluate  # `eval --help` does not wait for it
 
-    result = evaluate(run_folder, data=data, map=pairs(columns, "--map"))
+    result = evaluate(run_folder, data=data, map=pairs(columns, "--map"), overrides=overrides)
     if as_json:
         json_data(result.to_json())
     else:

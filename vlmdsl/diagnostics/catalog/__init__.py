@@ -7,6 +7,7 @@ from vlmdsl.diagnostics.catalog import (
     devices,
     encoders,
     environment,
+    evaluation,
     lowering,
     meaning,
     names,
@@ -17,6 +18,6 @@ from vlmdsl.diagnostics.catalog import (
 )
 
 __all__ = [
-    "comparison", "configuration", "data", "devices", "encoders", "environment", "lowering", "meaning", "names", "runs",
-    "syntax", "types", "values",
+    "comparison", "configuration", "data", "devices", "encoders", "environment", "evaluation", "lowering", "meaning",
+    "names", "runs", "syntax", "types", "values",
 ]  # fmt: skip

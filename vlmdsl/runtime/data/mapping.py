@@ -12,10 +12,11 @@ from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.data import CannotLoad, FieldLacksColumn, MalformedMapping, UnknownColumn, UnknownField
 from vlmdsl.diagnostics.suggest import closest, suggestion
 from vlmdsl.ir import ONE_SOURCE, Program, column_of, root_field
-from vlmdsl.runtime.data.fields import TextValue, first_value, flag_value, label_value, number_value, text_value, word_of
+from vlmdsl.runtime.data.classes import Classes, classes_of
+from vlmdsl.runtime.data.fields import TextValue, first_value, flag_value, label_value, number_value, text_value
 from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, Limits
 from vlmdsl.runtime.data.regions import region_length, regions_value
-from vlmdsl.runtime.data.source import BadSample, Source, remarks_of
+from vlmdsl.runtime.data.source import Source, remarks_of
 from vlmdsl.runtime.data.stand_ins import calls_of, columns_of, stand_ins_for
 from vlmdsl.source import Span
 from vlmdsl.types import FieldType
@@ -37,8 +38,6 @@ _USUAL_COLUMNS: dict[str, tuple[str, ...]] = {
 
 EVALUATED = ("label", "class_name")
 """What the evaluation reads if the data has it, whether or not the recipe does."""
-
-_MOST_CLASSES = 1_000_000
 
 _WITHOUT_A_CALLER = (
     "to fix it, make it a knob: `scale = 14.3` in the signature instead of `scale: Scalar`",
@@ -99,12 +98,16 @@ def requirements(program: Program, views: bool = True) -> list[Requirement]:
 @dataclass(frozen=True)
 class FieldMapping:
     """Field -> the columns that feed it, field of kind Label -> its class names, how many numbers describe a region, and at
-    how many characters texts are cut."""
+    how many characters texts are cut.
+
+    `numbered` are the fields of kind Label whose data has numbers, which the names belong to.
+    """
 
     columns: Mapping[str, tuple[str, ...]]
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     region_length: int | None = None
     text_characters: int = DEFAULT_LIMITS.text_characters
+    numbered: frozenset[str] = frozenset()
 
     @cached_property
     def _class_numbers(self) -> dict[str, dict[str, int]]:
@@ -165,8 +168,8 @@ def map_fields(
 ) -> FieldMapping:
     """Finds the columns for every need, by `assignments` (field -> columns, with commas between) or under the usual names.
 
-    `label` and `class_name` are mapped too where the data has them. `classes` are those of the training data, for held-out
-    data whose labels are names. Raises `DiagnosticError` with all that is lacking.
+    `label` and `class_name` are mapped too where the data has them. `classes` are the names of classes by number that hold
+    where the data itself has numbers and no names. Raises `DiagnosticError` with all that is lacking.
     """
     needs, assignments = list(needs), assignments or {}
     faults = _misdirected(needs, assignments)
@@ -192,7 +195,9 @@ def map_fields(
     labels = [need.field for need in needs if need.kind == "Label"] + ["label"]
     regions = next((need.field for need in needs if need.kind == "Regions" and need.field in found), None)
     length = None if regions is None else region_length(source, regions, found[regions])
-    return FieldMapping(found, _classes(source, found, labels, classes or {}), length, limits.text_characters)
+    named = _classes(source, found, labels, classes or {})
+    numbered = frozenset(name for name, own in named.items() if own.numbered)
+    return FieldMapping(found, {name: own.names for name, own in named.items()}, length, limits.text_characters, numbered)
 
 
 def _misdirected(needs: list[Requirement], assignments: Mapping[str, str]) -> list[Diagnostic]:
@@ -244,42 +249,15 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _classes(
-    source: Source, found: Mapping[str, tuple[str, ...]], labels: Iterable[str], known: Mapping[str, tuple[str, ...]]
-) -> dict[str, tuple[str, ...]]:
-    """The class names of every label field that is mapped, as far as they can be known."""
-    classes: dict[str, tuple[str, ...]] = {}
+    source: Source, found: dict[str, tuple[str, ...]], labels: Iterable[str], known: Mapping[str, tuple[str, ...]]
+) -> dict[str, Classes]:
+    """The classes of every label field that is mapped, as far as they can be known: those that the data names, else the
+    `known` ones. Where names tell the classes apart and numbers do not, they take the place of the numbers in `found`."""
+    classes: dict[str, Classes] = {}
     for name in dict.fromkeys(labels):
-        if name in known:
-            classes[name] = known[name]
-        elif name in found:
-            own = source.class_names if found[name][0] == "label" else None
-            names = own or _collected(source, found[name], found.get("class_name", ()))
-            if names:
-                classes[name] = names
+        if name in found:
+            own = classes_of(source, found[name], found.get("class_name", ()))
+            found[name] = own.columns
+            if own.names or name in known:
+                classes[name] = own if own.names else Classes(known[name], own.columns, numbered=True)
     return classes
-
-
-def _collected(source: Source, label: tuple[str, ...], class_name: tuple[str, ...]) -> tuple[str, ...]:
-    """Class names from the samples: labels that are words, in their alphabet, or the names beside labels that are numbers.
-
-    Reads labels only; stops at once if the first label is a number and no column has names.
-    """
-    words: set[str] = set()
-    numbered: dict[int, str] = {}
-    for index in range(len(source)):
-        try:
-            sample = source[index]
-            value = first_value(sample, label)
-            number = label_value(value, {})
-            name = word_of(first_value(sample, class_name))
-        except BadSample:
-            continue
-        if number >= 0 and not class_name:
-            return ()
-        if number >= 0:
-            numbered.setdefault(number, name)
-        elif isinstance(value, str):
-            words.add(word_of(value))
-    if numbered and max(numbered) < _MOST_CLASSES:
-        return tuple(numbered.get(number, f"class {number}") for number in range(max(numbered) + 1))
-    return tuple(sorted(words))

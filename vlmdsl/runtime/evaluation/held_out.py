@@ -201,8 +201,8 @@ def _classify(
     model: VisionLanguageModel, images: EncodedFeatures, labels: Tensor, prompts: ClassPrompts, comparison: Comparison
 ) -> Measures | None:
     """None if no image has a class with a name."""
-    labels = labels.cpu()
-    labelled = ((labels >= 0) & (labels < len(prompts.names))).nonzero().flatten()
+    labels = prompts.places(labels)
+    labelled = (labels >= 0).nonzero().flatten()
     if len(labelled) == 0:
         return None
     values, mask = prompts.tokenize(prompts.texts())

@@ -22,9 +22,9 @@ def neighbour_accuracy(features: Tensor, labels: Tensor, neighbours: int = 20, t
     exp(cosine / `temperature`), and votes that are not larger than those of another class count against the model. Chance is
     the share of the most frequent class: what can be had without looking. Source: Wu et al., CVPR 2018.
 
-    Of fewer images than that takes, fewer vote: one less than a class has on average (at least one), since an image among
-    more would be outvoted however good the features are. Images that are alone in their class are not asked, but vote. None
-    if all are alone. The result's `facts` say how many vote (`k`), were asked (`images`) and were not (`alone`).
+    No more vote than the largest class has beside the image itself: among more, every image would be outvoted however good
+    the features are. Images that are alone in their class are not asked, but vote. None if all are alone. The result's
+    `facts` say how many vote (`k`), were asked (`images`) and were not (`alone`).
 
     >>> features = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
     >>> found = neighbour_accuracy(features, torch.tensor([3, 3, 5, 5]), neighbours=20)
@@ -35,8 +35,7 @@ def neighbour_accuracy(features: Tensor, labels: Tensor, neighbours: int = 20, t
     asked = (sizes[own] > 1).nonzero().flatten()
     if not len(asked):
         return None
-    classes = int((sizes > 1).sum())
-    k = min(neighbours, max(len(asked) // classes - 1, 1))
+    k = min(neighbours, int(sizes.max()) - 1)
     unit = functional.normalize(features.double(), dim=-1)
     hits = 0
     for part in blocks(len(asked), _BLOCK):
@@ -50,7 +49,7 @@ def neighbour_accuracy(features: Tensor, labels: Tensor, neighbours: int = 20, t
         others = torch.arange(len(sizes)) != own[rows, None]
         hits += int((~(~(votes < right) & others).any(dim=1)).sum())
     chance = int(sizes.max()) / len(asked)
-    facts = {"classes": classes, "k": k, "images": len(asked), "alone": len(labels) - len(asked)}
+    facts = {"classes": int((sizes > 1).sum()), "k": k, "images": len(asked), "alone": len(labels) - len(asked)}
     return Measures({"top-1": hits / len(asked)}, {"top-1": chance}, facts)
 
 

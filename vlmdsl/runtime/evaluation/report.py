@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from vlmdsl.runtime.evaluation.retrieval import Measures, Retrieval
@@ -32,6 +32,8 @@ class Evaluation:
     classes: int = 0
     neighbours: Measures | None = None
     probe: Measures | None = None
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """What was not measured, and why."""
 
 
 def results_json(trained: Evaluation, untrained: Evaluation | None = None) -> dict[str, Any]:
@@ -54,7 +56,7 @@ def results_json(trained: Evaluation, untrained: Evaluation | None = None) -> di
         own = getattr(trained, where)
         if own is not None:
             results[name] = {"classes": trained.classes, **own.facts, **_group(own, getattr(untrained, where, None))}
-    notes = _notes(results)
+    notes = [*_notes(results), *trained.notes]
     return {**results, "notes": notes} if notes else results
 
 
@@ -83,7 +85,7 @@ def _certain(title: str, group: Mapping[str, Any], counts: Mapping[str, int], ca
     certain = [name for name, chance in group.get("chance", {}).items() if chance >= 1.0]
     if not certain:
         return []
-    return [f"{title}: {' and '.join(certain)} cannot be wrong among {counts[candidates]:,} {candidates}"]
+    return [f"{title}: {', '.join(certain)} cannot be wrong among {counts[candidates]:,} {candidates}"]
 
 
 def stored_untrained(results: Mapping[str, Any]) -> Evaluation | None:
@@ -103,7 +105,9 @@ def stored_untrained(results: Mapping[str, Any]) -> Evaluation | None:
             **{name: Measures(retrieval[name]["untrained"], retrieval[name]["chance"]) for name in _DIRECTIONS},
         ),
         classes=next((group["classes"] for group in classified.values() if group is not None), 0),
-        **{where: _untrained(classified[name]) for name, (where, _) in _CLASSIFIED.items()},
+        zero_shot=_untrained(classified["zero_shot"]),
+        neighbours=_untrained(classified["nearest_neighbours"]),
+        probe=_untrained(classified["linear_probe"]),
     )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from vlmdsl.runtime.data.fields import MISSING_LABEL
 from vlmdsl.runtime.encoders import EncodedFeatures
 from vlmdsl.runtime.evaluation.comparison import Comparison
 from vlmdsl.runtime.evaluation.features import block_size, blocks, count, select
@@ -25,13 +26,21 @@ class ClassPrompts:
     """The classes of a data set and how to ask for them; each template has one `{}` for the name of a class.
 
     `tokenize` gives what the recipe's tower takes for n texts: token ids `[n, L]` and their mask, or images without.
-    `field` is the batch field with the class of a sample, an index into `names`; any other number stands for no class.
+    `field` is the batch field with the class of a sample: an index into `names`, or what `numbers` makes one of, where they
+    are given. Any other number stands for no class.
     """
 
     names: Sequence[str]
     tokenize: Callable[[list[str]], tuple[Tensor, Tensor | None]]
     templates: Sequence[str] = DEFAULT_TEMPLATES
     field: str = "label"
+    numbers: Mapping[int, int] | None = None
+
+    def places(self, labels: Tensor) -> Tensor:
+        """Indices into `names` of classes; `MISSING_LABEL` where there is none."""
+        known = range(len(self.names))
+        numbers = {number: number for number in known} if self.numbers is None else self.numbers
+        return torch.tensor([numbers.get(number, MISSING_LABEL) for number in labels.tolist()])
 
     def texts(self) -> list[str]:
         """Every prompt, all templates of the first class first."""

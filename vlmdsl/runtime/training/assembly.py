@@ -33,6 +33,7 @@ from vlmdsl.runtime.data import (
     view_of,
     with_stand_ins,
 )
+from vlmdsl.runtime.data.stand_ins import Call
 from vlmdsl.runtime.encoders import LONGEST_USUAL_TEXT, Encoder, Kind, build_encoder, usual_text_length
 from vlmdsl.runtime.model import VisionLanguageModel, tower_needs
 from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers
@@ -72,14 +73,20 @@ class Data:
     held_out_mapping: FieldMapping | None
     reference: Source | None = None
     reference_mapping: FieldMapping | None = None
+    foreign: bool = False
+    """Whether the held-out samples are others than the run's own."""
 
 
-def open_data(program: Program, config: RunConfig, evaluate_on: tuple[str, ...] = ()) -> Data:
+def open_data(
+    program: Program, config: RunConfig, evaluate_on: tuple[str, ...] = (), evaluate_map: Mapping[str, str] | None = None
+) -> Data:
     """Opens every source and finds the column of every field; DiagnosticError with all that is lacking.
 
-    `evaluate_on` takes the place of the configured held-out data.
+    `evaluate_on` takes the place of the configured held-out data, and `evaluate_map` is for held-out data only, beside the
+    configured mapping.
     """
-    return map_data(program, config, *open_sources(config, evaluate_on))
+    sources = open_sources(config, evaluate_on)
+    return map_data(program, config, *sources, foreign=bool(evaluate_on), held_out_map=evaluate_map)
 
 
 def open_sources(config: RunConfig, evaluate_on: tuple[str, ...] = ()) -> tuple[Source, Source | None]:
@@ -89,29 +96,47 @@ def open_sources(config: RunConfig, evaluate_on: tuple[str, ...] = ()) -> tuple[
     return open_source(config.data.train, limits=limits), open_source(specs, "val", limits=limits) if specs else None
 
 
-def map_data(program: Program, config: RunConfig, train: Source, val: Source | None) -> Data:
-    """Finds the column of every field of a recipe; DiagnosticError with all that is lacking."""
-    stand_ins = [call for calls in calls_of(config.data.map).values() for call in calls]
-    limits = Limits.of(config.data)
-    train, val = with_stand_ins(train, stand_ins, limits), None if val is None else with_stand_ins(val, stand_ins, limits)
+def map_data(
+    program: Program,
+    config: RunConfig,
+    train: Source,
+    val: Source | None,
+    *,
+    foreign: bool = False,
+    held_out_map: Mapping[str, str] | None = None,
+) -> Data:
+    """Finds the column of every field of a recipe; DiagnosticError with all that is lacking.
+
+    `foreign` held-out samples are not the run's own, so that their classes have no numbers in common. `held_out_map` is for
+    held-out samples only, beside the configured mapping.
+    """
+    held_out_config = config.data.model_copy(update={"map": {**config.data.map, **(held_out_map or {})}})
+    limits, stand_ins = Limits.of(config.data), _stand_ins(config.data)
+    train = with_stand_ins(train, stand_ins, limits)
+    val = None if val is None else with_stand_ins(val, _stand_ins(held_out_config), limits)
     faults: list[Diagnostic] = []
     mapping = _mapped(train, program, config.data, faults)
     val_mapping = None
     if val is not None:
-        classes = mapping.classes if mapping is not None else {}
-        val_mapping = _mapped(val, program, config.data, faults, classes)
+        shared = mapping.numbered if mapping is not None and not foreign else ()
+        classes = {name: mapping.classes[name] for name in shared} if mapping is not None else {}
+        val_mapping = _mapped(val, program, held_out_config, faults, classes)
     if mapping is None or faults:
         raise DiagnosticError(tuple(dict.fromkeys(faults)))
     if not columns(program):
-        return Data(train, mapping, val, val_mapping)
+        return Data(train, mapping, val, val_mapping, foreign=foreign)
     if not config.data.reference:
         rest, kept = split_samples(train, config.data.reference_share, config.train.seed)
-        return Data(rest, mapping, val, val_mapping, kept, mapping)
+        return Data(rest, mapping, val, val_mapping, kept, mapping, foreign)
     reference = with_stand_ins(open_source(config.data.reference, limits=limits), stand_ins, limits)
     reference_mapping = _mapped(reference, program, config.data, faults, mapping.classes)
     if reference_mapping is None:
         raise DiagnosticError(tuple(dict.fromkeys(faults)))
-    return Data(train, mapping, val, val_mapping, reference, reference_mapping)
+    return Data(train, mapping, val, val_mapping, reference, reference_mapping, foreign)
+
+
+def _stand_ins(config: DataConfig) -> list[Call]:
+    return [call for calls in calls_of(config.map).values() for call in calls]
 
 
 def _mapped(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from torch import Tensor
 
-from vlmdsl.ir import Program
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
+from vlmdsl.diagnostics.catalog.evaluation import ClassesWithoutNames
+from vlmdsl.ir import Program, walk
 from vlmdsl.runtime.data import (
     EvaluationLoader,
     FieldMapping,
@@ -21,6 +24,7 @@ from vlmdsl.runtime.data import (
     text_inputs,
     view_of,
 )
+from vlmdsl.runtime.data.classes import has_unnamed_classes, renumbered
 from vlmdsl.runtime.evaluation import (
     DEFAULT_TEMPLATES,
     ClassPrompts,
@@ -35,6 +39,7 @@ from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.tokenizer import Tokenizers
 from vlmdsl.runtime.training.assembly import Data, materials_of, usual_forms
 from vlmdsl.schema import RunConfig
+from vlmdsl.source import Span
 
 __all__ = ["HeldOut", "held_out_measure"]
 
@@ -53,6 +58,15 @@ class HeldOut(Protocol):
 
 
 @dataclass(frozen=True)
+class _Fitted:
+    """Training images that a linear classifier is fitted to, and the numbers of their classes -> those of the held-out data;
+    None where they are the same."""
+
+    batches: EvaluationLoader
+    numbers: Mapping[int, int] | None
+
+
+@dataclass(frozen=True)
 class _ImagesAndTexts:
     """Retrieval, and how well classes are told apart: zero-shot, by nearest neighbours and by a linear classifier."""
 
@@ -61,18 +75,21 @@ class _ImagesAndTexts:
     prompts: ClassPrompts | None
     with_retrieval: bool
     neighbours: int
-    training: EvaluationLoader | None
+    fitted: _Fitted | None
+    notes: tuple[str, ...]
 
     def measure(self, model: VisionLanguageModel) -> Evaluation:
-        return evaluate(
+        measured = evaluate(
             model,
             self.batches,
             self.comparison,
             with_retrieval=self.with_retrieval,
             prompts=self.prompts,
             neighbours=self.neighbours,
-            training=self.training,
+            training=None if self.fitted is None else self.fitted.batches,
+            numbers=None if self.fitted is None else self.fitted.numbers,
         )
+        return replace(measured, notes=self.notes)
 
 
 @dataclass(frozen=True)
@@ -83,11 +100,15 @@ class _Images:
     tower: str
     field: str
     neighbours: int
-    training: EvaluationLoader | None
+    fitted: _Fitted | None
+    notes: tuple[str, ...]
 
     def measure(self, model: VisionLanguageModel) -> Evaluation:
-        fitted = self.training or ()
-        return evaluate_images(model, self.batches, self.tower, self.field, neighbours=self.neighbours, training=fitted)
+        training, numbers = ((), None) if self.fitted is None else (self.fitted.batches, self.fitted.numbers)
+        measured = evaluate_images(
+            model, self.batches, self.tower, self.field, neighbours=self.neighbours, training=training, numbers=numbers
+        )
+        return replace(measured, notes=self.notes)
 
 
 @dataclass(frozen=True)
@@ -123,13 +144,18 @@ class _Loaders:
             materials=materials_of(self.config),
         )
 
-    def fitted(self, data: Data, field: str, tower: str, usual: int) -> EvaluationLoader | None:
-        """The training images and classes that a linear classifier is fitted to; None if none is."""
+    def fitted(self, data: Data, field: str, tower: str, usual: int) -> tuple[_Fitted | None, tuple[str, ...]]:
+        """The training images and classes that a linear classifier is fitted to, None if none is; and why not, if a reader
+        would expect it."""
         most = usual if self.config.evaluation.probe is None else self.config.evaluation.probe
         if not most or data.held_out_mapping is None or not ("label" in data.mapping and "label" in data.held_out_mapping):
-            return None
+            return None, ()
+        numbers, shared = _shared_classes(data, data.held_out_mapping)
+        if not shared:
+            return None, ("linear probe: the training data has none of these classes",)
         samples = some_samples(data.train, most), data.mapping
-        return self.loader(samples, {field: "Image", "label": "Label"}, self.forms({field: (tower, "Image")}))
+        batches = self.loader(samples, {field: "Image", "label": "Label"}, self.forms({field: (tower, "Image")}))
+        return _Fitted(batches, numbers), ()
 
     def inputs(self, view: View, forms: dict[str, InputForm]) -> Callable[[list[str]], tuple[Tensor, Tensor | None]]:
         """What makes of prompts what the tower of a view takes."""
@@ -149,19 +175,21 @@ def held_out_measure(
         return None
     loaders = _Loaders(config, tokenizers, model)
     samples, limit = (data.held_out, data.held_out_mapping), config.evaluation.limit
-    names = data.held_out_mapping.classes.get("label", ()) if "label" in data.held_out_mapping else ()
     neighbours = config.evaluation.neighbours if "label" in data.held_out_mapping else 0
     comparison = comparison_of(program)
     if comparison is None:
         pictures = first_image_tower(program)
-        fitted = None if pictures is None else loaders.fitted(data, pictures[1], pictures[0], _PROBE)
-        if pictures is None or not (neighbours or fitted is not None):
+        if pictures is None:
             return None
         tower, field = pictures
+        fitted, notes = loaders.fitted(data, field, tower, _PROBE)
+        if not neighbours and fitted is None:
+            return None
         forms = loaders.forms({field: (tower, "Image")})
         loader = loaders.loader(samples, {field: "Image", "label": "Label"}, forms, limit=limit)
-        return _Images(loader, tower, field, neighbours, fitted)
-    fitted = loaders.fitted(data, comparison.image_field, comparison.image_tower, 0)
+        return _Images(loader, tower, field, neighbours, fitted, notes)
+    _check_one_form(model, comparison)
+    fitted, notes = loaders.fitted(data, comparison.image_field, comparison.image_tower, 0)
     fields = {comparison.image_field: "Image", comparison.text_field: "Text"}
     source = comparison.text_source
     view = View(comparison.text_field, "Text") if source is None else view_of(source).without_draws()
@@ -174,9 +202,50 @@ def held_out_measure(
     if neighbours or fitted is not None:
         fields["label"] = "Label"
     prompts = None
-    if config.evaluation.zero_shot and names:
-        fields["label"] = "Label"
-        templates = config.evaluation.templates or DEFAULT_TEMPLATES
-        prompts = ClassPrompts(names, loaders.inputs(view, forms), templates)
+    if config.evaluation.zero_shot and "label" in data.held_out_mapping:
+        names, numbers = _named_classes(data, data.held_out, data.held_out_mapping)
+        if names:
+            fields["label"] = "Label"
+            templates = config.evaluation.templates or DEFAULT_TEMPLATES
+            prompts = ClassPrompts(names, loaders.inputs(view, forms), templates, numbers=numbers)
     loader = loaders.loader(samples, fields, forms, {comparison.text_field: view}, limit)
-    return _ImagesAndTexts(loader, comparison, prompts, config.evaluation.retrieval, neighbours, fitted)
+    return _ImagesAndTexts(loader, comparison, prompts, config.evaluation.retrieval, neighbours, fitted, notes)
+
+
+def _named_classes(data: Data, held_out: Source, mapping: FieldMapping) -> tuple[tuple[str, ...], dict[int, int]]:
+    """The names of the held-out data's classes, and the number of a class in the data -> its place among them.
+
+    Raises `DiagnosticError` (V0836) where data that is not the run's own has classes without names.
+    """
+    named = {number: name for number, name in enumerate(mapping.classes.get("label", ())) if name}
+    if not named and data.foreign and has_unnamed_classes(held_out, mapping.columns["label"]):
+        help = ("`--map class_name=COLUMN`", "or leave them out: `--set evaluation.zero_shot=false`")
+        raise DiagnosticError((ClassesWithoutNames.at(Span("<command line>", 0, 0), source=held_out.name, help=help),))
+    names = tuple(dict.fromkeys(named.values()))
+    return names, {number: names.index(name) for number, name in named.items()}
+
+
+def _shared_classes(data: Data, held_out: FieldMapping) -> tuple[dict[int, int] | None, bool]:
+    """Number of a class in the training data -> its number in the held-out data (None: the same), and whether there are any
+    in common."""
+    own, theirs = (mapping.classes.get("label", ()) for mapping in (data.mapping, held_out))
+    if own == theirs:
+        return None, bool(own) or not data.foreign
+    if not own or not theirs:
+        return None, False
+    return renumbered(own, by=theirs), bool({name for name in own if name} & set(theirs))
+
+
+def _check_one_form(model: VisionLanguageModel, comparison: Comparison) -> None:
+    """V0832 where features of one image are made by towers that take it in different forms: it is read once."""
+    if comparison.image_features is None:
+        return
+    read = set(walk([comparison.image_features]))
+    for stream in model.streams:
+        tower = stream.encoder.tower
+        if stream.encode in read and model.form(tower, "Image") != model.form(comparison.image_tower, "Image"):
+            problem = f"takes images in another form than `{comparison.image_tower}`, with which its features are compared"
+            place = Span("encoders", 0, 0)
+            raise DiagnosticError(
+                (TowerDoesNotFit.at(place, tower=tower, problem=problem, help=("give both one encoder",)),)
+            )

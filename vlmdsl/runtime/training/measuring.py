@@ -38,21 +38,26 @@ TOKENIZER = "tokenizer.json"
 
 
 def evaluate_run(
-    objective: Objective, config: RunConfig, folder: RunFolder, evaluate_on: tuple[str, ...] = ()
+    objective: Objective,
+    config: RunConfig,
+    folder: RunFolder,
+    evaluate_on: tuple[str, ...] = (),
+    evaluate_map: Mapping[str, str] | None = None,
 ) -> tuple[dict[str, Any], str]:
     """Measure the newest sound checkpoint in `folder`: the results as JSON and as a table.
 
     On the run's own held-out data they replace `evaluation.json`; what that says of the untrained model, measured under
-    the same conditions, is taken over. Raises `DiagnosticError` (V0816) without a checkpoint.
+    the same conditions, is taken over. `evaluate_map` says which of its columns feed which fields. Raises
+    `DiagnosticError` (V0816) without a checkpoint.
     """
     config = folder.with_kept(config)
     with join_processes(config.train.device) as world:
-        restored = _built(objective, config, folder, world, evaluate_on)
+        restored = _built(objective, config, folder, world, evaluate_on, evaluate_map)
         model, data = restored.model, restored.data
         held_out = held_out_measure(objective.program, config, data, restored.tokenizers, model)
         if held_out is None:
             return {}, "nothing to measure: no data is held out, or it has neither the texts nor the classes that are needed"
-        conditions = conditions_of(config, data)
+        conditions = conditions_of(config, data, evaluate_map)
         untrained = known_untrained(folder, conditions) or held_out.measure(model)
         load_weights(restored.checkpoint, model)
         step = read_position(restored.checkpoint).step
@@ -92,13 +97,18 @@ class _Restored:
 
 
 def _built(
-    objective: Objective, config: RunConfig, folder: RunFolder, world: World, evaluate_on: tuple[str, ...] = ()
+    objective: Objective,
+    config: RunConfig,
+    folder: RunFolder,
+    world: World,
+    evaluate_on: tuple[str, ...] = (),
+    evaluate_map: Mapping[str, str] | None = None,
 ) -> _Restored:
     checkpoint, notes = sound_checkpoint(folder.checkpoints)
     if checkpoint is None:
         reason = "it has no complete checkpoint"
         raise DiagnosticError((NothingToResume.at(Span("<command line>", 0, 0), path=folder.path, reason=reason),))
-    data = open_data(objective.program, config, evaluate_on)
+    data = open_data(objective.program, config, evaluate_on, evaluate_map)
     tokenizers = stored_tokenizers(checkpoint)
     model = build_model(objective, config, tokenizers, world, data.mapping.region_length)
     fill_references(model, data, tokenizers, config)
@@ -113,12 +123,12 @@ def measured(
     return {"step": step, **rounded(results_json(trained, untrained)), "conditions": dict(conditions)}
 
 
-def conditions_of(config: RunConfig, data: Data) -> dict[str, object]:
+def conditions_of(config: RunConfig, data: Data, evaluate_map: Mapping[str, str] | None = None) -> dict[str, object]:
     """What the numbers of an evaluation depend on beside the weights, as JSON holds it."""
     held_out = None if data.held_out is None else fingerprint(data.held_out)
     return {
         "held_out": held_out,
-        "map": dict(config.data.map),
+        "map": {**config.data.map, **(evaluate_map or {})},
         **config.evaluation.model_dump(mode="json", exclude={"every", "batch"}),
     }
 

@@ -139,7 +139,7 @@ def test_alternatives_are_texts_that_differ(text: str, values: list[object]) -> 
     assert alternatives(text, [values, values]) == found
 
 
-def test_labels_that_are_words_are_numbered_once_for_all_splits() -> None:
+def test_labels_that_are_words_are_numbered_as_the_data_has_them() -> None:
     train = Listed({"label": "dog"}, {"label": "cat"}, {"label": None}, {"label": "dog "})
     mapping = map_fields(train, [LABEL])
     assert mapping.classes["label"] == ("cat", "dog")
@@ -147,13 +147,29 @@ def test_labels_that_are_words_are_numbered_once_for_all_splits() -> None:
     assert labels == [1, 0, MISSING_LABEL, 1]
     val = Listed({"label": "dog"}, {"label": "emu"})
     held_out = map_fields(val, [LABEL], classes=mapping.classes)
-    assert [held_out.plain("label", "Label", val[index]) for index in range(2)] == [1, MISSING_LABEL]
+    assert held_out.classes["label"] == ("dog", "emu")
+    assert [held_out.plain("label", "Label", val[index]) for index in range(2)] == [0, 1]
+
+
+def test_numbers_have_the_known_names_where_the_data_has_none() -> None:
+    train, val = Listed({"label": 1, "class_name": "dog"}), Listed({"label": 1})
+    mapping = map_fields(train, [LABEL])
+    assert mapping.numbered == {"label"}
+    assert map_fields(val, [LABEL], classes=mapping.classes).classes["label"] == ("", "dog")
+    assert "label" not in map_fields(val, [LABEL], classes={}).classes
+
+
+def test_where_one_number_has_several_names_the_names_are_the_classes() -> None:
+    joined = Listed({"label": 0, "class_name": "cat"}, {"label": 0, "class_name": "ant"}, {"label": 1, "class_name": "cat"})
+    mapping = map_fields(joined, [LABEL])
+    assert mapping.classes["label"] == ("ant", "cat")
+    assert [mapping.plain("label", "Label", joined[index]) for index in range(3)] == [1, 0, 1]
 
 
 def test_names_of_labels_that_are_numbers() -> None:
     source = Listed({"label": 2, "group": "food"}, {"label": 0, "group": "flags"})
     assert "label" not in map_fields(source, [LABEL]).classes
-    assert map_fields(source, [LABEL], {"class_name": "group"}).classes["label"] == ("flags", "class 1", "food")
+    assert map_fields(source, [LABEL], {"class_name": "group"}).classes["label"] == ("flags", "", "food")
     named = Listed({"label": 1, "fine": 5}, class_names=("a", "b"))
     assert map_fields(named, [LABEL]).classes["label"] == ("a", "b")
     assert "label" not in map_fields(named, [LABEL], {"label": "fine"}).classes

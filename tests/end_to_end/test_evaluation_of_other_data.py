@@ -1,0 +1,114 @@
+"""A trained run on other data than its own: classes and their names are the data's, and what means nothing is said."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vlmdsl
+from vlmdsl.diagnostics import DiagnosticError
+
+SETTINGS = {"train.batch": 8, "train.compile": False, "evaluation.limit": 24, "evaluation.probe": 40}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "clip"
+    return vlmdsl.train("clip", data=["shapes:samples=64"], steps=1, settings=SETTINGS, out=str(folder)).folder
+
+
+def pictures(folder: Path, *classes: str, each: int = 6) -> Path:
+    """A folder a class, of noise."""
+    random = np.random.default_rng(0)
+    for name in classes:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for number in range(each):
+            image = random.integers(0, 256, (20, 20, 3), dtype=np.uint8)
+            Image.fromarray(image).save(folder / name / f"{name}{number}.png")
+    return folder
+
+
+def table(folder: Path, columns: list[str], *rows: tuple[object, ...]) -> str:
+    path = folder / "table.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([columns, *rows])
+    return str(path)
+
+
+def test_classes_are_the_folders_of_the_data(run, tmp_path):
+    found = vlmdsl.evaluate(run, data=[str(pictures(tmp_path, "zebra", "aardvark"))])
+    assert found.evaluation["zero_shot"]["classes"] == 2
+    assert found.evaluation["zero_shot"]["images"] == 12
+    assert found.evaluation["zero_shot"]["chance"]["top-1"] == 0.5
+    assert found.evaluation["nearest_neighbours"]["k"] == 5
+    assert "(k = 5)" in found.to_text()
+    # No class of the training data is among them: nothing can be said, and nothing counts as wrong.
+    assert "linear_probe" not in found.evaluation
+    assert "linear probe: the training data has none of these classes" in found.evaluation["notes"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "values"),
+    [
+        (["label"], {"zebra": ["zebra"], "ant": ["ant"]}),
+        (["label", "class_name"], {"zebra": [40, "zebra"], "ant": [3, "ant"]}),
+        (["label", "class_name"], {"zebra": [2, "zebra"], "ant": ["", ""]}),
+        (["label", "class_name"], {"zebra": [1, "zebra"], "ant": [1, "ant"]}),
+    ],
+    ids=["words", "numbers with gaps", "some without", "one number for two"],
+)
+def test_classes_are_the_labels_of_a_table(columns, values, run, tmp_path):
+    pictures(tmp_path, *values, each=4)
+    rows = [(f"{name}/{name}{number}.png", f"text {number}", *values[name]) for name in values for number in range(4)]
+    found = vlmdsl.evaluate(run, data=[table(tmp_path, ["image", "text", *columns], *rows)]).evaluation
+    named = {tuple(value) for value in values.values() if value[0] != ""}
+    assert found["zero_shot"]["classes"] == len(named)
+    assert found["zero_shot"]["images"] == 4 * len(named)
+    left_out = [note for note in found["notes"] if "no class with a name" in note]
+    assert len(left_out) == (len(named) < 2)
+
+
+def test_numbers_without_names_are_not_the_runs_classes(run, tmp_path):
+    pictures(tmp_path, "zebra", "ant", each=3)
+    rows = [
+        (f"{name}/{name}{number}.png", "text", label) for label, name in enumerate(("ant", "zebra")) for number in range(3)
+    ]
+    data = table(tmp_path, ["image", "text", "label"], *rows)
+    with pytest.raises(DiagnosticError, match="V0836"):
+        vlmdsl.evaluate(run, data=[data])
+    found = vlmdsl.evaluate(run, data=[data], overrides=["evaluation.zero_shot=false"]).evaluation
+    assert "zero_shot" not in found
+    assert "linear_probe" not in found
+    assert found["nearest_neighbours"]["k"] == 2
+
+
+def test_a_mapping_for_the_evaluation_is_for_its_data_only(run, tmp_path):
+    pictures(tmp_path, "zebra", "ant", each=2)
+    rows = [(f"{name}/{name}{number}.png", f"text {number}", name) for name in ("zebra", "ant") for number in range(2)]
+    data = table(tmp_path, ["photo", "words", "animal"], *rows)
+    found = vlmdsl.evaluate(run, data=[data], map={"image": "photo", "text": "words", "label": "animal"}).evaluation
+    assert (found["samples"], found["zero_shot"]["classes"]) == (4, 2)
+
+
+def test_the_probe_knows_shared_classes_by_name(run, tmp_path):
+    own = vlmdsl.evaluate(run).evaluation["linear_probe"]
+    classes = vlmdsl.evaluate(run, data=[str(pictures(tmp_path, "red circle", "zebra", each=3))]).evaluation
+    if "linear_probe" in classes:
+        assert classes["linear_probe"]["left_out"] == 3
+    assert own["fitted"] == 40
+
+
+@pytest.mark.parametrize(
+    ("classes", "each", "notes"),
+    [
+        (("zebra",), 1, {"R@1, R@5, R@10 cannot be wrong among 1 texts", "top-1, top-5 cannot be wrong among 1 classes"}),
+        (("ant", "bee", "cat"), 1, {"R@5, R@10 cannot be wrong among 3 texts", "top-5 cannot be wrong among 3 classes"}),
+    ],
+)
+def test_what_little_data_says_is_said(classes, each, notes, run, tmp_path):
+    found = vlmdsl.evaluate(run, data=[str(pictures(tmp_path, *classes, each=each))])
+    said = "\n".join(found.evaluation["notes"])
+    assert all(note in said for note in notes)
+    assert "nearest_neighbours" not in found.evaluation  # every image is alone in its class

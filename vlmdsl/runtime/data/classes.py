@@ -1,0 +1,82 @@
+"""The classes of labels and their names, as the data itself has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from vlmdsl.runtime.data.fields import MISSING_LABEL, first_value, label_value, word_of
+from vlmdsl.runtime.data.source import BadSample, Source, probed_positions
+
+__all__ = ["Classes", "classes_of", "has_unnamed_classes", "renumbered"]
+
+_MOST_CLASSES = 1_000_000
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The names of classes, by number, and the columns that the class of a sample is read from. No names: none are known; an
+    empty one: that number has none.
+
+    `numbered`: the data has numbers, and names for them; else it has names, which are numbered in their alphabet.
+    """
+
+    names: tuple[str, ...]
+    columns: tuple[str, ...]
+    numbered: bool = False
+
+
+def classes_of(source: Source, columns: tuple[str, ...], class_name: tuple[str, ...] = ()) -> Classes:
+    """The classes of the samples, whose labels are in `columns`: labels that are words, or the names beside numbers (in the
+    columns `class_name`). Where one number has several names, as in folders that are joined, the names are the classes.
+
+    Reads labels only; stops at once if the first label is a number and no column has names.
+    """
+    if columns[0] == "label" and source.class_names:
+        return Classes(source.class_names, columns)
+    words: set[str] = set()
+    named: dict[int, set[str]] = {}
+    for index in range(len(source)):
+        try:
+            sample = source[index]
+            value = first_value(sample, columns)
+            number = label_value(value, {})
+            name = first_value(sample, class_name)
+        except BadSample:
+            continue
+        if number >= 0 and not class_name:
+            return Classes((), columns)
+        if number >= 0:
+            named.setdefault(number, set()).update([] if name is None else [word_of(name)])
+        elif isinstance(value, str):
+            words.add(word_of(value))
+    if any(len(names) > 1 for names in named.values()):
+        return Classes(tuple(sorted(set().union(*named.values()))), class_name)
+    if named and max(named) < _MOST_CLASSES:
+        names = {number: next(iter(names)) for number, names in named.items() if names}
+        return Classes(tuple(names.get(number, "") for number in range(max(named) + 1)), columns, bool(names))
+    return Classes(tuple(sorted(words)), columns)
+
+
+def has_unnamed_classes(source: Source, columns: Iterable[str]) -> bool:
+    """Whether any of the samples that are looked at has a class by number."""
+    columns = tuple(columns)
+    for index in probed_positions(len(source)):
+        try:
+            if label_value(first_value(source[index], columns), {}) != MISSING_LABEL:
+                return True
+        except BadSample:
+            continue
+    return False
+
+
+def renumbered(names: tuple[str, ...], by: tuple[str, ...]) -> dict[int, int]:
+    """The number of each class in `names` -> its number in `by`; classes that are not there get numbers after those.
+
+    >>> renumbered(("cat", "dog", "owl"), by=("owl", "ant", "cat"))
+    {0: 2, 1: 6, 2: 0}
+    """
+    numbers = {name: number for number, name in reversed(list(enumerate(by))) if name}
+    for name in names:
+        numbers.setdefault(name, len(by) + len(numbers))
+    return {number: numbers[name] for number, name in enumerate(names) if name}
