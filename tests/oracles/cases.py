@@ -163,6 +163,16 @@ let z = similarity(image, text, by=cosine(epsilon=1e-8))
 def side(along) = sum(hinge(z, along=along, margin=margin, negatives=negatives))
 minimize side("rows") + side("columns")
 """
+# CyCLIP in six lines.
+CYCLIP = """
+recipe cyclip(image: Image, text: Text, cross = 0.25, within = 0.25)
+let across = similarity(image, text)
+minimize {
+  clip: contrast(image, text, temperature=learned(0.07))
+  cross: cross * mean(row_sum(square(across - transpose(across))))
+  within: within * mean(row_sum(square(similarity(image, image) - similarity(text, text))))
+}
+"""
 # One path of ALIP over unit vectors, with the gates as given.
 ALIP_PATH = """
 recipe alip_path(image: Image, text: Text, pair: Number, gate: Number)
@@ -290,6 +300,9 @@ CASES = [
     Case("zerovl-nce_smoothing", ZEROVL, FEATURES, TAU, {"smoothing": 0.1}),
     Case("zerovl-nce_tau_clamped", ZEROVL, FEATURES, TAU),
     Case("zerovl-nce_ignore", ZEROVL_IGNORE, {**FEATURES, "ignored": "ignore_mask"}, TAU, unstated=("ignored",)),
+    Case("cyclip-base", CYCLIP, FEATURES, SCALE),
+    Case("cyclip-cross_only", CYCLIP, FEATURES, SCALE, {"cross": 1.5, "within": 0}),
+    Case("cyclip-scale100", CYCLIP, FEATURES, SCALE),
     Case("zerovl-triplet_mean", TRIPLET, FEATURES, {}),
     Case("alip-adaptive_loss", ALIP_PATH, GATED, SCALE, total="out_loss", no_gradient=("pair", "gate")),
     Case("pyramidclip-paper", "pyramidclip", PYRAMID, SCALE),

@@ -10,11 +10,13 @@ import torch
 import torch.distributed as dist
 
 import vlmdsl
-from oracles.cases import FEATURES, MOCO_V3, REWRITTEN, SCALE, SCALE_AND_BIAS, SLIP, Case, teachers
+from oracles.cases import CYCLIP, FEATURES, MOCO_V3, REWRITTEN, SCALE, SCALE_AND_BIAS, SLIP, Case, teachers
 from vlmdsl.testing.distributed import run_processes
 
 PER_RANK = "out_loss_per_rank"
 TOTALS = "out_total_per_rank"
+# CyCLIP's processes each compute the whole loss and differentiate their own rows: its gradient, not times the processes.
+OF_THE_WHOLE = ("cyclip-2rank",)
 # SLIP's processes gather images and texts without gradient, so theirs is not the gradient of the whole batch.
 DETACHED = ("image_augment_crop_0", "text")
 CASES = [
@@ -24,6 +26,7 @@ CASES = [
         {"log_scale": "out_grad_log_scale_per_rank"},
     ),
     (Case("laclip-clip-2rank", "laclip", REWRITTEN, SCALE, total=PER_RANK), 2, {"log_scale": "grad_log_scale"}),
+    (Case("cyclip-2rank", CYCLIP, FEATURES, SCALE, total=TOTALS), 2, {"log_scale": "grad_log_scale"}),
     (Case("moco_v3-loss-2rank", "moco_v3", MOCO_V3, {}, total=TOTALS, no_gradient=teachers(MOCO_V3)), 2, {}),
     (Case("slip-total-2rank", "slip", SLIP, SCALE, total=TOTALS, unstated=DETACHED), 2, {}),
     *(
@@ -66,6 +69,7 @@ def test_processes_give_the_oracle(case: Case, processes: int, learned: Mapping[
             assert all(name not in result["features"] for result in found)
             continue
         gathered = torch.cat([result["features"][name] for result in found])
+        gathered = gathered / processes if case.oracle in OF_THE_WHOLE else gathered
         agrees = torch.allclose(gathered, torch.from_numpy(arrays[f"grad_{key}"]), rtol=rtol, atol=1e-12)
         assert agrees == (name not in case.unstated), name
     # The authors' processes each return the loss of their own rows; ours all return the mean of these, the global loss.

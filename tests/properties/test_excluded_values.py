@@ -42,6 +42,9 @@ SAMPLES_LEFT_OUT = {
     ),
     "hinge": KEPT + 'minimize sum(hinge(z, along="rows"), over=valid) + mean(hinge(z, along="columns"), over=valid)',
     "sigmoid": KEPT + "minimize mean(sigmoid_loss(z, targets=same(label)), over=valid)",
+    "row_sums": KEPT + "minimize mean(row_sum(square(z)) + row_mean(z * similarity(image, caption)), over=valid)",
+    "cycle": KEPT + "let apart = z - transpose(z)\nminimize mean(row_sum(apart * apart), over=valid)",
+    "added": "minimize contrast(image.pooled - text.pooled, caption.pooled + text.pooled, keep=valid)",
     "logsumexp": KEPT + "minimize mean(softplus(logsumexp(z) - score(image, text)), over=valid)",
     "divergence": (
         KEPT + "let soft = softmax(restrict(4 * similarity(stop(text), stop(caption)), to=valid))\n"

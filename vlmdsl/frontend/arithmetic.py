@@ -36,7 +36,8 @@ _COMBINES: frozenset[tuple[str, str, str]] = frozenset(
     + [("Scalar", op, "Score") for op in "+-*/"]
     + [("Sim", op, "Scalar") for op in "+-*/"]
     + [("Scalar", op, "Sim") for op in "+*-"]
-    + [("Sim", op, "Sim") for op in "+-"]
+    + [("Sim", op, "Sim") for op in "+-*"]
+    + [("Vec", op, "Vec") for op in "+-"]
     + [("Loss", op, "Loss") for op in "+-"]
     + [("Loss", op, "Scalar") for op in "+-*/"]
     + [("Scalar", op, "Loss") for op in "+-*"]
@@ -96,12 +97,14 @@ def _fault(symbol: str, left: Value, right: Value, span: Span) -> Fault:
     strange = right if _arithmetic_kind(left) else left
     scores = [value for value in (left, right) if isinstance(value, Node) and "Score" in kind_of(value)]
     names = [node.string("name") for node in walk(scores) if node.type == FieldType("Number")]
-    help = tuple(f"`{name}: Number` is one number a sample; one for the whole step is `{name}: Scalar`" for name in names)
+    streams = all({"Image", "Text", "Encoded"} & set(kind_of(value)) for value in (left, right))
+    help = ("features are added: `image.pooled + text.pooled`",) if streams and symbol in "+-" else ()
+    help += tuple(f"`{name}: Number` is one number a sample; one for the whole step is `{name}: Scalar`" for name in names)
     return Fault(OperatorTypes.at(span, help=help, operator=symbol, left=type_of(left), right=type_of(right)), strange)
 
 
 def _arithmetic_kind(value: Value) -> str:
-    kinds = [kind for kind in kind_of(value) if kind in ("Scalar", "Score", "Sim", "Loss", "Target")]
+    kinds = [kind for kind in kind_of(value) if kind in ("Scalar", "Score", "Sim", "Loss", "Target", "Vec")]
     return kinds[0] if kinds else ""
 
 

@@ -180,7 +180,7 @@ def _report_nothing_to_learn(session: Session, program: Program, span: Span) -> 
         if node.index in seen or node.operation == "stop":
             continue
         seen.add(node.index)
-        if node.operation == "parameter" or (node.operation == "encode" and encoder_of(node).learns):
+        if node.operation in ("parameter", "scalar") or (node.operation == "encode" and encoder_of(node).learns):
             return
         stack.extend(node.inputs)
     session.report(NothingToLearn.at(span, reason="every stream is frozen or stopped, and no number is learned"))

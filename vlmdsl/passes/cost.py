@@ -104,7 +104,7 @@ def learns(node: Node) -> bool:
         if current in seen or current.operation == "stop":
             continue
         seen.add(current)
-        if current.operation == "parameter" or (current.operation == "encode" and encoder_of(current).learns):
+        if current.operation in ("parameter", "scalar") or (current.operation == "encode" and encoder_of(current).learns):
             return True
         stack.extend(current.inputs)
     return False
@@ -234,6 +234,14 @@ def _criterion(node: Node, world: Workload) -> Cost:
     return Cost(0.0, 0.0, 2 * kept, 2 * kept, 8 * kept)
 
 
+def _product(node: Node, world: Workload) -> Cost | None:
+    """Both matrices are kept for the gradient of the other."""
+    if not all(isinstance(parent.type, SimType) for parent in node.inputs):
+        return None
+    kept = world.entries * max(world.item, _FLOAT)
+    return Cost(0.0, 0.0, kept, kept, 5 * kept)
+
+
 def _unite(node: Node, world: Workload) -> Cost | None:
     """A copy of both matrices, and their gradients out of that of the copy; targets are made where they are needed."""
     if not isinstance(node.type, SimType):
@@ -287,6 +295,7 @@ def _soft_target(steps: int, world: Workload) -> Cost:
 _COSTS: dict[str, Callable[[Node, Workload], Cost | None]] = {
     "mix": _mix,
     "nearest": _nearest,
+    "multiply": _product,
     "unite": _unite,
     "transpose": _transpose,
     "softmax": _softmax,

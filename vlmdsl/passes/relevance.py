@@ -221,6 +221,8 @@ _RULES: dict[str, Callable[[Node, Relevance], Read]] = {
     "hinge": _criterion,
     "sigmoid_loss": _criterion,
     "log_sum_exp": _criterion,
+    "row_sum": _criterion,
+    "row_mean": _criterion,
     "softmax": _softmax,
     "nearest": _nearest,
     "contrast": _contrast,

@@ -11,9 +11,9 @@ from vlmdsl.diagnostics.catalog.types import ColumnsOfSeveralKinds, WrongType
 from vlmdsl.ir import Node
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.similarities import COSINE, apply_similarity, paired_score
-from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
+from vlmdsl.primitives.spec import Builder, Fault, Meaning, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import AllSamples, FunctionValue, SimilarityValue, Value
-from vlmdsl.types import ConditionType, SimType
+from vlmdsl.types import ConditionType, ScoreType, SimType
 
 MEMORY_AXIS = "Q"
 _STREAM = ("Encoded", "Vec", "Tokens", "Image", "Text")
@@ -141,6 +141,42 @@ register(
         ),
     )
 )
+
+
+def _of_rows(operation: str) -> Meaning:
+    """One number of each row."""
+
+    def meaning(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+        matrix = subjects["matrix"]
+        assert isinstance(matrix, Node)
+        assert isinstance(matrix.type, SimType)
+        return builder.add(operation, matrix, type=ScoreType(matrix.type.rows))
+
+    return meaning
+
+
+_CYCLE = "let z = similarity(image, text)\nlet apart = z - transpose(z)\n"
+
+for _name, _word, _formula in (
+    ("row_sum", "sum", r"\sum_j z_{ij}"),
+    ("row_mean", "mean", r"\frac{1}{N_i} \sum_j z_{ij}"),
+):
+    register(
+        Primitive(
+            name=_name,
+            family="matrix level",
+            summary=(
+                f"The {_word} of each row over its candidates, 0 where there is none; `transpose` turns columns into rows. "
+                "What is no candidate takes no part."
+            ),
+            meaning=_of_rows(_name),
+            subjects=(Subject("matrix", ("Sim",), "the matrix"),),
+            laws=("permutation",),
+            formula=_formula,
+            cost="no product; one pass over the matrix",
+            example=f"{_CYCLE}minimize contrast(image, text) + 0.25 * mean({_name}(square(apart)))",
+        )
+    )
 
 
 def _restrict(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:

@@ -206,7 +206,7 @@ register(
 )
 
 
-_CHOICE = ("Scalar", "Score", "Sim", "Target", "Loss", "Distribution", "Similarity", "Static")
+_CHOICE = ("Scalar", "Score", "Sim", "Target", "Loss", "Vec", "Distribution", "Similarity", "Static")
 
 
 def _check_chosen(builder: Builder, value: Value, argument: str) -> None:

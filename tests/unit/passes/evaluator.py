@@ -278,6 +278,8 @@ _OPERATIONS: dict[str, Callable[..., object]] = {
     "cross_entropy": _cross_entropy,
     "sigmoid_loss": _sigmoid,
     "hinge": _hinge,
+    "row_sum": lambda node, x: np.where(x.asked("rows"), x.rows, 0.0).sum(1),
+    "row_mean": lambda node, x: np.where(x.asked("rows"), x.rows, 0.0).sum(1) / np.maximum(x.asked("rows").sum(1), 1),
     "gate": lambda node, x, gate: gate[:, None] * x,
     "samples": lambda node, over=None: np.float64(SAMPLES if over is None else over.sum()),
     "mean": lambda node, score, over=None: _mean(score, over),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from unit.passes.programs import Build
 from vlmdsl.ir import Node, Program
 from vlmdsl.ir.text import program_text
+from vlmdsl.types import ScalarType, ScoreType
 
 
 class Expressions:
@@ -22,9 +23,11 @@ class Expressions:
         self.features.append(build.normalize(build.mix(build.pooled("summary", unit=False), build.constant(0.3), block=4)))
         gated = build.gate(build.pooled("image", "Image"), build.field("number", "Number"))
         self.features.append(gated)
+        self.features.append(build("subtract", build("add", build.pooled("image", "Image"), gated), build.pooled("text")))
         self.scalars = [build.constant(value) for value in (0.0, 1.0, -1.0, 0.5, 3.0)]
         self.scalars += [build.samples(), build.samples(build.field("flag", "Flag"))]
         self.scalars += [build.temperature("temperature", 0.3), build.parameter("direct", 0.7)]
+        self.scalars.append(build.add("scalar", type=ScalarType(), name="outside"))
         self.positive = [node for node in self.scalars if node not in self.scalars[:3]]
 
     def one_of(self, *choices: Callable[[], Node]) -> Node:
@@ -47,6 +50,7 @@ class Expressions:
             lambda: self.build.stop(plain),
             lambda: self.build("exp", plain),
             lambda: self.build.entropy(x, y),
+            lambda: self.build.add(self.draw(st.sampled_from(("row_sum", "row_mean"))), self.matrix(2), type=ScoreType()),
             lambda: self.build(
                 "subtract", self.build.score(image, text, "tokenmax"), self.build.score(text, image, "tokenmax")
             ),
@@ -69,6 +73,7 @@ class Expressions:
             ),
             lambda: build("multiply", self.scalar(), self.matrix(depth - 1)),
             lambda: build("negate", self.matrix(depth - 1)),
+            lambda: build("multiply", self.matrix(depth - 1), self.matrix(1)),
             lambda: build.exclude(self.matrix(depth - 1), self.condition()),
             lambda: build.exclude_pairs(self.matrix(depth - 1)),
             lambda: build.reuse(self.matrix(depth - 1), self.draw(st.sampled_from(("rows", "columns")))),

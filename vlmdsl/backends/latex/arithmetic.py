@@ -6,7 +6,20 @@ import re
 from collections.abc import Callable
 
 from vlmdsl.backends.latex.interface import Writer
-from vlmdsl.backends.latex.notation import SUM, Math, call, fraction, infix, log, negated, number, product, quotient, total
+from vlmdsl.backends.latex.notation import (
+    SUM,
+    Math,
+    call,
+    fraction,
+    infix,
+    log,
+    negated,
+    number,
+    product,
+    quotient,
+    squared,
+    total,
+)
 from vlmdsl.ir import Node
 
 __all__ = ["ARITHMETIC", "scaled"]
@@ -15,7 +28,9 @@ _NUMBER = re.compile(r"[0-9./]+")
 
 
 def _times(left: Math, right: Math) -> Math:
-    """Numbers stand first."""
+    """Numbers stand first; something times itself is its square."""
+    if left == right:
+        return squared(left)
     return product(right, left) if _NUMBER.fullmatch(right.text) else product(left, right)
 
 

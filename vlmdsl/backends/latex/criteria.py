@@ -6,11 +6,25 @@ from itertools import zip_longest
 
 from vlmdsl.backends.latex.entries import excluded_of, excludes_pairs
 from vlmdsl.backends.latex.interface import Part, Writer
-from vlmdsl.backends.latex.notation import Math, call, equation, log, negated, number, product, sum_over, total, under, words
+from vlmdsl.backends.latex.notation import (
+    Math,
+    call,
+    equation,
+    log,
+    negated,
+    number,
+    product,
+    quotient,
+    sum_over,
+    total,
+    under,
+    words,
+)
 from vlmdsl.backends.latex.softmax import Block, parts_of, softmax_loss
 from vlmdsl.ir import Node
+from vlmdsl.types import SimType
 
-__all__ = ["cross_entropy", "hinge", "sigmoid_loss", "target_entropy"]
+__all__ = ["cross_entropy", "hinge", "row_mean", "row_sum", "sigmoid_loss", "target_entropy"]
 
 
 def cross_entropy(writer: Writer, node: Node) -> Math:
@@ -63,6 +77,25 @@ def _candidates(writer: Writer, matrix: Node, *, but_pairs: bool = False) -> str
     conditions = [rf"j \in {_kept(writer, condition).latex}" for condition in excluded_of(matrix)]
     conditions += [r"j \neq i"] if but_pairs or excludes_pairs(matrix) else []
     return ", ".join(conditions)
+
+
+def row_sum(writer: Writer, node: Node) -> Math:
+    """The sum of the entries of row i over its candidates; of columns side by side, of each part in turn."""
+    matrices = _side_by_side(node.inputs[0])
+    return total(*(sum_over("j", writer.entry(one, "i", "j", "rows"), _columns(writer, one)) for one in matrices))
+
+
+def row_mean(writer: Writer, node: Node) -> Math:
+    """The mean of the entries of row i over its candidates; of columns side by side, of all parts together."""
+    matrices = _side_by_side(node.inputs[0])
+    if len(matrices) == 1:
+        return under(words("mean"), _candidates(writer, matrices[0]) or "j", writer.entry(matrices[0], "i", "j", "rows"))
+    return quotient(row_sum(writer, node), call("count", *(Math(*[_columns(writer, one) or "j"] * 2) for one in matrices)))
+
+
+def _columns(writer: Writer, matrix: Node) -> str:
+    """What a sum over the columns runs over: nothing for 1 to B, `j` for the entries of a memory."""
+    return _candidates(writer, matrix) or ("" if matrix.type == SimType() else "j")
 
 
 def _dense(writer: Writer, target: Node) -> Math:

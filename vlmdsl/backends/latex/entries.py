@@ -100,21 +100,24 @@ _COUNTS = words("the tokens of a sample in the first and second stream, padding 
 
 def excluded_of(matrix: Node) -> list[Node]:
     """The conditions under which a sample is no candidate in a matrix of logits."""
-    found: list[Node] = []
-    while isinstance(matrix.type, SimType) and matrix.inputs:
-        if matrix.operation == "exclude":
-            found.append(matrix.inputs[1])
-        matrix = matrix.inputs[0]
-    return found
+    return [node.inputs[1] for node in _made_of(matrix) if node.operation == "exclude"]
 
 
 def excludes_pairs(matrix: Node) -> bool:
     """Whether a sample is no candidate of its own in a matrix of logits."""
-    while isinstance(matrix.type, SimType) and matrix.inputs:
-        if matrix.operation == "exclude_pairs":
-            return True
-        matrix = matrix.inputs[0]
-    return False
+    return any(node.operation == "exclude_pairs" for node in _made_of(matrix))
+
+
+def _made_of(matrix: Node) -> list[Node]:
+    """A matrix and the matrices that it is made of entry by entry, the outer ones first."""
+    found: dict[Node, None] = {}
+    waiting = [matrix]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node.type, SimType) and node not in found:
+            found[node] = None
+            waiting += reversed(node.inputs)
+    return list(found)
 
 
 def _same_place(relation: str, plain: str) -> Math:

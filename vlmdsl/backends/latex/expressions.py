@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 
 from vlmdsl.backends.latex.arithmetic import ARITHMETIC, scaled
-from vlmdsl.backends.latex.criteria import cross_entropy, hinge, sigmoid_loss, target_entropy
+from vlmdsl.backends.latex.criteria import cross_entropy, hinge, row_mean, row_sum, sigmoid_loss, target_entropy
 from vlmdsl.backends.latex.draws import drawn, from_outside
 from vlmdsl.backends.latex.interface import Writer
 from vlmdsl.backends.latex.notation import (
@@ -165,6 +165,8 @@ EXPRESSIONS: dict[str, Callable[[Writer, Node], Math]] = {
     "samples": _samples,
     "running_mean": _running_mean,
     "log_sum_exp": _log_sum_exp,
+    "row_sum": row_sum,
+    "row_mean": row_mean,
     "cross_entropy": cross_entropy,
     "hinge": hinge,
     "entropy": _entropy,

@@ -7,7 +7,19 @@ from collections.abc import Callable
 
 from vlmdsl.backends.latex.draws import mixture, partner_of
 from vlmdsl.backends.latex.learned import LearnedNumbers
-from vlmdsl.backends.latex.notation import Math, call, equation, fraction, infix, number, product, symbol, total, words
+from vlmdsl.backends.latex.notation import (
+    Math,
+    call,
+    equation,
+    fraction,
+    infix,
+    negated,
+    number,
+    product,
+    symbol,
+    total,
+    words,
+)
 from vlmdsl.backends.latex.retrieval import attended
 from vlmdsl.ir import Encoder, Node, Program, Teacher, encoder_of, head_words, parts_of
 from vlmdsl.types import EncodedType, MemoryType, TokensType
@@ -25,9 +37,11 @@ _LETTERS = {
     "functions": ("ℓ",),
     "means": ("μ",),
     "memories": ("a",),
+    "attention": ("α",),
+    "found": ("ρ",),
 }
 """Letters by what they stand for, no letter twice; further ones of a kind get a number."""
-_COMMANDS = {"ℓ": r"\ell", "μ": r"\mu"}
+_COMMANDS = {"ℓ": r"\ell", "μ": r"\mu", "α": r"\alpha", "ρ": r"\rho"}
 """Letters that LaTeX writes as commands."""
 
 
@@ -43,6 +57,7 @@ class Names:
                 self._readers.setdefault(parent, []).append(node)
         self._features: dict[Node, tuple[str, str]] = {}
         self._memories: dict[Node, Math] = {}
+        self._lettered: dict[tuple[str, object], Math] = {}
         self._updates = program.updates
         self._drawn: dict[Node, Math] = {}
         self._shares: dict[Node, Math] = {}
@@ -108,6 +123,12 @@ class Names:
         letter = self.next(kind if kind in _LETTERS else "Image")
         return letter.latex, letter.text
 
+    def lettered(self, kind: str, key: object) -> Math:
+        """The letter for one thing of a kind: a new one where it is asked for first."""
+        if (kind, key) not in self._lettered:
+            self._lettered[kind, key] = self.next(kind)
+        return self._lettered[kind, key]
+
     def next(self, kind: str) -> Math:
         """The next letter for something of this kind."""
         letters, position = _LETTERS[kind], self._used[kind]
@@ -142,6 +163,16 @@ class Names:
 
     def _gated(self, node: Node, index: str) -> Math:
         return product(self._expression(node.inputs[1]), self.made(node.inputs[0], index))
+
+    def _combined(self, node: Node, index: str) -> Math:
+        left, right = (self._operand(parent, index) for parent in node.inputs)
+        return total(left, right if node.operation == "add" else negated(right))
+
+    def _operand(self, node: Node, index: str) -> Math:
+        """A summand: what an encoder gives, and sums of it, are written out."""
+        if node.operation in ("pooled", "add", "subtract") and node not in self._features:
+            return self.made(node, index)
+        return self.feature(node, index)
 
     def _stopped(self, node: Node, index: str) -> Math:
         return call("sg", self.made(node.inputs[0], index))
@@ -241,8 +272,10 @@ _MADE: dict[str, Callable[[Names, Node, str], Math]] = {
     "normalize": Names._normalized,
     "nearest": Names._nearest,
     "mix": Names._mixed,
-    "attend": lambda names, node, index: attended(names.made, names.state, node, index),
+    "attend": lambda names, node, index: attended(names.made, names.state, names.lettered, node, index),
     "gate": Names._gated,
+    "add": Names._combined,
+    "subtract": Names._combined,
     "stop": Names._stopped,
 }
 """How a feature vector is made, by operation; what is not here is an encoder's."""

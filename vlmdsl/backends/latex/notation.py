@@ -120,6 +120,12 @@ def fraction(above: Math, below: Math) -> Math:
     return Math(rf"\frac{{{above.latex}}}{{{below.latex}}}", plain, PRODUCT, negative)
 
 
+def squared(inner: Math) -> Math:
+    """The square of what may be any expression."""
+    base = _at_least(replace(inner, negative=False) if inner.level > SUM else inner, ATOM)
+    return Math(f"{{{base.latex}}}^{{2}}", f"{base.text}²")
+
+
 def inner_product(left: Math, right: Math) -> Math:
     base = left.latex if "^" not in left.latex else f"{{{left.latex}}}"
     return Math(rf"{base}^{{\top}} {right.latex}", f"{left.text}·{right.text}", PRODUCT)

@@ -15,11 +15,16 @@ Made: TypeAlias = Callable[[Node, str], Math]
 """What a feature vector of the sample of an index is made of."""
 
 
-def attended(made: Made, state: State, node: Node, index: str) -> Math:
+Lettered: TypeAlias = Callable[[str, object], Math]
+"""The letter for one thing of a kind, always the same for it."""
+
+
+def attended(made: Made, state: State, lettered: Lettered, node: Node, index: str) -> Math:
     """A vector plus the weighted mean of what it attends to, for each of the values."""
     query = made(node.inputs[0], index)
-    key, *values = (_of_many(made, state, parent, index) for parent in node.inputs[1:])
-    weight = Math(rf"a_{{{index} k}}", f"a_{index}k")
+    key, *values = (_of_many(made, state, lettered, parent, index) for parent in node.inputs[1:])
+    letter = lettered("attention", node.inputs[:2])
+    weight = Math(rf"{letter.latex}_{{{index} k}}", f"{letter.text}_{index}k")
     latex = rf"{weight.latex} = \mathrm{{softmax}}_{{k}} \left( {query.latex}^{{\top}} {key.latex} / \sqrt{{D}} \right)"
     state("features", Math(latex, f"{weight.text} = softmax_k({query.text}·{key.text}/√D)"))
     added = total(*values)
@@ -29,12 +34,13 @@ def attended(made: Made, state: State, node: Node, index: str) -> Math:
     return total(query, Math(latex, text, PRODUCT))
 
 
-def _of_many(made: Made, state: State, tokens: Node, index: str) -> Math:
+def _of_many(made: Made, state: State, lettered: Lettered, tokens: Node, index: str) -> Math:
     """The k-th of the vectors that are attended to: of a found sample, or a token."""
     if tokens.operation != "take":
         return made(tokens, index)
     column, picks = column_of(tokens.inputs[0]), tokens.inputs[1]
-    found = Math(rf"r_{{{index} k}}", f"r_{index}k")
+    letter = lettered("found", picks)
+    found = Math(rf"{letter.latex}_{{{index} k}}", f"{letter.text}_{index}k")
     searched = _column(column_of(picks.inputs[1]), Math("r", "r"))
     asked = made(picks.inputs[0], index)
     size = f"{int(picks.number('k'))}"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from vlmdsl.ir import Contrast, Direction, Node, Program, Stream, TargetPart, column_of, encoder_of, streams
-from vlmdsl.types import LossType, ScalarType, ScoreType, TargetType
+from vlmdsl.types import LossType, ScalarType, ScoreType, TargetType, VecType
 
 __all__ = ["RULES", "Values", "literal"]
 
@@ -50,6 +50,8 @@ def _infix(symbol: str, function: str) -> Rule:
     call = _call(function)
 
     def rule(values: Values, node: Node) -> str:
+        if isinstance(node.type, VecType):
+            return _call(f"{function}_features")(values, node)
         if not all(isinstance(parent.type, ScalarType | ScoreType | LossType) for parent in node.inputs):
             return call(values, node)
         return f" {symbol} ".join(values.of(parent) for parent in node.inputs)
@@ -213,7 +215,7 @@ RULES: dict[str, Rule] = {
     **{
         name: _call(name)
         for name in (
-            "enqueue", "nearest", "take", "gate", "attend", "log_sum_exp", "softplus",
+            "enqueue", "nearest", "take", "gate", "attend", "log_sum_exp", "row_sum", "row_mean", "softplus",
             "stop", "exp", "log", "minimum", "maximum", "less", "less_equal", "greater",
             "greater_equal", "equal", "not_equal", "where", "transpose", "paired", "exclude", "exclude_pairs",
             "sigmoid_loss", "softmax", "mean", "entropy", "entropy_of_mean",

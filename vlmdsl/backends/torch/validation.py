@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vlmdsl.diagnostics.suggest import suggestion
 from vlmdsl.ir import Input, Node, Program, inputs, streams
+from vlmdsl.types import VecType
 
 __all__ = ["FeatureChecker", "compared_streams"]
 
@@ -98,6 +99,12 @@ def compared_streams(program: Program) -> list[tuple[str, str]]:
             names[node.index] = stream.input(node.operation)
         elif node.operation in _PER_SAMPLE and node.inputs[0].index in names:
             names[node.index] = names[node.inputs[0].index]
+        elif isinstance(node.type, VecType) and node.operation in ("add", "subtract"):
+            known = [names[parent.index] for parent in node.inputs if parent.index in names]
+            if known:
+                names[node.index] = known[0]
+            if len(known) == 2:
+                pairs.append((known[0], known[1]))
         elif _compares(node) and all(parent.index in names for parent in node.inputs[:2]):
             pairs.append((names[node.inputs[0].index], names[node.inputs[1].index]))
     return pairs

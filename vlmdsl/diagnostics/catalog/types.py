@@ -23,9 +23,10 @@ class OperatorTypes(Problem):
     template = "`{operator}` does not combine {left} and {right}"
     summary = "operands that an operator cannot combine"
     explanation = (
-        "Arithmetic works on scalars, scores (one number a sample), matrices with scalars, targets, losses and "
-        "similarities. A matrix and a score do not combine by themselves, since nothing says whether the score belongs "
-        "to the rows or to the columns. Comparisons give a condition a sample."
+        "Arithmetic works on scalars, scores (one number a sample), matrices with scalars and with each other, targets, "
+        "losses and similarities; pooled features are added and subtracted. A matrix and a score do not combine by "
+        "themselves, since nothing says whether the score belongs to the rows or to the columns. Comparisons give a "
+        "condition a sample."
     )
     bad = "contrast(image + text, text)"
     good = "contrast(image, text)"

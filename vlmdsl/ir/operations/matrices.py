@@ -50,7 +50,7 @@ def exclude(node: Node, types: tuple[Type, ...]) -> Type:
     return types[0]
 
 
-def log_sum_exp(node: Node, types: tuple[Type, ...]) -> Type:
+def of_rows(node: Node, types: tuple[Type, ...]) -> Type:
     take(types, SimType)
     assert isinstance(types[0], SimType)
     return ScoreType(types[0].rows)
@@ -64,5 +64,7 @@ SIGNATURES: dict[str, Signature] = {
     "unite": Signature({}, unite),
     "exclude": Signature({}, exclude),
     "exclude_pairs": Signature({}, same(SimType)),
-    "log_sum_exp": Signature({}, log_sum_exp),
+    "log_sum_exp": Signature({}, of_rows),
+    "row_sum": Signature({}, of_rows),
+    "row_mean": Signature({}, of_rows),
 }

@@ -32,11 +32,14 @@ ELEMENTWISE = frozenset({*_UNARY, *_BINARY, "clamp", "stop"})
 
 
 def broadcast(types: tuple[Type, ...]) -> Type | None:
-    """The type of an elementwise operation: a Scalar broadcasts to anything, else all agree; None if they do not."""
+    """The type of an elementwise operation: a Scalar broadcasts to any other number, else all agree; None if they do not."""
     wide = [kind for kind in map(as_value, types) if not isinstance(kind, ScalarType)]
     if not wide:
         return ScalarType()
-    return wide[0] if all(kind == wide[0] for kind in wide) and isinstance(wide[0], NUMERIC) else None
+    if any(kind != wide[0] for kind in wide):
+        return None
+    whole = isinstance(wide[0], VecType) and len(wide) == len(types) == 2
+    return wide[0] if whole or isinstance(wide[0], NUMERIC) else None
 
 
 def constant(node: Node, types: tuple[Type, ...]) -> Type:
@@ -67,6 +70,7 @@ def elementwise(arity: int) -> Yields:
         need(len(types) == arity, f"has {len(types)} inputs, wants {arity}")
         found = broadcast(types)
         need(found is not None, "cannot combine " + " and ".join(map(str, types)))
+        need(not isinstance(found, VecType) or node.operation in ("add", "subtract"), f"cannot {node.operation} features")
         return found or ScalarType()
 
     return yields

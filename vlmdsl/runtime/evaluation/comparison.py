@@ -163,10 +163,10 @@ def _summands(matrix: Node) -> list[tuple[float, Node]]:
 
 
 def _parts(matrix: Node, _key: str) -> list[tuple[Node, str, Fraction]] | None:
-    """What a matrix is made of, each with its coefficient; None for a similarity."""
-    if matrix.operation == "similarity":
-        return None
+    """What a matrix is made of, each with its coefficient; None for a similarity, and for what is no sum, as a product."""
     matrices = [parent for parent in matrix.inputs if isinstance(parent.type, SimType)]
+    if matrix.operation == "similarity" or (len(matrices) > 1 and matrix.operation not in ("add", "subtract")):
+        return None
     signs = [Fraction(1)] * len(matrices)
     if matrix.operation == "multiply" and len(matrices) == 1:
         signs = [Fraction(next((parent.number("value") for parent in matrix.inputs if parent.operation == "constant"), 1.0))]
@@ -207,8 +207,11 @@ def _side(node: Node) -> _Side | None:
     while node.operation in ("normalize", "stop", "mix", "gate", "retain"):
         normalized |= node.operation == "normalize"
         node = node.inputs[0]
-    if node.operation == "attend":
-        own = _side(node.inputs[0])
+    if node.operation in ("attend", "add", "subtract"):
+        sides = [_side(parent) for parent in (node.inputs[:1] if node.operation == "attend" else node.inputs)]
+        own = sides[0]
+        if any(side is None or own is None or replace(side, made=own.made) != own for side in sides):
+            return None  # features of several streams, or of several views or heads
         return None if own is None or own.kind != "Image" else replace(own, normalized=normalized, made=node)
     if node.operation not in ("pooled", "tokens"):
         return None

@@ -18,7 +18,17 @@ from vlmdsl.backends.torch.ops.candidates import candidates_of, log_sum_exp_of
 from vlmdsl.backends.torch.ops.targets import pair_positions, shares_of
 from vlmdsl.backends.torch.values import Similarities, Target, precise
 
-__all__ = ["cross_entropy", "hinge", "log_sum_exp", "mean", "samples", "sigmoid_loss", "target_entropy"]
+__all__ = [
+    "cross_entropy",
+    "hinge",
+    "log_sum_exp",
+    "mean",
+    "row_mean",
+    "row_sum",
+    "samples",
+    "sigmoid_loss",
+    "target_entropy",
+]
 
 
 def cross_entropy(logits: Similarities, target: Target, along: str, denominator: str) -> Tensor:
@@ -52,6 +62,25 @@ def log_sum_exp(logits: Similarities) -> Tensor:
     counted = None if logits.complete else candidates_of(logits, matrix, "rows")
     found, exists = log_sum_exp_of(matrix, counted, dim=1)
     return torch.where(exists, found, -torch.inf).squeeze(1)
+
+
+def row_sum(matrix: Similarities) -> Tensor:
+    """The sum of each row's entries over its candidates: [b]; 0 where there is none."""
+    return _candidates_only(matrix).sum(dim=1)
+
+
+def row_mean(matrix: Similarities) -> Tensor:
+    """The mean of each row's entries over its candidates: [b]; 0 where there is none."""
+    entries = _candidates_only(matrix)
+    if matrix.complete:
+        return entries.mean(dim=1)
+    return entries.sum(dim=1) / candidates_of(matrix, entries, "rows").sum(dim=1).clamp(min=1)
+
+
+def _candidates_only(matrix: Similarities) -> Tensor:
+    """The rows in float32 at least, 0 in the place of what is no candidate."""
+    entries = precise(matrix.rows)
+    return entries if matrix.complete else torch.where(candidates_of(matrix, entries, "rows"), entries, 0.0)
 
 
 def sigmoid_loss(logits: Similarities, target: Target) -> Tensor:

@@ -17,8 +17,9 @@ from vlmdsl.backends.torch.ops.targets import add_targets, dense_target, scale_t
 from vlmdsl.backends.torch.values import Number, Similarities, Target, TargetPart, precise
 
 __all__ = [
-    "add", "clamp", "divide", "equal", "exp", "greater", "greater_equal", "less", "less_equal", "log", "logical_and",
-    "logical_not", "logical_or", "maximum", "minimum", "multiply", "negate", "not_equal", "softplus", "subtract", "where",
+    "add", "add_features", "clamp", "divide", "equal", "exp", "greater", "greater_equal", "less", "less_equal", "log",
+    "logical_and", "logical_not", "logical_or", "maximum", "minimum", "multiply", "negate", "not_equal", "softplus",
+    "subtract", "subtract_features", "where",
 ]  # fmt: skip
 
 Value: TypeAlias = Number | Similarities | Target
@@ -55,6 +56,16 @@ def add(x: Value, y: Value) -> Value:
 def subtract(x: Value, y: Value) -> Value:
     """x - y."""
     return add(x, negate(y)) if isinstance(x, Target) else _apply(torch.sub, x, y)
+
+
+def add_features(x: Tensor, y: Tensor) -> Tensor:
+    """x + y of features [b, D], computed in float32 at least and given back in their dtype."""
+    return (precise(x) + precise(y)).to(torch.promote_types(x.dtype, y.dtype))
+
+
+def subtract_features(x: Tensor, y: Tensor) -> Tensor:
+    """x - y of features [b, D], as `add_features`."""
+    return (precise(x) - precise(y)).to(torch.promote_types(x.dtype, y.dtype))
 
 
 def multiply(x: Value, y: Value) -> Value:
