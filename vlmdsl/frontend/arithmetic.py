@@ -98,9 +98,11 @@ def _fault(symbol: str, left: Value, right: Value, span: Span) -> Fault:
     scores = [value for value in (left, right) if isinstance(value, Node) and "Score" in kind_of(value)]
     names = [node.string("name") for node in walk(scores) if node.type == FieldType("Number")]
     streams = all({"Image", "Text", "Encoded"} & set(kind_of(value)) for value in (left, right))
-    help = ("features are added: `image.pooled + text.pooled`",) if streams and symbol in "+-" else ()
-    help += tuple(f"`{name}: Number` is one number a sample; one for the whole step is `{name}: Scalar`" for name in names)
-    return Fault(OperatorTypes.at(span, help=help, operator=symbol, left=type_of(left), right=type_of(right)), strange)
+    help = ["features are added: `image.pooled + text.pooled`"] if streams and symbol in "+-" else []
+    help += [f"`{name}: Number` is one number a sample; one for the whole step is `{name}: Scalar`" for name in names]
+    return Fault(
+        OperatorTypes.at(span, help=tuple(help), operator=symbol, left=type_of(left), right=type_of(right)), strange
+    )
 
 
 def _arithmetic_kind(value: Value) -> str:

@@ -90,7 +90,8 @@ def row_mean(writer: Writer, node: Node) -> Math:
     matrices = _side_by_side(node.inputs[0])
     if len(matrices) == 1:
         return under(words("mean"), _candidates(writer, matrices[0]) or "j", writer.entry(matrices[0], "i", "j", "rows"))
-    return quotient(row_sum(writer, node), call("count", *(Math(*[_columns(writer, one) or "j"] * 2) for one in matrices)))
+    columns = [_columns(writer, one) or "j" for one in matrices]
+    return quotient(row_sum(writer, node), call("count", *(Math(each, each) for each in columns)))
 
 
 def _columns(writer: Writer, matrix: Node) -> str:
