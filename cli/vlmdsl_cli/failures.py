@@ -17,8 +17,12 @@ from vlmdsl_cli.output import BUG, ENVIRONMENT, FAULT, FINE, diagnose, talk
 
 __all__ = ["report"]
 
+_NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
+"""What torch says, as a plain RuntimeError, where the CPU's memory is too small."""
+
 INTERRUPTED = 130
-"""What shells give for a command that Ctrl-C ended."""
+"""What shells give for a command that Ctrl-C ended: 128 and the signal's number, as for SIGTERM (143) and SIGHUP (129)."""
+_SIGNALS = 128
 
 
 def report(error: BaseException, arguments: Sequence[str]) -> int:
@@ -38,10 +42,13 @@ def _told(error: BaseException, arguments: Sequence[str]) -> int:
         talk(shown.getvalue())
         return FAULT
     if isinstance(error, click.Abort | KeyboardInterrupt):
-        talk("interrupted")
+        cause = error if isinstance(error, KeyboardInterrupt) else error.__cause__
+        if not (isinstance(cause, KeyboardInterrupt) and cause.args):  # a run has said already how to go on with it
+            talk("interrupted")
         return INTERRUPTED
-    if isinstance(error, SystemExit):  # only click's, when the reader of a pipe went away: `vlmdsl recipes | head -1`
-        return FINE
+    if isinstance(error, SystemExit):
+        # A run that a signal ended, or click's, when the reader of a pipe went away: `vlmdsl recipes | head -1`.
+        return error.code if isinstance(error.code, int) and error.code > _SIGNALS else FINE
     return _diagnosed(error) or _environment(error) or _bug(error, arguments)
 
 
@@ -56,15 +63,21 @@ def _diagnosed(error: BaseException) -> int | None:
 
 def _environment(error: BaseException) -> int | None:
     """Out of disk, memory or permission, or a package that is not there: no fault of the recipe and none of ours."""
-    memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _NO_MEMORY in str(error)
     missing = isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("vlmdsl")
     if not memory and not missing and not isinstance(error, OSError):
         return None
-    reason = " ".join(str(error).split()) or type(error).__name__
-    talk(f"error: {reason}")
+    talk(f"error: {_in_a_line(error)}")
     if memory:
         talk("help: out of memory: a smaller batch or a smaller model needs less; `vlmdsl plan` estimates it")
     return ENVIRONMENT
+
+
+def _in_a_line(error: BaseException) -> str:
+    """What an error says, which may quote the user's text, for the terminal."""
+    from vlmdsl.diagnostics.cells import plain
+
+    return plain(" ".join(str(error).split())) or type(error).__name__
 
 
 def _bug(error: BaseException, arguments: Sequence[str]) -> int:
@@ -74,7 +87,7 @@ def _bug(error: BaseException, arguments: Sequence[str]) -> int:
     else:
         with tempfile.NamedTemporaryFile("w", prefix="vlmdsl-report-", suffix=".md", delete=False, encoding="utf-8") as file:
             file.write(page)
-        talk(f"error: vlmdsl has a bug ({type(error).__name__}: {' '.join(str(error).split())})")
+        talk(f"error: vlmdsl has a bug ({type(error).__name__}: {_in_a_line(error)})")
         talk(f"help: please report it with {file.name}; `vlmdsl --trace ...` shows where it happened")
     return BUG
 

@@ -86,12 +86,13 @@ def compare(
     common = import_module("vlmdsl.runtime.training.common").prepare(
         [compile_built(side.built, compiled=False) for side in sides], resolved
     )
-    folder.mkdir(parents=True, exist_ok=True)
     wanted = range(resolved.train.seed, resolved.train.seed + seeds)
-    runs = _run_all(_plans(sides, resolved, folder, common, wanted), say)
-    ordered = tuple(run for name in names for run in runs if run.contender == name)
-    result = Comparison(folder, names, tuple(wanted), ordered, _facts(sides, resolved, common.data), confidence)
-    _write(result)
+    import_module("vlmdsl.runtime.training.run_folder").make_folder(str(folder))
+    with import_module("vlmdsl.runtime.training.lock").locked(folder):
+        runs = _run_all(_plans(sides, resolved, folder, common, wanted), say)
+        ordered = tuple(run for name in names for run in runs if run.contender == name)
+        result = Comparison(folder, names, tuple(wanted), ordered, _facts(sides, resolved, common.data), confidence)
+        _write(result)
     return result
 
 
@@ -114,7 +115,7 @@ class _Plan:
 
     @property
     def finished(self) -> bool:
-        return (self.folder / _FINISHED).is_file()
+        return os.path.lexists(self.folder / _FINISHED)
 
 
 def _check_alone() -> None:
@@ -159,7 +160,7 @@ def _plans(sides: Sequence[_Side], config: RunConfig, folder: Path, common: Any,
     model = config.model
     if text is not None:
         path = folder / f"tokenizer-{_digest(text)}.json"
-        path.write_text(text, encoding="utf-8")
+        import_module("vlmdsl.runtime.files").write_atomically(path, text)
         model = model.model_copy(update={"tokenizer": str(path)})
     plans = []
     for seed in seeds:
@@ -202,7 +203,12 @@ def _run_all(plans: Sequence[_Plan], say: Callable[[str], None] | None) -> list[
         if say is not None:
             state = "finished already" if plan.finished else f"in {plan.folder}"
             say(f"run {number} of {len(plans)}: {plan.side.name}, seed {plan.config.train.seed}, {state}")
-        runs.append(_run(plan))
+        try:
+            runs.append(_run(plan))
+        except (KeyboardInterrupt, SystemExit):
+            if say is not None:
+                say("the same command goes on with the comparison")
+            raise
     return runs
 
 
@@ -224,8 +230,11 @@ def _run(plan: _Plan) -> Run:
 
 def _trainer(plan: _Plan, folder: Any) -> tuple[Trainer, bool]:
     """The trainer of a run, and whether the run is a new one."""
-    if folder.facts.is_file():
+    if os.path.lexists(folder.facts):
         return Trainer(resume=plan.folder), False
+    if folder.checkpoints.exists():
+        files = import_module("vlmdsl.runtime.files")
+        raise files.damaged(folder.facts, "it is missing", f"remove {plan.folder} to train this run anew")
     if plan.folder.is_dir():  # stopped before its first files were complete
         shutil.rmtree(plan.folder)
     plan.folder.parent.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from vlmdsl.api.statistics import Difference, paired_difference, spread_of
 from vlmdsl.diagnostics import plain
+from vlmdsl.runtime.files import rounded
 
 __all__ = ["Comparison", "Contender", "Run", "measures_of"]
 
@@ -92,7 +93,7 @@ class Comparison:
         ]
         measures = {measure: self._measure(measure) for measure in self.measures()}
         common = {"reference": self.contenders[0], "seeds": list(self.seeds), "confidence": self.confidence}
-        return {**self.facts, **common, "measures": measures, "runs": runs}
+        return {**self.facts, **common, "measures": rounded(measures), "runs": runs}
 
     def _measure(self, measure: str) -> dict[str, Any]:
         rows: dict[str, Any] = {}

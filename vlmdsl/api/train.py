@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -18,7 +19,6 @@ from vlmdsl.source import SourceText
 if TYPE_CHECKING:
     from vlmdsl.runtime.model import VisionLanguageModel
     from vlmdsl.runtime.tokenizer import Tokenizer
-    from vlmdsl.runtime.training.session import Outcome
 
 __all__ = ["RunOptions", "RunResult", "Trainer", "train"]
 
@@ -71,7 +71,8 @@ class RunOptions(TypedDict, total=False):
 class Trainer:
     """One run, checked when it is made: a wrong recipe or configuration is a `DiagnosticError` at once.
 
-    `options` are those of `train`. `fit` trains; afterwards `model` and `tokenizer` are there to be used.
+    `options` are those of `train`. `fit` trains; afterwards `model` and `tokenizer` are there to be used. With `resume` they
+    are there without it: those of the newest sound checkpoint.
 
     >>> import tempfile, vlmdsl
     >>> settings = {"train.batch": 8, "train.compile": False, "evaluation.limit": 32}
@@ -105,33 +106,39 @@ class Trainer:
             kept = self._resume.kept_uses() if recipe is None else None
             self._built, self.config = _checked(word, self._knobs, stored, options, kept)
             check_resumable(self._resume, self._built, self.config)
-        self._outcome: Outcome | None = None
+        self._trained: tuple[VisionLanguageModel, Tokenizer] | None = None
 
     def fit(self) -> RunResult:
         """Evaluate the untrained model, train, evaluate again; everything is in the folder of the result.
 
-        Raises `DiagnosticError` for data that lacks what the recipe needs, before the first step, and for a loss that is
-        not finite (V0819), with the last checkpoint kept.
+        Raises `DiagnosticError` for data that lacks what the recipe needs, before the first step, for a loss that is
+        not finite (V0819), and where the disk is full (V0903), with the last checkpoint kept. Ctrl-C (KeyboardInterrupt),
+        SIGTERM and SIGHUP (SystemExit) end the run after the step that is going on, with a checkpoint.
         """
         objective = compile_built(self._built, compiled=self.config.train.compile)
         session = import_module("vlmdsl.runtime.training.session")
-        self._outcome = outcome = session.run(objective, self.config, recipe_files(self._built, self._knobs), self._resume)
+        outcome = session.run(objective, self.config, recipe_files(self._built, self._knobs), self._resume)
+        self._trained = outcome.model, outcome.tokenizer
         return RunResult(outcome.folder.path, outcome.evaluation, outcome.summary)
 
     @property
     def model(self) -> VisionLanguageModel:
         """The trained encoders and the objective."""
-        return self._finished().model
+        return self._model_and_tokenizer()[0]
 
     @property
     def tokenizer(self) -> Tokenizer:
         """What turned texts into the token ids that the model takes."""
-        return self._finished().tokenizer
+        return self._model_and_tokenizer()[1]
 
-    def _finished(self) -> Outcome:
-        if self._outcome is None:
-            raise RuntimeError("call fit() first")
-        return self._outcome
+    def _model_and_tokenizer(self) -> tuple[VisionLanguageModel, Tokenizer]:
+        if self._trained is None:
+            if self._resume is None:
+                raise RuntimeError("there is no model before fit(); Trainer(resume=FOLDER) has the one of an earlier run")
+            objective = compile_built(self._built, compiled=self.config.train.compile)
+            measuring = import_module("vlmdsl.runtime.training.measuring")
+            self._trained = measuring.restored_model(objective, self.config, self._resume)
+        return self._trained
 
 
 def train(recipe: str | Path | None = None, **options: Unpack[RunOptions]) -> RunResult:
@@ -151,7 +158,12 @@ def train(recipe: str | Path | None = None, **options: Unpack[RunOptions]) -> Ru
     >>> sorted(result.evaluation["retrieval"]["image_to_text"])[:3]
     ['R@1', 'R@10', 'R@5']
     """
-    return Trainer(recipe, **options).fit()
+    if "RANK" not in os.environ:
+        return Trainer(recipe, **options).fit()
+    # One of several processes: a fault that only one of them has is told on all, and none waits for it.
+    with import_module("vlmdsl.runtime.training.meeting").together():
+        trainer = Trainer(recipe, **options)
+    return trainer.fit()
 
 
 def _flags(options: RunOptions) -> dict[str, object]:

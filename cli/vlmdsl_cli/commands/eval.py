@@ -15,7 +15,14 @@ __all__ = ["command"]
 
 @click.command("eval")
 @click.argument("run_folder", metavar="RUN_DIR")
-@click.option("--data", metavar="SPEC", multiple=True, help="Evaluate on this; the run's own held-out data by default.")
+@click.option(
+    "--data",
+    "--val",
+    "data",
+    metavar="SPEC",
+    multiple=True,
+    help="Evaluate on this; the run's own held-out data by default.",
+)
 @click.option("--map", "columns", metavar="FIELD=COLUMN", multiple=True, help="Take a field from a column of another name.")
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change a setting: evaluation.zero_shot=false.")
 @as_json

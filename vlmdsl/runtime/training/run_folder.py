@@ -26,7 +26,7 @@ from vlmdsl.runtime.training.records import RunRecord, StoredEvaluation
 from vlmdsl.schema import RunConfig
 from vlmdsl.source import SourceText, Span
 
-__all__ = ["KEPT", "RunFolder"]
+__all__ = ["KEPT", "RunFolder", "make_folder"]
 
 _COMMAND_LINE = Span("<command line>", 0, 0)
 _FORMAT = 2
@@ -88,10 +88,7 @@ class RunFolder:
         if out is None:
             return cls(_first_free(Path("runs"), recipe))
         cls.check_free(out)
-        path = Path(out)
-        with _naming(out):
-            path.mkdir(parents=True, exist_ok=True)
-        return cls(path)
+        return cls(make_folder(out))
 
     @staticmethod
     def check_free(out: str | None) -> None:
@@ -206,6 +203,13 @@ class RunFolder:
     def write_untrained(self, results: Mapping[str, object]) -> None:
         """Replace `untrained.json`."""
         write_json(self.untrained, results)
+
+
+def make_folder(path: str) -> Path:
+    """The folder at `path`, made if it is not there; V0854 if there can be none."""
+    with _naming(path):
+        Path(path).mkdir(parents=True, exist_ok=True)
+    return Path(path)
 
 
 def _stored(path: Path) -> dict[str, Any]:
