@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -26,11 +26,12 @@ class Reporter:
 
     def __enter__(self) -> Reporter:
         if self._active:
+            self._trackers = [MetricsFile(self._metrics), *self._further]
             self._display = progress(self._steps)
-            self._trackers = [MetricsFile(self._metrics), self._display, *self._further]
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._show(lambda display: display.close())
         for tracker in self._trackers:
             tracker.close()
         self._trackers, self._display = [], None
@@ -39,8 +40,16 @@ class Reporter:
         """Hand the numbers of one step to every tracker."""
         for tracker in self._trackers:
             tracker.log(record)
+        self._show(lambda display: display.log(record))
 
     def note(self, line: str) -> None:
         """Show a line that is safe for a terminal, between those of the steps."""
+        self._show(lambda display: display.note(line))
+
+    def _show(self, action: Callable[[Display], None]) -> None:
+        """A terminal that was closed, or a full disk under a redirected stderr, ends the display and not the run."""
         if self._display is not None:
-            self._display.note(line)
+            try:
+                action(self._display)
+            except OSError:
+                self._display = None

@@ -80,7 +80,8 @@ def run(objective: Objective, config: RunConfig, recipe: RecipeFiles, resume: Ru
             begun = _begin(objective, config, recipe, resume, world, ending)
         compare(begun.facts())
         if world.first:
-            print(plain(begun.announcement()), file=sys.stderr, flush=True)
+            with suppress(OSError):  # the terminal may be gone
+                print(plain(begun.announcement()), file=sys.stderr, flush=True)
         begun.train(ending.signals)
         join_reports(begun.batches.report)
         begun.measure(config.train.steps)
