@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +14,14 @@ from rich.console import Console
 from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.configuration import NothingToResume
-from vlmdsl.diagnostics.cells import displayed
+from vlmdsl.diagnostics.cells import displayed, plain
 from vlmdsl.runtime.data import Skipped, fingerprint, remarks_of, too_few_usable
 from vlmdsl.runtime.evaluation import Evaluation, results_json, results_table, stored_untrained
 from vlmdsl.runtime.files import damaged, rounded
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers
 from vlmdsl.runtime.training.assembly import Data, build_model, open_data
-from vlmdsl.runtime.training.checkpoint import load_weights, read_position, sound_checkpoint
+from vlmdsl.runtime.training.checkpoint import check_written_by, load_weights, read_position, sound_checkpoint
 from vlmdsl.runtime.training.held_out import HeldOut, held_out_measure
 from vlmdsl.runtime.training.processes import World, join_processes
 from vlmdsl.runtime.training.reference import fill_references
@@ -64,7 +65,7 @@ def evaluate_run(
         results = measured(step, held_out.measure(model), untrained, conditions)
         if not evaluate_on and world.first:
             folder.write_evaluation(results)
-        return results, "\n".join([*restored.notes, results_text(results), *_remarks(data, held_out)])
+        return results, "\n".join([results_text(results), *_remarks(data, held_out)])
 
 
 def _remarks(data: Data, held_out: HeldOut) -> list[str]:
@@ -90,7 +91,6 @@ class _Restored:
     """A run as it was before its first step, and the checkpoint that is to be loaded."""
 
     checkpoint: Path
-    notes: list[str]
     data: Data
     tokenizers: Tokenizers
     model: VisionLanguageModel
@@ -108,12 +108,15 @@ def _built(
     if checkpoint is None:
         reason = "it has no complete checkpoint"
         raise DiagnosticError((NothingToResume.at(Span("<command line>", 0, 0), path=folder.path, reason=reason),))
+    check_written_by(checkpoint, folder.read_facts().identity)
     data = open_data(objective.program, config, evaluate_on, evaluate_map)
     tokenizers = stored_tokenizers(checkpoint)
     model = build_model(objective, config, tokenizers, world, data.mapping.region_length)
     fill_references(model, data, tokenizers, config)
-    told = [f"note: {note}; measured is {checkpoint.name}" for note in notes]
-    return _Restored(checkpoint, told, data, tokenizers, model)
+    if world.first:
+        for note in notes:
+            print(plain(f"note: {note}; {checkpoint.name} is taken"), file=sys.stderr)
+    return _Restored(checkpoint, data, tokenizers, model)
 
 
 def measured(

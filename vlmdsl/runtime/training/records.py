@@ -129,7 +129,7 @@ class _Retrieval(_Record):
 class StoredEvaluation(_Record):
     """`evaluation.json` and `untrained.json`; what else they hold may be shown, so all of it is checked."""
 
-    samples: Count = 0
+    samples: Count
     conditions: dict[str, Any] = {}
     retrieval: _Retrieval | None = None
     zero_shot: _Classified | None = None
@@ -146,7 +146,8 @@ class StoredEvaluation(_Record):
 class FinishedRun(_Record):
     """`finished.json` of a run of a comparison."""
 
-    evaluation: StoredEvaluation
+    evaluation: StoredEvaluation | Annotated[dict[str, Any], Field(max_length=0)]
+    """Empty where nothing is held out."""
     seconds: Annotated[float, Field(ge=0)] | None
 
 
