@@ -12,7 +12,7 @@ from vlmdsl.ir import Node, Update
 from vlmdsl.primitives import Fault
 from vlmdsl.primitives.values import Value
 from vlmdsl.source import Span
-from vlmdsl.types import ScalarType, Type
+from vlmdsl.types import LabelsType, MemoryType, ScalarType, Type
 
 __all__ = ["CallBuilder"]
 
@@ -49,8 +49,8 @@ class CallBuilder:
     def drawn(self, name: str, *, distribution: str, arguments: tuple[float, float]) -> Node:
         return self.session.drawn(name, self.span, distribution=distribution, arguments=arguments)
 
-    def memory(self, name: str, *, size: int, start: str) -> Node:
-        return self.session.memory(name, self.span, size=size, start=start)
+    def memory(self, name: str, *, type: MemoryType | LabelsType, size: int, start: str) -> Node:
+        return self.session.memory(name, self.span, type=type, size=size, start=start)
 
     def update(self, state: Node, value: Node) -> None:
         self.session.updates.append(Update(state, value))

@@ -85,7 +85,9 @@ class Caller:
 
         def once(chosen: dict[str, Value]) -> Value:
             checked = {
-                subject.name: coerce.fits(
+                subject.name: chosen[subject.name]
+                if chosen[subject.name] is subject.default
+                else coerce.fits(
                     chosen[subject.name],
                     subject.accepts,
                     function=primitive.name,

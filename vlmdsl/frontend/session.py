@@ -14,7 +14,7 @@ from vlmdsl.primitives import Fault
 from vlmdsl.primitives.values import Value
 from vlmdsl.source import Span
 from vlmdsl.source.limits import MAXIMUM_CALL_DEPTH, MAXIMUM_CALLS, MAXIMUM_DIAGNOSTICS, MAXIMUM_NODES
-from vlmdsl.types import MemoryType, ScalarType, Type
+from vlmdsl.types import LabelsType, MemoryType, ScalarType, Type
 
 __all__ = ["Session"]
 
@@ -82,9 +82,9 @@ class Session:
         serial = self._serial_name(name or ("" if len(self._hints) > 1 else "draw"))
         return self.add("draw", type=ScalarType(), span=span, name=serial, distribution=distribution, arguments=arguments)
 
-    def memory(self, name: str, span: Span, *, size: int, start: str) -> Node:
-        """A fresh memory of vectors."""
-        return self.add("memory", type=MemoryType(), span=span, name=self._serial_name(name), size=size, start=start)
+    def memory(self, name: str, span: Span, *, type: MemoryType | LabelsType, size: int, start: str) -> Node:
+        """A fresh memory of vectors or of labels."""
+        return self.add("memory", type=type, span=span, name=self._serial_name(name), size=size, start=start)
 
     def _serial_name(self, name: str, suffix: str = "") -> str:
         """A name that ends in `#serial` until `finish` makes those of all live numbers unique."""

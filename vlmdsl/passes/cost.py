@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from vlmdsl.ir import Contrast, Node, TargetPart, block_of, encoder_of, exchange_counts, walk, whole_blocks
 from vlmdsl.passes.fuse import contrast_of
-from vlmdsl.types import SimType, TokensType, VecType
+from vlmdsl.types import SimType, TokensType, VecType, column_count
 
 __all__ = ["ITEM_BYTES", "Collective", "Cost", "Workload", "cost_of", "hand_written", "learns"]
 
@@ -48,6 +48,10 @@ class Workload:
     def entries(self) -> int:
         """Entries of this process's part of a similarity matrix: b B."""
         return self.batch // self.world * self.batch
+
+    def entries_of(self, matrix: SimType) -> int:
+        """Entries of this process's part of a matrix, the columns of which may be several side by side, or a memory's."""
+        return self.batch // self.world * column_count(matrix.columns, self.batch)
 
     @property
     def item(self) -> int:
@@ -230,7 +234,7 @@ def _criterion(node: Node, world: Workload) -> Cost:
     """A criterion that is not part of a region, differentiated as it stands: logits and a softmax (or sigmoid) are kept."""
     matrix = node.inputs[0].type
     assert isinstance(matrix, SimType)
-    kept = world.entries * (matrix.columns.count("+") + 1) * max(world.item, _FLOAT)
+    kept = world.entries_of(matrix) * max(world.item, _FLOAT)
     return Cost(0.0, 0.0, 2 * kept, 2 * kept, 8 * kept)
 
 
@@ -246,7 +250,7 @@ def _unite(node: Node, world: Workload) -> Cost | None:
     """A copy of both matrices, and their gradients out of that of the copy; targets are made where they are needed."""
     if not isinstance(node.type, SimType):
         return None
-    kept = world.entries * (node.type.columns.count("+") + 1) * max(world.item, _FLOAT)
+    kept = world.entries_of(node.type) * max(world.item, _FLOAT)
     return Cost(0.0, 0.0, kept, 0, 4 * kept)
 
 
@@ -276,17 +280,19 @@ def _mix(node: Node, world: Workload) -> Cost | None:
 
 def _softmax(node: Node, world: Workload) -> Cost:
     """The target of each direction, and the statistics of its columns joined over processes; nothing is differentiated."""
-    return _soft_target(1, world)
+    return _soft_target(1, node, world)
 
 
 def _transport(node: Node, world: Workload) -> Cost:
     """As a softmax along rows and along columns in each iteration, and a last one."""
-    return _soft_target(2 * int(node.number("iterations")) + 1, world)
+    return _soft_target(2 * int(node.number("iterations")) + 1, node, world)
 
 
-def _soft_target(steps: int, world: Workload) -> Cost:
+def _soft_target(steps: int, node: Node, world: Workload) -> Cost:
     """Two targets of so many steps each, half of which exchange two vectors: the largest entries and the sums."""
-    kept = world.entries * _FLOAT
+    affinity = node.inputs[0].type
+    assert isinstance(affinity, SimType)
+    kept = world.entries_of(affinity) * _FLOAT
     received = world.received(steps * 2 * world.batch * _FLOAT, reduced=True)
     collectives = (Collective("all-reduce", "statistics of the columns", received),) if world.world > 1 else ()
     return Cost(0.0, 0.0, 2 * kept, 2 * kept, 2 * steps * 3 * kept, collectives)

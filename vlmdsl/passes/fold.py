@@ -51,8 +51,10 @@ def _is_zero(node: Node) -> bool:
 
 
 def _excludes(matrix: Node) -> bool:
-    """Whether some samples are no candidates in a matrix: they stay so whatever it is multiplied by."""
-    return isinstance(matrix.type, SimType) and any(node.operation.startswith("exclude") for node in walk([matrix]))
+    """Whether some entries of a matrix are no candidates, as slots that are not written yet: they stay so whatever it is
+    multiplied by."""
+    excluding = ("exclude", "exclude_pairs", "memory")
+    return isinstance(matrix.type, SimType) and any(node.operation in excluding for node in walk([matrix]))
 
 
 def _evaluate(make: Maker, node: Candidate) -> Node | None:

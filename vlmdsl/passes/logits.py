@@ -160,7 +160,7 @@ def _target_key(node: Node, smoothing: str) -> TargetKey:
         return TargetKey("uniform" if smoothing == "all" else "others")
     if node.operation == "paired":
         return TargetKey("paired")
-    if node.operation == "same":
+    if node.operation == "same" and len(node.inputs) == 1:
         missing = node.attribute("missing")
         assert isinstance(missing, int)
         return TargetKey("same", node.inputs[0], missing)

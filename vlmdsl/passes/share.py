@@ -100,6 +100,25 @@ def _hoist_unite(make: Maker, node: Candidate) -> Node | None:
     return make.add("unite", *halves, type=node.type)
 
 
+def _unite_left(make: Maker, node: Candidate) -> Node | None:
+    """So that those of one type are of the same halves."""
+    first, rest = node.inputs
+    if rest.operation != "unite":
+        return None
+    middle, last = rest.inputs
+    assert isinstance(first.type, SimType | TargetType)
+    assert isinstance(middle.type, SimType | TargetType)
+    kind = type(first.type)(first.type.rows, f"{first.type.columns}+{middle.type.columns}")
+    return make.add("unite", make.add("unite", first, middle, type=kind), last, type=node.type)
+
+
+def _exclude_of_memory(make: Maker, node: Candidate) -> Node | None:
+    """The entries of a memory are no samples of the batch."""
+    matrix = node.inputs[0]
+    assert isinstance(matrix.type, SimType)
+    return matrix if matrix.type.columns != matrix.type.rows and "+" not in matrix.type.columns else None
+
+
 def _reuse(make: Maker, node: Candidate) -> Node | None:
     """Both directions of a similarity that has one matrix read it anyway; a transpose moves outward."""
     matrix = node.inputs[0]
@@ -149,6 +168,8 @@ RULES: tuple[Rule, ...] = (
         "similarity(y, x) = transpose(similarity(x, y)), score(y, x) = score(x, y)",
         _orient,
     ),
+    Rule("unite-left", ("unite",), "unite(a, unite(b, c)) = unite(unite(a, b), c)", _unite_left),
+    Rule("exclude-of-memory", ("exclude",), "a sample of the batch is no entry of a memory", _exclude_of_memory),
     Rule("transpose-twice", ("transpose",), "transpose(transpose(x)) = x", _transpose_transpose),
     Rule(
         "hoist-unite",

@@ -39,8 +39,8 @@ register(
         name="unite",
         family="candidates",
         summary=(
-            "The columns of both matrices side by side: each row chooses among all of them. Targets unite likewise; a "
-            "target of fewer columns says that the further ones are negatives."
+            "The columns of both matrices side by side: each row chooses among all of them, those of a queue as far as they "
+            "are written. Targets unite likewise; a target of fewer columns says that the further ones are negatives."
         ),
         meaning=_unite,
         subjects=(

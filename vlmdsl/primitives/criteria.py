@@ -95,13 +95,15 @@ def check_cross_entropy(builder: Builder, subjects: Mapping[str, Value], along: 
     assert isinstance(logits.type, SimType)
     _check_targets(builder, logits, targets)
     if along == "columns":
-        check_one_kind(builder, logits, "cross_entropy", "logits")
+        check_one_kind(builder, of_batch(builder, logits, "logits", "cross_entropy"), "cross_entropy", "logits")
     return logits, targets, logits.type.rows if along == "rows" else logits.type.columns
 
 
 def _cross_entropy(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
     assert isinstance(parameters, CrossEntropyParameters)
     logits, targets, rows = check_cross_entropy(builder, subjects, parameters.along)
+    if parameters.denominator == "negatives":
+        of_batch(builder, logits, "logits", "cross_entropy")
     return builder.add(
         "cross_entropy", logits, targets, type=ScoreType(rows), along=parameters.along, denominator=parameters.denominator
     )

@@ -15,7 +15,6 @@ from vlmdsl.primitives.spec import Builder, Fault, Meaning, Parameters, Primitiv
 from vlmdsl.primitives.values import AllSamples, FunctionValue, SimilarityValue, Value
 from vlmdsl.types import ConditionType, ScoreType, SimType
 
-MEMORY_AXIS = "Q"
 _STREAM = ("Encoded", "Vec", "Tokens", "Image", "Text")
 
 
@@ -72,10 +71,10 @@ register(
 
 
 def of_batch(builder: Builder, value: Value, argument: str, function: str) -> Node:
-    """A matrix of samples against samples; Fault for one whose columns are the entries of a memory."""
+    """A matrix of samples against samples, perhaps with more columns; Fault for one that begins with a memory's entries."""
     assert isinstance(value, Node)
     assert isinstance(value.type, SimType)
-    if value.type.columns != MEMORY_AXIS:
+    if value.type.columns.split("+")[0] == value.type.rows:
         return value
     found, wanted = value.type, "a matrix of samples against samples"
     place = builder.place(argument)

@@ -12,7 +12,7 @@ from vlmdsl.diagnostics import Diagnostic
 from vlmdsl.ir import Node
 from vlmdsl.primitives.values import Value
 from vlmdsl.source import Span
-from vlmdsl.types import Type
+from vlmdsl.types import LabelsType, MemoryType, Type
 
 __all__ = ["Builder", "Fault", "GivenName", "Law", "OptionalName", "Parameters", "Primitive", "Subject"]
 
@@ -53,9 +53,9 @@ class Fault(Exception):  # noqa: N818 - the recipe is at fault, not the program
 class Subject:
     """An argument that carries data: `accepts` names what it may be, in the words of the type system.
 
-    Kinds: `Encoded`, `Vec`, `Tokens`, `Distribution`, `Memory`, `Sim`, `Score`, `Scalar`, `Condition`, `Choice`, `Target`,
-    `Loss`, `Image`, `Text`, `Label`, `Flag`, `Mask`, `Similarity`, `View`, `Encoder`, `Tuple`, `Static`, `Any`. A subject
-    with a `default` may be left out; `keyword` ones are never positional.
+    Kinds: `Encoded`, `Vec`, `Tokens`, `Distribution`, `Memory`, `Labels`, `Sim`, `Score`, `Scalar`, `Condition`, `Choice`,
+    `Target`, `Loss`, `Image`, `Text`, `Label`, `Flag`, `Mask`, `Similarity`, `View`, `Encoder`, `Tuple`, `Static`, `Any`. A
+    subject with a `default` may be left out; `keyword` ones are never positional.
     """
 
     name: str
@@ -91,8 +91,8 @@ class Builder(Protocol):
     def drawn(self, name: str, *, distribution: str, arguments: tuple[float, float]) -> Node:
         """A fresh number drawn anew for each step, the same on all processes; `name` is made unique in the objective."""
 
-    def memory(self, name: str, *, size: int, start: str) -> Node:
-        """A fresh memory of `size` vectors, as it was before this step; `start` is `empty` or `random`."""
+    def memory(self, name: str, *, type: MemoryType | LabelsType, size: int, start: str) -> Node:
+        """A fresh memory of `size` vectors or labels, as it was before this step; `start` is `empty` or `random`."""
 
     def update(self, state: Node, value: Node) -> None:
         """After a training step the state is `value`."""

@@ -8,13 +8,15 @@ from typing import Literal
 
 from pydantic import Field
 
+from vlmdsl.diagnostics.catalog.types import WrongType
+from vlmdsl.diagnostics.catalog.values import BadValue
 from vlmdsl.ir import Node
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.similarities import COSINE, apply_similarity
-from vlmdsl.primitives.spec import Builder, OptionalName, Parameters, Primitive, Subject
+from vlmdsl.primitives.spec import Builder, Fault, OptionalName, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import SimilarityValue, TupleValue, Value
 from vlmdsl.source.limits import MAXIMUM_QUEUE
-from vlmdsl.types import MemoryType, ScalarType, VecType
+from vlmdsl.types import FieldType, LabelsType, MemoryType, ScalarType, VecType, memory_axis
 
 _STREAM = ("Encoded", "Vec", "Image", "Text")
 
@@ -61,7 +63,9 @@ register(
 class QueueParameters(Parameters):
     """Arguments of `queue`."""
 
-    size: int = Field(default=65536, ge=1, le=MAXIMUM_QUEUE, description="how many vectors it holds; the oldest leave first")
+    size: int = Field(
+        default=65536, ge=1, le=MAXIMUM_QUEUE, description="how many vectors, or labels, it holds; the oldest leave first"
+    )
     start: Literal["empty", "random"] = Field(
         default="empty",
         description="`empty`: slots not filled yet take no part; `random`: all slots hold random directions at first",
@@ -79,10 +83,29 @@ def _unit(builder: Builder, value: Value, argument: str) -> Node:
 def _queue(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
     assert isinstance(parameters, QueueParameters)
     given = subjects["value"]
-    values = [_unit(builder, value, "value") for value in (given.items if isinstance(given, TupleValue) else (given,))]
-    before = builder.memory(parameters.name, size=parameters.size, start=parameters.start)
-    builder.update(before, builder.add("enqueue", before, *values, type=MemoryType()))
+    items = given.items if isinstance(given, TupleValue) else (given,)
+    axis, of_labels = memory_axis(parameters.size), _are_labels(builder, items)
+    if of_labels and parameters.start == "random":
+        reason = 'must be "empty" for labels: a slot that holds none is of no class'
+        raise Fault(BadValue.at(builder.place("start"), argument="start", function="queue", reason=reason))
+    held = LabelsType(axis) if of_labels else MemoryType(axis)
+    before = builder.memory(parameters.name, type=held, size=parameters.size, start=parameters.start)
+    values = [item if of_labels else _unit(builder, item, "value") for item in items]
+    nodes = [value for value in values if isinstance(value, Node)]
+    builder.update(before, builder.add("enqueue", before, *nodes, type=held))
     return before
+
+
+def _are_labels(builder: Builder, items: tuple[Value, ...]) -> bool:
+    """Whether labels enter a queue, and not features; Fault for some of both."""
+    labels = [item for item in items if isinstance(item, Node) and item.type == FieldType("Label")]
+    if labels and len(labels) < len(items):
+        place, found = builder.place("value"), labels[0].type
+        words = "features only, or labels only"
+        raise Fault(
+            WrongType.at(place, str(found), argument="value", function="queue", wanted=words, found=found), labels[0]
+        )
+    return bool(labels)
 
 
 register(
@@ -91,10 +114,13 @@ register(
         family="memory",
         summary=(
             "The directions of a stream in the steps before, first in, first out: read before this step's are written, "
-            "in the order of the whole batch. Several streams are written one after the other. No gradient."
+            "in the order of the whole batch. Several streams are written one after the other. No gradient. A queue of "
+            "labels holds those of the same samples as a queue of features that is as large and is fed alike."
         ),
         meaning=_queue,
-        subjects=(Subject("value", (*_STREAM, "Tuple"), "what enters after the step; of several streams, in this order"),),
+        subjects=(
+            Subject("value", (*_STREAM, "Label", "Tuple"), "what enters after the step; of several streams, in this order"),
+        ),
         parameters=QueueParameters,
         laws=("permutation",),
         formula=r"(a_1, \ldots, a_Q)",

@@ -11,8 +11,8 @@ from vlmdsl.diagnostics.catalog.types import AxesDisagree
 from vlmdsl.ir import Node
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
-from vlmdsl.primitives.values import Value
-from vlmdsl.types import TargetType
+from vlmdsl.primitives.values import TupleValue, Value
+from vlmdsl.types import LabelsType, TargetType
 
 
 def _paired(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -78,19 +78,29 @@ class SameParameters(Parameters):
 
 
 def _same(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
-    label = subjects["label"]
+    label, earlier = subjects["label"], subjects["earlier"]
     assert isinstance(label, Node)
     assert isinstance(parameters, SameParameters)
-    return builder.add("same", label, type=TargetType(), missing=parameters.missing)
+    if not isinstance(earlier, Node):
+        return builder.add("same", label, type=TargetType(), missing=parameters.missing)
+    assert isinstance(earlier.type, LabelsType)
+    return builder.add("same", label, earlier, type=TargetType("B", f"B+{earlier.type.rows}"), missing=parameters.missing)
 
 
 register(
     Primitive(
         name="same",
         family="targets",
-        summary="Every sample with the same label is a positive, with equal shares; across processes too.",
+        summary=(
+            "Every sample with the same label is a positive, with equal shares; across processes too. With `earlier`, the "
+            "entries of a queue with the same label are positives too: the target of the batch's columns and, after them, "
+            "the queue's."
+        ),
         meaning=_same,
-        subjects=(Subject("label", ("Label",), "the class of each sample"),),
+        subjects=(
+            Subject("label", ("Label",), "the class of each sample"),
+            Subject("earlier", ("Labels",), "the classes of the entries of a queue", default=TupleValue(()), keyword=True),
+        ),
         parameters=SameParameters,
         laws=("permutation",),
         formula=r"P_{ij} = \frac{[y_i = y_j]}{|\{k : y_k = y_i\}|}",

@@ -11,6 +11,7 @@ from vlmdsl.types.types import (
     ErrorType,
     FieldType,
     FunctionType,
+    LabelsType,
     LossType,
     MaskType,
     MemoryType,
@@ -29,11 +30,14 @@ from vlmdsl.types.types import (
     ViewSetType,
     ViewType,
     VocabularyType,
+    column_count,
+    holds_memory,
+    memory_axis,
 )
 
 __all__ = [
-    "FIELD_KINDS", "JOINED", "TOKEN_AXIS", "ConditionType", "DistributionType", "EncodedType", "EncoderType",
-    "ErrorType", "FieldType", "FunctionType", "LossType", "MaskType", "MemoryType", "PicksType", "ScalarType",
-    "ScoreType", "SimilarityType", "SimType", "StringType", "TableType", "TargetType", "TokensType", "TupleType", "Type",
-    "VecType", "ViewSetType", "ViewType", "VocabularyType",
+    "FIELD_KINDS", "JOINED", "TOKEN_AXIS", "ConditionType", "DistributionType", "EncodedType", "EncoderType", "ErrorType",
+    "FieldType", "FunctionType", "LabelsType", "LossType", "MaskType", "MemoryType", "PicksType", "ScalarType",
+    "ScoreType", "SimType", "SimilarityType", "StringType", "TableType", "TargetType", "TokensType", "TupleType", "Type",
+    "VecType", "ViewSetType", "ViewType", "VocabularyType", "column_count", "holds_memory", "memory_axis",
 ]  # fmt: skip

@@ -1,6 +1,6 @@
 """The types of the language (LANGUAGE section 3), as values: comparable, hashable, printed as the messages show them.
 
-Axes are named by a letter: `B` samples, `L` words, `P` patches, `J` both in a row, `D` features, `Q` entries of a memory,
+Axes are named by a letter: `B` samples, `L` words, `P` patches, `J` both in a row, `D` features, `Q9` a memory's 9 entries,
 `R` regions of an image or samples of a reference set, `K` those that were found in it, `V` words of a tokenizer.
 Static types (`Similarity`, `View`, `Encoder`, `String`, `Tuple`, `Function`) exist only while a recipe is elaborated; every
 other type can be the type of a node of the objective graph.
@@ -11,10 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 __all__ = [
-    "FIELD_KINDS", "JOINED", "TOKEN_AXIS", "ConditionType", "DistributionType", "EncodedType", "EncoderType",
-    "ErrorType", "FieldType", "FunctionType", "LossType", "MaskType", "MemoryType", "PicksType", "ScalarType",
-    "ScoreType", "SimilarityType", "SimType", "StringType", "TableType", "TargetType", "TokensType", "TupleType", "Type",
-    "VecType", "ViewSetType", "ViewType", "VocabularyType",
+    "FIELD_KINDS", "JOINED", "TOKEN_AXIS", "ConditionType", "DistributionType", "EncodedType", "EncoderType", "ErrorType",
+    "FieldType", "FunctionType", "LabelsType", "LossType", "MaskType", "MemoryType", "PicksType", "ScalarType",
+    "ScoreType", "SimType", "SimilarityType", "StringType", "TableType", "TargetType", "TokensType", "TupleType", "Type",
+    "VecType", "ViewSetType", "ViewType", "VocabularyType", "column_count", "holds_memory", "memory_axis",
 ]  # fmt: skip
 
 FIELD_KINDS: dict[str, str] = {
@@ -110,13 +110,38 @@ class VocabularyType(Type):
 
 @dataclass(frozen=True, slots=True)
 class MemoryType(Type):
-    """Unit vectors of the steps before, as many as have been there so far: a queue."""
+    """Unit vectors of the steps before, as many as have been there so far: a queue. Its axis holds its size."""
 
-    rows: str = "Q"
+    rows: str
     features: str = "D"
 
     def __str__(self) -> str:
         return f"Memory[{self.rows}, {self.features}]"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelsType(Type):
+    """The labels of samples of the steps before: a queue of labels."""
+
+    rows: str
+
+    def __str__(self) -> str:
+        return f"Labels[{self.rows}]"
+
+
+def memory_axis(size: int) -> str:
+    """The axis of the entries of a memory: two memories of one size may have been fed alike, so their entries may meet."""
+    return f"Q{size}"
+
+
+def holds_memory(axis: str) -> bool:
+    """Whether some columns of a matrix are the entries of a memory."""
+    return any(part.startswith("Q") for part in axis.split("+"))
+
+
+def column_count(axis: str, samples: int) -> int:
+    """The columns of a matrix over a batch of so many samples; its axis is `B`, `Q9`, or several of them side by side."""
+    return sum(int(part[1:]) if part.startswith("Q") else samples for part in axis.split("+"))
 
 
 @dataclass(frozen=True, slots=True)

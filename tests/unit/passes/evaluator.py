@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from vlmdsl.ir import OUTPUTS, Contrast, Direction, Node, Program, TargetPart, encoder_of, root_field, walk
-from vlmdsl.types import ConditionType, FieldType
+from vlmdsl.types import ConditionType, FieldType, SimType
 
 Array = np.ndarray
 SAMPLES, DIMENSION, TOKENS = 6, 5, 4
@@ -33,8 +33,8 @@ class Matrices:
 
     def asked(self, along: str) -> Array:
         """Which entries are candidates of a row, or of a column."""
-        blocks = self.allowed.shape[1] // SAMPLES
-        return np.tile(self.candidates, (SAMPLES, blocks)) & (self.allowed if along == "rows" else self.allowed.T)
+        samples = self.candidates if self.allowed.shape[1] == SAMPLES else True  # else they are left out of `allowed`
+        return samples & (self.allowed if along == "rows" else self.allowed.T)
 
 
 def term_values(program: Program, seed: int) -> dict[str, float]:
@@ -64,23 +64,29 @@ def _operation(node: Node, inputs: list, seed: int) -> object:
     name = node.operation
     if name in _ELEMENTWISE:
         return _elementwise(_ELEMENTWISE[name], inputs)
-    if name in ("field", "encode", "parameter", "constant", *OUTPUTS):
+    if name in ("field", "encode", "parameter", "constant", "memory", *OUTPUTS):
         return _leaf(node, inputs, seed)
     if name == "contrast":
         return _contrast(node.attribute("contrast"), inputs)
     return _OPERATIONS[name](node, *inputs)
 
 
-def _leaf(node: Node, inputs: list, seed: int) -> object:
+def _number(node: Node, seed: int) -> np.float64:
     if node.operation == "constant":
         return np.float64(node.number("value"))
-    if node.operation == "parameter":
-        return np.float64(node.number("initial")) + _random(seed, "parameter", node.string("name")).uniform(0.1, 0.3)
+    return np.float64(node.number("initial")) + _random(seed, "parameter", node.string("name")).uniform(0.1, 0.3)
+
+
+def _leaf(node: Node, inputs: list, seed: int) -> object:
+    if node.operation in ("constant", "parameter"):
+        return _number(node, seed)
     if node.operation == "encode":
         return (root_field(node.inputs[0]).string("name"), node.inputs[0].operation, encoder_of(node))
     if node.operation in OUTPUTS:
         shape = (SAMPLES, DIMENSION) if node.operation == "pooled" else (SAMPLES, TOKENS, DIMENSION)
         return _random(seed, node.operation, inputs[0]).normal(size=shape)
+    if node.operation == "memory":
+        return _memory(node, seed)
     generator = _random(0 if node.type != FieldType("Number") else seed, "field", node.string("name"))
     if node.type == FieldType("Label"):
         return generator.integers(-1, 3, SAMPLES)
@@ -115,6 +121,14 @@ def _pair(by: str, x: Array, y: Array) -> Matrices:
         return Matrices(-distance, -distance.T)
     tokens = np.einsum("ikd,jrd->ijkr", x, y)
     return Matrices(tokens.max(3).mean(2), tokens.max(2).mean(2).T)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Entries of a memory, and which of them have been written."""
+
+    values: Array
+    written: Array
 
 
 @dataclass(frozen=True)
@@ -208,6 +222,35 @@ def _unite(node: Node, x: Matrices | Array, y: Matrices | Array) -> Matrices | A
     return np.hstack([_of(x, "rows"), _of(y, "rows")])
 
 
+def _exclude(node: Node, x: Matrices, out: Array) -> Matrices:
+    """Samples are columns of those that are the batch's, not of those that are a memory's entries."""
+    if x.rows.shape[1] == SAMPLES:
+        return replace(x, candidates=x.candidates & ~out)
+    assert isinstance(node.type, SimType)
+    kept = [~out if part == "B" else np.ones(int(part[1:]), dtype=bool) for part in node.type.columns.split("+")]
+    return replace(x, allowed=x.allowed & np.concatenate(kept))
+
+
+def _memory(node: Node, seed: int) -> Memory:
+    """Entries of a memory; those that are not written are no numbers, as nobody may read them."""
+    values = _random(seed, "memory", node.string("name")).normal(size=(int(node.number("size")), DIMENSION))
+    written = np.arange(len(values)) < len(values) - 2
+    return Memory(np.where(written[:, None], values, np.nan), written)
+
+
+def _similarity(node: Node, x: Array, y: Array | Memory) -> Matrices:
+    if not isinstance(y, Memory):
+        return _pair(node.string("by"), x, y)
+    matrix = x @ y.values.T
+    return Matrices(matrix, matrix, allowed=np.tile(y.written, (SAMPLES, 1)))
+
+
+def _log_sum_exp(node: Node, logits: Matrices) -> Array:
+    marked = np.where(logits.asked("rows"), logits.rows, -np.inf)
+    top = np.maximum(marked.max(1), -1e300)
+    return np.log(np.exp(marked - top[:, None]).sum(1)) + top
+
+
 def _sigmoid(node: Node, logits: Matrices, target: Array) -> Array:
     target = _of(target, "rows")
     target = np.pad(target, ((0, 0), (0, logits.rows.shape[1] - target.shape[1])))
@@ -247,7 +290,9 @@ def _mlm(logits: Array) -> Array:
 
 _OPERATIONS: dict[str, Callable[..., object]] = {
     "normalize": lambda node, x: x / (np.linalg.norm(x, axis=-1, keepdims=True) + node.number("epsilon")),
-    "similarity": lambda node, x, y: _pair(node.string("by"), x, y),
+    "similarity": _similarity,
+    "log_sum_exp": _log_sum_exp,
+    "enqueue": lambda node, memory, *values: memory,
     "retain": _retain,
     "score": lambda node, x, y: np.diagonal(_pair(node.string("by"), x, y).rows).copy(),
     "where": lambda node, condition, x, y: np.where(condition, x, y),
@@ -274,7 +319,7 @@ _OPERATIONS: dict[str, Callable[..., object]] = {
     "paired": lambda node: np.eye(SAMPLES),
     "same": lambda node, labels: _same(labels, int(node.number("missing"))),
     "smooth": lambda node, target: _smooth(target, node.number("epsilon"), node.string("over")),
-    "exclude": lambda node, x, out: replace(x, candidates=x.candidates & ~out),
+    "exclude": _exclude,
     "cross_entropy": _cross_entropy,
     "sigmoid_loss": _sigmoid,
     "hinge": _hinge,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from vlmdsl.ir import Encoder, Graph, Metric, Node, Program, Term
+from vlmdsl.ir import Encoder, Graph, Metric, Node, Program, Term, Update
 from vlmdsl.ir.operations import COMPARISONS, broadcast
 from vlmdsl.types import (
     TOKEN_AXIS,
@@ -14,6 +14,7 @@ from vlmdsl.types import (
     EncodedType,
     FieldType,
     LossType,
+    MemoryType,
     ScalarType,
     ScoreType,
     SimType,
@@ -22,6 +23,7 @@ from vlmdsl.types import (
     Type,
     VecType,
     VocabularyType,
+    memory_axis,
 )
 
 
@@ -30,6 +32,7 @@ class Build:
     """A graph with short words for the operations that recipes are made of."""
 
     graph: Graph = field(default_factory=Graph)
+    updates: dict[Node, Node] = field(default_factory=dict)
 
     def add(self, operation: str, *inputs: Node, type: Type, **attributes: object) -> Node:
         return self.graph.add(operation, *inputs, type=type, **attributes)
@@ -67,6 +70,15 @@ class Build:
 
     def similarity(self, x: Node, y: Node, by: str = "dot") -> Node:
         return self.add("similarity", x, y, type=SimType(), by=by, arguments=())
+
+    def memory(self, name: str, entering: Node, size: int = 5) -> Node:
+        """A queue that a stream enters after the step."""
+        memory = self.add("memory", type=MemoryType(memory_axis(size)), name=name, size=size, start="empty")
+        self.updates[memory] = self.add("enqueue", memory, self.stop(entering), type=memory.type)
+        return memory
+
+    def to_memory(self, x: Node, memory: Node) -> Node:
+        return self.add("similarity", x, memory, type=SimType("B", memory.type.rows), by="dot", arguments=())
 
     def score(self, x: Node, y: Node, by: str = "dot") -> Node:
         return self.add("score", x, y, type=ScoreType(), by=by, arguments=())
@@ -128,6 +140,9 @@ class Build:
     def cross_entropy(self, logits: Node, target: Node, along: str = "rows", denominator: str = "all") -> Node:
         return self.add("cross_entropy", logits, target, type=ScoreType(), along=along, denominator=denominator)
 
+    def log_sum_exp(self, logits: Node) -> Node:
+        return self.add("log_sum_exp", logits, type=ScoreType())
+
     def hinge(self, matrix: Node, along: str, negatives: str) -> Node:
         return self.add("hinge", matrix, type=ScoreType(), along=along, margin=0.3, negatives=negatives)
 
@@ -166,6 +181,7 @@ class Build:
             self.graph,
             tuple(Term(term, node) for term, node in terms.items()),
             tuple(Metric(metric, node) for metric, node in (metrics or {}).items()),
+            updates=tuple(Update(state, node) for state, node in self.updates.items()),
             fields=signature,
         )
 

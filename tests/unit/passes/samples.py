@@ -24,6 +24,7 @@ class Expressions:
         gated = build.gate(build.pooled("image", "Image"), build.field("number", "Number"))
         self.features.append(gated)
         self.features.append(build("subtract", build("add", build.pooled("image", "Image"), gated), build.pooled("text")))
+        self.memory = build.memory("earlier", self.features[1])
         self.scalars = [build.constant(value) for value in (0.0, 1.0, -1.0, 0.5, 3.0)]
         self.scalars += [build.samples(), build.samples(build.field("flag", "Flag"))]
         self.scalars += [build.temperature("temperature", 0.3), build.parameter("direct", 0.7)]
@@ -85,13 +86,28 @@ class Expressions:
     def united(self) -> Node:
         """Columns side by side, and what may be done to them."""
         build = self.build
-        united = build.unite(self.matrix(1), self.matrix(1))
+        earlier = build.to_memory(self.draw(st.sampled_from(self.features)), self.memory)
+        united = self.side_by_side()
+        three = build.unite(self.matrix(0), build.unite(self.matrix(0), build("multiply", 0.5, earlier)))
         return self.one_of(
+            lambda: three,
+            lambda: build.unite(self.matrix(1), earlier),
+            lambda: build.exclude(three, self.condition()),
+            lambda: build("subtract", three, build.unite(build.unite(self.matrix(0), self.matrix(1)), earlier)),
+            lambda: build.unite(self.matrix(0), build("add", earlier, build("multiply", 0.0, earlier))),
             lambda: united,
             lambda: build("multiply", self.scalar(), united),
             lambda: build("add", build("multiply", united, self.scalar()), build.unite(self.matrix(0), self.matrix(0))),
             lambda: build.exclude(united, self.condition()),
         )
+
+    def softly(self, logits: Node, denominator: str) -> Node:
+        """Columns side by side, the target of which is a softmax of others like them."""
+        affinity = self.build("multiply", 0.3, logits)
+        return self.build.cross_entropy(logits, self.build.softmax(self.build.stop(affinity)), "rows", denominator)
+
+    def side_by_side(self) -> Node:
+        return self.build.unite(self.matrix(1), self.matrix(1))
 
     def target(self, depth: int = 2) -> Node:
         build = self.build
@@ -123,9 +139,11 @@ class Expressions:
             lambda: build.cross_entropy(self.matrix(), self.target(), along, denominator),
             lambda: build.cross_entropy(self.united(), self.target(), "rows", denominator),
             lambda: build.kl(self.matrix(), self.target(), along),
+            lambda: build("minimum", build.log_sum_exp(self.united()), 5.0),
+            lambda: build.hinge(self.united(), "rows", "mean"),
             lambda: build.hinge(self.matrix(), along, self.draw(st.sampled_from(("mean", "hardest")))),
-            lambda: build.cross_entropy(self.united(), build.softmax(build.stop(self.united())), "rows", denominator),
-            lambda: build.cross_entropy(self.united(), build.unite(self.target(), self.target()), "rows", denominator),
+            lambda: self.softly(self.united(), denominator),
+            lambda: build.cross_entropy(self.side_by_side(), build.unite(self.target(), self.target()), "rows", denominator),
         )
         if depth == 0:
             return plain

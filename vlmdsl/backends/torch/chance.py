@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vlmdsl.ir import Contrast, Direction, Node, walk
-from vlmdsl.types import ScoreType, SimType
+from vlmdsl.types import ScoreType, SimType, holds_memory
 
 __all__ = ["Level", "chance_level"]
 
@@ -20,8 +20,8 @@ Level = float | Tensor
 def chance_level(node: Node, samples: int, filled: Mapping[str, Tensor]) -> Level | None:
     """The value of a loss over a global batch of `samples` when all logits are equal; None where that is not known.
 
-    A cross-entropy is then log N whatever its target, which sums to 1; weights and exclusions make it depend on data. The
-    entries of a queue are candidates as soon as they are written: `filled` (0-d) of each, by its name.
+    A cross-entropy is then log N whatever its target, which sums to 1; weights and excluded samples make it depend on data.
+    The entries of a queue are candidates as soon as they are written: `filled` (0-d) of each, by its name.
     """
     if node.operation == "constant":
         return node.number("value")
@@ -56,7 +56,7 @@ def _of_direction(direction: Direction, samples: int) -> float | None:
     if direction.weight is not None or direction.keep is not None:
         return None
     mass = sum(part.coefficient for part in direction.targets)
-    return direction.coefficient * mass * _log(samples - 1 if direction.without_positive else samples)
+    return direction.coefficient * mass * math.log(max(samples - 1 if direction.without_positive else samples, 1))
 
 
 def _of_scores(scores: Node, samples: int, filled: Mapping[str, Tensor]) -> Level | None:
@@ -64,8 +64,8 @@ def _of_scores(scores: Node, samples: int, filled: Mapping[str, Tensor]) -> Leve
         return _of_own_pair(scores.inputs[0], samples, filled)
     if scores.operation != "cross_entropy":
         return None
-    candidates = _candidates(scores.inputs[0], samples)
-    if candidates is None:
+    candidates = _candidates(scores.inputs[0], samples, filled)
+    if candidates is None or _may_lose_targets(scores.inputs[1], scores.inputs[0]):
         return None
     return _log(candidates - 1 if scores.string("denominator") == "negatives" else candidates)
 
@@ -77,10 +77,15 @@ def _of_own_pair(excess: Node, samples: int, filled: Mapping[str, Tensor]) -> Le
     others, own = _compared(excess.inputs[0].inputs[0]), _compared(excess.inputs[1])
     if others.operation != "similarity" or own.operation != "score":
         return None
-    if others.inputs[1].operation == "memory":
-        return torch.log1p(filled[others.inputs[1].string("name")])
-    candidates = _candidates(excess.inputs[0].inputs[0], samples)
-    return None if candidates is None else math.log1p(candidates)
+    candidates = _candidates(excess.inputs[0].inputs[0], samples, filled)
+    return None if candidates is None else _log(candidates + 1)
+
+
+def _may_lose_targets(target: Node, logits: Node) -> bool:
+    """Whether nothing may be left of some rows' targets, which have no loss then: all that is known to stay is pairs."""
+    while logits.operation == "unite" and target.operation == "paired":
+        logits = logits.inputs[0]  # no pair is in the further columns
+    return any(node.operation == "exclude_pairs" for node in walk([logits]))
 
 
 def _compared(logits: Node) -> Node:
@@ -93,21 +98,29 @@ def _compared(logits: Node) -> Node:
     return logits
 
 
-def _candidates(logits: Node, samples: int) -> int | None:
+def _candidates(logits: Node, samples: int, filled: Mapping[str, Tensor]) -> Level | None:
     """The candidates of a row; None where that depends on data."""
     if logits.operation == "unite":
-        halves = [_candidates(half, samples) for half in logits.inputs]
-        return None if None in halves else sum(half for half in halves if half is not None)
+        halves = [_candidates(half, samples, filled) for half in logits.inputs]
+        known = [half for half in halves if half is not None]
+        return sum(known) if len(known) == len(halves) else None
     if logits.operation == "exclude_pairs":
-        inner = _candidates(logits.inputs[0], samples)
+        inner = _candidates(logits.inputs[0], samples, filled)
         return None if inner is None else inner - 1
     if logits.operation == "transpose":
-        return _candidates(logits.inputs[0], samples)
-    return None if any(node.operation == "exclude" for node in walk([logits])) else samples
+        return _candidates(logits.inputs[0], samples, filled)
+    nodes = list(walk([logits]))
+    if any(node.operation == "exclude" for node in nodes):
+        return None
+    memories = [node for node in nodes if node.operation == "memory"]
+    if not memories or not isinstance(logits.type, SimType) or not holds_memory(logits.type.columns):
+        return float(samples)
+    held = [filled[node.string("name")] for node in memories]
+    return held[0] if len(held) == 1 else torch.stack(held).amin()
 
 
-def _log(candidates: int) -> float:
-    return math.log(max(candidates, 1))
+def _log(candidates: Level) -> Level:
+    return candidates.clamp(min=1).log() if isinstance(candidates, Tensor) else math.log(max(candidates, 1))
 
 
 def _sum(values: Iterable[float | None]) -> float | None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vlmdsl.backends.torch.values import Memory
 from vlmdsl.ir import Node, Program, states, streams, walk
+from vlmdsl.types import LabelsType, MemoryType
 
 __all__ = ["State", "StateValue", "free_attribute", "lasting"]
 
@@ -23,8 +24,9 @@ StateValue: TypeAlias = Tensor | Memory
 class State(nn.Module):
     """The state of one objective, equal on all processes.
 
-    A number is the buffer of its name; a memory of Q vectors is two, `NAME` [Q, D] and `NAME_written` (0-d, int64). D is
-    that of the features: until `allocate` says what that is, or a checkpoint is loaded, a memory's D is 0.
+    A number is the buffer of its name; a memory of Q vectors is two, `NAME` [Q, D] and `NAME_written` (0-d, int64), as one
+    of labels is, `NAME` [Q] (int64). D is that of the features: until `allocate` says what that is, or a checkpoint is
+    loaded, a memory's D is 0.
     """
 
     def __init__(self, program: Program) -> None:
@@ -80,7 +82,8 @@ class State(nn.Module):
             self.register_buffer(attribute, torch.tensor(node.number("initial")))
             return
         size = int(node.number("size"))
-        self.register_buffer(attribute, torch.zeros(size, 0))
+        of_labels = isinstance(node.type, LabelsType)
+        self.register_buffer(attribute, torch.zeros(size, dtype=torch.int64) if of_labels else torch.zeros(size, 0))
         counter = self._counters[name] = free_attribute(self, f"{name}_written")
         random = node.string("start") == "random"
         self.register_buffer(counter, torch.tensor(size if random else 0))
@@ -100,7 +103,7 @@ class State(nn.Module):
         for name in self._counters:
             attribute = self._attributes[name]
             old, saved = self.get_buffer(attribute), state_dict.get(prefix + attribute)
-            if isinstance(saved, Tensor) and old.shape[1] == 0 and saved.shape[:1] == old.shape[:1]:
+            if isinstance(saved, Tensor) and old.shape[1:] == (0,) and saved.shape[:1] == old.shape[:1]:
                 with _outside_inference_mode():
                     setattr(self, attribute, old.new_zeros(saved.shape))
         super()._load_from_state_dict(state_dict, prefix, *arguments)
@@ -131,14 +134,14 @@ _directions._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _sources(program: Program) -> dict[str, str]:
-    """For each memory the input of the objective whose features enter it first, which tells their D."""
+    """For each memory of vectors the input of the objective whose features enter it first, which tells their D."""
     names = {stream.encode.index: stream.name for stream in streams(program)}
     return {
         update.state.string("name"): next(
             names[node.inputs[0].index] for node in walk([update.node]) if node.operation == "pooled"
         )
         for update in program.updates
-        if update.state.operation == "memory"
+        if isinstance(update.state.type, MemoryType)
     }
 
 

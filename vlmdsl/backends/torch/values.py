@@ -25,7 +25,8 @@ class TokenFeatures(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """Unit vectors of earlier steps, `values` [Q, D], the same on every process; `written` (0-d) have entered so far.
+    """Unit vectors of earlier steps, `values` [Q, D], or their labels [Q], the same on every process; `written` (0-d) have
+    entered so far.
 
     The next takes slot `written` modulo Q, so a slot is filled if its number is less than `written`.
     """
@@ -90,15 +91,16 @@ class Similarities(NamedTuple):
 class TargetPart(NamedTuple):
     """One summand `coefficient * P` of a target; the kinds are those of `ir.TargetPart`, and `flipped`.
 
-    `label` [b] belongs to `same`, `block` to `flipped`. `matrices` belongs to `dense`: given a similarity matrix, [b, B] or
-    wider, for its rows and dtype it makes P for each direction, of its own width, so that nothing of that size is made
-    before it is needed.
+    `label` [b] belongs to `same`, as `earlier` does, a memory of labels, and `block` to `flipped`. `matrices` belongs to
+    `dense`: given a similarity matrix, [b, B] or wider, for its rows and dtype it makes P for each direction, of its own
+    width, so that nothing of that size is made before it is needed.
     """
 
     kind: str
     coefficient: Number = 1.0
     label: Tensor | None = None
     missing: int = -1
+    earlier: Memory | None = None
     matrices: Callable[[Tensor], Similarities] | None = None
     block: int = 0
 

@@ -6,7 +6,7 @@ import math
 
 from vlmdsl.ir.graph import Node
 from vlmdsl.ir.operations.signature import NUMBER, Signature, need, one_of, take
-from vlmdsl.types import MemoryType, ScalarType, ScoreType, SimType, Type, VecType
+from vlmdsl.types import FieldType, LabelsType, MemoryType, ScalarType, ScoreType, SimType, Type, VecType, memory_axis
 
 __all__ = ["SIGNATURES"]
 
@@ -21,12 +21,16 @@ def memory(node: Node, types: tuple[Type, ...]) -> Type:
     take(types)
     one_of(node, "start", "empty", "random")
     need(node.number("size") >= 1, f"size is {node.attribute('size')!r}")
-    return MemoryType()
+    axis = memory_axis(int(node.number("size")))
+    return LabelsType(axis) if isinstance(node.type, LabelsType) else MemoryType(axis)
 
 
 def enqueue(node: Node, types: tuple[Type, ...]) -> Type:
-    take(types, MemoryType, *((VecType,) * max(len(types) - 1, 1)))
-    return MemoryType()
+    held = LabelsType if types and isinstance(types[0], LabelsType) else MemoryType
+    entering = FieldType if held is LabelsType else VecType
+    take(types, held, *((entering,) * max(len(types) - 1, 1)))
+    need(all(kind in (FieldType("Label"), VecType()) for kind in types[1:]), "holds vectors or labels")
+    return types[0]
 
 
 def running_mean(node: Node, types: tuple[Type, ...]) -> Type:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from vlmdsl.ir.graph import Node
 from vlmdsl.ir.operations.signature import NUMBER, Signature, fixed, need, one_of, positive_block, take
-from vlmdsl.types import FieldType, SimType, TargetType, Type
+from vlmdsl.types import FieldType, LabelsType, SimType, TargetType, Type
 
 __all__ = ["SIGNATURES"]
 
 
 def labels(node: Node, types: tuple[Type, ...]) -> Type:
-    take(types, FieldType)
+    take(types, FieldType, *((LabelsType,) * len(types[1:2])))
     need(types[0] == FieldType("Label"), f"compares a Label, got {types[0]}")
-    return TargetType()
+    earlier = types[1] if len(types) > 1 else None
+    return TargetType("B", f"B+{earlier.rows}") if isinstance(earlier, LabelsType) else TargetType()
 
 
 def flipped(node: Node, types: tuple[Type, ...]) -> Type:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vlmdsl.backends.torch.collectives import all_gather, all_reduce_sum, process_count, process_index
 from vlmdsl.backends.torch.partners import partners
-from vlmdsl.backends.torch.values import Number, Similarities, Target, TargetPart
+from vlmdsl.backends.torch.values import Memory, Number, Similarities, Target, TargetPart
 
 __all__ = [
     "add_targets",
@@ -38,9 +38,10 @@ def flipped(block: int = 0) -> Target:
     return Target((TargetPart("flipped", block=block),))
 
 
-def same(label: Tensor, missing: int) -> Target:
-    """Equal shares of every sample with the same label; `missing` equals nothing but itself."""
-    return Target((TargetPart("same", label=label, missing=missing),))
+def same(label: Tensor, earlier: Memory | None = None, *, missing: int) -> Target:
+    """Equal shares of every sample with the same label, and of the entries of a memory that have it, which stand behind;
+    `missing` equals nothing but itself."""
+    return Target((TargetPart("same", label=label, missing=missing, earlier=earlier),))
 
 
 def uniform() -> Target:
@@ -146,6 +147,10 @@ def _dense_same(part: TargetPart, matrix: Tensor) -> Similarities:
     matrix, label, everybody = _batch(matrix), part.label, all_gather(part.label)
     known = (label != part.missing)[:, None]
     equal = ((label[:, None] == everybody[None, :]) & known) | pair_positions(matrix)
+    if part.earlier is not None:
+        of_class = (label[:, None] == part.earlier.values[None, :]) & known & part.earlier.filled[None, :]
+        shares = torch.cat([equal, of_class], dim=1).to(matrix.dtype)
+        return _both(shares / shares.sum(dim=1, keepdim=True))
     count = equal.sum(dim=1).to(matrix.dtype)
     shares = equal.to(matrix.dtype)
     return Similarities(shares / count[:, None], shares / all_gather(count)[None, :])
