@@ -240,9 +240,9 @@ def _criterion(node: Node, world: Workload) -> Cost:
 
 def _product(node: Node, world: Workload) -> Cost | None:
     """Both matrices are kept for the gradient of the other."""
-    if not all(isinstance(parent.type, SimType) for parent in node.inputs):
+    if not isinstance(node.type, SimType) or not all(parent.type == node.type for parent in node.inputs):
         return None
-    kept = world.entries * max(world.item, _FLOAT)
+    kept = world.entries_of(node.type) * max(world.item, _FLOAT)
     return Cost(0.0, 0.0, kept, kept, 5 * kept)
 
 
