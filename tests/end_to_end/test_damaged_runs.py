@@ -103,7 +103,8 @@ def test_a_damaged_file_of_the_run_is_named(name: str, sound: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("name", MEASURED_ANEW)
 def test_a_damaged_evaluation_is_named(name: str, sound: Path, tmp_path: Path) -> None:
-    for how in [*list(damages(b"0"))[::2], "removed"]:
+    # A bit may turn a digit into another: these files are for people too, who may add to them, so they bear no SHA-256.
+    for how in sorted(set(damages(b"0")) - {"flipped bit", "3", "null", '"text"', "cut at 30 %", "cut at 80 %"}):
         expected = "fine" if how in (HARMLESS, "removed") else "V0850"
         assert ends(sound, tmp_path, [Path(name)], how) == (expected, expected), how
 
