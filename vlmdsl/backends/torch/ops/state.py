@@ -22,7 +22,7 @@ def running_mean(before: Tensor, values: Tensor, momentum: float) -> Tensor:
 
 
 def enqueue(before: Memory, *values: Tensor) -> Memory:
-    """The memory after everybody's `values` [b, D] have entered, one stream after the other, each in the order of the ranks.
+    """The memory after everybody's `values` [b, D], or labels [b], have entered, one stream after the other, each in the order of the ranks.
 
     They overwrite the oldest slots and go on at the first after the last; of more values than slots the newest stay.
     """
@@ -33,7 +33,8 @@ def enqueue(before: Memory, *values: Tensor) -> Memory:
     # Asked of each slot, not of each value, so that no shape hangs on how many there are: the newest value for it, if any.
     age = (written - 1 - torch.arange(size, device=entering.device)) % size
     newest = count - 1 - age
-    kept = torch.where((newest >= 0)[:, None], entering[newest.clamp(min=0)], before.values)
+    written_now = (newest >= 0).view(-1, *[1] * (entering.dim() - 1))
+    kept = torch.where(written_now, entering[newest.clamp(min=0)], before.values)
     return Memory(kept, written)
 
 
