@@ -22,7 +22,8 @@ def running_mean(before: Tensor, values: Tensor, momentum: float) -> Tensor:
 
 
 def enqueue(before: Memory, *values: Tensor) -> Memory:
-    """The memory after everybody's `values` [b, D], or labels [b], have entered, one stream after the other, each in the order of the ranks.
+    """The memory after everybody's `values` [b, D], or labels [b], have entered, one stream after the other, each in the
+    order of the ranks.
 
     They overwrite the oldest slots and go on at the first after the last; of more values than slots the newest stay.
     """
