@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from pydantic import Field
 
@@ -28,6 +29,25 @@ class UnitParameters(Parameters):
 
     epsilon: float = Field(
         default=0.0, ge=0.0, description="added to each vector's length before dividing by it; big_vision adds 1e-8"
+    )
+
+
+class TokenmaxParameters(UnitParameters):
+    """Arguments of `tokenmax`."""
+
+    share: float = Field(
+        default=1.0,
+        gt=0.0,
+        le=1.0,
+        description="how many of a sample's tokens may be a best partner, rounded up: in FILIP 25 %, the most similar ones",
+    )
+    count: int = Field(default=0, ge=0, description="and at most so many of them, 0 for any number; DeCLIP keeps 16")
+    rank: Literal["best", "partner"] = Field(
+        default="best",
+        description=(
+            "which are kept: those with the largest similarity to any token of the other stream in the batch, or with the "
+            "largest sum of the similarities to the tokens of their own pair (DeCLIP)"
+        ),
     )
 
 
@@ -88,8 +108,8 @@ def similarity_part(primitive: Primitive) -> SimilarityPart:
 
 def _part(name: str, bound: Parameters) -> SimilarityPart:
     level, normalized, operation = _DECLARED[name]
-    arguments = bound.model_dump()
-    epsilon = arguments.pop("epsilon") if normalized else 0.0
+    arguments = bound.model_dump(exclude_defaults=True)
+    epsilon = arguments.pop("epsilon", 0.0) if normalized else 0.0
     return SimilarityPart(1.0, operation, level, normalized, float(epsilon), tuple(sorted(arguments.items())))
 
 
@@ -169,8 +189,10 @@ similarity_primitive(
     normalized=True,
     summary=(
         "FILIP's late interaction: each token meets its best partner; rows average over the first stream's tokens, columns "
-        "over the second's. Padding never wins a maximum and counts in no mean."
+        "over the second's. Padding never wins a maximum and counts in no mean. With a `share` only the most similar tokens "
+        "of each sample may be a best partner, in training; evaluation compares all."
     ),
+    parameters=TokenmaxParameters,
     formula=(
         r"z^{\mathrm{row}}_{ij} = \frac{1}{n_i}\sum_{k} \max_{r} v_{ik}^\top w_{jr}, \quad "
         r"z^{\mathrm{column}}_{ij} = \frac{1}{m_j}\sum_{r} \max_{k} v_{ik}^\top w_{jr}"

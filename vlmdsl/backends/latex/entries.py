@@ -83,9 +83,11 @@ def _token_matrix(writer: Writer, node: Node, side: str, left: Math) -> Math:
     pair = inner_product(x, y)
     by = node.string("by")
     if by == "tokenmax" and side == "rows":
-        tex, plain = r"\frac{1}{n_i} \sum_{k=1}^{n_i} \max_{l}", "1/n_i Σ_k max_l"
+        among = _kept_tokens(writer, node, "l", "j")
+        tex, plain = rf"\frac{{1}}{{n_i}} \sum_{{k=1}}^{{n_i}} \max_{{{among.latex}}}", f"1/n_i Σ_k max_{among.text}"
     elif by == "tokenmax":
-        tex, plain = r"\frac{1}{m_j} \sum_{l=1}^{m_j} \max_{k}", "1/m_j Σ_l max_k"
+        among = _kept_tokens(writer, node, "k", "i")
+        tex, plain = rf"\frac{{1}}{{m_j}} \sum_{{l=1}}^{{m_j}} \max_{{{among.latex}}}", f"1/m_j Σ_l max_{among.text}"
     elif by == "tokenmean":
         tex, plain = r"\frac{1}{n_i m_j} \sum_{k,l}", "1/(n_i m_j) Σ_k,l"
     else:
@@ -93,6 +95,25 @@ def _token_matrix(writer: Writer, node: Node, side: str, left: Math) -> Math:
         return equation(left, call(by, rows, columns))
     writer.names.state("features", Math(rf"n_i,\ m_j\ {_COUNTS.latex}", f"n_i, m_j {_COUNTS.text}"))
     return equation(left, Math(f"{tex} {pair.latex}", f"{plain} {pair.text}"))
+
+
+def _kept_tokens(writer: Writer, node: Node, token: str, sample: str) -> Math:
+    """What a best token is chosen from: all, or those that are kept, which is stated."""
+    arguments = node.attribute("arguments")
+    assert isinstance(arguments, tuple)
+    chosen = dict(arguments)
+    if not chosen:
+        return Math(token, token)
+    much = [f"{chosen['share'] * 100:g} %"] if "share" in chosen else []
+    much += [f"at most {chosen['count']}"] if "count" in chosen else []
+    closest = "the largest similarity to any token of the other stream in the batch"
+    if chosen.get("rank") == "partner":
+        closest = "the largest sum of similarities to the tokens of their own pair"
+    said = f"of the tokens of sample {sample} {' and '.join(much)}, rounded up, those with {closest}"
+    name = {"i": "V_i", "j": "R_j"}[sample]
+    letter = Math(name, name)
+    writer.names.state("features", Math(rf"{letter.latex}\ {words(said).latex}", f"{letter.text}: {said}"))
+    return Math(rf"{token} \in {letter.latex}", f"{token}∈{letter.text}")
 
 
 _COUNTS = words("the tokens of a sample in the first and second stream, padding apart")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vlmdsl.backends.torch.collectives import all_gather, process_index
 from vlmdsl.backends.torch.ops.product import product
+from vlmdsl.backends.torch.ops.token_selection import kept_tokens
 from vlmdsl.backends.torch.values import Memory, Similarities, TokenFeatures, precise
 from vlmdsl.primitives.plugin import IMPLEMENTATIONS
 
@@ -25,10 +26,14 @@ PairFunction: TypeAlias = Callable[..., Tensor]
 
 
 class _Implementation(NamedTuple):
-    """How to make the matrix, and, where it is cheaper, each sample's own pair: [b]; else that is the matrix's diagonal."""
+    """How to make the matrix, and, where it is cheaper, each sample's own pair: [b]; else that is the matrix's diagonal.
+
+    What depends on the whole batch, if arguments say so, is made by `of_batch` of this process's x and y.
+    """
 
     matrix: MatrixFunction
     pairs: PairFunction | None = None
+    of_batch: MatrixFunction | None = None
 
 
 def _implementation(by: str) -> _Implementation:
@@ -44,22 +49,35 @@ def similarity(x: Features, y: Features | Memory, by: str, **arguments: Any) -> 
         matrix = _implementation(by).matrix(x, entries.to(x.dtype), **arguments)
         assert isinstance(matrix, Tensor), f"{by} has two matrices, which a memory of pooled features cannot have"
         return Similarities(matrix, matrix, filled=y.filled)
+    if arguments and (of_batch := _implementation(by).of_batch) is not None:
+        return Similarities(*of_batch(x, y, **arguments))
     return similarity_to(x, _gather(y), by, **arguments)
 
 
 def similarity_to(x: Features, y: Features, by: str, **arguments: Any) -> Similarities:
-    """Every x against every y as they are given, with no other process involved: what an evaluation wants."""
-    found = _implementation(by).matrix(x, y, **arguments)
+    """Every x against every y as they are given, with no other process involved: what an evaluation wants.
+
+    What arguments choose by the whole batch, such as tokens, is not chosen here: all are compared.
+    """
+    implementation = _implementation(by)
+    found = implementation.matrix(x, y, **(arguments if implementation.of_batch is None else {}))
     return Similarities(found, found) if isinstance(found, Tensor) else Similarities(*found)
 
 
 def score(x: Features, y: Features, by: str, **arguments: Any) -> Tensor:
     """The similarity of each sample's own pair: [b]; of two matrices, the rows'."""
     implementation = _implementation(by)
+    if arguments and implementation.of_batch is not None:
+        return _pairs(implementation.of_batch(x, y, **arguments)[0])
     if implementation.pairs is not None:
         return implementation.pairs(x, y, **arguments)
     found = implementation.matrix(x, y, **arguments)
     return precise((found if isinstance(found, Tensor) else found[0]).diagonal())
+
+
+def _pairs(matrix: Tensor) -> Tensor:
+    """Each sample's entry with itself, of this process's rows against everybody's columns: [b]."""
+    return precise(matrix.diagonal(process_index() * matrix.shape[0]))
 
 
 def transpose(matrix: Similarities) -> Similarities:
@@ -110,18 +128,28 @@ def _euclidean_pairs(x: Tensor, y: Tensor) -> Tensor:
     return -(precise(x) - precise(y)).square().sum(dim=-1)
 
 
-def _tokenmax(x: TokenFeatures, y: TokenFeatures) -> tuple[Tensor, Tensor]:
+def _tokenmax(
+    x: TokenFeatures, y: TokenFeatures, x_kept: Tensor | None = None, y_kept: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Rows: the mean over real x tokens of their best real y token; columns: over real y tokens of their best real x token.
 
-    The winner of each maximum is one token (ties go to one of them); padding neither wins nor counts; a sample without any
-    token scores 0.
+    The winner of each maximum is one token (ties go to one of them), one of those that are kept: [b, P] and [B, L], None for
+    all that are real. Padding neither wins nor counts; a sample without any token scores 0.
     """
+    x_kept, y_kept = x.mask if x_kept is None else x_kept, y.mask if y_kept is None else y_kept
     values = torch.einsum("ipd,jld->ijpl", x.values, y.values)
-    best_y = _maximum(values, None if y.mask is None else y.mask[None, :, None, :], dim=3)
-    best_x = _maximum(values, None if x.mask is None else x.mask[:, None, :, None], dim=2)
+    best_y = _maximum(values, None if y_kept is None else y_kept[None, :, None, :], dim=3)
+    best_x = _maximum(values, None if x_kept is None else x_kept[:, None, :, None], dim=2)
     rows = _mean(best_y, None if x.mask is None else x.mask[:, None, :])
     columns = _mean(best_x, None if y.mask is None else y.mask[None, :, :])
     return rows, columns
+
+
+def _tokenmax_of_kept(x: TokenFeatures, y: TokenFeatures, **selection: Any) -> tuple[Tensor, Tensor]:
+    """As `_tokenmax`, of this process's y, where only the most similar tokens of each sample may be a best partner."""
+    everybody = _gather(y)
+    assert isinstance(everybody, TokenFeatures)
+    return _tokenmax(x, everybody, *kept_tokens(x, y, everybody, **selection))
 
 
 def _tokenmax_pairs(x: TokenFeatures, y: TokenFeatures) -> Tensor:
@@ -163,6 +191,6 @@ def _mean(values: Tensor, real: Tensor | None) -> Tensor:
 _BUILT_IN: dict[str, _Implementation] = {
     "dot": _Implementation(_dot, _dot_pairs),
     "euclidean": _Implementation(_euclidean, _euclidean_pairs),
-    "tokenmax": _Implementation(_tokenmax, _tokenmax_pairs),
+    "tokenmax": _Implementation(_tokenmax, _tokenmax_pairs, _tokenmax_of_kept),
     "tokenmean": _Implementation(_tokenmean, _tokenmean_pairs),
 }
