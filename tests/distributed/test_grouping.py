@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 import vlmdsl
 from vlmdsl.backends.torch.collectives import process_count, process_index
-from vlmdsl.runtime.tokenizer import train_tokenizer
-from vlmdsl.runtime.training.assembly import build_model, open_data, training_batches
+from vlmdsl.runtime.training.assembly import build_model, open_data, read_tokenizers, training_batches
 from vlmdsl.runtime.training.processes import World
 from vlmdsl.schema import RunConfig
 from vlmdsl.testing.distributed import run_processes
@@ -32,10 +31,10 @@ def step() -> dict[str, Tensor]:
     """The loss of a batch and the gradients of all weights, as DDP's mean over processes gives them."""
     objective = vlmdsl.compile("groupvit", compiled=False, hidden=6, out=5)
     data = open_data(objective.program, CONFIG)
-    tokenizer = train_tokenizer(["a red star"], 300)
+    tokenizers = read_tokenizers(objective, CONFIG.model, data)
     world = World(process_index(), process_count(), torch.device("cpu"))
-    model = build_model(objective, CONFIG, tokenizer, world).double().train()
-    batch = next(iter(training_batches(objective.program, CONFIG, data, tokenizer, model, world)))
+    model = build_model(objective, CONFIG, tokenizers, world).double().train()
+    batch = next(iter(training_batches(objective.program, CONFIG, data, tokenizers, model, world)))
     image = batch.streams["image"]
     assert image.noise is not None
     # In double precision, where the order of sums does not hide a difference.

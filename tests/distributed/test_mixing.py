@@ -9,7 +9,8 @@ from torch import Tensor, nn
 import vlmdsl
 from vlmdsl.backends.torch.collectives import mirrored, own_slice
 from vlmdsl.runtime.data.batch import Batch, StreamValues
-from vlmdsl.runtime.encoders import EncodedFeatures
+from vlmdsl.runtime.encoders import EncodedFeatures, Encoder
+from vlmdsl.runtime.encoders.contract import Kind
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.training.processes import in_parallel
 from vlmdsl.testing.distributed import run_processes
@@ -25,16 +26,11 @@ minimize contrast(mix(image, by=lam, block=block), text, targets=targets, temper
 """
 
 
-class Tower(nn.Module):
+class Tower(Encoder):
     """A layer that is not linear, so that mixing before it is not mixing after it."""
 
-    yields = frozenset({"pooled"})
-    image_format = None
-    dimension = 5
-
-    def __init__(self, kind: str) -> None:
-        super().__init__()
-        self.kind = kind
+    def __init__(self, kind: Kind) -> None:
+        super().__init__(kind, 5, {"pooled"})
         self.layer = nn.Linear(4, 5)
 
     def forward(self, values: Tensor, mask: Tensor | None = None) -> EncodedFeatures:
@@ -54,7 +50,7 @@ def step(block: int) -> dict[str, Tensor]:
     )
     model.double()
     images, texts = (torch.randn(SAMPLES, 4, dtype=torch.float64) for _ in range(2))
-    streams = {"image": StreamValues(own_slice(images)), "text": StreamValues(own_slice(texts))}
+    streams = {"image_mix": StreamValues(own_slice(images)), "text": StreamValues(own_slice(texts))}
     wrapped = in_parallel(model)
     loss = wrapped(Batch(streams, {}, ["x"] * len(streams["text"].values), {"lam": torch.tensor(0.3)})).loss
     loss.backward()

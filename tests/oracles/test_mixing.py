@@ -12,20 +12,16 @@ from torch import Tensor, nn
 import vlmdsl
 from oracles.cases import DATA
 from vlmdsl.runtime.data.batch import Batch, StreamValues
-from vlmdsl.runtime.encoders import EncodedFeatures
+from vlmdsl.runtime.encoders import EncodedFeatures, Encoder
+from vlmdsl.runtime.encoders.contract import Kind
 from vlmdsl.runtime.model import VisionLanguageModel
 
 
-class Tower(nn.Module):
+class Tower(Encoder):
     """A projection of pixels [b, D], encoded where there are weights for it, or of the first state of a text [b, L, D]."""
 
-    yields = frozenset({"pooled"})
-    image_format = None
-    dimension = 6
-
-    def __init__(self, kind: str, **weights: Tensor) -> None:
-        super().__init__()
-        self.kind = kind
+    def __init__(self, kind: Kind, **weights: Tensor) -> None:
+        super().__init__(kind, 6, {"pooled"})
         self.weights = nn.ParameterDict({name: nn.Parameter(value) for name, value in weights.items()})
 
     def forward(self, values: Tensor, mask: Tensor | None = None) -> EncodedFeatures:
