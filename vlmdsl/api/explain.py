@@ -15,7 +15,10 @@ from vlmdsl.diagnostics import CATALOGUE, DiagnosticError, page_of, plain, title
 from vlmdsl.frontend.modules import Loader
 from vlmdsl.ir import Program
 from vlmdsl.primitives import all_primitives
+from vlmdsl.source import SourceText
 from vlmdsl.source.bundled import bundled_names
+from vlmdsl.syntax import parse
+from vlmdsl.syntax.tree import Status
 
 __all__ = ["Explanation", "explain"]
 
@@ -149,9 +152,17 @@ def _library_function(name: str) -> Explanation:
     return Explanation(f"{name} (library)", sections, facts)
 
 
+def _without_its_status(text: str) -> str:
+    """A listing in which a status that does not hold says so."""
+    listing = SourceText("listing", text)
+    place = next(item.text.span for item in parse(listing)[0].items if isinstance(item, Status))
+    return f'{listing.text[: place.start]}"none for this meaning, as said above"{listing.text[place.end :]}'
+
+
 def _recipe(program: Program, text: str) -> Explanation:
     latex = formula(program)
     facts = pages.recipe_facts(program)
+    text = text if facts["status_holds"] is not False else _without_its_status(text)
     sections = [("", program.documentation)] if program.documentation else []
     sections += [("Formula", formula_text(program)), ("LaTeX", latex), *pages.recipe_sections(facts), ("Source", text)]
     title = program.name if program.name == "expression" else f"{program.name} (recipe)"

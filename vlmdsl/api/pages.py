@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from textwrap import indent
 from typing import Any
 
+from vlmdsl.api.status import standing
 from vlmdsl.diagnostics import DiagnosticError, closest, render_text
 from vlmdsl.diagnostics.catalog.names import UnknownRecipe
 from vlmdsl.frontend.coerce import words
@@ -99,13 +100,14 @@ def argument_table(arguments: Iterable[Argument]) -> str:
 
 def recipe_facts(program: Program) -> dict[str, object]:
     """What a recipe is made of and what it needs, as plain data."""
-    planned = optimise(program)
+    planned, stands = optimise(program), standing(program)
     return {
         "kind": "recipe",
         "name": program.name,
         "documentation": program.documentation,
         "citations": list(program.citations),
-        "status": program.status,
+        "status": stands.text,
+        "status_holds": stands.holds,
         "batch_policy": program.batch_policy,
         "terms": [term.name for term in program.terms],
         "fields": {name: str(type) for name, type in program.fields} | _rewrites(planned),

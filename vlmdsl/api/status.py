@@ -1,0 +1,63 @@
+"""Whether the status of a recipe holds: the words of a bundled one are about what it means, and go with no other meaning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from vlmdsl.api.driver import build
+from vlmdsl.api.recipes import recipes
+from vlmdsl.ir import Program
+from vlmdsl.ir.digest import digest
+from vlmdsl.passes import optimise
+
+__all__ = ["Standing", "standing"]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What may be said of a status: `text` for people, and whether it `holds`; None for what nothing here can tell."""
+
+    text: str
+    holds: bool | None
+
+
+def standing(program: Program) -> Standing:
+    """The standing of a program's status.
+
+    The status of a bundled recipe was written for its meaning (`ir.digest`, which comments, layout and the names of what a
+    recipe binds take no part in), with its own hyper-parameters. Where the same words stand beside another meaning they are
+    not repeated. Any other status is its author's own claim.
+    """
+    if not program.status:
+        return Standing("", None)
+    sources = [card.name for card in recipes() if card.status == program.status]
+    if not sources:
+        return Standing(f"the author's own claim, which nothing here confirms: {program.status}", None)
+    meaning = digest(optimise(program))
+    if any(_bundled(name).meaning == meaning for name in sources):
+        return Standing(program.status, True)
+    return Standing(_withheld(program, sources[0]), False)
+
+
+def _withheld(program: Program, name: str) -> str:
+    """Why the words of a bundled recipe are not repeated."""
+    own = dict(_bundled(name).knobs)
+    changed = [f"`{knob}` = {value}" for knob, value in program.knobs if knob in own and own[knob] != value]
+    here = f", here with {', '.join(changed)}" if changed else ""
+    return (
+        f"none for this meaning: the status is that of `{name}`, written for what `{name}` means with its own "
+        f"hyper-parameters{here}; `vlmdsl diff {name} ...` shows what differs"
+    )
+
+
+@dataclass(frozen=True)
+class _Bundled:
+    meaning: str
+    knobs: tuple[tuple[str, object], ...]
+
+
+@cache
+def _bundled(name: str) -> _Bundled:
+    built = build(name)
+    return _Bundled(digest(built.planned), built.written.knobs)
