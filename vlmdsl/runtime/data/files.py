@@ -10,14 +10,17 @@ from pathlib import Path
 from vlmdsl.runtime.data.source import BadSample
 from vlmdsl.runtime.regular_files import BadFile, read_regular
 
-__all__ = ["inside", "read_inside", "well_formed"]
+__all__ = ["OUTSIDE", "inside", "read_inside", "well_formed"]
+
+OUTSIDE = "outside the folder of the data"
+"""How files are described that lie in no folder from which may be read."""
 
 
 def inside(path: str | Path, folders: Iterable[str]) -> str | None:
     """The path without symbolic links if it lies in one of the folders; else None."""
     try:
         real = os.path.realpath(path)
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # ValueError: a NUL, or half a surrogate pair, in the path
         return None
     homes = (_real_folder(os.path.abspath(os.path.expanduser(folder))) for folder in folders)
     return real if any(real == home or real.startswith(home.rstrip(os.sep) + os.sep) for home in homes) else None
@@ -32,9 +35,11 @@ def read_inside(path: str | Path, folders: Iterable[str], most: int, what: str =
 
     Raises `BadSample` in terms of `what`.
     """
+    if "\0" in str(path):
+        raise BadSample(f"{what} cannot be opened")
     real = inside(path, folders)
     if real is None:
-        raise BadSample(f"{what} outside the folder of the data (see `data.allowed_folders`)")
+        raise BadSample(f"{what} {OUTSIDE}")
     try:
         return read_regular(real, most, what)
     except BadFile as fault:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.data import FolderOfSplits
-from vlmdsl.runtime.data.files import inside, read_inside, well_formed
+from vlmdsl.runtime.data.files import OUTSIDE, inside, read_inside, well_formed
 from vlmdsl.runtime.data.left_out import LeftOut
 from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, Limits
 from vlmdsl.runtime.data.members import TEXT_SUFFIXES, member_columns
@@ -37,7 +37,7 @@ def open_folder(folder: Path, limits: Limits = DEFAULT_LIMITS) -> Source:
         left_out = LeftOut()
         for path in shards:
             if inside(path, homes) is None:
-                left_out.add("links that lead out of the folder (see `data.allowed_folders`)", path.name)
+                left_out.add(f"links to what is {OUTSIDE}", path.name)
         source = TarSource([path for path in shards if inside(path, homes) is not None], str(folder), limits)
         source.remarks += left_out.lines()
         return source
@@ -66,6 +66,8 @@ def _described(scan: Scan, limits: Limits) -> Source:
     named: set[str] = set()
     for path in scan.metadata:
         table = (JsonSource if path.suffix.lower() == ".jsonl" else TableSource)(path, limits=limits)
+        inner = path.parent.relative_to(scan.folder).as_posix()
+        table.keys = table.keys if inner == "." else [f"{well_formed(inner)}/{key}" for key in table.keys]
         tables.append(table)
         for index in range(len(table)):
             try:

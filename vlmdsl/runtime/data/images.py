@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF")
 _DETAIL = 4
 """A JPEG is decoded no smaller than this times the side that the encoder takes: crops are enlarged from a part of it."""
 
+_ADDRESS = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
 _ORIENTATION = 0x0112
 _SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I")
 
@@ -103,6 +105,8 @@ def decode_image(
     if isinstance(value, str) and value.strip():
         if folder is None:
             raise BadSample("image column holds no image: a shard names no files")
+        if _ADDRESS.match(value):
+            raise BadSample("image is an address, and nothing is downloaded")
         value = Path(folder) / value.strip()
     if isinstance(value, Path):
         # Without a folder it was named by a program, not by data: it may be anywhere.

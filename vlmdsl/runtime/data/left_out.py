@@ -19,7 +19,7 @@ class LeftOut:
     >>> for name in ("a.heic", "b.heic"):
     ...     left_out.add("`.heic` files", name)
     >>> left_out.lines()
-    ['left out: 2 `.heic` files (a.heic, b.heic)']
+    ['left out: `.heic` files (2: a.heic, b.heic)']
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class LeftOut:
     def lines(self) -> list[str]:
         """A line a kind, the most frequent first."""
         return [
-            f"left out: {count:,} {kind} ({', '.join(self._examples[kind])}{', ...' if count > _EXAMPLES else ''})"
+            f"left out: {kind} ({count:,}: {', '.join(self._examples[kind])}{', ...' if count > _EXAMPLES else ''})"
             for kind, count in self._counts.most_common()
         ]
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.data import NoUsableSample, TooManyUnusable
 from vlmdsl.diagnostics.cells import displayed
+from vlmdsl.runtime.data.files import OUTSIDE
 from vlmdsl.runtime.data.left_out import shortened
 from vlmdsl.source import Span
 
-__all__ = ["SkipReport", "SkipWatch", "Skipped", "too_few_usable", "too_many_bad"]
+__all__ = ["SkipReport", "SkipWatch", "Skipped", "allow_folders", "too_few_usable", "too_many_bad"]
 
 _EXAMPLES = 3
 _ENOUGH = 256
@@ -128,15 +129,26 @@ def too_few_usable(samples: int, good: int, batch: int, skipped: Iterable[Skippe
     """V0820 if no sample is good, V0828 if fewer are than a batch has."""
     if good:
         return _unusable(samples - good, samples, f"so no batch of {batch} can be filled", skipped)
-    return NoUsableSample.at(_PLACE, samples=samples, notes=_reasons(skipped), help=(_HELP,))
+    notes = _reasons(skipped)
+    return NoUsableSample.at(_PLACE, samples=samples, notes=notes, help=_helps(notes))
 
 
 def _unusable(bad: int, samples: int, problem: str, skipped: Iterable[Skipped]) -> Diagnostic:
-    return TooManyUnusable.at(_PLACE, bad=bad, samples=samples, problem=problem, notes=_reasons(skipped), help=(_HELP,))
+    notes = _reasons(skipped)
+    return TooManyUnusable.at(_PLACE, bad=bad, samples=samples, problem=problem, notes=notes, help=_helps(notes))
 
 
 _PLACE = Span("<command line>", 0, 0)
-_HELP = "look at `--map`, and at the folder that image paths are relative to"
+
+
+def _helps(notes: Iterable[str]) -> tuple[str, ...]:
+    look = "look at `--map`, and at the folder that image paths are relative to"
+    return (look, allow_folders()) if any(OUTSIDE in note for note in notes) else (look,)
+
+
+def allow_folders() -> str:
+    """How to read what lies outside the folder of the data."""
+    return "name the folder that may be read besides, as in `--set 'data.allowed_folders=[/pictures]'`"
 
 
 def _reasons(skipped: Iterable[Skipped]) -> tuple[str, ...]:

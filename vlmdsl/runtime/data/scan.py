@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vlmdsl.runtime.data.files import inside
+from vlmdsl.runtime.data.files import OUTSIDE, inside
 from vlmdsl.runtime.data.images import IMAGE_SUFFIXES
 from vlmdsl.runtime.data.left_out import LeftOut
 from vlmdsl.runtime.data.limits import Limits
@@ -82,7 +82,7 @@ def _kind(entry: os.DirEntry[str], homes: tuple[str, ...]) -> str:
         if entry.is_symlink() and not os.path.exists(entry.path):
             return "links that lead nowhere"
         if entry.is_symlink() and inside(entry.path, homes) is None:
-            return "links that lead out of the folder (see `data.allowed_folders`)"
+            return f"links to what is {OUTSIDE}"
         if entry.is_dir():
             return "folder"
         return "file" if entry.is_file() else "devices and pipes"

@@ -18,7 +18,7 @@ from vlmdsl.runtime.data.images import IMAGE_SUFFIXES
 from vlmdsl.runtime.data.left_out import LeftOut, shortened
 from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, Limits
 from vlmdsl.runtime.data.members import is_read, member_columns
-from vlmdsl.runtime.data.source import BadSample, probed_columns
+from vlmdsl.runtime.data.source import BadSample, probed_columns, unique_keys
 from vlmdsl.runtime.data.tar import DamagedTar, Member, members_of
 from vlmdsl.runtime.regular_files import BadFile, open_regular
 from vlmdsl.source import Span
@@ -27,6 +27,8 @@ __all__ = ["TarSource"]
 
 _MEMBER = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
 """Key and ending of a member's name: the key ends at the first dot of the last part; hidden files are no members."""
+
+_AGAIN = re.compile(r"#\d+\Z")
 
 _MOST_IMAGE_COLUMNS = 8
 """Longer endings of images, none of which most samples have: beyond this many, names with dots are to blame."""
@@ -61,8 +63,13 @@ class TarSource:
         left_out = LeftOut()
         for number, path in enumerate(paths):
             self._index(number, path, left_out)
+        self.keys = unique_keys(self.keys)
         self._check_names()
+        again = [key for key in self.keys if _AGAIN.search(key)]
         self.remarks: list[str] = left_out.lines()
+        if again:
+            shown = ", ".join(map(shortened, again[:3])) + (", ..." if len(again) > 3 else "")
+            self.remarks.append(f"keys that come again are samples of their own ({len(again):,}: {shown})")
         self.columns: tuple[str, ...] = probed_columns(self)
 
     def __len__(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
@@ -13,7 +14,7 @@ from vlmdsl.runtime.data.draws import generator
 
 __all__ = [
     "BadSample", "JoinedSource", "LazyColumns", "SelectedSource", "Source", "fingerprint", "is_sound", "part_of_sample",
-    "probed_columns", "probed_positions", "remarks_of", "some_samples", "split_samples", "source_facts",
+    "probed_columns", "probed_positions", "remarks_of", "some_samples", "source_facts", "split_samples", "unique_keys",
 ]  # fmt: skip
 
 
@@ -86,7 +87,7 @@ class JoinedSource:
 
     def __init__(self, sources: Sequence[Source], name: str = "") -> None:
         self.name = name or ", ".join(source.name for source in sources)
-        self.keys = [key for source in sources for key in source.keys]
+        self.keys = unique_keys([key for source in sources for key in source.keys])
         self.columns = tuple(dict.fromkeys(column for source in sources for column in source.columns))
         classes = {source.class_names for source in sources}
         # Label 3 of one source and label 3 of another are the same class only if both name their classes alike.
@@ -160,6 +161,26 @@ def remarks_of(source: Source) -> list[str]:
     """What a source says of how it was read, a line each: what it left out, what it took for granted."""
     remarks: list[str] = getattr(source, "remarks", [])
     return remarks
+
+
+def unique_keys(keys: list[str]) -> list[str]:
+    """The keys, with a number behind those that came before: samples are told apart by them.
+
+    >>> unique_keys(["a/1", "a/2", "a/1"])
+    ['a/1', 'a/2', 'a/1#2']
+    """
+    taken = set(keys)
+    if len(taken) == len(keys):
+        return keys
+    seen: set[str] = set()
+    unique = []
+    for key in keys:
+        numbered = (f"{key}#{number}" for number in itertools.count(2))
+        name = key if key not in seen else next(name for name in numbered if name not in taken)
+        seen.add(key)
+        taken.add(name)
+        unique.append(name)
+    return unique
 
 
 def is_sound(source: Source) -> bool:

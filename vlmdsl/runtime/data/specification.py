@@ -12,8 +12,10 @@ from typing import Literal
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.data import DataNotFound, ShapesKnob, UnknownDataForm
 from vlmdsl.diagnostics.suggest import closest, suggestion
+from vlmdsl.runtime.data.files import OUTSIDE
 from vlmdsl.runtime.data.folders import open_folder
 from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, Limits
+from vlmdsl.runtime.data.report import allow_folders
 from vlmdsl.runtime.data.shapes import CLASSES, ShapesSource
 from vlmdsl.runtime.data.shards import TarSource
 from vlmdsl.runtime.data.source import JoinedSource, Source, remarks_of
@@ -197,7 +199,8 @@ def _not_found(given: str, *notes: str) -> DiagnosticError:
         close = closest(path.name, (other.name for other in path.parent.iterdir())) if path.parent.is_dir() else None
         notes += (f"did you mean `{path.parent / close}`?",) if close else ()
     help = "give a `.tar` shard, a table, a folder of images, or `shapes` for the built-in data"
-    return DiagnosticError((DataNotFound.at(_PLACE, given=given, notes=notes, help=(help,)),))
+    helps = (help, allow_folders()) if any(OUTSIDE in note for note in notes) else (help,)
+    return DiagnosticError((DataNotFound.at(_PLACE, given=given, notes=notes, help=helps),))
 
 
 def _exists(path: Path) -> bool:

@@ -132,7 +132,7 @@ def _records(text: str, separator: str, quoting: Literal[0, 3]) -> Iterator[tupl
         # `strict`: otherwise a quote that is never closed swallows the rest of the table.
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, quoting=quoting)
         for cells in reader:
-            if cells:
+            if cells and (len(cells) > 1 or cells[0].strip()):
                 yield line, cells
             line = reader.line_num + 1
     except csv.Error as fault:
