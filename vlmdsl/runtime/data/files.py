@@ -20,7 +20,7 @@ def inside(path: str | Path, folders: Iterable[str]) -> str | None:
     """The path without symbolic links if it lies in one of the folders; else None."""
     try:
         real = os.path.realpath(path)
-    except (OSError, ValueError):  # ValueError: a NUL, or half a surrogate pair, in the path
+    except (OSError, ValueError):
         return None
     homes = (_real_folder(os.path.abspath(os.path.expanduser(folder))) for folder in folders)
     return real if any(real == home or real.startswith(home.rstrip(os.sep) + os.sep) for home in homes) else None
@@ -30,12 +30,20 @@ _real_folder = lru_cache(maxsize=256)(os.path.realpath)
 """Asked for every image: a folder is where it was when the run began."""
 
 
+def _can_exist(path: str | Path) -> bool:
+    """Whether a file can have this path: not with a NUL or half a surrogate pair in it."""
+    try:
+        return b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+
+
 def read_inside(path: str | Path, folders: Iterable[str], most: int, what: str = "file") -> bytes:
     """The content of a regular file of at most `most` bytes that, symbolic links followed, lies in one of the folders.
 
     Raises `BadSample` in terms of `what`.
     """
-    if "\0" in str(path):
+    if not _can_exist(path):
         raise BadSample(f"{what} cannot be opened")
     real = inside(path, folders)
     if real is None:

@@ -112,7 +112,7 @@ def decode_image(
         # Without a folder it was named by a program, not by data: it may be anywhere.
         folders = ("/",) if folder is None else (folder, *limits.allowed_folders)
         value = read_inside(value, folders, limits.file_bytes, "image file")
-    if value is None or value in ("", b""):
+    if value is None or value == b"" or (isinstance(value, str) and not value.strip()):
         raise BadSample("missing image")
     if not isinstance(value, bytes | Image.Image):
         raise BadSample("image column holds no image")
