@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 __all__ = ["closest", "suggestion"]
 
 _LIKENESS = 0.7
 _LONGEST_LIST = 8
 _SHORTEST_BEGINNING = 3
+_LONGEST_COMPARED = 64
+_MOST_COMPARED = 64
+"""So many candidates are compared letter by letter; of more, a few that share most pairs of letters with the name."""
+_FEW = 16
 
 
 def closest(name: str, candidates: Iterable[str]) -> str | None:
@@ -27,10 +32,12 @@ def closest(name: str, candidates: Iterable[str]) -> str | None:
     True
     """
     known = list(dict.fromkeys(candidates))
+    lowered = name.lower()
     for candidate in known:
-        if candidate.lower() == name.lower():
+        if candidate.lower() == lowered:
             return candidate
-    scored = [(_likeness(name, candidate), -index, candidate) for index, candidate in enumerate(known)]
+    compared = _worth_comparing(name, known)
+    scored = [(_likeness(name, candidate), -index, candidate) for index, candidate in enumerate(compared)]
     best = max(scored, default=(0.0, 0, ""))
     if best[0] >= _LIKENESS:
         return best[2]
@@ -38,11 +45,29 @@ def closest(name: str, candidates: Iterable[str]) -> str | None:
     return longer[0] if len(longer) == 1 else None
 
 
+def _worth_comparing(name: str, known: list[str]) -> list[str]:
+    """The candidates that are of about the length of `name`: of very many, those that look most like it at a glance."""
+    length = min(len(name), _LONGEST_COMPARED)
+    shortest, longest = length * _LIKENESS / (2 - _LIKENESS) - 1, length * (2 - _LIKENESS) / _LIKENESS + 1
+    near = [candidate for candidate in known if shortest <= min(len(candidate), _LONGEST_COMPARED) <= longest]
+    if len(near) <= _MOST_COMPARED:
+        return near
+    pairs = _pairs(name)
+    return sorted(near, key=lambda candidate: len(pairs & _pairs(candidate)), reverse=True)[:_FEW]
+
+
+@lru_cache(maxsize=16_384)
+def _pairs(name: str) -> frozenset[str]:
+    """The pairs of letters that follow one another in a name."""
+    start = name[:_LONGEST_COMPARED].lower()
+    return frozenset(map(str.__add__, start, start[1:]))
+
+
 def _likeness(name: str, candidate: str) -> float:
     """From 0 to 1: twice the letters in common by the letters of both; one slip in a short word is forgiven too."""
     from difflib import SequenceMatcher  # most texts have nothing to suggest
 
-    first, second = name.lower()[:64], candidate.lower()[:64]
+    first, second = name[:_LONGEST_COMPARED].lower(), candidate[:_LONGEST_COMPARED].lower()
     ratio = SequenceMatcher(None, first, second, autojunk=False).ratio()
     if len(first) >= 3 and _one_slip(first, second):
         ratio = max(ratio, _LIKENESS)

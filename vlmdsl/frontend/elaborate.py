@@ -14,6 +14,7 @@ from vlmdsl.frontend import arithmetic, coerce
 from vlmdsl.frontend.arguments import GivenArgument
 from vlmdsl.frontend.calls import Caller
 from vlmdsl.frontend.knobs import bind_signature
+from vlmdsl.frontend.names import chain_text
 from vlmdsl.frontend.scope import Closure, FileScope, LocalScope, RecipeFunction, Scope
 from vlmdsl.frontend.session import Session
 from vlmdsl.ir import Node
@@ -130,7 +131,7 @@ class Elaborator:
     def _file_value(self, word: str, file: FileScope, span: Span) -> Value:
         """A `let` or `encoder` of a file, evaluated when it is first asked for."""
         if word in file.pending:
-            chain = " -> ".join([*file.pending[file.pending.index(word) :], word])
+            chain = chain_text([*file.pending[file.pending.index(word) :], word])
             raise Fault(Recursion.at(span, name=word, chain=chain))
         file.pending.append(word)
         try:

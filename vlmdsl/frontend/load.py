@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlmdsl.diagnostics import Diagnostic
+from vlmdsl.diagnostics import Diagnostic, limited
 from vlmdsl.diagnostics.catalog.meaning import NothingToLearn, TooLarge, UnusedField
 from vlmdsl.diagnostics.catalog.names import InputNameTwice, NothingMinimized, Recursion, UnknownBatchPolicy
 from vlmdsl.diagnostics.suggest import suggestion
@@ -15,7 +15,7 @@ from vlmdsl.frontend.elaborate import Elaborator
 from vlmdsl.frontend.finish import finish
 from vlmdsl.frontend.knobs import apply_knobs, bind_signature, field_node
 from vlmdsl.frontend.modules import Loaded, Loader
-from vlmdsl.frontend.session import Session
+from vlmdsl.frontend.session import EnoughError, Session
 from vlmdsl.ir import BATCH_POLICIES, MIXED, Node, Program, encoder_of, inputs
 from vlmdsl.primitives.encoding import DEFAULT_ENCODERS
 from vlmdsl.primitives.values import NumberValue, StringValue, Value
@@ -53,12 +53,16 @@ def load(
     loader = Loader(kept=kept)
     loaded = loader.load(text, folder)
     session = Session(diagnostics=list(loader.diagnostics))
-    program = None
+    program, complete = None, loader.complete
     if not any(_prevents_elaboration(diagnostic) for diagnostic in loader.diagnostics):
-        program = _elaborate(session, loaded, loader, knobs or {})
+        try:
+            program = _elaborate(session, loaded, loader, knobs or {})
+        except EnoughError:
+            complete = False
     if any(diagnostic.severity == "error" for diagnostic in session.diagnostics):
         program = None
-    return FrontEnd(program, _ordered(session.diagnostics, text.name), loader.sources, loaded.module, loader.uses)
+    found = limited(_ordered(session.diagnostics, text.name), complete=complete)
+    return FrontEnd(program, found, loader.sources, loaded.module, loader.uses)
 
 
 def _prevents_elaboration(diagnostic: Diagnostic) -> bool:

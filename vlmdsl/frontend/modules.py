@@ -24,8 +24,14 @@ from vlmdsl.frontend.names import check_names
 from vlmdsl.frontend.scope import FileScope, RecipeFunction
 from vlmdsl.source import SourceMap, SourceText, Span
 from vlmdsl.source.bundled import bundled_names, bundled_text, library_files
-from vlmdsl.source.limits import MAXIMUM_BYTES, MAXIMUM_FILES, MAXIMUM_USE_DEPTH
-from vlmdsl.syntax import parse
+from vlmdsl.source.limits import (
+    MAXIMUM_BYTES,
+    MAXIMUM_DIAGNOSTICS,
+    MAXIMUM_FILES,
+    MAXIMUM_USE_DEPTH,
+    MAXIMUM_USED_PIECES,
+)
+from vlmdsl.syntax import parse_fully
 from vlmdsl.syntax.tree import Def, EncoderDeclaration, Let, Minimize, Module, Name, Recipe, Use
 
 __all__ = ["Library", "Loaded", "Loader"]
@@ -61,7 +67,7 @@ class Library(Mapping[str, Def]):
         return len(self._files)
 
 
-_parse_once = cache(parse)
+_parse_once = cache(parse_fully)
 """For files of the library, which all the recipes of a process share: trees are never changed."""
 
 
@@ -71,12 +77,17 @@ class Loader:
 
     sources: SourceMap = field(default_factory=SourceMap)
     diagnostics: list[Diagnostic] = field(default_factory=list)
+    complete: bool = True
+    """Whether all faults of the texts were looked for."""
     kept: Mapping[tuple[str, str], SourceText] | None = None
     """Where given, no file is read: (name of a text, path that it uses) -> the text that is meant."""
     uses: dict[tuple[str, str], str] = field(default_factory=dict)
     """(name of a text, path that it uses) -> name of the text that was found."""
     _loaded: dict[str, Loaded] = field(default_factory=dict)
     _chain: list[str] = field(default_factory=list)
+    _read: dict[Path, tuple[SourceText, Path] | None] = field(default_factory=dict)
+    """Every path that was looked up."""
+    _pieces: int = 0
     _library: FileScope | None = None
 
     def library(self) -> FileScope:
@@ -86,14 +97,14 @@ class Loader:
         return self._library
 
     def _parsed(self, text: SourceText) -> Module:
-        return self._noted(*parse(self.sources.add(text)))
+        parsed = parse_fully(self.sources.add(text))
+        self.diagnostics.extend(parsed.faults)
+        self.complete = self.complete and parsed.complete
+        self._pieces += parsed.pieces
+        return parsed.module
 
     def _shared(self, text: SourceText) -> Module:
-        return self._noted(*_parse_once(self.sources.add(text)))
-
-    def _noted(self, module: Module, found: list[Diagnostic]) -> Module:
-        self.diagnostics.extend(found)
-        return module
+        return _parse_once(self.sources.add(text)).module
 
     def load(self, text: SourceText, folder: Path | None) -> Loaded:
         """A file with everything it uses; `folder` is where its `use "./..."` are looked up (None: nowhere)."""
@@ -117,6 +128,7 @@ class Loader:
 
     def _declare(self, module: Module, scope: FileScope) -> None:
         seen: dict[str, Span] = {}
+        definitions: dict[str, Def] = {}
         for name, item in _declarations(module):
             if name.name in seen:
                 first = Label(seen[name.name], "first defined here")
@@ -127,11 +139,12 @@ class Loader:
                 case Let():
                     scope.lets[name.name] = item
                 case Def():
-                    scope.definitions = {**scope.definitions, name.name: item}
+                    definitions[name.name] = item
                 case EncoderDeclaration():
                     scope.encoders[name.name] = item
                 case _:
                     pass
+        scope.definitions = definitions
 
     # --- use ----------------------------------------------------------------------------------------------------------
 
@@ -148,16 +161,27 @@ class Loader:
             chain = " -> ".join([*self._chain[self._chain.index(text.name) :], text.name])
             self.diagnostics.append(CyclicUse.at(use.span, name=text.name, chain=chain))
             return
-        if len(self._chain) > MAXIMUM_USE_DEPTH or len(self._loaded) > MAXIMUM_FILES:
-            reason = f"more than {MAXIMUM_FILES} files, or a chain longer than {MAXIMUM_USE_DEPTH}"
-            self.diagnostics.append(UseTooDeep.at(use.span, reason=reason))
-            return
-        loaded = self._loaded.get(text.name) or self._load_used(use, text, home)
+        loaded = self._loaded.get(text.name)
+        if loaded is None:
+            excess = self._excess()
+            if excess is not None:
+                self.diagnostics.append(UseTooDeep.at(use.span, reason=excess))
+                return
+            loaded = self._load_used(use, text, home)
         header = next((item for item in loaded.module.items if isinstance(item, Recipe)), None)
-        if header is None or not any(isinstance(item, Minimize) for item in loaded.module.items):
+        if header is not None and any(isinstance(item, Minimize) for item in loaded.module.items):
+            scope.recipes[use.name.name] = RecipeFunction(header, loaded.module, loaded.scope)
+        elif text.name not in scope.libraries:
+            scope.libraries.add(text.name)
             scope.definitions = {**loaded.scope.definitions, **scope.definitions}
-            return
-        scope.recipes[use.name.name] = RecipeFunction(header, loaded.module, loaded.scope)
+
+    def _excess(self) -> str | None:
+        """Why no further file can be used, if so."""
+        if len(self._chain) > MAXIMUM_USE_DEPTH or len(self._loaded) > MAXIMUM_FILES:
+            return f"more than {MAXIMUM_FILES} files, or a chain longer than {MAXIMUM_USE_DEPTH}"
+        if self._pieces > MAXIMUM_USED_PIECES:
+            return f"more than {MAXIMUM_USED_PIECES:,} words, signs and line breaks in all files together"
+        return None
 
     def _load_used(self, use: Use, text: SourceText, home: Path | None) -> Loaded:
         before = len(self.diagnostics)
@@ -180,22 +204,27 @@ class Loader:
                 return kept, None
         if folder is None and Path(use.path.value).name in self._chain:
             return self.sources.get(Path(use.path.value).name), None
-        path = None if folder is None else folder / use.path.value
-        text = None if path is None else _read_beside(path)
-        if path is None or text is None:
+        found = None if folder is None else self._read_once(folder / use.path.value)
+        if found is None:
             reason = (
                 "looked beside the file that uses it"
                 if folder is not None
                 else "a text without a file uses bundled recipes only"
             )
             self.diagnostics.append(UnknownRecipe.at(use.path.span, reason, name=use.path.value))
-            return None
-        return SourceText(_shown(path), text), path.parent
+        return found
+
+    def _read_once(self, path: Path) -> tuple[SourceText, Path] | None:
+        """The text of a path and its folder; many names for one file are one reading of it."""
+        if path not in self._read:
+            text = _read_beside(path)
+            self._read[path] = None if text is None else (SourceText(_shown(path), text), path.parent)
+        return self._read[path]
 
     def _find_bundled(self, name: Name) -> tuple[SourceText, None] | None:
         text = bundled_text(name.name)
         if text is None:
-            near = closest(name.name, bundled_names())
+            near = closest(name.name, bundled_names()) if len(self.diagnostics) < MAXIMUM_DIAGNOSTICS else None
             help = f"did you mean `{near}`?" if near else "`vlmdsl recipes` lists what is bundled"
             self.diagnostics.append(UnknownRecipe.at(name.span, help=(help,), name=name.name))
             return None

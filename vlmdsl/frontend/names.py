@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from vlmdsl.diagnostics import Diagnostic, Edit, Fix, closest
@@ -11,6 +11,7 @@ from vlmdsl.diagnostics.catalog.types import UnknownType
 from vlmdsl.frontend.scope import FileScope
 from vlmdsl.primitives import broken_plugins, registered
 from vlmdsl.primitives.encoding import DEFAULT_ENCODERS
+from vlmdsl.source.limits import MAXIMUM_DIAGNOSTICS
 from vlmdsl.syntax.tree import (
     Binary,
     Call,
@@ -33,7 +34,9 @@ from vlmdsl.syntax.tree import (
 )
 from vlmdsl.types import FIELD_KINDS
 
-__all__ = ["check_names", "free_names"]
+__all__ = ["chain_text", "check_names", "free_names"]
+
+_LONGEST_CHAIN = 12
 
 BARE_FIELDS = ("image", "text")
 """The fields of a program that is an expression alone."""
@@ -138,7 +141,11 @@ def _unknown_names(module: Module, scope: FileScope, strange: list[tuple[Name, f
     """What is still unknown after plug-ins are loaded: only a name that nothing else explains is worth the time it takes."""
     broken = broken_plugins()
     known = _known_names(module, scope)
-    found = [_unknown(name, known | bound) for name, bound in strange if name.name not in known]
+    candidates = sorted(known)
+    unknown = [(name, bound) for name, bound in strange if name.name not in known]
+    # What is beyond the limit is counted, not shown: nobody reads what might have been meant.
+    found = [_unknown(name, [*sorted(bound), *candidates]) for name, bound in unknown[:MAXIMUM_DIAGNOSTICS]]
+    found += [UnknownName.at(name.span, name=name.name) for name, _ in unknown[MAXIMUM_DIAGNOSTICS:]]
     if found:
         notes = [
             f"the plug-in {plugin.name} of {plugin.distribution} could not be loaded: {plugin.reason}" for plugin in broken
@@ -147,7 +154,7 @@ def _unknown_names(module: Module, scope: FileScope, strange: list[tuple[Name, f
     return found
 
 
-def _unknown(name: Name, known: set[str]) -> Diagnostic:
+def _unknown(name: Name, known: Sequence[str]) -> Diagnostic:
     near = closest(name.name, known)
     if near is None:
         return UnknownName.at(name.span, name=name.name)
@@ -166,27 +173,36 @@ def _recursions(module: Module) -> Iterator[Diagnostic]:
         ]
         for name, definition in definitions.items()
     }
-    reported: set[str] = set()
-    for name, definition in definitions.items():
-        chain = _cycle(name, calls)
-        if chain and not reported & set(chain):
-            reported |= set(chain)
-            yield Recursion.at(definition.name.span, name=name, chain=" -> ".join(chain))
+    for cycle in _cycles(calls):
+        yield Recursion.at(definitions[cycle[0]].name.span, name=cycle[0], chain=chain_text([*cycle, cycle[0]]))
 
 
-def _cycle(start: str, calls: dict[str, list[str]]) -> list[str]:
-    """A path from `start` back to itself; empty if there is none."""
-    paths = [[start]]
-    seen: set[str] = set()
-    while paths:
-        path = paths.pop()
-        for callee in calls[path[-1]]:
-            if callee == start:
-                return [*path, start]
-            if callee not in seen:
-                seen.add(callee)
-                paths.append([*path, callee])
-    return []
+def _cycles(calls: Mapping[str, Sequence[str]]) -> Iterator[list[str]]:
+    """Circles of calls, no function in two of them; in one go through all calls, so a long chain is no long search."""
+    finished: set[str] = set()
+    for start in calls:
+        path: dict[str, Iterator[str]] = {} if start in finished else {start: iter(calls[start])}
+        while path:
+            name = next(reversed(path))
+            callee = next((callee for callee in path[name] if callee not in finished), None)
+            if callee is None:
+                finished.add(name)
+                del path[name]
+            elif callee in path:
+                names = list(path)
+                cycle = names[names.index(callee) :]
+                yield cycle
+                finished.update(cycle)
+                for member in cycle:
+                    del path[member]
+            else:
+                path[callee] = iter(calls[callee])
+
+
+def chain_text(names: Sequence[str]) -> str:
+    """`a -> b -> a`; of a long chain the beginning and the end."""
+    shown = names if len(names) <= _LONGEST_CHAIN else [*names[: _LONGEST_CHAIN - 2], "...", names[-1]]
+    return " -> ".join(shown)
 
 
 def _unknown_types(module: Module) -> Iterator[Diagnostic]:

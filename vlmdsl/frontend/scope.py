@@ -39,6 +39,8 @@ class FileScope:
     recipes: dict[str, RecipeFunction] = field(default_factory=dict)
     values: dict[str, Value] = field(default_factory=dict)
     """Fields, knobs, and the `let`s and encoders evaluated so far."""
+    libraries: set[str] = field(default_factory=set)
+    """The texts whose definitions are among these."""
     pending: list[str] = field(default_factory=list)
     """`let`s being evaluated: one met again needs itself."""
     library: FileScope | None = None

@@ -16,7 +16,11 @@ from vlmdsl.source import Span
 from vlmdsl.source.limits import MAXIMUM_CALL_DEPTH, MAXIMUM_CALLS, MAXIMUM_DIAGNOSTICS, MAXIMUM_NODES
 from vlmdsl.types import LabelsType, MemoryType, ScalarType, Type
 
-__all__ = ["Session"]
+__all__ = ["EnoughError", "Session"]
+
+
+class EnoughError(Exception):
+    """So many errors were reported that the elaboration is given up."""
 
 
 @dataclass
@@ -43,15 +47,19 @@ class Session:
     _serial: int = 0
     _draws: int = 0
     _entered: int = 0
+    _errors: int = 0
     _calls: list[tuple[Span, tuple[tuple[Value, Span], ...]]] = field(default_factory=list)
 
     def report(self, diagnostic: Diagnostic) -> None:
-        """Keep a diagnostic, unless the same was said of the same place already or too many were; a limit is told once."""
+        """Keep a diagnostic, unless the same was said of the same place; a limit is told once. EnoughError after many."""
         place = None if diagnostic.code == TooLarge.code else diagnostic.primary.span
         key = (diagnostic.code, diagnostic.message, place)
-        if len(self.diagnostics) < MAXIMUM_DIAGNOSTICS and key not in self._said:
+        if key not in self._said:
             self._said.add(key)
             self.diagnostics.append(diagnostic)
+            self._errors += diagnostic.severity == "error"
+            if self._errors >= MAXIMUM_DIAGNOSTICS:
+                raise EnoughError
 
     def add(self, operation: str, *inputs: Node, type: Type, span: Span, **attributes: object) -> Node:
         if len(self.graph.nodes) >= MAXIMUM_NODES:

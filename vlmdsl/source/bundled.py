@@ -17,6 +17,7 @@ __all__ = ["bundled_names", "bundled_text", "library_files"]
 _DEFINITION = re.compile(r"^def\s+(\w+)", re.MULTILINE)
 
 
+@cache
 def _bundled() -> dict[str, Traversable]:
     return {entry.name.removesuffix(".vlo"): entry for entry in root("recipes").iterdir() if entry.name.endswith(".vlo")}
 
@@ -26,6 +27,7 @@ def bundled_names() -> list[str]:
     return sorted(_bundled())
 
 
+@cache
 def bundled_text(name: str) -> SourceText | None:
     """The text of a bundled recipe; None if there is none of this name."""
     entry = _bundled().get(name)

@@ -8,6 +8,9 @@ MAXIMUM_BYTES = 1_000_000
 MAXIMUM_PIECES = 30_000
 """Most words, signs and line breaks of a source file; a recipe of the survey has about five hundred."""
 
+MAXIMUM_USED_PIECES = 60_000
+"""Most words, signs and line breaks of a recipe with all the files that it uses: further ones are refused."""
+
 MAXIMUM_NESTING = 100
 """Deepest nesting of brackets, of `let ... in` and of unary signs in one expression."""
 

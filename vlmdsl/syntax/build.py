@@ -37,6 +37,8 @@ class Builder(Transformer_NonRecursive[Token, Any]):
         super().__init__(visit_tokens=False)
         self.file = file
         self.diagnostics: list[Diagnostic] = []
+        self.complete = True
+        """Whether every fault is among them; of escapes only so many are told."""
 
     def build(self, parsed: Tree[Token]) -> Any:
         """The node (or for `module` and `use` the tuple of nodes) that a parse tree stands for."""
@@ -215,6 +217,7 @@ class Builder(Transformer_NonRecursive[Token, Any]):
 
     def _bad_escape(self, span: Span, match: re.Match[str]) -> None:
         if len(self.diagnostics) >= MAXIMUM_DIAGNOSTICS:
+            self.complete = False
             return
         place = Span(span.file, span.start + 1 + match.start(), span.start + 1 + match.end())
         self.diagnostics.append(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from typing import NamedTuple
 
 from lark.exceptions import UnexpectedInput
 from lark.utils import TextSlice
 
-from vlmdsl.diagnostics import Diagnostic
+from vlmdsl.diagnostics import Diagnostic, limited
 from vlmdsl.diagnostics.catalog.syntax import NotText, TooDeep, TooLarge
 from vlmdsl.source import SourceText, Span
-from vlmdsl.source.limits import MAXIMUM_BYTES, MAXIMUM_DIAGNOSTICS, MAXIMUM_NESTING, MAXIMUM_PIECES
+from vlmdsl.source.limits import MAXIMUM_BYTES, MAXIMUM_NESTING, MAXIMUM_PIECES
 from vlmdsl.syntax import tree
 from vlmdsl.syntax.build import Builder
 from vlmdsl.syntax.checks import check_item, check_module
@@ -19,7 +19,17 @@ from vlmdsl.syntax.grammar import load_grammar
 from vlmdsl.syntax.scan import Piece, comments_of, scan
 from vlmdsl.syntax.walk import too_deep
 
-__all__ = ["parse", "read_source"]
+__all__ = ["Parsed", "parse", "parse_fully", "read_source"]
+
+
+class Parsed(NamedTuple):
+    """What a text holds: its tree, its faults by place, its number of words, signs and line ends."""
+
+    module: tree.Module
+    faults: list[Diagnostic]
+    pieces: int
+    complete: bool
+    """Whether all faults were looked for; after a hundred the others no longer are."""
 
 
 def read_source(data: bytes, name: str, size: int = 0) -> tuple[SourceText, list[Diagnostic]]:
@@ -46,39 +56,46 @@ def parse(source: SourceText) -> tuple[tree.Module, list[Diagnostic]]:
 
     With faults the tree holds the statements that could be read.
     """
+    parsed = parse_fully(source)
+    return parsed.module, limited(parsed.faults, complete=parsed.complete)
+
+
+def parse_fully(source: SourceText) -> Parsed:
+    """The same with all faults that were found, however many, for who joins them with others."""
     span = Span(source.name, 0, len(source.text))
     size = len(source.text.encode("utf-8", errors="surrogatepass"))
     if size > MAXIMUM_BYTES:
-        return tree.Module((), (), span), [_too_large(source.name, size)]
+        return Parsed(tree.Module((), (), span), [_too_large(source.name, size)], 0, True)
     text = " " + source.text[1:] if source.text.startswith("\ufeff") else source.text
     pieces = scan(text, MAXIMUM_PIECES)
     if len(pieces) > MAXIMUM_PIECES:
         place = Span(source.name, pieces[-1].start, pieces[-1].end)
         words = "words, signs and line breaks"
         fault = TooLarge.at(place, size=f"more than {MAXIMUM_PIECES:,} {words}", limit="no more")
-        return tree.Module((), (), span), [fault]
+        return Parsed(tree.Module((), (), span), [fault], len(pieces), True)
     comments = comments_of(source, pieces)
     nested = next((piece for piece in pieces if piece.kind == "open" and piece.depth >= MAXIMUM_NESTING), None)
     if nested is not None:
-        return tree.Module((), comments, span), [_too_deep(Span(source.name, nested.start, nested.end))]
-    items, faults = _items(SourceText(source.name, text), pieces)
+        fault = _too_deep(Span(source.name, nested.start, nested.end))
+        return Parsed(tree.Module((), comments, span), [fault], len(pieces), True)
+    items, faults, complete = _items(SourceText(source.name, text), pieces)
     items = attach_documentation(items, comments)
-    faults = sorted(islice(faults, MAXIMUM_DIAGNOSTICS), key=lambda fault: fault.primary.span.start)
-    return tree.Module(items, comments, span), faults
+    faults.sort(key=lambda fault: fault.primary.span.start)
+    return Parsed(tree.Module(items, comments, span), faults, len(pieces), complete)
 
 
-def _items(source: SourceText, pieces: list[Piece]) -> tuple[tuple[tree.Item, ...], list[Diagnostic]]:
-    """The items of a text and its faults: by the grammar as a whole, or statement by statement if that fails."""
+def _items(source: SourceText, pieces: list[Piece]) -> tuple[tuple[tree.Item, ...], list[Diagnostic], bool]:
+    """The items of a text, its faults, and whether these are all: by the grammar as a whole, else statement by statement."""
     builder = Builder(source.name)
     try:
         parsed = load_grammar().parse(TextSlice(source.text, 0, len(source.text)), start="module")
     except UnexpectedInput:
         from vlmdsl.syntax.recovery import recover  # what mends texts is loaded where one is broken
 
-        items, faults = recover(source, pieces, builder)
+        items, faults, complete = recover(source, pieces, builder)
         whole = False
     else:
-        items, faults, whole = builder.build(parsed), [], True
+        items, faults, complete, whole = builder.build(parsed), [], True, True
     faults.extend(builder.diagnostics)
     kept: list[tree.Item] = []
     for item in items:
@@ -89,7 +106,7 @@ def _items(source: SourceText, pieces: list[Piece]) -> tuple[tuple[tree.Item, ..
         kept.append(item)
         faults.extend(check_item(item))
     faults.extend(check_module(items, source.name, complete=whole))
-    return tuple(kept), faults
+    return tuple(kept), faults, complete and builder.complete
 
 
 def _too_large(name: str, size: int) -> Diagnostic:

@@ -25,15 +25,17 @@ __all__ = ["recover"]
 _Start = Literal["statement", "term"]
 
 
-def recover(source: SourceText, pieces: Sequence[Piece], builder: Builder) -> tuple[tuple[tree.Item, ...], list[Diagnostic]]:
-    """The items that can be read, and at least one diagnostic for each statement that cannot."""
+def recover(
+    source: SourceText, pieces: Sequence[Piece], builder: Builder
+) -> tuple[tuple[tree.Item, ...], list[Diagnostic], bool]:
+    """The items that can be read, at least one diagnostic for each statement that cannot, and whether all were looked at."""
     reader = _Reader(source, builder)
     items: list[tree.Item] = []
     for statement in split_statements(source.text, pieces):
-        if len(reader.faults) >= MAXIMUM_DIAGNOSTICS:
+        if reader.has_enough():
             break
         items.extend(reader.statement(statement))
-    return tuple(items), reader.faults
+    return tuple(items), reader.faults, reader.complete
 
 
 class _Reader:
@@ -43,6 +45,12 @@ class _Reader:
         self.source = source
         self.builder = builder
         self.faults: list[Diagnostic] = []
+        self.complete = True
+
+    def has_enough(self) -> bool:
+        """Whether there are so many faults that no further statement or term is looked at."""
+        self.complete = self.complete and len(self.faults) < MAXIMUM_DIAGNOSTICS
+        return not self.complete
 
     def statement(self, pieces: list[Piece]) -> tuple[tree.Item, ...]:
         """The items of one statement; none if it has a fault."""
@@ -60,11 +68,14 @@ class _Reader:
 
     def _block(self, pieces: list[Piece]) -> tuple[tree.Item, ...]:
         """`minimize { ... }`, term by term."""
-        end = max(index for index, piece in enumerate(pieces) if piece.kind == "close" and piece.depth == pieces[1].depth)
+        depth = pieces[1].depth
+        end = max(
+            (index for index, piece in enumerate(pieces) if piece.kind == "close" and piece.depth == depth), default=-1
+        )
         if end + 1 < len(pieces) or pieces[1].kind == "newline":
             self._parse(pieces, "statement")
             return ()
-        terms = [self._parse(term, "term") for term in split_block(pieces) if len(self.faults) < MAXIMUM_DIAGNOSTICS]
+        terms = [self._parse(term, "term") for term in split_block(pieces) if not self.has_enough()]
         span = Span(self.source.name, pieces[0].start, pieces[-1].end)
         if terms and not any(terms):
             return ()

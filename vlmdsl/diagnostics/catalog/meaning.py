@@ -150,3 +150,15 @@ class HeadOnTeacher(Problem):
         "let views = augment(image, n=2)\n"
         "minimize regress(student(views[0]), teacher(views[1]))"
     )
+
+
+class MoreFaults(Problem):
+    code = "V0509"
+    template = "{count} more faults are not listed"
+    summary = "more faults than are told at once"
+    explanation = (
+        "A text with very many faults is most often no recipe, or has one slip that spoils all that follows. The first "
+        "hundred are listed, errors before warnings. Mend them and check again."
+    )
+    provoked_by = "a text with more than a hundred faults"
+    severity = "warning"
