@@ -61,7 +61,8 @@ class Graph:
     """
 
     nodes: list[Node] = field(default_factory=list)
-    spans: dict[int, tuple[Span, ...]] = field(default_factory=dict)
+    spans: dict[int, dict[Span, None]] = field(default_factory=dict)
+    """The places of each node, by its index, each once and in order."""
     _interned: dict[object, Node] = field(default_factory=dict)
 
     def add(
@@ -75,11 +76,13 @@ class Graph:
             node = Node(operation, inputs, ordered, type, len(self.nodes))
             self._interned[key] = node
             self.nodes.append(node)
-        spans = () if span is None else (span,) if isinstance(span, Span) else tuple(span)
-        if spans:
-            known = self.spans.get(node.index, ())
-            self.spans[node.index] = known + tuple(s for s in dict.fromkeys(spans) if s not in known)
+        self.answer_for(node, () if span is None else (span,) if isinstance(span, Span) else span)
         return node
+
+    def answer_for(self, node: Node, spans: Iterable[Span]) -> None:
+        """Add to the places of the recipe that a node answers for."""
+        for span in spans:
+            self.spans.setdefault(node.index, {})[span] = None
 
     def find(self, operation: str, *inputs: Node, type: Type, **attributes: Attribute) -> Node | None:
         """The node that `add` would give, if it is there already."""
@@ -88,7 +91,7 @@ class Graph:
 
     def spans_of(self, node: Node) -> tuple[Span, ...]:
         """The places of the recipe that this node answers for, first the one that made it."""
-        return self.spans.get(node.index, ())
+        return tuple(self.spans.get(node.index, ()))
 
     def rebuild(
         self, roots: Iterable[Node], rule: Callable[[Graph, Node, tuple[Node, ...]], Node | None]
@@ -105,10 +108,7 @@ class Graph:
             made = rule(fresh, node, inputs)
             if made is None:
                 made = fresh.add(node.operation, *inputs, type=node.type, span=None, **dict(node.attributes))
-            spans = self.spans_of(node)
-            if spans:
-                known = fresh.spans.get(made.index, ())
-                fresh.spans[made.index] = known + tuple(s for s in spans if s not in known)
+            fresh.answer_for(made, self.spans.get(node.index, ()))
             moved[node.index] = made
         return fresh, moved
 

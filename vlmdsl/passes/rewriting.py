@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from vlmdsl.ir import Graph, Node, Program, walk
@@ -82,13 +82,6 @@ def rewrite(program: Program, rules: Sequence[Rule]) -> Program:
         maker.spans = program.graph.spans_of(node)
         inputs = tuple(moved[parent.index] for parent in node.inputs)
         made = maker.add(node.operation, *inputs, type=node.type, **dict(node.attributes))
-        _note_spans(maker.graph, made, maker.spans)
+        maker.graph.answer_for(made, maker.spans)
         moved[node.index] = made
     return program.mapped(maker.graph, moved)
-
-
-def _note_spans(graph: Graph, node: Node, spans: Iterable[Span]) -> None:
-    known = graph.spans.get(node.index, ())
-    fresh = tuple(span for span in spans if span not in known)
-    if fresh:
-        graph.spans[node.index] = known + fresh

@@ -26,7 +26,7 @@ MAXIMUM_NODES = 20_000
 MAXIMUM_CALL_DEPTH = 100
 """Deepest nesting of function calls while a recipe is elaborated."""
 
-MAXIMUM_CALLS = 20_000
+MAXIMUM_CALLS = 10_000
 """Most function calls that one elaboration carries out; a bundled recipe takes under a thousand."""
 
 MAXIMUM_ITEMS = 1_000

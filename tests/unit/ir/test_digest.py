@@ -29,7 +29,7 @@ def test_order_of_a_sum_names_of_parameters_and_spans_do_not_count() -> None:
     assert _digest() == _digest(swap=True) == _digest(name="tau")
     build = Build()
     loss = _loss(build)
-    build.graph.spans[loss.index] = (Span("a.vlo", 0, 4),)
+    build.graph.answer_for(loss, [Span("a.vlo", 0, 4)])
     assert digest(build.program("other", loss=loss)) == _digest()
 
 

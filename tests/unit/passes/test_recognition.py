@@ -235,9 +235,8 @@ def test_a_sum_of_too_many_products_is_left_as_written() -> None:
 
 def test_places_of_the_recipe_reach_the_region() -> None:
     program = clip()
-    spans = program.graph.spans
     for node in program.nodes():
-        spans[node.index] = (Span("clip.vlo", node.index, node.index + 1),)
+        program.graph.answer_for(node, [Span("clip.vlo", node.index, node.index + 1)])
     optimised = optimise(program)
     assert Span("clip.vlo", program.terms[0].node.index, program.terms[0].node.index + 1) in optimised.graph.spans_of(
         optimised.terms[0].node

@@ -93,7 +93,7 @@ def test_a_shared_matrix_is_paid_once_and_its_readers_are_named_with_their_lines
     sources = SourceMap()
     sources.add(text)
     for term, start in zip(program.terms, (6, 12), strict=True):
-        program.graph.spans[term.node.index] = (Span("two.vlo", start, start + 4),)
+        program.graph.answer_for(term.node, [Span("two.vlo", start, start + 4)])
     plan = planned(program, batch=64, sources=sources)
     assert plan.units == 3
     (row,) = [row for row in plan.shared if row.value == "dot of image and text"]
