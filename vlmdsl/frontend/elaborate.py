@@ -33,7 +33,7 @@ from vlmdsl.primitives.values import (
     type_of,
 )
 from vlmdsl.source import Span
-from vlmdsl.source.limits import MAXIMUM_ITEMS
+from vlmdsl.source.limits import MAXIMUM_ITEMS, MAXIMUM_VIEWS
 from vlmdsl.syntax.tree import (
     Binary,
     Call,
@@ -66,6 +66,7 @@ class Elaborator:
     def evaluate(self, expression: Expression, scope: Scope) -> Value:
         """The value of an expression; a fault in it is reported once and becomes the error value."""
         try:
+            self.session.step(expression.span)
             return self._evaluate(expression, scope)
         except Fault as fault:
             self.session.report(self.session.blamed(fault))
@@ -176,6 +177,8 @@ class Elaborator:
     def _binary_over_sets(self, symbol: str, a: Value, b: Value, span: Span) -> Value:
         lefts = a.items if isinstance(a, ViewSet) else (a,)
         rights = b.items if isinstance(b, ViewSet) else (b,)
+        if len(lefts) * len(rights) > MAXIMUM_VIEWS:
+            raise Fault(TooLarge.at(span, reason=f"more than {MAXIMUM_VIEWS} combinations of views"))
         results = tuple(arithmetic.binary(self.session, symbol, left, right, span) for left in lefts for right in rights)
         return ViewSet(results)
 

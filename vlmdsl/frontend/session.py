@@ -13,7 +13,7 @@ from vlmdsl.ir import Encoder, Graph, Node, Update
 from vlmdsl.primitives import Fault
 from vlmdsl.primitives.values import Value
 from vlmdsl.source import Span
-from vlmdsl.source.limits import MAXIMUM_CALL_DEPTH, MAXIMUM_CALLS, MAXIMUM_DIAGNOSTICS, MAXIMUM_NODES
+from vlmdsl.source.limits import MAXIMUM_CALL_DEPTH, MAXIMUM_CALLS, MAXIMUM_DIAGNOSTICS, MAXIMUM_NODES, MAXIMUM_STEPS
 from vlmdsl.types import LabelsType, MemoryType, ScalarType, Type
 
 __all__ = ["EnoughError", "Session"]
@@ -47,6 +47,7 @@ class Session:
     _serial: int = 0
     _draws: int = 0
     _entered: int = 0
+    _steps: int = 0
     _errors: int = 0
     _calls: list[tuple[Span, tuple[tuple[Value, Span], ...]]] = field(default_factory=list)
 
@@ -62,10 +63,17 @@ class Session:
                 raise EnoughError
 
     def add(self, operation: str, *inputs: Node, type: Type, span: Span, **attributes: object) -> Node:
+        self.step(span)
         if len(self.graph.nodes) >= MAXIMUM_NODES:
             raise Fault(TooLarge.at(span, reason=f"more than {MAXIMUM_NODES} nodes"))
         spans = (self._written_call(span), span) if _in_library(span) else (span,)
         return self.graph.add(operation, *inputs, type=type, span=spans, **attributes)
+
+    def step(self, span: Span) -> None:
+        """Counts what is done, so that the time of an elaboration has a bound; Fault V0504 beyond it."""
+        self._steps += 1
+        if self._steps > MAXIMUM_STEPS:
+            raise Fault(TooLarge.at(span, reason=f"more than {MAXIMUM_STEPS:,} steps"))
 
     def _written_call(self, inner: Span) -> Span:
         """The user's own call under which the library made something."""

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from vlmdsl.diagnostics.catalog.meaning import TooLarge
 from vlmdsl.diagnostics.catalog.types import ViewDoesNotApply, WrongType
 from vlmdsl.diagnostics.catalog.values import BoundsDisagree
 from vlmdsl.ir import Node
@@ -186,6 +187,8 @@ register(
 def _each(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
     given = subjects["views"]
     assert isinstance(given, TupleValue)
+    if sum(len(item.items) if isinstance(item, ViewSet) else 1 for item in given.items) > MAXIMUM_VIEWS:
+        raise Fault(TooLarge.at(builder.place("views"), reason=f"more than {MAXIMUM_VIEWS} views in a set"))
     views = [view for item in given.items for view in (item.items if isinstance(item, ViewSet) else (item,))]
     if any(isinstance(view, ErrorValue) for view in views):
         return ErrorValue()

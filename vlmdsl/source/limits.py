@@ -29,6 +29,9 @@ MAXIMUM_CALL_DEPTH = 100
 MAXIMUM_CALLS = 10_000
 """Most function calls that one elaboration carries out; a bundled recipe takes under a thousand."""
 
+MAXIMUM_STEPS = 100_000
+"""Most expressions that one elaboration evaluates, and nodes that it asks for; a bundled recipe takes under two thousand."""
+
 MAXIMUM_ITEMS = 1_000
 """Most items of a tuple, those of the tuples in it counted."""
 
