@@ -44,11 +44,12 @@ def test_language_commands_import_nothing_heavy(arguments: list[str]) -> None:
     assert not last.startswith("exit code 1"), finished.stderr
 
 
-def test_recipes_lists_by_the_syntax_only() -> None:
-    command = [sys.executable, "-c", "MORE = ['pydantic', 'vlmdsl.frontend']" + PROGRAM, "recipes"]
+@pytest.mark.parametrize(("arguments", "printed"), [(["recipes"], "clip"), (["explain", "V0304"], "V0304: pooled features")])
+def test_lists_and_pages_of_codes_take_no_front_end(arguments: list[str], printed: str) -> None:
+    command = [sys.executable, "-c", "MORE = ['pydantic', 'vlmdsl.frontend']" + PROGRAM, *arguments]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert finished.stderr.endswith("exit code 0, heavy modules []\n"), finished.stderr
-    assert "clip" in finished.stdout
+    assert printed in finished.stdout
 
 
 def test_fmt_imports_the_syntax_only() -> None:

@@ -2,52 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-from vlmdsl.api import pages
-from vlmdsl.api.driver import build
-from vlmdsl.api.sources import read
-from vlmdsl.backends.latex import formula, formula_text
-from vlmdsl.diagnostics import CATALOGUE, DiagnosticError, page_of, plain, title_of
-from vlmdsl.frontend.modules import Loader
-from vlmdsl.ir import Program
-from vlmdsl.primitives import all_primitives
-from vlmdsl.source import SourceText
-from vlmdsl.source.bundled import bundled_names
-from vlmdsl.syntax import parse
-from vlmdsl.syntax.tree import Status
+from vlmdsl.api.explanation import Explanation
+from vlmdsl.diagnostics import Problem, catalogue, page_of, title_of
 
 __all__ = ["Explanation", "explain"]
-
-
-_SETTING = re.compile(r"[a-z_]+(\.(?!vlo$)[a-z_]+)?")
-"""How `settings`, a section or one setting is written; a path looks otherwise."""
-_WORD = re.compile(r"\w+(\.(?!vlo$)\w+)?")
-"""What may be a slip for a recipe, a primitive, a code or a setting, and is no path."""
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """A page: `sections` are (heading, body) in order, `facts` the same for programs."""
-
-    title: str
-    sections: tuple[tuple[str, str], ...]
-    facts: Mapping[str, object]
-    latex: str = ""
-
-    def to_text(self) -> str:
-        """The page as plain text, safe to print."""
-        parts = [self.title, "=" * len(self.title), ""]
-        for heading, body in self.sections:
-            parts.extend([heading, "-" * len(heading), body.rstrip(), ""] if heading else [body.rstrip(), ""])
-        return plain("\n".join(parts).rstrip() + "\n")
-
-    def to_json(self) -> Mapping[str, object]:
-        """The page as plain data."""
-        return {"title": self.title, **self.facts}
 
 
 def explain(subject: str | Path, *, expression: bool = False, knobs: Mapping[str, object] | None = None) -> Explanation:
@@ -63,48 +24,17 @@ def explain(subject: str | Path, *, expression: bool = False, knobs: Mapping[str
     'tokenmax (similarities)'
     """
     word = str(subject)
-    if not expression and word.upper() in CATALOGUE:
-        return _code(word.upper())
-    if not expression and isinstance(subject, str) and word not in bundled_names():
-        if word in all_primitives():
-            return _primitive(word)
-        library = Loader().library()
-        if word in library.definitions:
-            return _library_function(word)
-        if _SETTING.fullmatch(word) and (page := _settings(word)) is not None:
-            return page
-    try:
-        built = build(subject, expression=expression, knobs=knobs)
-    except DiagnosticError as error:
-        if [found.code for found in error.diagnostics] == ["V0202"] and _WORD.fullmatch(word):
-            raise pages.unknown_subject(
-                word, [*bundled_names(), *all_primitives(), *CATALOGUE, *_names_of_settings()]
-            ) from None
-        raise
-    return _recipe(built.written, read(subject, expression=expression).text)
+    if not expression and (problem := catalogue().get(word.upper())) is not None:
+        return _code(problem)
+    from vlmdsl.api.language_pages import page_about  # a code needs no front end
+
+    return page_about(subject, expression=expression, knobs=knobs)
 
 
-def _names_of_settings() -> list[str]:
-    from vlmdsl.api.settings import names_of_settings
-
-    return names_of_settings()
-
-
-def _settings(word: str) -> Explanation | None:
-    from vlmdsl.api.settings import settings_of, settings_sections  # the models of the configuration take long to make
-
-    found = settings_of(word)
-    if not found:
-        return None
-    facts = {"kind": "settings", "settings": [setting.facts() for setting in found]}
-    return Explanation(word if word == "settings" else f"{word} (settings)", settings_sections(found), facts)
-
-
-def _code(code: str) -> Explanation:
-    problem = CATALOGUE[code]
+def _code(problem: type[Problem]) -> Explanation:
     facts = {
         "kind": "diagnostic",
-        "code": code,
+        "code": problem.code,
         "severity": problem.severity,
         "summary": problem.summary,
         "explanation": problem.explanation,
@@ -112,58 +42,3 @@ def _code(code: str) -> Explanation:
         "good": problem.good,
     }
     return Explanation(title_of(problem), (("", page_of(problem)),), facts)
-
-
-def _primitive(name: str) -> Explanation:
-    primitive = all_primitives()[name]
-    arguments = pages.primitive_arguments(primitive)
-    sections = [("", primitive.summary), ("Arguments", pages.argument_table(arguments))]
-    if primitive.formula:
-        sections.append(("Formula", primitive.formula))
-    if primitive.laws:
-        sections.append(("Laws", ", ".join(law.replace("_", " ") for law in primitive.laws)))
-    if primitive.cost:
-        sections.append(("Cost", primitive.cost))
-    if primitive.example:
-        sections.append(("Example", primitive.example))
-    if primitive.origin != "vlmdsl":
-        sections.append(("Comes from", primitive.origin))
-    facts = {
-        "kind": "primitive",
-        "name": name,
-        "family": primitive.family,
-        "summary": primitive.summary,
-        "arguments": [argument.facts() for argument in arguments],
-        "formula": primitive.formula,
-        "laws": list(primitive.laws),
-        "origin": primitive.origin,
-    }
-    kept = tuple(section for section in sections if section[1])
-    return Explanation(f"{name} ({primitive.family})", kept, facts, primitive.formula)
-
-
-def _library_function(name: str) -> Explanation:
-    loader = Loader()
-    definition = loader.library().definitions[name]
-    source = loader.sources.get(definition.span.file)
-    text = source.slice(definition.span)
-    sections = (("", definition.documentation), (f"Definition ({definition.span.file})", text))
-    facts = {"kind": "function", "name": name, "documentation": definition.documentation, "source": text}
-    return Explanation(f"{name} (library)", sections, facts)
-
-
-def _without_its_status(text: str) -> str:
-    """A listing in which a status that does not hold says so."""
-    listing = SourceText("listing", text)
-    place = next(item.text.span for item in parse(listing)[0].items if isinstance(item, Status))
-    return f'{listing.text[: place.start]}"none for this meaning, as said above"{listing.text[place.end :]}'
-
-
-def _recipe(program: Program, text: str) -> Explanation:
-    latex = formula(program)
-    facts = pages.recipe_facts(program)
-    text = text if facts["status_holds"] is not False else _without_its_status(text)
-    sections = [("", program.documentation)] if program.documentation else []
-    sections += [("Formula", formula_text(program)), ("LaTeX", latex), *pages.recipe_sections(facts), ("Source", text)]
-    title = program.name if program.name == "expression" else f"{program.name} (recipe)"
-    return Explanation(title, tuple(sections), {**facts, "latex": latex, "formula": formula_text(program)}, latex)
