@@ -15,7 +15,7 @@ from vlmdsl.runtime.data.report import Skipped, SkipReport, too_few_usable
 from vlmdsl.runtime.data.source import BadSample, Source, fingerprint, remarks_of, some_samples, source_facts, split_samples
 from vlmdsl.runtime.data.specification import held_out, open_source
 from vlmdsl.runtime.data.stand_ins import calls_of, with_stand_ins
-from vlmdsl.runtime.data.survey import Survey, survey
+from vlmdsl.runtime.data.surveys import Survey, survey
 from vlmdsl.runtime.data.synonyms import read_synonyms
 from vlmdsl.runtime.data.texts import duplicate_share, texts_of
 from vlmdsl.runtime.data.views import View, view_of

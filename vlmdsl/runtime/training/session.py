@@ -271,6 +271,7 @@ def _begin(
     found = surveys(program, config, data, tokenizers, model)
     fill_references(model, data, tokenizers, config)
     batches = training_batches(program, config, data, tokenizers, model, world)
+    batches.report.merge(found["train"].skipped)
     held_out = held_out_measure(program, config, data, tokenizers, model) if world.first else None
     samples = data_facts(data, found)
     if resume is not None:

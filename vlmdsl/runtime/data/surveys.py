@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,6 +49,8 @@ class Survey:
     """What was found in `looked_at` of the samples; shares are of a field's texts or images, by its name."""
 
     looked_at: int
+    read: int
+    """How many of them were read as a whole, images and all."""
     remarks: list[str]
     skipped: SkipReport
     unused: list[str] = field(default_factory=list)
@@ -74,7 +76,7 @@ class Survey:
     def _on_samples(self) -> Iterable[str]:
         if self.skipped.samples:
             skipped = "; ".join(line.strip() for line in self.skipped.table().splitlines())
-            yield f"of {self.looked_at:,} samples looked at: {skipped}"
+            yield f"of {self.read:,} samples read: {skipped}"
 
     def _on_columns(self) -> Iterable[str]:
         if self.unused:
@@ -112,6 +114,7 @@ class Survey:
         }
         parts: dict[str, object] = {
             "looked_at": self.looked_at,
+            "read": self.read,
             "skipped": self.skipped.counts,
             "unused_columns": self.unused,
             "cut_texts": cut,
@@ -151,6 +154,7 @@ def survey(
     used = {part for columns in mapping.columns.values() for column in columns for part in (column, *made_of(column))}
     found = Survey(
         looked_at=min(len(source), _COUNTED),
+        read=len(positions),
         remarks=list(remarks_of(source)),
         skipped=SkipReport({sample.key: sample.reason for sample in skipped}),
         unused=[] if is_sound(source) else [name for name in source.columns if name not in used],
@@ -161,7 +165,7 @@ def survey(
             encoded = [forms.text(stream) for stream, view in views.items() if view.field == name and _is_whole(view)]
             _count_texts(found, source, mapping, name, list(dict.fromkeys(encoded)))
         elif kind == "Image" and not is_sound(source):
-            found.repeated_images[name] = duplicate_share(_identities(source, mapping, name))
+            found.repeated_images[name] = duplicate_share(_identities(source, mapping, name, found.skipped.samples))
     return found
 
 
@@ -225,11 +229,11 @@ def _cut(form: TextFormat, texts: Sequence[str]) -> CutTexts:
     return CutTexts(share, form.length, lengths[min(int(_KEPT * len(lengths)), len(lengths) - 1)])
 
 
-def _identities(source: Source, mapping: FieldMapping, name: str) -> Iterable[Hashable]:
-    """What tells images apart without decoding them: their paths, or a digest of their bytes."""
+def _identities(source: Source, mapping: FieldMapping, name: str, bad: Container[str]) -> Iterable[Hashable]:
+    """What tells images apart without decoding them: their paths, or a digest of their bytes; `bad` samples aside."""
     for position, sample in zip(probed_positions(len(source), _COUNTED), _samples(source), strict=True):
         try:
-            value = mapping.image(name, sample)
+            value = None if source.keys[position] in bad else mapping.image(name, sample)
         except BadSample:
             continue
         if isinstance(value, bytes):
