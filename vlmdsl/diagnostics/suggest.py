@@ -10,6 +10,8 @@ __all__ = ["closest", "suggestion"]
 _LIKENESS = 0.7
 _LONGEST_LIST = 8
 _SHORTEST_BEGINNING = 3
+_SHORTEST_ALIKE = 4
+"""Words of fewer letters have half of them in common with many others: only one slip makes them alike."""
 _LONGEST_COMPARED = 64
 _MOST_COMPARED = 64
 """So many candidates are compared letter by letter; of more, a few that share most pairs of letters with the name."""
@@ -64,14 +66,14 @@ def _pairs(name: str) -> frozenset[str]:
 
 
 def _likeness(name: str, candidate: str) -> float:
-    """From 0 to 1: twice the letters in common by the letters of both; one slip in a short word is forgiven too."""
+    """From 0 to 1: twice the letters in common by the letters of both; one slip is forgiven in any word."""
     from difflib import SequenceMatcher  # most texts have nothing to suggest
 
     first, second = name[:_LONGEST_COMPARED].lower(), candidate[:_LONGEST_COMPARED].lower()
+    if len(first) < _SHORTEST_ALIKE:
+        return _LIKENESS if len(first) >= _SHORTEST_BEGINNING and _one_slip(first, second) else 0.0
     ratio = SequenceMatcher(None, first, second, autojunk=False).ratio()
-    if len(first) >= 3 and _one_slip(first, second):
-        ratio = max(ratio, _LIKENESS)
-    return ratio
+    return max(ratio, _LIKENESS) if _one_slip(first, second) else ratio
 
 
 def _one_slip(first: str, second: str) -> bool:

@@ -17,12 +17,15 @@ from vlmdsl.diagnostics.catalog.values import (
     TooManyPositional,
     UnknownArgument,
 )
+from vlmdsl.frontend.foreign import known_elsewhere
 from vlmdsl.ir import Node
 from vlmdsl.primitives import Fault, Parameters, Primitive
 from vlmdsl.primitives.values import NumberValue, StringValue, TupleValue, Value, type_of
 from vlmdsl.source import Span
 
 __all__ = ["Bound", "GivenArgument", "bind", "check_parameters", "missing"]
+
+_MOST_LISTED = 24
 
 
 @dataclass(frozen=True)
@@ -72,15 +75,23 @@ def bind(
 
 def _too_many(function: str, positional: list[str], known: list[str], argument: GivenArgument) -> Diagnostic:
     named = [name for name in known if name not in positional]
-    help = (f"give it by name: {', '.join(f'{name}=' for name in named)}",) if named else ()
+    help = (f"give it by name: {_listed([f'{name}=' for name in named])}",) if named else ()
     return TooManyPositional.at(argument.span, help=help, function=function, limit=len(positional))
 
 
 def _possible(name: str, known: list[str]) -> tuple[str, ...]:
+    elsewhere = known_elsewhere(name, known)
+    if elsewhere:
+        return (elsewhere,)
     near = closest(name, known)
     if near is not None:
         return (f"did you mean `{near}`?",)
-    return (f"possible: {', '.join(known)}",) if known else ("it takes no arguments",)
+    return (f"possible: {_listed(known)}",) if known else ("it takes no arguments",)
+
+
+def _listed(names: list[str]) -> str:
+    """The names; of very many the first."""
+    return ", ".join(names[:_MOST_LISTED]) + (f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else "")
 
 
 def missing(function: str, argument: str, span: Span) -> Fault:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from vlmdsl.diagnostics.catalog.types import AxesDisagree, OperatorTypes
-from vlmdsl.diagnostics.catalog.values import DivisionByZero, NotANumber
+from vlmdsl.diagnostics.catalog.values import DivisionByZero, NotANumber, NotATemperature
 from vlmdsl.frontend.coerce import kind_of
 from vlmdsl.frontend.session import Session
 from vlmdsl.ir import Node, walk
@@ -80,8 +80,8 @@ def binary(session: Session, symbol: str, left: Value, right: Value, span: Span)
         raise _fault(symbol, left, right, span)
     if isinstance(left, Node) and isinstance(right, Node) and kinds[0] == kinds[2] == "Sim" and left.type != right.type:
         raise Fault(AxesDisagree.at(span, left=left.type, right=right.type))
-    if symbol == "/" and isinstance(right, NumberValue) and right.value == 0.0:
-        raise Fault(DivisionByZero.at(right.span or span), right)
+    if symbol == "/":
+        _check_divisor(session, kinds[0], right, span)
     if kinds[0] == kinds[2] and kinds[0] in ("Sim", "Target") and type_of(left) != type_of(right):
         raise Fault(AxesDisagree.at(span, left=type_of(left), right=type_of(right)))
     return session.add(
@@ -91,6 +91,18 @@ def binary(session: Session, symbol: str, left: Value, right: Value, span: Span)
         type=_result(left, right),
         span=span,
     )
+
+
+def _check_divisor(session: Session, divided: str, right: Value, span: Span) -> None:
+    """Fault for a divisor that is 0, or begins at 0, and for similarities divided by what is no temperature."""
+    value = right.value if isinstance(right, NumberValue) else session.start_of(right) if isinstance(right, Node) else None
+    if value is None or value > 0.0 or (value != 0.0 and divided != "Sim"):
+        return
+    place = (right.span if isinstance(right, NumberValue) else None) or span
+    if divided == "Sim" and not (isinstance(right, NumberValue) and value == 0.0):
+        start = "" if isinstance(right, NumberValue) else " at the start"
+        raise Fault(NotATemperature.at(place, value=value, start=start), right)
+    raise Fault(DivisionByZero.at(place), right)
 
 
 def _fault(symbol: str, left: Value, right: Value, span: Span) -> Fault:

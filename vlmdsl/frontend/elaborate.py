@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
-from vlmdsl.diagnostics.catalog.meaning import TooLarge, ZeroTerm
+from vlmdsl.diagnostics.catalog.meaning import TooLarge
 from vlmdsl.diagnostics.catalog.names import Recursion, UnknownMember
 from vlmdsl.diagnostics.catalog.types import NotALoss, NotIndexable, SetWhereOneIsWanted
 from vlmdsl.frontend import arithmetic, coerce
@@ -247,8 +247,6 @@ class Elaborator:
             help = ("reduce it to one number: `mean(...)`",) if "Score" in coerce.kind_of(value) else ()
             found = type_of(value)
             raise Fault(NotALoss.at(term.value.span, str(found), help=help, type=found))
-        if value.operation == "multiply" and any(_is_zero(node) for node in value.inputs):
-            self.session.report(ZeroTerm.at(term.value.span, term=_term_name(term)))
         return value
 
     def recipe_loss(self, recipe: RecipeFunction, arguments: dict[str, Value]) -> Value:
@@ -287,10 +285,6 @@ def _tuple(items: tuple[Value, ...], span: Span) -> TupleValue:
 
 def _size(value: Value) -> int:
     return sum(map(_size, value.items)) if isinstance(value, TupleValue) else 1
-
-
-def _is_zero(node: Node) -> bool:
-    return node.operation == "constant" and node.number("value") == 0.0
 
 
 def _term_name(term: Term) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -78,6 +79,6 @@ def _knob_value(elaborator: Elaborator, parameter: Parameter, value: object) -> 
         raise Fault(KnobValue.at(span, name=name, reason=f"wants a string, not {value!r}"))
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Fault(KnobValue.at(span, name=name, reason=f"wants a number, not {value!r}"))
-    if value != value or value in (float("inf"), float("-inf")):
+    if value != value or abs(value) > sys.float_info.max:
         raise Fault(KnobValue.at(span, name=name, reason="wants a finite number"))
     return NumberValue(float(value), is_integer=isinstance(value, int), span=span)

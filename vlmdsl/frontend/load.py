@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlmdsl.diagnostics import Diagnostic, limited
-from vlmdsl.diagnostics.catalog.meaning import NothingToLearn, TooLarge, UnusedField
+from vlmdsl.diagnostics.catalog.meaning import NothingToLearn, TooLarge, UnusedField, ZeroTerm
 from vlmdsl.diagnostics.catalog.names import InputNameTwice, NothingMinimized, Recursion, UnknownBatchPolicy
 from vlmdsl.diagnostics.suggest import suggestion
 from vlmdsl.frontend.elaborate import Elaborator
 from vlmdsl.frontend.finish import finish
+from vlmdsl.frontend.gradients import learns, zeros
 from vlmdsl.frontend.knobs import apply_knobs, bind_signature, field_node
 from vlmdsl.frontend.modules import Loaded, Loader
 from vlmdsl.frontend.session import EnoughError, Session
-from vlmdsl.ir import BATCH_POLICIES, MIXED, Node, Program, encoder_of, inputs
+from vlmdsl.ir import BATCH_POLICIES, MIXED, Node, Program, inputs
 from vlmdsl.primitives.encoding import DEFAULT_ENCODERS
 from vlmdsl.primitives.values import NumberValue, StringValue, Value
 from vlmdsl.source import SourceMap, SourceText, Span
@@ -108,7 +109,7 @@ def _elaborate(session: Session, loaded: Loaded, loader: Loader, knobs: Mapping[
         fields=fields,
         digests=loader.digests(),
     )
-    _report_nothing_to_learn(session, program, minimize.span)
+    _report_nothing_to_learn(session, program, minimize)
     _report_names_of_inputs(session, program, header, minimize.span)
     return program
 
@@ -176,15 +177,13 @@ def _report_names_of_inputs(session: Session, program: Program, header: Recipe |
         session.report(InputNameTwice.at(places.get(name, span), name=name))
 
 
-def _report_nothing_to_learn(session: Session, program: Program, span: Span) -> None:
-    """V0501 if no gradient reaches an encoder or a learned number."""
-    stack, seen = [term.node for term in program.terms], set[int]()
-    while stack:
-        node = stack.pop()
-        if node.index in seen or node.operation == "stop":
-            continue
-        seen.add(node.index)
-        if node.operation in ("parameter", "scalar") or (node.operation == "encode" and encoder_of(node).learns):
-            return
-        stack.extend(node.inputs)
-    session.report(NothingToLearn.at(span, reason="every stream is frozen or stopped, and no number is learned"))
+def _report_nothing_to_learn(session: Session, program: Program, minimize: Minimize) -> None:
+    """V0501 if no gradient reaches an encoder or a learned number; V0502 for a term of several that is zero."""
+    zero = zeros(program.roots())
+    if not learns((term.node for term in program.terms), zero):
+        reason = "what would carry a gradient is frozen, stopped, constant or multiplied by 0"
+        session.report(NothingToLearn.at(minimize.span, reason=reason))
+        return
+    for term, written in zip(program.terms, minimize.terms, strict=True):
+        if term.node in zero:
+            session.report(ZeroTerm.at(written.value.span, term=term.name))

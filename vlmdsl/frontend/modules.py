@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from vlmdsl.diagnostics import Diagnostic, closest
+from vlmdsl.diagnostics import Diagnostic, closest, suggestion
 from vlmdsl.diagnostics.catalog.names import (
     ControlInPath,
     CyclicUse,
@@ -23,7 +23,7 @@ from vlmdsl.diagnostics.diagnostic import Label
 from vlmdsl.frontend.names import check_names
 from vlmdsl.frontend.scope import FileScope, RecipeFunction
 from vlmdsl.source import SourceMap, SourceText, Span
-from vlmdsl.source.bundled import bundled_names, bundled_text, library_files
+from vlmdsl.source.bundled import bundled_names, bundled_text, library_files, library_modules
 from vlmdsl.source.limits import (
     MAXIMUM_BYTES,
     MAXIMUM_DIAGNOSTICS,
@@ -150,6 +150,7 @@ class Loader:
 
     def _use(self, use: Use, scope: FileScope, folder: Path | None) -> None:
         if use.path is None and use.name.name.startswith("std."):
+            self._check_module(use.name)
             return  # The library is always in sight; saying so is allowed.
         found = self._find(use, folder)
         if found is None:
@@ -174,6 +175,12 @@ class Loader:
         elif text.name not in scope.libraries:
             scope.libraries.add(text.name)
             scope.definitions = {**loaded.scope.definitions, **scope.definitions}
+
+    def _check_module(self, name: Name) -> None:
+        modules = [f"std.{module}" for module in library_modules()]
+        if name.name not in modules:
+            help = suggestion(name.name, modules, "its modules")
+            self.diagnostics.append(UnknownRecipe.at(name.span, help=(help,), name=name.name))
 
     def _excess(self) -> str | None:
         """Why no further file can be used, if so."""

@@ -8,10 +8,13 @@ from dataclasses import replace
 from vlmdsl.diagnostics import Diagnostic, Edit, Fix, closest
 from vlmdsl.diagnostics.catalog.names import Recursion, ReservedInput, UnknownName, UnusedDefinition
 from vlmdsl.diagnostics.catalog.types import UnknownType
+from vlmdsl.diagnostics.catalog.values import DurationWhereNumber
+from vlmdsl.frontend.foreign import NAMES
 from vlmdsl.frontend.scope import FileScope
 from vlmdsl.primitives import broken_plugins, registered
 from vlmdsl.primitives.encoding import DEFAULT_ENCODERS
 from vlmdsl.source.limits import MAXIMUM_DIAGNOSTICS
+from vlmdsl.syntax import DURATIONS, NO_DURATIONS, children
 from vlmdsl.syntax.tree import (
     Binary,
     Call,
@@ -26,6 +29,7 @@ from vlmdsl.syntax.tree import (
     Minimize,
     Module,
     Name,
+    Number,
     Parameter,
     Recipe,
     Tuple,
@@ -92,6 +96,7 @@ def check_names(module: Module, scope: FileScope) -> list[Diagnostic]:
     found.extend(_recursions(module))
     found.extend(_unknown_types(module))
     found.extend(_reserved_fields(module))
+    found.extend(_durations(module))
     found.extend(_unused(module, used | _implicit(scope)))
     return found
 
@@ -155,9 +160,11 @@ def _unknown_names(module: Module, scope: FileScope, strange: list[tuple[Name, f
 
 
 def _unknown(name: Name, known: Sequence[str]) -> Diagnostic:
-    near = closest(name.name, known)
+    elsewhere = NAMES.get(name.name.lower())
+    near = None if elsewhere else closest(name.name, known)
     if near is None:
-        return UnknownName.at(name.span, name=name.name)
+        help = (f"what other places call so is {elsewhere} here",) if elsewhere else ()
+        return UnknownName.at(name.span, help=help, name=name.name)
     fix = Fix(f"replace by `{near}`", (Edit(name.span, near),), safe=False)
     return UnknownName.at(name.span, help=(f"did you mean `{near}`?",), fix=fix, name=name.name)
 
@@ -223,6 +230,16 @@ def _reserved_fields(module: Module) -> Iterator[Diagnostic]:
             for parameter in item.parameters:
                 if parameter.default is None and parameter.name.name == RESERVED_INPUT:
                     yield ReservedInput.at(parameter.name.span, name=RESERVED_INPUT)
+
+
+def _durations(module: Module) -> Iterator[Diagnostic]:
+    """Numbers of steps or epochs: the language has the word for them, and no value that would be one."""
+    waiting = [expression for _, expression, _ in _expressions(module)]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, Number) and node.unit in DURATIONS:
+            yield DurationWhereNumber.at(node.span, help=(NO_DURATIONS,), unit=node.unit)
+        waiting.extend(children(node))
 
 
 def _unused(module: Module, used: set[str]) -> Iterator[Diagnostic]:

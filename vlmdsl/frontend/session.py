@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from vlmdsl.diagnostics import Diagnostic, Edit, Fix, Label
 from vlmdsl.diagnostics.catalog.meaning import TooLarge
 from vlmdsl.diagnostics.catalog.types import PooledWhereTokensAreCompared
+from vlmdsl.frontend.starts import start_value
 from vlmdsl.ir import Encoder, Graph, Node, Update
 from vlmdsl.primitives import Fault
 from vlmdsl.primitives.values import Value
@@ -46,6 +47,7 @@ class Session:
     _said: set[tuple[str, str, Span | None]] = field(default_factory=set)
     _serial: int = 0
     _draws: int = 0
+    _starts: dict[int, float | None] = field(default_factory=dict)
     _entered: int = 0
     _steps: int = 0
     _errors: int = 0
@@ -67,7 +69,14 @@ class Session:
         if len(self.graph.nodes) >= MAXIMUM_NODES:
             raise Fault(TooLarge.at(span, reason=f"more than {MAXIMUM_NODES} nodes"))
         spans = (self._written_call(span), span) if _in_library(span) else (span,)
-        return self.graph.add(operation, *inputs, type=type, span=spans, **attributes)
+        node = self.graph.add(operation, *inputs, type=type, span=spans, **attributes)
+        if isinstance(type, ScalarType) and node.index not in self._starts:
+            self._starts[node.index] = start_value(node, [self._starts.get(parent.index) for parent in inputs])
+        return node
+
+    def start_of(self, node: Node) -> float | None:
+        """What a number is before the first step, as far as that is known: one made of constants and learned numbers."""
+        return self._starts.get(node.index)
 
     def step(self, span: Span) -> None:
         """Counts what is done, so that the time of an elaboration has a bound; Fault V0504 beyond it."""

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from vlmdsl.diagnostics import closest
+from vlmdsl.diagnostics import Diagnostic, closest
 from vlmdsl.diagnostics.catalog.types import WrongType
 from vlmdsl.diagnostics.catalog.values import BoundsDisagree, NotOneOf
 from vlmdsl.ir import Node
@@ -64,9 +64,25 @@ def _bounds(builder: Builder, bound: LearnedParameters) -> tuple[float, float | 
         lower = None if bound.min_scale is None else math.log(bound.min_scale)
         upper = None if bound.max_scale is None else math.log(bound.max_scale)
     tolerance = 1e-9
-    if (lower is not None and start < lower - tolerance) or (upper is not None and start > upper + tolerance):
-        raise Fault(BoundsDisagree.at(builder.place("initial"), reason="the start lies outside the bounds"))
+    outside = "below" if lower is not None and start < lower - tolerance else ""
+    outside = "above" if upper is not None and start > upper + tolerance else outside
+    if outside:
+        raise Fault(_outside(builder, bound, outside))
     return start, lower, upper
+
+
+def _outside(builder: Builder, bound: LearnedParameters, outside: str) -> Diagnostic:
+    """The start lies beyond a bound: which, and where it may lie."""
+    if bound.form == "log_scale":
+        shown = f"a temperature of {bound.initial:g} is a scale of {1 / bound.initial:g}"
+        name = "max_scale" if outside == "above" else "min_scale"
+        limit = getattr(bound, name)
+        help = f"start at {'at least' if outside == 'above' else 'at most'} {1 / limit:g}, or give another `{name}`"
+    else:
+        shown, name = f"the start is {bound.initial:g}", "upper" if outside == "above" else "lower"
+        limit = getattr(bound, name)
+        help = f"start at {'at most' if outside == 'above' else 'at least'} {limit:g}, or give another `{name}`"
+    return BoundsDisagree.at(builder.place("initial"), help=(help,), reason=f"{shown}, {outside} `{name}`, {limit:g}")
 
 
 def _learned(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:

@@ -12,7 +12,7 @@ from vlmdsl.source.text import SourceText
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
-__all__ = ["bundled_names", "bundled_text", "library_files"]
+__all__ = ["bundled_names", "bundled_text", "library_files", "library_modules"]
 
 _DEFINITION = re.compile(r"^def\s+(\w+)", re.MULTILINE)
 
@@ -43,3 +43,8 @@ def library_files() -> dict[str, SourceText]:
             text = SourceText(f"std/{file.name}", file.read_text(encoding="utf-8"))
             files.update(dict.fromkeys(_DEFINITION.findall(text.text), text))
     return files
+
+
+def library_modules() -> list[str]:
+    """The names of the files of the library, sorted."""
+    return sorted({text.name.removeprefix("std/").removesuffix(".vlo") for text in library_files().values()})

@@ -15,13 +15,17 @@ from vlmdsl.source import Span
 from vlmdsl.source.limits import MAXIMUM_DIAGNOSTICS
 from vlmdsl.syntax import tree
 
-__all__ = ["KNOWN_EDITION", "NUMBER", "Builder"]
+__all__ = ["DURATIONS", "KNOWN_EDITION", "NO_DURATIONS", "NUMBER", "Builder"]
 
 KNOWN_EDITION = 1
 """The newest edition of the language that this compiler reads."""
 
 NUMBER = re.compile(r"([0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)(%|[kM]?)( ?(?:steps|epochs))?")
 """A number as the grammar writes it: numeral, percent sign or multiplier, unit."""
+
+DURATIONS = ("steps", "epochs")
+"""Units of the time that a run takes."""
+NO_DURATIONS = "no value of a recipe is one; how long a run is, its configuration says"
 
 _LARGEST_EXACT = 2.0**53
 _FACTORS = {"": 1.0, "k": 1e3, "M": 1e6}

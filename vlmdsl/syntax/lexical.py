@@ -16,7 +16,7 @@ from vlmdsl.diagnostics.catalog.syntax import (
     WrongQuotes,
 )
 from vlmdsl.source import SourceText, Span
-from vlmdsl.syntax.build import NUMBER
+from vlmdsl.syntax.build import DURATIONS, NO_DURATIONS, NUMBER
 from vlmdsl.syntax.grammar import KEYWORDS
 from vlmdsl.syntax.scan import Piece
 
@@ -166,11 +166,11 @@ def _number(source: SourceText, piece: Piece, following: Piece | None) -> Iterat
 
 def _unit(span: Span, unit: str, *, attached: bool) -> Diagnostic:
     meant = closest(unit, _UNITS)
-    if meant is not None and (attached or len(meant) > 1):
-        gap = " " if attached and len(meant) > 1 else ""
-        fix = Fix(f"write `{meant}`", (Edit(span, gap + meant),)) if unit != meant else None
-        help = f"did you mean `{meant}`?" if unit != meant else f"write one blank before `{meant}`"
-        return UnknownUnit.at(span, help=(help,), fix=fix, unit=unit)
+    if meant in DURATIONS:
+        return UnknownUnit.at(span, help=(f"did you mean `{meant}`? {NO_DURATIONS}",), unit=unit)
+    if meant is not None and attached:
+        fix = Fix(f"write `{meant}`", (Edit(span, meant),), safe=meant != "M")  # a small m may mean a thousandth
+        return UnknownUnit.at(span, help=(f"did you mean `{meant}`?",), fix=fix, unit=unit)
     hint = "after a number there may stand `%`, `k`, `M`, `steps` or `epochs`"
     product = "" if attached else f"; to multiply, write `* {unit}`"
     return UnknownUnit.at(span, "not a unit", help=(hint + product,), unit=unit)

@@ -119,7 +119,7 @@ MENDED = [
     ("let a = 1\na\n", "let a = 1\nminimize a\n"),
     ("minimize f(‘a b’) × .5", 'minimize f("a b") * 0.5'),
     ("minimize 1_000 * a + 2. * b", "minimize 1000 * a + 2.0 * b"),
-    ("minimize f(10step)", "minimize f(10 steps)"),
+    ("minimize f(10K)", "minimize f(10k)"),
 ]
 
 

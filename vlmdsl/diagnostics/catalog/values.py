@@ -133,3 +133,29 @@ class NotANumber(Problem):
     explanation = "Constants are computed in double precision while the recipe is compiled, and this one leaves its range."
     bad = "(1e308 * 10) * contrast(image, text)"
     good = "10 * contrast(image, text)"
+
+
+class DurationWhereNumber(Problem):
+    code = "V0412"
+    template = "a plain number is wanted here, not a number of {unit}"
+    summary = "`steps` or `epochs` behind a number"
+    explanation = (
+        "A number may be written with the unit `steps` or `epochs`, but no value of a recipe is a duration: a recipe is a "
+        "function of one batch. How long a run takes, and what changes in the course of it, is in its configuration: "
+        "`--steps 1000`, `--set schedule.warmup_steps=100`. Write the number alone if a number was meant."
+    )
+    bad = "contrast(image, text, temperature=10 steps)"
+    good = "contrast(image, text, temperature=10)"
+
+
+class NotATemperature(Problem):
+    code = "V0413"
+    template = "similarities are divided by {value:g}{start}, where a temperature is greater than 0"
+    summary = "a temperature of zero or less"
+    explanation = (
+        "What similarities are divided by is a temperature: at 0 there is no quotient, below it the least similar would "
+        'win. A learned one stays positive as the log of its inverse, `learned(0.07)`; with `form="direct"` it starts above '
+        "0 and has a `lower` bound above 0. To turn a similarity around, multiply it by a negative number."
+    )
+    bad = 'contrast(image, text, temperature=learned(0, form="direct"))'
+    good = 'contrast(image, text, temperature=learned(0.07, form="direct", lower=0.01))'
