@@ -28,9 +28,12 @@ class EncoderDoesNotFit(Problem):
     explanation = (
         "An image encoder cuts images into patches, so `model.image_size` must be a multiple of its patch size; a "
         "pretrained one takes the image size that it was trained with. A text encoder takes texts up to its own length "
-        "(`model.text_length`) and the token ids of its own vocabulary: a pretrained text encoder needs the tokenizer "
-        "that it was trained with (`model.tokenizer=hf:NAME`). The message says which of these does not hold, and the "
-        "help which setting to change."
+        "(`model.text_length`), with room for a token beside the marks, and the token ids of its own vocabulary: a "
+        "pretrained text encoder reads the tokenizer that comes with it unless `model.tokenizer` names another. A model of "
+        "transformers is tried with small inputs before the run: it is refused if it fails on them, if it gives other "
+        "features each time, if its texts all look alike to it with this tokenizer, or if its image processor does what no "
+        "resizing, cropping and standardising does. The message says which of these does not hold, and the help which "
+        "setting to change."
     )
     provoked_by = "`--set model.image_size=30` with `vit:tiny`, whose patches are 8 pixels wide"
 

@@ -129,7 +129,8 @@ class HuggingFaceEncoder(Encoder):
         """How many tokens the model knows, and how many a text may have."""
         config = tower_config(self.model, "Text")
         self.vocabulary_size = config.vocab_size
-        self.text_length = getattr(config, "max_position_embeddings", None)
+        longest = getattr(config, "max_position_embeddings", None) or 0
+        self.text_length = longest if longest > 0 else None  # positions that are relative have no end
         for name, part in self.model.named_modules():
             # RoBERTa and its kin count positions from one after the padding index on.
             if "position" in name and isinstance(part, nn.Embedding) and part.padding_idx is not None:
@@ -144,6 +145,8 @@ class HuggingFaceEncoder(Encoder):
             hidden = _as_tokens(output.last_hidden_state)
             if not torch.equal(hidden, _as_tokens(self._call(self.model, *first).last_hidden_state)):
                 raise does_not_fit(name, "gives other features for the same input each time: it draws at random")
+            if len(hidden) != len(first[0]):
+                raise does_not_fit(name, f"gives {len(hidden)} outputs for {len(first[0])} inputs")
             if self.kind == "Image" and hidden.shape[1] > 1:
                 self._patches = self._places_of_patches(first[0], second[0], hidden)
         own = getattr(output, "pooler_output", None) is not None
@@ -161,8 +164,9 @@ class HuggingFaceEncoder(Encoder):
             other = self._call(self.model, *second).last_hidden_state
         if torch.allclose(other[:, 0], hidden[:, 0], rtol=0, atol=_ROUNDING):  # the texts differ in their last token only
             return "last"
-        without_start = getattr(config, "is_encoder_decoder", False) and getattr(config, "bos_token_id", None) is None
-        return "mean" if without_start or getattr(config, "classifier_pooling", "cls") == "mean" else "first"
+        if getattr(config, "summary_type", None) == "last":
+            return "last"
+        return "mean" if not self._call.has_start or getattr(config, "classifier_pooling", "cls") == "mean" else "first"
 
     def _check_weights(
         self, name: str, lacking: frozenset[str], hidden: Tensor, second: tuple[Tensor, Tensor | None]
@@ -200,7 +204,7 @@ class HuggingFaceEncoder(Encoder):
             return None
         if before.ndim != 3 or before.shape[:2] != hidden.shape[:2]:
             return None  # a pyramid, which merges its patches on the way
-        places = (before != after).any(dim=2)[0].nonzero().flatten().tolist()
+        places = (before != after).any(dim=2).any(dim=0).nonzero().flatten().tolist()
         if not places:
             return None
         if places != list(range(places[0], places[-1] + 1)):
@@ -215,15 +219,15 @@ class HuggingFaceEncoder(Encoder):
         return nn.Linear(width, self.dimension, bias=False)
 
     def _examples(self) -> tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]:
-        """Two small inputs that run the whole model; texts differ in their last token only."""
+        """Two small batches that run the whole model; their texts differ in the last token only."""
         if self.image_format is not None:
             side = self.image_format.size
             draws = torch.Generator().manual_seed(0)
-            first, second = (torch.randn(1, 3, side, side, generator=draws) for _ in range(2))
+            first, second = (torch.randn(2, 3, side, side, generator=draws) for _ in range(2))
             return (first, None), (second, None)
-        real = torch.ones(1, 3, dtype=torch.bool)
+        real = torch.ones(2, 3, dtype=torch.bool)
         last = (self.vocabulary_size or 4) - 1
-        return (torch.tensor([[0, 1, last]]), real), (torch.tensor([[0, 1, max(last - 1, 0)]]), real)
+        return (torch.tensor([[0, 1, last]] * 2), real), (torch.tensor([[0, 1, max(last - 1, 0)]] * 2), real)
 
     @contextmanager
     def _asked(self, name: str) -> Iterator[None]:

@@ -47,6 +47,8 @@ class Call:
     """Whether texts come without a mask, so that padding is read like tokens."""
     patch: int | None = None
     """The side of the patches that images are cut into before they enter; None where they enter as they are."""
+    has_start: bool = True
+    """Whether a text's first token stands for all of it; the encoders of T5 and its kin have no such mark."""
     sorts: int | None = None
     """The side of the patches that the model sorts by a `noise`, hiding those that come last; None where it does not."""
 
@@ -91,7 +93,8 @@ def load_tower(name: str, kind: Kind) -> tuple[nn.Module, Call, frozenset[str]]:
     if not all(hasattr(model, method) for method, _ in _INPUTS.values()):
         half = ""
     names = {id(parameter): key for key, parameter in model.named_parameters()}
-    if not half and getattr(model.config, "is_encoder_decoder", False):
+    translates = not half and "decoder_input_ids" in inspect.signature(model.forward).parameters
+    if translates:
         model = model.get_encoder()
     if not half and model.main_input_name != expected:
         raise does_not_fit(name, f"takes `{model.main_input_name}`: it is no {kind.lower()} encoder")
@@ -107,6 +110,7 @@ def load_tower(name: str, kind: Kind) -> tuple[nn.Module, Call, frozenset[str]]:
         half or None,
         reads_padding=kind == "Text" and config.model_type.startswith(_TRAINED_WITHOUT_MASK),
         patch=config.patch_size if kind == "Image" and "spatial_shapes" in taken else None,
+        has_start=not translates or getattr(config, "bos_token_id", None) is not None,
         sorts=config.patch_size if sorts else None,
     )
     missing = {key for key, parameter in model.named_parameters() if names.get(id(parameter)) in report["missing_keys"]}

@@ -15,7 +15,7 @@ from vlmdsl.runtime.data.mapping import EVALUATED
 from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers, train_tokenizer
 from vlmdsl.runtime.training.assembly import Data, build_model, map_data, open_sources, read_tokenizers
 from vlmdsl.runtime.training.processes import World
-from vlmdsl.runtime.training.tokenizers import text_towers
+from vlmdsl.runtime.training.tokenizers import check_towers, text_towers
 from vlmdsl.schema import RunConfig
 
 __all__ = ["Common", "prepare"]
@@ -38,6 +38,7 @@ def prepare(objectives: Sequence[Objective], config: RunConfig) -> Common:
     same tokens; none is where the configuration names one, or pretrained text towers read their own. Raises
     `DiagnosticError` with the faults of all objectives together.
     """
+    check_towers(objectives, config.model)
     train, val = open_sources(config)
     maps = _maps(objectives, config.data.map)
     configs = [config.model_copy(update={"data": config.data.model_copy(update={"map": own})}) for own in maps]

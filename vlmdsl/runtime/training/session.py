@@ -51,6 +51,7 @@ from vlmdsl.runtime.training.reference import fill_references
 from vlmdsl.runtime.training.run_folder import RunFolder
 from vlmdsl.runtime.training.starting import RecipeFiles, check_same_data, data_facts, write_resumed, write_start
 from vlmdsl.runtime.training.stopping import StopSignals, ended_by
+from vlmdsl.runtime.training.tokenizers import check_towers
 from vlmdsl.schema import RunConfig
 
 __all__ = ["Outcome", "run"]
@@ -265,6 +266,7 @@ def _begin(
         config = resume.with_kept(config)
         checkpoint, damaged = sound_checkpoint(resume.checkpoints)
         ending.done = None if checkpoint is None else read_position(checkpoint).step
+    check_towers([objective], config.model)
     data = open_data(program, config)
     tokenizers = stored_tokenizers(checkpoint) if checkpoint else read_tokenizers(objective, config.model, data)
     model = build_model(objective, config, tokenizers, world, data.mapping.region_length)

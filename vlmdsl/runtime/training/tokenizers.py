@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterable
 from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.data import TokenizerUnusable
+from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
+from vlmdsl.diagnostics.suggest import suggestion
 from vlmdsl.ir import Node, Stream, parts_of
 from vlmdsl.runtime.model import tower_needs
 from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers, load_tokenizer, train_tokenizer
 from vlmdsl.schema import ModelConfig
 from vlmdsl.source import Span
 
-__all__ = ["encoder_name", "text_towers", "tokenizer_notes", "tokenizers_for"]
+__all__ = ["check_towers", "encoder_name", "text_towers", "tokenizer_notes", "tokenizers_for"]
 
 _MAIN = "language"
 """The tower whose tokenizer is that of the run, where there are several."""
@@ -23,6 +25,21 @@ def encoder_name(config: ModelConfig, tower: str, kind: str) -> str:
     """The encoder that the settings give to a tower for fields of a kind (`Image`, `Text`, `Image|Text`)."""
     usual = {"Image": config.image_encoder, "Text": config.text_encoder, "Image|Text": config.shared_encoder}
     return config.towers.get(tower, usual[kind])
+
+
+def check_towers(objectives: Iterable[Objective], config: ModelConfig) -> None:
+    """V0832 for a tower in the settings that none of the objectives has."""
+    towers = {tower for one in objectives for tower in tower_needs(one.streams, one.references.columns)}
+    place = Span("<command line>", 0, 0)
+    faults = [
+        TowerDoesNotFit.at(
+            place, tower=name, problem="is none of the recipe's", help=(suggestion(name, towers, "its towers"),)
+        )
+        for name in config.towers
+        if name not in towers
+    ]
+    if faults:
+        raise DiagnosticError(tuple(faults))
 
 
 def text_towers(objective: Objective, config: ModelConfig) -> dict[str, str]:

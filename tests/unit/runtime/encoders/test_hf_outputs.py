@@ -94,6 +94,7 @@ TEXTS = {
     "Qwen3": (config("Qwen3", **TEXT, num_key_value_heads=2, head_dim=16), "last"),
     "Llama": (config("Llama", **TEXT, num_key_value_heads=2), "last"),
     "T5": (config("T5", vocab_size=100, d_model=32, d_kv=16, d_ff=64, num_layers=1, num_heads=2), "mean"),
+    "XLNet": (config("XLNet", vocab_size=100, d_model=32, n_layer=1, n_head=2, d_inner=32), "last"),
     "Bart": (
         config("Bart", vocab_size=100, d_model=32, max_position_embeddings=16, encoder_ffn_dim=64, **ENCODER_DECODER),
         first,
@@ -158,7 +159,7 @@ def test_the_features_of_texts_are_the_librarys_with_padding_at_the_end(family, 
         ids[row, :length], mask[row, :length] = torch.randint(4, 98, (length,)), True
         ids[row, 0], ids[row, length - 1] = 1 if pad != 1 else 2, 99
     encode = getattr(model, "get_text_features", model)
-    if model.config.is_encoder_decoder:
+    if family in ("T5", "Bart"):
         encode = model.get_encoder()
     output = encode(input_ids=ids, **({} if family == "Siglip" else {"attention_mask": mask.long()}))
     hidden = output.last_hidden_state
@@ -219,6 +220,20 @@ def test_a_pooler_that_is_not_among_the_saved_weights_is_left_out(family, kind, 
     values = torch.rand(2, 3, 32, 32) if kind == "Image" else torch.randint(3, 99, (2, 6))
     equal(encoder(values).pooled, model(values).last_hidden_state[:, 0])
     assert "pooler without saved weights" in " ".join(encoder.notes)
+
+
+@torch.no_grad()
+def test_the_encoder_of_a_translator_is_read_where_it_was_saved_alone(tmp_path):
+    model = transformers.T5EncoderModel(TEXTS["T5"][0]()).eval()
+    model.save_pretrained(tmp_path)
+    ids = torch.randint(3, 99, (2, 6))
+    equal(build_encoder(f"hf:{tmp_path}", "Text", 32).eval()(ids).pooled, model(ids).last_hidden_state.mean(dim=1))
+
+
+def test_a_model_that_joins_its_inputs_is_refused(tmp_path):
+    saved(transformers.PixtralVisionConfig(**VISION), tmp_path)
+    with pytest.raises(DiagnosticError, match="1 outputs for 2 inputs"):
+        build_encoder(f"hf:{tmp_path}", "Image", 32, image_size=32)
 
 
 def test_a_model_that_lacks_other_weights_is_refused(tmp_path):

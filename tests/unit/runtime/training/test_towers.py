@@ -12,6 +12,7 @@ from vlmdsl.runtime.encoders import build_encoder
 from vlmdsl.runtime.tokenizer import Tokenizers, load_tokenizer
 from vlmdsl.runtime.training.assembly import build_model, open_data, read_tokenizers, training_batches
 from vlmdsl.runtime.training.processes import World
+from vlmdsl.runtime.training.tokenizers import check_towers
 from vlmdsl.schema import load_config
 
 transformers = pytest.importorskip("transformers", reason="the extra `hf` is not installed")
@@ -183,6 +184,14 @@ def test_settings_out_of_range_name_the_bound(setting):
     config, faults = load_config(overrides=[f"model.{setting}"])
     assert config is None
     assert "than or equal to" in faults[0].message
+
+
+def test_a_tower_that_the_recipe_does_not_have_is_named():
+    config, _ = load_config(flags={"model.towers": {"visoin": "vit:tiny"}})
+    objective = vlmdsl.compile("clip", compiled=False)
+    with pytest.raises(DiagnosticError, match="V0832") as refusal:
+        check_towers([objective], config.model)
+    assert "vision" in refusal.value.diagnostics[0].help[0]
 
 
 def test_the_library_and_we_cut_texts_alike(tmp_path):
