@@ -4,7 +4,8 @@ One *unit* is one product over this process's part of the pair grid, 2 b B D FLO
 the objective have b B entries of s bytes. Lowered densely, a region costs
 
     products   1 unit forward, and 1 unit backward for each side that learns
-    memory     Z, b B s bytes, kept from forward to backward; H = dL/dZ, made backward in float32
+    memory     Z, b B s bytes, kept from forward to backward; H = dL/dZ, made backward in float32, while Z is there, and with
+               it the first gradient of features (what else is kept: `memory.py`)
     traffic    6 b B s bytes: write Z, read it for the statistics, read it for H, write H, read H for dX and for dY
     exchange   gather Y (B D s), scatter dY (B D s), join the statistics of the columns (4 vectors of B floats)
 
@@ -26,6 +27,8 @@ ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 """Data types that features may have, with the bytes of one number."""
 _FLOAT = 4
 _INDEX = 8
+_WORKING = 4
+"""Matrices that making two soft targets takes besides them: the affinity, its logarithm, and that of the step before."""
 _CHUNK_NUMBERS = 2**24
 """Most similarities to a memory that a search of neighbours holds at once."""
 
@@ -121,19 +124,21 @@ def cost_of(node: Node, workload: Workload) -> Cost | None:
 
 
 def hand_written(world: Workload) -> Cost:
-    """The usual hand-written symmetric loss: the logits of each direction from a product of their own, two cross-entropies.
+    """The usual hand-written symmetric loss, not compiled: the logits of each direction from a product of their own, two
+    cross-entropies.
 
-    2 units forward and 4 backward; two matrices of logits and two of log-softmax (float32) kept; both feature matrices
-    gathered, both gradients scattered.
+    2 units forward and 4 backward; two matrices of log-softmax (float32) and both unit vectors kept, the logits and the
+    gradients of the features besides; both feature matrices gathered, both gradients scattered.
     """
     whole = world.batch * world.dim * world.item
+    features, gathered = 2 * whole // world.world, 2 * whole if world.world > 1 else 0
     collectives = (
         Collective("all-gather", "both features", world.received(2 * whole)),
         Collective("reduce-scatter", "both gradients", world.received(2 * whole)),
     )
-    stored = world.entries * 2 * (world.item + _FLOAT)
+    stored = world.entries * 2 * _FLOAT + features + gathered
     moved = world.entries * 2 * (6 * world.item + 4 * _FLOAT)
-    return Cost(2.0, 4.0, stored, world.entries * 2 * _FLOAT, moved, collectives if world.world > 1 else ())
+    return Cost(2.0, 4.0, stored, world.entries * 2 * world.item + features, moved, collectives if world.world > 1 else ())
 
 
 def _similarity(node: Node, world: Workload) -> Cost:
@@ -148,7 +153,8 @@ def _similarity(node: Node, world: Workload) -> Cost:
     gathered = world.tokens(y) if by == "tokenmean" else 1
     backward = float(learns(x)) + float(learns(y))
     matrix = world.entries * world.item
-    return Cost(1.0, backward, matrix, 0, round((1 + backward) * matrix), _gather(y, gathered, world))
+    stored, transient = (matrix, 0) if backward else (0, matrix)
+    return Cost(1.0, backward, stored, transient, round((1 + backward) * matrix), _gather(y, gathered, world))
 
 
 def _against_memory(x: Node, memory: Node, world: Workload) -> Cost:
@@ -171,12 +177,13 @@ def _nearest(node: Node, world: Workload) -> Cost | None:
 
 def _tokenmax(x: Node, y: Node, world: Workload) -> Cost:
     """All pairs of tokens: P L units forward and as many for each side that learns. The values of a pair grid of tokens are
-    made, masked and forgotten; the winners (an index for each token of each pair) and both matrices stay."""
+    made, masked and forgotten, those of the gradient made for each direction and added; the winners (an index for each
+    token of each pair) and both matrices stay."""
     p, q = world.tokens(x), world.tokens(y)
     pairs = world.entries * p * q * world.item
     stored = world.entries * ((p + q) * _INDEX + 2 * max(world.item, _FLOAT))
     backward = p * q * (float(learns(x)) + float(learns(y)))
-    return Cost(float(p * q), backward, stored, 2 * pairs, 8 * pairs, _gather(y, q, world))
+    return Cost(float(p * q), backward, stored, 3 * pairs, 8 * pairs, _gather(y, q, world))
 
 
 def _gather(y: Node, tokens: int, world: Workload) -> tuple[Collective, ...]:
@@ -199,7 +206,17 @@ def _contrast(node: Node, world: Workload) -> Cost:
         return Cost(0.0, 0.0, 0, gradient, 3 * matrix, collectives)
     x, y = node.inputs[:2]
     backward = float(learns(x)) + float(learns(y))
-    return Cost(1.0, backward, matrix, gradient, round((4 + backward) * matrix), _gather(y, 1, world) + collectives)
+    features = world.batch // world.world * world.dim * max(world.item, _FLOAT)
+    directions = [direction for direction in (contrast.rows, contrast.columns) if direction is not None]
+    classes = sum(part.kind == "same" for direction in directions for part in direction.targets)
+    return Cost(
+        1.0,
+        backward,
+        matrix + 2 * classes * features,  # the sums of classes, and each sample's own
+        gradient + (features if backward > 1 else 0),
+        round((4 + backward) * matrix),
+        _gather(y, 1, world) + collectives,
+    )
 
 
 def _statistics(contrast: Contrast, world: Workload) -> tuple[Collective, ...]:
@@ -231,11 +248,12 @@ def _target(part: TargetPart, fused: bool, world: Workload) -> list[Collective]:
 
 
 def _criterion(node: Node, world: Workload) -> Cost:
-    """A criterion that is not part of a region, differentiated as it stands: logits and a softmax (or sigmoid) are kept."""
+    """A criterion that is not part of a region, differentiated as it stands: compiled, it makes the gradient of its logits
+    from the matrix that they are made of."""
     matrix = node.inputs[0].type
     assert isinstance(matrix, SimType)
     kept = world.entries_of(matrix) * max(world.item, _FLOAT)
-    return Cost(0.0, 0.0, 2 * kept, 2 * kept, 8 * kept)
+    return Cost(0.0, 0.0, 0, kept, 3 * kept)
 
 
 def _product(node: Node, world: Workload) -> Cost | None:
@@ -295,7 +313,7 @@ def _soft_target(steps: int, node: Node, world: Workload) -> Cost:
     kept = world.entries_of(affinity) * _FLOAT
     received = world.received(steps * 2 * world.batch * _FLOAT, reduced=True)
     collectives = (Collective("all-reduce", "statistics of the columns", received),) if world.world > 1 else ()
-    return Cost(0.0, 0.0, 2 * kept, 2 * kept, 2 * steps * 3 * kept, collectives)
+    return Cost(0.0, 0.0, 2 * kept, _WORKING * kept, 2 * steps * 3 * kept, collectives)
 
 
 _COSTS: dict[str, Callable[[Node, Workload], Cost | None]] = {
@@ -312,4 +330,5 @@ _COSTS: dict[str, Callable[[Node, Workload], Cost | None]] = {
     "cross_entropy": _criterion,
     "hinge": _criterion,
     "sigmoid_loss": _criterion,
+    "log_sum_exp": _criterion,
 }

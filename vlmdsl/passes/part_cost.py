@@ -10,7 +10,7 @@ from vlmdsl.ir import Encoder, Head, Node, Program, Stream, encoder_of, streams
 from vlmdsl.passes.cost import ITEM_BYTES, Workload
 from vlmdsl.passes.masked import places_asked
 
-__all__ = ["PartCost", "part_costs"]
+__all__ = ["PartCost", "part_costs", "places"]
 
 _FLOAT = ITEM_BYTES["float32"]
 
@@ -83,7 +83,7 @@ def _vocabularies(program: Program, workload: Workload) -> Iterator[PartCost]:
             asked.setdefault(replace(stream.encoder.bare, frozen=False), []).append(stream)
     samples, width, words = workload.batch // workload.world, workload.dim, workload.vocabulary
     for encoder, found in asked.items():
-        rows = [samples * _places(stream, samples, workload) for stream in found]
+        rows = [samples * places(stream, samples, workload) for stream in found]
         forward = 2 * sum(rows) * width * words
         learning = sum(count for count, stream in zip(rows, found, strict=True) if stream.encoder.learns)
         parameters = (width + 1) * words
@@ -92,7 +92,7 @@ def _vocabularies(program: Program, workload: Workload) -> Iterator[PartCost]:
         yield PartCost(encoder.tower, what, parameters, parameters * _FLOAT, forward, 4 * learning * width * words, kept)
 
 
-def _places(stream: Stream, samples: int, workload: Workload) -> int:
+def places(stream: Stream, samples: int, workload: Workload) -> int:
     """The tokens a sample that get logits."""
     if not stream.asked_only:
         return workload.text_tokens

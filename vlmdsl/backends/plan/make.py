@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 from vlmdsl.backends.plan.report import Baseline, CallRow, CollectiveRow, PartRow, Plan, RegionRow, SharedRow, StateRow
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.lowering import ImpossiblePlan, UnknownDtype
-from vlmdsl.ir import OUTPUTS, Head, Node, Program, columns, encoder_of, root_field, streams, walk
+from vlmdsl.ir import OUTPUTS, Head, Node, Program, columns, root_field, streams, walk
 from vlmdsl.passes.cost import ITEM_BYTES, Cost, Workload, cost_of, hand_written
 from vlmdsl.passes.encoders import encoder_calls
 from vlmdsl.passes.lowering import lowering_of
+from vlmdsl.passes.memory import features_kept, gradients_of_inputs, seen_by
 from vlmdsl.passes.part_cost import part_costs
 from vlmdsl.source import SourceMap, Span
 from vlmdsl.types import TokensType
@@ -52,6 +53,8 @@ def make_plan(
     rows = tuple(
         _region(program, node, cost, workload, name) for (node, cost), name in zip(regions, names.values(), strict=True)
     )
+    features, gradients = features_kept(program, workload), gradients_of_inputs(program, workload)
+    stored, states = features + sum(cost.stored for cost in costs), _states(program, workload)
     return Plan(
         program=program.name,
         batch=batch,
@@ -62,11 +65,13 @@ def make_plan(
         shared=_shared(program, names, sources),
         regions=rows,
         parts=tuple(PartRow(**asdict(part)) for part in part_costs(program, workload)),
-        state=_states(program, workload),
+        state=(*states, *_references(program, workload)),
         units=sum(cost.forward + cost.backward for cost in costs),
         flops=sum(row.flops_forward + row.flops_backward for row in rows),
-        stored=sum(cost.stored for cost in costs),
-        peak=_peak(costs),
+        features=features,
+        stored=stored,
+        gradients=gradients,
+        peak=stored + max([cost.transient for cost in costs] + [gradients, *(row.size for row in states)], default=0),
         moved=sum(cost.moved for cost in costs),
         received=sum(collective.received for cost in costs for collective in cost.collectives),
         hand_written=_baseline(regions, workload),
@@ -89,19 +94,8 @@ def _check(batch: int, world: int, dtype: str) -> None:
 
 
 def _regions(program: Program, workload: Workload) -> list[tuple[Node, Cost]]:
-    costed = [(node, cost_of(node, _seen_by(node, workload))) for node in program.nodes()]
+    costed = [(node, cost_of(node, seen_by(node, workload))) for node in program.nodes()]
     return [(node, cost) for node, cost in costed if cost is not None]
-
-
-def _seen_by(node: Node, workload: Workload) -> Workload:
-    """The workload with the length of those features that a node works on: a head's, where they come from one."""
-    lengths = (encoder_of(made.inputs[0]).dimension(workload.dim) for made in walk([node]) if made.operation == "pooled")
-    return replace(workload, dim=next(lengths, workload.dim))
-
-
-def _peak(costs: list[Cost]) -> int:
-    """What is kept from forward to backward, and the most that one operation needs besides."""
-    return sum(cost.stored for cost in costs) + max((cost.transient for cost in costs), default=0)
 
 
 def _names(program: Program, regions: list[tuple[Node, Cost]]) -> dict[Node, str]:
@@ -137,7 +131,7 @@ def _terms_of(program: Program, wanted: Node) -> tuple[str, ...]:
 
 
 def _region(program: Program, node: Node, cost: Cost, workload: Workload, name: str) -> RegionRow:
-    lowering, unit = lowering_of(node, cost), _seen_by(node, workload).unit
+    lowering, unit = lowering_of(node, cost), seen_by(node, workload).unit
     return RegionRow(
         name=name,
         operation=node.operation,
@@ -177,17 +171,17 @@ def _head(head: Head, views: int) -> str:
     return f"{head.name} {lengths} on {views} view{'s' * (views > 1)}"
 
 
-def _states(program: Program, workload: Workload) -> tuple[StateRow, ...]:
+def _states(program: Program, workload: Workload) -> list[StateRow]:
     """Every state with its size; numbers are kept in float32, and how many vectors entered a queue as an integer."""
     rows = []
     for update in program.updates:
         node, kind, numbers = update.state, update.node.operation.replace("_", " "), 1
         if node.operation == "memory":
             size = int(node.number("size"))
-            kind, numbers = f"queue of {size:,}, starts {node.string('start')}", size * _seen_by(update.node, workload).dim
+            kind, numbers = f"queue of {size:,}, starts {node.string('start')}", size * seen_by(update.node, workload).dim
         counter = _INTEGER * (node.operation == "memory")
         rows.append(StateRow(name=node.string("name"), kind=kind, size=numbers * ITEM_BYTES["float32"] + counter))
-    return (*rows, *_references(program, workload))
+    return rows
 
 
 def _references(program: Program, workload: Workload) -> list[StateRow]:
@@ -249,13 +243,13 @@ def _baseline(regions: list[tuple[Node, Cost]], workload: Workload) -> Baseline 
     pooled = all(node.operation == "similarity" and not isinstance(node.inputs[0].type, TokensType) for node in others)
     if not contrasts or not pooled:
         return None
-    own = [_seen_by(node, workload) for node in contrasts]
+    own = [seen_by(node, workload) for node in contrasts]
     costs = [(hand_written(seen), seen.unit) for seen in own]
     return Baseline(
         units=sum(cost.forward + cost.backward for cost, _ in costs),
         flops=sum(round((cost.forward + cost.backward) * unit) for cost, unit in costs),
         stored=sum(cost.stored for cost, _ in costs),
-        peak=_peak([cost for cost, _ in costs]),
+        peak=sum(cost.stored for cost, _ in costs) + max(cost.transient for cost, _ in costs),
         moved=sum(cost.moved for cost, _ in costs),
         received=sum(collective.received for cost, _ in costs for collective in cost.collectives),
     )

@@ -94,7 +94,11 @@ class Baseline(_Row):
 
 
 class Plan(_Row):
-    """What a program runs and what that costs, for one size of batch. All costs are one process's, for one step."""
+    """What a program runs and what that costs, for one size of batch. All costs are one process's, for one step of the
+    compiled objective. `features` are kept where products read them again, and counted in `stored`; `gradients` are those of
+    its inputs. `peak` is the most held at one time beyond what is there before the step: inputs, state, towers and heads,
+    whose weights and activations are not counted.
+    """
 
     program: str
     batch: int
@@ -108,7 +112,9 @@ class Plan(_Row):
     state: tuple[StateRow, ...]
     units: float
     flops: int
+    features: int
     stored: int
+    gradients: int
     peak: int
     moved: int
     received: int
@@ -131,6 +137,7 @@ class Plan(_Row):
             ("", "products", "FLOP", "kept", "peak", "moved"),
             [_region(row) for row in self.regions] + ([self._total()] if len(self.regions) > 1 else []),
         )
+        lines += _section("Memory of a step of the objective, compiled", ("", "size"), self._memory())
         header = ("", "what", "parameters", "size", "FLOP", "kept")
         lines += _section("Beside the pair grid", header, [_part(row) for row in self.parts])
         lines += _section("State", ("", "what", "size"), [(row.name, row.kind, _bytes(row.size)) for row in self.state])
@@ -141,7 +148,18 @@ class Plan(_Row):
         return plain("\n".join(lines).rstrip() + "\n")
 
     def _total(self) -> tuple[str, ...]:
-        return "all", f"{self.units:g}", _scaled(self.flops), _bytes(self.stored), _bytes(self.peak), _bytes(self.moved)
+        kept = sum(row.stored for row in self.regions)
+        peak = kept + max(row.transient for row in self.regions)
+        return "all", f"{self.units:g}", _scaled(self.flops), _bytes(kept), _bytes(peak), _bytes(self.moved)
+
+    def _memory(self) -> list[tuple[str, str]]:
+        rows = [
+            ("kept for the backward pass: matrices of the pair grid", self.stored - self.features),
+            ("kept for the backward pass: unit vectors and other features", self.features),
+            ("gradients of the inputs", self.gradients),
+            ("the most held at one time, without inputs, towers and heads", self.peak),
+        ]
+        return [(what, _bytes(size)) for what, size in rows]
 
     def _rejected(self) -> list[tuple[str, ...]]:
         """Each rejected lowering with its reason once, and the rows it concerns."""
@@ -171,7 +189,7 @@ class Plan(_Row):
         ]
         if self.world > 1:
             rows.append(("received", _bytes(self.received), _bytes(other.received), _ratio(self.received, other.received)))
-        return _section("Beside the usual hand-written loss", ("", "here", "hand-written", "ratio"), rows)
+        return _section("Beside the usual hand-written loss, not compiled", ("", "here", "hand-written", "ratio"), rows)
 
 
 def _section(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

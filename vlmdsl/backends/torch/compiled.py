@@ -16,6 +16,7 @@ from types import FunctionType
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
+import torch._functorch.config
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -190,8 +191,12 @@ def _graph(function: Emitted, role: str) -> Emitted:
 
 
 def _compile(graph: Emitted, arguments: tuple[Any, ...]) -> Result:
-    """The first call of a graph."""
-    with warnings.catch_warnings():
+    """The first call of a graph.
+
+    The backward pass makes the exponentials of a similarity matrix again from the matrix, however long ago it was read: the
+    compiler's rule against that would keep two more matrices for most regions, and write and read them.
+    """
+    with warnings.catch_warnings(), torch._functorch.config.patch(ban_recompute_used_far_apart=False):
         warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")  # the compiler looks at it
         return graph(*arguments)
 

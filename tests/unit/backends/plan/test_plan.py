@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,8 @@ from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.ir import Program
 from vlmdsl.passes import optimise
 from vlmdsl.source import SourceMap, SourceText, Span
+
+ROOT = Path(__file__).resolve().parents[4]
 
 
 def planned(program: Program, **sizes: object) -> Plan:
@@ -25,8 +29,11 @@ def test_clip_on_one_process_is_three_products_and_one_matrix() -> None:
     assert (row.units_forward, row.units_backward) == (1, 2)
     assert row.flops_forward == 2 * 1000 * 1000 * 64
     assert plan.flops == 3 * row.flops_forward
-    assert plan.stored == 4 * 1000 * 1000
-    assert plan.peak == 2 * plan.stored
+    matrix, features = 4 * 1000 * 1000, 4 * 1000 * 64
+    assert row.stored == matrix
+    assert plan.stored == matrix + 2 * features
+    assert plan.gradients == plan.features == 2 * features
+    assert plan.peak == plan.stored + matrix + features
     assert plan.received == 0
     assert row.collectives == ()
     assert row.lowering == "dense"
@@ -52,7 +59,8 @@ def test_half_of_the_features_travel_and_the_statistics() -> None:
     assert plan.hand_written is not None
     assert plan.hand_written.received == 4 * features
     assert plan.hand_written.units == 2 * plan.units
-    assert plan.stored == 200 * 800 * 2
+    assert plan.regions[0].stored == 200 * 800 * 2
+    assert plan.features == 2 * 200 * 64 * 2 + 800 * 64 * 2, "the own vectors, and those gathered of one side"
 
 
 def test_a_frozen_side_needs_no_product_and_sends_no_gradient_back() -> None:
@@ -110,6 +118,17 @@ def test_behind_a_head_features_are_as_long_as_it_gives() -> None:
     plan = make_plan(build("moco_v3").planned, batch=100, dim=512)
     assert plan.hand_written is not None
     assert plan.hand_written.flops == 12 * 2 * 100 * 100 * 256 == 3 * plan.flops
+
+
+MEASURED = json.loads((ROOT / "benchmarks" / "results" / "plan_memory.json").read_text())["cases"]
+
+
+@pytest.mark.parametrize("case", MEASURED, ids=lambda case: f"{case['recipe']}-{case['batch']}")
+def test_the_peak_is_near_what_was_measured(case: dict[str, Any]) -> None:
+    """`benchmarks/plan_memory.py` measures; a change of the formulas must not leave the measurements."""
+    sizes = {name: case[name] for name in ("batch", "dim", "vocabulary")}
+    plan = make_plan(build(case["recipe"], knobs=case["knobs"]).planned, **sizes)
+    assert plan.peak / 2**20 == pytest.approx(case["measured_mib"], rel=0.15)
 
 
 def test_what_is_no_region_says_so() -> None:
