@@ -174,10 +174,21 @@ similarity_primitive(
     laws=("permutation", "swap"),
     cost="2 B^2 D FLOPs",
 )
+
+
+class DistanceParameters(Parameters):
+    """Arguments of `euclidean`."""
+
+    reduction: Literal["sum", "mean"] = Field(
+        default="sum", description="over the D features: the `sum` of the squares, or their `mean`, D times smaller"
+    )
+
+
 similarity_primitive(
     "euclidean",
     level="pooled",
     normalized=False,
+    parameters=DistanceParameters,
     summary="Minus the squared distance of pooled features: 0 for equal ones, negative for others.",
     formula=r"z_{ij} = -\|x_i - y_j\|^2",
     laws=("permutation", "swap"),

@@ -73,10 +73,11 @@ class QueueParameters(Parameters):
     name: OptionalName = Field(default="", description="its name in the checkpoint; by default the name it is bound to")
 
 
-def _unit(builder: Builder, value: Value, argument: str) -> Node:
-    """The direction of each vector, without gradient."""
+def _unit(builder: Builder, value: Value, argument: str, **wide: bool) -> Node:
+    """The direction of each vector, without gradient; `wide` in float32 whatever the features are in, so that no rounding
+    decides which is nearest."""
     features = builder.pooled(value, argument, "queue")
-    unit = builder.add("normalize", features, type=features.type, epsilon=0.0)
+    unit = builder.add("normalize", features, type=features.type, epsilon=0.0, **wide)
     return builder.add("stop", unit, type=unit.type)
 
 
@@ -90,7 +91,7 @@ def _queue(builder: Builder, subjects: Mapping[str, Value], parameters: Paramete
         raise Fault(BadValue.at(builder.place("start"), argument="start", function="queue", reason=reason))
     held = LabelsType(axis) if of_labels else MemoryType(axis)
     before = builder.memory(parameters.name, type=held, size=parameters.size, start=parameters.start)
-    values = [item if of_labels else _unit(builder, item, "value") for item in items]
+    values = [item if of_labels else _unit(builder, item, "value", wide=True) for item in items]
     nodes = [value for value in values if isinstance(value, Node)]
     builder.update(before, builder.add("enqueue", before, *nodes, type=held))
     return before
@@ -134,9 +135,9 @@ def _nearest(builder: Builder, subjects: Mapping[str, Value], parameters: Parame
     memory, by = subjects["memory"], subjects["by"]
     assert isinstance(memory, Node)
     assert isinstance(by, SimilarityValue)
-    own = _unit(builder, subjects["value"], "value")
+    compared, own = _unit(builder, subjects["value"], "value", wide=True), _unit(builder, subjects["value"], "value")
     raw = SimilarityValue(tuple(replace(part, normalized=False) for part in by.parts))  # both sides are unit vectors already
-    matrix = apply_similarity(builder, raw, own, memory)
+    matrix = apply_similarity(builder, raw, compared, memory)
     return builder.add("nearest", matrix, memory, own, type=VecType())
 
 

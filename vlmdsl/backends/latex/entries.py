@@ -69,7 +69,8 @@ def _compared(writer: Writer, node: Node, row: str, column: str, direction: str)
             return inner_product(left, right)
         if by == "euclidean":
             tex = rf"\| {left.latex} - {right.latex} \|^{{2}}"
-            return Math(tex, f"‖{left.text} - {right.text}‖²", negative=True)
+            distance = Math(tex, f"‖{left.text} - {right.text}‖²", negative=True)
+            return distance if not node.attribute("arguments") else fraction(distance, symbol("D"))
         return call(by, left, right)
     assert isinstance(x.type, TokensType)
     side = direction if by == "tokenmax" else "rows"

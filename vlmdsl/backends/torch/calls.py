@@ -110,6 +110,12 @@ def _samples(values: Values, node: Node) -> str:
     return f"ops.samples({', '.join(['inputs', *map(values.of, node.inputs)])})"
 
 
+def _same(values: Values, node: Node) -> str:
+    label, *earlier = (values.of(parent) for parent in node.inputs)
+    missing = int(node.number("missing"))
+    return f"ops.same({', '.join([label, f'missing={missing}', *(f'earlier={labels}' for labels in earlier)])})"
+
+
 def _unite(values: Values, node: Node) -> str:
     x, y = node.inputs
     if isinstance(x.type, TargetType):
@@ -198,7 +204,7 @@ RULES: dict[str, Rule] = {
     "normalize": _normalize,
     "negate": _negate,
     "clamp": _call("clamp", "lower", "upper", "gradient"),
-    "same": _call("same", "missing"),
+    "same": _same,
     "flipped": _call("flipped", "block"),
     "mix": _call("mix", "block"),
     "smooth": _call("smooth", "epsilon", "over"),

@@ -71,7 +71,9 @@ SIGNATURES: dict[str, Signature] = {
     "vocabulary": Signature({}, vocabulary),
     "mlm": Signature({}, mlm),
     "normalize": Signature(
-        {"epsilon": NUMBER, "smallest": NUMBER}, same(VecType, TokensType), optional=frozenset({"smallest"})
+        {"epsilon": NUMBER, "smallest": NUMBER, "wide": (bool,)},
+        same(VecType, TokensType),
+        optional=frozenset({"smallest", "wide"}),
     ),
     "mix": Signature({"block": (int,)}, mixture, optional=frozenset({"block"})),
     "gate": Signature({}, fixed(VecType(), VecType, ScoreType)),

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+import vlmdsl
 from vlmdsl.backends.torch import ops
 from vlmdsl.testing.gradients import assert_same_gradients
 
@@ -125,3 +126,20 @@ def test_a_masked_mean_ignores_what_it_does_not_cover() -> None:
     mean.backward()
     assert mean.item() == 2.0
     assert values.grad.tolist() == [0.5, 0.0, 0.5]
+
+
+@pytest.mark.parametrize(("form", "share"), [("distance", 1.0), ("mean_squared", 1 / 5)])
+def test_a_regression_says_whether_it_sums_or_averages_over_features(form: str, share: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    image, text = (torch.randn(4, 5, generator=generator, dtype=torch.float64) for _ in range(2))
+    objective = vlmdsl.compile(f'minimize regress(image, text, form="{form}")', compiled=False).double()
+    units = [F.normalize(value, dim=-1) for value in (image, text)]
+    wanted = F.mse_loss(*units).item() * 5 * share
+    assert objective(image=image, text=text).loss.item() == pytest.approx(wanted, rel=1e-12)
+    assert ("/D" in vlmdsl.explain(f'minimize regress(image, text, form="{form}")').to_text()) == (share < 1)
+
+
+def test_a_mean_squared_distance_is_a_similarity_too() -> None:
+    image = torch.eye(4, dtype=torch.float64)
+    recipe = 'minimize mean(row_sum(similarity(image, text, by=euclidean(reduction="mean"))))'
+    assert vlmdsl.compile(recipe, compiled=False)(image=image, text=image).loss.item() == pytest.approx(-3 * 2 / 4)

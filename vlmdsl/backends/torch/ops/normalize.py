@@ -29,18 +29,20 @@ def retain(features: Features, condition: Tensor, value: float) -> Features:
     return torch.where(condition.view(-1, *[1] * (features.dim() - 1)), features, value)
 
 
-def normalize(features: Features, epsilon: float = 0.0, smallest: float = 1e-12) -> Features:
-    """Each vector divided by its length plus `epsilon`, computed in float32 and given back in the features' dtype.
+def normalize(features: Features, epsilon: float = 0.0, smallest: float = 1e-12, *, wide: bool = False) -> Features:
+    """Each vector divided by its length plus `epsilon`, computed in float32 and given back in the features' dtype, or, if
+    `wide`, as it was computed.
 
     A length counts as `smallest` at least, so that a vector of zeros stays one.
     """
     if isinstance(features, TokenFeatures):
-        return TokenFeatures(normalize(features.values, epsilon, smallest), features.mask)
+        return TokenFeatures(normalize(features.values, epsilon, smallest, wide=wide), features.mask)
     if epsilon == 0.0:
-        return F.normalize(precise(features), dim=-1, eps=smallest).to(features.dtype)
-    length = torch.linalg.vector_norm(precise(features), dim=-1, keepdim=True).clamp_min(smallest)
-    unit: Tensor = precise(features) / (length + epsilon)
-    return unit.to(features.dtype)
+        unit = F.normalize(precise(features), dim=-1, eps=smallest)
+    else:
+        length = torch.linalg.vector_norm(precise(features), dim=-1, keepdim=True).clamp_min(smallest)
+        unit = precise(features) / (length + epsilon)
+    return unit if wide else unit.to(features.dtype)
 
 
 def gate(features: Tensor, by: Tensor) -> Tensor:

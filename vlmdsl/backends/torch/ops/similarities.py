@@ -118,14 +118,16 @@ def _dot_pairs(x: Tensor, y: Tensor) -> Tensor:
     return (precise(x) * precise(y)).sum(dim=-1)
 
 
-def _euclidean(x: Tensor, y: Tensor) -> Tensor:
+def _euclidean(x: Tensor, y: Tensor, reduction: str = "sum") -> Tensor:
     """Minus the squared distance, from one product; rounding cannot make it positive."""
     lengths = precise(x).square().sum(dim=-1)[:, None] + precise(y).square().sum(dim=-1)[None, :]
-    return (2.0 * precise(product(x, y)) - lengths).clamp(max=0.0)
+    distances = (2.0 * precise(product(x, y)) - lengths).clamp(max=0.0)
+    return distances / x.shape[-1] if reduction == "mean" else distances
 
 
-def _euclidean_pairs(x: Tensor, y: Tensor) -> Tensor:
-    return -(precise(x) - precise(y)).square().sum(dim=-1)
+def _euclidean_pairs(x: Tensor, y: Tensor, reduction: str = "sum") -> Tensor:
+    squares = (precise(x) - precise(y)).square()
+    return -(squares.mean(dim=-1) if reduction == "mean" else squares.sum(dim=-1))
 
 
 def _tokenmax(

@@ -38,7 +38,7 @@ def flipped(block: int = 0) -> Target:
     return Target((TargetPart("flipped", block=block),))
 
 
-def same(label: Tensor, earlier: Memory | None = None, *, missing: int) -> Target:
+def same(label: Tensor, missing: int, earlier: Memory | None = None) -> Target:
     """Equal shares of every sample with the same label, and of the entries of a memory that have it, which stand behind;
     `missing` equals nothing but itself."""
     return Target((TargetPart("same", label=label, missing=missing, earlier=earlier),))
