@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from vlmdsl.diagnostics import CATALOGUE, catalog
+from vlmdsl.ir.operations import SIGNATURES
 from vlmdsl_cli.main import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,3 +96,30 @@ def test_decisions_are_numbered_in_a_row_and_say_what_they_are() -> None:
 
 def test_every_command_is_a_file() -> None:
     assert {path.stem for path in (ROOT / "cli/vlmdsl_cli/commands").glob("*.py")} - {"__init__"} == set(COMMANDS)
+
+
+VALUES = "vlmdsl.backends.torch.values"
+DESCRIBED = {
+    "TokenFeatures": VALUES, "Similarities": VALUES, "Memory": VALUES, "Table": VALUES, "Picks": VALUES, "Target": VALUES,
+    "EncodedFeatures": "vlmdsl.runtime.encoders.contract", "StreamValues": "vlmdsl.runtime.data.batch",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "module"), DESCRIBED.items())
+def test_tensors_are_described_as_they_are(name: str, module: str) -> None:
+    """Fields in their order; a table or matrix may have more, which the text next to it explains."""
+    kind = getattr(import_module(module), name)
+    fields = list(getattr(kind, "_fields", None) or [field.name for field in dataclasses.fields(kind)])
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    (described,) = set(re.findall(rf"\b{name}\(([^)]*)\)", text))
+    named = re.findall(r"(?:^|, )\s*(\w+)", re.sub(r"\[[^\]]*\]", "", described))
+    assert named == fields[: len(named)]
+    rest = text.partition(f"{name}({described})")[2][:400]
+    assert [field for field in fields[len(named) :] if f"`{field}`" not in rest] == []
+
+
+def test_every_operation_has_its_row() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    section = text.partition("## 3.")[2].partition("## 4.")[0]
+    rows = {name for row in re.findall(r"^\| `([^|]+)` \|", section, re.MULTILINE) for name in re.findall(r"\w+", row)}
+    assert rows == set(SIGNATURES)
