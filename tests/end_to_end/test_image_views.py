@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import vlmdsl
+from vlmdsl.runtime import batching
 
 SETTINGS = {"train.batch": 16, "train.compile": False, "evaluation.limit": 60}
 
@@ -44,8 +45,19 @@ def test_a_contrast_of_sets_is_the_mean_over_their_product(images: str, texts: s
         'contrast(drop(augment(image, n=2, pipeline="moco_v3"), share=25%), text)',
     ],
 )
-def test_runs_train_and_evaluate(recipe: str, tmp_path: Path) -> None:
+def test_runs_train_and_evaluate_with_the_calls_of_the_plan(
+    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, called = [], batching._called
+
+    def counted(tower, values):
+        calls.extend([len(values.values)] if torch.is_grad_enabled() else [])
+        return called(tower, values)
+
+    monkeypatch.setattr(batching, "_called", counted)
     text = recipe if recipe == "flip" else f"recipe viewed(image: Image, text: Text)\nminimize {recipe}\n"
     trainer = vlmdsl.Trainer(text, data=["shapes:samples=64"], steps=3, settings=SETTINGS, out=tmp_path / "run")
     result = trainer.fit()
     assert set(result.evaluation) >= {"retrieval"}
+    planned = vlmdsl.plan(text, batch=16).calls
+    assert sorted(calls) == sorted(3 * [call.samples for call in planned])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vlmdsl.ir import Encoder, Head, Node, Program, Stream, streams
+from vlmdsl.ir import Encoder, Head, Node, Program, Stream, streams, walk
 from vlmdsl.types import Type
 
 __all__ = ["EncoderCall", "encoder_calls"]
@@ -21,16 +21,32 @@ class EncoderCall:
     streams: tuple[Stream, ...]
     heads: tuple[tuple[Head, int], ...] = ()
     """The heads on top, in the order of first use, each with the number of views that it takes."""
+    share: float = 1.0
+    """The share of an image's patches that the tower sees: less than 1 of small crops, and where patches are dropped."""
 
 
 def encoder_calls(program: Program) -> tuple[EncoderCall, ...]:
     """The calls in the order of first use: one a tower and kind of stream, since those all have the same shape; but
-    a blended pair has other tokens than a joined one."""
-    calls: dict[tuple[Encoder, Type, bool], list[Stream]] = {}
+    a blended pair has other tokens than a joined one, and crops of another side or images with other shares of their patches
+    dropped have fewer."""
+    calls: dict[tuple[Encoder, Type, bool, float, float], list[Stream]] = {}
     for stream in streams(program):
-        kind = (stream.encoder.bare, stream.encode.type, stream.source.operation == "blend")
+        area, kept = _seen(stream.source)
+        kind = (stream.encoder.bare, stream.encode.type, stream.source.operation == "blend", area, kept)
         calls.setdefault(kind, []).append(stream)
-    return tuple(EncoderCall(kind[0], _distinct(group), _heads(group)) for kind, group in calls.items())
+    return tuple(EncoderCall(kind[0], _distinct(group), _heads(group), kind[3] * kind[4]) for kind, group in calls.items())
+
+
+def _seen(source: Node) -> tuple[float, float]:
+    """What a tower sees of the images of a stream: the area of the smallest crop as a share of the tower's images, and the
+    share of patches that is left."""
+    area = kept = 1.0
+    for node in walk([source]):
+        if node.operation == "crop" and "side" in dict(node.attributes):
+            area = min(area, node.number("side") ** 2)
+        elif node.operation == "drop":
+            kept *= 1.0 - node.number("share")
+    return area, kept
 
 
 def _distinct(group: list[Stream]) -> tuple[Stream, ...]:

@@ -34,6 +34,23 @@ def test_a_shared_tower_encodes_images_texts_and_both_joined_each_kind_in_one_ca
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("images", "calls"),
+    [
+        ("multi_crop(image, n=2, small=2, small_side=50%)", [(2, 1.0), (2, 0.25)]),
+        ("drop(image, share=50%)", [(1, 0.5)]),
+        ("each((image, drop(image, share=50%), drop(augment(image), share=50%)))", [(1, 1.0), (2, 0.5)]),
+        ("augment(image, n=3)", [(3, 1.0)]),
+    ],
+)
+def test_images_of_another_side_or_with_fewer_patches_are_calls_of_their_own(
+    images: str, calls: list[tuple[int, float]]
+) -> None:
+    program = planned(HEADER + f"minimize contrast({images}, text)\n")
+    vision = [call for call in encoder_calls(program) if call.encoder.tower == "vision"]
+    assert [(len(call.streams), call.share) for call in vision] == calls
+
+
 def test_a_batch_holds_the_halves_of_a_joined_stream_once() -> None:
     found = readings(streams(planned("oner")))
     assert [reading.name for reading in found] == ["image", "text"]

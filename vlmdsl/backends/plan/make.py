@@ -160,6 +160,7 @@ def _calls(program: Program, workload: Workload) -> tuple[CallRow, ...]:
             streams=tuple(stream.name for stream in call.streams),
             samples=local * len(call.streams),
             heads=tuple(_head(head, views) for head, views in call.heads),
+            share=call.share,
         )
         for call in encoder_calls(program)
     )

@@ -16,8 +16,8 @@ class _Row(BaseModel):
 
 
 class CallRow(_Row):
-    """One call of a tower: the streams that go through it together, samples on each process, and the heads on top of it,
-    each with the number of views that it takes."""
+    """One call of a tower: the streams that go through it together, samples on each process, the heads on top of it, each
+    with the number of views that it takes, and the share of an image's patches that the tower sees."""
 
     tower: str
     frozen: bool
@@ -25,6 +25,7 @@ class CallRow(_Row):
     streams: tuple[str, ...]
     samples: int
     heads: tuple[str, ...] = ()
+    share: float = 1.0
 
 
 class SharedRow(_Row):
@@ -206,7 +207,7 @@ def _call(row: CallRow) -> tuple[str, ...]:
     return (
         row.tower + (" (frozen)" if row.frozen else " (teacher)" if row.teacher else ""),
         " + ".join(row.streams),
-        f"{row.samples:,}",
+        f"{row.samples:,}" + ("" if row.share == 1.0 else f", {row.share:.0%} of the patches of each"),
         ", ".join(row.heads),
     )
 
