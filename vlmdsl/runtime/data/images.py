@@ -31,6 +31,9 @@ _DETAIL = 4
 
 _ADDRESS = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
 _ORIENTATION = 0x0112
+_TILE_WIDTH, _TILE_LENGTH = 0x0142, 0x0143
+_SCAN, _MOST_SCANS = b"\xff\xda", 100
+"""A progressive JPEG has about ten; each takes as long to decode as the whole image."""
 _SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I")
 
 
@@ -125,8 +128,10 @@ def _decoded(value: bytes | Image.Image, limits: Limits, side: int | None) -> np
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(value), formats=_FORMATS) if isinstance(value, bytes) else value
-            if image.width * image.height > limits.image_pixels:
+            if _pixels_of(image) > limits.image_pixels:
                 raise BadSample("image too large")
+            if isinstance(value, bytes) and image.format == "JPEG" and value.count(_SCAN) > _MOST_SCANS:
+                raise BadSample("image of too many scans")
             if side is not None:
                 image.draft(None, (side * _DETAIL, side * _DETAIL))
             pixels = np.asarray(_rgb(_upright(image)))
@@ -141,6 +146,14 @@ def _decoded(value: bytes | Image.Image, limits: Limits, side: int | None) -> np
     if not pixels.size:
         raise BadSample("damaged image")
     return pixels
+
+
+def _pixels_of(image: Image.Image) -> int:
+    """The pixels of an image, or of the tiles that it is stored in, whichever are more."""
+    tags = getattr(image, "tag_v2", {})
+    sides = (tags.get(_TILE_WIDTH, 0), tags.get(_TILE_LENGTH, 0))
+    tile = sides[0] * sides[1] if all(isinstance(side, int) for side in sides) else 0
+    return max(image.width * image.height, tile)
 
 
 def _upright(image: Image.Image) -> Image.Image:

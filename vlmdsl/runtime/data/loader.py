@@ -113,7 +113,7 @@ class _TrainingBatches(Dataset[_Loaded]):
         """Why a batch cannot be filled, told of all samples that it could be filled from."""
         aside = _Met([], Counter())
         good = sum(self._first_good(epoch, (index,), aside) is not None for index in self.order.everyone(place))
-        return too_few_usable(len(place.order), good, self.order.batch, aside.skipped)
+        return too_few_usable(self._reader.source.name, len(place.order), good, self.order.batch, aside.skipped)
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ class BatchLoader:
         self._next = 0
         self.report = SkipReport(notes=[] if groups is None else [_one_source_note(groups, batch)])
         self.tell: Callable[[str], None] = lambda line: None
-        self._watch = SkipWatch(len(source), max_bad_share)
+        self._watch = SkipWatch(source.name, len(source), max_bad_share)
 
     @property
     def batches_per_epoch(self) -> int:

@@ -12,6 +12,10 @@ from vlmdsl.runtime.data.source import BadSample, Source, probed_positions
 __all__ = ["padded_regions", "region_length", "regions_value"]
 
 
+_MOST_REGIONS, _MOST_NUMBERS = 1000, 2**16
+"""Of a sample, and of a region. All samples of a batch are padded to the one with the most regions."""
+
+
 def regions_value(field: str, value: object, length: int | None = None) -> np.ndarray:
     """`float32 [R, F]` of a list of regions or an array; `BadSample` if it is none, is empty, or F is not `length`."""
     if value is None:
@@ -22,6 +26,8 @@ def regions_value(field: str, value: object, length: int | None = None) -> np.nd
         raise BadSample(f"{field} are no lists of numbers") from fault
     if regions.ndim != 2 or not regions.size or not np.isfinite(regions).all():
         raise BadSample(f"{field} are no lists of numbers")
+    if regions.shape[0] > _MOST_REGIONS or regions.shape[1] > _MOST_NUMBERS:
+        raise BadSample(f"{field} are too many numbers")
     if length is not None and regions.shape[1] != length:
         raise BadSample(f"{field} of {regions.shape[1]} numbers, not {length}")
     return regions

@@ -96,10 +96,10 @@ class SkipReport:
 
 
 class SkipWatch:
-    """Watches what is skipped while batches are loaded, out of `samples`; more than the share `most` of it is an error."""
+    """Watches what is skipped of the `samples` of the data while batches are loaded: more than the share `most` stops it."""
 
-    def __init__(self, samples: int, most: float) -> None:
-        self._samples, self._most = samples, most
+    def __init__(self, data: str, samples: int, most: float) -> None:
+        self._data, self._samples, self._most = data, samples, most
         self._loaded = 0
         self._bad: dict[str, str] = {}
         self._told = 0
@@ -111,7 +111,7 @@ class SkipWatch:
         bad, tried = len(self._bad), min(self._loaded + len(self._bad), self._samples)
         if tried >= min(_ENOUGH, self._samples) and bad > self._most * tried:
             skips = [Skipped(key, reason) for key, reason in self._bad.items()]
-            raise DiagnosticError((too_many_bad(tried, min(bad, tried), self._most, skips),))
+            raise DiagnosticError((too_many_bad(self._data, tried, min(bad, tried), self._most, skips),))
         if bad < max(2 * self._told, 1):
             return ""
         self._told = bad
@@ -119,22 +119,22 @@ class SkipWatch:
         return "; ".join(line.strip() for line in report.table().splitlines())
 
 
-def too_many_bad(tried: int, bad: int, most: float, skipped: Iterable[Skipped]) -> Diagnostic:
+def too_many_bad(data: str, tried: int, bad: int, most: float, skipped: Iterable[Skipped]) -> Diagnostic:
     """V0828: a larger share of the samples that were looked at is bad than may be."""
     problem = f"more than the share {most:g} that may be (`data.max_bad_share`)"
-    return _unusable(bad, tried, problem, skipped)
+    return _unusable(data, bad, tried, problem, skipped)
 
 
-def too_few_usable(samples: int, good: int, batch: int, skipped: Iterable[Skipped]) -> Diagnostic:
+def too_few_usable(data: str, samples: int, good: int, batch: int, skipped: Iterable[Skipped]) -> Diagnostic:
     """V0820 if no sample is good, V0828 if fewer are than a batch has."""
     if good:
-        return _unusable(samples - good, samples, f"so no batch of {batch} can be filled", skipped)
-    notes = _reasons(skipped)
+        return _unusable(data, samples - good, samples, f"so no batch of {batch} can be filled", skipped)
+    notes = (*_reasons(skipped), f"the data is {data}")
     return NoUsableSample.at(_PLACE, samples=samples, notes=notes, help=_helps(notes))
 
 
-def _unusable(bad: int, samples: int, problem: str, skipped: Iterable[Skipped]) -> Diagnostic:
-    notes = _reasons(skipped)
+def _unusable(data: str, bad: int, samples: int, problem: str, skipped: Iterable[Skipped]) -> Diagnostic:
+    notes = (*_reasons(skipped), f"the data is {data}")
     return TooManyUnusable.at(_PLACE, bad=bad, samples=samples, problem=problem, notes=notes, help=_helps(notes))
 
 

@@ -18,6 +18,9 @@ __all__ = [
 ]  # fmt: skip
 
 
+_MOST_COLUMNS = 10_000
+
+
 class BadSample(Exception):  # noqa: N818 - no error: the sample is skipped
     """One sample cannot be used; `reason` is a short phrase that samples of the same fault share."""
 
@@ -222,5 +225,5 @@ def probed_columns(source: _Probed) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for index in probed_positions(len(source)):
         with contextlib.suppress(BadSample):
-            found.update(dict.fromkeys(source[index]))
-    return tuple(sorted(found))
+            found.update(dict.fromkeys(itertools.islice(source[index], _MOST_COLUMNS)))
+    return tuple(sorted(found)[:_MOST_COLUMNS])

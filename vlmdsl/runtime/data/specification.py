@@ -31,6 +31,7 @@ _COMPRESSED = (".gz", ".tgz", ".bz2", ".xz", ".zst")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _COUNTING = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
 _MOST_COUNTED = 100_000
+_MOST_NAMES = 2000
 
 _TABLES: dict[str, Callable[[Path, str, Limits], Source]] = {
     ".csv": TableSource,
@@ -196,7 +197,11 @@ def _counted(given: str) -> list[str]:
 def _not_found(given: str, *notes: str) -> DiagnosticError:
     path = Path(given)
     if not glob.has_magic(given) and not _ADDRESS.match(given) and _exists(path.parent) and not _exists(path):
-        close = closest(path.name, (other.name for other in path.parent.iterdir())) if path.parent.is_dir() else None
+        close = (
+            closest(path.name, (other.name for other in itertools.islice(path.parent.iterdir(), _MOST_NAMES)))
+            if path.parent.is_dir()
+            else None
+        )
         notes += (f"did you mean `{path.parent / close}`?",) if close else ()
     help = "give a `.tar` shard, a table, a folder of images, or `shapes` for the built-in data"
     helps = (help, allow_folders()) if any(OUTSIDE in note for note in notes) else (help,)

@@ -32,7 +32,8 @@ _KEPT = 0.99
 _NOTABLE = 0.01
 """A share of repeated texts or images from which on they are told."""
 
-_MOST_COLUMNS = 12
+_MOST_COLUMNS, _MOST_NOTED = 12, 100
+"""Columns that are told, and that are noted."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class Survey:
             "looked_at": self.looked_at,
             "read": self.read,
             "skipped": self.skipped.counts,
-            "unused_columns": self.unused,
+            "unused_columns": self.unused[:_MOST_NOTED],
             "cut_texts": cut,
             "overlong_texts": self.overlong,
             "listed_texts": self.listed,
@@ -148,9 +149,9 @@ def survey(
     if skipped:
         good = len(positions) - len(skipped)
         if not good or (good < batch and len(positions) == len(source)):
-            raise DiagnosticError((too_few_usable(len(positions), good, batch, skipped),))
+            raise DiagnosticError((too_few_usable(source.name, len(positions), good, batch, skipped),))
         if len(skipped) > max_bad_share * len(positions):
-            raise DiagnosticError((too_many_bad(len(positions), len(skipped), max_bad_share, skipped),))
+            raise DiagnosticError((too_many_bad(source.name, len(positions), len(skipped), max_bad_share, skipped),))
     used = {part for columns in mapping.columns.values() for column in columns for part in (column, *made_of(column))}
     found = Survey(
         looked_at=min(len(source), _COUNTED),

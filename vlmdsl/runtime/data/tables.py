@@ -34,6 +34,7 @@ _OTHER_FORMS = {
     b"\xff\xfe": "it is in UTF-16; save it in UTF-8, as with `iconv -f UTF-16 -t UTF-8`",
     b"\xfe\xff": "it is in UTF-16; save it in UTF-8, as with `iconv -f UTF-16 -t UTF-8`",
 }
+_MOST_COLUMNS = 10_000
 _MOST_VALUES = 10_000_000
 """Values of a JSON array, which is parsed as a whole: each takes a hundred bytes."""
 
@@ -143,6 +144,8 @@ def _records(text: str, separator: str, quoting: Literal[0, 3]) -> Iterator[tupl
 
 def _check_header(path: Path, header: tuple[str, ...]) -> None:
     """`DiagnosticError` for a first line that is a sample, and for columns of one name."""
+    if len(header) > _MOST_COLUMNS:
+        raise _unreadable(path, f"it has {len(header):,} columns, more than {_MOST_COLUMNS:,}")
     datum = next((cell for cell in header if _NO_NAME.fullmatch(cell)), None)
     if datum is not None:
         help = "put a line with the names of the columns before it, such as `image,text`"

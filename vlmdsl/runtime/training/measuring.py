@@ -74,7 +74,7 @@ def _remarks(data: Data, held_out: HeldOut) -> list[str]:
     report = held_out.batches.report
     if len(report.samples) == len(data.held_out):
         skipped = [Skipped(key, reason) for key, reason in report.samples.items()]
-        raise DiagnosticError((too_few_usable(len(skipped), 0, 1, skipped),))
+        raise DiagnosticError((too_few_usable(data.held_out.name, len(skipped), 0, 1, skipped),))
     return [*map(displayed, remarks_of(data.held_out)), *report.table().splitlines()]
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import tarfile
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +21,9 @@ from unit.runtime.data.damage.samples import encoded, picture
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.runtime.data import BadSample, Limits, Requirement, SkipReport, map_fields, open_source
 from vlmdsl.runtime.data.images import decode_image
+from vlmdsl.runtime.data.regions import regions_value
 from vlmdsl.runtime.data.report import Skipped
+from vlmdsl.runtime.data.summaries import summarize
 from vlmdsl.runtime.regular_files import BadFile, read_regular
 from vlmdsl.runtime.tokenizer import load_tokenizer, train_tokenizer
 from vlmdsl.schema import DataConfig
@@ -158,6 +162,46 @@ def test_pixels_are_counted_before_any_is_decoded(form: str) -> None:
     data = encoded(picture(1, (200, 100)), form)
     assert reason(data, max_image_pixels=19_999) == "image too large"
     assert decode_image(data, limits=limits(max_image_pixels=20_000)).shape == (100, 200, 3)
+
+
+def tiled(side: int) -> bytes:
+    """A grey TIFF of 9 by 9 pixels in one tile of that side, compressed."""
+    data = zlib.compress(bytes(256))
+    tags = {256: 9, 257: 9, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 8 + 2 + 10 * 12 + 4, 325: len(data)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + data
+
+
+def test_tiles_and_scans_are_counted_too() -> None:
+    """A small TIFF of large tiles takes the memory of a large image, a JPEG of hundreds of scans the time of hundreds."""
+    assert decode_image(tiled(16)).shape == (9, 9, 3)
+    assert reason(tiled(20_000)) == "image too large"
+    progressive = encoded(picture(1, (64, 64)), "JPEG", progressive=True)
+    start = progressive.rindex(b"\xff\xda")
+    many = progressive[:-2] + progressive[start:-2] * 500 + progressive[-2:]
+    assert decode_image(progressive).shape == (64, 64, 3)
+    assert reason(many) == "image of too many scans"
+
+
+def test_regions_of_too_many_numbers_are_skipped() -> None:
+    for regions in ([[0.5]] * 1001, [[0.5] * 70_000]):
+        with pytest.raises(BadSample, match="too many numbers"):
+            regions_value("regions", regions)
+    assert regions_value("regions", [[0.5]] * 1000).shape == (1000, 1)
+
+
+def test_columns_without_end_are_not_listed(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(",".join(f"c{index}" for index in range(10_001)) + "\n1\n")
+    with pytest.raises(DiagnosticError, match="10,001 columns"):
+        open_source(str(tmp_path / "t.csv"))
+    (tmp_path / "t.jsonl").write_text(json.dumps({f"c{index}": 1 for index in range(20_000)}) + "\n")
+    assert len(open_source(str(tmp_path / "t.jsonl")).columns) == 10_000
+
+
+def test_a_summary_of_thousands_of_sentences_takes_no_time() -> None:
+    started = time.process_time()
+    assert summarize("a b. " * 5000 + "c c.", by="centrality") == "a b."
+    assert time.process_time() - started < 2
 
 
 def test_a_large_jpeg_is_decoded_smaller_for_a_small_tower() -> None:
