@@ -205,9 +205,9 @@ class VisionLanguageModel(nn.Module):
 
     def form(self, tower: str, kind: str) -> InputForm | None:
         """The form in which a tower takes fields of a kind (`Image`, `Text`); None where it states none."""
-        encoder = self.encoders[tower]
-        assert isinstance(encoder, Encoder)
-        return {"Image": encoder.image_format, "Text": encoder.text_format}.get(kind)
+        attribute = {"Image": "image_format", "Text": "text_format"}.get(kind, "")
+        form: InputForm | None = getattr(self.encoders[tower], attribute, None)
+        return form
 
     def _tower(self, encoder: ObjectiveEncoder) -> nn.Module:
         """What encodes: the tower, or its teacher."""

@@ -57,6 +57,8 @@ class HuggingFaceEncoder(Encoder):
         super().__init__(kind, dimension, yields)
         self.model, self._call, lacking = load_tower(name, kind)
         self.reads_padding = self._call.reads_padding
+        if any(isinstance(part, nn.BatchNorm2d | nn.BatchNorm1d) for part in self.model.modules()):
+            self.notes += ("has batch norms: in training, features of a sample hang on the others in its process",)
         self._pooling: Pooling = "own"
         self._patches: slice | None = None
         """Which of the model's tokens are patches; None for all."""
