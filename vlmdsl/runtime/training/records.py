@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -39,6 +39,9 @@ Count = Annotated[int, Field(ge=0, lt=2**63)]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, AfterValidator(_is_file_name)]
 InsidePath = Annotated[str, AfterValidator(_inside)]
+KeptSetting = Annotated[
+    str, StringConstraints(pattern=r"^(data\.(synonyms|font)|model\.(tokenizer|image_encoder|text_encoder|towers\.\w+))$")
+]
 Name = Annotated[str, StringConstraints(pattern=f"^{_NAME}$", max_length=_LONGEST_NAME)]
 
 
@@ -99,8 +102,8 @@ class RunRecord(_Record):
     seed: Count
     files: dict[InsidePath, Digest]
     """Every file of the recipe, and of the settings that name one, with its SHA-256."""
-    kept: dict[Literal["data.synonyms", "data.font", "model.tokenizer"], InsidePath]
-    """Setting that names a file, such as `data.synonyms` -> its copy in the run folder."""
+    kept: dict[KeptSetting, InsidePath]
+    """Setting that names a file, such as `data.synonyms`, or the folder of a pretrained tower -> its copy here."""
     data: dict[str, dict[str, Any]]
     towers: list[str] = []
     """What was said of the towers before the first step."""

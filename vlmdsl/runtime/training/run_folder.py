@@ -173,13 +173,16 @@ class RunFolder:
             raise damaged(self.config, "it is not what the run wrote: its SHA-256 differs", help)
 
     def with_kept(self, config: RunConfig) -> RunConfig:
-        """The configuration with the copies in this folder for the files that it names."""
+        """The configuration with the copies in this folder for the files and the folders of towers that it names."""
         facts = self.read_facts()
         for name, place in facts.kept.items():
-            if place not in facts.files:
+            is_tower = any(file.startswith(f"{place}/") for file in facts.files)
+            if not is_tower and place not in facts.files:
                 raise damaged(self.facts, f"it does not list the SHA-256 of `{place}`")
-            section, _, key = name.partition(".")
-            changed = getattr(config, section).model_copy(update={key: str(self.path / place)})
+            section, key, *tower = name.split(".")
+            value: object = f"hf:{self.path / place}" if is_tower else str(self.path / place)
+            own = getattr(config, section)
+            changed = own.model_copy(update={key: {**getattr(own, key), tower[0]: value} if tower else value})
             config = config.model_copy(update={section: changed})
         return config
 

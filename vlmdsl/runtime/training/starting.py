@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from vlmdsl._resources import installed_version
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.configuration import ResumeMismatch
 from vlmdsl.runtime.data import Survey, source_facts
-from vlmdsl.runtime.files import write_atomically
+from vlmdsl.runtime.files import file_digest, write_atomically
 from vlmdsl.runtime.training.assembly import Data
 from vlmdsl.runtime.training.identity import identity_of, setting
 from vlmdsl.runtime.training.processes import World
@@ -28,6 +29,8 @@ from vlmdsl.source import Span
 __all__ = ["RecipeFiles", "check_same_data", "data_facts", "write_resumed", "write_start"]
 
 _NAMES_A_FILE = ("data.synonyms", "data.font", "model.tokenizer")
+_OF_A_TOWER = (".json", ".safetensors", ".txt", ".model")
+"""Endings of the files that a pretrained tower is loaded from."""
 
 
 @dataclass(frozen=True)
@@ -66,19 +69,44 @@ def write_start(
         path = folder.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    for name, tower in _tower_folders(config).items():
+        kept[name] = f"{KEPT}/{name}"
+        digests |= _copied(tower, folder, kept[name])
     folder.write_config(dump_config(config))
     folder.write_facts(
         {
             "identity": identity_of(recipe.record, config, data),
             "recipe": dict(recipe.record),
             "seed": config.train.seed,
-            "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+            "files": digests,
             "kept": kept,
             "data": data,
             "towers": towers,
             "started": _now(world),
         }
     )
+
+
+def _tower_folders(config: RunConfig) -> dict[str, Path]:
+    """Setting that names a pretrained tower in a folder of this machine, such as `model.towers.words` -> the folder."""
+    model = config.model
+    named = {"model.image_encoder": model.image_encoder, "model.text_encoder": model.text_encoder}
+    named |= {f"model.towers.{tower}": encoder for tower, encoder in model.towers.items()}
+    folders = {name: Path(encoder[3:]) for name, encoder in named.items() if encoder.startswith("hf:")}
+    return {name: folder for name, folder in folders.items() if folder.is_dir()}
+
+
+def _copied(tower: Path, folder: RunFolder, place: str) -> dict[str, str]:
+    """Copy what a tower is loaded from to a `place` in the run folder; the SHA-256 of each copy by its path there."""
+    (folder.path / place).mkdir(parents=True)
+    digests: dict[str, str] = {}
+    for file in sorted(tower.iterdir()):
+        if file.is_file() and file.suffix in _OF_A_TOWER:
+            name = f"{place}/{file.name}"
+            shutil.copyfile(file, folder.path / name)
+            digests[name] = file_digest(folder.path / name)
+    return digests
 
 
 def write_resumed(folder: RunFolder, config: RunConfig, world: World) -> None:

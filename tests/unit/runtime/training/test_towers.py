@@ -1,6 +1,7 @@
 """Every tower of a run gets its inputs in its own form: its tokenizer's ids, its image processor's pixels."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -184,6 +185,19 @@ def test_settings_out_of_range_name_the_bound(setting):
     config, faults = load_config(overrides=[f"model.{setting}"])
     assert config is None
     assert "than or equal to" in faults[0].message
+
+
+def test_a_run_goes_on_and_is_measured_without_the_folders_of_its_towers(tmp_path):
+    text_tower(tmp_path / "text")
+    image_tower(tmp_path / "image")
+    model = {"model.text_encoder": f"hf:{tmp_path}/text", "model.towers": {"vision": f"hf:{tmp_path}/image"}}
+    settings = {**SETTINGS, **model, "train.checkpoint_every": 1, "evaluation.limit": 8}
+    run = vlmdsl.train("clip", steps=2, settings=settings, out=str(tmp_path / "run"))
+    shutil.rmtree(tmp_path / "text")
+    shutil.rmtree(tmp_path / "image")
+    assert vlmdsl.evaluate(run.folder).evaluation == run.evaluation
+    shutil.rmtree(run.folder / "checkpoints" / "step-00000002")
+    assert vlmdsl.train(resume=run.folder).evaluation == run.evaluation
 
 
 def test_a_tower_that_the_recipe_does_not_have_is_named():
