@@ -212,16 +212,24 @@ def chain_text(names: Sequence[str]) -> str:
     return " -> ".join(shown)
 
 
+_SEVERAL = ("Image", "Text")
+"""What a sample may have several of under one name."""
+
+
 def _unknown_types(module: Module) -> Iterator[Diagnostic]:
     """Types of the signature must be those of batch fields; a `def` may name any type."""
     for item in module.items:
         if isinstance(item, Def | Recipe):
             possible = frozenset(FIELD_KINDS) if isinstance(item, Recipe) else PARAMETER_TYPES
             for parameter in item.parameters:
-                if parameter.type is not None and parameter.type.name not in possible:
-                    near = closest(parameter.type.name, possible)
+                named = parameter.type
+                if named is not None and named.name not in possible:
+                    near = closest(named.name, possible)
                     help = f"did you mean `{near}`?" if near else f"possible: {', '.join(sorted(possible))}"
-                    yield UnknownType.at(parameter.type.span, help=(help,), name=parameter.type.name)
+                    yield UnknownType.at(named.span, help=(help,), name=named.name)
+                elif named is not None and named.count is not None and named.name not in _SEVERAL:
+                    help = f"a field of the type `{named.name}` holds one; several are fields with names of their own"
+                    yield UnknownType.at(named.span, help=(help,), name=f"{named.name}[{named.count}]")
 
 
 def _reserved_fields(module: Module) -> Iterator[Diagnostic]:

@@ -69,3 +69,19 @@ def test_its_gradient_has_its_own_precision() -> None:
         objective(image=image, text=text, scale=scale).loss.backward()
         assert scale.grad is not None
         assert scale.grad.dtype == scale.dtype
+
+
+@pytest.mark.parametrize(
+    ("kind", "use"),
+    [
+        ("Flag", "keep=v"),
+        ("Label", "targets=same(v)"),
+        ("Number", "weight=v"),
+        ("Scalar", "temperature=v"),
+        ("Key", "weight=1"),
+    ],
+)
+def test_only_images_and_texts_come_several_under_one_name(kind: str, use: str) -> None:
+    text = f"recipe mine(image: Image, text: Text, v: {kind}[3])\nminimize contrast(image, text, {use})\n"
+    faults = [fault.message for fault in vlmdsl.check(text) if fault.severity == "error"]
+    assert faults == [f"there is no type `{kind}[3]`"]
