@@ -63,7 +63,8 @@ class MalformedMapping(Problem):
     summary = "A mapping without a field, an equals sign or a column."
     explanation = (
         "A mapping names a field of the recipe, then `=`, then the column of the data that feeds it: `--map "
-        "text=caption`. Several columns are joined by commas. For a text the first column that has a value is taken; for "
+        "text=caption`. Several columns are joined by commas. For a text the first column that has a value is taken, and "
+        "of a list of texts the first, or with `--set data.captions=draw` one that is drawn anew in each epoch; for "
         "alternatives, such as `text_rewrites`, all of them are gathered into one list. Give `--map` once for each field."
     )
     provoked_by = "`--map text`"

@@ -35,9 +35,11 @@ def open_folder(folder: Path, limits: Limits = DEFAULT_LIMITS) -> Source:
     shards = sorted(folder.glob("*.tar"))
     if shards:
         left_out = LeftOut()
-        for path in shards:
-            if inside(path, homes) is None:
+        for path in sorted(folder.iterdir()):
+            if path in shards and inside(path, homes) is None:
                 left_out.add(f"links to what is {OUTSIDE}", path.name)
+            elif path not in shards:
+                left_out.add(f"`{path.suffix}` files" if path.suffix else "other files and folders", path.name)
         source = TarSource([path for path in shards if inside(path, homes) is not None], str(folder), limits)
         source.remarks += left_out.lines()
         return source

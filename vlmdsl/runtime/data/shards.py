@@ -64,9 +64,13 @@ class TarSource:
         for number, path in enumerate(paths):
             self._index(number, path, left_out)
         self.keys = unique_keys(self.keys)
-        self._check_names()
+        rare = self._check_names()
         again = [key for key in self.keys if _AGAIN.search(key)]
         self.remarks: list[str] = left_out.lines()
+        if rare:
+            self.remarks.append(
+                f"few samples have images that end in {', '.join(rare)}: a sample's name ends at its first dot"
+            )
         if again:
             shown = ", ".join(map(shortened, again[:3])) + (", ..." if len(again) > 3 else "")
             self.remarks.append(f"keys that come again are samples of their own ({len(again):,}: {shown})")
@@ -120,8 +124,9 @@ class TarSource:
         for known, new in ((self._suffix, samples.suffix), (self._offset, samples.offset), (self._length, samples.length)):
             known.extend(np.asarray(new)[order].tolist())
 
-    def _check_names(self) -> None:
-        """`DiagnosticError` where files of different samples were taken for columns of one, for a dot in their names."""
+    def _check_names(self) -> list[str]:
+        """The endings with dots of images that few samples have. `DiagnosticError` where they are so many that files of
+        different samples must have been taken for columns of one, for a dot in their names."""
         counts = np.bincount(np.asarray(self._suffix, dtype=np.int64), minlength=len(self._suffixes))
         rare = [
             suffix
@@ -133,6 +138,7 @@ class TarSource:
             sample = int(np.searchsorted(np.asarray(self._first_member), example, side="right")) - 1
             key = shortened(self.keys[sample])
             raise DiagnosticError((_names_with_dots(self.name, key, [well_formed(shortened(one)) for one in rare]),))
+        return [well_formed(shortened(suffix)) for suffix in rare]
 
 
 class _Samples:

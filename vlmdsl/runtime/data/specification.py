@@ -176,9 +176,16 @@ def _paths(given: str) -> list[Path]:
 
 
 def _matches(pattern: str) -> list[str]:
+    """What a pattern matches, without what is hidden. `**` enters no symbolic link: they may lead in circles."""
     try:
-        return sorted(glob.glob(pattern, recursive=True))
-    except (OSError, ValueError, re.error):
+        if "**" not in pattern:
+            return sorted(glob.glob(pattern))
+        path = Path(pattern)
+        below = path.relative_to(path.anchor)
+        found = Path(path.anchor).glob(str(below))
+        named = set(path.parts)
+        return sorted(str(one) for one in found if not any(part[0] == "." and part not in named for part in one.parts))
+    except (OSError, ValueError, NotImplementedError, re.error):
         return []
 
 

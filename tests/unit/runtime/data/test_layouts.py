@@ -120,6 +120,10 @@ def test_names_with_dots_are_refused_before_they_are_one_sample(tmp_path: Path) 
     fault = problem(tmp_path / "s.tar")
     assert (fault.code, fault.message.split(" of ")[0]) == ("V0835", "20 images")
     assert "`v0.jpg`, `v1.jpg`, `v2.jpg`; the sample `s/img`" in fault.notes[0]
+    few = [(f"{name}.{end}", encoded(picture(1))) for name in ("a", "b", "c", "a.1") for end in ("jpg", "txt")]
+    write(tmp_path / "few.tar", tar_of(few))
+    told = "few samples have images that end in 1.jpg: a sample's name ends at its first dot"
+    assert remarks_of(open_source(str(tmp_path / "few.tar"))) == [told]
     frames = [(f"{key}.frame{index}.jpg", encoded(picture(index))) for key in range(3) for index in range(20)]
     write(tmp_path / "video.tar", tar_of(frames))
     assert len(open_source(str(tmp_path / "video.tar")).columns) == 20  # every sample has them: they are meant
@@ -222,6 +226,26 @@ def test_json_arrays_and_lines_under_any_name(tmp_path: Path) -> None:
     }.items():  # fmt: skip
         write(tmp_path / name, data.encode("utf-8-sig"))
         assert texts(open_source(str(tmp_path / name))) == ["one", "two"], name
+
+
+def test_what_lies_beside_shards_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "a.tar", tar_of(pairs()))
+    images(tmp_path)
+    write(tmp_path / "b.png", encoded(picture(1)))
+    assert remarks_of(open_source(str(tmp_path))) == [
+        "left out: `.png` files (1: b.png)",
+        "left out: other files and folders (1: img)",
+    ]
+
+
+def test_patterns_enter_no_links_and_nothing_hidden(tmp_path: Path) -> None:
+    for name in ("a/x.tar", "a/b/y.tar", ".hidden/z.tar", "a/.git/z.tar"):
+        write(tmp_path / name, tar_of(pairs()))
+    for number in range(4):
+        (tmp_path / "a" / f"up{number}").symlink_to(tmp_path)
+    keys = open_source(f"{tmp_path}/**/*.tar").keys
+    assert [key for key in keys if key.endswith("/000")] == ["y/000", "x/000"]
+    assert len(open_source(f"{tmp_path}/.hidden/**/*.tar")) == 12
 
 
 @pytest.mark.parametrize("content", ["empty", "links", "header", "members"])
