@@ -22,7 +22,7 @@ from vlmdsl.diagnostics.catalog.names import (
 from vlmdsl.diagnostics.diagnostic import Label
 from vlmdsl.frontend.names import check_names
 from vlmdsl.frontend.scope import FileScope, RecipeFunction
-from vlmdsl.source import SourceMap, SourceText, Span
+from vlmdsl.source import SourceMap, SourceText, Span, with_newlines
 from vlmdsl.source.bundled import bundled_names, bundled_text, library_files, library_modules
 from vlmdsl.source.limits import (
     MAXIMUM_BYTES,
@@ -31,6 +31,7 @@ from vlmdsl.source.limits import (
     MAXIMUM_USE_DEPTH,
     MAXIMUM_USED_PIECES,
 )
+from vlmdsl.source.regular_files import BadFile, read_regular
 from vlmdsl.syntax import parse_fully
 from vlmdsl.syntax.tree import Def, EncoderDeclaration, Let, Minimize, Module, Name, Recipe, Use
 
@@ -254,11 +255,10 @@ def _words_of_faults(text: SourceText, faults: list[Diagnostic]) -> set[str]:
 def _read_beside(path: Path) -> str | None:
     """The text of a file that a recipe names; None if it cannot be read, is no recipe, or is too large for one."""
     try:
-        if path.suffix != ".vlo" or not path.is_file() or path.stat().st_size > MAXIMUM_BYTES:
-            return None
-        return path.read_text(encoding="utf-8", errors="replace")
-    except (OSError, ValueError):  # no permission; a name that is too long, or that no file can have
+        data = read_regular(path, MAXIMUM_BYTES) if path.suffix == ".vlo" else None
+    except BadFile:
         return None
+    return None if data is None else with_newlines(data.decode("utf-8", errors="replace"))
 
 
 def _shown(path: Path) -> str:

@@ -17,8 +17,8 @@ from torch import Tensor
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.data import TokenizerUnusable
 from vlmdsl.diagnostics.catalog.environment import PackageMissing
-from vlmdsl.runtime.regular_files import BadFile, read_regular
 from vlmdsl.source import Span
+from vlmdsl.source.regular_files import BadFile, read_regular
 
 __all__ = ["Side", "Tokenizer", "Tokenizers", "load_tokenizer", "train_tokenizer"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path as FilePath
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -20,7 +19,8 @@ from vlmdsl.diagnostics.catalog.configuration import (
 )
 from vlmdsl.schema.run import RunConfig
 from vlmdsl.schema.yaml_tree import Path, YamlTree, read_yaml
-from vlmdsl.source import SourceMap, SourceText, Span
+from vlmdsl.source import SourceMap, SourceText, Span, with_newlines
+from vlmdsl.source.regular_files import BadFile, read_regular
 
 __all__ = ["dump_config", "load_config", "schema_of_config", "setting_names"]
 
@@ -73,6 +73,8 @@ def setting_names() -> list[str]:
 
 
 _NOWHERE = Span("the defaults", 0, 0)
+_LARGEST = 2**20
+"""Most bytes of a configuration file."""
 
 
 @dataclass
@@ -86,10 +88,10 @@ class _Layers:
 
     def add_file(self, path: str) -> None:
         try:
-            text = FilePath(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = with_newlines(read_regular(path, _LARGEST).decode("utf-8"))
+        except (BadFile, UnicodeDecodeError) as error:
             place = self.sources.add(SourceText("--config", path))
-            reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
+            reason = error.reason if isinstance(error, BadFile) else "it is not text in UTF-8"
             self.diagnostics.append(ConfigurationMissing.at(Span(place.name, 0, len(path)), path=path, reason=reason))
             return
         tree = read_yaml(self.sources.add(SourceText(path, text)))

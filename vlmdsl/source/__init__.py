@@ -1,5 +1,5 @@
-"""Text, spans and size limits: the bottom layer, on which everything else stands."""
+"""Text, spans, size limits and how files are read: the bottom layer, on which everything else stands."""
 
-from vlmdsl.source.text import SourceMap, SourceText, Span
+from vlmdsl.source.text import SourceMap, SourceText, Span, with_newlines
 
-__all__ = ["SourceMap", "SourceText", "Span"]
+__all__ = ["SourceMap", "SourceText", "Span", "with_newlines"]

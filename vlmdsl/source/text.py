@@ -9,7 +9,12 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from functools import cached_property
 
-__all__ = ["SourceMap", "SourceText", "Span"]
+__all__ = ["SourceMap", "SourceText", "Span", "with_newlines"]
+
+
+def with_newlines(text: str) -> str:
+    """The text with every kind of line end as a newline."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 @dataclass(frozen=True, slots=True, order=True)

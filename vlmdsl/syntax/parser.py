@@ -9,7 +9,7 @@ from lark.utils import TextSlice
 
 from vlmdsl.diagnostics import Diagnostic, limited
 from vlmdsl.diagnostics.catalog.syntax import NotText, TooDeep, TooLarge
-from vlmdsl.source import SourceText, Span
+from vlmdsl.source import SourceText, Span, with_newlines
 from vlmdsl.source.limits import MAXIMUM_BYTES, MAXIMUM_NESTING, MAXIMUM_PIECES
 from vlmdsl.syntax import tree
 from vlmdsl.syntax.build import Builder
@@ -48,7 +48,7 @@ def read_source(data: bytes, name: str, size: int = 0) -> tuple[SourceText, list
         place = len(data[: error.start].decode("utf-8"))
         fault = NotText.at(Span(name, place, place + 1), f"byte {data[error.start]:#04x} at offset {error.start}")
         return shown, [fault]
-    return SourceText(name, text.replace("\r\n", "\n").replace("\r", "\n")), []
+    return SourceText(name, with_newlines(text)), []
 
 
 def parse(source: SourceText) -> tuple[tree.Module, list[Diagnostic]]:

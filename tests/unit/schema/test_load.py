@@ -119,7 +119,7 @@ def test_a_tag_makes_nothing(tmp_path: Path) -> None:
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     path = str(tmp_path / "none.yaml")
     assert faults(path=path) == [
-        f"V0814 --config:1:1 [{path}] the configuration file `{path}` cannot be read: No such file or directory"
+        f"V0814 --config:1:1 [{path}] the configuration file `{path}` cannot be read: file not found"
     ]
 
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from vlmdsl.runtime.data.source import BadSample
-from vlmdsl.runtime.regular_files import BadFile, read_regular
+from vlmdsl.source.regular_files import BadFile, read_regular
 
 __all__ = ["OUTSIDE", "inside", "read_inside", "well_formed"]
 

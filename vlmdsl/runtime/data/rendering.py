@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.data import FontUnreadable
 from vlmdsl.runtime.data.context import Attributes, ViewContext
-from vlmdsl.runtime.regular_files import BadFile, open_regular
 from vlmdsl.source import Span
+from vlmdsl.source.regular_files import BadFile, open_regular
 
 __all__ = ["checked_font", "render"]
 

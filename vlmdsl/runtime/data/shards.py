@@ -20,8 +20,8 @@ from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, Limits
 from vlmdsl.runtime.data.members import is_read, member_columns
 from vlmdsl.runtime.data.source import BadSample, probed_columns, unique_keys
 from vlmdsl.runtime.data.tar import DamagedTar, Member, members_of
-from vlmdsl.runtime.regular_files import BadFile, open_regular
 from vlmdsl.source import Span
+from vlmdsl.source.regular_files import BadFile, open_regular
 
 __all__ = ["TarSource"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.data import SynonymsUnreadable
-from vlmdsl.runtime.regular_files import BadFile, read_regular
 from vlmdsl.source import Span
+from vlmdsl.source.regular_files import BadFile, read_regular
 
 __all__ = ["Synonyms", "in_place_of", "read_synonyms", "synonyms_of"]
 

@@ -18,8 +18,8 @@ from vlmdsl.runtime.data.left_out import shortened
 from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, LONGEST_DESCRIPTION, Limits
 from vlmdsl.runtime.data.members import read_json
 from vlmdsl.runtime.data.source import BadSample, probed_columns
-from vlmdsl.runtime.regular_files import BadFile, read_regular
 from vlmdsl.source import Span
+from vlmdsl.source.regular_files import BadFile, read_regular
 
 __all__ = ["JsonSource", "TableSource"]
 

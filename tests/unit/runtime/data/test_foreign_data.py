@@ -24,9 +24,9 @@ from vlmdsl.runtime.data.images import decode_image
 from vlmdsl.runtime.data.regions import regions_value
 from vlmdsl.runtime.data.report import Skipped
 from vlmdsl.runtime.data.summaries import summarize
-from vlmdsl.runtime.regular_files import BadFile, read_regular
 from vlmdsl.runtime.tokenizer import load_tokenizer, train_tokenizer
 from vlmdsl.schema import DataConfig
+from vlmdsl.source.regular_files import BadFile, read_regular
 
 PNG = encoded(picture(1))
 
