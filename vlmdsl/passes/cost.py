@@ -148,7 +148,7 @@ def _similarity(node: Node, world: Workload) -> Cost:
     if y.operation == "memory":
         return _against_memory(x, y, world)
     if by == "tokenmax":
-        return _tokenmax(x, y, world)
+        return _tokenmax(node, world)
     # `tokenmean` is the product of mean tokens, so it is one unit like any product of pooled features.
     gathered = world.tokens(y) if by == "tokenmean" else 1
     backward = float(learns(x)) + float(learns(y))
@@ -175,15 +175,20 @@ def _nearest(node: Node, world: Workload) -> Cost | None:
     return Cost(memory.number("size") / world.batch, 0.0, 0, min(matrix, _CHUNK_NUMBERS * world.item), 2 * matrix)
 
 
-def _tokenmax(x: Node, y: Node, world: Workload) -> Cost:
+def _tokenmax(node: Node, world: Workload) -> Cost:
     """All pairs of tokens: P L units forward and as many for each side that learns. The values of a pair grid of tokens are
     made, masked and forgotten, those of the gradient made for each direction and added; the winners (an index for each
-    token of each pair) and both matrices stay."""
+    token of each pair) and both matrices stay. To choose tokens by their best match the products are made once more."""
+    x, y = node.inputs
     p, q = world.tokens(x), world.tokens(y)
+    arguments = node.attribute("arguments")
+    assert isinstance(arguments, tuple)
+    chosen_by = dict(arguments).get("rank", "best") if arguments else "none"
+    choosing = {"none": 0.0, "partner": p * q / world.batch, "best": p * q}[chosen_by]
     pairs = world.entries * p * q * world.item
     stored = world.entries * ((p + q) * _INDEX + 2 * max(world.item, _FLOAT))
     backward = p * q * (float(learns(x)) + float(learns(y)))
-    return Cost(float(p * q), backward, stored, 3 * pairs, 8 * pairs, _gather(y, q, world))
+    return Cost(p * q + choosing, backward, stored, 3 * pairs, 8 * pairs, _gather(y, q, world))
 
 
 def _gather(y: Node, tokens: int, world: Workload) -> tuple[Collective, ...]:
