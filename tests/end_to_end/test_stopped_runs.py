@@ -216,7 +216,7 @@ def test_a_full_disk_ends_a_run_with_the_last_checkpoint(
     (diagnostic,) = caught.value.diagnostics
     assert diagnostic.code == "V0903"
     assert what in diagnostic.message
-    assert diagnostic.help == (f"make room; `vlmdsl train --resume {out}` goes on from step 2",)
+    assert diagnostic.help == (f"make room; then `vlmdsl train --resume {out}` goes on from step 2",)
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-00000002"]
     vlmdsl.train(resume=out)
     equal_runs(out, whole)

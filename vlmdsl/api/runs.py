@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from vlmdsl.runtime.training.run_folder import RunFolder
     from vlmdsl.runtime.training.starting import RecipeFiles
 
-__all__ = ["check_resumable", "first_process", "load_settings", "recipe_files", "recipe_record"]
+__all__ = ["among_several", "check_resumable", "first_process", "load_settings", "recipe_files", "recipe_record"]
 
 _MAIN = "recipe.vlo"
 
@@ -28,6 +29,12 @@ _MAIN = "recipe.vlo"
 def first_process() -> bool:
     """Whether this is the one process that writes and talks, of those that `torchrun` started."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def among_several() -> bool:
+    """Whether this process trains together with others, which `torchrun` or the host program has started."""
+    distributed = sys.modules.get("torch.distributed")
+    return "RANK" in os.environ or (distributed is not None and bool(distributed.is_initialized()))
 
 
 def load_settings(path: str | Path | None, overrides: Sequence[str], flags: Mapping[str, object]) -> RunConfig:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from vlmdsl.api.compile import compile_built
 from vlmdsl.api.driver import Built, build
-from vlmdsl.api.runs import check_resumable, first_process, load_settings, recipe_files
+from vlmdsl.api.runs import among_several, check_resumable, first_process, load_settings, recipe_files
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.schema import RunConfig
 from vlmdsl.source import SourceText
@@ -158,7 +157,7 @@ def train(recipe: str | Path | None = None, **options: Unpack[RunOptions]) -> Ru
     >>> sorted(result.evaluation["retrieval"]["image_to_text"])[:3]
     ['R@1', 'R@10', 'R@5']
     """
-    if "RANK" not in os.environ:
+    if not among_several():
         return Trainer(recipe, **options).fit()
     # One of several processes: a fault that only one of them has is told on all, and none waits for it.
     with import_module("vlmdsl.runtime.training.meeting").together():

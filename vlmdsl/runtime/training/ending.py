@@ -8,13 +8,16 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 
 from vlmdsl.diagnostics import DiagnosticError
-from vlmdsl.diagnostics.catalog.environment import CannotWrite
+from vlmdsl.diagnostics.catalog.environment import CannotWrite, ProcessLost
 from vlmdsl.diagnostics.cells import plain
 from vlmdsl.runtime.training.lock import locked
 from vlmdsl.runtime.training.run_folder import RunFolder
 from vlmdsl.runtime.training.stopping import StopSignals
 
 __all__ = ["Ending"]
+
+_MENDED = {CannotWrite.code: "make room; then", ProcessLost.code: "when the cause is mended,"}
+"""Faults of the machine after which a run can go on, and what is to be done first."""
 
 
 class Ending:
@@ -44,9 +47,10 @@ class Ending:
                 error.args = (words,)
             with suppress(OSError):  # the terminal may be gone
                 print(plain(words), file=sys.stderr, flush=True)
-        elif isinstance(error, DiagnosticError) and error.diagnostics[0].code == CannotWrite.code:
+        elif isinstance(error, DiagnosticError) and error.diagnostics[0].code in _MENDED:
             first = error.diagnostics[0]
-            raise DiagnosticError((replace(first, help=(f"make room; {advice}",)),)) from error
+            help = f"{_MENDED[first.code]} {advice}"
+            raise DiagnosticError((replace(first, help=(help,)),)) from error
 
     def lock(self, folder: RunFolder) -> None:
         """Lock the folder until the run ends; V0851 if another process has."""

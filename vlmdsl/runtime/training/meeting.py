@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -21,7 +22,7 @@ from vlmdsl.diagnostics.catalog.environment import ProcessLost
 from vlmdsl.diagnostics.catalog.runs import ProcessesDiffer
 from vlmdsl.source import Span
 
-__all__ = ["LONGEST_WAIT", "compare", "lost", "started_together", "store_of_processes", "together"]
+__all__ = ["LONGEST_WAIT", "compare", "lost", "no_answer", "started_together", "store_of_processes", "together"]
 
 LONGEST_WAIT = timedelta(hours=2)
 """How long processes wait for the first one, which alone evaluates."""
@@ -78,6 +79,12 @@ def lost(reason: str, *notes: str) -> DiagnosticError:
     return DiagnosticError((ProcessLost.at(_PLACE, reason=reason, notes=notes),))
 
 
+def no_answer(error: Exception) -> DiagnosticError:
+    """The error V0904 for what the libraries raise where another process is gone, without where in them that was."""
+    said = re.sub(r"^\[[^]]*\] ", "", str(error).partition("\n")[0]).partition(". ")[0]
+    return lost("another one ended or does not answer", said)
+
+
 @cache
 def store_of_processes() -> Any:
     """The store of this job; V0904 if the processes do not find each other within five minutes."""
@@ -115,7 +122,7 @@ def _exchange(word: str) -> list[str]:
         words = [store.get(f"vlmdsl/{number}/{other}").decode() for other in range(size)]
         _stay(store, number, _LONGEST_START)
     except RuntimeError as error:
-        raise lost("another one ended or does not answer", str(error).splitlines()[0]) from error
+        raise no_answer(error) from error
     return ["" if answer == "-" else answer for answer in words]
 
 

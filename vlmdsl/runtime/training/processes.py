@@ -24,7 +24,7 @@ from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.devices import DeviceMissing
 from vlmdsl.runtime.data import SkipReport
 from vlmdsl.runtime.data.draws import generator
-from vlmdsl.runtime.training.meeting import LONGEST_WAIT, compare, lost, started_together, store_of_processes, together
+from vlmdsl.runtime.training.meeting import LONGEST_WAIT, compare, no_answer, started_together, store_of_processes, together
 from vlmdsl.source import Span
 
 __all__ = ["World", "in_parallel", "join_processes", "join_reports", "highest", "seed_generators", "wait_for_all"]
@@ -67,7 +67,7 @@ def join_processes(device: str, facts: Mapping[str, object] | None = None) -> It
         yield World(process_index(), process_count(), chosen)
     except RuntimeError as error:
         if process_count() > 1 and (isinstance(error, dist.DistError) or _BROKEN.search(str(error))):
-            raise lost("another one ended or does not answer", str(error).splitlines()[0]) from error
+            raise no_answer(error) from error
         raise
     finally:
         if started_here and dist.is_initialized():

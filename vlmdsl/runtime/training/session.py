@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +21,7 @@ from vlmdsl.runtime.evaluation import Evaluation
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers
 from vlmdsl.runtime.tracking import Reporter, draw_curves
-from vlmdsl.runtime.training.assembly import build_model, open_data, read_tokenizers, surveys, training_batches
+from vlmdsl.runtime.training.assembly import Data, build_model, open_data, read_tokenizers, surveys, training_batches
 from vlmdsl.runtime.training.checkpoint import (
     Position,
     check_written_by,
@@ -58,6 +57,9 @@ __all__ = ["Outcome", "run"]
 
 _WORDS = {"train": "training", "held_out": "held-out", "reference": "reference"}
 
+_MARK = 12
+"""Letters of a SHA-256 that tell two apart for people."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -78,8 +80,10 @@ def run(objective: Objective, config: RunConfig, recipe: RecipeFiles, resume: Ru
     """
     with Ending() as ending, join_processes(config.train.device, _given(recipe, config)) as world:
         with together():
-            begun = _begin(objective, config, recipe, resume, world, ending)
-        compare(begun.facts())
+            prepared = _prepare(objective, config, resume, world, ending)
+        compare(prepared.facts())
+        with together():
+            begun = _begin(prepared, config, recipe, resume, world, ending)
         if world.first:
             with suppress(OSError):  # the terminal may be gone
                 print(plain(begun.announcement()), file=sys.stderr, flush=True)
@@ -94,7 +98,8 @@ def _given(recipe: RecipeFiles, config: RunConfig) -> dict[str, object]:
     """What all processes of a run are given alike."""
     settings = {f"`{name}`": value for name, value in settings_of(config).items()}
     versions = {"versions of vlmdsl": installed_version(), "versions of torch": torch.__version__}
-    return {**settings, "recipes": recipe.record["digests"], "knobs": recipe.record["knobs"], **versions}
+    recipes = {name: digest[:_MARK] for name, digest in recipe.record["digests"].items()}
+    return {**settings, "recipes": recipes, "knobs": recipe.record["knobs"], **versions}
 
 
 @dataclass
@@ -104,8 +109,6 @@ class _Begun:
     name: str
     run: str
     """What tells this run from others: `identity_of`."""
-    samples: list[tuple[str, int, str]]
-    """Which samples it reads: of each source its use, how many there are, and their fingerprint."""
     config: RunConfig
     folder: RunFolder
     world: World
@@ -140,8 +143,7 @@ class _Begun:
         def stop() -> bool:
             # Until the first step is done, which may take long to compile, nothing is lost by ending at once.
             signals.deferred = True
-            signals.asked = highest(signals.asked, self.world)
-            return bool(signals.asked)
+            return self._agreed(signals)
 
         def evaluate(step: int) -> None:
             signals.unless_asked(lambda: self.measure(step))
@@ -163,10 +165,16 @@ class _Begun:
         finally:
             signals.deferred = False
         self._draw()
-        signals.asked = highest(signals.asked, self.world)
-        if signals.asked:
+        if self._agreed(signals):
             wait_for_all()
             raise ended_by(signals.asked)
+
+    def _agreed(self, signals: StopSignals) -> bool:
+        """Whether any process was asked to end: all of them are then."""
+        highest_asked = highest(signals.asked, self.world)
+        if highest_asked:  # only then: a signal may have come in the meantime, which must not be forgotten
+            signals.asked = highest_asked
+        return highest_asked > 0
 
     def _log(self, record: dict[str, float]) -> None:
         self._reporter.log(record)
@@ -206,16 +214,6 @@ class _Begun:
                 self.untrained = self.held_out.measure(self.model)
                 self.folder.write_untrained(measured(0, self.untrained, self.untrained, self.conditions))
 
-    def facts(self) -> dict[str, object]:
-        """What has to be equal on all processes, beside what they were given."""
-        tensors = [(name, str(tensor.dtype), list(tensor.shape)) for name, tensor in self.model.state_dict().items()]
-        return {
-            "data": self.samples,
-            "texts": _digest(self.tokenizers.to_json()),
-            "towers": _digest(json.dumps(tensors)),
-            "checkpoints": self.start,
-        }
-
     def announcement(self) -> str:
         """What is about to run, in a line (the first step may take long to compile), and a line a doubt about the data."""
         weights = sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
@@ -248,16 +246,39 @@ class _Begun:
         return "\n".join([*table, *skipped, f"run folder: {self.folder.path}"])
 
 
-def _begin(
-    objective: Objective,
-    config: RunConfig,
-    recipe: RecipeFiles,
-    resume: RunFolder | None,
-    world: World,
-    ending: Ending,
-) -> _Begun:
-    """Everything before the first step, faults of the user's first. The folder is locked until `ending` is."""
-    program, given = objective.program, config
+@dataclass(frozen=True)
+class _Prepared:
+    """What a run is made of, before anything is written. `config` names the copies in the run folder of files it names."""
+
+    config: RunConfig
+    data: Data
+    samples: dict[str, Any]
+    """What `run.json` says of each source."""
+    tokenizers: Tokenizers
+    model: VisionLanguageModel
+    surveys: dict[str, Survey]
+    batches: BatchLoader
+    held_out: HeldOut | None
+    checkpoint: Path | None
+    """What is to be loaded."""
+    damaged: list[str]
+    """What is wrong with newer checkpoints."""
+
+    def facts(self) -> dict[str, object]:
+        """What has to be equal on all processes, beside what they were given."""
+        tensors = [(name, str(tensor.dtype), list(tensor.shape)) for name, tensor in self.model.state_dict().items()]
+        read = [(name, own) for name, own in self.samples.items() if name != "held_out"]
+        return {
+            "data": [f"{own['samples']:,} samples in `{name}` ({own['fingerprint'][:_MARK]})" for name, own in read],
+            "texts": _digest(self.tokenizers.to_json())[:_MARK],
+            "towers": _digest(json.dumps(tensors))[:_MARK],
+            "checkpoints": None if self.checkpoint is None else read_position(self.checkpoint).step,
+        }
+
+
+def _prepare(objective: Objective, config: RunConfig, resume: RunFolder | None, world: World, ending: Ending) -> _Prepared:
+    """Data, tokenizers and model, faults of the user's first. The folder is locked until `ending` is."""
+    program = objective.program
     checkpoint, damaged = None, list[str]()
     if resume is not None:
         if world.first:
@@ -278,25 +299,32 @@ def _begin(
     samples = data_facts(data, found)
     if resume is not None:
         check_same_data(resume, samples)
-    folder = resume or _new_folder(config, recipe, samples, model.notes, world, ending)
+    return _Prepared(config, data, samples, tokenizers, model, found, batches, held_out, checkpoint, damaged)
+
+
+def _begin(
+    prepared: _Prepared, given: RunConfig, recipe: RecipeFiles, resume: RunFolder | None, world: World, ending: Ending
+) -> _Begun:
+    """Everything else before the first step: the folder, the untrained model measured, a checkpoint loaded."""
+    model, samples, checkpoint = prepared.model, prepared.samples, prepared.checkpoint
+    folder = resume or _new_folder(prepared, recipe, world, ending)
     if resume is not None and world.first:
         write_resumed(folder, given, world)
     begun = _Begun(
         name=str(recipe.record["name"]),
         run=identity_of(recipe.record, given, samples),
-        samples=[(name, facts["samples"], facts["fingerprint"]) for name, facts in samples.items() if name != "held_out"],
-        config=config,
+        config=prepared.config,
         folder=folder,
         world=world,
         ending=ending,
         model=model,
-        tokenizers=tokenizers,
-        optimizer=build_optimizer(model, config.optimizer),
-        batches=batches,
-        held_out=held_out,
-        conditions=conditions_of(config, data),
-        surveys=found,
-        notes=damaged,
+        tokenizers=prepared.tokenizers,
+        optimizer=build_optimizer(model, prepared.config.optimizer),
+        batches=prepared.batches,
+        held_out=prepared.held_out,
+        conditions=conditions_of(prepared.config, prepared.data),
+        surveys=prepared.surveys,
+        notes=prepared.damaged,
     )
     begun.measure_untrained()  # before any weight is loaded: where a resumed run must measure it anew, it is the same model
     if checkpoint:
@@ -307,16 +335,14 @@ def _begin(
     return begun
 
 
-def _new_folder(
-    config: RunConfig, recipe: RecipeFiles, samples: Mapping[str, Any], towers: list[str], world: World, ending: Ending
-) -> RunFolder:
+def _new_folder(prepared: _Prepared, recipe: RecipeFiles, world: World, ending: Ending) -> RunFolder:
     """The folder of a new run with its first files. Only the first process knows its name, and only it needs to."""
     if not world.first:
         return RunFolder(Path("runs"))
-    folder = RunFolder.create(config.out, str(recipe.record["name"]))
+    folder = RunFolder.create(prepared.config.out, str(recipe.record["name"]))
     ending.lock(folder)
     RunFolder.check_free(str(folder.path))  # another process may have been faster
-    write_start(folder, recipe, config, samples, towers, world)
+    write_start(folder, recipe, prepared.config, prepared.samples, prepared.model.notes, world)
     ending.folder = folder
     return folder
 
