@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.utils import counters
 
 import vlmdsl
 from vlmdsl.backends.torch.objective import Objective
@@ -91,6 +92,22 @@ def test_compiled_is_eager(name: str) -> None:
     expected = steps(objective_of(name).cuda(), "cuda", torch.float32)
     actual = steps(objective_of(name, compiled=True).cuda(), "cuda", torch.float32)
     assert differences(actual, expected, 2e-4) == []
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip", "filip", "declip"])
+def test_batches_of_any_size_share_three_graphs(name: str) -> None:
+    eager, compiled = objective_of(name).cuda(), objective_of(name, compiled=True).cuda()
+    counters.clear()
+    for batch in (16, 24, 1, 33, 16, 7):
+        results = []
+        for objective in (eager, compiled):
+            features = on_device(example_features(objective, batch=batch), "cuda", torch.float32)
+            output = objective(**features)
+            output.loss.backward()
+            gradients = {key: value.grad for key, value in features.items() if value.grad is not None}
+            results.append({key: value.detach().double() for key, value in ({"loss": output.loss} | gradients).items()})
+        assert differences(results[1], results[0], 2e-4) == [], batch
+    assert counters["stats"]["unique_graphs"] <= 3
 
 
 def test_large_products_of_float16_neither_overflow_nor_vanish() -> None:
