@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from vlmdsl.backends.latex.arithmetic import ARITHMETIC, scaled
+from vlmdsl.backends.latex.columns import columns_of
 from vlmdsl.backends.latex.draws import partner_of
-from vlmdsl.backends.latex.interface import Writer
+from vlmdsl.backends.latex.interface import Part, Writer
 from vlmdsl.backends.latex.notation import (
     Math,
     call,
@@ -15,19 +16,18 @@ from vlmdsl.backends.latex.notation import (
     number,
     product,
     quotient,
+    readable,
     symbol,
     total,
     words,
 )
 from vlmdsl.ir import Node, block_of
-from vlmdsl.types import SimType, TokensType, VecType
+from vlmdsl.types import SimType, TargetType, TokensType, VecType
 
 __all__ = [
     "POSITIVES",
     "SIZE",
     "dense_entry",
-    "excluded_of",
-    "excludes_pairs",
     "has_two_sides",
     "matrix_entry",
     "positives",
@@ -120,28 +120,6 @@ def _kept_tokens(writer: Writer, node: Node, token: str, sample: str) -> Math:
 _COUNTS = words("the tokens of a sample in the first and second stream, padding apart")
 
 
-def excluded_of(matrix: Node) -> list[Node]:
-    """The conditions under which a sample is no candidate in a matrix of logits."""
-    return [node.inputs[1] for node in _made_of(matrix) if node.operation == "exclude"]
-
-
-def excludes_pairs(matrix: Node) -> bool:
-    """Whether a sample is no candidate of its own in a matrix of logits."""
-    return any(node.operation == "exclude_pairs" for node in _made_of(matrix))
-
-
-def _made_of(matrix: Node) -> list[Node]:
-    """A matrix and the matrices that it is made of entry by entry, the outer ones first."""
-    found: dict[Node, None] = {}
-    waiting = [matrix]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node.type, SimType) and node not in found:
-            found[node] = None
-            waiting += reversed(node.inputs)
-    return list(found)
-
-
 def _same_place(relation: str, plain: str) -> Math:
     return Math(f"[i {relation} j]", f"[i {plain} j]")
 
@@ -161,11 +139,17 @@ def positives(writer: Writer, label: Node, missing: int) -> Math:
     return POSITIVES
 
 
-def target_part(
-    writer: Writer, kind: str, node: Node | None, missing: int, coefficient: float = 1.0, side: str = "rows"
-) -> Math:
+def earlier_positives(writer: Writer, target: Node) -> Math:
+    """The set of the entries of a queue that are of the same class, defined."""
+    label, labels = writer.names.source(target.inputs[0]), words(target.inputs[1].string("name"))
+    tex = rf"E_i = \{{ j : {labels.latex}_j = {label.latex} \}}"
+    writer.names.state("values", Math(tex, f"E_i = {{j : {labels.text}_j = {label.text}}}"))
+    return Math("E_i", "E_i")
+
+
+def target_part(writer: Writer, part: Part) -> Math:
     """Entry (i, j) of one summand of a target, times its coefficient."""
-    share = number(coefficient)
+    kind, node, share = part.kind, part.node, number(part.coefficient)
     if kind == "paired":
         return product(share, _same_place("=", "="))
     if kind == "uniform":
@@ -174,10 +158,26 @@ def target_part(
         return fraction(product(share, _same_place(r"\neq", "≠")), total(SIZE, negated(number(1.0))))
     assert node is not None
     if kind == "dense":
-        return product(share, dense_entry(writer, node, side))
-    members = positives(writer, node, missing)
-    chosen = Math(rf"[j \in {members.latex}]", f"[j ∈ {members.text}]")
-    return fraction(product(share, chosen), Math(f"|{members.latex}|", f"|{members.text}|"))
+        return product(share, dense_entry(writer, node, part.side, part.block))
+    members = positives(writer, node, part.missing)
+    return fraction(product(share, _chosen(members)), _size(members))
+
+
+def _chosen(members: Math) -> Math:
+    return Math(rf"[j \in {members.latex}]", f"[j ∈ {members.text}]")
+
+
+def _size(members: Math) -> Math:
+    return Math(f"|{members.latex}|", f"|{members.text}|")
+
+
+def _class_entry(writer: Writer, target: Node, block: int) -> Math:
+    """Equal shares of a class: of the batch, or of the batch (block 0) and the entries of a queue (block 1)."""
+    missing = int(target.number("missing"))
+    if len(target.inputs) == 1:
+        return target_part(writer, Part("same", 1.0, target.inputs[0], missing))
+    sets = positives(writer, target.inputs[0], missing), earlier_positives(writer, target)
+    return fraction(_chosen(sets[block]), total(*map(_size, sets)))
 
 
 def has_two_sides(target: Node) -> bool:
@@ -185,15 +185,18 @@ def has_two_sides(target: Node) -> bool:
     return target.operation in ("softmax", "transport") or any(map(has_two_sides, target.inputs))
 
 
-def _soft_entry(writer: Writer, target: Node, side: str) -> Math:
-    """An entry of a softmax or a transport plan of an affinity."""
-    affinity, without_pairs = target.inputs[0], excludes_pairs(target.inputs[0])
-    while affinity.operation in ("stop", "exclude_pairs"):
-        affinity = affinity.inputs[0]
-    row, column = ("i", "j") if side == "rows" else ("j", "i")
-    inner = call("sg", writer.base(affinity, row, column, side))
-    index = r"j \neq i" if without_pairs else "j"
-    plain = index.replace(r" \neq ", "≠")
+def _soft_entry(writer: Writer, target: Node, side: str, block: int) -> Math:
+    """An entry of a softmax or a transport plan of an affinity, in one of the kinds of columns that stand side by side."""
+    kinds = columns_of(writer, target.inputs[0], side, stopped=True)
+    own = kinds[block]
+    inner = own.entry("j")
+    if len(kinds) > 1:
+        sums = total(*(kind.exponentials("k") for kind in kinds))
+        entry = fraction(call("exp", inner, latex=r"\exp"), sums)
+        among = own.among("j")
+        return product(Math(f"[{among}]", f"[{readable(among)}]"), entry) if own.restricted else entry
+    index = own.among("j") or "j"
+    plain = readable(index)
     if target.operation == "softmax":
         return call(f"softmax_{{{plain}}}", inner, latex=rf"\mathrm{{softmax}}_{{{index}}}")
     rounds = int(target.number("iterations"))
@@ -211,22 +214,33 @@ def _flipped_entry(writer: Writer, target: Node) -> Math:
     return Math(f"[j = {place.latex}]", f"[j = {place.text}]")
 
 
-def dense_entry(writer: Writer, target: Node, side: str = "rows") -> Math:
-    """Entry (i, j) of a target that is no sum of the simple kinds, j being what i is asked about."""
+def dense_entry(writer: Writer, target: Node, side: str = "rows", block: int = 0) -> Math:
+    """Entry (i, j) of a target that is no sum of the simple kinds, j being what i is asked about, of the columns `block`."""
     if target.operation == "flipped":
         return _flipped_entry(writer, target)
     if target.operation in ("softmax", "transport"):
-        return _soft_entry(writer, target, side)
+        return _soft_entry(writer, target, side, block)
     if target.operation == "paired":
-        return target_part(writer, "paired", None, -1)
+        return target_part(writer, Part("paired", 1.0, None, -1))
     if target.operation == "same":
-        return target_part(writer, "same", target.inputs[0], int(target.number("missing")))
+        return _class_entry(writer, target, block)
+    if target.operation == "unite":
+        first, second = target.inputs
+        assert isinstance(first.type, TargetType)
+        before = first.type.columns.count("+") + 1
+        half, place = (first, block) if block < before else (second, block - before)
+        return dense_entry(writer, half, side, place)
+    return _composed_entry(writer, target, side, block)
+
+
+def _composed_entry(writer: Writer, target: Node, side: str, block: int) -> Math:
+    """Of a target that is made of others entry by entry."""
     if target.operation == "smooth":
         epsilon = target.number("epsilon")
-        spread = target_part(writer, "uniform" if target.string("over") == "all" else "others", None, -1, epsilon)
+        spread = target_part(writer, Part("uniform" if target.string("over") == "all" else "others", epsilon, None, -1))
         return total(product(number(1 - epsilon), dense_entry(writer, target.inputs[0], side)), spread)
     parts = [
-        dense_entry(writer, parent, side) if parent.type == target.type else writer.expression(parent)
+        dense_entry(writer, parent, side, block) if parent.type == target.type else writer.expression(parent)
         for parent in target.inputs
     ]
     rule = ARITHMETIC.get(target.operation)

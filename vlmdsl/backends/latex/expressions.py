@@ -9,7 +9,15 @@ import math
 from collections.abc import Callable
 
 from vlmdsl.backends.latex.arithmetic import ARITHMETIC, scaled
-from vlmdsl.backends.latex.criteria import cross_entropy, hinge, row_mean, row_sum, sigmoid_loss, target_entropy
+from vlmdsl.backends.latex.criteria import (
+    cross_entropy,
+    hinge,
+    log_sum_exp,
+    row_mean,
+    row_sum,
+    sigmoid_loss,
+    target_entropy,
+)
 from vlmdsl.backends.latex.draws import drawn, from_outside
 from vlmdsl.backends.latex.interface import Writer
 from vlmdsl.backends.latex.notation import (
@@ -22,11 +30,9 @@ from vlmdsl.backends.latex.notation import (
     negated,
     number,
     quotient,
-    sum_over,
     words,
 )
 from vlmdsl.ir import Node, encoder_of
-from vlmdsl.types import SimType
 
 __all__ = ["EXPRESSIONS"]
 
@@ -138,13 +144,6 @@ def _running_mean(writer: Writer, node: Node) -> Math:
     return writer.running_mean(node)
 
 
-def _log_sum_exp(writer: Writer, node: Node) -> Math:
-    matrix = node.inputs[0]
-    entry = writer.entry(matrix, "i", "j", "rows")
-    among = "" if matrix.type == SimType() else "j"
-    return log(sum_over("j", call("exp", entry, latex=r"\exp"), among))
-
-
 def _mean(writer: Writer, node: Node, coefficient: float = 1.0) -> Math:
     over = node.inputs[1] if len(node.inputs) == 2 else None
     return writer.mean(writer.expression(node.inputs[0]), coefficient, over)
@@ -164,7 +163,7 @@ EXPRESSIONS: dict[str, Callable[[Writer, Node], Math]] = {
     "mean": _mean,
     "samples": _samples,
     "running_mean": _running_mean,
-    "log_sum_exp": _log_sum_exp,
+    "log_sum_exp": log_sum_exp,
     "row_sum": row_sum,
     "row_mean": row_mean,
     "cross_entropy": cross_entropy,

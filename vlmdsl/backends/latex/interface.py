@@ -23,6 +23,8 @@ class Part:
     missing: int
     side: str = "rows"
     """The direction, where the target has two that differ."""
+    block: int = 0
+    """Which of the kinds of columns that stand side by side, where one target speaks of several."""
 
 
 class Writer(Protocol):
@@ -44,6 +46,9 @@ class Writer(Protocol):
 
     def target(self, parts: tuple[Part, ...]) -> Math:
         """Entry (i, j) of a target, which has a letter."""
+
+    def mass(self, left: Math) -> Math:
+        """What is left of the target of sample i on its candidates, which has a letter; `left` is what it is."""
 
     def members(self, condition: Node) -> Math:
         """The set of the samples for which a condition holds, which has a letter."""

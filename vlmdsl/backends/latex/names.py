@@ -34,6 +34,7 @@ _LETTERS = {
     "matrices": ("s", "r", "d"),
     "targets": ("T",),
     "sets": ("Q", "K", "S"),
+    "masses": ("N",),
     "functions": ("ℓ",),
     "means": ("μ",),
     "memories": ("a",),

@@ -164,9 +164,13 @@ def sum_over(index: str, body: Math, among: str = "") -> Math:
 
 def under(operator: Math, among: str, body: Math) -> Math:
     """An operator over the indices `among` which a condition holds."""
-    readable = among.replace(r"\neq", "≠").replace(r"\in", "∈").replace(" ", "").replace(",", ", ")
-    readable = re.sub(r"∈\\overline\{(\w+)\}", r" not in \1", readable)
-    return Math(rf"{operator.latex}_{{{among}}} {body.latex}", f"{operator.text}_{{{readable}}} {body.text}", PRODUCT)
+    return Math(rf"{operator.latex}_{{{among}}} {body.latex}", f"{operator.text}_{{{readable(among)}}} {body.text}", PRODUCT)
+
+
+def readable(conditions: str) -> str:
+    """Conditions on an index, from LaTeX to text."""
+    plain = conditions.replace(r"\neq", "≠").replace(r"\in", "∈").replace(" ", "").replace(",", ", ")
+    return re.sub(r"∈\\overline\{(\w+)\}", r" not in \1", plain)
 
 
 def equation(left: Math, right: Math) -> Math:

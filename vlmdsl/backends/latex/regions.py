@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 from vlmdsl.backends.latex.arithmetic import scaled
+from vlmdsl.backends.latex.columns import Columns
 from vlmdsl.backends.latex.interface import Writer
 from vlmdsl.backends.latex.notation import Math, bracketed, call, equation, negated, product, share_of, symbol, total
 from vlmdsl.backends.latex.softmax import Block, part, softmax_loss
@@ -106,8 +107,11 @@ class Regions:
                 found = scaled(self._writer, found, node.inputs[direction.scale])
             return found if direction.bias is None else total(found, self._writer.expression(node.inputs[direction.bias]))
 
-        kept = [] if direction.keep is None else [self._writer.members(node.inputs[direction.keep])]
-        return softmax_loss(self._writer, [Block(logit, kept, False, parts)], direction.without_positive)
+        kept, over = (
+            () if place is None else (self._writer.members(node.inputs[place]),)
+            for place in (direction.keep, direction.over)
+        )
+        return softmax_loss(self._writer, [Block(Columns(logit, kept), parts)], direction.without_positive, asking=over)
 
 
 def _shape(node: Node) -> object:

