@@ -109,7 +109,8 @@ class Elaborator:
             if word in file.values:
                 self._note_use(file.values[word])
                 return file.values[word]
-            inside_itself = word in file.encoders and word in file.pending  # `encoder vision = frozen(vision)`
+            # In `encoder vision = frozen(vision)` the one inside is the tower that every recipe has.
+            inside_itself = word in file.encoders and word in file.pending and word in DEFAULT_ENCODERS
             if (word in file.lets or word in file.encoders) and not inside_itself:
                 return self._file_value(word, file, name.span)
             if word in file.definitions:

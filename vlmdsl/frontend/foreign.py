@@ -10,6 +10,7 @@ NAMES = {
     **dict.fromkeys(("siglip_loss", "sigmoid", "bce"), "`sigmoid_contrast`"),
     **dict.fromkeys(("triplet", "triplet_loss", "margin_loss", "ranking_loss", "vse"), "`hinge`"),
     **dict.fromkeys(("mse", "l2"), "`regress`"),
+    "mae": "",
     **dict.fromkeys(("ce", "crossentropy", "softmax_cross_entropy"), "`cross_entropy`"),
     **dict.fromkeys(("kl_div", "kldiv", "kullback_leibler"), "`kl`"),
     **dict.fromkeys(("label_smoothing", "smoothing"), "`smooth(paired, epsilon=0.1)`, as `targets` of `contrast`"),
@@ -26,7 +27,7 @@ NAMES = {
     **dict.fromkeys(("caption", "captions", "txt", "sentence"), "`text`"),
     **dict.fromkeys(("img", "images", "picture", "pixels"), "`image`"),
 }
-"""Names of losses, operations and fields, in small letters."""
+"""Names of losses, operations and fields, in small letters -> what is meant; "" where nothing here is."""
 
 ARGUMENTS = {
     **dict.fromkeys(("tau", "t", "temp", "logit_scale", "scale", "sigma"), "temperature"),

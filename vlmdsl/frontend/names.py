@@ -13,7 +13,6 @@ from vlmdsl.frontend.foreign import NAMES
 from vlmdsl.frontend.scope import FileScope
 from vlmdsl.primitives import broken_plugins, registered
 from vlmdsl.primitives.encoding import DEFAULT_ENCODERS
-from vlmdsl.source.limits import MAXIMUM_DIAGNOSTICS
 from vlmdsl.syntax import DURATIONS, NO_DURATIONS, children
 from vlmdsl.syntax.tree import (
     Binary,
@@ -41,6 +40,7 @@ from vlmdsl.types import FIELD_KINDS
 __all__ = ["chain_text", "check_names", "free_names"]
 
 _LONGEST_CHAIN = 12
+_MOST_SUGGESTIONS = 40
 
 BARE_FIELDS = ("image", "text")
 """The fields of a program that is an expression alone."""
@@ -148,9 +148,9 @@ def _unknown_names(module: Module, scope: FileScope, strange: list[tuple[Name, f
     known = _known_names(module, scope)
     candidates = sorted(known)
     unknown = [(name, bound) for name, bound in strange if name.name not in known]
-    # What is beyond the limit is counted, not shown: nobody reads what might have been meant.
-    found = [_unknown(name, [*sorted(bound), *candidates]) for name, bound in unknown[:MAXIMUM_DIAGNOSTICS]]
-    found += [UnknownName.at(name.span, name=name.name) for name, _ in unknown[MAXIMUM_DIAGNOSTICS:]]
+    # To look for what was meant takes its time, and so many slips are none.
+    found = [_unknown(name, [*sorted(bound), *candidates]) for name, bound in unknown[:_MOST_SUGGESTIONS]]
+    found += [UnknownName.at(name.span, name=name.name) for name, _ in unknown[_MOST_SUGGESTIONS:]]
     if found:
         notes = [
             f"the plug-in {plugin.name} of {plugin.distribution} could not be loaded: {plugin.reason}" for plugin in broken
@@ -161,9 +161,9 @@ def _unknown_names(module: Module, scope: FileScope, strange: list[tuple[Name, f
 
 def _unknown(name: Name, known: Sequence[str]) -> Diagnostic:
     elsewhere = NAMES.get(name.name.lower())
-    near = None if elsewhere else closest(name.name, known)
+    near = closest(name.name, known) if elsewhere is None else None
     if near is None:
-        help = (f"what other places call so is {elsewhere} here",) if elsewhere else ()
+        help = (f"did you mean {elsewhere}?",) if elsewhere else ()
         return UnknownName.at(name.span, help=help, name=name.name)
     fix = Fix(f"replace by `{near}`", (Edit(name.span, near),), safe=False)
     return UnknownName.at(name.span, help=(f"did you mean `{near}`?",), fix=fix, name=name.name)

@@ -77,11 +77,11 @@ def _outside(builder: Builder, bound: LearnedParameters, outside: str) -> Diagno
         shown = f"a temperature of {bound.initial:g} is a scale of {1 / bound.initial:g}"
         name = "max_scale" if outside == "above" else "min_scale"
         limit = getattr(bound, name)
-        help = f"start at {'at least' if outside == 'above' else 'at most'} {1 / limit:g}, or give another `{name}`"
+        help = f"start with {'at least' if outside == 'above' else 'at most'} {1 / limit:g}, or give another `{name}`"
     else:
         shown, name = f"the start is {bound.initial:g}", "upper" if outside == "above" else "lower"
         limit = getattr(bound, name)
-        help = f"start at {'at most' if outside == 'above' else 'at least'} {limit:g}, or give another `{name}`"
+        help = f"start with {'at most' if outside == 'above' else 'at least'} {limit:g}, or give another `{name}`"
     return BoundsDisagree.at(builder.place("initial"), help=(help,), reason=f"{shown}, {outside} `{name}`, {limit:g}")
 
 

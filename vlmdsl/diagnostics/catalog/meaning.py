@@ -154,7 +154,7 @@ class HeadOnTeacher(Problem):
 
 class MoreFaults(Problem):
     code = "V0509"
-    template = "{count} more faults are not listed"
+    template = "faults that are not listed: {count}"
     summary = "more faults than are told at once"
     explanation = (
         "A text with very many faults is most often no recipe, or has one slip that spoils all that follows. The first "

@@ -13,6 +13,7 @@ from matplotlib.mathtext import MathTextParser
 from unit.passes.programs import PROGRAMS, Build, align, alip, clip, decoupled, filip, siglip, unicl
 from unit.passes.samples import Sample, samples
 from vlmdsl.backends.latex import formula, formula_lines, formula_text
+from vlmdsl.backends.latex.notation import words
 from vlmdsl.backends.latex.render import render_png
 from vlmdsl.ir import Node, Program
 from vlmdsl.types import FieldType
@@ -177,3 +178,12 @@ def test_every_line_of_random_programs_renders(sample: Sample) -> None:
 def test_a_picture_is_written(tmp_path: Path) -> None:
     render_png(clip(), tmp_path / "clip.png", dots_per_inch=72)
     assert (tmp_path / "clip.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_no_character_of_a_word_is_a_command() -> None:
+    parse = MathTextParser("path").parse
+    for character in (chr(code) for code in range(32, 127) if chr(code) not in "#&"):  # mathtext does not know `\\#`
+        written = words(f"a{character}b")
+        assert written.text == f"a{character}b"
+        parse(f"${written.latex}$")
+    assert words(r"}\input{x}$%").latex == r"\mathrm{\}\backslash input\{x\}\$\%}"

@@ -1,0 +1,163 @@
+"""What is well-formed and typed, and still cannot be meant: units, temperatures of zero, objectives without a gradient."""
+
+from __future__ import annotations
+
+import pytest
+
+import vlmdsl
+from vlmdsl.diagnostics import apply_safe_fixes
+
+
+def codes(text: str) -> list[str]:
+    return [found.code for found in vlmdsl.check(text, file="mine.vlo")]
+
+
+@pytest.mark.parametrize("number", ["10 steps", "5 epochs", "0.07 steps", "2k epochs", "10steps", "-3 steps"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "contrast(image, text, temperature={})",
+        "{} * contrast(image, text)",
+        "contrast(image, rewrite(text, M={}))",
+        "let tau = {}\nminimize contrast(image, text, temperature=tau)",
+        "recipe mine(image: Image, text: Text, tau = {})\nminimize contrast(image, text, temperature=tau)",
+        "def unused(x, y = {}) = x\nminimize contrast(image, text)",
+    ],
+)
+def test_no_value_is_a_duration(number: str, place: str) -> None:
+    text = place.format(number)
+    found = vlmdsl.check(text)
+    (fault,) = [diagnostic for diagnostic in found if diagnostic.code == "V0412"]
+    assert text[fault.primary.span.start : fault.primary.span.end] == number.lstrip("-")
+    assert fault.help
+
+
+@pytest.mark.parametrize("unit", ["epoch", "step", "Steps", "epochss", "ep", "K", "m", "percent"])
+def test_the_safe_fix_of_a_unit_leaves_nothing_wrong(unit: str) -> None:
+    for gap in ("", " "):
+        text = f"contrast(image, text, temperature=7{gap}{unit})"
+        found = vlmdsl.check(text, file="mine.vlo")
+        assert [fault.code for fault in found] == ["V0110"]
+        mended = apply_safe_fixes(text, "mine.vlo", found)
+        assert mended == text or codes(mended) == []
+
+
+@pytest.mark.parametrize(
+    ("temperature", "code"),
+    [
+        ("0", "V0410"),
+        ("1 - 1", "V0410"),
+        ("-0.07", "V0413"),
+        ('learned(0, form="direct")', "V0413"),
+        ('learned(-1, form="direct")', "V0413"),
+        ('-learned(1, form="direct")', "V0413"),
+        ('learned(1, form="direct") - 1', "V0413"),
+        ('clamp(learned(1, form="direct"), upper=0)', "V0413"),
+        ('min(learned(1, form="direct"), 0)', "V0413"),
+        ('log(learned(1, form="direct"))', "V0413"),
+        ('1 / learned(0, form="direct")', "V0410"),
+    ],
+)
+def test_a_temperature_is_greater_than_zero(temperature: str, code: str) -> None:
+    for call in ("contrast(image, text, temperature={})", "contrast(image, text, column_temperature={})"):
+        assert codes(call.format(temperature)) == [code]
+    assert codes(f"sigmoid_contrast(image, text, temperature={temperature})") == [code]
+    assert codes(f"nt_xent(augment(image), image, temperature={temperature})") == [code]
+
+
+@pytest.mark.parametrize(
+    "temperature", ['learned(1, form="direct")', 'exp(learned(0, form="direct"))', "learned(0.07)", "3"]
+)
+def test_other_temperatures_are_correct(temperature: str) -> None:
+    assert codes(f"contrast(image, text, temperature={temperature})") == []
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        "contrast(image, text, weight=0)",
+        "0 * contrast(image, text)",
+        "contrast(image, text) * (1 - 1)",
+        "contrast(image, text, sim=0 * cosine)",
+        "contrast(image, text, temperature=1) - contrast(image, text, temperature=1)",
+        "contrast(stop(image), stop(text), temperature=0.1)",
+        "mean(where(score(image, text) < 0, 1, 2))",
+        "mean(clamp(score(image, text), lower=1, upper=1))",
+        "mean(stop(score(image, text)))",
+        "minimize {\n  a: 0 * contrast(image, text)\n  b: contrast(image, text, weight=0)\n}",
+        "recipe mine(image: Image, text: Text, weight = 0)\nminimize weight * contrast(image, text)",
+    ],
+)
+def test_an_objective_that_no_gradient_reaches_is_an_error(objective: str) -> None:
+    assert codes(objective) == ["V0501"]
+
+
+def test_a_term_that_is_zero_is_named() -> None:
+    found = vlmdsl.check("minimize {\n  a: contrast(image, text)\n  b: contrast(image, text, weight=0)\n}")
+    assert [(fault.code, fault.severity) for fault in found] == [("V0502", "warning")]
+    assert "`b`" in found[0].message
+
+
+@pytest.mark.parametrize("objective", ["contrast(stop(image), text)", "contrast(stop(image), stop(text))"])
+def test_a_tower_or_a_learned_number_is_enough(objective: str) -> None:
+    assert codes(objective) == []
+
+
+def test_a_module_of_the_library_exists() -> None:
+    recipe = "recipe mine(image: Image, text: Text)\nuse std.{}\nminimize contrast(image, text)"
+    assert codes(recipe.format("contrast")) == []
+    (fault,) = vlmdsl.check(recipe.format("contrst"))
+    assert (fault.code, fault.help) == ("V0202", ("did you mean `std.contrast`?",))
+    assert codes(recipe.format("contrast.more")) == ["V0202"]
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        ("learned(0.001, max_scale=100)", "a temperature of 0.001 is a scale of 1000, above `max_scale`, 100"),
+        ("learned(5, min_scale=1)", "a temperature of 5 is a scale of 0.2, below `min_scale`, 1"),
+        ('learned(5, form="direct", upper=1)', "the start is 5, above `upper`, 1"),
+        ('learned(5, form="direct", lower=6)', "the start is 5, below `lower`, 6"),
+    ],
+)
+def test_a_start_out_of_bounds_says_which_bound(call: str, words: str) -> None:
+    (fault,) = vlmdsl.check(f"contrast(image, text, temperature={call})")
+    assert fault.code == "V0407"
+    assert words in fault.message
+    assert fault.help[0].startswith("start with at ")
+
+
+@pytest.mark.parametrize(
+    ("text", "help"),
+    [
+        ("InfoNCE(image, text)", "`contrast`"),
+        ("triplet(image, text)", "`hinge`"),
+        ("contrast(image, text, tau=0.1)", "`temperature=...`"),
+        ("contrast(image, text, label_smoothing=0.1)", "`targets=smooth(paired, epsilon=0.1)`"),
+        ("contrast(image, caption)", "`text`"),
+        ("contrst(image, text)", "`contrast`"),
+    ],
+)
+def test_words_of_other_places_get_a_suggestion(text: str, help: str) -> None:
+    (fault,) = vlmdsl.check(text)
+    assert help in fault.help[0]
+
+
+def test_short_words_are_not_compared_by_their_letters() -> None:
+    (fault,) = vlmdsl.check("mae(image)")
+    assert fault.help == ()
+
+
+def test_a_knob_beyond_all_numbers_is_refused() -> None:
+    text = "recipe m(image: Image, text: Text, t = 1)\nminimize contrast(image, text, temperature=t)"
+    for value in (10**400, float("inf"), float("nan"), True, "warm", None):
+        (fault,) = vlmdsl.check(text, knobs={"t": value})
+        assert fault.code == "V0409"
+
+
+def test_encoders_that_need_one_another_are_an_error() -> None:
+    text = (
+        "recipe mine(image: Image)\nencoder a = project(b)\nencoder b = predict(a)\nlet views = augment(image, n=2)\n"
+        "minimize contrast(a(views[0]), b(views[1]))"
+    )
+    assert codes(text) == ["V0205"]
