@@ -113,8 +113,11 @@ def _plain(value: Value) -> object:
 def check_parameters(primitive: Primitive, given: dict[str, Value], places: dict[str, Span], span: Span) -> Parameters:
     """The primitive's parameter model from static values; Fault at the argument that does not fit."""
     for name, value in given.items():
+        place = places.get(name, span)
+        if isinstance(value, NumberValue) and value.is_truth:
+            reason = "must be a number, not the truth of a comparison"
+            raise Fault(BadValue.at(place, argument=name, function=primitive.name, reason=reason))
         if isinstance(value, Node) or not isinstance(_plain(value), int | float | str | tuple):
-            place = places.get(name, span)
             raise Fault(
                 NotStatic.at(place, str(type_of(value)), argument=name, function=primitive.name, found=type_of(value))
             )

@@ -52,7 +52,7 @@ def negate(session: Session, value: Value, span: Span) -> Value:
     match value:
         case ErrorValue():
             return value
-        case NumberValue():
+        case NumberValue(is_truth=False):
             return replace(value, value=-value.value, span=span)
         case SimilarityValue():
             return _scaled(value, -1.0)
@@ -66,10 +66,12 @@ def binary(session: Session, symbol: str, left: Value, right: Value, span: Span)
     """`left symbol right`; Fault V0302 where the operator does not combine them."""
     if isinstance(left, ErrorValue) or isinstance(right, ErrorValue):
         return ErrorValue()
+    if any(isinstance(value, NumberValue) and value.is_truth for value in (left, right)):
+        raise _fault(symbol, left, right, span)
     if isinstance(left, NumberValue) and isinstance(right, NumberValue):
         return _folded(symbol, left, right, span)
     if isinstance(left, StringValue) and isinstance(right, StringValue) and symbol in ("==", "!="):
-        return NumberValue(float((left.value == right.value) == (symbol == "==")), is_integer=True, span=span)
+        return NumberValue(float((left.value == right.value) == (symbol == "==")), is_integer=True, span=span, is_truth=True)
     similarity = _similarity(symbol, left, right)
     if similarity is not None:
         return similarity
@@ -147,7 +149,8 @@ def _folded(symbol: str, left: NumberValue, right: NumberValue, span: Span) -> N
         raise Fault(NotANumber.at(span, reason=f"{left.value:g} {symbol} {right.value:g}"))
     whole = left.is_integer and right.is_integer and symbol != "/"
     unit = left.unit if left.unit == right.unit and symbol in "+-" else left.unit or right.unit if symbol == "*" else ""
-    return NumberValue(value, unit="" if unit == "%" else unit, is_integer=whole or symbol in _COMPARISONS, span=span)
+    truth = symbol in _COMPARISONS
+    return NumberValue(value, unit="" if unit == "%" else unit, is_integer=whole or truth, span=span, is_truth=truth)
 
 
 def _scaled(similarity: SimilarityValue, factor: float) -> SimilarityValue:

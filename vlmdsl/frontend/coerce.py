@@ -121,6 +121,8 @@ def kind_of(value: Value) -> tuple[str, ...]:
         if value.type == ConditionType(""):
             return ("Choice",)
         return (_NODE_KINDS[type(value.type)],)
+    if isinstance(value, NumberValue) and value.is_truth:
+        return ("Choice",)
     for static, kinds in _STATIC_KINDS:
         if isinstance(value, static):
             return kinds

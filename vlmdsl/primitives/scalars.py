@@ -268,7 +268,7 @@ register(
 def _not(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
     condition = subjects["condition"]
     if isinstance(condition, NumberValue):
-        return NumberValue(0.0 if condition.value else 1.0, is_integer=True, span=condition.span)
+        return NumberValue(0.0 if condition.value else 1.0, is_integer=True, span=condition.span, is_truth=True)
     assert isinstance(condition, Node)
     of_step = condition.type == ConditionType("")
     return builder.add("not", condition, type=condition.type if of_step else ConditionType())

@@ -34,12 +34,14 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class NumberValue:
-    """A number known when the recipe is compiled; `unit` is "", "%", "steps" or "epochs"."""
+    """A number known when the recipe is compiled; `unit` is "", "%", "steps" or "epochs". The truth of a comparison is one
+    too, 1 or 0, which conditions take and arithmetic does not."""
 
     value: float
     unit: str = ""
     is_integer: bool = False
     span: Span | None = None
+    is_truth: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +151,8 @@ def type_of(value: Value) -> Type:  # noqa: PLR0911 - one line a kind of value
     match value:
         case Node():
             return value.type
-        case NumberValue():
-            return ScalarType()
+        case NumberValue(is_truth=truth):
+            return ConditionType("") if truth else ScalarType()
         case StringValue():
             return StringType()
         case TupleValue():

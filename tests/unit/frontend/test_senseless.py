@@ -155,6 +155,22 @@ def test_a_knob_beyond_all_numbers_is_refused() -> None:
         assert fault.code == "V0409"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "contrast(image, text, temperature=1 < 2)",
+        "contrast(image, text, weight=1 < 2)",
+        '("a" == "b") * contrast(image, text)',
+        "-(1 < 2) * contrast(image, text)",
+        "contrast(image, rewrite(text, M=1 == 1))",
+        "contrast(image, text, temperature=complement(1 < 2))",
+    ],
+)
+def test_a_truth_is_no_number(text: str) -> None:
+    assert codes(text) in (["V0302"], ["V0405"])
+    assert codes("contrast(image, text, weight=where(1 < 2, 1, 0.5))") == []
+
+
 def test_encoders_that_need_one_another_are_an_error() -> None:
     text = (
         "recipe mine(image: Image)\nencoder a = project(b)\nencoder b = predict(a)\nlet views = augment(image, n=2)\n"

@@ -14,8 +14,10 @@ __all__ = [
 
 SUM, PRODUCT, ATOM = 0, 1, 2
 
-_LATEX = {**{sign: f"\\{sign}" for sign in "_ %$#&{}"}, "\\": r"\backslash ", "^": r"\wedge ", "~": r"\sim "}
-_LATEX |= {'"': "''", "`": "'"}
+_LATEX = {
+    **{sign: f"\\{sign}" for sign in "_ %$#&{}"},
+    **{"\\": r"\backslash ", "^": r"\wedge ", "~": r"\sim ", '"': "''", "`": "'"},
+}
 """Characters that mean something to LaTeX, and how they are written."""
 
 
