@@ -13,7 +13,7 @@ from vlmdsl.syntax.tree import Cite, Recipe, Status
 if TYPE_CHECKING:
     from vlmdsl.ir import Program
 
-__all__ = ["RecipeCard", "recipes"]
+__all__ = ["RecipeCard", "card_of", "recipes"]
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ def recipes() -> list[RecipeCard]:
     >>> next(card.citations for card in recipes() if card.name == "clip")
     ('arXiv:2103.00020',)
     """
-    return [_card(name) for name in bundled_names()]
+    return [card_of(name) for name in bundled_names()]
 
 
-def _card(name: str) -> RecipeCard:
-    """A card from the statements at the head of a recipe."""
+def card_of(name: str) -> RecipeCard:
+    """The card of a bundled recipe, from the statements at its head."""
     text = bundled_text(name)
     assert text is not None
     module, _ = parse(text)
