@@ -9,6 +9,7 @@ from PIL import Image
 
 import vlmdsl
 from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.runtime.data import open_source
 
 SETTINGS = {"train.batch": 8, "train.compile": False, "evaluation.limit": 24, "evaluation.probe": 40}
 
@@ -93,11 +94,11 @@ def test_a_mapping_for_the_evaluation_is_for_its_data_only(run, tmp_path):
 
 
 def test_the_probe_knows_shared_classes_by_name(run, tmp_path):
-    own = vlmdsl.evaluate(run).evaluation["linear_probe"]
-    classes = vlmdsl.evaluate(run, data=[str(pictures(tmp_path, "red circle", "zebra", each=3))]).evaluation
-    if "linear_probe" in classes:
-        assert classes["linear_probe"]["left_out"] == 3
-    assert own["fitted"] == 40
+    trained_on = open_source("shapes:samples=64")
+    first = trained_on.class_names[trained_on[0]["label"]]  # the first sample is among those that the probe is fitted to
+    found = vlmdsl.evaluate(run, data=[str(pictures(tmp_path, "aardvark", first, each=3))]).evaluation["linear_probe"]
+    assert (found["fitted"], found["images"], found["left_out"]) == (40, 3, 3)
+    assert found["chance"] == {"top-1": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -112,3 +113,15 @@ def test_what_little_data_says_is_said(classes, each, notes, run, tmp_path):
     said = "\n".join(found.evaluation["notes"])
     assert all(note in said for note in notes)
     assert "nearest_neighbours" not in found.evaluation  # every image is alone in its class
+
+
+def test_numbers_without_names_of_the_runs_own_data_are_said(tmp_path):
+    pictures(tmp_path, "zebra", "ant", each=4)
+    rows = [
+        (f"{name}/{name}{number}.png", f"{name} {number}", len(name)) for name in ("zebra", "ant") for number in range(4)
+    ]
+    data = table(tmp_path, ["image", "text", "label"], *rows)
+    run = vlmdsl.train("clip", data=[data], val=[data], steps=1, settings=SETTINGS, out=str(tmp_path / "run"))
+    assert "zero_shot" not in run.evaluation
+    assert "numbers without names" in "\n".join(run.evaluation["notes"])
+    assert run.evaluation["linear_probe"]["images"] == 8  # the same numbers are the same classes

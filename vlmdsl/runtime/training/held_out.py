@@ -208,6 +208,8 @@ def held_out_measure(
             fields["label"] = "Label"
             templates = config.evaluation.templates or DEFAULT_TEMPLATES
             prompts = ClassPrompts(names, loaders.inputs(view, forms), templates, numbers=numbers)
+        elif has_unnamed_classes(data.held_out, data.held_out_mapping.columns["label"]):
+            notes += ("zero-shot: the classes are numbers without names; name them with `--map class_name=COLUMN`",)
     loader = loaders.loader(samples, fields, forms, {comparison.text_field: view}, limit)
     return _ImagesAndTexts(loader, comparison, prompts, config.evaluation.retrieval, neighbours, fitted, notes)
 
