@@ -15,6 +15,7 @@ from vlmdsl.ir import Node, walk
 from vlmdsl.primitives import Fault
 from vlmdsl.primitives.values import ErrorValue, NumberValue, SimilarityPart, SimilarityValue, StringValue, Value, type_of
 from vlmdsl.source import Span
+from vlmdsl.source.limits import SMALLEST_TEMPERATURE
 from vlmdsl.types import ConditionType, FieldType, ScalarType, ScoreType, Type
 
 __all__ = ["binary", "negate"]
@@ -98,13 +99,15 @@ def binary(session: Session, symbol: str, left: Value, right: Value, span: Span)
 def _check_divisor(session: Session, divided: str, right: Value, span: Span) -> None:
     """Fault for a divisor that is 0, or begins at 0, and for similarities divided by what is no temperature."""
     value = right.value if isinstance(right, NumberValue) else session.start_of(right) if isinstance(right, Node) else None
-    if value is None or value > 0.0 or (value != 0.0 and divided != "Sim"):
-        return
     place = (right.span if isinstance(right, NumberValue) else None) or span
-    if divided == "Sim" and not (isinstance(right, NumberValue) and value == 0.0):
+    if value is None:
+        return
+    if value == 0.0 and (divided != "Sim" or isinstance(right, NumberValue)):
+        raise Fault(DivisionByZero.at(place), right)
+    if divided == "Sim" and value < SMALLEST_TEMPERATURE:
         start = "" if isinstance(right, NumberValue) else " at the start"
-        raise Fault(NotATemperature.at(place, value=value, start=start), right)
-    raise Fault(DivisionByZero.at(place), right)
+        least = "greater than 0" if value <= 0.0 else f"at least {SMALLEST_TEMPERATURE:g}"
+        raise Fault(NotATemperature.at(place, value=value, start=start, least=least), right)
 
 
 def _fault(symbol: str, left: Value, right: Value, span: Span) -> Fault:

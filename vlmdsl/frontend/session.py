@@ -9,12 +9,20 @@ from dataclasses import dataclass, field, replace
 from vlmdsl.diagnostics import Diagnostic, Edit, Fix, Label
 from vlmdsl.diagnostics.catalog.meaning import TooLarge
 from vlmdsl.diagnostics.catalog.types import PooledWhereTokensAreCompared
+from vlmdsl.diagnostics.catalog.values import NotANumber
 from vlmdsl.frontend.starts import start_value
 from vlmdsl.ir import Encoder, Graph, Node, Update
 from vlmdsl.primitives import Fault
 from vlmdsl.primitives.values import Value
 from vlmdsl.source import Span
-from vlmdsl.source.limits import MAXIMUM_CALL_DEPTH, MAXIMUM_CALLS, MAXIMUM_DIAGNOSTICS, MAXIMUM_NODES, MAXIMUM_STEPS
+from vlmdsl.source.limits import (
+    LARGEST_NUMBER,
+    MAXIMUM_CALL_DEPTH,
+    MAXIMUM_CALLS,
+    MAXIMUM_DIAGNOSTICS,
+    MAXIMUM_NODES,
+    MAXIMUM_STEPS,
+)
 from vlmdsl.types import LabelsType, MemoryType, ScalarType, Type
 
 __all__ = ["EnoughError", "Session"]
@@ -68,6 +76,10 @@ class Session:
         self.step(span)
         if len(self.graph.nodes) >= MAXIMUM_NODES:
             raise Fault(TooLarge.at(span, reason=f"more than {MAXIMUM_NODES} nodes"))
+        number = attributes.get({"constant": "value", "parameter": "initial"}.get(operation, ""))
+        if isinstance(number, float) and abs(number) > LARGEST_NUMBER:
+            reason = f"{number:g} is beyond 32-bit floating point, in which objectives are computed"
+            raise Fault(NotANumber.at(span, reason=reason))
         spans = (self._written_call(span), span) if _in_library(span) else (span,)
         node = self.graph.add(operation, *inputs, type=type, span=spans, **attributes)
         if isinstance(type, ScalarType) and node.index not in self._starts:

@@ -44,6 +44,12 @@ MAXIMUM_UNITED = 128
 MAXIMUM_DIAGNOSTICS = 100
 """Most diagnostics one run reports."""
 
+LARGEST_NUMBER = 3e38
+"""Largest number of an objective, which is computed in 32-bit floating point."""
+
+SMALLEST_TEMPERATURE = 1e-30
+"""Least that similarities are divided by: below it their exponents are beyond 32-bit floating point."""
+
 MAXIMUM_QUEUE = 2**24
 """Most vectors that a queue holds; the largest of the survey holds 65,536."""
 

@@ -48,6 +48,8 @@ def test_the_safe_fix_of_a_unit_leaves_nothing_wrong(unit: str) -> None:
         ("0", "V0410"),
         ("1 - 1", "V0410"),
         ("-0.07", "V0413"),
+        ("1e-300", "V0413"),
+        ("learned(1e-300)", "V0413"),
         ('learned(0, form="direct")', "V0413"),
         ('learned(-1, form="direct")', "V0413"),
         ('-learned(1, form="direct")', "V0413"),
@@ -153,6 +155,12 @@ def test_a_knob_beyond_all_numbers_is_refused() -> None:
     for value in (10**400, float("inf"), float("nan"), True, "warm", None):
         (fault,) = vlmdsl.check(text, knobs={"t": value})
         assert fault.code == "V0409"
+
+
+@pytest.mark.parametrize("number", ["1e39", "-1e39", "1e300", 'learned(1e39, form="direct")'])
+def test_a_number_of_an_objective_fits_into_32_bits(number: str) -> None:
+    assert codes(f"{number} * contrast(image, text)") == ["V0411"]
+    assert codes(f"contrast(image, text, weight=1e38 + score(image, text) / (1e-300 + {number}))") == ["V0411"]
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ class DurationWhereNumber(Problem):
 
 class NotATemperature(Problem):
     code = "V0413"
-    template = "similarities are divided by {value:g}{start}, where a temperature is greater than 0"
+    template = "similarities are divided by {value:g}{start}, where a temperature is {least}"
     summary = "a temperature of zero or less"
     explanation = (
         "What similarities are divided by is a temperature: at 0 there is no quotient, below it the least similar would "
