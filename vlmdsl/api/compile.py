@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING
 from vlmdsl.api.driver import Built, build
 from vlmdsl.backends.latex import formula
 from vlmdsl.backends.plan import Plan, make_plan
+from vlmdsl.ir import Program
+from vlmdsl.source import SourceMap
 
 if TYPE_CHECKING:
     from vlmdsl.backends.torch.objective import Objective
@@ -35,16 +38,25 @@ def compile(recipe: str | Path, *, expression: bool = False, compiled: bool = Tr
 
 def compile_built(built: Built, *, compiled: bool = True) -> Objective:
     """The objective of a recipe that is built already."""
-
-    def planner(*, batch: int = 1024, world: int = 1, dim: int = 512, dtype: str = "float32") -> Plan:
-        return make_plan(built.planned, batch=batch, world=world, dim=dim, dtype=dtype, sources=built.front_end.sources)
-
     module = import_module("vlmdsl.backends.torch.objective")
     objective: Objective = module.Objective(
         built.planned,
         sources=built.front_end.sources,
         compiled=compiled,
-        latex=lambda: formula(built.written),
-        planner=planner,
+        # Functions of a module, not closures: an objective can be saved and sent to another process.
+        latex=partial(formula, built.written),
+        planner=partial(_plan, built.planned, built.front_end.sources),
     )
     return objective
+
+
+def _plan(
+    program: Program,
+    sources: SourceMap,
+    *,
+    batch: int = 1024,
+    world: int = 1,
+    dim: int = 512,
+    dtype: str = "float32",
+) -> Plan:
+    return make_plan(program, batch=batch, world=world, dim=dim, dtype=dtype, sources=sources)

@@ -17,7 +17,7 @@ Level = float | Tensor
 """A number, 0-d where it follows the fill of a queue."""
 
 
-def chance_level(node: Node, samples: int, filled: Mapping[str, Tensor]) -> Level | None:
+def chance_level(node: Node, samples: Level, filled: Mapping[str, Tensor]) -> Level | None:
     """The value of a loss over a global batch of `samples` when all logits are equal; None where that is not known.
 
     A cross-entropy is then log N whatever its target, which sums to 1; weights and excluded samples make it depend on data.
@@ -26,7 +26,7 @@ def chance_level(node: Node, samples: int, filled: Mapping[str, Tensor]) -> Leve
     if node.operation == "constant":
         return node.number("value")
     if node.operation == "samples" and not node.inputs:
-        return float(samples)
+        return samples
     if node.operation == "contrast":
         region = node.attribute("contrast")
         assert isinstance(region, Contrast)
@@ -44,7 +44,7 @@ def _arithmetic(operation: str, operands: list[Level]) -> Level | None:
     if operation == "negate":
         return -operands[0]
     if operation == "divide":
-        return operands[0] / operands[1] if operands[1] else None
+        return operands[0] / operands[1] if isinstance(operands[1], Tensor) or operands[1] else None
     if operation == "subtract":
         return operands[0] - operands[1]
     if operation == "add":
@@ -52,14 +52,14 @@ def _arithmetic(operation: str, operands: list[Level]) -> Level | None:
     return math.prod(operands) if operation == "multiply" else None
 
 
-def _of_direction(direction: Direction, samples: int) -> float | None:
+def _of_direction(direction: Direction, samples: Level) -> Level | None:
     if direction.weight is not None or direction.keep is not None:
         return None
     mass = sum(part.coefficient for part in direction.targets)
-    return direction.coefficient * mass * math.log(max(samples - 1 if direction.without_positive else samples, 1))
+    return direction.coefficient * mass * _log(samples - 1 if direction.without_positive else samples)
 
 
-def _of_scores(scores: Node, samples: int, filled: Mapping[str, Tensor]) -> Level | None:
+def _of_scores(scores: Node, samples: Level, filled: Mapping[str, Tensor]) -> Level | None:
     if scores.operation == "softplus":
         return _of_own_pair(scores.inputs[0], samples, filled)
     if scores.operation != "cross_entropy":
@@ -70,7 +70,7 @@ def _of_scores(scores: Node, samples: int, filled: Mapping[str, Tensor]) -> Leve
     return _log(candidates - 1 if scores.string("denominator") == "negatives" else candidates)
 
 
-def _of_own_pair(excess: Node, samples: int, filled: Mapping[str, Tensor]) -> Level | None:
+def _of_own_pair(excess: Node, samples: Level, filled: Mapping[str, Tensor]) -> Level | None:
     """The softplus of how far the others' log-sum-exp is above the pair's own logit: log(1 + N)."""
     if excess.operation != "subtract" or excess.inputs[0].operation != "log_sum_exp":
         return None
@@ -98,7 +98,7 @@ def _compared(logits: Node) -> Node:
     return logits
 
 
-def _candidates(logits: Node, samples: int, filled: Mapping[str, Tensor]) -> Level | None:
+def _candidates(logits: Node, samples: Level, filled: Mapping[str, Tensor]) -> Level | None:
     """The candidates of a row; None where that depends on data."""
     if logits.operation == "unite":
         halves = [_candidates(half, samples, filled) for half in logits.inputs]
@@ -114,7 +114,7 @@ def _candidates(logits: Node, samples: int, filled: Mapping[str, Tensor]) -> Lev
         return None
     memories = [node for node in nodes if node.operation == "memory"]
     if not memories or not isinstance(logits.type, SimType) or not holds_memory(logits.type.columns):
-        return float(samples)
+        return samples
     held = [filled[node.string("name")] for node in memories]
     return held[0] if len(held) == 1 else torch.stack(held).amin()
 
@@ -123,8 +123,8 @@ def _log(candidates: Level) -> Level:
     return candidates.clamp(min=1).log() if isinstance(candidates, Tensor) else math.log(max(candidates, 1))
 
 
-def _sum(values: Iterable[float | None]) -> float | None:
-    total = 0.0
+def _sum(values: Iterable[Level | None]) -> Level | None:
+    total: Level = 0.0
     for value in values:
         if value is None:
             return None

@@ -10,6 +10,8 @@ compiled graph. Batches are equal in size on all processes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -17,7 +19,6 @@ import torch.distributed as dist
 import torch.distributed._functional_collectives  # declares the shapes of the operators below to torch.compile
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import FunctionCtx
 
 from vlmdsl.backends.torch.partners import partners
 from vlmdsl.ir import exchange_counts, whole_blocks
@@ -97,37 +98,70 @@ class _AllGather(Function):
     """all-gather, whose adjoint sums everybody's gradients and keeps the own samples'."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, local: Tensor) -> Tensor:
+    def forward(local: Tensor) -> Tensor:
         return _gather(local)
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None: ...
+
+    @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return _reduce_scatter(gradient)
+        return _adjoint(_ReduceScatter, _reduce_scatter, gradient)
+
+
+class _ReduceScatter(Function):
+    """The adjoint of all-gather, whose adjoint it is."""
+
+    @staticmethod
+    def forward(everybody: Tensor) -> Tensor:
+        return _reduce_scatter(everybody)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None: ...
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _adjoint(_AllGather, _gather, gradient)
 
 
 class _AllReduceSum(Function):
     """all-reduce, which is its own adjoint."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, local: Tensor) -> Tensor:
+    def forward(local: Tensor) -> Tensor:
         return _reduce(local, "sum")
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None: ...
+
+    @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return _reduce(gradient, "sum")
+        return _adjoint(_AllReduceSum, partial(_reduce, operation="sum"), gradient)
 
 
 class _Mirrored(Function):
     """Reading blocks backwards, which is its own adjoint."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, local: Tensor, block: int) -> Tensor:
-        ctx.block = block
+    def forward(local: Tensor, block: int) -> Tensor:
         return _backwards(local, block)
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
+        ctx.block = inputs[1]
+
+    @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return _backwards(gradient, ctx.block), None
+        return _adjoint(_Mirrored, _backwards, gradient, ctx.block), None
+
+
+def _adjoint(differentiable: Any, plain: Callable[..., Tensor], gradient: Tensor, *arguments: Any) -> Tensor:
+    """The call of a backward pass: of a function with a derivative of its own where that is wanted."""
+    second = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    result: Tensor = (differentiable.apply if second else plain)(gradient, *arguments)
+    return result
 
 
 # The functional operators, not `torch.distributed.all_reduce` and its kin: these return new tensors, which torch.compile

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import linecache
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from vlmdsl.backends.torch.agreement import check_agreement
 from vlmdsl.backends.torch.allowed import allowed_tree
 from vlmdsl.backends.torch.chance import Level, chance_level
 from vlmdsl.backends.torch.collectives import process_count
 from vlmdsl.backends.torch.compiled import CompiledFunction, Emitted
 from vlmdsl.backends.torch.emit import emit, emit_value
+from vlmdsl.backends.torch.learned import LearnedNumbers
 from vlmdsl.backends.torch.references import References
-from vlmdsl.backends.torch.state import State, StateValue, free_attribute
+from vlmdsl.backends.torch.state import State, StateValue
 from vlmdsl.backends.torch.validation import FeatureChecker, compared_streams
 from vlmdsl.backends.torch.values import Table
 from vlmdsl.ir import Input, Node, Program, Stream, inputs, parameters, streams
@@ -26,6 +30,8 @@ __all__ = ["Objective", "ObjectiveOutput"]
 
 Blends: TypeAlias = Callable[[Mapping[str, Tensor]], dict[str, Tensor | float]]
 Mixtures: TypeAlias = Callable[[Mapping[str, Tensor]], dict[str, tuple[tuple[Tensor | float, int], ...]]]
+
+_FUNCTIONS = ("_emitted", "_mixtures", "_blends")
 
 
 class ObjectiveOutput(NamedTuple):
@@ -40,7 +46,7 @@ class ObjectiveOutput(NamedTuple):
     metrics: dict[str, Tensor]
 
 
-class Objective(nn.Module):
+class Objective(LearnedNumbers):
     """A compiled objective over features.
 
     Call it with the features of this process's samples, by the names of `inputs`. Every process returns the loss of the
@@ -78,17 +84,14 @@ class Objective(nn.Module):
         """Pairs of inputs whose features meet one by one: they are of one length D."""
         self._latex, self._planner = latex, planner
         self._checker = FeatureChecker(program)
-        self._attributes: dict[str, str] = {}
-        self._bounds: dict[str, tuple[float | None, float | None]] = {}
         self.state = State(program)
         """What outlives the step: running means, queues."""
         self.references = References(program)
         """The samples kept aside that this objective retrieves from; see `References.fill`."""
-        emitted, self._mixtures, self._blends = _execute(program.name, self.source)
-        axes = {name: wanted.axes for name, wanted in self.inputs.items()}
-        self._emitted: Emitted = CompiledFunction(emitted, axes) if compiled else emitted
+        self._compiled = compiled
+        self._make_functions()
         for node in parameters(program):  # last, so that their names make way for what a module has of its own
-            self._register(node)
+            self.register_number(node)
 
     def forward(self, **features: Tensor) -> ObjectiveOutput:
         """The global loss of these samples; TypeError or ValueError names an input that does not fit.
@@ -97,11 +100,11 @@ class Objective(nn.Module):
             features: this process's samples, [b, ...] each; axes and dtypes are those of `inputs`.
         """
         if not torch.compiler.is_compiling():
-            self._checker.check(features)
+            features = self._checked(features)
         self.state.allocate({name: value.shape[-1] for name, value in features.items() if value.dim() > 1})
         first = next(value for value in features.values() if value.dim())
-        with torch.autocast(first.device.type, enabled=False):
-            loss, terms, metrics, after = self._emitted(features, self._learned(), self._held())
+        with _without_autocast(first.device):
+            loss, terms, metrics, after = self._emitted(features, self.learned(), self._held())
         chance = self._chance(first.shape[0] * process_count())
         if self.training:
             self.state.write(after)
@@ -136,18 +139,10 @@ class Objective(nn.Module):
             features: the inputs that it is made of, by the names of `inputs`.
         """
         function, _, _ = _execute(self.program.name, emit_value(self.program, node))
-        first = next(iter(features.values()))
-        with torch.autocast(first.device.type, enabled=False):
-            found: Any = function(features, self._learned(), self._held())
+        with _without_autocast(next(iter(features.values())).device):
+            found: Any = function(features, self.learned(), self._held())
         assert isinstance(found, Tensor), f"{node!r} is no tensor"
         return found
-
-    def after_step(self) -> None:
-        """Bring parameters back into their bounds; call it after each optimiser step."""
-        with torch.no_grad():
-            for name, (lower, upper) in self._bounds.items():
-                if lower is not None or upper is not None:
-                    getattr(self, self._attributes[name]).clamp_(lower, upper)
 
     def latex(self) -> str:
         """The formula, in LaTeX."""
@@ -167,29 +162,67 @@ class Objective(nn.Module):
             f"{wanted.name} [{', '.join(wanted.axes)}]" for wanted in self.inputs.values()
         )
 
-    def _register(self, node: Node) -> None:
-        """A parameter under its own name."""
-        name = node.string("name")
-        attribute = free_attribute(self, name)
-        self.register_parameter(attribute, nn.Parameter(torch.tensor(node.number("initial"))))
-        self._attributes[name] = attribute
-        lower, upper = node.attribute("lower"), node.attribute("upper")
-        self._bounds[name] = (
-            lower if isinstance(lower, int | float) else None,
-            upper if isinstance(upper, int | float) else None,
-        )
+    def _checked(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The features, as this and every other process can use them."""
+        if torch._C._get_tracing_state() is not None:
+            raise RuntimeError(
+                "torch.jit.trace would fix the sizes of this one batch: use torch.export.export, which takes dynamic ones"
+            )
+        if self.training and self.state.changes and torch._C._current_graph_task_id() != -1:
+            raise RuntimeError(
+                "this objective has state, so it cannot be computed again in a backward pass: it would move on twice; "
+                "leave it out of what is checkpointed"
+            )
+        fault: Exception | None = None
+        try:
+            self._checker.check(features)
+        except (TypeError, ValueError) as found:
+            fault = found
+        check_agreement(features, fault)
+        if torch.is_inference_mode_enabled():
+            return features
+        return {name: value.clone() if value.is_inference() else value for name, value in features.items()}
 
-    def _learned(self) -> dict[str, Tensor]:
-        return {name: getattr(self, attribute) for name, attribute in self._attributes.items()}
+    def _make_functions(self) -> None:
+        """What the source says, as functions."""
+        emitted, self._mixtures, self._blends = _execute(self.program.name, self.source)
+        axes = {name: wanted.axes for name, wanted in self.inputs.items()}
+        self._emitted: Emitted = CompiledFunction(emitted, axes) if self._compiled else emitted
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the functions, which are made again from the source."""
+        return {name: value for name, value in self.__dict__.items() if name not in _FUNCTIONS}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._make_functions()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Objective:
+        """Parameters and state are copied; what never changes (the program, its functions and their graphs) is shared."""
+        for shared in (self.program, self.streams, self.inputs, self._checker):
+            memo[id(shared)] = shared
+        made = type(self).__new__(type(self))
+        memo[id(self)] = made
+        made.__dict__.update(copy.deepcopy(self.__getstate__(), memo))
+        made.__dict__.update({name: self.__dict__[name] for name in _FUNCTIONS})
+        return made
 
     def _held(self) -> dict[str, StateValue | Table]:
         """State and reference set, by the names that emitted source reads."""
         return {**self.state.read(), **self.references.read()}
 
     def _chance(self, samples: int) -> dict[str, Level]:
+        # In somebody's graph a tensor: a number would make the graph one for this size alone.
+        number = torch.full((), samples, dtype=torch.float32) if torch.compiler.is_compiling() else float(samples)
         filled = self.state.filled()
-        levels = {f"{term.name}.chance": chance_level(term.node, samples, filled) for term in self.program.terms}
+        levels = {f"{term.name}.chance": chance_level(term.node, number, filled) for term in self.program.terms}
         return {name: level for name, level in levels.items() if level is not None}
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    if not torch.amp.is_autocast_available(device.type):  # as on `meta`
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def _execute(name: str, source: str) -> tuple[Emitted, Mixtures, Blends]:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from vlmdsl.backends.torch.numbers import lasting
 from vlmdsl.backends.torch.search import FaissIndex
-from vlmdsl.backends.torch.state import lasting
 from vlmdsl.backends.torch.values import Table
 from vlmdsl.ir import Column, Program, column_of, columns
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlmdsl.backends.torch.numbers import free_attribute, keep_precision, lasting, outside_inference_mode, start_tensor
 from vlmdsl.backends.torch.values import Memory
 from vlmdsl.ir import Node, Program, states, streams, walk
 from vlmdsl.types import LabelsType, MemoryType
 
-__all__ = ["State", "StateValue", "free_attribute", "lasting"]
+__all__ = ["State", "StateValue"]
 
 StateValue: TypeAlias = Tensor | Memory
 """A number is a 0-d tensor."""
@@ -33,10 +33,17 @@ class State(nn.Module):
         super().__init__()
         self._attributes: dict[str, str] = {}
         self._counters: dict[str, str] = {}
+        self._starts: dict[str, float] = {}
         self._random: set[str] = set()
         self._sources: dict[str, str] = _sources(program)
-        for node in states(program):
-            self._register(node)
+        with outside_inference_mode():
+            for node in states(program):
+                self._register(node)
+
+    @property
+    def changes(self) -> bool:
+        """Whether there is anything that a training step moves on."""
+        return bool(self._attributes)
 
     def read(self) -> dict[str, StateValue]:
         """Everything by name, as it is before the step."""
@@ -79,7 +86,8 @@ class State(nn.Module):
         name = node.string("name")
         attribute = self._attributes[name] = free_attribute(self, name)
         if node.operation == "state":
-            self.register_buffer(attribute, torch.tensor(node.number("initial")))
+            self._starts[name] = node.number("initial")
+            self.register_buffer(attribute, start_tensor(self._starts[name]))
             return
         size = int(node.number("size"))
         of_labels = isinstance(node.type, LabelsType)
@@ -94,32 +102,53 @@ class State(nn.Module):
         attribute = self._attributes[name]
         old = self.get_buffer(attribute)
         size = old.shape[0]
-        with _outside_inference_mode():
+        with outside_inference_mode():
             start = _directions(size, dimension, name) if name in self._random else torch.zeros(size, dimension)
             setattr(self, attribute, start.to(old))
 
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *arguments: Any) -> None:
-        """As of any module; a memory without a D takes the checkpoint's."""
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> State:
+        """As of any module, but numbers are float32 at least, and exact in float64 before the first step."""
+        before = {name: self.get_buffer(self._attributes[name]) for name in self._starts}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, old in before.items():
+            kept = keep_precision(old, self.get_buffer(self._attributes[name]), self._starts[name])
+            if kept is not None:
+                setattr(self, self._attributes[name], kept)
+        return self
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        prefix: str,
+        local_metadata: Mapping[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """As of any module; a memory without a D takes the checkpoint's, and one of another size or D is named."""
+        given = dict(state_dict)
         for name in self._counters:
             attribute = self._attributes[name]
-            old, saved = self.get_buffer(attribute), state_dict.get(prefix + attribute)
-            if isinstance(saved, Tensor) and old.shape[1:] == (0,) and saved.shape[:1] == old.shape[:1]:
-                with _outside_inference_mode():
+            old, saved = self.get_buffer(attribute), given.get(prefix + attribute)
+            if not isinstance(saved, Tensor) or saved.shape == old.shape:
+                continue
+            if old.shape[1:] == (0,) and saved.shape[:1] == old.shape[:1]:
+                with outside_inference_mode():
                     setattr(self, attribute, old.new_zeros(saved.shape))
-        super()._load_from_state_dict(state_dict, prefix, *arguments)
+            else:
+                error_msgs.append(
+                    f"the queue {name} holds {_content(saved)} in the checkpoint, and {_content(old)} in this objective"
+                )
+                given[prefix + attribute] = old
+        super()._load_from_state_dict(given, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
 
 
-def lasting(value: Tensor) -> Tensor:
-    """The same numbers in a tensor that later steps may use whatever mode this one ran in: one made in inference mode is
-    refused where gradients are recorded."""
-    if not value.is_inference():
-        return value.detach()
-    with torch.inference_mode(False):
-        return value.clone()
-
-
-def _outside_inference_mode() -> AbstractContextManager[object]:
-    return torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+def _content(values: Tensor) -> str:
+    """What is in a queue, in words; one that was never fed has no length of vectors yet."""
+    if values.dim() < 2:
+        return f"{values.shape[0]} labels"
+    return f"{values.shape[0]} vectors" + (f" of {values.shape[1]} features" if values.shape[1] else "")
 
 
 def _directions(count: int, dimension: int, name: str) -> Tensor:
@@ -143,11 +172,3 @@ def _sources(program: Program) -> dict[str, str]:
         for update in program.updates
         if isinstance(update.state.type, MemoryType)
     }
-
-
-def free_attribute(module: nn.Module, name: str) -> str:
-    """The name, with underscores added where the module has it already."""
-    attribute = name.replace(".", "_")
-    while hasattr(module, attribute):
-        attribute += "_"
-    return attribute

@@ -74,6 +74,9 @@ def _checked(wanted: Input, value: object) -> Tensor:
         raise ValueError(f"{wanted.name} must have the axes [{', '.join(wanted.axes)}], got the shape {list(value.shape)}")
     if 0 in value.shape[:1]:
         raise ValueError(f"{wanted.name} holds no samples: its axis B has size 0")
+    if 0 in value.shape[1:]:
+        axis = wanted.axes[list(value.shape).index(0)]
+        raise ValueError(f"{wanted.name} holds nothing: its axis {axis} has size 0")
     return value
 
 

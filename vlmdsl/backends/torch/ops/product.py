@@ -32,14 +32,21 @@ def product(x: Tensor, y: Tensor) -> Tensor:
 
 
 class _Float16Product(Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y_transposed: Tensor) -> Tensor:
-        ctx.save_for_backward(x, y_transposed)
+    def forward(x: Tensor, y_transposed: Tensor) -> Tensor:
         return _float32_product(x, y_transposed)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         x, y_transposed = ctx.saved_tensors
+        if torch.is_grad_enabled():  # second derivatives: nothing is rounded on the way
+            return (gradient @ y_transposed.T.float()).to(x.dtype), (x.T.float() @ gradient).to(x.dtype)
         largest = gradient.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
         tile = (gradient * (_MIDDLE_OF_FLOAT16 / largest)).to(torch.float16)
         factor = largest / _MIDDLE_OF_FLOAT16

@@ -76,55 +76,73 @@ def _across_processes(log_sum_exp: Tensor, largest: Tensor) -> Negatives:
 
 
 class _RowStatistics(Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, matrix: Tensor, scale: Tensor, kept: Tensor | None) -> tuple[Tensor, Tensor]:
-        log_sum_exp, largest = _statistics(matrix, Axis(scale, kept), ROWS)
-        ctx.save_for_backward(matrix, scale, kept, log_sum_exp)
-        return log_sum_exp, largest
+    def forward(matrix: Tensor, scale: Tensor, kept: Tensor | None) -> tuple[Tensor, Tensor]:
+        return _statistics(matrix, Axis(scale, kept), ROWS)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor | None, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(*inputs, output[0])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None]:
         matrix, scale, kept, log_sum_exp = ctx.saved_tensors
-        weights = _softmax(matrix, Axis(scale, kept), log_sum_exp, ROWS).mul_(gradient[:, None])
+        weights = _times(_softmax(matrix, Axis(scale, kept), log_sum_exp, ROWS), gradient[:, None])
         scale_gradient = _scale_gradient(weights, matrix, scale)
-        return weights.mul_(scale).to(matrix.dtype), scale_gradient, None
+        return _times(weights, scale).to(matrix.dtype), scale_gradient, None
 
 
 class _ColumnStatistics(Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, matrix: Tensor, scale: Tensor, kept: Tensor | None) -> tuple[Tensor, Tensor]:
-        log_sum_exp, largest = _statistics(matrix, Axis(scale, kept), COLUMNS)
-        ctx.save_for_backward(matrix, scale, kept, log_sum_exp)
-        return log_sum_exp, largest
+    def forward(matrix: Tensor, scale: Tensor, kept: Tensor | None) -> tuple[Tensor, Tensor]:
+        return _statistics(matrix, Axis(scale, kept), COLUMNS)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor | None, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(*inputs, output[0])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None]:
         matrix, scale, kept, log_sum_exp = ctx.saved_tensors
-        weights = _softmax(matrix, Axis(scale, kept), log_sum_exp, COLUMNS).mul_(gradient[None, :])
+        weights = _times(_softmax(matrix, Axis(scale, kept), log_sum_exp, COLUMNS), gradient[None, :])
         scale_gradient = _scale_gradient(weights, matrix, scale)
-        return weights.mul_(scale).to(matrix.dtype), scale_gradient, None
+        return _times(weights, scale).to(matrix.dtype), scale_gradient, None
 
 
 class _BothStatistics(Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(
-        ctx: Any, matrix: Tensor, a: Tensor, row_kept: Tensor | None, c: Tensor, column_kept: Tensor | None
+        matrix: Tensor, a: Tensor, row_kept: Tensor | None, c: Tensor, column_kept: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        n, row_largest = _statistics(matrix, Axis(a, row_kept), ROWS)
-        k, column_largest = _statistics(matrix, Axis(c, column_kept), COLUMNS)
-        ctx.save_for_backward(matrix, a, row_kept, n, c, column_kept, k)
-        return n, row_largest, k, column_largest
+        rows = _statistics(matrix, Axis(a, row_kept), ROWS)
+        return rows + _statistics(matrix, Axis(c, column_kept), COLUMNS)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor | None, ...], output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
+        ctx.save_for_backward(*inputs, output[0], output[2])
 
     @staticmethod
     def backward(
         ctx: Any, row_gradient: Tensor, _row: Tensor, column_gradient: Tensor, _column: Tensor
     ) -> tuple[Tensor, Tensor, None, Tensor, None]:
-        matrix, a, row_kept, n, c, column_kept, k = ctx.saved_tensors
-        row_weights = _softmax(matrix, Axis(a, row_kept), n, ROWS).mul_(row_gradient[:, None])
-        column_weights = _softmax(matrix, Axis(c, column_kept), k, COLUMNS).mul_(column_gradient[None, :])
+        matrix, a, row_kept, c, column_kept, n, k = ctx.saved_tensors
+        row_weights = _times(_softmax(matrix, Axis(a, row_kept), n, ROWS), row_gradient[:, None])
+        column_weights = _times(_softmax(matrix, Axis(c, column_kept), k, COLUMNS), column_gradient[None, :])
         a_gradient, c_gradient = _scale_gradient(row_weights, matrix, a), _scale_gradient(column_weights, matrix, c)
-        gradient = row_weights.mul_(a).add_(column_weights.mul_(c))
+        by_row, by_column = _times(row_weights, a), _times(column_weights, c)
+        gradient = by_row + by_column if torch.is_grad_enabled() else by_row.add_(by_column)
         return gradient.to(matrix.dtype), a_gradient, None, c_gradient, None
+
+
+def _times(weights: Tensor, factor: Tensor) -> Tensor:
+    """The product, in place where nobody wants the derivative of a backward pass."""
+    return weights * factor if torch.is_grad_enabled() else weights.mul_(factor)
 
 
 def _logits(matrix: Tensor, axis: Axis) -> Tensor:

@@ -1,0 +1,103 @@
+"""The learned numbers of an objective: parameters that start exactly, stay in their bounds, and keep their precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vlmdsl.backends.torch.numbers import free_attribute, keep_precision, start_tensor
+from vlmdsl.ir import Node
+
+__all__ = ["LearnedNumbers"]
+
+_COMPOSABLE = "__composable_api_state_key"
+"""How the attribute begins that torch's composable parallelism looks for in a module."""
+
+
+class LearnedNumbers(nn.Module):
+    """A module whose parameters are numbers, 0-d, under their own names.
+
+    They are float32 at least: `half()` and `bfloat16()` leave them as they are, since a temperature rounded to three digits
+    is another one, and `double()` gives one that has not been trained its exact start in float64.
+
+    `fully_shard` refuses parameters without axes. Where it comes upon this module they become [1], which it can shard;
+    checkpoints of either form can be loaded into the other.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._attributes: dict[str, str] = {}
+        self._starts: dict[str, float] = {}
+        self._bounds: dict[str, tuple[float | None, float | None]] = {}
+
+    def register_number(self, node: Node) -> None:
+        """Add the parameter that a node of a program stands for; under another name if the module has this one already."""
+        name = node.string("name")
+        attribute = free_attribute(self, name)
+        self._attributes[name] = attribute
+        self._starts[name] = node.number("initial")
+        lower, upper = node.attribute("lower"), node.attribute("upper")
+        self._bounds[name] = (
+            lower if isinstance(lower, int | float) else None,
+            upper if isinstance(upper, int | float) else None,
+        )
+        with torch.inference_mode(False):
+            self.register_parameter(attribute, nn.Parameter(start_tensor(self._starts[name])))
+
+    def reset_parameters(self) -> None:
+        """Put every number back to its start, as for modules made on the device `meta` and given memory afterwards."""
+        with torch.no_grad():
+            for name, start in self._starts.items():
+                self._number(name).fill_(start)
+
+    def after_step(self) -> None:
+        """Bring parameters back into their bounds; call it after each optimiser step."""
+        with torch.no_grad():
+            for name, (lower, upper) in self._bounds.items():
+                if lower is not None or upper is not None:
+                    self._number(name).clamp_(lower, upper)
+
+    def learned(self) -> dict[str, Tensor]:
+        """The numbers by their names in the program, 0-d."""
+        numbers = {name: self._number(name) for name in self._attributes}
+        return {name: number.reshape(()) if number.dim() else number for name, number in numbers.items()}
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith(_COMPOSABLE):  # `fully_shard` asks whether it may manage this module, then for its parameters
+            self._give_axes()
+        return super().__getattr__(name)
+
+    def _number(self, name: str) -> Tensor:
+        number: Tensor = getattr(self, self._attributes[name])
+        return number
+
+    def _give_axes(self) -> None:
+        for attribute in self.__dict__.get("_attributes", {}).values():
+            number = getattr(self, attribute)
+            if number.dim() == 0:
+                setattr(self, attribute, nn.Parameter(number.detach().reshape(1), requires_grad=number.requires_grad))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LearnedNumbers:
+        """As of any module, but for the precision of the numbers."""
+        before = {name: self._number(name).detach() for name in self._attributes}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, old in before.items():
+            number = self._number(name)
+            kept = keep_precision(old, number.detach(), self._starts[name])
+            if kept is not None:
+                number.data = kept
+                if number.grad is not None:
+                    number.grad = number.grad.to(kept.dtype)
+        return self
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *arguments: Any) -> None:
+        """As of any module; a number may be stored with or without an axis."""
+        given = dict(state_dict)
+        for attribute in self._attributes.values():
+            saved, own = given.get(prefix + attribute), getattr(self, attribute)
+            if isinstance(saved, Tensor) and saved.numel() == own.numel() == 1:
+                given[prefix + attribute] = saved.reshape(own.shape)
+        super()._load_from_state_dict(given, prefix, *arguments)
