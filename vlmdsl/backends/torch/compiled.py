@@ -10,8 +10,8 @@ number of processes are another kind of inputs, with three graphs of its own.
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import FunctionType
 from typing import Any, NamedTuple, TypeAlias
 
@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vlmdsl.backends.torch.collectives import process_count, process_index
+from vlmdsl.backends.torch.compile_cache import compile_first
 from vlmdsl.backends.torch.state import StateValue
 from vlmdsl.backends.torch.values import Memory, Table
 
@@ -106,7 +107,7 @@ class CompiledFunction:
             return graph(*arguments)
         with self._lock:  # threads that come at once wait for one compilation instead of making two
             graph = self._graphs.get((kind, role)) or _graph(self._function, role)
-            result = _compile(graph, arguments)
+            result = compile_first(partial(graph, *arguments))
             self._graphs[kind, role] = graph
         return result
 
@@ -188,17 +189,6 @@ def _graph(function: Emitted, role: str) -> Emitted:
     copied = FunctionType(code, function.__globals__, code.co_name, function.__defaults__, function.__closure__)
     graph: Emitted = torch.compile(copied, fullgraph=True, dynamic=False)
     return graph
-
-
-def _compile(graph: Emitted, arguments: tuple[Any, ...]) -> Result:
-    """The first call of a graph.
-
-    The backward pass makes the exponentials of a similarity matrix again from the matrix, however long ago it was read: the
-    compiler's rule against that would keep two more matrices for most regions, and write and read them.
-    """
-    with warnings.catch_warnings(), torch._functorch.config.patch(ban_recompute_used_far_apart=False):
-        warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")  # the compiler looks at it
-        return graph(*arguments)
 
 
 def _prepared(value: Tensor, learning: bool) -> Tensor:
