@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch._functorch.config
 
-from vlmdsl.backends.torch.compiled import _compile
+from vlmdsl.backends.torch.compile_cache import compile_first
 
 
 def test_exponentials_of_a_matrix_are_made_again_and_not_kept() -> None:
@@ -15,8 +15,8 @@ def test_exponentials_of_a_matrix_are_made_again_and_not_kept() -> None:
     config: Any = torch._functorch.config
     usual = config.ban_recompute_used_far_apart
 
-    def graph(*arguments: object) -> Any:
+    def graph() -> Any:
         return config.ban_recompute_used_far_apart
 
-    assert _compile(graph, ()) is False
+    assert compile_first(graph) is False
     assert config.ban_recompute_used_far_apart is usual is True
