@@ -125,3 +125,22 @@ def test_numbers_without_names_of_the_runs_own_data_are_said(tmp_path):
     assert "zero_shot" not in run.evaluation
     assert "numbers without names" in "\n".join(run.evaluation["notes"])
     assert run.evaluation["linear_probe"]["images"] == 8  # the same numbers are the same classes
+
+
+def shades(folder: Path, **levels: list[int]) -> str:
+    """A folder a class, of images of one grey each."""
+    for name, greys in levels.items():
+        (folder / name).mkdir(parents=True)
+        for number, grey in enumerate(greys):
+            Image.new("RGB", (20, 20), (grey, grey, grey)).save(folder / name / f"{number}.png")
+    return str(folder)
+
+
+def test_what_is_known_of_the_untrained_model_is_about_the_runs_own_data(tmp_path):
+    own = shades(tmp_path / "own", zebra=[10, 12, 14, 16], ant=[200, 202, 204, 206])
+    other = shades(tmp_path / "other", zebra=[10, 14, 200, 204], ant=[12, 16, 202, 206])
+    settings = {**SETTINGS, "evaluation.retrieval": False, "evaluation.zero_shot": False}
+    run = vlmdsl.train("clip", data=[own], val=[own], steps=1, settings=settings, out=str(tmp_path / "run"))
+    assert run.evaluation["nearest_neighbours"]["untrained"]["top-1"] == 1.0
+    found = vlmdsl.evaluate(run.folder, data=[other]).evaluation  # images of the same names
+    assert found["nearest_neighbours"]["untrained"]["top-1"] < 1.0

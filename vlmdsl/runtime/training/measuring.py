@@ -59,7 +59,9 @@ def evaluate_run(
         if held_out is None:
             return {}, "nothing to measure: no data is held out, or it has neither the texts nor the classes that are needed"
         conditions = conditions_of(config, data, evaluate_map)
-        untrained = known_untrained(folder, conditions) or held_out.measure(model)
+        # Other data may have samples of the same names: what the folder says is about the run's own.
+        known = None if evaluate_on else known_untrained(folder, conditions)
+        untrained = known or held_out.measure(model)
         load_weights(restored.checkpoint, model)
         step = read_position(restored.checkpoint).step
         results = measured(step, held_out.measure(model), untrained, conditions)
