@@ -133,7 +133,7 @@ class DataConfig(_Section):
         description="folders that image paths of a table, and symbolic links, may lead into beside the folder of the data; "
         "`/` is any",
     )
-    workers: int = Field(0, ge=0, description="processes that load samples; 0 loads in the training process")
+    workers: int = Field(0, ge=0, le=256, description="processes that load samples; 0 loads in the training process")
 
 
 class OptimizerConfig(_Section):

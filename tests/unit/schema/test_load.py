@@ -96,6 +96,13 @@ def test_faults_of_overrides_and_flags_point_at_the_words_given() -> None:
     ]
 
 
+def test_processes_and_dimensions_are_as_many_as_a_machine_can_hold() -> None:
+    assert faults(overrides=["data.workers=100000000", "model.dimension=1000000000000"]) == [
+        "V0812 --set:1:14 [100000000] `data.workers` must be less than or equal to 256",
+        "V0812 --set:2:17 [1000000000000] `model.dimension` must be less than or equal to 65536",
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
