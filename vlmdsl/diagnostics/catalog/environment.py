@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vlmdsl.diagnostics.problem import Problem
 
-__all__ = ["CannotWrite", "PackageMissing", "PretrainedModelMissing", "ProcessLost"]
+__all__ = ["CannotWrite", "LoadingProcessLost", "PackageMissing", "PretrainedModelMissing", "ProcessLost"]
 
 
 class PackageMissing(Problem):
@@ -60,3 +60,16 @@ class ProcessLost(Problem):
         "five minutes for each other. After the cause is mended, go on with `--resume FOLDER`."
     )
     provoked_by = "two processes started by hand, of which one ends at once because its `--data` is not there"
+
+
+class LoadingProcessLost(Problem):
+    code = "V0905"
+    template = "a process that loads samples has ended: {reason}"
+    summary = "One of the `data.workers` was killed, most often for want of memory."
+    explanation = (
+        "With `data.workers` samples are loaded by processes of their own. One that is killed, as systems do where "
+        "memory runs out, or containers where shared memory does (`--shm-size`), cannot hand over its batch, so the run "
+        "stops; what was saved can be gone on with (`--resume`). Use fewer workers, or none: batches are the same for "
+        "any number. Images that take much memory can be left out with a smaller `data.max_image_pixels`."
+    )
+    provoked_by = "a machine without memory for `--set data.workers=64`"

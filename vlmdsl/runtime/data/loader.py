@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.data import BatchLargerThanData, NotDivisible
+from vlmdsl.diagnostics.catalog.environment import LoadingProcessLost
 from vlmdsl.ir import Node, Reading, Stream
 from vlmdsl.runtime.data.batch import Batch
 from vlmdsl.runtime.data.collate import Collator
@@ -319,7 +320,8 @@ class EvaluationLoader:
 def _in_order(batches: Dataset[_Loaded], positions: Iterable[int], workers: int) -> Iterator[_Loaded]:
     """The batches at `positions`, loaded here or ahead by worker processes."""
     if not workers:
-        return (batches[position] for position in positions)
+        yield from (batches[position] for position in positions)
+        return
     # A generator of its own: the loader draws a seed for its workers, which nobody needs, from torch's global one otherwise.
     loader = DataLoader(
         batches,
@@ -329,7 +331,13 @@ def _in_order(batches: Dataset[_Loaded], positions: Iterable[int], workers: int)
         generator=torch.Generator(),
         worker_init_fn=_start_worker,
     )
-    return iter(loader)
+    try:
+        yield from loader
+    except RuntimeError as fault:
+        if "DataLoader worker" not in str(fault):
+            raise
+        help = "`--set data.workers=0` loads in the training process, or use fewer"
+        raise DiagnosticError((LoadingProcessLost.at(_PLACE, reason=str(fault), help=(help,)),)) from fault
 
 
 def _start_worker(_number: int) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import torch
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.ir import Graph, Stream
 from vlmdsl.runtime.data import Batch, BatchLoader, EvaluationLoader, ImageFormat, Requirement, map_fields, open_source
+from vlmdsl.runtime.data.sample import SampleReader
 from vlmdsl.runtime.tokenizer import train_tokenizer
 from vlmdsl.types import ScalarType
 
@@ -254,6 +257,14 @@ def test_no_good_sample_at_all(pairs: Callable[..., Path], plain_streams: list[S
         assert fault.code == "V0820"
         assert fault.notes[0].startswith("damaged image  4  pairs/")
         assert fault.notes[1] == f"the data is {path}"
+
+
+def test_a_worker_that_is_killed_is_told(plain_streams: list[Stream], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the system does it where memory runs out."""
+    loader = shapes_loader(plain_streams, workers=1)
+    monkeypatch.setattr(SampleReader, "read", lambda *_given: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(DiagnosticError, match="V0905: a process that loads samples has ended"):
+        take(loader, 1)
 
 
 def test_batches_that_cannot_be_filled_or_shared_out(pairs: Callable[..., Path], plain_streams: list[Stream]) -> None:
