@@ -150,9 +150,9 @@ def test_two_towers_of_one_field_get_each_its_own_form(tmp_path):
         expected = library(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         assert torch.equal(received[tower], expected["input_ids"])
     assert (received["vision"].shape[-1], received["other"].shape[-1]) == (32, 16)
-    black = [float(received[tower].min()) for tower in ("vision", "other")]
-    assert black[0] >= -1.0
-    assert black[1] >= -0.2 - 1e-6
+    # One image in two sizes: its levels, taken back to [0, 1], have one mean.
+    levels = [(received["vision"] * 0.5 + 0.5).mean(dim=(2, 3)), (received["other"] * 0.5 + 0.1).mean(dim=(2, 3))]
+    torch.testing.assert_close(levels[0], levels[1], rtol=0, atol=0.02)
     restored = Tokenizers.from_json(model_tokenizers(model).to_json())
     assert restored["words"].encode(texts, 16)[0].equal(received["words"])
 
@@ -173,7 +173,7 @@ def model_tokenizers(model):
 def test_settings_that_a_tower_cannot_take_name_what_it_can(settings, said):
     with pytest.raises(DiagnosticError, match="V0831") as refusal:
         assembled("clip", **settings)
-    assert said in refusal.value.rendered if hasattr(refusal.value, "rendered") else said in str(refusal.value.diagnostics)
+    assert said in str(refusal.value.diagnostics)
 
 
 @pytest.mark.parametrize(
