@@ -302,6 +302,21 @@ class TestRegions:
         torch.testing.assert_close(given, tower(other, mask, enters=0.75).pooled)
         torch.testing.assert_close(given, tower(regions[:, order], mask[:, order], enters=0.75).pooled)
 
+    @pytest.mark.parametrize("pool", ["class", "mean"])
+    def test_padding_that_is_no_number_changes_no_bit_of_a_gradient(self, pool):
+        """Nor does an image without any region, which has a finite feature."""
+        tower, regions = self.tower(pool), torch.randn(3, 3, 5, dtype=torch.float64)
+        mask = torch.tensor([[True, True, False], [True, True, True], [False, False, False]])
+        gradients = []
+        for fill in (0.5, float("nan"), float("inf")):
+            tower.zero_grad()
+            features = tower(regions.masked_fill(~mask[:, :, None], fill), mask, enters=0.75)
+            features.pooled.square().sum().backward()
+            gradients.append([weight.grad.clone() for weight in tower.parameters() if weight.grad is not None])
+        assert all(gradient.isfinite().all() for gradient in gradients[0])
+        for others in gradients[1:]:
+            assert all(torch.equal(one, other) for one, other in zip(gradients[0], others, strict=True))
+
     def test_only_the_last_blocks_read_regions(self):
         tower, regions = self.tower(), torch.randn(2, 3, 5, dtype=torch.float64)
         features = tower(regions, enters=0.75)

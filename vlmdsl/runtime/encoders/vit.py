@@ -111,6 +111,8 @@ class VisionTransformer(Encoder):
         """At least one block is left to read them, however few the tower has."""
         if self.region_stem is None:
             raise ValueError("this encoder was built without a `region_length`, but is entered by regions")
+        if mask is not None:  # attention weighs what is none by 0, and 0 times what is no number is none
+            regions = torch.where(mask[:, :, None], regions, 0.0)
         embedded = self.region_stem(regions)
         seen = torch.ones(embedded.shape[:2], dtype=torch.bool, device=regions.device) if mask is None else mask
         attended = seen
@@ -121,7 +123,7 @@ class VisionTransformer(Encoder):
         hidden = self.transformer(embedded, mask=attended, first=passed_by)
         if self.class_token is not None:
             return self._projected(hidden[:, 0], hidden[:, 1:], seen)
-        shares = seen / seen.sum(dim=1, keepdim=True)
+        shares = seen / seen.sum(dim=1, keepdim=True).clamp(min=1)
         return self._projected((hidden * shares[:, :, None]).sum(dim=1), hidden, seen)
 
     def _projected(self, pooled: Tensor, tokens: Tensor, mask: Tensor | None = None) -> EncodedFeatures:
