@@ -72,6 +72,8 @@ def setting_names() -> list[str]:
     return names
 
 
+_DEEPEST_NAME = 8
+"""Parts of the longest name of a setting, with room for a slip that is then told by its name."""
 _NOWHERE = Span("the defaults", 0, 0)
 _LARGEST = 2**20
 """Most bytes of a configuration file."""
@@ -97,6 +99,16 @@ class _Layers:
         tree = read_yaml(self.sources.add(SourceText(path, text)))
         if tree.value is not None and not isinstance(tree.value, dict):
             tree.diagnostics.append(ConfigurationSyntax.at(tree.places[()][1], problem="it is not a mapping of sections"))
+        elif isinstance(tree.value, dict):
+            # Before anything is laid over it: what lies under a later setting would not be looked at.
+            flat = {
+                name for name, value in tree.value.items() if not isinstance(value, dict | None) and _section_called(name)
+            }
+            for name in sorted(flat):
+                where, problem = tree.places[(name,)][1], "must be a mapping of settings"
+                label = f"found {_shown(tree.value[name])}"
+                tree.diagnostics.append(BadSetting.at(where, label, name=name, problem=problem))
+            tree.value = {name: value for name, value in tree.value.items() if name not in flat}
         self._merge(tree, ())
 
     def add_overrides(self, overrides: Sequence[str]) -> None:
@@ -106,7 +118,7 @@ class _Layers:
             name, equals, _ = override.partition("=")
             keys = tuple(name.strip().split("."))
             span = Span(source.name, start, start + len(name))
-            if not equals or not all(keys):
+            if not equals or not all(keys) or len(keys) > _DEEPEST_NAME:
                 self.diagnostics.append(BadOverride.at(span, given=override))
             else:
                 window = SourceText(source.name, source.text[: start + len(override)])

@@ -158,8 +158,10 @@ class ScheduleConfig(_Section):
 class TrainConfig(_Section):
     """The loop."""
 
-    steps: int = Field(400, ge=1, description="optimiser steps of the whole run")
-    batch: int = Field(128, ge=2, description="samples a step over all processes: these are each other's negatives")
+    steps: int = Field(400, ge=1, lt=2**53, description="optimiser steps of the whole run")
+    batch: int = Field(
+        128, ge=2, lt=2**31, description="samples a step over all processes: these are each other's negatives"
+    )
     clip_gradient_norm: Positive | None = Field(
         1.0, description="largest L2 norm of all gradients together; a larger one is scaled down; null: off"
     )
@@ -174,8 +176,10 @@ class TrainConfig(_Section):
         "auto", description="device of the model; `auto` is a CUDA device if there is one"
     )
     seed: int = Field(0, ge=0, lt=2**63, description="seed of weights, data order, views and dropout")
-    checkpoint_every: int = Field(100, ge=1, description="steps from one checkpoint to the next; the last step has one too")
-    keep: int = Field(2, ge=1, description="newest checkpoints that are kept")
+    checkpoint_every: int = Field(
+        100, ge=1, lt=2**53, description="steps from one checkpoint to the next; the last step has one too"
+    )
+    keep: int = Field(2, ge=2, lt=2**31, description="newest checkpoints that are kept: if one is damaged, another is there")
     log_every: int = Field(10, ge=1, description="steps from one line of metrics to the next")
 
 

@@ -36,6 +36,8 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             raise self._refusal("aliases are not read here")
+        if getattr(self.peek_event(), "tag", None) is not None:  # type: ignore[no-untyped-call]
+            raise self._refusal("tags are not read here")
         self.depth += 1
         if self.depth > MAXIMUM_NESTING:
             raise self._refusal("this is nested too deeply")
@@ -49,6 +51,7 @@ class _Loader(yaml.SafeLoader):
 
 
 _NUMBER = re.compile(r"[-+]?(?:\d[\d_]*)(?:\.\d*)?(?:[eE][-+]?\d+)?$|[-+]?\.\d+(?:[eE][-+]?\d+)?$")
+_LONGEST_NUMBER = 400
 _WORDS: dict[str, object] = {"": None, "~": None, "null": None, "true": True, "false": False}
 _WORDS |= {word.title(): value for word, value in _WORDS.items() if word.isalpha()}
 
@@ -126,5 +129,7 @@ def _scalar(node: yaml.ScalarNode) -> object:
         return _WORDS[text]
     if _NUMBER.match(text):
         digits = text.replace("_", "")
+        if len(digits) > _LONGEST_NUMBER:
+            return text  # no setting is so long a number, so it is told as a text that should be one
         return int(digits) if digits.lstrip("+-").isdigit() else float(digits)
     return text

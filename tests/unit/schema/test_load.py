@@ -103,11 +103,24 @@ def test_processes_and_dimensions_are_as_many_as_a_machine_can_hold() -> None:
     ]
 
 
+NOT_YAML = "the run configuration is not YAML"
+LONG = "9" * 5000
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("train: {seed: 1}\ntrain: {seed: 2}\n", "V0817 run.yaml:2:1 [train] `train` is given twice"),
         ("a: &x 1\nb: *x\n", "V0810 run.yaml:2:4 [*] the run configuration is not YAML: aliases are not read here"),
+        (
+            "train: !!python/name:os.system 3",
+            f"V0810 run.yaml:1:8 [!] {NOT_YAML}: tags are not read here",
+        ),
+        ("train: 3\n", "V0812 run.yaml:1:8 [3] `train` must be a mapping of settings"),
+        (
+            "train: {steps: " + "9" * 5000 + "}",
+            "V0812 run.yaml:1:16 [" + "9" * 5000 + "] `train.steps` must be a valid integer",
+        ),
         ("[" * 5000, "V0810 run.yaml:1:101 [[] the run configuration is not YAML: this is nested too deeply"),
         ("out: \x07", "V0810 run.yaml:1:6 [\x07] the run configuration is not YAML: a character that YAML does not allow"),
         ("- 1", "V0810 run.yaml:1:1 [- 1] the run configuration is not YAML: it is not a mapping of sections"),
@@ -164,3 +177,22 @@ def test_every_setting_is_described() -> None:
     fields(RunConfig)
     assert "optimizer.learning_rate" in setting_names()
     assert schema_of_config()["additionalProperties"] is False
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "", "=", "=3", "train.steps", "train..steps=1", ".steps=1", "a." * 3000 + "b=1", "train.steps=" + "9" * 5000,
+        "train.steps=1e999", "train.steps=!!int 3", "data.map=" + "[" * 5000, "data.map=&a [*a]", "train.steps=\0",
+        "tr\0ain.steps=1", "train.steps=\ud8ff", "train=3", "data.workers=100000000", "train.keep=1", "train.steps=1e3",
+        "optimizer.learning_rate=1e400", "optimizer.learning_rate=.nan", "train.seed=99999999999999999999", "out=[a]",
+    ],
+)  # fmt: skip
+def test_a_wrong_override_is_told(override: str) -> None:
+    assert faults(overrides=[override])
+
+
+def test_a_section_that_is_none_is_told_beneath_a_later_setting(tmp_path: Path) -> None:
+    config, diagnostics = load_config(written(tmp_path, "train: [1, 2]\n"), ["train.steps=3"])
+    assert config is None
+    assert [diagnostic.code for diagnostic in diagnostics] == ["V0812"]
