@@ -16,7 +16,7 @@ from vlmdsl.runtime.data.classes import Classes, classes_of
 from vlmdsl.runtime.data.fields import TextValue, first_value, flag_value, label_value, number_value, text_value
 from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, Limits
 from vlmdsl.runtime.data.regions import region_length, regions_value
-from vlmdsl.runtime.data.source import Source, remarks_of
+from vlmdsl.runtime.data.source import Source, first_fault, remarks_of
 from vlmdsl.runtime.data.stand_ins import calls_of, columns_of, stand_ins_for
 from vlmdsl.source import Span
 from vlmdsl.types import FieldType
@@ -233,7 +233,7 @@ def _lacking(source: Source, need: Requirement) -> Diagnostic:
         need.span,
         f"needs {what}",
         field=need.field,
-        notes=(f"columns of {source.name}: {_listed(source.columns)}", *remarks_of(source)[:3]),
+        notes=(f"columns of {source.name}: {_listed(source.columns)}", *_doubts(source)),
         help=(
             f"say which column it is: `--map {need.field}={example}`",
             *(
@@ -242,6 +242,12 @@ def _lacking(source: Source, need: Requirement) -> Diagnostic:
             ),
         ),
     )
+
+
+def _doubts(source: Source) -> list[str]:
+    """What may be the reason that a column is lacking."""
+    fault = first_fault(source)
+    return [*([] if fault is None else [f"none of its samples can be read: {fault}"]), *remarks_of(source)[:3]]
 
 
 def _listed(names: Iterable[str]) -> str:

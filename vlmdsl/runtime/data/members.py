@@ -58,6 +58,8 @@ def read_json(data: bytes | str) -> object:
         raise BadSample("json too large")
     try:
         return json.loads(data, object_pairs_hook=_unique)
+    except UnicodeDecodeError as fault:
+        raise BadSample("json is not UTF-8") from fault
     except (ValueError, RecursionError) as fault:
         raise BadSample("damaged json") from fault
 

@@ -13,8 +13,9 @@ import numpy as np
 from vlmdsl.runtime.data.draws import generator
 
 __all__ = [
-    "BadSample", "JoinedSource", "LazyColumns", "SelectedSource", "Source", "fingerprint", "is_sound", "part_of_sample",
-    "probed_columns", "probed_positions", "remarks_of", "some_samples", "source_facts", "split_samples", "unique_keys",
+    "BadSample", "JoinedSource", "LazyColumns", "SelectedSource", "Source", "fingerprint", "first_fault", "is_sound",
+    "part_of_sample", "probed_columns", "probed_positions", "remarks_of", "some_samples", "source_facts",
+    "split_samples", "unique_keys",
 ]  # fmt: skip
 
 
@@ -210,6 +211,19 @@ def probed_positions(length: int, most: int = 64) -> list[int]:
     """At most `most` of `length` positions, spread evenly and in order, the first among them."""
     count = min(length, most)
     return [index * length // count for index in range(count)]
+
+
+def first_fault(source: Source) -> str | None:
+    """Why a sample cannot be read, if none of up to 64 can; else None."""
+    reason = None
+    for index in probed_positions(len(source)):
+        try:
+            source[index]
+        except BadSample as fault:
+            reason = reason or fault.reason
+        else:
+            return None
+    return reason
 
 
 class _Probed(Protocol):

@@ -116,6 +116,8 @@ def _opened(spec: str, split: Split, shapes: Mapping[str, object], limits: Limit
     """What one specification names, as one source; its shards share one index."""
     if spec == "shapes" or spec.startswith("shapes:"):
         return _shapes(spec, split, shapes)
+    if not spec.strip():
+        raise _not_found(spec, "the specification is empty")
     if _ADDRESS.match(spec):
         raise _not_found(spec, "it is an address, and nothing is downloaded: fetch it first, as with `curl -LO`")
     paths = _paths(spec)

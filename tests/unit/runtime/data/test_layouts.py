@@ -262,6 +262,26 @@ def test_no_path_is_suggested_in_its_own_place(tmp_path: Path, content: str) -> 
     assert ("data.allowed_folders" in " ".join(fault.help)) == (content == "links")
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("t.jsonl", b'{"image": "a", "image": "b", "text": "c"}\n' * 3, "json object with a key twice"),
+        ("t.jsonl", b'{"text": "caf\xe9"}\n' * 3, "json is not UTF-8"),
+        ("t.jsonl", b"a,b\n" * 3, "damaged json"),
+        ("t.tar", tar_of([("0.txt", b"\xff"), ("1.txt", b"\xff")]), "text is not UTF-8"),
+    ],
+)
+def test_where_no_sample_can_be_read_the_reason_is_told(tmp_path: Path, name: str, data: bytes, reason: str) -> None:
+    with pytest.raises(DiagnosticError) as caught:
+        map_fields(open_source(write(tmp_path / name, data)), [TEXT])
+    assert caught.value.diagnostics[0].code == "V0801"
+    assert f"none of its samples can be read: {reason}" in caught.value.diagnostics[0].notes
+
+
+def test_an_empty_specification_is_not_this_folder() -> None:
+    assert problem("").notes[0] == problem(" ").notes[0] == "the specification is empty"
+
+
 def test_an_address_is_shown_as_it_was_given() -> None:
     fault = problem("https://h/a.tar")
     assert fault.message == "no data at `https://h/a.tar`"
