@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlmdsl.diagnostics import Diagnostic, limited
-from vlmdsl.diagnostics.catalog.meaning import NothingToLearn, TooLarge, UnusedField, ZeroTerm
+from vlmdsl.diagnostics.catalog.meaning import NothingToLearn, TooLarge, TowerOfTwoKinds, UnusedField, ZeroTerm
 from vlmdsl.diagnostics.catalog.names import InputNameTwice, NothingMinimized, Recursion, UnknownBatchPolicy
 from vlmdsl.diagnostics.suggest import suggestion
 from vlmdsl.frontend.elaborate import Elaborator
@@ -17,7 +17,7 @@ from vlmdsl.frontend.gradients import learns, zeros
 from vlmdsl.frontend.knobs import apply_knobs, bind_signature, field_node
 from vlmdsl.frontend.modules import Loaded, Loader
 from vlmdsl.frontend.session import EnoughError, Session
-from vlmdsl.ir import BATCH_POLICIES, MIXED, Node, Program, inputs
+from vlmdsl.ir import BATCH_POLICIES, MIXED, Node, Program, encoder_of, inputs
 from vlmdsl.primitives.encoding import DEFAULT_ENCODERS
 from vlmdsl.primitives.values import NumberValue, StringValue, Value
 from vlmdsl.source import SourceMap, SourceText, Span
@@ -109,6 +109,7 @@ def _elaborate(session: Session, loaded: Loaded, loader: Loader, knobs: Mapping[
         fields=fields,
         digests=loader.digests(),
     )
+    _report_towers(session, program, minimize.span)
     _report_nothing_to_learn(session, program, minimize)
     _report_names_of_inputs(session, program, header, minimize.span)
     return program
@@ -175,6 +176,18 @@ def _report_names_of_inputs(session: Session, program: Program, header: Recipe |
     names = Counter(wanted.name for wanted in inputs(program))
     for name in (name for name, count in names.items() if count > 1):
         session.report(InputNameTwice.at(places.get(name, span), name=name))
+
+
+def _report_towers(session: Session, program: Program, span: Span) -> None:
+    """V0521 for a name that towers of two kinds have: uses of one name share weights."""
+    kinds: dict[str, str] = {}
+    for node in program.nodes():
+        if node.operation == "encode":
+            encoder = encoder_of(node)
+            kind = kinds.setdefault(encoder.tower, encoder.tower_kind)
+            if kind != encoder.tower_kind:
+                place = next(iter(program.graph.spans_of(node)), span)
+                session.report(TowerOfTwoKinds.at(place, name=encoder.tower, first=kind, second=encoder.tower_kind))
 
 
 def _report_nothing_to_learn(session: Session, program: Program, minimize: Minimize) -> None:

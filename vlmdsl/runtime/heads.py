@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vlmdsl.ir import Head, Node, Stream
 from vlmdsl.runtime.encoders.heads import MultilayerHead
+from vlmdsl.runtime.named import NamedModules
 
 __all__ = ["Chain", "Heads"]
 
@@ -27,7 +28,7 @@ class Heads(nn.Module):
 
     def __init__(self, dimensions: Mapping[str, int], streams: Iterable[Stream]) -> None:
         super().__init__()
-        self.parts = nn.ModuleDict()
+        self.parts = NamedModules()
         self._names: dict[tuple[str, Chain], str] = {}
         learning: set[str] = set()
         for encoder in dict.fromkeys(stream.encoder for stream in streams):

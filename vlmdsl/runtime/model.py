@@ -20,6 +20,7 @@ from vlmdsl.runtime.data.forms import InputForm
 from vlmdsl.runtime.encoders import EncodedFeatures, Encoder
 from vlmdsl.runtime.heads import Heads, prefixes
 from vlmdsl.runtime.image_views import check_image_views
+from vlmdsl.runtime.named import NamedModules
 from vlmdsl.runtime.teachers import Teachers
 from vlmdsl.source import Span
 from vlmdsl.types import FieldType, Type
@@ -84,7 +85,7 @@ class VisionLanguageModel(nn.Module):
         _check(encoders, needs)
         _check_lengths(encoders, self.streams, objective.compared)
         check_image_views(encoders, self.streams)
-        self.encoders = nn.ModuleDict(encoders)
+        self.encoders = NamedModules(encoders)
         self.objective = objective
         self.frozen_towers = frozenset(name for name, need in needs.items() if need.frozen)
         for name in self.frozen_towers:

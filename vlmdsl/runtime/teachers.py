@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vlmdsl.ir import Encoder, Stream, Teacher
 from vlmdsl.runtime.heads import Heads
+from vlmdsl.runtime.named import NamedModules
 
 __all__ = ["Teachers", "momentum_at"]
 
@@ -38,8 +39,8 @@ class Teachers(nn.Module):
         super().__init__()
         self._steps = steps
         self._names: dict[Encoder, str] = {}
-        self.copies = nn.ModuleDict()
-        self.heads = nn.ModuleDict()
+        self.copies = NamedModules()
+        self.heads = NamedModules()
         taught: dict[Encoder, list[Stream]] = {}
         for stream in streams:
             if stream.encoder.teacher:

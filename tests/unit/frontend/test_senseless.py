@@ -179,6 +179,19 @@ def test_a_truth_is_no_number(text: str) -> None:
     assert codes("contrast(image, text, weight=where(1 < 2, 1, 0.5))") == []
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        'contrast(image, separate(language, name="vision")(text))',
+        'contrast(separate(vision, name="a")(image), separate(language, name="a")(text))',
+        'contrast(shared(vision, language, name="language")(image), text)',
+    ],
+)
+def test_a_tower_is_of_one_kind(text: str) -> None:
+    assert codes(text) == ["V0521"]
+    assert codes('contrast(separate(vision, name="vision")(image), text)') == []
+
+
 def test_encoders_that_need_one_another_are_an_error() -> None:
     text = (
         "recipe mine(image: Image)\nencoder a = project(b)\nencoder b = predict(a)\nlet views = augment(image, n=2)\n"

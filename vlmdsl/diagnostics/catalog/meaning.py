@@ -162,3 +162,15 @@ class MoreFaults(Problem):
     )
     provoked_by = "a text with more than a hundred faults"
     severity = "warning"
+
+
+class TowerOfTwoKinds(Problem):
+    code = "V0521"
+    template = "the tower `{name}` is one of {first} and one of {second}"
+    summary = "one name for towers of two kinds"
+    explanation = (
+        "Towers of one name share their weights, so they are of one kind: of images, of texts, or of both (`shared`). "
+        "Every recipe has `vision`, a tower of images, and `language`, one of texts. Give one of the two another name."
+    )
+    bad = 'contrast(image, separate(language, name="vision")(text))'
+    good = 'contrast(image, separate(language, name="captions")(text))'
