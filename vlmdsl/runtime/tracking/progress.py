@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from vlmdsl.diagnostics import plain
 from vlmdsl.runtime.tracking.metrics import Tracker, loss_at_chance, term_names
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class PlainProgress:
 
     def note(self, line: str) -> None:
         """Write the line."""
-        print(f"note: {line}", file=self._stream, flush=True)
+        print(plain(f"note: {line}"), file=self._stream, flush=True)
 
     def close(self) -> None:
         """Nothing is left to do."""
@@ -75,7 +76,7 @@ class LiveProgress:
 
     def note(self, line: str) -> None:
         """Write the line above the bar."""
-        self._progress.console.print(f"note: {line}", markup=False, highlight=False)
+        self._progress.console.print(plain(f"note: {line}"), markup=False, highlight=False)
 
     def close(self) -> None:
         """Leave the bar as it stands."""
