@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
 
 from cli.conftest import Result, Run
+from vlmdsl.runtime.training import session
+from vlmdsl.runtime.training.lock import locked
 
 pytestmark = pytest.mark.xdist_group("compare")  # one process, so what one test trained the next one finds
 
@@ -114,3 +117,55 @@ def test_knobs_of_strangers_and_many_processes_are_refused(run: Run, monkeypatch
     result = run("compare", "clip", "laclip")
     assert result.code == 2
     assert "V0840" in result.stderr
+
+
+def test_damaged_files_of_a_comparison_are_named_or_written_anew(run: Run, compared: Path) -> None:
+    (first, *_) = json.loads(compare(run, compared, "--json").stdout)["runs"]
+    finished = compared / first["folder"] / "finished.json"
+    sound = finished.read_bytes()
+    strange = b'{"evaluation": {"samples": 1, "a": {"chance": 3}}, "seconds": 1}'
+    for content in (b"", sound[: len(sound) // 2], b"[]", b"{}", strange, b"\xff"):
+        finished.write_bytes(content)
+        result = compare(run, compared)
+        assert (result.code, "V0850" in result.stderr, str(finished) in result.stderr) == (2, True, True)
+    finished.write_bytes(sound.replace(b'"top-1"', b'"\\u001b[31m"'))
+    assert "V0850" in compare(run, compared).stderr
+    finished.write_bytes(sound)
+    for path in (*compared.glob("tokenizer-*.json"), compared / "comparison.json"):
+        before = path.read_bytes()
+        path.write_bytes(b"garbage")
+        assert compare(run, compared).code == 0
+        assert path.read_bytes() == before
+    facts = finished.with_name("run.json")
+    finished.unlink()
+    content = facts.read_bytes()
+    facts.unlink()
+    lost = compare(run, compared)
+    assert (lost.code, "V0850" in lost.stderr, (finished.parent / "checkpoints").is_dir()) == (2, True, True)
+    facts.write_bytes(content)
+    assert compare(run, compared).code == 0
+
+
+def test_a_comparison_is_locked_and_goes_on_after_a_signal(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with locked(tmp_path):
+        assert "V0851" in compare(run, tmp_path).stderr
+    save = session._Begun.save
+
+    def saves(self: session._Begun, step: int) -> None:
+        save(self, step)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session._Begun, "save", saves)
+        stopped = compare(run, tmp_path)
+    assert (stopped.code, stopped.stderr.splitlines()[-1]) == (143, "the same command goes on with the comparison")
+    assert compare(run, tmp_path, "--seeds", "1").code == 0
+
+
+def test_numbers_in_json_have_no_noise(run: Run, compared: Path) -> None:
+    assert compared.is_dir()
+    for path in compared.rglob("*.json"):
+        numbers = re.findall(r"-?\d+\.\d+(?:e-?\d+)?", path.read_text()) if "checkpoints" not in path.parts else []
+        assert [number for number in numbers if len(number.lstrip("-0.")) > 13] == [], path

@@ -92,7 +92,7 @@ def train_steps(
     for step in range(start, train.steps):
         try:
             batch = next(batches).to(world.device, non_blocking=True)
-        except RuntimeError:
+        except (RuntimeError, DiagnosticError):
             # The signal that asks this process to end may have ended the processes that load its samples.
             if world.size == 1 and step > start and callbacks.asked():
                 callbacks.save(step)
