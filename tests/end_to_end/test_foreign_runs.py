@@ -248,3 +248,10 @@ def test_data_that_changed_is_told(tmp_path: Path) -> None:
     table.write_text("\n".join([*rows, "8.png,text 8"]) + "\n")
     code, message = code_of(lambda: vlmdsl.train(resume=run))
     assert (code, "set of samples" in message) == ("V0818", True)
+
+
+def test_held_out_data_is_named_as_in_train(sound: Path, tmp_path: Path, run_command: Callable[..., Result]) -> None:
+    shutil.copytree(sound, tmp_path / "run")
+    for option in ("--val", "--data"):
+        result = run_command("eval", str(tmp_path / "run"), option, "shapes:samples=7,size=16", "--json")
+        assert (result.code, json.loads(result.stdout)["samples"]) == (0, 7), result.stderr
