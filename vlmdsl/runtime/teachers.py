@@ -75,7 +75,8 @@ class Teachers(nn.Module):
             teacher = encoder.teacher
             if teacher is None or teacher.order != order:
                 continue
-            done = 0 if teacher.schedule == "constant" else int(self.steps_done)
+            known = teacher.schedule != "constant" and not self.steps_done.is_meta  # there are no numbers on that device
+            done = int(self.steps_done) if known else 0
             share = 1.0 - momentum_at(teacher, done, self._steps)
             _approach(self.copies[name], towers[encoder.tower], share)
             own = self.heads[name]
