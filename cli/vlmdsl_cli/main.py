@@ -87,7 +87,11 @@ def application(trace: bool) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and give its exit code: 0 fine, 2 the input is at fault, 3 the environment is, 1 a bug of ours."""
+    """Run one command and give its exit code.
+
+    0 fine, 2 the input is at fault, 3 the environment is (a full disk, a missing package), 1 a bug of ours; 130, 143 and 129
+    where Ctrl-C, SIGTERM or SIGHUP ended it.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     # Else pydantic looks through all installed distributions for plug-ins of its own: a tenth of the time of `check`.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")

@@ -101,11 +101,11 @@ class NothingToResume(Problem):
     template = "there is no run to go on with in `{path}`: {reason}"
     summary = "a run folder without a complete checkpoint"
     explanation = (
-        "Resuming and evaluating need the folder of a run with at least one complete checkpoint in `checkpoints/`. "
+        "Resuming needs the folder of a run, evaluating one with at least one complete checkpoint in `checkpoints/`. "
         "Checkpoints are written to the side and renamed when they are whole, so one that was cut off by a crash is not "
-        "counted, and a file whose size is not the recorded one makes its checkpoint incomplete. A run that was stopped "
-        "before its first checkpoint has nothing to go on from: start it anew, with a smaller `train.checkpoint_every` "
-        "if it is likely to be stopped again."
+        "counted; one that was damaged later is V0850, and the one before it is taken. A run that was stopped before its "
+        "first checkpoint begins anew when it is resumed: give it a smaller `train.checkpoint_every` if it is likely to be "
+        "stopped again. SIGINT (Ctrl-C), SIGTERM and SIGHUP write a checkpoint first."
     )
     provoked_by = "`--resume`, or `vlmdsl eval`, with an empty folder"
 
