@@ -41,7 +41,7 @@ def test_a_run_is_measured_and_goes_on_bit_for_bit(recipe: str, tmp_path: Path) 
         assert "linear_probe" not in results
     else:
         for measure in ("nearest_neighbours", "linear_probe"):
-            assert results[measure].keys() == {"classes", "top-1", "chance", "untrained"}
+            assert results[measure].keys() >= {"classes", "top-1", "chance", "untrained"}
     last = run / "checkpoints" / "step-00000006" / "model.safetensors"
     whole = load_file(last)
     assert any(name.startswith("heads.") for name in whole)
