@@ -91,14 +91,14 @@ def main() -> None:
     import torch
 
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    setting = {"hardware": hardware("cpu"), "date": today, "torch": torch.__version__, "batch": BATCH}
+    path = options.out / f"compile_time_{setting['hardware']}_{today}.json"
     results = {}
     for recipe in options.recipes:
         results[recipe] = measure(recipe)
         totals = ", ".join(f"{name} {found['total']:6.2f} s" for name, found in results[recipe].items())
         print(f"{recipe:12} {totals}  (warm: {results[recipe]['warm']})", flush=True)
-    setting = {"hardware": hardware("cpu"), "date": today, "torch": torch.__version__, "batch": BATCH}
-    path = options.out / f"compile_time_{setting['hardware']}_{today}.json"
-    path.write_text(json.dumps({**setting, "processor_seconds": results}, indent=2) + "\n", encoding="utf-8")
+        path.write_text(json.dumps({**setting, "processor_seconds": results}, indent=2) + "\n", encoding="utf-8")
     print(f"written to {path.name}")
 
 
