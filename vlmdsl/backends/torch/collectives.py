@@ -11,7 +11,7 @@ compiled graph. Batches are equal in size on all processes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import torch
@@ -24,8 +24,8 @@ from vlmdsl.backends.torch.partners import partners
 from vlmdsl.ir import exchange_counts, whole_blocks
 
 __all__ = [
-    "all_gather", "all_reduce_max", "all_reduce_sum", "gather_objects", "mirrored", "own_slice", "process_count",
-    "process_index",
+    "all_gather", "all_reduce_max", "all_reduce_sum", "gather_numbers", "gather_objects", "mirrored", "own_slice",
+    "process_count", "process_index",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -47,6 +47,15 @@ def gather_objects(local: T) -> list[T]:
     if len(gathered) > 1:
         dist.all_gather_object(gathered, local)
     return gathered
+
+
+def gather_numbers(own: int) -> list[int]:
+    """Everybody's number (64 bits), in the order of the processes; exchanged on the CPU: nobody waits for a device."""
+    if process_count() == 1:
+        return [own]
+    numbers = [torch.zeros(1, dtype=torch.int64) for _ in range(process_count())]
+    dist.all_gather(numbers, torch.tensor([own]), group=_cpu_group(dist.group.WORLD))
+    return [int(number) for number in numbers]
 
 
 def all_gather(local: Tensor) -> Tensor:
@@ -216,6 +225,13 @@ def _group() -> str:
     group = dist.group.WORLD
     assert group is not None
     return str(group.group_name)
+
+
+@cache
+def _cpu_group(world: dist.ProcessGroup | None) -> dist.ProcessGroup | None:
+    """All processes, by a group that sends what is on the CPU."""
+    assert world is not None
+    return world if torch.device("cpu") in world._device_types else dist.new_group(backend="gloo")
 
 
 def _wait(pending: Tensor) -> Tensor:

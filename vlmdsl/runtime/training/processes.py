@@ -19,7 +19,7 @@ from torch import nn
 from torch._C._distributed_c10d import PrefixStore
 from torch.nn.parallel import DistributedDataParallel
 
-from vlmdsl.backends.torch.collectives import gather_objects, process_count, process_index
+from vlmdsl.backends.torch.collectives import gather_numbers, gather_objects, process_count, process_index
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.devices import DeviceMissing
 from vlmdsl.runtime.data import SkipReport
@@ -85,13 +85,9 @@ def _form_group(device: torch.device) -> None:
     )
 
 
-def highest(number: int, world: World) -> int:
+def highest(number: int) -> int:
     """The highest of all processes' numbers, the same on each: which signal asks any of them to end, 0 for none."""
-    if world.size == 1:
-        return number
-    flag = torch.tensor([float(number)], device=world.device)
-    dist.all_reduce(flag, dist.ReduceOp.MAX)
-    return int(flag.item())
+    return max(gather_numbers(number))
 
 
 def wait_for_all() -> None:

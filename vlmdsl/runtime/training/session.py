@@ -171,7 +171,7 @@ class _Begun:
 
     def _agreed(self, signals: StopSignals) -> bool:
         """Whether any process was asked to end: all of them are then."""
-        highest_asked = highest(signals.asked, self.world)
+        highest_asked = highest(signals.asked)
         if highest_asked:  # only then: a signal may have come in the meantime, which must not be forgotten
             signals.asked = highest_asked
         return highest_asked > 0
