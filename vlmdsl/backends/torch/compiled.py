@@ -71,10 +71,11 @@ class CompiledFunction:
             return self._function(inputs, parameters, state)
         needed = frozenset(name for name, value in {**inputs, **parameters}.items() if value.requires_grad)
         recorded = bool(needed) and torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+        if recorded:
+            return self._run(inputs, parameters, state, needed)
         # One gradient mode for all graphs: what is not wanted is cut off after the call.
         with torch.inference_mode(False), torch.enable_grad():
-            result = self._run(inputs, parameters, state, needed if recorded else None)
-        return result if recorded else _detached(result)
+            return _detached(self._run(inputs, parameters, state, None))
 
     def _run(
         self,
@@ -85,15 +86,18 @@ class CompiledFunction:
     ) -> Result:
         """The call of one graph; `needed` are the tensors whose gradient is recorded (None: nothing is)."""
         kind, sizes = self._kind(inputs, parameters, state), self._sizes(inputs, state)
-        everything = frozenset(name for name, value in {**inputs, **parameters}.items() if value.is_floating_point())
-        with self._lock:
-            first = self._first.setdefault(kind, _First(sizes, everything if needed is None else needed))
+        first = self._first.get(kind)
+        if first is None:
+            with self._lock:
+                first = self._first.setdefault(
+                    kind, _First(sizes, _floating(inputs, parameters) if needed is None else needed)
+                )
         if first.sizes == sizes and (needed is None or needed <= first.learning):
             given = {name: inputs[name] for name in self._axes if name in inputs}
             role, learning = "first", first.learning
         else:
             given = {name: self._padded(name, inputs) for name in self._axes}
-            role, learning = "one" if self._samples(inputs) == 1 else "many", everything
+            role, learning = "one" if self._samples(inputs) == 1 else "many", _floating(inputs, parameters)
         prepared = {name: _prepared(value, name in learning) for name, value in given.items()}
         learned = {name: _prepared(value, name in learning) for name, value in parameters.items()}
         if role != "first":
@@ -163,6 +167,11 @@ class CompiledFunction:
         """The same tensor under another object, on which it is noted which axes are symbols to the compiler."""
         places = self._places(name, static=False)[1 if role == "one" else 0 :]
         return _with_symbols(value, places) if places else value
+
+
+def _floating(inputs: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> frozenset[str]:
+    """What can have a gradient."""
+    return frozenset(name for name, value in {**inputs, **parameters}.items() if value.is_floating_point())
 
 
 def _marked_table(table: Table) -> Table:
