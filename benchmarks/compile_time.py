@@ -66,11 +66,11 @@ def first_step(recipe: str) -> dict[str, float]:
 def in_process(recipe: str, cache: str) -> dict[str, float]:
     """`first_step` of a fresh process with this cache folder."""
     command = [sys.executable, __file__, "--first-step", recipe]
-    done = subprocess.run(
+    finished = subprocess.run(
         command, check=True, capture_output=True, text=True, env=os.environ | {"TORCHINDUCTOR_CACHE_DIR": cache}
     )
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    seconds: dict[str, float] = json.loads(finished.stdout.splitlines()[-1])
+    return seconds
 
 
 def measure(recipe: str) -> dict[str, dict[str, float]]:
@@ -96,7 +96,7 @@ def main() -> None:
     results = {}
     for recipe in options.recipes:
         results[recipe] = measure(recipe)
-        totals = ", ".join(f"{name} {found['total']:6.2f} s" for name, found in results[recipe].items())
+        totals = ", ".join(f"{name} {seconds['total']:6.2f} s" for name, seconds in results[recipe].items())
         print(f"{recipe:12} {totals}  (warm: {results[recipe]['warm']})", flush=True)
         path.write_text(json.dumps({**setting, "processor_seconds": results}, indent=2) + "\n", encoding="utf-8")
     print(f"written to {path.name}")

@@ -124,8 +124,8 @@ def _names(draw: random.Random, text: str, others: list[str]) -> str:
     if not places:
         return text
     place, other = draw.choice(places), draw.choice(places)
-    found = re.findall(r"[A-Za-z_]\w*", draw.choice(others)) if draw.random() < 0.5 else None
-    return text[: place.start()] + (draw.choice(found) if found else other[0]) + text[place.end() :]
+    names = re.findall(r"[A-Za-z_]\w*", draw.choice(others)) if draw.random() < 0.5 else None
+    return text[: place.start()] + (draw.choice(names) if names else other[0]) + text[place.end() :]
 
 
 def _numbers(draw: random.Random, text: str, others: list[str]) -> str:
@@ -168,27 +168,27 @@ class Report:
 def failures_of(text: str, report: Report) -> Iterator[str]:
     """What is wrong with how one text was treated; what it gave is added to the report."""
     start = time.process_time()
-    found = vlmdsl.check(text, file="fuzz.vlo")
+    diagnostics = vlmdsl.check(text, file="fuzz.vlo")
     elapsed = time.process_time() - start
     report.slowest_seconds = max(report.slowest_seconds, elapsed)
-    report.codes.update(diagnostic.code for diagnostic in found)
+    report.codes.update(diagnostic.code for diagnostic in diagnostics)
     if elapsed > SECONDS:
         yield f"checked in {elapsed:.1f} s"
-    if len(found) > MAXIMUM_DIAGNOSTICS:
-        yield f"{len(found)} diagnostics"
+    if len(diagnostics) > MAXIMUM_DIAGNOSTICS:
+        yield f"{len(diagnostics)} diagnostics"
     source = SourceText("fuzz.vlo", text)
     sources = SourceMap()
     sources.add(source)
-    render_text(found, sources, colour=True)
-    render_github(found, sources)
-    json.loads(render_json(found, sources))
+    render_text(diagnostics, sources, colour=True)
+    render_github(diagnostics, sources)
+    json.loads(render_json(diagnostics, sources))
     module, faults = vlmdsl.parse(text, file="fuzz.vlo")
     if not faults:
         report.formatted += 1
         formatted = vlmdsl.format(text, file="fuzz.vlo")
         if not same_tree(vlmdsl.parse(formatted)[0], module):
             yield "formatting changes the tree"
-    if not any(diagnostic.severity == "error" for diagnostic in found):
+    if not any(diagnostic.severity == "error" for diagnostic in diagnostics):
         report.correct += 1
         _later_stages(text)
 
@@ -210,10 +210,10 @@ def fuzz(programs: int, seed: int = 0) -> Report:
         text = program(number, others)
         report.programs += 1
         try:
-            found = list(failures_of(text, report))
+            failures = list(failures_of(text, report))
         except Exception:  # whatever it is, it is a failure, and the other programs go on
-            found = [traceback.format_exc(limit=-3)]
-        report.failures += [{"seed": number, "text": text[:2_000], "failure": failure} for failure in found]
+            failures = [traceback.format_exc(limit=-3)]
+        report.failures += [{"seed": number, "text": text[:2_000], "failure": failure} for failure in failures]
     return report
 
 

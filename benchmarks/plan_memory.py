@@ -107,9 +107,9 @@ def own_peak(case: Case, compiled: bool) -> float:
 
 def resident(name: str) -> int:
     """KiB that this process holds (`VmRSS`), or the most it has held since the mark was set back (`VmHWM`)."""
-    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found.group(1))
+    line = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert line is not None
+    return int(line.group(1))
 
 
 def measured(case: Case, compiled: bool) -> float:
