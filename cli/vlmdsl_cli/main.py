@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from types import ModuleType
+from typing import NoReturn
 
 import click
 
@@ -15,7 +18,7 @@ import vlmdsl
 from vlmdsl_cli import failures
 from vlmdsl_cli.output import data
 
-__all__ = ["COMMANDS", "application", "main"]
+__all__ = ["COMMANDS", "application", "main", "run"]
 
 COMMANDS = {
     "train": "Train a model with a recipe.",
@@ -100,3 +103,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt, SystemExit) as error:
         return failures.report(error, words)
     return result if isinstance(result, int) else 0
+
+
+def run() -> NoReturn:
+    """The whole of a process of `vlmdsl`: one command, then its exit code.
+
+    A process that torchrun started ends without the interpreter's own end: now and then a thread of gloo's still runs there,
+    asks for an interpreter that is gone, and aborts a process that has long done its work.
+    """
+    code = main()
+    if "RANK" not in os.environ:
+        sys.exit(code)
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody reads it any longer
+            stream.flush()
+    os._exit(code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -112,3 +113,24 @@ def test_a_pipe_whose_reader_left_is_no_fault() -> None:
         process.stdout.close()
         said = process.stderr.read()
         assert (process.wait(timeout=60), said) == (0, b"")
+
+
+AT_THE_END = """
+import atexit, os, sys
+from vlmdsl_cli.main import run
+class Aborts:
+    __del__ = lambda self, abort=os.abort: abort()  # as a thread of gloo's does that outlives the interpreter
+sys.argv, sys.kept = ["vlmdsl", *{arguments}], Aborts()
+atexit.register(print, "left")
+run()
+"""
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["--version"], 0), (["check", "nothing"], 2)])
+def test_a_process_of_torchrun_leaves_before_the_interpreter_ends(arguments: list[str], code: int) -> None:
+    command = [sys.executable, "-c", AT_THE_END.format(arguments=arguments)]
+    done = subprocess.run(command, env=os.environ | {"RANK": "1"}, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert done.stdout.endswith("left\n")
+    alone = {name: value for name, value in os.environ.items() if name != "RANK"}
+    assert subprocess.run(command, env=alone, capture_output=True, check=False).returncode == -6

@@ -20,7 +20,7 @@ _ENTERING = ("pooled", "tokens", "field", "mix")
 
 def retain(program: Program) -> Program:
     """The program with `retain` nodes where some samples enter that matter to no term; idempotent."""
-    program = _without(program)
+    program = _numbered_anew(_without(program))
     relevant = relevant_samples(program)
     if not any(_needs(node, relevant) for node in relevant):
         return program
@@ -36,6 +36,12 @@ def _without(program: Program) -> Program:
     if not any(node.operation == "retain" for node in program.nodes()):
         return program
     return program.mapped(*program.graph.rebuild(program.roots(), rule))
+
+
+def _numbered_anew(program: Program) -> Program:
+    """The program whose nodes are numbered by its structure alone, not by the nodes that it once had: conditions are joined
+    in the order of their numbers."""
+    return program.mapped(*program.graph.rebuild(program.roots(), lambda _graph, _node, _inputs: None))
 
 
 def _needs(node: Node, relevant: dict[Node, Relevance]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -173,14 +173,17 @@ class Expressions:
         )
 
 
-@dataclass
 class Sample:
-    """A program that shows itself readably when a test fails."""
+    """A program that shows itself readably when a test fails; no data class, of which hypothesis prints every field."""
 
-    program: Program
+    def __init__(self, program: Program) -> None:
+        self.program = program
 
     def __repr__(self) -> str:
         return "\n" + program_text(self.program)
+
+    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
+        printer.text(repr(self))
 
 
 @st.composite
