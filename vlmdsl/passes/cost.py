@@ -278,14 +278,14 @@ def _unite(node: Node, world: Workload) -> Cost | None:
 
 
 def _transpose(node: Node, world: Workload) -> Cost | None:
-    """Free on one process; on several the columns of the others' rows are fetched, and their gradients sent back."""
+    """Free on one process; on several they exchange the blocks that they hold of each other's columns."""
     if world.world == 1:
         return None
-    whole = world.batch * world.batch * world.item
-    collectives = [Collective("all-gather", "the matrix, transposed", world.received(whole))]
+    own = world.entries * world.item
+    collectives = [Collective("all-to-all", "the matrix, transposed", world.received(own))]
     if learns(node):
-        collectives.append(Collective("reduce-scatter", "its gradient", world.received(whole)))
-    return Cost(0.0, 0.0, world.entries * world.item, whole, 2 * whole, tuple(collectives))
+        collectives.append(Collective("all-to-all", "its gradient", world.received(own)))
+    return Cost(0.0, 0.0, own, own, 4 * own, tuple(collectives))
 
 
 def _mix(node: Node, world: Workload) -> Cost | None:

@@ -1,8 +1,9 @@
 """The only place that talks to other processes.
 
 Every process returns the global loss, so what is differentiated is *the sum over processes of each process's loss*. The
-adjoints below are the exact ones of that sum: all-gather <-> reduce-scatter, all-reduce <-> all-reduce. The mean of the
-gradients over processes, which DDP takes, is then the gradient of the global loss.
+adjoints below are the exact ones of that sum: all-gather <-> reduce-scatter, all-reduce <-> all-reduce, fetching samples
+<-> adding their gradients up where they came from. The mean of the gradients over processes, which DDP takes, is then the
+gradient of the global loss.
 
 Without an initialised process group, or with one process, everything here is the identity and leaves no trace in a
 compiled graph. Batches are equal in size on all processes.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -24,8 +25,8 @@ from vlmdsl.backends.torch.partners import partners
 from vlmdsl.ir import exchange_counts, whole_blocks
 
 __all__ = [
-    "all_gather", "all_reduce_max", "all_reduce_sum", "gather_numbers", "gather_objects", "mirrored", "own_slice",
-    "process_count", "process_index",
+    "all_gather", "all_reduce_max", "all_reduce_sum", "fetch", "gather_numbers", "gather_objects", "mirrored", "own_slice",
+    "process_count", "process_index", "transposed",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -103,6 +104,32 @@ def mirrored(local: Tensor, block: int = 0) -> Tensor:
     return read
 
 
+def fetch(local: Tensor, indices: Tensor) -> Tensor:
+    """The samples `indices` [n] of the batch of all processes, which may repeat: [n, ...]; `local` [b, ...] are this
+    process's. Differentiable: gradients return to the process that holds the sample, and are added up there.
+
+    Every process asks for equally many. What is asked for is sent, not the whole batch: n samples arrive, where a gathered
+    batch would hold all B.
+    """
+    if process_count() == 1:
+        return local.index_select(0, indices)
+    if local.dtype is torch.bool:
+        return fetch(local.to(torch.uint8), indices).to(torch.bool)
+    fetched: Tensor = _Fetch.apply(local, indices)  # type: ignore[no-untyped-call]
+    return fetched
+
+
+def transposed(local: Tensor) -> Tensor:
+    """This process's columns of a matrix of which it holds the rows `local` [b, B], as rows: [b, B]. Differentiable;
+    booleans pass too."""
+    if process_count() == 1:
+        return local.T
+    if local.dtype is torch.bool:
+        return _transpose(local.to(torch.uint8)).to(torch.bool)
+    turned: Tensor = _Transposed.apply(local)  # type: ignore[no-untyped-call]
+    return turned
+
+
 class _AllGather(Function):
     """all-gather, whose adjoint sums everybody's gradients and keeps the own samples'."""
 
@@ -166,6 +193,59 @@ class _Mirrored(Function):
         return _adjoint(_Mirrored, _backwards, gradient, ctx.block), None
 
 
+class _Fetch(Function):
+    """Fetching samples, whose adjoint adds the gradients up where the samples came from."""
+
+    @staticmethod
+    def forward(local: Tensor, indices: Tensor) -> Tensor:
+        fetched: Tensor = fetch_samples(local, indices)
+        return fetched
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        local, indices = inputs
+        ctx.save_for_backward(indices)
+        ctx.share = local.shape[0]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (indices,) = ctx.saved_tensors
+        return _adjoint(_Return, return_samples, gradient, indices, ctx.share), None
+
+
+class _Return(Function):
+    """The adjoint of fetching samples, whose adjoint it is."""
+
+    @staticmethod
+    def forward(fetched: Tensor, indices: Tensor, share: int) -> Tensor:
+        returned: Tensor = return_samples(fetched, indices, share)
+        return returned
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (indices,) = ctx.saved_tensors
+        return _adjoint(_Fetch, fetch_samples, gradient, indices), None, None
+
+
+class _Transposed(Function):
+    """Transposing a matrix whose rows are shared out, which is its own adjoint."""
+
+    @staticmethod
+    def forward(local: Tensor) -> Tensor:
+        return _transpose(local)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None: ...
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _adjoint(_Transposed, _transpose, gradient)
+
+
 def _adjoint(differentiable: Any, plain: Callable[..., Tensor], gradient: Tensor, *arguments: Any) -> Tensor:
     """The call of a backward pass: of a function with a derivative of its own where that is wanted."""
     second = torch.is_grad_enabled() and not torch.compiler.is_compiling()
@@ -187,6 +267,21 @@ def _reduce(local: Tensor, operation: str) -> Tensor:
 
 def _reduce_scatter(everybody: Tensor) -> Tensor:
     return _wait(torch.ops._c10d_functional.reduce_scatter_tensor(everybody.contiguous(), "sum", process_count(), _group()))
+
+
+def _exchange(leaving: Tensor, arriving_counts: list[int], leaving_counts: list[int]) -> Tensor:
+    """What the processes send to each other: the first `leaving_counts[0]` go to the first of them, and so on."""
+    return _wait(
+        torch.ops._c10d_functional.all_to_all_single(leaving.contiguous(), arriving_counts, leaving_counts, _group())
+    )
+
+
+def _transpose(local: Tensor) -> Tensor:
+    """Each process sends every other one the block of its rows and of the other's columns."""
+    share, processes = local.shape[0], process_count()
+    blocks = local.reshape(share, processes, share).transpose(0, 1)
+    one_each = [1] * processes
+    return _exchange(blocks, one_each, one_each).reshape(share * processes, share).T
 
 
 def _backwards(local: Tensor, block: int) -> Tensor:
@@ -212,13 +307,61 @@ def exchange(local: Tensor, block: int) -> Tensor:
     wanted = partners(own + process_index() * share, share * processes, block)
     leaving = local[wanted.div(share, rounding_mode="floor").argsort(stable=True)]
     counts = exchange_counts(process_index(), processes, share, block)
-    arrived = _wait(torch.ops._c10d_functional.all_to_all_single(leaving, counts, counts, _group()))
+    arrived = _exchange(leaving, counts, counts)
     return arrived[wanted.argsort().argsort()]
 
 
 @exchange.register_fake
 def _(local: Tensor, block: int) -> Tensor:
     return torch.empty_like(local, memory_format=torch.contiguous_format)
+
+
+class _Routes(NamedTuple):
+    """Who sends what to whom, where each process asks for `indices` of the batch of all processes."""
+
+    asked_of_this: Tensor
+    """Positions of this process's samples that are asked for, by who asks, then in the order of asking."""
+    by_holder: Tensor
+    """Positions of this process's `indices`, by the process that holds the sample, then in the order of asking."""
+    leaving: list[int]
+    arriving: list[int]
+
+
+def _routes(indices: Tensor, share: int) -> _Routes:
+    """The counts come to the CPU, in one transfer: how much is sent is not part of a graph."""
+    processes, this = process_count(), process_index()
+    asked = _gather(indices).reshape(processes, -1)
+    holders = asked.div(share, rounding_mode="floor")
+    asked_of_this = holders == this
+    held_by = holders[this] == torch.arange(processes, device=indices.device)[:, None]
+    leaving, arriving = torch.stack([asked_of_this.sum(dim=1), held_by.sum(dim=1)]).tolist()
+    return _Routes(asked[asked_of_this] - this * share, holders[this].argsort(stable=True), leaving, arriving)
+
+
+@torch.library.custom_op("vlmdsl::fetch_samples", mutates_args=())
+def fetch_samples(local: Tensor, indices: Tensor) -> Tensor:
+    """The samples `indices` [n] of the batch of all processes: [n, ...]."""
+    routes = _routes(indices, local.shape[0])
+    arrived = _exchange(local[routes.asked_of_this], routes.arriving, routes.leaving)
+    return arrived[routes.by_holder.argsort()]
+
+
+@fetch_samples.register_fake
+def _(local: Tensor, indices: Tensor) -> Tensor:
+    return local.new_empty(indices.shape[0], *local.shape[1:])
+
+
+@torch.library.custom_op("vlmdsl::return_samples", mutates_args=())
+def return_samples(fetched: Tensor, indices: Tensor, share: int) -> Tensor:
+    """The adjoint of `fetch_samples`: to each of this process's samples [share, ...] the sum of what came of it."""
+    routes = _routes(indices, share)
+    arrived = _exchange(fetched[routes.by_holder], routes.leaving, routes.arriving)
+    return fetched.new_zeros(share, *fetched.shape[1:]).index_add(0, routes.asked_of_this, arrived)
+
+
+@return_samples.register_fake
+def _(fetched: Tensor, indices: Tensor, share: int) -> Tensor:
+    return fetched.new_empty(share, *fetched.shape[1:])
 
 
 def _group() -> str:

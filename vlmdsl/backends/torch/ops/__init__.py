@@ -40,6 +40,7 @@ from vlmdsl.backends.torch.ops.elementwise import (
     where,
 )
 from vlmdsl.backends.torch.ops.language import mlm
+from vlmdsl.backends.torch.ops.mining import fetch, hardest, mine, valid
 from vlmdsl.backends.torch.ops.mixing import mix
 from vlmdsl.backends.torch.ops.normalize import gate, normalize, retain, stop, tokens
 from vlmdsl.backends.torch.ops.retrieval import attend, best_entries, best_entries_by_index, retrieve, take
@@ -53,10 +54,10 @@ __all__ = [
     "ContrastResult", "Direction", "Similarities", "Target", "TargetPart", "TokenFeatures", "add", "add_features",
     "add_targets", "attend", "best_entries", "best_entries_by_index", "clamp", "contrast", "contrast_of",
     "cross_entropy", "distribution", "divide", "enqueue", "entropy", "entropy_of_mean", "equal", "exclude",
-    "exclude_pairs", "exp", "flipped", "gate", "greater", "greater_equal", "hinge", "less", "less_equal", "log",
-    "log_sum_exp", "logical_and", "logical_not", "logical_or", "maximum", "mean", "minimum", "mix", "mlm", "multiply",
-    "nearest", "negate", "normalize", "not_equal", "others", "paired", "retain", "retrieve", "reuse", "row_mean",
-    "row_sum", "running_mean", "same", "samples", "scale_target", "score", "sigmoid_loss", "similarity", "smooth",
-    "softmax", "softplus", "stop", "subtract", "subtract_features", "take", "target_entropy", "tokens", "transport",
-    "transpose", "uniform", "unite", "unite_targets", "where",
+    "exclude_pairs", "exp", "fetch", "flipped", "gate", "greater", "greater_equal", "hardest", "hinge", "less",
+    "less_equal", "log", "log_sum_exp", "logical_and", "logical_not", "logical_or", "maximum", "mean", "mine", "minimum",
+    "mix", "mlm", "multiply", "nearest", "negate", "normalize", "not_equal", "others", "paired", "retain", "retrieve",
+    "reuse", "row_mean", "row_sum", "running_mean", "same", "samples", "scale_target", "score", "sigmoid_loss",
+    "similarity", "smooth", "softmax", "softplus", "stop", "subtract", "subtract_features", "take", "target_entropy",
+    "tokens", "transport", "transpose", "uniform", "unite", "unite_targets", "valid", "where",
 ]  # fmt: skip

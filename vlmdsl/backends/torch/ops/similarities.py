@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from vlmdsl.backends.torch.collectives import all_gather, process_index
+from vlmdsl.backends.torch.collectives import all_gather, process_index, transposed
 from vlmdsl.backends.torch.ops.product import product
 from vlmdsl.backends.torch.ops.token_selection import kept_tokens
 from vlmdsl.backends.torch.values import Memory, Similarities, TokenFeatures, precise
@@ -81,10 +81,10 @@ def _pairs(matrix: Tensor) -> Tensor:
 
 
 def transpose(matrix: Similarities) -> Similarities:
-    """Rows become columns: [b, B] again, so the other processes' parts are fetched."""
-    rows = _transposed(matrix.columns)
-    allowed = None if matrix.allowed is None else _transposed(matrix.allowed)
-    return Similarities(rows, rows if matrix.symmetric else _transposed(matrix.rows), matrix.candidates, allowed)
+    """Rows become columns: [b, B] again, so processes exchange the blocks that they hold of each other's columns."""
+    rows = transposed(matrix.columns)
+    allowed = None if matrix.allowed is None else transposed(matrix.allowed)
+    return Similarities(rows, rows if matrix.symmetric else transposed(matrix.rows), matrix.candidates, allowed)
 
 
 def reuse(similarities: Similarities, matrix: str) -> Similarities:
@@ -103,11 +103,6 @@ def _gather(features: Features) -> Features:
     if isinstance(features, Tensor):
         return all_gather(features)
     return TokenFeatures(all_gather(features.values), None if features.mask is None else all_gather(features.mask))
-
-
-def _transposed(matrix: Tensor) -> Tensor:
-    own = process_index() * matrix.shape[0]
-    return all_gather(matrix)[:, own : own + matrix.shape[0]].T
 
 
 def _dot(x: Tensor, y: Tensor) -> Tensor:
