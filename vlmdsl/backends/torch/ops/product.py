@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-__all__ = ["product"]
+__all__ = ["float16_tile", "float32_product", "product"]
 
 _MIDDLE_OF_FLOAT16 = 16.0
 """H is scaled so that its largest entry is this: sums of B such entries stay finite in float32 and 1/B of it is normal."""
@@ -36,7 +36,7 @@ class _Float16Product(Function):
 
     @staticmethod
     def forward(x: Tensor, y_transposed: Tensor) -> Tensor:
-        return _float32_product(x, y_transposed)
+        return float32_product(x, y_transposed)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -47,14 +47,18 @@ class _Float16Product(Function):
         x, y_transposed = ctx.saved_tensors
         if torch.is_grad_enabled():  # second derivatives: nothing is rounded on the way
             return (gradient @ y_transposed.T.float()).to(x.dtype), (x.T.float() @ gradient).to(x.dtype)
-        largest = gradient.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
-        tile = (gradient * (_MIDDLE_OF_FLOAT16 / largest)).to(torch.float16)
-        factor = largest / _MIDDLE_OF_FLOAT16
-        x_gradient = _float32_product(tile, y_transposed.T) * factor
-        return x_gradient.to(x.dtype), (_float32_product(x.T, tile) * factor).to(x.dtype)
+        tile, factor = float16_tile(gradient)
+        x_gradient = float32_product(tile, y_transposed.T) * factor
+        return x_gradient.to(x.dtype), (float32_product(x.T, tile) * factor).to(x.dtype)
 
 
-def _float32_product(left: Tensor, right: Tensor) -> Tensor:
+def float16_tile(gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """A gradient in the middle of the float16 range, and the factor (0-d, float32) that brings its products back."""
+    largest = gradient.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
+    return (gradient * (_MIDDLE_OF_FLOAT16 / largest)).to(torch.float16), largest / _MIDDLE_OF_FLOAT16
+
+
+def float32_product(left: Tensor, right: Tensor) -> Tensor:
     """A float16 product with its float32 accumulators kept; only CUDA has the kernel, elsewhere the operands are widened."""
     if left.is_cuda:
         return torch.mm(left, right, out_dtype=torch.float32)

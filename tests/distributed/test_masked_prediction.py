@@ -1,0 +1,54 @@
+"""Criteria of tokens and patches over two processes that hold unequally many of them: as on one process."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from vlmdsl.backends.torch import ops
+from vlmdsl.backends.torch.collectives import own_slice, process_count
+from vlmdsl.testing.distributed import run_processes
+
+pytestmark = [pytest.mark.distributed, pytest.mark.slow]
+
+
+def values_and_gradients() -> list[Tensor]:
+    """Each loss with its gradients, those of a process divided by the number of processes, as DDP's mean would."""
+    random = torch.Generator().manual_seed(0)
+    states, weights, decoded, target = (
+        own_slice(torch.randn(shape, generator=random, dtype=torch.float64))
+        for shape in [(4, 5, 6), (4, 5), (4, 3, 8), (4, 3, 8)]
+    )
+    weight, bias = (torch.randn(shape, generator=random, dtype=torch.float64) for shape in [(7, 6), (7,)])
+    targets = torch.randint(7, (4, 5), generator=random)
+    targets[2:, 1:] = -1
+    targets[3] = -1
+    at = torch.tensor([[True, True, True], [True, False, True], [False, True, False], [False, False, False]])
+    targets, at = own_slice(targets), own_slice(at)
+    leaves = [states, weight, bias, weights.abs()]
+    made = []
+    for reduction in ("token", "sample"):
+        learned = [leaf.clone().requires_grad_() for leaf in leaves]
+        loss = ops.linear_cross_entropy(
+            learned[0], learned[1], targets, learned[2], weights=learned[3], smoothing=0.1, reduction=reduction
+        )
+        gradients = torch.autograd.grad(loss, learned)
+        made += [loss.detach(), *(gradient / process_count() for gradient in gradients)]
+    decoded.requires_grad_()
+    loss = ops.reconstruct(decoded, target, at)
+    return [*made, loss.detach(), torch.autograd.grad(loss, decoded)[0] / process_count()]
+
+
+def test_two_processes_are_one() -> None:
+    expected = values_and_gradients()
+    shares = run_processes(values_and_gradients, 2)
+    for place, wanted in enumerate(expected):
+        parts = [share[place] for share in shares]
+        if not wanted.dim():
+            for part in parts:
+                torch.testing.assert_close(part, wanted, rtol=1e-12, atol=0)
+        elif len(parts[0]) < len(wanted):  # of the process's own samples
+            torch.testing.assert_close(torch.cat(parts), wanted, rtol=1e-10, atol=1e-13)
+        else:  # of what all processes share: the mean over processes, as DDP takes it
+            torch.testing.assert_close(parts[0] + parts[1], wanted, rtol=1e-10, atol=1e-13)

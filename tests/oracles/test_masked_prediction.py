@@ -1,0 +1,70 @@
+"""Criteria of masked patches, codes and next tokens, against the authors' code: the value and every gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from vlmdsl.backends.torch import ops
+from vlmdsl.testing.gradients import value_and_gradients
+from vlmdsl.testing.oracle import Oracle, load_oracle
+
+DATA = Path(__file__).parent / "data"
+
+
+def assert_agrees(oracle: Oracle, function: Callable[..., Tensor]) -> None:
+    """`function` of the inputs that the oracle has gradients for gives its total, and these gradients."""
+    value, gradients = value_and_gradients(function, {name: oracle.inputs[name] for name in oracle.gradients})
+    torch.testing.assert_close(value, oracle.outputs["total"], rtol=oracle.rtol, atol=0)
+    for name, expected in oracle.gradients.items():
+        torch.testing.assert_close(gradients[name], expected, rtol=oracle.rtol, atol=oracle.rtol)
+
+
+@pytest.mark.parametrize("name", ["beit-mim", "beit-mim-emptyrow"])
+def test_codes_of_masked_patches(name: str) -> None:
+    oracle = load_oracle(DATA, name)
+    targets = torch.where(oracle.inputs["mask"] == 1, oracle.inputs["codes"], -1).flatten(1)
+
+    def loss(features: Tensor, head_weight: Tensor, head_bias: Tensor) -> Tensor:
+        return ops.linear_cross_entropy(features, head_weight, targets, head_bias)
+
+    assert_agrees(oracle, loss)
+
+
+def test_next_tokens_with_label_smoothing() -> None:
+    oracle = load_oracle(DATA, "blip-lm")
+    logits, ids = oracle.inputs["logits"], oracle.inputs["input_ids"]
+    targets = torch.where(ids == oracle.hyperparameters["pad"], -100, ids)[:, 1:]
+
+    def loss(logits: Tensor) -> Tensor:
+        return ops.linear_cross_entropy(
+            logits[:, :-1], identity, targets, smoothing=oracle.hyperparameters["label_smoothing"]
+        )
+
+    identity = torch.eye(logits.shape[2], dtype=logits.dtype)
+    assert_agrees(oracle, loss)
+
+
+def test_the_mean_over_samples_of_the_mean_over_weighted_tokens() -> None:
+    oracle = load_oracle(DATA, "pali-weightedxent")
+    identity = torch.eye(oracle.inputs["logits"].shape[2], dtype=torch.float64)
+
+    def loss(logits: Tensor) -> Tensor:
+        weights = oracle.inputs["weights"]
+        return ops.linear_cross_entropy(logits, identity, oracle.inputs["labels"], weights=weights, reduction="sample")
+
+    assert_agrees(oracle, loss)
+
+
+@pytest.mark.parametrize("name", ["mae-recon", "mae-recon-normpix", "mae-recon-normpix-edge"])
+def test_pixels_of_masked_patches(name: str) -> None:
+    oracle = load_oracle(DATA, name)
+    normalised = "patch" if oracle.hyperparameters["norm_pix_loss"] else "none"
+    target = ops.pixels(oracle.inputs["imgs"], oracle.hyperparameters["patch"], normalised=normalised)
+    if "target_patches" in oracle.outputs and normalised == "none":
+        assert torch.equal(target, oracle.outputs["target_patches"])
+    assert_agrees(oracle, lambda pred: ops.reconstruct(pred, target, oracle.inputs["mask"] == 1))

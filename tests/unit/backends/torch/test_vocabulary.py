@@ -1,0 +1,202 @@
+"""The chunked linear cross-entropy against torch's own, which holds all logits: values, gradients, precision, masks."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vlmdsl.backends.torch import ops
+from vlmdsl.backends.torch.ops import vocabulary
+from vlmdsl.testing.gradients import assert_same_gradients, check_gradients, value_and_gradients
+
+SAMPLES, LENGTH, WIDTH, SIZE = 4, 5, 6, 11
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three tokens in each chunk, so that the last one is not full."""
+    monkeypatch.setattr(vocabulary, "CHUNK_ENTRIES", 3 * SIZE)
+
+
+def arguments(dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+    """Random tokens of which some do not count, the whole first sample among them."""
+    random = torch.Generator().manual_seed(0)
+    targets = torch.randint(SIZE, (SAMPLES, LENGTH), generator=random)
+    targets[torch.rand(SAMPLES, LENGTH, generator=random) < 0.3] = -100
+    targets[0] = -1
+    return {
+        "states": torch.randn(SAMPLES, LENGTH, WIDTH, generator=random, dtype=dtype),
+        "weight": torch.randn(SIZE, WIDTH, generator=random, dtype=dtype),
+        "bias": torch.randn(SIZE, generator=random, dtype=dtype),
+        "weights": torch.rand(SAMPLES, LENGTH, generator=random, dtype=dtype),
+        "targets": targets,
+    }
+
+
+def by_torch(
+    states: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None, weights: Tensor, reduction: str, smoothing: float
+) -> Tensor:
+    """The same number from all logits at once."""
+    logits = F.linear(states, weight, bias).flatten(0, 1)
+    counted = targets >= 0
+    losses = F.cross_entropy(
+        logits, torch.where(counted, targets, -1).flatten(), ignore_index=-1, label_smoothing=smoothing, reduction="none"
+    )
+    total, weights = losses.view_as(targets) * weights, weights * counted
+    if reduction == "token":
+        return total.sum() / weights.sum()
+    return (total.sum(dim=1) / weights.sum(dim=1).clamp(min=1e-30)).mean()
+
+
+@pytest.mark.parametrize("reduction", ["token", "sample"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_value_and_every_gradient_are_those_of_all_logits(reduction: str, smoothing: float) -> None:
+    options = {"reduction": reduction, "smoothing": smoothing}
+    assert_same_gradients(partial(ops.linear_cross_entropy, **options), partial(by_torch, **options), arguments())
+
+
+def test_the_mean_over_tokens_is_torchs() -> None:
+    given = arguments()
+    plain = F.cross_entropy(
+        F.linear(given["states"], given["weight"]).flatten(0, 1), given["targets"].clamp(min=-1).flatten(), ignore_index=-1
+    )
+    loss = ops.linear_cross_entropy(given["states"].flatten(0, 1), given["weight"], given["targets"].flatten())
+    torch.testing.assert_close(loss, plain, rtol=1e-12, atol=0)
+
+
+def test_smoothing_over_the_others_leaves_the_target_its_whole_share() -> None:
+    """As big_vision's `weighted_softmax_xent` smooths: 1 - e on the target and e / (V - 1) on every other entry."""
+    given = arguments()
+    counted = given["targets"] >= 0
+    shares = torch.full((int(counted.sum()), SIZE), 0.2 / (SIZE - 1), dtype=torch.float64)
+    shares.scatter_(1, given["targets"][counted][:, None], 0.8)
+
+    def reference(states: Tensor, weight: Tensor) -> Tensor:
+        return -(shares * (states @ weight.T)[counted].log_softmax(dim=1)).sum(dim=1).mean()
+
+    function = partial(ops.linear_cross_entropy, targets=given["targets"], smoothing=0.2, over="others")
+    assert_same_gradients(function, reference, {"states": given["states"], "weight": given["weight"]})
+
+
+@pytest.mark.parametrize("reduction", ["token", "sample"])
+def test_finite_differences(reduction: str) -> None:
+    given = {name: value[1:3] if value.dim() > 1 and name != "weight" else value for name, value in arguments().items()}
+    check_gradients(partial(ops.linear_cross_entropy, reduction=reduction, smoothing=0.1), given)
+
+
+def test_a_token_that_does_not_count_may_hold_anything() -> None:
+    given = arguments()
+    clean, gradients = value_and_gradients(ops.linear_cross_entropy, given)
+    ignored = given["targets"] < 0
+    poisoned = given | {
+        "states": given["states"].masked_fill(ignored[:, :, None], torch.nan),
+        "weights": given["weights"].masked_fill(ignored, torch.nan),
+    }
+    loss, found = value_and_gradients(ops.linear_cross_entropy, poisoned)
+    assert loss == clean
+    for name, gradient in gradients.items():
+        assert torch.equal(found[name], gradient), name
+    assert not found["states"][ignored].any()
+
+
+@pytest.mark.parametrize("reduction", ["token", "sample"])
+def test_no_token_at_all_is_no_loss_and_no_gradient(reduction: str) -> None:
+    given = arguments() | {"targets": torch.full((SAMPLES, LENGTH), -1)}
+    loss, gradients = value_and_gradients(partial(ops.linear_cross_entropy, reduction=reduction), given)
+    assert loss == 0
+    assert not any(gradient.any() for gradient in gradients.values())
+
+
+@pytest.mark.parametrize("frozen", ["states", "weight", "bias", "all"])
+def test_what_does_not_learn_gets_no_gradient_and_changes_no_other(frozen: str) -> None:
+    given = {name: arguments()[name] for name in ("states", "weight", "bias", "targets")}
+    _, expected = value_and_gradients(ops.linear_cross_entropy, given)
+    for name in expected:
+        given[name].requires_grad_(frozen not in (name, "all"))
+    loss = ops.linear_cross_entropy(**given)
+    assert loss.requires_grad == (frozen != "all")
+    if frozen != "all":
+        loss.backward()
+    for name, gradient in expected.items():
+        learned = given[name].grad
+        assert (learned is None) if frozen in (name, "all") else torch.equal(learned, gradient), name
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 2e-2), (torch.float16, 3e-3)])
+def test_half_precision_is_float64_rounded(dtype: torch.dtype, tolerance: float) -> None:
+    """With the small shares of a large batch and a loss scale as for float16, entries of the gradient must not vanish."""
+    given = {name: arguments()[name] for name in ("states", "weight", "targets")}
+    given["states"] = given["states"].repeat(200, 1, 1)
+    given["targets"] = given["targets"].repeat(200, 1)
+    halves = {name: value.to(dtype) if value.is_floating_point() else value for name, value in given.items()}
+
+    def scaled(**tensors: Tensor) -> Tensor:
+        return ops.linear_cross_entropy(**tensors) * 2.0**10
+
+    loss, gradients = value_and_gradients(scaled, halves)
+    exact = {name: value.double() if value.is_floating_point() else value for name, value in halves.items()}
+    expected, wanted = value_and_gradients(scaled, exact)
+    assert loss.dtype is torch.float32
+    torch.testing.assert_close(loss.double(), expected, rtol=tolerance, atol=0)
+    for name, gradient in gradients.items():
+        assert gradient.dtype is dtype
+        largest = wanted[name].abs().max().item()
+        torch.testing.assert_close(gradient.double(), wanted[name], rtol=tolerance, atol=tolerance * largest)
+
+
+def test_large_logits_stay_exact() -> None:
+    states, weight = torch.tensor([[1e4, 0.0]], requires_grad=True), torch.eye(2)
+    loss = ops.linear_cross_entropy(states, weight, torch.tensor([1]))
+    loss.backward()
+    assert loss.item() == 1e4
+    assert states.grad.tolist() == [[1.0, -1.0]]
+
+
+def test_compiled_in_one_graph_it_gives_the_same() -> None:
+    given = {name: value.requires_grad_(value.is_floating_point()) for name, value in arguments().items()}
+    names = ("states", "weight", "bias", "weights")
+
+    def step(**tensors: Tensor) -> Tensor:
+        return 2.0 * ops.linear_cross_entropy(**tensors, smoothing=0.1)
+
+    expected = torch.autograd.grad(step(**given), [given[name] for name in names])
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+    for found, wanted in zip(torch.autograd.grad(compiled(**given), [given[name] for name in names]), expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-14)
+
+
+def test_the_operator_is_what_it_tells_the_compiler() -> None:
+    given = arguments()
+    tensors = given["states"].flatten(0, 1), given["weight"], given["bias"], given["targets"].flatten()
+    learning = [value.detach().requires_grad_() if value.is_floating_point() else value for value in tensors]
+    shares = torch.rand(SAMPLES * LENGTH, dtype=torch.float64, requires_grad=True)
+    operator = torch.ops.vlmdsl.weighted_cross_entropy.default
+    torch.library.opcheck(operator, (*learning, shares, 0.9, 0.1 / SIZE, True, True, True))
+    torch.library.opcheck(operator, (*tensors[:2], None, tensors[3], shares.detach(), 1.0, 0.0, False, False, False))
+
+
+def test_on_the_meta_device_there_are_shapes() -> None:
+    given = {name: value.to("meta") for name, value in arguments().items()}
+    states = given["states"].requires_grad_()
+    loss = ops.linear_cross_entropy(**given)
+    loss.backward()
+    assert loss.shape == ()
+    assert states.grad.shape == states.shape
+
+
+def test_a_second_derivative_is_refused() -> None:
+    given = arguments()
+    states = given["states"].requires_grad_()
+    with pytest.raises(RuntimeError, match="first derivatives only"):
+        torch.autograd.grad(ops.linear_cross_entropy(states, given["weight"], given["targets"]), states, create_graph=True)
+
+
+@pytest.mark.parametrize(("shape", "reduction"), [((4, 6), "token"), ((20,), "token"), ((4,), "sample")])
+def test_shapes_that_do_not_belong_together_are_refused(shape: tuple[int, ...], reduction: str) -> None:
+    states = torch.zeros(4, WIDTH) if reduction == "sample" else arguments()["states"]
+    with pytest.raises(ValueError, match="do not go with targets"):
+        ops.linear_cross_entropy(states, arguments()["weight"], torch.zeros(shape, dtype=torch.int64), reduction=reduction)

@@ -1,0 +1,49 @@
+"""Pixels as targets: the patches of images, and how far decoded ones are from them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vlmdsl.backends.torch.ops.criteria import mean
+from vlmdsl.backends.torch.values import precise
+
+__all__ = ["pixels", "reconstruct"]
+
+_VARIANCE_FLOOR = 1e-6
+"""Added to the variance of a patch before it divides: MAE's."""
+
+
+def pixels(image: Tensor, patch: int, *, normalised: str = "none") -> Tensor:
+    """The patches of images [b, 3, H, W], row by row: [b, P, 3 patch^2], float32 at least, without gradient.
+
+    The numbers of a patch come by row, column and channel. `normalised` is `none`, or `patch`: each patch minus its mean,
+    over the root of its unbiased variance plus 1e-6. ValueError where the sides do not divide into patches of `patch`
+    pixels. Source: MAE (He et al., 2022), `norm_pix_loss`.
+
+    >>> pixels(torch.arange(12.0).view(1, 3, 2, 2), 1)[0, 0].tolist()
+    [0.0, 4.0, 8.0]
+    """
+    samples, channels, height, width = image.shape
+    if height % patch or width % patch:
+        raise ValueError(f"images of {height} x {width} pixels do not divide into patches of {patch}")
+    grid = precise(image.detach()).reshape(samples, channels, height // patch, patch, width // patch, patch)
+    patches = grid.permute(0, 2, 4, 3, 5, 1).reshape(samples, -1, channels * patch**2)
+    if normalised == "none":
+        return patches
+    centred = patches - patches.mean(dim=-1, keepdim=True)
+    variance = centred.square().sum(dim=-1, keepdim=True) / (patches.shape[-1] - 1)
+    return centred / (variance + _VARIANCE_FLOOR).sqrt()
+
+
+def reconstruct(decoded: Tensor, target: Tensor, at: Tensor) -> Tensor:
+    """The mean squared error of `decoded` [b, P, C] over the patches of all processes where `at` [b, P] holds: 0-d.
+
+    Every such patch counts alike, so a sample with more of them counts for more; none at all: 0. What stands elsewhere may
+    be anything, NaN included. The `target` [b, P, C] gets no gradient.
+
+    >>> reconstruct(torch.tensor([[[1.0, 3.0], [9.0, 9.0]]]), torch.zeros(1, 2, 2), torch.tensor([[True, False]])).item()
+    5.0
+    """
+    difference = torch.where(at[:, :, None], precise(decoded) - precise(target.detach()), 0.0)
+    return mean(difference.square().mean(dim=-1).flatten(), at.flatten())

@@ -1,0 +1,207 @@
+"""Cross-entropy over a vocabulary straight from states and the output weight: the logits are never whole in memory.
+
+    Z = S W^T + bias,   l_i = r_i - on * Z_{i t_i} - off * sum_v Z_iv,   r_i = log sum_v e^{Z_iv},   L = sum_i a_i l_i
+    H_iv = dL/dZ_iv = a_i (e^{Z_iv - r_i} - off - on [v = t_i]),   dS = H W,   dW = H^T S,   d bias = sum_i H_i
+
+`on` + V `off` = 1; without label smoothing they are 1 and 0. Tokens that have no target are left out of all products.
+
+The shares a_i are known before the logits are, so a chunk's gradients are made in the forward pass while its logits are
+there: three products, as autograd's own. Making the logits again in the backward pass would take four, and hold dW and dS
+for a shorter time; `benchmarks/linear_cross_entropy.py` compares both. Chunks are of tokens only, each with the whole
+vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlmdsl.backends.torch.collectives import all_reduce_sum, process_count
+from vlmdsl.backends.torch.ops.product import float16_tile, float32_product
+from vlmdsl.backends.torch.values import precise
+
+__all__ = ["linear_cross_entropy"]
+
+CHUNK_ENTRIES = 1 << 24
+"""Logits that are held at one time: 64 MiB in float32."""
+
+
+def linear_cross_entropy(
+    states: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    bias: Tensor | None = None,
+    *,
+    smoothing: float = 0.0,
+    over: str = "all",
+    weights: Tensor | None = None,
+    reduction: str = "token",
+) -> Tensor:
+    """The mean cross-entropy of `softmax(states @ weight.T + bias)` with the targets, over the tokens of all processes: 0-d.
+
+    `states` [b, L, W] or [n, W]; `weight` [V, W]; `bias` [V]; `targets` [b, L] or [n] are vocabulary entries, negative where
+    a token does not count (its states may be anything, NaN included). `smoothing` moves that share of each target to `all`
+    entries alike, as torch does, or to the `others`. `weights`, shaped as the targets, are not negative, and say how much
+    each token counts.
+
+    `reduction`: with `token` every token of the global batch counts alike, or by its weight; with `sample` the mean of each
+    sample's tokens is taken first, and a sample without any counts as 0. No token at all: 0. Products are in the dtype of
+    the states, statistics and sums in float32 at least. There are first derivatives only: a second one is a RuntimeError.
+    ValueError for shapes that do not belong together.
+
+    >>> states, weight = torch.tensor([[1.0, 0.0], [7.0, 7.0]]), torch.eye(2)
+    >>> round(linear_cross_entropy(states, weight, torch.tensor([0, -1])).item(), 4)
+    0.3133
+    """
+    if targets.shape != states.shape[:-1] or (reduction == "sample" and targets.dim() != 2):
+        raise ValueError(f"states {list(states.shape)} do not go with targets {list(targets.shape)} by {reduction}")
+    size = weight.shape[0]
+    off = smoothing / (size if over == "all" else size - 1)
+    on = 1.0 - smoothing - (off if over == "others" else 0.0)
+    shares = _shares(precise(states).dtype, targets >= 0, weights, reduction)
+    learns = torch.is_grad_enabled()
+    loss, *_ = weighted_cross_entropy(
+        states.flatten(0, -2), weight, bias, targets.flatten(), shares.flatten(), on, off,
+        learns and states.requires_grad, learns and weight.requires_grad,
+        learns and bias is not None and bias.requires_grad,
+    )  # fmt: skip
+    return all_reduce_sum(loss)
+
+
+def _shares(dtype: torch.dtype, counted: Tensor, weights: Tensor | None, reduction: str) -> Tensor:
+    """What each token's loss is multiplied by, in the shape of the targets; all processes' together are 1, or 0."""
+    shares = counted.to(dtype) if weights is None else torch.where(counted, weights.to(dtype), 0.0)
+    if reduction == "token":
+        total = all_reduce_sum(shares.sum())
+        return shares / torch.where(total > 0, total, 1.0)
+    total = shares.sum(dim=1, keepdim=True)
+    return shares / torch.where(total > 0, total, 1.0) / (shares.shape[0] * process_count())
+
+
+@torch.library.custom_op("vlmdsl::weighted_cross_entropy", mutates_args=())
+def weighted_cross_entropy(
+    states: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    shares: Tensor,
+    on: float,
+    off: float,
+    states_learn: bool,
+    weight_learns: bool,
+    bias_learns: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The sum of shares [n] times losses, 0-d; the losses [n]; its gradients for states, weight and bias, empty where
+    nothing learns. All in the dtype of the shares.
+
+    A custom operator, so that a compiled graph holds one node, and no shape that hangs on how many tokens count.
+    """
+    product_weight = weight.to(states.dtype)
+    losses = torch.zeros_like(shares)
+    by_states, by_weight, by_bias = _gradients(states, weight, shares, states_learn, weight_learns, bias_learns)
+    counted = (targets >= 0).nonzero().squeeze(1)
+    at_once = max(1, CHUNK_ENTRIES // weight.shape[0])
+    for start in range(0, counted.shape[0], at_once):
+        rows = counted[start : start + at_once]
+        entering, chosen, share = states[rows], targets[rows][:, None], shares[rows][:, None]
+        logits = _product(entering, product_weight.T, shares.dtype)
+        if bias is not None:
+            logits += bias
+        logits -= logits.amax(dim=1, keepdim=True)
+        loss = -on * logits.gather(1, chosen)
+        if off:
+            loss -= off * logits.sum(dim=1, keepdim=True)
+        exponentials = logits.exp_()
+        total = exponentials.sum(dim=1, keepdim=True)
+        losses[rows] = (loss + total.log()).squeeze(1)
+        if not (states_learn or weight_learns or bias_learns):
+            continue
+        gradient = exponentials.mul_(share / total)
+        if off:
+            gradient -= off * share
+        gradient.scatter_add_(1, chosen, -on * share)
+        _accumulate(gradient, rows, entering, product_weight, by_states, by_weight)
+        if bias_learns:
+            by_bias += gradient.sum(dim=0)
+    return (shares * losses).sum(), losses, by_states, by_weight, by_bias
+
+
+@weighted_cross_entropy.register_fake
+def _(
+    states: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    shares: Tensor,
+    on: float,
+    off: float,
+    states_learn: bool,
+    weight_learns: bool,
+    bias_learns: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    gradients = _gradients(states, weight, shares, states_learn, weight_learns, bias_learns)
+    return shares.new_empty(()), torch.empty_like(shares), *gradients
+
+
+def _gradients(
+    states: Tensor, weight: Tensor, shares: Tensor, states_learn: bool, weight_learns: bool, bias_learns: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Zeros in the shape of states, weight and bias, empty where nothing learns."""
+    size, width = weight.shape
+    return (
+        shares.new_zeros((states.shape[0], width) if states_learn else (0,)),
+        shares.new_zeros((size, width) if weight_learns else (0,)),
+        shares.new_zeros((size,) if bias_learns else (0,)),
+    )
+
+
+def _product(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
+    """left @ right, [.., ..] of `dtype`; one of float16 does not leave float32 on the way."""
+    product = float32_product(left, right) if left.dtype is torch.float16 else left @ right
+    return product.to(dtype)
+
+
+def _accumulate(
+    gradient: Tensor, rows: Tensor, entering: Tensor, weight: Tensor, by_states: Tensor, by_weight: Tensor
+) -> None:
+    """The products of a chunk's `gradient` [c, V], put or added to where they belong; what is empty gets none."""
+    if entering.dtype is gradient.dtype:
+        if by_states.numel():
+            by_states[rows] = gradient @ weight
+        if by_weight.numel():
+            by_weight.addmm_(gradient.T, entering)
+        return
+    factor: Tensor | float = 1.0
+    if entering.dtype is torch.float16:
+        tile, factor = float16_tile(gradient)
+    else:
+        tile = gradient.to(entering.dtype)
+    if by_states.numel():
+        by_states[rows] = _product(tile, weight, gradient.dtype) * factor
+    if by_weight.numel():
+        by_weight.add_(_product(tile.T, entering, gradient.dtype) * factor)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    states, weight, bias = inputs[:3]
+    ctx.dtypes = states.dtype, weight.dtype, None if bias is None else bias.dtype
+    ctx.learn = inputs[-3:]
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(*output[1:])
+
+
+def _backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        raise RuntimeError("linear_cross_entropy has first derivatives only")
+    losses, *made = ctx.saved_tensors
+    by_states, by_weight, by_bias = (
+        (part * gradient).to(dtype) if learns else None
+        for part, dtype, learns in zip(made, ctx.dtypes, ctx.learn, strict=True)
+    )
+    by_shares = losses * gradient if ctx.needs_input_grad[4] else None
+    return by_states, by_weight, by_bias, None, by_shares, None, None, None, None, None
+
+
+weighted_cross_entropy.register_autograd(_backward, setup_context=_setup_context)
