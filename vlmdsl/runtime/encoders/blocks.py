@@ -55,15 +55,17 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """Self-attention, cross-attention if the block has a `context_width`, and a feed-forward layer, each added to `x`.
 
-    Without a context in the call, cross-attention is off: the same block then encodes one modality alone.
+    Without a context in the call, cross-attention is off: the same block then encodes one modality alone. A `gated` one is
+    multiplied by a learned number that starts at 0.
     """
 
-    def __init__(self, width: int, heads: int, context_width: int | None = None) -> None:
+    def __init__(self, width: int, heads: int, context_width: int | None = None, *, gated: bool = False) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(width)
         self.attention = Attention(width, heads)
         self.cross_norm = nn.LayerNorm(width) if context_width else None
         self.cross_attention = Attention(width, heads, context_width) if context_width else None
+        self.cross_gate = nn.Parameter(torch.zeros(1)) if context_width and gated else None
         self.feed_forward_norm = nn.LayerNorm(width)
         self.feed_forward = FeedForward(width)
 
@@ -79,16 +81,29 @@ class Block(nn.Module):
         if context is not None:
             if self.cross_attention is None or self.cross_norm is None:
                 raise ValueError("this block was built without cross-attention, but got a context")
-            x = x + self.cross_attention(self.cross_norm(x), context, context_mask)
+            attended = self.cross_attention(self.cross_norm(x), context, context_mask)
+            x = x + (attended if self.cross_gate is None else self.cross_gate * attended)
         return x + self.feed_forward(self.feed_forward_norm(x))
 
 
 class Transformer(nn.Module):
-    """`depth` blocks and the norm that ends a pre-norm stack."""
+    """`depth` blocks and the norm that ends a pre-norm stack; those from number `cross_from` on attend to a context of
+    `context_width` features."""
 
-    def __init__(self, width: int, depth: int, heads: int, context_width: int | None = None) -> None:
+    def __init__(
+        self,
+        width: int,
+        depth: int,
+        heads: int,
+        context_width: int | None = None,
+        *,
+        cross_from: int = 0,
+        gated: bool = False,
+    ) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Block(width, heads, context_width) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            Block(width, heads, context_width if number >= cross_from else None, gated=gated) for number in range(depth)
+        )
         self.norm = nn.LayerNorm(width)
         initialise(self)
 
@@ -100,11 +115,13 @@ class Transformer(nn.Module):
         context: Tensor | None = None,
         context_mask: Tensor | None = None,
         first: int = 0,
+        last: int | None = None,
     ) -> Tensor:
-        """`x` through the blocks from number `first` on."""
-        for block in self.blocks[first:]:
+        """`x` through the blocks from number `first` to before number `last`; the norm follows the last block of all
+        only."""
+        for block in self.blocks[first:last]:
             x = block(x, mask, causal, context, context_mask)
-        return self.norm(x)
+        return self.norm(x) if last is None or last == len(self.blocks) else x
 
 
 def initialise(transformer: nn.Module) -> None:

@@ -56,3 +56,23 @@ def test_a_fresh_stack_keeps_the_scale_of_its_input(depth):
     for block in transformer.blocks:
         x = block(x)
     assert 0.8 < x.std().item() < 2.0
+
+
+def test_a_gate_starts_closed_and_opens():
+    torch.manual_seed(0)
+    gated, plain = Block(8, 2, context_width=6, gated=True), Block(8, 2, context_width=6)
+    gated.load_state_dict(plain.state_dict(), strict=False)
+    x, context = torch.randn(2, 3, 8), torch.randn(2, 5, 6)
+    torch.testing.assert_close(gated(x, context=context), gated(x))
+    torch.nn.init.ones_(gated.cross_gate)
+    torch.testing.assert_close(gated(x, context=context), plain(x, context=context))
+
+
+def test_a_stack_in_two_parts_is_the_stack():
+    torch.manual_seed(0)
+    transformer = Transformer(8, 3, 2, context_width=6, cross_from=1)
+    x, context = torch.randn(2, 3, 8), torch.randn(2, 5, 6)
+    whole = transformer(transformer(x, last=1), context=context, first=1)
+    assert [block.cross_attention is None for block in transformer.blocks] == [True, False, False]
+    between = transformer(transformer(x, last=1), context=context, first=1, last=2)
+    torch.testing.assert_close(transformer(between, context=context, first=2, last=3), whole)
