@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vlmdsl.diagnostics import CATALOGUE, catalog
-from vlmdsl.ir.operations import SIGNATURES
+from vlmdsl.ir.operations import OPERATIONS
 from vlmdsl_cli.main import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -122,4 +122,4 @@ def test_every_operation_has_its_row() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
     section = text.partition("## 3.")[2].partition("## 4.")[0]
     rows = {name for row in re.findall(r"^\| `([^|]+)` \|", section, re.MULTILINE) for name in re.findall(r"\w+", row)}
-    assert rows == set(SIGNATURES)
+    assert rows == set(OPERATIONS)

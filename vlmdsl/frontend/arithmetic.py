@@ -16,7 +16,7 @@ from vlmdsl.primitives import Fault
 from vlmdsl.primitives.values import ErrorValue, NumberValue, SimilarityPart, SimilarityValue, StringValue, Value, type_of
 from vlmdsl.source import Span
 from vlmdsl.source.limits import SMALLEST_TEMPERATURE
-from vlmdsl.types import ConditionType, FieldType, ScalarType, ScoreType, Type
+from vlmdsl.types import FieldType, ScalarType, ScoreType, Type
 
 __all__ = ["binary", "negate"]
 
@@ -58,7 +58,7 @@ def negate(session: Session, value: Value, span: Span) -> Value:
         case SimilarityValue():
             return _scaled(value, -1.0)
         case Node() if {"Scalar", "Score", "Sim", "Loss"} & set(kind_of(value)):
-            return session.add("negate", value, type=value.type, span=span)
+            return session.add("negate", value, span=span)
         case _:
             raise Fault(OperatorTypes.at(span, str(type_of(value)), operator="-", left="nothing", right=type_of(value)))
 
@@ -91,7 +91,6 @@ def binary(session: Session, symbol: str, left: Value, right: Value, span: Span)
         _OPERATIONS[symbol],
         _node(session, left, span),
         _node(session, right, span),
-        type=_result(left, right),
         span=span,
     )
 
@@ -139,7 +138,7 @@ def _result(left: Value, right: Value) -> Type:
 
 def _node(session: Session, value: Value, span: Span) -> Node:
     if isinstance(value, NumberValue):
-        return session.add("constant", type=ScalarType(), span=value.span or span, value=float(value.value))
+        return session.add("constant", span=value.span or span, value=float(value.value))
     assert isinstance(value, Node)
     return value
 
@@ -191,5 +190,4 @@ def _comparison(session: Session, symbol: str, left: Value, right: Value, span: 
     if not kinds <= {"Scalar", "Score"}:
         raise _fault(symbol, left, right, span)
     operands = (_node(session, left, span), _node(session, right, span))
-    kind = ConditionType("B" if "Score" in kinds else "")
-    return session.add(_COMPARISONS[symbol], *operands, type=kind, span=span)
+    return session.add(_COMPARISONS[symbol], *operands, span=span)

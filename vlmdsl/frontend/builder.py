@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from vlmdsl.diagnostics import Diagnostic
 from vlmdsl.frontend import coerce
@@ -12,7 +13,7 @@ from vlmdsl.ir import Node, Update
 from vlmdsl.primitives import Fault
 from vlmdsl.primitives.values import Value
 from vlmdsl.source import Span
-from vlmdsl.types import LabelsType, MemoryType, ScalarType, Type
+from vlmdsl.types import LabelsType, MemoryType
 
 __all__ = ["CallBuilder"]
 
@@ -32,11 +33,11 @@ class CallBuilder:
     def place(self, argument: str) -> Span:
         return self.places.get(argument, self.span)
 
-    def add(self, operation: str, *inputs: Node, type: Type, **attributes: object) -> Node:
-        return self.session.add(operation, *inputs, type=type, span=self.span, **attributes)
+    def add(self, operation: str, *inputs: Node, **attributes: Any) -> Node:
+        return self.session.add(operation, *inputs, span=self.span, **attributes)
 
     def constant(self, value: float) -> Node:
-        return self.add("constant", type=ScalarType(), value=float(value))
+        return self.add("constant", value=float(value))
 
     def parameter(
         self, name: str, *, initial: float, lower: float | None, upper: float | None, log_scale: bool = False

@@ -29,7 +29,7 @@ from vlmdsl.primitives.values import (
 from vlmdsl.source import Span
 from vlmdsl.source.limits import MAXIMUM_VIEWS
 from vlmdsl.syntax.tree import Parameter
-from vlmdsl.types import EncodedType, FieldType, LossType
+from vlmdsl.types import FieldType, LossType
 
 if TYPE_CHECKING:
     from vlmdsl.frontend.elaborate import Elaborator
@@ -187,7 +187,7 @@ class Caller:
             stream = chosen["stream"]
             kind = stream.type.kind if isinstance(stream, Node) and isinstance(stream.type, FieldType) else ""
             if isinstance(stream, Node) and kind in tower.takes and stream.type == FieldType(kind):
-                return self.session.add("encode", stream, type=EncodedType(kind), span=span, encoder=tower)
+                return self.session.add("encode", stream, span=span, encoder=tower)
             found = type_of(stream)
             raise Fault(EncoderKind.at(place, str(found), encoder=tower.tower, wanted=tower.kind, found=found))
 

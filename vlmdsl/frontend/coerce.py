@@ -31,7 +31,6 @@ from vlmdsl.primitives.values import (
 from vlmdsl.source import Span
 from vlmdsl.types import (
     JOINED,
-    TOKEN_AXIS,
     ConditionType,
     DistributionType,
     EncodedType,
@@ -160,7 +159,7 @@ def encode(session: Session, value: Value, place: Span) -> Value:
         joined = value.type.kind == JOINED
         help = (f"a shared tower encodes it: `shared(vision, language)({value.operation}(...))`",) if joined else ()
         raise Fault(NoEncoder.at(place, str(value.type), help=help, type=value.type), value)
-    return session.add("encode", value, type=EncodedType(value.type.kind), span=place, encoder=encoder)
+    return session.add("encode", value, span=place, encoder=encoder)
 
 
 def _feature_fault(value: Value, place: Span, wanted_by: str, wanted: str) -> Fault:
@@ -179,7 +178,7 @@ def pooled(session: Session, value: Value, place: Span, wanted_by: str) -> Node:
         if isinstance(value.type, VecType):
             return value
         if isinstance(value.type, EncodedType):
-            return _output(session, "pooled", value, VecType(), place)
+            return _output(session, "pooled", value, place)
         if isinstance(value.type, TokensType):
             help = ("drop `.tokens`, or choose a similarity that compares tokens: tokenmax, tokenmean",)
             raise Fault(
@@ -195,7 +194,7 @@ def tokens(session: Session, value: Value, place: Span, wanted_by: str) -> Node:
         if isinstance(value.type, TokensType):
             return value
         if isinstance(value.type, EncodedType) and not _headed(value):
-            return _output(session, "tokens", value, TokensType("B", TOKEN_AXIS[value.type.kind]), place)
+            return _output(session, "tokens", value, place)
         if isinstance(value.type, EncodedType):
             help = ("a head gives pooled features only: compare the encoder's own tokens, without `project` or `predict`",)
             raise Fault(
@@ -209,11 +208,11 @@ def tokens(session: Session, value: Value, place: Span, wanted_by: str) -> Node:
     raise _feature_fault(value, place, wanted_by, "an encoded stream or token features")
 
 
-def _output(session: Session, output: str, stream: Node, type: VecType | TokensType, place: Span) -> Node:
+def _output(session: Session, output: str, stream: Node, place: Span) -> Node:
     """One output of an encoded stream; that of a stopped stream is the output, stopped."""
     if stream.operation == "stop":
-        return session.add("stop", _output(session, output, stream.inputs[0], type, place), type=type, span=place)
-    return session.add(output, stream, type=type, span=place)
+        return session.add("stop", _output(session, output, stream.inputs[0], place), span=place)
+    return session.add(output, stream, span=place)
 
 
 def _headed(stream: Node) -> bool:

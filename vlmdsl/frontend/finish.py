@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from vlmdsl.frontend.names import RESERVED_INPUT
 from vlmdsl.frontend.session import Session
-from vlmdsl.ir import NAMED, Graph, Metric, Node, Program, Term, live_updates
+from vlmdsl.ir import Graph, Metric, Node, Program, Term, live_updates
 from vlmdsl.types import FieldType
 
 __all__ = ["finish"]
@@ -39,10 +39,9 @@ def finish(
     )
 
     def renamed(graph: Graph, node: Node, inputs: tuple[Node, ...]) -> Node | None:
-        if node.operation not in NAMED:
+        if not node.operation.named:
             return None
-        attributes = {**dict(node.attributes), "name": stored_names[node.string("name")]}
-        return graph.add(node.operation, type=node.type, span=None, **attributes)
+        return graph.copy(node, name=stored_names[node.string("name")])
 
     program = replace(
         draft,
@@ -62,7 +61,7 @@ def finish(
 def _unique_names(program: Program) -> dict[str, str]:
     names: dict[str, str] = {}
     inputs = {node.string("name") for node in program.nodes() if node.operation in ("field", "scalar")} | {RESERVED_INPUT}
-    for node in (node for node in program.nodes() if node.operation in NAMED):
+    for node in (node for node in program.nodes() if node.operation.named):
         serial = node.string("name")
         taken = {*names.values(), *(inputs if node.operation == "draw" else ())}
         names[serial] = _free(serial.rpartition("#")[0], taken)

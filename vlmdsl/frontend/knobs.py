@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 from vlmdsl.diagnostics import closest
 from vlmdsl.diagnostics.catalog.names import UnknownKnob
 from vlmdsl.diagnostics.catalog.values import KnobValue
+from vlmdsl.frontend.names import is_field_type
 from vlmdsl.frontend.scope import FileScope
 from vlmdsl.ir import Node
 from vlmdsl.primitives import Fault
 from vlmdsl.primitives.values import ErrorValue, NumberValue, StringValue, Value
 from vlmdsl.source import Span
 from vlmdsl.syntax.tree import Parameter, Recipe
-from vlmdsl.types import FIELD_KINDS, FieldType, ScalarType
+from vlmdsl.types import FieldType
 
 if TYPE_CHECKING:
     from vlmdsl.frontend.elaborate import Elaborator
@@ -38,10 +39,10 @@ def bind_signature(elaborator: Elaborator, recipe: Recipe, scope: FileScope, giv
 
 def _field(elaborator: Elaborator, parameter: Parameter) -> Value:
     assert parameter.type is not None, "the parser reports a parameter that is neither field nor knob"
-    if parameter.type.name not in FIELD_KINDS:
+    if not is_field_type(parameter.type.name, parameter.type.count):
         return ErrorValue()  # Reported when names were resolved.
     if parameter.type.name == "Scalar":
-        return elaborator.session.add("scalar", type=ScalarType(), span=parameter.span, name=parameter.name.name)
+        return elaborator.session.add("scalar", span=parameter.span, name=parameter.name.name)
     return field_node(elaborator, parameter.name.name, FieldType(parameter.type.name, parameter.type.count), parameter.span)
 
 

@@ -37,7 +37,7 @@ from vlmdsl.syntax.tree import (
 )
 from vlmdsl.types import FIELD_KINDS
 
-__all__ = ["chain_text", "check_names", "free_names"]
+__all__ = ["chain_text", "check_names", "free_names", "is_field_type"]
 
 _LONGEST_CHAIN = 12
 _MOST_SUGGESTIONS = 40
@@ -214,6 +214,11 @@ def chain_text(names: Sequence[str]) -> str:
 
 _SEVERAL = ("Image", "Text")
 """What a sample may have several of under one name."""
+
+
+def is_field_type(name: str, count: int | None) -> bool:
+    """Whether a batch field may have this type; one that may not is reported when names are resolved."""
+    return name in FIELD_KINDS and (count is None or name in _SEVERAL)
 
 
 def _unknown_types(module: Module) -> Iterator[Diagnostic]:

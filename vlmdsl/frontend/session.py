@@ -72,7 +72,7 @@ class Session:
             if self._errors >= MAXIMUM_DIAGNOSTICS:
                 raise EnoughError
 
-    def add(self, operation: str, *inputs: Node, type: Type, span: Span, **attributes: object) -> Node:
+    def add(self, operation: str, *inputs: Node, span: Span, type: Type | None = None, **attributes: object) -> Node:
         self.step(span)
         if len(self.graph.nodes) >= MAXIMUM_NODES:
             raise Fault(TooLarge.at(span, reason=f"more than {MAXIMUM_NODES} nodes"))
@@ -82,7 +82,7 @@ class Session:
             raise Fault(NotANumber.at(span, reason=reason))
         spans = (self._written_call(span), span) if _in_library(span) else (span,)
         node = self.graph.add(operation, *inputs, type=type, span=spans, **attributes)
-        if isinstance(type, ScalarType) and node.index not in self._starts:
+        if isinstance(node.type, ScalarType) and node.index not in self._starts:
             self._starts[node.index] = start_value(node, [self._starts.get(parent.index) for parent in inputs])
         return node
 
@@ -107,17 +107,17 @@ class Session:
         serial = self._serial_name(name)
         if log_scale:
             self.log_scales.add(serial)
-        return self.add("parameter", type=ScalarType(), span=span, name=serial, initial=initial, lower=lower, upper=upper)
+        return self.add("parameter", span=span, name=serial, initial=initial, lower=lower, upper=upper)
 
     def state(self, name: str, span: Span, *, initial: float) -> Node:
         """A fresh number that outlives the step."""
         serial = self._serial_name(name, suffix="_mean")
-        return self.add("state", type=ScalarType(), span=span, name=serial, initial=initial)
+        return self.add("state", span=span, name=serial, initial=initial)
 
     def drawn(self, name: str, span: Span, *, distribution: str, arguments: tuple[float, float]) -> Node:
         """A fresh number that is drawn for each step."""
         serial = self._serial_name(name or ("" if len(self._hints) > 1 else "draw"))
-        return self.add("draw", type=ScalarType(), span=span, name=serial, distribution=distribution, arguments=arguments)
+        return self.add("draw", span=span, name=serial, distribution=distribution, arguments=arguments)
 
     def memory(self, name: str, span: Span, *, type: MemoryType | LabelsType, size: int, start: str) -> Node:
         """A fresh memory of vectors or of labels."""

@@ -8,9 +8,7 @@ from vlmdsl.ir.inputs import Column, Input, column_of, columns, inputs
 from vlmdsl.ir.program import (
     BATCH_POLICIES,
     MIXED,
-    NAMED,
     ONE_SOURCE,
-    STATES,
     Metric,
     Program,
     Term,
@@ -23,7 +21,7 @@ from vlmdsl.ir.streams import OUTPUTS, Reading, Stream, block_of, mixtures, part
 from vlmdsl.ir.updates import live_updates
 
 __all__ = [
-    "BATCH_POLICIES", "MIXED", "NAMED", "ONE_SOURCE", "OUTPUTS", "STATES", "Column", "Contrast", "Direction", "Encoder",
+    "BATCH_POLICIES", "MIXED", "ONE_SOURCE", "OUTPUTS", "Column", "Contrast", "Direction", "Encoder",
     "Graph", "Head", "Input", "Metric", "Node", "Program", "Reading", "Stream", "TargetPart", "Teacher", "Term", "Update",
     "block_of", "column_of", "columns", "draws", "encoder_of", "exchange_counts", "head_words", "inputs", "live_updates",
     "mixtures", "parameters", "parts_of", "readings", "root_field", "states", "streams", "walk", "whole_blocks",

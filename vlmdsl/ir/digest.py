@@ -10,12 +10,10 @@ from __future__ import annotations
 import hashlib
 from dataclasses import fields, is_dataclass
 
-from vlmdsl.ir.graph import Node, walk
-from vlmdsl.ir.program import MIXED, NAMED, Program
+from vlmdsl.ir.node import Node, walk
+from vlmdsl.ir.program import MIXED, Program
 
 __all__ = ["digest"]
-
-_COMMUTATIVE = frozenset({"add", "multiply", "minimum", "maximum", "equal", "not_equal"})
 
 
 def digest(program: Program) -> str:
@@ -39,12 +37,10 @@ def _hashes(program: Program, numbers: dict[int, int]) -> dict[int, str]:
     found: dict[int, str] = {}
     for node in walk(_roots(program)):
         inputs = [found[parent.index] for parent in node.inputs]
-        if node.operation in _COMMUTATIVE:
+        if node.operation.commutative:
             inputs.sort()
         attributes = [
-            f"{name}={_canonical(value)}"
-            for name, value in node.attributes
-            if not (node.operation in NAMED and name == "name")
+            f"{name}={_canonical(value)}" for name, value in node.attributes if not (node.operation.named and name == "name")
         ]
         number = [f"number={numbers[node.index]}"] if node.index in numbers else []
         found[node.index] = _sha(node.operation, str(node.type), *attributes, *number, "inputs", *inputs)
@@ -61,10 +57,10 @@ def _numbers(roots: list[Node], hashes: dict[int, str]) -> dict[int, int]:
         if node.index in seen:
             continue
         seen.add(node.index)
-        if node.operation in NAMED:
+        if node.operation.named:
             numbers[node.index] = len(numbers)
         inputs = list(node.inputs)
-        if node.operation in _COMMUTATIVE:
+        if node.operation.commutative:
             inputs.sort(key=lambda parent: hashes[parent.index])
         stack.extend(reversed(inputs))
     return numbers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from vlmdsl.ir.graph import Node
+from vlmdsl.ir.node import Node
 from vlmdsl.types import JOINED
 
 __all__ = ["Encoder", "Head", "Teacher", "encoder_of", "head_words"]

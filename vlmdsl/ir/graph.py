@@ -6,58 +6,27 @@ what the graph does by itself. Spans live in a side table and are merged when no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from vlmdsl.ir.node import Attribute, Node, walk
+from vlmdsl.ir.operation import BrokenError, InternalError, Operation, operation_named
 from vlmdsl.source import Span
-from vlmdsl.types import Type
+from vlmdsl.types import ErrorType, Type
 
-__all__ = ["Attribute", "Graph", "Node", "walk"]
-
-Attribute = object
-"""An attribute is any hashable, immutable value: numbers, strings, tuples, frozen dataclasses."""
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Node:
-    """One operation. Made by `Graph.add` only; equal nodes of one graph are the same object."""
-
-    operation: str
-    inputs: tuple[Node, ...]
-    attributes: tuple[tuple[str, Attribute], ...]
-    type: Type
-    index: int
-
-    def attribute(self, name: str) -> object:
-        """The attribute called `name`; KeyError if this operation has none."""
-        for key, value in self.attributes:
-            if key == name:
-                return value
-        raise KeyError(f"{self.operation} has no attribute {name!r}")
-
-    def number(self, name: str) -> float:
-        value = self.attribute(name)
-        assert isinstance(value, int | float), f"{self.operation}.{name} is no number: {value!r}"
-        return float(value)
-
-    def string(self, name: str) -> str:
-        value = self.attribute(name)
-        assert isinstance(value, str), f"{self.operation}.{name} is no string: {value!r}"
-        return value
-
-    def __repr__(self) -> str:
-        return f"%{self.index} {self.operation}: {self.type}"
+__all__ = ["Attribute", "Graph", "Node", "infer", "walk"]
 
 
 @dataclass
 class Graph:
     """A builder and owner of nodes.
 
-    >>> from vlmdsl.types import ScalarType
     >>> graph = Graph()
-    >>> one = graph.add("constant", type=ScalarType(), value=1.0)
-    >>> one is graph.add("constant", type=ScalarType(), value=1.0)
+    >>> one = graph.add("constant", value=1.0)
+    >>> one is graph.add("constant", value=1.0)
     True
+    >>> graph.add("negate", one)
+    %1 negate: Scalar
     """
 
     nodes: list[Node] = field(default_factory=list)
@@ -66,28 +35,41 @@ class Graph:
     _interned: dict[object, Node] = field(default_factory=dict)
 
     def add(
-        self, operation: str, *inputs: Node, type: Type, span: Span | Iterable[Span] | None = None, **attributes: Attribute
+        self,
+        operation: str,
+        *inputs: Node,
+        type: Type | None = None,
+        span: Span | Iterable[Span] | None = None,
+        **attributes: Attribute,
     ) -> Node:
-        """The node of this operation, new or already there; `span` is added to the places that it answers for."""
-        ordered = tuple(sorted(attributes.items()))
-        key = (operation, tuple(node.index for node in inputs), ordered, type)
+        """The node of this operation, new or already there; `span` is added to the places that it answers for.
+
+        Its type follows from the operation's rule; `type` is for operations whose type is data (`declares_type`), and for
+        tests of the verifier. InternalError where the rule refuses the inputs.
+        """
+        record, ordered = operation_named(operation), tuple(sorted(attributes.items()))
+        key = _key(record, inputs, ordered, type)
         node = self._interned.get(key)
         if node is None:
-            node = Node(operation, inputs, ordered, type, len(self.nodes))
+            node = Node(record, inputs, ordered, type or infer(record, inputs, ordered), len(self.nodes))
             self._interned[key] = node
             self.nodes.append(node)
         self.answer_for(node, () if span is None else (span,) if isinstance(span, Span) else span)
         return node
+
+    def copy(self, node: Node, *inputs: Node, span: Span | Iterable[Span] | None = None, **changed: Attribute) -> Node:
+        """The node of the same operation on other inputs, with its attributes but for those that are `changed`."""
+        declared = node.type if node.operation.declares_type else None
+        return self.add(node.operation, *inputs, type=declared, span=span, **{**dict(node.attributes), **changed})
 
     def answer_for(self, node: Node, spans: Iterable[Span]) -> None:
         """Add to the places of the recipe that a node answers for."""
         for span in spans:
             self.spans.setdefault(node.index, {})[span] = None
 
-    def find(self, operation: str, *inputs: Node, type: Type, **attributes: Attribute) -> Node | None:
+    def find(self, operation: str, *inputs: Node, **attributes: Attribute) -> Node | None:
         """The node that `add` would give, if it is there already."""
-        key = (operation, tuple(node.index for node in inputs), tuple(sorted(attributes.items())), type)
-        return self._interned.get(key)
+        return self._interned.get(_key(operation_named(operation), inputs, tuple(sorted(attributes.items())), None))
 
     def spans_of(self, node: Node) -> tuple[Span, ...]:
         """The places of the recipe that this node answers for, first the one that made it."""
@@ -107,21 +89,26 @@ class Graph:
             inputs = tuple(moved[parent.index] for parent in node.inputs)
             made = rule(fresh, node, inputs)
             if made is None:
-                made = fresh.add(node.operation, *inputs, type=node.type, span=None, **dict(node.attributes))
+                made = fresh.copy(node, *inputs)
             fresh.answer_for(made, self.spans.get(node.index, ()))
             moved[node.index] = made
         return fresh, moved
 
 
-def walk(roots: Iterable[Node]) -> Iterator[Node]:
-    """Every node that `roots` need, inputs before users, each once; iterative, so depth is no limit."""
-    seen: set[int] = set()
-    stack: list[tuple[Node, bool]] = [(root, False) for root in reversed(list(roots))]
-    while stack:
-        node, expanded = stack.pop()
-        if expanded:
-            yield node
-        elif node.index not in seen:
-            seen.add(node.index)
-            stack.append((node, True))
-            stack.extend((parent, False) for parent in reversed(node.inputs))
+def infer(operation: Operation, inputs: tuple[Node, ...], attributes: tuple[tuple[str, Attribute], ...]) -> Type:
+    """The type of this operation on these inputs; InternalError where its rule refuses them."""
+    draft = Node(operation, inputs, attributes, _UNTYPED, -1)
+    try:
+        return operation.yields(draft, tuple(parent.type for parent in inputs))
+    except (BrokenError, KeyError) as broken:
+        raise InternalError("the making of a node", draft, str(broken)) from None
+
+
+_UNTYPED = ErrorType()
+
+
+def _key(
+    operation: Operation, inputs: tuple[Node, ...], attributes: tuple[tuple[str, Attribute], ...], declared: Type | None
+) -> object:
+    """What tells nodes apart: the type follows from the rest, except where it is data."""
+    return operation, tuple(node.index for node in inputs), attributes, declared if operation.declares_type else None

@@ -6,7 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vlmdsl.ir.encoders import Encoder, encoder_of
-from vlmdsl.ir.graph import Node
+from vlmdsl.ir.node import Node
+from vlmdsl.ir.operations.reference import REFERENCE
+from vlmdsl.ir.operations.scalars import SCALAR
+from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.ir.program import Program, draws
 from vlmdsl.ir.streams import Stream, streams
 from vlmdsl.types import TOKEN_AXIS, EncodedType, FieldType
@@ -74,15 +77,15 @@ def _stream_inputs(stream: Stream) -> Iterable[Input]:
 def _plain_inputs(nodes: list[Node]) -> Iterable[Input]:
     dtypes = {"Label": "int64", "Key": "int64", "Flag": "bool", "Number": "float"}
     for node in nodes:
-        if node.operation == "scalar":
+        if node.operation is SCALAR:
             yield Input(node.string("name"), (), "float", "one number, the same on every process, which the caller gives")
-        elif node.operation == "field" and isinstance(node.type, FieldType) and node.type.kind in dtypes:
+        elif node.operation is FIELD and isinstance(node.type, FieldType) and node.type.kind in dtypes:
             yield Input(node.string("name"), ("B",), dtypes[node.type.kind], f"field {node.string('name')}: {node.type}")
 
 
 def columns(program: Program) -> list[Column]:
     """What the reference set must hold, in the order of first use; empty where the objective retrieves nothing."""
-    return [column_of(node) for node in program.nodes() if node.operation == "reference"]
+    return [column_of(node) for node in program.nodes() if node.operation is REFERENCE]
 
 
 def column_of(node: Node) -> Column:

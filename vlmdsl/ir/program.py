@@ -5,17 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from vlmdsl.ir.graph import Graph, Node, walk
+from vlmdsl.ir.operations.scalars import DRAW, PARAMETER
 from vlmdsl.types import FieldType
 
 __all__ = [
-    "BATCH_POLICIES", "MIXED", "NAMED", "ONE_SOURCE", "STATES", "Metric", "Program", "Term", "Update", "draws", "parameters",
-    "states",
+    "BATCH_POLICIES", "MIXED", "ONE_SOURCE", "Metric", "Program", "Term", "Update", "draws", "parameters", "states",
 ]  # fmt: skip
 
-STATES = frozenset({"state", "memory"})
-"""Operations that read what outlives the step: a number, a queue of vectors."""
-NAMED = STATES | {"parameter", "draw"}
-"""Operations whose nodes are told apart by a name, unique in a program."""
 MIXED, ONE_SOURCE = "mixed", "one_source"
 BATCH_POLICIES = (MIXED, ONE_SOURCE)
 """Which samples may be together in a batch: any, or those of one source."""
@@ -89,14 +85,14 @@ class Program:
 
 def parameters(program: Program) -> list[Node]:
     """The `parameter` nodes in the order of first use; each has a unique `name` attribute."""
-    return [node for node in program.nodes() if node.operation == "parameter"]
+    return [node for node in program.nodes() if node.operation is PARAMETER]
 
 
 def states(program: Program) -> list[Node]:
     """The nodes of state in the order of first use; each has a unique `name` attribute, which no parameter has."""
-    return [node for node in program.nodes() if node.operation in STATES]
+    return [node for node in program.nodes() if node.operation.state]
 
 
 def draws(program: Program) -> list[Node]:
     """The `draw` nodes, one random number a step each, in the order of first use; names are unique."""
-    return [node for node in program.nodes() if node.operation == "draw"]
+    return [node for node in program.nodes() if node.operation is DRAW]

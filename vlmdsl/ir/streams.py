@@ -6,18 +6,16 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
 from vlmdsl.ir.encoders import Encoder, encoder_of
-from vlmdsl.ir.graph import Node
+from vlmdsl.ir.node import Node
+from vlmdsl.ir.operations.encoding import ENCODE, MIX, MLM, POOLED, TOKENS, VOCABULARY
+from vlmdsl.ir.operations.views import BLEND, FIELD
 from vlmdsl.ir.program import Program
 
 __all__ = ["OUTPUTS", "Reading", "Stream", "block_of", "mixtures", "parts_of", "readings", "root_field", "streams"]
 
-OUTPUTS = ("pooled", "tokens", "vocabulary")
-"""Operations that read one of an encoder's outputs."""
-_PAIRS = frozenset({"join", "blend"})
-"""Operations that make one stream of an image and a text, which a batch holds apart."""
+OUTPUTS = (POOLED, TOKENS, VOCABULARY)
+"""What may be read of an encoder's outputs, each named as the operation that reads it."""
 _DEFAULT_TOWERS = ("vision", "language")
-_VIEW_WORDS = {"mask": "masked"}
-"""What a view is called in names of streams where its operation's name would mislead: `NAME_mask` tells padding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +69,9 @@ def streams(program: Program) -> list[Stream]:
     nodes = program.nodes()
     used: dict[int, set[str]] = {}
     for node in nodes:
-        if node.operation in OUTPUTS:
+        if node.operation.reads_encoder_output:
             used.setdefault(node.inputs[0].index, set()).add(node.operation)
-    encodes = [node for node in nodes if node.operation == "encode" and node.index in used]
+    encodes = [node for node in nodes if node.operation is ENCODE and node.index in used]
     names = _stream_names(encodes)
     everywhere = _read_everywhere(nodes)
     return [
@@ -94,13 +92,13 @@ def _read_everywhere(nodes: Iterable[Node]) -> set[Node]:
         parent.inputs[0]
         for node in nodes
         for parent in node.inputs
-        if parent.operation == "vocabulary" and node.operation != "mlm"
+        if parent.operation is VOCABULARY and node.operation is not MLM
     }
 
 
 def parts_of(source: Node) -> tuple[Node, ...]:
     """The sources that a joined or blended one is made of, the image first; any other is made of itself."""
-    return source.inputs[:2] if source.operation in _PAIRS else (source,)
+    return source.inputs[:2] if source.operation.pairs_fields else (source,)
 
 
 def readings(
@@ -110,7 +108,7 @@ def readings(
     take it in. It has the source's name, in a further form with that of the tower. `form` is what an encoder takes."""
     encoded = list(encoded)
     names = _source_names(stream.source for stream in encoded)
-    apart = [(stream.source, stream.encoder) for stream in encoded if stream.source.operation not in _PAIRS]
+    apart = [(stream.source, stream.encoder) for stream in encoded if not stream.source.operation.pairs_fields]
     parts = [(part, stream.encoder) for stream in encoded for part in parts_of(stream.source)]
     taken: set[str] = set()
     found: dict[tuple[Node, Hashable], str] = {}
@@ -124,7 +122,7 @@ def readings(
 
 def root_field(source: Node) -> Node:
     """The field node that a view chain starts from."""
-    while source.operation != "field":
+    while source.operation is not FIELD:
         source = source.inputs[0]
     return source
 
@@ -132,7 +130,7 @@ def root_field(source: Node) -> Node:
 def mixtures(source: Node) -> tuple[Node, ...]:
     """The `mix` nodes by which the images of a stream are mixed before they are encoded, in turn; none for most."""
     found: list[Node] = []
-    while source.operation == "mix":
+    while source.operation is MIX:
         found.append(source)
         source = source.inputs[0]
     return tuple(reversed(found))
@@ -140,7 +138,7 @@ def mixtures(source: Node) -> tuple[Node, ...]:
 
 def block_of(node: Node) -> int:
     """How many consecutive samples of the batch a `mix` or a `flipped` reads backwards; 0: all of it."""
-    block = dict(node.attributes).get("block", 0)
+    block = node.attribute("block")
     assert isinstance(block, int)
     return block
 
@@ -155,7 +153,7 @@ def _source_names(encoded: Iterable[Node]) -> dict[Node, str]:
     """The name of each source that is encoded, and of the parts of pairs: a plain field keeps its own."""
     encoded = list(dict.fromkeys(encoded))
     sources = list(dict.fromkeys([*encoded, *(part for source in encoded for part in parts_of(source))]))
-    fields = [source for source in sources if source.operation == "field"]
+    fields = [source for source in sources if source.operation is FIELD]
     taken: set[str] = set()
     names = {source: _unique(source.string("name"), taken) for source in fields}
     return names | {source: _unique(_source_name(source), taken) for source in sources if source not in names}
@@ -165,15 +163,15 @@ def _source_name(source: Node) -> str:
     """The fields that a source is made of, then what was done to them, in turn."""
     parts = parts_of(source)
     field = "_".join(root_field(part).string("name") for part in parts)
-    return field + "".join(map(_view_suffix, parts)) + ("_blend" if source.operation == "blend" else "")
+    return field + "".join(map(_view_suffix, parts)) + ("_blend" if source.operation is BLEND else "")
 
 
 def _view_suffix(source: Node) -> str:
     """What was done to a field, from the field on: each view's word, with its pipeline and its number in a set."""
-    if source.operation == "field":
+    if source.operation is FIELD:
         return ""
     attributes = dict(source.attributes)
-    words = [_VIEW_WORDS.get(source.operation, source.operation), attributes.get("pipeline"), attributes.get("view")]
+    words = [source.operation.word, attributes.get("pipeline"), attributes.get("view")]
     return "_".join([_view_suffix(source.inputs[0]), *(str(word) for word in words if word is not None)])
 
 

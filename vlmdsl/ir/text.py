@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import fields, is_dataclass
 
 from vlmdsl.ir.contrast import Contrast
-from vlmdsl.ir.graph import Node
+from vlmdsl.ir.node import Node
 from vlmdsl.ir.program import MIXED, Program
 from vlmdsl.source import SourceMap
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from vlmdsl.ir.graph import Node, walk
-from vlmdsl.ir.program import STATES, Program, Update
+from vlmdsl.ir.node import Node, walk
+from vlmdsl.ir.program import Program, Update
 
 __all__ = ["faults_of_updates", "live_updates"]
 
@@ -26,11 +26,11 @@ def faults_of_updates(program: Program) -> Iterator[tuple[Node, str]]:
     """What is wrong, and where, unless every state has exactly one update, of its own type."""
     updated: set[Node] = set()
     for update in program.updates:
-        if update.state.operation not in STATES or update.state in updated:
+        if not update.state.operation.state or update.state in updated:
             yield update.state, "is no state, or is updated twice"
         if update.node.type != update.state.type:
             yield update.node, f"updates a state of the type {update.state.type}"
         updated.add(update.state)
     for node in program.nodes():
-        if node.operation in STATES and node not in updated:
+        if node.operation.state and node not in updated:
             yield node, "is never updated"

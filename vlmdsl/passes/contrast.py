@@ -71,7 +71,7 @@ class _Recogniser:
         made = self._region(node) if is_root else None
         if made is None:
             inputs = [self.moved[parent.index] for parent in node.inputs]
-            made = self.maker.add(node.operation, *inputs, type=node.type, **dict(node.attributes))
+            made = self.maker.copy(node, *inputs)
         self.moved[node.index] = made
 
     def _region(self, root: Node) -> Node | None:
@@ -109,7 +109,7 @@ class _Recogniser:
                 rows=None if rows is None else inputs.direction(*rows),
                 columns=None if columns is None else inputs.direction(*columns),
             )
-            node = self.maker.add("contrast", *inputs.nodes, type=LossType(), contrast=attribute)
+            node = self.maker.add("contrast", *inputs.nodes, contrast=attribute)
             losses.append(self._scaled(node, scalars, Fraction(1)))
         return losses
 
@@ -118,20 +118,20 @@ class _Recogniser:
         made = self.moved[atom.index]
         if isinstance(atom.type, ScoreType):
             for weight in factors.weights:
-                made = self.maker.elementwise("multiply", made, self.moved[weight.index])
+                made = self.maker.add("multiply", made, self.moved[weight.index])
             over = () if factors.over is None else (self.moved[factors.over.index],)
-            made = self.maker.add("mean", made, *over, type=LossType())
+            made = self.maker.add("mean", made, *over)
         return self._scaled(made, factors.scalars, coefficient)
 
     def _scaled(self, node: Node, scalars: tuple[Node, ...], coefficient: Fraction) -> Node:
         for scalar in scalars:
-            node = self.maker.elementwise("multiply", node, self.moved[scalar.index])
-        return self.maker.elementwise("multiply", node, self.maker.constant(float(coefficient)))
+            node = self.maker.add("multiply", node, self.moved[scalar.index])
+        return self.maker.add("multiply", node, self.maker.constant(float(coefficient)))
 
     def _sum(self, summands: list[Node]) -> Node:
         total = summands[0] if summands else self.maker.constant(0.0)
         for summand in summands[1:]:
-            total = self.maker.elementwise("add", total, summand)
+            total = self.maker.add("add", total, summand)
         return total
 
 
@@ -164,7 +164,7 @@ class _Inputs:
         product: Node | None = None
         for weight in weights:
             made = self._moved[weight.index]
-            product = made if product is None else self._maker.elementwise("multiply", product, made)
+            product = made if product is None else self._maker.add("multiply", product, made)
         return product
 
     def _position(self, node: Node | None) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vlmdsl.ir import NAMED, Program, live_updates, walk
+from vlmdsl.ir import Program, live_updates, walk
 from vlmdsl.passes.rewriting import constant_value
 
 __all__ = ["dead"]
@@ -17,7 +17,7 @@ def dead(program: Program) -> Program:
     updates = live_updates((term.node for term in living), program.updates)
     used = set(walk((*(term.node for term in living), *(update.node for update in updates))))
     metrics = tuple(
-        metric for metric in program.metrics if all(node in used for node in walk([metric.node]) if node.operation in NAMED)
+        metric for metric in program.metrics if all(node in used for node in walk([metric.node]) if node.operation.named)
     )
     kept = replace(program, terms=living, metrics=metrics, updates=updates)
     return kept.mapped(*kept.graph.rebuild(kept.roots(), lambda graph, node, inputs: None))

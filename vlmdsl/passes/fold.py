@@ -81,8 +81,8 @@ def _order(make: Maker, node: Candidate) -> Node | None:
     """Larger operands first; of equals, the order that a recipe uses first stays."""
     x, y = node.inputs
     if _rank(x) != _rank(y):
-        return make.elementwise(node.operation, y, x) if _rank(x) > _rank(y) else None
-    return make.graph.find(node.operation, y, x, type=node.type)
+        return make.add(node.operation, y, x) if _rank(x) > _rank(y) else None
+    return make.graph.find(node.operation, y, x)
 
 
 def _rank(node: Node) -> int:
@@ -109,7 +109,7 @@ def _minus_zero(make: Maker, node: Candidate) -> Node | None:
     x, y = node.inputs
     if _is_zero(y) and x.type == node.type:
         return x
-    return make.elementwise("negate", y) if _is_zero(x) and y.type == node.type else None
+    return make.add("negate", y) if _is_zero(x) and y.type == node.type else None
 
 
 def _scaled(node: Node) -> tuple[Node, Node] | None:
@@ -124,11 +124,11 @@ def _gather_scalars(make: Maker, node: Candidate) -> Node | None:
     x, y = node.inputs
     left, right = _scaled(x), _scaled(y)
     if left is not None and (constant_value(y) is not None or (_is_scalar(y) and not _is_scalar(x))):
-        return make.elementwise("multiply", left[0], make.elementwise("multiply", left[1], y))
+        return make.add("multiply", left[0], make.add("multiply", left[1], y))
     if left is not None:
-        return make.elementwise("multiply", make.elementwise("multiply", left[0], y), left[1])
+        return make.add("multiply", make.add("multiply", left[0], y), left[1])
     if right is not None and _is_scalar(x) == _is_scalar(y):
-        return make.elementwise("multiply", make.elementwise("multiply", x, right[0]), right[1])
+        return make.add("multiply", make.add("multiply", x, right[0]), right[1])
     return None
 
 
@@ -136,7 +136,7 @@ def _gather_addends(make: Maker, node: Candidate) -> Node | None:
     total, addend = node.inputs
     if total.operation != "add" or constant_value(addend) is None or constant_value(total.inputs[1]) is None:
         return None
-    return make.elementwise("add", total.inputs[0], make.elementwise("add", total.inputs[1], addend))
+    return make.add("add", total.inputs[0], make.add("add", total.inputs[1], addend))
 
 
 def _negate_negate(make: Maker, node: Candidate) -> Node | None:
@@ -147,24 +147,24 @@ def _negate_product(make: Maker, node: Candidate) -> Node | None:
     product = node.inputs[0]
     if product.operation != "multiply" or constant_value(product.inputs[1]) is None:
         return None
-    return make.elementwise("multiply", product.inputs[0], make.elementwise("negate", product.inputs[1]))
+    return make.add("multiply", product.inputs[0], make.add("negate", product.inputs[1]))
 
 
 def _add_negated(make: Maker, node: Candidate) -> Node | None:
     x, y = node.inputs
     if y.operation == "negate":
-        return make.elementwise("subtract", x, y.inputs[0])
-    return make.elementwise("subtract", y, x.inputs[0]) if x.operation == "negate" else None
+        return make.add("subtract", x, y.inputs[0])
+    return make.add("subtract", y, x.inputs[0]) if x.operation == "negate" else None
 
 
 def _subtract_negated(make: Maker, node: Candidate) -> Node | None:
     x, y = node.inputs
-    return make.elementwise("add", x, y.inputs[0]) if y.operation == "negate" else None
+    return make.add("add", x, y.inputs[0]) if y.operation == "negate" else None
 
 
 def _subtract_constant(make: Maker, node: Candidate) -> Node | None:
     x, y = node.inputs
-    return None if constant_value(y) is None else make.elementwise("add", x, make.elementwise("negate", y))
+    return None if constant_value(y) is None else make.add("add", x, make.add("negate", y))
 
 
 def _log_exp(make: Maker, node: Candidate) -> Node | None:
@@ -175,7 +175,7 @@ def _divide_exp(make: Maker, node: Candidate) -> Node | None:
     x, y = node.inputs
     if y.operation != "exp" or not _is_scalar(y):
         return None
-    return make.elementwise("multiply", x, make.elementwise("exp", make.elementwise("negate", y.inputs[0])))
+    return make.add("multiply", x, make.add("exp", make.add("negate", y.inputs[0])))
 
 
 def _divide_constant(make: Maker, node: Candidate) -> Node | None:
@@ -183,29 +183,29 @@ def _divide_constant(make: Maker, node: Candidate) -> Node | None:
     value = constant_value(y)
     if value is None or value == 0.0 or not math.isfinite(1.0 / value):
         return None
-    return make.elementwise("multiply", x, make.constant(1.0 / value))
+    return make.add("multiply", x, make.constant(1.0 / value))
 
 
 def _divide_reciprocal(make: Maker, node: Candidate) -> Node | None:
     x, y = node.inputs
     if y.operation != "divide" or not _is_scalar(y) or constant_value(y.inputs[0]) in (None, 0.0):
         return None
-    return make.elementwise("multiply", make.elementwise("divide", x, y.inputs[0]), y.inputs[1])
+    return make.add("multiply", make.add("divide", x, y.inputs[0]), y.inputs[1])
 
 
 def _divide_scalar(make: Maker, node: Candidate) -> Node | None:
     x, y = node.inputs
     if _is_scalar(x) or not _is_scalar(y) or constant_value(y) == 0.0:
         return None
-    return make.elementwise("multiply", x, make.elementwise("divide", make.constant(1.0), y))
+    return make.add("multiply", x, make.add("divide", make.constant(1.0), y))
 
 
 def _mean_of_product(make: Maker, node: Candidate) -> Node | None:
     product = node.inputs[0]
     if product.operation != "multiply" or not _is_scalar(product.inputs[1]):
         return None
-    mean = make.add("mean", product.inputs[0], *node.inputs[1:], type=LossType())
-    return make.elementwise("multiply", mean, product.inputs[1])
+    mean = make.add("mean", product.inputs[0], *node.inputs[1:])
+    return make.add("multiply", mean, product.inputs[1])
 
 
 def _not_not(make: Maker, node: Candidate) -> Node | None:

@@ -30,11 +30,11 @@ def fuse(program: Program) -> Program:
         if not _is_product(matrix) or uses[matrix] > 1:
             return None
         if node.operation == "nearest":
-            return graph.add("nearest", inputs[0].inputs[0], *inputs[1:], type=node.type)
+            return graph.add("nearest", inputs[0].inputs[0], *inputs[1:])
         contrast = contrast_of(node)
         rows, columns = _shifted(contrast.rows), _shifted(contrast.columns)
         fused = Contrast(fused=True, rows=rows, columns=columns)
-        return graph.add("contrast", *inputs[0].inputs, *inputs[1:], type=node.type, contrast=fused)
+        return graph.add("contrast", *inputs[0].inputs, *inputs[1:], contrast=fused)
 
     return program.mapped(*program.graph.rebuild(program.roots(), rule))
 

@@ -10,7 +10,7 @@ from typing import Literal
 from vlmdsl.ir import Node
 from vlmdsl.passes.linear import expand, scalar_factor
 from vlmdsl.passes.rewriting import Maker, constant_value
-from vlmdsl.types import ConditionType, ScalarType, SimType
+from vlmdsl.types import ScalarType, SimType
 
 __all__ = ["Logits", "TargetKey", "has_canonical_form", "logits_of", "target_form"]
 
@@ -35,7 +35,7 @@ class Logits:
         total: Node | None = None
         for factor in self.bias:
             made = _product(maker, moved, factor)
-            total = made if total is None else maker.elementwise("add", total, made)
+            total = made if total is None else maker.add("add", total, made)
         return total
 
     def keep_node(self, maker: Maker, moved: Mapping[int, Node]) -> Node | None:
@@ -44,15 +44,15 @@ class Logits:
             return None
         kept: Node | None = None
         for condition in self.excluded:
-            holds = maker.add("not", moved[condition.index], type=ConditionType())
-            kept = holds if kept is None else maker.add("and", kept, holds, type=ConditionType())
+            holds = maker.add("not", moved[condition.index])
+            kept = holds if kept is None else maker.add("and", kept, holds)
         return kept
 
 
 def _product(maker: Maker, moved: Mapping[int, Node], factor: Factor) -> Node:
     node = maker.constant(float(factor[0]))
     for scalar in factor[1]:
-        node = maker.elementwise("multiply", node, moved[scalar.index])
+        node = maker.add("multiply", node, moved[scalar.index])
     return node
 
 

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vlmdsl.ir import OUTPUTS, Node, Program, encoder_of, streams, walk
+from vlmdsl.ir import Node, Program, encoder_of, streams, walk
+from vlmdsl.ir.operations.encoding import DISTRIBUTION, POOLED, TOKENS
 from vlmdsl.passes.cost import ITEM_BYTES, Workload, learns
 from vlmdsl.passes.part_cost import places
 from vlmdsl.types import TokensType, VecType
 
 __all__ = ["features_kept", "gradients_of_inputs", "seen_by"]
 
-_PRODUCTS = frozenset({"similarity", "contrast"})
-"""Operations that multiply matrices of features; the score of each pair is made by the same loop that scales the vectors."""
-
 
 def seen_by(node: Node, workload: Workload) -> Workload:
     """The workload with the length of those features that a node works on: a head's, where they come from one."""
-    lengths = (encoder_of(made.inputs[0]).dimension(workload.dim) for made in walk([node]) if made.operation == "pooled")
+    lengths = (encoder_of(made.inputs[0]).dimension(workload.dim) for made in walk([node]) if made.operation is POOLED)
     return replace(workload, dim=next(lengths, workload.dim))
 
 
@@ -30,11 +28,11 @@ def features_kept(program: Program, workload: Workload) -> int:
     distributions; of several processes also what they gathered of each other."""
     own, gathered = dict[Node, None](), dict[Node, None]()
     for node in program.nodes():
-        if node.operation in _PRODUCTS and learns(node):
+        if node.operation.multiplies and learns(node):
             operands = [parent for parent in node.inputs[:2] if isinstance(parent.type, VecType | TokensType)]
-            own |= dict.fromkeys(operand for operand in operands if operand.operation not in OUTPUTS)
+            own |= dict.fromkeys(operand for operand in operands if not operand.operation.reads_encoder_output)
             gathered |= dict.fromkeys(operands[1:])
-        elif node.operation == "distribution" and learns(node):
+        elif node.operation is DISTRIBUTION and learns(node):
             own[node] = None
     whole = sum(_size(node, workload, workload.batch) for node in gathered) if workload.world > 1 else 0
     return sum(_size(node, workload, workload.batch // workload.world) for node in own) + whole
@@ -48,7 +46,7 @@ def _size(features: Node, workload: Workload, samples: int) -> int:
 def gradients_of_inputs(program: Program, workload: Workload) -> int:
     """Bytes of the gradients that a step leaves at its inputs: features, and logits of words."""
     samples = workload.batch // workload.world
-    read = [node for node in program.nodes() if node.operation in ("pooled", "tokens")]
+    read = [node for node in program.nodes() if node.operation in (POOLED, TOKENS)]
     features = sum(_size(node, workload, samples) for node in read if encoder_of(node.inputs[0]).learns)
     asked = [stream for stream in streams(program) if stream.vocabulary and stream.encoder.learns]
     logits = samples * sum(places(stream, samples, workload) for stream in asked) * workload.vocabulary

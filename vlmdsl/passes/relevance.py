@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeAlias
 
 from vlmdsl.ir import Contrast, Direction, Node, Program
-from vlmdsl.ir.operations import ELEMENTWISE
 from vlmdsl.types import ConditionType, LossType, MemoryType, ScalarType, SimType, TargetType, Type
 
 __all__ = ["ALL", "NONE", "Relevance", "Samples", "relevant_samples"]
@@ -113,7 +112,9 @@ def _reads(node: Node, relevance: Relevance) -> Read:
     rule = _RULES.get(node.operation)
     if rule is not None:
         return rule(node, relevance)
-    if node.operation in ELEMENTWISE:
+    if node.operation.criterion:
+        return _criterion(node, relevance)
+    if node.operation.elementwise or node.operation.per_sample:
         return _same_samples(node, relevance)
     return [(parent, _everything(parent.type)) for parent in node.inputs if not isinstance(parent.type, ConditionType)]
 
@@ -216,21 +217,9 @@ _RULES: dict[str, Callable[[Node, Relevance], Read]] = {
     "similarity": _similarity,
     "exclude": _exclude,
     "transpose": _transpose,
-    "cross_entropy": _criterion,
-    "target_entropy": _criterion,
-    "hinge": _criterion,
-    "sigmoid_loss": _criterion,
-    "log_sum_exp": _criterion,
-    "row_sum": _criterion,
-    "row_mean": _criterion,
     "softmax": _softmax,
     "nearest": _nearest,
     "contrast": _contrast,
-    **dict.fromkeys(
-        (
-            "score", "normalize", "gate", "attend", "distribution", "entropy", "exclude_pairs", "reuse", "unite", "smooth",
-        ),
-        _same_samples,
-    ),
-}  # fmt: skip
-"""Operations that read less than all samples of what they are made of."""
+}
+"""Operations that read less than all samples of what they are made of, in a way of their own; what others read follows from
+their traits."""

@@ -14,9 +14,6 @@ from vlmdsl.types import ConditionType, FieldType, ScoreType, TokensType, Type, 
 
 __all__ = ["retain"]
 
-_ENTERING = ("pooled", "tokens", "field", "mix")
-"""Where samples enter; a mixture is read as a whole, so what is not read of it can be left out only behind it."""
-
 
 def retain(program: Program) -> Program:
     """The program with `retain` nodes where some samples enter that matter to no term; idempotent."""
@@ -45,7 +42,7 @@ def _numbered_anew(program: Program) -> Program:
 
 
 def _needs(node: Node, relevant: dict[Node, Relevance]) -> bool:
-    entering = node.operation in _ENTERING and isinstance(_value(node.type), VecType | TokensType | ScoreType)
+    entering = node.operation.enters and isinstance(_value(node.type), VecType | TokensType | ScoreType)
     return entering and relevant.get(node, ALL) not in (ALL, NONE)
 
 
@@ -75,7 +72,7 @@ class _Retainer:
 
     def _copy(self, node: Node, inputs: list[Node]) -> Node:
         spans = self._program.graph.spans_of(node)
-        return self._graph.add(node.operation, *inputs, type=node.type, span=spans, **dict(node.attributes))
+        return self._graph.copy(node, *inputs, span=spans)
 
     def _for_terms(self, node: Node) -> Node:
         if isinstance(node.type, ConditionType):
@@ -105,12 +102,12 @@ class _Retainer:
             together: Node | None = None
             for condition, holding in sorted(clause, key=lambda literal: (literal[0].index, literal[1])):
                 found = self._whole[condition]
-                found = found if holding else self._graph.add("not", found, type=ConditionType())
-                together = found if together is None else self._graph.add("and", together, found, type=ConditionType())
+                found = found if holding else self._graph.add("not", found)
+                together = found if together is None else self._graph.add("and", together, found)
             assert together is not None
-            kept = together if kept is None else self._graph.add("or", kept, together, type=ConditionType())
+            kept = together if kept is None else self._graph.add("or", kept, together)
         assert kept is not None
-        return self._graph.add("retain", node, kept, type=_value(node.type), value=value)
+        return self._graph.add("retain", node, kept, value=value)
 
 
 def _is_condition(node: Node) -> bool:

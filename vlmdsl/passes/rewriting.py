@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from vlmdsl.ir import Graph, Node, Program, walk
-from vlmdsl.ir.graph import Attribute
-from vlmdsl.ir.operations import ELEMENTWISE, broadcast
+from vlmdsl.ir.graph import Attribute, infer
+from vlmdsl.ir.operation import Operation, operation_named
+from vlmdsl.ir.operations.scalars import CONSTANT
 from vlmdsl.source import Span
-from vlmdsl.types import ScalarType, Type
+from vlmdsl.types import Type
 
 __all__ = ["Candidate", "Maker", "Rule", "constant_value", "rewrite"]
 
@@ -18,7 +19,7 @@ __all__ = ["Candidate", "Maker", "Rule", "constant_value", "rewrite"]
 class Candidate:
     """A node about to be made, over inputs that are already rewritten."""
 
-    operation: str
+    operation: Operation
     inputs: tuple[Node, ...]
     type: Type
     attributes: dict[str, Attribute]
@@ -41,7 +42,7 @@ class Rule:
 
 def constant_value(node: Node) -> float | None:
     """The number of a `constant` node; None for any other."""
-    return node.number("value") if node.operation == "constant" else None
+    return node.number("value") if node.operation is CONSTANT else None
 
 
 class Maker:
@@ -55,23 +56,34 @@ class Maker:
             for operation in rule.operations:
                 self._rules.setdefault(operation, []).append(rule)
 
-    def add(self, operation: str, *inputs: Node, type: Type, **attributes: Attribute) -> Node:
-        if operation in ELEMENTWISE:
-            # A loss times 0 has become the Scalar 0, and what it is part of may now be a Scalar as well.
-            type = broadcast(tuple(node.type for node in inputs)) or type
-        candidate = Candidate(operation, inputs, type, attributes)
-        for rule in self._rules.get(operation, ()):
-            made = rule.apply(self, candidate)
-            if made is not None:
-                return made
-        return self.graph.add(operation, *inputs, type=type, span=self.spans, **attributes)
+    def add(self, operation: str, *inputs: Node, **attributes: Attribute) -> Node:
+        """The node of this operation, or what the rules make of it."""
+        return self._make(operation_named(operation), inputs, attributes)
+
+    def copy(self, node: Node | Candidate, *inputs: Node, **changed: Attribute) -> Node:
+        """The node of the same operation on other inputs, with its attributes but for those that are `changed`, or what the
+        rules make of it.
+
+        Its type may change: a loss times 0 has become the Scalar 0, and what it is part of may now be a Scalar as well.
+        """
+        declared = node.type if node.operation.declares_type else None
+        return self._make(node.operation, inputs, {**dict(node.attributes), **changed}, declared)
+
+    def _make(
+        self, operation: Operation, inputs: tuple[Node, ...], attributes: dict[str, Attribute], declared: Type | None = None
+    ) -> Node:
+        rules = self._rules.get(operation, ())
+        if rules:
+            kind = declared or infer(operation, inputs, tuple(attributes.items()))
+            candidate = Candidate(operation, inputs, kind, attributes)
+            for rule in rules:
+                made = rule.apply(self, candidate)
+                if made is not None:
+                    return made
+        return self.graph.add(operation, *inputs, type=declared, span=self.spans, **attributes)
 
     def constant(self, value: float) -> Node:
-        return self.add("constant", type=ScalarType(), value=float(value))
-
-    def elementwise(self, operation: str, *inputs: Node) -> Node:
-        """An arithmetic node; its type follows from the inputs."""
-        return self.add(operation, *inputs, type=inputs[0].type)
+        return self.add(CONSTANT, value=float(value))
 
 
 def rewrite(program: Program, rules: Sequence[Rule]) -> Program:
@@ -81,7 +93,7 @@ def rewrite(program: Program, rules: Sequence[Rule]) -> Program:
     for node in walk(program.roots()):
         maker.spans = program.graph.spans_of(node)
         inputs = tuple(moved[parent.index] for parent in node.inputs)
-        made = maker.add(node.operation, *inputs, type=node.type, **dict(node.attributes))
+        made = maker.copy(node, *inputs)
         maker.graph.answer_for(made, maker.spans)
         moved[node.index] = made
     return program.mapped(maker.graph, moved)

@@ -35,15 +35,10 @@ def _orient(make: Maker, node: Candidate) -> Node | None:
     x, y = node.inputs
     if x is y or not _swappable(node.operation, node.attributes["by"]):
         return None
-    turned = _turned(node.type) if isinstance(node.type, SimType) else node.type
-    known = make.graph.find(node.operation, y, x, type=turned, **node.attributes)
+    known = make.graph.find(node.operation, y, x, **node.attributes)
     if known is None or node.operation == "score":
         return known
-    return make.add("transpose", known, type=node.type)
-
-
-def _turned(kind: SimType) -> SimType:
-    return SimType(kind.columns, kind.rows)
+    return make.add("transpose", known)
 
 
 def _transpose_transpose(make: Maker, node: Candidate) -> Node | None:
@@ -56,8 +51,8 @@ def _hoist(make: Maker, node: Candidate) -> Node | None:
     if not isinstance(node.type, SimType) or not all(matrix.operation == "transpose" for matrix in matrices):
         return None
     inputs = [parent.inputs[0] if parent in matrices else parent for parent in node.inputs]
-    inner = make.add(node.operation, *inputs, type=_turned(node.type), **node.attributes)
-    return make.add("transpose", inner, type=node.type)
+    inner = make.copy(node, *inputs)
+    return make.add("transpose", inner)
 
 
 def _hoist_exclude(make: Maker, node: Candidate) -> Node | None:
@@ -65,8 +60,8 @@ def _hoist_exclude(make: Maker, node: Candidate) -> Node | None:
     for position, parent in enumerate(node.inputs):
         if parent.operation == "exclude":
             inputs = [*node.inputs[:position], parent.inputs[0], *node.inputs[position + 1 :]]
-            inner = make.add(node.operation, *inputs, type=node.type, **node.attributes)
-            return make.add("exclude", inner, parent.inputs[1], type=node.type)
+            inner = make.copy(node, *inputs)
+            return make.add("exclude", inner, parent.inputs[1])
     return None
 
 
@@ -75,9 +70,7 @@ def _hoist_pairs(make: Maker, node: Candidate) -> Node | None:
     for position, parent in enumerate(node.inputs):
         if parent.operation == "exclude_pairs":
             inputs = [*node.inputs[:position], parent.inputs[0], *node.inputs[position + 1 :]]
-            return make.add(
-                "exclude_pairs", make.add(node.operation, *inputs, type=node.type, **node.attributes), type=node.type
-            )
+            return make.add("exclude_pairs", make.copy(node, *inputs))
     return None
 
 
@@ -96,8 +89,8 @@ def _hoist_unite(make: Maker, node: Candidate) -> Node | None:
         kinds = {part.type for part, parent in zip(parts, node.inputs, strict=True) if parent in united}
         if len(kinds) > 1:
             return None
-        halves.append(make.add(node.operation, *parts, type=kinds.pop(), **node.attributes))
-    return make.add("unite", *halves, type=node.type)
+        halves.append(make.copy(node, *parts))
+    return make.add("unite", *halves)
 
 
 def _unite_left(make: Maker, node: Candidate) -> Node | None:
@@ -106,10 +99,7 @@ def _unite_left(make: Maker, node: Candidate) -> Node | None:
     if rest.operation != "unite":
         return None
     middle, last = rest.inputs
-    assert isinstance(first.type, SimType | TargetType)
-    assert isinstance(middle.type, SimType | TargetType)
-    kind = type(first.type)(first.type.rows, f"{first.type.columns}+{middle.type.columns}")
-    return make.add("unite", make.add("unite", first, middle, type=kind), last, type=node.type)
+    return make.add("unite", make.add("unite", first, middle), last)
 
 
 def _exclude_of_memory(make: Maker, node: Candidate) -> Node | None:
@@ -127,7 +117,7 @@ def _reuse(make: Maker, node: Candidate) -> Node | None:
     if matrix.operation != "transpose":
         return None
     inner, which = matrix.inputs[0], "columns" if node.attributes["matrix"] == "rows" else "rows"
-    return make.add("transpose", make.add("reuse", inner, type=inner.type, matrix=which), type=node.type)
+    return make.add("transpose", make.add("reuse", inner, matrix=which))
 
 
 def _turn_cross_entropy(make: Maker, node: Candidate) -> Node | None:
@@ -138,7 +128,7 @@ def _turn_cross_entropy(make: Maker, node: Candidate) -> Node | None:
     if turned is None:
         return None
     along = "columns" if node.attributes["along"] == "rows" else "rows"
-    return make.add(node.operation, logits.inputs[0], turned, type=node.type, **{**node.attributes, "along": along})
+    return make.copy(node, logits.inputs[0], turned, along=along)
 
 
 def _turned_target(make: Maker, target: Node) -> Node | None:
@@ -147,16 +137,15 @@ def _turned_target(make: Maker, target: Node) -> Node | None:
         return target
     if target.operation in ("softmax", "transport"):
         affinity = target.inputs[0]
-        assert isinstance(affinity.type, SimType)
-        turned = make.add("transpose", affinity, type=_turned(affinity.type))
-        return make.add(target.operation, turned, type=target.type, **dict(target.attributes))
+        turned = make.add("transpose", affinity)
+        return make.copy(target, turned)
     if target.operation == "unite":
         return None
     inputs = [_turned_target(make, parent) for parent in target.inputs]
     if any(parent is None for parent in inputs):
         return None
     found = [parent for parent in inputs if parent is not None]
-    return make.add(target.operation, *found, type=target.type, **dict(target.attributes))
+    return make.copy(target, *found)
 
 
 _ELEMENTWISE = ("add", "subtract", "multiply", "divide", "minimum", "maximum", "negate", "exp", "log", "clamp", "stop")

@@ -30,8 +30,7 @@ def _unite(builder: Builder, subjects: Mapping[str, Value], parameters: Paramete
     united = f"{a.type.columns}+{b.type.columns}"
     if united.count("+") >= MAXIMUM_UNITED:
         raise Fault(TooLarge.at(builder.span, reason=f"more than {MAXIMUM_UNITED} matrices side by side"))
-    kind = SimType if wanted is SimType else TargetType
-    return builder.add("unite", a, b, type=kind(a.type.rows, united))
+    return builder.add("unite", a, b)
 
 
 register(
@@ -65,7 +64,7 @@ def _exclude_pairs(builder: Builder, subjects: Mapping[str, Value], parameters: 
     if matrix.type.rows != matrix.type.columns:
         wanted = SimType(matrix.type.rows, matrix.type.rows)
         raise Fault(AxesDisagree.at(builder.place("matrix"), str(matrix.type), left=wanted, right=matrix.type), matrix)
-    return builder.add("exclude_pairs", matrix, type=matrix.type)
+    return builder.add("exclude_pairs", matrix)
 
 
 register(

@@ -15,7 +15,7 @@ from vlmdsl.primitives.matrices import check_one_kind, of_batch
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import Value
-from vlmdsl.types import ScoreType, SimType, TargetType
+from vlmdsl.types import SimType, TargetType
 
 
 class CrossEntropyParameters(Parameters):
@@ -87,8 +87,8 @@ def _check_axes(builder: Builder, logits: Node, targets: Node) -> None:
         raise Fault(AxesDisagree.at(builder.place("targets"), str(targets.type), left=logits.type, right=targets.type))
 
 
-def check_cross_entropy(builder: Builder, subjects: Mapping[str, Value], along: str) -> tuple[Node, Node, str]:
-    """Logits and targets that fit each other, and the axis of those who ask."""
+def check_cross_entropy(builder: Builder, subjects: Mapping[str, Value], along: str) -> tuple[Node, Node]:
+    """Logits and targets that fit each other."""
     logits, targets = subjects["logits"], subjects["targets"]
     assert isinstance(logits, Node)
     assert isinstance(targets, Node)
@@ -96,17 +96,15 @@ def check_cross_entropy(builder: Builder, subjects: Mapping[str, Value], along: 
     _check_targets(builder, logits, targets)
     if along == "columns":
         check_one_kind(builder, of_batch(builder, logits, "logits", "cross_entropy"), "cross_entropy", "logits")
-    return logits, targets, logits.type.rows if along == "rows" else logits.type.columns
+    return logits, targets
 
 
 def _cross_entropy(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
     assert isinstance(parameters, CrossEntropyParameters)
-    logits, targets, rows = check_cross_entropy(builder, subjects, parameters.along)
+    logits, targets = check_cross_entropy(builder, subjects, parameters.along)
     if parameters.denominator == "negatives":
         of_batch(builder, logits, "logits", "cross_entropy")
-    return builder.add(
-        "cross_entropy", logits, targets, type=ScoreType(rows), along=parameters.along, denominator=parameters.denominator
-    )
+    return builder.add("cross_entropy", logits, targets, along=parameters.along, denominator=parameters.denominator)
 
 
 MATRIX_AND_TARGETS = (
@@ -142,7 +140,7 @@ def _sigmoid_loss(builder: Builder, subjects: Mapping[str, Value], parameters: P
     assert isinstance(targets, Node)
     assert isinstance(logits.type, SimType)
     _check_targets(builder, logits, targets)
-    return builder.add("sigmoid_loss", logits, targets, type=ScoreType(logits.type.rows))
+    return builder.add("sigmoid_loss", logits, targets)
 
 
 register(
@@ -178,9 +176,8 @@ def _hinge(builder: Builder, subjects: Mapping[str, Value], parameters: Paramete
     assert isinstance(matrix.type, SimType)
     if parameters.along == "columns":
         check_one_kind(builder, matrix, "hinge", "matrix")
-    rows = matrix.type.rows if parameters.along == "rows" else matrix.type.columns
     attributes = {"along": parameters.along, "margin": float(parameters.margin), "negatives": parameters.negatives}
-    return builder.add("hinge", matrix, type=ScoreType(rows), **attributes)
+    return builder.add("hinge", matrix, **attributes)
 
 
 register(
@@ -206,7 +203,7 @@ def _log_sum_exp(builder: Builder, subjects: Mapping[str, Value], parameters: Pa
     logits = subjects["logits"]
     assert isinstance(logits, Node)
     assert isinstance(logits.type, SimType)
-    return builder.add("log_sum_exp", logits, type=ScoreType(logits.type.rows))
+    return builder.add("log_sum_exp", logits)
 
 
 register(

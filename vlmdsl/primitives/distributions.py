@@ -10,7 +10,6 @@ from vlmdsl.ir import Node
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import Value
-from vlmdsl.types import DistributionType, LossType, ScoreType
 
 
 class DistributionParameters(Parameters):
@@ -22,7 +21,7 @@ class DistributionParameters(Parameters):
 def _distribution(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
     assert isinstance(parameters, DistributionParameters)
     features = builder.pooled(subjects["features"], "features", "distribution")
-    return builder.add("distribution", features, type=DistributionType(), temperature=float(parameters.temperature))
+    return builder.add("distribution", features, temperature=float(parameters.temperature))
 
 
 register(
@@ -45,7 +44,7 @@ def _entropy(builder: Builder, subjects: Mapping[str, Value], parameters: Parame
     p, q = subjects["p"], subjects["q"]
     assert isinstance(p, Node)
     assert isinstance(q, Node)
-    return builder.add("entropy", p, q, type=ScoreType())
+    return builder.add("entropy", p, q)
 
 
 register(
@@ -69,7 +68,7 @@ register(
 def _entropy_of_mean(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
     p = subjects["p"]
     assert isinstance(p, Node)
-    return builder.add("entropy_of_mean", p, type=LossType())
+    return builder.add("entropy_of_mean", p)
 
 
 register(

@@ -13,7 +13,7 @@ from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, OptionalName, Parameters, Primitive, Subject
 from vlmdsl.primitives.targets import BlockParameters
 from vlmdsl.primitives.values import NumberValue, Value
-from vlmdsl.types import JOINED, FieldType, VecType
+from vlmdsl.types import FieldType
 
 _NAME = "its name among the inputs of the objective; by default the name it is bound to"
 
@@ -98,8 +98,8 @@ def _mix(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters
     x, by = subjects["x"], subjects["by"]
     assert isinstance(x, Node)
     if x.type == FieldType("Image"):
-        return builder.add("mix", x, _early_share(builder, by, "mix"), type=x.type, **parameters.attributes)
-    return builder.add("mix", builder.pooled(x, "x", "mix"), _share(builder, by), type=VecType(), **parameters.attributes)
+        return builder.add("mix", x, _early_share(builder, by, "mix"), **parameters.attributes)
+    return builder.add("mix", builder.pooled(x, "x", "mix"), _share(builder, by), **parameters.attributes)
 
 
 def _share(builder: Builder, by: Value) -> Node:
@@ -147,7 +147,7 @@ def _blend(builder: Builder, subjects: Mapping[str, Value], parameters: Paramete
     image, text = subjects["image"], subjects["text"]
     assert isinstance(image, Node)
     assert isinstance(text, Node)
-    return builder.add("blend", image, text, _early_share(builder, subjects["by"], "blend"), type=FieldType(JOINED))
+    return builder.add("blend", image, text, _early_share(builder, subjects["by"], "blend"))
 
 
 register(

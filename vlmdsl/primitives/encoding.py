@@ -12,7 +12,7 @@ from vlmdsl.ir import Encoder, Node, Teacher
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import EncoderValue, NumberValue, Value
-from vlmdsl.types import ConditionType, FieldType, ScoreType, TokensType, VecType
+from vlmdsl.types import ConditionType, FieldType, TokensType
 
 SMALLEST_LENGTH = 1e-12
 
@@ -101,7 +101,7 @@ def _normalize(builder: Builder, subjects: Mapping[str, Value], parameters: Para
     attributes: dict[str, object] = {"epsilon": float(parameters.epsilon)}
     if parameters.smallest != SMALLEST_LENGTH:
         attributes["smallest"] = float(parameters.smallest)
-    return builder.add("normalize", features, type=features.type, **attributes)
+    return builder.add("normalize", features, **attributes)
 
 
 register(
@@ -124,8 +124,8 @@ def _gate(builder: Builder, subjects: Mapping[str, Value], parameters: Parameter
     by, features = subjects["by"], builder.pooled(subjects["x"], "x", "gate")
     assert isinstance(by, Node)
     if isinstance(by.type, ConditionType) or by.type == FieldType("Flag"):
-        by = builder.add("where", by, builder.constant(1.0), builder.constant(0.0), type=ScoreType())
-    return builder.add("gate", features, by, type=VecType())
+        by = builder.add("where", by, builder.constant(1.0), builder.constant(0.0))
+    return builder.add("gate", features, by)
 
 
 register(
@@ -162,7 +162,7 @@ def _stop(builder: Builder, subjects: Mapping[str, Value], parameters: Parameter
     if isinstance(value, NumberValue):
         return value
     assert isinstance(value, Node)
-    return builder.add("stop", value, type=value.type)
+    return builder.add("stop", value)
 
 
 register(

@@ -12,7 +12,6 @@ from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import Value, ViewSet
 from vlmdsl.source.limits import MAXIMUM_VIEWS
-from vlmdsl.types import FieldType
 
 
 def _shares(area: tuple[float, float]) -> tuple[float, float]:
@@ -51,7 +50,7 @@ def _multi_crop(builder: Builder, subjects: Mapping[str, Value], parameters: Par
     kinds: list[tuple[tuple[float, float], dict[str, float]]] = [(parameters.scale, {})] * parameters.n
     kinds += [(parameters.small_scale, {"side": parameters.small_side})] * parameters.small
     crops = tuple(
-        builder.add("crop", image, type=FieldType("Image"), view=view, smallest=low, largest=high, draw=draw, **side)
+        builder.add("crop", image, view=view, smallest=low, largest=high, draw=draw, **side)
         for view, ((low, high), side) in enumerate(kinds)
     )
     return crops[0] if len(crops) == 1 else ViewSet(crops)
@@ -87,7 +86,7 @@ def _drop(builder: Builder, subjects: Mapping[str, Value], parameters: Parameter
     assert isinstance(parameters, DropParameters)
     if parameters.share == 0:
         return image
-    return builder.add("drop", image, type=FieldType("Image"), share=parameters.share, draw=builder.draw())
+    return builder.add("drop", image, share=parameters.share, draw=builder.draw())
 
 
 register(

@@ -13,7 +13,7 @@ from vlmdsl.ir import Node, encoder_of
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import MaskValue, Value, type_of
-from vlmdsl.types import EncodedType, FieldType, LossType, VocabularyType
+from vlmdsl.types import EncodedType
 
 
 class RandomParameters(Parameters):
@@ -61,7 +61,6 @@ def _mask(builder: Builder, subjects: Mapping[str, Value], parameters: Parameter
     return builder.add(
         "mask",
         text,
-        type=FieldType("Text"),
         share=float(tokens.share),
         hidden=hidden,
         replaced=replaced,
@@ -106,8 +105,8 @@ def _mlm(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters
     if encode.inputs[0].operation != "mask":
         help = ("hide some: `mlm(mask(text, random(15%)))`",)
         raise Fault(NothingHidden.at(builder.place("text"), help=help), subjects["text"])
-    loss = builder.add("mlm", builder.add("vocabulary", encode, type=VocabularyType()), type=LossType())
-    return builder.add("stop", loss, type=LossType()) if stopped else loss
+    loss = builder.add("mlm", builder.add("vocabulary", encode))
+    return builder.add("stop", loss) if stopped else loss
 
 
 register(

@@ -13,7 +13,7 @@ from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.similarities import COSINE, apply_similarity, paired_score
 from vlmdsl.primitives.spec import Builder, Fault, Meaning, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import AllSamples, FunctionValue, SimilarityValue, Value
-from vlmdsl.types import ConditionType, ScoreType, SimType
+from vlmdsl.types import SimType
 
 _STREAM = ("Encoded", "Vec", "Tokens", "Image", "Text")
 
@@ -93,7 +93,7 @@ def _transpose(builder: Builder, subjects: Mapping[str, Value], parameters: Para
     matrix = of_batch(builder, subjects["matrix"], "matrix", "transpose")
     assert isinstance(matrix.type, SimType)
     check_one_kind(builder, matrix, "transpose", "matrix")
-    return builder.add("transpose", matrix, type=SimType(matrix.type.columns, matrix.type.rows))
+    return builder.add("transpose", matrix)
 
 
 register(
@@ -120,7 +120,7 @@ class ReuseParameters(Parameters):
 def _reuse(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
     matrix = of_batch(builder, subjects["matrix_of"], "matrix_of", "reuse")
     assert isinstance(parameters, ReuseParameters)
-    return builder.add("reuse", matrix, type=matrix.type, matrix=parameters.matrix)
+    return builder.add("reuse", matrix, matrix=parameters.matrix)
 
 
 register(
@@ -149,7 +149,7 @@ def _of_rows(operation: str) -> Meaning:
         matrix = subjects["matrix"]
         assert isinstance(matrix, Node)
         assert isinstance(matrix.type, SimType)
-        return builder.add(operation, matrix, type=ScoreType(matrix.type.rows))
+        return builder.add(operation, matrix)
 
     return meaning
 
@@ -185,7 +185,7 @@ def _restrict(builder: Builder, subjects: Mapping[str, Value], parameters: Param
         return logits
     assert isinstance(condition, Node)
     logits = of_batch(builder, logits, "logits", "restrict")
-    return builder.add("exclude", logits, builder.add("not", condition, type=ConditionType()), type=logits.type)
+    return builder.add("exclude", logits, builder.add("not", condition))
 
 
 register(

@@ -8,7 +8,6 @@ from vlmdsl.ir import Node
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import AllSamples, Value
-from vlmdsl.types import LossType, ScalarType
 
 _SCORE_AND_CONDITION = (
     Subject("score", ("Score",), "one number a sample"),
@@ -26,7 +25,7 @@ def _conditions(over: Value) -> tuple[Node, ...]:
 def _mean(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
     score = subjects["score"]
     assert isinstance(score, Node)
-    return builder.add("mean", score, *_conditions(subjects["over"]), type=LossType())
+    return builder.add("mean", score, *_conditions(subjects["over"]))
 
 
 register(
@@ -46,10 +45,10 @@ register(
 
 def _sum(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
     """The mean times the number of samples: losses keep one canonical form."""
-    size = builder.add("samples", *_conditions(subjects["over"]), type=ScalarType())
+    size = builder.add("samples", *_conditions(subjects["over"]))
     mean = _mean(builder, subjects, parameters)
     assert isinstance(mean, Node)
-    return builder.add("multiply", size, mean, type=LossType())
+    return builder.add("multiply", size, mean)
 
 
 register(
@@ -68,7 +67,7 @@ register(
 
 
 def _samples(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
-    return builder.add("samples", *_conditions(subjects["over"]), type=ScalarType())
+    return builder.add("samples", *_conditions(subjects["over"]))
 
 
 register(

@@ -12,7 +12,7 @@ from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import TupleValue, Value, type_of
 from vlmdsl.source.limits import MAXIMUM_RETRIEVED
-from vlmdsl.types import FieldType, PicksType, TableType, TokensType, VecType
+from vlmdsl.types import FieldType
 
 
 def _column(builder: Builder, value: Value, argument: str) -> Node:
@@ -23,7 +23,7 @@ def _column(builder: Builder, value: Value, argument: str) -> Node:
         plain = encoder == Encoder(encoder.tower, encoder.kind, frozen=True)
         if plain and source.operation == "field" and isinstance(source.type, FieldType):
             attributes = {"encoder": encoder, "field": source.string("name"), "kind": source.type.kind}
-            return builder.add("reference", type=TableType(), **attributes)
+            return builder.add("reference", **attributes)
     raise Fault(NotAReference.at(builder.place(argument), found=type_of(encoded)), value)
 
 
@@ -75,9 +75,9 @@ def _retrieve(builder: Builder, subjects: Mapping[str, Value], parameters: Param
     assert isinstance(key, Node)
     searched, *values = (column for column in columns if isinstance(column, Node))
     query = builder.pooled(subjects["query"], "query", "retrieve")
-    query = builder.add("stop", query, type=query.type)
-    picks = builder.add("retrieve", query, searched, key, type=PicksType(), k=parameters.k)
-    return TupleValue(tuple(builder.add("take", value, picks, type=TokensType(tokens="K")) for value in values))
+    query = builder.add("stop", query)
+    picks = builder.add("retrieve", query, searched, key, k=parameters.k)
+    return TupleValue(tuple(builder.add("take", value, picks) for value in values))
 
 
 register(
@@ -114,7 +114,7 @@ def _attend(builder: Builder, subjects: Mapping[str, Value], parameters: Paramet
     given = subjects["values"]
     found = given.items if isinstance(given, TupleValue) else (given,)
     values = (builder.tokens(value, "values", "attend") for value in found)
-    return builder.add("attend", query, keys, *values, type=VecType())
+    return builder.add("attend", query, keys, *values)
 
 
 register(

@@ -15,7 +15,7 @@ from vlmdsl.ir import Node
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Meaning, OptionalName, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import AllSamples, NumberValue, StringValue, TupleValue, Value, type_of
-from vlmdsl.types import ConditionType, FieldType, ScalarType, ScoreType
+from vlmdsl.types import FieldType, ScalarType, ScoreType
 
 
 class LearnedParameters(Parameters):
@@ -98,10 +98,10 @@ def _learned(builder: Builder, subjects: Mapping[str, Value], parameters: Parame
     )
     if not projected and (lower is not None or upper is not None):
         gradient = "zero" if parameters.clamp == "hard" else "pass"
-        stored = builder.add("clamp", stored, type=ScalarType(), lower=lower, upper=upper, gradient=gradient)
+        stored = builder.add("clamp", stored, lower=lower, upper=upper, gradient=gradient)
     value = stored
     if parameters.form == "log_scale":
-        value = builder.add("exp", builder.add("negate", stored, type=ScalarType()), type=ScalarType())
+        value = builder.add("exp", builder.add("negate", stored))
     builder.report(parameter, value)
     return value
 
@@ -137,7 +137,7 @@ def _unary(operation: str) -> Meaning:
                     BoundsDisagree.at(builder.place("x"), reason=f"{operation}({x.value:g}) is not a finite number")
                 ) from None
         assert isinstance(x, Node)
-        return builder.add(operation, x, type=x.type)
+        return builder.add(operation, x)
 
     return meaning
 
@@ -162,7 +162,7 @@ def _extreme(operation: str) -> Meaning:
         if isinstance(a, NumberValue) and isinstance(b, NumberValue):
             return NumberValue(min(a.value, b.value) if operation == "minimum" else max(a.value, b.value), span=a.span)
         left, right = _as_node(builder, a), _as_node(builder, b)
-        return builder.add(operation, left, right, type=right.type if isinstance(left.type, ScalarType) else left.type)
+        return builder.add(operation, left, right)
 
     return meaning
 
@@ -205,7 +205,7 @@ def _clamp(builder: Builder, subjects: Mapping[str, Value], parameters: Paramete
     bounds = (parameters.lower, parameters.upper)
     if bounds == (None, None) or (None not in bounds and parameters.lower > parameters.upper):  # type: ignore[operator]
         raise Fault(BoundsDisagree.at(builder.span, reason="`clamp` wants `lower`, `upper` or both, in that order"))
-    return builder.add("clamp", x, type=x.type, lower=parameters.lower, upper=parameters.upper, gradient=parameters.gradient)
+    return builder.add("clamp", x, lower=parameters.lower, upper=parameters.upper, gradient=parameters.gradient)
 
 
 register(
@@ -244,8 +244,7 @@ def _where(builder: Builder, subjects: Mapping[str, Value], parameters: Paramete
     for argument in ("then", "otherwise"):
         _check_chosen(builder, subjects[argument], argument)
     left, right = _as_node(builder, yes), _as_node(builder, no)
-    of_step = condition.type == ConditionType("") and all(isinstance(value.type, ScalarType) for value in (left, right))
-    return builder.add("where", condition, left, right, type=ScalarType() if of_step else ScoreType())
+    return builder.add("where", condition, left, right)
 
 
 register(
@@ -270,8 +269,7 @@ def _not(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters
     if isinstance(condition, NumberValue):
         return NumberValue(0.0 if condition.value else 1.0, is_integer=True, span=condition.span, is_truth=True)
     assert isinstance(condition, Node)
-    of_step = condition.type == ConditionType("")
-    return builder.add("not", condition, type=condition.type if of_step else ConditionType())
+    return builder.add("not", condition)
 
 
 register(

@@ -11,7 +11,7 @@ from vlmdsl.ir import Node
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Law, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import SimilarityPart, SimilarityValue, Value
-from vlmdsl.types import MemoryType, ScoreType, SimType, TokensType, VecType
+from vlmdsl.types import MemoryType, TokensType, VecType
 
 __all__ = ["COSINE", "UnitParameters", "apply_similarity", "paired_score", "similarity_part", "similarity_primitive"]
 
@@ -119,7 +119,7 @@ def _operand(builder: Builder, part: SimilarityPart, value: Value, argument: str
     features = (
         builder.tokens(value, argument, part.by) if part.level == "tokens" else builder.pooled(value, argument, part.by)
     )
-    return builder.add("normalize", features, type=features.type, epsilon=part.epsilon) if part.normalized else features
+    return builder.add("normalize", features, epsilon=part.epsilon) if part.normalized else features
 
 
 def _rows(node: Node) -> str:
@@ -132,11 +132,10 @@ def apply_similarity(builder: Builder, similarity: SimilarityValue, a: Value, b:
     total: Node | None = None
     for part in similarity.parts:
         left, right = _operand(builder, part, a, "a"), _operand(builder, part, b, "b")
-        type = SimType(_rows(left), _rows(right))
-        matrix = builder.add("similarity", left, right, type=type, by=part.by, arguments=part.arguments)
+        matrix = builder.add("similarity", left, right, by=part.by, arguments=part.arguments)
         if part.coefficient != 1.0:
-            matrix = builder.add("multiply", matrix, builder.constant(part.coefficient), type=type)
-        total = matrix if total is None else builder.add("add", total, matrix, type=type)
+            matrix = builder.add("multiply", matrix, builder.constant(part.coefficient))
+        total = matrix if total is None else builder.add("add", total, matrix)
     assert total is not None
     return total
 
@@ -146,11 +145,10 @@ def paired_score(builder: Builder, similarity: SimilarityValue, a: Value, b: Val
     total: Node | None = None
     for part in similarity.parts:
         left, right = _operand(builder, part, a, "a"), _operand(builder, part, b, "b")
-        type = ScoreType(_rows(left))
-        score = builder.add("score", left, right, type=type, by=part.by, arguments=part.arguments)
+        score = builder.add("score", left, right, by=part.by, arguments=part.arguments)
         if part.coefficient != 1.0:
-            score = builder.add("multiply", score, builder.constant(part.coefficient), type=type)
-        total = score if total is None else builder.add("add", total, score, type=type)
+            score = builder.add("multiply", score, builder.constant(part.coefficient))
+        total = score if total is None else builder.add("add", total, score)
     assert total is not None
     return total
 

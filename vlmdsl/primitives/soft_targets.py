@@ -13,21 +13,18 @@ from vlmdsl.primitives.criteria import MATRIX_AND_TARGETS, check_cross_entropy
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import Value
-from vlmdsl.types import ScoreType, SimType, TargetType
+from vlmdsl.types import SimType
 
 _AFFINITY = Subject("affinity", ("Sim",), "how much each row likes each column; sums of similarities, pairs excluded or not")
 
 
-def _stopped(builder: Builder, affinity: Value) -> tuple[Node, TargetType]:
+def _stopped(builder: Builder, affinity: Value) -> Node:
     assert isinstance(affinity, Node)
-    assert isinstance(affinity.type, SimType)
-    stopped = builder.add("stop", affinity, type=affinity.type)
-    return stopped, TargetType(affinity.type.rows, affinity.type.columns)
+    return builder.add("stop", affinity)
 
 
 def _softmax(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
-    affinity, kind = _stopped(builder, subjects["affinity"])
-    return builder.add("softmax", affinity, type=kind)
+    return builder.add("softmax", _stopped(builder, subjects["affinity"]))
 
 
 register(
@@ -54,10 +51,10 @@ class TransportParameters(Parameters):
 
 def _transport(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
     assert isinstance(parameters, TransportParameters)
-    affinity, kind = _stopped(builder, subjects["affinity"])
-    if kind != TargetType():
+    affinity = _stopped(builder, subjects["affinity"])
+    if affinity.type != SimType():
         raise Fault(AxesDisagree.at(builder.place("affinity"), str(affinity.type), left=SimType(), right=affinity.type))
-    return builder.add("transport", affinity, type=kind, epsilon=float(parameters.epsilon), iterations=parameters.iterations)
+    return builder.add("transport", affinity, epsilon=float(parameters.epsilon), iterations=parameters.iterations)
 
 
 register(
@@ -89,12 +86,11 @@ class DivergenceParameters(Parameters):
 
 def _kl(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
     assert isinstance(parameters, DivergenceParameters)
-    logits, targets, rows = check_cross_entropy(builder, subjects, parameters.along)
-    kind = ScoreType(rows)
-    loss = builder.add("cross_entropy", logits, targets, type=kind, along=parameters.along, denominator="all")
-    stopped = builder.add("stop", logits, type=logits.type)
-    entropy = builder.add("target_entropy", stopped, targets, type=kind, along=parameters.along)
-    return builder.add("subtract", loss, entropy, type=kind)
+    logits, targets = check_cross_entropy(builder, subjects, parameters.along)
+    loss = builder.add("cross_entropy", logits, targets, along=parameters.along, denominator="all")
+    stopped = builder.add("stop", logits)
+    entropy = builder.add("target_entropy", stopped, targets, along=parameters.along)
+    return builder.add("subtract", loss, entropy)
 
 
 register(

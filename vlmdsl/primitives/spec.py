@@ -12,7 +12,7 @@ from vlmdsl.diagnostics import Diagnostic
 from vlmdsl.ir import Node
 from vlmdsl.primitives.values import Value
 from vlmdsl.source import Span
-from vlmdsl.types import LabelsType, MemoryType, Type
+from vlmdsl.types import LabelsType, MemoryType
 
 __all__ = ["Builder", "Fault", "GivenName", "Law", "OptionalName", "Parameters", "Primitive", "Subject"]
 
@@ -74,8 +74,8 @@ class Builder(Protocol):
     def place(self, argument: str) -> Span:
         """The place of an argument of this call (the call itself where the argument was left out)."""
 
-    def add(self, operation: str, *inputs: Node, type: Type, **attributes: object) -> Node:
-        """The node of this operation (see `ir.Graph.add`), blamed on this call."""
+    def add(self, operation: str, *inputs: Node, **attributes: object) -> Node:
+        """The node of this operation (see `ir.Graph.add`), blamed on this call; its type follows from its inputs."""
 
     def constant(self, value: float) -> Node: ...
 

@@ -16,7 +16,7 @@ from vlmdsl.primitives.similarities import COSINE, apply_similarity
 from vlmdsl.primitives.spec import Builder, Fault, OptionalName, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import SimilarityValue, TupleValue, Value
 from vlmdsl.source.limits import MAXIMUM_QUEUE
-from vlmdsl.types import FieldType, LabelsType, MemoryType, ScalarType, VecType, memory_axis
+from vlmdsl.types import FieldType, LabelsType, MemoryType, memory_axis
 
 _STREAM = ("Encoded", "Vec", "Image", "Text")
 
@@ -35,8 +35,8 @@ def _running_mean(builder: Builder, subjects: Mapping[str, Value], parameters: P
     assert isinstance(parameters, RunningMeanParameters)
     before = builder.state(parameters.name, initial=parameters.start)
     if score.operation != "stop":
-        score = builder.add("stop", score, type=score.type)
-    after = builder.add("running_mean", before, score, type=ScalarType(), momentum=parameters.momentum)
+        score = builder.add("stop", score)
+    after = builder.add("running_mean", before, score, momentum=parameters.momentum)
     builder.update(before, after)
     builder.report(before, after)
     return after
@@ -77,8 +77,8 @@ def _unit(builder: Builder, value: Value, argument: str, **wide: bool) -> Node:
     """The direction of each vector, without gradient; `wide` in float32 whatever the features are in, so that no rounding
     decides which is nearest."""
     features = builder.pooled(value, argument, "queue")
-    unit = builder.add("normalize", features, type=features.type, epsilon=0.0, **wide)
-    return builder.add("stop", unit, type=unit.type)
+    unit = builder.add("normalize", features, epsilon=0.0, **wide)
+    return builder.add("stop", unit)
 
 
 def _queue(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -93,7 +93,7 @@ def _queue(builder: Builder, subjects: Mapping[str, Value], parameters: Paramete
     before = builder.memory(parameters.name, type=held, size=parameters.size, start=parameters.start)
     values = [item if of_labels else _unit(builder, item, "value", wide=True) for item in items]
     nodes = [value for value in values if isinstance(value, Node)]
-    builder.update(before, builder.add("enqueue", before, *nodes, type=held))
+    builder.update(before, builder.add("enqueue", before, *nodes))
     return before
 
 
@@ -138,7 +138,7 @@ def _nearest(builder: Builder, subjects: Mapping[str, Value], parameters: Parame
     compared, own = _unit(builder, subjects["value"], "value", wide=True), _unit(builder, subjects["value"], "value")
     raw = SimilarityValue(tuple(replace(part, normalized=False) for part in by.parts))  # both sides are unit vectors already
     matrix = apply_similarity(builder, raw, compared, memory)
-    return builder.add("nearest", matrix, memory, own, type=VecType())
+    return builder.add("nearest", matrix, memory, own)
 
 
 register(

@@ -16,7 +16,7 @@ from vlmdsl.types import LabelsType, TargetType
 
 
 def _paired(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
-    return builder.add("paired", type=TargetType())
+    return builder.add("paired")
 
 
 register(
@@ -51,7 +51,7 @@ class BlockParameters(Parameters):
 
 def _flipped(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
     assert isinstance(parameters, BlockParameters)
-    return builder.add("flipped", type=TargetType(), **parameters.attributes)
+    return builder.add("flipped", **parameters.attributes)
 
 
 register(
@@ -82,9 +82,9 @@ def _same(builder: Builder, subjects: Mapping[str, Value], parameters: Parameter
     assert isinstance(label, Node)
     assert isinstance(parameters, SameParameters)
     if not isinstance(earlier, Node):
-        return builder.add("same", label, type=TargetType(), missing=parameters.missing)
+        return builder.add("same", label, missing=parameters.missing)
     assert isinstance(earlier.type, LabelsType)
-    return builder.add("same", label, earlier, type=TargetType("B", f"B+{earlier.type.rows}"), missing=parameters.missing)
+    return builder.add("same", label, earlier, missing=parameters.missing)
 
 
 register(
@@ -127,7 +127,7 @@ def _smooth(builder: Builder, subjects: Mapping[str, Value], parameters: Paramet
         raise Fault(AxesDisagree.at(builder.place("target"), str(target.type), left=TargetType(), right=target.type), target)
     if parameters.epsilon == 0.0:
         return target
-    return builder.add("smooth", target, type=target.type, epsilon=float(parameters.epsilon), over=parameters.over)
+    return builder.add("smooth", target, epsilon=float(parameters.epsilon), over=parameters.over)
 
 
 register(

@@ -11,7 +11,6 @@ from vlmdsl.ir import Node
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import Value
-from vlmdsl.types import FieldType
 
 EdaOperation = Literal["synonym", "swap", "deletion", "insertion"]
 
@@ -40,7 +39,6 @@ def _eda(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters
     return builder.add(
         "eda",
         text,
-        type=FieldType("Text"),
         operations=parameters.operations,
         words=parameters.words,
         deletion=float(parameters.deletion),
@@ -78,7 +76,7 @@ def _summarize(builder: Builder, subjects: Mapping[str, Value], parameters: Para
     text = subjects["text"]
     assert isinstance(text, Node)
     assert isinstance(parameters, SummarizeParameters)
-    return builder.add("summarize", text, type=FieldType("Text"), sentences=parameters.sentences, by=parameters.by)
+    return builder.add("summarize", text, sentences=parameters.sentences, by=parameters.by)
 
 
 register(
@@ -110,7 +108,7 @@ def _render(builder: Builder, subjects: Mapping[str, Value], parameters: Paramet
     assert isinstance(text, Node)
     assert isinstance(parameters, RenderParameters)
     height, smallest = parameters.row_height, min(parameters.smallest, parameters.row_height)
-    return builder.add("render", text, type=FieldType("Image"), row_height=height, smallest=smallest)
+    return builder.add("render", text, row_height=height, smallest=smallest)
 
 
 register(

@@ -12,7 +12,6 @@ from vlmdsl.ir import Encoder, Node
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, GivenName, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import EncoderValue, Value, type_of
-from vlmdsl.types import JOINED, FieldType
 
 
 def _plain_tower(builder: Builder, value: Value, argument: str, kind: str, function: str) -> None:
@@ -133,7 +132,7 @@ def _join(builder: Builder, subjects: Mapping[str, Value], parameters: Parameter
     image, text = subjects["image"], subjects["text"]
     assert isinstance(image, Node)
     assert isinstance(text, Node)
-    return builder.add("join", image, text, type=FieldType(JOINED))
+    return builder.add("join", image, text)
 
 
 register(

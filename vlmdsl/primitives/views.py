@@ -37,11 +37,10 @@ def _rewrite(builder: Builder, subjects: Mapping[str, Value], parameters: Parame
     assert isinstance(parameters, RewriteParameters)
     if parameters.pick == "each":
         views = range(parameters.count + 1)
-        return ViewSet(tuple(builder.add("alternative", text, type=FieldType("Text"), view=view) for view in views))
+        return ViewSet(tuple(builder.add("alternative", text, view=view) for view in views))
     return builder.add(
         "rewrite",
         text,
-        type=FieldType("Text"),
         count=parameters.count,
         minimum_words=parameters.minimum_words,
         draw=builder.draw(),
@@ -86,7 +85,7 @@ def _crop(builder: Builder, subjects: Mapping[str, Value], parameters: Parameter
     if parameters.smallest > parameters.largest:
         reason = f"the smallest share, {parameters.smallest:g}, is more than the largest, {parameters.largest:g}"
         raise Fault(BoundsDisagree.at(builder.place("smallest"), reason=reason))
-    return builder.add("crop", image, type=FieldType("Image"), **shares, draw=builder.draw())
+    return builder.add("crop", image, **shares, draw=builder.draw())
 
 
 register(
@@ -117,8 +116,7 @@ def _augment(builder: Builder, subjects: Mapping[str, Value], parameters: Parame
     assert isinstance(parameters, AugmentParameters)
     draw = builder.draw()
     views = tuple(
-        builder.add("augment", image, type=FieldType("Image"), view=view, pipeline=parameters.pipeline, draw=draw)
-        for view in range(parameters.n)
+        builder.add("augment", image, view=view, pipeline=parameters.pipeline, draw=draw) for view in range(parameters.n)
     )
     return views[0] if parameters.n == 1 else ViewSet(views)
 

@@ -23,7 +23,6 @@ def _vec(build: Build) -> Node:
 
 
 BROKEN: dict[str, tuple[Callable[[Build], Node], str]] = {
-    "unknown operation": (lambda b: b.add("convolve", type=LossType()), "is no operation"),
     "missing attribute": (lambda b: b.add("constant", type=ScalarType()), "wants ['value']"),
     "attribute of another kind": (
         lambda b: b.add("same", b.field("label", "Label"), type=TargetType(), missing="x"),
@@ -36,7 +35,7 @@ BROKEN: dict[str, tuple[Callable[[Build], Node], str]] = {
         lambda b: b.add("add", b.mean(b.score(_vec(b), _vec(b))), b.score(_vec(b), _vec(b)), type=LossType()),
         "cannot combine Loss and Score[B]",
     ),
-    "infinite constant": (lambda b: b.constant(float("inf")), "the value is inf"),
+    "infinite constant": (lambda b: b.add("constant", type=ScalarType(), value=float("inf")), "the value is inf"),
     "direction out of range": (
         lambda b: b.add(
             "cross_entropy", b.similarity(_vec(b), _vec(b)), b.paired(), type=ScoreType(), along="up", denominator="all"
@@ -79,6 +78,18 @@ def test_a_broken_node_is_named_with_the_pass_that_made_it(name: str) -> None:
     assert caught.value.stage == "share"
     assert caught.value.node is node
     assert reason in str(caught.value)
+
+
+def test_an_unknown_operation_is_refused_at_once() -> None:
+    with pytest.raises(InternalError, match="'convolve' is not an operation"):
+        Build().add("convolve")
+
+
+def test_the_type_of_a_node_follows_from_its_inputs() -> None:
+    build = Build()
+    assert build.add("mean", build.score(_vec(build), _vec(build))).type == LossType()
+    with pytest.raises(InternalError, match=r"after the making of a node at .*: input 0 is Vec"):
+        build.add("mean", _vec(build))
 
 
 def test_two_parameters_of_one_name_are_refused() -> None:

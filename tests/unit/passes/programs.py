@@ -6,23 +6,10 @@ import math
 from dataclasses import dataclass, field
 
 from vlmdsl.ir import Encoder, Graph, Metric, Node, Program, Term, Update
-from vlmdsl.ir.operations import COMPARISONS, broadcast
 from vlmdsl.types import (
-    TOKEN_AXIS,
-    ConditionType,
-    DistributionType,
-    EncodedType,
     FieldType,
-    LossType,
     MemoryType,
-    ScalarType,
-    ScoreType,
-    SimType,
-    TargetType,
-    TokensType,
     Type,
-    VecType,
-    VocabularyType,
     memory_axis,
 )
 
@@ -34,133 +21,130 @@ class Build:
     graph: Graph = field(default_factory=Graph)
     updates: dict[Node, Node] = field(default_factory=dict)
 
-    def add(self, operation: str, *inputs: Node, type: Type, **attributes: object) -> Node:
+    def add(self, operation: str, *inputs: Node, type: Type | None = None, **attributes: object) -> Node:
         return self.graph.add(operation, *inputs, type=type, **attributes)
 
     def __call__(self, operation: str, *inputs: Node | float) -> Node:
         """Arithmetic; numbers become constants."""
         nodes = tuple(node if isinstance(node, Node) else self.constant(node) for node in inputs)
-        kind = broadcast(tuple(node.type for node in nodes))
-        assert kind is not None
-        return self.add(operation, *nodes, type=ConditionType() if operation in COMPARISONS else kind)
+        return self.add(operation, *nodes)
 
     def constant(self, value: float) -> Node:
-        return self.add("constant", type=ScalarType(), value=float(value))
+        return self.add("constant", value=float(value))
 
     def parameter(self, name: str, initial: float = 0.0, lower: float | None = None, upper: float | None = None) -> Node:
-        return self.add("parameter", type=ScalarType(), name=name, initial=initial, lower=lower, upper=upper)
+        return self.add("parameter", name=name, initial=initial, lower=lower, upper=upper)
 
     def field(self, name: str, kind: str) -> Node:
         return self.add("field", type=FieldType(kind), name=name)
 
     def encoded(self, name: str, kind: str, *, frozen: bool = False) -> Node:
         encoder = Encoder("vision" if kind == "Image" else "language", kind, frozen)
-        return self.add("encode", self.field(name, kind), type=EncodedType(kind), encoder=encoder)
+        return self.add("encode", self.field(name, kind), encoder=encoder)
 
     def pooled(self, name: str, kind: str = "Text", *, frozen: bool = False, unit: bool = True) -> Node:
-        features = self.add("pooled", self.encoded(name, kind, frozen=frozen), type=VecType())
+        features = self.add("pooled", self.encoded(name, kind, frozen=frozen))
         return self.normalize(features) if unit else features
 
     def tokens(self, name: str, kind: str = "Text") -> Node:
-        type = TokensType(tokens=TOKEN_AXIS[kind])
-        return self.normalize(self.add("tokens", self.encoded(name, kind), type=type))
+        return self.normalize(self.add("tokens", self.encoded(name, kind)))
 
     def normalize(self, features: Node) -> Node:
-        return self.add("normalize", features, type=features.type, epsilon=0.0)
+        return self.add("normalize", features, epsilon=0.0)
 
     def similarity(self, x: Node, y: Node, by: str = "dot") -> Node:
-        return self.add("similarity", x, y, type=SimType(), by=by, arguments=())
+        return self.add("similarity", x, y, by=by, arguments=())
 
     def memory(self, name: str, entering: Node, size: int = 5) -> Node:
         """A queue that a stream enters after the step."""
         memory = self.add("memory", type=MemoryType(memory_axis(size)), name=name, size=size, start="empty")
-        self.updates[memory] = self.add("enqueue", memory, self.stop(entering), type=memory.type)
+        self.updates[memory] = self.add("enqueue", memory, self.stop(entering))
         return memory
 
     def to_memory(self, x: Node, memory: Node) -> Node:
-        return self.add("similarity", x, memory, type=SimType("B", memory.type.rows), by="dot", arguments=())
+        return self.add("similarity", x, memory, by="dot", arguments=())
 
     def score(self, x: Node, y: Node, by: str = "dot") -> Node:
-        return self.add("score", x, y, type=ScoreType(), by=by, arguments=())
+        return self.add("score", x, y, by=by, arguments=())
 
     def paired(self) -> Node:
-        return self.add("paired", type=TargetType())
+        return self.add("paired")
 
     def flipped(self, **block: int) -> Node:
-        return self.add("flipped", type=TargetType(), **block)
+        return self.add("flipped", **block)
 
     def mix(self, features: Node, share: Node, **block: int) -> Node:
-        return self.add("mix", features, share, type=features.type, **block)
+        return self.add("mix", features, share, **block)
 
     def entropy(self, x: Node, y: Node) -> Node:
-        p, q = (self.add("distribution", features, type=DistributionType(), temperature=0.5) for features in (x, y))
-        return self.add("entropy", p, q, type=ScoreType())
+        p, q = (self.add("distribution", features, temperature=0.5) for features in (x, y))
+        return self.add("entropy", p, q)
 
     def mlm(self, share: float = 0.15) -> Node:
         """Of a masked text through the language tower."""
         view = {"share": share, "hidden": 0.8, "replaced": 0.1, "draw": 0}
-        masked = self.add("mask", self.field("text", "Text"), type=FieldType("Text"), **view)
-        encoded = self.add("encode", masked, type=EncodedType("Text"), encoder=Encoder("language", "Text"))
-        return self.add("mlm", self.add("vocabulary", encoded, type=VocabularyType()), type=LossType())
+        masked = self.add("mask", self.field("text", "Text"), **view)
+        encoded = self.add("encode", masked, encoder=Encoder("language", "Text"))
+        return self.add("mlm", self.add("vocabulary", encoded))
 
     def same(self, label: str = "label", missing: int = -1) -> Node:
-        return self.add("same", self.field(label, "Label"), type=TargetType(), missing=missing)
+        return self.add("same", self.field(label, "Label"), missing=missing)
 
     def smooth(self, target: Node, epsilon: float, over: str = "all") -> Node:
-        return self.add("smooth", target, type=TargetType(), epsilon=epsilon, over=over)
+        return self.add("smooth", target, epsilon=epsilon, over=over)
 
     def transpose(self, matrix: Node) -> Node:
-        return self.add("transpose", matrix, type=SimType())
+        return self.add("transpose", matrix)
 
     def negation(self, condition: Node) -> Node:
-        return self.add("not", condition, type=ConditionType())
+        return self.add("not", condition)
 
     def reuse(self, matrix: Node, which: str) -> Node:
-        return self.add("reuse", matrix, type=SimType(), matrix=which)
+        return self.add("reuse", matrix, matrix=which)
 
     def exclude(self, matrix: Node, condition: Node) -> Node:
-        return self.add("exclude", matrix, condition, type=matrix.type)
+        return self.add("exclude", matrix, condition)
 
     def exclude_pairs(self, matrix: Node) -> Node:
-        return self.add("exclude_pairs", matrix, type=SimType())
+        return self.add("exclude_pairs", matrix)
 
     def softmax(self, affinity: Node) -> Node:
-        return self.add("softmax", affinity, type=TargetType(affinity.type.rows, affinity.type.columns))
+        return self.add("softmax", affinity)
 
     def transport(self, affinity: Node, epsilon: float, iterations: int) -> Node:
-        return self.add("transport", affinity, type=TargetType(), epsilon=epsilon, iterations=iterations)
+        return self.add("transport", affinity, epsilon=epsilon, iterations=iterations)
 
     def kl(self, logits: Node, target: Node, along: str) -> Node:
-        entropy = self.add("target_entropy", self.stop(logits), target, type=ScoreType(), along=along)
+        entropy = self.add("target_entropy", self.stop(logits), target, along=along)
         return self("subtract", self.cross_entropy(logits, target, along), entropy)
 
     def unite(self, x: Node, y: Node) -> Node:
         return self.add("unite", x, y, type=type(x.type)("B", f"{x.type.columns}+{y.type.columns}"))
 
     def cross_entropy(self, logits: Node, target: Node, along: str = "rows", denominator: str = "all") -> Node:
-        return self.add("cross_entropy", logits, target, type=ScoreType(), along=along, denominator=denominator)
+        return self.add("cross_entropy", logits, target, along=along, denominator=denominator)
 
     def log_sum_exp(self, logits: Node) -> Node:
-        return self.add("log_sum_exp", logits, type=ScoreType())
+        return self.add("log_sum_exp", logits)
 
     def hinge(self, matrix: Node, along: str, negatives: str) -> Node:
-        return self.add("hinge", matrix, type=ScoreType(), along=along, margin=0.3, negatives=negatives)
+        return self.add("hinge", matrix, along=along, margin=0.3, negatives=negatives)
 
     def gate(self, features: Node, score: Node) -> Node:
-        return self.add("gate", features, score, type=VecType())
+        return self.add("gate", features, score)
 
     def where(self, condition: Node, x: Node | float, y: Node | float) -> Node:
         nodes = [node if isinstance(node, Node) else self.constant(node) for node in (x, y)]
-        return self.add("where", condition, *nodes, type=ScoreType())
+        return self.add("where", condition, *nodes)
 
     def stop(self, node: Node) -> Node:
-        return self.add("stop", node, type=node.type)
+        return self.add("stop", node)
 
     def mean(self, score: Node, over: Node | None = None) -> Node:
-        return self.add("mean", score, *(() if over is None else (over,)), type=LossType())
+        return self.add("mean", score, *(() if over is None else (over,)))
 
     def samples(self, over: Node | None = None) -> Node:
-        return self.add("samples", *(() if over is None else (over,)), type=ScalarType())
+        return self.add("samples", *(() if over is None else (over,)))
 
     def both_ways(self, logits: Node, target: Node, weight: Node | None = None, denominator: str = "all") -> Node:
         """Half the mean of the rows' losses plus half that of the columns'."""
@@ -224,7 +208,7 @@ def siglip() -> Program:
     similarity = build.similarity(build.pooled("image", "Image"), build.pooled("text"))
     scaled = build("divide", similarity, build.temperature("temperature", 0.1))
     logits = build("add", scaled, build.parameter("bias", -10.0))
-    score = build.add("sigmoid_loss", logits, build.paired(), type=ScoreType())
+    score = build.add("sigmoid_loss", logits, build.paired())
     return build.program("siglip", sigmoid=build.mean(score))
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from vlmdsl.backends.plan.report import Baseline, CallRow, CollectiveRow, PartRow, Plan, RegionRow, SharedRow, StateRow
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.lowering import ImpossiblePlan, UnknownDtype
-from vlmdsl.ir import OUTPUTS, Head, Node, Program, columns, root_field, streams, walk
+from vlmdsl.ir import Head, Node, Program, columns, root_field, streams, walk
 from vlmdsl.passes.cost import ITEM_BYTES, Cost, Workload, cost_of, hand_written
 from vlmdsl.passes.encoders import encoder_calls
 from vlmdsl.passes.lowering import lowering_of
@@ -22,8 +22,6 @@ __all__ = ["make_plan"]
 
 _INTEGER = 8
 _NOWHERE = Span("<command line>", 0, 0)
-_PASSED_THROUGH = frozenset({*OUTPUTS, "normalize"})
-"""Operations that are part of making features: a reader of theirs is a reader of the encoded stream."""
 
 
 def make_plan(
@@ -219,7 +217,8 @@ def _readers(node: Node, readers: dict[Node, list[Node]]) -> list[Node]:
     stack = list(reversed(readers[node]))
     while stack:
         reader = stack.pop()
-        if reader.operation in _PASSED_THROUGH:
+        # What is part of making features is no reader of its own: those of what it makes are.
+        if reader.operation.reads_encoder_output or reader.operation.passes_features:
             stack.extend(reversed(readers[reader]))
         else:
             found[reader] = None

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 
 from vlmdsl.ir.contrast import Contrast, Direction
-from vlmdsl.ir.graph import Node
-from vlmdsl.ir.operations.signature import Signature, as_value, need, take
+from vlmdsl.ir.node import Node
+from vlmdsl.ir.operation import Operation, define
+from vlmdsl.ir.operations.rules import as_value, need, take
 from vlmdsl.types import ConditionType, FieldType, LossType, ScalarType, ScoreType, SimType, TargetType, Type, VecType
 
-__all__ = ["SIGNATURES"]
+__all__ = ["CONTRAST"]
 
 _DIRECTION_INPUTS: dict[str, type[Type] | tuple[type[Type], ...]] = {
     "scale": (ScalarType, ScoreType),
@@ -46,4 +47,4 @@ def contrast(node: Node, types: tuple[Type, ...]) -> Type:
     return LossType()
 
 
-SIGNATURES: dict[str, Signature] = {"contrast": Signature({"contrast": (Contrast,)}, contrast)}
+CONTRAST = define(Operation("contrast", contrast, {"contrast": (Contrast,)}, compares=True, multiplies=True))

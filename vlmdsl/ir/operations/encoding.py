@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from vlmdsl.ir.encoders import Encoder
-from vlmdsl.ir.graph import Node
-from vlmdsl.ir.operations.signature import NUMBER, Signature, fixed, need, positive_block, same, take
+from vlmdsl.ir.node import Node
+from vlmdsl.ir.operation import Operation, define
+from vlmdsl.ir.operations.rules import NUMBER, fixed, need, positive_block, same, take
+from vlmdsl.ir.operations.views import MASK
 from vlmdsl.types import (
     TOKEN_AXIS,
     DistributionType,
@@ -19,7 +21,10 @@ from vlmdsl.types import (
     VocabularyType,
 )
 
-__all__ = ["SIGNATURES"]
+__all__ = [
+    "DISTRIBUTION", "ENCODE", "ENTROPY", "ENTROPY_OF_MEAN", "GATE", "MIX", "MLM", "NORMALIZE", "POOLED", "TOKENS",
+    "VOCABULARY",
+]  # fmt: skip
 
 
 def encode(node: Node, types: tuple[Type, ...]) -> Type:
@@ -52,7 +57,7 @@ def vocabulary(node: Node, types: tuple[Type, ...]) -> Type:
 
 def mlm(node: Node, types: tuple[Type, ...]) -> Type:
     take(types, VocabularyType)
-    need(node.inputs[0].inputs[0].inputs[0].operation == "mask", "nothing in this text is masked")
+    need(node.inputs[0].inputs[0].inputs[0].operation is MASK, "nothing in this text is masked")
     return LossType()
 
 
@@ -64,20 +69,27 @@ def mixture(node: Node, types: tuple[Type, ...]) -> Type:
     return types[0]
 
 
-SIGNATURES: dict[str, Signature] = {
-    "encode": Signature({"encoder": (Encoder,)}, encode),
-    "pooled": Signature({}, fixed(VecType(), EncodedType)),
-    "tokens": Signature({}, tokens),
-    "vocabulary": Signature({}, vocabulary),
-    "mlm": Signature({}, mlm),
-    "normalize": Signature(
-        {"epsilon": NUMBER, "smallest": NUMBER, "wide": (bool,)},
+ENCODE = define(Operation("encode", encode, {"encoder": (Encoder,)}))
+POOLED = define(Operation("pooled", fixed(VecType(), EncodedType), reads_encoder_output=True, enters=True))
+TOKENS = define(Operation("tokens", tokens, reads_encoder_output=True, enters=True))
+VOCABULARY = define(Operation("vocabulary", vocabulary, reads_encoder_output=True))
+MLM = define(Operation("mlm", mlm))
+NORMALIZE = define(
+    Operation(
+        "normalize",
         same(VecType, TokensType),
-        optional=frozenset({"smallest", "wide"}),
-    ),
-    "mix": Signature({"block": (int,)}, mixture, optional=frozenset({"block"})),
-    "gate": Signature({}, fixed(VecType(), VecType, ScoreType)),
-    "distribution": Signature({"temperature": NUMBER}, fixed(DistributionType(), VecType)),
-    "entropy": Signature({}, fixed(ScoreType(), DistributionType, DistributionType)),
-    "entropy_of_mean": Signature({}, fixed(LossType(), DistributionType)),
-}
+        {"epsilon": NUMBER, "smallest": NUMBER, "wide": (bool,)},
+        {"smallest": 1e-12, "wide": False},
+        passes_features=True,
+        per_sample=True,
+    )
+)
+MIX = define(Operation("mix", mixture, {"block": (int,)}, {"block": 0}, passes_features=True, enters=True))
+GATE = define(Operation("gate", fixed(VecType(), VecType, ScoreType), passes_features=True, per_sample=True))
+DISTRIBUTION = define(
+    Operation("distribution", fixed(DistributionType(), VecType), {"temperature": NUMBER}, per_sample=True)
+)
+ENTROPY = define(
+    Operation("entropy", fixed(ScoreType(), DistributionType, DistributionType), compares=True, per_sample=True)
+)
+ENTROPY_OF_MEAN = define(Operation("entropy_of_mean", fixed(LossType(), DistributionType)))

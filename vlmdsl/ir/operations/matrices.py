@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from vlmdsl.ir.graph import Node
-from vlmdsl.ir.operations.signature import BrokenError, Signature, need, same, take
+from vlmdsl.ir.node import Node
+from vlmdsl.ir.operation import BrokenError, Operation, define
+from vlmdsl.ir.operations.rules import need, same, take
 from vlmdsl.types import ConditionType, MemoryType, ScoreType, SimType, TargetType, TokensType, Type, VecType
 
-__all__ = ["SIGNATURES"]
+__all__ = [
+    "EXCLUDE", "EXCLUDE_PAIRS", "LOG_SUM_EXP", "REUSE", "ROW_MEAN", "ROW_SUM", "SCORE", "SIMILARITY", "TRANSPOSE",
+    "UNITE",
+]  # fmt: skip
 
 
 def _pair_rows(types: tuple[Type, ...]) -> tuple[str, str]:
@@ -56,15 +60,15 @@ def of_rows(node: Node, types: tuple[Type, ...]) -> Type:
     return ScoreType(types[0].rows)
 
 
-SIGNATURES: dict[str, Signature] = {
-    "similarity": Signature({"by": (str,), "arguments": (tuple,)}, similarity),
-    "score": Signature({"by": (str,), "arguments": (tuple,)}, score),
-    "transpose": Signature({}, transpose),
-    "reuse": Signature({"matrix": (str,)}, same(SimType)),
-    "unite": Signature({}, unite),
-    "exclude": Signature({}, exclude),
-    "exclude_pairs": Signature({}, same(SimType)),
-    "log_sum_exp": Signature({}, of_rows),
-    "row_sum": Signature({}, of_rows),
-    "row_mean": Signature({}, of_rows),
-}
+_COMPARED = {"by": (str,), "arguments": (tuple,)}
+
+SIMILARITY = define(Operation("similarity", similarity, _COMPARED, compares=True, multiplies=True))
+SCORE = define(Operation("score", score, _COMPARED, compares=True, per_sample=True))
+TRANSPOSE = define(Operation("transpose", transpose))
+REUSE = define(Operation("reuse", same(SimType), {"matrix": (str,)}, per_sample=True))
+UNITE = define(Operation("unite", unite, per_sample=True))
+EXCLUDE = define(Operation("exclude", exclude, excludes=True))
+EXCLUDE_PAIRS = define(Operation("exclude_pairs", same(SimType), excludes=True, per_sample=True))
+LOG_SUM_EXP = define(Operation("log_sum_exp", of_rows, criterion=True))
+ROW_SUM = define(Operation("row_sum", of_rows, criterion=True))
+ROW_MEAN = define(Operation("row_mean", of_rows, criterion=True))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from vlmdsl.ir.graph import Node
-from vlmdsl.ir.operations.signature import NUMBER, Signature, fixed, need, one_of, take
+from vlmdsl.ir.node import Node
+from vlmdsl.ir.operation import Operation, define
+from vlmdsl.ir.operations.rules import NUMBER, fixed, need, one_of, take
 from vlmdsl.types import ConditionType, LossType, ScalarType, ScoreType, SimType, TargetType, Type
 
-__all__ = ["SIGNATURES"]
+__all__ = [
+    "CROSS_ENTROPY", "HINGE", "MEAN", "SAMPLES", "SIGMOID_LOSS", "TARGET_ENTROPY",
+]  # fmt: skip
 
 
 def asked(node: Node, types: tuple[Type, ...]) -> Type:
@@ -41,11 +44,9 @@ def samples(node: Node, types: tuple[Type, ...]) -> Type:
     return ScalarType()
 
 
-SIGNATURES: dict[str, Signature] = {
-    "cross_entropy": Signature({"along": (str,), "denominator": (str,)}, cross_entropy),
-    "target_entropy": Signature({"along": (str,)}, asked),
-    "hinge": Signature({"along": (str,), "margin": NUMBER, "negatives": (str,)}, hinge),
-    "sigmoid_loss": Signature({}, fixed(ScoreType(), SimType, TargetType)),
-    "mean": Signature({}, mean),
-    "samples": Signature({}, samples),
-}
+CROSS_ENTROPY = define(Operation("cross_entropy", cross_entropy, {"along": (str,), "denominator": (str,)}, criterion=True))
+TARGET_ENTROPY = define(Operation("target_entropy", asked, {"along": (str,)}, criterion=True))
+HINGE = define(Operation("hinge", hinge, {"along": (str,), "margin": NUMBER, "negatives": (str,)}, criterion=True))
+SIGMOID_LOSS = define(Operation("sigmoid_loss", fixed(ScoreType(), SimType, TargetType), criterion=True))
+MEAN = define(Operation("mean", mean))
+SAMPLES = define(Operation("samples", samples))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from vlmdsl.ir.encoders import Encoder
-from vlmdsl.ir.graph import Node
-from vlmdsl.ir.operations.signature import Signature, fixed, need, take
+from vlmdsl.ir.node import Node
+from vlmdsl.ir.operation import Operation, define
+from vlmdsl.ir.operations.rules import fixed, need, take
 from vlmdsl.types import FieldType, PicksType, TableType, TokensType, Type, VecType
 
-__all__ = ["SIGNATURES"]
+__all__ = ["ATTEND", "REFERENCE", "RETRIEVE", "TAKE"]
 
 
 def retrieve(node: Node, types: tuple[Type, ...]) -> Type:
@@ -29,9 +30,7 @@ def attend(node: Node, types: tuple[Type, ...]) -> Type:
     return VecType()
 
 
-SIGNATURES: dict[str, Signature] = {
-    "reference": Signature({"encoder": (Encoder,), "field": (str,), "kind": (str,)}, reference),
-    "retrieve": Signature({"k": (int,)}, retrieve),
-    "take": Signature({}, fixed(TokensType(tokens="K"), TableType, PicksType)),
-    "attend": Signature({}, attend),
-}
+REFERENCE = define(Operation("reference", reference, {"encoder": (Encoder,), "field": (str,), "kind": (str,)}))
+RETRIEVE = define(Operation("retrieve", retrieve, {"k": (int,)}))
+TAKE = define(Operation("take", fixed(TokensType(tokens="K"), TableType, PicksType)))
+ATTEND = define(Operation("attend", attend, per_sample=True))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+import operator
+from collections.abc import Callable
 
-from vlmdsl.ir.graph import Node
-from vlmdsl.ir.operations.signature import (
+from vlmdsl.ir.node import Node
+from vlmdsl.ir.operation import Operation, Yields, define
+from vlmdsl.ir.operations.rules import (
     BOUND,
     NUMBER,
     NUMERIC,
-    Signature,
-    Yields,
     as_value,
     fixed,
     need,
@@ -18,17 +19,16 @@ from vlmdsl.ir.operations.signature import (
     same,
     take,
 )
-from vlmdsl.types import ConditionType, DistributionType, ScalarType, ScoreType, TokensType, Type, VecType
+from vlmdsl.types import ConditionType, DistributionType, EncodedType, ScalarType, ScoreType, TokensType, Type, VecType
 
-__all__ = ["COMPARISONS", "ELEMENTWISE", "SIGNATURES", "broadcast"]
+__all__ = [
+    "ADD", "AND", "CLAMP", "CONSTANT", "DIVIDE", "DRAW", "EQUAL", "EXP", "GREATER", "GREATER_EQUAL", "LESS",
+    "LESS_EQUAL", "LOG", "MAXIMUM", "MINIMUM", "MULTIPLY", "NEGATE", "NOT", "NOT_EQUAL", "OR", "PARAMETER", "RETAIN",
+    "SCALAR", "SOFTPLUS", "STOP", "SUBTRACT", "WHERE", "broadcast",
+]  # fmt: skip
 
-COMPARISONS = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal")
-_UNARY = ("negate", "exp", "log", "softplus")
-_BINARY = ("add", "subtract", "multiply", "divide", "minimum", "maximum")
 _DISTRIBUTIONS = ("beta", "uniform")
 """What a number a step may be drawn from; each has two arguments."""
-ELEMENTWISE = frozenset({*_UNARY, *_BINARY, "clamp", "stop"})
-"""Operations whose type follows from their inputs by `broadcast`."""
 
 
 def broadcast(types: tuple[Type, ...]) -> Type | None:
@@ -70,7 +70,7 @@ def elementwise(arity: int) -> Yields:
         need(len(types) == arity, f"has {len(types)} inputs, wants {arity}")
         found = broadcast(types)
         need(found is not None, "cannot combine " + " and ".join(map(str, types)))
-        need(not isinstance(found, VecType) or node.operation in ("add", "subtract"), f"cannot {node.operation} features")
+        need(not isinstance(found, VecType) or bool(node.operation.signs), f"cannot {node.operation} features")
         return found or ScalarType()
 
     return yields
@@ -103,24 +103,63 @@ def retain(node: Node, types: tuple[Type, ...]) -> Type:
     return kind
 
 
-def clamp(node: Node, types: tuple[Type, ...]) -> Type | None:
+def clamp(node: Node, types: tuple[Type, ...]) -> Type:
     one_of(node, "gradient", "zero", "pass")
     return same(*NUMERIC)(node, types)
 
 
-SIGNATURES: dict[str, Signature] = {
-    "constant": Signature({"value": NUMBER}, constant),
-    "parameter": Signature({"name": (str,), "initial": NUMBER, "lower": BOUND, "upper": BOUND}, parameter),
-    "scalar": Signature({"name": (str,)}, fixed(ScalarType())),
-    "draw": Signature({"name": (str,), "distribution": (str,), "arguments": (tuple,)}, draw),
-    **{name: Signature({}, elementwise(1)) for name in _UNARY},
-    **{name: Signature({}, elementwise(2)) for name in _BINARY},
-    **{name: Signature({}, compare) for name in COMPARISONS},
-    "where": Signature({}, where),
-    "clamp": Signature({"lower": BOUND, "upper": BOUND, "gradient": (str,)}, clamp),
-    "not": Signature({}, complement),
-    "and": Signature({}, fixed(ConditionType(), ConditionType, ConditionType)),
-    "or": Signature({}, fixed(ConditionType(), ConditionType, ConditionType)),
-    "retain": Signature({"value": NUMBER}, retain),
-    "stop": Signature({}, same(VecType, TokensType, DistributionType, *NUMERIC)),
-}
+def _unary(name: str, number: Callable[[float], float], signs: tuple[int, ...] = ()) -> Operation:
+    return define(Operation(name, elementwise(1), elementwise=True, number=number, signs=signs))
+
+
+def _binary(
+    name: str, number: Callable[[float, float], float], *, commutative: bool = False, signs: tuple[int, ...] = ()
+) -> Operation:
+    return define(Operation(name, elementwise(2), elementwise=True, number=number, commutative=commutative, signs=signs))
+
+
+def _comparison(name: str, *, commutative: bool = False) -> Operation:
+    return define(Operation(name, compare, comparison=True, commutative=commutative))
+
+
+CONSTANT = define(Operation("constant", constant, {"value": NUMBER}))
+PARAMETER = define(
+    Operation(
+        "parameter",
+        parameter,
+        {"name": (str,), "initial": NUMBER, "lower": BOUND, "upper": BOUND},
+        named=True,
+        learned=True,
+    )
+)
+SCALAR = define(Operation("scalar", fixed(ScalarType()), {"name": (str,)}, learned=True))
+DRAW = define(Operation("draw", draw, {"name": (str,), "distribution": (str,), "arguments": (tuple,)}, named=True))
+
+NEGATE = _unary("negate", operator.neg, signs=(-1,))
+EXP = _unary("exp", math.exp)
+LOG = _unary("log", math.log)
+SOFTPLUS = _unary("softplus", lambda value: max(value, 0.0) + math.log1p(math.exp(-abs(value))))
+ADD = _binary("add", operator.add, commutative=True, signs=(1, 1))
+SUBTRACT = _binary("subtract", operator.sub, signs=(1, -1))
+MULTIPLY = _binary("multiply", operator.mul, commutative=True)
+DIVIDE = _binary("divide", operator.truediv)
+MINIMUM = _binary("minimum", min, commutative=True)
+MAXIMUM = _binary("maximum", max, commutative=True)
+CLAMP = define(Operation("clamp", clamp, {"lower": BOUND, "upper": BOUND, "gradient": (str,)}, elementwise=True))
+STOP = define(
+    Operation(
+        "stop", same(EncodedType, VecType, TokensType, DistributionType, *NUMERIC), elementwise=True, passes_features=True
+    )
+)
+
+LESS = _comparison("less")
+LESS_EQUAL = _comparison("less_equal")
+GREATER = _comparison("greater")
+GREATER_EQUAL = _comparison("greater_equal")
+EQUAL = _comparison("equal", commutative=True)
+NOT_EQUAL = _comparison("not_equal", commutative=True)
+NOT = define(Operation("not", complement))
+AND = define(Operation("and", fixed(ConditionType(), ConditionType, ConditionType), commutative=False))
+OR = define(Operation("or", fixed(ConditionType(), ConditionType, ConditionType)))
+WHERE = define(Operation("where", where))
+RETAIN = define(Operation("retain", retain, {"value": NUMBER}, passes_features=True, per_sample=True))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
-from vlmdsl.ir.graph import Node
-from vlmdsl.ir.operations.signature import NUMBER, Signature, need, one_of, take
+from vlmdsl.ir.node import Node
+from vlmdsl.ir.operation import Operation, define
+from vlmdsl.ir.operations.rules import NUMBER, need, one_of, take
 from vlmdsl.types import FieldType, LabelsType, MemoryType, ScalarType, ScoreType, SimType, Type, VecType, memory_axis
 
-__all__ = ["SIGNATURES"]
+__all__ = ["ENQUEUE", "MEMORY", "NEAREST", "RUNNING_MEAN", "STATE"]
 
 
 def state(node: Node, types: tuple[Type, ...]) -> Type:
@@ -35,7 +36,7 @@ def enqueue(node: Node, types: tuple[Type, ...]) -> Type:
 
 def running_mean(node: Node, types: tuple[Type, ...]) -> Type:
     take(types, ScalarType, ScoreType)
-    need(node.inputs[0].operation == "state", "the mean so far is no state")
+    need(node.inputs[0].operation is STATE, "the mean so far is no state")
     return ScalarType()
 
 
@@ -45,10 +46,18 @@ def nearest(node: Node, types: tuple[Type, ...]) -> Type:
     return VecType()
 
 
-SIGNATURES: dict[str, Signature] = {
-    "state": Signature({"name": (str,), "initial": NUMBER}, state),
-    "memory": Signature({"name": (str,), "size": (int,), "start": (str,)}, memory),
-    "enqueue": Signature({}, enqueue),
-    "nearest": Signature({}, nearest),
-    "running_mean": Signature({"momentum": NUMBER}, running_mean),
-}
+STATE = define(Operation("state", state, {"name": (str,), "initial": NUMBER}, named=True, state=True))
+MEMORY = define(
+    Operation(
+        "memory",
+        memory,
+        {"name": (str,), "size": (int,), "start": (str,)},
+        declares_type=True,
+        named=True,
+        state=True,
+        excludes=True,  # slots that are not written yet
+    )
+)
+ENQUEUE = define(Operation("enqueue", enqueue))
+NEAREST = define(Operation("nearest", nearest))
+RUNNING_MEAN = define(Operation("running_mean", running_mean, {"momentum": NUMBER}))

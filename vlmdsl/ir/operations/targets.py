@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from vlmdsl.ir.graph import Node
-from vlmdsl.ir.operations.signature import NUMBER, Signature, fixed, need, one_of, positive_block, take
+from vlmdsl.ir.node import Node
+from vlmdsl.ir.operation import Operation, define
+from vlmdsl.ir.operations.rules import NUMBER, fixed, need, one_of, positive_block, take
 from vlmdsl.types import FieldType, LabelsType, SimType, TargetType, Type
 
-__all__ = ["SIGNATURES"]
+__all__ = [
+    "FLIPPED", "PAIRED", "SAME", "SMOOTH", "SOFTMAX", "TRANSPORT",
+]  # fmt: skip
 
 
 def labels(node: Node, types: tuple[Type, ...]) -> Type:
@@ -34,11 +37,11 @@ def smooth(node: Node, types: tuple[Type, ...]) -> Type:
     return types[0]
 
 
-SIGNATURES: dict[str, Signature] = {
-    "paired": Signature({}, fixed(TargetType())),
-    "same": Signature({"missing": (int,)}, labels),
-    "smooth": Signature({"epsilon": NUMBER, "over": (str,)}, smooth),
-    "flipped": Signature({"block": (int,)}, flipped, optional=frozenset({"block"})),
-    "softmax": Signature({}, of_affinity),
-    "transport": Signature({"epsilon": NUMBER, "iterations": (int,)}, of_affinity),
-}
+PAIRED = define(Operation("paired", fixed(TargetType()), sums_to_one=True, symmetric=True))
+SAME = define(Operation("same", labels, {"missing": (int,)}, sums_to_one=True, symmetric=True))
+SMOOTH = define(Operation("smooth", smooth, {"epsilon": NUMBER, "over": (str,)}, sums_to_one=True, per_sample=True))
+FLIPPED = define(Operation("flipped", flipped, {"block": (int,)}, {"block": 0}, sums_to_one=True, symmetric=True))
+SOFTMAX = define(Operation("softmax", of_affinity, sums_to_one=True, of_matrix=True))
+TRANSPORT = define(
+    Operation("transport", of_affinity, {"epsilon": NUMBER, "iterations": (int,)}, sums_to_one=True, of_matrix=True)
+)

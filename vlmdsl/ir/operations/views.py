@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from vlmdsl.ir.graph import Node
-from vlmdsl.ir.operations.signature import NUMBER, Signature, Yields, need, take
+from vlmdsl.ir.node import Node
+from vlmdsl.ir.operation import Operation, Yields, define
+from vlmdsl.ir.operations.rules import NUMBER, need, take
 from vlmdsl.types import JOINED, FieldType, ScalarType, Type
 
-__all__ = ["SIGNATURES"]
+__all__ = [
+    "ALTERNATIVE", "AUGMENT", "BLEND", "CROP", "DROP", "EDA", "FIELD", "JOIN", "MASK", "RENDER", "REWRITE", "SUMMARIZE",
+]  # fmt: skip
 
 
-def field(node: Node, types: tuple[Type, ...]) -> Type | None:
+def field(node: Node, types: tuple[Type, ...]) -> Type:
     take(types)
     need(isinstance(node.type, FieldType), f"a field cannot be {node.type}")
-    return None
+    return node.type
 
 
 def view(kind: str, gives: str | None = None) -> Yields:
@@ -39,24 +42,51 @@ def blend(node: Node, types: tuple[Type, ...]) -> Type:
 def mask(node: Node, types: tuple[Type, ...]) -> Type:
     shares = {name: node.number(name) for name in ("share", "hidden", "replaced")}
     need(all(0 <= share <= 1 for share in shares.values()), f"the shares are {shares}")
-    return view("Text")(node, types) or types[0]
+    return view("Text")(node, types)
 
 
-SIGNATURES: dict[str, Signature] = {
-    "field": Signature({"name": (str,)}, field),
-    "rewrite": Signature({"count": (int,), "minimum_words": (int,), "draw": (int,)}, view("Text")),
-    "alternative": Signature({"view": (int,)}, view("Text")),
-    "mask": Signature({"share": NUMBER, "hidden": NUMBER, "replaced": NUMBER, "draw": (int,)}, mask),
-    "eda": Signature({"operations": (tuple,), "words": (int,), "deletion": NUMBER, "draw": (int,)}, view("Text")),
-    "crop": Signature(
-        {"smallest": NUMBER, "largest": NUMBER, "draw": (int,), "view": (int,), "side": NUMBER},
+FIELD = define(Operation("field", field, {"name": (str,)}, declares_type=True, enters=True))
+REWRITE = define(
+    Operation(
+        "rewrite",
+        view("Text"),
+        {"count": (int,), "minimum_words": (int,), "draw": (int,)},
+        per_sample_view=True,
+        reads_rewrites=True,
+    )
+)
+ALTERNATIVE = define(Operation("alternative", view("Text"), {"view": (int,)}, per_sample_view=True, reads_rewrites=True))
+MASK = define(
+    Operation(
+        "mask",
+        mask,
+        {"share": NUMBER, "hidden": NUMBER, "replaced": NUMBER, "draw": (int,)},
+        per_sample_view=True,
+        view_word="masked",  # `NAME_mask` tells padding
+    )
+)
+EDA = define(
+    Operation(
+        "eda",
+        view("Text"),
+        {"operations": (tuple,), "words": (int,), "deletion": NUMBER, "draw": (int,)},
+        per_sample_view=True,
+    )
+)
+CROP = define(
+    Operation(
+        "crop",
         view("Image"),
-        optional=frozenset({"view", "side"}),
-    ),
-    "summarize": Signature({"sentences": (int,), "by": (str,)}, view("Text")),
-    "render": Signature({"row_height": (int,), "smallest": (int,)}, view("Text", "Image")),
-    "augment": Signature({"view": (int,), "pipeline": (object,), "draw": (int,)}, view("Image")),
-    "drop": Signature({"share": NUMBER, "draw": (int,)}, view("Image")),
-    "join": Signature({}, join),
-    "blend": Signature({}, blend),
-}
+        {"smallest": NUMBER, "largest": NUMBER, "draw": (int,), "view": (int,), "side": NUMBER},
+        {"view": None, "side": 1.0},
+        per_sample_view=True,
+    )
+)
+SUMMARIZE = define(Operation("summarize", view("Text"), {"sentences": (int,), "by": (str,)}, per_sample_view=True))
+RENDER = define(Operation("render", view("Text", "Image"), {"row_height": (int,), "smallest": (int,)}, per_sample_view=True))
+AUGMENT = define(
+    Operation("augment", view("Image"), {"view": (int,), "pipeline": (object,), "draw": (int,)}, per_sample_view=True)
+)
+DROP = define(Operation("drop", view("Image"), {"share": NUMBER, "draw": (int,)}, per_sample_view=True))
+JOIN = define(Operation("join", join, pairs_fields=True))
+BLEND = define(Operation("blend", blend, pairs_fields=True))

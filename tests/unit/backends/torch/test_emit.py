@@ -15,7 +15,7 @@ from vlmdsl.backends.torch.emit import emit
 from vlmdsl.backends.torch.naming import has_line
 from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.ir import Program
-from vlmdsl.ir.operations import SIGNATURES
+from vlmdsl.ir.operations import OPERATIONS
 from vlmdsl.ir.verify import verify
 
 CLIP = """
@@ -76,7 +76,7 @@ def test_every_operation_of_the_graph_can_be_written() -> None:
         "rewrite", "alternative", "eda", "mask", "summarize", "render", "augment", "crop", "drop", "join", "blend",
         "encode", "constant",
     }  # fmt: skip
-    assert set(SIGNATURES) - set(RULES) == before_the_objective
+    assert set(OPERATIONS) - set(RULES) == before_the_objective
 
 
 def test_every_operation_of_the_source_is_documented() -> None:

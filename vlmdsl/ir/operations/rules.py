@@ -1,21 +1,15 @@
-"""What a row of the table of operations says, and the rules that several families share."""
+"""Rules of types that several families share, and what they are written with."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeAlias
-
-from vlmdsl.ir.graph import Node
+from vlmdsl.ir.node import Node
+from vlmdsl.ir.operation import BrokenError, Yields
 from vlmdsl.types import ConditionType, FieldType, LossType, ScalarType, ScoreType, SimType, TargetType, Type
 
 __all__ = [
     "BOUND",
     "NUMBER",
     "NUMERIC",
-    "BrokenError",
-    "Signature",
-    "Yields",
     "as_value",
     "fixed",
     "need",
@@ -28,26 +22,6 @@ __all__ = [
 NUMBER = (int, float)
 BOUND = (int, float, type(None))
 NUMERIC = (ScalarType, ScoreType, SimType, TargetType, LossType)
-
-
-class BrokenError(Exception):
-    """What is wrong with a node; `verify` adds where."""
-
-
-Yields: TypeAlias = Callable[[Node, tuple[Type, ...]], Type | None]
-"""The type a node must have, given itself and its input types; None where the inputs do not determine it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """What one operation carries and yields: `attributes` by name with their Python types, and the rule of its type.
-
-    Attributes that are `optional` are there only where they differ from their default.
-    """
-
-    attributes: dict[str, tuple[type, ...]]
-    yields: Yields
-    optional: frozenset[str] = frozenset()
 
 
 def need(condition: bool, reason: str) -> None:
@@ -75,8 +49,8 @@ def one_of(node: Node, name: str, *allowed: str) -> None:
 
 def positive_block(node: Node) -> None:
     """Where blocks of the batch are named they have samples; the whole batch has no name."""
-    block = dict(node.attributes).get("block", 1)
-    need(isinstance(block, int) and block > 0, f"the block is {block!r}")
+    block = node.attribute("block")
+    need(isinstance(block, int) and (block > 0 or "block" not in dict(node.attributes)), f"the block is {block!r}")
 
 
 def fixed(result: Type, *wanted: type[Type]) -> Yields:
