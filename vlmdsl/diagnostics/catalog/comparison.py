@@ -12,9 +12,9 @@ class OneProcessOnly(Problem):
     template = "a comparison runs in one process, and {count} were started"
     summary = "`vlmdsl compare` was started by torchrun with several processes."
     explanation = (
-        "A comparison trains many models one after the other and skips those that are finished, which it finds out from "
-        "the folder as it goes; several processes could come to different conclusions there. Each single run may be spread "
-        "over processes: `torchrun --nproc-per-node 2 -m vlmdsl train clip --seed 1`. Alternatively start several "
-        "comparisons of different recipes side by side, each with a folder of its own."
+        "A comparison trains many models one after the other and skips those that its folder shows to be finished; "
+        "several processes could disagree about which these are. A single run can use several processes: `torchrun "
+        "--nproc-per-node 2 -m vlmdsl train clip --seed 1`. Alternatively, start several comparisons of different recipes "
+        "side by side, each with its own folder."
     )
     provoked_by = "`torchrun --nproc-per-node 2 -m vlmdsl compare clip laclip`"

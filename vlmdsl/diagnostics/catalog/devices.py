@@ -9,12 +9,12 @@ __all__ = ["DeviceMissing"]
 
 class DeviceMissing(Problem):
     code = "V0910"
-    template = "torch {torch} finds no {device} device"
-    summary = "The device that the run asks for is not there."
+    template = "torch {torch} sees no {device} device"
+    summary = "The requested device is not available."
     explanation = (
-        "The run was told to use a device (`--device`, or `train.device` in the configuration) that torch cannot see on "
-        "this machine. Either there is none, or its driver is not installed, or the installed torch is the build for the "
-        "CPU only (its version then ends in `+cpu`). `--device cpu` runs anywhere, and `--device auto`, the default, takes "
-        "a CUDA device if there is one. `python -c 'import torch; print(torch.cuda.is_available())'` asks torch directly."
+        "The run requests a device (`--device`, or `train.device` in the configuration) that torch does not see on this "
+        "machine. Either there is none, or its driver is not installed, or the installed torch is a CPU-only build (its "
+        "version then ends in `+cpu`). `--device cpu` runs anywhere, and `--device auto`, the default, uses a CUDA device "
+        "if there is one. To ask torch directly, run `python -c 'import torch; print(torch.cuda.is_available())'`."
     )
     provoked_by = "`--device cuda` on a machine without a GPU"

@@ -13,10 +13,10 @@ class UnknownEncoder(Problem):
     summary = "The run configuration names an encoder that does not exist."
     explanation = (
         "An encoder is named by its family and a preset or a place: `vit:tiny`, `vit:small` and `vit:base` are the "
-        "built-in image encoders, with `groupvit:tiny` and `groupvit:small`, which group patches. `transformer:tiny`, "
-        "`transformer:small` and `transformer:base` are the text encoders, and `hf:NAME-OR-FOLDER` loads a pretrained model "
-        "of either kind through the `transformers` library. The image encoder is set with `model.image_encoder`, the text "
-        "encoder with `model.text_encoder`; neither can stand for the other."
+        "built-in image encoders, and so are `groupvit:tiny` and `groupvit:small`, which group patches. "
+        "`transformer:tiny`, `transformer:small` and `transformer:base` are the text encoders, and `hf:NAME-OR-FOLDER` "
+        "loads a pretrained model of either kind through the `transformers` library. The image encoder is set with "
+        "`model.image_encoder`, the text encoder with `model.text_encoder`; neither can replace the other."
     )
     provoked_by = "`--set model.image_encoder=vit:tinny`"
 
@@ -24,16 +24,16 @@ class UnknownEncoder(Problem):
 class EncoderDoesNotFit(Problem):
     code = "V0831"
     template = "the encoder `{name}` {problem}"
-    summary = "An encoder cannot take what the run would give it."
+    summary = "An encoder cannot process the inputs of this run."
     explanation = (
         "An image encoder cuts images into patches, so `model.image_size` must be a multiple of its patch size; a "
-        "pretrained one takes the image size that it was trained with. A text encoder takes texts up to its own length "
-        "(`model.text_length`), with room for a token beside the marks, and the token ids of its own vocabulary: a "
-        "pretrained text encoder reads the tokenizer that comes with it unless `model.tokenizer` names another. A model of "
-        "transformers is tried with small inputs before the run: it is refused if it fails on them, if it gives other "
-        "features each time, if its texts all look alike to it with this tokenizer, or if its image processor does what no "
-        "resizing, cropping and standardising does. The message says which of these does not hold, and the help which "
-        "setting to change."
+        "pretrained one expects the image size that it was trained with. A text encoder takes texts up to its maximum "
+        "length (`model.text_length`), which has to leave room for at least one token beside the special tokens, and the "
+        "token ids of its own vocabulary: a pretrained text encoder uses the tokenizer that comes with it unless "
+        "`model.tokenizer` names another. A model of transformers is tried with small inputs before the run: it is "
+        "rejected if it fails on them, if its features change from call to call, if all texts have the same features with "
+        "this tokenizer, or if its image processor does more than resize, crop and standardise. The message states which "
+        "of these is violated, and the help which setting to change."
     )
     provoked_by = "`--set model.image_size=30` with `vit:tiny`, whose patches are 8 pixels wide"
 
@@ -41,12 +41,12 @@ class EncoderDoesNotFit(Problem):
 class TowerDoesNotFit(Problem):
     code = "V0832"
     template = "the tower `{tower}` {problem}"
-    summary = "The encoders do not give what the recipe's objective compares."
+    summary = "The encoders do not output what the recipe's objective compares."
     explanation = (
         "A recipe encodes its fields with towers: `vision` for images and `language` for texts, or encoders that it "
-        "declares. Each tower needs one encoder, which takes the field's kind and yields what the recipe compares: one "
-        "pooled feature a sample, or one feature a token where the similarity is token-wise, as in FILIP. All towers must "
-        "give features of one dimension, because features are compared by their inner products. `vlmdsl explain RECIPE` "
-        "lists what a recipe needs."
+        "declares. Each tower needs one encoder that accepts the field's type and outputs what the recipe compares: one "
+        "pooled feature per sample, or one feature per token where the similarity is token-wise, as in FILIP. All towers "
+        "must have the same feature dimension, because features are compared by their inner products. `vlmdsl explain "
+        "RECIPE` lists the requirements of a recipe."
     )
     provoked_by = "`VisionLanguageModel` from Python with encoders of 64 and 128 dimensions"

@@ -10,7 +10,7 @@ class NothingToLearn(Problem):
     template = "nothing in this objective can be learned: {reason}"
     summary = "an objective whose gradient is zero everywhere"
     explanation = (
-        "No gradient reaches an encoder or a learned number: every stream is frozen or stopped, or the objective is a "
+        "No gradient reaches an encoder or a learned parameter: every stream is frozen or stopped, or the objective is "
         "constant. Training would change nothing."
     )
     bad = "contrast(stop(image), stop(text), temperature=0.1)"
@@ -22,8 +22,8 @@ class ZeroTerm(Problem):
     template = "the term `{term}` has weight 0 and is left out"
     summary = "a term multiplied by zero"
     explanation = (
-        "A term whose weight is 0 is removed together with the parameters that only it uses, so that no unused "
-        "parameter breaks distributed training. If a knob is meant to switch it on, all is well."
+        "A term whose weight is 0 is removed together with the parameters that only it uses, so that no unused parameter "
+        "breaks distributed training. If a hyper-parameter is meant to switch it on, this warning can be ignored."
     )
     bad = (
         "vlo 1\n"
@@ -59,8 +59,8 @@ class TooLarge(Problem):
     template = "the objective grows too large: {reason}"
     summary = "more nodes, views or nested calls than a recipe may have"
     explanation = (
-        "Recipes are downloaded and run, so their size is bounded: the nodes of the graph, the views in a product of "
-        "sets, the depth of calls. The bounds are in `vlmdsl/source/limits.py`."
+        "Recipes are downloaded and run, so their size is limited: the nodes of the graph, the views in a product of "
+        "sets, the depth of calls. The limits are in `vlmdsl/source/limits.py`."
     )
     bad = 'contrast(augment(image, n=10), rewrite(text, M=9, pick="each"))'
     good = 'contrast(augment(image, n=2), rewrite(text, M=4, pick="each"))'
@@ -69,10 +69,10 @@ class TooLarge(Problem):
 class TargetsDoNotSumToOne(Problem):
     code = "V0505"
     template = "these targets sum to {total:g} in each row, not to 1"
-    summary = "mixed targets whose shares do not add up"
+    summary = "mixed targets whose coefficients do not sum to 1"
     explanation = (
-        "Each row of a target is a distribution. A mixture keeps that when its coefficients sum to 1: "
-        "`hard * paired + (1 - hard) * same(label)`."
+        "Each row of a target is a distribution. A mixture of targets is one too if its coefficients sum to 1: `hard * "
+        "paired + (1 - hard) * same(label)`."
     )
     bad = (
         "vlo 1\n"
@@ -91,9 +91,8 @@ class OneStreamWithItself(Problem):
     template = "this compares a stream with itself"
     summary = "a similarity of one stream with the very same stream"
     explanation = (
-        "Both sides are the same view of the same field through the same encoder, so every pair agrees perfectly and "
-        "the loss teaches nothing about it. Two views of it (`augment(image, n=2)`) or another field were probably "
-        "meant."
+        "Both sides are the same view of the same field through the same encoder, so every pair agrees perfectly and the "
+        "loss learns nothing from it. Compare two views (`augment(image, n=2)`) or use another field."
     )
     bad = "contrast(image, image)"
     good = "contrast(augment(image), image)"
@@ -102,12 +101,12 @@ class OneStreamWithItself(Problem):
 
 class NothingHidden(Problem):
     code = "V0507"
-    template = "`mlm` asks for hidden tokens, but nothing is hidden in this text"
-    summary = "masked language modelling of a text without a mask"
+    template = "`mlm` predicts masked tokens, but this text has none"
+    summary = "masked language modelling of a text that is not masked"
     explanation = (
-        "`mlm` asks the language tower for the tokens that `mask` chose; a text that is not masked leaves nothing to ask "
-        "for. Mask it as the last of its views: `mlm(mask(text, random(15%)))`. To use the same masked text elsewhere too, "
-        "as DeCLIP does in its contrastive terms, bind it to a name: two calls of `mask` draw twice."
+        "`mlm` predicts the tokens that `mask` selected; in a text that is not masked there is nothing to predict. Mask "
+        "it after all other views: `mlm(mask(text, random(15%)))`. To use the same masked text in other terms too, as "
+        "DeCLIP does in its contrastive ones, bind it to a name: two calls of `mask` draw twice."
     )
     bad = "minimize mlm(text)"
     good = "minimize mlm(mask(text, random(15%)))"
@@ -115,11 +114,12 @@ class NothingHidden(Problem):
 
 class ViewOfMaskedText(Problem):
     code = "V0508"
-    template = "`{view}` cannot change a masked text: a mask comes last"
+    template = "`{view}` cannot be applied to a masked text: `mask` comes last"
     summary = "a view of a text that is masked already"
     explanation = (
-        "The views of a text work on its words, a mask hides its tokens, which are made of the words later. So a masked "
-        "text can be encoded, but not be rewritten or masked again. Turn the two around: mask what the other view gives."
+        "The other views of a text change its words; `mask` replaces its tokens, after the text has been tokenized. So a "
+        "masked text can be encoded, but neither rewritten nor masked again. Swap the two: mask the result of the other "
+        "view."
     )
     bad = "contrast(image, rewrite(mask(text, random(15%)), M=4))"
     good = "contrast(image, mask(rewrite(text, M=4), random(15%)))"
@@ -130,10 +130,10 @@ class HeadOnTeacher(Problem):
     template = "a teacher of `{tower}` takes no head of its own"
     summary = "a projection or prediction head put on a teacher"
     explanation = (
-        "A teacher is a running mean of another encoder's weights, and it gets no gradient. A head put on top of it would "
-        "follow nothing, or learn alone on features that do not. Put the head on the encoder, and make the teacher of both: "
-        "the copy then has the tower's weights and the head's. A predictor that only the student has goes on the student "
-        "afterwards, which shares everything below it."
+        "A teacher is an exponential moving average of another encoder's weights, and it has no gradient. A head on top "
+        "of it would have no weights to follow. Put the head on the encoder, and derive the teacher from that: the copy "
+        "then averages the tower and the head. A predictor that only the student has is added to the student afterwards, "
+        "which shares everything below it."
     )
     bad = (
         "vlo 1\n"
@@ -154,23 +154,23 @@ class HeadOnTeacher(Problem):
 
 class MoreFaults(Problem):
     code = "V0509"
-    template = "faults that are not listed: {count}"
-    summary = "more faults than are told at once"
+    template = "errors and warnings that are not listed: {count}"
+    summary = "more errors and warnings than are reported at once"
     explanation = (
-        "A text with very many faults is most often no recipe, or has one slip that spoils all that follows. The first "
-        "hundred are listed, errors before warnings. Mend them and check again."
+        "A text with very many errors is usually not a recipe, or has one mistake that invalidates everything after it. "
+        "The first hundred are listed, errors before warnings. Fix them and check again."
     )
-    provoked_by = "a text with more than a hundred faults"
+    provoked_by = "a text with more than a hundred errors"
     severity = "warning"
 
 
 class TowerOfTwoKinds(Problem):
     code = "V0521"
-    template = "the tower `{name}` is one of {first} and one of {second}"
-    summary = "one name for towers of two kinds"
+    template = "the tower `{name}` encodes {first} here and {second} there"
+    summary = "one name for towers of different types"
     explanation = (
-        "Towers of one name share their weights, so they are of one kind: of images, of texts, or of both (`shared`). "
-        "Every recipe has `vision`, a tower of images, and `language`, one of texts. Give one of the two another name."
+        "Towers with the same name share their weights, so they have one type: for images, for texts, or for both "
+        "(`shared`). Every recipe has `vision`, a tower for images, and `language`, one for texts. Rename one of the two."
     )
     bad = 'contrast(image, separate(language, name="vision")(text))'
     good = 'contrast(image, separate(language, name="captions")(text))'

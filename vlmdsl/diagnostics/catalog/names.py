@@ -13,10 +13,9 @@ class UnknownName(Problem):
     template = "`{name}` is not defined"
     summary = "a name that nothing defines"
     explanation = (
-        "A name in an expression must be a field or knob of the signature, a `let`, `def` or `encoder` of this file, a "
-        "used recipe, a function of the library in `recipes/std`, or a primitive of the kernel. Names are case-"
-        "sensitive. The nearest known name is suggested where one is close. `vlmdsl explain NAME` shows the page of a "
-        "known one."
+        "A name in an expression must be a field or hyper-parameter of the signature, a `let`, `def` or `encoder` of this "
+        "file, a used recipe, a function of the library in `recipes/std`, or a primitive. Names are case-sensitive. The "
+        "closest existing name is suggested. `vlmdsl explain NAME` shows the page of a name."
     )
     bad = "contrast(image, text, sim=tokenmx)"
     good = "contrast(image, text, sim=tokenmax)"
@@ -27,9 +26,9 @@ class UnknownRecipe(Problem):
     template = "there is no recipe `{name}`"
     summary = "a recipe or file that cannot be found"
     explanation = (
-        '`use NAME` looks among the bundled recipes, `use "./file.vlo" as NAME` beside the file that says it. On the '
-        "command line a recipe is a bundled name, a path to a `.vlo` file, or `-e 'EXPRESSION'`. `vlmdsl recipes` lists"
-        " what is bundled. No other place is searched."
+        '`use NAME` looks up a bundled recipe, `use "./file.vlo" as NAME` a file relative to the one with the `use`. On '
+        "the command line a recipe is a bundled name, a path to a `.vlo` file, or `-e 'EXPRESSION'`. `vlmdsl recipes` "
+        "lists the bundled ones. No other place is searched."
     )
     bad = "vlo 1\nrecipe mine(image: Image, text: Text)\nuse clipp\nminimize clipp(image, text)"
     good = "vlo 1\nrecipe mine(image: Image, text: Text)\nuse clip\nminimize clip(image, text)"
@@ -38,10 +37,10 @@ class UnknownRecipe(Problem):
 class CyclicUse(Problem):
     code = "V0203"
     template = "`{name}` uses itself: {chain}"
-    summary = "files that use one another in a circle"
+    summary = "files that use each other in a cycle"
     explanation = (
-        "A recipe is expanded where it is used, so a circle would never end. Move what both files need into a third "
-        "one, and let both use that."
+        "A recipe is expanded where it is used, so a cycle would never end. Move what both files need into a third one, "
+        "and `use` it in both."
     )
     bad = (
         "# file: mine.vlo\n"
@@ -58,9 +57,8 @@ class DefinedTwice(Problem):
     template = "`{name}` is defined twice"
     summary = "two definitions of one name"
     explanation = (
-        "Fields, knobs, `let`, `def`, `encoder` and `use` of one file share one name space, so that a reader never has "
-        "to ask which is meant. Rename one of the two. (The parameters of a `def` and the name of a `let ... in` may "
-        "shadow.)"
+        "Fields, hyper-parameters, `let`, `def`, `encoder` and `use` of one file share one namespace, so that every name "
+        "is unambiguous. Rename one of the two. (The parameters of a `def` and the name of a `let ... in` may shadow.)"
     )
     bad = (
         "vlo 1\n"
@@ -75,11 +73,11 @@ class DefinedTwice(Problem):
 class Recursion(Problem):
     code = "V0205"
     template = "`{name}` calls itself: {chain}"
-    summary = "a definition that needs itself"
+    summary = "a definition that refers to itself"
     explanation = (
-        "Functions are expanded where they are called and `let`s are values, so neither may need itself, directly or "
-        "through others. The language has no loops by design: a recipe always ends. Use view sets for several views of "
-        "a field."
+        "Functions are expanded where they are called and `let`s are values, so neither may refer to itself, directly or "
+        "through others. The language has no loops by design: evaluating a recipe always terminates. For several views of "
+        "a field, use a set of views."
     )
     bad = "vlo 1\nrecipe mine(image: Image, text: Text)\ndef f(x) = f(x)\nminimize f(contrast(image, text))"
     good = "vlo 1\nrecipe mine(image: Image, text: Text)\ndef f(x) = 2 * x\nminimize f(contrast(image, text))"
@@ -90,8 +88,8 @@ class UnusedDefinition(Problem):
     template = "`{name}` is never used"
     summary = "a definition that nothing uses"
     explanation = (
-        "A `let`, `def`, `encoder` or `use` that nothing uses is often a slip: a misspelt name elsewhere, or a rest of "
-        "an earlier version. It has no effect on the objective. Remove it, or use it."
+        "A `let`, `def`, `encoder` or `use` that nothing uses is often a mistake: a misspelt name elsewhere, or a "
+        "leftover of an earlier version. It has no effect on the objective. Remove it, or use it."
     )
     bad = "vlo 1\nrecipe mine(image: Image, text: Text)\nlet tau = 0.1\nminimize contrast(image, text)"
     good = "vlo 1\nrecipe mine(image: Image, text: Text)\nlet tau = 0.1\nminimize contrast(image, text, temperature=tau)"
@@ -103,8 +101,8 @@ class UseTooDeep(Problem):
     template = "{reason}"
     summary = "too many files, or too long a chain of them"
     explanation = (
-        "Recipes are downloaded and run, so every size has a bound: the chain of files that use one another, and their "
-        "number. The bounds are in `vlmdsl/source/limits.py`; the survey's recipes come nowhere near them."
+        "Recipes are downloaded and run, so every size is limited: the length of a chain of files that use each other, "
+        "and their number. The limits are in `vlmdsl/source/limits.py`; the bundled recipes are far below them."
     )
     provoked_by = "a chain of more files than the limit"
 
@@ -112,10 +110,10 @@ class UseTooDeep(Problem):
 class UsedFileIsWrong(Problem):
     code = "V0208"
     template = "`{name}` has errors of its own"
-    summary = "a used recipe that is itself wrong"
+    summary = "a used recipe that has errors itself"
     explanation = (
-        "The file that is used here has errors; they are reported with their own places. This one only says who needed "
-        "the file."
+        "The file that is used here has errors, which are reported at their own places. This diagnostic only shows which "
+        "file uses it."
     )
     provoked_by = "a used file with a syntax error"
 
@@ -134,11 +132,11 @@ class NothingMinimized(Problem):
 
 class UnknownKnob(Problem):
     code = "V0210"
-    template = "`{recipe}` has no knob `{name}`"
-    summary = "a `--param` or keyword that the recipe does not know"
+    template = "`{recipe}` has no hyper-parameter `{name}`"
+    summary = "a `--param` or keyword that the recipe does not have"
     explanation = (
-        "Knobs are the parameters with a default in the recipe's signature. `--param NAME=VALUE` on the command line, "
-        "or a keyword of `vlmdsl.compile`, sets one. `vlmdsl explain RECIPE` lists them with their defaults."
+        "Hyper-parameters are the parameters with a default in the recipe's signature. `--param NAME=VALUE` on the "
+        "command line, or a keyword of `vlmdsl.compile`, sets one. `vlmdsl explain RECIPE` lists them with their defaults."
     )
     bad = (
         "# knob: epsilon=0.2\n"
@@ -159,8 +157,8 @@ class UnknownMember(Problem):
     template = "{type} has no member `{name}`"
     summary = "a member that a value does not have"
     explanation = (
-        "An encoded stream has `.pooled` and `.tokens`. Fields are encoded by the encoder of their type when a member "
-        "is asked for. Other values have no members."
+        "An encoded stream has `.pooled` and `.tokens`. A field is encoded by the encoder of its type when a member is "
+        "accessed. Other values have no members."
     )
     bad = "contrast(image.poled, text)"
     good = "contrast(image.pooled, text)"
@@ -169,12 +167,12 @@ class UnknownMember(Problem):
 class UnknownBatchPolicy(Problem):
     code = "V0212"
     template = "there is no batch policy `{name}`"
-    summary = "a `batch` statement with an unknown word"
+    summary = "a `batch` statement with an unknown policy"
     explanation = (
-        "`batch` says which samples a recipe wants together in a batch, where that is part of the method. `mixed`, the "
-        "default, takes them from all of the data alike. `one_source` fills every batch from one source, such as one of "
-        "several `--data` specifications, so that the negatives of a sample are of its own kind (ZeroVL's debiased "
-        "sampling). How many samples a batch has is no matter of the recipe: `--set train.batch=...` says it."
+        "`batch` states which samples may be together in a batch, where that is part of the method. `mixed`, the default, "
+        "draws them from all data. `one_source` fills each batch from one source, such as one of several `--data` "
+        "specifications, so that the negatives of a sample come from its own source (ZeroVL's debiased sampling). The "
+        "batch size is not part of the recipe: set it with `--set train.batch=...`."
     )
     bad = "vlo 1\nrecipe mine(image: Image, text: Text)\nbatch one_sorce\nminimize contrast(image, text)"
     good = "vlo 1\nrecipe mine(image: Image, text: Text)\nbatch one_source\nminimize contrast(image, text)"
@@ -185,10 +183,10 @@ class InputNameTwice(Problem):
     template = "two inputs of the objective would be called `{name}`"
     summary = "a field or a draw with the name of another input"
     explanation = (
-        "Every input of an objective is called after what it is: the pooled features of a stream have its own name, its "
-        "tokens `NAME_tokens`, which of them are real `NAME_mask`, what a masked text is asked `NAME_vocabulary` and "
-        "`NAME_targets`; a label, flag or number, and a draw, has the name that the recipe gives it. Where a field has one "
-        "of those names, call it otherwise; `--map NEW=column` reads the same column."
+        "Every input of an objective is named after what it is: the pooled features of a stream have its name, its tokens "
+        "are `NAME_tokens` with the padding mask `NAME_mask`, and the logits and labels of a masked text are "
+        "`NAME_vocabulary` and `NAME_targets`; a label, flag or number, and a draw, has the name that the recipe gives "
+        "it. Rename a field that has one of those names; `--map NEW=column` reads the same column."
     )
     bad = (
         "vlo 1\n"
@@ -202,12 +200,12 @@ class InputNameTwice(Problem):
 
 class ControlInPath(Problem):
     code = "V0214"
-    template = "the path `{path}` holds {characters}, which no path of a recipe may"
+    template = "the path `{path}` contains {characters}, which a path in a recipe may not"
     summary = "a path with control characters"
     explanation = (
         "Line ends and other control characters, halves of surrogate pairs, and characters that turn the direction of "
-        "writing make a path look like something it is not, in messages and wherever else it is shown. Such a file is not "
-        "read, even if it exists. Rename it."
+        "writing make a path look like another one wherever it is displayed. Such a file is not read, even if it exists. "
+        "Rename it."
     )
     bad = 'vlo 1\nrecipe mine(image: Image, text: Text)\nuse "./other.vlo\\n" as other\nminimize other(image, text)'
     good = "vlo 1\nrecipe mine(image: Image, text: Text)\nuse clip\nminimize clip(image, text)"
@@ -222,11 +220,11 @@ class ControlInPath(Problem):
 class ReservedInput(Problem):
     code = "V0215"
     template = "a field cannot be called `{name}`"
-    summary = "a field whose name Python takes for itself"
+    summary = "a field whose name Python reserves"
     explanation = (
-        "The fields of a recipe become keywords of the compiled objective: `objective(image=..., text=...)`. Of these, "
-        "`self` is taken: it is the objective. Give the field another name; the column of the data may keep its own, "
-        "`--map FIELD=self` says so."
+        "The fields of a recipe become keywords of the compiled objective: `objective(image=..., text=...)`. `self` is "
+        "not available: it is the objective. Give the field another name; `--map FIELD=self` still reads the column "
+        "`self`."
     )
     bad = "vlo 1\nrecipe mine(self: Image, text: Text)\nminimize contrast(self, text)"
     good = "vlo 1\nrecipe mine(image: Image, text: Text)\nminimize contrast(image, text)"

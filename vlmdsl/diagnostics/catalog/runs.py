@@ -10,41 +10,41 @@ __all__ = ["CheckpointMismatch", "FolderUnusable", "ProcessesDiffer", "RunFileDa
 class RunFileDamaged(Problem):
     code = "V0850"
     template = "the file `{path}` of the run cannot be used: {reason}"
-    summary = "A file of a run folder is missing, cut off, altered, or not what a run writes."
+    summary = "A file of a run folder is missing, truncated, altered, or was not written by a run."
     explanation = (
-        "What a run wrote is checked before it is used: checkpoints, the configuration, `run.json` and the recipe by their "
-        "SHA-256, all others by their form. Nothing is guessed in place of what is damaged. If the newest checkpoint is "
-        "damaged, the one before it is taken, and a line says so; this message means that none is sound, or that another "
-        "file is at fault. Fetch the file again from where the folder came from. `evaluation.json` and `untrained.json` "
-        "may be removed: what they hold is measured anew. Symbolic links, and anything else that is neither a plain file "
-        "nor a folder, are not followed in a run folder, because it may come from a stranger."
+        "The files of a run are verified before they are used: checkpoints, the configuration, `run.json` and the recipe "
+        "by their SHA-256, all others by their format. A damaged file is never replaced by a guess. If the newest "
+        "checkpoint is damaged, the previous one is used, with a warning; this message means that none is intact, or that "
+        "another file is damaged. Copy the file again from where the folder came from. `evaluation.json` and "
+        "`untrained.json` can be removed: their contents are measured again. Symbolic links, and anything else that is "
+        "neither a regular file nor a folder, are not followed in a run folder, because it may come from someone else."
     )
-    provoked_by = "`--resume` with a run folder whose `run.json` was cut off while it was copied"
+    provoked_by = "`--resume` with a run folder whose `run.json` was truncated while it was copied"
 
 
 class RunInUse(Problem):
     code = "V0851"
-    template = "another process works in `{path}`"
-    summary = "Two processes would train in one run folder at once."
+    template = "another process is using `{path}`"
+    summary = "Two processes would train in the same run folder at the same time."
     explanation = (
-        "A run writes its metrics and checkpoints alone, so its folder is locked while it trains. The note names the "
-        "process that holds the lock (the file `.lock`). A lock ends with its process, however that ends, so one that is "
-        "left over from a crash never stands in the way. The lock is one of the file system (POSIX, `fcntl`): it holds "
-        "between machines on network file systems that pass locks on (NFS with its lock service, Lustre mounted with "
-        "`flock`), and only within one machine on those that do not."
+        "Only one run may write metrics and checkpoints to a folder, so the folder is locked while it trains. The note "
+        "names the process that holds the lock (the file `.lock`). A lock is released when its process ends, however it "
+        "ends, so a crash never leaves one behind. The lock is a POSIX file lock (`fcntl`): it works between machines on "
+        "network file systems that support locks (NFS with its lock service, Lustre mounted with `flock`), and only "
+        "within one machine on others."
     )
     provoked_by = "`--resume FOLDER` twice at the same time"
 
 
 class ProcessesDiffer(Problem):
     code = "V0852"
-    template = "the processes of this run were given different {what}"
-    summary = "Processes that train one model together were started with different arguments or read different data."
+    template = "the processes of this run have different {what}"
+    summary = "The processes of a distributed run were started with different arguments or read different data."
     explanation = (
-        "Each process computes its share of one batch, so all of them need the same recipe, settings, seed and data. This "
-        "is compared before the first step, and every process ends with this message. The notes say which process has "
-        "what. The usual causes are a launch script that gives each machine its own arguments, a data folder that was not "
-        "copied completely to one of the machines, or an older version installed on one of them."
+        "Each process computes its part of the global batch, so all of them need the same recipe, settings, seed and "
+        "data. This is checked before the first step, and every process stops with this message. The notes show what each "
+        "process has. Common causes are a launch script that passes different arguments on each machine, a data folder "
+        "that was not copied completely to one of the machines, or an older version installed on one of them."
     )
     provoked_by = "two processes that `torchrun` started on two machines with different `--seed`"
 
@@ -52,11 +52,12 @@ class ProcessesDiffer(Problem):
 class CheckpointMismatch(Problem):
     code = "V0853"
     template = "the checkpoint `{path}` does not fit this run: {reason}"
-    summary = "A sound checkpoint belongs to another recipe, other settings or towers of another width."
+    summary = "An intact checkpoint belongs to another recipe, other settings or towers of another width."
     explanation = (
-        "The names and shapes of all weights and of all moments of the optimiser are compared with the model's before any "
-        "of them is loaded, and the checkpoint notes which run wrote it. Another recipe, another `model.dimension` or a "
-        "checkpoint that was copied from another run is told here. Put the run's own checkpoints back, or start a new run."
+        "The names and shapes of all weights and optimiser states are compared with the model's before any of them is "
+        "loaded, and a checkpoint records which run wrote it. This diagnostic reports another recipe, another "
+        "`model.dimension` or a checkpoint that was copied from another run. Put the run's own checkpoints back, or start "
+        "a new run."
     )
     provoked_by = "`--resume FOLDER` after a checkpoint of another run was copied into `FOLDER/checkpoints`"
 
@@ -64,9 +65,9 @@ class CheckpointMismatch(Problem):
 class FolderUnusable(Problem):
     code = "V0854"
     template = "`{path}` cannot be a run folder: {reason}"
-    summary = "The path after `--out` or `--resume` is none that can name a folder."
+    summary = "The path after `--out` or `--resume` cannot name a folder."
     explanation = (
-        "A path has no NUL character, is text in UTF-8, has names of at most 255 bytes, and leads through folders only. "
-        "Give another `--out`, or none at all: the first free `runs/RECIPE-N` is then taken."
+        "A path must be valid UTF-8 without NUL characters, have names of at most 255 bytes, and lead through folders "
+        "only. Choose another `--out`, or leave it out: the run then uses the first unused `runs/RECIPE-N`."
     )
     provoked_by = "`--out notes.txt/run`, where `notes.txt` is a file"

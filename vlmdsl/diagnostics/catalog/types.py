@@ -7,12 +7,12 @@ from vlmdsl.diagnostics.problem import Problem
 
 class WrongType(Problem):
     code = "V0301"
-    template = "`{argument}` of `{function}` wants {wanted}, not {found}"
+    template = "`{argument}` of `{function}` expects {wanted}, not {found}"
     summary = "an argument of the wrong type"
     explanation = (
-        "Every argument has the types it accepts. A field is encoded by itself where features are wanted, a number "
-        "stands where a scalar is wanted; nothing else is converted behind your back. The page of the function (`vlmdsl"
-        " explain NAME`) lists its arguments."
+        "Every argument accepts certain types. Where features are expected, a field is encoded automatically, and a "
+        "number is accepted as a scalar; there are no other implicit conversions. The page of the function (`vlmdsl "
+        "explain NAME`) lists its arguments."
     )
     bad = "contrast(image, text, targets=0.5)"
     good = "contrast(image, text, targets=paired)"
@@ -23,10 +23,9 @@ class OperatorTypes(Problem):
     template = "`{operator}` does not combine {left} and {right}"
     summary = "operands that an operator cannot combine"
     explanation = (
-        "Arithmetic works on scalars, scores (one number a sample), matrices with scalars and with each other, targets, "
-        "losses and similarities; pooled features are added and subtracted. A matrix and a score do not combine by "
-        "themselves, since nothing says whether the score belongs to the rows or to the columns. Comparisons give a "
-        "condition a sample."
+        "Arithmetic works on scalars, scores (one number per sample), matrices with scalars and with each other, targets, "
+        "losses and similarities; pooled features can be added and subtracted. A matrix and a score do not combine, since "
+        "the score could belong to the rows or to the columns. A comparison results in one condition per sample."
     )
     bad = "contrast(image + text, text)"
     good = "contrast(image, text)"
@@ -37,10 +36,9 @@ class AxesDisagree(Problem):
     template = "the axes of {left} and {right} disagree"
     summary = "two values whose axes do not fit"
     explanation = (
-        "Axes carry names: B samples, L words, P patches, D features, Q entries of a memory. Two values that meet must "
-        "have the same axes; a matrix and its targets in particular. `B+B` are the columns of two matrices side by"
-        " side (`unite`); a target over "
-        "`B` fits them, since it says that the further columns are negatives."
+        "Axes have names: B samples, L tokens, P patches, D features, Q entries of a queue. Two values that are combined "
+        "must have the same axes, in particular a matrix and its targets. `B+B` are the columns of two matrices side by "
+        "side (`unite`); a target over `B` is allowed there: the additional columns are negatives."
     )
     bad = (
         "let z = similarity(image, text)\n"
@@ -57,8 +55,8 @@ class PooledWhereTokensAreCompared(Problem):
     template = "`{similarity}` compares tokens, but this value has been pooled"
     summary = "pooled features where tokens are compared"
     explanation = (
-        "Some similarities (tokenmax, tokenmean) compare the tokens of two streams one by one; `.pooled` has thrown "
-        "them away. Give the stream itself: the similarity takes `.tokens` by itself."
+        "Some similarities (tokenmax, tokenmean) compare the tokens of two streams one by one; pooled features no longer "
+        "have them. Pass the stream itself: the similarity reads its `.tokens`."
     )
     bad = "contrast(image.pooled, text, sim=tokenmax)"
     good = "contrast(image, text, sim=tokenmax)"
@@ -66,11 +64,11 @@ class PooledWhereTokensAreCompared(Problem):
 
 class TokensWherePooledIsCompared(Problem):
     code = "V0305"
-    template = "`{similarity}` compares one vector a sample, but this value is its tokens"
+    template = "`{similarity}` compares one vector per sample, but this value has one per token"
     summary = "token features where pooled ones are compared"
     explanation = (
-        "cosine, dot and euclidean compare one vector a sample. Give the stream itself (it takes `.pooled`), or choose "
-        "a similarity that compares tokens: tokenmax, tokenmean."
+        "cosine, dot and euclidean compare one vector per sample. Pass the stream itself (the similarity reads its "
+        "`.pooled`), or choose a similarity that compares tokens: tokenmax, tokenmean."
     )
     bad = "contrast(image.tokens, text)"
     good = "contrast(image.tokens, text, sim=tokenmax)"
@@ -79,10 +77,10 @@ class TokensWherePooledIsCompared(Problem):
 class NotCallable(Problem):
     code = "V0306"
     template = "{type} cannot be called"
-    summary = "a call of something that is no function"
+    summary = "a call of something that is not a function"
     explanation = (
         "Functions are primitives, `def`s, used recipes, encoders (`vision(image)`) and views. A field, a number or a "
-        "`let` of one is not; perhaps an operator is missing before the bracket."
+        "`let` of one is not; maybe an operator is missing before the bracket."
     )
     bad = "contrast(image(text), text)"
     good = "contrast(image, text)"
@@ -93,8 +91,8 @@ class NotIndexable(Problem):
     template = "{type} cannot be indexed{reason}"
     summary = "an index of something that has no items, or out of range"
     explanation = (
-        "A view set (`augment(image, n=2)`) and a tuple have items, counted from 0: `views[0]`. The index must be a "
-        "whole number that is known when the recipe is compiled."
+        "A set of views (`augment(image, n=2)`) and a tuple have items, counted from 0: `views[0]`. The index must be an "
+        "integer constant."
     )
     bad = "contrast(augment(image, n=2)[2], text)"
     good = "contrast(augment(image, n=2)[1], text)"
@@ -103,10 +101,10 @@ class NotIndexable(Problem):
 class NotALoss(Problem):
     code = "V0308"
     template = "{type} is not a loss"
-    summary = "`minimize` of something that is no loss"
+    summary = "`minimize` of something that is not a loss"
     explanation = (
-        "What is minimized is one number: a criterion's result, or a sum of such. One number a sample must be reduced "
-        "first (`mean(...)`), a matrix must go through a criterion (`cross_entropy`, `sigmoid_loss`)."
+        "A loss is one number: the result of a criterion, or a sum of them. A score, one number per sample, has to be "
+        "reduced first (`mean(...)`); a matrix needs a criterion (`cross_entropy`, `sigmoid_loss`)."
     )
     bad = "minimize score(image, text)"
     good = "minimize mean(1 - score(image, text))"
@@ -114,11 +112,11 @@ class NotALoss(Problem):
 
 class ViewDoesNotApply(Problem):
     code = "V0309"
-    template = "the view `{view}` fits none of the streams: {streams}"
+    template = "the view `{view}` applies to none of the streams: {streams}"
     summary = "a view of a type that none of the streams has"
     explanation = (
-        "`views=` applies each view to the stream of its type: `rewrite` to a Text, `augment` to an Image. A stream "
-        "that is encoded already is no field any more, and takes no view."
+        "`views=` applies each view to the stream of its type: `rewrite` to a Text, `augment` to an Image. A stream that "
+        "is already encoded is not a field any more, and has no views."
     )
     bad = "contrast(image.pooled, text, views=augment())"
     good = "contrast(image, text, views=augment())"
@@ -128,7 +126,7 @@ class EncoderKind(Problem):
     code = "V0310"
     template = "`{encoder}` encodes {wanted}, not {found}"
     summary = "an encoder of another type"
-    explanation = "`vision` encodes an Image, `language` a Text. An encoder derived from one takes what that one takes."
+    explanation = "`vision` encodes an Image, `language` a Text. An encoder derived from another accepts the same type."
     bad = "contrast(vision(text), text)"
     good = "contrast(vision(image), text)"
 
@@ -138,10 +136,10 @@ class UnknownType(Problem):
     template = "there is no type `{name}`"
     summary = "a type that does not exist"
     explanation = (
-        "The fields of a signature have the types Image, Text, Label, Flag, Number, Key or Regions; a Scalar is one number "
-        "a step that the caller of the objective gives. The parameters of a "
-        "`def` may also name Encoded, Vec, Tokens, Distribution, Sim, Score, Target, Scalar, Loss, Similarity, View, "
-        "Encoder, Condition and String."
+        "The fields of a signature have the types Image, Text, Label, Flag, Number, Key or Regions; a Scalar is one "
+        "number per step, passed by the caller of the objective. The parameters of a `def` may also have the types "
+        "Encoded, Vec, Tokens, Distribution, Sim, Score, Target, Scalar, Loss, Similarity, View, Encoder, Condition and "
+        "String."
     )
     bad = "vlo 1\nrecipe mine(image: Picture, text: Text)\nminimize contrast(image, text)"
     good = "vlo 1\nrecipe mine(image: Image, text: Text)\nminimize contrast(image, text)"
@@ -152,8 +150,8 @@ class NoEncoder(Problem):
     template = "no encoder takes {type}"
     summary = "a field that cannot be encoded"
     explanation = (
-        "Where features are wanted a field is encoded by the encoder of its type. Image and Text have one; a Label, a "
-        "Flag or a Number does not. Labels make targets: `same(label)`; flags make conditions: `keep=`, `over=`."
+        "Where features are expected, a field is encoded by the encoder of its type. Image and Text have one; Label, Flag "
+        "and Number do not. Labels are for targets: `same(label)`; flags for conditions: `keep=`, `over=`."
     )
     bad = "vlo 1\nrecipe mine(image: Image, label: Label)\nminimize contrast(image, label)"
     good = "vlo 1\nrecipe mine(image: Image, text: Text, label: Label)\nminimize contrast(image, text, targets=same(label))"
@@ -161,11 +159,11 @@ class NoEncoder(Problem):
 
 class ContextNotTaken(Problem):
     code = "V0313"
-    template = "`{subject} | {context}` is no stream that this version can encode"
-    summary = "a stream given another, where no encoder takes a context"
+    template = "`{subject} | {context}`: encoding with a context is not supported in this version"
+    summary = "a stream with another one as its context"
     explanation = (
-        "`text | image` is the text encoded or decoded with the image as context. It belongs to `generate`, `mlm` and "
-        "`match`, and none of these is in this version of the kernel."
+        "`text | image` is the text encoded or decoded with the image as context (cross-attention). No encoder of this "
+        "version supports it."
     )
     bad = "contrast(image, text | image)"
     good = "contrast(image, text)"
@@ -173,12 +171,12 @@ class ContextNotTaken(Problem):
 
 class ColumnsOfSeveralKinds(Problem):
     code = "V0315"
-    template = "`{function}` asks the columns of {type}, which are of several kinds"
-    summary = "the column direction of matrices side by side"
+    template = "`{function}` along the columns of {type}, which come from different matrices"
+    summary = "the column direction of concatenated matrices"
     explanation = (
-        "`unite` puts the columns of matrices side by side, so that each row chooses among all of them. The other way "
-        "round there is no question: the columns are of several kinds. Unite the transposed matrices for the other "
-        "direction, as `nt_xent` of the library does."
+        "`unite` puts the columns of matrices side by side, so that each row chooses among all of them. There is no loss "
+        "over its columns: they belong to different matrices. For the other direction, unite the transposed matrices, as "
+        "`nt_xent` of the library does."
     )
     bad = (
         "let z = unite(similarity(image, text), exclude_pairs(similarity(image, image))) / 0.1\n"
@@ -192,10 +190,10 @@ class ColumnsOfSeveralKinds(Problem):
 
 class SetWhereOneIsWanted(Problem):
     code = "V0314"
-    template = "{found} is a set of views where one value is wanted"
-    summary = "a view set in a place that takes one value"
+    template = "{found} is a set of views, but one value is expected"
+    summary = "a set of views where one value is expected"
     explanation = (
-        "A call over a view set is the mean over its views, but an operator or `minimize` takes one value. Index the "
+        "A call over a set of views is the mean over its views, but an operator or `minimize` needs one value. Index the "
         "set (`views[0]`), or call a function with it."
     )
     bad = "minimize augment(image, n=2)"
@@ -204,13 +202,13 @@ class SetWhereOneIsWanted(Problem):
 
 class NotAReference(Problem):
     code = "V0318"
-    template = "a reference set holds what locked encoders make of fields, not {found}"
-    summary = "something else where a reference set, or a column of one, is wanted"
+    template = "a column of a reference set must be a field encoded by a frozen tower, not {found}"
+    summary = "something else where a reference set, or a column of one, is expected"
     explanation = (
-        "The samples of a reference set are kept aside by the data and encoded once, before the first step. So each column "
-        "is a field as it is, not a view of one, through an encoder whose weights never change: "
-        "`frozen(separate(vision, name=...))(image)`. `retrieve` takes such a set, with one column that is searched and at "
-        "least one that is found."
+        "The samples of a reference set are set aside from the data and encoded once, before the first step. So each "
+        "column is a field itself, not a view of one, encoded by a tower whose weights never change: "
+        "`frozen(separate(vision, name=...))(image)`. `retrieve` takes such a set, with one column to search and at least "
+        "one to return."
     )
     bad = "contrast(reference(image, values=text)[0], text)"
     good = (

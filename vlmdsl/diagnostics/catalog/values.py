@@ -10,8 +10,8 @@ class UnknownArgument(Problem):
     template = "`{function}` has no argument `{argument}`"
     summary = "an argument that the function does not have"
     explanation = (
-        "Arguments are closed: an unknown one is never ignored. `vlmdsl explain NAME` lists those a function has. The "
-        "nearest one is suggested where it is close."
+        "Unknown arguments are never ignored. `vlmdsl explain NAME` lists the arguments of a function. The closest one is "
+        "suggested."
     )
     bad = "contrast(image, text, temprature=0.1)"
     good = "contrast(image, text, temperature=0.1)"
@@ -19,11 +19,11 @@ class UnknownArgument(Problem):
 
 class MissingArgument(Problem):
     code = "V0402"
-    template = "`{function}` lacks `{argument}`"
+    template = "`{function}` is missing the argument `{argument}`"
     summary = "a call without an argument that has no default"
     explanation = (
-        "Arguments without a default must be given. Only a program that is an expression alone, without a signature, "
-        "fills in the fields `image` and `text` where a criterion lacks its subjects."
+        "Arguments without a default must be given. Only in a program that is a single expression, without a signature, "
+        "do the fields `image` and `text` fill in the missing subjects of a criterion."
     )
     bad = "minimize mean(cross_entropy(similarity(image, text), targets=paired))"
     good = 'minimize mean(cross_entropy(similarity(image, text), targets=paired, along="rows"))'
@@ -31,11 +31,11 @@ class MissingArgument(Problem):
 
 class TooManyPositional(Problem):
     code = "V0403"
-    template = "`{function}` takes {limit} positional argument(s), here is one more"
+    template = "`{function}` takes {limit} positional argument(s), but more were given"
     summary = "too many positional arguments"
     explanation = (
-        "Only the subjects of a call are positional; everything else is given by name, so that a recipe reads without "
-        "the manual and arguments may change order."
+        "Only the subjects of a call are positional; everything else is given by name, so that a recipe can be read "
+        "without the manual."
     )
     bad = "contrast(image, text, cosine)"
     good = "contrast(image, text, sim=cosine)"
@@ -53,10 +53,10 @@ class ArgumentTwice(Problem):
 class BadValue(Problem):
     code = "V0405"
     template = "`{argument}` of `{function}`: {reason}"
-    summary = "a value that an argument does not take"
+    summary = "a value that an argument does not accept"
     explanation = (
-        "Each argument states its type and its range: a whole number, a number in [0, 1], one of a few words. The page "
-        "of the function lists them."
+        "Each argument has a type and a range: an integer, a number in [0, 1], one of several strings. The page of the "
+        "function lists them."
     )
     bad = "contrast(image, rewrite(text, M=0))"
     good = "contrast(image, rewrite(text, M=4))"
@@ -66,7 +66,7 @@ class NotOneOf(Problem):
     code = "V0406"
     template = "{value} is not one of {choices}"
     summary = "an option that does not exist"
-    explanation = "Options of the library are words in quotes from a short list; anything else is a slip."
+    explanation = "Options of the library are quoted strings from a short list; the message lists them."
     bad = 'contrast(image, text, directions="row")'
     good = 'contrast(image, text, directions="rows")'
 
@@ -74,11 +74,11 @@ class NotOneOf(Problem):
 class BoundsDisagree(Problem):
     code = "V0407"
     template = "impossible bounds: {reason}"
-    summary = "a start, a bound or a value that cannot be"
+    summary = "an initial value or bound that is impossible"
     explanation = (
         "`learned(0.07, max_scale=100)` keeps the log of the inverse temperature and bounds the inverse temperature "
         'itself, by `max_scale` and `min_scale`; `learned(1, form="direct")` keeps the number, bounded by `lower` and '
-        "`upper`. The start lies within the bounds. A temperature is greater than 0."
+        "`upper`. The initial value must lie within the bounds. A temperature is greater than 0."
     )
     bad = "contrast(image, text, temperature=learned(0.001, max_scale=100))"
     good = "contrast(image, text, temperature=learned(0.07, max_scale=100))"
@@ -86,11 +86,11 @@ class BoundsDisagree(Problem):
 
 class NotStatic(Problem):
     code = "V0408"
-    template = "`{argument}` of `{function}` must be known when the recipe is compiled, not {found}"
-    summary = "a computed value where a plain one is wanted"
+    template = "`{argument}` of `{function}` must be a constant, not {found}"
+    summary = "a computed value where a constant is expected"
     explanation = (
-        "Counts, options and structural numbers shape the graph, so they must be literals, knobs or arithmetic on "
-        "these. What depends on the batch or is learned cannot be used there."
+        "Counts, options and structural numbers shape the graph, so they must be known when the recipe is compiled: "
+        "literals, hyper-parameters or arithmetic on these, but nothing that depends on the batch or is learned."
     )
     bad = "contrast(image, text, targets=smooth(paired, epsilon=learned(0.1)))"
     good = "contrast(image, text, targets=smooth(paired, epsilon=0.1))"
@@ -98,10 +98,10 @@ class NotStatic(Problem):
 
 class KnobValue(Problem):
     code = "V0409"
-    template = "knob `{name}`: {reason}"
-    summary = "a knob value of another kind than its default"
+    template = "hyper-parameter `{name}`: {reason}"
+    summary = "a hyper-parameter whose value has another type than its default"
     explanation = (
-        "A knob takes what its default is: a number for a number, a string for a string. Percent and `32k` are numbers."
+        "The value of a hyper-parameter has the type of its default: a number or a string. `50%` and `32k` are numbers."
     )
     bad = (
         "# knob: tau=warm\n"
@@ -121,7 +121,7 @@ class DivisionByZero(Problem):
     code = "V0410"
     template = "division by zero"
     summary = "a number divided by zero"
-    explanation = "The divisor is known when the recipe is compiled, and it is 0. A temperature of 0 is no temperature."
+    explanation = "The divisor is a constant, and it is 0. A temperature must be greater than 0."
     bad = "contrast(image, text, temperature=0)"
     good = "contrast(image, text, temperature=0.07)"
 
@@ -130,19 +130,19 @@ class NotANumber(Problem):
     code = "V0411"
     template = "this number is not finite: {reason}"
     summary = "constant arithmetic that overflows"
-    explanation = "Constants are computed in double precision while the recipe is compiled, and this one leaves its range."
+    explanation = "Constants are computed in double precision when the recipe is compiled, and this one exceeds its range."
     bad = "(1e308 * 10) * contrast(image, text)"
     good = "10 * contrast(image, text)"
 
 
 class DurationWhereNumber(Problem):
     code = "V0412"
-    template = "a plain number is wanted here, not a number of {unit}"
+    template = "a plain number is expected here, not a number of {unit}"
     summary = "`steps` or `epochs` behind a number"
     explanation = (
         "A number may be written with the unit `steps` or `epochs`, but no value of a recipe is a duration: a recipe is a "
-        "function of one batch. How long a run takes, and what changes in the course of it, is in its configuration: "
-        "`--steps 1000`, `--set schedule.warmup_steps=100`. Write the number alone if a number was meant."
+        "function of one batch. How long a run is, and what changes during it, is part of its configuration: `--steps "
+        "1000`, `--set schedule.warmup_steps=100`. Remove the unit if a number was meant."
     )
     bad = "contrast(image, text, temperature=10 steps)"
     good = "contrast(image, text, temperature=10)"
@@ -150,12 +150,13 @@ class DurationWhereNumber(Problem):
 
 class NotATemperature(Problem):
     code = "V0413"
-    template = "similarities are divided by {value:g}{start}, where a temperature is {least}"
+    template = "similarities are divided by {value:g}{start}, but a temperature must be {least}"
     summary = "a temperature of zero or less"
     explanation = (
-        "What similarities are divided by is a temperature: at 0 there is no quotient, below it the least similar would "
-        'win. A learned one stays positive as the log of its inverse, `learned(0.07)`; with `form="direct"` it starts above '
-        "0 and has a `lower` bound above 0. To turn a similarity around, multiply it by a negative number."
+        "A number that similarities are divided by is a temperature: it cannot be 0, and with a negative one the least "
+        "similar candidate would win. A learned one stays positive because the log of its inverse is stored, "
+        '`learned(0.07)`; with `form="direct"` it needs an initial value and a `lower` bound above 0. To invert a '
+        "similarity, multiply it by a negative number."
     )
     bad = 'contrast(image, text, temperature=learned(0, form="direct"))'
     good = 'contrast(image, text, temperature=learned(0.07, form="direct", lower=0.01))'
