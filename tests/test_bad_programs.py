@@ -1,4 +1,4 @@
-"""Every `bad/NAME.vlo` gives the messages of `bad/NAME.expected`; VLMDSL_ACCEPT=1 writes them anew: read the difference."""
+"""Every `bad/NAME.vlo` gives the messages of `bad/NAME.expected`; VLMDSL_ACCEPT=1 rewrites them: read the difference."""
 
 from __future__ import annotations
 

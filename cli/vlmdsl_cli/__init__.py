@@ -1,1 +1,1 @@
-"""The command line of vlmdsl: thin, a client of `vlmdsl.api` only, one file a command under `commands/`."""
+"""The command line of vlmdsl: thin, a client of `vlmdsl.api` only, one file per command under `commands/`."""

@@ -43,7 +43,7 @@ def _told(error: BaseException, arguments: Sequence[str]) -> int:
         return FAULT
     if isinstance(error, click.Abort | KeyboardInterrupt):
         cause = error if isinstance(error, KeyboardInterrupt) else error.__cause__
-        if not (isinstance(cause, KeyboardInterrupt) and cause.args):  # a run has said already how to go on with it
+        if not (isinstance(cause, KeyboardInterrupt) and cause.args):  # a run has said already how to continue it
             talk("interrupted")
         return INTERRUPTED
     if isinstance(error, SystemExit):
@@ -69,7 +69,7 @@ def _environment(error: BaseException) -> int | None:
         return None
     talk(f"error: {_in_a_line(error)}")
     if memory:
-        talk("help: out of memory: a smaller batch or a smaller model needs less; `vlmdsl plan` estimates it")
+        talk("help: out of memory: use a smaller batch or model; `vlmdsl plan` estimates the memory")
     return ENVIRONMENT
 
 
@@ -87,7 +87,7 @@ def _bug(error: BaseException, arguments: Sequence[str]) -> int:
     else:
         with tempfile.NamedTemporaryFile("w", prefix="vlmdsl-report-", suffix=".md", delete=False, encoding="utf-8") as file:
             file.write(page)
-        talk(f"error: vlmdsl has a bug ({type(error).__name__}: {_in_a_line(error)})")
+        talk(f"error: bug in vlmdsl ({type(error).__name__}: {_in_a_line(error)})")
         talk(f"help: please report it with {file.name}; `vlmdsl --trace ...` shows where it happened")
     return BUG
 

@@ -23,12 +23,12 @@ __all__ = ["COMMANDS", "application", "main", "run"]
 COMMANDS = {
     "train": "Train a model with a recipe.",
     "eval": "Evaluate a trained model: retrieval and zero-shot classification.",
-    "compare": "Train several recipes alike and compare their results.",
-    "check": "Find every fault of recipes.",
-    "fmt": "Write recipes in the one style.",
+    "compare": "Train several recipes in the same way and compare their results.",
+    "check": "Check recipes for errors.",
+    "fmt": "Format recipes.",
     "explain": "Explain a recipe, a primitive or a diagnostic code.",
-    "plan": "Show what a recipe will run, and what that costs.",
-    "emit": "Print the torch source that a recipe compiles to.",
+    "plan": "Show what a recipe will run and what it costs.",
+    "emit": "Print the torch code that a recipe compiles to.",
     "diff": "Compare the meaning of two recipes.",
     "recipes": "List the bundled recipes.",
 }
@@ -36,7 +36,7 @@ COMMANDS = {
 
 
 def _imported(name: str) -> ModuleType:
-    """A module; what loading it makes is no garbage, so nothing looks for some meanwhile, or when the command ends."""
+    """A module; what loading it makes is not garbage, so nothing looks for some meanwhile, or when the command ends."""
     gc.disable()
     try:
         return import_module(name)
@@ -92,8 +92,8 @@ def application(trace: bool) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code.
 
-    0 fine, 2 the input is at fault, 3 the environment is (a full disk, a missing package), 1 a bug of ours; 130, 143 and 129
-    where Ctrl-C, SIGTERM or SIGHUP ended it.
+    0 success, 1 a bug in vlmdsl, 2 an error in the input, 3 an error of the environment (a full disk, a missing package);
+    130, 143 and 129 after Ctrl-C, SIGTERM and SIGHUP.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     # Else pydantic looks through all installed distributions for plug-ins of its own: a tenth of the time of `check`.

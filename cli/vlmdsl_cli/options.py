@@ -1,4 +1,4 @@
-"""The arguments that several commands share: which recipe, with which knobs, and the files of a path."""
+"""The arguments that several commands share: which recipe, with which hyper-parameters, and the files of a path."""
 
 from __future__ import annotations
 
@@ -98,30 +98,31 @@ def recipe_files(words: Sequence[str]) -> list[str]:
 
 
 def read_stdin() -> str:
-    """Standard input as text; bytes that are no UTF-8 become the replacement character, which no recipe may hold."""
+    """Standard input as text; bytes that are not UTF-8 become the replacement character, which no recipe may hold."""
     if sys.stdin is None:
         raise click.UsageError("standard input is closed; give a file, or pipe the text: `... | vlmdsl check -`")
     return sys.stdin.buffer.read().decode("utf-8", errors="replace")
 
 
 def run_arguments(command: Command) -> Command:
-    """What every command that trains is told: data, settings, steps and device, handed on as the keyword `run`, which holds
-    the arguments of `vlmdsl.train` and `vlmdsl.compare` of these names."""
+    """The options that all training commands share: data, settings, steps and device. The command gets them as the keyword
+    `run`, a dictionary of arguments of `vlmdsl.train` and `vlmdsl.compare`."""
 
     @click.option(
-        "--data", metavar="SPEC", multiple=True, help="Train on this: shapes, tar shards, an image folder; globs too."
+        "--data",
+        metavar="SPEC",
+        multiple=True,
+        help="Training data: shapes, tar shards, a table, an image folder, or a glob.",
     )
-    @click.option("--val", metavar="SPEC", multiple=True, help="Hold this out for the evaluation, in the same forms.")
+    @click.option("--val", metavar="SPEC", multiple=True, help="Held-out data for the evaluation, in the same formats.")
     @click.option(
-        "--map", "columns", metavar="FIELD=COLUMN", multiple=True, help="Take a field from a column of another name."
+        "--map", "columns", metavar="FIELD=COLUMN", multiple=True, help="Read a field from a column with another name."
     )
-    @click.option(
-        "--config", metavar="FILE", help="The run configuration, YAML; `vlmdsl explain settings` lists what it takes."
-    )
+    @click.option("--config", metavar="FILE", help="The run configuration in YAML; see `vlmdsl explain settings`.")
     @click.option(
         "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change a setting: optimizer.learning_rate=1e-4."
     )
-    @click.option("--steps", type=int, help="Optimiser steps of a run.")
+    @click.option("--steps", type=int, help="Number of optimiser steps.")
     @click.option("--device", help="auto, cpu or cuda.")
     @functools.wraps(command)
     def wrapped(
@@ -141,4 +142,4 @@ def run_arguments(command: Command) -> Command:
     return wrapped
 
 
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -19,11 +19,11 @@ __all__ = ["BUG", "ENVIRONMENT", "FAULT", "FINE", "coloured", "data", "diagnose"
 
 FINE = 0
 BUG = 1
-"""A fault of vlmdsl itself."""
+"""A bug in vlmdsl."""
 FAULT = 2
-"""The recipe, the data or the command line is at fault; what was said tells how."""
+"""The recipe, the data or the command line is wrong; the message says how."""
 ENVIRONMENT = 3
-"""The machine is at fault: something is not installed, not readable, not large enough."""
+"""The environment is the cause: something is not installed, not readable or not large enough."""
 
 
 def data(text: str) -> None:
@@ -37,7 +37,7 @@ def source(text: str) -> None:
 
 
 def json_data(value: object) -> None:
-    """What was asked for, for a machine; non-finite numbers are no JSON, so they are refused here."""
+    """What was asked for, for a machine; non-finite numbers are not JSON, so they are refused here."""
     from vlmdsl.diagnostics.cells import json_text
 
     click.echo(json_text(value))

@@ -17,7 +17,7 @@ TEST = re.compile(r"`(?P<file>tests/[\w/]+\.py)::(?P<name>test_\w+)`")
 
 
 def faults(text: str) -> Iterator[str]:
-    """What is wrong with a page: text that is no bullet in a section, bullets without tests, tests that do not exist."""
+    """What is wrong with a page: text that is not a bullet in a section, bullets without tests, tests that do not exist."""
     _, *sections = re.split(r"^## .*\n", text, flags=re.MULTILINE)
     for bullet in (part.strip() for section in sections for part in re.split(r"\n(?=\S)", section) if part.strip()):
         claim = BULLET.fullmatch(bullet)

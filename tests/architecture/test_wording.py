@@ -24,7 +24,7 @@ EXEMPT = {"grammar/GLOSSARY.md", "tests/architecture/test_wording.py", "LICENSE"
 COUNTED = (
     r"one|once|twice|two|three|four|\d+|class|matrices|process(?:es)?|pixels|texts|patches|products|bytes|FLOPs|"
     r"(?:line|number|vector|feature|value|module|rule|function|token|condition|distribution|object|scale|panel|dot|set|"
-    r"folder|file|instance|word|element|step|image|sample|page|row|call|parameter|diagnostic|code)s?"
+    r"folder|file|instance|word|element|step|image|sample|page|row|parameter|diagnostic|code)s?"
 )
 UNIT = (
     "sample|step|row|batch|node|process|word|patch|token|epoch|field|run|code|column|line|shard|pair|image|text|side|worker|"
@@ -37,7 +37,7 @@ PROSE = {
         r"(?<!there )\b(?:is|are|was|were|be) no (?!longer\b|more\b|less\b|fewer\b)[\w`]", re.IGNORECASE
     ),
     "is none: is not one": re.compile(r"\b(?:is|are) none\b"),
-    "one a sample: one per sample": re.compile(rf"\b(?:{COUNTED}) an? (?:{UNIT})\b", re.IGNORECASE),
+    "one a sample: one per sample": re.compile(rf"(?<!command )\b(?:{COUNTED}) an? (?:{UNIT})\b", re.IGNORECASE),
     "told: reported": re.compile(r"\btold\b(?! apart| not to)", re.IGNORECASE),
     "mend: fix": re.compile(r"\b(?:un)?mend(?:s|ed|ing|able)?\b", re.IGNORECASE),
     "knob: hyper-parameter": re.compile(r"\bknobs?\b", re.IGNORECASE),

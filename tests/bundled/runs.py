@@ -29,7 +29,7 @@ SETTINGS: dict[str, object] = {
     "data.reference_share": 0.3,
 }
 SMALL = {"hidden": 16, "out": 10, "bottleneck": 6, "clusters": 10, "size": 20, "k": 3, "row_height": 8, "momentum": 0.9}
-"""What knobs of these names are set to: heads and queues made for large runs. No batch fills a queue of 20 evenly."""
+"""Values of hyper-parameters whose defaults are for large runs: heads, queues. No batch fills a queue of 20 evenly."""
 STAND_INS = {"Text": "template(phrases)", "Regions": "grid(image)", "Label": "hash(text)"}
 """What stands in for a field that the scenes have no column for, by its kind."""
 

@@ -71,7 +71,7 @@ def test_check_fix_mends_what_is_safe_and_tells_the_rest(run: Run, place: Path) 
     result = run("check", "--fix", "mine.vlo")
     assert result.code == 2
     assert recipe.read_text() == "vlo 1\n\nminimize contrast(image, txt, temperature=0.07)\n"
-    assert "mended mine.vlo" in result.stderr
+    assert "fixed mine.vlo" in result.stderr
     assert "error[V0201]" in result.stderr
     assert "V0108" not in result.stderr
 
@@ -79,7 +79,7 @@ def test_check_fix_mends_what_is_safe_and_tells_the_rest(run: Run, place: Path) 
 def test_check_fix_goes_on_until_nothing_is_left_to_mend(run: Run, place: Path) -> None:
     recipe = place / "mine.vlo"
     recipe.write_text("vlo 1\n\nminimise contrast(image.pooled, text.pooled, sim=tokenmax)\n")
-    assert "`vlmdsl check --fix` mends 1" in run("check", "mine.vlo").stderr
+    assert "`vlmdsl check --fix` can fix 1" in run("check", "mine.vlo").stderr
     assert run("check", "--fix", "mine.vlo").code == 0
     assert recipe.read_text() == "vlo 1\n\nminimize contrast(image, text, sim=tokenmax)\n"
 
@@ -145,8 +145,8 @@ def test_explain_is_data_for_machines(run: Run, subject: str) -> None:
 
 
 def test_explain_names_every_column_that_a_recipe_needs(run: Run) -> None:
-    assert "  text_rewrites: Rewrites (the same in other words" in run("explain", "groupvit").stdout
-    assert "  key: Key (what tells samples apart: no column is needed)\n" in run("explain", "ra_clip").stdout
+    assert "  text_rewrites: Rewrites (rewrites of the text" in run("explain", "groupvit").stdout
+    assert "  key: Key (identifies each sample: no column is needed)\n" in run("explain", "ra_clip").stdout
     assert "rewrites" not in run("explain", "clip").stdout
 
 

@@ -1,4 +1,4 @@
-"""`vlmdsl compare`: what it prints and leaves, what it does not run twice, and that all faults are told first."""
+"""`vlmdsl compare`: what it prints and leaves, what it does not run twice, and that all faults are reported first."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_what_is_finished_is_not_run_again(run: Run, compared: Path) -> None:
     assert {**again, "runs": ()} == {**json.loads(before), "runs": ()}
     assert again["runs"][3]["seconds"] is None  # resumed after its last step
     third = compare(run, compared)
-    assert third.stderr.count("finished already") == 4
+    assert third.stderr.count("already finished") == 4
     assert "training" not in third.stderr
 
 
@@ -160,7 +160,7 @@ def test_a_comparison_is_locked_and_goes_on_after_a_signal(
     with monkeypatch.context() as patch:
         patch.setattr(session._Begun, "save", saves)
         stopped = compare(run, tmp_path)
-    assert (stopped.code, stopped.stderr.splitlines()[-1]) == (143, "the same command goes on with the comparison")
+    assert (stopped.code, stopped.stderr.splitlines()[-1]) == (143, "the same command continues the comparison")
     assert compare(run, tmp_path, "--seeds", "1").code == 0
 
 

@@ -1,4 +1,4 @@
-"""Every file of `golden/` is one command with what it prints and its exit code; VLMDSL_ACCEPT=1 writes them anew.
+"""Every file of `golden/` is one command with what it prints and its exit code; VLMDSL_ACCEPT=1 rewrites them.
 
 The commands run in `recipes/`, so paths in the output are short and the same everywhere.
 """

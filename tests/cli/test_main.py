@@ -38,7 +38,7 @@ def test_no_command_is_a_usage_error(run: Run) -> None:
         (["chek", "clip"], "did you mean 'check'?"),
         (["frobnicate"], "there are train, eval"),
         (["check"], "give a RECIPE"),
-        (["check", "--fix", "-e", "contrast(image, text)"], "--fix mends files"),
+        (["check", "--fix", "-e", "contrast(image, text)"], "--fix changes files"),
         (["plan", "clip", "-e", "contrast(image, text)"], "either RECIPE or -e"),
         (["explain"], "either RECIPE or -e"),
         (["plan", "clip", "--param", "scale"], "NAME=VALUE"),

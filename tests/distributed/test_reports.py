@@ -1,4 +1,4 @@
-"""What one process skipped is told by the first one."""
+"""What one process skipped is reported by the first one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The studies of `benchmarks/` speak of recipes, knobs and terms that exist."""
+"""The studies of `benchmarks/` speak of recipes, hyper-parameters and terms that exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Damaged files in torch's compile cache, as a killed process leaves them: said in a line, compiled anew, right numbers."""
+"""Damaged files in torch's compile cache, as a killed process leaves them: said in a line, compiled again, right numbers."""
 
 from __future__ import annotations
 

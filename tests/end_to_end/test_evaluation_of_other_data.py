@@ -21,7 +21,7 @@ def run(tmp_path_factory):
 
 
 def pictures(folder: Path, *classes: str, each: int = 6) -> Path:
-    """A folder a class, of noise."""
+    """A folder per class, of noise."""
     random = np.random.default_rng(0)
     for name in classes:
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -128,7 +128,7 @@ def test_numbers_without_names_of_the_runs_own_data_are_said(tmp_path):
 
 
 def shades(folder: Path, **levels: list[int]) -> str:
-    """A folder a class, of images of one grey each."""
+    """A folder per class, of images of one grey each."""
     for name, greys in levels.items():
         (folder / name).mkdir(parents=True)
         for number, grey in enumerate(greys):

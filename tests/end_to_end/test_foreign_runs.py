@@ -1,4 +1,4 @@
-"""A run folder is enough to go on with it, wherever its files came from, and one of a stranger's reads and writes nothing
+"""A run folder is enough to continue it, wherever its files came from, and one of a stranger's reads and writes nothing
 beside itself."""
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def test_a_planted_temporary_file_is_not_written_through(sound: Path, tmp_path: 
 
 
 def changed(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """`run.json`, as a stranger may have written it: sealed anew."""
+    """`run.json`, as a stranger may have written it: sealed again."""
     facts = json.loads((run / "run.json").read_text())
     change(facts)
     (run / "run.json").write_text(json.dumps(seal(facts)))

@@ -1,4 +1,4 @@
-"""Recipes whose fields no data set has train on real ones, with the data's own columns and stand-ins that are told."""
+"""Recipes whose fields no data set has train on real ones, with the data's own columns and stand-ins that are reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signals and full disks end a run with a checkpoint, an exit code and the line to go on; the run that is gone on with is
+"""Signals and full disks end a run with a checkpoint, an exit code and the line to go on; the run that is resumed is
 bit for bit the one that was never stopped."""
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def test_a_signal_ends_a_run_with_a_checkpoint(
         at_step(3, lambda: send(*signals), patch)
         ended = commanded(capsys, *command(out))
     assert ended.code == code
-    line = f"`vlmdsl train --resume {shlex.quote(str(out))}` goes on from step 3"
+    line = f"`vlmdsl train --resume {shlex.quote(str(out))}` continues from step 3"
     assert ended.stderr.rstrip().splitlines()[-1] == f"interrupted: {line}"
     assert "Traceback" not in ended.stderr
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-00000003"]
@@ -124,7 +124,7 @@ def test_a_second_interrupt_ends_at_once_with_the_last_checkpoint(
         at_step(4, lambda: send(signal.SIGINT, signal.SIGINT), patch)
         ended = commanded(capsys, *command(tmp_path / "run"), "--set", "train.checkpoint_every=3")
     assert ended.code == 130
-    assert "goes on from step 3" in ended.stderr
+    assert "continues from step 3" in ended.stderr
     assert commanded(capsys, "train", "--resume", str(tmp_path / "run")).code == 0
     equal_runs(tmp_path / "run", whole)
 
@@ -136,7 +136,7 @@ def test_a_signal_before_the_first_step_is_over_leaves_a_run_that_starts_anew(
         at_step(1, lambda: send(signal.SIGTERM), patch)
         ended = commanded(capsys, *command(tmp_path / "run"))
     assert ended.code == 143
-    assert f"`vlmdsl train --resume {tmp_path / 'run'}` starts anew" in ended.stderr
+    assert f"`vlmdsl train --resume {tmp_path / 'run'}` starts from scratch" in ended.stderr
     assert commanded(capsys, "train", "--resume", str(tmp_path / "run")).code == 0
     equal_runs(tmp_path / "run", whole)
 
@@ -155,7 +155,7 @@ def test_an_evaluation_between_steps_is_cut_short(
         patch.setattr(session._Begun, "measure", measure)
         ended = commanded(capsys, *command(tmp_path / "run"), "--set", "evaluation.every=2")
     assert (ended.code, measured) == (143, [2])
-    assert "goes on from step 2" in ended.stderr
+    assert "continues from step 2" in ended.stderr
 
 
 def test_from_python_it_is_an_exception(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +166,7 @@ def test_from_python_it_is_an_exception(tmp_path: Path, monkeypatch: pytest.Monk
                 vlmdsl.train("clip", data=DATA, settings=SMALL, out=tmp_path / kind.__name__)
         assert caught.value.args in (
             (143,),
-            (f"interrupted: `vlmdsl train --resume {tmp_path / kind.__name__}` goes on from step 2",),
+            (f"interrupted: `vlmdsl train --resume {tmp_path / kind.__name__}` continues from step 2",),
         )
 
 
@@ -216,7 +216,7 @@ def test_a_full_disk_ends_a_run_with_the_last_checkpoint(
     (diagnostic,) = caught.value.diagnostics
     assert diagnostic.code == "V0903"
     assert what in diagnostic.message
-    assert diagnostic.help == (f"make room; then `vlmdsl train --resume {out}` goes on from step 2",)
+    assert diagnostic.help == (f"make room; then `vlmdsl train --resume {out}` continues from step 2",)
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-00000002"]
     vlmdsl.train(resume=out)
     equal_runs(out, whole)
@@ -247,5 +247,5 @@ def test_a_process_that_is_terminated_leaves_a_checkpoint(tmp_path: Path) -> Non
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
     last = said.rstrip().splitlines()[-1]
-    assert last.startswith(f"interrupted: `vlmdsl train --resume {out}` goes on from step ")
+    assert last.startswith(f"interrupted: `vlmdsl train --resume {out}` continues from step ")
     assert (out / "checkpoints" / f"step-{int(last.split()[-1]):08d}").is_dir()

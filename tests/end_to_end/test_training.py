@@ -136,7 +136,7 @@ def test_an_evaluation_can_be_repeated(finished: Path) -> None:
     before = json.loads((finished / "evaluation.json").read_text())
     assert vlmdsl.evaluate(finished).evaluation == before
     marked = json.loads(json.dumps(before))
-    marked["zero_shot"]["untrained"]["top-1"] = -1.0  # found again only if the untrained model is not measured anew
+    marked["zero_shot"]["untrained"]["top-1"] = -1.0  # found again only if the untrained model is not measured again
     (finished / "evaluation.json").write_text(json.dumps(marked))
     assert vlmdsl.evaluate(finished).evaluation == marked
     (finished / "evaluation.json").write_text(json.dumps(marked | {"conditions": {}}))
@@ -161,7 +161,7 @@ def test_a_resumed_run_reads_what_the_untrained_model_could(finished: Path, tmp_
     assert (told["step"], told["zero_shot"]["top-1"]) == (0, before["zero_shot"]["untrained"]["top-1"])
     marked = {"zero_shot": told["zero_shot"] | {"untrained": {"top-1": -1.0}}}
     assert resumed(marked)["zero_shot"] == before["zero_shot"] | {"untrained": {"top-1": -1.0}}
-    assert resumed(marked | {"conditions": {}}) == before  # measured under others: measured anew, of the same weights
+    assert resumed(marked | {"conditions": {}}) == before  # measured under others: measured again, of the same weights
 
 
 def test_texts_and_images_that_are_not_unique_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -140,7 +140,7 @@ def test_of_samples_that_a_compiled_objective_leaves_out() -> None:
 
 
 def of_one_process() -> dict[str, Tensor]:
-    """This process's loss and gradients with its share of a batch, the excluded samples of which are no numbers."""
+    """This process's loss and gradients with its share of a batch, the excluded samples of which are not numbers."""
     objective = vlmdsl.compile(HEAD + SAMPLES_LEFT_OUT["united"], compiled=False).double().eval()
     features = example_features(objective, batch=8)
     features["valid"] = torch.tensor([True, False, True, True, False, False, False, True])

@@ -58,14 +58,13 @@ def compare(
     recipes, of the configuration and the data, before the first run begins.
 
     Args:
-        recipes: bundled names, paths, or `Contender`s with source text, knobs and names of their own; the first is the
-            reference.
+        recipes: bundled names, paths, or `Contender`s (source text, hyper-parameters, names); the first is the reference.
         seeds: how many seeds, from `train.seed` on.
         data, val, map, config, overrides, settings, steps, device: as for `train`.
         out: the folder; `runs/compare-` and the names of the recipes by default. It gets a run folder for each run,
             `comparison.json` and `comparison.png`.
         confidence: probability that Student's intervals of the differences hold.
-        say: is told which run begins.
+        say: is called with a line when a run begins.
 
     >>> import tempfile, vlmdsl
     >>> settings = {"train.batch": 8, "train.compile": False, "evaluation.limit": 16}
@@ -201,19 +200,19 @@ def _run_all(plans: Sequence[_Plan], say: Callable[[str], None] | None) -> list[
     runs = []
     for number, plan in enumerate(plans, start=1):
         if say is not None:
-            state = "finished already" if plan.finished else f"in {plan.folder}"
+            state = "already finished" if plan.finished else f"in {plan.folder}"
             say(f"run {number} of {len(plans)}: {plan.side.name}, seed {plan.config.train.seed}, {state}")
         try:
             runs.append(_run(plan))
         except (KeyboardInterrupt, SystemExit):
             if say is not None:
-                say("the same command goes on with the comparison")
+                say("the same command continues the comparison")
             raise
     return runs
 
 
 def _run(plan: _Plan) -> Run:
-    """The run of a plan: read if it is finished, gone on with if it was stopped."""
+    """The run of a plan: read if it is finished, resumed if it was stopped."""
     folders, files = import_module("vlmdsl.runtime.training.run_folder"), import_module("vlmdsl.runtime.files")
     marker, seconds = plan.folder / _FINISHED, None
     if not plan.finished:
@@ -224,7 +223,9 @@ def _run(plan: _Plan) -> Run:
         seconds = round(time.perf_counter() - started, 3) if fresh else None
         files.write_json(marker, {"evaluation": evaluation, "seconds": seconds})
     records = import_module("vlmdsl.runtime.training.records")
-    stored = files.read_json(marker, records.FinishedRun, help="remove it: the run is then gone on with").plain()
+    stored = files.read_json(
+        marker, records.FinishedRun, help="remove it: the run then continues from its last checkpoint"
+    ).plain()
     return Run(plan.side.name, plan.config.train.seed, plan.folder, stored["evaluation"], stored["seconds"])
 
 
@@ -234,7 +235,7 @@ def _trainer(plan: _Plan, folder: Any) -> tuple[Trainer, bool]:
         return Trainer(resume=plan.folder), False
     if folder.checkpoints.exists():
         files = import_module("vlmdsl.runtime.files")
-        raise files.damaged(folder.facts, "it is missing", f"remove {plan.folder} to train this run anew")
+        raise files.damaged(folder.facts, "it is missing", f"remove {plan.folder} to train this run again")
     if plan.folder.is_dir():  # stopped before its first files were complete
         shutil.rmtree(plan.folder)
     plan.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -274,4 +275,4 @@ def _write(result: Comparison) -> None:
         }
         panels.append(drawing.Panel(measure.replace("_", " ").replace(".", ", "), values, levels))
     picture = result.folder / "comparison.png"
-    drawing.draw_comparison(panels, result.contenders, picture, f"{result.facts['steps']} steps, a dot a seed")
+    drawing.draw_comparison(panels, result.contenders, picture, f"{result.facts['steps']} steps, a dot per seed")

@@ -19,7 +19,7 @@ _WIDTH = 120
 
 @dataclass(frozen=True)
 class Contender:
-    """A recipe in a comparison: a bundled name, a path or with `expression` source text, its knobs, a name of its own.
+    """A recipe in a comparison: a bundled name, a path or with `expression` source text, its hyper-parameters, its name.
 
     Without a name it is called as the recipe is.
     """
@@ -173,11 +173,11 @@ class Comparison:
         if len(self.contenders) == 1:
             return []
         if len(self.seeds) == 1:
-            return ["one seed shows no spread, so no difference is claimed"]
+            return ["one seed gives no spread, so no difference can be claimed"]
         share = f"{100 * self.confidence:g} %"
         return [
-            "differences are paired by seed; each interval is Student's and stands for itself: of many intervals",
-            f"at {share}, some leave out zero by chance",
+            "differences are paired by seed; each interval is Student's and holds on its own: of many intervals",
+            f"at {share}, some exclude zero by chance",
         ]
 
 

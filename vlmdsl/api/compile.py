@@ -22,7 +22,7 @@ __all__ = ["compile", "compile_built"]
 def compile(recipe: str | Path, *, expression: bool = False, compiled: bool = True, **knobs: object) -> Objective:
     """An objective for anyone's training loop: features in, loss and named terms out.
 
-    `recipe` is a bundled name, a path or source text; keywords set its knobs. The emitted function goes through
+    `recipe` is a bundled name, a path or source text; keywords set its hyper-parameters. The emitted function goes through
     `torch.compile(fullgraph=True)` unless `compiled` is false. DiagnosticError if the recipe is wrong.
 
     >>> import torch, vlmdsl

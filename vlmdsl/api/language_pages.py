@@ -26,7 +26,7 @@ __all__ = ["page_about"]
 _SETTING = re.compile(r"[a-z_]+(\.(?!vlo$)[a-z_]+)?")
 """How `settings`, a section or one setting is written; a path looks otherwise."""
 _WORD = re.compile(r"\w+(\.(?!vlo$)\w+)?")
-"""What may be a slip for a recipe, a primitive, a code or a setting, and is no path."""
+"""What may be a slip for a recipe, a primitive, a code or a setting, and is not a path."""
 
 
 def page_about(subject: str | Path, *, expression: bool, knobs: Mapping[str, object] | None) -> Explanation:
@@ -80,7 +80,7 @@ def _primitive(name: str) -> Explanation:
     if primitive.example:
         sections.append(("Example", primitive.example))
     if primitive.origin != "vlmdsl":
-        sections.append(("Comes from", primitive.origin))
+        sections.append(("Defined by", primitive.origin))
     facts = {
         "kind": "primitive",
         "name": name,
@@ -109,7 +109,7 @@ def _without_its_status(text: str) -> str:
     """A listing in which a status that does not hold says so."""
     listing = SourceText("listing", text)
     place = next(item.text.span for item in parse(listing)[0].items if isinstance(item, Status))
-    return f'{listing.text[: place.start]}"none for this meaning, as said above"{listing.text[place.end :]}'
+    return f'{listing.text[: place.start]}"does not apply, see above"{listing.text[place.end :]}'
 
 
 def _recipe(program: Program, text: str) -> Explanation:

@@ -31,9 +31,9 @@ __all__ = [
 _BATCHES = {MIXED: "", ONE_SOURCE: "  all samples of a batch come from one source of the data"}
 
 _NOTES = {
-    "Scalar": " (one number a step, from the caller: no data holds it)",
-    "Key": " (what tells samples apart: no column is needed)",
-    "Rewrites": " (the same in other words: a column of lists, or several columns)",
+    "Scalar": " (one number per step, passed by the caller, not read from data)",
+    "Key": " (identifies each sample: no column is needed)",
+    "Rewrites": " (rewrites of the text: a column of lists, or several columns)",
 }
 """What to say of fields that are not a column each."""
 
@@ -78,7 +78,7 @@ def _takes(schema: Mapping[str, Any]) -> str:
         return " or ".join(f'"{word}"' for word in schema.get("enum", [schema.get("const")]))
     if "anyOf" in schema:
         return " or ".join(_takes(option) for option in schema["anyOf"] if option.get("type") != "null")
-    kind = {"integer": "whole number", "number": "number", "string": "string", "boolean": "true or false"}
+    kind = {"integer": "integer", "number": "number", "string": "string", "boolean": "true or false"}
     bounds = [
         f"{sign} {schema[key]:g}"
         for key, sign in (("minimum", ">="), ("exclusiveMinimum", ">"), ("maximum", "<="), ("exclusiveMaximum", "<"))
@@ -161,12 +161,12 @@ def recipe_sections(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     sections = [
         ("Evidence", "\n".join([*(f"cites {text}" for text in facts["citations"]), facts["status"]]).strip()),
         ("Terms", ", ".join(facts["terms"])),
-        ("Fields it needs", "\n".join(f"  {name}: {type}{_NOTES.get(type, '')}" for name, type in facts["fields"].items())),
+        ("Fields", "\n".join(f"  {name}: {type}{_NOTES.get(type, '')}" for name, type in facts["fields"].items())),
         ("Knobs", "\n".join(f"  {name} = {_knob(value)}" for name, value in facts["knobs"].items())),
         ("Encoders", "\n".join(_encoder_line(encoder) for encoder in facts["encoders"])),
         ("Reference set", "\n".join(f"  {column['tower']} of {column['field']}" for column in facts["reference"])),
         ("Heads", "\n".join(_head_lines(facts["encoders"]))),
-        ("Learned numbers", "\n".join(_learned_line(learned) for learned in facts["learned"])),
+        ("Learned parameters", "\n".join(_learned_line(learned) for learned in facts["learned"])),
         ("Batches", _BATCHES[facts["batch_policy"]]),
         ("State", "\n".join(_state_line(state) for state in facts["state"])),
         ("Inputs of the objective", "\n".join(_input_line(wanted) for wanted in facts["inputs"])),
@@ -183,9 +183,9 @@ def _encoder_line(encoder: Mapping[str, Any]) -> str:
     if encoder["teacher"] is not None:
         teacher = encoder["teacher"]
         when = {"before": "before the forward pass", "after": "after the optimiser step"}[teacher["order"]]
-        frozen = f", a teacher with {teacher['schedule']} momentum {teacher['momentum']:g}, moved {when}"
+        frozen = f", a teacher with {teacher['schedule']} momentum {teacher['momentum']:g}, updated {when}"
     heads = "".join(f", then {head['name']}" for head in encoder["heads"])
-    return f"  {encoder['stream']}: {encoder['tower']}{heads}{frozen}, yields {' and '.join(encoder['yields'])}"
+    return f"  {encoder['stream']}: {encoder['tower']}{heads}{frozen}, outputs {' and '.join(encoder['yields'])}"
 
 
 def _head_lines(encoders: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -194,21 +194,21 @@ def _head_lines(encoders: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _learned_line(learned: Mapping[str, Any]) -> str:
-    return f"  {learned['name']}: stored number starts at {learned['initial']:.4g}{bounds(learned)}"
+    return f"  {learned['name']}: initially {learned['initial']:.4g}{bounds(learned)}"
 
 
 def bounds(learned: Mapping[str, Any]) -> str:
-    """What is done to a learned number after each step, in words; nothing where it has no bound."""
+    """How a learned parameter is clamped after each step, in words; empty if it has no bounds."""
     lower, upper = learned["lower"], learned["upper"]
     if lower is None and upper is None:
         return ""
     if upper is None:
-        kept = f"at least {lower:.4g}"
+        limits = f"at least {lower:.4g}"
     elif lower is None:
-        kept = f"at most {upper:.4g}"
+        limits = f"at most {upper:.4g}"
     else:
-        kept = f"from {lower:.4g} to {upper:.4g}"
-    return f", kept {kept} after each step"
+        limits = f"[{lower:.4g}, {upper:.4g}]"
+    return f", clamped to {limits} after each step"
 
 
 def _state_line(state: Mapping[str, Any]) -> str:
@@ -222,6 +222,10 @@ def _input_line(wanted: Mapping[str, Any]) -> str:
 def unknown_subject(word: str, known: Iterable[str]) -> DiagnosticError:
     """V0202 for a word that is neither recipe nor primitive nor code."""
     near = closest(word, known)
-    help = f"did you mean `{near}`?" if near else "give a recipe, a primitive (tokenmax), a code (V0304) or `settings`"
+    help = (
+        f"did you mean `{near}`?"
+        if near
+        else "give a recipe, a primitive (tokenmax), a diagnostic code (V0304) or `settings`"
+    )
     found = UnknownRecipe.at(Span("<command line>", 0, 0), help=(help,), name=word)
     return DiagnosticError((found,), render_text([found], SourceMap()))

@@ -11,7 +11,7 @@ __all__ = ["parse"]
 
 
 def parse(text: str, *, file: str = "<text>") -> tuple[Module, list[Diagnostic]]:
-    """The tree of a recipe's text and its syntax faults; what could not be parsed is left out of the tree. Never raises.
+    """The tree of a recipe's text and its syntax faults; the tree leaves out what could not be parsed. Never raises.
 
     >>> module, found = parse("minimize contrast(image, text)")
     >>> type(module.items[0]).__name__, found

@@ -18,7 +18,7 @@ __all__ = ["RecipeCard", "card_of", "recipes"]
 
 @dataclass(frozen=True)
 class RecipeCard:
-    """What a list of recipes shows of one; its fields and knobs are elaborated when they are first asked for."""
+    """What a list of recipes shows of one; its fields and hyper-parameters are elaborated when they are first asked for."""
 
     name: str
     summary: str

@@ -98,7 +98,7 @@ def check_resumable(folder: RunFolder, built: Built, config: RunConfig) -> None:
     if sorted(recorded.digests.values()) != sorted(dict(built.written.digests).values()):
         found.append(_mismatch(folder, "recipe"))
     elif recorded.knobs != present["knobs"]:
-        found.append(_mismatch(folder, "value of a knob", f"it had {recorded.knobs}, now {present['knobs']}"))
+        found.append(_mismatch(folder, "value of a hyper-parameter", f"it had {recorded.knobs}, now {present['knobs']}"))
     before = settings_of(stored, shaping=True) | {"out": stored.out}
     now = settings_of(config, shaping=True) | {"out": config.out}
     for name, value in now.items():

@@ -13,7 +13,7 @@ from vlmdsl.schema import RunConfig
 
 __all__ = ["Setting", "names_of_settings", "settings_of", "settings_sections"]
 
-_USE = "Set one by `--set optimizer.learning_rate=1e-4`, several in a YAML file: `--config run.yaml`."
+_USE = "Change a setting with `--set optimizer.learning_rate=1e-4`, several with a YAML file: `--config run.yaml`."
 
 
 @dataclass(frozen=True)

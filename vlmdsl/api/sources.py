@@ -83,7 +83,7 @@ def _read_file(word: str) -> RecipeSource:
     try:
         state = path.stat()
         if not S_ISREG(state.st_mode):  # opening a pipe waits for ever, and a device may have no end
-            raise _unknown(word, "it is a folder" if path.is_dir() else "it is no regular file")
+            raise _unknown(word, "it is a folder" if path.is_dir() else "it is not a regular file")
         with path.open("rb") as file:
             data = file.read(MAXIMUM_BYTES + 1)
     except OSError as error:
@@ -106,11 +106,11 @@ def _advice(word: str) -> str:
     if not word.strip():
         return "the name is empty: was a variable of the shell not set?"
     if "://" in word:
-        return "recipes are read from files: download it first"
+        return "recipes are read from local files: download it first"
     path = Path(word)
     inside = _recipes_in(path)
     if inside:
-        return f"`{word}` is a folder; give one of its recipes: {', '.join(f'`{path / name}`' for name in inside)}"
+        return f"`{word}` is a folder; name one of its recipes: {', '.join(f'`{path / name}`' for name in inside)}"
     if _exists(path):
         return "a recipe is a regular file; `vlmdsl check -` reads standard input"
     return _near(word, path)
@@ -120,7 +120,7 @@ def _near(word: str, path: Path) -> str:
     """The bundled recipe or the file beside that is called alike."""
     bare, beside = path.name == word, _recipes_in(path.parent)
     if bare and path.stem in bundled_names():
-        other = "here the path of a file is wanted" if path.stem == word else f"its name has no `{path.suffix}`"
+        other = "here the path of a file is expected" if path.stem == word else f"its name has no `{path.suffix}`"
         return f"`{path.stem}` is a bundled recipe; {other}"
     near = closest(path.name, beside) or closest(f"{path.name}.vlo", beside)
     if near is not None:
@@ -129,7 +129,7 @@ def _near(word: str, path: Path) -> str:
     return f"did you mean `{near}`?" if near else _LISTING
 
 
-_LISTING = "`vlmdsl recipes` lists what is bundled; a path ends in `.vlo`"
+_LISTING = "`vlmdsl recipes` lists the bundled recipes; a path ends in `.vlo`"
 
 
 def _exists(path: Path) -> bool:

@@ -34,7 +34,7 @@ def standing(program: Program) -> Standing:
         return Standing("", None)
     sources = [name for name in bundled_names() if _claims(name, program.status)]
     if not sources:
-        return Standing(f"the author's own claim, which nothing here confirms: {program.status}", None)
+        return Standing(f"claimed by its author, not verified here: {program.status}", None)
     meaning = digest(optimise(program))
     if any(_bundled(name).meaning == meaning for name in sources):
         return Standing(program.status, True)
@@ -53,8 +53,8 @@ def _withheld(program: Program, name: str) -> str:
     changed = [f"`{knob}` = {value}" for knob, value in program.knobs if knob in own and own[knob] != value]
     here = f", here with {', '.join(changed)}" if changed else ""
     return (
-        f"none for this meaning: the status is that of `{name}`, written for what `{name}` means with its own "
-        f"hyper-parameters{here}; `vlmdsl diff {name} ...` shows what differs"
+        f"does not apply: this is the status of `{name}`, which refers to `{name}` with its default "
+        f"hyper-parameters{here}; `vlmdsl diff {name} ...` shows the difference"
     )
 
 

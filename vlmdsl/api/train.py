@@ -40,7 +40,7 @@ class RunResult:
 
 
 class RunOptions(TypedDict, total=False):
-    """What a run may be told beside its recipe; all of it may be left out."""
+    """The options of a run beside its recipe, all optional."""
 
     expression: bool
     """Whether the recipe is source text."""
@@ -64,7 +64,7 @@ class RunOptions(TypedDict, total=False):
     out: str | Path | None
     """Settings with a name of their own, after the others."""
     resume: str | Path | None
-    """The folder of a run to go on with from its newest complete checkpoint."""
+    """The folder of a run to continue from its newest complete checkpoint."""
 
 
 class Trainer:
@@ -143,7 +143,7 @@ class Trainer:
 def train(recipe: str | Path | None = None, **options: Unpack[RunOptions]) -> RunResult:
     """Train a model with a recipe and leave everything in a run folder.
 
-    Raises `DiagnosticError` with every fault of the recipe, the configuration or the data that can be told before the
+    Raises `DiagnosticError` with every fault of the recipe, the configuration or the data that can be reported before the
     first step.
 
     Args:
@@ -159,7 +159,7 @@ def train(recipe: str | Path | None = None, **options: Unpack[RunOptions]) -> Ru
     """
     if not among_several():
         return Trainer(recipe, **options).fit()
-    # One of several processes: a fault that only one of them has is told on all, and none waits for it.
+    # One of several processes: a fault that only one of them has is reported on all, and none waits for it.
     with import_module("vlmdsl.runtime.training.meeting").together():
         trainer = Trainer(recipe, **options)
     return trainer.fit()

@@ -28,7 +28,7 @@ class Edit:
 
 @dataclass(frozen=True, slots=True)
 class Fix:
-    """A change that mends the fault; `safe` means that it cannot change the meaning of anything else."""
+    """A change that fixes the fault; `safe` means that it cannot change the meaning of anything else."""
 
     title: str
     edits: tuple[Edit, ...]

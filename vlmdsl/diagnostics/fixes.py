@@ -6,18 +6,18 @@ from collections.abc import Iterable
 
 from vlmdsl.diagnostics.diagnostic import Diagnostic, Edit
 
-__all__ = ["apply_safe_fixes", "is_mendable"]
+__all__ = ["apply_safe_fixes", "is_fixable"]
 
 
-def is_mendable(diagnostic: Diagnostic) -> bool:
-    """Whether `vlmdsl check --fix` mends it: its fix is safe, and the text at fault is a file (not `<expression>`)."""
+def is_fixable(diagnostic: Diagnostic) -> bool:
+    """Whether `vlmdsl check --fix` can apply its fix: it is safe, and its text is a file (not `<expression>`)."""
     return diagnostic.fix is not None and diagnostic.fix.safe and not diagnostic.primary.span.file.startswith("<")
 
 
 def apply_safe_fixes(text: str, file: str, diagnostics: Iterable[Diagnostic]) -> str:
     """The text of `file` with the safe fixes of its diagnostics applied, each whole or not at all.
 
-    Of fixes that touch the same place the first one wins; the others may be offered again when the text is checked anew.
+    Of fixes that touch the same place the first one wins; the others may be offered again when the text is checked again.
     """
     accepted: list[Edit] = []
     for diagnostic in diagnostics:

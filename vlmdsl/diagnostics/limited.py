@@ -1,4 +1,4 @@
-"""At most so many diagnostics are told at once; the last of them says how many more there are."""
+"""At most so many diagnostics are reported at once; the last of them says how many more there are."""
 
 from __future__ import annotations
 

@@ -40,15 +40,15 @@ def page_of(problem: type[Problem]) -> str:
     """The page of a code below its heading, in Markdown that reads well as plain text."""
     stage = _STAGES.get(problem.code[:3], "other")
     parts = [
-        f"{problem.severity} of the stage {stage}, since {problem.since}. The message reads: {_shown(problem.template)}.",
+        f"{problem.severity} in {stage}, since version {problem.since}. Its message is {_shown(problem.template)}.",
         textwrap.fill(problem.explanation, _COLUMNS, break_long_words=False, break_on_hyphens=False),
     ]
     if problem.bad:
-        parts += ["This program has the fault:", textwrap.indent(problem.bad.rstrip("\n"), "    ")]
+        parts += ["This program is wrong:", textwrap.indent(problem.bad.rstrip("\n"), "    ")]
     if problem.good:
-        parts += ["Mended:", textwrap.indent(problem.good.rstrip("\n"), "    ")]
+        parts += ["Corrected:", textwrap.indent(problem.good.rstrip("\n"), "    ")]
     if problem.provoked_by:
-        parts.append(f"No program alone shows it; it comes from {problem.provoked_by}.")
+        parts.append(f"It is not caused by a program alone, but for example by {problem.provoked_by}.")
     return "\n\n".join(parts) + "\n"
 
 

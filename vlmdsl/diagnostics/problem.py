@@ -1,4 +1,4 @@
-"""The base of the catalogue: a class a code, whose call makes a diagnostic."""
+"""The base of the catalogue: a class per code, whose call makes a diagnostic."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Problem:
     """A kind of fault. A subclass states its code, its page, and a program that yields exactly it.
 
     `template` is the one-line message; `at` fills its braces. `bad` is a complete program that provokes this code and no
-    other (a leading `# file: NAME` line and `# knob: NAME=VALUE` lines may set the scene); `good` is the same, mended.
+    other (a leading `# file: NAME` line and `# param: NAME=VALUE` lines may set the scene); `good` is the same, fixed.
     Codes that no program alone can provoke (data, environment) leave both empty and say so in `provoked_by`.
     """
 

@@ -7,7 +7,7 @@ from itertools import groupby
 
 from vlmdsl.diagnostics.cells import cells, displayed, plain
 from vlmdsl.diagnostics.diagnostic import Diagnostic, Label
-from vlmdsl.diagnostics.fixes import is_mendable
+from vlmdsl.diagnostics.fixes import is_fixable
 from vlmdsl.source import SourceMap, SourceText
 
 __all__ = ["render_text"]
@@ -33,7 +33,7 @@ def render_text(diagnostics: Iterable[Diagnostic], sources: SourceMap, *, colour
 
 
 def _count_line(diagnostics: Sequence[Diagnostic]) -> str:
-    """How many errors and warnings there are, and how many of them `--fix` mends: `2 errors, 1 warning`."""
+    """How many errors and warnings there are, and how many of them `--fix` can fix: `2 errors, 1 warning`."""
     errors = sum(diagnostic.severity == "error" for diagnostic in diagnostics)
     warnings = len(diagnostics) - errors
     parts = [
@@ -41,8 +41,8 @@ def _count_line(diagnostics: Sequence[Diagnostic]) -> str:
         for number, noun in ((errors, "error"), (warnings, "warning"))
         if number
     ]
-    mendable = sum(map(is_mendable, diagnostics))
-    advice = f"; `vlmdsl check --fix` mends {mendable}" if mendable else ""
+    fixable = sum(map(is_fixable, diagnostics))
+    advice = f"; `vlmdsl check --fix` can fix {fixable}" if fixable else ""
     return (", ".join(parts) or "no errors") + advice
 
 
@@ -133,7 +133,7 @@ class _Page:
         if fix is not None and not helps:
             helps = [fix.title]
         for index, text in enumerate(helps):
-            mark = "        [--fix]" if index == 0 and is_mendable(self.diagnostic) else ""
+            mark = "        [--fix]" if index == 0 and is_fixable(self.diagnostic) else ""
             yield from self._remark("help", text + mark)
 
     def _remark(self, kind: str, text: str) -> Iterator[str]:

@@ -106,7 +106,7 @@ def suggestion(name: str, candidates: Iterable[str], what: str = "") -> str:
         return ""
     shown = [f"`{candidate}`" for candidate in known[:_LONGEST_LIST]]
     if len(known) > _LONGEST_LIST:
-        return f"{what or 'the possible ones'} are {', '.join(shown)} and {len(known) - _LONGEST_LIST} more"
+        return f"{what or 'the possibilities'} are {', '.join(shown)} and {len(known) - _LONGEST_LIST} more"
     if len(shown) == 1:
-        return f"{what or 'the possible ones'}: only {shown[0]}"
-    return f"{what or 'the possible ones'} are {', '.join(shown[:-1])} and {shown[-1]}"
+        return f"{what or 'the possibilities'}: only {shown[0]}"
+    return f"{what or 'the possibilities'} are {', '.join(shown[:-1])} and {shown[-1]}"

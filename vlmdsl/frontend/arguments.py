@@ -86,7 +86,7 @@ def _possible(name: str, known: list[str]) -> tuple[str, ...]:
     near = closest(name, known)
     if near is not None:
         return (f"did you mean `{near}`?",)
-    return (f"possible: {_listed(known)}",) if known else ("it takes no arguments",)
+    return (f"possible: {_listed(known)}",) if known else ("it has no arguments",)
 
 
 def _listed(names: list[str]) -> str:
@@ -115,7 +115,7 @@ def check_parameters(primitive: Primitive, given: dict[str, Value], places: dict
     for name, value in given.items():
         place = places.get(name, span)
         if isinstance(value, NumberValue) and value.is_truth:
-            reason = "must be a number, not the truth of a comparison"
+            reason = "must be a number, not the result of a comparison"
             raise Fault(BadValue.at(place, argument=name, function=primitive.name, reason=reason))
         if isinstance(value, Node) or not isinstance(_plain(value), int | float | str | tuple):
             raise Fault(
@@ -143,7 +143,7 @@ def _reason(primitive: Primitive, name: str, kind: str, message: str, given: obj
         listed = ", ".join(f'"{word}"' for word in words)
         return f"must be one of {listed}", (f'did you mean "{near}"?',) if near else description
     if kind in ("int_type", "int_from_float"):
-        return "must be a whole number", description
+        return "must be an integer", description
     if kind in ("float_type", "string_type"):
         return f"must be a {'number' if kind == 'float_type' else 'string'}", description
     if kind == "string_pattern_mismatch":

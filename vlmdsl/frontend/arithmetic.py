@@ -96,7 +96,7 @@ def binary(session: Session, symbol: str, left: Value, right: Value, span: Span)
 
 
 def _check_divisor(session: Session, divided: str, right: Value, span: Span) -> None:
-    """Fault for a divisor that is 0, or begins at 0, and for similarities divided by what is no temperature."""
+    """Fault for a divisor that is 0, or begins at 0, and for similarities divided by what is not a temperature."""
     value = right.value if isinstance(right, NumberValue) else session.start_of(right) if isinstance(right, Node) else None
     place = (right.span if isinstance(right, NumberValue) else None) or span
     if value is None:
@@ -115,7 +115,9 @@ def _fault(symbol: str, left: Value, right: Value, span: Span) -> Fault:
     names = [node.string("name") for node in walk(scores) if node.type == FieldType("Number")]
     streams = all({"Image", "Text", "Encoded"} & set(kind_of(value)) for value in (left, right))
     help = ["features are added: `image.pooled + text.pooled`"] if streams and symbol in "+-" else []
-    help += [f"`{name}: Number` is one number a sample; one for the whole step is `{name}: Scalar`" for name in names]
+    help += [
+        f"`{name}: Number` is one number per sample; declare `{name}: Scalar` for one number per step" for name in names
+    ]
     return Fault(
         OperatorTypes.at(span, help=tuple(help), operator=symbol, left=type_of(left), right=type_of(right)), strange
     )

@@ -86,10 +86,10 @@ _WORDS = {
     "Memory": "a memory (a queue of features)",
     "Labels": "a queue of labels",
     "Table": "a column of a reference set",
-    "Distribution": "a distribution a sample",
+    "Distribution": "a distribution per sample",
     "Sim": "a similarity matrix",
-    "Score": "one number a sample",
-    "Condition": "a condition a sample",
+    "Score": "one number per sample",
+    "Condition": "a condition per sample",
     "Choice": "a comparison of draws",
     "Target": "a target",
     "Scalar": "a number",
@@ -108,7 +108,7 @@ _WORDS = {
     "Encoder": "an encoder",
     "Tuple": "a tuple",
     "String": "a string",
-    "Static": "a value known when the recipe is compiled",
+    "Static": "a constant",
 }
 
 
@@ -143,7 +143,7 @@ def fits(value: Value, accepts: tuple[str, ...], *, function: str, argument: str
     if isinstance(value, ViewSet):
         raise Fault(SetWhereOneIsWanted.at(place, found=type_of(value)), value)
     found = type_of(value)
-    help = (f"`vlmdsl explain {function}` lists what it takes",)
+    help = (f"`vlmdsl explain {function}` lists its arguments",)
     wrong = WrongType.at(
         place, str(found), help=help, argument=argument, function=function, wanted=words(accepts), found=found
     )
@@ -196,13 +196,13 @@ def tokens(session: Session, value: Value, place: Span, wanted_by: str) -> Node:
         if isinstance(value.type, EncodedType) and not _headed(value):
             return _output(session, "tokens", value, place)
         if isinstance(value.type, EncodedType):
-            help = ("a head gives pooled features only: compare the encoder's own tokens, without `project` or `predict`",)
+            help = ("a head outputs pooled features only: compare the encoder's tokens, without `project` or `predict`",)
             raise Fault(
                 PooledWhereTokensAreCompared.at(place, "the features of a head", help=help, similarity=_said(wanted_by)),
                 value,
             )
         if isinstance(value.type, VecType):
-            help = (f"drop `.pooled`: {wanted_by} takes `.tokens` by itself",)
+            help = (f"drop `.pooled`: {wanted_by} reads the `.tokens` of the stream",)
             label = f"{value.type}, no token axis"
             raise Fault(PooledWhereTokensAreCompared.at(place, label, help=help, similarity=_said(wanted_by)), value)
     raise _feature_fault(value, place, wanted_by, "an encoded stream or token features")

@@ -216,7 +216,7 @@ class Elaborator:
         if not isinstance(subject, ViewSet | TupleValue):
             raise Fault(NotIndexable.at(span, str(type_of(subject)), type=type_of(subject), reason=""))
         if not isinstance(index, NumberValue) or index.value != int(index.value):
-            raise Fault(NotIndexable.at(span, type=type_of(subject), reason=": the index must be a whole number"))
+            raise Fault(NotIndexable.at(span, type=type_of(subject), reason=": the index must be an integer"))
         position = int(index.value)
         if not 0 <= position < len(subject.items):
             reason = f": it has {len(subject.items)} items, counted from 0"

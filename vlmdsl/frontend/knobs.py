@@ -1,4 +1,4 @@
-"""The signature of a recipe: its fields, and its knobs with the values they were given."""
+"""The signature of a recipe: its fields, and its hyper-parameters with their values."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["apply_knobs", "bind_signature", "field_node"]
 
 
 def bind_signature(elaborator: Elaborator, recipe: Recipe, scope: FileScope, given: Mapping[str, Value]) -> None:
-    """Puts fields and knobs into `scope`: what was given, else a field node, else the knob's default."""
+    """Binds fields and hyper-parameters in `scope`: to their arguments, else to a field node or the default."""
     for parameter in recipe.parameters:
         name = parameter.name.name
         if name in given:
@@ -38,7 +38,7 @@ def bind_signature(elaborator: Elaborator, recipe: Recipe, scope: FileScope, giv
 
 
 def _field(elaborator: Elaborator, parameter: Parameter) -> Value:
-    assert parameter.type is not None, "the parser reports a parameter that is neither field nor knob"
+    assert parameter.type is not None, "the parser reports a parameter that is neither field nor hyper-parameter"
     if not is_field_type(parameter.type.name, parameter.type.count):
         return ErrorValue()  # Reported when names were resolved.
     if parameter.type.name == "Scalar":
@@ -53,13 +53,13 @@ def field_node(elaborator: Elaborator, name: str, type: FieldType, span: Span) -
 def apply_knobs(
     elaborator: Elaborator, recipe: Recipe | None, name: str, knobs: Mapping[str, object], span: Span
 ) -> dict[str, Value]:
-    """Values for the knobs that were set from outside (`--param`, keywords), checked against their defaults."""
+    """Values for the hyper-parameters that were set from outside (`--param`, keywords), checked against their defaults."""
     signature = {p.name.name: p for p in recipe.parameters if p.default is not None} if recipe else {}
     given: dict[str, Value] = {}
     for knob, value in knobs.items():
         if knob not in signature:
             near = closest(knob, signature)
-            listed = f"its knobs: {', '.join(signature)}" if signature else "it has no knobs"
+            listed = f"its hyper-parameters are {', '.join(signature)}" if signature else "it has none"
             help = f"did you mean `{near}`?" if near else listed
             elaborator.session.report(UnknownKnob.at(span, help=(help,), recipe=name, name=knob))
             continue
@@ -77,9 +77,9 @@ def _knob_value(elaborator: Elaborator, parameter: Parameter, value: object) -> 
     if isinstance(default, StringValue):
         if isinstance(value, str):
             return StringValue(value, span)
-        raise Fault(KnobValue.at(span, name=name, reason=f"wants a string, not {value!r}"))
+        raise Fault(KnobValue.at(span, name=name, reason=f"expected a string, not {value!r}"))
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Fault(KnobValue.at(span, name=name, reason=f"wants a number, not {value!r}"))
+        raise Fault(KnobValue.at(span, name=name, reason=f"expected a number, not {value!r}"))
     if value != value or abs(value) > sys.float_info.max:
-        raise Fault(KnobValue.at(span, name=name, reason="wants a finite number"))
+        raise Fault(KnobValue.at(span, name=name, reason="expected a finite number"))
     return NumberValue(float(value), is_integer=isinstance(value, int), span=span)

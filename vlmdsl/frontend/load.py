@@ -81,7 +81,7 @@ def _elaborate(session: Session, loaded: Loaded, loader: Loader, knobs: Mapping[
     module, scope = loaded.module, loaded.scope
     minimize = next((item for item in module.items if isinstance(item, Minimize)), None)
     if minimize is None:
-        session.report(NothingMinimized.at(module.span, help=("add `minimize contrast(image, text)`, for one",)))
+        session.report(NothingMinimized.at(module.span, help=("add, for example, `minimize contrast(image, text)`",)))
         return None
     session.encoders = {encoder.kind: encoder for encoder in DEFAULT_ENCODERS.values()}
     elaborator = Elaborator(session)
@@ -130,7 +130,7 @@ def _batch_policy(module: Module, session: Session) -> str:
 def _signature(
     elaborator: Elaborator, header: Recipe | None, loaded: Loaded, minimize: Minimize, knobs: Mapping[str, object]
 ) -> dict[str, Value]:
-    """Binds fields and knobs in the file's scope; a program without a signature has the fields `image` and `text`."""
+    """Binds fields and hyper-parameters in the file's scope; without a signature, the fields are `image` and `text`."""
     place = header.name.span if header else minimize.span
     given = apply_knobs(elaborator, header, header.name.name if header else "an expression", knobs, place)
     if header is not None:
@@ -150,7 +150,7 @@ def _fields(header: Recipe | None, values: dict[str, Value], session: Session) -
 
 
 def _field_kind(value: Value | None) -> FieldType | None:
-    """The type that the signature gives a field; None for what is no field."""
+    """The type that the signature gives a field; None for what is not a field."""
     if not isinstance(value, Node):
         return None
     if value.operation == "scalar":
@@ -194,7 +194,7 @@ def _report_nothing_to_learn(session: Session, program: Program, minimize: Minim
     """V0501 if no gradient reaches an encoder or a learned number; V0502 for a term of several that is zero."""
     zero = zeros(program.roots())
     if not learns((term.node for term in program.terms), zero):
-        reason = "what would carry a gradient is frozen, stopped, constant or multiplied by 0"
+        reason = "everything that could be trained is frozen, stopped, constant or multiplied by 0"
         session.report(NothingToLearn.at(minimize.span, reason=reason))
         return
     for term, written in zip(program.terms, minimize.terms, strict=True):

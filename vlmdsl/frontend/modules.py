@@ -188,7 +188,7 @@ class Loader:
         if len(self._chain) > MAXIMUM_USE_DEPTH or len(self._loaded) > MAXIMUM_FILES:
             return f"more than {MAXIMUM_FILES} files, or a chain longer than {MAXIMUM_USE_DEPTH}"
         if self._pieces > MAXIMUM_USED_PIECES:
-            return f"more than {MAXIMUM_USED_PIECES:,} words, signs and line breaks in all files together"
+            return f"more than {MAXIMUM_USED_PIECES:,} words, symbols and line breaks in all files together"
         return None
 
     def _load_used(self, use: Use, text: SourceText, home: Path | None) -> Loaded:
@@ -215,9 +215,9 @@ class Loader:
         found = None if folder is None else self._read_once(folder / use.path.value)
         if found is None:
             reason = (
-                "looked beside the file that uses it"
+                "paths are relative to the file with the `use`"
                 if folder is not None
-                else "a text without a file uses bundled recipes only"
+                else "an expression can use bundled recipes only"
             )
             self.diagnostics.append(UnknownRecipe.at(use.path.span, reason, name=use.path.value))
         return found
@@ -233,7 +233,7 @@ class Loader:
         text = bundled_text(name.name)
         if text is None:
             near = closest(name.name, bundled_names()) if len(self.diagnostics) < MAXIMUM_DIAGNOSTICS else None
-            help = f"did you mean `{near}`?" if near else "`vlmdsl recipes` lists what is bundled"
+            help = f"did you mean `{near}`?" if near else "`vlmdsl recipes` lists the bundled recipes"
             self.diagnostics.append(UnknownRecipe.at(name.span, help=(help,), name=name.name))
             return None
         return text, None
@@ -253,7 +253,7 @@ def _words_of_faults(text: SourceText, faults: list[Diagnostic]) -> set[str]:
 
 
 def _read_beside(path: Path) -> str | None:
-    """The text of a file that a recipe names; None if it cannot be read, is no recipe, or is too large for one."""
+    """The text of a file that a recipe names; None if it cannot be read, is not a recipe, or is too large for one."""
     try:
         data = read_regular(path, MAXIMUM_BYTES) if path.suffix == ".vlo" else None
     except BadFile:

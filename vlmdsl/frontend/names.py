@@ -112,7 +112,7 @@ def _known_names(module: Module, scope: FileScope) -> set[str]:
     known |= set(registered()) | set(DEFAULT_ENCODERS) | {"all"}
     header = next((item for item in module.items if isinstance(item, Recipe)), None)
     known |= {parameter.name.name for parameter in header.parameters} if header else set(BARE_FIELDS)
-    # A `use` that failed is reported where it stands; its name is no second error.
+    # A `use` that failed is reported where it stands; its name is not a second error.
     return known | {item.name.name for item in module.items if isinstance(item, Use)}
 
 
@@ -185,7 +185,7 @@ def _recursions(module: Module) -> Iterator[Diagnostic]:
 
 
 def _cycles(calls: Mapping[str, Sequence[str]]) -> Iterator[list[str]]:
-    """Circles of calls, no function in two of them; in one go through all calls, so a long chain is no long search."""
+    """Circles of calls, no function in two of them; in one go through all calls, so a long chain is not a long search."""
     finished: set[str] = set()
     for start in calls:
         path: dict[str, Iterator[str]] = {} if start in finished else {start: iter(calls[start])}
@@ -233,7 +233,7 @@ def _unknown_types(module: Module) -> Iterator[Diagnostic]:
                     help = f"did you mean `{near}`?" if near else f"possible: {', '.join(sorted(possible))}"
                     yield UnknownType.at(named.span, help=(help,), name=named.name)
                 elif named is not None and named.count is not None and named.name not in _SEVERAL:
-                    help = f"a field of the type `{named.name}` holds one; several are fields with names of their own"
+                    help = f"a field of type `{named.name}` has one value per sample; declare several fields instead"
                     yield UnknownType.at(named.span, help=(help,), name=f"{named.name}[{named.count}]")
 
 

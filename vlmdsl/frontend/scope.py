@@ -21,7 +21,7 @@ class Closure:
 
 @dataclass(frozen=True)
 class RecipeFunction:
-    """A used recipe, callable as a function of its fields and knobs."""
+    """A used recipe, callable as a function of its fields and hyper-parameters."""
 
     recipe: Recipe
     module: Module
@@ -30,7 +30,7 @@ class RecipeFunction:
 
 @dataclass
 class FileScope:
-    """The names of one file (one instance a call, so that every use of a recipe learns its own numbers)."""
+    """The names of one file (one instance per call, so that every use of a recipe learns its own numbers)."""
 
     name: str
     lets: dict[str, Let] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class FileScope:
     encoders: dict[str, EncoderDeclaration] = field(default_factory=dict)
     recipes: dict[str, RecipeFunction] = field(default_factory=dict)
     values: dict[str, Value] = field(default_factory=dict)
-    """Fields, knobs, and the `let`s and encoders evaluated so far."""
+    """Fields, hyper-parameters, and the `let`s and encoders evaluated so far."""
     libraries: set[str] = field(default_factory=set)
     """The texts whose definitions are among these."""
     pending: list[str] = field(default_factory=list)

@@ -62,7 +62,7 @@ class Session:
     _calls: list[tuple[Span, tuple[tuple[Value, Span], ...]]] = field(default_factory=list)
 
     def report(self, diagnostic: Diagnostic) -> None:
-        """Keep a diagnostic, unless the same was said of the same place; a limit is told once. EnoughError after many."""
+        """Keep a diagnostic, once for each place; a limit is reported once in all. EnoughError after many."""
         place = None if diagnostic.code == TooLarge.code else diagnostic.primary.span
         key = (diagnostic.code, diagnostic.message, place)
         if key not in self._said:

@@ -48,7 +48,7 @@ def read_text(path: Path) -> str:
     try:
         kind = path.lstat().st_mode
         if not stat.S_ISREG(kind):
-            what = "a folder" if stat.S_ISDIR(kind) else "a symbolic link" if stat.S_ISLNK(kind) else "no plain file"
+            what = "a folder" if stat.S_ISDIR(kind) else "a symbolic link" if stat.S_ISLNK(kind) else "not a regular file"
             raise damaged(path, f"it is {what}")
         if path.stat().st_size > _LARGEST_TEXT:
             raise damaged(path, f"it is larger than {_LARGEST_TEXT >> 20} MiB")
@@ -58,7 +58,7 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise damaged(path, error.strerror or str(error)) from None
     except UnicodeDecodeError as error:
-        raise damaged(path, f"it is no text in UTF-8 (byte {error.start})") from None
+        raise damaged(path, f"it is not UTF-8 text (byte {error.start})") from None
 
 
 def read_json(path: Path, model: type[Model], *, sealed: bool = False, help: str = "") -> Model:
@@ -68,7 +68,7 @@ def read_json(path: Path, model: type[Model], *, sealed: bool = False, help: str
     try:
         value = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        reason = "it is empty" if not text.strip() else f"it is no JSON: {_json_fault(error)}"
+        reason = "it is empty" if not text.strip() else f"it is not JSON: {_json_fault(error)}"
         raise damaged(path, reason, *helps) from None
     if not isinstance(value, dict):
         raise damaged(path, f"it holds {_kind(value)}, no JSON object", *helps)
@@ -115,7 +115,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace the file at `path` by `content`; whoever reads it sees the old one or the new, never a part.
 
-    In a text, a name that is no UTF-8, as a path may be, is written as JSON and YAML write it: by its escape.
+    In a text, a name that is not UTF-8, as a path may be, is written as JSON and YAML write it: by its escape.
     """
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     with writing(path):
@@ -135,7 +135,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """What fails in here because the machine cannot write `path` is told as V0903, or V0850 if a folder is in its place."""
+    """Reports a failure to write `path` as V0903, or as V0850 if there is a folder in its place."""
     try:
         yield
     except Exception as error:
@@ -177,7 +177,7 @@ def _digest(value: Mapping[str, Any]) -> str:
 
 
 def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _json_fault(error: Exception) -> str:

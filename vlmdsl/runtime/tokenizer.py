@@ -235,14 +235,14 @@ def load_tokenizer(given: str) -> Tokenizer:
     except BadFile as fault:
         raise _unusable(given, fault.reason) from fault
     except UnicodeDecodeError as fault:
-        raise _unusable(given, "it is no `tokenizer.json`") from fault
+        raise _unusable(given, "it is not a `tokenizer.json`") from fault
     try:
         if "tokenizer" in json.loads(text):
             return Tokenizer.from_json(text)
         backend = Backend.from_str(text)
     except Exception as fault:
-        # The library raises plain `Exception` for a file that is no tokenizer.
-        raise _unusable(given, "it is no `tokenizer.json`") from fault
+        # The library raises plain `Exception` for a file that is not a tokenizer.
+        raise _unusable(given, "it is not a `tokenizer.json`") from fault
     padding = backend.padding
     return Tokenizer(backend, padding["pad_id"] if padding else _known_pad(backend))
 

@@ -73,7 +73,7 @@ def setting_names() -> list[str]:
 
 
 _DEEPEST_NAME = 8
-"""Parts of the longest name of a setting, with room for a slip that is then told by its name."""
+"""Parts of the longest name of a setting, with room for a misspelt name, which is then reported by its name."""
 _NOWHERE = Span("the defaults", 0, 0)
 _LARGEST = 2**20
 """Most bytes of a configuration file."""
@@ -106,7 +106,7 @@ class _Layers:
             }
             for name in sorted(flat):
                 where, problem = tree.places[(name,)][1], "must be a mapping of settings"
-                label = f"found {_shown(tree.value[name])}"
+                label = f"got {_shown(tree.value[name])}"
                 tree.diagnostics.append(BadSetting.at(where, label, name=name, problem=problem))
             tree.value = {name: value for name, value in tree.value.items() if name not in flat}
         self._merge(tree, ())
@@ -174,7 +174,7 @@ def _diagnostic(details: ErrorDetails, layers: _Layers) -> Diagnostic:
         return _unknown(name, location, key)
     description = _description(location)
     notes = (f"`{_dotted(location[:2])}`: {description}",) if description else ()
-    return BadSetting.at(value, f"found {_shown(details['input'])}", name=name, problem=_problem(details), notes=notes)
+    return BadSetting.at(value, f"got {_shown(details['input'])}", name=name, problem=_problem(details), notes=notes)
 
 
 def _problem(details: ErrorDetails) -> str:
@@ -198,8 +198,8 @@ def _unknown(name: str, location: Path, key: Span) -> Diagnostic:
     elsewhere = [setting for setting in setting_names() if setting.split(".")[-1] == last]
     if elsewhere:
         return UnknownSetting.at(key, name=name, help=(f"did you mean `{elsewhere[0]}`?",))
-    where = f"in `{location[0]}`" if section is not None else "at the top"
-    return UnknownSetting.at(key, name=name, help=(f"{where} there are: {', '.join(siblings)}",))
+    where = f"in `{location[0]}`" if section is not None else "at the top level"
+    return UnknownSetting.at(key, name=name, help=(f"the settings {where}: {', '.join(siblings)}",))
 
 
 def _section(annotation: object) -> type[BaseModel] | None:

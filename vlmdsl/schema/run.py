@@ -41,34 +41,36 @@ class ModelConfig(_Section):
         "transformer:tiny", description="text encoder: a preset (`transformer:tiny`, ...) or `hf:NAME-OR-FOLDER`"
     )
     shared_encoder: str = Field(
-        "shared:tiny", description="encoder of images and texts where a recipe shares one: a preset (`shared:tiny`, ...)"
+        "shared:tiny",
+        description="encoder of both images and texts, for recipes that share one: a preset (`shared:tiny`, ...)",
     )
     towers: dict[str, str] = Field(
-        {}, description="tower of the recipe's own (`separate`) -> its encoder; another is as the one that it is like"
+        {},
+        description="additional tower of the recipe (`separate`) -> its encoder; default: that of the tower it copies",
     )
-    dimension: int = Field(64, ge=1, le=2**16, description="length D of the features in which the modalities are compared")
+    dimension: int = Field(64, ge=1, le=2**16, description="feature dimension D in which the modalities are compared")
     image_size: int | None = Field(
         None,
         ge=1,
         le=4096,
-        description="height and width to which images are brought, in pixels; null: each tower's own (32 for `vit:tiny`)",
+        description="height and width to which images are resized, in pixels; null: each tower's own (32 for `vit:tiny`)",
     )
     text_length: int | None = Field(
         None,
         ge=2,
         le=2**15,
-        description="longest text, in tokens, start and end included; longer ones are cut; null: each tower's own (32 for "
-        "`transformer:tiny`), at most 77 unless a pretrained one reads its padding",
+        description="longest text, in tokens with special ones; longer ones are truncated; null: each tower's own (32 for "
+        "`transformer:tiny`), at most 77 unless a pretrained one attends to padding",
     )
     vocabulary: int = Field(
         2000,
         ge=260,
         le=2**20,
-        description="most entries of a tokenizer trained on the data (256 bytes and the marks at least)",
+        description="maximum vocabulary size of a tokenizer trained on the data (at least 256 bytes and the special tokens)",
     )
     tokenizer: str | None = Field(
         None,
-        description="tokenizer to load for every text tower: a `tokenizer.json` or `hf:NAME`; null: a pretrained tower has "
+        description="tokenizer to load for every text tower: a `tokenizer.json` or `hf:NAME`; null: a pretrained tower uses "
         "its own, and one is trained on the training texts for the others",
     )
 
@@ -79,41 +81,42 @@ class DataConfig(_Section):
     train: tuple[str, ...] = Field(
         ("shapes",),
         min_length=1,
-        description="training sources: `shapes` (`shapes:samples=500,objects=2`; `vlmdsl explain V0808` lists its knobs), a "
-        "tar shard, a table, an image folder; a glob names several",
+        description="training sources: `shapes` (`shapes:samples=500,objects=2`; `vlmdsl explain V0808` lists its options), "
+        "a tar shard, a table, an image folder; a glob names several",
     )
     val: tuple[str, ...] = Field(
-        (), description="held-out sources in the same forms; empty: the built-in data's own held-out scenes, else none"
+        (), description="held-out sources in the same formats; empty: the held-out scenes of the built-in data, else none"
     )
     map: dict[str, str] = Field(
         {},
-        description="field of the recipe -> column of the data, where the names differ, or what stands in for one "
+        description="field of the recipe -> column of the data, where the names differ, or a stand-in "
         "(`summarize(text)`; `vlmdsl explain V0827` lists them)",
     )
     reference: tuple[str, ...] = Field(
-        (), description="sources that a recipe retrieves from; empty: a share of the training samples, kept aside"
+        (), description="sources that a recipe retrieves from; empty: a share of the training samples, set aside"
     )
     reference_share: float = Field(
-        0.1, gt=0, lt=1, description="share of the training samples that are kept aside where a recipe retrieves"
+        0.1, gt=0, lt=1, description="share of the training samples that is set aside for a recipe that retrieves"
     )
     reference_search: Literal["exact", "faiss"] = Field(
         "exact",
         description="what searches the samples that a recipe retrieves from: `exact` (torch) or `faiss` (the extra `ann`, "
-        "on the CPU); both find the same ones",
+        "on the CPU); both give the same results",
     )
     synonyms: str | None = Field(
-        None, description="file of synonyms for the view `eda`: a set a line, commas between; null: no word is replaced"
+        None, description="file of synonyms for the view `eda`: one comma-separated set per line; null: no word is replaced"
     )
     font: str | None = Field(
-        None, description="TrueType or OpenType file for the view `render`; null: DejaVu Sans, which comes along"
+        None,
+        description="TrueType or OpenType file for the view `render`; null: DejaVu Sans, which is installed with vlmdsl",
     )
     captions: Literal["first", "draw"] = Field(
         "first",
-        description="what is taken of a list of captions: its `first`, or one that is drawn anew in each epoch (`draw`); "
-        "evaluation takes the first",
+        description="which of several captions is used: the `first`, or a random one in each epoch (`draw`); "
+        "evaluation uses the first",
     )
     max_bad_share: float = Field(
-        0.5, ge=0, le=1, description="largest share of samples that may be skipped as unusable; beyond it the run stops"
+        0.5, ge=0, le=1, description="largest share of samples that may be skipped as unusable; above it the run stops"
     )
     max_file_bytes: int = Field(
         128 * 2**20, ge=1, lt=2**31, description="largest file of one sample that is read, in bytes; others are skipped"
@@ -126,14 +129,13 @@ class DataConfig(_Section):
         description="largest image that is decoded, in pixels as its header states; others are skipped",
     )
     max_text_characters: int = Field(
-        10_000, ge=1, description="longest text that is looked at, in characters; longer ones are cut before anything else"
+        10_000, ge=1, description="longest text that is read, in characters; longer ones are truncated first"
     )
     allowed_folders: tuple[str, ...] = Field(
         (),
-        description="folders that image paths of a table, and symbolic links, may lead into beside the folder of the data; "
-        "`/` is any",
+        description="further folders that image paths of a table, and symbolic links, may lead into; `/` allows any",
     )
-    workers: int = Field(0, ge=0, le=256, description="processes that load samples; 0 loads in the training process")
+    workers: int = Field(0, ge=0, le=256, description="data loading worker processes; 0 loads in the training process")
 
 
 class OptimizerConfig(_Section):
@@ -143,8 +145,8 @@ class OptimizerConfig(_Section):
     objective_learning_rate: Positive | None = Field(
         1e-2, description="peak learning rate of the objective's own parameters (temperatures); null: as the encoders"
     )
-    betas: tuple[Decay, Decay] = Field((0.9, 0.95), description="decay of the first and second moment, a step")
-    epsilon: Positive = Field(1e-6, description="added to the root of the second moment")
+    betas: tuple[Decay, Decay] = Field((0.9, 0.95), description="decay rates of the first and second moment, per step")
+    epsilon: Positive = Field(1e-6, description="added to the square root of the second moment")
     weight_decay: NonNegative = Field(0.1, description="decoupled weight decay, per unit of learning rate and step")
 
 
@@ -160,10 +162,10 @@ class TrainConfig(_Section):
 
     steps: int = Field(400, ge=1, lt=2**53, description="optimiser steps of the whole run")
     batch: int = Field(
-        128, ge=2, lt=2**31, description="samples a step over all processes: these are each other's negatives"
+        128, ge=2, lt=2**31, description="samples per step over all processes: these are each other's negatives"
     )
     clip_gradient_norm: Positive | None = Field(
-        1.0, description="largest L2 norm of all gradients together; a larger one is scaled down; null: off"
+        1.0, description="maximum L2 norm of the gradient, above which it is scaled down; null: off"
     )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="precision of the encoders' matrix products; weights and the objective stay in float32"
@@ -176,18 +178,21 @@ class TrainConfig(_Section):
         "auto", description="device of the model; `auto` is a CUDA device if there is one"
     )
     seed: int = Field(0, ge=0, lt=2**63, description="seed of weights, data order, views and dropout")
-    checkpoint_every: int = Field(
-        100, ge=1, lt=2**53, description="steps from one checkpoint to the next; the last step has one too"
+    checkpoint_every: int = Field(100, ge=1, lt=2**53, description="steps between checkpoints; the last step always has one")
+    keep: int = Field(
+        2,
+        ge=2,
+        lt=2**31,
+        description="number of newest checkpoints to keep, so that there is another one if the last is damaged",
     )
-    keep: int = Field(2, ge=2, lt=2**31, description="newest checkpoints that are kept: if one is damaged, another is there")
-    log_every: int = Field(10, ge=1, description="steps from one line of metrics to the next")
+    log_every: int = Field(10, ge=1, description="steps between lines of metrics")
 
 
 class EvaluationConfig(_Section):
     """What is measured on the held-out data."""
 
     every: int = Field(0, ge=0, description="steps between evaluations during the run; 0: before and after only")
-    batch: int = Field(256, ge=1, description="samples encoded at once")
+    batch: int = Field(256, ge=1, description="batch size for encoding")
     retrieval: bool = Field(True, description="whether to measure retrieval: R@1, R@5, R@10 in both directions")
     zero_shot: bool = Field(
         True, description="whether to measure zero-shot classification, where the held-out data has classes"
@@ -195,18 +200,18 @@ class EvaluationConfig(_Section):
     neighbours: int = Field(
         20,
         ge=0,
-        description="nearest neighbours that vote for an image's class, where the held-out data has classes; 0: none",
+        description="number k of nearest neighbours that vote for an image's class, if there are classes; 0: none",
     )
     probe: int | None = Field(
         None,
         ge=0,
-        description="training images to whose features a linear classifier of their classes is fitted, where both have "
+        description="number of training images that the linear probe is fitted to, if both kinds of data have "
         "classes; 0: none; null: 2000 for a recipe of images alone, else none",
     )
     templates: tuple[Template, ...] = Field(
         (), description="prompts with one `{}` for the class name; empty: `a photo of a {}`"
     )
-    limit: int | None = Field(None, ge=1, description="most held-out samples that are used; null: all")
+    limit: int | None = Field(None, ge=1, description="maximum number of held-out samples; null: all")
 
 
 class RunConfig(_Section):
@@ -222,4 +227,4 @@ class RunConfig(_Section):
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-    out: str | None = Field(None, description="folder of the run; null: `runs/RECIPE-N` with the first free N")
+    out: str | None = Field(None, description="folder of the run; null: `runs/RECIPE-N` with the first unused N")

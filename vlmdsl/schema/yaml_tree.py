@@ -35,9 +35,9 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            raise self._refusal("aliases are not read here")
+            raise self._refusal("aliases are not supported")
         if getattr(self.peek_event(), "tag", None) is not None:  # type: ignore[no-untyped-call]
-            raise self._refusal("tags are not read here")
+            raise self._refusal("tags are not supported")
         self.depth += 1
         if self.depth > MAXIMUM_NESTING:
             raise self._refusal("this is nested too deeply")
@@ -109,7 +109,7 @@ class _Walker:
         for key_node, value_node in node.value:
             span = self.span(key_node)
             if not isinstance(key_node, yaml.ScalarNode):
-                self.tree.diagnostics.append(ConfigurationSyntax.at(span, problem="a key must be one word"))
+                self.tree.diagnostics.append(ConfigurationSyntax.at(span, problem="a key must be a single word"))
                 continue
             key = key_node.value
             if key in seen:
@@ -130,6 +130,6 @@ def _scalar(node: yaml.ScalarNode) -> object:
     if _NUMBER.match(text):
         digits = text.replace("_", "")
         if len(digits) > _LONGEST_NUMBER:
-            return text  # no setting is so long a number, so it is told as a text that should be one
+            return text  # no setting is so long a number, so it is reported as a text that should be one
         return int(digits) if digits.lstrip("+-").isdigit() else float(digits)
     return text

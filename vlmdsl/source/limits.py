@@ -6,10 +6,10 @@ MAXIMUM_BYTES = 1_000_000
 """Longest source file, in bytes; a recipe of the survey has about two thousand."""
 
 MAXIMUM_PIECES = 30_000
-"""Most words, signs and line breaks of a source file; a recipe of the survey has about five hundred."""
+"""Most words, symbols and line breaks of a source file; a recipe of the survey has about five hundred."""
 
 MAXIMUM_USED_PIECES = 60_000
-"""Most words, signs and line breaks of a recipe with all the files that it uses: further ones are refused."""
+"""Most words, symbols and line breaks of a recipe with all the files that it uses: further ones are refused."""
 
 MAXIMUM_NESTING = 100
 """Deepest nesting of brackets, of `let ... in` and of unary signs in one expression."""

@@ -43,14 +43,14 @@ def open_regular(path: str | Path, what: str = "file") -> io.FileIO:
 
 def _check_regular(status: os.stat_result, what: str) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise BadFile(f"{what} is no regular file")
+        raise BadFile(f"{what} is not a regular file")
 
 
 def read_regular(path: str | Path, most: int, what: str = "file") -> bytes:
     """The content of a regular file of at most `most` bytes; `BadFile` in terms of `what`."""
     with open_regular(path, what) as file:
         try:
-            # Some files (of /proc) hold more than the size they state, so the size alone is no bound.
+            # Some files (of /proc) hold more than the size they state, so the size alone is not a bound.
             data = b"" if os.fstat(file.fileno()).st_size > most else _at_most(file, most + 1)
         except OSError as fault:
             raise BadFile(f"{what} cannot be read") from fault

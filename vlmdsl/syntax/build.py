@@ -1,4 +1,4 @@
-"""Makes the frozen tree of `tree.py` from Lark's parse tree; iterative, so depth is no limit."""
+"""Makes the frozen tree of `tree.py` from Lark's parse tree; iterative, so depth is not a limit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NUMBER = re.compile(r"([0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)(%|[kM]?)( ?(?:st
 
 DURATIONS = ("steps", "epochs")
 """Units of the time that a run takes."""
-NO_DURATIONS = "no value of a recipe is one; how long a run is, its configuration says"
+NO_DURATIONS = "but a recipe has no durations; the length of a run is part of its configuration"
 
 _LARGEST_EXACT = 2.0**53
 _FACTORS = {"": 1.0, "k": 1e3, "M": 1e6}
@@ -42,7 +42,7 @@ class Builder(Transformer_NonRecursive[Token, Any]):
         self.file = file
         self.diagnostics: list[Diagnostic] = []
         self.complete = True
-        """Whether every fault is among them; of escapes only so many are told."""
+        """Whether every fault is among them; of escapes only so many are reported."""
 
     def build(self, parsed: Tree[Token]) -> Any:
         """The node (or for `module` and `use` the tuple of nodes) that a parse tree stands for."""
@@ -66,8 +66,8 @@ class Builder(Transformer_NonRecursive[Token, Any]):
             self.diagnostics.append(
                 EditionUnknown.at(
                     number.span,
-                    "no such edition here",
-                    help=(f"write `vlo {KNOWN_EDITION}`, or install a newer vlmdsl if the recipe was made for one",),
+                    "not supported here",
+                    help=(f"write `vlo {KNOWN_EDITION}`, or install the version of vlmdsl that the recipe was written for",),
                     known=KNOWN_EDITION,
                 )
             )
@@ -139,7 +139,7 @@ class Builder(Transformer_NonRecursive[Token, Any]):
     def count(self, meta: Meta, children: list[Any]) -> int:
         (number,) = children
         if number.unit or not number.is_integer or not 1 <= number.value < _LARGEST_EXACT:
-            self.diagnostics.append(BadCount.at(number.span, "not a whole number from 1"))
+            self.diagnostics.append(BadCount.at(number.span, "not a positive integer"))
             return 1
         return int(number.value)
 
@@ -227,7 +227,7 @@ class Builder(Transformer_NonRecursive[Token, Any]):
         self.diagnostics.append(
             BadEscape.at(
                 place,
-                "no such escape",
+                "unknown escape sequence",
                 help=('the escapes are `\\n`, `\\t`, `\\"`, `\\\\` and `\\uXXXX`; a backslash itself is `\\\\`',),
                 escape=match[0],
             )

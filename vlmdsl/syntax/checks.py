@@ -71,8 +71,8 @@ def _check_parameters(item: tree.Recipe | tree.Def) -> Iterator[Diagnostic]:
         if isinstance(item, tree.Recipe) and parameter.type is None:
             yield FieldWithoutType.at(
                 parameter.span,
-                "a field or a knob?",
-                help=(f"a field has a type: `{name}: Image`; a knob has a default: `{name} = 1.0`",),
+                "a field or a hyper-parameter?",
+                help=(f"a field has a type: `{name}: Image`; a hyper-parameter has a default: `{name} = 1.0`",),
                 name=name,
             )
 
@@ -169,7 +169,7 @@ def _check_objective(items: tuple[tree.Item, ...], file: str) -> Iterator[Diagno
         yield MinimizeMissing.at(
             Span(file, last.end, last.end),
             "the file ends here",
-            help=("say what to minimise: `minimize contrast(image, text)`",),
+            help=("state what to minimise: `minimize contrast(image, text)`",),
         )
 
 
@@ -177,7 +177,7 @@ def _word_missing(item: tree.Minimize) -> Diagnostic:
     place = Span(item.span.file, item.span.start, item.span.start)
     return MinimizeMissing.at(
         item.span,
-        "this expression is not said to be minimised",
+        "this expression has no `minimize` before it",
         help=("write `minimize` before it",),
         fix=Fix("write `minimize`", (Edit(place, "minimize "),)),
     )

@@ -155,7 +155,7 @@ def _nameless_term(failure: _Failure) -> Diagnostic | None:
     whole = Span(failure.file, failure.head.start, failure.pieces[-1].end)
     if failure.head.kind == "word" and failure.text(1) == "=":
         fix = Fix("write `:`", (Edit(Span(failure.file, failure.head.end, failure.pieces[1].end), ":"),))
-        return catalog.NamelessTerm.at(whole, help=("a term is written `name: expression`: write `:` for `=`",), fix=fix)
+        return catalog.NamelessTerm.at(whole, help=("a term is written `name: expression`: replace `=` with `:`",), fix=fix)
     return catalog.NamelessTerm.at(whole, help=("write a name and a colon before it: `name: expression`",))
 
 
@@ -208,7 +208,7 @@ def _chained(failure: _Failure) -> Diagnostic | None:
 
 
 def _missing_operand(failure: _Failure) -> Diagnostic | None:
-    """Something has to follow a sign or word, and the statement ends or goes on with what cannot be it."""
+    """Something has to follow a sign or word, and the statement ends or continues with what cannot be it."""
     previous, piece = failure.previous, failure.piece
     if previous is None or previous.kind == "open":
         return None
@@ -285,13 +285,13 @@ def _advice(failure: _Failure) -> tuple[str, ...]:
     elif piece.text == "=":
         advice = "`let name = value` defines a name; `==` compares"
     elif piece.text == ":" and failure.index == 1:
-        advice = "terms with names stand inside of `minimize { ... }`"
+        advice = "named terms go inside `minimize { ... }`"
     elif piece.text == "[" and failure.wants:
         advice = "there are no lists; a tuple is written in parentheses: `(a, b)`"
     elif piece.text == "{" and failure.text(failure.index - 1) == ")":
         advice = "a body is one expression after `=`, without braces"
     elif piece.text in STATEMENT_WORDS and failure.opener is None:
-        advice = "each statement begins on a line of its own"
+        advice = "each statement begins on a new line"
     return (advice,) if advice else ()
 
 

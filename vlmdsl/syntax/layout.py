@@ -128,7 +128,7 @@ class Layout:
         indent: int,
         end: int,
     ) -> list[str]:
-        """Bracketed elements, one a line; `end` is the offset after the closing bracket."""
+        """Bracketed elements, one per line; `end` is the offset after the closing bracket."""
         inner = indent + STEP
         lines = [opening]
         for index, element in enumerate(elements):
@@ -221,7 +221,7 @@ def _operands(node: tree.Binary | tree.Given) -> list[_Operand]:
 
 
 def _join(*parts: list[str]) -> list[str]:
-    """Lines of which the last of each part goes on with the first of the next."""
+    """Lines of which the last of each part continues with the first of the next."""
     lines = [""]
     for part in parts:
         lines[-1] += part[0]

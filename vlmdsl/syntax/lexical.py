@@ -35,21 +35,21 @@ _LOOKALIKES = {
 """Characters that look like signs of the language, and the signs."""
 
 _SIGNS = {
-    "**": ("a power of Python", "multiply, or write `exp(n * log(x))`"),
-    ":=": ("an assignment of Python", "write `let name = value` on a line of its own"),
-    "//": ("a division of Python", "write `/`; `#` begins a comment"),
-    "->": ("an annotation of Python", "a `def` has no result type; it is inferred"),
+    "**": ("the power operator of Python", "multiply, or write `exp(n * log(x))`"),
+    ":=": ("an assignment operator of Python", "write `let name = value` on a separate line"),
+    "//": ("integer division in Python", "write `/`; `#` begins a comment"),
+    "->": ("a type annotation of Python", "a `def` has no result type; it is inferred"),
     "=>": ("an arrow of another language", "write `>=` to compare, or `def` for a function"),
     "&&": ("an operator of another language", "nest two `where(condition, x, y)`"),
     "||": ("an operator of another language", "nest two `where(condition, x, y)`"),
-    "+=": ("an assignment of Python", "add the terms in one expression, or list them in `minimize { ... }`"),
-    "-=": ("an assignment of Python", "names never change; give the result a new name with `let`"),
-    "*=": ("an assignment of Python", "names never change; give the result a new name with `let`"),
-    "/=": ("an assignment of Python", "names never change; give the result a new name with `let`"),
-    "**=": ("an assignment of Python", "names never change; give the result a new name with `let`"),
-    ";": ("a separator of other languages", "a statement ends with its line"),
-    "@": ("the matrix product of Python", "write `similarity(image, text)`"),
-    "^": ("a power in other languages", "multiply, or write `exp(n * log(x))`"),
+    "+=": ("an assignment operator of Python", "add the terms in one expression, or list them in `minimize { ... }`"),
+    "-=": ("an assignment operator of Python", "names never change; give the result a new name with `let`"),
+    "*=": ("an assignment operator of Python", "names never change; give the result a new name with `let`"),
+    "/=": ("an assignment operator of Python", "names never change; give the result a new name with `let`"),
+    "**=": ("an assignment operator of Python", "names never change; give the result a new name with `let`"),
+    ";": ("a statement separator of other languages", "a statement ends with its line"),
+    "@": ("the matrix product operator of Python", "write `similarity(image, text)`"),
+    "^": ("the power operator of other languages", "multiply, or write `exp(n * log(x))`"),
     "\\": ("a line continuation of Python", "put the expression into parentheses"),
     "&": ("an operator of Python", "nest two `where(condition, x, y)`"),
 }
@@ -59,23 +59,23 @@ FOREIGN_WORDS = {
     "import": "write `use name` for a bundled recipe, or `use \"./file.vlo\" as name`",
     "from": "write `use name` for a bundled recipe, or `use \"./file.vlo\" as name`",
     "return": "the body of a `def` is one expression after `=`",
-    "lambda": "write a `def name(a, b) = expression` of its own",
+    "lambda": "write a separate `def name(a, b) = expression`",
     "if": "choose per sample with `where(condition, x, y)`",
     "else": "choose per sample with `where(condition, x, y)`",
-    "for": "a recipe has no loops; views come in sets, as `augment(image, n=2)`",
-    "while": "a recipe has no loops; views come in sets, as `augment(image, n=2)`",
+    "for": "a recipe has no loops; for several views write `augment(image, n=2)`",
+    "while": "a recipe has no loops; for several views write `augment(image, n=2)`",
     "and": "nest two `where(condition, x, y)`",
     "or": "nest two `where(condition, x, y)`",
-    "not": "turn the comparison around, or exchange the branches of `where`",
-    "class": "write a `recipe` in a file of its own, and `use` it",
+    "not": "invert the comparison, or swap the branches of `where`",
+    "class": "write a `recipe` in a separate file, and `use` it",
 }  # fmt: skip
 """Words of Python that mean nothing here, and what is written in their place."""
 
 
 def foreign_word(file: str, piece: Piece) -> Diagnostic:
-    """The fault of a word of Python at a place where it can only have been meant as such."""
+    """The fault of a keyword of Python at a place where it can only have been meant as such."""
     return ForeignSyntax.at(
-        Span(file, piece.start, piece.end), help=(FOREIGN_WORDS[piece.text],), text=piece.text, origin="a word of Python"
+        Span(file, piece.start, piece.end), help=(FOREIGN_WORDS[piece.text],), text=piece.text, origin="a keyword of Python"
     )
 
 
@@ -95,14 +95,14 @@ def lexical_faults(source: SourceText, statement: Sequence[Piece]) -> Iterator[D
         elif piece.kind == "unknown":
             yield _character(span, piece.text)
         elif piece.kind == "unclosed":
-            yield UnclosedString.at(span, "the line ends before the string does", help=('add the closing `"`',))
+            yield UnclosedString.at(span, "the line ends here, inside the string", help=('add the closing `"`',))
         elif piece.kind == "number" and not (index and _is_member(statement[index - 1], piece)):
             following = statement[index + 1] if index + 1 < len(statement) else None
             yield from _number(source, piece, following)
 
 
 def _is_member(previous: Piece, piece: Piece) -> bool:
-    """Whether a number with a leading point is a slip in a member, `x.3`, which the grammar explains."""
+    """Whether a number with a leading point is a typo in a member, `x.3`, which the grammar explains."""
     return piece.text.startswith(".") and previous.end == piece.start and previous.kind in ("word", "close")
 
 
@@ -134,13 +134,13 @@ def _character(span: Span, character: str) -> Diagnostic:
 
 def _advice(character: str) -> tuple[str, ...]:
     if character == "%":
-        return ("a percent sign belongs directly to a number: `15%`",)
+        return ("a percent sign directly follows a number: `15%`",)
     if character == "!":
-        return ("`!=` compares; there is no negation of conditions: exchange the branches of `where`",)
+        return ("`!=` compares; conditions cannot be negated: swap the branches of `where`",)
     if character.isnumeric():
         return ("write the number in ASCII digits: `0.5`",)
     if character.isalpha():
-        return ("names are made of ASCII letters, digits and underscores: `tau`",)
+        return ("names consist of ASCII letters, digits and underscores: `tau`",)
     return ("remove it",)
 
 
@@ -171,6 +171,6 @@ def _unit(span: Span, unit: str, *, attached: bool) -> Diagnostic:
     if meant is not None and attached:
         fix = Fix(f"write `{meant}`", (Edit(span, meant),), safe=meant != "M")  # a small m may mean a thousandth
         return UnknownUnit.at(span, help=(f"did you mean `{meant}`?",), fix=fix, unit=unit)
-    hint = "after a number there may stand `%`, `k`, `M`, `steps` or `epochs`"
+    hint = "a number may be followed by `%`, `k`, `M`, `steps` or `epochs`"
     product = "" if attached else f"; to multiply, write `* {unit}`"
     return UnknownUnit.at(span, "not a unit", help=(hint + product,), unit=unit)

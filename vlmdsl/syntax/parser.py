@@ -23,7 +23,7 @@ __all__ = ["Parsed", "parse", "parse_fully", "read_source"]
 
 
 class Parsed(NamedTuple):
-    """What a text holds: its tree, its faults by place, its number of words, signs and line ends."""
+    """What a text holds: its tree, its faults by place, its number of words, symbols and line breaks."""
 
     module: tree.Module
     faults: list[Diagnostic]
@@ -70,7 +70,7 @@ def parse_fully(source: SourceText) -> Parsed:
     pieces = scan(text, MAXIMUM_PIECES)
     if len(pieces) > MAXIMUM_PIECES:
         place = Span(source.name, pieces[-1].start, pieces[-1].end)
-        words = "words, signs and line breaks"
+        words = "words, symbols and line breaks"
         fault = TooLarge.at(place, size=f"more than {MAXIMUM_PIECES:,} {words}", limit="no more")
         return Parsed(tree.Module((), (), span), [fault], len(pieces), True)
     comments = comments_of(source, pieces)
@@ -90,7 +90,7 @@ def _items(source: SourceText, pieces: list[Piece]) -> tuple[tuple[tree.Item, ..
     try:
         parsed = load_grammar().parse(TextSlice(source.text, 0, len(source.text)), start="module")
     except UnexpectedInput:
-        from vlmdsl.syntax.recovery import recover  # what mends texts is loaded where one is broken
+        from vlmdsl.syntax.recovery import recover  # what fixes texts is loaded where one is broken
 
         items, faults, complete = recover(source, pieces, builder)
         whole = False

@@ -1,4 +1,4 @@
-"""Reads a text that does not parse, statement by statement, so that all its independent faults are told at once."""
+"""Reads a text that does not parse, statement by statement, so that all its independent faults are reported at once."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class _Reader:
         for before, newline, after in zip(pieces, pieces[1:], pieces[2:], strict=False):
             if newline.kind != "newline" or after.depth != pieces[0].depth or after.kind == "close":
                 continue
-            for sign, other, text in ((before, after, "goes on here"), (after, before, "breaks off here")):
+            for sign, other, text in ((before, after, "continues here"), (after, before, "ends here")):
                 if sign.text in BINARY_SIGNS:
                     return BrokenLine.at(
                         Span(self.source.name, sign.start, sign.end),

@@ -107,7 +107,7 @@ def bracket_fault(file: str, statement: Sequence[Piece]) -> Diagnostic | None:
             else:
                 return UnmatchedBracket.at(
                     Span(file, piece.start, piece.end),
-                    "nothing to close",
+                    "no open bracket",
                     secondary=tuple(_open_places(file, waiting[-1:])),
                     bracket=piece.text,
                 )
@@ -120,7 +120,7 @@ def bracket_fault(file: str, statement: Sequence[Piece]) -> Diagnostic | None:
 def _unclosed(file: str, opener: Piece, start: int, end: int, text: str) -> Diagnostic:
     return UnclosedBracket.at(
         Span(file, opener.start, opener.end),
-        f"no `{CLOSERS[opener.text]}` for this",
+        f"no `{CLOSERS[opener.text]}` closes this",
         secondary=(Label(Span(file, start, end), text),),
         help=(f"add `{CLOSERS[opener.text]}` where it belongs",),
         bracket=opener.text,
@@ -129,4 +129,4 @@ def _unclosed(file: str, opener: Piece, start: int, end: int, text: str) -> Diag
 
 def _open_places(file: str, openers: Sequence[Piece]) -> Iterator[Label]:
     for opener in openers:
-        yield Label(Span(file, opener.start, opener.end), f"this waits for `{CLOSERS[opener.text]}`")
+        yield Label(Span(file, opener.start, opener.end), f"this is still open: it needs `{CLOSERS[opener.text]}`")

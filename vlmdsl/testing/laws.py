@@ -41,7 +41,7 @@ def check_primitive(primitive: Primitive) -> None:
     if "non_negative" in primitive.laws:
         loss = _loss(objective, **example_features(objective))
         assert loss >= 0, f"{primitive.name} gave a negative loss: {loss.item()}"
-    # Where a gradient is cut, it is no derivative on purpose.
+    # Where a gradient is cut, it is not a derivative on purpose.
     if not any(word in primitive.example for word in ("stop(", "frozen(", "ema(")):
         features = example_features(objective)
         drawn = {name: value for name, value in features.items() if not value.dim()}

@@ -1,7 +1,7 @@
 """The types of the language (LANGUAGE section 3), as values: comparable, hashable, printed as the messages show them.
 
-Axes are named by a letter: `B` samples, `L` words, `P` patches, `J` both in a row, `D` features, `Q9` a memory's 9 entries,
-`R` regions of an image or samples of a reference set, `K` those that were found in it, `V` words of a tokenizer.
+Axes are named by a letter: `B` samples, `L` tokens, `P` patches, `J` both in a row, `D` features, `Q9` the 9 entries of
+a queue, `R` regions of an image or samples of a reference set, `K` those retrieved from it, `V` vocabulary entries.
 Static types (`Similarity`, `View`, `Encoder`, `String`, `Tuple`, `Function`) exist only while a recipe is elaborated; every
 other type can be the type of a node of the objective graph.
 """
@@ -20,12 +20,12 @@ __all__ = [
 FIELD_KINDS: dict[str, str] = {
     "Image": "an image: [B, 3, H, W], float",
     "Text": "a text: token ids [B, L], int64, with a mask [B, L], true = a token",
-    "Label": "a class of each sample: [B], int64; the missing marker stands for a class of its own",
-    "Flag": "a yes or no of each sample: [B], bool",
+    "Label": "the class of each sample: [B], int64; the missing marker is a class by itself",
+    "Flag": "a truth value of each sample: [B], bool",
     "Number": "a number of each sample: [B], float",
-    "Scalar": "one number a step, which the caller gives: 0-d, float; no data holds it",
-    "Key": "what tells samples apart: [B], int64; made of the key that each sample of the data has",
-    "Regions": "regions of an image as a detector describes them: [B, R, F], float, with a mask [B, R], true = a region",
+    "Scalar": "one number per step, passed by the caller: 0-d, float; not read from data",
+    "Key": "the identity of each sample: [B], int64; a hash of its key in the data",
+    "Regions": "regions of an image, as features of a detector: [B, R, F], float, with a mask [B, R], true = a region",
 }
 """Every type a batch field may have, and what a batch holds for it."""
 
@@ -75,7 +75,7 @@ class EncodedType(Type):
 
 @dataclass(frozen=True, slots=True)
 class VecType(Type):
-    """One vector a sample."""
+    """One vector per sample."""
 
     rows: str = "B"
     features: str = "D"
@@ -86,7 +86,7 @@ class VecType(Type):
 
 @dataclass(frozen=True, slots=True)
 class TokensType(Type):
-    """Several vectors a sample, with the mask of the real ones."""
+    """Several vectors per sample, with the mask of the real ones."""
 
     rows: str = "B"
     tokens: str = "L"
@@ -98,7 +98,7 @@ class TokensType(Type):
 
 @dataclass(frozen=True, slots=True)
 class VocabularyType(Type):
-    """For every token of a text the logits of what it may be, one number a word of the tokenizer."""
+    """For every token of a text its logits, one number per vocabulary entry."""
 
     rows: str = "B"
     tokens: str = "L"
@@ -110,7 +110,7 @@ class VocabularyType(Type):
 
 @dataclass(frozen=True, slots=True)
 class MemoryType(Type):
-    """Unit vectors of the steps before, as many as have been there so far: a queue. Its axis holds its size."""
+    """A queue of unit vectors of earlier steps. Its axis holds its size."""
 
     rows: str
     features: str = "D"
@@ -121,7 +121,7 @@ class MemoryType(Type):
 
 @dataclass(frozen=True, slots=True)
 class LabelsType(Type):
-    """The labels of samples of the steps before: a queue of labels."""
+    """A queue of the labels of earlier steps."""
 
     rows: str
 
@@ -157,7 +157,7 @@ class TableType(Type):
 
 @dataclass(frozen=True, slots=True)
 class PicksType(Type):
-    """Which samples of a reference set each sample has found, best first."""
+    """The samples of a reference set that were retrieved for each sample, best first."""
 
     rows: str = "B"
     picked: str = "K"
@@ -168,7 +168,7 @@ class PicksType(Type):
 
 @dataclass(frozen=True, slots=True)
 class DistributionType(Type):
-    """One distribution a sample, over as many outcomes as there were features."""
+    """One distribution per sample, over as many outcomes as there were features."""
 
     rows: str = "B"
     outcomes: str = "D"
@@ -190,7 +190,7 @@ class SimType(Type):
 
 @dataclass(frozen=True, slots=True)
 class ScoreType(Type):
-    """One number a sample."""
+    """One number per sample."""
 
     rows: str = "B"
 
@@ -200,7 +200,7 @@ class ScoreType(Type):
 
 @dataclass(frozen=True, slots=True)
 class ConditionType(Type):
-    """One truth value a sample: a comparison of scores, a `Flag` field. Without rows, one a step: a comparison of draws."""
+    """One truth value per sample (a comparison of scores, a `Flag` field), or without rows one per step (of draws)."""
 
     rows: str = "B"
 
@@ -232,7 +232,7 @@ class MaskType(Type):
 
 @dataclass(frozen=True, slots=True)
 class ScalarType(Type):
-    """One number a step: a literal, a learned parameter, a draw."""
+    """One number per step: a literal, a learned parameter, a draw."""
 
     def __str__(self) -> str:
         return "Scalar"
@@ -300,7 +300,7 @@ class FunctionType(Type):
 
 @dataclass(frozen=True, slots=True)
 class ErrorType(Type):
-    """The type of what is already reported: it agrees with everything and starts no second message."""
+    """The type of an expression whose error is already reported: compatible with everything, so no second one follows."""
 
     def __str__(self) -> str:
         return "?"

@@ -1,1 +1,1 @@
-"""One module a command; each has `command`, which `main` imports only when it is called."""
+"""One module per command; each has `command`, which `main` imports only when it is called."""

@@ -25,21 +25,21 @@ Style = Literal["text", "json", "github"]
 @click.argument("recipes", metavar="[RECIPE]...", nargs=-1)
 @click.option("-e", "expressions", metavar="EXPRESSION", multiple=True, help="Check an expression.")
 @click.option("--param", "knobs", metavar="KNOB=VALUE", multiple=True, help="Set a hyper-parameter of the recipes.")
-@click.option("--format", "style", type=click.Choice(get_args(Style)), default="text", help="How to print.")
+@click.option("--format", "style", type=click.Choice(get_args(Style)), default="text", help="Output format.")
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
-@click.option("--fix", "mend", is_flag=True, help="Apply the fixes that cannot change any other meaning to the files.")
+@click.option("--fix", "mend", is_flag=True, help="Apply the safe fixes to the files.")
 def command(
     recipes: Sequence[str], expressions: Sequence[str], knobs: Sequence[str], style: Style, as_json: bool, mend: bool
 ) -> int:
-    """Find every fault of recipes: bundled names, .vlo files, folders, or - for standard input.
+    """Check recipes for errors: bundled names, .vlo files, folders, or - for standard input.
 
-    Diagnostics for people go to stderr; --json and --format github print them on stdout. The exit code is 2 if one of
-    them is an error.
+    Diagnostics are printed to stderr, those of --json and --format github to stdout. The exit code is 2 if there is an
+    error.
     """
     if not recipes and not expressions:
         raise click.UsageError("give a RECIPE, - for standard input, or -e EXPRESSION")
     if mend and (expressions or "-" in recipes):
-        raise click.UsageError("--fix mends files; give paths")
+        raise click.UsageError("--fix changes files; give paths")
     values = knob_values(knobs)
     choices = [(recipe, False) for recipe in recipe_files(recipes)] + [(text, True) for text in expressions]
     found = [diagnostic for choice in choices for diagnostic in _faults(*choice, values, mend)]
@@ -47,7 +47,7 @@ def command(
 
 
 def _faults(recipe: str, expression: bool, knobs: Mapping[str, object], mend: bool) -> list[Diagnostic]:
-    """What is wrong with one recipe; one that cannot even be read is told like any other, and the next one checked."""
+    """The diagnostics of one recipe; one that cannot be read is a diagnostic too, so that the others are still checked."""
     if recipe == "-" and not expression:
         return check(read_stdin(), file="<stdin>", knobs=knobs)
     try:
@@ -69,7 +69,7 @@ def _mended(name: str, text: str, path: Path, knobs: Mapping[str, object]) -> li
         mended, found = better, check(better, file=name, knobs=knobs)
     if mended != text:
         path.write_text(mended, encoding="utf-8", newline="\n")
-        talk(f"mended {path}")
+        talk(f"fixed {path}")
     return found
 
 

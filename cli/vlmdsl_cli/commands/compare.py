@@ -20,13 +20,13 @@ __all__ = ["command"]
 
 @click.command("compare")
 @click.argument("subjects", metavar="[RECIPE]...", nargs=-1)
-@click.option("-e", "expressions", metavar="EXPRESSION", multiple=True, help="Compare this expression too; repeatable.")
-@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Seeds of every recipe.")
+@click.option("-e", "expressions", metavar="EXPRESSION", multiple=True, help="Also compare this expression; repeatable.")
+@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Number of seeds per recipe.")
 @run_arguments
 @click.option(
     "--param", "knobs", metavar="[RECIPE.]KNOB=VALUE", multiple=True, help="Set a hyper-parameter of one recipe, or of all."
 )
-@click.option("--out", metavar="DIR", help="The folder of the comparison; runs/compare-RECIPE-RECIPE... by default.")
+@click.option("--out", metavar="DIR", help="The folder of the comparison; default: runs/compare-RECIPE-RECIPE...")
 @as_json
 def command(
     subjects: Sequence[str],
@@ -37,9 +37,9 @@ def command(
     out: str | None,
     as_json: bool,
 ) -> None:
-    """Train every RECIPE with every seed and compare them with the first one, paired by seed.
+    """Train every RECIPE with every seed and compare each with the first one, paired by seed.
 
-    Runs that are finished are not run again, so the same command goes on where it was stopped.
+    Finished runs are not repeated, so the same command continues a comparison that was stopped.
     """
     from vlmdsl.api.compare import compare  # `compare --help` does not wait for it
 
@@ -59,7 +59,7 @@ def command(
 
 
 def _contenders(subjects: Sequence[str], expressions: Sequence[str], knobs: Mapping[str, object]) -> list[Contender]:
-    """The recipes with their knobs; UsageError for knobs of a recipe that is not compared."""
+    """The recipes with their hyper-parameters; UsageError for one of a recipe that is not compared."""
     from vlmdsl.api.compare import Contender
 
     names = [Path(subject).stem for subject in subjects]

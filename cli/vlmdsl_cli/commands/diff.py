@@ -14,7 +14,7 @@ __all__ = ["command"]
 @click.argument("before", metavar="RECIPE")
 @click.argument("after", metavar="RECIPE")
 def command(before: str, after: str) -> None:
-    """Compare the meaning of two recipes: the graphs that they become, not their text."""
+    """Compare the meaning of two recipes: their compiled graphs, not their text."""
     difference = diff(before, after)
     if difference:
         data(difference)

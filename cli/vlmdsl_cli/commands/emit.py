@@ -14,5 +14,5 @@ __all__ = ["command"]
 @click.command("emit")
 @recipe_arguments
 def command(recipe: Recipe) -> None:
-    """Print the torch source that RECIPE compiles to, one file; every line names the recipe line it came from."""
+    """Print the torch code that RECIPE compiles to, one file; every line names the line of the recipe that it comes from."""
     data(emit(recipe.subject, expression=recipe.expression, knobs=recipe.knobs))

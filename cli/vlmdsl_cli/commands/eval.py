@@ -21,9 +21,11 @@ __all__ = ["command"]
     "data",
     metavar="SPEC",
     multiple=True,
-    help="Evaluate on this; the run's own held-out data by default.",
+    help="Evaluate on these sources; by default on the run's held-out data.",
 )
-@click.option("--map", "columns", metavar="FIELD=COLUMN", multiple=True, help="Take a field from a column of another name.")
+@click.option(
+    "--map", "columns", metavar="FIELD=COLUMN", multiple=True, help="Read a field from a column with another name."
+)
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change a setting: evaluation.zero_shot=false.")
 @as_json
 def command(run_folder: str, data: Sequence[str], columns: Sequence[str], overrides: Sequence[str], as_json: bool) -> None:

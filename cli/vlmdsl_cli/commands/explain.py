@@ -16,10 +16,10 @@ __all__ = ["command"]
 @click.option("--latex", is_flag=True, help="Print only the formula, in LaTeX.")
 @as_json
 def command(recipe: Recipe, latex: bool, as_json: bool) -> None:
-    """Explain RECIPE, or in its place a primitive (tokenmax), a diagnostic code (V0304), or the settings of a run
+    """Explain RECIPE, or instead a primitive (tokenmax), a diagnostic code (V0304), or the settings of a run
     (`settings` for all, `optimizer` for a section, `train.batch`).
 
-    Of a recipe: its terms, the fields, encoders and state that it needs, and its formula.
+    The page of a recipe shows its formula, its terms, and the fields, encoders and state that it needs.
     """
     page = explain(recipe.subject, expression=recipe.expression, knobs=recipe.knobs)
     if as_json:

@@ -1,4 +1,4 @@
-"""`vlmdsl fmt`: recipes in the one style; comments stay, meaning too."""
+"""`vlmdsl fmt`: formats recipes; comments and meaning stay."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["command"]
 
 @click.command("fmt")
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
-@click.option("--check", "only_check", is_flag=True, help="Write nothing; exit code 2 if a file would change.")
-@click.option("--diff", "show_diff", is_flag=True, help="Write nothing; print what would change.")
+@click.option("--check", "only_check", is_flag=True, help="Change no file; exit code 2 if one is not formatted.")
+@click.option("--diff", "show_diff", is_flag=True, help="Change no file; print a diff.")
 def command(paths: Sequence[str], only_check: bool, show_diff: bool) -> int:
-    """Write recipes in the one style: .vlo files, folders, or - from standard input to standard output.
+    """Format recipes: .vlo files, folders, or - from standard input to standard output.
 
-    A file that cannot be parsed is left alone and told, and the exit code is 2; the others are written.
+    A file that cannot be parsed is reported and left unchanged, and the exit code is 2; the others are written.
     """
     changed, faults = False, list[Diagnostic]()
     for path in recipe_files(paths):

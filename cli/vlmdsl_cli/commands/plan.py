@@ -16,16 +16,18 @@ DTYPE = click.Choice(["float32", "bfloat16", "float16", "float64"])
 
 @click.command("plan")
 @recipe_arguments
-@click.option("--batch", type=COUNT, default=1024, show_default=True, help="Samples in the global batch.")
+@click.option("--batch", type=COUNT, default=1024, show_default=True, help="Number of samples in the global batch.")
 @click.option("--world", type=COUNT, default=1, show_default=True, help="Processes.")
-@click.option("--dim", type=COUNT, default=512, show_default=True, help="Features of an embedding.")
-@click.option("--dtype", type=DTYPE, default="float32", show_default=True, help="Of the features.")
-@click.option("--vocabulary", type=COUNT, default=49_408, show_default=True, help="Words that masked tokens are asked from.")
-@click.option("--references", type=COUNT, default=65_536, show_default=True, help="Samples of a reference set.")
+@click.option("--dim", type=COUNT, default=512, show_default=True, help="Feature dimension.")
+@click.option("--dtype", type=DTYPE, default="float32", show_default=True, help="Data type of the features.")
+@click.option(
+    "--vocabulary", type=COUNT, default=49_408, show_default=True, help="Vocabulary size, for masked language modelling."
+)
+@click.option("--references", type=COUNT, default=65_536, show_default=True, help="Number of samples in a reference set.")
 @click.option("--dump", "stage", metavar="PASS", help="Print the graph after this pass instead.")
 @as_json
 def command(recipe: Recipe, dtype: str, stage: str | None, as_json: bool, **sizes: int) -> None:
-    """Show what RECIPE will run: encoder calls, shared values, FLOPs, bytes, memory, collectives, lowerings."""
+    """Show what RECIPE will run: encoder calls, shared values, FLOPs, memory, memory traffic, collectives, lowerings."""
     if stage is not None:
         data(dump(recipe.subject, stage, expression=recipe.expression, knobs=recipe.knobs))
         return

@@ -16,7 +16,7 @@ __all__ = ["command"]
 @click.command("recipes")
 @as_json
 def command(as_json: bool) -> None:
-    """List the bundled recipes, what they are and where they come from."""
+    """List the bundled recipes with their summaries and sources."""
     cards = recipes()
     if as_json:
         json_data([{**asdict(card), "fields": card.fields, "knobs": card.knobs} for card in cards])

@@ -21,8 +21,8 @@ __all__ = ["command"]
 @run_arguments
 @click.option("--param", "knobs", metavar="KNOB=VALUE", multiple=True, help="Set a hyper-parameter of the recipe.")
 @click.option("--seed", type=int, help="Seed of weights, data order and views.")
-@click.option("--out", metavar="DIR", help="The run folder; a new one under runs/ by default.")
-@click.option("--resume", metavar="DIR", help="Go on with the run in DIR from its last checkpoint; it knows its recipe.")
+@click.option("--out", metavar="DIR", help="The run folder; default: a new one under runs/.")
+@click.option("--resume", metavar="DIR", help="Resume the run in DIR from its last checkpoint; its recipe is in DIR.")
 @as_json
 def command(
     subject: str | None,
@@ -34,9 +34,9 @@ def command(
     resume: str | None,
     as_json: bool,
 ) -> None:
-    """Train a model with RECIPE, evaluate it, and leave everything in a run folder.
+    """Train a model with RECIPE, evaluate it, and save everything in a run folder.
 
-    Under torchrun the batch is shared by all processes: `torchrun --nproc-per-node 2 -m vlmdsl train clip`.
+    Under torchrun the batch is split among all processes: `torchrun --nproc-per-node 2 -m vlmdsl train clip`.
     """
     from vlmdsl.api.train import train  # `train --help` does not wait for it
 

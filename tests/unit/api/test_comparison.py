@@ -73,7 +73,7 @@ def test_the_table() -> None:
 
 def test_one_seed_claims_nothing() -> None:
     text = comparison({"clip": [(0.1, None)], "laclip": [(0.9, None)]}).to_text()
-    assert "one seed shows no spread" in text
+    assert "one seed gives no spread" in text
     assert "not separable" in text
     assert "higher" not in text
 

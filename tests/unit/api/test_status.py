@@ -23,7 +23,7 @@ SAME = {
     "layout": CLIP.replace("minimize ", "minimize   ").replace("\n", "\n\n"),
     "documentation": CLIP.replace("## CLIP", "## My CLIP"),
     "its own name": CLIP.replace("recipe clip", "recipe mine"),
-    "the name of a knob": CLIP.replace("max_scale = 100", "largest = 100").replace(
+    "the name of a hyper-parameter": CLIP.replace("max_scale = 100", "largest = 100").replace(
         "max_scale=max_scale", "max_scale=largest"
     ),
     "the name of a let": FILIP.replace("tau", "divisor"),
@@ -59,7 +59,7 @@ def test_edits_of_meaning_lose_it(edit: str, tmp_path: Path) -> None:
     page = vlmdsl.explain(tmp_path / "mine.vlo")
     assert page.facts["status_holds"] is False
     assert "verified" not in page.to_text()
-    assert "written for what" in str(page.facts["status"])
+    assert "which refers to" in str(page.facts["status"])
 
 
 def test_other_numbers_lose_it_and_are_named_and_numbers_that_change_nothing_do_not() -> None:
@@ -74,7 +74,7 @@ def test_other_numbers_lose_it_and_are_named_and_numbers_that_change_nothing_do_
 def test_what_nobody_here_wrote_is_its_authors_claim() -> None:
     page = vlmdsl.explain(CLIP.replace('status "verified: values', 'status "verified: all values'))
     assert page.facts["status_holds"] is None
-    assert "the author's own claim, which nothing here confirms: verified: all values" in page.to_text()
+    assert "claimed by its author, not verified here: verified: all values" in page.to_text()
     unsaid = vlmdsl.explain("recipe mine(image: Image, text: Text)\nminimize contrast(image, text)\n")
     assert (unsaid.facts["status"], unsaid.facts["status_holds"]) == ("", None)
 

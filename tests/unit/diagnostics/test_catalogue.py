@@ -18,10 +18,10 @@ STAGES = ("V01", "V02", "V03", "V04", "V05", "V06", "V08", "V09")
 
 
 def codes_of(program: str) -> list[str]:
-    """The codes of a catalogue program, its `# file:` and `# knob:` lines obeyed."""
+    """The codes of a catalogue program, its `# file:` and `# param:` lines obeyed."""
     file = re.search(r"^# file: (.+)$", program, re.MULTILINE)
     knobs: dict[str, object] = {}
-    for name, value in re.findall(r"^# knob: (\w+)=(.+)$", program, re.MULTILINE):
+    for name, value in re.findall(r"^# param: (\w+)=(.+)$", program, re.MULTILINE):
         knobs[name] = float(value) if re.fullmatch(r"[0-9.]+", value) else value
     return [found.code for found in check(program, file=file[1] if file else "mine.vlo", knobs=knobs)]
 

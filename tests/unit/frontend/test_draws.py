@@ -1,4 +1,4 @@
-"""Numbers drawn once a step: which calls are one draw, what they may decide, and what they may not."""
+"""Numbers drawn once per step: which calls are one draw, what they may decide, and what they may not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers that come from outside: one a step, where a field of the type Number is one a sample."""
+"""Numbers that come from outside: one per step, where a field of the type Number is one per sample."""
 
 from __future__ import annotations
 

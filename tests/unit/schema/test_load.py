@@ -71,7 +71,7 @@ nonsense: {a: b}
 """
     top = "model, data, optimizer, schedule, train, evaluation, out"
     assert faults(path=written(tmp_path, text)) == [
-        "V0811 run.yaml:11:1 [nonsense] there is no setting `nonsense` | at the top there are: " + top,
+        "V0811 run.yaml:11:1 [nonsense] there is no setting `nonsense` | the settings at the top level: " + top,
         "V0811 run.yaml:2:3 [step] there is no setting `train.step` | did you mean `train.steps`?",
         "V0811 run.yaml:7:1 [learning_rate] there is no setting `learning_rate` | did you mean `optimizer.learning_rate`?",
         "V0812 run.yaml:10:11 [5] `schedule` must be a mapping of settings",
@@ -92,7 +92,7 @@ def test_faults_of_overrides_and_flags_point_at_the_words_given() -> None:
         "V0812 --set:2:17 [fp8] `train.precision` must be 'float32' or 'bfloat16'",
         "V0812 --set:5:17 [inf] `model.dimension` must be a valid integer",
         "V0812 <flags>:1:1 [train.steps=0] `train.steps` must be greater than or equal to 1",
-        "V0813 --set:3:1 [train] `--set` takes SECTION.SETTING=VALUE, not `train`",
+        "V0813 --set:3:1 [train] `--set` expects SECTION.SETTING=VALUE, not `train`",
     ]
 
 
@@ -111,10 +111,10 @@ LONG = "9" * 5000
     ("text", "expected"),
     [
         ("train: {seed: 1}\ntrain: {seed: 2}\n", "V0817 run.yaml:2:1 [train] `train` is given twice"),
-        ("a: &x 1\nb: *x\n", "V0810 run.yaml:2:4 [*] the run configuration is not YAML: aliases are not read here"),
+        ("a: &x 1\nb: *x\n", "V0810 run.yaml:2:4 [*] the run configuration is not YAML: aliases are not supported"),
         (
             "train: !!python/name:os.system 3",
-            f"V0810 run.yaml:1:8 [!] {NOT_YAML}: tags are not read here",
+            f"V0810 run.yaml:1:8 [!] {NOT_YAML}: tags are not supported",
         ),
         ("train: 3\n", "V0812 run.yaml:1:8 [3] `train` must be a mapping of settings"),
         (
@@ -124,7 +124,7 @@ LONG = "9" * 5000
         ("[" * 5000, "V0810 run.yaml:1:101 [[] the run configuration is not YAML: this is nested too deeply"),
         ("out: \x07", "V0810 run.yaml:1:6 [\x07] the run configuration is not YAML: a character that YAML does not allow"),
         ("- 1", "V0810 run.yaml:1:1 [- 1] the run configuration is not YAML: it is not a mapping of sections"),
-        ("? [a]\n: 1", "V0810 run.yaml:1:3 [[a]] the run configuration is not YAML: a key must be one word"),
+        ("? [a]\n: 1", "V0810 run.yaml:1:3 [[a]] the run configuration is not YAML: a key must be a single word"),
     ],
 )
 def test_yaml_that_is_not_read(tmp_path: Path, text: str, expected: str) -> None:

@@ -168,7 +168,7 @@ def test_a_failed_statement_starts_no_second_message() -> None:
 
 def test_an_edition_too_new_says_which_is_known() -> None:
     (fault,) = parse(SourceText("mine.vlo", "vlo 2\nminimize a"))[1]
-    assert fault.message == "this vlmdsl knows the editions of the language up to 1"
+    assert fault.message == "this version of vlmdsl supports editions of the language up to 1"
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_style(text: str, expected: str) -> None:
 
 @pytest.mark.parametrize("path", sorted(STYLE.glob("*.vlo")), ids=lambda path: path.stem)
 def test_files(path: Path) -> None:
-    """`style/NAME.vlo` becomes `style/NAME.expected`; VLMDSL_ACCEPT=1 writes it anew."""
+    """`style/NAME.vlo` becomes `style/NAME.expected`; VLMDSL_ACCEPT=1 rewrites it."""
     actual = format_text(SourceText(path.name, path.read_text(encoding="utf-8")))
     expected = path.with_suffix(".expected")
     if os.environ.get("VLMDSL_ACCEPT"):

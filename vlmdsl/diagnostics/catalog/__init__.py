@@ -1,4 +1,4 @@
-"""The catalogue: a module a stage, a class a code. Importing this package fills `CATALOGUE`."""
+"""The catalogue: a module per stage, a class per code. Importing this package fills `CATALOGUE`."""
 
 from vlmdsl.diagnostics.catalog import (
     comparison,

@@ -139,13 +139,13 @@ class UnknownKnob(Problem):
         "command line, or a keyword of `vlmdsl.compile`, sets one. `vlmdsl explain RECIPE` lists them with their defaults."
     )
     bad = (
-        "# knob: epsilon=0.2\n"
+        "# param: epsilon=0.2\n"
         "vlo 1\n"
         "recipe mine(image: Image, text: Text, tau = 0.07)\n"
         "minimize contrast(image, text, temperature=tau)"
     )
     good = (
-        "# knob: tau=0.2\n"
+        "# param: tau=0.2\n"
         "vlo 1\n"
         "recipe mine(image: Image, text: Text, tau = 0.07)\n"
         "minimize contrast(image, text, temperature=tau)"

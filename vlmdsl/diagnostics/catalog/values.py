@@ -104,13 +104,13 @@ class KnobValue(Problem):
         "The value of a hyper-parameter has the type of its default: a number or a string. `50%` and `32k` are numbers."
     )
     bad = (
-        "# knob: tau=warm\n"
+        "# param: tau=warm\n"
         "vlo 1\n"
         "recipe mine(image: Image, text: Text, tau = 0.07)\n"
         "minimize contrast(image, text, temperature=tau)"
     )
     good = (
-        "# knob: tau=0.1\n"
+        "# param: tau=0.1\n"
         "vlo 1\n"
         "recipe mine(image: Image, text: Text, tau = 0.07)\n"
         "minimize contrast(image, text, temperature=tau)"

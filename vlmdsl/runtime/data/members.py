@@ -79,4 +79,4 @@ def _class(data: bytes) -> int:
     try:
         return int(data)
     except ValueError as fault:
-        raise BadSample("class is no whole number") from fault
+        raise BadSample("class is not an integer") from fault

@@ -163,7 +163,7 @@ def _summands(matrix: Node) -> list[tuple[float, Node]]:
 
 
 def _parts(matrix: Node, _key: str) -> list[tuple[Node, str, Fraction]] | None:
-    """What a matrix is made of, each with its coefficient; None for a similarity, and for what is no sum, as a product."""
+    """What a matrix is made of, each with its coefficient; None for a similarity, and for anything but a sum."""
     matrices = [parent for parent in matrix.inputs if isinstance(parent.type, SimType)]
     if matrix.operation == "similarity" or (len(matrices) > 1 and matrix.operation not in ("add", "subtract")):
         return None

@@ -18,7 +18,7 @@ def linear_probe_accuracy(
 ) -> Measures | None:
     """How often a linear classifier, fitted to `features [n, D]` with `labels [n]`, names the class of held-out ones.
 
-    It is ridge regression to one number a class, 1 for the right one and 0 for the others: closed form, so the result is a
+    It is ridge regression to one number per class, 1 for the right one and 0 for the others: closed form, so the result is a
     function of the features alone. Each of the D features is standardised as it is distributed over the n; the penalty on
     the square of the weights, not of the constants, is `ridge` times n. A class of equal score that comes later is a miss.
     Held-out images of a class that none of the n has are left out, since no classifier could name it; None if all are.

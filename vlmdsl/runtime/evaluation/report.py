@@ -70,13 +70,13 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
     notes += _certain("zero-shot", zero_shot, zero_shot, "classes")
     if zero_shot and zero_shot.get("images", results["samples"]) < results["samples"]:
         without = results["samples"] - zero_shot["images"]
-        notes.append(f"zero-shot: {without:,} of {results['samples']:,} samples have no class with a name and are left out")
+        notes.append(f"zero-shot: {without:,} of {results['samples']:,} samples have no named class and are left out")
     if neighbours.get("alone"):
-        notes.append(f"nearest neighbours: {neighbours['alone']:,} images are alone in their class and are not asked")
+        notes.append(f"nearest neighbours: {neighbours['alone']:,} images are alone in their class and are not classified")
     if probe.get("left_out"):
         notes.append(f"linear probe: {probe['left_out']:,} images are of classes without a training image and are left out")
     if probe.get("classes") == 1:
-        notes.append("linear probe: all training images are of one class, so it names no other")
+        notes.append("linear probe: all training images have the same class, so it predicts no other")
     return notes
 
 
@@ -85,7 +85,7 @@ def _certain(title: str, group: Mapping[str, Any], counts: Mapping[str, int], ca
     certain = [name for name, chance in group.get("chance", {}).items() if chance >= 1.0]
     if not certain:
         return []
-    return [f"{title}: {', '.join(certain)} cannot be wrong among {counts[candidates]:,} {candidates}"]
+    return [f"{title}: {', '.join(certain)} are always 100 % with only {counts[candidates]:,} {candidates}"]
 
 
 def stored_untrained(results: Mapping[str, Any]) -> Evaluation | None:

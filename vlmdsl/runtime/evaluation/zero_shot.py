@@ -80,7 +80,7 @@ def zero_shot_accuracy(
 
 
 def _ensemble(prompts: EncodedFeatures, templates: int, normalized: bool) -> EncodedFeatures:
-    """One pooled feature a class: the mean over its prompts, of unit vectors where those are compared."""
+    """One pooled feature per class: the mean over its prompts, of unit vectors where those are compared."""
     assert prompts.pooled is not None
     features = functional.normalize(prompts.pooled, dim=-1) if normalized else prompts.pooled
     return EncodedFeatures(pooled=features.unflatten(0, (-1, templates)).mean(dim=1))

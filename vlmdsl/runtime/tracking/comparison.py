@@ -30,7 +30,7 @@ class Panel:
 
 
 def draw_comparison(panels: Sequence[Panel], recipes: Sequence[str], picture: Path, title: str = "") -> None:
-    """Draw one panel a measure into the PNG file `picture`: a bar at the mean, a dot for every seed; seeds are joined.
+    """Draw one panel per measure into the PNG file `picture`: a bar at the mean, a dot for every seed; seeds are joined.
 
     Joined dots of one seed show a paired difference as a slope. A recipe without the measure has an empty place. Nothing is
     drawn without panels.

@@ -83,7 +83,7 @@ def _draw(axes: Axes, panel: _Panel, records: Records) -> None:
     for name, label in panel.lines.items():
         points = [(record["step"], factor * record[name]) for record in records if name in record]
         steps, values = zip(*points, strict=True)
-        # A single record is no line yet, but should be seen.
+        # A single record is not a line yet, but should be seen.
         axes.plot(steps, values, label=label, linewidth=1.4, marker="o" if len(points) == 1 else None)
     if panel.chance:
         _draw_chance(axes, records)

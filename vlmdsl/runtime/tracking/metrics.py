@@ -1,4 +1,4 @@
-"""The metrics of a run, one JSON object a line: `step`, `loss`, `terms/NAME`, and whatever else was measured at that step.
+"""The metrics of a run, one JSON object per line: `step`, `loss`, `terms/NAME`, and whatever else was measured at that step.
 
 `NAME.accuracy` and `NAME.chance` belong to the term NAME; `learning_rate`, `gradient_norm` and `samples_per_second` to the
 loop; other names are the recipe's own, such as `temperature`.
@@ -61,13 +61,13 @@ class MetricsFile:
 def read_metrics(path: Path) -> list[dict[str, float]]:
     """The records in a file of metrics, null as NaN; a last line that was cut off is left out.
 
-    Raises `DiagnosticError` (V0850) that names a line which is no record.
+    Raises `DiagnosticError` (V0850) that names a line which is not a record.
     """
     records: list[dict[str, float]] = []
     for number, line in enumerate(_lines(path), start=1):
         record = _record(line, number, path)
         if records and record["step"] <= records[-1]["step"]:
-            raise damaged(path, f"line {number} is of a step that is not after the one before")
+            raise damaged(path, f"line {number} has a step that is not greater than the one before")
         records.append(record)
     return records
 
@@ -75,12 +75,12 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 def cut_metrics(path: Path, step: int, records: int) -> int:
     """Drop the records of steps after `step`, and a last line that was cut off; returns how many are left.
 
-    Raises `DiagnosticError` (V0850) if a line is no record, or fewer than `records` are left.
+    Raises `DiagnosticError` (V0850) if a line is not a record, or fewer than `records` are left.
     """
     read = read_metrics(path) if path.exists() else []
     kept = sum(record["step"] <= step for record in read)
     if kept < records:
-        reason = f"it has {kept} records of the steps up to {step}, of {records} that were written"
+        reason = f"it has only {kept} of the {records} records up to step {step}"
         raise damaged(path, reason if path.exists() else "it is missing")
     if path.exists():
         write_atomically(path, "".join(f"{line}\n" for line in _lines(path)[:kept]))
@@ -96,12 +96,12 @@ def _record(line: str, number: int, path: Path) -> dict[str, float]:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
-        raise damaged(path, f"line {number} is no JSON") from None
+        raise damaged(path, f"line {number} is not JSON") from None
     if not isinstance(record, dict) or not all(_NAME.fullmatch(name) for name in record):
-        raise damaged(path, f"line {number} is no record of metrics")
+        raise damaged(path, f"line {number} is not a record of metrics")
     numbers = {name: math.nan if value is None else value for name, value in record.items()}
     if any(isinstance(value, bool) or not isinstance(value, int | float) for value in numbers.values()):
-        raise damaged(path, f"line {number} has a value that is no number")
+        raise damaged(path, f"line {number} has a value that is not a number")
     step = record.get("step")
     if not isinstance(step, int) or not 0 <= step < _MOST_STEPS:
         raise damaged(path, f"line {number} has no `step`")

@@ -1,4 +1,4 @@
-"""From a configuration to what a run works on: data, tokenizer, model, in the order in which faults should be told."""
+"""From a configuration to what a run works on: data, tokenizer, model, in the order in which faults should be reported."""
 
 from __future__ import annotations
 

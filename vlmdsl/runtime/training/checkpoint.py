@@ -123,16 +123,16 @@ def sound_checkpoint(root: Path) -> tuple[Path | None, list[str]]:
 def checked(folder: Path) -> CheckpointState:
     """What `state.json` says, every file compared with it; V0850 names the one that is damaged."""
     if folder.is_symlink() or not folder.is_dir():
-        raise damaged(folder, "it is no folder")
+        raise damaged(folder, "it is not a folder")
     state = read_state(folder)
     if f"step-{state.step:08d}" != folder.name:
         raise damaged(folder / _STATE, f"it is of step {state.step}")
     if not {_WEIGHTS, _MOMENTS} <= state.files.keys():
-        raise damaged(folder / _STATE, "it does not list weights and moments")
+        raise damaged(folder / _STATE, "it does not list weights and optimiser states")
     for name, stored in state.files.items():
         path = folder / name
         if path.is_symlink() or not path.is_file():
-            raise damaged(path, "it is missing" if not path.exists() else "it is no plain file")
+            raise damaged(path, "it is missing" if not path.exists() else "it is not a regular file")
         if path.stat().st_size != stored.size:
             raise damaged(path, f"it has {path.stat().st_size:,} bytes, not {stored.size:,}")
         if file_digest(path) != stored.sha256:
@@ -146,9 +146,9 @@ def read_state(folder: Path) -> CheckpointState:
 
 
 def check_written_by(folder: Path, run: str) -> None:
-    """V0853 unless the run that is told by `run` wrote this checkpoint."""
+    """V0853 unless the run with the identity `run` wrote this checkpoint."""
     if read_state(folder).run != run:
-        raise _mismatch(folder, "a run with another recipe, other settings or other data wrote it")
+        raise _mismatch(folder, "it was written by a run with another recipe, other settings or other data")
 
 
 def read_position(folder: Path) -> Position:
@@ -191,7 +191,7 @@ def _load(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise damaged(path, f"it is no safetensors file: {error}") from None
+        raise damaged(path, f"it is not a safetensors file: {error}") from None
 
 
 def _compare(folder: Path, stored: Mapping[str, Tensor], present: Mapping[str, Tensor], whose: str) -> None:
@@ -199,13 +199,13 @@ def _compare(folder: Path, stored: Mapping[str, Tensor], present: Mapping[str, T
     lacking = [name for name in present if name not in stored]
     more = [name for name in stored if name not in present]
     if lacking or more:
-        which = f"{whose} has `{lacking[0]}`, which it lacks" if lacking else f"it has `{more[0]}`, which {whose} lacks"
+        which = f"it lacks `{lacking[0]}`, which {whose} has" if lacking else f"it has `{more[0]}`, which {whose} lacks"
         raise _mismatch(folder, which, len(lacking) + len(more))
     for name, tensor in present.items():
         waits = tensor.shape[1:] == (0,)  # a queue that has no D until a step or a checkpoint says it
         shape = stored[name].shape[:1] if waits else stored[name].shape
         if shape != (tensor.shape[:1] if waits else tensor.shape) or stored[name].dtype != tensor.dtype:
-            reason = f"`{name}` is {_form(stored[name])} in it and {_form(tensor)} in {whose}"
+            reason = f"`{name}` is {_form(stored[name])} there, but {_form(tensor)} in {whose}"
             raise _mismatch(folder, reason)
 
 
@@ -217,14 +217,14 @@ def _compare_moments(
     for key, tensor in stored.items():
         name, _, kind = key.rpartition("/")
         if name not in trained or kind not in _MOMENT_KINDS:
-            raise _mismatch(folder, f"it has the moment `{key}`, which belongs to no trained weight")
+            raise _mismatch(folder, f"it has the optimiser state `{key}`, which belongs to no trained parameter")
         if kind != "step" and tensor.shape != parameters[name].shape:
-            reason = f"`{key}` is {_form(tensor)} in it, and the weight is {_form(parameters[name])}"
+            reason = f"`{key}` is {_form(tensor)} there, but the parameter is {_form(parameters[name])}"
             raise _mismatch(folder, reason)
         kinds.setdefault(name, set()).add(kind)
     for name, own in kinds.items():
         if own != _MOMENT_KINDS:
-            raise _mismatch(folder, f"it lacks the moment `{name}/{min(_MOMENT_KINDS - own)}`")
+            raise _mismatch(folder, f"it lacks the optimiser state `{name}/{min(_MOMENT_KINDS - own)}`")
 
 
 _MOMENT_KINDS = {"step", "exp_avg", "exp_avg_sq"}

@@ -16,17 +16,17 @@ from vlmdsl.runtime.training.stopping import StopSignals
 
 __all__ = ["Ending"]
 
-_MENDED = {CannotWrite.code: "make room; then", ProcessLost.code: "when the cause is mended,"}
+_MENDED = {CannotWrite.code: "make room; then", ProcessLost.code: "when the cause is fixed,"}
 """Faults of the machine after which a run can go on, and what is to be done first."""
 
 
 class Ending:
-    """What a run says where it ends before its last step, and how to go on with it."""
+    """What a run says where it ends before its last step, and how to continue it."""
 
     def __init__(self) -> None:
         self.signals = StopSignals()
         self.folder: RunFolder | None = None
-        """Where the run can be gone on with, once it can, on the process that talks."""
+        """Where the run can be resumed, once it can, on the process that talks."""
         self.done: int | None = None
         """The step of the last checkpoint."""
         self._locks = ExitStack()
@@ -40,7 +40,11 @@ class Ending:
         self.signals.__exit__()
         if self.folder is None or error is None:
             return
-        advice = f"`{self._command()}` goes on from step {self.done}" if self.done else f"`{self._command()}` starts anew"
+        advice = (
+            f"`{self._command()}` continues from step {self.done}"
+            if self.done
+            else f"`{self._command()}` starts from scratch"
+        )
         if isinstance(error, KeyboardInterrupt | SystemExit):
             words = f"interrupted: {advice}"
             if isinstance(error, KeyboardInterrupt):

@@ -209,7 +209,7 @@ def held_out_measure(
             templates = config.evaluation.templates or DEFAULT_TEMPLATES
             prompts = ClassPrompts(names, loaders.inputs(view, forms), templates, numbers=numbers)
         elif has_unnamed_classes(data.held_out, data.held_out_mapping.columns["label"]):
-            notes += ("zero-shot: the classes are numbers without names; name them with `--map class_name=COLUMN`",)
+            notes += ("zero-shot: the classes have numbers but no names; name them with `--map class_name=COLUMN`",)
     loader = loaders.loader(samples, fields, forms, {comparison.text_field: view}, limit)
     return _ImagesAndTexts(loader, comparison, prompts, config.evaluation.retrieval, neighbours, fitted, notes)
 
@@ -221,7 +221,7 @@ def _named_classes(data: Data, held_out: Source, mapping: FieldMapping) -> tuple
     """
     named = {number: name for number, name in enumerate(mapping.classes.get("label", ())) if name}
     if not named and data.foreign and has_unnamed_classes(held_out, mapping.columns["label"]):
-        help = ("`--map class_name=COLUMN`", "or leave them out: `--set evaluation.zero_shot=false`")
+        help = ("`--map class_name=COLUMN`", "or leave out zero-shot classification: `--set evaluation.zero_shot=false`")
         raise DiagnosticError((ClassesWithoutNames.at(Span("<command line>", 0, 0), source=held_out.name, help=help),))
     names = tuple(dict.fromkeys(named.values()))
     return names, {number: names.index(name) for number, name in named.items()}
@@ -246,8 +246,8 @@ def _check_one_form(model: VisionLanguageModel, comparison: Comparison) -> None:
     for stream in model.streams:
         tower = stream.encoder.tower
         if stream.encode in read and model.form(tower, "Image") != model.form(comparison.image_tower, "Image"):
-            problem = f"takes images in another form than `{comparison.image_tower}`, with which its features are compared"
+            problem = f"expects images in another format than `{comparison.image_tower}`, whose features it is compared with"
             place = Span("encoders", 0, 0)
             raise DiagnosticError(
-                (TowerDoesNotFit.at(place, tower=tower, problem=problem, help=("give both one encoder",)),)
+                (TowerDoesNotFit.at(place, tower=tower, problem=problem, help=("use the same encoder for both",)),)
             )

@@ -48,10 +48,10 @@ def locked(folder: Path) -> Iterator[None]:
 def _taken(path: Path) -> tuple[IO[bytes], tuple[int, int]]:
     while True:
         if path.is_symlink() or (path.exists() and not path.is_file()):
-            raise damaged(path, "it is no plain file")
+            raise damaged(path, "it is not a regular file")
         # Not even opened where this process has it: closing the second descriptor would give up the lock.
         if _key(path) in _HELD:
-            raise _in_use(path, f"process {os.getpid()}, which is this one")
+            raise _in_use(path, f"process {os.getpid()}, this one")
         file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b", buffering=0)
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -98,6 +98,6 @@ def _holder(file: IO[bytes]) -> str:
 
 def _in_use(path: Path, holder: str) -> DiagnosticError:
     note = f"the lock is held by {holder}"
-    help = "wait until it has ended, or give another `--out`"
+    help = "wait until it has ended, or choose another `--out`"
     place = Span("<command line>", 0, 0)
     return DiagnosticError((RunInUse.at(place, path=path.parent, notes=(note,), help=(help,)),))

@@ -57,7 +57,7 @@ def evaluate_run(
         model, data = restored.model, restored.data
         held_out = held_out_measure(objective.program, config, data, restored.tokenizers, model)
         if held_out is None:
-            return {}, "nothing to measure: no data is held out, or it has neither the texts nor the classes that are needed"
+            return {}, "nothing to evaluate: there is no held-out data, or it has neither texts nor classes"
         conditions = conditions_of(config, data, evaluate_map)
         # Other data may have samples of the same names: what the folder says is about the run's own.
         known = None if evaluate_on else known_untrained(folder, conditions)
@@ -117,7 +117,7 @@ def _built(
     fill_references(model, data, tokenizers, config)
     if world.first:
         for note in notes:
-            print(plain(f"note: {note}; {checkpoint.name} is taken"), file=sys.stderr)
+            print(plain(f"note: {note}; using {checkpoint.name}"), file=sys.stderr)
     return _Restored(checkpoint, data, tokenizers, model)
 
 
@@ -151,8 +151,8 @@ def stored_tokenizers(checkpoint: Path) -> Tokenizers:
     path = checkpoint / TOKENIZER
     try:
         return Tokenizers.from_json(path.read_text(encoding="utf-8"))
-    except Exception as error:  # the library raises plain `Exception` for a file that is no tokenizer
-        raise damaged(path, "it is no tokenizer that a run writes") from error
+    except Exception as error:  # the library raises plain `Exception` for a file that is not a tokenizer
+        raise damaged(path, "it is not a tokenizer that a run writes") from error
 
 
 def results_text(results: dict[str, Any]) -> str:

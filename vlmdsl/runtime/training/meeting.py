@@ -52,7 +52,7 @@ def together() -> Iterator[None]:
         raise
     for rank, answer in enumerate(_exchange("")):
         if answer:
-            raise lost(f"process {rank} ended", f"process {rank} said {json.loads(answer)}")
+            raise lost(f"process {rank} ended", f"process {rank} reports {json.loads(answer)}")
 
 
 def compare(facts: Mapping[str, object]) -> None:
@@ -82,7 +82,7 @@ def lost(reason: str, *notes: str) -> DiagnosticError:
 def no_answer(error: Exception) -> DiagnosticError:
     """The error V0904 for what the libraries raise where another process is gone, without where in them that was."""
     said = re.sub(r"^\[[^]]*\] ", "", str(error).partition("\n")[0]).partition(". ")[0]
-    return lost("another one ended or does not answer", said)
+    return lost("another process ended or does not answer", said)
 
 
 @cache
@@ -91,7 +91,7 @@ def store_of_processes() -> Any:
     try:
         store, _, _ = next(rendezvous("env://", timeout=_LONGEST_START))
     except (RuntimeError, ValueError, TypeError) as error:
-        raise lost("they do not find each other", str(error).splitlines()[0]) from error
+        raise lost("they did not find each other", str(error).splitlines()[0]) from error
     return store
 
 

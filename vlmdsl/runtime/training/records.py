@@ -30,7 +30,7 @@ def _inside(name: str) -> str:
 
 def _is_file_name(name: str) -> str:
     if name in ("", ".", "..") or any(character in name for character in "/\\\0"):
-        raise ValueError("it is no name of a file")
+        raise ValueError("it is not a file name")
     return name
 
 
@@ -160,7 +160,7 @@ def _check_groups(group: dict[str, Any], depth: int) -> None:
         raise ValueError("it is nested too deeply")
     for name, value in group.items():
         if not re.fullmatch(_NAME, name) or len(name) > _LONGEST_NAME:
-            raise ValueError(f"{name[:40]!r} is no name of a measure")
+            raise ValueError(f"{name[:40]!r} is not the name of a measure")
         if isinstance(value, dict):
             _check_groups(value, depth - 1)
     if "chance" not in group:
@@ -170,4 +170,4 @@ def _check_groups(group: dict[str, Any], depth: int) -> None:
         raise ValueError("`chance` and `untrained` hold measures by name")
     for name in group["chance"]:
         if any(isinstance(side.get(name, 0.0), bool) or not isinstance(side.get(name, 0.0), int | float) for side in sides):
-            raise ValueError(f"the measure {name!r} is no number")
+            raise ValueError(f"the measure {name!r} is not a number")

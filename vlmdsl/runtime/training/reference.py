@@ -29,7 +29,7 @@ def fill_references(model: VisionLanguageModel, data: Data, tokenizers: Tokenize
     if not references.columns or data.reference is None or data.reference_mapping is None:
         return
     if config.data.reference_search == "faiss":
-        load_faiss()  # a missing package is told before an hour of encoding
+        load_faiss()  # a missing package is reported before an hour of encoding
     forms = {column.name: model.form(column.encoder.tower, column.kind) for column in references.columns}
     loader = EvaluationLoader(
         data.reference,

@@ -33,7 +33,7 @@ _FORMAT = 2
 KEPT = "kept"
 """Subfolder of files that the recipe or the settings name and that lie elsewhere."""
 _CONFIG_SEAL = "# SHA-256 of the lines above: "
-_MEASURED_ANEW = "remove it: what it holds is measured anew"
+_MEASURED_ANEW = "remove it: what it holds is measured again"
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """One JSON object a line, each with its `step`."""
+        """One JSON object per line, each with its `step`."""
         return self.path / "metrics.jsonl"
 
     @property
@@ -102,7 +102,7 @@ class RunFolder:
         with _naming(out):
             path.lstat()
             if not path.is_dir() or any(entry.name != LOCK for entry in path.iterdir()):
-                help = ("give another `--out`", f"`--resume {out}` goes on with the run in it")
+                help = ("choose another `--out`", f"`--resume {out}` resumes the run in it")
                 raise DiagnosticError((RunFolderTaken.at(_COMMAND_LINE, path=path, help=help),))
 
     @classmethod
@@ -113,7 +113,7 @@ class RunFolder:
             is_folder = folder.path.is_dir()
             present = is_folder and any(file.exists() for file in (folder.recipe, folder.config, folder.facts))
         if not present:
-            reason = "it is no run folder: it has no run.json" if is_folder else "there is no such folder"
+            reason = "it is not a run folder: it has no run.json" if is_folder else "there is no such folder"
             raise DiagnosticError((NothingToResume.at(_COMMAND_LINE, path=path, reason=reason),))
         folder.check_plain()
         facts = folder.read_facts()
@@ -147,7 +147,7 @@ class RunFolder:
             if file.is_dir():
                 raise damaged(file, "a folder is in its place", "remove it")
         if self.checkpoints.exists() and not self.checkpoints.is_dir():
-            raise damaged(self.checkpoints, "it is no folder")
+            raise damaged(self.checkpoints, "it is not a folder")
 
     def read_facts(self) -> RunRecord:
         """What `run.json` holds; V0850 if it is damaged."""
@@ -167,9 +167,9 @@ class RunFolder:
         text = read_text(self.config)
         above, seal_line, digest = text.rpartition(_CONFIG_SEAL)
         if not seal_line or not digest.endswith("\n"):
-            raise damaged(self.config, "it is cut off: its last line is not the SHA-256 of the others")
+            raise damaged(self.config, "it is truncated: its last line is not the SHA-256 of the others")
         if hashlib.sha256(above.encode()).hexdigest() != digest.strip():
-            help = "settings of a resumed run are changed by `--set`, those that may be"
+            help = "change settings of a resumed run with `--set`"
             raise damaged(self.config, "it is not what the run wrote: its SHA-256 differs", help)
 
     def with_kept(self, config: RunConfig) -> RunConfig:
@@ -188,7 +188,7 @@ class RunFolder:
 
     def forget_after(self, step: int, records: int = 0) -> int:
         """Drop the metrics of steps after `step`: the run goes on from there. Returns how many lines are left; V0850 if a
-        line is no record, or fewer than `records` are left."""
+        line is not a record, or fewer than `records` are left."""
         return cut_metrics(self.metrics, step, records)
 
     def read_evaluation(self) -> dict[str, Any]:
@@ -228,8 +228,8 @@ def _check_plain(file: Path, folder: Path) -> None:
             return
         kind = place.lstat().st_mode if place.exists() or place.is_symlink() else stat.S_IFREG
         if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
-            what = "a symbolic link" if stat.S_ISLNK(kind) else "no plain file"
-            raise damaged(place, f"it is {what}, which a run does not write")
+            what = "a symbolic link" if stat.S_ISLNK(kind) else "not a regular file"
+            raise damaged(place, f"it is {what}, which no run writes")
 
 
 @contextmanager
@@ -241,11 +241,11 @@ def _naming(path: str) -> Iterator[None]:
     except FileNotFoundError:
         pass
     except UnicodeEncodeError:
-        raise _unusable(path, "its name is no text in UTF-8") from None
+        raise _unusable(path, "its name is not UTF-8 text") from None
     except ValueError:
-        raise _unusable(path, "it has a character that no path may have") from None
+        raise _unusable(path, "it has a character that is not allowed in a path") from None
     except (NotADirectoryError, FileExistsError):
-        raise _unusable(path, "a file is in its place, or on the way to it") from None
+        raise _unusable(path, "there is a file in its place, or in the place of a parent folder") from None
     except OSError as error:
         if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
             raise DiagnosticError((CannotWrite.at(_COMMAND_LINE, path=path, reason=error.strerror or str(error)),)) from None
@@ -253,7 +253,7 @@ def _naming(path: str) -> Iterator[None]:
 
 
 def _unusable(path: str, reason: str) -> DiagnosticError:
-    return DiagnosticError((FolderUnusable.at(_COMMAND_LINE, path=path, reason=reason, help=("give another path",)),))
+    return DiagnosticError((FolderUnusable.at(_COMMAND_LINE, path=path, reason=reason, help=("choose another path",)),))
 
 
 def _first_free(parent: Path, recipe: str) -> Path:

@@ -220,7 +220,7 @@ class _Begun:
         where = f"{self.world.size} processes on {self.world.device.type}" if self.world.size > 1 else self.world.device.type
         compiling = "; the first step compiles" if self.config.train.compile else ""
         from_step = f" from step {self.start}" if self.start else ""
-        lines = [f"note: {note}; going on from step {self.start}" for note in self.notes]
+        lines = [f"note: {note}; continuing from step {self.start}" for note in self.notes]
         lines += [f"training {weights:,} weights on {where} in {self.folder.path}{from_step}{compiling}"]
         lines += [f"note: {note}" for note in self.model.notes]
         for name, found in self.surveys.items():
@@ -242,7 +242,9 @@ class _Begun:
         """The results as a table, what was skipped, and the folder."""
         told = {_WORDS[name]: report.table().replace("\n", "\n  ") for name, report in self._reports().items()}
         skipped = [f"{name} data: {table}" for name, table in told.items() if table]
-        table = [results_text(self.results)] if self.results else ["nothing was measured: no data is held out (--val)"]
+        table = (
+            [results_text(self.results)] if self.results else ["nothing was evaluated: there is no held-out data (--val)"]
+        )
         return "\n".join([*table, *skipped, f"run folder: {self.folder.path}"])
 
 
@@ -326,7 +328,7 @@ def _begin(
         surveys=prepared.surveys,
         notes=prepared.damaged,
     )
-    begun.measure_untrained()  # before any weight is loaded: where a resumed run must measure it anew, it is the same model
+    begun.measure_untrained()  # before any weight is loaded: where a resumed run must measure it again, it is the same model
     if checkpoint:
         begun.go_on_from(checkpoint)
     if world.first:

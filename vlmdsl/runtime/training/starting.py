@@ -54,9 +54,9 @@ def data_facts(data: Data, surveys: Mapping[str, Survey]) -> dict[str, Any]:
 def write_start(
     folder: RunFolder, recipe: RecipeFiles, config: RunConfig, data: Mapping[str, Any], towers: list[str], world: World
 ) -> None:
-    """Everything that the run can be gone on with from its folder alone; `run.json` last, as the sign that it is there.
+    """Everything that is needed to resume the run from its folder alone; `run.json` last, which shows that it is complete.
 
-    `towers` is what a user was told of the towers.
+    `towers` are the remarks about the towers that were printed.
     """
     files: dict[str, bytes] = {name: text.encode("utf-8", "backslashreplace") for name, text in recipe.texts.items()}
     kept: dict[str, str] = {}
@@ -126,8 +126,8 @@ def check_same_data(folder: RunFolder, data: Mapping[str, Any]) -> None:
         differs = before is None or now is None or any(before.get(key) != now[key] for key in ("samples", "fingerprint"))
         if differs:
             counts = [0 if facts is None else facts.get("samples", 0) for facts in (before, now)]
-            note = f"it had {counts[0]} samples ({name}), now there are {counts[1]}"
-            help = "put the data back as it was, or start a new run"
+            note = f"it had {counts[0]} samples ({name}), now it has {counts[1]}"
+            help = "restore the data, or start a new run"
             place = Span("<command line>", 0, 0)
             mismatch = ResumeMismatch.at(place, path=folder.path, what="set of samples", notes=(note,), help=(help,))
             raise DiagnosticError((mismatch,))

@@ -33,7 +33,7 @@ def check_towers(objectives: Iterable[Objective], config: ModelConfig) -> None:
     place = Span("<command line>", 0, 0)
     faults = [
         TowerDoesNotFit.at(
-            place, tower=name, problem="is none of the recipe's", help=(suggestion(name, towers, "its towers"),)
+            place, tower=name, problem="is not a tower of the recipe", help=(suggestion(name, towers, "its towers"),)
         )
         for name in config.towers
         if name not in towers
@@ -74,12 +74,12 @@ def tokenizer_notes(name: str, given: str | None, tokenizer: Tokenizer) -> tuple
     try:
         own = load_tokenizer(name).vocabulary
     except DiagnosticError:
-        return (f"reads the tokenizer `{given}`; it comes without one of its own",)
+        return (f"uses the tokenizer `{given}`; it has none of its own",)
     same = sum(own.get(token) == number for token, number in tokenizer.vocabulary.items())
     total = len(tokenizer.vocabulary)
     if same == total:
         return ()
-    return (f"reads the tokenizer `{given}` instead of its own: {total - same:,} of {total:,} ids stand for other tokens",)
+    return (f"uses the tokenizer `{given}` instead of its own: {total - same:,} of {total:,} ids are different tokens",)
 
 
 def _is_masked(stream: Stream) -> bool:
@@ -91,6 +91,6 @@ def _has_mask(source: Node) -> bool:
 
 
 def _without_mask(given: str, encoder: str) -> DiagnosticError:
-    reason = f"it has no mask token, and `{encoder}` could not know a new one"
-    help = "choose a text encoder that was trained with masked texts, or a built-in one"
+    reason = f"it has no mask token, and `{encoder}` has no embedding for a new one"
+    help = "choose a text encoder that was pretrained with masked language modelling, or a built-in one"
     return DiagnosticError((TokenizerUnusable.at(Span("<command line>", 0, 0), given=given, reason=reason, help=(help,)),))

@@ -47,10 +47,10 @@ def test_only_regular_files_are_read_and_none_is_waited_for(tmp_path: Path) -> N
     (tmp_path / "folder.png").mkdir()
     started = time.monotonic()
     for name in ("pipe.png", "folder.png"):
-        assert reason(name, tmp_path) == "image file is no regular file"
-    assert reason("/dev/zero", tmp_path, allowed_folders=("/",)) == "image file is no regular file"
+        assert reason(name, tmp_path) == "image file is not a regular file"
+    assert reason("/dev/zero", tmp_path, allowed_folders=("/",)) == "image file is not a regular file"
     for path in (tmp_path / "pipe.png", Path("/dev/zero"), tmp_path):
-        with pytest.raises(BadFile, match="no regular file"):
+        with pytest.raises(BadFile, match="not a regular file"):
             read_regular(path, 100)
     assert time.monotonic() - started < 5
 
@@ -61,7 +61,7 @@ def test_a_pipe_in_place_of_a_data_file_is_refused_at_once(tmp_path: Path, name:
     timer = threading.Timer(20, lambda: os.close(os.open(tmp_path / name, os.O_RDWR)))  # whoever waits would go on then
     timer.start()
     started = time.monotonic()
-    with pytest.raises(DiagnosticError, match="file is no regular file"):
+    with pytest.raises(DiagnosticError, match="file is not a regular file"):
         (load_tokenizer if name == "tokenizer.json" else open_source)(str(tmp_path / name))
     timer.cancel()
     assert time.monotonic() - started < 10

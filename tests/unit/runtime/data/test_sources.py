@@ -58,7 +58,7 @@ def test_members_of_a_shard(shard: Callable[..., Path], image: Callable[..., byt
         ("0.json", "{", "damaged json"),
         ("0.json", "[" * 100_000, "damaged json"),
         ("0.txt", b"\xff\xfe\xfa", "text is not UTF-8"),
-        ("0.cls", "cat", "class is no whole number"),
+        ("0.cls", "cat", "class is not an integer"),
     ],
 )
 def test_a_damaged_member_makes_a_bad_sample(shard: Callable[..., Path], member: str, content: str, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""Nearest neighbours: an image is no neighbour of itself, votes weigh by similarity, ties and lonely classes are misses."""
+"""Nearest neighbours: an image is not its own neighbour, votes weigh by similarity, ties and lonely classes are misses."""
 
 from __future__ import annotations
 

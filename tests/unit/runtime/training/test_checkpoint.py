@@ -85,7 +85,7 @@ def test_the_newest_are_kept_and_only_whole_ones_count(tmp_path: Path) -> None:
     weights = newest / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     assert newest_checkpoint(tmp_path) == tmp_path / "step-00000009"
-    # The damaged one is written anew when the run comes by again.
+    # The damaged one is written again when the run comes by again.
     save_checkpoint(tmp_path, model, optimizer, at(10), keep=2)
     assert newest_checkpoint(tmp_path) == newest
     (newest / "state.json").unlink()

@@ -1,4 +1,4 @@
-"""One process works in a folder at a time, and what a dead one left behind is no lock."""
+"""One process works in a folder at a time, and what a dead one left behind is not a lock."""
 
 from __future__ import annotations
 
