@@ -27,11 +27,11 @@ EVIDENCE = ROOT / "benchmarks" / "results" / "evidence.json"
 HEAD = """\
 # Recipes
 
-What is bundled, written by `python docs/make_recipes.py`: each recipe's text, its formula as `vlmdsl explain RECIPE --latex`
-prints it, what it needs, and the evidence for it. Oracles are inputs with the losses and gradients that the authors' code
-(*official*), a trusted re-implementation (*reference*), the paper's formula (*paper*) or, where neither exists, a
-*reconstruction* gave for them; the files are `tests/oracles/data/`. Training evidence is `benchmarks/results/evidence.json`,
-made by `python benchmarks/evidence.py`: small models on small data, to show that a recipe trains, not how good a method is.
+The bundled recipes, written by `python docs/make_recipes.py`: the text of each recipe, its formula as printed by `vlmdsl explain RECIPE
+--latex`, its requirements, and the evidence for it. An oracle is a set of inputs with the losses and gradients of the authors' code
+(*official*), a trusted re-implementation (*reference*), the paper's formula (*paper*) or, where none of these exists, a
+*reconstruction*; the files are in `tests/oracles/data/`. Training evidence is `benchmarks/results/evidence.json`, measured by
+`python benchmarks/evidence.py`: small models on small data, to show that a recipe trains, not how good a method is.
 """
 
 
@@ -142,9 +142,9 @@ def _recipe(name: str, explanation: Explanation, oracles: Sequence[Oracle], evid
         "heads": _lines(sections.get("Heads", "")),
         "reference set": _lines(sections.get("Reference set", "")),
         "batches": _cell(sections.get("Batches", "")),
-        "learned": _lines(sections.get("Learned numbers", "")),
+        "learned": _lines(sections.get("Learned parameters", "")),
         "state": _lines(sections.get("State", "")),
-        "knobs": _cell(", ".join(f"`{knob}` = {_value(value)}" for knob, value in facts["knobs"].items())),
+        "hyper-parameters": _cell(", ".join(f"`{knob}` = {_value(value)}" for knob, value in facts["knobs"].items())),
     }
     parts = [f"## {name}", "", facts["documentation"], "", "```", _written(name), "```", ""]
     parts += ["```math", explanation.latex, "```", ""]
@@ -169,7 +169,7 @@ def _oracle_lines(oracles: Sequence[Oracle]) -> list[str]:
         f"| `{oracle.name}` | {_cell(oracle.term)} | {oracle.source} | {'the recipe' if oracle.whole else 'parts of it'} |"
         for oracle in oracles
     ]
-    return ["| oracle | what | made by | compared with |", "|---|---|---|---|", *rows, ""]
+    return ["| oracle | loss | source | compared with |", "|---|---|---|---|", *rows, ""]
 
 
 def _training_lines(evidence: Mapping[str, Any] | None, facts: Mapping[str, Any]) -> list[str]:
@@ -179,7 +179,7 @@ def _training_lines(evidence: Mapping[str, Any] | None, facts: Mapping[str, Any]
     knobs = ", ".join(f"`{name}` = {_value(value)}" for name, value in evidence["knobs"].items())
     stale = "" if evidence["digest"] == digest(build(facts["name"]).written) else "; the recipe has changed since"
     lines = [f"Training ({evidence['date']}, {versions}{'; ' + knobs if knobs else ''}{stale}):", ""]
-    lines += [f"- Why so: {evidence['because']}."] if evidence.get("because") else []
+    lines += [f"- Reason: {evidence['because']}."] if evidence.get("because") else []
     for name in ("overfit", "learns", "openmoji"):
         if name in evidence:
             failed = "" if evidence[name]["passed"] else " **Not as expected.**"

@@ -65,7 +65,7 @@ def test_evidence_is_told_with_its_failures_and_its_age(maker: ModuleType) -> No
     line = next(line for line in page.splitlines() if line.startswith("| [`clip`]"))
     assert line.endswith("| not as expected: learns |")
     assert "Training (2026-01-31, torch 2.13; `temperature` = 0.1; the recipe has changed since):" in page
-    assert "- Why so: a short run.\n- 64 pairs: 100.0 %.\n- R@1 0.3 %. **Not as expected.**\n" in page
+    assert "- Reason: a short run.\n- 64 pairs: 100.0 %.\n- R@1 0.3 %. **Not as expected.**\n" in page
 
 
 def test_it_needs_no_torch() -> None:
