@@ -28,9 +28,9 @@ HEAD = """\
 # Recipes
 
 The bundled recipes, written by `python docs/make_recipes.py`: the text of each recipe, its formula as printed by
-`vlmdsl explain RECIPE --latex`, its requirements, and the evidence for it. An oracle is inputs with the losses and
-gradients of the authors' code (*official*), a trusted re-implementation (*reference*), the paper's formula (*paper*) or, where
-none of these exists, a *reconstruction*; the files are in `tests/oracles/data/`. Training evidence is
+`vlmdsl explain RECIPE --latex`, its requirements, and the evidence for it. An oracle is a set of inputs with the
+losses and gradients of the authors' code (*official*), a trusted re-implementation (*reference*), the paper's formula
+(*paper*) or, where none of these exists, a *reconstruction*; the files are in `tests/oracles/data/`. Training evidence is
 `benchmarks/results/evidence.json`, measured by `python benchmarks/evidence.py`: small models on small data, to show that a
 recipe trains, not how good a method is.
 """
