@@ -21,16 +21,14 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from vlmdsl.backends.torch import ops
-from vlmdsl.runtime.batching import chosen_tokens
-from vlmdsl.runtime.data.batch import NOT_ASKED
-from vlmdsl.runtime.data.masking import asked_places
+from vlmdsl.runtime.values.mask import NOT_SELECTED, MaskedTokens, selected_places
 
 RESULT = Path(__file__).parent / "results" / "masked_logits.json"
 
 
 def step(head: nn.Linear, states: Tensor, targets: Tensor, asked: Tensor | None) -> tuple[Tensor, ...]:
     """Loss and gradients of one forward and backward pass."""
-    picked, wanted = (states, targets) if asked is None else chosen_tokens(states, targets, asked)
+    picked, wanted = MaskedTokens(targets, asked).selected(states)
     loss = ops.mlm(head(picked), wanted)
     return (loss.detach(), *torch.autograd.grad(loss, [states, *head.parameters()]))
 
@@ -64,8 +62,8 @@ def main() -> None:
     states = torch.randn(options.batch, options.length, options.width, requires_grad=True)
     head = nn.Linear(options.width, options.vocabulary)
     words = torch.randint(options.vocabulary, (options.batch, options.length))
-    targets = torch.where(torch.rand(words.shape) < options.share, words, NOT_ASKED)
-    asked = asked_places(targets, options.share)
+    targets = torch.where(torch.rand(words.shape) < options.share, words, NOT_SELECTED)
+    asked = selected_places(targets, options.share)
     if asked is None:
         raise SystemExit("all places are needed: take a larger batch or a smaller share")
     for found, wanted in zip(step(head, states, targets, asked), step(head, states, targets, None), strict=True):

@@ -28,9 +28,9 @@ def test_a_model_on_the_meta_device(recipe: str, monkeypatch: pytest.MonkeyPatch
     assert config is not None, faults
     data = open_data(objective.program, config)
     tokenizers = read_tokenizers(objective, config.model, data)
-    model = build_model(objective, config, tokenizers, HERE, data.mapping.region_length)
-    fill_references(model, data, tokenizers, config)
-    batch = next(iter(training_batches(objective.program, config, data, tokenizers, model, HERE)))
+    model = build_model(objective, config, tokenizers, HERE, data.mapping.facts)
+    fill_references(model, data, config)
+    batch = next(iter(training_batches(objective.program, config, data, model, HERE)))
 
     same = pickle.loads(pickle.dumps(copy.deepcopy(model)))
     assert torch.equal(same.eval()(batch).loss, model.eval()(batch).loss)

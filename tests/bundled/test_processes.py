@@ -18,12 +18,13 @@ from torch import Tensor
 
 import vlmdsl
 from bundled.runs import DATA, RECIPES, SETTINGS, columns_of, knobs_of, with_tiny_towers
-from vlmdsl.runtime.data import Batch, BatchLoader
+from vlmdsl.runtime.data import BatchLoader
 from vlmdsl.runtime.training.assembly import build_model, open_data, read_tokenizers, training_batches
 from vlmdsl.runtime.training.loop import Callbacks, train_steps
 from vlmdsl.runtime.training.optimizer import build_optimizer
 from vlmdsl.runtime.training.processes import World
 from vlmdsl.runtime.training.reference import fill_references
+from vlmdsl.runtime.values import Batch, map_tensors
 from vlmdsl.schema import RunConfig, load_config
 from vlmdsl.testing.distributed import run_processes
 
@@ -42,11 +43,11 @@ def configuration(columns: dict[str, str]) -> RunConfig:
 def precise(batches: BatchLoader) -> Iterator[Batch]:
     """The batches with images and regions in float64."""
     for batch in batches:
-        streams = {
-            name: replace(stream, values=stream.values.double()) if stream.values.is_floating_point() else stream
-            for name, stream in batch.streams.items()
+        values = {
+            name: map_tensors(lambda part: part.double() if part.is_floating_point() else part, value)
+            for name, value in batch.values.items()
         }
-        yield replace(batch, streams=streams)
+        yield replace(batch, values=values)
 
 
 def trained(recipe: str) -> dict[str, Any]:
@@ -57,9 +58,9 @@ def trained(recipe: str) -> dict[str, Any]:
     config = configuration(columns_of(objective.program))
     data = open_data(objective.program, config)
     tokenizer = read_tokenizers(objective, config.model, data)
-    model = build_model(objective, config, tokenizer, world, data.mapping.region_length)
-    fill_references(model, data, tokenizer, config)
-    batches = training_batches(objective.program, config, data, tokenizer, model.double(), world)
+    model = build_model(objective, config, tokenizer, world, data.mapping.facts)
+    fill_references(model, data, config)
+    batches = training_batches(objective.program, config, data, model.double(), world)
     optimizer = build_optimizer(model, config.optimizer)
     logged: list[dict[str, float]] = []
     train_steps(model, optimizer, precise(batches), config, world, callbacks=Callbacks(log=logged.append))

@@ -13,6 +13,7 @@ import vlmdsl
 from vlmdsl.backends.torch.collectives import process_count, process_index
 from vlmdsl.runtime.training.assembly import build_model, open_data, read_tokenizers, training_batches
 from vlmdsl.runtime.training.processes import World
+from vlmdsl.runtime.values import ImageBatch, port
 from vlmdsl.schema import RunConfig
 from vlmdsl.testing.distributed import run_processes
 
@@ -34,11 +35,12 @@ def step() -> dict[str, Tensor]:
     tokenizers = read_tokenizers(objective, CONFIG.model, data)
     world = World(process_index(), process_count(), torch.device("cpu"))
     model = build_model(objective, CONFIG, tokenizers, world).double().train()
-    batch = next(iter(training_batches(objective.program, CONFIG, data, tokenizers, model, world)))
-    image = batch.streams["image"]
-    assert image.noise is not None
+    batch = next(iter(training_batches(objective.program, CONFIG, data, model, world)))
+    image = batch.values["image"]
+    assert isinstance(image, ImageBatch)
+    assert port("image", "noise") in batch.values
     # In double precision, where the order of sums does not hide a difference.
-    batch = replace(batch, streams={**batch.streams, "image": replace(image, values=image.values.double())})
+    batch = replace(batch, values={**batch.values, "image": ImageBatch(image.pixels.double())})
     wrapped = nn.parallel.DistributedDataParallel(model) if dist.is_initialized() else model
     loss = wrapped(batch).loss
     loss.backward()

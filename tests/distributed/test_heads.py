@@ -8,12 +8,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 import vlmdsl
+from batches import batch_of
 from vlmdsl.backends.torch.collectives import own_slice
 from vlmdsl.ir import Head
-from vlmdsl.runtime.data.batch import Batch, StreamValues
 from vlmdsl.runtime.encoders import VisionConfig, VisionTransformer
 from vlmdsl.runtime.encoders.heads import MultilayerHead
 from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.values import ImageBatch
 from vlmdsl.testing.distributed import run_processes
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
@@ -39,11 +40,11 @@ def run(recipe: str) -> list[dict[str, Tensor]]:
         generator = torch.Generator().manual_seed(step)
         images = {
             reading.name: own_slice(torch.rand(SAMPLES, 3, 8, 8, generator=generator, dtype=torch.float64)).requires_grad_()
-            for reading in model.input_streams
+            for reading in model.readings
         }
         model.zero_grad()
         keys = [""] * (SAMPLES // processes)
-        loss = model(Batch({name: StreamValues(value) for name, value in images.items()}, {}, keys)).loss
+        loss = model(batch_of({name: ImageBatch(value) for name, value in images.items()}, keys)).loss
         loss.backward()
         record = {"loss": loss.detach()}
         record |= {f"image {name}": value.grad / processes for name, value in images.items() if value.grad is not None}

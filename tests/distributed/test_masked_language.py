@@ -11,11 +11,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 import vlmdsl
-from vlmdsl.runtime.data import Batch, BatchLoader, ImageFormat, Requirement, map_fields, open_source
+from batches import streams_in_forms
+from vlmdsl.runtime.data import BatchLoader, Requirement, map_fields, open_source
 from vlmdsl.runtime.encoders import TextConfig, TextTransformer, VisionConfig, VisionTransformer
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.tokenizer import train_tokenizer
 from vlmdsl.runtime.training.processes import in_parallel
+from vlmdsl.runtime.values import Batch, ImageBatch, ImageFormat, port
 from vlmdsl.testing.distributed import run_processes
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
@@ -38,11 +40,8 @@ def model_and_batches(rank: int, world: int) -> tuple[VisionLanguageModel, Batch
     batches = BatchLoader(
         source,
         map_fields(source, [Requirement("image", "Image"), Requirement("text", "Text")]),
-        model.input_streams,
-        tokenizer,
+        streams_in_forms(model.readings, ImageFormat(IMAGE_SIZE), tokenizer, TEXT_LENGTH),
         batch=SAMPLES,
-        images=ImageFormat(IMAGE_SIZE),
-        text_length=TEXT_LENGTH,
         rank=rank,
         world=world,
     )
@@ -51,11 +50,11 @@ def model_and_batches(rank: int, world: int) -> tuple[VisionLanguageModel, Batch
 
 def precise(batch: Batch) -> Batch:
     """The batch with images in float64."""
-    streams = {
-        name: replace(stream, values=stream.values.double()) if stream.mask is None else stream
-        for name, stream in batch.streams.items()
+    values = {
+        name: ImageBatch(value.pixels.double()) if isinstance(value, ImageBatch) else value
+        for name, value in batch.values.items()
     }
-    return replace(batch, streams=streams)
+    return replace(batch, values=values)
 
 
 def run() -> list[dict[str, Tensor]]:
@@ -75,7 +74,7 @@ def run() -> list[dict[str, Tensor]]:
         record = {f"term {name}": value.detach() for name, value in out.terms.items()}
         record |= {f"gradient of {name}": value.grad.clone() for name, value in model.named_parameters()}
         record |= {f"state {name}": value.clone() for name, value in model.named_buffers()}
-        found.append(record | {"asked": (batch.streams["text_masked"].targets >= 0).sum()})
+        found.append(record | {"asked": (batch.values[port("text_masked", "masked")].targets >= 0).sum()})
         optimizer.step()
         model.after_step()
     return found

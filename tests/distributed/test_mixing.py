@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 
 import vlmdsl
+from batches import batch_of
 from vlmdsl.backends.torch.collectives import mirrored, own_slice
-from vlmdsl.runtime.data.batch import Batch, StreamValues
 from vlmdsl.runtime.encoders import EncodedFeatures, Encoder
 from vlmdsl.runtime.encoders.contract import Kind
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.training.processes import in_parallel
+from vlmdsl.runtime.values import ImageBatch, TextBatch
 from vlmdsl.testing.distributed import run_processes
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
@@ -50,9 +51,10 @@ def step(block: int) -> dict[str, Tensor]:
     )
     model.double()
     images, texts = (torch.randn(SAMPLES, 4, dtype=torch.float64) for _ in range(2))
-    streams = {"image_mix": StreamValues(own_slice(images)), "text": StreamValues(own_slice(texts))}
+    own_texts = own_slice(texts)
+    values = {"image_mix": ImageBatch(own_slice(images)), "text": TextBatch(own_texts, torch.ones_like(own_texts))}
     wrapped = in_parallel(model)
-    loss = wrapped(Batch(streams, {}, ["x"] * len(streams["text"].values), {"lam": torch.tensor(0.3)})).loss
+    loss = wrapped(batch_of(values, ["x"] * len(own_texts), {"lam": torch.tensor(0.3)})).loss
     loss.backward()
     return {"loss": loss.detach(), **{name: weight.grad for name, weight in model.named_parameters()}}
 

@@ -15,6 +15,7 @@ import vlmdsl
 from bundled.runs import SETTINGS, with_tiny_towers
 from vlmdsl import DiagnosticError
 from vlmdsl.runtime.training import session
+from vlmdsl.runtime.values import TextBatch
 
 DATA = ["shapes:samples=8,size=16"]
 SMALL = SETTINGS | {"train.batch": 4, "train.checkpoint_every": 1, "evaluation.limit": 8}
@@ -174,7 +175,7 @@ def test_the_model_of_a_run_is_there_without_fit(sound: Path, tmp_path: Path) ->
     trainer = vlmdsl.Trainer(resume=tmp_path / "run")
     stored = load_file(sound / CHECKPOINTS[0] / "model.safetensors")
     assert all(torch.equal(stored[name], tensor) for name, tensor in trainer.model.state_dict().items())
-    ids, mask = trainer.tokenizer.encode(["a red circle"], 8)
-    assert trainer.model.encode("language", ids, mask).pooled is not None
+    text = TextBatch(*trainer.tokenizer.encode(["a red circle"], 8))
+    assert trainer.model.encode("language", text).pooled is not None
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     assert end_of(lambda: vlmdsl.Trainer(resume=tmp_path / "run").model, "run") == "V0816"

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import vlmdsl
-from vlmdsl.runtime import batching
+from vlmdsl.runtime.values import TowerInput, count
 
 SETTINGS = {"train.batch": 16, "train.compile": False, "evaluation.limit": 60}
 
@@ -48,13 +48,13 @@ def test_a_contrast_of_sets_is_the_mean_over_their_product(images: str, texts: s
 def test_runs_train_and_evaluate_with_the_calls_of_the_plan(
     recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls, called = [], batching._called
+    calls, called = [], TowerInput.call
 
-    def counted(tower, values):
-        calls.extend([len(values.values)] if torch.is_grad_enabled() else [])
-        return called(tower, values)
+    def counted(inputs, tower):
+        calls.extend([count(inputs.value)] if torch.is_grad_enabled() else [])
+        return called(inputs, tower)
 
-    monkeypatch.setattr(batching, "_called", counted)
+    monkeypatch.setattr(TowerInput, "call", counted)
     text = recipe if recipe == "flip" else f"recipe viewed(image: Image, text: Text)\nminimize {recipe}\n"
     trainer = vlmdsl.Trainer(text, data=["shapes:samples=64"], steps=3, settings=SETTINGS, out=tmp_path / "run")
     result = trainer.fit()

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from batches import loaded_values
 from vlmdsl.runtime.data import (
     EvaluationLoader,
-    ImageFormat,
     Requirement,
     duplicate_share,
     map_fields,
@@ -19,6 +19,7 @@ from vlmdsl.runtime.data import (
     texts_of,
 )
 from vlmdsl.runtime.tokenizer import train_tokenizer
+from vlmdsl.runtime.values import ImageFormat
 
 FOLDER = Path(__file__).parents[2].parent / "shared" / "data" / "openmoji"
 NEEDS = [Requirement("image", "Image"), Requirement("text", "Text"), Requirement("text_rewrites", "Rewrites")]
@@ -34,11 +35,11 @@ def test_every_sample_is_read(pattern: str, count: int) -> None:
     mapping = map_fields(source, NEEDS, MAP)
     tokenizer = train_tokenizer(texts_of(source, mapping, ["text"]), 2000)
     fields = {"image": "Image", "text": "Text", "label": "Label"}
-    loader = EvaluationLoader(source, mapping, fields, tokenizer, batch=256, images=ImageFormat(32), text_length=32)
+    loader = EvaluationLoader(source, mapping, loaded_values(fields, ImageFormat(32), tokenizer, 32), batch=256)
     batches = list(loader)
     assert sum(len(batch) for batch in batches) == count
     assert loader.report.table() == ""
-    labels = torch.cat([batch.fields["label"] for batch in batches])
+    labels = torch.cat([batch.values["label"].numbers for batch in batches])
     assert labels.min() >= 0
     assert len(mapping.classes["label"]) == int(labels.max()) + 1
 
@@ -47,11 +48,11 @@ def test_alternatives_of_a_drawing_are_its_own_words() -> None:
     source = open_source(str(FOLDER / "openmoji-train-*.tar"))
     mapping = map_fields(source, NEEDS, MAP)
     cat = source.keys.index("openmoji-train-000/1F63E")
-    value = mapping.text("text", source[cat])
+    value = mapping.read("text", "Text", source[cat])
     assert value.text == "pouting cat"
     assert {"cat", "face", "pouting"} <= set(itertools.chain(*(rewrite.split() for rewrite in value.rewrites)))
     assert value.text not in value.rewrites
-    assert 0 <= duplicate_share(mapping.text("text", source[index]).text for index in range(300)) < 0.1
+    assert 0 <= duplicate_share(mapping.read("text", "Text", source[index]).text for index in range(300)) < 0.1
 
 
 def test_splits_are_disjoint_and_share_their_classes() -> None:
@@ -61,4 +62,4 @@ def test_splits_are_disjoint_and_share_their_classes() -> None:
     classes = map_fields(train, NEEDS, MAP).classes
     held_out = map_fields(val, NEEDS, MAP, classes)
     sample = next(val[index] for index in range(len(val)) if val[index]["group"] == "flags")
-    assert held_out.classes["label"][int(held_out.plain("label", "Label", sample))] == "flags"
+    assert held_out.classes["label"][int(held_out.read("label", "Label", sample))] == "flags"

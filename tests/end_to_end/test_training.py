@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 import vlmdsl
 from vlmdsl import DiagnosticError
+from vlmdsl.runtime.values import TextBatch
 
 SMALL = {
     "train.batch": 16,
@@ -92,8 +93,8 @@ def test_the_model_is_there_to_be_used(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="fit"):
         _ = trainer.model
     trainer.fit()
-    ids, mask = trainer.tokenizer.encode(["a red circle"], 16)
-    features = trainer.model.encode("language", ids, mask)
+    text = TextBatch(*trainer.tokenizer.encode(["a red circle"], 16))
+    features = trainer.model.encode("language", text)
     assert features.tokens is not None
     assert features.tokens.shape == (1, 16, 64)
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from vlmdsl.runtime.data.patches import kept
 from vlmdsl.runtime.encoders.blocks import keep_tokens
+from vlmdsl.runtime.values import kept
 
 DATA = Path(__file__).parent / "data"
 

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 import vlmdsl
+from batches import batch_of
 from oracles.cases import DATA
-from vlmdsl.runtime.data.batch import Batch, StreamValues
 from vlmdsl.runtime.encoders import EncodedFeatures, Encoder
 from vlmdsl.runtime.encoders.contract import Kind
 from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.values import Batch, ImageBatch, TextBatch
 
 
 class Tower(Encoder):
@@ -57,7 +58,7 @@ def model(
 def batch(images: Tensor, texts: Tensor, **draws: float) -> Batch:
     drawn = {name: torch.tensor(value, dtype=torch.float64) for name, value in draws.items()}
     keys = [str(number) for number in range(len(images))]
-    return Batch({"image_mix": StreamValues(images), "text": StreamValues(texts)}, {}, keys, drawn)
+    return batch_of({"image_mix": ImageBatch(images), "text": TextBatch(texts, torch.ones_like(texts))}, keys, drawn)
 
 
 def agrees(found: Any, expected: Tensor) -> None:

@@ -30,6 +30,7 @@ from vlmdsl.primitives.values import (
 )
 from vlmdsl.source import Span
 from vlmdsl.types import (
+    FIELD_KINDS,
     JOINED,
     ConditionType,
     DistributionType,
@@ -94,13 +95,7 @@ _WORDS = {
     "Target": "a target",
     "Scalar": "a number",
     "Loss": "a loss",
-    "Image": "an Image",
-    "Text": "a Text",
     "Joined": "an image with a text",
-    "Label": "a Label",
-    "Flag": "a Flag",
-    "Number": "a Number field",
-    "Key": "a Key field",
     "Mask": "a mask",
     "Similarity": "a similarity",
     "Function": "a function",
@@ -130,8 +125,12 @@ def kind_of(value: Value) -> tuple[str, ...]:
 
 def words(accepts: tuple[str, ...]) -> str:
     """`accepts` as a message says it."""
-    named = [_WORDS.get(kind, kind) for kind in accepts if kind != "Static" or len(accepts) == 1]
+    named = [_words(kind) for kind in accepts if kind != "Static" or len(accepts) == 1]
     return named[0] if len(named) == 1 else ", ".join(named[:-1]) + " or " + named[-1]
+
+
+def _words(kind: str) -> str:
+    return _WORDS[kind] if kind in _WORDS else FIELD_KINDS[kind].words if kind in FIELD_KINDS else kind
 
 
 def fits(value: Value, accepts: tuple[str, ...], *, function: str, argument: str, place: Span) -> Value:

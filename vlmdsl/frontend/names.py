@@ -48,10 +48,11 @@ BARE_FIELDS = ("image", "text")
 RESERVED_INPUT = "self"
 """No input of the objective, which takes them as keywords: that is the objective itself."""
 
-PARAMETER_TYPES = frozenset(FIELD_KINDS) | {
+_VALUE_TYPES = frozenset({
     "Encoded", "Vec", "Tokens", "Distribution", "Sim", "Score", "Condition", "Target", "Scalar", "Loss", "Similarity",
     "View", "Encoder", "String", "Tuple", "Function",
-}  # fmt: skip
+})  # fmt: skip
+"""What the parameter of a `def` may be beside a field."""
 
 
 def free_names(expression: Expression, bound: frozenset[str] = frozenset()) -> Iterator[Name]:
@@ -225,7 +226,7 @@ def _unknown_types(module: Module) -> Iterator[Diagnostic]:
     """Types of the signature must be those of batch fields; a `def` may name any type."""
     for item in module.items:
         if isinstance(item, Def | Recipe):
-            possible = frozenset(FIELD_KINDS) if isinstance(item, Recipe) else PARAMETER_TYPES
+            possible = frozenset(FIELD_KINDS) | (frozenset() if isinstance(item, Recipe) else _VALUE_TYPES)
             for parameter in item.parameters:
                 named = parameter.type
                 if named is not None and named.name not in possible:

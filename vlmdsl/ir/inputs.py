@@ -12,7 +12,7 @@ from vlmdsl.ir.operations.scalars import SCALAR
 from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.ir.program import Program, draws
 from vlmdsl.ir.streams import Stream, streams
-from vlmdsl.types import TOKEN_AXIS, EncodedType, FieldType
+from vlmdsl.types import FIELD_KINDS, EncodedType, FieldType, token_axis
 
 __all__ = ["Column", "Input", "column_of", "columns", "inputs"]
 
@@ -58,7 +58,7 @@ def inputs(program: Program) -> list[Input]:
 def _stream_inputs(stream: Stream) -> Iterable[Input]:
     kind = stream.encode.type
     assert isinstance(kind, EncodedType)
-    axis = TOKEN_AXIS[kind.kind]
+    axis = token_axis(kind.kind)
     if stream.pooled:
         heads = stream.encoder.heads
         what = (
@@ -75,12 +75,13 @@ def _stream_inputs(stream: Stream) -> Iterable[Input]:
 
 
 def _plain_inputs(nodes: list[Node]) -> Iterable[Input]:
-    dtypes = {"Label": "int64", "Key": "int64", "Flag": "bool", "Number": "float"}
     for node in nodes:
         if node.operation is SCALAR:
             yield Input(node.string("name"), (), "float", "one number, the same on every process, which the caller gives")
-        elif node.operation is FIELD and isinstance(node.type, FieldType) and node.type.kind in dtypes:
-            yield Input(node.string("name"), ("B",), dtypes[node.type.kind], f"field {node.string('name')}: {node.type}")
+        elif node.operation is FIELD and isinstance(node.type, FieldType):
+            kind = FIELD_KINDS[node.type.kind]
+            if kind.dtype is not None:
+                yield Input(node.string("name"), kind.axes, kind.dtype, f"field {node.string('name')}: {node.type}")
 
 
 def columns(program: Program) -> list[Column]:

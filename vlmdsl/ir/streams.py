@@ -102,15 +102,18 @@ def parts_of(source: Node) -> tuple[Node, ...]:
 
 
 def readings(
-    encoded: Iterable[Stream], form: Callable[[Encoder, Node], Hashable] = lambda encoder, source: None
+    encoded: Iterable[Stream],
+    form: Callable[[Encoder, Node], Hashable] = lambda encoder, source: None,
+    others: Iterable[str] = (),
 ) -> list[Reading]:
     """What a batch must hold to encode these streams: each source, of pairs their two parts, once in each form that towers
-    take it in. It has the source's name, in a further form with that of the tower. `form` is what an encoder takes."""
+    take it in. It has the source's name, in a further form with that of the tower, and none of `others`, which a batch holds
+    too. `form` is what an encoder takes."""
     encoded = list(encoded)
     names = _source_names(stream.source for stream in encoded)
     apart = [(stream.source, stream.encoder) for stream in encoded if not stream.source.operation.pairs_fields]
     parts = [(part, stream.encoder) for stream in encoded for part in parts_of(stream.source)]
-    taken: set[str] = set()
+    taken: set[str] = set(others)
     found: dict[tuple[Node, Hashable], str] = {}
     for source, encoder in [*apart, *parts]:
         if (source, form(encoder, source)) not in found:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
 from vlmdsl.ir import Node, Stream
-from vlmdsl.runtime.data.images import ImageFormat
 from vlmdsl.runtime.encoders import Encoder
+from vlmdsl.runtime.values import ImageFormat
 from vlmdsl.source import Span
 
 __all__ = ["check_image_views"]

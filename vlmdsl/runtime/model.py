@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,22 +13,31 @@ from torch import Tensor, nn
 from vlmdsl.backends.torch.ops import mix
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
-from vlmdsl.ir import Column, Head, Node, Reading, Stream, parts_of, readings, walk
+from vlmdsl.ir import OUTPUTS, Column, Head, Node, Reading, Stream, parts_of, readings, walk
 from vlmdsl.ir import Encoder as ObjectiveEncoder
-from vlmdsl.runtime.batching import chosen_tokens, encode_together
-from vlmdsl.runtime.data.fields import key_number
-from vlmdsl.runtime.data.forms import InputForm
 from vlmdsl.runtime.encoders import EncodedFeatures, Encoder
 from vlmdsl.runtime.heads import Heads, prefixes
 from vlmdsl.runtime.image_views import check_image_views
 from vlmdsl.runtime.named import NamedModules
 from vlmdsl.runtime.teachers import Teachers
+from vlmdsl.runtime.values import (
+    Batch,
+    ImageBatch,
+    MaskedTokens,
+    ScalarBatch,
+    Share,
+    TowerInput,
+    Value,
+    call_together,
+    count,
+    key_number,
+    port,
+)
 from vlmdsl.source import Span
 from vlmdsl.types import FieldType, Type
 
 if TYPE_CHECKING:
     from vlmdsl.backends.torch.objective import Objective, ObjectiveOutput
-    from vlmdsl.runtime.data import Batch, StreamValues
 
 __all__ = ["TowerNeed", "VisionLanguageModel", "tower_needs"]
 
@@ -93,17 +103,17 @@ class VisionLanguageModel(nn.Module):
         self.heads = Heads({name: encoder.dimension for name, encoder in encoders.items()}, self.streams)
         taught = any(stream.encoder.teacher for stream in self.streams)
         self.teachers = Teachers(encoders, self.heads, self.streams, steps) if taught else None
-        self.input_streams: list[Reading] = readings(self.streams, self._form)
-        """What a batch holds: streams of one source (a tower and its teacher) share their values, if in one form."""
-        names = {(reading.source, reading.form): reading.name for reading in self.input_streams}
+        features = {stream.input(part) for stream in self.streams for part in ("pooled", "mask", "targets", *OUTPUTS)}
+        self.readings: list[Reading] = readings(self.streams, self._form, sorted(set(objective.inputs) - features))
+        """What a batch holds for modules: each source once in every form that one takes it in."""
+        names = {(reading.source, reading.form): reading.name for reading in self.readings}
         self._read = {
             stream.name: [names[part, self._form(stream.encoder, part)] for part in parts_of(stream.source)]
             for stream in self.streams
         }
         sources = {reading.name: reading.source for reading in readings(self.streams)}
         self._forms_of = {
-            name: [reading.name for reading in self.input_streams if reading.source is source]
-            for name, source in sources.items()
+            name: [reading.name for reading in self.readings if reading.source is source] for name, source in sources.items()
         }
         """Name of a source to the objective, which knows no forms -> its names in a batch."""
 
@@ -118,11 +128,11 @@ class VisionLanguageModel(nn.Module):
         """The loss, its terms and metrics for this process's share of a batch."""
         if self.teachers is not None and self.training:
             self.teachers.follow(self.encoders, self.heads, "before")
-        plain = {**batch.fields, **batch.draws}
+        plain = {name: value.numbers for name, value in batch.values.items() if isinstance(value, ScalarBatch)} | batch.draws
         features: dict[str, Tensor] = {name: plain[name] for name in self.objective.inputs if name in plain}
         mixtures = self.objective.mixtures(batch.draws).items()
         mixed = {own: shares for name, shares in mixtures for own in self._forms_of[name]}
-        batch = replace(batch, streams=_mixed(batch.streams, mixed))
+        batch = replace(batch, values=_mixed(batch.values, mixed))
         for streams in _by_call(self.streams):
             for stream, encoded in zip(streams, self._encode_streams(streams, batch), strict=True):
                 features.update(_named(stream, encoded))
@@ -137,18 +147,12 @@ class VisionLanguageModel(nn.Module):
         self.objective.after_step()
 
     @property
-    def forms(self) -> dict[str, InputForm]:
-        """The form of each of `input_streams` whose tower has one, by its name."""
-        forms = {reading.name: reading.form for reading in self.input_streams}
-        return {name: form for name, form in forms.items() if isinstance(form, InputForm)}
-
-    @property
     def notes(self) -> list[str]:
         """What a user should be told of the towers before the first step, a sentence each."""
         return [f"the tower `{tower}` {note}" for tower, encoder in self.encoders.items() for note in _notes(encoder)]
 
     def noise_lengths(self) -> dict[str, int]:
-        """How many numbers of noise each image of a stream of `input_streams` takes, by its name, where its tower draws."""
+        """How many numbers of noise each sample of one of the `readings` takes, by its name, where its tower draws."""
         lengths: dict[str, int] = {}
         for stream in self.streams:
             tower = stream.encoder.tower
@@ -157,29 +161,27 @@ class VisionLanguageModel(nn.Module):
                 lengths |= {name: max(length, lengths.get(name, 0)) for name in self._read[stream.name]}
         return lengths
 
-    def encode(
-        self, tower: str, values: Tensor, mask: Tensor | None = None, heads: tuple[Head, ...] = ()
-    ) -> EncodedFeatures:
-        """Features of `values` through one tower, and `heads` of it, outside any objective and in the caller's gradient
+    def encode(self, tower: str, value: Value, heads: tuple[Head, ...] = ()) -> EncodedFeatures:
+        """Features of a value through one tower, and `heads` of it, outside any objective and in the caller's gradient
         mode."""
-        encoded: EncodedFeatures = self.encoders[tower](values, mask)
+        encoded: EncodedFeatures = TowerInput(value).call(self.encoders[tower])
         for chain in prefixes(heads):
             (pooled,) = self.heads.part(tower, chain)([encoded.pooled])
             encoded = EncodedFeatures(pooled)
         return encoded
 
-    def features(self, node: Node, values: Tensor, mask: Tensor | None, keys: Iterable[str]) -> EncodedFeatures:
-        """What the objective makes of one field (`node` of its graph) for samples of these `values` and `keys`.
+    def features(self, node: Node, value: Value, keys: Iterable[str]) -> EncodedFeatures:
+        """What the objective makes of one field (`node` of its graph) for samples of this `value` and these `keys`.
 
-        Every tower that the node reads encodes the values as they are, outside of any batch; gradients are the caller's.
+        Every tower that the node reads encodes the value as it is, outside of any batch; gradients are the caller's.
         """
         read = set(walk([node]))
         found: dict[str, Tensor] = {}
         for stream in self.streams:
             if stream.encode in read:
-                encoded = self.encode(stream.encoder.tower, values, mask, stream.encoder.heads)
+                encoded = self.encode(stream.encoder.tower, value, stream.encoder.heads)
                 found.update(_named(stream, encoded))
-        numbers = torch.tensor([key_number(key) for key in keys], device=values.device)
+        numbers = torch.tensor([key_number(key) for key in keys], device=next(self.encoders.parameters()).device)
         found |= {leaf.string("name"): numbers for leaf in read if leaf.type == FieldType("Key")}
         return EncodedFeatures(pooled=self.objective.value(node, found))
 
@@ -191,23 +193,22 @@ class VisionLanguageModel(nn.Module):
 
     def _vocabulary(self, stream: Stream, batch: Batch, features: EncodedFeatures) -> dict[str, Tensor]:
         """What a masked stream's tokens may be, and what they were: where nothing reads more, of the chosen tokens only."""
-        head, values = self._tower(stream.encoder).vocabulary_head, self._values(stream, batch)
-        states, targets = features.states, values.targets
-        if targets is None or states is None or not isinstance(head, nn.Module):
+        head, states = self._tower(stream.encoder).vocabulary_head, features.states
+        ports = [port(name, "masked") for name in self._read[stream.name]]
+        masked = next((batch.values[name] for name in ports if name in batch.values), None)
+        if not isinstance(masked, MaskedTokens) or states is None or not isinstance(head, nn.Module):
             raise ValueError(f"the tokens of {stream.name} are asked for, but the batch or the tower has none")
         with torch.set_grad_enabled(torch.is_grad_enabled() and stream.encoder.learns):
-            if stream.asked_only and values.asked is not None:
-                states, targets = chosen_tokens(states, targets, values.asked)
+            states, targets = masked.selected(states) if stream.asked_only else (states, masked.targets)
             return {stream.input("vocabulary"): head(states), stream.input("targets"): targets}
 
-    def _form(self, encoder: ObjectiveEncoder, source: Node) -> InputForm | None:
+    def _form(self, encoder: ObjectiveEncoder, source: Node) -> Hashable:
         """The form in which an encoder takes a source; None where its tower states none."""
         return self.form(encoder.tower, source.type.kind) if isinstance(source.type, FieldType) else None
 
-    def form(self, tower: str, kind: str) -> InputForm | None:
-        """The form in which a tower takes fields of a kind (`Image`, `Text`); None where it states none."""
-        attribute = {"Image": "image_format", "Text": "text_format"}.get(kind, "")
-        form: InputForm | None = getattr(self.encoders[tower], attribute, None)
+    def form(self, tower: str, kind: str) -> Hashable:
+        """The form in which a tower takes fields of a kind, its `image_format`, `text_format`; None where it states none."""
+        form: Hashable = getattr(self.encoders[tower], f"{kind.lower()}_format", None)
         return form
 
     def _tower(self, encoder: ObjectiveEncoder) -> nn.Module:
@@ -215,25 +216,28 @@ class VisionLanguageModel(nn.Module):
         teachers = self.teachers if encoder.teacher else None
         return self.encoders[encoder.tower] if teachers is None else teachers.tower(encoder)
 
-    def _values(self, stream: Stream, batch: Batch) -> StreamValues:
-        """What a stream's tower takes: the values of its source, or those of an image with a text joined or blended."""
-        parts = [batch.streams[name] for name in self._read[stream.name]]
+    def _input(self, stream: Stream, batch: Batch) -> TowerInput:
+        """What a stream's tower takes: the value of its source with what comes with it, or an image with a text that is
+        joined or blended with it."""
+        name, *paired = self._read[stream.name]
+        ports = {what: batch.values[port(name, what)] for what in ("keep", "noise") if port(name, what) in batch.values}
         if _noise_length(self.encoders[stream.encoder.tower]) is None:  # drawn for another tower
-            parts = [replace(part, noise=None) for part in parts]
-        if len(parts) == 1:
-            return parts[0]
-        pair = replace(parts[0], words=parts[1].values, mask=parts[1].mask)
-        if stream.source.operation != "blend":
-            return pair
-        share = self.objective.blends(batch.draws)[stream.name]
-        of_one = torch.as_tensor(share, dtype=pair.values.dtype, device=pair.values.device)
-        return replace(pair, share=of_one.expand(len(pair.values)))
+            ports.pop("noise", None)
+        value = batch.values[name]
+        if paired:
+            ports["words"] = batch.values[paired[0]]
+        if stream.source.operation == "blend":
+            assert isinstance(value, ImageBatch)
+            share = self.objective.blends(batch.draws)[stream.name]
+            of_one = torch.as_tensor(share, dtype=value.pixels.dtype, device=value.pixels.device)
+            ports["share"] = Share(of_one.expand(count(value)))
+        return TowerInput(value, ports)
 
     def _encode_streams(self, streams: list[Stream], batch: Batch) -> list[EncodedFeatures]:
         """Streams of one tower that differ in source or heads: each source through the tower once, then the heads."""
         encoder = streams[0].encoder
-        values = {stream.source: self._values(stream, batch) for stream in streams}
-        encoded = dict(zip(values, self._encode_together(encoder, list(values.values())), strict=True))
+        inputs = {stream.source: self._input(stream, batch) for stream in streams}
+        encoded = dict(zip(inputs, self._encode_together(encoder, list(inputs.values())), strict=True))
         headed = [stream for stream in streams if stream.encoder.heads]
         if not headed:
             return [encoded[stream.source] for stream in streams]
@@ -247,12 +251,12 @@ class VisionLanguageModel(nn.Module):
             for stream in streams
         ]
 
-    def _encode_together(self, encoder: ObjectiveEncoder, values: list[StreamValues]) -> list[EncodedFeatures]:
-        """The features of several values of a tower, from one call for all that fit into one batch."""
+    def _encode_together(self, encoder: ObjectiveEncoder, inputs: list[TowerInput]) -> list[EncodedFeatures]:
+        """The features of several inputs of a tower, from one call for all that fit into one batch."""
         tower = self._tower(encoder)
         with torch.set_grad_enabled(torch.is_grad_enabled() and encoder.tower_learns):
             entry = {} if encoder.enters is None else {"enters": encoder.enters}
-            return encode_together(tower, values, **entry)
+            return call_together(partial(tower, **entry), inputs)
 
 
 def _notes(encoder: nn.Module) -> tuple[str, ...]:
@@ -309,14 +313,14 @@ def _unfit(tower: str, problem: str, *help_texts: str) -> DiagnosticError:
     return DiagnosticError((TowerDoesNotFit.at(Span("encoders", 0, 0), tower=tower, problem=problem, help=help_texts),))
 
 
-def _mixed(
-    streams: Mapping[str, StreamValues], mixtures: Mapping[str, Iterable[tuple[Tensor | float, int]]]
-) -> dict[str, StreamValues]:
-    """The values of every stream, images mixed with their partners in the batch of all processes where that is asked for."""
-    values = dict(streams)
-    for name, mixed in mixtures.items():  # in one order on all processes, which exchange their images
-        for share, block in mixed:
-            values[name] = replace(values[name], values=mix(values[name].values, share, block))
+def _mixed(values: Mapping[str, Value], mixtures: Mapping[str, Iterable[tuple[Tensor | float, int]]]) -> dict[str, Value]:
+    """The values of a batch, images mixed with their partners in the batch of all processes where that is asked for."""
+    values = dict(values)
+    for name, shares in mixtures.items():  # in one order on all processes, which exchange their images
+        for share, block in shares:
+            value = values[name]
+            assert isinstance(value, ImageBatch)
+            values[name] = ImageBatch(mix(value.pixels, share, block))
     return values
 
 

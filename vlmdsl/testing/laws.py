@@ -59,7 +59,7 @@ def example_features(objective: Objective, *, seed: int = 0, batch: int = BATCH,
     import torch
 
     from vlmdsl.ir import draws
-    from vlmdsl.runtime.data.draws import step_draws
+    from vlmdsl.runtime.draws import step_draws
 
     generator = torch.Generator().manual_seed(seed)
     drawn = step_draws(draws(objective.program), seed, step=0)

@@ -1,9 +1,7 @@
 """Axes and types of the language."""
 
+from vlmdsl.types.fields import FIELD_KINDS, JOINED, FieldKind, plain_kinds, register_field_kind, token_axis
 from vlmdsl.types.types import (
-    FIELD_KINDS,
-    JOINED,
-    TOKEN_AXIS,
     ConditionType,
     DistributionType,
     EncodedType,
@@ -36,8 +34,9 @@ from vlmdsl.types.types import (
 )
 
 __all__ = [
-    "FIELD_KINDS", "JOINED", "TOKEN_AXIS", "ConditionType", "DistributionType", "EncodedType", "EncoderType", "ErrorType",
+    "FIELD_KINDS", "JOINED", "ConditionType", "DistributionType", "EncodedType", "EncoderType", "ErrorType", "FieldKind",
     "FieldType", "FunctionType", "LabelsType", "LossType", "MaskType", "MemoryType", "PicksType", "ScalarType",
     "ScoreType", "SimType", "SimilarityType", "StringType", "TableType", "TargetType", "TokensType", "TupleType", "Type",
-    "VecType", "ViewSetType", "ViewType", "VocabularyType", "column_count", "holds_memory", "memory_axis",
+    "VecType", "ViewSetType", "ViewType", "VocabularyType", "column_count", "holds_memory", "memory_axis", "plain_kinds",
+    "register_field_kind", "token_axis",
 ]  # fmt: skip

@@ -11,29 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 __all__ = [
-    "FIELD_KINDS", "JOINED", "TOKEN_AXIS", "ConditionType", "DistributionType", "EncodedType", "EncoderType", "ErrorType",
+    "ConditionType", "DistributionType", "EncodedType", "EncoderType", "ErrorType",
     "FieldType", "FunctionType", "LabelsType", "LossType", "MaskType", "MemoryType", "PicksType", "ScalarType",
     "ScoreType", "SimType", "SimilarityType", "StringType", "TableType", "TargetType", "TokensType", "TupleType", "Type",
     "VecType", "ViewSetType", "ViewType", "VocabularyType", "column_count", "holds_memory", "memory_axis",
 ]  # fmt: skip
-
-FIELD_KINDS: dict[str, str] = {
-    "Image": "an image: [B, 3, H, W], float",
-    "Text": "a text: token ids [B, L], int64, with a mask [B, L], true = a token",
-    "Label": "the class of each sample: [B], int64; the missing marker is a class by itself",
-    "Flag": "a truth value of each sample: [B], bool",
-    "Number": "a number of each sample: [B], float",
-    "Scalar": "one number per step, passed by the caller: 0-d, float; not read from data",
-    "Key": "the identity of each sample: [B], int64; a hash of its key in the data",
-    "Regions": "regions of an image, as features of a detector: [B, R, F], float, with a mask [B, R], true = a region",
-}
-"""Every type a batch field may have, and what a batch holds for it."""
-
-JOINED = "Joined"
-"""The kind of an image and a text joined into one sequence: no field has it, `join` makes it."""
-
-TOKEN_AXIS: dict[str, str] = {"Image": "P", "Text": "L", "Regions": "R", JOINED: "J"}
-"""The name of the token axis that an encoder yields for a field of this kind."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,15 +11,16 @@ import torch
 from torch import Tensor, nn
 
 import vlmdsl
+from batches import batch_of
 from oracles.cases import DATA
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.ir import Encoder, Head, encoder_of
-from vlmdsl.runtime.data.batch import Batch, StreamValues
 from vlmdsl.runtime.encoders import VisionConfig, VisionTransformer
 from vlmdsl.runtime.encoders.heads import BatchNorm, MultilayerHead
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from vlmdsl.runtime.training.optimizer import build_optimizer
+from vlmdsl.runtime.values import Batch, ImageBatch
 from vlmdsl.schema import OptimizerConfig
 
 BYOL = """
@@ -44,8 +45,8 @@ def model(recipe: str = BYOL, steps: int = 4) -> VisionLanguageModel:
 
 def batch(built: VisionLanguageModel, number: int) -> Batch:
     generator = torch.Generator().manual_seed(number)
-    names = [stream.name for stream in built.input_streams]
-    return Batch({name: StreamValues(torch.rand(4, 3, 8, 8, generator=generator)) for name in names}, {}, list("abcd"))
+    names = [stream.name for stream in built.readings]
+    return batch_of({name: ImageBatch(torch.rand(4, 3, 8, 8, generator=generator)) for name in names}, "abcd")
 
 
 def optimizer_of(built: VisionLanguageModel) -> torch.optim.AdamW:

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 import vlmdsl
-from vlmdsl.runtime.batching import chosen_tokens
-from vlmdsl.runtime.data import Batch, BatchLoader, ImageFormat, Requirement, map_fields, open_source
-from vlmdsl.runtime.data.batch import NOT_ASKED
-from vlmdsl.runtime.data.masking import asked_places
+from batches import streams_in_forms
+from vlmdsl.runtime.data import BatchLoader, Requirement, map_fields, open_source
 from vlmdsl.runtime.encoders import TextConfig, TextTransformer
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.tokenizer import train_tokenizer
 from vlmdsl.runtime.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from vlmdsl.runtime.training.optimizer import build_optimizer
+from vlmdsl.runtime.values import NOT_SELECTED, Batch, ImageFormat, MaskedTokens, TextBatch, port
+from vlmdsl.runtime.values.mask import selected_places
 from vlmdsl.schema import OptimizerConfig
 
 RECIPE = """
@@ -40,8 +40,15 @@ def batches(recipe: str, count: int, **options: int) -> list[Batch]:
     objective = vlmdsl.compile(recipe, compiled=False)
     mapping = map_fields(source, [Requirement("text", "Text")])
     options = {"batch": 8, "seed": 3, **options}
-    loader = BatchLoader(source, mapping, objective.streams, TOKENIZER, images=ImageFormat(16), text_length=24, **options)  # type: ignore[arg-type]
+    loader = BatchLoader(source, mapping, streams_in_forms(objective.streams, ImageFormat(16), TOKENIZER, 24), **options)  # type: ignore[arg-type]
     return list(itertools.islice(loader, count))
+
+
+def masked_text(batch: Batch, name: str = "text_masked") -> tuple[TextBatch, MaskedTokens]:
+    text, masked = batch.values[name], batch.values[port(name, "masked")]
+    assert isinstance(text, TextBatch)
+    assert isinstance(masked, MaskedTokens)
+    return text, masked
 
 
 def tower(yields: tuple[str, ...]) -> TextTransformer:
@@ -52,16 +59,16 @@ def tower(yields: tuple[str, ...]) -> TextTransformer:
 
 def test_only_the_masked_stream_has_targets_and_both_processes_share_its_draws() -> None:
     (whole,) = batches(RECIPE, 1)
-    assert whole.streams["text"].targets is None
-    masked = whole.streams["text_masked"]
-    asked = masked.targets != NOT_ASKED
-    assert 0.2 < asked.float().sum() / masked.mask.sum() < 0.6
-    assert torch.equal(masked.targets[asked], whole.streams["text"].values[asked])
-    shares = [batches(RECIPE, 1, rank=rank, world=2)[0].streams["text_masked"] for rank in (0, 1)]
-    assert torch.equal(torch.cat([share.values for share in shares]), masked.values)
-    assert torch.equal(torch.cat([share.targets for share in shares]), masked.targets)
-    later = batches(RECIPE, 2)[1].to("cpu").streams["text_masked"]
-    assert later.targets is not None
+    assert port("text", "masked") not in whole.values
+    (text, masked), plain = masked_text(whole), whole.values["text"]
+    assert isinstance(plain, TextBatch)
+    asked = masked.targets != NOT_SELECTED
+    assert 0.2 < asked.float().sum() / text.mask.sum() < 0.6
+    assert torch.equal(masked.targets[asked], plain.ids[asked])
+    shares = [masked_text(batches(RECIPE, 1, rank=rank, world=2)[0]) for rank in (0, 1)]
+    assert torch.equal(torch.cat([share.ids for share, _ in shares]), text.ids)
+    assert torch.equal(torch.cat([share.targets for _, share in shares]), masked.targets)
+    _, later = masked_text(batches(RECIPE, 2)[1].to("cpu"))
     assert not torch.equal(later.targets, masked.targets)
 
 
@@ -71,9 +78,9 @@ def test_the_tower_is_asked_for_the_hidden_tokens() -> None:
     model = VisionLanguageModel({"language": language}, objective)
     (batch,) = batches(RECIPE, 1)
     out = model(batch)
-    masked = batch.streams["text_masked"]
-    logits = language.vocabulary_head(language(masked.values, masked.mask).states)
-    expected = functional.cross_entropy(logits.flatten(0, 1), masked.targets.flatten(), ignore_index=NOT_ASKED)
+    text, masked = masked_text(batch)
+    logits = language.vocabulary_head(language(*text).states)
+    expected = functional.cross_entropy(logits.flatten(0, 1), masked.targets.flatten(), ignore_index=NOT_SELECTED)
     torch.testing.assert_close(out.terms["words"], expected)
     out.loss.backward()
     assert all(parameter.grad is not None for parameter in language.parameters())
@@ -81,7 +88,8 @@ def test_the_tower_is_asked_for_the_hidden_tokens() -> None:
 
 def test_only_the_chosen_tokens_get_logits_with_the_same_loss_and_gradients() -> None:
     (batch,) = batches(RECIPE.replace("40%", "10%"), 1)
-    asked = batch.streams["text_masked"].asked
+    _, masked = masked_text(batch)
+    asked = masked.places
     assert asked is not None
     assert asked.shape[1] < 24, "as many places as tokens"
     found: dict[bool, list[torch.Tensor]] = {}
@@ -92,8 +100,7 @@ def test_only_the_chosen_tokens_get_logits_with_the_same_loss_and_gradients() ->
         rows: list[int] = []
         language.vocabulary_head.register_forward_hook(lambda *call, rows=rows: rows.append(call[2][..., 0].numel()))
         if not packed:
-            masked = replace(batch.streams["text_masked"], asked=None)
-            batch = replace(batch, streams={**batch.streams, "text_masked": masked})
+            batch = replace(batch, values={**batch.values, port("text_masked", "masked"): masked._replace(places=None)})
         loss = model(batch).loss
         loss.backward()
         assert rows == [asked.numel() if packed else 8 * 24]
@@ -107,32 +114,32 @@ def test_the_places_are_those_of_the_chosen_tokens_and_as_many_for_every_batch(
 ) -> None:
     random = np.random.default_rng(seed)
     targets = torch.from_numpy(
-        np.where(random.random((samples, 32)) < share, random.integers(0, 9, (samples, 32)), NOT_ASKED)
+        np.where(random.random((samples, 32)) < share, random.integers(0, 9, (samples, 32)), NOT_SELECTED)
     )
-    asked, nobody = asked_places(targets, share), asked_places(torch.full_like(targets, NOT_ASKED), share)
+    asked, nobody = selected_places(targets, share), selected_places(torch.full_like(targets, NOT_SELECTED), share)
     if asked is None or nobody is None:
         assert asked is nobody
         return
     assert asked.shape == nobody.shape
-    chosen = (targets.flatten() != NOT_ASKED).nonzero().flatten()
-    assert torch.equal(asked[asked != NOT_ASKED], chosen)
+    chosen = (targets.flatten() != NOT_SELECTED).nonzero().flatten()
+    assert torch.equal(asked[asked != NOT_SELECTED], chosen)
     states = torch.arange(samples * 32.0).view(samples, 32, 1)
-    picked, wanted = chosen_tokens(states, targets, asked)
-    assert torch.equal(picked[asked != NOT_ASKED].flatten(), chosen.float())
-    assert torch.equal(wanted[asked != NOT_ASKED], targets.flatten()[chosen])
-    assert (wanted[asked == NOT_ASKED] == NOT_ASKED).all()
+    picked, wanted = MaskedTokens(targets, asked).selected(states)
+    assert torch.equal(picked[asked != NOT_SELECTED].flatten(), chosen.float())
+    assert torch.equal(wanted[asked != NOT_SELECTED], targets.flatten()[chosen])
+    assert (wanted[asked == NOT_SELECTED] == NOT_SELECTED).all()
 
 
 def test_a_batch_with_more_chosen_tokens_than_expected_gets_more_places() -> None:
     targets = torch.zeros(64, 32, dtype=torch.int64)
-    targets[:, 20:] = NOT_ASKED
-    expected, found = asked_places(torch.full_like(targets, NOT_ASKED), 0.15), asked_places(targets, 0.15)
+    targets[:, 20:] = NOT_SELECTED
+    expected, found = selected_places(torch.full_like(targets, NOT_SELECTED), 0.15), selected_places(targets, 0.15)
     assert expected is not None
     assert found is not None
     assert expected.shape[1] < found.shape[1] == 20
-    assert (found != NOT_ASKED).all()
+    assert (found != NOT_SELECTED).all()
     targets[:, :] = 0
-    assert asked_places(targets, 0.15) is None
+    assert selected_places(targets, 0.15) is None
 
 
 def test_a_vocabulary_changes_no_other_weight_of_a_tower() -> None:

@@ -7,12 +7,11 @@ import torch
 from torch import nn
 
 import vlmdsl
+from batches import batch_of, scalars
 from vlmdsl.api.driver import build
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.ir import Encoder, Stream, streams
 from vlmdsl.ir.graph import Graph
-from vlmdsl.runtime.data.batch import Batch, StreamValues
-from vlmdsl.runtime.data.images import ImageFormat
 from vlmdsl.runtime.encoders import (
     SharedConfig,
     SharedTransformer,
@@ -22,6 +21,7 @@ from vlmdsl.runtime.encoders import (
     VisionTransformer,
 )
 from vlmdsl.runtime.model import VisionLanguageModel, tower_needs
+from vlmdsl.runtime.values import ImageBatch, ImageFormat, KeptPatches, RegionBatch, TextBatch, port
 from vlmdsl.types import EncodedType, FieldType
 
 
@@ -67,12 +67,12 @@ def language(yields=("pooled",), dimension=8, causal=False):
 
 
 def images(count=3):
-    return StreamValues(torch.randn(count, 3, 8, 8, dtype=torch.float64))
+    return ImageBatch(torch.randn(count, 3, 8, 8, dtype=torch.float64))
 
 
 def texts(length, count=3):
     lengths = torch.arange(count) % length + 1
-    return StreamValues(torch.randint(1, 30, (count, length)), torch.arange(length) < lengths[:, None])
+    return TextBatch(torch.randint(1, 30, (count, length)), torch.arange(length) < lengths[:, None])
 
 
 IMAGE = ("image", "Image", "vision", False, True, False)
@@ -90,26 +90,24 @@ def test_several_streams_of_a_tower_are_one_call_with_the_numbers_of_separate_on
     model = VisionLanguageModel(towers, objective)
     calls = []
     towers["language"].register_forward_hook(lambda *_: calls.append(1))
-    batch = Batch({"image": images(), "text": texts(5), "caption": texts(7)}, {}, ["a", "b", "c"])
+    batch = batch_of({"image": images(), "text": texts(5), "caption": texts(7)}, "abc")
     model(batch)
     assert len(calls) == 1
     given = objective.given
-    text, caption = (
-        towers["language"](batch.streams[name].values, batch.streams[name].mask) for name in ("text", "caption")
-    )
+    text, caption = (towers["language"](*batch.values[name]) for name in ("text", "caption"))
     assert set(given) == {"image", "text", "text_tokens", "text_mask", "caption_tokens", "caption_mask"}
     torch.testing.assert_close(given["text"], text.pooled)
     assert given["text_tokens"].shape == text.tokens.shape
     torch.testing.assert_close(given["text_tokens"][given["text_mask"]], text.tokens[text.mask])
     torch.testing.assert_close(given["caption_tokens"][given["caption_mask"]], caption.tokens[caption.mask])
-    assert given["text_mask"].equal(batch.streams["text"].mask)
+    assert given["text_mask"].equal(batch.values["text"].mask)
 
 
 def test_only_the_plain_fields_that_the_objective_reads_reach_it():
     objective = RecordingObjective(make_streams(IMAGE, TEXT), plain=["label"])
     model = VisionLanguageModel({"vision": vision(), "language": language()}, objective)
-    fields = {"label": torch.tensor([0, 1, 1]), "unread": torch.ones(3)}
-    model(Batch({"image": images(), "text": texts(5)}, fields, ["a", "b", "c"]))
+    fields = scalars(label=torch.tensor([0, 1, 1]), unread=torch.ones(3))
+    model(batch_of({"image": images(), "text": texts(5), **fields}, "abc"))
     assert set(objective.given) == {"image", "text", "label"}
 
 
@@ -120,7 +118,7 @@ def test_a_frozen_tower_takes_no_gradient_and_stays_in_evaluation_mode():
     ).train()
     assert not model.encoders["vision"].training
     assert model.encoders["language"].training
-    model(Batch({"image": images(), "text": texts(5)}, {}, ["a", "b", "c"])).loss.backward()
+    model(batch_of({"image": images(), "text": texts(5)}, "abc")).loss.backward()
     assert model.objective.given["image"].requires_grad is False
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in model.encoders["vision"].parameters())
     assert all(parameter.grad is not None for parameter in model.encoders["language"].parameters())
@@ -131,7 +129,7 @@ def test_a_tower_used_with_and_without_gradient_is_trained_by_the_one_stream_onl
     assert tower_needs(streams)["language"].frozen is False
     objective = RecordingObjective(streams)
     model = VisionLanguageModel({"language": language()}, objective)
-    model(Batch({"text": texts(5), "caption": texts(5)}, {}, ["a", "b", "c"]))
+    model(batch_of({"text": texts(5), "caption": texts(5)}, "abc"))
     assert objective.given["text"].requires_grad
     assert not objective.given["caption"].requires_grad
 
@@ -158,7 +156,7 @@ def test_towers_that_do_not_fit_are_a_diagnostic(towers, words):
 def test_towers_run_in_bfloat16_under_autocast():
     objective = RecordingObjective(make_streams(IMAGE, TEXT))
     model = VisionLanguageModel({"vision": vision().float(), "language": language().float()}, objective)
-    batch = Batch({"image": StreamValues(torch.randn(3, 3, 8, 8)), "text": texts(5)}, {}, ["a", "b", "c"])
+    batch = batch_of({"image": ImageBatch(torch.randn(3, 3, 8, 8)), "text": texts(5)}, "abc")
     with torch.autocast("cpu", torch.bfloat16):
         model(batch)
     assert {value.dtype for value in objective.given.values()} == {torch.bfloat16}
@@ -174,16 +172,14 @@ def test_joined_streams_are_one_call_on_the_values_of_their_halves():
     tower = SharedTransformer(SharedConfig(config, vocabulary_size=30, text_length=9), 8, ("tokens",)).double()
     objective = RecordingObjective(found)
     model = VisionLanguageModel({"shared": tower}, objective)
-    assert {reading.source.string("name") for reading in model.input_streams} == {"image", "text", "caption"}
+    assert {reading.source.string("name") for reading in model.readings} == {"image", "text", "caption"}
     values = {"image": images(), "text": texts(5), "caption": texts(7)}
     calls = []
     tower.register_forward_hook(lambda *_: calls.append(1))
-    model(
-        Batch({reading.name: values[reading.source.string("name")] for reading in model.input_streams}, {}, ["a", "b", "c"])
-    )
+    model(batch_of({reading.name: values[reading.source.string("name")] for reading in model.readings}, "abc"))
     assert len(calls) == 1
     for name, words in (("image_text_shared", values["text"]), ("image_caption_shared", values["caption"])):
-        alone = tower(values["image"].values, words.mask, words.values)
+        alone = tower(values["image"].pixels, words.mask, words.ids)
         assert torch.equal(objective.given[f"{name}_mask"], alone.mask)
         torch.testing.assert_close(objective.given[f"{name}_tokens"], alone.tokens, rtol=1e-12, atol=1e-12)
 
@@ -198,19 +194,19 @@ def test_blended_streams_get_the_draw_of_the_step_that_the_loss_reads_too():
     tower = SharedTransformer(SharedConfig(config, vocabulary_size=30, text_length=9), 8, ("pooled",)).double()
     model = VisionLanguageModel({"shared": tower}, vlmdsl.compile(recipe, compiled=False).double())
     calls, values = [], {"image": images(), "text": texts(5)}
-    names = {reading.name: values[reading.source.string("name")] for reading in model.input_streams}
+    names = {reading.name: values[reading.source.string("name")] for reading in model.readings}
     tower.register_forward_hook(lambda *_: calls.append(1))
-    batch = Batch(names, {}, ["a", "b", "c"], {"lam": torch.tensor(0.3, dtype=torch.float64)})
+    batch = batch_of(names, "abc", {"lam": torch.tensor(0.3, dtype=torch.float64)})
     shares = {"image_text_blend_shared": 0.3, "image_text_blend_2_shared": 0.7}
     assert {name: round(float(share), 6) for name, share in model.objective.blends(batch.draws).items()} == shares
     found = model(batch).loss
     assert len(calls) == 3  # texts, blended pairs, joined ones
-    pair = values["image"].values, values["text"].mask, values["text"].values
+    pair = values["image"].pixels, values["text"].mask, values["text"].ids
     of_each = [torch.full((3,), share, dtype=torch.float64) for share in (0.3, 0.7)]
     features = {name: tower(*pair, share).pooled for name, share in zip(shares, of_each, strict=True)}
     features |= {
         "image_text_shared": tower(*pair).pooled,
-        "text_shared": tower(values["text"].values, values["text"].mask).pooled,
+        "text_shared": tower(*values["text"]).pooled,
     }
     torch.testing.assert_close(found, model.objective(**features, lam=batch.draws["lam"]).loss, rtol=1e-9, atol=1e-12)
 
@@ -224,9 +220,10 @@ def viewed_batch(wanted, side=None, kept=None):
     values = {}
     for name in wanted:
         size = 8 if side is None else side[name]
-        keep = None if kept is None else torch.rand(3, (size // 4) ** 2).argsort(1)[:, : kept[name]]
-        values[name] = StreamValues(torch.randn(3, 3, size, size, dtype=torch.float64), keep=keep)
-    return Batch({**values, "text": texts(5)}, {}, ["a", "b", "c"])
+        values[name] = ImageBatch(torch.randn(3, 3, size, size, dtype=torch.float64))
+        if kept is not None:
+            values[port(name, "keep")] = KeptPatches(torch.rand(3, (size // 4) ** 2).argsort(1)[:, : kept[name]])
+    return batch_of({**values, "text": texts(5)}, "abc")
 
 
 def test_crops_of_one_size_are_one_call_of_the_tower():
@@ -240,7 +237,7 @@ def test_crops_of_one_size_are_one_call_of_the_tower():
     hook.remove()
     assert sorted(tuple(call) for call in calls) == [(6, 3, 4, 4), (6, 3, 8, 8)]
     for name in sides:
-        torch.testing.assert_close(objective.given[name], towers["vision"](batch.streams[name].values).pooled)
+        torch.testing.assert_close(objective.given[name], towers["vision"](*batch.values[name]).pooled)
 
 
 def test_dropped_patches_of_several_streams_are_dropped_in_one_call():
@@ -250,9 +247,9 @@ def test_dropped_patches_of_several_streams_are_dropped_in_one_call():
     batch = viewed_batch(names, kept=dict.fromkeys(names, 2))
     VisionLanguageModel(towers, objective)(batch)
     for name in names:
-        stream = batch.streams[name]
-        torch.testing.assert_close(objective.given[name], towers["vision"](stream.values, keep=stream.keep).pooled)
-        assert not torch.allclose(objective.given[name], towers["vision"](stream.values).pooled)
+        (pixels,), (places,) = batch.values[name], batch.values[port(name, "keep")]
+        torch.testing.assert_close(objective.given[name], towers["vision"](pixels, keep=places).pooled)
+        assert not torch.allclose(objective.given[name], towers["vision"](pixels).pooled)
 
 
 class WholeImages(VisionTransformer):
@@ -339,7 +336,7 @@ class TestRegions:
         towers = {"vision": self.tower(), "language": language()}
         model = VisionLanguageModel(towers, objective)
         regions, mask = torch.randn(2, 3, 5, dtype=torch.float64), torch.ones(2, 3, dtype=torch.bool)
-        words = StreamValues(torch.tensor([[1, 2], [3, 4]]))
-        images = StreamValues(torch.randn(2, 3, 8, 8, dtype=torch.float64))
-        model(Batch({"regions": StreamValues(regions, mask), "image": images, "text": words}, {}, ["a", "b"]))
+        words = TextBatch(torch.tensor([[1, 2], [3, 4]]), torch.ones(2, 2, dtype=torch.bool))
+        images = ImageBatch(torch.randn(2, 3, 8, 8, dtype=torch.float64))
+        model(batch_of({"regions": RegionBatch(regions, mask), "image": images, "text": words}, "ab"))
         torch.testing.assert_close(objective.given["regions"], towers["vision"](regions, mask, enters=0.75).pooled)

@@ -11,10 +11,9 @@ from vlmdsl.api.plan import plan
 from vlmdsl.backends.plan.report import PartRow
 from vlmdsl.backends.torch import ops
 from vlmdsl.ir import streams
-from vlmdsl.runtime.data.batch import NOT_ASKED
-from vlmdsl.runtime.data.masking import asked_places
 from vlmdsl.runtime.encoders.heads import MultilayerHead
 from vlmdsl.runtime.heads import Heads
+from vlmdsl.runtime.values.mask import NOT_SELECTED, selected_places
 from vlmdsl.testing.laws import example_features
 
 DIM, BATCH = 24, 8
@@ -67,7 +66,7 @@ def test_the_logits_are_as_many_as_the_plan_says() -> None:
     (row,) = rows("declip", "logits")
     linear = torch.nn.Linear(DIM, 50)
     assert (row.parameters, row.size) == held(linear)
-    places = asked_places(torch.full((BATCH, 32), NOT_ASKED), 0.15)
+    places = selected_places(torch.full((BATCH, 32), NOT_SELECTED), 0.15)
     assert places is not None
     states = torch.randn(*places.shape, DIM, requires_grad=True)
     with FlopCounterMode(display=False) as counter:

@@ -13,14 +13,15 @@ import torch
 from torch import nn
 
 import vlmdsl
+from batches import batch_of
 from oracles.cases import DATA
 from vlmdsl.ir import Teacher
-from vlmdsl.runtime.data.batch import Batch, StreamValues
 from vlmdsl.runtime.encoders import TextConfig, TextTransformer, VisionConfig, VisionTransformer
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.teachers import momentum_at
 from vlmdsl.runtime.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from vlmdsl.runtime.training.optimizer import build_optimizer
+from vlmdsl.runtime.values import Batch, ImageBatch, TextBatch
 from vlmdsl.schema import OptimizerConfig
 
 RECIPE = """
@@ -42,7 +43,7 @@ def model(order: str = "before", schedule: str = "constant", momentum: float = 0
 def batch(number: int) -> Batch:
     generator = torch.Generator().manual_seed(number)
     names = ("image_augment_crop_0", "image_augment_crop_1")
-    return Batch({name: StreamValues(torch.rand(4, 3, 8, 8, generator=generator)) for name in names}, {}, list("abcd"))
+    return batch_of({name: ImageBatch(torch.rand(4, 3, 8, 8, generator=generator)) for name in names}, "abcd")
 
 
 def weights(module: nn.Module) -> torch.Tensor:
@@ -91,7 +92,7 @@ def test_only_the_tower_is_trained_and_keys_are_the_teachers() -> None:
     assert not any("teachers" in name for name in trained)
     before = copy.deepcopy(built.teachers.copies["vision"])
     train(built, optimizer_of(built), 0, 2)
-    keys = before(batch(0).streams["image_augment_crop_1"].values).pooled
+    keys = before(*batch(0).values["image_augment_crop_1"]).pooled
     expected = nn.functional.normalize(keys, dim=-1)
     torch.testing.assert_close(built.objective.state.get_buffer("keys")[:4], expected)
 
@@ -118,9 +119,9 @@ def test_a_tower_and_its_teacher_share_the_values_of_a_batch() -> None:
     tower = VisionTransformer(VisionConfig(image_size=8, patch_size=4, width=16, depth=1, heads=2), 8, ("pooled",))
     words = TextTransformer(TextConfig(width=16, depth=1, heads=2, vocabulary_size=30, text_length=9), 8, ("pooled",))
     built = VisionLanguageModel({"vision": tower, "language": words}, objective)
-    assert [stream.name for stream in built.input_streams] == ["image", "text"]
-    texts = StreamValues(torch.ones(4, 5, dtype=torch.int64), torch.ones(4, 5, dtype=torch.bool))
-    out = built(Batch({"image": StreamValues(torch.rand(4, 3, 8, 8)), "text": texts}, {}, list("abcd")))
+    assert [stream.name for stream in built.readings] == ["image", "text"]
+    texts = TextBatch(torch.ones(4, 5, dtype=torch.int64), torch.ones(4, 5, dtype=torch.bool))
+    out = built(batch_of({"image": ImageBatch(torch.rand(4, 3, 8, 8)), "text": texts}, "abcd"))
     assert torch.isfinite(out.loss)
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 
 from vlmdsl.ir import Contrast, Node, Program, column_of, streams
-from vlmdsl.types import JOINED, FieldType
+from vlmdsl.types import FieldType, plain_kinds
 
 __all__ = ["Names", "has_line"]
 
@@ -17,7 +17,7 @@ _TAKEN = ("inputs", "parameters", "state", "ops", "objective", "mixtures", "blen
 def has_line(node: Node) -> bool:
     """Whether a node is a line of the source: not a number, which stands where it is used, nor what is done before features
     reach the objective (fields that are encoded, their views and joins, encoders)."""
-    encoded = isinstance(node.type, FieldType) and node.type.kind in ("Image", "Text", "Regions", JOINED)
+    encoded = isinstance(node.type, FieldType) and node.type.kind not in plain_kinds()
     return not encoded and node.operation not in ("constant", "encode")
 
 

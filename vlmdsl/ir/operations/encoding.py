@@ -8,7 +8,6 @@ from vlmdsl.ir.operation import Operation, define
 from vlmdsl.ir.operations.rules import NUMBER, fixed, need, positive_block, same, take
 from vlmdsl.ir.operations.views import MASK
 from vlmdsl.types import (
-    TOKEN_AXIS,
     DistributionType,
     EncodedType,
     FieldType,
@@ -19,6 +18,7 @@ from vlmdsl.types import (
     Type,
     VecType,
     VocabularyType,
+    token_axis,
 )
 
 __all__ = [
@@ -40,7 +40,7 @@ def tokens(node: Node, types: tuple[Type, ...]) -> Type:
     take(types, EncodedType)
     assert isinstance(types[0], EncodedType)
     _without_heads(node)
-    return TokensType(tokens=TOKEN_AXIS[types[0].kind])
+    return TokensType(tokens=token_axis(types[0].kind))
 
 
 def _without_heads(node: Node) -> None:

@@ -1,17 +1,14 @@
 """Data: sources, columns to fields, views, batches. The same for any number of processes, and after a resume."""
 
-from vlmdsl.runtime.data.batch import Batch, StreamValues
 from vlmdsl.runtime.data.collate import text_inputs
 from vlmdsl.runtime.data.context import Materials
-from vlmdsl.runtime.data.fields import key_number
-from vlmdsl.runtime.data.forms import InputForm, InputForms, TextFormat
-from vlmdsl.runtime.data.images import ImageFormat
 from vlmdsl.runtime.data.limits import Limits
 from vlmdsl.runtime.data.loader import BatchLoader, EvaluationLoader
 from vlmdsl.runtime.data.mapping import FieldMapping, Requirement, map_fields, parse_assignments, requirements
 from vlmdsl.runtime.data.order import groups_by_source
 from vlmdsl.runtime.data.rendering import checked_font
 from vlmdsl.runtime.data.report import Skipped, SkipReport, too_few_usable
+from vlmdsl.runtime.data.sample import Loaded
 from vlmdsl.runtime.data.source import BadSample, Source, fingerprint, remarks_of, some_samples, source_facts, split_samples
 from vlmdsl.runtime.data.specification import held_out, open_source
 from vlmdsl.runtime.data.stand_ins import calls_of, with_stand_ins
@@ -21,9 +18,9 @@ from vlmdsl.runtime.data.texts import duplicate_share, texts_of
 from vlmdsl.runtime.data.views import View, view_of
 
 __all__ = [
-    "BadSample", "Batch", "BatchLoader", "EvaluationLoader", "FieldMapping", "ImageFormat", "InputForm", "InputForms",
-    "Limits", "Materials", "Requirement", "SkipReport", "Skipped", "Source", "StreamValues", "Survey", "TextFormat",
-    "View", "calls_of", "checked_font", "duplicate_share", "fingerprint", "groups_by_source", "held_out", "key_number",
-    "map_fields", "open_source", "parse_assignments", "read_synonyms", "remarks_of", "requirements", "some_samples",
-    "source_facts", "split_samples", "survey", "text_inputs", "texts_of", "too_few_usable", "view_of", "with_stand_ins",
+    "BadSample", "BatchLoader", "EvaluationLoader", "FieldMapping", "Limits", "Loaded", "Materials", "Requirement",
+    "SkipReport", "Skipped", "Source", "Survey", "View", "calls_of", "checked_font", "duplicate_share", "fingerprint",
+    "groups_by_source", "held_out", "map_fields", "open_source", "parse_assignments", "read_synonyms", "remarks_of",
+    "requirements", "some_samples", "source_facts", "split_samples", "survey", "text_inputs", "texts_of", "too_few_usable",
+    "view_of", "with_stand_ins",
 ]  # fmt: skip

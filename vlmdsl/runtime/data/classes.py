@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from vlmdsl.runtime.data.fields import MISSING_LABEL, first_value, label_value, word_of
 from vlmdsl.runtime.data.source import BadSample, Source, probed_positions
+from vlmdsl.runtime.values import MISSING_LABEL, first_value
+from vlmdsl.runtime.values.scalar import label_value, word_of
 
 __all__ = ["Classes", "classes_of", "has_unnamed_classes", "renumbered"]
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from vlmdsl.runtime.data.draws import generator
-from vlmdsl.runtime.data.images import ImageFormat
 from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, Limits
 from vlmdsl.runtime.data.synonyms import Synonyms
+from vlmdsl.runtime.draws import generator
+from vlmdsl.runtime.values import ImageFormat
 
 __all__ = ["NO_MATERIALS", "Attributes", "Materials", "ViewContext"]
 
@@ -35,14 +35,21 @@ NO_MATERIALS = Materials()
 
 @dataclass(frozen=True)
 class ViewContext:
-    """For whom a view is made: its draws are a function of seed, epoch and sample key; `counts` collects what to report."""
+    """For whom a view is made: its draws are a function of seed, epoch and sample key; `form` is that of the module which
+    takes it; `counts` collects what to report."""
 
     seed: int
     epoch: int
     key: str
-    images: ImageFormat
+    form: object = None
     counts: Counter[str] = field(default_factory=Counter)
     materials: Materials = NO_MATERIALS
+
+    @property
+    def images(self) -> ImageFormat:
+        """The form of images."""
+        assert isinstance(self.form, ImageFormat), f"images are made for a tower in an ImageFormat, not {self.form!r}"
+        return self.form
 
     def purpose(self, operation: str, attributes: Attributes) -> tuple[int | str, ...]:
         """The key of one draw: views with the same draw and the same place in their set have the same."""

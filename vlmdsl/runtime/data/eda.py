@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from vlmdsl.runtime.data.context import Attributes, ViewContext
-from vlmdsl.runtime.data.fields import TextValue
 from vlmdsl.runtime.data.synonyms import Synonyms, in_place_of, synonyms_of
+from vlmdsl.runtime.values import TextValue
 
 __all__ = ["eda"]
 

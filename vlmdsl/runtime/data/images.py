@@ -1,25 +1,21 @@
-"""Images from whatever a column holds to the pixels an encoder takes."""
+"""Images from whatever a column holds to RGB levels."""
 
 from __future__ import annotations
 
 import io
 import re
 import warnings
-from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
+from collections.abc import Hashable
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
-from torch import Tensor
 
 from vlmdsl.runtime.data.files import read_inside
 from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, Limits
-from vlmdsl.runtime.data.source import BadSample
+from vlmdsl.runtime.values import BadSample
 
-__all__ = ["IMAGE_SUFFIXES", "ImageCache", "ImageFormat", "Resampling", "decode_image", "resized"]
+__all__ = ["IMAGE_SUFFIXES", "ImageCache", "decode_image"]
 
 IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "dib", "gif", "tif", "tiff", "avif")
 
@@ -35,61 +31,6 @@ _TILE_WIDTH, _TILE_LENGTH = 0x0142, 0x0143
 _SCAN, _MOST_SCANS = b"\xff\xda", 100
 """A progressive JPEG has about ten; each takes as long to decode as the whole image."""
 _SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I")
-
-
-Resampling = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
-"""Pillow's filters by name."""
-
-
-@dataclass(frozen=True)
-class ImageFormat:
-    """What the encoders take: square RGB images of side `size`, level `x` in [0, 1] as `(x - mean) / deviation`.
-
-    An image becomes a square by a `crop` of its middle or as a whole (`squash`), resized with the filter `resampling`. With
-    a `shorter` its shorter side is brought to so many pixels first, and the crop is of whole pixels, as the image processors
-    of `transformers` do it. An encoder with a `patch` takes images of any side that is a multiple of it, and those with
-    patches dropped.
-    """
-
-    size: int
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    deviation: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    patch: int | None = None
-    fitting: Literal["crop", "squash"] = "crop"
-    shorter: int | None = None
-    resampling: Resampling = "bicubic"
-
-    def side(self, share: float) -> int:
-        """The side nearest to that share of `size` that the encoders take, in pixels."""
-        if self.patch is None:
-            return self.size
-        return max(round(share * self.size / self.patch), 1) * self.patch
-
-    def patches(self, share: float) -> int:
-        """How many patches an image of the side `side(share)` has; 0 where patches cannot be told apart."""
-        return 0 if self.patch is None else (self.side(share) // self.patch) ** 2
-
-    def fit(self, pixels: np.ndarray, share: float = 1.0) -> np.ndarray:
-        """An image as it comes, `uint8 [H, W, 3]`, as the square `uint8 [S, S, 3]` of the side S = `side(share)`."""
-        pixels = pixels if self.shorter is None else _stubby(pixels)
-        side, (height, width) = self.side(share), pixels.shape[:2]
-        whole = (0.0, 0.0, float(width), float(height))
-        if self.shorter is None:
-            if height == width == side:
-                return pixels
-            return resized(pixels, whole if self.fitting == "squash" else _middle(width, height), side, self.resampling)
-        shorter, longer = self.shorter, int(self.shorter * max(height, width) / min(height, width))
-        image = Image.fromarray(pixels).resize(
-            (shorter, longer) if width <= height else (longer, shorter), Image.Resampling[self.resampling.upper()]
-        )
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        return np.asarray(image.crop((left, top, left + side, top + side)))
-
-    def tensor(self, images: Iterable[np.ndarray]) -> Tensor:
-        """`float32 [b, 3, S, S]` of `uint8 [S, S, 3]` images."""
-        levels = torch.from_numpy(np.stack(list(images))).permute(0, 3, 1, 2).contiguous().float().div_(255.0)
-        mean, deviation = (torch.tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.deviation))
-        return levels.sub_(mean).div_(deviation)
 
 
 def decode_image(
@@ -178,29 +119,6 @@ def _rgb(image: Image.Image) -> Image.Image:
     elif image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     return image.convert("RGB")
-
-
-def _stubby(pixels: np.ndarray) -> np.ndarray:
-    """The middle of an image more than 32 times as long as it is wide: all of it, enlarged, might not fit into memory."""
-    height, width = pixels.shape[:2]
-    most = 32 * min(height, width)
-    top, left = max(height - most, 0) // 2, max(width - most, 0) // 2
-    return pixels[top : top + most, left : left + most]
-
-
-def _middle(width: int, height: int) -> tuple[float, float, float, float]:
-    """The largest centred square of an image, as a box."""
-    side = min(height, width)
-    left, top = (width - side) / 2, (height - side) / 2
-    return left, top, left + side, top + side
-
-
-def resized(
-    pixels: np.ndarray, box: tuple[float, float, float, float], size: int, resampling: Resampling = "bicubic"
-) -> np.ndarray:
-    """The part `box` (left, top, right, bottom) of an image, resized with antialiasing to `uint8 [size, size, 3]`."""
-    image = Image.fromarray(pixels).resize((size, size), Image.Resampling[resampling.upper()], box=box)
-    return np.asarray(image)
 
 
 class ImageCache:

@@ -19,20 +19,17 @@ from torch.utils.data import DataLoader, Dataset
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.data import BatchLargerThanData, NotDivisible
 from vlmdsl.diagnostics.catalog.environment import LoadingProcessLost
-from vlmdsl.ir import Node, Reading, Stream
-from vlmdsl.runtime.data.batch import Batch
-from vlmdsl.runtime.data.collate import Collator
+from vlmdsl.ir import Node, Reading
+from vlmdsl.runtime.data.collate import batch_of
 from vlmdsl.runtime.data.context import NO_MATERIALS, Materials
-from vlmdsl.runtime.data.draws import step_draws
-from vlmdsl.runtime.data.forms import InputForm, InputForms, TextFormat
-from vlmdsl.runtime.data.images import ImageFormat
 from vlmdsl.runtime.data.mapping import FieldMapping
 from vlmdsl.runtime.data.order import Groups, Order, Place
 from vlmdsl.runtime.data.report import Skipped, SkipReport, SkipWatch, too_few_usable
-from vlmdsl.runtime.data.sample import Sample, SampleReader
+from vlmdsl.runtime.data.sample import Loaded, Sample, SampleReader
 from vlmdsl.runtime.data.source import BadSample, Source
 from vlmdsl.runtime.data.views import View, view_of
-from vlmdsl.runtime.tokenizer import Tokenizer
+from vlmdsl.runtime.draws import step_draws
+from vlmdsl.runtime.values import Batch
 from vlmdsl.source import Span
 
 __all__ = ["BatchLoader", "EvaluationLoader"]
@@ -57,14 +54,13 @@ class _TrainingBatches(Dataset[_Loaded]):
     def __init__(
         self,
         reader: SampleReader,
-        collator: Collator,
         order: Order,
         draws: Callable[[int], dict[str, Tensor]],
         rank: int,
         world: int,
     ) -> None:
         self.order = order
-        self._reader, self._collator, self._draws = reader, collator, draws
+        self._reader, self._draws = reader, draws
         share = order.batch // world
         self._slots = range(rank * share, (rank + 1) * share)
 
@@ -78,7 +74,7 @@ class _TrainingBatches(Dataset[_Loaded]):
         samples = [sample for _, sample in filter(None, chosen.values())]
         if len(samples) < len(self._slots):
             return _Loaded(None, met.skipped, met.counts, self._too_few(epoch, place))
-        batch = self._collator.batch(samples, self._reader.views, self._reader.fields)
+        batch = batch_of(samples, self._reader.values)
         return _Loaded(replace(batch, draws=self._draws(position)), met.skipped, met.counts)
 
     def _first_good(self, epoch: int, candidates: Iterable[int], met: _Met) -> tuple[int, Sample] | None:
@@ -132,9 +128,9 @@ class BatchLoader:
     `batch` is the size over all `world` processes. A sample that cannot be used is counted in `report` and replaced, so that
     every batch is full; the samples that are left over at the end of an epoch are left out of it. `state_dict()` is the
     position of the next batch: two integers. With `groups` (name -> indices) each batch is of one group, see `Order`.
-    `noise` is how many numbers each sample of a stream draws for its tower, by the stream's name
-    (`VisionLanguageModel.noise_lengths`), `forms` the form of each stream by its name (`VisionLanguageModel.forms`); one
-    that it does not name is brought to `images`, or to `text_length` ids of the `tokenizer`.
+    `readings` are what modules take, each in its form (`VisionLanguageModel.readings`), `noise` how many numbers each sample
+    of one draws for its tower, by its name (`VisionLanguageModel.noise_lengths`), `fields` further fields by name with their
+    kinds.
 
     Each sample of a batch is in it once. `tell` is called with a line about the samples skipped so far, when their
     number has doubled. Raises `DiagnosticError` for a batch that is larger than the data or no multiple of `world`, and,
@@ -145,14 +141,11 @@ class BatchLoader:
         self,
         source: Source,
         mapping: FieldMapping,
-        streams: Iterable[Stream | Reading],
-        tokenizer: Tokenizer,
+        readings: Iterable[Reading],
         *,
         fields: Mapping[str, str] | None = None,
         draws: Iterable[Node] = (),
         batch: int,
-        images: ImageFormat,
-        text_length: int,
         seed: int = 0,
         rank: int = 0,
         world: int = 1,
@@ -161,7 +154,6 @@ class BatchLoader:
         materials: Materials = NO_MATERIALS,
         groups: Groups | None = None,
         noise: Mapping[str, int] | None = None,
-        forms: Mapping[str, InputForm] | None = None,
         max_bad_share: float = 1.0,
     ) -> None:
         faults = []
@@ -175,24 +167,14 @@ class BatchLoader:
             faults.append(NotDivisible.at(_PLACE, batch=batch, world=world, help=(help,)))
         if faults:
             raise DiagnosticError(tuple(faults))
-        views = {stream.name: view_of(stream.source) for stream in streams}
+        values = {name: Loaded(View(name, kind)) for name, kind in (fields or {}).items()}
+        for reading in readings:
+            values[reading.name] = Loaded(view_of(reading.source), reading.form, (noise or {}).get(reading.name))
         budget = cache_bytes // max(workers, 1)
-        taken = InputForms(images, TextFormat(tokenizer, text_length), forms or {})
-        reader = SampleReader(
-            source,
-            mapping,
-            views,
-            fields or {},
-            forms=taken,
-            seed=seed,
-            cache_bytes=budget,
-            materials=materials,
-            noise=noise,
-        )
+        reader = SampleReader(source, mapping, values, seed=seed, cache_bytes=budget, materials=materials)
         order = Order(len(source), batch, seed, None if groups is None else groups.values())
-        collator = Collator(taken)
         drawn = partial(step_draws, tuple(draws), seed)
-        self._batches = _TrainingBatches(reader, collator, order, drawn, rank, world)
+        self._batches = _TrainingBatches(reader, order, drawn, rank, world)
         self._workers = workers
         self._next = 0
         self.report = SkipReport(notes=[] if groups is None else [_one_source_note(groups, batch)])
@@ -254,8 +236,8 @@ class _Counting:
 class _EvaluationBatches(Dataset[_Loaded]):
     """Number -> the good samples of that chunk of the source."""
 
-    def __init__(self, reader: SampleReader, collator: Collator, batch: int, samples: int) -> None:
-        self._reader, self._collator = reader, collator
+    def __init__(self, reader: SampleReader, batch: int, samples: int) -> None:
+        self._reader = reader
         self._batch, self._samples = batch, samples
 
     def __len__(self) -> int:
@@ -270,43 +252,34 @@ class _EvaluationBatches(Dataset[_Loaded]):
                 samples.append(self._reader.read(index, 0, counts))
             except BadSample as fault:
                 skipped.append(Skipped(self._reader.source.keys[index], fault.reason))
-        batch = self._collator.batch(samples, self._reader.views, self._reader.fields) if samples else None
+        batch = batch_of(samples, self._reader.values) if samples else None
         return _Loaded(batch, skipped, counts)
 
 
 class EvaluationLoader:
-    """The good samples of a source in its order, once an iteration: fields as they are, or in the view given in `views`.
+    """The good samples of a source in its order, once an iteration.
 
-    `fields` is name -> kind (`Image`, `Text`, `Label`, ...). The streams of a batch have the names of the image and text
-    fields; batches with bad samples in them are smaller. `limit` is the most samples that are looked at; `forms` are those
-    of streams, as for `BatchLoader`.
+    `values` says what a batch holds, by name; batches with bad samples in them are smaller. `limit` is the most samples that
+    are looked at.
     """
 
     def __init__(
         self,
         source: Source,
         mapping: FieldMapping,
-        fields: Mapping[str, str],
-        tokenizer: Tokenizer,
+        values: Mapping[str, Loaded],
         *,
         batch: int,
-        images: ImageFormat,
-        text_length: int,
         limit: int | None = None,
         workers: int = 0,
         cache_bytes: int = _CACHE_BYTES,
-        views: Mapping[str, View] | None = None,
         materials: Materials = NO_MATERIALS,
-        forms: Mapping[str, InputForm] | None = None,
     ) -> None:
-        views = {name: View(name, kind) for name, kind in fields.items() if kind in ("Image", "Text")} | dict(views or {})
-        plain = {name: kind for name, kind in fields.items() if name not in views}
         samples = len(source) if limit is None else min(limit, len(source))
         budget = cache_bytes // max(workers, 1)
-        taken = InputForms(images, TextFormat(tokenizer, text_length), forms or {})
         materials = replace(materials, draw_captions=False)
-        reader = SampleReader(source, mapping, views, plain, forms=taken, cache_bytes=budget, materials=materials)
-        self._batches = _EvaluationBatches(reader, Collator(taken), batch, samples)
+        reader = SampleReader(source, mapping, values, cache_bytes=budget, materials=materials)
+        self._batches = _EvaluationBatches(reader, batch, samples)
         self._workers = workers
         self.report = SkipReport()
 

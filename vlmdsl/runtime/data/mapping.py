@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-
-import numpy as np
+from typing import Any
 
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.data import CannotLoad, FieldLacksColumn, MalformedMapping, UnknownColumn, UnknownField
 from vlmdsl.diagnostics.suggest import closest, suggestion
 from vlmdsl.ir import ONE_SOURCE, Program, column_of, root_field
 from vlmdsl.runtime.data.classes import Classes, classes_of
-from vlmdsl.runtime.data.fields import TextValue, first_value, flag_value, label_value, number_value, text_value
 from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, Limits
-from vlmdsl.runtime.data.regions import region_length, regions_value
-from vlmdsl.runtime.data.source import Source, first_fault, remarks_of
+from vlmdsl.runtime.data.source import BadSample, Source, first_fault, probed_positions, remarks_of
 from vlmdsl.runtime.data.stand_ins import calls_of, columns_of, stand_ins_for
+from vlmdsl.runtime.values import FieldColumns, SampleColumns, family_of
 from vlmdsl.source import Span
-from vlmdsl.types import FieldType
+from vlmdsl.types import FIELD_KINDS, FieldType
 
 __all__ = ["EVALUATED", "SOURCE", "FieldMapping", "Requirement", "map_fields", "parse_assignments", "requirements"]
 
@@ -39,13 +37,14 @@ _USUAL_COLUMNS: dict[str, tuple[str, ...]] = {
 EVALUATED = ("label", "class_name")
 """What the evaluation reads if the data has it, whether or not the recipe does."""
 
+EVALUATED_KINDS = ("Image", "Text")
+"""The kinds of fields that the evaluation compares."""
+
 _WITHOUT_A_CALLER = (
     "to fix it, make it a knob: `scale = 14.3` in the signature instead of `scale: Scalar`",
     "to learn it, write `learned(0.07)` where it is used",
 )
 """What a recipe with a Scalar in its signature can say instead, for a run without a caller."""
-
-_LOADABLE = ("Image", "Text", "Label", "Flag", "Number", "Regions")
 
 
 @dataclass(frozen=True)
@@ -79,9 +78,9 @@ def requirements(program: Program, views: bool = True) -> list[Requirement]:
         elif node.operation == "field":
             assert isinstance(node.type, FieldType)
             name = node.string("name")
-            if node.type.kind not in _LOADABLE or node.type.count is not None:
+            if FIELD_KINDS[node.type.kind].family is None or node.type.count is not None:
                 faults.append(CannotLoad.at(span, what=f"the field `{name}` of type `{node.type}`"))
-            found[name] = Requirement(name, node.type.kind, span, not views and node.type.kind not in ("Image", "Text"))
+            found[name] = Requirement(name, node.type.kind, span, not views and node.type.kind not in EVALUATED_KINDS)
         elif node.operation == "scalar" and views:
             what = f"the number `{node.string('name')}`, which the caller of an objective gives"
             faults.append(CannotLoad.at(span, what=what, help=_WITHOUT_A_CALLER))
@@ -97,15 +96,15 @@ def requirements(program: Program, views: bool = True) -> list[Requirement]:
 
 @dataclass(frozen=True)
 class FieldMapping:
-    """Field -> the columns that feed it, field of kind Label -> its class names, how many numbers describe a region, and at
-    how many characters texts are cut.
+    """Field -> the columns that feed it, field of kind Label -> its class names, field -> what its family's `probe` said of
+    the data, and at how many characters texts are cut.
 
     `numbered` are the fields of kind Label whose data has numbers, which the names belong to.
     """
 
     columns: Mapping[str, tuple[str, ...]]
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    region_length: int | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
     text_characters: int = DEFAULT_LIMITS.text_characters
     numbered: frozenset[str] = frozenset()
 
@@ -122,25 +121,20 @@ class FieldMapping:
         written = calls_of({name: ",".join(columns) for name, columns in self.columns.items()})
         return {name: [str(call) for call in calls] for name, calls in written.items()}
 
-    def image(self, name: str, sample: Mapping[str, object]) -> object:
-        """What the image columns hold: see `decode_image`."""
-        return first_value(sample, self.columns[name])
+    def field(self, name: str) -> FieldColumns:
+        """What a family reads a field by."""
+        return FieldColumns(
+            name,
+            self.columns.get(name, ()),
+            self.columns.get(name + _REWRITES, ()),
+            self._class_numbers.get(name),
+            self.text_characters,
+            self.facts.get(name),
+        )
 
-    def text(self, name: str, sample: Mapping[str, object], choose: Callable[[int], int] | None = None) -> TextValue:
-        """The text and its alternatives; raises `BadSample` if there is none. See `text_value`."""
-        rewrites = self.columns.get(name + _REWRITES, ())
-        return text_value(name, sample, self.columns[name], rewrites, longest=self.text_characters, choose=choose)
-
-    def regions(self, name: str, sample: Mapping[str, object]) -> np.ndarray:
-        """The regions `[R, F]` of an image; raises `BadSample`."""
-        return regions_value(name, first_value(sample, self.columns[name]), self.region_length)
-
-    def plain(self, name: str, kind: str, sample: Mapping[str, object]) -> int | bool | float:
-        """A label, flag or number; raises `BadSample`."""
-        value = first_value(sample, self.columns[name])
-        if kind == "Label":
-            return label_value(value, self._class_numbers.get(name, {}))
-        return flag_value(name, value) if kind == "Flag" else number_value(name, value)
+    def read(self, name: str, kind: str, columns: Mapping[str, object]) -> Any:
+        """The value of one sample, of a kind that needs nothing but its columns; raises `BadSample`."""
+        return family_of(kind).read(SampleColumns(columns), self.field(name))
 
 
 def parse_assignments(given: Iterable[str]) -> dict[str, str]:
@@ -193,11 +187,28 @@ def map_fields(
     if faults:
         raise DiagnosticError(tuple(faults))
     labels = [need.field for need in needs if need.kind == "Label"] + ["label"]
-    regions = next((need.field for need in needs if need.kind == "Regions" and need.field in found), None)
-    length = None if regions is None else region_length(source, regions, found[regions])
     named = _classes(source, found, labels, classes or {})
     numbered = frozenset(name for name, own in named.items() if own.numbered)
-    return FieldMapping(found, {name: own.names for name, own in named.items()}, length, limits.text_characters, numbered)
+    known = {name: own.names for name, own in named.items()}
+    facts = {need.field: _facts(source, need, found[need.field]) for need in needs if need.field in found}
+    return FieldMapping(found, known, facts, limits.text_characters, numbered)
+
+
+def _facts(source: Source, need: Requirement, columns: tuple[str, ...]) -> Any:
+    """What the family of a field learns from some of the samples."""
+    known = FIELD_KINDS.get(need.kind)
+    if known is None or known.family is None:
+        return None
+    return family_of(need.kind).probe(_probed(source), FieldColumns(need.field, columns))
+
+
+def _probed(source: Source) -> Iterator[Mapping[str, object]]:
+    """The columns of up to 64 samples that can be read."""
+    for index in probed_positions(len(source)):
+        try:
+            yield source[index]
+        except BadSample:
+            continue
 
 
 def _misdirected(needs: list[Requirement], assignments: Mapping[str, str]) -> list[Diagnostic]:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vlmdsl.runtime.data.draws import generator
-from vlmdsl.runtime.data.fields import first_value, word_of
 from vlmdsl.runtime.data.mapping import SOURCE, FieldMapping
 from vlmdsl.runtime.data.source import BadSample, Source, part_of_sample
+from vlmdsl.runtime.draws import generator
+from vlmdsl.runtime.values import first_value
+from vlmdsl.runtime.values.scalar import word_of
 
 __all__ = ["Groups", "Order", "Place", "groups_by_source"]
 

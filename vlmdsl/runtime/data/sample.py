@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from vlmdsl.runtime.data.context import NO_MATERIALS, Materials, ViewContext
-from vlmdsl.runtime.data.draws import generator
-from vlmdsl.runtime.data.fields import MaskedText, TextValue, key_number
-from vlmdsl.runtime.data.forms import InputForms
 from vlmdsl.runtime.data.images import ImageCache, decode_image
 from vlmdsl.runtime.data.mapping import FieldMapping
 from vlmdsl.runtime.data.source import BadSample, Source
 from vlmdsl.runtime.data.views import View
+from vlmdsl.runtime.draws import generator
+from vlmdsl.runtime.values import FieldColumns, ImageFormat, SampleColumns, family_of, first_value, gumbel_noise
 
-__all__ = ["Sample", "SampleReader"]
+__all__ = ["Loaded", "Sample", "SampleReader"]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What is made of each sample for one value of a batch: a view of a field, in the form of the module that takes it (None
+    where no module does), and how many numbers of noise come with it."""
+
+    view: View
+    form: object = None
+    noise: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The value of each stream (pixels of the wanted side, a text, masked or not, or regions) and of each plain field.
+    """The values of one sample, by their names in a batch, as their families read them.
 
-    `kept` are the patches to encode of those streams of images that have some dropped, `noise` what is drawn for those
-    whose towers draw in training.
+    `kept` are the patches to encode of those images that have some dropped, `noise` what is drawn for those whose towers
+    draw in training. `index` is where the sample is in its source.
     """
 
+    index: int
     key: str
-    streams: dict[str, np.ndarray | str | MaskedText]
-    fields: dict[str, int | bool | float]
+    values: dict[str, Any]
     kept: dict[str, np.ndarray]
     noise: dict[str, np.ndarray]
 
@@ -38,35 +49,31 @@ class Sample:
 class SampleReader:
     """Reads samples by index, through the mapping and the views. The same arguments always give the same sample.
 
-    `views` are the streams by name, `fields` the plain fields by name with their kinds, `noise` how many numbers of Gumbel
-    noise a stream takes, by its name. Remembers which samples are bad, and decoded images up to `cache_bytes`.
+    `values` says what to make, by the names in a batch. Remembers which samples are bad, and decoded images up to
+    `cache_bytes`.
     """
 
     def __init__(
         self,
         source: Source,
         mapping: FieldMapping,
-        views: Mapping[str, View],
-        fields: Mapping[str, str],
+        values: Mapping[str, Loaded],
         *,
-        forms: InputForms,
         seed: int = 0,
         cache_bytes: int = 0,
         materials: Materials = NO_MATERIALS,
-        noise: Mapping[str, int] | None = None,
     ) -> None:
         self.source = source
-        self.views = dict(views)
-        self.fields = dict(fields)
-        self._mapping = mapping
-        self._forms = forms
+        self.values = dict(values)
         self._sides: dict[str, int] = {}
-        for name, view in self.views.items():
-            if view.field_kind == "Image":
-                self._sides[view.field] = max(forms.image(name).size, self._sides.get(view.field, 1))
+        self._read_field: dict[str, Callable[[SampleColumns], Any]] = {}
+        for loaded in self.values.values():
+            name, kind = loaded.view.field, loaded.view.field_kind
+            if isinstance(loaded.form, ImageFormat):
+                self._sides[name] = max(loaded.form.size, self._sides.get(name, 1))
+            self._read_field[name] = partial(family_of(kind).read, field=mapping.field(name))
         self._seed = seed
         self._materials = materials
-        self._noise = dict(noise or {})
         self._images = ImageCache(cache_bytes)
         self._bad: dict[int, str] = {}
 
@@ -84,42 +91,36 @@ class SampleReader:
             raise
 
     def _read(self, index: int, epoch: int, counts: Counter[str]) -> Sample:
-        columns = self.source[index]
-        key = self.source.keys[index]
+        columns, key = self.source[index], self.source.keys[index]
+        sample = SampleColumns(columns, key, partial(self._image, index, columns), partial(self._choice, epoch, key))
+        roots: dict[str, Any] = {}
+        values: dict[str, Any] = {}
+        kept: dict[str, np.ndarray] = {}
+        noise: dict[str, np.ndarray] = {}
         counts_of_views: Counter[str] = Counter()
-        contexts = {
-            name: ViewContext(self._seed, epoch, key, self._forms.image(name), counts_of_views, self._materials)
-            for name in self.views
-        }
-        plain = {
-            name: key_number(key) if kind == "Key" else self._mapping.plain(name, kind, columns)
-            for name, kind in self.fields.items()
-        }
-        roots: dict[str, np.ndarray | TextValue] = {}
-        streams: dict[str, np.ndarray | str | MaskedText] = {}
-        for name, view in self.views.items():
+        for name, loaded in self.values.items():
+            view = loaded.view
             if view.field not in roots:
-                roots[view.field] = self._field(index, view, columns, epoch)
-            value = view.apply(roots[view.field], contexts[name])
-            streams[name] = (value.masked or value.text) if isinstance(value, TextValue) else value
-        kept = {name: view.kept(contexts[name]) for name, view in self.views.items() if view.drops}
+                roots[view.field] = self._read_field[view.field](sample)
+            context = ViewContext(self._seed, epoch, key, loaded.form, counts_of_views, self._materials)
+            values[name] = view.apply(roots[view.field], context)
+            if view.drops:
+                kept[name] = view.kept(context)
+            if loaded.noise is not None:
+                noise[name] = gumbel_noise(self._seed, epoch, key, name, loaded.noise)
         counts.update(counts_of_views)
-        noise = {name: self._drawn(epoch, key, name, length) for name, length in self._noise.items()}
-        return Sample(key, streams, plain, kept, noise)
+        return Sample(index, key, values, kept, noise)
 
-    def _drawn(self, epoch: int, key: str, stream: str, length: int) -> np.ndarray:
-        return generator(self._seed, "noise", epoch, key, stream).gumbel(size=length).astype(np.float32)
+    def _choice(self, epoch: int, key: str, field: FieldColumns, count: int) -> int:
+        """The first text of several, or one drawn in each epoch."""
+        if not self._materials.draw_captions:
+            return 0
+        return int(generator(self._seed, "caption", epoch, key, field.name).integers(count))
 
-    def _field(self, index: int, view: View, columns: Mapping[str, object], epoch: int) -> np.ndarray | TextValue:
-        if view.field_kind == "Text":
-            purpose = (self._seed, "caption", epoch, self.source.keys[index], view.field)
-            choose = (lambda count: int(generator(*purpose).integers(count))) if self._materials.draw_captions else None
-            return self._mapping.text(view.field, columns, choose)
-        if view.kind == "Regions":
-            return self._mapping.regions(view.field, columns)
-        image = self._images.get((index, view.field))
+    def _image(self, index: int, columns: Mapping[str, object], field: FieldColumns) -> np.ndarray:
+        image = self._images.get((index, field.name))
         if image is None:
-            value, folder = self._mapping.image(view.field, columns), self.source.folder_of(index)
-            image = decode_image(value, folder, self._materials.limits, self._sides.get(view.field))
-            self._images.put((index, view.field), image)
+            value, folder = first_value(columns, field.columns), self.source.folder_of(index)
+            image = decode_image(value, folder, self._materials.limits, self._sides.get(field.name))
+            self._images.put((index, field.name), image)
         return image

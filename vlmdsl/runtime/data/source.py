@@ -10,7 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
-from vlmdsl.runtime.data.draws import generator
+from vlmdsl.runtime.draws import generator
+from vlmdsl.runtime.values.bad_sample import BadSample
 
 __all__ = [
     "BadSample", "JoinedSource", "LazyColumns", "SelectedSource", "Source", "fingerprint", "first_fault", "is_sound",
@@ -20,14 +21,6 @@ __all__ = [
 
 
 _MOST_COLUMNS = 10_000
-
-
-class BadSample(Exception):  # noqa: N818 - no error: the sample is skipped
-    """One sample cannot be used; `reason` is a short phrase that samples of the same fault share."""
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-        super().__init__(reason)
 
 
 class Source(Protocol):

@@ -18,11 +18,12 @@ import numpy as np
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.data import UnknownStandIn
 from vlmdsl.diagnostics.suggest import closest
-from vlmdsl.runtime.data.fields import alternatives, texts_in
-from vlmdsl.runtime.data.images import decode_image, resized
+from vlmdsl.runtime.data.images import decode_image
 from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, Limits
 from vlmdsl.runtime.data.source import BadSample, LazyColumns, Source, part_of_sample, remarks_of
 from vlmdsl.runtime.data.summaries import summarize
+from vlmdsl.runtime.values import resized
+from vlmdsl.runtime.values.text import alternatives, texts_in
 from vlmdsl.source import Span
 
 __all__ = [

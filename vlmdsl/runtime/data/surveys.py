@@ -12,16 +12,17 @@ from pathlib import Path
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.cells import displayed
 from vlmdsl.runtime.data.context import Materials
-from vlmdsl.runtime.data.fields import texts_in
-from vlmdsl.runtime.data.forms import InputForms, TextFormat
 from vlmdsl.runtime.data.left_out import shortened
 from vlmdsl.runtime.data.mapping import FieldMapping
 from vlmdsl.runtime.data.report import Skipped, SkipReport, too_few_usable, too_many_bad
-from vlmdsl.runtime.data.sample import SampleReader
+from vlmdsl.runtime.data.sample import Loaded, SampleReader
 from vlmdsl.runtime.data.source import BadSample, Source, is_sound, probed_positions, remarks_of
 from vlmdsl.runtime.data.stand_ins import made_of
 from vlmdsl.runtime.data.texts import duplicate_share
 from vlmdsl.runtime.data.views import View
+from vlmdsl.runtime.values import TextFormat, first_value
+from vlmdsl.runtime.values.text import texts_in
+from vlmdsl.types import FIELD_KINDS, plain_kinds
 
 __all__ = ["CutTexts", "Survey", "survey"]
 
@@ -130,8 +131,7 @@ def survey(
     source: Source,
     mapping: FieldMapping,
     fields: Mapping[str, str],
-    views: Mapping[str, View],
-    forms: InputForms,
+    values: Mapping[str, Loaded],
     *,
     materials: Materials,
     batch: int = 1,
@@ -139,13 +139,13 @@ def survey(
 ) -> Survey:
     """Looks through up to 512 samples, and the texts and images of up to 2,000.
 
-    `fields` are those that are read, with their kinds, `views` and `forms` what is made of them by the name of a stream.
+    `fields` are those that are read, with their kinds, `values` what is made of them for batches.
     Raises `DiagnosticError` where no run should begin: with fewer good samples than `batch`, or more bad ones than the
     share.
     """
     read = {name: kind for name, kind in fields.items() if name in mapping}
     positions = [] if is_sound(source) else probed_positions(len(source), _READ)
-    skipped = _skipped(source, mapping, read, positions, forms, materials)
+    skipped = _skipped(source, mapping, read, positions, values, materials)
     if skipped:
         good = len(positions) - len(skipped)
         if not good or (good < batch and len(positions) == len(source)):
@@ -163,8 +163,9 @@ def survey(
     )
     for name, kind in read.items():
         if kind == "Text":
-            encoded = [forms.text(stream) for stream, view in views.items() if view.field == name and _is_whole(view)]
-            _count_texts(found, source, mapping, name, list(dict.fromkeys(encoded)))
+            encoded = [one.form for one in values.values() if one.view.field == name and _is_whole(one.view)]
+            forms = [form for form in dict.fromkeys(encoded) if isinstance(form, TextFormat)]
+            _count_texts(found, source, mapping, name, forms)
         elif kind == "Image" and not is_sound(source):
             found.repeated_images[name] = duplicate_share(_identities(source, mapping, name, found.skipped.samples))
     return found
@@ -180,18 +181,17 @@ def _skipped(
     mapping: FieldMapping,
     fields: Mapping[str, str],
     positions: Sequence[int],
-    forms: InputForms,
+    values: Mapping[str, Loaded],
     materials: Materials,
 ) -> list[Skipped]:
     """Those of the samples that cannot be used."""
-    reader = SampleReader(
-        source,
-        mapping,
-        {name: View(name, kind) for name, kind in fields.items() if kind in ("Image", "Text", "Regions")},
-        {name: kind for name, kind in fields.items() if kind in ("Label", "Flag", "Number")},
-        forms=forms,
-        materials=materials,
-    )
+    forms = {one.view.field: one.form for one in values.values() if one.view.kind == fields.get(one.view.field)}
+    plain = {
+        name: Loaded(View(name, kind), forms.get(name))
+        for name, kind in sorted(fields.items(), key=lambda field: field[1] not in plain_kinds())  # as a loader does it
+        if kind in FIELD_KINDS and FIELD_KINDS[kind].family is not None
+    }
+    reader = SampleReader(source, mapping, plain, materials=materials)
     skipped = []
     for index in positions:
         try:
@@ -207,7 +207,7 @@ def _count_texts(found: Survey, source: Source, mapping: FieldMapping, name: str
     listed = overlong = 0
     for sample in _samples(source):
         try:
-            value = mapping.text(name, sample)
+            value = mapping.read(name, "Text", sample)
             given = next(filter(None, (list(texts_in(sample.get(column))) for column in mapping.columns[name])))
         except BadSample:
             continue
@@ -234,7 +234,7 @@ def _identities(source: Source, mapping: FieldMapping, name: str, bad: Container
     """What tells images apart without decoding them: their paths, or a digest of their bytes; `bad` samples aside."""
     for position, sample in zip(probed_positions(len(source), _COUNTED), _samples(source), strict=True):
         try:
-            value = None if source.keys[position] in bad else mapping.image(name, sample)
+            value = None if source.keys[position] in bad else first_value(sample, mapping.columns[name])
         except BadSample:
             continue
         if isinstance(value, bytes):

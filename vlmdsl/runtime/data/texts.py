@@ -19,7 +19,7 @@ def texts_of(
     for index in probed_positions(len(source), limit):
         for name in fields:
             try:
-                value = mapping.text(name, source[index])
+                value = mapping.read(name, "Text", source[index])
             except BadSample:
                 continue
             yield value.text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -15,11 +15,9 @@ from vlmdsl.primitives.pipelines import PIPELINES, Crop, PipelineName
 from vlmdsl.runtime.data.augmentations import augmented
 from vlmdsl.runtime.data.context import Attributes, ViewContext
 from vlmdsl.runtime.data.eda import eda
-from vlmdsl.runtime.data.fields import MaskedText, TextValue
-from vlmdsl.runtime.data.images import ImageFormat
-from vlmdsl.runtime.data.patches import kept
 from vlmdsl.runtime.data.rendering import render
 from vlmdsl.runtime.data.summaries import summarize
+from vlmdsl.runtime.values import ImageFormat, MaskedText, TextValue, kept
 from vlmdsl.source import Span
 from vlmdsl.types import FieldType
 
@@ -28,12 +26,13 @@ __all__ = ["VIEWS", "View", "ViewContext", "view_of"]
 _NO_PLACE = Span("<command line>", 0, 0)
 
 
-Value = TextValue | np.ndarray
+Value = Any
+"""One sample's value: `TextValue`, `MaskedText`, pixels, or what else the family of a kind reads."""
 
 
 @dataclass(frozen=True)
 class View:
-    """A field and the operations applied to it in turn; of kind `Image`, `Text` or `Regions`, as its encoder."""
+    """A field and the operations applied to it in turn; `kind` is what they make of it, the field's own without any."""
 
     field: str
     kind: str
@@ -60,11 +59,11 @@ class View:
         return View(self.field, self.kind, tuple(step for step in self.steps if step[0] in FIXED))
 
     def apply(self, value: Value, context: ViewContext) -> Value:
-        """The view of one sample's value: a `TextValue`, or pixels of the side that the encoder takes."""
+        """The view of one sample's value; an image has the side that the tower takes, if there is one that does."""
         for operation, attributes in self.steps:
             if operation != "drop":
                 value = VIEWS[operation](value, dict(attributes), context)
-        if self.kind == "Image" and isinstance(value, np.ndarray):
+        if self.kind == "Image" and context.form is not None:
             # What a step has made has lost its margin already.
             untouched = all(operation == "drop" for operation, _ in self.steps)
             form = context.images if untouched else ImageFormat(context.images.side(self.side))
@@ -126,11 +125,11 @@ def _alternative(value: Value, attributes: Attributes, context: ViewContext) -> 
     return TextValue(candidates[number])
 
 
-def _mask(value: Value, attributes: Attributes, context: ViewContext) -> TextValue:
+def _mask(value: Value, attributes: Attributes, context: ViewContext) -> MaskedText:
     """The text with what is to happen to its tokens, once there are any."""
     assert isinstance(value, TextValue)
     share, hidden, replaced = (float(str(attributes[name])) for name in ("share", "hidden", "replaced"))
-    return TextValue(value.text, masked=MaskedText(value.text, share, hidden, replaced, context.purpose("mask", attributes)))
+    return MaskedText(value.text, share, hidden, replaced, context.purpose("mask", attributes))
 
 
 def _eda(value: Value, attributes: Attributes, context: ViewContext) -> TextValue:

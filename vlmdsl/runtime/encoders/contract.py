@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import EncoderDoesNotFit
-from vlmdsl.runtime.data.forms import TextFormat
-from vlmdsl.runtime.data.images import ImageFormat
+from vlmdsl.runtime.values import ImageFormat, TextFormat
 from vlmdsl.source import Span
 
 __all__ = ["LONGEST_USUAL_TEXT", "OUTPUTS", "EncodedFeatures", "Encoder", "Kind", "usual_text_length"]
@@ -37,6 +36,11 @@ class EncodedFeatures(NamedTuple):
     tokens: Tensor | None = None
     mask: Tensor | None = None
     states: Tensor | None = None
+
+    @property
+    def padded(self) -> tuple[str, ...]:
+        """The members with the axis L."""
+        return ("tokens", "mask", "states")
 
 
 class Encoder(nn.Module):

@@ -10,11 +10,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from vlmdsl.runtime.data.images import ImageFormat
 from vlmdsl.runtime.encoders.blocks import Block, initialise, keep_tokens
 from vlmdsl.runtime.encoders.contract import EncodedFeatures, Encoder
 from vlmdsl.runtime.encoders.grouping import GroupingBlock, TokenMixing
 from vlmdsl.runtime.encoders.vit import convolution_stem, patch_stem, sine_positions
+from vlmdsl.runtime.values import ImageFormat
 
 __all__ = ["PRESETS", "GroupingConfig", "GroupingTransformer"]
 

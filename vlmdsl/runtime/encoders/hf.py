@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.environment import PretrainedModelMissing
-from vlmdsl.runtime.data.forms import TextFormat
 from vlmdsl.runtime.encoders.contract import EncodedFeatures, Encoder, Kind
 from vlmdsl.runtime.encoders.hf_images import image_format
 from vlmdsl.runtime.encoders.hf_model import answers, does_not_fit, load_tower, tower_config
 from vlmdsl.runtime.encoders.text import last_token, never_empty
+from vlmdsl.runtime.values import TextFormat
 from vlmdsl.source import Span
 
 __all__ = ["HuggingFaceEncoder"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vlmdsl.runtime.data.images import ImageFormat, Resampling
+from vlmdsl.runtime.values.image import ImageFormat, Resampling
 
 __all__ = ["ProcessedImages", "image_format", "square_side"]
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlmdsl.runtime.data.images import ImageFormat
 from vlmdsl.runtime.encoders.blocks import Transformer
 from vlmdsl.runtime.encoders.contract import EncodedFeatures, Encoder
 from vlmdsl.runtime.encoders.vit import PRESETS as VISION_PRESETS
 from vlmdsl.runtime.encoders.vit import VisionConfig, convolution_stem, patch_stem, sine_positions
+from vlmdsl.runtime.values import ImageFormat
 
 __all__ = ["PRESETS", "SharedConfig", "SharedTransformer"]
 

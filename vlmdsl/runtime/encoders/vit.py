@@ -10,9 +10,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from vlmdsl.runtime.data.images import ImageFormat
 from vlmdsl.runtime.encoders.blocks import Transformer, keep_tokens
 from vlmdsl.runtime.encoders.contract import EncodedFeatures, Encoder
+from vlmdsl.runtime.values import ImageFormat
 
 __all__ = ["PRESETS", "VisionConfig", "VisionTransformer"]
 

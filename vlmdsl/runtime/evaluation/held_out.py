@@ -11,17 +11,16 @@ import torch
 from torch import Tensor
 
 from vlmdsl.ir import Head, Node
-from vlmdsl.runtime.data import Batch, StreamValues
-from vlmdsl.runtime.data.fields import MISSING_LABEL
 from vlmdsl.runtime.encoders import EncodedFeatures
 from vlmdsl.runtime.evaluation.comparison import Comparison
-from vlmdsl.runtime.evaluation.features import gather, select
+from vlmdsl.runtime.evaluation.features import blocks, gather
 from vlmdsl.runtime.evaluation.neighbours import neighbour_accuracy
 from vlmdsl.runtime.evaluation.probe import linear_probe_accuracy
 from vlmdsl.runtime.evaluation.report import Evaluation
 from vlmdsl.runtime.evaluation.retrieval import Measures, retrieval_recall
 from vlmdsl.runtime.evaluation.zero_shot import ClassPrompts, zero_shot_accuracy
 from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.values import MISSING_LABEL, Batch, ScalarBatch, Value, count, take, to
 
 __all__ = ["evaluate", "evaluate_images"]
 
@@ -41,7 +40,7 @@ def evaluate(
 ) -> Evaluation:
     """Retrieval over the images and texts of `batches`, and zero-shot classification of its images if `prompts` are given.
 
-    Batches hold the streams `comparison.image_field` and `comparison.text_field`, without random views, and the field
+    Batches hold the values `comparison.image_field` and `comparison.text_field`, without random views, and the field
     `prompts.field`, or `label` without prompts if `neighbours` vote or a linear classifier is fitted to `training` images
     (where the image tower gives pooled features), whose classes have other `numbers`, if any are given: each -> that of the
     held-out data. Equal images, and texts of equal tokens, are taken together: each is one
@@ -53,10 +52,10 @@ def evaluate(
         texts = _Collection(model, comparison.text_tower, comparison.text_heads)
         labels: list[Tensor] = []
         for batch in batches:
-            images.add(batch.streams[comparison.image_field], batch.keys)
-            texts.add(batch.streams[comparison.text_field])
+            images.add(batch.values[comparison.image_field], batch.keys)
+            texts.add(batch.values[comparison.text_field])
             if prompts is not None or neighbours or training is not None:
-                labels.append(batch.fields["label" if prompts is None else prompts.field])
+                labels.append(_classes(batch, "label" if prompts is None else prompts.field))
         if not images.places:
             return Evaluation(samples=0)
         found = None
@@ -71,7 +70,7 @@ def evaluate(
             told = _told_apart(_Labelled(images, torch.cat(labels).tolist()), fitted, neighbours)
         classified, classes = None, told.classes
         if prompts is not None:
-            every_image = select(images.features(), torch.tensor(images.places))
+            every_image = take(images.features(), torch.tensor(images.places))
             classified = _classify(model, every_image, torch.cat(labels), prompts, comparison)
             classes = len(prompts.names) if classified else classes
     return Evaluation(len(images.places), found, classified, classes, told.neighbours, told.probe)
@@ -114,8 +113,8 @@ class _Labelled:
     ) -> None:
         """Encode the images of a loader; their classes by the given numbers."""
         for batch in batches:
-            self.images.add(batch.streams[stream], batch.keys)
-            own = batch.fields[label].tolist()
+            self.images.add(batch.values[stream], batch.keys)
+            own = _classes(batch, label).tolist()
             self.labels.extend(own if numbers is None else (numbers.get(number, MISSING_LABEL) for number in own))
 
     def with_class(self) -> tuple[Tensor, Tensor] | None:
@@ -152,47 +151,52 @@ class _Collection:
     _known: dict[bytes, int] = field(default_factory=dict)
     _parts: list[EncodedFeatures] = field(default_factory=list)
 
-    def add(self, stream: StreamValues, keys: Sequence[str] = ()) -> None:
+    def add(self, value: Value, keys: Sequence[str] = ()) -> None:
         """Encode those of a batch that are new."""
         new: list[int] = []
-        for position, identity in enumerate(_identities(stream)):
+        for position, identity in enumerate(_identities(value)):
             if identity not in self._known:
                 self._known[identity] = len(self._known)
                 new.append(position)
             self.places.append(self._known[identity])
         if new:
-            rows = torch.tensor(new, device=stream.values.device)
-            mask = None if stream.mask is None else stream.mask[rows]
             held = [keys[position] for position in new] if self.made is not None else []
-            self._parts.append(_encode(self.model, self.tower, stream.values[rows], mask, self.heads, self.made, held))
+            part = take(value, torch.tensor(new))
+            self._parts.append(_encode(self.model, self.tower, part, self.heads, self.made, held))
 
     def features(self) -> EncodedFeatures:
         """The features of the distinct ones, in the order in which they came."""
         return gather(self._parts)
 
 
-def _identities(stream: StreamValues) -> Iterator[bytes]:
+def _classes(batch: Batch, field: str) -> Tensor:
+    value = batch.values[field]
+    assert isinstance(value, ScalarBatch)
+    return value.numbers
+
+
+def _identities(value: Value) -> Iterator[bytes]:
     """A digest of each image, or of each text's tokens without padding."""
-    values = stream.values.cpu()
-    masks = [None] * len(values) if stream.mask is None else stream.mask.cpu()
-    for value, mask in zip(values, masks, strict=True):
-        tokens = value if mask is None else value[mask]
+    value = to(value, "cpu")
+    first, mask = value[0], getattr(value, "mask", None)
+    assert first is not None
+    for row in range(count(value)):
+        tokens = first[row] if mask is None else first[row][mask[row]]
         yield hashlib.sha256(tokens.contiguous().numpy().tobytes()).digest()
 
 
 def _encode(
     model: VisionLanguageModel,
     tower: str,
-    values: Tensor,
-    mask: Tensor | None,
+    value: Value,
     heads: tuple[Head, ...] = (),
     made: Node | None = None,
     keys: Sequence[str] = (),
 ) -> EncodedFeatures:
     """Features in float32 on the CPU, which has room for those of a whole data set."""
     device = _device(model)
-    taken = values.to(device), None if mask is None else mask.to(device)
-    features = model.encode(tower, *taken, heads) if made is None else model.features(made, *taken, keys)
+    value = to(value, device)
+    features = model.encode(tower, value, heads) if made is None else model.features(made, value, keys)
     pooled, tokens = (None if part is None else part.float().cpu() for part in (features.pooled, features.tokens))
     return EncodedFeatures(pooled, tokens, None if features.mask is None else features.mask.cpu())
 
@@ -205,11 +209,10 @@ def _classify(
     labelled = (labels >= 0).nonzero().flatten()
     if len(labelled) == 0:
         return None
-    values, mask = prompts.tokenize(prompts.texts())
-    pieces = [slice(start, start + _PROMPTS_AT_ONCE) for start in range(0, len(values), _PROMPTS_AT_ONCE)]
-    parts = [(values[piece], None if mask is None else mask[piece]) for piece in pieces]
-    features = gather(_encode(model, comparison.text_tower, *part, comparison.text_heads) for part in parts)
-    return zero_shot_accuracy(select(images, labelled), labels[labelled], features, len(prompts.templates), comparison)
+    value = prompts.tokenize(prompts.texts())
+    parts = (take(value, piece) for piece in blocks(count(value), _PROMPTS_AT_ONCE))
+    features = gather(_encode(model, comparison.text_tower, part, comparison.text_heads) for part in parts)
+    return zero_shot_accuracy(take(images, labelled), labels[labelled], features, len(prompts.templates), comparison)
 
 
 def _device(model: VisionLanguageModel) -> torch.device:

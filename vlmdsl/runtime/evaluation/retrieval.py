@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from vlmdsl.runtime.encoders import EncodedFeatures
-from vlmdsl.runtime.evaluation.features import Score, block_size, blocks, count, select
+from vlmdsl.runtime.evaluation.features import Score, block_size, blocks
+from vlmdsl.runtime.values import count, take
 
 __all__ = ["Measures", "Retrieval", "chance_of_hit", "ranks", "retrieval_recall"]
 
@@ -70,13 +71,13 @@ def ranks(
     best_image = torch.full((count(texts),), -torch.inf, dtype=torch.float64)
     for rows, columns, belonging in _blocks_with_pairs(count(images), count(texts), size, pairs):
         if belonging.any():
-            found = score(select(images, rows), select(texts, columns))
+            found = score(take(images, rows), take(texts, columns))
             best_text[rows] = torch.maximum(best_text[rows], _where(belonging, found.rows).amax(dim=1))
             best_image[columns] = torch.maximum(best_image[columns], _where(belonging, found.columns).amax(dim=0))
     above_text = torch.zeros(count(images), dtype=torch.int64)
     above_image = torch.zeros(count(texts), dtype=torch.int64)
     for rows, columns, belonging in _blocks_with_pairs(count(images), count(texts), size, pairs):
-        found = score(select(images, rows), select(texts, columns))
+        found = score(take(images, rows), take(texts, columns))
         # "Not less" and not "at least": a score that is not a number must count against its query.
         above_text[rows] += (~(found.rows.cpu().double() < best_text[rows, None]) & ~belonging).sum(dim=1)
         above_image[columns] += (~(found.columns.cpu().double() < best_image[None, columns]) & ~belonging).sum(dim=0)

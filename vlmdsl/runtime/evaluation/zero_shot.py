@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vlmdsl.runtime.data.fields import MISSING_LABEL
 from vlmdsl.runtime.encoders import EncodedFeatures
 from vlmdsl.runtime.evaluation.comparison import Comparison
-from vlmdsl.runtime.evaluation.features import block_size, blocks, count, select
+from vlmdsl.runtime.evaluation.features import block_size, blocks
 from vlmdsl.runtime.evaluation.retrieval import Measures
+from vlmdsl.runtime.values import MISSING_LABEL, Value, count, take
 
 __all__ = ["DEFAULT_TEMPLATES", "ClassPrompts", "zero_shot_accuracy"]
 
@@ -25,13 +25,13 @@ DEFAULT_TEMPLATES = ("a photo of a {}", "a picture of a {}", "{}")
 class ClassPrompts:
     """The classes of a data set and how to ask for them; each template has one `{}` for the name of a class.
 
-    `tokenize` gives what the recipe's tower takes for n texts: token ids `[n, L]` and their mask, or images without.
+    `tokenize` gives what the recipe's tower takes for n texts: `TextBatch`, or the `ImageBatch` of rendered ones.
     `field` is the batch field with the class of a sample: an index into `names`, or what `numbers` makes one of, where they
     are given. Any other number stands for no class.
     """
 
     names: Sequence[str]
-    tokenize: Callable[[list[str]], tuple[Tensor, Tensor | None]]
+    tokenize: Callable[[list[str]], Value]
     templates: Sequence[str] = DEFAULT_TEMPLATES
     field: str = "label"
     numbers: Mapping[int, int] | None = None
@@ -68,7 +68,7 @@ def zero_shot_accuracy(
     size = size or block_size(images, prompts)
     found = torch.cat(
         [
-            _ranks(_class_scores(select(images, part), prompts, templates, comparison, size), labels[part].cpu())
+            _ranks(_class_scores(take(images, part), prompts, templates, comparison, size), labels[part].cpu())
             for part in blocks(count(images), size)
         ]
     )
@@ -91,7 +91,7 @@ def _class_scores(
 ) -> Tensor:
     """`[n, classes]`: the mean similarity of each image to the prompts of each class."""
     whole_classes = max(1, size // templates) * templates
-    parts = [comparison(images, select(prompts, part)).rows for part in blocks(count(prompts), whole_classes)]
+    parts = [comparison(images, take(prompts, part)).rows for part in blocks(count(prompts), whole_classes)]
     return torch.cat([part.cpu().unflatten(1, (-1, templates)).mean(dim=2) for part in parts], dim=1)
 
 

@@ -8,17 +8,16 @@ from typing import Any, get_args
 
 from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
-from vlmdsl.ir import ONE_SOURCE, Program, columns, draws
+from vlmdsl.ir import ONE_SOURCE, Program, columns, draws, root_field
 from vlmdsl.runtime.data import (
     BatchLoader,
     FieldMapping,
-    ImageFormat,
-    InputForms,
     Limits,
+    Loaded,
     Materials,
     Source,
     Survey,
-    TextFormat,
+    View,
     calls_of,
     checked_font,
     groups_by_source,
@@ -34,13 +33,14 @@ from vlmdsl.runtime.data import (
     with_stand_ins,
 )
 from vlmdsl.runtime.data.stand_ins import Call
-from vlmdsl.runtime.encoders import LONGEST_USUAL_TEXT, Encoder, Kind, build_encoder, usual_text_length
+from vlmdsl.runtime.encoders import Encoder, Kind, build_encoder, usual_text_length
 from vlmdsl.runtime.model import VisionLanguageModel, tower_needs
 from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers
 from vlmdsl.runtime.training.processes import World, seed_generators
 from vlmdsl.runtime.training.tokenizers import encoder_name, tokenizer_notes, tokenizers_for
+from vlmdsl.runtime.values import ImageFormat, TextFormat
 from vlmdsl.schema import DataConfig, ModelConfig, RunConfig
-from vlmdsl.types import FieldType
+from vlmdsl.types import FieldType, plain_kinds
 
 __all__ = [
     "Data",
@@ -50,12 +50,11 @@ __all__ = [
     "open_data",
     "open_sources",
     "read_tokenizers",
+    "reference_values",
     "surveys",
     "training_batches",
-    "usual_forms",
 ]
 
-_PLAIN = ("Label", "Flag", "Number")
 _IMAGE_SIZE = 32
 """The side of images for towers of the user's own that state none, in pixels."""
 
@@ -160,30 +159,34 @@ def read_tokenizers(objective: Objective, config: ModelConfig, data: Data) -> To
     return tokenizers_for(objective, config, lambda: texts_of(data.train, data.mapping, fields))
 
 
-def surveys(
-    program: Program, config: RunConfig, data: Data, tokenizers: Tokenizers, model: VisionLanguageModel
-) -> dict[str, Survey]:
+def surveys(program: Program, config: RunConfig, data: Data, model: VisionLanguageModel) -> dict[str, Survey]:
     """What is to be known of the training, held-out and reference samples; `DiagnosticError` where too few are good."""
-    usual = usual_forms(config.model, tokenizers)
-    forms = InputForms(usual["images"], TextFormat(usual["tokenizer"], usual["text_length"]), model.forms)
-    views = {stream.name: view_of(stream.source) for stream in model.input_streams}
+    values = {reading.name: Loaded(view_of(reading.source), reading.form) for reading in model.readings}
     materials, share = materials_of(config), config.data.max_bad_share
     every = {need.field: need.kind for need in requirements(program)}
     plain = {need.field: need.kind for need in requirements(program, views=False) if not need.optional}
     retrieved = {column.field: column.kind for column in columns(program)}
     found = {
         "train": survey(
-            data.train, data.mapping, every, views, forms, materials=materials, batch=config.train.batch, max_bad_share=share
+            data.train, data.mapping, every, values, materials=materials, batch=config.train.batch, max_bad_share=share
         )
     }
     fixed = replace(materials, draw_captions=False)
-    for name, source, mapping, fields in (
-        ("held_out", data.held_out, data.held_out_mapping, plain),
-        ("reference", data.reference, data.reference_mapping, retrieved),
+    for name, source, mapping, fields, loaded in (
+        ("held_out", data.held_out, data.held_out_mapping, plain, values),
+        ("reference", data.reference, data.reference_mapping, retrieved, reference_values(model)),
     ):
         if source is not None and mapping is not None:
-            found[name] = survey(source, mapping, fields, views, forms, materials=fixed, max_bad_share=share)
+            found[name] = survey(source, mapping, fields, loaded, materials=fixed, max_bad_share=share)
     return found
+
+
+def reference_values(model: VisionLanguageModel) -> dict[str, Loaded]:
+    """What the columns of the reference set are made of, each in the form of the tower that encodes it."""
+    return {
+        column.name: Loaded(View(column.field, column.kind), model.form(column.encoder.tower, column.kind))
+        for column in model.objective.references.columns
+    }
 
 
 def _text_fields(program: Program) -> list[str]:
@@ -191,11 +194,15 @@ def _text_fields(program: Program) -> list[str]:
 
 
 def build_model(
-    objective: Objective, config: RunConfig, tokenizers: Tokenizers, world: World, region_length: int | None = None
+    objective: Objective,
+    config: RunConfig,
+    tokenizers: Tokenizers,
+    world: World,
+    facts: Mapping[str, Any] | None = None,
 ) -> VisionLanguageModel:
     """The towers that the objective needs, with weights drawn from the seed, and the objective, on the world's device.
 
-    `region_length` is how many numbers describe a region in the data, where the recipe reads any.
+    `facts` is what is known of the data's fields (`FieldMapping.facts`): how many numbers describe a region.
     """
     model = config.model
     encoders: dict[str, Encoder] = {}
@@ -212,8 +219,10 @@ def build_model(
             image_size=model.image_size if "Image" in kind else None,
             vocabulary_size=tokenizers[tower].vocabulary_size if "Text" in kind else None,
             text_length=model.text_length if "Text" in kind else None,
-            region_length=region_length if "Regions" in need.takes else None,
+            region_length=_region_length(objective, tower, facts or {}),
         )
+        if "Image" in kind and encoders[tower].image_format is None:
+            encoders[tower].image_format = ImageFormat(model.image_size or _IMAGE_SIZE)
         if "Text" in kind:
             encoders[tower].take_texts(name, _text_format(encoders[tower], tokenizers[tower], model.text_length))
             encoders[tower].notes += tokenizer_notes(name, model.tokenizer, tokenizers[tower])
@@ -223,6 +232,16 @@ def build_model(
     if config.train.compile_encoders:
         built.compile_encoders()
     return built
+
+
+def _region_length(objective: Objective, tower: str, facts: Mapping[str, Any]) -> int | None:
+    """How many numbers describe a region of those that enter a tower part-way; None where none does."""
+    fields = [
+        root_field(stream.source).string("name")
+        for stream in objective.streams
+        if stream.encoder.tower == tower and stream.encoder.enters is not None
+    ]
+    return facts.get(fields[0]) if fields else None
 
 
 def _text_format(encoder: Encoder, tokenizer: Tokenizer, length: int | None) -> TextFormat:
@@ -241,28 +260,17 @@ def materials_of(config: RunConfig) -> Materials:
     )
 
 
-def usual_forms(config: ModelConfig, tokenizers: Tokenizers) -> dict[str, Any]:
-    """The form of what is encoded by a tower that states none, as arguments of a loader."""
-    return {
-        "tokenizer": tokenizers.default,
-        "images": ImageFormat(config.image_size or _IMAGE_SIZE),
-        "text_length": config.text_length or LONGEST_USUAL_TEXT,
-    }
-
-
 def training_batches(
-    program: Program, config: RunConfig, data: Data, tokenizers: Tokenizers, model: VisionLanguageModel, world: World
+    program: Program, config: RunConfig, data: Data, model: VisionLanguageModel, world: World
 ) -> BatchLoader:
     """This process's share of every training batch."""
     groups = groups_by_source(data.train, data.mapping) if program.batch_policy == ONE_SOURCE else None
-    plain = {need.field: need.kind for need in requirements(program) if need.kind in _PLAIN}
+    plain = {need.field: need.kind for need in requirements(program) if need.kind in plain_kinds()}
     plain |= {node.string("name"): "Key" for node in program.nodes() if node.type == FieldType("Key")}
     loader = BatchLoader(
         data.train,
         data.mapping,
-        model.input_streams,
-        **usual_forms(config.model, tokenizers),
-        forms=model.forms,
+        model.readings,
         fields=plain,
         draws=draws(program),
         batch=config.train.batch,

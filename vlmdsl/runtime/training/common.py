@@ -56,7 +56,7 @@ def prepare(objectives: Sequence[Objective], config: RunConfig) -> Common:
     for objective, data in zip(objectives, found, strict=True):
         try:
             tokenizers = Tokenizers(trained) if trained else read_tokenizers(objective, config.model, data)
-            build_model(objective, config, tokenizers, here, data.mapping.region_length)
+            build_model(objective, config, tokenizers, here, data.mapping.facts)
         except DiagnosticError as error:
             faults.extend(error.diagnostics)
     if faults:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
-
-from torch import Tensor
 
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
@@ -15,10 +13,8 @@ from vlmdsl.ir import Program, walk
 from vlmdsl.runtime.data import (
     EvaluationLoader,
     FieldMapping,
-    InputForm,
-    InputForms,
+    Loaded,
     Source,
-    TextFormat,
     View,
     some_samples,
     text_inputs,
@@ -36,13 +32,13 @@ from vlmdsl.runtime.evaluation import (
     first_image_tower,
 )
 from vlmdsl.runtime.model import VisionLanguageModel
-from vlmdsl.runtime.tokenizer import Tokenizers
-from vlmdsl.runtime.training.assembly import Data, materials_of, usual_forms
+from vlmdsl.runtime.training.assembly import Data, materials_of
 from vlmdsl.schema import RunConfig
 from vlmdsl.source import Span
 
 __all__ = ["HeldOut", "held_out_measure"]
 
+_LABEL = Loaded(View("label", "Label"))
 _PROBE = 2000
 """Training images that a linear classifier is fitted to where nothing is said and no text is compared."""
 
@@ -113,34 +109,24 @@ class _Images:
 
 @dataclass(frozen=True)
 class _Loaders:
-    """Loaders of samples for the towers of a model, each stream in the form of the tower that encodes it."""
+    """Loaders of samples for the towers of a model, each value in the form of the tower that encodes it."""
 
     config: RunConfig
-    tokenizers: Tokenizers
     model: VisionLanguageModel
 
-    def forms(self, towers: dict[str, tuple[str, str]]) -> dict[str, InputForm]:
-        """Stream -> the form in which its tower takes the kind of it, of stream -> (tower, kind)."""
-        forms = {stream: self.model.form(tower, kind) for stream, (tower, kind) in towers.items()}
-        return {stream: form for stream, form in forms.items() if form is not None}
+    def value(self, view: View, tower: str) -> Loaded:
+        """A view of a field for a tower."""
+        return Loaded(view, self.model.form(tower, view.kind))
 
     def loader(
-        self,
-        samples: tuple[Source, FieldMapping],
-        fields: dict[str, str],
-        forms: dict[str, InputForm],
-        views: dict[str, View] | None = None,
-        limit: int | None = None,
+        self, samples: tuple[Source, FieldMapping], values: Mapping[str, Loaded], limit: int | None = None
     ) -> EvaluationLoader:
         return EvaluationLoader(
             *samples,
-            fields,
-            **usual_forms(self.config.model, self.tokenizers),
-            forms=forms,
+            values,
             batch=self.config.evaluation.batch,
             limit=limit,
             workers=self.config.data.workers,
-            views=views,
             materials=materials_of(self.config),
         )
 
@@ -154,26 +140,18 @@ class _Loaders:
         if not shared:
             return None, ("linear probe: the training data has none of these classes",)
         samples = some_samples(data.train, most), data.mapping
-        batches = self.loader(samples, {field: "Image", "label": "Label"}, self.forms({field: (tower, "Image")}))
-        return _Fitted(batches, numbers), ()
-
-    def inputs(self, view: View, forms: dict[str, InputForm]) -> Callable[[list[str]], tuple[Tensor, Tensor | None]]:
-        """What makes of prompts what the tower of a view takes."""
-        usual = usual_forms(self.config.model, self.tokenizers)
-        texts = TextFormat(usual["tokenizer"], usual["text_length"])
-        return text_inputs(view, InputForms(usual["images"], texts, forms), materials_of(self.config))
+        values = {field: self.value(View(field, "Image"), tower), "label": _LABEL}
+        return _Fitted(self.loader(samples, values), numbers), ()
 
 
-def held_out_measure(
-    program: Program, config: RunConfig, data: Data, tokenizers: Tokenizers, model: VisionLanguageModel
-) -> HeldOut | None:
+def held_out_measure(program: Program, config: RunConfig, data: Data, model: VisionLanguageModel) -> HeldOut | None:
     """The measure: of images and texts where the recipe compares them, else of images alone where they have classes.
 
     None where nothing is held out, or nothing of this can be measured.
     """
     if data.held_out is None or data.held_out_mapping is None:
         return None
-    loaders = _Loaders(config, tokenizers, model)
+    loaders = _Loaders(config, model)
     samples, limit = (data.held_out, data.held_out_mapping), config.evaluation.limit
     neighbours = config.evaluation.neighbours if "label" in data.held_out_mapping else 0
     comparison = comparison_of(program)
@@ -185,32 +163,29 @@ def held_out_measure(
         fitted, notes = loaders.fitted(data, field, tower, _PROBE)
         if not neighbours and fitted is None:
             return None
-        forms = loaders.forms({field: (tower, "Image")})
-        loader = loaders.loader(samples, {field: "Image", "label": "Label"}, forms, limit=limit)
+        loader = loaders.loader(samples, {field: loaders.value(View(field, "Image"), tower), "label": _LABEL}, limit)
         return _Images(loader, tower, field, neighbours, fitted, notes)
     _check_one_form(model, comparison)
     fitted, notes = loaders.fitted(data, comparison.image_field, comparison.image_tower, 0)
-    fields = {comparison.image_field: "Image", comparison.text_field: "Text"}
     source = comparison.text_source
     view = View(comparison.text_field, "Text") if source is None else view_of(source).without_draws()
-    forms = loaders.forms(
-        {
-            comparison.image_field: (comparison.image_tower, "Image"),
-            comparison.text_field: (comparison.text_tower, view.kind),
-        }
-    )
+    text = loaders.value(view, comparison.text_tower)
+    values = {
+        comparison.image_field: loaders.value(View(comparison.image_field, "Image"), comparison.image_tower),
+        comparison.text_field: text,
+    }
     if neighbours or fitted is not None:
-        fields["label"] = "Label"
+        values["label"] = _LABEL
     prompts = None
     if config.evaluation.zero_shot and "label" in data.held_out_mapping:
         names, numbers = _named_classes(data, data.held_out, data.held_out_mapping)
         if names:
-            fields["label"] = "Label"
+            values["label"] = _LABEL
             templates = config.evaluation.templates or DEFAULT_TEMPLATES
-            prompts = ClassPrompts(names, loaders.inputs(view, forms), templates, numbers=numbers)
+            prompts = ClassPrompts(names, text_inputs(text, materials_of(config)), templates, numbers=numbers)
         elif has_unnamed_classes(data.held_out, data.held_out_mapping.columns["label"]):
             notes += ("zero-shot: the classes have numbers but no names; name them with `--map class_name=COLUMN`",)
-    loader = loaders.loader(samples, fields, forms, {comparison.text_field: view}, limit)
+    loader = loaders.loader(samples, values, limit)
     return _ImagesAndTexts(loader, comparison, prompts, config.evaluation.retrieval, neighbours, fitted, notes)
 
 

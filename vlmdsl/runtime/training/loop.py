@@ -15,10 +15,10 @@ from torch.optim import AdamW
 
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.configuration import LossNotFinite
-from vlmdsl.runtime.data.batch import Batch
 from vlmdsl.runtime.training.optimizer import set_learning_rate
 from vlmdsl.runtime.training.processes import World, in_parallel, seed_generators
 from vlmdsl.runtime.training.schedule import learning_rate_factor
+from vlmdsl.runtime.values import Batch
 from vlmdsl.schema import RunConfig
 from vlmdsl.source import Span
 

@@ -55,7 +55,7 @@ def evaluate_run(
     with join_processes(config.train.device) as world:
         restored = _built(objective, config, folder, world, evaluate_on, evaluate_map)
         model, data = restored.model, restored.data
-        held_out = held_out_measure(objective.program, config, data, restored.tokenizers, model)
+        held_out = held_out_measure(objective.program, config, data, model)
         if held_out is None:
             return {}, "nothing to evaluate: there is no held-out data, or it has neither texts nor classes"
         conditions = conditions_of(config, data, evaluate_map)
@@ -113,8 +113,8 @@ def _built(
     check_written_by(checkpoint, folder.read_facts().identity)
     data = open_data(objective.program, config, evaluate_on, evaluate_map)
     tokenizers = stored_tokenizers(checkpoint)
-    model = build_model(objective, config, tokenizers, world, data.mapping.region_length)
-    fill_references(model, data, tokenizers, config)
+    model = build_model(objective, config, tokenizers, world, data.mapping.facts)
+    fill_references(model, data, config)
     if world.first:
         for note in notes:
             print(plain(f"note: {note}; using {checkpoint.name}"), file=sys.stderr)

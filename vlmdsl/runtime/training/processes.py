@@ -23,7 +23,7 @@ from vlmdsl.backends.torch.collectives import gather_numbers, gather_objects, pr
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.devices import DeviceMissing
 from vlmdsl.runtime.data import SkipReport
-from vlmdsl.runtime.data.draws import generator
+from vlmdsl.runtime.draws import generator
 from vlmdsl.runtime.training.meeting import LONGEST_WAIT, compare, no_answer, started_together, store_of_processes, together
 from vlmdsl.source import Span
 

@@ -8,10 +8,10 @@ from torch import Tensor
 from vlmdsl.backends.torch.search import load_faiss
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.data import NoUsableSample
-from vlmdsl.runtime.data import EvaluationLoader, InputForm, View, key_number
+from vlmdsl.runtime.data import EvaluationLoader
 from vlmdsl.runtime.model import VisionLanguageModel
-from vlmdsl.runtime.tokenizer import Tokenizers
-from vlmdsl.runtime.training.assembly import Data, usual_forms
+from vlmdsl.runtime.training.assembly import Data, reference_values
+from vlmdsl.runtime.values import key_number
 from vlmdsl.schema import RunConfig
 from vlmdsl.source import Span
 
@@ -19,7 +19,7 @@ __all__ = ["fill_references"]
 
 
 @torch.no_grad()
-def fill_references(model: VisionLanguageModel, data: Data, tokenizers: Tokenizers, config: RunConfig) -> None:
+def fill_references(model: VisionLanguageModel, data: Data, config: RunConfig) -> None:
     """Encode the reference set, every process the whole of it; nothing where the objective retrieves nothing.
 
     A function of the data and of weights that never change, so a resumed run has the same set. Raises
@@ -30,14 +30,10 @@ def fill_references(model: VisionLanguageModel, data: Data, tokenizers: Tokenize
         return
     if config.data.reference_search == "faiss":
         load_faiss()  # a missing package is reported before an hour of encoding
-    forms = {column.name: model.form(column.encoder.tower, column.kind) for column in references.columns}
     loader = EvaluationLoader(
         data.reference,
         data.reference_mapping,
-        {},
-        **usual_forms(config.model, tokenizers),
-        forms={name: form for name, form in forms.items() if isinstance(form, InputForm)},
-        views={column.name: View(column.field, column.kind) for column in references.columns},
+        reference_values(model),
         batch=config.evaluation.batch,
         workers=config.data.workers,
     )
@@ -48,8 +44,7 @@ def fill_references(model: VisionLanguageModel, data: Data, tokenizers: Tokenize
         moved = batch.to(device)
         keys.extend(key_number(key) for key in batch.keys)
         for column in references.columns:
-            stream = moved.streams[column.name]
-            pooled = model.encode(column.encoder.tower, stream.values, stream.mask).pooled
+            pooled = model.encode(column.encoder.tower, moved.values[column.name]).pooled
             assert pooled is not None
             parts[column.name].append(pooled)
     if not keys:

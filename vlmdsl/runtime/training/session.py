@@ -292,12 +292,12 @@ def _prepare(objective: Objective, config: RunConfig, resume: RunFolder | None, 
     check_towers([objective], config.model)
     data = open_data(program, config)
     tokenizers = stored_tokenizers(checkpoint) if checkpoint else read_tokenizers(objective, config.model, data)
-    model = build_model(objective, config, tokenizers, world, data.mapping.region_length)
-    found = surveys(program, config, data, tokenizers, model)
-    fill_references(model, data, tokenizers, config)
-    batches = training_batches(program, config, data, tokenizers, model, world)
+    model = build_model(objective, config, tokenizers, world, data.mapping.facts)
+    found = surveys(program, config, data, model)
+    fill_references(model, data, config)
+    batches = training_batches(program, config, data, model, world)
     batches.report.merge(found["train"].skipped)
-    held_out = held_out_measure(program, config, data, tokenizers, model) if world.first else None
+    held_out = held_out_measure(program, config, data, model) if world.first else None
     samples = data_facts(data, found)
     if resume is not None:
         check_same_data(resume, samples)

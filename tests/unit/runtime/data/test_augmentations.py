@@ -14,7 +14,7 @@ from PIL import Image, ImageEnhance
 
 from vlmdsl.primitives.pipelines import Blur, Change, Crop, Grayscale, Jitter, Mirror, Solarize
 from vlmdsl.runtime.data.augmentations import augmented, colors, crop_box
-from vlmdsl.runtime.data.draws import generator
+from vlmdsl.runtime.draws import generator
 
 NOISE = np.random.default_rng(0).integers(0, 256, (24, 30, 3)).astype(np.uint8)
 IMAGE = Image.fromarray(NOISE)

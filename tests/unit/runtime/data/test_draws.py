@@ -6,7 +6,7 @@ import torch
 
 import vlmdsl
 from vlmdsl.ir import Node, draws
-from vlmdsl.runtime.data.draws import step_draws
+from vlmdsl.runtime.draws import step_draws
 
 RECIPE = """
 recipe drawn(image: Image, text: Text)

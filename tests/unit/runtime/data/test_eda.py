@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.runtime.data.context import Materials, ViewContext
 from vlmdsl.runtime.data.eda import eda
-from vlmdsl.runtime.data.images import ImageFormat
 from vlmdsl.runtime.data.synonyms import in_place_of, read_synonyms, synonyms_of
+from vlmdsl.runtime.values import ImageFormat
 
 TEXT = "A big red square, above a small circle"
 SYNONYMS = {"big": ("large", "huge"), "small": ("tiny",)}

@@ -21,10 +21,11 @@ from unit.runtime.data.damage.samples import encoded, picture
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.runtime.data import BadSample, Limits, Requirement, SkipReport, map_fields, open_source
 from vlmdsl.runtime.data.images import decode_image
-from vlmdsl.runtime.data.regions import regions_value
 from vlmdsl.runtime.data.report import Skipped
 from vlmdsl.runtime.data.summaries import summarize
 from vlmdsl.runtime.tokenizer import load_tokenizer, train_tokenizer
+from vlmdsl.runtime.values import first_value
+from vlmdsl.runtime.values.regions import regions_value
 from vlmdsl.schema import DataConfig
 from vlmdsl.source.regular_files import BadFile, read_regular
 
@@ -96,7 +97,7 @@ def test_what_grows_without_end_is_read_up_to_the_limit() -> None:
 def test_a_shard_names_no_file_of_this_machine(tmp_path: Path, shard: Callable[..., Path], given: str) -> None:
     (tmp_path / "0.png").write_bytes(PNG)
     source = open_source(str(shard("s.tar", {"0.json": {"image": given, "text": "x"}})))
-    value = map_fields(source, [Requirement("image", "Image")]).image("image", source[0])
+    value = first_value(source[0], map_fields(source, [Requirement("image", "Image")]).columns["image"])
     with pytest.raises(BadSample, match="a shard names no files"):
         decode_image(value, source.folder_of(0))
 
@@ -219,8 +220,8 @@ def test_texts_are_cut_before_anything_is_made_of_them(shard: Callable[..., Path
     members = {"0.json": {"text": ["y" * 50, "z" * 50], "tags": ["t" * 50]}}
     source = open_source(str(shard("s.tar", members)))
     needs = [Requirement("text", "Text"), Requirement("text_rewrites", "Rewrites")]
-    value = map_fields(source, needs, {"text_rewrites": "tags"}, limits=limits(max_text_characters=20)).text(
-        "text", source[0]
+    value = map_fields(source, needs, {"text_rewrites": "tags"}, limits=limits(max_text_characters=20)).read(
+        "text", "Text", source[0]
     )
     assert (value.text, value.rewrites) == ("y" * 20, ("t" * 20,))
 

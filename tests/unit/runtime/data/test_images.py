@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vlmdsl.runtime.data import BadSample
-from vlmdsl.runtime.data.images import ImageCache, ImageFormat, decode_image
+from vlmdsl.runtime.data.images import ImageCache, decode_image
+from vlmdsl.runtime.values import ImageFormat
 
 
 def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes:

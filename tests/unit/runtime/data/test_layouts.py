@@ -25,7 +25,7 @@ def problem(*specs: object) -> Diagnostic:
 
 def texts(source: Source) -> list[str]:
     mapping = map_fields(source, [IMAGE, TEXT])
-    return [mapping.text("text", source[index]).text for index in range(len(source))]
+    return [mapping.read("text", "Text", source[index]).text for index in range(len(source))]
 
 
 @pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])

@@ -11,30 +11,32 @@ from pathlib import Path
 import pytest
 import torch
 
+from batches import loaded_values, streams_in_forms
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.ir import Graph, Stream
-from vlmdsl.runtime.data import Batch, BatchLoader, EvaluationLoader, ImageFormat, Requirement, map_fields, open_source
+from vlmdsl.runtime.data import BatchLoader, EvaluationLoader, Requirement, map_fields, open_source
 from vlmdsl.runtime.data.sample import SampleReader
 from vlmdsl.runtime.tokenizer import train_tokenizer
+from vlmdsl.runtime.values import Batch, ImageBatch, ImageFormat, Noise, ScalarBatch, TextBatch, Value, cat, port
 from vlmdsl.types import ScalarType
 
 NEEDS = [Requirement("image", "Image"), Requirement("text", "Text"), Requirement("label", "Label")]
 TOKENIZER = train_tokenizer(["sample 0123456789"] * 2, 300)
 LAM = Graph().add("draw", type=ScalarType(), name="lam", distribution="beta", arguments=(0.4, 0.4))
-SETTINGS = {"images": ImageFormat(16), "text_length": 16}
+FORMS = ImageFormat(16), TOKENIZER, 16
 
 
 def shapes_loader(streams: list[Stream], **options: int) -> BatchLoader:
     source = open_source("shapes:samples=50,size=20")
     mapping = map_fields(source, [*NEEDS, Requirement("text_rewrites", "Rewrites")])
     options = {"batch": 8, "seed": 3, **options}
-    given = {"fields": {"label": "Label"}, "draws": [LAM], **SETTINGS, **options}
-    return BatchLoader(source, mapping, streams, TOKENIZER, **given)  # type: ignore[arg-type]
+    given = {"fields": {"label": "Label"}, "draws": [LAM], **options}
+    return BatchLoader(source, mapping, streams_in_forms(streams, *FORMS), **given)  # type: ignore[arg-type]
 
 
 def shard_loader(path: Path, streams: list[Stream], **options: int) -> BatchLoader:
     source = open_source(str(path))
-    return BatchLoader(source, map_fields(source, NEEDS[:2]), streams, TOKENIZER, **SETTINGS, **options)  # type: ignore[arg-type]
+    return BatchLoader(source, map_fields(source, NEEDS[:2]), streams_in_forms(streams, *FORMS), **options)  # type: ignore[arg-type]
 
 
 def take(loader: BatchLoader, count: int) -> list[Batch]:
@@ -43,25 +45,36 @@ def take(loader: BatchLoader, count: int) -> list[Batch]:
 
 def same(first: Batch, second: Batch) -> bool:
     def tensors(batch: Batch) -> Iterator[torch.Tensor]:
-        for stream in batch.streams.values():
-            yield stream.values
-            if stream.mask is not None:
-                yield stream.mask
-        yield from batch.fields.values()
+        for value in batch.values.values():
+            yield from (part for part in value if part is not None)
+        yield batch.index
         yield from batch.draws.values()
 
     equal = all(torch.equal(one, two) for one, two in zip(tensors(first), tensors(second), strict=True))
     return first.keys == second.keys and equal
 
 
+def same_tensors(first: Value, second: Value) -> bool:
+    return all(torch.equal(one, two) for one, two in zip(first, second, strict=True) if one is not None and two is not None)
+
+
+def pixels(batch: Batch) -> torch.Tensor:
+    value = batch.values["image"]
+    assert isinstance(value, ImageBatch)
+    return value.pixels
+
+
 def test_what_a_batch_holds(streams: list[Stream]) -> None:
     (batch,) = take(shapes_loader(streams), 1)
-    image, text = batch.streams["image"], batch.streams["text"]
-    assert (image.values.shape, image.values.dtype, image.mask) == ((8, 3, 16, 16), torch.float32, None)
-    assert (text.values.shape, text.values.dtype) == ((8, 16), torch.int64)
-    assert text.mask is not None
-    assert text.mask.dtype == torch.bool
-    assert batch.fields["label"].dtype == torch.int64
+    image, text, label = (batch.values[name] for name in ("image", "text", "label"))
+    assert isinstance(image, ImageBatch)
+    assert (image.pixels.shape, image.pixels.dtype) == ((8, 3, 16, 16), torch.float32)
+    assert isinstance(text, TextBatch)
+    assert (text.ids.shape, text.ids.dtype, text.mask.dtype) == ((8, 16), torch.int64, torch.bool)
+    assert isinstance(label, ScalarBatch)
+    assert label.numbers.dtype == torch.int64
+    keys = open_source("shapes:samples=50,size=20").keys
+    assert [keys[index] for index in batch.index.tolist()] == batch.keys
     assert len(batch) == len(set(batch.keys)) == 8
     assert 0 <= batch.draws["lam"] <= 1
 
@@ -71,10 +84,10 @@ def test_noise_hangs_on_seed_epoch_and_sample_alone(streams: list[Stream]) -> No
         loader = shapes_loader(streams, noise={"image": 1000}, **options)  # type: ignore[arg-type]
         found = {}
         for number, batch in enumerate(take(loader, 12)):
-            noise = batch.streams["image"].noise
-            assert noise is not None
-            assert batch.streams["text"].noise is None
-            found |= {(number // 6, key): row for key, row in zip(batch.keys, noise, strict=True)}
+            noise = batch.values[port("image", "noise")]
+            assert isinstance(noise, Noise)
+            assert port("text", "noise") not in batch.values
+            found |= {(number // 6, key): row for key, row in zip(batch.keys, noise.numbers, strict=True)}
         return found
 
     whole = drawn()
@@ -103,7 +116,7 @@ def test_views_are_drawn_anew_in_each_epoch(plain_streams: list[Stream], streams
     def image_of(loader: BatchLoader, epoch: int) -> torch.Tensor:
         loader.load_state_dict({"epoch": epoch, "batch": 0})
         batches = take(loader, 1)
-        return batches[0].streams["image"].values[batches[0].keys.index(min(batches[0].keys))]
+        return pixels(batches[0])[batches[0].keys.index(min(batches[0].keys))]
 
     plain, augmented = shapes_loader(plain_streams, batch=50), shapes_loader(streams, batch=50)
     assert torch.equal(image_of(plain, 0), image_of(plain, 1))
@@ -134,8 +147,8 @@ def test_processes_share_out_one_batch(streams: list[Stream], world: int) -> Non
     for number, batch in enumerate(alone):
         parts = [share[number] for share in shares]
         assert batch.keys == [key for part in parts for key in part.keys]
-        assert torch.equal(batch.streams["image"].values, torch.cat([part.streams["image"].values for part in parts]))
-        assert torch.equal(batch.fields["label"], torch.cat([part.fields["label"] for part in parts]))
+        for name, value in batch.values.items():
+            assert same_tensors(value, cat([part.values[name] for part in parts]))
         assert all(part.draws == batch.draws for part in parts)
 
 
@@ -278,22 +291,21 @@ def test_batches_that_cannot_be_filled_or_shared_out(pairs: Callable[..., Path],
 def test_evaluation_reads_every_good_sample_in_order(damaged: Path, workers: int) -> None:
     source = open_source(str(damaged))
     fields = {"image": "Image", "text": "Text"}
-    loader = EvaluationLoader(source, map_fields(source, NEEDS[:2]), fields, TOKENIZER, batch=5, workers=workers, **SETTINGS)  # type: ignore[arg-type]
+    loader = EvaluationLoader(source, map_fields(source, NEEDS[:2]), loaded_values(fields, *FORMS), batch=5, workers=workers)
     batches = list(loader)
     assert [key for batch in batches for key in batch.keys] == [key for key in source.keys if key not in BAD]
     assert loader.report.samples == BAD
     for batch in batches:
         ids, mask = TOKENIZER.encode([f"sample {int(key[-4:])}" for key in batch.keys], 16)
-        assert torch.equal(batch.streams["text"].values, ids)
-        assert torch.equal(batch.streams["text"].mask, mask)
+        assert same_tensors(batch.values["text"], (ids, mask))
         level = torch.tensor([int(key[-4:]) for key in batch.keys]) / 255 * 2 - 1
-        torch.testing.assert_close(batch.streams["image"].values.mean((1, 2, 3)), level)
+        torch.testing.assert_close(pixels(batch).mean((1, 2, 3)), level)
 
 
 def test_evaluation_looks_at_no_more_than_the_limit() -> None:
     source = open_source("shapes:samples=30", split="val")
     fields = {need.field: need.kind for need in NEEDS}
-    loader = EvaluationLoader(source, map_fields(source, NEEDS), fields, TOKENIZER, batch=8, limit=20, **SETTINGS)  # type: ignore[arg-type]
+    loader = EvaluationLoader(source, map_fields(source, NEEDS), loaded_values(fields, *FORMS), batch=8, limit=20)
     sizes = [len(batch) for batch in loader]
     assert sizes == [8, 8, 4]
     assert [len(batch) for batch in loader] == sizes

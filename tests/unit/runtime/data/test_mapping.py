@@ -19,7 +19,8 @@ from vlmdsl.runtime.data import (
     requirements,
     texts_of,
 )
-from vlmdsl.runtime.data.fields import MISSING_LABEL, alternatives
+from vlmdsl.runtime.values.scalar import MISSING_LABEL
+from vlmdsl.runtime.values.text import alternatives
 from vlmdsl.source import Span
 from vlmdsl.types import FieldType
 
@@ -114,7 +115,7 @@ def test_mapping_rewrites_that_the_recipe_does_not_read_is_harmless() -> None:
 def test_texts_and_their_alternatives() -> None:
     sample = {"a": None, "b": "", "c": ["  ", " first\ud800 "], "tags": ["one", None, ["two", "first?"]], "d": 7}
     mapping = map_fields(Listed(sample), [TEXT, REWRITES], {"text": "a,b,c", "text_rewrites": "tags,a,d,c"})
-    value = mapping.text("text", sample)
+    value = mapping.read("text", "Text", sample)
     assert (value.text, value.rewrites) == ("first?", ("one", "two", "7"))
 
 
@@ -124,7 +125,7 @@ def test_texts_and_their_alternatives() -> None:
 def test_a_sample_without_text_is_bad(sample: Mapping[str, object], reason: str) -> None:
     mapping = map_fields(Listed({"text": "x"}), [TEXT])
     with pytest.raises(BadSample, match=reason):
-        mapping.text("text", sample)
+        mapping.read("text", "Text", sample)
 
 
 Json = st.recursive(st.none() | st.text(max_size=4) | st.integers(0, 3), lambda inner: st.lists(inner, max_size=3))
@@ -143,12 +144,12 @@ def test_labels_that_are_words_are_numbered_as_the_data_has_them() -> None:
     train = Listed({"label": "dog"}, {"label": "cat"}, {"label": None}, {"label": "dog "})
     mapping = map_fields(train, [LABEL])
     assert mapping.classes["label"] == ("cat", "dog")
-    labels = [mapping.plain("label", "Label", train[index]) for index in range(4)]
+    labels = [mapping.read("label", "Label", train[index]) for index in range(4)]
     assert labels == [1, 0, MISSING_LABEL, 1]
     val = Listed({"label": "dog"}, {"label": "emu"})
     held_out = map_fields(val, [LABEL], classes=mapping.classes)
     assert held_out.classes["label"] == ("dog", "emu")
-    assert [held_out.plain("label", "Label", val[index]) for index in range(2)] == [0, 1]
+    assert [held_out.read("label", "Label", val[index]) for index in range(2)] == [0, 1]
 
 
 def test_numbers_have_the_known_names_where_the_data_has_none() -> None:
@@ -163,7 +164,7 @@ def test_where_one_number_has_several_names_the_names_are_the_classes() -> None:
     joined = Listed({"label": 0, "class_name": "cat"}, {"label": 0, "class_name": "ant"}, {"label": 1, "class_name": "cat"})
     mapping = map_fields(joined, [LABEL])
     assert mapping.classes["label"] == ("ant", "cat")
-    assert [mapping.plain("label", "Label", joined[index]) for index in range(3)] == [1, 0, 1]
+    assert [mapping.read("label", "Label", joined[index]) for index in range(3)] == [1, 0, 1]
 
 
 def test_names_of_labels_that_are_numbers() -> None:
@@ -188,9 +189,9 @@ def test_plain_fields(kind: str, value: object, expected: object) -> None:
     mapping = map_fields(Listed({"f": value}), [Requirement("f", kind)])
     if expected is None:
         with pytest.raises(BadSample):
-            mapping.plain("f", kind, {"f": value})
+            mapping.read("f", kind, {"f": value})
     else:
-        assert mapping.plain("f", kind, {"f": value}) == expected
+        assert mapping.read("f", kind, {"f": value}) == expected
 
 
 def test_a_program_needs_its_live_fields_and_the_rewrites_that_it_draws_from() -> None:

@@ -12,12 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batches import streams_in_forms
 from vlmdsl.api.driver import build
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.ir import Stream
-from vlmdsl.runtime.data import BatchLoader, ImageFormat, groups_by_source, map_fields, open_source, requirements
+from vlmdsl.runtime.data import BatchLoader, groups_by_source, map_fields, open_source, requirements
 from vlmdsl.runtime.data.order import Order
 from vlmdsl.runtime.tokenizer import train_tokenizer
+from vlmdsl.runtime.values import ImageFormat
 
 RECIPE = "vlo 1\nrecipe debiased(image: Image, text: Text)\nbatch one_source\nminimize contrast(image, text)"
 TOKENIZER = train_tokenizer(["sample 0123456789"] * 2, 300)
@@ -74,9 +76,9 @@ def loader(paths: list[str], streams: list[Stream], **options: int) -> BatchLoad
     program = build(RECIPE, expression=True).planned
     source = open_source(paths)
     mapping = map_fields(source, requirements(program))
-    settings: dict[str, object] = {"batch": 4, "images": ImageFormat(16), "text_length": 16, **options}
+    settings: dict[str, object] = {"batch": 4, **options}
     groups = groups_by_source(source, mapping)
-    return BatchLoader(source, mapping, streams, TOKENIZER, groups=groups, **settings)  # type: ignore[arg-type]
+    return BatchLoader(source, mapping, streams_in_forms(streams, ImageFormat(16), TOKENIZER, 16), groups=groups, **settings)  # type: ignore[arg-type]
 
 
 def test_specifications_are_sources(pairs: Callable[..., Path], plain_streams: list[Stream]) -> None:

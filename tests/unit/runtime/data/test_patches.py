@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from batches import streams_in_forms
 from vlmdsl.ir import Stream
-from vlmdsl.runtime.data import Batch, BatchLoader, ImageFormat, Requirement, map_fields, open_source
+from vlmdsl.runtime.data import BatchLoader, Requirement, map_fields, open_source
 from vlmdsl.runtime.data.context import ViewContext
-from vlmdsl.runtime.data.patches import kept
 from vlmdsl.runtime.data.views import View, view_of
 from vlmdsl.runtime.tokenizer import train_tokenizer
+from vlmdsl.runtime.values import Batch, ImageBatch, ImageFormat, KeptPatches, kept, port
 
 FORMAT = ImageFormat(32, patch=8)
 StreamsOf = Callable[[str], list[Stream]]
@@ -25,8 +26,20 @@ def batches(streams: list[Stream], count: int = 1, **options: int) -> list[Batch
     source = open_source("shapes:samples=40,size=40")
     mapping = map_fields(source, [Requirement("image", "Image"), Requirement("text", "Text")])
     tokenizer = train_tokenizer(["a text"], 300)
-    settings = {"images": FORMAT, "text_length": 16, "batch": 8, **options}
-    return list(itertools.islice(BatchLoader(source, mapping, streams, tokenizer, **settings), count))  # type: ignore[arg-type]
+    readings, settings = streams_in_forms(streams, FORMAT, tokenizer, 16), {"batch": 8, **options}
+    return list(itertools.islice(BatchLoader(source, mapping, readings, **settings), count))  # type: ignore[arg-type]
+
+
+def kept_of(batch: Batch, name: str = "image_augment_crop_0_drop") -> torch.Tensor:
+    value = batch.values[port(name, "keep")]
+    assert isinstance(value, KeptPatches)
+    return value.places
+
+
+def pixels_of(batch: Batch, name: str) -> torch.Tensor:
+    value = batch.values[name]
+    assert isinstance(value, ImageBatch)
+    return value.pixels
 
 
 def keep(*shares: float, key: str = "k", epoch: int = 0) -> list[int]:
@@ -62,19 +75,15 @@ def test_ties_of_noise_keep_their_order() -> None:
 def test_a_batch_says_which_patches_to_keep(streams_of: StreamsOf) -> None:
     streams = streams_of('contrast(drop(augment(image, pipeline="crop"), share=50%), text)')
     (batch,) = batches(streams)
-    stream = batch.streams["image_augment_crop_0_drop"]
-    assert stream.keep is not None
-    assert (stream.keep.shape, stream.keep.dtype, stream.values.shape) == ((8, 8), torch.int64, (8, 3, 32, 32))
-    assert len({tuple(row) for row in stream.keep.tolist()}) == 8
-    assert batch.streams["text"].keep is None
-    moved = batch.to("meta").streams["image_augment_crop_0_drop"].keep
-    assert moved is not None
-    assert moved.device.type == "meta"
+    places = kept_of(batch)
+    assert (places.shape, places.dtype) == ((8, 8), torch.int64)
+    assert pixels_of(batch, "image_augment_crop_0_drop").shape == (8, 3, 32, 32)
+    assert len({tuple(row) for row in places.tolist()}) == 8
+    assert port("text", "keep") not in batch.values
+    assert kept_of(batch.to("meta")).device.type == "meta"
     # Whichever process loads a sample, in whichever order the views are written.
-    halves = [
-        batches(streams, rank=rank, world=2, workers=rank)[0].streams["image_augment_crop_0_drop"].keep for rank in (0, 1)
-    ]
-    assert torch.equal(stream.keep, torch.cat([half for half in halves if half is not None]))
+    halves = [kept_of(batches(streams, rank=rank, world=2, workers=rank)[0]) for rank in (0, 1)]
+    assert torch.equal(places, torch.cat(halves))
 
 
 def test_no_patch_dropped_is_the_image_itself(streams_of: StreamsOf) -> None:
@@ -83,15 +92,13 @@ def test_no_patch_dropped_is_the_image_itself(streams_of: StreamsOf) -> None:
 
 def test_each_view_of_a_set_drops_patches_of_its_own(streams_of: StreamsOf) -> None:
     (batch,) = batches(streams_of("contrast(drop(augment(image, n=2)), text)"))
-    first, second = (batch.streams[f"image_augment_crop_{view}_drop"].keep for view in (0, 1))
-    assert first is not None
-    assert second is not None
+    first, second = (kept_of(batch, f"image_augment_crop_{view}_drop") for view in (0, 1))
     assert not torch.equal(first, second)
 
 
 def test_large_and_small_crops(streams_of: StreamsOf) -> None:
     (batch,) = batches(streams_of("contrast(multi_crop(image, n=2, small=3, small_side=43%), text)"))
-    crops = [batch.streams[f"image_crop_{view}"].values for view in range(5)]
+    crops = [pixels_of(batch, f"image_crop_{view}") for view in range(5)]
     assert [crop.shape[-1] for crop in crops] == [32, 32, 16, 16, 16]
     assert not torch.equal(crops[0], crops[1])
     assert not torch.equal(crops[2], crops[3])

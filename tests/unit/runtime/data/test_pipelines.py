@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from batches import streams_in_forms
 from vlmdsl.ir import Stream
 from vlmdsl.primitives.pipelines import PIPELINES, Blur, Crop, Grayscale, Jitter, Mirror, PipelineName, Solarize
-from vlmdsl.runtime.data import BatchLoader, ImageFormat, Requirement, map_fields, open_source
+from vlmdsl.runtime.data import BatchLoader, Requirement, map_fields, open_source
 from vlmdsl.runtime.data.context import ViewContext
 from vlmdsl.runtime.data.views import View
 from vlmdsl.runtime.tokenizer import train_tokenizer
+from vlmdsl.runtime.values import ImageFormat
 
 MOCO_V2 = ("crop .2", "jitter .4 .4 .4 .1 p.8", "grayscale p.2", "blur .1 2 p.5", "mirror p.5")
 BYOL = ("crop .08", "mirror p.5", "jitter .4 .4 .2 .1 p.8", "grayscale p.2")
@@ -116,12 +118,11 @@ def test_every_pipeline_feeds_batches_whatever_loads_them(pipeline: str, streams
     streams = streams_of(f'contrast(augment(image, n=2, pipeline="{pipeline}"), text)')
 
     def images(**options: int) -> torch.Tensor:
-        loader = BatchLoader(
-            source, mapping, streams, tokenizer, batch=4, images=ImageFormat(32), text_length=16, seed=1, **options
-        )
+        readings = streams_in_forms(streams, ImageFormat(32), tokenizer, 16)
+        loader = BatchLoader(source, mapping, readings, batch=4, seed=1, **options)
         batches = itertools.islice(loader, 5)
         return torch.stack(
-            [torch.stack([batch.streams[f"image_augment_{pipeline}_{view}"].values for view in (0, 1)]) for batch in batches]
+            [torch.stack([batch.values[f"image_augment_{pipeline}_{view}"][0] for view in (0, 1)]) for batch in batches]
         )
 
     alone = images()

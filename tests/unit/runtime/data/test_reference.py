@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from vlmdsl.runtime.data import key_number, open_source, split_samples
+from vlmdsl.runtime.data import open_source, split_samples
 from vlmdsl.runtime.data.source import JoinedSource, part_of_sample
+from vlmdsl.runtime.values import key_number
 
 
 def test_a_share_is_kept_aside_and_nothing_is_in_both_or_lost() -> None:

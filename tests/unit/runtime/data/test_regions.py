@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from vlmdsl.runtime.data import BadSample, Requirement, map_fields
-from vlmdsl.runtime.data.regions import padded_regions, regions_value
 from vlmdsl.runtime.data.shapes import ShapesSource
 from vlmdsl.runtime.data.shapes.scenes import COLOURS
+from vlmdsl.runtime.values import family_of
+from vlmdsl.runtime.values.regions import regions_value
 
 
 class Listed:
@@ -33,11 +34,11 @@ class Listed:
     ("value", "reason"),
     [
         (None, "missing regions"),
-        ([], "regions are no lists of numbers"),
-        ([1.0, 2.0], "regions are no lists of numbers"),
-        ([[1.0], [1.0, 2.0]], "regions are no lists of numbers"),
-        ([["a"]], "regions are no lists of numbers"),
-        ([[float("nan"), 1.0]], "regions are no lists of numbers"),
+        ([], "regions are not equally long lists of numbers"),
+        ([1.0, 2.0], "regions are not equally long lists of numbers"),
+        ([[1.0], [1.0, 2.0]], "regions are not equally long lists of numbers"),
+        ([["a"]], "regions are not equally long lists of numbers"),
+        ([[float("nan"), 1.0]], "regions are not equally long lists of numbers"),
         ([[1.0, 2.0, 3.0]], "regions of 3 numbers, not 2"),
     ],
 )
@@ -49,14 +50,15 @@ def test_bad_regions_are_named(value: object, reason: str) -> None:
 def test_most_samples_say_how_many_numbers_describe_a_region() -> None:
     source = Listed([[1, 2]], None, [[1, 2, 3], [4, 5, 6]], [[7, 8, 9]])
     mapping = map_fields(source, [Requirement("regions", "Regions")])
-    assert mapping.region_length == 3
-    assert mapping.regions("regions", source[2]).tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert mapping.facts == {"regions": 3}
+    assert mapping.read("regions", "Regions", source[2]).tolist() == [[1, 2, 3], [4, 5, 6]]
     with pytest.raises(BadSample, match="of 2 numbers, not 3"):
-        mapping.regions("regions", source[0])
+        mapping.read("regions", "Regions", source[0])
 
 
 def test_a_batch_is_padded_behind_each_samples_own_regions() -> None:
-    values, mask = padded_regions([np.ones((1, 2), np.float32), np.full((3, 2), 2, np.float32)])
+    samples = [np.ones((1, 2), np.float32), np.full((3, 2), 2, np.float32)]
+    values, mask = family_of("Regions").collate(samples, None)
     assert values[:, :, 0].tolist() == [[1, 0, 0], [2, 2, 2]]
     assert mask.tolist() == [[True, False, False], [True, True, True]]
 

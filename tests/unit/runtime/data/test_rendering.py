@@ -15,11 +15,10 @@ from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.ir import streams
 from vlmdsl.runtime.data import Materials
 from vlmdsl.runtime.data.context import ViewContext
-from vlmdsl.runtime.data.fields import TextValue
-from vlmdsl.runtime.data.images import ImageFormat
 from vlmdsl.runtime.data.rendering import checked_font, render
 from vlmdsl.runtime.data.summaries import summarize
 from vlmdsl.runtime.data.views import view_of
+from vlmdsl.runtime.values import ImageFormat, TextValue
 
 
 def page(text: str, size: int = 64, row_height: int = 16, smallest: int = 16) -> tuple[np.ndarray, Counter[str]]:

@@ -70,7 +70,7 @@ def test_a_stand_in_is_a_column_named_as_it_is_written() -> None:
         source, [Requirement("summary", "Text"), Requirement("text", "Text")], {"summary": "summarize(text)"}
     )
     assert mapping.stand_ins == {"summary": ["summarize(text)"]}
-    assert mapping.text("summary", sample).text == sample["text"]
+    assert mapping.read("summary", "Text", sample).text == sample["text"]
 
 
 @pytest.mark.parametrize(

@@ -10,27 +10,27 @@ from pathlib import Path
 
 import pytest
 
+from batches import loaded_values, streams_in_forms
 from unit.runtime.data.damage.samples import encoded, lines, picture, write
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.ir import Stream
 from vlmdsl.runtime.data import (
     BatchLoader,
     EvaluationLoader,
-    ImageFormat,
-    InputForms,
     Materials,
     Requirement,
     Source,
     Survey,
-    TextFormat,
     map_fields,
     open_source,
     survey,
-    view_of,
     with_stand_ins,
 )
+from vlmdsl.runtime.data.sample import Loaded
 from vlmdsl.runtime.data.stand_ins import Call
+from vlmdsl.runtime.data.views import view_of
 from vlmdsl.runtime.tokenizer import train_tokenizer
+from vlmdsl.runtime.values import ImageFormat
 
 NEEDS = [Requirement("image", "Image"), Requirement("text", "Text")]
 FIELDS = {need.field: need.kind for need in NEEDS}
@@ -40,9 +40,9 @@ LENGTH = 16
 def looked_through(source: Source, streams: list[Stream], materials: Materials | None = None, **options: float) -> Survey:
     mapping = map_fields(source, NEEDS)
     tokenizer = train_tokenizer([], 300)  # a token a byte
-    forms = InputForms(ImageFormat(16), TextFormat(tokenizer, LENGTH))
-    views = {stream.name: view_of(stream.source) for stream in streams}
-    return survey(source, mapping, FIELDS, views, forms, materials=materials or Materials(), **options)  # type: ignore[arg-type]
+    readings = streams_in_forms(streams, ImageFormat(16), tokenizer, LENGTH)
+    values = {reading.name: Loaded(view_of(reading.source), reading.form) for reading in readings}
+    return survey(source, mapping, FIELDS, values, materials=materials or Materials(), **options)  # type: ignore[arg-type]
 
 
 def table(folder: Path, rows: list[dict[str, object]]) -> Source:
@@ -133,11 +133,13 @@ def test_captions_are_drawn_in_each_epoch(tmp_path: Path, plain_streams: list[St
     """Each of a list as often as the others, the same for any number of workers; the first in evaluation."""
     source = table(tmp_path, [{"text": ["a", "b", "c"]} for _ in range(8)])
     mapping, tokenizer = map_fields(source, NEEDS), train_tokenizer([], 300)
-    form = {"images": ImageFormat(16), "text_length": 8, "materials": Materials(draw_captions=True), "workers": workers}
+    options = {"materials": Materials(draw_captions=True), "workers": workers}
+
+    readings = streams_in_forms(plain_streams, ImageFormat(16), tokenizer, 8)
 
     def drawn(seed: int) -> list[str]:
-        loader = BatchLoader(source, mapping, plain_streams, tokenizer, batch=8, seed=seed, **form)  # type: ignore[arg-type]
-        rows = [batch.streams["text"].values for batch in itertools.islice(loader, 30)]
+        loader = BatchLoader(source, mapping, readings, batch=8, seed=seed, **options)  # type: ignore[arg-type]
+        rows = [batch.values["text"][0] for batch in itertools.islice(loader, 30)]
         return [tokenizer.decode(row.tolist()) for row in itertools.chain(*rows)]
 
     first = drawn(1)
@@ -145,9 +147,9 @@ def test_captions_are_drawn_in_each_epoch(tmp_path: Path, plain_streams: list[St
     assert counts.keys() == {"a", "b", "c"}
     assert all(60 < count < 100 for count in counts.values())
     assert drawn(1) == first != drawn(2)
-    loader = EvaluationLoader(source, mapping, FIELDS, tokenizer, batch=8, **form)  # type: ignore[arg-type]
+    loader = EvaluationLoader(source, mapping, loaded_values(FIELDS, ImageFormat(16), tokenizer, 8), batch=8, **options)  # type: ignore[arg-type]
     (batch,) = loader
-    assert {tokenizer.decode(row.tolist()) for row in batch.streams["text"].values} == {"a"}
+    assert {tokenizer.decode(row.tolist()) for row in batch.values["text"][0]} == {"a"}
 
 
 def test_stand_ins_of_a_list_are_made_of_its_first_text(tmp_path: Path) -> None:

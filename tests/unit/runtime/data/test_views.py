@@ -9,9 +9,8 @@ import pytest
 
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.ir import Graph
-from vlmdsl.runtime.data.fields import TextValue
-from vlmdsl.runtime.data.images import ImageFormat
 from vlmdsl.runtime.data.views import View, ViewContext, view_of
+from vlmdsl.runtime.values import ImageFormat, TextValue
 from vlmdsl.types import FieldType
 
 TEXT = TextValue("the text", tuple(f"rewrite number {number}" for number in range(1, 7)))

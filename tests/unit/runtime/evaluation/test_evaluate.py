@@ -9,10 +9,10 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from batches import batch_of, scalars
 from vlmdsl.api.driver import build
 from vlmdsl.ir import Contrast, Direction, Encoder, Program, Stream, Term
 from vlmdsl.ir.graph import Graph
-from vlmdsl.runtime.data import Batch, StreamValues
 from vlmdsl.runtime.encoders import EncodedFeatures
 from vlmdsl.runtime.encoders import Encoder as Tower
 from vlmdsl.runtime.evaluation import (
@@ -27,6 +27,7 @@ from vlmdsl.runtime.evaluation import (
     stored_untrained,
 )
 from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.values import ImageBatch, TextBatch
 from vlmdsl.types import EncodedType, FieldType, LossType, ScoreType, SimType, TargetType, TokensType, VecType
 
 COMPARISON = Comparison("vision", "language")
@@ -64,8 +65,8 @@ def batch(images, texts, labels=None):
     values = torch.tensor([[number, 9, 9] for number in texts])
     mask = torch.tensor([[True, False, False]] * len(texts))
     pictures = torch.tensor(images, dtype=torch.float32)[:, None, None, None].expand(-1, 3, 2, 2)
-    fields = {} if labels is None else {"label": torch.tensor(labels)}
-    return Batch({"image": StreamValues(pictures), "text": StreamValues(values, mask)}, fields, [""] * len(images))
+    fields = {} if labels is None else scalars(label=torch.tensor(labels))
+    return batch_of({"image": ImageBatch(pictures), "text": TextBatch(values, mask), **fields}, [""] * len(images))
 
 
 def test_a_perfect_model_is_perfect(model):
@@ -86,15 +87,15 @@ def test_equal_texts_and_equal_images_are_taken_together(model):
 
 def test_padding_is_no_part_of_a_text(model):
     first, second = batch([0], [0]), batch([1], [0])
-    wider = torch.nn.functional.pad(second.streams["text"].values, (0, 2), value=7)
-    mask = torch.nn.functional.pad(second.streams["text"].mask, (0, 2))
-    second.streams["text"] = StreamValues(wider, mask)
+    wider = torch.nn.functional.pad(second.values["text"].ids, (0, 2), value=7)
+    mask = torch.nn.functional.pad(second.values["text"].mask, (0, 2))
+    second.values["text"] = TextBatch(wider, mask)
     assert evaluate(model, [first, second], COMPARISON).retrieval.texts == 1
 
 
 def test_images_without_a_class_are_left_out(model):
     def tokenize(texts):
-        return torch.tensor([[int(text[-1])] for text in texts]), torch.ones(len(texts), 1, dtype=torch.bool)
+        return TextBatch(torch.tensor([[int(text[-1])] for text in texts]), torch.ones(len(texts), 1, dtype=torch.bool))
 
     prompts = ClassPrompts([f"number {n}" for n in range(6)], tokenize)
     batches = [batch([0, 1, 5], [0, 1, 2], [0, 1, -1]), batch([3], [3], [2])]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import vlmdsl
-from vlmdsl.runtime.data.batch import Batch, StreamValues
+from batches import batch_of, scalars
 from vlmdsl.runtime.encoders import EncodedFeatures, Encoder, Kind
 from vlmdsl.runtime.evaluation import (
     Comparison,
@@ -21,6 +21,7 @@ from vlmdsl.runtime.evaluation import (
 )
 from vlmdsl.runtime.evaluation.report import stored_untrained
 from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.values import ImageBatch
 
 
 def measured(features: torch.Tensor, labels: torch.Tensor, neighbours: int, temperature: float = 0.07) -> Measures:
@@ -91,7 +92,7 @@ def test_images_of_a_recipe_without_texts_are_measured_by_the_tower() -> None:
     model = VisionLanguageModel({"vision": Values()}, objective, steps=2).train()
     pixels = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0], [0.5, 0.5], [1.0, 0.0]])
     values = pixels[:, :, None, None].expand(-1, -1, 2, 2)
-    batch = Batch({"image": StreamValues(values)}, {"label": torch.tensor([0, 0, 1, 1, -1, 1])}, [""] * 6)
+    batch = batch_of({"image": ImageBatch(values), **scalars(label=torch.tensor([0, 0, 1, 1, -1, 1]))}, [""] * 6)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     found = evaluate_images(model, [batch], "vision", "image", neighbours=1)
     # Four distinct images have a class: the last is the first again, and its class is the one that came first.
@@ -106,8 +107,8 @@ def test_beside_texts_the_images_are_measured_alike() -> None:
     objective = vlmdsl.compile("clip", compiled=False)
     model = VisionLanguageModel({"vision": Values(), "language": Values(kind="Text")}, objective)
     values = torch.randn(9, 2, 2, 2, generator=torch.Generator().manual_seed(0))
-    streams = {"image": StreamValues(values), "text": StreamValues(values)}
-    batch = Batch(streams, {"label": torch.tensor([0, 1, 0, 1, -1, 2, 2, 0, 1])}, [""] * 9)
+    labels = scalars(label=torch.tensor([0, 1, 0, 1, -1, 2, 2, 0, 1]))
+    batch = batch_of({"image": ImageBatch(values), "text": ImageBatch(values), **labels}, [""] * 9)
     alone = evaluate_images(model, [batch], "vision", "image", neighbours=3)
     beside = evaluate(model, [batch], Comparison("vision", "language"), neighbours=3)
     assert beside.neighbours is not None

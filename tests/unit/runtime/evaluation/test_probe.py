@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 import vlmdsl
+from batches import batch_of as made_batch
+from batches import scalars
 from vlmdsl.runtime.data import some_samples
-from vlmdsl.runtime.data.batch import Batch, StreamValues
 from vlmdsl.runtime.data.shapes import ShapesSource
 from vlmdsl.runtime.encoders import EncodedFeatures, Encoder, Kind
 from vlmdsl.runtime.evaluation import Comparison, Evaluation, evaluate, evaluate_images, linear_probe_accuracy, results_json
 from vlmdsl.runtime.evaluation.report import stored_untrained
 from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.values import Batch, ImageBatch
 
 
 def two_classes(count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -80,8 +82,8 @@ class Values(Encoder):
 
 def batch_of(values: list[list[float]], labels: list[int]) -> Batch:
     pixels = torch.tensor(values)[:, :, None, None].expand(-1, -1, 2, 2)
-    streams = {"image": StreamValues(pixels), "text": StreamValues(pixels)}
-    return Batch(streams, {"label": torch.tensor(labels)}, [""] * len(labels))
+    values = {"image": ImageBatch(pixels), "text": ImageBatch(pixels), **scalars(label=torch.tensor(labels))}
+    return made_batch(values, [""] * len(labels))
 
 
 def test_images_with_a_class_are_fitted_to_alone_and_beside_texts() -> None:

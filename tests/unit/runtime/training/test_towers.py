@@ -60,7 +60,7 @@ def assembled(recipe, **settings):
     data, world = open_data(objective.program, config), World(0, 1, torch.device("cpu"))
     read = read_tokenizers(objective, config.model, data)
     model = build_model(objective, config, read, world)
-    batch = next(iter(training_batches(objective.program, config, data, read, model, world)))
+    batch = next(iter(training_batches(objective.program, config, data, model, world)))
     texts = dict(zip(data.train.keys, texts_of(data.train, data.mapping, ["text"]), strict=True))
     return model, batch, [texts[key] for key in batch.keys]
 
@@ -71,8 +71,8 @@ def test_a_text_tower_reads_its_own_tokenizer(setting, tmp_path):
     name = f"hf:{tmp_path}"
     model, batch, texts = assembled("clip", **{setting: name if setting == "model.text_encoder" else {"language": name}})
     expected = library(texts, padding="max_length", max_length=24, truncation=True, return_tensors="pt")
-    assert torch.equal(batch.streams["text"].values, expected["input_ids"])
-    assert torch.equal(batch.streams["text"].mask, expected["attention_mask"].bool())
+    assert torch.equal(batch.values["text"].ids, expected["input_ids"])
+    assert torch.equal(batch.values["text"].mask, expected["attention_mask"].bool())
     assert not any("tokenizer" in note for note in model.encoders["language"].notes)
 
 
@@ -116,10 +116,9 @@ def test_siglip_reads_its_padding_where_its_tokenizer_puts_it(side, tmp_path):
     name = f"hf:{tmp_path}"
     model, batch, texts = assembled("clip", **{"model.text_encoder": name})
     ids = library(texts, padding="max_length", max_length=12, truncation=True, return_tensors="pt")["input_ids"]
-    assert torch.equal(batch.streams["text"].values, ids)
+    assert torch.equal(batch.values["text"].ids, ids)
     expected = transformers.SiglipTextModel.from_pretrained(tmp_path).eval()(input_ids=ids).pooler_output
-    stream = batch.streams["text"]
-    torch.testing.assert_close(model.eval().encode("language", stream.values, stream.mask).pooled, expected)
+    torch.testing.assert_close(model.eval().encode("language", batch.values["text"]).pooled, expected)
     with pytest.raises(DiagnosticError, match="12 tokens, not 8"):
         assembled("clip", **{"model.text_encoder": name, "model.text_length": 8})
 

@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
+from batches import batch_of
 from vlmdsl.backends.torch.collectives import all_gather, own_slice
-from vlmdsl.runtime.data.batch import Batch, StreamValues
+from vlmdsl.runtime.values import Batch, ImageBatch, TextBatch
 from vlmdsl.schema import RunConfig, load_config
 
 __all__ = ["TinyModel", "batches", "config"]
@@ -46,8 +47,8 @@ class TinyModel(nn.Module):
         self.objective = Objective()
 
     def forward(self, batch: Batch) -> SimpleNamespace:
-        image = self.vision(batch.streams["image"].values.to(self.objective.log_scale.dtype))
-        text = self.language(self.embedding(batch.streams["text"].values).mean(1))
+        image = self.vision(batch.values["image"].pixels.to(self.objective.log_scale.dtype))
+        text = self.language(self.embedding(batch.values["text"].ids).mean(1))
         return self.objective(*(all_gather(nn.functional.normalize(features, dim=-1)) for features in (image, text)))
 
     def after_step(self) -> None:
@@ -61,7 +62,10 @@ def batches(size: int, start: int = 0) -> Iterator[Batch]:
         draws = torch.Generator().manual_seed(step)
         image = own_slice(torch.rand(size, 3, 4, 4, generator=draws))
         text = own_slice(torch.randint(30, (size, 5), generator=draws))
-        yield Batch({"image": StreamValues(image), "text": StreamValues(text)}, {}, [str(key) for key in range(len(image))])
+        yield batch_of(
+            {"image": ImageBatch(image), "text": TextBatch(text, torch.ones_like(text, dtype=torch.bool))},
+            map(str, range(len(image))),
+        )
         step += 1
 
 

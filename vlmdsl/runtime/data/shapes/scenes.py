@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from vlmdsl.runtime.data.draws import generator
+from vlmdsl.runtime.draws import generator
 
 __all__ = ["CLASSES", "CLASS_NAMES", "COLOURS", "SHAPES", "Scene", "Thing", "draw_scene", "scenes_of_split"]
 

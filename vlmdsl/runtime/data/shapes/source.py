@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 
-from vlmdsl.runtime.data.draws import generator
 from vlmdsl.runtime.data.shapes.captions import PICKS, WRITERS, coarse, describe, korean, phrase
 from vlmdsl.runtime.data.shapes.drawing import Drawing, place
 from vlmdsl.runtime.data.shapes.scenes import (
@@ -22,6 +21,7 @@ from vlmdsl.runtime.data.shapes.scenes import (
     scenes_of_split,
 )
 from vlmdsl.runtime.data.source import LazyColumns
+from vlmdsl.runtime.draws import generator
 
 __all__ = ["DEFAULT_SAMPLES", "ShapesSource"]
 

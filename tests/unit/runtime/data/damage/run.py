@@ -19,6 +19,7 @@ import torch
 import unit.runtime.data.damage.folders
 import unit.runtime.data.damage.shards
 import unit.runtime.data.damage.tables  # noqa: F401 - they enter their cases
+from batches import loaded_values, streams_in_forms
 from unit.runtime.data.damage.cases import CASES
 from vlmdsl.api.driver import build
 from vlmdsl.diagnostics import DiagnosticError
@@ -26,10 +27,8 @@ from vlmdsl.ir import streams
 from vlmdsl.runtime.data import (
     BatchLoader,
     EvaluationLoader,
-    ImageFormat,
-    InputForms,
+    Loaded,
     Materials,
-    TextFormat,
     map_fields,
     open_source,
     requirements,
@@ -38,6 +37,7 @@ from vlmdsl.runtime.data import (
     view_of,
 )
 from vlmdsl.runtime.tokenizer import train_tokenizer
+from vlmdsl.runtime.values import ImageFormat
 
 SEEDS = 400
 SECONDS = 20
@@ -53,16 +53,16 @@ def read(spec: str) -> dict[str, object]:
     source = open_source(spec)
     mapping = map_fields(source, NEEDS)
     tokenizer = train_tokenizer(texts_of(source, mapping, ["text"]), 300)
-    form = {"images": ImageFormat(16), "text_length": 16}
-    forms = InputForms(form["images"], TextFormat(tokenizer, 16))  # type: ignore[arg-type]
-    views = {stream.name: view_of(stream.source) for stream in streams(PROGRAM)}
-    found = survey(source, mapping, FIELDS, views, forms, materials=Materials(), batch=BATCH, max_bad_share=0.5)
+    forms = ImageFormat(16), tokenizer, 16
+    readings = streams_in_forms(streams(PROGRAM), *forms)
+    values = {reading.name: Loaded(view_of(reading.source), reading.form) for reading in readings}
+    found = survey(source, mapping, FIELDS, values, materials=Materials(), batch=BATCH, max_bad_share=0.5)
     json.dumps([found.lines(), found.as_dict(), found.lines(training=False)]).encode()
-    loader = BatchLoader(source, mapping, streams(PROGRAM), tokenizer, batch=BATCH, max_bad_share=0.5, **form)  # type: ignore[arg-type]
+    loader = BatchLoader(source, mapping, readings, batch=BATCH, max_bad_share=0.5)
     for batch in itertools.islice(loader, 2):
         assert len(set(batch.keys)) == len(batch) == BATCH
-        assert all(bool(torch.isfinite(stream.values.float()).all()) for stream in batch.streams.values())
-    evaluated = EvaluationLoader(source, mapping, FIELDS, tokenizer, batch=BATCH, **form)  # type: ignore[arg-type]
+        assert all(bool(torch.isfinite(part.float()).all()) for value in batch.values.values() for part in value)
+    evaluated = EvaluationLoader(source, mapping, loaded_values(FIELDS, *forms), batch=BATCH)
     used = sum(len(batch) for batch in evaluated)
     assert used + len(evaluated.report.samples) == len(source)
     text = evaluated.report.table() + json.dumps(evaluated.report.as_dict(), ensure_ascii=False)

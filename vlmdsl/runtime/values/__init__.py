@@ -1,0 +1,24 @@
+"""Values: what a batch holds for each field, and how it is read and put together; a class for each kind.
+
+`tuples` has what can be done with any of them, `family` what each kind brings, `batch` what the loader hands to the model.
+"""
+
+from vlmdsl.runtime.values.bad_sample import BadSample
+from vlmdsl.runtime.values.batch import Batch, port
+from vlmdsl.runtime.values.calls import Share, TowerInput, call_together
+from vlmdsl.runtime.values.family import Family, FieldColumns, SampleColumns, family_of, first_value
+from vlmdsl.runtime.values.image import ImageBatch, ImageFormat, resized
+from vlmdsl.runtime.values.mask import NOT_SELECTED, KeptPatches, MaskedText, MaskedTokens, kept, masked_batch
+from vlmdsl.runtime.values.noise import Noise, gumbel_noise
+from vlmdsl.runtime.values.regions import RegionBatch
+from vlmdsl.runtime.values.scalar import MISSING_LABEL, ScalarBatch, key_number
+from vlmdsl.runtime.values.text import TextBatch, TextFormat, TextValue
+from vlmdsl.runtime.values.tuples import Value, cat, count, length, map_tensors, pad, shorten, split, take, to
+
+__all__ = [
+    "MISSING_LABEL", "NOT_SELECTED", "BadSample", "Batch", "Family", "FieldColumns", "ImageBatch", "ImageFormat",
+    "KeptPatches", "MaskedText", "MaskedTokens", "Noise", "RegionBatch", "SampleColumns", "ScalarBatch", "Share",
+    "TextBatch", "TextFormat", "TextValue", "TowerInput", "Value", "call_together", "cat", "count", "family_of",
+    "first_value", "gumbel_noise", "kept", "key_number", "length", "map_tensors", "masked_batch", "pad",
+    "port", "resized", "shorten", "split", "take", "to",
+]  # fmt: skip

@@ -1,0 +1,13 @@
+"""What is raised where one sample of the data cannot be used."""
+
+from __future__ import annotations
+
+__all__ = ["BadSample"]
+
+
+class BadSample(Exception):  # noqa: N818 - no error: the sample is skipped
+    """One sample cannot be used; `reason` is a short phrase that samples of the same fault share."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)

@@ -1,0 +1,81 @@
+"""Calls of towers: a value with what comes with it, and one call for as many of them as one batch can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
+
+from torch import Tensor
+
+from vlmdsl.runtime.values.text import TextBatch
+from vlmdsl.runtime.values.tuples import Value, cat, count, length, shorten, split
+
+__all__ = ["Share", "TowerInput", "call_together"]
+
+F = TypeVar("F", bound=Value)
+
+
+class Share(NamedTuple):
+    """The share of the image in an image blended with a text: `shares [b]`, float."""
+
+    shares: Tensor
+
+
+@dataclass(frozen=True)
+class TowerInput:
+    """What a tower encodes: an image, a text or regions, and by the tower's words what comes with it: the `words` of a text
+    that is joined or blended with an image (`TextBatch`), the `share` of the image (`Share`), the patches to `keep`
+    (`KeptPatches`), `noise` (`Noise`)."""
+
+    value: Value
+    ports: Mapping[str, Value] = field(default_factory=dict)
+
+    def call(self, tower: Callable[..., F]) -> F:
+        """The features: `tower(pixels or ids or features, mask, words=, keep=, noise=, share=)`, of these what there is."""
+        arguments = list(self.value)
+        keywords = {name: value[0] for name, value in self.ports.items()}
+        words = self.ports.get("words")
+        if isinstance(words, TextBatch):
+            arguments.append(words.mask)
+        return tower(*arguments, **keywords)
+
+    @property
+    def text_length(self) -> int | None:
+        """How long its texts, or regions, are: of those that are padded to be one batch with others."""
+        return length(self.ports.get("words", self.value))
+
+    @property
+    def shape(self) -> object:
+        """What inputs have in common that one batch can hold: the side of images, the number of patches kept. Shorter texts
+        are padded, but for blended ones, of which each token counts."""
+        first = self.value[0]
+        assert first is not None
+        kept = self.ports["keep"][0] if "keep" in self.ports else None
+        blended = self.text_length if "share" in self.ports else None
+        return first.shape[2:], None if kept is None else kept.shape[1], blended, frozenset(self.ports)
+
+
+def call_together(tower: Callable[..., F], inputs: Sequence[TowerInput]) -> list[F]:
+    """The features of each input, from one call of the tower for all inputs of one `shape`."""
+    groups: dict[object, list[int]] = {}
+    for place, entry in enumerate(inputs):
+        groups.setdefault(entry.shape, []).append(place)
+    features: dict[int, F] = {}
+    for places in groups.values():
+        features.update(zip(places, _one_call(tower, [inputs[place] for place in places]), strict=True))
+    return [features[place] for place in range(len(inputs))]
+
+
+def _one_call(tower: Callable[..., F], inputs: list[TowerInput]) -> list[F]:
+    """One longer batch, and its features in parts, each without the padding that the longest text gave it."""
+    if len(inputs) == 1:
+        return [inputs[0].call(tower)]
+    ports = {name: cat([entry.ports[name] for entry in inputs]) for name in inputs[0].ports}
+    whole = TowerInput(cat([entry.value for entry in inputs]), ports)
+    parts = split(whole.call(tower), [count(entry.value) for entry in inputs])
+    longest = whole.text_length or 0
+    return [
+        shorten(part, (length(part) or 0) - longest + (entry.text_length or 0))
+        for part, entry in zip(parts, inputs, strict=True)
+    ]

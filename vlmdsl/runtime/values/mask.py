@@ -1,0 +1,131 @@
+"""Masks: which tokens of a text are selected and what stands in their place, and which patches of an image are kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlmdsl.passes.masked import places_asked
+from vlmdsl.runtime.draws import generator
+from vlmdsl.runtime.tokenizer import Tokenizer
+from vlmdsl.runtime.values.text import TextBatch, TextFormat
+
+__all__ = [
+    "NOT_SELECTED",
+    "KeptPatches",
+    "MaskedText",
+    "MaskedTokens",
+    "selected_places",
+    "hide_tokens",
+    "kept",
+    "masked_batch",
+]
+
+NOT_SELECTED = -100
+"""In place of a token that no mask selected."""
+
+
+class MaskedTokens(NamedTuple):
+    """What a mask selected of texts, beside the texts as they are left.
+
+    `targets [b, L]`, int64: what the selected tokens were, `NOT_SELECTED` elsewhere. `places [b, M]`, int64: where they are,
+    counted row by row over all texts, `NOT_SELECTED` in places left over; None where M would be L.
+    """
+
+    targets: Tensor
+    places: Tensor | None = None
+
+    def selected(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Of `states [b, L, W]` those at the places, `[b, M, W]`, and what the tokens there were, `[b, M]`; all without
+        places.
+
+        A place left over holds some state, which `NOT_SELECTED` keeps out of every criterion, and so out of its gradient.
+        """
+        if self.places is None:
+            return states, self.targets
+        indices = self.places.flatten().clamp(min=0)
+        targets = self.targets.flatten().index_select(0, indices).view_as(self.places)
+        picked = states.flatten(0, 1).index_select(0, indices).view(*self.places.shape, states.shape[2])
+        return picked, torch.where(self.places == NOT_SELECTED, NOT_SELECTED, targets)
+
+
+class KeptPatches(NamedTuple):
+    """The patches of images that a tower sees where others are dropped: `places [b, K]`, int64, counted row by row."""
+
+    places: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedText:
+    """A text of whose tokens a `share` is selected, each by itself: of these the share `hidden` become the mask token,
+    `replaced` become a random one, the rest stay. `purpose` is the key of its draws."""
+
+    text: str
+    share: float
+    hidden: float
+    replaced: float
+    purpose: tuple[int | str, ...]
+
+
+def masked_batch(texts: Sequence[MaskedText], form: TextFormat) -> tuple[TextBatch, MaskedTokens]:
+    """The texts with the selected tokens changed, in the form of a tower, and what they were."""
+    plain = form.encode([text.text for text in texts])
+    changed, targets = hide_tokens(texts, plain, form.tokenizer)
+    return changed, MaskedTokens(targets, selected_places(targets, texts[0].share))
+
+
+def hide_tokens(texts: Sequence[MaskedText], plain: TextBatch, tokenizer: Tokenizer) -> tuple[TextBatch, Tensor]:
+    """The tokens of `texts` with the selected ones changed, and what they were `[b, L]`, `NOT_SELECTED` elsewhere.
+
+    Special tokens and padding are never selected, and never replace a token. ValueError if the tokenizer has no mask token.
+    """
+    if tokenizer.mask is None:
+        raise ValueError("texts are masked, but the tokenizer has no mask token")
+    words = tokenizer.words()
+    may_be_chosen = plain.mask.numpy() & ~np.isin(plain.ids.numpy(), tokenizer.marks())
+    changed = plain.ids.numpy().copy()
+    targets = np.full_like(changed, NOT_SELECTED)
+    for row, text in enumerate(texts):
+        # Three numbers for each token, in a row: how long texts may be changes no draw.
+        chance, fate, choice = generator(*text.purpose).random((changed.shape[1], 3)).T
+        chosen = may_be_chosen[row] & (chance < text.share)
+        targets[row, chosen] = changed[row, chosen]
+        hidden = chosen & (fate < text.hidden)
+        replaced = chosen & ~hidden & (fate < text.hidden + text.replaced)
+        changed[row, hidden] = tokenizer.mask
+        changed[row, replaced] = words[(choice[replaced] * len(words)).astype(np.int64)]
+    return plain._replace(ids=torch.from_numpy(changed)), torch.from_numpy(targets)
+
+
+def selected_places(targets: Tensor, share: float) -> Tensor | None:
+    """Where the selected tokens of `targets` [b, L] are, counted row by row: [b, M], `NOT_SELECTED` in places left over.
+
+    `share` is the chance of each token. They are packed, so a row holds those of other samples too, and M is the same for
+    nearly all batches of one size (`places_asked`). One with more selected tokens gets more places, and what was compiled is
+    compiled once more. None where all L are needed.
+    """
+    samples, length = targets.shape
+    positions = (targets.flatten() != NOT_SELECTED).nonzero().squeeze(1)
+    places = max(places_asked(samples, length, share), math.ceil(len(positions) / samples))
+    if places >= length:
+        return None
+    packed = torch.full((samples, places), NOT_SELECTED)
+    packed.view(-1)[: len(positions)] = positions
+    return packed
+
+
+def kept(noise: np.ndarray, share: float) -> np.ndarray:
+    """The places `int64 [K]` of the K = int(L (1 - share)) smallest of `noise [L]`, from the smallest on.
+
+    With even noise every set of K patches is as likely (MAE, arXiv:2111.06377; FLIP, arXiv:2212.00794).
+
+    >>> kept(np.array([0.4, 0.1, 0.9, 0.3]), share=0.5).tolist()
+    [1, 3]
+    """
+    return np.argsort(noise, kind="stable")[: int(len(noise) * (1 - share))]

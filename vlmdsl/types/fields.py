@@ -1,0 +1,99 @@
+"""The kinds of fields that a sample may have: what the language and the compiler know of each, without torch.
+
+What the runtime does with the values of a kind is its `family`, which is imported when data is read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["FIELD_KINDS", "JOINED", "FieldKind", "plain_kinds", "register_field_kind", "token_axis"]
+
+JOINED = "Joined"
+"""The kind of an image and a text joined into one sequence: no field has it, `join` makes it."""
+
+_ROOM = "vlmdsl.runtime.values"
+
+
+@dataclass(frozen=True, slots=True)
+class FieldKind:
+    """One kind of field.
+
+    `summary` is what a batch holds for it, `words` what messages call one, `family` where its `vlmdsl.runtime.values.Family`
+    is (`module:Class`), None where no data holds it. A field that encoders take has a `token_axis`, the letter of what they
+    yield tokens along. One that objectives take themselves has `axes` and a `dtype` (`float`, `bool`, `int64`).
+    """
+
+    name: str
+    summary: str
+    words: str
+    family: str | None
+    token_axis: str | None = None
+    dtype: str | None = None
+    axes: tuple[str, ...] = ("B",)
+
+
+FIELD_KINDS: dict[str, FieldKind] = {}
+"""Every type a batch field may have, by name; `register_field_kind` adds one."""
+
+
+def register_field_kind(kind: FieldKind) -> FieldKind:
+    """Makes a kind of field part of the language. ValueError if there is another one of that name.
+
+    >>> register_field_kind(FIELD_KINDS["Label"]).words
+    'a Label'
+    """
+    if FIELD_KINDS.setdefault(kind.name, kind) != kind:
+        raise ValueError(f"there is a kind of field called {kind.name} already")
+    return kind
+
+
+def plain_kinds() -> frozenset[str]:
+    """The kinds that objectives take themselves, and that data holds."""
+    return frozenset(kind.name for kind in FIELD_KINDS.values() if kind.dtype is not None and kind.family is not None)
+
+
+def token_axis(kind: str) -> str:
+    """The name of the token axis that an encoder yields for a field of this kind, or for both joined."""
+    axis = "J" if kind == JOINED else FIELD_KINDS[kind].token_axis
+    assert axis is not None, f"no encoder takes a {kind}"
+    return axis
+
+
+for _kind in (
+    FieldKind("Image", "an image: [B, 3, H, W], float", "an Image", f"{_ROOM}.image:ImageFamily", token_axis="P"),
+    FieldKind(
+        "Text",
+        "a text: token ids [B, L], int64, with a mask [B, L], true = a token",
+        "a Text",
+        f"{_ROOM}.text:TextFamily",
+        token_axis="L",
+    ),
+    FieldKind(
+        "Label",
+        "the class of each sample: [B], int64; the missing marker is a class by itself",
+        "a Label",
+        f"{_ROOM}.scalar:LabelFamily",
+        dtype="int64",
+    ),
+    FieldKind("Flag", "a truth value of each sample: [B], bool", "a Flag", f"{_ROOM}.scalar:FlagFamily", dtype="bool"),
+    FieldKind(
+        "Number", "a number of each sample: [B], float", "a Number field", f"{_ROOM}.scalar:NumberFamily", dtype="float"
+    ),
+    FieldKind("Scalar", "one number per step, passed by the caller: 0-d, float; not read from data", "a number", None),
+    FieldKind(
+        "Key",
+        "the identity of each sample: [B], int64; a hash of its key in the data",
+        "a Key field",
+        f"{_ROOM}.scalar:KeyFamily",
+        dtype="int64",
+    ),
+    FieldKind(
+        "Regions",
+        "regions of an image, as features of a detector: [B, R, F], float, with a mask [B, R], true = a region",
+        "regions of an image",
+        f"{_ROOM}.regions:RegionFamily",
+        token_axis="R",
+    ),
+):
+    register_field_kind(_kind)
