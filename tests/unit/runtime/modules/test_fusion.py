@@ -1,0 +1,219 @@
+"""Fusion of texts with images: shapes, masks, padding, what is causal, parts of the stack, gradients, first weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vlmdsl.ir.modules import FusionSettings, block_range
+from vlmdsl.runtime.modules import Fusion, SequenceFeatures, fusion
+
+TEXT, IMAGE, STATES, CONTEXT = 5, 4, 6, 10
+SETTINGS = {
+    "cross": FusionSettings("cross", depth=2, heads=2),
+    "cross, learned token, other width": FusionSettings("cross", depth=2, width=8, heads=2, pooled="learned"),
+    "merged": FusionSettings("merged", depth=2, heads=2),
+    "merged, learned token, other width": FusionSettings("merged", depth=2, width=8, heads=2, pooled="learned"),
+}
+every_kind = pytest.mark.parametrize("kind", SETTINGS)
+CROSS = [kind for kind in SETTINGS if kind.startswith("cross")]
+
+
+def module_of(kind: str, **changes: object) -> nn.Module:
+    torch.manual_seed(0)
+    made = fusion(replace(SETTINGS[kind], **changes), STATES, CONTEXT).double()
+    for parameter in made.parameters():  # weights as small as at the start would hide what is wrong
+        nn.init.normal_(parameter, std=0.4)
+    return made
+
+
+def inputs() -> dict[str, Tensor]:
+    random = torch.Generator().manual_seed(1)
+    return {
+        "states": torch.randn(3, TEXT, STATES, generator=random, dtype=torch.float64),
+        "mask": torch.arange(TEXT) < torch.tensor([TEXT, 3, 1])[:, None],
+        "context": torch.randn(3, IMAGE, CONTEXT, generator=random, dtype=torch.float64),
+        "context_mask": torch.arange(IMAGE) < torch.tensor([2, IMAGE, 3])[:, None],
+    }
+
+
+def real_parts(features: SequenceFeatures, context_mask: Tensor | None = None) -> list[Tensor]:
+    """What means something: pooled features and the states of real tokens, sample by sample."""
+    assert features.pooled is not None
+    parts = [features.pooled, features.tokens if features.mask is None else features.tokens[features.mask]]
+    if features.context is not None:
+        parts.append(features.context if context_mask is None else features.context[context_mask])
+    return parts
+
+
+def assert_close(found: list[Tensor], expected: list[Tensor]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+@every_kind
+def test_shapes(kind: str) -> None:
+    width = SETTINGS[kind].width or STATES
+    features = module_of(kind)(**inputs())
+    assert features.tokens.shape == (3, TEXT, width)
+    assert features.pooled.shape == (3, width)
+    assert features.mask is not None
+    assert features.context is None if kind in CROSS else features.context.shape == (3, IMAGE, width)
+
+
+@every_kind
+def test_padding_may_be_anything_and_gets_no_gradient(kind: str) -> None:
+    module, given = module_of(kind), inputs()
+    expected = module(**given)
+    poisoned = given | {
+        "states": given["states"].masked_fill(~given["mask"][:, :, None], torch.nan).requires_grad_(),
+        "context": given["context"].masked_fill(~given["context_mask"][:, :, None], torch.nan).requires_grad_(),
+    }
+    features = module(**poisoned)
+    parts = real_parts(features, given["context_mask"])
+    assert_close(parts, real_parts(expected, given["context_mask"]))
+    assert features.tokens.isfinite().all()
+    sum(part.square().sum() for part in parts).backward()
+    for name, mask in {"states": "mask", "context": "context_mask"}.items():
+        assert not poisoned[name].grad[~given[mask]].any()
+        assert poisoned[name].grad[given[mask]].isfinite().all()
+        assert poisoned[name].grad[given[mask]].any()
+    assert all(parameter.grad.isfinite().all() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [(kind, {}) for kind in SETTINGS]
+    + [(kind, {"causal": True}) for kind in CROSS]
+    + [(kind, {"causal": True, "prefix": torch.tensor([2, 1, 4])}) for kind in CROSS],
+)
+def test_longer_padding_and_none_give_the_same_features(kind: str, options: dict[str, object]) -> None:
+    module, given = module_of(kind), inputs()
+    expected = module(**given, **options)
+    longer = {
+        "states": torch.cat([given["states"], torch.ones(3, 2, STATES)], dim=1),
+        "mask": torch.cat([given["mask"], torch.zeros(3, 2, dtype=torch.bool)], dim=1),
+        "context": torch.cat([given["context"], torch.ones(3, 3, CONTEXT)], dim=1),
+        "context_mask": torch.cat([given["context_mask"], torch.zeros(3, 3, dtype=torch.bool)], dim=1),
+    }
+    assert_close(
+        real_parts(module(**longer, **options), longer["context_mask"]), real_parts(expected, given["context_mask"])
+    )
+    alone = module(
+        given["states"][1:2, :3], None, given["context"][1:2], None,
+        **{name: value[1:2] if isinstance(value, Tensor) else value for name, value in options.items()},
+    )  # fmt: skip
+    torch.testing.assert_close(alone.pooled, expected.pooled[1:2])
+    torch.testing.assert_close(alone.tokens, expected.tokens[1:2, :3])
+
+
+@every_kind
+def test_an_empty_text_and_an_empty_context_have_finite_features(kind: str) -> None:
+    given = inputs()
+    given["mask"][0], given["context_mask"][1] = False, False
+    features = module_of(kind)(**given)
+    assert features.pooled.isfinite().all()
+    assert features.tokens.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", CROSS)
+def test_a_causal_token_is_blind_to_what_follows_but_for_the_prefix(kind: str) -> None:
+    module, given = module_of(kind), inputs() | {"mask": None}
+    changed = given["states"].clone()
+    changed[:, 3] += torch.arange(STATES)
+
+    def unchanged(**options: object) -> list[bool]:
+        one, other = module(**given, **options).tokens, module(**given | {"states": changed}, **options).tokens
+        return torch.isclose(one, other).all(dim=-1).all(dim=0).tolist()
+
+    assert unchanged() == [False] * TEXT
+    assert unchanged(causal=True) == [True, True, True, False, False]
+    assert unchanged(causal=True, prefix=torch.tensor([2, 2, 2])) == [True, True, True, False, False]
+    assert unchanged(causal=True, prefix=torch.tensor([4, 4, 4])) == [False] * TEXT
+
+
+def test_the_learned_token_sees_the_whole_text_though_it_is_causal() -> None:
+    module, given = module_of(CROSS[1]), inputs()
+    changed = given["states"].clone()
+    changed[0, TEXT - 1] += torch.arange(STATES)
+    one, other = module(**given, causal=True).pooled, module(**given | {"states": changed}, causal=True).pooled
+    assert not torch.isclose(one[0], other[0]).any()
+    assert torch.equal(one[1:], other[1:])
+
+
+@pytest.mark.parametrize("kind", CROSS)
+def test_without_a_context_the_text_is_read_alone(kind: str) -> None:
+    module, given = module_of(kind), inputs()
+    alone = module(given["states"], given["mask"])
+    for block in module.transformer.blocks:
+        nn.init.zeros_(block.cross_attention.output.weight)
+        nn.init.zeros_(block.cross_attention.output.bias)
+    assert_close(real_parts(module(**given)), real_parts(alone))
+
+
+def test_two_calls_through_parts_of_the_blocks_are_one_through_all() -> None:
+    module, given = module_of("cross"), inputs()
+    lower = module(given["states"], given["mask"], blocks=(0.0, 0.5))
+    upper = module(lower.tokens, given["mask"], given["context"], given["context_mask"], blocks=(0.5, 1.0))
+    for block in module.transformer.blocks[:1]:
+        nn.init.zeros_(block.cross_attention.output.weight)
+        nn.init.zeros_(block.cross_attention.output.bias)
+    assert_close(real_parts(upper), real_parts(module(**given)))
+
+
+def test_states_of_the_modules_own_width_pass_by_the_adapter() -> None:
+    module = module_of("cross, learned token, other width")
+    assert module(torch.randn(1, 2, 8, dtype=torch.float64), blocks=(0.5, 1.0)).tokens.shape == (1, 2, 8)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "expected"),
+    [((0.0, 1.0), range(12)), ((0.5, 1.0), range(6, 12)), ((0.0, 0.5), range(6)), ((1.0, 1.0), range(11, 12))],
+)
+def test_shares_of_a_stack(blocks: tuple[float, float], expected: range) -> None:
+    assert block_range(12, blocks) == expected
+
+
+@every_kind
+def test_gradients_are_those_of_finite_differences(kind: str) -> None:
+    module, given = module_of(kind, depth=1), inputs()
+    states, context = given["states"][1:, :3].requires_grad_(), given["context"][1:].requires_grad_()
+
+    def function(states: Tensor, context: Tensor) -> tuple[Tensor, ...]:
+        mask, context_mask = given["mask"][1:, :3], given["context_mask"][1:]
+        return tuple(real_parts(module(states, mask, context, context_mask), context_mask))
+
+    assert torch.autograd.gradcheck(function, (states, context), fast_mode=True)
+
+
+@every_kind
+@pytest.mark.parametrize("gated", [False, True])
+def test_first_weights_are_berts(kind: str, gated: bool) -> None:
+    torch.manual_seed(0)
+    made = fusion(replace(SETTINGS[kind], width=64, gated=gated), STATES, CONTEXT)
+    for name, parameter in made.named_parameters():
+        if "norm" in name:
+            assert torch.equal(parameter, torch.full_like(parameter, float(name.endswith("weight")))), name
+        elif name.endswith(("bias", "gate")):
+            assert not parameter.any(), name
+        else:
+            assert 0.7 * 0.02 < parameter.std().item() < 1.3 * 0.02, name
+
+
+@every_kind
+def test_on_the_meta_device_there_are_shapes(kind: str) -> None:
+    with torch.device("meta"):
+        made = fusion(SETTINGS[kind], STATES, CONTEXT)
+    given = {name: value.to("meta") for name, value in inputs().items()}
+    given |= {name: given[name].float() for name in ("states", "context")}
+    assert made(**given).pooled.shape == (3, made.transformer.norm.normalized_shape[0])
+
+
+def test_compiled_in_one_graph_it_gives_the_same() -> None:
+    module, given = module_of("cross, learned token, other width"), inputs()
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    assert isinstance(module, Fusion)
+    assert_close(real_parts(compiled(**given, causal=True)), real_parts(module(**given, causal=True)))

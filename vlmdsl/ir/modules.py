@@ -1,0 +1,106 @@
+"""Settings of the modules that stand on towers: fusion, decoders, poolers, linear heads and codebooks.
+
+A settings value says what a recipe says; how wide the features are that enter, and how large a vocabulary is, is said where
+the module is built. A `width` of 0 is that of what enters, `heads` of 0 are one for every 64 features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = [
+    "CodebookSettings",
+    "FusionSettings",
+    "LinearSettings",
+    "PixelDecoderSettings",
+    "PoolerSettings",
+    "TextDecoderSettings",
+    "block_range",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class FusionSettings:
+    """A transformer over the states of a text and those of its image.
+
+    `attention`: with `cross` the states are a sequence of text tokens that attends to the image tokens in every block
+    (ALBEF, BLIP, FIBER); with `merged` both are one sequence, each behind a linear map of its own (FLAVA). `pooled` is the
+    state of the `first` text token, or of a token of the module's own (`learned`). `gated` multiplies what cross-attention
+    adds by a learned number that starts at 0, one per block (FIBER).
+    """
+
+    attention: Literal["cross", "merged"]
+    depth: int
+    width: int = 0
+    heads: int = 0
+    pooled: Literal["first", "learned"] = "first"
+    gated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PixelDecoderSettings:
+    """A transformer from the states of the patches that were kept to the pixels of all patches of `patch` x `patch`
+    (MAE)."""
+
+    patch: int
+    depth: int = 8
+    width: int = 512
+    heads: int = 16
+
+
+@dataclass(frozen=True, slots=True)
+class TextDecoderSettings:
+    """A causal transformer over token ids whose blocks attend to image tokens, but for the share `cross_from` of them that
+    comes first.
+
+    With a `class_token` those first blocks end in one vector per text (CoCa: `cross_from` 0.5). A `cross_from` of 0 is the
+    decoder of BLIP, SimVLM and CapPa.
+    """
+
+    depth: int
+    width: int = 0
+    heads: int = 0
+    cross_from: float = 0.0
+    class_token: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PoolerSettings:
+    """Attention of `queries` learned vectors to a sequence (CoCa)."""
+
+    queries: int
+    width: int = 0
+    heads: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LinearSettings:
+    """Logits over a vocabulary or the entries of a codebook.
+
+    `tied` takes the embedding of the vocabulary as the weight. A `transform` goes before the product: a linear map, a GELU
+    and a norm (BERT).
+    """
+
+    bias: bool = True
+    tied: bool = False
+    transform: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CodebookSettings:
+    """`size` centres of the patches of `patch` x `patch` pixels of the data; `normalised` as for `pixels`."""
+
+    size: int
+    patch: int
+    normalised: Literal["none", "patch"] = "none"
+
+
+def block_range(depth: int, blocks: tuple[float, float]) -> range:
+    """The blocks of a stack of `depth` from one share of them to another; at least one.
+
+    >>> block_range(12, (0.5, 1.0)), block_range(12, (1.0, 1.0))
+    (range(6, 12), range(11, 12))
+    """
+    first = min(round(blocks[0] * depth), depth - 1)
+    return range(first, max(round(blocks[1] * depth), first + 1))

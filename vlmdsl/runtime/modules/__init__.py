@@ -1,0 +1,18 @@
+"""Modules on top of towers: fusion, decoders, poolers, linear heads and codebooks."""
+
+from vlmdsl.runtime.modules.decoders import PixelDecoder, TextDecoder
+from vlmdsl.runtime.modules.fusion import Fusion, MergedFusion, fusion
+from vlmdsl.runtime.modules.linear import LinearHead
+from vlmdsl.runtime.modules.pooler import AttentionalPooler
+from vlmdsl.runtime.modules.sequences import SequenceFeatures
+
+__all__ = [
+    "AttentionalPooler",
+    "Fusion",
+    "LinearHead",
+    "MergedFusion",
+    "PixelDecoder",
+    "SequenceFeatures",
+    "TextDecoder",
+    "fusion",
+]

@@ -1,0 +1,145 @@
+"""Decoders: from the patches that were kept to all pixels, and from token ids to states that name the next token."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from vlmdsl.ir.modules import PixelDecoderSettings, TextDecoderSettings, block_range
+from vlmdsl.runtime.encoders.blocks import Transformer
+from vlmdsl.runtime.encoders.vit import sine_positions
+from vlmdsl.runtime.modules.sequences import (
+    SequenceFeatures,
+    attention_rule,
+    initialise_normal,
+    initialise_uniform,
+    prepared_context,
+    usual_heads,
+    with_token,
+    without_padding,
+)
+
+__all__ = ["PixelDecoder", "TextDecoder", "restored"]
+
+
+def restored(tokens: Tensor, mask_token: Tensor, restore: Tensor) -> Tensor:
+    """All patches `[b, P, W]` of the kept `tokens [b, K, W]`, the `mask_token [W]` in the place of those that were dropped.
+
+    `restore [b, P]` is the place of each patch in the order in which they were kept and then dropped: patch p is token
+    `restore[p]`, or was dropped where that is K or more.
+
+    >>> restored(torch.tensor([[[7.0], [8.0]]]), torch.tensor([0.0]), torch.tensor([[2, 1, 0]])).flatten().tolist()
+    [0.0, 8.0, 7.0]
+    """
+    kept = tokens.shape[1]
+    places = restore.clamp(max=kept - 1)[:, :, None].expand(-1, -1, tokens.shape[2])
+    return torch.where((restore < kept)[:, :, None], tokens.gather(1, places), mask_token)
+
+
+class PixelDecoder(nn.Module):
+    """The states of kept patches to the pixels of all `patches`, a square number: MAE's decoder (He et al., 2022).
+
+    Positions are fixed sines of a patch's row and column.
+    """
+
+    positions: Tensor
+
+    def __init__(self, settings: PixelDecoderSettings, states_width: int, patches: int) -> None:
+        super().__init__()
+        grid = math.isqrt(patches)
+        if grid**2 != patches:
+            raise ValueError(f"{patches} patches are not a square grid")
+        self.settings = settings
+        self.adapter = nn.Linear(states_width, settings.width)
+        self.mask_token = nn.Parameter(torch.empty(settings.width))
+        self.register_buffer("positions", sine_positions(grid, settings.width), persistent=False)
+        self.transformer = Transformer(settings.width, settings.depth, settings.heads)
+        self.output = nn.Linear(settings.width, 3 * settings.patch**2)
+        initialise_uniform(self)
+        nn.init.normal_(self.mask_token, std=0.02)
+
+    def forward(self, tokens: Tensor, restore: Tensor) -> Tensor:
+        """Pixels `[b, P, 3 patch^2]`, laid out as `ops.pixels` does, of `tokens [b, K, W]`, those of the kept patches in the
+        order of `restore [b, P]` (see `restored`)."""
+        if restore.shape[1] != len(self.positions):
+            raise ValueError(f"this decoder is for {len(self.positions)} patches, not {restore.shape[1]}")
+        x = restored(self.adapter(tokens), self.mask_token, restore) + self.positions
+        return self.output(self.transformer(x))
+
+
+class TextDecoder(nn.Module):
+    """Token ids `[b, L]` to states `[b, L, W]` of what comes next, in the light of image tokens of `context_width` numbers.
+
+    The logits are for a linear head to make, whose weight may be this module's `embedding.weight`. With a class token the
+    first blocks, which do not see the image, also give one vector per text: the state of a token behind it (CoCa).
+    """
+
+    def __init__(self, settings: TextDecoderSettings, vocabulary_size: int, text_length: int, context_width: int) -> None:
+        super().__init__()
+        width, depth = settings.width or context_width, settings.depth
+        self.settings = settings
+        self.cross_from = round(settings.cross_from * depth)
+        if settings.class_token and not self.cross_from:
+            raise ValueError("a class token collects the text in blocks that do not see the image, and there are none")
+        self.embedding = nn.Embedding(vocabulary_size, width)
+        self.positions = nn.Parameter(torch.empty(text_length, width))
+        self.class_token = nn.Parameter(torch.empty(width)) if settings.class_token else None
+        self.class_norm = nn.LayerNorm(width) if settings.class_token else None
+        self.transformer = Transformer(
+            width, depth, usual_heads(settings.heads, width), context_width, cross_from=self.cross_from
+        )
+        initialise_normal(self)
+
+    def forward(
+        self,
+        values: Tensor,
+        mask: Tensor | None = None,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
+        *,
+        causal: bool = True,
+        prefix: Tensor | None = None,
+        blocks: tuple[float, float] = (0.0, 1.0),
+    ) -> SequenceFeatures:
+        """States of texts through a share of the `blocks`; from the first on of token ids `[b, L]`, else of the states
+        `[b, L, W]` that the blocks before gave.
+
+        `mask [b, L]` and `context_mask [b, K]` are true where there is a token; padding is at the end. A token sees those
+        before it, those of the `prefix [b]` and itself, and without `causal` all of the text. The norm that ends the stack
+        is in its last block's states only.
+        """
+        part = block_range(self.settings.depth, blocks)
+        alone = range(part.start, min(part.stop, self.cross_from))
+        informed = range(max(part.start, self.cross_from), part.stop)
+        x, pooled = without_padding(values if part.start else self._embedded(values), mask), None
+        if alone:
+            x, pooled = self._alone(x, mask, alone, causal, prefix)
+        if informed:
+            if context is not None:
+                context, context_mask = prepared_context(context, context_mask)
+            attended, kernel = attention_rule(x.shape[1], mask, causal=causal, prefix=prefix, device=x.device)
+            x = self.transformer(x, attended, kernel, context, context_mask, informed.start, informed.stop)
+        return SequenceFeatures(x, mask, pooled)
+
+    def _alone(
+        self, x: Tensor, mask: Tensor | None, part: range, causal: bool, prefix: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The states of the blocks that see no image, and that of the class token."""
+        length, collects = x.shape[1], self.class_token is not None
+        if self.class_token is not None:
+            if part != range(self.cross_from):
+                raise ValueError(
+                    "the class token collects the text in all blocks that do not see the image: run them at once"
+                )
+            x, mask = with_token(x, self.class_token, mask)
+        attended, kernel = attention_rule(x.shape[1], mask, causal=causal, prefix=prefix, appended=collects, device=x.device)
+        x = self.transformer(x, attended, kernel, first=part.start, last=part.stop)
+        return x[:, :length], None if self.class_norm is None else self.class_norm(x[:, length])
+
+    def _embedded(self, ids: Tensor) -> Tensor:
+        length, longest = ids.shape[1], len(self.positions)
+        if length > longest:
+            raise ValueError(f"texts of {length} tokens; this decoder takes at most {longest}")
+        return self.embedding(ids) + self.positions[:length]

@@ -1,0 +1,117 @@
+"""Fusion of a text with its image: cross-attention from one to the other, or both in one sequence."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vlmdsl.ir.modules import FusionSettings, block_range
+from vlmdsl.runtime.encoders.blocks import Transformer
+from vlmdsl.runtime.modules.sequences import (
+    SequenceFeatures,
+    attention_mask,
+    attention_rule,
+    initialise_normal,
+    prepared_context,
+    usual_heads,
+    with_token,
+    without_padding,
+)
+
+__all__ = ["Fusion", "MergedFusion", "fusion"]
+
+
+def fusion(settings: FusionSettings, states_width: int, context_width: int) -> Fusion | MergedFusion:
+    """The module of these settings for text states and image tokens of these widths."""
+    return (Fusion if settings.attention == "cross" else MergedFusion)(settings, states_width, context_width)
+
+
+class Fusion(nn.Module):
+    """Text states `[b, L, W]` whose every block attends to a context, such as the image's tokens.
+
+    The context is given in each call, or not: without one the same weights read the text alone (ALBEF's, FIBER's switch).
+    States that are not of the module's width enter through a linear map. With a `learned` pooled token that token stands
+    behind the text, where causal attention sees all of it.
+    """
+
+    def __init__(self, settings: FusionSettings, states_width: int, context_width: int) -> None:
+        super().__init__()
+        width = settings.width or states_width
+        self.settings, self.width = settings, width
+        self.adapter = nn.Linear(states_width, width) if states_width != width else None
+        self.pooled_token = nn.Parameter(torch.empty(width)) if settings.pooled == "learned" else None
+        heads = usual_heads(settings.heads, width)
+        self.transformer = Transformer(width, settings.depth, heads, context_width, gated=settings.gated)
+        initialise_normal(self)
+
+    def forward(
+        self,
+        states: Tensor,
+        mask: Tensor | None = None,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
+        *,
+        causal: bool = False,
+        prefix: Tensor | None = None,
+        blocks: tuple[float, float] = (0.0, 1.0),
+    ) -> SequenceFeatures:
+        """Features of `states [b, L, W]` in the light of `context [b, K, C]`, through a share of the blocks.
+
+        `mask [b, L]` and `context_mask [b, K]` are true where there is a token; padding is at the end. `causal` and `prefix
+        [b]` say which text tokens see which (`attention_mask`). Between two blocks states are not normalised, and may enter
+        the rest of the blocks in another call.
+        """
+        x = without_padding(states, mask)
+        if self.adapter is not None and x.shape[-1] != self.width:
+            x = self.adapter(x)
+        length, seen, appended = x.shape[1], mask, self.pooled_token is not None
+        if self.pooled_token is not None:
+            x, seen = with_token(x, self.pooled_token, mask)
+        if context is not None:
+            context, context_mask = prepared_context(context, context_mask)
+        attended, kernel = attention_rule(x.shape[1], seen, causal=causal, prefix=prefix, appended=appended, device=x.device)
+        part = block_range(self.settings.depth, blocks)
+        hidden = self.transformer(x, attended, kernel, context, context_mask, part.start, part.stop)
+        pooled = hidden[:, 0 if self.pooled_token is None else length]
+        return SequenceFeatures(hidden[:, :length], mask, pooled)
+
+
+class MergedFusion(nn.Module):
+    """One sequence of image tokens and text states, each behind its own linear map, that all attend to one another.
+
+    With a `learned` pooled token that token stands before them (FLAVA).
+    """
+
+    def __init__(self, settings: FusionSettings, states_width: int, context_width: int) -> None:
+        super().__init__()
+        width = settings.width or states_width
+        self.settings = settings
+        self.text_adapter = nn.Linear(states_width, width)
+        self.image_adapter = nn.Linear(context_width, width)
+        self.pooled_token = nn.Parameter(torch.empty(width)) if settings.pooled == "learned" else None
+        self.transformer = Transformer(width, settings.depth, usual_heads(settings.heads, width))
+        initialise_normal(self)
+
+    def forward(
+        self, states: Tensor, mask: Tensor | None, context: Tensor, context_mask: Tensor | None = None
+    ) -> SequenceFeatures:
+        """Features of `states [b, L, W]` and of `context [b, K, C]`, with masks as for `Fusion`."""
+        parts = [
+            self.image_adapter(without_padding(context, context_mask)),
+            self.text_adapter(without_padding(states, mask)),
+        ]
+        masks = [context_mask, mask]
+        if self.pooled_token is not None:
+            parts.insert(0, self.pooled_token.expand(len(states), 1, -1))
+            masks.insert(0, None)
+        x, seen = torch.cat(parts, dim=1), None
+        if any(each is not None for each in masks):
+            seen = torch.cat([_seen(part, each) for part, each in zip(parts, masks, strict=True)], dim=1)
+        hidden = self.transformer(x, attention_mask(x.shape[1], seen, causal=False))
+        first = hidden[:, : x.shape[1] - states.shape[1] - context.shape[1]]
+        of_context, of_states = hidden[:, first.shape[1] :].split([context.shape[1], states.shape[1]], dim=1)
+        return SequenceFeatures(of_states, mask, first[:, 0] if first.shape[1] else of_states[:, 0], of_context)
+
+
+def _seen(part: Tensor, mask: Tensor | None) -> Tensor:
+    return torch.ones(part.shape[:2], dtype=torch.bool, device=part.device) if mask is None else mask

@@ -1,0 +1,137 @@
+"""What the modules share: which positions a sequence attends to, what they give, and the weights they start with."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vlmdsl.runtime.encoders.blocks import Attention
+from vlmdsl.runtime.encoders.text import never_empty
+
+__all__ = [
+    "SequenceFeatures",
+    "attention_mask",
+    "attention_rule",
+    "initialise_normal",
+    "initialise_uniform",
+    "prepared_context",
+    "usual_heads",
+    "with_token",
+    "without_padding",
+]
+
+STANDARD_DEVIATION = 0.02
+"""Of the weights of BERT, and of the learned tokens of MAE, BEiT and FLAVA."""
+
+
+class SequenceFeatures(NamedTuple):
+    """What a module makes of a sequence; what it does not have is None.
+
+    `tokens [b, L, W]` with their `mask [b, L]` (true where there is a token; None: everywhere), `pooled [b, W]`, and the
+    states of the `context [b, K, W]` where the module changes these too. Padded positions hold finite numbers that mean
+    nothing.
+    """
+
+    tokens: Tensor
+    mask: Tensor | None = None
+    pooled: Tensor | None = None
+    context: Tensor | None = None
+
+
+def without_padding(states: Tensor, mask: Tensor | None) -> Tensor:
+    """`states [b, L, W]` with zeros where `mask [b, L]` is false: attention multiplies padding by 0, and 0 times NaN is
+    NaN."""
+    return states if mask is None else torch.where(mask[:, :, None], states, 0.0)
+
+
+def attention_mask(
+    length: int, mask: Tensor | None, *, causal: bool, prefix: Tensor | None = None, device: torch.device | None = None
+) -> Tensor | None:
+    """Which positions of a sequence of `length` each of them attends to: `[b, L]` where all attend to the same ones,
+    `[b or 1, L, L]` (query, key) where not, None where all attend to all.
+
+    To those of `mask [b, L]`; `causal`, to itself and those before it, and to the first `prefix [b]` positions (a prefix
+    language model: both directions within the prefix). None is left without a position, so no state is undefined.
+
+    >>> attention_mask(3, None, causal=True, prefix=torch.tensor([2]))[0].int().tolist()
+    [[1, 1, 0], [1, 1, 0], [1, 1, 1]]
+    """
+    if not causal:
+        return None if mask is None else never_empty(mask)
+    order = torch.arange(length, device=device)
+    seen = (order <= order[:, None])[None]
+    if prefix is not None:
+        seen = seen | (order < prefix[:, None])[:, None]
+    if mask is not None:
+        seen = seen & mask[:, None]
+    return seen | (order == order[:, None])
+
+
+def with_token(x: Tensor, token: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """A sequence `[b, L, W]` with `token [W]` behind it, and its `mask [b, L]` with one more place."""
+    longer = torch.cat([x, token.expand(len(x), 1, -1)], dim=1)
+    return longer, None if mask is None else torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+
+
+def prepared_context(context: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """A context `[b, K, C]` and its mask as cross-attention takes them: padding is 0, and an empty one is read as its first
+    position, so that no state is undefined."""
+    return without_padding(context, mask), None if mask is None else never_empty(mask)
+
+
+def attention_rule(
+    length: int,
+    mask: Tensor | None,
+    *,
+    causal: bool,
+    prefix: Tensor | None = None,
+    appended: bool = False,
+    device: torch.device,
+) -> tuple[Tensor | None, bool]:
+    """What `Transformer` takes for `attention_mask`: a mask, or that its kernel is to be causal.
+
+    Padding comes last, so a causal token sees none; but one that is `appended` behind it would.
+    """
+    if causal and prefix is None and (mask is None or not appended):
+        return None, True
+    return attention_mask(length, mask, causal=causal, prefix=prefix, device=device), False
+
+
+def usual_heads(heads: int, width: int) -> int:
+    """The attention heads of a module: those of its settings, or one for every 64 features."""
+    return heads or max(width // 64, 1)
+
+
+def initialise_normal(module: nn.Module) -> None:
+    """Linear maps, embeddings and learned tokens from a normal distribution of standard deviation 0.02, no bias: BERT's,
+    which ALBEF, BLIP and FLAVA start from.
+
+    Norms and gates keep what they are made with.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Embedding):
+            nn.init.normal_(part.weight, std=STANDARD_DEVIATION)
+            if isinstance(part, nn.Linear) and part.bias is not None:
+                nn.init.zeros_(part.bias)
+        for name, parameter in part.named_parameters(recurse=False):
+            if name.endswith(("token", "positions")):
+                nn.init.normal_(parameter, std=STANDARD_DEVIATION)
+
+
+def initialise_uniform(module: nn.Module) -> None:
+    """Linear maps uniform by fan-in and fan-out (Glorot and Bengio, 2010), no bias: MAE's.
+
+    Query, key and value count as the one map that they are in the authors' code.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.xavier_uniform_(part.weight)
+            nn.init.zeros_(part.bias)
+    for part in module.modules():
+        if isinstance(part, Attention):
+            bound = math.sqrt(6 / (part.query.in_features + 3 * part.query.out_features))
+            for linear in (part.query, part.key_value):
+                nn.init.uniform_(linear.weight, -bound, bound)
