@@ -61,11 +61,9 @@ class _LazyGroup(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in COMMANDS and not name.startswith("-"):
-            from difflib import get_close_matches
+            from vlmdsl.diagnostics import suggestion
 
-            close = get_close_matches(name, COMMANDS, n=1)
-            advice = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(COMMANDS)}."
-            ctx.fail(f"no command {name!r}; {advice}")
+            ctx.fail(f"no command {name!r}; {suggestion(name, COMMANDS, 'the commands')}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -35,8 +35,8 @@ def test_no_command_is_a_usage_error(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["chek", "clip"], "did you mean 'check'?"),
-        (["frobnicate"], "there are train, eval"),
+        (["chek", "clip"], "did you mean `check`?"),
+        (["frobnicate"], "the commands are `train`, `eval`"),
         (["check"], "give a RECIPE"),
         (["check", "--fix", "-e", "contrast(image, text)"], "--fix changes files"),
         (["plan", "clip", "-e", "contrast(image, text)"], "either RECIPE or -e"),

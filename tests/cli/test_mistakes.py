@@ -59,7 +59,7 @@ MISTAKES = {
     ("check", "nothing.vlo"): ["nothing.vlo:1:1", "the smallest program"],
     # the words around it
     (): ["check", "train"],
-    ("chek", "clip"): ["no command 'chek'", "did you mean 'check'?"],
+    ("chek", "clip"): ["no command 'chek'", "did you mean `check`?"],
     ("help",): ["no command 'help'", "recipes"],
     ("check",): ["give a RECIPE"],
     ("explain",): ["give either RECIPE or -e EXPRESSION"],

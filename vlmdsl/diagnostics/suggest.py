@@ -8,7 +8,7 @@ from functools import lru_cache
 __all__ = ["closest", "suggestion"]
 
 _LIKENESS = 0.7
-_LONGEST_LIST = 8
+_LONGEST_LIST = 10
 _SHORTEST_BEGINNING = 3
 _SHORTEST_ALIKE = 4
 """Words of fewer letters have half of them in common with many others: only one slip makes them alike."""

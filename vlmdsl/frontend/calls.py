@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING
 
 from vlmdsl.diagnostics.catalog.meaning import TooLarge, ViewOfMaskedText
 from vlmdsl.diagnostics.catalog.types import EncoderKind, NotCallable
 from vlmdsl.frontend import arithmetic, coerce
 from vlmdsl.frontend.arguments import Bound, GivenArgument, bind, check_parameters, missing
 from vlmdsl.frontend.builder import CallBuilder
+from vlmdsl.frontend.evaluates import Evaluates
 from vlmdsl.frontend.scope import Closure, LocalScope, RecipeFunction
 from vlmdsl.ir import Node, walk
 from vlmdsl.primitives import Fault, Parameters, Primitive
@@ -31,16 +31,13 @@ from vlmdsl.source.limits import MAXIMUM_VIEWS
 from vlmdsl.syntax.tree import Parameter
 from vlmdsl.types import FieldType, LossType
 
-if TYPE_CHECKING:
-    from vlmdsl.frontend.elaborate import Elaborator
-
 __all__ = ["Caller"]
 
 
 class Caller:
     """Carries out calls for an elaborator."""
 
-    def __init__(self, elaborator: Elaborator) -> None:
+    def __init__(self, elaborator: Evaluates) -> None:
         self.elaborator = elaborator
         self.session = elaborator.session
 

@@ -13,10 +13,10 @@ from vlmdsl.diagnostics.catalog.types import NotALoss, NotIndexable, SetWhereOne
 from vlmdsl.frontend import arithmetic, coerce
 from vlmdsl.frontend.arguments import GivenArgument
 from vlmdsl.frontend.calls import Caller
-from vlmdsl.frontend.knobs import bind_signature
 from vlmdsl.frontend.names import chain_text
 from vlmdsl.frontend.scope import Closure, FileScope, LocalScope, RecipeFunction, Scope
 from vlmdsl.frontend.session import Session
+from vlmdsl.frontend.signature import bind_signature
 from vlmdsl.ir import Node
 from vlmdsl.primitives import Fault, Primitive, registered
 from vlmdsl.primitives.encoding import DEFAULT_ENCODERS

@@ -14,9 +14,9 @@ from vlmdsl.diagnostics.suggest import suggestion
 from vlmdsl.frontend.elaborate import Elaborator
 from vlmdsl.frontend.finish import finish
 from vlmdsl.frontend.gradients import learns, zeros
-from vlmdsl.frontend.knobs import apply_knobs, bind_signature, field_node
 from vlmdsl.frontend.modules import Loaded, Loader
 from vlmdsl.frontend.session import EnoughError, Session
+from vlmdsl.frontend.signature import bind_signature, chosen_values, field_node
 from vlmdsl.ir import BATCH_POLICIES, MIXED, Node, Program, encoder_of, inputs
 from vlmdsl.primitives.encoding import DEFAULT_ENCODERS
 from vlmdsl.primitives.values import NumberValue, StringValue, Value
@@ -105,7 +105,7 @@ def _elaborate(session: Session, loaded: Loaded, loader: Loader, knobs: Mapping[
         citations=tuple(item.text.value for item in module.items if isinstance(item, Cite)),
         status=next((item.text.value for item in module.items if isinstance(item, Status)), ""),
         batch_policy=_batch_policy(module, session),
-        knobs=_knob_values(header, scope.values | given),
+        knobs=_hyperparameters(header, scope.values | given),
         fields=fields,
         digests=loader.digests(),
     )
@@ -132,7 +132,7 @@ def _signature(
 ) -> dict[str, Value]:
     """Binds fields and hyper-parameters in the file's scope; without a signature, the fields are `image` and `text`."""
     place = header.name.span if header else minimize.span
-    given = apply_knobs(elaborator, header, header.name.name if header else "an expression", knobs, place)
+    given = chosen_values(elaborator, header, header.name.name if header else "an expression", knobs, place)
     if header is not None:
         bind_signature(elaborator, header, loaded.scope, given)
     else:
@@ -158,7 +158,7 @@ def _field_kind(value: Value | None) -> FieldType | None:
     return value.type if isinstance(value.type, FieldType) else None
 
 
-def _knob_values(header: Recipe | None, values: dict[str, Value]) -> tuple[tuple[str, object], ...]:
+def _hyperparameters(header: Recipe | None, values: dict[str, Value]) -> tuple[tuple[str, object], ...]:
     knobs = [parameter.name.name for parameter in header.parameters if parameter.default is not None] if header else []
     plain = ((name, values.get(name)) for name in knobs)
     return tuple((name, value.value) for name, value in plain if isinstance(value, NumberValue | StringValue))

@@ -130,7 +130,7 @@ class NothingMinimized(Problem):
     good = "vlo 1\nrecipe mine(image: Image, text: Text)\ndef half(x) = x / 2\nminimize half(contrast(image, text))"
 
 
-class UnknownKnob(Problem):
+class UnknownHyperparameter(Problem):
     code = "V0210"
     template = "`{recipe}` has no hyper-parameter `{name}`"
     summary = "a `--param` or keyword that the recipe does not have"

@@ -96,7 +96,7 @@ class NotStatic(Problem):
     good = "contrast(image, text, targets=smooth(paired, epsilon=0.1))"
 
 
-class KnobValue(Problem):
+class HyperparameterValue(Problem):
     code = "V0409"
     template = "hyper-parameter `{name}`: {reason}"
     summary = "a hyper-parameter whose value has another type than its default"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import TypeVar
 
-from vlmdsl.diagnostics import Diagnostic, DiagnosticError
+from vlmdsl.diagnostics import Diagnostic, DiagnosticError, suggestion
 from vlmdsl.diagnostics.catalog.encoders import EncoderDoesNotFit, UnknownEncoder
 from vlmdsl.runtime.encoders import groupvit, shared, text, vit
 from vlmdsl.runtime.encoders.contract import Encoder, Kind
@@ -163,8 +162,7 @@ def _misfit(encoder: Encoder, request: Request) -> tuple[str, str] | None:
 
 def _unknown(name: str, kind: Kind) -> Diagnostic:
     names = [*encoder_names(kind), *(["hf:NAME-OR-FOLDER"] if kind != "Image|Text" else [])]
-    close = get_close_matches(name, names, n=1)
-    help_text = f"did you mean `{close[0]}`?" if close else "there are " + ", ".join(f"`{known}`" for known in names)
+    help_text = suggestion(name, names, "the encoders")
     return UnknownEncoder.at(_HERE, kind=kind.lower().replace("|", " and "), name=name, help=(help_text,))
 
 
