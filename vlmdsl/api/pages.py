@@ -12,6 +12,7 @@ from vlmdsl.diagnostics import DiagnosticError, closest, render_text
 from vlmdsl.diagnostics.catalog.names import UnknownRecipe
 from vlmdsl.frontend.coerce import words
 from vlmdsl.ir import MIXED, ONE_SOURCE, Node, Program, Update, columns, head_words, inputs, parameters, root_field, streams
+from vlmdsl.ir.operations.state import MEMORY
 from vlmdsl.passes import optimise
 from vlmdsl.primitives import Primitive
 from vlmdsl.source import SourceMap, Span
@@ -125,7 +126,7 @@ def recipe_facts(program: Program) -> dict[str, object]:
 
 def _rewrites(program: Program) -> dict[str, str]:
     """The fields that views draw other words from."""
-    read = [root_field(node).string("name") for node in program.nodes() if node.operation in ("rewrite", "alternative")]
+    read = [root_field(node).string("name") for node in program.nodes() if node.operation.reads_rewrites]
     return {f"{name}_rewrites": "Rewrites" for name in read}
 
 
@@ -150,7 +151,7 @@ def parameter_facts(node: Node) -> dict[str, Any]:
 
 def _state_facts(update: Update) -> dict[str, object]:
     node = update.state
-    if node.operation == "memory":
+    if node.operation is MEMORY:
         return {"name": node.string("name"), "kind": f"queue of {node.attribute('size')}", "starts": node.string("start")}
     kind = update.node.operation.replace("_", " ")
     return {"name": node.string("name"), "kind": kind, "starts": f"at {node.number('initial'):g}"}

@@ -14,6 +14,7 @@ from vlmdsl.frontend.builder import CallBuilder
 from vlmdsl.frontend.evaluates import Evaluates
 from vlmdsl.frontend.scope import Closure, LocalScope, RecipeFunction
 from vlmdsl.ir import Node, walk
+from vlmdsl.ir.operations.views import FIELD, MASK
 from vlmdsl.primitives import Fault, Parameters, Primitive
 from vlmdsl.primitives.values import (
     EncoderValue,
@@ -261,7 +262,7 @@ def _check_view(primitive: Primitive, subjects: dict[str, Value], builder: CallB
     """Masks come last: they hide tokens, and the views of a text work on its words."""
     name = primitive.positional[0].name
     subject = subjects[name]
-    if isinstance(subject, Node) and subject.operation == "mask":
+    if isinstance(subject, Node) and subject.operation is MASK:
         raise Fault(ViewOfMaskedText.at(builder.place(name), view=primitive.name), subject)
 
 
@@ -274,7 +275,7 @@ def _required(target: Closure | RecipeFunction) -> list[str]:
 def _fields_of(values: Iterable[Value]) -> set[Node]:
     """The fields that streams, and sets of them, are views of."""
     streams = [node for value in values for node in (value.items if isinstance(value, ViewSet) else (value,))]
-    return {node for node in walk(node for node in streams if isinstance(node, Node)) if node.operation == "field"}
+    return {node for node in walk(node for node in streams if isinstance(node, Node)) if node.operation is FIELD}
 
 
 def _takes_set(parameter: Parameter) -> bool:

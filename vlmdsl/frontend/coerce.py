@@ -12,6 +12,8 @@ from vlmdsl.diagnostics.catalog.types import (
 )
 from vlmdsl.frontend.session import Session
 from vlmdsl.ir import Node, encoder_of
+from vlmdsl.ir.operations.encoding import ENCODE
+from vlmdsl.ir.operations.scalars import STOP
 from vlmdsl.primitives import Fault
 from vlmdsl.primitives.values import (
     AllSamples,
@@ -209,16 +211,16 @@ def tokens(session: Session, value: Value, place: Span, wanted_by: str) -> Node:
 
 def _output(session: Session, output: str, stream: Node, place: Span) -> Node:
     """One output of an encoded stream; that of a stopped stream is the output, stopped."""
-    if stream.operation == "stop":
+    if stream.operation is STOP:
         return session.add("stop", _output(session, output, stream.inputs[0], place), span=place)
     return session.add(output, stream, span=place)
 
 
 def _headed(stream: Node) -> bool:
     """Whether an encoded stream, perhaps stopped, went through a head."""
-    while stream.operation == "stop":
+    while stream.operation is STOP:
         stream = stream.inputs[0]
-    return stream.operation == "encode" and bool(encoder_of(stream).heads)
+    return stream.operation is ENCODE and bool(encoder_of(stream).heads)
 
 
 def _said(operation: str) -> str:

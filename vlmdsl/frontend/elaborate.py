@@ -18,6 +18,8 @@ from vlmdsl.frontend.scope import Closure, FileScope, LocalScope, RecipeFunction
 from vlmdsl.frontend.session import Session
 from vlmdsl.frontend.signature import bind_signature
 from vlmdsl.ir import Node
+from vlmdsl.ir.operations.scalars import SCALAR
+from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.primitives import Fault, Primitive, registered
 from vlmdsl.primitives.encoding import DEFAULT_ENCODERS
 from vlmdsl.primitives.values import (
@@ -127,7 +129,7 @@ class Elaborator:
         return ErrorValue()
 
     def _note_use(self, value: Value) -> None:
-        if isinstance(value, Node) and value.operation in ("field", "scalar"):
+        if isinstance(value, Node) and value.operation in (FIELD, SCALAR):
             self.session.used_fields.add(value.string("name"))
 
     def _file_value(self, word: str, file: FileScope, span: Span) -> Value:

@@ -9,6 +9,8 @@ from dataclasses import replace
 from vlmdsl.frontend.names import RESERVED_INPUT
 from vlmdsl.frontend.session import Session
 from vlmdsl.ir import Graph, Metric, Node, Program, Term, live_updates
+from vlmdsl.ir.operations.scalars import DRAW, SCALAR
+from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.types import FieldType
 
 __all__ = ["finish"]
@@ -60,10 +62,10 @@ def finish(
 
 def _unique_names(program: Program) -> dict[str, str]:
     names: dict[str, str] = {}
-    inputs = {node.string("name") for node in program.nodes() if node.operation in ("field", "scalar")} | {RESERVED_INPUT}
+    inputs = {node.string("name") for node in program.nodes() if node.operation in (FIELD, SCALAR)} | {RESERVED_INPUT}
     for node in (node for node in program.nodes() if node.operation.named):
         serial = node.string("name")
-        taken = {*names.values(), *(inputs if node.operation == "draw" else ())}
+        taken = {*names.values(), *(inputs if node.operation is DRAW else ())}
         names[serial] = _free(serial.rpartition("#")[0], taken)
     return names
 

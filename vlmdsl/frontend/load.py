@@ -13,11 +13,13 @@ from vlmdsl.diagnostics.catalog.names import InputNameTwice, NothingMinimized, R
 from vlmdsl.diagnostics.suggest import suggestion
 from vlmdsl.frontend.elaborate import Elaborator
 from vlmdsl.frontend.finish import finish
-from vlmdsl.frontend.gradients import learns, zeros
+from vlmdsl.frontend.gradients import teaches, zeros
 from vlmdsl.frontend.modules import Loaded, Loader
 from vlmdsl.frontend.session import EnoughError, Session
 from vlmdsl.frontend.signature import bind_signature, chosen_values, field_node
 from vlmdsl.ir import BATCH_POLICIES, MIXED, Node, Program, encoder_of, inputs
+from vlmdsl.ir.operations.encoding import ENCODE
+from vlmdsl.ir.operations.scalars import SCALAR
 from vlmdsl.primitives.encoding import DEFAULT_ENCODERS
 from vlmdsl.primitives.values import NumberValue, StringValue, Value
 from vlmdsl.source import SourceMap, SourceText, Span
@@ -153,7 +155,7 @@ def _field_kind(value: Value | None) -> FieldType | None:
     """The type that the signature gives a field; None for what is not a field."""
     if not isinstance(value, Node):
         return None
-    if value.operation == "scalar":
+    if value.operation is SCALAR:
         return FieldType("Scalar")
     return value.type if isinstance(value.type, FieldType) else None
 
@@ -182,7 +184,7 @@ def _report_towers(session: Session, program: Program, span: Span) -> None:
     """V0521 for a name that towers of two kinds have: uses of one name share weights."""
     kinds: dict[str, str] = {}
     for node in program.nodes():
-        if node.operation == "encode":
+        if node.operation is ENCODE:
             encoder = encoder_of(node)
             kind = kinds.setdefault(encoder.tower, encoder.tower_kind)
             if kind != encoder.tower_kind:
@@ -193,7 +195,7 @@ def _report_towers(session: Session, program: Program, span: Span) -> None:
 def _report_nothing_to_learn(session: Session, program: Program, minimize: Minimize) -> None:
     """V0501 if no gradient reaches an encoder or a learned number; V0502 for a term of several that is zero."""
     zero = zeros(program.roots())
-    if not learns((term.node for term in program.terms), zero):
+    if not teaches((term.node for term in program.terms), zero):
         reason = "everything that could be trained is frozen, stopped, constant or multiplied by 0"
         session.report(NothingToLearn.at(minimize.span, reason=reason))
         return

@@ -3,43 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from vlmdsl.ir import Node
+from vlmdsl.ir.operations.scalars import CLAMP, CONSTANT, PARAMETER
 
 __all__ = ["start_value"]
-
-_ARITHMETIC: dict[str, Callable[..., float]] = {
-    "negate": lambda x: -x,
-    "exp": math.exp,
-    "log": math.log,
-    "softplus": lambda x: max(x, 0.0) + math.log1p(math.exp(-abs(x))),
-    "stop": lambda x: x,
-    "add": lambda x, y: x + y,
-    "subtract": lambda x, y: x - y,
-    "multiply": lambda x, y: x * y,
-    "divide": lambda x, y: x / y,
-    "minimum": min,
-    "maximum": max,
-}
 
 
 def start_value(node: Node, inputs: Sequence[float | None]) -> float | None:
     """The number that a node is at the start, given those that its inputs are; None where that is not known."""
-    if node.operation == "constant":
+    if node.operation is CONSTANT:
         return node.number("value")
-    if node.operation == "parameter":
+    if node.operation is PARAMETER:
         return node.number("initial")
     known = [value for value in inputs if value is not None]
     if not known or len(known) < len(inputs):
         return None
-    if node.operation == "clamp":
+    if node.operation is CLAMP:
         lower, upper = node.attribute("lower"), node.attribute("upper")
         least = lower if isinstance(lower, int | float) else -math.inf
         most = upper if isinstance(upper, int | float) else math.inf
         return min(max(known[0], least), most)
-    rule = _ARITHMETIC.get(node.operation)
+    rule = node.operation.number
     try:
         return None if rule is None else rule(*known)
-    except (ValueError, OverflowError, ZeroDivisionError):
+    except (ValueError, ArithmeticError):
         return None

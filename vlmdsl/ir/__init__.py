@@ -3,8 +3,10 @@
 from vlmdsl.ir.blocks import exchange_counts, whole_blocks
 from vlmdsl.ir.contrast import Contrast, Direction, TargetPart
 from vlmdsl.ir.encoders import Encoder, Head, Teacher, encoder_of, head_words
+from vlmdsl.ir.gradients import learns
 from vlmdsl.ir.graph import Graph, Node, walk
 from vlmdsl.ir.inputs import Column, Input, column_of, columns, inputs
+from vlmdsl.ir.node import is_condition
 from vlmdsl.ir.program import (
     BATCH_POLICIES,
     MIXED,
@@ -21,8 +23,9 @@ from vlmdsl.ir.streams import OUTPUTS, Reading, Stream, block_of, mixtures, part
 from vlmdsl.ir.updates import live_updates
 
 __all__ = [
-    "BATCH_POLICIES", "MIXED", "ONE_SOURCE", "OUTPUTS", "Column", "Contrast", "Direction", "Encoder",
-    "Graph", "Head", "Input", "Metric", "Node", "Program", "Reading", "Stream", "TargetPart", "Teacher", "Term", "Update",
-    "block_of", "column_of", "columns", "draws", "encoder_of", "exchange_counts", "head_words", "inputs", "live_updates",
-    "mixtures", "parameters", "parts_of", "readings", "root_field", "states", "streams", "walk", "whole_blocks",
+    "BATCH_POLICIES", "MIXED", "ONE_SOURCE", "OUTPUTS", "Column", "Contrast", "Direction", "Encoder", "Graph", "Head",
+    "Input", "Metric", "Node", "Program", "Reading", "Stream", "TargetPart", "Teacher", "Term", "Update", "block_of",
+    "column_of", "columns", "draws", "encoder_of", "exchange_counts", "head_words", "inputs", "is_condition", "learns",
+    "live_updates", "mixtures", "parameters", "parts_of", "readings", "root_field", "states", "streams", "walk",
+    "whole_blocks",
 ]  # fmt: skip

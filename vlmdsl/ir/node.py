@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from vlmdsl.ir.operation import Operation
-from vlmdsl.types import Type
+from vlmdsl.types import ConditionType, FieldType, Type
 
-__all__ = ["Attribute", "Node", "walk"]
+__all__ = ["Attribute", "Node", "is_condition", "walk"]
 
 Attribute = object
 """An attribute is any hashable, immutable value: numbers, strings, tuples, frozen dataclasses."""
@@ -33,6 +33,11 @@ class Node:
             raise KeyError(f"{self.operation} has no attribute {name!r}")
         return self.operation.defaults[name]
 
+    @property
+    def operands(self) -> tuple[Node, ...]:
+        """The inputs whose numbers it is made of: all but the conditions."""
+        return tuple(parent for parent in self.inputs if not is_condition(parent))
+
     def number(self, name: str) -> float:
         value = self.attribute(name)
         assert isinstance(value, int | float), f"{self.operation}.{name} is no number: {value!r}"
@@ -45,6 +50,11 @@ class Node:
 
     def __repr__(self) -> str:
         return f"%{self.index} {self.operation}: {self.type}"
+
+
+def is_condition(node: Node) -> bool:
+    """Whether a node is a truth value, of each sample or of the step; a `Flag` field is one."""
+    return isinstance(node.type, ConditionType) or node.type == FieldType("Flag")
 
 
 def walk(roots: Iterable[Node]) -> Iterator[Node]:

@@ -3,7 +3,7 @@
 A record names what an operation carries, the rule of its type and its *traits*. Whoever treats a group of operations alike
 asks a trait, never a list of names: a new operation, of a plug-in too, belongs where its traits say. How an operation is
 called in torch, written in a formula, named in emitted source and what it costs are facets of the back ends and the planner,
-found by its record (ADR 0013).
+found by its record (ADR 0015).
 """
 
 from __future__ import annotations
@@ -65,6 +65,8 @@ class Operation(str):
 
     per_sample_view: bool = False
     """A view of a field that is made of each sample for itself, by the workers of a loader."""
+    in_evaluation: bool = False
+    """A view that evaluation makes too; of the others it takes what they are made of."""
     view_word: str = ""
     """What a view is called in names of streams; its own name where this is empty."""
     reads_rewrites: bool = False
@@ -95,6 +97,10 @@ class Operation(str):
     """Of a sum: the sign that each input has in it."""
     number: Callable[..., float] | None = None
     """What it gives for plain numbers; it may raise ArithmeticError or ValueError."""
+    keeps_zero: bool = False
+    """It is zero where all its inputs but the conditions are."""
+    stops_gradient: bool = False
+    """No gradient goes on to its inputs."""
 
     excludes: bool = False
     """Some entries of the matrix that it gives are not candidates, whatever is done to their numbers."""

@@ -11,6 +11,7 @@ from fractions import Fraction
 from itertools import zip_longest
 
 from vlmdsl.ir import Contrast, Direction, Graph, Node, Program, TargetPart
+from vlmdsl.ir.operations.reductions import CROSS_ENTROPY
 from vlmdsl.passes.fold import RULES
 from vlmdsl.passes.linear import Factors, loss_form, reaching
 from vlmdsl.passes.logits import Logits, TargetKey, has_canonical_form, logits_of, target_form
@@ -81,7 +82,7 @@ class _Recogniser:
         regions: dict[tuple[tuple[Node, ...], Node], _Region] = {}
         rest: list[Node] = []
         for atom, factors, coefficient in form:
-            if atom.operation != "cross_entropy" or not has_canonical_form(atom):
+            if atom.operation is not CROSS_ENTROPY or not has_canonical_form(atom):
                 rest.append(self._summand(atom, factors, coefficient))
                 continue
             logits, target = logits_of(atom), atom.inputs[1]

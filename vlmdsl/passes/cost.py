@@ -17,11 +17,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vlmdsl.ir import Contrast, Node, TargetPart, block_of, encoder_of, exchange_counts, walk, whole_blocks
+from vlmdsl.ir import Contrast, Node, TargetPart, block_of, exchange_counts, learns, walk, whole_blocks
+from vlmdsl.ir.operations.contrast import CONTRAST
+from vlmdsl.ir.operations.encoding import MIX
+from vlmdsl.ir.operations.matrices import SIMILARITY, TRANSPOSE, UNITE
+from vlmdsl.ir.operations.reference import TAKE
+from vlmdsl.ir.operations.scalars import MULTIPLY
+from vlmdsl.ir.operations.state import MEMORY, NEAREST
+from vlmdsl.ir.operations.targets import SOFTMAX, TRANSPORT
+from vlmdsl.ir.operations.views import BLEND
 from vlmdsl.passes.fuse import contrast_of
 from vlmdsl.types import SimType, TokensType, VecType, column_count
 
-__all__ = ["ITEM_BYTES", "Collective", "Cost", "Workload", "cost_of", "hand_written", "learns"]
+__all__ = ["ITEM_BYTES", "Collective", "Cost", "Workload", "cost_of", "hand_written"]
 
 ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 """Data types that features may have, with the bytes of one number."""
@@ -69,10 +77,10 @@ class Workload:
         """Tokens of a sample of this stream; 1 for pooled features."""
         if not isinstance(node.type, TokensType):
             return 1
-        if node.operation == "take":
+        if node.operation is TAKE:
             return int(node.inputs[1].number("k"))
         sizes = {"P": self.image_tokens, "L": self.text_tokens, "J": self.image_tokens + self.text_tokens}
-        if any(source.operation == "blend" for source in walk([node])):
+        if any(source.operation is BLEND for source in walk([node])):
             sizes["J"] = max(self.image_tokens, self.text_tokens)
         return sizes[node.type.tokens]
 
@@ -103,23 +111,9 @@ class Cost:
     collectives: tuple[Collective, ...] = ()
 
 
-def learns(node: Node) -> bool:
-    """Whether a gradient flows through the node: to a learned number, or to an encoder that learns."""
-    stack, seen = [node], set()
-    while stack:
-        current = stack.pop()
-        if current in seen or current.operation == "stop":
-            continue
-        seen.add(current)
-        if current.operation in ("parameter", "scalar") or (current.operation == "encode" and encoder_of(current).learns):
-            return True
-        stack.extend(current.inputs)
-    return False
-
-
 def cost_of(node: Node, workload: Workload) -> Cost | None:
     """The cost of a node that works on the pair grid; None for one that does not."""
-    rule = _COSTS.get(node.operation)
+    rule = _COSTS.get(node.operation, _criterion if node.operation.criterion else None)
     return None if rule is None else rule(node, workload)
 
 
@@ -145,13 +139,13 @@ def _similarity(node: Node, world: Workload) -> Cost:
     """One product, and one more for each side that learns; for tokens see `_tokenmax`."""
     x, y = node.inputs
     by = node.string("by")
-    if y.operation == "memory":
+    if y.operation is MEMORY:
         return _against_memory(x, y, world)
     if by == "tokenmax":
         return _tokenmax(node, world)
     # `tokenmean` is the product of mean tokens, so it is one unit like any product of pooled features.
     gathered = world.tokens(y) if by == "tokenmean" else 1
-    backward = float(learns(x)) + float(learns(y))
+    backward = float(learns([x])) + float(learns([y]))
     matrix = world.entries * world.item
     stored, transient = (matrix, 0) if backward else (0, matrix)
     return Cost(1.0, backward, stored, transient, round((1 + backward) * matrix), _gather(y, gathered, world))
@@ -161,7 +155,7 @@ def _against_memory(x: Node, memory: Node, world: Workload) -> Cost:
     """This process's samples against the entries of a memory, which every process holds: Q/B units, nothing exchanged."""
     size = memory.number("size")
     matrix = round(world.batch // world.world * size) * world.item
-    if not learns(x):
+    if not learns([x]):
         return Cost(size / world.batch, 0.0, 0, matrix, matrix)
     return Cost(size / world.batch, size / world.batch, matrix, 0, 2 * matrix)
 
@@ -187,7 +181,7 @@ def _tokenmax(node: Node, world: Workload) -> Cost:
     choosing = {"none": 0.0, "partner": p * q / world.batch, "best": p * q}[chosen_by]
     pairs = world.entries * p * q * world.item
     stored = world.entries * ((p + q) * _INDEX + 2 * max(world.item, _FLOAT))
-    backward = p * q * (float(learns(x)) + float(learns(y)))
+    backward = p * q * (float(learns([x])) + float(learns([y])))
     return Cost(p * q + choosing, backward, stored, 3 * pairs, 8 * pairs, _gather(y, q, world))
 
 
@@ -196,7 +190,7 @@ def _gather(y: Node, tokens: int, world: Workload) -> tuple[Collective, ...]:
         return ()
     whole = world.batch * tokens * world.dim * world.item
     gather = Collective("all-gather", "the second stream", world.received(whole))
-    if not learns(y):
+    if not learns([y]):
         return (gather,)
     return gather, Collective("reduce-scatter", "its gradient", world.received(whole))
 
@@ -210,7 +204,7 @@ def _contrast(node: Node, world: Workload) -> Cost:
     if not contrast.fused:
         return Cost(0.0, 0.0, 0, gradient, 3 * matrix, collectives)
     x, y = node.inputs[:2]
-    backward = float(learns(x)) + float(learns(y))
+    backward = float(learns([x])) + float(learns([y]))
     features = world.batch // world.world * world.dim * max(world.item, _FLOAT)
     directions = [direction for direction in (contrast.rows, contrast.columns) if direction is not None]
     classes = sum(part.kind == "same" for direction in directions for part in direction.targets)
@@ -283,7 +277,7 @@ def _transpose(node: Node, world: Workload) -> Cost | None:
         return None
     own = world.entries * world.item
     collectives = [Collective("all-to-all", "the matrix, transposed", world.received(own))]
-    if learns(node):
+    if learns([node]):
         collectives.append(Collective("all-to-all", "its gradient", world.received(own)))
     return Cost(0.0, 0.0, own, own, 4 * own, tuple(collectives))
 
@@ -296,7 +290,7 @@ def _mix(node: Node, world: Workload) -> Cost | None:
     leaving = max(share - exchange_counts(process, world.world, share, block)[process] for process in range(world.world))
     exchanged, own = (number * world.dim * world.item for number in (leaving, share))
     collectives = [Collective("all-to-all", "the partners' features", exchanged)]
-    if learns(node.inputs[0]):
+    if learns([node.inputs[0]]):
         collectives.append(Collective("all-to-all", "their gradient", exchanged))
     return Cost(0.0, 0.0, own, 0, 0, tuple(collectives))
 
@@ -322,18 +316,14 @@ def _soft_target(steps: int, node: Node, world: Workload) -> Cost:
 
 
 _COSTS: dict[str, Callable[[Node, Workload], Cost | None]] = {
-    "mix": _mix,
-    "nearest": _nearest,
-    "multiply": _product,
-    "unite": _unite,
-    "transpose": _transpose,
-    "softmax": _softmax,
-    "transport": _transport,
-    "target_entropy": _criterion,
-    "similarity": _similarity,
-    "contrast": _contrast,
-    "cross_entropy": _criterion,
-    "hinge": _criterion,
-    "sigmoid_loss": _criterion,
-    "log_sum_exp": _criterion,
+    MIX: _mix,
+    NEAREST: _nearest,
+    MULTIPLY: _product,
+    UNITE: _unite,
+    TRANSPOSE: _transpose,
+    SOFTMAX: _softmax,
+    TRANSPORT: _transport,
+    SIMILARITY: _similarity,
+    CONTRAST: _contrast,
 }
+"""Costs of operations that work on the pair grid. Every criterion reads its matrix (`_criterion`), others cost nothing."""

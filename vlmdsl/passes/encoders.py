@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vlmdsl.ir import Encoder, Head, Node, Program, Stream, streams, walk
+from vlmdsl.ir.operations.views import BLEND, CROP, DROP
 from vlmdsl.types import Type
 
 __all__ = ["EncoderCall", "encoder_calls"]
@@ -32,7 +33,7 @@ def encoder_calls(program: Program) -> tuple[EncoderCall, ...]:
     calls: dict[tuple[Encoder, Type, bool, float, float], list[Stream]] = {}
     for stream in streams(program):
         area, kept = _seen(stream.source)
-        kind = (stream.encoder.bare, stream.encode.type, stream.source.operation == "blend", area, kept)
+        kind = (stream.encoder.bare, stream.encode.type, stream.source.operation is BLEND, area, kept)
         calls.setdefault(kind, []).append(stream)
     return tuple(EncoderCall(kind[0], _distinct(group), _heads(group), kind[3] * kind[4]) for kind, group in calls.items())
 
@@ -42,9 +43,9 @@ def _seen(source: Node) -> tuple[float, float]:
     share of patches that is left."""
     area = kept = 1.0
     for node in walk([source]):
-        if node.operation == "crop" and "side" in dict(node.attributes):
+        if node.operation is CROP and "side" in dict(node.attributes):
             area = min(area, node.number("side") ** 2)
-        elif node.operation == "drop":
+        elif node.operation is DROP:
             kept *= 1.0 - node.number("share")
     return area, kept
 

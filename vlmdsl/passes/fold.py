@@ -7,10 +7,10 @@ with each other before they meet anything larger.
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Callable
 
 from vlmdsl.ir import Node, Program, walk
+from vlmdsl.ir.operations import OPERATIONS
+from vlmdsl.ir.operations.scalars import ADD, CONSTANT, DIVIDE, EXP, MULTIPLY, NEGATE, NOT
 from vlmdsl.passes.rewriting import Candidate, Maker, Rule, constant_value, rewrite
 from vlmdsl.types import LossType, ScalarType, SimType
 
@@ -20,19 +20,6 @@ __all__ = ["RULES", "fold"]
 def fold(program: Program) -> Program:
     """The program after constant folding and algebra; idempotent."""
     return rewrite(program, RULES)
-
-
-_ARITHMETIC: dict[str, Callable[..., float]] = {
-    "negate": operator.neg,
-    "exp": math.exp,
-    "log": math.log,
-    "add": operator.add,
-    "subtract": operator.sub,
-    "multiply": operator.mul,
-    "divide": operator.truediv,
-    "minimum": min,
-    "maximum": max,
-}
 
 
 def _is_scalar(node: Node) -> bool:
@@ -46,15 +33,14 @@ def _is_constant(node: Node, value: float) -> bool:
 def _is_zero(node: Node) -> bool:
     """A constant 0, or something multiplied by one."""
     return _is_constant(node, 0.0) or (
-        node.operation == "multiply" and _is_constant(node.inputs[1], 0.0) and not _excludes(node.inputs[0])
+        node.operation is MULTIPLY and _is_constant(node.inputs[1], 0.0) and not _excludes(node.inputs[0])
     )
 
 
 def _excludes(matrix: Node) -> bool:
     """Whether some entries of a matrix are no candidates, as slots that are not written yet: they stay so whatever it is
     multiplied by."""
-    excluding = ("exclude", "exclude_pairs", "memory")
-    return isinstance(matrix.type, SimType) and any(node.operation in excluding for node in walk([matrix]))
+    return isinstance(matrix.type, SimType) and any(node.operation.excludes for node in walk([matrix]))
 
 
 def _evaluate(make: Maker, node: Candidate) -> Node | None:
@@ -62,7 +48,8 @@ def _evaluate(make: Maker, node: Candidate) -> Node | None:
     if any(value is None for value in values):
         return None
     try:
-        result = float(_ARITHMETIC[node.operation](*values))
+        assert node.operation.number is not None
+        result = float(node.operation.number(*values))
     except (ArithmeticError, ValueError):
         return None  # 1/0, log(-1), exp(1000): left as written, and reported by `problems`
     return make.constant(result) if math.isfinite(result) else None
@@ -86,7 +73,7 @@ def _order(make: Maker, node: Candidate) -> Node | None:
 
 
 def _rank(node: Node) -> int:
-    return 2 if node.operation == "constant" else 1 if _is_scalar(node) else 0
+    return 2 if node.operation is CONSTANT else 1 if _is_scalar(node) else 0
 
 
 def _times_one(make: Maker, node: Candidate) -> Node | None:
@@ -114,10 +101,10 @@ def _minus_zero(make: Maker, node: Candidate) -> Node | None:
 
 def _scaled(node: Node) -> tuple[Node, Node] | None:
     """Base and factor of something larger multiplied by a scalar, or of a scalar multiplied by a constant."""
-    if node.operation != "multiply":
+    if node.operation is not MULTIPLY:
         return None
     x, factor = node.inputs
-    return (x, factor) if (_is_scalar(factor) if not _is_scalar(x) else factor.operation == "constant") else None
+    return (x, factor) if (_is_scalar(factor) if not _is_scalar(x) else factor.operation is CONSTANT) else None
 
 
 def _gather_scalars(make: Maker, node: Candidate) -> Node | None:
@@ -134,32 +121,32 @@ def _gather_scalars(make: Maker, node: Candidate) -> Node | None:
 
 def _gather_addends(make: Maker, node: Candidate) -> Node | None:
     total, addend = node.inputs
-    if total.operation != "add" or constant_value(addend) is None or constant_value(total.inputs[1]) is None:
+    if total.operation is not ADD or constant_value(addend) is None or constant_value(total.inputs[1]) is None:
         return None
     return make.add("add", total.inputs[0], make.add("add", total.inputs[1], addend))
 
 
 def _negate_negate(make: Maker, node: Candidate) -> Node | None:
-    return node.inputs[0].inputs[0] if node.inputs[0].operation == "negate" else None
+    return node.inputs[0].inputs[0] if node.inputs[0].operation is NEGATE else None
 
 
 def _negate_product(make: Maker, node: Candidate) -> Node | None:
     product = node.inputs[0]
-    if product.operation != "multiply" or constant_value(product.inputs[1]) is None:
+    if product.operation is not MULTIPLY or constant_value(product.inputs[1]) is None:
         return None
     return make.add("multiply", product.inputs[0], make.add("negate", product.inputs[1]))
 
 
 def _add_negated(make: Maker, node: Candidate) -> Node | None:
     x, y = node.inputs
-    if y.operation == "negate":
+    if y.operation is NEGATE:
         return make.add("subtract", x, y.inputs[0])
-    return make.add("subtract", y, x.inputs[0]) if x.operation == "negate" else None
+    return make.add("subtract", y, x.inputs[0]) if x.operation is NEGATE else None
 
 
 def _subtract_negated(make: Maker, node: Candidate) -> Node | None:
     x, y = node.inputs
-    return make.add("add", x, y.inputs[0]) if y.operation == "negate" else None
+    return make.add("add", x, y.inputs[0]) if y.operation is NEGATE else None
 
 
 def _subtract_constant(make: Maker, node: Candidate) -> Node | None:
@@ -168,12 +155,12 @@ def _subtract_constant(make: Maker, node: Candidate) -> Node | None:
 
 
 def _log_exp(make: Maker, node: Candidate) -> Node | None:
-    return node.inputs[0].inputs[0] if node.inputs[0].operation == "exp" else None
+    return node.inputs[0].inputs[0] if node.inputs[0].operation is EXP else None
 
 
 def _divide_exp(make: Maker, node: Candidate) -> Node | None:
     x, y = node.inputs
-    if y.operation != "exp" or not _is_scalar(y):
+    if y.operation is not EXP or not _is_scalar(y):
         return None
     return make.add("multiply", x, make.add("exp", make.add("negate", y.inputs[0])))
 
@@ -188,7 +175,7 @@ def _divide_constant(make: Maker, node: Candidate) -> Node | None:
 
 def _divide_reciprocal(make: Maker, node: Candidate) -> Node | None:
     x, y = node.inputs
-    if y.operation != "divide" or not _is_scalar(y) or constant_value(y.inputs[0]) in (None, 0.0):
+    if y.operation is not DIVIDE or not _is_scalar(y) or constant_value(y.inputs[0]) in (None, 0.0):
         return None
     return make.add("multiply", make.add("divide", x, y.inputs[0]), y.inputs[1])
 
@@ -202,14 +189,14 @@ def _divide_scalar(make: Maker, node: Candidate) -> Node | None:
 
 def _mean_of_product(make: Maker, node: Candidate) -> Node | None:
     product = node.inputs[0]
-    if product.operation != "multiply" or not _is_scalar(product.inputs[1]):
+    if product.operation is not MULTIPLY or not _is_scalar(product.inputs[1]):
         return None
     mean = make.add("mean", product.inputs[0], *node.inputs[1:])
     return make.add("multiply", mean, product.inputs[1])
 
 
 def _not_not(make: Maker, node: Candidate) -> Node | None:
-    return node.inputs[0].inputs[0] if node.inputs[0].operation == "not" else None
+    return node.inputs[0].inputs[0] if node.inputs[0].operation is NOT else None
 
 
 def _smooth_nothing(make: Maker, node: Candidate) -> Node | None:
@@ -217,9 +204,19 @@ def _smooth_nothing(make: Maker, node: Candidate) -> Node | None:
 
 
 RULES: tuple[Rule, ...] = (
-    Rule("evaluate", tuple(_ARITHMETIC), "an operation on constants is a constant", _evaluate),
+    Rule(
+        "evaluate",
+        tuple(operation for operation in OPERATIONS.values() if operation.number),
+        "an operation on constants is a constant",
+        _evaluate,
+    ),
     Rule("clamp-constant", ("clamp",), "a clamped constant is a constant", _clamp_constant),
-    Rule("order", ("add", "multiply", "minimum", "maximum"), "x y = y x, x + y = y + x", _order),
+    Rule(
+        "order",
+        tuple(operation for operation in OPERATIONS.values() if operation.elementwise and operation.commutative),
+        "x y = y x, x + y = y + x",
+        _order,
+    ),
     Rule("times-one", ("multiply",), "x 1 = x", _times_one),
     Rule("times-zero", ("multiply",), "x 0 = 0 for a loss or scalar x", _times_zero),
     Rule("plus-zero", ("add",), "x + 0 = x, x + 0 y = x", _plus_zero),

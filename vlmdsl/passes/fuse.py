@@ -6,6 +6,9 @@ from collections import Counter
 from dataclasses import fields, replace
 
 from vlmdsl.ir import Contrast, Direction, Graph, Node, Program
+from vlmdsl.ir.operations.contrast import CONTRAST
+from vlmdsl.ir.operations.matrices import SIMILARITY
+from vlmdsl.ir.operations.state import NEAREST
 from vlmdsl.types import VecType
 
 __all__ = ["contrast_of", "fuse"]
@@ -24,12 +27,12 @@ def fuse(program: Program) -> Program:
     uses = Counter(parent for node in nodes for parent in node.inputs)
 
     def rule(graph: Graph, node: Node, inputs: tuple[Node, ...]) -> Node | None:
-        if node.operation not in ("contrast", "nearest"):
+        if node.operation not in (CONTRAST, NEAREST):
             return None
         matrix = node.inputs[0]
         if not _is_product(matrix) or uses[matrix] > 1:
             return None
-        if node.operation == "nearest":
+        if node.operation is NEAREST:
             return graph.add("nearest", inputs[0].inputs[0], *inputs[1:])
         contrast = contrast_of(node)
         rows, columns = _shifted(contrast.rows), _shifted(contrast.columns)
@@ -40,7 +43,7 @@ def fuse(program: Program) -> Program:
 
 
 def _is_product(node: Node) -> bool:
-    return node.operation == "similarity" and node.string("by") == "dot" and isinstance(node.inputs[0].type, VecType)
+    return node.operation is SIMILARITY and node.string("by") == "dot" and isinstance(node.inputs[0].type, VecType)
 
 
 def _shifted(direction: Direction | None) -> Direction | None:

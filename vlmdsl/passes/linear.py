@@ -13,6 +13,8 @@ from fractions import Fraction
 from typing import TypeVar
 
 from vlmdsl.ir import Node
+from vlmdsl.ir.operations.reductions import CROSS_ENTROPY, MEAN
+from vlmdsl.ir.operations.scalars import ADD, MULTIPLY, NEGATE, SUBTRACT
 from vlmdsl.passes.rewriting import constant_value
 from vlmdsl.types import LossType, ScalarType, ScoreType
 
@@ -78,9 +80,9 @@ def scalar_factor(node: Node) -> tuple[Fraction, Node | None]:
     value = constant_value(node)
     if value is not None and math.isfinite(value):
         return Fraction(value), None
-    if node.operation == "negate" and isinstance(node.type, ScalarType):
+    if node.operation is NEGATE and isinstance(node.type, ScalarType):
         return Fraction(-1), node.inputs[0]
-    if node.operation == "multiply" and isinstance(node.type, ScalarType):
+    if node.operation is MULTIPLY and isinstance(node.type, ScalarType):
         value = constant_value(node.inputs[1])
         if value is not None and math.isfinite(value):
             return Fraction(value), node.inputs[0]
@@ -95,7 +97,7 @@ def reaching(nodes: Iterable[Node], is_atom: Callable[[Node], bool]) -> set[Node
     linear: set[Node] = set()
     touched: set[Node] = set()
     for node in nodes:
-        accepted = node.operation == "cross_entropy" and is_atom(node)
+        accepted = node.operation is CROSS_ENTROPY and is_atom(node)
         if accepted or not touched.isdisjoint(node.inputs):
             touched.add(node)
         if accepted or (isinstance(node.type, LossType | ScoreType) and _is_linear(node, linear, touched)):
@@ -105,28 +107,28 @@ def reaching(nodes: Iterable[Node], is_atom: Callable[[Node], bool]) -> set[Node
 
 def _is_linear(node: Node, linear: set[Node], touched: set[Node]) -> bool:
     reached = [parent for parent in node.inputs if parent in linear]
-    if node.operation in ("mean", "negate"):
+    if node.operation in (MEAN, NEGATE):
         return node.inputs[0] in linear
-    if node.operation in ("add", "subtract"):
+    if node.operation in (ADD, SUBTRACT):
         # A scalar added to scores has no mean of its own, so such a sum stays as it is written.
         return bool(reached) and (isinstance(node.type, LossType) or all(p.type == node.type for p in node.inputs))
-    return node.operation == "multiply" and len(reached) == 1 and sum(p in touched for p in node.inputs) == 1
+    return node.operation is MULTIPLY and len(reached) == 1 and sum(p in touched for p in node.inputs) == 1
 
 
 def loss_form(root: Node, linear: set[Node]) -> list[tuple[Node, Factors, Fraction]] | None:
     """A loss as atoms with their factors: cross-entropies, and whatever else is added to them."""
 
     def steps(node: Node, factors: Factors) -> list[tuple[Node, Factors, Fraction]] | None:
-        if node not in linear or node.operation == "cross_entropy":
+        if node not in linear or node.operation is CROSS_ENTROPY:
             return None
-        if node.operation == "mean":
+        if node.operation is MEAN:
             over = node.inputs[1] if len(node.inputs) == 2 else None
             return [(node.inputs[0], Factors(factors.scalars, (), over), Fraction(1))]
-        if node.operation == "multiply":
+        if node.operation is MULTIPLY:
             inner, factor = sorted(node.inputs, key=lambda parent: parent not in linear)
             number, rest = scalar_factor(factor)
             return [(inner, factors if rest is None else factors.times(rest), number)]
-        signs = {"add": (1, 1), "subtract": (1, -1), "negate": (-1,)}[node.operation]
+        signs = node.operation.signs
         return [(parent, factors, Fraction(sign)) for parent, sign in zip(node.inputs, signs, strict=True)]
 
     return expand(root, Factors(), steps)

@@ -8,6 +8,9 @@ from fractions import Fraction
 from typing import Literal
 
 from vlmdsl.ir import Node
+from vlmdsl.ir.operations.matrices import EXCLUDE
+from vlmdsl.ir.operations.scalars import MULTIPLY, NEGATE
+from vlmdsl.ir.operations.targets import PAIRED, SAME, SMOOTH
 from vlmdsl.passes.linear import expand, scalar_factor
 from vlmdsl.passes.rewriting import Maker, constant_value
 from vlmdsl.types import ScalarType, SimType
@@ -64,15 +67,14 @@ def logits_of(cross_entropy: Node) -> Logits:
     excluded: set[Node] = set()
     while True:
         operation = node.operation
-        if operation == "exclude":
+        if operation is EXCLUDE:
             excluded.add(node.inputs[1])
-        elif operation == "negate":
+        elif operation is NEGATE:
             scale = (-scale[0], scale[1])
-        elif operation == "multiply" and _by_scalar(node):
+        elif operation is MULTIPLY and _by_scalar(node):
             scale = _times(scale, node.inputs[1])
-        elif operation in ("add", "subtract") and _by_scalar(node):
-            sign = (scale[0] if operation == "add" else -scale[0], scale[1])
-            bias.append(_times(sign, node.inputs[1]))
+        elif operation.signs and _by_scalar(node):
+            bias.append(_times((operation.signs[1] * scale[0], scale[1]), node.inputs[1]))
         else:
             break
         node = node.inputs[0]
@@ -97,7 +99,7 @@ def _excludes(matrix: Node) -> bool:
     made_of, seen = [matrix], {matrix}
     while made_of:
         node = made_of.pop()
-        if node.operation in ("exclude", "exclude_pairs"):
+        if node.operation.excludes:
             return True
         parts = {parent for parent in node.inputs if isinstance(parent.type, SimType)} - seen
         seen |= parts
@@ -131,7 +133,7 @@ def target_form(target: Node) -> dict[TargetKey, Fraction]:
     """
     whole = [(target, "", Fraction(1))]
     leaves = expand(target, "", _target_steps) or whole
-    if any(node.operation == "multiply" for node, _, _ in leaves):
+    if any(node.operation is MULTIPLY for node, _, _ in leaves):
         leaves = whole
     form: dict[TargetKey, Fraction] = {}
     for node, smoothing, coefficient in leaves:
@@ -143,14 +145,14 @@ def target_form(target: Node) -> dict[TargetKey, Fraction]:
 def _target_steps(node: Node, smoothing: str) -> list[tuple[Node, str, Fraction]] | None:
     if smoothing:
         return None
-    if node.operation == "smooth":
+    if node.operation is SMOOTH:
         epsilon = Fraction(node.number("epsilon"))
         return [(node.inputs[0], "", 1 - epsilon), (node, node.string("over"), epsilon)]
-    if node.operation == "multiply":
+    if node.operation is MULTIPLY:
         value = constant_value(node.inputs[1])
         return None if value is None else [(node.inputs[0], "", Fraction(value))]
-    signs = {"add": (1, 1), "subtract": (1, -1), "negate": (-1,)}.get(node.operation)
-    if signs is None or not all(parent.type == node.type for parent in node.inputs):
+    signs = node.operation.signs
+    if not signs or not all(parent.type == node.type for parent in node.inputs):
         return None
     return [(parent, "", Fraction(sign)) for parent, sign in zip(node.inputs, signs, strict=True)]
 
@@ -158,9 +160,9 @@ def _target_steps(node: Node, smoothing: str) -> list[tuple[Node, str, Fraction]
 def _target_key(node: Node, smoothing: str) -> TargetKey:
     if smoothing:
         return TargetKey("uniform" if smoothing == "all" else "others")
-    if node.operation == "paired":
+    if node.operation is PAIRED:
         return TargetKey("paired")
-    if node.operation == "same" and len(node.inputs) == 1:
+    if node.operation is SAME and len(node.inputs) == 1:
         missing = node.attribute("missing")
         assert isinstance(missing, int)
         return TargetKey("same", node.inputs[0], missing)

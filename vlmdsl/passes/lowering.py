@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vlmdsl.ir import Node, block_of
+from vlmdsl.ir.operations.contrast import CONTRAST
+from vlmdsl.ir.operations.encoding import MIX
+from vlmdsl.ir.operations.matrices import SIMILARITY, TRANSPOSE, UNITE
+from vlmdsl.ir.operations.state import NEAREST
+from vlmdsl.ir.operations.targets import SOFTMAX, TRANSPORT
 from vlmdsl.passes.cost import Cost
 from vlmdsl.passes.fuse import contrast_of
 
@@ -27,7 +32,7 @@ class Lowering:
 
 def lowering_of(node: Node, cost: Cost) -> Lowering:
     """The lowering of a node on the pair grid: `dense`, its similarity matrix is made, or `chunked`, a part at a time."""
-    if node.operation == "nearest":
+    if node.operation is NEAREST:
         return Lowering("chunked", "only the largest product of a row is wanted", (("kernel", _NOT_BUILT),))
     size = cost.stored + cost.transient
     fits = size <= DENSE_BUDGET
@@ -37,21 +42,21 @@ def lowering_of(node: Node, cost: Cost) -> Lowering:
 
 
 def _reason(node: Node, fits: bool) -> str:
-    if node.operation == "contrast":
+    if node.operation is CONTRAST:
         how = (
             "one product, both directions' log-sum-exp from it" if contrast_of(node).fused else "reads the matrix made above"
         )
-    elif node.operation == "similarity":
+    elif node.operation is SIMILARITY:
         how = "the matrix is made once for all its readers"
-    elif node.operation in ("softmax", "transport"):
+    elif node.operation in (SOFTMAX, TRANSPORT):
         how = "a target: made once for each direction, without gradient"
-    elif node.operation == "mix":
+    elif node.operation is MIX:
         how = (
             "processes exchange the samples of blocks that two of them share"
             if block_of(node)
             else "each process exchanges its samples with one other"
         )
-    elif node.operation in ("unite", "transpose"):
+    elif node.operation in (UNITE, TRANSPOSE):
         how = "a copy, made once for all its readers"
     else:
         how = "not a contrastive region: differentiated as written"

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vlmdsl.ir import Node, Program, encoder_of, streams, walk
+from vlmdsl.ir import Node, Program, encoder_of, learns, streams, walk
 from vlmdsl.ir.operations.encoding import DISTRIBUTION, POOLED, TOKENS
-from vlmdsl.passes.cost import ITEM_BYTES, Workload, learns
+from vlmdsl.passes.cost import ITEM_BYTES, Workload
 from vlmdsl.passes.part_cost import places
 from vlmdsl.types import TokensType, VecType
 
@@ -28,11 +28,11 @@ def features_kept(program: Program, workload: Workload) -> int:
     distributions; of several processes also what they gathered of each other."""
     own, gathered = dict[Node, None](), dict[Node, None]()
     for node in program.nodes():
-        if node.operation.multiplies and learns(node):
+        if node.operation.multiplies and learns([node]):
             operands = [parent for parent in node.inputs[:2] if isinstance(parent.type, VecType | TokensType)]
             own |= dict.fromkeys(operand for operand in operands if not operand.operation.reads_encoder_output)
             gathered |= dict.fromkeys(operands[1:])
-        elif node.operation is DISTRIBUTION and learns(node):
+        elif node.operation is DISTRIBUTION and learns([node]):
             own[node] = None
     whole = sum(_size(node, workload, workload.batch) for node in gathered) if workload.world > 1 else 0
     return sum(_size(node, workload, workload.batch // workload.world) for node in own) + whole

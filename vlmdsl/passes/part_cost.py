@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from vlmdsl.ir import Encoder, Head, Node, Program, Stream, encoder_of, streams
+from vlmdsl.ir.operations.reference import RETRIEVE
 from vlmdsl.passes.cost import ITEM_BYTES, Workload
 from vlmdsl.passes.masked import places_asked
 
@@ -103,7 +104,7 @@ def _searches(program: Program, workload: Workload) -> Iterator[PartCost]:
     """A product of this process's samples with every entry, for each search; what is found is kept, the cosines are not."""
     samples = workload.batch // workload.world
     for node in program.nodes():
-        if node.operation == "retrieve":
+        if node.operation is RETRIEVE:
             column, k = encoder_of(node.inputs[1]), int(node.number("k"))
             what = f"search of {workload.references:,} references for {k}"
             forward = 2 * samples * workload.references * workload.dim

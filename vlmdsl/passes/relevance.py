@@ -10,6 +10,12 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeAlias
 
 from vlmdsl.ir import Contrast, Direction, Node, Program
+from vlmdsl.ir.operations.contrast import CONTRAST
+from vlmdsl.ir.operations.matrices import EXCLUDE, SIMILARITY, TRANSPOSE
+from vlmdsl.ir.operations.reductions import MEAN
+from vlmdsl.ir.operations.scalars import AND, NOT, OR, WHERE
+from vlmdsl.ir.operations.state import NEAREST
+from vlmdsl.ir.operations.targets import SOFTMAX
 from vlmdsl.types import ConditionType, LossType, MemoryType, ScalarType, SimType, TargetType, Type
 
 __all__ = ["ALL", "NONE", "Relevance", "Samples", "relevant_samples"]
@@ -69,10 +75,10 @@ def relevant_samples(program: Program) -> dict[Node, Relevance]:
 
 def holds(condition: Node, holding: bool = True) -> Samples:
     """The samples for which a condition holds, or fails; all for one that is the same for all samples."""
-    while condition.operation == "not":
+    while condition.operation is NOT:
         condition, holding = condition.inputs[0], not holding
-    if condition.operation in ("and", "or"):
-        join = _both if (condition.operation == "and") == holding else _union
+    if condition.operation in (AND, OR):
+        join = _both if (condition.operation is AND) == holding else _union
         return join(*(holds(part, holding) for part in condition.inputs))
     if condition.type == ConditionType(""):
         return ALL
@@ -212,14 +218,14 @@ def _of_direction(node: Node, direction: Direction, over: Samples, along: str) -
 
 
 _RULES: dict[str, Callable[[Node, Relevance], Read]] = {
-    "where": _where,
-    "mean": _mean,
-    "similarity": _similarity,
-    "exclude": _exclude,
-    "transpose": _transpose,
-    "softmax": _softmax,
-    "nearest": _nearest,
-    "contrast": _contrast,
+    WHERE: _where,
+    MEAN: _mean,
+    SIMILARITY: _similarity,
+    EXCLUDE: _exclude,
+    TRANSPOSE: _transpose,
+    SOFTMAX: _softmax,
+    NEAREST: _nearest,
+    CONTRAST: _contrast,
 }
 """Operations that read less than all samples of what they are made of, in a way of their own; what others read follows from
 their traits."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vlmdsl.ir import Graph, Node, Program, Term
+from vlmdsl.ir import Graph, Node, Program, Term, is_condition
+from vlmdsl.ir.operations.scalars import RETAIN
 from vlmdsl.passes.relevance import ALL, NONE, Relevance, Samples, relevant_samples
 from vlmdsl.types import ConditionType, FieldType, ScoreType, TokensType, Type, VecType
 
@@ -28,9 +29,9 @@ def _without(program: Program) -> Program:
     """The program without such nodes: they are made anew."""
 
     def rule(graph: Graph, node: Node, inputs: tuple[Node, ...]) -> Node | None:
-        return inputs[0] if node.operation == "retain" else None
+        return inputs[0] if node.operation is RETAIN else None
 
-    if not any(node.operation == "retain" for node in program.nodes()):
+    if not any(node.operation is RETAIN for node in program.nodes()):
         return program
     return program.mapped(*program.graph.rebuild(program.roots(), rule))
 
@@ -77,7 +78,7 @@ class _Retainer:
     def _for_terms(self, node: Node) -> Node:
         if isinstance(node.type, ConditionType):
             return self._whole[node]
-        inputs = [self._whole[parent] if _is_condition(parent) else self._retained[parent] for parent in node.inputs]
+        inputs = [self._whole[parent] if is_condition(parent) else self._retained[parent] for parent in node.inputs]
         self._defined(node, inputs)
         made = self._copy(node, inputs)
         samples = self._relevant.get(node, ALL)
@@ -108,7 +109,3 @@ class _Retainer:
             kept = together if kept is None else self._graph.add("or", kept, together)
         assert kept is not None
         return self._graph.add("retain", node, kept, value=value)
-
-
-def _is_condition(node: Node) -> bool:
-    return isinstance(node.type, ConditionType) or node.type == FieldType("Flag")

@@ -6,6 +6,9 @@ Hash-consing merges what is written alike; these rules make what means the same 
 from __future__ import annotations
 
 from vlmdsl.ir import Node, Program
+from vlmdsl.ir.operation import Operation
+from vlmdsl.ir.operations import OPERATIONS
+from vlmdsl.ir.operations.matrices import EXCLUDE, EXCLUDE_PAIRS, SCORE, SIMILARITY, TRANSPOSE, UNITE
 from vlmdsl.passes.fold import RULES as ALGEBRA
 from vlmdsl.passes.rewriting import Candidate, Maker, Rule, rewrite
 from vlmdsl.primitives.registry import registered
@@ -22,12 +25,12 @@ def share(program: Program) -> Program:
     return rewrite(program, (*ALGEBRA, *RULES))  # with the algebra, since columns side by side are simplified apart
 
 
-def _swappable(operation: str, by: object) -> bool:
+def _swappable(operation: Operation, by: object) -> bool:
     """Whether f(y, x) is the transpose of f(x, y); `tokenmax` swaps its two matrices, so its pair scores stay put."""
     if by in _ONE_MATRIX:
         return True
     plug_in = registered().get(str(by))
-    return operation == "similarity" and (by == "tokenmax" or (plug_in is not None and "swap" in plug_in.laws))
+    return operation is SIMILARITY and (by == "tokenmax" or (plug_in is not None and "swap" in plug_in.laws))
 
 
 def _orient(make: Maker, node: Candidate) -> Node | None:
@@ -36,19 +39,19 @@ def _orient(make: Maker, node: Candidate) -> Node | None:
     if x is y or not _swappable(node.operation, node.attributes["by"]):
         return None
     known = make.graph.find(node.operation, y, x, **node.attributes)
-    if known is None or node.operation == "score":
+    if known is None or node.operation is SCORE:
         return known
     return make.add("transpose", known)
 
 
 def _transpose_transpose(make: Maker, node: Candidate) -> Node | None:
-    return node.inputs[0].inputs[0] if node.inputs[0].operation == "transpose" else None
+    return node.inputs[0].inputs[0] if node.inputs[0].operation is TRANSPOSE else None
 
 
 def _hoist(make: Maker, node: Candidate) -> Node | None:
     """f(x transposed, ...) = f(x, ...) transposed, where every matrix among the inputs is transposed."""
     matrices = [parent for parent in node.inputs if isinstance(parent.type, SimType)]
-    if not isinstance(node.type, SimType) or not all(matrix.operation == "transpose" for matrix in matrices):
+    if not isinstance(node.type, SimType) or not all(matrix.operation is TRANSPOSE for matrix in matrices):
         return None
     inputs = [parent.inputs[0] if parent in matrices else parent for parent in node.inputs]
     inner = make.copy(node, *inputs)
@@ -58,7 +61,7 @@ def _hoist(make: Maker, node: Candidate) -> Node | None:
 def _hoist_exclude(make: Maker, node: Candidate) -> Node | None:
     """f(exclude(x, c), ...) = exclude(f(x, ...), c): who is a candidate does not depend on the numbers."""
     for position, parent in enumerate(node.inputs):
-        if parent.operation == "exclude":
+        if parent.operation is EXCLUDE:
             inputs = [*node.inputs[:position], parent.inputs[0], *node.inputs[position + 1 :]]
             inner = make.copy(node, *inputs)
             return make.add("exclude", inner, parent.inputs[1])
@@ -68,20 +71,20 @@ def _hoist_exclude(make: Maker, node: Candidate) -> Node | None:
 def _hoist_pairs(make: Maker, node: Candidate) -> Node | None:
     """f(exclude_pairs(x), ...) = exclude_pairs(f(x, ...)), as for samples."""
     for position, parent in enumerate(node.inputs):
-        if parent.operation == "exclude_pairs":
+        if parent.operation is EXCLUDE_PAIRS:
             inputs = [*node.inputs[:position], parent.inputs[0], *node.inputs[position + 1 :]]
             return make.add("exclude_pairs", make.copy(node, *inputs))
     return None
 
 
 def _pairs_once(make: Maker, node: Candidate) -> Node | None:
-    return node.inputs[0] if node.inputs[0].operation == "exclude_pairs" else None
+    return node.inputs[0] if node.inputs[0].operation is EXCLUDE_PAIRS else None
 
 
 def _hoist_unite(make: Maker, node: Candidate) -> Node | None:
     """f(unite(a, b), unite(c, d)) = unite(f(a, c), f(b, d)): columns side by side do not meet."""
     united = [parent for parent in node.inputs if isinstance(parent.type, SimType | TargetType)]
-    if not united or any(parent.operation != "unite" for parent in united):
+    if not united or any(parent.operation is not UNITE for parent in united):
         return None
     halves = []
     for half in (0, 1):
@@ -96,7 +99,7 @@ def _hoist_unite(make: Maker, node: Candidate) -> Node | None:
 def _unite_left(make: Maker, node: Candidate) -> Node | None:
     """So that those of one type are of the same halves."""
     first, rest = node.inputs
-    if rest.operation != "unite":
+    if rest.operation is not UNITE:
         return None
     middle, last = rest.inputs
     return make.add("unite", make.add("unite", first, middle), last)
@@ -112,9 +115,9 @@ def _exclude_of_memory(make: Maker, node: Candidate) -> Node | None:
 def _reuse(make: Maker, node: Candidate) -> Node | None:
     """Both directions of a similarity that has one matrix read it anyway; a transpose moves outward."""
     matrix = node.inputs[0]
-    if matrix.operation == "similarity" and matrix.string("by") in _ONE_MATRIX:
+    if matrix.operation is SIMILARITY and matrix.string("by") in _ONE_MATRIX:
         return matrix
-    if matrix.operation != "transpose":
+    if matrix.operation is not TRANSPOSE:
         return None
     inner, which = matrix.inputs[0], "columns" if node.attributes["matrix"] == "rows" else "rows"
     return make.add("transpose", make.add("reuse", inner, matrix=which))
@@ -122,7 +125,7 @@ def _reuse(make: Maker, node: Candidate) -> Node | None:
 
 def _turn_cross_entropy(make: Maker, node: Candidate) -> Node | None:
     logits, target = node.inputs
-    if logits.operation != "transpose":
+    if logits.operation is not TRANSPOSE:
         return None
     turned = _turned_target(make, target)
     if turned is None:
@@ -133,13 +136,13 @@ def _turn_cross_entropy(make: Maker, node: Candidate) -> Node | None:
 
 def _turned_target(make: Maker, target: Node) -> Node | None:
     """The target whose rows are the columns of this one; None where it has none."""
-    if not isinstance(target.type, TargetType) or target.operation in ("paired", "flipped", "same"):
+    if not isinstance(target.type, TargetType) or target.operation.symmetric:
         return target
-    if target.operation in ("softmax", "transport"):
+    if target.operation.of_matrix:
         affinity = target.inputs[0]
         turned = make.add("transpose", affinity)
         return make.copy(target, turned)
-    if target.operation == "unite":
+    if target.operation is UNITE:
         return None
     inputs = [_turned_target(make, parent) for parent in target.inputs]
     if any(parent is None for parent in inputs):
@@ -148,7 +151,7 @@ def _turned_target(make: Maker, target: Node) -> Node | None:
     return make.copy(target, *found)
 
 
-_ELEMENTWISE = ("add", "subtract", "multiply", "divide", "minimum", "maximum", "negate", "exp", "log", "clamp", "stop")
+_ELEMENTWISE = tuple(operation for operation in OPERATIONS.values() if operation.elementwise)
 
 RULES: tuple[Rule, ...] = (
     Rule(

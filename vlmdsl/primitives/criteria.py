@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field
@@ -11,6 +11,8 @@ from pydantic import Field
 from vlmdsl.diagnostics.catalog.meaning import OneStreamWithItself, TargetsDoNotSumToOne
 from vlmdsl.diagnostics.catalog.types import AxesDisagree
 from vlmdsl.ir import Node, walk
+from vlmdsl.ir.operations.matrices import EXCLUDE_PAIRS, SIMILARITY, UNITE
+from vlmdsl.ir.operations.scalars import CONSTANT, DIVIDE, MULTIPLY
 from vlmdsl.primitives.matrices import check_one_kind, of_batch
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
@@ -39,20 +41,15 @@ def target_total(target: Node) -> float | None:
 
 def _total(node: Node, totals: list[float | None]) -> float | None:
     """A node's total, given those of its inputs; that of a number is itself."""
-    if node.operation == "constant":
+    if node.operation is CONSTANT:
         return node.number("value")
-    if node.operation in ("paired", "flipped", "same", "smooth", "softmax", "transport"):
+    if node.operation.sums_to_one:
         return 1.0
-    rule = _TOTALS.get(node.operation)
+    linear = node.operation.signs or node.operation in (MULTIPLY, DIVIDE)
+    rule = operator.add if node.operation is UNITE else node.operation.number if linear else None
     if rule is None or len(totals) != 2 or totals[0] is None or totals[1] is None:
         return None
     return rule(totals[0], totals[1])
-
-
-_TOTALS: dict[str, Callable[[float, float], float]] = {
-    "add": operator.add, "subtract": operator.sub, "multiply": operator.mul, "divide": operator.truediv,
-    "unite": operator.add,
-}  # fmt: skip
 
 
 def _compares_only_itself(logits: Node) -> bool:
@@ -61,8 +58,8 @@ def _compares_only_itself(logits: Node) -> bool:
     while made_of:
         node = made_of.pop()
         matrices = [parent for parent in node.inputs if isinstance(parent.type, SimType)]
-        own = node.inputs[0] is node.inputs[1] if node.operation == "similarity" else bool(matrices)
-        if not own or node.operation == "exclude_pairs":
+        own = node.inputs[0] is node.inputs[1] if node.operation is SIMILARITY else bool(matrices)
+        if not own or node.operation is EXCLUDE_PAIRS:
             return False
         made_of += [parent for parent in matrices if parent not in seen]
         seen.update(matrices)

@@ -9,6 +9,7 @@ from pydantic import Field
 from vlmdsl.diagnostics.catalog.types import WrongType
 from vlmdsl.diagnostics.catalog.values import BoundsDisagree
 from vlmdsl.ir import Node, walk
+from vlmdsl.ir.operations.scalars import CONSTANT, DRAW
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, OptionalName, Parameters, Primitive, Subject
 from vlmdsl.primitives.targets import BlockParameters
@@ -86,12 +87,6 @@ register(
     )
 )
 
-_BEFORE_THE_TOWERS = frozenset(
-    {"draw", "constant", "where", "not", "negate", "exp", "log", "add", "subtract", "multiply", "divide", "minimum"}
-    | {"maximum", "clamp", "stop", "less", "less_equal", "greater", "greater_equal", "equal", "not_equal"}
-)
-"""Operations on what is known before an image is encoded."""
-
 
 def _mix(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
     assert isinstance(parameters, BlockParameters)
@@ -111,7 +106,7 @@ def _share(builder: Builder, by: Value) -> Node:
 def _early_share(builder: Builder, by: Value, function: str) -> Node:
     """The share of a mixture made before anything is encoded; Fault for one that hangs on features or on learning."""
     share = _share(builder, by)
-    if any(node.operation not in _BEFORE_THE_TOWERS for node in walk([share])):
+    if any(node.operation not in (CONSTANT, DRAW) for node in walk([share]) if not node.inputs):
         wanted = "a number made of draws and numbers alone, since images are mixed before they are encoded"
         place = builder.place("by")
         raise Fault(WrongType.at(place, argument="by", function=function, wanted=wanted, found=share.type), share)

@@ -10,6 +10,8 @@ from vlmdsl.diagnostics.catalog.meaning import NothingHidden
 from vlmdsl.diagnostics.catalog.types import PooledWhereTokensAreCompared, WrongType
 from vlmdsl.diagnostics.catalog.values import BoundsDisagree
 from vlmdsl.ir import Node, encoder_of
+from vlmdsl.ir.operations.scalars import STOP
+from vlmdsl.ir.operations.views import MASK
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import MaskValue, Value, type_of
@@ -90,7 +92,7 @@ register(
 def _mlm(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
     value = builder.encoded(subjects["text"], "text")
     assert isinstance(value, Node)
-    stopped = value.operation == "stop"
+    stopped = value.operation is STOP
     encode = value.inputs[0] if stopped else value
     if encode.type != EncodedType("Text"):
         found = type_of(value)
@@ -102,7 +104,7 @@ def _mlm(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters
         help = ("a head gives pooled features only: ask the tower itself, without `project` or `predict`",)
         place = builder.place("text")
         raise Fault(PooledWhereTokensAreCompared.at(place, "the features of a head", help=help, similarity="mlm"), value)
-    if encode.inputs[0].operation != "mask":
+    if encode.inputs[0].operation is not MASK:
         help = ("hide some: `mlm(mask(text, random(15%)))`",)
         raise Fault(NothingHidden.at(builder.place("text"), help=help), subjects["text"])
     loss = builder.add("mlm", builder.add("vocabulary", encode))

@@ -8,6 +8,9 @@ from pydantic import Field
 
 from vlmdsl.diagnostics.catalog.types import NotAReference
 from vlmdsl.ir import Encoder, Node, encoder_of
+from vlmdsl.ir.operations.encoding import ENCODE
+from vlmdsl.ir.operations.reference import REFERENCE
+from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import TupleValue, Value, type_of
@@ -18,10 +21,10 @@ from vlmdsl.types import FieldType
 def _column(builder: Builder, value: Value, argument: str) -> Node:
     """The column of the reference set that holds this stream; Fault V0318 unless a locked encoder encodes a field."""
     encoded = builder.encoded(value, argument)
-    if isinstance(encoded, Node) and encoded.operation == "encode":
+    if isinstance(encoded, Node) and encoded.operation is ENCODE:
         encoder, source = encoder_of(encoded), encoded.inputs[0]
         plain = encoder == Encoder(encoder.tower, encoder.kind, frozen=True)
-        if plain and source.operation == "field" and isinstance(source.type, FieldType):
+        if plain and source.operation is FIELD and isinstance(source.type, FieldType):
             attributes = {"encoder": encoder, "field": source.string("name"), "kind": source.type.kind}
             return builder.add("reference", **attributes)
     raise Fault(NotAReference.at(builder.place(argument), found=type_of(encoded)), value)
@@ -70,7 +73,7 @@ def _retrieve(builder: Builder, subjects: Mapping[str, Value], parameters: Param
     assert isinstance(parameters, RetrieveParameters)
     table, key = subjects["table"], subjects["without"]
     columns = table.items if isinstance(table, TupleValue) else ()
-    if len(columns) < 2 or not all(isinstance(column, Node) and column.operation == "reference" for column in columns):
+    if len(columns) < 2 or not all(isinstance(column, Node) and column.operation is REFERENCE for column in columns):
         raise Fault(NotAReference.at(builder.place("table"), found=type_of(table)), table)
     assert isinstance(key, Node)
     searched, *values = (column for column in columns if isinstance(column, Node))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field
@@ -12,6 +12,7 @@ from vlmdsl.diagnostics import Diagnostic, closest
 from vlmdsl.diagnostics.catalog.types import WrongType
 from vlmdsl.diagnostics.catalog.values import BoundsDisagree, NotOneOf
 from vlmdsl.ir import Node
+from vlmdsl.ir.operation import operation_named
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Meaning, OptionalName, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import AllSamples, NumberValue, StringValue, TupleValue, Value, type_of
@@ -120,18 +121,14 @@ register(
 )
 
 
-def _softplus(x: float) -> float:
-    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
-
-
 def _unary(operation: str) -> Meaning:
-    folded: dict[str, Callable[[float], float]] = {"exp": math.exp, "log": math.log, "softplus": _softplus}
-
     def meaning(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
         x = subjects["x"]
         if isinstance(x, NumberValue):
+            number = operation_named(operation).number
+            assert number is not None
             try:
-                return NumberValue(folded[operation](x.value), span=x.span)
+                return NumberValue(number(x.value), span=x.span)
             except (ValueError, OverflowError):
                 raise Fault(
                     BoundsDisagree.at(builder.place("x"), reason=f"{operation}({x.value:g}) is not a finite number")
@@ -160,7 +157,9 @@ def _extreme(operation: str) -> Meaning:
     def meaning(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
         a, b = subjects["a"], subjects["b"]
         if isinstance(a, NumberValue) and isinstance(b, NumberValue):
-            return NumberValue(min(a.value, b.value) if operation == "minimum" else max(a.value, b.value), span=a.span)
+            number = operation_named(operation).number
+            assert number is not None
+            return NumberValue(number(a.value, b.value), span=a.span)
         left, right = _as_node(builder, a), _as_node(builder, b)
         return builder.add(operation, left, right)
 

@@ -11,6 +11,7 @@ from pydantic import Field
 from vlmdsl.diagnostics.catalog.types import WrongType
 from vlmdsl.diagnostics.catalog.values import BadValue
 from vlmdsl.ir import Node
+from vlmdsl.ir.operations.scalars import STOP
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.similarities import COSINE, apply_similarity
 from vlmdsl.primitives.spec import Builder, Fault, OptionalName, Parameters, Primitive, Subject
@@ -34,7 +35,7 @@ def _running_mean(builder: Builder, subjects: Mapping[str, Value], parameters: P
     assert isinstance(score, Node)
     assert isinstance(parameters, RunningMeanParameters)
     before = builder.state(parameters.name, initial=parameters.start)
-    if score.operation != "stop":
+    if score.operation is not STOP:
         score = builder.add("stop", score)
     after = builder.add("running_mean", before, score, momentum=parameters.momentum)
     builder.update(before, after)

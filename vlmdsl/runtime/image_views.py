@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
 from vlmdsl.ir import Node, Stream
+from vlmdsl.ir.operations.views import CROP, DROP
 from vlmdsl.runtime.encoders import Encoder
 from vlmdsl.runtime.values import ImageFormat
 from vlmdsl.source import Span
@@ -20,8 +21,8 @@ def check_image_views(encoders: Mapping[str, Encoder], streams: Iterable[Stream]
         tower = stream.encoder.tower
         form = encoders[tower].image_format
         views = list(_views(stream.source))
-        sides = [float(str(dict(node.attributes).get("side", 1.0))) for node in views if node.operation == "crop"]
-        drops = [node.number("share") for node in views if node.operation == "drop"]
+        sides = [float(str(dict(node.attributes).get("side", 1.0))) for node in views if node.operation is CROP]
+        drops = [node.number("share") for node in views if node.operation is DROP]
         if form is None or not (drops or any(side < 1 for side in sides)):
             continue
         if form.patch is None:

@@ -15,6 +15,7 @@ from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
 from vlmdsl.ir import OUTPUTS, Column, Head, Node, Reading, Stream, parts_of, readings, walk
 from vlmdsl.ir import Encoder as ObjectiveEncoder
+from vlmdsl.ir.operations.views import BLEND
 from vlmdsl.runtime.encoders import EncodedFeatures, Encoder
 from vlmdsl.runtime.heads import Heads, prefixes
 from vlmdsl.runtime.image_views import check_image_views
@@ -226,7 +227,7 @@ class VisionLanguageModel(nn.Module):
         value = batch.values[name]
         if paired:
             ports["words"] = batch.values[paired[0]]
-        if stream.source.operation == "blend":
+        if stream.source.operation is BLEND:
             assert isinstance(value, ImageBatch)
             share = self.objective.blends(batch.draws)[stream.name]
             of_one = torch.as_tensor(share, dtype=value.pixels.dtype, device=value.pixels.device)

@@ -12,6 +12,17 @@ def codes(text: str) -> list[str]:
     return [found.code for found in vlmdsl.check(text, file="mine.vlo")]
 
 
+@pytest.mark.parametrize(
+    "zero",
+    [
+        "mean(row_sum(0 * similarity(image, text)))",
+        "mean(row_mean(unite(0 * similarity(image, text), 0 * similarity(text, image))))",
+    ],
+)
+def test_sums_of_zeros_teach_nothing(zero: str) -> None:
+    assert "V0501" in codes(zero)
+
+
 @pytest.mark.parametrize("number", ["10 steps", "5 epochs", "0.07 steps", "2k epochs", "10steps", "-3 steps"])
 @pytest.mark.parametrize(
     "place",

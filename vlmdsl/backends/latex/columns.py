@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from vlmdsl.backends.latex.interface import Writer
 from vlmdsl.backends.latex.notation import Math, call, sum_over
 from vlmdsl.ir import Node
+from vlmdsl.ir.operations.matrices import EXCLUDE, EXCLUDE_PAIRS, UNITE
+from vlmdsl.ir.operations.scalars import NOT, STOP
 from vlmdsl.types import SimType, holds_memory
 
 __all__ = ["Columns", "columns_of", "side_by_side"]
@@ -49,12 +51,12 @@ def columns_of(writer: Writer, matrix: Node, side: str, *, stopped: bool = False
 
 def side_by_side(node: Node) -> list[Node]:
     """The matrices, or targets, whose columns stand side by side; one for a plain one."""
-    return [half for part in node.inputs for half in side_by_side(part)] if node.operation == "unite" else [node]
+    return [half for part in node.inputs for half in side_by_side(part)] if node.operation is UNITE else [node]
 
 
 def _columns(writer: Writer, matrix: Node, side: str, stopped: bool) -> Columns:
     bare = matrix
-    while stopped and bare.operation in ("stop", "exclude", "exclude_pairs"):
+    while stopped and (bare.operation is STOP or bare.operation.excludes):
         bare = bare.inputs[0]
 
     def entry(candidate: str) -> Math:
@@ -63,14 +65,14 @@ def _columns(writer: Writer, matrix: Node, side: str, stopped: bool) -> Columns:
 
     assert isinstance(matrix.type, SimType)
     made_of = _made_of(matrix)
-    sets = tuple(_kept(writer, node.inputs[1]) for node in made_of if node.operation == "exclude")
-    without_pairs = any(node.operation == "exclude_pairs" for node in made_of)
+    sets = tuple(_kept(writer, node.inputs[1]) for node in made_of if node.operation is EXCLUDE)
+    without_pairs = any(node.operation is EXCLUDE_PAIRS for node in made_of)
     return Columns(entry, sets, without_pairs, holds_memory(matrix.type.columns))
 
 
 def _kept(writer: Writer, excluded: Node) -> Math:
     """The samples for which a condition fails."""
-    if excluded.operation == "not":
+    if excluded.operation is NOT:
         return writer.members(excluded.inputs[0])
     members = writer.members(excluded)
     return Math(rf"\overline{{{members.latex}}}", f"not {members.text}")

@@ -96,8 +96,8 @@ def _summands(root: Node) -> list[tuple[Node, bool]]:
     stack: list[tuple[Node, bool]] = [(root, False)]
     while stack:
         node, minus = stack.pop()
-        if node.operation in ("add", "subtract"):
-            stack += [(node.inputs[1], minus != (node.operation == "subtract")), (node.inputs[0], minus)]
+        if len(node.operation.signs) == 2:
+            stack += [(node.inputs[1], minus != (node.operation.signs[1] < 0)), (node.inputs[0], minus)]
         else:
             found.append((node, minus))
     return found

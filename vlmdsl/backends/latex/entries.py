@@ -22,6 +22,9 @@ from vlmdsl.backends.latex.notation import (
     words,
 )
 from vlmdsl.ir import Node, block_of
+from vlmdsl.ir.operations.matrices import REUSE, SCORE, SIMILARITY, TRANSPOSE, UNITE
+from vlmdsl.ir.operations.scalars import MULTIPLY
+from vlmdsl.ir.operations.targets import FLIPPED, PAIRED, SAME, SMOOTH, SOFTMAX
 from vlmdsl.types import SimType, TargetType, TokensType, VecType
 
 __all__ = [
@@ -39,16 +42,16 @@ SIZE = symbol("B")
 
 def matrix_entry(writer: Writer, node: Node, row: str, column: str, direction: str) -> Math:
     """Entry (row, column) of the matrix that `direction` reads."""
-    if node.operation in ("similarity", "score"):
+    if node.operation in (SIMILARITY, SCORE):
         return _compared(writer, node, row, column, direction)
-    if node.operation == "transpose":
+    if node.operation is TRANSPOSE:
         other = "columns" if direction == "rows" else "rows"
         return matrix_entry(writer, node.inputs[0], column, row, other)
-    if node.operation == "reuse":
+    if node.operation is REUSE:
         return matrix_entry(writer, node.inputs[0], row, column, node.string("matrix"))
-    if node.operation in ("exclude", "exclude_pairs"):
+    if node.operation.excludes:
         return matrix_entry(writer, node.inputs[0], row, column, direction)
-    if node.operation == "multiply" and not isinstance(node.inputs[1].type, SimType):
+    if node.operation is MULTIPLY and not isinstance(node.inputs[1].type, SimType):
         return scaled(writer, matrix_entry(writer, node.inputs[0], row, column, direction), node.inputs[1])
     parts = [
         matrix_entry(writer, parent, row, column, direction)
@@ -182,7 +185,7 @@ def _class_entry(writer: Writer, target: Node, block: int) -> Math:
 
 def has_two_sides(target: Node) -> bool:
     """Whether the row direction of a target is another matrix than its column direction."""
-    return target.operation in ("softmax", "transport") or any(map(has_two_sides, target.inputs))
+    return target.operation.of_matrix or any(map(has_two_sides, target.inputs))
 
 
 def _soft_entry(writer: Writer, target: Node, side: str, block: int) -> Math:
@@ -197,7 +200,7 @@ def _soft_entry(writer: Writer, target: Node, side: str, block: int) -> Math:
         return product(Math(f"[{among}]", f"[{readable(among)}]"), entry) if own.restricted else entry
     index = own.among("j") or "j"
     plain = readable(index)
-    if target.operation == "softmax":
+    if target.operation is SOFTMAX:
         return call(f"softmax_{{{plain}}}", inner, latex=rf"\mathrm{{softmax}}_{{{index}}}")
     rounds = int(target.number("iterations"))
     said = f"transport: exp with its rows and columns scaled to equal sums in turn, {rounds} times, then each sample's to 1"
@@ -216,15 +219,15 @@ def _flipped_entry(writer: Writer, target: Node) -> Math:
 
 def dense_entry(writer: Writer, target: Node, side: str = "rows", block: int = 0) -> Math:
     """Entry (i, j) of a target that is no sum of the simple kinds, j being what i is asked about, of the columns `block`."""
-    if target.operation == "flipped":
+    if target.operation is FLIPPED:
         return _flipped_entry(writer, target)
-    if target.operation in ("softmax", "transport"):
+    if target.operation.of_matrix:
         return _soft_entry(writer, target, side, block)
-    if target.operation == "paired":
+    if target.operation is PAIRED:
         return target_part(writer, Part("paired", 1.0, None, -1))
-    if target.operation == "same":
+    if target.operation is SAME:
         return _class_entry(writer, target, block)
-    if target.operation == "unite":
+    if target.operation is UNITE:
         first, second = target.inputs
         assert isinstance(first.type, TargetType)
         before = first.type.columns.count("+") + 1
@@ -235,7 +238,7 @@ def dense_entry(writer: Writer, target: Node, side: str = "rows", block: int = 0
 
 def _composed_entry(writer: Writer, target: Node, side: str, block: int) -> Math:
     """Of a target that is made of others entry by entry."""
-    if target.operation == "smooth":
+    if target.operation is SMOOTH:
         epsilon = target.number("epsilon")
         spread = target_part(writer, Part("uniform" if target.string("over") == "all" else "others", epsilon, None, -1))
         return total(product(number(1 - epsilon), dense_entry(writer, target.inputs[0], side)), spread)

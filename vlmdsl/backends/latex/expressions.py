@@ -33,6 +33,26 @@ from vlmdsl.backends.latex.notation import (
     words,
 )
 from vlmdsl.ir import Node, encoder_of
+from vlmdsl.ir.operations.contrast import CONTRAST
+from vlmdsl.ir.operations.encoding import ENTROPY, ENTROPY_OF_MEAN, MLM
+from vlmdsl.ir.operations.matrices import LOG_SUM_EXP, ROW_MEAN, ROW_SUM, SCORE
+from vlmdsl.ir.operations.reductions import CROSS_ENTROPY, HINGE, MEAN, SAMPLES, SIGMOID_LOSS, TARGET_ENTROPY
+from vlmdsl.ir.operations.scalars import (
+    CLAMP,
+    CONSTANT,
+    DRAW,
+    EXP,
+    MAXIMUM,
+    MINIMUM,
+    MULTIPLY,
+    NEGATE,
+    PARAMETER,
+    SCALAR,
+    STOP,
+    WHERE,
+)
+from vlmdsl.ir.operations.state import RUNNING_MEAN
+from vlmdsl.ir.operations.views import FIELD
 
 __all__ = ["EXPRESSIONS"]
 
@@ -46,19 +66,19 @@ def _exp(writer: Writer, node: Node) -> Math:
     inner = node.inputs[0]
     if writer.names.learned.is_log_scale(inner):
         return quotient(number(1.0), writer.names.learned.symbol(inner))
-    if inner.operation == "negate" and writer.names.learned.is_log_scale(inner.inputs[0]):
+    if inner.operation is NEGATE and writer.names.learned.is_log_scale(inner.inputs[0]):
         return writer.names.learned.symbol(inner.inputs[0])
-    if inner.operation == "clamp" and writer.names.learned.is_log_scale(inner.inputs[0]):
+    if inner.operation is CLAMP and writer.names.learned.is_log_scale(inner.inputs[0]):
         scale = quotient(number(1.0), writer.names.learned.symbol(inner.inputs[0]))
         ends = (None if end is None else float(f"{math.exp(end):.6g}") for end in _ends(inner))
         return _between(scale, *ends)
-    return ARITHMETIC["exp"](writer.expression(inner))
+    return ARITHMETIC[EXP](writer.expression(inner))
 
 
 def _multiply(writer: Writer, node: Node) -> Math:
-    if node.inputs[1].operation == "samples" and writer.is_mean_over(*node.inputs):
+    if node.inputs[1].operation is SAMPLES and writer.is_mean_over(*node.inputs):
         return writer.sum_of(node.inputs[0])
-    if node.inputs[0].operation == "mean" and node.inputs[1].operation == "constant":
+    if node.inputs[0].operation is MEAN and node.inputs[1].operation is CONSTANT:
         return _mean(writer, node.inputs[0], node.inputs[1].number("value"))
     return scaled(writer, writer.expression(node.inputs[0]), node.inputs[1])
 
@@ -88,8 +108,8 @@ def _between(inner: Math, lower: float | None, upper: float | None) -> Math:
     if lower is not None and upper is not None:
         return call("clamp", inner, number(lower), number(upper))
     if upper is not None:
-        return ARITHMETIC["minimum"](inner, number(upper))
-    return inner if lower is None else ARITHMETIC["maximum"](inner, number(lower))
+        return ARITHMETIC[MINIMUM](inner, number(upper))
+    return inner if lower is None else ARITHMETIC[MAXIMUM](inner, number(lower))
 
 
 def _field(writer: Writer, node: Node) -> Math:
@@ -98,7 +118,7 @@ def _field(writer: Writer, node: Node) -> Math:
 
 def _distribution_of(writer: Writer, node: Node, index: str) -> Math:
     """The distribution of sample `index`, as the softmax of its features."""
-    if node.operation == "stop":
+    if node.operation is STOP:
         return call("sg", _distribution_of(writer, node.inputs[0], index))
     features, temperature = writer.names.feature(node.inputs[0], index), node.number("temperature")
     inner = features if temperature == 1.0 else quotient(features, number(temperature))
@@ -150,29 +170,29 @@ def _mean(writer: Writer, node: Node, coefficient: float = 1.0) -> Math:
 
 
 EXPRESSIONS: dict[str, Callable[[Writer, Node], Math]] = {
-    "constant": lambda writer, node: number(node.number("value")),
-    "parameter": _parameter,
-    "exp": _exp,
-    "multiply": _multiply,
-    "where": _where,
-    "clamp": _clamp,
-    "scalar": lambda writer, node: from_outside(writer.names.state, node),
-    "draw": lambda writer, node: drawn(writer.names.state, node),
-    "field": _field,
-    "score": _score,
-    "mean": _mean,
-    "samples": _samples,
-    "running_mean": _running_mean,
-    "log_sum_exp": log_sum_exp,
-    "row_sum": row_sum,
-    "row_mean": row_mean,
-    "cross_entropy": cross_entropy,
-    "hinge": hinge,
-    "entropy": _entropy,
-    "entropy_of_mean": _entropy_of_mean,
-    "mlm": _mlm,
-    "target_entropy": target_entropy,
-    "sigmoid_loss": sigmoid_loss,
-    "contrast": lambda writer, node: writer.contrast(node),
+    CONSTANT: lambda writer, node: number(node.number("value")),
+    PARAMETER: _parameter,
+    EXP: _exp,
+    MULTIPLY: _multiply,
+    WHERE: _where,
+    CLAMP: _clamp,
+    SCALAR: lambda writer, node: from_outside(writer.names.state, node),
+    DRAW: lambda writer, node: drawn(writer.names.state, node),
+    FIELD: _field,
+    SCORE: _score,
+    MEAN: _mean,
+    SAMPLES: _samples,
+    RUNNING_MEAN: _running_mean,
+    LOG_SUM_EXP: log_sum_exp,
+    ROW_SUM: row_sum,
+    ROW_MEAN: row_mean,
+    CROSS_ENTROPY: cross_entropy,
+    HINGE: hinge,
+    ENTROPY: _entropy,
+    ENTROPY_OF_MEAN: _entropy_of_mean,
+    MLM: _mlm,
+    TARGET_ENTROPY: target_entropy,
+    SIGMOID_LOSS: sigmoid_loss,
+    CONTRAST: lambda writer, node: writer.contrast(node),
 }
 """Operations whose formula needs more than those of their inputs."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from vlmdsl.backends.latex.notation import Math, infix, number, symbol, words
 from vlmdsl.ir import Node
+from vlmdsl.ir.operations.scalars import CLAMP, EXP, NEGATE, PARAMETER
 
 __all__ = ["LearnedNumbers"]
 
@@ -24,7 +25,7 @@ class LearnedNumbers:
         self._state = state
         self._symbols: dict[Node, Math] = {}
         self._used: Counter[str] = Counter()
-        self._kinds = Counter(_kind(node) for node in nodes if node.operation == "parameter")
+        self._kinds = Counter(_kind(node) for node in nodes if node.operation is PARAMETER)
 
     def symbol(self, node: Node) -> Math:
         """What a learned number stands for: itself, or exp(-it) if it is stored as the logarithm of a scale."""
@@ -40,13 +41,12 @@ class LearnedNumbers:
 
     def is_log_scale(self, node: Node) -> bool:
         """Whether only exp of the parameter, of its negative or of a clamp of it is read: then its value is exp(-p)."""
-        return node.operation == "parameter" and self._only_exp(node)
+        return node.operation is PARAMETER and self._only_exp(node)
 
     def _only_exp(self, node: Node) -> bool:
         readers = self._readers.get(node, [])
         return bool(readers) and all(
-            reader.operation == "exp" or (reader.operation in ("negate", "clamp") and self._only_exp(reader))
-            for reader in readers
+            reader.operation is EXP or (reader.operation in (NEGATE, CLAMP) and self._only_exp(reader)) for reader in readers
         )
 
     def _learned(self, node: Node, name: Math) -> Math:

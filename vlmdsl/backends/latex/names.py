@@ -22,6 +22,11 @@ from vlmdsl.backends.latex.notation import (
 )
 from vlmdsl.backends.latex.retrieval import attended
 from vlmdsl.ir import Encoder, Node, Program, Teacher, encoder_of, head_words, parts_of
+from vlmdsl.ir.operations.encoding import ENCODE, GATE, MIX, NORMALIZE, POOLED
+from vlmdsl.ir.operations.reference import ATTEND
+from vlmdsl.ir.operations.scalars import ADD, STOP, SUBTRACT
+from vlmdsl.ir.operations.state import NEAREST
+from vlmdsl.ir.operations.views import ALTERNATIVE, BLEND, FIELD, JOIN, MASK, RENDER, REWRITE, SUMMARIZE
 from vlmdsl.types import EncodedType, MemoryType, TokensType
 
 __all__ = ["Names"]
@@ -85,11 +90,11 @@ class Names:
         if node in self.placeholders:
             letter = self.placeholders[node]
             return Math(f"{letter}_{{{index}}}", f"{letter}_{index}")
-        if node.operation == "stop":
+        if node.operation is STOP:
             return call("sg", self.feature(node.inputs[0], index))
         if isinstance(node.type, MemoryType):
             return self.indexed(self._memory(node), index)
-        if node.operation == "nearest":
+        if node.operation is NEAREST:
             return self._nearest(node, index)
         if node not in self._features:
             self._features[node] = self._letter(node)
@@ -104,7 +109,7 @@ class Names:
             entering = next(update.node for update in self._updates if update.state is node).inputs[1:]
             size = number(node.number("size"))
             first = ", at first random directions" if node.string("start") == "random" else ""
-            streams = [self.feature(value.inputs[0] if value.operation == "stop" else value, "i") for value in entering]
+            streams = [self.feature(value.inputs[0] if value.operation is STOP else value, "i") for value in entering]
             for stream in streams:
                 said = f"the latest {size.text} of the steps before{first}:"
                 what = words(said).latex
@@ -167,11 +172,11 @@ class Names:
 
     def _combined(self, node: Node, index: str) -> Math:
         left, right = (self._operand(parent, index) for parent in node.inputs)
-        return total(left, right if node.operation == "add" else negated(right))
+        return total(left, right if node.operation is ADD else negated(right))
 
     def _operand(self, node: Node, index: str) -> Math:
         """A summand: what an encoder gives, and sums of it, are written out."""
-        if node.operation in ("pooled", "add", "subtract") and node not in self._features:
+        if (node.operation is POOLED or node.operation.signs) and node not in self._features:
             return self.made(node, index)
         return self.feature(node, index)
 
@@ -210,18 +215,18 @@ class Names:
 
     def source(self, node: Node) -> Math:
         """Sample i of a field, or of a view of one."""
-        if node.operation == "field":
+        if node.operation is FIELD:
             name = words(node.string("name"))
             return Math(f"{name.latex}_i", f"{name.text}_i")
-        if node.operation == "join":
+        if node.operation is JOIN:
             return infix(r"\oplus", "⊕", *(self.source(part) for part in node.inputs))
-        if node.operation == "blend":
+        if node.operation is BLEND:
             return mixture(self._share(node.inputs[2]), *(self.source(part) for part in parts_of(node)))
         inner = self.source(node.inputs[0])
-        if node.operation == "alternative":
+        if node.operation is ALTERNATIVE:
             view = int(node.number("view"))
             return inner if view == 0 else Math(f"{inner.latex}^{{({view})}}", f"{inner.text}^({view})")
-        if node.operation in ("summarize", "render"):
+        if node.operation in (SUMMARIZE, RENDER):
             return call(node.operation, inner)
         if node not in self._drawn:
             self._drawn[node] = self._drawn_name(inner)
@@ -239,19 +244,19 @@ class Names:
 
     def _draw(self, node: Node, drawn: Math, inner: Math) -> Math:
         """What a drawn view is drawn from, or mixed of."""
-        if node.operation == "mix":
+        if node.operation is MIX:
             place = partner_of(self.state, node, "i")
             partner = Math(
                 f"{inner.latex.removesuffix('_i')}_{{{place.latex}}}", f"{inner.text.removesuffix('_i')}_{place.text}"
             )
             return equation(drawn, mixture(self._share(node.inputs[1]), inner, partner))
-        if node.operation == "rewrite":
+        if node.operation is REWRITE:
             count = int(node.number("count"))
             others = rf"{inner.latex}^{{(1)}}, \ldots, {inner.latex}^{{({count})}}"
             choices = rf"\{{ {inner.latex}, {others} \}}"
             plain = f"{{{inner.text}, {inner.text}^(1), …, {inner.text}^({count})}}"
             return Math(rf"{drawn.latex} \sim \mathcal{{U}} {choices}", f"{drawn.text} ~ U{plain}")
-        if node.operation == "mask":
+        if node.operation is MASK:
             shares = (f"{node.number(name) * 100:g} %" for name in ("share", "hidden", "replaced"))
             said = "of {} of its tokens {} are hidden and {} replaced".format(*shares)
             latex = rf"{drawn.latex}\ {words('is').latex}\ {inner.latex},\ {words(said).latex}"
@@ -270,14 +275,14 @@ class Names:
 
 
 _MADE: dict[str, Callable[[Names, Node, str], Math]] = {
-    "normalize": Names._normalized,
-    "nearest": Names._nearest,
-    "mix": Names._mixed,
-    "attend": lambda names, node, index: attended(names.made, names.state, names.lettered, node, index),
-    "gate": Names._gated,
-    "add": Names._combined,
-    "subtract": Names._combined,
-    "stop": Names._stopped,
+    NORMALIZE: Names._normalized,
+    NEAREST: Names._nearest,
+    MIX: Names._mixed,
+    ATTEND: lambda names, node, index: attended(names.made, names.state, names.lettered, node, index),
+    GATE: Names._gated,
+    ADD: Names._combined,
+    SUBTRACT: Names._combined,
+    STOP: Names._stopped,
 }
 """How a feature vector is made, by operation; what is not here is an encoder's."""
 
@@ -292,9 +297,9 @@ def _tower(encoder: Encoder) -> Math:
 
 
 def _encode_of(node: Node) -> Node | None:
-    while node.operation in ("normalize", "pooled", "tokens", "stop", "mix", "gate"):
+    while node.operation.passes_features or node.operation.reads_encoder_output:
         node = node.inputs[0]
-    return node if node.operation == "encode" else None
+    return node if node.operation is ENCODE else None
 
 
 def _how(node: Node) -> list[Math]:

@@ -11,6 +11,8 @@ from vlmdsl.backends.latex.interface import Writer
 from vlmdsl.backends.latex.notation import Math, bracketed, call, equation, negated, product, share_of, symbol, total
 from vlmdsl.backends.latex.softmax import Block, part, softmax_loss
 from vlmdsl.ir import Contrast, Direction, Node, Program
+from vlmdsl.ir.operations.contrast import CONTRAST
+from vlmdsl.ir.operations.matrices import SIMILARITY
 from vlmdsl.passes.fuse import contrast_of
 from vlmdsl.types import VecType
 
@@ -28,7 +30,7 @@ class Regions:
         self._writer = writer
         self._weights: dict[Node, Math] = {}
         self._functions: dict[object, Math] = {}
-        self._shapes = Counter(_shape(node) for node in program.nodes() if node.operation == "contrast")
+        self._shapes = Counter(_shape(node) for node in program.nodes() if node.operation is CONTRAST)
 
     def contrast(self, node: Node) -> Math:
         """A region; regions that differ in their features only are values of one function."""
@@ -52,7 +54,7 @@ class Regions:
 
     def is_function(self, node: Node) -> bool:
         """Whether a region is written as a value of a function that several regions use."""
-        return node.operation == "contrast" and _shape(node) is not None and self._shapes[_shape(node)] > 1
+        return node.operation is CONTRAST and _shape(node) is not None and self._shapes[_shape(node)] > 1
 
     def _define_function(self, node: Node, factor: float) -> Math:
         name = self._writer.names.next("functions")
@@ -118,7 +120,7 @@ def _shape(node: Node) -> object:
     """What a region is but for its features and its weight; None if it has no single pair of pooled features."""
     matrix = node.inputs[0]
     if (
-        matrix.operation != "similarity"
+        matrix.operation is not SIMILARITY
         or not isinstance(matrix.inputs[0].type, VecType)
         or matrix.inputs[0] is matrix.inputs[1]
     ):

@@ -8,6 +8,7 @@ from typing import TypeAlias
 from vlmdsl.backends.latex.draws import State
 from vlmdsl.backends.latex.notation import PRODUCT, Math, call, total, words
 from vlmdsl.ir import Column, Node, column_of
+from vlmdsl.ir.operations.reference import TAKE
 
 __all__ = ["attended"]
 
@@ -36,7 +37,7 @@ def attended(made: Made, state: State, lettered: Lettered, node: Node, index: st
 
 def _of_many(made: Made, state: State, lettered: Lettered, tokens: Node, index: str) -> Math:
     """The k-th of the vectors that are attended to: of a found sample, or a token."""
-    if tokens.operation != "take":
+    if tokens.operation is not TAKE:
         return made(tokens, index)
     column, picks = column_of(tokens.inputs[0]), tokens.inputs[1]
     letter = lettered("found", picks)

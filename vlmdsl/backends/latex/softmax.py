@@ -26,6 +26,7 @@ from vlmdsl.backends.latex.notation import (
     total,
 )
 from vlmdsl.ir import Node
+from vlmdsl.ir.operations.matrices import UNITE
 from vlmdsl.passes.logits import target_form
 from vlmdsl.primitives.criteria import target_total
 from vlmdsl.types import TargetType
@@ -56,7 +57,7 @@ def parts_of(target: Node, side: str) -> list[tuple[Part, ...]]:
     found: list[list[Part]] = [[] for _ in target.type.columns.split("+")]
     for key, share in target_form(target).items():
         own = part(key.kind, float(share), key.node, key.missing, side)
-        if key.node is not None and key.node.operation == "unite":
+        if key.node is not None and key.node.operation is UNITE:
             halves = [parts for half in key.node.inputs for parts in parts_of(half, side)]
             for block, parts in enumerate(halves):
                 found[block] += [replace(of, coefficient=of.coefficient * float(share)) for of in parts]

@@ -25,6 +25,9 @@ from vlmdsl.backends.latex.notation import (
 )
 from vlmdsl.backends.latex.regions import Regions
 from vlmdsl.ir import Node, Program, walk
+from vlmdsl.ir.operations.contrast import CONTRAST
+from vlmdsl.ir.operations.matrices import SCORE, SIMILARITY
+from vlmdsl.ir.operations.reductions import MEAN
 from vlmdsl.passes.fuse import contrast_of
 from vlmdsl.types import ScoreType
 
@@ -47,7 +50,7 @@ class FormulaWriter(Writer):
 
     def expression(self, node: Node) -> Math:
         """A scalar, a loss, or a score or condition of sample i; a long score that is read twice gets a letter."""
-        if isinstance(node.type, ScoreType) and node.inputs and node.operation != "score" and self.names.readers(node) > 1:
+        if isinstance(node.type, ScoreType) and node.inputs and node.operation is not SCORE and self.names.readers(node) > 1:
             if node not in self._scores:
                 self._scores[node] = self.names.indexed(self.names.next("scores"), "i")
                 self.names.state("values", equation(self._scores[node], self._rule(node)))
@@ -92,9 +95,9 @@ class FormulaWriter(Writer):
     def is_mean_over(self, node: Node, size: Node) -> bool:
         """Whether a loss is one mean over just the samples that `size` counts, so that their product is a sum."""
         over = size.inputs[0] if size.inputs else None
-        if node.operation == "mean":
+        if node.operation is MEAN:
             return node.inputs[1:] == size.inputs
-        if node.operation != "contrast" or self.regions.is_function(node):
+        if node.operation is not CONTRAST or self.regions.is_function(node):
             return False
         contrast = contrast_of(node)
         means = [direction.over for direction in (contrast.rows, contrast.columns) if direction is not None]
@@ -140,13 +143,13 @@ class FormulaWriter(Writer):
 
     def base(self, matrix: Node, row: str, column: str, side: str) -> Math:
         """An entry of the similarity; a sum of several has a letter."""
-        if matrix.operation not in ("add", "subtract"):
+        if len(matrix.operation.signs) < 2:
             return self.entry(matrix, row, column, side)
 
         def define(name: Math) -> Math:
             return equation(name, self.entry(matrix, "i", "j", side))
 
-        one = all(node.operation != "similarity" or node.string("by") != "tokenmax" for node in walk([matrix]))
+        one = all(node.operation is not SIMILARITY or node.string("by") != "tokenmax" for node in walk([matrix]))
         return self.matrix(matrix, "rows" if one else side, define, row, column)
 
     def target(self, parts: tuple[Part, ...]) -> Math:

@@ -10,6 +10,11 @@ from vlmdsl.backends.plan.report import Baseline, CallRow, CollectiveRow, PartRo
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.lowering import ImpossiblePlan, UnknownDtype
 from vlmdsl.ir import Head, Node, Program, columns, root_field, streams, walk
+from vlmdsl.ir.operations.contrast import CONTRAST
+from vlmdsl.ir.operations.encoding import ENCODE
+from vlmdsl.ir.operations.matrices import SIMILARITY
+from vlmdsl.ir.operations.state import MEMORY
+from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.passes.cost import ITEM_BYTES, Cost, Workload, cost_of, hand_written
 from vlmdsl.passes.encoders import encoder_calls
 from vlmdsl.passes.lowering import lowering_of
@@ -111,16 +116,16 @@ def _names(program: Program, regions: list[tuple[Node, Cost]]) -> dict[Node, str
 
 
 def _title(node: Node) -> str:
-    if node.operation == "similarity":
+    if node.operation is SIMILARITY:
         return f"{node.string('by')} of {_stream(node.inputs[0])} and {_stream(node.inputs[1])}"
     return node.operation.replace("_", " ")
 
 
 def _stream(features: Node) -> str:
     """The field that features come from, as far as there is one."""
-    if features.operation == "memory":
+    if features.operation is MEMORY:
         return features.string("name")
-    fields = [node.string("name") for node in walk([features]) if node.operation == "field"]
+    fields = [node.string("name") for node in walk([features]) if node.operation is FIELD]
     return fields[0] if len(fields) == 1 else "features"
 
 
@@ -175,10 +180,10 @@ def _states(program: Program, workload: Workload) -> list[StateRow]:
     rows = []
     for update in program.updates:
         node, kind, numbers = update.state, update.node.operation.replace("_", " "), 1
-        if node.operation == "memory":
+        if node.operation is MEMORY:
             size = int(node.number("size"))
             kind, numbers = f"queue of {size:,}, starts {node.string('start')}", size * seen_by(update.node, workload).dim
-        counter = _INTEGER * (node.operation == "memory")
+        counter = _INTEGER * (node.operation is MEMORY)
         rows.append(StateRow(name=node.string("name"), kind=kind, size=numbers * ITEM_BYTES["float32"] + counter))
     return rows
 
@@ -201,10 +206,10 @@ def _shared(program: Program, regions: Mapping[Node, str], sources: SourceMap | 
     rows = []
     for node in program.nodes():
         found = _readers(node, readers)
-        if node.operation in ("encode", "similarity") and len(found) > 1:
+        if node.operation in (ENCODE, SIMILARITY) and len(found) > 1:
             value = (
                 f"{names.get(node) or root_field(node.inputs[0]).string('name')}, encoded"
-                if node.operation == "encode"
+                if node.operation is ENCODE
                 else _title(node)
             )
             named = tuple(regions.get(reader) or _title(reader) for reader in found)
@@ -238,9 +243,9 @@ def _lines(program: Program, nodes: list[Node], sources: SourceMap | None) -> tu
 
 def _baseline(regions: list[tuple[Node, Cost]], workload: Workload) -> Baseline | None:
     """The hand-written loss once for each region; None where the program is more than contrasts of pooled features."""
-    contrasts = [node for node, _ in regions if node.operation == "contrast"]
-    others = [node for node, _ in regions if node.operation != "contrast"]
-    pooled = all(node.operation == "similarity" and not isinstance(node.inputs[0].type, TokensType) for node in others)
+    contrasts = [node for node, _ in regions if node.operation is CONTRAST]
+    others = [node for node, _ in regions if node.operation is not CONTRAST]
+    pooled = all(node.operation is SIMILARITY and not isinstance(node.inputs[0].type, TokensType) for node in others)
     if not contrasts or not pooled:
         return None
     own = [seen_by(node, workload) for node in contrasts]

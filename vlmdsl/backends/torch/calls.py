@@ -1,4 +1,4 @@
-"""How a call of each operation is written, given how its inputs are: a new operation is one row of `RULES`."""
+"""How a call of each operation is written, given how its inputs are: by its name, unless it has a row in `RULES`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,18 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from vlmdsl.ir import Contrast, Direction, Node, Program, Stream, TargetPart, column_of, encoder_of, streams
+from vlmdsl.ir.operations.contrast import CONTRAST
+from vlmdsl.ir.operations.encoding import MLM, NORMALIZE, POOLED, TOKENS, VOCABULARY
+from vlmdsl.ir.operations.matrices import SCORE, SIMILARITY, UNITE
+from vlmdsl.ir.operations.reductions import SAMPLES
+from vlmdsl.ir.operations.reference import REFERENCE
+from vlmdsl.ir.operations.scalars import ADD, AND, DIVIDE, DRAW, MULTIPLY, NEGATE, NOT, OR, PARAMETER, SCALAR, SUBTRACT
+from vlmdsl.ir.operations.state import MEMORY, STATE
+from vlmdsl.ir.operations.targets import SAME
+from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.types import LossType, ScalarType, ScoreType, TargetType, VecType
 
-__all__ = ["RULES", "Values", "literal"]
+__all__ = ["RULES", "Values", "call_of", "literal"]
 
 
 class Values:
@@ -33,27 +42,26 @@ class Values:
 Rule: TypeAlias = Callable[[Values, Node], str]
 
 
-def _call(function: str, *attributes: str) -> Rule:
+def _call(function: str) -> Rule:
     """`ops.FUNCTION(inputs, attribute=...)`; an attribute that is not there has its default."""
 
     def rule(values: Values, node: Node) -> str:
         arguments = [values.of(parent) for parent in node.inputs]
-        given = dict(node.attributes)
-        arguments += [f"{name}={literal(given[name])}" for name in attributes if name in given]
+        present = dict(node.attributes)
+        arguments += [f"{name}={literal(present[name])}" for name in node.operation.attributes if name in present]
         return f"ops.{function}({', '.join(arguments)})"
 
     return rule
 
 
-def _infix(symbol: str, function: str) -> Rule:
+def _infix(symbol: str) -> Rule:
     """`x SYMBOL y` on numbers and scores, a call on what is more than one tensor."""
-    call = _call(function)
 
     def rule(values: Values, node: Node) -> str:
         if isinstance(node.type, VecType):
-            return _call(f"{function}_features")(values, node)
+            return _call(f"{node.operation}_features")(values, node)
         if not all(isinstance(parent.type, ScalarType | ScoreType | LossType) for parent in node.inputs):
-            return call(values, node)
+            return _call(node.operation)(values, node)
         return f" {symbol} ".join(values.of(parent) for parent in node.inputs)
 
     return rule
@@ -179,53 +187,36 @@ def _target_part(values: Values, node: Node, part: TargetPart) -> str:
 
 
 RULES: dict[str, Rule] = {
-    "field": _named_input,
-    "scalar": _named_input,
-    "draw": _named_input,
-    "pooled": _pooled,
-    "tokens": _tokens,
-    "vocabulary": _vocabulary,
-    "mlm": _mlm,
-    "parameter": _parameter,
-    "samples": _samples,
-    "unite": _unite,
-    "state": _state,
-    "memory": _state,
-    "reference": _reference,
-    "retrieve": _call("retrieve", "k"),
-    "running_mean": _call("running_mean", "momentum"),
-    "similarity": _similarity,
-    "score": _similarity,
-    "contrast": _contrast,
-    "add": _infix("+", "add"),
-    "subtract": _infix("-", "subtract"),
-    "multiply": _infix("*", "multiply"),
-    "divide": _infix("/", "divide"),
-    "normalize": _normalize,
-    "negate": _negate,
-    "clamp": _call("clamp", "lower", "upper", "gradient"),
-    "same": _same,
-    "flipped": _call("flipped", "block"),
-    "mix": _call("mix", "block"),
-    "smooth": _call("smooth", "epsilon", "over"),
-    "distribution": _call("distribution", "temperature"),
-    "transport": _call("transport", "epsilon", "iterations"),
-    "target_entropy": _call("target_entropy", "along"),
-    "reuse": _call("reuse", "matrix"),
-    "not": _call("logical_not"),
-    "and": _call("logical_and"),
-    "or": _call("logical_or"),
-    "retain": _call("retain", "value"),
-    "cross_entropy": _call("cross_entropy", "along", "denominator"),
-    "hinge": _call("hinge", "along", "margin", "negatives"),
-    **{
-        name: _call(name)
-        for name in (
-            "enqueue", "nearest", "take", "gate", "attend", "log_sum_exp", "row_sum", "row_mean", "softplus",
-            "stop", "exp", "log", "minimum", "maximum", "less", "less_equal", "greater",
-            "greater_equal", "equal", "not_equal", "where", "transpose", "paired", "exclude", "exclude_pairs",
-            "sigmoid_loss", "softmax", "mean", "entropy", "entropy_of_mean",
-        )
-    },
-}  # fmt: skip
-"""The call of each operation: a row is all that a new one needs here."""
+    FIELD: _named_input,
+    SCALAR: _named_input,
+    DRAW: _named_input,
+    POOLED: _pooled,
+    TOKENS: _tokens,
+    VOCABULARY: _vocabulary,
+    MLM: _mlm,
+    PARAMETER: _parameter,
+    SAMPLES: _samples,
+    UNITE: _unite,
+    STATE: _state,
+    MEMORY: _state,
+    REFERENCE: _reference,
+    SIMILARITY: _similarity,
+    SCORE: _similarity,
+    CONTRAST: _contrast,
+    ADD: _infix("+"),
+    SUBTRACT: _infix("-"),
+    MULTIPLY: _infix("*"),
+    DIVIDE: _infix("/"),
+    NORMALIZE: _normalize,
+    NEGATE: _negate,
+    SAME: _same,
+    NOT: _call("logical_not"),
+    AND: _call("logical_and"),
+    OR: _call("logical_or"),
+}
+"""Calls that are more than `ops.OPERATION(inputs, attribute=...)`, which is how every other operation is written."""
+
+
+def call_of(values: Values, node: Node) -> str:
+    """How the call of a node's operation is written."""
+    return RULES.get(node.operation, _call(node.operation))(values, node)

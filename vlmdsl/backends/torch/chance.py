@@ -9,6 +9,13 @@ import torch
 from torch import Tensor
 
 from vlmdsl.ir import Contrast, Direction, Node, walk
+from vlmdsl.ir.operation import Operation
+from vlmdsl.ir.operations.contrast import CONTRAST
+from vlmdsl.ir.operations.matrices import EXCLUDE, EXCLUDE_PAIRS, LOG_SUM_EXP, SCORE, SIMILARITY, TRANSPOSE, UNITE
+from vlmdsl.ir.operations.reductions import CROSS_ENTROPY, MEAN, SAMPLES
+from vlmdsl.ir.operations.scalars import CONSTANT, DIVIDE, MULTIPLY, SOFTPLUS, SUBTRACT
+from vlmdsl.ir.operations.state import MEMORY
+from vlmdsl.ir.operations.targets import PAIRED
 from vlmdsl.types import ScoreType, SimType, holds_memory
 
 __all__ = ["Level", "chance_level"]
@@ -23,15 +30,15 @@ def chance_level(node: Node, samples: Level, filled: Mapping[str, Tensor]) -> Le
     A cross-entropy is then log N whatever its target, which sums to 1; weights and excluded samples make it depend on data.
     The entries of a queue are candidates as soon as they are written: `filled` (0-d) of each, by its name.
     """
-    if node.operation == "constant":
+    if node.operation is CONSTANT:
         return node.number("value")
-    if node.operation == "samples" and not node.inputs:
+    if node.operation is SAMPLES and not node.inputs:
         return samples
-    if node.operation == "contrast":
+    if node.operation is CONTRAST:
         region = node.attribute("contrast")
         assert isinstance(region, Contrast)
         return _sum(_of_direction(direction, samples) for direction in (region.rows, region.columns) if direction)
-    if node.operation == "mean":
+    if node.operation is MEAN:
         return _of_scores(node.inputs[0], samples, filled)
     operands = [chance_level(parent, samples, filled) for parent in node.inputs]
     known = [value for value in operands if value is not None]
@@ -40,16 +47,15 @@ def chance_level(node: Node, samples: Level, filled: Mapping[str, Tensor]) -> Le
     return _arithmetic(node.operation, known)
 
 
-def _arithmetic(operation: str, operands: list[Level]) -> Level | None:
-    if operation == "negate":
-        return -operands[0]
-    if operation == "divide":
-        return operands[0] / operands[1] if isinstance(operands[1], Tensor) or operands[1] else None
-    if operation == "subtract":
-        return operands[0] - operands[1]
-    if operation == "add":
-        return sum(operands)
-    return math.prod(operands) if operation == "multiply" else None
+def _arithmetic(operation: Operation, operands: list[Level]) -> Level | None:
+    """What an operation on numbers gives; of a level that follows a queue only sums, products and quotients."""
+    of_tensors = bool(operation.signs) or operation in (MULTIPLY, DIVIDE)
+    if operation.number is None or (any(isinstance(operand, Tensor) for operand in operands) and not of_tensors):
+        return None
+    try:
+        return operation.number(*operands)
+    except (ArithmeticError, ValueError):
+        return None
 
 
 def _of_direction(direction: Direction, samples: Level) -> Level | None:
@@ -60,9 +66,9 @@ def _of_direction(direction: Direction, samples: Level) -> Level | None:
 
 
 def _of_scores(scores: Node, samples: Level, filled: Mapping[str, Tensor]) -> Level | None:
-    if scores.operation == "softplus":
+    if scores.operation is SOFTPLUS:
         return _of_own_pair(scores.inputs[0], samples, filled)
-    if scores.operation != "cross_entropy":
+    if scores.operation is not CROSS_ENTROPY:
         return None
     candidates = _candidates(scores.inputs[0], samples, filled)
     if candidates is None or _may_lose_targets(scores.inputs[1], scores.inputs[0]):
@@ -72,10 +78,10 @@ def _of_scores(scores: Node, samples: Level, filled: Mapping[str, Tensor]) -> Le
 
 def _of_own_pair(excess: Node, samples: Level, filled: Mapping[str, Tensor]) -> Level | None:
     """The softplus of how far the others' log-sum-exp is above the pair's own logit: log(1 + N)."""
-    if excess.operation != "subtract" or excess.inputs[0].operation != "log_sum_exp":
+    if excess.operation is not SUBTRACT or excess.inputs[0].operation is not LOG_SUM_EXP:
         return None
     others, own = _compared(excess.inputs[0].inputs[0]), _compared(excess.inputs[1])
-    if others.operation != "similarity" or own.operation != "score":
+    if others.operation is not SIMILARITY or own.operation is not SCORE:
         return None
     candidates = _candidates(excess.inputs[0].inputs[0], samples, filled)
     return None if candidates is None else _log(candidates + 1)
@@ -83,14 +89,14 @@ def _of_own_pair(excess: Node, samples: Level, filled: Mapping[str, Tensor]) -> 
 
 def _may_lose_targets(target: Node, logits: Node) -> bool:
     """Whether nothing may be left of some rows' targets, which have no loss then: all that is known to stay is pairs."""
-    while logits.operation == "unite" and target.operation == "paired":
+    while logits.operation is UNITE and target.operation is PAIRED:
         logits = logits.inputs[0]  # no pair is in the further columns
-    return any(node.operation == "exclude_pairs" for node in walk([logits]))
+    return any(node.operation is EXCLUDE_PAIRS for node in walk([logits]))
 
 
 def _compared(logits: Node) -> Node:
     """The similarities, or scores, that logits are made of by arithmetic with numbers that all of them share."""
-    while logits.operation in ("add", "subtract", "multiply", "divide", "negate"):
+    while logits.operation.elementwise:
         own = [parent for parent in logits.inputs if isinstance(parent.type, SimType | ScoreType)]
         if len(own) != 1:
             break
@@ -100,19 +106,19 @@ def _compared(logits: Node) -> Node:
 
 def _candidates(logits: Node, samples: Level, filled: Mapping[str, Tensor]) -> Level | None:
     """The candidates of a row; None where that depends on data."""
-    if logits.operation == "unite":
+    if logits.operation is UNITE:
         halves = [_candidates(half, samples, filled) for half in logits.inputs]
         known = [half for half in halves if half is not None]
         return sum(known) if len(known) == len(halves) else None
-    if logits.operation == "exclude_pairs":
+    if logits.operation is EXCLUDE_PAIRS:
         inner = _candidates(logits.inputs[0], samples, filled)
         return None if inner is None else inner - 1
-    if logits.operation == "transpose":
+    if logits.operation is TRANSPOSE:
         return _candidates(logits.inputs[0], samples, filled)
     nodes = list(walk([logits]))
-    if any(node.operation == "exclude" for node in nodes):
+    if any(node.operation is EXCLUDE for node in nodes):
         return None
-    memories = [node for node in nodes if node.operation == "memory"]
+    memories = [node for node in nodes if node.operation is MEMORY]
     if not memories or not isinstance(logits.type, SimType) or not holds_memory(logits.type.columns):
         return samples
     held = [filled[node.string("name")] for node in memories]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from vlmdsl.backends.torch.calls import RULES, Values, literal
+from vlmdsl.backends.torch.calls import Values, call_of, literal
 from vlmdsl.backends.torch.naming import Names, has_line
 from vlmdsl.diagnostics.cells import displayed
 from vlmdsl.ir import (
@@ -20,6 +20,10 @@ from vlmdsl.ir import (
     walk,
 )
 from vlmdsl.ir.digest import digest
+from vlmdsl.ir.operations.contrast import CONTRAST
+from vlmdsl.ir.operations.encoding import ENCODE
+from vlmdsl.ir.operations.scalars import CONSTANT, RETAIN
+from vlmdsl.ir.operations.views import BLEND
 from vlmdsl.source import SourceMap
 
 __all__ = ["emit", "emit_value"]
@@ -69,7 +73,7 @@ class _Writer:
     def _blends(self) -> list[str]:
         """The function of the images' shares where they are blended with texts."""
         shares = {
-            stream.name: stream.source.inputs[2] for stream in self._values.streams if stream.source.operation == "blend"
+            stream.name: stream.source.inputs[2] for stream in self._values.streams if stream.source.operation is BLEND
         }
         body = self._body(shares.values())
         return _function("blends", body, [(name, self._values.of(share)) for name, share in shares.items()])
@@ -95,17 +99,17 @@ class _Writer:
 
     def _lines(self, node: Node) -> list[str]:
         """The statement of a node; none for numbers, which stand where they are used, and for what encoders do."""
-        if node.operation == "constant":
+        if node.operation is CONSTANT:
             self._values.refer(node, repr(node.number("value")))
             return []
         if not has_line(node):
             return []
-        if self._everybody and node.operation == "retain":
+        if self._everybody and node.operation is RETAIN:
             self._values.refer(node, self._values.of(node.inputs[0]))
             return []
-        written = RULES[node.operation](self._values, node)
+        written = call_of(self._values, node)
         name = self._names.of(node)
-        self._values.refer(node, f"{name}.loss" if node.operation == "contrast" else name)
+        self._values.refer(node, f"{name}.loss" if node.operation is CONTRAST else name)
         first, *rest = f"{name} = {written}".split("\n")
         return [*([first, *rest][:-1]), [first, *rest][-1] + self._place(node)]
 
@@ -142,14 +146,14 @@ def _after_encoding(roots: Iterable[Node], *, everybody: bool = False) -> list[N
         node = stack.pop()
         if node not in needed:
             needed.add(node)
-            inputs = node.inputs[:1] if everybody and node.operation == "retain" else node.inputs
-            stack.extend(() if node.operation == "encode" else inputs)
+            inputs = node.inputs[:1] if everybody and node.operation is RETAIN else node.inputs
+            stack.extend(() if node.operation is ENCODE else inputs)
     return [node for node in walk(roots) if node in needed]
 
 
 def _regions(term: Node) -> list[Node]:
     """The contrastive regions that a term is made of, in order."""
-    return [node for node in walk([term]) if node.operation == "contrast"]
+    return [node for node in walk([term]) if node.operation is CONTRAST]
 
 
 def _dictionary(items: list[tuple[str, str]]) -> str:

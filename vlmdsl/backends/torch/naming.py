@@ -7,6 +7,14 @@ import re
 from collections.abc import Callable
 
 from vlmdsl.ir import Contrast, Node, Program, column_of, streams
+from vlmdsl.ir.operations.contrast import CONTRAST
+from vlmdsl.ir.operations.encoding import DISTRIBUTION, ENCODE, GATE, NORMALIZE, POOLED, TOKENS, VOCABULARY
+from vlmdsl.ir.operations.matrices import SCORE, SIMILARITY
+from vlmdsl.ir.operations.reductions import CROSS_ENTROPY, HINGE
+from vlmdsl.ir.operations.reference import ATTEND, REFERENCE, RETRIEVE, TAKE
+from vlmdsl.ir.operations.scalars import CONSTANT, NEGATE, PARAMETER, SCALAR, STOP
+from vlmdsl.ir.operations.state import ENQUEUE, MEMORY, STATE
+from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.types import FieldType, plain_kinds
 
 __all__ = ["Names", "has_line"]
@@ -18,7 +26,7 @@ def has_line(node: Node) -> bool:
     """Whether a node is a line of the source: not a number, which stands where it is used, nor what is done before features
     reach the objective (fields that are encoded, their views and joins, encoders)."""
     encoded = isinstance(node.type, FieldType) and node.type.kind not in plain_kinds()
-    return not encoded and node.operation not in ("constant", "encode")
+    return not encoded and node.operation not in (CONSTANT, ENCODE)
 
 
 class Names:
@@ -28,13 +36,13 @@ class Names:
         self._streams = {stream.encode.index: stream.name for stream in streams(program)}
         named = [(metric.node.index, metric.name) for metric in program.metrics]
         named += [(term.node.index, term.name) for term in program.terms]
-        named += [use for node in program.nodes() if node.operation == "contrast" for use in _uses(node)]
+        named += [use for node in program.nodes() if node.operation is CONTRAST for use in _uses(node)]
         self._wished: dict[int, str] = {}
         for index, name in named:
             self._wished.setdefault(index, name)
         self._used = set(_TAKEN)
         self._names: dict[int, str] = {}
-        wanted = {node.index: self._meaning(node) for node in program.nodes() if has_line(node)}
+        wanted = {node.index: self.meaning(node) for node in program.nodes() if has_line(node)}
         for index in sorted(wanted, key=lambda index: index not in self._wished):
             self._names[index] = self._unique(_identifier(wanted[index]))
 
@@ -42,34 +50,16 @@ class Names:
         """The identifier of a node of the program."""
         return self._names[node.index]
 
-    def _meaning(self, node: Node) -> str:
+    def meaning(self, node: Node) -> str:
+        """What a value is."""
         if node.index in self._wished:
             return self._wished[node.index]
-        rule: Callable[[], str] | None = {
-            "field": lambda: node.string("name"),
-            "scalar": lambda: node.string("name"),
-            "parameter": lambda: f"learned_{node.string('name')}",
-            "memory": lambda: node.string("name"),
-            "enqueue": lambda: f"{node.inputs[0].string('name')}_after",
-            "reference": lambda: f"{column_of(node).name}_table",
-            "retrieve": lambda: "nearest_samples",
-            "take": lambda: f"{column_of(node.inputs[0]).name}_found",
-            "attend": lambda: self._meaning(node.inputs[0]) + "_attended",
-            "state": lambda: f"{node.string('name')}_before",
-            "pooled": lambda: self._streams[node.inputs[0].index],
-            "tokens": lambda: self._streams[node.inputs[0].index] + "_tokens",
-            "vocabulary": lambda: self._streams[node.inputs[0].index] + "_vocabulary",
-            "gate": lambda: self._meaning(node.inputs[0]) + "_gated",
-            "hinge": lambda: f"hinge_along_{node.string('along')}",
-            "normalize": lambda: self._meaning(node.inputs[0]) + "_unit",
-            "distribution": lambda: self._meaning(node.inputs[0]) + "_distribution",
-            "negate": lambda: "minus_" + self._meaning(node.inputs[0]),
-            "stop": lambda: self._meaning(node.inputs[0]) + "_stopped",
-            "similarity": lambda: f"{node.string('by')}_similarity",
-            "score": lambda: f"{node.string('by')}_score",
-            "cross_entropy": lambda: f"loss_along_{node.string('along')}",
-        }.get(node.operation)
-        return node.operation if rule is None else rule()
+        rule = _MEANINGS.get(node.operation)
+        return node.operation if rule is None else rule(self, node)
+
+    def stream(self, output: Node) -> str:
+        """The name of the stream of which a node reads an output."""
+        return self._streams[output.inputs[0].index]
 
     def _unique(self, wish: str) -> str:
         name, copy = wish, 2
@@ -87,7 +77,7 @@ def _uses(region: Node) -> list[tuple[int, str]]:
     for direction in (contrast.rows, contrast.columns):
         for use in ("scale", "bias", "weight"):
             position = getattr(direction, use, None)
-            if position is not None and region.inputs[position].operation not in ("field", "scalar", "parameter"):
+            if position is not None and region.inputs[position].operation not in (FIELD, SCALAR, PARAMETER):
                 found.append((region.inputs[position].index, use))
     return found
 
@@ -97,3 +87,39 @@ def _identifier(name: str) -> str:
     name = re.sub(r"\W", "_", name, flags=re.ASCII)
     name = name if name.isidentifier() else f"_{name}"
     return f"{name}_" if keyword.iskeyword(name) else name
+
+
+def _own_name(names: Names, node: Node) -> str:
+    return node.string("name")
+
+
+def _with(suffix: str) -> Callable[[Names, Node], str]:
+    """The meaning of the first input, with what was done to it."""
+    return lambda names, node: f"{names.meaning(node.inputs[0])}_{suffix}"
+
+
+_MEANINGS: dict[str, Callable[[Names, Node], str]] = {
+    FIELD: _own_name,
+    SCALAR: _own_name,
+    MEMORY: _own_name,
+    PARAMETER: lambda names, node: f"learned_{node.string('name')}",
+    STATE: lambda names, node: f"{node.string('name')}_before",
+    ENQUEUE: lambda names, node: f"{node.inputs[0].string('name')}_after",
+    REFERENCE: lambda names, node: f"{column_of(node).name}_table",
+    RETRIEVE: lambda names, node: "nearest_samples",
+    TAKE: lambda names, node: f"{column_of(node.inputs[0]).name}_found",
+    ATTEND: _with("attended"),
+    POOLED: lambda names, node: names.stream(node),
+    TOKENS: lambda names, node: f"{names.stream(node)}_tokens",
+    VOCABULARY: lambda names, node: f"{names.stream(node)}_vocabulary",
+    GATE: _with("gated"),
+    HINGE: lambda names, node: f"hinge_along_{node.string('along')}",
+    NORMALIZE: _with("unit"),
+    DISTRIBUTION: _with("distribution"),
+    NEGATE: lambda names, node: f"minus_{names.meaning(node.inputs[0])}",
+    STOP: _with("stopped"),
+    SIMILARITY: lambda names, node: f"{node.string('by')}_similarity",
+    SCORE: lambda names, node: f"{node.string('by')}_score",
+    CROSS_ENTROPY: lambda names, node: f"loss_along_{node.string('along')}",
+}
+"""What the values of operations are called that are more than the operation's name."""

@@ -11,6 +11,7 @@ from vlmdsl.backends.torch.numbers import lasting
 from vlmdsl.backends.torch.search import FaissIndex
 from vlmdsl.backends.torch.values import Table
 from vlmdsl.ir import Column, Program, column_of, columns
+from vlmdsl.ir.operations.reference import RETRIEVE
 
 __all__ = ["References"]
 
@@ -34,7 +35,7 @@ class References(nn.Module):
             self.register_buffer("keys", torch.zeros(0, dtype=torch.int64), persistent=False)
         for column in self.columns:
             self.register_buffer(_buffer(column.name), torch.zeros(0, 0), persistent=False)
-        self._searched = {column_of(node.inputs[1]).name for node in program.nodes() if node.operation == "retrieve"}
+        self._searched = {column_of(node.inputs[1]).name for node in program.nodes() if node.operation is RETRIEVE}
         self._indexes: dict[str, FaissIndex] = {}
 
     def fill(self, values: Mapping[str, Tensor], keys: Tensor, *, search: str = "exact") -> None:

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from vlmdsl.backends.torch.numbers import free_attribute, keep_precision, lasting, outside_inference_mode, start_tensor
 from vlmdsl.backends.torch.values import Memory
 from vlmdsl.ir import Node, Program, states, streams, walk
+from vlmdsl.ir.operations.encoding import POOLED
+from vlmdsl.ir.operations.state import STATE
 from vlmdsl.types import LabelsType, MemoryType
 
 __all__ = ["State", "StateValue"]
@@ -85,7 +87,7 @@ class State(nn.Module):
     def _register(self, node: Node) -> None:
         name = node.string("name")
         attribute = self._attributes[name] = free_attribute(self, name)
-        if node.operation == "state":
+        if node.operation is STATE:
             self._starts[name] = node.number("initial")
             self.register_buffer(attribute, start_tensor(self._starts[name]))
             return
@@ -167,7 +169,7 @@ def _sources(program: Program) -> dict[str, str]:
     names = {stream.encode.index: stream.name for stream in streams(program)}
     return {
         update.state.string("name"): next(
-            names[node.inputs[0].index] for node in walk([update.node]) if node.operation == "pooled"
+            names[node.inputs[0].index] for node in walk([update.node]) if node.operation is POOLED
         )
         for update in program.updates
         if isinstance(update.state.type, MemoryType)

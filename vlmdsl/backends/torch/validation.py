@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from vlmdsl.diagnostics.suggest import suggestion
-from vlmdsl.ir import Input, Node, Program, inputs, streams
-from vlmdsl.types import VecType
+from vlmdsl.ir import Input, Program, inputs, streams
+from vlmdsl.ir.operations.encoding import POOLED, TOKENS
+from vlmdsl.types import DistributionType, TokensType, VecType
 
 __all__ = ["FeatureChecker", "compared_streams"]
 
@@ -87,31 +88,23 @@ def _check_device(tensors: Mapping[str, Tensor]) -> None:
         raise ValueError(f"the inputs are on different devices: {told}")
 
 
-_PER_SAMPLE = ("normalize", "stop", "distribution", "mix", "gate", "retain")
-"""What is done to the vectors of a stream, which keeps their length."""
+_FEATURES = (VecType, TokensType, DistributionType)
+"""Types of values with a feature axis. What is made of features has the length of the first ones that it is made of."""
 
 
 def compared_streams(program: Program) -> list[tuple[str, str]]:
     """The pairs of inputs whose features meet one by one."""
     found = {stream.encode.index: stream for stream in streams(program)}
     names: dict[int, str] = {}
-    pairs: list[tuple[str, str]] = []
+    pairs: dict[tuple[str, str], None] = {}
     for node in program.nodes():
-        if node.operation in ("pooled", "tokens"):
+        if node.operation in (POOLED, TOKENS):
             stream = found[node.inputs[0].index]
             names[node.index] = stream.input(node.operation)
-        elif node.operation in _PER_SAMPLE and node.inputs[0].index in names:
-            names[node.index] = names[node.inputs[0].index]
-        elif isinstance(node.type, VecType) and node.operation in ("add", "subtract"):
-            known = [names[parent.index] for parent in node.inputs if parent.index in names]
-            if known:
-                names[node.index] = known[0]
-            if len(known) == 2:
-                pairs.append((known[0], known[1]))
-        elif _compares(node) and all(parent.index in names for parent in node.inputs[:2]):
-            pairs.append((names[node.inputs[0].index], names[node.inputs[1].index]))
-    return pairs
-
-
-def _compares(node: Node) -> bool:
-    return node.operation in ("similarity", "score", "contrast", "entropy") and len(node.inputs) >= 2
+            continue
+        lengths = [names[parent.index] for parent in node.inputs if parent.index in names]
+        if lengths and isinstance(node.type, _FEATURES):
+            names[node.index] = lengths[0]
+        if node.operation.compares or node.operation.signs:
+            pairs |= dict.fromkeys((lengths[0], other) for other in lengths[1:2])
+    return list(pairs)

@@ -48,5 +48,5 @@ CROSS_ENTROPY = define(Operation("cross_entropy", cross_entropy, {"along": (str,
 TARGET_ENTROPY = define(Operation("target_entropy", asked, {"along": (str,)}, criterion=True))
 HINGE = define(Operation("hinge", hinge, {"along": (str,), "margin": NUMBER, "negatives": (str,)}, criterion=True))
 SIGMOID_LOSS = define(Operation("sigmoid_loss", fixed(ScoreType(), SimType, TargetType), criterion=True))
-MEAN = define(Operation("mean", mean))
-SAMPLES = define(Operation("samples", samples))
+MEAN = define(Operation("mean", mean, keeps_zero=True))
+SAMPLES = define(Operation("samples", samples, stops_gradient=True))

@@ -30,7 +30,9 @@ def attend(node: Node, types: tuple[Type, ...]) -> Type:
     return VecType()
 
 
-REFERENCE = define(Operation("reference", reference, {"encoder": (Encoder,), "field": (str,), "kind": (str,)}))
-RETRIEVE = define(Operation("retrieve", retrieve, {"k": (int,)}))
-TAKE = define(Operation("take", fixed(TokensType(tokens="K"), TableType, PicksType)))
-ATTEND = define(Operation("attend", attend, per_sample=True))
+REFERENCE = define(
+    Operation("reference", reference, {"encoder": (Encoder,), "field": (str,), "kind": (str,)}, stops_gradient=True)
+)
+RETRIEVE = define(Operation("retrieve", retrieve, {"k": (int,)}, stops_gradient=True))
+TAKE = define(Operation("take", fixed(TokensType(tokens="K"), TableType, PicksType), stops_gradient=True))
+ATTEND = define(Operation("attend", attend, compares=True, per_sample=True))

@@ -108,21 +108,38 @@ def clamp(node: Node, types: tuple[Type, ...]) -> Type:
     return same(*NUMERIC)(node, types)
 
 
-def _unary(name: str, number: Callable[[float], float], signs: tuple[int, ...] = ()) -> Operation:
-    return define(Operation(name, elementwise(1), elementwise=True, number=number, signs=signs))
+def _unary(
+    name: str, number: Callable[[float], float], *, keeps_zero: bool = False, signs: tuple[int, ...] = ()
+) -> Operation:
+    return define(Operation(name, elementwise(1), elementwise=True, number=number, keeps_zero=keeps_zero, signs=signs))
 
 
 def _binary(
-    name: str, number: Callable[[float, float], float], *, commutative: bool = False, signs: tuple[int, ...] = ()
+    name: str,
+    number: Callable[[float, float], float],
+    *,
+    commutative: bool = False,
+    keeps_zero: bool = False,
+    signs: tuple[int, ...] = (),
 ) -> Operation:
-    return define(Operation(name, elementwise(2), elementwise=True, number=number, commutative=commutative, signs=signs))
+    return define(
+        Operation(
+            name,
+            elementwise(2),
+            elementwise=True,
+            number=number,
+            commutative=commutative,
+            keeps_zero=keeps_zero,
+            signs=signs,
+        )
+    )
 
 
 def _comparison(name: str, *, commutative: bool = False) -> Operation:
-    return define(Operation(name, compare, comparison=True, commutative=commutative))
+    return define(Operation(name, compare, comparison=True, commutative=commutative, stops_gradient=True))
 
 
-CONSTANT = define(Operation("constant", constant, {"value": NUMBER}))
+CONSTANT = define(Operation("constant", constant, {"value": NUMBER}, stops_gradient=True))
 PARAMETER = define(
     Operation(
         "parameter",
@@ -133,22 +150,30 @@ PARAMETER = define(
     )
 )
 SCALAR = define(Operation("scalar", fixed(ScalarType()), {"name": (str,)}, learned=True))
-DRAW = define(Operation("draw", draw, {"name": (str,), "distribution": (str,), "arguments": (tuple,)}, named=True))
+DRAW = define(
+    Operation("draw", draw, {"name": (str,), "distribution": (str,), "arguments": (tuple,)}, named=True, stops_gradient=True)
+)
 
-NEGATE = _unary("negate", operator.neg, signs=(-1,))
+NEGATE = _unary("negate", operator.neg, keeps_zero=True, signs=(-1,))
 EXP = _unary("exp", math.exp)
 LOG = _unary("log", math.log)
 SOFTPLUS = _unary("softplus", lambda value: max(value, 0.0) + math.log1p(math.exp(-abs(value))))
-ADD = _binary("add", operator.add, commutative=True, signs=(1, 1))
-SUBTRACT = _binary("subtract", operator.sub, signs=(1, -1))
-MULTIPLY = _binary("multiply", operator.mul, commutative=True)
+ADD = _binary("add", operator.add, commutative=True, keeps_zero=True, signs=(1, 1))
+SUBTRACT = _binary("subtract", operator.sub, keeps_zero=True, signs=(1, -1))
+MULTIPLY = _binary("multiply", operator.mul, commutative=True, keeps_zero=True)
 DIVIDE = _binary("divide", operator.truediv)
-MINIMUM = _binary("minimum", min, commutative=True)
-MAXIMUM = _binary("maximum", max, commutative=True)
+MINIMUM = _binary("minimum", min, commutative=True, keeps_zero=True)
+MAXIMUM = _binary("maximum", max, commutative=True, keeps_zero=True)
 CLAMP = define(Operation("clamp", clamp, {"lower": BOUND, "upper": BOUND, "gradient": (str,)}, elementwise=True))
 STOP = define(
     Operation(
-        "stop", same(EncodedType, VecType, TokensType, DistributionType, *NUMERIC), elementwise=True, passes_features=True
+        "stop",
+        same(EncodedType, VecType, TokensType, DistributionType, *NUMERIC),
+        elementwise=True,
+        number=float,
+        passes_features=True,
+        keeps_zero=True,
+        stops_gradient=True,
     )
 )
 
@@ -158,8 +183,8 @@ GREATER = _comparison("greater")
 GREATER_EQUAL = _comparison("greater_equal")
 EQUAL = _comparison("equal", commutative=True)
 NOT_EQUAL = _comparison("not_equal", commutative=True)
-NOT = define(Operation("not", complement))
-AND = define(Operation("and", fixed(ConditionType(), ConditionType, ConditionType), commutative=False))
-OR = define(Operation("or", fixed(ConditionType(), ConditionType, ConditionType)))
-WHERE = define(Operation("where", where))
+NOT = define(Operation("not", complement, stops_gradient=True))
+AND = define(Operation("and", fixed(ConditionType(), ConditionType, ConditionType), stops_gradient=True))
+OR = define(Operation("or", fixed(ConditionType(), ConditionType, ConditionType), stops_gradient=True))
+WHERE = define(Operation("where", where, keeps_zero=True))
 RETAIN = define(Operation("retain", retain, {"value": NUMBER}, passes_features=True, per_sample=True))

@@ -46,7 +46,7 @@ def nearest(node: Node, types: tuple[Type, ...]) -> Type:
     return VecType()
 
 
-STATE = define(Operation("state", state, {"name": (str,), "initial": NUMBER}, named=True, state=True))
+STATE = define(Operation("state", state, {"name": (str,), "initial": NUMBER}, named=True, state=True, stops_gradient=True))
 MEMORY = define(
     Operation(
         "memory",
@@ -56,8 +56,9 @@ MEMORY = define(
         named=True,
         state=True,
         excludes=True,  # slots that are not written yet
+        stops_gradient=True,
     )
 )
-ENQUEUE = define(Operation("enqueue", enqueue))
-NEAREST = define(Operation("nearest", nearest))
-RUNNING_MEAN = define(Operation("running_mean", running_mean, {"momentum": NUMBER}))
+ENQUEUE = define(Operation("enqueue", enqueue, stops_gradient=True))
+NEAREST = define(Operation("nearest", nearest, stops_gradient=True))
+RUNNING_MEAN = define(Operation("running_mean", running_mean, {"momentum": NUMBER}, stops_gradient=True))

@@ -45,7 +45,7 @@ def mask(node: Node, types: tuple[Type, ...]) -> Type:
     return view("Text")(node, types)
 
 
-FIELD = define(Operation("field", field, {"name": (str,)}, declares_type=True, enters=True))
+FIELD = define(Operation("field", field, {"name": (str,)}, declares_type=True, enters=True, stops_gradient=True))
 REWRITE = define(
     Operation(
         "rewrite",
@@ -82,8 +82,14 @@ CROP = define(
         per_sample_view=True,
     )
 )
-SUMMARIZE = define(Operation("summarize", view("Text"), {"sentences": (int,), "by": (str,)}, per_sample_view=True))
-RENDER = define(Operation("render", view("Text", "Image"), {"row_height": (int,), "smallest": (int,)}, per_sample_view=True))
+SUMMARIZE = define(
+    Operation("summarize", view("Text"), {"sentences": (int,), "by": (str,)}, per_sample_view=True, in_evaluation=True)
+)
+RENDER = define(
+    Operation(
+        "render", view("Text", "Image"), {"row_height": (int,), "smallest": (int,)}, per_sample_view=True, in_evaluation=True
+    )
+)
 AUGMENT = define(
     Operation("augment", view("Image"), {"view": (int,), "pipeline": (object,), "draw": (int,)}, per_sample_view=True)
 )

@@ -11,6 +11,9 @@ from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.data import CannotLoad, FieldLacksColumn, MalformedMapping, UnknownColumn, UnknownField
 from vlmdsl.diagnostics.suggest import closest, suggestion
 from vlmdsl.ir import ONE_SOURCE, Program, column_of, root_field
+from vlmdsl.ir.operations.reference import REFERENCE
+from vlmdsl.ir.operations.scalars import SCALAR
+from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.runtime.data.classes import Classes, classes_of
 from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, Limits
 from vlmdsl.runtime.data.source import BadSample, Source, first_fault, probed_positions, remarks_of
@@ -72,19 +75,19 @@ def requirements(program: Program, views: bool = True) -> list[Requirement]:
         span = next(iter(program.graph.spans_of(node)), _COMMAND_LINE)
         if node.type == FieldType("Key"):
             continue  # Made of the sample's key: no column holds it.
-        if node.operation == "reference":
+        if node.operation is REFERENCE:
             column = column_of(node)
             found.setdefault(column.field, Requirement(column.field, column.kind, span))
-        elif node.operation == "field":
+        elif node.operation is FIELD:
             assert isinstance(node.type, FieldType)
             name = node.string("name")
             if FIELD_KINDS[node.type.kind].family is None or node.type.count is not None:
                 faults.append(CannotLoad.at(span, what=f"the field `{name}` of type `{node.type}`"))
             found[name] = Requirement(name, node.type.kind, span, not views and node.type.kind not in EVALUATED_KINDS)
-        elif node.operation == "scalar" and views:
+        elif node.operation is SCALAR and views:
             what = f"the number `{node.string('name')}`, which the caller of an objective gives"
             faults.append(CannotLoad.at(span, what=what, help=_WITHOUT_A_CALLER))
-        elif node.operation in ("rewrite", "alternative") and views:
+        elif node.operation.reads_rewrites and views:
             name = root_field(node).string("name") + _REWRITES
             found.setdefault(name, Requirement(name, "Rewrites", span))
     if program.batch_policy == ONE_SOURCE and views:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.cells import displayed
+from vlmdsl.ir.operations import OPERATIONS
 from vlmdsl.runtime.data.context import Materials
 from vlmdsl.runtime.data.left_out import shortened
 from vlmdsl.runtime.data.mapping import FieldMapping
@@ -173,7 +174,7 @@ def survey(
 
 def _is_whole(view: View) -> bool:
     """Whether all of a text becomes tokens: not its summary, nor an image of it."""
-    return view.kind == "Text" and not any(operation in ("summarize", "render") for operation, _ in view.steps)
+    return view.kind == "Text" and not any(OPERATIONS[operation].in_evaluation for operation, _ in view.steps)
 
 
 def _skipped(

@@ -11,6 +11,9 @@ import numpy as np
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.data import CannotLoad
 from vlmdsl.ir import Node, root_field
+from vlmdsl.ir.operations import OPERATIONS
+from vlmdsl.ir.operations.encoding import MIX
+from vlmdsl.ir.operations.views import ALTERNATIVE, AUGMENT, CROP, DROP, EDA, MASK, RENDER, REWRITE, SUMMARIZE
 from vlmdsl.primitives.pipelines import PIPELINES, Crop, PipelineName
 from vlmdsl.runtime.data.augmentations import augmented
 from vlmdsl.runtime.data.context import Attributes, ViewContext
@@ -41,31 +44,31 @@ class View:
     @property
     def side(self) -> float:
         """The side of its images as a share of that which the encoder has: less than 1 for small crops."""
-        sides = [dict(attributes).get("side", 1.0) for operation, attributes in self.steps if operation == "crop"]
+        sides = [dict(attributes).get("side", 1.0) for operation, attributes in self.steps if operation == CROP]
         return float(str(sides[-1])) if sides else 1.0
 
     @property
     def drops(self) -> tuple[Attributes, ...]:
         """The attributes of its steps that drop patches, which is done after all others, whatever the order."""
-        return tuple(dict(attributes) for operation, attributes in self.steps if operation == "drop")
+        return tuple(dict(attributes) for operation, attributes in self.steps if operation == DROP)
 
     @property
     def field_kind(self) -> str:
         """The kind of the field itself: a rendered text is an image made of a text."""
-        return "Text" if any(operation == "render" for operation, _ in self.steps) else self.kind
+        return "Text" if any(operation == RENDER for operation, _ in self.steps) else self.kind
 
     def without_draws(self) -> View:
         """What remains for evaluation: the steps that always give the same, such as `render`."""
-        return View(self.field, self.kind, tuple(step for step in self.steps if step[0] in FIXED))
+        return View(self.field, self.kind, tuple(step for step in self.steps if OPERATIONS[step[0]].in_evaluation))
 
     def apply(self, value: Value, context: ViewContext) -> Value:
         """The view of one sample's value; an image has the side that the tower takes, if there is one that does."""
         for operation, attributes in self.steps:
-            if operation != "drop":
+            if operation != DROP:
                 value = VIEWS[operation](value, dict(attributes), context)
         if self.kind == "Image" and context.form is not None:
             # What a step has made has lost its margin already.
-            untouched = all(operation == "drop" for operation, _ in self.steps)
+            untouched = all(operation == DROP for operation, _ in self.steps)
             form = context.images if untouched else ImageFormat(context.images.side(self.side))
             return form.fit(value, self.side if untouched else 1.0)
         return value
@@ -83,13 +86,13 @@ def view_of(source: Node, span: Span = _NO_PLACE) -> View:
     """The view that a stream's source node stands for; raises `DiagnosticError` if nothing here can make it."""
     steps: list[tuple[str, tuple[tuple[str, object], ...]]] = []
     start = root_field(source)
-    while source.operation == "mix":  # made of the whole batch, by the model
+    while source.operation is MIX:  # made of the whole batch, by the model
         source = source.inputs[0]
     node = source
     while node is not start:
         attributes = dict(node.attributes)
         pipeline = _pipeline(attributes)
-        if node.operation not in (*VIEWS, "drop") or pipeline not in PIPELINES:
+        if node.operation not in (*VIEWS, DROP) or pipeline not in PIPELINES:
             what = f"the view `{node.operation}`" if pipeline in PIPELINES else f"the pipeline `{pipeline}`"
             raise DiagnosticError((CannotLoad.at(span, what=what),))
         steps.append((node.operation, node.attributes))
@@ -165,16 +168,13 @@ def _pipeline(attributes: Attributes) -> PipelineName:
 
 
 VIEWS: dict[str, Callable[[Value, Attributes, ViewContext], Value]] = {
-    "rewrite": _rewrite,
-    "alternative": _alternative,
-    "eda": _eda,
-    "crop": _crop,
-    "summarize": _summarize,
-    "render": _render,
-    "augment": _augment,
-    "mask": _mask,
+    REWRITE: _rewrite,
+    ALTERNATIVE: _alternative,
+    EDA: _eda,
+    CROP: _crop,
+    SUMMARIZE: _summarize,
+    RENDER: _render,
+    AUGMENT: _augment,
+    MASK: _mask,
 }
 """Operation of the graph -> what makes the view of one sample's value; `drop` is none of the pixels."""
-
-FIXED = frozenset({"summarize", "render"})
-"""Views that draw nothing."""

@@ -14,6 +14,11 @@ from vlmdsl.backends.torch.ops.normalize import normalize
 from vlmdsl.backends.torch.ops.similarities import similarity_to
 from vlmdsl.backends.torch.values import Similarities, TokenFeatures
 from vlmdsl.ir import Contrast, Head, Node, Program, encoder_of, root_field
+from vlmdsl.ir.operations.contrast import CONTRAST
+from vlmdsl.ir.operations.encoding import NORMALIZE
+from vlmdsl.ir.operations.matrices import SIMILARITY, UNITE
+from vlmdsl.ir.operations.reference import ATTEND
+from vlmdsl.ir.operations.scalars import CONSTANT, MULTIPLY
 from vlmdsl.passes.linear import expand
 from vlmdsl.runtime.encoders import EncodedFeatures
 from vlmdsl.types import EncodedType, FieldType, SimType
@@ -148,13 +153,13 @@ def _matrices(program: Program) -> Iterator[list[tuple[float, Node]]]:
         contrast = dict(node.attributes).get("contrast")
         if isinstance(contrast, Contrast) and contrast.fused:
             yield [(1.0, node)]
-        elif node.operation in ("contrast", "cross_entropy", "hinge", "sigmoid_loss"):
+        elif node.operation is CONTRAST or node.operation.criterion:
             yield from (_summands(matrix) for matrix in _side_by_side(node.inputs[0]))
 
 
 def _side_by_side(matrix: Node) -> list[Node]:
     """The matrices whose columns stand side by side; one for a plain one."""
-    return [part for half in matrix.inputs for part in _side_by_side(half)] if matrix.operation == "unite" else [matrix]
+    return [part for half in matrix.inputs for part in _side_by_side(half)] if matrix.operation is UNITE else [matrix]
 
 
 def _summands(matrix: Node) -> list[tuple[float, Node]]:
@@ -165,18 +170,21 @@ def _summands(matrix: Node) -> list[tuple[float, Node]]:
 def _parts(matrix: Node, _key: str) -> list[tuple[Node, str, Fraction]] | None:
     """What a matrix is made of, each with its coefficient; None for a similarity, and for anything but a sum."""
     matrices = [parent for parent in matrix.inputs if isinstance(parent.type, SimType)]
-    if matrix.operation == "similarity" or (len(matrices) > 1 and matrix.operation not in ("add", "subtract")):
+    signs = matrix.operation.signs
+    if matrix.operation is SIMILARITY or (len(matrices) > 1 and not signs):
         return None
-    signs = [Fraction(1)] * len(matrices)
-    if matrix.operation == "multiply" and len(matrices) == 1:
-        signs = [Fraction(next((parent.number("value") for parent in matrix.inputs if parent.operation == "constant"), 1.0))]
-    if matrix.operation == "subtract" and len(matrices) == 2:
-        signs = [Fraction(1), Fraction(-1)]
-    return [(parent, "", sign) for parent, sign in zip(matrices, signs, strict=True)]
+    shares = [Fraction(1)] * len(matrices)
+    if matrix.operation is MULTIPLY and len(matrices) == 1:
+        shares = [Fraction(next((parent.number("value") for parent in matrix.inputs if parent.operation is CONSTANT), 1.0))]
+    elif signs:
+        shares = [
+            Fraction(sign) for parent, sign in zip(matrix.inputs, signs, strict=True) if isinstance(parent.type, SimType)
+        ]
+    return [(parent, "", share) for parent, share in zip(matrices, shares, strict=True)]
 
 
 def _similarity_name(node: Node) -> str:
-    return node.string("by") if node.operation == "similarity" else "dot"
+    return node.string("by") if node.operation is SIMILARITY else "dot"
 
 
 def _arguments(node: Node) -> Any:
@@ -204,22 +212,22 @@ def _side(node: Node) -> _Side | None:
     """None if the features are more than those of one stream."""
     normalized = False
     # What is mixed, gated or left out in training is compared as it is.
-    while node.operation in ("normalize", "stop", "mix", "gate", "retain"):
-        normalized |= node.operation == "normalize"
+    while node.operation.passes_features:
+        normalized |= node.operation is NORMALIZE
         node = node.inputs[0]
-    if node.operation in ("attend", "add", "subtract"):
-        sides = [_side(parent) for parent in (node.inputs[:1] if node.operation == "attend" else node.inputs)]
+    if node.operation is ATTEND or node.operation.signs:
+        sides = [_side(parent) for parent in (node.inputs[:1] if node.operation is ATTEND else node.inputs)]
         own = sides[0]
         if any(side is None or own is None or replace(side, made=own.made) != own for side in sides):
             return None  # features of several streams, or of several views or heads
         return None if own is None or own.kind != "Image" else replace(own, normalized=normalized, made=node)
-    if node.operation not in ("pooled", "tokens"):
+    if not node.operation.reads_encoder_output:
         return None
     encode = node.inputs[0]
     assert isinstance(encode.type, EncodedType)
     source = encode.inputs[0]
     field = root_field(source)
-    joined = source.operation in ("join", "blend")
+    joined = source.operation.pairs_fields
     kind = encode.type.kind if joined or not isinstance(field.type, FieldType) else field.type.kind
     view = None if source is field else source
     encoder = encoder_of(encode)

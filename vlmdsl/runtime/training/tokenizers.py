@@ -10,6 +10,7 @@ from vlmdsl.diagnostics.catalog.data import TokenizerUnusable
 from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
 from vlmdsl.diagnostics.suggest import suggestion
 from vlmdsl.ir import Node, Stream, parts_of
+from vlmdsl.ir.operations.views import FIELD, MASK
 from vlmdsl.runtime.model import tower_needs
 from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers, load_tokenizer, train_tokenizer
 from vlmdsl.schema import ModelConfig
@@ -87,7 +88,7 @@ def _is_masked(stream: Stream) -> bool:
 
 
 def _has_mask(source: Node) -> bool:
-    return source.operation == "mask" or (source.operation != "field" and _has_mask(source.inputs[0]))
+    return source.operation is MASK or (source.operation is not FIELD and _has_mask(source.inputs[0]))
 
 
 def _without_mask(given: str, encoder: str) -> DiagnosticError:

@@ -109,6 +109,18 @@ def test_a_shared_matrix_is_paid_once_and_its_readers_are_named_with_their_lines
     assert row.lines == ("two.vlo:2", "two.vlo:3")
 
 
+def test_readers_of_a_stream_are_those_of_what_is_made_of_it() -> None:
+    """What is done to features sample by sample (a stopped gradient, a gate) reads a stream for somebody else."""
+    plan = make_plan(build("moco").planned)
+    (row,) = [row for row in plan.shared if row.value.endswith("_teacher, encoded")]
+    assert row.readers == ("score", "enqueue")
+
+
+def test_every_criterion_reads_its_matrix() -> None:
+    program = build("mean(row_sum(softplus(similarity(image, text)))) - mean(score(image, text))").planned
+    assert "loss: row sum" in [region.name for region in make_plan(program).regions]
+
+
 def test_behind_a_head_features_are_as_long_as_it_gives() -> None:
     """MoCo's keys are of 128 numbers, whatever the tower's are of; MoCo v3's of 256, by hand too."""
     plan = make_plan(build("moco", knobs={"size": 1000}).planned, batch=100, dim=512)

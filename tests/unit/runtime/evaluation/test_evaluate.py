@@ -179,6 +179,12 @@ def test_a_sum_of_similarities_is_compared_by_all_of_them():
     torch.testing.assert_close(found(images, texts).columns, 0.75 * cosine.columns + 0.25 * tokenmax.columns)
 
 
+def test_what_any_criterion_reads_is_compared():
+    """Not those of a list only: a loss made of a log-sum-exp trains the similarity that it is taken over."""
+    found = comparison_of(build("mean(logsumexp(similarity(image, text)) - score(image, text))").planned)
+    assert found == COMPARISON
+
+
 def test_a_fused_region_compares_by_inner_product():
     graph = Graph()
     sides = compared(graph).inputs

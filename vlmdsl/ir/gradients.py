@@ -1,0 +1,28 @@
+"""Where a gradient goes in a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from vlmdsl.ir.encoders import encoder_of
+from vlmdsl.ir.node import Node
+from vlmdsl.ir.operations.encoding import ENCODE
+
+__all__ = ["learns"]
+
+
+def learns(roots: Iterable[Node], reached: Callable[[Node], Iterable[Node]] = lambda node: node.operands) -> bool:
+    """Whether a gradient of one of `roots` reaches an encoder that learns, a learned number, or one that the caller gives.
+
+    `reached(node)` are the inputs of a node that its gradient goes on to.
+    """
+    stack, seen = list(roots), set[Node]()
+    while stack:
+        node = stack.pop()
+        if node in seen or node.operation.stops_gradient:
+            continue
+        seen.add(node)
+        if node.operation.learned or (node.operation is ENCODE and encoder_of(node).learns):
+            return True
+        stack.extend(reached(node))
+    return False
