@@ -102,5 +102,5 @@ def test_the_chain_of_a_source_node() -> None:
     assert (view.field, view.kind, [operation for operation, _ in view.steps]) == ("caption", "Text", ["rewrite"])
     assert view_of(text) == View("caption", "Text")
     with pytest.raises(DiagnosticError) as caught:
-        view_of(graph.add("paraphrase", text, type=FieldType("Text")))
+        view_of(graph.add("join", graph.add("field", type=FieldType("Image"), name="image"), text))
     assert caught.value.diagnostics[0].code == "V0823"
