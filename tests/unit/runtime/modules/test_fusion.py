@@ -119,6 +119,23 @@ def test_an_empty_text_and_an_empty_context_have_finite_features(kind: str) -> N
     assert features.tokens.isfinite().all()
 
 
+def test_an_empty_text_is_read_as_one_token_of_zeros() -> None:
+    module, given = module_of("cross"), inputs()
+    empty = module(**given | {"mask": torch.zeros(3, TEXT, dtype=torch.bool)}).pooled
+    one = module(**given | {"states": torch.zeros(3, 1, STATES).double(), "mask": None}).pooled
+    torch.testing.assert_close(empty, one)
+
+
+@pytest.mark.parametrize("kind", CROSS)
+def test_an_empty_context_is_read_as_one_token_of_zeros(kind: str) -> None:
+    module, given = module_of(kind), inputs()
+    empty = module(**given | {"context_mask": torch.zeros(3, IMAGE, dtype=torch.bool)})
+    assert_close(
+        real_parts(empty),
+        real_parts(module(**given | {"context": torch.zeros(3, 1, CONTEXT).double(), "context_mask": None})),
+    )
+
+
 @pytest.mark.parametrize("kind", CROSS)
 def test_a_causal_token_is_blind_to_what_follows_but_for_the_prefix(kind: str) -> None:
     module, given = module_of(kind), inputs() | {"mask": None}
