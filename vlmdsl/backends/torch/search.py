@@ -24,16 +24,19 @@ _numbers = itertools.count()
 _indexes: WeakValueDictionary[int, FaissIndex] = WeakValueDictionary()
 
 
-def load_faiss() -> ModuleType:
-    """The module `faiss`; `DiagnosticError` (V0901) where it is not installed."""
+def load_faiss(
+    needed_for: str = "`data.reference_search=faiss`",
+    otherwise: str = "leave the setting out: `exact` finds the same samples",
+) -> ModuleType:
+    """The module `faiss`; `DiagnosticError` (V0901) where it is not installed, which says what to do `otherwise`."""
     try:
         import faiss
     except ImportError as fault:
         missing = PackageMissing.at(
             Span("<command line>", 0, 0),
-            what="`data.reference_search=faiss`",
+            what=needed_for,
             package="faiss-cpu",
-            help=("run `pip install 'vlmdsl[ann]'`", "or leave the setting out: `exact` finds the same samples"),
+            help=("run `pip install 'vlmdsl[ann]'`", f"or {otherwise}"),
         )
         raise DiagnosticError((missing,)) from fault
     found: ModuleType = faiss

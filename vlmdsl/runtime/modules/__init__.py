@@ -1,5 +1,6 @@
 """Modules on top of towers: fusion, decoders, poolers, linear heads and codebooks."""
 
+from vlmdsl.runtime.modules.codebook import Codebook
 from vlmdsl.runtime.modules.decoders import PixelDecoder, TextDecoder
 from vlmdsl.runtime.modules.fusion import Fusion, MergedFusion, fusion
 from vlmdsl.runtime.modules.linear import LinearHead
@@ -8,6 +9,7 @@ from vlmdsl.runtime.modules.sequences import SequenceFeatures
 
 __all__ = [
     "AttentionalPooler",
+    "Codebook",
     "Fusion",
     "LinearHead",
     "MergedFusion",
