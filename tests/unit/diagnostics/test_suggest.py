@@ -40,7 +40,7 @@ def test_the_same_word_in_another_case_wins_over_a_likelier_spelling() -> None:
         (["text"], "the fields: only `text`"),
         (["text", "label"], "the fields are `text` and `label`"),
         ([], ""),
-        ([f"column{index}" for index in range(10)], "`column7` and 2 more"),
+        ([f"column{index}" for index in range(12)], "`column9` and 2 more"),
     ],
 )
 def test_suggestion_lists_what_is_possible(candidates: list[str], expected: str) -> None:
