@@ -71,8 +71,8 @@ class _LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-def _show_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:
-    if wanted and not ctx.resilient_parsing:
+def _show_version(ctx: click.Context, _option: click.Parameter, show: bool) -> None:
+    if show and not ctx.resilient_parsing:
         data(f"vlmdsl {vlmdsl.__version__}")
         ctx.exit()
 

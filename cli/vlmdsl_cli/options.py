@@ -51,16 +51,16 @@ def choose_recipe(subject: str | None, expression: str | None, knobs: Sequence[s
 
 def pairs(words: Sequence[str], option: str) -> dict[str, str]:
     """`["a=1", "b=2"]` as a dictionary; UsageError for a word without `=` or a name given twice."""
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for word in words:
         name, equals, value = word.partition("=")
         name = name.strip()
         if not equals or not name:
             raise click.UsageError(f"{option} takes NAME=VALUE, not {word!r}")
-        if name in found:
+        if name in values:
             raise click.UsageError(f"{option} {name} is given twice")
-        found[name] = value.strip()
-    return found
+        values[name] = value.strip()
+    return values
 
 
 def knob_values(words: Sequence[str]) -> dict[str, object]:
@@ -85,16 +85,16 @@ def _knob_value(text: str) -> object:
 
 def recipe_files(words: Sequence[str]) -> list[str]:
     """The words, every directory replaced by the `.vlo` files below it, in order of name; UsageError where it has none."""
-    found: list[str] = []
+    paths: list[str] = []
     for word in words:
         if not os.path.isdir(word):  # unlike Path: false for "", and for a word too long to be a path
-            found.append(word)
+            paths.append(word)
             continue
         files = sorted(str(file) for file in Path(word).rglob("*.vlo") if file.is_file())
         if not files:
             raise click.UsageError(f"no .vlo file is in the folder {word!r}")
-        found.extend(files)
-    return found
+        paths.extend(files)
+    return paths
 
 
 def read_stdin() -> str:

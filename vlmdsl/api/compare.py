@@ -85,12 +85,12 @@ def compare(
     common = import_module("vlmdsl.runtime.training.common").prepare(
         [compile_built(side.built, compiled=False) for side in sides], resolved
     )
-    wanted = range(resolved.train.seed, resolved.train.seed + seeds)
+    chosen_seeds = range(resolved.train.seed, resolved.train.seed + seeds)
     import_module("vlmdsl.runtime.training.run_folder").make_folder(str(folder))
     with import_module("vlmdsl.runtime.training.lock").locked(folder):
-        runs = _run_all(_plans(sides, resolved, folder, common, wanted), say)
+        runs = _run_all(_plans(sides, resolved, folder, common, chosen_seeds), say)
         ordered = tuple(run for name in names for run in runs if run.contender == name)
-        result = Comparison(folder, names, tuple(wanted), ordered, _facts(sides, resolved, common.data), confidence)
+        result = Comparison(folder, names, tuple(chosen_seeds), ordered, _facts(sides, resolved, common.data), confidence)
         _write(result)
     return result
 
@@ -129,8 +129,8 @@ def _checked(recipes: Sequence[str | Path | Contender], load: Callable[[], RunCo
     faults: list[Diagnostic] = []
     sides: list[_Side] = []
     resolved: RunConfig | None = None
-    for given in recipes:
-        contender = given if isinstance(given, Contender) else Contender(given)
+    for recipe in recipes:
+        contender = recipe if isinstance(recipe, Contender) else Contender(recipe)
         try:
             built = build(contender.recipe, expression=contender.expression, knobs=contender.knobs)
         except DiagnosticError as error:
@@ -147,10 +147,10 @@ def _checked(recipes: Sequence[str | Path | Contender], load: Callable[[], RunCo
     return sides, resolved
 
 
-def _free_name(wanted: str, taken: Sequence[str]) -> str:
+def _free_name(name: str, taken: Sequence[str]) -> str:
     """`clip`, `clip-2`, `clip-3`: the first that is not taken."""
-    numbered = (wanted if number == 1 else f"{wanted}-{number}" for number in range(1, len(taken) + 2))
-    return next(name for name in numbered if name not in taken)
+    numbered = (name if number == 1 else f"{name}-{number}" for number in range(1, len(taken) + 2))
+    return next(candidate for candidate in numbered if candidate not in taken)
 
 
 def _plans(sides: Sequence[_Side], config: RunConfig, folder: Path, common: Any, seeds: Sequence[int]) -> list[_Plan]:
@@ -269,7 +269,7 @@ def _write(result: Comparison) -> None:
     drawing = import_module("vlmdsl.runtime.tracking.comparison")
     panels = []
     for measure in result.shown():
-        values = {name: found for name in result.contenders if (found := result.values(name, measure)) is not None}
+        values = {name: shares for name in result.contenders if (shares := result.values(name, measure)) is not None}
         levels = {
             which: level for which in ("chance", "untrained") if (level := result.baseline(which, measure)) is not None
         }

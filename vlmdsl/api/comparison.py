@@ -58,19 +58,19 @@ class Comparison:
 
     def measures(self) -> list[str]:
         """Every measure that at least one contender has, such as `retrieval.image_to_text.R@1`."""
-        found = (name for run in self.runs for name in measures_of(run.evaluation))
-        return list(dict.fromkeys(found))
+        names = (name for run in self.runs for name in measures_of(run.evaluation))
+        return list(dict.fromkeys(names))
 
     def values(self, contender: str, measure: str) -> list[float] | None:
         """The measure of each seed as a fraction; None where the contender has no such measure."""
         own = [measures_of(run.evaluation).get(measure) for run in self.runs if run.contender == contender]
-        known = [value for value in own if value is not None]
-        return known if known and len(known) == len(own) else None
+        measured = [value for value in own if value is not None]
+        return measured if measured and len(measured) == len(own) else None
 
     def baseline(self, which: str, measure: str) -> float | None:
         """The measure by `chance`, or of the `untrained` model on average over the runs."""
-        known = [measures_of(run.evaluation, which).get(measure) for run in self.runs]
-        values = [value for value in known if value is not None]
+        baselines = [measures_of(run.evaluation, which).get(measure) for run in self.runs]
+        values = [value for value in baselines if value is not None]
         return spread_of(values).mean if values else None
 
     def difference(self, contender: str, measure: str) -> Difference | None:
@@ -103,8 +103,8 @@ class Comparison:
                 rows[contender] = None
                 continue
             difference = self.difference(contender, measure)
-            told = {} if difference is None else {"difference": asdict(difference) | {"separable": difference.separable}}
-            rows[contender] = {"values": values, **asdict(spread_of(values)), **told}
+            compared = {} if difference is None else {"difference": asdict(difference) | {"separable": difference.separable}}
+            rows[contender] = {"values": values, **asdict(spread_of(values)), **compared}
         return {
             "chance": self.baseline("chance", measure),
             "untrained": self.baseline("untrained", measure),
@@ -193,11 +193,11 @@ def measures_of(evaluation: Mapping[str, Any], which: str | None = None) -> dict
 
 
 def _flat(path: str, group: Mapping[str, Any], which: str | None) -> Sequence[tuple[str, float]]:
-    found: list[tuple[str, float]] = []
+    measures: list[tuple[str, float]] = []
     if "chance" in group:
         values = group if which is None else group.get(which, {})
-        found += [(f"{path}.{name}", values[name]) for name in group["chance"] if name in values]
+        measures += [(f"{path}.{name}", values[name]) for name in group["chance"] if name in values]
     for name, value in group.items():
         if isinstance(value, Mapping) and name not in ("chance", "untrained"):
-            found += _flat(f"{path}.{name}" if path else name, value, which)
-    return found
+            measures += _flat(f"{path}.{name}" if path else name, value, which)
+    return measures

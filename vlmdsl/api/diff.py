@@ -35,7 +35,7 @@ def diff(first: str | Path, second: str | Path) -> str:
 
 def _described(built: Built) -> list[str]:
     program = built.planned
-    described = [f"input {wanted.name}[{', '.join(wanted.axes)}] {wanted.dtype}" for wanted in inputs(program)]
+    described = [f"input {spec.name}[{', '.join(spec.axes)}] {spec.dtype}" for spec in inputs(program)]
     for learned in map(parameter_facts, parameters(program)):
         described.append(f"learned {learned['name']} = {learned['initial']:.6g}{bounds(learned)}")
     described.extend(formula_text(built.written).splitlines())

@@ -44,8 +44,8 @@ def build(
     )
     SOURCES.texts.update(front_end.sources.texts)
     if front_end.program is None:
-        found = tuple(front_end.diagnostics)
-        raise DiagnosticError(found, render_text(found, front_end.sources))
+        diagnostics = tuple(front_end.diagnostics)
+        raise DiagnosticError(diagnostics, render_text(diagnostics, front_end.sources))
     if dump is not None:
         dump("ir", front_end.program)
     planned = optimise(front_end.program, dump=dump)

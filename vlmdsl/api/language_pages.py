@@ -43,7 +43,7 @@ def page_about(subject: str | Path, *, expression: bool, knobs: Mapping[str, obj
     try:
         built = build(subject, expression=expression, knobs=knobs)
     except DiagnosticError as error:
-        if [found.code for found in error.diagnostics] == ["V0202"] and _WORD.fullmatch(word):
+        if [diagnostic.code for diagnostic in error.diagnostics] == ["V0202"] and _WORD.fullmatch(word):
             raise pages.unknown_subject(
                 word, [*bundled_names(), *all_primitives(), *catalogue(), *_names_of_settings()]
             ) from None
@@ -60,11 +60,11 @@ def _names_of_settings() -> list[str]:
 def _settings(word: str) -> Explanation | None:
     from vlmdsl.api.settings import settings_of, settings_sections  # the models of the configuration take long to make
 
-    found = settings_of(word)
-    if not found:
+    settings = settings_of(word)
+    if not settings:
         return None
-    facts = {"kind": "settings", "settings": [setting.facts() for setting in found]}
-    return Explanation(word if word == "settings" else f"{word} (settings)", settings_sections(found), facts)
+    facts = {"kind": "settings", "settings": [setting.facts() for setting in settings]}
+    return Explanation(word if word == "settings" else f"{word} (settings)", settings_sections(settings), facts)
 
 
 def _primitive(name: str) -> Explanation:

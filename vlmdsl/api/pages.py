@@ -54,15 +54,15 @@ class Argument:
 
 def primitive_arguments(primitive: Primitive) -> list[Argument]:
     """Subjects first, then parameters, from the one place that declares them."""
-    found = [
+    arguments = [
         Argument(subject.name, words(subject.accepts), "" if subject.default is None else "optional", subject.description)
         for subject in primitive.subjects
     ]
     properties: Mapping[str, Any] = primitive.parameters.model_json_schema(by_alias=True).get("properties", {})
     for name, schema in properties.items():
         default = _literal(schema["default"]) if "default" in schema else ""
-        found.append(Argument(name, _takes(schema), default, schema.get("description", "")))
-    return found
+        arguments.append(Argument(name, _takes(schema), default, schema.get("description", "")))
+    return arguments
 
 
 def _literal(default: object) -> str:
@@ -116,8 +116,8 @@ def recipe_facts(program: Program) -> dict[str, object]:
         "encoders": _encoders(planned),
         "reference": [{"tower": column.encoder.tower, "field": column.field} for column in columns(planned)],
         "inputs": [
-            {"name": wanted.name, "axes": list(wanted.axes), "dtype": wanted.dtype, "meaning": wanted.meaning}
-            for wanted in inputs(planned)
+            {"name": spec.name, "axes": list(spec.axes), "dtype": spec.dtype, "meaning": spec.meaning}
+            for spec in inputs(planned)
         ],
         "learned": [parameter_facts(node) for node in parameters(planned)],
         "state": [_state_facts(update) for update in planned.updates],
@@ -170,7 +170,7 @@ def recipe_sections(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Learned parameters", "\n".join(_learned_line(learned) for learned in facts["learned"])),
         ("Batches", _BATCHES[facts["batch_policy"]]),
         ("State", "\n".join(_state_line(state) for state in facts["state"])),
-        ("Inputs of the objective", "\n".join(_input_line(wanted) for wanted in facts["inputs"])),
+        ("Inputs of the objective", "\n".join(_input_line(spec) for spec in facts["inputs"])),
     ]
     return [section for section in sections if section[1]]
 
@@ -216,17 +216,17 @@ def _state_line(state: Mapping[str, Any]) -> str:
     return f"  {state['name']}: {state['kind']}, starts {state['starts']}"
 
 
-def _input_line(wanted: Mapping[str, Any]) -> str:
-    return f"  {wanted['name']} [{', '.join(wanted['axes'])}] {wanted['dtype']}: {wanted['meaning']}"
+def _input_line(spec: Mapping[str, Any]) -> str:
+    return f"  {spec['name']} [{', '.join(spec['axes'])}] {spec['dtype']}: {spec['meaning']}"
 
 
-def unknown_subject(word: str, known: Iterable[str]) -> DiagnosticError:
+def unknown_subject(word: str, names: Iterable[str]) -> DiagnosticError:
     """V0202 for a word that is neither recipe nor primitive nor code."""
-    near = closest(word, known)
+    near = closest(word, names)
     help = (
         f"did you mean `{near}`?"
         if near
         else "give a recipe, a primitive (tokenmax), a diagnostic code (V0304) or `settings`"
     )
-    found = UnknownRecipe.at(Span("<command line>", 0, 0), help=(help,), name=word)
-    return DiagnosticError((found,), render_text([found], SourceMap()))
+    diagnostic = UnknownRecipe.at(Span("<command line>", 0, 0), help=(help,), name=word)
+    return DiagnosticError((diagnostic,), render_text([diagnostic], SourceMap()))

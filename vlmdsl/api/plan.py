@@ -49,9 +49,9 @@ def dump(recipe: str | Path, stage: str, *, expression: bool = False, knobs: Map
         printed[name] = plain(program_text(program))
 
     build(recipe, expression=expression, knobs=knobs, dump=keep)
-    wanted = stage.removeprefix("ir:")
-    if wanted not in printed:
+    name = stage.removeprefix("ir:")
+    if name not in printed:
         help = (f"possible: {', '.join(printed)}",)
-        found = UnknownStage.at(Span("<command line>", 0, 0), help=help, name=stage)
-        raise DiagnosticError((found,), render_text([found], SourceMap()))
-    return printed[wanted]
+        diagnostic = UnknownStage.at(Span("<command line>", 0, 0), help=help, name=stage)
+        raise DiagnosticError((diagnostic,), render_text([diagnostic], SourceMap()))
+    return printed[name]

@@ -94,18 +94,20 @@ def check_resumable(folder: RunFolder, built: Built, config: RunConfig) -> None:
     settings_of = import_module("vlmdsl.runtime.training.identity").settings_of
     recorded, present = folder.read_facts().recipe, recipe_record(built, {})
     stored = load_settings(folder.config, (), {})
-    found: list[Diagnostic] = []
+    mismatches: list[Diagnostic] = []
     if sorted(recorded.digests.values()) != sorted(dict(built.written.digests).values()):
-        found.append(_mismatch(folder, "recipe"))
+        mismatches.append(_mismatch(folder, "recipe"))
     elif recorded.knobs != present["knobs"]:
-        found.append(_mismatch(folder, "value of a hyper-parameter", f"it had {recorded.knobs}, now {present['knobs']}"))
+        mismatches.append(
+            _mismatch(folder, "value of a hyper-parameter", f"it had {recorded.knobs}, now {present['knobs']}")
+        )
     before = settings_of(stored, shaping=True) | {"out": stored.out}
     now = settings_of(config, shaping=True) | {"out": config.out}
     for name, value in now.items():
         if before[name] != value:
-            found.append(_mismatch(folder, f"`{name}`", f"it had {before[name]}, now {value}"))
-    if found:
-        raise _error(found)
+            mismatches.append(_mismatch(folder, f"`{name}`", f"it had {before[name]}, now {value}"))
+    if mismatches:
+        raise _error(mismatches)
 
 
 def _mismatch(folder: RunFolder, what: str, *notes: str) -> Diagnostic:

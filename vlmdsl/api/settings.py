@@ -58,20 +58,20 @@ def settings_sections(settings: list[Setting]) -> tuple[tuple[str, str], ...]:
 
 def names_of_settings() -> list[str]:
     """All that `settings_of` knows: `settings`, the sections, and each setting."""
-    found = _settings()
-    names = [setting.full_name for setting in found]
-    return list(dict.fromkeys(["settings", *(setting.section for setting in found if setting.section), *names]))
+    settings = _settings()
+    names = [setting.full_name for setting in settings]
+    return list(dict.fromkeys(["settings", *(setting.section for setting in settings if setting.section), *names]))
 
 
 def _settings() -> list[Setting]:
-    found: list[Setting] = []
+    settings: list[Setting] = []
     for name, info in RunConfig.model_fields.items():
         section = _section(info)
         if section is None:
-            found.append(_setting("", name, info))
+            settings.append(_setting("", name, info))
         else:
-            found += [_setting(name, key, setting) for key, setting in section.model_fields.items()]
-    return found
+            settings += [_setting(name, key, setting) for key, setting in section.model_fields.items()]
+    return settings
 
 
 def _setting(section: str, name: str, info: FieldInfo) -> Setting:

@@ -88,10 +88,10 @@ def _read_file(word: str) -> RecipeSource:
             data = file.read(MAXIMUM_BYTES + 1)
     except OSError as error:
         raise _unknown(word, f"{word}: {error.strerror or error}") from None
-    text, found = read_source(data, str(path), size=state.st_size)
-    if found:
+    text, diagnostics = read_source(data, str(path), size=state.st_size)
+    if diagnostics:
         SOURCES.add(text)
-        raise DiagnosticError(tuple(found), render_text(found, SOURCES))
+        raise DiagnosticError(tuple(diagnostics), render_text(diagnostics, SOURCES))
     return RecipeSource(text.name, text.text, path)
 
 

@@ -69,7 +69,7 @@ def json_text(value: object) -> str:
     """
     import json  # most commands print none
 
-    def escaped(found: re.Match[str]) -> str:
-        return json.dumps(found[0])[1:-1] if unicodedata.category(found[0]) in _UNSEEN else found[0]
+    def escaped(match: re.Match[str]) -> str:
+        return json.dumps(match[0])[1:-1] if unicodedata.category(match[0]) in _UNSEEN else match[0]
 
     return re.sub(r"[^\n\x20-\x7e]", escaped, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))

@@ -11,14 +11,15 @@ from vlmdsl.source.limits import MAXIMUM_DIAGNOSTICS
 __all__ = ["limited"]
 
 
-def limited(found: Sequence[Diagnostic], *, complete: bool = True) -> list[Diagnostic]:
-    """`found` as they are, if they are few enough; else the first errors, then warnings, in the order of `found`, and a last
-    one that counts the others. Unless `complete`, the search was given up, and there may be more than it found.
+def limited(diagnostics: Sequence[Diagnostic], *, complete: bool = True) -> list[Diagnostic]:
+    """All `diagnostics` if there are few; else the first errors, then warnings, in order, and one that counts the others.
+
+    Unless `complete`, the search was given up, and there may be more than it found.
     """
-    if complete and len(found) <= MAXIMUM_DIAGNOSTICS:
-        return list(found)
-    errors_first = sorted(range(len(found)), key=lambda index: (found[index].severity != "error", index))
-    shown = [found[index] for index in sorted(errors_first[: MAXIMUM_DIAGNOSTICS - 1])]
-    left_out = len(found) - len(shown)
+    if complete and len(diagnostics) <= MAXIMUM_DIAGNOSTICS:
+        return list(diagnostics)
+    errors_first = sorted(range(len(diagnostics)), key=lambda index: (diagnostics[index].severity != "error", index))
+    shown = [diagnostics[index] for index in sorted(errors_first[: MAXIMUM_DIAGNOSTICS - 1])]
+    left_out = len(diagnostics) - len(shown)
     count = f"{left_out:,}" if complete else f"at least {max(left_out, 1):,}"
     return [*shown, MoreFaults.at(shown[-1].primary.span, count=count)]

@@ -14,13 +14,13 @@ __all__ = ["as_json", "render_json"]
 
 def render_json(diagnostics: Iterable[Diagnostic], sources: SourceMap) -> str:
     """`{"schema": 1, "diagnostics": [...], "errors": n, "warnings": n}`; each entry is made by `as_json`."""
-    found = list(diagnostics)
-    errors = sum(diagnostic.severity == "error" for diagnostic in found)
+    listed = list(diagnostics)
+    errors = sum(diagnostic.severity == "error" for diagnostic in listed)
     report = {
         "schema": 1,
-        "diagnostics": [as_json(diagnostic, sources) for diagnostic in found],
+        "diagnostics": [as_json(diagnostic, sources) for diagnostic in listed],
         "errors": errors,
-        "warnings": len(found) - errors,
+        "warnings": len(listed) - errors,
     }
     return json_text(report)
 

@@ -25,10 +25,10 @@ def render_text(diagnostics: Iterable[Diagnostic], sources: SourceMap, *, colour
 
     A diagnostic whose file is not in `sources` is shown without its line.
     """
-    found = list(diagnostics)
-    pages = ["\n".join(_Page(diagnostic, sources, colour).lines()) for diagnostic in found]
-    if found and count:
-        pages.append(_count_line(found))
+    listed = list(diagnostics)
+    pages = ["\n".join(_Page(diagnostic, sources, colour).lines()) for diagnostic in listed]
+    if listed and count:
+        pages.append(_count_line(listed))
     return "\n\n".join(pages)
 
 

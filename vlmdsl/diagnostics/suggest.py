@@ -33,25 +33,25 @@ def closest(name: str, candidates: Iterable[str]) -> str | None:
     >>> closest("queue", ["image", "text"]) is None
     True
     """
-    known = list(dict.fromkeys(candidates))
+    names = list(dict.fromkeys(candidates))
     lowered = name.lower()
-    for candidate in known:
+    for candidate in names:
         if candidate.lower() == lowered:
             return candidate
-    compared = _worth_comparing(name, known)
+    compared = _worth_comparing(name, names)
     scored = [(_likeness(name, candidate), -index, candidate) for index, candidate in enumerate(compared)]
     best = max(scored, default=(0.0, 0, ""))
     if best[0] >= _LIKENESS:
         return best[2]
-    longer = [candidate for candidate in known if len(name) >= _SHORTEST_BEGINNING and candidate.startswith(name)]
+    longer = [candidate for candidate in names if len(name) >= _SHORTEST_BEGINNING and candidate.startswith(name)]
     return longer[0] if len(longer) == 1 else None
 
 
-def _worth_comparing(name: str, known: list[str]) -> list[str]:
+def _worth_comparing(name: str, names: list[str]) -> list[str]:
     """The candidates that are of about the length of `name`: of very many, those that look most like it at a glance."""
     length = min(len(name), _LONGEST_COMPARED)
     shortest, longest = length * _LIKENESS / (2 - _LIKENESS) - 1, length * (2 - _LIKENESS) / _LIKENESS + 1
-    near = [candidate for candidate in known if shortest <= min(len(candidate), _LONGEST_COMPARED) <= longest]
+    near = [candidate for candidate in names if shortest <= min(len(candidate), _LONGEST_COMPARED) <= longest]
     if len(near) <= _MOST_COMPARED:
         return near
     pairs = _pairs(name)
@@ -98,15 +98,15 @@ def suggestion(name: str, candidates: Iterable[str], what: str = "") -> str:
     >>> suggestion("queue", ["image", "text"], "the fields")
     'the fields are `image` and `text`'
     """
-    known = list(dict.fromkeys(candidates))
-    near = closest(name, known)
+    names = list(dict.fromkeys(candidates))
+    near = closest(name, names)
     if near is not None:
         return f"did you mean `{near}`?"
-    if not known:
+    if not names:
         return ""
-    shown = [f"`{candidate}`" for candidate in known[:_LONGEST_LIST]]
-    if len(known) > _LONGEST_LIST:
-        return f"{what or 'the possibilities'} are {', '.join(shown)} and {len(known) - _LONGEST_LIST} more"
+    shown = [f"`{candidate}`" for candidate in names[:_LONGEST_LIST]]
+    if len(names) > _LONGEST_LIST:
+        return f"{what or 'the possibilities'} are {', '.join(shown)} and {len(names) - _LONGEST_LIST} more"
     if len(shown) == 1:
         return f"{what or 'the possibilities'}: only {shown[0]}"
     return f"{what or 'the possibilities'} are {', '.join(shown[:-1])} and {shown[-1]}"

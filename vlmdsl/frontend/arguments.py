@@ -47,20 +47,20 @@ class Bound:
 
 
 def bind(
-    function: str, positional: list[str], known: list[str], given: tuple[GivenArgument, ...], already: dict[str, Value]
+    function: str, positional: list[str], names: list[str], arguments: tuple[GivenArgument, ...], already: dict[str, Value]
 ) -> Bound:
     """Arguments by name. `positional` are the names that positions fill, in order; `already` those of a partial call."""
     values, places = dict(already), dict[str, Span]()
     waiting = [name for name in positional if name not in already]
-    for argument in given:
+    for argument in arguments:
         name = argument.name
         if name is None:
             if not waiting:
-                raise Fault(_too_many(function, positional, known, argument))
+                raise Fault(_too_many(function, positional, names, argument))
             name = waiting.pop(0)
-        elif name not in known:
+        elif name not in names:
             place = argument.name_span or argument.span
-            raise Fault(UnknownArgument.at(place, help=_possible(name, known), function=function, argument=name))
+            raise Fault(UnknownArgument.at(place, help=_possible(name, names), function=function, argument=name))
         elif name in waiting:
             waiting.remove(name)
         if name in places:
@@ -73,20 +73,20 @@ def bind(
     return Bound(values, places)
 
 
-def _too_many(function: str, positional: list[str], known: list[str], argument: GivenArgument) -> Diagnostic:
-    named = [name for name in known if name not in positional]
+def _too_many(function: str, positional: list[str], names: list[str], argument: GivenArgument) -> Diagnostic:
+    named = [name for name in names if name not in positional]
     help = (f"give it by name: {_listed([f'{name}=' for name in named])}",) if named else ()
     return TooManyPositional.at(argument.span, help=help, function=function, limit=len(positional))
 
 
-def _possible(name: str, known: list[str]) -> tuple[str, ...]:
-    elsewhere = known_elsewhere(name, known)
+def _possible(name: str, names: list[str]) -> tuple[str, ...]:
+    elsewhere = known_elsewhere(name, names)
     if elsewhere:
         return (elsewhere,)
-    near = closest(name, known)
+    near = closest(name, names)
     if near is not None:
         return (f"did you mean `{near}`?",)
-    return (f"possible: {_listed(known)}",) if known else ("it has no arguments",)
+    return (f"possible: {_listed(names)}",) if names else ("it has no arguments",)
 
 
 def _listed(names: list[str]) -> str:
@@ -110,9 +110,9 @@ def _plain(value: Value) -> object:
             return value
 
 
-def check_parameters(primitive: Primitive, given: dict[str, Value], places: dict[str, Span], span: Span) -> Parameters:
+def check_parameters(primitive: Primitive, values: dict[str, Value], places: dict[str, Span], span: Span) -> Parameters:
     """The primitive's parameter model from static values; Fault at the argument that does not fit."""
-    for name, value in given.items():
+    for name, value in values.items():
         place = places.get(name, span)
         if isinstance(value, NumberValue) and value.is_truth:
             reason = "must be a number, not the result of a comparison"
@@ -122,7 +122,7 @@ def check_parameters(primitive: Primitive, given: dict[str, Value], places: dict
                 NotStatic.at(place, str(type_of(value)), argument=name, function=primitive.name, found=type_of(value))
             )
     try:
-        return primitive.parameters.model_validate({name: _plain(value) for name, value in given.items()})
+        return primitive.parameters.model_validate({name: _plain(value) for name, value in values.items()})
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
@@ -133,13 +133,13 @@ def check_parameters(primitive: Primitive, given: dict[str, Value], places: dict
         raise Fault(BadValue.at(place, help=help, argument=name, function=primitive.name, reason=reason)) from None
 
 
-def _reason(primitive: Primitive, name: str, kind: str, message: str, given: object) -> tuple[str, tuple[str, ...]]:
+def _reason(primitive: Primitive, name: str, kind: str, message: str, value: object) -> tuple[str, tuple[str, ...]]:
     """pydantic's finding in our words, and the help that goes with it."""
     field = next((info for key, info in primitive.parameters.model_fields.items() if (info.alias or key) == name), None)
     description = (f"{name}: {field.description.splitlines()[0]}",) if field is not None and field.description else ()
     if kind == "literal_error" and field is not None and get_origin(field.annotation) is Literal:
         words = get_args(field.annotation)
-        near = closest(given, words) if isinstance(given, str) else None
+        near = closest(value, words) if isinstance(value, str) else None
         listed = ", ".join(f'"{word}"' for word in words)
         return f"must be one of {listed}", (f'did you mean "{near}"?',) if near else description
     if kind in ("int_type", "int_from_float"):

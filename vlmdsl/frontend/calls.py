@@ -42,32 +42,32 @@ class Caller:
         self.elaborator = elaborator
         self.session = elaborator.session
 
-    def call(self, callee: Value, given: tuple[GivenArgument, ...], span: Span) -> Value:
+    def call(self, callee: Value, arguments: tuple[GivenArgument, ...], span: Span) -> Value:
         """The value of `callee(given)`; Fault where the call is wrong."""
-        if isinstance(callee, ErrorValue) or any(isinstance(argument.value, ErrorValue) for argument in given):
+        if isinstance(callee, ErrorValue) or any(isinstance(argument.value, ErrorValue) for argument in arguments):
             return ErrorValue()
-        with self.session.entered(span, tuple((argument.value, argument.span) for argument in given)):
+        with self.session.entered(span, tuple((argument.value, argument.span) for argument in arguments)):
             match callee:
                 case EncoderValue():
-                    return self._encode(callee, given, span)
+                    return self._encode(callee, arguments, span)
                 case ViewValue():
-                    return self._view_call(callee, given, span)
+                    return self._view_call(callee, arguments, span)
                 case FunctionValue(target=Primitive() as primitive):
-                    return self._primitive(primitive, given, dict(callee.arguments), span)
+                    return self._primitive(primitive, arguments, dict(callee.arguments), span)
                 case FunctionValue(target=Closure() as closure):
-                    return self._closure(callee, closure, given, span)
+                    return self._closure(callee, closure, arguments, span)
                 case FunctionValue(target=RecipeFunction() as recipe):
-                    return self._recipe(callee, recipe, given, span)
+                    return self._recipe(callee, recipe, arguments, span)
                 case _:
                     raise Fault(NotCallable.at(span, str(type_of(callee)), type=type_of(callee)))
 
     # --- primitives ---------------------------------------------------------------------------------------------------
 
     def _primitive(
-        self, primitive: Primitive, given: tuple[GivenArgument, ...], already: dict[str, Value], span: Span
+        self, primitive: Primitive, arguments: tuple[GivenArgument, ...], already: dict[str, Value], span: Span
     ) -> Value:
         positional = [subject.name for subject in primitive.positional] + list(primitive.positional_parameters)
-        bound = bind(primitive.name, positional, primitive.argument_names(), given, already)
+        bound = bind(primitive.name, positional, primitive.argument_names(), arguments, already)
         subject_names = {subject.name for subject in primitive.subjects}
         static = {name: value for name, value in bound.values.items() if name not in subject_names}
         parameters = check_parameters(primitive, static, bound.places, span)
@@ -120,11 +120,11 @@ class Caller:
 
     # --- functions of the language ------------------------------------------------------------------------------------
 
-    def _closure(self, function: FunctionValue, closure: Closure, given: tuple[GivenArgument, ...], span: Span) -> Value:
+    def _closure(self, function: FunctionValue, closure: Closure, arguments: tuple[GivenArgument, ...], span: Span) -> Value:
         definition = closure.definition
         names = [parameter.name.name for parameter in definition.parameters]
         required = _required(closure)
-        bound = bind(function.name, required, names, given, dict(function.arguments))
+        bound = bind(function.name, required, names, arguments, dict(function.arguments))
         if any(name not in bound.values for name in required):
             # A call that lacks its subjects is a value; who needs its result says what is missing.
             return FunctionValue(function.name, closure, bound.values, span)
@@ -154,12 +154,12 @@ class Caller:
         coerce.fits(element, (parameter.type.name,), function=function, argument=name, place=place)
 
     def _recipe(
-        self, function: FunctionValue, recipe: RecipeFunction, given: tuple[GivenArgument, ...], span: Span
+        self, function: FunctionValue, recipe: RecipeFunction, arguments: tuple[GivenArgument, ...], span: Span
     ) -> Value:
         signature = recipe.recipe.parameters
         names = [parameter.name.name for parameter in signature]
         fields = _required(recipe)
-        bound = bind(function.name, fields, names, given, dict(function.arguments))
+        bound = bind(function.name, fields, names, arguments, dict(function.arguments))
         if any(name not in bound.values for name in fields):
             return FunctionValue(function.name, recipe, bound.values, span)
         for parameter in signature:
@@ -174,9 +174,9 @@ class Caller:
 
     # --- encoders and views -------------------------------------------------------------------------------------------
 
-    def _encode(self, encoder: EncoderValue, given: tuple[GivenArgument, ...], span: Span) -> Value:
+    def _encode(self, encoder: EncoderValue, arguments: tuple[GivenArgument, ...], span: Span) -> Value:
         tower = encoder.encoder
-        bound = bind(tower.tower, ["stream"], ["stream"], given, {})
+        bound = bind(tower.tower, ["stream"], ["stream"], arguments, {})
         if "stream" not in bound.values:
             raise missing(tower.tower, "stream", span)
         place = bound.places["stream"]
@@ -186,15 +186,15 @@ class Caller:
             kind = stream.type.kind if isinstance(stream, Node) and isinstance(stream.type, FieldType) else ""
             if isinstance(stream, Node) and kind in tower.takes and stream.type == FieldType(kind):
                 return self.session.add("encode", stream, span=span, encoder=tower)
-            found = type_of(stream)
-            raise Fault(EncoderKind.at(place, str(found), encoder=tower.tower, wanted=tower.kind, found=found))
+            actual = type_of(stream)
+            raise Fault(EncoderKind.at(place, str(actual), encoder=tower.tower, wanted=tower.kind, found=actual))
 
         return self._over_sets(bound.values, once, span)
 
-    def _view_call(self, view: ViewValue, given: tuple[GivenArgument, ...], span: Span) -> Value:
+    def _view_call(self, view: ViewValue, arguments: tuple[GivenArgument, ...], span: Span) -> Value:
         assert isinstance(view.target, Primitive)
         subject = view.target.positional[0].name
-        bound = bind(view.name, [subject], [subject], given, {})
+        bound = bind(view.name, [subject], [subject], arguments, {})
         if subject not in bound.values:
             raise missing(view.name, subject, span)
         return self.apply_view(view, bound.values[subject], bound.places[subject])
@@ -248,8 +248,8 @@ class Caller:
             return value
         assert isinstance(value.target, Closure | RecipeFunction)
         lacking = [name for name in _required(value.target) if name not in value.arguments]
-        given = _fields_of(value.arguments.values())
-        free = [field for field in self.session.default_fields or () if field not in given]
+        present = _fields_of(value.arguments.values())
+        free = [field for field in self.session.default_fields or () if field not in present]
         if len(lacking) > len(free):
             raise missing(value.name, lacking[0], value.span)
         used = free[: len(lacking)]

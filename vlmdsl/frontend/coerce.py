@@ -143,10 +143,10 @@ def fits(value: Value, accepts: tuple[str, ...], *, function: str, argument: str
         return value  # Encoding it says what is wrong with this field.
     if isinstance(value, ViewSet):
         raise Fault(SetWhereOneIsWanted.at(place, found=type_of(value)), value)
-    found = type_of(value)
+    actual = type_of(value)
     help = (f"`vlmdsl explain {function}` lists its arguments",)
     wrong = WrongType.at(
-        place, str(found), help=help, argument=argument, function=function, wanted=words(accepts), found=found
+        place, str(actual), help=help, argument=argument, function=function, wanted=words(accepts), found=actual
     )
     raise Fault(wrong, value)
 
@@ -163,11 +163,13 @@ def encode(session: Session, value: Value, place: Span) -> Value:
     return session.add("encode", value, span=place, encoder=encoder)
 
 
-def _feature_fault(value: Value, place: Span, wanted_by: str, wanted: str) -> Fault:
+def _feature_fault(value: Value, place: Span, wanted_by: str, expected: str) -> Fault:
     if isinstance(value, ViewSet):
         return Fault(SetWhereOneIsWanted.at(place, found=type_of(value)), value)
     return Fault(
-        WrongType.at(place, str(type_of(value)), argument="stream", function=wanted_by, wanted=wanted, found=type_of(value)),
+        WrongType.at(
+            place, str(type_of(value)), argument="stream", function=wanted_by, wanted=expected, found=type_of(value)
+        ),
         value,
     )
 

@@ -160,13 +160,15 @@ class Elaborator:
     def _call(self, call: Call, scope: Scope) -> Value:
         where = call.callee
         callee = self._lookup(where, scope) if isinstance(where, Name) else self.evaluate(where, scope)
-        given = []
+        arguments = []
         for argument in call.arguments:
             with self.session.named(argument.name.name) if argument.name else nullcontext():
                 value = self.evaluate(argument.value, scope)
             name_span = argument.name.span if argument.name else None
-            given.append(GivenArgument(argument.name.name if argument.name else None, value, argument.value.span, name_span))
-        return self.caller.call(callee, tuple(given), call.span)
+            arguments.append(
+                GivenArgument(argument.name.name if argument.name else None, value, argument.value.span, name_span)
+            )
+        return self.caller.call(callee, tuple(arguments), call.span)
 
     def _operand(self, expression: Expression, scope: Scope) -> Value:
         return self.caller.settle(self.evaluate(expression, scope), expression.span)
@@ -229,7 +231,7 @@ class Elaborator:
 
     def terms(self, minimize: Minimize, scope: FileScope) -> list[tuple[str, Node]]:
         """The named terms of an objective, each a Loss node; faulty ones are reported and left out."""
-        found = []
+        nodes = []
         for term in minimize.terms:
             try:
                 node = self._loss(term, scope)
@@ -237,8 +239,8 @@ class Elaborator:
                 self.session.report(self.session.blamed(fault))
                 continue
             if node is not None:
-                found.append((_term_name(term), node))
-        return found
+                nodes.append((_term_name(term), node))
+        return nodes
 
     def _loss(self, term: Term, scope: FileScope) -> Node | None:
         value = self.caller.settle(self.evaluate(term.value, scope), term.value.span)
@@ -248,8 +250,8 @@ class Elaborator:
             raise Fault(SetWhereOneIsWanted.at(term.value.span, found=type_of(value)))
         if not isinstance(value, Node) or not isinstance(value.type, LossType):
             help = ("reduce it to one number: `mean(...)`",) if "Score" in coerce.kind_of(value) else ()
-            found = type_of(value)
-            raise Fault(NotALoss.at(term.value.span, str(found), help=help, type=found))
+            actual = type_of(value)
+            raise Fault(NotALoss.at(term.value.span, str(actual), help=help, type=actual))
         return value
 
     def recipe_loss(self, recipe: RecipeFunction, arguments: dict[str, Value]) -> Value:
@@ -280,10 +282,10 @@ class Elaborator:
 
 def _tuple(items: tuple[Value, ...], span: Span) -> TupleValue:
     """A tuple; Fault V0504 if it holds too much: a tuple of a tuple of tuples doubles with every name in between."""
-    made = TupleValue(items)
-    if _size(made) > MAXIMUM_ITEMS:
+    nested = TupleValue(items)
+    if _size(nested) > MAXIMUM_ITEMS:
         raise Fault(TooLarge.at(span, reason=f"a tuple of more than {MAXIMUM_ITEMS} items"))
-    return made
+    return nested
 
 
 def _size(value: Value) -> int:

@@ -80,10 +80,10 @@ def _free(name: str, taken: Set[str]) -> str:
 
 def _stored_names(names: dict[str, str], log_scales: set[str]) -> dict[str, str]:
     """What is stored under which name, unique too: a number under the one it is reported as, but for log scales."""
-    found = {serial: name for serial, name in names.items() if serial not in log_scales}
+    stored = {serial: name for serial, name in names.items() if serial not in log_scales}
     for serial in (serial for serial in names if serial in log_scales):
-        found[serial] = _free(_log_scale_name(names[serial]), set(found.values()))
-    return found
+        stored[serial] = _free(_log_scale_name(names[serial]), set(stored.values()))
+    return stored
 
 
 def _log_scale_name(temperature: str) -> str:

@@ -48,9 +48,9 @@ ARGUMENTS = {
 _HOW = {"label_smoothing": "targets=smooth(paired, epsilon=0.1)", "smoothing": "targets=smooth(paired, epsilon=0.1)"}
 
 
-def known_elsewhere(argument: str, known: list[str]) -> str:
-    """The help for an argument that has another name here, among the `known` ones of a function; "" for any other."""
+def known_elsewhere(argument: str, names: list[str]) -> str:
+    """The help for an argument that has another name here, among the `names` of a function's arguments; "" for any other."""
     own = ARGUMENTS.get(argument.lower())
-    if own is None or own not in known:
+    if own is None or own not in names:
         return ""
     return f"write `{_HOW.get(argument.lower(), f'{own}=...')}`"

@@ -13,22 +13,22 @@ __all__ = ["teaches", "zeros"]
 
 def zeros(roots: Iterable[Node]) -> set[Node]:
     """The nodes below `roots` that are zero for any data: 0, what is multiplied by it, and sums and means of such."""
-    found: set[Node] = set()
+    zero: set[Node] = set()
     for node in walk(roots):
         values = node.operands
         if node.operation is CONSTANT:
             is_zero = node.number("value") == 0.0
         elif node.operation in (MULTIPLY, GATE):
-            is_zero = any(value in found for value in values)
+            is_zero = any(value in zero for value in values)
         elif node.operation is DIVIDE:
-            is_zero = values[0] in found
+            is_zero = values[0] in zero
         elif node.operation is SUBTRACT and node.inputs[0] is node.inputs[1]:
             is_zero = True
         else:
-            is_zero = node.operation.keeps_zero and all(value in found for value in values)
+            is_zero = node.operation.keeps_zero and all(value in zero for value in values)
         if is_zero:
-            found.add(node)
-    return found
+            zero.add(node)
+    return zero
 
 
 def teaches(roots: Iterable[Node], zero: set[Node]) -> bool:

@@ -64,8 +64,8 @@ def load(
             complete = False
     if any(diagnostic.severity == "error" for diagnostic in session.diagnostics):
         program = None
-    found = limited(_ordered(session.diagnostics, text.name), complete=complete)
-    return FrontEnd(program, found, loader.sources, loaded.module, loader.uses)
+    diagnostics = limited(_ordered(session.diagnostics, text.name), complete=complete)
+    return FrontEnd(program, diagnostics, loader.sources, loaded.module, loader.uses)
 
 
 def _prevents_elaboration(diagnostic: Diagnostic) -> bool:
@@ -89,7 +89,7 @@ def _elaborate(session: Session, loaded: Loaded, loader: Loader, knobs: Mapping[
     elaborator = Elaborator(session)
     header = next((item for item in module.items if isinstance(item, Recipe)), None)
     try:
-        given = _signature(elaborator, header, loaded, minimize, knobs)
+        choices = _signature(elaborator, header, loaded, minimize, knobs)
         elaborator.install_encoders(scope)
         terms = elaborator.terms(minimize, scope)
     except RecursionError:
@@ -107,7 +107,7 @@ def _elaborate(session: Session, loaded: Loaded, loader: Loader, knobs: Mapping[
         citations=tuple(item.text.value for item in module.items if isinstance(item, Cite)),
         status=next((item.text.value for item in module.items if isinstance(item, Status)), ""),
         batch_policy=_batch_policy(module, session),
-        knobs=_hyperparameters(header, scope.values | given),
+        knobs=_hyperparameters(header, scope.values | choices),
         fields=fields,
         digests=loader.digests(),
     )
@@ -134,15 +134,15 @@ def _signature(
 ) -> dict[str, Value]:
     """Binds fields and hyper-parameters in the file's scope; without a signature, the fields are `image` and `text`."""
     place = header.name.span if header else minimize.span
-    given = chosen_values(elaborator, header, header.name.name if header else "an expression", knobs, place)
+    choices = chosen_values(elaborator, header, header.name.name if header else "an expression", knobs, place)
     if header is not None:
-        bind_signature(elaborator, header, loaded.scope, given)
+        bind_signature(elaborator, header, loaded.scope, choices)
     else:
         image = field_node(elaborator, "image", FieldType("Image"), minimize.span)
         text = field_node(elaborator, "text", FieldType("Text"), minimize.span)
         loaded.scope.values.update(image=image, text=text)
         elaborator.session.default_fields = (image, text)
-    return given
+    return choices
 
 
 def _fields(header: Recipe | None, values: dict[str, Value], session: Session) -> tuple[tuple[str, FieldType], ...]:
@@ -175,7 +175,7 @@ def _report_unused_fields(session: Session, header: Recipe | None) -> None:
 def _report_names_of_inputs(session: Session, program: Program, header: Recipe | None, span: Span) -> None:
     """V0213 for a name that two inputs of the objective would have, at the field of this name if there is one."""
     places = {parameter.name.name: parameter.name.span for parameter in header.parameters} if header else {}
-    names = Counter(wanted.name for wanted in inputs(program))
+    names = Counter(spec.name for spec in inputs(program))
     for name in (name for name, count in names.items() if count > 1):
         session.report(InputNameTwice.at(places.get(name, span), name=name))
 

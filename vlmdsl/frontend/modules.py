@@ -122,8 +122,10 @@ class Loader:
         finally:
             self._chain.pop()
         # A name that only a statement with a syntax fault could have defined is not a second fault.
-        found = check_names(module, scope)
-        self.diagnostics.extend(f for f in found if f.code != UnknownName.code or text.slice(f.primary.span) not in broken)
+        diagnostics = check_names(module, scope)
+        self.diagnostics.extend(
+            f for f in diagnostics if f.code != UnknownName.code or text.slice(f.primary.span) not in broken
+        )
         loaded = self._loaded[text.name] = Loaded(text, module, scope)
         return loaded
 
@@ -153,10 +155,10 @@ class Loader:
         if use.path is None and use.name.name.startswith("std."):
             self._check_module(use.name)
             return  # The library is always in sight; saying so is allowed.
-        found = self._find(use, folder)
-        if found is None:
+        used = self._find(use, folder)
+        if used is None:
             return
-        text, home = found
+        text, home = used
         if use.path is not None:
             self.uses[self._chain[-1], use.path.value] = text.name
         if text.name in self._chain:
@@ -212,15 +214,15 @@ class Loader:
                 return kept, None
         if folder is None and Path(use.path.value).name in self._chain:
             return self.sources.get(Path(use.path.value).name), None
-        found = None if folder is None else self._read_once(folder / use.path.value)
-        if found is None:
+        reading = None if folder is None else self._read_once(folder / use.path.value)
+        if reading is None:
             reason = (
                 "paths are relative to the file with the `use`"
                 if folder is not None
                 else "an expression can use bundled recipes only"
             )
             self.diagnostics.append(UnknownRecipe.at(use.path.span, reason, name=use.path.value))
-        return found
+        return reading
 
     def _read_once(self, path: Path) -> tuple[SourceText, Path] | None:
         """The text of a path and its folder; many names for one file are one reading of it."""
@@ -268,13 +270,13 @@ def _shown(path: Path) -> str:
 
 def _declarations(module: Module) -> list[tuple[Name, object]]:
     """Every name that a file declares, in order; an `encoder` and a `let` of one name are two declarations."""
-    found: list[tuple[Name, object]] = []
+    declarations: list[tuple[Name, object]] = []
     for item in module.items:
         match item:
             case Recipe():
-                found.extend((parameter.name, parameter) for parameter in item.parameters)
+                declarations.extend((parameter.name, parameter) for parameter in item.parameters)
             case Let() | Def() | EncoderDeclaration() | Use():
-                found.append((item.name, item))
+                declarations.append((item.name, item))
             case _:
                 pass
-    return found
+    return declarations

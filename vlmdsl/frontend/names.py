@@ -86,20 +86,20 @@ def check_names(module: Module, scope: FileScope) -> list[Diagnostic]:
     """Unknown names, recursion among `def`s, unknown types of parameters, and what is never used."""
     used: set[str] = set()
     strange: list[tuple[Name, frozenset[str]]] = []
-    known = _known_names(module, scope)
+    defined = _known_names(module, scope)
     for owner, expression, bound in _expressions(module):
         for name in free_names(expression, bound):
             if owner != name.name or name.name in scope.encoders:
                 used.add(name.name)
-            if name.name not in known:
+            if name.name not in defined:
                 strange.append((name, bound))
-    found = _unknown_names(module, scope, strange) if strange else []
-    found.extend(_recursions(module))
-    found.extend(_unknown_types(module))
-    found.extend(_reserved_fields(module))
-    found.extend(_durations(module))
-    found.extend(_unused(module, used | _implicit(scope)))
-    return found
+    diagnostics = _unknown_names(module, scope, strange) if strange else []
+    diagnostics.extend(_recursions(module))
+    diagnostics.extend(_unknown_types(module))
+    diagnostics.extend(_reserved_fields(module))
+    diagnostics.extend(_durations(module))
+    diagnostics.extend(_unused(module, used | _implicit(scope)))
+    return diagnostics
 
 
 def _implicit(scope: FileScope) -> set[str]:
@@ -109,12 +109,12 @@ def _implicit(scope: FileScope) -> set[str]:
 
 def _known_names(module: Module, scope: FileScope) -> set[str]:
     library = set(scope.library.definitions) if scope.library else set()
-    known = set(scope.lets) | set(scope.definitions) | set(scope.encoders) | set(scope.recipes) | library
-    known |= set(registered()) | set(DEFAULT_ENCODERS) | {"all"}
+    defined = set(scope.lets) | set(scope.definitions) | set(scope.encoders) | set(scope.recipes) | library
+    defined |= set(registered()) | set(DEFAULT_ENCODERS) | {"all"}
     header = next((item for item in module.items if isinstance(item, Recipe)), None)
-    known |= {parameter.name.name for parameter in header.parameters} if header else set(BARE_FIELDS)
+    defined |= {parameter.name.name for parameter in header.parameters} if header else set(BARE_FIELDS)
     # A `use` that failed is reported where it stands; its name is not a second error.
-    return known | {item.name.name for item in module.items if isinstance(item, Use)}
+    return defined | {item.name.name for item in module.items if isinstance(item, Use)}
 
 
 def _expressions(module: Module) -> Iterator[tuple[str, Expression, frozenset[str]]]:
@@ -146,23 +146,23 @@ def _defaults(owner: str, parameters: tuple[Parameter, ...]) -> Iterator[tuple[s
 def _unknown_names(module: Module, scope: FileScope, strange: list[tuple[Name, frozenset[str]]]) -> list[Diagnostic]:
     """What is still unknown after plug-ins are loaded: only a name that nothing else explains is worth the time it takes."""
     broken = broken_plugins()
-    known = _known_names(module, scope)
-    candidates = sorted(known)
-    unknown = [(name, bound) for name, bound in strange if name.name not in known]
+    defined = _known_names(module, scope)
+    candidates = sorted(defined)
+    unknown = [(name, bound) for name, bound in strange if name.name not in defined]
     # To look for what was meant takes its time, and so many slips are none.
-    found = [_unknown(name, [*sorted(bound), *candidates]) for name, bound in unknown[:_MOST_SUGGESTIONS]]
-    found += [UnknownName.at(name.span, name=name.name) for name, _ in unknown[_MOST_SUGGESTIONS:]]
-    if found:
+    diagnostics = [_unknown(name, [*sorted(bound), *candidates]) for name, bound in unknown[:_MOST_SUGGESTIONS]]
+    diagnostics += [UnknownName.at(name.span, name=name.name) for name, _ in unknown[_MOST_SUGGESTIONS:]]
+    if diagnostics:
         notes = [
             f"the plug-in {plugin.name} of {plugin.distribution} could not be loaded: {plugin.reason}" for plugin in broken
         ]
-        found = [replace(diagnostic, notes=tuple(notes)) for diagnostic in found]
-    return found
+        diagnostics = [replace(diagnostic, notes=tuple(notes)) for diagnostic in diagnostics]
+    return diagnostics
 
 
-def _unknown(name: Name, known: Sequence[str]) -> Diagnostic:
+def _unknown(name: Name, candidates: Sequence[str]) -> Diagnostic:
     elsewhere = NAMES.get(name.name.lower())
-    near = closest(name.name, known) if elsewhere is None else None
+    near = closest(name.name, candidates) if elsewhere is None else None
     if near is None:
         help = (f"did you mean {elsewhere}?",) if elsewhere else ()
         return UnknownName.at(name.span, help=help, name=name.name)

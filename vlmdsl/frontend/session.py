@@ -142,9 +142,9 @@ class Session:
             self._hints.pop()
 
     @contextmanager
-    def entered(self, span: Span, given: tuple[tuple[Value, Span], ...]) -> Iterator[None]:
+    def entered(self, span: Span, arguments: tuple[tuple[Value, Span], ...]) -> Iterator[None]:
         """Counts the calls and their depth, and remembers the arguments of each with their places."""
-        self._calls.append((span, given))
+        self._calls.append((span, arguments))
         try:
             self._entered += 1
             if len(self._calls) > MAXIMUM_CALL_DEPTH:
@@ -169,18 +169,18 @@ class Session:
         inner = diagnostic.primary.span
         if not _in_library(inner):
             return diagnostic
-        for call, given in reversed(self._calls):
+        for call, arguments in reversed(self._calls):
             if not _in_library(call):
-                place = self._written(fault.value, given, call)
+                place = self._written(fault.value, arguments, call)
                 moved = Label(place, diagnostic.primary.text)
                 return replace(diagnostic, primary=moved, secondary=(*diagnostic.secondary, Label(inner, "needed here")))
         return diagnostic
 
-    def _written(self, value: Value | None, given: tuple[tuple[Value, Span], ...], call: Span) -> Span:
+    def _written(self, value: Value | None, arguments: tuple[tuple[Value, Span], ...], call: Span) -> Span:
         """The argument that is `value`, or in which it was made; the whole call if there is none."""
         if value is None:
             return call
-        for argument, place in reversed(given):
+        for argument, place in reversed(arguments):
             if argument is value:
                 return place
         spans = self.graph.spans_of(value) if isinstance(value, Node) else ()

@@ -17,16 +17,16 @@ def start_value(node: Node, inputs: Sequence[float | None]) -> float | None:
         return node.number("value")
     if node.operation is PARAMETER:
         return node.number("initial")
-    known = [value for value in inputs if value is not None]
-    if not known or len(known) < len(inputs):
+    starts = [value for value in inputs if value is not None]
+    if not starts or len(starts) < len(inputs):
         return None
     if node.operation is CLAMP:
         lower, upper = node.attribute("lower"), node.attribute("upper")
         least = lower if isinstance(lower, int | float) else -math.inf
         most = upper if isinstance(upper, int | float) else math.inf
-        return min(max(known[0], least), most)
+        return min(max(starts[0], least), most)
     rule = node.operation.number
     try:
-        return None if rule is None else rule(*known)
+        return None if rule is None else rule(*starts)
     except (ValueError, ArithmeticError):
         return None

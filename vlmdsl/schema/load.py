@@ -45,12 +45,12 @@ def load_config(
         layers.add_file(path)
     layers.add_overrides(overrides)
     layers.add_flags(flags or {})
-    found = layers.diagnostics
+    diagnostics = layers.diagnostics
     try:
         config = RunConfig.model_validate(layers.values)
     except ValidationError as error:
-        found.extend(_diagnostic(details, layers) for details in error.errors(include_url=False))
-    return (None, found) if found else (config, [])
+        diagnostics.extend(_diagnostic(details, layers) for details in error.errors(include_url=False))
+    return (None, diagnostics) if diagnostics else (config, [])
 
 
 def dump_config(config: RunConfig) -> str:
@@ -188,11 +188,11 @@ def _unknown(name: str, location: Path, key: Span) -> Diagnostic:
     section = _section_called(location[0]) if len(location) > 1 else None
     siblings = list((section or RunConfig).model_fields)
     last = str(location[-1])
-    found = closest(last, siblings)
-    if found is not None:
-        suggestion = ".".join([*map(str, location[:-1]), found])
+    near = closest(last, siblings)
+    if near is not None:
+        suggestion = ".".join([*map(str, location[:-1]), near])
         # An override's place covers the dotted name, a file's only the key.
-        replacement = suggestion if key.file in ("--set", "<flags>") else found
+        replacement = suggestion if key.file in ("--set", "<flags>") else near
         fix = Fix(f"write `{suggestion}`", (Edit(key, replacement),), safe=False)
         return UnknownSetting.at(key, name=name, help=(f"did you mean `{suggestion}`?",), fix=fix)
     elsewhere = [setting for setting in setting_names() if setting.split(".")[-1] == last]

@@ -61,17 +61,17 @@ class Builder(Transformer_NonRecursive[Token, Any]):
 
     def edition(self, meta: Meta, children: list[Any]) -> tree.Edition:
         number = children[1]
-        known = number.unit == "" and number.is_integer and 1 <= number.value <= KNOWN_EDITION
-        if not known:
+        supported = number.unit == "" and number.is_integer and 1 <= number.value <= KNOWN_EDITION
+        if not supported:
             self.diagnostics.append(
                 EditionUnknown.at(
                     number.span,
                     "not supported here",
                     help=(f"write `vlo {KNOWN_EDITION}`, or install the version of vlmdsl that the recipe was written for",),
-                    known=KNOWN_EDITION,
+                    supported=KNOWN_EDITION,
                 )
             )
-        return tree.Edition(int(number.value) if known else KNOWN_EDITION, self._span(meta))
+        return tree.Edition(int(number.value) if supported else KNOWN_EDITION, self._span(meta))
 
     def recipe(self, meta: Meta, children: list[Any]) -> tree.Recipe:
         _, name, parameters = children

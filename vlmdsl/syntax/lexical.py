@@ -159,8 +159,8 @@ def _number(source: SourceText, piece: Piece, following: Piece | None) -> Iterat
         yield MalformedNumber.at(span, help=help, fix=fix, text=text if len(text) <= 40 else text[:40] + "…")
     elif following is not None and following.kind == "word" and "\n" not in source.text[piece.end : following.start]:
         between = source.text[piece.end : following.start]
-        known = following.text in KEYWORDS or following.text in FOREIGN_WORDS
-        if not known and not (following.text in ("steps", "epochs") and between in ("", " ")):
+        is_word = following.text in KEYWORDS or following.text in FOREIGN_WORDS
+        if not is_word and not (following.text in ("steps", "epochs") and between in ("", " ")):
             yield _unit(Span(source.name, following.start, following.end), following.text, attached=False)
 
 

@@ -20,10 +20,10 @@ def value_and_gradients(
     leaves = {name: value.detach().clone().requires_grad_(value.is_floating_point()) for name, value in arguments.items()}
     value = function(**leaves)
     differentiated = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
-    found = torch.autograd.grad(value, list(differentiated.values()), allow_unused=True)
+    derivatives = torch.autograd.grad(value, list(differentiated.values()), allow_unused=True)
     gradients = {
         name: torch.zeros_like(leaf) if gradient is None else gradient
-        for (name, leaf), gradient in zip(differentiated.items(), found, strict=True)
+        for (name, leaf), gradient in zip(differentiated.items(), derivatives, strict=True)
     }
     return value.detach(), gradients
 
@@ -60,7 +60,7 @@ def check_gradients(function: Callable[..., Tensor], arguments: Mapping[str, Ten
     assert torch.autograd.gradcheck(of_tensors, leaves)
 
 
-def _assert_close(what: str, found: Tensor, expected: Tensor, tolerance: float) -> None:
-    difference = (found - expected).abs().max().item()
+def _assert_close(what: str, actual: Tensor, expected: Tensor, tolerance: float) -> None:
+    difference = (actual - expected).abs().max().item()
     allowed = tolerance * max(1.0, expected.abs().max().item())
     assert difference <= allowed, f"{what} differs by {difference:.3e}, more than {allowed:.3e}"

@@ -33,8 +33,8 @@ def check_primitive(primitive: Primitive) -> None:
     """
     assert primitive.summary, f"{primitive.name} has no summary"
     assert primitive.example, f"{primitive.name} has no example"
-    found = [fault for fault in check(primitive.example) if fault.severity == "error"]
-    assert not found, f"the example of {primitive.name} does not check: {found[0].code} {found[0].message}"
+    errors = [fault for fault in check(primitive.example) if fault.severity == "error"]
+    assert not errors, f"the example of {primitive.name} does not check: {errors[0].code} {errors[0].message}"
     objective = compile(primitive.example, compiled=False).double().eval()  # calls must not move state on
     if "permutation" in primitive.laws:
         _check_permutation(primitive.name, objective)
@@ -66,13 +66,13 @@ def example_features(objective: Objective, *, seed: int = 0, batch: int = BATCH,
     _fill_references(objective)
     sizes = {"B": batch, "L": tokens, "P": tokens + 1, "J": 2 * tokens + 1, "D": FEATURES, "V": WORDS}
     features = {}
-    for name, wanted in objective.inputs.items():
-        shape = [sizes[axis] for axis in wanted.axes]
+    for name, spec in objective.inputs.items():
+        shape = [sizes[axis] for axis in spec.axes]
         if name in drawn:
             features[name] = drawn[name].double()
-        elif wanted.dtype == "float":
+        elif spec.dtype == "float":
             features[name] = torch.randn(shape, generator=generator, dtype=torch.float64)
-        elif wanted.dtype == "int64":
+        elif spec.dtype == "int64":
             features[name] = torch.randint(-1, 2, shape, generator=generator)
         else:
             features[name] = torch.rand(shape, generator=generator) < 0.7

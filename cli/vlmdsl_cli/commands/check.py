@@ -42,8 +42,8 @@ def command(
         raise click.UsageError("--fix changes files; give paths")
     values = knob_values(knobs)
     choices = [(recipe, False) for recipe in recipe_files(recipes)] + [(text, True) for text in expressions]
-    found = [diagnostic for choice in choices for diagnostic in _faults(*choice, values, mend)]
-    return _show(found, "json" if as_json else style, len(choices))
+    diagnostics = [diagnostic for choice in choices for diagnostic in _faults(*choice, values, mend)]
+    return _show(diagnostics, "json" if as_json else style, len(choices))
 
 
 def _faults(recipe: str, expression: bool, knobs: Mapping[str, object], mend: bool) -> list[Diagnostic]:
@@ -61,23 +61,23 @@ def _faults(recipe: str, expression: bool, knobs: Mapping[str, object], mend: bo
 
 def _mended(name: str, text: str, path: Path, knobs: Mapping[str, object]) -> list[Diagnostic]:
     """What is still wrong after the safe fixes, and after those of the faults that come to light then."""
-    mended, found = text, check(text, file=name, knobs=knobs)
+    fixed, diagnostics = text, check(text, file=name, knobs=knobs)
     for _ in range(MAXIMUM_ROUNDS):
-        better = apply_safe_fixes(mended, name, found)
-        if better == mended:
+        better = apply_safe_fixes(fixed, name, diagnostics)
+        if better == fixed:
             break
-        mended, found = better, check(better, file=name, knobs=knobs)
-    if mended != text:
-        path.write_text(mended, encoding="utf-8", newline="\n")
+        fixed, diagnostics = better, check(better, file=name, knobs=knobs)
+    if fixed != text:
+        path.write_text(fixed, encoding="utf-8", newline="\n")
         talk(f"fixed {path}")
-    return found
+    return diagnostics
 
 
-def _show(found: Sequence[Diagnostic], style: Style, count: int) -> int:
+def _show(diagnostics: Sequence[Diagnostic], style: Style, count: int) -> int:
     if style != "text":
-        data(render(found, style=style))
-    elif found:
-        diagnose(found)
+        data(render(diagnostics, style=style))
+    elif diagnostics:
+        diagnose(diagnostics)
     else:
         talk("1 recipe is correct" if count == 1 else f"{count} recipes are correct")
-    return FAULT if any(diagnostic.severity == "error" for diagnostic in found) else FINE
+    return FAULT if any(diagnostic.severity == "error" for diagnostic in diagnostics) else FINE

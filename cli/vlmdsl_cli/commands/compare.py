@@ -68,8 +68,8 @@ def _contenders(subjects: Sequence[str], expressions: Sequence[str], knobs: Mapp
         if dot and owner not in names:
             raise click.UsageError(f"--param {knob} is for {owner!r}, which is not among the recipes")
     shared = {knob: value for knob, value in knobs.items() if "." not in knob}
-    found = []
+    contenders = []
     for subject, name in zip(subjects, names, strict=True):
         own = {knob.removeprefix(f"{name}."): value for knob, value in knobs.items() if knob.startswith(f"{name}.")}
-        found.append(Contender(subject, knobs=shared | own))
-    return found + [Contender(expression, expression=True, knobs=shared) for expression in expressions]
+        contenders.append(Contender(subject, knobs=shared | own))
+    return contenders + [Contender(expression, expression=True, knobs=shared) for expression in expressions]

@@ -65,7 +65,7 @@ class ReservedWord(Problem):
 
 class EditionUnknown(Problem):
     code = "V0126"
-    template = "this version of vlmdsl supports editions of the language up to {known}"
+    template = "this version of vlmdsl supports editions of the language up to {supported}"
     summary = "The file is written in an edition that this compiler does not support."
     explanation = (
         "The first line of a recipe names the edition of the language it is written in, `vlo 1`. Editions are whole "
