@@ -7,6 +7,7 @@ from vlmdsl.ir.gradients import learns
 from vlmdsl.ir.graph import Graph, Node, walk
 from vlmdsl.ir.inputs import Column, Input, column_of, columns, inputs
 from vlmdsl.ir.node import is_condition
+from vlmdsl.ir.operations.views import masked_text
 from vlmdsl.ir.program import (
     BATCH_POLICIES,
     MIXED,
@@ -26,6 +27,6 @@ __all__ = [
     "BATCH_POLICIES", "MIXED", "ONE_SOURCE", "OUTPUTS", "Column", "Contrast", "Direction", "Encoder", "Graph", "Head",
     "Input", "Metric", "Node", "Program", "Reading", "Stream", "TargetPart", "Teacher", "Term", "Update", "block_of",
     "column_of", "columns", "draws", "encoder_of", "exchange_counts", "head_words", "inputs", "is_condition", "learns",
-    "live_updates", "mixtures", "parameters", "parts_of", "readings", "root_field", "states", "streams", "walk",
+    "live_updates", "masked_text", "mixtures", "parameters", "parts_of", "readings", "root_field", "states", "streams", "walk",
     "whole_blocks",
 ]  # fmt: skip

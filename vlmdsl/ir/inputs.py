@@ -69,6 +69,7 @@ def _stream_inputs(stream: Stream) -> Iterable[Input]:
         yield Input(stream.input("tokens"), ("B", axis, "D"), "float", f"token features of {stream.name}, not normalised")
         yield Input(stream.input("mask"), ("B", axis), "bool", f"true where {stream.name} has a token")
     if stream.vocabulary:
+        axis = token_axis("Text")  # of an image joined with a text, only the text's tokens are predicted
         yield Input(stream.input("vocabulary"), ("B", axis, "V"), "float", f"logits of the tokens of {stream.name}")
         meaning = f"what the chosen tokens of {stream.name} were, -100 elsewhere"
         yield Input(stream.input("targets"), ("B", axis), "int64", meaning)

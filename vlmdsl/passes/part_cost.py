@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from vlmdsl.ir import Encoder, Head, Node, Program, Stream, encoder_of, streams
+from vlmdsl.ir import Encoder, Head, Node, Program, Stream, encoder_of, masked_text, streams
 from vlmdsl.ir.operations.reference import RETRIEVE
 from vlmdsl.passes.cost import ITEM_BYTES, Workload
 from vlmdsl.passes.masked import places_asked
@@ -97,7 +97,9 @@ def places(stream: Stream, samples: int, workload: Workload) -> int:
     """The tokens a sample that get logits."""
     if not stream.asked_only:
         return workload.text_tokens
-    return places_asked(samples, workload.text_tokens, stream.source.number("share"))
+    masked = masked_text(stream.source)
+    assert masked is not None, "`mlm` predicts what a mask selected"
+    return places_asked(samples, workload.text_tokens, masked.number("share"))
 
 
 def _searches(program: Program, workload: Workload) -> Iterator[PartCost]:

@@ -9,13 +9,12 @@ from pydantic import Field
 from vlmdsl.diagnostics.catalog.meaning import NothingHidden
 from vlmdsl.diagnostics.catalog.types import PooledWhereTokensAreCompared, WrongType
 from vlmdsl.diagnostics.catalog.values import BoundsDisagree
-from vlmdsl.ir import Node, encoder_of
+from vlmdsl.ir import Node, encoder_of, masked_text
 from vlmdsl.ir.operations.scalars import STOP
-from vlmdsl.ir.operations.views import MASK
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import MaskValue, Value, type_of
-from vlmdsl.types import EncodedType
+from vlmdsl.types import JOINED, EncodedType
 
 
 class RandomParameters(Parameters):
@@ -26,7 +25,7 @@ class RandomParameters(Parameters):
 
 def _random(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
     assert isinstance(parameters, RandomParameters)
-    return MaskValue(parameters.share)
+    return MaskValue(parameters.share, builder.draw())
 
 
 register(
@@ -66,7 +65,7 @@ def _mask(builder: Builder, subjects: Mapping[str, Value], parameters: Parameter
         share=float(tokens.share),
         hidden=hidden,
         replaced=replaced,
-        draw=builder.draw(),
+        draw=tokens.draw,
     )
 
 
@@ -94,7 +93,7 @@ def _mlm(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters
     assert isinstance(value, Node)
     stopped = value.operation is STOP
     encode = value.inputs[0] if stopped else value
-    if encode.type != EncodedType("Text"):
+    if encode.type not in (EncodedType("Text"), EncodedType(JOINED)):
         found = type_of(value)
         raise Fault(
             WrongType.at(builder.place("text"), str(found), argument="text", function="mlm", wanted="a Text", found=found),
@@ -104,7 +103,7 @@ def _mlm(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters
         help = ("a head gives pooled features only: ask the tower itself, without `project` or `predict`",)
         place = builder.place("text")
         raise Fault(PooledWhereTokensAreCompared.at(place, "the features of a head", help=help, similarity="mlm"), value)
-    if encode.inputs[0].operation is not MASK:
+    if masked_text(encode.inputs[0]) is None:
         help = ("hide some: `mlm(mask(text, random(15%)))`",)
         raise Fault(NothingHidden.at(builder.place("text"), help=help), subjects["text"])
     loss = builder.add("mlm", builder.add("vocabulary", encode))
@@ -120,7 +119,9 @@ register(
             "the mean over all chosen tokens of the whole batch, 0 if there is none."
         ),
         meaning=_mlm,
-        subjects=(Subject("text", ("Encoded", "Text"), "a text that `mask` made, or what a tower made of it"),),
+        subjects=(
+            Subject("text", ("Encoded", "Text"), "a masked text or a tower's output for it, joined with an image or not"),
+        ),
         laws=("permutation", "non_negative"),
         formula=r"\frac{1}{\sum_i |M_i|} \sum_i \sum_{k \in M_i} -\log p(t_{ik} \mid \tilde{t}_i)",
         cost="2 N W V FLOPs and N V logits for N chosen tokens, and few more",

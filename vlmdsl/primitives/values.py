@@ -62,9 +62,10 @@ class AllSamples:
 
 @dataclass(frozen=True, slots=True)
 class MaskValue:
-    """Which tokens a mask chooses: each for itself, with the chance `share`."""
+    """Which tokens a mask selects: each by itself, with the chance `share`. It owns its draw: used twice, it draws once."""
 
     share: float
+    draw: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -200,6 +200,7 @@ class VisionLanguageModel(nn.Module):
         if not isinstance(masked, MaskedTokens) or states is None or not isinstance(head, nn.Module):
             raise ValueError(f"the tokens of {stream.name} are asked for, but the batch or the tower has none")
         with torch.set_grad_enabled(torch.is_grad_enabled() and stream.encoder.learns):
+            states = states[:, states.shape[1] - masked.targets.shape[1] :]  # of a pair the text, which comes last
             states, targets = masked.selected(states) if stream.asked_only else (states, masked.targets)
             return {stream.input("vocabulary"): head(states), stream.input("targets"): targets}
 

@@ -14,8 +14,9 @@ from torch.nn import functional
 
 import vlmdsl
 from batches import streams_in_forms
+from vlmdsl.ir import readings
 from vlmdsl.runtime.data import BatchLoader, Requirement, map_fields, open_source
-from vlmdsl.runtime.encoders import TextConfig, TextTransformer
+from vlmdsl.runtime.encoders import SharedConfig, SharedTransformer, TextConfig, TextTransformer, VisionConfig
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.tokenizer import train_tokenizer
 from vlmdsl.runtime.training.checkpoint import Position, load_checkpoint, save_checkpoint
@@ -38,9 +39,12 @@ TOKENIZER = train_tokenizer(["a large red circle", "two blue boxes"], 300).with_
 def batches(recipe: str, count: int, **options: int) -> list[Batch]:
     source = open_source("shapes:samples=40,size=20")
     objective = vlmdsl.compile(recipe, compiled=False)
-    mapping = map_fields(source, [Requirement("text", "Text")])
+    mapping = map_fields(source, [Requirement("text", "Text"), Requirement("image", "Image")])
     options = {"batch": 8, "seed": 3, **options}
-    loader = BatchLoader(source, mapping, streams_in_forms(objective.streams, ImageFormat(16), TOKENIZER, 24), **options)  # type: ignore[arg-type]
+    taken = streams_in_forms(readings(objective.streams), ImageFormat(16), TOKENIZER, 24)
+    loader = BatchLoader(source, mapping, taken, **options)  # type: ignore[arg-type]
+        source, mapping, streams_in_forms(readings(objective.streams), ImageFormat(16), TOKENIZER, 24), **options
+    )  # type: ignore[arg-type]
     return list(itertools.islice(loader, count))
 
 
@@ -70,6 +74,43 @@ def test_only_the_masked_stream_has_targets_and_both_processes_share_its_draws()
     assert torch.equal(torch.cat([share.targets for _, share in shares]), masked.targets)
     _, later = masked_text(batches(RECIPE, 2)[1].to("cpu"))
     assert not torch.equal(later.targets, masked.targets)
+
+
+def test_a_named_mask_is_one_draw_and_two_inline_masks_are_two() -> None:
+    terms = "minimize mlm(mask(text, {0})) + contrast(mask(text, {1}), text)"
+    named = f"recipe r(text: Text)\nlet m = random(40%)\n{terms.format('m', 'm')}"
+    (batch,) = batches(named, 1)
+    assert {name for name in batch.values if "masked" in name} == {"text_masked", port("text_masked", "masked")}
+    (batch,) = batches(f"recipe r(text: Text)\n{terms.format('random(40%)', 'random(40%)')}", 1)
+    (_, first), (_, second) = masked_text(batch), masked_text(batch, "text_masked_2")
+    assert not torch.equal(first.targets, second.targets)
+    # Whatever becomes of the selected tokens, they are the same ones.
+    (batch,) = batches(named.replace("contrast(mask(text, m)", "contrast(mask(text, m, hidden=50%, replaced=50%)"), 1)
+    (text, first), (changed, second) = masked_text(batch), masked_text(batch, "text_masked_2")
+    assert torch.equal(first.targets, second.targets)
+    assert not torch.equal(text.ids, changed.ids)
+
+
+def test_the_masked_text_of_a_pair_is_predicted_in_the_light_of_its_image() -> None:
+    recipe = (
+        "recipe pairs(image: Image, text: Text)\nencoder one = shared(vision, language)\n"
+        "minimize mlm(one(join(image, mask(text, random(10%)))))\n"
+    )
+    (batch,) = batches(recipe, 1)
+    text, masked = masked_text(batch)
+    assert masked.places is not None
+    torch.manual_seed(0)
+    config = SharedConfig(VisionConfig(16, 8, 16, 1, 2), TOKENIZER.vocabulary_size, 24)
+    trunk = SharedTransformer(config, 8, ("vocabulary",))
+    out = VisionLanguageModel({"shared": trunk}, vlmdsl.compile(recipe, compiled=False))(batch)
+    (pixels,) = batch.values["image"]
+    states = trunk(pixels, text.mask, text.ids).states[:, 4:]  # after the four patches
+    logits = trunk.vocabulary_head(states)
+    expected = functional.cross_entropy(logits.flatten(0, 1), masked.targets.flatten(), ignore_index=NOT_SELECTED)
+    torch.testing.assert_close(out.loss, expected)
+    out.loss.backward()
+    assert trunk.stem.weight.grad is not None
+    assert trunk.stem.weight.grad.abs().sum() > 0, "the image has no part in it"
 
 
 def test_the_tower_is_asked_for_the_hidden_tokens() -> None:

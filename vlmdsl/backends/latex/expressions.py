@@ -32,7 +32,7 @@ from vlmdsl.backends.latex.notation import (
     quotient,
     words,
 )
-from vlmdsl.ir import Node, encoder_of
+from vlmdsl.ir import Node, encoder_of, masked_text
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.encoding import ENTROPY, ENTROPY_OF_MEAN, MLM
 from vlmdsl.ir.operations.matrices import LOG_SUM_EXP, ROW_MEAN, ROW_SUM, SCORE
@@ -133,8 +133,9 @@ def _entropy(writer: Writer, node: Node) -> Math:
 def _mlm(writer: Writer, node: Node) -> Math:
     """The mean over the chosen tokens; what they are is stated."""
     encode = node.inputs[0].inputs[0]
-    view = encode.inputs[0]
-    text, masked = writer.names.source(view.inputs[0]), writer.names.source(view)
+    view = masked_text(encode.inputs[0])
+    assert view is not None, "`mlm` predicts what a mask selected"
+    text, masked = writer.names.source(view.inputs[0]), writer.names.source(encode.inputs[0])
     chosen = "the tokens that the mask chose, of all samples"
     writer.names.state("values", Math(rf"M\ {words(chosen).latex}", f"M: {chosen}"))
     tower = words(encoder_of(encode).tower)

@@ -6,8 +6,9 @@ from vlmdsl.ir.encoders import Encoder
 from vlmdsl.ir.node import Node
 from vlmdsl.ir.operation import Operation, define
 from vlmdsl.ir.operations.rules import NUMBER, fixed, need, positive_block, same, take
-from vlmdsl.ir.operations.views import MASK
+from vlmdsl.ir.operations.views import masked_text
 from vlmdsl.types import (
+    JOINED,
     DistributionType,
     EncodedType,
     FieldType,
@@ -50,14 +51,15 @@ def _without_heads(node: Node) -> None:
 
 def vocabulary(node: Node, types: tuple[Type, ...]) -> Type:
     take(types, EncodedType)
-    need(types[0] == EncodedType("Text"), f"has words for texts, got {types[0]}")
+    need(types[0] in (EncodedType("Text"), EncodedType(JOINED)), f"has logits for texts, got {types[0]}")
     _without_heads(node)
     return VocabularyType()
 
 
 def mlm(node: Node, types: tuple[Type, ...]) -> Type:
     take(types, VocabularyType)
-    need(node.inputs[0].inputs[0].inputs[0].operation is MASK, "nothing in this text is masked")
+    encode = node.inputs[0].inputs[0]
+    need(masked_text(encode.inputs[0]) is not None, "nothing in this text is masked")
     return LossType()
 
 

@@ -9,6 +9,7 @@ from vlmdsl.types import JOINED, FieldType, ScalarType, Type
 
 __all__ = [
     "ALTERNATIVE", "AUGMENT", "BLEND", "CROP", "DROP", "EDA", "FIELD", "JOIN", "MASK", "RENDER", "REWRITE", "SUMMARIZE",
+    "masked_text",
 ]  # fmt: skip
 
 
@@ -96,3 +97,9 @@ AUGMENT = define(
 DROP = define(Operation("drop", view("Image"), {"share": NUMBER, "draw": (int,)}, per_sample_view=True))
 JOIN = define(Operation("join", join, pairs_fields=True))
 BLEND = define(Operation("blend", blend, pairs_fields=True))
+
+
+def masked_text(source: Node) -> Node | None:
+    """The masked text that an encoder reads in `source`, by itself or joined with an image; None where it reads none."""
+    parts = source.inputs if source.operation is JOIN else (source,)
+    return next((part for part in parts if part.operation is MASK), None)
