@@ -43,8 +43,6 @@ def batches(recipe: str, count: int, **options: int) -> list[Batch]:
     options = {"batch": 8, "seed": 3, **options}
     taken = streams_in_forms(readings(objective.streams), ImageFormat(16), TOKENIZER, 24)
     loader = BatchLoader(source, mapping, taken, **options)  # type: ignore[arg-type]
-        source, mapping, streams_in_forms(readings(objective.streams), ImageFormat(16), TOKENIZER, 24), **options
-    )  # type: ignore[arg-type]
     return list(itertools.islice(loader, count))
 
 
