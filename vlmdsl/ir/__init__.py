@@ -27,6 +27,6 @@ __all__ = [
     "BATCH_POLICIES", "MIXED", "ONE_SOURCE", "OUTPUTS", "Column", "Contrast", "Direction", "Encoder", "Graph", "Head",
     "Input", "Metric", "Node", "Program", "Reading", "Stream", "TargetPart", "Teacher", "Term", "Update", "block_of",
     "column_of", "columns", "draws", "encoder_of", "exchange_counts", "head_words", "inputs", "is_condition", "learns",
-    "live_updates", "masked_text", "mixtures", "parameters", "parts_of", "readings", "root_field", "states", "streams", "walk",
-    "whole_blocks",
+    "live_updates", "masked_text", "mixtures", "parameters", "parts_of", "readings", "root_field", "states", "streams",
+    "walk", "whole_blocks",
 ]  # fmt: skip

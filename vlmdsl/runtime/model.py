@@ -171,16 +171,16 @@ class VisionLanguageModel(nn.Module):
             encoded = EncodedFeatures(pooled)
         return encoded
 
-    def features(self, node: Node, value: Value, keys: Iterable[str]) -> EncodedFeatures:
-        """What the objective makes of one field (`node` of its graph) for samples of this `value` and these `keys`.
+    def features(self, node: Node, values: Mapping[str, Value], keys: Iterable[str]) -> EncodedFeatures:
+        """What the objective makes of one field (`node` of its graph) for samples of these `values` and `keys`.
 
-        Every tower that the node reads encodes the value as it is, outside of any batch; gradients are the caller's.
+        Every tower that the node reads encodes the value under its name, outside of any batch; gradients are the caller's.
         """
         read = set(walk([node]))
         found: dict[str, Tensor] = {}
         for stream in self.streams:
             if stream.encode in read:
-                encoded = self.encode(stream.encoder.tower, value, stream.encoder.heads)
+                encoded = self.encode(stream.encoder.tower, values[stream.encoder.tower], stream.encoder.heads)
                 found.update(_named(stream, encoded))
         numbers = torch.tensor([key_number(key) for key in keys], device=next(self.encoders.parameters()).device)
         found |= {leaf.string("name"): numbers for leaf in read if leaf.type == FieldType("Key")}

@@ -1,7 +1,7 @@
 """Evaluation: retrieval, zero-shot, nearest neighbours and linear probe, beside chance and beside the untrained model."""
 
 from vlmdsl.runtime.evaluation.comparison import Comparison, Part, comparison_of
-from vlmdsl.runtime.evaluation.held_out import evaluate, evaluate_images
+from vlmdsl.runtime.evaluation.held_out import evaluate, evaluate_images, image_names
 from vlmdsl.runtime.evaluation.neighbours import first_image_tower, neighbour_accuracy
 from vlmdsl.runtime.evaluation.probe import linear_probe_accuracy
 from vlmdsl.runtime.evaluation.report import Evaluation, results_json, results_table, stored_untrained
@@ -20,6 +20,7 @@ __all__ = [
     "evaluate",
     "evaluate_images",
     "first_image_tower",
+    "image_names",
     "linear_probe_accuracy",
     "neighbour_accuracy",
     "results_json",

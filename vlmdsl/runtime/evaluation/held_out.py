@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from vlmdsl.ir import Head, Node
+from vlmdsl.ir import Head, Node, walk
 from vlmdsl.runtime.encoders import EncodedFeatures
 from vlmdsl.runtime.evaluation.comparison import Comparison
 from vlmdsl.runtime.evaluation.features import blocks, gather
@@ -22,9 +22,20 @@ from vlmdsl.runtime.evaluation.zero_shot import ClassPrompts, zero_shot_accuracy
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.values import MISSING_LABEL, Batch, ScalarBatch, Value, count, take, to
 
-__all__ = ["evaluate", "evaluate_images"]
+__all__ = ["evaluate", "evaluate_images", "image_names"]
 
 _PROMPTS_AT_ONCE = 256
+
+
+def image_names(model: VisionLanguageModel, comparison: Comparison) -> dict[str, str]:
+    """The name in a batch of the image for each tower that reads it; towers that take it in one form read one value."""
+    read = set() if comparison.image_features is None else set(walk([comparison.image_features]))
+    names: dict[Hashable, str] = {model.form(comparison.image_tower, "Image"): comparison.image_field}
+    others = (stream.encoder.tower for stream in model.streams if stream.encode in read)
+    return {
+        tower: names.setdefault(model.form(tower, "Image"), f"{comparison.image_field}.{tower}")
+        for tower in dict.fromkeys((comparison.image_tower, *others))
+    }
 
 
 def evaluate(
@@ -40,7 +51,7 @@ def evaluate(
 ) -> Evaluation:
     """Retrieval over the images and texts of `batches`, and zero-shot classification of its images if `prompts` are given.
 
-    Batches hold the values `comparison.image_field` and `comparison.text_field`, without random views, and the field
+    Batches hold the image (`image_names`) and the text (`comparison.text_field`), without random views, and the field
     `prompts.field`, or `label` without prompts if `neighbours` vote or a linear classifier is fitted to `training` images
     (where the image tower gives pooled features), whose classes have other `numbers`, if any are given: each -> that of the
     held-out data. Equal images, and texts of equal tokens, are taken together: each is one
@@ -48,12 +59,15 @@ def evaluate(
     """
     comparison = replace(comparison, device=_device(model))
     with _evaluation_mode(model):
-        images = _Collection(model, comparison.image_tower, comparison.image_heads, comparison.image_features)
-        texts = _Collection(model, comparison.text_tower, comparison.text_heads)
+        made = image_names(model, comparison), comparison.image_heads, comparison.image_features
+        images = _Collection(model, comparison.image_tower, *made)
+        texts = _Collection(
+            model, comparison.text_tower, {comparison.text_tower: comparison.text_field}, comparison.text_heads
+        )
         labels: list[Tensor] = []
         for batch in batches:
-            images.add(batch.values[comparison.image_field], batch.keys)
-            texts.add(batch.values[comparison.text_field])
+            images.add(batch)
+            texts.add(batch)
             if prompts is not None or neighbours or training is not None:
                 labels.append(_classes(batch, "label" if prompts is None else prompts.field))
         if not images.places:
@@ -64,9 +78,8 @@ def evaluate(
             found = retrieval_recall(images.features(), texts.features(), pairs, comparison)
         told = Evaluation(0)
         if neighbours or training is not None:
-            made = comparison.image_heads, comparison.image_features
             fitted = _Labelled(_Collection(model, comparison.image_tower, *made))
-            fitted.add(training or (), comparison.image_field, numbers=numbers)
+            fitted.add(training or (), numbers=numbers)
             told = _told_apart(_Labelled(images, torch.cat(labels).tolist()), fitted, neighbours)
         classified, classes = None, told.classes
         if prompts is not None:
@@ -94,9 +107,9 @@ def evaluate_images(
     (negative) are left out. The model is left in the mode it was in.
     """
     with _evaluation_mode(model):
-        held_out, fitted = _Labelled(_Collection(model, tower)), _Labelled(_Collection(model, tower))
-        held_out.add(batches, stream, label)
-        fitted.add(training, stream, label, numbers)
+        held_out, fitted = (_Labelled(_Collection(model, tower, {tower: stream})) for _ in range(2))
+        held_out.add(batches, label)
+        fitted.add(training, label, numbers)
         found = _told_apart(held_out, fitted, neighbours)
     return replace(found, samples=len(held_out.labels))
 
@@ -108,12 +121,10 @@ class _Labelled:
     images: _Collection
     labels: list[int] = field(default_factory=list)
 
-    def add(
-        self, batches: Iterable[Batch], stream: str, label: str = "label", numbers: Mapping[int, int] | None = None
-    ) -> None:
+    def add(self, batches: Iterable[Batch], label: str = "label", numbers: Mapping[int, int] | None = None) -> None:
         """Encode the images of a loader; their classes by the given numbers."""
         for batch in batches:
-            self.images.add(batch.values[stream], batch.keys)
+            self.images.add(batch)
             own = _classes(batch, label).tolist()
             self.labels.extend(own if numbers is None else (numbers.get(number, MISSING_LABEL) for number in own))
 
@@ -144,6 +155,8 @@ class _Collection:
 
     model: VisionLanguageModel
     tower: str
+    names: Mapping[str, str]
+    """The name in a batch of what each tower reads, which is one image or text in the form of each."""
     heads: tuple[Head, ...] = ()
     made: Node | None = None
     """What to make of them; None for the features of the tower, or of the last head."""
@@ -151,18 +164,24 @@ class _Collection:
     _known: dict[bytes, int] = field(default_factory=dict)
     _parts: list[EncodedFeatures] = field(default_factory=list)
 
-    def add(self, value: Value, keys: Sequence[str] = ()) -> None:
+    def add(self, batch: Batch) -> None:
         """Encode those of a batch that are new."""
         new: list[int] = []
-        for position, identity in enumerate(_identities(value)):
+        for position, identity in enumerate(_identities(batch.values[self.names[self.tower]])):
             if identity not in self._known:
                 self._known[identity] = len(self._known)
                 new.append(position)
             self.places.append(self._known[identity])
         if new:
-            held = [keys[position] for position in new] if self.made is not None else []
-            part = take(value, torch.tensor(new))
-            self._parts.append(_encode(self.model, self.tower, part, self.heads, self.made, held))
+            rows = torch.tensor(new)
+            values = {tower: take(batch.values[name], rows) for tower, name in self.names.items()}
+            self._parts.append(self._encoded(values, [batch.keys[position] for position in new]))
+
+    def _encoded(self, values: Mapping[str, Value], keys: Sequence[str]) -> EncodedFeatures:
+        if self.made is None:
+            return _encode(self.model, self.tower, values[self.tower], self.heads)
+        on_device = {tower: to(value, _device(self.model)) for tower, value in values.items()}
+        return _kept(self.model.features(self.made, on_device, keys))
 
     def features(self) -> EncodedFeatures:
         """The features of the distinct ones, in the order in which they came."""
@@ -185,18 +204,12 @@ def _identities(value: Value) -> Iterator[bytes]:
         yield hashlib.sha256(tokens.contiguous().numpy().tobytes()).digest()
 
 
-def _encode(
-    model: VisionLanguageModel,
-    tower: str,
-    value: Value,
-    heads: tuple[Head, ...] = (),
-    made: Node | None = None,
-    keys: Sequence[str] = (),
-) -> EncodedFeatures:
+def _encode(model: VisionLanguageModel, tower: str, value: Value, heads: tuple[Head, ...] = ()) -> EncodedFeatures:
+    return _kept(model.encode(tower, to(value, _device(model)), heads))
+
+
+def _kept(features: EncodedFeatures) -> EncodedFeatures:
     """Features in float32 on the CPU, which has room for those of a whole data set."""
-    device = _device(model)
-    value = to(value, device)
-    features = model.encode(tower, value, heads) if made is None else model.features(made, value, keys)
     pooled, tokens = (None if part is None else part.float().cpu() for part in (features.pooled, features.tokens))
     return EncodedFeatures(pooled, tokens, None if features.mask is None else features.mask.cpu())
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from vlmdsl.diagnostics import DiagnosticError
-from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
 from vlmdsl.diagnostics.catalog.evaluation import ClassesWithoutNames
-from vlmdsl.ir import Program, walk
+from vlmdsl.ir import Program
 from vlmdsl.runtime.data import (
     EvaluationLoader,
     FieldMapping,
@@ -30,6 +29,7 @@ from vlmdsl.runtime.evaluation import (
     evaluate,
     evaluate_images,
     first_image_tower,
+    image_names,
 )
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.training.assembly import Data, materials_of
@@ -130,7 +130,7 @@ class _Loaders:
             materials=materials_of(self.config),
         )
 
-    def fitted(self, data: Data, field: str, tower: str, usual: int) -> tuple[_Fitted | None, tuple[str, ...]]:
+    def fitted(self, data: Data, images: Mapping[str, Loaded], usual: int) -> tuple[_Fitted | None, tuple[str, ...]]:
         """The training images and classes that a linear classifier is fitted to, None if none is; and why not, if a reader
         would expect it."""
         most = usual if self.config.evaluation.probe is None else self.config.evaluation.probe
@@ -140,8 +140,7 @@ class _Loaders:
         if not shared:
             return None, ("linear probe: the training data has none of these classes",)
         samples = some_samples(data.train, most), data.mapping
-        values = {field: self.value(View(field, "Image"), tower), "label": _LABEL}
-        return _Fitted(self.loader(samples, values), numbers), ()
+        return _Fitted(self.loader(samples, {**images, "label": _LABEL}), numbers), ()
 
 
 def held_out_measure(program: Program, config: RunConfig, data: Data, model: VisionLanguageModel) -> HeldOut | None:
@@ -160,20 +159,19 @@ def held_out_measure(program: Program, config: RunConfig, data: Data, model: Vis
         if pictures is None:
             return None
         tower, field = pictures
-        fitted, notes = loaders.fitted(data, field, tower, _PROBE)
+        images = {field: loaders.value(View(field, "Image"), tower)}
+        fitted, notes = loaders.fitted(data, images, _PROBE)
         if not neighbours and fitted is None:
             return None
-        loader = loaders.loader(samples, {field: loaders.value(View(field, "Image"), tower), "label": _LABEL}, limit)
+        loader = loaders.loader(samples, {**images, "label": _LABEL}, limit)
         return _Images(loader, tower, field, neighbours, fitted, notes)
-    _check_one_form(model, comparison)
-    fitted, notes = loaders.fitted(data, comparison.image_field, comparison.image_tower, 0)
+    picture = View(comparison.image_field, "Image")
+    images = {name: loaders.value(picture, tower) for tower, name in image_names(model, comparison).items()}
+    fitted, notes = loaders.fitted(data, images, 0)
     source = comparison.text_source
     view = View(comparison.text_field, "Text") if source is None else view_of(source).without_draws()
     text = loaders.value(view, comparison.text_tower)
-    values = {
-        comparison.image_field: loaders.value(View(comparison.image_field, "Image"), comparison.image_tower),
-        comparison.text_field: text,
-    }
+    values = {**images, comparison.text_field: text}
     if neighbours or fitted is not None:
         values["label"] = _LABEL
     prompts = None
@@ -211,18 +209,3 @@ def _shared_classes(data: Data, held_out: FieldMapping) -> tuple[dict[int, int] 
     if not own or not theirs:
         return None, False
     return renumbered(own, by=theirs), bool({name for name in own if name} & set(theirs))
-
-
-def _check_one_form(model: VisionLanguageModel, comparison: Comparison) -> None:
-    """V0832 where features of one image are made by towers that take it in different forms: it is read once."""
-    if comparison.image_features is None:
-        return
-    read = set(walk([comparison.image_features]))
-    for stream in model.streams:
-        tower = stream.encoder.tower
-        if stream.encode in read and model.form(tower, "Image") != model.form(comparison.image_tower, "Image"):
-            problem = f"expects images in another format than `{comparison.image_tower}`, whose features it is compared with"
-            place = Span("encoders", 0, 0)
-            raise DiagnosticError(
-                (TowerDoesNotFit.at(place, tower=tower, problem=problem, help=("use the same encoder for both",)),)
-            )

@@ -12,7 +12,9 @@ from vlmdsl.runtime.data import texts_of
 from vlmdsl.runtime.encoders import build_encoder
 from vlmdsl.runtime.tokenizer import Tokenizers, load_tokenizer
 from vlmdsl.runtime.training.assembly import build_model, open_data, read_tokenizers, training_batches
+from vlmdsl.runtime.training.held_out import held_out_measure
 from vlmdsl.runtime.training.processes import World
+from vlmdsl.runtime.training.reference import fill_references
 from vlmdsl.runtime.training.tokenizers import check_towers
 from vlmdsl.schema import load_config
 
@@ -21,6 +23,7 @@ tokenizers = pytest.importorskip("tokenizers")
 
 SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 WORDS = ["a", "red", "blue", "green", "circle", "square", "star", "of", "the", "large", "small", "shape", "and"]
+WORLD = World(0, 1, torch.device("cpu"))
 SETTINGS = {"train.batch": 4, "train.compile": False, "data.train": ("shapes:samples=8",), "model.dimension": 16}
 
 
@@ -51,16 +54,19 @@ def image_tower(folder, size=32, mean=0.5):
     return f"hf:{folder}"
 
 
+def modelled(recipe, settings, **knobs):
+    """The configuration of a run, its data, and the model of a recipe."""
+    config, errors = load_config(flags={**SETTINGS, **settings})
+    assert not errors, errors
+    objective = vlmdsl.compile(recipe, compiled=False, **knobs)
+    data = open_data(objective.program, config)
+    return config, data, build_model(objective, config, read_tokenizers(objective, config.model, data), WORLD)
+
+
 def assembled(recipe, **settings):
     """The model of a recipe, its first batch, and the texts of the data."""
-    merged = {**SETTINGS, **settings}
-    config, faults = load_config(flags=merged)
-    assert not faults, faults
-    objective = vlmdsl.compile(recipe, compiled=False)
-    data, world = open_data(objective.program, config), World(0, 1, torch.device("cpu"))
-    read = read_tokenizers(objective, config.model, data)
-    model = build_model(objective, config, read, world)
-    batch = next(iter(training_batches(objective.program, config, data, model, world)))
+    config, data, model = modelled(recipe, settings)
+    batch = next(iter(training_batches(model.objective.program, config, data, model, WORLD)))
     texts = dict(zip(data.train.keys, texts_of(data.train, data.mapping, ["text"]), strict=True))
     return model, batch, [texts[key] for key in batch.keys]
 
@@ -154,6 +160,43 @@ def test_two_towers_of_one_field_get_each_its_own_form(tmp_path):
     torch.testing.assert_close(levels[0], levels[1], rtol=0, atol=0.02)
     restored = Tokenizers.from_json(model_tokenizers(model).to_json())
     assert restored["words"].encode(texts, 16)[0].equal(received["words"])
+
+
+def test_evaluation_and_reference_set_are_read_in_the_form_of_each_tower(tmp_path):
+    """RA-CLIP retrieves by one image tower for another, from what two frozen towers encoded."""
+    towers = {
+        "vision": image_tower(tmp_path / "large", 32, 0.5),
+        "retriever": image_tower(tmp_path / "little", 16, 0.1),
+        "reference_image": image_tower(tmp_path / "other", 24, 0.3),
+        **{name: f"hf:{tmp_path / name}" for name in ("language", "reference_text")},
+    }
+    libraries = {"language": text_tower(tmp_path / "language")}
+    libraries["reference_text"] = text_tower(tmp_path / "reference_text", words=WORDS[::-1], length=16)
+    settings = {"model.towers": towers, "data.train": ("shapes:samples=24",), "data.reference_share": 0.5}
+    config, data, model = modelled("ra_clip", {**settings, "evaluation.limit": 8, "evaluation.neighbours": 0}, k=2)
+    received = {}
+    for tower, encoder in model.encoders.items():
+        encoder.register_forward_pre_hook(lambda _, inputs, tower=tower: received.setdefault(tower, []).append(inputs[0]))
+
+    def levels(tower):
+        """The mean levels in [0, 1] of the images that a tower received."""
+        form, images = model.encoders[tower].image_format, torch.cat(received[tower])
+        assert images.shape[-1] == form.size
+        return (images * 0.5 + form.mean[0]).mean(dim=(2, 3))
+
+    def ids(tower, samples, length):
+        texts = list(texts_of(samples, data.mapping, ["text"]))
+        options = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
+        return libraries[tower](texts, max_length=length, **options)["input_ids"]
+
+    fill_references(model, data, config)
+    torch.testing.assert_close(levels("retriever"), levels("reference_image"), rtol=0, atol=0.02)
+    assert torch.equal(torch.cat(received["reference_text"]), ids("reference_text", data.reference, 16))
+    received.clear()
+    assert held_out_measure(model.objective.program, config, data, model).measure(model).retrieval is not None
+    torch.testing.assert_close(levels("retriever"), levels("vision"), rtol=0, atol=0.02)
+    first = ids("language", data.held_out, 24)[:8]
+    assert set(map(tuple, first.tolist())) <= set(map(tuple, torch.cat(received["language"]).tolist()))
 
 
 def model_tokenizers(model):
