@@ -1,0 +1,61 @@
+"""Masks of blocks and the order of kept patches: as the authors' code makes them of the same draws."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vlmdsl.runtime.draws import generator
+from vlmdsl.runtime.values.mask_rules import block_mask, restore_order
+
+DATA = Path(__file__).parent / "data"
+
+
+class Replayed:
+    """Gives the numbers that the authors' code drew, and sees that they are asked for from the same ranges."""
+
+    def __init__(self, draws: np.ndarray) -> None:
+        self._draws = iter(draws)
+
+    def random(self) -> float:
+        kind, low, high, value = next(self._draws)
+        assert kind == 0
+        return float((value - low) / (high - low)) if high != low else 0.0
+
+    def integers(self, low: int, high: int, endpoint: bool) -> int:
+        kind, its_low, its_high, value = next(self._draws)
+        assert (kind, its_low, its_high, endpoint) == (1, low, high, True)
+        return int(value)
+
+    @property
+    def exhausted(self) -> bool:
+        return next(self._draws, None) is None
+
+
+@pytest.mark.parametrize("case", [0, 1, 2])
+def test_the_same_draws_give_the_same_blocks(case: int) -> None:
+    with np.load(DATA / f"beit-blockmask-{case}.npz") as arrays:
+        replayed = Replayed(arrays["draws"])
+        mask = block_mask(replayed, 14, 14, budget=75)
+        np.testing.assert_array_equal(mask, arrays["out_mask"] == 1)
+        assert mask.sum() == arrays["out_count"]
+    assert replayed.exhausted
+
+
+def test_blocks_are_distributed_as_in_the_authors_code() -> None:
+    masks = np.stack([block_mask(generator(0, run), 14, 14, budget=75) for run in range(1000)])
+    counts = masks.sum(axis=(1, 2))
+    with np.load(DATA / "beit-blockmask-stats.npz") as expected:
+        assert abs(counts.mean() - expected["out_count_mean"]) < 0.15
+        assert abs(counts.std() - expected["out_count_std"]) < 0.2
+        assert counts.max() == expected["out_count_max"]
+        np.testing.assert_allclose(masks.mean(axis=0), expected["out_coverage"], atol=0.07)
+
+
+def test_patches_come_back_in_the_authors_order() -> None:
+    with np.load(DATA / "mae-masking.npz") as arrays:
+        restore = np.stack([restore_order(noise) for noise in arrays["noise"]])
+        np.testing.assert_array_equal(restore, arrays["out_ids_restore"])
+        np.testing.assert_array_equal(restore >= arrays["out_x_kept"].shape[1], arrays["out_mask"] == 1)
