@@ -49,6 +49,7 @@ from vlmdsl.types import (
     TargetType,
     TokensType,
     VecType,
+    as_value,
 )
 
 __all__ = ["encode", "fits", "kind_of", "pooled", "tokens", "words"]
@@ -113,7 +114,8 @@ def kind_of(value: Value) -> tuple[str, ...]:
     """The kinds (`Subject.accepts`) that a value is of."""
     if isinstance(value, Node):
         if isinstance(value.type, FieldType):
-            return {"Flag": ("Flag", "Condition"), "Number": ("Number", "Score")}.get(value.type.kind, (value.type.kind,))
+            read = as_value(value.type)
+            return (value.type.kind,) if read is value.type else (value.type.kind, _NODE_KINDS[type(read)])
         if value.type == ConditionType(""):
             return ("Choice",)
         return (_NODE_KINDS[type(value.type)],)
@@ -153,7 +155,7 @@ def fits(value: Value, accepts: tuple[str, ...], *, function: str, argument: str
 
 def encode(session: Session, value: Value, place: Span) -> Value:
     """A field as what the encoder of its type yields; anything else unchanged. Fault V0312 where no encoder takes it."""
-    if not (isinstance(value, Node) and isinstance(value.type, FieldType)):
+    if not (isinstance(value, Node) and isinstance(value.type, FieldType)) or isinstance(as_value(value.type), VecType):
         return value
     encoder = session.encoders.get(value.type.kind)
     if encoder is None or value.type.count is not None:
@@ -180,6 +182,8 @@ def pooled(session: Session, value: Value, place: Span, wanted_by: str) -> Node:
     if isinstance(value, Node):
         if isinstance(value.type, VecType):
             return value
+        if isinstance(as_value(value.type), VecType):
+            return session.add("stop", value, span=place)  # data takes no gradient
         if isinstance(value.type, EncodedType):
             return _output(session, "pooled", value, place)
         if isinstance(value.type, TokensType):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from vlmdsl.ir.operation import Operation
-from vlmdsl.types import ConditionType, FieldType, Type
+from vlmdsl.types import ConditionType, Type, as_value
 
 __all__ = ["Attribute", "Node", "is_condition", "walk"]
 
@@ -54,7 +54,7 @@ class Node:
 
 def is_condition(node: Node) -> bool:
     """Whether a node is a truth value, of each sample or of the step; a `Flag` field is one."""
-    return isinstance(node.type, ConditionType) or node.type == FieldType("Flag")
+    return isinstance(as_value(node.type), ConditionType)
 
 
 def walk(roots: Iterable[Node]) -> Iterator[Node]:

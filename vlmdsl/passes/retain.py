@@ -11,7 +11,7 @@ from dataclasses import replace
 from vlmdsl.ir import Graph, Node, Program, Term, is_condition
 from vlmdsl.ir.operations.scalars import RETAIN
 from vlmdsl.passes.relevance import ALL, NONE, Relevance, Samples, relevant_samples
-from vlmdsl.types import ConditionType, FieldType, ScoreType, TokensType, Type, VecType
+from vlmdsl.types import ConditionType, ScoreType, TokensType, VecType, as_value
 
 __all__ = ["retain"]
 
@@ -43,12 +43,8 @@ def _numbered_anew(program: Program) -> Program:
 
 
 def _needs(node: Node, relevant: dict[Node, Relevance]) -> bool:
-    entering = node.operation.enters and isinstance(_value(node.type), VecType | TokensType | ScoreType)
+    entering = node.operation.enters and isinstance(as_value(node.type), VecType | TokensType | ScoreType)
     return entering and relevant.get(node, ALL) not in (ALL, NONE)
-
-
-def _value(kind: Type) -> Type:
-    return ScoreType() if kind == FieldType("Number") else kind
 
 
 class _Retainer:
@@ -92,7 +88,7 @@ class _Retainer:
         if not isinstance(node.type, ScoreType) or not isinstance(samples, frozenset) or samples in (ALL, NONE):
             return
         position = {"log": 0, "divide": 1}.get(node.operation)
-        if position is not None and isinstance(_value(inputs[position].type), ScoreType):
+        if position is not None and isinstance(as_value(inputs[position].type), ScoreType):
             inputs[position] = self._only(inputs[position], samples, value=1.0)
 
     def _only(self, node: Node, samples: Samples, value: float) -> Node:

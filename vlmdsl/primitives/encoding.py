@@ -8,11 +8,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from vlmdsl.ir import Encoder, Node, Teacher
+from vlmdsl.ir import Encoder, Node, Teacher, is_condition
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import EncoderValue, NumberValue, Value
-from vlmdsl.types import ConditionType, FieldType, TokensType
+from vlmdsl.types import TokensType
 
 SMALLEST_LENGTH = 1e-12
 
@@ -123,7 +123,7 @@ register(
 def _gate(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
     by, features = subjects["by"], builder.pooled(subjects["x"], "x", "gate")
     assert isinstance(by, Node)
-    if isinstance(by.type, ConditionType) or by.type == FieldType("Flag"):
+    if is_condition(by):
         by = builder.add("where", by, builder.constant(1.0), builder.constant(0.0))
     return builder.add("gate", features, by)
 

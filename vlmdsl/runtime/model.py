@@ -25,7 +25,6 @@ from vlmdsl.runtime.values import (
     Batch,
     ImageBatch,
     MaskedTokens,
-    ScalarBatch,
     Share,
     TowerInput,
     Value,
@@ -105,7 +104,8 @@ class VisionLanguageModel(nn.Module):
         taught = any(stream.encoder.teacher for stream in self.streams)
         self.teachers = Teachers(encoders, self.heads, self.streams, steps) if taught else None
         features = {stream.input(part) for stream in self.streams for part in ("pooled", "mask", "targets", *OUTPUTS)}
-        self.readings: list[Reading] = readings(self.streams, self._form, sorted(set(objective.inputs) - features))
+        self._plain = sorted(set(objective.inputs) - features)
+        self.readings: list[Reading] = readings(self.streams, self._form, self._plain)
         """What a batch holds for modules: each source once in every form that one takes it in."""
         names = {(reading.source, reading.form): reading.name for reading in self.readings}
         self._read = {
@@ -129,8 +129,8 @@ class VisionLanguageModel(nn.Module):
         """The loss, its terms and metrics for this process's share of a batch."""
         if self.teachers is not None and self.training:
             self.teachers.follow(self.encoders, self.heads, "before")
-        plain = {name: value.numbers for name, value in batch.values.items() if isinstance(value, ScalarBatch)} | batch.draws
-        features: dict[str, Tensor] = {name: plain[name] for name in self.objective.inputs if name in plain}
+        features: dict[str, Tensor] = {name: batch.draws[name] for name in self._plain if name in batch.draws}
+        features |= {name: _plain(batch.values[name]) for name in self._plain if name in batch.values}
         mixtures = self.objective.mixtures(batch.draws).items()
         mixed = {own: shares for name, shares in mixtures for own in self._forms_of[name]}
         batch = replace(batch, values=_mixed(batch.values, mixed))
@@ -303,7 +303,7 @@ def _check_lengths(encoders: Mapping[str, Encoder], streams: Iterable[Stream], c
         lengths.update(found)
         owners.update(dict.fromkeys(found, stream.encoder))
     for pair in compared:
-        if len({lengths[name] for name in pair}) > 1:
+        if len({lengths[name] for name in pair if name in lengths}) > 1:
             told = ", ".join(f"`{name}` {lengths[name]}" for name in pair)
             headed = any(owners[name].heads for name in pair)
             help = "let the heads give features of one length: `out=`" if headed else "set one `model.dimension`"
@@ -324,6 +324,13 @@ def _mixed(values: Mapping[str, Value], mixtures: Mapping[str, Iterable[tuple[Te
             assert isinstance(value, ImageBatch)
             values[name] = ImageBatch(mix(value.pixels, share, block))
     return values
+
+
+def _plain(value: Value) -> Tensor:
+    """The tensor of a field that the objective takes itself."""
+    (tensor,) = value
+    assert tensor is not None
+    return tensor
 
 
 def _by_call(streams: Iterable[Stream]) -> list[list[Stream]]:

@@ -1,6 +1,6 @@
 """Axes and types of the language."""
 
-from vlmdsl.types.fields import FIELD_KINDS, JOINED, FieldKind, plain_kinds, register_field_kind, token_axis
+from vlmdsl.types.fields import FIELD_KINDS, JOINED, FieldKind, as_value, plain_kinds, register_field_kind, token_axis
 from vlmdsl.types.types import (
     ConditionType,
     DistributionType,
@@ -35,8 +35,8 @@ from vlmdsl.types.types import (
 
 __all__ = [
     "FIELD_KINDS", "JOINED", "ConditionType", "DistributionType", "EncodedType", "EncoderType", "ErrorType", "FieldKind",
-    "FieldType", "FunctionType", "LabelsType", "LossType", "MaskType", "MemoryType", "PicksType", "ScalarType",
-    "ScoreType", "SimType", "SimilarityType", "StringType", "TableType", "TargetType", "TokensType", "TupleType", "Type",
-    "VecType", "ViewSetType", "ViewType", "VocabularyType", "column_count", "holds_memory", "memory_axis", "plain_kinds",
+    "FieldType", "FunctionType", "LabelsType", "LossType", "MaskType", "MemoryType", "PicksType", "ScalarType", "ScoreType",
+    "SimType", "SimilarityType", "StringType", "TableType", "TargetType", "TokensType", "TupleType", "Type", "VecType",
+    "ViewSetType", "ViewType", "VocabularyType", "as_value", "column_count", "holds_memory", "memory_axis", "plain_kinds",
     "register_field_kind", "token_axis",
 ]  # fmt: skip

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["FIELD_KINDS", "JOINED", "FieldKind", "plain_kinds", "register_field_kind", "token_axis"]
+from vlmdsl.types.types import ConditionType, FieldType, ScoreType, Type
+
+__all__ = ["FIELD_KINDS", "JOINED", "FieldKind", "as_value", "plain_kinds", "register_field_kind", "token_axis"]
 
 JOINED = "Joined"
 """The kind of an image and a text joined into one sequence: no field has it, `join` makes it."""
@@ -21,7 +23,9 @@ class FieldKind:
 
     `summary` is what a batch holds for it, `words` what messages call one, `family` where its `vlmdsl.runtime.values.Family`
     is (`module:Class`), None where no data holds it. A field that encoders take has a `token_axis`, the letter of what they
-    yield tokens along. One that objectives take themselves has `axes` and a `dtype` (`float`, `bool`, `int64`).
+    yield tokens along. One that objectives take themselves has `axes` and a `dtype` (`float`, `bool`, `int64`), and may be
+    read as a value of another type, `reads_as`. `has_column` is false where none
+    feeds it: it is made of the sample's key.
     """
 
     name: str
@@ -31,6 +35,8 @@ class FieldKind:
     token_axis: str | None = None
     dtype: str | None = None
     axes: tuple[str, ...] = ("B",)
+    reads_as: Type | None = None
+    has_column: bool = True
 
 
 FIELD_KINDS: dict[str, FieldKind] = {}
@@ -51,6 +57,12 @@ def register_field_kind(kind: FieldKind) -> FieldKind:
 def plain_kinds() -> frozenset[str]:
     """The kinds that objectives take themselves, and that data holds."""
     return frozenset(kind.name for kind in FIELD_KINDS.values() if kind.dtype is not None and kind.family is not None)
+
+
+def as_value(type: Type) -> Type:
+    """The type that a field is read as where a value is expected, as a Flag is a condition; any other type is itself."""
+    kind = FIELD_KINDS.get(type.kind) if isinstance(type, FieldType) and type.count is None else None
+    return type if kind is None or kind.reads_as is None else kind.reads_as
 
 
 def token_axis(kind: str) -> str:
@@ -76,9 +88,21 @@ for _kind in (
         f"{_ROOM}.scalar:LabelFamily",
         dtype="int64",
     ),
-    FieldKind("Flag", "a truth value of each sample: [B], bool", "a Flag", f"{_ROOM}.scalar:FlagFamily", dtype="bool"),
     FieldKind(
-        "Number", "a number of each sample: [B], float", "a Number field", f"{_ROOM}.scalar:NumberFamily", dtype="float"
+        "Flag",
+        "a truth value of each sample: [B], bool",
+        "a Flag",
+        f"{_ROOM}.scalar:FlagFamily",
+        dtype="bool",
+        reads_as=ConditionType(),
+    ),
+    FieldKind(
+        "Number",
+        "a number of each sample: [B], float",
+        "a Number field",
+        f"{_ROOM}.scalar:NumberFamily",
+        dtype="float",
+        reads_as=ScoreType(),
     ),
     FieldKind("Scalar", "one number per step, passed by the caller: 0-d, float; not read from data", "a number", None),
     FieldKind(
@@ -87,6 +111,7 @@ for _kind in (
         "a Key field",
         f"{_ROOM}.scalar:KeyFamily",
         dtype="int64",
+        has_column=False,
     ),
     FieldKind(
         "Regions",

@@ -10,7 +10,8 @@ from torch import Tensor
 from vlmdsl.diagnostics.suggest import suggestion
 from vlmdsl.ir import Input, Program, inputs, streams
 from vlmdsl.ir.operations.encoding import POOLED, TOKENS
-from vlmdsl.types import DistributionType, TokensType, VecType
+from vlmdsl.ir.operations.views import FIELD
+from vlmdsl.types import DistributionType, TokensType, VecType, as_value
 
 __all__ = ["FeatureChecker", "compared_streams"]
 
@@ -98,6 +99,8 @@ def compared_streams(program: Program) -> list[tuple[str, str]]:
     names: dict[int, str] = {}
     pairs: dict[tuple[str, str], None] = {}
     for node in program.nodes():
+        if node.operation is FIELD and isinstance(as_value(node.type), VecType):
+            names[node.index] = node.string("name")
         if node.operation in (POOLED, TOKENS):
             stream = found[node.inputs[0].index]
             names[node.index] = stream.input(node.operation)

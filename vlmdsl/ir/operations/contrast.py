@@ -7,8 +7,19 @@ import math
 from vlmdsl.ir.contrast import Contrast, Direction
 from vlmdsl.ir.node import Node
 from vlmdsl.ir.operation import Operation, define
-from vlmdsl.ir.operations.rules import as_value, need, take
-from vlmdsl.types import ConditionType, FieldType, LossType, ScalarType, ScoreType, SimType, TargetType, Type, VecType
+from vlmdsl.ir.operations.rules import need, take
+from vlmdsl.types import (
+    ConditionType,
+    FieldType,
+    LossType,
+    ScalarType,
+    ScoreType,
+    SimType,
+    TargetType,
+    Type,
+    VecType,
+    as_value,
+)
 
 __all__ = ["CONTRAST"]
 

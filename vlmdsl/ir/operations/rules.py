@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from vlmdsl.ir.node import Node
 from vlmdsl.ir.operation import BrokenError, Yields
-from vlmdsl.types import ConditionType, FieldType, LossType, ScalarType, ScoreType, SimType, TargetType, Type
+from vlmdsl.types import LossType, ScalarType, ScoreType, SimType, TargetType, Type, as_value
 
 __all__ = [
     "BOUND",
     "NUMBER",
     "NUMERIC",
-    "as_value",
     "fixed",
     "need",
     "one_of",
@@ -27,13 +26,6 @@ NUMERIC = (ScalarType, ScoreType, SimType, TargetType, LossType)
 def need(condition: bool, reason: str) -> None:
     if not condition:
         raise BrokenError(reason)
-
-
-def as_value(kind: Type) -> Type:
-    """A `Flag` field reads as a condition and a `Number` field as a score."""
-    if kind == FieldType("Flag"):
-        return ConditionType()
-    return ScoreType() if kind == FieldType("Number") else kind
 
 
 def take(types: tuple[Type, ...], *wanted: type[Type]) -> None:
@@ -68,7 +60,7 @@ def same(*allowed: type[Type]) -> Yields:
 
     def yields(node: Node, types: tuple[Type, ...]) -> Type:
         need(len(types) == 1, f"has {len(types)} inputs, wants 1")
-        need(isinstance(types[0], allowed), f"cannot take {types[0]}")
-        return types[0]
+        need(isinstance(as_value(types[0]), allowed), f"cannot take {types[0]}")
+        return as_value(types[0])
 
     return yields

@@ -12,14 +12,23 @@ from vlmdsl.ir.operations.rules import (
     BOUND,
     NUMBER,
     NUMERIC,
-    as_value,
     fixed,
     need,
     one_of,
     same,
     take,
 )
-from vlmdsl.types import ConditionType, DistributionType, EncodedType, ScalarType, ScoreType, TokensType, Type, VecType
+from vlmdsl.types import (
+    ConditionType,
+    DistributionType,
+    EncodedType,
+    ScalarType,
+    ScoreType,
+    TokensType,
+    Type,
+    VecType,
+    as_value,
+)
 
 __all__ = [
     "ADD", "AND", "CLAMP", "CONSTANT", "DIVIDE", "DRAW", "EQUAL", "EXP", "GREATER", "GREATER_EQUAL", "LESS",

@@ -73,8 +73,8 @@ def requirements(program: Program, views: bool = True) -> list[Requirement]:
     faults: list[Diagnostic] = []
     for node in program.nodes():
         span = next(iter(program.graph.spans_of(node)), _COMMAND_LINE)
-        if node.type == FieldType("Key"):
-            continue  # Made of the sample's key: no column holds it.
+        if isinstance(node.type, FieldType) and node.type.kind in FIELD_KINDS and not FIELD_KINDS[node.type.kind].has_column:
+            continue
         if node.operation is REFERENCE:
             column = column_of(node)
             found.setdefault(column.field, Requirement(column.field, column.kind, span))

@@ -9,6 +9,7 @@ from typing import Any, get_args
 from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.ir import ONE_SOURCE, Program, columns, draws, root_field
+from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.runtime.data import (
     BatchLoader,
     FieldMapping,
@@ -265,8 +266,8 @@ def training_batches(
 ) -> BatchLoader:
     """This process's share of every training batch."""
     groups = groups_by_source(data.train, data.mapping) if program.batch_policy == ONE_SOURCE else None
-    plain = {need.field: need.kind for need in requirements(program) if need.kind in plain_kinds()}
-    plain |= {node.string("name"): "Key" for node in program.nodes() if node.type == FieldType("Key")}
+    fields = {node.string("name"): node.type for node in program.nodes() if node.operation is FIELD}
+    plain = {name: kind.kind for name, kind in fields.items() if isinstance(kind, FieldType) and kind.kind in plain_kinds()}
     loader = BatchLoader(
         data.train,
         data.mapping,

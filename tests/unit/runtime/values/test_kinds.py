@@ -1,0 +1,79 @@
+"""Kinds of fields are looked up where they are described, so that a plug-in adds one by a module of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import vlmdsl
+from batches import batch_of
+from unit.runtime.values.vectors import VECTOR, VectorBatch
+from vlmdsl.runtime.encoders import TextConfig, TextTransformer
+from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.values import TextBatch, family_of
+from vlmdsl.types import FIELD_KINDS, FieldKind, register_field_kind
+
+RECIPE = "vlo 1\nrecipe distilled(vector: Vector, text: Text)\nminimize contrast(vector, text)\n"
+SETTINGS = {"train.batch": 4, "train.compile": False, "train.device": "cpu", "model.dimension": 8, "data.workers": 1}
+
+
+@pytest.fixture
+def _vectors() -> Iterator[None]:
+    register_field_kind(VECTOR)
+    yield
+    del FIELD_KINDS[VECTOR.name]
+
+
+def test_every_kind_has_a_family_of_its_name_or_no_data() -> None:
+    assert {name for name, kind in FIELD_KINDS.items() if kind.family is None} == {"Scalar"}
+    assert all(family_of(name).kind == name for name, kind in FIELD_KINDS.items() if kind.family is not None)
+    with pytest.raises(ValueError, match="a kind of field called Label already"):
+        register_field_kind(FieldKind("Label", "another", "a label", None))
+
+
+def test_an_unknown_kind_is_a_diagnostic() -> None:
+    assert [fault.code for fault in vlmdsl.check(RECIPE)] == ["V0311"]
+
+
+@pytest.mark.usefixtures("_vectors")
+class TestVectors:
+    def test_an_objective_takes_them_as_features(self) -> None:
+        objective = vlmdsl.compile(RECIPE, compiled=False)
+        assert objective.inputs["vector"].axes == ("B", "D")
+        vectors, texts = torch.randn(5, 8), torch.randn(5, 8, requires_grad=True)
+        expected = vlmdsl.compile("recipe clip(image: Image, text: Text)\nminimize contrast(image, text)", compiled=False)
+        loss = objective(vector=vectors, text=texts).loss
+        torch.testing.assert_close(loss, expected(image=vectors, text=texts).loss)
+        with pytest.raises(ValueError, match=r"disagree on the axis D .*vector has 7"):
+            objective(vector=torch.randn(5, 7), text=texts)
+
+    def test_a_model_passes_them_on(self) -> None:
+        model = VisionLanguageModel(
+            {"language": TextTransformer(TextConfig(16, 1, 2, 30, 6), 8, ("pooled",))},
+            vlmdsl.compile(RECIPE, compiled=False),
+        )
+        texts = TextBatch(torch.randint(1, 30, (3, 6)), torch.ones(3, 6, dtype=torch.bool))
+        vectors = torch.randn(3, 8)
+        loss = model(batch_of({"vector": VectorBatch(vectors), "text": texts}, "abc")).loss
+        features = model.encode("language", texts).pooled
+        assert features is not None
+        torch.testing.assert_close(loss, model.objective(vector=vectors, text=features).loss)
+
+    def test_a_run_reads_them_and_leaves_out_bad_ones(self, tmp_path: Path) -> None:
+        rows = [
+            {"vector": np.random.default_rng(index).normal(size=8).tolist(), "text": f"text {index}"} for index in range(12)
+        ]
+        rows[3]["vector"] = [1.0]
+        rows[5]["vector"] = {"a": 1}
+        rows[7]["vector"] = None
+        data = tmp_path / "t.jsonl"
+        data.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+        (tmp_path / "distilled.vlo").write_text(RECIPE, "utf-8")
+        run = vlmdsl.train(tmp_path / "distilled.vlo", data=[str(data)], steps=4, settings=SETTINGS, out=tmp_path / "run")
+        skipped = json.loads((run.folder / "run.json").read_text("utf-8"))
+        assert "vector is not a vector" in json.dumps(skipped)
