@@ -65,7 +65,7 @@ def again(states: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """The tokens that count, as many at a time as in `chunked`."""
     counted = (targets >= 0).nonzero().squeeze(1)
     total = states.new_zeros(())
-    for rows in counted.split(max(1, vocabulary.CHUNK_ENTRIES // weight.shape[0])):
+    for rows in counted.split(vocabulary.tokens_at_once(weight)):
         part = checkpoint(_sum, states[rows], weight, targets[rows], use_reentrant=False)
         total = total + part
     return total / len(counted)

@@ -40,6 +40,11 @@ class SequenceFeatures(NamedTuple):
     pooled: Tensor | None = None
     context: Tensor | None = None
 
+    @property
+    def padded(self) -> tuple[str, ...]:
+        """The members with the axis L."""
+        return ("tokens", "mask")
+
 
 def without_padding(states: Tensor, mask: Tensor | None) -> Tensor:
     """`states [b, L, W]` with zeros where `mask [b, L]` is false: attention multiplies padding by 0, and 0 times NaN is

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vlmdsl.backends.torch import ops
 from vlmdsl.backends.torch.ops import vocabulary
 from vlmdsl.testing.gradients import assert_same_gradients, check_gradients, value_and_gradients
 
-SAMPLES, LENGTH, WIDTH, SIZE = 4, 5, 6, 11
+SAMPLES, LENGTH, WIDTH, SIZE = 4, 5, 3, 11
 
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three tokens in each chunk, so that the last one is not full."""
-    monkeypatch.setattr(vocabulary, "CHUNK_ENTRIES", 3 * SIZE)
+    """As few tokens in each chunk as can be, so that there are several, and the last one is not full."""
+    monkeypatch.setattr(vocabulary, "CHUNK_ENTRIES", 1)
+    counted = int((arguments()["targets"] >= 0).sum())
+    assert counted > 2 * WIDTH
+    assert counted % WIDTH
 
 
 def arguments(dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
@@ -147,6 +152,32 @@ def test_half_precision_is_float64_rounded(dtype: torch.dtype, tolerance: float,
         assert gradient.dtype is dtype
         largest = wanted[name].abs().max().item()
         torch.testing.assert_close(gradient.double(), wanted[name], rtol=tolerance, atol=tolerance * largest)
+
+
+class Largest(TorchDispatchMode):
+    """Remembers how many entries the largest tensor has that any operation makes."""
+
+    entries = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for part in result if isinstance(result, tuple) else (result,):
+            if isinstance(part, Tensor):
+                self.entries = max(self.entries, part.numel())
+        return result
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_logits_are_never_whole_in_memory(dtype: torch.dtype) -> None:
+    """A chunk of them, the states and the gradient of the weight are the largest tensors there are."""
+    tokens, width, size = 300, 8, 50
+    states, weight = torch.randn(tokens, width, dtype=dtype), torch.randn(size, width, dtype=dtype)
+    shares = torch.full((tokens,), 1 / tokens, dtype=torch.promote_types(dtype, torch.float32))
+    with Largest() as largest:
+        vocabulary.weighted_cross_entropy._init_fn(
+            states, weight, None, torch.randint(size, (tokens,)), shares, 1.0, 0.0, True, True, False
+        )
+    assert largest.entries == max(tokens * width, size * width) < tokens * size / 6
 
 
 def test_large_logits_stay_exact() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from vlmdsl.ir.modules import FusionSettings, block_range
 from vlmdsl.runtime.modules import Fusion, SequenceFeatures, fusion
+from vlmdsl.runtime.values import tuples
 
 TEXT, IMAGE, STATES, CONTEXT = 5, 4, 6, 10
 SETTINGS = {
@@ -227,6 +229,31 @@ def test_on_the_meta_device_there_are_shapes(kind: str) -> None:
     given = {name: value.to("meta") for name, value in inputs().items()}
     given |= {name: given[name].float() for name in ("states", "context")}
     assert made(**given).pooled.shape == (3, made.transformer.norm.normalized_shape[0])
+
+
+class Texts(NamedTuple):
+    """What a call of a fusion takes of texts."""
+
+    states: Tensor
+    mask: Tensor
+
+    @property
+    def padded(self) -> tuple[str, ...]:
+        return ("states", "mask")
+
+
+@every_kind
+def test_texts_of_two_lengths_in_one_call_are_those_of_two_calls(kind: str) -> None:
+    module, given = module_of(kind), inputs()
+    images = {name: given[name] for name in ("context", "context_mask")}
+    short, long = Texts(given["states"][:, :3], given["mask"][:, :3]), Texts(given["states"], given["mask"])
+    both = tuples.cat([short, long])
+    together = module(*both, **{name: image.repeat(2, *[1] * (image.dim() - 1)) for name, image in images.items()})
+    for text, features in zip((short, long), tuples.split(together, [3, 3]), strict=True):
+        features = tuples.shorten(features, text.mask.shape[1])
+        assert_close(
+            real_parts(features, images["context_mask"]), real_parts(module(*text, **images), images["context_mask"])
+        )
 
 
 def test_compiled_in_one_graph_it_gives_the_same() -> None:

@@ -22,10 +22,17 @@ from vlmdsl.backends.torch.collectives import all_reduce_sum, process_count
 from vlmdsl.backends.torch.ops.product import float16_tile, float32_product
 from vlmdsl.backends.torch.values import precise
 
-__all__ = ["linear_cross_entropy"]
+__all__ = ["linear_cross_entropy", "tokens_at_once"]
 
 CHUNK_ENTRIES = 1 << 24
-"""Logits that are held at one time: 64 MiB in float32."""
+"""Logits that are held at one time where the weight has no more entries: 64 MiB in float32."""
+
+
+def tokens_at_once(weight: Tensor) -> int:
+    """The tokens of a chunk for a weight [V, W]: at least W, so that its logits are as many as the gradient of the weight,
+    which is read and written once for each chunk."""
+    size, width = weight.shape
+    return max(CHUNK_ENTRIES // size, width)
 
 
 def linear_cross_entropy(
@@ -102,7 +109,7 @@ def weighted_cross_entropy(
     losses = torch.zeros_like(shares)
     by_states, by_weight, by_bias = _gradients(states, weight, shares, states_learn, weight_learns, bias_learns)
     counted = (targets >= 0).nonzero().squeeze(1)
-    at_once = max(1, CHUNK_ENTRIES // weight.shape[0])
+    at_once = tokens_at_once(weight)
     for start in range(0, counted.shape[0], at_once):
         rows = counted[start : start + at_once]
         entering, chosen, share = states[rows], targets[rows][:, None], shares[rows][:, None]
