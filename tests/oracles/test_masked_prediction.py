@@ -49,6 +49,18 @@ def test_next_tokens_with_label_smoothing() -> None:
     assert_agrees(oracle, loss)
 
 
+@pytest.mark.parametrize("name", ["albef-mlm-alpha0"])
+def test_masked_tokens_with_a_teacher(name: str) -> None:
+    oracle = load_oracle(DATA, name)
+    identity = torch.eye(oracle.inputs["logits"].shape[2], dtype=torch.float64)
+    soft = ops.SoftTargets(oracle.inputs["alpha"], oracle.inputs["logits_m"], identity)
+
+    def loss(logits: Tensor) -> Tensor:
+        return ops.linear_cross_entropy(logits, identity, oracle.inputs["labels"], soft=soft)
+
+    assert_agrees(oracle, loss)
+
+
 def test_the_mean_over_samples_of_the_mean_over_weighted_tokens() -> None:
     oracle = load_oracle(DATA, "pali-weightedxent")
     identity = torch.eye(oracle.inputs["logits"].shape[2], dtype=torch.float64)

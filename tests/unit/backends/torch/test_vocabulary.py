@@ -16,6 +16,7 @@ from vlmdsl.backends.torch.ops import vocabulary
 from vlmdsl.testing.gradients import assert_same_gradients, check_gradients, value_and_gradients
 
 SAMPLES, LENGTH, WIDTH, SIZE = 4, 5, 3, 11
+NO_TEACHER = (None, None, None, None)
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +63,31 @@ def by_torch(
 def test_value_and_every_gradient_are_those_of_all_logits(reduction: str, smoothing: float) -> None:
     options = {"reduction": reduction, "smoothing": smoothing}
     assert_same_gradients(partial(ops.linear_cross_entropy, **options), partial(by_torch, **options), arguments())
+
+
+@pytest.mark.parametrize("share", [0.4, torch.tensor(0.4, requires_grad=True)])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_teacher_may_have_a_share_of_each_target(share: float | Tensor, smoothing: float) -> None:
+    """As ALBEF distils: (1 - share) times the loss of the tokens and share times that of the teacher's softmax."""
+    given = arguments()
+    own = {name: given[name] for name in ("states", "weight", "bias", "weights")}
+    torch.manual_seed(1)
+    teacher = [
+        torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in [(SAMPLES, LENGTH, 7), (SIZE, 7), SIZE]
+    ]
+    counted = given["targets"] >= 0
+
+    def reference(states: Tensor, weight: Tensor, bias: Tensor, weights: Tensor) -> Tensor:
+        hard = by_torch(states, weight, given["targets"], bias, weights, "token", smoothing)
+        soft = F.linear(*teacher).softmax(dim=-1).detach()
+        losses = -(soft * F.linear(states, weight, bias).log_softmax(dim=-1)).sum(dim=-1)
+        return 0.6 * hard + 0.4 * (losses * weights)[counted].sum() / weights[counted].sum()
+
+    soft = ops.SoftTargets(share, *teacher)
+    function = partial(ops.linear_cross_entropy, targets=given["targets"], smoothing=smoothing, soft=soft)
+    assert_same_gradients(function, reference, own, tolerance=1e-10 if isinstance(share, float) else 1e-7)
+    poisoned = teacher[0].detach().masked_fill(~counted[:, :, None], torch.nan)
+    assert function(**own, soft=soft._replace(states=poisoned)) == function(**own)
 
 
 def test_the_mean_over_tokens_is_torchs() -> None:
@@ -175,7 +201,7 @@ def test_logits_are_never_whole_in_memory(dtype: torch.dtype) -> None:
     shares = torch.full((tokens,), 1 / tokens, dtype=torch.promote_types(dtype, torch.float32))
     with Largest() as largest:
         vocabulary.weighted_cross_entropy._init_fn(
-            states, weight, None, torch.randint(size, (tokens,)), shares, 1.0, 0.0, True, True, False
+            states, weight, None, torch.randint(size, (tokens,)), shares, 1.0, 0.0, *NO_TEACHER, True, True, False
         )
     assert largest.entries == max(tokens * width, size * width) < tokens * size / 6
 
@@ -206,9 +232,12 @@ def test_the_operator_is_what_it_tells_the_compiler() -> None:
     tensors = given["states"].flatten(0, 1), given["weight"], given["bias"], given["targets"].flatten()
     learning = [value.detach().requires_grad_() if value.is_floating_point() else value for value in tensors]
     shares = torch.rand(SAMPLES * LENGTH, dtype=torch.float64, requires_grad=True)
+    teacher = torch.tensor(0.4).double(), tensors[0].flip(0), tensors[1].flip(0), tensors[2]
     operator = torch.ops.vlmdsl.weighted_cross_entropy.default
-    torch.library.opcheck(operator, (*learning, shares, 0.9, 0.1 / SIZE, True, True, True))
-    torch.library.opcheck(operator, (*tensors[:2], None, tensors[3], shares.detach(), 1.0, 0.0, False, False, False))
+    torch.library.opcheck(operator, (*learning, shares, 0.9, 0.1 / SIZE, *teacher, True, True, True))
+    torch.library.opcheck(
+        operator, (*tensors[:2], None, tensors[3], shares.detach(), 1.0, 0.0, *NO_TEACHER, False, False, False)
+    )
 
 
 def test_on_the_meta_device_there_are_shapes() -> None:

@@ -49,18 +49,17 @@ from vlmdsl.backends.torch.ops.similarities import exclude, reuse, score, simila
 from vlmdsl.backends.torch.ops.soft_targets import softmax, transport
 from vlmdsl.backends.torch.ops.state import enqueue, nearest, running_mean
 from vlmdsl.backends.torch.ops.targets import add_targets, flipped, others, paired, same, scale_target, smooth, uniform
-from vlmdsl.backends.torch.ops.vocabulary import linear_cross_entropy
+from vlmdsl.backends.torch.ops.vocabulary import SoftTargets, linear_cross_entropy
 from vlmdsl.backends.torch.values import Similarities, Target, TargetPart, TokenFeatures
 
 __all__ = [
-    "ContrastResult", "Direction", "Similarities", "Target", "TargetPart", "TokenFeatures", "add", "add_features",
-    "add_targets", "attend", "best_entries", "best_entries_by_index", "clamp", "contrast", "contrast_of",
-    "cross_entropy", "distribution", "divide", "enqueue", "entropy", "entropy_of_mean", "equal", "exclude",
-    "exclude_pairs", "exp", "fetch", "flipped", "gate", "greater", "greater_equal", "hardest", "hinge", "less",
-    "less_equal", "linear_cross_entropy", "log", "log_sum_exp", "logical_and", "logical_not", "logical_or", "maximum",
-    "mean", "mine", "minimum", "mix", "mlm", "multiply", "nearest", "negate", "normalize", "not_equal", "others",
-    "paired", "pixels", "reconstruct", "retain", "retrieve", "reuse", "row_mean", "row_sum", "running_mean", "same",
-    "samples", "scale_target", "score", "sigmoid_loss", "similarity", "smooth", "softmax", "softplus", "stop",
-    "subtract", "subtract_features", "take", "target_entropy", "tokens", "transport", "transpose", "uniform", "unite",
-    "unite_targets", "valid", "where",
+    "ContrastResult", "Direction", "Similarities", "SoftTargets", "Target", "TargetPart", "TokenFeatures", "add",
+    "add_features", "add_targets", "attend", "best_entries", "best_entries_by_index", "clamp", "contrast", "contrast_of",
+    "cross_entropy", "distribution", "divide", "enqueue", "entropy", "entropy_of_mean", "equal", "exclude", "exclude_pairs",
+    "exp", "fetch", "flipped", "gate", "greater", "greater_equal", "hardest", "hinge", "less", "less_equal",
+    "linear_cross_entropy", "log", "log_sum_exp", "logical_and", "logical_not", "logical_or", "maximum", "mean", "mine",
+    "minimum", "mix", "mlm", "multiply", "nearest", "negate", "normalize", "not_equal", "others", "paired", "pixels",
+    "reconstruct", "retain", "retrieve", "reuse", "row_mean", "row_sum", "running_mean", "same", "samples", "scale_target",
+    "score", "sigmoid_loss", "similarity", "smooth", "softmax", "softplus", "stop", "subtract", "subtract_features", "take",
+    "target_entropy", "tokens", "transport", "transpose", "uniform", "unite", "unite_targets", "valid", "where",
 ]  # fmt: skip

@@ -1,31 +1,45 @@
 """Cross-entropy over a vocabulary straight from states and the output weight: the logits are never whole in memory.
 
-    Z = S W^T + bias,   l_i = r_i - on * Z_{i t_i} - off * sum_v Z_iv,   r_i = log sum_v e^{Z_iv},   L = sum_i a_i l_i
-    H_iv = dL/dZ_iv = a_i (e^{Z_iv - r_i} - off - on [v = t_i]),   dS = H W,   dW = H^T S,   d bias = sum_i H_i
+    Z = S W^T + bias,   l_i = r_i - sum_v T_iv Z_iv,   r_i = log sum_v e^{Z_iv},   L = sum_i a_i l_i
+    T_iv = (1 - soft) (off + on [v = t_i]) + soft Q_iv,   on + V off = 1,   sum_v Q_iv = 1
+    H_iv = dL/dZ_iv = a_i (e^{Z_iv - r_i} - T_iv),   dS = H W,   dW = H^T S,   d bias = sum_i H_i
 
-`on` + V `off` = 1; without label smoothing they are 1 and 0. Tokens that have no target are left out of all products.
+Without label smoothing `on` and `off` are 1 and 0; without a teacher, whose softmax Q is, `soft` is 0. Tokens that have no
+target are left out of all products.
 
 The shares a_i are known before the logits are, so a chunk's gradients are made in the forward pass while its logits are
 there: three products, as autograd's own. Making the logits again in the backward pass would take four, and hold dW and dS
-for a shorter time; `benchmarks/linear_cross_entropy.py` compares both. Chunks are of tokens only, each with the whole
-vocabulary.
+for a shorter time; `benchmarks/linear_cross_entropy.py` compares both (ADR 0014). Chunks are of tokens only, each with the
+whole vocabulary.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from vlmdsl.backends.torch.collectives import all_reduce_sum, process_count
 from vlmdsl.backends.torch.ops.product import float16_tile, float32_product
-from vlmdsl.backends.torch.values import precise
+from vlmdsl.backends.torch.values import Number, precise
 
-__all__ = ["linear_cross_entropy", "tokens_at_once"]
+__all__ = ["SoftTargets", "linear_cross_entropy", "tokens_at_once"]
 
 CHUNK_ENTRIES = 1 << 24
 """Logits that are held at one time where the weight has no more entries: 64 MiB in float32."""
+
+
+class SoftTargets(NamedTuple):
+    """A teacher's part in the targets: the `share` (0-d, or a number) of each is softmax(states @ weight.T + bias).
+
+    `states` [b, L, W'] or [n, W'], `weight` [V, W'] and `bias` [V] are the teacher's; nothing here gets a gradient.
+    """
+
+    share: Number
+    states: Tensor
+    weight: Tensor
+    bias: Tensor | None = None
 
 
 def tokens_at_once(weight: Tensor) -> int:
@@ -45,13 +59,15 @@ def linear_cross_entropy(
     over: str = "all",
     weights: Tensor | None = None,
     reduction: str = "token",
+    soft: SoftTargets | None = None,
 ) -> Tensor:
     """The mean cross-entropy of `softmax(states @ weight.T + bias)` with the targets, over the tokens of all processes: 0-d.
 
     `states` [b, L, W] or [n, W]; `weight` [V, W]; `bias` [V]; `targets` [b, L] or [n] are vocabulary entries, negative where
     a token does not count (its states may be anything, NaN included). `smoothing` moves that share of each target to `all`
     entries alike, as torch does, or to the `others`. `weights`, shaped as the targets, are not negative, and say how much
-    each token counts.
+    each token counts. With `soft` a share of each target is a teacher's softmax (ALBEF's momentum distillation), of the
+    tokens that count too.
 
     `reduction`: with `token` every token of the global batch counts alike, or by its weight; with `sample` the mean of each
     sample's tokens is taken first, and a sample without any counts as 0. No token at all: 0. Products are in the dtype of
@@ -70,11 +86,20 @@ def linear_cross_entropy(
     shares = _shares(precise(states).dtype, targets >= 0, weights, reduction)
     learns = torch.is_grad_enabled()
     loss, *_ = weighted_cross_entropy(
-        states.flatten(0, -2), weight, bias, targets.flatten(), shares.flatten(), on, off,
+        states.flatten(0, -2), weight, bias, targets.flatten(), shares.flatten(), on, off, *_teacher(soft, shares),
         learns and states.requires_grad, learns and weight.requires_grad,
         learns and bias is not None and bias.requires_grad,
     )  # fmt: skip
     return all_reduce_sum(loss)
+
+
+def _teacher(soft: SoftTargets | None, like: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+    """The share as a tensor, states [n, W'], weight and bias of the teacher, without gradient."""
+    if soft is None:
+        return None, None, None, None
+    share = soft.share.detach().to(like.dtype) if isinstance(soft.share, Tensor) else like.new_full((), soft.share)
+    bias = None if soft.bias is None else soft.bias.detach()
+    return share, soft.states.detach().flatten(0, -2), soft.weight.detach(), bias
 
 
 def _shares(dtype: torch.dtype, counted: Tensor, weights: Tensor | None, reduction: str) -> Tensor:
@@ -96,6 +121,10 @@ def weighted_cross_entropy(
     shares: Tensor,
     on: float,
     off: float,
+    soft: Tensor | None,
+    teacher_states: Tensor | None,
+    teacher_weight: Tensor | None,
+    teacher_bias: Tensor | None,
     states_learn: bool,
     weight_learns: bool,
     bias_learns: bool,
@@ -105,31 +134,22 @@ def weighted_cross_entropy(
 
     A custom operator, so that a compiled graph holds one node, and no shape that hangs on how many tokens count.
     """
-    product_weight = weight.to(states.dtype)
     losses = torch.zeros_like(shares)
     by_states, by_weight, by_bias = _gradients(states, weight, shares, states_learn, weight_learns, bias_learns)
+    weight = weight.to(states.dtype)
     counted = (targets >= 0).nonzero().squeeze(1)
     at_once = tokens_at_once(weight)
     for start in range(0, counted.shape[0], at_once):
         rows = counted[start : start + at_once]
-        entering, chosen, share = states[rows], targets[rows][:, None], shares[rows][:, None]
-        logits = _product(entering, product_weight.T, shares.dtype)
-        if bias is not None:
-            logits += bias
-        logits -= logits.amax(dim=1, keepdim=True)
-        loss = -on * logits.gather(1, chosen)
-        if off:
-            loss -= off * logits.sum(dim=1, keepdim=True)
-        exponentials = logits.exp_()
-        total = exponentials.sum(dim=1, keepdim=True)
-        losses[rows] = (loss + total.log()).squeeze(1)
-        if not (states_learn or weight_learns or bias_learns):
-            continue
-        gradient = exponentials.mul_(share / total)
-        if off:
-            gradient -= off * share
-        gradient.scatter_add_(1, chosen, -on * share)
-        _accumulate(gradient, rows, entering, product_weight, by_states, by_weight)
+        entering = states[rows]
+        logits = _logits(entering, weight, bias, shares.dtype)
+        teacher = None
+        if teacher_states is not None and teacher_weight is not None:
+            asked = teacher_states[rows]
+            teacher = _logits(asked, teacher_weight.to(asked.dtype), teacher_bias, shares.dtype).softmax(dim=1)
+        losses[rows], gradient = _losses(logits, targets[rows], shares[rows], on, off, soft, teacher)
+        if states_learn or weight_learns:
+            _accumulate(gradient, rows, entering, weight, by_states, by_weight)
         if bias_learns:
             by_bias += gradient.sum(dim=0)
     return (shares * losses).sum(), losses, by_states, by_weight, by_bias
@@ -144,6 +164,10 @@ def _(
     shares: Tensor,
     on: float,
     off: float,
+    soft: Tensor | None,
+    teacher_states: Tensor | None,
+    teacher_weight: Tensor | None,
+    teacher_bias: Tensor | None,
     states_learn: bool,
     weight_learns: bool,
     bias_learns: bool,
@@ -162,6 +186,38 @@ def _gradients(
         shares.new_zeros((size, width) if weight_learns else (0,)),
         shares.new_zeros((size,) if bias_learns else (0,)),
     )
+
+
+def _losses(
+    logits: Tensor, targets: Tensor, shares: Tensor, on: float, off: float, soft: Tensor | None, teacher: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The losses [c] of logits [c, V], and the gradient of their sum by `shares` [c], which takes the place of the logits.
+
+    What the targets are multiplied by is compared with the largest logit, so that large ones lose no digits.
+    """
+    targets, shares = targets[:, None], shares[:, None]
+    hard = 1.0 if soft is None else 1.0 - soft
+    logits -= logits.amax(dim=1, keepdim=True)
+    expected = on * logits.gather(1, targets)
+    if off:
+        expected += off * logits.sum(dim=1, keepdim=True)
+    expected *= hard
+    if soft is not None and teacher is not None:
+        expected += soft * torch.linalg.vecdot(teacher, logits)[:, None]
+    gradient = logits.exp_()
+    total = gradient.sum(dim=1, keepdim=True)
+    gradient *= shares / total
+    if off:
+        gradient -= off * hard * shares
+    gradient.scatter_add_(1, targets, -on * hard * shares)
+    if soft is not None and teacher is not None:
+        gradient -= teacher.mul_(soft * shares)
+    return (total.log() - expected).squeeze(1), gradient
+
+
+def _logits(states: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+    logits = _product(states, weight.T, dtype)
+    return logits if bias is None else logits.add_(bias)
 
 
 def _product(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
@@ -208,7 +264,7 @@ def _backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ..
         for part, dtype, learns in zip(made, ctx.dtypes, ctx.learn, strict=True)
     )
     by_shares = losses * gradient if ctx.needs_input_grad[4] else None
-    return by_states, by_weight, by_bias, None, by_shares, None, None, None, None, None
+    return by_states, by_weight, by_bias, None, by_shares, *[None] * 9
 
 
 weighted_cross_entropy.register_autograd(_backward, setup_context=_setup_context)
