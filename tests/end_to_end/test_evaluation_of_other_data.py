@@ -67,7 +67,7 @@ def test_classes_are_the_labels_of_a_table(columns, values, run, tmp_path):
     named = {tuple(value) for value in values.values() if value[0] != ""}
     assert found["zero_shot"]["classes"] == len(named)
     assert found["zero_shot"]["images"] == 4 * len(named)
-    left_out = [note for note in found["notes"] if "no class with a name" in note]
+    left_out = [note for note in found["notes"] if "no named class" in note]
     assert len(left_out) == (len(named) < 2)
 
 
@@ -104,8 +104,16 @@ def test_the_probe_knows_shared_classes_by_name(run, tmp_path):
 @pytest.mark.parametrize(
     ("classes", "each", "notes"),
     [
-        (("zebra",), 1, {"R@1, R@5, R@10 cannot be wrong among 1 texts", "top-1, top-5 cannot be wrong among 1 classes"}),
-        (("ant", "bee", "cat"), 1, {"R@5, R@10 cannot be wrong among 3 texts", "top-5 cannot be wrong among 3 classes"}),
+        (
+            ("zebra",),
+            1,
+            {"R@1, R@5, R@10 cannot be wrong with only 1 texts", "top-1, top-5 cannot be wrong with only 1 classes"},
+        ),
+        (
+            ("ant", "bee", "cat"),
+            1,
+            {"R@5, R@10 cannot be wrong with only 3 texts", "top-5 cannot be wrong with only 3 classes"},
+        ),
     ],
 )
 def test_what_little_data_says_is_said(classes, each, notes, run, tmp_path):
@@ -123,7 +131,7 @@ def test_numbers_without_names_of_the_runs_own_data_are_said(tmp_path):
     data = table(tmp_path, ["image", "text", "label"], *rows)
     run = vlmdsl.train("clip", data=[data], val=[data], steps=1, settings=SETTINGS, out=str(tmp_path / "run"))
     assert "zero_shot" not in run.evaluation
-    assert "numbers without names" in "\n".join(run.evaluation["notes"])
+    assert "numbers but no names" in "\n".join(run.evaluation["notes"])
     assert run.evaluation["linear_probe"]["images"] == 8  # the same numbers are the same classes
 
 

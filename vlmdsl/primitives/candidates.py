@@ -1,4 +1,4 @@
-"""Primitives for who competes with whom: candidates of several matrices side by side, and pairs that are no candidates."""
+"""Primitives for candidates: several matrices side by side, and pairs that are excluded."""
 
 from __future__ import annotations
 
@@ -38,13 +38,14 @@ register(
         name="unite",
         family="candidates",
         summary=(
-            "The columns of both matrices side by side: each row chooses among all of them, those of a queue as far as they "
-            "are written. Targets unite likewise; a target of fewer columns says that the further ones are negatives."
+            "The columns of both matrices side by side: the candidates of a row are all of them, of a queue the entries "
+            "that are written. Targets are united in the same way; in a target of fewer columns the additional ones are "
+            "negatives."
         ),
         meaning=_unite,
         subjects=(
-            Subject("a", ("Sim", "Target"), "the first columns, those that the targets speak of"),
-            Subject("b", ("Sim", "Target"), "further columns"),
+            Subject("a", ("Sim", "Target"), "the first columns, which the targets refer to"),
+            Subject("b", ("Sim", "Target"), "the additional columns"),
         ),
         laws=("permutation",),
         formula=r"\sum_k e^{z_{ik}} + \sum_k e^{w_{ik}}",
@@ -71,7 +72,7 @@ register(
     Primitive(
         name="exclude_pairs",
         family="candidates",
-        summary="A sample is no candidate of its own row or column: what a stream compared with itself needs.",
+        summary="Excludes each sample from its own row and column, as is needed when a stream is compared with itself.",
         meaning=_exclude_pairs,
         subjects=(Subject("matrix", ("Sim",), "the matrix"),),
         laws=("permutation",),

@@ -1,4 +1,4 @@
-"""Criteria: what each sample loses, read off a matrix of logits and its targets."""
+"""Criteria: the loss of each sample, from a matrix of logits and its targets."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class CrossEntropyParameters(Parameters):
     """Arguments of `cross_entropy`."""
 
     along: Literal["rows", "columns"] = Field(
-        description="`rows`: each row asks which column is its own; `columns`: each column asks which row"
+        description="`rows`: each row is a query over the columns; `columns`: each column is a query over the rows"
     )
     denominator: Literal["all", "negatives"] = Field(
-        default="all", description="`negatives` leaves the pair itself out of the log-sum-exp (the decoupled loss)"
+        default="all", description="`negatives` excludes the pair itself from the log-sum-exp (the decoupled loss)"
     )
 
 
 def target_total(target: Node) -> float | None:
-    """What each row of a target sums to, where that is known when the recipe is compiled."""
+    """The sum of each row of a target, if it is a constant."""
     totals: dict[Node, float | None] = {}
     for node in walk([target]):
         totals[node] = _total(node, [totals[parent] for parent in node.inputs])
@@ -53,7 +53,7 @@ def _total(node: Node, totals: list[float | None]) -> float | None:
 
 
 def _compares_only_itself(logits: Node) -> bool:
-    """Whether all that a row is asked is to find itself."""
+    """Whether the only positive of each row is the row itself."""
     made_of, seen = [logits], {logits}
     while made_of:
         node = made_of.pop()
@@ -72,7 +72,7 @@ def _check_targets(builder: Builder, logits: Node, targets: Node) -> None:
         builder.warn(OneStreamWithItself.at(builder.span))
     total = target_total(targets)
     if total is not None and abs(total - 1.0) > 1e-9:
-        help = ("their shares must add up, as in `0.5 * paired + 0.5 * flipped`",)
+        help = ("their coefficients must sum to 1, as in `0.5 * paired + 0.5 * flipped`",)
         raise Fault(TargetsDoNotSumToOne.at(builder.place("targets"), help=help, total=total), targets)
 
 
@@ -106,7 +106,7 @@ def _cross_entropy(builder: Builder, subjects: Mapping[str, Value], parameters: 
 
 MATRIX_AND_TARGETS = (
     Subject("logits", ("Sim",), "the scaled similarities"),
-    Subject("targets", ("Target",), "what each row (or column) should choose", keyword=True),
+    Subject("targets", ("Target",), "the target distribution of each row (or column)", keyword=True),
 )
 
 register(
@@ -114,8 +114,8 @@ register(
         name="cross_entropy",
         family="matrix level",
         summary=(
-            "Each sample's cross-entropy between its targets, as a distribution over its candidates C, and the softmax over "
-            "these; 0 for one of whose targets no candidate is left."
+            "Each query's cross-entropy between its target, as a distribution over its candidates C, and the softmax over "
+            "these; 0 for a target without any candidate."
         ),
         meaning=_cross_entropy,
         subjects=MATRIX_AND_TARGETS,
@@ -125,7 +125,7 @@ register(
             r"\ell_i = -\sum_{j \in C_i} \frac{P_{ij}}{\sum_{k \in C_i} P_{ik}} "
             r"\log \frac{e^{z_{ij}}}{\sum_{k \in C_i} e^{z_{ik}}}"
         ),
-        cost="no product; one pass over the matrix",
+        cost="no matrix product; one pass over the matrix",
         example=('let z = similarity(image, text) / 0.07\nminimize mean(cross_entropy(z, targets=paired, along="columns"))'),
     )
 )
@@ -144,12 +144,12 @@ register(
     Primitive(
         name="sigmoid_loss",
         family="matrix level",
-        summary="Each pair judged for itself: the sum over a row's candidates of -log sigmoid(+z) or, off target, (-z).",
+        summary="Classifies each pair separately: the sum of -log sigmoid(z) over a row's positives, (-z) over its negatives.",
         meaning=_sigmoid_loss,
         subjects=MATRIX_AND_TARGETS,
         laws=("permutation", "non_negative"),
         formula=r"\ell_i = -\sum_j \log \sigma(\pm z_{ij})",
-        cost="no product; one pass over the matrix",
+        cost="no matrix product; one pass over the matrix",
         example=("let z = similarity(image, text) * 10 - 10\nminimize mean(sigmoid_loss(z, targets=paired))"),
     )
 )
@@ -159,11 +159,11 @@ class HingeParameters(Parameters):
     """Arguments of `hinge`."""
 
     along: Literal["rows", "columns"] = Field(
-        description="`rows`: each row's pair against other columns; `columns`: each column's against other rows"
+        description="`rows`: each row's pair against the other columns; `columns`: each column's against the other rows"
     )
-    margin: float = Field(default=0.2, ge=0.0, description="how much less similar than the pair a negative is to be")
+    margin: float = Field(default=0.2, ge=0.0, description="how much less similar than the pair a negative should be")
     negatives: Literal["mean", "hardest"] = Field(
-        default="mean", description="the mean over all negatives, or the one that is most similar"
+        default="mean", description="the mean over all negatives, or the most similar one"
     )
 
 
@@ -181,13 +181,13 @@ register(
     Primitive(
         name="hinge",
         family="matrix level",
-        summary="By how much each sample's negatives come nearer than a margin below its pair: the triplet loss.",
+        summary="The triplet loss: by how much the negatives of each query violate the margin to its pair.",
         meaning=_hinge,
-        subjects=(Subject("matrix", ("Sim",), "the similarities; a sample's pair is at (i, i)"),),
+        subjects=(Subject("matrix", ("Sim",), "the similarities; the pair of sample i is at (i, i)"),),
         parameters=HingeParameters,
         laws=("permutation", "non_negative", "translation_invariant"),
         formula=r"\ell_i = \frac{1}{N - 1} \sum_{j \neq i} \max(0, m + z_{ij} - z_{ii})",
-        cost="no product; one pass over the matrix",
+        cost="no matrix product; one pass over the matrix",
         example=(
             "let z = similarity(image, text)\n"
             'minimize mean(hinge(z, along="rows", margin=20%)) + mean(hinge(z, along="columns", margin=20%))'
@@ -207,12 +207,12 @@ register(
     Primitive(
         name="logsumexp",
         family="matrix level",
-        summary="Each row's log-sum-exp over its candidates: the softened maximum; minus infinity where there is none.",
+        summary="Each row's log-sum-exp over its candidates, a soft maximum; minus infinity without candidates.",
         meaning=_log_sum_exp,
         subjects=(Subject("logits", ("Sim",), "the scaled similarities"),),
         laws=("permutation",),
         formula=r"\log \sum_j e^{z_{ij}}",
-        cost="no product; one pass over the matrix",
+        cost="no matrix product; one pass over the matrix",
         example="minimize mean(logsumexp(similarity(image, text) / 0.07) - score(image, text) / 0.07)",
     )
 )

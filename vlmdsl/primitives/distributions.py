@@ -1,4 +1,4 @@
-"""Primitives for distributions over learned clusters: what a head's features are the logarithms of, up to a constant."""
+"""Primitives for distributions over learned clusters, whose logits are the features of a head."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vlmdsl.primitives.values import Value
 class DistributionParameters(Parameters):
     """Arguments of `distribution`."""
 
-    temperature: float = Field(default=1.0, gt=0.0, description="what the features are divided by")
+    temperature: float = Field(default=1.0, gt=0.0, description="the features are divided by it")
 
 
 def _distribution(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -28,9 +28,9 @@ register(
     Primitive(
         name="distribution",
         family="distributions",
-        summary="Each sample's softmax over its own features: how it is distributed over so many clusters.",
+        summary="Each sample's softmax over its own features: its distribution over clusters.",
         meaning=_distribution,
-        subjects=(Subject("features", ("Encoded", "Vec", "Image", "Text"), "one number a cluster"),),
+        subjects=(Subject("features", ("Encoded", "Vec", "Image", "Text"), "one logit per cluster"),),
         parameters=DistributionParameters,
         laws=("permutation",),
         formula=r"p_{ik} = \frac{e^{x_{ik}}}{\sum_l e^{x_{il}}}",
@@ -54,8 +54,8 @@ register(
         summary="Each sample's cross-entropy H(p, q) of two distributions; of one with itself, its entropy.",
         meaning=_entropy,
         subjects=(
-            Subject("p", ("Distribution",), "what is the case"),
-            Subject("q", ("Distribution",), "what is thought to be"),
+            Subject("p", ("Distribution",), "the distribution p"),
+            Subject("q", ("Distribution",), "the distribution q"),
         ),
         laws=("permutation", "non_negative"),
         formula=r"H(p_i, q_i) = -\sum_k p_{ik} \log q_{ik}",
@@ -75,7 +75,7 @@ register(
     Primitive(
         name="entropy_of_mean",
         family="distributions",
-        summary="The entropy of the mean distribution of the whole batch, over all processes: how many clusters are in use.",
+        summary="The entropy of the mean distribution of the global batch: a measure of how many clusters are used.",
         meaning=_entropy_of_mean,
         subjects=(Subject("p", ("Distribution",), "the distributions"),),
         laws=("permutation", "non_negative"),

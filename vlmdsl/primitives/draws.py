@@ -1,4 +1,4 @@
-"""Numbers drawn once a step, and what they mix: samples with others of the batch, images with their texts."""
+"""Numbers drawn once per step, and mixtures by them: of samples with others of the batch, of images with their texts."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from vlmdsl.primitives.targets import BlockParameters
 from vlmdsl.primitives.values import NumberValue, Value
 from vlmdsl.types import FieldType
 
-_NAME = "its name among the inputs of the objective; by default the name it is bound to"
+_NAME = "its name among the inputs of the objective; by default the name that it is bound to"
 
 
 class BetaParameters(Parameters):
     """Arguments of `beta`."""
 
-    a: float = Field(gt=0.0, description="the weight towards 1")
-    b: float = Field(gt=0.0, description="the weight towards 0")
+    a: float = Field(gt=0.0, description="the parameter alpha, the weight towards 1")
+    b: float = Field(gt=0.0, description="the parameter beta, the weight towards 0")
     name: OptionalName = Field(default="", description=_NAME)
 
 
@@ -42,7 +42,7 @@ register(
     Primitive(
         name="beta",
         family="draws",
-        summary="A number drawn once a step from a Beta distribution, the same for all samples and processes.",
+        summary="A number drawn once per step from a Beta distribution, the same for all samples and processes.",
         meaning=_beta,
         parameters=BetaParameters,
         positional_parameters=("a", "b"),
@@ -59,15 +59,15 @@ register(
 class UniformParameters(Parameters):
     """Arguments of `uniform`."""
 
-    low: float = Field(default=0.0, description="the least it may be")
-    high: float = Field(default=1.0, description="what it stays below")
+    low: float = Field(default=0.0, description="the lower bound")
+    high: float = Field(default=1.0, description="the upper bound, excluded")
     name: OptionalName = Field(default="", description=_NAME)
 
 
 def _uniform(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
     assert isinstance(parameters, UniformParameters)
     if parameters.low >= parameters.high:
-        raise Fault(BoundsDisagree.at(builder.span, reason="`uniform` wants `low` less than `high`"))
+        raise Fault(BoundsDisagree.at(builder.span, reason="`uniform` needs `low` less than `high`"))
     return _reported(builder, parameters.name, "uniform", (float(parameters.low), float(parameters.high)))
 
 
@@ -75,7 +75,7 @@ register(
     Primitive(
         name="uniform",
         family="draws",
-        summary="A number drawn once a step, each between two bounds as likely, the same for all samples and processes.",
+        summary="A number drawn once per step, uniformly between two bounds, the same for all samples and processes.",
         meaning=_uniform,
         parameters=UniformParameters,
         positional_parameters=("low", "high"),
@@ -104,10 +104,10 @@ def _share(builder: Builder, by: Value) -> Node:
 
 
 def _early_share(builder: Builder, by: Value, function: str) -> Node:
-    """The share of a mixture made before anything is encoded; Fault for one that hangs on features or on learning."""
+    """The share of a mixture of fields; Fault for one that depends on features or learned parameters."""
     share = _share(builder, by)
     if any(node.operation not in (CONSTANT, DRAW) for node in walk([share]) if not node.inputs):
-        wanted = "a number made of draws and numbers alone, since images are mixed before they are encoded"
+        wanted = "a number that depends on draws and constants only, since images are mixed before they are encoded"
         place = builder.place("by")
         raise Fault(WrongType.at(place, argument="by", function=function, wanted=wanted, found=share.type), share)
     return share
@@ -118,8 +118,8 @@ register(
         name="mix",
         family="draws",
         summary=(
-            "Each sample mixed with its partner in the batch read backwards, over all processes: the pixels of an Image "
-            "before it is encoded, else the features. `by` is the sample's own share; the target that fits is "
+            "Each sample mixed with its partner in the reversed global batch: the pixels of an Image "
+            "before it is encoded, else the features. `by` is the share of the sample itself; the matching target is "
             "`by * paired + (1 - by) * flipped`, with the same `block`."
         ),
         meaning=_mix,
@@ -129,7 +129,7 @@ register(
         ),
         parameters=BlockParameters,
         formula=r"\lambda\, x_i + (1 - \lambda)\, x_{B + 1 - i}",
-        cost="on several processes, an exchange of the samples whose partner another one has",
+        cost="on several processes, an exchange of the samples whose partner is on another one",
         example=(
             "let lam = beta(1, 1)\n"
             "minimize contrast(mix(image, by=lam), text, targets=lam * paired + (1 - lam) * flipped, temperature=0.07)"
@@ -150,9 +150,9 @@ register(
         name="blend",
         family="draws",
         summary=(
-            "An image laid over its text, patch k on word k, in one sequence that a shared tower encodes: `by` is the share "
+            "An image blended with its text, patch k with token k, in one sequence for a shared tower: `by` is the share "
             "of the image in each position's embedding. Where only one of them has a token, the position is that token, and "
-            "its share says how much it counts in attention: at 1 the tower sees the image alone, at 0 the text."
+            "its share is its weight in attention: with 1 the tower sees the image alone, with 0 the text."
         ),
         meaning=_blend,
         subjects=(

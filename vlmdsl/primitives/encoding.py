@@ -34,9 +34,9 @@ register(
     Primitive(
         name="frozen",
         family="encoding",
-        summary="The encoder, locked: no gradient, evaluation mode, left out of the optimiser.",
+        summary="The encoder, frozen: no gradient, evaluation mode, not in the optimiser.",
         meaning=_frozen,
-        subjects=(Subject("encoder", ("Encoder",), "the encoder to lock"),),
+        subjects=(Subject("encoder", ("Encoder",), "the encoder to freeze"),),
         formula=r"\mathrm{sg}[f(x)]",
         example="recipe locked(image: Image, text: Text)\nencoder vision = frozen(vision)\nminimize contrast(image, text)",
     )
@@ -46,16 +46,17 @@ register(
 class EmaParameters(Parameters):
     """Arguments of `ema`."""
 
-    momentum: float = Field(default=0.999, ge=0.0, le=1.0, description="the share of the weights so far")
+    momentum: float = Field(default=0.999, ge=0.0, le=1.0, description="the coefficient of the teacher's weights")
     schedule: Literal["constant", "cosine", "warm_up"] = Field(
         default="constant",
         description=(
-            "`cosine`: the momentum goes from the given one to 1 over the run; `warm_up`: it is (1 + n)/(10 + n) in step n, "
-            "up to the given one"
+            "`cosine`: the momentum rises from the given one to 1 over the run; `warm_up`: it is (1 + n)/(10 + n) in "
+            "step n, at most the given one"
         ),
     )
     order: Literal["before", "after"] = Field(
-        default="before", description="when the weights move: `before` the forward pass, or `after` the optimiser step"
+        default="before",
+        description="when the weights are updated: `before` the forward pass, or `after` the optimiser step",
     )
 
 
@@ -71,12 +72,12 @@ register(
     Primitive(
         name="ema",
         family="encoding",
-        summary="The encoder's teacher: a copy that follows as the running mean of its weights, without gradient.",
+        summary="A teacher of the encoder: a copy whose weights are an exponential moving average, without gradient.",
         meaning=_ema,
-        subjects=(Subject("encoder", ("Encoder",), "the encoder to follow"),),
+        subjects=(Subject("encoder", ("Encoder",), "the encoder that the teacher follows"),),
         parameters=EmaParameters,
         formula=r"\bar{\theta} \leftarrow m\,\bar{\theta} + (1 - m)\,\theta",
-        cost="a copy of the weights, and one pass over them a step",
+        cost="a copy of the weights, and one pass over them per step",
         example=(
             "recipe taught(image: Image, text: Text)\nencoder elder = ema(language, momentum=0.99)\n"
             "minimize contrast(image, elder(text))"
@@ -89,7 +90,7 @@ class NormalizeParameters(Parameters):
     """Arguments of `normalize`."""
 
     epsilon: float = Field(default=0.0, ge=0.0, description="added to each vector's length before dividing by it")
-    smallest: float = Field(default=SMALLEST_LENGTH, gt=0.0, description="what a shorter length counts as")
+    smallest: float = Field(default=SMALLEST_LENGTH, gt=0.0, description="lower bound on the length that is divided by")
 
 
 def _normalize(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -108,7 +109,7 @@ register(
     Primitive(
         name="normalize",
         family="encoding",
-        summary="Each vector divided by its length; a vector of zeros stays one.",
+        summary="Each vector divided by its length; a zero vector stays zero.",
         meaning=_normalize,
         subjects=(Subject("x", ("Encoded", "Vec", "Tokens", "Image", "Text"), "features"),),
         parameters=NormalizeParameters,
@@ -133,14 +134,17 @@ register(
         name="gate",
         family="encoding",
         summary=(
-            "Each sample's vector times a number of its own, or kept where a condition holds and zero elsewhere: a key of "
-            "zeros is still a candidate, with similarity 0."
+            "Each sample's vector times its number, or with a condition the vector where it holds and zero elsewhere: a "
+            "zero vector is still a candidate, with similarity 0."
         ),
         meaning=_gate,
         subjects=(
             Subject("x", ("Encoded", "Vec", "Image", "Text"), "features"),
             Subject(
-                "by", ("Score", "Condition"), "the number of each sample, or which samples keep their vector", keyword=True
+                "by",
+                ("Score", "Condition"),
+                "the number of each sample, or the samples that keep their vector",
+                keyword=True,
             ),
         ),
         laws=("permutation",),

@@ -1,4 +1,4 @@
-"""Heads of encoders: small networks on the pooled features, which losses see instead of the features themselves."""
+"""Heads of encoders: small networks on the pooled features, whose outputs the losses use instead."""
 
 from __future__ import annotations
 
@@ -15,50 +15,44 @@ from vlmdsl.primitives.spec import Builder, Fault, GivenName, Parameters, Primit
 from vlmdsl.primitives.values import EncoderValue, Value
 from vlmdsl.source.limits import MAXIMUM_LAYERS, MAXIMUM_WIDTH
 
-_NAMED = "its name in checkpoints; equal heads of one name on the same encoder are one"
+_NAMED = "its name in checkpoints; equal heads with the same name on the same encoder are one head"
 
 
 class HeadParameters(Parameters):
     """Arguments that `project` and `predict` share."""
 
-    layers: int = Field(default=2, ge=1, le=MAXIMUM_LAYERS, description="how many linear maps")
-    hidden: int = Field(
-        default=0, ge=0, le=MAXIMUM_WIDTH, description="length of the features between the maps; 0: of those that enter"
-    )
-    out: int = Field(
-        default=0, ge=0, le=MAXIMUM_WIDTH, description="length of the features that leave; 0: of those that enter"
-    )
+    layers: int = Field(default=2, ge=1, le=MAXIMUM_LAYERS, description="number of linear layers")
+    hidden: int = Field(default=0, ge=0, le=MAXIMUM_WIDTH, description="hidden dimension; 0: the input dimension")
+    out: int = Field(default=0, ge=0, le=MAXIMUM_WIDTH, description="output dimension; 0: the input dimension")
     norm: Literal["batch", "none"] = Field(
         default="batch",
-        description="what follows every map but the last: a batch norm with learned scale and offset, or `none`",
+        description="norm after every layer but the last: a batch norm with learned scale and offset, or `none`",
     )
     last_norm: Literal["none", "batch", "scaled", "plain"] = Field(
         default="none",
-        description="what follows the last map: `none`, or a batch norm with learned scale and offset (`batch`), scale only "
+        description="norm after the last layer: `none`, or a batch norm with learned scale and offset (`batch`), scale only "
         "(`scaled`), or neither (`plain`)",
     )
     activation: Literal["relu", "gelu"] = Field(
-        default="relu", description="what follows each map (and its norm) but the last"
+        default="relu", description="activation after each layer (and its norm) but the last"
     )
     bias: Literal["all", "hidden", "last", "none"] = Field(
-        default="all", description="which maps add a bias: `all`, those but the last (`hidden`), the `last`, or `none`"
+        default="all", description="which layers have a bias: `all`, all but the last (`hidden`), the `last`, or `none`"
     )
     statistics: Literal["global", "local"] = Field(
         default="global",
-        description="whose statistics batch norms use: the `global` batch's, or each process's own (`local`)",
+        description="statistics of the batch norms: of the `global` batch, or of each process (`local`)",
     )
     views: Literal["each", "joint"] = Field(
         default="each",
-        description="`each`: every view has statistics of its own; `joint`: all views of one kind are one batch",
+        description="`each`: separate statistics for each view; `joint`: all views of one kind are one batch",
     )
 
 
 class ProjectParameters(HeadParameters):
     """Arguments of `project`."""
 
-    out: int = Field(
-        default=128, ge=0, le=MAXIMUM_WIDTH, description="length of the features that leave; 0: of those that enter"
-    )
+    out: int = Field(default=128, ge=0, le=MAXIMUM_WIDTH, description="output dimension; 0: the input dimension")
     name: GivenName = Field(default="project", description=_NAMED)
 
 
@@ -73,7 +67,7 @@ def _headed(word: str) -> Callable[[Builder, Mapping[str, Value], Parameters], V
         value = subjects["encoder"]
         assert isinstance(value, EncoderValue)
         if value.encoder.teacher is not None:
-            help = f"put the head on first: `ema({word}(...))`; the teacher then follows the head too"
+            help = f"add the head first: `ema({word}(...))`; the teacher then follows the head too"
             raise Fault(HeadOnTeacher.at(builder.place("encoder"), tower=value.encoder.tower, help=(help,)))
         head = Head(**parameters.model_dump())
         return EncoderValue(replace(value.encoder, heads=(*value.encoder.heads, head)))
@@ -86,14 +80,14 @@ register(
         name="project",
         family="encoding",
         summary=(
-            "The encoder with a head on its pooled features: losses see what the head gives, evaluation what the tower "
-            "gives. A teacher of it follows the head too."
+            "The encoder with a head on its pooled features: losses use the output of the head, evaluation that of the "
+            "tower. A teacher of it follows the head too."
         ),
         meaning=_headed("project"),
-        subjects=(Subject("encoder", ("Encoder",), "the encoder that the head is put on"),),
+        subjects=(Subject("encoder", ("Encoder",), "the encoder that the head is added to"),),
         parameters=ProjectParameters,
         formula=r"g(f(x)), \quad g = W_n \circ \sigma \circ \mathrm{norm} \circ W_{n-1} \circ \cdots \circ W_1",
-        cost="its weights, and an exchange of two vectors a norm between processes",
+        cost="its weights, and an exchange of two vectors per norm between processes",
         example=(
             "recipe pair(image: Image)\nencoder projected = project(vision, layers=2, out=128)\n"
             "let views = augment(image, n=2)\nminimize nt_xent(projected(views[0]), projected(views[1]))"
@@ -106,14 +100,14 @@ register(
         name="predict",
         family="encoding",
         summary=(
-            "The encoder with a predictor on top: a head that gives features as long as those that enter it. The encoder "
+            "The encoder with a predictor on top: a head whose output has the dimension of its input. The encoder "
             "below keeps its weights, so `predict(p)` and `p` share all but the predictor."
         ),
         meaning=_headed("predict"),
         subjects=(Subject("encoder", ("Encoder",), "the encoder, with its projection"),),
         parameters=PredictParameters,
         formula=r"q(g(f(x)))",
-        cost="its weights, and an exchange of two vectors a norm between processes",
+        cost="its weights, and an exchange of two vectors per norm between processes",
         example=(
             "recipe guess(image: Image)\nencoder projected = project(vision, out=64)\n"
             "encoder predicted = predict(projected, hidden=32)\nlet views = augment(image, n=2)\n"

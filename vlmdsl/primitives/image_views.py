@@ -1,4 +1,4 @@
-"""Views of an image that are more, or less, than one picture of it: large and small crops, and only some of its patches."""
+"""Views of an image that are several crops of it, or only some of its patches."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class MultiCropParameters(Parameters):
     which has the same sides, did not publish how many crops of which areas it takes.
     """
 
-    n: int = Field(default=2, ge=1, le=MAXIMUM_VIEWS // 2, description="how many crops of the tower's own size")
-    small: int = Field(default=6, ge=0, le=MAXIMUM_VIEWS // 2, description="how many small crops, which follow them")
-    scale: Shares = Field(default=(0.14, 1.0), description="least and greatest share of the area that a crop shows")
-    small_scale: Shares = Field(default=(0.05, 0.14), description="the same of a small crop")
+    n: int = Field(default=2, ge=1, le=MAXIMUM_VIEWS // 2, description="number of crops of the tower's image size")
+    small: int = Field(default=6, ge=0, le=MAXIMUM_VIEWS // 2, description="number of small crops, which follow them")
+    scale: Shares = Field(default=(0.14, 1.0), description="smallest and largest share of the area of a crop")
+    small_scale: Shares = Field(default=(0.05, 0.14), description="the same for a small crop")
     small_side: float = Field(
         default=96 / 224,
         gt=0,
@@ -61,7 +61,7 @@ register(
         name="multi_crop",
         family="views",
         summary=(
-            "Large and small random crops of an image, as a set (SwAV, KELIP): small ones show little of it at a lower "
+            "Large and small random crops of an image, as a set (SwAV, KELIP): small ones show a small part at a lower "
             "resolution, and cost little. Crops have an aspect of 3:4 to 4:3 and are not mirrored."
         ),
         meaning=_multi_crop,
@@ -77,7 +77,7 @@ register(
 class DropParameters(Parameters):
     """Arguments of `drop`."""
 
-    share: float = Field(default=0.5, ge=0, lt=1, description="share of the patches that the tower does not see; 0: none")
+    share: float = Field(default=0.5, ge=0, lt=1, description="share of the patches that are dropped; 0: none")
 
 
 def _drop(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -94,7 +94,7 @@ register(
         name="drop",
         family="views",
         summary=(
-            "An image of which the tower sees only some patches, drawn for each sample and step (FLIP): of L patches the "
+            "An image of which the tower encodes only some patches, drawn for each sample and step (FLIP): of L patches the "
             "int(L (1 - share)) with the smallest random numbers are kept, and the others cost nothing."
         ),
         meaning=_drop,

@@ -1,4 +1,4 @@
-"""Masks: which tokens are hidden, the text that is left, and the criterion that asks for what was hidden."""
+"""Masks: which tokens are selected, the masked text, and the criterion that predicts the selected tokens."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vlmdsl.types import JOINED, EncodedType
 class RandomParameters(Parameters):
     """Arguments of `random`."""
 
-    share: float = Field(gt=0.0, le=1.0, description="the chance of each token")
+    share: float = Field(gt=0.0, le=1.0, description="the probability of each token")
 
 
 def _random(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -32,7 +32,7 @@ register(
     Primitive(
         name="random",
         family="masks",
-        summary="Each token for itself, with this chance.",
+        summary="Selects each token independently, with this probability.",
         meaning=_random,
         parameters=RandomParameters,
         positional_parameters=("share",),
@@ -44,10 +44,12 @@ register(
 
 
 class MaskParameters(Parameters):
-    """Arguments of `mask`; what is neither hidden nor replaced stays as it is, and is asked for all the same."""
+    """Arguments of `mask`; selected tokens that are neither masked nor replaced stay as they are, and are predicted too."""
 
-    hidden: float = Field(default=0.8, ge=0.0, le=1.0, description="share of the chosen that become the mask token")
-    replaced: float = Field(default=0.1, ge=0.0, le=1.0, description="share of the chosen that become a random token")
+    hidden: float = Field(default=0.8, ge=0.0, le=1.0, description="share of the selected tokens that become the mask token")
+    replaced: float = Field(
+        default=0.1, ge=0.0, le=1.0, description="share of the selected tokens that become a random token"
+    )
 
 
 def _mask(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -57,7 +59,7 @@ def _mask(builder: Builder, subjects: Mapping[str, Value], parameters: Parameter
     assert isinstance(parameters, MaskParameters)
     hidden, replaced = float(parameters.hidden), float(parameters.replaced)
     if hidden + replaced > 1.0 + 1e-9:
-        reason = f"the shares of `hidden` and `replaced` sum to {hidden + replaced:g}, more than all"
+        reason = f"the shares of `hidden` and `replaced` sum to {hidden + replaced:g}, more than 1"
         raise Fault(BoundsDisagree.at(builder.place("replaced"), reason=reason))
     return builder.add(
         "mask",
@@ -73,11 +75,11 @@ register(
     Primitive(
         name="mask",
         family="masks",
-        summary="The text with some of its tokens hidden, drawn per sample and epoch; marks and padding never are (BERT).",
+        summary="The text with some tokens masked, drawn per sample and epoch; never special tokens or padding (BERT).",
         meaning=_mask,
         subjects=(
             Subject("text", ("Text",), "the text"),
-            Subject("tokens", ("Mask",), "which tokens are chosen"),
+            Subject("tokens", ("Mask",), "which tokens are selected"),
         ),
         parameters=MaskParameters,
         formula=r"\tilde{t}_{ik} \in \{[\mathrm{mask}], w, t_{ik}\} \text{ for } k \in M_i",
@@ -100,11 +102,11 @@ def _mlm(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters
             value,
         )
     if encoder_of(encode).heads:
-        help = ("a head gives pooled features only: ask the tower itself, without `project` or `predict`",)
+        help = ("a head outputs pooled features only: use the tower itself, without `project` or `predict`",)
         place = builder.place("text")
         raise Fault(PooledWhereTokensAreCompared.at(place, "the features of a head", help=help, similarity="mlm"), value)
     if masked_text(encode.inputs[0]) is None:
-        help = ("hide some: `mlm(mask(text, random(15%)))`",)
+        help = ("mask some: `mlm(mask(text, random(15%)))`",)
         raise Fault(NothingHidden.at(builder.place("text"), help=help), subjects["text"])
     loss = builder.add("mlm", builder.add("vocabulary", encode))
     return builder.add("stop", loss) if stopped else loss
@@ -115,8 +117,8 @@ register(
         name="mlm",
         family="masks",
         summary=(
-            "Masked language modelling: the tower, with a head over the tokenizer's words, is asked for each chosen token; "
-            "the mean over all chosen tokens of the whole batch, 0 if there is none."
+            "Masked language modelling: the tower, with a head over the vocabulary, predicts each selected token; "
+            "the mean over all selected tokens of the global batch, 0 if there is none."
         ),
         meaning=_mlm,
         subjects=(
@@ -124,7 +126,7 @@ register(
         ),
         laws=("permutation", "non_negative"),
         formula=r"\frac{1}{\sum_i |M_i|} \sum_i \sum_{k \in M_i} -\log p(t_{ik} \mid \tilde{t}_i)",
-        cost="2 N W V FLOPs and N V logits for N chosen tokens, and few more",
+        cost="2 N W V FLOPs and N V logits for about N selected tokens",
         example="minimize mlm(mask(text, random(15%)))",
     )
 )

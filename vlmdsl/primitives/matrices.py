@@ -1,4 +1,4 @@
-"""Primitives on similarity matrices: making them, turning them, masking them."""
+"""Primitives on similarity matrices: computing, transposing and masking them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ register(
         subjects=(
             Subject("a", _STREAM, "the rows"),
             Subject("b", (*_STREAM, "Memory"), "the columns; those of a queue are its entries"),
-            Subject("by", ("Similarity", "Function"), "what compares them", default=COSINE, keyword=True),
+            Subject("by", ("Similarity", "Function"), "the similarity that compares them", default=COSINE, keyword=True),
         ),
         laws=("permutation",),
         formula=r"z_{ij} = \mathrm{by}(a_i, b_j)",
@@ -55,12 +55,12 @@ register(
     Primitive(
         name="score",
         family="matrix level",
-        summary="The similarity of each sample's own pair, without the matrix.",
+        summary="The similarity of each pair, without the matrix.",
         meaning=_score,
         subjects=(
             Subject("a", _STREAM, "one stream"),
             Subject("b", _STREAM, "the other"),
-            Subject("by", ("Similarity",), "what compares them", default=COSINE, keyword=True),
+            Subject("by", ("Similarity",), "the similarity that compares them", default=COSINE, keyword=True),
         ),
         laws=("permutation",),
         formula=r"s_i = \mathrm{by}(a_i, b_i)",
@@ -71,7 +71,7 @@ register(
 
 
 def of_batch(builder: Builder, value: Value, argument: str, function: str) -> Node:
-    """A matrix of samples against samples, perhaps with more columns; Fault for one that begins with a memory's entries."""
+    """A matrix of samples against samples, perhaps with more columns; Fault for one that begins with a queue."""
     assert isinstance(value, Node)
     assert isinstance(value.type, SimType)
     if value.type.columns.split("+")[0] == value.type.rows:
@@ -100,7 +100,7 @@ register(
     Primitive(
         name="transpose",
         family="matrix level",
-        summary="Rows become columns; the two directions of the matrix change places.",
+        summary="The transposed matrix; its two directions are swapped.",
         meaning=_transpose,
         subjects=(Subject("matrix", ("Sim",), "the matrix"),),
         laws=("permutation",),
@@ -114,7 +114,7 @@ register(
 class ReuseParameters(Parameters):
     """Arguments of `reuse`."""
 
-    matrix: Literal["rows", "columns"] = Field(description="which of the two matrices both directions read")
+    matrix: Literal["rows", "columns"] = Field(description="the matrix that both directions use")
 
 
 def _reuse(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -127,7 +127,7 @@ register(
     Primitive(
         name="reuse",
         family="matrix level",
-        summary="For a similarity with two matrices (tokenmax): both directions read the one that is named.",
+        summary="For a similarity with two matrices (tokenmax): both directions use one of them.",
         meaning=_reuse,
         subjects=(Subject("matrix_of", ("Sim",), "the similarity"),),
         parameters=ReuseParameters,
@@ -165,14 +165,14 @@ for _name, _word, _formula in (
             name=_name,
             family="matrix level",
             summary=(
-                f"The {_word} of each row over its candidates, 0 where there is none; `transpose` turns columns into rows. "
-                "What is no candidate takes no part."
+                f"The {_word} of each row over its candidates, 0 without any; for columns, `transpose` the matrix. "
+                "Excluded entries do not count."
             ),
             meaning=_of_rows(_name),
             subjects=(Subject("matrix", ("Sim",), "the matrix"),),
             laws=("permutation",),
             formula=_formula,
-            cost="no product; one pass over the matrix",
+            cost="no matrix product; one pass over the matrix",
             example=f"{_CYCLE}minimize contrast(image, text) + 0.25 * mean({_name}(square(apart)))",
         )
     )
@@ -196,7 +196,7 @@ register(
         meaning=_restrict,
         subjects=(
             Subject("logits", ("Sim",), "the matrix"),
-            Subject("to", ("Condition",), "which samples stay candidates", keyword=True),
+            Subject("to", ("Condition",), "the samples that remain candidates", keyword=True),
         ),
         laws=("permutation",),
         formula=r"z_{ij} = -\infty \quad \text{unless } j \text{ is kept}",

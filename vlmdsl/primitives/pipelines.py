@@ -1,6 +1,6 @@
-"""The published pipelines that `augment` names: what is done to an image, in which order, with which numbers.
+"""The published pipelines of `augment`: their steps, in order, with their parameters.
 
-Here is what they are; `vlmdsl.runtime.data.augmentations` carries them out.
+They are declared here; `vlmdsl.runtime.data.augmentations` runs them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """A part of the image, resized to what the tower takes: a share of the area, and width by height."""
+    """A part of the image, resized to the tower's image size: a share of the area, and an aspect ratio."""
 
     area: Range
     ratio: Range = (3 / 4, 4 / 3)
@@ -35,7 +35,7 @@ class Crop:
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """Left and right change places."""
+    """A horizontal flip."""
 
     chance: float = 0.5
 

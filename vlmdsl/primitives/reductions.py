@@ -1,4 +1,4 @@
-"""Primitives that turn one number a sample into one number a batch, and the size of the batch."""
+"""Primitives that reduce one number per sample to one number per batch, and the size of the batch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vlmdsl.primitives.spec import Builder, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import AllSamples, Value
 
 _SCORE_AND_CONDITION = (
-    Subject("score", ("Score",), "one number a sample"),
+    Subject("score", ("Score",), "one number per sample"),
     Subject("over", ("Condition",), "which samples count", default=AllSamples(), keyword=True),
 )
 
@@ -32,7 +32,7 @@ register(
     Primitive(
         name="mean",
         family="reductions",
-        summary="The mean over the samples of the whole batch, or over those where `over` holds (none: 0).",
+        summary="The mean over the samples of the global batch, or over those where `over` holds (0 if none).",
         meaning=_mean,
         subjects=_SCORE_AND_CONDITION,
         laws=("permutation",),
@@ -55,7 +55,7 @@ register(
     Primitive(
         name="sum",
         family="reductions",
-        summary="The sum over the samples of the whole batch, or over those where `over` holds.",
+        summary="The sum over the samples of the global batch, or over those where `over` holds.",
         meaning=_sum,
         subjects=_SCORE_AND_CONDITION,
         laws=("permutation",),
@@ -74,7 +74,7 @@ register(
     Primitive(
         name="samples",
         family="reductions",
-        summary="The number of samples in the whole batch, over all processes, or of those where `over` holds.",
+        summary="The number of samples in the global batch, or of those where `over` holds.",
         meaning=_samples,
         subjects=(_SCORE_AND_CONDITION[1],),
         laws=("permutation",),

@@ -1,4 +1,4 @@
-"""Primitives on a reference set: samples kept aside, encoded once by locked towers, where each sample finds its like."""
+"""Primitives on a reference set: samples that are set aside, encoded once by frozen towers, and retrieved from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vlmdsl.types import FieldType
 
 
 def _column(builder: Builder, value: Value, argument: str) -> Node:
-    """The column of the reference set that holds this stream; Fault V0318 unless a locked encoder encodes a field."""
+    """The column of the reference set that holds this stream; Fault V0318 unless a frozen encoder encodes a field."""
     encoded = builder.encoded(value, argument)
     if isinstance(encoded, Node) and encoded.operation is ENCODE:
         encoder, source = encoder_of(encoded), encoded.inputs[0]
@@ -42,16 +42,16 @@ register(
         name="reference",
         family="memory",
         summary=(
-            "A fixed table of samples that the data keeps aside: what locked encoders make of their fields. The first "
-            "column is what is searched, the others are what is found."
+            "A fixed table of samples that are set aside from the data: their fields, encoded by frozen encoders. The first "
+            "column is searched, the others are returned."
         ),
         meaning=_reference,
         subjects=(
-            Subject("keys", ("Encoded",), "what samples are compared by: a field, encoded by a locked encoder"),
-            Subject("values", ("Encoded", "Tuple"), "what is found, one or several, made in the same way", keyword=True),
+            Subject("keys", ("Encoded",), "the column to search: a field, encoded by a frozen encoder"),
+            Subject("values", ("Encoded", "Tuple"), "the columns to return, one or several, of the same form", keyword=True),
         ),
         formula=r"\{(d_r, v_r)\}_{r=1}^{R}",
-        cost="R D numbers a column on each process",
+        cost="R D numbers per column on each process",
         example=(
             "recipe augmented(image: Image, text: Text, key: Key)\n"
             'encoder eye = frozen(separate(vision, name="eye"))\n'
@@ -66,7 +66,7 @@ register(
 class RetrieveParameters(Parameters):
     """Arguments of `retrieve`."""
 
-    k: int = Field(default=64, ge=1, le=MAXIMUM_RETRIEVED, description="how many samples are found")
+    k: int = Field(default=64, ge=1, le=MAXIMUM_RETRIEVED, description="number of samples to retrieve")
 
 
 def _retrieve(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -88,19 +88,19 @@ register(
         name="retrieve",
         family="memory",
         summary=(
-            "The k samples of a reference set that are most similar to each sample by the cosine, best first: a tuple of "
-            "what the table holds of them. Of equals the earlier in the set is found; a sample never finds itself."
+            "The k samples of a reference set with the largest cosine to each sample, best first: a tuple of the returned "
+            "columns. Of equal ones the earlier in the set comes first; a sample is never retrieved for itself."
         ),
         meaning=_retrieve,
         subjects=(
-            Subject("query", ("Encoded", "Vec", "Image", "Text"), "what to look for"),
+            Subject("query", ("Encoded", "Vec", "Image", "Text"), "the query features"),
             Subject("table", ("Tuple",), "the reference set"),
-            Subject("without", ("Key",), "the key of each sample, by which it does not find itself", keyword=True),
+            Subject("without", ("Key",), "the key of each sample, which excludes the sample itself", keyword=True),
         ),
         parameters=RetrieveParameters,
         laws=("permutation",),
         formula=r"\{v_r : r \in \mathrm{top}_k \cos(x_i, d_r)\}",
-        cost="2 B R D FLOPs, shared out over the processes",
+        cost="2 B R D FLOPs, split among the processes",
         example=(
             "recipe augmented(image: Image, text: Text, key: Key)\n"
             'encoder eye = frozen(separate(vision, name="eye"))\n'
@@ -125,18 +125,19 @@ register(
         name="attend",
         family="encoding",
         summary=(
-            "Each vector with what it attends to added: the mean of the values, weighted by the softmax of its products "
-            "with the keys over the root of D. Of several values the means are added; without any real key nothing is."
+            "Attention with a residual connection: adds to each vector the mean of the values, weighted by the softmax "
+            "of its products with the keys over sqrt(D). Means of several values are added; without unmasked keys "
+            "nothing is."
         ),
         meaning=_attend,
         subjects=(
-            Subject("query", ("Encoded", "Vec", "Image", "Text"), "the vector that asks"),
-            Subject("keys", ("Tokens", "Encoded"), "what it is compared with", keyword=True),
-            Subject("values", ("Tokens", "Encoded", "Tuple"), "what is added, one or several", keyword=True),
+            Subject("query", ("Encoded", "Vec", "Image", "Text"), "the query vector"),
+            Subject("keys", ("Tokens", "Encoded"), "the keys", keyword=True),
+            Subject("values", ("Tokens", "Encoded", "Tuple"), "the values, one or several", keyword=True),
         ),
         laws=("permutation",),
         formula=r"q + \sum_k \mathrm{softmax}_k(q^\top r_k / \sqrt{D})\, v_k",
-        cost="4 B K D FLOPs a value",
+        cost="4 B K D FLOPs per value",
         example="minimize contrast(attend(image, keys=text.tokens, values=text.tokens), text)",
     )
 )

@@ -39,14 +39,14 @@ def registered() -> dict[str, Primitive]:
 
 @cache
 def broken_plugins() -> tuple[BrokenPlugin, ...]:
-    """Loads every installed plug-in, once; those that could not be loaded, for the user to be told."""
+    """Loads every installed plug-in, once; those that could not be loaded, to be reported."""
     from importlib.metadata import entry_points
 
     broken = []
     for entry in entry_points(group="vlmdsl.primitives"):
         try:
             entry.load()
-        except Exception as error:  # somebody else's module: anything may be wrong with it, and our user must be told what
+        except Exception as error:  # somebody else's module: anything may be wrong with it, and it has to be reported
             distribution = entry.dist.name if entry.dist else "unknown"
             broken.append(BrokenPlugin(entry.name, distribution, f"{type(error).__name__}: {error}"))
     return tuple(broken)

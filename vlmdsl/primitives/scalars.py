@@ -22,10 +22,10 @@ from vlmdsl.types import FieldType, ScalarType, ScoreType
 class LearnedParameters(Parameters):
     """Arguments of `learned`."""
 
-    initial: float = Field(description="where it starts")
+    initial: float = Field(description="its initial value")
     form: Literal["log_scale", "direct"] = Field(
         default="log_scale",
-        description="`log_scale`: a temperature kept as the log of its inverse; `direct`: the number itself",
+        description="`log_scale`: a temperature, stored as the log of its inverse; `direct`: the number itself",
     )
     max_scale: float | None = Field(default=None, gt=0.0, description="largest inverse temperature (`log_scale` only)")
     min_scale: float | None = Field(default=None, gt=0.0, description="smallest inverse temperature (`log_scale` only)")
@@ -34,15 +34,15 @@ class LearnedParameters(Parameters):
     clamp: Literal["after_step", "hard", "straight_through"] = Field(
         default="after_step",
         description=(
-            "when the bounds are kept: projected after the optimiser step; in the graph, with no gradient beyond them; "
+            "when the bounds are enforced: clamped after the optimiser step; in the graph, without gradient beyond them; "
             "in the graph, with the gradient passed through"
         ),
     )
     name: OptionalName = Field(
         default="",
         description=(
-            "what it is reported as; by default the name it is bound to. In the checkpoint the log scale of a `temperature` "
-            "is `log_scale`, that of another name `NAME_log_scale`"
+            "the name that it is logged under; by default the one it is bound to. In the checkpoint the log scale of a "
+            "`temperature` is `log_scale`, of another name `NAME_log_scale`"
         ),
     )
 
@@ -54,7 +54,9 @@ def _bounds(builder: Builder, bound: LearnedParameters) -> tuple[float, float | 
     for argument in foreign:
         if getattr(bound, argument) is not None:
             raise Fault(
-                BoundsDisagree.at(builder.place(argument), reason=f'`{argument}` does not go with form="{bound.form}"')
+                BoundsDisagree.at(
+                    builder.place(argument), reason=f'`{argument}` cannot be combined with form="{bound.form}"'
+                )
             )
     if not logarithmic:
         start, lower, upper = bound.initial, bound.lower, bound.upper
@@ -111,7 +113,7 @@ register(
     Primitive(
         name="learned",
         family="scalars",
-        summary="A learned number; by default a temperature, stored as the log of its inverse (the log scale).",
+        summary="A learned parameter; by default a temperature, stored as the log of its inverse (the log scale).",
         meaning=_learned,
         parameters=LearnedParameters,
         positional_parameters=("initial",),
@@ -203,7 +205,9 @@ def _clamp(builder: Builder, subjects: Mapping[str, Value], parameters: Paramete
     x = _as_node(builder, subjects["x"])
     bounds = (parameters.lower, parameters.upper)
     if bounds == (None, None) or (None not in bounds and parameters.lower > parameters.upper):  # type: ignore[operator]
-        raise Fault(BoundsDisagree.at(builder.span, reason="`clamp` wants `lower`, `upper` or both, in that order"))
+        raise Fault(
+            BoundsDisagree.at(builder.span, reason="`clamp` needs `lower`, `upper` or both, with `lower` below `upper`")
+        )
     return builder.add("clamp", x, lower=parameters.lower, upper=parameters.upper, gradient=parameters.gradient)
 
 
@@ -211,7 +215,7 @@ register(
     Primitive(
         name="clamp",
         family="scores",
-        summary="Keeps a number between two bounds; beyond them the gradient is zero, or passes.",
+        summary="Clamps a number to two bounds; beyond them the gradient is zero, or passes through.",
         meaning=_clamp,
         subjects=(Subject("x", ("Scalar", "Score", "Sim"), "the number"),),
         parameters=ClampParameters,
@@ -225,9 +229,9 @@ _CHOICE = ("Scalar", "Score", "Sim", "Target", "Loss", "Vec", "Distribution", "S
 
 
 def _check_chosen(builder: Builder, value: Value, argument: str) -> None:
-    """What is chosen sample by sample, or step by step, is one number."""
+    """The values of `where` are numbers or scores."""
     if not isinstance(value, NumberValue) and not isinstance(type_of(value), ScalarType | ScoreType | FieldType):
-        wanted = "a number or one number a sample, since the condition differs by sample or step"
+        wanted = "a number or one number per sample, since the condition is per sample or per step"
         found = type_of(value)
         place = builder.place(argument)
         raise Fault(WrongType.at(place, str(found), argument=argument, function="where", wanted=wanted, found=found), value)
@@ -250,7 +254,7 @@ register(
     Primitive(
         name="where",
         family="scores",
-        summary="One number where a condition holds, another where it does not; decided at once if it is known already.",
+        summary="One number where a condition holds, another where it does not; a constant condition is resolved at once.",
         meaning=_where,
         subjects=(
             Subject("condition", ("Condition", "Choice", "Static"), "a comparison"),
@@ -275,7 +279,7 @@ register(
     Primitive(
         name="complement",
         family="scores",
-        summary="Holds where the condition does not.",
+        summary="The negation of a condition.",
         meaning=_not,
         subjects=(Subject("condition", ("Condition", "Choice", "Static"), "the condition"),),
         formula=r"\neg c",
@@ -304,9 +308,9 @@ register(
     Primitive(
         name="one_of",
         family="scalars",
-        summary="A string that must be one of the listed ones; how a library function checks an option.",
+        summary="Checks that a string is one of those listed; for options of library functions.",
         meaning=_one_of,
-        subjects=(Subject("value", ("Static",), "the option"), Subject("choices", ("Tuple",), "the possible strings")),
+        subjects=(Subject("value", ("Static",), "the option"), Subject("choices", ("Tuple",), "the allowed strings")),
         formula="",
         example=(
             'def times(size = "one") = where(one_of(size, ("one", "two")) == "two", 2, 1)\n'

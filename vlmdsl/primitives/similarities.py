@@ -1,4 +1,4 @@
-"""The similarities: ways to compare two encoded streams, first-class (`0.5*cosine + 0.5*tokenmax` is one)."""
+"""The similarities: functions that compare two encoded streams, as values (`0.5*cosine + 0.5*tokenmax` is one)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DECLARED: dict[str, tuple[str, bool, str]] = {}
 """(level, normalized, operation) of every similarity, by name."""
 
 COSINE = SimilarityValue((SimilarityPart(1.0, "dot", "pooled", True),))
-"""What compares two streams where nothing else is said."""
+"""The default similarity."""
 
 _STREAM = ("Encoded", "Vec", "Tokens", "Image", "Text")
 
@@ -39,14 +39,14 @@ class TokenmaxParameters(UnitParameters):
         default=1.0,
         gt=0.0,
         le=1.0,
-        description="how many of a sample's tokens may be a best partner, rounded up: in FILIP 25 %, the most similar ones",
+        description="share of a sample's tokens that can be a maximum, rounded up: in FILIP 25 %, the most similar ones",
     )
-    count: int = Field(default=0, ge=0, description="and at most so many of them, 0 for any number; DeCLIP keeps 16")
+    count: int = Field(default=0, ge=0, description="maximum number of these tokens, 0 for no limit; DeCLIP keeps 16")
     rank: Literal["best", "partner"] = Field(
         default="best",
         description=(
-            "which are kept: those with the largest similarity to any token of the other stream in the batch, or with the "
-            "largest sum of the similarities to the tokens of their own pair (DeCLIP)"
+            "which tokens these are: those with the largest similarity to any token of the other stream in the batch, or "
+            "the largest sum of the similarities to the tokens of their own pair (DeCLIP)"
         ),
     )
 
@@ -158,7 +158,7 @@ similarity_primitive(
     operation="dot",
     level="pooled",
     normalized=True,
-    summary="The cosine of the angle between pooled features; what CLIP compares.",
+    summary="The cosine of the angle between pooled features, as in CLIP.",
     formula=r"z_{ij} = \frac{x_i^\top y_j}{\|x_i\|\,\|y_j\|}",
     laws=("permutation", "swap", "scale_invariant", "bounded"),
     cost="2 B^2 D FLOPs",
@@ -167,7 +167,7 @@ similarity_primitive(
     "dot",
     level="pooled",
     normalized=False,
-    summary="The inner product of pooled features, not normalised.",
+    summary="The inner product of pooled features, without normalisation.",
     formula=r"z_{ij} = x_i^\top y_j",
     laws=("permutation", "swap"),
     cost="2 B^2 D FLOPs",
@@ -187,7 +187,7 @@ similarity_primitive(
     level="pooled",
     normalized=False,
     parameters=DistanceParameters,
-    summary="Minus the squared distance of pooled features: 0 for equal ones, negative for others.",
+    summary="Minus the squared distance of pooled features: 0 for equal ones, otherwise negative.",
     formula=r"z_{ij} = -\|x_i - y_j\|^2",
     laws=("permutation", "swap"),
     cost="2 B^2 D FLOPs",
@@ -197,9 +197,9 @@ similarity_primitive(
     level="tokens",
     normalized=True,
     summary=(
-        "FILIP's late interaction: each token meets its best partner; rows average over the first stream's tokens, columns "
-        "over the second's. Padding never wins a maximum and counts in no mean. With a `share` only the most similar tokens "
-        "of each sample may be a best partner, in training; evaluation compares all."
+        "FILIP's late interaction: the maximum similarity of each token; rows average over the first stream's tokens, "
+        "columns over the second's. Padding is excluded from maxima and means. With a `share` only the most similar "
+        "tokens of each sample can be a maximum, in training; evaluation compares all."
     ),
     parameters=TokenmaxParameters,
     formula=(
@@ -213,7 +213,7 @@ similarity_primitive(
     "tokenmean",
     level="tokens",
     normalized=True,
-    summary="The mean over all pairs of real tokens of their cosine.",
+    summary="The mean cosine over all pairs of unpadded tokens.",
     formula=r"z_{ij} = \frac{1}{n_i m_j}\sum_{k,r} v_{ik}^\top w_{jr}",
     laws=("permutation", "swap", "scale_invariant", "bounded"),
     cost="2 B^2 D FLOPs",

@@ -1,4 +1,4 @@
-"""Primitives for targets that are made of similarities, and the divergence from them. No gradient passes a target."""
+"""Primitives for targets computed from similarities, and the divergence from them. A target has no gradient."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subjec
 from vlmdsl.primitives.values import Value
 from vlmdsl.types import SimType
 
-_AFFINITY = Subject("affinity", ("Sim",), "how much each row likes each column; sums of similarities, pairs excluded or not")
+_AFFINITY = Subject(
+    "affinity", ("Sim",), "the affinity of each row to each column; sums of similarities, with pairs excluded or not"
+)
 
 
 def _stopped(builder: Builder, affinity: Value) -> Node:
@@ -31,12 +33,12 @@ register(
     Primitive(
         name="softmax",
         family="targets",
-        summary="The softmax of an affinity, each direction for itself, as a target: what a teacher thinks. No gradient.",
+        summary="The softmax of an affinity, separately in each direction, as a target (of a teacher). No gradient.",
         meaning=_softmax,
         subjects=(_AFFINITY,),
         laws=("permutation",),
         formula=r"P_{ij} = \frac{e^{A_{ij}}}{\sum_k e^{A_{ik}}}",
-        cost="no product; two passes over the matrix",
+        cost="no matrix product; two passes over the matrix",
         example="contrast(image, text, targets=softmax(10 * similarity(stop(image), stop(text))))",
     )
 )
@@ -45,8 +47,8 @@ register(
 class TransportParameters(Parameters):
     """Arguments of `transport`."""
 
-    epsilon: float = Field(gt=0.0, description="how soft the plan is: the affinity is divided by it")
-    iterations: int = Field(default=5, ge=1, le=100, description="how often rows and columns are scaled in turn")
+    epsilon: float = Field(gt=0.0, description="the softness of the plan: the affinity is divided by it")
+    iterations: int = Field(default=5, ge=1, le=100, description="number of alternating scalings of rows and columns")
 
 
 def _transport(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -70,7 +72,7 @@ register(
         parameters=TransportParameters,
         laws=("permutation",),
         formula=r"P = \mathrm{diag}(u)\, e^{A / \epsilon}\, \mathrm{diag}(v)",
-        cost="no product; two passes over the matrix an iteration and direction",
+        cost="no matrix product; two passes over the matrix per iteration and direction",
         example="contrast(image, text, targets=transport(similarity(stop(image), stop(text)), epsilon=0.15))",
     )
 )
@@ -80,7 +82,7 @@ class DivergenceParameters(Parameters):
     """Arguments of `kl`."""
 
     along: Literal["rows", "columns"] = Field(
-        description="`rows`: each row asks which columns are its own; `columns`: each column asks which rows"
+        description="`rows`: each row is a query over the columns; `columns`: each column is a query over the rows"
     )
 
 
@@ -98,15 +100,15 @@ register(
         name="kl",
         family="matrix level",
         summary=(
-            "Each sample's divergence of the softmax over its candidates from its targets, as a distribution over these: "
-            "cross-entropy minus entropy."
+            "The Kullback-Leibler divergence of each query's softmax over its candidates from its target distribution "
+            "over these: cross-entropy minus entropy."
         ),
         meaning=_kl,
         subjects=MATRIX_AND_TARGETS,
         parameters=DivergenceParameters,
         laws=("permutation", "non_negative", "translation_invariant"),
         formula=r"\ell_i = \sum_j P_{ij} \log \frac{P_{ij} \sum_k e^{z_{ik}}}{e^{z_{ij}}}",
-        cost="no product; two passes over the matrix",
+        cost="no matrix product; two passes over the matrix",
         example=(
             "let soft = softmax(4 * similarity(stop(image), stop(text)))\n"
             'minimize mean(kl(similarity(image, text) / 0.07, targets=soft, along="rows"))'

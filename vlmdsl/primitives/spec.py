@@ -36,11 +36,11 @@ class Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True, defer_build=True)
 
 
-class Fault(Exception):  # noqa: N818 - the recipe is at fault, not the program
+class Fault(Exception):  # noqa: N818 - the recipe is wrong, not the program
     """Raised while a call is elaborated to report `diagnostic` and give up this call only.
 
-    `value` is the value at fault, where there is one: a fault inside a library function is then shown where its user
-    wrote that value.
+    `value` is the wrong value, if there is one: an error inside a library function is then shown where its user wrote
+    that value.
     """
 
     def __init__(self, diagnostic: Diagnostic, value: Value | None = None) -> None:
@@ -89,7 +89,7 @@ class Builder(Protocol):
         """A fresh number that outlives the step, as it was before this step; `name` is made unique in the objective."""
 
     def drawn(self, name: str, *, distribution: str, arguments: tuple[float, float]) -> Node:
-        """A fresh number drawn anew for each step, the same on all processes; `name` is made unique in the objective."""
+        """A fresh number that is drawn for each step, the same on all processes; `name` is made unique in the objective."""
 
     def memory(self, name: str, *, type: MemoryType | LabelsType, size: int, start: str) -> Node:
         """A fresh memory of `size` vectors or labels, as it was before this step; `start` is `empty` or `random`."""

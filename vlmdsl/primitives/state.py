@@ -1,4 +1,4 @@
-"""Primitives with state, which outlives the step: a start value, an order against use, a place in the checkpoint."""
+"""Primitives with state across steps: an initial value, an update before or after use, an entry in the checkpoint."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _STREAM = ("Encoded", "Vec", "Image", "Text")
 class RunningMeanParameters(Parameters):
     """Arguments of `running_mean`."""
 
-    momentum: float = Field(default=0.99, ge=0.0, le=1.0, description="the share of the mean so far")
+    momentum: float = Field(default=0.99, ge=0.0, le=1.0, description="the coefficient of the mean so far")
     start: float = Field(default=1.0, description="the mean before the first step")
     name: OptionalName = Field(default="", description="its name in the checkpoint; by default the name it is bound to")
 
@@ -47,9 +47,9 @@ register(
     Primitive(
         name="running_mean",
         family="scores",
-        summary="The mean of a score over the steps so far; the whole batch's enters before it is read, without gradient.",
+        summary="The running mean of a score over the steps; the global batch is included before it is used. No gradient.",
         meaning=_running_mean,
-        subjects=(Subject("score", ("Score",), "one number a sample"),),
+        subjects=(Subject("score", ("Score",), "one number per sample"),),
         parameters=RunningMeanParameters,
         laws=("permutation",),
         formula=r"\mu \leftarrow m\,\mu + (1 - m) \frac{1}{B}\sum_i s_i",
@@ -65,11 +65,14 @@ class QueueParameters(Parameters):
     """Arguments of `queue`."""
 
     size: int = Field(
-        default=65536, ge=1, le=MAXIMUM_QUEUE, description="how many vectors, or labels, it holds; the oldest leave first"
+        default=65536,
+        ge=1,
+        le=MAXIMUM_QUEUE,
+        description="number of vectors, or labels, that it holds; the oldest are replaced first",
     )
     start: Literal["empty", "random"] = Field(
         default="empty",
-        description="`empty`: slots not filled yet take no part; `random`: all slots hold random directions at first",
+        description="`empty`: entries that are not written yet do not count; `random`: initially random directions",
     )
     name: OptionalName = Field(default="", description="its name in the checkpoint; by default the name it is bound to")
 
@@ -88,7 +91,7 @@ def _queue(builder: Builder, subjects: Mapping[str, Value], parameters: Paramete
     items = given.items if isinstance(given, TupleValue) else (given,)
     axis, of_labels = memory_axis(parameters.size), _are_labels(builder, items)
     if of_labels and parameters.start == "random":
-        reason = 'must be "empty" for labels: a slot that holds none is of no class'
+        reason = 'must be "empty" for labels: a random entry would have no class'
         raise Fault(BadValue.at(builder.place("start"), argument="start", function="queue", reason=reason))
     held = LabelsType(axis) if of_labels else MemoryType(axis)
     before = builder.memory(parameters.name, type=held, size=parameters.size, start=parameters.start)
@@ -115,13 +118,13 @@ register(
         name="queue",
         family="memory",
         summary=(
-            "The directions of a stream in the steps before, first in, first out: read before this step's are written, "
-            "in the order of the whole batch. Several streams are written one after the other. No gradient. A queue of "
-            "labels holds those of the same samples as a queue of features that is as large and is fed alike."
+            "The unit vectors of a stream in earlier steps, first in, first out: read before those of this step are "
+            "written, in the order of the global batch. Several streams are written one after the other. No gradient. A "
+            "queue of labels belongs to a queue of features of the same size that is written with the same samples."
         ),
         meaning=_queue,
         subjects=(
-            Subject("value", (*_STREAM, "Label", "Tuple"), "what enters after the step; of several streams, in this order"),
+            Subject("value", (*_STREAM, "Label", "Tuple"), "what is written after the step; several streams in this order"),
         ),
         parameters=QueueParameters,
         laws=("permutation",),
@@ -146,12 +149,12 @@ register(
     Primitive(
         name="nearest",
         family="memory",
-        summary="Each vector's nearest neighbour in a queue, without gradient; itself while the queue is empty.",
+        summary="Each vector's nearest neighbour in a queue, without gradient; the vector itself while the queue is empty.",
         meaning=_nearest,
         subjects=(
-            Subject("value", _STREAM, "whose neighbours are wanted"),
+            Subject("value", _STREAM, "the query vectors"),
             Subject("memory", ("Memory",), "the queue"),
-            Subject("by", ("Similarity",), "what compares them", default=COSINE, keyword=True),
+            Subject("by", ("Similarity",), "the similarity that compares them", default=COSINE, keyword=True),
         ),
         laws=("permutation",),
         formula=r"a_{j^*(i)}, \quad j^*(i) = \arg\max_j \mathrm{by}(x_i, a_j)",

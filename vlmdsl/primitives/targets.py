@@ -1,4 +1,4 @@
-"""Primitives for targets: what each row, and each column, should choose. Each direction is normalised for itself."""
+"""Primitives for targets: the distribution that each row, and each column, should predict, normalised separately."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ register(
     Primitive(
         name="paired",
         family="targets",
-        summary="Row i belongs to column i and to no other.",
+        summary="The positive of row i is column i.",
         meaning=_paired,
         formula=r"P_{ij} = [i = j]",
         example="contrast(image, text, targets=paired)",
@@ -32,14 +32,14 @@ register(
 
 
 class BlockParameters(Parameters):
-    """What `flipped`, and `mix` with it, read backwards."""
+    """The block that `flipped` and `mix` reverse."""
 
     block: int = Field(
         default=0,
         ge=0,
         description=(
-            "how many consecutive samples of the batch of all processes are read backwards, each such block for itself, the "
-            "last with those that are left; 0: the whole batch"
+            "number of consecutive samples of the global batch in each block that is reversed, the "
+            "last with the remaining ones; 0: the whole batch"
         ),
     )
 
@@ -59,9 +59,9 @@ register(
         name="flipped",
         family="targets",
         summary=(
-            "Row i belongs to the column of its partner in the batch read backwards, over all processes: the other half of "
+            "The positive of row i is its partner in the reversed global batch: the other part of "
             "a mixture with the flipped batch (of an odd batch the middle sample is its own partner). With `block`, in the "
-            "block of consecutive samples read backwards."
+            "reversed block of consecutive samples."
         ),
         meaning=_flipped,
         parameters=BlockParameters,
@@ -74,7 +74,7 @@ register(
 class SameParameters(Parameters):
     """Arguments of `same`."""
 
-    missing: int = Field(default=-1, description="the label that stands for a missing one: equal to nothing but itself")
+    missing: int = Field(default=-1, description="the label that marks a missing one: such a sample has no other positives")
 
 
 def _same(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -92,9 +92,9 @@ register(
         name="same",
         family="targets",
         summary=(
-            "Every sample with the same label is a positive, with equal shares; across processes too. With `earlier`, the "
-            "entries of a queue with the same label are positives too: the target of the batch's columns and, after them, "
-            "the queue's."
+            "All samples with the same label are positives, with equal shares, across processes too. With `earlier`, the "
+            "entries of a queue with the same label are positives too: the target is over the columns of the batch "
+            "followed by those of the queue."
         ),
         meaning=_same,
         subjects=(
@@ -114,9 +114,9 @@ class SmoothParameters(Parameters):
     """Arguments of `smooth`."""
 
     over: Literal["all", "others"] = Field(
-        default="all", description="`all`: the positive gets its share of epsilon too; `others`: only the N - 1 others do"
+        default="all", description="`all`: epsilon is spread over all N candidates; `others`: over the N - 1 others only"
     )
-    epsilon: float = Field(default=0.1, ge=0.0, le=1.0, description="how much is spread")
+    epsilon: float = Field(default=0.1, ge=0.0, le=1.0, description="the mass that is spread")
 
 
 def _smooth(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -134,7 +134,7 @@ register(
     Primitive(
         name="smooth",
         family="targets",
-        summary="Label smoothing: a part epsilon of each target is spread evenly.",
+        summary="Label smoothing: the mass epsilon of each target is spread uniformly.",
         meaning=_smooth,
         subjects=(Subject("target", ("Target",), "the target to smooth"),),
         parameters=SmoothParameters,

@@ -1,4 +1,4 @@
-"""Views of a text: its words changed at random, some of its sentences, an image of its letters."""
+"""Views of a text: a random edit of its words, some of its sentences, an image of it."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class EdaParameters(Parameters):
     operations: tuple[EdaOperation, ...] = Field(
         default=("synonym", "swap", "deletion"),
         min_length=1,
-        description="one of them is drawn for each text: `synonym` and `insertion` (which need the run's `data.synonyms`; "
+        description="one is drawn for each text: `synonym` and `insertion` (which need the setting `data.synonyms`; "
         "without, one of the others is drawn), `swap`, `deletion`",
     )
-    words: int = Field(default=1, ge=1, le=100, description="how many words are replaced, how many inserted or swapped")
-    deletion: float = Field(default=0.1, ge=0, le=1, description="the chance of each word to be deleted")
+    words: int = Field(default=1, ge=1, le=100, description="number of words to replace, insert or swap")
+    deletion: float = Field(default=0.1, ge=0, le=1, description="the probability that a word is deleted")
 
 
 def _eda(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -65,10 +65,10 @@ register(
 class SummarizeParameters(Parameters):
     """Arguments of `summarize`."""
 
-    sentences: int = Field(default=1, ge=1, description="how many sentences are kept, in their order")
+    sentences: int = Field(default=1, ge=1, description="number of sentences to keep, in their order")
     by: Literal["position", "centrality"] = Field(
         default="position",
-        description="`position`: the first ones; `centrality`: those that share most words with the others",
+        description="`position`: the first ones; `centrality`: those that share the most words with the others",
     )
 
 
@@ -83,7 +83,7 @@ register(
     Primitive(
         name="summarize",
         family="views",
-        summary="Some sentences of a text. A stand-in for a summary that a model wrote, as PyramidCLIP has them.",
+        summary="Some sentences of a text: a stand-in for a summary written by a model, as in PyramidCLIP.",
         meaning=_summarize,
         subjects=(Subject("text", ("Text",), "the text"),),
         parameters=SummarizeParameters,
@@ -97,9 +97,9 @@ register(
 class RenderParameters(Parameters):
     """Arguments of `render`."""
 
-    row_height: int = Field(default=16, ge=4, le=1000, description="height of a row of letters, in pixels")
+    row_height: int = Field(default=16, ge=4, le=1000, description="height of a line of text, in pixels")
     smallest: int = Field(
-        default=6, ge=4, le=1000, description="down to how many pixels rows shrink so that a long text fits; then it is cut"
+        default=6, ge=4, le=1000, description="minimum height of a line to which a long text shrinks before it is truncated"
     )
 
 
@@ -115,7 +115,7 @@ register(
     Primitive(
         name="render",
         family="views",
-        summary="A text as an image of its letters, so that the tower of the images encodes it (CLIPPO).",
+        summary="A text rendered as an image, so that the image tower encodes it (CLIPPO).",
         meaning=_render,
         subjects=(Subject("text", ("Text",), "the text"),),
         parameters=RenderParameters,

@@ -1,4 +1,4 @@
-"""Primitives that make towers of a recipe's own, and what such towers encode."""
+"""Primitives for additional towers, and for what they encode."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vlmdsl.primitives.values import EncoderValue, Value, type_of
 
 
 def _plain_tower(builder: Builder, value: Value, argument: str, kind: str, function: str) -> None:
-    """Fault unless the value is a tower as it is, of this kind: what was made of one has no embedder to give."""
+    """Fault unless the value is a plain tower of this kind: one derived from it has no embedding of its own."""
     if isinstance(value, EncoderValue) and value.encoder == Encoder(value.encoder.tower, kind):
         return
     wanted = f"the tower of {kind.lower()}s itself"
@@ -27,9 +27,7 @@ def _plain_tower(builder: Builder, value: Value, argument: str, kind: str, funct
 class SharedParameters(Parameters):
     """Arguments of `shared`."""
 
-    name: GivenName = Field(
-        default="shared", description="the tower's name: uses of one name share weights, two names do not"
-    )
+    name: GivenName = Field(default="shared", description="the tower's name: uses of one name share weights")
 
 
 def _shared(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -44,13 +42,13 @@ register(
         name="shared",
         family="towers",
         summary=(
-            "One tower in the place of two: patches and words are embedded apart, and everything behind is the same. It "
-            "encodes an Image, a Text, and both joined."
+            "One tower instead of two: patches and tokens have separate embeddings, and share all layers after them. It "
+            "encodes an Image, a Text, or both joined."
         ),
         meaning=_shared,
         subjects=(
-            Subject("vision", ("Encoder",), "the tower of images, whose place it takes"),
-            Subject("language", ("Encoder",), "the tower of texts, whose place it takes"),
+            Subject("vision", ("Encoder",), "the image tower that it replaces"),
+            Subject("language", ("Encoder",), "the text tower that it replaces"),
         ),
         parameters=SharedParameters,
         formula=r"f(x),\ f(t),\ f(x \oplus t)",
@@ -65,7 +63,7 @@ register(
 class EnterParameters(Parameters):
     """Arguments of `enter`."""
 
-    after: float = Field(ge=0.0, lt=1.0, description="the share of the tower's blocks that the regions pass by")
+    after: float = Field(ge=0.0, lt=1.0, description="the share of the tower's blocks that the regions skip")
 
 
 def _enter(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -86,11 +84,11 @@ register(
         name="enter",
         family="towers",
         summary=(
-            "A tower of images entered part-way: regions, as a detector describes them, take the place of patches before "
+            "An image tower entered part-way: the regions of a detector replace the patches before "
             "the last blocks, without positions (PyramidCLIP)."
         ),
         meaning=_enter,
-        subjects=(Subject("encoder", ("Encoder",), "the encoder of images whose last blocks it shares"),),
+        subjects=(Subject("encoder", ("Encoder",), "the image encoder whose last blocks it shares"),),
         parameters=EnterParameters,
         formula=r"f_{>\mathrm{after}}(W r)",
         example=(
@@ -104,7 +102,7 @@ register(
 class SeparateParameters(Parameters):
     """Arguments of `separate`."""
 
-    name: GivenName = Field(description="the tower's name: uses of one name share weights; `model.towers` says what it is")
+    name: GivenName = Field(description="the tower's name: uses of one name share weights; `model.towers` sets its encoder")
 
 
 def _separate(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -118,9 +116,9 @@ register(
     Primitive(
         name="separate",
         family="towers",
-        summary="Another tower of the same kind, with weights of its own.",
+        summary="Another tower of the same type, with separate weights.",
         meaning=_separate,
-        subjects=(Subject("encoder", ("Encoder",), "the tower that it is like"),),
+        subjects=(Subject("encoder", ("Encoder",), "the tower that it copies the settings of"),),
         parameters=SeparateParameters,
         formula=r"f'(x)",
         example='recipe two(image: Image)\nminimize contrast(image, separate(vision, name="other")(image))',
@@ -139,7 +137,7 @@ register(
     Primitive(
         name="join",
         family="views",
-        summary="An image and its text as one stream, the words after the patches; a shared tower encodes it.",
+        summary="An image and its text as one sequence, tokens after patches, for a shared tower.",
         meaning=_join,
         subjects=(
             Subject("image", ("Image",), "the image, or a view of it"),

@@ -147,7 +147,7 @@ Value = (
 )
 
 
-def type_of(value: Value) -> Type:  # noqa: PLR0911 - one line a kind of value
+def type_of(value: Value) -> Type:  # noqa: PLR0911 - one line per kind of value
     """The type that messages show for a value."""
     match value:
         case Node():

@@ -1,4 +1,4 @@
-"""Views: what a sample's field may be turned into before it is encoded. They run in the data pipeline."""
+"""Views: changes of a field before it is encoded. They run in the data pipeline."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from vlmdsl.types import FieldType
 class RewriteParameters(Parameters):
     """Arguments of `rewrite`."""
 
-    count: int = Field(alias="M", ge=1, le=MAXIMUM_VIEWS - 1, description="how many rewrites a text has")
+    count: int = Field(alias="M", ge=1, le=MAXIMUM_VIEWS - 1, description="number of rewrites of each text")
     minimum_words: int = Field(
-        default=1, ge=1, description="a drawn rewrite with fewer blank-separated words falls back on the text itself"
+        default=1, ge=1, description="if the drawn rewrite has fewer blank-separated words, the text itself is used"
     )
     pick: Literal["one", "each"] = Field(
         default="one", description="`one`: draw one per sample and step; `each`: the set of the text and all its rewrites"
@@ -51,7 +51,7 @@ register(
     Primitive(
         name="rewrite",
         family="views",
-        summary="One of the text and its M rewrites, drawn with equal chance per sample and step (LaCLIP); or each of them.",
+        summary="One of the text and its M rewrites, drawn uniformly per sample and step (LaCLIP); or each of them.",
         meaning=_rewrite,
         subjects=(Subject("text", ("Text",), "the text; its rewrites are the data field NAME_rewrites"),),
         parameters=RewriteParameters,
@@ -64,7 +64,7 @@ register(
 
 _PIPELINES = "\n".join(
     [
-        "steps in their order, p: the chance of one; jitter: strengths of brightness, contrast, saturation, hue",
+        "steps in order, p: their probability; jitter: strengths of brightness, contrast, saturation, hue",
         *(f"{name}: {describe(name)}" for name in PIPELINES),
     ]
 )
@@ -73,8 +73,8 @@ _PIPELINES = "\n".join(
 class CropParameters(Parameters):
     """Arguments of `crop`."""
 
-    smallest: float = Field(default=0.5, gt=0.0, le=1.0, description="the least share of the image's area")
-    largest: float = Field(default=1.0, gt=0.0, le=1.0, description="the greatest share of the image's area")
+    smallest: float = Field(default=0.5, gt=0.0, le=1.0, description="the smallest share of the image's area")
+    largest: float = Field(default=1.0, gt=0.0, le=1.0, description="the largest share of the image's area")
 
 
 def _crop(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -92,7 +92,7 @@ register(
     Primitive(
         name="crop",
         family="views",
-        summary="A random part of an image, of aspect 3:4 to 4:3, resized to what the tower takes; not mirrored.",
+        summary="A random crop of an image, aspect ratio 3:4 to 4:3, resized to the tower's image size; not mirrored.",
         meaning=_crop,
         subjects=(Subject("image", ("Image",), "the image"),),
         parameters=CropParameters,
@@ -106,7 +106,7 @@ register(
 class AugmentParameters(Parameters):
     """Arguments of `augment`."""
 
-    n: int = Field(default=1, ge=1, le=MAXIMUM_VIEWS, description="how many independent views; more than one gives a set")
+    n: int = Field(default=1, ge=1, le=MAXIMUM_VIEWS, description="number of independent views; more than one is a set")
     pipeline: PipelineName = Field(default="crop", description=_PIPELINES)
 
 
@@ -125,7 +125,7 @@ register(
     Primitive(
         name="augment",
         family="views",
-        summary="Random views of an image, each drawn for itself, by a published pipeline.",
+        summary="Independent random views of an image, by a published pipeline.",
         meaning=_augment,
         subjects=(Subject("image", ("Image",), "the image"),),
         parameters=AugmentParameters,
@@ -168,7 +168,7 @@ register(
     Primitive(
         name="viewed",
         family="views",
-        summary="Two streams after views, each view applied to the stream of its type; what `views=` of the library does.",
+        summary="Two streams with views, each view applied to the stream of its type, as `views=` of the library does.",
         meaning=_viewed,
         subjects=(
             Subject("a", ("Any",), "one stream"),
@@ -201,9 +201,9 @@ register(
     Primitive(
         name="each",
         family="views",
-        summary="A set of the given values: a call over it is the mean over them, over two sets the mean over all pairs.",
+        summary="A set of values: a call over it is the mean over them, over two sets the mean over all pairs.",
         meaning=_each,
-        subjects=(Subject("views", ("Tuple",), "values of one type; sets among them count as what is in them"),),
+        subjects=(Subject("views", ("Tuple",), "values of one type; the elements of sets among them are included"),),
         formula=r"\{x^{(1)}, \ldots, x^{(n)}\}",
         cost="none",
         example="contrast(image, each((text, mask(text, random(15%)))))",

@@ -15,7 +15,7 @@ __all__ = [
     "NamesWithDots",
     "NoUsableSample",
     "NotDivisible",
-    "ShapesKnob",
+    "ShapesOption",
     "ShardUnreadable",
     "SynonymsUnreadable",
     "TableUnreadable",
@@ -122,7 +122,7 @@ class ShardUnreadable(Problem):
     provoked_by = "`--data cut-off.tar`"
 
 
-class ShapesKnob(Problem):
+class ShapesOption(Problem):
     code = "V0808"
     template = "`{option}` of the built-in data {problem}"
     summary = "An option of the built-in data does not exist or has an invalid value."

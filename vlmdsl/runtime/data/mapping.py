@@ -44,7 +44,7 @@ EVALUATED_KINDS = ("Image", "Text")
 """The kinds of fields that the evaluation compares."""
 
 _WITHOUT_A_CALLER = (
-    "to fix it, make it a knob: `scale = 14.3` in the signature instead of `scale: Scalar`",
+    "to fix it, make it a hyper-parameter: `scale = 14.3` in the signature instead of `scale: Scalar`",
     "to learn it, write `learned(0.07)` where it is used",
 )
 """What a recipe with a Scalar in its signature can say instead, for a run without a caller."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from vlmdsl.diagnostics import DiagnosticError
-from vlmdsl.diagnostics.catalog.data import DataNotFound, ShapesKnob, UnknownDataForm
+from vlmdsl.diagnostics.catalog.data import DataNotFound, ShapesOption, UnknownDataForm
 from vlmdsl.diagnostics.suggest import closest, suggestion
 from vlmdsl.runtime.data.files import OUTSIDE
 from vlmdsl.runtime.data.folders import open_folder
@@ -22,7 +22,7 @@ from vlmdsl.runtime.data.source import JoinedSource, Source, remarks_of
 from vlmdsl.runtime.data.tables import JsonSource, TableSource
 from vlmdsl.source import Span
 
-__all__ = ["SHAPES_KNOBS", "held_out", "open_source"]
+__all__ = ["SHAPES_OPTIONS", "held_out", "open_source"]
 
 Split = Literal["train", "val"]
 
@@ -73,7 +73,7 @@ def _label(value: object) -> str:
     return word
 
 
-SHAPES_KNOBS: dict[str, Callable[[object], object]] = {
+SHAPES_OPTIONS: dict[str, Callable[[object], object]] = {
     "samples": _whole(1, 10_000_000),
     "scenes": _whole(1, 10_000_000),
     "size": _whole(16, 512),
@@ -85,7 +85,7 @@ SHAPES_KNOBS: dict[str, Callable[[object], object]] = {
 }
 """Knobs of `shapes:KNOB=VALUE,...` and how their values are read."""
 
-_KNOBS_OF_BOTH_SPLITS = ("size", "objects", "label", "seed")
+_OPTIONS_OF_BOTH_SPLITS = ("size", "objects", "label", "seed")
 
 
 def open_source(
@@ -96,8 +96,8 @@ def open_source(
 ) -> Source:
     """The source that one or several specifications name, joined in their order.
 
-    A specification is `shapes` with or without knobs, a path, or a pattern (`*`, `?`, `{000..003}`); `split` and the
-    default knobs `shapes` matter to the built-in data only. Raises `DiagnosticError`.
+    A specification is `shapes` with or without options, a path, or a pattern (`*`, `?`, `{000..003}`); `split` and the
+    default options `shapes` matter to the built-in data only. Raises `DiagnosticError`.
 
     >>> len(open_source("shapes:samples=12,noise=0.3"))
     12
@@ -135,9 +135,9 @@ def held_out(spec: str | Iterable[str]) -> list[str]:
     """
     found = []
     for one in [spec] if isinstance(spec, str) else list(spec):
-        name, _, knobs = one.partition(":")
+        name, _, options = one.partition(":")
         if name == "shapes":
-            kept = [knob for knob in knobs.split(",") if knob.partition("=")[0].strip() in _KNOBS_OF_BOTH_SPLITS]
+            kept = [option for option in options.split(",") if option.partition("=")[0].strip() in _OPTIONS_OF_BOTH_SPLITS]
             found.append(":".join(filter(None, (name, ",".join(kept)))))
     return found
 
@@ -225,23 +225,23 @@ def _exists(path: Path) -> bool:
 
 
 def _shapes(spec: str, split: Split, defaults: Mapping[str, object]) -> ShapesSource:
-    knobs = dict(defaults)
+    options = dict(defaults)
     for assignment in filter(None, spec.partition(":")[2].split(",")):
-        knob, separator, value = (part.strip() for part in assignment.partition("="))
+        option, separator, value = (part.strip() for part in assignment.partition("="))
         if not separator or not value:
-            raise _bad_knob(knob, "needs a value", f"write `shapes:{knob or 'samples'}=VALUE`")
-        knobs[knob] = value
+            raise _bad_option(option, "needs a value", f"write `shapes:{option or 'samples'}=VALUE`")
+        options[option] = value
     read: dict[str, object] = {}
-    for knob, chosen in knobs.items():
-        if knob not in SHAPES_KNOBS:
-            raise _bad_knob(knob, "does not exist", suggestion(knob, SHAPES_KNOBS, "the knobs"))
+    for option, chosen in options.items():
+        if option not in SHAPES_OPTIONS:
+            raise _bad_option(option, "does not exist", suggestion(option, SHAPES_OPTIONS, "the options"))
         try:
-            read[knob] = SHAPES_KNOBS[knob](chosen)
+            read[option] = SHAPES_OPTIONS[option](chosen)
         except ValueError as fault:
             reason = str(fault) if str(fault).startswith("must") else f"cannot be {chosen!r}"
-            raise _bad_knob(knob, reason, "see `vlmdsl explain V0808`") from fault
-    return ShapesSource(split, name=spec, **read)  # type: ignore[arg-type]  # each knob is read to its type above
+            raise _bad_option(option, reason, "see `vlmdsl explain V0808`") from fault
+    return ShapesSource(split, name=spec, **read)  # type: ignore[arg-type]  # each option is read to its type above
 
 
-def _bad_knob(knob: str, problem: str, help: str) -> DiagnosticError:
-    return DiagnosticError((ShapesKnob.at(_PLACE, knob=knob, problem=problem, help=(help,)),))
+def _bad_option(option: str, problem: str, help: str) -> DiagnosticError:
+    return DiagnosticError((ShapesOption.at(_PLACE, option=option, problem=problem, help=(help,)),))

@@ -85,7 +85,7 @@ def _certain(title: str, group: Mapping[str, Any], counts: Mapping[str, int], ca
     certain = [name for name, chance in group.get("chance", {}).items() if chance >= 1.0]
     if not certain:
         return []
-    return [f"{title}: {', '.join(certain)} are always 100 % with only {counts[candidates]:,} {candidates}"]
+    return [f"{title}: {', '.join(certain)} cannot be wrong with only {counts[candidates]:,} {candidates}"]
 
 
 def stored_untrained(results: Mapping[str, Any]) -> Evaluation | None:

@@ -276,7 +276,7 @@ def test_a_worker_that_is_killed_is_told(plain_streams: list[Stream], monkeypatc
     """As the system does it where memory runs out."""
     loader = shapes_loader(plain_streams, workers=1)
     monkeypatch.setattr(SampleReader, "read", lambda *_given: os.kill(os.getpid(), signal.SIGKILL))
-    with pytest.raises(DiagnosticError, match="V0905: a process that loads samples has ended"):
+    with pytest.raises(DiagnosticError, match="V0905: a data loading worker has ended"):
         take(loader, 1)
 
 

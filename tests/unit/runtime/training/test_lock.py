@@ -47,8 +47,8 @@ def test_another_process_is_refused_by_name_until_it_ends(tmp_path: Path) -> Non
 
 def test_this_process_is_refused_too(tmp_path: Path) -> None:
     with locked(tmp_path):
-        assert "which is this one" in refused(tmp_path).notes[0]
-        assert "which is this one" in refused(tmp_path).notes[0]
+        assert ", this one" in refused(tmp_path).notes[0]
+        assert ", this one" in refused(tmp_path).notes[0]
     with locked(tmp_path):
         pass
 

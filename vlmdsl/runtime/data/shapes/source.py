@@ -38,13 +38,13 @@ _COLUMNS = (
 
 
 class ShapesSource:
-    """Scenes of one to three coloured shapes; sample `i` is a function of the seed, the split and the knobs.
+    """Scenes of one to three coloured shapes; sample `i` is a function of the seed, the split and the options.
 
     Columns: `image` (`uint8 [size, size, 3]`), `text` (a caption by one of several writers, for a share `noise` of the
     samples that of another or a changed scene), `clean_text` (a caption that always fits), `text_rewrites` (five other
     phrasings of what `text` says), `caption` (short, always fits, as if a captioning model wrote it), `text_ko` (Korean,
-    always fits), `label` (an index into `class_names`: by the knob `label` the main object's colour and shape, `object`, or
-    one of them, `colour`, `shape`, or how many objects there are, `count`), `class_name`, `boxes`
+    always fits), `label` (an index into `class_names`: by the option `label` the main object's colour and shape, `object`,
+    or one of them, `colour`, `shape`, or the number of objects, `count`), `class_name`, `boxes`
     (`float32 [n, 4]`: left, top, right, bottom in pixels), `phrases` (a name for each box), `regions` (`float32 [n, 17]`:
     what a detector would say of each box: its colour and shape, one number a name, whether it is large, and the box as
     shares of the image), `segments` (`uint8 [size, size]`: 0 or the number of the object), `source` (who wrote the text),
