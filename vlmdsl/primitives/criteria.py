@@ -144,7 +144,7 @@ register(
     Primitive(
         name="sigmoid_loss",
         family="matrix level",
-        summary="Classifies each pair separately: the sum of -log sigmoid(z) over a row's positives, (-z) over its negatives.",
+        summary="Classifies each pair separately: -log sigmoid(z) summed over a row's positives, (-z) over negatives.",
         meaning=_sigmoid_loss,
         subjects=MATRIX_AND_TARGETS,
         laws=("permutation", "non_negative"),
