@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import vlmdsl
 from vlmdsl.backends.torch import ops
 from vlmdsl.backends.torch.collectives import (
     fetch,
@@ -17,6 +18,7 @@ from vlmdsl.backends.torch.collectives import (
 )
 from vlmdsl.backends.torch.ops import TokenFeatures
 from vlmdsl.testing.distributed import run_processes
+from vlmdsl.testing.laws import example_features
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
@@ -35,25 +37,25 @@ def mined() -> dict[str, Tensor]:
     mask, excluded = drawn(3, seed=3) > 0, drawn(seed=4) > 0.8
     matrix = ops.exclude(ops.similarity(image, text, by="dot"), excluded)
     uniform = own_slice(torch.rand(SAMPLES, 2, generator=torch.Generator().manual_seed(5), dtype=torch.float64))
-    found: dict[str, Tensor] = {}
+    results: dict[str, Tensor] = {}
     loss = torch.zeros((), dtype=torch.float64)
     for along in ("rows", "columns"):
         choices = {"two": ops.mine(matrix, uniform, along), "one": ops.mine(matrix, uniform[:, 0], along, floor=0.1)}
         choices["hard"] = ops.hardest(matrix, along)
         for name, picks in choices.items():
-            found[f"indices {along} {name}"] = picks.indices
-            found[f"valid {along} {name}"] = ops.valid(picks)
+            results[f"indices {along} {name}"] = picks.indices
+            results[f"picked {along} {name}"] = ops.picked(picks)
             values = ops.fetch(text, picks)
             values = values.values if isinstance(values, TokenFeatures) else values
-            found[f"values {along} {name}"] = values.detach()
+            results[f"values {along} {name}"] = values.detach()
             loss = loss + values.sin().sum()
         fetched = ops.fetch(TokenFeatures(tokens, mask), choices["one"])
-        found[f"mask {along}"] = fetched.mask
+        results[f"mask {along}"] = fetched.mask
         loss = loss + (fetched.values * image[:, None]).square().sum()
-        found[f"labels {along}"] = ops.fetch(own_slice(torch.arange(SAMPLES)), choices["hard"])
+        results[f"labels {along}"] = ops.fetch(own_slice(torch.arange(SAMPLES)), choices["hard"])
     loss.backward()
     gradients = {"image": image.grad, "text": text.grad, "tokens": tokens.grad}
-    return found | {f"gradient {name}": value for name, value in gradients.items() if value is not None}
+    return results | {f"gradient {name}": value for name, value in gradients.items() if value is not None}
 
 
 def twice() -> dict[str, Tensor]:
@@ -86,6 +88,32 @@ def in_one_graph() -> dict[str, Tensor]:
     return {"values in a graph": values.detach(), "gradient in a graph": text.grad}
 
 
+RECIPE = """
+recipe hard(image: Image, text: Text, kept: Flag)
+let s = restrict(similarity(image, text), to=kept) / 0.3
+let wrong = mine(s, along="rows", floor=1e-4)
+let unlike = mine(s, along="columns", k=2)
+minimize {
+  texts: mean(softplus(score(image.tokens, take(text.tokens, wrong), by=tokenmax) - score(image, text)), over=picked(wrong))
+  images: mean(softplus(score(take(image, unlike), text.tokens, by=tokenmean) - score(image, text)))
+}
+"""
+
+
+def recipe() -> dict[str, Tensor]:
+    """A recipe that mines, from its text: terms, and gradients over the number of processes, as DDP's mean gives them."""
+    objective = vlmdsl.compile(RECIPE, compiled=False).double()
+    whole = example_features(objective, batch=SAMPLES)
+    own = {name: own_slice(value).clone() for name, value in whole.items()}
+    own = {name: value.requires_grad_() if value.is_floating_point() else value for name, value in own.items()}
+    out = objective(**own)
+    out.loss.backward()
+    share = SAMPLES // process_count()
+    terms = {f"term {name}": value.detach()[None].expand(share) for name, value in out.terms.items()}
+    gradients = {name: value.grad / process_count() for name, value in own.items() if value.grad is not None}
+    return terms | {f"of recipe: {name}": value for name, value in gradients.items()}
+
+
 def operators() -> None:
     """What torch asks of custom operators: among others, that their shapes are those they are said to have."""
     indices = own_slice(torch.tensor([5, 5, 0, 7, 5, 1, 2, 2]))
@@ -95,10 +123,10 @@ def operators() -> None:
 
 
 def everything() -> dict[str, Tensor]:
-    found = mined() | twice() | in_one_graph()
+    results = mined() | twice() | in_one_graph() | recipe()
     if process_count() > 1:
         operators()
-    return found
+    return results
 
 
 @pytest.mark.parametrize("processes", [2, 4])

@@ -50,6 +50,9 @@ class CallBuilder:
     def drawn(self, name: str, *, distribution: str, arguments: tuple[float, float]) -> Node:
         return self.session.drawn(name, self.span, distribution=distribution, arguments=arguments)
 
+    def uniforms(self, name: str, *, count: int) -> Node:
+        return self.session.uniforms(name, self.span, count=count)
+
     def memory(self, name: str, *, type: MemoryType | LabelsType, size: int, start: str) -> Node:
         return self.session.memory(name, self.span, type=type, size=size, start=start)
 

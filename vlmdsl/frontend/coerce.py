@@ -13,6 +13,7 @@ from vlmdsl.diagnostics.catalog.types import (
 from vlmdsl.frontend.session import Session
 from vlmdsl.ir import Node, encoder_of
 from vlmdsl.ir.operations.encoding import ENCODE
+from vlmdsl.ir.operations.mining import FETCH
 from vlmdsl.ir.operations.scalars import STOP
 from vlmdsl.primitives import Fault
 from vlmdsl.primitives.values import (
@@ -36,6 +37,7 @@ from vlmdsl.types import (
     JOINED,
     ConditionType,
     DistributionType,
+    DrawsType,
     EncodedType,
     FieldType,
     LabelsType,
@@ -62,6 +64,7 @@ _NODE_KINDS = {
     LabelsType: "Labels",
     TableType: "Table",
     PicksType: "Picks",
+    DrawsType: "Draws",
     DistributionType: "Distribution",
     SimType: "Sim",
     ScoreType: "Score",
@@ -90,6 +93,7 @@ _WORDS = {
     "Memory": "a memory (a queue of features)",
     "Labels": "a queue of labels",
     "Table": "a column of a reference set",
+    "Picks": "picks of the batch",
     "Distribution": "a distribution per sample",
     "Sim": "a similarity matrix",
     "Score": "one number per sample",
@@ -216,15 +220,16 @@ def tokens(session: Session, value: Value, place: Span, wanted_by: str) -> Node:
 
 
 def _output(session: Session, output: str, stream: Node, place: Span) -> Node:
-    """One output of an encoded stream; that of a stopped stream is the output, stopped."""
-    if stream.operation is STOP:
-        return session.add("stop", _output(session, output, stream.inputs[0], place), span=place)
+    """One output of an encoded stream; that of a stopped stream is the output, stopped, and likewise of a fetched one."""
+    if stream.operation in (STOP, FETCH):
+        inner = _output(session, output, stream.inputs[0], place)
+        return session.add(stream.operation, inner, *stream.inputs[1:], span=place)
     return session.add(output, stream, span=place)
 
 
 def _headed(stream: Node) -> bool:
-    """Whether an encoded stream, perhaps stopped, went through a head."""
-    while stream.operation is STOP:
+    """Whether an encoded stream, perhaps stopped or fetched, went through a head."""
+    while stream.operation in (STOP, FETCH):
         stream = stream.inputs[0]
     return stream.operation is ENCODE and bool(encoder_of(stream).heads)
 

@@ -119,6 +119,11 @@ class Session:
         serial = self._serial_name(name or ("" if len(self._hints) > 1 else "draw"))
         return self.add("draw", span=span, name=serial, distribution=distribution, arguments=arguments)
 
+    def uniforms(self, name: str, span: Span, *, count: int) -> Node:
+        """Fresh numbers from [0, 1), so many for each sample."""
+        serial = self._serial_name(name or ("" if len(self._hints) > 1 else "uniform"), suffix="_uniform")
+        return self.add("draw", span=span, name=serial, distribution="uniform", arguments=(0.0, 1.0), count=count)
+
     def memory(self, name: str, span: Span, *, type: MemoryType | LabelsType, size: int, start: str) -> Node:
         """A fresh memory of vectors or of labels."""
         return self.add("memory", type=type, span=span, name=self._serial_name(name), size=size, start=start)

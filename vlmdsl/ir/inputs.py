@@ -43,16 +43,23 @@ def inputs(program: Program) -> list[Input]:
     The pooled features of a stream are `NAME [B, D]`, its tokens `NAME_tokens [B, L, D]` with `NAME_mask [B, L]`, which of
     them are real; an image stream can do without the mask (all patches are real). A masked text whose hidden tokens are
     guessed has `NAME_vocabulary [B, L, V]` and `NAME_targets [B, L]`. Other fields that the graph reads (labels, flags)
-    follow under their own names, numbers that the caller gives without axes, then the numbers drawn for the step.
+    follow under their own names, numbers that the caller gives without axes, then the numbers drawn for the step, or for
+    each sample, K of them.
     """
     found: list[Input] = []
     for stream in streams(program):
         found.extend(_stream_inputs(stream))
     found.extend(_plain_inputs(program.nodes()))
-    for node in draws(program):
-        meaning = f"a draw of the step from {node.string('distribution')}{node.attribute('arguments')}"
-        found.append(Input(node.string("name"), (), "float", meaning))
+    found.extend(map(_drawn_input, draws(program)))
     return found
+
+
+def _drawn_input(node: Node) -> Input:
+    count = node.attribute("count")
+    whose = "the step" if count is None else "each sample"
+    axes = () if count is None else ("B",) if count == 1 else ("B", "K")
+    distribution = f"{node.string('distribution')}{node.attribute('arguments')}"
+    return Input(node.string("name"), axes, "float", f"a draw of {whose} from {distribution}")
 
 
 def _stream_inputs(stream: Stream) -> Iterable[Input]:

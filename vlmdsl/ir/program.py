@@ -94,5 +94,5 @@ def states(program: Program) -> list[Node]:
 
 
 def draws(program: Program) -> list[Node]:
-    """The `draw` nodes, one random number a step each, in the order of first use; names are unique."""
+    """The `draw` nodes in the order of first use, a random number per step each, or `count` per sample; names are unique."""
     return [node for node in program.nodes() if node.operation is DRAW]

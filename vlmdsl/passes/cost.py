@@ -21,6 +21,7 @@ from vlmdsl.ir import Contrast, Node, TargetPart, block_of, exchange_counts, lea
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.encoding import MIX
 from vlmdsl.ir.operations.matrices import SIMILARITY, TRANSPOSE, UNITE
+from vlmdsl.ir.operations.mining import FETCH, HARDEST, MINE
 from vlmdsl.ir.operations.reference import TAKE
 from vlmdsl.ir.operations.scalars import MULTIPLY
 from vlmdsl.ir.operations.state import MEMORY, NEAREST
@@ -77,8 +78,8 @@ class Workload:
         """Tokens of a sample of this stream; 1 for pooled features."""
         if not isinstance(node.type, TokensType):
             return 1
-        if node.operation is TAKE:
-            return int(node.inputs[1].number("k"))
+        if node.type.tokens == "K":
+            return _picked(node)
         sizes = {"P": self.image_tokens, "L": self.text_tokens, "J": self.image_tokens + self.text_tokens}
         if any(source.operation is BLEND for source in walk([node])):
             sizes["J"] = max(self.image_tokens, self.text_tokens)
@@ -109,6 +110,17 @@ class Cost:
     transient: int
     moved: int
     collectives: tuple[Collective, ...] = ()
+
+
+def _picked(node: Node) -> int:
+    """How many samples each sample has picked, of the reference set or of the batch, where `node` is made of these."""
+    while node.operation not in (TAKE, FETCH):
+        node = node.inputs[0]
+    return _count(node.inputs[1])
+
+
+def _count(picks: Node) -> int:
+    return int(picks.inputs[1].number("count") if picks.operation is MINE else picks.number("k"))
 
 
 def cost_of(node: Node, workload: Workload) -> Cost | None:
@@ -295,6 +307,33 @@ def _mix(node: Node, world: Workload) -> Cost | None:
     return Cost(0.0, 0.0, own, 0, 0, tuple(collectives))
 
 
+def _mined(node: Node, world: Workload) -> Cost:
+    """Passes over the matrix, a few more for each pick; along columns processes exchange the blocks that they hold of each
+    other's. Nothing is kept."""
+    matrix = node.inputs[0].type
+    assert isinstance(matrix, SimType)
+    kept = world.entries_of(matrix) * max(world.item, _FLOAT)
+    exchanged = world.world > 1 and node.string("along") == "columns"
+    collectives = (Collective("all-to-all", "the matrix, transposed", world.received(kept)),) if exchanged else ()
+    return Cost(0.0, 0.0, 0, 3 * kept, (4 + 4 * _count(node)) * kept, collectives)
+
+
+def _fetch(node: Node, world: Workload) -> Cost | None:
+    """Features of the picked samples, which come from the process that holds them, and their gradients go back there: so
+    much of them as other processes hold, if all are as likely."""
+    if not isinstance(node.type, VecType | TokensType):
+        return None
+    share, picks = world.batch // world.world, node.inputs[1]
+    fetched = share * world.tokens(node) * world.dim * world.item
+    if world.world == 1:
+        return Cost(0.0, 0.0, fetched, 0, 2 * fetched)
+    requests = Collective("all-gather", "which samples are picked", world.received(world.batch * _count(picks) * _INDEX))
+    collectives = [requests, Collective("all-to-all", "the picked samples", world.received(fetched))]
+    if learns([node.inputs[0]]):
+        collectives += [requests, Collective("all-to-all", "their gradient", world.received(fetched))]
+    return Cost(0.0, 0.0, fetched, fetched, 4 * fetched, tuple(collectives))
+
+
 def _softmax(node: Node, world: Workload) -> Cost:
     """The target of each direction, and the statistics of its columns joined over processes; nothing is differentiated."""
     return _soft_target(1, node, world)
@@ -318,6 +357,9 @@ def _soft_target(steps: int, node: Node, world: Workload) -> Cost:
 _COSTS: dict[str, Callable[[Node, Workload], Cost | None]] = {
     MIX: _mix,
     NEAREST: _nearest,
+    MINE: _mined,
+    HARDEST: _mined,
+    FETCH: _fetch,
     MULTIPLY: _product,
     UNITE: _unite,
     TRANSPOSE: _transpose,

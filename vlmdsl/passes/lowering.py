@@ -8,6 +8,7 @@ from vlmdsl.ir import Node, block_of
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.encoding import MIX
 from vlmdsl.ir.operations.matrices import SIMILARITY, TRANSPOSE, UNITE
+from vlmdsl.ir.operations.mining import FETCH, HARDEST, MINE
 from vlmdsl.ir.operations.state import NEAREST
 from vlmdsl.ir.operations.targets import SOFTMAX, TRANSPORT
 from vlmdsl.passes.cost import Cost
@@ -56,6 +57,10 @@ def _reason(node: Node, fits: bool) -> str:
             if block_of(node)
             else "each process exchanges its samples with one other"
         )
+    elif node.operation in (MINE, HARDEST):
+        how = "picks are made from a copy of the matrix, without gradient"
+    elif node.operation is FETCH:
+        how = "the picked samples are exchanged, not the batch"
     elif node.operation in (UNITE, TRANSPOSE):
         how = "a copy, made once for all its readers"
     else:

@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeAlias
 from vlmdsl.ir import Contrast, Direction, Node, Program
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.matrices import EXCLUDE, SIMILARITY, TRANSPOSE
+from vlmdsl.ir.operations.mining import FETCH, HARDEST, MINE
 from vlmdsl.ir.operations.reductions import MEAN
 from vlmdsl.ir.operations.scalars import AND, NOT, OR, WHERE
 from vlmdsl.ir.operations.state import NEAREST
@@ -176,6 +177,26 @@ def _criterion(node: Node, relevance: Relevance) -> Read:
     return [(parent, roles) for parent in node.inputs]
 
 
+def _mined(node: Node, relevance: Relevance) -> Read:
+    """The rows, or columns, of the samples that pick, and every candidate of theirs."""
+    assert not isinstance(relevance, Roles)
+    return [(node.inputs[0], _asked(relevance, node.string("along")))]
+
+
+def _fetch(node: Node, relevance: Relevance) -> Read:
+    """What may be picked, which is what is a candidate of the mined matrix; picks of the samples that read them."""
+    values, picks = node.inputs
+    return [(values, _candidates(picks.inputs[0])), (picks, relevance)]
+
+
+def _candidates(matrix: Node) -> Samples:
+    """The samples that are not excluded from a matrix everywhere."""
+    kept = holds(matrix.inputs[1], holding=False) if matrix.operation is EXCLUDE else ALL
+    for parent in matrix.inputs:
+        kept = _both(kept, _candidates(parent)) if isinstance(parent.type, SimType) else kept
+    return kept
+
+
 def _nearest(node: Node, relevance: Relevance) -> Read:
     """Each sample's neighbour, of similarities to a memory or of vectors; of the memory every entry."""
     assert not isinstance(relevance, Roles)
@@ -225,6 +246,9 @@ _RULES: dict[str, Callable[[Node, Relevance], Read]] = {
     TRANSPOSE: _transpose,
     SOFTMAX: _softmax,
     NEAREST: _nearest,
+    MINE: _mined,
+    HARDEST: _mined,
+    FETCH: _fetch,
     CONTRAST: _contrast,
 }
 """Operations that read less than all samples of what they are made of, in a way of their own; what others read follows from

@@ -10,6 +10,7 @@ from vlmdsl.primitives import (
     image_views,
     masks,
     matrices,
+    mining,
     reductions,
     reference,
     scalars,
@@ -26,5 +27,5 @@ __all__ = ["FAMILIES"]
 
 FAMILIES = (
     views, image_views, text_views, masks, encoding, heads, towers, similarities, matrices, criteria, candidates, targets,
-    soft_targets, distributions, reductions, scalars, draws, state, reference,
+    soft_targets, distributions, reductions, scalars, draws, state, reference, mining,
 )  # fmt: skip

@@ -10,6 +10,7 @@ from vlmdsl.diagnostics.catalog.meaning import NothingHidden
 from vlmdsl.diagnostics.catalog.types import PooledWhereTokensAreCompared, WrongType
 from vlmdsl.diagnostics.catalog.values import BoundsDisagree
 from vlmdsl.ir import Node, encoder_of, masked_text
+from vlmdsl.ir.operations.encoding import ENCODE
 from vlmdsl.ir.operations.scalars import STOP
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
@@ -95,7 +96,7 @@ def _mlm(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters
     assert isinstance(value, Node)
     stopped = value.operation is STOP
     encode = value.inputs[0] if stopped else value
-    if encode.type not in (EncodedType("Text"), EncodedType(JOINED)):
+    if encode.type not in (EncodedType("Text"), EncodedType(JOINED)) or encode.operation is not ENCODE:
         found = type_of(value)
         raise Fault(
             WrongType.at(builder.place("text"), str(found), argument="text", function="mlm", wanted="a Text", found=found),

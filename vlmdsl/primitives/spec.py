@@ -54,8 +54,8 @@ class Subject:
     """An argument that carries data: `accepts` names what it may be, in the words of the type system.
 
     Kinds: `Encoded`, `Vec`, `Tokens`, `Distribution`, `Memory`, `Labels`, `Sim`, `Score`, `Scalar`, `Condition`, `Choice`,
-    `Target`, `Loss`, `Image`, `Text`, `Label`, `Flag`, `Mask`, `Similarity`, `View`, `Encoder`, `Tuple`, `Static`, `Any`. A
-    subject with a `default` may be left out; `keyword` ones are never positional.
+    `Target`, `Loss`, `Picks`, `Image`, `Text`, `Label`, `Flag`, `Mask`, `Similarity`, `View`, `Encoder`, `Tuple`, `Static`,
+    `Any`. A subject with a `default` may be left out; `keyword` ones are never positional.
     """
 
     name: str
@@ -90,6 +90,9 @@ class Builder(Protocol):
 
     def drawn(self, name: str, *, distribution: str, arguments: tuple[float, float]) -> Node:
         """A fresh number that is drawn for each step, the same on all processes; `name` is made unique in the objective."""
+
+    def uniforms(self, name: str, *, count: int) -> Node:
+        """Fresh numbers from [0, 1), `count` for each sample; `name` is made unique in the objective."""
 
     def memory(self, name: str, *, type: MemoryType | LabelsType, size: int, start: str) -> Node:
         """A fresh memory of `size` vectors or labels, as it was before this step; `start` is `empty` or `random`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vlmdsl.ir import Node
 
-__all__ = ["generator", "step_draws"]
+__all__ = ["generator", "sample_draws", "step_draws"]
 
 _DISTRIBUTIONS: dict[str, Callable[..., float]] = {
     "beta": np.random.Generator.beta,
@@ -34,12 +34,26 @@ def generator(*purpose: int | str) -> np.random.Generator:
 def step_draws(draws: Iterable[Node], seed: int, step: int) -> dict[str, Tensor]:
     """The numbers drawn for `step`, by name: 0-d, float32, the same on every process and after a resume.
 
-    `draws` are the `draw` nodes of a program (`ir.draws`).
+    `draws` are the `draw` nodes of a program (`ir.draws`); those of each sample are left to `sample_draws`.
     """
     found = {}
-    for node in draws:
+    for node in (node for node in draws if "count" not in dict(node.attributes)):
         arguments = node.attribute("arguments")
         assert isinstance(arguments, tuple)
         random = generator(seed, "draw", step, node.string("name"))
         found[node.string("name")] = torch.tensor(_DISTRIBUTIONS[node.string("distribution")](random, *arguments)).float()
     return found
+
+
+def sample_draws(draws: Iterable[Node], seed: int, epoch: int, keys: Sequence[str]) -> dict[str, Tensor]:
+    """The numbers that each of `keys`' samples draws in `epoch`, by name: [b], or [b, K] where there are several; float32.
+
+    `draws` are the `draw` nodes of a program (`ir.draws`); those of the step are left to `step_draws`.
+    """
+    draws_of_samples = {}
+    for node in (node for node in draws if "count" in dict(node.attributes)):
+        name, count = node.string("name"), int(node.number("count"))
+        rows = [generator(seed, "sample", epoch, key, name).random(count) for key in keys]
+        numbers = torch.from_numpy(np.stack(rows)).float()
+        draws_of_samples[name] = numbers[:, 0] if count == 1 else numbers
+    return draws_of_samples

@@ -59,5 +59,8 @@ MAXIMUM_LAYERS = 16
 MAXIMUM_WIDTH = 65_536
 """Length of features inside a head, or after it."""
 
+MAXIMUM_MINED = 32
+"""Most negatives that each sample picks from the batch."""
+
 MAXIMUM_RETRIEVED = 2**12
 """Most samples that each sample retrieves from a reference set."""

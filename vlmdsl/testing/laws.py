@@ -59,18 +59,20 @@ def example_features(objective: Objective, *, seed: int = 0, batch: int = BATCH,
     import torch
 
     from vlmdsl.ir import draws
-    from vlmdsl.runtime.draws import step_draws
+    from vlmdsl.runtime.draws import sample_draws, step_draws
 
     generator = torch.Generator().manual_seed(seed)
     drawn = step_draws(draws(objective.program), seed, step=0)
+    drawn |= sample_draws(draws(objective.program), seed, 0, [str(sample) for sample in range(batch)])
     _fill_references(objective)
     sizes = {"B": batch, "L": tokens, "P": tokens + 1, "J": 2 * tokens + 1, "D": FEATURES, "V": WORDS}
     features = {}
     for name, spec in objective.inputs.items():
-        shape = [sizes[axis] for axis in spec.axes]
         if name in drawn:
             features[name] = drawn[name].double()
-        elif spec.dtype == "float":
+            continue
+        shape = [sizes[axis] for axis in spec.axes]
+        if spec.dtype == "float":
             features[name] = torch.randn(shape, generator=generator, dtype=torch.float64)
         elif spec.dtype == "int64":
             features[name] = torch.randint(-1, 2, shape, generator=generator)

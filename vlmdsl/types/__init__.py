@@ -4,6 +4,7 @@ from vlmdsl.types.fields import FIELD_KINDS, JOINED, FieldKind, as_value, plain_
 from vlmdsl.types.types import (
     ConditionType,
     DistributionType,
+    DrawsType,
     EncodedType,
     EncoderType,
     ErrorType,
@@ -31,12 +32,13 @@ from vlmdsl.types.types import (
     column_count,
     holds_memory,
     memory_axis,
+    picked_axis,
 )
 
 __all__ = [
-    "FIELD_KINDS", "JOINED", "ConditionType", "DistributionType", "EncodedType", "EncoderType", "ErrorType", "FieldKind",
-    "FieldType", "FunctionType", "LabelsType", "LossType", "MaskType", "MemoryType", "PicksType", "ScalarType", "ScoreType",
-    "SimType", "SimilarityType", "StringType", "TableType", "TargetType", "TokensType", "TupleType", "Type", "VecType",
-    "ViewSetType", "ViewType", "VocabularyType", "as_value", "column_count", "holds_memory", "memory_axis", "plain_kinds",
-    "register_field_kind", "token_axis",
+    "FIELD_KINDS", "JOINED", "ConditionType", "DistributionType", "DrawsType", "EncodedType", "EncoderType", "ErrorType",
+    "FieldKind", "FieldType", "FunctionType", "LabelsType", "LossType", "MaskType", "MemoryType", "PicksType", "ScalarType",
+    "ScoreType", "SimType", "SimilarityType", "StringType", "TableType", "TargetType", "TokensType", "TupleType", "Type",
+    "VecType", "ViewSetType", "ViewType", "VocabularyType", "as_value", "column_count", "holds_memory", "memory_axis",
+    "picked_axis", "plain_kinds", "register_field_kind", "token_axis",
 ]  # fmt: skip

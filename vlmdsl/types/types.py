@@ -1,7 +1,8 @@
 """The types of the language (LANGUAGE section 3), as values: comparable, hashable, printed as the messages show them.
 
 Axes are named by a letter: `B` samples, `L` tokens, `P` patches, `J` both in a row, `D` features, `Q9` the 9 entries of
-a queue, `R` regions of an image or samples of a reference set, `K` those retrieved from it, `V` vocabulary entries.
+a queue, `R` regions of an image or samples of a reference set, `K` those picked from it or from the batch, `V` vocabulary
+entries.
 Static types (`Similarity`, `View`, `Encoder`, `String`, `Tuple`, `Function`) exist only while a recipe is elaborated; every
 other type can be the type of a node of the objective graph.
 """
@@ -11,10 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 __all__ = [
-    "ConditionType", "DistributionType", "EncodedType", "EncoderType", "ErrorType",
+    "ConditionType", "DistributionType", "DrawsType", "EncodedType", "EncoderType", "ErrorType",
     "FieldType", "FunctionType", "LabelsType", "LossType", "MaskType", "MemoryType", "PicksType", "ScalarType",
     "ScoreType", "SimType", "SimilarityType", "StringType", "TableType", "TargetType", "TokensType", "TupleType", "Type",
-    "VecType", "ViewSetType", "ViewType", "VocabularyType", "column_count", "holds_memory", "memory_axis",
+    "VecType", "ViewSetType", "ViewType", "VocabularyType", "column_count", "holds_memory", "memory_axis", "picked_axis",
 ]  # fmt: skip
 
 
@@ -111,6 +112,11 @@ class LabelsType(Type):
         return f"Labels[{self.rows}]"
 
 
+def picked_axis(count: int) -> str:
+    """The axis of so many picks of each sample: what one pick gives has the type of what it is taken from."""
+    return "1" if count == 1 else "K"
+
+
 def memory_axis(size: int) -> str:
     """The axis of the entries of a memory: two memories of one size may have been fed alike, so their entries may meet."""
     return f"Q{size}"
@@ -139,13 +145,25 @@ class TableType(Type):
 
 @dataclass(frozen=True, slots=True)
 class PicksType(Type):
-    """The samples of a reference set that were retrieved for each sample, best first."""
+    """Which samples each sample has picked, one (`1`) or several, `of` a reference set (`R`) or the global batch (`B`)."""
 
     rows: str = "B"
     picked: str = "K"
+    of: str = "R"
 
     def __str__(self) -> str:
-        return f"Picks[{self.rows}, {self.picked}]"
+        return f"Picks[{self.rows}, {self.picked} of {self.of}]"
+
+
+@dataclass(frozen=True, slots=True)
+class DrawsType(Type):
+    """Numbers drawn for each sample."""
+
+    rows: str = "B"
+    count: str = "K"
+
+    def __str__(self) -> str:
+        return f"Draws[{self.rows}, {self.count}]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from vlmdsl.backends.latex.criteria import (
 )
 from vlmdsl.backends.latex.draws import drawn, from_outside
 from vlmdsl.backends.latex.interface import Writer
+from vlmdsl.backends.latex.mining import is_other, picks
 from vlmdsl.backends.latex.notation import (
     PRODUCT,
     SUM,
@@ -36,6 +37,7 @@ from vlmdsl.ir import Node, encoder_of, masked_text
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.encoding import ENTROPY, ENTROPY_OF_MEAN, MLM
 from vlmdsl.ir.operations.matrices import LOG_SUM_EXP, ROW_MEAN, ROW_SUM, SCORE
+from vlmdsl.ir.operations.mining import FETCH, HARDEST, MINE, PICKED
 from vlmdsl.ir.operations.reductions import CROSS_ENTROPY, HINGE, MEAN, SAMPLES, SIGMOID_LOSS, TARGET_ENTROPY
 from vlmdsl.ir.operations.scalars import (
     CLAMP,
@@ -195,5 +197,9 @@ EXPRESSIONS: dict[str, Callable[[Writer, Node], Math]] = {
     TARGET_ENTROPY: target_entropy,
     SIGMOID_LOSS: sigmoid_loss,
     CONTRAST: lambda writer, node: writer.contrast(node),
+    MINE: picks,
+    HARDEST: picks,
+    PICKED: is_other,
+    FETCH: lambda writer, node: call("take", *map(writer.expression, node.inputs)),
 }
 """Operations whose formula needs more than those of their inputs."""

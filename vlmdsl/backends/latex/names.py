@@ -23,6 +23,7 @@ from vlmdsl.backends.latex.notation import (
 from vlmdsl.backends.latex.retrieval import attended
 from vlmdsl.ir import Encoder, Node, Program, Teacher, encoder_of, head_words, parts_of
 from vlmdsl.ir.operations.encoding import ENCODE, GATE, MIX, NORMALIZE, POOLED
+from vlmdsl.ir.operations.mining import FETCH
 from vlmdsl.ir.operations.reference import ATTEND
 from vlmdsl.ir.operations.scalars import ADD, STOP, SUBTRACT
 from vlmdsl.ir.operations.state import NEAREST
@@ -45,9 +46,10 @@ _LETTERS = {
     "memories": ("a",),
     "attention": ("α",),
     "found": ("ρ",),
+    "picks": ("π",),
 }
 """Letters by what they stand for, no letter twice; further ones of a kind get a number."""
-_COMMANDS = {"ℓ": r"\ell", "μ": r"\mu", "α": r"\alpha", "ρ": r"\rho"}
+_COMMANDS = {"ℓ": r"\ell", "μ": r"\mu", "α": r"\alpha", "ρ": r"\rho", "π": r"\pi"}
 """Letters that LaTeX writes as commands."""
 
 
@@ -96,6 +98,8 @@ class Names:
             return self.indexed(self._memory(node), index)
         if node.operation is NEAREST:
             return self._nearest(node, index)
+        if node.operation is FETCH:
+            return self._fetched(node, index)
         if node not in self._features:
             self._features[node] = self._letter(node)
             self._define_feature(node)
@@ -122,6 +126,14 @@ class Names:
         """The entry of a queue next to a feature vector."""
         memory, own = self._memory(node.inputs[1]), self.feature(node.inputs[2], index)
         return call("nearest", memory, own)
+
+    def _fetched(self, node: Node, index: str) -> Math:
+        """A feature vector of the sample that is picked; a picked one of several is a token."""
+        features, picks = node.inputs
+        self.feature(features, "ik" if isinstance(features.type, TokensType) else "i")
+        (latex, text), pick = self._features[features], self._expression(picks)
+        token = index[1:] if isinstance(features.type, TokensType) else ""
+        return Math(f"{latex}_{{{' '.join([pick.latex, *token])}}}", f"{text}_{pick.text}{token}")
 
     def _letter(self, node: Node) -> tuple[str, str]:
         encode = _encode_of(node)
@@ -250,6 +262,10 @@ class Names:
                 f"{inner.latex.removesuffix('_i')}_{{{place.latex}}}", f"{inner.text.removesuffix('_i')}_{place.text}"
             )
             return equation(drawn, mixture(self._share(node.inputs[1]), inner, partner))
+        if node.operation is FETCH:
+            pick = self._expression(node.inputs[1])
+            latex, text = inner.latex.removesuffix("_i"), inner.text.removesuffix("_i")
+            return equation(drawn, Math(f"{latex}_{{{pick.latex}}}", f"{text}_{pick.text}"))
         if node.operation is REWRITE:
             count = int(node.number("count"))
             others = rf"{inner.latex}^{{(1)}}, \ldots, {inner.latex}^{{({count})}}"
@@ -277,6 +293,7 @@ class Names:
 _MADE: dict[str, Callable[[Names, Node, str], Math]] = {
     NORMALIZE: Names._normalized,
     NEAREST: Names._nearest,
+    FETCH: Names._fetched,
     MIX: Names._mixed,
     ATTEND: lambda names, node, index: attended(names.made, names.state, names.lettered, node, index),
     GATE: Names._gated,
@@ -297,7 +314,7 @@ def _tower(encoder: Encoder) -> Math:
 
 
 def _encode_of(node: Node) -> Node | None:
-    while node.operation.passes_features or node.operation.reads_encoder_output:
+    while node.operation.passes_features or node.operation.reads_encoder_output or node.operation is FETCH:
         node = node.inputs[0]
     return node if node.operation is ENCODE else None
 

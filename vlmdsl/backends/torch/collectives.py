@@ -232,7 +232,7 @@ class _Return(Function):
 
 
 class _Transposed(Function):
-    """Transposing a matrix whose rows are shared out, which is its own adjoint."""
+    """Transposing a matrix whose rows are split among processes, which is its own adjoint."""
 
     @staticmethod
     def forward(local: Tensor) -> Tensor:
@@ -330,12 +330,12 @@ class _Routes(NamedTuple):
 def _routes(indices: Tensor, share: int) -> _Routes:
     """The counts come to the CPU, in one transfer: how much is sent is not part of a graph."""
     processes, this = process_count(), process_index()
-    asked = _gather(indices).reshape(processes, -1)
-    holders = asked.div(share, rounding_mode="floor")
-    asked_of_this = holders == this
+    requests = _gather(indices).reshape(processes, -1)
+    holders = requests.div(share, rounding_mode="floor")
+    of_this = holders == this
     held_by = holders[this] == torch.arange(processes, device=indices.device)[:, None]
-    leaving, arriving = torch.stack([asked_of_this.sum(dim=1), held_by.sum(dim=1)]).tolist()
-    return _Routes(asked[asked_of_this] - this * share, holders[this].argsort(stable=True), leaving, arriving)
+    leaving, arriving = torch.stack([of_this.sum(dim=1), held_by.sum(dim=1)]).tolist()
+    return _Routes(requests[of_this] - this * share, holders[this].argsort(stable=True), leaving, arriving)
 
 
 @torch.library.custom_op("vlmdsl::fetch_samples", mutates_args=())

@@ -10,9 +10,10 @@ from vlmdsl.ir import Contrast, Node, Program, column_of, streams
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.encoding import DISTRIBUTION, ENCODE, GATE, NORMALIZE, POOLED, TOKENS, VOCABULARY
 from vlmdsl.ir.operations.matrices import SCORE, SIMILARITY
+from vlmdsl.ir.operations.mining import FETCH, HARDEST, MINE
 from vlmdsl.ir.operations.reductions import CROSS_ENTROPY, HINGE
 from vlmdsl.ir.operations.reference import ATTEND, REFERENCE, RETRIEVE, TAKE
-from vlmdsl.ir.operations.scalars import CONSTANT, NEGATE, PARAMETER, SCALAR, STOP
+from vlmdsl.ir.operations.scalars import CONSTANT, DRAW, NEGATE, PARAMETER, SCALAR, STOP
 from vlmdsl.ir.operations.state import ENQUEUE, MEMORY, STATE
 from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.types import FieldType, plain_kinds
@@ -101,6 +102,7 @@ def _with(suffix: str) -> Callable[[Names, Node], str]:
 _MEANINGS: dict[str, Callable[[Names, Node], str]] = {
     FIELD: _own_name,
     SCALAR: _own_name,
+    DRAW: _own_name,
     MEMORY: _own_name,
     PARAMETER: lambda names, node: f"learned_{node.string('name')}",
     STATE: lambda names, node: f"{node.string('name')}_before",
@@ -108,6 +110,9 @@ _MEANINGS: dict[str, Callable[[Names, Node], str]] = {
     REFERENCE: lambda names, node: f"{column_of(node).name}_table",
     RETRIEVE: lambda names, node: "nearest_samples",
     TAKE: lambda names, node: f"{column_of(node.inputs[0]).name}_found",
+    MINE: lambda names, node: f"negatives_along_{node.string('along')}",
+    HARDEST: lambda names, node: f"hardest_along_{node.string('along')}",
+    FETCH: _with("fetched"),
     ATTEND: _with("attended"),
     POOLED: lambda names, node: names.stream(node),
     TOKENS: lambda names, node: f"{names.stream(node)}_tokens",

@@ -52,7 +52,8 @@ class Table(NamedTuple):
 
 
 class Picks(NamedTuple):
-    """Entries of the reference set, `indices` [b, K], best first; `real` [b, K] is false where there were fewer."""
+    """Entries of the reference set, or samples of the global batch, `indices` [b, K], best or first drawn first; `real`
+    [b, K] is false where there were fewer."""
 
     indices: Tensor
     real: Tensor

@@ -4,9 +4,9 @@ Importing this package defines them all. `docs/architecture.md` section 3 is the
 """
 
 from vlmdsl.ir.operation import OPERATIONS
-from vlmdsl.ir.operations import contrast, encoding, matrices, reductions, reference, scalars, state, targets, views
+from vlmdsl.ir.operations import contrast, encoding, matrices, mining, reductions, reference, scalars, state, targets, views
 
 __all__ = ["FAMILIES", "OPERATIONS"]
 
-FAMILIES = (views, encoding, matrices, targets, reductions, scalars, state, reference, contrast)
+FAMILIES = (views, encoding, matrices, targets, reductions, scalars, state, reference, mining, contrast)
 """The modules in the order in which documents list their operations."""

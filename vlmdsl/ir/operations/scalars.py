@@ -21,6 +21,7 @@ from vlmdsl.ir.operations.rules import (
 from vlmdsl.types import (
     ConditionType,
     DistributionType,
+    DrawsType,
     EncodedType,
     ScalarType,
     ScoreType,
@@ -28,6 +29,7 @@ from vlmdsl.types import (
     Type,
     VecType,
     as_value,
+    picked_axis,
 )
 
 __all__ = [
@@ -37,7 +39,7 @@ __all__ = [
 ]  # fmt: skip
 
 _DISTRIBUTIONS = ("beta", "uniform")
-"""What a number a step may be drawn from; each has two arguments."""
+"""What a number may be drawn from; each has two arguments."""
 
 
 def broadcast(types: tuple[Type, ...]) -> Type | None:
@@ -71,7 +73,11 @@ def draw(node: Node, types: tuple[Type, ...]) -> Type:
     arguments = node.attribute("arguments")
     assert isinstance(arguments, tuple)
     need(len(arguments) == 2 and all(map(math.isfinite, arguments)), f"arguments are {arguments!r}")
-    return ScalarType()
+    count = node.attribute("count")
+    if count is None:
+        return ScalarType()
+    need(isinstance(count, int) and count > 0, f"draws {count!r} numbers")
+    return DrawsType(count=picked_axis(int(node.number("count"))))
 
 
 def elementwise(arity: int) -> Yields:
@@ -160,7 +166,14 @@ PARAMETER = define(
 )
 SCALAR = define(Operation("scalar", fixed(ScalarType()), {"name": (str,)}, learned=True))
 DRAW = define(
-    Operation("draw", draw, {"name": (str,), "distribution": (str,), "arguments": (tuple,)}, named=True, stops_gradient=True)
+    Operation(
+        "draw",
+        draw,
+        {"name": (str,), "distribution": (str,), "arguments": (tuple,), "count": (int, type(None))},
+        {"count": None},
+        named=True,
+        stops_gradient=True,
+    )
 )
 
 NEGATE = _unary("negate", operator.neg, keeps_zero=True, signs=(-1,))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -28,7 +28,7 @@ from vlmdsl.runtime.data.report import Skipped, SkipReport, SkipWatch, too_few_u
 from vlmdsl.runtime.data.sample import Loaded, Sample, SampleReader
 from vlmdsl.runtime.data.source import BadSample, Source
 from vlmdsl.runtime.data.views import View, view_of
-from vlmdsl.runtime.draws import step_draws
+from vlmdsl.runtime.draws import sample_draws, step_draws
 from vlmdsl.runtime.values import Batch
 from vlmdsl.source import Span
 
@@ -55,7 +55,7 @@ class _TrainingBatches(Dataset[_Loaded]):
         self,
         reader: SampleReader,
         order: Order,
-        draws: Callable[[int], dict[str, Tensor]],
+        draws: Callable[[int, int, Sequence[str]], dict[str, Tensor]],
         rank: int,
         world: int,
     ) -> None:
@@ -75,7 +75,7 @@ class _TrainingBatches(Dataset[_Loaded]):
         if len(samples) < len(self._slots):
             return _Loaded(None, met.skipped, met.counts, self._too_few(epoch, place))
         batch = batch_of(samples, self._reader.values)
-        return _Loaded(replace(batch, draws=self._draws(position)), met.skipped, met.counts)
+        return _Loaded(replace(batch, draws=self._draws(position, epoch, batch.keys)), met.skipped, met.counts)
 
     def _first_good(self, epoch: int, candidates: Iterable[int], met: _Met) -> tuple[int, Sample] | None:
         """The first good one of the candidates, with its index; None if none is good."""
@@ -124,7 +124,7 @@ class _Met:
 class BatchLoader:
     """An endless iterator over this process's share of each training batch.
 
-    `draws` are the objective's (`ir.draws`): batch k holds the numbers drawn for step k.
+    `draws` are the objective's (`ir.draws`): batch k holds the numbers drawn for step k, and those of its samples.
     `batch` is the size over all `world` processes. A sample that cannot be used is counted in `report` and replaced, so that
     every batch is full; the samples that are left over at the end of an epoch are left out of it. `state_dict()` is the
     position of the next batch: two integers. With `groups` (name -> indices) each batch is of one group, see `Order`.
@@ -173,7 +173,7 @@ class BatchLoader:
         budget = cache_bytes // max(workers, 1)
         reader = SampleReader(source, mapping, values, seed=seed, cache_bytes=budget, materials=materials)
         order = Order(len(source), batch, seed, None if groups is None else groups.values())
-        drawn = partial(step_draws, tuple(draws), seed)
+        drawn = partial(_drawn, tuple(draws), seed)
         self._batches = _TrainingBatches(reader, order, drawn, rank, world)
         self._workers = workers
         self._next = 0
@@ -218,6 +218,11 @@ def _one_source_note(groups: Groups, batch: int) -> str:
         left_out = sum(len(groups[name]) for name in small)
         note += f"; never used, with less than a batch each: {left_out:,} samples of {', '.join(small)}"
     return note
+
+
+def _drawn(draws: tuple[Node, ...], seed: int, step: int, epoch: int, keys: Sequence[str]) -> dict[str, Tensor]:
+    """What is drawn for a step, and for each of its samples."""
+    return step_draws(draws, seed, step) | sample_draws(draws, seed, epoch, keys)
 
 
 class _Counting:

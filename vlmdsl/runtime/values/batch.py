@@ -28,7 +28,7 @@ class Batch:
 
     `values` are by name: what modules take by the names of `VisionLanguageModel.readings`, what comes with it by that of
     its `port`, and plain fields by their own. `index [b]`, int64, is where each sample is in its source, `keys` what it is
-    called there. `draws` are the numbers drawn for the step, 0-d.
+    called there. `draws` are the numbers drawn for the step, 0-d, and for each sample, `[b]` or `[b, K]`.
     """
 
     values: dict[str, Value]

@@ -38,6 +38,21 @@ FORMULAS = {
     "contrast(gate(image, by=2 * score(image, text)), text, temperature=1)": [
         "x_i = 2 u_i·y_i vision(image_i)/‖2 u_i·y_i vision(image_i)‖"
     ],
+    'let n = mine(similarity(image, text) / 0.5, along="columns")\nminimize mean(score(take(image, n), text))': [
+        "L = 1/B Σ_i x_i·y_i",
+        "π_i ~ softmax_{j≠i} 2 x(3)_j·y_i",
+        "u_i = vision(image_i)",
+        "x_i = u_π_i/‖u_π_i‖",
+    ],
+    (
+        "recipe r(image: Image, text: Text, a: Flag)\n"
+        'let n = mine(restrict(similarity(image, text), to=a), along="rows", k=2, floor=1e-4)\n'
+        "minimize mean(score(image.tokens, take(text, n), by=tokenmean), over=picked(n))"
+    ): [
+        "Q = {i : a_i}",
+        "K = {i : π_ik ≠ i}",
+        "π_ik ~ softmax_{j∈Q} u_i·v_j + 0.0001 over j∈Q, j≠i, without replacement",
+    ],
     "let p = distribution(image)\nminimize mean(entropy(p, stop(distribution(text)))) + entropy_of_mean(p)": [
         "L = 1/B Σ_i H(softmax(x_i), sg(softmax(y_i))) + H(1/B Σ_i softmax(x_i), 1/B Σ_i softmax(x_i))"
     ],

@@ -51,6 +51,23 @@ def test_only_samples_whose_partner_is_another_processs_travel(block: int, leavi
     assert received == [leaving * 64 * 4] * (2 if leaving else 0)
 
 
+def test_what_is_mined_is_exchanged_and_not_the_batch() -> None:
+    """Of 32 samples on 4 processes each receives 8 picked ones, 3 in 4 of them of others, and 3 blocks of the matrix."""
+    recipe = 'let n = mine(similarity(image, text), along="columns", k=2)\n'
+    recipe += "minimize mean(score(take(image, n), text.tokens, by=tokenmean))"
+    plan = make_plan(build(recipe).planned, batch=32, world=4, dim=64)
+    received = {
+        part.what: part.received for row in plan.regions for part in row.collectives if row.operation != "similarity"
+    }
+    assert received == {
+        "the matrix, transposed": 3 * 8 * 8 * 4,
+        "which samples are picked": 32 * 2 * 8 * 3 // 4,
+        "the picked samples": 8 * 2 * 64 * 4 * 3 // 4,
+        "their gradient": 8 * 2 * 64 * 4 * 3 // 4,
+    }
+    assert next(row.stored for row in plan.regions if row.operation == "fetch") == 8 * 2 * 64 * 4
+
+
 def test_half_of_the_features_travel_and_the_statistics() -> None:
     plan = planned(clip(), batch=800, world=4, dim=64, dtype="bfloat16")
     received = {collective.kind: collective.received for collective in plan.regions[0].collectives}

@@ -7,11 +7,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
 
+import vlmdsl
 from vlmdsl.backends.torch import ops
 from vlmdsl.backends.torch.ops import Similarities, TokenFeatures
 from vlmdsl.backends.torch.values import Picks
-from vlmdsl.testing.gradients import check_gradients
+from vlmdsl.testing.gradients import assert_same_gradients, check_gradients
+from vlmdsl.testing.laws import example_features
 
 SAMPLES = 5
 
@@ -67,7 +70,7 @@ def test_neither_the_pair_nor_what_is_excluded_is_ever_picked(seed: int, along: 
     possible = allowed_negatives(matrix, along)
     for picks in (ops.mine(matrix, uniform, along, floor), ops.hardest(matrix, along, k=3)):
         counts = picks.real.sum(dim=1)
-        assert torch.equal(ops.valid(picks), possible.any(dim=1))
+        assert torch.equal(ops.picked(picks), possible.any(dim=1))
         assert (counts <= possible.sum(dim=1)).all()
         for sample in range(SAMPLES):
             real = picks.indices[sample][picks.real[sample]]
@@ -101,7 +104,7 @@ def test_a_row_that_is_not_a_number_picks_nothing() -> None:
     rows = similarities().rows.clone()
     rows[1] = torch.nan
     for picks in (ops.mine(Similarities(rows, rows), grid(SAMPLES), "rows"), ops.hardest(Similarities(rows, rows), "rows")):
-        assert ops.valid(picks).tolist() == [True, False, True, True, True]
+        assert ops.picked(picks).tolist() == [True, False, True, True, True]
 
 
 def test_what_is_fetched_learns() -> None:
@@ -133,3 +136,80 @@ def test_no_gradient_comes_of_mining() -> None:
     rows = similarities().rows.requires_grad_()
     picks = ops.mine(Similarities(rows, rows), grid(SAMPLES), "columns")
     assert not picks.indices.requires_grad
+
+
+RECIPE = """
+recipe hard(image: Image, text: Text)
+let s = similarity(image, text) / learned(0.5)
+let wrong = mine(s, along="rows", floor=1%)
+let unlike = mine(s, along="columns", choose="hardest")
+minimize {
+  texts: mean(softplus(score(image, take(text, wrong)) - score(image, text)))
+  images: mean(softplus(score(take(image, unlike), text) - score(image, text)))
+}
+"""
+
+
+def by_hand(image: Tensor, text: Tensor, wrong_uniform: Tensor) -> Tensor:
+    """The same loss, written for one process."""
+    x, y = (torch.nn.functional.normalize(features, dim=-1) for features in (image, text))
+    own = (x * y).sum(dim=1)
+    weights = (x @ y.T / 0.5).softmax(dim=1).detach() + 0.01
+    weights.fill_diagonal_(0.0)
+    shares = (weights / weights.sum(dim=1, keepdim=True)).cumsum(dim=1)
+    wrong = torch.searchsorted(shares, wrong_uniform[:, None]).squeeze(1)
+    unlike = (x @ y.T).fill_diagonal_(-torch.inf).argmax(dim=0)
+    texts, images = (x * y[wrong]).sum(dim=1), (x[unlike] * y).sum(dim=1)
+    return torch.nn.functional.softplus(torch.cat([texts - own, images - own])).sum() / len(x)
+
+
+def test_a_recipe_mines_and_learns_from_what_it_takes() -> None:
+    objective = vlmdsl.compile(RECIPE, compiled=False).double()
+    assert {name: each.axes for name, each in objective.inputs.items()} == {
+        "image": ("B", "D"), "text": ("B", "D"), "wrong_uniform": ("B",),
+    }  # fmt: skip
+    features = example_features(objective)
+    assert_same_gradients(lambda **inputs: objective(**inputs).loss, by_hand, features)
+
+
+def test_several_picks_are_tokens_and_drawn_by_as_many_numbers() -> None:
+    recipe = RECIPE.replace("floor=1%", "k=3").replace("take(text, wrong)", "take(text, wrong), by=tokenmean")
+    objective = vlmdsl.compile(recipe.replace("score(image, take", "score(image.tokens, take"), compiled=False).double()
+    assert objective.inputs["wrong_uniform"].axes == ("B", "K")
+    features = example_features(objective)
+    assert features["wrong_uniform"].shape == (5, 3)
+    check_gradients(lambda **inputs: objective(**inputs).loss, features)
+
+
+def test_excluded_samples_are_not_picked_and_their_numbers_change_nothing() -> None:
+    recipe = RECIPE.replace("recipe hard(image: Image, text: Text)", "recipe hard(image: Image, text: Text, kept: Flag)")
+    recipe = recipe.replace("similarity(image, text)", "restrict(similarity(image, text), to=kept)")
+    recipe = recipe.replace("score(image, text)))", "score(image, text)), over=kept)")
+    objective = vlmdsl.compile(recipe, compiled=False).double()
+    features = example_features(objective)
+    features["kept"] = torch.tensor([True, False, True, True, False])
+    results = []
+    for level in (0.0, torch.nan):
+        leaves = {name: value.clone() for name, value in features.items()}
+        leaves["text"][~features["kept"]] = level
+        leaves["image"][~features["kept"]] = level
+        leaves["image"].requires_grad_()
+        objective(**leaves).loss.backward()
+        results.append(leaves["image"].grad)
+    assert results[1].isfinite().all()
+    torch.testing.assert_close(results[0], results[1])
+
+
+def test_one_graph_without_breaks_serves_several_sizes() -> None:
+    def loss(image: Tensor, text: Tensor, uniform: Tensor) -> Tensor:
+        picks = ops.mine(ops.similarity(image, text, by="dot"), uniform, "columns", floor=1e-4)
+        hard = ops.hardest(ops.similarity(image, text, by="dot"), "rows", k=2)
+        return (ops.fetch(text, picks) * image).sum() + ops.fetch(image, hard).values.square().sum()
+
+    counter = CompileCounterWithBackend("aot_eager")
+    function = torch.compile(loss, fullgraph=True, dynamic=True, backend=counter)
+    for batch in (5, 7, 9):
+        image, text = torch.randn(2, batch, 3, generator=torch.Generator().manual_seed(batch), dtype=torch.float64)
+        arguments = {"image": image, "text": text, "uniform": grid(batch)}
+        assert_same_gradients(function, loss, arguments, tolerance=1e-12)
+    assert counter.frame_count == 1

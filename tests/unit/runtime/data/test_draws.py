@@ -6,7 +6,7 @@ import torch
 
 import vlmdsl
 from vlmdsl.ir import Node, draws
-from vlmdsl.runtime.draws import step_draws
+from vlmdsl.runtime.draws import sample_draws, step_draws
 
 RECIPE = """
 recipe drawn(image: Image, text: Text)
@@ -40,3 +40,26 @@ def test_draws_follow_their_distribution() -> None:
     assert coin.min() > -1
     assert coin.max() < 3
     assert abs(coin.mean() - 1) < 0.1
+
+
+MINED = """
+recipe mined(image: Image, text: Text)
+let s = similarity(image, text)
+let wrong = mine(s, along="rows")
+minimize mean(score(image, take(text, wrong))) + mean(
+  score(image.tokens, take(text, mine(s, along="columns", k=3)), by=tokenmean)
+)
+"""
+
+
+def test_what_a_sample_draws_is_a_function_of_seed_epoch_key_and_name() -> None:
+    nodes = draws(vlmdsl.compile(MINED, compiled=False).program)
+    assert step_draws(nodes, seed=0, step=0) == {}
+    first = sample_draws(nodes, 0, 1, ["a", "b", "c"])
+    assert {name: value.shape for name, value in first.items()} == {"wrong_uniform": (3,), "uniform": (3, 3)}
+    assert all(value.dtype is torch.float32 and (value >= 0).all() and (value < 1).all() for value in first.values())
+    again = sample_draws(nodes, 0, 1, ["c", "a"])
+    assert all(torch.equal(again[name], first[name][[2, 0]]) for name in first)
+    for seed, epoch in ((1, 1), (0, 2)):
+        assert not torch.equal(sample_draws(nodes, seed, epoch, ["a", "b", "c"])["uniform"], first["uniform"])
+    assert first["uniform"].unique().numel() == 9

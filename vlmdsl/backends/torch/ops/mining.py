@@ -10,7 +10,7 @@ from vlmdsl.backends.torch.ops.candidates import candidates_of
 from vlmdsl.backends.torch.ops.targets import pair_positions
 from vlmdsl.backends.torch.values import Picks, Similarities, TokenFeatures, precise
 
-__all__ = ["fetch", "hardest", "mine", "valid"]
+__all__ = ["fetch", "hardest", "mine", "picked"]
 
 
 def mine(matrix: Similarities, uniform: Tensor, along: str, floor: float = 0.0) -> Picks:
@@ -96,17 +96,17 @@ def fetch(x: Tensor | TokenFeatures, picks: Picks) -> Tensor | TokenFeatures:
     """What the picked samples of the global batch have: of one pick each as it is, `x` [b, ...] or tokens with their mask;
     of K picks of vectors [b, D] the tokens [b, K, D], masked where a pick is not real. Differentiable.
 
-    A sample without candidates has picked itself (`valid` tells).
+    A sample without candidates has picked itself (`picked` says so).
     """
-    indices, picked = picks.indices.flatten(), picks.indices.shape[1]
+    indices, count = picks.indices.flatten(), picks.indices.shape[1]
     if isinstance(x, TokenFeatures):
-        assert picked == 1, "tokens of one pick each"
+        assert count == 1, "tokens of one pick each"
         mask = None if x.mask is None else collectives.fetch(x.mask, indices)
         return TokenFeatures(collectives.fetch(x.values, indices), mask)
     fetched = collectives.fetch(x, indices)
-    return fetched if picked == 1 else TokenFeatures(fetched.reshape(*picks.indices.shape, -1), picks.real)
+    return fetched if count == 1 else TokenFeatures(fetched.reshape(*picks.indices.shape, -1), picks.real)
 
 
-def valid(picks: Picks) -> Tensor:
+def picked(picks: Picks) -> Tensor:
     """Whether each sample has picked another one at all: [b]."""
     return picks.real.any(dim=1)
