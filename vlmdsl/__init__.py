@@ -19,17 +19,19 @@ if TYPE_CHECKING:
     from vlmdsl.api.plan import plan
     from vlmdsl.api.recipes import recipes
     from vlmdsl.api.train import Trainer, train
+    from vlmdsl.backends.torch.cached import CachedStep
     from vlmdsl.diagnostics import Diagnostic, DiagnosticError
     from vlmdsl.primitives.plugin import primitive
 
     __version__: str
 
 __all__ = [
-    "Diagnostic", "DiagnosticError", "Trainer", "check", "compare", "compile", "diff", "emit", "evaluate", "explain",
-    "format", "parse", "plan", "primitive", "recipes", "train",
+    "CachedStep", "Diagnostic", "DiagnosticError", "Trainer", "check", "compare", "compile", "diff", "emit", "evaluate",
+    "explain", "format", "parse", "plan", "primitive", "recipes", "train",
 ]  # fmt: skip
 
 _HOMES = {
+    "CachedStep": "vlmdsl.backends.torch.cached",
     "Diagnostic": "vlmdsl.diagnostics",
     "DiagnosticError": "vlmdsl.diagnostics",
     "Trainer": "vlmdsl.api.train",

@@ -52,7 +52,7 @@ def step(block: int) -> dict[str, Tensor]:
     model.double()
     images, texts = (torch.randn(SAMPLES, 4, dtype=torch.float64) for _ in range(2))
     own_texts = own_slice(texts)
-    values = {"image_mix": ImageBatch(own_slice(images)), "text": TextBatch(own_texts, torch.ones_like(own_texts))}
+    values = {"image": ImageBatch(own_slice(images)), "text": TextBatch(own_texts, torch.ones_like(own_texts))}
     wrapped = in_parallel(model)
     loss = wrapped(batch_of(values, ["x"] * len(own_texts), {"lam": torch.tensor(0.3)})).loss
     loss.backward()

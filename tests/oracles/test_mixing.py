@@ -58,7 +58,7 @@ def model(
 def batch(images: Tensor, texts: Tensor, **draws: float) -> Batch:
     drawn = {name: torch.tensor(value, dtype=torch.float64) for name, value in draws.items()}
     keys = [str(number) for number in range(len(images))]
-    return batch_of({"image_mix": ImageBatch(images), "text": TextBatch(texts, torch.ones_like(texts))}, keys, drawn)
+    return batch_of({"image": ImageBatch(images), "text": TextBatch(texts, torch.ones_like(texts))}, keys, drawn)
 
 
 def agrees(found: Any, expected: Tensor) -> None:

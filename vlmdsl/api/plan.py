@@ -24,21 +24,34 @@ def plan(
     world: int = 1,
     dim: int = 512,
     dtype: str = "float32",
+    image_tokens: int = 49,
+    text_tokens: int = 32,
     vocabulary: int = 49_408,
     references: int = 65_536,
     knobs: Mapping[str, object] | None = None,
 ) -> Plan:
-    """Encoder calls, shared values, FLOPs, bytes, peak memory, collectives and the lowering of each region.
+    """The schedule of a step, shared values, FLOPs, bytes, peak memory, collectives and the lowering of each region.
 
-    `batch` samples over `world` processes, features of `dim`; `vocabulary` words where tokens are asked for, `references`
-    samples in a reference set. From formulas alone, so it says nothing of any one machine.
+    `batch` samples over `world` processes, features of `dim`; `image_tokens` patches of an image and `text_tokens` of a
+    text, as towers see them; `vocabulary` entries of the tokenizer where tokens are predicted, `references` samples in a
+    reference set. From formulas alone, so it says nothing of any one machine.
 
     >>> "dense" in plan("clip", batch=4096).to_text()
     True
     """
     built = build(recipe, expression=expression, knobs=knobs)
-    sizes = {"batch": batch, "world": world, "dim": dim, "vocabulary": vocabulary, "references": references}
-    return make_plan(built.planned, dtype=dtype, sources=built.front_end.sources, **sizes)
+    return make_plan(
+        built.planned,
+        batch=batch,
+        world=world,
+        dim=dim,
+        dtype=dtype,
+        image_tokens=image_tokens,
+        text_tokens=text_tokens,
+        vocabulary=vocabulary,
+        references=references,
+        sources=built.front_end.sources,
+    )
 
 
 def dump(recipe: str | Path, stage: str, *, expression: bool = False, knobs: Mapping[str, object] | None = None) -> str:

@@ -20,13 +20,27 @@ from vlmdsl.ir.program import (
     parameters,
     states,
 )
-from vlmdsl.ir.streams import OUTPUTS, Reading, Stream, block_of, mixtures, parts_of, readings, root_field, streams
+from vlmdsl.ir.schedule import Applied, Apply, Compute, Load, Mode, Schedule, Value
+from vlmdsl.ir.streams import (
+    OUTPUTS,
+    Reading,
+    Stream,
+    block_of,
+    loaded_parts,
+    parts_of,
+    readings,
+    root_field,
+    source_names,
+    streams,
+)
 from vlmdsl.ir.updates import live_updates
+from vlmdsl.ir.uses import Module, Use, uses_of, vocabulary_use
 
 __all__ = [
-    "BATCH_POLICIES", "MIXED", "ONE_SOURCE", "OUTPUTS", "Column", "Contrast", "Direction", "Encoder", "Graph", "Head",
-    "Input", "Metric", "Node", "Program", "Reading", "Stream", "TargetPart", "Teacher", "Term", "Update", "block_of",
-    "column_of", "columns", "draws", "encoder_of", "exchange_counts", "head_words", "inputs", "is_condition", "learns",
-    "live_updates", "masked_text", "mixtures", "parameters", "parts_of", "readings", "root_field", "states", "streams",
-    "walk", "whole_blocks",
+    "BATCH_POLICIES", "MIXED", "ONE_SOURCE", "OUTPUTS", "Applied", "Apply", "Column", "Compute", "Contrast",
+    "Direction", "Encoder", "Graph", "Head", "Input", "Load", "Metric", "Mode", "Module", "Node", "Program",
+    "Reading", "Schedule", "Stream", "TargetPart", "Teacher", "Term", "Update", "Use", "Value", "block_of",
+    "column_of", "columns", "draws", "encoder_of", "exchange_counts", "head_words", "inputs", "is_condition",
+    "learns", "live_updates", "loaded_parts", "masked_text", "parameters", "parts_of", "readings", "root_field",
+    "source_names", "states", "streams", "uses_of", "vocabulary_use", "walk", "whole_blocks",
 ]  # fmt: skip

@@ -48,6 +48,10 @@ class Node:
         assert isinstance(value, str), f"{self.operation}.{name} is no string: {value!r}"
         return value
 
+    def __deepcopy__(self, memo: object) -> Node:
+        """Itself: it never changes, and who holds a node finds values by it."""
+        return self
+
     def __repr__(self) -> str:
         return f"%{self.index} {self.operation}: {self.type}"
 

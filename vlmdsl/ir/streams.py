@@ -11,7 +11,10 @@ from vlmdsl.ir.operations.encoding import ENCODE, MIX, MLM, POOLED, TOKENS, VOCA
 from vlmdsl.ir.operations.views import BLEND, FIELD
 from vlmdsl.ir.program import Program
 
-__all__ = ["OUTPUTS", "Reading", "Stream", "block_of", "mixtures", "parts_of", "readings", "root_field", "streams"]
+__all__ = [
+    "OUTPUTS", "Reading", "Stream", "block_of", "loaded_parts", "parts_of", "readings", "root_field", "source_names",
+    "streams",
+]  # fmt: skip
 
 OUTPUTS = (POOLED, TOKENS, VOCABULARY)
 """What may be read of an encoder's outputs, each named as the operation that reads it."""
@@ -101,6 +104,17 @@ def parts_of(source: Node) -> tuple[Node, ...]:
     return source.inputs[:2] if source.operation.pairs_fields else (source,)
 
 
+def loaded_parts(source: Node) -> tuple[Node, ...]:
+    """What a batch holds of a source: its parts, of a mixture what is mixed."""
+    return tuple(_unmixed(part) for part in parts_of(source))
+
+
+def _unmixed(source: Node) -> Node:
+    while source.operation is MIX:
+        source = source.inputs[0]
+    return source
+
+
 def readings(
     encoded: Iterable[Stream],
     form: Callable[[Encoder, Node], Hashable] = lambda encoder, source: None,
@@ -110,9 +124,9 @@ def readings(
     take it in. It has the source's name, in a further form with that of the tower, and none of `others`, which a batch holds
     too. `form` is what an encoder takes."""
     encoded = list(encoded)
-    names = _source_names(stream.source for stream in encoded)
-    apart = [(stream.source, stream.encoder) for stream in encoded if not stream.source.operation.pairs_fields]
-    parts = [(part, stream.encoder) for stream in encoded for part in parts_of(stream.source)]
+    names = source_names(stream.source for stream in encoded)
+    apart = [(_unmixed(stream.source), stream.encoder) for stream in encoded if not stream.source.operation.pairs_fields]
+    parts = [(part, stream.encoder) for stream in encoded for part in loaded_parts(stream.source)]
     taken: set[str] = set(others)
     found: dict[tuple[Node, Hashable], str] = {}
     for source, encoder in [*apart, *parts]:
@@ -130,15 +144,6 @@ def root_field(source: Node) -> Node:
     return source
 
 
-def mixtures(source: Node) -> tuple[Node, ...]:
-    """The `mix` nodes by which the images of a stream are mixed before they are encoded, in turn; none for most."""
-    found: list[Node] = []
-    while source.operation is MIX:
-        found.append(source)
-        source = source.inputs[0]
-    return tuple(reversed(found))
-
-
 def block_of(node: Node) -> int:
     """How many consecutive samples of the batch a `mix` or a `flipped` reads backwards; 0: all of it."""
     block = node.attribute("block")
@@ -147,15 +152,16 @@ def block_of(node: Node) -> int:
 
 
 def _stream_names(encodes: list[Node]) -> list[str]:
-    sources = _source_names(node.inputs[0] for node in encodes)
+    sources = source_names(node.inputs[0] for node in encodes)
     taken: set[str] = set()
     return [_unique(sources[node.inputs[0]] + _encoder_suffix(encoder_of(node)), taken) for node in encodes]
 
 
-def _source_names(encoded: Iterable[Node]) -> dict[Node, str]:
-    """The name of each source that is encoded, and of the parts of pairs: a plain field keeps its own."""
+def source_names(encoded: Iterable[Node]) -> dict[Node, str]:
+    """The name of each source that is encoded, of the parts of pairs, and of what is mixed: a plain field keeps its own."""
     encoded = list(dict.fromkeys(encoded))
-    sources = list(dict.fromkeys([*encoded, *(part for source in encoded for part in parts_of(source))]))
+    parts = [part for source in encoded for part in (*parts_of(source), *loaded_parts(source))]
+    sources = list(dict.fromkeys([*encoded, *parts]))
     fields = [source for source in sources if source.operation is FIELD]
     taken: set[str] = set()
     names = {source: _unique(source.string("name"), taken) for source in fields}

@@ -1,42 +1,38 @@
-"""The heads of a model: which modules there are, and what they make of the features of the towers."""
+"""The heads of a model: which modules there are, by the modules of the schedule that they are."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Iterable, Mapping
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from vlmdsl.ir import Head, Node, Stream
+from vlmdsl.ir import Head, Module, Use
 from vlmdsl.runtime.encoders.heads import MultilayerHead
 from vlmdsl.runtime.named import NamedModules
 
-__all__ = ["Chain", "Heads"]
-
-Chain: TypeAlias = tuple[Head, ...]
-"""Heads on one another; the first is on the tower."""
+__all__ = ["Heads"]
 
 
 class Heads(nn.Module):
-    """One module for every head on the same tower and the same heads below it; `streams` say which there are.
+    """One network for each head on the same module below it.
 
-    `dimensions` are the lengths of the towers' pooled features. Heads that no stream gives a gradient keep their weights and
-    stay in evaluation mode.
+    `dimensions` are the lengths of the towers' pooled features, `uses` say which heads there are and which get a gradient:
+    those that get none keep their weights and stay in evaluation mode.
     """
 
-    def __init__(self, dimensions: Mapping[str, int], streams: Iterable[Stream]) -> None:
+    def __init__(self, dimensions: Mapping[str, int], uses: Iterable[Use]) -> None:
         super().__init__()
         self.parts = NamedModules()
-        self._names: dict[tuple[str, Chain], str] = {}
+        self._names: dict[Module, str] = {}
+        self._lengths: dict[Module, int] = {}
         learning: set[str] = set()
-        for encoder in dict.fromkeys(stream.encoder for stream in streams):
-            entering = dimensions[encoder.tower]
-            for chain in prefixes(encoder.heads):
-                name = self._register(encoder.tower, chain, entering)
-                entering = chain[-1].widths(entering)[-1]
-                if encoder.teacher is None and not chain[-1].frozen:
+        for use in uses:
+            if use.module.family == "tower":
+                self._lengths[use.module] = dimensions[use.module.name]
+            elif use.module.family == "head":
+                name = self._register(use.module)
+                if use.gradient:
                     learning.add(name)
         self.frozen = frozenset(self.parts.keys() - learning)
         for name in self.frozen:
@@ -49,56 +45,29 @@ class Heads(nn.Module):
             self.parts[name].eval()
         return self
 
-    def forward(self, tower: str, streams: Sequence[Stream], pooled: Mapping[Node, Tensor]) -> dict[str, Tensor]:
-        """The features of each stream with heads, by its name, from the pooled features of each source.
+    def part(self, module: Module) -> nn.Module:
+        """The network that a head of the schedule is: from a list of views [b, D] to a list of as many."""
+        return self.parts[self._names[module]]
 
-        A source goes through a head once, however many streams use what comes out.
-        """
-        reached: dict[Chain, dict[Node, Tensor]] = {(): dict(pooled)}
-        for chain in dict.fromkeys(chain for stream in streams for chain in prefixes(stream.encoder.heads)):
-            below = reached[chain[:-1]]
-            wanted = dict.fromkeys(stream.source for stream in streams if stream.encoder.heads[: len(chain)] == chain)
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not chain[-1].frozen):
-                made = self.part(tower, chain)([below[source] for source in wanted])
-            reached[chain] = dict(zip(wanted, made, strict=True))
-        return {stream.name: reached[stream.encoder.heads][stream.source] for stream in streams if stream.encoder.heads}
-
-    def part(self, tower: str, chain: Chain) -> nn.Module:
-        """The module of the last head of a chain."""
-        return self.parts[self._names[tower, _learned(chain)]]
-
-    def copied(self, streams: Iterable[Stream]) -> Heads:
-        """A copy of those heads that these streams go through, without gradient: a teacher's."""
-        streams = list(streams)
-        used = {
-            self._names[stream.encoder.tower, _learned(chain)]
-            for stream in streams
-            for chain in prefixes(stream.encoder.heads)
-        }
-        made = copy.deepcopy(self)
+    def copied(self, modules: Iterable[Module]) -> Heads:
+        """A copy of these heads, without gradient: a teacher's."""
+        used = {self._names[module] for module in modules}
+        copied = copy.deepcopy(self)
         for name in self.parts.keys() - used:
-            del made.parts[name]
-        made.frozen = self.frozen & used
-        return made.requires_grad_(False)
+            del copied.parts[name]
+        copied.frozen = self.frozen & used
+        return copied.requires_grad_(False)
 
-    def _register(self, tower: str, chain: Chain, entering: int) -> str:
-        """The name of the chain's last head, made if it is new."""
-        known = self._names.get((tower, _learned(chain)))
-        if known is not None:
-            return known
-        name, number = f"{tower}_{chain[-1].name}", 2
-        while name in self.parts:
-            name, number = f"{tower}_{chain[-1].name}_{number}", number + 1
-        self.parts[name] = MultilayerHead(chain[-1], entering)
-        self._names[tower, _learned(chain)] = name
-        return name
-
-
-def prefixes(heads: Chain) -> list[Chain]:
-    """The chains that end in each of these heads, the lowest first."""
-    return [heads[: depth + 1] for depth in range(len(heads))]
-
-
-def _learned(chain: Chain) -> Chain:
-    """What tells modules apart: not whether a gradient reaches them."""
-    return tuple(head.learned for head in chain)
+    def _register(self, module: Module) -> str:
+        """The name of a head's network, which is built if it is new."""
+        if module not in self._names:
+            head, below = module.settings, module.on
+            assert isinstance(head, Head)
+            assert below is not None
+            name, number = f"{module.tower.name}_{module.name}", 2
+            while name in self.parts:
+                name, number = f"{module.tower.name}_{module.name}_{number}", number + 1
+            self.parts[name] = MultilayerHead(head, self._lengths[below])
+            self._lengths[module] = head.widths(self._lengths[below])[-1]
+            self._names[module] = name
+        return self._names[module]

@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from vlmdsl.backends.torch.ops import mix
+from vlmdsl.backends.torch.step import Environment, Step
 from vlmdsl.diagnostics import DiagnosticError
-from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
-from vlmdsl.ir import OUTPUTS, Column, Head, Node, Reading, Stream, parts_of, readings, walk
+from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit, TowerNotPerSample
+from vlmdsl.ir import (
+    OUTPUTS,
+    Applied,
+    Apply,
+    Column,
+    Head,
+    Node,
+    Reading,
+    Stream,
+    Use,
+    loaded_parts,
+    parts_of,
+    readings,
+    uses_of,
+    walk,
+)
 from vlmdsl.ir import Encoder as ObjectiveEncoder
+from vlmdsl.ir import Value as ScheduleValue
+from vlmdsl.ir.operations.scalars import CONSTANT
 from vlmdsl.ir.operations.views import BLEND
 from vlmdsl.runtime.encoders import EncodedFeatures, Encoder
-from vlmdsl.runtime.heads import Heads, prefixes
+from vlmdsl.runtime.encoders.heads import BatchNorm
+from vlmdsl.runtime.heads import Heads
 from vlmdsl.runtime.image_views import check_image_views
 from vlmdsl.runtime.named import NamedModules
 from vlmdsl.runtime.teachers import Teachers
@@ -34,7 +53,7 @@ from vlmdsl.runtime.values import (
     port,
 )
 from vlmdsl.source import Span
-from vlmdsl.types import FieldType, Type
+from vlmdsl.types import FieldType
 
 if TYPE_CHECKING:
     from vlmdsl.backends.torch.objective import Objective, ObjectiveOutput
@@ -80,7 +99,7 @@ def tower_needs(streams: Iterable[Stream], columns: Iterable[Column] = ()) -> di
 
 
 class VisionLanguageModel(nn.Module):
-    """Encodes every stream of a batch, each tower in one call, and applies the objective.
+    """Towers, heads and teachers by name, and the step that an objective's schedule says.
 
     `encoders` are the towers by name (`vision`, `language`, or a recipe's own). Frozen towers keep their weights: no
     gradient, and evaluation mode throughout. Teachers follow their towers; `steps` is the length of the run that a schedule
@@ -100,23 +119,13 @@ class VisionLanguageModel(nn.Module):
         self.frozen_towers = frozenset(name for name, need in needs.items() if need.frozen)
         for name in self.frozen_towers:
             self.encoders[name].requires_grad_(False).eval()
-        self.heads = Heads({name: encoder.dimension for name, encoder in encoders.items()}, self.streams)
-        taught = any(stream.encoder.teacher for stream in self.streams)
-        self.teachers = Teachers(encoders, self.heads, self.streams, steps) if taught else None
+        uses = [use for encoder in dict.fromkeys(stream.encoder for stream in self.streams) for use in uses_of(encoder)]
+        self.heads = Heads({name: encoder.dimension for name, encoder in encoders.items()}, uses)
+        taught = any(use.follows for use in uses)
+        self.teachers = Teachers(encoders, self.heads, uses, steps) if taught else None
         features = {stream.input(part) for stream in self.streams for part in ("pooled", "mask", "targets", *OUTPUTS)}
-        self._plain = sorted(set(objective.inputs) - features)
-        self.readings: list[Reading] = readings(self.streams, self._form, self._plain)
+        self.readings: list[Reading] = readings(self.streams, self._form, sorted(set(objective.inputs) - features))
         """What a batch holds for modules: each source once in every form that one takes it in."""
-        names = {(reading.source, reading.form): reading.name for reading in self.readings}
-        self._read = {
-            stream.name: [names[part, self._form(stream.encoder, part)] for part in parts_of(stream.source)]
-            for stream in self.streams
-        }
-        sources = {reading.name: reading.source for reading in readings(self.streams)}
-        self._forms_of = {
-            name: [reading.name for reading in self.readings if reading.source is source] for name, source in sources.items()
-        }
-        """Name of a source to the objective, which knows no forms -> its names in a batch."""
 
     def train(self, mode: bool = True) -> VisionLanguageModel:
         """As of any module, but frozen towers stay in evaluation mode."""
@@ -127,19 +136,43 @@ class VisionLanguageModel(nn.Module):
 
     def forward(self, batch: Batch) -> ObjectiveOutput:
         """The loss, its terms and metrics for this process's share of a batch."""
+        return Step(self.objective, self)(self.begin(batch))
+
+    def begin(self, batch: Batch) -> Environment:
+        """What a step starts from: teachers that move before it have moved, and what the batch brings is in its place."""
         if self.teachers is not None and self.training:
             self.teachers.follow(self.encoders, self.heads, "before")
-        features: dict[str, Tensor] = {name: batch.draws[name] for name in self._plain if name in batch.draws}
-        features |= {name: _plain(batch.values[name]) for name in self._plain if name in batch.values}
-        mixtures = self.objective.mixtures(batch.draws).items()
-        mixed = {own: shares for name, shares in mixtures for own in self._forms_of[name]}
-        batch = replace(batch, values=_mixed(batch.values, mixed))
-        for streams in _by_call(self.streams):
-            for stream, encoded in zip(streams, self._encode_streams(streams, batch), strict=True):
-                features.update(_named(stream, encoded))
-                if stream.vocabulary:
-                    features.update(self._vocabulary(stream, batch, encoded))
-        return self.objective(**features)
+        environment: Environment = {}
+        for reading in self.readings:
+            names = {what: port(reading.name, what) for what in _PORTS}
+            ports = {what: batch.values[name] for what, name in names.items() if name in batch.values}
+            environment.setdefault(reading.source, {})[reading.form] = TowerInput(batch.values[reading.name], ports)
+        for node in self.objective.schedule.load.values:
+            if node not in environment:
+                name = node.string("name")
+                if name in batch.draws:
+                    environment[node] = batch.draws[name]
+                elif name in batch.values:
+                    environment[node] = _plain(batch.values[name])
+        return environment
+
+    def inputs(self, apply: Apply, environment: Environment) -> list[TowerInput]:
+        """What a tower takes of each value of a call (`backends.torch.step.Modules`)."""
+        return [self._input(apply.use, value, environment) for value in apply.values]
+
+    def call_tower(self, apply: Apply, inputs: Sequence[TowerInput]) -> list[EncodedFeatures]:
+        """The features of each input, from one call of the tower."""
+        entry = {"enters": apply.use.blocks[0]} if apply.mode.kind == "Regions" else {}
+        with torch.set_grad_enabled(torch.is_grad_enabled() and apply.use.gradient):
+            return call_together(partial(self._module(apply.use), **entry), inputs)
+
+    def call_whole(self, apply: Apply, environment: Environment) -> list[Any]:
+        """What a head gives, or a vocabulary, of all values of a call."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and apply.use.gradient):
+            if apply.use.module.family == "head":
+                features: list[Tensor] = self._module(apply.use)([_pooled(environment[value]) for value in apply.values])
+                return features
+            return [self._logits(apply.use, value, environment) for value in apply.values]
 
     def after_step(self) -> None:
         """What follows an optimiser step: teachers move, parameters of the objective come back into their bounds."""
@@ -154,20 +187,22 @@ class VisionLanguageModel(nn.Module):
 
     def noise_lengths(self) -> dict[str, int]:
         """How many numbers of noise each sample of one of the `readings` takes, by its name, where its tower draws."""
+        names = {(reading.source, reading.form): reading.name for reading in self.readings}
         lengths: dict[str, int] = {}
         for stream in self.streams:
             tower = stream.encoder.tower
             length = None if tower in self.frozen_towers else _noise_length(self.encoders[tower])
             if length is not None:
-                lengths |= {name: max(length, lengths.get(name, 0)) for name in self._read[stream.name]}
+                own = [names[part, self._form(stream.encoder, part)] for part in loaded_parts(stream.source)]
+                lengths |= {name: max(length, lengths.get(name, 0)) for name in own}
         return lengths
 
     def encode(self, tower: str, value: Value, heads: tuple[Head, ...] = ()) -> EncodedFeatures:
         """Features of a value through one tower, and `heads` of it, outside any objective and in the caller's gradient
         mode."""
         encoded: EncodedFeatures = TowerInput(value).call(self.encoders[tower])
-        for chain in prefixes(heads):
-            (pooled,) = self.heads.part(tower, chain)([encoded.pooled])
+        for use in uses_of(ObjectiveEncoder(tower, str(self.encoders[tower].kind), heads=heads))[1:]:
+            (pooled,) = self.heads.part(use.module)([encoded.pooled])
             encoded = EncodedFeatures(pooled)
         return encoded
 
@@ -186,23 +221,20 @@ class VisionLanguageModel(nn.Module):
         found |= {leaf.string("name"): numbers for leaf in read if leaf.type == FieldType("Key")}
         return EncodedFeatures(pooled=self.objective.value(node, found))
 
+    def check_per_sample(self) -> None:
+        """Raises `DiagnosticError` (V0833) where a tower that learns takes statistics of the batch."""
+        for name, encoder in self.encoders.items():
+            statistics = [path for path, module in encoder.named_modules() if isinstance(module, _BatchNorm | BatchNorm)]
+            if statistics and name not in self.frozen_towers:
+                help = ("leave `train.micro` out", "or take an encoder with layer norms, such as `vit:`")
+                place = Span("encoders", 0, 0)
+                raise DiagnosticError((TowerNotPerSample.at(place, tower=name, module=statistics[0], help=help),))
+
     def compile_encoders(self) -> None:
         """Run the towers through torch.compile from now on."""
         encoding = [*self.encoders.values(), *self.heads.parts.values()]
         for module in encoding + (self.teachers.encoding() if self.teachers else []):
             module.compile()
-
-    def _vocabulary(self, stream: Stream, batch: Batch, features: EncodedFeatures) -> dict[str, Tensor]:
-        """What a masked stream's tokens may be, and what they were: where nothing reads more, of the chosen tokens only."""
-        head, states = self._tower(stream.encoder).vocabulary_head, features.states
-        ports = [port(name, "masked") for name in self._read[stream.name]]
-        masked = next((batch.values[name] for name in ports if name in batch.values), None)
-        if not isinstance(masked, MaskedTokens) or states is None or not isinstance(head, nn.Module):
-            raise ValueError(f"the tokens of {stream.name} are asked for, but the batch or the tower has none")
-        with torch.set_grad_enabled(torch.is_grad_enabled() and stream.encoder.learns):
-            states = states[:, states.shape[1] - masked.targets.shape[1] :]  # of a pair the text, which comes last
-            states, targets = masked.selected(states) if stream.asked_only else (states, masked.targets)
-            return {stream.input("vocabulary"): head(states), stream.input("targets"): targets}
 
     def _form(self, encoder: ObjectiveEncoder, source: Node) -> Hashable:
         """The form in which an encoder takes a source; None where its tower states none."""
@@ -213,52 +245,60 @@ class VisionLanguageModel(nn.Module):
         form: Hashable = getattr(self.encoders[tower], f"{kind.lower()}_format", None)
         return form
 
-    def _tower(self, encoder: ObjectiveEncoder) -> nn.Module:
-        """What encodes: the tower, or its teacher."""
-        teachers = self.teachers if encoder.teacher else None
-        return self.encoders[encoder.tower] if teachers is None else teachers.tower(encoder)
-
-    def _input(self, stream: Stream, batch: Batch) -> TowerInput:
-        """What a stream's tower takes: the value of its source with what comes with it, or an image with a text that is
-        joined or blended with it."""
-        name, *paired = self._read[stream.name]
-        ports = {what: batch.values[port(name, what)] for what in ("keep", "noise") if port(name, what) in batch.values}
-        if _noise_length(self.encoders[stream.encoder.tower]) is None:  # drawn for another tower
-            ports.pop("noise", None)
-        value = batch.values[name]
+    def _input(self, use: Use, source: ScheduleValue, environment: Environment) -> TowerInput:
+        """What a tower takes of a source: its value with what comes with it, or an image with a text that is joined or
+        blended with it."""
+        assert isinstance(source, Node)
+        tower = use.module.name
+        first, *paired = [environment[part][self.form(tower, _kind(part))] for part in parts_of(source)]
+        draws = _noise_length(self.encoders[tower]) is not None  # else the noise was drawn for another tower
+        value, ports = first.value, {"keep": first.ports.get("keep"), "noise": first.ports.get("noise") if draws else None}
         if paired:
-            ports["words"] = batch.values[paired[0]]
-        if stream.source.operation is BLEND:
+            ports["words"] = paired[0].value
+        if source.operation is BLEND:
             assert isinstance(value, ImageBatch)
-            share = self.objective.blends(batch.draws)[stream.name]
-            of_one = torch.as_tensor(share, dtype=value.pixels.dtype, device=value.pixels.device)
-            ports["share"] = Share(of_one.expand(count(value)))
-        return TowerInput(value, ports)
+            by = source.inputs[2]
+            number = by.number("value") if by.operation is CONSTANT else environment[by]
+            share = torch.as_tensor(number, dtype=value.pixels.dtype, device=value.pixels.device)
+            ports["share"] = Share(share.expand(count(value)))
+        return TowerInput(value, {what: part for what, part in ports.items() if part is not None})
 
-    def _encode_streams(self, streams: list[Stream], batch: Batch) -> list[EncodedFeatures]:
-        """Streams of one tower that differ in source or heads: each source through the tower once, then the heads."""
-        encoder = streams[0].encoder
-        inputs = {stream.source: self._input(stream, batch) for stream in streams}
-        encoded = dict(zip(inputs, self._encode_together(encoder, list(inputs.values())), strict=True))
-        headed = [stream for stream in streams if stream.encoder.heads]
-        if not headed:
-            return [encoded[stream.source] for stream in streams]
-        pooled = {stream.source: encoded[stream.source].pooled for stream in headed}
-        teachers = self.teachers if encoder.teacher else None
-        heads = self.heads if teachers is None else teachers.heads_of(encoder)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and teachers is None):
-            found = heads(encoder.tower, headed, pooled)
-        return [
-            encoded[stream.source]._replace(pooled=found.get(stream.name, encoded[stream.source].pooled))
-            for stream in streams
-        ]
+    def _logits(self, use: Use, value: ScheduleValue, environment: Environment) -> tuple[Tensor, Tensor]:
+        """What a masked text's tokens may be, and what they were: where nothing reads more, of the selected tokens only."""
+        assert isinstance(value, Applied)
+        states, head = environment[value].states, self._module(value.use).vocabulary_head
+        text = parts_of(value.source)[-1]
+        masked = environment[text][self.form(use.module.tower.name, "Text")].ports.get("masked")
+        if not isinstance(masked, MaskedTokens) or states is None or not isinstance(head, nn.Module):
+            raise ValueError("the tokens of a text are predicted, but the batch or the tower has none")
+        stream = next(stream for stream in self.streams if stream.vocabulary and stream.source is value.source)
+        states = states[:, states.shape[1] - masked.targets.shape[1] :]  # of a pair the text, which comes last
+        states, targets = masked.selected(states) if stream.asked_only else (states, masked.targets)
+        return head(states), targets
 
-    def _encode_together(self, encoder: ObjectiveEncoder, inputs: list[TowerInput]) -> list[EncodedFeatures]:
-        """The features of several inputs of a tower, from one call for all that fit into one batch."""
-        tower = self._tower(encoder)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and encoder.tower_learns):
-            entry = {} if encoder.enters is None else {"enters": encoder.enters}
-            return call_together(partial(tower, **entry), inputs)
+    def _module(self, use: Use) -> nn.Module:
+        """What is called: a tower or a head, or the teacher of one."""
+        if use.follows is not None:
+            assert self.teachers is not None, "a model has the teachers that its streams ask for"
+            return self.teachers.part(use)
+        module: nn.Module = self.encoders[use.module.name] if use.module.family == "tower" else self.heads.part(use.module)
+        return module
+
+
+_PORTS = ("keep", "noise", "masked")
+"""What may come with a value for the module that takes it (`runtime.values`)."""
+
+
+def _kind(source: Node) -> str:
+    assert isinstance(source.type, FieldType)
+    return source.type.kind
+
+
+def _pooled(output: Tensor | EncodedFeatures) -> Tensor:
+    """The vectors that a head takes: those of the head below, or of the tower."""
+    pooled = output if isinstance(output, Tensor) else output.pooled
+    assert pooled is not None, "a tower under a head yields pooled features"
+    return pooled
 
 
 def _notes(encoder: nn.Module) -> tuple[str, ...]:
@@ -315,31 +355,11 @@ def _unfit(tower: str, problem: str, *help_texts: str) -> DiagnosticError:
     return DiagnosticError((TowerDoesNotFit.at(Span("encoders", 0, 0), tower=tower, problem=problem, help=help_texts),))
 
 
-def _mixed(values: Mapping[str, Value], mixtures: Mapping[str, Iterable[tuple[Tensor | float, int]]]) -> dict[str, Value]:
-    """The values of a batch, images mixed with their partners in the batch of all processes where that is asked for."""
-    values = dict(values)
-    for name, shares in mixtures.items():  # in one order on all processes, which exchange their images
-        for share, block in shares:
-            value = values[name]
-            assert isinstance(value, ImageBatch)
-            values[name] = ImageBatch(mix(value.pixels, share, block))
-    return values
-
-
 def _plain(value: Value) -> Tensor:
     """The tensor of a field that the objective takes itself."""
     (tensor,) = value
     assert tensor is not None
     return tensor
-
-
-def _by_call(streams: Iterable[Stream]) -> list[list[Stream]]:
-    """Streams that one call of a tower encodes, whatever their heads: all of one kind, and with gradient or without; a
-    teacher is called apart."""
-    calls: dict[tuple[ObjectiveEncoder, Type], list[Stream]] = {}
-    for stream in streams:
-        calls.setdefault((stream.encoder.bare, stream.encode.type), []).append(stream)
-    return list(calls.values())
 
 
 def _named(stream: Stream, features: EncodedFeatures) -> dict[str, Tensor]:

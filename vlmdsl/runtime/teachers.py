@@ -5,15 +5,19 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Mapping
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from vlmdsl.ir import Encoder, Stream, Teacher
+from vlmdsl.ir import Module, Teacher, Use
 from vlmdsl.runtime.heads import Heads
 from vlmdsl.runtime.named import NamedModules
 
 __all__ = ["Teachers", "momentum_at"]
+
+_Followed: TypeAlias = tuple[Module, Teacher]
+"""A tower, and how its teacher follows it: one copy of its weights."""
 
 
 def momentum_at(teacher: Teacher, done: int, steps: int) -> float:
@@ -27,7 +31,7 @@ def momentum_at(teacher: Teacher, done: int, steps: int) -> float:
 
 
 class Teachers(nn.Module):
-    """A copy of a tower and its heads for every teacher that the streams ask for, and the count of steps for schedules.
+    """A copy of a tower and its heads for every teacher that `uses` ask for, and the count of steps for schedules.
 
     Only weights follow; buffers (batch statistics) are the teacher's own. Both are in the checkpoint.
     Raises ValueError where a schedule needs the number of `steps` and it is not given (0).
@@ -35,33 +39,34 @@ class Teachers(nn.Module):
 
     steps_done: Tensor
 
-    def __init__(self, towers: Mapping[str, nn.Module], heads: Heads, streams: Iterable[Stream], steps: int) -> None:
+    def __init__(self, towers: Mapping[str, nn.Module], heads: Heads, uses: Iterable[Use], steps: int) -> None:
         super().__init__()
         self._steps = steps
-        self._names: dict[Encoder, str] = {}
+        self._names: dict[_Followed, str] = {}
         self.copies = NamedModules()
         self.heads = NamedModules()
-        taught: dict[Encoder, list[Stream]] = {}
-        for stream in streams:
-            if stream.encoder.teacher:
-                taught.setdefault(stream.encoder.bare, []).append(stream)
-        for encoder, followers in taught.items():
-            if steps < 1 and encoder.teacher and encoder.teacher.schedule == "cosine":
-                raise ValueError(
-                    f"the momentum of the teacher of {encoder.tower} follows the run: say how many `steps` it has"
-                )
-            name = self._names[encoder] = _unused(encoder.tower, self.copies)
-            self.copies[name] = copy.deepcopy(towers[encoder.tower]).requires_grad_(False)
-            self.heads[name] = heads.copied(followers)
+        followed: dict[_Followed, list[Module]] = {}
+        for use in uses:
+            if use.follows is not None:
+                on_it = followed.setdefault((use.module.tower, use.follows), [])
+                on_it += [use.module] * (use.module.family == "head")
+        for (tower, teacher), on_it in followed.items():
+            if steps < 1 and teacher.schedule == "cosine":
+                raise ValueError(f"the momentum of the teacher of {tower.name} follows the run: say how many `steps` it has")
+            name = self._names[tower, teacher] = _unused(tower.name, self.copies)
+            self.copies[name] = copy.deepcopy(towers[tower.name]).requires_grad_(False)
+            self.heads[name] = heads.copied(on_it)
         self.register_buffer("steps_done", torch.tensor(0))
 
-    def tower(self, encoder: Encoder) -> nn.Module:
-        """The module that encodes in the tower's place."""
-        return self.copies[self._names[encoder.bare]]
-
-    def heads_of(self, encoder: Encoder) -> nn.Module:
-        """The heads in the place of the tower's."""
-        return self.heads[self._names[encoder.bare]]
+    def part(self, use: Use) -> nn.Module:
+        """What is called in the place of the tower or the head of a use."""
+        assert use.follows is not None, "the use is of a teacher"
+        name = self._names[use.module.tower, use.follows]
+        if use.module.family == "tower":
+            return self.copies[name]
+        heads = self.heads[name]
+        assert isinstance(heads, Heads)
+        return heads.part(use.module)
 
     def encoding(self) -> list[nn.Module]:
         """Every module that features go through."""
@@ -71,14 +76,13 @@ class Teachers(nn.Module):
     @torch.no_grad()
     def follow(self, towers: nn.ModuleDict, heads: Heads, order: str) -> None:
         """Move the weights of those teachers whose turn it is: `before` the forward pass, or `after` the optimiser step."""
-        for encoder, name in self._names.items():
-            teacher = encoder.teacher
-            if teacher is None or teacher.order != order:
+        for (tower, teacher), name in self._names.items():
+            if teacher.order != order:
                 continue
             known = teacher.schedule != "constant" and not self.steps_done.is_meta  # there are no numbers on that device
             done = int(self.steps_done) if known else 0
             share = 1.0 - momentum_at(teacher, done, self._steps)
-            _approach(self.copies[name], towers[encoder.tower], share)
+            _approach(self.copies[name], towers[tower.name], share)
             own = self.heads[name]
             assert isinstance(own, Heads)
             for part, module in own.parts.items():

@@ -164,6 +164,13 @@ class TrainConfig(_Section):
     batch: int = Field(
         128, ge=2, lt=2**31, description="samples per step over all processes: these are each other's negatives"
     )
+    micro: int | None = Field(
+        None,
+        ge=1,
+        lt=2**31,
+        description="samples of a process that go through the towers at once, for batches whose activations do not fit: the "
+        "gradient is that of the whole batch, for one more forward pass of the towers; null: all at once",
+    )
     clip_gradient_norm: Positive | None = Field(
         1.0, description="maximum L2 norm of the gradient, above which it is scaled down; null: off"
     )

@@ -6,8 +6,8 @@ import pytest
 
 import vlmdsl
 from vlmdsl.api.driver import build
-from vlmdsl.ir import Program, readings, streams
-from vlmdsl.passes.encoders import encoder_calls
+from vlmdsl.ir import Program, readings, source_names, streams
+from vlmdsl.planning import schedule_of
 
 HEADER = "vlo 1\nrecipe mine(image: Image, text: Text)\n"
 ONE = HEADER + "encoder one = shared(vision, language)\n"
@@ -15,6 +15,12 @@ ONE = HEADER + "encoder one = shared(vision, language)\n"
 
 def planned(recipe: str) -> Program:
     return build(recipe).planned
+
+
+def values_of_calls(program: Program) -> list[list[str]]:
+    """The names of the sources that each call of a module takes."""
+    names = source_names(stream.source for stream in streams(program))
+    return [[names[output.source] for output in call.outputs] for call in schedule_of(program).calls]
 
 
 def codes(recipe: str) -> list[str]:
@@ -28,27 +34,26 @@ def test_a_shared_tower_encodes_images_texts_and_both_joined_each_kind_in_one_ca
     )
     found = streams(program)
     assert {stream.encoder.tower for stream in found} == {"shared"}
-    calls = [[stream.name for stream in call.streams] for call in encoder_calls(program)]
-    assert calls == [
-        ["image_augment_crop_0_shared", "image_augment_crop_1_shared"], ["text_shared"], ["image_text_shared"],
+    assert values_of_calls(program) == [
+        ["image_augment_crop_0", "image_augment_crop_1"], ["text"], ["image_text"],
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("images", "calls"),
     [
-        ("multi_crop(image, n=2, small=2, small_side=50%)", [(2, 1.0), (2, 0.25)]),
-        ("drop(image, share=50%)", [(1, 0.5)]),
-        ("each((image, drop(image, share=50%), drop(augment(image), share=50%)))", [(1, 1.0), (2, 0.5)]),
-        ("augment(image, n=3)", [(3, 1.0)]),
+        ("multi_crop(image, n=2, small=2, small_side=50%)", [(2, 1.0, ()), (2, 0.5, ())]),
+        ("drop(image, share=50%)", [(1, 1.0, (0.5,))]),
+        ("each((image, drop(image, share=50%), drop(augment(image), share=50%)))", [(1, 1.0, ()), (2, 1.0, (0.5,))]),
+        ("augment(image, n=3)", [(3, 1.0, ())]),
     ],
 )
 def test_images_of_another_side_or_with_fewer_patches_are_calls_of_their_own(
-    images: str, calls: list[tuple[int, float]]
+    images: str, calls: list[tuple[int, float, tuple[float, ...]]]
 ) -> None:
     program = planned(HEADER + f"minimize contrast({images}, text)\n")
-    vision = [call for call in encoder_calls(program) if call.encoder.tower == "vision"]
-    assert [(len(call.streams), call.share) for call in vision] == calls
+    vision = [call for call in schedule_of(program).calls if call.use.module.name == "vision"]
+    assert [(len(call.values), call.mode.side, call.mode.dropped) for call in vision] == calls
 
 
 def test_a_batch_holds_the_halves_of_a_joined_stream_once() -> None:
@@ -72,9 +77,7 @@ def test_a_shared_tower_may_take_the_place_of_both_defaults() -> None:
 
 def test_a_blended_pair_is_a_call_of_its_own_on_the_halves_that_a_joined_one_reads() -> None:
     program = planned("oner")
-    assert [[stream.name for stream in call.streams] for call in encoder_calls(program)] == [
-        ["image_shared"], ["text_shared"], ["image_text_shared"], ["image_text_blend_shared"],
-    ]  # fmt: skip
+    assert values_of_calls(program) == [["image"], ["text"], ["image_text"], ["image_text_blend"]]
     alone = planned(ONE + "let both = one(blend(image, text, by=0.3))\nminimize contrast(both, both)\n")
     assert [stream.name for stream in streams(alone)] == ["image_text_blend_shared"]
 

@@ -9,9 +9,10 @@ from torch import nn
 import vlmdsl
 from batches import batch_of, scalars
 from vlmdsl.api.driver import build
+from vlmdsl.backends.torch.naming import passed_names
 from vlmdsl.diagnostics import DiagnosticError
-from vlmdsl.ir import Encoder, Stream, streams
-from vlmdsl.ir.graph import Graph
+from vlmdsl.ir import Encoder, Graph, Program, Term, inputs, streams
+from vlmdsl.planning import schedule_of
 from vlmdsl.runtime.encoders import (
     SharedConfig,
     SharedTransformer,
@@ -22,38 +23,36 @@ from vlmdsl.runtime.encoders import (
 )
 from vlmdsl.runtime.model import VisionLanguageModel, tower_needs
 from vlmdsl.runtime.values import ImageBatch, ImageFormat, KeptPatches, RegionBatch, TextBatch, port
-from vlmdsl.types import EncodedType, FieldType
+from vlmdsl.types import FieldType
 
 
 class RecordingObjective(nn.Module):
     """Keeps what it is called with; its loss is the sum of all features."""
 
-    def __init__(self, streams, plain=()):
+    def __init__(self, program):
         super().__init__()
-        self.streams = streams
+        self.program, self.streams = program, streams(program)
+        self.schedule = schedule_of(program)
+        self.passed = passed_names(program, self.schedule)
         self.references = SimpleNamespace(columns=[])
-        self.compared = [(streams[0].name, stream.name) for stream in streams[1:]]
-        self.inputs = {name: None for stream in streams for name in (stream.name, f"{stream.name}_mask")} | dict.fromkeys(
-            plain
-        )
+        self.compared = [(self.streams[0].name, stream.name) for stream in self.streams[1:]]
+        self.inputs = {wanted.name: wanted for wanted in inputs(program)}
 
-    def mixtures(self, draws):
-        return {}
-
-    def forward(self, **inputs):
-        self.given = inputs
-        return SimpleNamespace(loss=sum(value.sum() for value in inputs.values() if value.is_floating_point()))
+    def forward(self, **features):
+        self.given = features
+        return SimpleNamespace(loss=sum(value.sum() for value in features.values() if value.is_floating_point()))
 
 
-def make_streams(*wanted):
-    """Streams of (name, kind, tower, frozen, pooled, tokens)."""
+def program_of(*wanted, plain=()):
+    """A program that reads outputs of fields: (name, kind, tower, frozen, pooled, tokens) each; and plain fields."""
     graph = Graph()
-    found = []
+    nodes = []
     for name, kind, tower, frozen, pooled, tokens in wanted:
         field = graph.add("field", type=FieldType(kind), name=name)
-        encode = graph.add("encode", field, type=EncodedType(kind), encoder=Encoder(tower, kind, frozen))
-        found.append(Stream(name, field, encode, pooled, tokens))
-    return found
+        encode = graph.add("encode", field, encoder=Encoder(tower, kind, frozen))
+        nodes += [graph.add(output, encode) for output, read in (("pooled", pooled), ("tokens", tokens)) if read]
+    nodes += [graph.add("field", type=FieldType(kind), name=name) for name, kind in plain]
+    return Program("recorded", graph, tuple(Term(f"term{number}", node) for number, node in enumerate(nodes)))
 
 
 def vision(yields=("pooled",), dimension=8):
@@ -82,7 +81,7 @@ TEXT = ("text", "Text", "language", False, True, False)
 def test_several_streams_of_a_tower_are_one_call_with_the_numbers_of_separate_ones():
     both = ("pooled", "tokens")
     objective = RecordingObjective(
-        make_streams(
+        program_of(
             IMAGE, ("text", "Text", "language", False, True, True), ("caption", "Text", "language", False, False, True)
         )
     )
@@ -104,7 +103,7 @@ def test_several_streams_of_a_tower_are_one_call_with_the_numbers_of_separate_on
 
 
 def test_only_the_plain_fields_that_the_objective_reads_reach_it():
-    objective = RecordingObjective(make_streams(IMAGE, TEXT), plain=["label"])
+    objective = RecordingObjective(program_of(IMAGE, TEXT, plain=[("label", "Label")]))
     model = VisionLanguageModel({"vision": vision(), "language": language()}, objective)
     fields = scalars(label=torch.tensor([0, 1, 1]), unread=torch.ones(3))
     model(batch_of({"image": images(), "text": texts(5), **fields}, "abc"))
@@ -114,7 +113,7 @@ def test_only_the_plain_fields_that_the_objective_reads_reach_it():
 def test_a_frozen_tower_takes_no_gradient_and_stays_in_evaluation_mode():
     frozen = ("image", "Image", "vision", True, True, False)
     model = VisionLanguageModel(
-        {"vision": vision(), "language": language()}, RecordingObjective(make_streams(frozen, TEXT))
+        {"vision": vision(), "language": language()}, RecordingObjective(program_of(frozen, TEXT))
     ).train()
     assert not model.encoders["vision"].training
     assert model.encoders["language"].training
@@ -125,9 +124,8 @@ def test_a_frozen_tower_takes_no_gradient_and_stays_in_evaluation_mode():
 
 
 def test_a_tower_used_with_and_without_gradient_is_trained_by_the_one_stream_only():
-    streams = make_streams(TEXT, ("caption", "Text", "language", True, True, False))
-    assert tower_needs(streams)["language"].frozen is False
-    objective = RecordingObjective(streams)
+    objective = RecordingObjective(program_of(TEXT, ("caption", "Text", "language", True, True, False)))
+    assert tower_needs(objective.streams)["language"].frozen is False
     model = VisionLanguageModel({"language": language()}, objective)
     model(batch_of({"text": texts(5), "caption": texts(5)}, "abc"))
     assert objective.given["text"].requires_grad
@@ -149,12 +147,12 @@ def test_a_tower_used_with_and_without_gradient_is_trained_by_the_one_stream_onl
 )
 def test_towers_that_do_not_fit_are_a_diagnostic(towers, words):
     with pytest.raises(DiagnosticError, match="V0832") as caught:
-        VisionLanguageModel(towers, RecordingObjective(make_streams(IMAGE, TEXT)))
+        VisionLanguageModel(towers, RecordingObjective(program_of(IMAGE, TEXT)))
     assert words in caught.value.diagnostics[0].message
 
 
 def test_towers_run_in_bfloat16_under_autocast():
-    objective = RecordingObjective(make_streams(IMAGE, TEXT))
+    objective = RecordingObjective(program_of(IMAGE, TEXT))
     model = VisionLanguageModel({"vision": vision().float(), "language": language().float()}, objective)
     batch = batch_of({"image": ImageBatch(torch.randn(3, 3, 8, 8)), "text": texts(5)}, "abc")
     with torch.autocast("cpu", torch.bfloat16):
@@ -167,10 +165,9 @@ def test_joined_streams_are_one_call_on_the_values_of_their_halves():
         "recipe pairs(image: Image, text: Text, caption: Text)\nencoder one = shared(vision, language)\n"
         "minimize contrast(one(join(image, text)), one(join(image, caption)), sim=tokenmean)\n"
     )
-    found = streams(build(recipe).planned)
     config = VisionConfig(image_size=8, patch_size=4, width=16, depth=1, heads=2)
     tower = SharedTransformer(SharedConfig(config, vocabulary_size=30, text_length=9), 8, ("tokens",)).double()
-    objective = RecordingObjective(found)
+    objective = RecordingObjective(build(recipe).planned)
     model = VisionLanguageModel({"shared": tower}, objective)
     assert {reading.source.string("name") for reading in model.readings} == {"image", "text", "caption"}
     values = {"image": images(), "text": texts(5), "caption": texts(7)}
@@ -198,7 +195,6 @@ def test_blended_streams_get_the_draw_of_the_step_that_the_loss_reads_too():
     tower.register_forward_hook(lambda *_: calls.append(1))
     batch = batch_of(names, "abc", {"lam": torch.tensor(0.3, dtype=torch.float64)})
     shares = {"image_text_blend_shared": 0.3, "image_text_blend_2_shared": 0.7}
-    assert {name: round(float(share), 6) for name, share in model.objective.blends(batch.draws).items()} == shares
     found = model(batch).loss
     assert len(calls) == 3  # texts, blended pairs, joined ones
     pair = values["image"].pixels, values["text"].mask, values["text"].ids
@@ -211,8 +207,8 @@ def test_blended_streams_get_the_draw_of_the_step_that_the_loss_reads_too():
     torch.testing.assert_close(found, model.objective(**features, lam=batch.draws["lam"]).loss, rtol=1e-9, atol=1e-12)
 
 
-def planned_streams(expression):
-    return streams(build(expression, expression=True).planned)
+def planned(expression):
+    return build(expression, expression=True).planned
 
 
 def viewed_batch(wanted, side=None, kept=None):
@@ -227,7 +223,7 @@ def viewed_batch(wanted, side=None, kept=None):
 
 
 def test_crops_of_one_size_are_one_call_of_the_tower():
-    objective = RecordingObjective(planned_streams("contrast(multi_crop(image, n=2, small=2, small_side=50%), text)"))
+    objective = RecordingObjective(planned("contrast(multi_crop(image, n=2, small=2, small_side=50%), text)"))
     towers = {"vision": vision(), "language": language()}
     sides = {f"image_crop_{view}": 8 if view < 2 else 4 for view in range(4)}
     batch = viewed_batch(sides, side=sides)
@@ -241,7 +237,7 @@ def test_crops_of_one_size_are_one_call_of_the_tower():
 
 
 def test_dropped_patches_of_several_streams_are_dropped_in_one_call():
-    objective = RecordingObjective(planned_streams("contrast(drop(augment(image, n=2), share=50%), text)"))
+    objective = RecordingObjective(planned("contrast(drop(augment(image, n=2), share=50%), text)"))
     towers = {"vision": vision(), "language": language()}
     names = [f"image_augment_crop_{view}_drop" for view in (0, 1)]
     batch = viewed_batch(names, kept=dict.fromkeys(names, 2))
@@ -271,14 +267,14 @@ class WholeImages(VisionTransformer):
     ],
 )
 def test_views_that_a_tower_cannot_take_are_a_diagnostic(view, tower, words):
-    objective = RecordingObjective(planned_streams(f"contrast({view}, text)"))
+    objective = RecordingObjective(planned(f"contrast({view}, text)"))
     with pytest.raises(DiagnosticError, match=words) as caught:
         VisionLanguageModel({"vision": tower(), "language": language()}, objective)
     assert caught.value.diagnostics[0].code == "V0832"
 
 
 def test_towers_of_whole_images_take_crops_of_one_size():
-    objective = RecordingObjective(planned_streams("contrast(multi_crop(image, small_side=1), text)"))
+    objective = RecordingObjective(planned("contrast(multi_crop(image, small_side=1), text)"))
     VisionLanguageModel({"vision": WholeImages(), "language": language()}, objective)
 
 
@@ -329,10 +325,9 @@ class TestRegions:
         encoder late = enter(vision, after=75%)
         minimize contrast(late(regions), text) + contrast(image, text)
         """
-        made = streams(build("\n".join(line.strip() for line in text.splitlines())).written)
-        need = tower_needs(made)["vision"]
+        objective = RecordingObjective(build("\n".join(line.strip() for line in text.splitlines())).planned)
+        need = tower_needs(objective.streams)["vision"]
         assert (need.kind, need.takes) == ("Image", {"Image", "Regions"})
-        objective = RecordingObjective(made)
         towers = {"vision": self.tower(), "language": language()}
         model = VisionLanguageModel(towers, objective)
         regions, mask = torch.randn(2, 3, 5, dtype=torch.float64), torch.ones(2, 3, dtype=torch.bool)

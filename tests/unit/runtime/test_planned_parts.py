@@ -10,7 +10,7 @@ import vlmdsl
 from vlmdsl.api.plan import plan
 from vlmdsl.backends.plan.report import PartRow
 from vlmdsl.backends.torch import ops
-from vlmdsl.ir import streams
+from vlmdsl.ir import streams, uses_of
 from vlmdsl.runtime.encoders.heads import MultilayerHead
 from vlmdsl.runtime.heads import Heads
 from vlmdsl.runtime.values.mask import NOT_SELECTED, selected_places
@@ -34,8 +34,9 @@ def rows(recipe: str, word: str = "", **knobs: object) -> list[PartRow]:
 def test_heads_hold_what_the_plan_says(recipe: str) -> None:
     objective = vlmdsl.compile(recipe, compiled=False)
     towers = {stream.encoder.tower: DIM for stream in objective.streams}
-    heads = Heads(towers, objective.streams)
-    taught = [stream for stream in objective.streams if stream.encoder.teacher]
+    uses = [use for stream in objective.streams for use in uses_of(stream.encoder)]
+    heads = Heads(towers, uses)
+    taught = [use.module for use in uses if use.follows and use.module.family == "head"]
     built = [*heads.parts.values(), *(heads.copied(taught).parts.values() if taught else ())]
     planned = [row for row in rows(recipe) if "logits" not in row.what and "search" not in row.what]
     assert planned

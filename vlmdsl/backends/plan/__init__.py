@@ -1,6 +1,6 @@
 """The plan of a program: what runs and what it costs, from formulas, without torch."""
 
 from vlmdsl.backends.plan.make import make_plan
-from vlmdsl.backends.plan.report import CallRow, CollectiveRow, Plan, RegionRow, SharedRow
+from vlmdsl.backends.plan.report import CallRow, CollectiveRow, ComputeRow, Plan, RegionRow, ScheduleRow, SharedRow
 
-__all__ = ["CallRow", "CollectiveRow", "Plan", "RegionRow", "SharedRow", "make_plan"]
+__all__ = ["CallRow", "CollectiveRow", "ComputeRow", "Plan", "RegionRow", "ScheduleRow", "SharedRow", "make_plan"]

@@ -2,24 +2,50 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
-from vlmdsl.backends.plan.report import Baseline, CallRow, CollectiveRow, PartRow, Plan, RegionRow, SharedRow, StateRow
+from vlmdsl.backends.plan.report import (
+    Baseline,
+    CallRow,
+    CollectiveRow,
+    ComputeRow,
+    PartRow,
+    Plan,
+    RegionRow,
+    ScheduleRow,
+    SharedRow,
+    StateRow,
+)
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.lowering import ImpossiblePlan, UnknownDtype
-from vlmdsl.ir import Head, Node, Program, columns, root_field, streams, walk
+from vlmdsl.ir import (
+    Applied,
+    Apply,
+    Compute,
+    Head,
+    Mode,
+    Node,
+    Program,
+    Value,
+    columns,
+    root_field,
+    source_names,
+    streams,
+    walk,
+)
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.encoding import ENCODE
 from vlmdsl.ir.operations.matrices import SIMILARITY
 from vlmdsl.ir.operations.state import MEMORY
 from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.passes.cost import ITEM_BYTES, Cost, Workload, cost_of, hand_written
-from vlmdsl.passes.encoders import encoder_calls
 from vlmdsl.passes.lowering import lowering_of
 from vlmdsl.passes.memory import features_kept, gradients_of_inputs, seen_by
 from vlmdsl.passes.part_cost import part_costs
+from vlmdsl.planning import schedule_of
 from vlmdsl.source import SourceMap, Span
 from vlmdsl.types import TokensType
 
@@ -64,7 +90,7 @@ def make_plan(
         world=world,
         dim=dim,
         dtype=dtype,
-        calls=_calls(program, workload),
+        schedule=_schedule(program, workload),
         shared=_shared(program, names, sources),
         regions=rows,
         parts=tuple(PartRow(**asdict(part)) for part in part_costs(program, workload)),
@@ -153,26 +179,62 @@ def _region(program: Program, node: Node, cost: Cost, workload: Workload, name: 
     )
 
 
-def _calls(program: Program, workload: Workload) -> tuple[CallRow, ...]:
-    local = workload.batch // workload.world
-    return tuple(
-        CallRow(
-            tower=call.encoder.tower,
-            frozen=call.encoder.frozen,
-            teacher=call.encoder.teacher is not None,
-            streams=tuple(stream.name for stream in call.streams),
-            samples=local * len(call.streams),
-            heads=tuple(_head(head, views) for head, views in call.heads),
-            share=call.share,
-        )
-        for call in encoder_calls(program)
+def _schedule(program: Program, workload: Workload) -> ScheduleRow:
+    """The schedule of a step, as the model executes it."""
+    schedule = schedule_of(program)
+    sources = source_names(stream.source for stream in streams(program))
+
+    def name(value: Value) -> str:
+        node = value.source if isinstance(value, Applied) else value
+        return sources[node] if node in sources else str(dict(node.attributes).get("name", node.operation))
+
+    return ScheduleRow(
+        load=tuple(map(name, schedule.load.values)),
+        steps=tuple(
+            _call(step, name, workload) if isinstance(step, Apply) else _compute(step, name) for step in schedule.steps
+        ),
+        followed_before=tuple(use.module.name for use in schedule.before),
+        followed_after=tuple(use.module.name for use in schedule.after),
     )
 
 
-def _head(head: Head, views: int) -> str:
-    """A head with the lengths of its features; D is that of the tower's."""
-    lengths = "-".join(str(length) if length else "D" for length in head.widths(0))
-    return f"{head.name} {lengths} on {views} view{'s' * (views > 1)}"
+def _call(call: Apply, name: Callable[[Value], str], workload: Workload) -> CallRow:
+    module = call.use.module
+    return CallRow(
+        module=f"{module.name} {_lengths(module.settings)}" if isinstance(module.settings, Head) else module.name,
+        family=module.family,
+        on=None if module.on is None else module.on.name,
+        gradient=call.use.gradient,
+        teacher=call.use.follows is not None,
+        values=tuple(map(name, call.values)),
+        samples=workload.batch // workload.world * len(call.values),
+        tokens=_tokens(call.mode, workload) if module.family == "tower" else None,
+    )
+
+
+def _compute(compute: Compute, name: Callable[[Value], str]) -> ComputeRow:
+    return ComputeRow(name=compute.name, gives=tuple(map(name, compute.gives)))
+
+
+def _lengths(head: Head) -> str:
+    """The lengths of a head's features; D is that of the tower's."""
+    return "-".join(str(length) if length else "D" for length in head.widths(0))
+
+
+def _tokens(mode: Mode, workload: Workload) -> int | None:
+    """What a tower sees of a sample: patches of an image, tokens of a text, or both; None for regions."""
+    if mode.kind == "Text":
+        return workload.text_tokens
+    if mode.kind == "Regions":
+        return None
+    grid = math.isqrt(workload.image_tokens)
+    whole = grid**2 == workload.image_tokens
+    patches = max(round(mode.side * grid), 1) ** 2 if whole else round(mode.side**2 * workload.image_tokens)
+    for share in mode.dropped:
+        patches = int(patches * (1 - share))
+    if mode.kind == "Image":
+        return patches
+    return max(patches, workload.text_tokens) if mode.blended else patches + workload.text_tokens
 
 
 def _states(program: Program, workload: Workload) -> list[StateRow]:

@@ -8,7 +8,9 @@ from pydantic import BaseModel, ConfigDict
 
 from vlmdsl.diagnostics.cells import plain
 
-__all__ = ["CallRow", "CollectiveRow", "PartRow", "Plan", "RegionRow", "SharedRow", "StateRow"]
+__all__ = [
+    "CallRow", "CollectiveRow", "ComputeRow", "PartRow", "Plan", "RegionRow", "ScheduleRow", "SharedRow", "StateRow",
+]  # fmt: skip
 
 
 class _Row(BaseModel):
@@ -16,16 +18,37 @@ class _Row(BaseModel):
 
 
 class CallRow(_Row):
-    """One call of a tower: the streams that go through it together, samples on each process, the heads on top of it, each
-    with the number of views that it takes, and the share of an image's patches that the tower sees."""
+    """One call of a module: on which values, each with so many samples of this process and tokens of a sample.
 
-    tower: str
-    frozen: bool
+    `family` is `tower`, `head` or `vocabulary`, `on` the module that a head or a vocabulary stands on. `tokens` are the
+    patches and the tokens of a text that a tower sees; None where that is not known before there is data.
+    """
+
+    module: str
+    family: str
+    on: str | None
+    gradient: bool
     teacher: bool
-    streams: tuple[str, ...]
+    values: tuple[str, ...]
     samples: int
-    heads: tuple[str, ...] = ()
-    share: float = 1.0
+    tokens: int | None = None
+
+
+class ComputeRow(_Row):
+    """One emitted function: what it is called in the source, and what it gives to calls and functions after it."""
+
+    name: str
+    gives: tuple[str, ...]
+
+
+class ScheduleRow(_Row):
+    """What runs in a step, in order: what the batch brings, then calls of modules and emitted functions; the modules that
+    teachers follow before the first of them, and after the optimiser step."""
+
+    load: tuple[str, ...]
+    steps: tuple[CallRow | ComputeRow, ...]
+    followed_before: tuple[str, ...] = ()
+    followed_after: tuple[str, ...] = ()
 
 
 class SharedRow(_Row):
@@ -106,7 +129,7 @@ class Plan(_Row):
     world: int
     dim: int
     dtype: str
-    calls: tuple[CallRow, ...]
+    schedule: ScheduleRow
     shared: tuple[SharedRow, ...]
     regions: tuple[RegionRow, ...]
     parts: tuple[PartRow, ...]
@@ -121,6 +144,11 @@ class Plan(_Row):
     received: int
     hand_written: Baseline | None
 
+    @property
+    def calls(self) -> tuple[CallRow, ...]:
+        """The calls of modules, in order."""
+        return tuple(row for row in self.schedule.steps if isinstance(row, CallRow))
+
     def to_json(self) -> dict[str, object]:
         """The plan as plain data: numbers, strings, lists and dictionaries."""
         return self.model_dump(mode="json")
@@ -129,9 +157,7 @@ class Plan(_Row):
         """The plan as tables."""
         per = f"{self.batch // self.world:,} a process" if self.world > 1 else "one process"
         lines = [f"{self.program}: batch {self.batch:,} ({per}), features of {self.dim:,} in {self.dtype}", ""]
-        headed = any(row.heads for row in self.calls)
-        header = ("tower", "streams", "samples", *(["heads"] * headed))
-        lines += _section("Encoder calls", header, [_call(row)[: len(header)] for row in self.calls])
+        lines += _section("Schedule", ("", "", "on", "samples", "tokens each"), _steps(self.schedule))
         lines += _section("Computed once", ("value", "read by", "recipe"), [_shared(row) for row in self.shared])
         lines += _section(
             "On the pair grid",
@@ -203,13 +229,20 @@ def _section(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -
     return [title, *("  " + line for line in body), ""]
 
 
-def _call(row: CallRow) -> tuple[str, ...]:
-    return (
-        row.tower + (" (frozen)" if row.frozen else " (teacher)" if row.teacher else ""),
-        " + ".join(row.streams),
-        f"{row.samples:,}" + ("" if row.share == 1.0 else f", {row.share:.0%} of the patches of each"),
-        ", ".join(row.heads),
-    )
+def _steps(schedule: ScheduleRow) -> list[tuple[str, ...]]:
+    """A line per step, and one for teachers that move before or after all of them."""
+    follow = [("follow", name, "before the step", "", "") for name in schedule.followed_before]
+    rows = [("load", "", ", ".join(schedule.load), "", ""), *map(_step, schedule.steps)]
+    return [*follow, *rows, *(("follow", name, "after the optimizer step", "", "") for name in schedule.followed_after)]
+
+
+def _step(row: CallRow | ComputeRow) -> tuple[str, ...]:
+    if isinstance(row, ComputeRow):
+        return "compute", row.name, ", ".join(row.gives), "", ""
+    name = row.module if row.on is None else f"{row.module} of {row.on}"
+    kind = " (teacher)" if row.teacher else "" if row.gradient else " (frozen)"
+    tokens = "" if row.tokens is None else f"{row.tokens:,}"
+    return "apply", name + kind, " + ".join(row.values), f"{row.samples:,}", tokens
 
 
 def _shared(row: SharedRow) -> tuple[str, ...]:

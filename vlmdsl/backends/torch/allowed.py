@@ -9,16 +9,17 @@ import ast
 from collections.abc import Iterable
 
 from vlmdsl.backends.torch import ops
+from vlmdsl.backends.torch.naming import FUNCTION
 from vlmdsl.ir.verify import InternalError
 
 __all__ = ["allowed_tree"]
 
-FUNCTIONS = {"objective": ("inputs", "parameters", "state"), "mixtures": ("inputs",), "blends": ("inputs",)}
-"""The functions of emitted source and their parameters."""
+PARAMETERS = ("inputs", "parameters", "state")
+"""The parameters of every function of emitted source."""
 
 _IMPORT = ast.dump(ast.parse("from vlmdsl.backends.torch import ops").body[0])
 _OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div)
-_RESERVED = frozenset({"ops", *FUNCTIONS, *(name for parameters in FUNCTIONS.values() for name in parameters)})
+_RESERVED = frozenset({"ops", *PARAMETERS})
 
 
 def allowed_tree(source: str) -> ast.Module:
@@ -39,20 +40,24 @@ def allowed_tree(source: str) -> ast.Module:
 
 
 def _check_function(function: ast.stmt) -> None:
-    if not isinstance(function, ast.FunctionDef) or function.name not in FUNCTIONS:
+    if not isinstance(function, ast.FunctionDef) or not FUNCTION.fullmatch(function.name):
         raise _fault("something else than one of its functions", function)
-    if ast.unparse(function.args) != ", ".join(FUNCTIONS[function.name]) or function.decorator_list or function.returns:
+    if ast.unparse(function.args) != ", ".join(PARAMETERS) or function.decorator_list or function.returns:
         raise _fault("a strange signature", function)
-    known = set(FUNCTIONS[function.name])
+    known = set(PARAMETERS)
     for statement in function.body:
         match statement:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value) if name not in _RESERVED:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value) if _assignable(name):
                 _check_values([value], known)
                 known.add(name)
             case ast.Return(value=ast.expr() as value):
                 _check_values([value], known)
             case _:
                 raise _fault("a statement that is neither an assignment nor a result", statement)
+
+
+def _assignable(name: str) -> bool:
+    return name not in _RESERVED and not FUNCTION.fullmatch(name)
 
 
 def _check_values(expressions: Iterable[ast.expr], known: set[str]) -> None:

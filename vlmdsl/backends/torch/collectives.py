@@ -11,7 +11,7 @@ compiled graph. Batches are equal in size on all processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache, partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -25,8 +25,8 @@ from vlmdsl.backends.torch.partners import partners
 from vlmdsl.ir import exchange_counts, whole_blocks
 
 __all__ = [
-    "all_gather", "all_reduce_max", "all_reduce_sum", "fetch", "gather_numbers", "gather_objects", "mirrored", "own_slice",
-    "process_count", "process_index", "transposed",
+    "all_gather", "all_reduce_max", "all_reduce_sum", "average_gradients", "fetch", "gather_numbers", "gather_objects",
+    "mirrored", "own_slice", "process_count", "process_index", "transposed",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -128,6 +128,22 @@ def transposed(local: Tensor) -> Tensor:
         return _transpose(local.to(torch.uint8)).to(torch.bool)
     turned: Tensor = _Transposed.apply(local)  # type: ignore[no-untyped-call]
     return turned
+
+
+def average_gradients(parameters: Iterable[Tensor]) -> None:
+    """Put the mean over processes in the place of every gradient, as `DistributedDataParallel` does: one exchange for each
+    dtype and device. Every process must have gradients of the same parameters."""
+    if process_count() == 1:
+        return
+    groups: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    for parameter in parameters:
+        if parameter.grad is not None:
+            groups.setdefault((parameter.grad.dtype, parameter.grad.device), []).append(parameter.grad)
+    for gradients in groups.values():
+        mean = _reduce(torch.cat([gradient.flatten() for gradient in gradients]), "sum").div_(process_count())
+        sizes = [gradient.numel() for gradient in gradients]
+        for gradient, part in zip(gradients, torch.split(mean, sizes), strict=True):
+            gradient.copy_(part.view_as(gradient))
 
 
 class _AllGather(Function):

@@ -1,4 +1,5 @@
-"""From a planned program to readable torch source: one function, a line a node, each with the recipe's place.
+"""From a planned program to readable torch source: one function per `Compute` of its schedule, one line per node, each with
+the recipe's place.
 
 The text is what runs (`objective.py` executes it as it is) and what `vlmdsl emit` shows. How an operation is
 called is its row in `calls.py`.
@@ -6,34 +7,29 @@ called is its row in `calls.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from vlmdsl.backends.torch.calls import Values, call_of, literal
-from vlmdsl.backends.torch.naming import Names, has_line
+from vlmdsl.backends.torch.naming import Names, has_line, passed_names
 from vlmdsl.diagnostics.cells import displayed
-from vlmdsl.ir import (
-    Node,
-    Program,
-    block_of,
-    mixtures,
-    readings,
-    walk,
-)
+from vlmdsl.ir import Compute, Node, Program, Schedule, walk
 from vlmdsl.ir.digest import digest
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.encoding import ENCODE
 from vlmdsl.ir.operations.scalars import CONSTANT, RETAIN
-from vlmdsl.ir.operations.views import BLEND
+from vlmdsl.planning import schedule_of
 from vlmdsl.source import SourceMap
 
 __all__ = ["emit", "emit_value"]
 
 
-def emit(program: Program, sources: SourceMap | None = None) -> str:
-    """The source of `objective(inputs, parameters, state) -> (loss, terms, metrics, new_state)`; with `sources`, lines name
-    the recipe's. Where images are mixed, `mixtures(inputs)` gives what to mix them by, (share, block) in turn, by name, and
-    where they are blended with texts, `blends(inputs)` their share by stream."""
-    return _Writer(program, sources or SourceMap()).module()
+def emit(program: Program, sources: SourceMap | None = None, schedule: Schedule | None = None) -> str:
+    """The source of every `Compute` of the program's schedule, as functions of (inputs, parameters, state).
+
+    The last one, `objective`, gives (loss, terms, metrics, new_state); one that runs before a module is called gives what
+    it computes by name. With `sources`, lines name the recipe's.
+    """
+    return _Writer(program, sources or SourceMap()).module(schedule or schedule_of(program))
 
 
 def emit_value(program: Program, node: Node) -> str:
@@ -54,36 +50,27 @@ class _Writer:
         self._names = Names(program)
         self._values = Values(program)
 
-    def module(self) -> str:
-        body = [line for node in _after_encoding(self._program.roots()) for line in self._lines(node)]
-        written = [*self._header(), *(f"    {line}" for line in [*body, *self._results()])]
-        written += [*self._mixtures(), *self._blends()]
-        return "\n".join(written) + "\n"
+    def module(self, schedule: Schedule) -> str:
+        passed = passed_names(self._program, schedule)
+        functions = ["\n".join(self._function(compute, passed)) for compute in schedule.computes]
+        return "\n".join([*self._header(), "\n\n\n".join(functions)]) + "\n"
 
-    def _mixtures(self) -> list[str]:
-        """The function of what images are mixed by, which is computed before they are encoded."""
-        mixed = {read.name: mixtures(read.source) for read in readings(self._values.streams)}
-        body = self._body(node.inputs[1] for nodes in mixed.values() for node in nodes)
-        said = {name: [self._mixture(node) for node in nodes] for name, nodes in mixed.items() if nodes}
-        return _function("mixtures", body, [(name, f"({' '.join(pairs)})") for name, pairs in said.items()])
-
-    def _mixture(self, node: Node) -> str:
-        return f"({self._values.of(node.inputs[1])}, {block_of(node)}),"
-
-    def _blends(self) -> list[str]:
-        """The function of the images' shares where they are blended with texts."""
-        shares = {
-            stream.name: stream.source.inputs[2] for stream in self._values.streams if stream.source.operation is BLEND
-        }
-        body = self._body(shares.values())
-        return _function("blends", body, [(name, self._values.of(share)) for name, share in shares.items()])
-
-    def _body(self, roots: Iterable[Node]) -> list[str]:
-        return [line for node in walk(roots) for line in self._lines(node)]
+    def _function(self, compute: Compute, passed: Mapping[Node, str]) -> list[str]:
+        """One function: what it takes by name, a line per node, and what it gives."""
+        self._values = Values(self._program)
+        taken = [value for value in compute.takes if isinstance(value, Node) and (not has_line(value) or value.inputs)]
+        for node in taken:
+            self._values.refer(node, f"inputs[{literal(passed[node])}]")
+        roots = compute.gives or self._program.roots()
+        body = [line for node in _needed(roots, taken) if node not in taken for line in self._lines(node)]
+        passed_on = [(passed[node], self._values.of(node)) for node in compute.gives]
+        results = [f"return {_dictionary(passed_on)}"] if passed_on else self._results()
+        return [f"def {compute.name}(inputs, parameters, state):", *(f"    {line}" for line in [*body, *results])]
 
     def value_module(self, root: Node) -> str:
-        body = [line for node in _after_encoding([root], everybody=self._everybody) for line in self._lines(node)]
-        return "\n".join([*self._header(), *(f"    {line}" for line in [*body, f"return {self._values.of(root)}"])]) + "\n"
+        body = [line for node in _needed([root], everybody=self._everybody) for line in self._lines(node)]
+        lines = [f"    {line}" for line in [*body, f"return {self._values.of(root)}"]]
+        return "\n".join([*self._header(), "def objective(inputs, parameters, state):", *lines]) + "\n"
 
     def _header(self) -> list[str]:
         program = self._program
@@ -94,7 +81,6 @@ class _Writer:
             "from vlmdsl.backends.torch import ops",
             "",
             "",
-            "def objective(inputs, parameters, state):",
         ]
 
     def _lines(self, node: Node) -> list[str]:
@@ -137,9 +123,11 @@ class _Writer:
         ]
 
 
-def _after_encoding(roots: Iterable[Node], *, everybody: bool = False) -> list[Node]:
-    """What is computed once the features are there: all that `roots` need but what is done to fields before; of `everybody`,
-    without the conditions by which samples are left out."""
+def _needed(roots: Iterable[Node], taken: Iterable[Node] = (), *, everybody: bool = False) -> list[Node]:
+    """What `roots` need once modules have been called and `taken` is there, inputs before users; of `everybody`, without the
+    conditions by which samples are left out."""
+    roots = list(roots)
+    ends = set(taken)
     needed: set[Node] = set()
     stack = list(roots)
     while stack:
@@ -147,7 +135,7 @@ def _after_encoding(roots: Iterable[Node], *, everybody: bool = False) -> list[N
         if node not in needed:
             needed.add(node)
             inputs = node.inputs[:1] if everybody and node.operation is RETAIN else node.inputs
-            stack.extend(() if node.operation is ENCODE else inputs)
+            stack.extend(() if node.operation is ENCODE or node in ends else inputs)
     return [node for node in walk(roots) if node in needed]
 
 
@@ -158,9 +146,3 @@ def _regions(term: Node) -> list[Node]:
 
 def _dictionary(items: list[tuple[str, str]]) -> str:
     return "{" + ", ".join(f"{literal(name)}: {value}" for name, value in items) + "}"
-
-
-def _function(name: str, body: list[str], result: list[tuple[str, str]]) -> list[str]:
-    """A function of what is drawn for a step, after a gap; nothing where there is nothing to tell."""
-    lines = [f"    {line}" for line in [*body, f"return {_dictionary(result)}"]]
-    return ["", "", f"def {name}(inputs):", *lines] if result else []

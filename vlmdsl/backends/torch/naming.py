@@ -6,9 +6,9 @@ import keyword
 import re
 from collections.abc import Callable
 
-from vlmdsl.ir import Contrast, Node, Program, column_of, streams
+from vlmdsl.ir import Contrast, Node, Program, Schedule, column_of, source_names, streams
 from vlmdsl.ir.operations.contrast import CONTRAST
-from vlmdsl.ir.operations.encoding import DISTRIBUTION, ENCODE, GATE, NORMALIZE, POOLED, TOKENS, VOCABULARY
+from vlmdsl.ir.operations.encoding import DISTRIBUTION, ENCODE, GATE, MIX, NORMALIZE, POOLED, TOKENS, VOCABULARY
 from vlmdsl.ir.operations.matrices import SCORE, SIMILARITY
 from vlmdsl.ir.operations.mining import FETCH, HARDEST, MINE
 from vlmdsl.ir.operations.reductions import CROSS_ENTROPY, HINGE
@@ -18,16 +18,26 @@ from vlmdsl.ir.operations.state import ENQUEUE, MEMORY, STATE
 from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.types import FieldType, plain_kinds
 
-__all__ = ["Names", "has_line"]
+__all__ = ["FUNCTION", "Names", "has_line", "passed_names"]
 
-_TAKEN = ("inputs", "parameters", "state", "ops", "objective", "mixtures", "blends", "loss", "terms", "metrics", "__debug__")
+FUNCTION = re.compile(r"objective|before_[1-9][0-9]{0,3}")
+"""The names of emitted functions: the losses, and what runs before the modules of a stage are called."""
+_TAKEN = ("inputs", "parameters", "state", "ops", "loss", "terms", "metrics", "__debug__")
 
 
 def has_line(node: Node) -> bool:
-    """Whether a node is a line of the source: not a number, which stands where it is used, nor what is done before features
-    reach the objective (fields that are encoded, their views and joins, encoders)."""
+    """Whether a node is a line of the source: not a number, which stands where it is used, nor what a batch brings to
+    encoders (fields, their views, pairs of both), nor what encoders do."""
     encoded = isinstance(node.type, FieldType) and node.type.kind not in plain_kinds()
-    return not encoded and node.operation not in (CONSTANT, ENCODE)
+    return (not encoded or node.operation is MIX) and node.operation not in (CONSTANT, ENCODE)
+
+
+def passed_names(program: Program, schedule: Schedule) -> dict[Node, str]:
+    """What the nodes are called, as inputs, that emitted functions take from a batch or from each other."""
+    names, sources = Names(program), source_names(stream.source for stream in streams(program))
+    passed = {node: sources[node] for node in schedule.load.values if node in sources}
+    passed |= {node: node.string("name") for node in schedule.load.values if node not in sources}
+    return passed | {node: names.of(node) for compute in schedule.computes for node in compute.gives}
 
 
 class Names:
@@ -35,6 +45,7 @@ class Names:
 
     def __init__(self, program: Program) -> None:
         self._streams = {stream.encode.index: stream.name for stream in streams(program)}
+        self._sources = source_names(stream.source for stream in streams(program))
         named = [(metric.node.index, metric.name) for metric in program.metrics]
         named += [(term.node.index, term.name) for term in program.terms]
         named += [use for node in program.nodes() if node.operation is CONTRAST for use in _uses(node)]
@@ -62,9 +73,13 @@ class Names:
         """The name of the stream of which a node reads an output."""
         return self._streams[output.inputs[0].index]
 
+    def mixture(self, node: Node) -> str:
+        """What mixed images, or features, are called."""
+        return f"{self._sources[node]}_pixels" if node in self._sources else node.operation
+
     def _unique(self, wish: str) -> str:
         name, copy = wish, 2
-        while name in self._used:
+        while name in self._used or FUNCTION.fullmatch(name):
             name, copy = f"{wish}_{copy}", copy + 1
         self._used.add(name)
         return name
@@ -117,6 +132,7 @@ _MEANINGS: dict[str, Callable[[Names, Node], str]] = {
     POOLED: lambda names, node: names.stream(node),
     TOKENS: lambda names, node: f"{names.stream(node)}_tokens",
     VOCABULARY: lambda names, node: f"{names.stream(node)}_vocabulary",
+    MIX: lambda names, node: names.mixture(node),
     GATE: _with("gated"),
     HINGE: lambda names, node: f"hinge_along_{node.string('along')}",
     NORMALIZE: _with("unit"),

@@ -7,7 +7,8 @@ import hashlib
 import linecache
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple, TypeAlias
+from types import FunctionType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,19 +20,18 @@ from vlmdsl.backends.torch.collectives import process_count
 from vlmdsl.backends.torch.compiled import CompiledFunction, Emitted
 from vlmdsl.backends.torch.emit import emit, emit_value
 from vlmdsl.backends.torch.learned import LearnedNumbers
+from vlmdsl.backends.torch.naming import passed_names
 from vlmdsl.backends.torch.references import References
 from vlmdsl.backends.torch.state import State, StateValue
 from vlmdsl.backends.torch.validation import FeatureChecker, compared_streams
 from vlmdsl.backends.torch.values import Table
-from vlmdsl.ir import Input, Node, Program, Stream, inputs, parameters, streams
+from vlmdsl.ir import Input, Node, Program, Schedule, Stream, inputs, parameters, streams
+from vlmdsl.planning import schedule_of
 from vlmdsl.source import SourceMap
 
 __all__ = ["Objective", "ObjectiveOutput"]
 
-Blends: TypeAlias = Callable[[Mapping[str, Tensor]], dict[str, Tensor | float]]
-Mixtures: TypeAlias = Callable[[Mapping[str, Tensor]], dict[str, tuple[tuple[Tensor | float, int], ...]]]
-
-_FUNCTIONS = ("_emitted", "_mixtures", "_blends")
+_FUNCTIONS = ("_emitted", "_before")
 
 
 class ObjectiveOutput(NamedTuple):
@@ -75,8 +75,12 @@ class Objective(LearnedNumbers):
     ) -> None:
         super().__init__()
         self.program = program
-        self.source = emit(program, sources)
-        """The torch source of this objective: exactly what runs."""
+        self.schedule: Schedule = schedule_of(program)
+        """The steps of which this objective is the last one: what `backends.torch.step` executes."""
+        self.source = emit(program, sources, self.schedule)
+        """The torch source of this objective, and of what is computed before modules are called: exactly what runs."""
+        self.passed: dict[Node, str] = passed_names(program, self.schedule)
+        """What the nodes are called that functions of `source` take from a batch or from each other."""
         self.inputs: dict[str, Input] = {wanted.name: wanted for wanted in inputs(program)}
         """The tensors it takes, by name: axes, dtype, meaning."""
         self.streams: list[Stream] = streams(program)
@@ -114,22 +118,15 @@ class Objective(LearnedNumbers):
             {name: torch.as_tensor(value, device=first.device).detach() for name, value in (metrics | chance).items()},
         )
 
-    def mixtures(self, draws: Mapping[str, Tensor]) -> dict[str, tuple[tuple[Tensor | float, int], ...]]:
-        """For images that are mixed before they are encoded, by their name in a batch: what to mix by, in turn, each
-        the share of the sample itself and the block of the batch that is read backwards (0: all of it).
+    def before(self, name: str, values: Mapping[str, Tensor]) -> dict[str, Any]:
+        """What is computed before the modules of a stage are called: by its names, as the source says.
 
         Args:
-            draws: the numbers drawn for the step, 0-d, by the names of `inputs`.
+            name: the name of a `Compute` of `schedule`.
+            values: what it takes, by name.
         """
-        return self._mixtures(draws)
-
-    def blends(self, draws: Mapping[str, Tensor]) -> dict[str, Tensor | float]:
-        """For images that are blended with their texts, by the name of the stream: the share of the image.
-
-        Args:
-            draws: the numbers drawn for the step, 0-d, by the names of `inputs`.
-        """
-        return self._blends(draws)
+        results: dict[str, Any] = self._before[name](values, self.learned(), self._held())
+        return results
 
     def value(self, node: Node, features: Mapping[str, Tensor]) -> Tensor:
         """One tensor of the program's graph, such as features that a loss compares, as it is for these inputs.
@@ -138,7 +135,7 @@ class Objective(LearnedNumbers):
             node: a node of `program` whose value is a tensor.
             features: the inputs that it is made of, by the names of `inputs`.
         """
-        function, _, _ = _execute(self.program.name, emit_value(self.program, node))
+        function = _execute(self.program.name, emit_value(self.program, node))["objective"]
         with _without_autocast(next(iter(features.values())).device):
             found: Any = function(features, self.learned(), self._held())
         assert isinstance(found, Tensor), f"{node!r} is no tensor"
@@ -185,7 +182,9 @@ class Objective(LearnedNumbers):
 
     def _make_functions(self) -> None:
         """What the source says, as functions."""
-        emitted, self._mixtures, self._blends = _execute(self.program.name, self.source)
+        functions = _execute(self.program.name, self.source)
+        emitted: Emitted = functions.pop("objective")
+        self._before: dict[str, Callable[..., Any]] = functions
         axes = {name: wanted.axes for name, wanted in self.inputs.items()}
         self._emitted: Emitted = CompiledFunction(emitted, axes) if self._compiled else emitted
 
@@ -199,7 +198,7 @@ class Objective(LearnedNumbers):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Objective:
         """Parameters and state are copied; what never changes (the program, its functions and their graphs) is shared."""
-        for shared in (self.program, self.streams, self.inputs, self._checker):
+        for shared in (self.program, self.schedule, self.passed, self.streams, self.inputs, self._checker):
             memo[id(shared)] = shared
         made = type(self).__new__(type(self))
         memo[id(self)] = made
@@ -225,10 +224,10 @@ def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
     return torch.autocast(device.type, enabled=False)
 
 
-def _execute(name: str, source: str) -> tuple[Emitted, Mixtures, Blends]:
-    """The functions of emitted source, held to what is allowed, and registered so that tracebacks show its lines."""
+def _execute(name: str, source: str) -> dict[str, Callable[..., Any]]:
+    """The functions of emitted source by name, held to what is allowed, and registered so that tracebacks show its lines."""
     filename = f"<objective {name} {hashlib.sha256(source.encode()).hexdigest()[:12]}>"
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-    namespace: dict[str, Any] = {"mixtures": lambda draws: {}, "blends": lambda draws: {}}
+    namespace: dict[str, Any] = {}
     exec(compile(allowed_tree(source), filename, "exec"), namespace)
-    return namespace["objective"], namespace["mixtures"], namespace["blends"]
+    return {key: value for key, value in namespace.items() if isinstance(value, FunctionType)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vlmdsl.diagnostics.problem import Problem
 
-__all__ = ["EncoderDoesNotFit", "TowerDoesNotFit", "UnknownEncoder"]
+__all__ = ["EncoderDoesNotFit", "TowerDoesNotFit", "TowerNotPerSample", "UnknownEncoder"]
 
 
 class UnknownEncoder(Problem):
@@ -50,3 +50,17 @@ class TowerDoesNotFit(Problem):
         "RECIPE` lists the requirements of a recipe."
     )
     provoked_by = "`VisionLanguageModel` from Python with encoders of 64 and 128 dimensions"
+
+
+class TowerNotPerSample(Problem):
+    code = "V0833"
+    template = "the tower `{tower}` cannot run in micro-batches: its `{module}` takes statistics of the batch"
+    summary = "A tower with batch statistics was to run in chunks of the batch."
+    explanation = (
+        "With `train.micro` the towers run in chunks of the batch, and the gradient is that of the whole batch. That is "
+        "exact where a tower treats samples one by one. A batch norm does not: the features of a chunk would be normalised "
+        "by that chunk's statistics, so they would be other features, and nothing would say so. Leave `train.micro` out, "
+        "freeze the tower, whose norms then use their running statistics, or take one with layer norms. Heads may have "
+        "batch norms: they run on the features of the whole batch at once."
+    )
+    provoked_by = "`--set train.micro=8` with an encoder that has batch norms"

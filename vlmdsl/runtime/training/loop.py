@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
+from vlmdsl.backends.torch.cached import CachedStep
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.configuration import LossNotFinite
 from vlmdsl.runtime.training.optimizer import set_learning_rate
@@ -85,7 +86,7 @@ def train_steps(
     """
     callbacks = callbacks or Callbacks()
     train = config.train
-    parallel = in_parallel(model)
+    parallel = _Stepper(model, train.micro)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.train()
     clock = _Clock()
@@ -104,7 +105,7 @@ def train_steps(
         set_learning_rate(optimizer, factor)
         with torch.autocast(world.device.type, torch.bfloat16, enabled=train.precision == "bfloat16"):
             output = parallel(batch)
-        output.loss.backward()
+        parallel.backward(output.loss)
         norm = clip_grad_norm_(parameters, train.clip_gradient_norm or float("inf"))
         if not bool(torch.isfinite(output.loss.detach() + norm)):
             raise DiagnosticError((_not_finite(output, done),))
@@ -126,6 +127,24 @@ def train_steps(
                 callbacks.save(done)
                 return done
     return max(start, train.steps)
+
+
+class _Stepper:
+    """The two halves of a training step: all of the batch at once, or its towers in chunks of `micro` samples."""
+
+    def __init__(self, model: nn.Module, micro: int | None) -> None:
+        self._cached = None if micro is None else CachedStep(model, micro)  # type: ignore[arg-type]
+        self._forward: Callable[[Batch], Any] = self._cached or in_parallel(model)
+
+    def __call__(self, batch: Batch) -> TrainOutput:
+        output: TrainOutput = self._forward(batch)
+        return output
+
+    def backward(self, loss: Tensor) -> None:
+        if self._cached is None:
+            loss.backward()  # type: ignore[no-untyped-call]
+        else:
+            self._cached.backward(loss)
 
 
 def _record(output: TrainOutput, step: int) -> dict[str, Any]:

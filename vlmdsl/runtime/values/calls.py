@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 from torch import Tensor
 
 from vlmdsl.runtime.values.text import TextBatch
-from vlmdsl.runtime.values.tuples import Value, cat, count, length, shorten, split
+from vlmdsl.runtime.values.tuples import Value, cat, count, length, map_tensors, shorten, split
 
 __all__ = ["Share", "TowerInput", "call_together"]
 
@@ -39,6 +39,15 @@ class TowerInput:
         if isinstance(words, TextBatch):
             arguments.append(words.mask)
         return tower(*arguments, **keywords)
+
+    def __len__(self) -> int:
+        """How many samples it holds."""
+        return count(self.value)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> TowerInput:
+        """The same with a function applied to each tensor: of the value, then of what comes with it."""
+        ports = {name: map_tensors(function, value) for name, value in self.ports.items()}
+        return TowerInput(map_tensors(function, self.value), ports)
 
     @property
     def text_length(self) -> int | None:

@@ -34,7 +34,7 @@ def block_mask(
     """Overlapping boxes of patches, at most `budget` of them together: bool [rows, columns], true = masked.
 
     A box has an area drawn evenly between `smallest` and what is left of the budget, and a ratio of its sides between
-    `aspect` and 1 / `aspect`, its logarithm drawn evenly. One as long as the grid is no box, and so is one without a new
+    `aspect` and 1 / `aspect`, its logarithm drawn evenly. One as long as the grid is not a box, and so is one without a new
     patch or with more than are left. After ten such in a row the mask is done, so that the number of patches varies: of 14 x
     14 with a budget of 75 it is 74.5 on average and 64 at least (BEiT, arXiv:2106.08254, its code; the paper says 40 %).
     """

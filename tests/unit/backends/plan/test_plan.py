@@ -86,7 +86,7 @@ def test_a_frozen_side_needs_no_product_and_sends_no_gradient_back() -> None:
     plan = planned(build.program("locked", loss=build.both_ways(matrix, build.paired())), batch=16, world=2)
     assert plan.regions[0].units_backward == 1
     assert [collective.kind for collective in plan.regions[0].collectives] == ["all-gather", "all-reduce"]
-    assert [(call.tower, call.frozen) for call in plan.calls] == [("vision", False), ("language", True)]
+    assert [(call.module, call.gradient) for call in plan.calls] == [("vision", True), ("language", False)]
 
 
 def test_a_direction_alone_joins_no_statistics() -> None:
@@ -106,7 +106,7 @@ def test_tokens_cost_a_unit_for_each_pair_of_tokens() -> None:
 
 def test_streams_of_one_tower_are_one_call() -> None:
     calls = planned(alip(), batch=64, world=2).calls
-    assert [(call.tower, call.streams, call.samples) for call in calls] == [
+    assert [(call.module, call.values, call.samples) for call in calls] == [
         ("vision", ("image",), 32),
         ("language", ("text", "caption"), 64),
     ]

@@ -31,7 +31,7 @@ def objective(inputs, parameters, state):
     return loss, terms, {"accuracy": found.accuracy}, {"queue": (queue, None, True, "x")}
 
 
-def mixtures(inputs):
+def before_2(inputs, parameters, state):
     share = inputs["share"]
     return {"image": ((share, 0),)}
 """
@@ -74,10 +74,11 @@ def test_what_the_emitter_writes_is_allowed() -> None:
         ('"x")', 'b"x")'),
         ("queue = state", "ops = state"),
         ("queue = state", "queue.x = state"),
-        ("def mixtures(inputs):", "def forward(inputs):"),
-        ("def mixtures(inputs):", "def mixtures(inputs=print()):"),
-        ("def mixtures(inputs):", "@print\ndef mixtures(inputs):"),
-        ("def mixtures(inputs):", "class A:\n  pass\n\ndef mixtures(inputs):"),
+        ("def before_2(inputs, ", "def forward(inputs, "),
+        ("def before_2(inputs, ", "def before_2(inputs=print(), "),
+        ("def before_2(inputs, ", "@print\ndef before_2(inputs, "),
+        ("def before_2(inputs, ", "class A:\n  pass\n\ndef before_2(inputs, "),
+        ("queue = state", "before_1 = state"),
         ("    share =", "    while True: pass\n    share ="),
         ("    share =", "    print()\n    share ="),
         ("    share =", "  share ="),

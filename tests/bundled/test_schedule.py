@@ -1,0 +1,138 @@
+"""What a plan says of a step is what runs: the calls of modules, in order, with their samples and tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+import vlmdsl
+from bundled.runs import DATA, RECIPES, SETTINGS, columns_of, knobs_of, program_of, with_tiny_towers
+from vlmdsl.api.driver import build
+from vlmdsl.runtime.encoders import Encoder
+from vlmdsl.runtime.encoders.heads import MultilayerHead
+from vlmdsl.runtime.model import VisionLanguageModel
+
+SAMPLES, LENGTH = 8, 12
+GRID = 2
+"""Patches along a side of the tiny tower's images."""
+
+ONE = "vlo 1\nrecipe one(image: Image, text: Text)\nencoder one = shared(vision, language)\n"
+TWO = "vlo 1\nrecipe two(image: Image, text: Text)\n"
+OTHERS = {
+    "multi_crop": TWO + "minimize contrast(multi_crop(image, n=2, small=2), text)\n",
+    "drop": TWO + "minimize contrast(drop(image, share=50%), text) + contrast(image, text)\n",
+    "drop_of_crops": TWO + "minimize contrast(drop(multi_crop(image, n=1, small=1, small_side=75%), share=25%), text)\n",
+    "join": ONE + "minimize contrast(one(join(image, text)), one(text))\n",
+    "blend": ONE + "minimize contrast(one(blend(image, text, by=0.3)), one(join(image, text)))\n",
+    "render": TWO + "minimize contrast(image, vision(render(text)))\n",
+    "teacher": TWO + "encoder elder = ema(vision)\nminimize contrast(image, stop(elder(augment(image))))\n",
+    "heads": TWO
+    + "encoder one = project(vision, out=6)\nencoder other = predict(one, hidden=5)\n"
+    + "let views = augment(image, n=2)\nminimize contrast(other(views), stop(one(views[0]))) + contrast(image, text)\n",
+    "frozen_beside_learned": TWO + "minimize contrast(image, text) + contrast(frozen(vision)(image), text)\n",
+    "mixed": TWO + "let lam = beta(1, 1)\nminimize contrast(mix(image, by=1 - lam), mix(text, by=lam))\n",
+}
+
+
+class Called(NamedTuple):
+    """One call of a module: `tokens` are those of a sample that a tower sees."""
+
+    module: str
+    samples: int
+    tokens: int | None
+
+
+def planned(recipe: str, knobs: dict[str, Any]) -> list[Called]:
+    plan = vlmdsl.plan(recipe, knobs=knobs, batch=SAMPLES, image_tokens=GRID**2, text_tokens=LENGTH)
+    return [Called(call.module.split()[0], call.samples, call.tokens) for call in plan.calls]
+
+
+class Recorder:
+    """Notes the calls of all towers, teachers, heads and vocabularies of a model."""
+
+    def __init__(self, model: VisionLanguageModel) -> None:
+        self.calls: list[Called] = []
+        self._hooks: list[RemovableHandle] = []
+        for name, tower in model.encoders.items():
+            self._watch_tower(name, tower)
+        for head in model.heads.modules():
+            self._watch_head(head)
+        if model.teachers is not None:
+            for name, tower in model.teachers.copies.items():
+                self._watch_tower(name.removesuffix("_2"), tower)
+            for head in model.teachers.heads.modules():
+                self._watch_head(head)
+
+    def _watch_tower(self, name: str, tower: nn.Module) -> None:
+        assert isinstance(tower, Encoder)
+        self._hooks.append(
+            tower.register_forward_hook(
+                lambda _tower, arguments, keywords, _output: self.calls.append(_tower_call(name, arguments, keywords)),
+                with_kwargs=True,
+            )
+        )
+        if tower.vocabulary_head is not None:
+            self._watch(tower.vocabulary_head, lambda arguments: Called("vocabulary", len(arguments[0]), None))
+
+    def _watch_head(self, module: nn.Module) -> None:
+        if isinstance(module, MultilayerHead):
+            name = module.head.name
+            self._watch(module, lambda arguments: Called(name, sum(map(len, arguments[0])), None))
+
+    def _watch(self, module: nn.Module, called: Callable[[tuple[Any, ...]], Called]) -> None:
+        self._hooks.append(module.register_forward_hook(lambda _, arguments, __: self.calls.append(called(arguments))))
+
+    def stop(self) -> None:
+        """Note no further calls: evaluations make some too."""
+        for hook in self._hooks:
+            hook.remove()
+
+
+def _tower_call(name: str, arguments: tuple[Tensor, ...], keywords: dict[str, Tensor]) -> Called:
+    values, words = arguments[0], keywords.get("words")
+    if values.dim() == 2:
+        return Called(name, len(values), values.shape[1])
+    if values.dim() == 3:
+        return Called(name, len(values), None)
+    keep = keywords.get("keep")
+    patches = (values.shape[2] * GRID // 16) ** 2 if keep is None else keep.shape[1]
+    if words is None:
+        return Called(name, len(values), patches)
+    text = words.shape[1]
+    return Called(name, len(values), max(patches, text) if "share" in keywords else patches + text)
+
+
+def executed(recipe: str, knobs: dict[str, Any], folder: Path, patch: pytest.MonkeyPatch) -> list[Called]:
+    """The calls of one training step, on batches of the size and lengths that the plan was made for."""
+    recorders: list[Recorder] = []
+    forward = VisionLanguageModel.forward
+
+    def recorded(model: VisionLanguageModel, batch: Any) -> Any:
+        if not recorders:
+            recorders.append(Recorder(model))
+        output = forward(model, batch)
+        recorders[0].stop()
+        return output
+
+    patch.setattr(VisionLanguageModel, "forward", recorded)
+    program = build(recipe, knobs=knobs).planned
+    settings = SETTINGS | {"data.map": columns_of(program), "train.batch": SAMPLES, "model.text_length": LENGTH}
+    trainer = vlmdsl.Trainer(recipe, data=[DATA], steps=1, knobs=knobs, settings=settings, out=folder / "run")
+    trainer.fit()
+    return recorders[0].calls
+
+
+@pytest.mark.parametrize("recipe", [*RECIPES, *OTHERS])
+def test_the_calls_of_a_step_are_those_of_its_plan(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_tiny_towers(monkeypatch)
+    bundled = recipe in RECIPES
+    text, knobs = (recipe, knobs_of(recipe)) if bundled else (OTHERS[recipe], {})
+    if bundled:
+        assert program_of(recipe).terms
+    calls = executed(text, knobs, tmp_path, monkeypatch)
+    assert calls == planned(text, knobs)

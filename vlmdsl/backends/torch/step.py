@@ -1,0 +1,138 @@
+"""Executes the schedule of a step: module calls and emitted functions, in order, on what a batch brings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Protocol, TypeAlias
+
+from torch import Tensor
+
+from vlmdsl.backends.torch.objective import Objective, ObjectiveOutput
+from vlmdsl.ir import Applied, Apply, Compute, Node, Stream, Value, vocabulary_use
+from vlmdsl.planning import applied_of, is_loaded
+from vlmdsl.types import FieldType
+
+__all__ = ["Environment", "Loaded", "Modules", "Step"]
+
+Environment: TypeAlias = dict[Value, Any]
+"""What a step holds so far.
+
+A number or a plain field is a tensor; a field that modules take is a dictionary from each form to `Loaded`; the output of a
+tower has the attributes `pooled`, `tokens` and `mask`, that of a head is a tensor, that of a vocabulary is logits and
+targets.
+"""
+
+
+class Loaded(Protocol):
+    """A field, or a view of one, in a form in which some module takes it: a data class whose `value` holds its tensors."""
+
+    @property
+    def value(self) -> tuple[Tensor | None, ...]: ...
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Loaded:
+        """The same with a function applied to each of its tensors, in a fixed order."""
+        ...
+
+    def __len__(self) -> int:
+        """How many samples it holds."""
+        ...
+
+
+class Modules(Protocol):
+    """Who calls the modules of a schedule."""
+
+    def inputs(self, apply: Apply, environment: Environment) -> list[Any]:
+        """What a tower takes of each value of a call: `Loaded` each."""
+        ...
+
+    def call_tower(self, apply: Apply, inputs: Sequence[Any]) -> list[Any]:
+        """The features of each input, named tuples of tensors, from one call of the tower."""
+        ...
+
+    def call_whole(self, apply: Apply, environment: Environment) -> list[Any]:
+        """The outputs of a head or a vocabulary, which may depend on the whole batch."""
+        ...
+
+
+class Step:
+    """One step of an objective, with the modules that its schedule calls.
+
+    Args:
+        objective: its `schedule` says what runs; its last function gives the losses.
+        modules: who calls the modules.
+    """
+
+    def __init__(self, objective: Objective, modules: Modules) -> None:
+        self.objective, self.modules = objective, modules
+
+    def __call__(self, environment: Environment) -> ObjectiveOutput:
+        """The losses of what `environment` holds of `schedule.load`; outputs and computed values are added to it."""
+        *before, last = self.objective.schedule.steps
+        assert isinstance(last, Compute), "a step ends with its losses"
+        for step in before:
+            if isinstance(step, Apply):
+                environment.update(zip(step.outputs, self.apply(step, environment), strict=True))
+            else:
+                self.compute(step, environment)
+        output: ObjectiveOutput = self.objective(**dict(self._features(last, environment)))
+        return output
+
+    def apply(self, step: Apply, environment: Environment) -> list[Any]:
+        """The output of a module for each value of a call."""
+        if step.use.module.family == "tower":
+            return self.modules.call_tower(step, self.modules.inputs(step, environment))
+        return self.modules.call_whole(step, environment)
+
+    def compute(self, step: Compute, environment: Environment) -> None:
+        """Add what an emitted function gives; of images in each form in which modules take them."""
+        names = self.objective.passed
+        nodes = [value for value in step.takes if isinstance(value, Node)]
+        images = [node for node in nodes if _is_image(node)]
+        plain = {names[node]: environment[node] for node in nodes if node not in images}
+        forms: dict[Hashable, None] = dict.fromkeys(form for node in images for form in environment[node])
+        for form in forms or {None: None}:
+            pixels = {names[node]: environment[node][form].value[0] for node in images}
+            results = self.objective.before(step.name, plain | pixels)
+            for node in step.gives:
+                if _is_image(node):
+                    loaded = environment[_loaded_origin(node)][form]
+                    changed = replace(loaded, value=type(loaded.value)(results[names[node]]))
+                    environment.setdefault(node, {})[form] = changed
+                else:
+                    environment[node] = results[names[node]]
+
+    def _features(self, last: Compute, environment: Environment) -> Iterator[tuple[str, Any]]:
+        """The inputs of the objective, by name."""
+        for stream in self.objective.streams:
+            yield from _outputs(stream, environment)
+        for node in last.takes:
+            if isinstance(node, Node) and node in environment:
+                yield self.objective.passed[node], environment[node]
+
+
+def _is_image(node: Node) -> bool:
+    return node.type == FieldType("Image")
+
+
+def _loaded_origin(node: Node) -> Node:
+    """The loaded image that an image is computed from."""
+    while not is_loaded(node):
+        node = node.inputs[0]
+    return node
+
+
+def _outputs(stream: Stream, environment: Environment) -> Iterator[tuple[str, Tensor]]:
+    """The inputs of an objective for one stream, by the names of `ir.inputs`."""
+    applied = applied_of(stream.encode)
+    output = environment[applied]
+    if stream.pooled:
+        yield stream.name, output if stream.encoder.heads else output.pooled
+    if stream.tokens:
+        yield stream.input("tokens"), output.tokens
+        if output.mask is not None:
+            yield stream.input("mask"), output.mask
+    if stream.vocabulary:
+        logits, targets = environment[Applied(vocabulary_use(stream.encoder), applied)]
+        yield stream.input("vocabulary"), logits
+        yield stream.input("targets"), targets

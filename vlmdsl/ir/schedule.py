@@ -1,0 +1,102 @@
+"""The schedule of a step, as data: what is loaded, what is computed, which modules are called, in order.
+
+`vlmdsl.planning.schedule` makes it of a program. The plan prints it and `backends.torch.step` executes it, and nothing else:
+so what is planned is what runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from vlmdsl.ir.node import Node
+from vlmdsl.ir.uses import Use
+
+__all__ = ["Applied", "Apply", "Compute", "Load", "Mode", "Schedule", "Value"]
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The output of a module: of this use of it on `value`, a source of the graph or the output of another module."""
+
+    use: Use
+    value: Value
+
+    @property
+    def source(self) -> Node:
+        """The source of the graph at the bottom: a field, a view of one, or a pair of both."""
+        value = self.value
+        while isinstance(value, Applied):
+            value = value.value
+        return value
+
+
+Value: TypeAlias = Node | Applied
+"""What a step holds at run time: a node of the graph, or the output of a module."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """What the values of one call have in common, so that they can be one batch: the kind of field, the side of crops as a
+    share of the tower's images, the shares of their patches that were dropped, in order, and whether pairs are blended. For
+    what heads take it is the kind alone."""
+
+    kind: str
+    side: float = 1.0
+    dropped: tuple[float, ...] = ()
+    blended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a batch brings: fields and views of them that loader workers make of each sample, plain fields, and numbers that
+    the step draws or the caller gives."""
+
+    values: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """One emitted torch function: it takes values of the steps before and gives nodes of the graph.
+
+    The last one gives the losses, and `gives` is empty. Numbers made of draws and fields only are never passed on: they are
+    computed again where they are used.
+    """
+
+    name: str
+    takes: tuple[Value, ...]
+    gives: tuple[Node, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """One call of a module, for all `values` at once; their outputs are `Applied(use, value)`."""
+
+    use: Use
+    mode: Mode
+    values: tuple[Value, ...]
+
+    @property
+    def outputs(self) -> tuple[Applied, ...]:
+        """What the call gives, in the order of its values."""
+        return tuple(Applied(self.use, value) for value in self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A step: `steps` in order, on what `load` brings; teachers move `before` the first step or `after` the optimiser's."""
+
+    load: Load
+    steps: tuple[Compute | Apply, ...]
+    before: tuple[Use, ...] = ()
+    after: tuple[Use, ...] = ()
+
+    @property
+    def calls(self) -> tuple[Apply, ...]:
+        """The calls of modules, in order."""
+        return tuple(step for step in self.steps if isinstance(step, Apply))
+
+    @property
+    def computes(self) -> tuple[Compute, ...]:
+        """The emitted functions, in order; the last one gives the losses."""
+        return tuple(step for step in self.steps if isinstance(step, Compute))

@@ -1,0 +1,79 @@
+"""Modules and how they are used: who holds the weights, and one way to call them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from vlmdsl.ir.encoders import Encoder, Head, Teacher
+
+__all__ = ["Family", "Module", "TowerSettings", "Use", "VocabularySettings", "uses_of", "vocabulary_use"]
+
+Family: TypeAlias = Literal["tower", "head", "vocabulary"]
+
+
+@dataclass(frozen=True, slots=True)
+class TowerSettings:
+    """Settings of a tower: the kind of field it encodes, `Image|Text` for both. The configuration of a run says the rest."""
+
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class VocabularySettings:
+    """Settings of the linear map from the states of a tower to logits over the vocabulary of its tokenizer: none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """One set of weights: equal values are the same module.
+
+    `on` is the module whose outputs it takes: heads with equal settings on two towers are two modules.
+    """
+
+    name: str
+    family: Family
+    settings: TowerSettings | Head | VocabularySettings
+    on: Module | None = None
+
+    @property
+    def tower(self) -> Module:
+        """The tower at the bottom: the module itself, or what it stands on."""
+        module = self
+        while module.on is not None:
+            module = module.on
+        return module
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One way to call a module; all uses of a module share its weights.
+
+    `blocks` is the part of its blocks that runs: a tower entered after 75 % of them has (0.75, 1.0). Without `gradient` the
+    call records none. With `follows` it is not the module that is called but its teacher, a running mean of its weights.
+    """
+
+    module: Module
+    blocks: tuple[float, float] = (0.0, 1.0)
+    gradient: bool = True
+    follows: Teacher | None = None
+
+
+def uses_of(encoder: Encoder) -> tuple[Use, ...]:
+    """The calls that an encoder stands for, each on the output of the one before: the tower, then its heads."""
+    module = Module(encoder.tower, "tower", TowerSettings(encoder.tower_kind))
+    uses = [Use(module, (encoder.enters or 0.0, 1.0), encoder.tower_learns, encoder.teacher)]
+    for head in encoder.heads:
+        module = Module(head.name, "head", head.learned, on=module)
+        uses.append(Use(module, gradient=encoder.teacher is None and not head.frozen, follows=encoder.teacher))
+    return tuple(uses)
+
+
+def vocabulary_use(encoder: Encoder) -> Use:
+    """The call that makes logits over the vocabulary of the states that an encoder's tower gives."""
+    (tower,) = uses_of(encoder.bare)
+    return Use(
+        Module("vocabulary", "vocabulary", VocabularySettings(), tower.module),
+        gradient=tower.gradient,
+        follows=tower.follows,
+    )

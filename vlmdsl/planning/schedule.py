@@ -1,0 +1,192 @@
+"""The pass that plans a step: which modules are called on what, in which order, and what is computed in between.
+
+The stage of a value is the number of module calls on the longest path to it. Calls of one stage with one use and mode are
+one call. A `Compute` exists at a stage only where a call of a later stage needs what it computes, and at the end; a node
+goes into the earliest of them at or after its stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vlmdsl.ir import Node, Program, encoder_of, parts_of, walk
+from vlmdsl.ir.operations.encoding import ENCODE, MIX, VOCABULARY
+from vlmdsl.ir.operations.scalars import CONSTANT, DRAW, SCALAR
+from vlmdsl.ir.operations.views import BLEND, CROP, DROP
+from vlmdsl.ir.schedule import Applied, Apply, Compute, Load, Mode, Schedule, Value
+from vlmdsl.ir.uses import Use, uses_of, vocabulary_use
+from vlmdsl.types import EncodedType, FieldType
+
+__all__ = ["applied_of", "is_loaded", "schedule_of"]
+
+
+def schedule_of(program: Program) -> Schedule:
+    """The schedule of a step of an optimised program."""
+    return _Planner(program).schedule()
+
+
+def is_loaded(node: Node) -> bool:
+    """Whether a node comes with the batch: a field, a view that is made of each sample by itself, a draw."""
+    if node.operation in (DRAW, SCALAR):
+        return True
+    return isinstance(node.type, FieldType) and node.operation is not MIX and not node.operation.pairs_fields
+
+
+class _Planner:
+    """Finds the stage of each value of a program, then the steps."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._nodes = program.nodes()
+        self._stages: dict[Value, int] = {}
+        self._modes: dict[Applied, Mode] = {}
+        for node in self._nodes:
+            self._take(node)
+        self._last = max((self._stages[root] for root in program.roots()), default=0)
+        self._early = self._needed_by_calls()
+        self._computes = sorted({self._stages[node] for node in self._early} | {self._last})
+
+    def schedule(self) -> Schedule:
+        calls = self._calls()
+        computes = self._emitted()
+        steps: list[Compute | Apply] = []
+        for stage in range(self._last + 1):
+            steps += [apply for at, apply in calls if at == stage]
+            steps += [compute for at, compute in computes.items() if at == stage]
+        teachers = dict.fromkeys(call.use for _, call in calls if call.use.follows and call.use.module.on is None)
+        return Schedule(
+            Load(tuple(self._loaded())),
+            tuple(steps),
+            before=tuple(use for use in teachers if use.follows and use.follows.order == "before"),
+            after=tuple(use for use in teachers if use.follows and use.follows.order == "after"),
+        )
+
+    def _take(self, node: Node) -> None:
+        """The stage of a node, whose inputs have theirs."""
+        if node.operation is ENCODE:
+            self._stages[node] = self._apply(node)
+        elif node.operation is VOCABULARY:
+            encode = node.inputs[0]
+            states = applied_of(encode)
+            logits = Applied(vocabulary_use(encoder_of(encode)), states)
+            self._stages[logits] = self._stages[node] = self._stages[states] + 1
+            self._modes[logits] = self._modes[states]
+        else:
+            self._stages[node] = max((self._stages[parent] for parent in node.inputs), default=0)
+
+    def _apply(self, encode: Node) -> int:
+        """The stage of what an encoder gives: one call for the tower, and one for each head."""
+        source = encode.inputs[0]
+        assert isinstance(encode.type, EncodedType)
+        value: Value = source
+        for use in uses_of(encoder_of(encode)):
+            output = Applied(use, value)
+            self._stages[output] = self._stages[value] + 1
+            self._modes[output] = _mode(source, encode.type.kind) if value is source else Mode(encode.type.kind)
+            value = output
+        return self._stages[value]
+
+    def _calls(self) -> list[tuple[int, Apply]]:
+        """The calls with their stages, in the order of first use. What heads take together comes from one use."""
+        groups: dict[tuple[int, Use, Mode, Use | None], list[Value]] = {}
+        for applied, mode in self._modes.items():
+            below = applied.value.use if isinstance(applied.value, Applied) else None
+            groups.setdefault((self._stages[applied], applied.use, mode, below), []).append(applied.value)
+        return [(stage, Apply(use, mode, tuple(values))) for (stage, use, mode, _), values in groups.items()]
+
+    def _needed_by_calls(self) -> set[Node]:
+        """The computed nodes that some call needs, those included that they are computed from."""
+        needed: set[Node] = set()
+        waiting = [applied.source for applied in self._modes]
+        while waiting:
+            node = waiting.pop()
+            if node in needed or is_loaded(node) or node.operation.reads_encoder_output:
+                continue
+            if node.operation.pairs_fields:
+                waiting.extend((*parts_of(node), *node.inputs[2:]))
+                continue
+            needed.add(node)
+            waiting.extend(node.inputs)
+        return {node for node in needed if node.operation is not CONSTANT}
+
+    def _is_light(self, node: Node) -> bool:
+        """Whether a node is made of numbers, plain fields and state only: it is computed again rather than passed on."""
+        return self._stages[node] == 0 and not isinstance(node.type, FieldType)
+
+    def _at(self, node: Node) -> int:
+        """The stage of the `Compute` that a computed node goes into."""
+        if self._is_light(node) and node not in self._early:
+            return self._last
+        return next(stage for stage in self._computes if stage >= self._stages[node])
+
+    def _emitted(self) -> dict[int, Compute]:
+        """The emitted functions by their stages."""
+        gives: dict[int, dict[Node, None]] = {stage: {} for stage in self._computes}
+        takes: dict[int, dict[Value, None]] = {stage: {} for stage in self._computes}
+        for node in self._computed():
+            stage = self._at(node)
+            for value in _read(node):
+                if not isinstance(value, Node) or is_loaded(value):
+                    takes[stage][value] = None
+                elif not self._is_light(value) and self._at(value) < stage:
+                    takes[stage][value] = None
+                    gives[self._at(value)][value] = None
+        for node in self._given_to_calls():
+            gives[self._at(node)][node] = None
+        for root in self._program.roots():
+            if is_loaded(root):
+                takes[self._last][root] = None
+        names = {stage: "objective" if stage == self._last else f"before_{stage + 1}" for stage in self._computes}
+        return {stage: Compute(names[stage], tuple(takes[stage]), tuple(gives[stage])) for stage in self._computes}
+
+    def _computed(self) -> Iterator[Node]:
+        """The nodes that some emitted function computes."""
+        for node in self._nodes:
+            if not node.operation.pairs_fields and node.operation is not ENCODE and not is_loaded(node):
+                yield node
+
+    def _given_to_calls(self) -> Iterator[Node]:
+        """The computed nodes that calls take: mixed images, and the shares of blended pairs."""
+        for applied in self._modes:
+            source = applied.source
+            parts = (*parts_of(source), *source.inputs[2:]) if source.operation is BLEND else parts_of(source)
+            yield from (part for part in parts if part in self._early)
+
+    def _loaded(self) -> Iterator[Node]:
+        """What a batch must bring: of views only the last, which holds what it is made of."""
+        read = {parent for node in self._nodes if not is_loaded(node) for parent in node.inputs}
+        read.update(self._program.roots())
+        for node in self._nodes:
+            if is_loaded(node) and node in read:
+                yield node
+
+
+def _read(node: Node) -> Iterator[Value]:
+    """What a computed node reads: nodes, and outputs of modules in the place of encoders."""
+    for parent in node.inputs:
+        if parent.operation is not ENCODE:
+            yield parent
+        elif node.operation is VOCABULARY:
+            yield Applied(vocabulary_use(encoder_of(parent)), applied_of(parent))
+        else:
+            yield applied_of(parent)
+
+
+def applied_of(encode: Node) -> Applied:
+    """What an `encode` node stands for: the output of its last head, or of its tower."""
+    value: Value = encode.inputs[0]
+    for use in uses_of(encoder_of(encode)):
+        value = Applied(use, value)
+    assert isinstance(value, Applied)
+    return value
+
+
+def _mode(source: Node, kind: str) -> Mode:
+    """What a tower sees of a source: the side of the smallest crop, and the shares of patches that are dropped."""
+    sides, dropped = [1.0], []
+    for node in walk([source]):
+        if node.operation is CROP:
+            sides.append(node.number("side"))
+        elif node.operation is DROP:
+            dropped.append(node.number("share"))
+    return Mode(kind, min(sides), tuple(dropped), source.operation is BLEND)
