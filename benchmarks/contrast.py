@@ -69,68 +69,68 @@ def leaves(batch: int, dim: int, dtype: torch.dtype, device: str) -> tuple[Tenso
     generator = torch.Generator().manual_seed(0)
     x = F.normalize(torch.randn(batch, dim, generator=generator), dim=-1)
     y = F.normalize(F.normalize(torch.randn(batch, dim, generator=generator), dim=-1) + 0.3 * x, dim=-1)
-    made = (x.to(device, dtype), y.to(device, dtype), torch.tensor(SCALE, device=device))
-    return tuple(tensor.requires_grad_() for tensor in made)  # type: ignore[return-value]
+    tensors = (x.to(device, dtype), y.to(device, dtype), torch.tensor(SCALE, device=device))
+    return tuple(tensor.requires_grad_() for tensor in tensors)  # type: ignore[return-value]
 
 
-def step(function: Callable[..., Tensor], given: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, ...]:
+def step(function: Callable[..., Tensor], tensors: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, ...]:
     """Loss and gradients of one forward and backward pass."""
-    loss = function(*given)
-    return (loss.detach(), *torch.autograd.grad(loss, given))
+    loss = function(*tensors)
+    return (loss.detach(), *torch.autograd.grad(loss, tensors))
 
 
 def errors(options: argparse.Namespace, batch: int) -> dict[str, float]:
     """The largest relative error, in the Euclidean norm, of loss and gradients against float64, by variant."""
-    given = leaves(min(batch, GATE_BATCH), options.dim, options.dtype, options.device)
-    wide = tuple(tensor.detach().double().requires_grad_() for tensor in given)
+    tensors = leaves(min(batch, GATE_BATCH), options.dim, options.dtype, options.device)
+    wide = tuple(tensor.detach().double().requires_grad_() for tensor in tensors)
     exact = step(usual, wide)  # type: ignore[arg-type]
     return {
         name: max(
-            ((found.double() - right).norm() / right.norm()).item()
-            for found, right in zip(step(function, given), exact, strict=True)
+            ((actual.double() - right).norm() / right.norm()).item()
+            for actual, right in zip(step(function, tensors), exact, strict=True)
         )
         for name, function in variants().items()
     }
 
 
-def passes_gate(found: dict[str, float]) -> bool:
+def passes_gate(deviations: dict[str, float]) -> bool:
     """Whether no lowering errs more than the usual code does; below float32's resolution there is nothing to tell apart."""
-    allowed = max(1.5 * found[BASELINE], 2e-6)
-    return all(error <= allowed for name, error in found.items() if name.startswith("dense"))
+    allowed = max(1.5 * deviations[BASELINE], 2e-6)
+    return all(error <= allowed for name, error in deviations.items() if name.startswith("dense"))
 
 
-def seconds(function: Callable[..., Tensor], given: tuple[Tensor, Tensor, Tensor]) -> float:
+def seconds(function: Callable[..., Tensor], tensors: tuple[Tensor, Tensor, Tensor]) -> float:
     """The time of one step: of the device on CUDA, of the process's CPU elsewhere."""
-    if given[0].is_cuda:
+    if tensors[0].is_cuda:
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         start.record()
-        step(function, given)
+        step(function, tensors)
         end.record()
         torch.cuda.synchronize()
         return float(start.elapsed_time(end)) / 1e3
     begin = time.process_time()
-    step(function, given)
+    step(function, tensors)
     return time.process_time() - begin
 
 
 def times(options: argparse.Namespace, batch: int) -> dict[str, list[float]]:
     """Seconds of every variant in every round."""
-    given = leaves(batch, options.dim, options.dtype, options.device)
+    tensors = leaves(batch, options.dim, options.dtype, options.device)
     functions = variants()
     for function in functions.values():
         for _ in range(options.warmup):
-            step(function, given)
-    found: dict[str, list[float]] = {name: [] for name in functions}
+            step(function, tensors)
+    measured: dict[str, list[float]] = {name: [] for name in functions}
     names = list(functions)
     for turn in range(options.rounds):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            found[name].append(seconds(functions[name], given))
-    return found
+            measured[name].append(seconds(functions[name], tensors))
+    return measured
 
 
-def ratio_with_interval(found: list[float], baseline: list[float]) -> tuple[float, tuple[float, float]]:
+def ratio_with_interval(measured: list[float], baseline: list[float]) -> tuple[float, tuple[float, float]]:
     """Median of the per-round ratios to the baseline, and its 95 % bootstrap interval."""
-    ratios = numpy.array(found) / numpy.array(baseline)
+    ratios = numpy.array(measured) / numpy.array(baseline)
     samples = numpy.random.default_rng(0).choice(ratios, size=(2000, len(ratios)))
     low, high = numpy.percentile(numpy.median(samples, axis=1), [2.5, 97.5])
     return float(numpy.median(ratios)), (float(low), float(high))
@@ -139,25 +139,25 @@ def ratio_with_interval(found: list[float], baseline: list[float]) -> tuple[floa
 def own_peak(options: argparse.Namespace) -> float:
     """MiB that one step of the variant `options.peak_of` needs beyond what is in use before it; for a process of its own."""
     function = variants()[options.peak_of]
-    given = leaves(options.batch[0], options.dim, options.dtype, options.device)
+    tensors = leaves(options.batch[0], options.dim, options.dtype, options.device)
     for _ in range(2):
-        step(function, given)
-    if given[0].is_cuda:
+        step(function, tensors)
+    if tensors[0].is_cuda:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        step(function, given)
+        step(function, tensors)
         return (torch.cuda.max_memory_allocated() - before) / 2**20
     Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark to the present use
     before = _resident("VmRSS")
-    step(function, given)
+    step(function, tensors)
     return (_resident("VmHWM") - before) / 1024
 
 
 def _resident(field: str) -> int:
     status = Path("/proc/self/status").read_text()
-    found = re.search(rf"{field}:\s+(\d+) kB", status)
-    assert found is not None
-    return int(found.group(1))
+    match = re.search(rf"{field}:\s+(\d+) kB", status)
+    assert match is not None
+    return int(match.group(1))
 
 
 def peaks(options: argparse.Namespace, batch: int) -> dict[str, float]:
@@ -166,12 +166,12 @@ def peaks(options: argparse.Namespace, batch: int) -> dict[str, float]:
         return {}
     common = ["--batch", str(batch), "--dim", str(options.dim), "--threads", str(options.threads)]
     common += ["--device", options.device, "--dtype", str(options.dtype).removeprefix("torch.")]
-    found = {}
+    measured = {}
     for name in variants():
         command = [sys.executable, __file__, *common, "--peak-of", name]
         finished = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | RETURN_MEMORY)
-        found[name] = float(finished.stdout)
-    return found
+        measured[name] = float(finished.stdout)
+    return measured
 
 
 def measure(options: argparse.Namespace, batch: int) -> dict[str, Any]:
@@ -217,8 +217,8 @@ def hardware(device: str) -> str:
 
 def _cpu_name() -> str:
     information = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*:\s*(.+)", information.read_text()) if information.exists() else None
-    return found.group(1) if found else platform.machine()
+    match = re.search(r"model name\s*:\s*(.+)", information.read_text()) if information.exists() else None
+    return match.group(1) if match else platform.machine()
 
 
 def arguments() -> argparse.Namespace:

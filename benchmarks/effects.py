@@ -75,11 +75,15 @@ def study(effect: Effect, seeds: int, steps: int, out: Path) -> tuple[Comparison
     result = vlmdsl.compare(
         effect.contenders, seeds=seeds, data=[effect.data], steps=steps, settings=SETTINGS, out=out, say=_say
     )
-    told = result.to_json()
+    record = result.to_json()
     shown = {name: _shown(result, name) for name in result.contenders[1:]}
-    measures = {name: told["measures"][name] for name in told["measures"] if name.endswith((".R@1", ".R@5", ".top-1"))}
-    facts = {"claim": effect.claim, "data": effect.data, "recipes": {name: _text(told, name) for name in result.contenders}}
-    return result, {**facts, "seeds": told["seeds"], "steps": steps, "shown": shown, "measures": measures}
+    measures = {name: record["measures"][name] for name in record["measures"] if name.endswith((".R@1", ".R@5", ".top-1"))}
+    facts = {
+        "claim": effect.claim,
+        "data": effect.data,
+        "recipes": {name: _text(record, name) for name in result.contenders},
+    }
+    return result, {**facts, "seeds": record["seeds"], "steps": steps, "shown": shown, "measures": measures}
 
 
 def _shown(result: Comparison, contender: str) -> bool:
@@ -87,9 +91,9 @@ def _shown(result: Comparison, contender: str) -> bool:
     return all(difference is not None and difference.separable and difference.mean > 0 for difference in differences)
 
 
-def _text(told: dict[str, Any], name: str) -> dict[str, Any]:
+def _text(record: dict[str, Any], name: str) -> dict[str, Any]:
     """The recipe by its text or name, and the knobs that were set."""
-    recipe = told["recipes"][name]
+    recipe = record["recipes"][name]
     return {"recipe": recipe.get("text", recipe["name"]).strip(), "knobs": recipe["given_knobs"]}
 
 
@@ -126,11 +130,11 @@ def table(results: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cell(found: dict[str, Any]) -> str:
-    mean = f"{100 * found['mean']:.1f} %"
-    if "difference" not in found:
+def _cell(interval: dict[str, Any]) -> str:
+    mean = f"{100 * interval['mean']:.1f} %"
+    if "difference" not in interval:
         return mean
-    difference = found["difference"]
+    difference = interval["difference"]
     return f"{mean} ({100 * difference['low']:+.1f} to {100 * difference['high']:+.1f})"
 
 

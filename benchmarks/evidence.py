@@ -229,29 +229,33 @@ def evidence(recipe: str, steps: Steps) -> dict[str, Any]:
     """The entry of one recipe in the result file."""
     started = time.perf_counter()
     scale = SCALES.get(recipe, Scale())
-    found: dict[str, Any] = {**identity(recipe, steps), "date": datetime.now(UTC).date().isoformat(), "versions": versions()}
+    record: dict[str, Any] = {
+        **identity(recipe, steps),
+        "date": datetime.now(UTC).date().isoformat(),
+        "versions": versions(),
+    }
     checks = {"overfit": _overfit, "learns": _learns, "openmoji": _openmoji}
     for name, check in checks.items():
         if name == "openmoji" and not OPENMOJI.is_dir():
             continue
         try:
-            found[name] = check(recipe, scale, scale.steps.get(name, getattr(steps, name)))
+            record[name] = check(recipe, scale, scale.steps.get(name, getattr(steps, name)))
         except DiagnosticError as error:
             reason = error.diagnostics[0]
-            found[name] = {"passed": False, "statement": f"{name}: stopped by {reason.code}: {reason.message}."}
-    return found | {"seconds": round(time.perf_counter() - started, 1)}
+            record[name] = {"passed": False, "statement": f"{name}: stopped by {reason.code}: {reason.message}."}
+    return record | {"seconds": round(time.perf_counter() - started, 1)}
 
 
 def identity(recipe: str, steps: Steps) -> dict[str, Any]:
     """What an entry was made of; equal entries need not be made again."""
     scale = SCALES.get(recipe, Scale())
     lengths = {**vars(steps), **scale.steps}
-    made = {"digest": digest(build(recipe).written), "knobs": {**scale.knobs, **scale.settings}, "steps": lengths}
+    facts = {"digest": digest(build(recipe).written), "knobs": {**scale.knobs, **scale.settings}, "steps": lengths}
     if (scale.scenes, scale.columns) != (Scale.scenes, {}):
-        made["data"] = {"scenes": scale.scenes, "columns": scale.columns}
+        facts["data"] = {"scenes": scale.scenes, "columns": scale.columns}
     if scale.records > 1:
-        made["records"] = scale.records
-    return dict(json.loads(json.dumps(made)))  # as the file gives it back: lists for tuples
+        facts["records"] = scale.records
+    return dict(json.loads(json.dumps(facts)))  # as the file gives it back: lists for tuples
 
 
 def versions() -> dict[str, str]:
@@ -262,9 +266,9 @@ def _overfit(recipe: str, scale: Scale, steps: int) -> dict[str, Any]:
     result = _train(recipe, scale, scale.pairs, SHAPES_COLUMNS, steps)
     last = result["metrics"][-1]
     terms = [name.removesuffix(".accuracy") for name in last if name.endswith(".accuracy")]
-    told = [term for term in terms if scale.overfits is None or term in scale.overfits]
+    shown = [term for term in terms if scale.overfits is None or term in scale.overfits]
     records = result["metrics"][-scale.records :]
-    accuracy = {term: fmean(record[f"{term}.accuracy"] for record in records) for term in told}
+    accuracy = {term: fmean(record[f"{term}.accuracy"] for record in records) for term in shown}
     losses = _losses(result["metrics"])
     head = f"{PAIRS} fixed pairs, {steps} steps: "
     fell = f"loss {losses['first']:.3f} to {losses['last']:.3f}"
@@ -290,10 +294,10 @@ def _overfit(recipe: str, scale: Scale, steps: int) -> dict[str, Any]:
 def _learns(recipe: str, scale: Scale, steps: int) -> dict[str, Any]:
     evaluation = _train(recipe, scale, scale.scenes, {**SHAPES_COLUMNS, **scale.columns}, steps)["evaluation"]
     trained, untrained, chance = (measures_of(evaluation, which) for which in (None, "untrained", "chance"))
-    told = [name for name in trained if name.endswith((".R@1", ".top-1")) and not name.startswith("zero_shot")]
-    shares = {name: {"trained": trained[name], "untrained": untrained[name], "chance": chance[name]} for name in told}
+    shown = [name for name in trained if name.endswith((".R@1", ".top-1")) and not name.startswith("zero_shot")]
+    shares = {name: {"trained": trained[name], "untrained": untrained[name], "chance": chance[name]} for name in shown}
     # Classes are told apart by all, but that is the aim only where no text is retrieved.
-    aimed = [name for name in told if name.startswith("retrieval")] or told
+    aimed = [name for name in shown if name.startswith("retrieval")] or shown
     passed = bool(aimed) and all(_beats(name, shares[name], evaluation["samples"]) for name in aimed)
     words = "; ".join(_told(name, share) for name, share in shares.items()) or "nothing is measured"
     mapped = "".join(f", `{name}` from `{column}`" for name, column in scale.columns.items())

@@ -68,7 +68,7 @@ def oracles_of(names: Sequence[str]) -> dict[str, list[Oracle]]:
     An oracle's file begins with its method; the longest recipe name that it begins with is the recipe. It is compared with
     the bundled recipe as a whole by `Case("oracle", "recipe", ...)`, and in test files that compile the recipe by its name.
     """
-    found: dict[str, list[Oracle]] = {name: [] for name in names}
+    listed: dict[str, list[Oracle]] = {name: [] for name in names}
     stored = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted((ORACLES / "data").glob("*.json"))}
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted(ORACLES.glob("*.py"))]
     for oracle, about in stored.items():
@@ -79,8 +79,8 @@ def oracles_of(names: Sequence[str]) -> dict[str, list[Oracle]]:
         if not recipes and any(owner in _strings(tree) for tree in users):
             whole = {owner}
         for name in sorted(filter(None, whole or ({owner} if users else ()))):
-            found[name].append(Oracle(oracle, about["term"], _source(about), name in whole))
-    return found
+            listed[name].append(Oracle(oracle, about["term"], _source(about), name in whole))
+    return listed
 
 
 def _strings(tree: ast.AST) -> set[object]:
@@ -89,14 +89,14 @@ def _strings(tree: ast.AST) -> set[object]:
 
 def _cases(tree: ast.AST) -> dict[object, set[object]]:
     """The first argument of every call in a test file -> the second, None where that is not written out."""
-    found: dict[object, set[object]] = {}
+    cases: dict[object, set[object]] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and len(node.args) > 1 and isinstance(node.args[0], ast.Constant):
             second = node.args[1]
             recipe = second.value if isinstance(second, ast.Constant) else None
             if recipe is None or isinstance(recipe, str):
-                found.setdefault(node.args[0].value, set()).add(recipe)
-    return found
+                cases.setdefault(node.args[0].value, set()).add(recipe)
+    return cases
 
 
 def _owner(oracle: str, names: Sequence[str]) -> str | None:

@@ -82,8 +82,8 @@ class Tokenizer:
     def marks(self) -> np.ndarray:
         """The ids that no text has by itself: marks around it, padding of its own, the mask token."""
         added = {number for number, token in self._backend.get_added_tokens_decoder().items() if token.special}
-        known = added | {number for number in (self.start, self.end, self.mask) if number is not None}
-        return np.array(sorted(known), dtype=np.int64)
+        special = added | {number for number in (self.start, self.end, self.mask) if number is not None}
+        return np.array(sorted(special), dtype=np.int64)
 
     def words(self) -> np.ndarray:
         """All other ids."""
@@ -223,48 +223,48 @@ def _in_pieces(texts: Iterable[str]) -> Iterator[str]:
         yield _LONG_WORD.sub(pieces, text[:_LONGEST_TEXT])
 
 
-def load_tokenizer(given: str) -> Tokenizer:
-    """The tokenizer that `given` names: the path of a `tokenizer.json`, or `hf:NAME` (`transformers`).
+def load_tokenizer(name: str) -> Tokenizer:
+    """The tokenizer that `name` names: the path of a `tokenizer.json`, or `hf:NAME` (`transformers`).
 
     Raises `DiagnosticError`.
     """
-    if given.startswith("hf:"):
-        return _from_transformers(given)
+    if name.startswith("hf:"):
+        return _from_transformers(name)
     try:
-        text = read_regular(given, _LARGEST_FILE).decode("utf-8")
+        text = read_regular(name, _LARGEST_FILE).decode("utf-8")
     except BadFile as fault:
-        raise _unusable(given, fault.reason) from fault
+        raise _unusable(name, fault.reason) from fault
     except UnicodeDecodeError as fault:
-        raise _unusable(given, "it is not a `tokenizer.json`") from fault
+        raise _unusable(name, "it is not a `tokenizer.json`") from fault
     try:
         if "tokenizer" in json.loads(text):
             return Tokenizer.from_json(text)
         backend = Backend.from_str(text)
     except Exception as fault:
         # The library raises plain `Exception` for a file that is not a tokenizer.
-        raise _unusable(given, "it is not a `tokenizer.json`") from fault
+        raise _unusable(name, "it is not a `tokenizer.json`") from fault
     padding = backend.padding
     return Tokenizer(backend, padding["pad_id"] if padding else _known_pad(backend))
 
 
-def _from_transformers(given: str) -> Tokenizer:
+def _from_transformers(name: str) -> Tokenizer:
     try:
         from transformers import AutoTokenizer
     except ImportError as fault:
         help = "install it with `pip install 'vlmdsl[hf]'`"
-        raise DiagnosticError((PackageMissing.at(_PLACE, what=given, package="transformers", help=(help,)),)) from fault
+        raise DiagnosticError((PackageMissing.at(_PLACE, what=name, package="transformers", help=(help,)),)) from fault
     try:
-        loaded = AutoTokenizer.from_pretrained(given.removeprefix("hf:"), trust_remote_code=False)
+        loaded = AutoTokenizer.from_pretrained(name.removeprefix("hf:"), trust_remote_code=False)
     except Exception as fault:
         # The library raises whatever a damaged or foreign file provokes.
-        raise _unusable(given, str(fault).splitlines()[0] if str(fault) else "it cannot be loaded") from fault
+        raise _unusable(name, str(fault).splitlines()[0] if str(fault) else "it cannot be loaded") from fault
     if not getattr(loaded, "is_fast", False):
-        raise _unusable(given, "it has no `tokenizer.json`")
+        raise _unusable(name, "it has no `tokenizer.json`")
     backend = Backend.from_str(loaded.backend_tokenizer.to_str())
     tokenizer = Tokenizer(backend, loaded.pad_token_id, "left" if loaded.padding_side == "left" else "right")
     if len(tokenizer.words()) < _FEWEST_WORDS:
         # The library makes an empty one, to which all texts are alike, where only the model's configuration is there.
-        raise _unusable(given, "there are no files of a tokenizer")
+        raise _unusable(name, "there are no files of a tokenizer")
     return tokenizer
 
 
@@ -274,6 +274,6 @@ def _known_pad(backend: Backend) -> int | None:
     return next((number for number in ids if number is not None), None)
 
 
-def _unusable(given: str, reason: str) -> DiagnosticError:
+def _unusable(name: str, reason: str) -> DiagnosticError:
     help = "name another: `model.tokenizer=hf:NAME` or the path of a `tokenizer.json`"
-    return DiagnosticError((TokenizerUnusable.at(_PLACE, given=given, reason=reason, help=(help,)),))
+    return DiagnosticError((TokenizerUnusable.at(_PLACE, given=name, reason=reason, help=(help,)),))

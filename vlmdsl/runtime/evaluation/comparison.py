@@ -76,20 +76,20 @@ class Comparison:
 
     def __call__(self, images: EncodedFeatures, texts: EncodedFeatures) -> Similarities:
         """`[n, m]` similarities of n images and m texts: `rows` rank texts for an image, `columns` images for a text."""
-        found = [self._part(part, images, texts) for part in self.parts]
-        if len(found) == 1 and self.parts[0].coefficient == 1.0:
-            return found[0]
+        parts = [self._part(part, images, texts) for part in self.parts]
+        if len(parts) == 1 and self.parts[0].coefficient == 1.0:
+            return parts[0]
         weights = [part.coefficient for part in self.parts]
-        rows = sum((weight * one.rows for weight, one in zip(weights, found, strict=True)), start=torch.zeros(()))
-        columns = sum((weight * one.columns for weight, one in zip(weights, found, strict=True)), start=torch.zeros(()))
+        rows = sum((weight * one.rows for weight, one in zip(weights, parts, strict=True)), start=torch.zeros(()))
+        columns = sum((weight * one.columns for weight, one in zip(weights, parts, strict=True)), start=torch.zeros(()))
         return Similarities(rows, columns)
 
     def _part(self, part: Part, images: EncodedFeatures, texts: EncodedFeatures) -> Similarities:
         image, text = self._compared(images, part), self._compared(texts, part)
         if not part.text_first:
             return similarity_to(image, text, part.by, **dict(part.arguments))
-        found = similarity_to(text, image, part.by, **dict(part.arguments))
-        return Similarities(found.columns.T, found.rows.T)
+        reversed_pair = similarity_to(text, image, part.by, **dict(part.arguments))
+        return Similarities(reversed_pair.columns.T, reversed_pair.rows.T)
 
     def _compared(self, features: EncodedFeatures, part: Part) -> Tensor | TokenFeatures:
         if part.level == "tokens":
@@ -112,7 +112,7 @@ def comparison_of(program: Program) -> Comparison | None:
     last = len(places)
     return min(
         _comparisons(program),
-        key=lambda found: (places.get(found.text_field, last), places.get(found.image_field, last)),
+        key=lambda comparison: (places.get(comparison.text_field, last), places.get(comparison.image_field, last)),
         default=None,
     )
 
@@ -138,13 +138,13 @@ def _comparisons(program: Program) -> Iterator[Comparison]:
             if pair is not None
         )
         yield Comparison(
-            image.tower, text.tower, image.field, text.field, parts, text.view, image.made, image.heads, text.heads
+            image.tower, text.tower, image.field, text.field, parts, text.view, image.composite, image.heads, text.heads
         )
 
 
 def _image_and_text(sides: tuple[_Side | None, ...]) -> tuple[_Side, _Side] | None:
-    known = sorted((side for side in sides if side), key=lambda side: side.kind)
-    return (known[0], known[1]) if [side.kind for side in known] == ["Image", "Text"] else None
+    both = sorted((side for side in sides if side), key=lambda side: side.kind)
+    return (both[0], both[1]) if [side.kind for side in both] == ["Image", "Text"] else None
 
 
 def _matrices(program: Program) -> Iterator[list[tuple[float, Node]]]:
@@ -204,7 +204,7 @@ class _Side:
     view: Node | None
     """The view that is encoded; None for the field itself."""
     heads: tuple[Head, ...] = ()
-    made: Node | None = None
+    composite: Node | None = None
     """The features, where more than an encoder makes them."""
 
 
@@ -218,9 +218,9 @@ def _side(node: Node) -> _Side | None:
     if node.operation is ATTEND or node.operation.signs:
         sides = [_side(parent) for parent in (node.inputs[:1] if node.operation is ATTEND else node.inputs)]
         own = sides[0]
-        if any(side is None or own is None or replace(side, made=own.made) != own for side in sides):
+        if any(side is None or own is None or replace(side, composite=own.composite) != own for side in sides):
             return None  # features of several streams, or of several views or heads
-        return None if own is None or own.kind != "Image" else replace(own, normalized=normalized, made=node)
+        return None if own is None or own.kind != "Image" else replace(own, normalized=normalized, composite=node)
     if not node.operation.reads_encoder_output:
         return None
     encode = node.inputs[0]

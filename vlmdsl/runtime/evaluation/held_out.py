@@ -59,8 +59,8 @@ def evaluate(
     """
     comparison = replace(comparison, device=_device(model))
     with _evaluation_mode(model):
-        made = image_names(model, comparison), comparison.image_heads, comparison.image_features
-        images = _Collection(model, comparison.image_tower, *made)
+        source = image_names(model, comparison), comparison.image_heads, comparison.image_features
+        images = _Collection(model, comparison.image_tower, *source)
         texts = _Collection(
             model, comparison.text_tower, {comparison.text_tower: comparison.text_field}, comparison.text_heads
         )
@@ -72,21 +72,21 @@ def evaluate(
                 labels.append(_classes(batch, "label" if prompts is None else prompts.field))
         if not images.places:
             return Evaluation(samples=0)
-        found = None
+        retrieved = None
         if with_retrieval:
             pairs = torch.tensor(list(zip(images.places, texts.places, strict=True))).unique(dim=0)
-            found = retrieval_recall(images.features(), texts.features(), pairs, comparison)
-        told = Evaluation(0)
+            retrieved = retrieval_recall(images.features(), texts.features(), pairs, comparison)
+        separation = Evaluation(0)
         if neighbours or training is not None:
-            fitted = _Labelled(_Collection(model, comparison.image_tower, *made))
+            fitted = _Labelled(_Collection(model, comparison.image_tower, *source))
             fitted.add(training or (), numbers=numbers)
-            told = _told_apart(_Labelled(images, torch.cat(labels).tolist()), fitted, neighbours)
-        classified, classes = None, told.classes
+            separation = _told_apart(_Labelled(images, torch.cat(labels).tolist()), fitted, neighbours)
+        classified, classes = None, separation.classes
         if prompts is not None:
             every_image = take(images.features(), torch.tensor(images.places))
             classified = _classify(model, every_image, torch.cat(labels), prompts, comparison)
             classes = len(prompts.names) if classified else classes
-    return Evaluation(len(images.places), found, classified, classes, told.neighbours, told.probe)
+    return Evaluation(len(images.places), retrieved, classified, classes, separation.neighbours, separation.probe)
 
 
 def evaluate_images(
@@ -110,8 +110,8 @@ def evaluate_images(
         held_out, fitted = (_Labelled(_Collection(model, tower, {tower: stream})) for _ in range(2))
         held_out.add(batches, label)
         fitted.add(training, label, numbers)
-        found = _told_apart(held_out, fitted, neighbours)
-    return replace(found, samples=len(held_out.labels))
+        separation = _told_apart(held_out, fitted, neighbours)
+    return replace(separation, samples=len(held_out.labels))
 
 
 @dataclass(frozen=True)
@@ -138,14 +138,14 @@ class _Labelled:
 
 def _told_apart(held_out: _Labelled, fitted: _Labelled, neighbours: int) -> Evaluation:
     """The accuracy of `neighbours` and of a linear classifier; None with too few images that have a class."""
-    own, known = held_out.with_class(), fitted.with_class()
+    own, training = held_out.with_class(), fitted.with_class()
     if own is None or len(own[1]) < 2:
         return Evaluation(0)
     return Evaluation(
         0,
         classes=len(own[1].unique()),
         neighbours=neighbour_accuracy(*own, neighbours) if neighbours else None,
-        probe=None if known is None else linear_probe_accuracy(*known, *own),
+        probe=None if training is None else linear_probe_accuracy(*training, *own),
     )
 
 
@@ -158,7 +158,7 @@ class _Collection:
     names: Mapping[str, str]
     """The name in a batch of what each tower reads, which is one image or text in the form of each."""
     heads: tuple[Head, ...] = ()
-    made: Node | None = None
+    composite: Node | None = None
     """What to make of them; None for the features of the tower, or of the last head."""
     places: list[int] = field(default_factory=list)
     _known: dict[bytes, int] = field(default_factory=dict)
@@ -178,10 +178,10 @@ class _Collection:
             self._parts.append(self._encoded(values, [batch.keys[position] for position in new]))
 
     def _encoded(self, values: Mapping[str, Value], keys: Sequence[str]) -> EncodedFeatures:
-        if self.made is None:
+        if self.composite is None:
             return _encode(self.model, self.tower, values[self.tower], self.heads)
         on_device = {tower: to(value, _device(self.model)) for tower, value in values.items()}
-        return _kept(self.model.features(self.made, on_device, keys))
+        return _kept(self.model.features(self.composite, on_device, keys))
 
     def features(self) -> EncodedFeatures:
         """The features of the distinct ones, in the order in which they came."""

@@ -32,25 +32,25 @@ def neighbour_accuracy(features: Tensor, labels: Tensor, neighbours: int = 20, t
     ({'top-1': 1.0}, {'classes': 2, 'k': 1, 'images': 4, 'alone': 0})
     """
     _, own, sizes = labels.unique(return_inverse=True, return_counts=True)
-    asked = (sizes[own] > 1).nonzero().flatten()
-    if not len(asked):
+    queries = (sizes[own] > 1).nonzero().flatten()
+    if not len(queries):
         return None
     k = min(neighbours, int(sizes.max()) - 1)
     unit = functional.normalize(features.double(), dim=-1)
     hits = 0
-    for part in blocks(len(asked), _BLOCK):
-        rows = asked[part]
+    for part in blocks(len(queries), _BLOCK):
+        rows = queries[part]
         similar = unit[rows] @ unit.T
         similar[torch.arange(len(rows)), rows] = -torch.inf
-        found = similar.topk(k, dim=1)
+        nearest = similar.topk(k, dim=1)
         votes = torch.zeros(len(rows), len(sizes), dtype=torch.float64)
-        votes.scatter_add_(1, own[found.indices], ((found.values - 1.0) / temperature).exp())
+        votes.scatter_add_(1, own[nearest.indices], ((nearest.values - 1.0) / temperature).exp())
         right = votes.gather(1, own[rows, None])
         others = torch.arange(len(sizes)) != own[rows, None]
         hits += int((~(~(votes < right) & others).any(dim=1)).sum())
-    chance = int(sizes.max()) / len(asked)
-    facts = {"classes": int((sizes > 1).sum()), "k": k, "images": len(asked), "alone": len(labels) - len(asked)}
-    return Measures({"top-1": hits / len(asked)}, {"top-1": chance}, facts)
+    chance = int(sizes.max()) / len(queries)
+    facts = {"classes": int((sizes > 1).sum()), "k": k, "images": len(queries), "alone": len(labels) - len(queries)}
+    return Measures({"top-1": hits / len(queries)}, {"top-1": chance}, facts)
 
 
 def first_image_tower(program: Program) -> tuple[str, str] | None:

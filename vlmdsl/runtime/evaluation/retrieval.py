@@ -71,16 +71,16 @@ def ranks(
     best_image = torch.full((count(texts),), -torch.inf, dtype=torch.float64)
     for rows, columns, belonging in _blocks_with_pairs(count(images), count(texts), size, pairs):
         if belonging.any():
-            found = score(take(images, rows), take(texts, columns))
-            best_text[rows] = torch.maximum(best_text[rows], _where(belonging, found.rows).amax(dim=1))
-            best_image[columns] = torch.maximum(best_image[columns], _where(belonging, found.columns).amax(dim=0))
+            scores = score(take(images, rows), take(texts, columns))
+            best_text[rows] = torch.maximum(best_text[rows], _where(belonging, scores.rows).amax(dim=1))
+            best_image[columns] = torch.maximum(best_image[columns], _where(belonging, scores.columns).amax(dim=0))
     above_text = torch.zeros(count(images), dtype=torch.int64)
     above_image = torch.zeros(count(texts), dtype=torch.int64)
     for rows, columns, belonging in _blocks_with_pairs(count(images), count(texts), size, pairs):
-        found = score(take(images, rows), take(texts, columns))
+        scores = score(take(images, rows), take(texts, columns))
         # "Not less" and not "at least": a score that is not a number must count against its query.
-        above_text[rows] += (~(found.rows.cpu().double() < best_text[rows, None]) & ~belonging).sum(dim=1)
-        above_image[columns] += (~(found.columns.cpu().double() < best_image[None, columns]) & ~belonging).sum(dim=0)
+        above_text[rows] += (~(scores.rows.cpu().double() < best_text[rows, None]) & ~belonging).sum(dim=1)
+        above_image[columns] += (~(scores.columns.cpu().double() < best_image[None, columns]) & ~belonging).sum(dim=0)
     return above_text + 1, above_image + 1
 
 
@@ -107,8 +107,8 @@ def _where(belonging: Tensor, scores: Tensor) -> Tensor:
     return scores.cpu().double().masked_fill(~belonging, -torch.inf)
 
 
-def _recall(found: Tensor, right: Tensor, candidates: int, cutoffs: Sequence[int]) -> Measures:
+def _recall(ranks: Tensor, right: Tensor, candidates: int, cutoffs: Sequence[int]) -> Measures:
     return Measures(
-        values={f"R@{cutoff}": (found <= cutoff).double().mean().item() for cutoff in cutoffs},
+        values={f"R@{cutoff}": (ranks <= cutoff).double().mean().item() for cutoff in cutoffs},
         chance={f"R@{cutoff}": chance_of_hit(candidates, right, cutoff).mean().item() for cutoff in cutoffs},
     )

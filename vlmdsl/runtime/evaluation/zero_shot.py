@@ -38,8 +38,8 @@ class ClassPrompts:
 
     def places(self, labels: Tensor) -> Tensor:
         """Indices into `names` of classes; `MISSING_LABEL` where there is none."""
-        known = range(len(self.names))
-        numbers = {number: number for number in known} if self.numbers is None else self.numbers
+        indices = range(len(self.names))
+        numbers = {number: number for number in indices} if self.numbers is None else self.numbers
         return torch.tensor([numbers.get(number, MISSING_LABEL) for number in labels.tolist()])
 
     def texts(self) -> list[str]:
@@ -66,14 +66,14 @@ def zero_shot_accuracy(
     if comparison.pooled:
         prompts, templates = _ensemble(prompts, templates, comparison.normalized), 1
     size = size or block_size(images, prompts)
-    found = torch.cat(
+    ranks = torch.cat(
         [
             _ranks(_class_scores(take(images, part), prompts, templates, comparison, size), labels[part].cpu())
             for part in blocks(count(images), size)
         ]
     )
     return Measures(
-        values={f"top-{cutoff}": (found <= cutoff).double().mean().item() for cutoff in cutoffs},
+        values={f"top-{cutoff}": (ranks <= cutoff).double().mean().item() for cutoff in cutoffs},
         chance={f"top-{cutoff}": min(cutoff, classes) / classes for cutoff in cutoffs},
         facts={"classes": classes, "images": count(images)},
     )

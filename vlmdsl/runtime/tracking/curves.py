@@ -72,9 +72,9 @@ def _panels(record: dict[str, float]) -> list[_Panel]:
     accuracies = {f"{name}.accuracy": name for name in terms if f"{name}.accuracy" in record}
     if accuracies:
         panels.append(_Panel("in-batch accuracy, percent", accuracies, bottom=0.0, percent=True))
-    known = {"step", *losses, *accuracies, *_OF_THE_LOOP, *(f"{name}.chance" for name in terms)}
-    known |= {f"terms/{name}" for name in terms}
-    panels += [_Panel(name.replace("_", " "), {name: name}) for name in record if name not in known]
+    plotted = {"step", *losses, *accuracies, *_OF_THE_LOOP, *(f"{name}.chance" for name in terms)}
+    plotted |= {f"terms/{name}" for name in terms}
+    panels += [_Panel(name.replace("_", " "), {name: name}) for name in record if name not in plotted]
     return panels + [_Panel(title, {name: title}, bottom=0.0) for name, title in _OF_THE_LOOP.items() if name in record]
 
 

@@ -121,5 +121,5 @@ def term_names(record: Mapping[str, float]) -> list[str]:
 def loss_at_chance(record: Mapping[str, float]) -> float | None:
     """The loss of a model that guesses: the sum over all terms, or None where one's is not known."""
     levels = [record.get(f"{name}.chance") for name in term_names(record)]
-    known = [level for level in levels if level is not None]
-    return sum(known) if known and len(known) == len(levels) else None
+    computed = [level for level in levels if level is not None]
+    return sum(computed) if computed and len(computed) == len(levels) else None

@@ -167,7 +167,7 @@ def surveys(program: Program, config: RunConfig, data: Data, model: VisionLangua
     every = {need.field: need.kind for need in requirements(program)}
     plain = {need.field: need.kind for need in requirements(program, views=False) if not need.optional}
     retrieved = {column.field: column.kind for column in columns(program)}
-    found = {
+    surveyed = {
         "train": survey(
             data.train, data.mapping, every, values, materials=materials, batch=config.train.batch, max_bad_share=share
         )
@@ -178,8 +178,8 @@ def surveys(program: Program, config: RunConfig, data: Data, model: VisionLangua
         ("reference", data.reference, data.reference_mapping, retrieved, reference_values(model)),
     ):
         if source is not None and mapping is not None:
-            found[name] = survey(source, mapping, fields, loaded, materials=fixed, max_bad_share=share)
-    return found
+            surveyed[name] = survey(source, mapping, fields, loaded, materials=fixed, max_bad_share=share)
+    return surveyed
 
 
 def reference_values(model: VisionLanguageModel) -> dict[str, Loaded]:
@@ -210,7 +210,7 @@ def build_model(
     for tower, need in tower_needs(objective.streams, objective.references.columns).items():
         # Each tower's weights are its own draw, so that recipes with other towers beside it start with the same ones.
         seed_generators(config.train.seed, "weights", tower)
-        kind = next(known for known in get_args(Kind) if known == need.kind)
+        kind = next(one for one in get_args(Kind) if one == need.kind)
         name = encoder_name(model, tower, kind)
         encoders[tower] = build_encoder(
             name,

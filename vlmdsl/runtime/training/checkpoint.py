@@ -286,9 +286,9 @@ def _fault(folder: Path) -> DiagnosticError | None:
 
 def _remove_old(root: Path, keep: int, newest: Path) -> None:
     """What lies after the newest is left over from before the run went back to an older one."""
-    known = _checkpoints(root)
-    for folder in known:
-        if folder not in known[: known.index(newest) + 1][-keep:]:
+    folders = _checkpoints(root)
+    for folder in folders:
+        if folder not in folders[: folders.index(newest) + 1][-keep:]:
             _remove(folder)
 
 

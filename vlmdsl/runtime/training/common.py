@@ -42,18 +42,18 @@ def prepare(objectives: Sequence[Objective], config: RunConfig) -> Common:
     train, val = open_sources(config)
     maps = _maps(objectives, config.data.map)
     configs = [config.model_copy(update={"data": config.data.model_copy(update={"map": own})}) for own in maps]
-    found: list[Data] = []
+    opened: list[Data] = []
     faults: list[Diagnostic] = []
     for objective, own in zip(objectives, configs, strict=True):
         try:
-            found.append(map_data(objective.program, own, train, val))
+            opened.append(map_data(objective.program, own, train, val))
         except DiagnosticError as error:
             faults.extend(error.diagnostics)
     if faults:
         raise DiagnosticError(tuple(dict.fromkeys(faults)))
-    trained = _tokenizer(objectives, config, found)
+    trained = _tokenizer(objectives, config, opened)
     here = World(0, 1, torch.device("cpu"))
-    for objective, data in zip(objectives, found, strict=True):
+    for objective, data in zip(objectives, opened, strict=True):
         try:
             tokenizers = Tokenizers(trained) if trained else read_tokenizers(objective, config.model, data)
             build_model(objective, config, tokenizers, here, data.mapping.facts)
@@ -65,26 +65,26 @@ def prepare(objectives: Sequence[Objective], config: RunConfig) -> Common:
     return Common(sources, None if trained is None else trained.to_json(), maps)
 
 
-def _maps(objectives: Sequence[Objective], given: Mapping[str, str]) -> tuple[dict[str, str], ...]:
+def _maps(objectives: Sequence[Objective], mapping: Mapping[str, str]) -> tuple[dict[str, str], ...]:
     """What of a mapping is for each objective: not the fields of others. A field of none is left to all, as a fault."""
     needs = [{need.field for need in requirements(objective.program)} for objective in objectives]
     foreign = [set().union(*needs) - own - set(EVALUATED) for own in needs]
-    return tuple({name: column for name, column in given.items() if name not in others} for others in foreign)
+    return tuple({name: column for name, column in mapping.items() if name not in others} for others in foreign)
 
 
-def _tokenizer(objectives: Sequence[Objective], config: RunConfig, found: Sequence[Data]) -> Tokenizer | None:
+def _tokenizer(objectives: Sequence[Objective], config: RunConfig, opened: Sequence[Data]) -> Tokenizer | None:
     """The tokenizer that is trained for all runs; None if none is."""
     encoders = [name for objective in objectives for name in text_towers(objective, config.model).values()]
     if config.model.tokenizer is not None or any(name.startswith("hf:") for name in encoders):
         return None
-    texts = list(_texts(objectives, found))
+    texts = list(_texts(objectives, opened))
     return train_tokenizer(texts, config.model.vocabulary) if texts else None
 
 
-def _texts(objectives: Sequence[Objective], found: Sequence[Data]) -> Iterator[str]:
+def _texts(objectives: Sequence[Objective], opened: Sequence[Data]) -> Iterator[str]:
     """The texts that the objectives read, those of equal columns once."""
     seen: set[tuple[object, ...]] = set()
-    for objective, data in zip(objectives, found, strict=True):
+    for objective, data in zip(objectives, opened, strict=True):
         for need in requirements(objective.program, views=False):
             columns = (data.mapping.columns.get(name) for name in (need.field, f"{need.field}_rewrites"))
             identity = (need.field, *columns)

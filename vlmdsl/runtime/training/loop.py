@@ -43,7 +43,7 @@ class Callbacks:
     evaluate: Callable[[int], None] = lambda step: None
     stop: Callable[[], bool] = lambda: False
     """Whether to end here; asked on every process after each step, and the answer is the same on all."""
-    asked: Callable[[], bool] = lambda: False
+    interrupted: Callable[[], bool] = lambda: False
     """Whether this process was asked to end."""
 
 
@@ -95,7 +95,7 @@ def train_steps(
             batch = next(batches).to(world.device, non_blocking=True)
         except (RuntimeError, DiagnosticError):
             # The signal that asks this process to end may have ended the processes that load its samples.
-            if world.size == 1 and step > start and callbacks.asked():
+            if world.size == 1 and step > start and callbacks.interrupted():
                 callbacks.save(step)
                 return step
             raise

@@ -60,8 +60,8 @@ def evaluate_run(
             return {}, "nothing to evaluate: there is no held-out data, or it has neither texts nor classes"
         conditions = conditions_of(config, data, evaluate_map)
         # Other data may have samples of the same names: what the folder says is about the run's own.
-        known = None if evaluate_on else known_untrained(folder, conditions)
-        untrained = known or held_out.measure(model)
+        untrained = None if evaluate_on else known_untrained(folder, conditions)
+        untrained = untrained or held_out.measure(model)
         load_weights(restored.checkpoint, model)
         step = read_position(restored.checkpoint).step
         results = measured(step, held_out.measure(model), untrained, conditions)
@@ -140,9 +140,9 @@ def conditions_of(config: RunConfig, data: Data, evaluate_map: Mapping[str, str]
 
 def known_untrained(folder: RunFolder, conditions: Mapping[str, object]) -> Evaluation | None:
     """What the folder says of the untrained model under these conditions; None if it says nothing."""
-    for known in (folder.read_evaluation(), folder.read_untrained()):
-        if known.get("conditions") == conditions and (found := stored_untrained(known)) is not None:
-            return found
+    for stored in (folder.read_evaluation(), folder.read_untrained()):
+        if stored.get("conditions") == conditions and (untrained := stored_untrained(stored)) is not None:
+            return untrained
     return None
 
 

@@ -98,13 +98,13 @@ def store_of_processes() -> Any:
 def _tell(error: BaseException) -> None:
     """Let the others know why this process ends; its own fault comes before whatever fails here."""
     diagnostics = getattr(error, "diagnostics", ())
-    told = f"{diagnostics[0].code}: {diagnostics[0].message}" if diagnostics else f"{type(error).__name__}: {error}"
+    message = f"{diagnostics[0].code}: {diagnostics[0].message}" if diagnostics else f"{type(error).__name__}: {error}"
     with suppress(Exception):
         if dist.is_initialized() and isinstance(error, Exception):
-            gather_objects(json.dumps(told))
+            gather_objects(json.dumps(message))
         elif not dist.is_initialized() and started_together() > 1:
             number, rank, store = next(_rounds), int(os.environ["RANK"]), store_of_processes()
-            store.set(f"vlmdsl/{number}/{rank}", json.dumps(told))
+            store.set(f"vlmdsl/{number}/{rank}", json.dumps(message))
             _stay(store, number, _LINGER)
 
 

@@ -112,8 +112,8 @@ def in_parallel(model: nn.Module) -> nn.Module:
     if process_count() == 1:
         return model
     # The word for it changed: from torch 2.13 on, `broadcast_buffers` warns.
-    known = inspect.signature(DistributedDataParallel).parameters
-    options: dict[str, Any] = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
+    accepted = inspect.signature(DistributedDataParallel).parameters
+    options: dict[str, Any] = {"forward_sync_buffers" if "forward_sync_buffers" in accepted else "broadcast_buffers": False}
     return DistributedDataParallel(model, **options)
 
 

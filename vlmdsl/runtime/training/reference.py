@@ -50,5 +50,5 @@ def fill_references(model: VisionLanguageModel, data: Data, config: RunConfig) -
     if not keys:
         place = Span("<command line>", 0, 0)
         raise DiagnosticError((NoUsableSample.at(place, samples=len(data.reference), help=("look at `data.reference`",)),))
-    values = {name: torch.cat(found) for name, found in parts.items()}
+    values = {name: torch.cat(encoded) for name, encoded in parts.items()}
     references.fill(values, torch.tensor(keys), search=config.data.reference_search)

@@ -148,7 +148,7 @@ class _Begun:
         def evaluate(step: int) -> None:
             signals.unless_asked(lambda: self.measure(step))
 
-        callbacks = Callbacks(self._log, self.save, evaluate, stop, lambda: bool(signals.asked))
+        callbacks = Callbacks(self._log, self.save, evaluate, stop, lambda: bool(signals.received))
         signals.deferred = self.world.size > 1
         try:
             with Reporter(self.folder.metrics, self.config.train.steps, active=self.world.first) as self._reporter:
@@ -167,14 +167,14 @@ class _Begun:
         self._draw()
         if self._agreed(signals):
             wait_for_all()
-            raise ended_by(signals.asked)
+            raise ended_by(signals.received)
 
     def _agreed(self, signals: StopSignals) -> bool:
         """Whether any process was asked to end: all of them are then."""
-        highest_asked = highest(signals.asked)
-        if highest_asked:  # only then: a signal may have come in the meantime, which must not be forgotten
-            signals.asked = highest_asked
-        return highest_asked > 0
+        highest_received = highest(signals.received)
+        if highest_received:  # only then: a signal may have come in the meantime, which must not be forgotten
+            signals.received = highest_received
+        return highest_received > 0
 
     def _log(self, record: dict[str, float]) -> None:
         self._reporter.log(record)
@@ -223,9 +223,9 @@ class _Begun:
         lines = [f"note: {note}; continuing from step {self.start}" for note in self.notes]
         lines += [f"training {weights:,} weights on {where} in {self.folder.path}{from_step}{compiling}"]
         lines += [f"note: {note}" for note in self.model.notes]
-        for name, found in self.surveys.items():
+        for name, survey in self.surveys.items():
             about = "" if name == "train" else f"{_WORDS[name]} data: "
-            lines += [f"note: {about}{line}" for line in found.lines(training=name == "train")]
+            lines += [f"note: {about}{line}" for line in survey.lines(training=name == "train")]
         return "\n".join(lines)
 
     def _reports(self) -> dict[str, SkipReport]:
@@ -240,8 +240,8 @@ class _Begun:
 
     def summary(self) -> str:
         """The results as a table, what was skipped, and the folder."""
-        told = {_WORDS[name]: report.table().replace("\n", "\n  ") for name, report in self._reports().items()}
-        skipped = [f"{name} data: {table}" for name, table in told.items() if table]
+        tables = {_WORDS[name]: report.table().replace("\n", "\n  ") for name, report in self._reports().items()}
+        skipped = [f"{name} data: {table}" for name, table in tables.items() if table]
         table = (
             [results_text(self.results)] if self.results else ["nothing was evaluated: there is no held-out data (--val)"]
         )
@@ -293,28 +293,28 @@ def _prepare(objective: Objective, config: RunConfig, resume: RunFolder | None, 
     data = open_data(program, config)
     tokenizers = stored_tokenizers(checkpoint) if checkpoint else read_tokenizers(objective, config.model, data)
     model = build_model(objective, config, tokenizers, world, data.mapping.facts)
-    found = surveys(program, config, data, model)
+    surveyed = surveys(program, config, data, model)
     fill_references(model, data, config)
     batches = training_batches(program, config, data, model, world)
-    batches.report.merge(found["train"].skipped)
+    batches.report.merge(surveyed["train"].skipped)
     held_out = held_out_measure(program, config, data, model) if world.first else None
-    samples = data_facts(data, found)
+    samples = data_facts(data, surveyed)
     if resume is not None:
         check_same_data(resume, samples)
-    return _Prepared(config, data, samples, tokenizers, model, found, batches, held_out, checkpoint, damaged)
+    return _Prepared(config, data, samples, tokenizers, model, surveyed, batches, held_out, checkpoint, damaged)
 
 
 def _begin(
-    prepared: _Prepared, given: RunConfig, recipe: RecipeFiles, resume: RunFolder | None, world: World, ending: Ending
+    prepared: _Prepared, config: RunConfig, recipe: RecipeFiles, resume: RunFolder | None, world: World, ending: Ending
 ) -> _Begun:
     """Everything else before the first step: the folder, the untrained model measured, a checkpoint loaded."""
     model, samples, checkpoint = prepared.model, prepared.samples, prepared.checkpoint
     folder = resume or _new_folder(prepared, recipe, world, ending)
     if resume is not None and world.first:
-        write_resumed(folder, given, world)
+        write_resumed(folder, config, world)
     begun = _Begun(
         name=str(recipe.record["name"]),
-        run=identity_of(recipe.record, given, samples),
+        run=identity_of(recipe.record, config, samples),
         config=prepared.config,
         folder=folder,
         world=world,

@@ -45,8 +45,8 @@ def data_facts(data: Data, surveys: Mapping[str, Survey]) -> dict[str, Any]:
     """What `run.json` says of the samples, with what a look through them found."""
     sources = {"train": data.train, "held_out": data.held_out, "reference": data.reference}
     facts: dict[str, Any] = {name: source_facts(source) for name, source in sources.items() if source is not None}
-    for name, found in surveys.items():
-        facts[name] |= found.as_dict()
+    for name, survey in surveys.items():
+        facts[name] |= survey.as_dict()
     facts["train"]["stand_ins"] = data.mapping.stand_ins
     return facts
 
@@ -61,10 +61,10 @@ def write_start(
     files: dict[str, bytes] = {name: text.encode("utf-8", "backslashreplace") for name, text in recipe.texts.items()}
     kept: dict[str, str] = {}
     for name in _NAMES_A_FILE:
-        given = setting(config, name)
-        if given is not None and not given.startswith("hf:"):
-            kept[name] = f"{KEPT}/{name}{Path(given).suffix}"
-            files[kept[name]] = Path(given).read_bytes()
+        value = setting(config, name)
+        if value is not None and not value.startswith("hf:"):
+            kept[name] = f"{KEPT}/{name}{Path(value).suffix}"
+            files[kept[name]] = Path(value).read_bytes()
     for name, content in files.items():
         path = folder.path / name
         path.parent.mkdir(parents=True, exist_ok=True)

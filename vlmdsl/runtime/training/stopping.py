@@ -19,7 +19,7 @@ _DEFAULT = (signal.SIG_DFL, signal.default_int_handler)
 
 
 class StopSignals:
-    """A context that takes over the signals that would end the process; `asked` is the number of the first that came, or 0.
+    """A context that takes over the signals that would end the process; `received` is the number of the first one, or 0.
 
     While `deferred` is set a signal is noted and nothing more, unless Ctrl-C is pressed again; else it ends what is going
     on. Where the host program has a handler of its own, where a signal is ignored (`nohup`), and in threads other than the
@@ -27,7 +27,7 @@ class StopSignals:
     """
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.received = 0
         self.deferred = False
         self._before: dict[int, object] = {}
         self._alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
@@ -46,21 +46,21 @@ class StopSignals:
 
     def unless_asked(self, action: Callable[[], object]) -> None:
         """Does what may be left out if the process was asked to end, and may be cut short when it is."""
-        if self.asked:
+        if self.received:
             return
         before, self.deferred = self.deferred, False
         try:
             action()
         except (KeyboardInterrupt, SystemExit):
-            if not self.asked:
+            if not self.received:
                 raise
         finally:
             self.deferred = before
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         # Under torchrun Ctrl-C arrives twice: from the terminal and from torchrun, which ends its processes itself.
-        again = number == signal.SIGINT and self.asked == signal.SIGINT and self._alone
-        self.asked = self.asked or number
+        again = number == signal.SIGINT and self.received == signal.SIGINT and self._alone
+        self.received = self.received or number
         if again or not self.deferred:
             raise ended_by(number)
 

@@ -56,31 +56,31 @@ def tokenizers_for(objective: Objective, config: ModelConfig, texts: Callable[[]
     towers = text_towers(objective, config)
     masked = {stream.encoder.tower for stream in objective.streams if _is_masked(stream)}
     read: dict[str | None, Tokenizer] = {}
-    given = {tower: config.tokenizer or (name if name.startswith("hf:") else None) for tower, name in towers.items()}
-    for source in dict.fromkeys(given.values()):
+    names = {tower: config.tokenizer or (name if name.startswith("hf:") else None) for tower, name in towers.items()}
+    for source in dict.fromkeys(names.values()):
         tokenizer = train_tokenizer(texts(), config.vocabulary) if source is None else load_tokenizer(source)
-        hidden = [tower for tower, own in given.items() if own == source and tower in masked]
-        for tower in hidden:
+        masking = [tower for tower, own in names.items() if own == source and tower in masked]
+        for tower in masking:
             if tokenizer.mask is None and towers[tower].startswith("hf:"):
                 raise _without_mask(source or "", towers[tower])
-        read[source] = tokenizer.with_mask() if hidden else tokenizer
-    of = {tower: read[source] for tower, source in given.items()}
+        read[source] = tokenizer.with_mask() if masking else tokenizer
+    of = {tower: read[source] for tower, source in names.items()}
     return Tokenizers(next(iter(of.values()), None) or train_tokenizer(()), of)
 
 
-def tokenizer_notes(name: str, given: str | None, tokenizer: Tokenizer) -> tuple[str, ...]:
+def tokenizer_notes(name: str, setting: str | None, tokenizer: Tokenizer) -> tuple[str, ...]:
     """What is to be said of an encoder that reads the ids of a tokenizer that the settings name and is not its own."""
-    if given is None or not name.startswith("hf:") or given == name:
+    if setting is None or not name.startswith("hf:") or setting == name:
         return ()
     try:
         own = load_tokenizer(name).vocabulary
     except DiagnosticError:
-        return (f"uses the tokenizer `{given}`; it has none of its own",)
+        return (f"uses the tokenizer `{setting}`; it has none of its own",)
     same = sum(own.get(token) == number for token, number in tokenizer.vocabulary.items())
     total = len(tokenizer.vocabulary)
     if same == total:
         return ()
-    return (f"uses the tokenizer `{given}` instead of its own: {total - same:,} of {total:,} ids are different tokens",)
+    return (f"uses the tokenizer `{setting}` instead of its own: {total - same:,} of {total:,} ids are different tokens",)
 
 
 def _is_masked(stream: Stream) -> bool:
@@ -91,7 +91,9 @@ def _has_mask(source: Node) -> bool:
     return source.operation is MASK or (source.operation is not FIELD and _has_mask(source.inputs[0]))
 
 
-def _without_mask(given: str, encoder: str) -> DiagnosticError:
+def _without_mask(tokenizer: str, encoder: str) -> DiagnosticError:
     reason = f"it has no mask token, and `{encoder}` has no embedding for a new one"
     help = "choose a text encoder that was pretrained with masked language modelling, or a built-in one"
-    return DiagnosticError((TokenizerUnusable.at(Span("<command line>", 0, 0), given=given, reason=reason, help=(help,)),))
+    return DiagnosticError(
+        (TokenizerUnusable.at(Span("<command line>", 0, 0), given=tokenizer, reason=reason, help=(help,)),)
+    )
