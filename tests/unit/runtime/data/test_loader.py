@@ -13,7 +13,7 @@ import torch
 
 from batches import loaded_values, streams_in_forms
 from vlmdsl.diagnostics import DiagnosticError
-from vlmdsl.ir import Graph, Stream
+from vlmdsl.ir import Graph, Reading, Stream
 from vlmdsl.runtime.data import BatchLoader, EvaluationLoader, Requirement, map_fields, open_source
 from vlmdsl.runtime.data.sample import SampleReader
 from vlmdsl.runtime.tokenizer import train_tokenizer
@@ -121,6 +121,24 @@ def test_views_are_drawn_anew_in_each_epoch(plain_streams: list[Stream], streams
     plain, augmented = shapes_loader(plain_streams, batch=50), shapes_loader(streams, batch=50)
     assert torch.equal(image_of(plain, 0), image_of(plain, 1))
     assert not torch.equal(image_of(augmented, 0), image_of(augmented, 1))
+
+
+def test_a_view_in_two_forms_is_two_values_of_one_draw(streams: list[Stream]) -> None:
+    """As two towers of different sizes and standardisations take it."""
+    image = next(stream.source for stream in streams if stream.name == "image")
+    wide = ImageFormat(32)
+    small = ImageFormat(16, mean=(0.1, 0.2, 0.3), deviation=(0.2, 0.2, 0.2))
+    source = open_source("shapes:samples=50,size=64")
+    readings = [Reading("wide", image, wide), Reading("small", image, small), Reading("again", image, wide)]
+    (batch,) = take(BatchLoader(source, map_fields(source, NEEDS), readings, batch=8), 1)
+    levels = {
+        name: batch.values[name][0] * torch.tensor(form.deviation).view(3, 1, 1) + torch.tensor(form.mean).view(3, 1, 1)
+        for name, form in (("wide", wide), ("small", small), ("again", wide))
+    }
+    assert torch.equal(levels["wide"], levels["again"])
+    halved = torch.nn.functional.avg_pool2d(levels["wide"], 2)
+    assert (halved - levels["small"]).abs().mean() < 0.02
+    assert (halved.roll(1, 0) - levels["small"]).abs().mean() > 0.1, "any two images are as near"
 
 
 @pytest.mark.parametrize("done", [1, 6, 9])
