@@ -113,12 +113,12 @@ def encoder_of(node: Node) -> Encoder:
 
 
 def head_words(head: Head) -> str:
-    """What a head is made of, for people: `linear 2048, batch norm, relu, linear 128, statistics of the whole batch, each
-    view for itself`; a map without a number keeps the length of the features that enter the head."""
+    """What a head is made of, for people: `linear 2048, batch norm, relu, linear 128, statistics of the global batch, each
+    view separately`; a layer without a number keeps the dimension of the head's input."""
     norms = {"none": "", "batch": "batch norm", "scaled": "batch norm without offset", "plain": "batch norm without weights"}
     hidden, out = (f"linear {length or ''}".rstrip() for length in (head.hidden, head.out))
     parts = [hidden, norms[head.norm], head.activation] * (head.layers - 1) + [out, norms[head.last_norm]]
     if any("batch norm" in part for part in parts):
-        whose = "the whole batch" if head.statistics == "global" else "each process"
-        parts.append(f"statistics of {whose}, " + ("each view for itself" if head.views == "each" else "all views together"))
+        whose = "the global batch" if head.statistics == "global" else "each process"
+        parts.append(f"statistics of {whose}, " + ("each view separately" if head.views == "each" else "all views together"))
     return ", ".join(part for part in parts if part)

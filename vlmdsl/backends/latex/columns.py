@@ -27,7 +27,7 @@ class Columns:
 
     @property
     def restricted(self) -> bool:
-        """Whether some columns are no candidates, and those are of the batch."""
+        """Whether some columns are not candidates, and those are of the batch."""
         return bool(self.sets) or self.without_pairs
 
     def among(self, index: str, *, but_pair: bool = False, besides: tuple[Math, ...] = ()) -> str:

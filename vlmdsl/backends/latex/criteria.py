@@ -101,7 +101,7 @@ def _count(columns: list[str]) -> Math:
 
 
 def hinge(writer: Writer, node: Node) -> Math:
-    """The mean, or the largest, of what the negatives have in excess; 0 for a sample whose pair is no candidate."""
+    """The mean, or the largest, of what the negatives have in excess; 0 for a sample whose pair is not a candidate."""
     first, *others = columns_of(writer, node.inputs[0], node.string("along"))
     if first.without_pairs:
         return number(0.0)

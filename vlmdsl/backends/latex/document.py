@@ -91,7 +91,7 @@ def _loss(writer: FormulaWriter, root: Node) -> Math:
 
 
 def _summands(root: Node) -> list[tuple[Node, bool]]:
-    """The summands of a loss, and which of them are subtracted; a long sum is no deep recursion."""
+    """The summands of a loss, and which of them are subtracted; a long sum is not a deep recursion."""
     found: list[tuple[Node, bool]] = []
     stack: list[tuple[Node, bool]] = [(root, False)]
     while stack:

@@ -1,4 +1,4 @@
-"""Numbers drawn once a step, and mixtures with the batch or blocks of it read backwards, as mathematics."""
+"""Numbers drawn once per step, and mixtures with the batch or blocks of it read backwards, as mathematics."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def drawn(state: State, node: Node) -> Math:
     assert isinstance(arguments, tuple)
     latex, text = _DISTRIBUTIONS[node.string("distribution")]
     source = call(text, *map(number, arguments), latex=latex)
-    once = words("once a step")
+    once = words("once per step")
     statement = Math(rf"{letter.latex} \sim {source.latex},\ {once.latex}", f"{letter.text} ~ {source.text}, {once.text}")
     state("parameters", statement)
     return letter
@@ -34,7 +34,7 @@ def drawn(state: State, node: Node) -> Math:
 def from_outside(state: State, node: Node) -> Math:
     """The symbol of a number that the caller gives, which is stated."""
     letter = words(node.string("name"))
-    said = words("given by the caller")
+    said = words("passed by the caller")
     state("parameters", Math(rf"{letter.latex}\ {said.latex}", f"{letter.text}: {said.text}"))
     return letter
 

@@ -113,14 +113,14 @@ def _kept_tokens(writer: Writer, node: Node, token: str, sample: str) -> Math:
     closest = "the largest similarity to any token of the other stream in the batch"
     if chosen.get("rank") == "partner":
         closest = "the largest sum of similarities to the tokens of their own pair"
-    said = f"of the tokens of sample {sample} {' and '.join(much)}, rounded up, those with {closest}"
+    said = f"{' and '.join(much)} of the tokens of sample {sample}, rounded up: those with {closest}"
     name = {"i": "V_i", "j": "R_j"}[sample]
     letter = Math(name, name)
     writer.names.state("features", Math(rf"{letter.latex}\ {words(said).latex}", f"{letter.text}: {said}"))
     return Math(rf"{token} \in {letter.latex}", f"{token}∈{letter.text}")
 
 
-_COUNTS = words("the tokens of a sample in the first and second stream, padding apart")
+_COUNTS = words("the numbers of tokens of a sample in the first and second stream, without padding")
 
 
 def _same_place(relation: str, plain: str) -> Math:
@@ -136,8 +136,8 @@ def positives(writer: Writer, label: Node, missing: int) -> Math:
     name = writer.names.source(label)
     other = name.latex.removesuffix("_i") + "_j"
     plain = name.text.removesuffix("_i") + "_j"
-    tex = rf"P_i = \{{ j : {other} = {name.latex} \}},\ \mathrm{{of\ a\ sample\ without\ label\ ({missing})\ only\ itself}}"
-    text = f"P_i = {{j : {plain} = {name.text}}}, of a sample without label ({missing}) only itself"
+    tex = rf"P_i = \{{ j : {other} = {name.latex} \}},\ \mathrm{{only\ itself\ for\ a\ sample\ without\ label\ ({missing})}}"
+    text = f"P_i = {{j : {plain} = {name.text}}}, only itself for a sample without label ({missing})"
     writer.names.state("values", Math(tex, text))
     return POSITIVES
 
@@ -218,7 +218,7 @@ def _flipped_entry(writer: Writer, target: Node) -> Math:
 
 
 def dense_entry(writer: Writer, target: Node, side: str = "rows", block: int = 0) -> Math:
-    """Entry (i, j) of a target that is no sum of the simple kinds, j being what i is asked about, of the columns `block`."""
+    """Entry (i, j) of a target that is not a sum of the simple kinds, in the columns `block`."""
     if target.operation is FLIPPED:
         return _flipped_entry(writer, target)
     if target.operation.of_matrix:

@@ -1,4 +1,4 @@
-"""Scalars, per-sample scores and losses as mathematics: a rule an operation, for sample i.
+"""Scalars, per-sample scores and losses as mathematics: a rule per operation, for sample i.
 
 An operation that has no rule is written as a function of its inputs, so a formula is never wrong by leaving something out.
 """
@@ -138,7 +138,7 @@ def _mlm(writer: Writer, node: Node) -> Math:
     view = masked_text(encode.inputs[0])
     assert view is not None, "`mlm` predicts what a mask selected"
     text, masked = writer.names.source(view.inputs[0]), writer.names.source(encode.inputs[0])
-    chosen = "the tokens that the mask chose, of all samples"
+    chosen = "the tokens that the mask selected, of all samples"
     writer.names.state("values", Math(rf"M\ {words(chosen).latex}", f"M: {chosen}"))
     tower = words(encoder_of(encode).tower)
     latex = rf"\frac{{1}}{{|M|}} \sum_{{(i,k) \in M}} -\log p_{{{tower.latex}}}({text.latex}[k] \mid {masked.latex})"

@@ -112,10 +112,10 @@ class Names:
             letter = self._memories[node] = self.next("memories")
             entering = next(update.node for update in self._updates if update.state is node).inputs[1:]
             size = number(node.number("size"))
-            first = ", at first random directions" if node.string("start") == "random" else ""
+            first = ", initially random directions" if node.string("start") == "random" else ""
             streams = [self.feature(value.inputs[0] if value.operation is STOP else value, "i") for value in entering]
             for stream in streams:
-                said = f"the latest {size.text} of the steps before{first}:"
+                said = f"the latest {size.text} of earlier steps{first}:"
                 what = words(said).latex
                 latex = rf"{letter.latex}_{{1}}, {letter.latex}_{{2}}, \ldots\ {what}\ {stream.latex}"
                 text = f"{letter.text}_1, {letter.text}_2, … {said} {stream.text}"
@@ -221,8 +221,8 @@ class Names:
         name = Math(rf"\overline{{{tower.latex}}}", f"teacher of {tower.text}")
         when = "before the forward pass" if teacher.order == "before" else "after the optimiser step"
         said = f"{teacher.schedule.replace('_', '-')} momentum {teacher.momentum:g}, {when}"
-        latex = rf"{name.latex}\ {words(f'the running mean of its weights, {said}').latex}"
-        self.state("parameters", Math(latex, f"{name.text}: the running mean of its weights, {said}"))
+        latex = rf"{name.latex}\ {words(f'the moving average of its weights, {said}').latex}"
+        self.state("parameters", Math(latex, f"{name.text}: the moving average of its weights, {said}"))
         return name
 
     def source(self, node: Node) -> Math:
@@ -274,7 +274,7 @@ class Names:
             return Math(rf"{drawn.latex} \sim \mathcal{{U}} {choices}", f"{drawn.text} ~ U{plain}")
         if node.operation is MASK:
             shares = (f"{node.number(name) * 100:g} %" for name in ("share", "hidden", "replaced"))
-            said = "of {} of its tokens {} are hidden and {} replaced".format(*shares)
+            said = "with {} of its tokens selected, of these {} masked and {} replaced".format(*shares)
             latex = rf"{drawn.latex}\ {words('is').latex}\ {inner.latex},\ {words(said).latex}"
             return Math(latex, f"{drawn.text} is {inner.text}, {said}")
         view = call(node.operation, inner, *_how(node))

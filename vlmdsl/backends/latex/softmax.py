@@ -1,6 +1,6 @@
 """The logarithm of a softmax at its targets: over one matrix, or over the columns of several side by side.
 
-Where columns are no candidates, a target is a distribution over the others: what is left of it, N_i, divides its shares.
+Where columns are not candidates, a target is a distribution over the others: what is left of it, N_i, divides its shares.
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ class FormulaWriter(Writer):
         """What is left of the target of sample i on its candidates, which has a letter; `left` is what it is."""
         if left not in self._masses:
             letter = self._masses[left] = self.names.indexed(self.names.next("masses"), "i")
-            said = words("of a sample without any the loss is 0")
+            said = words("the loss of a sample without any is 0")
             stated = equation(letter, left)
             self.names.state("values", Math(rf"{stated.latex},\ {said.latex}", f"{stated.text}, {said.text}"))
         return self._masses[left]

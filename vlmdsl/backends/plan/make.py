@@ -72,7 +72,7 @@ def make_plan(
 
     `image_tokens` and `text_tokens` are the tokens of a sample where tokens are compared, `vocabulary` the words of the
     tokenizer where tokens are asked for, `references` the samples of a reference set. With `sources`, shared values name
-    recipe lines. DiagnosticError (V0602, V0603) if the batch cannot be shared out equally or the data type is unknown.
+    recipe lines. DiagnosticError (V0602, V0603) if the batch cannot be split equally or the data type is unknown.
     """
     _check(batch, world, dtype)
     workload = Workload(batch, world, dim, dtype, image_tokens, text_tokens, vocabulary, references)
@@ -284,7 +284,7 @@ def _readers(node: Node, readers: dict[Node, list[Node]]) -> list[Node]:
     stack = list(reversed(readers[node]))
     while stack:
         reader = stack.pop()
-        # What is part of making features is no reader of its own: those of what it makes are.
+        # What is part of making features is not a reader of its own: those of what it makes are.
         if reader.operation.reads_encoder_output or reader.operation.passes_features:
             stack.extend(reversed(readers[reader]))
         else:

@@ -76,7 +76,7 @@ class StateRow(_Row):
 
 
 class RegionRow(_Row):
-    """One operation on the pair grid: units and FLOPs on one process, memory and traffic in bytes, how it runs and why."""
+    """One operation on similarity matrices: units and FLOPs of one process, memory and traffic in bytes, its lowering."""
 
     name: str
     operation: str
@@ -95,7 +95,7 @@ class RegionRow(_Row):
 
 
 class PartRow(_Row):
-    """What runs beside the pair grid, on one process: numbers it holds, bytes, FLOP of its products, bytes kept."""
+    """What runs beside the similarity matrices, on one process: its parameters, bytes, FLOP of its products, bytes saved."""
 
     name: str
     what: str
@@ -120,7 +120,7 @@ class Baseline(_Row):
 class Plan(_Row):
     """What a program runs and what that costs, for one size of batch. All costs are one process's, for one step of the
     compiled objective. `features` are kept where products read them again, and counted in `stored`; `gradients` are those of
-    its inputs. `peak` is the most held at one time beyond what is there before the step: inputs, state, towers and heads,
+    its inputs. `peak` is the peak memory beyond what is allocated before the step: inputs, state, towers and heads,
     whose weights and activations are not counted.
     """
 
@@ -155,22 +155,22 @@ class Plan(_Row):
 
     def to_text(self) -> str:
         """The plan as tables."""
-        per = f"{self.batch // self.world:,} a process" if self.world > 1 else "one process"
+        per = f"{self.batch // self.world:,} per process" if self.world > 1 else "one process"
         lines = [f"{self.program}: batch {self.batch:,} ({per}), features of {self.dim:,} in {self.dtype}", ""]
         lines += _section("Schedule", ("", "", "on", "samples", "tokens each"), _steps(self.schedule))
         lines += _section("Computed once", ("value", "read by", "recipe"), [_shared(row) for row in self.shared])
         lines += _section(
-            "On the pair grid",
-            ("", "products", "FLOP", "kept", "peak", "moved"),
+            "Similarity matrices",
+            ("", "products", "FLOP", "saved", "peak", "traffic"),
             [_region(row) for row in self.regions] + ([self._total()] if len(self.regions) > 1 else []),
         )
-        lines += _section("Memory of a step of the objective, compiled", ("", "size"), self._memory())
-        header = ("", "what", "parameters", "size", "FLOP", "kept")
-        lines += _section("Beside the pair grid", header, [_part(row) for row in self.parts])
+        lines += _section("Memory of the compiled objective, one step", ("", "size"), self._memory())
+        header = ("", "what", "parameters", "size", "FLOP", "saved")
+        lines += _section("Other computations", header, [_part(row) for row in self.parts])
         lines += _section("State", ("", "what", "size"), [(row.name, row.kind, _bytes(row.size)) for row in self.state])
-        lines += _section("Lowerings", ("", "runs", "because"), [(r.name, r.lowering, r.reason) for r in self.regions])
-        lines += _section("Rejected", ("", "because", "for"), self._rejected())
-        lines += _section("Exchange", ("", "what", "received"), self._exchange())
+        lines += _section("Lowerings", ("", "chosen", "reason"), [(r.name, r.lowering, r.reason) for r in self.regions])
+        lines += _section("Lowerings not chosen", ("", "reason", "for"), self._rejected())
+        lines += _section("Communication", ("", "what", "received"), self._exchange())
         lines += self._comparison()
         return plain("\n".join(lines).rstrip() + "\n")
 
@@ -181,21 +181,21 @@ class Plan(_Row):
 
     def _memory(self) -> list[tuple[str, str]]:
         rows = [
-            ("kept for the backward pass: matrices of the pair grid", self.stored - self.features),
-            ("kept for the backward pass: unit vectors and other features", self.features),
+            ("saved for the backward pass: similarity matrices", self.stored - self.features),
+            ("saved for the backward pass: unit vectors and other features", self.features),
             ("gradients of the inputs", self.gradients),
-            ("the most held at one time, without inputs, towers and heads", self.peak),
+            ("peak, without inputs, towers and heads", self.peak),
         ]
         return [(what, _bytes(size)) for what, size in rows]
 
     def _rejected(self) -> list[tuple[str, ...]]:
         """Each rejected lowering with its reason once, and the rows it concerns."""
-        found: dict[tuple[str, str], list[str]] = {}
+        concerned: dict[tuple[str, str], list[str]] = {}
         for row in self.regions:
             for rejected in row.rejected.items():
-                found.setdefault(rejected, []).append(row.name)
+                concerned.setdefault(rejected, []).append(row.name)
         every = len(self.regions)
-        return [(*why, "all" if len(names) == every else ", ".join(names)) for why, names in found.items()]
+        return [(*why, "all" if len(names) == every else ", ".join(names)) for why, names in concerned.items()]
 
     def _exchange(self) -> list[tuple[str, ...]]:
         return [
@@ -210,13 +210,15 @@ class Plan(_Row):
             return []
         rows = [
             ("products", f"{self.units:g}", f"{other.units:g}", _ratio(self.units, other.units)),
-            ("kept", _bytes(self.stored), _bytes(other.stored), _ratio(self.stored, other.stored)),
-            ("peak", _bytes(self.peak), _bytes(other.peak), _ratio(self.peak, other.peak)),
-            ("moved", _bytes(self.moved), _bytes(other.moved), _ratio(self.moved, other.moved)),
+            ("saved activations", _bytes(self.stored), _bytes(other.stored), _ratio(self.stored, other.stored)),
+            ("peak memory", _bytes(self.peak), _bytes(other.peak), _ratio(self.peak, other.peak)),
+            ("memory traffic", _bytes(self.moved), _bytes(other.moved), _ratio(self.moved, other.moved)),
         ]
         if self.world > 1:
             rows.append(("received", _bytes(self.received), _bytes(other.received), _ratio(self.received, other.received)))
-        return _section("Beside the usual hand-written loss, not compiled", ("", "here", "hand-written", "ratio"), rows)
+        return _section(
+            "Compared with the usual hand-written loss, not compiled", ("", "vlmdsl", "hand-written", "ratio"), rows
+        )
 
 
 def _section(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -23,11 +23,11 @@ FORMULAS = {
     "mean(logsumexp(kept))": ["L = 1/B Σ_i log(Σ_{j∈Q} exp(x_i·y_j))", "Q = {i : flag_i}"],
     "mean(logsumexp(unite(kept, q)))": [
         "L = 1/B Σ_i log(Σ_{j∈Q} exp(x_i·y_j) + Σ_{j} exp(x_i·a_j))",
-        "a_1, a_2, … the latest 9 of the steps before: z_i",
+        "a_1, a_2, … the latest 9 of earlier steps: z_i",
     ],
     'mean(cross_entropy(others, targets=same(label), along="rows"))': [
         "L = -1/B Σ_i 1/N_i Σ_{j∈P_i, j≠i} log(exp(x_i·y_j)/(Σ_{k≠i} exp(x_i·y_k)))",
-        "N_i = Σ_{k∈P_i, k≠i} 1, of a sample without any the loss is 0",
+        "N_i = Σ_{k∈P_i, k≠i} 1, the loss of a sample without any is 0",
     ],
     'mean(cross_entropy(kept, targets=paired, along="columns"))': [
         "L = -1/B Σ_i [i∈Q] log(exp(x_i·y_i)/(Σ_{j∈Q} exp(x_j·y_i)))"
@@ -41,14 +41,14 @@ FORMULAS = {
     'contrast(image, text, keep=flag, temperature=1, targets=smoothed(epsilon=0.2), directions="rows")': [
         "L = -1/|Q| Σ_{i∈Q} 1/N_i Σ_{j∈Q} T_ij log(exp(x_i·y_j)/(Σ_{k∈Q} exp(x_i·y_k)))",
         "T_ij = 0.8 [i = j] + 0.2/B",
-        "N_i = Σ_{k∈Q} T_ik, of a sample without any the loss is 0",
+        "N_i = Σ_{k∈Q} T_ik, the loss of a sample without any is 0",
     ],
     (
         "mean(cross_entropy(unite(s, exclude_pairs(similarity(image, image))), "
         'targets=unite(same(label), same(label)) / 2, along="rows"))'
     ): [
         "T_ij = 1/2 [j ∈ P_i]/|P_i|",
-        "N_i = Σ_k T_ik + Σ_{k≠i} T_ik, of a sample without any the loss is 0",
+        "N_i = Σ_k T_ik + Σ_{k≠i} T_ik, the loss of a sample without any is 0",
     ],
     'mean(cross_entropy(unite(s, q), targets=same(label, earlier=labels), along="rows"))': [
         "E_i = {j : labels_j = label_i}",
@@ -61,7 +61,7 @@ FORMULAS = {
     ],
     'mean(kl(kept, targets=softmax(2 * kept), along="rows"))': [
         "T_ij = softmax_{j∈Q}(sg(2 x_i·y_j))",
-        "N_i = Σ_{k∈Q} T_ik, of a sample without any the loss is 0",
+        "N_i = Σ_{k∈Q} T_ik, the loss of a sample without any is 0",
     ],
     "mean(sigmoid_loss(unite(kept, q), targets=paired))": [
         "L = -1/B Σ_i (Σ_{j∈Q} log σ(t_ij x_i·y_j) + Σ_{j} log σ(-x_i·a_j))"

@@ -58,7 +58,7 @@ def test_clip_is_printed_as_in_the_paper() -> None:
         ),
         (align, ["T_ij = 0.9 [i = j] + 0.1/B", "τ learned, initially 1"]),
         (filip, ["s_ij = 1/n_i Σ_k max_l x_ik·y_jl", "s'_ij = 1/m_j Σ_l max_k x_ik·y_jl"]),
-        (unicl, ["P_i = {j : label_j = label_i}, of a sample without label (0) only itself"]),
+        (unicl, ["P_i = {j : label_j = label_i}, only itself for a sample without label (0)"]),
         (siglip, ["L = -1/B Σ_i Σ_j log σ(t_ij (x_i·y_j/τ + b))", "t_ij = 2 [i = j] - 1", "b learned, initially -10"]),
         (
             alip,

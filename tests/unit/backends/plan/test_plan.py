@@ -169,7 +169,7 @@ def test_what_is_no_region_says_so() -> None:
 def test_text_and_json_say_the_same_numbers() -> None:
     plan = planned(clip(), batch=4096, world=8, dtype="bfloat16")
     text = plan.to_text()
-    assert "batch 4,096 (512 a process)" in text
+    assert "batch 4,096 (512 per process)" in text
     assert "1 + 2" in text
     assert "4 MiB" in text
     assert "not built in this version" in text

@@ -1,4 +1,4 @@
-"""Numbers drawn once a step: a function of seed, step and name, from the distribution that the recipe names."""
+"""Numbers drawn once per step: a function of seed, step and name, from the distribution that the recipe names."""
 
 from __future__ import annotations
 
