@@ -106,7 +106,7 @@ def _crops(image: np.ndarray, boxes: object) -> np.ndarray:
     height, width = image.shape[:2]
     try:
         found = np.asarray(boxes, dtype=np.float64).reshape(-1, 4).clip(0, (width, height, width, height))
-    except (TypeError, ValueError) as fault:
+    except (TypeError, ValueError, OverflowError) as fault:
         raise BadSample("boxes are not four numbers each") from fault
     found = found[(found[:, 2] - found[:, 0] >= 1) & (found[:, 3] - found[:, 1] >= 1)][:_MOST_REGIONS]
     if not len(found):

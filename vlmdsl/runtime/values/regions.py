@@ -67,8 +67,9 @@ def regions_value(field: str, value: object, length: int | None = None) -> np.nd
     if value is None:
         raise BadSample(f"missing {field}")
     try:
-        regions = np.asarray(value, dtype=np.float32)
-    except (TypeError, ValueError) as fault:
+        with np.errstate(over="ignore"):  # what is too large is infinite, and left out below
+            regions = np.asarray(value, dtype=np.float32)
+    except (TypeError, ValueError, OverflowError) as fault:
         raise BadSample(f"{field} are not equally long lists of numbers") from fault
     if regions.ndim != 2 or not regions.size or not np.isfinite(regions).all():
         raise BadSample(f"{field} are not equally long lists of numbers")

@@ -53,7 +53,7 @@ def test_boxes_are_regions_as_far_as_they_are_in_the_image() -> None:
     middles = found[:, :192].reshape(2, 8, 8, 3)[:, 3:5, 3:5]
     assert [middle.mean() for middle in middles] == pytest.approx([1, -0.6])
     assert found[:, 192:] == pytest.approx(np.array([[0, 0, 0.25, 0.25], [0.75, 0.75, 1, 1]]))
-    for boxes in ([], None, [[1, 2, 3]], "boxes"):
+    for boxes in ([], None, [[1, 2, 3]], [[0, 0, 10**400, 5]], "boxes"):
         with pytest.raises(BadSample):
             made("crops", image, boxes)
 

@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 import vlmdsl
 from batches import batch_of
 from unit.runtime.values.vectors import VECTOR, VectorBatch
 from vlmdsl.runtime.encoders import TextConfig, TextTransformer
 from vlmdsl.runtime.model import VisionLanguageModel
-from vlmdsl.runtime.values import TextBatch, family_of
+from vlmdsl.runtime.values import BadSample, FieldColumns, SampleColumns, TextBatch, TextValue, family_of
 from vlmdsl.types import FIELD_KINDS, FieldKind, register_field_kind
 
 RECIPE = "vlo 1\nrecipe distilled(vector: Vector, text: Text)\nminimize contrast(vector, text)\n"
@@ -38,6 +40,30 @@ def test_every_kind_has_a_family_of_its_name_or_no_data() -> None:
 
 def test_an_unknown_kind_is_a_diagnostic() -> None:
     assert [fault.code for fault in vlmdsl.check(RECIPE)] == ["V0311"]
+
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.binary(max_size=4)
+FOREIGN = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner, max_size=2), max_leaves=9
+)
+READ_AS_THEY_ARE = ("Text", "Label", "Flag", "Number", "Key", "Regions")
+"""Kinds whose values are in the columns themselves; an image is decoded, which has tests of its own."""
+
+
+@given(kind=st.sampled_from(READ_AS_THEY_ARE), value=FOREIGN)
+@example(kind="Label", value=10**400)
+@example(kind="Regions", value=[[1e39]])
+@example(kind="Regions", value=[[10**400]])
+def test_whatever_a_column_holds_is_a_value_or_a_bad_sample(kind: str, value: object) -> None:
+    family = family_of(kind)
+    try:
+        sample = family.read(SampleColumns({"f": value}, "key"), FieldColumns("f", ("f",), text_characters=100))
+    except BadSample:
+        return
+    if isinstance(sample, TextValue):
+        assert sample.text == sample.text.strip() != ""
+    else:
+        assert all(part is None or bool(torch.isfinite(part.float()).all()) for part in family.collate([sample], None))
 
 
 @pytest.mark.usefixtures("_vectors")
