@@ -226,9 +226,12 @@ def _unknown_types(module: Module) -> Iterator[Diagnostic]:
     """Types of the signature must be those of batch fields; a `def` may name any type."""
     for item in module.items:
         if isinstance(item, Def | Recipe):
-            possible = frozenset(FIELD_KINDS) | (frozenset() if isinstance(item, Recipe) else _VALUE_TYPES)
+            values = frozenset() if isinstance(item, Recipe) else _VALUE_TYPES
             for parameter in item.parameters:
                 named = parameter.type
+                if named is not None and named.name not in values and named.name not in FIELD_KINDS:
+                    broken_plugins()  # one of them may bring this kind of field
+                possible = frozenset(FIELD_KINDS) | values
                 if named is not None and named.name not in possible:
                     near = closest(named.name, possible)
                     help = f"did you mean `{near}`?" if near else f"possible: {', '.join(sorted(possible))}"

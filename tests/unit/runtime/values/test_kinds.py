@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 import vlmdsl
 from batches import batch_of
 from unit.runtime.values.vectors import VECTOR, VectorBatch
+from vlmdsl.primitives import broken_plugins
 from vlmdsl.runtime.encoders import TextConfig, TextTransformer
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.values import BadSample, FieldColumns, SampleColumns, TextBatch, TextValue, family_of
@@ -64,6 +66,17 @@ def test_whatever_a_column_holds_is_a_value_or_a_bad_sample(kind: str, value: ob
         assert sample.text == sample.text.strip() != ""
     else:
         assert all(part is None or bool(torch.isfinite(part.float()).all()) for part in family.collate([sample], None))
+
+
+def test_a_plug_in_is_loaded_for_the_kind_that_it_brings(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = SimpleNamespace(load=lambda: register_field_kind(VECTOR))
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [entry] if group == "vlmdsl.primitives" else [])
+    broken_plugins.cache_clear()
+    try:
+        assert vlmdsl.check(RECIPE) == []
+    finally:
+        broken_plugins.cache_clear()
+        FIELD_KINDS.pop(VECTOR.name, None)
 
 
 @pytest.mark.usefixtures("_vectors")
