@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vlmdsl.api.train import Trainer, train
     from vlmdsl.backends.torch.cached import CachedStep
     from vlmdsl.diagnostics import Diagnostic, DiagnosticError
-    from vlmdsl.primitives.plugin import primitive
+    from vlmdsl.primitives.plugins import primitive
 
     __version__: str
 
@@ -35,7 +35,7 @@ _HOMES = {
     "Diagnostic": "vlmdsl.diagnostics",
     "DiagnosticError": "vlmdsl.diagnostics",
     "Trainer": "vlmdsl.api.train",
-    "primitive": "vlmdsl.primitives.plugin",
+    "primitive": "vlmdsl.primitives.plugins",
 }
 """The module of every public name that is not `vlmdsl.api.NAME`."""
 

@@ -127,4 +127,4 @@ def test_every_operation_has_its_row() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
     section = text.partition("## 3.")[2].partition("## 4.")[0]
     rows = {name for row in re.findall(r"^\| `([^|]+)` \|", section, re.MULTILINE) for name in re.findall(r"\w+", row)}
-    assert rows == set(OPERATIONS)
+    assert rows == {name for name, operation in OPERATIONS.items() if not operation.module}

@@ -49,14 +49,14 @@ def literals(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def test_operations_are_seldom_named_by_a_string() -> None:
-    found = [
+    places = [
         f"{path.relative_to(ROOT)}:{line}: {name!r}"
         for folder in ("vlmdsl", "cli")
         for path in sorted((ROOT / folder).rglob("*.py"))
         if not path.relative_to(ROOT).as_posix().startswith(RECORDS)
         for line, name in literals(ast.parse(path.read_text(encoding="utf-8")))
     ]
-    assert len(found) < ALLOWED, "\n".join(found)
+    assert len(places) < ALLOWED, "\n".join(places)
 
 
 def test_the_count_sees_comparisons_and_tables() -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import unit.plugins.kinds  # noqa: F401 - defines the plug-ins
 import vlmdsl
 from vlmdsl.backends.torch.collectives import own_slice
 from vlmdsl.testing.distributed import run_processes
@@ -14,7 +15,7 @@ from vlmdsl.testing.laws import example_features
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 SAMPLES = 8
-HEADER = "vlo 1\nrecipe one(image: Image, text: Text, label: Label, flag: Flag)\n"
+HEADER = "vlo 1\nrecipe one(image: Image, text: Text, label: Label, flag: Flag, age: Number)\n"
 RECIPES = {
     "sum": 'minimize contrast(image, text, keep=flag, reduction="sum") / samples',
     "nt_xent": "minimize nt_xent(image, text)",
@@ -61,6 +62,12 @@ RECIPES = {
         "let z = restrict(similarity(image, text) / learned(0.3), to=flag)\n"
         'minimize mean(kl(z, targets=soft, along="rows")) + mean(kl(z, targets=soft, along="columns"))'
     ),
+    "plug_ins": (
+        "let z = restrict(similarity(image, text) / learned(0.3), to=flag)\n"
+        "minimize mean(token_margin(image, text, margin=0.9)) + mean(squares(z, 0.5 * upwards(age) + 0.5 * paired))"
+        " + contrast(image, text, targets=nearby(age), temperature=0.5)"
+        " + contrast(image, text, targets=upwards(age), temperature=0.5)"
+    ),
     "united_targets": (
         "let z = unite(similarity(image, text), similarity(image, text, by=dot)) / learned(0.1)\n"
         'minimize sum(cross_entropy(z, targets=unite(0.3 * paired, 0.7 * same(label)), along="rows"))'
@@ -74,7 +81,7 @@ def value_and_gradients(name: str) -> dict[str, Tensor]:
     processes = torch.distributed.get_world_size() if distributed else 1
     objective = vlmdsl.compile(HEADER + RECIPES[name], compiled=False).double()
     features = {
-        key: own_slice(value).clone().requires_grad_(value.is_floating_point() and value.dim() > 0)
+        key: own_slice(value).clone().requires_grad_(value.is_floating_point() and value.dim() > 1)
         for key, value in example_features(objective, batch=SAMPLES).items()
     }
     out = objective(**features)

@@ -18,7 +18,7 @@ from vlmdsl.primitives import Primitive, all_primitives
 from vlmdsl.testing.distributed import run_processes
 from vlmdsl.testing.laws import example_features
 
-PRIMITIVES = list(all_primitives().values())
+PRIMITIVES = [primitive for primitive in all_primitives().values() if primitive.origin == "vlmdsl"]
 HEAD = "recipe some(image: Image, text: Text, caption: Text, label: Label, valid: Flag, other: Flag, number: Number)\n"
 KEPT = "let z = restrict(3 * similarity(image, text), to=valid)\n"
 SAMPLES_LEFT_OUT = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, TypeAlias
 
 from vlmdsl.types import Type
@@ -110,14 +111,21 @@ class Operation(str):
     """A target whose rows sum to 1."""
     symmetric: bool = False
     """A target that is its own transpose."""
+    materialised: bool = False
+    """A target that is made as a matrix for each direction."""
     of_matrix: bool = False
     """A target that is made of a matrix, for each of its directions."""
+
+    origin: str = "vlmdsl"
+    """The distribution that brought it."""
+    module: str = ""
+    """The module whose import defines it, where that is a plug-in's."""
 
     def __new__(cls, name: str, *_positional: object, **_keyword: object) -> Operation:
         return super().__new__(cls, name)
 
-    def __reduce__(self) -> tuple[Callable[[str], Operation], tuple[str]]:
-        return operation_named, (str(self),)
+    def __reduce__(self) -> tuple[Callable[[str, str], Operation], tuple[str, str]]:
+        return _restored, (str(self), self.module)
 
     @property
     def word(self) -> str:
@@ -130,18 +138,26 @@ OPERATIONS: dict[str, Operation] = {}
 
 
 def define(operation: Operation) -> Operation:
-    """Add a record to `OPERATIONS`; ValueError where its name is taken."""
-    if operation.name in OPERATIONS:
+    """Add a record to `OPERATIONS`; ValueError if its name is taken. A plug-in may define its own again, in a notebook."""
+    defined = OPERATIONS.get(operation.name)
+    if defined is not None and (defined.origin != operation.origin or not defined.module):
         raise ValueError(f"the operation {operation.name!r} is already defined")
     OPERATIONS[operation.name] = operation
     return operation
 
 
 def operation_named(name: str) -> Operation:
-    """The record of this name (of itself, where it is one); InternalError where there is none."""
+    """The record of this name (of itself, where it is one); InternalError for an unknown name."""
     if isinstance(name, Operation):
         return name
-    found = OPERATIONS.get(name)
-    if found is None:
+    record = OPERATIONS.get(name)
+    if record is None:
         raise InternalError("the front end", None, f"{name!r} is not an operation")
-    return found
+    return record
+
+
+def _restored(name: str, module: str) -> Operation:
+    """The record of this name in another process, which may not have imported the plug-in that brought it."""
+    if name not in OPERATIONS and module:
+        import_module(module)
+    return operation_named(name)

@@ -125,7 +125,11 @@ def _count(picks: Node) -> int:
 
 def cost_of(node: Node, workload: Workload) -> Cost | None:
     """The cost of a node that works on the pair grid; None for one that does not."""
-    rule = _COSTS.get(node.operation, _criterion if node.operation.criterion else None)
+    rule = _COSTS.get(node.operation)
+    if rule is None and node.operation.criterion:
+        rule = _criterion
+    elif rule is None and node.operation.materialised:
+        rule = _materialised
     return None if rule is None else rule(node, workload)
 
 
@@ -344,6 +348,14 @@ def _transport(node: Node, world: Workload) -> Cost:
     return _soft_target(2 * int(node.number("iterations")) + 1, node, world)
 
 
+def _materialised(node: Node, world: Workload) -> Cost:
+    """A target of a plug-in: weights of all pairs, and a matrix for each direction, which needs the sums of columns."""
+    received = world.received(world.batch * _FLOAT, reduced=True)
+    collectives = (Collective("all-reduce", "sums of the columns", received),) if world.world > 1 else ()
+    matrix = world.entries * _FLOAT
+    return Cost(0.0, 0.0, 2 * matrix, matrix, 4 * matrix, collectives)
+
+
 def _soft_target(steps: int, node: Node, world: Workload) -> Cost:
     """Two targets of so many steps each, half of which exchange two vectors: the largest entries and the sums."""
     affinity = node.inputs[0].type
@@ -368,4 +380,4 @@ _COSTS: dict[str, Callable[[Node, Workload], Cost | None]] = {
     SIMILARITY: _similarity,
     CONTRAST: _contrast,
 }
-"""Costs of operations that work on the pair grid. Every criterion reads its matrix (`_criterion`), others cost nothing."""
+"""Costs of operations that work on the pair grid. Others follow from traits (`cost_of`) or cost nothing."""

@@ -142,7 +142,7 @@ def _turned_target(make: Maker, target: Node) -> Node | None:
         affinity = target.inputs[0]
         turned = make.add("transpose", affinity)
         return make.copy(target, turned)
-    if target.operation is UNITE:
+    if target.operation is UNITE or not target.inputs or target.operation.materialised:
         return None
     inputs = [_turned_target(make, parent) for parent in target.inputs]
     if any(parent is None for parent in inputs):

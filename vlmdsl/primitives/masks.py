@@ -69,6 +69,7 @@ def _mask(builder: Builder, subjects: Mapping[str, Value], parameters: Parameter
         hidden=hidden,
         replaced=replaced,
         draw=tokens.draw,
+        **({"by": tokens.by, "arguments": tokens.arguments} if tokens.by else {}),
     )
 
 

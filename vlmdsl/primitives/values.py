@@ -62,10 +62,13 @@ class AllSamples:
 
 @dataclass(frozen=True, slots=True)
 class MaskValue:
-    """Which tokens a mask selects: each by itself, with the chance `share`. It owns its draw: used twice, it draws once."""
+    """Which tokens a mask selects: each by itself, with the chance `share`; or those that the function `by` of a plug-in
+    selects, `share` of them on average. It owns its draw: used twice, it draws once."""
 
     share: float
     draw: int
+    by: str = ""
+    arguments: tuple[tuple[str, object], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from vlmdsl.api.check import check
 from vlmdsl.api.compile import compile
+from vlmdsl.ir.operations import OPERATIONS
 from vlmdsl.primitives import Law, Primitive
 from vlmdsl.primitives.similarities import similarity_part
 from vlmdsl.testing.gradients import check_gradients
@@ -44,8 +45,10 @@ def check_primitive(primitive: Primitive) -> None:
     # Where a gradient is cut, it is not a derivative on purpose.
     if not any(word in primitive.example for word in ("stop(", "frozen(", "ema(")):
         features = example_features(objective)
-        drawn = {name: value for name, value in features.items() if not value.dim()}
-        varied = {name: value for name, value in features.items() if value.dim()}
+        operation = OPERATIONS.get(primitive.name)
+        least = 2 if operation is not None and operation.sums_to_one else 1  # no gradient reaches what a target is made of
+        varied = {name: value for name, value in features.items() if value.dim() >= least}
+        drawn = {name: value for name, value in features.items() if name not in varied}
         check_gradients(partial(_loss, objective, **drawn), varied)
     if primitive.family == "similarities":
         for law, check_law in _OF_SIMILARITIES.items():

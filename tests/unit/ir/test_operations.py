@@ -41,7 +41,7 @@ def test_traits_of_arithmetic_are_those_of_its_numbers(operation: Operation) -> 
 
 def test_every_operation_is_a_constant_of_one_family() -> None:
     constants = [getattr(family, name) for family in FAMILIES for name in family.__all__ if name.isupper()]
-    assert sorted(constants) == sorted(OPERATIONS)
+    assert sorted(constants) == sorted(name for name, operation in OPERATIONS.items() if not operation.module)
     assert all(OPERATIONS[operation] is operation for operation in constants)
 
 

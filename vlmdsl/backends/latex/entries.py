@@ -11,6 +11,7 @@ from vlmdsl.backends.latex.notation import (
     call,
     equation,
     fraction,
+    infix,
     inner_product,
     negated,
     number,
@@ -34,6 +35,7 @@ __all__ = [
     "has_two_sides",
     "matrix_entry",
     "positives",
+    "settings_of",
     "target_part",
 ]
 
@@ -183,6 +185,11 @@ def _class_entry(writer: Writer, target: Node, block: int) -> Math:
     return fraction(_chosen(sets[block]), total(*map(_size, sets)))
 
 
+def settings_of(node: Node) -> list[Math]:
+    """The arguments of a plug-in's function that differ from their defaults, by name."""
+    return [infix("=", "=", words(name), words(str(value))) for name, value in node.attributes]
+
+
 def has_two_sides(target: Node) -> bool:
     """Whether the row direction of a target is another matrix than its column direction."""
     return target.operation.of_matrix or any(map(has_two_sides, target.inputs))
@@ -237,7 +244,11 @@ def dense_entry(writer: Writer, target: Node, side: str = "rows", block: int = 0
 
 
 def _composed_entry(writer: Writer, target: Node, side: str, block: int) -> Math:
-    """Of a target that is made of others entry by entry."""
+    """Of a target that is made of others entry by entry, or of a plug-in's, of what rows and columns have."""
+    if target.operation.module:
+        row, column = ("i", "j") if side == "rows" else ("j", "i")
+        (values,) = target.inputs
+        return call(target.operation, writer.argument(values, row), writer.argument(values, column), *settings_of(target))
     if target.operation is SMOOTH:
         epsilon = target.number("epsilon")
         spread = target_part(writer, Part("uniform" if target.string("over") == "all" else "others", epsilon, None, -1))

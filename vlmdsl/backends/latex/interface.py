@@ -35,6 +35,9 @@ class Writer(Protocol):
     def expression(self, node: Node) -> Math:
         """A scalar, a loss, or a score or condition of sample i."""
 
+    def argument(self, node: Node, index: str) -> Math:
+        """What a function of a plug-in is given of sample `index`."""
+
     def entry(self, node: Node, row: str, column: str, direction: str) -> Math:
         """Entry (row, column) of the matrix that `direction` reads."""
 

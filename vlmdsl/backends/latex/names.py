@@ -275,6 +275,7 @@ class Names:
         if node.operation is MASK:
             shares = (f"{node.number(name) * 100:g} %" for name in ("share", "hidden", "replaced"))
             said = "with {} of its tokens selected, of these {} masked and {} replaced".format(*shares)
+            said += f", selected by {node.string('by')}" if node.string("by") else ""
             latex = rf"{drawn.latex}\ {words('is').latex}\ {inner.latex},\ {words(said).latex}"
             return Math(latex, f"{drawn.text} is {inner.text}, {said}")
         view = call(node.operation, inner, *_how(node))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
 from vlmdsl.backends.latex.arithmetic import ARITHMETIC
-from vlmdsl.backends.latex.entries import SIZE, matrix_entry, target_part
+from vlmdsl.backends.latex.entries import SIZE, dense_entry, matrix_entry, settings_of, target_part
 from vlmdsl.backends.latex.expressions import EXPRESSIONS
 from vlmdsl.backends.latex.interface import Part, Writer
 from vlmdsl.backends.latex.names import Names
@@ -29,7 +30,7 @@ from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.matrices import SCORE, SIMILARITY
 from vlmdsl.ir.operations.reductions import MEAN
 from vlmdsl.passes.fuse import contrast_of
-from vlmdsl.types import ScoreType
+from vlmdsl.types import ScoreType, SimType, TargetType, TokensType, VecType
 
 __all__ = ["FormulaWriter"]
 
@@ -61,8 +62,21 @@ class FormulaWriter(Writer):
         rule = EXPRESSIONS.get(node.operation)
         if rule is not None:
             return rule(self, node)
+        if node.operation.module:
+            return call(node.operation, *(self.argument(parent, "i") for parent in node.inputs), *settings_of(node))
         inputs = [self.expression(parent) for parent in node.inputs]
         return ARITHMETIC[node.operation](*inputs) if node.operation in ARITHMETIC else call(node.operation, *inputs)
+
+    def argument(self, node: Node, index: str) -> Math:
+        """What a function of a plug-in is given of sample `index`: its features, its row of a matrix, its number."""
+        if isinstance(node.type, VecType | TokensType):
+            return self.names.feature(node, index)
+        if isinstance(node.type, SimType):
+            return self.entry(node, index, ":", "rows")
+        if isinstance(node.type, TargetType):
+            return dense_entry(self, node)
+        inner = self.expression(node)
+        return Math(re.sub("_i$", f"_{index}", inner.latex), re.sub("_i$", f"_{index}", inner.text))
 
     def entry(self, node: Node, row: str, column: str, direction: str) -> Math:
         """Entry (row, column) of the matrix that `direction` reads."""

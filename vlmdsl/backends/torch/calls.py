@@ -186,6 +186,14 @@ def _target_part(values: Values, node: Node, part: TargetPart) -> str:
     return made if part.coefficient == 1.0 else f"ops.scale_target({made}, {part.coefficient!r})"
 
 
+def _plugin(values: Values, node: Node) -> str:
+    """A function of a plug-in is called through ours: emitted source calls nothing else."""
+    function = "plugin_target" if isinstance(node.type, TargetType) else "plugin_criterion"
+    arguments = [literal(str(node.operation)), *(values.of(parent) for parent in node.inputs)]
+    arguments += [f"{name}={literal(value)}" for name, value in node.attributes]
+    return f"ops.{function}({', '.join(arguments)})"
+
+
 RULES: dict[str, Rule] = {
     FIELD: _named_input,
     SCALAR: _named_input,
@@ -219,4 +227,6 @@ RULES: dict[str, Rule] = {
 
 def call_of(values: Values, node: Node) -> str:
     """How the call of a node's operation is written."""
+    if node.operation.module:
+        return _plugin(values, node)
     return RULES.get(node.operation, _call(node.operation))(values, node)

@@ -21,6 +21,7 @@ from vlmdsl.backends.torch.compiled import CompiledFunction, Emitted
 from vlmdsl.backends.torch.emit import emit, emit_value
 from vlmdsl.backends.torch.learned import LearnedNumbers
 from vlmdsl.backends.torch.naming import passed_names
+from vlmdsl.backends.torch.plugins import try_plugins
 from vlmdsl.backends.torch.references import References
 from vlmdsl.backends.torch.state import State, StateValue
 from vlmdsl.backends.torch.validation import FeatureChecker, compared_streams
@@ -74,6 +75,7 @@ class Objective(LearnedNumbers):
         planner: Callable[..., object] | None = None,
     ) -> None:
         super().__init__()
+        try_plugins(program)
         self.program = program
         self.schedule: Schedule = schedule_of(program)
         """The steps of which this objective is the last one: what `backends.torch.step` executes."""

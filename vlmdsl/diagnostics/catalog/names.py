@@ -228,3 +228,17 @@ class ReservedInput(Problem):
     )
     bad = "vlo 1\nrecipe mine(self: Image, text: Text)\nminimize contrast(self, text)"
     good = "vlo 1\nrecipe mine(image: Image, text: Text)\nminimize contrast(image, text)"
+
+
+class UnfitPlugin(Problem):
+    code = "V0216"
+    template = "the primitive `{name}` of {origin} {problem}"
+    summary = "a function that cannot be a primitive"
+    explanation = (
+        "`@vlmdsl.primitive` makes a function of a plug-in a word of the language: a similarity, a criterion, a target, a "
+        "mask or a module. Each kind has a form: the positional parameters are what it is computed from, keyword-only "
+        "parameters have an annotation and a default, and the first line of the docstring is displayed to users. What a "
+        "function returns is tried on a few random samples when a recipe that uses it is compiled. "
+        "`help(vlmdsl.primitive)` describes the kinds. If the plug-in is not yours, tell its authors."
+    )
+    provoked_by = "a criterion of a plug-in that returns one number instead of one per sample"

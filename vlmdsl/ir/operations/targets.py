@@ -41,7 +41,14 @@ PAIRED = define(Operation("paired", fixed(TargetType()), sums_to_one=True, symme
 SAME = define(Operation("same", labels, {"missing": (int,)}, sums_to_one=True, symmetric=True, stops_gradient=True))
 SMOOTH = define(Operation("smooth", smooth, {"epsilon": NUMBER, "over": (str,)}, sums_to_one=True, per_sample=True))
 FLIPPED = define(Operation("flipped", flipped, {"block": (int,)}, {"block": 0}, sums_to_one=True, symmetric=True))
-SOFTMAX = define(Operation("softmax", of_affinity, sums_to_one=True, of_matrix=True))
+SOFTMAX = define(Operation("softmax", of_affinity, sums_to_one=True, materialised=True, of_matrix=True))
 TRANSPORT = define(
-    Operation("transport", of_affinity, {"epsilon": NUMBER, "iterations": (int,)}, sums_to_one=True, of_matrix=True)
+    Operation(
+        "transport",
+        of_affinity,
+        {"epsilon": NUMBER, "iterations": (int,)},
+        sums_to_one=True,
+        materialised=True,
+        of_matrix=True,
+    )
 )

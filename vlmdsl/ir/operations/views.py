@@ -61,7 +61,8 @@ MASK = define(
     Operation(
         "mask",
         mask,
-        {"share": NUMBER, "hidden": NUMBER, "replaced": NUMBER, "draw": (int,)},
+        {"share": NUMBER, "hidden": NUMBER, "replaced": NUMBER, "draw": (int,), "by": (str,), "arguments": (tuple,)},
+        {"by": "", "arguments": ()},
         per_sample_view=True,
         view_word="masked",  # `NAME_mask` tells padding
     )

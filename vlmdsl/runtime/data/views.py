@@ -132,7 +132,10 @@ def _mask(value: Value, attributes: Attributes, context: ViewContext) -> MaskedT
     """The text with what is to happen to its tokens, once there are any."""
     assert isinstance(value, TextValue)
     share, hidden, replaced = (float(str(attributes[name])) for name in ("share", "hidden", "replaced"))
-    return MaskedText(value.text, share, hidden, replaced, context.purpose("mask", attributes))
+    arguments = attributes.get("arguments", ())
+    assert isinstance(arguments, tuple)
+    purpose = context.purpose("mask", attributes)
+    return MaskedText(value.text, share, hidden, replaced, purpose, str(attributes.get("by", "")), arguments)
 
 
 def _eda(value: Value, attributes: Attributes, context: ViewContext) -> TextValue:

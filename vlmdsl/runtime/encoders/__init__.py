@@ -1,6 +1,6 @@
 """Encoders: what turns the values of a field into features."""
 
-from vlmdsl.runtime.encoders.build import build_encoder, encoder_names
+from vlmdsl.runtime.encoders.build import Request, build_encoder, encoder_names
 from vlmdsl.runtime.encoders.contract import LONGEST_USUAL_TEXT, EncodedFeatures, Encoder, Kind, usual_text_length
 from vlmdsl.runtime.encoders.groupvit import GroupingConfig, GroupingTransformer
 from vlmdsl.runtime.encoders.shared import SharedConfig, SharedTransformer
@@ -14,6 +14,7 @@ __all__ = [
     "GroupingConfig",
     "GroupingTransformer",
     "Kind",
+    "Request",
     "SharedConfig",
     "SharedTransformer",
     "TextConfig",

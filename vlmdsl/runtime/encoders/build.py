@@ -6,8 +6,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from torch import nn
+
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError, suggestion
 from vlmdsl.diagnostics.catalog.encoders import EncoderDoesNotFit, UnknownEncoder
+from vlmdsl.primitives import all_primitives
+from vlmdsl.primitives.plugins import MODULES
+from vlmdsl.primitives.plugins.function import described, unfit
 from vlmdsl.runtime.encoders import groupvit, shared, text, vit
 from vlmdsl.runtime.encoders.contract import Encoder, Kind
 from vlmdsl.runtime.encoders.hf import HuggingFaceEncoder
@@ -55,7 +60,7 @@ def build_encoder(
     torch.Size([2, 16])
     """
     family, _, rest = name.partition(":")
-    build = FAMILIES.get((family, kind))
+    build = FAMILIES.get((family, kind)) or _of_plugin(family, kind)
     if build is None or not rest:
         raise DiagnosticError((_unknown(name, kind),))
     request = Request(rest, dimension, frozenset(yields), image_size, vocabulary_size, text_length, region_length)
@@ -64,6 +69,29 @@ def build_encoder(
     if problem is not None:
         raise DiagnosticError((EncoderDoesNotFit.at(_HERE, name=name, problem=problem[0], help=(problem[1],)),))
     return encoder
+
+
+def _of_plugin(family: str, kind: Kind) -> Callable[[Request], Encoder] | None:
+    """What builds the encoders of a family that a plug-in brought (`@vlmdsl.primitive(kind="module")`); None for no such."""
+    all_primitives()
+    module_family = MODULES.get((family, kind))
+    if module_family is None:
+        return None
+
+    def build(request: Request) -> Encoder:
+        try:
+            encoder = module_family.factory(request)
+        except DiagnosticError:
+            raise
+        except Exception as error:  # somebody else's module: anything may be wrong with it
+            raise unfit(module_family.factory, f"fails for {request}: {type(error).__name__}: {error}") from error
+        if not isinstance(encoder, nn.Module) or not isinstance(encoder, Encoder):
+            raise unfit(
+                module_family.factory, f"returns {described(encoder)} instead of an encoder (`runtime.encoders.Encoder`)"
+            )
+        return encoder
+
+    return build
 
 
 def encoder_names(kind: Kind) -> list[str]:

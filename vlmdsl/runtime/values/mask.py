@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vlmdsl.passes.masked import places_asked
+from vlmdsl.primitives.plugins.function import described, implementation, unfit
 from vlmdsl.runtime.draws import generator
 from vlmdsl.runtime.tokenizer import Tokenizer
 from vlmdsl.runtime.values.text import TextBatch, TextFormat
@@ -64,13 +65,16 @@ class KeptPatches(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class MaskedText:
     """A text of whose tokens a `share` is selected, each by itself: of these the share `hidden` become the mask token,
-    `replaced` become a random one, the rest stay. `purpose` is the key of its draws."""
+    `replaced` become a random one, the rest stay. `purpose` is the key of its draws. Where `by` names the mask of a plug-in,
+    its function selects them, with these `arguments`."""
 
     text: str
     share: float
     hidden: float
     replaced: float
     purpose: tuple[int | str, ...]
+    by: str = ""
+    arguments: tuple[tuple[str, object], ...] = ()
 
 
 def masked_batch(texts: Sequence[MaskedText], form: TextFormat) -> tuple[TextBatch, MaskedTokens]:
@@ -94,13 +98,22 @@ def hide_tokens(texts: Sequence[MaskedText], plain: TextBatch, tokenizer: Tokeni
     for row, text in enumerate(texts):
         # Three numbers for each token, in a row: how long texts may be changes no draw.
         chance, fate, choice = generator(*text.purpose).random((changed.shape[1], 3)).T
-        chosen = may_be_chosen[row] & (chance < text.share)
+        chosen = may_be_chosen[row] & (_selected(text, may_be_chosen[row]) if text.by else chance < text.share)
         targets[row, chosen] = changed[row, chosen]
         hidden = chosen & (fate < text.hidden)
         replaced = chosen & ~hidden & (fate < text.hidden + text.replaced)
         changed[row, hidden] = tokenizer.mask
         changed[row, replaced] = words[(choice[replaced] * len(words)).astype(np.int64)]
     return plain._replace(ids=torch.from_numpy(changed)), torch.from_numpy(targets)
+
+
+def _selected(text: MaskedText, selectable: np.ndarray) -> np.ndarray:
+    """The tokens of a text that the mask of a plug-in selects: bool [L]; V0216 where it returns something else."""
+    function = implementation(text.by)
+    selected = function(selectable.copy(), generator(*text.purpose, text.by), share=text.share, **dict(text.arguments))
+    if not isinstance(selected, np.ndarray) or selected.shape != selectable.shape or selected.dtype != np.bool_:
+        raise unfit(function, f"returns {described(selected)} instead of an array of {len(selectable)} bool")
+    return selected
 
 
 def selected_places(targets: Tensor, share: float) -> Tensor | None:

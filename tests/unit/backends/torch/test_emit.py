@@ -76,7 +76,7 @@ def test_the_hand_made_programs_are_valid_and_every_name_in_their_source_is_used
 def test_every_operation_of_the_graph_can_be_written() -> None:
     """By its row in `RULES`, or by the function of its name; but for what is done before features reach the objective, and
     for numbers, which stand where they are used."""
-    for operation in OPERATIONS.values():
+    for operation in (operation for operation in OPERATIONS.values() if not operation.module):
         before_the_objective = operation.per_sample_view or operation.pairs_fields or operation in (ENCODE, CONSTANT)
         assert before_the_objective != (operation in RULES or operation.name in ops.__all__), operation
 

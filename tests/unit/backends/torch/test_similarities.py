@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vlmdsl.backends.torch import ops
-from vlmdsl.primitives.plugin import IMPLEMENTATIONS
+from vlmdsl.primitives.plugins import IMPLEMENTATIONS
 from vlmdsl.testing.gradients import check_gradients
 
 

@@ -16,7 +16,7 @@ from vlmdsl.backends.torch.collectives import all_gather, process_index, transpo
 from vlmdsl.backends.torch.ops.product import product
 from vlmdsl.backends.torch.ops.token_selection import kept_tokens
 from vlmdsl.backends.torch.values import Memory, Similarities, TokenFeatures, precise
-from vlmdsl.primitives.plugin import IMPLEMENTATIONS
+from vlmdsl.primitives.plugins.function import implementation
 
 __all__ = ["exclude", "reuse", "score", "similarity", "similarity_to", "transpose"]
 
@@ -38,7 +38,7 @@ class _Implementation(NamedTuple):
 
 def _implementation(by: str) -> _Implementation:
     """Ours, or that of a plug-in (`@vlmdsl.primitive`)."""
-    return _BUILT_IN.get(by) or _Implementation(IMPLEMENTATIONS[by])
+    return _BUILT_IN.get(by) or _Implementation(implementation(by))
 
 
 def similarity(x: Features, y: Features | Memory, by: str, **arguments: Any) -> Similarities:

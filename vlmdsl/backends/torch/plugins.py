@@ -1,0 +1,58 @@
+"""Functions of plug-ins are tried on a few random samples before anything is compiled, so that what they return is known."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vlmdsl.backends.torch.ops.plugins import Rows
+from vlmdsl.backends.torch.values import TokenFeatures
+from vlmdsl.ir import Node, Program
+from vlmdsl.primitives.plugins.function import described, implementation, unfit
+from vlmdsl.types import FieldType, SimType, TargetType, TokensType, Type, VecType
+
+__all__ = ["try_plugins"]
+
+_SAMPLES, _TOKENS, _FEATURES = 3, 2, 4
+
+
+def try_plugins(program: Program) -> None:
+    """Calls the function of each criterion and target that a plug-in brought; DiagnosticError V0216 for one that fails, or
+    returns something else than it should."""
+    for node in program.nodes():
+        if node.operation.module:
+            _try(node)
+
+
+def _try(node: Node) -> None:
+    function, samples = implementation(node.operation), [_sample(parent.type) for parent in node.inputs]
+    is_target = isinstance(node.type, TargetType)
+    shape = (_SAMPLES, _SAMPLES) if is_target else (_SAMPLES,)
+    try:
+        with torch.no_grad():
+            result = function(*samples, *(samples if is_target else ()), **dict(node.attributes))
+    except Exception as error:  # somebody else's function: anything may be wrong with it
+        problem = f"fails on random samples: {type(error).__name__}: {error}"
+        raise unfit(function, problem, "the traceback of the function is above this error in Python") from error
+    if not isinstance(result, Tensor) or result.shape != shape or not (result.is_floating_point() or is_target):
+        expected = "weights [rows, columns]" if is_target else "one number per sample"
+        raise unfit(function, f"returns {described(result)} for {_SAMPLES} samples instead of {expected}")
+    if is_target and bool((result < 0).any()):
+        raise unfit(function, "returns negative weights")
+
+
+def _sample(kind: Type) -> object:
+    """Random values of a type, as a function of a plug-in gets them."""
+    generator = torch.Generator().manual_seed(0)
+    if isinstance(kind, VecType):
+        return torch.randn(_SAMPLES, _FEATURES, generator=generator)
+    if isinstance(kind, TokensType):
+        return TokenFeatures(torch.randn(_SAMPLES, _TOKENS, _FEATURES, generator=generator), None)
+    if isinstance(kind, SimType):
+        values, pairs = torch.randn(_SAMPLES, _SAMPLES, generator=generator), torch.eye(_SAMPLES, dtype=torch.bool)
+        return Rows(values, torch.ones_like(pairs), pairs)
+    if isinstance(kind, TargetType):
+        return torch.eye(_SAMPLES)
+    if kind == FieldType("Label"):
+        return torch.arange(_SAMPLES)
+    return torch.rand(_SAMPLES, generator=generator)

@@ -1,0 +1,90 @@
+"""The decorator that makes a function into a word of the language, with type checks, documentation and law tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, overload
+
+from vlmdsl.primitives.plugins.function import Implementation, unfit
+from vlmdsl.primitives.plugins.masks import mask
+from vlmdsl.primitives.plugins.modules import ModuleFamily, module
+from vlmdsl.primitives.plugins.operations import Declaration, criterion, target
+from vlmdsl.primitives.plugins.similarities import similarity
+from vlmdsl.primitives.spec import Law, Primitive
+
+__all__ = ["primitive"]
+
+_OPERATIONS = {"criterion": criterion, "target": target}
+"""The kinds that are operations of the graph."""
+
+Kind = Literal["similarity", "criterion", "target", "mask"]
+
+
+@overload
+def primitive(
+    *,
+    kind: Kind = "similarity",
+    takes: tuple[str, ...] = (),
+    level: Literal["pooled", "tokens"] = "pooled",
+    normalized: bool = False,
+    formula: str = "",
+    laws: tuple[Law, ...] = ("permutation",),
+    cost: str = "",
+    example: str = "",
+) -> Callable[[Implementation], Primitive]: ...
+
+
+@overload
+def primitive(*, kind: Literal["module"], takes: tuple[str, ...]) -> Callable[[Implementation], ModuleFamily]: ...
+
+
+def primitive(
+    *,
+    kind: str = "similarity",
+    takes: tuple[str, ...] = (),
+    level: str = "pooled",
+    normalized: bool = False,
+    formula: str = "",
+    laws: tuple[Law, ...] = ("permutation",),
+    cost: str = "",
+    example: str = "",
+) -> Callable[[Implementation], Any]:
+    """Makes a function into a word of the language, under its own name; `vlmdsl.primitives.plugins` describes the kinds.
+
+    What it is computed from are its positional parameters, of the kinds that `takes` names; `normalized` asks for unit
+    vectors. Keyword-only ones become arguments in recipes and must be annotated with a plain type (int, float, str, bool,
+    Literal) and have a default. The first line of the docstring is its summary, `formula` its LaTeX. `laws` are tested by
+    `vlmdsl.testing.check_primitive`. Functions of tensors run under `torch.compile` and must be differentiable; what they
+    return is tried when a recipe that uses them is compiled.
+
+    DiagnosticError (V0216) for a function that does not fit; ValueError for a name that another distribution has taken.
+
+    >>> import vlmdsl
+    >>> @vlmdsl.primitive(normalized=True, laws=("permutation", "swap"), formula=r"(x_i^\\top y_j)^p")
+    ... def power_cosine(x, y, *, power: int = 3):
+    ...     '''An odd power of the cosine, which sharpens it.'''
+    ...     return (x @ y.T) ** power
+    >>> vlmdsl.check("contrast(image, text, sim=power_cosine(power=5))")
+    []
+    >>> @vlmdsl.primitive(kind="criterion", takes=("Vec", "Vec"), normalized=True)
+    ... def nearness(x, y, *, margin: float = 0.9):
+    ...     '''By how much the cosine of a pair falls short of a margin.'''
+    ...     return (margin - (x * y).sum(1)).clamp(min=0)
+    >>> vlmdsl.check("mean(nearness(image, text, margin=0.5))")
+    []
+    """
+
+    def register(function: Implementation) -> Primitive | ModuleFamily:
+        if kind == "module":
+            return module(function, takes=takes)
+        if kind == "mask":
+            return mask(function, formula=formula, cost=cost, example=example)
+        if kind == "similarity":
+            options: dict[str, Any] = {"level": level, "formula": formula, "laws": laws, "cost": cost, "example": example}
+            return similarity(function, normalized=normalized, **options)
+        if kind not in _OPERATIONS:
+            possible = ", ".join(["similarity", *_OPERATIONS, "mask", "module"])
+            raise unfit(function, f"is of the unknown kind `{kind}`", f"possible: {possible}")
+        return _OPERATIONS[kind](function, Declaration(takes, normalized, formula, laws, cost, example))
+
+    return register

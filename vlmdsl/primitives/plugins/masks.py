@@ -1,0 +1,53 @@
+"""Masks of plug-ins: a function that selects tokens of one text, which the workers of a loader call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from vlmdsl.primitives.plugins.function import (
+    IMPLEMENTATIONS,
+    Implementation,
+    origin_of,
+    parameters_of,
+    positional_of,
+    summary_of,
+    unfit,
+)
+from vlmdsl.primitives.registry import register
+from vlmdsl.primitives.spec import Builder, Parameters, Primitive
+from vlmdsl.primitives.values import MaskValue, Value
+
+__all__ = ["mask"]
+
+
+def mask(function: Implementation, *, formula: str, cost: str, example: str) -> Primitive:
+    """The mask that a function makes."""
+    name = function.__name__
+    if len(positional_of(function)) != 2:
+        raise unfit(function, "must take two positional parameters, which tokens may be selected and a random generator")
+    parameters = parameters_of(function, Parameters)
+    share = parameters.model_fields.get("share")
+    if share is None or share.annotation is not float:
+        help = "the share of tokens that it selects on average: as many places are kept for what is predicted"
+        raise unfit(function, "has no parameter `share: float`", help)
+
+    def meaning(builder: Builder, subjects: Mapping[str, Value], bound: Parameters) -> Value:
+        arguments = bound.model_dump()
+        return MaskValue(arguments.pop("share"), builder.draw(), name, tuple(sorted(arguments.items())))
+
+    word = register(
+        Primitive(
+            name=name,
+            family="masks",
+            summary=summary_of(function),
+            meaning=meaning,
+            parameters=parameters,
+            positional_parameters=("share",),
+            formula=formula,
+            cost=cost or "none",
+            example=example or f"minimize mlm(mask(text, {name}(15%)))",
+            origin=origin_of(function),
+        )
+    )
+    IMPLEMENTATIONS[name] = function
+    return word
