@@ -103,16 +103,23 @@ class VisionLanguageModel(nn.Module):
 
     `encoders` are the towers by name (`vision`, `language`, or a recipe's own). Frozen towers keep their weights: no
     gradient, and evaluation mode throughout. Teachers follow their towers; `steps` is the length of the run that a schedule
-    of their momentum goes by. Raises `DiagnosticError` (V0832) where the towers do not give what the
-    objective compares.
+    of their momentum goes by, `lengths` those of the vectors that fields hold, by name. Raises `DiagnosticError` (V0832)
+    where the towers do not give what the objective compares.
     """
 
-    def __init__(self, encoders: Mapping[str, Encoder], objective: Objective, *, steps: int = 0) -> None:
+    def __init__(
+        self,
+        encoders: Mapping[str, Encoder],
+        objective: Objective,
+        *,
+        steps: int = 0,
+        lengths: Mapping[str, int] | None = None,
+    ) -> None:
         super().__init__()
         self.streams: list[Stream] = list(objective.streams)
         needs = tower_needs(self.streams, objective.references.columns)
         _check(encoders, needs)
-        _check_lengths(encoders, self.streams, objective.compared)
+        _check_lengths(encoders, self.streams, objective.compared, lengths or {})
         check_image_views(encoders, self.streams)
         self.encoders = NamedModules(encoders)
         self.objective = objective
@@ -333,9 +340,14 @@ def _check(encoders: Mapping[str, Encoder], needs: Mapping[str, TowerNeed]) -> N
         raise _unfit(unused[0], "is used by no term of the recipe", f"leave the encoder of `{unused[0]}` out")
 
 
-def _check_lengths(encoders: Mapping[str, Encoder], streams: Iterable[Stream], compared: Iterable[tuple[str, str]]) -> None:
+def _check_lengths(
+    encoders: Mapping[str, Encoder],
+    streams: Iterable[Stream],
+    compared: Iterable[tuple[str, str]],
+    of_fields: Mapping[str, int],
+) -> None:
     """Features that are compared are of one length."""
-    lengths: dict[str, int] = {}
+    lengths = dict(of_fields)
     owners: dict[str, ObjectiveEncoder] = {}
     for stream in streams:
         tower = encoders[stream.encoder.tower].dimension
@@ -345,10 +357,11 @@ def _check_lengths(encoders: Mapping[str, Encoder], streams: Iterable[Stream], c
     for pair in compared:
         if len({lengths[name] for name in pair if name in lengths}) > 1:
             told = ", ".join(f"`{name}` {lengths[name]}" for name in pair)
-            headed = any(owners[name].heads for name in pair)
+            encoded = [owners[name] for name in pair if name in owners]
+            headed = any(encoder.heads for encoder in encoded)
             help = "let the heads give features of one length: `out=`" if headed else "set one `model.dimension`"
             problem = f"gives features of another length than those they are compared with: {told}"
-            raise _unfit(owners[pair[0]].tower, problem, help)
+            raise _unfit(encoded[0].tower, problem, help)
 
 
 def _unfit(tower: str, problem: str, *help_texts: str) -> DiagnosticError:

@@ -24,8 +24,8 @@ class FieldKind:
     `summary` is what a batch holds for it, `words` what messages call one, `family` where its `vlmdsl.runtime.values.Family`
     is (`module:Class`), None where no data holds it. A field that encoders take has a `token_axis`, the letter of what they
     yield tokens along. One that objectives take themselves has `axes` and a `dtype` (`float`, `bool`, `int64`), and may be
-    read as a value of another type, `reads_as`. `has_column` is false where none
-    feeds it: it is made of the sample's key.
+    read as a value of another type, `reads_as`: where that is a vector, `probe` gives its length. `has_column` is false
+    where no column feeds it: it is made of the sample's key.
     """
 
     name: str

@@ -41,7 +41,7 @@ from vlmdsl.runtime.training.processes import World, seed_generators
 from vlmdsl.runtime.training.tokenizers import encoder_name, tokenizer_notes, tokenizers_for
 from vlmdsl.runtime.values import ImageFormat, TextFormat
 from vlmdsl.schema import DataConfig, ModelConfig, RunConfig
-from vlmdsl.types import FieldType, plain_kinds
+from vlmdsl.types import FieldType, VecType, as_value, plain_kinds
 
 __all__ = [
     "Data",
@@ -203,7 +203,7 @@ def build_model(
 ) -> VisionLanguageModel:
     """The towers that the objective needs, with weights drawn from the seed, and the objective, on the world's device.
 
-    `facts` is what is known of the data's fields (`FieldMapping.facts`): how many numbers describe a region.
+    `facts` is what is known of the data's fields (`FieldMapping.facts`): how many numbers describe a region, or a vector.
     """
     model = config.model
     encoders: dict[str, Encoder] = {}
@@ -229,7 +229,8 @@ def build_model(
             encoders[tower].notes += tokenizer_notes(name, model.tokenizer, tokenizers[tower])
     towers = ((stream.name, stream.encoder, encoders[stream.encoder.tower].dimension) for stream in objective.streams)
     objective.state.allocate({name: encoder.dimension(tower) for name, encoder, tower in towers})
-    built = VisionLanguageModel(encoders, objective, steps=config.train.steps).to(world.device)
+    lengths = _vector_lengths(objective, facts or {})
+    built = VisionLanguageModel(encoders, objective, steps=config.train.steps, lengths=lengths).to(world.device)
     if config.train.compile_encoders:
         built.compile_encoders()
     return built
@@ -243,6 +244,13 @@ def _region_length(objective: Objective, tower: str, facts: Mapping[str, Any]) -
         if stream.encoder.tower == tower and stream.encoder.enters is not None
     ]
     return facts.get(fields[0]) if fields else None
+
+
+def _vector_lengths(objective: Objective, facts: Mapping[str, Any]) -> dict[str, int]:
+    """How many numbers the vectors of each field have that is read as one."""
+    fields = [node for node in objective.program.nodes() if node.operation is FIELD]
+    names = [node.string("name") for node in fields if isinstance(as_value(node.type), VecType)]
+    return {name: facts[name] for name in names if facts.get(name) is not None}
 
 
 def _text_format(encoder: Encoder, tokenizer: Tokenizer, length: int | None) -> TextFormat:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import vlmdsl
 from batches import batch_of
 from unit.runtime.values.vectors import VECTOR, VectorBatch
+from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.primitives import broken_plugins
 from vlmdsl.runtime.encoders import TextConfig, TextTransformer
 from vlmdsl.runtime.model import VisionLanguageModel
@@ -116,3 +117,5 @@ class TestVectors:
         run = vlmdsl.train(tmp_path / "distilled.vlo", data=[str(data)], steps=4, settings=SETTINGS, out=tmp_path / "run")
         skipped = json.loads((run.folder / "run.json").read_text("utf-8"))
         assert "vector is not a vector" in json.dumps(skipped)
+        with pytest.raises(DiagnosticError, match=r"V0832.*`text` 16, `vector` 8|V0832.*`vector` 8, `text` 16"):
+            vlmdsl.train(tmp_path / "distilled.vlo", data=[str(data)], settings={**SETTINGS, "model.dimension": 16})
