@@ -41,7 +41,8 @@ def restored(tokens: Tensor, mask_token: Tensor, restore: Tensor) -> Tensor:
 class PixelDecoder(nn.Module):
     """The states of kept patches to the pixels of all `patches`, a square number: MAE's decoder (He et al., 2022).
 
-    Positions are fixed sines of a patch's row and column.
+    Positions are fixed sines of a patch's row and column. Theirs reads the class token of the tower as well; here a tower's
+    tokens are its patches.
     """
 
     positions: Tensor
