@@ -11,7 +11,18 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = ["Memory", "Number", "Picks", "Similarities", "Table", "Target", "TargetPart", "TokenFeatures", "precise"]
+__all__ = [
+    "Memory",
+    "Number",
+    "Picks",
+    "Products",
+    "Similarities",
+    "Table",
+    "Target",
+    "TargetPart",
+    "TokenFeatures",
+    "precise",
+]
 
 Number: TypeAlias = float | Tensor
 """A Scalar: a 0-d tensor, or a plain number where the recipe wrote one."""
@@ -87,6 +98,36 @@ class Similarities(NamedTuple):
     def complete(self) -> bool:
         """Whether every entry is a candidate, as far as is known without a look at the data."""
         return self.candidates is None and self.allowed is None and self.filled is None
+
+
+class Products(NamedTuple):
+    """Similarities `scale * <x_i, y_j> + bias` of which no matrix is made (`ops/tiled`), of this process's x [b, D] and
+    everybody's y [B, D]; scale and bias are 0-d, `candidates` as of `Similarities`."""
+
+    x: Tensor
+    y: Tensor
+    scale: Tensor
+    bias: Tensor
+    candidates: Tensor | None = None
+
+    @classmethod
+    def of(cls, x: Tensor, y: Tensor) -> Products:
+        """The products themselves."""
+        zero = precise(x.new_zeros(()))
+        return cls(x, y, zero + 1.0, zero)
+
+    @property
+    def like(self) -> Tensor:
+        """Stands for the matrix [b, B], in float32 at least: its shape and device, with one number in memory."""
+        return torch.zeros_like(self.scale).expand(self.x.shape[0], self.y.shape[0])
+
+    def times(self, factor: Number) -> Products:
+        """All of them times a number."""
+        return self._replace(scale=self.scale * factor, bias=self.bias * factor)
+
+    def plus(self, summand: Number) -> Products:
+        """A number added to all of them."""
+        return self._replace(bias=self.bias + summand)
 
 
 class TargetPart(NamedTuple):

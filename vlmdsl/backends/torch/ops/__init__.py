@@ -1,5 +1,6 @@
 """The operations that emitted source calls: one function each, named as in `docs/architecture.md` section 3."""
 
+from vlmdsl.backends.torch.ops import tiled as tiled
 from vlmdsl.backends.torch.ops.candidates import exclude_pairs, unite, unite_targets
 from vlmdsl.backends.torch.ops.contrast import ContrastResult, Direction, contrast, contrast_of
 from vlmdsl.backends.torch.ops.criteria import (

@@ -27,7 +27,7 @@ from vlmdsl.backends.torch.ops.statistics import Axis, Negatives, column_negativ
 from vlmdsl.backends.torch.ops.targets import renormaliser
 from vlmdsl.backends.torch.values import Number, Similarities, Target, precise
 
-__all__ = ["ContrastResult", "Direction", "contrast", "contrast_of"]
+__all__ = ["ContrastResult", "Direction", "column_axis", "contrast", "contrast_of", "result_of", "row_axis"]
 
 _SOFTPLUS_THRESHOLD = 40.0
 """Beyond it log(1 + e^x) is x in float64 too."""
@@ -60,7 +60,7 @@ def contrast(x: Tensor, y: Tensor, *, rows: Direction | None = None, columns: Di
     matrix = product(x, all_gather(y))
     pair = (precise(x) * precise(y)).sum(dim=-1)
     views = View("rows", matrix, pair, x, y), View("columns", matrix, pair, y, x)
-    return _result(Similarities(matrix, matrix), views, rows, columns)
+    return result_of(views, (rows, columns), _negatives(Similarities(matrix, matrix), rows, columns))
 
 
 def contrast_of(
@@ -71,19 +71,21 @@ def contrast_of(
         View("rows", similarities.rows, _pair(similarities.rows)),
         View("columns", similarities.columns, _pair(similarities.columns)),
     )
-    return _result(similarities, views, rows, columns)
+    return result_of(views, (rows, columns), _negatives(similarities, rows, columns))
 
 
 def _pair(matrix: Tensor) -> Tensor:
     return precise(matrix.diagonal(process_index() * matrix.shape[0]))
 
 
-def _result(
-    similarities: Similarities, views: tuple[View, View], rows: Direction | None, columns: Direction | None
+def result_of(
+    views: tuple[View, View],
+    directions: tuple[Direction | None, Direction | None],
+    negatives: tuple[Negatives | None, Negatives | None],
 ) -> ContrastResult:
+    """The region from what its rows and its columns see and the statistics of their negatives, however these were made."""
     losses, accuracies = [], []
-    negatives = _negatives(similarities, rows, columns)
-    for direction, view, negative in zip((rows, columns), views, negatives, strict=True):
+    for direction, view, negative in zip(directions, views, negatives, strict=True):
         if direction is not None and negative is not None:
             scale = _scale(direction, view.matrix)
             losses.append(direction.coefficient * _loss(direction, view, scale, negative))
@@ -101,23 +103,25 @@ def _hits(view: View, scale: Tensor, negative: Negatives) -> Tensor:
 def _negatives(
     similarities: Similarities, rows: Direction | None, columns: Direction | None
 ) -> tuple[Negatives | None, Negatives | None]:
-    row_axis = None if rows is None else _row_axis(rows, similarities.rows)
-    column_axis = None if columns is None else _column_axis(columns, similarities.columns)
-    if row_axis is not None and column_axis is not None and similarities.symmetric:
-        return negatives_of_both(similarities.rows, row_axis, column_axis)
+    by_row = None if rows is None else row_axis(rows, similarities.rows)
+    by_column = None if columns is None else column_axis(columns, similarities.columns)
+    if by_row is not None and by_column is not None and similarities.symmetric:
+        return negatives_of_both(similarities.rows, by_row, by_column)
     return (
-        None if row_axis is None else row_negatives(similarities.rows, row_axis),
-        None if column_axis is None else column_negatives(similarities.columns, column_axis),
+        None if by_row is None else row_negatives(similarities.rows, by_row),
+        None if by_column is None else column_negatives(similarities.columns, by_column),
     )
 
 
-def _row_axis(direction: Direction, matrix: Tensor) -> Axis:
+def row_axis(direction: Direction, matrix: Tensor) -> Axis:
+    """How the rows read a matrix."""
     scale = _scale(direction, matrix)
     kept = None if direction.keep is None else all_gather(direction.keep)[None, :]
     return Axis(scale.view(-1, 1), kept)
 
 
-def _column_axis(direction: Direction, matrix: Tensor) -> Axis:
+def column_axis(direction: Direction, matrix: Tensor) -> Axis:
+    """How the columns read it."""
     scale = _scale(direction, matrix)
     kept = None if direction.keep is None else direction.keep[:, None]
     return Axis((scale if scale.dim() == 0 else all_gather(scale)).view(1, -1), kept)
@@ -146,12 +150,12 @@ def _per_sample(direction: Direction, view: View, scale: Tensor, negatives: Nega
     excess, exists = _excess(direction, positive, negatives.log_sum_exp)
     total, whole, rest = torch.zeros_like(positive), torch.zeros_like(positive), torch.zeros_like(positive)
     kept = None if keep is None else keep.to(positive.dtype)
-    for part in direction.target.parts:
+    for position, part in enumerate(direction.target.parts):
         if part.kind == "paired":
             loss = excess if keep is None else torch.where(keep, excess, 0.0)
             asked = Expectation(torch.ones_like(positive) if kept is None else kept, view.pair)
         else:
-            asked = expectation(part, view, keep)
+            asked = (view.expected or {}).get(position) or expectation(part, view, keep)
             loss = asked.mass * (positive + excess) - scale * asked.similarity
         total = total + part.coefficient * loss
         if keep is not None:

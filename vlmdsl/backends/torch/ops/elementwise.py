@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vlmdsl.backends.torch.ops.targets import add_targets, dense_target, scale_target
-from vlmdsl.backends.torch.values import Number, Similarities, Target, TargetPart, precise
+from vlmdsl.backends.torch.values import Number, Products, Similarities, Target, TargetPart, precise
 
 __all__ = [
     "add", "add_features", "clamp", "divide", "equal", "exp", "greater", "greater_equal", "less", "less_equal", "log",
@@ -22,12 +22,14 @@ __all__ = [
     "subtract", "subtract_features", "where",
 ]  # fmt: skip
 
-Value: TypeAlias = Number | Similarities | Target
+Value: TypeAlias = Number | Similarities | Products | Target
 TensorFunction: TypeAlias = Callable[..., Tensor]
 
 
 def negate(x: Value) -> Value:
     """-x."""
+    if isinstance(x, Products):
+        return x.times(-1.0)
     return scale_target(x, -1.0) if isinstance(x, Target) else _apply(torch.neg, x)
 
 
@@ -50,11 +52,15 @@ def add(x: Value, y: Value) -> Value:
     """x + y."""
     if isinstance(x, Target) and isinstance(y, Target):
         return add_targets(x, y)
+    if isinstance(x, Products) and isinstance(y, float | Tensor):
+        return x.plus(y)
     return _apply(torch.add, x, y)
 
 
 def subtract(x: Value, y: Value) -> Value:
     """x - y."""
+    if isinstance(x, Products) and isinstance(y, float | Tensor):
+        return x.plus(-y)
     return add(x, negate(y)) if isinstance(x, Target) else _apply(torch.sub, x, y)
 
 
@@ -74,6 +80,8 @@ def multiply(x: Value, y: Value) -> Value:
         return scale_target(x, y)
     if isinstance(y, Target) and isinstance(x, float | Tensor):
         return scale_target(y, x)
+    if isinstance(x, Products) and isinstance(y, float | Tensor):
+        return x.times(y)
     return _apply(torch.mul, x, y)
 
 
@@ -187,7 +195,7 @@ def _all_hold(conditions: Iterable[Tensor | None]) -> Tensor | None:
 
 
 def _matrix(operand: Value, direction: str) -> Number:
-    assert not isinstance(operand, Target)
+    assert not isinstance(operand, Target | Products), "similarities that are not made are scaled and shifted only"
     if isinstance(operand, Similarities):
         return operand.rows if direction == "rows" else operand.columns
     return operand

@@ -10,28 +10,18 @@ Shapes: b samples of this process, B of all, D features.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from vlmdsl.backends.torch.collectives import all_gather, all_reduce_sum, own_slice, process_index
+from vlmdsl.backends.torch.collectives import all_gather, all_reduce_sum, mirrored, own_slice, process_index
 from vlmdsl.backends.torch.ops.targets import shares_of
 from vlmdsl.backends.torch.partners import partners
 from vlmdsl.backends.torch.values import Number, Target, TargetPart, precise
 
-__all__ = ["Expectation", "View", "expectation"]
-
-
-class View(NamedTuple):
-    """What one direction sees: the matrix [b, B], each sample's similarity to its pair [b], and, where the matrix came from
-    features, this process's `own` samples that ask and the `other` ones that are candidates, [b, D]."""
-
-    direction: str
-    matrix: Tensor
-    pair: Tensor
-    own: Tensor | None = None
-    other: Tensor | None = None
+__all__ = ["Expectation", "SharesAsked", "View", "expectation", "shares_asked"]
 
 
 class Expectation(NamedTuple):
@@ -41,6 +31,22 @@ class Expectation(NamedTuple):
     mass: Tensor
     similarity: Tensor
     whole: Number = 1.0
+
+
+class View(NamedTuple):
+    """What one direction sees: the matrix [b, B], each sample's similarity to its pair [b], and, where the matrix came from
+    features, this process's `own` samples that ask and the `other` ones that are candidates, [b, D].
+
+    Where the matrix is not made (`ops/tiled`), `matrix` stands for its shape, device and dtype, and `expected` holds what
+    those parts of the target ask that have no form by features, by their position.
+    """
+
+    direction: str
+    matrix: Tensor
+    pair: Tensor
+    own: Tensor | None = None
+    other: Tensor | None = None
+    expected: Mapping[int, Expectation] | None = None
 
 
 def expectation(part: TargetPart, view: View, keep: Tensor | None) -> Expectation:
@@ -82,8 +88,13 @@ def _of_partner(block: int, view: View, keep: Tensor | None) -> Expectation:
     samples, batch = view.matrix.shape
     own = torch.arange(samples, device=view.matrix.device) + process_index() * samples
     partner = partners(own, batch, block)
-    entries = precise(view.matrix.gather(1, partner[:, None]).squeeze(1))
-    expected = entries if view.direction == "rows" else all_gather(entries)[partner]
+    if view.expected is None:
+        entries = precise(view.matrix.gather(1, partner[:, None]).squeeze(1))
+        expected = entries if view.direction == "rows" else all_gather(entries)[partner]
+    else:
+        assert view.own is not None
+        assert view.other is not None
+        expected = (precise(view.own) * precise(mirrored(view.other, block))).sum(dim=-1)
     if keep is None:
         return Expectation(torch.ones_like(expected), expected)
     kept = all_gather(keep)[partner]
@@ -91,13 +102,39 @@ def _of_partner(block: int, view: View, keep: Tensor | None) -> Expectation:
 
 
 def _of_matrix(part: TargetPart, view: View, keep: Tensor | None) -> Expectation:
-    matrix, rows = precise(view.matrix), view.direction == "rows"
-    shares = shares_of(Target((part._replace(coefficient=1.0),)), matrix, view.direction, None)
-    dim = 1 if rows else 0
-    whole = shares.sum(dim=dim)
+    matrix = precise(view.matrix)
+    asked = shares_asked(part, matrix, view.direction, keep)
     if keep is not None:
-        kept = all_gather(keep)[None, :] if rows else keep[:, None]
-        shares, matrix = torch.where(kept, shares, 0.0), torch.where(kept, matrix, 0.0)
-    mass = whole if keep is None else shares.sum(dim=dim)
-    found = torch.stack([mass, (shares * matrix).sum(dim=dim), whole], dim=1)
-    return Expectation(*(found if rows else own_slice(all_reduce_sum(found))).unbind(dim=1))
+        matrix = torch.where(_candidates(keep, view.direction), matrix, 0.0)
+    return asked.expectation((asked.shares * matrix).sum(dim=1 if view.direction == "rows" else 0))
+
+
+class SharesAsked(NamedTuple):
+    """A part of a target as a matrix over the candidates, `shares` [b, B], the mass of each row or column of it, and that on
+    all samples; of columns, what this process's rows hold of them."""
+
+    direction: str
+    shares: Tensor
+    mass: Tensor
+    whole: Tensor
+
+    def expectation(self, similarity: Tensor) -> Expectation:
+        """What is asked, given the sums of the shares times the similarities: [b], or [B] for columns."""
+        sums = torch.stack([self.mass, similarity, self.whole], dim=1)
+        return Expectation(*(sums if self.direction == "rows" else own_slice(all_reduce_sum(sums))).unbind(dim=1))
+
+
+def shares_asked(part: TargetPart, like: Tensor, direction: str, keep: Tensor | None) -> SharesAsked:
+    """The shares of one part, its coefficient apart, of a matrix of the shape, device and dtype of `like`."""
+    shares = shares_of(Target((part._replace(coefficient=1.0),)), like, direction, None)
+    dim = 1 if direction == "rows" else 0
+    whole = mass = shares.sum(dim=dim)
+    if keep is not None:
+        shares = torch.where(_candidates(keep, direction), shares, 0.0)
+        mass = shares.sum(dim=dim)
+    return SharesAsked(direction, shares, mass, whole)
+
+
+def _candidates(keep: Tensor, direction: str) -> Tensor:
+    """Which entries of a matrix have a candidate, as [1, B] or [b, 1]."""
+    return all_gather(keep)[None, :] if direction == "rows" else keep[:, None]

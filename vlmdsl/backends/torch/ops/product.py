@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-__all__ = ["float16_tile", "float32_product", "product"]
+__all__ = ["float16_tile", "float32_product", "product", "rounded", "wide_product"]
 
 _MIDDLE_OF_FLOAT16 = 16.0
 """H is scaled so that its largest entry is this: sums of B such entries stay finite in float32 and 1/B of it is normal."""
@@ -58,8 +58,18 @@ def float16_tile(gradient: Tensor) -> tuple[Tensor, Tensor]:
     return (gradient * (_MIDDLE_OF_FLOAT16 / largest)).to(torch.float16), largest / _MIDDLE_OF_FLOAT16
 
 
+def rounded(gradient: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | float]:
+    """A gradient in the dtype of the features, and the factor that brings its products back (1 but for float16)."""
+    return float16_tile(gradient) if dtype is torch.float16 else (gradient.to(dtype), 1.0)
+
+
+def wide_product(left: Tensor, right: Tensor) -> Tensor:
+    """A product of two matrices of one dtype, in float32 at least."""
+    return left @ right if left.dtype in (torch.float32, torch.float64) else float32_product(left, right)
+
+
 def float32_product(left: Tensor, right: Tensor) -> Tensor:
-    """A float16 product with its float32 accumulators kept; only CUDA has the kernel, elsewhere the operands are widened."""
+    """A product with its float32 accumulators kept; only CUDA has the kernel, elsewhere the operands are widened."""
     if left.is_cuda:
         return torch.mm(left, right, out_dtype=torch.float32)
     return left.float() @ right.float()

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from vlmdsl.backends.torch.collectives import all_gather, process_index, transposed
 from vlmdsl.backends.torch.ops.product import product
-from vlmdsl.backends.torch.ops.token_selection import kept_tokens
+from vlmdsl.backends.torch.ops.token_selection import kept_tokens, largest_similarities
 from vlmdsl.backends.torch.values import Memory, Similarities, TokenFeatures, precise
 from vlmdsl.primitives.plugins.function import implementation
 
-__all__ = ["exclude", "reuse", "score", "similarity", "similarity_to", "transpose"]
+__all__ = ["exclude", "gathered", "reuse", "score", "similarity", "similarity_to", "transpose"]
 
 Features: TypeAlias = Tensor | TokenFeatures
 MatrixFunction: TypeAlias = Callable[..., Tensor | tuple[Tensor, Tensor]]
@@ -51,7 +51,7 @@ def similarity(x: Features, y: Features | Memory, by: str, **arguments: Any) -> 
         return Similarities(matrix, matrix, filled=y.filled)
     if arguments and (of_batch := _implementation(by).of_batch) is not None:
         return Similarities(*of_batch(x, y, **arguments))
-    return similarity_to(x, _gather(y), by, **arguments)
+    return similarity_to(x, gathered(y), by, **arguments)
 
 
 def similarity_to(x: Features, y: Features, by: str, **arguments: Any) -> Similarities:
@@ -99,7 +99,8 @@ def exclude(matrix: Similarities, condition: Tensor) -> Similarities:
     return matrix._replace(candidates=kept if matrix.candidates is None else matrix.candidates & kept)
 
 
-def _gather(features: Features) -> Features:
+def gathered(features: Features) -> Features:
+    """Everybody's features."""
     if isinstance(features, Tensor):
         return all_gather(features)
     return TokenFeatures(all_gather(features.values), None if features.mask is None else all_gather(features.mask))
@@ -144,9 +145,9 @@ def _tokenmax(
 
 def _tokenmax_of_kept(x: TokenFeatures, y: TokenFeatures, **selection: Any) -> tuple[Tensor, Tensor]:
     """As `_tokenmax`, of this process's y, where only the most similar tokens of each sample may be a best partner."""
-    everybody = _gather(y)
+    everybody = gathered(y)
     assert isinstance(everybody, TokenFeatures)
-    return _tokenmax(x, everybody, *kept_tokens(x, y, everybody, **selection))
+    return _tokenmax(x, everybody, *kept_tokens(x, y, everybody, largest=largest_similarities, **selection))
 
 
 def _tokenmax_pairs(x: TokenFeatures, y: TokenFeatures) -> Tensor:

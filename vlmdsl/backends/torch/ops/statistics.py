@@ -24,7 +24,7 @@ from vlmdsl.backends.torch.collectives import all_reduce_max, all_reduce_sum, ow
 from vlmdsl.backends.torch.ops.targets import pair_positions
 from vlmdsl.backends.torch.values import precise
 
-__all__ = ["Axis", "Negatives", "column_negatives", "negatives_of_both", "row_negatives"]
+__all__ = ["Axis", "Negatives", "across_processes", "column_negatives", "negatives_of_both", "row_negatives"]
 
 ROWS, COLUMNS = 1, 0
 """The axis that each direction sums over."""
@@ -53,7 +53,7 @@ def row_negatives(matrix: Tensor, rows: Axis) -> Negatives:
 def column_negatives(matrix: Tensor, columns: Axis) -> Negatives:
     """The negatives of this process's columns, over the rows of all processes: [b]."""
     log_sum_exp, largest = _ColumnStatistics.apply(matrix, columns.scale, columns.kept)  # type: ignore[no-untyped-call]
-    return _across_processes(log_sum_exp, largest.detach())
+    return across_processes(log_sum_exp, largest.detach())
 
 
 def negatives_of_both(matrix: Tensor, rows: Axis, columns: Axis) -> tuple[Negatives, Negatives]:
@@ -61,10 +61,10 @@ def negatives_of_both(matrix: Tensor, rows: Axis, columns: Axis) -> tuple[Negati
     n, row_largest, k, column_largest = _BothStatistics.apply(  # type: ignore[no-untyped-call]
         matrix, rows.scale, rows.kept, columns.scale, columns.kept
     )
-    return Negatives(n, row_largest.detach()), _across_processes(k, column_largest.detach())
+    return Negatives(n, row_largest.detach()), across_processes(k, column_largest.detach())
 
 
-def _across_processes(log_sum_exp: Tensor, largest: Tensor) -> Negatives:
+def across_processes(log_sum_exp: Tensor, largest: Tensor) -> Negatives:
     """Join what each process found among its rows, [B], and keep the own columns: [b]."""
     if process_count() == 1:
         return Negatives(log_sum_exp, largest)

@@ -1,0 +1,69 @@
+"""A fused contrastive region whose similarity matrix is never made: the same loss as `ops.contrast`, from blocks of rows."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vlmdsl.backends.torch.collectives import all_gather, process_count, process_index
+from vlmdsl.backends.torch.ops.contrast import ContrastResult, Direction, column_axis, result_of, row_axis
+from vlmdsl.backends.torch.ops.expectation import Expectation, SharesAsked, View, shares_asked
+from vlmdsl.backends.torch.ops.statistics import Negatives, across_processes
+from vlmdsl.backends.torch.ops.tiled.statistics import block_statistics
+from vlmdsl.backends.torch.values import precise
+
+__all__ = ["contrast"]
+
+_BY_MATRIX = "dense"
+"""The kind of target that has no form by features: its matrix is there, and its sums are made where the blocks are."""
+
+
+def contrast(x: Tensor, y: Tensor, *, rows: Direction | None = None, columns: Direction | None = None) -> ContrastResult:
+    """The region over this process's features x and y [b, D]; it has no second derivative."""
+    everybody, like = all_gather(y), _like(x, y)
+    by_row = None if rows is None else row_axis(rows, like)
+    by_column = None if columns is None else column_axis(columns, like)
+    row_shares, column_shares = _shares(rows, like, "rows"), _shares(columns, like, "columns")
+    n, row_largest, k, column_largest, row_sums, column_sums = block_statistics(
+        x,
+        everybody,
+        None if by_row is None else by_row.scale,
+        None if by_row is None else by_row.kept,
+        None if by_column is None else by_column.scale,
+        None if by_column is None else by_column.kept,
+        [asked.shares.detach() for asked in row_shares.values()],
+        [asked.shares.detach() for asked in column_shares.values()],
+        process_index() * x.shape[0],
+    )
+    pair = (precise(x) * precise(y)).sum(dim=-1)
+    views = (
+        View("rows", like, pair, x, y, _expected(row_shares, row_sums)),
+        View("columns", like, pair, y, x, _expected(column_shares, column_sums)),
+    )
+    negatives = (
+        None if rows is None else Negatives(n, row_largest.detach()),
+        None if columns is None else across_processes(k, column_largest.detach()),
+    )
+    return result_of(views, (rows, columns), negatives)
+
+
+def _like(x: Tensor, y: Tensor) -> Tensor:
+    """Stands for the matrix [b, B]: its shape, device and dtype, and one number in memory."""
+    dtype = torch.promote_types(x.dtype, y.dtype)
+    one = x.new_zeros((), dtype=torch.float32 if dtype is torch.float16 else dtype)
+    return one.expand(x.shape[0], x.shape[0] * process_count())
+
+
+def _shares(direction: Direction | None, like: Tensor, along: str) -> dict[int, SharesAsked]:
+    """Those parts of a direction's target that are matrices, by their position."""
+    parts = () if direction is None else direction.target.parts
+    keep = None if direction is None else direction.keep
+    return {
+        position: shares_asked(part, precise(like), along, keep)
+        for position, part in enumerate(parts)
+        if part.kind == _BY_MATRIX
+    }
+
+
+def _expected(shares: dict[int, SharesAsked], sums: Tensor) -> dict[int, Expectation]:
+    return {position: asked.expectation(sums[index]) for index, (position, asked) in enumerate(shares.items())}
