@@ -12,7 +12,17 @@ from typing import Any
 
 import click
 
-__all__ = ["Recipe", "as_json", "knob_values", "pairs", "read_stdin", "recipe_arguments", "recipe_files", "run_arguments"]
+__all__ = [
+    "Recipe",
+    "as_json",
+    "knob_values",
+    "lowering_option",
+    "pairs",
+    "read_stdin",
+    "recipe_arguments",
+    "recipe_files",
+    "run_arguments",
+]
 
 Command = Callable[..., Any]
 
@@ -140,6 +150,31 @@ def run_arguments(command: Command) -> Command:
         return command(run=run | {"steps": steps, "device": device}, **others)
 
     return wrapped
+
+
+def lowering_option(command: Command) -> Command:
+    """`--lowering [TERM=]NAME`, handed on as the keyword `lowering`: one name for all terms, or terms with theirs."""
+
+    @click.option(
+        "--lowering",
+        "words",
+        metavar="[TERM=]NAME",
+        multiple=True,
+        help="How similarities of all pairs, or a term's, are computed: auto, dense or chunked.",
+    )
+    @functools.wraps(command)
+    def wrapped(*, words: Sequence[str], **others: object) -> object:
+        return command(lowering=_lowering(words), **others)
+
+    return wrapped
+
+
+def _lowering(words: Sequence[str]) -> dict[str, str]:
+    """Lowerings by term, that of all others under `*`; UsageError for two of these."""
+    whole = [word for word in words if "=" not in word]
+    if len(whole) > 1:
+        raise click.UsageError("--lowering is given twice for all terms")
+    return ({"*": whole[0]} if whole else {}) | pairs([word for word in words if "=" in word], "--lowering")
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

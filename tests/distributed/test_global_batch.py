@@ -49,14 +49,14 @@ def share(batch: dict[str, Tensor], rank: int, processes: int) -> dict[str, Tens
     return {name: value[rank * size : (rank + 1) * size] for name, value in batch.items()}
 
 
-def value_and_gradients(name: str, compiled: bool = False) -> dict[str, Tensor]:
+def value_and_gradients(name: str, compiled: bool = False, lowering: str = "dense") -> dict[str, Tensor]:
     """This process's part of everything; gradients are divided by the number of processes, as DDP's mean would."""
     distributed = torch.distributed.is_initialized()
     processes = torch.distributed.get_world_size() if distributed else 1
     rank = torch.distributed.get_rank() if distributed else 0
     given = share(global_batch(name), rank, processes)
     given = {key: value.requires_grad_() if value.is_floating_point() else value for key, value in given.items()}
-    objective = Objective(PROGRAMS[name](), compiled=compiled).double()
+    objective = Objective(PROGRAMS[name](), compiled=compiled, lowering=lowering).double()
     out = objective(**given)
     out.loss.backward()
     found = {"loss": out.loss.detach(), **{f"metric {key}": value for key, value in out.metrics.items()}}
@@ -65,8 +65,10 @@ def value_and_gradients(name: str, compiled: bool = False) -> dict[str, Tensor]:
     return found | {f"parameter {key}": value.grad / processes for key, value in objective.named_parameters()}
 
 
-def of_all_programs() -> dict[str, Tensor]:
-    return {f"{key} of {name}": value for name in PROGRAMS for key, value in value_and_gradients(name).items()}
+def of_all_programs(lowering: str = "dense") -> dict[str, Tensor]:
+    return {
+        f"{key} of {name}": value for name in PROGRAMS for key, value in value_and_gradients(name, lowering=lowering).items()
+    }
 
 
 def assert_equal_to_one_process(found: list[dict[str, Tensor]], expected: dict[str, Tensor]) -> None:
@@ -82,10 +84,11 @@ def assert_equal_to_one_process(found: list[dict[str, Tensor]], expected: dict[s
             torch.testing.assert_close(value, wanted, rtol=1e-10, atol=1e-10, msg=lambda text, key=key: f"{key}: {text}")
 
 
-@pytest.mark.parametrize("processes", [2, 4])
-def test_processes_share_one_batch(processes: int) -> None:
+@pytest.mark.parametrize(("processes", "lowering"), [(2, "dense"), (4, "dense"), (2, "chunked")])
+def test_processes_share_one_batch(processes: int, lowering: str) -> None:
+    """In blocks too, which one process of the dense form is held to."""
     expected = of_all_programs()
-    assert_equal_to_one_process(run_processes(of_all_programs, processes), expected)
+    assert_equal_to_one_process(run_processes(of_all_programs, processes, lowering), expected)
 
 
 def test_compiled_processes_share_one_batch() -> None:

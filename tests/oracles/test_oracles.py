@@ -9,6 +9,10 @@ import torch
 
 import vlmdsl
 from oracles.cases import CASES, Case
+from vlmdsl.passes.chunked import BLOCK_NUMBERS
+
+IN_BLOCKS = [case for case in CASES if "ops.tiled." in vlmdsl.emit(case.recipe, lowering="chunked", knobs=case.knobs)]
+"""Those that have an operation with a chunked form."""
 
 
 def _tensors(case: Case, arrays: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -21,9 +25,10 @@ def _agrees(found: torch.Tensor, expected: Any, rtol: float, what: str) -> None:
     torch.testing.assert_close(found, wanted, rtol=rtol, atol=rtol * 1e-2 + 1e-12, msg=lambda text: f"{what}: {text}")
 
 
-def _check(case: Case, *, compiled: bool) -> None:
+def _check(case: Case, *, compiled: bool, lowering: str = "auto") -> None:
     arrays, rtol = case.load()
-    objective = vlmdsl.compile(case.recipe, compiled=compiled, **case.knobs).double()
+    objective = vlmdsl.compile(case.recipe, compiled=compiled, lowering=lowering, **case.knobs).double()
+    assert ("ops.tiled." in objective.source) is (lowering == "chunked")
     with torch.no_grad():
         for name, key in case.parameters.items():
             objective.get_parameter(name).fill_(float(arrays[key].reshape(())))
@@ -43,6 +48,12 @@ def _check(case: Case, *, compiled: bool) -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.oracle}")
 def test_recipe_gives_the_oracle(case: Case) -> None:
     _check(case, compiled=False)
+
+
+@pytest.mark.parametrize("case", IN_BLOCKS, ids=lambda case: f"{case.oracle}")
+def test_recipe_in_blocks_gives_the_oracle(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BLOCK_NUMBERS, "cpu", 40)  # a few rows at a time
+    _check(case, compiled=False, lowering="chunked")
 
 
 @pytest.mark.slow

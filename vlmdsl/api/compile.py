@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +12,7 @@ from vlmdsl.api.driver import Built, build
 from vlmdsl.backends.latex import formula
 from vlmdsl.backends.plan import Plan, make_plan
 from vlmdsl.ir import Program
+from vlmdsl.passes.lowering import LoweringRequest
 from vlmdsl.source import SourceMap
 
 if TYPE_CHECKING:
@@ -19,11 +21,21 @@ if TYPE_CHECKING:
 __all__ = ["compile", "compile_built"]
 
 
-def compile(recipe: str | Path, *, expression: bool = False, compiled: bool = True, **knobs: object) -> Objective:
+def compile(
+    recipe: str | Path,
+    *,
+    expression: bool = False,
+    compiled: bool = True,
+    lowering: str | Mapping[str, str] = "auto",
+    **knobs: object,
+) -> Objective:
     """An objective for anyone's training loop: features in, loss and named terms out.
 
     `recipe` is a bundled name, a path or source text; keywords set its hyper-parameters. The emitted function goes through
     `torch.compile(fullgraph=True)` unless `compiled` is false. DiagnosticError if the recipe is wrong.
+
+    `lowering` says how similarities of all pairs are computed: `dense` makes their matrices, `chunked` blocks of rows, which
+    takes far less memory for large batches, `auto` chooses by the sizes of each batch. A dictionary says it by term.
 
     >>> import torch, vlmdsl
     >>> objective = vlmdsl.compile("clip", compiled=False, temperature=0.1)
@@ -33,15 +45,18 @@ def compile(recipe: str | Path, *, expression: bool = False, compiled: bool = Tr
     >>> round(out.loss.item(), 6)
     0.000136
     """
-    return compile_built(build(recipe, expression=expression, knobs=knobs), compiled=compiled)
+    return compile_built(build(recipe, expression=expression, knobs=knobs), compiled=compiled, lowering=lowering)
 
 
-def compile_built(built: Built, *, compiled: bool = True) -> Objective:
+def compile_built(
+    built: Built, *, compiled: bool = True, lowering: str | Mapping[str, str] | LoweringRequest = "auto"
+) -> Objective:
     """The objective of a recipe that is built already."""
     module = import_module("vlmdsl.backends.torch.objective")
     objective: Objective = module.Objective(
         built.planned,
         sources=built.front_end.sources,
+        lowering=lowering,
         compiled=compiled,
         # Functions of a module, not closures: an objective can be saved and sent to another process.
         latex=partial(formula, built.written),

@@ -7,15 +7,27 @@ from pathlib import Path
 
 from vlmdsl.api.driver import build
 from vlmdsl.backends.torch import emit as back_end
+from vlmdsl.passes.cost import Workload
+from vlmdsl.passes.lowering import LoweringRequest, chunked
 
 __all__ = ["emit"]
 
 
-def emit(recipe: str | Path, *, expression: bool = False, knobs: Mapping[str, object] | None = None) -> str:
-    """The torch source that runs: one function, every line naming the recipe line it came from.
+def emit(
+    recipe: str | Path,
+    *,
+    expression: bool = False,
+    lowering: str | Mapping[str, str] = "auto",
+    batch: int = 1024,
+    knobs: Mapping[str, object] | None = None,
+) -> str:
+    """The torch source that runs for a `batch` on one process: one function, every line naming the recipe line it came from;
+    `lowering` as for `compile`.
 
     >>> "def objective" in emit("clip")
     True
     """
     built = build(recipe, expression=expression, knobs=knobs)
-    return back_end.emit(built.planned, sources=built.front_end.sources)
+    workload = Workload(batch, 1, 512, "float32", 49, 32)
+    blocks = chunked(built.planned, workload, LoweringRequest.of(lowering))
+    return back_end.emit(built.planned, built.front_end.sources, chunked=blocks)

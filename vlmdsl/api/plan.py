@@ -28,13 +28,14 @@ def plan(
     text_tokens: int = 32,
     vocabulary: int = 49_408,
     references: int = 65_536,
+    lowering: str | Mapping[str, str] = "auto",
     knobs: Mapping[str, object] | None = None,
 ) -> Plan:
     """The schedule of a step, shared values, FLOPs, bytes, peak memory, collectives and the lowering of each region.
 
     `batch` samples over `world` processes, features of `dim`; `image_tokens` patches of an image and `text_tokens` of a
     text, as towers see them; `vocabulary` entries of the tokenizer where tokens are predicted, `references` samples in a
-    reference set. From formulas alone, so it says nothing of any one machine.
+    reference set, `lowering` as for `compile`. From formulas alone, so it says nothing of any one machine.
 
     >>> "dense" in plan("clip", batch=4096).to_text()
     True
@@ -50,6 +51,7 @@ def plan(
         text_tokens=text_tokens,
         vocabulary=vocabulary,
         references=references,
+        lowering=lowering,
         sources=built.front_end.sources,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
@@ -12,10 +12,12 @@ from vlmdsl.api.compile import compile_built
 from vlmdsl.api.driver import Built, build
 from vlmdsl.api.runs import among_several, check_resumable, first_process, load_settings, recipe_files
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
+from vlmdsl.passes.lowering import LoweringRequest
 from vlmdsl.schema import RunConfig
 from vlmdsl.source import SourceText
 
 if TYPE_CHECKING:
+    from vlmdsl.backends.torch.objective import Objective
     from vlmdsl.runtime.model import VisionLanguageModel
     from vlmdsl.runtime.tokenizer import Tokenizer
 
@@ -58,6 +60,8 @@ class RunOptions(TypedDict, total=False):
     """`section.setting=value` texts, after the file."""
     settings: Mapping[str, object] | None
     """Values by dotted name (`{"train.batch": 64}`), after the overrides."""
+    lowering: str | Mapping[str, str]
+    """How similarities of all pairs are computed, as for `vlmdsl.compile`."""
     steps: int | None
     seed: int | None
     device: str | None
@@ -114,7 +118,7 @@ class Trainer:
         not finite (V0819), and where the disk is full (V0903), with the last checkpoint kept. Ctrl-C (KeyboardInterrupt),
         SIGTERM and SIGHUP (SystemExit) end the run after the step that is going on, with a checkpoint.
         """
-        objective = compile_built(self._built, compiled=self.config.train.compile)
+        objective = _objective(self._built, self.config)
         session = import_module("vlmdsl.runtime.training.session")
         outcome = session.run(objective, self.config, recipe_files(self._built, self._knobs), self._resume)
         self._trained = outcome.model, outcome.tokenizer
@@ -134,7 +138,7 @@ class Trainer:
         if self._trained is None:
             if self._resume is None:
                 raise RuntimeError("there is no model before fit(); Trainer(resume=FOLDER) has the one of an earlier run")
-            objective = compile_built(self._built, compiled=self.config.train.compile)
+            objective = _objective(self._built, self.config)
             measuring = import_module("vlmdsl.runtime.training.measuring")
             self._trained = measuring.restored_model(objective, self.config, self._resume)
         return self._trained
@@ -165,10 +169,20 @@ def train(recipe: str | Path | None = None, **options: Unpack[RunOptions]) -> Ru
     return trainer.fit()
 
 
+def _objective(built: Built, config: RunConfig) -> Objective:
+    """The objective that a run trains."""
+    lowering = LoweringRequest.of({"*": config.lowering.default} | config.lowering.terms)
+    return compile_built(built, compiled=config.train.compile, lowering=replace(lowering, budget=config.lowering.budget))
+
+
 def _flags(options: RunOptions) -> dict[str, object]:
     """The settings that a call names, by dotted name."""
     out = options.get("out")
+    choice = options.get("lowering") or {}
+    lowering = {"*": choice} if isinstance(choice, str) else dict(choice)
     named: dict[str, object] = {
+        "lowering.default": lowering.pop("*", None),
+        "lowering.terms": lowering or None,
         "data.train": tuple(options.get("data", ())) or None,
         "data.val": tuple(options.get("val", ())) or None,
         "data.map": dict(options.get("map") or {}) or None,

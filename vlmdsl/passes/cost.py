@@ -45,7 +45,7 @@ _CHUNK_NUMBERS = 2**24
 @dataclass(frozen=True, slots=True)
 class Workload:
     """The sizes a plan is made for: `batch` samples on `world` processes, features of `dim`, tokens a sample, words of a
-    tokenizer, samples of a reference set."""
+    tokenizer, samples of a reference set; and the kind of device."""
 
     batch: int
     world: int
@@ -55,6 +55,7 @@ class Workload:
     text_tokens: int
     vocabulary: int = 49_408
     references: int = 65_536
+    device: str = "cpu"
 
     @property
     def entries(self) -> int:

@@ -5,12 +5,22 @@ The defaults train a small model on the built-in data in a few minutes of CPU ti
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-__all__ = ["DataConfig", "EvaluationConfig", "ModelConfig", "OptimizerConfig", "RunConfig", "ScheduleConfig", "TrainConfig"]
+__all__ = [
+    "DataConfig",
+    "EvaluationConfig",
+    "LoweringConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "RunConfig",
+    "ScheduleConfig",
+    "TrainConfig",
+]
 
+LoweringName: TypeAlias = Literal["auto", "dense", "chunked"]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -157,6 +167,19 @@ class ScheduleConfig(_Section):
     final: float = Field(0.0, ge=0, le=1, description="learning rate at the last step, as a fraction of the peak")
 
 
+class LoweringConfig(_Section):
+    """How operations on the grid of all pairs of samples run; `vlmdsl plan RECIPE` shows what is chosen and why."""
+
+    default: LoweringName = Field(
+        "auto",
+        description="`dense` makes matrices of similarities, `chunked` blocks of their rows, `auto` chooses by the sizes",
+    )
+    terms: dict[str, LoweringName] = Field({}, description="term of the recipe -> its own lowering")
+    budget: int = Field(
+        2**30, ge=1, description="bytes that the matrices of one operation may take before `auto` chooses `chunked`"
+    )
+
+
 class TrainConfig(_Section):
     """The loop."""
 
@@ -232,6 +255,7 @@ class RunConfig(_Section):
     data: DataConfig = DataConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+    lowering: LoweringConfig = LoweringConfig()
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     out: str | None = Field(None, description="folder of the run; null: `runs/RECIPE-N` with the first unused N")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import click
 
 from vlmdsl.api.plan import dump, plan
-from vlmdsl_cli.options import Recipe, as_json, recipe_arguments
+from vlmdsl_cli.options import Recipe, as_json, lowering_option, recipe_arguments
 from vlmdsl_cli.output import data, json_data
 
 __all__ = ["command"]
@@ -24,14 +27,15 @@ DTYPE = click.Choice(["float32", "bfloat16", "float16", "float64"])
     "--vocabulary", type=COUNT, default=49_408, show_default=True, help="Vocabulary size, for masked language modelling."
 )
 @click.option("--references", type=COUNT, default=65_536, show_default=True, help="Number of samples in a reference set.")
+@lowering_option
 @click.option("--dump", "stage", metavar="PASS", help="Print the graph after this pass instead.")
 @as_json
-def command(recipe: Recipe, dtype: str, stage: str | None, as_json: bool, **sizes: int) -> None:
+def command(recipe: Recipe, lowering: Mapping[str, str], stage: str | None, as_json: bool, **sizes: Any) -> None:
     """Show what RECIPE will run: encoder calls, shared values, FLOPs, memory, memory traffic, collectives, lowerings."""
     if stage is not None:
         data(dump(recipe.subject, stage, expression=recipe.expression, knobs=recipe.knobs))
         return
-    planned = plan(recipe.subject, expression=recipe.expression, knobs=recipe.knobs, dtype=dtype, **sizes)
+    planned = plan(recipe.subject, expression=recipe.expression, knobs=recipe.knobs, lowering=lowering, **sizes)
     if as_json:
         json_data(planned.to_json())
     else:

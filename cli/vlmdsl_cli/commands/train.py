@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from vlmdsl_cli.options import as_json, choose_recipe, knob_values, run_arguments
+from vlmdsl_cli.options import as_json, choose_recipe, knob_values, lowering_option, run_arguments
 from vlmdsl_cli.output import data as print_data
 from vlmdsl_cli.output import json_data
 
@@ -20,6 +20,7 @@ __all__ = ["command"]
 @click.option("-e", "expression", metavar="EXPRESSION", help="An expression in place of RECIPE.")
 @run_arguments
 @click.option("--param", "knobs", metavar="KNOB=VALUE", multiple=True, help="Set a hyper-parameter of the recipe.")
+@lowering_option
 @click.option("--seed", type=int, help="Seed of weights, data order and views.")
 @click.option("--out", metavar="DIR", help="The run folder; default: a new one under runs/.")
 @click.option("--resume", metavar="DIR", help="Resume the run in DIR from its last checkpoint; its recipe is in DIR.")
@@ -29,6 +30,7 @@ def command(
     expression: str | None,
     knobs: Sequence[str],
     run: Mapping[str, Any],
+    lowering: Mapping[str, str],
     seed: int | None,
     out: str | None,
     resume: str | None,
@@ -46,6 +48,7 @@ def command(
         expression=recipe is not None and recipe.expression,
         knobs=knob_values(knobs),
         **run,
+        lowering=lowering,
         seed=seed,
         out=out,
         resume=resume,

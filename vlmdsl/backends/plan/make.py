@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
 from vlmdsl.backends.plan.report import (
@@ -41,8 +41,8 @@ from vlmdsl.ir.operations.encoding import ENCODE
 from vlmdsl.ir.operations.matrices import SIMILARITY
 from vlmdsl.ir.operations.state import MEMORY
 from vlmdsl.ir.operations.views import FIELD
-from vlmdsl.passes.cost import ITEM_BYTES, Cost, Workload, cost_of, hand_written
-from vlmdsl.passes.lowering import lowering_of
+from vlmdsl.passes.cost import ITEM_BYTES, Workload, hand_written
+from vlmdsl.passes.lowering import Lowered, LoweringRequest, lowered
 from vlmdsl.passes.memory import features_kept, gradients_of_inputs, seen_by
 from vlmdsl.passes.part_cost import part_costs
 from vlmdsl.planning import schedule_of
@@ -66,22 +66,22 @@ def make_plan(
     text_tokens: int = 32,
     vocabulary: int = 49_408,
     references: int = 65_536,
+    lowering: str | Mapping[str, str] | LoweringRequest = "auto",
     sources: SourceMap | None = None,
 ) -> Plan:
     """The plan of an optimised program for `batch` samples on `world` processes, features of `dim` numbers of `dtype`.
 
     `image_tokens` and `text_tokens` are the tokens of a sample where tokens are compared, `vocabulary` the words of the
-    tokenizer where tokens are asked for, `references` the samples of a reference set. With `sources`, shared values name
-    recipe lines. DiagnosticError (V0602, V0603) if the batch cannot be split equally or the data type is unknown.
+    tokenizer where tokens are asked for, `references` the samples of a reference set. `lowering` is that of
+    `vlmdsl.compile`. With `sources`, shared values name recipe lines. DiagnosticError (V0602, V0603) if the batch cannot be
+    split equally or the data type is unknown, (V0604, V0605) if the lowering asked for does not exist.
     """
     _check(batch, world, dtype)
     workload = Workload(batch, world, dim, dtype, image_tokens, text_tokens, vocabulary, references)
-    regions = _regions(program, workload)
-    costs = [cost for _, cost in regions]
+    regions = lowered(program, workload, LoweringRequest.of(lowering))
+    costs = [region.cost for region in regions]
     names = _names(program, regions)
-    rows = tuple(
-        _region(program, node, cost, workload, name) for (node, cost), name in zip(regions, names.values(), strict=True)
-    )
+    rows = tuple(_region(program, region, workload, names[region.node]) for region in regions)
     features, gradients = features_kept(program, workload), gradients_of_inputs(program, workload)
     stored, states = features + sum(cost.stored for cost in costs), _states(program, workload)
     return Plan(
@@ -122,15 +122,10 @@ def _check(batch: int, world: int, dtype: str) -> None:
         raise DiagnosticError((found,))
 
 
-def _regions(program: Program, workload: Workload) -> list[tuple[Node, Cost]]:
-    costed = [(node, cost_of(node, seen_by(node, workload))) for node in program.nodes()]
-    return [(node, cost) for node, cost in costed if cost is not None]
-
-
-def _names(program: Program, regions: list[tuple[Node, Cost]]) -> dict[Node, str]:
+def _names(program: Program, regions: Sequence[Lowered]) -> dict[Node, str]:
     """A name for each row: the term where it serves one, else what it computes; numbered where names repeat."""
     names: dict[Node, str] = {}
-    for node, _ in regions:
+    for node in (region.node for region in regions):
         terms = _terms_of(program, node)
         title = _title(node)
         wanted = f"{terms[0]}: {title}" if len(terms) == 1 and terms[0] != title else title
@@ -159,8 +154,9 @@ def _terms_of(program: Program, wanted: Node) -> tuple[str, ...]:
     return tuple(term.name for term in program.terms if any(node is wanted for node in walk([term.node])))
 
 
-def _region(program: Program, node: Node, cost: Cost, workload: Workload, name: str) -> RegionRow:
-    lowering, unit = lowering_of(node, cost), seen_by(node, workload).unit
+def _region(program: Program, region: Lowered, workload: Workload, name: str) -> RegionRow:
+    node, cost, lowering = region.node, region.cost, region.lowering
+    unit = seen_by(node, workload).unit
     return RegionRow(
         name=name,
         operation=node.operation,
@@ -303,10 +299,10 @@ def _lines(program: Program, nodes: list[Node], sources: SourceMap | None) -> tu
     return tuple(lines)
 
 
-def _baseline(regions: list[tuple[Node, Cost]], workload: Workload) -> Baseline | None:
+def _baseline(regions: Sequence[Lowered], workload: Workload) -> Baseline | None:
     """The hand-written loss once for each region; None where the program is more than contrasts of pooled features."""
-    contrasts = [node for node, _ in regions if node.operation is CONTRAST]
-    others = [node for node, _ in regions if node.operation is not CONTRAST]
+    contrasts = [region.node for region in regions if region.node.operation is CONTRAST]
+    others = [region.node for region in regions if region.node.operation is not CONTRAST]
     pooled = all(node.operation is SIMILARITY and not isinstance(node.inputs[0].type, TokensType) for node in others)
     if not contrasts or not pooled:
         return None

@@ -94,15 +94,24 @@ def _inside(expression: ast.expr, known: set[str]) -> list[ast.expr] | None:  # 
 
 
 def _inside_call(call: ast.Call) -> list[ast.expr] | None:
-    """The arguments of `ops.FUNCTION(...)`, `inputs.get("NAME")` or `inputs["NAME"].detach()`; None for any other call."""
+    """The arguments of `ops.FUNCTION(...)`, `ops.tiled.FUNCTION(...)`, `inputs.get("NAME")` or `inputs["NAME"].detach()`;
+    None for any other call."""
     match call:
         case ast.Call(func=ast.Attribute(value=ast.Name(id="ops"), attr=function)) if function in ops.__all__:
-            return call.args + [keyword.value for keyword in call.keywords] if all(k.arg for k in call.keywords) else None
+            return _arguments(call)
+        case ast.Call(func=ast.Attribute(value=ast.Attribute(value=ast.Name(id="ops"), attr="tiled"), attr=function)) if (
+            function in ops.tiled.__all__
+        ):
+            return _arguments(call)
         case ast.Call(func=ast.Attribute(value=ast.Name(id="inputs"), attr="get"), args=[ast.Constant()], keywords=[]):
             return []
         case ast.Call(func=ast.Attribute(value=ast.Subscript() as item, attr="detach"), args=[], keywords=[]):
             return [item]
     return None
+
+
+def _arguments(call: ast.Call) -> list[ast.expr] | None:
+    return call.args + [keyword.value for keyword in call.keywords] if all(k.arg for k in call.keywords) else None
 
 
 def _fault(reason: str, node: ast.AST | None = None) -> InternalError:

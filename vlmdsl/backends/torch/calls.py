@@ -23,7 +23,8 @@ __all__ = ["RULES", "Values", "call_of", "literal"]
 class Values:
     """How the values of one program are referred to, as far as their lines stand, and the streams they come from."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, chunked: frozenset[Node] = frozenset()) -> None:
+        self._chunked = chunked
         self._written: dict[int, str] = {}
         self._streams = {stream.encode.index: stream for stream in streams(program)}
         self.streams: tuple[Stream, ...] = tuple(self._streams.values())
@@ -34,6 +35,10 @@ class Values:
 
     def of(self, node: Node) -> str:
         return self._written[node.index]
+
+    def ops(self, node: Node) -> str:
+        """The module of the function that a node calls, by its lowering."""
+        return "ops.tiled" if node in self._chunked else "ops"
 
     def stream(self, encode: Node) -> Stream:
         return self._streams[encode.index]
@@ -49,7 +54,7 @@ def _call(function: str) -> Rule:
         arguments = [values.of(parent) for parent in node.inputs]
         present = dict(node.attributes)
         arguments += [f"{name}={literal(present[name])}" for name in node.operation.attributes if name in present]
-        return f"ops.{function}({', '.join(arguments)})"
+        return f"{values.ops(node)}.{function}({', '.join(arguments)})"
 
     return rule
 
@@ -148,14 +153,14 @@ def _similarity(values: Values, node: Node) -> str:
     assert isinstance(arguments, tuple)
     written = [values.of(parent) for parent in node.inputs]
     written += [f"{name}={literal(value)}" for name, value in (("by", node.string("by")), *arguments)]
-    return f"ops.{node.operation}({', '.join(written)})"
+    return f"{values.ops(node)}.{node.operation}({', '.join(written)})"
 
 
 def _contrast(values: Values, node: Node) -> str:
     region = node.attribute("contrast")
     assert isinstance(region, Contrast)
     features = node.inputs[:2] if region.fused else node.inputs[:1]
-    lines = ["ops.contrast(" if region.fused else "ops.contrast_of("]
+    lines = [f"{values.ops(node)}.contrast(" if region.fused else "ops.contrast_of("]
     lines.append("    " + ", ".join(values.of(parent) for parent in features) + ",")
     for name, direction in (("rows", region.rows), ("columns", region.columns)):
         if direction is not None:

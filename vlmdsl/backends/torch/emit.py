@@ -23,13 +23,18 @@ from vlmdsl.source import SourceMap
 __all__ = ["emit", "emit_value"]
 
 
-def emit(program: Program, sources: SourceMap | None = None, schedule: Schedule | None = None) -> str:
+def emit(
+    program: Program,
+    sources: SourceMap | None = None,
+    schedule: Schedule | None = None,
+    chunked: frozenset[Node] = frozenset(),
+) -> str:
     """The source of every `Compute` of the program's schedule, as functions of (inputs, parameters, state).
 
     The last one, `objective`, gives (loss, terms, metrics, new_state); one that runs before a module is called gives what
-    it computes by name. With `sources`, lines name the recipe's.
+    it computes by name. With `sources`, lines name the recipe's. Operations that are `chunked` run in blocks of rows.
     """
-    return _Writer(program, sources or SourceMap()).module(schedule or schedule_of(program))
+    return _Writer(program, sources or SourceMap(), chunked=chunked).module(schedule or schedule_of(program))
 
 
 def emit_value(program: Program, node: Node) -> str:
@@ -43,12 +48,15 @@ def emit_value(program: Program, node: Node) -> str:
 class _Writer:
     """Writes one program: the function, a line a node, and its results."""
 
-    def __init__(self, program: Program, sources: SourceMap, *, everybody: bool = False) -> None:
+    def __init__(
+        self, program: Program, sources: SourceMap, *, chunked: frozenset[Node] = frozenset(), everybody: bool = False
+    ) -> None:
         self._program = program
         self._sources = sources
         self._everybody = everybody
         self._names = Names(program)
-        self._values = Values(program)
+        self._chunked = chunked
+        self._values = Values(program, chunked)
 
     def module(self, schedule: Schedule) -> str:
         passed = passed_names(self._program, schedule)
@@ -57,7 +65,7 @@ class _Writer:
 
     def _function(self, compute: Compute, passed: Mapping[Node, str]) -> list[str]:
         """One function: what it takes by name, a line per node, and what it gives."""
-        self._values = Values(self._program)
+        self._values = Values(self._program, self._chunked)
         taken = [value for value in compute.takes if isinstance(value, Node) and (not has_line(value) or value.inputs)]
         for node in taken:
             self._values.refer(node, f"inputs[{literal(passed[node])}]")

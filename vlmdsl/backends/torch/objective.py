@@ -20,6 +20,7 @@ from vlmdsl.backends.torch.collectives import process_count
 from vlmdsl.backends.torch.compiled import CompiledFunction, Emitted
 from vlmdsl.backends.torch.emit import emit, emit_value
 from vlmdsl.backends.torch.learned import LearnedNumbers
+from vlmdsl.backends.torch.lowered import Chooser, LoweredFunction
 from vlmdsl.backends.torch.naming import passed_names
 from vlmdsl.backends.torch.plugins import try_plugins
 from vlmdsl.backends.torch.references import References
@@ -27,6 +28,7 @@ from vlmdsl.backends.torch.state import State, StateValue
 from vlmdsl.backends.torch.validation import FeatureChecker, compared_streams
 from vlmdsl.backends.torch.values import Table
 from vlmdsl.ir import Input, Node, Program, Schedule, Stream, inputs, parameters, streams
+from vlmdsl.passes.lowering import LoweringRequest
 from vlmdsl.planning import schedule_of
 from vlmdsl.source import SourceMap
 
@@ -59,8 +61,11 @@ class Objective(LearnedNumbers):
     Args:
         program: a planned program.
         sources: the texts it was made from, so that lines of `source` name their place.
+        lowering: how similarities of all pairs are computed: `dense` makes matrices, `chunked` blocks of their rows, `auto`
+            chooses by the sizes of each batch; or a dictionary of terms by name.
         compiled: run through `torch.compile(fullgraph=True)`; the first call then takes seconds, and so do the first one of
-            other sizes and the first one of a single sample. No other size compiles again (`CompiledFunction`).
+            other sizes and the first one of a single sample. No other size compiles again (`CompiledFunction`), unless
+            `auto` chooses another lowering for it.
         latex: gives the formula; what the method `latex` calls.
         planner: gives the plan; what the method `plan` calls.
     """
@@ -70,6 +75,7 @@ class Objective(LearnedNumbers):
         program: Program,
         *,
         sources: SourceMap | None = None,
+        lowering: str | Mapping[str, str] | LoweringRequest = "auto",
         compiled: bool = False,
         latex: Callable[[], str] | None = None,
         planner: Callable[..., object] | None = None,
@@ -79,12 +85,15 @@ class Objective(LearnedNumbers):
         self.program = program
         self.schedule: Schedule = schedule_of(program)
         """The steps of which this objective is the last one: what `backends.torch.step` executes."""
-        self.source = emit(program, sources, self.schedule)
-        """The torch source of this objective, and of what is computed before modules are called: exactly what runs."""
         self.passed: dict[Node, str] = passed_names(program, self.schedule)
         """What the nodes are called that functions of `source` take from a batch or from each other."""
         self.inputs: dict[str, Input] = {wanted.name: wanted for wanted in inputs(program)}
         """The tensors it takes, by name: axes, dtype, meaning."""
+        self._sources = sources
+        self._chooser = Chooser(program, self.inputs, LoweringRequest.of(lowering))
+        self.source = emit(program, sources, self.schedule, self._chooser.smallest)
+        """The torch source of this objective, and of what is computed before modules are called: exactly what runs, unless a
+        batch is so large that `auto` chooses blocks."""
         self.streams: list[Stream] = streams(program)
         self.compared: list[tuple[str, str]] = compared_streams(program)
         """Pairs of inputs whose features meet one by one: they are of one length D."""
@@ -185,10 +194,16 @@ class Objective(LearnedNumbers):
     def _make_functions(self) -> None:
         """What the source says, as functions."""
         functions = _execute(self.program.name, self.source)
-        emitted: Emitted = functions.pop("objective")
+        functions.pop("objective")
         self._before: dict[str, Callable[..., Any]] = functions
+        self._emitted: Emitted = LoweredFunction(self._chooser, self._function)
+
+    def _function(self, chunked: frozenset[Node]) -> Emitted:
+        """The emitted function in which these operations run in blocks."""
+        source = emit(self.program, self._sources, self.schedule, chunked)
+        function: Emitted = _execute(self.program.name, source)["objective"]
         axes = {name: wanted.axes for name, wanted in self.inputs.items()}
-        self._emitted: Emitted = CompiledFunction(emitted, axes) if self._compiled else emitted
+        return CompiledFunction(function, axes) if self._compiled else function
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the functions, which are made again from the source."""
@@ -200,7 +215,7 @@ class Objective(LearnedNumbers):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Objective:
         """Parameters and state are copied; what never changes (the program, its functions and their graphs) is shared."""
-        for shared in (self.program, self.schedule, self.passed, self.streams, self.inputs, self._checker):
+        for shared in (self.program, self.schedule, self.passed, self.streams, self.inputs, self._checker, self._chooser):
             memo[id(shared)] = shared
         made = type(self).__new__(type(self))
         memo[id(self)] = made

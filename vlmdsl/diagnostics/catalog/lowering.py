@@ -40,3 +40,28 @@ class UnknownDtype(Problem):
         "part of the run configuration."
     )
     provoked_by = '`make_plan(program, dtype="int8")`; no recipe alone can'
+
+
+class UnknownLowering(Problem):
+    code = "V0604"
+    template = "no lowering is called `{name}`"
+    summary = "a lowering that does not exist"
+    explanation = (
+        "A lowering is how an operation runs. `dense` makes the matrix of similarities of all pairs. `chunked` makes a "
+        "block of its rows at a time, keeps what each row and column sums up to, and makes the blocks again in the backward "
+        "pass: a little more time, and memory that grows with the batch instead of its square. `auto` takes `dense` as "
+        "long as the matrices fit a budget. `vlmdsl plan RECIPE` shows what is taken and why."
+    )
+    provoked_by = "`vlmdsl plan clip --lowering tiled`; no recipe alone can"
+
+
+class NoSuchLowering(Problem):
+    code = "V0605"
+    template = "the term `{term}` cannot run `{lowering}`: {reason}"
+    summary = "a term that has no other form, or a term that the recipe does not have"
+    explanation = (
+        "Contrastive losses over a product of features, sigmoid losses over such a product, and similarities by "
+        "`tokenmax` have a `chunked` form beside the `dense` one. What reads a matrix that something else needs as well "
+        "has the `dense` form only. `--lowering chunked`, without a term, takes the chunked form where there is one."
+    )
+    provoked_by = "`vlmdsl plan clip --lowering wrong=chunked`; no recipe alone can"

@@ -14,6 +14,9 @@ __all__ = ["FREE", "identity_of", "setting", "settings_of"]
 FREE = (
     "data.max_bad_share",
     "data.workers",
+    "lowering.default",
+    "lowering.terms",
+    "lowering.budget",
     "train.device",
     "train.compile",
     "train.compile_encoders",

@@ -29,7 +29,7 @@ both_lowerings = pytest.mark.parametrize("contrast", LOWERINGS.values(), ids=LOW
 def small_blocks() -> Iterator[None]:
     """Three rows of seven samples are a block, so that there are several and the last one is smaller."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(blocks._NUMBERS, "cpu", 21)
+        patch.setitem(blocks.BLOCK_NUMBERS, "cpu", 21)
         yield
 
 

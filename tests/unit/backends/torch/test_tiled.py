@@ -28,7 +28,7 @@ ASYMMETRIC = torch.tensor([True, False, False, True, False, False, False])
 def small_blocks() -> Iterator[None]:
     """Three rows of seven samples are a block; of tokens it is one sample."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(blocks._NUMBERS, "cpu", 21)
+        patch.setitem(blocks.BLOCK_NUMBERS, "cpu", 21)
         yield
 
 
@@ -88,8 +88,8 @@ def test_tokenmax_of_both_lowerings_agrees(
     weights = torch.randn(2, 7, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
 
     def loss(similarity: Callable[..., Any], **a: Tensor) -> Tensor:
-        made = similarity(x._replace(values=a["x"]), y._replace(values=a["y"]), by="tokenmax", **selection)
-        return (made.rows * weights[0] + made.columns * weights[1]).sum()
+        matrices = similarity(x._replace(values=a["x"]), y._replace(values=a["y"]), by="tokenmax", **selection)
+        return (matrices.rows * weights[0] + matrices.columns * weights[1]).sum()
 
     arguments = {"x": x.values, "y": y.values}
     assert_same_gradients(
@@ -99,9 +99,9 @@ def test_tokenmax_of_both_lowerings_agrees(
 
 def test_the_largest_similarities_of_both_lowerings_are_the_same() -> None:
     x, y = tokens(0, 3, LENGTHS["x"][1]), tokens(1, 4, LENGTHS["y"][1])
-    given = x.values, y.values, x.mask, y.mask
-    for found, expected in zip(largest_similarities(*given), dense_largest_similarities(*given), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    operands = x.values, y.values, x.mask, y.mask
+    for tiled, dense in zip(largest_similarities(*operands), dense_largest_similarities(*operands), strict=True):
+        torch.testing.assert_close(tiled, dense, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -117,17 +117,17 @@ def test_features_of_half_precision_get_gradients_of_their_dtype(dtype: torch.dt
         assert all(leaf.grad is None or leaf.grad.dtype is dtype for leaf in leaves.values())
         return [leaf.grad.double() for leaf in leaves.values() if leaf.grad is not None]
 
-    found, exact = gradients(ops.tiled, dtype), gradients(ops, torch.float64)
-    assert len(found) == (1 if frozen else 2)
-    for own, right in zip(found, exact, strict=True):
+    rounded, exact = gradients(ops.tiled, dtype), gradients(ops, torch.float64)
+    assert len(rounded) == (1 if frozen else 2)
+    for own, right in zip(rounded, exact, strict=True):
         assert ((own - right).norm() / right.norm()).item() < 1e-2
 
 
 def test_tokenmax_of_bfloat16_agrees_with_the_dense_form() -> None:
     x, y = (part._replace(values=part.values.bfloat16()) for part in (tokens(0, 3, None), tokens(1, 4, LENGTHS["y"][1])))
-    found, expected = ops.tiled.similarity(x, y, by="tokenmax"), ops.similarity(x, y, by="tokenmax")
-    torch.testing.assert_close(found.rows, expected.rows)
-    torch.testing.assert_close(found.columns, expected.columns)
+    tiled, dense = ops.tiled.similarity(x, y, by="tokenmax"), ops.similarity(x, y, by="tokenmax")
+    torch.testing.assert_close(tiled.rows, dense.rows)
+    torch.testing.assert_close(tiled.columns, dense.columns)
 
 
 OPERANDS: dict[str, Callable[[], tuple[Any, tuple[Any, ...]]]] = {
@@ -138,8 +138,12 @@ OPERANDS: dict[str, Callable[[], tuple[Any, tuple[Any, ...]]]] = {
 
 
 def _statistics_operands() -> tuple[Any, ...]:
-    given, keep = features(0), torch.tensor([True, True, False, True, True, True, True])
-    x, y, scale = given["x"].requires_grad_(), given["y"].requires_grad_(), given["scale"].view(1, 1).requires_grad_()
+    arguments, keep = features(0), torch.tensor([True, True, False, True, True, True, True])
+    x, y, scale = (
+        arguments["x"].requires_grad_(),
+        arguments["y"].requires_grad_(),
+        arguments["scale"].view(1, 1).requires_grad_(),
+    )
     shares = torch.rand(7, 7, dtype=torch.float64)
     return x, y, scale.detach().expand(7, 1).clone().requires_grad_(), keep[None], scale, None, [shares], [shares.T], 0
 
@@ -164,8 +168,8 @@ def test_operators_keep_the_rules_of_custom_operators(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(OPERANDS))
 def test_a_second_derivative_is_refused_with_the_way_out(name: str) -> None:
     operator, operands = OPERANDS[name]()
-    made = operator(*operands)
-    value = made if isinstance(made, Tensor) else made[0]
+    outputs = operator(*operands)
+    value = outputs if isinstance(outputs, Tensor) else outputs[0]
     gradient = torch.autograd.grad(value.square().sum(), operands[0], create_graph=True)[0]
     with pytest.raises(RuntimeError, match='no second derivative: take lowering="dense"'):
         gradient.sum().backward()

@@ -21,7 +21,7 @@ from vlmdsl.backends.torch.ops.targets import shares_of
 from vlmdsl.backends.torch.partners import partners
 from vlmdsl.backends.torch.values import Number, Target, TargetPart, precise
 
-__all__ = ["Expectation", "SharesAsked", "View", "expectation", "shares_asked"]
+__all__ = ["Expectation", "Shares", "View", "expectation", "shares_of_part"]
 
 
 class Expectation(NamedTuple):
@@ -103,18 +103,18 @@ def _of_partner(block: int, view: View, keep: Tensor | None) -> Expectation:
 
 def _of_matrix(part: TargetPart, view: View, keep: Tensor | None) -> Expectation:
     matrix = precise(view.matrix)
-    asked = shares_asked(part, matrix, view.direction, keep)
+    shares = shares_of_part(part, matrix, view.direction, keep)
     if keep is not None:
         matrix = torch.where(_candidates(keep, view.direction), matrix, 0.0)
-    return asked.expectation((asked.shares * matrix).sum(dim=1 if view.direction == "rows" else 0))
+    return shares.expectation((shares.matrix * matrix).sum(dim=1 if view.direction == "rows" else 0))
 
 
-class SharesAsked(NamedTuple):
-    """A part of a target as a matrix over the candidates, `shares` [b, B], the mass of each row or column of it, and that on
+class Shares(NamedTuple):
+    """A part of a target as a matrix over the candidates, [b, B], the mass of each row or column of it, and that on
     all samples; of columns, what this process's rows hold of them."""
 
     direction: str
-    shares: Tensor
+    matrix: Tensor
     mass: Tensor
     whole: Tensor
 
@@ -124,7 +124,7 @@ class SharesAsked(NamedTuple):
         return Expectation(*(sums if self.direction == "rows" else own_slice(all_reduce_sum(sums))).unbind(dim=1))
 
 
-def shares_asked(part: TargetPart, like: Tensor, direction: str, keep: Tensor | None) -> SharesAsked:
+def shares_of_part(part: TargetPart, like: Tensor, direction: str, keep: Tensor | None) -> Shares:
     """The shares of one part, its coefficient apart, of a matrix of the shape, device and dtype of `like`."""
     shares = shares_of(Target((part._replace(coefficient=1.0),)), like, direction, None)
     dim = 1 if direction == "rows" else 0
@@ -132,7 +132,7 @@ def shares_asked(part: TargetPart, like: Tensor, direction: str, keep: Tensor | 
     if keep is not None:
         shares = torch.where(_candidates(keep, direction), shares, 0.0)
         mass = shares.sum(dim=dim)
-    return SharesAsked(direction, shares, mass, whole)
+    return Shares(direction, shares, mass, whole)
 
 
 def _candidates(keep: Tensor, direction: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""How work on the pair grid is cut into blocks of rows, and the products of one block."""
+"""How similarity matrices are cut into blocks of rows, and the products of one block."""
 
 from __future__ import annotations
 
@@ -11,18 +11,14 @@ from torch._library.custom_ops import CustomOpDef
 
 from vlmdsl.backends.torch.ops.product import product, rounded, wide_product
 from vlmdsl.backends.torch.values import precise
+from vlmdsl.passes.chunked import BLOCK_NUMBERS
 
 __all__ = ["FeatureGradients", "block_product", "blocks", "refuse_second_derivative", "rows_of"]
-
-_NUMBERS = {"cpu": 2**20}
-"""Numbers of one block by device: 4 MiB of float32 stay in a processor's cache."""
-_NUMBERS_ELSEWHERE = 2**25
-"""128 MiB of float32: products large enough to fill a GPU."""
 
 
 def blocks(rows: int, width: int, device: torch.device) -> Iterator[slice]:
     """The rows of a matrix `width` numbers wide, a block at a time."""
-    size = max(_NUMBERS.get(device.type, _NUMBERS_ELSEWHERE) // max(width, 1), 1)
+    size = max(BLOCK_NUMBERS.get(device.type, BLOCK_NUMBERS["cuda"]) // max(width, 1), 1)
     for start in range(0, rows, size):
         yield slice(start, min(start + size, rows))
 

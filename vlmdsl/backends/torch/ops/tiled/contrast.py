@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vlmdsl.backends.torch.collectives import all_gather, process_count, process_index
 from vlmdsl.backends.torch.ops.contrast import ContrastResult, Direction, column_axis, result_of, row_axis
-from vlmdsl.backends.torch.ops.expectation import Expectation, SharesAsked, View, shares_asked
+from vlmdsl.backends.torch.ops.expectation import Expectation, Shares, View, shares_of_part
 from vlmdsl.backends.torch.ops.statistics import Negatives, across_processes
 from vlmdsl.backends.torch.ops.tiled.statistics import block_statistics
 from vlmdsl.backends.torch.values import precise
@@ -31,8 +31,8 @@ def contrast(x: Tensor, y: Tensor, *, rows: Direction | None = None, columns: Di
         None if by_row is None else by_row.kept,
         None if by_column is None else by_column.scale,
         None if by_column is None else by_column.kept,
-        [asked.shares.detach() for asked in row_shares.values()],
-        [asked.shares.detach() for asked in column_shares.values()],
+        [part.matrix.detach() for part in row_shares.values()],
+        [part.matrix.detach() for part in column_shares.values()],
         process_index() * x.shape[0],
     )
     pair = (precise(x) * precise(y)).sum(dim=-1)
@@ -54,16 +54,16 @@ def _like(x: Tensor, y: Tensor) -> Tensor:
     return one.expand(x.shape[0], x.shape[0] * process_count())
 
 
-def _shares(direction: Direction | None, like: Tensor, along: str) -> dict[int, SharesAsked]:
+def _shares(direction: Direction | None, like: Tensor, along: str) -> dict[int, Shares]:
     """Those parts of a direction's target that are matrices, by their position."""
     parts = () if direction is None else direction.target.parts
     keep = None if direction is None else direction.keep
     return {
-        position: shares_asked(part, precise(like), along, keep)
+        position: shares_of_part(part, precise(like), along, keep)
         for position, part in enumerate(parts)
         if part.kind == _BY_MATRIX
     }
 
 
-def _expected(shares: dict[int, SharesAsked], sums: Tensor) -> dict[int, Expectation]:
-    return {position: asked.expectation(sums[index]) for index, (position, asked) in enumerate(shares.items())}
+def _expected(shares: dict[int, Shares], sums: Tensor) -> dict[int, Expectation]:
+    return {position: part.expectation(sums[index]) for index, (position, part) in enumerate(shares.items())}

@@ -131,10 +131,10 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, for_losses: Tensor) -> tuple[Tensor | None, ...]:
     *operands, positive = ctx.saved_tensors
-    wanted = ctx.needs_input_grad[:4]
-    gradients = block_sigmoid_gradient(*operands, ctx.missing, positive, ctx.first, for_losses, *wanted[:2])
-    found = tuple(gradient if asked else None for gradient, asked in zip(gradients, wanted, strict=True))
-    return *found, None, None, None, None, None, None
+    needed = ctx.needs_input_grad[:4]
+    gradients = block_sigmoid_gradient(*operands, ctx.missing, positive, ctx.first, for_losses, *needed[:2])
+    returned = tuple(gradient if need else None for gradient, need in zip(gradients, needed, strict=True))
+    return *returned, None, None, None, None, None, None
 
 
 block_sigmoid.register_autograd(_backward, setup_context=_setup_context)

@@ -181,7 +181,7 @@ refuse_second_derivative(block_statistics_gradient)
 
 
 def _logits(z: Tensor, scale: Tensor, kept: Tensor | None, rows: slice, first: int) -> Tensor:
-    """scale * z of a block, -inf at the pair and where an entry is no candidate."""
+    """scale * z of a block, -inf at the pair and where an entry is not a candidate."""
     logits = z * rows_of(scale, rows)
     logits.diagonal(first + rows.start).fill_(-torch.inf)
     return logits if kept is None else logits.masked_fill_(~rows_of(kept, rows), -torch.inf)

@@ -1,5 +1,5 @@
 """`tokenmax` without the similarities of all pairs of tokens: they are made a block of samples at a time, and the winner of
-each maximum is kept, so that the backward pass makes no product anew.
+each maximum is kept, so that the backward pass repeats no product.
 
     rows_ij = mean_p max_l <x_ip, y_jl>      columns_ij = mean_l max_p <x_ip, y_jl>
 
@@ -42,7 +42,7 @@ def block_tokenmax(
     x: Tensor, y: Tensor, x_mask: Tensor | None, y_mask: Tensor | None, x_kept: Tensor | None, y_kept: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Both matrices [b, B] of x [b, P, D] and y [B, L, D], and for each pair of samples the best y of each x [b, P, B] and
-    the best x of each y [b, B, L], -1 where there is none. Tokens where a mask is false count in no mean, those that are
+    the best x of each y [b, B, L], -1 without a candidate. Tokens where a mask is false count in no mean, those that are
     not kept win no maximum."""
     (samples, patches, _), (batch, words, _) = x.shape, y.shape
     by_row, by_column = (precise(x.new_empty(0)).new_empty(samples, batch) for _ in range(2))
@@ -109,9 +109,9 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor | None, ...], output: tuple[Te
 
 
 def _backward(ctx: Any, for_rows: Tensor, for_columns: Tensor, *_: object) -> tuple[Tensor | None, ...]:
-    wanted = ctx.needs_input_grad[:2]
-    gradients = block_tokenmax_gradient(*ctx.saved_tensors, for_rows, for_columns, *wanted)
-    return *(gradient if asked else None for gradient, asked in zip(gradients, wanted, strict=True)), None, None, None, None
+    needed = ctx.needs_input_grad[:2]
+    gradients = block_tokenmax_gradient(*ctx.saved_tensors, for_rows, for_columns, *needed)
+    return *(gradient if need else None for gradient, need in zip(gradients, needed, strict=True)), None, None, None, None
 
 
 block_tokenmax.register_autograd(_backward, setup_context=_setup_context)
@@ -133,7 +133,7 @@ def _winners(values: Tensor, axis: int) -> tuple[Tensor, Tensor]:
 
 
 def _positions(winners: Tensor, axis: int) -> Tensor:
-    """Kept positions as indices, the first where there is none."""
+    """Kept positions as indices, the first where no token won."""
     return winners.long().clamp_(min=0).unsqueeze(axis)
 
 

@@ -1,0 +1,96 @@
+"""The emitted function in each of the ways to run it that sizes ask for.
+
+Which lowering runs is part of the emitted source (`ops.contrast` or `ops.tiled.contrast`), so a choice by sizes is a choice
+among sources. Each is written, and compiled, when a batch first asks for it: two where one operation has two forms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from vlmdsl.backends.torch.collectives import process_count
+from vlmdsl.backends.torch.compiled import Emitted, Result
+from vlmdsl.backends.torch.state import StateValue
+from vlmdsl.backends.torch.values import Table
+from vlmdsl.ir import Input, Node, Program
+from vlmdsl.passes.cost import Workload
+from vlmdsl.passes.lowering import LoweringRequest, chunked
+
+__all__ = ["Chooser", "LoweredFunction"]
+
+Chunked = frozenset[Node]
+
+
+class Chooser:
+    """Which operations of a program run in blocks, by the sizes of a batch.
+
+    Args:
+        program: a planned program.
+        inputs: the tensors that it takes, by name.
+        request: the lowerings asked for; DiagnosticError if a term cannot run so.
+    """
+
+    def __init__(self, program: Program, inputs: Mapping[str, Input], request: LoweringRequest) -> None:
+        self._program, self._request = program, request
+        self._axes = {name: declared.axes for name, declared in inputs.items()}
+        self._by_workload: dict[Workload, Chunked] = {}
+        self.smallest = self.of(Workload(1, 1, 1, "float32", 1, 1))
+        """The choice for the smallest batch: what runs in blocks in any case."""
+
+    @property
+    def fixed(self) -> bool:
+        """Whether sizes have no say."""
+        return self._request.fixed
+
+    def of(self, workload: Workload) -> Chunked:
+        """The choice for a batch of these sizes."""
+        if workload not in self._by_workload:
+            self._by_workload[workload] = chunked(self._program, workload, self._request)
+        return self._by_workload[workload]
+
+    def of_batch(self, inputs: Mapping[str, Tensor]) -> Chunked:
+        """The choice for these inputs of this process."""
+        features = next(value for value in inputs.values() if value.is_floating_point() and value.dim() > 1)
+        sizes = {
+            axis: size for name, value in inputs.items() for axis, size in zip(self._axes[name], value.shape, strict=True)
+        }
+        world = process_count()
+        return self.of(
+            Workload(
+                batch=features.shape[0] * world,
+                world=world,
+                dim=features.shape[-1],
+                dtype=str(features.dtype).removeprefix("torch."),
+                image_tokens=sizes.get("P", 1),
+                text_tokens=sizes.get("L", 1),
+                device=features.device.type,
+            )
+        )
+
+
+class LoweredFunction:
+    """Calls the function of the choice that a batch asks for.
+
+    Args:
+        chooser: makes the choice.
+        function: gives the function of a choice.
+    """
+
+    def __init__(self, chooser: Chooser, function: Callable[[Chunked], Emitted]) -> None:
+        self._chooser, self._function = chooser, function
+        self._smallest = function(chooser.smallest)
+        self._functions: dict[Chunked, Emitted] = {chooser.smallest: self._smallest}
+
+    def __call__(
+        self, inputs: Mapping[str, Tensor], parameters: Mapping[str, Tensor], state: Mapping[str, StateValue | Table]
+    ) -> Result:
+        """The result of the chosen function; in somebody's graph, where sizes may be symbols, of that for small batches."""
+        if self._chooser.fixed or torch.compiler.is_compiling():
+            return self._smallest(inputs, parameters, state)
+        choice = self._chooser.of_batch(inputs)
+        if choice not in self._functions:
+            self._functions[choice] = self._function(choice)
+        return self._functions[choice](inputs, parameters, state)
