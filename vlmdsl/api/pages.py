@@ -16,6 +16,7 @@ from vlmdsl.ir.operations.state import MEMORY
 from vlmdsl.passes import optimise
 from vlmdsl.primitives import Primitive
 from vlmdsl.source import SourceMap, Span
+from vlmdsl.types import FIELD_KINDS
 
 __all__ = [
     "Argument",
@@ -30,13 +31,6 @@ __all__ = [
 
 
 _BATCHES = {MIXED: "", ONE_SOURCE: "  all samples of a batch come from one source of the data"}
-
-_NOTES = {
-    "Scalar": " (one number per step, passed by the caller, not read from data)",
-    "Key": " (identifies each sample: no column is needed)",
-    "Rewrites": " (rewrites of the text: a column of lists, or several columns)",
-}
-"""What to say of fields that are not a column each."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +156,7 @@ def recipe_sections(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     sections = [
         ("Evidence", "\n".join([*(f"cites {text}" for text in facts["citations"]), facts["status"]]).strip()),
         ("Terms", ", ".join(facts["terms"])),
-        ("Fields", "\n".join(f"  {name}: {type}{_NOTES.get(type, '')}" for name, type in facts["fields"].items())),
+        ("Fields", "\n".join(f"  {name}: {type}{_note(type)}" for name, type in facts["fields"].items())),
         ("Knobs", "\n".join(f"  {name} = {_knob(value)}" for name, value in facts["knobs"].items())),
         ("Encoders", "\n".join(_encoder_line(encoder) for encoder in facts["encoders"])),
         ("Reference set", "\n".join(f"  {column['tower']} of {column['field']}" for column in facts["reference"])),
@@ -230,3 +224,10 @@ def unknown_subject(word: str, names: Iterable[str]) -> DiagnosticError:
     )
     diagnostic = UnknownRecipe.at(Span("<command line>", 0, 0), help=(help,), name=word)
     return DiagnosticError((diagnostic,), render_text([diagnostic], SourceMap()))
+
+
+def _note(type: str) -> str:
+    """What to say of a field that is not one column, in parentheses."""
+    if type == "Rewrites":
+        return " (rewrites of the text: a column of lists, or several columns)"
+    return f" ({FIELD_KINDS[type].note})" if type in FIELD_KINDS and FIELD_KINDS[type].note else ""

@@ -213,13 +213,9 @@ def chain_text(names: Sequence[str]) -> str:
     return " -> ".join(shown)
 
 
-_SEVERAL = ("Image", "Text")
-"""What a sample may have several of under one name."""
-
-
 def is_field_type(name: str, count: int | None) -> bool:
     """Whether a batch field may have this type; one that may not is reported when names are resolved."""
-    return name in FIELD_KINDS and (count is None or name in _SEVERAL)
+    return name in FIELD_KINDS and (count is None or FIELD_KINDS[name].several)
 
 
 def _unknown_types(module: Module) -> Iterator[Diagnostic]:
@@ -236,7 +232,7 @@ def _unknown_types(module: Module) -> Iterator[Diagnostic]:
                     near = closest(named.name, possible)
                     help = f"did you mean `{near}`?" if near else f"possible: {', '.join(sorted(possible))}"
                     yield UnknownType.at(named.span, help=(help,), name=named.name)
-                elif named is not None and named.count is not None and named.name not in _SEVERAL:
+                elif named is not None and named.count is not None and not is_field_type(named.name, named.count):
                     help = f"a field of type `{named.name}` has one value per sample; declare several fields instead"
                     yield UnknownType.at(named.span, help=(help,), name=f"{named.name}[{named.count}]")
 

@@ -25,7 +25,8 @@ class FieldKind:
     is (`module:Class`), None where no data holds it. A field that encoders take has a `token_axis`, the letter of what they
     yield tokens along. One that objectives take themselves has `axes` and a `dtype` (`float`, `bool`, `int64`), and may be
     read as a value of another type, `reads_as`: where that is a vector, `probe` gives its length. `has_column` is false
-    where no column feeds it: it is made of the sample's key.
+    where no column feeds it: it is made of the sample's key. A sample may have `several` under one name (`Text[4]`). `note`
+    is what the page of a recipe says of such a field, besides its type.
     """
 
     name: str
@@ -37,6 +38,8 @@ class FieldKind:
     axes: tuple[str, ...] = ("B",)
     reads_as: Type | None = None
     has_column: bool = True
+    several: bool = False
+    note: str = ""
 
 
 FIELD_KINDS: dict[str, FieldKind] = {}
@@ -73,13 +76,14 @@ def token_axis(kind: str) -> str:
 
 
 for _kind in (
-    FieldKind("Image", "an image: [B, 3, H, W], float", "an Image", f"{_ROOM}.image:ImageFamily", token_axis="P"),
+    FieldKind("Image", "an image: [B, 3, H, W], float", "an Image", f"{_ROOM}.image:ImageFamily", "P", several=True),
     FieldKind(
         "Text",
         "a text: token ids [B, L], int64, with a mask [B, L], true = a token",
         "a Text",
         f"{_ROOM}.text:TextFamily",
         token_axis="L",
+        several=True,
     ),
     FieldKind(
         "Label",
@@ -104,7 +108,13 @@ for _kind in (
         dtype="float",
         reads_as=ScoreType(),
     ),
-    FieldKind("Scalar", "one number per step, passed by the caller: 0-d, float; not read from data", "a number", None),
+    FieldKind(
+        "Scalar",
+        "one number per step, passed by the caller: 0-d, float; not read from data",
+        "a number",
+        None,
+        note="one number per step, passed by the caller, not read from data",
+    ),
     FieldKind(
         "Key",
         "the identity of each sample: [B], int64; a hash of its key in the data",
@@ -112,6 +122,7 @@ for _kind in (
         f"{_ROOM}.scalar:KeyFamily",
         dtype="int64",
         has_column=False,
+        note="identifies each sample: no column is needed",
     ),
     FieldKind(
         "Regions",
