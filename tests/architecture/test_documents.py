@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -123,8 +124,18 @@ def test_tensors_are_described_as_they_are(name: str, module: str) -> None:
     assert [field for field in fields[len(named) :] if f"`{field}`" not in rest] == []
 
 
-def test_every_operation_has_its_row() -> None:
-    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
-    section = text.partition("## 3.")[2].partition("## 4.")[0]
-    rows = {name for row in re.findall(r"^\| `([^|]+)` \|", section, re.MULTILINE) for name in re.findall(r"\w+", row)}
-    assert rows == {name for name, operation in OPERATIONS.items() if not operation.module}
+def test_the_table_of_operations_is_that_of_the_records() -> None:
+    specification = spec_from_file_location("make_operations", ROOT / "docs" / "make_operations.py")
+    assert specification is not None
+    assert specification.loader is not None
+    script = module_from_spec(specification)
+    specification.loader.exec_module(script)
+    assert script.page() == script.PAGE.read_text("utf-8"), "run `python docs/make_operations.py`"
+
+
+def test_every_operation_says_what_it_takes_carries_and_gives() -> None:
+    for operation in (operation for operation in OPERATIONS.values() if not operation.module):
+        assert operation.gives, operation
+        assert operation.attributes.keys() <= set(re.findall(r"\w+", " ".join(re.findall(r"`[^`]+`", operation.carries)))), (
+            operation
+        )

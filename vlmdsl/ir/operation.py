@@ -55,6 +55,13 @@ class Operation(str):
     defaults: Mapping[str, object] = field(default_factory=dict)
     """Attributes that are left out where they have these values."""
 
+    takes: str = ""
+    """Its inputs, in words."""
+    carries: str = ""
+    """Its attributes, in words; each by its name."""
+    gives: str = ""
+    """Its type and what it computes, in words."""
+
     declares_type: bool = False
     """Its type is data (a field's kind, what a memory holds): who adds it says which, and the rule checks it."""
     named: bool = False

@@ -58,4 +58,15 @@ def contrast(node: Node, types: tuple[Type, ...]) -> Type:
     return LossType()
 
 
-CONTRAST = define(Operation("contrast", contrast, {"contrast": (Contrast,)}, compares=True, multiplies=True))
+CONTRAST = define(
+    Operation(
+        "contrast",
+        contrast,
+        {"contrast": (Contrast,)},
+        compares=True,
+        multiplies=True,
+        takes="see `ir/contrast.py`",
+        carries="`contrast: ir.Contrast`",
+        gives="Loss: a whole region, made by a pass",
+    )
+)

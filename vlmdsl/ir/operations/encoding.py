@@ -71,11 +71,39 @@ def mixture(node: Node, types: tuple[Type, ...]) -> Type:
     return types[0]
 
 
-ENCODE = define(Operation("encode", encode, {"encoder": (Encoder,)}))
-POOLED = define(Operation("pooled", fixed(VecType(), EncodedType), reads_encoder_output=True, enters=True))
-TOKENS = define(Operation("tokens", tokens, reads_encoder_output=True, enters=True))
-VOCABULARY = define(Operation("vocabulary", vocabulary, reads_encoder_output=True))
-MLM = define(Operation("mlm", mlm))
+ENCODE = define(
+    Operation(
+        "encode",
+        encode,
+        {"encoder": (Encoder,)},
+        takes="field, view or joined",
+        carries="`encoder: ir.Encoder` (tower, kind, frozen, teacher, heads, enters)",
+        gives="Encoded; of a frozen tower or a teacher without gradient",
+    )
+)
+POOLED = define(
+    Operation(
+        "pooled", fixed(VecType(), EncodedType), reads_encoder_output=True, enters=True, takes="encode", gives="Vec, Tokens"
+    )
+)
+TOKENS = define(Operation("tokens", tokens, reads_encoder_output=True, enters=True, takes="encode", gives="Vec, Tokens"))
+VOCABULARY = define(
+    Operation(
+        "vocabulary",
+        vocabulary,
+        reads_encoder_output=True,
+        takes="encode of a Text",
+        gives="Vocabulary: logits [B, L, V] of each token, by the tower's head over the tokenizer's words",
+    )
+)
+MLM = define(
+    Operation(
+        "mlm",
+        mlm,
+        takes="Vocabulary of a masked text",
+        gives="Loss: the mean cross-entropy of the chosen tokens of the global batch; none chosen: 0",
+    )
+)
 NORMALIZE = define(
     Operation(
         "normalize",
@@ -84,14 +112,64 @@ NORMALIZE = define(
         {"smallest": 1e-12, "wide": False},
         passes_features=True,
         per_sample=True,
+        takes="Vec or Tokens",
+        carries="`epsilon`, `smallest` (only if not 1e-12)",
+        gives="the same, each vector divided by its length plus epsilon",
     )
 )
-MIX = define(Operation("mix", mixture, {"block": (int,)}, {"block": 0}, passes_features=True, enters=True))
-GATE = define(Operation("gate", fixed(VecType(), VecType, ScoreType), passes_features=True, per_sample=True))
+MIX = define(
+    Operation(
+        "mix",
+        mixture,
+        {"block": (int,)},
+        {"block": 0},
+        passes_features=True,
+        enters=True,
+        takes="an Image and a Scalar made of draws and constants; or Vec and Scalar",
+        carries="`block`, unless it is the whole batch",
+        gives=(
+            "the same: the Scalar's share of each sample, the rest of its partner in the batch of all "
+            "processes read backwards, or in its block of consecutive samples of it, the last with those "
+            "that are left. Images are mixed by the model, before they are encoded"
+        ),
+    )
+)
+GATE = define(
+    Operation(
+        "gate",
+        fixed(VecType(), VecType, ScoreType),
+        passes_features=True,
+        per_sample=True,
+        takes="Vec, Score",
+        gives="Vec: each sample's vector times its number",
+    )
+)
 DISTRIBUTION = define(
-    Operation("distribution", fixed(DistributionType(), VecType), {"temperature": NUMBER}, per_sample=True)
+    Operation(
+        "distribution",
+        fixed(DistributionType(), VecType),
+        {"temperature": NUMBER},
+        per_sample=True,
+        takes="Vec",
+        carries="`temperature`",
+        gives="Distribution: each sample's softmax over its own features",
+    )
 )
 ENTROPY = define(
-    Operation("entropy", fixed(ScoreType(), DistributionType, DistributionType), compares=True, per_sample=True)
+    Operation(
+        "entropy",
+        fixed(ScoreType(), DistributionType, DistributionType),
+        compares=True,
+        per_sample=True,
+        takes="two Distributions p, q",
+        gives="Score: H(p, q)",
+    )
 )
-ENTROPY_OF_MEAN = define(Operation("entropy_of_mean", fixed(LossType(), DistributionType)))
+ENTROPY_OF_MEAN = define(
+    Operation(
+        "entropy_of_mean",
+        fixed(LossType(), DistributionType),
+        takes="Distribution",
+        gives="Loss: the entropy of the mean distribution of the global batch",
+    )
+)

@@ -62,13 +62,107 @@ def of_rows(node: Node, types: tuple[Type, ...]) -> Type:
 
 _COMPARED = {"by": (str,), "arguments": (tuple,)}
 
-SIMILARITY = define(Operation("similarity", similarity, _COMPARED, compares=True, multiplies=True))
-SCORE = define(Operation("score", score, _COMPARED, compares=True, per_sample=True))
-TRANSPOSE = define(Operation("transpose", transpose, keeps_zero=True))
-REUSE = define(Operation("reuse", same(SimType), {"matrix": (str,)}, per_sample=True, keeps_zero=True))
-UNITE = define(Operation("unite", unite, per_sample=True, keeps_zero=True))
-EXCLUDE = define(Operation("exclude", exclude, excludes=True, keeps_zero=True))
-EXCLUDE_PAIRS = define(Operation("exclude_pairs", same(SimType), excludes=True, per_sample=True, keeps_zero=True))
-LOG_SUM_EXP = define(Operation("log_sum_exp", of_rows, criterion=True))
-ROW_SUM = define(Operation("row_sum", of_rows, criterion=True, keeps_zero=True))
-ROW_MEAN = define(Operation("row_mean", of_rows, criterion=True, keeps_zero=True))
+SIMILARITY = define(
+    Operation(
+        "similarity",
+        similarity,
+        _COMPARED,
+        compares=True,
+        multiplies=True,
+        takes="x, y (both Vec, or both Tokens, or a Vec and a memory)",
+        carries=(
+            "`by` (`dot`, `tokenmax`, `tokenmean`, `euclidean`, a plug-in's name), `arguments` (sorted "
+            "name-value pairs, those that differ from their defaults; `share`, `count`, `rank` of `tokenmax`"
+            " choose tokens by the whole batch, in training only)"
+        ),
+        gives="Sim",
+    )
+)
+SCORE = define(
+    Operation(
+        "score",
+        score,
+        _COMPARED,
+        compares=True,
+        per_sample=True,
+        takes="x, y",
+        carries="`by`, `arguments`",
+        gives="Score: the similarity of each pair",
+    )
+)
+TRANSPOSE = define(Operation("transpose", transpose, keeps_zero=True, takes="Sim", gives="Sim"))
+REUSE = define(
+    Operation(
+        "reuse",
+        same(SimType),
+        {"matrix": (str,)},
+        per_sample=True,
+        keeps_zero=True,
+        takes="Sim",
+        carries="`matrix` (`rows`, `columns`)",
+        gives="Sim: both directions read this one matrix",
+    )
+)
+UNITE = define(
+    Operation(
+        "unite",
+        unite,
+        per_sample=True,
+        keeps_zero=True,
+        takes="two Sims, or two Targets",
+        gives=(
+            "Sim[B, B+B], Target[B, B+Q9]: columns side by side, of the batch or of a memory, read along "
+            "rows only; a narrower target speaks of the first columns"
+        ),
+    )
+)
+EXCLUDE = define(
+    Operation(
+        "exclude",
+        exclude,
+        excludes=True,
+        keeps_zero=True,
+        takes="Sim, Condition",
+        gives="Sim: a sample for which the condition holds is not a candidate in either direction",
+    )
+)
+EXCLUDE_PAIRS = define(
+    Operation(
+        "exclude_pairs",
+        same(SimType),
+        excludes=True,
+        per_sample=True,
+        keeps_zero=True,
+        takes="Sim",
+        gives="Sim: a sample is not a candidate of its own",
+    )
+)
+LOG_SUM_EXP = define(
+    Operation(
+        "log_sum_exp",
+        of_rows,
+        criterion=True,
+        takes="Sim",
+        gives="Score: each row's, over its candidates; minus infinity where there is none",
+    )
+)
+ROW_SUM = define(
+    Operation(
+        "row_sum",
+        of_rows,
+        criterion=True,
+        keeps_zero=True,
+        takes="Sim",
+        gives="Score: each row's, over its candidates; 0 where there is none",
+    )
+)
+ROW_MEAN = define(
+    Operation(
+        "row_mean",
+        of_rows,
+        criterion=True,
+        keeps_zero=True,
+        takes="Sim",
+        gives="Score: each row's, over its candidates; 0 where there is none",
+    )
+)

@@ -69,7 +69,49 @@ def picked(node: Node, types: tuple[Type, ...]) -> Type:
     return ConditionType()
 
 
-MINE = define(Operation("mine", mine, {"along": (str,), "floor": NUMBER}, stops_gradient=True))
-HARDEST = define(Operation("hardest", hardest, {"along": (str,), "k": (int,)}, stops_gradient=True))
-FETCH = define(Operation("fetch", fetch))
-PICKED = define(Operation("picked", picked, stops_gradient=True))
+MINE = define(
+    Operation(
+        "mine",
+        mine,
+        {"along": (str,), "floor": NUMBER},
+        stops_gradient=True,
+        takes="Sim, a draw of each sample",
+        carries="`along` (`rows`, `columns`), `floor`",
+        gives=(
+            "Picks of the batch: K negatives of each sample, drawn in proportion to the softmax plus the "
+            "floor by the inverse of the cumulative distribution; never the pair, nor what is excluded; "
+            "without gradient"
+        ),
+    )
+)
+HARDEST = define(
+    Operation(
+        "hardest",
+        hardest,
+        {"along": (str,), "k": (int,)},
+        stops_gradient=True,
+        takes="Sim",
+        carries="`along`, `k`",
+        gives="Picks of the batch: the k most similar negatives, of equals the earlier",
+    )
+)
+FETCH = define(
+    Operation(
+        "fetch",
+        fetch,
+        takes="Vec, Tokens, Score, Condition or Label; Picks of the batch",
+        gives=(
+            "the same of the picked samples, whichever process holds them; of several picks of Vec Tokens, "
+            "masked where there were fewer. Gradients return to the picked sample"
+        ),
+    )
+)
+PICKED = define(
+    Operation(
+        "picked",
+        picked,
+        stops_gradient=True,
+        takes="Picks of the batch",
+        gives="Condition: whether a sample has picked another one; where it could not, it has picked itself",
+    )
+)

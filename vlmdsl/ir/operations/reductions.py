@@ -44,9 +44,66 @@ def samples(node: Node, types: tuple[Type, ...]) -> Type:
     return ScalarType()
 
 
-CROSS_ENTROPY = define(Operation("cross_entropy", cross_entropy, {"along": (str,), "denominator": (str,)}, criterion=True))
-TARGET_ENTROPY = define(Operation("target_entropy", asked, {"along": (str,)}, criterion=True))
-HINGE = define(Operation("hinge", hinge, {"along": (str,), "margin": NUMBER, "negatives": (str,)}, criterion=True))
-SIGMOID_LOSS = define(Operation("sigmoid_loss", fixed(ScoreType(), SimType, TargetType), criterion=True))
-MEAN = define(Operation("mean", mean, keeps_zero=True))
-SAMPLES = define(Operation("samples", samples, stops_gradient=True))
+CROSS_ENTROPY = define(
+    Operation(
+        "cross_entropy",
+        cross_entropy,
+        {"along": (str,), "denominator": (str,)},
+        criterion=True,
+        takes="Sim, Target",
+        carries="`along` (`rows`, `columns`), `denominator` (`all`, `negatives`)",
+        gives="Score: each sample's loss in that direction, its target renormalised over its candidates",
+    )
+)
+TARGET_ENTROPY = define(
+    Operation(
+        "target_entropy",
+        asked,
+        {"along": (str,)},
+        criterion=True,
+        takes="Sim, Target",
+        carries="`along`",
+        gives="Score: the entropy of each sample's target over its candidates",
+    )
+)
+HINGE = define(
+    Operation(
+        "hinge",
+        hinge,
+        {"along": (str,), "margin": NUMBER, "negatives": (str,)},
+        criterion=True,
+        takes="Sim",
+        carries="`along`, `margin`, `negatives` (`mean`, `hardest`)",
+        gives=(
+            "Score: max(0, margin + negative - pair) over a sample's candidates but the pair, their mean or "
+            "the largest; none: 0"
+        ),
+    )
+)
+SIGMOID_LOSS = define(
+    Operation(
+        "sigmoid_loss",
+        fixed(ScoreType(), SimType, TargetType),
+        criterion=True,
+        takes="Sim, Target",
+        gives="Score: sum over candidates of -log sigmoid(z), z = +logit where the target is positive else -logit",
+    )
+)
+MEAN = define(
+    Operation(
+        "mean",
+        mean,
+        keeps_zero=True,
+        takes="Score, or Score and Condition",
+        gives="Loss: over all samples, or over those where the condition holds (none: 0)",
+    )
+)
+SAMPLES = define(
+    Operation(
+        "samples",
+        samples,
+        stops_gradient=True,
+        takes="nothing, or a Condition",
+        gives="Scalar: the size of the global batch, or of the part of it where the condition holds",
+    )
+)

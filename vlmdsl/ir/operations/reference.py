@@ -31,8 +31,44 @@ def attend(node: Node, types: tuple[Type, ...]) -> Type:
 
 
 REFERENCE = define(
-    Operation("reference", reference, {"encoder": (Encoder,), "field": (str,), "kind": (str,)}, stops_gradient=True)
+    Operation(
+        "reference",
+        reference,
+        {"encoder": (Encoder,), "field": (str,), "kind": (str,)},
+        stops_gradient=True,
+        carries="`encoder` (locked), `field`, `kind`",
+        gives="Table: what the encoder makes of the field of each reference sample",
+    )
 )
-RETRIEVE = define(Operation("retrieve", retrieve, {"k": (int,)}, stops_gradient=True))
-TAKE = define(Operation("take", fixed(TokensType(tokens="K"), TableType, PicksType), stops_gradient=True))
-ATTEND = define(Operation("attend", attend, compares=True, per_sample=True))
+RETRIEVE = define(
+    Operation(
+        "retrieve",
+        retrieve,
+        {"k": (int,)},
+        stops_gradient=True,
+        takes="Vec, Table, a Key",
+        carries="`k`",
+        gives=(
+            "Picks: the samples with the largest cosine, best first, of equals the earlier, never the one of the same key"
+        ),
+    )
+)
+TAKE = define(
+    Operation(
+        "take",
+        fixed(TokensType(tokens="K"), TableType, PicksType),
+        stops_gradient=True,
+        takes="Table, Picks",
+        gives="Tokens: what the table holds of those that were found; masked where there were fewer",
+    )
+)
+ATTEND = define(
+    Operation(
+        "attend",
+        attend,
+        compares=True,
+        per_sample=True,
+        takes="Vec, keys, values... (Tokens)",
+        gives="Vec: x + the sum over the values of their means, weighted by softmax(x . keys / sqrt(D))",
+    )
+)

@@ -126,7 +126,18 @@ def clamp(node: Node, types: tuple[Type, ...]) -> Type:
 def _unary(
     name: str, number: Callable[[float], float], *, keeps_zero: bool = False, signs: tuple[int, ...] = ()
 ) -> Operation:
-    return define(Operation(name, elementwise(1), elementwise=True, number=number, keeps_zero=keeps_zero, signs=signs))
+    return define(
+        Operation(
+            name,
+            elementwise(1),
+            takes="x",
+            gives="of x, entry by entry",
+            elementwise=True,
+            number=number,
+            keeps_zero=keeps_zero,
+            signs=signs,
+        )
+    )
 
 
 def _binary(
@@ -141,6 +152,9 @@ def _binary(
         Operation(
             name,
             elementwise(2),
+            takes="x, y",
+            gives="entry by entry; a Scalar broadcasts to Score, Sim, Target, Loss; two Vecs are added and subtracted. An "
+            "entry is a candidate in a combination of two Sims if it is one in both",
             elementwise=True,
             number=number,
             commutative=commutative,
@@ -151,10 +165,22 @@ def _binary(
 
 
 def _comparison(name: str, *, commutative: bool = False) -> Operation:
-    return define(Operation(name, compare, comparison=True, commutative=commutative, stops_gradient=True))
+    return define(
+        Operation(
+            name,
+            compare,
+            takes="x, y",
+            gives="Condition; of two Scalars one per step",
+            comparison=True,
+            commutative=commutative,
+            stops_gradient=True,
+        )
+    )
 
 
-CONSTANT = define(Operation("constant", constant, {"value": NUMBER}, stops_gradient=True))
+CONSTANT = define(
+    Operation("constant", constant, {"value": NUMBER}, stops_gradient=True, carries="`value` (float)", gives="Scalar")
+)
 PARAMETER = define(
     Operation(
         "parameter",
@@ -162,9 +188,20 @@ PARAMETER = define(
         {"name": (str,), "initial": NUMBER, "lower": BOUND, "upper": BOUND},
         named=True,
         learned=True,
+        carries="`name` (unique), `initial`, `lower`, `upper` (float or None: projected after the optimiser step)",
+        gives="Scalar",
     )
 )
-SCALAR = define(Operation("scalar", fixed(ScalarType()), {"name": (str,)}, learned=True))
+SCALAR = define(
+    Operation(
+        "scalar",
+        fixed(ScalarType()),
+        {"name": (str,)},
+        learned=True,
+        carries="`name`",
+        gives="Scalar: a number that the caller gives at each step, the same on every process; an input of the objective",
+    )
+)
 DRAW = define(
     Operation(
         "draw",
@@ -173,6 +210,14 @@ DRAW = define(
         {"count": None},
         named=True,
         stops_gradient=True,
+        carries=(
+            "`name` (unique), `distribution` (`beta`, `uniform`), `arguments` (two numbers); `count` (K), "
+            "where each sample draws"
+        ),
+        gives=(
+            "Scalar: drawn once per step, keyed by seed, step and name; an input of the objective. With a "
+            "count, Draws: K numbers per sample, keyed by seed, epoch, sample and name"
+        ),
     )
 )
 
@@ -186,7 +231,17 @@ MULTIPLY = _binary("multiply", operator.mul, commutative=True, keeps_zero=True)
 DIVIDE = _binary("divide", operator.truediv)
 MINIMUM = _binary("minimum", min, commutative=True, keeps_zero=True)
 MAXIMUM = _binary("maximum", max, commutative=True, keeps_zero=True)
-CLAMP = define(Operation("clamp", clamp, {"lower": BOUND, "upper": BOUND, "gradient": (str,)}, elementwise=True))
+CLAMP = define(
+    Operation(
+        "clamp",
+        clamp,
+        {"lower": BOUND, "upper": BOUND, "gradient": (str,)},
+        elementwise=True,
+        takes="x",
+        carries="`lower`, `upper`, `gradient` (`zero`, `pass`: straight-through)",
+        gives="of x",
+    )
+)
 STOP = define(
     Operation(
         "stop",
@@ -196,6 +251,8 @@ STOP = define(
         passes_features=True,
         keeps_zero=True,
         stops_gradient=True,
+        takes="any tensor",
+        gives="the same; no gradient",
     )
 )
 
@@ -205,8 +262,35 @@ GREATER = _comparison("greater")
 GREATER_EQUAL = _comparison("greater_equal")
 EQUAL = _comparison("equal", commutative=True)
 NOT_EQUAL = _comparison("not_equal", commutative=True)
-NOT = define(Operation("not", complement, stops_gradient=True))
-AND = define(Operation("and", fixed(ConditionType(), ConditionType, ConditionType), stops_gradient=True))
-OR = define(Operation("or", fixed(ConditionType(), ConditionType, ConditionType), stops_gradient=True))
-WHERE = define(Operation("where", where, keeps_zero=True))
-RETAIN = define(Operation("retain", retain, {"value": NUMBER}, passes_features=True, per_sample=True))
+NOT = define(Operation("not", complement, stops_gradient=True, takes="Condition", gives="Condition"))
+AND = define(
+    Operation(
+        "and",
+        fixed(ConditionType(), ConditionType, ConditionType),
+        stops_gradient=True,
+        takes="two Conditions",
+        gives="Condition",
+    )
+)
+OR = define(
+    Operation(
+        "or",
+        fixed(ConditionType(), ConditionType, ConditionType),
+        stops_gradient=True,
+        takes="two Conditions",
+        gives="Condition",
+    )
+)
+WHERE = define(Operation("where", where, keeps_zero=True, takes="condition, x, y", gives="of x and y"))
+RETAIN = define(
+    Operation(
+        "retain",
+        retain,
+        {"value": NUMBER},
+        passes_features=True,
+        per_sample=True,
+        takes="Vec, Tokens or Score; Condition",
+        carries="`value`",
+        gives="the same, and `value` for samples for which the condition fails; made by a pass",
+    )
+)

@@ -46,7 +46,18 @@ def nearest(node: Node, types: tuple[Type, ...]) -> Type:
     return VecType()
 
 
-STATE = define(Operation("state", state, {"name": (str,), "initial": NUMBER}, named=True, state=True, stops_gradient=True))
+STATE = define(
+    Operation(
+        "state",
+        state,
+        {"name": (str,), "initial": NUMBER},
+        named=True,
+        state=True,
+        stops_gradient=True,
+        carries="`name` (unique), `initial`",
+        gives="Scalar: a number that outlives the step, as it was before this step",
+    )
+)
 MEMORY = define(
     Operation(
         "memory",
@@ -57,8 +68,36 @@ MEMORY = define(
         state=True,
         excludes=True,  # slots that are not written yet
         stops_gradient=True,
+        carries="`name` (unique), `size` (Q), `start` (`empty`, `random`)",
+        gives="Memory: unit vectors of the steps before, those written so far; or Labels",
     )
 )
-ENQUEUE = define(Operation("enqueue", enqueue, stops_gradient=True))
-NEAREST = define(Operation("nearest", nearest, stops_gradient=True))
-RUNNING_MEAN = define(Operation("running_mean", running_mean, {"momentum": NUMBER}, stops_gradient=True))
+ENQUEUE = define(
+    Operation(
+        "enqueue",
+        enqueue,
+        stops_gradient=True,
+        takes="memory, one Vec or more (of Labels: Label fields)",
+        gives="Memory: each stream's vectors overwrite the oldest slots, in the order of the ranks; stops the gradient",
+    )
+)
+NEAREST = define(
+    Operation(
+        "nearest",
+        nearest,
+        stops_gradient=True,
+        takes="Sim of x and memory (or vectors compared by products), memory, x",
+        gives="Vec: each sample's most similar entry, without gradient; x where the memory is empty",
+    )
+)
+RUNNING_MEAN = define(
+    Operation(
+        "running_mean",
+        running_mean,
+        {"momentum": NUMBER},
+        stops_gradient=True,
+        takes="state, Score",
+        carries="`momentum`",
+        gives="Scalar: momentum times the state plus the rest times the mean over all samples",
+    )
+)

@@ -37,11 +37,55 @@ def smooth(node: Node, types: tuple[Type, ...]) -> Type:
     return types[0]
 
 
-PAIRED = define(Operation("paired", fixed(TargetType()), sums_to_one=True, symmetric=True))
-SAME = define(Operation("same", labels, {"missing": (int,)}, sums_to_one=True, symmetric=True, stops_gradient=True))
-SMOOTH = define(Operation("smooth", smooth, {"epsilon": NUMBER, "over": (str,)}, sums_to_one=True, per_sample=True))
-FLIPPED = define(Operation("flipped", flipped, {"block": (int,)}, {"block": 0}, sums_to_one=True, symmetric=True))
-SOFTMAX = define(Operation("softmax", of_affinity, sums_to_one=True, materialised=True, of_matrix=True))
+PAIRED = define(Operation("paired", fixed(TargetType()), sums_to_one=True, symmetric=True, gives="Target: 1 at (i, i)"))
+SAME = define(
+    Operation(
+        "same",
+        labels,
+        {"missing": (int,)},
+        sums_to_one=True,
+        symmetric=True,
+        stops_gradient=True,
+        takes="a Label, or one and the Labels of a queue, the columns of which follow",
+        carries="`missing` (int marker: equal to nothing but itself, across processes too)",
+        gives="Target",
+    )
+)
+SMOOTH = define(
+    Operation(
+        "smooth",
+        smooth,
+        {"epsilon": NUMBER, "over": (str,)},
+        sums_to_one=True,
+        per_sample=True,
+        takes="Target",
+        carries="`epsilon`, `over` (`all`, `others`)",
+        gives="Target: (1-e) T + e/N, or e/(N-1) off the diagonal",
+    )
+)
+FLIPPED = define(
+    Operation(
+        "flipped",
+        flipped,
+        {"block": (int,)},
+        {"block": 0},
+        sums_to_one=True,
+        symmetric=True,
+        carries="`block`, unless it is the whole batch",
+        gives="Target: 1 at each sample's partner, as for `mix`: of the whole batch (i, B + 1 - i)",
+    )
+)
+SOFTMAX = define(
+    Operation(
+        "softmax",
+        of_affinity,
+        sums_to_one=True,
+        materialised=True,
+        of_matrix=True,
+        takes="Sim",
+        gives="Target: the softmax of each row, and of each column; of columns side by side, of each row",
+    )
+)
 TRANSPORT = define(
     Operation(
         "transport",
@@ -50,5 +94,8 @@ TRANSPORT = define(
         sums_to_one=True,
         materialised=True,
         of_matrix=True,
+        takes="Sim",
+        carries="`epsilon`, `iterations`",
+        gives="Target: Sinkhorn's plan, rows scaled first and last; mirrored for the columns",
     )
 )

@@ -46,7 +46,18 @@ def mask(node: Node, types: tuple[Type, ...]) -> Type:
     return view("Text")(node, types)
 
 
-FIELD = define(Operation("field", field, {"name": (str,)}, declares_type=True, enters=True, stops_gradient=True))
+FIELD = define(
+    Operation(
+        "field",
+        field,
+        {"name": (str,)},
+        declares_type=True,
+        enters=True,
+        stops_gradient=True,
+        carries="`name`",
+        gives="Image, Text, Label, Flag, Number, Key",
+    )
+)
 REWRITE = define(
     Operation(
         "rewrite",
@@ -54,9 +65,23 @@ REWRITE = define(
         {"count": (int,), "minimum_words": (int,), "draw": (int,)},
         per_sample_view=True,
         reads_rewrites=True,
+        takes="a Text",
+        carries="`count` (M), `minimum_words`, `draw`",
+        gives="Text",
     )
 )
-ALTERNATIVE = define(Operation("alternative", view("Text"), {"view": (int,)}, per_sample_view=True, reads_rewrites=True))
+ALTERNATIVE = define(
+    Operation(
+        "alternative",
+        view("Text"),
+        {"view": (int,)},
+        per_sample_view=True,
+        reads_rewrites=True,
+        takes="a Text",
+        carries="`view` (0: the text itself, k: its k-th rewrite)",
+        gives="Text",
+    )
+)
 MASK = define(
     Operation(
         "mask",
@@ -65,6 +90,9 @@ MASK = define(
         {"by": "", "arguments": ()},
         per_sample_view=True,
         view_word="masked",  # `NAME_mask` tells padding
+        takes="a Text",
+        carries="`share` of the tokens chosen, of these `hidden` and `replaced`, `draw`",
+        gives="Text, the last of its views",
     )
 )
 EDA = define(
@@ -73,6 +101,9 @@ EDA = define(
         view("Text"),
         {"operations": (tuple,), "words": (int,), "deletion": NUMBER, "draw": (int,)},
         per_sample_view=True,
+        takes="a Text",
+        carries="`operations` (drawn from), `words`, `deletion`, `draw`",
+        gives="Text",
     )
 )
 CROP = define(
@@ -82,22 +113,78 @@ CROP = define(
         {"smallest": NUMBER, "largest": NUMBER, "draw": (int,), "view": (int,), "side": NUMBER},
         {"view": None, "side": 1.0},
         per_sample_view=True,
+        takes="an Image",
+        carries=(
+            "`smallest`, `largest` (shares of the area), `draw`; in a set `view`, and of small crops `side` "
+            "(share of the tower's)"
+        ),
+        gives="Image",
     )
 )
 SUMMARIZE = define(
-    Operation("summarize", view("Text"), {"sentences": (int,), "by": (str,)}, per_sample_view=True, in_evaluation=True)
+    Operation(
+        "summarize",
+        view("Text"),
+        {"sentences": (int,), "by": (str,)},
+        per_sample_view=True,
+        in_evaluation=True,
+        takes="a Text",
+        carries="`sentences`, `by` (`position`, `centrality`)",
+        gives="Text",
+    )
 )
 RENDER = define(
     Operation(
-        "render", view("Text", "Image"), {"row_height": (int,), "smallest": (int,)}, per_sample_view=True, in_evaluation=True
+        "render",
+        view("Text", "Image"),
+        {"row_height": (int,), "smallest": (int,)},
+        per_sample_view=True,
+        in_evaluation=True,
+        takes="a Text",
+        carries="`row_height`, `smallest` (pixels)",
+        gives="Image",
     )
 )
 AUGMENT = define(
-    Operation("augment", view("Image"), {"view": (int,), "pipeline": (object,), "draw": (int,)}, per_sample_view=True)
+    Operation(
+        "augment",
+        view("Image"),
+        {"view": (int,), "pipeline": (object,), "draw": (int,)},
+        per_sample_view=True,
+        takes="an Image",
+        carries="`view` (index in its set), `pipeline`, `draw`",
+        gives="Image",
+    )
 )
-DROP = define(Operation("drop", view("Image"), {"share": NUMBER, "draw": (int,)}, per_sample_view=True))
-JOIN = define(Operation("join", join, pairs_fields=True))
-BLEND = define(Operation("blend", blend, pairs_fields=True))
+DROP = define(
+    Operation(
+        "drop",
+        view("Image"),
+        {"share": NUMBER, "draw": (int,)},
+        per_sample_view=True,
+        takes="an Image",
+        carries="`share`, `draw`",
+        gives="Image: the tower sees the rest of its patches, whatever views follow",
+    )
+)
+JOIN = define(
+    Operation(
+        "join",
+        join,
+        pairs_fields=True,
+        takes="an Image, a Text",
+        gives="Joined: both in one sequence, for an encoder of both",
+    )
+)
+BLEND = define(
+    Operation(
+        "blend",
+        blend,
+        pairs_fields=True,
+        takes="an Image, a Text and a Scalar made of draws and constants",
+        gives="Joined: the image laid over the text, the Scalar its share; the model gives it to an encoder of both",
+    )
+)
 
 
 def masked_text(source: Node) -> Node | None:
