@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+from vlmdsl.ir.operation import operation_named
 from vlmdsl.ir.operations import OPERATIONS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,6 +58,20 @@ def test_operations_are_seldom_named_by_a_string() -> None:
         for line, name in literals(ast.parse(path.read_text(encoding="utf-8")))
     ]
     assert len(places) < ALLOWED, "\n".join(places)
+
+
+def test_types_of_nodes_are_inferred() -> None:
+    """Only the type of a field or of a memory is passed to `add`: it is data."""
+    places = [
+        f"{path.relative_to(ROOT)}:{call.lineno}"
+        for path in sorted((ROOT / "vlmdsl").rglob("*.py"))
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "add" and call.args
+        if isinstance(call.args[0], ast.Constant) and isinstance(call.args[0].value, str)
+        if any(keyword.arg == "type" for keyword in call.keywords)
+        if not operation_named(call.args[0].value).declares_type
+    ]
+    assert places == []
 
 
 def test_the_count_sees_comparisons_and_tables() -> None:

@@ -3,7 +3,7 @@
 A record names what an operation carries, the rule of its type and its *traits*. Whoever treats a group of operations alike
 asks a trait, never a list of names: a new operation, of a plug-in too, belongs where its traits say. How an operation is
 called in torch, written in a formula, named in emitted source and what it costs are facets of the back ends and the planner,
-found by its record (ADR 0015).
+found by its record (ADR 0019).
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ NORMALIZE = define(
         passes_features=True,
         per_sample=True,
         takes="Vec or Tokens",
-        carries="`epsilon`, `smallest` (only if not 1e-12)",
+        carries="`epsilon`, `smallest` (only if not 1e-12), `wide` (in float32 at least, for a queue)",
         gives="the same, each vector divided by its length plus epsilon",
     )
 )

@@ -143,7 +143,7 @@ LOG_SUM_EXP = define(
         of_rows,
         criterion=True,
         takes="Sim",
-        gives="Score: each row's, over its candidates; minus infinity where there is none",
+        gives="Score: each row's, over its candidates; minus infinity if it has no candidate",
     )
 )
 ROW_SUM = define(
@@ -153,7 +153,7 @@ ROW_SUM = define(
         criterion=True,
         keeps_zero=True,
         takes="Sim",
-        gives="Score: each row's, over its candidates; 0 where there is none",
+        gives="Score: each row's, over its candidates; 0 if it has no candidate",
     )
 )
 ROW_MEAN = define(
@@ -163,6 +163,6 @@ ROW_MEAN = define(
         criterion=True,
         keeps_zero=True,
         takes="Sim",
-        gives="Score: each row's, over its candidates; 0 where there is none",
+        gives="Score: each row's, over its candidates; 0 if it has no candidate",
     )
 )

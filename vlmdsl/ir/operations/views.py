@@ -91,7 +91,8 @@ MASK = define(
         per_sample_view=True,
         view_word="masked",  # `NAME_mask` tells padding
         takes="a Text",
-        carries="`share` of the tokens chosen, of these `hidden` and `replaced`, `draw`",
+        carries="`share` of the tokens selected, of these `hidden` and `replaced`, `draw`; of a plug-in's mask `by` and "
+        "`arguments`",
         gives="Text, the last of its views",
     )
 )
