@@ -10,6 +10,7 @@ from vlmdsl.diagnostics import Diagnostic
 from vlmdsl.frontend import coerce
 from vlmdsl.frontend.session import Session
 from vlmdsl.ir import Node, Update
+from vlmdsl.ir.operations.scalars import Ramp
 from vlmdsl.primitives import Fault
 from vlmdsl.primitives.values import Value
 from vlmdsl.source import Span
@@ -49,6 +50,9 @@ class CallBuilder:
 
     def drawn(self, name: str, *, distribution: str, arguments: tuple[float, float]) -> Node:
         return self.session.drawn(name, self.span, distribution=distribution, arguments=arguments)
+
+    def ramp(self, name: str, *, ramp: Ramp) -> Node:
+        return self.session.ramp(name, self.span, ramp=ramp)
 
     def uniforms(self, name: str, *, count: int) -> Node:
         return self.session.uniforms(name, self.span, count=count)

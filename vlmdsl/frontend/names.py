@@ -15,6 +15,7 @@ from vlmdsl.primitives import broken_plugins, registered
 from vlmdsl.primitives.encoding import DEFAULT_ENCODERS
 from vlmdsl.syntax import DURATIONS, NO_DURATIONS, children
 from vlmdsl.syntax.tree import (
+    Argument,
     Binary,
     Call,
     Def,
@@ -47,6 +48,9 @@ BARE_FIELDS = ("image", "text")
 
 RESERVED_INPUT = "self"
 """No input of the objective, which takes them as keywords: that is the objective itself."""
+
+_SCHEDULES, _TIMES = ("ramp", "cosine_ramp"), ("over", "after")
+"""The functions, and their arguments, that take durations."""
 
 _VALUE_TYPES = frozenset({
     "Encoded", "Vec", "Tokens", "Distribution", "Sim", "Score", "Condition", "Target", "Scalar", "Loss", "Similarity",
@@ -246,13 +250,21 @@ def _reserved_fields(module: Module) -> Iterator[Diagnostic]:
 
 
 def _durations(module: Module) -> Iterator[Diagnostic]:
-    """Numbers of steps or epochs: the language has the word for them, and no value that would be one."""
+    """Numbers of steps or epochs where a plain number is meant: only a schedule says how long something takes."""
     waiting = [expression for _, expression, _ in _expressions(module)]
     while waiting:
         node = waiting.pop()
+        if isinstance(node, Call) and isinstance(node.callee, Name) and node.callee.name in _SCHEDULES:
+            waiting += [each.value for each in node.arguments if not _is_duration(each)]
+            continue
         if isinstance(node, Number) and node.unit in DURATIONS:
             yield DurationWhereNumber.at(node.span, help=(NO_DURATIONS,), unit=node.unit)
         waiting.extend(children(node))
+
+
+def _is_duration(argument: Argument) -> bool:
+    """Whether an argument of a schedule says how long it takes, or when it begins."""
+    return argument.name is not None and argument.name.name in _TIMES and isinstance(argument.value, Number)
 
 
 def _unused(module: Module, used: set[str]) -> Iterator[Diagnostic]:

@@ -12,6 +12,7 @@ from vlmdsl.diagnostics.catalog.types import PooledWhereTokensAreCompared
 from vlmdsl.diagnostics.catalog.values import NotANumber
 from vlmdsl.frontend.starts import start_value
 from vlmdsl.ir import Encoder, Graph, Node, Update
+from vlmdsl.ir.operations.scalars import Ramp
 from vlmdsl.primitives import Fault
 from vlmdsl.primitives.values import Value
 from vlmdsl.source import Span
@@ -118,6 +119,11 @@ class Session:
         """A fresh number that is drawn for each step."""
         serial = self._serial_name(name or ("" if len(self._hints) > 1 else "draw"))
         return self.add("draw", span=span, name=serial, distribution=distribution, arguments=arguments)
+
+    def ramp(self, name: str, span: Span, *, ramp: Ramp) -> Node:
+        """A fresh number that follows the run."""
+        serial = self._serial_name(name or ("" if len(self._hints) > 1 else "ramp"))
+        return self.add("ramp", span=span, name=serial, ramp=ramp)
 
     def uniforms(self, name: str, span: Span, *, count: int) -> Node:
         """Fresh numbers from [0, 1), so many for each sample."""

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from vlmdsl.ir import Node
-from vlmdsl.ir.operations.scalars import CLAMP, CONSTANT, PARAMETER
+from vlmdsl.ir.operations.scalars import CLAMP, CONSTANT, PARAMETER, RAMP, Ramp
 
 __all__ = ["start_value"]
 
 
 def start_value(node: Node, inputs: Sequence[float | None]) -> float | None:
     """The number that a node is at the start, given those that its inputs are; None where that is not known."""
-    if node.operation is CONSTANT:
-        return node.number("value")
-    if node.operation is PARAMETER:
-        return node.number("initial")
+    if node.operation in _LEAVES:
+        return _LEAVES[node.operation](node)
     starts = [value for value in inputs if value is not None]
     if not starts or len(starts) < len(inputs):
         return None
@@ -30,3 +28,17 @@ def start_value(node: Node, inputs: Sequence[float | None]) -> float | None:
         return None if rule is None else rule(*starts)
     except (ValueError, ArithmeticError):
         return None
+
+
+def _least(node: Node) -> float:
+    """The least that a schedule becomes: a temperature that is positive there always is."""
+    ramp = node.attribute("ramp")
+    assert isinstance(ramp, Ramp)
+    return min(ramp.start, ramp.end)
+
+
+_LEAVES: dict[str, Callable[[Node], float]] = {
+    CONSTANT: lambda node: node.number("value"),
+    PARAMETER: lambda node: node.number("initial"),
+    RAMP: _least,
+}

@@ -20,6 +20,7 @@ from vlmdsl.ir.program import (
     parameters,
     states,
 )
+from vlmdsl.ir.ramps import ramp_at, ramps, ramps_at
 from vlmdsl.ir.schedule import Applied, Apply, Compute, Load, Mode, Schedule, Value
 from vlmdsl.ir.streams import (
     OUTPUTS,
@@ -41,6 +42,7 @@ __all__ = [
     "Direction", "Encoder", "Graph", "Head", "Input", "Load", "Metric", "Mode", "Module", "Node", "Program",
     "Reading", "Schedule", "Stream", "TargetPart", "Teacher", "Term", "Update", "Use", "Value", "block_of",
     "column_of", "columns", "draws", "encoder_of", "exchange_counts", "head_words", "inputs", "is_condition",
-    "learns", "live_updates", "loaded_parts", "masked_text", "parameters", "parts_of", "readings", "root_field",
-    "source_names", "states", "streams", "uses_of", "vocabulary_use", "walk", "whole_blocks",
+    "learns", "live_updates", "loaded_parts", "masked_text", "parameters", "parts_of", "ramp_at", "ramps", "ramps_at",
+    "readings", "root_field", "source_names", "states", "streams", "uses_of", "vocabulary_use", "walk",
+    "whole_blocks",
 ]  # fmt: skip

@@ -11,6 +11,7 @@ from vlmdsl.ir.operations.reference import REFERENCE
 from vlmdsl.ir.operations.scalars import SCALAR
 from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.ir.program import Program, draws
+from vlmdsl.ir.ramps import ramps
 from vlmdsl.ir.streams import Stream, streams
 from vlmdsl.types import FIELD_KINDS, EncodedType, FieldType, token_axis
 
@@ -44,13 +45,15 @@ def inputs(program: Program) -> list[Input]:
     them are real; an image stream can do without the mask (all patches are real). A masked text whose hidden tokens are
     guessed has `NAME_vocabulary [B, L, V]` and `NAME_targets [B, L]`. Other fields that the graph reads (labels, flags)
     follow under their own names, numbers that the caller gives without axes, then the numbers drawn for the step, or for
-    each sample, K of them.
+    each sample, K of them, and those that follow the run.
     """
     found: list[Input] = []
     for stream in streams(program):
         found.extend(_stream_inputs(stream))
     found.extend(_plain_inputs(program.nodes()))
     found.extend(map(_drawn_input, draws(program)))
+    for node in ramps(program):
+        found.append(Input(node.string("name"), (), "float", f"a number that goes {node.attribute('ramp')}"))
     return found
 
 

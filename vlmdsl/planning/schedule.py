@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 from vlmdsl.ir import Node, Program, encoder_of, parts_of, walk
 from vlmdsl.ir.operations.encoding import ENCODE, MIX, VOCABULARY
-from vlmdsl.ir.operations.scalars import CONSTANT, DRAW, SCALAR
+from vlmdsl.ir.operations.mining import FETCH
+from vlmdsl.ir.operations.scalars import CONSTANT, DRAW, RAMP, SCALAR
 from vlmdsl.ir.operations.views import BLEND, CROP, DROP
 from vlmdsl.ir.schedule import Applied, Apply, Compute, Load, Mode, Schedule, Value
 from vlmdsl.ir.uses import Use, uses_of, vocabulary_use
@@ -26,10 +27,11 @@ def schedule_of(program: Program) -> Schedule:
 
 
 def is_loaded(node: Node) -> bool:
-    """Whether a node comes with the batch: a field, a view that is made of each sample by itself, a draw."""
-    if node.operation in (DRAW, SCALAR):
+    """Whether a node comes with the batch: a field, a view that is made of each sample by itself, a draw, a schedule."""
+    if node.operation in (DRAW, RAMP, SCALAR):
         return True
-    return isinstance(node.type, FieldType) and node.operation is not MIX and not node.operation.pairs_fields
+    computed = node.operation in (FETCH, MIX) or node.operation.pairs_fields
+    return isinstance(node.type, FieldType) and not computed
 
 
 class _Planner:

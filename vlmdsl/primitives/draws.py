@@ -9,7 +9,7 @@ from pydantic import Field
 from vlmdsl.diagnostics.catalog.types import WrongType
 from vlmdsl.diagnostics.catalog.values import BoundsDisagree
 from vlmdsl.ir import Node, walk
-from vlmdsl.ir.operations.scalars import CONSTANT, DRAW
+from vlmdsl.ir.operations.scalars import CONSTANT, DRAW, RAMP
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, OptionalName, Parameters, Primitive, Subject
 from vlmdsl.primitives.targets import BlockParameters
@@ -106,8 +106,8 @@ def _share(builder: Builder, by: Value) -> Node:
 def _early_share(builder: Builder, by: Value, function: str) -> Node:
     """The share of a mixture of fields; Fault for one that depends on features or learned parameters."""
     share = _share(builder, by)
-    if any(node.operation not in (CONSTANT, DRAW) for node in walk([share]) if not node.inputs):
-        wanted = "a number that depends on draws and constants only, since images are mixed before they are encoded"
+    if any(node.operation not in (CONSTANT, DRAW, RAMP) for node in walk([share]) if not node.inputs):
+        wanted = "a number of draws, schedules and constants only, since images are mixed before they are encoded"
         place = builder.place("by")
         raise Fault(WrongType.at(place, argument="by", function=function, wanted=wanted, found=share.type), share)
     return share

@@ -11,6 +11,7 @@ from vlmdsl.primitives import (
     masks,
     matrices,
     mining,
+    ramps,
     reductions,
     reference,
     scalars,
@@ -27,5 +28,5 @@ __all__ = ["FAMILIES"]
 
 FAMILIES = (
     views, image_views, text_views, masks, encoding, heads, towers, similarities, matrices, criteria, candidates, targets,
-    soft_targets, distributions, reductions, scalars, draws, state, reference, mining,
+    soft_targets, distributions, reductions, scalars, draws, ramps, state, reference, mining,
 )  # fmt: skip

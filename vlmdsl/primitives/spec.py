@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from vlmdsl.diagnostics import Diagnostic
 from vlmdsl.ir import Node
+from vlmdsl.ir.operations.scalars import Ramp
 from vlmdsl.primitives.values import Value
 from vlmdsl.source import Span
 from vlmdsl.types import LabelsType, MemoryType
@@ -90,6 +91,9 @@ class Builder(Protocol):
 
     def drawn(self, name: str, *, distribution: str, arguments: tuple[float, float]) -> Node:
         """A fresh number that is drawn for each step, the same on all processes; `name` is made unique in the objective."""
+
+    def ramp(self, name: str, *, ramp: Ramp) -> Node:
+        """A fresh number that follows the run, the same on all processes; `name` is made unique in the objective."""
 
     def uniforms(self, name: str, *, count: int) -> Node:
         """Fresh numbers from [0, 1), `count` for each sample; `name` is made unique in the objective."""

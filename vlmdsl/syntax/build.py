@@ -25,7 +25,7 @@ NUMBER = re.compile(r"([0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)(%|[kM]?)( ?(?:st
 
 DURATIONS = ("steps", "epochs")
 """Units of the time that a run takes."""
-NO_DURATIONS = "but a recipe has no durations; the length of a run is part of its configuration"
+NO_DURATIONS = "but only a schedule takes a duration, as in `ramp(0, 1, over=10 epochs)`"
 
 _LARGEST_EXACT = 2.0**53
 _FACTORS = {"": 1.0, "k": 1e3, "M": 1e6}

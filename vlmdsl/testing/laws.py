@@ -61,11 +61,12 @@ def example_features(objective: Objective, *, seed: int = 0, batch: int = BATCH,
     lack. Texts have `tokens` tokens, images one more."""
     import torch
 
-    from vlmdsl.ir import draws
+    from vlmdsl.ir import draws, ramps, ramps_at
     from vlmdsl.runtime.draws import sample_draws, step_draws
 
     generator = torch.Generator().manual_seed(seed)
     drawn = step_draws(draws(objective.program), seed, step=0)
+    drawn |= {name: torch.tensor(value) for name, value in ramps_at(ramps(objective.program), 1, 2, 2).items()}
     drawn |= sample_draws(draws(objective.program), seed, 0, [str(sample) for sample in range(batch)])
     _fill_references(objective)
     sizes = {"B": batch, "L": tokens, "P": tokens + 1, "J": 2 * tokens + 1, "D": FEATURES, "V": WORDS}

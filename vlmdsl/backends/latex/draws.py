@@ -8,7 +8,7 @@ from typing import TypeAlias
 from vlmdsl.backends.latex.notation import Math, call, negated, number, product, symbol, total, words
 from vlmdsl.ir import Node, block_of
 
-__all__ = ["State", "drawn", "from_outside", "mixture", "partner_of"]
+__all__ = ["State", "drawn", "following", "from_outside", "mixture", "partner_of"]
 
 State: TypeAlias = Callable[[str, Math], None]
 """Adds a statement to a group of those that say what the symbols mean."""
@@ -19,8 +19,7 @@ _DISTRIBUTIONS = {"beta": (r"\mathrm{Beta}", "Beta"), "uniform": (r"\mathcal{U}"
 
 def drawn(state: State, node: Node) -> Math:
     """The symbol of a draw, whose distribution is stated."""
-    name = node.string("name")
-    letter = symbol(rf"\{_GREEK[name][0]}", _GREEK[name][1]) if name in _GREEK else words(name)
+    letter = _letter(node)
     arguments = node.attribute("arguments")
     assert isinstance(arguments, tuple)
     latex, text = _DISTRIBUTIONS[node.string("distribution")]
@@ -29,6 +28,19 @@ def drawn(state: State, node: Node) -> Math:
     statement = Math(rf"{letter.latex} \sim {source.latex},\ {once.latex}", f"{letter.text} ~ {source.text}, {once.text}")
     state("parameters", statement)
     return letter
+
+
+def following(state: State, node: Node) -> Math:
+    """The symbol of a number that follows the run; how is stated."""
+    letter, path = _letter(node), str(node.attribute("ramp"))
+    state("parameters", Math(rf"{letter.latex}\ {words(path).latex}", f"{letter.text} {path}"))
+    return letter
+
+
+def _letter(node: Node) -> Math:
+    """A number's name, as a Greek letter where it spells one."""
+    name = node.string("name")
+    return symbol(rf"\{_GREEK[name][0]}", _GREEK[name][1]) if name in _GREEK else words(name)
 
 
 def from_outside(state: State, node: Node) -> Math:

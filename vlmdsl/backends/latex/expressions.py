@@ -18,7 +18,7 @@ from vlmdsl.backends.latex.criteria import (
     sigmoid_loss,
     target_entropy,
 )
-from vlmdsl.backends.latex.draws import drawn, from_outside
+from vlmdsl.backends.latex.draws import drawn, following, from_outside
 from vlmdsl.backends.latex.interface import Writer
 from vlmdsl.backends.latex.mining import is_other, picks
 from vlmdsl.backends.latex.notation import (
@@ -49,6 +49,7 @@ from vlmdsl.ir.operations.scalars import (
     MULTIPLY,
     NEGATE,
     PARAMETER,
+    RAMP,
     SCALAR,
     STOP,
     WHERE,
@@ -181,6 +182,7 @@ EXPRESSIONS: dict[str, Callable[[Writer, Node], Math]] = {
     CLAMP: _clamp,
     SCALAR: lambda writer, node: from_outside(writer.names.state, node),
     DRAW: lambda writer, node: drawn(writer.names.state, node),
+    RAMP: lambda writer, node: following(writer.names.state, node),
     FIELD: _field,
     SCORE: _score,
     MEAN: _mean,

@@ -11,7 +11,7 @@ from vlmdsl.ir.operations.encoding import MLM, NORMALIZE, POOLED, TOKENS, VOCABU
 from vlmdsl.ir.operations.matrices import SCORE, SIMILARITY, UNITE
 from vlmdsl.ir.operations.reductions import SAMPLES
 from vlmdsl.ir.operations.reference import REFERENCE
-from vlmdsl.ir.operations.scalars import ADD, AND, DIVIDE, DRAW, MULTIPLY, NEGATE, NOT, OR, PARAMETER, SCALAR, SUBTRACT
+from vlmdsl.ir.operations.scalars import ADD, AND, DIVIDE, DRAW, MULTIPLY, NEGATE, NOT, OR, PARAMETER, RAMP, SCALAR, SUBTRACT
 from vlmdsl.ir.operations.state import MEMORY, STATE
 from vlmdsl.ir.operations.targets import SAME
 from vlmdsl.ir.operations.views import FIELD
@@ -203,6 +203,7 @@ RULES: dict[str, Rule] = {
     FIELD: _named_input,
     SCALAR: _named_input,
     DRAW: _named_input,
+    RAMP: _named_input,
     POOLED: _pooled,
     TOKENS: _tokens,
     VOCABULARY: _vocabulary,

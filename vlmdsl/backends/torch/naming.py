@@ -13,7 +13,7 @@ from vlmdsl.ir.operations.matrices import SCORE, SIMILARITY
 from vlmdsl.ir.operations.mining import FETCH, HARDEST, MINE
 from vlmdsl.ir.operations.reductions import CROSS_ENTROPY, HINGE
 from vlmdsl.ir.operations.reference import ATTEND, REFERENCE, RETRIEVE, TAKE
-from vlmdsl.ir.operations.scalars import CONSTANT, DRAW, NEGATE, PARAMETER, SCALAR, STOP
+from vlmdsl.ir.operations.scalars import CONSTANT, DRAW, NEGATE, PARAMETER, RAMP, SCALAR, STOP
 from vlmdsl.ir.operations.state import ENQUEUE, MEMORY, STATE
 from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.types import FieldType, plain_kinds
@@ -118,6 +118,7 @@ _MEANINGS: dict[str, Callable[[Names, Node], str]] = {
     FIELD: _own_name,
     SCALAR: _own_name,
     DRAW: _own_name,
+    RAMP: _own_name,
     MEMORY: _own_name,
     PARAMETER: lambda names, node: f"learned_{node.string('name')}",
     STATE: lambda names, node: f"{node.string('name')}_before",

@@ -27,7 +27,8 @@ from vlmdsl.backends.torch.references import References
 from vlmdsl.backends.torch.state import State, StateValue
 from vlmdsl.backends.torch.validation import FeatureChecker, compared_streams
 from vlmdsl.backends.torch.values import Table
-from vlmdsl.ir import Input, Node, Program, Schedule, Stream, inputs, parameters, streams
+from vlmdsl.ir import Input, Node, Program, Schedule, Stream, inputs, parameters, ramps_at, streams
+from vlmdsl.ir import ramps as ramps_of
 from vlmdsl.passes.lowering import LoweringRequest
 from vlmdsl.planning import schedule_of
 from vlmdsl.source import SourceMap
@@ -138,6 +139,25 @@ class Objective(LearnedNumbers):
         """
         results: dict[str, Any] = self._before[name](values, self.learned(), self._held())
         return results
+
+    def ramps(self, step: int, steps: int = 0, per_epoch: int = 0) -> dict[str, Tensor]:
+        """The inputs that follow the run (`ramp`, `cosine_ramp`) at `step`, counted from 0: 0-d, by name.
+
+        A hand-written loop passes them beside the features.
+
+        Args:
+            step: how many optimiser steps are done.
+            steps: how many the run has; needed where a schedule is over a share of it, else ValueError.
+            per_epoch: how many an epoch has; needed where a schedule is over epochs, else ValueError.
+
+        Example:
+            >>> import vlmdsl
+            >>> objective = vlmdsl.compile('ramp(0, 1, over=50%, name="a") * contrast(image, text)')
+            >>> objective.ramps(25, steps=100)
+            {'a': tensor(0.5000)}
+        """
+        values = ramps_at(ramps_of(self.program), step, steps, per_epoch)
+        return {name: torch.tensor(value, dtype=torch.float32) for name, value in values.items()}
 
     def value(self, node: Node, features: Mapping[str, Tensor]) -> Tensor:
         """One tensor of the program's graph, such as features that a loss compares, as it is for these inputs.

@@ -140,9 +140,9 @@ class DurationWhereNumber(Problem):
     template = "a plain number is expected here, not a number of {unit}"
     summary = "`steps` or `epochs` behind a number"
     explanation = (
-        "A number may be written with the unit `steps` or `epochs`, but no value of a recipe is a duration: a recipe is a "
-        "function of one batch. How long a run is, and what changes during it, is part of its configuration: `--steps "
-        "1000`, `--set schedule.warmup_steps=100`. Remove the unit if a number was meant."
+        "A number may have the unit `steps` or `epochs` in the arguments `over` and `after` of a schedule, as in `ramp(0, "
+        "1, over=2 epochs)`; everywhere else a plain number is expected. How long a run is belongs to its configuration: "
+        "`--steps 1000`, `--set schedule.warmup_steps=100`. Remove the unit if a number was meant."
     )
     bad = "contrast(image, text, temperature=10 steps)"
     good = "contrast(image, text, temperature=10)"

@@ -10,7 +10,6 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -19,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.data import BatchLargerThanData, NotDivisible
 from vlmdsl.diagnostics.catalog.environment import LoadingProcessLost
-from vlmdsl.ir import Node, Reading
+from vlmdsl.ir import Node, Reading, ramps_at
 from vlmdsl.runtime.data.collate import batch_of
 from vlmdsl.runtime.data.context import NO_MATERIALS, Materials
 from vlmdsl.runtime.data.mapping import FieldMapping
@@ -125,6 +124,7 @@ class BatchLoader:
     """An endless iterator over this process's share of each training batch.
 
     `draws` are the objective's (`ir.draws`): batch k holds the numbers drawn for step k, and those of its samples.
+    `ramps` (`ir.ramps`) follow a run of `steps`; ValueError for one that needs to know how long it is.
     `batch` is the size over all `world` processes. A sample that cannot be used is counted in `report` and replaced, so that
     every batch is full; the samples that are left over at the end of an epoch are left out of it. `state_dict()` is the
     position of the next batch: two integers. With `groups` (name -> indices) each batch is of one group, see `Order`.
@@ -145,6 +145,8 @@ class BatchLoader:
         *,
         fields: Mapping[str, str] | None = None,
         draws: Iterable[Node] = (),
+        ramps: Iterable[Node] = (),
+        steps: int = 0,
         batch: int,
         seed: int = 0,
         rank: int = 0,
@@ -173,8 +175,8 @@ class BatchLoader:
         budget = cache_bytes // max(workers, 1)
         reader = SampleReader(source, mapping, values, seed=seed, cache_bytes=budget, materials=materials)
         order = Order(len(source), batch, seed, None if groups is None else groups.values())
-        drawn = partial(_drawn, tuple(draws), seed)
-        self._batches = _TrainingBatches(reader, order, drawn, rank, world)
+        numbers = _Numbers(tuple(draws), tuple(ramps), seed, steps, order.per_epoch)
+        self._batches = _TrainingBatches(reader, order, numbers, rank, world)
         self._workers = workers
         self._next = 0
         self.report = SkipReport(notes=[] if groups is None else [_one_source_note(groups, batch)])
@@ -220,9 +222,20 @@ def _one_source_note(groups: Groups, batch: int) -> str:
     return note
 
 
-def _drawn(draws: tuple[Node, ...], seed: int, step: int, epoch: int, keys: Sequence[str]) -> dict[str, Tensor]:
-    """What is drawn for a step, and for each of its samples."""
-    return step_draws(draws, seed, step) | sample_draws(draws, seed, epoch, keys)
+@dataclass(frozen=True)
+class _Numbers:
+    """The numbers of each step beside the data: draws of the step and of its samples, and what follows the run."""
+
+    draws: tuple[Node, ...]
+    ramps: tuple[Node, ...]
+    seed: int
+    steps: int
+    per_epoch: int
+
+    def __call__(self, step: int, epoch: int, keys: Sequence[str]) -> dict[str, Tensor]:
+        ramps = ramps_at(self.ramps, step, self.steps, self.per_epoch)
+        following = {name: torch.tensor(value, dtype=torch.float32) for name, value in ramps.items()}
+        return step_draws(self.draws, self.seed, step) | sample_draws(self.draws, self.seed, epoch, keys) | following
 
 
 class _Counting:

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
-from vlmdsl.ir import ONE_SOURCE, Program, columns, draws, root_field
+from vlmdsl.ir import ONE_SOURCE, Program, columns, draws, ramps, root_field
 from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.runtime.data import (
     BatchLoader,
@@ -282,6 +282,8 @@ def training_batches(
         model.readings,
         fields=plain,
         draws=draws(program),
+        ramps=ramps(program),
+        steps=config.train.steps,
         batch=config.train.batch,
         seed=config.train.seed,
         rank=world.rank,

@@ -28,7 +28,8 @@ class Batch:
 
     `values` are by name: what modules take by the names of `VisionLanguageModel.readings`, what comes with it by that of
     its `port`, and plain fields by their own. `index [b]`, int64, is where each sample is in its source, `keys` what it is
-    called there. `draws` are the numbers drawn for the step, 0-d, and for each sample, `[b]` or `[b, K]`.
+    called there. `draws` are the numbers drawn for the step, 0-d, and for each sample, `[b]` or
+    `[b, K]`, and those that follow the run, 0-d.
     """
 
     values: dict[str, Value]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hypothesis
 import pytest
 import torch
-from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
@@ -58,7 +58,9 @@ def allowed_negatives(matrix: Similarities, along: str) -> Tensor:
     return kept if along == "rows" else kept.T
 
 
-@given(seed=st.integers(0, 2**32 - 1), along=st.sampled_from(["rows", "columns"]), floor=st.sampled_from([0.0, 1e-4]))
+@hypothesis.given(
+    seed=st.integers(0, 2**32 - 1), along=st.sampled_from(["rows", "columns"]), floor=st.sampled_from([0.0, 1e-4])
+)
 def test_neither_the_pair_nor_what_is_excluded_is_ever_picked(seed: int, along: str, floor: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     allowed = torch.rand(SAMPLES, SAMPLES, generator=generator) < 0.6

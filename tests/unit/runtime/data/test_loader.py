@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -11,9 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
+import vlmdsl
 from batches import loaded_values, streams_in_forms
 from vlmdsl.diagnostics import DiagnosticError
-from vlmdsl.ir import Graph, Reading, Stream
+from vlmdsl.ir import Graph, Node, Reading, Stream, ramps
 from vlmdsl.runtime.data import BatchLoader, EvaluationLoader, Requirement, map_fields, open_source
 from vlmdsl.runtime.data.sample import SampleReader
 from vlmdsl.runtime.tokenizer import train_tokenizer
@@ -26,7 +28,7 @@ LAM = Graph().add("draw", type=ScalarType(), name="lam", distribution="beta", ar
 FORMS = ImageFormat(16), TOKENIZER, 16
 
 
-def shapes_loader(streams: list[Stream], **options: int) -> BatchLoader:
+def shapes_loader(streams: list[Stream], **options: int | list[Node]) -> BatchLoader:
     source = open_source("shapes:samples=50,size=20")
     mapping = map_fields(source, [*NEEDS, Requirement("text_rewrites", "Rewrites")])
     options = {"batch": 8, "seed": 3, **options}
@@ -327,3 +329,20 @@ def test_evaluation_looks_at_no_more_than_the_limit() -> None:
     sizes = [len(batch) for batch in loader]
     assert sizes == [8, 8, 4]
     assert [len(batch) for batch in loader] == sizes
+
+
+def test_batch_k_holds_the_numbers_that_follow_the_run_for_step_k(plain_streams: list[Stream]) -> None:
+    """A loader that begins later gives the same ones: what a resume needs."""
+    recipe = 'ramp(0, 1, over=2 epochs, name="a") * cosine_ramp(0, 1, name="b") * contrast(image, text)'
+    nodes = ramps(vlmdsl.compile(recipe, compiled=False).program)
+    loaders = [shapes_loader(plain_streams, draws=[], ramps=nodes, steps=12) for _ in range(2)]
+    per_epoch = loaders[0].batches_per_epoch
+    loaders[1].load_state_dict({"epoch": 0, "batch": 3})
+    draws = [batch.draws for batch, _ in zip(loaders[0], range(5), strict=False)]
+    later = next(iter(loaders[1])).draws
+    for step, numbers in enumerate(draws):
+        expected = {"a": step / (2 * per_epoch), "b": (1 - math.cos(math.pi * step / 12)) / 2}
+        assert {name: value.item() for name, value in numbers.items()} == pytest.approx(expected, abs=1e-7)
+    assert later == draws[3]
+    with pytest.raises(ValueError, match="b follows the run"):
+        next(iter(shapes_loader(plain_streams, draws=[], ramps=nodes)))
