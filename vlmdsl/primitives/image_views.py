@@ -7,10 +7,11 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from vlmdsl.diagnostics.catalog.values import BadValue
 from vlmdsl.ir import Node
 from vlmdsl.primitives.registry import register
-from vlmdsl.primitives.spec import Builder, Parameters, Primitive, Subject
-from vlmdsl.primitives.values import Value, ViewSet
+from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
+from vlmdsl.primitives.values import MaskValue, TupleValue, Value, ViewSet
 from vlmdsl.source.limits import MAXIMUM_VIEWS
 
 
@@ -84,9 +85,27 @@ def _drop(builder: Builder, subjects: Mapping[str, Value], parameters: Parameter
     image = subjects["image"]
     assert isinstance(image, Node)
     assert isinstance(parameters, DropParameters)
+    mask = subjects["patches"]
+    if isinstance(mask, MaskValue):
+        return builder.add("drop", image, share=_dropped(builder, mask, parameters), draw=mask.draw)
     if parameters.share == 0:
         return image
     return builder.add("drop", image, share=parameters.share, draw=builder.draw())
+
+
+def _dropped(builder: Builder, mask: MaskValue, parameters: Parameters) -> float:
+    """The share of the patches that a mask drops."""
+
+    def bad(argument: str, reason: str) -> Fault:
+        return Fault(BadValue.at(builder.place(argument), argument=argument, function="drop", reason=reason))
+
+    if "share" in parameters.model_fields_set:
+        raise bad("share", "the mask already says which share of the patches is dropped")
+    if mask.by:
+        raise bad("patches", f"`{mask.by}` selects tokens of texts, not patches")
+    if mask.share >= 1:
+        raise bad("patches", "the mask selects all patches, so that none would be left")
+    return float(mask.share)
 
 
 register(
@@ -95,10 +114,14 @@ register(
         family="views",
         summary=(
             "An image of which the tower encodes only some patches, drawn for each sample and step (FLIP): of L patches the "
-            "int(L (1 - share)) with the smallest random numbers are kept, and the others cost nothing."
+            "int(L (1 - share)) with the smallest random numbers are kept, and the others cost nothing. A mask in place of "
+            "the share owns the draw: wherever it is named, the same patches are dropped."
         ),
         meaning=_drop,
-        subjects=(Subject("image", ("Image",), "the image, or a view of it"),),
+        subjects=(
+            Subject("image", ("Image",), "the image, or a view of it"),
+            Subject("patches", ("Mask",), "the mask of the patches that are dropped", default=TupleValue(())),
+        ),
         parameters=DropParameters,
         formula=r"x_{\mathcal{K}}, \quad |\mathcal{K}| = \lfloor L (1 - r) \rfloor",
         example="contrast(drop(image, share=50%), text)",

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+import vlmdsl
 from batches import streams_in_forms
+from vlmdsl.api.driver import build
 from vlmdsl.ir import Stream
+from vlmdsl.ir import streams as streams_of_program
 from vlmdsl.runtime.data import BatchLoader, Requirement, map_fields, open_source
 from vlmdsl.runtime.data.context import ViewContext
 from vlmdsl.runtime.data.views import View, view_of
@@ -94,6 +97,25 @@ def test_each_view_of_a_set_drops_patches_of_its_own(streams_of: StreamsOf) -> N
     (batch,) = batches(streams_of("contrast(drop(augment(image, n=2)), text)"))
     first, second = (kept_of(batch, f"image_augment_crop_{view}_drop") for view in (0, 1))
     assert not torch.equal(first, second)
+
+
+def test_a_named_mask_drops_the_same_patches_wherever_it_stands() -> None:
+    def dropped(first: str, second: str) -> tuple[torch.Tensor, torch.Tensor]:
+        recipe = "recipe r(image: Image, text: Text)\nlet m = random(75%)\nlet views = augment(image, n=2)\n"
+        recipe += f"minimize contrast(drop(views[0], {first}), text) + contrast(drop(views[1], {second}), text)\n"
+        (batch,) = batches(streams_of_program(build(recipe).planned))
+        return kept_of(batch, "image_augment_crop_0_drop"), kept_of(batch, "image_augment_crop_1_drop")
+
+    one, other = dropped("m", "m")
+    assert one.shape == (8, 4)
+    assert torch.equal(one, other)
+    assert not torch.equal(*dropped("random(75%)", "random(75%)"))
+
+
+@pytest.mark.parametrize("mask", ["random(75%), share=50%", "random(100%)"])
+def test_masks_that_drop_cannot_take_are_named(mask: str) -> None:
+    (fault, *_) = vlmdsl.check(f"contrast(drop(image, {mask}), text)")
+    assert fault.code == "V0405"
 
 
 def test_large_and_small_crops(streams_of: StreamsOf) -> None:
