@@ -152,6 +152,7 @@ def weighted_cross_entropy(
             _accumulate(gradient, rows, entering, weight, by_states, by_weight)
         if bias_learns:
             by_bias += gradient.sum(dim=0)
+        del logits, gradient, teacher  # else the next chunk would be made while this one is held
     return (shares * losses).sum(), losses, by_states, by_weight, by_bias
 
 
