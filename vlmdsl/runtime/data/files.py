@@ -2,18 +2,64 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from vlmdsl.runtime.data.source import BadSample
 from vlmdsl.source.regular_files import BadFile, read_regular
 
-__all__ = ["OUTSIDE", "inside", "read_inside", "well_formed"]
+__all__ = ["OUTSIDE", "IndexedFile", "Stamp", "inside", "read_inside", "well_formed"]
 
 OUTSIDE = "outside the folder of the data"
 """How files are described that lie in no folder from which may be read."""
+
+
+Stamp = tuple[int, int]
+"""Size and time of the last change of a file: what tells that it is the one that was indexed."""
+
+
+@dataclass(frozen=True)
+class IndexedFile:
+    """A file of many samples as it was when they were indexed; `what` it is, for messages."""
+
+    path: Path
+    stamp: Stamp
+    what: str
+
+    @classmethod
+    def of(cls, path: Path, status: os.stat_result, what: str) -> IndexedFile:
+        """The file that has this status."""
+        return cls(path, (status.st_size, status.st_mtime_ns), what)
+
+    def opened(self) -> io.FileIO:
+        """The file; raises `BadSample` if it is not as it was. Opened anew each time: nothing is shared between the
+        processes that load."""
+        try:
+            file = io.FileIO(os.open(self.path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)))
+        except OSError as fault:
+            raise BadSample("unreadable file") from fault
+        status = os.fstat(file.fileno())
+        if (status.st_size, status.st_mtime_ns) != self.stamp:
+            file.close()
+            raise BadSample(f"{self.what} changed while it was in use")
+        return file
+
+    def read(self, offset: int, length: int, most: int) -> bytes:
+        """So many bytes from a place on; raises `BadSample` if they are more than `most`."""
+        if length > most:
+            raise BadSample("file too large")
+        with self.opened() as file:
+            try:
+                data = os.pread(file.fileno(), length, offset)
+            except OSError as fault:
+                raise BadSample("unreadable file") from fault
+        if len(data) < length:
+            raise BadSample("unreadable file")
+        return data
 
 
 def inside(path: str | Path, folders: Iterable[str]) -> str | None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.data import FolderOfSplits
 from vlmdsl.runtime.data.files import OUTSIDE, inside, read_inside, well_formed
+from vlmdsl.runtime.data.keys import Keys, PackedNames
 from vlmdsl.runtime.data.left_out import LeftOut
 from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, Limits
 from vlmdsl.runtime.data.members import TEXT_SUFFIXES, member_columns
@@ -34,23 +38,24 @@ def open_folder(folder: Path, limits: Limits = DEFAULT_LIMITS) -> Source:
     homes = (str(folder), *limits.allowed_folders)
     shards = sorted(folder.glob("*.tar"))
     if shards:
-        left_out = LeftOut()
+        left_out, named = LeftOut(), set(shards)
         for path in sorted(folder.iterdir()):
-            if path in shards and inside(path, homes) is None:
+            if path in named and inside(path, homes) is None:
                 left_out.add(f"links to what is {OUTSIDE}", path.name)
-            elif path not in shards:
+            elif path not in named:
                 left_out.add(f"`{path.suffix}` files" if path.suffix else "other files and folders", path.name)
         source = TarSource([path for path in shards if inside(path, homes) is not None], str(folder), limits)
         source.remarks += left_out.lines()
         return source
     scan = scan_folder(folder, limits)
-    _check_splits(folder, [path.relative_to(folder).parts for path in (*scan.images, *scan.metadata)])
+    tables = (path.relative_to(folder).as_posix() for path in scan.metadata)
+    _check_splits(folder, itertools.chain((image for image, _ in scan.images), tables))
     return _described(scan, limits) if scan.metadata else FolderSource(scan, limits=limits)
 
 
-def _check_splits(folder: Path, paths: Iterable[tuple[str, ...]]) -> None:
+def _check_splits(folder: Path, paths: Iterable[str]) -> None:
     """`DiagnosticError` where the subfolders are splits: all of them, or one for training and another."""
-    names = sorted({parts[0] for parts in paths if len(parts) > 1})
+    names = sorted({path.partition("/")[0] for path in paths if "/" in path})
     splits = [name for name in names if name.lower() in _SPLITS]
     training = [name for name in splits if name.lower() in _TRAINING]
     if not splits or (splits != names and not (training and len(splits) > 1)):
@@ -67,18 +72,18 @@ def _described(scan: Scan, limits: Limits) -> Source:
     tables: list[TableSource | JsonSource] = []
     named: set[str] = set()
     for path in scan.metadata:
-        table = (JsonSource if path.suffix.lower() == ".jsonl" else TableSource)(path, limits=limits)
         inner = path.parent.relative_to(scan.folder).as_posix()
-        table.keys = table.keys if inner == "." else [f"{well_formed(inner)}/{key}" for key in table.keys]
+        prefix = "" if inner == "." else f"{well_formed(inner)}/"
+        table = (JsonSource if path.suffix.lower() == ".jsonl" else TableSource)(path, limits=limits, prefix=prefix)
         tables.append(table)
         for index in range(len(table)):
             try:
                 named.add(os.path.normpath(path.parent / str(table[index].get("file_name"))))
             except BadSample:
                 continue  # it is skipped, and told, when it is read
-    for image in scan.images:
-        if os.path.normpath(image) not in named:
-            scan.leave_out("images that no metadata names", image)
+    for image, _ in scan.images:
+        if os.path.normpath(scan.folder / image) not in named:
+            scan.left_out.add("images that no metadata names", image)
     source = tables[0] if len(tables) == 1 else JoinedSource(tables, str(scan.folder))
     shown = ", ".join(well_formed(path.relative_to(scan.folder).as_posix()) for path in scan.metadata[:3])
     source.remarks += [
@@ -101,29 +106,37 @@ class FolderSource:
         self.remarks: list[str] = scan.left_out.lines()
         self._folder = str(scan.folder)
         self._limits = limits
-        self._images = scan.images
-        self._beside = scan.beside
-        parts = [path.relative_to(scan.folder) for path in scan.images]
-        self.keys = [well_formed(path.as_posix()) for path in parts]
-        self._class_of = [path.parts[0] if len(path.parts) > 1 else None for path in parts]
-        subfolders = sorted({name for name in self._class_of if name is not None})
+        self._names = PackedNames()
+        for image, _ in scan.images:
+            self._names.append(image)
+        numbers = (number for _, number in scan.images)
+        self._beside = np.fromiter(numbers, dtype=np.min_scalar_type(len(scan.beside)), count=len(scan.images))
+        self._endings = scan.beside
+        subfolders = sorted({subfolder for image, _ in scan.images if (subfolder := _subfolder(image)) is not None})
         self.class_names = tuple(_readable(subfolder) for subfolder in subfolders) or None
         self._label_of = {subfolder: label for label, subfolder in enumerate(subfolders)}
         self.columns: tuple[str, ...] = probed_columns(self)
 
+    @property
+    def keys(self) -> Keys:
+        return Keys(len(self), lambda index: well_formed(self._names[index]))
+
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self._names)
 
     def folder_of(self, index: int) -> str | None:
         return self._folder
 
     def __getitem__(self, index: int) -> Mapping[str, object]:
-        path = self._images[index]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        name = self._names[index]
+        path = Path(self._folder, name)
         folders = (self._folder, *self._limits.allowed_folders)
-        files = self._beside.get(path.with_suffix(""), {})
+        files = {ending.lower(): path.with_suffix(f".{ending}") for ending in self._endings[self._beside[index]]}
         readers = {suffix: partial(read_inside, file, folders) for suffix, file in files.items()}
         beside = member_columns(readers, self._limits)
-        subfolder = self._class_of[index]
+        subfolder = _subfolder(name)
         if subfolder is None:
             return LazyColumns(dict(beside), {"image": lambda: path})
         label = self._label_of[subfolder]
@@ -134,6 +147,12 @@ class FolderSource:
         if not set(TEXT_SUFFIXES) & beside.keys():
             own["text"] = name
         return LazyColumns({**own, **beside}, {"image": lambda: path})
+
+
+def _subfolder(image: str) -> str | None:
+    """The first part of the path of an image, if it lies in a subfolder."""
+    first, _, rest = image.partition("/")
+    return first if rest else None
 
 
 def _readable(folder: str) -> str:

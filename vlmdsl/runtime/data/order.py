@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vlmdsl.runtime.data.keys import smallest_unsigned
 from vlmdsl.runtime.data.mapping import SOURCE, FieldMapping
-from vlmdsl.runtime.data.source import BadSample, Source, part_of_sample
+from vlmdsl.runtime.data.source import BadSample, Source, parts_of
 from vlmdsl.runtime.draws import generator
 from vlmdsl.runtime.values import first_value
 from vlmdsl.runtime.values.scalar import word_of
@@ -24,17 +25,25 @@ def groups_by_source(source: Source, mapping: FieldMapping) -> Groups:
 
     Reads that column of every sample.
     """
-    found: dict[str, list[int]] = {}
-    for index in range(len(source)):
-        name = part_of_sample(source, index)
-        if SOURCE in mapping:
-            try:
-                name = f"{name}: {word_of(first_value(source[index], mapping.columns[SOURCE]))}"
-            except BadSample:
-                # It will be skipped, and told, when its batch is made.
-                name = f"{name}: None"
-        found.setdefault(name, []).append(index)
-    return {name: np.array(indices) for name, indices in found.items()}
+    names, numbers = parts_of(source)
+    if SOURCE in mapping:
+        found: dict[str, int] = {}
+        said = (f"{names[number]}: {_said(source, index, mapping)}" for index, number in enumerate(numbers))
+        numbers = np.fromiter((found.setdefault(name, len(found)) for name in said), np.uint32, count=len(source))
+        names = list(found)
+    first: dict[str, int] = {}
+    # Specifications of the same name are one source.
+    merged = np.array([first.setdefault(name, number) for number, name in enumerate(names)])[numbers]
+    in_order = dict.fromkeys(merged[np.sort(np.unique(merged, return_index=True)[1])].tolist())
+    return {names[number]: np.flatnonzero(merged == number) for number in in_order}
+
+
+def _said(source: Source, index: int, mapping: FieldMapping) -> str | None:
+    """What a sample says its source is."""
+    try:
+        return word_of(first_value(source[index], mapping.columns[SOURCE]))
+    except BadSample:
+        return None  # it is skipped, and told, when its batch is made
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +65,24 @@ class Order:
     def __init__(self, samples: int, batch: int, seed: int, groups: Iterable[np.ndarray] | None = None) -> None:
         self.batch = batch
         self._seed = seed
-        self._groups: Sequence[np.ndarray] = [np.arange(samples)] if groups is None else list(groups)
-        self.per_epoch = sum(len(group) // batch for group in self._groups)
-        self._epoch: tuple[int, list[np.ndarray], list[tuple[int, int]]] = (-1, [], [])
+        self._samples = samples
+        self._groups: Sequence[np.ndarray] | None = None if groups is None else list(groups)
+        counts = [samples // batch] if self._groups is None else [len(group) // batch for group in self._groups]
+        self._first = np.concatenate([[0], np.cumsum(counts)])
+        """The number of the first batch of each group, before batches are mixed, and how many batches there are."""
+        self.per_epoch = int(self._first[-1])
+        self._epoch: tuple[int, list[np.ndarray], np.ndarray] = (-1, [], np.empty(0))
 
     def place(self, epoch: int, number: int) -> Place:
         """Where batch `number` of `epoch` is cut from."""
         if self._epoch[0] != epoch:
             self._epoch = (epoch, *self._drawn(epoch))
         _, orders, batches = self._epoch
-        group, within = batches[number]
-        return Place(orders[group], within * self.batch)
+        if not 0 <= number < self.per_epoch:
+            raise IndexError(number)
+        chosen = batches[number] if len(orders) > 1 else number
+        group = int(np.searchsorted(self._first, chosen, side="right")) - 1
+        return Place(orders[group], int(chosen - self._first[group]) * self.batch)
 
     def candidates(self, place: Place, slot: int) -> Iterator[int]:
         """The sample for a slot of a batch, then those that may stand in for it if it is bad, all of the same group.
@@ -84,16 +100,15 @@ class Order:
         count = len(place.order)
         yield from (int(place.order[(place.start + step) % count]) for step in range(count))
 
-    def _drawn(self, epoch: int) -> tuple[list[np.ndarray], list[tuple[int, int]]]:
-        """The shuffled groups of an epoch, and (group, number within it) of each batch."""
-        counts = [len(group) // self.batch for group in self._groups]
-        batches = [(number, within) for number, count in enumerate(counts) for within in range(count)]
+    def _drawn(self, epoch: int) -> tuple[list[np.ndarray], np.ndarray]:
+        """The shuffled groups of an epoch, and, where there are several, the number of each batch before they were mixed."""
+        if self._groups is None:
+            return [self._shuffled(np.arange(self._samples), "order", epoch)], np.empty(0)
         if len(self._groups) == 1:
-            (group,) = self._groups
-            return [group[generator(self._seed, "order", epoch).permutation(len(group))]], batches
-        orders = [
-            group[generator(self._seed, "order", epoch, number).permutation(len(group))]
-            for number, group in enumerate(self._groups)
-        ]
-        mixed = generator(self._seed, "batches", epoch).permutation(len(batches))
-        return orders, [batches[position] for position in mixed.tolist()]
+            return [self._shuffled(self._groups[0], "order", epoch)], np.empty(0)
+        orders = [self._shuffled(group, "order", epoch, number) for number, group in enumerate(self._groups)]
+        return orders, generator(self._seed, "batches", epoch).permutation(self.per_epoch)
+
+    def _shuffled(self, group: np.ndarray, *purpose: int | str) -> np.ndarray:
+        order = generator(self._seed, *purpose).permutation(len(group))
+        return group[order].astype(smallest_unsigned(self._samples))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,12 +21,13 @@ _METADATA = ("metadata.csv", "metadata.tsv", "metadata.jsonl")
 
 @dataclass
 class Scan:
-    """What a folder holds: images in the order of their paths, and for the path of each without its ending what lies beside
-    it, by ending; the tables that describe images (`metadata.csv` or `.jsonl`); and what is none of this."""
+    """What a folder holds: the paths of images, from the folder on and in order, each with the number of what lies beside
+    it; the tables that describe images (`metadata.csv` or `.jsonl`); and what is none of this."""
 
     folder: Path
-    images: list[Path] = field(default_factory=list)
-    beside: dict[Path, dict[str, Path]] = field(default_factory=dict)
+    images: list[tuple[str, int]] = field(default_factory=list)
+    beside: list[tuple[str, ...]] = field(default_factory=lambda: [()])
+    """By number, the endings of files beside an image: all different, and few."""
     metadata: list[Path] = field(default_factory=list)
     left_out: LeftOut = field(default_factory=LeftOut)
 
@@ -45,6 +47,8 @@ def scan_folder(folder: Path, limits: Limits) -> Scan:
     waiting: list[tuple[Path, str]] = [(folder, os.path.realpath(folder))]
     links: list[tuple[Path, str]] = []
     seen: set[str] = set()
+    numbers: dict[tuple[str, ...], int] = {(): 0}
+    lonely: list[tuple[str, Path]] = []
     while waiting or links:
         # Links come last: by then it is known what is read without them.
         path, real = waiting.pop() if waiting else links.pop(0)
@@ -58,6 +62,7 @@ def scan_folder(folder: Path, limits: Limits) -> Scan:
         except OSError:
             scan.leave_out("folders that cannot be opened", path)
             continue
+        inner = _Folder(path)
         for entry in entries:
             here = path / entry.name
             if entry.name.startswith(".") or entry.name == "__MACOSX":
@@ -67,12 +72,16 @@ def scan_folder(folder: Path, limits: Limits) -> Scan:
             if kind == "folder":
                 (links if entry.is_symlink() else waiting).append((here, os.path.realpath(here)))
             elif kind == "file":
-                _sort_in(scan, here)
+                inner.sort_in(scan, entry.name)
             else:
                 scan.leave_out(kind, here)
-    scan.images.sort()
+        lonely += inner.finish(scan, numbers)
+    # As paths are compared: part by part.
+    scan.images.sort(key=lambda image: image[0].replace("/", "\0"))
     scan.metadata.sort()
-    _drop_unused(scan)
+    scan.beside = list(numbers)
+    for kind, here in lonely:
+        scan.leave_out(kind, here)
     return scan
 
 
@@ -90,21 +99,36 @@ def _kind(entry: os.DirEntry[str], homes: tuple[str, ...]) -> str:
         return "files that cannot be looked at"
 
 
-def _sort_in(scan: Scan, path: Path) -> None:
-    suffix = path.suffix.lower().lstrip(".")
-    if path.name.lower() in _METADATA:
-        scan.metadata.append(path)
-    elif suffix in IMAGE_SUFFIXES:
-        scan.images.append(path)
-    elif suffix in _BESIDE:
-        scan.beside.setdefault(path.with_suffix(""), {})[suffix] = path
-    else:
-        scan.leave_out(f"`.{suffix}` files" if suffix else "files without an ending", path)
+class _Folder:
+    """The images of one folder, and what lies beside them, while its files are gone through."""
 
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._images: list[tuple[str, str]] = []
+        self._beside: dict[str, dict[str, str]] = {}
 
-def _drop_unused(scan: Scan) -> None:
-    """Count the files beside no image."""
-    images = {path.with_suffix("") for path in scan.images}
-    for stem in [stem for stem in scan.beside if stem not in images]:
-        for suffix, path in sorted(scan.beside.pop(stem).items()):
-            scan.leave_out(f"`.{suffix}` files without an image", path)
+    def sort_in(self, scan: Scan, name: str) -> None:
+        """A file of the folder."""
+        stem, _, ending = name.rpartition(".")
+        suffix = ending.lower() if stem else ""
+        if name.lower() in _METADATA:
+            scan.metadata.append(self._path / name)
+        elif suffix in IMAGE_SUFFIXES:
+            self._images.append((stem, name))
+        elif suffix in _BESIDE:
+            self._beside.setdefault(stem, {})[suffix] = ending
+        else:
+            scan.leave_out(f"`.{suffix}` files" if suffix else "files without an ending", self._path / name)
+
+    def finish(self, scan: Scan, numbers: dict[tuple[str, ...], int]) -> Iterator[tuple[str, Path]]:
+        """Add the images to the scan; what lies beside none of them is left out: what it is, and its path."""
+        inner = self._path.relative_to(scan.folder).as_posix()
+        prefix = "" if inner == "." else f"{inner}/"
+        for stem, name in self._images:
+            beside = tuple(self._beside.get(stem, {}).values())
+            scan.images.append((f"{prefix}{name}", numbers.setdefault(beside, len(numbers))))
+        images = {stem for stem, _ in self._images}
+        for stem, endings in self._beside.items():
+            if stem not in images:
+                for suffix, ending in sorted(endings.items()):
+                    yield f"`.{suffix}` files without an image", self._path / f"{stem}.{ending}"

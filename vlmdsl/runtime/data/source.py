@@ -5,18 +5,19 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
+from vlmdsl.runtime.data.keys import Keys, Repetitions, number_repetitions, smallest_unsigned
 from vlmdsl.runtime.draws import generator
 from vlmdsl.runtime.values.bad_sample import BadSample
 
 __all__ = [
     "BadSample", "JoinedSource", "LazyColumns", "SelectedSource", "Source", "fingerprint", "first_fault", "is_sound",
-    "part_of_sample", "probed_columns", "probed_positions", "remarks_of", "some_samples", "source_facts",
-    "split_samples", "unique_keys",
+    "parts_of", "probed_columns", "probed_positions", "remarks_of", "some_samples", "source_facts", "split_samples",
 ]  # fmt: skip
 
 
@@ -37,7 +38,7 @@ class Source(Protocol):
 
     @property
     def keys(self) -> Sequence[str]:
-        """A stable name of each sample; its random draws hang on it."""
+        """A stable name of each sample, made when it is asked for; its random draws depend on it."""
         ...
 
     @property
@@ -84,62 +85,82 @@ class JoinedSource:
 
     def __init__(self, sources: Sequence[Source], name: str = "") -> None:
         self.name = name or ", ".join(source.name for source in sources)
-        self.keys = unique_keys([key for source in sources for key in source.keys])
         self.columns = tuple(dict.fromkeys(column for source in sources for column in source.columns))
         classes = {source.class_names for source in sources}
         # Label 3 of one source and label 3 of another are the same class only if both name their classes alike.
         self.class_names = classes.pop() if len(classes) == 1 else None
         self.remarks = list(dict.fromkeys(remark for source in sources for remark in remarks_of(source)))
         self._sources = list(sources)
-        self._places = [(number, index) for number, source in enumerate(sources) for index in range(len(source))]
+        self._first = [0, *itertools.accumulate(map(len, sources))]
+        self._repetitions = Repetitions()
+        self._repetitions = number_repetitions(self.keys)
+
+    @property
+    def keys(self) -> Keys:
+        return Keys(len(self), self._key)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return self._first[-1]
 
     def __getitem__(self, index: int) -> Mapping[str, object]:
-        number, position = self._places[index]
-        return self._sources[number][position]
+        source, position = self._place(index)
+        return source[position]
 
     def folder_of(self, index: int) -> str | None:
-        number, position = self._places[index]
-        return self._sources[number].folder_of(position)
+        source, position = self._place(index)
+        return source.folder_of(position)
 
-    def part_of(self, index: int) -> str:
-        """The name of the source that sample `index` comes from."""
-        return self._sources[self._places[index][0]].name
+    def parts(self) -> tuple[list[str], np.ndarray]:
+        """The names of the sources, and for each sample the number of the one that it comes from."""
+        return [source.name for source in self._sources], np.repeat(np.arange(len(self._sources)), np.diff(self._first))
+
+    def _place(self, index: int) -> tuple[Source, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        number = bisect_right(self._first, index) - 1
+        return self._sources[number], index - self._first[number]
+
+    def _key(self, index: int) -> str:
+        source, position = self._place(index)
+        return self._repetitions.unique(index, source.keys[position])
 
 
 class SelectedSource:
     """Some of the samples of a source, in the order of their indices."""
 
-    def __init__(self, source: Source, indices: Sequence[int]) -> None:
+    def __init__(self, source: Source, indices: Sequence[int] | np.ndarray) -> None:
         self.name = source.name
-        self.keys = [source.keys[index] for index in indices]
         self.columns = source.columns
         self.class_names = source.class_names
         self.remarks = remarks_of(source)
         self._source = source
-        self._indices = list(indices)
+        self._indices = np.asarray(indices, dtype=smallest_unsigned(len(source)))
+
+    @property
+    def keys(self) -> Keys:
+        keys = self._source.keys
+        return Keys(len(self), lambda index: keys[int(self._indices[index])])
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def __getitem__(self, index: int) -> Mapping[str, object]:
-        return self._source[self._indices[index]]
+        return self._source[int(self._indices[index])]
 
     def folder_of(self, index: int) -> str | None:
-        return self._source.folder_of(self._indices[index])
+        return self._source.folder_of(int(self._indices[index]))
 
-    def part_of(self, index: int) -> str:
-        """The name of the source that sample `index` comes from."""
-        return part_of_sample(self._source, self._indices[index])
+    def parts(self) -> tuple[list[str], np.ndarray]:
+        """The names of the sources, and for each sample the number of the one that it comes from."""
+        names, numbers = parts_of(self._source)
+        return names, numbers[self._indices]
 
 
 def split_samples(source: Source, share: float, seed: int) -> tuple[Source, Source]:
     """The samples without a drawn share of them, and that share, both in their order; at least one sample is drawn."""
     count = max(round(share * len(source)), 1)
     drawn = generator(seed, "reference").permutation(len(source))
-    rest, kept = (np.sort(part).tolist() for part in (drawn[count:], drawn[:count]))
+    rest, kept = (np.sort(part) for part in (drawn[count:], drawn[:count]))
     return SelectedSource(source, rest), SelectedSource(source, kept)
 
 
@@ -148,36 +169,16 @@ def some_samples(source: Source, most: int) -> Source:
     return source if most >= len(source) else SelectedSource(source, probed_positions(len(source), most))
 
 
-def part_of_sample(source: Source, index: int) -> str:
-    """The name of the specification that a sample was found under."""
-    part_of: Callable[[int], str] | None = getattr(source, "part_of", None)
-    return source.name if part_of is None else part_of(index)
+def parts_of(source: Source) -> tuple[list[str], np.ndarray]:
+    """The names of the specifications that the samples were found under, and for each sample the number of its own."""
+    parts: Callable[[], tuple[list[str], np.ndarray]] | None = getattr(source, "parts", None)
+    return ([source.name], np.zeros(len(source), dtype=np.int64)) if parts is None else parts()
 
 
 def remarks_of(source: Source) -> list[str]:
     """What a source says of how it was read, a line each: what it left out, what it took for granted."""
     remarks: list[str] = getattr(source, "remarks", [])
     return remarks
-
-
-def unique_keys(keys: list[str]) -> list[str]:
-    """The keys, with a number behind those that came before: samples are told apart by them.
-
-    >>> unique_keys(["a/1", "a/2", "a/1"])
-    ['a/1', 'a/2', 'a/1#2']
-    """
-    taken = set(keys)
-    if len(taken) == len(keys):
-        return keys
-    seen: set[str] = set()
-    unique = []
-    for key in keys:
-        numbered = (f"{key}#{number}" for number in itertools.count(2))
-        name = key if key not in seen else next(name for name in numbered if name not in taken)
-        seen.add(key)
-        taken.add(name)
-        unique.append(name)
-    return unique
 
 
 def is_sound(source: Source) -> bool:

@@ -20,7 +20,7 @@ from vlmdsl.diagnostics.catalog.data import UnknownStandIn
 from vlmdsl.diagnostics.suggest import closest
 from vlmdsl.runtime.data.images import decode_image
 from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, Limits
-from vlmdsl.runtime.data.source import BadSample, LazyColumns, Source, part_of_sample, remarks_of
+from vlmdsl.runtime.data.source import BadSample, LazyColumns, Source, parts_of, remarks_of
 from vlmdsl.runtime.data.summaries import summarize
 from vlmdsl.runtime.values import resized
 from vlmdsl.runtime.values.text import alternatives, texts_in
@@ -211,11 +211,14 @@ class StandInSource:
         self.name = source.name
         self.remarks = remarks_of(source)
         self._limits = limits
-        self.keys = source.keys
         self.columns: tuple[str, ...] = (*source.columns, *map(str, calls))
         self.class_names = source.class_names
         self._source = source
         self._calls = list(calls)
+
+    @property
+    def keys(self) -> Sequence[str]:
+        return self._source.keys
 
     def __len__(self) -> int:
         return len(self._source)
@@ -227,9 +230,9 @@ class StandInSource:
     def folder_of(self, index: int) -> str | None:
         return self._source.folder_of(index)
 
-    def part_of(self, index: int) -> str:
-        """The name of the source that sample `index` comes from."""
-        return part_of_sample(self._source, index)
+    def parts(self) -> tuple[list[str], np.ndarray]:
+        """The names of the sources, and for each sample the number of the one that it comes from."""
+        return parts_of(self._source)
 
     def _made(self, call: Call, sample: Mapping[str, object], index: int) -> object:
         stand_in = STAND_INS[call.name]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vlmdsl.runtime.data import open_source, split_samples
-from vlmdsl.runtime.data.source import JoinedSource, part_of_sample
+from vlmdsl.runtime.data.source import JoinedSource, parts_of
 from vlmdsl.runtime.values import key_number
 
 
@@ -28,7 +28,9 @@ def test_the_draw_is_the_seeds() -> None:
 def test_the_samples_left_know_where_they_come_from() -> None:
     one, two = open_source(["shapes:samples=4"]), open_source(["shapes:samples=4,seed=1"])
     rest, _ = split_samples(JoinedSource([one, two]), 0.25, seed=0)
-    assert {part_of_sample(rest, index) for index in range(len(rest))} == {one.name, two.name}
+    names, numbers = parts_of(rest)
+    assert len(numbers) == len(rest)
+    assert {names[number] for number in numbers} == {one.name, two.name}
 
 
 def test_keys_as_numbers_fit_and_differ() -> None:

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from vlmdsl.runtime.data.keys import Keys
 from vlmdsl.runtime.data.shapes.captions import PICKS, WRITERS, coarse, describe, korean, phrase
 from vlmdsl.runtime.data.shapes.drawing import Drawing, place
 from vlmdsl.runtime.data.shapes.scenes import (
@@ -84,11 +85,15 @@ class ShapesSource:
         self._single_template = single_template and split == "train"
         self._seed = seed
         count = DEFAULT_SAMPLES[split] if samples is None else samples
-        self.keys = [f"{split}-{index:06d}" for index in range(count)]
+        self._count = count
         self._scenes = scenes_of_split(seed, split, objects, min(count, scenes or count))
 
+    @property
+    def keys(self) -> Keys:
+        return Keys(len(self), lambda index: f"{self._split}-{index:06d}")
+
     def __len__(self) -> int:
-        return len(self.keys)
+        return self._count
 
     def folder_of(self, index: int) -> str | None:
         return None

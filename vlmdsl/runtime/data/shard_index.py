@@ -1,0 +1,196 @@
+"""Where the samples of a shard are: four bytes for each, and what else there is to know is read from its headers."""
+
+from __future__ import annotations
+
+import os
+import re
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.diagnostics.catalog.data import ShardUnreadable
+from vlmdsl.runtime.data.files import IndexedFile, well_formed
+from vlmdsl.runtime.data.keys import smallest_unsigned
+from vlmdsl.runtime.data.left_out import LeftOut, shortened
+from vlmdsl.runtime.data.members import Read, is_read
+from vlmdsl.runtime.data.source import BadSample
+from vlmdsl.runtime.data.tar import BLOCK, DamagedTar, Member, Place, member_at, members_of
+from vlmdsl.source import Span
+from vlmdsl.source.regular_files import BadFile, open_regular
+
+__all__ = ["Endings", "ShardIndex", "ShardSamples", "ending_of", "index_shard", "leave_out", "members_in"]
+
+_MEMBER = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
+"""Key and ending of a member's name: the key ends at the first dot of the last part; hidden files are no members."""
+
+
+def ending_of(name: str) -> tuple[str, str]:
+    """The key of a member's name, and its ending in small letters if such files are read: else, or without a key, an empty
+    text.
+
+    >>> ending_of("dir.v2/7.depth.PNG"), ending_of("7.bin"), ending_of(".hidden")
+    (('dir.v2/7', 'depth.png'), ('7', ''), ('', ''))
+    """
+    match = _MEMBER.fullmatch(name)
+    if match is None:
+        return "", ""
+    ending = match[2].lower()
+    return match[1], ending if is_read(ending) else ""
+
+
+def members_in(
+    shard: IndexedFile, spans: Iterable[tuple[int, int]], links: Mapping[int, Place] | None = None
+) -> dict[str, Read]:
+    """What reads the members whose headers stand in `spans` (from a byte up to another), by their endings; `links` are the
+    places of hard links by those of their headers.
+
+    Raises `BadSample` if the shard is not the one that it was.
+    """
+    found: dict[str, Read] = {}
+    with shard.opened() as file:
+        try:
+            for start, end in spans:
+                while start < end:
+                    member, start = member_at(file, shard.stamp[0], start)
+                    if member is not None and (ending := ending_of(member.name)[1]):
+                        place = (member.offset, member.size) if member.offset >= 0 else (links or {}).get(member.header)
+                        found |= {} if place is None else {ending: partial(shard.read, *place)}
+        except (DamagedTar, OSError) as fault:
+            raise BadSample("unreadable file") from fault
+    return found
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """The places of the samples of one shard, in blocks.
+
+    Usually the members of a sample follow one another: sample `i` has what is from `starts[i]` up to `starts[i + 1]`. Else
+    `starts` are the places of all members, those of sample `i` from `starts[first[i]]` up to `starts[first[i + 1]]`.
+    """
+
+    shard: IndexedFile
+    starts: np.ndarray
+    first: np.ndarray | None
+    links: dict[int, Place]
+
+    def __len__(self) -> int:
+        return len(self.starts if self.first is None else self.first) - 1
+
+    def members(self, index: int) -> dict[str, Read]:
+        """What reads the members of a sample, by their endings; raises `BadSample`."""
+        if self.first is None:
+            spans = [(int(self.starts[index]) * BLOCK, int(self.starts[index + 1]) * BLOCK)]
+        else:
+            own = self.starts[self.first[index] : self.first[index + 1]].tolist()
+            spans = [(start * BLOCK, start * BLOCK + 1) for start in own]
+        return members_in(self.shard, spans, self.links)
+
+
+@dataclass
+class Endings:
+    """How many members have which ending with a dot in it, and the key of the first sample that has it."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    first: dict[str, str] = field(default_factory=dict)
+
+    def add(self, ending: str, key: str) -> None:
+        """A member of the sample `key`."""
+        if "." in ending:
+            self.counts[ending] += 1
+            self.first.setdefault(ending, key)
+
+
+class ShardSamples:
+    """The samples of one shard while its members are gone through: their keys, and where their members are."""
+
+    def __init__(self, stem: str, endings: Endings) -> None:
+        self.keys: list[str] = []
+        self.repeated: list[int] = []
+        """The samples whose key came before, so that it has a number behind it."""
+        self._stem, self._endings = stem, endings
+        self._starts = array("Q")
+        self._owner, self._header = array("Q"), array("Q")
+        self._links: dict[int, Place] = {}
+        self._in_a_row = True
+        self._sample_of: dict[str, int] = {}
+        self._present: list[set[str]] = []
+
+    def add(self, key: str, ending: str, member: Member) -> None:
+        """A member of the sample of a key, or of a new one if there is none or it has such a member. A member that is not
+        read (without an ending) makes a sample known and nothing else."""
+        sample = self._sample_of.get(key)
+        if sample is None:
+            sample = self._new(key, key, member)
+        if not ending:
+            return
+        if ending in self._present[sample]:
+            repetition = self.keys[sample].removeprefix(key).removeprefix("#") or "1"
+            sample = self._new(key, f"{key}#{int(repetition) + 1}", member)
+            self.repeated.append(sample)
+        self._in_a_row &= sample == len(self.keys) - 1
+        self._present[sample].add(ending)
+        self._endings.add(ending, f"{self._stem}/{self.keys[sample]}")
+        self._owner.append(sample)
+        self._header.append(member.header)
+        if member.offset < member.header:
+            self._links[member.header] = (member.offset, member.size)
+
+    def _new(self, key: str, name: str, member: Member) -> int:
+        self._sample_of[key] = len(self.keys)
+        self.keys.append(name)
+        self._present.append(set())
+        self._starts.append(member.header)
+        return self._sample_of[key]
+
+    def index(self, shard: IndexedFile, end: int) -> ShardIndex:
+        """Where the samples are in the shard, whose last member ends at `end`."""
+        blocks = smallest_unsigned(shard.stamp[0] // BLOCK)
+        if self._in_a_row:
+            starts = np.append(np.asarray(self._starts, dtype=np.uint64), np.uint64(end)) // BLOCK
+            return ShardIndex(shard, starts.astype(blocks), None, self._links)
+        owners = np.asarray(self._owner, dtype=np.int64)
+        headers = np.asarray(self._header, dtype=np.uint64)[np.argsort(owners, kind="stable")] // BLOCK
+        ends = np.cumsum(np.bincount(owners, minlength=len(self.keys)))
+        first = np.concatenate([[0], ends]).astype(smallest_unsigned(len(headers)))
+        return ShardIndex(shard, headers.astype(blocks), first, self._links)
+
+
+def index_shard(path: Path, left_out: LeftOut, endings: Endings) -> tuple[ShardIndex, ShardSamples]:
+    """The samples of a shard; raises `DiagnosticError` (V0807) for one that cannot be read or is damaged."""
+    samples = ShardSamples(path.stem, endings)
+    end = 0
+    try:
+        with open_regular(path) as file:
+            status = os.fstat(file.fileno())
+            shard = IndexedFile.of(path, status, "shard")
+            for member in members_of(file, status.st_size, left_out, path.name):
+                key, ending = ending_of(member.name)
+                if not ending:
+                    leave_out(left_out, path, member.name)
+                if key:
+                    samples.add(key, ending, member)
+                end = member.end
+    except BadFile as fault:
+        raise _unreadable(path, fault.reason) from fault
+    except (DamagedTar, OSError) as fault:
+        raise _unreadable(path, str(fault)) from fault
+    return samples.index(shard, end), samples
+
+
+def leave_out(left_out: LeftOut, path: Path, name: str) -> None:
+    """Count a member that is not read."""
+    match = _MEMBER.fullmatch(name)
+    kind = "members that are hidden or have no ending"
+    if match is not None:
+        kind = f"`.{shortened(well_formed(match[2].lower()))}` members"
+    left_out.add(kind, f"{path.name}: {name}")
+
+
+def _unreadable(path: Path, reason: str) -> DiagnosticError:
+    return DiagnosticError((ShardUnreadable.at(Span("<command line>", 0, 0), path=path, reason=reason),))
