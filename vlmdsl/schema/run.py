@@ -145,6 +145,20 @@ class DataConfig(_Section):
         (),
         description="further folders that image paths of a table, and symbolic links, may lead into; `/` allows any",
     )
+    stream: bool = Field(
+        False,
+        description="read the training shards from front to back, without an index of their samples: for data that is too "
+        "large to be looked through before the first step",
+    )
+    stream_lanes: int | None = Field(
+        None,
+        ge=1,
+        description="shards of a stream that are read side by side; a divisor of the batch and a multiple of the processes; "
+        "null: the largest divisor of the batch up to 16 and the number of shards",
+    )
+    stream_window: int = Field(
+        1000, ge=1, description="samples of a stream that are shuffled together, for each of the shards read side by side"
+    )
     workers: int = Field(0, ge=0, le=256, description="data loading worker processes; 0 loads in the training process")
 
 

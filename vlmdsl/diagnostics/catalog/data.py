@@ -1,4 +1,4 @@
-"""V0801 to V0809, V0820 to V0829 and V0835: data sources, their mapping to fields, and what is made of the samples."""
+"""V0801 to V0809, V0820 to V0829, V0835, V0837: data sources, their mapping to fields, and what is made of the samples."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ __all__ = [
     "NotDivisible",
     "ShapesOption",
     "ShardUnreadable",
+    "StreamUnusable",
     "SynonymsUnreadable",
     "TableUnreadable",
     "TokenizerUnusable",
@@ -296,3 +297,18 @@ class NamesWithDots(Problem):
         "few samples only, rename the members so that only their extensions have dots."
     )
     provoked_by = "a shard of `img.v0.jpg`, `img.v1.jpg` and so on up to `img.v19.jpg`"
+
+
+class StreamUnusable(Problem):
+    code = "V0837"
+    template = "the training data cannot be read as a stream: {reason}"
+    summary = "`data.stream` is set for data or a recipe that needs random access."
+    explanation = (
+        "With `--set data.stream=true` tar shards are read from front to back, several of them side by side "
+        "(`data.stream_lanes`), and are not indexed before the first step. Each of the shards that are read side by side "
+        "gives the same number of samples to every batch, and each is read by one process: their number must divide the "
+        "batch, and the number of processes must divide it. Tables and folders of images are read with random access only. "
+        "So is data for a recipe with `batch one_source`, which has to know the sources of all samples, and for one that "
+        "retrieves from samples kept aside; name others for it with `data.reference`."
+    )
+    provoked_by = "`--set data.stream=true` with `--data pictures.csv`"

@@ -10,8 +10,9 @@ from vlmdsl.runtime.data.rendering import checked_font
 from vlmdsl.runtime.data.report import Skipped, SkipReport, too_few_usable
 from vlmdsl.runtime.data.sample import Loaded
 from vlmdsl.runtime.data.source import BadSample, Source, fingerprint, remarks_of, some_samples, source_facts, split_samples
-from vlmdsl.runtime.data.specification import held_out, open_source
-from vlmdsl.runtime.data.stand_ins import calls_of, with_stand_ins
+from vlmdsl.runtime.data.specification import held_out, open_source, open_stream
+from vlmdsl.runtime.data.stand_ins import calls_of, stream_with_stand_ins, with_stand_ins
+from vlmdsl.runtime.data.streams import SampleStream
 from vlmdsl.runtime.data.surveys import Survey, survey
 from vlmdsl.runtime.data.synonyms import read_synonyms
 from vlmdsl.runtime.data.texts import duplicate_share, texts_of
@@ -19,8 +20,8 @@ from vlmdsl.runtime.data.views import View, view_of
 
 __all__ = [
     "BadSample", "BatchLoader", "EvaluationLoader", "FieldMapping", "Limits", "Loaded", "Materials", "Requirement",
-    "SkipReport", "Skipped", "Source", "Survey", "View", "calls_of", "checked_font", "duplicate_share", "fingerprint",
-    "groups_by_source", "held_out", "map_fields", "open_source", "parse_assignments", "read_synonyms", "remarks_of",
-    "requirements", "some_samples", "source_facts", "split_samples", "survey", "text_inputs", "texts_of", "too_few_usable",
-    "view_of", "with_stand_ins",
+    "SampleStream", "SkipReport", "Skipped", "Source", "Survey", "View", "calls_of", "checked_font", "duplicate_share",
+    "fingerprint", "groups_by_source", "held_out", "map_fields", "open_source", "open_stream", "parse_assignments",
+    "read_synonyms", "remarks_of", "requirements", "some_samples", "source_facts", "split_samples",
+    "stream_with_stand_ins", "survey", "text_inputs", "texts_of", "too_few_usable", "view_of", "with_stand_ins",
 ]  # fmt: skip

@@ -23,7 +23,7 @@ from vlmdsl.runtime.data.source import BadSample, JoinedSource, LazyColumns, Sou
 from vlmdsl.runtime.data.tables import JsonSource, TableSource
 from vlmdsl.source import Span
 
-__all__ = ["FolderSource", "open_folder"]
+__all__ = ["FolderSource", "open_folder", "shards_in"]
 
 _TRAINING = ("train", "training")
 _SPLITS = (*_TRAINING, "val", "valid", "validation", "dev", "test", "testing", "eval", "evaluation")
@@ -35,22 +35,30 @@ def open_folder(folder: Path, limits: Limits = DEFAULT_LIMITS) -> Source:
 
     Raises `DiagnosticError` (V0829) for a folder of splits (`train`, `val`): they are no classes.
     """
-    homes = (str(folder), *limits.allowed_folders)
-    shards = sorted(folder.glob("*.tar"))
-    if shards:
-        left_out, named = LeftOut(), set(shards)
-        for path in sorted(folder.iterdir()):
-            if path in named and inside(path, homes) is None:
-                left_out.add(f"links to what is {OUTSIDE}", path.name)
-            elif path not in named:
-                left_out.add(f"`{path.suffix}` files" if path.suffix else "other files and folders", path.name)
-        source = TarSource([path for path in shards if inside(path, homes) is not None], str(folder), limits)
+    shards, left_out = shards_in(folder, limits)
+    if shards is not None:
+        source = TarSource(shards, str(folder), limits)
         source.remarks += left_out.lines()
         return source
     scan = scan_folder(folder, limits)
     tables = (path.relative_to(folder).as_posix() for path in scan.metadata)
     _check_splits(folder, itertools.chain((image for image, _ in scan.images), tables))
     return _described(scan, limits) if scan.metadata else FolderSource(scan, limits=limits)
+
+
+def shards_in(folder: Path, limits: Limits) -> tuple[list[Path] | None, LeftOut]:
+    """The shards in a folder (None if there are no files of that name) that may be read, and what else is in it."""
+    homes = (str(folder), *limits.allowed_folders)
+    left_out, shards = LeftOut(), sorted(folder.glob("*.tar"))
+    if not shards:
+        return None, left_out
+    named = set(shards)
+    for path in sorted(folder.iterdir()):
+        if path in named and inside(path, homes) is None:
+            left_out.add(f"links to what is {OUTSIDE}", path.name)
+        elif path not in named:
+            left_out.add(f"`{path.suffix}` files" if path.suffix else "other files and folders", path.name)
+    return [path for path in shards if inside(path, homes) is not None], left_out
 
 
 def _check_splits(folder: Path, paths: Iterable[str]) -> None:

@@ -6,26 +6,29 @@ worker processes, the number of training processes, and where the run was resume
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
-from vlmdsl.diagnostics.catalog.data import BatchLargerThanData, NotDivisible
-from vlmdsl.diagnostics.catalog.environment import LoadingProcessLost
+from vlmdsl.diagnostics.catalog.data import BatchLargerThanData, NotDivisible, StreamUnusable
 from vlmdsl.ir import Node, Reading, ramps_at
 from vlmdsl.runtime.data.collate import batch_of
 from vlmdsl.runtime.data.context import NO_MATERIALS, Materials
+from vlmdsl.runtime.data.lanes import lanes_of
+from vlmdsl.runtime.data.loading import Counting, LoadedBatch, Tally, in_order
 from vlmdsl.runtime.data.mapping import FieldMapping
 from vlmdsl.runtime.data.order import Groups, Order, Place
 from vlmdsl.runtime.data.report import Skipped, SkipReport, SkipWatch, too_few_usable
 from vlmdsl.runtime.data.sample import Loaded, Sample, SampleReader
 from vlmdsl.runtime.data.source import BadSample, Source
+from vlmdsl.runtime.data.stream_batches import UNKNOWN, StreamBatches
+from vlmdsl.runtime.data.streams import SampleStream, is_stream
 from vlmdsl.runtime.data.views import View, view_of
 from vlmdsl.runtime.draws import sample_draws, step_draws
 from vlmdsl.runtime.values import Batch
@@ -37,17 +40,7 @@ _PLACE = Span("<command line>", 0, 0)
 _CACHE_BYTES = 512 * 2**20
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    """What loading one batch gave: the batch (None if no sample was good), and what is to be reported."""
-
-    batch: Batch | None
-    skipped: list[Skipped]
-    views: Counter[str]
-    fault: Diagnostic | None = None
-
-
-class _TrainingBatches(Dataset[_Loaded]):
+class _TrainingBatches(Dataset[LoadedBatch]):
     """Position (all batches of all epochs in a row) -> this process's share of that batch."""
 
     def __init__(
@@ -60,23 +53,24 @@ class _TrainingBatches(Dataset[_Loaded]):
     ) -> None:
         self.order = order
         self._reader, self._draws = reader, draws
+        self.per_epoch = order.per_epoch
         share = order.batch // world
         self._slots = range(rank * share, (rank + 1) * share)
 
-    def __getitem__(self, position: int) -> _Loaded:
+    def __getitem__(self, position: int) -> LoadedBatch:
         epoch, number = divmod(position, self.order.per_epoch)
         place = self.order.place(epoch, number)
-        met = _Met([], Counter())
+        met = Tally([], Counter())
         chosen = {slot: self._first_good(epoch, self.order.candidates(place, slot), met) for slot in self._slots}
         if None in chosen.values():
             chosen = self._borrowed(epoch, place, chosen, met)
         samples = [sample for _, sample in filter(None, chosen.values())]
         if len(samples) < len(self._slots):
-            return _Loaded(None, met.skipped, met.counts, self._too_few(epoch, place))
+            return LoadedBatch(None, met.skipped, met.counts, self._too_few(epoch, place))
         batch = batch_of(samples, self._reader.values)
-        return _Loaded(replace(batch, draws=self._draws(position, epoch, batch.keys)), met.skipped, met.counts)
+        return LoadedBatch(replace(batch, draws=self._draws(position, epoch, batch.keys)), met.skipped, met.counts)
 
-    def _first_good(self, epoch: int, candidates: Iterable[int], met: _Met) -> tuple[int, Sample] | None:
+    def _first_good(self, epoch: int, candidates: Iterable[int], met: Tally) -> tuple[int, Sample] | None:
         """The first good one of the candidates, with its index; None if none is good."""
         for index in candidates:
             try:
@@ -86,13 +80,13 @@ class _TrainingBatches(Dataset[_Loaded]):
         return None
 
     def _borrowed(
-        self, epoch: int, place: Place, own: dict[int, tuple[int, Sample] | None], met: _Met
+        self, epoch: int, place: Place, own: dict[int, tuple[int, Sample] | None], met: Tally
     ) -> dict[int, tuple[int, Sample] | None]:
         """The samples of the slots, those without any good one filled with what no slot of the batch has.
 
         What the slots of other processes have is found out by reading as they do, so that all of them borrow alike.
         """
-        aside = _Met([], Counter())
+        aside = Tally([], Counter())
         every = [
             own[slot] if slot in own else self._first_good(epoch, self.order.candidates(place, slot), aside)
             for slot in range(self.order.batch)
@@ -107,17 +101,9 @@ class _TrainingBatches(Dataset[_Loaded]):
 
     def _too_few(self, epoch: int, place: Place) -> Diagnostic:
         """Why a batch cannot be filled, told of all samples that it could be filled from."""
-        aside = _Met([], Counter())
+        aside = Tally([], Counter())
         good = sum(self._first_good(epoch, (index,), aside) is not None for index in self.order.everyone(place))
         return too_few_usable(self._reader.source.name, len(place.order), good, self.order.batch, aside.skipped)
-
-
-@dataclass(frozen=True)
-class _Met:
-    """What was met while a batch was made."""
-
-    skipped: list[Skipped]
-    counts: Counter[str]
 
 
 class BatchLoader:
@@ -128,6 +114,8 @@ class BatchLoader:
     `batch` is the size over all `world` processes. A sample that cannot be used is counted in `report` and replaced, so that
     every batch is full; the samples that are left over at the end of an epoch are left out of it. `state_dict()` is the
     position of the next batch: two integers. With `groups` (name -> indices) each batch is of one group, see `Order`.
+    A stream is read in `lanes` (how many shards side by side) and shuffled in windows of `window` samples, see `Lane`; each
+    lane has epochs of its own, and the position counts all batches.
     `readings` are what modules take, each in its form (`VisionLanguageModel.readings`), `noise` how many numbers each sample
     of one draws for its tower, by its name (`VisionLanguageModel.noise_lengths`), `fields` further fields by name with their
     kinds.
@@ -139,7 +127,7 @@ class BatchLoader:
 
     def __init__(
         self,
-        source: Source,
+        source: Source | SampleStream,
         mapping: FieldMapping,
         readings: Iterable[Reading],
         *,
@@ -157,36 +145,33 @@ class BatchLoader:
         groups: Groups | None = None,
         noise: Mapping[str, int] | None = None,
         max_bad_share: float = 1.0,
+        lanes: int | None = None,
+        window: int = 1000,
     ) -> None:
-        faults = []
-        largest = max(map(len, groups.values())) if groups else len(source)
-        if batch > largest:
-            help = f"`--set train.batch={largest}` or more data"
-            notes = () if groups is None else ("the recipe asks for batches of one source each, and this is the largest",)
-            faults.append(BatchLargerThanData.at(_PLACE, samples=largest, batch=batch, notes=notes, help=(help,)))
-        if batch % world:
-            help = f"`--set train.batch={max(batch // world, 1) * world}`"
-            faults.append(NotDivisible.at(_PLACE, batch=batch, world=world, help=(help,)))
-        if faults:
-            raise DiagnosticError(tuple(faults))
         values = {name: Loaded(View(name, kind)) for name, kind in (fields or {}).items()}
         for reading in readings:
             values[reading.name] = Loaded(view_of(reading.source), reading.form, (noise or {}).get(reading.name))
         budget = cache_bytes // max(workers, 1)
         reader = SampleReader(source, mapping, values, seed=seed, cache_bytes=budget, materials=materials)
-        order = Order(len(source), batch, seed, None if groups is None else groups.values())
-        numbers = _Numbers(tuple(draws), tuple(ramps), seed, steps, order.per_epoch)
-        self._batches = _TrainingBatches(reader, order, numbers, rank, world)
+        numbers = partial(_Numbers, tuple(draws), tuple(ramps), seed, steps)
+        self._batches: _TrainingBatches | StreamBatches
+        if is_stream(source):
+            own = lanes_of(source, batch=batch, lanes=lanes, window=window, seed=seed, rank=rank, world=world)
+            self._batches = StreamBatches(reader, own, _without_epochs(numbers(0)))
+        else:
+            order = _checked_order(source, batch, seed, groups, world)
+            self._batches = _TrainingBatches(reader, order, numbers(order.per_epoch), rank, world)
         self._workers = workers
         self._next = 0
         self.report = SkipReport(notes=[] if groups is None else [_one_source_note(groups, batch)])
         self.tell: Callable[[str], None] = lambda line: None
-        self._watch = SkipWatch(source.name, len(source), max_bad_share)
+        samples = UNKNOWN if is_stream(source) else len(source)
+        self._watch = SkipWatch(source.name, samples, max_bad_share)
 
     @property
     def batches_per_epoch(self) -> int:
-        """Full batches in an epoch."""
-        return self._batches.order.per_epoch
+        """Full batches in an epoch; of a stream, which has no end that is known, all there will ever be."""
+        return self._batches.per_epoch
 
     def state_dict(self) -> dict[str, int]:
         """The position of the batch that comes next: its epoch, and its number in the epoch."""
@@ -198,7 +183,7 @@ class BatchLoader:
         self._next = state["epoch"] * self.batches_per_epoch + state["batch"]
 
     def __iter__(self) -> Iterator[Batch]:
-        for loaded in _in_order(self._batches, _Counting(self._next), self._workers):
+        for loaded in in_order(self._batches, Counting(self._next), self._workers):
             self.report.add(loaded.skipped, loaded.views)
             if loaded.fault is not None:
                 raise DiagnosticError((loaded.fault,))
@@ -208,6 +193,22 @@ class BatchLoader:
                 self.tell(line)
             self._next += 1
             yield loaded.batch
+
+
+def _checked_order(source: Source, batch: int, seed: int, groups: Groups | None, world: int) -> Order:
+    """The order of the samples; `DiagnosticError` where they fill no batch or it cannot be shared out."""
+    faults = []
+    largest = max(map(len, groups.values())) if groups else len(source)
+    if batch > largest:
+        help = f"`--set train.batch={largest}` or more data"
+        notes = () if groups is None else ("the recipe asks for batches of one source each, and this is the largest",)
+        faults.append(BatchLargerThanData.at(_PLACE, samples=largest, batch=batch, notes=notes, help=(help,)))
+    if batch % world:
+        help = f"`--set train.batch={max(batch // world, 1) * world}`"
+        faults.append(NotDivisible.at(_PLACE, batch=batch, world=world, help=(help,)))
+    if faults:
+        raise DiagnosticError(tuple(faults))
+    return Order(len(source), batch, seed, None if groups is None else groups.values())
 
 
 def _one_source_note(groups: Groups, batch: int) -> str:
@@ -238,20 +239,17 @@ class _Numbers:
         return step_draws(self.draws, self.seed, step) | sample_draws(self.draws, self.seed, epoch, keys) | following
 
 
-class _Counting:
-    """The positions from `start` on, without end; a class because worker processes need it pickled."""
-
-    def __init__(self, start: int) -> None:
-        self._start = start
-
-    def __iter__(self) -> Iterator[int]:
-        position = self._start
-        while True:
-            yield position
-            position += 1
+def _without_epochs(numbers: _Numbers) -> _Numbers:
+    """The same; V0837 where one of them needs to know how many batches an epoch has, which nobody knows of a stream."""
+    try:
+        ramps_at(numbers.ramps, 0, numbers.steps, 0)
+    except ValueError as fault:
+        help = "count in steps, or in shares of the run"
+        raise DiagnosticError((StreamUnusable.at(_PLACE, reason=str(fault), help=(help,)),)) from fault
+    return numbers
 
 
-class _EvaluationBatches(Dataset[_Loaded]):
+class _EvaluationBatches(Dataset[LoadedBatch]):
     """Number -> the good samples of that chunk of the source."""
 
     def __init__(self, reader: SampleReader, batch: int, samples: int) -> None:
@@ -261,7 +259,7 @@ class _EvaluationBatches(Dataset[_Loaded]):
     def __len__(self) -> int:
         return -(-self._samples // self._batch)
 
-    def __getitem__(self, number: int) -> _Loaded:
+    def __getitem__(self, number: int) -> LoadedBatch:
         skipped: list[Skipped] = []
         counts: Counter[str] = Counter()
         samples = []
@@ -271,7 +269,7 @@ class _EvaluationBatches(Dataset[_Loaded]):
             except BadSample as fault:
                 skipped.append(Skipped(self._reader.source.keys[index], fault.reason))
         batch = batch_of(samples, self._reader.values) if samples else None
-        return _Loaded(batch, skipped, counts)
+        return LoadedBatch(batch, skipped, counts)
 
 
 class EvaluationLoader:
@@ -302,35 +300,7 @@ class EvaluationLoader:
         self.report = SkipReport()
 
     def __iter__(self) -> Iterator[Batch]:
-        for loaded in _in_order(self._batches, range(len(self._batches)), self._workers):
+        for loaded in in_order(self._batches, range(len(self._batches)), self._workers):
             self.report.add(loaded.skipped, loaded.views)
             if loaded.batch is not None:
                 yield loaded.batch
-
-
-def _in_order(batches: Dataset[_Loaded], positions: Iterable[int], workers: int) -> Iterator[_Loaded]:
-    """The batches at `positions`, loaded here or ahead by worker processes."""
-    if not workers:
-        yield from (batches[position] for position in positions)
-        return
-    # A generator of its own: the loader draws a seed for its workers, which nobody needs, from torch's global one otherwise.
-    loader = DataLoader(
-        batches,
-        batch_size=None,
-        sampler=positions,
-        num_workers=workers,
-        generator=torch.Generator(),
-        worker_init_fn=_start_worker,
-    )
-    try:
-        yield from loader
-    except RuntimeError as fault:
-        if "DataLoader worker" not in str(fault):
-            raise
-        help = "`--set data.workers=0` loads in the training process, or use fewer"
-        raise DiagnosticError((LoadingProcessLost.at(_PLACE, reason=str(fault), help=(help,)),)) from fault
-
-
-def _start_worker(_number: int) -> None:
-    # The tokenizer's threads do not survive the fork; without this it says so on every batch.
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"

@@ -13,7 +13,7 @@ import numpy as np
 from vlmdsl.runtime.data.context import NO_MATERIALS, Materials, ViewContext
 from vlmdsl.runtime.data.images import ImageCache, decode_image
 from vlmdsl.runtime.data.mapping import FieldMapping
-from vlmdsl.runtime.data.source import BadSample, Source
+from vlmdsl.runtime.data.source import BadSample, Samples
 from vlmdsl.runtime.data.views import View
 from vlmdsl.runtime.draws import generator
 from vlmdsl.runtime.values import FieldColumns, ImageFormat, SampleColumns, family_of, first_value, gumbel_noise
@@ -55,7 +55,7 @@ class SampleReader:
 
     def __init__(
         self,
-        source: Source,
+        source: Samples,
         mapping: FieldMapping,
         values: Mapping[str, Loaded],
         *,
@@ -76,9 +76,6 @@ class SampleReader:
         self._materials = materials
         self._images = ImageCache(cache_bytes)
         self._bad: dict[int, str] = {}
-
-    def __len__(self) -> int:
-        return len(self.source)
 
     def read(self, index: int, epoch: int, counts: Counter[str]) -> Sample:
         """Sample `index` in `epoch`; what its views lacked is added to `counts`. Raises `BadSample`."""

@@ -20,11 +20,21 @@ from vlmdsl.runtime.data.keys import smallest_unsigned
 from vlmdsl.runtime.data.left_out import LeftOut, shortened
 from vlmdsl.runtime.data.members import Read, is_read
 from vlmdsl.runtime.data.source import BadSample
-from vlmdsl.runtime.data.tar import BLOCK, DamagedTar, Member, Place, member_at, members_of
+from vlmdsl.runtime.data.tar import BLOCK, DamagedTar, Member, Place, member_at, members_from, members_of
 from vlmdsl.source import Span
 from vlmdsl.source.regular_files import BadFile, open_regular
 
-__all__ = ["Endings", "ShardIndex", "ShardSamples", "ending_of", "index_shard", "leave_out", "members_in"]
+__all__ = [
+    "Endings",
+    "ShardIndex",
+    "ShardSamples",
+    "ending_of",
+    "index_shard",
+    "leave_out",
+    "members_in",
+    "sample_at",
+    "unreadable_shard",
+]
 
 _MEMBER = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
 """Key and ending of a member's name: the key ends at the first dot of the last part; hidden files are no members."""
@@ -64,6 +74,27 @@ def members_in(
         except (DamagedTar, OSError) as fault:
             raise BadSample("unreadable file") from fault
     return found
+
+
+def sample_at(shard: IndexedFile, offset: int) -> tuple[str, dict[str, Read]]:
+    """The key of the sample whose headers begin at `offset`, and what reads its members, which follow one another.
+
+    Raises `BadSample` if the shard is not the one that it was.
+    """
+    key, endings, found = "", set[str](), dict[str, Read]()
+    with shard.opened() as file:
+        try:
+            for member in members_from(file, shard.stamp[0], offset):
+                name, ending = ending_of(member.name)
+                if name and ((key and name != key) or ending in endings):
+                    break
+                key = key or name
+                endings |= {ending} if ending else set()
+                if ending and member.offset >= 0:
+                    found[ending] = partial(shard.read, member.offset, member.size)
+        except (DamagedTar, OSError) as fault:
+            raise BadSample("unreadable file") from fault
+    return key, found
 
 
 @dataclass(frozen=True)
@@ -177,9 +208,9 @@ def index_shard(path: Path, left_out: LeftOut, endings: Endings) -> tuple[ShardI
                     samples.add(key, ending, member)
                 end = member.end
     except BadFile as fault:
-        raise _unreadable(path, fault.reason) from fault
+        raise unreadable_shard(path, fault.reason) from fault
     except (DamagedTar, OSError) as fault:
-        raise _unreadable(path, str(fault)) from fault
+        raise unreadable_shard(path, str(fault)) from fault
     return samples.index(shard, end), samples
 
 
@@ -192,5 +223,6 @@ def leave_out(left_out: LeftOut, path: Path, name: str) -> None:
     left_out.add(kind, f"{path.name}: {name}")
 
 
-def _unreadable(path: Path, reason: str) -> DiagnosticError:
+def unreadable_shard(path: Path, reason: str) -> DiagnosticError:
+    """V0807: a shard cannot be read."""
     return DiagnosticError((ShardUnreadable.at(Span("<command line>", 0, 0), path=path, reason=reason),))

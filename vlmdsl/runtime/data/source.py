@@ -16,25 +16,47 @@ from vlmdsl.runtime.draws import generator
 from vlmdsl.runtime.values.bad_sample import BadSample
 
 __all__ = [
-    "BadSample", "JoinedSource", "LazyColumns", "SelectedSource", "Source", "fingerprint", "first_fault", "is_sound",
-    "parts_of", "probed_columns", "probed_positions", "remarks_of", "some_samples", "source_facts", "split_samples",
+    "BadSample", "JoinedSource", "KeysByPlace", "LazyColumns", "Samples", "SelectedSource", "Source", "fingerprint",
+    "first_fault", "is_sound", "parts_of", "probed_columns", "probed_positions", "remarks_of", "some_samples",
+    "source_facts", "split_samples",
 ]  # fmt: skip
 
 
 _MOST_COLUMNS = 10_000
 
 
-class Source(Protocol):
-    """Indexable samples.
+class KeysByPlace(Protocol):
+    """The key of the sample at a place."""
 
-    `source[i]` gives the columns of sample `i` and raises `BadSample` if it cannot be read. An image is encoded bytes, a
-    path (see `folder_of`), a Pillow image or a `uint8 [H, W, 3]` array.
+    def __getitem__(self, place: int, /) -> str: ...
+
+
+class Samples(Protocol):
+    """Samples that are read by their place, which is a number.
+
+    `samples[i]` gives the columns of one and raises `BadSample` if it cannot be read. An image is encoded bytes, a path (see
+    `folder_of`), a Pillow image or a `uint8 [H, W, 3]` array.
     """
 
     @property
     def name(self) -> str:
         """The words the user gave for it, for messages."""
         ...
+
+    @property
+    def keys(self) -> KeysByPlace:
+        """A stable name of each sample; its random draws depend on it."""
+        ...
+
+    def __getitem__(self, index: int) -> Mapping[str, object]: ...
+
+    def folder_of(self, index: int) -> str | None:
+        """What relative image paths of a sample are relative to."""
+        ...
+
+
+class Source(Samples, Protocol):
+    """Samples with random access: their places are the numbers from 0 on."""
 
     @property
     def keys(self) -> Sequence[str]:
@@ -52,12 +74,6 @@ class Source(Protocol):
         ...
 
     def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Mapping[str, object]: ...
-
-    def folder_of(self, index: int) -> str | None:
-        """What relative image paths of sample `index` are relative to."""
-        ...
 
 
 class LazyColumns(Mapping[str, object]):

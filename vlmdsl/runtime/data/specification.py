@@ -10,19 +10,20 @@ from pathlib import Path
 from typing import Literal
 
 from vlmdsl.diagnostics import DiagnosticError
-from vlmdsl.diagnostics.catalog.data import DataNotFound, ShapesOption, UnknownDataForm
+from vlmdsl.diagnostics.catalog.data import DataNotFound, ShapesOption, StreamUnusable, UnknownDataForm
 from vlmdsl.diagnostics.suggest import closest, suggestion
 from vlmdsl.runtime.data.files import OUTSIDE
-from vlmdsl.runtime.data.folders import open_folder
+from vlmdsl.runtime.data.folders import open_folder, shards_in
 from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, Limits
 from vlmdsl.runtime.data.report import allow_folders
 from vlmdsl.runtime.data.shapes import CLASSES, ShapesSource
 from vlmdsl.runtime.data.shards import TarSource
 from vlmdsl.runtime.data.source import JoinedSource, Source, remarks_of
+from vlmdsl.runtime.data.streams import TarStream
 from vlmdsl.runtime.data.tables import JsonSource, TableSource
 from vlmdsl.source import Span
 
-__all__ = ["SHAPES_OPTIONS", "held_out", "open_source"]
+__all__ = ["SHAPES_OPTIONS", "held_out", "open_source", "open_stream"]
 
 Split = Literal["train", "val"]
 
@@ -112,15 +113,40 @@ def open_source(
     return sources[0] if len(sources) == 1 else JoinedSource(sources)
 
 
-def _opened(spec: str, split: Split, shapes: Mapping[str, object], limits: Limits) -> Source:
-    """What one specification names, as one source; its shards share one index."""
-    if spec == "shapes" or spec.startswith("shapes:"):
-        return _shapes(spec, split, shapes)
+def open_stream(spec: str | Iterable[str], limits: Limits = DEFAULT_LIMITS) -> TarStream:
+    """The shards that one or several specifications name, as a stream; raises `DiagnosticError` (V0837 for other data)."""
+    specs = [spec] if isinstance(spec, str) else list(spec)
+    shards: list[Path] = []
+    for one in specs:
+        if one == "shapes" or one.startswith("shapes:"):
+            raise _not_shards(one)
+        for path in _existing(one):
+            own = shards_in(path, limits)[0] if path.is_dir() else [path] if path.suffix.lower() == ".tar" else None
+            if not own:
+                raise _not_shards(path)
+            shards += own
+    return TarStream(shards, ", ".join(specs), limits)
+
+
+def _not_shards(given: object) -> DiagnosticError:
+    reason = f"`{given}` is not a tar shard, or a folder of them"
+    return DiagnosticError((StreamUnusable.at(_PLACE, reason=reason, help=("leave out `data.stream=true`",)),))
+
+
+def _existing(spec: str) -> list[Path]:
+    """The existing paths that a specification names."""
     if not spec.strip():
         raise _not_found(spec, "the specification is empty")
     if _ADDRESS.match(spec):
         raise _not_found(spec, "it is an address, and nothing is downloaded: fetch it first, as with `curl -LO`")
-    paths = _paths(spec)
+    return _paths(spec)
+
+
+def _opened(spec: str, split: Split, shapes: Mapping[str, object], limits: Limits) -> Source:
+    """What one specification names, as one source; its shards share one index."""
+    if spec == "shapes" or spec.startswith("shapes:"):
+        return _shapes(spec, split, shapes)
+    paths = _existing(spec)
     shards = [path for path in paths if path.suffix.lower() == ".tar" and not path.is_dir()]
     found: list[Source] = [TarSource(shards, _name_of(shards), limits)] if shards else []
     found += [_file_or_folder(path, limits) for path in paths if path not in shards]

@@ -20,7 +20,8 @@ from vlmdsl.diagnostics.catalog.data import UnknownStandIn
 from vlmdsl.diagnostics.suggest import closest
 from vlmdsl.runtime.data.images import decode_image
 from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, Limits
-from vlmdsl.runtime.data.source import BadSample, LazyColumns, Source, parts_of, remarks_of
+from vlmdsl.runtime.data.source import BadSample, KeysByPlace, LazyColumns, Samples, Source, parts_of, remarks_of
+from vlmdsl.runtime.data.streams import SampleStream
 from vlmdsl.runtime.data.summaries import summarize
 from vlmdsl.runtime.values import resized
 from vlmdsl.runtime.values.text import alternatives, texts_in
@@ -35,6 +36,7 @@ __all__ = [
     "columns_of",
     "made_of",
     "stand_ins_for",
+    "stream_with_stand_ins",
     "with_stand_ins",
 ]
 
@@ -200,21 +202,53 @@ def _faults(call: Call) -> Iterator[Diagnostic]:
 
 def with_stand_ins(source: Source, calls: Iterable[Call], limits: Limits = DEFAULT_LIMITS) -> Source:
     """The source with a column more for each stand-in; itself without any. Those of columns that it lacks are left out."""
-    possible = [call for call in dict.fromkeys(calls) if all(column in source.columns for column in call.columns)]
+    possible = _possible(source, calls)
     return StandInSource(source, possible, limits) if possible else source
 
 
-class StandInSource:
-    """A source with stand-ins as further columns, named as they are written: `summarize(text)`."""
+def stream_with_stand_ins(stream: SampleStream, calls: Iterable[Call], limits: Limits = DEFAULT_LIMITS) -> SampleStream:
+    """The same for a stream, whose columns are those of its head."""
+    possible = _possible(stream.head, calls)
+    return _StandInStream(stream, possible, limits) if possible else stream
+
+
+def _possible(source: Source, calls: Iterable[Call]) -> list[Call]:
+    return [call for call in dict.fromkeys(calls) if all(column in source.columns for column in call.columns)]
+
+
+class _WithStandIns:
+    """Samples with stand-ins as further columns, named as they are written: `summarize(text)`."""
+
+    def __init__(self, samples: Samples, calls: Sequence[Call], limits: Limits) -> None:
+        self.name = samples.name
+        self._samples = samples
+        self._calls = list(calls)
+        self._limits = limits
+
+    def __getitem__(self, index: int) -> Mapping[str, object]:
+        sample = self._samples[index]
+        return LazyColumns(sample, {str(call): partial(self._made, call, sample, index) for call in self._calls})
+
+    def folder_of(self, index: int) -> str | None:
+        return self._samples.folder_of(index)
+
+    def _made(self, call: Call, sample: Mapping[str, object], index: int) -> object:
+        stand_in = STAND_INS[call.name]
+        values = [sample.get(column) for column in call.columns]
+        if stand_in.takes[0] == "IMAGE":
+            values[0] = decode_image(values[0], self.folder_of(index), self._limits)
+        return stand_in.make(*values)
+
+
+class StandInSource(_WithStandIns):
+    """A source with stand-ins as further columns."""
 
     def __init__(self, source: Source, calls: Sequence[Call], limits: Limits = DEFAULT_LIMITS) -> None:
-        self.name = source.name
+        super().__init__(source, calls, limits)
         self.remarks = remarks_of(source)
-        self._limits = limits
         self.columns: tuple[str, ...] = (*source.columns, *map(str, calls))
         self.class_names = source.class_names
         self._source = source
-        self._calls = list(calls)
 
     @property
     def keys(self) -> Sequence[str]:
@@ -223,20 +257,20 @@ class StandInSource:
     def __len__(self) -> int:
         return len(self._source)
 
-    def __getitem__(self, index: int) -> Mapping[str, object]:
-        sample = self._source[index]
-        return LazyColumns(sample, {str(call): partial(self._made, call, sample, index) for call in self._calls})
-
-    def folder_of(self, index: int) -> str | None:
-        return self._source.folder_of(index)
-
     def parts(self) -> tuple[list[str], np.ndarray]:
         """The names of the sources, and for each sample the number of the one that it comes from."""
         return parts_of(self._source)
 
-    def _made(self, call: Call, sample: Mapping[str, object], index: int) -> object:
-        stand_in = STAND_INS[call.name]
-        values = [sample.get(column) for column in call.columns]
-        if stand_in.takes[0] == "IMAGE":
-            values[0] = decode_image(values[0], self.folder_of(index), self._limits)
-        return stand_in.make(*values)
+
+class _StandInStream(_WithStandIns):
+    """A stream with stand-ins as further columns; its head is without them."""
+
+    def __init__(self, stream: SampleStream, calls: Sequence[Call], limits: Limits) -> None:
+        super().__init__(stream, calls, limits)
+        self._stream = stream
+        self.shards, self.head = stream.shards, stream.head
+        self.places, self.count, self.fingerprint = stream.places, stream.count, stream.fingerprint
+
+    @property
+    def keys(self) -> KeysByPlace:
+        return self._stream.keys

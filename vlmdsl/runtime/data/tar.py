@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from vlmdsl.runtime.data.left_out import LeftOut
 
-__all__ = ["BLOCK", "DamagedTar", "Member", "Place", "member_at", "members_of"]
+__all__ = ["BLOCK", "DamagedTar", "Member", "Place", "member_at", "members_from", "members_of"]
 
 _LARGEST_HEADER = 32 * 2**10
 """Bytes of a long name or of extended attributes (`pax`). The library reads them whole, as long as they claim to be."""
@@ -114,8 +114,17 @@ def member_at(file: io.FileIO, size: int, offset: int) -> tuple[Member | None, i
     return None if place is None else Member(entry.name, entry.header, *place, entry.end), entry.end
 
 
-def _entries(file: io.FileIO, size: int) -> Iterator[_Entry]:
-    offset = 0
+def members_from(file: io.FileIO, size: int, offset: int) -> Iterator[Member]:
+    """The members of an archive from `offset` on, as `member_at` gives them. Raises `DamagedTar`."""
+    for entry in _entries(file, size, offset):
+        offset = entry.end
+        place = entry.place if entry.linked is None else (-1, 0)
+        if place is not None:
+            yield Member(entry.name, entry.header, *place, entry.end)
+    _check_end(file, offset, size)
+
+
+def _entries(file: io.FileIO, size: int, offset: int = 0) -> Iterator[_Entry]:
     while (entry := _entry(file, size, offset)) is not None:
         offset = entry.end
         yield entry

@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
+from vlmdsl.diagnostics.catalog.data import StreamUnusable
 from vlmdsl.ir import ONE_SOURCE, Program, columns, draws, ramps, root_field
 from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.runtime.data import (
@@ -16,6 +17,7 @@ from vlmdsl.runtime.data import (
     Limits,
     Loaded,
     Materials,
+    SampleStream,
     Source,
     Survey,
     View,
@@ -25,9 +27,11 @@ from vlmdsl.runtime.data import (
     held_out,
     map_fields,
     open_source,
+    open_stream,
     read_synonyms,
     requirements,
     split_samples,
+    stream_with_stand_ins,
     survey,
     texts_of,
     view_of,
@@ -41,6 +45,7 @@ from vlmdsl.runtime.training.processes import World, seed_generators
 from vlmdsl.runtime.training.tokenizers import encoder_name, tokenizer_notes, tokenizers_for
 from vlmdsl.runtime.values import ImageFormat, TextFormat
 from vlmdsl.schema import DataConfig, ModelConfig, RunConfig
+from vlmdsl.source import Span
 from vlmdsl.types import FieldType, VecType, as_value, plain_kinds
 
 __all__ = [
@@ -64,7 +69,8 @@ _IMAGE_SIZE = 32
 class Data:
     """Training and held-out samples with the columns that feed the recipe's fields; `held_out` is None without any.
 
-    `reference` are the samples that the recipe retrieves from; None if it does not.
+    `reference` are the samples that the recipe retrieves from; None if it does not. Where the training samples are read as a
+    `stream`, `train` is its head.
     """
 
     train: Source
@@ -75,6 +81,7 @@ class Data:
     reference_mapping: FieldMapping | None = None
     foreign: bool = False
     """Whether the held-out samples are others than the run's own."""
+    stream: SampleStream | None = None
 
 
 def open_data(
@@ -93,7 +100,10 @@ def open_sources(config: RunConfig, evaluate_on: tuple[str, ...] = ()) -> tuple[
     """The training and the held-out samples; `evaluate_on` takes the place of the configured held-out data."""
     specs = evaluate_on or config.data.val or tuple(held_out(config.data.train))
     limits = Limits.of(config.data)
-    return open_source(config.data.train, limits=limits), open_source(specs, "val", limits=limits) if specs else None
+    train = (
+        open_stream(config.data.train, limits).head if config.data.stream else open_source(config.data.train, limits=limits)
+    )
+    return train, open_source(specs, "val", limits=limits) if specs else None
 
 
 def map_data(
@@ -123,8 +133,9 @@ def map_data(
         val_mapping = _mapped(val, program, held_out_config, faults, classes)
     if mapping is None or faults:
         raise DiagnosticError(tuple(dict.fromkeys(faults)))
+    stream = _stream(program, config, stand_ins) if config.data.stream else None
     if not columns(program):
-        return Data(train, mapping, val, val_mapping, foreign=foreign)
+        return Data(train, mapping, val, val_mapping, foreign=foreign, stream=stream)
     if not config.data.reference:
         rest, kept = split_samples(train, config.data.reference_share, config.train.seed)
         return Data(rest, mapping, val, val_mapping, kept, mapping, foreign)
@@ -132,7 +143,20 @@ def map_data(
     reference_mapping = _mapped(reference, program, config.data, faults, mapping.classes)
     if reference_mapping is None:
         raise DiagnosticError(tuple(dict.fromkeys(faults)))
-    return Data(train, mapping, val, val_mapping, reference, reference_mapping, foreign)
+    return Data(train, mapping, val, val_mapping, reference, reference_mapping, foreign, stream)
+
+
+def _stream(program: Program, config: RunConfig, stand_ins: list[Call]) -> SampleStream:
+    """The training samples as a stream; V0837 for a recipe that needs random access to them."""
+    reason = ""
+    if program.batch_policy == ONE_SOURCE:
+        reason = "the recipe asks for batches of one source each, which needs the sources of all samples"
+    elif columns(program) and not config.data.reference:
+        reason = "the recipe retrieves from samples that are kept aside; name others with `data.reference`"
+    if reason:
+        raise DiagnosticError((StreamUnusable.at(Span("<command line>", 0, 0), reason=reason),))
+    limits = Limits.of(config.data)
+    return stream_with_stand_ins(open_stream(config.data.train, limits), stand_ins, limits)
 
 
 def _stand_ins(config: DataConfig) -> list[Call]:
@@ -277,7 +301,7 @@ def training_batches(
     fields = {node.string("name"): node.type for node in program.nodes() if node.operation is FIELD}
     plain = {name: kind.kind for name, kind in fields.items() if isinstance(kind, FieldType) and kind.kind in plain_kinds()}
     loader = BatchLoader(
-        data.train,
+        data.stream or data.train,
         data.mapping,
         model.readings,
         fields=plain,
@@ -293,6 +317,8 @@ def training_batches(
         groups=groups,
         noise=model.noise_lengths(),
         max_bad_share=config.data.max_bad_share,
+        lanes=config.data.stream_lanes,
+        window=config.data.stream_window,
     )
     stand_ins = data.mapping.stand_ins.items()
     loader.report.notes += [f"stand-in: `{field}` is {' and '.join(calls)}" for field, calls in stand_ins]

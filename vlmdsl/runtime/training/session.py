@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -271,7 +272,7 @@ class _Prepared:
         tensors = [(name, str(tensor.dtype), list(tensor.shape)) for name, tensor in self.model.state_dict().items()]
         read = [(name, own) for name, own in self.samples.items() if name != "held_out"]
         return {
-            "data": [f"{own['samples']:,} samples in `{name}` ({own['fingerprint'][:_MARK]})" for name, own in read],
+            "data": [f"{_size(own)} in `{name}` ({own['fingerprint'][:_MARK]})" for name, own in read],
             "texts": _digest(self.tokenizers.to_json())[:_MARK],
             "towers": _digest(json.dumps(tensors))[:_MARK],
             "checkpoints": None if self.checkpoint is None else read_position(self.checkpoint).step,
@@ -347,6 +348,11 @@ def _new_folder(prepared: _Prepared, recipe: RecipeFiles, world: World, ending: 
     write_start(folder, recipe, prepared.config, prepared.samples, prepared.model.notes, world)
     ending.folder = folder
     return folder
+
+
+def _size(samples: Mapping[str, Any]) -> str:
+    """How many samples a source has; of a stream, how many shards."""
+    return f"{samples['shards']:,} shards" if samples["samples"] is None else f"{samples['samples']:,} samples"
 
 
 def _digest(text: str) -> str:

@@ -45,6 +45,9 @@ def data_facts(data: Data, surveys: Mapping[str, Survey]) -> dict[str, Any]:
     """What `run.json` says of the samples, with what a look through them found."""
     sources = {"train": data.train, "held_out": data.held_out, "reference": data.reference}
     facts: dict[str, Any] = {name: source_facts(source) for name, source in sources.items() if source is not None}
+    if data.stream is not None:  # how many samples it has is not known
+        shards, fingerprint = data.stream.shards, data.stream.fingerprint()
+        facts["train"] |= {"samples": None, "shards": shards, "fingerprint": fingerprint}
     for name, survey in surveys.items():
         facts[name] |= survey.as_dict()
     facts["train"]["stand_ins"] = data.mapping.stand_ins
@@ -127,6 +130,8 @@ def check_same_data(folder: RunFolder, data: Mapping[str, Any]) -> None:
         if differs:
             counts = [0 if facts is None else facts.get("samples", 0) for facts in (before, now)]
             note = f"it had {counts[0]} samples ({name}), now it has {counts[1]}"
+            if None in counts:
+                note = f"it was read from other shards ({name}), or not as a stream"
             help = "restore the data, or start a new run"
             place = Span("<command line>", 0, 0)
             mismatch = ResumeMismatch.at(place, path=folder.path, what="set of samples", notes=(note,), help=(help,))

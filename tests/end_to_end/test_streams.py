@@ -1,0 +1,110 @@
+"""Runs on a stream of shards: two passes, resumed bit for bit, on two processes as on one."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vlmdsl
+from bundled.runs import SETTINGS, with_tiny_towers
+from vlmdsl import DiagnosticError
+from vlmdsl.runtime.data import open_source
+from vlmdsl.runtime.training import session
+
+CODE = os.pathsep.join([str(Path(vlmdsl.__file__).parents[1] / name) for name in ("", "cli")])
+STEPS, HALF = 6, 4
+STREAM = SETTINGS | {"data.stream": True, "data.stream_window": 4, "train.checkpoint_every": HALF, "evaluation.limit": 8}
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 scenes in four shards: a pass of three batches of 8."""
+    folder = tmp_path_factory.mktemp("shards")
+    source = open_source("shapes:samples=24,size=16")
+    for number in range(4):
+        with tarfile.open(folder / f"s{number}.tar", "w") as archive:
+            for index in range(6 * number, 6 * number + 6):
+                sample, file = source[index], io.BytesIO()
+                Image.fromarray(np.asarray(sample["image"])).save(file, "PNG")
+                for ending, data in (("png", file.getvalue()), ("txt", str(sample["text"]).encode())):
+                    header = tarfile.TarInfo(f"{index:04d}.{ending}")
+                    header.size = len(data)
+                    archive.addfile(header, io.BytesIO(data))
+    return folder
+
+
+def records(run: Path) -> list[dict[str, Any]]:
+    """The metrics without the speed, which no two runs share."""
+    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for record in found:
+        del record["samples_per_second"]
+    return found
+
+
+def test_a_resumed_run_on_a_stream_is_the_same_bit_for_bit(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_tiny_towers(monkeypatch)
+    monkeypatch.setattr(session, "draw_curves", lambda *arguments: None)  # as long as all the rest
+    run, kept = tmp_path / "run", tmp_path / "kept"
+    vlmdsl.train("clip", data=[str(shards)], settings=STREAM, steps=STEPS, out=run)
+    shutil.copytree(run, kept)
+    end = Path("checkpoints") / f"step-{STEPS:08d}"
+    shutil.rmtree(run / end)
+    vlmdsl.train(resume=run)
+    for name in ("model.safetensors", "optimizer.safetensors", "state.json"):
+        assert (run / end / name).read_bytes() == (kept / end / name).read_bytes()
+    assert records(run) == records(kept)
+    assert len({record["loss"] for record in records(run)}) == STEPS
+    train = json.loads((run / "run.json").read_text())["data"]["train"]
+    assert (train["samples"], train["shards"]) == (None, 4)
+    assert train["remarks"] == ["read as a stream of 4 shards; what is said of the samples is about 4 of them"]
+
+    (shards / "s4.tar").write_bytes((shards / "s0.tar").read_bytes())
+    shutil.rmtree(run / end)
+    try:
+        with pytest.raises(DiagnosticError, match="V0818") as caught:
+            vlmdsl.train(resume=run)
+        assert caught.value.diagnostics[0].notes == ("it was read from other shards (train), or not as a stream",)
+    finally:
+        (shards / "s4.tar").unlink()
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_two_processes_train_on_a_stream_as_one(shards: Path, tmp_path: Path) -> None:
+    options = [word for name, value in STREAM.items() for word in ("--set", f"{name}={json.dumps(value)}")]
+    command = ["vlmdsl", "train", "clip", "--data", str(shards), "--steps", str(STEPS), *options, "--out"]
+    environment = os.environ | {"PYTHONPATH": CODE, "OMP_NUM_THREADS": "1"}
+    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", *command]
+    for name, launched in (("one", [sys.executable, "-m", *command]), ("two", two)):
+        done = subprocess.run(
+            [*launched, str(tmp_path / name)], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    for one, both in zip(records(tmp_path / "one"), records(tmp_path / "two"), strict=True):
+        assert both == pytest.approx(one, rel=1e-4)
+
+
+def test_what_needs_random_access_is_refused_as_a_stream(shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("image,text\n")
+    one_source = "vlo 1\nrecipe debiased(image: Image, text: Text)\nbatch one_source\nminimize contrast(image, text)"
+    for recipe, data, reason in (
+        ("clip", "shapes", "`shapes` is not a tar shard"),
+        ("clip", str(tmp_path / "t.csv"), "is not a tar shard"),
+        (one_source, str(shards), "batches of one source each"),
+        ("clip", str(tmp_path / "none.tar"), "V0805"),
+    ):
+        with pytest.raises(DiagnosticError, match=reason):
+            vlmdsl.train(recipe, data=[data], settings=STREAM, steps=2, out=tmp_path / "run")

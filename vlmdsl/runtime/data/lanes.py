@@ -1,0 +1,143 @@
+"""Which samples of a stream make up which batch: a function of the seed, whatever the number of processes and workers."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from vlmdsl.diagnostics import Diagnostic, DiagnosticError
+from vlmdsl.diagnostics.catalog.data import BatchLargerThanData, NotDivisible, StreamUnusable
+from vlmdsl.runtime.data.streams import SampleStream
+from vlmdsl.runtime.draws import generator
+from vlmdsl.source import Span
+
+__all__ = ["Chunk", "Lane", "lanes_of"]
+
+_MOST_LANES = 16
+_PLACE = Span("<command line>", 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The places of what one lane gives to one batch, in its pass `epoch`, and of those that may stand in for bad ones."""
+
+    epoch: int
+    places: list[int]
+    spares: list[int]
+
+
+class Lane:
+    """Shards of a stream that are read one after the other: every `lanes`-th one from `number` on. It gives `share` samples
+    to every batch.
+
+    A pass reads each shard once, in an order drawn anew. What is read is shuffled in windows of at least `window` samples (a
+    multiple of the share), and cut into shares; what is left over at the end of a pass, less than a share, waits for
+    another.
+    Lanes have no shard in common and no share is of two passes, so no batch has a sample twice, and no lane needs to know
+    where the others are: a shorter one begins its next pass earlier.
+    """
+
+    def __init__(self, stream: SampleStream, number: int, lanes: int, *, share: int, window: int, seed: int) -> None:
+        self._stream = stream
+        self._number, self._lanes, self._share, self._seed = number, lanes, share, seed
+        self._window = -(-window // share) * share
+        self._next, self._epoch = 0, -1
+        self._chunks: Iterator[Chunk] = iter(())
+
+    def __getstate__(self) -> dict[str, Any]:
+        # For a worker process, which starts anew: an iterator has an open file.
+        return self.__dict__ | {"_next": 0, "_epoch": -1, "_chunks": iter(())}
+
+    def chunk(self, position: int) -> Chunk:
+        """What batch `position` (of all, from 0 on) takes; in order without going through any sample twice.
+
+        Raises `DiagnosticError` where a shard is damaged, and where the lane has less than one share.
+        """
+        if not 0 <= position - self._next < 2 * self._window // self._share:
+            self._jump(position)
+        while True:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                self._epoch += 1
+                self._chunks = self._pass(self._epoch)
+                chunk = next(self._chunks, None) or self._too_few()
+            self._next += 1
+            if self._next > position:
+                return chunk
+
+    def _jump(self, position: int) -> None:
+        """Goes on at a batch, by the numbers of samples in the shards."""
+        total = sum(self._stream.count(shard) for shard in self._shards)
+        per_window = self._window // self._share
+        per_pass = total // self._window * per_window + total % self._window // self._share
+        if not per_pass:
+            self._too_few()
+        self._epoch, number = divmod(position, per_pass)
+        chunks = self._pass(self._epoch, number // per_window)
+        self._chunks = itertools.islice(chunks, number % per_window, None)
+        self._next = position
+
+    @property
+    def _shards(self) -> range:
+        return range(self._number, self._stream.shards, self._lanes)
+
+    def _pass(self, epoch: int, first: int = 0) -> Iterator[Chunk]:
+        """What the windows of a pass give, from window `first` on."""
+        places = self._places(epoch, first * self._window)
+        for number in itertools.count(first):
+            window = list(itertools.islice(places, self._window))
+            order = generator(self._seed, "window", epoch, self._number, number).permutation(len(window))
+            shuffled = [window[position] for position in order.tolist()]
+            for start in range(0, len(window) - self._share + 1, self._share):
+                end = start + self._share
+                yield Chunk(epoch, shuffled[start:end], shuffled[end:] + shuffled[:start])
+            if len(window) < self._window:
+                return
+
+    def _places(self, epoch: int, skipped: int) -> Iterator[int]:
+        """The places of a pass in the order in which they are read, without the first ones."""
+        order = generator(self._seed, "shards", epoch, self._number).permutation(self._shards)
+        for shard in order.tolist():
+            if skipped and self._stream.count(shard) <= skipped:
+                skipped -= self._stream.count(shard)
+            else:
+                yield from self._stream.places(shard, skipped)
+                skipped = 0
+
+    def _too_few(self) -> Chunk:
+        samples = sum(self._stream.count(shard) for shard in self._shards)
+        notes = (
+            f"{self._lanes} shards of the stream are read side by side, and each gives {self._share} samples to a batch",
+        )
+        help = "`--set data.stream_lanes=1`, a smaller `train.batch`, or more data"
+        batch, fault = self._share, BatchLargerThanData
+        raise DiagnosticError((fault.at(_PLACE, samples=samples, batch=batch, notes=notes, help=(help,)),))
+
+
+def lanes_of(
+    stream: SampleStream, *, batch: int, lanes: int | None, window: int, seed: int, rank: int, world: int
+) -> list[Lane]:
+    """The lanes of a stream that a process reads, of `lanes` in all; None: as many as divide the batch, up to 16 and to the
+    number of shards.
+
+    Batches do not depend on how many processes share the lanes out. Raises `DiagnosticError` if it cannot be done.
+    """
+    most = min(_MOST_LANES, stream.shards)
+    total = lanes or next(number for number in range(min(most, batch), 0, -1) if batch % number == 0)
+    faults: list[Diagnostic] = []
+    if batch % world:
+        help = f"`--set train.batch={max(batch // world, 1) * world}`"
+        faults.append(NotDivisible.at(_PLACE, batch=batch, world=world, help=(help,)))
+    elif total > stream.shards:
+        reason = f"it has {stream.shards} shards, fewer than the {total} that are to be read side by side"
+        faults.append(StreamUnusable.at(_PLACE, reason=reason, help=(f"`--set data.stream_lanes={stream.shards}`",)))
+    elif batch % total or total % world:
+        reason = f"{total} shards side by side do not divide a batch of {batch}, or are not a multiple of {world} processes"
+        help = "set `data.stream_lanes` to a number of shards that does, or have more shards"
+        faults.append(StreamUnusable.at(_PLACE, reason=reason, help=(help,)))
+    if faults:
+        raise DiagnosticError(tuple(faults))
+    own = range(rank * total // world, (rank + 1) * total // world)
+    return [Lane(stream, number, total, share=batch // total, window=window, seed=seed) for number in own]
