@@ -118,7 +118,8 @@ class ShardUnreadable(Problem):
         "All shards are indexed before the first step, which reads the headers of their members and not the images. A "
         "truncated shard (usually an interrupted download) is reported here, by name, rather than hours later; with "
         "`data.stream=true` it is reported when it is reached. Download it again, or leave it out. A damaged image or a "
-        "missing caption inside an intact shard is not such an error: the sample is skipped, counted and reported at the end."
+        "missing caption inside an intact shard is not such an error: the sample is skipped, counted and reported at the "
+        "end."
     )
     provoked_by = "`--data cut-off.tar`"
 

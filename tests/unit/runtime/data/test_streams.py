@@ -14,7 +14,7 @@ import torch
 
 from batches import streams_in_forms
 from vlmdsl.diagnostics import DiagnosticError
-from vlmdsl.ir import Stream
+from vlmdsl.ir import Graph, Stream
 from vlmdsl.runtime.data import BatchLoader, Requirement, map_fields, open_source, open_stream
 from vlmdsl.runtime.data.lanes import Lane
 from vlmdsl.runtime.data.streams import TarStream
@@ -22,6 +22,11 @@ from vlmdsl.runtime.tokenizer import train_tokenizer
 from vlmdsl.runtime.values import Batch, ImageBatch, ImageFormat, Noise, port
 
 NEEDS = [Requirement("image", "Image"), Requirement("text", "Text")]
+DRAWN = Graph()
+DRAWS = [
+    DRAWN.add("draw", name="of_step", distribution="uniform", arguments=(0.0, 1.0)),
+    DRAWN.add("draw", name="of_samples", distribution="uniform", arguments=(0.0, 1.0), count=2),
+]
 FORMS = ImageFormat(8), train_tokenizer(["sample 0123456789"] * 2, 300), 8
 SIZES = (11, 7, 9, 8, 10, 6)
 
@@ -40,7 +45,7 @@ BAD = {"s0/0002", "s3/0002", "s5/0001"}
 
 def loader(folder: Path, streams: list[Stream], **options: int) -> BatchLoader:
     stream = open_stream(str(folder))
-    settings = {"batch": 6, "lanes": 3, "window": 5, "seed": 3} | options
+    settings = {"batch": 6, "lanes": 3, "window": 5, "seed": 3, "draws": DRAWS} | options
     return BatchLoader(stream, map_fields(stream.head, NEEDS), streams_in_forms(streams, *FORMS), **settings)  # type: ignore[arg-type]
 
 
@@ -93,7 +98,10 @@ def test_workers_and_processes_change_nothing(folder: Path, plain_streams: list[
     shares = [take(loader(folder, plain_streams, rank=rank, world=3, **options), 20) for rank in range(3)]
     assert keys(alone) == [[key for share in shares for key in share[n].keys] for n in range(20)]
     for number, batch in enumerate(alone):
-        assert torch.equal(pixels(batch), torch.cat([pixels(share[number]) for share in shares]))
+        parts = [share[number] for share in shares]
+        assert torch.equal(pixels(batch), torch.cat([pixels(part) for part in parts]))
+        assert torch.equal(batch.draws["of_samples"], torch.cat([part.draws["of_samples"] for part in parts]))
+        assert {part.draws["of_step"].item() for part in parts} == {batch.draws["of_step"].item()}
 
 
 @pytest.mark.parametrize("done", [0, 1, 7, 8, 9, 40, 200])
