@@ -12,7 +12,7 @@ samples (an image of no bytes and a text of twelve), under as many names as are 
 as a shard of its own, with keys of its own. Images of a folder are hard links, too. A table is a file of its full size. File
 names are numbered; `shards-random` names its samples by 32 random hexadecimal digits, `shards-scattered` writes all images
 of a shard before all texts, and `twice` opens the same shards under two specifications, so that every second key comes
-again. `order` is no source: it is the order of one epoch, of which the first batch was cut.
+again. `order` is not a source but the order of one epoch, of which the first batch was cut.
 Results are printed and added to `benchmarks/results/source_memory.json` under `--name`.
 """
 

@@ -46,10 +46,10 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def records(run: Path) -> list[dict[str, Any]]:
     """The metrics without the speed, which no two runs share."""
-    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    for record in found:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for record in lines:
         del record["samples_per_second"]
-    return found
+    return lines
 
 
 def test_a_resumed_run_on_a_stream_is_the_same_bit_for_bit(

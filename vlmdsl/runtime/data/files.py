@@ -36,7 +36,7 @@ class IndexedFile:
         return cls(path, (status.st_size, status.st_mtime_ns), what)
 
     def opened(self) -> io.FileIO:
-        """The file; raises `BadSample` if it is not as it was. Opened anew each time: nothing is shared between the
+        """The file; raises `BadSample` if it is not as it was. Opened again each time: nothing is shared between the
         processes that load."""
         try:
             file = io.FileIO(os.open(self.path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)))

@@ -32,9 +32,9 @@ class Lane:
     """Shards of a stream that are read one after the other: every `lanes`-th one from `number` on. It gives `share` samples
     to every batch.
 
-    A pass reads each shard once, in an order drawn anew. What is read is shuffled in windows of at least `window` samples (a
-    multiple of the share), and cut into shares; what is left over at the end of a pass, less than a share, waits for
-    another.
+    A pass reads each shard once, in an order that is drawn for it. What is read is shuffled in windows of at least `window`
+    samples (a multiple of the share), and cut into shares; what is left over at the end of a pass, less than a share, waits
+    for another.
     Lanes have no shard in common and no share is of two passes, so no batch has a sample twice, and no lane needs to know
     where the others are: a shorter one begins its next pass earlier.
     """
@@ -47,7 +47,7 @@ class Lane:
         self._chunks: Iterator[Chunk] = iter(())
 
     def __getstate__(self) -> dict[str, Any]:
-        # For a worker process, which starts anew: an iterator has an open file.
+        # For a worker process, which starts again: an iterator has an open file.
         return self.__dict__ | {"_next": 0, "_epoch": -1, "_chunks": iter(())}
 
     def chunk(self, position: int) -> Chunk:

@@ -196,7 +196,7 @@ class BatchLoader:
 
 
 def _checked_order(source: Source, batch: int, seed: int, groups: Groups | None, world: int) -> Order:
-    """The order of the samples; `DiagnosticError` where they fill no batch or it cannot be shared out."""
+    """The order of the samples; `DiagnosticError` where they fill no batch, or processes cannot split it evenly."""
     faults = []
     largest = max(map(len, groups.values())) if groups else len(source)
     if batch > largest:

@@ -27,10 +27,10 @@ def groups_by_source(source: Source, mapping: FieldMapping) -> Groups:
     """
     names, numbers = parts_of(source)
     if SOURCE in mapping:
-        found: dict[str, int] = {}
+        numbered: dict[str, int] = {}
         said = (f"{names[number]}: {_said(source, index, mapping)}" for index, number in enumerate(numbers))
-        numbers = np.fromiter((found.setdefault(name, len(found)) for name in said), np.uint32, count=len(source))
-        names = list(found)
+        numbers = np.fromiter((numbered.setdefault(name, len(numbered)) for name in said), np.uint32, count=len(source))
+        names = list(numbered)
     first: dict[str, int] = {}
     # Specifications of the same name are one source.
     merged = np.array([first.setdefault(name, number) for number, name in enumerate(names)])[numbers]

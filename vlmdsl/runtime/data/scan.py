@@ -22,7 +22,7 @@ _METADATA = ("metadata.csv", "metadata.tsv", "metadata.jsonl")
 @dataclass
 class Scan:
     """What a folder holds: the paths of images, from the folder on and in order, each with the number of what lies beside
-    it; the tables that describe images (`metadata.csv` or `.jsonl`); and what is none of this."""
+    it; the tables that describe images (`metadata.csv` or `.jsonl`); and what is not used."""
 
     folder: Path
     images: list[tuple[str, int]] = field(default_factory=list)

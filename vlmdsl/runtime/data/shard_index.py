@@ -62,7 +62,7 @@ def members_in(
 
     Raises `BadSample` if the shard is not the one that it was.
     """
-    found: dict[str, Read] = {}
+    readers: dict[str, Read] = {}
     with shard.opened() as file:
         try:
             for start, end in spans:
@@ -70,10 +70,10 @@ def members_in(
                     member, start = member_at(file, shard.stamp[0], start)
                     if member is not None and (ending := ending_of(member.name)[1]):
                         place = (member.offset, member.size) if member.offset >= 0 else (links or {}).get(member.header)
-                        found |= {} if place is None else {ending: partial(shard.read, *place)}
+                        readers |= {} if place is None else {ending: partial(shard.read, *place)}
         except (DamagedTar, OSError) as fault:
             raise BadSample("unreadable file") from fault
-    return found
+    return readers
 
 
 def sample_at(shard: IndexedFile, offset: int) -> tuple[str, dict[str, Read]]:
@@ -81,7 +81,7 @@ def sample_at(shard: IndexedFile, offset: int) -> tuple[str, dict[str, Read]]:
 
     Raises `BadSample` if the shard is not the one that it was.
     """
-    key, endings, found = "", set[str](), dict[str, Read]()
+    key, endings, readers = "", set[str](), dict[str, Read]()
     with shard.opened() as file:
         try:
             for member in members_from(file, shard.stamp[0], offset):
@@ -91,10 +91,10 @@ def sample_at(shard: IndexedFile, offset: int) -> tuple[str, dict[str, Read]]:
                 key = key or name
                 endings |= {ending} if ending else set()
                 if ending and member.offset >= 0:
-                    found[ending] = partial(shard.read, member.offset, member.size)
+                    readers[ending] = partial(shard.read, member.offset, member.size)
         except (DamagedTar, OSError) as fault:
             raise BadSample("unreadable file") from fault
-    return key, found
+    return key, readers
 
 
 @dataclass(frozen=True)

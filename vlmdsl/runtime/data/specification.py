@@ -128,8 +128,8 @@ def open_stream(spec: str | Iterable[str], limits: Limits = DEFAULT_LIMITS) -> T
     return TarStream(shards, ", ".join(specs), limits)
 
 
-def _not_shards(given: object) -> DiagnosticError:
-    reason = f"`{given}` is not a tar shard, or a folder of them"
+def _not_shards(path: object) -> DiagnosticError:
+    reason = f"`{path}` is not a tar shard, or a folder of them"
     return DiagnosticError((StreamUnusable.at(_PLACE, reason=reason, help=("leave out `data.stream=true`",)),))
 
 

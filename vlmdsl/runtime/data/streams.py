@@ -54,7 +54,7 @@ class SampleStream(Samples, Protocol):
         ...
 
     def count(self, shard: int) -> int:
-        """How many samples a shard has. Goes through it, if that has not been done."""
+        """The number of samples of a shard. Goes through it, if that has not been done."""
         ...
 
     def fingerprint(self) -> str:

@@ -351,7 +351,7 @@ def _new_folder(prepared: _Prepared, recipe: RecipeFiles, world: World, ending: 
 
 
 def _size(samples: Mapping[str, Any]) -> str:
-    """How many samples a source has; of a stream, how many shards."""
+    """The number of samples of a source, or of shards of a stream."""
     return f"{samples['shards']:,} shards" if samples["samples"] is None else f"{samples['samples']:,} samples"
 
 

@@ -103,7 +103,7 @@ def test_a_sample_takes_at_most_16_bytes(
 
 @pytest.mark.parametrize("name", ["t.csv", "t.json"])
 def test_rows_are_not_read_from_another_table(tmp_path: Path, name: str) -> None:
-    """Rows are read from their place when they are asked for: another file under the name is none."""
+    """Rows are read from their place when they are asked for: another file of that name is not read."""
     content = {"t.csv": "text\none\ntwo\n", "t.json": '[{"text": "one"},\n{"text": "two"}]'}[name]
     path = tmp_path / name
     path.write_text(content)

@@ -40,7 +40,7 @@ def archive(members: list[tuple[str, bytes, float, str]], form: int) -> bytes:
     return file.getvalue()
 
 
-def found(data: bytes, folder: Path, monkeypatch: pytest.MonkeyPatch | None = None) -> list[Member] | str:
+def members_found(data: bytes, folder: Path, monkeypatch: pytest.MonkeyPatch | None = None) -> list[Member] | str:
     """The members, or that the archive is damaged; with `monkeypatch` as the library alone finds them."""
     path = folder / "archive.tar"
     path.write_bytes(data)
@@ -62,15 +62,15 @@ def test_members_are_those_that_the_library_finds(
         content = archive(members, form)
     except ValueError:
         return  # the format has no room for the name
-    plain = found(content, folder)
-    assert plain == found(content, folder, patch)
+    plain = members_found(content, folder)
+    assert plain == members_found(content, folder, patch)
     assert [member.name for member in plain if isinstance(member, Member)] == _listed(content)
     # Whatever byte of it changes, both find the same, or both that it is damaged.
     place = data.draw(st.integers(0, len(content) - 1))
     block = place // BLOCK * BLOCK
     changed = bytearray(content)
     changed[place] ^= data.draw(st.integers(1, 255))
-    assert found(bytes(changed), folder) == found(bytes(changed), folder, patch), (block, place - block)
+    assert members_found(bytes(changed), folder) == members_found(bytes(changed), folder, patch), (block, place - block)
 
 
 def _listed(content: bytes) -> list[str]:
@@ -108,4 +108,4 @@ def test_a_header_for_all_members_that_names_them_is_refused(tmp_path: Path) -> 
     assert len(open_source(str(tmp_path / "g.tar"))) == 1
     data = archive([("a.txt", b"1", 0, "file")], tarfile.PAX_FORMAT)
     header = tarfile.TarInfo.create_pax_global_header({"path": "b.txt"})
-    assert found(header + data, tmp_path) == "damaged"
+    assert members_found(header + data, tmp_path) == "damaged"
