@@ -127,7 +127,7 @@ class FolderSource:
 
     @property
     def keys(self) -> Keys:
-        return Keys(len(self), lambda index: well_formed(self._names[index]))
+        return Keys(len(self), lambda index: well_formed(self._names[index]), lambda: map(well_formed, self._names))
 
     def __len__(self) -> int:
         return len(self._names)

@@ -18,10 +18,11 @@ _BLOCK = 256
 
 
 class Keys(Sequence[str]):
-    """`count` keys, of which `key(index)` makes each when it is asked for. Equal to any sequence of the same keys."""
+    """`count` keys, of which `key(index)` makes each when it is asked for, and `in_order()` all of them, if that is faster.
+    Equal to any sequence of the same keys."""
 
-    def __init__(self, count: int, key: Callable[[int], str]) -> None:
-        self._count, self._key = count, key
+    def __init__(self, count: int, key: Callable[[int], str], in_order: Callable[[], Iterable[str]] | None = None) -> None:
+        self._count, self._key, self._in_order = count, key, in_order
 
     def __len__(self) -> int:
         return self._count
@@ -38,7 +39,7 @@ class Keys(Sequence[str]):
         return self._key(range(self._count)[index])
 
     def __iter__(self) -> Iterator[str]:
-        return map(self._key, range(self._count))
+        return map(self._key, range(self._count)) if self._in_order is None else iter(self._in_order())
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence) or isinstance(other, str):
@@ -78,6 +79,11 @@ class PackedNames:
     def __len__(self) -> int:
         return len(self._blocks) * _BLOCK + len(self._last)
 
+    def __iter__(self) -> Iterator[str]:
+        for block in self._blocks:
+            yield from json.loads(zlib.decompress(block))
+        yield from self._last
+
     def __getitem__(self, index: int) -> str:
         block, within = divmod(index, _BLOCK)
         if block == len(self._blocks):
@@ -108,6 +114,22 @@ class Repetitions:
         if place == len(self.indices) or self.indices[place] != index:
             return key
         return f"{key}#{self._numbers[place]}"
+
+    def unique_in_order(self, keys: Iterable[str]) -> Iterable[str]:
+        """All keys in their order, each with its number behind it if it has one."""
+        if not len(self.indices):
+            return keys
+        return self._numbered(keys)
+
+    def _numbered(self, keys: Iterable[str]) -> Iterator[str]:
+        repeated = zip(map(int, self.indices), self._numbers, strict=True)
+        place, number = next(repeated)
+        for index, key in enumerate(keys):
+            if index == place:
+                yield f"{key}#{number}"
+                place, number = next(repeated, (-1, 0))
+            else:
+                yield key
 
 
 def number_repetitions(keys: Sequence[str]) -> Repetitions:

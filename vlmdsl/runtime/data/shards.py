@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +67,7 @@ class TarSource:
 
     @property
     def keys(self) -> Keys:
-        return Keys(len(self), self._key)
+        return Keys(len(self), self._key, lambda: self._repetitions.unique_in_order(self._keys_in_order()))
 
     def __len__(self) -> int:
         return len(self._names)
@@ -86,6 +86,11 @@ class TarSource:
 
     def _key(self, index: int) -> str:
         return self._repetitions.unique(index, f"{self._stems[self._shard_of(index)]}/{self._names[index]}")
+
+    def _keys_in_order(self) -> Iterator[str]:
+        names = iter(self._names)
+        for stem, shard in zip(self._stems, self._shards, strict=True):
+            yield from (f"{stem}/{name}" for name in itertools.islice(names, len(shard)))
 
     def _on_repeated(self, again: Iterable[int]) -> Iterable[str]:
         """What is to be said of keys that come again: those of these samples, and those that another shard has."""

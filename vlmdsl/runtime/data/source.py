@@ -113,7 +113,10 @@ class JoinedSource:
 
     @property
     def keys(self) -> Keys:
-        return Keys(len(self), self._key)
+        every = itertools.chain.from_iterable
+        return Keys(
+            len(self), self._key, lambda: self._repetitions.unique_in_order(every(one.keys for one in self._sources))
+        )
 
     def __len__(self) -> int:
         return self._first[-1]

@@ -32,6 +32,7 @@ def numbered(keys: list[str]) -> list[str]:
 def test_keys_that_come_again_get_numbers_that_nobody_has(keys: list[str]) -> None:
     repeated = number_repetitions(keys)
     assert [repeated.unique(index, key) for index, key in enumerate(keys)] == numbered(keys)
+    assert list(repeated.unique_in_order(keys)) == numbered(keys)
     assert len(repeated) == len(keys) - len(set(keys))
 
 
@@ -42,6 +43,7 @@ def test_packed_names_are_what_they_were(texts: list[str], times: int) -> None:
         packed.append(name)
     assert len(packed) == len(names)
     assert [packed[index] for index in reversed(range(len(names)))] == names[::-1]
+    assert list(packed) == names
 
 
 def test_keys_are_a_sequence() -> None:
@@ -99,6 +101,7 @@ def test_a_sample_takes_at_most_16_bytes(
     assert len(source) == SAMPLES
     assert taken / SAMPLES <= 16
     assert len(set(source.keys)) == SAMPLES
+    assert source.keys == [source.keys[index] for index in range(SAMPLES)]
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.json"])
