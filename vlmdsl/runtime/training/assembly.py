@@ -191,10 +191,9 @@ def surveys(program: Program, config: RunConfig, data: Data, model: VisionLangua
     every = {need.field: need.kind for need in requirements(program)}
     plain = {need.field: need.kind for need in requirements(program, views=False) if not need.optional}
     retrieved = {column.field: column.kind for column in columns(program)}
+    batch = 1 if data.stream else config.train.batch  # the head of a stream may be smaller than a batch
     surveyed = {
-        "train": survey(
-            data.train, data.mapping, every, values, materials=materials, batch=config.train.batch, max_bad_share=share
-        )
+        "train": survey(data.train, data.mapping, every, values, materials=materials, batch=batch, max_bad_share=share)
     }
     fixed = replace(materials, draw_captions=False)
     for name, source, mapping, fields, loaded in (
