@@ -101,10 +101,12 @@ def test_two_processes_train_on_a_stream_as_one(shards: Path, tmp_path: Path) ->
 def test_what_needs_random_access_is_refused_as_a_stream(shards: Path, tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("image,text\n")
     one_source = "vlo 1\nrecipe debiased(image: Image, text: Text)\nbatch one_source\nminimize contrast(image, text)"
+    epochs = "vlo 1\nrecipe r(image: Image, text: Text)\nminimize ramp(0, 1, over=2 epochs) * contrast(image, text)"
     for recipe, data, reason in (
         ("clip", "shapes", "`shapes` is not a tar shard"),
         ("clip", str(tmp_path / "t.csv"), "is not a tar shard"),
         (one_source, str(shards), "batches of one source each"),
+        (epochs, str(shards), "the steps of an epoch"),
         ("clip", str(tmp_path / "none.tar"), "V0805"),
     ):
         with pytest.raises(DiagnosticError, match=reason):
