@@ -73,10 +73,10 @@ def leaves(batch: int, dim: int, dtype: torch.dtype, device: str) -> tuple[Tenso
     return tuple(tensor.requires_grad_() for tensor in tensors)  # type: ignore[return-value]
 
 
-def step(function: Callable[..., Tensor], tensors: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, ...]:
-    """Loss and gradients of one forward and backward pass."""
+def step(function: Callable[..., Tensor], tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Loss and gradients, of the tensors that ask for one, of one forward and backward pass."""
     loss = function(*tensors)
-    return (loss.detach(), *torch.autograd.grad(loss, tensors))
+    return (loss.detach(), *torch.autograd.grad(loss, [tensor for tensor in tensors if tensor.requires_grad]))
 
 
 def errors(options: argparse.Namespace, batch: int) -> dict[str, float]:
@@ -99,7 +99,7 @@ def passes_gate(deviations: dict[str, float]) -> bool:
     return all(error <= allowed for name, error in deviations.items() if name.startswith("dense"))
 
 
-def seconds(function: Callable[..., Tensor], tensors: tuple[Tensor, Tensor, Tensor]) -> float:
+def seconds(function: Callable[..., Tensor], tensors: tuple[Tensor, ...]) -> float:
     """The time of one step: of the device on CUDA, of the process's CPU elsewhere."""
     if tensors[0].is_cuda:
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
@@ -138,8 +138,12 @@ def ratio_with_interval(measured: list[float], baseline: list[float]) -> tuple[f
 
 def own_peak(options: argparse.Namespace) -> float:
     """MiB that one step of the variant `options.peak_of` needs beyond what is in use before it; for a process of its own."""
-    function = variants()[options.peak_of]
     tensors = leaves(options.batch[0], options.dim, options.dtype, options.device)
+    return peak_of_step(variants()[options.peak_of], tensors)
+
+
+def peak_of_step(function: Callable[..., Tensor], tensors: tuple[Tensor, ...]) -> float:
+    """MiB that a step of a function needs beyond what is in use before it, after two that do not count."""
     for _ in range(2):
         step(function, tensors)
     if tensors[0].is_cuda:

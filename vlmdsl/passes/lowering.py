@@ -32,7 +32,7 @@ __all__ = ["DENSE_BUDGET", "LOWERINGS", "Lowered", "Lowering", "LoweringRequest"
 
 DENSE_BUDGET = 2**30
 """Bytes that the matrices of one operation may take: beyond it the form that does not make them is preferred."""
-TOKEN_BUDGET = 2**24
+TOKEN_BUDGET = 2**26
 """The same for the similarities of all pairs of tokens, where the chunked form is the faster one too from there on."""
 LOWERINGS = ("auto", "dense", "chunked")
 """What may be asked for."""
