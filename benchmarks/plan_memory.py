@@ -16,11 +16,15 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from contrast import usual
 from torch import Tensor
 
 import vlmdsl
@@ -41,22 +45,25 @@ class Case:
     batch: int
     dim: int = 512
     vocabulary: int = 1000
+    lowering: str = "dense"
     knobs: dict[str, float] = field(default_factory=dict)
 
 
 CASES = (
-    Case("clip", 1024),
-    Case("clip", 4096),
-    Case("siglip", 1024),
-    Case("siglip", 4096),
-    Case("filip", 64, dim=256),
-    Case("filip", 128, dim=256),
-    Case("otter", 1024),
-    Case("declip", 512, knobs={"size": 16384}),
+    *(Case("clip", batch) for batch in (1024, 4096, 8192)),
+    *(Case("clip", batch, lowering="chunked") for batch in (4096, 8192)),
+    *(Case("siglip", batch) for batch in (1024, 4096, 8192)),
+    *(Case("siglip", batch, lowering="chunked") for batch in (4096, 8192)),
+    *(Case("filip", batch, dim=256) for batch in (32, 64, 128)),
+    *(Case("filip", batch, dim=256, lowering="chunked") for batch in (128, 256)),
+    *(Case("otter", batch) for batch in (512, 1024, 2048)),
+    *(Case("declip", batch, knobs={"size": 16384}) for batch in (256, 512, 1024)),
     Case("laclip_mt", 1024),
     Case("simclr", 512),
     Case("unicl", 1024),
 )
+HAND_WRITTEN = ("clip",)
+"""Recipes whose usual hand-written loss is measured too: features normalised, two products, two cross-entropies, eager."""
 
 
 def features(objective: Objective, case: Case) -> dict[str, Tensor]:
@@ -93,15 +100,34 @@ def step(objective: Objective, given: dict[str, Tensor]) -> None:
 def own_peak(case: Case, compiled: bool) -> float:
     """MiB that one step needs beyond what is held before it; for a process of its own."""
     torch.set_num_threads(1)
-    objective = vlmdsl.compile(case.recipe, compiled=compiled, **case.knobs)
+    objective = vlmdsl.compile(case.recipe, compiled=compiled, lowering=case.lowering, **case.knobs)
     given = features(objective, case)
+    return peak_of(partial(step, objective, given), (*given.values(), *objective.parameters()))
+
+
+def hand_written_peak(case: Case) -> float:
+    """The same for the usual hand-written loss."""
+    torch.set_num_threads(1)
+    x, y = (torch.randn(case.batch, case.dim, requires_grad=True) for _ in range(2))
+    scale = torch.tensor(10.0, requires_grad=True)
+
+    def loss_and_gradients() -> None:
+        for value in (x, y, scale):
+            value.grad = None
+        usual(F.normalize(x, dim=-1), F.normalize(y, dim=-1), scale).backward()
+
+    return peak_of(loss_and_gradients, (x, y, scale))
+
+
+def peak_of(run: Callable[[], None], leaves: Iterable[Tensor]) -> float:
+    """MiB by which the most memory held rises in a step after two, whose gradients are gone."""
     for _ in range(2):
-        step(objective, given)
-    for value in (*given.values(), *objective.parameters()):
-        value.grad = None
+        run()
+    for leaf in leaves:
+        leaf.grad = None
     Path("/proc/self/clear_refs").write_text("5")
     before = resident("VmRSS")
-    step(objective, given)
+    run()
     return (resident("VmHWM") - before) / 1024
 
 
@@ -112,20 +138,25 @@ def resident(name: str) -> int:
     return int(line.group(1))
 
 
-def measured(case: Case, compiled: bool) -> float:
-    command = [sys.executable, __file__, "--own", json.dumps(asdict(case))] + ([] if compiled else ["--eager"])
+def measured(case: Case, *options: str) -> float:
+    command = [sys.executable, __file__, "--own", json.dumps(asdict(case)), *options]
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | RETURN_MEMORY)
     return float(done.stdout)
 
 
 def compare(case: Case, eager: bool) -> dict[str, Any]:
     """What the plan says, what is measured, and their ratio."""
-    plan = vlmdsl.plan(
-        case.recipe, batch=case.batch, dim=case.dim, vocabulary=case.vocabulary, knobs=case.knobs
-    )  # fmt: skip
-    planned, peak = plan.peak / 2**20, measured(case, compiled=True)
+    sizes = {"batch": case.batch, "dim": case.dim, "vocabulary": case.vocabulary}
+    plan = vlmdsl.plan(case.recipe, lowering=case.lowering, knobs=case.knobs, **sizes)
+    planned, peak = plan.peak / 2**20, measured(case)
     row = {**asdict(case), "plan_mib": round(planned, 1), "measured_mib": round(peak, 1), "ratio": round(planned / peak, 3)}
-    return row | ({"eager_mib": round(measured(case, compiled=False), 1)} if eager else {})
+    if case.recipe in HAND_WRITTEN and plan.hand_written is not None:
+        by_hand = {
+            "plan_mib": round(plan.hand_written.peak / 2**20, 1),
+            "measured_mib": round(measured(case, "--by-hand"), 1),
+        }
+        row["hand_written"] = by_hand
+    return row | ({"eager_mib": round(measured(case, "--eager"), 1)} if eager else {})
 
 
 def main() -> None:
@@ -135,9 +166,11 @@ def main() -> None:
     parser.add_argument("--eager", action="store_true", help="measure the objective that is not compiled too")
     parser.add_argument("--result", type=Path, default=RESULT)
     parser.add_argument("--own", help=argparse.SUPPRESS)
+    parser.add_argument("--by-hand", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.own is not None:
-        print(own_peak(Case(**json.loads(options.own)), compiled=not options.eager))
+        case = Case(**json.loads(options.own))
+        print(hand_written_peak(case) if options.by_hand else own_peak(case, compiled=not options.eager))
         return
     rows = []
     for case in CASES:
@@ -145,8 +178,12 @@ def main() -> None:
             row = compare(case, options.eager)
             rows.append(row)
             print(
-                f"{row['recipe']:<10}{row['batch']:>6}{row['plan_mib']:>9.1f}{row['measured_mib']:>9.1f}{row['ratio']:>7.2f}"
+                f"{row['recipe']:<10}{row['lowering']:<9}{row['batch']:>6}{row['plan_mib']:>9.1f}{row['measured_mib']:>9.1f}"
+                f"{row['ratio']:>7.2f}",
+                flush=True,
             )
+    stored = json.loads(options.result.read_text("utf-8"))["cases"] if options.result.exists() else []
+    rows = [row for row in stored if row["recipe"] in names and row["recipe"] not in options.recipes] + rows
     options.result.write_text(json.dumps({"torch": torch.__version__, "cases": rows}, indent=2) + "\n", encoding="utf-8")
 
 

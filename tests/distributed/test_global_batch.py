@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+import vlmdsl
 from unit.backends.torch.programs import clip, labelled, tokenwise
 from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.ir import Program
@@ -95,6 +99,46 @@ def test_compiled_processes_share_one_batch() -> None:
     expected = value_and_gradients("labelled")
     found = run_processes(value_and_gradients, 2, "labelled", True, timeout=400)
     assert_equal_to_one_process(found, expected)
+
+
+SHARED = """vlo 1
+recipe shared(image: Image, drawing: Image, text: Text)
+minimize {
+  pairs: contrast(image, text, temperature=0.5)
+  drawings: contrast(drawing, text, temperature=0.5)
+}
+"""
+"""Texts are the columns of both regions."""
+
+
+class Exchanges(TorchDispatchMode):
+    """Counts the exchanges between processes by their kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        if function.namespace == "_c10d_functional":
+            self.counts[function.__name__.partition(".")[0]] += 1
+        return function(*arguments, **(options or {}))
+
+
+def exchanges_of_features(lowering: str) -> tuple[int, int]:
+    """How often a step gathers features, and how often their gradients go back."""
+    objective = vlmdsl.compile(SHARED, compiled=False, lowering=lowering)
+    features = {name: torch.randn(4, 3, requires_grad=True) for name in objective.inputs}
+    with Exchanges() as exchanges:
+        objective(**features).loss.backward()
+    return exchanges.counts["all_gather_into_tensor"], exchanges.counts["reduce_scatter_tensor"]
+
+
+@pytest.mark.parametrize("lowering", ["dense", "chunked"])
+def test_features_that_several_regions_read_are_gathered_once_as_the_plan_says(lowering: str) -> None:
+    regions = vlmdsl.plan(SHARED, batch=8, world=2, lowering=lowering).regions
+    kinds = Counter(collective.kind for region in regions for collective in region.collectives)
+    assert (kinds["all-gather"], kinds["reduce-scatter"]) == (1, 1)
+    assert run_processes(exchanges_of_features, 2, lowering) == [(1, 1), (1, 1)]
 
 
 class Towers(nn.Module):

@@ -30,7 +30,7 @@ from vlmdsl.ir.operations.views import BLEND
 from vlmdsl.passes.fuse import contrast_of
 from vlmdsl.types import SimType, TokensType, VecType, column_count
 
-__all__ = ["ITEM_BYTES", "Collective", "Cost", "Workload", "cost_of", "hand_written"]
+__all__ = ["ITEM_BYTES", "ITS_GRADIENT", "SECOND_STREAM", "Collective", "Cost", "Workload", "cost_of", "hand_written"]
 
 ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 """Data types that features may have, with the bytes of one number."""
@@ -38,6 +38,8 @@ _FLOAT = 4
 _INDEX = 8
 _WORKING = 4
 """Matrices that making two soft targets takes besides them: the affinity, its logarithm, and that of the step before."""
+SECOND_STREAM, ITS_GRADIENT = "the second stream", "its gradient"
+"""What is exchanged where an operation compares with everybody's features; once for all that compare with the same ones."""
 _CHUNK_NUMBERS = 2**24
 """Most similarities to a memory that a search of neighbours holds at once."""
 
@@ -206,10 +208,10 @@ def _gather(y: Node, tokens: int, world: Workload) -> tuple[Collective, ...]:
     if world.world == 1:
         return ()
     whole = world.batch * tokens * world.dim * world.item
-    gather = Collective("all-gather", "the second stream", world.received(whole))
+    gather = Collective("all-gather", SECOND_STREAM, world.received(whole))
     if not learns([y]):
         return (gather,)
-    return gather, Collective("reduce-scatter", "its gradient", world.received(whole))
+    return gather, Collective("reduce-scatter", ITS_GRADIENT, world.received(whole))
 
 
 def _contrast(node: Node, world: Workload) -> Cost:

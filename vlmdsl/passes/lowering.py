@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.lowering import NoSuchLowering, UnknownLowering
@@ -22,8 +22,9 @@ from vlmdsl.ir.operations.scalars import ADD, MULTIPLY, NEGATE, SUBTRACT
 from vlmdsl.ir.operations.state import MEMORY, NEAREST
 from vlmdsl.ir.operations.targets import SOFTMAX, TRANSPORT
 from vlmdsl.passes.chunked import chunked_cost
-from vlmdsl.passes.cost import Cost, Workload, cost_of
+from vlmdsl.passes.cost import ITS_GRADIENT, SECOND_STREAM, Cost, Workload, cost_of
 from vlmdsl.passes.fuse import contrast_of
+from vlmdsl.passes.gathering import gathered_by
 from vlmdsl.passes.memory import seen_by
 from vlmdsl.source import Span
 from vlmdsl.types import ScalarType, TokensType, VecType
@@ -104,11 +105,20 @@ def lowered(program: Program, workload: Workload, request: LoweringRequest | Non
     groups = _groups(program)
     _check(program, groups, request)
     chosen = {node: choice for leader in groups for node, choice in _choice(program, leader, groups, workload, request)}
-    return tuple(
-        _lowered(node, cost, workload, chosen.get(node))
-        for node in program.nodes()
-        if (cost := cost_of(node, seen_by(node, workload))) is not None
-    )
+    gathered: set[Node] = set()
+    operations = []
+    for node in program.nodes():
+        cost, features = cost_of(node, seen_by(node, workload)), gathered_by(node)
+        if cost is not None:
+            cost = _without_gathering(cost) if features in gathered else cost
+            operations.append(_lowered(node, cost, workload, chosen.get(node)))
+        gathered |= set() if features is None else {features}
+    return tuple(operations)
+
+
+def _without_gathering(cost: Cost) -> Cost:
+    """The cost of an operation that finds its features gathered by one before it."""
+    return replace(cost, collectives=tuple(one for one in cost.collectives if one.what not in (SECOND_STREAM, ITS_GRADIENT)))
 
 
 def chunked(program: Program, workload: Workload, request: LoweringRequest | None = None) -> frozenset[Node]:

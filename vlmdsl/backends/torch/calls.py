@@ -15,6 +15,7 @@ from vlmdsl.ir.operations.scalars import ADD, AND, DIVIDE, DRAW, MULTIPLY, NEGAT
 from vlmdsl.ir.operations.state import MEMORY, STATE
 from vlmdsl.ir.operations.targets import SAME
 from vlmdsl.ir.operations.views import FIELD
+from vlmdsl.passes.gathering import gathered_by
 from vlmdsl.types import LossType, ScalarType, ScoreType, TargetType, VecType
 
 __all__ = ["RULES", "Values", "call_of", "literal"]
@@ -26,6 +27,7 @@ class Values:
     def __init__(self, program: Program, chunked: frozenset[Node] = frozenset()) -> None:
         self._chunked = chunked
         self._written: dict[int, str] = {}
+        self._gathered: dict[int, str] = {}
         self._streams = {stream.encode.index: stream for stream in streams(program)}
         self.streams: tuple[Stream, ...] = tuple(self._streams.values())
 
@@ -35,6 +37,18 @@ class Values:
 
     def of(self, node: Node) -> str:
         return self._written[node.index]
+
+    def gather(self, node: Node, written: str) -> None:
+        """Where everybody's features are needed, a node is referred to as `written`."""
+        self._gathered[node.index] = written
+
+    def compared(self, node: Node) -> list[str]:
+        """The inputs of a comparison; the features that it gathers by their name where that is done already."""
+        written = [self.of(parent) for parent in node.inputs]
+        features = gathered_by(node)
+        if features is not None:
+            written[1] = self._gathered.get(features.index, written[1])
+        return written
 
     def ops(self, node: Node) -> str:
         """The module of the function that a node calls, by its lowering."""
@@ -151,7 +165,7 @@ def _reference(values: Values, node: Node) -> str:
 def _similarity(values: Values, node: Node) -> str:
     arguments = node.attribute("arguments")
     assert isinstance(arguments, tuple)
-    written = [values.of(parent) for parent in node.inputs]
+    written = values.compared(node)
     written += [f"{name}={literal(value)}" for name, value in (("by", node.string("by")), *arguments)]
     return f"{values.ops(node)}.{node.operation}({', '.join(written)})"
 
@@ -159,9 +173,9 @@ def _similarity(values: Values, node: Node) -> str:
 def _contrast(values: Values, node: Node) -> str:
     region = node.attribute("contrast")
     assert isinstance(region, Contrast)
-    features = node.inputs[:2] if region.fused else node.inputs[:1]
+    features = values.compared(node)[: 2 if region.fused else 1]
     lines = [f"{values.ops(node)}.contrast(" if region.fused else "ops.contrast_of("]
-    lines.append("    " + ", ".join(values.of(parent) for parent in features) + ",")
+    lines.append("    " + ", ".join(features) + ",")
     for name, direction in (("rows", region.rows), ("columns", region.columns)):
         if direction is not None:
             lines.append(f"    {name}=ops.Direction({', '.join(_direction(values, node, direction))}),")

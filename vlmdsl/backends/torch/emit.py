@@ -17,6 +17,7 @@ from vlmdsl.ir.digest import digest
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.encoding import ENCODE
 from vlmdsl.ir.operations.scalars import CONSTANT, RETAIN
+from vlmdsl.passes.gathering import gathered_once
 from vlmdsl.planning import schedule_of
 from vlmdsl.source import SourceMap
 
@@ -57,6 +58,7 @@ class _Writer:
         self._names = Names(program)
         self._chunked = chunked
         self._values = Values(program, chunked)
+        self._shared = gathered_once(program)
 
     def module(self, schedule: Schedule) -> str:
         passed = passed_names(self._program, schedule)
@@ -104,8 +106,13 @@ class _Writer:
         written = call_of(self._values, node)
         name = self._names.of(node)
         self._values.refer(node, f"{name}.loss" if node.operation is CONTRAST else name)
-        first, *rest = f"{name} = {written}".split("\n")
-        return [*([first, *rest][:-1]), [first, *rest][-1] + self._place(node)]
+        *first, last = f"{name} = {written}".split("\n")
+        lines = [*first, last + self._place(node)]
+        if node in self._shared:
+            everybody = self._names.gathered(node)
+            self._values.gather(node, everybody)
+            lines.append(f"{everybody} = ops.gather({name})")
+        return lines
 
     def _place(self, node: Node) -> str:
         spans = self._program.graph.spans_of(node)

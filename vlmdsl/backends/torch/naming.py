@@ -54,6 +54,7 @@ class Names:
             self._wished.setdefault(index, name)
         self._used = set(_TAKEN)
         self._names: dict[int, str] = {}
+        self._gathered: dict[int, str] = {}
         wanted = {node.index: self.meaning(node) for node in program.nodes() if has_line(node)}
         for index in sorted(wanted, key=lambda index: index not in self._wished):
             self._names[index] = self._unique(_identifier(wanted[index]))
@@ -61,6 +62,12 @@ class Names:
     def of(self, node: Node) -> str:
         """The identifier of a node of the program."""
         return self._names[node.index]
+
+    def gathered(self, node: Node) -> str:
+        """The identifier of the features of a node with everybody's."""
+        if node.index not in self._gathered:
+            self._gathered[node.index] = self._unique(f"{self.of(node)}_gathered")
+        return self._gathered[node.index]
 
     def meaning(self, node: Node) -> str:
         """What a value is."""

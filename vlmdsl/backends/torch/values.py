@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "Gathered",
     "Memory",
     "Number",
     "Picks",
@@ -33,6 +34,13 @@ class TokenFeatures(NamedTuple):
 
     values: Tensor
     mask: Tensor | None = None
+
+
+class Gathered(NamedTuple):
+    """Features of this process's samples, `own`, and `everybody`'s, gathered once for all that compare with them."""
+
+    own: Tensor | TokenFeatures
+    everybody: Tensor | TokenFeatures
 
 
 class Memory(NamedTuple):

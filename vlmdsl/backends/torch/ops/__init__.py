@@ -47,7 +47,7 @@ from vlmdsl.backends.torch.ops.normalize import gate, normalize, retain, stop, t
 from vlmdsl.backends.torch.ops.plugins import plugin_criterion, plugin_target
 from vlmdsl.backends.torch.ops.reconstruction import pixels, reconstruct
 from vlmdsl.backends.torch.ops.retrieval import attend, best_entries, best_entries_by_index, retrieve, take
-from vlmdsl.backends.torch.ops.similarities import exclude, reuse, score, similarity, transpose
+from vlmdsl.backends.torch.ops.similarities import exclude, gather, reuse, score, similarity, transpose
 from vlmdsl.backends.torch.ops.soft_targets import softmax, transport
 from vlmdsl.backends.torch.ops.state import enqueue, nearest, running_mean
 from vlmdsl.backends.torch.ops.targets import add_targets, flipped, others, paired, same, scale_target, smooth, uniform
@@ -58,7 +58,7 @@ __all__ = [
     "ContrastResult", "Direction", "Similarities", "SoftTargets", "Target", "TargetPart", "TokenFeatures", "add",
     "add_features", "add_targets", "attend", "best_entries", "best_entries_by_index", "clamp", "contrast",
     "contrast_of", "cross_entropy", "distribution", "divide", "enqueue", "entropy", "entropy_of_mean", "equal",
-    "exclude", "exclude_pairs", "exp", "fetch", "flipped", "gate", "greater", "greater_equal", "hardest", "hinge",
+    "exclude", "exclude_pairs", "exp", "fetch", "flipped", "gate", "gather", "greater", "greater_equal", "hardest", "hinge",
     "less", "less_equal", "linear_cross_entropy", "log", "log_sum_exp", "logical_and", "logical_not", "logical_or",
     "maximum", "mean", "mine", "minimum", "mix", "mlm", "multiply", "nearest", "negate", "normalize", "not_equal",
     "others", "paired", "picked", "pixels", "plugin_criterion", "plugin_target", "reconstruct", "retain", "retrieve",

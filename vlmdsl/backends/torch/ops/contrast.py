@@ -25,9 +25,9 @@ from vlmdsl.backends.torch.ops.expectation import Expectation, View, expectation
 from vlmdsl.backends.torch.ops.product import product
 from vlmdsl.backends.torch.ops.statistics import Axis, Negatives, column_negatives, negatives_of_both, row_negatives
 from vlmdsl.backends.torch.ops.targets import renormaliser
-from vlmdsl.backends.torch.values import Number, Similarities, Target, precise
+from vlmdsl.backends.torch.values import Gathered, Number, Similarities, Target, precise
 
-__all__ = ["ContrastResult", "Direction", "column_axis", "contrast", "contrast_of", "result_of", "row_axis"]
+__all__ = ["ContrastResult", "Direction", "column_axis", "contrast", "contrast_of", "pooled", "result_of", "row_axis"]
 
 _SOFTPLUS_THRESHOLD = 40.0
 """Beyond it log(1 + e^x) is x in float64 too."""
@@ -55,12 +55,23 @@ class ContrastResult(NamedTuple):
     accuracy: Tensor
 
 
-def contrast(x: Tensor, y: Tensor, *, rows: Direction | None = None, columns: Direction | None = None) -> ContrastResult:
+def contrast(
+    x: Tensor, y: Tensor | Gathered, *, rows: Direction | None = None, columns: Direction | None = None
+) -> ContrastResult:
     """The region over this process's features x and y [b, D]: it owns the matrix product."""
-    matrix = product(x, all_gather(y))
+    y, everybody = pooled(y)
+    matrix = product(x, everybody)
     pair = (precise(x) * precise(y)).sum(dim=-1)
     views = View("rows", matrix, pair, x, y), View("columns", matrix, pair, y, x)
     return result_of(views, (rows, columns), _negatives(Similarities(matrix, matrix), rows, columns))
+
+
+def pooled(y: Tensor | Gathered) -> tuple[Tensor, Tensor]:
+    """This process's features [b, D] and everybody's [B, D]."""
+    own, everybody = y if isinstance(y, Gathered) else (y, all_gather(y))
+    assert isinstance(own, Tensor)
+    assert isinstance(everybody, Tensor)
+    return own, everybody
 
 
 def contrast_of(

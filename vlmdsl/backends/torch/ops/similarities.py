@@ -15,10 +15,10 @@ from torch import Tensor
 from vlmdsl.backends.torch.collectives import all_gather, process_index, transposed
 from vlmdsl.backends.torch.ops.product import product
 from vlmdsl.backends.torch.ops.token_selection import kept_tokens, largest_similarities
-from vlmdsl.backends.torch.values import Memory, Similarities, TokenFeatures, precise
+from vlmdsl.backends.torch.values import Gathered, Memory, Similarities, TokenFeatures, precise
 from vlmdsl.primitives.plugins.function import implementation
 
-__all__ = ["exclude", "gathered", "reuse", "score", "similarity", "similarity_to", "transpose"]
+__all__ = ["both", "exclude", "gather", "reuse", "score", "similarity", "similarity_to", "transpose"]
 
 Features: TypeAlias = Tensor | TokenFeatures
 MatrixFunction: TypeAlias = Callable[..., Tensor | tuple[Tensor, Tensor]]
@@ -41,7 +41,20 @@ def _implementation(by: str) -> _Implementation:
     return _BUILT_IN.get(by) or _Implementation(implementation(by))
 
 
-def similarity(x: Features, y: Features | Memory, by: str, **arguments: Any) -> Similarities:
+def gather(features: Features) -> Gathered:
+    """The features with everybody's, for several readers."""
+    if isinstance(features, Tensor):
+        return Gathered(features, all_gather(features))
+    mask = None if features.mask is None else all_gather(features.mask)
+    return Gathered(features, TokenFeatures(all_gather(features.values), mask))
+
+
+def both(features: Features | Gathered) -> Gathered:
+    """Features with everybody's, gathered here unless they are already."""
+    return features if isinstance(features, Gathered) else gather(features)
+
+
+def similarity(x: Features, y: Features | Gathered | Memory, by: str, **arguments: Any) -> Similarities:
     """This process's x against everybody's y, or against the entries of a memory."""
     if isinstance(y, Memory):
         assert isinstance(x, Tensor)
@@ -49,9 +62,10 @@ def similarity(x: Features, y: Features | Memory, by: str, **arguments: Any) -> 
         matrix = _implementation(by).matrix(x, entries.to(x.dtype), **arguments)
         assert isinstance(matrix, Tensor), f"{by} has two matrices, which a memory of pooled features cannot have"
         return Similarities(matrix, matrix, filled=y.filled)
+    y = both(y)
     if arguments and (of_batch := _implementation(by).of_batch) is not None:
         return Similarities(*of_batch(x, y, **arguments))
-    return similarity_to(x, gathered(y), by, **arguments)
+    return similarity_to(x, y.everybody, by, **arguments)
 
 
 def similarity_to(x: Features, y: Features, by: str, **arguments: Any) -> Similarities:
@@ -99,13 +113,6 @@ def exclude(matrix: Similarities, condition: Tensor) -> Similarities:
     return matrix._replace(candidates=kept if matrix.candidates is None else matrix.candidates & kept)
 
 
-def gathered(features: Features) -> Features:
-    """Everybody's features."""
-    if isinstance(features, Tensor):
-        return all_gather(features)
-    return TokenFeatures(all_gather(features.values), None if features.mask is None else all_gather(features.mask))
-
-
 def _dot(x: Tensor, y: Tensor) -> Tensor:
     return product(x, y)
 
@@ -143,11 +150,12 @@ def _tokenmax(
     return rows, columns
 
 
-def _tokenmax_of_kept(x: TokenFeatures, y: TokenFeatures, **selection: Any) -> tuple[Tensor, Tensor]:
-    """As `_tokenmax`, of this process's y, where only the most similar tokens of each sample may be a best partner."""
-    everybody = gathered(y)
+def _tokenmax_of_kept(x: TokenFeatures, y: Features | Gathered, **selection: Any) -> tuple[Tensor, Tensor]:
+    """As `_tokenmax`, where only the most similar tokens of each sample may be a best partner."""
+    own, everybody = both(y)
+    assert isinstance(own, TokenFeatures)
     assert isinstance(everybody, TokenFeatures)
-    return _tokenmax(x, everybody, *kept_tokens(x, y, everybody, largest=largest_similarities, **selection))
+    return _tokenmax(x, everybody, *kept_tokens(x, own, everybody, largest=largest_similarities, **selection))
 
 
 def _tokenmax_pairs(x: TokenFeatures, y: TokenFeatures) -> Tensor:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vlmdsl.backends.torch.collectives import all_gather, process_count, process_index
-from vlmdsl.backends.torch.ops.contrast import ContrastResult, Direction, column_axis, result_of, row_axis
+from vlmdsl.backends.torch.collectives import process_count, process_index
+from vlmdsl.backends.torch.ops.contrast import ContrastResult, Direction, column_axis, pooled, result_of, row_axis
 from vlmdsl.backends.torch.ops.expectation import Expectation, Shares, View, shares_of_part
 from vlmdsl.backends.torch.ops.statistics import Negatives, across_processes
 from vlmdsl.backends.torch.ops.tiled.statistics import block_statistics
-from vlmdsl.backends.torch.values import precise
+from vlmdsl.backends.torch.values import Gathered, precise
 
 __all__ = ["contrast"]
 
@@ -18,9 +18,12 @@ _BY_MATRIX = "dense"
 """The kind of target that has no form by features: its matrix is there, and its sums are made where the blocks are."""
 
 
-def contrast(x: Tensor, y: Tensor, *, rows: Direction | None = None, columns: Direction | None = None) -> ContrastResult:
+def contrast(
+    x: Tensor, y: Tensor | Gathered, *, rows: Direction | None = None, columns: Direction | None = None
+) -> ContrastResult:
     """The region over this process's features x and y [b, D]; it has no second derivative."""
-    everybody, like = all_gather(y), _like(x, y)
+    y, everybody = pooled(y)
+    like = _like(x, y)
     by_row = None if rows is None else row_axis(rows, like)
     by_column = None if columns is None else column_axis(columns, like)
     row_shares, column_shares = _shares(rows, like, "rows"), _shares(columns, like, "columns")

@@ -6,22 +6,24 @@ from typing import Any
 
 from torch import Tensor
 
-from vlmdsl.backends.torch.ops.similarities import gathered
+from vlmdsl.backends.torch.ops.similarities import both
 from vlmdsl.backends.torch.ops.tiled.tokenmax import largest_similarities, tokenmax
 from vlmdsl.backends.torch.ops.token_selection import kept_tokens
-from vlmdsl.backends.torch.values import Products, Similarities, TokenFeatures
+from vlmdsl.backends.torch.values import Gathered, Products, Similarities, TokenFeatures
 
 __all__ = ["similarity"]
 
 
-def similarity(x: Tensor | TokenFeatures, y: Tensor | TokenFeatures, by: str, **selection: Any) -> Similarities | Products:
+def similarity(
+    x: Tensor | TokenFeatures, y: Tensor | TokenFeatures | Gathered, by: str, **selection: Any
+) -> Similarities | Products:
     """This process's x against everybody's y: by `tokenmax` both matrices, from blocks of pairs of tokens; by `dot` the
     features, of which whoever reads the products makes them."""
-    everybody = gathered(y)
+    own, everybody = both(y)
     if isinstance(x, Tensor):
         assert isinstance(everybody, Tensor), f"{by} compares pooled features with pooled ones"
         return Products.of(x, everybody)
-    assert isinstance(y, TokenFeatures)
+    assert isinstance(own, TokenFeatures)
     assert isinstance(everybody, TokenFeatures)
-    kept = kept_tokens(x, y, everybody, largest=largest_similarities, **selection) if selection else (None, None)
+    kept = kept_tokens(x, own, everybody, largest=largest_similarities, **selection) if selection else (None, None)
     return Similarities(*tokenmax(x, everybody, *kept))
