@@ -253,10 +253,13 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     ctx.dtypes = states.dtype, weight.dtype, None if bias is None else bias.dtype
     ctx.learn = inputs[-3:]
     ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)  # else there would be zeros in the size of each gradient
     ctx.save_for_backward(*output[1:])
 
 
-def _backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, gradient: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+    if gradient is None:
+        return (None,) * 14
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         raise RuntimeError("linear_cross_entropy has first derivatives only")
     losses, *made = ctx.saved_tensors
