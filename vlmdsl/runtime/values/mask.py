@@ -36,7 +36,8 @@ class MaskedTokens(NamedTuple):
     """What a mask selected of texts, beside the texts as they are left.
 
     `targets [b, L]`, int64: what the selected tokens were, `NOT_SELECTED` elsewhere. `places [b, M]`, int64: where they are,
-    counted row by row over all texts, `NOT_SELECTED` in places left over; None where M would be L.
+    counted row by row over all texts, `NOT_SELECTED` in places left over; None where M would be L. Places are packed: a row
+    holds those of other texts too, so that some of the samples are taken of the targets alone, and packed again.
     """
 
     targets: Tensor
