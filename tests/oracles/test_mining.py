@@ -1,0 +1,43 @@
+"""Negatives are drawn with the probabilities of the authors' code: every draw of theirs is one of ours, and none besides."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from oracles.cases import DATA
+from vlmdsl.backends.torch import ops
+
+STEP = 1e-9
+"""How far beside the end of an entry's part of [0, 1) a number is drawn."""
+
+
+@pytest.mark.parametrize("name", ["albef-itm-alpha0", "blip-itm", "blip-itm-alpha0"])
+@pytest.mark.parametrize("side", ["t2i", "i2t"])
+def test_each_number_draws_the_sample_in_whose_part_it_lies(name: str, side: str) -> None:
+    floor = json.loads((DATA / f"{name}.json").read_text())["hyperparameters"]["extra_weight"]
+    with np.load(DATA / f"{name}.npz") as arrays:
+        tensors = {key: torch.from_numpy(np.asarray(arrays[key])) for key in arrays.files}
+    query, key = ("text_raw", "image_raw_m") if side == "t2i" else ("image_raw", "text_raw_m")
+    x, y = (F.normalize(tensors[stream], dim=-1) for stream in (query, key))
+    logits = ops.divide(ops.similarity(x, y, by="dot"), tensors["temp"].clamp(0.001, 0.5))
+    weights = tensors[f"out_w_{side}"]
+    ends = weights.cumsum(dim=1) / weights.sum(dim=1, keepdim=True)
+    for sample in range(len(weights)):
+        parts = [place for place in range(len(weights)) if weights[sample, place] > 1e-6 * weights[sample].sum()]
+        assert sample not in parts
+        for place in parts:
+            start = ends[sample, place - 1] if place else torch.zeros((), dtype=torch.float64)
+            for level in (start + STEP, (start + ends[sample, place]) / 2, ends[sample, place] - STEP):
+                assert _drawn(logits, level, floor)[sample] == place
+
+
+def _drawn(logits: ops.Similarities, level: Tensor, floor: float) -> Tensor:
+    picks = ops.mine(logits, level.expand(len(logits.rows)), "rows", floor)
+    assert picks.real.all()
+    return picks.indices[:, 0]
