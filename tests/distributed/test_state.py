@@ -20,11 +20,17 @@ recipe queued(image: Image, text: Text)
 let words = queue((text, image), size=21)
 minimize memory_contrast(image, text, words) + contrast(image, nearest(text, words), directions="rows")
 """
+CENTRED = """
+recipe centred(image: Image, text: Text)
+let centre = running_mean(image, momentum=0.9, start=0.1, reads="previous")
+minimize mean(score(image.pooled - centre, text.pooled + running_mean(text, momentum=0.5), by=euclidean))
+"""
 RECIPES = {
     "alip": "alip",
     "moco": "moco",
     "declip": "declip",
     "queue": QUEUED,
+    "centre": CENTRED,
     "queue of less than a batch": QUEUED.replace("size=21", "size=5"),
 }
 

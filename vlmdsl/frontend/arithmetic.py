@@ -39,6 +39,8 @@ _COMBINES: frozenset[tuple[str, str, str]] = frozenset(
     + [("Scalar", op, "Sim") for op in "+*-"]
     + [("Sim", op, "Sim") for op in "+-*"]
     + [("Vec", op, "Vec") for op in "+-"]
+    + [("Vec", op, "Vector") for op in "+-"]
+    + [("Vector", op, "Vec") for op in "+-"]
     + [("Loss", op, "Loss") for op in "+-"]
     + [("Loss", op, "Scalar") for op in "+-*/"]
     + [("Scalar", op, "Loss") for op in "+-*"]
@@ -124,7 +126,7 @@ def _fault(symbol: str, left: Value, right: Value, span: Span) -> Fault:
 
 
 def _arithmetic_kind(value: Value) -> str:
-    kinds = [kind for kind in kind_of(value) if kind in ("Scalar", "Score", "Sim", "Loss", "Target", "Vec")]
+    kinds = [kind for kind in kind_of(value) if kind in ("Scalar", "Score", "Sim", "Loss", "Target", "Vec", "Vector")]
     return kinds[0] if kinds else ""
 
 

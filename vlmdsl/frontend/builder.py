@@ -14,7 +14,7 @@ from vlmdsl.ir.operations.scalars import Ramp
 from vlmdsl.primitives import Fault
 from vlmdsl.primitives.values import Value
 from vlmdsl.source import Span
-from vlmdsl.types import LabelsType, MemoryType
+from vlmdsl.types import LabelsType, MemoryType, ScalarType, VectorType
 
 __all__ = ["CallBuilder"]
 
@@ -45,8 +45,8 @@ class CallBuilder:
     ) -> Node:
         return self.session.parameter(name, self.span, initial=initial, lower=lower, upper=upper, log_scale=log_scale)
 
-    def state(self, name: str, *, initial: float) -> Node:
-        return self.session.state(name, self.span, initial=initial)
+    def state(self, name: str, *, type: ScalarType | VectorType, initial: float) -> Node:
+        return self.session.state(name, self.span, type=type, initial=initial)
 
     def drawn(self, name: str, *, distribution: str, arguments: tuple[float, float]) -> Node:
         return self.session.drawn(name, self.span, distribution=distribution, arguments=arguments)

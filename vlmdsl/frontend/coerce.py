@@ -50,6 +50,7 @@ from vlmdsl.types import (
     TableType,
     TargetType,
     TokensType,
+    VectorType,
     VecType,
     as_value,
 )
@@ -59,6 +60,7 @@ __all__ = ["encode", "fits", "kind_of", "pooled", "tokens", "words"]
 _NODE_KINDS = {
     EncodedType: "Encoded",
     VecType: "Vec",
+    VectorType: "Vector",
     TokensType: "Tokens",
     MemoryType: "Memory",
     LabelsType: "Labels",
@@ -89,6 +91,7 @@ _STATIC_KINDS: tuple[tuple[type, tuple[str, ...]], ...] = (
 _WORDS = {
     "Encoded": "an encoded stream",
     "Vec": "pooled features",
+    "Vector": "one vector per step",
     "Tokens": "token features",
     "Memory": "a memory (a queue of features)",
     "Labels": "a queue of labels",

@@ -24,7 +24,7 @@ from vlmdsl.source.limits import (
     MAXIMUM_NODES,
     MAXIMUM_STEPS,
 )
-from vlmdsl.types import LabelsType, MemoryType, ScalarType, Type
+from vlmdsl.types import LabelsType, MemoryType, ScalarType, Type, VectorType
 
 __all__ = ["EnoughError", "Session"]
 
@@ -110,10 +110,10 @@ class Session:
             self.log_scales.add(serial)
         return self.add("parameter", span=span, name=serial, initial=initial, lower=lower, upper=upper)
 
-    def state(self, name: str, span: Span, *, initial: float) -> Node:
-        """A fresh number that outlives the step."""
+    def state(self, name: str, span: Span, *, type: ScalarType | VectorType, initial: float) -> Node:
+        """A fresh number, or one per feature, that outlives the step."""
         serial = self._serial_name(name, suffix="_mean")
-        return self.add("state", span=span, name=serial, initial=initial)
+        return self.add("state", type=type, span=span, name=serial, initial=initial)
 
     def drawn(self, name: str, span: Span, *, distribution: str, arguments: tuple[float, float]) -> Node:
         """A fresh number that is drawn for each step."""

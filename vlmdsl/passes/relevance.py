@@ -17,7 +17,7 @@ from vlmdsl.ir.operations.reductions import MEAN
 from vlmdsl.ir.operations.scalars import AND, NOT, OR, WHERE
 from vlmdsl.ir.operations.state import NEAREST
 from vlmdsl.ir.operations.targets import SOFTMAX
-from vlmdsl.types import ConditionType, LossType, MemoryType, ScalarType, SimType, TargetType, Type
+from vlmdsl.types import ConditionType, LossType, MemoryType, ScalarType, SimType, TargetType, Type, VectorType
 
 __all__ = ["ALL", "NONE", "Relevance", "Samples", "relevant_samples"]
 
@@ -132,7 +132,7 @@ def _same_samples(node: Node, relevance: Relevance) -> Read:
     for parent in node.inputs:
         if isinstance(parent.type, ConditionType | MemoryType):
             continue
-        shared = one_a_step or isinstance(parent.type, ScalarType)
+        shared = one_a_step or isinstance(parent.type, ScalarType | VectorType)
         yield parent, ALL if shared else relevance
 
 

@@ -13,7 +13,7 @@ from vlmdsl.ir import Node
 from vlmdsl.ir.operations.scalars import Ramp
 from vlmdsl.primitives.values import Value
 from vlmdsl.source import Span
-from vlmdsl.types import LabelsType, MemoryType
+from vlmdsl.types import LabelsType, MemoryType, ScalarType, VectorType
 
 __all__ = ["Builder", "Fault", "GivenName", "Law", "OptionalName", "Parameters", "Primitive", "Subject"]
 
@@ -86,8 +86,9 @@ class Builder(Protocol):
         """A fresh learned number; `name` is made unique in the objective. With `log_scale` it is the log of the inverse of
         what is called so, and gets a name that says this."""
 
-    def state(self, name: str, *, initial: float) -> Node:
-        """A fresh number that outlives the step, as it was before this step; `name` is made unique in the objective."""
+    def state(self, name: str, *, type: ScalarType | VectorType, initial: float) -> Node:
+        """A fresh number, or one per feature, that outlives the step, as it was before this step; `name` is made unique in
+        the objective."""
 
     def drawn(self, name: str, *, distribution: str, arguments: tuple[float, float]) -> Node:
         """A fresh number that is drawn for each step, the same on all processes; `name` is made unique in the objective."""

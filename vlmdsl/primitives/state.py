@@ -15,9 +15,9 @@ from vlmdsl.ir.operations.scalars import STOP
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.similarities import COSINE, apply_similarity
 from vlmdsl.primitives.spec import Builder, Fault, OptionalName, Parameters, Primitive, Subject
-from vlmdsl.primitives.values import SimilarityValue, TupleValue, Value
+from vlmdsl.primitives.values import NumberValue, SimilarityValue, TupleValue, Value
 from vlmdsl.source.limits import MAXIMUM_QUEUE
-from vlmdsl.types import FieldType, LabelsType, MemoryType, memory_axis
+from vlmdsl.types import FieldType, LabelsType, MemoryType, ScalarType, ScoreType, VectorType, as_value, memory_axis
 
 _STREAM = ("Encoded", "Vec", "Image", "Text")
 
@@ -25,31 +25,65 @@ _STREAM = ("Encoded", "Vec", "Image", "Text")
 class RunningMeanParameters(Parameters):
     """Arguments of `running_mean`."""
 
-    momentum: float = Field(default=0.99, ge=0.0, le=1.0, description="the coefficient of the mean so far")
-    start: float = Field(default=1.0, description="the mean before the first step")
+    start: float | None = Field(
+        default=None, description="the mean before the first step; by default 1 of a score, 0 of features"
+    )
+    reads: Literal["updated", "previous"] = Field(
+        default="updated",
+        description="which mean the loss reads: with the batch of this step in it, or as it was before (the centre of DINO)",
+    )
     name: OptionalName = Field(default="", description="its name in the checkpoint; by default the name it is bound to")
 
 
 def _running_mean(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
-    score = subjects["score"]
-    assert isinstance(score, Node)
     assert isinstance(parameters, RunningMeanParameters)
-    before = builder.state(parameters.name, initial=parameters.start)
-    if score.operation is not STOP:
-        score = builder.add("stop", score)
-    after = builder.add("running_mean", before, score, momentum=parameters.momentum)
+    value = subjects["value"]
+    score = isinstance(value, Node) and as_value(value.type) == ScoreType()
+    averaged = value if score else builder.pooled(value, "value", "running_mean")
+    assert isinstance(averaged, Node)
+    default = 1.0 if score else 0.0
+    initial = default if parameters.start is None else parameters.start
+    before = builder.state(parameters.name, type=ScalarType() if score else VectorType(), initial=initial)
+    if averaged.operation is not STOP:
+        averaged = builder.add("stop", averaged)
+    after = _moved(builder, before, averaged, subjects["momentum"])
     builder.update(before, after)
-    builder.report(before, after)
-    return after
+    if score:
+        builder.report(before, after)
+    return after if parameters.reads == "updated" else before
+
+
+def _moved(builder: Builder, before: Node, averaged: Node, momentum: Value) -> Node:
+    """The mean after this step; Fault for a momentum that is a plain number and not a share."""
+    if isinstance(momentum, Node):
+        return builder.add("running_mean", before, averaged, momentum)
+    assert isinstance(momentum, NumberValue)
+    if not 0.0 <= momentum.value <= 1.0:
+        reason = "must be between 0 and 1"
+        place = builder.place("momentum")
+        raise Fault(BadValue.at(place, argument="momentum", function="running_mean", reason=reason))
+    return builder.add("running_mean", before, averaged, momentum=float(momentum.value))
 
 
 register(
     Primitive(
         name="running_mean",
         family="scores",
-        summary="The running mean of a score over the steps; the global batch is included before it is used. No gradient.",
+        summary=(
+            "The mean over the steps so far of a score, or of each feature: of the global batch in each step, without "
+            "gradient. The mean of features is a vector, added to the features of each sample or subtracted: a centre."
+        ),
         meaning=_running_mean,
-        subjects=(Subject("score", ("Score",), "one number per sample"),),
+        subjects=(
+            Subject("value", ("Score", *_STREAM), "one number per sample, or features"),
+            Subject(
+                "momentum",
+                ("Scalar",),
+                "the share of the mean so far: a number, or a schedule",
+                default=NumberValue(0.99),
+                keyword=True,
+            ),
+        ),
         parameters=RunningMeanParameters,
         laws=("permutation",),
         formula=r"\mu \leftarrow m\,\mu + (1 - m) \frac{1}{B}\sum_i s_i",

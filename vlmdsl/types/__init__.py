@@ -25,6 +25,7 @@ from vlmdsl.types.types import (
     TokensType,
     TupleType,
     Type,
+    VectorType,
     VecType,
     ViewSetType,
     ViewType,
@@ -39,6 +40,6 @@ __all__ = [
     "FIELD_KINDS", "JOINED", "ConditionType", "DistributionType", "DrawsType", "EncodedType", "EncoderType", "ErrorType",
     "FieldKind", "FieldType", "FunctionType", "LabelsType", "LossType", "MaskType", "MemoryType", "PicksType", "ScalarType",
     "ScoreType", "SimType", "SimilarityType", "StringType", "TableType", "TargetType", "TokensType", "TupleType", "Type",
-    "VecType", "ViewSetType", "ViewType", "VocabularyType", "as_value", "column_count", "holds_memory", "memory_axis",
-    "picked_axis", "plain_kinds", "register_field_kind", "token_axis",
+    "VecType", "VectorType", "ViewSetType", "ViewType", "VocabularyType", "as_value", "column_count", "holds_memory",
+    "memory_axis", "picked_axis", "plain_kinds", "register_field_kind", "token_axis",
 ]  # fmt: skip

@@ -15,7 +15,8 @@ __all__ = [
     "ConditionType", "DistributionType", "DrawsType", "EncodedType", "EncoderType", "ErrorType",
     "FieldType", "FunctionType", "LabelsType", "LossType", "MaskType", "MemoryType", "PicksType", "ScalarType",
     "ScoreType", "SimType", "SimilarityType", "StringType", "TableType", "TargetType", "TokensType", "TupleType", "Type",
-    "VecType", "ViewSetType", "ViewType", "VocabularyType", "column_count", "holds_memory", "memory_axis", "picked_axis",
+    "VecType", "VectorType", "ViewSetType", "ViewType", "VocabularyType", "column_count", "holds_memory",
+    "memory_axis", "picked_axis",
 ]  # fmt: skip
 
 
@@ -65,6 +66,16 @@ class VecType(Type):
 
     def __str__(self) -> str:
         return f"Vec[{self.rows}, {self.features}]"
+
+
+@dataclass(frozen=True, slots=True)
+class VectorType(Type):
+    """One vector per step, as a mean of features over the batch is: it is added to each sample's, or subtracted."""
+
+    features: str = "D"
+
+    def __str__(self) -> str:
+        return f"Vector[{self.features}]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ from vlmdsl.ir.operations.scalars import (
     STOP,
     WHERE,
 )
-from vlmdsl.ir.operations.state import RUNNING_MEAN
+from vlmdsl.ir.operations.state import RUNNING_MEAN, STATE
 from vlmdsl.ir.operations.views import FIELD
 
 __all__ = ["EXPRESSIONS"]
@@ -188,6 +188,7 @@ EXPRESSIONS: dict[str, Callable[[Writer, Node], Math]] = {
     MEAN: _mean,
     SAMPLES: _samples,
     RUNNING_MEAN: _running_mean,
+    STATE: lambda writer, node: writer.running_mean(writer.names.updated(node)),
     LOG_SUM_EXP: log_sum_exp,
     ROW_SUM: row_sum,
     ROW_MEAN: row_mean,

@@ -28,7 +28,7 @@ from vlmdsl.ir.operations.reference import ATTEND
 from vlmdsl.ir.operations.scalars import ADD, STOP, SUBTRACT
 from vlmdsl.ir.operations.state import NEAREST
 from vlmdsl.ir.operations.views import ALTERNATIVE, BLEND, FIELD, JOIN, MASK, RENDER, REWRITE, SUMMARIZE
-from vlmdsl.types import EncodedType, MemoryType, TokensType
+from vlmdsl.types import EncodedType, MemoryType, TokensType, VectorType
 
 __all__ = ["Names"]
 
@@ -94,23 +94,27 @@ class Names:
             return Math(f"{letter}_{{{index}}}", f"{letter}_{index}")
         if node.operation is STOP:
             return call("sg", self.feature(node.inputs[0], index))
+        if isinstance(node.type, VectorType):
+            return self._expression(node)
         if isinstance(node.type, MemoryType):
             return self.indexed(self._memory(node), index)
-        if node.operation is NEAREST:
-            return self._nearest(node, index)
-        if node.operation is FETCH:
-            return self._fetched(node, index)
+        if node.operation in (NEAREST, FETCH):
+            return (self._nearest if node.operation is NEAREST else self._fetched)(node, index)
         if node not in self._features:
             self._features[node] = self._letter(node)
             self._define_feature(node)
         latex, text = self._features[node]
         return Math(f"{latex}_{{{index}}}", f"{text}_{index}")
 
+    def updated(self, state: Node) -> Node:
+        """What a state is after the step."""
+        return next(update.node for update in self._updates if update.state is state)
+
     def _memory(self, node: Node) -> Math:
         """The letter of a queue; what is in it is stated."""
         if node not in self._memories:
             letter = self._memories[node] = self.next("memories")
-            entering = next(update.node for update in self._updates if update.state is node).inputs[1:]
+            entering = self.updated(node).inputs[1:]
             size = number(node.number("size"))
             first = ", initially random directions" if node.string("start") == "random" else ""
             streams = [self.feature(value.inputs[0] if value.operation is STOP else value, "i") for value in entering]

@@ -16,6 +16,7 @@ from vlmdsl.backends.latex.notation import (
     Math,
     call,
     equation,
+    negated,
     number,
     product,
     share_of,
@@ -30,7 +31,7 @@ from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.matrices import SCORE, SIMILARITY
 from vlmdsl.ir.operations.reductions import MEAN
 from vlmdsl.passes.fuse import contrast_of
-from vlmdsl.types import ScoreType, SimType, TargetType, TokensType, VecType
+from vlmdsl.types import ScoreType, SimType, TargetType, TokensType, VectorType, VecType
 
 __all__ = ["FormulaWriter"]
 
@@ -125,15 +126,22 @@ class FormulaWriter(Writer):
         return written
 
     def running_mean(self, node: Node) -> Math:
-        """A running mean has a letter; what happens to it before it is read is stated."""
+        """A running mean has a letter; what happens to it before it is read, or after, is stated."""
         if node not in self._means:
-            before, score = node.inputs
+            before, averaged, *momentum = node.inputs
             letter = self._means[node] = self.names.next("means")
-            momentum = node.number("momentum")
-            after = total(product(number(momentum), letter), self.mean(self.expression(score), 1.0 - momentum, None))
+            body = self.names.feature(averaged, "i") if isinstance(node.type, VectorType) else self.expression(averaged)
+            if momentum:
+                share = self.expression(momentum[0])
+                entering = product(total(number(1.0), negated(share)), self.mean(body, 1.0, None))
+            else:
+                share = number(node.number("momentum"))
+                entering = self.mean(body, 1.0 - node.number("momentum"), None)
+            after = total(product(share, letter), entering)
             start = number(before.number("initial"))
-            latex = rf"{letter.latex} \leftarrow {after.latex}\ {words('before use, initially').latex}\ {start.latex}"
-            self.names.state("values", Math(latex, f"{letter.text} ← {after.text} before use, initially {start.text}"))
+            when = f"{'after' if self.names.readers(before) > 1 else 'before'} use, initially"
+            latex = rf"{letter.latex} \leftarrow {after.latex}\ {words(when).latex}\ {start.latex}"
+            self.names.state("values", Math(latex, f"{letter.text} ← {after.text} {when} {start.text}"))
         return self._means[node]
 
     def mass(self, left: Math) -> Math:

@@ -47,7 +47,7 @@ from vlmdsl.passes.memory import features_kept, gradients_of_inputs, seen_by
 from vlmdsl.passes.part_cost import part_costs
 from vlmdsl.planning import schedule_of
 from vlmdsl.source import SourceMap, Span
-from vlmdsl.types import TokensType
+from vlmdsl.types import TokensType, VectorType
 
 __all__ = ["make_plan"]
 
@@ -241,6 +241,8 @@ def _states(program: Program, workload: Workload) -> list[StateRow]:
         if node.operation is MEMORY:
             size = int(node.number("size"))
             kind, numbers = f"queue of {size:,}, starts {node.string('start')}", size * seen_by(update.node, workload).dim
+        if isinstance(node.type, VectorType):
+            numbers = seen_by(update.node, workload).dim
         counter = _INTEGER * (node.operation is MEMORY)
         rows.append(StateRow(name=node.string("name"), kind=kind, size=numbers * ITEM_BYTES["float32"] + counter))
     return rows

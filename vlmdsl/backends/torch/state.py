@@ -15,7 +15,7 @@ from vlmdsl.backends.torch.values import Memory
 from vlmdsl.ir import Node, Program, states, streams, walk
 from vlmdsl.ir.operations.encoding import POOLED
 from vlmdsl.ir.operations.state import STATE
-from vlmdsl.types import LabelsType, MemoryType
+from vlmdsl.types import LabelsType, MemoryType, VectorType
 
 __all__ = ["State", "StateValue"]
 
@@ -26,9 +26,9 @@ StateValue: TypeAlias = Tensor | Memory
 class State(nn.Module):
     """The state of one objective, equal on all processes.
 
-    A number is the buffer of its name; a memory of Q vectors is two, `NAME` [Q, D] and `NAME_written` (0-d, int64), as one
-    of labels is, `NAME` [Q] (int64). D is that of the features: until `allocate` says what that is, or a checkpoint is
-    loaded, a memory's D is 0.
+    A number is the buffer of its name, and a vector, [D]; a memory of Q vectors is two, `NAME` [Q, D] and `NAME_written`
+    (0-d, int64), as one of labels is, `NAME` [Q] (int64). D is that of the features: until `allocate` says what that is, or
+    a checkpoint is loaded, it is 0.
     """
 
     def __init__(self, program: Program) -> None:
@@ -66,19 +66,30 @@ class State(nn.Module):
             setattr(self, attribute, lasting(value.to(getattr(self, attribute).dtype)))
 
     def allocate(self, dimensions: Mapping[str, int]) -> None:
-        """Give memories that have no D yet the one of the features that enter them; `dimensions` by stream.
+        """Give memories and vectors that have no D yet the one of the features that enter them; `dimensions` by stream.
 
-        ValueError names a memory that holds vectors of another D.
+        ValueError names one that holds vectors of another D.
         """
         for name, source in self._sources.items():
-            held = self.get_buffer(self._attributes[name]).shape[1]
+            held = self.get_buffer(self._attributes[name]).shape[-1]
             if held == 0:
                 self._fill(name, dimensions[source])
             elif held != dimensions[source]:
                 raise ValueError(
-                    f"the queue {name} holds vectors of {held} features, but {source} has {dimensions[source]}: "
-                    f"an objective with a queue is for one D"
+                    f"{self._said(name)} holds vectors of {held} features, but {source} has {dimensions[source]}: "
+                    f"an objective with {'a mean of features' if name in self._starts else 'a queue'} is for one D"
                 )
+
+    def _said(self, name: str) -> str:
+        return f"the {'mean' if name in self._starts else 'queue'} {name}"
+
+    def _content(self, name: str, values: Tensor) -> str:
+        """What a state holds, in words; one that was never fed has no feature dimension yet."""
+        if name in self._starts:
+            return f"a vector of {values.shape[-1]} features" if values.dim() else "a number"
+        if values.dim() < 2:
+            return f"{values.shape[0]} labels"
+        return f"{values.shape[0]} vectors" + (f" of {values.shape[1]} features" if values.shape[1] else "")
 
     def _value(self, name: str) -> StateValue:
         value = self.get_buffer(self._attributes[name])
@@ -89,7 +100,8 @@ class State(nn.Module):
         attribute = self._attributes[name] = free_attribute(self, name)
         if node.operation is STATE:
             self._starts[name] = node.number("initial")
-            self.register_buffer(attribute, start_tensor(self._starts[name]))
+            start = start_tensor(self._starts[name])
+            self.register_buffer(attribute, start.expand(0).clone() if isinstance(node.type, VectorType) else start)
             return
         size = int(node.number("size"))
         of_labels = isinstance(node.type, LabelsType)
@@ -105,6 +117,9 @@ class State(nn.Module):
         old = self.get_buffer(attribute)
         size = old.shape[0]
         with outside_inference_mode():
+            if name in self._starts:
+                setattr(self, attribute, old.new_full((dimension,), self._starts[name]))
+                return
             start = _directions(size, dimension, name) if name in self._random else torch.zeros(size, dimension)
             setattr(self, attribute, start.to(old))
 
@@ -128,29 +143,21 @@ class State(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        """As of any module; a memory without a D takes the checkpoint's, and one of another size or D is named."""
+        """As of any module; what has no D yet takes the checkpoint's, and what is of another size or D is named."""
         given = dict(state_dict)
-        for name in self._counters:
+        for name in dict.fromkeys([*self._counters, *self._sources]):
             attribute = self._attributes[name]
             old, saved = self.get_buffer(attribute), given.get(prefix + attribute)
             if not isinstance(saved, Tensor) or saved.shape == old.shape:
                 continue
-            if old.shape[1:] == (0,) and saved.shape[:1] == old.shape[:1]:
+            if old.numel() == 0 and saved.dim() == old.dim() and saved.shape[:-1] == old.shape[:-1]:
                 with outside_inference_mode():
                     setattr(self, attribute, old.new_zeros(saved.shape))
             else:
-                error_msgs.append(
-                    f"the queue {name} holds {_content(saved)} in the checkpoint, and {_content(old)} in this objective"
-                )
+                held, own = (self._content(name, values) for values in (saved, old))
+                error_msgs.append(f"{self._said(name)} holds {held} in the checkpoint, and {own} in this objective")
                 given[prefix + attribute] = old
         super()._load_from_state_dict(given, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
-
-
-def _content(values: Tensor) -> str:
-    """What is in a queue, in words; one that was never fed has no length of vectors yet."""
-    if values.dim() < 2:
-        return f"{values.shape[0]} labels"
-    return f"{values.shape[0]} vectors" + (f" of {values.shape[1]} features" if values.shape[1] else "")
 
 
 def _directions(count: int, dimension: int, name: str) -> Tensor:
@@ -165,12 +172,12 @@ _directions._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _sources(program: Program) -> dict[str, str]:
-    """For each memory of vectors the input of the objective whose features enter it first, which tells their D."""
+    """For each memory of vectors, and each vector, the input of the objective whose features enter it first: D is theirs."""
     names = {stream.encode.index: stream.name for stream in streams(program)}
     return {
         update.state.string("name"): next(
             names[node.inputs[0].index] for node in walk([update.node]) if node.operation is POOLED
         )
         for update in program.updates
-        if isinstance(update.state.type, MemoryType)
+        if isinstance(update.state.type, MemoryType | VectorType)
     }

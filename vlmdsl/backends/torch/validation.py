@@ -11,7 +11,7 @@ from vlmdsl.diagnostics.suggest import suggestion
 from vlmdsl.ir import Input, Program, inputs, streams
 from vlmdsl.ir.operations.encoding import POOLED, TOKENS
 from vlmdsl.ir.operations.views import FIELD
-from vlmdsl.types import DistributionType, TokensType, VecType, as_value
+from vlmdsl.types import DistributionType, TokensType, VectorType, VecType, as_value
 
 __all__ = ["FeatureChecker", "compared_streams"]
 
@@ -89,7 +89,7 @@ def _check_device(tensors: Mapping[str, Tensor]) -> None:
         raise ValueError(f"the inputs are on different devices: {told}")
 
 
-_FEATURES = (VecType, TokensType, DistributionType)
+_FEATURES = (VecType, VectorType, TokensType, DistributionType)
 """Types of values with a feature axis. What is made of features has the length of the first ones that it is made of."""
 
 

@@ -29,6 +29,7 @@ from vlmdsl.types import (
     ScoreType,
     TokensType,
     Type,
+    VectorType,
     VecType,
     as_value,
     picked_axis,
@@ -77,10 +78,13 @@ class Ramp:
 
 
 def broadcast(types: tuple[Type, ...]) -> Type | None:
-    """The type of an elementwise operation: a Scalar broadcasts to any other number, else all agree; None if they do not."""
+    """The type of an elementwise operation: a Scalar broadcasts to any other number, a Vector to the Vec of each sample,
+    else all agree; None if they do not."""
     wide = [kind for kind in map(as_value, types) if not isinstance(kind, ScalarType)]
     if not wide:
         return ScalarType()
+    if {type(kind) for kind in wide} == {VecType, VectorType}:
+        return VecType()
     if any(kind != wide[0] for kind in wide):
         return None
     whole = isinstance(wide[0], VecType) and len(wide) == len(types) == 2
@@ -196,8 +200,8 @@ def _binary(
             name,
             elementwise(2),
             takes="x, y",
-            gives="entry by entry; a Scalar broadcasts to Score, Sim, Target, Loss; two Vecs are added and subtracted. An "
-            "entry is a candidate in a combination of two Sims if it is one in both",
+            gives="entry by entry; a Scalar broadcasts to Score, Sim, Target, Loss; two Vecs are added and subtracted, and "
+            "a Vec and a Vector. An entry is a candidate in a combination of two Sims if it is one in both",
             elementwise=True,
             number=number,
             commutative=commutative,

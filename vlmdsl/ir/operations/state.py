@@ -6,8 +6,19 @@ import math
 
 from vlmdsl.ir.node import Node
 from vlmdsl.ir.operation import Operation, define
-from vlmdsl.ir.operations.rules import NUMBER, need, one_of, take
-from vlmdsl.types import FieldType, LabelsType, MemoryType, ScalarType, ScoreType, SimType, Type, VecType, memory_axis
+from vlmdsl.ir.operations.rules import BOUND, NUMBER, need, one_of, take
+from vlmdsl.types import (
+    FieldType,
+    LabelsType,
+    MemoryType,
+    ScalarType,
+    ScoreType,
+    SimType,
+    Type,
+    VectorType,
+    VecType,
+    memory_axis,
+)
 
 __all__ = ["ENQUEUE", "MEMORY", "NEAREST", "RUNNING_MEAN", "STATE"]
 
@@ -15,7 +26,7 @@ __all__ = ["ENQUEUE", "MEMORY", "NEAREST", "RUNNING_MEAN", "STATE"]
 def state(node: Node, types: tuple[Type, ...]) -> Type:
     take(types)
     need(math.isfinite(node.number("initial")), f"initial is {node.attribute('initial')!r}")
-    return ScalarType()
+    return VectorType() if isinstance(node.type, VectorType) else ScalarType()
 
 
 def memory(node: Node, types: tuple[Type, ...]) -> Type:
@@ -35,9 +46,11 @@ def enqueue(node: Node, types: tuple[Type, ...]) -> Type:
 
 
 def running_mean(node: Node, types: tuple[Type, ...]) -> Type:
-    take(types, ScalarType, ScoreType)
-    need(node.inputs[0].operation is STATE, "the mean so far is no state")
-    return ScalarType()
+    number = () if node.attribute("momentum") is not None else (ScalarType,)
+    of_vectors = bool(types) and isinstance(types[0], VectorType)
+    take(types, *((VectorType, VecType) if of_vectors else (ScalarType, ScoreType)), *number)
+    need(node.inputs[0].operation is STATE, "the mean so far is not a state")
+    return types[0]
 
 
 def nearest(node: Node, types: tuple[Type, ...]) -> Type:
@@ -51,11 +64,12 @@ STATE = define(
         "state",
         state,
         {"name": (str,), "initial": NUMBER},
+        declares_type=True,
         named=True,
         state=True,
         stops_gradient=True,
         carries="`name` (unique), `initial`",
-        gives="Scalar: a number that outlives the step, as it was before this step",
+        gives="Scalar: a number that outlives the step, as it was before this step; or Vector: one number per feature",
     )
 )
 MEMORY = define(
@@ -94,10 +108,11 @@ RUNNING_MEAN = define(
     Operation(
         "running_mean",
         running_mean,
-        {"momentum": NUMBER},
+        {"momentum": BOUND},
+        {"momentum": None},
         stops_gradient=True,
-        takes="state, Score",
-        carries="`momentum`",
-        gives="Scalar: momentum times the state plus the rest times the mean over all samples",
+        takes="state; Score, or Vec where it is a Vector; a Scalar, if the momentum is one",
+        carries="`momentum`, where it is a number",
+        gives="of the state: momentum times it plus the rest times the mean over all samples",
     )
 )

@@ -236,3 +236,68 @@ def test_chance_counts_the_candidates_there_are() -> None:
     for unknown in (f"mean({excess})", "memory_contrast(image, text, words, weight=exp(score(image, text)))"):
         other = compiled(f"{QUEUED.partition('minimize')[0]}minimize {unknown}")
         assert not [name for name in other(**constant).metrics if name.endswith("chance")]
+
+
+CENTRED = """
+recipe centred(image: Image, text: Text)
+let m = cosine_ramp(0.5, 1)
+let centre = running_mean(stop(image), momentum=m, start=0.1, reads="previous")
+let usual = running_mean(text, momentum=0.75)
+minimize mean(score(image.pooled - centre, text.pooled + usual, by=euclidean))
+"""
+
+
+def test_a_mean_of_features_is_a_vector_that_is_read_before_or_after_the_batch_enters() -> None:
+    objective = compiled(CENTRED)
+    centre, mean = torch.full((6,), 0.1, dtype=torch.float64), torch.zeros(6, dtype=torch.float64)
+    for step, momentum in ((0, 0.5), (1, 0.75), (2, 1.0)):
+        features = example_features(objective, seed=step) | {"m": torch.tensor(momentum)}
+        mean = 0.75 * mean + 0.25 * features["text"].mean(dim=0)
+        expected = -((features["image"] - centre - features["text"] - mean) ** 2).sum(dim=1).mean()
+        torch.testing.assert_close(objective(**features).loss, expected, rtol=1e-12, atol=0)
+        centre = momentum * centre + (1 - momentum) * features["image"].mean(dim=0)
+        torch.testing.assert_close(objective.get_buffer("state.centre_mean"), centre, rtol=1e-12, atol=1e-15)
+        torch.testing.assert_close(objective.get_buffer("state.usual_mean"), mean, rtol=1e-12, atol=1e-15)
+
+
+def test_a_vector_is_in_checkpoints_keeps_its_precision_and_is_of_one_length() -> None:
+    fresh = vlmdsl.compile(CENTRED, compiled=False)
+    assert fresh.get_buffer("state.centre_mean").shape == (0,)
+    steps(fresh.double(), 0, 1)
+    assert torch.equal(fresh.get_buffer("state.usual_mean"), steps_of_mean())
+    saved = copy.deepcopy(fresh.state_dict())
+    other = vlmdsl.compile(CENTRED, compiled=False).double()
+    other.load_state_dict(saved)
+    assert steps(other.eval(), 1, 2) == steps(fresh.eval(), 1, 2)
+    assert all(torch.equal(value, saved[name]) for name, value in fresh.state_dict().items())
+    assert other.bfloat16().get_buffer("state.centre_mean").dtype is torch.float32
+    with pytest.raises(
+        RuntimeError, match=r"the mean centre_mean holds a vector of 6 features in the checkpoint, and a vector of 7"
+    ):
+        moved(7).load_state_dict(saved)
+    with pytest.raises(ValueError, match="the mean centre_mean holds vectors of 6 features, but image has 7"):
+        fresh(image=torch.zeros(2, 7), text=torch.zeros(2, 7), m=torch.tensor(0.5))
+
+
+def steps_of_mean() -> Tensor:
+    return 0.25 * example_features(compiled(CENTRED))["text"].mean(dim=0)
+
+
+def moved(dimension: int) -> Objective:
+    """An objective whose vectors have a length."""
+    objective = vlmdsl.compile(CENTRED, compiled=False)
+    objective(image=torch.zeros(2, dimension), text=torch.zeros(2, dimension), m=torch.tensor(0.5))
+    return objective
+
+
+def test_an_exact_start_in_double_precision_and_on_meta() -> None:
+    doubled = vlmdsl.compile(CENTRED, compiled=False).double().eval()
+    doubled.state.allocate({"image": 3, "text": 3})
+    assert torch.equal(doubled.get_buffer("state.centre_mean"), torch.full((3,), 0.1, dtype=torch.float64))
+    later = vlmdsl.compile(CENTRED, compiled=False)
+    later.state.allocate({"image": 3, "text": 3})
+    assert torch.equal(later.double().get_buffer("state.centre_mean"), torch.full((3,), 0.1, dtype=torch.float64))
+    with torch.device("meta"):
+        on_meta = vlmdsl.compile(CENTRED, compiled=False)
+        features = {name: torch.zeros(value.shape) for name, value in example_features(on_meta).items()}
+    assert on_meta(**features).loss.is_meta

@@ -65,13 +65,20 @@ def subtract(x: Value, y: Value) -> Value:
 
 
 def add_features(x: Tensor, y: Tensor) -> Tensor:
-    """x + y of features [b, D], computed in float32 at least and given back in their dtype."""
-    return (precise(x) + precise(y)).to(torch.promote_types(x.dtype, y.dtype))
+    """x + y of features [b, D], computed in float32 at least and given back in their dtype; one of them may be a vector [D],
+    which is added to each sample's."""
+    return (precise(x) + precise(y)).to(_features_dtype(x, y))
 
 
 def subtract_features(x: Tensor, y: Tensor) -> Tensor:
     """x - y of features [b, D], as `add_features`."""
-    return (precise(x) - precise(y)).to(torch.promote_types(x.dtype, y.dtype))
+    return (precise(x) - precise(y)).to(_features_dtype(x, y))
+
+
+def _features_dtype(x: Tensor, y: Tensor) -> torch.dtype:
+    """Their common dtype; a vector of all samples, kept in float32 at least, does not make features wider."""
+    features = [value.dtype for value in (x, y) if value.dim() > 1]
+    return features[0] if len(features) == 1 else torch.promote_types(x.dtype, y.dtype)
 
 
 def multiply(x: Value, y: Value) -> Value:

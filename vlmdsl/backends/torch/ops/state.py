@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vlmdsl.backends.torch.collectives import all_gather
+from vlmdsl.backends.torch.collectives import all_gather, all_reduce_sum, process_count
 from vlmdsl.backends.torch.ops.criteria import mean
 from vlmdsl.backends.torch.ops.product import product
-from vlmdsl.backends.torch.values import Memory, Similarities, precise
+from vlmdsl.backends.torch.values import Memory, Number, Similarities, precise
 
 __all__ = ["enqueue", "nearest", "nearest_entry", "running_mean"]
 
@@ -16,9 +16,16 @@ _CHUNK_NUMBERS = 2**24
 """Most similarities that are held at once: 64 MiB in float32."""
 
 
-def running_mean(before: Tensor, values: Tensor, momentum: float) -> Tensor:
-    """`momentum` of the mean so far, and the rest of the mean of `values` [b] over all processes: 0-d, without gradient."""
-    return momentum * precise(before) + (1.0 - momentum) * mean(values.detach())
+def running_mean(before: Tensor, values: Tensor, momentum: Number) -> Tensor:
+    """`momentum` of the mean so far, and the rest of the mean of `values` [b] or [b, D] over the samples of all processes:
+    0-d or [D], without gradient."""
+    return momentum * precise(before) + (1.0 - momentum) * _mean_of_samples(values.detach())
+
+
+def _mean_of_samples(values: Tensor) -> Tensor:
+    if values.dim() == 1:
+        return mean(values)
+    return all_reduce_sum(precise(values).sum(dim=0)) / (values.shape[0] * process_count())
 
 
 def enqueue(before: Memory, *values: Tensor) -> Memory:
