@@ -12,7 +12,7 @@ from vlmdsl.ir import Program
 from vlmdsl.runtime.data import open_source, requirements
 from vlmdsl.runtime.encoders import shared, text, vit
 
-__all__ = ["DATA", "RECIPES", "SETTINGS", "columns_of", "knobs_of", "program_of", "with_tiny_towers"]
+__all__ = ["ALBEF_CORE", "DATA", "RECIPES", "SETTINGS", "columns_of", "knobs_of", "program_of", "with_tiny_towers"]
 
 RECIPES = [card.name for card in vlmdsl.recipes()]
 DATA = "shapes:samples=120,size=16"
@@ -28,6 +28,21 @@ SETTINGS: dict[str, object] = {
     "data.val": ("shapes:samples=12,size=16",),
     "data.reference_share": 0.3,
 }
+ALBEF_CORE = """vlo 1
+recipe albef_core(image: Image, text: Text)
+encoder fusion = fuse(depth=1)
+let selected = random(15%)
+let tau = learned(0.07, form="direct", name="temperature")
+let logits = similarity(image, text) / tau
+let wrong_text = mine(logits, along="rows")
+let wrong_image = mine(logits, along="columns")
+minimize {
+  itc: contrast(image, text, temperature=tau)
+  itm: matched(text | image, text | take(image, wrong_image), take(text, wrong_text) | image)
+  mlm: mlm(mask(text, selected) | image)
+}
+"""
+"""The core of ALBEF: a recipe whose second stage is called with what its first one computes."""
 SMALL = {"hidden": 16, "out": 10, "bottleneck": 6, "clusters": 10, "size": 20, "k": 3, "row_height": 8, "momentum": 0.9}
 """Values of hyper-parameters whose defaults are for large runs: heads, queues. No batch fills a queue of 20 evenly."""
 STAND_INS = {"Text": "template(phrases)", "Regions": "grid(image)", "Label": "hash(text)"}

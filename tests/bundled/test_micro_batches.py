@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import vlmdsl
-from bundled.runs import DATA, RECIPES, SETTINGS, columns_of, knobs_of, with_tiny_towers
+from bundled.runs import ALBEF_CORE, DATA, RECIPES, SETTINGS, columns_of, knobs_of, with_tiny_towers
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.training.assembly import build_model, open_data, read_tokenizers, training_batches
 from vlmdsl.runtime.training.processes import World
@@ -21,7 +21,7 @@ HERE = World(0, 1, torch.device("cpu"))
 
 def model_and_batch(recipe: str) -> tuple[VisionLanguageModel, Batch]:
     """A tiny model of a recipe in float64, in training mode, and a batch of 8 samples."""
-    objective = vlmdsl.compile(recipe, compiled=False, **knobs_of(recipe))
+    objective = vlmdsl.compile(recipe, compiled=False, **(knobs_of(recipe) if recipe in RECIPES else {}))
     settings = SETTINGS | {"train.steps": 2, "data.train": (DATA,), "data.map": columns_of(objective.program)}
     config, faults = load_config(flags=settings)
     assert config is not None, faults
@@ -41,7 +41,7 @@ def in_double(batch: Batch) -> Batch:
     return Batch(values, batch.index, batch.keys, {name: double(draw) for name, draw in batch.draws.items()})
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", [*RECIPES, ALBEF_CORE], ids=[*RECIPES, "fusion"])
 def test_the_gradient_is_that_of_the_whole_batch(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with_tiny_towers(monkeypatch)
     whole, batch = model_and_batch(recipe)

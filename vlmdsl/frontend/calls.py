@@ -13,7 +13,7 @@ from vlmdsl.frontend.arguments import Bound, GivenArgument, bind, check_paramete
 from vlmdsl.frontend.builder import CallBuilder
 from vlmdsl.frontend.evaluates import Evaluates
 from vlmdsl.frontend.scope import Closure, LocalScope, RecipeFunction
-from vlmdsl.ir import Node, walk
+from vlmdsl.ir import Module, Node, Use, walk
 from vlmdsl.ir.operations.views import FIELD, MASK
 from vlmdsl.primitives import Fault, Parameters, Primitive
 from vlmdsl.primitives.values import (
@@ -191,6 +191,22 @@ class Caller:
 
         return self._over_sets(bound.values, once, span)
 
+    def fused(self, values: dict[str, Value], span: Span) -> Value:
+        """A text given an image, `subject | context`; of sets every combination."""
+        settled = {name: self.settle(value, span) for name, value in values.items()}
+        if any(isinstance(value, ErrorValue) for value in settled.values()):
+            return ErrorValue()
+
+        def once(chosen: dict[str, Value]) -> Value:
+            text, image = (coerce.states(self.session, chosen[name], kind, span) for name, kind in _FUSED.items())
+            if text is None or image is None:
+                raise coerce.context_fault(chosen["subject"], chosen["context"], span)
+            fusion = self.session.fusion
+            use = Use(Module(fusion.name, "fusion", fusion.settings))
+            return self.session.add("apply", text, image, span=span, use=use)
+
+        return self._over_sets(settled, once, span)
+
     def _view_call(self, view: ViewValue, arguments: tuple[GivenArgument, ...], span: Span) -> Value:
         assert isinstance(view.target, Primitive)
         subject = view.target.positional[0].name
@@ -256,6 +272,10 @@ class Caller:
         self.session.used_fields.update(node.string("name") for node in used)
         complete = FunctionValue(value.name, value.target, value.arguments)
         return self.call(complete, tuple(GivenArgument(None, node, value.span) for node in used), value.span)
+
+
+_FUSED = {"subject": "Text", "context": "Image"}
+"""What a fusion module takes, by the sides of `subject | context`."""
 
 
 def _check_view(primitive: Primitive, subjects: dict[str, Value], builder: CallBuilder) -> None:

@@ -14,6 +14,7 @@ from vlmdsl.frontend.session import Session
 from vlmdsl.ir import Node, encoder_of
 from vlmdsl.ir.operations.encoding import ENCODE
 from vlmdsl.ir.operations.mining import FETCH
+from vlmdsl.ir.operations.modules import APPLY, STATES
 from vlmdsl.ir.operations.scalars import STOP
 from vlmdsl.primitives import Fault
 from vlmdsl.primitives.values import (
@@ -21,6 +22,7 @@ from vlmdsl.primitives.values import (
     EncoderValue,
     ErrorValue,
     FunctionValue,
+    FusionValue,
     MaskValue,
     NumberValue,
     SimilarityValue,
@@ -84,6 +86,7 @@ _STATIC_KINDS: tuple[tuple[type, tuple[str, ...]], ...] = (
     (SimilarityValue, ("Similarity",)),
     (ViewValue, ("View",)),
     (EncoderValue, ("Encoder",)),
+    (FusionValue, ("Fusion",)),
     (TupleValue, ("Tuple",)),
     (FunctionValue, ("Function",)),
 )
@@ -220,6 +223,21 @@ def tokens(session: Session, value: Value, place: Span, wanted_by: str) -> Node:
             label = f"{value.type}, no token axis"
             raise Fault(PooledWhereTokensAreCompared.at(place, label, help=help, similarity=_said(wanted_by)), value)
     raise _feature_fault(value, place, wanted_by, "an encoded stream or token features")
+
+
+def states(session: Session, value: Value, kind: str, place: Span) -> Node | None:
+    """The last states of the tokens of a text or an image, which fusion takes; None for anything else."""
+    value = encode(session, value, place)
+    if not isinstance(value, Node) or value.type != EncodedType(kind) or _headed(value) or _base(value).operation is APPLY:
+        return None
+    return _output(session, STATES, value, place)
+
+
+def _base(stream: Node) -> Node:
+    """What an encoded stream is a stopped or picked one of."""
+    while stream.operation in (STOP, FETCH):
+        stream = stream.inputs[0]
+    return stream
 
 
 def _output(session: Session, output: str, stream: Node, place: Span) -> Node:

@@ -22,11 +22,13 @@ from vlmdsl.ir.operations.scalars import SCALAR
 from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.primitives import Fault, Primitive, registered
 from vlmdsl.primitives.encoding import DEFAULT_ENCODERS
+from vlmdsl.primitives.fusion import FUSION
 from vlmdsl.primitives.values import (
     AllSamples,
     EncoderValue,
     ErrorValue,
     FunctionValue,
+    FusionValue,
     NumberValue,
     StringValue,
     TupleValue,
@@ -200,7 +202,8 @@ class Elaborator:
             case Index(index=index):
                 return self._index(subject, self.evaluate(index, scope), expression.span)
             case Given(context=context):
-                raise coerce.context_fault(subject, self.evaluate(context, scope), expression.span)
+                values = {"subject": subject, "context": self.evaluate(context, scope)}
+                return self.caller.fused(values, expression.span)
 
     def _member(self, subject: Value, name: Name, span: Span) -> Value:
         if isinstance(subject, ViewSet):
@@ -276,6 +279,8 @@ class Elaborator:
         """A file's `encoder vision = ...` is from then on what encodes the fields that it takes."""
         for name, declaration in scope.encoders.items():
             value = self._file_value(name, scope, declaration.name.span)
+            if isinstance(value, FusionValue) and name == FUSION:
+                self.session.fusion = value
             if isinstance(value, EncoderValue) and name in DEFAULT_ENCODERS:
                 self.session.encoders.update(dict.fromkeys(value.encoder.takes, value.encoder))
 

@@ -13,6 +13,7 @@ from vlmdsl.frontend.foreign import NAMES
 from vlmdsl.frontend.scope import FileScope
 from vlmdsl.primitives import broken_plugins, registered
 from vlmdsl.primitives.encoding import DEFAULT_ENCODERS
+from vlmdsl.primitives.fusion import FUSION
 from vlmdsl.syntax import DURATIONS, NO_DURATIONS, children
 from vlmdsl.syntax.tree import (
     Argument,
@@ -107,8 +108,8 @@ def check_names(module: Module, scope: FileScope) -> list[Diagnostic]:
 
 
 def _implicit(scope: FileScope) -> set[str]:
-    """Encoders that replace a default one are used wherever a field is encoded."""
-    return {name for name in scope.encoders if name in DEFAULT_ENCODERS}
+    """Encoders that replace a default one are used wherever a field is encoded, or a text given an image."""
+    return {name for name in scope.encoders if name in DEFAULT_ENCODERS or name == FUSION}
 
 
 def _known_names(module: Module, scope: FileScope) -> set[str]:

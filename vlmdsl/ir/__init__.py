@@ -5,7 +5,7 @@ from vlmdsl.ir.contrast import Contrast, Direction, TargetPart
 from vlmdsl.ir.encoders import Encoder, Head, Teacher, encoder_of, head_words
 from vlmdsl.ir.gradients import learns
 from vlmdsl.ir.graph import Graph, Node, walk
-from vlmdsl.ir.inputs import Column, Input, column_of, columns, inputs
+from vlmdsl.ir.inputs import Column, Input, column_of, columns, inputs, module_inputs
 from vlmdsl.ir.node import is_condition
 from vlmdsl.ir.operations.views import masked_text
 from vlmdsl.ir.program import (
@@ -24,10 +24,12 @@ from vlmdsl.ir.ramps import ramp_at, ramps, ramps_at
 from vlmdsl.ir.schedule import Applied, Apply, Compute, Load, Mode, Schedule, Value
 from vlmdsl.ir.streams import (
     OUTPUTS,
+    ModuleOutput,
     Reading,
     Stream,
     block_of,
     loaded_parts,
+    module_outputs,
     parts_of,
     readings,
     root_field,
@@ -39,10 +41,10 @@ from vlmdsl.ir.uses import Module, Use, uses_of, vocabulary_use
 
 __all__ = [
     "BATCH_POLICIES", "MIXED", "ONE_SOURCE", "OUTPUTS", "Applied", "Apply", "Column", "Compute", "Contrast",
-    "Direction", "Encoder", "Graph", "Head", "Input", "Load", "Metric", "Mode", "Module", "Node", "Program",
-    "Reading", "Schedule", "Stream", "TargetPart", "Teacher", "Term", "Update", "Use", "Value", "block_of",
+    "Direction", "Encoder", "Graph", "Head", "Input", "Load", "Metric", "Mode", "Module", "ModuleOutput", "Node",
+    "Program", "Reading", "Schedule", "Stream", "TargetPart", "Teacher", "Term", "Update", "Use", "Value", "block_of",
     "column_of", "columns", "draws", "encoder_of", "exchange_counts", "head_words", "inputs", "is_condition",
-    "learns", "live_updates", "loaded_parts", "masked_text", "parameters", "parts_of", "ramp_at", "ramps", "ramps_at",
-    "readings", "root_field", "source_names", "states", "streams", "uses_of", "vocabulary_use", "walk",
-    "whole_blocks",
+    "learns", "live_updates", "loaded_parts", "masked_text", "module_inputs", "module_outputs", "parameters",
+    "parts_of", "ramp_at", "ramps", "ramps_at", "readings", "root_field", "source_names", "states", "streams",
+    "uses_of", "vocabulary_use", "walk", "whole_blocks",
 ]  # fmt: skip

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from vlmdsl.ir.encoders import encoder_of
 from vlmdsl.ir.node import Node
 from vlmdsl.ir.operations.encoding import ENCODE
+from vlmdsl.ir.operations.modules import APPLY, use_of
 
 __all__ = ["learns"]
 
@@ -22,7 +23,8 @@ def learns(roots: Iterable[Node], reached: Callable[[Node], Iterable[Node]] = la
         if node in seen or node.operation.stops_gradient:
             continue
         seen.add(node)
-        if node.operation.learned or (node.operation is ENCODE and encoder_of(node).learns):
+        applied = node.operation is APPLY and use_of(node).gradient
+        if node.operation.learned or applied or (node.operation is ENCODE and encoder_of(node).learns):
             return True
         stack.extend(reached(node))
     return False

@@ -12,10 +12,10 @@ from vlmdsl.ir.operations.scalars import SCALAR
 from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.ir.program import Program, draws
 from vlmdsl.ir.ramps import ramps
-from vlmdsl.ir.streams import Stream, streams
+from vlmdsl.ir.streams import Stream, module_outputs, streams
 from vlmdsl.types import FIELD_KINDS, EncodedType, FieldType, token_axis
 
-__all__ = ["Column", "Input", "column_of", "columns", "inputs"]
+__all__ = ["Column", "Input", "column_of", "columns", "inputs", "module_inputs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,7 @@ def inputs(program: Program) -> list[Input]:
     found: list[Input] = []
     for stream in streams(program):
         found.extend(_stream_inputs(stream))
+    found.extend(_targets(output.name) for output in module_outputs(program) if output.vocabulary)
     found.extend(_plain_inputs(program.nodes()))
     found.extend(map(_drawn_input, draws(program)))
     for node in ramps(program):
@@ -77,12 +78,34 @@ def _stream_inputs(stream: Stream) -> Iterable[Input]:
         yield Input(stream.input("pooled"), ("B", "D"), "float", f"{what}, not normalised")
     if stream.tokens:
         yield Input(stream.input("tokens"), ("B", axis, "D"), "float", f"token features of {stream.name}, not normalised")
+    if stream.states:
+        yield Input(stream.input("states"), ("B", axis, "W"), "float", f"last states of the tokens of {stream.name}")
+    if stream.tokens or stream.states:
         yield Input(stream.input("mask"), ("B", axis), "bool", f"true where {stream.name} has a token")
     if stream.vocabulary:
         axis = token_axis("Text")  # of an image joined with a text, only the text's tokens are predicted
         yield Input(stream.input("vocabulary"), ("B", axis, "V"), "float", f"logits of the tokens of {stream.name}")
         meaning = f"what the chosen tokens of {stream.name} were, -100 elsewhere"
         yield Input(stream.input("targets"), ("B", axis), "int64", meaning)
+
+
+def module_inputs(program: Program) -> list[Input]:
+    """The tensors that the functions of a program take of modules applied to features."""
+    found = []
+    for output in module_outputs(program):
+        if output.pooled:
+            found.append(Input(output.name, ("B", "D"), "float", f"pooled features of {output.name}"))
+        if output.tokens:
+            found.append(Input(output.input("tokens"), ("B", "L", "D"), "float", f"token features of {output.name}"))
+            found.append(Input(output.input("mask"), ("B", "L"), "bool", f"true where {output.name} has a token"))
+        if output.vocabulary:
+            found.append(Input(output.input("vocabulary"), ("B", "L", "V"), "float", f"logits of {output.name}"))
+            found.append(_targets(output.name))
+    return found
+
+
+def _targets(name: str) -> Input:
+    return Input(f"{name}_targets", ("B", "L"), "int64", f"what the selected tokens of {name} were, -100 elsewhere")
 
 
 def _plain_inputs(nodes: list[Node]) -> Iterable[Input]:

@@ -17,14 +17,17 @@ __all__ = ["Applied", "Apply", "Compute", "Load", "Mode", "Schedule", "Value"]
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The output of a module: of this use of it on `value`, a source of the graph or the output of another module."""
+    """The output of a module: of this use of it on `value`.
+
+    That is a source of the graph, the output of another module, or an `apply` node, which says on what.
+    """
 
     use: Use
     value: Value
 
     @property
     def source(self) -> Node:
-        """The source of the graph at the bottom: a field, a view of one, or a pair of both."""
+        """The node at the bottom: a field, a view of one, a pair of both, or an `apply` node."""
         value = self.value
         while isinstance(value, Applied):
             value = value.value

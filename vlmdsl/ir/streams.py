@@ -7,16 +7,19 @@ from dataclasses import dataclass
 
 from vlmdsl.ir.encoders import Encoder, encoder_of
 from vlmdsl.ir.node import Node
-from vlmdsl.ir.operations.encoding import ENCODE, MIX, MLM, POOLED, TOKENS, VOCABULARY
+from vlmdsl.ir.operations.encoding import ENCODE, MIX, MLM, POOLED, TOKENS, VOCABULARY, source_of
+from vlmdsl.ir.operations.mining import FETCH
+from vlmdsl.ir.operations.modules import APPLY, STATES, use_of
 from vlmdsl.ir.operations.views import BLEND, FIELD
 from vlmdsl.ir.program import Program
+from vlmdsl.types import VecType
 
 __all__ = [
-    "OUTPUTS", "Reading", "Stream", "block_of", "loaded_parts", "parts_of", "readings", "root_field", "source_names",
-    "streams",
+    "OUTPUTS", "ModuleOutput", "Reading", "Stream", "block_of", "loaded_parts", "module_outputs", "parts_of",
+    "readings", "root_field", "source_names", "streams",
 ]  # fmt: skip
 
-OUTPUTS = (POOLED, TOKENS, VOCABULARY)
+OUTPUTS = (POOLED, TOKENS, VOCABULARY, STATES)
 """What may be read of an encoder's outputs, each named as the operation that reads it."""
 _DEFAULT_TOWERS = ("vision", "language")
 
@@ -28,8 +31,8 @@ class Stream:
     `name` says what is encoded and by what, whatever else the recipe encodes: the field, each view's word with its pipeline
     and number (`image_augment_slip_0`, `text_masked`), a tower of the recipe's own (`image_retriever`), the last head
     (`image_project`) and `teacher`. Of several streams that this makes equal (two crops), the later ones are numbered.
-    `source` is the field or view node, `encode` the encode node; `pooled`, `tokens` and `vocabulary` say which outputs are
-    used, and `asked_only` that nothing reads the vocabulary but criteria of the chosen tokens.
+    `source` is the field or view node, `encode` the encode node; `pooled`, `tokens`, `vocabulary` and `states` say which
+    outputs are used, and `asked_only` that nothing reads the vocabulary but criteria of the chosen tokens.
     """
 
     name: str
@@ -38,7 +41,13 @@ class Stream:
     pooled: bool
     tokens: bool
     vocabulary: bool = False
+    states: bool = False
     asked_only: bool = False
+
+    @property
+    def learns(self) -> bool:
+        """Whether a gradient reaches the weights that it goes through."""
+        return self.encoder.learns
 
     @property
     def encoder(self) -> Encoder:
@@ -55,6 +64,31 @@ class Stream:
     def outputs(self) -> tuple[str, ...]:
         """Which outputs are used, by name."""
         return tuple(output for output in OUTPUTS if getattr(self, output))
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleOutput:
+    """What a module gives that is applied to features: `node` is the `apply` node.
+
+    `name` says of which text and by which module: `text_masked_fusion`, `text_taken_fusion` where the text is that of a
+    sample that was picked. `pooled`, `tokens` and `vocabulary` say which outputs are used, as for a `Stream`.
+    """
+
+    name: str
+    node: Node
+    pooled: bool
+    tokens: bool
+    vocabulary: bool
+    asked_only: bool
+
+    @property
+    def learns(self) -> bool:
+        """Whether a gradient reaches the weights of the module."""
+        return use_of(self.node).gradient
+
+    def input(self, output: str) -> str:
+        """What the input of the last function that holds one output is called, as for a `Stream`."""
+        return self.name if output == "pooled" else f"{self.name}_{output}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +121,37 @@ def streams(program: Program) -> list[Stream]:
         )
         for position, node in enumerate(encodes)
     ]
+
+
+def module_outputs(program: Program) -> list[ModuleOutput]:
+    """What modules give that are applied to features, in the order of first use, with unique names."""
+    nodes = program.nodes()
+    used: dict[Node, set[str]] = {}
+    for node in nodes:
+        if node.operation.reads_encoder_output:
+            used.setdefault(node.inputs[0], set()).add(node.operation)
+    everywhere, taken = _read_everywhere(nodes), {stream.name for stream in streams(program)}
+    names = source_names(stream.source for stream in streams(program))
+    outputs = []
+    for node in nodes:
+        if node.operation is APPLY:
+            read = used.get(node, {POOLED} if isinstance(node.type, VecType) else set())
+            name = _unique(names[source_of(node)] + _module_suffix(node), taken)
+            flags = {output: output in read for output in ("pooled", "tokens", "vocabulary")}
+            outputs.append(ModuleOutput(name, node, **flags, asked_only=node not in everywhere))
+    return outputs
+
+
+def _module_suffix(node: Node) -> str:
+    """The module, and before it that the sample is another one that was picked."""
+    below, suffix = node.inputs[0], f"_{use_of(node).module.name}"
+    while below.operation is not ENCODE:
+        if below.operation is APPLY:
+            suffix = f"_{use_of(below).module.name}{suffix}"
+        elif below.operation is FETCH:
+            suffix = f"_taken{suffix}"
+        below = below.inputs[0]
+    return suffix
 
 
 def _read_everywhere(nodes: Iterable[Node]) -> set[Node]:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from vlmdsl.ir.encoders import Encoder, Head, Teacher
+from vlmdsl.ir.modules import FusionSettings
 
 __all__ = ["Family", "Module", "TowerSettings", "Use", "VocabularySettings", "uses_of", "vocabulary_use"]
 
-Family: TypeAlias = Literal["tower", "head", "vocabulary"]
+Family: TypeAlias = Literal["tower", "head", "vocabulary", "fusion"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +34,12 @@ class Module:
 
     name: str
     family: Family
-    settings: TowerSettings | Head | VocabularySettings
+    settings: TowerSettings | Head | VocabularySettings | FusionSettings
     on: Module | None = None
 
     @property
-    def tower(self) -> Module:
-        """The tower at the bottom: the module itself, or what it stands on."""
+    def base(self) -> Module:
+        """The tower, or the fusion module, at the bottom: the module itself, or what it stands on."""
         module = self
         while module.on is not None:
             module = module.on
@@ -69,11 +70,7 @@ def uses_of(encoder: Encoder) -> tuple[Use, ...]:
     return tuple(uses)
 
 
-def vocabulary_use(encoder: Encoder) -> Use:
-    """The call that makes logits over the vocabulary of the states that an encoder's tower gives."""
-    (tower,) = uses_of(encoder.bare)
-    return Use(
-        Module("vocabulary", "vocabulary", VocabularySettings(), tower.module),
-        gradient=tower.gradient,
-        follows=tower.follows,
-    )
+def vocabulary_use(below: Use) -> Use:
+    """The call that makes logits over the vocabulary of the states that a tower or a fusion module gives."""
+    module = Module("vocabulary", "vocabulary", VocabularySettings(), on=below.module)
+    return Use(module, gradient=below.gradient, follows=below.follows)

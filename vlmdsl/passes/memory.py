@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vlmdsl.ir import Node, Program, encoder_of, learns, streams, walk
-from vlmdsl.ir.operations.encoding import DISTRIBUTION, POOLED, TOKENS
+from vlmdsl.ir.operations.encoding import DISTRIBUTION, ENCODE, POOLED, TOKENS
 from vlmdsl.passes.cost import ITEM_BYTES, Workload
 from vlmdsl.passes.part_cost import places
 from vlmdsl.types import TokensType, VecType
@@ -19,7 +19,8 @@ __all__ = ["features_kept", "gradients_of_inputs", "seen_by"]
 
 def seen_by(node: Node, workload: Workload) -> Workload:
     """The workload with the length of those features that a node works on: a head's, where they come from one."""
-    lengths = (encoder_of(made.inputs[0]).dimension(workload.dim) for made in walk([node]) if made.operation is POOLED)
+    encodes = (made.inputs[0] for made in walk([node]) if made.operation is POOLED)
+    lengths = (encoder_of(encode).dimension(workload.dim) for encode in encodes if encode.operation is ENCODE)
     return replace(workload, dim=next(lengths, workload.dim))
 
 
@@ -47,7 +48,11 @@ def gradients_of_inputs(program: Program, workload: Workload) -> int:
     """Bytes of the gradients that a step leaves at its inputs: features, and logits of words."""
     samples = workload.batch // workload.world
     read = [node for node in program.nodes() if node.operation in (POOLED, TOKENS)]
-    features = sum(_size(node, workload, samples) for node in read if encoder_of(node.inputs[0]).learns)
+    features = sum(
+        _size(node, workload, samples)
+        for node in read
+        if node.inputs[0].operation is ENCODE and encoder_of(node.inputs[0]).learns
+    )
     asked = [stream for stream in streams(program) if stream.vocabulary and stream.encoder.learns]
     logits = samples * sum(places(stream, samples, workload) for stream in asked) * workload.vocabulary
     return features + logits * ITEM_BYTES["float32"]

@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from vlmdsl.ir import Node, Program, encoder_of, parts_of, walk
 from vlmdsl.ir.operations.encoding import ENCODE, MIX, VOCABULARY
 from vlmdsl.ir.operations.mining import FETCH
+from vlmdsl.ir.operations.modules import APPLY, use_of
 from vlmdsl.ir.operations.scalars import CONSTANT, DRAW, RAMP, SCALAR
 from vlmdsl.ir.operations.views import BLEND, CROP, DROP
 from vlmdsl.ir.schedule import Applied, Apply, Compute, Load, Mode, Schedule, Value
 from vlmdsl.ir.uses import Use, uses_of, vocabulary_use
-from vlmdsl.types import EncodedType, FieldType
+from vlmdsl.types import EncodedType, FieldType, LabelsType, MemoryType
 
 __all__ = ["applied_of", "is_loaded", "schedule_of"]
 
@@ -46,7 +47,7 @@ class _Planner:
             self._take(node)
         self._last = max((self._stages[root] for root in program.roots()), default=0)
         self._early = self._needed_by_calls()
-        self._computes = sorted({self._stages[node] for node in self._early} | {self._last})
+        self._computes = sorted({self._stages[node] for node in self._given_to_calls()} | {self._last})
 
     def schedule(self) -> Schedule:
         calls = self._calls()
@@ -67,10 +68,13 @@ class _Planner:
         """The stage of a node, whose inputs have theirs."""
         if node.operation is ENCODE:
             self._stages[node] = self._apply(node)
+        elif node.operation is APPLY:
+            output = applied_of(node)
+            self._stages[node] = self._stages[output] = 1 + max(self._stages[parent] for parent in node.inputs)
+            self._modes[output] = Mode("Text") if isinstance(node.type, EncodedType) else Mode("Vec")
         elif node.operation is VOCABULARY:
-            encode = node.inputs[0]
-            states = applied_of(encode)
-            logits = Applied(vocabulary_use(encoder_of(encode)), states)
+            states = applied_of(node.inputs[0])
+            logits = Applied(vocabulary_use(states.use), states)
             self._stages[logits] = self._stages[node] = self._stages[states] + 1
             self._modes[logits] = self._modes[states]
         else:
@@ -99,10 +103,10 @@ class _Planner:
     def _needed_by_calls(self) -> set[Node]:
         """The computed nodes that some call needs, those included that they are computed from."""
         needed: set[Node] = set()
-        waiting = [applied.source for applied in self._modes]
+        waiting = [node for applied in self._modes for node in _taken(applied.source)]
         while waiting:
             node = waiting.pop()
-            if node in needed or is_loaded(node) or node.operation.reads_encoder_output:
+            if node in needed or is_loaded(node) or node.operation.reads_encoder_output or node.operation is APPLY:
                 continue
             if node.operation.pairs_fields:
                 waiting.extend((*parts_of(node), *node.inputs[2:]))
@@ -117,7 +121,8 @@ class _Planner:
 
     def _at(self, node: Node) -> int:
         """The stage of the `Compute` that a computed node goes into."""
-        if self._is_light(node) and node not in self._early:
+        of_state = isinstance(node.type, MemoryType | LabelsType)  # the last function says what a state becomes
+        if of_state or (self._is_light(node) and node not in self._early):
             return self._last
         return next(stage for stage in self._computes if stage >= self._stages[node])
 
@@ -138,13 +143,16 @@ class _Planner:
         for root in self._program.roots():
             if is_loaded(root):
                 takes[self._last][root] = None
+            elif not self._is_light(root) and self._at(root) < self._last:
+                takes[self._last][root] = None
+                gives[self._at(root)][root] = None
         names = {stage: "objective" if stage == self._last else f"before_{stage + 1}" for stage in self._computes}
         return {stage: Compute(names[stage], tuple(takes[stage]), tuple(gives[stage])) for stage in self._computes}
 
     def _computed(self) -> Iterator[Node]:
         """The nodes that some emitted function computes."""
         for node in self._nodes:
-            if not node.operation.pairs_fields and node.operation is not ENCODE and not is_loaded(node):
+            if not node.operation.pairs_fields and node.operation not in (ENCODE, APPLY) and not is_loaded(node):
                 yield node
 
     def _given_to_calls(self) -> Iterator[Node]:
@@ -152,7 +160,8 @@ class _Planner:
         for applied in self._modes:
             source = applied.source
             parts = (*parts_of(source), *source.inputs[2:]) if source.operation is BLEND else parts_of(source)
-            yield from (part for part in parts if part in self._early)
+            taken = source.inputs if source.operation is APPLY else parts
+            yield from (part for part in taken if part in self._early)
 
     def _loaded(self) -> Iterator[Node]:
         """What a batch must bring: of views only the last, which holds what it is made of."""
@@ -163,19 +172,27 @@ class _Planner:
                 yield node
 
 
+def _taken(source: Node) -> tuple[Node, ...]:
+    """The nodes that a call takes: a source itself, or what an `apply` node is applied to."""
+    return source.inputs if source.operation is APPLY else (source,)
+
+
 def _read(node: Node) -> Iterator[Value]:
     """What a computed node reads: nodes, and outputs of modules in the place of encoders."""
     for parent in node.inputs:
-        if parent.operation is not ENCODE:
+        if parent.operation not in (ENCODE, APPLY):
             yield parent
         elif node.operation is VOCABULARY:
-            yield Applied(vocabulary_use(encoder_of(parent)), applied_of(parent))
+            states = applied_of(parent)
+            yield Applied(vocabulary_use(states.use), states)
         else:
             yield applied_of(parent)
 
 
 def applied_of(encode: Node) -> Applied:
-    """What an `encode` node stands for: the output of its last head, or of its tower."""
+    """What an `encode` or an `apply` node stands for: the output of its last head, of its tower, or of its module."""
+    if encode.operation is APPLY:
+        return Applied(use_of(encode), encode)
     value: Value = encode.inputs[0]
     for use in uses_of(encoder_of(encode)):
         value = Applied(use, value)

@@ -6,6 +6,7 @@ from vlmdsl.primitives import (
     distributions,
     draws,
     encoding,
+    fusion,
     heads,
     image_views,
     masks,
@@ -27,6 +28,6 @@ from vlmdsl.primitives import (
 __all__ = ["FAMILIES"]
 
 FAMILIES = (
-    views, image_views, text_views, masks, encoding, heads, towers, similarities, matrices, criteria, candidates, targets,
-    soft_targets, distributions, reductions, scalars, draws, ramps, state, reference, mining,
+    views, image_views, text_views, masks, encoding, heads, towers, fusion, similarities, matrices, criteria, candidates,
+    targets, soft_targets, distributions, reductions, scalars, draws, ramps, state, reference, mining,
 )  # fmt: skip

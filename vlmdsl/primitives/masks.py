@@ -10,7 +10,8 @@ from vlmdsl.diagnostics.catalog.meaning import NothingHidden
 from vlmdsl.diagnostics.catalog.types import PooledWhereTokensAreCompared, WrongType
 from vlmdsl.diagnostics.catalog.values import BoundsDisagree
 from vlmdsl.ir import Node, encoder_of, masked_text
-from vlmdsl.ir.operations.encoding import ENCODE
+from vlmdsl.ir.operations.encoding import ENCODE, source_of
+from vlmdsl.ir.operations.modules import APPLY
 from vlmdsl.ir.operations.scalars import STOP
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
@@ -97,17 +98,17 @@ def _mlm(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters
     assert isinstance(value, Node)
     stopped = value.operation is STOP
     encode = value.inputs[0] if stopped else value
-    if encode.type not in (EncodedType("Text"), EncodedType(JOINED)) or encode.operation is not ENCODE:
+    if encode.type not in (EncodedType("Text"), EncodedType(JOINED)) or encode.operation not in (ENCODE, APPLY):
         found = type_of(value)
         raise Fault(
             WrongType.at(builder.place("text"), str(found), argument="text", function="mlm", wanted="a Text", found=found),
             value,
         )
-    if encoder_of(encode).heads:
+    if encode.operation is ENCODE and encoder_of(encode).heads:
         help = ("a head outputs pooled features only: use the tower itself, without `project` or `predict`",)
         place = builder.place("text")
         raise Fault(PooledWhereTokensAreCompared.at(place, "the features of a head", help=help, similarity="mlm"), value)
-    if masked_text(encode.inputs[0]) is None:
+    if masked_text(source_of(encode)) is None:
         help = ("mask some: `mlm(mask(text, random(15%)))`",)
         raise Fault(NothingHidden.at(builder.place("text"), help=help), subjects["text"])
     loss = builder.add("mlm", builder.add("vocabulary", encode))

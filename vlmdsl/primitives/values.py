@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from vlmdsl.ir import Encoder, Node
+from vlmdsl.ir.modules import FusionSettings
 from vlmdsl.source import Span
 from vlmdsl.types import (
     ConditionType,
@@ -27,7 +28,7 @@ from vlmdsl.types import (
 )
 
 __all__ = [
-    "AllSamples", "EncoderValue", "ErrorValue", "FunctionValue", "MaskValue", "NumberValue", "SimilarityPart",
+    "AllSamples", "EncoderValue", "ErrorValue", "FunctionValue", "FusionValue", "MaskValue", "NumberValue", "SimilarityPart",
     "SimilarityValue", "StringValue", "TupleValue", "Value", "ViewSet", "ViewValue", "type_of",
 ]  # fmt: skip
 
@@ -110,6 +111,14 @@ class EncoderValue:
 
 
 @dataclass(frozen=True, slots=True)
+class FusionValue:
+    """What `text | image` is encoded by: a fusion module, by its name."""
+
+    name: str
+    settings: FusionSettings
+
+
+@dataclass(frozen=True, slots=True)
 class ViewSet:
     """Several views of one thing; a call over sets is the mean over the product of its views."""
 
@@ -144,6 +153,7 @@ Value = (
     | SimilarityValue
     | ViewValue
     | EncoderValue
+    | FusionValue
     | ViewSet
     | FunctionValue
     | ErrorValue
@@ -169,6 +179,8 @@ def type_of(value: Value) -> Type:  # noqa: PLR0911 - one line per kind of value
             return SimilarityType()
         case ViewValue():
             return ViewType(value.kind)
+        case FusionValue():
+            return EncoderType("Text | Image")
         case EncoderValue():
             return EncoderType(value.encoder.kind)
         case ViewSet():

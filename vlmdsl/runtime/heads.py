@@ -17,7 +17,8 @@ __all__ = ["Heads"]
 class Heads(nn.Module):
     """One network for each head on the same module below it.
 
-    `dimensions` are the lengths of the towers' pooled features, `uses` say which heads there are and which get a gradient:
+    `dimensions` are the lengths of the pooled features of towers and fusion modules, `uses` say which heads there are and
+    which get a gradient:
     those that get none keep their weights and stay in evaluation mode.
     """
 
@@ -28,7 +29,7 @@ class Heads(nn.Module):
         self._lengths: dict[Module, int] = {}
         learning: set[str] = set()
         for use in uses:
-            if use.module.family == "tower":
+            if use.module.on is None:
                 self._lengths[use.module] = dimensions[use.module.name]
             elif use.module.family == "head":
                 name = self._register(use.module)
@@ -64,9 +65,9 @@ class Heads(nn.Module):
             head, below = module.settings, module.on
             assert isinstance(head, Head)
             assert below is not None
-            name, number = f"{module.tower.name}_{module.name}", 2
+            name, number = f"{module.base.name}_{module.name}", 2
             while name in self.parts:
-                name, number = f"{module.tower.name}_{module.name}_{number}", number + 1
+                name, number = f"{module.base.name}_{module.name}_{number}", number + 1
             self.parts[name] = MultilayerHead(head, self._lengths[below])
             self._lengths[module] = head.widths(self._lengths[below])[-1]
             self._names[module] = name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from vlmdsl.backends.torch.given import fusion_input, head_input
 from vlmdsl.backends.torch.step import Environment, Step
 from vlmdsl.diagnostics import DiagnosticError
-from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit, TowerNotPerSample
+from vlmdsl.diagnostics.catalog.encoders import TowerNotPerSample
 from vlmdsl.ir import (
     OUTPUTS,
     Applied,
     Apply,
-    Column,
     Head,
+    ModuleOutput,
     Node,
     Reading,
     Stream,
@@ -32,14 +32,17 @@ from vlmdsl.ir import (
 )
 from vlmdsl.ir import Encoder as ObjectiveEncoder
 from vlmdsl.ir import Value as ScheduleValue
+from vlmdsl.ir.operations.encoding import source_of
 from vlmdsl.ir.operations.scalars import CONSTANT
 from vlmdsl.ir.operations.views import BLEND
 from vlmdsl.runtime.encoders import EncodedFeatures, Encoder
 from vlmdsl.runtime.encoders.heads import BatchNorm
+from vlmdsl.runtime.fusions import ContextMask, ContextStates, Fusions, TextStates
 from vlmdsl.runtime.heads import Heads
 from vlmdsl.runtime.image_views import check_image_views
 from vlmdsl.runtime.named import NamedModules
 from vlmdsl.runtime.teachers import Teachers
+from vlmdsl.runtime.tower_needs import check_lengths, check_towers, tower_needs
 from vlmdsl.runtime.values import (
     Batch,
     ImageBatch,
@@ -58,44 +61,7 @@ from vlmdsl.types import FieldType
 if TYPE_CHECKING:
     from vlmdsl.backends.torch.objective import Objective, ObjectiveOutput
 
-__all__ = ["TowerNeed", "VisionLanguageModel", "tower_needs"]
-
-
-@dataclass(frozen=True)
-class TowerNeed:
-    """What an objective asks of one tower: the field kind it is for, the outputs it yields, whether it is frozen.
-
-    `takes` are the kinds of streams it encodes: a tower of images may take Regions, too, or nothing else.
-    """
-
-    kind: str
-    yields: frozenset[str]
-    frozen: bool
-    takes: frozenset[str] = frozenset()
-
-
-def tower_needs(streams: Iterable[Stream], columns: Iterable[Column] = ()) -> dict[str, TowerNeed]:
-    """The towers of an objective's streams, and of the columns of its reference set, by name.
-
-    A tower is frozen if no stream of it takes a gradient.
-    """
-    needs: dict[str, TowerNeed] = {}
-    for stream in streams:
-        encoder = stream.encoder
-        known = needs.get(encoder.tower, TowerNeed(encoder.tower_kind, frozenset(), True))
-        needs[encoder.tower] = TowerNeed(
-            encoder.tower_kind,
-            known.yields | _used(stream),
-            known.frozen and not encoder.tower_learns,
-            known.takes | frozenset(encoder.takes),
-        )
-    for column in columns:
-        encoder = column.encoder
-        known = needs.get(encoder.tower, TowerNeed(encoder.tower_kind, frozenset(), True))
-        needs[encoder.tower] = TowerNeed(
-            encoder.tower_kind, known.yields | {"pooled"}, known.frozen, known.takes | frozenset(encoder.takes)
-        )
-    return needs
+__all__ = ["VisionLanguageModel"]
 
 
 class VisionLanguageModel(nn.Module):
@@ -118,8 +84,7 @@ class VisionLanguageModel(nn.Module):
         super().__init__()
         self.streams: list[Stream] = list(objective.streams)
         needs = tower_needs(self.streams, objective.references.columns)
-        _check(encoders, needs)
-        _check_lengths(encoders, self.streams, objective.compared, lengths or {})
+        check_towers(encoders, needs)
         check_image_views(encoders, self.streams)
         self.encoders = NamedModules(encoders)
         self.objective = objective
@@ -127,7 +92,11 @@ class VisionLanguageModel(nn.Module):
         for name in self.frozen_towers:
             self.encoders[name].requires_grad_(False).eval()
         uses = [use for encoder in dict.fromkeys(stream.encoder for stream in self.streams) for use in uses_of(encoder)]
-        self.heads = Heads({name: encoder.dimension for name, encoder in encoders.items()}, uses)
+        self.fusions = Fusions(encoders, objective.program)
+        uses += self.fusions.uses
+        check_lengths(encoders, self.streams, objective.compared, {**(lengths or {}), **self.fusions.lengths})
+        pooled = {name: encoder.dimension for name, encoder in encoders.items()} | self.fusions.widths
+        self.heads = Heads(pooled, uses)
         taught = any(use.follows for use in uses)
         self.teachers = Teachers(encoders, self.heads, uses, steps) if taught else None
         features = {stream.input(part) for stream in self.streams for part in ("pooled", "mask", "targets", *OUTPUTS)}
@@ -165,19 +134,24 @@ class VisionLanguageModel(nn.Module):
 
     def inputs(self, apply: Apply, environment: Environment) -> list[TowerInput]:
         """What a tower takes of each value of a call (`backends.torch.step.Modules`)."""
+        if apply.use.module.family == "fusion":
+            return [_fused(*fusion_input(value, environment)) for value in apply.values]
         return [self._input(apply.use, value, environment) for value in apply.values]
 
     def call_tower(self, apply: Apply, inputs: Sequence[TowerInput]) -> list[EncodedFeatures]:
         """The features of each input, from one call of the tower."""
         entry = {"enters": apply.use.blocks[0]} if apply.mode.kind == "Regions" else {}
         with torch.set_grad_enabled(torch.is_grad_enabled() and apply.use.gradient):
+            if apply.use.module.family == "fusion":
+                return call_together(self.fusions.part(apply.use.module), inputs)
             return call_together(partial(self._module(apply.use), **entry), inputs)
 
     def call_whole(self, apply: Apply, environment: Environment) -> list[Any]:
         """What a head gives, or a vocabulary, of all values of a call."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and apply.use.gradient):
             if apply.use.module.family == "head":
-                features: list[Tensor] = self._module(apply.use)([_pooled(environment[value]) for value in apply.values])
+                vectors = [_vectors(value, environment) for value in apply.values]
+                features: list[Tensor] = self._module(apply.use)(vectors)
                 return features
             return [self._logits(apply.use, value, environment) for value in apply.values]
 
@@ -273,14 +247,21 @@ class VisionLanguageModel(nn.Module):
     def _logits(self, use: Use, value: ScheduleValue, environment: Environment) -> tuple[Tensor, Tensor]:
         """What a masked text's tokens may be, and what they were: where nothing reads more, of the selected tokens only."""
         assert isinstance(value, Applied)
-        states, head = environment[value].states, self._module(value.use).vocabulary_head
-        text = parts_of(value.source)[-1]
-        masked = environment[text][self.form(use.module.tower.name, "Text")].ports.get("masked")
+        source = source_of(value.source)
+        if value.use.module.family == "fusion":
+            owner: Stream | ModuleOutput = next(each for each in self.objective.module_outputs if each.node is value.source)
+            head: object = self.fusions.vocabulary(use.module)
+            states = environment[value].tokens
+            tower = next(each.encoder.tower for each in self.streams if each.states and each.source is source)
+        else:
+            owner = next(each for each in self.streams if each.vocabulary and each.source is source)
+            states, tower = environment[value].states, value.use.module.name
+            head = getattr(self._module(value.use), "vocabulary_head", None)
+        masked = environment[parts_of(source)[-1]][self.form(tower, "Text")].ports.get("masked")
         if not isinstance(masked, MaskedTokens) or states is None or not isinstance(head, nn.Module):
             raise ValueError("the tokens of a text are predicted, but the batch or the tower has none")
-        stream = next(stream for stream in self.streams if stream.vocabulary and stream.source is value.source)
         states = states[:, states.shape[1] - masked.targets.shape[1] :]  # of a pair the text, which comes last
-        states, targets = masked.selected(states) if stream.asked_only else (states, masked.targets)
+        states, targets = masked.selected(states) if owner.asked_only else (states, masked.targets)
         return head(states), targets
 
     def _module(self, use: Use) -> nn.Module:
@@ -301,6 +282,20 @@ def _kind(source: Node) -> str:
     return source.type.kind
 
 
+def _vectors(value: ScheduleValue, environment: Environment) -> Tensor:
+    """What a head takes: pooled features of a tower, of a head below, or of fusion."""
+    return head_input(value, environment) if isinstance(value, Node) else _pooled(environment[value])
+
+
+def _fused(states: Tensor, mask: Tensor | None, context: Tensor, context_mask: Tensor | None) -> TowerInput:
+    """What fusion takes: states of a text, and as what comes with them those of its image."""
+    whole = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device) if mask is None else mask
+    ports: dict[str, Value] = {"context": ContextStates(context)}
+    return TowerInput(
+        TextStates(states, whole), ports if context_mask is None else {**ports, "context_mask": ContextMask(context_mask)}
+    )
+
+
 def _pooled(output: Tensor | EncodedFeatures) -> Tensor:
     """The vectors that a head takes: those of the head below, or of the tower."""
     pooled = output if isinstance(output, Tensor) else output.pooled
@@ -315,57 +310,6 @@ def _notes(encoder: nn.Module) -> tuple[str, ...]:
 
 def _noise_length(encoder: nn.Module) -> int | None:
     return getattr(encoder, "noise_length", None)
-
-
-def _used(stream: Stream) -> frozenset[str]:
-    return frozenset(stream.outputs)
-
-
-def _check(encoders: Mapping[str, Encoder], needs: Mapping[str, TowerNeed]) -> None:
-    """Every tower is there, takes the right kind, yields what is compared, in one dimension."""
-    for tower, need in needs.items():
-        encoder = encoders.get(tower)
-        if encoder is None:
-            raise _unfit(tower, "has no encoder", f"pass one for `{tower}` among the encoders")
-        if encoder.kind != need.kind:
-            raise _unfit(tower, f"encodes {need.kind.lower()}s, but its encoder takes {encoder.kind.lower()}s")
-        lacking = sorted(need.yields - encoder.yields)
-        if lacking:
-            problem = (
-                f"must yield {' and '.join(lacking)} features, but its encoder yields {', '.join(sorted(encoder.yields))}"
-            )
-            raise _unfit(tower, problem, f"build the encoder with `yields={sorted(need.yields)}`")
-    unused = sorted(encoders.keys() - needs.keys())
-    if unused:
-        raise _unfit(unused[0], "is used by no term of the recipe", f"leave the encoder of `{unused[0]}` out")
-
-
-def _check_lengths(
-    encoders: Mapping[str, Encoder],
-    streams: Iterable[Stream],
-    compared: Iterable[tuple[str, str]],
-    of_fields: Mapping[str, int],
-) -> None:
-    """Features that are compared are of one length."""
-    lengths = dict(of_fields)
-    owners: dict[str, ObjectiveEncoder] = {}
-    for stream in streams:
-        tower = encoders[stream.encoder.tower].dimension
-        found = {stream.name: stream.encoder.dimension(tower), stream.input("tokens"): tower}
-        lengths.update(found)
-        owners.update(dict.fromkeys(found, stream.encoder))
-    for pair in compared:
-        if len({lengths[name] for name in pair if name in lengths}) > 1:
-            told = ", ".join(f"`{name}` {lengths[name]}" for name in pair)
-            encoded = [owners[name] for name in pair if name in owners]
-            headed = any(encoder.heads for encoder in encoded)
-            help = "let the heads give features of one length: `out=`" if headed else "set one `model.dimension`"
-            problem = f"gives features of another length than those they are compared with: {told}"
-            raise _unfit(encoded[0].tower, problem, help)
-
-
-def _unfit(tower: str, problem: str, *help_texts: str) -> DiagnosticError:
-    return DiagnosticError((TowerDoesNotFit.at(Span("encoders", 0, 0), tower=tower, problem=problem, help=help_texts),))
 
 
 def _plain(value: Value) -> Tensor:

@@ -48,7 +48,7 @@ class Teachers(nn.Module):
         followed: dict[_Followed, list[Module]] = {}
         for use in uses:
             if use.follows is not None:
-                on_it = followed.setdefault((use.module.tower, use.follows), [])
+                on_it = followed.setdefault((use.module.base, use.follows), [])
                 on_it += [use.module] * (use.module.family == "head")
         for (tower, teacher), on_it in followed.items():
             if steps < 1 and teacher.schedule == "cosine":
@@ -61,7 +61,7 @@ class Teachers(nn.Module):
     def part(self, use: Use) -> nn.Module:
         """What is called in the place of the tower or the head of a use."""
         assert use.follows is not None, "the use is of a teacher"
-        name = self._names[use.module.tower, use.follows]
+        name = self._names[use.module.base, use.follows]
         if use.module.family == "tower":
             return self.copies[name]
         heads = self.heads[name]

@@ -21,7 +21,8 @@ from vlmdsl.runtime.encoders import (
     VisionConfig,
     VisionTransformer,
 )
-from vlmdsl.runtime.model import VisionLanguageModel, tower_needs
+from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.tower_needs import tower_needs
 from vlmdsl.runtime.values import ImageBatch, ImageFormat, KeptPatches, RegionBatch, TextBatch, port
 from vlmdsl.types import FieldType
 
@@ -34,6 +35,7 @@ class RecordingObjective(nn.Module):
         self.program, self.streams = program, streams(program)
         self.schedule = schedule_of(program)
         self.passed = passed_names(program, self.schedule)
+        self.applied, self.module_outputs = (), []
         self.references = SimpleNamespace(columns=[])
         self.compared = [(self.streams[0].name, stream.name) for stream in self.streams[1:]]
         self.inputs = {wanted.name: wanted for wanted in inputs(program)}

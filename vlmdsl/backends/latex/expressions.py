@@ -19,6 +19,7 @@ from vlmdsl.backends.latex.criteria import (
     target_entropy,
 )
 from vlmdsl.backends.latex.draws import drawn, following, from_outside
+from vlmdsl.backends.latex.fusion import fused, matched, module_of
 from vlmdsl.backends.latex.interface import Writer
 from vlmdsl.backends.latex.mining import is_other, picks
 from vlmdsl.backends.latex.notation import (
@@ -35,9 +36,10 @@ from vlmdsl.backends.latex.notation import (
 )
 from vlmdsl.ir import Node, encoder_of, masked_text
 from vlmdsl.ir.operations.contrast import CONTRAST
-from vlmdsl.ir.operations.encoding import ENTROPY, ENTROPY_OF_MEAN, MLM
+from vlmdsl.ir.operations.encoding import ENTROPY, ENTROPY_OF_MEAN, MLM, source_of
 from vlmdsl.ir.operations.matrices import LOG_SUM_EXP, ROW_MEAN, ROW_SUM, SCORE
 from vlmdsl.ir.operations.mining import FETCH, HARDEST, MINE, PICKED
+from vlmdsl.ir.operations.modules import APPLY, MATCHED
 from vlmdsl.ir.operations.reductions import CROSS_ENTROPY, HINGE, MEAN, SAMPLES, SIGMOID_LOSS, TARGET_ENTROPY
 from vlmdsl.ir.operations.scalars import (
     CLAMP,
@@ -136,15 +138,20 @@ def _entropy(writer: Writer, node: Node) -> Math:
 def _mlm(writer: Writer, node: Node) -> Math:
     """The mean over the chosen tokens; what they are is stated."""
     encode = node.inputs[0].inputs[0]
-    view = masked_text(encode.inputs[0])
+    view = masked_text(source_of(encode))
     assert view is not None, "`mlm` predicts what a mask selected"
-    text, masked = writer.names.source(view.inputs[0]), writer.names.source(encode.inputs[0])
+    text, masked = writer.names.source(view.inputs[0]), _context(writer, encode)
     chosen = "the tokens that the mask selected, of all samples"
     writer.names.state("values", Math(rf"M\ {words(chosen).latex}", f"M: {chosen}"))
-    tower = words(encoder_of(encode).tower)
+    tower = module_of(encode) if encode.operation is APPLY else words(encoder_of(encode).tower)
     latex = rf"\frac{{1}}{{|M|}} \sum_{{(i,k) \in M}} -\log p_{{{tower.latex}}}({text.latex}[k] \mid {masked.latex})"
     plain = f"1/|M| Σ_(i,k)∈M -log p_{tower.text}({text.text}[k] | {masked.text})"
     return Math(latex, plain, PRODUCT)
+
+
+def _context(writer: Writer, encode: Node) -> Math:
+    """What tokens are predicted from: a masked text, alone or given its image."""
+    return fused(writer, encode) if encode.operation is APPLY else writer.names.source(encode.inputs[0])
 
 
 def _entropy_of_mean(writer: Writer, node: Node) -> Math:
@@ -203,6 +210,7 @@ EXPRESSIONS: dict[str, Callable[[Writer, Node], Math]] = {
     MINE: picks,
     HARDEST: picks,
     PICKED: is_other,
+    MATCHED: matched,
     FETCH: lambda writer, node: call("take", *map(writer.expression, node.inputs)),
 }
 """Operations whose formula needs more than those of their inputs."""

@@ -24,6 +24,7 @@ from vlmdsl.backends.latex.retrieval import attended
 from vlmdsl.ir import Encoder, Node, Program, Teacher, encoder_of, head_words, parts_of
 from vlmdsl.ir.operations.encoding import ENCODE, GATE, MIX, NORMALIZE, POOLED
 from vlmdsl.ir.operations.mining import FETCH
+from vlmdsl.ir.operations.modules import use_of
 from vlmdsl.ir.operations.reference import ATTEND
 from vlmdsl.ir.operations.scalars import ADD, STOP, SUBTRACT
 from vlmdsl.ir.operations.state import NEAREST
@@ -201,6 +202,8 @@ class Names:
 
     def _encoded(self, node: Node, index: str) -> Math:
         encode = _encode_of(node)
+        if encode is None and node.operation is POOLED:  # of a text given its image
+            return call(use_of(node.inputs[0]).module.name, *(self.made(parent, index) for parent in node.inputs[0].inputs))
         if encode is None:
             return call(node.operation, *(self.made(parent, index) for parent in node.inputs))
         encoder = encoder_of(encode)

@@ -31,6 +31,7 @@ from vlmdsl.ir import (
     Program,
     Value,
     columns,
+    module_outputs,
     root_field,
     source_names,
     streams,
@@ -178,11 +179,12 @@ def _region(program: Program, region: Lowered, workload: Workload, name: str) ->
 def _schedule(program: Program, workload: Workload) -> ScheduleRow:
     """The schedule of a step, as the model executes it."""
     schedule = schedule_of(program)
-    sources = source_names(stream.source for stream in streams(program))
+    names = source_names(stream.source for stream in streams(program))
+    names |= {output.node: output.name for output in module_outputs(program)}
 
     def name(value: Value) -> str:
         node = value.source if isinstance(value, Applied) else value
-        return sources[node] if node in sources else str(dict(node.attributes).get("name", node.operation))
+        return names[node] if node in names else str(dict(node.attributes).get("name", node.operation))
 
     return ScheduleRow(
         load=tuple(map(name, schedule.load.values)),

@@ -5,10 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from vlmdsl.ir import Contrast, Direction, Node, Program, Stream, TargetPart, column_of, encoder_of, streams
+from vlmdsl.ir import (
+    Contrast,
+    Direction,
+    ModuleOutput,
+    Node,
+    Program,
+    Stream,
+    TargetPart,
+    column_of,
+    module_outputs,
+    streams,
+)
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.encoding import MLM, NORMALIZE, POOLED, TOKENS, VOCABULARY
 from vlmdsl.ir.operations.matrices import SCORE, SIMILARITY, UNITE
+from vlmdsl.ir.operations.modules import APPLY, STATES
 from vlmdsl.ir.operations.reductions import SAMPLES
 from vlmdsl.ir.operations.reference import REFERENCE
 from vlmdsl.ir.operations.scalars import ADD, AND, DIVIDE, DRAW, MULTIPLY, NEGATE, NOT, OR, PARAMETER, RAMP, SCALAR, SUBTRACT
@@ -28,8 +40,8 @@ class Values:
         self._chunked = chunked
         self._written: dict[int, str] = {}
         self._gathered: dict[int, str] = {}
-        self._streams = {stream.encode.index: stream for stream in streams(program)}
-        self.streams: tuple[Stream, ...] = tuple(self._streams.values())
+        self._outputs: dict[int, Stream | ModuleOutput] = {stream.encode.index: stream for stream in streams(program)}
+        self._outputs |= {output.node.index: output for output in module_outputs(program)}
 
     def refer(self, node: Node, written: str) -> None:
         """From now on a node is referred to as `written`."""
@@ -54,8 +66,9 @@ class Values:
         """The module of the function that a node calls, by its lowering."""
         return "ops.tiled" if node in self._chunked else "ops"
 
-    def stream(self, encode: Node) -> Stream:
-        return self._streams[encode.index]
+    def output(self, encode: Node) -> Stream | ModuleOutput:
+        """What an `encode` or an `apply` node gives, with the names of its inputs."""
+        return self._outputs[encode.index]
 
 
 Rule: TypeAlias = Callable[[Values, Node], str]
@@ -107,24 +120,32 @@ def _named_input(values: Values, node: Node) -> str:
 
 
 def _pooled(values: Values, node: Node) -> str:
-    stream = values.stream(node.inputs[0])
-    return _item("inputs", stream.name) + ("" if encoder_of(stream.encode).learns else ".detach()")
+    return _features(values, node.inputs[0], "pooled")
 
 
 def _tokens(values: Values, node: Node) -> str:
-    stream = values.stream(node.inputs[0])
-    features = _item("inputs", f"{stream.name}_tokens") + ("" if encoder_of(stream.encode).learns else ".detach()")
-    return f"ops.tokens({features}, inputs.get({literal(f'{stream.name}_mask')}))"
+    features, mask = _features(values, node.inputs[0], node.operation), values.output(node.inputs[0]).input("mask")
+    return f"ops.tokens({features}, inputs.get({literal(mask)}))"
 
 
 def _vocabulary(values: Values, node: Node) -> str:
-    stream = values.stream(node.inputs[0])
-    return _item("inputs", f"{stream.name}_vocabulary") + ("" if encoder_of(stream.encode).learns else ".detach()")
+    return _features(values, node.inputs[0], "vocabulary")
+
+
+def _applied(values: Values, node: Node) -> str:
+    """A head's features; of fusion the operations that read its outputs say which."""
+    return _features(values, node, "pooled")
+
+
+def _features(values: Values, encode: Node, output: str) -> str:
+    """One output of an encoder or a module, as an input."""
+    owner = values.output(encode)
+    return _item("inputs", owner.input(output)) + ("" if owner.learns else ".detach()")
 
 
 def _mlm(values: Values, node: Node) -> str:
-    stream = values.stream(node.inputs[0].inputs[0])
-    return f"ops.mlm({values.of(node.inputs[0])}, {_item('inputs', f'{stream.name}_targets')})"
+    targets = values.output(node.inputs[0].inputs[0]).input("targets")
+    return f"ops.mlm({values.of(node.inputs[0])}, {_item('inputs', targets)})"
 
 
 def _normalize(values: Values, node: Node) -> str:
@@ -220,6 +241,8 @@ RULES: dict[str, Rule] = {
     RAMP: _named_input,
     POOLED: _pooled,
     TOKENS: _tokens,
+    STATES: _tokens,
+    APPLY: _applied,
     VOCABULARY: _vocabulary,
     MLM: _mlm,
     PARAMETER: _parameter,

@@ -16,6 +16,7 @@ from vlmdsl.ir import Compute, Node, Program, Schedule, walk
 from vlmdsl.ir.digest import digest
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.encoding import ENCODE
+from vlmdsl.ir.operations.modules import APPLY
 from vlmdsl.ir.operations.scalars import CONSTANT, RETAIN
 from vlmdsl.passes.gathering import gathered_once
 from vlmdsl.planning import schedule_of
@@ -69,11 +70,18 @@ class _Writer:
         """One function: what it takes by name, a line per node, and what it gives."""
         self._values = Values(self._program, self._chunked)
         taken = [value for value in compute.takes if isinstance(value, Node) and (not has_line(value) or value.inputs)]
+        self._accuracies = {
+            node: f"{self._names.of(node)}.accuracy" for node in self._program.nodes() if node.operation is CONTRAST
+        }
         for node in taken:
             self._values.refer(node, f"inputs[{literal(passed[node])}]")
+            if node.operation is CONTRAST:
+                self._accuracies[node] = f"inputs[{literal(passed[node] + '_accuracy')}]"
         roots = compute.gives or self._program.roots()
         body = [line for node in _needed(roots, taken) if node not in taken for line in self._lines(node)]
         passed_on = [(passed[node], self._values.of(node)) for node in compute.gives]
+        given_regions = [node for node in compute.gives if node.operation is CONTRAST]
+        passed_on += [(f"{passed[node]}_accuracy", self._accuracies[node]) for node in given_regions]
         results = [f"return {_dictionary(passed_on)}"] if passed_on else self._results()
         return [f"def {compute.name}(inputs, parameters, state):", *(f"    {line}" for line in [*body, *results])]
 
@@ -125,9 +133,9 @@ class _Writer:
         terms = [(term.name, self._values.of(term.node)) for term in self._program.terms]
         metrics = [(metric.name, self._values.of(metric.node)) for metric in self._program.metrics]
         for term in self._program.terms:
-            regions = [self._names.of(region) for region in _regions(term.node)]
+            regions = [self._accuracies[region] for region in _regions(term.node)]
             if regions:
-                total = " + ".join(f"{name}.accuracy" for name in regions)
+                total = " + ".join(regions)
                 metrics.append((f"{term.name}.accuracy", total if len(regions) == 1 else f"({total}) / {len(regions)}"))
         updates = [(update.state.string("name"), self._values.of(update.node)) for update in self._program.updates]
         return [
@@ -150,7 +158,7 @@ def _needed(roots: Iterable[Node], taken: Iterable[Node] = (), *, everybody: boo
         if node not in needed:
             needed.add(node)
             inputs = node.inputs[:1] if everybody and node.operation is RETAIN else node.inputs
-            stack.extend(() if node.operation is ENCODE or node in ends else inputs)
+            stack.extend(() if node.operation in (ENCODE, APPLY) or node in ends else inputs)
     return [node for node in walk(roots) if node in needed]
 
 

@@ -54,9 +54,8 @@ class Chooser:
     def of_batch(self, inputs: Mapping[str, Tensor]) -> Chunked:
         """The choice for these inputs of this process."""
         features = next(value for value in inputs.values() if value.is_floating_point() and value.dim() > 1)
-        sizes = {
-            axis: size for name, value in inputs.items() for axis, size in zip(self._axes[name], value.shape, strict=True)
-        }
+        declared = [(self._axes[name], value.shape) for name, value in inputs.items() if name in self._axes]
+        sizes = {axis: size for axes, shape in declared for axis, size in zip(axes, shape, strict=True)}
         world = process_count()
         return self.of(
             Workload(

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from vlmdsl.ir import Contrast, Node, Program, Schedule, column_of, source_names, streams
+from vlmdsl.ir import Contrast, Node, Program, Schedule, column_of, module_outputs, source_names, streams
 from vlmdsl.ir.operations.contrast import CONTRAST
-from vlmdsl.ir.operations.encoding import DISTRIBUTION, ENCODE, GATE, MIX, NORMALIZE, POOLED, TOKENS, VOCABULARY
+from vlmdsl.ir.operations.encoding import DISTRIBUTION, GATE, MIX, NORMALIZE, POOLED, TOKENS, VOCABULARY
 from vlmdsl.ir.operations.matrices import SCORE, SIMILARITY
 from vlmdsl.ir.operations.mining import FETCH, HARDEST, MINE
+from vlmdsl.ir.operations.modules import APPLY, STATES
 from vlmdsl.ir.operations.reductions import CROSS_ENTROPY, HINGE
 from vlmdsl.ir.operations.reference import ATTEND, REFERENCE, RETRIEVE, TAKE
 from vlmdsl.ir.operations.scalars import CONSTANT, DRAW, NEGATE, PARAMETER, RAMP, SCALAR, STOP
 from vlmdsl.ir.operations.state import ENQUEUE, MEMORY, STATE
 from vlmdsl.ir.operations.views import FIELD
-from vlmdsl.types import FieldType, plain_kinds
+from vlmdsl.types import ConditionType, EncodedType, FieldType, ScoreType, VecType, plain_kinds
 
-__all__ = ["FUNCTION", "Names", "has_line", "passed_names"]
+__all__ = ["FUNCTION", "Names", "has_line", "passed_axes", "passed_names"]
 
 FUNCTION = re.compile(r"objective|before_[1-9][0-9]{0,3}")
 """The names of emitted functions: the losses, and what runs before the modules of a stage are called."""
@@ -29,7 +30,9 @@ def has_line(node: Node) -> bool:
     """Whether a node is a line of the source: not a number, which stands where it is used, nor what a batch brings to
     encoders (fields, their views, pairs of both), nor what encoders do."""
     encoded = isinstance(node.type, FieldType) and node.type.kind not in plain_kinds()
-    return (not encoded or node.operation is MIX) and node.operation not in (CONSTANT, ENCODE)
+    return (
+        (not encoded or node.operation is MIX) and node.operation is not CONSTANT and not isinstance(node.type, EncodedType)
+    )
 
 
 def passed_names(program: Program, schedule: Schedule) -> dict[Node, str]:
@@ -40,11 +43,24 @@ def passed_names(program: Program, schedule: Schedule) -> dict[Node, str]:
     return passed | {node: names.of(node) for compute in schedule.computes for node in compute.gives}
 
 
+def passed_axes(schedule: Schedule, names: Mapping[Node, str]) -> dict[str, tuple[str, ...]]:
+    """The axes of what the last function takes of those before it."""
+    axes: dict[str, tuple[str, ...]] = {}
+    for node in schedule.computes[-1].takes:
+        if isinstance(node, Node) and any(node in compute.gives for compute in schedule.computes):
+            per_sample = isinstance(node.type, ScoreType | ConditionType)
+            axes[names[node]] = ("B", "D") if isinstance(node.type, VecType) else ("B",) if per_sample else ()
+            if node.operation is CONTRAST:
+                axes[f"{names[node]}_accuracy"] = ()
+    return axes
+
+
 class Names:
     """One unique Python identifier a node: its metric's or term's name where it has one, else its use, else what it is."""
 
     def __init__(self, program: Program) -> None:
         self._streams = {stream.encode.index: stream.name for stream in streams(program)}
+        self._streams |= {output.node.index: output.name for output in module_outputs(program)}
         self._sources = source_names(stream.source for stream in streams(program))
         named = [(metric.node.index, metric.name) for metric in program.metrics]
         named += [(term.node.index, term.name) for term in program.terms]
@@ -79,6 +95,10 @@ class Names:
     def stream(self, output: Node) -> str:
         """The name of the stream of which a node reads an output."""
         return self._streams[output.inputs[0].index]
+
+    def module(self, node: Node) -> str:
+        """What the features are called that a head gives."""
+        return self._streams[node.index]
 
     def mixture(self, node: Node) -> str:
         """What mixed images, or features, are called."""
@@ -141,6 +161,8 @@ _MEANINGS: dict[str, Callable[[Names, Node], str]] = {
     TOKENS: lambda names, node: f"{names.stream(node)}_tokens",
     VOCABULARY: lambda names, node: f"{names.stream(node)}_vocabulary",
     MIX: lambda names, node: names.mixture(node),
+    STATES: lambda names, node: f"{names.stream(node)}_states",
+    APPLY: lambda names, node: names.module(node),
     GATE: _with("gated"),
     HINGE: lambda names, node: f"hinge_along_{node.string('along')}",
     NORMALIZE: _with("unit"),

@@ -7,6 +7,7 @@ import hashlib
 import linecache
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from types import FunctionType
 from typing import Any, NamedTuple
 
@@ -19,15 +20,30 @@ from vlmdsl.backends.torch.chance import Level, chance_level
 from vlmdsl.backends.torch.collectives import process_count
 from vlmdsl.backends.torch.compiled import CompiledFunction, Emitted
 from vlmdsl.backends.torch.emit import emit, emit_value
+from vlmdsl.backends.torch.given import GivenModules, applied_modules
 from vlmdsl.backends.torch.learned import LearnedNumbers
 from vlmdsl.backends.torch.lowered import Chooser, LoweredFunction
-from vlmdsl.backends.torch.naming import passed_names
+from vlmdsl.backends.torch.naming import passed_axes, passed_names
 from vlmdsl.backends.torch.plugins import try_plugins
 from vlmdsl.backends.torch.references import References
 from vlmdsl.backends.torch.state import State, StateValue
 from vlmdsl.backends.torch.validation import FeatureChecker, compared_streams
 from vlmdsl.backends.torch.values import Table
-from vlmdsl.ir import Input, Node, Program, Schedule, Stream, inputs, parameters, ramps_at, streams
+from vlmdsl.ir import (
+    Applied,
+    Input,
+    ModuleOutput,
+    Node,
+    Program,
+    Schedule,
+    Stream,
+    inputs,
+    module_inputs,
+    module_outputs,
+    parameters,
+    ramps_at,
+    streams,
+)
 from vlmdsl.ir import ramps as ramps_of
 from vlmdsl.passes.lowering import LoweringRequest
 from vlmdsl.planning import schedule_of
@@ -99,6 +115,10 @@ class Objective(LearnedNumbers):
         self.compared: list[tuple[str, str]] = compared_streams(program)
         """Pairs of inputs whose features meet one by one: they are of one length D."""
         self._latex, self._planner = latex, planner
+        self.module_outputs: list[ModuleOutput] = module_outputs(program)
+        """What modules give that are applied to features."""
+        self.applied: tuple[str, ...] = applied_modules(self.schedule)
+        """The names of the modules that are applied to features."""
         self._checker = FeatureChecker(program)
         self.state = State(program)
         """What outlives the step: running means, queues."""
@@ -109,14 +129,27 @@ class Objective(LearnedNumbers):
         for node in parameters(program):  # last, so that their names make way for what a module has of its own
             self.register_number(node)
 
-    def forward(self, **features: Tensor) -> ObjectiveOutput:
+    def forward(self, modules: Mapping[str, Callable[..., Any]] | None = None, **features: Tensor) -> ObjectiveOutput:
         """The global loss of these samples; TypeError or ValueError names an input that does not fit.
 
         Args:
+            modules: for an objective that applies modules to features (`text | image`), each by its name; see `called_by`.
             features: this process's samples, [b, ...] each; axes and dtypes are those of `inputs`.
         """
         if not torch.compiler.is_compiling():
             features = self._checked(features)
+        if not self.applied:
+            return self.losses(features)
+        from vlmdsl.backends.torch.step import Step  # which runs objectives
+
+        missing = [name for name in self.applied if name not in (modules or {})]
+        if missing:
+            raise TypeError(f"this objective applies modules to features: pass `modules` with {', '.join(missing)}")
+        given = GivenModules(self, modules or {}, features)
+        return Step(self, given)(given.environment())
+
+    def losses(self, features: Mapping[str, Tensor]) -> ObjectiveOutput:
+        """What the last function of the schedule gives; `features` are all that it takes, and are not checked."""
         self.state.allocate({name: value.shape[-1] for name, value in features.items() if value.dim() > 1})
         first = next(value for value in features.values() if value.dim())
         with _without_autocast(first.device):
@@ -216,13 +249,22 @@ class Objective(LearnedNumbers):
         functions = _execute(self.program.name, self.source)
         functions.pop("objective")
         self._before: dict[str, Callable[..., Any]] = functions
+        for compute in self.schedule.computes[:-1]:
+            if any(isinstance(value, Applied) for value in compute.takes):  # it computes with features
+                self._before[compute.name] = LoweredFunction(self._chooser, partial(self._before_modules, compute.name))
         self._emitted: Emitted = LoweredFunction(self._chooser, self._function)
+
+    def _before_modules(self, name: str, chunked: frozenset[Node]) -> Emitted:
+        """The emitted function of that name in which these operations run in blocks."""
+        function: Emitted = _execute(self.program.name, emit(self.program, self._sources, self.schedule, chunked))[name]
+        return function
 
     def _function(self, chunked: frozenset[Node]) -> Emitted:
         """The emitted function in which these operations run in blocks."""
         source = emit(self.program, self._sources, self.schedule, chunked)
         function: Emitted = _execute(self.program.name, source)["objective"]
-        axes = {name: wanted.axes for name, wanted in self.inputs.items()}
+        expected = [*self.inputs.values(), *module_inputs(self.program)]
+        axes = {each.name: each.axes for each in expected} | passed_axes(self.schedule, self.passed)
         return CompiledFunction(function, axes) if self._compiled else function
 
     def __getstate__(self) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from typing import Any, Protocol, TypeAlias
 from torch import Tensor
 
 from vlmdsl.backends.torch.objective import Objective, ObjectiveOutput
-from vlmdsl.ir import Applied, Apply, Compute, Node, Stream, Value, vocabulary_use
+from vlmdsl.ir import Applied, Apply, Compute, ModuleOutput, Node, Stream, Value, vocabulary_use
+from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.planning import applied_of, is_loaded
 from vlmdsl.types import FieldType
 
-__all__ = ["Environment", "Loaded", "Modules", "Step"]
+__all__ = ["IN_CHUNKS", "Environment", "Loaded", "Modules", "Step"]
 
 Environment: TypeAlias = dict[Value, Any]
 """What a step holds so far.
@@ -22,6 +23,10 @@ A number or a plain field is a tensor; a field that modules take is a dictionary
 tower has the attributes `pooled`, `tokens` and `mask`, that of a head is a tensor, that of a vocabulary is logits and
 targets.
 """
+
+
+IN_CHUNKS = ("tower", "fusion")
+"""Families of modules that take samples one by one, so that they may be called with a part of them."""
 
 
 class Loaded(Protocol):
@@ -75,12 +80,15 @@ class Step:
                 environment.update(zip(step.outputs, self.apply(step, environment), strict=True))
             else:
                 self.compute(step, environment)
-        output: ObjectiveOutput = self.objective(**dict(self._features(last, environment)))
+        features = dict(self._features(last, environment))
+        if self.objective.applied:
+            return self.objective.losses(features)
+        output: ObjectiveOutput = self.objective(**features)
         return output
 
     def apply(self, step: Apply, environment: Environment) -> list[Any]:
         """The output of a module for each value of a call."""
-        if step.use.module.family == "tower":
+        if step.use.module.family in IN_CHUNKS:
             return self.modules.call_tower(step, self.modules.inputs(step, environment))
         return self.modules.call_whole(step, environment)
 
@@ -88,27 +96,40 @@ class Step:
         """Add what an emitted function gives; of images in each form in which modules take them."""
         names = self.objective.passed
         nodes = [value for value in step.takes if isinstance(value, Node)]
+        outputs = dict(self._outputs(step, environment))
         images = [node for node in nodes if _is_image(node)]
         plain = {names[node]: environment[node] for node in nodes if node not in images}
         forms: dict[Hashable, None] = dict.fromkeys(form for node in images for form in environment[node])
         for form in forms or {None: None}:
             pixels = {names[node]: environment[node][form].value[0] for node in images}
-            results = self.objective.before(step.name, plain | pixels)
+            results = self.objective.before(step.name, outputs | plain | pixels)
             for node in step.gives:
                 if _is_image(node):
                     loaded = environment[_loaded_origin(node)][form]
                     changed = replace(loaded, value=type(loaded.value)(results[names[node]]))
                     environment.setdefault(node, {})[form] = changed
+                elif node.operation is CONTRAST:
+                    environment[node] = results[names[node]], results[f"{names[node]}_accuracy"]
                 else:
                     environment[node] = results[names[node]]
 
     def _features(self, last: Compute, environment: Environment) -> Iterator[tuple[str, Any]]:
         """The inputs of the objective, by name."""
-        for stream in self.objective.streams:
-            yield from _outputs(stream, environment)
+        yield from self._outputs(last, environment)
         for node in last.takes:
             if isinstance(node, Node) and node in environment:
-                yield self.objective.passed[node], environment[node]
+                name, value = self.objective.passed[node], environment[node]
+                if node.operation is CONTRAST:
+                    yield from ((name, value[0]), (f"{name}_accuracy", value[1]))
+                else:
+                    yield name, value
+
+    def _outputs(self, step: Compute, environment: Environment) -> Iterator[tuple[str, Tensor]]:
+        """The outputs of modules that a function takes, by the names of its inputs."""
+        for stream in self.objective.streams:
+            yield from _of_stream(stream, step, environment)
+        for output in self.objective.module_outputs:
+            yield from _of_module(output, step, environment)
 
 
 def _is_image(node: Node) -> bool:
@@ -122,17 +143,42 @@ def _loaded_origin(node: Node) -> Node:
     return node
 
 
-def _outputs(stream: Stream, environment: Environment) -> Iterator[tuple[str, Tensor]]:
-    """The inputs of an objective for one stream, by the names of `ir.inputs`."""
+def _of_stream(stream: Stream, step: Compute, environment: Environment) -> Iterator[tuple[str, Tensor]]:
+    """What a function takes of one stream, by the names of `ir.inputs`."""
     applied = applied_of(stream.encode)
-    output = environment[applied]
-    if stream.pooled:
-        yield stream.name, output if stream.encoder.heads else output.pooled
-    if stream.tokens:
-        yield stream.input("tokens"), output.tokens
-        if output.mask is not None:
+    if applied in step.takes:
+        output = environment[applied]
+        if stream.pooled:
+            yield stream.name, output if stream.encoder.heads else output.pooled
+        for part in ("tokens", "states"):
+            if getattr(stream, part):
+                yield stream.input(part), getattr(output, part)
+        if (stream.tokens or stream.states) and output.mask is not None:
             yield stream.input("mask"), output.mask
     if stream.vocabulary:
-        logits, targets = environment[Applied(vocabulary_use(stream.encoder), applied)]
-        yield stream.input("vocabulary"), logits
-        yield stream.input("targets"), targets
+        yield from _predicted(stream, applied, step, environment)
+
+
+def _of_module(output: ModuleOutput, step: Compute, environment: Environment) -> Iterator[tuple[str, Tensor]]:
+    """What a function takes of a module that was applied to features, by the names of `ir.module_inputs`."""
+    applied = applied_of(output.node)
+    if applied in step.takes:
+        features = environment[applied]
+        if output.pooled:
+            yield output.name, features if isinstance(features, Tensor) else features.pooled
+        if output.tokens:
+            yield output.input("tokens"), features.tokens
+            if features.mask is not None:
+                yield output.input("mask"), features.mask
+    if output.vocabulary:
+        yield from _predicted(output, applied, step, environment)
+
+
+def _predicted(
+    owner: Stream | ModuleOutput, states: Applied, step: Compute, environment: Environment
+) -> Iterator[tuple[str, Tensor]]:
+    applied = Applied(vocabulary_use(states.use), states)
+    if applied in step.takes:
+        logits, targets = environment[applied]
+        yield owner.input("vocabulary"), logits
+        yield owner.input("targets"), targets

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vlmdsl.diagnostics.suggest import suggestion
-from vlmdsl.ir import Input, Program, inputs, streams
+from vlmdsl.ir import Input, ModuleOutput, Program, Stream, inputs, module_outputs, streams
 from vlmdsl.ir.operations.encoding import POOLED, TOKENS
 from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.types import DistributionType, TokensType, VectorType, VecType, as_value
@@ -95,7 +95,8 @@ _FEATURES = (VecType, VectorType, TokensType, DistributionType)
 
 def compared_streams(program: Program) -> list[tuple[str, str]]:
     """The pairs of inputs whose features meet one by one."""
-    found = {stream.encode.index: stream for stream in streams(program)}
+    found: dict[int, Stream | ModuleOutput] = {stream.encode.index: stream for stream in streams(program)}
+    found |= {output.node.index: output for output in module_outputs(program)}
     names: dict[int, str] = {}
     pairs: dict[tuple[str, str], None] = {}
     for node in program.nodes():

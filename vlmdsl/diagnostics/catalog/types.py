@@ -159,14 +159,15 @@ class NoEncoder(Problem):
 
 class ContextNotTaken(Problem):
     code = "V0313"
-    template = "`{subject} | {context}`: encoding with a context is not supported in this version"
+    template = "`{subject} | {context}` is not a text given an image"
     summary = "a stream with another one as its context"
     explanation = (
-        "`text | image` is the text encoded or decoded with the image as context (cross-attention). No encoder of this "
-        "version supports it."
+        "`text | image` is the text with the image as context: the fusion module (`fuse`) lets its tokens attend to those "
+        "of the image. The text stands on the left, the image on the right, each encoded by a tower or taken from another "
+        "sample (`take`), not by a head, and not yet fused."
     )
-    bad = "contrast(image, text | image)"
-    good = "contrast(image, text)"
+    bad = "mlm(image | mask(text, random(15%)))"
+    good = "mlm(mask(text, random(15%)) | image)"
 
 
 class ColumnsOfSeveralKinds(Problem):

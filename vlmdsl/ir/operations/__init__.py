@@ -4,9 +4,21 @@ Importing this package defines them all. `docs/architecture.md` section 3 is the
 """
 
 from vlmdsl.ir.operation import OPERATIONS
-from vlmdsl.ir.operations import contrast, encoding, matrices, mining, reductions, reference, scalars, state, targets, views
+from vlmdsl.ir.operations import (
+    contrast,
+    encoding,
+    matrices,
+    mining,
+    modules,
+    reductions,
+    reference,
+    scalars,
+    state,
+    targets,
+    views,
+)
 
 __all__ = ["FAMILIES", "OPERATIONS"]
 
-FAMILIES = (views, encoding, matrices, targets, reductions, scalars, state, reference, mining, contrast)
+FAMILIES = (views, encoding, matrices, targets, reductions, scalars, state, reference, mining, modules, contrast)
 """The modules in the order in which documents list their operations."""

@@ -24,8 +24,15 @@ from vlmdsl.types import (
 
 __all__ = [
     "DISTRIBUTION", "ENCODE", "ENTROPY", "ENTROPY_OF_MEAN", "GATE", "MIX", "MLM", "NORMALIZE", "POOLED", "TOKENS",
-    "VOCABULARY",
+    "VOCABULARY", "source_of",
 ]  # fmt: skip
+
+
+def source_of(node: Node) -> Node:
+    """The field or view that something was encoded from, by way of its first inputs."""
+    while not isinstance(node.type, FieldType):
+        node = node.inputs[0]
+    return node
 
 
 def encode(node: Node, types: tuple[Type, ...]) -> Type:
@@ -58,8 +65,7 @@ def vocabulary(node: Node, types: tuple[Type, ...]) -> Type:
 
 def mlm(node: Node, types: tuple[Type, ...]) -> Type:
     take(types, VocabularyType)
-    encode = node.inputs[0].inputs[0]
-    need(masked_text(encode.inputs[0]) is not None, "nothing in this text is masked")
+    need(masked_text(source_of(node)) is not None, "nothing in this text is masked")
     return LossType()
 
 

@@ -17,7 +17,7 @@ __all__ = ["LONGEST_USUAL_TEXT", "OUTPUTS", "EncodedFeatures", "Encoder", "Kind"
 Kind = Literal["Image", "Text", "Image|Text"]
 """The field types that an encoder may take: one, or both with one trunk."""
 
-OUTPUTS = frozenset({"pooled", "tokens", "vocabulary"})
+OUTPUTS = frozenset({"pooled", "tokens", "vocabulary", "states"})
 """Everything an encoder may yield."""
 
 LONGEST_USUAL_TEXT = 77
@@ -62,6 +62,8 @@ class Encoder(nn.Module):
     """Whether a text encoder reads padding like tokens: all its texts are then `text_length` long."""
     notes: tuple[str, ...] = ()
     """What a user should be told about an encoder before the first step, each a sentence whose subject is the encoder."""
+    states_width: int = 0
+    """W, the length of the last states that an encoder yields as `states`."""
     region_length: int | None = None
     """How many numbers describe a region, of an image encoder that regions may enter part-way."""
     noise_length: int | None = None

@@ -85,7 +85,7 @@ class HuggingFaceEncoder(Encoder):
             pooled=None if self.pooled_projection is None else self.pooled_projection(pooled),
             tokens=None if self.token_projection is None else self.token_projection(tokens),
             mask=mask if self.kind == "Text" else None,
-            states=None if self.vocabulary_head is None else tokens,
+            states=tokens if self.yields & {"vocabulary", "states"} else None,
         )
 
     def take_texts(self, name: str, form: TextFormat) -> None:

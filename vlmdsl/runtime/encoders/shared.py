@@ -51,6 +51,7 @@ class SharedTransformer(Encoder):
         self.config = config
         self.image_format = ImageFormat(image.image_size)
         self.vocabulary_size = config.vocabulary_size
+        self.states_width = image.width
         self.text_length = config.text_length
         stem = convolution_stem if image.stem == "convolution" else patch_stem
         self.stem = stem(image.width, image.patch_size)
@@ -103,7 +104,7 @@ class SharedTransformer(Encoder):
             pooled=None if self.pooled_projection is None else self.pooled_projection(hidden[:, 0]),
             tokens=None if self.token_projection is None else self.token_projection(hidden[:, 1:]),
             mask=None if weight is None else weight > 0,
-            states=None if self.vocabulary_head is None else hidden[:, 1:],
+            states=hidden[:, 1:] if self.yields & {"vocabulary", "states"} else None,
         )
 
     def _patches(self, images: Tensor) -> Tensor:

@@ -46,6 +46,7 @@ class TextTransformer(Encoder):
         super().__init__("Text", dimension, yields)
         self.config = config
         self.vocabulary_size = config.vocabulary_size
+        self.states_width = config.width
         self.text_length = config.text_length
         self.embedding = nn.Embedding(config.vocabulary_size, config.width)
         self.positions = nn.Parameter(torch.empty(config.text_length, config.width))
@@ -73,7 +74,7 @@ class TextTransformer(Encoder):
             pooled=None if self.pooled_projection is None else self.pooled_projection(last_token(hidden, mask)),
             tokens=None if self.token_projection is None else self.token_projection(hidden),
             mask=mask,
-            states=None if self.vocabulary_head is None else hidden,
+            states=hidden if self.yields & {"vocabulary", "states"} else None,
         )
 
 

@@ -73,6 +73,7 @@ class VisionTransformer(Encoder):
         super().__init__("Image", dimension, yields)
         self.region_length = region_length
         self.config = config
+        self.states_width = config.width
         self.image_format = ImageFormat(config.image_size, patch=config.patch_size)
         stem = convolution_stem if config.stem == "convolution" else patch_stem
         self.stem = stem(config.width, config.patch_size)
@@ -105,7 +106,8 @@ class VisionTransformer(Encoder):
             patches = torch.cat([self.class_token.expand(len(patches), 1, -1), patches], dim=1)
         hidden = self.transformer(patches)
         pooled = hidden.mean(dim=1) if self.class_token is None else hidden[:, 0]
-        return self._projected(pooled, hidden if self.class_token is None else hidden[:, 1:])
+        features = self._projected(pooled, hidden if self.class_token is None else hidden[:, 1:])
+        return features._replace(states=hidden) if "states" in self.yields else features
 
     def _regions(self, regions: Tensor, mask: Tensor | None, enters: float) -> EncodedFeatures:
         """At least one block is left to read them, however few the tower has."""

@@ -17,6 +17,7 @@ from vlmdsl.ir import Contrast, Head, Node, Program, encoder_of, root_field
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.encoding import NORMALIZE
 from vlmdsl.ir.operations.matrices import SIMILARITY, UNITE
+from vlmdsl.ir.operations.modules import APPLY
 from vlmdsl.ir.operations.reference import ATTEND
 from vlmdsl.ir.operations.scalars import CONSTANT, MULTIPLY
 from vlmdsl.passes.linear import expand
@@ -221,8 +222,8 @@ def _side(node: Node) -> _Side | None:
         if any(side is None or own is None or replace(side, composite=own.composite) != own for side in sides):
             return None  # features of several streams, or of several views or heads
         return None if own is None or own.kind != "Image" else replace(own, normalized=normalized, composite=node)
-    if not node.operation.reads_encoder_output:
-        return None
+    if not node.operation.reads_encoder_output or node.inputs[0].operation is APPLY:
+        return None  # a text given its image is not compared with images that it was not given
     encode = node.inputs[0]
     assert isinstance(encode.type, EncodedType)
     source = encode.inputs[0]

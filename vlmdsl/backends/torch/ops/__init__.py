@@ -41,6 +41,7 @@ from vlmdsl.backends.torch.ops.elementwise import (
     where,
 )
 from vlmdsl.backends.torch.ops.language import mlm
+from vlmdsl.backends.torch.ops.matching import matched
 from vlmdsl.backends.torch.ops.mining import fetch, hardest, mine, picked
 from vlmdsl.backends.torch.ops.mixing import mix
 from vlmdsl.backends.torch.ops.normalize import gate, normalize, retain, stop, tokens
@@ -60,7 +61,7 @@ __all__ = [
     "contrast_of", "cross_entropy", "distribution", "divide", "enqueue", "entropy", "entropy_of_mean", "equal",
     "exclude", "exclude_pairs", "exp", "fetch", "flipped", "gate", "gather", "greater", "greater_equal", "hardest", "hinge",
     "less", "less_equal", "linear_cross_entropy", "log", "log_sum_exp", "logical_and", "logical_not", "logical_or",
-    "maximum", "mean", "mine", "minimum", "mix", "mlm", "multiply", "nearest", "negate", "normalize", "not_equal",
+    "maximum", "matched", "mean", "mine", "minimum", "mix", "mlm", "multiply", "nearest", "negate", "normalize", "not_equal",
     "others", "paired", "picked", "pixels", "plugin_criterion", "plugin_target", "reconstruct", "retain", "retrieve",
     "reuse", "row_mean", "row_sum", "running_mean", "same", "samples", "scale_target", "score", "sigmoid_loss",
     "similarity", "smooth", "softmax", "softplus", "stop", "subtract", "subtract_features", "take", "target_entropy",

@@ -1,0 +1,57 @@
+"""How a text given an image is written, and whether they belong together."""
+
+from __future__ import annotations
+
+from vlmdsl.backends.latex.interface import Writer
+from vlmdsl.backends.latex.mining import picks
+from vlmdsl.backends.latex.notation import Math, call, words
+from vlmdsl.ir import Node
+from vlmdsl.ir.operations.encoding import ENCODE
+from vlmdsl.ir.operations.mining import FETCH
+from vlmdsl.ir.operations.modules import APPLY, use_of
+
+__all__ = ["fused", "matched", "module_of"]
+
+
+def fused(writer: Writer, apply: Node) -> Math:
+    """The text and its image, either of which may be that of a picked sample: t_i | x_i."""
+    text, image = (_sample(writer, parent) for parent in apply.inputs)
+    return Math(rf"{text.latex} \mid {image.latex}", f"{text.text} | {image.text}")
+
+
+def module_of(apply: Node) -> Math:
+    """The name of the module that encodes a text given an image."""
+    return words(use_of(apply).module.name)
+
+
+def matched(writer: Writer, node: Node) -> Math:
+    """The mean over pairs and over others."""
+    pairs, *others = (_fusion(parent) for parent in node.inputs if parent.operation is APPLY)
+    summands = [_log(writer, pairs, "1"), *(_log(writer, other, "0") for other in others)]
+    said = "over all samples, of others those that have picked another one"
+    writer.names.state("values", words(f"mean: {said}"))
+    return call("mean", *summands)
+
+
+def _log(writer: Writer, apply: Node, match: str) -> Math:
+    inner, name = fused(writer, apply), module_of(apply)
+    latex = rf"-\log p_{{{name.latex}}}({match} ; {inner.latex})"
+    return Math(latex, f"-log p_{name.text}({match}; {inner.text})")
+
+
+def _fusion(head: Node) -> Node:
+    """The fusion below a head."""
+    return head.inputs[0].inputs[0]
+
+
+def _sample(writer: Writer, states: Node) -> Math:
+    """Sample i of what was encoded, or the one that it has picked."""
+    pick: Math | None = None
+    while states.operation is not ENCODE:
+        if states.operation is FETCH:
+            pick = picks(writer, states.inputs[1])
+        states = states.inputs[0]
+    source = writer.names.source(states.inputs[0])
+    if pick is None:
+        return source
+    return Math(f"{source.latex.removesuffix('_i')}_{{{pick.latex}}}", f"{source.text.removesuffix('_i')}_{pick.text}")

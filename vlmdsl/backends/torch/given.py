@@ -1,0 +1,110 @@
+"""Modules that a caller hands to an objective, which applies them to features: an objective without a model around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from vlmdsl.ir import Applied, Apply, Schedule, Value, module_outputs
+from vlmdsl.ir.operations.modules import APPLY
+from vlmdsl.planning import applied_of
+
+if TYPE_CHECKING:
+    from vlmdsl.backends.torch.objective import Objective
+
+__all__ = ["GivenModules", "applied_modules", "fusion_input", "head_input"]
+
+
+def applied_modules(schedule: Schedule) -> tuple[str, ...]:
+    """The names of the modules that a schedule applies to features: fusion, and the heads and vocabularies on it."""
+    names = (call.use.module.name for call in schedule.calls if call.use.module.base.family == "fusion")
+    return tuple(dict.fromkeys(names))
+
+
+class GivenModules:
+    """Calls the modules of a caller, and finds in its features what towers and their heads gave.
+
+    A fusion module is called with (states [n, L, W], mask [n, L], context [n, K, C], context mask or None) and gives
+    what has `pooled [n, D]` and `tokens [n, L, W]`; a head with vectors [n, D]; a vocabulary with states [n, L, W].
+    """
+
+    def __init__(
+        self, objective: Objective, modules: Mapping[str, Callable[..., Any]], features: Mapping[str, Tensor]
+    ) -> None:
+        self._objective, self._modules, self._features = objective, modules, features
+        self._streams = {applied_of(stream.encode): stream for stream in objective.streams}
+        self._outputs = {output.node: output for output in module_outputs(objective.program)}
+
+    def environment(self) -> dict[Value, Any]:
+        """The plain fields and draws of a step, by their nodes."""
+        loaded = self._objective.schedule.load.values
+        names = self._objective.passed
+        return {node: self._features[names[node]] for node in loaded if names[node] in self._features}
+
+    def inputs(self, apply: Apply, environment: Mapping[Value, Any]) -> list[Any]:
+        """What a tower was given is not known: its features are; of fusion what it is applied to."""
+        if apply.use.module.family == "fusion":
+            return [fusion_input(value, environment) for value in apply.values]
+        return list(apply.outputs)
+
+    def call_tower(self, apply: Apply, inputs: Sequence[Any]) -> list[Any]:
+        """The features of towers as they were given; those of fusion from one call."""
+        if apply.use.module.family == "fusion":
+            module = self._modules[apply.use.module.name]
+            return [module(states, mask, context, context_mask) for states, mask, context, context_mask in inputs]
+        return [self._of_tower(output) for output in inputs]
+
+    def call_whole(self, apply: Apply, environment: Mapping[Value, Any]) -> list[Any]:
+        """Heads and vocabularies on fusion; on towers their outputs are among the features."""
+        if apply.use.module.base.family != "fusion":
+            return [self._whole_of_tower(output, apply) for output in apply.outputs]
+        module = self._modules[apply.use.module.name]
+        if apply.use.module.family == "head":
+            return [module(head_input(value, environment)) for value in apply.values]
+        return [self._predicted(module, value, environment) for value in apply.values]
+
+    def _of_tower(self, output: Applied) -> SimpleNamespace:
+        stream = self._streams.get(output)
+        if stream is None:  # only heads on it are read
+            return SimpleNamespace(pooled=None, tokens=None, states=None, mask=None)
+        names = {part: stream.input(part) for part in ("pooled", "tokens", "states", "mask")}
+        return SimpleNamespace(**{part: self._features.get(name) for part, name in names.items()})
+
+    def _whole_of_tower(self, output: Applied, apply: Apply) -> Any:
+        below = output.value if apply.use.module.family == "vocabulary" else output
+        stream = self._streams.get(below) if isinstance(below, Applied) else None
+        if stream is None:
+            return None
+        if apply.use.module.family == "head":
+            return self._features[stream.name]
+        return self._features[stream.input("vocabulary")], self._features[stream.input("targets")]
+
+    def _predicted(
+        self, module: Callable[..., Any], value: Value, environment: Mapping[Value, Any]
+    ) -> tuple[Tensor, Tensor]:
+        assert isinstance(value, Applied)
+        assert value.source.operation is APPLY
+        return module(environment[value].tokens), self._features[self._outputs[value.source].input("targets")]
+
+
+def fusion_input(node: Any, environment: Mapping[Value, Any]) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+    """States of a text with their mask, and of its image with theirs: what an `apply` node of fusion is applied to."""
+    text, image = (_states(parent, environment) for parent in node.inputs)
+    return (*text, *image)
+
+
+def head_input(node: Any, environment: Mapping[Value, Any]) -> Tensor:
+    """The vectors that an `apply` node of a head is applied to."""
+    below = node.inputs[0]
+    features: Tensor = environment[below] if below in environment else environment[applied_of(below.inputs[0])].pooled
+    return features
+
+
+def _states(node: Any, environment: Mapping[Value, Any]) -> tuple[Tensor, Tensor | None]:
+    if node in environment:  # computed: those of picked samples
+        return environment[node].values, environment[node].mask
+    output = environment[applied_of(node.inputs[0])]
+    return output.states, output.mask

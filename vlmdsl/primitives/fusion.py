@@ -1,0 +1,122 @@
+"""Primitives for a text given an image: the module that encodes both, and whether they belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field
+
+from vlmdsl.diagnostics.catalog.types import WrongType
+from vlmdsl.ir import Head, Module, Node, Use, walk
+from vlmdsl.ir.modules import FusionSettings
+from vlmdsl.ir.operations.mining import FETCH
+from vlmdsl.ir.operations.modules import APPLY, use_of
+from vlmdsl.primitives.registry import register
+from vlmdsl.primitives.spec import Builder, Fault, GivenName, Parameters, Primitive, Subject
+from vlmdsl.primitives.values import FusionValue, TupleValue, Value, type_of
+from vlmdsl.source.limits import MAXIMUM_LAYERS, MAXIMUM_WIDTH
+
+FUSION = "fusion"
+"""The name of the encoder that a recipe declares for texts given an image."""
+DEFAULT_FUSION = FusionValue(FUSION, FusionSettings("cross", depth=6))
+"""What encodes a text given an image unless the recipe says otherwise: ALBEF's six layers."""
+_MATCH = Head("matched", 1, 0, 2, "none", "none", "relu", "all", "global", "each")
+"""The head of image-text matching: a linear map to two logits, of which the second is that of a pair."""
+
+
+class FuseParameters(Parameters):
+    """Arguments of `fuse`."""
+
+    depth: int = Field(default=6, ge=1, le=MAXIMUM_LAYERS, description="how many blocks")
+    width: int = Field(
+        default=0, ge=0, le=MAXIMUM_WIDTH, description="length of the states in the module; 0: of the text's that enter"
+    )
+    heads: int = Field(default=0, ge=0, le=MAXIMUM_WIDTH, description="heads of attention; 0: one for every 64 features")
+    attention: Literal["cross", "merged"] = Field(
+        default="cross",
+        description="`cross`: the text attends to the image in every block (ALBEF); `merged`: both are one sequence (FLAVA)",
+    )
+    pooled: Literal["first", "learned"] = Field(
+        default="first", description="the pooled features: the state of the `first` token, or of a `learned` one"
+    )
+    gated: bool = Field(default=False, description="whether what cross-attention adds starts at 0 (FIBER)")
+    name: GivenName = Field(default="fusion", description="its name in checkpoints; modules of one name are one")
+
+
+def _fuse(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    assert isinstance(parameters, FuseParameters)
+    values = parameters.model_dump()
+    return FusionValue(values.pop("name"), FusionSettings(**values))
+
+
+register(
+    Primitive(
+        name="fuse",
+        family="fusion",
+        summary=(
+            "The module that encodes a text given an image, `text | image`: a transformer over the last states of the text "
+            "tower that attends to those of the image tower. The recipe's is the encoder called `fusion`."
+        ),
+        meaning=_fuse,
+        parameters=FuseParameters,
+        formula=r"f(t \mid x)",
+        cost="its blocks, over the tokens of the text, with attention to those of the image",
+        example=(
+            "recipe fused(image: Image, text: Text)\nencoder fusion = fuse(depth=2)\n"
+            "minimize mlm(mask(text, random(15%)) | image)"
+        ),
+    )
+)
+
+
+def _matched(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    pairs = _logits(builder, subjects["pairs"], "pairs")
+    inputs = [pairs]
+    for name in ("others", "more"):
+        value = subjects[name]
+        if isinstance(value, TupleValue):  # left out
+            continue
+        logits = _logits(builder, value, name)
+        picks = {node.inputs[1]: None for node in walk([logits]) if node.operation is FETCH}
+        if not picks:
+            raise _wrong(builder, name, value, "a text given an image, one of which is `take`n from another sample")
+        inputs += [logits, builder.add("picked", next(iter(picks)))]
+    return builder.add("matched", *inputs)
+
+
+def _logits(builder: Builder, value: Value, argument: str) -> Node:
+    """The two logits of each sample of a text given an image."""
+    if not isinstance(value, Node) or value.operation is not APPLY:
+        raise _wrong(builder, argument, value, "a text given an image, `text | image`")
+    head = Module(_MATCH.name, "head", _MATCH, on=use_of(value).module)
+    return builder.add("apply", builder.add("pooled", value), use=Use(head))
+
+
+def _wrong(builder: Builder, argument: str, value: Value, expected: str) -> Fault:
+    place, kind = builder.place(argument), type_of(value)
+    return Fault(WrongType.at(place, str(kind), argument=argument, function="matched", wanted=expected, found=kind), value)
+
+
+register(
+    Primitive(
+        name="matched",
+        family="fusion",
+        summary=(
+            "Image-text matching: a linear head on a text given an image tells pairs from others, mined negatives; the mean "
+            "cross-entropy over all of them. A sample that has picked no other does not count among the others."
+        ),
+        meaning=_matched,
+        subjects=(
+            Subject("pairs", ("Encoded",), "texts given their own images"),
+            Subject("others", ("Encoded",), "texts given an image, one of which is that of a picked sample"),
+            Subject("more", ("Encoded",), "further ones", default=TupleValue(())),
+        ),
+        formula=r"-\frac{1}{N} \sum_n \log p(y_n \mid t_n, x_n)",
+        cost="one pass of fusion for each of the three",
+        example=(
+            'let s = similarity(image, text) / 0.07\nlet wrong_text = mine(s, along="rows")\n'
+            "minimize matched(text | image, take(text, wrong_text) | image)"
+        ),
+    )
+)
