@@ -87,7 +87,7 @@ def _drop(builder: Builder, subjects: Mapping[str, Value], parameters: Parameter
     assert isinstance(parameters, DropParameters)
     mask = subjects["patches"]
     if isinstance(mask, MaskValue):
-        return builder.add("drop", image, share=_dropped(builder, mask, parameters), draw=mask.draw)
+        return builder.add("drop", image, share=_dropped(builder, mask, parameters), draw=mask.draw, **mask.attributes)
     if parameters.share == 0:
         return image
     return builder.add("drop", image, share=parameters.share, draw=builder.draw())
@@ -101,7 +101,7 @@ def _dropped(builder: Builder, mask: MaskValue, parameters: Parameters) -> float
 
     if "share" in parameters.model_fields_set:
         raise bad("share", "the mask already says which share of the patches is dropped")
-    if mask.by:
+    if mask.of == "Text":
         raise bad("patches", f"`{mask.by}` selects tokens of texts, not patches")
     if mask.share >= 1:
         raise bad("patches", "the mask selects all patches, so that none would be left")

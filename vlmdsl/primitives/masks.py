@@ -8,7 +8,7 @@ from pydantic import Field
 
 from vlmdsl.diagnostics.catalog.meaning import NothingHidden
 from vlmdsl.diagnostics.catalog.types import PooledWhereTokensAreCompared, WrongType
-from vlmdsl.diagnostics.catalog.values import BoundsDisagree
+from vlmdsl.diagnostics.catalog.values import BadValue, BoundsDisagree
 from vlmdsl.ir import Node, encoder_of, masked_text
 from vlmdsl.ir.operations.encoding import ENCODE, source_of
 from vlmdsl.ir.operations.modules import APPLY
@@ -59,6 +59,9 @@ def _mask(builder: Builder, subjects: Mapping[str, Value], parameters: Parameter
     assert isinstance(text, Node)
     assert isinstance(tokens, MaskValue)
     assert isinstance(parameters, MaskParameters)
+    if tokens.of == "Image":
+        reason = f"`{tokens.by}` selects patches of images, not tokens"
+        raise Fault(BadValue.at(builder.place("tokens"), argument="tokens", function="mask", reason=reason))
     hidden, replaced = float(parameters.hidden), float(parameters.replaced)
     if hidden + replaced > 1.0 + 1e-9:
         reason = f"the shares of `hidden` and `replaced` sum to {hidden + replaced:g}, more than 1"
@@ -70,7 +73,7 @@ def _mask(builder: Builder, subjects: Mapping[str, Value], parameters: Parameter
         hidden=hidden,
         replaced=replaced,
         draw=tokens.draw,
-        **({"by": tokens.by, "arguments": tokens.arguments} if tokens.by else {}),
+        **tokens.attributes,
     )
 
 

@@ -70,6 +70,13 @@ class MaskValue:
     draw: int
     by: str = ""
     arguments: tuple[tuple[str, object], ...] = ()
+    of: str = ""
+    """What the function selects, `Text` (tokens) or `Image` (patches)."""
+
+    @property
+    def attributes(self) -> dict[str, object]:
+        """What a node that follows the mask carries of a plug-in's function."""
+        return {"by": self.by, "arguments": self.arguments} if self.by else {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 import vlmdsl
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor, nn
 
     from vlmdsl.backends.torch.ops.plugins import Rows
@@ -75,6 +76,14 @@ def one_span(selectable: np.ndarray, random: np.random.Generator, *, share: floa
     selected = selectable & False
     selected[places[start : start + length]] = True
     return selected
+
+
+@vlmdsl.primitive(kind="mask", takes=("Image",))
+def one_square(patches: tuple[int, int], random: np.random.Generator, *, share: float = 0.5) -> np.ndarray:
+    """The patches around a random one, nearest first."""
+    rows, columns = np.indices(patches)
+    row, column = (random.integers(size) for size in patches)
+    return -np.hypot(rows - row, columns - column)
 
 
 @vlmdsl.primitive(kind="module", takes=("Image",))

@@ -121,6 +121,31 @@ def test_a_mask_selects_the_tokens_that_its_function_does() -> None:
     assert "selected by one_span" in formula_text(build("mlm(mask(text, one_span(40%)))").planned)
 
 
+def test_a_mask_of_patches_drops_those_with_the_largest_numbers() -> None:
+    from vlmdsl.runtime.data.views import ViewContext, view_of
+    from vlmdsl.runtime.values import ImageFormat
+
+    program = build("contrast(drop(image, one_square(share=25%)), text)").planned
+    (source,) = [node for node in program.nodes() if node.operation == "drop"]
+    kept = view_of(source).kept(ViewContext(0, 0, "key", ImageFormat(32, patch=8)))
+    dropped = np.setdiff1d(np.arange(16), kept)
+    assert len(dropped) == 4
+    rows, columns = np.unravel_index(dropped, (4, 4))
+    assert max(np.ptp(rows), np.ptp(columns)) <= 2  # neighbours, as no four random patches of sixteen are for this key
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("contrast(drop(image, one_span(share=25%)), text)", "selects tokens of texts, not patches"),
+        ("contrast(image, mask(text, one_square(share=25%)))", "selects patches of images, not tokens"),
+    ],
+)
+def test_a_mask_of_one_kind_is_not_of_the_other(text: str, problem: str) -> None:
+    (fault,) = vlmdsl.check(text)
+    assert problem in fault.message
+
+
 def test_a_module_is_a_tower_by_its_name() -> None:
     tower = build_encoder("averages:plain", "Image", dimension=6, image_size=16)
     assert tower(torch.ones(2, 3, 16, 16)).pooled.shape == (2, 6)

@@ -161,10 +161,11 @@ DROP = define(
     Operation(
         "drop",
         view("Image"),
-        {"share": NUMBER, "draw": (int,)},
+        {"share": NUMBER, "draw": (int,), "by": (str,), "arguments": (tuple,)},
+        {"by": "", "arguments": ()},
         per_sample_view=True,
         takes="an Image",
-        carries="`share`, `draw`",
+        carries="`share`, `draw`; of a plug-in's mask `by` and `arguments`",
         gives="Image: the tower sees the rest of its patches, whatever views follow",
     )
 )

@@ -12,7 +12,9 @@
   its own transpose.
 - `mask`: `(selectable [L], random, *, share: float = ...) -> [L]`, numpy arrays of bool, for `mask(text, NAME(15%))`: which
   tokens of one text are selected, the share `share` on average. `random` is a `numpy.random.Generator` of this sample and
-  epoch. The workers of the loader call it.
+  epoch. The workers of the loader call it. With `takes=("Image",)` it is a mask of patches, for `drop(image, NAME(50%))`:
+  `((rows, columns), random, *, share: float = ...) -> [rows, columns]`, float; the share of the patches with the largest
+  numbers is dropped, so that every image keeps as many.
 - `module`: `(request) -> Encoder`, a family of towers for fields of the kind that `takes` names, `Image` or `Text`; a run
   chooses one by `model.image_encoder=NAME:PRESET`.
 

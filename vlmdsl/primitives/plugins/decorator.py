@@ -78,7 +78,7 @@ def primitive(
         if kind == "module":
             return module(function, takes=takes)
         if kind == "mask":
-            return mask(function, formula=formula, cost=cost, example=example)
+            return mask(function, takes=takes, formula=formula, cost=cost, example=example)
         if kind == "similarity":
             options: dict[str, Any] = {"level": level, "formula": formula, "laws": laws, "cost": cost, "example": example}
             return similarity(function, normalized=normalized, **options)

@@ -19,21 +19,25 @@ from vlmdsl.primitives.values import MaskValue, Value
 
 __all__ = ["mask"]
 
+_EXAMPLES = {"Text": "minimize mlm(mask(text, {}(15%)))", "Image": "minimize contrast(drop(image, {}(50%)), text)"}
 
-def mask(function: Implementation, *, formula: str, cost: str, example: str) -> Primitive:
-    """The mask that a function makes."""
-    name = function.__name__
+
+def mask(function: Implementation, *, takes: tuple[str, ...], formula: str, cost: str, example: str) -> Primitive:
+    """The mask that a function makes, of the tokens of a text or of the patches of an image."""
+    name, of = function.__name__, "".join(takes) or "Text"
+    if of not in _EXAMPLES:
+        raise unfit(function, f"is a mask of `{of}`", f"possible: {', '.join(_EXAMPLES)}")
     if len(positional_of(function)) != 2:
-        raise unfit(function, "must take two positional parameters, which tokens may be selected and a random generator")
+        raise unfit(function, "must take two positional parameters: what may be selected, and a random generator")
     parameters = parameters_of(function, Parameters)
     share = parameters.model_fields.get("share")
     if share is None or share.annotation is not float:
-        help = "the share of tokens that it selects on average: as many places are kept for what is predicted"
+        help = "the share that it selects (of tokens on average): as many places are kept for what is predicted"
         raise unfit(function, "has no parameter `share: float`", help)
 
     def meaning(builder: Builder, subjects: Mapping[str, Value], bound: Parameters) -> Value:
         arguments = bound.model_dump()
-        return MaskValue(arguments.pop("share"), builder.draw(), name, tuple(sorted(arguments.items())))
+        return MaskValue(arguments.pop("share"), builder.draw(), name, tuple(sorted(arguments.items())), of)
 
     word = register(
         Primitive(
@@ -45,7 +49,7 @@ def mask(function: Implementation, *, formula: str, cost: str, example: str) -> 
             positional_parameters=("share",),
             formula=formula,
             cost=cost or "none",
-            example=example or f"minimize mlm(mask(text, {name}(15%)))",
+            example=example or _EXAMPLES[of].format(name),
             origin=origin_of(function),
         )
     )

@@ -20,7 +20,7 @@ from vlmdsl.runtime.data.context import Attributes, ViewContext
 from vlmdsl.runtime.data.eda import eda
 from vlmdsl.runtime.data.rendering import render
 from vlmdsl.runtime.data.summaries import summarize
-from vlmdsl.runtime.values import ImageFormat, MaskedText, TextValue, kept
+from vlmdsl.runtime.values import ImageFormat, MaskedText, TextValue, dropped_first, kept
 from vlmdsl.source import Span
 from vlmdsl.types import FieldType
 
@@ -77,8 +77,10 @@ class View:
         """The patches `int64 [K]` that one sample's image keeps; every step drops some of those that are left."""
         left = np.arange(context.images.patches(self.side))
         for attributes in self.drops:
-            noise = context.random("drop", attributes).random(len(left))
-            left = left[kept(noise, float(str(attributes["share"])))]
+            random, share = context.random("drop", attributes), float(str(attributes["share"]))
+            by, patches = attributes.get("by"), context.images.patches(self.side)
+            noise = dropped_first(str(by), patches, random, attributes)[left] if by else random.random(len(left))
+            left = left[kept(noise, share)]
         return left
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ __all__ = [
     "MaskedText",
     "MaskedTokens",
     "selected_places",
+    "dropped_first",
     "hide_tokens",
     "kept",
     "masked_batch",
@@ -132,6 +133,18 @@ def selected_places(targets: Tensor, share: float) -> Tensor | None:
     packed = torch.full((samples, places), NOT_SELECTED)
     packed.view(-1)[: len(positions)] = positions
     return packed
+
+
+def dropped_first(name: str, patches: int, random: np.random.Generator, attributes: Mapping[str, object]) -> np.ndarray:
+    """A number for each patch by the function of a plug-in, [L]; those with the largest are dropped. V0216 if it returns
+    something else."""
+    function, side = implementation(name), math.isqrt(patches)
+    arguments = attributes.get("arguments", ())
+    assert isinstance(arguments, tuple)
+    numbers = function((side, side), random, share=attributes["share"], **dict(arguments))
+    if not isinstance(numbers, np.ndarray) or numbers.shape != (side, side) or not np.isfinite(numbers).all():
+        raise unfit(function, f"returns {described(numbers)} instead of a finite number for each of {side} x {side} patches")
+    return numbers.reshape(-1)
 
 
 def kept(noise: np.ndarray, share: float) -> np.ndarray:
