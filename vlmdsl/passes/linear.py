@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from vlmdsl.ir import Node
 from vlmdsl.ir.operations.reductions import CROSS_ENTROPY, MEAN
-from vlmdsl.ir.operations.scalars import ADD, MULTIPLY, NEGATE, SUBTRACT
+from vlmdsl.ir.operations.scalars import MULTIPLY, NEGATE
 from vlmdsl.passes.rewriting import constant_value
 from vlmdsl.types import LossType, ScalarType, ScoreType
 
@@ -107,9 +107,9 @@ def reaching(nodes: Iterable[Node], is_atom: Callable[[Node], bool]) -> set[Node
 
 def _is_linear(node: Node, linear: set[Node], touched: set[Node]) -> bool:
     reached = [parent for parent in node.inputs if parent in linear]
-    if node.operation in (MEAN, NEGATE):
+    if node.operation is MEAN:
         return node.inputs[0] in linear
-    if node.operation in (ADD, SUBTRACT):
+    if node.operation.signs:
         # A scalar added to scores has no mean of its own, so such a sum stays as it is written.
         return bool(reached) and (isinstance(node.type, LossType) or all(p.type == node.type for p in node.inputs))
     return node.operation is MULTIPLY and len(reached) == 1 and sum(p in touched for p in node.inputs) == 1

@@ -20,7 +20,6 @@ from vlmdsl.ir.operations.mining import FETCH, HARDEST, MINE
 from vlmdsl.ir.operations.reductions import SIGMOID_LOSS
 from vlmdsl.ir.operations.scalars import ADD, MULTIPLY, NEGATE, SUBTRACT
 from vlmdsl.ir.operations.state import MEMORY, NEAREST
-from vlmdsl.ir.operations.targets import SOFTMAX, TRANSPORT
 from vlmdsl.passes.chunked import chunked_cost
 from vlmdsl.passes.cost import ITS_GRADIENT, SECOND_STREAM, Cost, Workload, cost_of
 from vlmdsl.passes.fuse import contrast_of
@@ -238,13 +237,13 @@ def _how(node: Node, lowering: str) -> str:
             if block_of(node)
             else "each process exchanges its samples with one other"
         )
+    if operation.materialised:
+        return "a target: made once for each direction, without gradient"
     return _DENSE.get(operation, "not a contrastive region: differentiated as written")
 
 
 _DENSE = {
     SIMILARITY: "the matrix is made once for all its readers",
-    SOFTMAX: "a target: made once for each direction, without gradient",
-    TRANSPORT: "a target: made once for each direction, without gradient",
     UNITE: "a copy, made once for all its readers",
     TRANSPOSE: "a copy, made once for all its readers",
     MINE: "picks are made from a copy of the matrix, without gradient",

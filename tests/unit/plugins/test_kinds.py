@@ -75,6 +75,7 @@ def test_it_is_in_formulas_plans_and_pages() -> None:
     assert "squares" in [region.operation for region in plan.regions]
     (region,) = [region for region in vlmdsl.plan(labelled, world=2).regions if region.operation == "nearby"]
     assert [collective.kind for collective in region.collectives] == ["all-reduce"]
+    assert region.reason == "a target: made once for each direction, without gradient"
     page = vlmdsl.explain("token_margin").to_text()
     assert "margin" in page
     assert "falls short" in page
@@ -205,6 +206,16 @@ def test_what_a_function_returns_is_tried_before_anything_runs(result: object, p
     with pytest.raises(vlmdsl.DiagnosticError, match="V0216") as caught:
         vlmdsl.compile("mean(unfit_result(image))", compiled=False)
     assert problem in caught.value.diagnostics[0].message
+
+
+def test_what_a_similarity_returns_is_tried_too() -> None:
+    def unfit_similarity(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Returns the pairs only."""
+        return (x * y).sum(1)
+
+    vlmdsl.primitive()(unfit_similarity)
+    with pytest.raises(vlmdsl.DiagnosticError, match="instead of a matrix"):
+        vlmdsl.compile("contrast(image, text, sim=unfit_similarity)", compiled=False)
 
 
 def test_a_name_of_the_kernel_is_taken() -> None:

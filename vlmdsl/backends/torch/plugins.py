@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from vlmdsl.backends.torch.ops.plugins import Rows
 from vlmdsl.backends.torch.values import TokenFeatures
 from vlmdsl.ir import Node, Program
-from vlmdsl.primitives.plugins.function import described, implementation, unfit
+from vlmdsl.ir.operations.matrices import SCORE, SIMILARITY
+from vlmdsl.primitives.plugins.function import IMPLEMENTATIONS, Implementation, described, implementation, unfit
 from vlmdsl.types import FieldType, SimType, TargetType, TokensType, Type, VecType
 
 __all__ = ["try_plugins"]
@@ -17,23 +20,40 @@ _SAMPLES, _TOKENS, _FEATURES = 3, 2, 4
 
 
 def try_plugins(program: Program) -> None:
-    """Calls the function of each criterion and target that a plug-in brought; DiagnosticError V0216 for one that fails, or
-    returns something else than it should."""
+    """Calls the function of each similarity, criterion and target that a plug-in brought; DiagnosticError V0216 for one
+    that fails, or returns something else than it should."""
     for node in program.nodes():
         if node.operation.module:
-            _try(node)
+            _try_operation(node)
+        elif node.operation in (SIMILARITY, SCORE) and node.string("by") in IMPLEMENTATIONS:
+            _try_similarity(node)
 
 
-def _try(node: Node) -> None:
-    function, samples = implementation(node.operation), [_sample(parent.type) for parent in node.inputs]
-    is_target = isinstance(node.type, TargetType)
-    shape = (_SAMPLES, _SAMPLES) if is_target else (_SAMPLES,)
+def _result(function: Implementation, samples: Sequence[object], arguments: object) -> object:
+    """What a function returns for these samples."""
+    assert isinstance(arguments, tuple)
     try:
         with torch.no_grad():
-            result = function(*samples, *(samples if is_target else ()), **dict(node.attributes))
+            return function(*samples, **dict(arguments))
     except Exception as error:  # somebody else's function: anything may be wrong with it
         problem = f"fails on random samples: {type(error).__name__}: {error}"
         raise unfit(function, problem, "the traceback of the function is above this error in Python") from error
+
+
+def _try_similarity(node: Node) -> None:
+    function, samples = implementation(node.string("by")), [_sample(parent.type) for parent in node.inputs[:1] * 2]
+    result = _result(function, samples, node.attribute("arguments"))
+    for matrix in result if isinstance(result, tuple) else (result,):
+        if not isinstance(matrix, Tensor) or matrix.shape != (_SAMPLES, _SAMPLES) or not matrix.is_floating_point():
+            problem = f"returns {described(matrix)} for {_SAMPLES} samples instead of a matrix [rows, columns]"
+            raise unfit(function, problem)
+
+
+def _try_operation(node: Node) -> None:
+    function, samples = implementation(node.operation), [_sample(parent.type) for parent in node.inputs]
+    is_target = isinstance(node.type, TargetType)
+    shape = (_SAMPLES, _SAMPLES) if is_target else (_SAMPLES,)
+    result = _result(function, samples * 2 if is_target else samples, node.attributes)
     if not isinstance(result, Tensor) or result.shape != shape or not (result.is_floating_point() or is_target):
         expected = "weights [rows, columns]" if is_target else "one number per sample"
         raise unfit(function, f"returns {described(result)} for {_SAMPLES} samples instead of {expected}")
