@@ -18,6 +18,7 @@ __all__ = [
     "knob_values",
     "lowering_option",
     "pairs",
+    "passes_option",
     "read_stdin",
     "recipe_arguments",
     "recipe_files",
@@ -176,5 +177,13 @@ def _lowering(words: Sequence[str]) -> dict[str, str]:
         raise click.UsageError("--lowering is given twice for all terms")
     return ({"*": whole[0]} if whole else {}) | pairs([word for word in words if "=" in word], "--lowering")
 
+
+passes_option = click.option(
+    "--passes",
+    metavar="all|off|NAME,...",
+    default="all",
+    show_default=True,
+    help="Which passes of the compiler run; the loss is the same.",
+)
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -27,6 +27,7 @@ def compile(
     expression: bool = False,
     compiled: bool = True,
     lowering: str | Mapping[str, str] = "auto",
+    passes: str = "all",
     **knobs: object,
 ) -> Objective:
     """An objective for anyone's training loop: features in, loss and named terms out.
@@ -36,6 +37,7 @@ def compile(
 
     `lowering` says how similarities of all pairs are computed: `dense` makes their matrices, `chunked` blocks of rows, which
     takes far less memory for large batches, `auto` chooses by the sizes of each batch. A dictionary says it by term.
+    `passes` are the rewrites that run (`all`, `off`, or names with commas): the loss is the same without them.
 
     >>> import torch, vlmdsl
     >>> objective = vlmdsl.compile("clip", compiled=False, temperature=0.1)
@@ -45,7 +47,8 @@ def compile(
     >>> round(out.loss.item(), 6)
     0.000136
     """
-    return compile_built(build(recipe, expression=expression, knobs=knobs), compiled=compiled, lowering=lowering)
+    built = build(recipe, expression=expression, knobs=knobs, passes=passes)
+    return compile_built(built, compiled=compiled, lowering=lowering)
 
 
 def compile_built(
@@ -60,7 +63,7 @@ def compile_built(
         compiled=compiled,
         # Functions of a module, not closures: an objective can be saved and sent to another process.
         latex=partial(formula, built.written),
-        planner=partial(_plan, built.planned, built.front_end.sources),
+        planner=partial(_plan, built.planned, built.front_end.sources, lowering=lowering),
     )
     return objective
 
@@ -73,5 +76,6 @@ def _plan(
     world: int = 1,
     dim: int = 512,
     dtype: str = "float32",
+    lowering: str | Mapping[str, str] | LoweringRequest = "auto",
 ) -> Plan:
-    return make_plan(program, batch=batch, world=world, dim=dim, dtype=dtype, sources=sources)
+    return make_plan(program, batch=batch, world=world, dim=dim, dtype=dtype, lowering=lowering, sources=sources)

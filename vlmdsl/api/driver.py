@@ -31,12 +31,14 @@ def build(
     *,
     expression: bool = False,
     knobs: Mapping[str, object] | None = None,
+    passes: str = "all",
     dump: Callable[[str, Program], None] | None = None,
     kept: Mapping[tuple[str, str], SourceText] | None = None,
 ) -> Built:
     """Text to planned program; DiagnosticError with every fault, rendered, if there is an error.
 
-    With `kept`, what the recipe's files use is taken from there, as in `vlmdsl.frontend.load`, and no further file is read.
+    `passes` are those that run: `all`, `off`, or names with commas. With `kept`, what the recipe's files use is taken from
+    there, as in `vlmdsl.frontend.load`, and no further file is read.
     """
     source = read(recipe, expression=expression)
     front_end = load(
@@ -48,5 +50,5 @@ def build(
         raise DiagnosticError(diagnostics, render_text(diagnostics, front_end.sources))
     if dump is not None:
         dump("ir", front_end.program)
-    planned = optimise(front_end.program, dump=dump)
+    planned = optimise(front_end.program, passes=passes, dump=dump)
     return Built(source, front_end, front_end.program, planned)

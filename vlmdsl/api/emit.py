@@ -18,16 +18,17 @@ def emit(
     *,
     expression: bool = False,
     lowering: str | Mapping[str, str] = "auto",
+    passes: str = "all",
     batch: int = 1024,
     knobs: Mapping[str, object] | None = None,
 ) -> str:
     """The torch source that runs for a `batch` on one process: one function, every line naming the recipe line it came from;
-    `lowering` as for `compile`.
+    `lowering` and `passes` as for `compile`.
 
     >>> "def objective" in emit("clip")
     True
     """
-    built = build(recipe, expression=expression, knobs=knobs)
+    built = build(recipe, expression=expression, knobs=knobs, passes=passes)
     workload = Workload(batch, 1, 512, "float32", 49, 32)
     blocks = chunked(built.planned, workload, LoweringRequest.of(lowering))
     return back_end.emit(built.planned, built.front_end.sources, chunked=blocks)

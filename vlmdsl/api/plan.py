@@ -29,18 +29,19 @@ def plan(
     vocabulary: int = 49_408,
     references: int = 65_536,
     lowering: str | Mapping[str, str] = "auto",
+    passes: str = "all",
     knobs: Mapping[str, object] | None = None,
 ) -> Plan:
     """The schedule of a step, shared values, FLOPs, bytes, peak memory, collectives and the lowering of each region.
 
     `batch` samples over `world` processes, features of `dim`; `image_tokens` patches of an image and `text_tokens` of a
     text, as towers see them; `vocabulary` entries of the tokenizer where tokens are predicted, `references` samples in a
-    reference set, `lowering` as for `compile`. From formulas alone, so it says nothing of any one machine.
+    reference set, `lowering` and `passes` as for `compile`. From formulas alone, so it says nothing of any one machine.
 
     >>> "dense" in plan("clip", batch=4096).to_text()
     True
     """
-    built = build(recipe, expression=expression, knobs=knobs)
+    built = build(recipe, expression=expression, knobs=knobs, passes=passes)
     return make_plan(
         built.planned,
         batch=batch,

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.diagnostics.catalog.lowering import PassNeeds, UnknownStage
 from vlmdsl.ir import Program
 from vlmdsl.ir.verify import verify as verify_program
 from vlmdsl.passes.contrast import contrast
@@ -15,8 +17,9 @@ from vlmdsl.passes.fold import fold
 from vlmdsl.passes.fuse import fuse
 from vlmdsl.passes.retain import retain
 from vlmdsl.passes.share import share
+from vlmdsl.source import Span
 
-__all__ = ["PASSES", "optimise"]
+__all__ = ["PASSES", "chosen_passes", "optimise"]
 
 Pass = Callable[[Program], Program]
 
@@ -30,16 +33,53 @@ PASSES: tuple[tuple[str, Pass], ...] = (
 )
 """Every pass with its name, in order."""
 
+_ALWAYS = "retain"
+"""Keeps excluded samples out of every computation, which is what a recipe means: it is not left out."""
+_NEEDS = {"contrast": ("fold", "share"), "fuse": ("contrast",)}
+"""Passes that read what others make."""
+_NOWHERE = Span("<command line>", 0, 0)
 
-def optimise(program: Program, *, verify: bool = True, dump: Callable[[str, Program], None] | None = None) -> Program:
-    """The program after all passes.
+
+def chosen_passes(choice: str) -> tuple[str, ...]:
+    """The passes that run: `all`, `off` (those only that a recipe's meaning asks for), or those of a list with commas.
+
+    DiagnosticError for a name that is not a pass's (V0601), and for one that needs another that is not there (V0606).
+
+    >>> chosen_passes("off"), chosen_passes("share,fold")
+    (('retain',), ('fold', 'share', 'retain'))
+    """
+    names = tuple(name for name, _ in PASSES)
+    if choice == "all":
+        return names
+    listed = set() if choice == "off" else {name.strip() for name in choice.split(",")}
+    for name in sorted(listed):
+        if name not in names:
+            help = (f"possible: all, off, {', '.join(names)}",)
+            raise DiagnosticError((UnknownStage.at(_NOWHERE, help=help, name=name),))
+        missing = [needed for needed in _NEEDS.get(name, ()) if needed not in listed]
+        if missing:
+            raise DiagnosticError((PassNeeds.at(_NOWHERE, name=name, needed=missing[0], help=(f"add `{missing[0]}`",)),))
+    return tuple(name for name in names if name in listed or name == _ALWAYS)
+
+
+def optimise(
+    program: Program,
+    *,
+    passes: str = "all",
+    verify: bool = True,
+    dump: Callable[[str, Program], None] | None = None,
+) -> Program:
+    """The program after all passes, or after the `chosen_passes`.
 
     With `verify`, the graph is checked before the first and after every pass (InternalError names the pass that broke it).
     `dump(name, program)` is called with what each pass made.
     """
     if verify:
         verify_program(program)
+    chosen = chosen_passes(passes)
     for name, run in PASSES:
+        if name not in chosen:
+            continue
         program = run(program)
         if verify:
             verify_program(program, name)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import click
 
 from vlmdsl.api.emit import emit
-from vlmdsl_cli.options import Recipe, lowering_option, recipe_arguments
+from vlmdsl_cli.options import Recipe, lowering_option, passes_option, recipe_arguments
 from vlmdsl_cli.output import data
 
 __all__ = ["command"]
@@ -16,9 +17,11 @@ __all__ = ["command"]
 @click.command("emit")
 @recipe_arguments
 @lowering_option
+@passes_option
 @click.option(
     "--batch", type=click.IntRange(min=1), default=1024, show_default=True, help="Samples that `auto` chooses for."
 )
-def command(recipe: Recipe, lowering: Mapping[str, str], batch: int) -> None:
+def command(recipe: Recipe, lowering: Mapping[str, str], passes: str, batch: int) -> None:
     """Print the torch code that RECIPE compiles to, one file; every line names the line of the recipe that it comes from."""
-    data(emit(recipe.subject, expression=recipe.expression, lowering=lowering, batch=batch, knobs=recipe.knobs))
+    options: dict[str, Any] = {"lowering": lowering, "passes": passes, "batch": batch}
+    data(emit(recipe.subject, expression=recipe.expression, knobs=recipe.knobs, **options))

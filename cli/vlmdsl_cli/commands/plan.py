@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from vlmdsl.api.plan import dump, plan
-from vlmdsl_cli.options import Recipe, as_json, lowering_option, recipe_arguments
+from vlmdsl_cli.options import Recipe, as_json, lowering_option, passes_option, recipe_arguments
 from vlmdsl_cli.output import data, json_data
 
 __all__ = ["command"]
@@ -28,6 +28,7 @@ DTYPE = click.Choice(["float32", "bfloat16", "float16", "float64"])
 )
 @click.option("--references", type=COUNT, default=65_536, show_default=True, help="Number of samples in a reference set.")
 @lowering_option
+@passes_option
 @click.option("--dump", "stage", metavar="PASS", help="Print the graph after this pass instead.")
 @as_json
 def command(recipe: Recipe, lowering: Mapping[str, str], stage: str | None, as_json: bool, **sizes: Any) -> None:

@@ -65,3 +65,15 @@ class NoSuchLowering(Problem):
         "has the `dense` form only. `--lowering chunked`, without a term, takes the chunked form where there is one."
     )
     provoked_by = "`vlmdsl plan clip --lowering wrong=chunked`; no recipe alone can"
+
+
+class PassNeeds(Problem):
+    code = "V0606"
+    template = "the pass `{name}` needs the pass `{needed}`, which is left out"
+    summary = "a choice of passes without one that another reads the results of"
+    explanation = (
+        "`--passes` chooses the passes of the compiler: `all`, `off`, or some by name, to see what each of them gains. "
+        "`contrast` recognises contrastive losses in what `fold` and `share` have brought to one form, and `fuse` gives "
+        "the regions that `contrast` makes their matrix product. The loss is the same whatever is chosen."
+    )
+    provoked_by = "`vlmdsl plan clip --passes contrast`; no recipe alone can"
