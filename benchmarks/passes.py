@@ -2,10 +2,10 @@
 
     python benchmarks/passes.py [--recipes declip alip] [--each] [--batch 512]
 
-Every variant is compiled with `torch.compile` and gives the same loss, which is checked. Each runs once per round, in rotating
-order; a ratio is the median over rounds of the ratio within the round to `off`, with a 95 % bootstrap interval. Peak memory is
-that of a step in a process of its own (`plan_memory.py`). `--each` adds the variants in between, so that a pass is seen by
-itself. The result is printed and written to `benchmarks/results/passes.json`.
+Every variant is compiled with `torch.compile` and gives the same loss, which is checked. Each runs once per round, in
+rotating order; a ratio is the median over rounds of the ratio within the round to `off`, with a 95 % bootstrap interval.
+Peak memory is that of a step in a process of its own (`plan_memory.py`). `--each` adds the variants in between, so that a
+pass is seen by itself. The result is printed and written to `benchmarks/results/passes.json`.
 """
 
 from __future__ import annotations
