@@ -112,8 +112,8 @@ class Lane:
             f"{self._lanes} shards of the stream are read side by side, and each gives {self._share} samples to a batch",
         )
         help = "`--set data.stream_lanes=1`, a smaller `train.batch`, or more data"
-        batch, fault = self._share, BatchLargerThanData
-        raise DiagnosticError((fault.at(_PLACE, samples=samples, batch=batch, notes=notes, help=(help,)),))
+        too_few = BatchLargerThanData.at(_PLACE, samples=samples, batch=self._share, notes=notes, help=(help,))
+        raise DiagnosticError((too_few,))
 
 
 def lanes_of(
