@@ -21,12 +21,12 @@ class FeatureChecker:
 
     def __init__(self, program: Program) -> None:
         self._inputs = {wanted.name: wanted for wanted in inputs(program)}
-        masks = [stream.input("mask") for stream in streams(program) if stream.tokens]
+        masks = [stream.input("mask") for stream in streams(program) if stream.tokens or stream.states]
         self._optional = {name for name in masks if "P" in self._inputs[name].axes}
         self._same_tokens = [
             [stream.input(output), stream.input(beside)]
             for stream in streams(program)
-            for output, beside in (("tokens", "mask"), ("vocabulary", "targets"))
+            for output, beside in (("tokens", "mask"), ("states", "mask"), ("vocabulary", "targets"))
             if output in stream.outputs
         ]
         self._compared = compared_streams(program)
