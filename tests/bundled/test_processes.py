@@ -1,4 +1,5 @@
-"""Every bundled recipe: training on several processes leaves what training on one leaves, whatever its state.
+"""Every bundled recipe, and one that mines and fuses: training on several processes leaves what training on one leaves,
+whatever its state.
 
 After two steps of the loop with the loader, the towers, the heads, the teachers and the optimiser of a run: the losses, the
 optimiser's moments (which are made of every gradient), the weights, queues, running means and batch statistics.
@@ -17,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 import vlmdsl
-from bundled.runs import DATA, RECIPES, SETTINGS, columns_of, knobs_of, with_tiny_towers
+from bundled.runs import ALBEF_CORE, DATA, RECIPES, SETTINGS, columns_of, knobs_of, with_tiny_towers
 from vlmdsl.runtime.data import BatchLoader
 from vlmdsl.runtime.training.assembly import build_model, open_data, read_tokenizers, training_batches
 from vlmdsl.runtime.training.loop import Callbacks, train_steps
@@ -31,6 +32,7 @@ from vlmdsl.testing.distributed import run_processes
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 STEPS = 2
+TRAINED = [*RECIPES, ALBEF_CORE]
 
 
 def configuration(columns: dict[str, str]) -> RunConfig:
@@ -74,7 +76,7 @@ def trained(recipe: str) -> dict[str, Any]:
 def all_trained() -> dict[str, dict[str, Tensor]]:
     with pytest.MonkeyPatch.context() as patch:
         with_tiny_towers(patch)
-        return {recipe: trained(recipe) for recipe in RECIPES}
+        return {recipe: trained(recipe) for recipe in TRAINED}
 
 
 @cache
@@ -87,7 +89,7 @@ def test_a_run_is_the_same_on_several_processes(processes: int) -> None:
     expected = on_one()
     shares = run_processes(all_trained, processes, timeout=300)
     different = []
-    for recipe in RECIPES:
+    for recipe in TRAINED:
         for what, wanted in expected[recipe].items():
             for share in shares:
                 if not torch.allclose(share[recipe][what], wanted, rtol=1e-7, atol=1e-10):
