@@ -173,8 +173,8 @@ def test_texts_and_images_that_are_not_unique_are_told(tmp_path: Path, capsys: p
     noted = json.loads((run / "run.json").read_text())["data"]["train"]
     assert (noted["duplicate_texts"], noted["duplicate_images"]) == ({"text": 0.125}, {"image": 1.0})
     told = capsys.readouterr().err
-    assert "note: 12% of the looked-at `text` are not unique" in told
-    assert "note: 100% of the looked-at `image` are not unique" in told
+    assert "note: 12% of the inspected `text` are not unique" in told
+    assert "note: 100% of the inspected `image` are not unique" in told
 
 
 def test_what_is_skipped_is_told_and_noted(tmp_path: Path) -> None:

@@ -34,17 +34,17 @@ def _roots(program: Program) -> list[Node]:
 
 def _hashes(program: Program, numbers: dict[int, int]) -> dict[int, str]:
     """The hash of what every node means; parameters and states are told apart by `numbers`."""
-    found: dict[int, str] = {}
+    hashes: dict[int, str] = {}
     for node in walk(_roots(program)):
-        inputs = [found[parent.index] for parent in node.inputs]
+        inputs = [hashes[parent.index] for parent in node.inputs]
         if node.operation.commutative:
             inputs.sort()
         attributes = [
             f"{name}={_canonical(value)}" for name, value in node.attributes if not (node.operation.named and name == "name")
         ]
         number = [f"number={numbers[node.index]}"] if node.index in numbers else []
-        found[node.index] = _sha(node.operation, str(node.type), *attributes, *number, "inputs", *inputs)
-    return found
+        hashes[node.index] = _sha(node.operation, str(node.type), *attributes, *number, "inputs", *inputs)
+    return hashes
 
 
 def _numbers(roots: list[Node], hashes: dict[int, str]) -> dict[int, int]:

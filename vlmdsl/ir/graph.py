@@ -87,11 +87,11 @@ class Graph:
         moved: dict[int, Node] = {}
         for node in walk(roots):
             inputs = tuple(moved[parent.index] for parent in node.inputs)
-            made = rule(fresh, node, inputs)
-            if made is None:
-                made = fresh.copy(node, *inputs)
-            fresh.answer_for(made, self.spans.get(node.index, ()))
-            moved[node.index] = made
+            rebuilt = rule(fresh, node, inputs)
+            if rebuilt is None:
+                rebuilt = fresh.copy(node, *inputs)
+            fresh.answer_for(rebuilt, self.spans.get(node.index, ()))
+            moved[node.index] = rebuilt
         return fresh, moved
 
 

@@ -47,15 +47,15 @@ def inputs(program: Program) -> list[Input]:
     follow under their own names, numbers that the caller gives without axes, then the numbers drawn for the step, or for
     each sample, K of them, and those that follow the run.
     """
-    found: list[Input] = []
+    listed: list[Input] = []
     for stream in streams(program):
-        found.extend(_stream_inputs(stream))
-    found.extend(_targets(output.name) for output in module_outputs(program) if output.vocabulary)
-    found.extend(_plain_inputs(program.nodes()))
-    found.extend(map(_drawn_input, draws(program)))
+        listed.extend(_stream_inputs(stream))
+    listed.extend(_targets(output.name) for output in module_outputs(program) if output.vocabulary)
+    listed.extend(_plain_inputs(program.nodes()))
+    listed.extend(map(_drawn_input, draws(program)))
     for node in ramps(program):
-        found.append(Input(node.string("name"), (), "float", f"a number that goes {node.attribute('ramp')}"))
-    return found
+        listed.append(Input(node.string("name"), (), "float", f"a number that goes {node.attribute('ramp')}"))
+    return listed
 
 
 def _drawn_input(node: Node) -> Input:

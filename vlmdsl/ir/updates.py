@@ -12,11 +12,11 @@ __all__ = ["faults_of_updates", "live_updates"]
 
 def live_updates(roots: Iterable[Node], updates: Iterable[Update]) -> tuple[Update, ...]:
     """The updates of those states that `roots` read, or that the updates of such states read."""
-    known = tuple(updates)
+    every = tuple(updates)
     live: tuple[Update, ...] = ()
     while True:
         read = set(walk((*roots, *(update.node for update in live))))
-        found = tuple(update for update in known if update.state in read)
+        found = tuple(update for update in every if update.state in read)
         if len(found) == len(live):
             return found
         live = found

@@ -93,13 +93,13 @@ def _union(left: Samples, right: Samples) -> Samples:
 
 
 def _both(left: Samples, right: Samples) -> Samples:
-    found = NONE
+    intersection = NONE
     for one in left:
         for other in right:
             clause = one | other
             if not any((condition, not holding) in clause for condition, holding in clause):
-                found = _union(found, frozenset({clause}))
-    return found
+                intersection = _union(intersection, frozenset({clause}))
+    return intersection
 
 
 def _joined(left: Relevance, right: Relevance) -> Relevance:

@@ -77,9 +77,9 @@ class Maker:
             kind = declared or infer(operation, inputs, tuple(attributes.items()))
             candidate = Candidate(operation, inputs, kind, attributes)
             for rule in rules:
-                made = rule.apply(self, candidate)
-                if made is not None:
-                    return made
+                rewritten = rule.apply(self, candidate)
+                if rewritten is not None:
+                    return rewritten
         return self.graph.add(operation, *inputs, type=declared, span=self.spans, **attributes)
 
     def constant(self, value: float) -> Node:
@@ -93,7 +93,7 @@ def rewrite(program: Program, rules: Sequence[Rule]) -> Program:
     for node in walk(program.roots()):
         maker.spans = program.graph.spans_of(node)
         inputs = tuple(moved[parent.index] for parent in node.inputs)
-        made = maker.copy(node, *inputs)
-        maker.graph.answer_for(made, maker.spans)
-        moved[node.index] = made
+        rewritten = maker.copy(node, *inputs)
+        maker.graph.answer_for(rewritten, maker.spans)
+        moved[node.index] = rewritten
     return program.mapped(maker.graph, moved)

@@ -38,10 +38,10 @@ def _orient(make: Maker, node: Candidate) -> Node | None:
     x, y = node.inputs
     if x is y or not _swappable(node.operation, node.attributes["by"]):
         return None
-    known = make.graph.find(node.operation, y, x, **node.attributes)
-    if known is None or node.operation is SCORE:
-        return known
-    return make.add("transpose", known)
+    existing = make.graph.find(node.operation, y, x, **node.attributes)
+    if existing is None or node.operation is SCORE:
+        return existing
+    return make.add("transpose", existing)
 
 
 def _transpose_transpose(make: Maker, node: Candidate) -> Node | None:

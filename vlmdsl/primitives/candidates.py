@@ -18,8 +18,8 @@ def _unite(builder: Builder, subjects: Mapping[str, Value], parameters: Paramete
     a, b = subjects["a"], subjects["b"]
     assert isinstance(a, Node)
     assert isinstance(b, Node)
-    wanted = type(a.type)
-    if type(b.type) is not wanted:
+    kind = type(a.type)
+    if type(b.type) is not kind:
         words = "two matrices or two targets"
         place = builder.place("b")
         raise Fault(WrongType.at(place, str(b.type), argument="b", function="unite", wanted=words, found=b.type), b)
@@ -63,8 +63,8 @@ def _exclude_pairs(builder: Builder, subjects: Mapping[str, Value], parameters: 
     assert isinstance(matrix, Node)
     assert isinstance(matrix.type, SimType)
     if matrix.type.rows != matrix.type.columns:
-        wanted = SimType(matrix.type.rows, matrix.type.rows)
-        raise Fault(AxesDisagree.at(builder.place("matrix"), str(matrix.type), left=wanted, right=matrix.type), matrix)
+        square = SimType(matrix.type.rows, matrix.type.rows)
+        raise Fault(AxesDisagree.at(builder.place("matrix"), str(matrix.type), left=square, right=matrix.type), matrix)
     return builder.add("exclude_pairs", matrix)
 
 

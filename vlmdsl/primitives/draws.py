@@ -107,9 +107,9 @@ def _early_share(builder: Builder, by: Value, function: str) -> Node:
     """The share of a mixture of fields; Fault for one that depends on features or learned parameters."""
     share = _share(builder, by)
     if any(node.operation not in (CONSTANT, DRAW, RAMP) for node in walk([share]) if not node.inputs):
-        wanted = "a number of draws, schedules and constants only, since images are mixed before they are encoded"
+        expected = "a number of draws, schedules and constants only, since images are mixed before they are encoded"
         place = builder.place("by")
-        raise Fault(WrongType.at(place, argument="by", function=function, wanted=wanted, found=share.type), share)
+        raise Fault(WrongType.at(place, argument="by", function=function, wanted=expected, found=share.type), share)
     return share
 
 

@@ -102,9 +102,9 @@ def _mlm(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters
     stopped = value.operation is STOP
     encode = value.inputs[0] if stopped else value
     if encode.type not in (EncodedType("Text"), EncodedType(JOINED)) or encode.operation not in (ENCODE, APPLY):
-        found = type_of(value)
+        actual = type_of(value)
         raise Fault(
-            WrongType.at(builder.place("text"), str(found), argument="text", function="mlm", wanted="a Text", found=found),
+            WrongType.at(builder.place("text"), str(actual), argument="text", function="mlm", wanted="a Text", found=actual),
             value,
         )
     if encode.operation is ENCODE and encoder_of(encode).heads:

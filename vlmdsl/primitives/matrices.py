@@ -76,9 +76,9 @@ def of_batch(builder: Builder, value: Value, argument: str, function: str) -> No
     assert isinstance(value.type, SimType)
     if value.type.columns.split("+")[0] == value.type.rows:
         return value
-    found, wanted = value.type, "a matrix of samples against samples"
+    actual, expected = value.type, "a matrix of samples against samples"
     place = builder.place(argument)
-    raise Fault(WrongType.at(place, str(found), argument=argument, function=function, wanted=wanted, found=found), value)
+    raise Fault(WrongType.at(place, str(actual), argument=argument, function=function, wanted=expected, found=actual), value)
 
 
 def check_one_kind(builder: Builder, matrix: Node, function: str, argument: str) -> None:

@@ -175,5 +175,5 @@ def describe(name: PipelineName) -> str:
     """
     pipeline = PIPELINES[name]
     views = [", ".join(str(step) for step in steps) for steps in pipeline.views]
-    made = views[0] if len(views) == 1 else "; ".join(f"view {index}: {steps}" for index, steps in enumerate(views))
-    return f"{made}. {pipeline.source}"
+    shown = views[0] if len(views) == 1 else "; ".join(f"view {index}: {steps}" for index, steps in enumerate(views))
+    return f"{shown}. {pipeline.source}"

@@ -31,8 +31,8 @@ def _column(builder: Builder, value: Value, argument: str) -> Node:
 
 
 def _reference(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
-    given = subjects["values"]
-    values = given.items if isinstance(given, TupleValue) else (given,)
+    value = subjects["values"]
+    values = value.items if isinstance(value, TupleValue) else (value,)
     keys = _column(builder, subjects["keys"], "keys")
     return TupleValue((keys, *(_column(builder, value, "values") for value in values)))
 
@@ -114,9 +114,9 @@ register(
 def _attend(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
     query = builder.pooled(subjects["query"], "query", "attend")
     keys = builder.tokens(subjects["keys"], "keys", "attend")
-    given = subjects["values"]
-    found = given.items if isinstance(given, TupleValue) else (given,)
-    values = (builder.tokens(value, "values", "attend") for value in found)
+    value = subjects["values"]
+    items = value.items if isinstance(value, TupleValue) else (value,)
+    values = (builder.tokens(value, "values", "attend") for value in items)
     return builder.add("attend", query, keys, *values)
 
 

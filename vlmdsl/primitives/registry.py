@@ -23,10 +23,10 @@ class BrokenPlugin:
 
 def register(primitive: Primitive) -> Primitive:
     """Add a primitive; ValueError for a name that another distribution already took, naming both."""
-    known = _REGISTERED.get(primitive.name)
-    if known is not None and known.origin != primitive.origin:
+    earlier = _REGISTERED.get(primitive.name)
+    if earlier is not None and earlier.origin != primitive.origin:
         raise ValueError(
-            f"primitive {primitive.name!r} of {primitive.origin} is already defined by {known.origin}; rename one of them"
+            f"primitive {primitive.name!r} of {primitive.origin} is already defined by {earlier.origin}; rename one of them"
         )
     _REGISTERED[primitive.name] = primitive
     return primitive

@@ -231,10 +231,12 @@ _CHOICE = ("Scalar", "Score", "Sim", "Target", "Loss", "Vec", "Distribution", "S
 def _check_chosen(builder: Builder, value: Value, argument: str) -> None:
     """The values of `where` are numbers or scores."""
     if not isinstance(value, NumberValue) and not isinstance(type_of(value), ScalarType | ScoreType | FieldType):
-        wanted = "a number or one number per sample, since the condition is per sample or per step"
-        found = type_of(value)
+        expected = "a number or one number per sample, since the condition is per sample or per step"
+        actual = type_of(value)
         place = builder.place(argument)
-        raise Fault(WrongType.at(place, str(found), argument=argument, function="where", wanted=wanted, found=found), value)
+        raise Fault(
+            WrongType.at(place, str(actual), argument=argument, function="where", wanted=expected, found=actual), value
+        )
 
 
 def _where(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:

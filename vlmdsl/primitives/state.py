@@ -121,8 +121,8 @@ def _unit(builder: Builder, value: Value, argument: str, **wide: bool) -> Node:
 
 def _queue(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
     assert isinstance(parameters, QueueParameters)
-    given = subjects["value"]
-    items = given.items if isinstance(given, TupleValue) else (given,)
+    value = subjects["value"]
+    items = value.items if isinstance(value, TupleValue) else (value,)
     axis, of_labels = memory_axis(parameters.size), _are_labels(builder, items)
     if of_labels and parameters.start == "random":
         reason = 'must be "empty" for labels: a random entry would have no class'
@@ -139,10 +139,10 @@ def _are_labels(builder: Builder, items: tuple[Value, ...]) -> bool:
     """Whether labels enter a queue, and not features; Fault for some of both."""
     labels = [item for item in items if isinstance(item, Node) and item.type == FieldType("Label")]
     if labels and len(labels) < len(items):
-        place, found = builder.place("value"), labels[0].type
+        place, actual = builder.place("value"), labels[0].type
         words = "features only, or labels only"
         raise Fault(
-            WrongType.at(place, str(found), argument="value", function="queue", wanted=words, found=found), labels[0]
+            WrongType.at(place, str(actual), argument="value", function="queue", wanted=words, found=actual), labels[0]
         )
     return bool(labels)
 

@@ -18,10 +18,12 @@ def _plain_tower(builder: Builder, value: Value, argument: str, kind: str, funct
     """Fault unless the value is a plain tower of this kind: one derived from it has no embedding of its own."""
     if isinstance(value, EncoderValue) and value.encoder == Encoder(value.encoder.tower, kind):
         return
-    wanted = f"the tower of {kind.lower()}s itself"
+    expected = f"the tower of {kind.lower()}s itself"
     place = builder.place(argument)
     label = str(type_of(value))
-    raise Fault(WrongType.at(place, label, argument=argument, function=function, wanted=wanted, found=type_of(value)), value)
+    raise Fault(
+        WrongType.at(place, label, argument=argument, function=function, wanted=expected, found=type_of(value)), value
+    )
 
 
 class SharedParameters(Parameters):
@@ -71,10 +73,10 @@ def _enter(builder: Builder, subjects: Mapping[str, Value], parameters: Paramete
     assert isinstance(encoder, EncoderValue)
     assert isinstance(parameters, EnterParameters)
     if encoder.encoder.kind != "Image":
-        place, wanted = builder.place("encoder"), "an encoder of images"
-        found = type_of(encoder)
+        place, expected = builder.place("encoder"), "an encoder of images"
+        actual = type_of(encoder)
         raise Fault(
-            WrongType.at(place, str(found), argument="encoder", function="enter", wanted=wanted, found=found), encoder
+            WrongType.at(place, str(actual), argument="encoder", function="enter", wanted=expected, found=actual), encoder
         )
     return EncoderValue(replace(encoder.encoder, kind="Regions", enters=float(parameters.after)))
 

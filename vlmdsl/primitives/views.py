@@ -139,8 +139,8 @@ register(
 def _viewed(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
     """Applies every view to the stream of its type, in order; a view that fits neither is a fault."""
     streams = [subjects["a"], subjects["b"]]
-    given = subjects["with"]
-    for view in given.items if isinstance(given, TupleValue) else (given,):
+    views = subjects["with"]
+    for view in views.items if isinstance(views, TupleValue) else (views,):
         if isinstance(view, ErrorValue):
             return view
         fitting = [
@@ -149,10 +149,10 @@ def _viewed(builder: Builder, subjects: Mapping[str, Value], parameters: Paramet
             if isinstance(view, ViewValue) and _element_kind(stream) == view.kind
         ]
         if not fitting:
-            found = ", ".join(str(type_of(stream)) for stream in streams)
+            types = ", ".join(str(type_of(stream)) for stream in streams)
             name = view.name if isinstance(view, ViewValue) else str(type_of(view))
             place = view.span if isinstance(view, ViewValue) and view.span else builder.place("with")
-            raise Fault(ViewDoesNotApply.at(place, str(type_of(view)), view=name, streams=found))
+            raise Fault(ViewDoesNotApply.at(place, str(type_of(view)), view=name, streams=types))
         for position in fitting:
             streams[position] = builder.view(view, streams[position])
     return TupleValue(tuple(streams))
@@ -183,17 +183,17 @@ register(
 
 
 def _each(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
-    given = subjects["views"]
-    assert isinstance(given, TupleValue)
-    if sum(len(item.items) if isinstance(item, ViewSet) else 1 for item in given.items) > MAXIMUM_VIEWS:
+    values = subjects["views"]
+    assert isinstance(values, TupleValue)
+    if sum(len(item.items) if isinstance(item, ViewSet) else 1 for item in values.items) > MAXIMUM_VIEWS:
         raise Fault(TooLarge.at(builder.place("views"), reason=f"more than {MAXIMUM_VIEWS} views in a set"))
-    views = [view for item in given.items for view in (item.items if isinstance(item, ViewSet) else (item,))]
+    views = [view for item in values.items for view in (item.items if isinstance(item, ViewSet) else (item,))]
     if any(isinstance(view, ErrorValue) for view in views):
         return ErrorValue()
     if len({type_of(view) for view in views}) != 1:
-        found, place = type_of(given), builder.place("views")
-        wanted = "one or more values of one type"
-        raise Fault(WrongType.at(place, str(found), argument="views", function="each", wanted=wanted, found=found))
+        actual, place = type_of(values), builder.place("views")
+        expected = "one or more values of one type"
+        raise Fault(WrongType.at(place, str(actual), argument="views", function="each", wanted=expected, found=actual))
     return ViewSet(tuple(views))
 
 

@@ -71,7 +71,7 @@ def read_json(path: Path, model: type[Model], *, sealed: bool = False, help: str
         reason = "it is empty" if not text.strip() else f"it is not JSON: {_json_fault(error)}"
         raise damaged(path, reason, *helps) from None
     if not isinstance(value, dict):
-        raise damaged(path, f"it holds {_kind(value)}, no JSON object", *helps)
+        raise damaged(path, f"it holds {_kind(value)}, not a JSON object", *helps)
     if sealed and not unsealed(value):
         raise damaged(path, "it is not what the run wrote: its SHA-256 differs", *helps)
     try:

@@ -26,16 +26,16 @@ def check_image_views(encoders: Mapping[str, Encoder], streams: Iterable[Stream]
         if form is None or not (drops or any(side < 1 for side in sides)):
             continue
         if form.patch is None:
-            what = "patches dropped" if drops else "smaller crops"
+            what = "dropped patches" if drops else "smaller crops"
             raise _unfit(
-                tower, f"is to encode images with {what}, but its encoder takes whole images of one size only",
-                "the built-in encoders `vit:` and `groupvit:` take them", _way_out(bool(drops)),
+                tower, f"has to encode images with {what}, but its encoder supports whole images of one size only",
+                "the built-in encoders `vit:` and `groupvit:` support them", _way_out(bool(drops)),
             )  # fmt: skip
         patches = left = form.patches(min(sides, default=1.0))
         for share in reversed(drops):
             left = int(left * (1 - share))
         if not left:
-            raise _unfit(tower, f"sees {patches} patches an image, of which `drop` leaves none", _larger(form))
+            raise _unfit(tower, f"sees {patches} patches per image, of which `drop` leaves none", _larger(form))
 
 
 def _views(source: Node) -> Iterator[Node]:

@@ -163,7 +163,7 @@ class VisionLanguageModel(nn.Module):
 
     @property
     def notes(self) -> list[str]:
-        """What a user should be told of the towers before the first step, a sentence each."""
+        """What is reported about the towers before the first step, a sentence each."""
         return [f"the tower `{tower}` {note}" for tower, encoder in self.encoders.items() for note in _notes(encoder)]
 
     def noise_lengths(self) -> dict[str, int]:

@@ -105,7 +105,7 @@ class Tokenizer:
         towers take texts so. ValueError if `length` leaves no room for a token.
         """
         if length <= self.marks_around:
-            raise ValueError(f"texts of {length} tokens have no room beside the marks")
+            raise ValueError(f"texts of {length} tokens have no room beside the special tokens")
         self._backend.enable_truncation(length)
         mark = self._backend.id_to_token(self.pad) or _PAD
         self._backend.enable_padding(direction=padding_side, length=length, pad_id=self.pad, pad_token=mark)

@@ -94,8 +94,8 @@ def check_lengths(
             told = ", ".join(f"`{name}` {lengths[name]}" for name in pair)
             encoded = [owners[name] for name in pair if name in owners]
             headed = any(encoder.heads for encoder in encoded)
-            help = "let the heads give features of one length: `out=`" if headed else "set one `model.dimension`"
-            problem = f"gives features of another length than those they are compared with: {told}"
+            help = "give the heads the same output dimension: `out=`" if headed else "set one `model.dimension` for all"
+            problem = f"has another feature dimension than what it is compared with: {told}"
             raise _unfit(encoded[0].tower if encoded else pair[0], problem, help)
 
 

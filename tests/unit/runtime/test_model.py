@@ -261,11 +261,11 @@ class WholeImages(VisionTransformer):
 @pytest.mark.parametrize(
     ("view", "tower", "words"),
     [
-        ("drop(image)", WholeImages, "patches dropped"),
+        ("drop(image)", WholeImages, "dropped patches"),
         ("multi_crop(image)", WholeImages, "smaller crops"),
-        ("drop(image, share=80%)", vision, "sees 4 patches an image, of which `drop` leaves none"),
+        ("drop(image, share=80%)", vision, "sees 4 patches per image, of which `drop` leaves none"),
         ("drop(drop(image, share=50%), share=60%)", vision, "leaves none"),
-        ("drop(multi_crop(image, n=1, small=1, small_side=50%))", vision, "sees 1 patches an image"),
+        ("drop(multi_crop(image, n=1, small=1, small_side=50%))", vision, "sees 1 patches per image"),
     ],
 )
 def test_views_that_a_tower_cannot_take_are_a_diagnostic(view, tower, words):

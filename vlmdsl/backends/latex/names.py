@@ -207,15 +207,15 @@ class Names:
         if encode is None:
             return call(node.operation, *(self.made(parent, index) for parent in node.inputs))
         encoder = encoder_of(encode)
-        found = self._applied(_tower(encoder), encoder, self.source(encode.inputs[0]))
+        formula = self._applied(_tower(encoder), encoder, self.source(encode.inputs[0]))
         for head in encoder.heads:
-            found = self._applied(words(head.name), encoder, found)
+            formula = self._applied(words(head.name), encoder, formula)
             self.state("parameters", words(f"{head.name}: {head_words(head)}"))
         if isinstance(node.type, TokensType):
-            found = Math(f"{found.latex}_{{k}}", f"{found.text}_k")
+            formula = Math(f"{formula.latex}_{{k}}", f"{formula.text}_k")
         for part in [encoder.tower] * encoder.frozen + [head.name for head in encoder.heads if head.frozen]:
             self.state("parameters", words(f"{part} frozen"))
-        return found
+        return formula
 
     def _applied(self, name: Math, encoder: Encoder, inner: Math) -> Math:
         """A tower or a head, or its teacher's copy, of something."""

@@ -49,8 +49,8 @@ def number(value: float) -> Math:
     negative, size = value < 0, abs(value)
     simple = Fraction(size).limit_denominator(16)
     if size and simple.denominator > 1 and abs(float(simple) - size) < 1e-12 and not _is_short(size):
-        found = fraction(number(simple.numerator), number(simple.denominator))
-        return replace(found, negative=negative)
+        formula = fraction(number(simple.numerator), number(simple.denominator))
+        return replace(formula, negative=negative)
     digits = f"{size:.10g}"
     if "e" not in digits:
         return Math(digits, digits, ATOM, negative)

@@ -104,10 +104,12 @@ class Regions:
 
         def logit(candidate: str) -> Math:
             row, column = ("i", candidate) if side == "rows" else (candidate, "i")
-            found = self._writer.base(node.inputs[0], row, column, side)
+            formula = self._writer.base(node.inputs[0], row, column, side)
             if direction.scale is not None:
-                found = scaled(self._writer, found, node.inputs[direction.scale])
-            return found if direction.bias is None else total(found, self._writer.expression(node.inputs[direction.bias]))
+                formula = scaled(self._writer, formula, node.inputs[direction.scale])
+            return (
+                formula if direction.bias is None else total(formula, self._writer.expression(node.inputs[direction.bias]))
+            )
 
         kept, over = (
             () if place is None else (self._writer.members(node.inputs[place]),)

@@ -54,17 +54,17 @@ def part(kind: str, coefficient: float, node: Node | None, missing: int, side: s
 def parts_of(target: Node, side: str) -> list[tuple[Part, ...]]:
     """For each kind of columns that a target speaks of, what it says as a sum of the kinds that have a name of their own."""
     assert isinstance(target.type, TargetType)
-    found: list[list[Part]] = [[] for _ in target.type.columns.split("+")]
+    by_block: list[list[Part]] = [[] for _ in target.type.columns.split("+")]
     for key, share in target_form(target).items():
         own = part(key.kind, float(share), key.node, key.missing, side)
         if key.node is not None and key.node.operation is UNITE:
             halves = [parts for half in key.node.inputs for parts in parts_of(half, side)]
             for block, parts in enumerate(halves):
-                found[block] += [replace(of, coefficient=of.coefficient * float(share)) for of in parts]
+                by_block[block] += [replace(of, coefficient=of.coefficient * float(share)) for of in parts]
             continue
-        for block, parts_of_block in enumerate(found):
+        for block, parts_of_block in enumerate(by_block):
             parts_of_block.append(replace(own, block=block))
-    return [tuple(parts) for parts in found]
+    return [tuple(parts) for parts in by_block]
 
 
 def softmax_loss(writer: Writer, blocks: Sequence[Block], without_positive: bool, *, asking: Sequence[Math] = ()) -> Math:
@@ -80,10 +80,10 @@ def softmax_loss(writer: Writer, blocks: Sequence[Block], without_positive: bool
         ]
         return log(fraction(_exp(block.columns.entry(positive)), total(*sums)))
 
-    asked = [block for block in blocks if block.parts]
-    if any(block.columns.restricted for block in asked):
-        return negated(_among_candidates(writer, asked, softmax, asking))
-    return negated(total(*(_at_targets(writer, block, softmax) for block in asked)))
+    targeted = [block for block in blocks if block.parts]
+    if any(block.columns.restricted for block in targeted):
+        return negated(_among_candidates(writer, targeted, softmax, asking))
+    return negated(total(*(_at_targets(writer, block, softmax) for block in targeted)))
 
 
 def _at_targets(writer: Writer, block: Block, softmax: Softmax) -> Math:
@@ -94,8 +94,8 @@ def _at_targets(writer: Writer, block: Block, softmax: Softmax) -> Math:
     members = _class_of(writer, block)
     if members is not None:
         share = fraction(number(1.0), Math(f"|{members.latex}|", f"|{members.text}|"))
-        found = product(share, sum_over("j", softmax(block, "j", "k"), rf"j \in {members.latex}"))
-        return Math(found.latex, found.text, PRODUCT, found.negative)
+        summand = product(share, sum_over("j", softmax(block, "j", "k"), rf"j \in {members.latex}"))
+        return Math(summand.latex, summand.text, PRODUCT, summand.negative)
     return sum_over("j", product(writer.target(block.parts), softmax(block, "j", "k")), block.columns.among("j"))
 
 
@@ -126,9 +126,9 @@ def renormaliser(writer: Writer, blocks: Sequence[Block]) -> Math:
     entries = [_at(writer.target(block.parts), "k") for block in blocks]
     left = [sum_over("k", entry, block.columns.among("k")) for entry, block in zip(entries, blocks, strict=True)]
     wholes = [_whole(of) for block in blocks for of in block.parts]
-    known = [whole for whole in wholes if whole is not None]
-    if len(known) == len(wholes):
-        whole = number(round(sum(known), 9))
+    computed = [whole for whole in wholes if whole is not None]
+    if len(computed) == len(wholes):
+        whole = number(round(sum(computed), 9))
     else:
         memory = [block.columns.memory for block in blocks]
         whole = total(*(sum_over("k", entry, "k" if of else "") for entry, of in zip(entries, memory, strict=True)))

@@ -109,18 +109,18 @@ def make_plan(
 
 
 def _check(batch: int, world: int, dtype: str) -> None:
-    found = None
+    diagnostic = None
     if batch < 1 or world < 1:
-        found = ImpossiblePlan.at(_NOWHERE, batch=batch, world=world, reason="both must be at least 1")
+        diagnostic = ImpossiblePlan.at(_NOWHERE, batch=batch, world=world, reason="both must be at least 1")
     elif batch % world:
         help = (f"take {batch // world * world} or {(batch // world + 1) * world} samples",)
-        found = ImpossiblePlan.at(
+        diagnostic = ImpossiblePlan.at(
             _NOWHERE, batch=batch, world=world, reason="every process needs the same number", help=help
         )
     elif dtype not in ITEM_BYTES:
-        found = UnknownDtype.at(_NOWHERE, dtype=dtype, help=(f"possible: {', '.join(ITEM_BYTES)}",))
-    if found is not None:
-        raise DiagnosticError((found,))
+        diagnostic = UnknownDtype.at(_NOWHERE, dtype=dtype, help=(f"possible: {', '.join(ITEM_BYTES)}",))
+    if diagnostic is not None:
+        raise DiagnosticError((diagnostic,))
 
 
 def _names(program: Program, regions: Sequence[Lowered]) -> dict[Node, str]:
@@ -129,10 +129,10 @@ def _names(program: Program, regions: Sequence[Lowered]) -> dict[Node, str]:
     for node in (region.node for region in regions):
         terms = _terms_of(program, node)
         title = _title(node)
-        wanted = f"{terms[0]}: {title}" if len(terms) == 1 and terms[0] != title else title
-        unique, copy = wanted, 2
+        name = f"{terms[0]}: {title}" if len(terms) == 1 and terms[0] != title else title
+        unique, copy = name, 2
         while unique in names.values():
-            unique, copy = f"{wanted} ({copy})", copy + 1
+            unique, copy = f"{name} ({copy})", copy + 1
         names[node] = unique
     return names
 
@@ -280,7 +280,7 @@ def _shared(program: Program, regions: Mapping[Node, str], sources: SourceMap | 
 
 
 def _readers(node: Node, readers: dict[Node, list[Node]]) -> list[Node]:
-    found: dict[Node, None] = {}
+    reading: dict[Node, None] = {}
     stack = list(reversed(readers[node]))
     while stack:
         reader = stack.pop()
@@ -288,8 +288,8 @@ def _readers(node: Node, readers: dict[Node, list[Node]]) -> list[Node]:
         if reader.operation.reads_encoder_output or reader.operation.passes_features:
             stack.extend(reversed(readers[reader]))
         else:
-            found[reader] = None
-    return list(found)
+            reading[reader] = None
+    return list(reading)
 
 
 def _lines(program: Program, nodes: list[Node], sources: SourceMap | None) -> tuple[str, ...]:

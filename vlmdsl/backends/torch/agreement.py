@@ -27,20 +27,20 @@ def check_agreement(features: Mapping[str, object], fault: Exception | None = No
     numbers = gather_numbers(int.from_bytes(own[:8], "little", signed=True))
     if fault is None and len(set(numbers)) == 1:
         return
-    told = gather_objects((shapes, "" if fault is None else str(fault)))
+    gathered = gather_objects((shapes, "" if fault is None else str(fault)))
     if fault is not None:
         raise fault
-    raise ValueError(_message([shapes for shapes, _ in told], [text for _, text in told]))
+    raise ValueError(_message([shapes for shapes, _ in gathered], [text for _, text in gathered]))
 
 
 def _message(shapes: list[dict[str, str]], faults: list[str]) -> str:
     for process, text in enumerate(faults):
         if text:
             return f"process {process} was given features that do not fit (this is process {process_index()}): {text}"
-    names = dict.fromkeys(name for given in shapes for name in given)
-    differing = [name for name in names if len({given.get(name) for given in shapes}) > 1]
+    names = dict.fromkeys(name for sizes in shapes for name in sizes)
+    differing = [name for name in names if len({sizes.get(name) for sizes in shapes}) > 1]
     parts = [
-        f"{name} is " + ", ".join(f"{given.get(name, 'missing')} on process {k}" for k, given in enumerate(shapes))
+        f"{name} is " + ", ".join(f"{sizes.get(name, 'missing')} on process {k}" for k, sizes in enumerate(shapes))
         for name in differing
     ]
     return f"the processes were given batches of different sizes, which must be equal: {'; '.join(parts)}"

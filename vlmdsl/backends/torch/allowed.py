@@ -44,14 +44,14 @@ def _check_function(function: ast.stmt) -> None:
         raise _fault("something else than one of its functions", function)
     if ast.unparse(function.args) != ", ".join(PARAMETERS) or function.decorator_list or function.returns:
         raise _fault("a strange signature", function)
-    known = set(PARAMETERS)
+    assigned = set(PARAMETERS)
     for statement in function.body:
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=value) if _assignable(name):
-                _check_values([value], known)
-                known.add(name)
+                _check_values([value], assigned)
+                assigned.add(name)
             case ast.Return(value=ast.expr() as value):
-                _check_values([value], known)
+                _check_values([value], assigned)
             case _:
                 raise _fault("a statement that is neither an assignment nor a result", statement)
 
@@ -60,24 +60,24 @@ def _assignable(name: str) -> bool:
     return name not in _RESERVED and not FUNCTION.fullmatch(name)
 
 
-def _check_values(expressions: Iterable[ast.expr], known: set[str]) -> None:
+def _check_values(expressions: Iterable[ast.expr], assigned: set[str]) -> None:
     """Fault unless the expressions, and those inside of them, are allowed; iterative, since sums are long."""
     waiting = list(expressions)
     while waiting:
         expression = waiting.pop()
-        inside = _inside(expression, known)
+        inside = _inside(expression, assigned)
         if inside is None:
             raise _fault("an expression that the emitter does not write", expression)
         waiting.extend(inside)
 
 
-def _inside(expression: ast.expr, known: set[str]) -> list[ast.expr] | None:  # noqa: PLR0911 - one a construct
+def _inside(expression: ast.expr, assigned: set[str]) -> list[ast.expr] | None:  # noqa: PLR0911 - one a construct
     """The expressions inside of one that is allowed itself; None for one that is not."""
     match expression:
         case ast.Constant(value=None | bool() | int() | float() | str()):
             return []
         case ast.Name(id=name) | ast.Attribute(value=ast.Name(id=name), attr="loss" | "accuracy"):
-            return [] if name in known else None
+            return [] if name in assigned else None
         case ast.Subscript(value=ast.Name(id="inputs" | "parameters" | "state"), slice=ast.Constant(value=str())):
             return []
         case ast.BinOp(left=left, op=operator, right=right):

@@ -95,9 +95,9 @@ class LearnedNumbers(nn.Module):
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *arguments: Any) -> None:
         """As of any module; a number may be stored with or without an axis."""
-        given = dict(state_dict)
+        copied = dict(state_dict)
         for attribute in self._attributes.values():
-            saved, own = given.get(prefix + attribute), getattr(self, attribute)
+            saved, own = copied.get(prefix + attribute), getattr(self, attribute)
             if isinstance(saved, Tensor) and saved.numel() == own.numel() == 1:
-                given[prefix + attribute] = saved.reshape(own.shape)
-        super()._load_from_state_dict(given, prefix, *arguments)
+                copied[prefix + attribute] = saved.reshape(own.shape)
+        super()._load_from_state_dict(copied, prefix, *arguments)

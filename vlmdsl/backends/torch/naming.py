@@ -71,9 +71,9 @@ class Names:
         self._used = set(_TAKEN)
         self._names: dict[int, str] = {}
         self._gathered: dict[int, str] = {}
-        wanted = {node.index: self.meaning(node) for node in program.nodes() if has_line(node)}
-        for index in sorted(wanted, key=lambda index: index not in self._wished):
-            self._names[index] = self._unique(_identifier(wanted[index]))
+        meanings = {node.index: self.meaning(node) for node in program.nodes() if has_line(node)}
+        for index in sorted(meanings, key=lambda index: index not in self._wished):
+            self._names[index] = self._unique(_identifier(meanings[index]))
 
     def of(self, node: Node) -> str:
         """The identifier of a node of the program."""
@@ -116,13 +116,13 @@ def _uses(region: Node) -> list[tuple[int, str]]:
     """What the inputs of a region are to it: a scale, a weight. Fields keep their own names."""
     contrast = region.attribute("contrast")
     assert isinstance(contrast, Contrast)
-    found: list[tuple[int, str]] = []
+    uses: list[tuple[int, str]] = []
     for direction in (contrast.rows, contrast.columns):
         for use in ("scale", "bias", "weight"):
             position = getattr(direction, use, None)
             if position is not None and region.inputs[position].operation not in (FIELD, SCALAR, PARAMETER):
-                found.append((region.inputs[position].index, use))
-    return found
+                uses.append((region.inputs[position].index, use))
+    return uses
 
 
 def _identifier(name: str) -> str:

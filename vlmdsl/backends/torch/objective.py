@@ -104,7 +104,7 @@ class Objective(LearnedNumbers):
         """The steps of which this objective is the last one: what `backends.torch.step` executes."""
         self.passed: dict[Node, str] = passed_names(program, self.schedule)
         """What the nodes are called that functions of `source` take from a batch or from each other."""
-        self.inputs: dict[str, Input] = {wanted.name: wanted for wanted in inputs(program)}
+        self.inputs: dict[str, Input] = {spec.name: spec for spec in inputs(program)}
         """The tensors it takes, by name: axes, dtype, meaning."""
         self._sources = sources
         self._chooser = Chooser(program, self.inputs, LoweringRequest.of(lowering))
@@ -219,9 +219,7 @@ class Objective(LearnedNumbers):
 
     def extra_repr(self) -> str:
         """The recipe's name and what it takes, for `print(objective)`."""
-        return f"{self.program.name}: " + ", ".join(
-            f"{wanted.name} [{', '.join(wanted.axes)}]" for wanted in self.inputs.values()
-        )
+        return f"{self.program.name}: " + ", ".join(f"{spec.name} [{', '.join(spec.axes)}]" for spec in self.inputs.values())
 
     def _checked(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """The features, as this and every other process can use them."""
@@ -279,11 +277,11 @@ class Objective(LearnedNumbers):
         """Parameters and state are copied; what never changes (the program, its functions and their graphs) is shared."""
         for shared in (self.program, self.schedule, self.passed, self.streams, self.inputs, self._checker, self._chooser):
             memo[id(shared)] = shared
-        made = type(self).__new__(type(self))
-        memo[id(self)] = made
-        made.__dict__.update(copy.deepcopy(self.__getstate__(), memo))
-        made.__dict__.update({name: self.__dict__[name] for name in _FUNCTIONS})
-        return made
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__.update(copy.deepcopy(self.__getstate__(), memo))
+        copied.__dict__.update({name: self.__dict__[name] for name in _FUNCTIONS})
+        return copied
 
     def _held(self) -> dict[str, StateValue | Table]:
         """State and reference set, by the names that emitted source reads."""

@@ -39,8 +39,8 @@ def load_faiss(
             help=("run `pip install 'vlmdsl[ann]'`", f"or {otherwise}"),
         )
         raise DiagnosticError((missing,)) from fault
-    found: ModuleType = faiss
-    return found
+    module: ModuleType = faiss
+    return module
 
 
 class FaissIndex:
@@ -77,7 +77,7 @@ class FaissIndex:
 
 def index_of(handle: Tensor) -> FaissIndex:
     """The index that a handle stands for; RuntimeError where it is gone."""
-    found = _indexes.get(int(handle))
-    if found is None:
+    index = _indexes.get(int(handle))
+    if index is None:
         raise RuntimeError("the index of this reference set is gone: fill the set again")
-    return found
+    return index

@@ -144,10 +144,10 @@ class State(nn.Module):
         error_msgs: list[str],
     ) -> None:
         """As of any module; what has no D yet takes the checkpoint's, and what is of another size or D is named."""
-        given = dict(state_dict)
+        copied = dict(state_dict)
         for name in dict.fromkeys([*self._counters, *self._sources]):
             attribute = self._attributes[name]
-            old, saved = self.get_buffer(attribute), given.get(prefix + attribute)
+            old, saved = self.get_buffer(attribute), copied.get(prefix + attribute)
             if not isinstance(saved, Tensor) or saved.shape == old.shape:
                 continue
             if old.numel() == 0 and saved.dim() == old.dim() and saved.shape[:-1] == old.shape[:-1]:
@@ -156,8 +156,8 @@ class State(nn.Module):
             else:
                 held, own = (self._content(name, values) for values in (saved, old))
                 error_msgs.append(f"{self._said(name)} holds {held} in the checkpoint, and {own} in this objective")
-                given[prefix + attribute] = old
-        super()._load_from_state_dict(given, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+                copied[prefix + attribute] = old
+        super()._load_from_state_dict(copied, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
 
 
 def _directions(count: int, dimension: int, name: str) -> Tensor:

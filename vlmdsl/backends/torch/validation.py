@@ -20,7 +20,7 @@ class FeatureChecker:
     """Checks features against what a program takes; the messages name inputs and axes."""
 
     def __init__(self, program: Program) -> None:
-        self._inputs = {wanted.name: wanted for wanted in inputs(program)}
+        self._inputs = {spec.name: spec for spec in inputs(program)}
         masks = [stream.input("mask") for stream in streams(program) if stream.tokens or stream.states]
         self._optional = {name for name in masks if "P" in self._inputs[name].axes}
         self._same_tokens = [
@@ -50,43 +50,43 @@ class FeatureChecker:
                 raise TypeError(f"this objective takes no {name!r}: {suggestion(name, self._inputs, 'its inputs')}")
         missing = [name for name in self._inputs if features.get(name) is None and name not in self._optional]
         if missing:
-            wanted = "; ".join(
+            described = "; ".join(
                 f"{name} [{', '.join(self._inputs[name].axes)}], {self._inputs[name].meaning}" for name in missing
             )
-            raise TypeError(f"this objective lacks {wanted}")
+            raise TypeError(f"this objective lacks {described}")
 
     def _check_axis(self, axis: str, meaning: str, tensors: Mapping[str, Tensor], names: list[str]) -> None:
         sizes = {name: tensors[name].shape[self._inputs[name].axes.index(axis)] for name in names}
         if len(set(sizes.values())) > 1:
-            told = ", ".join(f"{name} has {size}" for name, size in sizes.items())
-            raise ValueError(f"the inputs disagree on the axis {axis} ({meaning}): {told}")
+            described = ", ".join(f"{name} has {size}" for name, size in sizes.items())
+            raise ValueError(f"the inputs disagree on the axis {axis} ({meaning}): {described}")
 
 
-def _checked(wanted: Input, value: object) -> Tensor:
+def _checked(spec: Input, value: object) -> Tensor:
     if not isinstance(value, Tensor):
-        raise TypeError(f"{wanted.name} must be a tensor [{', '.join(wanted.axes)}], got {type(value).__name__}")
+        raise TypeError(f"{spec.name} must be a tensor [{', '.join(spec.axes)}], got {type(value).__name__}")
     right = {
         "float": value.is_floating_point(),
         "bool": value.dtype is torch.bool,
         "int64": not value.is_floating_point() and not value.is_complex() and value.dtype is not torch.bool,
-    }[wanted.dtype]
+    }[spec.dtype]
     if not right:
-        raise TypeError(f"{wanted.name} must be {wanted.dtype}, got {str(value.dtype).removeprefix('torch.')}")
-    if value.dim() != len(wanted.axes):
-        raise ValueError(f"{wanted.name} must have the axes [{', '.join(wanted.axes)}], got the shape {list(value.shape)}")
+        raise TypeError(f"{spec.name} must be {spec.dtype}, got {str(value.dtype).removeprefix('torch.')}")
+    if value.dim() != len(spec.axes):
+        raise ValueError(f"{spec.name} must have the axes [{', '.join(spec.axes)}], got the shape {list(value.shape)}")
     if 0 in value.shape[:1]:
-        raise ValueError(f"{wanted.name} holds no samples: its axis B has size 0")
+        raise ValueError(f"{spec.name} holds no samples: its axis B has size 0")
     if 0 in value.shape[1:]:
-        axis = wanted.axes[list(value.shape).index(0)]
-        raise ValueError(f"{wanted.name} holds nothing: its axis {axis} has size 0")
+        axis = spec.axes[list(value.shape).index(0)]
+        raise ValueError(f"{spec.name} holds nothing: its axis {axis} has size 0")
     return value
 
 
 def _check_device(tensors: Mapping[str, Tensor]) -> None:
     devices = {name: str(tensor.device) for name, tensor in tensors.items()}
     if len(set(devices.values())) > 1:
-        told = ", ".join(f"{name} is on {device}" for name, device in devices.items())
-        raise ValueError(f"the inputs are on different devices: {told}")
+        described = ", ".join(f"{name} is on {device}" for name, device in devices.items())
+        raise ValueError(f"the inputs are on different devices: {described}")
 
 
 _FEATURES = (VecType, VectorType, TokensType, DistributionType)
@@ -95,15 +95,15 @@ _FEATURES = (VecType, VectorType, TokensType, DistributionType)
 
 def compared_streams(program: Program) -> list[tuple[str, str]]:
     """The pairs of inputs whose features meet one by one."""
-    found: dict[int, Stream | ModuleOutput] = {stream.encode.index: stream for stream in streams(program)}
-    found |= {output.node.index: output for output in module_outputs(program)}
+    compared: dict[int, Stream | ModuleOutput] = {stream.encode.index: stream for stream in streams(program)}
+    compared |= {output.node.index: output for output in module_outputs(program)}
     names: dict[int, str] = {}
     pairs: dict[tuple[str, str], None] = {}
     for node in program.nodes():
         if node.operation is FIELD and isinstance(as_value(node.type), VecType):
             names[node.index] = node.string("name")
         if node.operation in (POOLED, TOKENS):
-            stream = found[node.inputs[0].index]
+            stream = compared[node.inputs[0].index]
             names[node.index] = stream.input(node.operation)
             continue
         lengths = [names[parent.index] for parent in node.inputs if parent.index in names]

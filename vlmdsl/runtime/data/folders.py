@@ -33,7 +33,7 @@ def open_folder(folder: Path, limits: Limits = DEFAULT_LIMITS) -> Source:
     """The shards in a folder; else the images that its `metadata.csv` or `metadata.jsonl` describe (or such files in its
     subfolders); else its images, by subfolder.
 
-    Raises `DiagnosticError` (V0829) for a folder of splits (`train`, `val`): they are no classes.
+    Raises `DiagnosticError` (V0829) for a folder of splits (`train`, `val`): they are not classes.
     """
     shards, left_out = shards_in(folder, limits)
     if shards is not None:

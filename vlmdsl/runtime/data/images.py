@@ -38,7 +38,7 @@ def decode_image(
 ) -> np.ndarray:
     """`uint8 [H, W, 3]`, RGB, upright, of encoded bytes, a path (relative to `folder`), a Pillow image or such an array.
 
-    A path leads to a regular file inside `folder` or a folder that the limits allow; without a folder a text is no path.
+    A path leads to a regular file inside `folder` or a folder that the limits allow; without a folder a text is not a path.
     Transparent pixels show a white ground: the colour they hide is arbitrary. With `side`, a JPEG much larger than it is
     decoded at a half, a quarter or an eighth of its size. Raises `BadSample`.
     """
@@ -50,7 +50,7 @@ def decode_image(
         if folder is None:
             raise BadSample("image column holds no image: a shard names no files")
         if _ADDRESS.match(value):
-            raise BadSample("image is an address, and nothing is downloaded")
+            raise BadSample("image is a URL, and nothing is downloaded")
         value = Path(folder) / value.strip()
     if isinstance(value, Path):
         # Without a folder it was named by a program, not by data: it may be anywhere.

@@ -34,7 +34,7 @@ class LeftOut:
             examples.append(shortened(well_formed(name)))
 
     def lines(self) -> list[str]:
-        """A line a kind, the most frequent first."""
+        """A line per kind, the most frequent first."""
         return [
             f"left out: {kind} ({count:,}: {', '.join(self._examples[kind])}{', ...' if count > _EXAMPLES else ''})"
             for kind, count in self._counts.most_common()

@@ -1,4 +1,4 @@
-"""Which columns of the data feed which fields of a recipe; what is lacking is told before the first step."""
+"""Which columns of the data feed which fields of a recipe; what is lacking is reported before the first step."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def requirements(program: Program, views: bool = True) -> list[Requirement]:
                 faults.append(CannotLoad.at(span, what=f"the field `{name}` of type `{node.type}`"))
             found[name] = Requirement(name, node.type.kind, span, not views and node.type.kind not in EVALUATED_KINDS)
         elif node.operation is SCALAR and views:
-            what = f"the number `{node.string('name')}`, which the caller of an objective gives"
+            what = f"the number `{node.string('name')}`, which the caller of the objective passes"
             faults.append(CannotLoad.at(span, what=what, help=_WITHOUT_A_CALLER))
         elif node.operation.reads_rewrites and views:
             name = root_field(node).string("name") + _REWRITES
@@ -141,7 +141,7 @@ class FieldMapping:
 
 
 def parse_assignments(given: Iterable[str]) -> dict[str, str]:
-    """`["text=caption"]` as `{"text": "caption"}`; raises `DiagnosticError` for what is no assignment.
+    """`["text=caption"]` as `{"text": "caption"}`; raises `DiagnosticError` for what is not an assignment.
 
     >>> parse_assignments(["text_rewrites=tags,cldr_en"])
     {'text_rewrites': 'tags,cldr_en'}
@@ -227,7 +227,7 @@ def _misdirected(needs: list[Requirement], assignments: Mapping[str, str]) -> li
 
 
 def _unknown_column(source: Source, need: Requirement, column: str) -> Diagnostic:
-    # A stand-in is no column where one that it is made of is none.
+    # A stand-in is missing if one of its columns is.
     (call,) = calls_of({need.field: column}).get(need.field, [None])
     column = column if call is None else next(name for name in call.columns if name not in source.columns)
     return UnknownColumn.at(
@@ -249,7 +249,7 @@ def _lacking(source: Source, need: Requirement) -> Diagnostic:
         field=need.field,
         notes=(f"columns of {source.name}: {_listed(source.columns)}", *_doubts(source)),
         help=(
-            f"say which column it is: `--map {need.field}={example}`",
+            f"name the column: `--map {need.field}={example}`",
             *(
                 f"or choose a stand-in, `--map {need.field}={form}`: {makes}"
                 for form, makes in stand_ins_for("Text" if rewrites else need.kind, source.columns)

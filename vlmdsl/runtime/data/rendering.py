@@ -30,8 +30,8 @@ def checked_font(path: str) -> str:
         ImageFont.truetype(path, 16)
         FT2Font(path)
     except (BadFile, OSError, RuntimeError, ValueError) as fault:
-        reason = "there is no such file" if not Path(path).is_file() else "it is no TrueType or OpenType font"
-        help = "leave `data.font` out for the one that comes along"
+        reason = "there is no such file" if not Path(path).is_file() else "it is not a TrueType or OpenType font"
+        help = "leave out `data.font` to use the default font"
         place = Span("<command line>", 0, 0)
         raise DiagnosticError((FontUnreadable.at(place, path=path, reason=reason, help=(help,)),)) from fault
     return path
@@ -51,7 +51,7 @@ def render(text: str, attributes: Attributes, context: ViewContext) -> np.ndarra
         if len(rows) * height <= size:
             break
     context.counts["render: draws"] += 1
-    context.counts["render: text cut"] += len(rows) * height > size
+    context.counts["render: text truncated"] += len(rows) * height > size
     known = _characters(font)
     context.counts["render: characters that the font lacks"] += any(ord(letter) not in known for letter in "".join(words))
     image = Image.new("L", (size, size), _BACKGROUND)

@@ -148,7 +148,7 @@ def _helps(notes: Iterable[str]) -> tuple[str, ...]:
 
 def allow_folders() -> str:
     """How to read what lies outside the folder of the data."""
-    return "name the folder that may be read besides, as in `--set 'data.allowed_folders=[/pictures]'`"
+    return "allow the folder, as in `--set 'data.allowed_folders=[/pictures]'`"
 
 
 def _reasons(skipped: Iterable[Skipped]) -> tuple[str, ...]:

@@ -53,7 +53,7 @@ def scan_folder(folder: Path, limits: Limits) -> Scan:
         # Links come last: by then it is known what is read without them.
         path, real = waiting.pop() if waiting else links.pop(0)
         if real in seen:
-            scan.leave_out("links to folders that are read anyway", path)
+            scan.leave_out("links to folders that are already read", path)
             continue
         seen.add(real)
         try:
@@ -89,14 +89,14 @@ def _kind(entry: os.DirEntry[str], homes: tuple[str, ...]) -> str:
     """`folder`, `file`, or why it is neither."""
     try:
         if entry.is_symlink() and not os.path.exists(entry.path):
-            return "links that lead nowhere"
+            return "broken links"
         if entry.is_symlink() and inside(entry.path, homes) is None:
             return f"links to what is {OUTSIDE}"
         if entry.is_dir():
             return "folder"
         return "file" if entry.is_file() else "devices and pipes"
     except OSError:
-        return "files that cannot be looked at"
+        return "files that cannot be accessed"
 
 
 class _Folder:
@@ -118,7 +118,7 @@ class _Folder:
         elif suffix in _BESIDE:
             self._beside.setdefault(stem, {})[suffix] = ending
         else:
-            scan.leave_out(f"`.{suffix}` files" if suffix else "files without an ending", self._path / name)
+            scan.leave_out(f"`.{suffix}` files" if suffix else "files without an extension", self._path / name)
 
     def finish(self, scan: Scan, numbers: dict[tuple[str, ...], int]) -> Iterator[tuple[str, Path]]:
         """Add the images to the scan; what lies beside none of them is left out: what it is, and its path."""

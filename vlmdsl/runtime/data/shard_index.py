@@ -217,7 +217,7 @@ def index_shard(path: Path, left_out: LeftOut, endings: Endings) -> tuple[ShardI
 def leave_out(left_out: LeftOut, path: Path, name: str) -> None:
     """Count a member that is not read."""
     match = _MEMBER.fullmatch(name)
-    kind = "members that are hidden or have no ending"
+    kind = "members that are hidden or have no extension"
     if match is not None:
         kind = f"`.{shortened(well_formed(match[2].lower()))}` members"
     left_out.add(kind, f"{path.name}: {name}")

@@ -98,7 +98,7 @@ class TarSource:
         if len(numbered):
             shown = ", ".join(shortened(self.keys[index]) for index in numbered[:3].tolist())
             more = ", ..." if len(numbered) > 3 else ""
-            yield f"keys that come again are samples of their own ({len(numbered):,}: {shown}{more})"
+            yield f"repeated keys are separate samples ({len(numbered):,}: {shown}{more})"
 
 
 def _check_names(endings: Endings, samples: int, name: str) -> list[str]:
@@ -121,6 +121,6 @@ def _names_with_dots(name: str, key: str, suffixes: list[str]) -> Diagnostic:
         Span("<command line>", 0, 0),
         name=name,
         count=len(suffixes),
-        notes=(f"endings such as {shown}; the sample `{key}` has the first of them",),
-        help=("rename the members so that only endings have dots: `img-v0.jpg` instead of `img.v0.jpg`",),
+        notes=(f"extensions such as {shown}; the sample `{key}` has the first of them",),
+        help=("rename the members so that only extensions have dots: `img-v0.jpg` instead of `img.v0.jpg`",),
     )

@@ -84,7 +84,7 @@ SHAPES_OPTIONS: dict[str, Callable[[object], object]] = {
     "label": _label,
     "seed": _whole(0, 2**62),
 }
-"""Knobs of `shapes:KNOB=VALUE,...` and how their values are read."""
+"""Hyper-parameters of `shapes:KNOB=VALUE,...` and how their values are read."""
 
 _OPTIONS_OF_BOTH_SPLITS = ("size", "objects", "label", "seed")
 
@@ -138,7 +138,7 @@ def _existing(spec: str) -> list[Path]:
     if not spec.strip():
         raise _not_found(spec, "the specification is empty")
     if _ADDRESS.match(spec):
-        raise _not_found(spec, "it is an address, and nothing is downloaded: fetch it first, as with `curl -LO`")
+        raise _not_found(spec, "it is a URL, and nothing is downloaded: fetch it first, as with `curl -LO`")
     return _paths(spec)
 
 
@@ -178,9 +178,9 @@ def _file_or_folder(path: Path, limits: Limits) -> Source:
         return open_folder(path, limits)
     if suffix in _TABLES:
         return _TABLES[suffix](path, str(path), limits)
-    help = "read are `.tar` shards, `.csv`, `.tsv`, `.jsonl` and `.json` tables, and folders of images"
+    help = "supported are `.tar` shards, `.csv`, `.tsv`, `.jsonl` and `.json` tables, and folders of images"
     if suffix in _COMPRESSED:
-        help = "unpack it first: a compressed shard cannot be read from the middle"
+        help = "unpack it first: compressed shards do not support random access"
     raise DiagnosticError((UnknownDataForm.at(_PLACE, given=path, help=(help,)),))
 
 

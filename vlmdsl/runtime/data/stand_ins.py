@@ -1,7 +1,7 @@
 """Stand-ins: what may take the place of a field that the data lacks, if the mapping says so (`summary=summarize(text)`).
 
-A stand-in is no substitute for what a method's authors had (a summariser, a captioner, a detector). It is chosen by name,
-is part of the run's configuration, and is told in its report. To add one, write its function and a row of `STAND_INS`.
+A stand-in is not a substitute for what a method's authors had (a summariser, a captioner, a detector). It is chosen by name,
+is part of the run's configuration, and is listed in its report. To add one, write its function and a row of `STAND_INS`.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _label(text: object) -> int:
 def _filled(text: object) -> str:
     found = next(texts_in(text), None)
     if found is None:
-        raise BadSample("no text to make a stand-in of")
+        raise BadSample("no text for a stand-in")
     return found
 
 
@@ -127,8 +127,8 @@ def _regions(image: np.ndarray, boxes: Sequence[tuple[float, float, float, float
 STAND_INS: dict[str, StandIn] = {
     "summarize": StandIn("Text", ("TEXT",), "the first sentence of a text", _summary),
     "template": StandIn("Text", ("WORDS",), "`a picture of A, B and C`, of words or phrases", _template, several=True),
-    "grid": StandIn("Regions", ("IMAGE",), "the nine fields of an image cut in thirds, as small pixels", _grid),
-    "crops": StandIn("Regions", ("IMAGE", "BOXES"), "what annotated boxes hold, as small pixels", _crops),
+    "grid": StandIn("Regions", ("IMAGE",), "the cells of a 3 x 3 grid over an image, as small images", _grid),
+    "crops": StandIn("Regions", ("IMAGE", "BOXES"), "the contents of annotated boxes, as small images", _crops),
     "hash": StandIn("Label", ("TEXT",), "a class for each distinct text", _label),
 }
 """By name. `TEXT` is a column of texts, `WORDS` one of words, phrases or lists of them, `BOXES` one of pixel boxes."""
@@ -140,7 +140,7 @@ def stand_ins_for(kind: str, columns: Iterable[str] = ()) -> list[tuple[str, str
     What it takes is one of the `columns` where one is called so.
 
     >>> stand_ins_for("Regions", ["image"])[1]
-    ('crops(image,BOXES)', 'what annotated boxes hold, as small pixels')
+    ('crops(image,BOXES)', 'the contents of annotated boxes, as small images')
     """
     known = set(columns)
     return [
@@ -190,14 +190,14 @@ def _faults(call: Call) -> Iterator[Diagnostic]:
         near = closest(call.name, STAND_INS)
         listed = ", ".join(f"`{name}({','.join(one.takes)})`" for name, one in STAND_INS.items())
         help = f"did you mean `{near}`?" if near else f"there are {listed}"
-        yield UnknownStandIn.at(_PLACE, given=call, reason="there is none of that name", help=(help,))
+        yield UnknownStandIn.at(_PLACE, given=call, reason="there is none with this name", help=(help,))
     elif (
         not all(call.columns)
         or len(call.columns) < len(known.takes)
         or (len(call.columns) > len(known.takes) and not known.several)
     ):
         help = f"write `{call.name}({','.join(known.takes)})`"
-        yield UnknownStandIn.at(_PLACE, given=call, reason="it does not name the columns it is made of", help=(help,))
+        yield UnknownStandIn.at(_PLACE, given=call, reason="it does not name the columns that it needs", help=(help,))
 
 
 def with_stand_ins(source: Source, calls: Iterable[Call], limits: Limits = DEFAULT_LIMITS) -> Source:

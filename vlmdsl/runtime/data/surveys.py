@@ -32,10 +32,10 @@ _READ, _COUNTED = 512, 2000
 
 _KEPT = 0.99
 _NOTABLE = 0.01
-"""A share of repeated texts or images from which on they are told."""
+"""The share of repeated texts or images from which on they are reported."""
 
 _MOST_COLUMNS, _MOST_NOTED = 12, 100
-"""Columns that are told, and that are noted."""
+"""Columns that are reported, and that are noted."""
 
 
 @dataclass(frozen=True)
@@ -85,29 +85,29 @@ class Survey:
         if self.unused:
             shown = ", ".join(f"`{shortened(name)}`" for name in self.unused[:_MOST_COLUMNS])
             more = len(self.unused) - _MOST_COLUMNS
-            yield f"columns that are not used: {shown}{f' and {more} more' if more > 0 else ''}"
+            yield f"unused columns: {shown}{f' and {more} more' if more > 0 else ''}"
 
     def _on_cuts(self) -> Iterable[str]:
         for name, cut in self.cut.items():
             if cut.share > 0:
                 yield (
-                    f"{cut.share:.1%} of the looked-at `{name}` are cut at {cut.length} tokens; "
+                    f"{cut.share:.1%} of the inspected `{name}` are truncated to {cut.length} tokens; "
                     f"`model.text_length={cut.keeping}` keeps 99 % of them whole"
                 )
         for name, share in self.overlong.items():
-            yield f"{share:.1%} of the looked-at `{name}` are cut at the characters that `data.max_text_characters` allows"
+            yield f"{share:.1%} of the inspected `{name}` are truncated to `data.max_text_characters`"
 
     def _on_lists(self) -> Iterable[str]:
         for name, share in self.listed.items():
             used = "the first is used (`data.captions=draw` draws one in each epoch)"
             if self.draws_captions:
                 used = "one is drawn in each epoch"
-            yield f"{share:.0%} of the looked-at samples list several texts for `{name}`, of which {used}"
+            yield f"{share:.0%} of the inspected samples list several texts for `{name}`, of which {used}"
 
     def _on_repetitions(self) -> Iterable[str]:
         for name, share in (self.repeated | self.repeated_images).items():
             if share >= _NOTABLE:
-                yield f"{share:.0%} of the looked-at `{name}` are not unique: such pairs are each other's negatives"
+                yield f"{share:.0%} of the inspected `{name}` are not unique: such pairs are each other's negatives"
 
     def as_dict(self) -> dict[str, object]:
         """The same as JSON may hold it, without what is empty; repeated texts are always there."""

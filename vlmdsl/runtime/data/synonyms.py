@@ -31,7 +31,7 @@ def read_synonyms(path: str) -> Synonyms:
     except BadFile as fault:
         raise _unreadable(path, fault.reason) from fault
     except UnicodeDecodeError as fault:
-        raise _unreadable(path, "it is no UTF-8 text") from fault
+        raise _unreadable(path, "it is not UTF-8 text") from fault
     found: dict[str, dict[str, None]] = {}
     for line in lines:
         group = [" ".join(word.split()) for word in line.partition("#")[0].split(",")]
@@ -68,5 +68,5 @@ def _core(word: str) -> str:
 
 
 def _unreadable(path: str, reason: str) -> DiagnosticError:
-    help = "write one set of synonyms a line, as in `large, big, huge`"
+    help = "write one set of synonyms per line, as in `large, big, huge`"
     return DiagnosticError((SynonymsUnreadable.at(_PLACE, path=path, reason=reason, help=(help,)),))

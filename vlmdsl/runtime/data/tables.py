@@ -36,7 +36,7 @@ _NO_NAME = re.compile(rf".*\.(?:{'|'.join(IMAGE_SUFFIXES)})|https?://.*", re.IGN
 _OTHER_FORMS = {
     b"\x1f\x8b": "it is compressed with gzip; unpack it first, with `gunzip`",
     b"PK\x03\x04": "it is a zip archive or an Excel file; save it as CSV in UTF-8",
-    b"PAR1": "it is a Parquet file; turn it into a `.csv` or `.jsonl` table",
+    b"PAR1": "it is a Parquet file; convert it to a `.csv` or `.jsonl` table",
     b"\xff\xfe": "it is in UTF-16; save it in UTF-8, as with `iconv -f UTF-16 -t UTF-8`",
     b"\xfe\xff": "it is in UTF-16; save it in UTF-8, as with `iconv -f UTF-16 -t UTF-8`",
 }
@@ -114,7 +114,7 @@ class TableSource:
         likely = max(counts, key=lambda separator: counts[separator])
         if counts[usual] or not counts[likely]:
             return usual
-        self.remarks.append(f"{path.name}: its cells are taken to stand between {_SEPARATORS[likely]}")
+        self.remarks.append(f"{path.name}: its cells seem to be separated by {_SEPARATORS[likely]}")
         return likely
 
 
@@ -230,11 +230,11 @@ def _check_header(path: Path, header: tuple[str, ...]) -> None:
         raise _unreadable(path, f"its first line names no columns but is a sample: `{shortened(datum)}`", help)
     twice = next((name for name in header if header.count(name) > 1 and name), None)
     if twice is not None:
-        raise _unreadable(path, f"it has two columns `{shortened(twice)}`", "give each column a name of its own")
+        raise _unreadable(path, f"it has two columns `{shortened(twice)}`", "give each column a unique name")
 
 
 class JsonSource:
-    """A `.jsonl` file of one JSON object a line, or a `.json` file of one array of objects. Paths are relative to it.
+    """A `.jsonl` file of one JSON object per line, or a `.json` file of one array of objects. Paths are relative to it.
 
     `prefix` stands before every key.
     """
@@ -274,7 +274,7 @@ class JsonSource:
         # What stands between two elements of an array is part of the first one's record.
         value = read_json(self._texts[index].strip().removesuffix(b",").rstrip())
         if not isinstance(value, dict):
-            raise BadSample("line is no json object")
+            raise BadSample("line is not a json object")
         return value
 
 
@@ -309,7 +309,7 @@ def _is_array(path: Path, data: bytes) -> bool:
 def _elements(path: Path, data: bytes) -> Iterator[tuple[int, int]]:
     """Where the elements of a JSON array begin and end, in bytes."""
     if sum(map(data.count, (b",", b"[", b"{"))) > _MOST_VALUES:
-        raise _unreadable(path, "it is too large for one JSON array", "write one object a line, into a `.jsonl` file")
+        raise _unreadable(path, "it is too large for one JSON array", "write one object per line, to a `.jsonl` file")
     try:
         text = data.decode("utf-8").removeprefix("\ufeff")
         decoder = json.JSONDecoder()
@@ -347,8 +347,8 @@ def _check_lines(path: Path, lines: list[bytes]) -> None:
     except (ValueError, RecursionError):
         single = True
     if single:
-        help = 'write an array of objects, one a sample: `[{"image": "a.png", "text": "a cat"}, ...]`'
-        raise _unreadable(path, "it is no array of objects", help)
+        help = 'write an array of objects, one per sample: `[{"image": "a.png", "text": "a cat"}, ...]`'
+        raise _unreadable(path, "it is not an array of objects", help)
 
 
 def _unreadable(path: Path, reason: str, *help: str) -> DiagnosticError:

@@ -125,7 +125,7 @@ def _alternative(value: Value, attributes: Attributes, context: ViewContext) -> 
     number = int(str(attributes["view"]))
     context.counts["alternative: draws"] += 1
     if number >= len(candidates):
-        context.counts["alternative: rewrite lacking, text instead"] += 1
+        context.counts["alternative: rewrite missing, text used"] += 1
         number = 0
     return TextValue(candidates[number])
 

@@ -61,13 +61,13 @@ class Encoder(nn.Module):
     reads_padding: bool = False
     """Whether a text encoder reads padding like tokens: all its texts are then `text_length` long."""
     notes: tuple[str, ...] = ()
-    """What a user should be told about an encoder before the first step, each a sentence whose subject is the encoder."""
+    """What is reported about an encoder before the first step, each a sentence whose subject is the encoder."""
     states_width: int = 0
     """W, the length of the last states that an encoder yields as `states`."""
     region_length: int | None = None
     """How many numbers describe a region, of an image encoder that regions may enter part-way."""
     noise_length: int | None = None
-    """How many numbers an image encoder draws for each image in training. Its `forward` then takes `noise [b, N]` of that
+    """How many random numbers an image encoder needs per image in training. Its `forward` then takes `noise [b, N]` of that
     length, standard Gumbel noise keyed by the sample; evaluation gives none."""
 
     def __init__(self, kind: Kind, dimension: int, yields: Iterable[str]) -> None:
@@ -87,7 +87,9 @@ class Encoder(nn.Module):
         """
         marks = form.tokenizer.marks_around
         if form.length <= marks:
-            problem = f"takes texts of at least {marks + 1} tokens, not {form.length}: its tokenizer adds {marks} marks"
+            problem = (
+                f"takes texts of at least {marks + 1} tokens, not {form.length}: its tokenizer adds {marks} special tokens"
+            )
             help = f"set `model.text_length={marks + 1}` or more"
             raise DiagnosticError((EncoderDoesNotFit.at(Span("encoders", 0, 0), name=name, problem=problem, help=(help,)),))
         self.text_format = form

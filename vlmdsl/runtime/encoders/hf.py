@@ -36,7 +36,7 @@ class HuggingFaceEncoder(Encoder):
     The pooled feature of a model of images and texts (CLIP, SigLIP) is what its `get_image_features` or `get_text_features`
     calls pooled: projected, where the model has a projection. That of another model is its `pooler_output`. One that has
     none is read at the last token of the text if its tokens do not see those after them (GPT-2, Qwen), at its first token
-    if it has one that is no patch (DistilBERT, ViTMAE), and else as the mean of its tokens (T5). Tokens are the last hidden
+    if it has one that is not a patch (DistilBERT, ViTMAE), else as the mean of its tokens (T5). Tokens are the last hidden
     states: of an image its patches, without class token or registers, or the places of a feature map row by row; of a text
     all tokens. Nothing is masked at random. Features of another length than `dimension` get a new linear projection.
 
@@ -59,7 +59,7 @@ class HuggingFaceEncoder(Encoder):
         self.model, self._call, lacking = load_tower(name, kind)
         self.reads_padding = self._call.reads_padding
         if any(isinstance(part, nn.BatchNorm2d | nn.BatchNorm1d) for part in self.model.modules()):
-            self.notes += ("has batch norms: in training, features of a sample hang on the others in its process",)
+            self.notes += ("has batch norms: in training, the features of a sample depend on the others in its process",)
         self._pooling: Pooling = "own"
         self._patches: slice | None = None
         """Which of the model's tokens are patches; None for all."""
@@ -93,7 +93,7 @@ class HuggingFaceEncoder(Encoder):
         super().take_texts(name, form)
         model = name.removeprefix("hf:")
         if self.reads_padding and form.length != self.text_length:
-            problem = f"reads the padding of its texts: it takes them with {self.text_length} tokens, not {form.length}"
+            problem = f"attends to padding: it needs texts of {self.text_length} tokens, not {form.length}"
             raise does_not_fit(model, problem, f"set `model.text_length={self.text_length}`, or leave it out")
         words = form.tokenizer.words()
         texts = ["", *(form.tokenizer.decode([int(word)]) for word in words[:: max(len(words) // _PROBES, 1)])]
@@ -103,7 +103,9 @@ class HuggingFaceEncoder(Encoder):
         with self._asked(model), torch.no_grad(), answers(model, f"texts of {form.length} tokens"):
             pooled, _ = self._features(ids[rows], mask[rows])
         if len(rows) == 2 and "pooled" in self.yields and torch.equal(pooled[0], pooled[1]):
-            problem = "gives one pooled feature for all texts of this tokenizer: it looks for a mark that is never set"
+            problem = (
+                "outputs one pooled feature for all texts of this tokenizer: it looks for a special token that never occurs"
+            )
             raise does_not_fit(model, problem, f"use its own tokenizer: `model.tokenizer=hf:{model}`")
 
     def _features(self, values: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -147,7 +149,7 @@ class HuggingFaceEncoder(Encoder):
             output = self._call(self.model, *first)
             hidden = _as_tokens(output.last_hidden_state)
             if not _alike(hidden, _as_tokens(self._call(self.model, *first).last_hidden_state)):
-                raise does_not_fit(name, "gives other features for the same input each time: it draws at random")
+                raise does_not_fit(name, "outputs different features for the same input: it is random")
             if len(hidden) != len(first[0]):
                 raise does_not_fit(name, f"gives {len(hidden)} outputs for {len(first[0])} inputs")
             if self.kind == "Image" and hidden.shape[1] > 1:
@@ -181,7 +183,7 @@ class HuggingFaceEncoder(Encoder):
         pooled, tokens = self._features(*example)
         if self._pooling == "own" and self._call.half is None and lacking & self._reached(pooled) - self._reached(tokens):
             self._pooling = self._pooling_without_pooler(hidden, second)
-            self.notes += (f"has a pooler without saved weights: its {self._pooling} token is read",)
+            self.notes += (f"has a pooler without saved weights: its {self._pooling} token is used",)
             pooled, tokens = self._features(*example)
         needed = sorted(lacking & (self._reached(pooled) | self._reached(tokens)))
         if needed:
@@ -211,14 +213,16 @@ class HuggingFaceEncoder(Encoder):
         if not places:
             return None
         if places != list(range(places[0], places[-1] + 1)):
-            raise ValueError("its patches stand apart among its tokens")
+            raise ValueError("its patch tokens are not contiguous")
         return None if len(places) == hidden.shape[1] else slice(places[0], places[-1] + 1)
 
     def _projection(self, features: Tensor, what: str) -> nn.Module:
         width = features.shape[-1]
         if width == self.dimension:
             return nn.Identity()
-        self.notes += (f"gives {what} features of {width} numbers: a new linear map makes {self.dimension} of them",)
+        self.notes += (
+            f"outputs {what} features of dimension {width}: a new linear layer projects them to {self.dimension}",
+        )
         return nn.Linear(width, self.dimension, bias=False)
 
     def _examples(self) -> tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]:
@@ -278,7 +282,7 @@ def _alike(features: Tensor, others: Tensor) -> bool:
 def _as_tokens(hidden: Any) -> Tensor:
     """Hidden states `[b, L, W]`; a feature map `[b, W, H, W']` row by row. ValueError for anything else."""
     if not isinstance(hidden, Tensor) or hidden.ndim not in (3, 4):
-        raise ValueError("its output has no hidden states, one a token or place")
+        raise ValueError("its output has no hidden states, one per token or place")
     return hidden if hidden.ndim == 3 else hidden.flatten(2).transpose(1, 2)
 
 

@@ -21,7 +21,7 @@ _TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class ProcessedImages:
-    """The form of a tower's images, and what a user should be told of it."""
+    """The form of a tower's images, and what is reported about it."""
 
     form: ImageFormat
     notes: tuple[str, ...] = ()
@@ -60,7 +60,7 @@ def square_side(config: Any) -> int | None:
 def _side(size: Any) -> int:
     sides = {int(side) for side in size} if isinstance(size, list | tuple) else {int(size)}
     if len(sides) != 1:
-        raise ValueError(f"takes images of {' by '.join(map(str, size))} pixels; only squares are made")
+        raise ValueError(f"takes images of {' by '.join(map(str, size))} pixels; only square images are supported")
     return sides.pop()
 
 
@@ -127,15 +127,15 @@ def _geometry(processor: Any, config: Any) -> tuple[int, Any, int | None]:
     short, square = _shortest(processor), _square(processor.size)
     crop = _square(getattr(processor, "crop_size", None)) if getattr(processor, "do_center_crop", None) else None
     if not getattr(processor, "do_resize", True):
-        raise ValueError("comes with an image processor that resizes no image")
+        raise ValueError("comes with an image processor that does not resize images")
     if hasattr(processor, "crop_pct") and short is not None and crop is None:
         return (short, "crop", int(short / processor.crop_pct)) if short < _CROPPED_BELOW else (short, "squash", None)
     if short is not None:
         return crop or square_side(config) or short, "crop", short
     if square is None:
-        raise ValueError("comes with an image processor that makes images of no fixed size")
+        raise ValueError("comes with an image processor without a fixed output size")
     if crop is not None and crop != square:
-        raise ValueError("comes with an image processor that cuts a margin off squares")
+        raise ValueError("comes with an image processor that crops square images")
     return square, "squash", None
 
 
@@ -151,7 +151,7 @@ def _square(size: Any) -> int | None:
 def _three(values: Any) -> tuple[float, float, float]:
     values = [values] * 3 if isinstance(values, int | float) else list(values)
     if len(values) != 3:
-        raise ValueError(f"takes images of {len(values)} channels; red, green and blue are made")
+        raise ValueError(f"takes images of {len(values)} channels; only RGB images are supported")
     return float(values[0]), float(values[1]), float(values[2])
 
 

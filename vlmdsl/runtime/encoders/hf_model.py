@@ -97,7 +97,7 @@ def load_tower(name: str, kind: Kind) -> tuple[nn.Module, Call, frozenset[str]]:
     if translates:
         model = model.get_encoder()
     if not half and model.main_input_name != expected:
-        raise does_not_fit(name, f"takes `{model.main_input_name}`: it is no {kind.lower()} encoder")
+        raise does_not_fit(name, f"takes `{model.main_input_name}`: it is not an encoder of {kind.lower()}s")
     config = tower_config(model, kind)
     for part in (model.config, config):
         part.use_cache = False
@@ -168,7 +168,7 @@ def _transformers(name: str) -> ModuleType:
             package="transformers",
             help=(
                 "`pip install 'vlmdsl[hf]'` installs it",
-                "the built-in encoders `vit:tiny` and `transformer:tiny` need nothing",
+                "the built-in encoders `vit:tiny` and `transformer:tiny` work without it",
             ),
         )
         raise DiagnosticError((missing,)) from error

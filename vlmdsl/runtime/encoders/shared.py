@@ -38,7 +38,7 @@ PRESETS: dict[str, SharedConfig] = {
 
 
 class SharedTransformer(Encoder):
-    """Images, token ids, or pairs of both to a pooled feature and one feature a patch and a word.
+    """Images, token ids, or pairs of both to a pooled feature and one feature per patch and per token.
 
     Patches and words have embeddings of their own; everything behind them, the projections included, is the same for all. A
     class token before the sequence collects it. All tokens see one another, so a pair's words are read in the light of

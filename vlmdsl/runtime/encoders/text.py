@@ -37,7 +37,7 @@ PRESETS: dict[str, TextConfig] = {
 
 
 class TextTransformer(Encoder):
-    """Token ids `[b, L]` to the feature of the last token and one feature a token.
+    """Token ids `[b, L]` to the feature of the last token and one feature per token.
 
     Padding is at the end of a text and changes nothing before it.
     """

@@ -37,7 +37,9 @@ class VisionConfig:
         if self.image_size % self.patch_size:
             raise ValueError(f"images of {self.image_size} pixels do not divide into patches of {self.patch_size}")
         if self.stem == "convolution" and self.patch_size & (self.patch_size - 1):
-            raise ValueError(f"a convolutional stem halves the image: its patch size is no power of two: {self.patch_size}")
+            raise ValueError(
+                f"a convolutional stem halves the image: its patch size is not a power of two: {self.patch_size}"
+            )
 
     @property
     def grid(self) -> int:
@@ -53,7 +55,7 @@ PRESETS: dict[str, VisionConfig] = {
 
 
 class VisionTransformer(Encoder):
-    """Images `[b, 3, S, S]`, standardised to [-1, 1], to a pooled feature and one feature a patch.
+    """Images `[b, 3, S, S]`, standardised to [-1, 1], to a pooled feature and one feature per patch.
 
     Patches come row by row, without the class token. Positions are fixed sines of the patch's row and column. Images of
     another side than the config's have their patches spread over the same range, as if shown larger or smaller. With a
@@ -113,7 +115,7 @@ class VisionTransformer(Encoder):
         """At least one block is left to read them, however few the tower has."""
         if self.region_stem is None:
             raise ValueError("this encoder was built without a `region_length`, but is entered by regions")
-        if mask is not None:  # attention weighs what is none by 0, and 0 times what is no number is none
+        if mask is not None:  # attention gives padding the weight 0, and 0 times NaN is NaN
             regions = torch.where(mask[:, :, None], regions, 0.0)
         embedded = self.region_stem(regions)
         seen = torch.ones(embedded.shape[:2], dtype=torch.bool, device=regions.device) if mask is None else mask

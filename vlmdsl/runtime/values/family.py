@@ -89,7 +89,7 @@ class Family(Protocol[S, V_co]):
 def family_of(kind: str) -> Family[Any, Value]:
     """What the runtime does with fields of this kind; no data holds those of a kind without a family."""
     path = FIELD_KINDS[kind].family
-    assert path is not None, f"no data holds a {kind}"
+    assert path is not None, f"a {kind} is not read from data"
     return _family(path)
 
 

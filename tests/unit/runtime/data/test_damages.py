@@ -48,10 +48,10 @@ def test_damage_is_counted_or_refused_in_each_of_many_ways(outcomes: tuple[list[
     assert reasons.keys() >= {
         "damaged image", "image too large", "missing image", "missing text", "empty text", "text is not UTF-8",
         "damaged json", "json too large", "json object with a key twice", "class is not an integer",
-        "more cells than columns", "line is no json object", "image file not found",
+        "more cells than columns", "line is not a json object", "image file not found",
         "image file outside the folder of the data", "file too large",
         "image file is not a regular file", "image file cannot be opened", "image of floating-point levels",
-        "image is an address, and nothing is downloaded",
+        "image is a URL, and nothing is downloaded",
     }  # fmt: skip
 
 

@@ -142,7 +142,7 @@ def test_links_out_of_a_folder_are_left_out_and_named(tmp_path: Path) -> None:
     assert source.keys == ["own.png"]
     assert source.remarks == [  # type: ignore[attr-defined]
         "left out: links to what is outside the folder of the data (3: a.png, classes, own.json)",
-        "left out: links to folders that are read anyway (1: up)",
+        "left out: links to folders that are already read (1: up)",
     ]
     both = open_source(str(data), limits=limits(allowed_folders=(str(tmp_path / "elsewhere"),)))
     assert both.keys == ["a.png", "classes/a.png", "own.png"]
@@ -278,7 +278,7 @@ def test_names_that_are_no_text_are_written_as_escapes(tmp_path: Path) -> None:
         ("x" * 4000, "image file cannot be opened"),
         ("~nobody/a.png", "image file not found"),
         (" ", "missing image"),
-        ("https://h/a.png", "image is an address, and nothing is downloaded"),
+        ("https://h/a.png", "image is a URL, and nothing is downloaded"),
     ],
 )
 def test_paths_that_no_file_can_have_are_skipped(tmp_path: Path, name: str, expected: str) -> None:

@@ -102,14 +102,14 @@ def test_what_a_folder_and_a_shard_leave_out_is_named(tmp_path: Path) -> None:
     assert remarks_of(open_source(str(tmp_path / "f"))) == [
         "left out: `.heic` files (2: b.heic, c.HEIC)",
         "left out: hidden files and folders (1: .e.png)",
-        "left out: files without an ending (1: README)",
+        "left out: files without an extension (1: README)",
         "left out: `.csv` files (1: captions.csv)",
         "left out: `.txt` files without an image (1: d.txt)",
     ]
     write(tmp_path / "s.tar", tar_of([*pairs(), ("000.heic", b"?"), (".DS_Store", b"?"), ("x.bin", b"?")]))
     assert remarks_of(open_source(str(tmp_path / "s.tar"))) == [
         "left out: `.heic` members (1: s.tar: 000.heic)",
-        "left out: members that are hidden or have no ending (1: s.tar: .DS_Store)",
+        "left out: members that are hidden or have no extension (1: s.tar: .DS_Store)",
         "left out: `.bin` members (1: s.tar: x.bin)",
     ]
 
@@ -139,7 +139,7 @@ def test_members_of_a_sample_need_not_follow_each_other(tmp_path: Path) -> None:
     source = open_source(str(tmp_path / "s.tar"))
     assert (source.keys[0], source.keys[-1]) == ("s/000", "s/000#2")
     assert texts(source)[-1] == "another sample"
-    assert remarks_of(source) == ["keys that come again are samples of their own (1: s/000#2)"]
+    assert remarks_of(source) == ["repeated keys are separate samples (1: s/000#2)"]
 
 
 def test_hard_links_are_what_they_link_to(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_a_lacking_field_is_told_at_its_place_with_the_line_that_helps() -> None
     assert (fault.code, fault.primary.span) == ("V0801", Span("mine.vlo", 5, 9))
     assert "`image`, `txt`, `tags`" in fault.notes[0]
     assert fault.help == (
-        "say which column it is: `--map text_rewrites=COLUMN,COLUMN`",
+        "name the column: `--map text_rewrites=COLUMN,COLUMN`",
         "or choose a stand-in, `--map text_rewrites=summarize(TEXT)`: the first sentence of a text",
         "or choose a stand-in, `--map text_rewrites=template(WORDS)`: `a picture of A, B and C`, of words or phrases",
     )
@@ -85,7 +85,7 @@ def test_a_stand_in_is_offered_with_the_columns_there_are() -> None:
     faults = problems(Listed({"image": b"", "text": "x"}), IMAGE, TEXT, LABEL, Requirement("parts", "Regions"))
     assert [fault.help[1] for fault in faults] == [
         "or choose a stand-in, `--map label=hash(text)`: a class for each distinct text",
-        "or choose a stand-in, `--map parts=grid(image)`: the nine fields of an image cut in thirds, as small pixels",
+        "or choose a stand-in, `--map parts=grid(image)`: the cells of a 3 x 3 grid over an image, as small images",
     ]
 
 
@@ -95,7 +95,7 @@ def test_all_faults_are_told_at_once() -> None:
     assert {fault.code: fault.help[0] for fault in faults} == {
         "V0804": "did you mean `label`?",
         "V0802": "did you mean `title`?",
-        "V0801": "say which column it is: `--map label=COLUMN`",
+        "V0801": "name the column: `--map label=COLUMN`",
     }
 
 

@@ -51,10 +51,10 @@ def test_words_go_on_in_the_next_row_and_long_ones_are_broken() -> None:
 def test_rows_shrink_until_the_text_fits_and_are_cut_only_then() -> None:
     text = "a large red square above a small green circle"
     kept, cut = page(text)
-    assert cut["render: text cut"] == 1
+    assert cut["render: text truncated"] == 1
     assert rows_with_letters(kept, 16) == [True] * 4
     fitting, counts = page(text, smallest=6)
-    assert counts["render: text cut"] == 0
+    assert counts["render: text truncated"] == 0
     assert not np.array_equal(kept, fitting)
     short = "red"
     assert np.array_equal(page(short)[0], page(short, smallest=6)[0])

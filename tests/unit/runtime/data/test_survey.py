@@ -63,7 +63,7 @@ def test_cut_texts_and_the_length_that_keeps_them(tmp_path: Path, plain_streams:
     source = table(tmp_path, [{"text": "x" * (1 + index)} for index in range(200)])
     found = looked_through(source, plain_streams)
     assert found.cut["text"].share == 187 / 200  # those of 14 letters and more
-    line = "93.5% of the looked-at `text` are cut at 16 tokens; `model.text_length=202` keeps 99 % of them whole"
+    line = "93.5% of the inspected `text` are cut at 16 tokens; `model.text_length=202` keeps 99 % of them whole"
     assert found.lines() == [line]
     assert sum(3 + 1 + index <= 202 for index in range(200)) >= 0.99 * 200
     assert json.loads(json.dumps(found.as_dict()))["cut_texts"]["text"]["tokens_for_99_percent"] == 202
@@ -71,7 +71,7 @@ def test_cut_texts_and_the_length_that_keeps_them(tmp_path: Path, plain_streams:
 
 def test_lists_of_captions(tmp_path: Path, plain_streams: list[Stream]) -> None:
     source = table(tmp_path, [{"text": [f"a {index}", f"b {index}"] if index < 6 else f"c {index}"} for index in range(8)])
-    told = "75% of the looked-at samples list several texts for `text`, of which "
+    told = "75% of the inspected samples list several texts for `text`, of which "
     (line,) = looked_through(source, plain_streams).lines()
     assert line == told + "the first is used (`data.captions=draw` draws one in each epoch)"
     (line,) = looked_through(source, plain_streams, Materials(draw_captions=True)).lines()
@@ -83,7 +83,7 @@ def test_repeated_images_and_texts(tmp_path: Path, plain_streams: list[Stream], 
         {"image": "0.png" if index < 4 else f"{index}.png", "text": str(index)} for index in range(8)
     ]
     rows[1]["image"] = "./0.png"
-    told = ["50% of the looked-at `image` are not unique: such pairs are each other's negatives"]
+    told = ["50% of the inspected `image` are not unique: such pairs are each other's negatives"]
     assert looked_through(table(tmp_path, rows), plain_streams).lines() == told
     members = {}
     for index in range(8):
@@ -95,7 +95,7 @@ def test_columns_that_nothing_reads(tmp_path: Path, plain_streams: list[Stream])
     source = table(
         tmp_path, [{"text": str(index), "width": 3, "\x1b[31m": 1, "boxes": [[0, 0, 5, 5]]} for index in range(4)]
     )
-    assert looked_through(source, plain_streams).lines() == ["columns that are not used: `�[31m`, `boxes`, `width`"]
+    assert looked_through(source, plain_streams).lines() == ["unused columns: `�[31m`, `boxes`, `width`"]
     mapping = map_fields(with_stand_ins(source, [Call("crops", ("image", "boxes"))]), [Requirement("regions", "Regions")],
                          {"regions": "crops(image,boxes)"})  # fmt: skip
     assert "crops(image,boxes)" in mapping.columns["regions"]
@@ -105,7 +105,7 @@ def test_overlong_texts_are_counted(tmp_path: Path, plain_streams: list[Stream])
     source = table(tmp_path, [{"text": "x " * (5001 if index == 0 else 1) + str(index)} for index in range(4)])
     found = looked_through(source, plain_streams)
     assert found.overlong == {"text": 0.25}
-    assert "25.0% of the looked-at `text` are cut at the characters" in "\n".join(found.lines())
+    assert "25.0% of the inspected `text` are cut at the characters" in "\n".join(found.lines())
 
 
 def test_bad_samples_are_told_or_stop_the_run(pairs: Callable[..., Path], plain_streams: list[Stream]) -> None:

@@ -47,12 +47,12 @@ class ShapesSource:
     always fits), `label` (an index into `class_names`: by the option `label` the main object's colour and shape, `object`,
     or one of them, `colour`, `shape`, or the number of objects, `count`), `class_name`, `boxes`
     (`float32 [n, 4]`: left, top, right, bottom in pixels), `phrases` (a name for each box), `regions` (`float32 [n, 17]`:
-    what a detector would say of each box: its colour and shape, one number a name, whether it is large, and the box as
+    what a detector would say of each box: its colour and shape, one number per name, whether it is large, and the box as
     shares of the image), `segments` (`uint8 [size, size]`: 0 or the number of the object), `source` (who wrote the text),
     `flag` (true: the text does not fit the image).
 
     `scenes` is how many samples differ in content (None: all, as far as there are enough scenes); further samples show the
-    same scenes drawn and told anew. The held-out split has no noise and all writers.
+    same scenes drawn and told again. The held-out split has no noise and all writers.
 
     >>> source = ShapesSource(samples=3)
     >>> len(source), source[0]["image"].shape, source[0]["text"] == source[0]["clean_text"]
@@ -149,7 +149,7 @@ class ShapesSource:
         return drawing.segments(self._size)
 
     def _drawing(self, index: int) -> tuple[Drawing, np.random.Generator]:
-        """The drawing of a sample, and the generator that goes on with its pixels. The size draws nothing, so a larger
+        """The drawing of a sample, and the generator that continues with its pixels. The size draws nothing, so a larger
         image shows the same picture."""
         random = generator(self._seed, "drawing", self._split, self.keys[index])
         placements = place(self._scenes[index % len(self._scenes)], random)
