@@ -1,4 +1,4 @@
-"""Processes that were given different things end by name, all of them, and none waits for another that is not there; a
+"""Processes that have different things end by name, all of them, and none waits for another that is not there; a
 signal to one of them ends all at one step."""
 
 from __future__ import annotations
@@ -128,13 +128,13 @@ def test_differences_and_faults_end_all_processes_by_name(
     first, second = start(place)
     for found in (first, second):
         assert found["settings"].startswith(
-            "V0852 the processes of this run were given different `optimizer.learning_rate` and"
+            "V0852 the processes of this run have different `optimizer.learning_rate` and"
         )
         assert "`train.seed`: 0 on process 0, 1 on process 1" in found["settings"]
         assert found["recipe"].startswith("V0852")
         assert "clip.vlo" in found["recipe"]
         assert "siglip.vlo" in found["recipe"]
-        assert found["data"].startswith("V0852 the processes of this run were given different data")
+        assert found["data"].startswith("V0852 the processes of this run have different data")
         assert "16 samples" in found["data"]
         assert "17 samples" in found["data"]
         assert (found["whole"], found["stopped"], found["resumed"]) == ("fine", "exit 143", "fine")

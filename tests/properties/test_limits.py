@@ -83,8 +83,8 @@ def test_what_is_not_listed_is_counted() -> None:
     *listed, last = vlmdsl.check(TEXTS["bad terms"])
     assert len(listed) == MAXIMUM_DIAGNOSTICS - 1
     assert {found.code for found in listed} == {"V0201"}
-    assert (last.code, last.message) == ("V0509", "faults that are not listed: 1,101")
-    assert vlmdsl.check(TEXTS["no statement"])[-1].message == "faults that are not listed: at least 1"
+    assert (last.code, last.message) == ("V0509", "errors and warnings that are not listed: 1,101")
+    assert vlmdsl.check(TEXTS["no statement"])[-1].message == "errors and warnings that are not listed: at least 1"
 
 
 def test_errors_are_listed_before_warnings() -> None:

@@ -182,7 +182,7 @@ def test_a_tar_that_goes_on_behind_its_end_is_refused(tmp_path: Path) -> None:
         ("t.csv", gzip.compress(b"image,text\n", mtime=0), "compressed with gzip"),
         ("t.csv", b"PK\x03\x04...", "an Excel file"),
         ("t.tsv", b"PAR1...", "a Parquet file"),
-        ("t.json", '{"images": [], "annotations": []}', "no array of objects"),
+        ("t.json", '{"images": [], "annotations": []}', "not an array of objects"),
         ("t.json", '[{"image": "a"}', "damaged JSON array"),
         ("t.tar", gzip.compress(b"x", mtime=0), "compressed with gzip; unpack it first, with `gunzip`"),
         ("t.tar", b"PK\x03\x04" + bytes(600), "it is a zip archive"),

@@ -63,7 +63,7 @@ def test_cut_texts_and_the_length_that_keeps_them(tmp_path: Path, plain_streams:
     source = table(tmp_path, [{"text": "x" * (1 + index)} for index in range(200)])
     found = looked_through(source, plain_streams)
     assert found.cut["text"].share == 187 / 200  # those of 14 letters and more
-    line = "93.5% of the inspected `text` are cut at 16 tokens; `model.text_length=202` keeps 99 % of them whole"
+    line = "93.5% of the inspected `text` are truncated to 16 tokens; `model.text_length=202` keeps 99 % of them whole"
     assert found.lines() == [line]
     assert sum(3 + 1 + index <= 202 for index in range(200)) >= 0.99 * 200
     assert json.loads(json.dumps(found.as_dict()))["cut_texts"]["text"]["tokens_for_99_percent"] == 202
@@ -105,7 +105,7 @@ def test_overlong_texts_are_counted(tmp_path: Path, plain_streams: list[Stream])
     source = table(tmp_path, [{"text": "x " * (5001 if index == 0 else 1) + str(index)} for index in range(4)])
     found = looked_through(source, plain_streams)
     assert found.overlong == {"text": 0.25}
-    assert "25.0% of the inspected `text` are cut at the characters" in "\n".join(found.lines())
+    assert "25.0% of the inspected `text` are truncated to `data.max_text" in "\n".join(found.lines())
 
 
 def test_bad_samples_are_told_or_stop_the_run(pairs: Callable[..., Path], plain_streams: list[Stream]) -> None:
