@@ -190,7 +190,7 @@ def test_tables(tmp_path: Path) -> None:
     lines = open_source(str(tmp_path / "t.jsonl"))
     assert lines.keys == ["t:1", "t:3", "t:4"]
     assert lines[0]["text"] == "one\u2028line"
-    for index, reason in ((1, "damaged json"), (2, "no json object")):
+    for index, reason in ((1, "damaged json"), (2, "not a json object")):
         with pytest.raises(BadSample, match=reason):
             lines[index]
 
