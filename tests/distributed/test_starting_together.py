@@ -127,9 +127,7 @@ def test_differences_and_faults_end_all_processes_by_name(
 ) -> None:
     first, second = start(place)
     for found in (first, second):
-        assert found["settings"].startswith(
-            "V0852 the processes of this run have different `optimizer.learning_rate` and"
-        )
+        assert found["settings"].startswith("V0852 the processes of this run have different `optimizer.learning_rate` and")
         assert "`train.seed`: 0 on process 0, 1 on process 1" in found["settings"]
         assert found["recipe"].startswith("V0852")
         assert "clip.vlo" in found["recipe"]
