@@ -12,7 +12,8 @@ samples (an image of no bytes and a text of twelve), under as many names as are 
 as a shard of its own, with keys of its own. Images of a folder are hard links, too. A table is a file of its full size. File
 names are numbered; `shards-random` names its samples by 32 random hexadecimal digits, `shards-scattered` writes all images
 of a shard before all texts, and `twice` opens the same shards under two specifications, so that every second key comes
-again. `order` is not a source but the order of one epoch, of which the first batch was cut.
+again. `order` is not a source but the order of one epoch, of which the first batch was cut; `stream` reads the shards from
+front to back (`data.stream`), 16 at a time, and its time is that to the first batch of 4,096.
 Results are printed and added to `benchmarks/results/source_memory.json` under `--name`.
 """
 
@@ -43,6 +44,7 @@ SHARD = 10_000
 LINKS = 60_000
 """Names that one file may have at most on usual file systems: 65,000."""
 PROBES = 2000
+BATCH = 4096
 
 
 def write_shard(path: Path, names: Iterable[str], scattered: bool = False) -> None:
@@ -118,7 +120,31 @@ LAYOUTS: dict[str, Callable[[Path, int], list[str]]] = {
     "joined": write_joined,
     "twice": lambda folder, samples: 2 * write_shards(folder, samples // 2),
     "order": lambda folder, samples: [],
+    "stream": write_shards,
 }
+
+
+def first_of_order(_specs: list[str], samples: int) -> tuple[object, list[int]]:
+    """The order of an epoch, and the places of its first batch."""
+    from vlmdsl.runtime.data.order import Order
+
+    order = Order(samples, BATCH, 0)
+    place = order.place(0, 0)
+    return order, [next(order.candidates(place, slot)) for slot in range(BATCH)]
+
+
+def first_of_stream(specs: list[str], _samples: int) -> tuple[object, list[int]]:
+    """The lanes of a stream, and the places of its first batch."""
+    from vlmdsl.runtime.data import open_stream
+    from vlmdsl.runtime.data.lanes import lanes_of
+
+    stream = open_stream(specs)
+    assert len(stream.head)
+    lanes = lanes_of(stream, batch=BATCH, lanes=16, window=1000, seed=0, rank=0, world=1)
+    return lanes, [place for lane in lanes for place in lane.chunk(0).places]
+
+
+FIRST_BATCHES = {"order": first_of_order, "stream": first_of_stream}
 
 
 def resident() -> int:
@@ -135,17 +161,14 @@ def most_resident() -> int:
 def measure(layout: str, specs: list[str], samples: int) -> dict[str, Any]:
     """The figures of one case; for a process of its own."""
     from vlmdsl.runtime.data import Limits, open_source
-    from vlmdsl.runtime.data.order import Order
     from vlmdsl.schema import DataConfig
 
     before = resident()
     start = time.process_time()
-    if layout == "order":
-        order = Order(samples, 4096, 0)
-        place = order.place(0, 0)
-        first = [next(order.candidates(place, slot)) for slot in range(4096)]
-        assert len(set(first)) == 4096
+    if layout in FIRST_BATCHES:
+        _kept, places = FIRST_BATCHES[layout](specs, samples)
         elapsed = time.process_time() - start
+        assert len(set(places)) == BATCH
         return row(samples, before, elapsed)
     source = open_source(specs, limits=Limits.of(DataConfig(max_table_bytes=2**33)))
     elapsed = time.process_time() - start

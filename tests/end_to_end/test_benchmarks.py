@@ -90,3 +90,11 @@ def test_every_script_says_what_it_measures(name: str, monkeypatch: pytest.Monke
     summary = (script.__doc__ or "").partition("\n")[0]
     assert len(summary) > 40
     assert " ".join(summary.split()[:5]) in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("layout", ["table", "folder", "stream"])
+def test_the_memory_of_sources_is_measured_on_data_that_is_read(tmp_path: Path, layout: str) -> None:
+    memory = load("source_memory")
+    samples = {"stream": 160_000}.get(layout, 100)
+    figures = memory.measure(layout, memory.LAYOUTS[layout](tmp_path, samples), samples)
+    assert figures["samples"] == samples
