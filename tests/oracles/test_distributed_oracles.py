@@ -40,11 +40,11 @@ CASES = [
 ]
 
 
-def one_process(case: Case) -> dict[str, Any]:
+def one_process(case: Case, lowering: str = "auto") -> dict[str, Any]:
     """The loss, the gradients of this process's rows and those of the learned numbers."""
     arrays, _ = case.load()
     rank, processes = dist.get_rank(), dist.get_world_size()
-    objective = vlmdsl.compile(case.recipe, compiled=False).double()
+    objective = vlmdsl.compile(case.recipe, compiled=False, lowering=lowering).double()
     features = {}
     for name, key in case.inputs.items():
         rows = torch.from_numpy(arrays[key]).chunk(processes)[rank]
@@ -62,8 +62,18 @@ def one_process(case: Case) -> dict[str, Any]:
 @pytest.mark.distributed
 @pytest.mark.parametrize(("case", "processes", "learned"), CASES, ids=lambda value: getattr(value, "oracle", None))
 def test_processes_give_the_oracle(case: Case, processes: int, learned: Mapping[str, str]) -> None:
+    check(case, processes, learned)
+
+
+@pytest.mark.distributed
+def test_processes_in_blocks_give_the_oracle() -> None:
+    check(*CASES[-1], lowering="chunked")
+
+
+def check(case: Case, processes: int, learned: Mapping[str, str], lowering: str = "auto") -> None:
+    """What every process gets, put together, is the oracle's."""
     arrays, rtol = case.load()
-    found = run_processes(one_process, processes, case)
+    found = run_processes(one_process, processes, case, lowering)
     for name, key in case.inputs.items():
         if name in case.no_gradient:
             assert all(name not in result["features"] for result in found)

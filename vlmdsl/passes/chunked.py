@@ -21,8 +21,8 @@ __all__ = ["BLOCK_NUMBERS", "chunked_cost"]
 BLOCK_NUMBERS = {"cpu": 2**20, "cuda": 2**25}
 """Numbers of a block by device: 4 MiB of float32 stay in a processor's cache, 128 MiB make products that fill a GPU."""
 
-_BLOCKS = 3
-"""Blocks that are there at one time: the products, the gradients of rows and of columns."""
+_BLOCKS = 4
+"""Blocks that are there at one time: the products, the gradients of rows and of columns, and what is summed of them."""
 _FLOAT = 4
 _WINNER = 2
 
@@ -35,14 +35,10 @@ def chunked_cost(node: Node, dense: Cost, world: Workload) -> Cost:
     if isinstance(x.type, TokensType):
         return _tokenmax(node, dense, world)
     learning = float(learns([x])) + float(learns([y]))
-    sums = world.batch * world.dim * max(world.item, _FLOAT) if learns([y]) else 0
-    matrix = world.entries * world.item
-    statistics = 4 * world.batch * _FLOAT
     backward = learning + 1.0 if learning else 0.0
-    stored = max(dense.stored - matrix, 0) + statistics
-    return replace(
-        dense, forward=1.0, backward=backward, stored=stored, transient=_blocks(world.entries, world) + sums, moved=0
-    )
+    stored = max(dense.stored - world.entries * world.item, 0) + 4 * world.batch * _FLOAT
+    transient = _transient(node, world.entries, world)
+    return replace(dense, forward=1.0, backward=backward, stored=stored, transient=transient, moved=0)
 
 
 def _tokenmax(node: Node, dense: Cost, world: Workload) -> Cost:
@@ -50,10 +46,16 @@ def _tokenmax(node: Node, dense: Cost, world: Workload) -> Cost:
     tokens = world.tokens(x), world.tokens(y)
     winners = world.entries * sum(tokens) * _WINNER
     stored = winners + 2 * world.entries * max(world.item, _FLOAT)
-    sums = world.batch * tokens[1] * world.dim * max(world.item, _FLOAT) if learns([y]) else 0
-    transient = _blocks(world.entries * tokens[0] * tokens[1], world) + sums
+    transient = _transient(node, world.entries * tokens[0] * tokens[1], world)
     return replace(dense, stored=stored, transient=transient, moved=0)
 
 
-def _blocks(numbers: int, world: Workload) -> int:
-    return _BLOCKS * min(numbers, BLOCK_NUMBERS[world.device]) * max(world.item, _FLOAT)
+def _transient(node: Node, numbers: int, world: Workload) -> int:
+    """The gradients of both features, y's in float32 at least, and besides them the blocks, or, when these are gone, what is
+    made of the gradients: those of the features before they were brought to unit length."""
+    x, y = node.inputs[:2]
+    samples = world.batch // world.world
+    gradients = samples * world.tokens(x) * world.dim * world.item if learns([x]) else 0
+    gradients += world.batch * world.tokens(y) * world.dim * max(world.item, _FLOAT) if learns([y]) else 0
+    blocks = _BLOCKS * min(numbers, BLOCK_NUMBERS[world.device]) * max(world.item, _FLOAT)
+    return gradients + max(blocks, gradients)
