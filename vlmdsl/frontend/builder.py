@@ -10,7 +10,7 @@ from vlmdsl.diagnostics import Diagnostic
 from vlmdsl.frontend import coerce
 from vlmdsl.frontend.session import Session
 from vlmdsl.ir import Node, Update
-from vlmdsl.ir.operations.scalars import Ramp
+from vlmdsl.ir.ramps import Ramp
 from vlmdsl.primitives import Fault
 from vlmdsl.primitives.values import Value
 from vlmdsl.source import Span

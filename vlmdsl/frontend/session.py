@@ -12,7 +12,7 @@ from vlmdsl.diagnostics.catalog.types import PooledWhereTokensAreCompared
 from vlmdsl.diagnostics.catalog.values import NotANumber
 from vlmdsl.frontend.starts import start_value
 from vlmdsl.ir import Encoder, Graph, Node, Update
-from vlmdsl.ir.operations.scalars import Ramp
+from vlmdsl.ir.ramps import Ramp
 from vlmdsl.primitives import Fault
 from vlmdsl.primitives.fusion import DEFAULT_FUSION
 from vlmdsl.primitives.values import FusionValue, Value

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from vlmdsl.ir import Node
-from vlmdsl.ir.operations.scalars import CLAMP, CONSTANT, PARAMETER, RAMP, Ramp
+from vlmdsl.ir import Node, Ramp
+from vlmdsl.ir.operations.scalars import CLAMP, CONSTANT, PARAMETER, RAMP
 
 __all__ = ["start_value"]
 

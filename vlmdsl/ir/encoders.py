@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from vlmdsl.ir.node import Node
+from vlmdsl.ir.ramps import Ramp
 from vlmdsl.types import JOINED
 
 __all__ = ["Encoder", "Head", "Teacher", "encoder_of", "head_words"]
@@ -15,10 +16,11 @@ class Teacher:
     """How a teacher follows its tower: weights = momentum * weights + (1 - momentum) * the tower's, once a training step.
 
     `order` says when: `before` the forward pass, with the weights that it will use, or `after` the optimiser step. The
-    momentum is `constant`, or goes to 1 in a `cosine` over the run, from the given one, or to the given one in a `warm_up`.
+    momentum is `constant`, or goes to 1 in a `cosine` over the run, from the given one, or to the given one in a `warm_up`;
+    or it is a schedule of its own, `ramp`.
     """
 
-    momentum: float
+    momentum: float | Ramp
     schedule: str
     order: str
 

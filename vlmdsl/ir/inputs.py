@@ -10,8 +10,7 @@ from vlmdsl.ir.node import Node
 from vlmdsl.ir.operations.reference import REFERENCE
 from vlmdsl.ir.operations.scalars import SCALAR
 from vlmdsl.ir.operations.views import FIELD
-from vlmdsl.ir.program import Program, draws
-from vlmdsl.ir.ramps import ramps
+from vlmdsl.ir.program import Program, draws, ramps
 from vlmdsl.ir.streams import Stream, module_outputs, streams
 from vlmdsl.types import FIELD_KINDS, EncodedType, FieldType, token_axis
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from vlmdsl.ir.graph import Graph, Node, walk
-from vlmdsl.ir.operations.scalars import DRAW, PARAMETER
+from vlmdsl.ir.operations.scalars import DRAW, PARAMETER, RAMP
 from vlmdsl.types import FieldType
 
 __all__ = [
-    "BATCH_POLICIES", "MIXED", "ONE_SOURCE", "Metric", "Program", "Term", "Update", "draws", "parameters", "states",
+    "BATCH_POLICIES", "MIXED", "ONE_SOURCE", "Metric", "Program", "Term", "Update", "draws", "parameters", "ramps", "states",
 ]  # fmt: skip
 
 MIXED, ONE_SOURCE = "mixed", "one_source"
@@ -91,6 +91,11 @@ def parameters(program: Program) -> list[Node]:
 def states(program: Program) -> list[Node]:
     """The nodes of state in the order of first use; each has a unique `name` attribute, which no parameter has."""
     return [node for node in program.nodes() if node.operation.state]
+
+
+def ramps(program: Program) -> list[Node]:
+    """The `ramp` nodes in the order of first use; names are unique."""
+    return [node for node in program.nodes() if node.operation is RAMP]
 
 
 def draws(program: Program) -> list[Node]:

@@ -4,17 +4,44 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
 
-from vlmdsl.ir.graph import Node
-from vlmdsl.ir.operations.scalars import RAMP, Duration, Ramp
-from vlmdsl.ir.program import Program
+from vlmdsl.ir.node import Node
 
-__all__ = ["ramp_at", "ramps", "ramps_at"]
+__all__ = ["Duration", "Ramp", "ramp_at", "ramps_at"]
 
 
-def ramps(program: Program) -> list[Node]:
-    """The `ramp` nodes in the order of first use; names are unique."""
-    return [node for node in program.nodes() if node.operation is RAMP]
+@dataclass(frozen=True, slots=True)
+class Duration:
+    """A part of a run: so many `steps` or `epochs`, or a `share` of it."""
+
+    amount: float
+    unit: Literal["share", "steps", "epochs"]
+
+    def __str__(self) -> str:
+        if self.unit == "share":
+            return "the run" if self.amount == 1.0 else f"{self.amount:.0%} of the run"
+        return f"{self.amount:g} {self.unit if self.amount != 1 else self.unit.removesuffix('s')}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ramp:
+    """A number that goes from `start` to `end` `over` a part of the run that begins `after` another, and stays there.
+
+    In a `cosine` it leaves and arrives slowly: (1 - cos(pi t)) / 2 of the way after the share t of the time.
+    """
+
+    shape: Literal["linear", "cosine"]
+    start: float
+    end: float
+    over: Duration
+    after: Duration
+
+    def __str__(self) -> str:
+        how = " in a cosine" if self.shape == "cosine" else ""
+        after = f", after {self.after}" if self.after.amount else ""
+        return f"from {self.start:g} to {self.end:g}{how} over {self.over}{after}"
 
 
 def ramps_at(nodes: Iterable[Node], step: int, steps: int, per_epoch: int) -> dict[str, float]:

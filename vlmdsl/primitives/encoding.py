@@ -8,9 +8,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from vlmdsl.ir import Encoder, Node, Teacher, is_condition
+from vlmdsl.diagnostics.catalog.values import BadValue
+from vlmdsl.ir import Encoder, Node, Ramp, Teacher, is_condition
+from vlmdsl.ir.operations.scalars import RAMP
 from vlmdsl.primitives.registry import register
-from vlmdsl.primitives.spec import Builder, Parameters, Primitive, Subject
+from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import EncoderValue, NumberValue, Value
 from vlmdsl.types import TokensType
 
@@ -46,7 +48,6 @@ register(
 class EmaParameters(Parameters):
     """Arguments of `ema`."""
 
-    momentum: float = Field(default=0.999, ge=0.0, le=1.0, description="the coefficient of the teacher's weights")
     schedule: Literal["constant", "cosine", "warm_up"] = Field(
         default="constant",
         description=(
@@ -64,8 +65,23 @@ def _ema(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters
     encoder = subjects["encoder"]
     assert isinstance(encoder, EncoderValue)
     assert isinstance(parameters, EmaParameters)
-    teacher = Teacher(parameters.momentum, parameters.schedule, parameters.order)
-    return EncoderValue(replace(encoder.encoder, teacher=teacher))
+    momentum = _momentum(builder, subjects["momentum"], parameters.schedule)
+    schedule = "ramp" if isinstance(momentum, Ramp) else parameters.schedule
+    return EncoderValue(replace(encoder.encoder, teacher=Teacher(momentum, schedule, parameters.order)))
+
+
+def _momentum(builder: Builder, value: Value, schedule: str) -> float | Ramp:
+    """A number between 0 and 1, or a schedule between such; Fault for any other."""
+    ramp = value.attribute("ramp") if isinstance(value, Node) and value.operation is RAMP else None
+    if isinstance(value, NumberValue) and 0.0 <= value.value <= 1.0:
+        return float(value.value)
+    reason = "must be a number between 0 and 1, or a schedule between such numbers over steps or a share of the run"
+    if isinstance(ramp, Ramp):
+        units = {each.unit for each in (ramp.over, ramp.after) if each.amount}
+        if all(0.0 <= end <= 1.0 for end in (ramp.start, ramp.end)) and "epochs" not in units and schedule == "constant":
+            return ramp
+        reason = f'is a schedule already, so `schedule="{schedule}"` has no meaning' if schedule != "constant" else reason
+    raise Fault(BadValue.at(builder.place("momentum"), argument="momentum", function="ema", reason=reason))
 
 
 register(
@@ -74,7 +90,16 @@ register(
         family="encoding",
         summary="A teacher of the encoder: a copy whose weights are an exponential moving average, without gradient.",
         meaning=_ema,
-        subjects=(Subject("encoder", ("Encoder",), "the encoder that the teacher follows"),),
+        subjects=(
+            Subject("encoder", ("Encoder",), "the encoder that the teacher follows"),
+            Subject(
+                "momentum",
+                ("Scalar",),
+                "the coefficient of the teacher's weights: a number, or `cosine_ramp(0.99, 1)`",
+                default=NumberValue(0.999),
+                keyword=True,
+            ),
+        ),
         parameters=EmaParameters,
         formula=r"\bar{\theta} \leftarrow m\,\bar{\theta} + (1 - m)\,\theta",
         cost="a copy of the weights, and one pass over them per step",

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from vlmdsl.diagnostics.catalog.values import BadValue
-from vlmdsl.ir.operations.scalars import Duration, Ramp
+from vlmdsl.ir.ramps import Duration, Ramp
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, OptionalName, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import NumberValue, Value

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from vlmdsl.diagnostics import Diagnostic
 from vlmdsl.ir import Node
-from vlmdsl.ir.operations.scalars import Ramp
+from vlmdsl.ir.ramps import Ramp
 from vlmdsl.primitives.values import Value
 from vlmdsl.source import Span
 from vlmdsl.types import LabelsType, MemoryType, ScalarType, VectorType

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from vlmdsl.ir import Module, Teacher, Use
+from vlmdsl.ir import Module, Ramp, Teacher, Use, ramp_at
 from vlmdsl.runtime.heads import Heads
 from vlmdsl.runtime.named import NamedModules
 
@@ -22,6 +22,8 @@ _Followed: TypeAlias = tuple[Module, Teacher]
 
 def momentum_at(teacher: Teacher, done: int, steps: int) -> float:
     """The momentum of the update that belongs to step `done` (0-based) of a run of `steps`."""
+    if isinstance(teacher.momentum, Ramp):
+        return ramp_at(teacher.momentum, done, steps, per_epoch=0)
     if teacher.schedule == "constant":
         return teacher.momentum
     if teacher.schedule == "warm_up":  # OTTER (Wu et al., ICLR 2022), after TensorFlow's ExponentialMovingAverage
@@ -51,7 +53,7 @@ class Teachers(nn.Module):
                 on_it = followed.setdefault((use.module.base, use.follows), [])
                 on_it += [use.module] * (use.module.family == "head")
         for (tower, teacher), on_it in followed.items():
-            if steps < 1 and teacher.schedule == "cosine":
+            if steps < 1 and (teacher.schedule == "cosine" or _follows(teacher, "share")):
                 raise ValueError(f"the momentum of the teacher of {tower.name} follows the run: say how many `steps` it has")
             name = self._names[tower, teacher] = _unused(tower.name, self.copies)
             self.copies[name] = copy.deepcopy(towers[tower.name]).requires_grad_(False)
@@ -79,8 +81,8 @@ class Teachers(nn.Module):
         for (tower, teacher), name in self._names.items():
             if teacher.order != order:
                 continue
-            known = teacher.schedule != "constant" and not self.steps_done.is_meta  # there are no numbers on that device
-            done = int(self.steps_done) if known else 0
+            moves = teacher.schedule != "constant" and not self.steps_done.is_meta  # there are no numbers on that device
+            done = int(self.steps_done) if moves else 0
             share = 1.0 - momentum_at(teacher, done, self._steps)
             _approach(self.copies[name], towers[tower.name], share)
             own = self.heads[name]
@@ -89,6 +91,12 @@ class Teachers(nn.Module):
                 _approach(module, heads.parts[part], share)
         if order == "after":
             self.steps_done += 1
+
+
+def _follows(teacher: Teacher, unit: str) -> bool:
+    """Whether the momentum is a schedule over, or after, a part of the run in these units."""
+    ramp = teacher.momentum
+    return isinstance(ramp, Ramp) and any(each.unit == unit and each.amount > 0 for each in (ramp.over, ramp.after))
 
 
 def _approach(own: nn.Module, followed: nn.Module, share: float) -> None:

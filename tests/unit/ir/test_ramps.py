@@ -9,7 +9,7 @@ import torch
 
 import vlmdsl
 from vlmdsl.ir import ramp_at
-from vlmdsl.ir.operations.scalars import Duration, Ramp
+from vlmdsl.ir.ramps import Duration, Ramp
 from vlmdsl.testing.laws import example_features
 
 NOTHING = Duration(0.0, "share")

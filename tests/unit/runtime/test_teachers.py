@@ -15,6 +15,7 @@ from torch import nn
 import vlmdsl
 from batches import batch_of
 from oracles.cases import DATA
+from vlmdsl.backends.latex import formula_text
 from vlmdsl.ir import Teacher
 from vlmdsl.runtime.encoders import TextConfig, TextTransformer, VisionConfig, VisionTransformer
 from vlmdsl.runtime.model import VisionLanguageModel
@@ -165,3 +166,25 @@ def test_the_momentum_of_each_step_is_that_of_the_formula(schedule: str, order: 
 def test_a_schedule_wants_the_length_of_the_run() -> None:
     with pytest.raises(ValueError, match="how many `steps`"):
         model(schedule="cosine", steps=0)
+
+
+def test_a_momentum_may_be_a_schedule() -> None:
+    recipe = (
+        "recipe r(image: Image, text: Text)\nencoder elder = ema(language, momentum=cosine_ramp(0.9, 1, over=10 steps))\n"
+    )
+    recipe += "minimize contrast(image, elder(text))"
+    objective = vlmdsl.compile(recipe, compiled=False)
+    (teacher,) = {stream.encoder.teacher for stream in objective.streams} - {None}
+    assert "momentum" not in objective.inputs  # the teacher follows it, the objective does not read it
+    for done in (0, 5, 10, 20):
+        expected = 1.0 - 0.1 * (1.0 + math.cos(math.pi * min(done / 10, 1.0))) / 2.0
+        assert math.isclose(momentum_at(teacher, done, steps=0), expected, abs_tol=1e-15)
+    assert "momentum from 0.9 to 1 in a cosine over 10 steps" in formula_text(objective.program)
+
+
+@pytest.mark.parametrize(
+    "momentum", ["1.5", "ramp(0, 2)", "ramp(0.9, 1, over=2 epochs)", 'ramp(0.9, 1), schedule="cosine"', "learned(0.5)"]
+)
+def test_a_momentum_that_is_not_a_share_is_a_diagnostic(momentum: str) -> None:
+    recipe = f"recipe r(image: Image, text: Text)\nencoder elder = ema(language, momentum={momentum})\n"
+    assert [each.code for each in vlmdsl.check(recipe + "minimize contrast(image, elder(text))")] == ["V0405"]

@@ -21,7 +21,7 @@ from vlmdsl.backends.latex.notation import (
     words,
 )
 from vlmdsl.backends.latex.retrieval import attended
-from vlmdsl.ir import Encoder, Node, Program, Teacher, encoder_of, head_words, parts_of
+from vlmdsl.ir import Encoder, Node, Program, Ramp, Teacher, encoder_of, head_words, parts_of
 from vlmdsl.ir.operations.encoding import ENCODE, GATE, MIX, NORMALIZE, POOLED
 from vlmdsl.ir.operations.mining import FETCH
 from vlmdsl.ir.operations.modules import use_of
@@ -227,7 +227,10 @@ class Names:
         """A tower's teacher, whose weights are stated."""
         name = Math(rf"\overline{{{tower.latex}}}", f"teacher of {tower.text}")
         when = "before the forward pass" if teacher.order == "before" else "after the optimiser step"
-        said = f"{teacher.schedule.replace('_', '-')} momentum {teacher.momentum:g}, {when}"
+        if isinstance(teacher.momentum, Ramp):
+            said = f"momentum {teacher.momentum}, {when}"
+        else:
+            said = f"{teacher.schedule.replace('_', '-')} momentum {teacher.momentum:g}, {when}"
         latex = rf"{name.latex}\ {words(f'the moving average of its weights, {said}').latex}"
         self.state("parameters", Math(latex, f"{name.text}: the moving average of its weights, {said}"))
         return name

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
 
 from vlmdsl.ir.node import Node
 from vlmdsl.ir.operation import Operation, Yields, define
@@ -20,6 +18,7 @@ from vlmdsl.ir.operations.rules import (
     same,
     take,
 )
+from vlmdsl.ir.ramps import Ramp
 from vlmdsl.types import (
     ConditionType,
     DistributionType,
@@ -38,43 +37,11 @@ from vlmdsl.types import (
 __all__ = [
     "ADD", "AND", "CLAMP", "CONSTANT", "DIVIDE", "DRAW", "EQUAL", "EXP", "GREATER", "GREATER_EQUAL", "LESS",
     "LESS_EQUAL", "LOG", "MAXIMUM", "MINIMUM", "MULTIPLY", "NEGATE", "NOT", "NOT_EQUAL", "OR", "PARAMETER", "RAMP",
-    "RETAIN", "SCALAR", "SOFTPLUS", "STOP", "SUBTRACT", "WHERE", "Duration", "Ramp", "broadcast",
+    "RETAIN", "SCALAR", "SOFTPLUS", "STOP", "SUBTRACT", "WHERE", "broadcast",
 ]  # fmt: skip
 
 _DISTRIBUTIONS = ("beta", "uniform")
 """What a number may be drawn from; each has two arguments."""
-
-
-@dataclass(frozen=True, slots=True)
-class Duration:
-    """A part of a run: so many `steps` or `epochs`, or a `share` of it."""
-
-    amount: float
-    unit: Literal["share", "steps", "epochs"]
-
-    def __str__(self) -> str:
-        if self.unit == "share":
-            return "the run" if self.amount == 1.0 else f"{self.amount:.0%} of the run"
-        return f"{self.amount:g} {self.unit if self.amount != 1 else self.unit.removesuffix('s')}"
-
-
-@dataclass(frozen=True, slots=True)
-class Ramp:
-    """A number that goes from `start` to `end` `over` a part of the run that begins `after` another, and stays there.
-
-    In a `cosine` it leaves and arrives slowly: (1 - cos(pi t)) / 2 of the way after the share t of the time.
-    """
-
-    shape: Literal["linear", "cosine"]
-    start: float
-    end: float
-    over: Duration
-    after: Duration
-
-    def __str__(self) -> str:
-        how = " in a cosine" if self.shape == "cosine" else ""
-        after = f", after {self.after}" if self.after.amount else ""
-        return f"from {self.start:g} to {self.end:g}{how} over {self.over}{after}"
 
 
 def broadcast(types: tuple[Type, ...]) -> Type | None:
