@@ -110,7 +110,8 @@ class Repetitions:
         """The key of sample `index`, with its number behind it if it has one."""
         if not len(self.indices):
             return key
-        place = int(np.searchsorted(self.indices, index))
+        # In the type of the array: it is copied for a number of another type.
+        place = int(np.searchsorted(self.indices, self.indices.dtype.type(index)))
         if place == len(self.indices) or self.indices[place] != index:
             return key
         return f"{key}#{self._numbers[place]}"
