@@ -92,7 +92,7 @@ def _shown(result: Comparison, contender: str) -> bool:
 
 
 def _text(record: dict[str, Any], name: str) -> dict[str, Any]:
-    """The recipe by its text or name, and the knobs that were set."""
+    """The recipe by its text or name, and the hyper-parameters that were set."""
     recipe = record["recipes"][name]
     return {"recipe": recipe.get("text", recipe["name"]).strip(), "knobs": recipe["given_knobs"]}
 

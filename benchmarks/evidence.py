@@ -76,8 +76,8 @@ class Scale:
 SMALL_HEADS = "heads made for ResNet-50 are too wide for a tower of 64 features"
 TURNS_OVER = "queue and teacher turn over within 300 steps"
 CHOSEN = (
-    "classes by colour, learning rate and knobs were chosen after trials that were measured on these same held-out scenes; "
-    "by shape none of the towers, by count only SimCLR's, had better neighbours in those trials than the untrained one"
+    "classes by colour, learning rate and hyper-parameters were chosen after trials that were measured on these same "
+    "held-out scenes; by shape none of the towers, by count only SimCLR's, had better neighbours in those trials than the untrained one"
 )
 COLOURS = "scenes are named by their colours, which published pipelines change"
 WEAKER = "crops of 8 % of 32 pixels show nothing, and a hue turned by 72 degrees makes another colour"
@@ -87,7 +87,7 @@ LETTERS = (
     "letters of 16 pixels are for images of 224; captions must be short to be of large letters in images of 48: whole ones "
     "were not learned there"
 )
-DRAWN = "what is drawn anew in each step takes more steps to be told apart"
+DRAWN = "what is drawn again in each step takes more steps to be told apart"
 MIXED = "mixed samples belong to two pairs; one writer tells all scenes, as batches are of one source"
 CLASSES = "all texts of a class are right answers"
 CLUSTERS = "32768 clusters are for millions of pairs"

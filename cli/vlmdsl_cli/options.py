@@ -38,11 +38,11 @@ class Recipe:
 
 
 def recipe_arguments(command: Command) -> Command:
-    """`RECIPE | -e EXPRESSION [--param KNOB=VALUE]...`, handed on as the keyword `recipe`."""
+    """`RECIPE | -e EXPRESSION [--param NAME=VALUE]...`, handed on as the keyword `recipe`."""
 
     @click.argument("subject", metavar="[RECIPE]", required=False)
     @click.option("-e", "expression", metavar="EXPRESSION", help="An expression in place of RECIPE.")
-    @click.option("--param", "knobs", metavar="KNOB=VALUE", multiple=True, help="Set a hyper-parameter of the recipe.")
+    @click.option("--param", "knobs", metavar="NAME=VALUE", multiple=True, help="Set a hyper-parameter of the recipe.")
     @functools.wraps(command)
     def wrapped(*, subject: str | None, expression: str | None, knobs: Sequence[str], **others: object) -> object:
         return command(recipe=choose_recipe(subject, expression, knobs), **others)

@@ -157,7 +157,7 @@ def recipe_sections(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Evidence", "\n".join([*(f"cites {text}" for text in facts["citations"]), facts["status"]]).strip()),
         ("Terms", ", ".join(facts["terms"])),
         ("Fields", "\n".join(f"  {name}: {type}{_note(type)}" for name, type in facts["fields"].items())),
-        ("Knobs", "\n".join(f"  {name} = {_knob(value)}" for name, value in facts["knobs"].items())),
+        ("Hyper-parameters", "\n".join(f"  {name} = {_plain(value)}" for name, value in facts["knobs"].items())),
         ("Encoders", "\n".join(_encoder_line(encoder) for encoder in facts["encoders"])),
         ("Reference set", "\n".join(f"  {column['tower']} of {column['field']}" for column in facts["reference"])),
         ("Heads", "\n".join(_head_lines(facts["encoders"]))),
@@ -169,7 +169,7 @@ def recipe_sections(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [section for section in sections if section[1]]
 
 
-def _knob(value: object) -> str:
+def _plain(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -279,7 +279,7 @@ _FUSED = {"subject": "Text", "context": "Image"}
 
 
 def _check_view(primitive: Primitive, subjects: dict[str, Value], builder: CallBuilder) -> None:
-    """Masks come last: they hide tokens, and the views of a text work on its words."""
+    """Masks come last: they mask tokens, and the other views of a text change its words."""
     name = primitive.positional[0].name
     subject = subjects[name]
     if isinstance(subject, Node) and subject.operation is MASK:

@@ -170,7 +170,7 @@ class Session:
             self._calls.pop()
 
     def blamed(self, fault: Fault) -> Diagnostic:
-        """What to report of a fault: told where its user wrote the value at fault, with the fix that this place allows."""
+        """The diagnostic of a fault, at the place where its user wrote the wrong value, with the fix for this place."""
         diagnostic = self._moved(fault)
         member = self.members.get(diagnostic.primary.span)
         if diagnostic.code != PooledWhereTokensAreCompared.code or member is None:

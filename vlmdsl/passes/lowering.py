@@ -224,7 +224,7 @@ def _only(node: Node) -> Lowering:
 def _how(node: Node, lowering: str) -> str:
     operation = node.operation
     if operation is NEAREST:
-        return "only the largest product of a row is wanted"
+        return "only the largest product of a row is needed"
     if lowering == "chunked":
         return _CHUNKED["tokens" if isinstance(node.inputs[0].type, TokensType) else "features"]
     if operation is CONTRAST:

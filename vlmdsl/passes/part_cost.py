@@ -88,7 +88,7 @@ def _vocabularies(program: Program, workload: Workload) -> Iterator[PartCost]:
         forward = 2 * sum(rows) * width * words
         learning = sum(count for count, stream in zip(rows, found, strict=True) if stream.encoder.learns)
         parameters = (width + 1) * words
-        what = f"logits of {sum(rows):,} tokens over {words:,} words"
+        what = f"logits of {sum(rows):,} tokens over a vocabulary of {words:,}"
         kept = sum(rows) * words * _FLOAT
         yield PartCost(encoder.tower, what, parameters, parameters * _FLOAT, forward, 4 * learning * width * words, kept)
 

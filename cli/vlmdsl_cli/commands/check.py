@@ -24,7 +24,7 @@ Style = Literal["text", "json", "github"]
 @click.command("check")
 @click.argument("recipes", metavar="[RECIPE]...", nargs=-1)
 @click.option("-e", "expressions", metavar="EXPRESSION", multiple=True, help="Check an expression.")
-@click.option("--param", "knobs", metavar="KNOB=VALUE", multiple=True, help="Set a hyper-parameter of the recipes.")
+@click.option("--param", "knobs", metavar="NAME=VALUE", multiple=True, help="Set a hyper-parameter of the recipes.")
 @click.option("--format", "style", type=click.Choice(get_args(Style)), default="text", help="Output format.")
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.option("--fix", "mend", is_flag=True, help="Apply the safe fixes to the files.")

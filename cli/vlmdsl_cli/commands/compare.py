@@ -24,7 +24,7 @@ __all__ = ["command"]
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Number of seeds per recipe.")
 @run_arguments
 @click.option(
-    "--param", "knobs", metavar="[RECIPE.]KNOB=VALUE", multiple=True, help="Set a hyper-parameter of one recipe, or of all."
+    "--param", "knobs", metavar="[RECIPE.]NAME=VALUE", multiple=True, help="Set a hyper-parameter of one recipe, or of all."
 )
 @click.option("--out", metavar="DIR", help="The folder of the comparison; default: runs/compare-RECIPE-RECIPE...")
 @as_json

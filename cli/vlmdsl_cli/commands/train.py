@@ -19,7 +19,7 @@ __all__ = ["command"]
 @click.argument("subject", metavar="[RECIPE]", required=False)
 @click.option("-e", "expression", metavar="EXPRESSION", help="An expression in place of RECIPE.")
 @run_arguments
-@click.option("--param", "knobs", metavar="KNOB=VALUE", multiple=True, help="Set a hyper-parameter of the recipe.")
+@click.option("--param", "knobs", metavar="NAME=VALUE", multiple=True, help="Set a hyper-parameter of the recipe.")
 @lowering_option
 @click.option("--seed", type=int, help="Seed of weights, data order and views.")
 @click.option("--out", metavar="DIR", help="The run folder; default: a new one under runs/.")

@@ -100,7 +100,7 @@ class _TrainingBatches(Dataset[LoadedBatch]):
         return {slot: every[slot] for slot in own}
 
     def _too_few(self, epoch: int, place: Place) -> Diagnostic:
-        """Why a batch cannot be filled, told of all samples that it could be filled from."""
+        """Why a batch cannot be filled, for all samples that it could be filled from."""
         aside = Tally([], Counter())
         good = sum(self._first_good(epoch, (index,), aside) is not None for index in self.order.everyone(place))
         return too_few_usable(self._reader.source.name, len(place.order), good, self.order.batch, aside.skipped)

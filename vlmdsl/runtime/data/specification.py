@@ -84,7 +84,7 @@ SHAPES_OPTIONS: dict[str, Callable[[object], object]] = {
     "label": _label,
     "seed": _whole(0, 2**62),
 }
-"""Hyper-parameters of `shapes:KNOB=VALUE,...` and how their values are read."""
+"""Options of `shapes:NAME=VALUE,...` and how their values are read."""
 
 _OPTIONS_OF_BOTH_SPLITS = ("size", "objects", "label", "seed")
 
