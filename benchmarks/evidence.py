@@ -77,7 +77,8 @@ SMALL_HEADS = "heads made for ResNet-50 are too wide for a tower of 64 features"
 TURNS_OVER = "queue and teacher turn over within 300 steps"
 CHOSEN = (
     "classes by colour, learning rate and hyper-parameters were chosen after trials that were measured on these same "
-    "held-out scenes; by shape none of the towers, by count only SimCLR's, had better neighbours in those trials than the untrained one"
+    "held-out scenes; by shape none of the towers, by count only SimCLR's, had better neighbours in those trials "
+    "than the untrained one"
 )
 COLOURS = "scenes are named by their colours, which published pipelines change"
 WEAKER = "crops of 8 % of 32 pixels show nothing, and a hue turned by 72 degrees makes another colour"
