@@ -15,6 +15,7 @@ from torch import nn
 import vlmdsl
 from batches import batch_of
 from oracles.cases import DATA
+from vlmdsl.api.driver import build
 from vlmdsl.backends.latex import formula_text
 from vlmdsl.ir import Teacher
 from vlmdsl.runtime.encoders import TextConfig, TextTransformer, VisionConfig, VisionTransformer
@@ -179,7 +180,7 @@ def test_a_momentum_may_be_a_schedule() -> None:
     for done in (0, 5, 10, 20):
         expected = 1.0 - 0.1 * (1.0 + math.cos(math.pi * min(done / 10, 1.0))) / 2.0
         assert math.isclose(momentum_at(teacher, done, steps=0), expected, abs_tol=1e-15)
-    assert "momentum from 0.9 to 1 in a cosine over 10 steps" in formula_text(objective.program)
+    assert "momentum from 0.9 to 1 in a cosine over 10 steps" in formula_text(build(recipe).written)
 
 
 @pytest.mark.parametrize(
