@@ -37,6 +37,8 @@ def check_primitive(primitive: Primitive) -> None:
     errors = [fault for fault in check(primitive.example) if fault.severity == "error"]
     assert not errors, f"the example of {primitive.name} does not check: {errors[0].code} {errors[0].message}"
     objective = compile(primitive.example, compiled=False).double().eval()  # calls must not move state on
+    if objective.applied:
+        return  # its value depends on modules: what holds for them is tested where they are
     if "permutation" in primitive.laws:
         _check_permutation(primitive.name, objective)
     if "non_negative" in primitive.laws:
