@@ -57,6 +57,7 @@ def model():
     objective = nn.Module()
     objective.streams, objective.inputs, objective.compared = list(streams_of()), {}, []
     objective.references = SimpleNamespace(columns=[])
+    objective.program = Program("compared", Graph(), ())
     return VisionLanguageModel({"vision": OneHot("Image"), "language": OneHot("Text")}, objective)
 
 
