@@ -91,5 +91,5 @@ class LoweredFunction:
             return self._smallest(inputs, parameters, state)
         choice = self._chooser.of_batch(inputs)
         if choice not in self._functions:
-            self._functions[choice] = self._function(choice)
+            self._functions.setdefault(choice, self._function(choice))
         return self._functions[choice](inputs, parameters, state)

@@ -247,23 +247,14 @@ class Objective(LearnedNumbers):
         functions = _execute(self.program.name, self.source)
         functions.pop("objective")
         self._before: dict[str, Callable[..., Any]] = functions
+        lowered = partial(_lowered, self.program, self._sources, self.schedule)
         for compute in self.schedule.computes[:-1]:
             if any(isinstance(value, Applied) for value in compute.takes):  # it computes with features
-                self._before[compute.name] = LoweredFunction(self._chooser, partial(self._before_modules, compute.name))
-        self._emitted: Emitted = LoweredFunction(self._chooser, self._function)
-
-    def _before_modules(self, name: str, chunked: frozenset[Node]) -> Emitted:
-        """The emitted function of that name in which these operations run in blocks."""
-        function: Emitted = _execute(self.program.name, emit(self.program, self._sources, self.schedule, chunked))[name]
-        return function
-
-    def _function(self, chunked: frozenset[Node]) -> Emitted:
-        """The emitted function in which these operations run in blocks."""
-        source = emit(self.program, self._sources, self.schedule, chunked)
-        function: Emitted = _execute(self.program.name, source)["objective"]
+                self._before[compute.name] = LoweredFunction(self._chooser, partial(lowered, compute.name))
         expected = [*self.inputs.values(), *module_inputs(self.program)]
         axes = {each.name: each.axes for each in expected} | passed_axes(self.schedule, self.passed)
-        return CompiledFunction(function, axes) if self._compiled else function
+        last = partial(lowered, "objective", axes=axes if self._compiled else None)
+        self._emitted: Emitted = LoweredFunction(self._chooser, last)
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the functions, which are made again from the source."""
@@ -299,6 +290,22 @@ def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
     if not torch.amp.is_autocast_available(device.type):  # as on `meta`
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
+
+
+def _lowered(
+    program: Program,
+    sources: SourceMap | None,
+    schedule: Schedule,
+    name: str,
+    chunked: frozenset[Node],
+    axes: Mapping[str, tuple[str, ...]] | None = None,
+) -> Emitted:
+    """An emitted function in which these operations run in blocks, compiled if the axes of its inputs are given.
+
+    Not a method: copies of an objective share it, and must not keep the original alive.
+    """
+    function: Emitted = _execute(program.name, emit(program, sources, schedule, chunked))[name]
+    return function if axes is None else CompiledFunction(function, axes)
 
 
 def _execute(name: str, source: str) -> dict[str, Callable[..., Any]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -91,9 +94,18 @@ def test_blocks_have_shapes_on_the_meta_device(recipe: str) -> None:
     assert all(leaf.grad.shape == leaf.shape for leaf in leaves.values() if leaf.requires_grad)
 
 
+def test_a_copy_does_not_keep_the_original_alive() -> None:
+    original = vlmdsl.compile("clip", compiled=False)
+    copied, alive = copy.deepcopy(original), weakref.ref(original)
+    del original
+    gc.collect()
+    assert alive() is None
+    assert torch.isfinite(loss_of(copied.double(), 4))
+
+
 def test_a_compiled_objective_has_the_same_few_graphs_for_each_form(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first size, another one, one sample; and the large sizes of an objective that chooses: the first, another."""
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     torch._dynamo.reset()
     counters.clear()
     eager = compile_built(build("clip"), compiled=False)
