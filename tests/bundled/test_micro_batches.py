@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import vlmdsl
 from bundled.runs import ALBEF_CORE, DATA, RECIPES, SETTINGS, columns_of, knobs_of, with_tiny_towers
@@ -60,3 +62,27 @@ def test_the_gradient_is_that_of_the_whole_batch(recipe: str, monkeypatch: pytes
             torch.testing.assert_close(replayed.grad, plain.grad, rtol=1e-10, atol=1e-12 * largest)
     for (name, plain), other in zip(whole.state_dict().items(), cached.state_dict().values(), strict=True):
         torch.testing.assert_close(other, plain, rtol=1e-10, atol=1e-12, msg=lambda text, name=name: f"{name}: {text}")
+
+
+class SliceGradients(TorchDispatchMode):
+    """Counts gradients of some of `samples`, each of which is a tensor of the size of all of them."""
+
+    def __init__(self, samples: int) -> None:
+        super().__init__()
+        self.samples, self.count = samples, 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        if function is torch.ops.aten.slice_backward.default:
+            _, sizes, axis, *_ = arguments
+            self.count += axis == 0 and sizes[0] == self.samples
+        return function(*arguments, **(options or {}))
+
+
+def test_what_fusion_takes_has_no_gradient_of_full_size_for_each_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_tiny_towers(monkeypatch)
+    model, batch = model_and_batch(ALBEF_CORE)
+    step = vlmdsl.CachedStep(model, micro=2)
+    output = step(batch)
+    with SliceGradients(len(batch.keys)) as gradients:
+        step.backward(output.loss)
+    assert gradients.count == 0

@@ -1,5 +1,4 @@
-"""Every bundled recipe, and one that mines and fuses: training on several processes leaves what training on one leaves,
-whatever its state.
+"""Every bundled recipe: training on several processes leaves what training on one leaves, whatever its state.
 
 After two steps of the loop with the loader, the towers, the heads, the teachers and the optimiser of a run: the losses, the
 optimiser's moments (which are made of every gradient), the weights, queues, running means and batch statistics.
@@ -32,11 +31,14 @@ from vlmdsl.testing.distributed import run_processes
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 STEPS = 2
-TRAINED = [*RECIPES, ALBEF_CORE]
+RUNS = {**{name: name for name in RECIPES}, "fusion": ALBEF_CORE}
+IN_CHUNKS = ("declip", "moco_v3", "fusion")
+"""Those that run in micro-batches too: queues, teachers, batch statistics of heads, a module applied to features."""
 
 
-def configuration(columns: dict[str, str]) -> RunConfig:
+def configuration(columns: dict[str, str], micro: int | None) -> RunConfig:
     settings = SETTINGS | {"train.steps": STEPS, "data.train": (DATA,), "data.map": columns}
+    settings |= {} if micro is None else {"train.micro": micro}
     made, faults = load_config(flags=settings)
     assert made is not None, faults
     return made
@@ -52,12 +54,15 @@ def precise(batches: BatchLoader) -> Iterator[Batch]:
         yield replace(batch, values=values)
 
 
-def trained(recipe: str) -> dict[str, Any]:
-    """What a run of a recipe logged, and everything that its checkpoint would hold."""
+def trained(recipe: str, micro: int | None = None) -> dict[str, Any]:
+    """What a run of a recipe logged, and everything that its checkpoint would hold.
+
+    Each process takes chunks of another size: of `micro` samples on the first one, of one sample more on the next.
+    """
     rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     world = World(rank, size, torch.device("cpu"))
-    objective = vlmdsl.compile(recipe, compiled=False, **knobs_of(recipe))
-    config = configuration(columns_of(objective.program))
+    objective = vlmdsl.compile(recipe, compiled=False, **(knobs_of(recipe) if recipe in RECIPES else {}))
+    config = configuration(columns_of(objective.program), None if micro is None else micro + rank)
     data = open_data(objective.program, config)
     tokenizer = read_tokenizers(objective, config.model, data)
     model = build_model(objective, config, tokenizer, world, data.mapping.facts)
@@ -73,10 +78,12 @@ def trained(recipe: str) -> dict[str, Any]:
     return found | {f"moment {index} {kind}": value for index, own in moments.items() for kind, value in own.items()}
 
 
-def all_trained() -> dict[str, dict[str, Tensor]]:
+def all_trained(in_chunks: bool = False) -> dict[str, dict[str, Tensor]]:
+    """Every run, and those in micro-batches as runs of their own, under the name with `in chunks`."""
     with pytest.MonkeyPatch.context() as patch:
         with_tiny_towers(patch)
-        return {recipe: trained(recipe) for recipe in TRAINED}
+        runs = {name: trained(recipe) for name, recipe in RUNS.items()}
+        return runs | ({f"{name} in chunks": trained(RUNS[name], 2) for name in IN_CHUNKS} if in_chunks else {})
 
 
 @cache
@@ -87,12 +94,12 @@ def on_one() -> dict[str, dict[str, Tensor]]:
 @pytest.mark.parametrize("processes", [2, 4])
 def test_a_run_is_the_same_on_several_processes(processes: int) -> None:
     expected = on_one()
-    shares = run_processes(all_trained, processes, timeout=300)
+    shares = run_processes(all_trained, processes, True, timeout=300)
     different = []
-    for recipe in TRAINED:
-        for what, wanted in expected[recipe].items():
+    for run in shares[0]:
+        for what, value in expected[run.removesuffix(" in chunks")].items():
             for share in shares:
-                if not torch.allclose(share[recipe][what], wanted, rtol=1e-7, atol=1e-10):
-                    different.append(f"{recipe}: {what} differs by {(share[recipe][what] - wanted).abs().max():.2g}")
+                if not torch.allclose(share[run][what], value, rtol=1e-7, atol=1e-10):
+                    different.append(f"{run}: {what} differs by {(share[run][what] - value).abs().max():.2g}")
                     break
     assert different == []
