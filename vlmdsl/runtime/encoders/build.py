@@ -179,6 +179,8 @@ def _misfit(encoder: Encoder, request: Request) -> tuple[str, str] | None:
         return f"takes texts of at most {length} tokens, not {request.text_length}", f"set `model.text_length={length}`"
     if request.region_length is not None and encoder.region_length is None:
         return "cannot be entered part-way by regions", "choose a built-in tower: `model.image_encoder=vit:tiny`"
+    if "states" in encoder.yields and not encoder.states_width:
+        return "has no states of tokens that a module could be applied to", "choose another tower, such as `vit:tiny`"
     known = encoder.vocabulary_size
     if known is not None and request.vocabulary_size is not None and request.vocabulary_size > known:
         return (

@@ -69,6 +69,7 @@ class HuggingFaceEncoder(Encoder):
             else:
                 self._measure_texts()
             pooled, tokens = self._read(name, lacking)
+        self.states_width = tokens.shape[-1]
         self.pooled_projection = self._projection(pooled, "pooled") if "pooled" in self.yields else None
         self.token_projection = self._projection(tokens, "token") if "tokens" in self.yields else None
         if "vocabulary" in self.yields and self.vocabulary_size is not None:
@@ -260,7 +261,8 @@ class HuggingFaceEncoder(Encoder):
             with torch.enable_grad():
                 features = self(*example)
                 words = None if self.vocabulary_head is None else self.vocabulary_head(features.states)
-                total = sum(part.sum() for part in (features.pooled, features.tokens, words) if part is not None)
+                outputs = (features.pooled, features.tokens, features.states, words)
+                total = sum(part.sum() for part in outputs if part is not None)
                 parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
                 gradients = torch.autograd.grad(total, parameters, allow_unused=True)
         finally:

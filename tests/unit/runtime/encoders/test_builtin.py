@@ -152,6 +152,7 @@ def test_a_fresh_image_encoder_sees_the_image_as_well_as_the_place(stem):
         ("vit", "Image", {}, "V0830", "vit:tiny"),
         ("vit:tiny", "Text", {}, "V0830", "transformer:tiny"),
         ("vit:tiny", "Image", {"image_size": 30}, "V0831", "model.image_size=32"),
+        ("groupvit:tiny", "Image", {"yields": ("states",)}, "V0831", "vit:tiny"),
     ],
 )
 def test_a_wrong_name_or_size_is_a_diagnostic(name, kind, sizes, code, words):

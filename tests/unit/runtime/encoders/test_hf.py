@@ -69,6 +69,17 @@ def test_a_model_gives_what_it_declares_and_every_trained_parameter_gets_a_gradi
     assert all(torch.isfinite(parameter.grad).all() for parameter in trained.values())
 
 
+@pytest.mark.parametrize("model", CONFIGS)
+def test_a_tower_of_which_only_states_are_read_says_how_wide_they_are(model, tmp_path):
+    kind, config = CONFIGS[model]
+    encoder = build_encoder(saved(config(), tmp_path), kind, dimension=16, yields=("states",))
+    features = encoder(*example(encoder))
+    assert (features.pooled, features.tokens) == (None, None)
+    assert features.states.shape == (3, 16 if kind == "Image" else 5, encoder.states_width)
+    features.states.square().sum().backward()
+    assert [name for name, one in encoder.named_parameters() if one.requires_grad and one.grad is None] == []
+
+
 def test_the_weights_of_a_tower_and_its_projection_are_the_saved_ones(tmp_path):
     name = saved(clip_config(), tmp_path)
     encoder = build_encoder(name, "Image", dimension=24)
