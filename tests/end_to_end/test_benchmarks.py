@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -98,3 +100,21 @@ def test_the_memory_of_sources_is_measured_on_data_that_is_read(tmp_path: Path, 
     samples = {"stream": 160_000}.get(layout, 100)
     figures = memory.measure(layout, memory.LAYOUTS[layout](tmp_path, samples), samples)
     assert figures["samples"] == samples
+
+
+LIMITS = {
+    "clip-8192": {"memory_to_dense": 1 / 8, "time_to_dense": 1.3},
+    "siglip-8192": {"memory_to_dense": 1 / 8, "time_to_dense": 1.3},
+    "siglip-4096": {"memory_to_usual_compiled": 1.0, "time_to_usual_eager": 1.0},
+    "tokenmax-256": {"memory_to_usual_eager": 0.1, "time_to_usual_eager": 1.0},
+}
+LOWERINGS = json.loads((BENCHMARKS / "results" / "lowerings.json").read_text("utf-8"))["results"]
+
+
+@pytest.mark.parametrize("result", LOWERINGS, ids=lambda result: result["case"])
+def test_the_chunked_form_is_measured_within_its_limits(result: dict[str, Any]) -> None:
+    """Memory and time beside the dense form, or beside the loss as it is usually written."""
+    row = result["variants"]["chunked"]
+    for name, limit in LIMITS[result["case"]].items():
+        ratio = row[name][0] if name.startswith("time") else row[name]
+        assert ratio <= limit, name
