@@ -51,11 +51,9 @@ def _tokenmax(node: Node, dense: Cost, world: Workload) -> Cost:
 
 
 def _transient(node: Node, numbers: int, world: Workload) -> int:
-    """The gradients of both features, y's in float32 at least, and besides them the blocks, or, when these are gone, what is
-    made of the gradients: those of the features before they were brought to unit length."""
+    """The gradients of both features, y's in float32 at least, summed block by block, and the blocks beside them."""
     x, y = node.inputs[:2]
     samples = world.batch // world.world
     gradients = samples * world.tokens(x) * world.dim * world.item if learns([x]) else 0
     gradients += world.batch * world.tokens(y) * world.dim * max(world.item, _FLOAT) if learns([y]) else 0
-    blocks = _BLOCKS * min(numbers, BLOCK_NUMBERS[world.device]) * max(world.item, _FLOAT)
-    return gradients + max(blocks, gradients)
+    return gradients + _BLOCKS * min(numbers, BLOCK_NUMBERS[world.device]) * max(world.item, _FLOAT)
