@@ -124,7 +124,7 @@ def test_teachers_move_and_queues_are_written_once_a_step() -> None:
 
 
 def test_dropout_is_replayed() -> None:
-    """The gradient is that of the very loss that was returned: by differences of it, drawn anew from the same state."""
+    """The gradient is that of the very loss that was returned: by differences of it, drawn again from the same state."""
     model = model_of(PLAIN, dropout=0.5).double()
     single = batch()
     values = {name: ImageBatch(value.pixels.double()) for name, value in single.values.items()}
