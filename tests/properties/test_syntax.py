@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from properties.programs import modules, untidy
 from vlmdsl.diagnostics import render_text
 from vlmdsl.source import SourceMap, SourceText
-from vlmdsl.syntax import format_module, format_text, parse, read_source, same_tree, tree
+from vlmdsl.syntax import parse, read_source, same_tree, tree
+from vlmdsl.syntax.format import format_module, format_text
 
 WORDS = [
     "let", "in", "=", "(", ")", "[", "]", "{", "}", "minimize", "recipe", "x", "1", "10%", '"s"', '"', "\n", "\n", " ",

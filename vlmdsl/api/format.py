@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vlmdsl.api.sources import SOURCES
 from vlmdsl.source import SourceText
-from vlmdsl.syntax import format_text
+from vlmdsl.syntax.format import format_text
 
 __all__ = ["format"]
 

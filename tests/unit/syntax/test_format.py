@@ -7,7 +7,8 @@ import pytest
 
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.source import SourceText
-from vlmdsl.syntax import format_module, format_text, parse
+from vlmdsl.syntax import parse
+from vlmdsl.syntax.format import format_module, format_text
 
 STYLE = Path(__file__).parent / "style"
 CASES = {
