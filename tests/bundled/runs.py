@@ -12,7 +12,7 @@ from vlmdsl.ir import Program
 from vlmdsl.runtime.data import open_source, requirements
 from vlmdsl.runtime.encoders import shared, text, vit
 
-__all__ = ["ALBEF_CORE", "DATA", "RECIPES", "SETTINGS", "columns_of", "knobs_of", "program_of", "with_tiny_towers"]
+__all__ = ["ALBEF_CORE", "DATA", "MAE", "RECIPES", "SETTINGS", "columns_of", "knobs_of", "program_of", "with_tiny_towers"]
 
 RECIPES = [card.name for card in vlmdsl.recipes()]
 DATA = "shapes:samples=120,size=16"
@@ -43,6 +43,14 @@ minimize {
 }
 """
 """The core of ALBEF: a recipe whose second stage is called with what its first one computes."""
+MAE = """vlo 1
+recipe mae(image: Image, share = 75%)
+let hidden = random(share)
+minimize reconstruct(
+  decode(drop(image, hidden), depth=1, width=16, heads=2), pixels(image, normalised="patch"), at=hidden
+)
+"""
+"""A masked autoencoder: the decoder is called with what the tower gives of the patches that were not dropped."""
 SMALL = {"hidden": 16, "out": 10, "bottleneck": 6, "clusters": 10, "size": 20, "k": 3, "row_height": 8, "momentum": 0.9}
 """Values of hyper-parameters whose defaults are for large runs: heads, queues. No batch fills a queue of 20 evenly."""
 STAND_INS = {"Text": "template(phrases)", "Regions": "grid(image)", "Label": "hash(text)"}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 import vlmdsl
-from bundled.runs import ALBEF_CORE, DATA, RECIPES, SETTINGS, columns_of, knobs_of, program_of, with_tiny_towers
+from bundled.runs import ALBEF_CORE, DATA, MAE, RECIPES, SETTINGS, columns_of, knobs_of, program_of, with_tiny_towers
 from vlmdsl.api.driver import build
 from vlmdsl.runtime.encoders import Encoder
 from vlmdsl.runtime.encoders.heads import MultilayerHead
@@ -26,6 +26,7 @@ ONE = "vlo 1\nrecipe one(image: Image, text: Text)\nencoder one = shared(vision,
 TWO = "vlo 1\nrecipe two(image: Image, text: Text)\n"
 OTHERS = {
     "fusion": ALBEF_CORE,
+    "decoder": MAE,
     "multi_crop": TWO + "minimize contrast(multi_crop(image, n=2, small=2), text)\n",
     "drop": TWO + "minimize contrast(drop(image, share=50%), text) + contrast(image, text)\n",
     "drop_of_crops": TWO + "minimize contrast(drop(multi_crop(image, n=1, small=1, small_side=75%), share=25%), text)\n",
@@ -68,6 +69,8 @@ class Recorder:
             self._watch(module, partial(_fusion_call, name))
         for module in model.fusions.vocabularies.values():
             self._watch(module, lambda arguments: Called("vocabulary", len(arguments[0]), None))
+        for name, decoder in model.decoders.parts.items():
+            self._watch(decoder, partial(_decoder_call, name, len(decoder.positions)))
         if model.teachers is not None:
             for name, tower in model.teachers.copies.items():
                 self._watch_tower(name.removesuffix("_2"), tower)
@@ -101,6 +104,10 @@ class Recorder:
 
 def _fusion_call(name: str, arguments: tuple[Tensor, ...]) -> Called:
     return Called(name, len(arguments[0]), None)
+
+
+def _decoder_call(name: str, patches: int, arguments: tuple[Tensor, ...]) -> Called:
+    return Called(name, len(arguments[0]), patches)
 
 
 def _tower_call(name: str, arguments: tuple[Tensor, ...], keywords: dict[str, Tensor]) -> Called:

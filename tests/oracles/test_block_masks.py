@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vlmdsl.runtime.draws import generator
-from vlmdsl.runtime.values.mask_rules import block_mask, restore_order
+from vlmdsl.runtime.values.mask_rules import block_mask
 
 DATA = Path(__file__).parent / "data"
 
@@ -52,10 +52,3 @@ def test_blocks_are_distributed_as_in_the_authors_code() -> None:
         assert abs(counts.std() - expected["out_count_std"]) < 0.2
         assert counts.max() == expected["out_count_max"]
         np.testing.assert_allclose(masks.mean(axis=0), expected["out_coverage"], atol=0.07)
-
-
-def test_patches_come_back_in_the_authors_order() -> None:
-    with np.load(DATA / "mae-masking.npz") as arrays:
-        restore = np.stack([restore_order(noise) for noise in arrays["noise"]])
-        np.testing.assert_array_equal(restore, arrays["out_ids_restore"])
-        np.testing.assert_array_equal(restore >= arrays["out_x_kept"].shape[1], arrays["out_mask"] == 1)

@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+import vlmdsl
 from vlmdsl.backends.torch import ops
+from vlmdsl.runtime.values import KeptPatches, kept
 from vlmdsl.testing.gradients import value_and_gradients
 from vlmdsl.testing.oracle import Oracle, load_oracle
 
@@ -80,3 +82,29 @@ def test_pixels_of_masked_patches(name: str) -> None:
     if "target_patches" in oracle.outputs and normalised == "none":
         assert torch.equal(target, oracle.outputs["target_patches"])
     assert_agrees(oracle, lambda pred: ops.reconstruct(pred, target, oracle.inputs["mask"] == 1))
+
+
+@pytest.mark.parametrize("name", ["mae-recon", "mae-recon-normpix", "mae-recon-normpix-edge"])
+def test_the_recipe_of_masked_autoencoders(name: str) -> None:
+    """The compiled objective, whose decoder gives what the authors' gave."""
+    oracle = load_oracle(DATA, name)
+    normalised = "patch" if oracle.hyperparameters["norm_pix_loss"] else "none"
+    target = f'pixels(image, normalised="{normalised}")'
+    recipe = f"let hidden = random(75%)\nminimize reconstruct(decode(drop(image, hidden)), {target}, at=hidden)"
+    objective = vlmdsl.compile(recipe, compiled=False)
+
+    def loss(pred: Tensor) -> Tensor:
+        return objective(
+            modules={"decoder": lambda states: pred + 0 * states.sum()},
+            image_drop_states=torch.zeros(len(pred), 4, 1, dtype=pred.dtype),
+            image_drop_pixels=oracle.inputs["imgs"],
+            image_drop_dropped=oracle.inputs["mask"] == 1,
+        ).loss
+
+    assert_agrees(oracle, loss)
+
+
+def test_which_patches_are_dropped() -> None:
+    oracle = load_oracle(DATA, "mae-masking")
+    places = torch.stack([torch.from_numpy(kept(noise.numpy(), 0.75)) for noise in oracle.inputs["noise"]])
+    assert torch.equal(KeptPatches(places).dropped(oracle.inputs["noise"].shape[1]), oracle.outputs["mask"] == 1)

@@ -42,7 +42,8 @@ def inputs(program: Program) -> list[Input]:
 
     The pooled features of a stream are `NAME [B, D]`, its tokens `NAME_tokens [B, L, D]` with `NAME_mask [B, L]`, which of
     them are real; an image stream can do without the mask (all patches are real). A masked text whose hidden tokens are
-    guessed has `NAME_vocabulary [B, L, V]` and `NAME_targets [B, L]`. Other fields that the graph reads (labels, flags)
+    guessed has `NAME_vocabulary [B, L, V]` and `NAME_targets [B, L]`; an image whose pixels are decoded has
+    `NAME_pixels [B, 3, H, W]` and `NAME_dropped [B, P]`. Other fields that the graph reads (labels, flags)
     follow under their own names, numbers that the caller gives without axes, then the numbers drawn for the step, or for
     each sample, K of them, and those that follow the run.
     """
@@ -81,6 +82,12 @@ def _stream_inputs(stream: Stream) -> Iterable[Input]:
         yield Input(stream.input("states"), ("B", axis, "W"), "float", f"last states of the tokens of {stream.name}")
     if stream.tokens or stream.states:
         yield Input(stream.input("mask"), ("B", axis), "bool", f"true where {stream.name} has a token")
+    if stream.pixels:
+        yield Input(
+            stream.input("pixels"), ("B", "C", "H", "W"), "float", f"pixels of {stream.name}, as its tower takes them"
+        )
+    if stream.dropped:
+        yield Input(stream.input("dropped"), ("B", axis), "bool", f"true where a patch of {stream.name} was dropped")
     if stream.vocabulary:
         axis = token_axis("Text")  # of an image joined with a text, only the text's tokens are predicted
         yield Input(stream.input("vocabulary"), ("B", axis, "V"), "float", f"logits of the tokens of {stream.name}")
@@ -94,6 +101,8 @@ def module_inputs(program: Program) -> list[Input]:
     for output in module_outputs(program):
         if output.pooled:
             found.append(Input(output.name, ("B", "D"), "float", f"pooled features of {output.name}"))
+        if output.patches:
+            found.append(Input(output.name, ("B", "P", "C"), "float", f"pixels of all patches, {output.name}"))
         if output.tokens:
             found.append(Input(output.input("tokens"), ("B", "L", "D"), "float", f"token features of {output.name}"))
             found.append(Input(output.input("mask"), ("B", "L"), "bool", f"true where {output.name} has a token"))

@@ -40,10 +40,10 @@ class FusionSettings:
 
 @dataclass(frozen=True, slots=True)
 class PixelDecoderSettings:
-    """A transformer from the states of the patches that were kept to the pixels of all patches of `patch` x `patch`
-    (MAE)."""
+    """A transformer from the states of the patches that were kept to the pixels of all patches of `patch` x `patch`, 0:
+    those of the tower (MAE)."""
 
-    patch: int
+    patch: int = 0
     depth: int = 8
     width: int = 512
     heads: int = 16

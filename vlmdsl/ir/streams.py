@@ -9,10 +9,10 @@ from vlmdsl.ir.encoders import Encoder, encoder_of
 from vlmdsl.ir.node import Node
 from vlmdsl.ir.operations.encoding import ENCODE, MIX, MLM, POOLED, TOKENS, VOCABULARY, source_of
 from vlmdsl.ir.operations.mining import FETCH
-from vlmdsl.ir.operations.modules import APPLY, STATES, use_of
+from vlmdsl.ir.operations.modules import APPLY, DROPPED, PIXELS, STATES, use_of
 from vlmdsl.ir.operations.views import BLEND, FIELD
 from vlmdsl.ir.program import Program
-from vlmdsl.types import VecType
+from vlmdsl.types import PatchesType, VecType
 
 __all__ = [
     "OUTPUTS", "ModuleOutput", "Reading", "Stream", "block_of", "loaded_parts", "module_outputs", "parts_of",
@@ -32,7 +32,8 @@ class Stream:
     and number (`image_augment_slip_0`, `text_masked`), a tower of the recipe's own (`image_retriever`), the last head
     (`image_project`) and `teacher`. Of several streams that this makes equal (two crops), the later ones are numbered.
     `source` is the field or view node, `encode` the encode node; `pooled`, `tokens`, `vocabulary` and `states` say which
-    outputs are used, and `asked_only` that nothing reads the vocabulary but criteria of the chosen tokens.
+    outputs are used, and `asked_only` that nothing reads the vocabulary but criteria of the chosen tokens. `pixels` and
+    `dropped` say that what the tower is given is read too: its pixels, and which of their patches were dropped.
     """
 
     name: str
@@ -43,6 +44,8 @@ class Stream:
     vocabulary: bool = False
     states: bool = False
     asked_only: bool = False
+    pixels: bool = False
+    dropped: bool = False
 
     @property
     def learns(self) -> bool:
@@ -54,7 +57,7 @@ class Stream:
         return encoder_of(self.encode)
 
     def input(self, output: str) -> str:
-        """What the input of the objective that holds one output is called, or its `mask` or `targets`.
+        """What the input of the objective that holds one output is called, or its `mask`, `targets`, `pixels` or `dropped`.
 
         Pooled features have the stream's own name.
         """
@@ -71,7 +74,8 @@ class ModuleOutput:
     """What a module gives that is applied to features: `node` is the `apply` node.
 
     `name` says of which text and by which module: `text_masked_fusion`, `text_taken_fusion` where the text is that of a
-    sample that was picked. `pooled`, `tokens` and `vocabulary` say which outputs are used, as for a `Stream`.
+    sample that was picked. `pooled`, `tokens` and `vocabulary` say which outputs are used, as for a `Stream`; `patches` that
+    it is a decoder, which gives patches of pixels.
     """
 
     name: str
@@ -80,6 +84,7 @@ class ModuleOutput:
     tokens: bool
     vocabulary: bool
     asked_only: bool
+    patches: bool = False
 
     @property
     def learns(self) -> bool:
@@ -88,7 +93,7 @@ class ModuleOutput:
 
     def input(self, output: str) -> str:
         """What the input of the last function that holds one output is called, as for a `Stream`."""
-        return self.name if output == "pooled" else f"{self.name}_{output}"
+        return self.name if output in ("pooled", "patches") else f"{self.name}_{output}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +116,7 @@ def streams(program: Program) -> list[Stream]:
     encodes = [node for node in nodes if node.operation is ENCODE and node.index in used]
     names = _stream_names(encodes)
     everywhere = _read_everywhere(nodes)
+    read_of = {what: {node.inputs[0] for node in nodes if node.operation is what} for what in (PIXELS, DROPPED)}
     return [
         Stream(
             names[position],
@@ -118,6 +124,8 @@ def streams(program: Program) -> list[Stream]:
             node,
             **{output: output in used[node.index] for output in OUTPUTS},
             asked_only="vocabulary" in used[node.index] and node not in everywhere,
+            pixels=node in read_of[PIXELS],
+            dropped=node in read_of[DROPPED],
         )
         for position, node in enumerate(encodes)
     ]
@@ -138,7 +146,8 @@ def module_outputs(program: Program) -> list[ModuleOutput]:
             read = used.get(node, {POOLED} if isinstance(node.type, VecType) else set())
             name = _unique(names[source_of(node)] + _module_suffix(node), taken)
             flags = {output: output in read for output in ("pooled", "tokens", "vocabulary")}
-            outputs.append(ModuleOutput(name, node, **flags, asked_only=node not in everywhere))
+            patches = isinstance(node.type, PatchesType)
+            outputs.append(ModuleOutput(name, node, **flags, asked_only=node not in everywhere, patches=patches))
     return outputs
 
 

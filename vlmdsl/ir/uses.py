@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from vlmdsl.ir.encoders import Encoder, Head, Teacher
-from vlmdsl.ir.modules import FusionSettings
+from vlmdsl.ir.modules import FusionSettings, PixelDecoderSettings
 
 __all__ = ["Family", "Module", "TowerSettings", "Use", "VocabularySettings", "uses_of", "vocabulary_use"]
 
-Family: TypeAlias = Literal["tower", "head", "vocabulary", "fusion"]
+Family: TypeAlias = Literal["tower", "head", "vocabulary", "fusion", "decoder"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +34,12 @@ class Module:
 
     name: str
     family: Family
-    settings: TowerSettings | Head | VocabularySettings | FusionSettings
+    settings: TowerSettings | Head | VocabularySettings | FusionSettings | PixelDecoderSettings
     on: Module | None = None
 
     @property
     def base(self) -> Module:
-        """The tower, or the fusion module, at the bottom: the module itself, or what it stands on."""
+        """The tower, the fusion module or the decoder at the bottom: the module itself, or what it stands on."""
         module = self
         while module.on is not None:
             module = module.on

@@ -17,7 +17,7 @@ from vlmdsl.ir.operations.scalars import CONSTANT, DRAW, RAMP, SCALAR
 from vlmdsl.ir.operations.views import BLEND, CROP, DROP
 from vlmdsl.ir.schedule import Applied, Apply, Compute, Load, Mode, Schedule, Value
 from vlmdsl.ir.uses import Use, uses_of, vocabulary_use
-from vlmdsl.types import EncodedType, FieldType, LabelsType, MemoryType
+from vlmdsl.types import EncodedType, FieldType, LabelsType, MemoryType, PatchesType
 
 __all__ = ["applied_of", "is_loaded", "schedule_of"]
 
@@ -71,7 +71,7 @@ class _Planner:
         elif node.operation is APPLY:
             output = applied_of(node)
             self._stages[node] = self._stages[output] = 1 + max(self._stages[parent] for parent in node.inputs)
-            self._modes[output] = Mode("Text") if isinstance(node.type, EncodedType) else Mode("Vec")
+            self._modes[output] = self._mode_of(node)
         elif node.operation is VOCABULARY:
             states = applied_of(node.inputs[0])
             logits = Applied(vocabulary_use(states.use), states)
@@ -79,6 +79,12 @@ class _Planner:
             self._modes[logits] = self._modes[states]
         else:
             self._stages[node] = max((self._stages[parent] for parent in node.inputs), default=0)
+
+    def _mode_of(self, apply: Node) -> Mode:
+        """The mode of a module on features: what a decoder takes differs as the images that the tower saw do."""
+        if isinstance(apply.type, PatchesType):
+            return self._modes[applied_of(apply.inputs[0].inputs[0])]
+        return Mode("Text") if isinstance(apply.type, EncodedType) else Mode("Vec")
 
     def _apply(self, encode: Node) -> int:
         """The stage of what an encoder gives: one call for the tower, and one for each head."""

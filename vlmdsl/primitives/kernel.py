@@ -13,6 +13,7 @@ from vlmdsl.primitives import (
     matrices,
     mining,
     ramps,
+    reconstruction,
     reductions,
     reference,
     scalars,
@@ -28,6 +29,6 @@ from vlmdsl.primitives import (
 __all__ = ["FAMILIES"]
 
 FAMILIES = (
-    views, image_views, text_views, masks, encoding, heads, towers, fusion, similarities, matrices, criteria, candidates,
-    targets, soft_targets, distributions, reductions, scalars, draws, ramps, state, reference, mining,
+    views, image_views, text_views, masks, encoding, heads, towers, fusion, reconstruction, similarities, matrices, criteria,
+    candidates, targets, soft_targets, distributions, reductions, scalars, draws, ramps, state, reference, mining,
 )  # fmt: skip

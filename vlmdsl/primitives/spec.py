@@ -55,8 +55,8 @@ class Subject:
     """An argument that carries data: `accepts` names what it may be, in the words of the type system.
 
     Kinds: `Encoded`, `Vec`, `Tokens`, `Distribution`, `Memory`, `Labels`, `Sim`, `Score`, `Scalar`, `Condition`, `Choice`,
-    `Target`, `Loss`, `Picks`, `Image`, `Text`, `Label`, `Flag`, `Mask`, `Similarity`, `View`, `Encoder`, `Tuple`, `Static`,
-    `Any`. A subject with a `default` may be left out; `keyword` ones are never positional.
+    `Target`, `Loss`, `Picks`, `Patches`, `Pixels`, `Image`, `Text`, `Label`, `Flag`, `Mask`, `Similarity`, `View`,
+    `Encoder`, `Tuple`, `Static`, `Any`. A subject with a `default` may be left out; `keyword` ones are never positional.
     """
 
     name: str

@@ -18,6 +18,7 @@ from vlmdsl.types import (
     ErrorType,
     FunctionType,
     MaskType,
+    PixelsType,
     ScalarType,
     SimilarityType,
     StringType,
@@ -28,7 +29,8 @@ from vlmdsl.types import (
 )
 
 __all__ = [
-    "AllSamples", "EncoderValue", "ErrorValue", "FunctionValue", "FusionValue", "MaskValue", "NumberValue", "SimilarityPart",
+    "AllSamples", "EncoderValue", "ErrorValue", "FunctionValue", "FusionValue", "MaskValue", "NumberValue", "PixelsValue",
+    "SimilarityPart",
     "SimilarityValue", "StringValue", "TupleValue", "Value", "ViewSet", "ViewValue", "type_of",
 ]  # fmt: skip
 
@@ -77,6 +79,14 @@ class MaskValue:
     def attributes(self) -> dict[str, object]:
         """What a node that follows the mask carries of a plug-in's function."""
         return {"by": self.by, "arguments": self.arguments} if self.by else {}
+
+
+@dataclass(frozen=True, slots=True)
+class PixelsValue:
+    """The pixels of an image, or of a view of one, as a target; `normalised` is `none` or `patch`."""
+
+    image: Node
+    normalised: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +167,7 @@ Value = (
     | TupleValue
     | AllSamples
     | MaskValue
+    | PixelsValue
     | SimilarityValue
     | ViewValue
     | EncoderValue
@@ -182,6 +193,8 @@ def type_of(value: Value) -> Type:  # noqa: PLR0911 - one line per kind of value
             return ConditionType()
         case MaskValue():
             return MaskType()
+        case PixelsValue():
+            return PixelsType()
         case SimilarityValue():
             return SimilarityType()
         case ViewValue():

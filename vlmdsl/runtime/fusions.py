@@ -46,7 +46,7 @@ class Fusions(nn.Module):
     """One network for each fusion module of a program, and one for each vocabulary on one.
 
     `encoders` are the towers by name: their widths are those of the states that enter, and the text tower has the size of
-    the vocabulary. `uses` are the uses of all modules that the program applies to features, `widths` the lengths of the
+    the vocabulary. `uses` are the uses of fusion modules and of the heads on them, `widths` the lengths of the
     features of its fusion modules, by module, and `lengths` by output.
     """
 
@@ -58,6 +58,8 @@ class Fusions(nn.Module):
         self.lengths: dict[str, int] = {}
         for output in module_outputs(program):
             use = use_of(output.node)
+            if use.module.base.family != "fusion":
+                continue
             self.uses.append(use)
             if isinstance(use.module.settings, FusionSettings):
                 text, image = (encoders[encoder_of(_encode(parent)).tower] for parent in output.node.inputs)

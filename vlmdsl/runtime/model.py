@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from vlmdsl.backends.torch.given import fusion_input, head_input
+from vlmdsl.backends.torch.given import decoder_input, fusion_input, head_input
 from vlmdsl.backends.torch.step import Environment, Step
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import TowerNotPerSample
@@ -35,17 +35,21 @@ from vlmdsl.ir import Value as ScheduleValue
 from vlmdsl.ir.operations.encoding import source_of
 from vlmdsl.ir.operations.scalars import CONSTANT
 from vlmdsl.ir.operations.views import BLEND
+from vlmdsl.planning import applied_of
 from vlmdsl.runtime.encoders import EncodedFeatures, Encoder
 from vlmdsl.runtime.encoders.heads import BatchNorm
 from vlmdsl.runtime.fusions import ContextMask, ContextStates, Fusions, TextStates
 from vlmdsl.runtime.heads import Heads
 from vlmdsl.runtime.image_views import check_image_views
 from vlmdsl.runtime.named import NamedModules
+from vlmdsl.runtime.pixel_decoders import PatchStates, PixelDecoders
 from vlmdsl.runtime.teachers import Teachers
 from vlmdsl.runtime.tower_needs import check_lengths, check_towers, tower_needs
 from vlmdsl.runtime.values import (
     Batch,
     ImageBatch,
+    ImageFormat,
+    KeptPatches,
     MaskedTokens,
     Share,
     TowerInput,
@@ -93,6 +97,7 @@ class VisionLanguageModel(nn.Module):
             self.encoders[name].requires_grad_(False).eval()
         uses = [use for encoder in dict.fromkeys(stream.encoder for stream in self.streams) for use in uses_of(encoder)]
         self.fusions = Fusions(encoders, objective.program)
+        self.decoders = PixelDecoders(encoders, objective.program)
         uses += self.fusions.uses
         check_lengths(encoders, self.streams, objective.compared, {**(lengths or {}), **self.fusions.lengths})
         pooled = {name: encoder.dimension for name, encoder in encoders.items()} | self.fusions.widths
@@ -136,12 +141,25 @@ class VisionLanguageModel(nn.Module):
         """What a tower takes of each value of a call (`backends.torch.step.Modules`)."""
         if apply.use.module.family == "fusion":
             return [_fused(*fusion_input(value, environment)) for value in apply.values]
+        if apply.use.module.family == "decoder":
+            return [self._decoded(value, environment) for value in apply.values]
         return [self._input(apply.use, value, environment) for value in apply.values]
 
-    def call_tower(self, apply: Apply, inputs: Sequence[TowerInput]) -> list[EncodedFeatures]:
-        """The features of each input, from one call of the tower."""
+    def images(self, output: Applied, environment: Environment) -> tuple[Tensor, Tensor]:
+        """The pixels that a tower took for an output, and which of their patches were dropped."""
+        taken = self._input(output.use, output.value, environment)
+        form, keep = self.form(output.use.module.name, "Image"), taken.ports["keep"]
+        assert isinstance(taken.value, ImageBatch)
+        assert isinstance(keep, KeptPatches)
+        assert isinstance(form, ImageFormat)
+        return taken.value.pixels, keep.dropped(form.patches_of(taken.value.pixels))
+
+    def call_tower(self, apply: Apply, inputs: Sequence[TowerInput]) -> list[Any]:
+        """The features of each input, from one call of a module that takes samples one by one."""
         entry = {"enters": apply.use.blocks[0]} if apply.mode.kind == "Regions" else {}
         with torch.set_grad_enabled(torch.is_grad_enabled() and apply.use.gradient):
+            if apply.use.module.family == "decoder":
+                return self.decoders.call(apply.use.module, inputs)
             if apply.use.module.family == "fusion":
                 return call_together(self.fusions.part(apply.use.module), inputs)
             return call_together(partial(self._module(apply.use), **entry), inputs)
@@ -243,6 +261,13 @@ class VisionLanguageModel(nn.Module):
             share = torch.as_tensor(number, dtype=value.pixels.dtype, device=value.pixels.device)
             ports["share"] = Share(share.expand(count(value)))
         return TowerInput(value, {what: part for what, part in ports.items() if part is not None})
+
+    def _decoded(self, node: ScheduleValue, environment: Environment) -> TowerInput:
+        """What a decoder takes: states of a tower, and as what comes with them the patches that the tower saw."""
+        assert isinstance(node, Node)
+        output = applied_of(node.inputs[0].inputs[0])
+        keep = self._input(output.use, output.value, environment).ports["keep"]
+        return TowerInput(PatchStates(decoder_input(node, environment)), {"keep": keep})
 
     def _logits(self, use: Use, value: ScheduleValue, environment: Environment) -> tuple[Tensor, Tensor]:
         """What a masked text's tokens may be, and what they were: where nothing reads more, of the selected tokens only."""

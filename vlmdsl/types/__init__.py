@@ -14,7 +14,9 @@ from vlmdsl.types.types import (
     LossType,
     MaskType,
     MemoryType,
+    PatchesType,
     PicksType,
+    PixelsType,
     ScalarType,
     ScoreType,
     SimilarityType,
@@ -38,8 +40,9 @@ from vlmdsl.types.types import (
 
 __all__ = [
     "FIELD_KINDS", "JOINED", "ConditionType", "DistributionType", "DrawsType", "EncodedType", "EncoderType", "ErrorType",
-    "FieldKind", "FieldType", "FunctionType", "LabelsType", "LossType", "MaskType", "MemoryType", "PicksType", "ScalarType",
-    "ScoreType", "SimType", "SimilarityType", "StringType", "TableType", "TargetType", "TokensType", "TupleType", "Type",
-    "VecType", "VectorType", "ViewSetType", "ViewType", "VocabularyType", "as_value", "column_count", "holds_memory",
-    "memory_axis", "picked_axis", "plain_kinds", "register_field_kind", "token_axis",
+    "FieldKind", "FieldType", "FunctionType", "LabelsType", "LossType", "MaskType", "MemoryType", "PatchesType",
+    "PicksType", "PixelsType", "ScalarType", "ScoreType", "SimType", "SimilarityType", "StringType", "TableType",
+    "TargetType", "TokensType", "TupleType", "Type", "VecType", "VectorType", "ViewSetType", "ViewType", "VocabularyType",
+    "as_value", "column_count", "holds_memory", "memory_axis", "picked_axis", "plain_kinds", "register_field_kind",
+    "token_axis",
 ]  # fmt: skip

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 __all__ = [
     "ConditionType", "DistributionType", "DrawsType", "EncodedType", "EncoderType", "ErrorType",
-    "FieldType", "FunctionType", "LabelsType", "LossType", "MaskType", "MemoryType", "PicksType", "ScalarType",
+    "FieldType", "FunctionType", "LabelsType", "LossType", "MaskType", "MemoryType", "PatchesType", "PicksType",
+    "PixelsType", "ScalarType",
     "ScoreType", "SimType", "SimilarityType", "StringType", "TableType", "TargetType", "TokensType", "TupleType", "Type",
     "VecType", "VectorType", "ViewSetType", "ViewType", "VocabularyType", "column_count", "holds_memory",
     "memory_axis", "picked_axis",
@@ -242,6 +243,18 @@ class MaskType(Type):
 
 
 @dataclass(frozen=True, slots=True)
+class PatchesType(Type):
+    """The numbers of every patch of an image, by row, column and channel."""
+
+    rows: str = "B"
+    patches: str = "P"
+    numbers: str = "C"
+
+    def __str__(self) -> str:
+        return f"Patches[{self.rows}, {self.patches}, {self.numbers}]"
+
+
+@dataclass(frozen=True, slots=True)
 class ScalarType(Type):
     """One number per step: a literal, a learned parameter, a draw."""
 
@@ -261,6 +274,14 @@ class LossType(Type):
 class StringType(Type):
     def __str__(self) -> str:
         return "String"
+
+
+@dataclass(frozen=True, slots=True)
+class PixelsType(Type):
+    """The pixels of an image as a target, whose patches are those of what is compared with them."""
+
+    def __str__(self) -> str:
+        return "Pixels"
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,12 +34,13 @@ from vlmdsl.backends.latex.notation import (
     quotient,
     words,
 )
+from vlmdsl.backends.latex.reconstruction import reconstruct
 from vlmdsl.ir import Node, encoder_of, masked_text
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.encoding import ENTROPY, ENTROPY_OF_MEAN, MLM, source_of
 from vlmdsl.ir.operations.matrices import LOG_SUM_EXP, ROW_MEAN, ROW_SUM, SCORE
 from vlmdsl.ir.operations.mining import FETCH, HARDEST, MINE, PICKED
-from vlmdsl.ir.operations.modules import APPLY, MATCHED
+from vlmdsl.ir.operations.modules import APPLY, MATCHED, RECONSTRUCT
 from vlmdsl.ir.operations.reductions import CROSS_ENTROPY, HINGE, MEAN, SAMPLES, SIGMOID_LOSS, TARGET_ENTROPY
 from vlmdsl.ir.operations.scalars import (
     CLAMP,
@@ -211,6 +212,7 @@ EXPRESSIONS: dict[str, Callable[[Writer, Node], Math]] = {
     HARDEST: picks,
     PICKED: is_other,
     MATCHED: matched,
+    RECONSTRUCT: reconstruct,
     FETCH: lambda writer, node: call("take", *map(writer.expression, node.inputs)),
 }
 """Operations whose formula needs more than those of their inputs."""

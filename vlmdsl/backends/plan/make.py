@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from vlmdsl.backends.plan.report import (
     Baseline,
@@ -40,6 +40,7 @@ from vlmdsl.ir import (
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.encoding import ENCODE
 from vlmdsl.ir.operations.matrices import SIMILARITY
+from vlmdsl.ir.operations.modules import DROPPED, PIXELS
 from vlmdsl.ir.operations.state import MEMORY
 from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.passes.cost import ITEM_BYTES, Workload, hand_written
@@ -206,7 +207,7 @@ def _call(call: Apply, name: Callable[[Value], str], workload: Workload) -> Call
         teacher=call.use.follows is not None,
         values=tuple(map(name, call.values)),
         samples=workload.batch // workload.world * len(call.values),
-        tokens=_tokens(call.mode, workload) if module.family == "tower" else None,
+        tokens=_tokens_of(call, workload),
     )
 
 
@@ -217,6 +218,14 @@ def _compute(compute: Compute, name: Callable[[Value], str]) -> ComputeRow:
 def _lengths(head: Head) -> str:
     """The lengths of a head's features; D is that of the tower's."""
     return "-".join(str(length) if length else "D" for length in head.widths(0))
+
+
+def _tokens_of(call: Apply, workload: Workload) -> int | None:
+    """What a tower sees of a sample, or a decoder, which sees all patches; None for other modules."""
+    family = call.use.module.family
+    if family == "decoder":
+        return _tokens(replace(call.mode, dropped=()), workload)
+    return _tokens(call.mode, workload) if family == "tower" else None
 
 
 def _tokens(mode: Mode, workload: Workload) -> int | None:
@@ -285,6 +294,8 @@ def _readers(node: Node, readers: dict[Node, list[Node]]) -> list[Node]:
     while stack:
         reader = stack.pop()
         # What is part of making features is not a reader of its own: those of what it makes are.
+        if reader.operation in (PIXELS, DROPPED):  # of what the tower was given, not of what it gave
+            continue
         if reader.operation.reads_encoder_output or reader.operation.passes_features:
             stack.extend(reversed(readers[reader]))
         else:

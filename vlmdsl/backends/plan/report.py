@@ -20,8 +20,9 @@ class _Row(BaseModel):
 class CallRow(_Row):
     """One call of a module: on which values, each with so many samples of this process and tokens of a sample.
 
-    `family` is `tower`, `head` or `vocabulary`, `on` the module that a head or a vocabulary stands on. `tokens` are the
-    patches and the tokens of a text that a tower sees; None where that is not known before there is data.
+    `family` is `tower`, `head`, `vocabulary`, `fusion` or `decoder`, `on` the module that a head or a vocabulary stands on.
+    `tokens` are the patches and the tokens of a text that a tower or a decoder sees; None where that is not known before
+    there is data.
     """
 
     module: str

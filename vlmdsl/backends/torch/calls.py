@@ -20,7 +20,7 @@ from vlmdsl.ir import (
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.encoding import MLM, NORMALIZE, POOLED, TOKENS, VOCABULARY
 from vlmdsl.ir.operations.matrices import SCORE, SIMILARITY, UNITE
-from vlmdsl.ir.operations.modules import APPLY, STATES
+from vlmdsl.ir.operations.modules import APPLY, DROPPED, PIXELS, STATES
 from vlmdsl.ir.operations.reductions import SAMPLES
 from vlmdsl.ir.operations.reference import REFERENCE
 from vlmdsl.ir.operations.scalars import ADD, AND, DIVIDE, DRAW, MULTIPLY, NEGATE, NOT, OR, PARAMETER, RAMP, SCALAR, SUBTRACT
@@ -133,8 +133,19 @@ def _vocabulary(values: Values, node: Node) -> str:
 
 
 def _applied(values: Values, node: Node) -> str:
-    """A head's features; of fusion the operations that read its outputs say which."""
+    """What a head or a decoder gives; of fusion the operations that read its outputs say which."""
     return _features(values, node, "pooled")
+
+
+def _pixels(values: Values, node: Node) -> str:
+    """The pixels are an input; their patches are as long as those that they are compared with."""
+    encode, compared = node.inputs
+    image, side = _item("inputs", values.output(encode).input("pixels")), f"ops.patch_side({values.of(compared)})"
+    return f"ops.pixels({image}, {side}, normalised={literal(node.string('normalised'))})"
+
+
+def _dropped(values: Values, node: Node) -> str:
+    return _item("inputs", values.output(node.inputs[0]).input("dropped"))
 
 
 def _features(values: Values, encode: Node, output: str) -> str:
@@ -243,6 +254,8 @@ RULES: dict[str, Rule] = {
     TOKENS: _tokens,
     STATES: _tokens,
     APPLY: _applied,
+    PIXELS: _pixels,
+    DROPPED: _dropped,
     VOCABULARY: _vocabulary,
     MLM: _mlm,
     PARAMETER: _parameter,

@@ -33,8 +33,9 @@ Result: TypeAlias = tuple[
 """Loss, terms, metrics, state after the step."""
 Emitted: TypeAlias = Callable[[Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, StateValue | Table]], Result]
 
-_STATIC_AXES = frozenset({"D", "V", "W", "K"})
-"""Lengths of vectors, and how many samples each picks: they belong to a model or a recipe, not to a batch."""
+_STATIC_AXES = frozenset({"D", "V", "W", "K", "C", "H"})
+"""Lengths of vectors, sides of images, and how many samples each picks: they belong to a model or a recipe, not to a
+batch."""
 _NO_TARGET = -100
 
 

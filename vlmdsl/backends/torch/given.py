@@ -15,12 +15,12 @@ from vlmdsl.planning import applied_of
 if TYPE_CHECKING:
     from vlmdsl.backends.torch.objective import Objective
 
-__all__ = ["GivenModules", "applied_modules", "fusion_input", "head_input"]
+__all__ = ["GivenModules", "applied_modules", "decoder_input", "fusion_input", "head_input"]
 
 
 def applied_modules(schedule: Schedule) -> tuple[str, ...]:
-    """The names of the modules that a schedule applies to features: fusion, and the heads and vocabularies on it."""
-    names = (call.use.module.name for call in schedule.calls if call.use.module.base.family == "fusion")
+    """The names of the modules that a schedule applies to features: decoders, fusion, and heads and vocabularies on it."""
+    names = (call.use.module.name for call in schedule.calls if call.use.module.base.family in ("fusion", "decoder"))
     return tuple(dict.fromkeys(names))
 
 
@@ -28,7 +28,9 @@ class GivenModules:
     """Calls the modules of a caller, and finds in its features what towers and their heads gave.
 
     A fusion module is called with (states [n, L, W], mask [n, L], context [n, K, C], context mask or None) and gives
-    what has `pooled [n, D]` and `tokens [n, L, W]`; a head with vectors [n, D]; a vocabulary with states [n, L, W].
+    what has `pooled [n, D]` and `tokens [n, L, W]`; a head with vectors [n, D]; a vocabulary with states [n, L, W]. A
+    decoder is called with the states [n, K, W] of the patches that a tower saw, and gives pixels [n, P, C] of all patches:
+    which of them were seen is for the caller to know.
     """
 
     def __init__(
@@ -48,14 +50,23 @@ class GivenModules:
         """What a tower was given is not known: its features are; of fusion what it is applied to."""
         if apply.use.module.family == "fusion":
             return [fusion_input(value, environment) for value in apply.values]
+        if apply.use.module.family == "decoder":
+            return [decoder_input(value, environment) for value in apply.values]
         return list(apply.outputs)
 
     def call_tower(self, apply: Apply, inputs: Sequence[Any]) -> list[Any]:
-        """The features of towers as they were given; those of fusion from one call."""
+        """The features of towers as they were given; those of fusion and decoders from calls of these."""
         if apply.use.module.family == "fusion":
             module = self._modules[apply.use.module.name]
             return [module(states, mask, context, context_mask) for states, mask, context, context_mask in inputs]
+        if apply.use.module.family == "decoder":
+            return [self._modules[apply.use.module.name](states) for states in inputs]
         return [self._of_tower(output) for output in inputs]
+
+    def images(self, output: Applied, environment: Mapping[Value, Any]) -> tuple[Tensor, Tensor]:
+        """The pixels that a tower was given, and which of their patches were dropped: among the features."""
+        stream = self._streams[output]
+        return self._features[stream.input("pixels")], self._features[stream.input("dropped")]
 
     def call_whole(self, apply: Apply, environment: Mapping[Value, Any]) -> list[Any]:
         """Heads and vocabularies on fusion; on towers their outputs are among the features."""
@@ -94,6 +105,12 @@ def fusion_input(node: Any, environment: Mapping[Value, Any]) -> tuple[Tensor, T
     """States of a text with their mask, and of its image with theirs: what an `apply` node of fusion is applied to."""
     text, image = (_states(parent, environment) for parent in node.inputs)
     return (*text, *image)
+
+
+def decoder_input(node: Any, environment: Mapping[Value, Any]) -> Tensor:
+    """States of the patches that a tower saw: what an `apply` node of a decoder is applied to."""
+    states, _ = _states(node.inputs[0], environment)
+    return states
 
 
 def head_input(node: Any, environment: Mapping[Value, Any]) -> Tensor:

@@ -11,13 +11,13 @@ from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.encoding import DISTRIBUTION, GATE, MIX, NORMALIZE, POOLED, TOKENS, VOCABULARY
 from vlmdsl.ir.operations.matrices import SCORE, SIMILARITY
 from vlmdsl.ir.operations.mining import FETCH, HARDEST, MINE
-from vlmdsl.ir.operations.modules import APPLY, STATES
+from vlmdsl.ir.operations.modules import APPLY, DROPPED, PIXELS, STATES
 from vlmdsl.ir.operations.reductions import CROSS_ENTROPY, HINGE
 from vlmdsl.ir.operations.reference import ATTEND, REFERENCE, RETRIEVE, TAKE
 from vlmdsl.ir.operations.scalars import CONSTANT, DRAW, NEGATE, PARAMETER, RAMP, SCALAR, STOP
 from vlmdsl.ir.operations.state import ENQUEUE, MEMORY, STATE
 from vlmdsl.ir.operations.views import FIELD
-from vlmdsl.types import ConditionType, EncodedType, FieldType, ScoreType, VecType, plain_kinds
+from vlmdsl.types import ConditionType, EncodedType, FieldType, MaskType, PatchesType, ScoreType, VecType, plain_kinds
 
 __all__ = ["FUNCTION", "Names", "has_line", "passed_axes", "passed_names"]
 
@@ -50,6 +50,8 @@ def passed_axes(schedule: Schedule, names: Mapping[Node, str]) -> dict[str, tupl
         if isinstance(node, Node) and any(node in compute.gives for compute in schedule.computes):
             per_sample = isinstance(node.type, ScoreType | ConditionType)
             axes[names[node]] = ("B", "D") if isinstance(node.type, VecType) else ("B",) if per_sample else ()
+            if isinstance(node.type, PatchesType | MaskType):
+                axes[names[node]] = ("B", "P", "C") if isinstance(node.type, PatchesType) else ("B", "P")
             if node.operation is CONTRAST:
                 axes[f"{names[node]}_accuracy"] = ()
     return axes
@@ -163,6 +165,8 @@ _MEANINGS: dict[str, Callable[[Names, Node], str]] = {
     MIX: lambda names, node: names.mixture(node),
     STATES: lambda names, node: f"{names.stream(node)}_states",
     APPLY: lambda names, node: names.module(node),
+    PIXELS: lambda names, node: f"{names.stream(node)}_patches",
+    DROPPED: lambda names, node: f"{names.stream(node)}_dropped",
     GATE: _with("gated"),
     HINGE: lambda names, node: f"hinge_along_{node.string('along')}",
     NORMALIZE: _with("unit"),

@@ -25,7 +25,7 @@ targets.
 """
 
 
-IN_CHUNKS = ("tower", "fusion")
+IN_CHUNKS = ("tower", "fusion", "decoder")
 """Families of modules that take samples one by one, so that they may be called with a part of them."""
 
 
@@ -53,6 +53,10 @@ class Modules(Protocol):
 
     def call_tower(self, apply: Apply, inputs: Sequence[Any]) -> list[Any]:
         """The features of each input, named tuples of tensors, from one call of the tower."""
+        ...
+
+    def images(self, output: Applied, environment: Environment) -> tuple[Tensor, Tensor]:
+        """The pixels [b, 3, H, W] that a tower took for this output, and which of their patches [b, P] were dropped."""
         ...
 
     def call_whole(self, apply: Apply, environment: Environment) -> list[Any]:
@@ -128,6 +132,10 @@ class Step:
         """The outputs of modules that a function takes, by the names of its inputs."""
         for stream in self.objective.streams:
             yield from _of_stream(stream, step, environment)
+            applied = applied_of(stream.encode)
+            if (stream.pixels or stream.dropped) and applied in step.takes:
+                parts = zip(("pixels", "dropped"), self.modules.images(applied, environment), strict=True)
+                yield from ((stream.input(part), tensor) for part, tensor in parts if getattr(stream, part))
         for output in self.objective.module_outputs:
             yield from _of_module(output, step, environment)
 
@@ -150,10 +158,11 @@ def _of_stream(stream: Stream, step: Compute, environment: Environment) -> Itera
         output = environment[applied]
         if stream.pooled:
             yield stream.name, output if stream.encoder.heads else output.pooled
-        for part in ("tokens", "states"):
-            if getattr(stream, part):
+        states = stream.states and bool(step.gives)  # what modules take of them, the last function does not read
+        for part, read in (("tokens", stream.tokens), ("states", states)):
+            if read:
                 yield stream.input(part), getattr(output, part)
-        if (stream.tokens or stream.states) and output.mask is not None:
+        if (stream.tokens or states) and output.mask is not None:
             yield stream.input("mask"), output.mask
     if stream.vocabulary:
         yield from _predicted(stream, applied, step, environment)
@@ -166,6 +175,8 @@ def _of_module(output: ModuleOutput, step: Compute, environment: Environment) ->
         features = environment[applied]
         if output.pooled:
             yield output.name, features if isinstance(features, Tensor) else features.pooled
+        if output.patches:
+            yield output.name, features if isinstance(features, Tensor) else features.pixels
         if output.tokens:
             yield output.input("tokens"), features.tokens
             if features.mask is not None:

@@ -1,14 +1,26 @@
-"""Modules on features: what fusion and heads make of what towers give, and whether an image and a text belong together."""
+"""Modules on features: what fusion, heads and decoders make of what towers give, and what that is compared with."""
 
 from __future__ import annotations
 
 from vlmdsl.ir.node import Node
 from vlmdsl.ir.operation import Operation, define
 from vlmdsl.ir.operations.rules import need, take
+from vlmdsl.ir.operations.views import DROP
 from vlmdsl.ir.uses import Use
-from vlmdsl.types import ConditionType, EncodedType, LossType, TokensType, Type, VecType, token_axis
+from vlmdsl.types import (
+    ConditionType,
+    EncodedType,
+    FieldType,
+    LossType,
+    MaskType,
+    PatchesType,
+    TokensType,
+    Type,
+    VecType,
+    token_axis,
+)
 
-__all__ = ["APPLY", "MATCHED", "STATES", "use_of"]
+__all__ = ["APPLY", "DROPPED", "MATCHED", "PIXELS", "RECONSTRUCT", "STATES", "drops_of", "use_of"]
 
 
 def use_of(node: Node) -> Use:
@@ -18,6 +30,15 @@ def use_of(node: Node) -> Use:
     return use
 
 
+def drops_of(source: Node) -> list[Node]:
+    """The `drop` nodes among the views of an image, the last one first."""
+    found = []
+    while source.inputs and isinstance(source.type, FieldType):
+        found += [source] if source.operation is DROP else []
+        source = source.inputs[0]
+    return found
+
+
 def states(node: Node, types: tuple[Type, ...]) -> Type:
     take(types, EncodedType)
     assert isinstance(types[0], EncodedType)
@@ -25,16 +46,47 @@ def states(node: Node, types: tuple[Type, ...]) -> Type:
 
 
 def apply(node: Node, types: tuple[Type, ...]) -> Type:
-    """Fusion takes the states of a text and those of an image; a head takes vectors."""
+    """Fusion takes the states of a text and those of an image, a decoder those of an image; a head takes vectors."""
     family = use_of(node).module.family
-    need(family in ("fusion", "head"), f"a {family} is not applied to features")
+    need(family in ("fusion", "head", "decoder"), f"a {family} is not applied to features")
     if family == "head":
         take(types, VecType)
         return VecType()
+    if family == "decoder":
+        take(types, TokensType)
+        _of_dropped(node.inputs[0])
+        return PatchesType()
     take(types, TokensType, TokensType)
     axes = [kind.tokens for kind in types if isinstance(kind, TokensType)]
     need(axes == [token_axis("Text"), token_axis("Image")], f"fuses a text with an image, got {types[0]} and {types[1]}")
     return EncodedType("Text")
+
+
+def _of_dropped(node: Node) -> None:
+    """What was encoded is an image of which some patches were dropped."""
+    encode = node.inputs[0]
+    source = encode.inputs[0] if encode.inputs else encode
+    need(source.type == FieldType("Image") and bool(drops_of(source)), "is of an image without dropped patches")
+
+
+def pixels(node: Node, types: tuple[Type, ...]) -> Type:
+    take(types, EncodedType, PatchesType)
+    need(types[0] == EncodedType("Image"), f"are of an Image, got {types[0]}")
+    normalised = node.string("normalised")
+    need(normalised in ("none", "patch"), f"are not normalised by {normalised}")
+    return PatchesType()
+
+
+def dropped(node: Node, types: tuple[Type, ...]) -> Type:
+    take(types, EncodedType)
+    source = node.inputs[0].inputs[0]
+    need(types[0] == EncodedType("Image") and bool(drops_of(source)), "is of an image without dropped patches")
+    return MaskType(tokens="P")
+
+
+def reconstruct(node: Node, types: tuple[Type, ...]) -> Type:
+    take(types, PatchesType, PatchesType, MaskType)
+    return LossType()
 
 
 def matched(node: Node, types: tuple[Type, ...]) -> Type:
@@ -59,9 +111,9 @@ APPLY = define(
         "apply",
         apply,
         {"use": (Use,)},
-        takes="states of a text, states of its image; or a Vec",
+        takes="states of a text, states of its image; or states of an image without its dropped patches; or a Vec",
         carries="`use: ir.Use` (module, blocks, gradient, follows)",
-        gives="Encoded, of a text given its image; of a head Vec. The schedule calls the module",
+        gives="Encoded, of a text given its image; of a decoder Patches; of a head Vec. The schedule calls the module",
     )
 )
 MATCHED = define(
@@ -70,5 +122,33 @@ MATCHED = define(
         matched,
         takes="Vec of two logits, then of others Vec and Condition each",
         gives="Loss: the mean cross-entropy of pairs, and of others for which the condition holds",
+    )
+)
+PIXELS = define(
+    Operation(
+        "pixels",
+        pixels,
+        {"normalised": (str,)},
+        stops_gradient=True,
+        takes="encode of an Image, Patches that are compared with it",
+        carries="`normalised` (`none`, `patch`)",
+        gives="Patches: the pixels that the tower was given, in patches as long as those",
+    )
+)
+DROPPED = define(
+    Operation(
+        "dropped",
+        dropped,
+        stops_gradient=True,
+        takes="encode of an Image with dropped patches",
+        gives="Mask of patches: those that the tower was not given",
+    )
+)
+RECONSTRUCT = define(
+    Operation(
+        "reconstruct",
+        reconstruct,
+        takes="Patches, Patches that they should be, Mask of patches",
+        gives="Loss: the mean squared error over the patches that the mask selects, of the global batch; none: 0",
     )
 )

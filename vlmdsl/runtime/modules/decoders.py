@@ -24,25 +24,23 @@ from vlmdsl.runtime.modules.sequences import (
 __all__ = ["PixelDecoder", "TextDecoder", "restored"]
 
 
-def restored(tokens: Tensor, mask_token: Tensor, restore: Tensor) -> Tensor:
-    """All patches `[b, P, W]` of the kept `tokens [b, K, W]`, the `mask_token [W]` in the place of those that were dropped.
+def restored(tokens: Tensor, mask_token: Tensor, keep: Tensor, patches: int) -> Tensor:
+    """All patches `[b, P, W]` of the `tokens [b, K, W]`, those of patches `keep [b, K]`, and the `mask_token [W]` in the
+    place of all others.
 
-    `restore [b, P]` is the place of each patch in the order in which they were kept and then dropped: patch p is token
-    `restore[p]`, or was dropped where that is K or more.
-
-    >>> restored(torch.tensor([[[7.0], [8.0]]]), torch.tensor([0.0]), torch.tensor([[2, 1, 0]])).flatten().tolist()
+    >>> restored(torch.tensor([[[7.0], [8.0]]]), torch.tensor([0.0]), torch.tensor([[2, 1]]), 3).flatten().tolist()
     [0.0, 8.0, 7.0]
     """
-    kept = tokens.shape[1]
-    places = restore.clamp(max=kept - 1)[:, :, None].expand(-1, -1, tokens.shape[2])
-    return torch.where((restore < kept)[:, :, None], tokens.gather(1, places), mask_token)
+    samples, _, width = tokens.shape
+    dropped = mask_token.to(tokens.dtype).expand(samples, patches, width)
+    return dropped.scatter(1, keep[:, :, None].expand_as(tokens), tokens)
 
 
 class PixelDecoder(nn.Module):
     """The states of kept patches to the pixels of all `patches`, a square number: MAE's decoder (He et al., 2022).
 
-    Positions are fixed sines of a patch's row and column. Theirs reads the class token of the tower as well; here a tower's
-    tokens are its patches.
+    Positions are fixed sines of a patch's row and column; tokens of a tower that are not of a patch, as its class token,
+    have none.
     """
 
     positions: Tensor
@@ -61,13 +59,16 @@ class PixelDecoder(nn.Module):
         initialise_uniform(self)
         nn.init.normal_(self.mask_token, std=0.02)
 
-    def forward(self, tokens: Tensor, restore: Tensor) -> Tensor:
-        """Pixels `[b, P, 3 patch^2]`, laid out as `ops.pixels` does, of `tokens [b, K, W]`, those of the kept patches in the
-        order of `restore [b, P]` (see `restored`)."""
-        if restore.shape[1] != len(self.positions):
-            raise ValueError(f"this decoder is for {len(self.positions)} patches, not {restore.shape[1]}")
-        x = restored(self.adapter(tokens), self.mask_token, restore) + self.positions
-        return self.output(self.transformer(x))
+    def forward(self, states: Tensor, keep: Tensor) -> Tensor:
+        """Pixels `[b, P, 3 patch^2]`, laid out as `ops.pixels` does.
+
+        `states [b, N + K, W]` are those of the tower: N of no patch, such as a class token's, then those of the patches that
+        were kept, whose places, counted row by row, are `keep [b, K]`, in the same order.
+        """
+        tokens, others = self.adapter(states), states.shape[1] - keep.shape[1]
+        patches = restored(tokens[:, others:], self.mask_token, keep, len(self.positions)) + self.positions
+        x = torch.cat([tokens[:, :others], patches], dim=1) if others else patches
+        return self.output(self.transformer(x)[:, others:])
 
 
 class TextDecoder(nn.Module):

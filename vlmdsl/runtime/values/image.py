@@ -53,6 +53,11 @@ class ImageFormat:
         """The number of patches of an image of the side `side(share)` has; 0 where patches cannot be told apart."""
         return 0 if self.patch is None else (self.side(share) // self.patch) ** 2
 
+    def patches_of(self, pixels: Tensor) -> int:
+        """The number of patches of each of the images [b, 3, H, W] in this form; 0 where patches cannot be told apart."""
+        height, width = pixels.shape[2:]
+        return 0 if self.patch is None else height // self.patch * (width // self.patch)
+
     def fit(self, pixels: np.ndarray, share: float = 1.0) -> np.ndarray:
         """An image as it comes, `uint8 [H, W, 3]`, as the square `uint8 [S, S, 3]` of the side S = `side(share)`."""
         pixels = pixels if self.shorter is None else _stubby(pixels)

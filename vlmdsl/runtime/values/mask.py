@@ -63,6 +63,15 @@ class KeptPatches(NamedTuple):
 
     places: Tensor
 
+    def dropped(self, patches: int) -> Tensor:
+        """Which of so many patches are not among them: bool `[b, patches]`.
+
+        >>> KeptPatches(torch.tensor([[2, 0]])).dropped(4).tolist()
+        [[False, True, False, True]]
+        """
+        dropped = torch.ones(len(self.places), patches, dtype=torch.bool, device=self.places.device)
+        return dropped.scatter(1, self.places, False)
+
 
 @dataclass(frozen=True, slots=True)
 class MaskedText:

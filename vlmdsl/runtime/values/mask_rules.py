@@ -6,26 +6,10 @@ import math
 
 import numpy as np
 
-__all__ = ["block_mask", "restore_order", "span_mask", "whole_word_mask"]
+__all__ = ["block_mask", "span_mask", "whole_word_mask"]
 
 _TRIES = 10
 """Boxes that are drawn before the mask is left as it is."""
-
-
-def restore_order(noise: np.ndarray) -> np.ndarray:
-    """The place of each patch among the kept ones and then the dropped ones, where the smallest of `noise [P]` are kept:
-    int64 [P], from 0 on.
-
-    The inverse of the order of `kept`: patch p is token `restore[p]` of the tower, or was dropped where that is K or more
-    (MAE, arXiv:2111.06377).
-
-    >>> restore_order(np.array([0.4, 0.1, 0.9, 0.3])).tolist()
-    [2, 0, 3, 1]
-    """
-    order = np.argsort(noise, kind="stable")
-    restore = np.empty_like(order)
-    restore[order] = np.arange(len(order))
-    return restore
 
 
 def block_mask(

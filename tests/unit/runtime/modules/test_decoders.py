@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vlmdsl.ir.modules import PixelDecoderSettings, TextDecoderSettings
 from vlmdsl.runtime.modules import PixelDecoder, SequenceFeatures, TextDecoder
+from vlmdsl.runtime.values import KeptPatches
 
 PATCHES, KEPT, STATES, WORDS, LENGTH, CONTEXT = 9, 4, 6, 20, 6, 10
 
@@ -28,41 +29,51 @@ def pixel_decoder(**changes: int) -> PixelDecoder:
 
 
 def kept_patches() -> tuple[Tensor, Tensor]:
-    """States of the kept patches, and where every patch is among the kept and the dropped."""
+    """States of the kept patches, and which these are."""
     random = torch.Generator().manual_seed(1)
     noise = torch.rand(2, PATCHES, generator=random)
-    return torch.randn(2, KEPT, STATES, generator=random, dtype=torch.float64), noise.argsort(dim=1).argsort(dim=1)
+    return torch.randn(2, KEPT, STATES, generator=random, dtype=torch.float64), noise.argsort(dim=1)[:, :KEPT]
 
 
 def test_every_patch_is_decoded() -> None:
-    tokens, restore = kept_patches()
-    assert spread(pixel_decoder())(tokens, restore).shape == (2, PATCHES, 12)
+    tokens, keep = kept_patches()
+    assert spread(pixel_decoder())(tokens, keep).shape == (2, PATCHES, 12)
 
 
 def test_the_order_in_which_patches_were_kept_means_nothing() -> None:
-    decoder, (tokens, restore) = spread(pixel_decoder()), kept_patches()
+    decoder, (tokens, keep) = spread(pixel_decoder()), kept_patches()
     order = torch.tensor([2, 0, 3, 1])
-    moved = torch.where(restore < KEPT, order.argsort()[restore.clamp(max=KEPT - 1)], restore)
-    torch.testing.assert_close(decoder(tokens[:, order], moved), decoder(tokens, restore))
+    torch.testing.assert_close(decoder(tokens[:, order], keep[:, order]), decoder(tokens, keep))
 
 
 def test_a_patch_is_decoded_at_its_own_place() -> None:
     """With one block, nothing of its attention and all states alike, only its position tells a dropped patch apart."""
-    decoder, (tokens, restore) = spread(pixel_decoder(depth=1)), kept_patches()
+    decoder, (tokens, keep) = spread(pixel_decoder(depth=1)), kept_patches()
     nn.init.zeros_(decoder.transformer.blocks[0].attention.output.weight)
-    pixels, dropped = decoder(tokens, restore), restore >= KEPT
-    elsewhere = decoder(tokens + 1, restore)
+    pixels, dropped = decoder(tokens, keep), KeptPatches(keep).dropped(PATCHES)
+    elsewhere = decoder(tokens + 1, keep)
     torch.testing.assert_close(pixels[dropped], elsewhere[dropped])
     assert not torch.isclose(pixels[~dropped], elsewhere[~dropped]).all(dim=-1).any()
-    whole = decoder(torch.zeros(1, 1, STATES, dtype=torch.float64), torch.full((1, PATCHES), 1))[0]  # all are dropped
+    whole = decoder(tokens[:1, :0], keep[:1, :0])[0]  # all are dropped
     torch.testing.assert_close(pixels[0][dropped[0]], whole[dropped[0]])
     assert len(whole.round(decimals=6).unique(dim=0)) == PATCHES
 
 
+def test_a_class_token_is_read_and_has_no_patch() -> None:
+    decoder, (tokens, keep) = spread(pixel_decoder()), kept_patches()
+    pixels = decoder(torch.cat([tokens[:, :1] + 1, tokens], dim=1), keep)
+    assert pixels.shape == (2, PATCHES, 12)
+    assert not torch.isclose(pixels, decoder(tokens, keep)).all(dim=-1).any()
+    nn.init.zeros_(decoder.transformer.blocks[0].attention.output.weight)
+    nn.init.zeros_(decoder.transformer.blocks[1].attention.output.weight)
+    pixels = decoder(torch.cat([tokens[:, :1] + 1, tokens], dim=1), keep)
+    torch.testing.assert_close(pixels, decoder(tokens, keep))  # what is not attended to has no other way
+
+
 def test_gradients_of_the_pixel_decoder() -> None:
-    decoder, (tokens, restore) = spread(pixel_decoder()), kept_patches()
-    assert torch.autograd.gradcheck(lambda states: decoder(states, restore), tokens.requires_grad_(), fast_mode=True)
-    decoder(tokens, restore).square().sum().backward()
+    decoder, (tokens, keep) = spread(pixel_decoder()), kept_patches()
+    assert torch.autograd.gradcheck(lambda states: decoder(states, keep), tokens.requires_grad_(), fast_mode=True)
+    decoder(tokens, keep).square().sum().backward()
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in decoder.parameters())
 
 
@@ -83,11 +94,9 @@ def test_first_weights_of_the_pixel_decoder_are_maes() -> None:
     assert not any(parameter.any() for name, parameter in decoder.named_parameters() if name.endswith("bias"))
 
 
-def test_patches_that_are_no_square_grid_and_another_number_of_them_are_refused() -> None:
+def test_patches_that_are_no_square_grid_are_refused() -> None:
     with pytest.raises(ValueError, match="8 patches are not a square grid"):
         PixelDecoder(PixelDecoderSettings(patch=2), STATES, 8)
-    with pytest.raises(ValueError, match="for 9 patches, not 4"):
-        pixel_decoder()(torch.zeros(1, 1, STATES), torch.zeros(1, 4, dtype=torch.int64))
 
 
 def text_decoder(cross_from: float = 0.5, class_token: bool = True, **changes: int) -> TextDecoder:
@@ -231,5 +240,5 @@ def test_on_the_meta_device_there_are_shapes() -> None:
         text, image = text_decoder(), pixel_decoder()
     given = {name: value.to("meta") for name, value in texts().items()}
     assert text(**given | {"context": given["context"].float()}).tokens.shape == (3, LENGTH, 8)
-    restore = torch.zeros(2, PATCHES, dtype=torch.int64, device="meta")
-    assert image(torch.zeros(2, KEPT, STATES, device="meta"), restore).shape == (2, PATCHES, 12)
+    keep = torch.zeros(2, KEPT, dtype=torch.int64, device="meta")
+    assert image(torch.zeros(2, KEPT, STATES, device="meta"), keep).shape == (2, PATCHES, 12)

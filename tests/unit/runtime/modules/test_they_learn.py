@@ -9,8 +9,7 @@ from vlmdsl.backends.torch import ops
 from vlmdsl.ir.modules import FusionSettings, LinearSettings, PixelDecoderSettings, PoolerSettings, TextDecoderSettings
 from vlmdsl.runtime.encoders import VisionConfig, VisionTransformer
 from vlmdsl.runtime.modules import AttentionalPooler, Fusion, LinearHead, PixelDecoder, TextDecoder
-from vlmdsl.runtime.values.mask import kept
-from vlmdsl.runtime.values.mask_rules import restore_order
+from vlmdsl.runtime.values import KeptPatches, kept
 
 WORDS, LENGTH, WIDTH = 12, 5, 16
 
@@ -52,12 +51,11 @@ def test_masked_pixels_are_learned_from_the_patches_that_are_kept() -> None:
     pictures = images()[:, :, :4, :4].repeat(1, 1, 4, 4)
     noise = torch.rand(6, 16, generator=torch.Generator().manual_seed(3)).numpy()
     keep = torch.stack([torch.from_numpy(kept(row, 0.75)) for row in noise])
-    restore = torch.stack([torch.from_numpy(restore_order(row)) for row in noise])
-    hidden = restore >= keep.shape[1]
+    hidden = KeptPatches(keep).dropped(16)
     target = ops.pixels(pictures, 4, normalised="patch")
 
     def loss() -> Tensor:
-        return ops.reconstruct(decoder(tower(pictures, keep=keep).tokens, restore), target, hidden)
+        return ops.reconstruct(decoder(tower(pictures, keep=keep).tokens, keep), target, hidden)
 
     losses = train([tower, decoder], loss, 80)
     assert losses[0] > 0.9

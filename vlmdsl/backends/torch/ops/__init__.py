@@ -46,7 +46,7 @@ from vlmdsl.backends.torch.ops.mining import fetch, hardest, mine, picked
 from vlmdsl.backends.torch.ops.mixing import mix
 from vlmdsl.backends.torch.ops.normalize import gate, normalize, retain, stop, tokens
 from vlmdsl.backends.torch.ops.plugins import plugin_criterion, plugin_target
-from vlmdsl.backends.torch.ops.reconstruction import pixels, reconstruct
+from vlmdsl.backends.torch.ops.reconstruction import patch_side, pixels, reconstruct
 from vlmdsl.backends.torch.ops.retrieval import attend, best_entries, best_entries_by_index, retrieve, take
 from vlmdsl.backends.torch.ops.similarities import exclude, gather, reuse, score, similarity, transpose
 from vlmdsl.backends.torch.ops.soft_targets import softmax, transport
@@ -62,8 +62,8 @@ __all__ = [
     "exclude", "exclude_pairs", "exp", "fetch", "flipped", "gate", "gather", "greater", "greater_equal", "hardest", "hinge",
     "less", "less_equal", "linear_cross_entropy", "log", "log_sum_exp", "logical_and", "logical_not", "logical_or",
     "maximum", "matched", "mean", "mine", "minimum", "mix", "mlm", "multiply", "nearest", "negate", "normalize", "not_equal",
-    "others", "paired", "picked", "pixels", "plugin_criterion", "plugin_target", "reconstruct", "retain", "retrieve",
-    "reuse", "row_mean", "row_sum", "running_mean", "same", "samples", "scale_target", "score", "sigmoid_loss",
+    "others", "paired", "patch_side", "picked", "pixels", "plugin_criterion", "plugin_target", "reconstruct", "retain",
+    "retrieve", "reuse", "row_mean", "row_sum", "running_mean", "same", "samples", "scale_target", "score", "sigmoid_loss",
     "similarity", "smooth", "softmax", "softplus", "stop", "subtract", "subtract_features", "take", "target_entropy",
     "tokens", "transport", "transpose", "uniform", "unite", "unite_targets", "where",
 ]  # fmt: skip

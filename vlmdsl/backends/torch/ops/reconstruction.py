@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from vlmdsl.backends.torch.ops.criteria import mean
 from vlmdsl.backends.torch.values import precise
 
-__all__ = ["pixels", "reconstruct"]
+__all__ = ["patch_side", "pixels", "reconstruct"]
 
 _VARIANCE_FLOOR = 1e-6
 """Added to the variance of a patch before it divides: MAE's."""
+
+
+def patch_side(decoded: Tensor) -> int:
+    """The side, in pixels, of square RGB patches [b, P, C]. ValueError where C is not 3 times a square."""
+    numbers = decoded.shape[2]
+    side = math.isqrt(numbers // 3)
+    if 3 * side**2 != numbers:
+        raise ValueError(f"{numbers} numbers are not those of a square patch with 3 channels")
+    return side
 
 
 def pixels(image: Tensor, patch: int, *, normalised: str = "none") -> Tensor:

@@ -1,0 +1,37 @@
+"""How the pixels of dropped patches and what a decoder predicts of them are written."""
+
+from __future__ import annotations
+
+from vlmdsl.backends.latex.interface import Writer
+from vlmdsl.backends.latex.notation import PRODUCT, Math, call, words
+from vlmdsl.ir import Node, encoder_of
+from vlmdsl.ir.operations.modules import use_of
+from vlmdsl.ir.operations.views import DROP
+
+__all__ = ["reconstruct"]
+
+
+def reconstruct(writer: Writer, node: Node) -> Math:
+    """The mean over the dropped patches; which they are is stated."""
+    decoded, pixels, _ = node.inputs
+    encode = pixels.inputs[0]
+    seen, tower = writer.names.source(encode.inputs[0]), words(encoder_of(encode).tower)
+    features = call(tower.text, seen, latex=tower.latex)
+    predicted = call(use_of(decoded).module.name, features)
+    image = encode.inputs[0]
+    while image.operation is DROP:
+        image = image.inputs[0]
+    target = writer.names.source(image)
+    if pixels.string("normalised") == "patch":
+        target = call("unit", target)
+        said = "the patches of x, each minus its mean, over its standard deviation"
+        writer.names.state("values", Math(rf"{call('unit', Math('x', 'x')).latex}\ {words(said).latex}", f"unit(x): {said}"))
+    dropped, length = "the patches (sample, place) that were dropped", "the numbers of a patch"
+    writer.names.state("values", Math(rf"M\ {words(dropped).latex}", f"M: {dropped}"))
+    writer.names.state("values", Math(rf"C\ {words(length).latex}", f"C: {length}"))
+    difference = rf"\lVert {predicted.latex}[p] - {target.latex}[p] \rVert^{{2}}"
+    return Math(
+        rf"\frac{{1}}{{|M|}} \sum_{{(i,p) \in M}} \frac{{1}}{{C}} {difference}",
+        f"1/|M| Σ_(i,p)∈M 1/C ‖{predicted.text}[p] - {target.text}[p]‖²",
+        PRODUCT,
+    )

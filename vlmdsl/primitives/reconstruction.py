@@ -1,0 +1,170 @@
+"""Primitives that predict the pixels of dropped patches: the decoder, the pixels as a target, and the criterion (MAE)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field
+
+from vlmdsl.diagnostics.catalog.types import PooledWhereTokensAreCompared, WrongType
+from vlmdsl.diagnostics.catalog.values import BadValue
+from vlmdsl.ir import Module, Node, Use, encoder_of, walk
+from vlmdsl.ir.modules import PixelDecoderSettings
+from vlmdsl.ir.operations.encoding import ENCODE
+from vlmdsl.ir.operations.modules import APPLY, drops_of
+from vlmdsl.ir.operations.views import CROP, DROP
+from vlmdsl.primitives.registry import register
+from vlmdsl.primitives.spec import Builder, Fault, GivenName, Parameters, Primitive, Subject
+from vlmdsl.primitives.values import MaskValue, PixelsValue, Value, type_of
+from vlmdsl.source.limits import MAXIMUM_LAYERS, MAXIMUM_WIDTH
+from vlmdsl.types import EncodedType
+
+_POSITION_NUMBERS = 4
+"""Sines and cosines of a row and of a column: the width of a decoder is a multiple of so many."""
+
+
+class DecodeParameters(Parameters):
+    """Arguments of `decode`."""
+
+    depth: int = Field(default=8, ge=1, le=MAXIMUM_LAYERS, description="how many blocks")
+    width: int = Field(default=512, ge=4, le=MAXIMUM_WIDTH, description="length of the states in the decoder")
+    heads: int = Field(default=16, ge=1, le=MAXIMUM_WIDTH, description="heads of attention, each an equal part of the width")
+    name: GivenName = Field(default="decoder", description="its name in checkpoints; decoders of one name are one")
+
+
+def _decode(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    assert isinstance(parameters, DecodeParameters)
+    encode = builder.encoded(subjects["image"], "image")
+    if not isinstance(encode, Node) or encode.operation is not ENCODE or encode.type != EncodedType("Image"):
+        raise _wrong(builder, "image", "decode", encode, "an image with dropped patches, as a tower encodes it")
+    if encoder_of(encode).heads:
+        help = ("a head outputs pooled features only: use the tower itself, without `project` or `predict`",)
+        place = builder.place("image")
+        raise Fault(PooledWhereTokensAreCompared.at(place, "the features of a head", help=help, similarity="decode"), encode)
+    if not drops_of(encode.inputs[0]):
+        help = ("drop some: `decode(drop(image, random(75%)))`",)
+        raise _bad(builder, "image", "decode", "no patch of it is dropped, so that there is nothing to predict", *help)
+    if any(node.operation is CROP and node.number("side") != 1 for node in walk([encode.inputs[0]])):
+        raise _bad(builder, "image", "decode", "it is a small crop; the decoder is for images of the tower's size")
+    width, heads = parameters.width, parameters.heads
+    if width % heads or width % _POSITION_NUMBERS:
+        divisor, whose = (heads, "heads") if width % heads else (_POSITION_NUMBERS, "numbers of a position")
+        raise _bad(builder, "width", "decode", f"{width} is not a multiple of {divisor}, the {whose}")
+    settings = PixelDecoderSettings(depth=parameters.depth, width=width, heads=heads)
+    return builder.add("apply", builder.add("states", encode), use=Use(Module(parameters.name, "decoder", settings)))
+
+
+register(
+    Primitive(
+        name="decode",
+        family="reconstruction",
+        summary=(
+            "The pixels of all patches of an image, predicted from the states of those that were not dropped: a transformer "
+            "over these, with a learned token in the place of each dropped patch (MAE)."
+        ),
+        meaning=_decode,
+        subjects=(Subject("image", ("Encoded", "Image"), "an image with dropped patches, or a tower's output for it"),),
+        parameters=DecodeParameters,
+        formula=r"d(f(x_{\mathcal{K}}))",
+        cost="its blocks, over all patches of every image",
+        example=("let hidden = random(75%)\nminimize reconstruct(decode(drop(image, hidden)), pixels(image), at=hidden)"),
+    )
+)
+
+
+class PixelsParameters(Parameters):
+    """Arguments of `pixels`."""
+
+    normalised: Literal["none", "patch"] = Field(
+        default="none",
+        description="`patch`: each patch minus its mean, over the root of its unbiased variance plus 1e-6 (MAE)",
+    )
+
+
+def _pixels(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    image = subjects["image"]
+    assert isinstance(image, Node)
+    assert isinstance(parameters, PixelsParameters)
+    return PixelsValue(image, parameters.normalised)
+
+
+register(
+    Primitive(
+        name="pixels",
+        family="reconstruction",
+        summary=(
+            "The pixels of an image as a target, in the patches and with the standardisation of the tower whose output is "
+            "compared with them. They take no gradient."
+        ),
+        meaning=_pixels,
+        subjects=(Subject("image", ("Image",), "the image, or a view of it"),),
+        parameters=PixelsParameters,
+        formula=r"x_{ip} \in \mathbb{R}^C",
+        cost="none",
+        example=(
+            "let hidden = random(75%)\n"
+            'minimize reconstruct(decode(drop(image, hidden)), pixels(image, normalised="patch"), at=hidden)'
+        ),
+    )
+)
+
+
+def _reconstruct(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    decoded, target, at = subjects["decoded"], subjects["target"], subjects["at"]
+    assert isinstance(target, PixelsValue)
+    assert isinstance(at, MaskValue)
+    if not isinstance(decoded, Node) or decoded.operation is not APPLY:
+        raise _wrong(builder, "decoded", "reconstruct", decoded, "decoded patches, `decode(...)`")
+    encode = decoded.inputs[0].inputs[0]
+    source, drops = encode.inputs[0], drops_of(encode.inputs[0])
+    if target.image not in (source, _whole(source)):
+        help = ("name the view, `let x = augment(image)`, and use it in both",)
+        raise _bad(builder, "target", "reconstruct", "these are not pixels of the image that is decoded", *help)
+    if [dict(drop.attributes) for drop in drops] != [{"share": float(at.share), "draw": at.draw, **at.attributes}]:
+        help = ("name the mask, `let hidden = random(75%)`, and use it in both: `drop(image, hidden)`, `at=hidden`",)
+        raise _bad(builder, "at", "reconstruct", "it is not the mask by which patches of the image were dropped", *help)
+    patches = builder.add("pixels", encode, decoded, normalised=target.normalised)
+    return builder.add("reconstruct", decoded, patches, builder.add("dropped", encode))
+
+
+def _whole(source: Node) -> Node:
+    """The image of which patches were dropped last."""
+    while source.operation is DROP:
+        source = source.inputs[0]
+    return source
+
+
+def _wrong(builder: Builder, argument: str, function: str, value: Value, expected: str) -> Fault:
+    place, kind = builder.place(argument), type_of(value)
+    return Fault(WrongType.at(place, str(kind), argument=argument, function=function, wanted=expected, found=kind), value)
+
+
+def _bad(builder: Builder, argument: str, function: str, reason: str, *help_texts: str) -> Fault:
+    place = builder.place(argument)
+    return Fault(BadValue.at(place, help=help_texts, argument=argument, function=function, reason=reason))
+
+
+register(
+    Primitive(
+        name="reconstruct",
+        family="reconstruction",
+        summary=(
+            "The mean squared error of decoded patches over those that a mask selects: every such patch of the global batch "
+            "counts alike; 0 if there is none (MAE)."
+        ),
+        meaning=_reconstruct,
+        subjects=(
+            Subject("decoded", ("Patches",), "the decoded patches of an image"),
+            Subject("target", ("Pixels",), "the pixels of the image"),
+            Subject("at", ("Mask",), "the mask by which patches were dropped", keyword=True),
+        ),
+        laws=("permutation", "non_negative"),
+        formula=r"\frac{1}{\sum_i |M_i|} \sum_i \sum_{p \in M_i} \frac{1}{C} \lVert d_{ip} - x_{ip} \rVert^2",
+        cost="N P C numbers, read",
+        example=(
+            "let hidden = random(75%)\n"
+            'minimize reconstruct(decode(drop(image, hidden)), pixels(image, normalised="patch"), at=hidden)'
+        ),
+    )
+)
