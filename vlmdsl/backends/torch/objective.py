@@ -251,8 +251,10 @@ class Objective(LearnedNumbers):
         for compute in self.schedule.computes[:-1]:
             if any(isinstance(value, Applied) for value in compute.takes):  # it computes with features
                 self._before[compute.name] = LoweredFunction(self._chooser, partial(lowered, compute.name))
-        expected = [*self.inputs.values(), *module_inputs(self.program)]
-        axes = {each.name: each.axes for each in expected} | passed_axes(self.schedule, self.passed)
+        only_modules = {stream.input("states") for stream in self.streams if stream.states}
+        only_modules |= {stream.input("mask") for stream in self.streams if stream.states and not stream.tokens}
+        expected = [spec for spec in [*self.inputs.values(), *module_inputs(self.program)] if spec.name not in only_modules]
+        axes = {spec.name: spec.axes for spec in expected} | passed_axes(self.schedule, self.passed)
         last = partial(lowered, "objective", axes=axes if self._compiled else None)
         self._emitted: Emitted = LoweredFunction(self._chooser, last)
 
