@@ -151,7 +151,7 @@ register(
         family="reconstruction",
         summary=(
             "The mean squared error of decoded patches over those that a mask selects: every such patch of the global batch "
-            "counts alike; 0 if there is none (MAE)."
+            "counts alike; 0 without one (MAE)."
         ),
         meaning=_reconstruct,
         subjects=(

@@ -32,11 +32,11 @@ def use_of(node: Node) -> Use:
 
 def drops_of(source: Node) -> list[Node]:
     """The `drop` nodes among the views of an image, the last one first."""
-    found = []
+    drops = []
     while source.inputs and isinstance(source.type, FieldType):
-        found += [source] if source.operation is DROP else []
+        drops += [source] if source.operation is DROP else []
         source = source.inputs[0]
-    return found
+    return drops
 
 
 def states(node: Node, types: tuple[Type, ...]) -> Type:
