@@ -135,6 +135,13 @@ def test_a_mask_of_patches_drops_those_with_the_largest_numbers() -> None:
     assert max(np.ptp(rows), np.ptp(columns)) <= 2  # neighbours, as no four random patches of sixteen are for this key
 
 
+def test_dropped_patches_of_a_plug_in_are_reconstructed() -> None:
+    recipe = "let square = one_square(share=25%)\nminimize reconstruct(decode(drop(image, square)), pixels(image), at="
+    assert not [fault for fault in vlmdsl.check(f"{recipe}square)") if fault.severity == "error"]
+    (fault,) = [fault for fault in vlmdsl.check(f"{recipe}random(25%))") if fault.severity == "error"]
+    assert "it is not the mask by which patches of the image were dropped" in fault.message
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
