@@ -21,17 +21,17 @@ from vlmdsl.schema import load_config
 HERE = World(0, 1, torch.device("cpu"))
 
 
-def model_and_batch(recipe: str) -> tuple[VisionLanguageModel, Batch]:
-    """A tiny model of a recipe in float64, in training mode, and a batch of 8 samples."""
+def model_and_batch(recipe: str, world: World = HERE) -> tuple[VisionLanguageModel, Batch]:
+    """A tiny model of a recipe in float64, in training mode, and this process's share of a batch of 8 samples."""
     objective = vlmdsl.compile(recipe, compiled=False, **(knobs_of(recipe) if recipe in RECIPES else {}))
     settings = SETTINGS | {"train.steps": 2, "data.train": (DATA,), "data.map": columns_of(objective.program)}
     config, faults = load_config(flags=settings)
     assert config is not None, faults
     data = open_data(objective.program, config)
     tokenizers = read_tokenizers(objective, config.model, data)
-    model = build_model(objective, config, tokenizers, HERE, data.mapping.facts)
+    model = build_model(objective, config, tokenizers, world, data.mapping.facts)
     fill_references(model, data, config)
-    batch = next(iter(training_batches(objective.program, config, data, model, HERE)))
+    batch = next(iter(training_batches(objective.program, config, data, model, world)))
     return model.double().train(), in_double(batch)
 
 

@@ -1,0 +1,47 @@
+"""A model sharded by FSDP2, towers as units of their own, has the loss and the gradients of one process."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+from bundled.runs import ALBEF_CORE, with_tiny_towers
+from bundled.test_micro_batches import model_and_batch
+from vlmdsl.runtime.training.processes import World
+from vlmdsl.testing.distributed import run_processes
+
+pytestmark = [pytest.mark.distributed, pytest.mark.slow]
+
+RECIPES = {"heads, queue, masked tokens": "declip", "fusion": ALBEF_CORE}
+
+
+def whole(value: Tensor) -> Tensor:
+    """All numbers of a gradient, in a row: a learned number is [1] where it is sharded, else 0-d."""
+    return (value.full_tensor() if isinstance(value, DTensor) else value).detach().flatten()
+
+
+def gradients(recipe: str) -> dict[str, Tensor]:
+    """The loss and every gradient of one step, sharded where there are several processes."""
+    rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    with pytest.MonkeyPatch.context() as patch:
+        with_tiny_towers(patch)
+        model, batch = model_and_batch(recipe, World(rank, size, torch.device("cpu")))
+    if size > 1:
+        for tower in model.encoders.values():
+            fully_shard(tower)
+        fully_shard(model)
+    output = model(batch)
+    output.loss.backward()
+    named = {name: whole(weight.grad) for name, weight in model.named_parameters() if weight.grad is not None}
+    return {"loss": output.loss.detach()} | named
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_a_sharded_model_has_the_gradients_of_one_process(recipe: str) -> None:
+    expected = gradients(recipe)
+    for share in run_processes(gradients, 2, recipe):
+        torch.testing.assert_close(share, expected, rtol=1e-9, atol=1e-12)
