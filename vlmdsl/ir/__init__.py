@@ -22,7 +22,6 @@ from vlmdsl.ir.program import (
     states,
 )
 from vlmdsl.ir.ramps import Duration, Ramp, ramp_at, ramps_at
-from vlmdsl.ir.schedule import Applied, Apply, Compute, Load, Mode, Schedule, Value
 from vlmdsl.ir.streams import (
     OUTPUTS,
     ModuleOutput,
@@ -41,9 +40,9 @@ from vlmdsl.ir.updates import live_updates
 from vlmdsl.ir.uses import Module, Use, uses_of, vocabulary_use
 
 __all__ = [
-    "BATCH_POLICIES", "MIXED", "ONE_SOURCE", "OUTPUTS", "Applied", "Apply", "Column", "Compute", "Contrast", "Direction",
-    "Duration", "Encoder", "Graph", "Head", "Input", "Load", "Metric", "Mode", "Module", "ModuleOutput", "Node",
-    "Program", "Ramp", "Reading", "Schedule", "Stream", "TargetPart", "Teacher", "Term", "Update", "Use", "Value",
+    "BATCH_POLICIES", "MIXED", "ONE_SOURCE", "OUTPUTS", "Column", "Contrast", "Direction",
+    "Duration", "Encoder", "Graph", "Head", "Input", "Metric", "Module", "ModuleOutput", "Node",
+    "Program", "Ramp", "Reading", "Stream", "TargetPart", "Teacher", "Term", "Update", "Use", "Value",
     "block_of", "column_of", "columns", "draws", "encoder_of", "exchange_counts", "head_words", "inputs", "is_condition",
     "learns", "live_updates", "loaded_parts", "masked_text", "module_inputs", "module_outputs", "parameters", "parts_of",
     "ramp_at", "ramps", "ramps_at", "readings", "root_field", "source_names", "states", "streams", "uses_of",

@@ -16,8 +16,6 @@ from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import TowerNotPerSample
 from vlmdsl.ir import (
     OUTPUTS,
-    Applied,
-    Apply,
     Head,
     ModuleOutput,
     Node,
@@ -31,10 +29,11 @@ from vlmdsl.ir import (
     walk,
 )
 from vlmdsl.ir import Encoder as ObjectiveEncoder
-from vlmdsl.ir import Value as ScheduleValue
 from vlmdsl.ir.operations.encoding import source_of
 from vlmdsl.ir.operations.scalars import CONSTANT
 from vlmdsl.ir.operations.views import BLEND
+from vlmdsl.ir.schedule import Applied, Apply
+from vlmdsl.ir.schedule import Value as ScheduleValue
 from vlmdsl.planning import applied_of
 from vlmdsl.runtime.encoders import EncodedFeatures, Encoder
 from vlmdsl.runtime.encoders.heads import BatchNorm

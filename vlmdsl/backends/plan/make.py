@@ -21,28 +21,14 @@ from vlmdsl.backends.plan.report import (
 )
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.lowering import ImpossiblePlan, UnknownDtype
-from vlmdsl.ir import (
-    Applied,
-    Apply,
-    Compute,
-    Head,
-    Mode,
-    Node,
-    Program,
-    Value,
-    columns,
-    module_outputs,
-    root_field,
-    source_names,
-    streams,
-    walk,
-)
+from vlmdsl.ir import Head, Node, Program, columns, module_outputs, root_field, source_names, streams, walk
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.encoding import ENCODE
 from vlmdsl.ir.operations.matrices import SIMILARITY
 from vlmdsl.ir.operations.modules import DROPPED, PIXELS
 from vlmdsl.ir.operations.state import MEMORY
 from vlmdsl.ir.operations.views import FIELD
+from vlmdsl.ir.schedule import Applied, Apply, Compute, Mode, Value
 from vlmdsl.passes.cost import ITEM_BYTES, Workload, hand_written
 from vlmdsl.passes.lowering import Lowered, LoweringRequest, lowered
 from vlmdsl.passes.memory import features_kept, gradients_of_inputs, seen_by

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from vlmdsl.backends.torch.collectives import average_gradients
 from vlmdsl.backends.torch.objective import Objective, ObjectiveOutput
 from vlmdsl.backends.torch.step import IN_CHUNKS, Environment, Loaded, Modules, Step
-from vlmdsl.ir import Apply, Compute
+from vlmdsl.ir.schedule import Apply, Compute
 
 __all__ = ["CachedStep"]
 

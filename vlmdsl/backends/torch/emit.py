@@ -12,12 +12,13 @@ from collections.abc import Iterable, Mapping
 from vlmdsl.backends.torch.calls import Values, call_of, literal
 from vlmdsl.backends.torch.naming import Names, has_line, passed_names
 from vlmdsl.diagnostics.cells import displayed
-from vlmdsl.ir import Compute, Node, Program, Schedule, walk
+from vlmdsl.ir import Node, Program, walk
 from vlmdsl.ir.digest import digest
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.encoding import ENCODE
 from vlmdsl.ir.operations.modules import APPLY
 from vlmdsl.ir.operations.scalars import CONSTANT, RETAIN
+from vlmdsl.ir.schedule import Compute, Schedule
 from vlmdsl.passes.gathering import gathered_once
 from vlmdsl.planning import schedule_of
 from vlmdsl.source import SourceMap

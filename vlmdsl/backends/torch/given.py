@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from vlmdsl.ir import Applied, Apply, Schedule, Value, module_outputs
+from vlmdsl.ir import module_outputs
 from vlmdsl.ir.operations.modules import APPLY
+from vlmdsl.ir.schedule import Applied, Apply, Schedule, Value
 from vlmdsl.planning import applied_of
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import keyword
 import re
 from collections.abc import Callable, Mapping
 
-from vlmdsl.ir import Contrast, Node, Program, Schedule, column_of, module_outputs, source_names, streams
+from vlmdsl.ir import Contrast, Node, Program, column_of, module_outputs, source_names, streams
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.encoding import DISTRIBUTION, GATE, MIX, NORMALIZE, POOLED, TOKENS, VOCABULARY
 from vlmdsl.ir.operations.matrices import SCORE, SIMILARITY
@@ -17,6 +17,7 @@ from vlmdsl.ir.operations.reference import ATTEND, REFERENCE, RETRIEVE, TAKE
 from vlmdsl.ir.operations.scalars import CONSTANT, DRAW, NEGATE, PARAMETER, RAMP, SCALAR, STOP
 from vlmdsl.ir.operations.state import ENQUEUE, MEMORY, STATE
 from vlmdsl.ir.operations.views import FIELD
+from vlmdsl.ir.schedule import Schedule
 from vlmdsl.types import ConditionType, EncodedType, FieldType, MaskType, PatchesType, ScoreType, VecType, plain_kinds
 
 __all__ = ["FUNCTION", "Names", "has_line", "passed_axes", "passed_names"]

@@ -30,12 +30,10 @@ from vlmdsl.backends.torch.state import State, StateValue
 from vlmdsl.backends.torch.validation import FeatureChecker, compared_streams
 from vlmdsl.backends.torch.values import Table
 from vlmdsl.ir import (
-    Applied,
     Input,
     ModuleOutput,
     Node,
     Program,
-    Schedule,
     Stream,
     inputs,
     module_inputs,
@@ -45,6 +43,7 @@ from vlmdsl.ir import (
     streams,
 )
 from vlmdsl.ir import ramps as ramps_of
+from vlmdsl.ir.schedule import Applied, Schedule
 from vlmdsl.passes.lowering import LoweringRequest
 from vlmdsl.planning import schedule_of
 from vlmdsl.source import SourceMap

@@ -9,8 +9,9 @@ from typing import Any, Protocol, TypeAlias
 from torch import Tensor
 
 from vlmdsl.backends.torch.objective import Objective, ObjectiveOutput
-from vlmdsl.ir import Applied, Apply, Compute, ModuleOutput, Node, Stream, Value, vocabulary_use
+from vlmdsl.ir import ModuleOutput, Node, Stream, vocabulary_use
 from vlmdsl.ir.operations.contrast import CONTRAST
+from vlmdsl.ir.schedule import Applied, Apply, Compute, Value
 from vlmdsl.planning import applied_of, is_loaded
 from vlmdsl.types import FieldType
 
