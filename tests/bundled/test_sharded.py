@@ -1,4 +1,4 @@
-"""A model sharded by FSDP2, towers as units of their own, has the loss and the gradients of one process."""
+"""A model sharded by FSDP2, module by module, has the loss and the gradients of one process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vlmdsl.testing.distributed import run_processes
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
-RECIPES = {"heads, queue, masked tokens": "declip", "fusion": ALBEF_CORE}
+RECIPES = {"heads, queue, masked tokens": "declip", "teacher": "moco_v3", "fusion": ALBEF_CORE}
 
 
 def whole(value: Tensor) -> Tensor:
@@ -31,8 +31,8 @@ def gradients(recipe: str) -> dict[str, Tensor]:
         with_tiny_towers(patch)
         model, batch = model_and_batch(recipe, World(rank, size, torch.device("cpu")))
     if size > 1:
-        for tower in model.encoders.values():
-            fully_shard(tower)
+        for unit in model.units:
+            fully_shard(unit)
         fully_shard(model)
     output = model(batch)
     output.loss.backward()

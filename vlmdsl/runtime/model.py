@@ -229,10 +229,22 @@ class VisionLanguageModel(nn.Module):
                 raise DiagnosticError((TowerNotPerSample.at(place, tower=name, module=statistics[0], help=help),))
 
     def compile_encoders(self) -> None:
-        """Run the towers through torch.compile from now on."""
-        encoding = [*self.encoders.values(), *self.heads.parts.values()]
-        for module in encoding + (self.teachers.encoding() if self.teachers else []):
+        """Run the towers, and what stands on them, through torch.compile from now on."""
+        for module in self.units:
             module.compile()
+
+    @property
+    def units(self) -> list[nn.Module]:
+        """The modules that a step calls, what is inside another one first.
+
+        To shard a model by FSDP2, shard each of them and then the model: `for unit in model.units: fully_shard(unit)`.
+        """
+        vocabularies = (encoder.vocabulary_head for encoder in self.encoders.values())
+        modules = [head for head in vocabularies if isinstance(head, nn.Module)]
+        named = (self.encoders, self.heads.parts, self.fusions.parts, self.fusions.vocabularies, self.decoders.parts)
+        for one in named:
+            modules += one.values()
+        return modules + (self.teachers.encoding() if self.teachers else [])
 
     def _form(self, encoder: ObjectiveEncoder, source: Node) -> Hashable:
         """The form in which an encoder takes a source; None where its tower states none."""
