@@ -118,3 +118,12 @@ def test_the_chunked_form_is_measured_within_its_limits(result: dict[str, Any]) 
     for name, limit in LIMITS[result["case"]].items():
         ratio = row[name][0] if name.startswith("time") else row[name]
         assert ratio <= limit, name
+
+
+def test_a_step_in_micro_batches_is_measured_within_its_limits() -> None:
+    """Beyond the second forward pass at most a tenth of the plain step; no more memory than the hand-written version."""
+    result = json.loads((BENCHMARKS / "results" / "micro_batches.json").read_text("utf-8"))
+    peaks = {name: row["peak_mib"] for name, row in result["variants"].items()}
+    assert (result["samples"], result["micro"]) == (1024, 64)
+    assert result["overhead"] <= 0.1
+    assert peaks["cached"] <= min(peaks["hand-written"], 0.1 * peaks["plain"])
