@@ -16,6 +16,7 @@ from vlmdsl.frontend.scope import Closure, LocalScope, RecipeFunction
 from vlmdsl.ir import Module, Node, Use, walk
 from vlmdsl.ir.operations.views import FIELD, MASK
 from vlmdsl.primitives import Fault, Parameters, Primitive
+from vlmdsl.primitives.fusion import usual_fusion
 from vlmdsl.primitives.values import (
     EncoderValue,
     ErrorValue,
@@ -201,7 +202,7 @@ class Caller:
             text, image = (coerce.states(self.session, chosen[name], kind, span) for name, kind in _FUSED.items())
             if text is None or image is None:
                 raise coerce.context_fault(chosen["subject"], chosen["context"], span)
-            fusion = self.session.fusion
+            fusion = self.session.fusion or usual_fusion()
             use = Use(Module(fusion.name, "fusion", fusion.settings))
             return self.session.add("apply", text, image, span=span, use=use)
 

@@ -14,7 +14,6 @@ from vlmdsl.frontend.starts import start_value
 from vlmdsl.ir import Encoder, Graph, Node, Update
 from vlmdsl.ir.ramps import Ramp
 from vlmdsl.primitives import Fault
-from vlmdsl.primitives.fusion import DEFAULT_FUSION
 from vlmdsl.primitives.values import FusionValue, Value
 from vlmdsl.source import Span
 from vlmdsl.source.limits import (
@@ -47,9 +46,9 @@ class Session:
     log_scales: set[str] = field(default_factory=set)
     """The learned numbers, by name, that are stored as the log of the inverse of what is reported."""
     encoders: dict[str, Encoder] = field(default_factory=dict)
-    fusion: FusionValue = DEFAULT_FUSION
-    """What encodes a text given an image."""
     """The encoder of each field kind, in the recipe that is being elaborated."""
+    fusion: FusionValue | None = None
+    """What encodes a text given an image, if the recipe says it."""
     default_fields: tuple[Node, ...] | None = None
     """What a criterion without subjects compares, in a program that is an expression alone."""
     used_fields: set[str] = field(default_factory=set)

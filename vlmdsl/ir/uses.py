@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from vlmdsl.ir.encoders import Encoder, Head, Teacher
-from vlmdsl.ir.modules import FusionSettings, PixelDecoderSettings
+
+if TYPE_CHECKING:
+    from vlmdsl.ir.modules import FusionSettings, PixelDecoderSettings
 
 __all__ = ["Family", "Module", "TowerSettings", "Use", "VocabularySettings", "uses_of", "vocabulary_use"]
 

@@ -9,7 +9,6 @@ from pydantic import Field
 
 from vlmdsl.diagnostics.catalog.types import WrongType
 from vlmdsl.ir import Head, Module, Node, Use, walk
-from vlmdsl.ir.modules import FusionSettings
 from vlmdsl.ir.operations.mining import FETCH
 from vlmdsl.ir.operations.modules import APPLY, use_of
 from vlmdsl.primitives.registry import register
@@ -19,8 +18,6 @@ from vlmdsl.source.limits import MAXIMUM_LAYERS, MAXIMUM_WIDTH
 
 FUSION = "fusion"
 """The name of the encoder that a recipe declares for texts given an image."""
-DEFAULT_FUSION = FusionValue(FUSION, FusionSettings("cross", depth=6))
-"""What encodes a text given an image unless the recipe says otherwise: ALBEF's six layers."""
 _MATCH = Head("matched", 1, 0, 2, "none", "none", "relu", "all", "global", "each")
 """The head of image-text matching: a linear map to two logits, of which the second is that of a pair."""
 
@@ -44,7 +41,16 @@ class FuseParameters(Parameters):
     name: GivenName = Field(default="fusion", description="its name in checkpoints; modules of one name are one")
 
 
+def usual_fusion() -> FusionValue:
+    """What encodes a text given an image unless the recipe says otherwise: ALBEF's six layers."""
+    from vlmdsl.ir.modules import FusionSettings
+
+    return FusionValue(FUSION, FusionSettings("cross", depth=6))
+
+
 def _fuse(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    from vlmdsl.ir.modules import FusionSettings  # few recipes apply modules, and classes take time to make
+
     assert isinstance(parameters, FuseParameters)
     values = parameters.model_dump()
     return FusionValue(values.pop("name"), FusionSettings(**values))

@@ -10,7 +10,6 @@ from pydantic import Field
 from vlmdsl.diagnostics.catalog.types import PooledWhereTokensAreCompared, WrongType
 from vlmdsl.diagnostics.catalog.values import BadValue
 from vlmdsl.ir import Module, Node, Use, encoder_of, walk
-from vlmdsl.ir.modules import PixelDecoderSettings
 from vlmdsl.ir.operations.encoding import ENCODE
 from vlmdsl.ir.operations.modules import APPLY, drops_of
 from vlmdsl.ir.operations.views import CROP, DROP
@@ -34,6 +33,8 @@ class DecodeParameters(Parameters):
 
 
 def _decode(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    from vlmdsl.ir.modules import PixelDecoderSettings  # few recipes apply modules, and classes take time to make
+
     assert isinstance(parameters, DecodeParameters)
     encode = builder.encoded(subjects["image"], "image")
     if not isinstance(encode, Node) or encode.operation is not ENCODE or encode.type != EncodedType("Image"):

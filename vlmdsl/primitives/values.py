@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from vlmdsl.ir import Encoder, Node
-from vlmdsl.ir.modules import FusionSettings
 from vlmdsl.source import Span
 from vlmdsl.types import (
     ConditionType,
@@ -27,6 +27,9 @@ from vlmdsl.types import (
     ViewSetType,
     ViewType,
 )
+
+if TYPE_CHECKING:
+    from vlmdsl.ir.modules import FusionSettings
 
 __all__ = [
     "AllSamples", "EncoderValue", "ErrorValue", "FunctionValue", "FusionValue", "MaskValue", "NumberValue", "PixelsValue",
