@@ -23,6 +23,8 @@ BLOCK_NUMBERS = {"cpu": 2**20, "cuda": 2**25}
 
 _BLOCKS = 4
 """Blocks that are there at one time: the products, the gradients of rows and of columns, and what is summed of them."""
+_TOKEN_BLOCKS = 2
+"""By `tokenmax`: the products of tokens and those of candidates alone; in the backward pass the block of gradients."""
 _FLOAT = 4
 _WINNER = 2
 
@@ -37,7 +39,7 @@ def chunked_cost(node: Node, dense: Cost, world: Workload) -> Cost:
     learning = float(learns([x])) + float(learns([y]))
     backward = learning + 1.0 if learning else 0.0
     stored = max(dense.stored - world.entries * world.item, 0) + 4 * world.batch * _FLOAT
-    transient = _transient(node, world.entries, world)
+    transient = _transient(node, world.entries, _BLOCKS, world)
     return replace(dense, forward=1.0, backward=backward, stored=stored, transient=transient, moved=0)
 
 
@@ -46,14 +48,14 @@ def _tokenmax(node: Node, dense: Cost, world: Workload) -> Cost:
     tokens = world.tokens(x), world.tokens(y)
     winners = world.entries * sum(tokens) * _WINNER
     stored = winners + 2 * world.entries * max(world.item, _FLOAT)
-    transient = _transient(node, world.entries * tokens[0] * tokens[1], world)
+    transient = _transient(node, world.entries * tokens[0] * tokens[1], _TOKEN_BLOCKS, world)
     return replace(dense, stored=stored, transient=transient, moved=0)
 
 
-def _transient(node: Node, numbers: int, world: Workload) -> int:
+def _transient(node: Node, numbers: int, blocks: int, world: Workload) -> int:
     """The gradients of both features, y's in float32 at least, summed block by block, and the blocks beside them."""
     x, y = node.inputs[:2]
     samples = world.batch // world.world
     gradients = samples * world.tokens(x) * world.dim * world.item if learns([x]) else 0
     gradients += world.batch * world.tokens(y) * world.dim * max(world.item, _FLOAT) if learns([y]) else 0
-    return gradients + _BLOCKS * min(numbers, BLOCK_NUMBERS[world.device]) * max(world.item, _FLOAT)
+    return gradients + blocks * min(numbers, BLOCK_NUMBERS[world.device]) * max(world.item, _FLOAT)
