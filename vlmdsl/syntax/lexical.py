@@ -152,10 +152,10 @@ def _number(source: SourceText, piece: Piece, following: Piece | None) -> Iterat
         if tail is not None and tail[1] + tail[2][0] != "0x":
             yield _unit(Span(source.name, piece.start + len(tail[1]), piece.end), tail[2], attached=True)
             return
-        mended = text.replace("_", "")
-        mended = ("0" if mended.startswith(".") else "") + mended + ("0" if mended.endswith(".") else "")
-        fix = Fix(f"write `{mended}`", (Edit(span, mended),)) if NUMBER.fullmatch(mended) else None
-        help = (f"write `{mended}`",) if fix else ("numbers look like `3`, `0.07`, `1e-3`, `15%` or `32k`",)
+        digits = text.replace("_", "")
+        digits = ("0" if digits.startswith(".") else "") + digits + ("0" if digits.endswith(".") else "")
+        fix = Fix(f"write `{digits}`", (Edit(span, digits),)) if NUMBER.fullmatch(digits) else None
+        help = (f"write `{digits}`",) if fix else ("numbers look like `3`, `0.07`, `1e-3`, `15%` or `32k`",)
         yield MalformedNumber.at(span, help=help, fix=fix, text=text if len(text) <= 40 else text[:40] + "…")
     elif following is not None and following.kind == "word" and "\n" not in source.text[piece.end : following.start]:
         between = source.text[piece.end : following.start]

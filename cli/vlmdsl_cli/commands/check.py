@@ -27,9 +27,9 @@ Style = Literal["text", "json", "github"]
 @click.option("--param", "knobs", metavar="NAME=VALUE", multiple=True, help="Set a hyper-parameter of the recipes.")
 @click.option("--format", "style", type=click.Choice(get_args(Style)), default="text", help="Output format.")
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
-@click.option("--fix", "mend", is_flag=True, help="Apply the safe fixes to the files.")
+@click.option("--fix", is_flag=True, help="Apply the safe fixes to the files.")
 def command(
-    recipes: Sequence[str], expressions: Sequence[str], knobs: Sequence[str], style: Style, as_json: bool, mend: bool
+    recipes: Sequence[str], expressions: Sequence[str], knobs: Sequence[str], style: Style, as_json: bool, fix: bool
 ) -> int:
     """Check recipes for errors: bundled names, .vlo files, folders, or - for standard input.
 
@@ -38,15 +38,15 @@ def command(
     """
     if not recipes and not expressions:
         raise click.UsageError("give a RECIPE, - for standard input, or -e EXPRESSION")
-    if mend and (expressions or "-" in recipes):
+    if fix and (expressions or "-" in recipes):
         raise click.UsageError("--fix changes files; give paths")
     values = knob_values(knobs)
     choices = [(recipe, False) for recipe in recipe_files(recipes)] + [(text, True) for text in expressions]
-    diagnostics = [diagnostic for choice in choices for diagnostic in _faults(*choice, values, mend)]
+    diagnostics = [diagnostic for choice in choices for diagnostic in _faults(*choice, values, fix)]
     return _show(diagnostics, "json" if as_json else style, len(choices))
 
 
-def _faults(recipe: str, expression: bool, knobs: Mapping[str, object], mend: bool) -> list[Diagnostic]:
+def _faults(recipe: str, expression: bool, knobs: Mapping[str, object], fix: bool) -> list[Diagnostic]:
     """The diagnostics of one recipe; one that cannot be read is a diagnostic too, so that the others are still checked."""
     if recipe == "-" and not expression:
         return check(read_stdin(), file="<stdin>", knobs=knobs)
@@ -54,12 +54,12 @@ def _faults(recipe: str, expression: bool, knobs: Mapping[str, object], mend: bo
         source = read(recipe, expression=expression)
     except DiagnosticError as error:
         return list(error.diagnostics)
-    if mend and source.path is not None:
-        return _mended(source.name, source.text, source.path, knobs)
+    if fix and source.path is not None:
+        return _fixed(source.name, source.text, source.path, knobs)
     return check(source.text, file=source.name, knobs=knobs)
 
 
-def _mended(name: str, text: str, path: Path, knobs: Mapping[str, object]) -> list[Diagnostic]:
+def _fixed(name: str, text: str, path: Path, knobs: Mapping[str, object]) -> list[Diagnostic]:
     """What is still wrong after the safe fixes, and after those of the faults that come to light then."""
     fixed, diagnostics = text, check(text, file=name, knobs=knobs)
     for _ in range(MAXIMUM_ROUNDS):

@@ -81,9 +81,15 @@ def test_a_tower_with_batch_statistics_is_refused_by_name() -> None:
 
 
 def test_a_frozen_tower_may_have_batch_statistics() -> None:
+    """It is in evaluation mode, so that the features of a chunk are those of the batch."""
     model = model_of(FROZEN)
     model.encoders["still"].normalised = nn.BatchNorm1d(4)
-    vlmdsl.CachedStep(model.train(), micro=2)
+    plain = copy.deepcopy(model.train())
+    plain.train()
+    step = vlmdsl.CachedStep(model, micro=2)
+    output, expected = step(batch()), plain(batch())
+    torch.testing.assert_close(output.loss, expected.loss)
+    assert int(model.encoders["still"].normalised.num_batches_tracked) == 0
 
 
 def test_a_tower_runs_once_without_a_graph_and_once_with_one() -> None:
