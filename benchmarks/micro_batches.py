@@ -32,8 +32,8 @@ from contrast import RETURN_MEMORY, peak_of_step
 from torch import Tensor
 
 import vlmdsl
-from vlmdsl.runtime.encoders import TextConfig, TextTransformer, VisionConfig, VisionTransformer
 from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.modules.towers import TextConfig, TextTransformer, VisionConfig, VisionTransformer
 from vlmdsl.runtime.values import Batch, ImageBatch, TextBatch
 
 RESULT = Path(__file__).parent / "results" / "micro_batches.json"

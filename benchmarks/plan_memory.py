@@ -29,7 +29,7 @@ from torch import Tensor
 
 import vlmdsl
 from vlmdsl.backends.torch.objective import Objective
-from vlmdsl.passes.masked import places_asked
+from vlmdsl.planning.masked import places_asked
 
 RESULT = Path(__file__).parent / "results" / "plan_memory.json"
 RETURN_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}

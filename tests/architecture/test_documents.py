@@ -102,7 +102,7 @@ def test_every_command_is_a_file() -> None:
 VALUES = "vlmdsl.backends.torch.values"
 DESCRIBED = {
     "TokenFeatures": VALUES, "Similarities": VALUES, "Memory": VALUES, "Table": VALUES, "Picks": VALUES, "Target": VALUES,
-    "EncodedFeatures": "vlmdsl.runtime.encoders.contract", "FieldColumns": "vlmdsl.runtime.values.family",
+    "EncodedFeatures": "vlmdsl.runtime.modules.towers.contract", "FieldColumns": "vlmdsl.runtime.values.family",
     **dict.fromkeys(
         ("Batch", "TextBatch", "ImageBatch", "RegionBatch", "ScalarBatch", "KeptPatches", "Noise", "MaskedTokens",
          "TowerInput", "Share"),

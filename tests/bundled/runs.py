@@ -10,7 +10,7 @@ import vlmdsl
 from vlmdsl.api.driver import build
 from vlmdsl.ir import Program
 from vlmdsl.runtime.data import open_source, requirements
-from vlmdsl.runtime.encoders import shared, text, vit
+from vlmdsl.runtime.modules.towers import shared, text, vit
 
 __all__ = ["ALBEF_CORE", "DATA", "MAE", "RECIPES", "SETTINGS", "columns_of", "knobs_of", "program_of", "with_tiny_towers"]
 

@@ -14,9 +14,9 @@ from torch.utils.hooks import RemovableHandle
 import vlmdsl
 from bundled.runs import ALBEF_CORE, DATA, MAE, RECIPES, SETTINGS, columns_of, knobs_of, program_of, with_tiny_towers
 from vlmdsl.api.driver import build
-from vlmdsl.runtime.encoders import Encoder
-from vlmdsl.runtime.encoders.heads import MultilayerHead
 from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.modules.heads import MultilayerHead
+from vlmdsl.runtime.modules.towers import Encoder
 
 SAMPLES, LENGTH = 8, 12
 GRID = 2

@@ -11,9 +11,9 @@ import vlmdsl
 from batches import batch_of
 from vlmdsl.backends.torch.collectives import own_slice
 from vlmdsl.ir import Head
-from vlmdsl.runtime.encoders import VisionConfig, VisionTransformer
-from vlmdsl.runtime.encoders.heads import MultilayerHead
 from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.modules.heads import MultilayerHead
+from vlmdsl.runtime.modules.towers import VisionConfig, VisionTransformer
 from vlmdsl.runtime.values import ImageBatch
 from vlmdsl.testing.distributed import run_processes
 

@@ -13,8 +13,8 @@ from torch import Tensor
 import vlmdsl
 from batches import streams_in_forms
 from vlmdsl.runtime.data import BatchLoader, Requirement, map_fields, open_source
-from vlmdsl.runtime.encoders import TextConfig, TextTransformer, VisionConfig, VisionTransformer
 from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.modules.towers import TextConfig, TextTransformer, VisionConfig, VisionTransformer
 from vlmdsl.runtime.tokenizer import train_tokenizer
 from vlmdsl.runtime.training.processes import in_parallel
 from vlmdsl.runtime.values import Batch, ImageBatch, ImageFormat, port

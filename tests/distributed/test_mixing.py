@@ -9,9 +9,9 @@ from torch import Tensor, nn
 import vlmdsl
 from batches import batch_of
 from vlmdsl.backends.torch.collectives import mirrored, own_slice
-from vlmdsl.runtime.encoders import EncodedFeatures, Encoder
-from vlmdsl.runtime.encoders.contract import Kind
 from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.modules.towers import EncodedFeatures, Encoder
+from vlmdsl.runtime.modules.towers.contract import Kind
 from vlmdsl.runtime.training.processes import in_parallel
 from vlmdsl.runtime.values import ImageBatch, TextBatch
 from vlmdsl.testing.distributed import run_processes

@@ -8,8 +8,8 @@ from torch import Tensor
 
 import vlmdsl
 from vlmdsl.backends.torch.collectives import own_slice, process_count
-from vlmdsl.runtime.encoders import VisionConfig, VisionTransformer
 from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.modules.towers import VisionConfig, VisionTransformer
 from vlmdsl.runtime.values import Batch, ImageBatch, KeptPatches
 from vlmdsl.testing.distributed import run_processes
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 import vlmdsl
-from vlmdsl.runtime.encoders import build_encoder
+from vlmdsl.runtime.modules.towers import build_encoder
 
 SETTINGS = {
     "model.image_encoder": "groupvit:tiny",

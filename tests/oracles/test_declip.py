@@ -13,7 +13,7 @@ import vlmdsl
 from oracles.cases import DATA
 from vlmdsl.backends.torch import ops
 from vlmdsl.backends.torch.objective import Objective
-from vlmdsl.runtime.encoders.heads import MultilayerHead
+from vlmdsl.runtime.modules.heads import MultilayerHead
 
 WEIGHTS = {"declip-all": 0.4, "declip-all_w06": 0.6, "declip-all_scaleclamp": 0.4}
 RTOL = 1e-6

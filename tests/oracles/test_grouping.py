@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vlmdsl.runtime.encoders.grouping import hard_assignment
+from vlmdsl.runtime.modules.towers.grouping import hard_assignment
 
 DATA = Path(__file__).parent / "data"
 

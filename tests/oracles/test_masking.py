@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from vlmdsl.runtime.encoders.blocks import keep_tokens
+from vlmdsl.runtime.modules.towers.blocks import keep_tokens
 from vlmdsl.runtime.values import kept
 
 DATA = Path(__file__).parent / "data"

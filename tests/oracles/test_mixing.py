@@ -12,9 +12,9 @@ from torch import Tensor, nn
 import vlmdsl
 from batches import batch_of
 from oracles.cases import DATA
-from vlmdsl.runtime.encoders import EncodedFeatures, Encoder
-from vlmdsl.runtime.encoders.contract import Kind
 from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.modules.towers import EncodedFeatures, Encoder
+from vlmdsl.runtime.modules.towers.contract import Kind
 from vlmdsl.runtime.values import Batch, ImageBatch, TextBatch
 
 

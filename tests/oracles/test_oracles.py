@@ -9,7 +9,7 @@ import torch
 
 import vlmdsl
 from oracles.cases import CASES, Case
-from vlmdsl.passes.chunked import BLOCK_NUMBERS
+from vlmdsl.planning.chunked import BLOCK_NUMBERS
 
 IN_BLOCKS = [case for case in CASES if "ops.tiled." in vlmdsl.emit(case.recipe, lowering="chunked", knobs=case.knobs)]
 """Those that have an operation with a chunked form."""

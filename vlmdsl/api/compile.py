@@ -12,7 +12,7 @@ from vlmdsl.api.driver import Built, build
 from vlmdsl.backends.latex import formula
 from vlmdsl.backends.plan import Plan, make_plan
 from vlmdsl.ir import Program
-from vlmdsl.passes.lowering import LoweringRequest
+from vlmdsl.planning.lowering import LoweringRequest
 from vlmdsl.source import SourceMap
 
 if TYPE_CHECKING:

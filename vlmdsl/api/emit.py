@@ -7,8 +7,8 @@ from pathlib import Path
 
 from vlmdsl.api.driver import build
 from vlmdsl.backends.torch import emit as back_end
-from vlmdsl.passes.cost import Workload
-from vlmdsl.passes.lowering import LoweringRequest, chunked
+from vlmdsl.planning.cost import Workload
+from vlmdsl.planning.lowering import LoweringRequest, chunked
 
 __all__ = ["emit"]
 

@@ -12,7 +12,7 @@ from vlmdsl.api.compile import compile_built
 from vlmdsl.api.driver import Built, build
 from vlmdsl.api.runs import among_several, check_resumable, first_process, load_settings, recipe_files
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
-from vlmdsl.passes.lowering import LoweringRequest
+from vlmdsl.planning.lowering import LoweringRequest
 from vlmdsl.schema import RunConfig
 from vlmdsl.source import SourceText
 

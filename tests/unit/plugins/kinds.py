@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from vlmdsl.backends.torch.ops.plugins import Rows
     from vlmdsl.backends.torch.values import TokenFeatures
-    from vlmdsl.runtime.encoders import Request
+    from vlmdsl.runtime.modules.towers import Request
 
 
 @vlmdsl.primitive(

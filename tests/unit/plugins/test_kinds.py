@@ -14,7 +14,7 @@ from unit.plugins import kinds
 from vlmdsl.api.driver import build
 from vlmdsl.backends.latex import formula_text
 from vlmdsl.ir.operation import OPERATIONS
-from vlmdsl.runtime.encoders import build_encoder
+from vlmdsl.runtime.modules.towers import build_encoder
 from vlmdsl.testing import check_primitive
 
 AGES = "recipe mine(image: Image, text: Text, age: Number)\n"

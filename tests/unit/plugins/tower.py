@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from vlmdsl.runtime.encoders import EncodedFeatures, Encoder, Request
+from vlmdsl.runtime.modules.towers import EncodedFeatures, Encoder, Request
 from vlmdsl.runtime.values import ImageFormat
 
 

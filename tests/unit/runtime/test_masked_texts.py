@@ -16,8 +16,8 @@ import vlmdsl
 from batches import streams_in_forms
 from vlmdsl.ir import readings
 from vlmdsl.runtime.data import BatchLoader, Requirement, map_fields, open_source
-from vlmdsl.runtime.encoders import SharedConfig, SharedTransformer, TextConfig, TextTransformer, VisionConfig
 from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.modules.towers import SharedConfig, SharedTransformer, TextConfig, TextTransformer, VisionConfig
 from vlmdsl.runtime.tokenizer import train_tokenizer
 from vlmdsl.runtime.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from vlmdsl.runtime.training.optimizer import build_optimizer

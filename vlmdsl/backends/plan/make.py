@@ -29,11 +29,11 @@ from vlmdsl.ir.operations.modules import DROPPED, PIXELS
 from vlmdsl.ir.operations.state import MEMORY
 from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.ir.schedule import Applied, Apply, Compute, Mode, Value
-from vlmdsl.passes.cost import ITEM_BYTES, Workload, hand_written
-from vlmdsl.passes.lowering import Lowered, LoweringRequest, lowered
-from vlmdsl.passes.memory import features_kept, gradients_of_inputs, seen_by
-from vlmdsl.passes.part_cost import part_costs
 from vlmdsl.planning import schedule_of
+from vlmdsl.planning.cost import ITEM_BYTES, Workload, hand_written
+from vlmdsl.planning.lowering import Lowered, LoweringRequest, lowered
+from vlmdsl.planning.memory import features_kept, gradients_of_inputs, seen_by
+from vlmdsl.planning.part_cost import part_costs
 from vlmdsl.source import SourceMap, Span
 from vlmdsl.types import TokensType, VectorType
 

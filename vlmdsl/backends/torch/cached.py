@@ -75,7 +75,7 @@ class CachedStep(Step):
         micro: samples of this process that go through a tower at once; the last chunk may have fewer.
 
     >>> import torch, vlmdsl
-    >>> from vlmdsl.runtime.encoders import VisionConfig, VisionTransformer
+    >>> from vlmdsl.runtime.modules.towers import VisionConfig, VisionTransformer
     >>> from vlmdsl.runtime.model import VisionLanguageModel
     >>> from vlmdsl.runtime.values import Batch, ImageBatch
     >>> shape = VisionConfig(image_size=8, patch_size=4, width=8, depth=1, heads=1)

@@ -16,8 +16,8 @@ from vlmdsl.backends.torch.compiled import Emitted, Result
 from vlmdsl.backends.torch.state import StateValue
 from vlmdsl.backends.torch.values import Table
 from vlmdsl.ir import Input, Node, Program
-from vlmdsl.passes.cost import Workload
-from vlmdsl.passes.lowering import LoweringRequest, chunked
+from vlmdsl.planning.cost import Workload
+from vlmdsl.planning.lowering import LoweringRequest, chunked
 
 __all__ = ["Chooser", "LoweredFunction"]
 

@@ -44,8 +44,8 @@ from vlmdsl.ir import (
 )
 from vlmdsl.ir import ramps as ramps_of
 from vlmdsl.ir.schedule import Applied, Schedule
-from vlmdsl.passes.lowering import LoweringRequest
 from vlmdsl.planning import schedule_of
+from vlmdsl.planning.lowering import LoweringRequest
 from vlmdsl.source import SourceMap
 
 __all__ = ["Objective", "ObjectiveOutput"]

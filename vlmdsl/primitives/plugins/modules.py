@@ -13,7 +13,7 @@ _TAKEN_BY_TOWERS = ("Image", "Text")
 
 @dataclass(frozen=True, slots=True)
 class ModuleFamily:
-    """A family of modules: `factory(request)` builds one, an `nn.Module` that fulfils `runtime.encoders.Encoder`."""
+    """A family of modules: `factory(request)` builds one, an `nn.Module` that fulfils `runtime.modules.towers.Encoder`."""
 
     name: str
     takes: str
@@ -32,7 +32,7 @@ def module(function: Implementation, *, takes: tuple[str, ...]) -> ModuleFamily:
     if len(takes) != 1 or takes[0] not in _TAKEN_BY_TOWERS:
         raise unfit(function, "does not say what it encodes", 'write `takes=("Image",)` or `takes=("Text",)`')
     if len(positional_of(function)) != 1:
-        raise unfit(function, "must take one positional parameter, the request (`runtime.encoders.Request`)")
+        raise unfit(function, "must take one positional parameter, the request (`runtime.modules.towers.Request`)")
     family = ModuleFamily(function.__name__, takes[0], summary_of(function), function, origin_of(function))
     defined = MODULES.get((family.name, family.takes))
     if defined is not None and defined.origin != family.origin:

@@ -21,7 +21,7 @@ from vlmdsl.ir.operations.modules import APPLY
 from vlmdsl.ir.operations.reference import ATTEND
 from vlmdsl.ir.operations.scalars import CONSTANT, MULTIPLY
 from vlmdsl.passes.linear import expand
-from vlmdsl.runtime.encoders import EncodedFeatures
+from vlmdsl.runtime.modules.towers import EncodedFeatures
 from vlmdsl.types import EncodedType, FieldType, SimType
 
 __all__ = ["Comparison", "Part", "comparison_of"]

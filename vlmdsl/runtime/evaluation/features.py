@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 
 from vlmdsl.backends.torch.values import Similarities
-from vlmdsl.runtime.encoders import EncodedFeatures
+from vlmdsl.runtime.modules.towers import EncodedFeatures
 from vlmdsl.runtime.values import cat
 
 __all__ = ["Score", "block_size", "blocks", "gather"]

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from vlmdsl.ir import Head, Node, walk
-from vlmdsl.runtime.encoders import EncodedFeatures
 from vlmdsl.runtime.evaluation.comparison import Comparison
 from vlmdsl.runtime.evaluation.features import blocks, gather
 from vlmdsl.runtime.evaluation.neighbours import neighbour_accuracy
@@ -20,6 +19,7 @@ from vlmdsl.runtime.evaluation.report import Evaluation
 from vlmdsl.runtime.evaluation.retrieval import Measures, retrieval_recall
 from vlmdsl.runtime.evaluation.zero_shot import ClassPrompts, zero_shot_accuracy
 from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.modules.towers import EncodedFeatures
 from vlmdsl.runtime.values import MISSING_LABEL, Batch, ScalarBatch, Value, count, take, to
 
 __all__ = ["evaluate", "evaluate_images", "image_names"]

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from vlmdsl.runtime.encoders import EncodedFeatures
 from vlmdsl.runtime.evaluation.features import Score, block_size, blocks
+from vlmdsl.runtime.modules.towers import EncodedFeatures
 from vlmdsl.runtime.values import count, take
 
 __all__ = ["Measures", "Retrieval", "chance_of_hit", "ranks", "retrieval_recall"]

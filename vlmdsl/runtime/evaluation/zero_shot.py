@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vlmdsl.runtime.encoders import EncodedFeatures
 from vlmdsl.runtime.evaluation.comparison import Comparison
 from vlmdsl.runtime.evaluation.features import block_size, blocks
 from vlmdsl.runtime.evaluation.retrieval import Measures
+from vlmdsl.runtime.modules.towers import EncodedFeatures
 from vlmdsl.runtime.values import MISSING_LABEL, Value, count, take
 
 __all__ = ["DEFAULT_TEMPLATES", "ClassPrompts", "zero_shot_accuracy"]

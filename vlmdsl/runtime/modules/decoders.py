@@ -8,8 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from vlmdsl.ir.modules import PixelDecoderSettings, TextDecoderSettings, block_range
-from vlmdsl.runtime.encoders.blocks import Transformer
-from vlmdsl.runtime.encoders.vit import sine_positions
 from vlmdsl.runtime.modules.sequences import (
     SequenceFeatures,
     attention_rule,
@@ -20,6 +18,8 @@ from vlmdsl.runtime.modules.sequences import (
     with_token,
     without_padding,
 )
+from vlmdsl.runtime.modules.towers.blocks import Transformer
+from vlmdsl.runtime.modules.towers.vit import sine_positions
 
 __all__ = ["PixelDecoder", "TextDecoder", "restored"]
 

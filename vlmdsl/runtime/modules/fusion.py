@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from vlmdsl.ir.modules import FusionSettings, block_range
-from vlmdsl.runtime.encoders.blocks import Transformer
 from vlmdsl.runtime.modules.sequences import (
     SequenceFeatures,
     attention_mask,
@@ -17,6 +16,7 @@ from vlmdsl.runtime.modules.sequences import (
     with_token,
     without_padding,
 )
+from vlmdsl.runtime.modules.towers.blocks import Transformer
 
 __all__ = ["Fusion", "MergedFusion", "fusion"]
 

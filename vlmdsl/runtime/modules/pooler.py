@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from vlmdsl.ir.modules import PoolerSettings
-from vlmdsl.runtime.encoders.blocks import Attention
 from vlmdsl.runtime.modules.sequences import initialise_normal, prepared_context, usual_heads
+from vlmdsl.runtime.modules.towers.blocks import Attention
 
 __all__ = ["AttentionalPooler"]
 

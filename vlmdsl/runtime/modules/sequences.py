@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vlmdsl.runtime.encoders.blocks import Attention
-from vlmdsl.runtime.encoders.text import never_empty
+from vlmdsl.runtime.modules.towers.blocks import Attention
+from vlmdsl.runtime.modules.towers.text import never_empty
 
 __all__ = [
     "SequenceFeatures",

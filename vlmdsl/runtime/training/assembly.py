@@ -38,10 +38,10 @@ from vlmdsl.runtime.data import (
     with_stand_ins,
 )
 from vlmdsl.runtime.data.stand_ins import Call
-from vlmdsl.runtime.encoders import Encoder, Kind, build_encoder, usual_text_length
 from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.model.tower_needs import tower_needs
+from vlmdsl.runtime.modules.towers import Encoder, Kind, build_encoder, usual_text_length
 from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers
-from vlmdsl.runtime.tower_needs import tower_needs
 from vlmdsl.runtime.training.processes import World, seed_generators
 from vlmdsl.runtime.training.tokenizers import encoder_name, tokenizer_notes, tokenizers_for
 from vlmdsl.runtime.values import ImageFormat, TextFormat

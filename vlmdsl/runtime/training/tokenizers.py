@@ -11,8 +11,8 @@ from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
 from vlmdsl.diagnostics.suggest import suggestion
 from vlmdsl.ir import Node, Stream, parts_of
 from vlmdsl.ir.operations.views import FIELD, MASK
+from vlmdsl.runtime.model.tower_needs import tower_needs
 from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers, load_tokenizer, train_tokenizer
-from vlmdsl.runtime.tower_needs import tower_needs
 from vlmdsl.schema import ModelConfig
 from vlmdsl.source import Span
 

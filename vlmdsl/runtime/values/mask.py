@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vlmdsl.passes.masked import places_asked
+from vlmdsl.planning.masked import places_asked
 from vlmdsl.primitives.plugins.function import described, implementation, unfit
 from vlmdsl.runtime.draws import generator
 from vlmdsl.runtime.tokenizer import Tokenizer

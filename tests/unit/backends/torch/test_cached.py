@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 import vlmdsl
 from vlmdsl.diagnostics import DiagnosticError
-from vlmdsl.runtime.encoders import VisionConfig, VisionTransformer
-from vlmdsl.runtime.encoders.contract import EncodedFeatures
 from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.modules.towers import VisionConfig, VisionTransformer
+from vlmdsl.runtime.modules.towers.contract import EncodedFeatures
 from vlmdsl.runtime.values import Batch, ImageBatch
 
 SHAPE = VisionConfig(image_size=8, patch_size=4, width=8, depth=1, heads=1)

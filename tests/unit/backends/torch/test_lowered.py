@@ -20,7 +20,7 @@ from vlmdsl.api.compile import compile_built
 from vlmdsl.api.driver import build
 from vlmdsl.backends.torch import ops
 from vlmdsl.backends.torch.ops.tiled import blocks
-from vlmdsl.passes.lowering import LoweringRequest
+from vlmdsl.planning.lowering import LoweringRequest
 from vlmdsl.testing.laws import example_features
 
 BOTH = {"clip": "contrast", "siglip": "sigmoid_loss", "filip": "similarity"}

@@ -13,8 +13,6 @@ from batches import batch_of, scalars
 from vlmdsl.api.driver import build
 from vlmdsl.ir import Contrast, Direction, Encoder, Program, Stream, Term
 from vlmdsl.ir.graph import Graph
-from vlmdsl.runtime.encoders import EncodedFeatures
-from vlmdsl.runtime.encoders import Encoder as Tower
 from vlmdsl.runtime.evaluation import (
     ClassPrompts,
     Comparison,
@@ -27,6 +25,8 @@ from vlmdsl.runtime.evaluation import (
     stored_untrained,
 )
 from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.modules.towers import EncodedFeatures
+from vlmdsl.runtime.modules.towers import Encoder as Tower
 from vlmdsl.runtime.values import ImageBatch, TextBatch
 from vlmdsl.types import EncodedType, FieldType, LossType, ScoreType, SimType, TargetType, TokensType, VecType
 

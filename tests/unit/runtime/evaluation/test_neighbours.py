@@ -8,7 +8,6 @@ from torch import nn
 
 import vlmdsl
 from batches import batch_of, scalars
-from vlmdsl.runtime.encoders import EncodedFeatures, Encoder, Kind
 from vlmdsl.runtime.evaluation import (
     Comparison,
     Evaluation,
@@ -21,6 +20,7 @@ from vlmdsl.runtime.evaluation import (
 )
 from vlmdsl.runtime.evaluation.report import stored_untrained
 from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.modules.towers import EncodedFeatures, Encoder, Kind
 from vlmdsl.runtime.values import ImageBatch
 
 

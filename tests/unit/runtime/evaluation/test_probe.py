@@ -14,10 +14,10 @@ from batches import batch_of as made_batch
 from batches import scalars
 from vlmdsl.runtime.data import some_samples
 from vlmdsl.runtime.data.shapes import ShapesSource
-from vlmdsl.runtime.encoders import EncodedFeatures, Encoder, Kind
 from vlmdsl.runtime.evaluation import Comparison, Evaluation, evaluate, evaluate_images, linear_probe_accuracy, results_json
 from vlmdsl.runtime.evaluation.report import stored_untrained
 from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.modules.towers import EncodedFeatures, Encoder, Kind
 from vlmdsl.runtime.values import Batch, ImageBatch
 
 

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlmdsl.backends.torch.values import Similarities
-from vlmdsl.runtime.encoders import EncodedFeatures
 from vlmdsl.runtime.evaluation import retrieval_recall
 from vlmdsl.runtime.evaluation.features import block_size
 from vlmdsl.runtime.evaluation.retrieval import chance_of_hit, ranks
+from vlmdsl.runtime.modules.towers import EncodedFeatures
 
 
 @st.composite

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vlmdsl.runtime.encoders import EncodedFeatures
 from vlmdsl.runtime.evaluation import ClassPrompts, Comparison, Part, zero_shot_accuracy
+from vlmdsl.runtime.modules.towers import EncodedFeatures
 
 COSINE = Comparison("vision", "language")
 TOKENMAX = Comparison("vision", "language", parts=(Part("tokenmax", "tokens"),))

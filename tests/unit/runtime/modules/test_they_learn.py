@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from vlmdsl.backends.torch import ops
 from vlmdsl.ir.modules import FusionSettings, LinearSettings, PixelDecoderSettings, PoolerSettings, TextDecoderSettings
-from vlmdsl.runtime.encoders import VisionConfig, VisionTransformer
 from vlmdsl.runtime.modules import AttentionalPooler, Fusion, LinearHead, PixelDecoder, TextDecoder
+from vlmdsl.runtime.modules.towers import VisionConfig, VisionTransformer
 from vlmdsl.runtime.values import KeptPatches, kept
 
 WORDS, LENGTH, WIDTH = 12, 5, 16

@@ -18,8 +18,8 @@ from batches import batch_of
 from unit.runtime.values.vectors import VECTOR, VectorBatch
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.primitives import broken_plugins
-from vlmdsl.runtime.encoders import TextConfig, TextTransformer
 from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.modules.towers import TextConfig, TextTransformer
 from vlmdsl.runtime.values import BadSample, FieldColumns, SampleColumns, TextBatch, TextValue, family_of
 from vlmdsl.types import FIELD_KINDS, FieldKind, register_field_kind
 

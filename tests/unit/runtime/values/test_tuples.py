@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlmdsl.runtime.encoders import EncodedFeatures
+from vlmdsl.runtime.modules.towers import EncodedFeatures
 from vlmdsl.runtime.values import (
     ImageBatch,
     KeptPatches,

@@ -11,7 +11,7 @@ from torch._library.custom_ops import CustomOpDef
 
 from vlmdsl.backends.torch.ops.product import product, rounded, wide_product
 from vlmdsl.backends.torch.values import precise
-from vlmdsl.passes.chunked import BLOCK_NUMBERS
+from vlmdsl.planning.chunked import BLOCK_NUMBERS
 
 __all__ = ["FeatureGradients", "block_product", "blocks", "refuse_second_derivative", "rows_of"]
 

@@ -1,0 +1,77 @@
+"""A model with a decoder: its loss is that of the parts called by hand, and towers that do not fit are refused."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+import vlmdsl
+from vlmdsl.backends.torch import ops
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.modules.towers import VisionConfig, VisionTransformer
+from vlmdsl.runtime.values import Batch, ImageBatch, KeptPatches
+
+RECIPE = """recipe mae(image: Image)
+let hidden = random(50%)
+let decoded = decode(drop(image, hidden), depth=1, width=8, heads=2)
+minimize reconstruct(decoded, pixels(image, normalised="patch"), at=hidden)"""
+SHARED = """recipe two(image: Image)
+encoder other = separate(vision, name="other")
+let hidden = random(50%)
+let one = decode(drop(image, hidden), depth=1, width=8, heads=2)
+let two = decode(other(drop(image, hidden)), depth=1, width=8, heads=2)
+minimize reconstruct(one, pixels(image), at=hidden) + reconstruct(two, pixels(image), at=hidden)"""
+
+
+def tower(width: int = 8) -> VisionTransformer:
+    return VisionTransformer(VisionConfig(image_size=8, patch_size=4, width=width, depth=1, heads=2), 4, ("states",))
+
+
+def test_the_loss_is_that_of_the_parts() -> None:
+    torch.manual_seed(0)
+    model = VisionLanguageModel({"vision": tower()}, vlmdsl.compile(RECIPE, compiled=False))
+    pixels, keep = torch.rand(3, 3, 8, 8), torch.tensor([[3, 0], [1, 2], [2, 3]])
+    values = {"image_drop": ImageBatch(pixels), "image_drop.keep": KeptPatches(keep)}
+    loss = model(Batch(values, torch.arange(3), list("012"))).loss
+    states = model.encoders["vision"](pixels, keep=keep).states
+    decoded = model.decoders.parts["decoder"](states, keep)
+    dropped = torch.tensor([[False, True, True, False], [True, False, False, True], [True, True, False, False]])
+    target = ops.pixels(pixels, 4, normalised="patch")
+    torch.testing.assert_close(loss, ((decoded - target) ** 2).mean(dim=2)[dropped].mean())
+
+
+def test_towers_of_other_widths_do_not_share_a_decoder() -> None:
+    objective = vlmdsl.compile(SHARED, compiled=False)
+    VisionLanguageModel({"vision": tower(), "other": tower()}, objective)
+    with pytest.raises(DiagnosticError) as caught:
+        VisionLanguageModel({"vision": tower(), "other": tower(16)}, objective)
+    assert "shares the decoder `decoder` with one of other sizes" in str(caught.value)
+
+
+def test_a_tower_without_patches_is_refused() -> None:
+    vision = tower()
+    vision.image_format = None
+    with pytest.raises(DiagnosticError) as caught:
+        VisionLanguageModel({"vision": vision}, vlmdsl.compile(RECIPE, compiled=False))
+    assert caught.value.diagnostics[0].code == "V0832"
+
+
+def test_batches_of_any_size_have_three_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images have no mask, and what only the decoder reads is not an input of the compiled function."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    torch._dynamo.reset()
+    counters.clear()
+    compiled, eager = vlmdsl.compile(RECIPE), vlmdsl.compile(RECIPE, compiled=False)
+    for samples in (5, 1, 3, 7):
+        features = {
+            "modules": {"decoder": lambda states: states @ torch.ones(2, 48)},
+            "image_drop_states": torch.rand(samples, 4, 2),
+            "image_drop_pixels": torch.rand(samples, 3, 8, 8),
+            "image_drop_dropped": torch.rand(samples, 4) > 0.5,
+        }
+        torch.testing.assert_close(compiled(**features).loss, eager(**features).loss)
+    assert counters["stats"]["unique_graphs"] <= 3

@@ -1,0 +1,137 @@
+"""The adapter to transformers, on small random models in a temporary folder: nothing is downloaded."""
+
+import json
+import sys
+
+import pytest
+import torch
+
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.runtime.modules.towers import build_encoder
+
+transformers = pytest.importorskip("transformers", reason="the extra `hf` is not installed")
+
+SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+VISION = {**SMALL, "image_size": 32, "patch_size": 8}
+TEXT = {**SMALL, "vocab_size": 100, "max_position_embeddings": 16, "bos_token_id": 1, "eos_token_id": 2}
+CONFIGS = {
+    "vit": ("Image", lambda: transformers.ViTConfig(**VISION)),
+    "clip vision": ("Image", lambda: transformers.CLIPVisionConfig(**VISION)),
+    "dinov2": ("Image", lambda: transformers.Dinov2Config(**VISION)),
+    "siglip vision": ("Image", lambda: transformers.SiglipVisionConfig(**VISION)),
+    "bert": ("Text", lambda: transformers.BertConfig(**{**TEXT, "pad_token_id": 0})),
+    "distilbert": (
+        "Text",
+        lambda: transformers.DistilBertConfig(
+            vocab_size=100, dim=32, n_layers=1, n_heads=2, hidden_dim=64, max_position_embeddings=16
+        ),
+    ),
+    "clip text": ("Text", lambda: transformers.CLIPTextConfig(**TEXT)),
+    "clip, its images": ("Image", lambda: clip_config()),
+    "clip, its texts": ("Text", lambda: clip_config()),
+}
+
+
+def clip_config():
+    return transformers.CLIPConfig(text_config=TEXT, vision_config=VISION, projection_dim=24)
+
+
+def saved(config, folder):
+    torch.manual_seed(0)
+    transformers.AutoModel.from_config(config).save_pretrained(folder)
+    return f"hf:{folder}"
+
+
+def example(encoder):
+    if encoder.kind == "Image":
+        return torch.rand(3, 3, 32, 32), None
+    mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2, [False] * 5])
+    return torch.randint(3, 100, (3, 5)), mask
+
+
+@pytest.mark.parametrize("yields", [("pooled",), ("tokens",), ("pooled", "tokens")])
+@pytest.mark.parametrize("model", CONFIGS)
+def test_a_model_gives_what_it_declares_and_every_trained_parameter_gets_a_gradient(model, yields, tmp_path):
+    kind, config = CONFIGS[model]
+    encoder = build_encoder(saved(config(), tmp_path), kind, dimension=16, yields=yields)
+    encoder.train()
+    features = encoder(*example(encoder))
+    parts = {"pooled": features.pooled, "tokens": features.tokens}
+    assert {name for name, part in parts.items() if part is not None} == set(yields) == encoder.yields
+    if "pooled" in yields:
+        assert features.pooled.shape == (3, 16)
+    if "tokens" in yields:
+        assert features.tokens.shape == (3, 16 if kind == "Image" else 5, 16)
+    sum(part.square().sum() for part in parts.values() if part is not None).backward()
+    trained = {name: parameter for name, parameter in encoder.named_parameters() if parameter.requires_grad}
+    assert trained
+    assert [name for name, parameter in trained.items() if parameter.grad is None] == []
+    assert all(torch.isfinite(parameter.grad).all() for parameter in trained.values())
+
+
+@pytest.mark.parametrize("model", CONFIGS)
+def test_a_tower_of_which_only_states_are_read_says_how_wide_they_are(model, tmp_path):
+    kind, config = CONFIGS[model]
+    encoder = build_encoder(saved(config(), tmp_path), kind, dimension=16, yields=("states",))
+    features = encoder(*example(encoder))
+    assert (features.pooled, features.tokens) == (None, None)
+    assert features.states.shape == (3, 16 if kind == "Image" else 5, encoder.states_width)
+    features.states.square().sum().backward()
+    assert [name for name, one in encoder.named_parameters() if one.requires_grad and one.grad is None] == []
+
+
+def test_the_weights_of_a_tower_and_its_projection_are_the_saved_ones(tmp_path):
+    name = saved(clip_config(), tmp_path)
+    encoder = build_encoder(name, "Image", dimension=24)
+    whole = transformers.AutoModel.from_pretrained(tmp_path).eval()
+    images = torch.rand(2, 3, 32, 32)
+    expected = whole.visual_projection(whole.vision_model(pixel_values=images).pooler_output)
+    torch.testing.assert_close(encoder.eval()(images).pooled, expected)
+
+
+def test_images_are_standardised_as_the_model_was_trained(tmp_path):
+    name = saved(transformers.ViTConfig(**VISION), tmp_path)
+    assert build_encoder(name, "Image", dimension=8).image_format.mean == (0.5, 0.5, 0.5)
+    settings = {"image_processor_type": "ViTImageProcessor", "image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    found = build_encoder(name, "Image", dimension=8).image_format
+    assert (found.size, found.mean, found.deviation) == (32, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked", "code"),
+    [
+        ("Text", {}, "V0831"),
+        ("Image", {"image_size": 64}, "V0831"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_a_diagnostic(kind, asked, code, tmp_path):
+    name = saved(transformers.ViTConfig(**VISION), tmp_path)
+    with pytest.raises(DiagnosticError, match=code):
+        build_encoder(name, kind, dimension=8, **asked)
+
+
+@pytest.mark.parametrize("asked", [{"text_length": 17}, {"vocabulary_size": 101}])
+def test_a_text_model_with_too_little_room_is_a_diagnostic(asked, tmp_path):
+    name = saved(transformers.BertConfig(**{**TEXT, "pad_token_id": 0}), tmp_path)
+    with pytest.raises(DiagnosticError, match="V0831"):
+        build_encoder(name, "Text", dimension=8, **asked)
+
+
+def test_pickled_weights_are_refused(tmp_path):
+    model = transformers.ViTModel(transformers.ViTConfig(**VISION))
+    model.config.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(DiagnosticError, match="V0902"):
+        build_encoder(f"hf:{tmp_path}", "Image", dimension=8)
+
+
+def test_a_folder_that_is_not_there_is_a_diagnostic(tmp_path):
+    with pytest.raises(DiagnosticError, match="V0902"):
+        build_encoder(f"hf:{tmp_path}/nowhere", "Text", dimension=8)
+
+
+def test_a_missing_package_is_a_diagnostic(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(DiagnosticError, match="V0901"):
+        build_encoder("hf:any", "Text", dimension=8)

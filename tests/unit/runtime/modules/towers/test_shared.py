@@ -1,0 +1,120 @@
+"""The shared tower: one trunk for images, texts and pairs of both."""
+
+import pytest
+import torch
+
+from vlmdsl.runtime.modules.towers import SharedConfig, SharedTransformer, VisionConfig, build_encoder
+from vlmdsl.runtime.modules.towers.shared import _overlaid
+
+BOTH = ("pooled", "tokens")
+
+
+def tower(pool="class"):
+    image = VisionConfig(image_size=8, patch_size=4, width=16, depth=2, heads=2, pool=pool)
+    return SharedTransformer(SharedConfig(image, vocabulary_size=30, text_length=9), 6, BOTH).double()
+
+
+def images(count=3):
+    return torch.randn(count, 3, 8, 8, dtype=torch.float64)
+
+
+def texts(count=3, length=5):
+    lengths = torch.arange(count) % length + 1
+    return torch.randint(1, 30, (count, length)), torch.arange(length) < lengths[:, None]
+
+
+def test_each_kind_of_stream_yields_one_feature_a_token():
+    encoder, (ids, mask) = tower(), texts()
+    image, text, pair = encoder(images()), encoder(ids, mask), encoder(images(), mask, ids)
+    assert [found.pooled.shape for found in (image, text, pair)] == [(3, 6)] * 3
+    assert [found.tokens.shape for found in (image, text, pair)] == [(3, 4, 6), (3, 5, 6), (3, 9, 6)]
+    assert image.mask is None
+    assert torch.equal(text.mask, mask)
+    assert torch.equal(pair.mask, torch.cat([torch.ones(3, 4, dtype=torch.bool), mask], dim=1))
+
+
+def test_padding_changes_no_feature_of_a_text_nor_of_a_pair():
+    encoder, shown, (ids, mask) = tower(), images(), texts()
+    other = torch.where(mask, ids, 29)
+    for arguments, changed in (((ids, mask), (other, mask)), ((shown, mask, ids), (shown, mask, other))):
+        one, two = encoder(*arguments), encoder(*changed)
+        assert torch.equal(one.pooled, two.pooled)
+        real = torch.ones_like(one.tokens[..., 0], dtype=torch.bool) if one.mask is None else one.mask
+        assert torch.equal(one.tokens[real], two.tokens[real])
+
+
+def test_the_words_of_a_pair_are_read_in_the_light_of_its_image():
+    encoder, (ids, mask) = tower(), texts()
+    one, two = encoder(images(), mask, ids), encoder(images(), mask, ids)
+    words = one.tokens[:, 4:][mask], two.tokens[:, 4:][mask]
+    assert (words[0] - words[1]).abs().max() > 1e-3
+    assert (one.pooled - two.pooled).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("length", [3, 7])  # fewer words than the four patches, and more
+def test_a_blended_pair_is_the_image_alone_at_one_end_and_the_text_at_the_other(length):
+    encoder, shown, (ids, mask) = tower(), images(), texts(length=length)
+    for share, alone in ((1.0, encoder(shown)), (0.0, encoder(ids, mask))):
+        found = encoder(shown, mask, ids, torch.full((3,), share, dtype=torch.float64))
+        torch.testing.assert_close(found.pooled, alone.pooled, rtol=1e-12, atol=1e-12)
+        real = torch.ones_like(alone.tokens[..., 0], dtype=torch.bool) if alone.mask is None else alone.mask
+        together = found.tokens[:, : real.shape[1]], found.mask[:, : real.shape[1]]
+        assert torch.equal(together[1], real)
+        assert found.mask.sum() == real.sum()
+        torch.testing.assert_close(together[0][real], alone.tokens[real], rtol=1e-12, atol=1e-12)
+
+
+def test_positions_of_both_are_mixed_and_those_of_one_count_as_much_as_its_share():
+    patches, words = torch.randn(1, 4, 2), torch.randn(1, 3, 2)
+    mixed, weight = _overlaid(patches, words, torch.tensor([[True, True, False]]), torch.tensor([0.25]))
+    torch.testing.assert_close(mixed[:, :2], 0.25 * patches[:, :2] + 0.75 * words[:, :2])
+    torch.testing.assert_close(mixed[:, 2:], patches[:, 2:])
+    torch.testing.assert_close(weight, torch.tensor([[1.0, 1.0, 0.25, 0.25]]))
+    longer, counts = _overlaid(patches[:, :1], words, torch.ones(1, 3, dtype=torch.bool), torch.tensor([0.25]))
+    torch.testing.assert_close(longer[:, 1:], words[:, 1:])
+    torch.testing.assert_close(counts, torch.tensor([[1.0, 0.75, 0.75]]))
+
+
+def test_padding_changes_no_feature_of_a_blended_pair():
+    encoder, shown, (ids, mask) = tower(), images(), texts(length=7)
+    one, two = (encoder(shown, mask, words, torch.full((3,), 0.3, dtype=torch.float64)) for words in (ids, ids * mask))
+    assert torch.equal(one.pooled, two.pooled)
+    assert torch.equal(one.tokens[one.mask], two.tokens[one.mask])
+
+
+def test_a_blend_moves_from_the_text_to_the_image_without_a_step():
+    encoder, shown, (ids, mask) = tower(), images(), texts()
+    near, end = (encoder(shown, mask, ids, torch.full((3,), share, dtype=torch.float64)).pooled for share in (1e-7, 0.0))
+    torch.testing.assert_close(near, end, rtol=1e-4, atol=1e-4)
+
+
+def test_an_empty_text_has_features():
+    ids = torch.ones(2, 3, dtype=torch.int64)
+    found = tower()(ids, torch.zeros(2, 3, dtype=torch.bool))
+    assert found.pooled.isfinite().all()
+
+
+def test_images_and_texts_train_every_weight_and_meet_in_the_same_trunk():
+    encoder, (ids, mask) = tower(), texts()
+    embedders = ("stem.", "embedding.", "word_positions")
+    for arguments in ((images(),), (ids, mask)):
+        encoder.zero_grad()
+        found = encoder(*arguments)
+        (found.pooled.sum() + found.tokens.sum()).backward()
+        assert all(
+            weight.grad is not None and bool(weight.grad.any())
+            for name, weight in encoder.named_parameters()
+            if not name.startswith(embedders) and "key_value.bias" not in name
+        )
+    encoder(*(images(), mask, ids)).pooled.sum().backward()
+    assert all(weight.grad is not None for weight in encoder.parameters())
+
+
+def test_presets_are_built_in_the_wanted_sizes():
+    encoder = build_encoder("shared:tiny", "Image|Text", 12, image_size=16, vocabulary_size=40, text_length=6)
+    assert encoder.image_format.size == 16
+    assert (encoder.vocabulary_size, encoder.text_length, encoder.kind) == (40, 6, "Image|Text")
+    with pytest.raises(ValueError, match="at most 6"):
+        encoder(torch.ones(1, 7, dtype=torch.int64))
+    with pytest.raises(ValueError, match="16, 16"):
+        encoder(torch.zeros(1, 3, 8, 8))

@@ -1,0 +1,256 @@
+"""The choice of how each operation on the pair grid runs, with its reason and what was rejected.
+
+`dense` makes the matrix of similarities. `chunked` makes a block of rows at a time, and makes it again in the backward pass.
+The choice follows from sizes, device and budget, unless a `LoweringRequest` makes it; emitted code calls what was chosen.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.diagnostics.catalog.lowering import NoSuchLowering, UnknownLowering
+from vlmdsl.ir import Node, Program, block_of, walk
+from vlmdsl.ir.operations.contrast import CONTRAST
+from vlmdsl.ir.operations.encoding import MIX
+from vlmdsl.ir.operations.matrices import EXCLUDE, SIMILARITY, TRANSPOSE, UNITE
+from vlmdsl.ir.operations.mining import FETCH, HARDEST, MINE
+from vlmdsl.ir.operations.reductions import SIGMOID_LOSS
+from vlmdsl.ir.operations.scalars import ADD, MULTIPLY, NEGATE, SUBTRACT
+from vlmdsl.ir.operations.state import MEMORY, NEAREST
+from vlmdsl.passes.fuse import contrast_of
+from vlmdsl.passes.gathering import gathered_by
+from vlmdsl.planning.chunked import chunked_cost
+from vlmdsl.planning.cost import ITS_GRADIENT, SECOND_STREAM, Cost, Workload, cost_of
+from vlmdsl.planning.memory import seen_by
+from vlmdsl.source import Span
+from vlmdsl.types import ScalarType, TokensType, VecType
+
+__all__ = ["DENSE_BUDGET", "LOWERINGS", "Lowered", "Lowering", "LoweringRequest", "chunked", "lowered"]
+
+DENSE_BUDGET = 2**30
+"""Bytes that the matrices of one operation may take: beyond it the form that does not make them is preferred."""
+TOKEN_BUDGET = 2**26
+"""The same for the similarities of all pairs of tokens, where the chunked form is the faster one too from there on."""
+LOWERINGS = ("auto", "dense", "chunked")
+"""What may be asked for."""
+
+_NOWHERE = Span("<command line>", 0, 0)
+_NOT_BUILT = "not built in this version"
+_SHIFTS_AND_SCALES = frozenset({ADD, SUBTRACT, MULTIPLY, NEGATE, EXCLUDE})
+
+
+@dataclass(frozen=True, slots=True)
+class Lowering:
+    """How an operation runs: `name`, `reason`, and the rejected alternatives with theirs."""
+
+    name: str
+    reason: str
+    rejected: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LoweringRequest:
+    """What is asked for: a lowering (`auto`: by sizes) for all terms, and for some of them by name; `budget` in bytes.
+
+    >>> LoweringRequest.of({"contrast": "chunked"}).of_terms(("contrast",))
+    'chunked'
+    """
+
+    default: str = "auto"
+    terms: tuple[tuple[str, str], ...] = ()
+    budget: int = DENSE_BUDGET
+
+    @classmethod
+    def of(cls, value: str | Mapping[str, str] | LoweringRequest) -> LoweringRequest:
+        """A lowering for all terms, or some terms' by name, that of the others as `*`; DiagnosticError (V0604) for one that
+        does not exist."""
+        if isinstance(value, LoweringRequest):
+            return value
+        terms = {"*": value} if isinstance(value, str) else dict(value)
+        default = terms.pop("*", "auto")
+        for name in (default, *terms.values()):
+            if name not in LOWERINGS:
+                help = (f"possible: {', '.join(LOWERINGS)}",)
+                raise DiagnosticError((UnknownLowering.at(_NOWHERE, name=name, help=help),))
+        return cls(default, tuple(sorted(terms.items())))
+
+    def of_terms(self, terms: tuple[str, ...]) -> str:
+        """What is asked for an operation that serves these terms: what one of them says, `chunked` before `dense`."""
+        named = sorted({name for term, name in self.terms if term in terms and name != "auto"})
+        return named[0] if named else self.default
+
+    @property
+    def fixed(self) -> bool:
+        """Whether sizes have no say."""
+        return self.default != "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """An operation on the pair grid, how it runs and what that costs."""
+
+    node: Node
+    lowering: Lowering
+    cost: Cost
+
+
+def lowered(program: Program, workload: Workload, request: LoweringRequest | None = None) -> tuple[Lowered, ...]:
+    """Every operation on the pair grid with its lowering, in order; DiagnosticError (V0605) if what is asked for a term is
+    not there."""
+    request = request or LoweringRequest()
+    groups = _groups(program)
+    _check(program, groups, request)
+    chosen = {node: choice for leader in groups for node, choice in _choice(program, leader, groups, workload, request)}
+    gathered: set[Node] = set()
+    operations = []
+    for node in program.nodes():
+        cost, features = cost_of(node, seen_by(node, workload)), gathered_by(node)
+        if cost is not None:
+            cost = _without_gathering(cost) if features in gathered else cost
+            operations.append(_lowered(node, cost, workload, chosen.get(node)))
+        gathered |= set() if features is None else {features}
+    return tuple(operations)
+
+
+def _without_gathering(cost: Cost) -> Cost:
+    """The cost of an operation that finds its features gathered by one before it."""
+    return replace(cost, collectives=tuple(one for one in cost.collectives if one.what not in (SECOND_STREAM, ITS_GRADIENT)))
+
+
+def chunked(program: Program, workload: Workload, request: LoweringRequest | None = None) -> frozenset[Node]:
+    """The operations of which the chunked form runs, among those that have both."""
+    groups = _groups(program)
+    return frozenset(
+        one.node
+        for one in lowered(program, workload, request)
+        if one.lowering.name == "chunked" and any(one.node in nodes for nodes in groups.values())
+    )
+
+
+def _groups(program: Program) -> dict[Node, tuple[Node, ...]]:
+    """The operations that have a chunked form, by the one that makes the matrix: with it, whoever must know that none is
+    made."""
+    readers: dict[Node, list[Node]] = defaultdict(list)
+    for node in program.nodes():
+        for parent in dict.fromkeys(node.inputs):
+            readers[parent].append(node)
+    groups: dict[Node, tuple[Node, ...]] = {}
+    for node in program.nodes():
+        if node.operation is CONTRAST and contrast_of(node).fused:
+            groups[node] = (node,)
+        elif node.operation is SIMILARITY and node.string("by") == "tokenmax":
+            if all(isinstance(parent.type, TokensType) for parent in node.inputs):
+                groups[node] = (node,)
+        elif node.operation is SIMILARITY and node.string("by") == "dot":
+            losses = _sigmoid_losses(node, readers)
+            if losses:
+                groups[node] = (node, *losses)
+    return groups
+
+
+def _sigmoid_losses(similarity: Node, readers: Mapping[Node, list[Node]]) -> tuple[Node, ...]:
+    """The sigmoid losses that read a product of pooled features, scaled and shifted; none if anything else reads it too."""
+    x, y = similarity.inputs
+    if not isinstance(x.type, VecType) or not isinstance(y.type, VecType) or y.operation is MEMORY:
+        return ()
+    losses, stack = dict[Node, None](), [similarity]
+    while stack:
+        matrix = stack.pop()
+        for reader in readers[matrix]:
+            if reader.operation is SIGMOID_LOSS:
+                losses[reader] = None
+            elif reader.operation in _SHIFTS_AND_SCALES and reader.inputs[0] is matrix and _keeps_products(reader):
+                stack.append(reader)
+            else:
+                return ()
+    return tuple(losses)
+
+
+def _keeps_products(node: Node) -> bool:
+    """Whether a shifted or scaled matrix of products is one again: by a number, or with samples left out."""
+    return node.operation in (NEGATE, EXCLUDE) or isinstance(node.inputs[1].type, ScalarType)
+
+
+def _check(program: Program, groups: Mapping[Node, tuple[Node, ...]], request: LoweringRequest) -> None:
+    possible = {term.name for term in program.terms if any(node in groups for node in walk([term.node]))}
+    for name, choice in request.terms:
+        if choice == "chunked" and name not in possible:
+            there = any(term.name == name for term in program.terms)
+            reason = "it has one form only" if there else "the recipe has no such term"
+            help = (f"possible: {', '.join(sorted(possible))}",) if possible else ()
+            raise DiagnosticError((NoSuchLowering.at(_NOWHERE, term=name, lowering=choice, reason=reason, help=help),))
+
+
+def _choice(
+    program: Program, leader: Node, groups: Mapping[Node, tuple[Node, ...]], workload: Workload, request: LoweringRequest
+) -> Iterator[tuple[Node, Lowering]]:
+    """The lowering of a group, for each of its operations."""
+    group = groups[leader]
+    costs = [cost for node in group if (cost := cost_of(node, seen_by(node, workload))) is not None]
+    size = sum(cost.stored for cost in costs) + max(cost.transient for cost in costs)
+    budget = TOKEN_BUDGET if isinstance(leader.inputs[0].type, TokensType) else request.budget
+    terms = tuple(term.name for term in program.terms if any(node is leader for node in walk([term.node])))
+    named = request.of_terms(terms)
+    name = named if named != "auto" else ("dense" if size <= budget else "chunked")
+    why = (
+        "asked for"
+        if named != "auto"
+        else f"{_mib(size)} of matrices {'fit' if name == 'dense' else 'exceed'} {_mib(budget)}"
+    )
+    other = "dense" if name == "chunked" else "chunked"
+    for node in group:
+        yield node, Lowering(name, f"{_how(node, name)}; {why}", ((other, why), ("kernel", _NOT_BUILT)))
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.0f} MiB"
+
+
+def _lowered(node: Node, cost: Cost, workload: Workload, choice: Lowering | None) -> Lowered:
+    if choice is not None and choice.name == "chunked":
+        return Lowered(node, choice, chunked_cost(node, cost, seen_by(node, workload)))
+    return Lowered(node, choice or _only(node), cost)
+
+
+def _only(node: Node) -> Lowering:
+    """How an operation runs that has one form."""
+    name = "chunked" if node.operation is NEAREST else "dense"
+    return Lowering(name, _how(node, name), ())
+
+
+def _how(node: Node, lowering: str) -> str:
+    operation = node.operation
+    if operation is NEAREST:
+        return "only the largest product of a row is needed"
+    if lowering == "chunked":
+        return _CHUNKED["tokens" if isinstance(node.inputs[0].type, TokensType) else "features"]
+    if operation is CONTRAST:
+        return (
+            "one product, both directions' log-sum-exp from it" if contrast_of(node).fused else "reads the matrix made above"
+        )
+    if operation is MIX:
+        return (
+            "processes exchange the samples of blocks that two of them share"
+            if block_of(node)
+            else "each process exchanges its samples with one other"
+        )
+    if operation.materialised:
+        return "a target: made once for each direction, without gradient"
+    return _DENSE.get(operation, "not a contrastive region: differentiated as written")
+
+
+_DENSE = {
+    SIMILARITY: "the matrix is made once for all its readers",
+    UNITE: "a copy, made once for all its readers",
+    TRANSPOSE: "a copy, made once for all its readers",
+    MINE: "picks are made from a copy of the matrix, without gradient",
+    HARDEST: "picks are made from a copy of the matrix, without gradient",
+    FETCH: "the picked samples are exchanged, not the batch",
+}
+_CHUNKED = {
+    "tokens": "blocks of samples, of which the best tokens are kept",
+    "features": "blocks of rows, made again in the backward pass",
+}

@@ -1,0 +1,120 @@
+"""The fusion modules of a model, and the vocabularies on them: which there are, and how wide what enters them is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
+from vlmdsl.ir import Module, Node, Program, Use, encoder_of, module_outputs, vocabulary_use
+from vlmdsl.ir.modules import FusionSettings, LinearSettings
+from vlmdsl.ir.operations.encoding import ENCODE
+from vlmdsl.ir.operations.modules import use_of
+from vlmdsl.runtime.model.named import NamedModules
+from vlmdsl.runtime.modules import LinearHead, fusion
+from vlmdsl.runtime.modules.towers import Encoder
+from vlmdsl.source import Span
+
+__all__ = ["ContextMask", "ContextStates", "Fusions", "TextStates"]
+
+
+class TextStates(NamedTuple):
+    """Last states of the tokens of texts: `states [b, L, W]`, with `mask [b, L]`, true = a token."""
+
+    states: Tensor
+    mask: Tensor
+
+    @property
+    def padded(self) -> tuple[str, ...]:
+        """The members with the axis L."""
+        return ("states", "mask")
+
+
+class ContextStates(NamedTuple):
+    """Last states of what a text is fused with: `states [b, K, C]`."""
+
+    states: Tensor
+
+
+class ContextMask(NamedTuple):
+    """Which of the states of a context are real: `real [b, K]`."""
+
+    real: Tensor
+
+
+class EncodedBy(NamedTuple):
+    """The tower that states come from, by name."""
+
+    tower: str
+    encoder: Encoder
+
+
+class Fusions(nn.Module):
+    """One network for each fusion module of a program, and one for each vocabulary on one.
+
+    `encoders` are the towers by name: their widths are those of the states that enter, and the text tower has the size of
+    the vocabulary. `uses` are the uses of fusion modules and of the heads on them, `widths` the lengths of the
+    features of its fusion modules, by module, and `lengths` by output. Raises `DiagnosticError` (V0832) where uses of one
+    module differ in their sizes, or heads do not divide its width.
+    """
+
+    def __init__(self, encoders: Mapping[str, Encoder], program: Program) -> None:
+        super().__init__()
+        self.parts, self.vocabularies = NamedModules(), NamedModules()
+        self.uses: list[Use] = []
+        self.widths: dict[str, int] = {}
+        self.lengths: dict[str, int] = {}
+        self._shapes: dict[str, tuple[FusionSettings, int, int]] = {}
+        for output in module_outputs(program):
+            use = use_of(output.node)
+            if use.module.base.family != "fusion":
+                continue
+            self.uses.append(use)
+            if isinstance(use.module.settings, FusionSettings):
+                towers = [encoder_of(_encode(parent)).tower for parent in output.node.inputs]
+                text, image = (EncodedBy(tower, encoders[tower]) for tower in towers)
+                self._register(use.module, use.module.settings, text, image)
+                self.lengths |= dict.fromkeys((output.name, output.input("tokens")), self.widths[use.module.name])
+                if output.vocabulary:
+                    self._register_vocabulary(vocabulary_use(use).module, text.encoder)
+
+    def part(self, module: Module) -> nn.Module:
+        """The network that a fusion module is."""
+        return self.parts[module.name]
+
+    def vocabulary(self, module: Module) -> nn.Module:
+        """The network from the states of a fusion module to logits."""
+        return self.vocabularies[module.base.name]
+
+    def _register(self, module: Module, settings: FusionSettings, text: EncodedBy, image: EncodedBy) -> None:
+        width = settings.width or text.encoder.states_width
+        if width % (settings.heads or 1):
+            problem = f"has states of {width} numbers, which {settings.heads} heads of `{module.name}` do not divide evenly"
+            raise _unfit(text.tower, problem, "set `heads` of `fuse` to a divisor, or leave it out")
+        shape = (settings, text.encoder.states_width, image.encoder.states_width)
+        if module.name not in self.parts:
+            self.parts[module.name] = fusion(*shape)
+            self.widths[module.name], self._shapes[module.name] = width, shape
+        elif shape != self._shapes[module.name]:
+            problem = f"shares the module `{module.name}` with a use of other sizes"
+            raise _unfit(text.tower, problem, "give each a module of its own: `fuse(..., name=...)`")
+
+    def _register_vocabulary(self, module: Module, text: Encoder) -> None:
+        name = module.base.name
+        if name not in self.vocabularies:
+            assert text.vocabulary_size is not None, "a tower of texts has a vocabulary"
+            self.vocabularies[name] = LinearHead(LinearSettings(transform=True), self.widths[name], text.vocabulary_size)
+
+
+def _encode(node: Node) -> Node:
+    """The tower whose states a node is, by way of its first inputs."""
+    while node.operation is not ENCODE:
+        node = node.inputs[0]
+    return node
+
+
+def _unfit(tower: str, problem: str, *help_texts: str) -> DiagnosticError:
+    return DiagnosticError((TowerDoesNotFit.at(Span("encoders", 0, 0), tower=tower, problem=problem, help=help_texts),))

@@ -1,0 +1,57 @@
+"""Whether the towers of a run take what the views of its images make."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
+from vlmdsl.ir import Node, Stream
+from vlmdsl.ir.operations.views import CROP, DROP
+from vlmdsl.runtime.modules.towers import Encoder
+from vlmdsl.runtime.values import ImageFormat
+from vlmdsl.source import Span
+
+__all__ = ["check_image_views"]
+
+
+def check_image_views(encoders: Mapping[str, Encoder], streams: Iterable[Stream]) -> None:
+    """Raises `DiagnosticError` (V0832) where a tower gets small crops or dropped patches that it cannot take."""
+    for stream in streams:
+        tower = stream.encoder.tower
+        form = encoders[tower].image_format
+        views = list(_views(stream.source))
+        sides = [float(str(dict(node.attributes).get("side", 1.0))) for node in views if node.operation is CROP]
+        drops = [node.number("share") for node in views if node.operation is DROP]
+        if form is None or not (drops or any(side < 1 for side in sides)):
+            continue
+        if form.patch is None:
+            what = "dropped patches" if drops else "smaller crops"
+            raise _unfit(
+                tower, f"has to encode images with {what}, but its encoder supports whole images of one size only",
+                "the built-in encoders `vit:` and `groupvit:` support them", _way_out(bool(drops)),
+            )  # fmt: skip
+        patches = left = form.patches(min(sides, default=1.0))
+        for share in reversed(drops):
+            left = int(left * (1 - share))
+        if not left:
+            raise _unfit(tower, f"sees {patches} patches per image, of which `drop` leaves none", _larger(form))
+
+
+def _views(source: Node) -> Iterator[Node]:
+    """The views that a stream is made by, the last first."""
+    yield source
+    for parent in source.inputs:
+        yield from _views(parent)
+
+
+def _way_out(drops: bool) -> str:
+    return "`drop(image, share=0)` drops none" if drops else "`multi_crop(image, small_side=1)` gives crops of one size"
+
+
+def _larger(form: ImageFormat) -> str:
+    return f"a smaller `share`, or larger images than `model.image_size={form.size}`"
+
+
+def _unfit(tower: str, problem: str, *help_texts: str) -> DiagnosticError:
+    return DiagnosticError((TowerDoesNotFit.at(Span("encoders", 0, 0), tower=tower, problem=problem, help=help_texts),))

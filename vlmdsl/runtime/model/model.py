@@ -1,0 +1,366 @@
+"""Encoders and an objective as one module: a batch in, losses out."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from vlmdsl.backends.torch.given import decoder_input, fusion_input, head_input
+from vlmdsl.backends.torch.step import Environment, Step
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.diagnostics.catalog.encoders import TowerNotPerSample
+from vlmdsl.ir import (
+    OUTPUTS,
+    Head,
+    ModuleOutput,
+    Node,
+    Reading,
+    Stream,
+    Use,
+    loaded_parts,
+    parts_of,
+    readings,
+    uses_of,
+    walk,
+)
+from vlmdsl.ir import Encoder as ObjectiveEncoder
+from vlmdsl.ir.operations.encoding import source_of
+from vlmdsl.ir.operations.scalars import CONSTANT
+from vlmdsl.ir.operations.views import BLEND
+from vlmdsl.ir.schedule import Applied, Apply
+from vlmdsl.ir.schedule import Value as ScheduleValue
+from vlmdsl.planning import applied_of
+from vlmdsl.runtime.model.fusions import ContextMask, ContextStates, Fusions, TextStates
+from vlmdsl.runtime.model.heads import Heads
+from vlmdsl.runtime.model.image_views import check_image_views
+from vlmdsl.runtime.model.named import NamedModules
+from vlmdsl.runtime.model.pixel_decoders import PatchStates, PixelDecoders
+from vlmdsl.runtime.model.teachers import Teachers
+from vlmdsl.runtime.model.tower_needs import check_lengths, check_towers, tower_needs
+from vlmdsl.runtime.modules.heads import BatchNorm
+from vlmdsl.runtime.modules.towers import EncodedFeatures, Encoder
+from vlmdsl.runtime.values import (
+    Batch,
+    ImageBatch,
+    ImageFormat,
+    KeptPatches,
+    MaskedTokens,
+    Share,
+    TowerInput,
+    Value,
+    call_together,
+    count,
+    key_number,
+    port,
+)
+from vlmdsl.source import Span
+from vlmdsl.types import FieldType
+
+if TYPE_CHECKING:
+    from vlmdsl.backends.torch.objective import Objective, ObjectiveOutput
+
+__all__ = ["VisionLanguageModel"]
+
+
+class VisionLanguageModel(nn.Module):
+    """Towers, heads and teachers by name, and the step that an objective's schedule says.
+
+    `encoders` are the towers by name (`vision`, `language`, or a recipe's own). Frozen towers keep their weights: no
+    gradient, and evaluation mode throughout. Teachers follow their towers; `steps` is the length of the run that a schedule
+    of their momentum goes by, `lengths` those of the vectors that fields hold, by name. Raises `DiagnosticError` (V0832)
+    where the towers do not give what the objective compares.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, Encoder],
+        objective: Objective,
+        *,
+        steps: int = 0,
+        lengths: Mapping[str, int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.streams: list[Stream] = list(objective.streams)
+        needs = tower_needs(self.streams, objective.references.columns)
+        check_towers(encoders, needs)
+        check_image_views(encoders, self.streams)
+        self.encoders = NamedModules(encoders)
+        self.objective = objective
+        self.frozen_towers = frozenset(name for name, need in needs.items() if need.frozen)
+        for name in self.frozen_towers:
+            self.encoders[name].requires_grad_(False).eval()
+        uses = [use for encoder in dict.fromkeys(stream.encoder for stream in self.streams) for use in uses_of(encoder)]
+        self.fusions = Fusions(encoders, objective.program)
+        self.decoders = PixelDecoders(encoders, objective.program)
+        uses += self.fusions.uses
+        check_lengths(encoders, self.streams, objective.compared, {**(lengths or {}), **self.fusions.lengths})
+        pooled = {name: encoder.dimension for name, encoder in encoders.items()} | self.fusions.widths
+        self.heads = Heads(pooled, uses)
+        taught = any(use.follows for use in uses)
+        self.teachers = Teachers(encoders, self.heads, uses, steps) if taught else None
+        features = {stream.input(part) for stream in self.streams for part in ("pooled", "mask", "targets", *OUTPUTS)}
+        self.readings: list[Reading] = readings(self.streams, self._form, sorted(set(objective.inputs) - features))
+        """What a batch holds for modules: each source once in every form that one takes it in."""
+
+    def train(self, mode: bool = True) -> VisionLanguageModel:
+        """As of any module, but frozen towers stay in evaluation mode."""
+        super().train(mode)
+        for name in self.frozen_towers:
+            self.encoders[name].eval()
+        return self
+
+    def forward(self, batch: Batch) -> ObjectiveOutput:
+        """The loss, its terms and metrics for this process's share of a batch."""
+        return Step(self.objective, self)(self.begin(batch))
+
+    def begin(self, batch: Batch) -> Environment:
+        """What a step starts from: teachers that move before it have moved, and what the batch brings is in its place."""
+        if self.teachers is not None and self.training:
+            self.teachers.follow(self.encoders, self.heads, "before")
+        environment: Environment = {}
+        for reading in self.readings:
+            names = {what: port(reading.name, what) for what in _PORTS}
+            ports = {what: batch.values[name] for what, name in names.items() if name in batch.values}
+            environment.setdefault(reading.source, {})[reading.form] = TowerInput(batch.values[reading.name], ports)
+        for node in self.objective.schedule.load.values:
+            if node not in environment:
+                name = node.string("name")
+                if name in batch.draws:
+                    environment[node] = batch.draws[name]
+                elif name in batch.values:
+                    environment[node] = _plain(batch.values[name])
+        return environment
+
+    def inputs(self, apply: Apply, environment: Environment) -> list[TowerInput]:
+        """What a tower takes of each value of a call (`backends.torch.step.Modules`)."""
+        if apply.use.module.family == "fusion":
+            return [_fused(*fusion_input(value, environment)) for value in apply.values]
+        if apply.use.module.family == "decoder":
+            return [self._decoded(value, environment) for value in apply.values]
+        return [self._input(apply.use, value, environment) for value in apply.values]
+
+    def images(self, output: Applied, environment: Environment) -> tuple[Tensor, Tensor]:
+        """The pixels that a tower took for an output, and which of their patches were dropped."""
+        taken = self._input(output.use, output.value, environment)
+        form, keep = self.form(output.use.module.name, "Image"), taken.ports["keep"]
+        assert isinstance(taken.value, ImageBatch)
+        assert isinstance(keep, KeptPatches)
+        assert isinstance(form, ImageFormat)
+        return taken.value.pixels, keep.dropped(form.patches_of(taken.value.pixels))
+
+    def call_tower(self, apply: Apply, inputs: Sequence[TowerInput]) -> list[Any]:
+        """The features of each input, from one call of a module that takes samples one by one."""
+        entry = {"enters": apply.use.blocks[0]} if apply.mode.kind == "Regions" else {}
+        with torch.set_grad_enabled(torch.is_grad_enabled() and apply.use.gradient):
+            if apply.use.module.family == "decoder":
+                return self.decoders.call(apply.use.module, inputs)
+            if apply.use.module.family == "fusion":
+                return call_together(self.fusions.part(apply.use.module), inputs)
+            return call_together(partial(self._module(apply.use), **entry), inputs)
+
+    def call_whole(self, apply: Apply, environment: Environment) -> list[Any]:
+        """What a head gives, or a vocabulary, of all values of a call."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and apply.use.gradient):
+            if apply.use.module.family == "head":
+                vectors = [_vectors(value, environment) for value in apply.values]
+                features: list[Tensor] = self._module(apply.use)(vectors)
+                return features
+            return [self._logits(apply.use, value, environment) for value in apply.values]
+
+    def after_step(self) -> None:
+        """What follows an optimiser step: teachers move, parameters of the objective come back into their bounds."""
+        if self.teachers is not None:
+            self.teachers.follow(self.encoders, self.heads, "after")
+        self.objective.after_step()
+
+    @property
+    def notes(self) -> list[str]:
+        """What is reported about the towers before the first step, a sentence each."""
+        return [f"the tower `{tower}` {note}" for tower, encoder in self.encoders.items() for note in _notes(encoder)]
+
+    def noise_lengths(self) -> dict[str, int]:
+        """How many numbers of noise each sample of one of the `readings` takes, by its name, where its tower draws."""
+        names = {(reading.source, reading.form): reading.name for reading in self.readings}
+        lengths: dict[str, int] = {}
+        for stream in self.streams:
+            tower = stream.encoder.tower
+            length = None if tower in self.frozen_towers else _noise_length(self.encoders[tower])
+            if length is not None:
+                own = [names[part, self._form(stream.encoder, part)] for part in loaded_parts(stream.source)]
+                lengths |= {name: max(length, lengths.get(name, 0)) for name in own}
+        return lengths
+
+    def encode(self, tower: str, value: Value, heads: tuple[Head, ...] = ()) -> EncodedFeatures:
+        """Features of a value through one tower, and `heads` of it, outside any objective and in the caller's gradient
+        mode."""
+        encoded: EncodedFeatures = TowerInput(value).call(self.encoders[tower])
+        for use in uses_of(ObjectiveEncoder(tower, str(self.encoders[tower].kind), heads=heads))[1:]:
+            (pooled,) = self.heads.part(use.module)([encoded.pooled])
+            encoded = EncodedFeatures(pooled)
+        return encoded
+
+    def features(self, node: Node, values: Mapping[str, Value], keys: Iterable[str]) -> EncodedFeatures:
+        """What the objective makes of one field (`node` of its graph) for samples of these `values` and `keys`.
+
+        Every tower that the node reads encodes the value under its name, outside of any batch; gradients are the caller's.
+        """
+        read = set(walk([node]))
+        found: dict[str, Tensor] = {}
+        for stream in self.streams:
+            if stream.encode in read:
+                encoded = self.encode(stream.encoder.tower, values[stream.encoder.tower], stream.encoder.heads)
+                found.update(_named(stream, encoded))
+        numbers = torch.tensor([key_number(key) for key in keys], device=next(self.encoders.parameters()).device)
+        found |= {leaf.string("name"): numbers for leaf in read if leaf.type == FieldType("Key")}
+        return EncodedFeatures(pooled=self.objective.value(node, found))
+
+    def check_per_sample(self) -> None:
+        """Raises `DiagnosticError` (V0833) where a tower that learns takes statistics of the batch."""
+        for name, encoder in self.encoders.items():
+            statistics = [path for path, module in encoder.named_modules() if isinstance(module, _BatchNorm | BatchNorm)]
+            if statistics and name not in self.frozen_towers:
+                help = ("leave `train.micro` out", "or take an encoder with layer norms, such as `vit:`")
+                place = Span("encoders", 0, 0)
+                raise DiagnosticError((TowerNotPerSample.at(place, tower=name, module=statistics[0], help=help),))
+
+    def compile_encoders(self) -> None:
+        """Run the towers, and what stands on them, through torch.compile from now on."""
+        for module in self.units:
+            module.compile()
+
+    @property
+    def units(self) -> list[nn.Module]:
+        """The modules that a step calls, what is inside another one first.
+
+        To shard a model by FSDP2, shard each of them and then the model: `for unit in model.units: fully_shard(unit)`.
+        """
+        vocabularies = (encoder.vocabulary_head for encoder in self.encoders.values())
+        modules = [head for head in vocabularies if isinstance(head, nn.Module)]
+        named = (self.encoders, self.heads.parts, self.fusions.parts, self.fusions.vocabularies, self.decoders.parts)
+        for one in named:
+            modules += one.values()
+        return modules + (self.teachers.encoding() if self.teachers else [])
+
+    def _form(self, encoder: ObjectiveEncoder, source: Node) -> Hashable:
+        """The form in which an encoder takes a source; None where its tower states none."""
+        return self.form(encoder.tower, source.type.kind) if isinstance(source.type, FieldType) else None
+
+    def form(self, tower: str, kind: str) -> Hashable:
+        """The form in which a tower takes fields of a kind, its `image_format`, `text_format`; None where it states none."""
+        form: Hashable = getattr(self.encoders[tower], f"{kind.lower()}_format", None)
+        return form
+
+    def _input(self, use: Use, source: ScheduleValue, environment: Environment) -> TowerInput:
+        """What a tower takes of a source: its value with what comes with it, or an image with a text that is joined or
+        blended with it."""
+        assert isinstance(source, Node)
+        tower = use.module.name
+        first, *paired = [environment[part][self.form(tower, _kind(part))] for part in parts_of(source)]
+        draws = _noise_length(self.encoders[tower]) is not None  # else the noise was drawn for another tower
+        value, ports = first.value, {"keep": first.ports.get("keep"), "noise": first.ports.get("noise") if draws else None}
+        if paired:
+            ports["words"] = paired[0].value
+        if source.operation is BLEND:
+            assert isinstance(value, ImageBatch)
+            by = source.inputs[2]
+            number = by.number("value") if by.operation is CONSTANT else environment[by]
+            share = torch.as_tensor(number, dtype=value.pixels.dtype, device=value.pixels.device)
+            ports["share"] = Share(share.expand(count(value)))
+        return TowerInput(value, {what: part for what, part in ports.items() if part is not None})
+
+    def _decoded(self, node: ScheduleValue, environment: Environment) -> TowerInput:
+        """What a decoder takes: states of a tower, and as what comes with them the patches that the tower saw."""
+        assert isinstance(node, Node)
+        output = applied_of(node.inputs[0].inputs[0])
+        keep = self._input(output.use, output.value, environment).ports["keep"]
+        return TowerInput(PatchStates(decoder_input(node, environment)), {"keep": keep})
+
+    def _logits(self, use: Use, value: ScheduleValue, environment: Environment) -> tuple[Tensor, Tensor]:
+        """What a masked text's tokens may be, and what they were: where nothing reads more, of the selected tokens only."""
+        assert isinstance(value, Applied)
+        source = source_of(value.source)
+        if value.use.module.family == "fusion":
+            owner: Stream | ModuleOutput = next(each for each in self.objective.module_outputs if each.node is value.source)
+            head: object = self.fusions.vocabulary(use.module)
+            states = environment[value].tokens
+            tower = next(each.encoder.tower for each in self.streams if each.states and each.source is source)
+        else:
+            owner = next(each for each in self.streams if each.vocabulary and each.source is source)
+            states, tower = environment[value].states, value.use.module.name
+            head = getattr(self._module(value.use), "vocabulary_head", None)
+        masked = environment[parts_of(source)[-1]][self.form(tower, "Text")].ports.get("masked")
+        if not isinstance(masked, MaskedTokens) or states is None or not isinstance(head, nn.Module):
+            raise ValueError("the tokens of a text are predicted, but the batch or the tower has none")
+        states = states[:, states.shape[1] - masked.targets.shape[1] :]  # of a pair the text, which comes last
+        states, targets = masked.selected(states) if owner.asked_only else (states, masked.targets)
+        return head(states), targets
+
+    def _module(self, use: Use) -> nn.Module:
+        """What is called: a tower or a head, or the teacher of one."""
+        if use.follows is not None:
+            assert self.teachers is not None, "a model has the teachers that its streams ask for"
+            return self.teachers.part(use)
+        module: nn.Module = self.encoders[use.module.name] if use.module.family == "tower" else self.heads.part(use.module)
+        return module
+
+
+_PORTS = ("keep", "noise", "masked")
+"""What may come with a value for the module that takes it (`runtime.values`)."""
+
+
+def _kind(source: Node) -> str:
+    assert isinstance(source.type, FieldType)
+    return source.type.kind
+
+
+def _vectors(value: ScheduleValue, environment: Environment) -> Tensor:
+    """What a head takes: pooled features of a tower, of a head below, or of fusion."""
+    return head_input(value, environment) if isinstance(value, Node) else _pooled(environment[value])
+
+
+def _fused(states: Tensor, mask: Tensor | None, context: Tensor, context_mask: Tensor | None) -> TowerInput:
+    """What fusion takes: states of a text, and as what comes with them those of its image."""
+    whole = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device) if mask is None else mask
+    ports: dict[str, Value] = {"context": ContextStates(context)}
+    return TowerInput(
+        TextStates(states, whole), ports if context_mask is None else {**ports, "context_mask": ContextMask(context_mask)}
+    )
+
+
+def _pooled(output: Tensor | EncodedFeatures) -> Tensor:
+    """The vectors that a head takes: those of the head below, or of the tower."""
+    pooled = output if isinstance(output, Tensor) else output.pooled
+    assert pooled is not None, "a tower under a head yields pooled features"
+    return pooled
+
+
+def _notes(encoder: nn.Module) -> tuple[str, ...]:
+    notes: tuple[str, ...] = getattr(encoder, "notes", ())
+    return notes
+
+
+def _noise_length(encoder: nn.Module) -> int | None:
+    return getattr(encoder, "noise_length", None)
+
+
+def _plain(value: Value) -> Tensor:
+    """The tensor of a field that the objective takes itself."""
+    (tensor,) = value
+    assert tensor is not None
+    return tensor
+
+
+def _named(stream: Stream, features: EncodedFeatures) -> dict[str, Tensor]:
+    """The objective's inputs for one stream, by the names of `ir.inputs`."""
+    found: dict[str, Tensor | None] = {}
+    if stream.pooled:
+        found[stream.name] = features.pooled
+    if stream.tokens:
+        found[stream.input("tokens")] = features.tokens
+        found[stream.input("mask")] = features.mask
+    return {name: value for name, value in found.items() if value is not None}

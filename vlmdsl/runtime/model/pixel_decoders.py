@@ -1,0 +1,78 @@
+"""The decoders of a model from the patches that a tower saw to the pixels of all: which there are, and what they take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
+from vlmdsl.ir import Module, Program, encoder_of, module_outputs
+from vlmdsl.ir.modules import PixelDecoderSettings
+from vlmdsl.ir.operations.modules import use_of
+from vlmdsl.runtime.model.named import NamedModules
+from vlmdsl.runtime.modules import PixelDecoder
+from vlmdsl.runtime.modules.towers import Encoder
+from vlmdsl.runtime.values import TowerInput, call_together
+from vlmdsl.source import Span
+
+__all__ = ["DecodedPatches", "PatchStates", "PixelDecoders"]
+
+
+class PatchStates(NamedTuple):
+    """Last states of a tower of images: `states [b, N + K, W]`, of K patches and before them N of no patch."""
+
+    states: Tensor
+
+
+class DecodedPatches(NamedTuple):
+    """What a decoder gives: `pixels [b, P, 3 patch^2]`."""
+
+    pixels: Tensor
+
+
+class PixelDecoders(nn.Module):
+    """One network for each decoder of a program.
+
+    `encoders` are the towers by name: a decoder is for patches of its tower's size, as many as its images have. Raises
+    `DiagnosticError` (V0832) where a tower does not tell patches apart, or towers that share a decoder differ.
+    """
+
+    def __init__(self, encoders: Mapping[str, Encoder], program: Program) -> None:
+        super().__init__()
+        self.parts = NamedModules()
+        self._shapes: dict[str, tuple[PixelDecoderSettings, int, int]] = {}
+        for output in module_outputs(program):
+            module = use_of(output.node).module
+            if isinstance(module.settings, PixelDecoderSettings):
+                encode = output.node.inputs[0].inputs[0]
+                self._register(module, module.settings, encoder_of(encode).tower, encoders)
+
+    def part(self, module: Module) -> nn.Module:
+        """The network that a decoder is."""
+        return self.parts[module.name]
+
+    def call(self, module: Module, inputs: Sequence[TowerInput]) -> list[DecodedPatches]:
+        """The pixels of each input: `PatchStates` each, which come with the patches to `keep`."""
+        decoder = self.part(module)
+        return call_together(lambda states, keep: DecodedPatches(decoder(states, keep)), inputs)
+
+    def _register(self, module: Module, settings: PixelDecoderSettings, tower: str, encoders: Mapping[str, Encoder]) -> None:
+        encoder = encoders[tower]
+        form = encoder.image_format
+        if form is None or form.patch is None or not encoder.states_width:
+            raise _unfit(tower, "does not tell the patches of its images apart, so that none can be decoded")
+        shape = (replace(settings, patch=form.patch), encoder.states_width, form.patches(1.0))
+        if module.name not in self.parts:
+            self.parts[module.name] = PixelDecoder(*shape)
+            self._shapes[module.name] = shape
+        elif shape != self._shapes[module.name]:
+            help = "give each a decoder of its own: `decode(..., name=...)`"
+            raise _unfit(tower, f"shares the decoder `{module.name}` with one of other sizes", help)
+
+
+def _unfit(tower: str, problem: str, *help_texts: str) -> DiagnosticError:
+    return DiagnosticError((TowerDoesNotFit.at(Span("encoders", 0, 0), tower=tower, problem=problem, help=help_texts),))

@@ -1,0 +1,111 @@
+"""Teachers: towers, with their heads, whose weights are the running mean of another's."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Mapping
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from vlmdsl.ir import Module, Ramp, Teacher, Use, ramp_at
+from vlmdsl.runtime.model.heads import Heads
+from vlmdsl.runtime.model.named import NamedModules
+
+__all__ = ["Teachers", "momentum_at"]
+
+_Followed: TypeAlias = tuple[Module, Teacher]
+"""A tower, and how its teacher follows it: one copy of its weights."""
+
+
+def momentum_at(teacher: Teacher, done: int, steps: int) -> float:
+    """The momentum of the update that belongs to step `done` (0-based) of a run of `steps`."""
+    if isinstance(teacher.momentum, Ramp):
+        return ramp_at(teacher.momentum, done, steps, per_epoch=0)
+    if teacher.schedule == "constant":
+        return teacher.momentum
+    if teacher.schedule == "warm_up":  # OTTER (Wu et al., ICLR 2022), after TensorFlow's ExponentialMovingAverage
+        return min(teacher.momentum, (2.0 + done) / (11.0 + done))
+    share = min(done / steps, 1.0)
+    return 1.0 - (1.0 - teacher.momentum) * (1.0 + math.cos(math.pi * share)) / 2.0
+
+
+class Teachers(nn.Module):
+    """A copy of a tower and its heads for every teacher that `uses` ask for, and the count of steps for schedules.
+
+    Only weights follow; buffers (batch statistics) are the teacher's own. Both are in the checkpoint.
+    Raises ValueError where a schedule needs the number of `steps` and it is not given (0).
+    """
+
+    steps_done: Tensor
+
+    def __init__(self, towers: Mapping[str, nn.Module], heads: Heads, uses: Iterable[Use], steps: int) -> None:
+        super().__init__()
+        self._steps = steps
+        self._names: dict[_Followed, str] = {}
+        self.copies = NamedModules()
+        self.heads = NamedModules()
+        followed: dict[_Followed, list[Module]] = {}
+        for use in uses:
+            if use.follows is not None:
+                on_it = followed.setdefault((use.module.base, use.follows), [])
+                on_it += [use.module] * (use.module.family == "head")
+        for (tower, teacher), on_it in followed.items():
+            if steps < 1 and (teacher.schedule == "cosine" or _follows(teacher, "share")):
+                raise ValueError(f"the momentum of the teacher of {tower.name} follows the run: say how many `steps` it has")
+            name = self._names[tower, teacher] = _unused(tower.name, self.copies)
+            self.copies[name] = copy.deepcopy(towers[tower.name]).requires_grad_(False)
+            self.heads[name] = heads.copied(on_it)
+        self.register_buffer("steps_done", torch.tensor(0))
+
+    def part(self, use: Use) -> nn.Module:
+        """What is called in the place of the tower or the head of a use."""
+        assert use.follows is not None, "the use is of a teacher"
+        name = self._names[use.module.base, use.follows]
+        if use.module.family == "tower":
+            return self.copies[name]
+        heads = self.heads[name]
+        assert isinstance(heads, Heads)
+        return heads.part(use.module)
+
+    def encoding(self) -> list[nn.Module]:
+        """Every module that features go through."""
+        heads = (part for group in self.heads.values() if isinstance(group, Heads) for part in group.parts.values())
+        return [*self.copies.values(), *heads]
+
+    @torch.no_grad()
+    def follow(self, towers: nn.ModuleDict, heads: Heads, order: str) -> None:
+        """Move the weights of those teachers whose turn it is: `before` the forward pass, or `after` the optimiser step."""
+        for (tower, teacher), name in self._names.items():
+            if teacher.order != order:
+                continue
+            moves = teacher.schedule != "constant" and not self.steps_done.is_meta  # there are no numbers on that device
+            done = int(self.steps_done) if moves else 0
+            share = 1.0 - momentum_at(teacher, done, self._steps)
+            _approach(self.copies[name], towers[tower.name], share)
+            own = self.heads[name]
+            assert isinstance(own, Heads)
+            for part, module in own.parts.items():
+                _approach(module, heads.parts[part], share)
+        if order == "after":
+            self.steps_done += 1
+
+
+def _follows(teacher: Teacher, unit: str) -> bool:
+    """Whether the momentum is a schedule over, or after, a part of the run in these units."""
+    ramp = teacher.momentum
+    return isinstance(ramp, Ramp) and any(each.unit == unit and each.amount > 0 for each in (ramp.over, ramp.after))
+
+
+def _approach(own: nn.Module, followed: nn.Module, share: float) -> None:
+    for weight, goal in zip(own.parameters(), followed.parameters(), strict=True):
+        weight.lerp_(goal, share)
+
+
+def _unused(name: str, taken: nn.ModuleDict) -> str:
+    unique, number = name, 2
+    while unique in taken:
+        unique, number = f"{name}_{number}", number + 1
+    return unique

@@ -1,0 +1,103 @@
+"""What an objective asks of the towers of a model, and whether they give it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
+from vlmdsl.ir import Column, Stream
+from vlmdsl.ir import Encoder as ObjectiveEncoder
+from vlmdsl.runtime.modules.towers import Encoder
+from vlmdsl.source import Span
+
+__all__ = ["TowerNeed", "check_lengths", "check_towers", "tower_needs"]
+
+
+@dataclass(frozen=True)
+class TowerNeed:
+    """What an objective asks of one tower: the field kind it is for, the outputs it yields, whether it is frozen.
+
+    `takes` are the kinds of streams it encodes: a tower of images may take Regions, too, or nothing else.
+    """
+
+    kind: str
+    yields: frozenset[str]
+    frozen: bool
+    takes: frozenset[str] = frozenset()
+
+
+def tower_needs(streams: Iterable[Stream], columns: Iterable[Column] = ()) -> dict[str, TowerNeed]:
+    """The towers of an objective's streams, and of the columns of its reference set, by name.
+
+    A tower is frozen if no stream of it takes a gradient.
+    """
+    needs: dict[str, TowerNeed] = {}
+    for stream in streams:
+        encoder = stream.encoder
+        known = needs.get(encoder.tower, TowerNeed(encoder.tower_kind, frozenset(), True))
+        needs[encoder.tower] = TowerNeed(
+            encoder.tower_kind,
+            known.yields | _used(stream),
+            known.frozen and not encoder.tower_learns,
+            known.takes | frozenset(encoder.takes),
+        )
+    for column in columns:
+        encoder = column.encoder
+        known = needs.get(encoder.tower, TowerNeed(encoder.tower_kind, frozenset(), True))
+        needs[encoder.tower] = TowerNeed(
+            encoder.tower_kind, known.yields | {"pooled"}, known.frozen, known.takes | frozenset(encoder.takes)
+        )
+    return needs
+
+
+def _used(stream: Stream) -> frozenset[str]:
+    return frozenset(stream.outputs)
+
+
+def check_towers(encoders: Mapping[str, Encoder], needs: Mapping[str, TowerNeed]) -> None:
+    """Every tower is there, takes the right kind, yields what is compared, in one dimension."""
+    for tower, need in needs.items():
+        encoder = encoders.get(tower)
+        if encoder is None:
+            raise _unfit(tower, "has no encoder", f"pass one for `{tower}` among the encoders")
+        if encoder.kind != need.kind:
+            raise _unfit(tower, f"encodes {need.kind.lower()}s, but its encoder takes {encoder.kind.lower()}s")
+        lacking = sorted(need.yields - encoder.yields)
+        if lacking:
+            problem = (
+                f"must yield {' and '.join(lacking)} features, but its encoder yields {', '.join(sorted(encoder.yields))}"
+            )
+            raise _unfit(tower, problem, f"build the encoder with `yields={sorted(need.yields)}`")
+    unused = sorted(encoders.keys() - needs.keys())
+    if unused:
+        raise _unfit(unused[0], "is used by no term of the recipe", f"leave the encoder of `{unused[0]}` out")
+
+
+def check_lengths(
+    encoders: Mapping[str, Encoder],
+    streams: Iterable[Stream],
+    compared: Iterable[tuple[str, str]],
+    others: Mapping[str, int],
+) -> None:
+    """Features that are compared are of one length; `others` are those of fields that hold vectors, and of modules."""
+    lengths = dict(others)
+    owners: dict[str, ObjectiveEncoder] = {}
+    for stream in streams:
+        tower = encoders[stream.encoder.tower].dimension
+        found = {stream.name: stream.encoder.dimension(tower), stream.input("tokens"): tower}
+        lengths.update(found)
+        owners.update(dict.fromkeys(found, stream.encoder))
+    for pair in compared:
+        if len({lengths[name] for name in pair if name in lengths}) > 1:
+            told = ", ".join(f"`{name}` {lengths[name]}" for name in pair)
+            encoded = [owners[name] for name in pair if name in owners]
+            headed = any(encoder.heads for encoder in encoded)
+            help = "give the heads the same output dimension: `out=`" if headed else "set one `model.dimension` for all"
+            problem = f"has another feature dimension than what it is compared with: {told}"
+            raise _unfit(encoded[0].tower if encoded else pair[0], problem, help)
+
+
+def _unfit(tower: str, problem: str, *help_texts: str) -> DiagnosticError:
+    return DiagnosticError((TowerDoesNotFit.at(Span("encoders", 0, 0), tower=tower, problem=problem, help=help_texts),))

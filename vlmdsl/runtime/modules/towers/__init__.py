@@ -1,0 +1,27 @@
+"""Encoders: what turns the values of a field into features."""
+
+from vlmdsl.runtime.modules.towers.build import Request, build_encoder, encoder_names
+from vlmdsl.runtime.modules.towers.contract import LONGEST_USUAL_TEXT, EncodedFeatures, Encoder, Kind, usual_text_length
+from vlmdsl.runtime.modules.towers.groupvit import GroupingConfig, GroupingTransformer
+from vlmdsl.runtime.modules.towers.shared import SharedConfig, SharedTransformer
+from vlmdsl.runtime.modules.towers.text import TextConfig, TextTransformer
+from vlmdsl.runtime.modules.towers.vit import VisionConfig, VisionTransformer
+
+__all__ = [
+    "LONGEST_USUAL_TEXT",
+    "EncodedFeatures",
+    "Encoder",
+    "GroupingConfig",
+    "GroupingTransformer",
+    "Kind",
+    "Request",
+    "SharedConfig",
+    "SharedTransformer",
+    "TextConfig",
+    "TextTransformer",
+    "VisionConfig",
+    "VisionTransformer",
+    "build_encoder",
+    "encoder_names",
+    "usual_text_length",
+]

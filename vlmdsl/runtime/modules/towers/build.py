@@ -1,0 +1,202 @@
+"""The one table of encoders: to add a family, write its builder and add a line to `FAMILIES`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from torch import nn
+
+from vlmdsl.diagnostics import Diagnostic, DiagnosticError, suggestion
+from vlmdsl.diagnostics.catalog.encoders import EncoderDoesNotFit, UnknownEncoder
+from vlmdsl.primitives import all_primitives
+from vlmdsl.primitives.plugins import MODULES
+from vlmdsl.primitives.plugins.function import described, unfit
+from vlmdsl.runtime.modules.towers import groupvit, shared, text, vit
+from vlmdsl.runtime.modules.towers.contract import Encoder, Kind
+from vlmdsl.runtime.modules.towers.hf import HuggingFaceEncoder
+from vlmdsl.source import Span
+
+__all__ = ["FAMILIES", "Request", "build_encoder", "encoder_names"]
+
+_HERE = Span("encoders", 0, 0)
+_Sized = TypeVar("_Sized", vit.VisionConfig, groupvit.GroupingConfig)
+
+
+@dataclass(frozen=True)
+class Request:
+    """An encoder to build: `name` is what follows the family; sizes that are None are the encoder's own."""
+
+    name: str
+    dimension: int
+    yields: frozenset[str]
+    image_size: int | None = None
+    vocabulary_size: int | None = None
+    text_length: int | None = None
+    region_length: int | None = None
+
+
+def build_encoder(
+    name: str,
+    kind: Kind,
+    dimension: int,
+    yields: Iterable[str] = ("pooled",),
+    *,
+    image_size: int | None = None,
+    vocabulary_size: int | None = None,
+    text_length: int | None = None,
+    region_length: int | None = None,
+) -> Encoder:
+    """The encoder called `name` (`vit:tiny`, `groupvit:tiny`, `transformer:base`, `hf:NAME-OR-FOLDER`) for fields of `kind`.
+
+    It yields `yields` in `dimension` numbers each. `image_size` is in pixels, `text_length` in tokens; None is the encoder's
+    own. With a `region_length`, regions of so many numbers may enter it part-way. Raises `DiagnosticError`: V0830 if there
+    is no such encoder, V0831 if it cannot take such images, texts or regions, V0901 and V0902 as `HuggingFaceEncoder` does.
+
+    >>> import torch
+    >>> encoder = build_encoder("vit:tiny", "Image", dimension=16, image_size=32)
+    >>> encoder(torch.zeros(2, 3, 32, 32)).pooled.shape
+    torch.Size([2, 16])
+    """
+    family, _, rest = name.partition(":")
+    build = FAMILIES.get((family, kind)) or _of_plugin(family, kind)
+    if build is None or not rest:
+        raise DiagnosticError((_unknown(name, kind),))
+    request = Request(rest, dimension, frozenset(yields), image_size, vocabulary_size, text_length, region_length)
+    encoder = build(request)
+    problem = _misfit(encoder, request)
+    if problem is not None:
+        raise DiagnosticError((EncoderDoesNotFit.at(_HERE, name=name, problem=problem[0], help=(problem[1],)),))
+    return encoder
+
+
+def _of_plugin(family: str, kind: Kind) -> Callable[[Request], Encoder] | None:
+    """What builds the encoders of a family that a plug-in brought (`@vlmdsl.primitive(kind="module")`); None for no such."""
+    all_primitives()
+    module_family = MODULES.get((family, kind))
+    if module_family is None:
+        return None
+
+    def build(request: Request) -> Encoder:
+        try:
+            encoder = module_family.factory(request)
+        except DiagnosticError:
+            raise
+        except Exception as error:  # somebody else's module: anything may be wrong with it
+            raise unfit(module_family.factory, f"fails for {request}: {type(error).__name__}: {error}") from error
+        if not isinstance(encoder, nn.Module) or not isinstance(encoder, Encoder):
+            raise unfit(
+                module_family.factory, f"returns {described(encoder)} instead of an encoder (`runtime.modules.towers.Encoder`)"
+            )
+        return encoder
+
+    return build
+
+
+def encoder_names(kind: Kind) -> list[str]:
+    """Every built-in encoder of this kind."""
+    families: dict[Kind, dict[str, Iterable[str]]] = {
+        "Image": {"vit": vit.PRESETS, "groupvit": groupvit.PRESETS},
+        "Text": {"transformer": text.PRESETS},
+        "Image|Text": {"shared": shared.PRESETS},
+    }
+    return [f"{family}:{preset}" for family, presets in families[kind].items() for preset in presets]
+
+
+def _build_vit(request: Request) -> Encoder:
+    if request.name not in vit.PRESETS:
+        raise DiagnosticError((_unknown(f"vit:{request.name}", "Image"),))
+    config = _sized("vit", request, vit.PRESETS[request.name])
+    return vit.VisionTransformer(config, request.dimension, request.yields, region_length=request.region_length)
+
+
+def _build_groupvit(request: Request) -> Encoder:
+    if request.name not in groupvit.PRESETS:
+        raise DiagnosticError((_unknown(f"groupvit:{request.name}", "Image"),))
+    config = _sized("groupvit", request, groupvit.PRESETS[request.name])
+    return groupvit.GroupingTransformer(config, request.dimension, request.yields)
+
+
+def _sized(family: str, request: Request, preset: _Sized) -> _Sized:
+    """The preset for images of the wanted size."""
+    size = preset.image_size if request.image_size is None else request.image_size
+    if size % preset.patch_size:
+        raise DiagnosticError((_indivisible(f"{family}:{request.name}", size, preset.patch_size),))
+    return replace(preset, image_size=size)
+
+
+def _build_transformer(request: Request) -> Encoder:
+    if request.name not in text.PRESETS:
+        raise DiagnosticError((_unknown(f"transformer:{request.name}", "Text"),))
+    preset = text.PRESETS[request.name]
+    config = replace(
+        preset,
+        vocabulary_size=request.vocabulary_size or preset.vocabulary_size,
+        text_length=request.text_length or preset.text_length,
+    )
+    return text.TextTransformer(config, request.dimension, request.yields)
+
+
+def _build_shared(request: Request) -> Encoder:
+    if request.name not in shared.PRESETS:
+        raise DiagnosticError((_unknown(f"shared:{request.name}", "Image|Text"),))
+    preset = shared.PRESETS[request.name]
+    config = shared.SharedConfig(
+        _sized("shared", request, preset.image),
+        vocabulary_size=request.vocabulary_size or preset.vocabulary_size,
+        text_length=request.text_length or preset.text_length,
+    )
+    return shared.SharedTransformer(config, request.dimension, request.yields)
+
+
+def _build_hf_image(request: Request) -> Encoder:
+    return HuggingFaceEncoder(request.name, "Image", request.dimension, request.yields, image_size=request.image_size)
+
+
+def _build_hf_text(request: Request) -> Encoder:
+    return HuggingFaceEncoder(request.name, "Text", request.dimension, request.yields)
+
+
+FAMILIES: dict[tuple[str, Kind], Callable[[Request], Encoder]] = {
+    ("vit", "Image"): _build_vit,
+    ("groupvit", "Image"): _build_groupvit,
+    ("transformer", "Text"): _build_transformer,
+    ("shared", "Image|Text"): _build_shared,
+    ("hf", "Image"): _build_hf_image,
+    ("hf", "Text"): _build_hf_text,
+}
+"""What builds the encoders of each family for each kind of field."""
+
+
+def _misfit(encoder: Encoder, request: Request) -> tuple[str, str] | None:
+    """Why the encoder cannot take what the run gives it, and what to change; None if it can."""
+    size = None if encoder.image_format is None else encoder.image_format.size
+    if size is not None and request.image_size not in (None, size):
+        return f"takes images of {size} pixels, not {request.image_size}", f"set `model.image_size={size}`"
+    length = encoder.text_length
+    if length is not None and request.text_length is not None and request.text_length > length:
+        return f"takes texts of at most {length} tokens, not {request.text_length}", f"set `model.text_length={length}`"
+    if request.region_length is not None and encoder.region_length is None:
+        return "cannot be entered part-way by regions", "choose a built-in tower: `model.image_encoder=vit:tiny`"
+    if "states" in encoder.yields and not encoder.states_width:
+        return "has no states of tokens that a module could be applied to", "choose another tower, such as `vit:tiny`"
+    known = encoder.vocabulary_size
+    if known is not None and request.vocabulary_size is not None and request.vocabulary_size > known:
+        return (
+            f"knows {known} tokens, fewer than the {request.vocabulary_size} of the tokenizer",
+            f"use its own tokenizer: `model.tokenizer=hf:{request.name}`",
+        )
+    return None
+
+
+def _unknown(name: str, kind: Kind) -> Diagnostic:
+    names = [*encoder_names(kind), *(["hf:NAME-OR-FOLDER"] if kind != "Image|Text" else [])]
+    help_text = suggestion(name, names, "the encoders")
+    return UnknownEncoder.at(_HERE, kind=kind.lower().replace("|", " and "), name=name, help=(help_text,))
+
+
+def _indivisible(name: str, size: int, patch_size: int) -> Diagnostic:
+    near = max(patch_size, round(size / patch_size) * patch_size)
+    problem = f"cuts images into patches of {patch_size} pixels, which do not fill {size}"
+    return EncoderDoesNotFit.at(_HERE, name=name, problem=problem, help=(f"set `model.image_size={near}`",))
