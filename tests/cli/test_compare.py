@@ -88,7 +88,7 @@ def test_another_configuration_is_another_run(run: Run, compared: Path) -> None:
     assert len(list(compared.glob("laclip/seed-0-*"))) == 1
 
 
-def test_the_faults_of_all_are_told_before_the_first_run(run: Run, tmp_path: Path) -> None:
+def test_the_faults_of_all_are_reported_before_the_first_run(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "out"
     spelled = run("compare", "clip", "klip", "-e", "contrst(image, text)", "--set", "train.step=3", "--out", str(out))
     assert (spelled.code, out.exists()) == (2, False)

@@ -175,6 +175,6 @@ def failing() -> None:
     raise ValueError("on purpose")
 
 
-def test_a_failing_process_is_told_with_its_traceback() -> None:
+def test_a_failing_process_is_reported_with_its_traceback() -> None:
     with pytest.raises(RuntimeError, match="ValueError: on purpose"):
         run_processes(failing, 2)

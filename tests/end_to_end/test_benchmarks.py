@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from vlmdsl.api.driver import build
+from vlmdsl.ir.digest import digest
 from vlmdsl.runtime.data import requirements
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -54,9 +55,10 @@ def test_an_entry_is_known_by_what_it_was_made_of() -> None:
 
 
 def test_the_contenders_of_every_effect_are_correct() -> None:
-    for effect in load("effects").EFFECTS.values():
-        for contender in effect.contenders:
-            build(contender.recipe, expression=contender.expression, knobs=contender.knobs)
+    for name, effect in load("effects").EFFECTS.items():
+        built = [build(one.recipe, expression=one.expression, knobs=one.knobs) for one in effect.contenders]
+        assert len({digest(each.written) for each in built}) == len(built) > 1, f"{name} compares a recipe with itself"
+        assert all(each.written.terms for each in built), name
 
 
 @pytest.mark.parametrize(
@@ -69,7 +71,7 @@ def test_retrieval_must_be_far_above_chance_and_above_the_untrained_model(
     assert load("evidence")._beats("retrieval.image_to_text.R@1", share, 400) == passed
 
 
-def test_two_commits_are_told_apart_by_one_bit() -> None:
+def test_two_commits_are_distinguished_by_one_bit() -> None:
     differences = load("compare_commits").differences
     before = {"weight": torch.tensor([1.0, 2.0]), "queue": torch.zeros(2)}
     assert differences(before, {name: value.clone() for name, value in before.items()}) == []

@@ -225,7 +225,7 @@ def test_two_at_once_are_refused(sound: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("out", ["x\0y", "x" * 300, "/etc/passwd/run", "y/" * 3000, "a\udcff"])
-def test_a_path_that_can_be_no_folder_is_told(
+def test_a_path_that_can_be_no_folder_is_reported(
     out: str, run_command: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -236,7 +236,7 @@ def test_a_path_that_can_be_no_folder_is_told(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_data_that_changed_is_told(tmp_path: Path) -> None:
+def test_data_that_changed_is_reported(tmp_path: Path) -> None:
     from PIL import Image
 
     rows = ["image,text", *(f"{number}.png,text {number}" for number in range(8))]

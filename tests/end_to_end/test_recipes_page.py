@@ -51,7 +51,7 @@ def test_every_recipe_has_its_oracles(maker: ModuleType) -> None:
     assert "laclip_mt" not in found["laclip"]
 
 
-def test_evidence_is_told_with_its_failures_and_its_age(maker: ModuleType) -> None:
+def test_evidence_is_reported_with_its_failures_and_its_age(maker: ModuleType) -> None:
     entry = {
         "date": "2026-01-31",
         "versions": {"torch": "2.13"},

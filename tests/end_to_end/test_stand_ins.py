@@ -26,7 +26,7 @@ REAL: dict[str, tuple[str, dict[str, str]]] = {
 """Recipe -> which of the real data it trains on, and how the fields are mapped."""
 
 
-def test_what_stood_in_is_kept_and_told(tmp_path: Path) -> None:
+def test_what_stood_in_is_kept_and_reported(tmp_path: Path) -> None:
     out = tmp_path / "run"
     result = vlmdsl.train("pyramidclip", data=["shapes:samples=16"], map=PYRAMID, settings=SETTINGS, steps=1, out=out)
     assert "stand-in: `regions` is crops(image,boxes)" in result.summary

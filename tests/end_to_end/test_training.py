@@ -99,14 +99,14 @@ def test_the_model_is_there_to_be_used(tmp_path: Path) -> None:
     assert features.tokens.shape == (1, 16, 64)
 
 
-def test_faults_are_told_together_before_anything_runs(tmp_path: Path) -> None:
+def test_faults_are_reported_together_before_anything_runs(tmp_path: Path) -> None:
     assert codes(recipe="contrast(image, txet)", overrides=["train.stepz=3", "train.batch=1"]) == ["V0201", "V0811", "V0812"]
     assert codes(recipe="unicl", data=[str(tmp_path)]) == ["V0805"]
     assert codes(recipe="clip", data=["shapes:samples=4"], settings=SMALL, out=tmp_path / "a") == ["V0809"]
     assert not (tmp_path / "a").exists()
 
 
-def test_a_field_that_the_data_lacks_is_told_before_the_first_step(tmp_path: Path) -> None:
+def test_a_field_that_the_data_lacks_is_reported_before_the_first_step(tmp_path: Path) -> None:
     table = tmp_path / "pairs.csv"
     table.write_text("image,text\na.png,one\nb.png,two\n")
     assert codes(recipe="unicl", data=[str(table)], out=tmp_path / "run") == ["V0801"]
@@ -165,7 +165,7 @@ def test_a_resumed_run_reads_what_the_untrained_model_could(finished: Path, tmp_
     assert resumed(marked | {"conditions": {}}) == before  # measured under others: measured again, of the same weights
 
 
-def test_texts_and_images_that_are_not_unique_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_texts_and_images_that_are_not_unique_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.new("RGB", (32, 32)).save(tmp_path / "one.png")
     rows = [f"one.png,{text}" for text in ["a dog", "a cat", "a dog", *(f"text {number}" for number in range(13))]]
     (tmp_path / "pairs.csv").write_text("\n".join(["image,text", *rows]) + "\n")
@@ -177,7 +177,7 @@ def test_texts_and_images_that_are_not_unique_are_told(tmp_path: Path, capsys: p
     assert "note: 100% of the inspected `image` are not unique" in told
 
 
-def test_what_is_skipped_is_told_and_noted(tmp_path: Path) -> None:
+def test_what_is_skipped_is_reported_and_noted(tmp_path: Path) -> None:
     Image.new("RGB", (32, 32)).save(tmp_path / "one.png")
     (tmp_path / "damaged.png").write_bytes(b"no image")
     rows = ["damaged.png,a text", "one.png,", *(f"one.png,text {number}" for number in range(16))]

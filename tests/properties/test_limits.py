@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,9 @@ from vlmdsl.api.check import render
 from vlmdsl.source.limits import MAXIMUM_DIAGNOSTICS
 
 SECONDS = 2.0
+"""What a text may take on a machine of its own."""
+MARGIN = 4
+"""Machines are slower, and shared: CPU time of one text varies by a factor of two. What is not linear takes minutes."""
 CONTRAST = "contrast(image, text)"
 
 
@@ -76,7 +81,40 @@ def test_any_text_within_the_limits_is_checked_in_two_seconds(name: str) -> None
     elapsed = time.process_time() - start
     assert len(found) <= MAXIMUM_DIAGNOSTICS
     assert bool(rendered) == bool(found)
-    assert elapsed < SECONDS
+    assert elapsed < MARGIN * SECONDS
+
+
+def _calls(text: str) -> int:
+    """How many functions a check calls."""
+    count = 0
+
+    def counted(frame: object, event: str, argument: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(counted)
+    try:
+        vlmdsl.check(text)
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda n: terms(n, "contrast(augment(image, n=8), text)"),
+        lambda n: terms(n, CONTRAST),
+        lambda n: terms(n, "memory_contrast(image, text, queue(text, size=16), temperature=0.07)"),
+        lambda n: terms(n, "regress(image, text)"),
+        lambda n: lines(4 * n, "let temperature{i} = temperatrue{i}"),
+    ],
+    ids=["views", "terms", "queues", "terms of one node", "near misses"],
+)
+def test_twice_the_text_takes_twice_the_calls(make: Callable[[int], str]) -> None:
+    """Counted, so that it holds on any machine; the first check of all loads what the next ones find loaded."""
+    _calls(make(2))
+    assert _calls(make(40)) < 2.2 * _calls(make(20))
 
 
 def test_what_is_not_listed_is_counted() -> None:
@@ -103,7 +141,7 @@ def test_many_warnings_are_no_error() -> None:
 def test_any_text_within_the_limits_is_formatted_in_time(name: str) -> None:
     start = time.process_time()
     vlmdsl.format(TEXTS[name])
-    assert time.process_time() - start < 2 * SECONDS
+    assert time.process_time() - start < 2 * MARGIN * SECONDS
 
 
 def test_a_file_that_is_used_under_many_names_is_read_once(tmp_path: Path) -> None:
@@ -111,7 +149,7 @@ def test_a_file_that_is_used_under_many_names_is_read_once(tmp_path: Path) -> No
     (tmp_path / "large.vlo").write_text(definitions + "#" * 900_000, "utf-8")
     start = time.process_time()
     found = vlmdsl.check(lines(5_000, 'use "./large.vlo" as a{i}'), folder=tmp_path)
-    assert time.process_time() - start < SECONDS
+    assert time.process_time() - start < MARGIN * SECONDS
     assert len(found) == MAXIMUM_DIAGNOSTICS
 
 
@@ -121,5 +159,5 @@ def test_files_have_a_bound_together(tmp_path: Path) -> None:
         (tmp_path / f"a{number}.vlo").write_text(text, "utf-8")
     start = time.process_time()
     found = vlmdsl.check(lines(40, 'use "./a{i}.vlo" as b{i}'), folder=tmp_path)
-    assert time.process_time() - start < 2 * SECONDS
+    assert time.process_time() - start < 2 * MARGIN * SECONDS
     assert any(diagnostic.code == "V0509" for diagnostic in found)

@@ -10,7 +10,7 @@ from vlmdsl.diagnostics import CATALOGUE
 from vlmdsl.schema import RunConfig, setting_names
 
 
-def test_every_setting_is_told_and_its_default_reads_back() -> None:
+def test_every_setting_is_reported_and_its_default_reads_back() -> None:
     settings = settings_of("settings")
     assert [setting.full_name for setting in settings] == setting_names()
     assert all(setting.description for setting in settings)

@@ -97,5 +97,5 @@ def test_a_blended_pair_is_a_call_of_its_own_on_the_halves_that_a_joined_one_rea
         (HEADER + "minimize contrast(vision(image), join(text, image))\n", "V0301"),
     ],
 )
-def test_what_does_not_fit_is_told(recipe: str, code: str) -> None:
+def test_what_does_not_fit_is_reported(recipe: str, code: str) -> None:
     assert code in codes(recipe)

@@ -56,7 +56,7 @@ def test_marks_in_a_text_are_words() -> None:
     assert [row.count(mark) for mark in (TOKENIZER.start, TOKENIZER.end, TOKENIZER.pad)] == [1, 1, 0]
 
 
-def test_capitals_blanks_and_composed_characters_are_not_told_apart() -> None:
+def test_capitals_blanks_and_composed_characters_are_not_distinguished() -> None:
     ids, _ = TOKENIZER.encode(["a  RED\n box ", "a red box", "café", "cafe\u0301"], 16)
     assert torch.equal(ids[0], ids[1])
     assert torch.equal(ids[2], ids[3])

@@ -136,7 +136,7 @@ def test_a_tag_makes_nothing(tmp_path: Path) -> None:
     assert config is None
 
 
-def test_a_missing_file_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     path = str(tmp_path / "none.yaml")
     assert faults(path=path) == [
         f"V0814 --config:1:1 [{path}] the configuration file `{path}` cannot be read: file not found"
@@ -188,11 +188,11 @@ def test_every_setting_is_described() -> None:
         "optimizer.learning_rate=1e400", "optimizer.learning_rate=.nan", "train.seed=99999999999999999999", "out=[a]",
     ],
 )  # fmt: skip
-def test_a_wrong_override_is_told(override: str) -> None:
+def test_a_wrong_override_is_reported(override: str) -> None:
     assert faults(overrides=[override])
 
 
-def test_a_section_that_is_none_is_told_beneath_a_later_setting(tmp_path: Path) -> None:
+def test_a_section_that_is_none_is_reported_beneath_a_later_setting(tmp_path: Path) -> None:
     config, diagnostics = load_config(written(tmp_path, "train: [1, 2]\n"), ["train.steps=3"])
     assert config is None
     assert [diagnostic.code for diagnostic in diagnostics] == ["V0812"]

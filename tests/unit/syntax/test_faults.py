@@ -141,7 +141,7 @@ def test_a_guess_is_not_applied() -> None:
     assert not fault.fix.safe
 
 
-def test_independent_faults_are_told_at_once_in_the_order_of_the_text() -> None:
+def test_independent_faults_are_reported_at_once_in_the_order_of_the_text() -> None:
     text = """\
 recipe mine(image: Image text: Text)
 cite 'x'

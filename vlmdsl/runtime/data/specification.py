@@ -213,8 +213,8 @@ def _matches(pattern: str) -> list[str]:
         found = Path(path.anchor).glob(str(below))
         named = set(path.parts)
         return sorted(str(one) for one in found if not any(part[0] == "." and part not in named for part in one.parts))
-    except (OSError, ValueError, NotImplementedError, re.error):
-        return []
+    except (OSError, ValueError, NotImplementedError, re.error) as error:  # `a**`, a NUL, a folder that may not be read
+        raise _not_found(pattern, f"the pattern cannot be used: {error}") from None
 
 
 def _counted(given: str) -> list[str]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from vlmdsl.planning.masked import places_asked
 from vlmdsl.primitives.plugins.function import described, implementation, unfit
@@ -38,7 +39,7 @@ class MaskedTokens(NamedTuple):
 
     `targets [b, L]`, int64: what the selected tokens were, `NOT_SELECTED` elsewhere. `places [b, M]`, int64: where they are,
     counted row by row over all texts, `NOT_SELECTED` in places left over; None where M would be L. Places are packed: a row
-    holds those of other texts too, so that some of the samples are taken of the targets alone, and packed again.
+    holds those of other texts too, so that some of the samples are packed again.
     """
 
     targets: Tensor
@@ -56,6 +57,29 @@ class MaskedTokens(NamedTuple):
         targets = self.targets.flatten().index_select(0, indices).view_as(self.places)
         picked = states.flatten(0, 1).index_select(0, indices).view(*self.places.shape, states.shape[2])
         return picked, torch.where(self.places == NOT_SELECTED, NOT_SELECTED, targets)
+
+    def of_samples(self, indices: slice | Tensor) -> MaskedTokens:
+        """The texts at these indices (`tuples.take`), with as many places for each at least."""
+        return MaskedTokens.packed(self.targets[indices], self.width)
+
+    def followed_by(self, others: Sequence[MaskedTokens]) -> MaskedTokens:
+        """These texts, then those of `others` (`tuples.cat`); shorter ones are padded with tokens that are not selected."""
+        every = [self, *others]
+        longest = max(value.targets.shape[1] for value in every)
+        padded = [
+            functional.pad(value.targets, (0, longest - value.targets.shape[1]), value=NOT_SELECTED) for value in every
+        ]
+        return MaskedTokens.packed(torch.cat(padded), max(value.width for value in every))
+
+    @property
+    def width(self) -> int:
+        """M: how many places there are per text; L where all are."""
+        return (self.targets if self.places is None else self.places).shape[1]
+
+    @classmethod
+    def packed(cls, targets: Tensor, width: int) -> MaskedTokens:
+        """These targets in `width` places per text, or more where more are selected."""
+        return cls(targets, _packed_places(targets, width) if len(targets) else None)
 
 
 class KeptPatches(NamedTuple):
@@ -135,11 +159,17 @@ def selected_places(targets: Tensor, share: float) -> Tensor | None:
     compiled once more. None where all L are needed.
     """
     samples, length = targets.shape
+    return _packed_places(targets, places_asked(samples, length, share))
+
+
+def _packed_places(targets: Tensor, places: int) -> Tensor | None:
+    """Where the selected tokens are, in so many `places` per sample or more; None where all L are needed."""
+    samples, length = targets.shape
     positions = (targets.flatten() != NOT_SELECTED).nonzero().squeeze(1)
-    places = max(places_asked(samples, length, share), math.ceil(len(positions) / samples))
+    places = max(places, math.ceil(len(positions) / samples))
     if places >= length:
         return None
-    packed = torch.full((samples, places), NOT_SELECTED)
+    packed = torch.full((samples, places), NOT_SELECTED, device=targets.device)
     packed.view(-1)[: len(positions)] = positions
     return packed
 

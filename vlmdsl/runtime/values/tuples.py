@@ -1,22 +1,37 @@
 """What can be done with a value of any kind: it is a named tuple of tensors whose first axis is the samples.
 
 A member may be None where its class says so. Members that `padded` names have a second axis of one length L, which may be
-padded: with zeros, which is false in the mask that is among them.
+padded: with zeros, which is false in the mask that is among them. A class whose members do not have an entry for each sample
+says itself what some of its samples are (`Packed`).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
-from typing import TypeAlias, TypeVar
+from typing import Protocol, Self, TypeAlias, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["Value", "cat", "count", "length", "map_tensors", "pad", "shorten", "split", "take", "to"]
+__all__ = ["Packed", "Value", "cat", "count", "length", "map_tensors", "pad", "shorten", "split", "take", "to"]
 
 Value: TypeAlias = tuple[Tensor | None, ...]
 V = TypeVar("V", bound=Value)
+
+
+@runtime_checkable
+class Packed(Protocol):
+    """A value with a member whose rows hold what belongs to other samples, which indices of samples do not select."""
+
+    def of_samples(self, indices: slice | Tensor) -> Self:
+        """The samples at these indices."""
+        ...
+
+    def followed_by(self, others: Sequence[Self]) -> Self:
+        """These samples, then those of `others`."""
+        ...
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], value: V) -> V:
@@ -42,11 +57,16 @@ def length(value: Value) -> int | None:
 
 def take(value: V, indices: slice | Tensor) -> V:
     """The samples at these indices."""
+    if isinstance(value, Packed):
+        return value.of_samples(indices)
     return map_tensors(lambda tensor: tensor[indices], value)
 
 
 def split(value: V, sizes: Sequence[int]) -> list[V]:
     """The value in parts, of so many samples each."""
+    if isinstance(value, Packed):
+        ends = list(itertools.accumulate(sizes))
+        return [value.of_samples(slice(end - size, end)) for size, end in zip(sizes, ends, strict=True)]
     members = [(None,) * len(sizes) if tensor is None else tensor.split(list(sizes)) for tensor in value]
     return [_like(value, list(part)) for part in zip(*members, strict=True)]
 
@@ -76,6 +96,8 @@ def cat(values: Sequence[V]) -> V:
     """
     if len(values) == 1:
         return values[0]
+    if isinstance(values[0], Packed):
+        return values[0].followed_by(values[1:])
     longest = max((own for value in values if (own := length(value)) is not None), default=0)
     members = zip(*(pad(value, longest) for value in values), strict=True)
     return _like(values[0], [None if member[0] is None else torch.cat(member) for member in members])

@@ -77,7 +77,7 @@ def test_the_formula_says_what_is_computed(recipe: str) -> None:
         ("min_scale=2", "max(1/τ, 2)"),
     ],
 )
-def test_a_scale_that_is_clamped_in_the_graph_is_told_as_a_temperature(bounds: str, factor: str) -> None:
+def test_a_scale_that_is_clamped_in_the_graph_is_written_as_a_temperature(bounds: str, factor: str) -> None:
     recipe = f'contrast(image, text, temperature=learned(0.07, {bounds}, clamp="hard"))'
     lines = formula_text(build(recipe).written).splitlines()
     assert f"log(exp(x_i·y_i {factor})/(Σ_j exp(x_i·y_j {factor})))" in lines[0]

@@ -99,7 +99,7 @@ def test_with_nobody_else_to_find_nothing_is_added() -> None:
     assert features["image"].grad.isfinite().all()
 
 
-def test_a_table_that_does_not_fit_is_told() -> None:
+def test_a_table_that_does_not_fit_is_reported() -> None:
     module = objective()
     with pytest.raises(RuntimeError, match="empty"):
         module(**inputs())

@@ -123,13 +123,13 @@ def test_a_copy_finds_its_own_table() -> None:
 
 
 @with_faiss
-def test_a_lost_index_is_told() -> None:
+def test_a_lost_index_is_reported() -> None:
     handle = FaissIndex(torch.eye(3)).handle
     with pytest.raises(RuntimeError, match="fill the set again"):
         ops.best_entries_by_index(torch.eye(3), torch.eye(3), torch.arange(3), torch.arange(3), 1, 9, handle)
 
 
-def test_another_search_is_told() -> None:
+def test_another_search_is_reported() -> None:
     objective = vlmdsl.compile(RECIPE, compiled=False)
     with pytest.raises(ValueError, match="one of exact, faiss, not 'hnsw'"):
         objective.references.fill({"image_eye": torch.eye(6)}, torch.arange(6), search="hnsw")

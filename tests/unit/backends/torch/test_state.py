@@ -215,7 +215,7 @@ def test_a_random_start_fills_every_slot_alike_everywhere() -> None:
         ("mean(logsumexp(past) * logsumexp(similarity(image, words, by=tokenmax)))", "V0301"),
     ],
 )
-def test_what_has_no_meaning_against_a_queue_is_told(expression: str, code: str) -> None:
+def test_what_has_no_meaning_against_a_queue_is_reported(expression: str, code: str) -> None:
     lets = "let words = queue(text)\nlet past = similarity(image, words)"
     found = vlmdsl.check(f"recipe r(image: Image, text: Text)\n{lets}\nminimize {expression}")
     assert [fault.code for fault in found] == [code], found

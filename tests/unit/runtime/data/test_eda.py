@@ -94,7 +94,7 @@ def test_a_line_of_the_file_is_a_set_of_synonyms(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"), [(None, "file not found"), (b"one\ntwo\n", "no line"), (b"\xff\xfe\xfa", "UTF-8")]
 )
-def test_a_file_without_synonyms_is_told(tmp_path: Path, content: bytes | None, reason: str) -> None:
+def test_a_file_without_synonyms_is_reported(tmp_path: Path, content: bytes | None, reason: str) -> None:
     path = tmp_path / "synonyms.txt"
     if content is not None:
         path.write_bytes(content)

@@ -271,7 +271,7 @@ def test_no_path_is_suggested_in_its_own_place(tmp_path: Path, content: str) -> 
         ("t.tar", tar_of([("0.txt", b"\xff"), ("1.txt", b"\xff")]), "text is not UTF-8"),
     ],
 )
-def test_where_no_sample_can_be_read_the_reason_is_told(tmp_path: Path, name: str, data: bytes, reason: str) -> None:
+def test_where_no_sample_can_be_read_the_reason_is_reported(tmp_path: Path, name: str, data: bytes, reason: str) -> None:
     with pytest.raises(DiagnosticError) as caught:
         map_fields(open_source(write(tmp_path / name, data)), [TEXT])
     assert caught.value.diagnostics[0].code == "V0801"
@@ -288,7 +288,7 @@ def test_an_address_is_shown_as_it_was_given() -> None:
     assert "nothing is downloaded" in fault.notes[0]
 
 
-def test_samples_of_one_name_are_told_apart(tmp_path: Path, shard: Callable[..., Path]) -> None:
+def test_samples_of_one_name_are_distinguished(tmp_path: Path, shard: Callable[..., Path]) -> None:
     for part in ("x", "y"):
         write(tmp_path / part / "s.tar", tar_of(pairs()))
     for specs in ([str(tmp_path / "*" / "s.tar")], [str(tmp_path / part / "s.tar") for part in ("x", "y")]):

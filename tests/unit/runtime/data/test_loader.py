@@ -269,7 +269,9 @@ def test_a_shard_that_is_overwritten_while_the_run_goes_on_stops_it(
     assert "shard changed while it was in use" in caught.value.diagnostics[0].notes[0]
 
 
-def test_what_is_skipped_is_told_each_time_it_has_doubled(pairs: Callable[..., Path], plain_streams: list[Stream]) -> None:
+def test_what_is_skipped_is_reported_each_time_it_has_doubled(
+    pairs: Callable[..., Path], plain_streams: list[Stream]
+) -> None:
     loader = shard_loader(pairs(64, {f"{index:04d}.png": b"?" for index in range(9)}), plain_streams, batch=8)
     told: list[str] = []
     loader.tell = told.append
@@ -292,7 +294,7 @@ def test_no_good_sample_at_all(pairs: Callable[..., Path], plain_streams: list[S
         assert fault.notes[1] == f"the data is {path}"
 
 
-def test_a_worker_that_is_killed_is_told(plain_streams: list[Stream], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_is_killed_is_reported(plain_streams: list[Stream], monkeypatch: pytest.MonkeyPatch) -> None:
     """As the system does it where memory runs out."""
     loader = shapes_loader(plain_streams, workers=1)
     monkeypatch.setattr(SampleReader, "read", lambda *_given: os.kill(os.getpid(), signal.SIGKILL))

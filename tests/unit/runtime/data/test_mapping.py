@@ -69,7 +69,7 @@ def test_a_field_of_its_own_does_not_stand_in_for_another() -> None:
     assert "`text`" in faults[0].message
 
 
-def test_a_lacking_field_is_told_at_its_place_with_the_line_that_helps() -> None:
+def test_a_lacking_field_is_reported_at_its_place_with_the_line_that_helps() -> None:
     need = Requirement("text_rewrites", "Rewrites", Span("mine.vlo", 5, 9))
     (fault,) = problems(Listed({"image": b"", "txt": "x", "tags": []}), IMAGE, TEXT, need)
     assert (fault.code, fault.primary.span) == ("V0801", Span("mine.vlo", 5, 9))
@@ -89,7 +89,7 @@ def test_a_stand_in_is_offered_with_the_columns_there_are() -> None:
     ]
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_faults_are_reported_at_once() -> None:
     source = Listed({"image": b"", "title": "x"})
     faults = problems(source, IMAGE, TEXT, LABEL, text="titel", labl="image")
     assert {fault.code: fault.help[0] for fault in faults} == {

@@ -48,7 +48,7 @@ def test_used_up_scenes_come_again() -> None:
     assert len(every) == len(COLOURS) * len(SHAPES) * 2 * len(PLACES)
 
 
-def test_repeated_scenes_are_drawn_and_told_anew() -> None:
+def test_repeated_scenes_are_drawn_and_described_anew() -> None:
     source = ShapesSource(samples=40, scenes=20)
     pairs = [(columns(source, index), columns(source, index + 20)) for index in range(20)]
     assert all(first["caption"] == second["caption"] for first, second in pairs)
@@ -75,7 +75,7 @@ def test_noise_changes_texts_of_its_share_and_nothing_else() -> None:
     assert not any(ShapesSource("val", samples=50, noise=0.9)[index]["flag"] for index in range(50))
 
 
-def test_held_out_scenes_are_not_told_of_in_noisy_texts() -> None:
+def test_held_out_scenes_are_not_described_in_noisy_texts() -> None:
     noisy = ShapesSource(samples=1500, objects=1, scenes=100, noise=1.0, single_template=True)
     told = {str(noisy[index]["text"]) for index in range(1500)}
     assert len(told) > 150

@@ -126,6 +126,12 @@ def test_a_place_that_does_not_exist(pairs: Callable[..., Path]) -> None:
     assert "matches nothing" in problem(str(path.with_name("x-*.tar"))).notes[0]
 
 
+def test_a_pattern_that_cannot_be_used_says_why(tmp_path: Path) -> None:
+    fault = problem(str(tmp_path / "a**" / "x.tar"))
+    assert fault.code == "V0805"
+    assert "the pattern cannot be used: " in fault.notes[0]
+
+
 @pytest.mark.parametrize(
     ("spec", "words"),
     [

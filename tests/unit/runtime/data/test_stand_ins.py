@@ -83,7 +83,7 @@ def test_a_stand_in_is_a_column_named_as_it_is_written() -> None:
         ("summarize()", "write `summarize(TEXT)`"),
     ],
 )
-def test_a_wrong_stand_in_is_told_what_there_is(given: str, help: str) -> None:
+def test_a_wrong_stand_in_is_answered_by_what_there_is(given: str, help: str) -> None:
     with pytest.raises(DiagnosticError) as caught:
         calls_of({"summary": given})
     (fault,) = caught.value.diagnostics
@@ -91,7 +91,7 @@ def test_a_wrong_stand_in_is_told_what_there_is(given: str, help: str) -> None:
     assert fault.help[0].startswith(help)
 
 
-def test_a_lacking_field_is_told_what_can_stand_in_for_it(pairs: Callable[..., Path]) -> None:
+def test_a_lacking_field_is_answered_by_what_can_stand_in_for_it(pairs: Callable[..., Path]) -> None:
     with pytest.raises(DiagnosticError) as caught:
         vlmdsl.train("pyramidclip", data=[str(pairs(16))], map={"summary": "summarize(text)"}, steps=1)
     helps = {fault.message: fault.help for fault in caught.value.diagnostics}

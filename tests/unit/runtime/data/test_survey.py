@@ -108,7 +108,7 @@ def test_overlong_texts_are_counted(tmp_path: Path, plain_streams: list[Stream])
     assert "25.0% of the inspected `text` are truncated to `data.max_text" in "\n".join(found.lines())
 
 
-def test_bad_samples_are_told_or_stop_the_run(pairs: Callable[..., Path], plain_streams: list[Stream]) -> None:
+def test_bad_samples_are_reported_or_stop_the_run(pairs: Callable[..., Path], plain_streams: list[Stream]) -> None:
     source = open_source(str(pairs(20, {f"{index:04d}.png": b"?" for index in range(8)})))
     (line,) = looked_through(source, plain_streams, batch=12).lines()
     names = "pairs/0000, pairs/0001, pairs/0002, ..."

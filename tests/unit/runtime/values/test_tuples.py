@@ -6,9 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from vlmdsl.runtime.modules.towers import EncodedFeatures
 from vlmdsl.runtime.values import (
+    NOT_SELECTED,
     ImageBatch,
     KeptPatches,
     MaskedTokens,
@@ -23,6 +25,7 @@ from vlmdsl.runtime.values import (
     take,
     to,
 )
+from vlmdsl.runtime.values.mask import selected_places
 
 
 def texts(samples: int, longest: int, seed: int = 0) -> TextBatch:
@@ -68,3 +71,39 @@ def test_a_member_that_is_none_stays_none() -> None:
     assert to(masked, "meta").places is None
     assert [part.places for part in split(masked, [1, 3])] == [None, None]
     assert take(masked, slice(2)).targets.shape == (2, 3)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4, 0.9])
+def test_some_of_masked_texts_have_their_own_selected_tokens(share: float) -> None:
+    """Places are packed: the row of one sample holds those of others."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(1, 99, (9, 12), generator=generator)
+    targets = ids.where(torch.rand(9, 12, generator=generator) < share, NOT_SELECTED)
+    masked = MaskedTokens(targets, selected_places(targets, share))
+    states = torch.randn(9, 12, 3, generator=generator)
+
+    def pairs(value: MaskedTokens, states: Tensor) -> set[tuple[float, ...]]:
+        picked, were = value.selected(states)
+        real = were.flatten() != NOT_SELECTED
+        return {
+            (int(was), *state) for was, state in zip(were.flatten()[real], picked.flatten(0, 1)[real].tolist(), strict=True)
+        }
+
+    whole = pairs(masked, states)
+    assert len(whole) == int((targets != NOT_SELECTED).sum())
+    parts = split(masked, [4, 0, 5])
+    assert set.union(*(pairs(part, own) for part, own in zip(parts, states.split([4, 0, 5]), strict=True))) == whole
+    assert pairs(cat(parts), states) == whole
+    rows = torch.tensor([7, 2])
+    assert pairs(take(masked, rows), states[rows]) == pairs(MaskedTokens(targets[rows]), states[rows])
+
+
+def test_masked_texts_of_other_lengths_are_put_together() -> None:
+    long = torch.full((2, 8), NOT_SELECTED)
+    long[1, 7] = 5
+    short = torch.full((1, 3), NOT_SELECTED)
+    short[0, 0] = 6
+    whole = cat([MaskedTokens(long, torch.tensor([[15], [NOT_SELECTED]])), MaskedTokens(short)])
+    assert whole.targets.shape == (3, 8)
+    assert whole.places is not None
+    assert whole.selected(torch.arange(24.0).view(3, 8, 1))[0].flatten()[:2].tolist() == [15, 16]

@@ -87,7 +87,8 @@ def _of_plugin(family: str, kind: Kind) -> Callable[[Request], Encoder] | None:
             raise unfit(module_family.factory, f"fails for {request}: {type(error).__name__}: {error}") from error
         if not isinstance(encoder, nn.Module) or not isinstance(encoder, Encoder):
             raise unfit(
-                module_family.factory, f"returns {described(encoder)} instead of an encoder (`runtime.modules.towers.Encoder`)"
+                module_family.factory,
+                f"returns {described(encoder)} instead of an encoder (`runtime.modules.towers.Encoder`)",
             )
         return encoder
 

@@ -25,7 +25,7 @@ def trained(folder: Path, data: str, **settings: object) -> dict[str, object]:
     return {**facts["data"]["train"], **facts["skipped"]["train"]}
 
 
-def test_all_is_told_before_the_first_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_is_reported_before_the_first_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for index in range(12):
         write(tmp_path / "data" / f"{index}.png", encoded(picture(index)) if index else b"damaged \x1b")
     rows = [
@@ -69,7 +69,7 @@ def test_the_share_of_bad_samples_can_be_set(tmp_path: Path) -> None:
     assert trained(tmp_path, data, **{"data.max_bad_share": 0.6})["skipped"] == {"damaged image": 7}
 
 
-def test_what_is_skipped_later_is_told_while_the_run_goes_on(
+def test_what_is_skipped_later_is_reported_while_the_run_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The one that is not looked at before the first step."""
