@@ -1,4 +1,4 @@
-"""Views of an image that are several crops of it, or only some of its patches."""
+"""Views of an image: crops and augmentations of it, several crops at once, only some of its patches."""
 
 from __future__ import annotations
 
@@ -7,12 +7,86 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from vlmdsl.diagnostics.catalog.values import BadValue
+from vlmdsl.diagnostics.catalog.values import BadValue, BoundsDisagree
 from vlmdsl.ir import Node
+from vlmdsl.primitives.pipelines import PIPELINES, PipelineName, describe
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import MaskValue, TupleValue, Value, ViewSet
 from vlmdsl.source.limits import MAXIMUM_VIEWS
+
+_PIPELINES = "\n".join(
+    [
+        "steps in order, p: their probability; jitter: strengths of brightness, contrast, saturation, hue",
+        *(f"{name}: {describe(name)}" for name in PIPELINES),
+    ]
+)
+
+
+class CropParameters(Parameters):
+    """Arguments of `crop`."""
+
+    smallest: float = Field(default=0.5, gt=0.0, le=1.0, description="the smallest share of the image's area")
+    largest: float = Field(default=1.0, gt=0.0, le=1.0, description="the largest share of the image's area")
+
+
+def _crop(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    image = subjects["image"]
+    assert isinstance(image, Node)
+    assert isinstance(parameters, CropParameters)
+    shares = {"smallest": float(parameters.smallest), "largest": float(parameters.largest)}
+    if parameters.smallest > parameters.largest:
+        reason = f"the smallest share, {parameters.smallest:g}, is more than the largest, {parameters.largest:g}"
+        raise Fault(BoundsDisagree.at(builder.place("smallest"), reason=reason))
+    return builder.add("crop", image, **shares, draw=builder.draw())
+
+
+register(
+    Primitive(
+        name="crop",
+        family="views",
+        summary="A random crop of an image, aspect ratio 3:4 to 4:3, resized to the tower's image size; not mirrored.",
+        meaning=_crop,
+        subjects=(Subject("image", ("Image",), "the image"),),
+        parameters=CropParameters,
+        formula=r"x \sim \mathrm{crop}(x)",
+        example="contrast(crop(image, smallest=90%), text)",
+        view_of="Image",
+    )
+)
+
+
+class AugmentParameters(Parameters):
+    """Arguments of `augment`."""
+
+    n: int = Field(default=1, ge=1, le=MAXIMUM_VIEWS, description="number of independent views; more than one is a set")
+    pipeline: PipelineName = Field(default="crop", description=_PIPELINES)
+
+
+def _augment(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    image = subjects["image"]
+    assert isinstance(image, Node)
+    assert isinstance(parameters, AugmentParameters)
+    draw = builder.draw()
+    views = tuple(
+        builder.add("augment", image, view=view, pipeline=parameters.pipeline, draw=draw) for view in range(parameters.n)
+    )
+    return views[0] if parameters.n == 1 else ViewSet(views)
+
+
+register(
+    Primitive(
+        name="augment",
+        family="views",
+        summary="Independent random views of an image, by a published pipeline.",
+        meaning=_augment,
+        subjects=(Subject("image", ("Image",), "the image"),),
+        parameters=AugmentParameters,
+        formula=r"x \sim \mathcal{A}(x)",
+        example='contrast(augment(image, n=2, pipeline="slip"), text)',
+        view_of="Image",
+    )
+)
 
 
 def _shares(area: tuple[float, float]) -> tuple[float, float]:

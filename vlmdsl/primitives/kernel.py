@@ -1,34 +1,39 @@
-"""Importing this module registers the whole kernel: one line a family."""
+"""The table of contents of the kernel: which module of this package registers which primitives.
 
-from vlmdsl.primitives import (
-    candidates,
-    criteria,
-    distributions,
-    draws,
-    encoding,
-    fusion,
-    heads,
-    image_views,
-    masks,
-    matrices,
-    mining,
-    ramps,
-    reconstruction,
-    reductions,
-    reference,
-    scalars,
-    similarities,
-    soft_targets,
-    state,
-    targets,
-    text_views,
-    towers,
-    views,
-)
+A recipe uses a few families, and importing all of them would take a large part of the time of `vlmdsl check`; so a family is
+imported when one of its names is first looked up (`registry.registered`). A test compares the table with the modules.
+"""
 
-__all__ = ["FAMILIES"]
+from __future__ import annotations
 
-FAMILIES = (
-    views, image_views, text_views, masks, encoding, heads, towers, fusion, reconstruction, similarities, matrices, criteria,
-    candidates, targets, soft_targets, distributions, reductions, scalars, draws, ramps, state, reference, mining,
-)  # fmt: skip
+__all__ = ["FAMILIES", "HOMES"]
+
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "views": ("viewed", "each"),
+    "image_views": ("crop", "augment", "multi_crop", "drop"),
+    "text_views": ("rewrite", "eda", "summarize", "render"),
+    "masks": ("random", "mask", "mlm"),
+    "encoding": ("frozen", "ema", "normalize", "gate", "stop"),
+    "heads": ("project", "predict"),
+    "towers": ("shared", "enter", "separate", "join"),
+    "fusion": ("fuse", "matched"),
+    "reconstruction": ("decode", "pixels", "reconstruct"),
+    "similarities": ("cosine", "dot", "euclidean", "tokenmax", "tokenmean"),
+    "matrices": ("similarity", "score", "transpose", "reuse", "row_sum", "row_mean", "restrict"),
+    "criteria": ("cross_entropy", "sigmoid_loss", "hinge", "logsumexp"),
+    "candidates": ("unite", "exclude_pairs"),
+    "targets": ("paired", "flipped", "same", "smooth"),
+    "soft_targets": ("softmax", "transport", "kl"),
+    "distributions": ("distribution", "entropy", "entropy_of_mean"),
+    "reductions": ("mean", "sum", "samples"),
+    "scalars": ("learned", "one_of", "exp", "log", "softplus", "min", "max", "clamp", "where", "complement"),
+    "draws": ("beta", "uniform", "mix", "blend"),
+    "ramps": ("ramp", "cosine_ramp"),
+    "state": ("running_mean", "queue", "nearest"),
+    "reference": ("reference", "retrieve", "attend"),
+    "mining": ("mine", "take", "picked"),
+}
+"""The primitives of each module."""
+
+HOMES = {name: family for family, names in FAMILIES.items() for name in names}
+"""The module of each primitive."""

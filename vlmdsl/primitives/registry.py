@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 
+from vlmdsl.primitives.kernel import HOMES
 from vlmdsl.primitives.spec import Primitive
 
 __all__ = ["BrokenPlugin", "all_primitives", "broken_plugins", "register", "registered"]
 
-_REGISTERED: dict[str, Primitive] = {}
+
+class _Primitives(Mapping[str, Primitive]):
+    """Primitives by name. A family of the kernel is imported when one of its names is first looked up.
+
+    Names are all there from the start: to ask for them (`name in primitives`, `list(primitives)`) imports nothing.
+    """
+
+    def __init__(self) -> None:
+        self.registered: dict[str, Primitive] = {}
+
+    def __getitem__(self, name: str) -> Primitive:
+        if name not in self.registered and name in HOMES:
+            import_module(f"vlmdsl.primitives.{HOMES[name]}")
+        return self.registered[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in HOMES or name in self.registered
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(HOMES | self.registered)
+
+    def __len__(self) -> int:
+        return len(HOMES | self.registered)
+
+
+_PRIMITIVES = _Primitives()
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,18 +51,18 @@ class BrokenPlugin:
 
 def register(primitive: Primitive) -> Primitive:
     """Add a primitive; ValueError for a name that another distribution already took, naming both."""
-    earlier = _REGISTERED.get(primitive.name)
+    earlier = _PRIMITIVES.get(primitive.name)
     if earlier is not None and earlier.origin != primitive.origin:
         raise ValueError(
             f"primitive {primitive.name!r} of {primitive.origin} is already defined by {earlier.origin}; rename one of them"
         )
-    _REGISTERED[primitive.name] = primitive
+    _PRIMITIVES.registered[primitive.name] = primitive
     return primitive
 
 
-def registered() -> dict[str, Primitive]:
+def registered() -> Mapping[str, Primitive]:
     """The primitives of the kernel and those registered so far, by name; looks for no plug-ins, which takes its time."""
-    return _REGISTERED
+    return _PRIMITIVES
 
 
 @cache
@@ -52,7 +80,7 @@ def broken_plugins() -> tuple[BrokenPlugin, ...]:
     return tuple(broken)
 
 
-def all_primitives() -> dict[str, Primitive]:
+def all_primitives() -> Mapping[str, Primitive]:
     """Every primitive, those of installed plug-ins included, by name."""
     broken_plugins()
-    return _REGISTERED
+    return _PRIMITIVES

@@ -1,4 +1,4 @@
-"""Views of a text: a random edit of its words, some of its sentences, an image of it."""
+"""Views of a text: another wording of it, a random edit of its words, some of its sentences, an image of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,52 @@ from pydantic import Field
 from vlmdsl.ir import Node
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Parameters, Primitive, Subject
-from vlmdsl.primitives.values import Value
+from vlmdsl.primitives.values import Value, ViewSet
+from vlmdsl.source.limits import MAXIMUM_VIEWS
+
+
+class RewriteParameters(Parameters):
+    """Arguments of `rewrite`."""
+
+    count: int = Field(alias="M", ge=1, le=MAXIMUM_VIEWS - 1, description="number of rewrites of each text")
+    minimum_words: int = Field(
+        default=1, ge=1, description="if the drawn rewrite has fewer blank-separated words, the text itself is used"
+    )
+    pick: Literal["one", "each"] = Field(
+        default="one", description="`one`: draw one per sample and step; `each`: the set of the text and all its rewrites"
+    )
+
+
+def _rewrite(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    text = subjects["text"]
+    assert isinstance(text, Node)
+    assert isinstance(parameters, RewriteParameters)
+    if parameters.pick == "each":
+        views = range(parameters.count + 1)
+        return ViewSet(tuple(builder.add("alternative", text, view=view) for view in views))
+    return builder.add(
+        "rewrite",
+        text,
+        count=parameters.count,
+        minimum_words=parameters.minimum_words,
+        draw=builder.draw(),
+    )
+
+
+register(
+    Primitive(
+        name="rewrite",
+        family="views",
+        summary="One of the text and its M rewrites, drawn uniformly per sample and step (LaCLIP); or each of them.",
+        meaning=_rewrite,
+        subjects=(Subject("text", ("Text",), "the text; its rewrites are the data field NAME_rewrites"),),
+        parameters=RewriteParameters,
+        formula=r"t \sim U\{t_0, t_1, \ldots, t_M\}",
+        example="contrast(image, rewrite(text, M=4))",
+        view_of="Text",
+    )
+)
+
 
 EdaOperation = Literal["synonym", "swap", "deletion", "insertion"]
 
