@@ -267,4 +267,17 @@ def _said(operation: str) -> str:
 
 
 def context_fault(subject: Value, context: Value, place: Span) -> Fault:
-    return Fault(ContextNotTaken.at(place, subject=type_of(subject), context=type_of(context)))
+    """Why `subject | context` is not a text given an image, and how to write one."""
+    sides = [_kind_of(subject), _kind_of(context)]
+    if sides == ["Image", "Text"]:
+        help = "exchange the sides: the text stands on the left of `|`, the image on its right"
+    elif sides == ["Text", "Image"]:
+        help = "use the output of a tower: streams through a head, and fused ones, are not fused again"
+    else:
+        help = "fuse a Text with an Image: `text | image`"
+    return Fault(ContextNotTaken.at(place, help=(help,), subject=type_of(subject), context=type_of(context)))
+
+
+def _kind_of(value: Value) -> str:
+    """The kind of a field, or of the field that a stream encodes."""
+    return value.type.kind if isinstance(value, Node) and isinstance(value.type, FieldType | EncodedType) else ""

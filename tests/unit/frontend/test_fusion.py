@@ -1,0 +1,28 @@
+"""What `text | image` refuses, and how its message says to write it."""
+
+from __future__ import annotations
+
+import pytest
+
+import vlmdsl
+
+
+@pytest.mark.parametrize(
+    ("fused", "help"),
+    [
+        ("image | text", "exchange the sides"),
+        ("image | take(text, wrong)", "exchange the sides"),
+        ("text | image | image", "use the output of a tower"),
+        ("text | projected(image)", "use the output of a tower"),
+        ("text | text", "fuse a Text with an Image"),
+        ("0.5 | image", "fuse a Text with an Image"),
+    ],
+)
+def test_what_is_not_a_text_given_an_image_says_how_to_write_one(fused: str, help: str) -> None:
+    recipe = (
+        "recipe fused(image: Image, text: Text)\nencoder projected = project(vision, layers=2, hidden=8, out=8)\n"
+        'let wrong = mine(similarity(image, text), along="rows")\n'
+        f"minimize matched({fused}, take(text, wrong) | image)"
+    )
+    (diagnostic,) = [each for each in vlmdsl.check(recipe) if each.code == "V0313"]
+    assert help in diagnostic.help[0]
