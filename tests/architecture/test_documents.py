@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vlmdsl.diagnostics import CATALOGUE, catalog
+from vlmdsl.diagnostics import catalogue
 from vlmdsl.ir.operations import OPERATIONS
 from vlmdsl_cli.main import COMMANDS
 
@@ -20,8 +20,6 @@ DOCUMENTS = [ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md", *DECIS
 FOLDERS = ("vlmdsl", "cli", "tests", "docs", "recipes", "benchmarks", "grammar")
 PLACEHOLDER = re.compile(r"\b[A-Z]{3,}\b")
 """FAMILY, NAME, STAGE: what the reader fills in."""
-
-assert catalog  # importing it fills CATALOGUE
 
 
 def named_paths(text: str) -> list[str]:
@@ -43,7 +41,7 @@ def test_named_files_exist(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_named_codes_and_decisions_exist(document: Path) -> None:
     text = document.read_text("utf-8")
-    assert {code for code in re.findall(r"\bV\d{4}\b", text) if code not in CATALOGUE} == set()
+    assert set(re.findall(r"\bV\d{4}\b", text)) <= set(catalogue())
     numbers = {path.name[:4] for path in DECISIONS}
     assert set(re.findall(r"\bADR (\d{4})\b", text)) <= numbers
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import textwrap
 from importlib import import_module
+from pkgutil import iter_modules
 from string import Formatter
 
+from vlmdsl.diagnostics import catalog
 from vlmdsl.diagnostics.problem import CATALOGUE, Problem
 
 __all__ = ["catalogue", "page_of", "title_of"]
@@ -25,7 +27,8 @@ _COLUMNS = 100
 
 def catalogue() -> dict[str, type[Problem]]:
     """Every code with its class, in order."""
-    import_module("vlmdsl.diagnostics.catalog")
+    for stage in iter_modules(catalog.__path__):
+        import_module(f"{catalog.__name__}.{stage.name}")
     return dict(sorted(CATALOGUE.items()))
 
 

@@ -10,7 +10,7 @@ from vlmdsl.source import Span
 __all__ = ["CATALOGUE", "Problem"]
 
 CATALOGUE: dict[str, type[Problem]] = {}
-"""Every code and its class; filled as the classes of `vlmdsl.diagnostics.catalog` are defined."""
+"""Codes and their classes, filled as the modules of `vlmdsl.diagnostics.catalog` are imported; `catalogue` has all."""
 
 
 class Problem:

@@ -6,7 +6,7 @@ import yaml
 
 from vlmdsl.api.explain import explain
 from vlmdsl.api.settings import settings_of
-from vlmdsl.diagnostics import CATALOGUE
+from vlmdsl.diagnostics import catalogue
 from vlmdsl.schema import RunConfig, setting_names
 
 
@@ -20,9 +20,9 @@ def test_every_setting_is_reported_and_its_default_reads_back() -> None:
 
 def test_codes_that_a_description_names_exist_and_say_more() -> None:
     descriptions = {setting.full_name: setting.description for setting in settings_of("data")}
-    assert "single_template" in CATALOGUE["V0808"].explanation
+    assert "single_template" in catalogue()["V0808"].explanation
     assert "V0808" in descriptions["data.train"]
-    assert "summarize" in CATALOGUE["V0827"].explanation
+    assert "summarize" in catalogue()["V0827"].explanation
     assert "V0827" in descriptions["data.map"]
 
 
