@@ -52,9 +52,9 @@ def steps(text: str) -> list[str]:
 
 
 def test_the_names_of_a_step_are_in_the_files_of_that_step() -> None:
-    found = steps((ROOT / "CONTRIBUTING.md").read_text("utf-8"))
-    assert len(found) > 15
-    for step in found:
+    entries = steps((ROOT / "CONTRIBUTING.md").read_text("utf-8"))
+    assert len(entries) > 15
+    for step in entries:
         files = [
             file
             for word in named_paths(step)

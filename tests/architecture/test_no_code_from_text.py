@@ -49,8 +49,8 @@ def _is_true(value: ast.expr) -> bool:
 
 
 def test_only_checked_source_is_run() -> None:
-    found = {(str(path.relative_to(ROOT)), danger) for path in FILES for danger in dangers(path.read_text("utf-8"))}
-    assert found <= ALLOWED, sorted(found - ALLOWED)
+    uses = {(str(path.relative_to(ROOT)), danger) for path in FILES for danger in dangers(path.read_text("utf-8"))}
+    assert uses <= ALLOWED, sorted(uses - ALLOWED)
     objective = (ROOT / "vlmdsl/backends/torch/objective.py").read_text("utf-8")
     assert "exec(compile(allowed_tree(source)" in objective
 

@@ -41,8 +41,8 @@ def functions(path: Path) -> frozenset[str]:
 
 
 def test_every_sentence_of_the_page_names_a_test_that_exists() -> None:
-    found = list(faults(PAGE.read_text("utf-8")))
-    assert not found, "\n".join(found)
+    problems = list(faults(PAGE.read_text("utf-8")))
+    assert not problems, "\n".join(problems)
 
 
 @pytest.mark.parametrize(
@@ -59,5 +59,5 @@ def test_every_sentence_of_the_page_names_a_test_that_exists() -> None:
     ],
 )
 def test_the_measure_itself(section: str, expected: list[str]) -> None:
-    found = list(faults(f"# Page\n\nAn introduction.\n\n## Section\n\n{section}"))
-    assert [fault.partition(" that ends")[0].partition(":")[0] for fault in found] == expected
+    problems = list(faults(f"# Page\n\nAn introduction.\n\n## Section\n\n{section}"))
+    assert [fault.partition(" that ends")[0].partition(":")[0] for fault in problems] == expected

@@ -59,15 +59,15 @@ def contents(wheel: Path) -> dict[str, str]:
 
 
 def test_the_wheel_holds_code_types_grammar_and_recipes(installed: Installed) -> None:
-    found = contents(installed.wheel)
-    assert {name.split("/")[0] for name in found} == {"vlmdsl", "vlmdsl_cli", "vlmdsl-0.1.0.dist-info"}
-    assert {"vlmdsl/py.typed", "vlmdsl_cli/py.typed"} <= set(found)
+    packed = contents(installed.wheel)
+    assert {name.split("/")[0] for name in packed} == {"vlmdsl", "vlmdsl_cli", "vlmdsl-0.1.0.dist-info"}
+    assert {"vlmdsl/py.typed", "vlmdsl_cli/py.typed"} <= set(packed)
     for kind in ("grammar", "recipes"):
         files = [path for path in (ROOT / kind).rglob("*") if path.is_file()]
         assert files
         for path in files:
             packaged = f"vlmdsl/_data/{path.relative_to(ROOT).as_posix()}"
-            assert found.get(packaged) == hashlib.sha256(path.read_bytes()).hexdigest(), packaged
+            assert packed.get(packaged) == hashlib.sha256(path.read_bytes()).hexdigest(), packaged
 
 
 def test_the_installed_command_is_the_wheel_s(installed: Installed) -> None:

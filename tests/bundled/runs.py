@@ -69,8 +69,8 @@ def knobs_of(recipe: str) -> dict[str, object]:
 
 def columns_of(program: Program) -> dict[str, str]:
     """Field -> what stands in for it."""
-    known = open_source(DATA).columns
-    lacking = [need for need in requirements(program) if need.field not in known and not need.optional]
+    columns = open_source(DATA).columns
+    lacking = [need for need in requirements(program) if need.field not in columns and not need.optional]
     return {need.field: STAND_INS[need.kind] for need in lacking}
 
 

@@ -22,15 +22,17 @@ UNKNOWN = {
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_chance_is_the_loss_of_equal_features(recipe: str) -> None:
     objective = vlmdsl.compile(recipe, compiled=False, **knobs_of(recipe)).double()
-    found: dict[str, float] = {}
+    chances: dict[str, float] = {}
     for step in range(5):  # until no random direction is left in a queue
-        given = example_features(objective, seed=step)
-        given |= {name: torch.ones_like(value) for name, value in given.items() if value.is_floating_point() and value.dim()}
-        made = {column.name: torch.ones(4, 6) for column in objective.references.columns}
-        if made:
-            objective.references.fill(made, torch.arange(4))
-        out = objective(**given)
-        found = {name: value.item() for name, value in out.metrics.items() if name.endswith(".chance")}
-    terms = {name: out.terms[name.removesuffix(".chance")].item() for name in found}
-    assert terms == pytest.approx(found, rel=1e-6)
-    assert bool(found) == (recipe not in UNKNOWN)
+        inputs = example_features(objective, seed=step)
+        inputs |= {
+            name: torch.ones_like(value) for name, value in inputs.items() if value.is_floating_point() and value.dim()
+        }
+        features = {column.name: torch.ones(4, 6) for column in objective.references.columns}
+        if features:
+            objective.references.fill(features, torch.arange(4))
+        out = objective(**inputs)
+        chances = {name: value.item() for name, value in out.metrics.items() if name.endswith(".chance")}
+    terms = {name: out.terms[name.removesuffix(".chance")].item() for name in chances}
+    assert terms == pytest.approx(chances, rel=1e-6)
+    assert bool(chances) == (recipe not in UNKNOWN)

@@ -39,9 +39,9 @@ IN_CHUNKS = ("declip", "moco_v3", "fusion")
 def configuration(columns: dict[str, str], micro: int | None) -> RunConfig:
     settings = SETTINGS | {"train.steps": STEPS, "data.train": (DATA,), "data.map": columns}
     settings |= {} if micro is None else {"train.micro": micro}
-    made, faults = load_config(flags=settings)
-    assert made is not None, faults
-    return made
+    config, faults = load_config(flags=settings)
+    assert config is not None, faults
+    return config
 
 
 def precise(batches: BatchLoader) -> Iterator[Batch]:
@@ -71,11 +71,11 @@ def trained(recipe: str, micro: int | None = None) -> dict[str, Any]:
     optimizer = build_optimizer(model, config.optimizer)
     logged: list[dict[str, float]] = []
     train_steps(model, optimizer, precise(batches), config, world, callbacks=Callbacks(log=logged.append))
-    found = {f"{name} at step {number}": value for number, record in enumerate(logged) for name, value in record.items()}
-    found = {name: torch.tensor(value).double() for name, value in found.items() if "per_second" not in name}
-    found |= {f"state {name}": value for name, value in model.state_dict().items()}
+    results = {f"{name} at step {number}": value for number, record in enumerate(logged) for name, value in record.items()}
+    results = {name: torch.tensor(value).double() for name, value in results.items() if "per_second" not in name}
+    results |= {f"state {name}": value for name, value in model.state_dict().items()}
     moments = optimizer.state_dict()["state"]
-    return found | {f"moment {index} {kind}": value for index, own in moments.items() for kind, value in own.items()}
+    return results | {f"moment {index} {kind}": value for index, own in moments.items() for kind, value in own.items()}
 
 
 def all_trained(in_chunks: bool = False) -> dict[str, dict[str, Tensor]]:

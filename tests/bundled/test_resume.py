@@ -20,10 +20,10 @@ HALF, WHOLE = 2, 4
 
 def records(run: Path) -> list[dict[str, Any]]:
     """The metrics without the speed, which no two runs share."""
-    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    for record in found:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for record in lines:
         del record["samples_per_second"]
-    return found
+    return lines
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

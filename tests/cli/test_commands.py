@@ -23,8 +23,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_check_reads_standard_input_and_expressions(run: Run) -> None:
     result = run("check", "--json", "-", "-e", "contrst(image, text)", stdin=b"minimize contrast(image, txt)")
     assert result.code == 2
-    found = json.loads(result.stdout)["diagnostics"]
-    assert [(fault["code"], fault["file"]) for fault in found] == [("V0201", "<stdin>"), ("V0201", "<expression>")]
+    diagnostics = json.loads(result.stdout)["diagnostics"]
+    assert [(fault["code"], fault["file"]) for fault in diagnostics] == [("V0201", "<stdin>"), ("V0201", "<expression>")]
 
 
 @pytest.mark.parametrize("text", [b"\xff\xfe", b"\x00", b"", b"(" * 10_000, "\u202e".encode()])

@@ -86,9 +86,9 @@ def value_and_gradients(name: str) -> dict[str, Tensor]:
     }
     out = objective(**features)
     out.loss.backward()
-    found = {"loss": out.loss.detach()}
-    found |= {f"gradient {key}": value.grad / processes for key, value in features.items() if value.requires_grad}
-    return found | {f"parameter {key}": value.grad / processes for key, value in objective.named_parameters()}
+    results = {"loss": out.loss.detach()}
+    results |= {f"gradient {key}": value.grad / processes for key, value in features.items() if value.requires_grad}
+    return results | {f"parameter {key}": value.grad / processes for key, value in objective.named_parameters()}
 
 
 def of_all_recipes() -> dict[str, Tensor]:
@@ -98,12 +98,12 @@ def of_all_recipes() -> dict[str, Tensor]:
 @pytest.mark.parametrize("processes", [2, 4])
 def test_processes_share_one_batch(processes: int) -> None:
     expected = of_all_recipes()
-    found = run_processes(of_all_recipes, processes)
-    for key, wanted in expected.items():
-        parts = [part[key] for part in found]
+    results = run_processes(of_all_recipes, processes)
+    for key, whole in expected.items():
+        parts = [part[key] for part in results]
         if key.startswith("gradient"):
             parts = [torch.cat(parts)]
         elif key.startswith("parameter"):
             parts = [torch.stack(parts).sum(dim=0)]
         for value in parts:
-            torch.testing.assert_close(value, wanted, rtol=1e-10, atol=1e-11, msg=lambda text, key=key: f"{key}: {text}")
+            torch.testing.assert_close(value, whole, rtol=1e-10, atol=1e-11, msg=lambda text, key=key: f"{key}: {text}")

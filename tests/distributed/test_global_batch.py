@@ -58,15 +58,15 @@ def value_and_gradients(name: str, compiled: bool = False, lowering: str = "dens
     distributed = torch.distributed.is_initialized()
     processes = torch.distributed.get_world_size() if distributed else 1
     rank = torch.distributed.get_rank() if distributed else 0
-    given = share(global_batch(name), rank, processes)
-    given = {key: value.requires_grad_() if value.is_floating_point() else value for key, value in given.items()}
+    features = share(global_batch(name), rank, processes)
+    features = {key: value.requires_grad_() if value.is_floating_point() else value for key, value in features.items()}
     objective = Objective(PROGRAMS[name](), compiled=compiled, lowering=lowering).double()
-    out = objective(**given)
+    out = objective(**features)
     out.loss.backward()
-    found = {"loss": out.loss.detach(), **{f"metric {key}": value for key, value in out.metrics.items()}}
-    found |= {f"term {key}": value.detach() for key, value in out.terms.items()}
-    found |= {f"gradient {key}": value.grad / processes for key, value in given.items() if value.requires_grad}
-    return found | {f"parameter {key}": value.grad / processes for key, value in objective.named_parameters()}
+    results = {"loss": out.loss.detach(), **{f"metric {key}": value for key, value in out.metrics.items()}}
+    results |= {f"term {key}": value.detach() for key, value in out.terms.items()}
+    results |= {f"gradient {key}": value.grad / processes for key, value in features.items() if value.requires_grad}
+    return results | {f"parameter {key}": value.grad / processes for key, value in objective.named_parameters()}
 
 
 def of_all_programs(lowering: str = "dense") -> dict[str, Tensor]:
@@ -75,9 +75,9 @@ def of_all_programs(lowering: str = "dense") -> dict[str, Tensor]:
     }
 
 
-def assert_equal_to_one_process(found: list[dict[str, Tensor]], expected: dict[str, Tensor]) -> None:
-    for key, wanted in expected.items():
-        parts = [part[key] for part in found]
+def assert_equal_to_one_process(results: list[dict[str, Tensor]], expected: dict[str, Tensor]) -> None:
+    for key, whole in expected.items():
+        parts = [part[key] for part in results]
         if key.startswith("gradient"):
             together = [torch.cat(parts)]
         elif key.startswith("parameter"):
@@ -85,7 +85,7 @@ def assert_equal_to_one_process(found: list[dict[str, Tensor]], expected: dict[s
         else:
             together = parts
         for value in together:
-            torch.testing.assert_close(value, wanted, rtol=1e-10, atol=1e-10, msg=lambda text, key=key: f"{key}: {text}")
+            torch.testing.assert_close(value, whole, rtol=1e-10, atol=1e-10, msg=lambda text, key=key: f"{key}: {text}")
 
 
 @pytest.mark.parametrize(("processes", "lowering"), [(2, "dense"), (4, "dense"), (2, "chunked")])
@@ -97,8 +97,8 @@ def test_processes_share_one_batch(processes: int, lowering: str) -> None:
 
 def test_compiled_processes_share_one_batch() -> None:
     expected = value_and_gradients("labelled")
-    found = run_processes(value_and_gradients, 2, "labelled", True, timeout=400)
-    assert_equal_to_one_process(found, expected)
+    results = run_processes(value_and_gradients, 2, "labelled", True, timeout=400)
+    assert_equal_to_one_process(results, expected)
 
 
 SHARED = """vlo 1
@@ -166,9 +166,9 @@ def parameter_gradients() -> dict[str, Tensor]:
 
 def test_under_ddp_every_process_holds_the_gradient_of_the_global_loss() -> None:
     expected = parameter_gradients()
-    for found in run_processes(parameter_gradients, 2):
+    for gradients in run_processes(parameter_gradients, 2):
         for name, gradient in expected.items():
-            torch.testing.assert_close(found[name], gradient, rtol=1e-10, atol=1e-12)
+            torch.testing.assert_close(gradients[name], gradient, rtol=1e-10, atol=1e-12)
 
 
 def failing() -> None:

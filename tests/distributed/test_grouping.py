@@ -50,8 +50,8 @@ def step() -> dict[str, Tensor]:
 @pytest.mark.parametrize("processes", [2, 4])
 def test_weights_learn_the_same_with_drawn_groups(processes: int) -> None:
     expected = step()
-    for found in run_processes(step, processes):
+    for weights in run_processes(step, processes):
         for name, value in expected.items():
             torch.testing.assert_close(
-                found[name], value, rtol=1e-8, atol=1e-12, msg=lambda text, name=name: f"{name}: {text}"
+                weights[name], value, rtol=1e-8, atol=1e-12, msg=lambda text, name=name: f"{name}: {text}"
             )

@@ -35,7 +35,7 @@ def run(recipe: str) -> list[dict[str, Tensor]]:
     tower = VisionTransformer(VisionConfig(image_size=8, patch_size=4, width=16, depth=1, heads=2), 8, ("pooled",))
     objective = vlmdsl.compile(recipe, compiled=False, **SMALL[recipe])
     model = VisionLanguageModel({"vision": tower}, objective, steps=STEPS).double().train()
-    found = []
+    records = []
     for step in range(STEPS):
         generator = torch.Generator().manual_seed(step)
         images = {
@@ -58,8 +58,8 @@ def run(recipe: str) -> list[dict[str, Tensor]]:
                     dist.all_reduce(gradient)
                 value -= 0.1 * gradient / processes
         model.after_step()
-        found.append(record)
-    return found
+        records.append(record)
+    return records
 
 
 def run_all() -> dict[str, list[dict[str, Tensor]]]:
@@ -74,15 +74,17 @@ def test_heads_do_not_depend_on_the_number_of_processes(processes: int) -> None:
         assert any("running_variance" in name for name in expected[recipe][0])
         for step in range(STEPS):
             parts = [share[recipe][step] for share in shares]
-            for what, wanted in expected[recipe][step].items():
+            for what, whole in expected[recipe][step].items():
                 values = [part[what] for part in parts]
                 if what.startswith("image"):
                     values = [torch.cat(values)]
                 elif what.startswith("gradient"):
                     values = [torch.stack(values).sum(dim=0)]
-                told = f"{recipe}, step {step}, {what}: "
+                place = f"{recipe}, step {step}, {what}: "
                 for value in values:
-                    torch.testing.assert_close(value, wanted, rtol=1e-9, atol=1e-11, msg=lambda text, told=told: told + text)
+                    torch.testing.assert_close(
+                        value, whole, rtol=1e-9, atol=1e-11, msg=lambda text, place=place: place + text
+                    )
 
 
 LOCAL = Head("h", 1, 0, 3, "none", "batch", "relu", "none", "local", "each")
@@ -95,11 +97,13 @@ def local_norm() -> dict[str, Tensor]:
     features = own_slice(
         torch.randn(SAMPLES, 4, dtype=torch.float64) * torch.arange(1.0, SAMPLES + 1)[:, None]
     ).requires_grad_()
-    (made,) = module([features])
-    (made * torch.arange(made.numel()).reshape(made.shape)).sum().backward()
-    found = {"made": made.detach(), "gradient": features.grad}
+    (output,) = module([features])
+    (output * torch.arange(output.numel()).reshape(output.shape)).sum().backward()
+    results = {"output": output.detach(), "gradient": features.grad}
     return (
-        found | {f"gradient {name}": value.grad for name, value in module.named_parameters()} | dict(module.named_buffers())
+        results
+        | {f"gradient {name}": value.grad for name, value in module.named_parameters()}
+        | dict(module.named_buffers())
     )
 
 
@@ -113,9 +117,9 @@ def test_local_statistics_are_those_of_each_process() -> None:
     for share, own in zip(shares, features.chunk(2), strict=True):
         norm = nn.BatchNorm1d(3).double()
         own.requires_grad_()
-        made = norm(linear(own))
-        gradient = torch.autograd.grad((made * torch.arange(made.numel()).reshape(made.shape)).sum(), own)[0]
-        torch.testing.assert_close(share["made"], made)
+        output = norm(linear(own))
+        gradient = torch.autograd.grad((output * torch.arange(output.numel()).reshape(output.shape)).sum(), own)[0]
+        torch.testing.assert_close(share["output"], output)
         torch.testing.assert_close(share["gradient"], gradient)
         running.append((norm.running_mean, norm.running_var))
     for share in shares:

@@ -90,27 +90,27 @@ def sharded() -> dict[str, Tensor]:
 
 def test_fully_sharded_models_learn_as_on_one_process() -> None:
     expected = steps(shard=False)
-    for found in run_processes(sharded, 2):
+    for weights in run_processes(sharded, 2):
         for name, value in expected.items():
             torch.testing.assert_close(
-                found[name], value, rtol=1e-9, atol=1e-11, msg=lambda text, name=name: f"{name}: {text}"
+                weights[name], value, rtol=1e-9, atol=1e-11, msg=lambda text, name=name: f"{name}: {text}"
             )
 
 
 def slopes() -> list[Tensor]:
     """The gradient of the squared gradients of this process's samples."""
-    found = []
+    slopes_of_slopes = []
     for recipe in ("clip", LABELLED, "zerovl", "unicl"):
         objective = vlmdsl.compile(recipe, compiled=False).double()
         batch = {name: own_slice(value).clone() for name, value in example_features(objective, batch=4).items()}
         batch["image" if "image" in batch else "image_mix"].requires_grad_()
-        (wanted,) = (value for value in batch.values() if value.requires_grad)
+        (leaf,) = (value for value in batch.values() if value.requires_grad)
         processes = dist.get_world_size() if dist.is_initialized() else 1
         loss = objective(**batch).loss / processes
-        (gradient,) = torch.autograd.grad(loss, wanted, create_graph=True)
-        (second,) = torch.autograd.grad(gradient.square().sum(), wanted)
-        found.append(second)
-    return found
+        (gradient,) = torch.autograd.grad(loss, leaf, create_graph=True)
+        (second,) = torch.autograd.grad(gradient.square().sum(), leaf)
+        slopes_of_slopes.append(second)
+    return slopes_of_slopes
 
 
 def test_second_derivatives_go_through_other_processes() -> None:

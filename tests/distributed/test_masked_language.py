@@ -66,7 +66,7 @@ def run() -> list[dict[str, Tensor]]:
     wrapped = in_parallel(model)
     assert not (distributed and wrapped.broadcast_buffers)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    found = []
+    records = []
     for batch in itertools.islice(batches, STEPS):
         optimizer.zero_grad()
         out = wrapped(precise(batch))
@@ -74,21 +74,21 @@ def run() -> list[dict[str, Tensor]]:
         record = {f"term {name}": value.detach() for name, value in out.terms.items()}
         record |= {f"gradient of {name}": value.grad.clone() for name, value in model.named_parameters()}
         record |= {f"state {name}": value.clone() for name, value in model.named_buffers()}
-        found.append(record | {"asked": (batch.values[port("text_masked", "masked")].targets >= 0).sum()})
+        records.append(record | {"selected": (batch.values[port("text_masked", "masked")].targets >= 0).sum()})
         optimizer.step()
         model.after_step()
-    return found
+    return records
 
 
 def test_declip_is_the_same_on_one_process_and_on_two() -> None:
     expected, shares = run(), run_processes(run, 2)
-    for step, wanted in enumerate(expected):
-        asked = torch.stack([share[step].pop("asked") for share in shares])
-        assert asked.sum() == wanted.pop("asked")
-        assert len(asked.unique()) > 1, "processes that hold as many chosen tokens show nothing about their mean"
+    for step, whole in enumerate(expected):
+        selected = torch.stack([share[step].pop("selected") for share in shares])
+        assert selected.sum() == whole.pop("selected")
+        assert len(selected.unique()) > 1, "processes that hold as many chosen tokens show nothing about their mean"
         for share in shares:
-            for name, value in wanted.items():
-                told = f"step {step}, {name}: "
+            for name, value in whole.items():
+                place = f"step {step}, {name}: "
                 torch.testing.assert_close(
-                    share[step][name], value, rtol=1e-9, atol=1e-11, msg=lambda text, told=told: told + text
+                    share[step][name], value, rtol=1e-9, atol=1e-11, msg=lambda text, place=place: place + text
                 )

@@ -27,28 +27,28 @@ def values_and_gradients() -> list[Tensor]:
     at = torch.tensor([[True, True, True], [True, False, True], [False, True, False], [False, False, False]])
     targets, at = own_slice(targets), own_slice(at)
     leaves = [states, weight, bias, weights.abs()]
-    made = []
+    results = []
     for reduction in ("token", "sample"):
         learned = [leaf.clone().requires_grad_() for leaf in leaves]
         loss = ops.linear_cross_entropy(
             learned[0], learned[1], targets, learned[2], weights=learned[3], smoothing=0.1, reduction=reduction
         )
         gradients = torch.autograd.grad(loss, learned)
-        made += [loss.detach(), *(gradient / process_count() for gradient in gradients)]
+        results += [loss.detach(), *(gradient / process_count() for gradient in gradients)]
     decoded.requires_grad_()
     loss = ops.reconstruct(decoded, target, at)
-    return [*made, loss.detach(), torch.autograd.grad(loss, decoded)[0] / process_count()]
+    return [*results, loss.detach(), torch.autograd.grad(loss, decoded)[0] / process_count()]
 
 
 def test_two_processes_are_one() -> None:
     expected = values_and_gradients()
     shares = run_processes(values_and_gradients, 2)
-    for place, wanted in enumerate(expected):
+    for place, whole in enumerate(expected):
         parts = [share[place] for share in shares]
-        if not wanted.dim():
+        if not whole.dim():
             for part in parts:
-                torch.testing.assert_close(part, wanted, rtol=1e-12, atol=0)
-        elif len(parts[0]) < len(wanted):  # of the process's own samples
-            torch.testing.assert_close(torch.cat(parts), wanted, rtol=1e-10, atol=1e-13)
+                torch.testing.assert_close(part, whole, rtol=1e-12, atol=0)
+        elif len(parts[0]) < len(whole):  # of the process's own samples
+            torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-10, atol=1e-13)
         else:  # of what all processes share: the mean over processes, as DDP takes it
-            torch.testing.assert_close(parts[0] + parts[1], wanted, rtol=1e-10, atol=1e-13)
+            torch.testing.assert_close(parts[0] + parts[1], whole, rtol=1e-10, atol=1e-13)

@@ -62,10 +62,10 @@ def step(block: int) -> dict[str, Tensor]:
 @pytest.mark.parametrize("processes", [2, 4])
 def test_weights_learn_the_same_from_mixed_pixels(processes: int) -> None:
     expected = steps()
-    for found in run_processes(steps, processes):
+    for weights in run_processes(steps, processes):
         for name, value in expected.items():
             torch.testing.assert_close(
-                found[name], value, rtol=1e-10, atol=1e-12, msg=lambda text, name=name: f"{name}: {text}"
+                weights[name], value, rtol=1e-10, atol=1e-12, msg=lambda text, name=name: f"{name}: {text}"
             )
 
 
@@ -75,23 +75,23 @@ BLOCKS = (0, 1, 2, 4, 5, 8, 30)
 
 def backwards() -> dict[str, Tensor]:
     """A batch read backwards in blocks, and the gradient of a weighted sum of it."""
-    found: dict[str, Tensor] = {}
+    results: dict[str, Tensor] = {}
     for block in BLOCKS:
         own = own_slice(torch.arange(2.0 * SAMPLES).reshape(SAMPLES, 2)).requires_grad_()
         read = mirrored(own, block)
         (read * own_slice(torch.arange(1.0, SAMPLES + 1))[:, None]).sum().backward()
-        found |= {f"values {block}": read.detach(), f"gradient {block}": own.grad}
-    return found
+        results |= {f"values {block}": read.detach(), f"gradient {block}": own.grad}
+    return results
 
 
 def test_blocks_are_read_backwards_over_all_processes() -> None:
-    alone, found = backwards(), run_processes(backwards, 3)
+    alone, shares = backwards(), run_processes(backwards, 3)
     for block in BLOCKS:
         values = list(range(SAMPLES))
         size = block or SAMPLES
         partners = [sample for start in range(0, SAMPLES, size) for sample in reversed(values[start : start + size])]
         expected = torch.arange(2.0 * SAMPLES).reshape(SAMPLES, 2)[partners]
         gradient = torch.arange(1.0, SAMPLES + 1)[partners][:, None].expand(-1, 2)
-        for parts in ([alone], found):
+        for parts in ([alone], shares):
             assert torch.equal(torch.cat([part[f"values {block}"] for part in parts]), expected), f"block {block}"
             assert torch.equal(torch.cat([part[f"gradient {block}"] for part in parts]), gradient), f"block {block}"

@@ -39,13 +39,13 @@ def _one_recipe(name: str, processes: int) -> dict[str, Tensor]:
         value.requires_grad_(value.is_floating_point() and value.dim() > 0)
     loss = objective(**features).loss
     loss.backward()
-    found = {"loss": loss.detach()}
+    results = {"loss": loss.detach()}
     for key, value in features.items():
         if value.grad is not None:
-            found[f"gradient of {key}"] = value.grad / processes
+            results[f"gradient of {key}"] = value.grad / processes
     for key, parameter in objective.named_parameters():
-        found[f"gradient of {key}"] = parameter.grad / processes
-    return found
+        results[f"gradient of {key}"] = parameter.grad / processes
+    return results
 
 
 def _compiled(name: str) -> vlmdsl.Objective:
@@ -62,13 +62,13 @@ def test_recipes_do_not_depend_on_the_number_of_processes(processes: int) -> Non
             parts = [share[name][what] for share in shares]
             if what == "loss":
                 assert all(torch.equal(part, parts[0]) for part in parts), f"{name}: processes disagree about the loss"
-                found = parts[0]
+                joined = parts[0]
             elif what.removeprefix("gradient of ") in learned:
-                found = torch.stack(parts).sum(dim=0)
+                joined = torch.stack(parts).sum(dim=0)
             else:
-                found = torch.cat(parts)
-            _agrees(found, value, f"{name}, {what}")
+                joined = torch.cat(parts)
+            _agrees(joined, value, f"{name}, {what}")
 
 
-def _agrees(found: Tensor, expected: Tensor, what: str) -> None:
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12, msg=lambda text: f"{what}: {text}")
+def _agrees(value: Tensor, expected: Tensor, what: str) -> None:
+    torch.testing.assert_close(value, expected, rtol=1e-10, atol=1e-12, msg=lambda text: f"{what}: {text}")

@@ -32,7 +32,7 @@ STEPS = 4
 SMALL = SETTINGS | {"train.batch": 8, "train.steps": STEPS, "evaluation.limit": 8, "train.checkpoint_every": STEPS}
 
 
-def told(action: Callable[[], object]) -> str:
+def error_of(action: Callable[[], object]) -> str:
     """The code and the message of what an action ends with, and its notes."""
     try:
         action()
@@ -44,7 +44,7 @@ def told(action: Callable[[], object]) -> str:
     return "fine"
 
 
-def met(rank: int, folder: str) -> dict[str, str]:
+def errors_of(rank: int, folder: str) -> dict[str, str]:
     """What process `rank` of two meets, one attempt after the other."""
     place = Path(folder)
     with pytest.MonkeyPatch.context() as patch:
@@ -54,9 +54,9 @@ def met(rank: int, folder: str) -> dict[str, str]:
 
         def train(recipe: str = "clip", data: list[str] = DATA, out: str = "run", **settings: Any) -> str:
             names = {name.replace("_", ".", 1): value for name, value in settings.items()}
-            return told(lambda: vlmdsl.train(recipe, data=data, settings=SMALL | names, out=place / out))
+            return error_of(lambda: vlmdsl.train(recipe, data=data, settings=SMALL | names, out=place / out))
 
-        found = {
+        errors = {
             "settings": train(train_seed=rank, optimizer_learning_rate=0.1 + rank),
             "recipe": train(["clip", "siglip"][rank]),
             "fault": train(train_batch=8 if rank == 0 else 1),
@@ -67,9 +67,9 @@ def met(rank: int, folder: str) -> dict[str, str]:
         }
         save = session._Begun._log
         patch.setattr(session._Begun, "_log", lambda self, record: (save(self, record), stop_second(rank, record)))
-        found["stopped"] = train(out="stopped")
+        errors["stopped"] = train(out="stopped")
         patch.setattr(session._Begun, "_log", save)
-        return found | {"resumed": told(lambda: vlmdsl.train(resume=place / "stopped"))}
+        return errors | {"resumed": error_of(lambda: vlmdsl.train(resume=place / "stopped"))}
 
 
 def stop_second(rank: int, record: dict[str, float]) -> None:
@@ -79,7 +79,7 @@ def stop_second(rank: int, record: dict[str, float]) -> None:
 
 def in_a_group(folder: str) -> dict[str, str]:
     """The same where the host program has made the group."""
-    return met(dist.get_rank(), folder)
+    return errors_of(dist.get_rank(), folder)
 
 
 @pytest.fixture
@@ -102,8 +102,8 @@ def by_hand(folder: Path) -> list[dict[str, str]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    program = "import json, sys; from distributed.test_starting_together import met; "
-    program += "print(json.dumps(met(int(sys.argv[1]), sys.argv[2])))"
+    program = "import json, sys; from distributed.test_starting_together import errors_of; "
+    program += "print(json.dumps(errors_of(int(sys.argv[1]), sys.argv[2])))"
     processes = []
     for rank in ("0", "1"):
         together = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
@@ -126,16 +126,16 @@ def test_differences_and_faults_end_all_processes_by_name(
     start: Callable[[Path], list[dict[str, str]]], place: Path
 ) -> None:
     first, second = start(place)
-    for found in (first, second):
-        assert found["settings"].startswith("V0852 the processes of this run have different `optimizer.learning_rate` and")
-        assert "`train.seed`: 0 on process 0, 1 on process 1" in found["settings"]
-        assert found["recipe"].startswith("V0852")
-        assert "clip.vlo" in found["recipe"]
-        assert "siglip.vlo" in found["recipe"]
-        assert found["data"].startswith("V0852 the processes of this run have different data")
-        assert "16 samples" in found["data"]
-        assert "17 samples" in found["data"]
-        assert (found["whole"], found["stopped"], found["resumed"]) == ("fine", "exit 143", "fine")
+    for errors in (first, second):
+        assert errors["settings"].startswith("V0852 the processes of this run have different `optimizer.learning_rate` and")
+        assert "`train.seed`: 0 on process 0, 1 on process 1" in errors["settings"]
+        assert errors["recipe"].startswith("V0852")
+        assert "clip.vlo" in errors["recipe"]
+        assert "siglip.vlo" in errors["recipe"]
+        assert errors["data"].startswith("V0852 the processes of this run have different data")
+        assert "16 samples" in errors["data"]
+        assert "17 samples" in errors["data"]
+        assert (errors["whole"], errors["stopped"], errors["resumed"]) == ("fine", "exit 143", "fine")
     assert second["fault"].startswith("V0812 `train.batch`")
     assert first["fault"].startswith("V0904")
     assert "V0812" in first["fault"]

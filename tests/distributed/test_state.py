@@ -39,7 +39,7 @@ def run(recipe: str) -> list[dict[str, Tensor]]:
     """Each step's loss, gradients (over the number of processes, as DDP's mean would give them) and state after it."""
     processes = dist.get_world_size() if dist.is_initialized() else 1
     objective = vlmdsl.compile(RECIPES[recipe], compiled=False).double()
-    found = []
+    records = []
     for step in range(STEPS):
         whole = example_features(objective, seed=step, batch=SAMPLES)
         own = {name: own_slice(value).clone() for name, value in whole.items()}
@@ -49,30 +49,32 @@ def run(recipe: str) -> list[dict[str, Tensor]]:
         loss.backward()
         record = {"loss": loss.detach(), **{f"state {name}": value.clone() for name, value in objective.named_buffers()}}
         record |= {f"gradient {name}": value.grad / processes for name, value in own.items() if value.grad is not None}
-        found.append(record | {f"parameter {name}": value.grad / processes for name, value in objective.named_parameters()})
-    return found
+        records.append(
+            record | {f"parameter {name}": value.grad / processes for name, value in objective.named_parameters()}
+        )
+    return records
 
 
 def run_all() -> dict[str, list[dict[str, Tensor]]]:
     return {recipe: run(recipe) for recipe in RECIPES}
 
 
-def assert_same(found: list[dict[str, Tensor]], expected: dict[str, Tensor], what: str) -> None:
-    for key, wanted in expected.items():
-        parts = [record[key] for record in found]
+def assert_same(records: list[dict[str, Tensor]], expected: dict[str, Tensor], what: str) -> None:
+    for key, whole in expected.items():
+        parts = [record[key] for record in records]
         if key.startswith("gradient"):
             parts = [torch.cat(parts)]
         elif key.startswith("parameter"):
             parts = [torch.stack(parts).sum(dim=0)]
         for part in parts:
-            told = f"{what}, {key}: "
-            torch.testing.assert_close(part, wanted, rtol=1e-10, atol=1e-12, msg=lambda text, told=told: told + text)
+            place = f"{what}, {key}: "
+            torch.testing.assert_close(part, whole, rtol=1e-10, atol=1e-12, msg=lambda text, place=place: place + text)
 
 
 @pytest.mark.parametrize("processes", [2, 4])
 def test_every_step_is_that_of_one_process(processes: int) -> None:
     expected = run_all()
-    found = run_processes(run_all, processes)
+    records = run_processes(run_all, processes)
     for recipe in RECIPES:
         for step in range(STEPS):
-            assert_same([each[recipe][step] for each in found], expected[recipe][step], f"{recipe}, step {step}")
+            assert_same([each[recipe][step] for each in records], expected[recipe][step], f"{recipe}, step {step}")

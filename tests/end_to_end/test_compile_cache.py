@@ -55,6 +55,6 @@ def test_damaged_files_are_done_without(
     assert damaged
     for path in damaged:
         os.truncate(path, int(share * path.stat().st_size))
-    printed, told = run(tmp_path / "cache")
+    printed, messages = run(tmp_path / "cache")
     assert printed == expected
-    assert said in told
+    assert said in messages

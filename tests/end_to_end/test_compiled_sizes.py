@@ -32,7 +32,7 @@ def captured_only(monkeypatch: pytest.MonkeyPatch) -> None:
     counters.clear()
 
 
-def given(objective: vlmdsl.Objective, batch: int, tokens: int) -> dict[str, Tensor]:
+def inputs_for(objective: vlmdsl.Objective, batch: int, tokens: int) -> dict[str, Tensor]:
     features = example_features(objective, seed=batch, batch=batch, tokens=tokens)
     return {name: value.float() if value.is_floating_point() else value for name, value in features.items()}
 
@@ -45,23 +45,23 @@ def gradients(objective: vlmdsl.Objective, features: dict[str, Tensor]) -> dict[
     objective.zero_grad()
     loss = objective(**leaves).loss
     loss.backward()
-    found = {name: value.grad for name, value in [*leaves.items(), *objective.named_parameters()]}
-    return {"loss": loss.detach()} | {name: value for name, value in found.items() if value is not None}
+    slopes = {name: value.grad for name, value in [*leaves.items(), *objective.named_parameters()]}
+    return {"loss": loss.detach()} | {name: value for name, value in slopes.items() if value is not None}
 
 
 def agree(recipe: str, sizes: list[tuple[int, int]]) -> None:
     compiled, eager = vlmdsl.compile(recipe), vlmdsl.compile(recipe, compiled=False)
     for turn, (batch, tokens) in enumerate(sizes):
-        features = given(compiled, batch, tokens)
-        given(eager, batch, tokens)  # fills its reference set
+        features = inputs_for(compiled, batch, tokens)
+        inputs_for(eager, batch, tokens)  # fills its reference set
         if turn < 4:
             with torch.no_grad() if turn % 2 else torch.inference_mode():
                 compiled.eval()(**{name: value.clone() for name, value in features.items()})
-        found, expected = gradients(compiled.train(), features), gradients(eager.train(), features)
-        assert found.keys() == expected.keys()
+        results, expected = gradients(compiled.train(), features), gradients(eager.train(), features)
+        assert results.keys() == expected.keys()
         for name, value in expected.items():
             torch.testing.assert_close(
-                found[name], value, rtol=2e-4, atol=2e-5, msg=lambda text, name=name: f"{name}: {text}"
+                results[name], value, rtol=2e-4, atol=2e-5, msg=lambda text, name=name: f"{name}: {text}"
             )
 
 

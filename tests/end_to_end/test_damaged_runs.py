@@ -84,15 +84,15 @@ def end_of(action: Callable[[], object], file: str) -> str:
 
 def ends(sound: Path, scratch: Path, files: list[Path], how: str) -> tuple[str, str]:
     """What evaluating and resuming a run end with, of which some files are damaged."""
-    found = []
+    ends_of_both = []
     for action in (vlmdsl.evaluate, lambda run: vlmdsl.train(resume=run)):
         run = scratch / "run"
         shutil.rmtree(run, ignore_errors=True)
         shutil.copytree(sound, run)
         for file in files:
             damage(run / file, how)
-        found.append(end_of(lambda run=run, action=action: action(run), files[0].name))  # type: ignore[misc]
-    return found[0], found[1]
+        ends_of_both.append(end_of(lambda run=run, action=action: action(run), files[0].name))  # type: ignore[misc]
+    return ends_of_both[0], ends_of_both[1]
 
 
 @pytest.mark.parametrize("name", ALWAYS_READ)

@@ -35,7 +35,7 @@ def test_all_is_reported_before_the_first_step(tmp_path: Path, capsys: pytest.Ca
     write(tmp_path / "data" / "metadata.jsonl", lines(rows))
     write(tmp_path / "data" / "c.heic", b"?")
     noted = trained(tmp_path, str(tmp_path / "data"))
-    told = capsys.readouterr().err.split("step 1/2")[0]
+    messages = capsys.readouterr().err.split("step 1/2")[0]
     for words in (
         "note: data: read as metadata.jsonl describes it", "note: left out: `.heic` files (1: c.heic)",
         "note: of 12 samples read: skipped 1 sample; damaged image  1  metadata:1", "note: unused columns: `id`",
@@ -43,7 +43,7 @@ def test_all_is_reported_before_the_first_step(tmp_path: Path, capsys: pytest.Ca
         "note: 100% of the inspected samples list several texts for `text`, of which the first is used",
         "note: 100% of the inspected `text` are not unique",
     ):  # fmt: skip
-        assert words in told, words
+        assert words in messages, words
     assert noted["remarks"] == ["data: read as metadata.jsonl describes it", "left out: `.heic` files (1: c.heic)"]
     assert (noted["unused_columns"], noted["listed_texts"], noted["skipped"]) == (
         ["id"],

@@ -39,15 +39,15 @@ def table(folder: Path, columns: list[str], *rows: tuple[object, ...]) -> str:
 
 
 def test_classes_are_the_folders_of_the_data(run, tmp_path):
-    found = vlmdsl.evaluate(run, data=[str(pictures(tmp_path, "zebra", "aardvark"))])
-    assert found.evaluation["zero_shot"]["classes"] == 2
-    assert found.evaluation["zero_shot"]["images"] == 12
-    assert found.evaluation["zero_shot"]["chance"]["top-1"] == 0.5
-    assert found.evaluation["nearest_neighbours"]["k"] == 5
-    assert "(k = 5)" in found.to_text()
+    evaluated = vlmdsl.evaluate(run, data=[str(pictures(tmp_path, "zebra", "aardvark"))])
+    assert evaluated.evaluation["zero_shot"]["classes"] == 2
+    assert evaluated.evaluation["zero_shot"]["images"] == 12
+    assert evaluated.evaluation["zero_shot"]["chance"]["top-1"] == 0.5
+    assert evaluated.evaluation["nearest_neighbours"]["k"] == 5
+    assert "(k = 5)" in evaluated.to_text()
     # No class of the training data is among them: nothing can be said, and nothing counts as wrong.
-    assert "linear_probe" not in found.evaluation
-    assert "linear probe: the training data has none of these classes" in found.evaluation["notes"]
+    assert "linear_probe" not in evaluated.evaluation
+    assert "linear probe: the training data has none of these classes" in evaluated.evaluation["notes"]
 
 
 @pytest.mark.parametrize(
@@ -63,11 +63,11 @@ def test_classes_are_the_folders_of_the_data(run, tmp_path):
 def test_classes_are_the_labels_of_a_table(columns, values, run, tmp_path):
     pictures(tmp_path, *values, each=4)
     rows = [(f"{name}/{name}{number}.png", f"text {number}", *values[name]) for name in values for number in range(4)]
-    found = vlmdsl.evaluate(run, data=[table(tmp_path, ["image", "text", *columns], *rows)]).evaluation
+    evaluated = vlmdsl.evaluate(run, data=[table(tmp_path, ["image", "text", *columns], *rows)]).evaluation
     named = {tuple(value) for value in values.values() if value[0] != ""}
-    assert found["zero_shot"]["classes"] == len(named)
-    assert found["zero_shot"]["images"] == 4 * len(named)
-    left_out = [note for note in found["notes"] if "no named class" in note]
+    assert evaluated["zero_shot"]["classes"] == len(named)
+    assert evaluated["zero_shot"]["images"] == 4 * len(named)
+    left_out = [note for note in evaluated["notes"] if "no named class" in note]
     assert len(left_out) == (len(named) < 2)
 
 
@@ -79,26 +79,26 @@ def test_numbers_without_names_are_not_the_runs_classes(run, tmp_path):
     data = table(tmp_path, ["image", "text", "label"], *rows)
     with pytest.raises(DiagnosticError, match="V0836"):
         vlmdsl.evaluate(run, data=[data])
-    found = vlmdsl.evaluate(run, data=[data], overrides=["evaluation.zero_shot=false"]).evaluation
-    assert "zero_shot" not in found
-    assert "linear_probe" not in found
-    assert found["nearest_neighbours"]["k"] == 2
+    evaluated = vlmdsl.evaluate(run, data=[data], overrides=["evaluation.zero_shot=false"]).evaluation
+    assert "zero_shot" not in evaluated
+    assert "linear_probe" not in evaluated
+    assert evaluated["nearest_neighbours"]["k"] == 2
 
 
 def test_a_mapping_for_the_evaluation_is_for_its_data_only(run, tmp_path):
     pictures(tmp_path, "zebra", "ant", each=2)
     rows = [(f"{name}/{name}{number}.png", f"text {number}", name) for name in ("zebra", "ant") for number in range(2)]
     data = table(tmp_path, ["photo", "words", "animal"], *rows)
-    found = vlmdsl.evaluate(run, data=[data], map={"image": "photo", "text": "words", "label": "animal"}).evaluation
-    assert (found["samples"], found["zero_shot"]["classes"]) == (4, 2)
+    evaluated = vlmdsl.evaluate(run, data=[data], map={"image": "photo", "text": "words", "label": "animal"}).evaluation
+    assert (evaluated["samples"], evaluated["zero_shot"]["classes"]) == (4, 2)
 
 
 def test_the_probe_knows_shared_classes_by_name(run, tmp_path):
     trained_on = open_source("shapes:samples=64")
     first = trained_on.class_names[trained_on[0]["label"]]  # the first sample is among those that the probe is fitted to
-    found = vlmdsl.evaluate(run, data=[str(pictures(tmp_path, "aardvark", first, each=3))]).evaluation["linear_probe"]
-    assert (found["fitted"], found["images"], found["left_out"]) == (40, 3, 3)
-    assert found["chance"] == {"top-1": 1.0}
+    evaluated = vlmdsl.evaluate(run, data=[str(pictures(tmp_path, "aardvark", first, each=3))]).evaluation["linear_probe"]
+    assert (evaluated["fitted"], evaluated["images"], evaluated["left_out"]) == (40, 3, 3)
+    assert evaluated["chance"] == {"top-1": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -117,10 +117,10 @@ def test_the_probe_knows_shared_classes_by_name(run, tmp_path):
     ],
 )
 def test_what_little_data_says_is_said(classes, each, notes, run, tmp_path):
-    found = vlmdsl.evaluate(run, data=[str(pictures(tmp_path, *classes, each=each))])
-    said = "\n".join(found.evaluation["notes"])
+    evaluated = vlmdsl.evaluate(run, data=[str(pictures(tmp_path, *classes, each=each))])
+    said = "\n".join(evaluated.evaluation["notes"])
     assert all(note in said for note in notes)
-    assert "nearest_neighbours" not in found.evaluation  # every image is alone in its class
+    assert "nearest_neighbours" not in evaluated.evaluation  # every image is alone in its class
 
 
 def test_numbers_without_names_of_the_runs_own_data_are_said(tmp_path):
@@ -150,5 +150,5 @@ def test_what_is_known_of_the_untrained_model_is_about_the_runs_own_data(tmp_pat
     settings = {**SETTINGS, "evaluation.retrieval": False, "evaluation.zero_shot": False}
     run = vlmdsl.train("clip", data=[own], val=[own], steps=1, settings=settings, out=str(tmp_path / "run"))
     assert run.evaluation["nearest_neighbours"]["untrained"]["top-1"] == 1.0
-    found = vlmdsl.evaluate(run.folder, data=[other]).evaluation  # images of the same names
-    assert found["nearest_neighbours"]["untrained"]["top-1"] < 1.0
+    evaluated = vlmdsl.evaluate(run.folder, data=[other]).evaluation  # images of the same names
+    assert evaluated["nearest_neighbours"]["untrained"]["top-1"] < 1.0

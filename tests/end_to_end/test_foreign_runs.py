@@ -177,7 +177,7 @@ def test_names_of_a_stranger_control_no_terminal(
 ) -> None:
     folder = tmp_path / "run"
 
-    def told(change: Callable[[], object]) -> None:
+    def check_output(change: Callable[[], object]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(sound, folder)
         change()
@@ -187,11 +187,13 @@ def test_names_of_a_stranger_control_no_terminal(
             shown = result.stdout + result.stderr
             assert not [letter for letter in shown if letter in "\x1b\x07\u202e"]
 
-    told(lambda: changed(folder, lambda facts: facts["recipe"].update(name=name)))
-    told(lambda: changed(folder, lambda facts: facts["data"]["train"].update(name=name)))
-    told(lambda: changed(folder, lambda facts: facts["recipe"]["given_knobs"].update({name: 1})))
-    told(lambda: edited(folder / "metrics.jsonl", lambda record: record.update({name: 1.0})))
-    told(lambda: edited(folder / "evaluation.json", lambda results: results["zero_shot"]["chance"].update({name: 0.5})))
+    check_output(lambda: changed(folder, lambda facts: facts["recipe"].update(name=name)))
+    check_output(lambda: changed(folder, lambda facts: facts["data"]["train"].update(name=name)))
+    check_output(lambda: changed(folder, lambda facts: facts["recipe"]["given_knobs"].update({name: 1})))
+    check_output(lambda: edited(folder / "metrics.jsonl", lambda record: record.update({name: 1.0})))
+    check_output(
+        lambda: edited(folder / "evaluation.json", lambda results: results["zero_shot"]["chance"].update({name: 0.5}))
+    )
 
 
 def edited(path: Path, change: Callable[[dict[str, Any]], object]) -> None:

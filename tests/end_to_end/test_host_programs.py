@@ -49,12 +49,12 @@ def test_copies_and_pickles_are_the_same_objective(name: str) -> None:
     features = example_features(objective)
     objective(**features)
     expected = objective.eval()(**features).loss
-    for made in (copy.deepcopy(objective), pickle.loads(pickle.dumps(objective))):
-        assert torch.equal(made(**features).loss, expected)
-        assert made.state_dict().keys() == objective.state_dict().keys()
-        assert made.source == objective.source
-        assert made.latex() == objective.latex()
-        made.train()(**features)  # moves its own state on, and nobody else's
+    for twin in (copy.deepcopy(objective), pickle.loads(pickle.dumps(objective))):
+        assert torch.equal(twin(**features).loss, expected)
+        assert twin.state_dict().keys() == objective.state_dict().keys()
+        assert twin.source == objective.source
+        assert twin.latex() == objective.latex()
+        twin.train()(**features)  # moves its own state on, and nobody else's
         assert torch.equal(objective(**features).loss, expected)
 
 
@@ -96,10 +96,10 @@ def test_evaluation_in_any_mode_changes_nothing_of_training(name: str) -> None:
             with mode():
                 disturbed.eval()(**example_features(disturbed, seed=9))
         disturbed.eval()(**batch)
-        found, expected = (objective.train()(**leaves(batch)).loss for objective in (disturbed, plain))
-        found.backward()
+        loss, expected = (objective.train()(**leaves(batch)).loss for objective in (disturbed, plain))
+        loss.backward()
         expected.backward()
-        assert torch.equal(found, expected)
+        assert torch.equal(loss, expected)
     for (key, own), other in zip(disturbed.state_dict().items(), plain.state_dict().values(), strict=True):
         assert torch.equal(own, other), key
     for own, other in zip(disturbed.parameters(), plain.parameters(), strict=True):
@@ -179,30 +179,30 @@ def test_second_derivatives(name: str) -> None:
     objective = eager(name).eval()
     features = example_features(objective)
     inputs = leaves(features)
-    wanted = [*varied(inputs).values(), *objective.parameters()]
-    first = torch.autograd.grad(objective(**inputs).loss, wanted, create_graph=True, allow_unused=True)
+    variables = [*varied(inputs).values(), *objective.parameters()]
+    first = torch.autograd.grad(objective(**inputs).loss, variables, create_graph=True, allow_unused=True)
     generator = torch.Generator().manual_seed(1)
-    along = [torch.randn(value.shape, generator=generator, dtype=torch.float64) for value in wanted]
+    along = [torch.randn(value.shape, generator=generator, dtype=torch.float64) for value in variables]
     slope = sum((g * d).sum() for g, d in zip(first, along, strict=True) if g is not None)
-    second = torch.autograd.grad(slope, wanted, allow_unused=True) if slope.requires_grad else [None] * len(wanted)
-    found = sum(((h * d).sum() for h, d in zip(second, along, strict=True) if h is not None), torch.zeros(()))
+    second = torch.autograd.grad(slope, variables, allow_unused=True) if slope.requires_grad else [None] * len(variables)
+    curvature = sum(((h * d).sum() for h, d in zip(second, along, strict=True) if h is not None), torch.zeros(()))
 
     def slope_at(step: float) -> Tensor:
         with torch.no_grad():
-            moved = [value + step * d for value, d in zip(wanted, along, strict=True)]
+            moved = [value + step * d for value, d in zip(variables, along, strict=True)]
         names = [*varied(inputs), *(key for key, _ in objective.named_parameters())]
-        given = dict(zip(names, moved, strict=True))
-        numbers = {key: given.pop(key).requires_grad_() for key, _ in objective.named_parameters()}
-        given = {key: value.requires_grad_() for key, value in given.items()}
-        out = torch.func.functional_call(objective, numbers, kwargs=features | given)
-        grads = torch.autograd.grad(out.loss, [*given.values(), *numbers.values()], allow_unused=True)
+        moved_leaves = dict(zip(names, moved, strict=True))
+        numbers = {key: moved_leaves.pop(key).requires_grad_() for key, _ in objective.named_parameters()}
+        moved_leaves = {key: value.requires_grad_() for key, value in moved_leaves.items()}
+        out = torch.func.functional_call(objective, numbers, kwargs=features | moved_leaves)
+        grads = torch.autograd.grad(out.loss, [*moved_leaves.values(), *numbers.values()], allow_unused=True)
         return sum((g * d).sum() for g, d in zip(grads, along, strict=True) if g is not None)
 
     expected = (slope_at(1e-5) - slope_at(-1e-5)) / 2e-5
-    assert torch.isfinite(found)
+    assert torch.isfinite(curvature)
     if not any(word in objective.source for word in ("stop(", ".detach()", "enqueue(", "running_mean(")):
         # Where a recipe cuts a gradient, the slope still hangs on what is behind the cut, and differences see that.
-        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(curvature.double(), expected, rtol=1e-5, atol=1e-6)
 
 
 @every_recipe
@@ -212,11 +212,11 @@ def test_functional_transformations(name: str) -> None:
     objective(**features)
     inputs = leaves(features)
     objective(**inputs).loss.backward()
-    by_function = torch.func.grad(lambda given: objective(**features | given).loss)(varied(features))
+    by_function = torch.func.grad(lambda values: objective(**features | values).loss)(varied(features))
     for key, value in varied(inputs).items():
         torch.testing.assert_close(by_function[key], torch.zeros_like(value) if value.grad is None else value.grad)
     stacked = {key: torch.stack([value, 0.5 * value]) for key, value in varied(features).items()}
-    losses = torch.func.vmap(lambda given: objective(**features | given).loss)(stacked)
+    losses = torch.func.vmap(lambda values: objective(**features | values).loss)(stacked)
     torch.testing.assert_close(losses[0], objective(**features).loss)
 
 
@@ -226,7 +226,7 @@ def test_activation_checkpoints(name: str) -> None:
     features = example_features(objective)
     plain, kept = leaves(features), leaves(features)
     objective(**plain).loss.backward()
-    checkpoint(lambda **given: objective(**given).loss, use_reentrant=False, **kept).backward()
+    checkpoint(lambda **values: objective(**values).loss, use_reentrant=False, **kept).backward()
     for key, value in plain.items():
         assert value.grad is None or torch.equal(value.grad, kept[key].grad), key
 
@@ -234,7 +234,7 @@ def test_activation_checkpoints(name: str) -> None:
 def test_state_is_not_moved_on_twice_by_a_checkpoint() -> None:
     objective = eager(QUEUED)
     features = leaves(example_features(objective))
-    loss = checkpoint(lambda **given: objective(**given).loss, use_reentrant=False, **features)
+    loss = checkpoint(lambda **values: objective(**values).loss, use_reentrant=False, **features)
     with pytest.raises(RuntimeError, match="has state, so it cannot be computed again in a backward pass"):
         loss.backward()
 
@@ -267,13 +267,13 @@ def test_frozen_numbers_and_functional_calls() -> None:
 
 
 def _at_once(work: Callable[[int], float], count: int) -> list[float]:
-    found: dict[int, float] = {}
-    threads = [threading.Thread(target=lambda k=k: found.__setitem__(k, work(k))) for k in range(count)]
+    results: dict[int, float] = {}
+    threads = [threading.Thread(target=lambda k=k: results.__setitem__(k, work(k))) for k in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return [found[k] for k in range(count)]
+    return [results[k] for k in range(count)]
 
 
 def test_threads_share_an_objective_or_have_their_own() -> None:

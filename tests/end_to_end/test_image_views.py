@@ -29,12 +29,12 @@ def features(objective: torch.nn.Module) -> dict[str, torch.Tensor]:
 )
 def test_a_contrast_of_sets_is_the_mean_over_their_product(images: str, texts: str, count: int) -> None:
     objective = vlmdsl.compile(f"contrast({images}, {texts}, temperature=0.1)", expression=True, compiled=False)
-    given = features(objective)
+    batch = features(objective)
     single = vlmdsl.compile("contrast(image, text, temperature=0.1)", expression=True, compiled=False)
-    streams = [[value for name, value in given.items() if name.startswith(kind)] for kind in ("image", "text")]
+    streams = [[value for name, value in batch.items() if name.startswith(kind)] for kind in ("image", "text")]
     pairs = [single(image=image, text=text).loss for image in streams[0] for text in streams[1]]
     assert len(pairs) == count
-    torch.testing.assert_close(objective(**given).loss, torch.stack(pairs).mean())
+    torch.testing.assert_close(objective(**batch).loss, torch.stack(pairs).mean())
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,9 @@ SMALL = {"train.batch": 16, "train.compile": False, "train.log_every": 1, "train
 @pytest.mark.parametrize("name", ["oner", "ra_clip"])
 def test_it_trains_and_its_features_are_evaluated(name: str, tmp_path: Path) -> None:
     trained = vlmdsl.train(name, data=["shapes:samples=64"], steps=5, settings=SMALL, out=tmp_path / name)
-    found = trained.evaluation
-    assert found["retrieval"]["image_to_text"].keys() >= {"R@1", "R@5", "R@10"}
-    assert found["zero_shot"].keys() >= {"top-1", "chance", "untrained"}
+    evaluation = trained.evaluation
+    assert evaluation["retrieval"]["image_to_text"].keys() >= {"R@1", "R@5", "R@10"}
+    assert evaluation["zero_shot"].keys() >= {"top-1", "chance", "untrained"}
 
 
 def test_a_retrieving_run_resumes_bit_equal_on_a_set_that_is_made_again(tmp_path: Path) -> None:
@@ -30,9 +30,9 @@ def test_a_retrieving_run_resumes_bit_equal_on_a_set_that_is_made_again(tmp_path
     half = vlmdsl.train("ra_clip", data=data, steps=4, settings=settings, out=tmp_path / "half").folder
     shutil.rmtree(half / "checkpoints" / "step-00000004")
     vlmdsl.train(resume=half, steps=4)
-    found, expected = (load_file(folder / "checkpoints/step-00000004/model.safetensors") for folder in (half, whole))
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    resumed, expected = (load_file(folder / "checkpoints/step-00000004/model.safetensors") for folder in (half, whole))
+    assert resumed.keys() == expected.keys()
+    assert all(torch.equal(resumed[name], expected[name]) for name in expected)
     assert not [name for name in expected if "references" in name]
 
 

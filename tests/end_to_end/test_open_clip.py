@@ -55,13 +55,13 @@ def leaves(numbers: tuple[float, ...], samples: int = 6, dtype: torch.dtype = to
 def test_values_and_gradients_are_open_clips(name: str) -> None:
     reference, numbers = LOSSES[name]
     module, ours, theirs = documented()[name](), leaves(numbers), leaves(numbers)
-    found = module(*ours, output_dict=True)
-    assert list(found) == ["contrastive_loss"]
-    assert torch.equal(module(*ours), found["contrastive_loss"])
+    losses = module(*ours, output_dict=True)
+    assert list(losses) == ["contrastive_loss"]
+    assert torch.equal(module(*ours), losses["contrastive_loss"])
     expected = reference(*theirs)
-    torch.testing.assert_close(found["contrastive_loss"], expected, rtol=1e-12, atol=1e-14)
-    wanted = torch.autograd.grad(expected, theirs)
-    for gradient, other in zip(torch.autograd.grad(found["contrastive_loss"], ours), wanted, strict=True):
+    torch.testing.assert_close(losses["contrastive_loss"], expected, rtol=1e-12, atol=1e-14)
+    gradients = torch.autograd.grad(expected, theirs)
+    for gradient, other in zip(torch.autograd.grad(losses["contrastive_loss"], ours), gradients, strict=True):
         torch.testing.assert_close(gradient, other, rtol=1e-10, atol=1e-12)
 
 
@@ -82,14 +82,14 @@ def test_the_first_module_is_ten_lines_and_owns_no_number() -> None:
 )
 def test_the_oracles_of_open_clip_with_their_scale_given(name: str, oracle: str) -> None:
     with np.load(DATA / f"{oracle}.npz") as arrays:
-        given = {key: torch.from_numpy(arrays[key].astype(np.float64)) for key in arrays.files}
+        values = {key: torch.from_numpy(arrays[key].astype(np.float64)) for key in arrays.files}
     keys = ["image_features", "text_features", "log_scale", *(["logit_bias"] if name == "SigLipLoss" else [])]
-    raw = [given[key].reshape(() if key.startswith("lo") else given[key].shape).requires_grad_() for key in keys]
+    raw = [values[key].reshape(() if key.startswith("lo") else values[key].shape).requires_grad_() for key in keys]
     unit = [F.normalize(features, dim=-1) for features in raw[:2]]
     loss = documented()[name]()(*unit, raw[2].exp(), *raw[3:])
-    torch.testing.assert_close(loss, given["out_total"].reshape(()), rtol=1e-11, atol=1e-13)
+    torch.testing.assert_close(loss, values["out_total"].reshape(()), rtol=1e-11, atol=1e-13)
     for key, gradient in zip(keys, torch.autograd.grad(loss, raw), strict=True):
-        torch.testing.assert_close(gradient, given[f"grad_{key}"].reshape(gradient.shape), rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(gradient, values[f"grad_{key}"].reshape(gradient.shape), rtol=1e-9, atol=1e-12)
 
 
 def test_a_scale_from_outside_is_still_one_fused_region() -> None:
@@ -118,11 +118,11 @@ def test_the_mean_over_processes_is_the_gradient_of_the_scale(name: str) -> None
     reference, numbers = LOSSES[name]
     theirs = leaves(numbers)
     expected = reference(*theirs)
-    wanted = torch.autograd.grad(expected, theirs)
-    found = run_processes(of_own_rows, 2, name)
-    for part in found:
+    gradients = torch.autograd.grad(expected, theirs)
+    results = run_processes(of_own_rows, 2, name)
+    for part in results:
         torch.testing.assert_close(part["loss"], expected.detach(), rtol=1e-12, atol=1e-14)
-    mean = torch.stack([part["numbers"] for part in found]).mean(dim=0)
-    torch.testing.assert_close(mean, torch.stack(wanted[2:]), rtol=1e-10, atol=1e-12)
-    rows = torch.cat([part["image"] for part in found]) / 2
-    torch.testing.assert_close(rows, wanted[0], rtol=1e-10, atol=1e-12)
+    mean = torch.stack([part["numbers"] for part in results]).mean(dim=0)
+    torch.testing.assert_close(mean, torch.stack(gradients[2:]), rtol=1e-10, atol=1e-12)
+    rows = torch.cat([part["image"] for part in results]) / 2
+    torch.testing.assert_close(rows, gradients[0], rtol=1e-10, atol=1e-12)

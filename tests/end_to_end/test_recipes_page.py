@@ -43,12 +43,12 @@ def test_every_recipe_is_shown_as_it_is_written(maker: ModuleType) -> None:
 
 def test_every_recipe_has_its_oracles(maker: ModuleType) -> None:
     names = [card.name for card in vlmdsl.recipes()]
-    found = {name: {oracle.name: oracle.whole for oracle in oracles} for name, oracles in maker.oracles_of(names).items()}
-    assert found["clip"]["clip-openclip"]
-    assert not found["clip"]["clip-openclip_bias"]  # the recipe has no bias
-    assert found["alip"] == {"alip-adaptive_loss": False, "alip-steps-allopen": True, "alip-steps-cold": True}
-    assert {"moco_v1-queue": True, "moco_v2-queue": True}.items() <= found["moco"].items()
-    assert "laclip_mt" not in found["laclip"]
+    listed = {name: {oracle.name: oracle.whole for oracle in oracles} for name, oracles in maker.oracles_of(names).items()}
+    assert listed["clip"]["clip-openclip"]
+    assert not listed["clip"]["clip-openclip_bias"]  # the recipe has no bias
+    assert listed["alip"] == {"alip-adaptive_loss": False, "alip-steps-allopen": True, "alip-steps-cold": True}
+    assert {"moco_v1-queue": True, "moco_v2-queue": True}.items() <= listed["moco"].items()
+    assert "laclip_mt" not in listed["laclip"]
 
 
 def test_evidence_is_reported_with_its_failures_and_its_age(maker: ModuleType) -> None:

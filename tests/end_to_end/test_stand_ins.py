@@ -49,7 +49,7 @@ def test_a_recipe_trains_on_real_data(recipe: str, tmp_path: Path) -> None:
         out=tmp_path / "run",
     )
     assert result.evaluation["retrieval"]["image_to_text"]["R@10"] <= 1
-    told = [line for line in result.summary.splitlines() if "stand-in:" in line]
-    assert len(told) == sum("(" in column for column in columns.values())
+    stand_ins = [line for line in result.summary.splitlines() if "stand-in:" in line]
+    assert len(stand_ins) == sum("(" in column for column in columns.values())
     skipped = json.loads((tmp_path / "run" / "run.json").read_text())["skipped"]
     assert {reason for report in skipped.values() for reason in report["skipped"]} <= {"nothing to put into a template"}

@@ -158,9 +158,9 @@ def test_a_resumed_run_reads_what_the_untrained_model_could(finished: Path, tmp_
         return dict(vlmdsl.train(resume=run).evaluation)
 
     before = json.loads((finished / "evaluation.json").read_text())
-    told = json.loads((finished / "untrained.json").read_text())
-    assert (told["step"], told["zero_shot"]["top-1"]) == (0, before["zero_shot"]["untrained"]["top-1"])
-    marked = {"zero_shot": told["zero_shot"] | {"untrained": {"top-1": -1.0}}}
+    untrained = json.loads((finished / "untrained.json").read_text())
+    assert (untrained["step"], untrained["zero_shot"]["top-1"]) == (0, before["zero_shot"]["untrained"]["top-1"])
+    marked = {"zero_shot": untrained["zero_shot"] | {"untrained": {"top-1": -1.0}}}
     assert resumed(marked)["zero_shot"] == before["zero_shot"] | {"untrained": {"top-1": -1.0}}
     assert resumed(marked | {"conditions": {}}) == before  # measured under others: measured again, of the same weights
 
@@ -172,9 +172,9 @@ def test_texts_and_images_that_are_not_unique_are_reported(tmp_path: Path, capsy
     run = vlmdsl.train("clip", data=[str(tmp_path / "pairs.csv")], steps=1, settings=SMALL, out=tmp_path / "run").folder
     noted = json.loads((run / "run.json").read_text())["data"]["train"]
     assert (noted["duplicate_texts"], noted["duplicate_images"]) == ({"text": 0.125}, {"image": 1.0})
-    told = capsys.readouterr().err
-    assert "note: 12% of the inspected `text` are not unique" in told
-    assert "note: 100% of the inspected `image` are not unique" in told
+    messages = capsys.readouterr().err
+    assert "note: 12% of the inspected `text` are not unique" in messages
+    assert "note: 100% of the inspected `image` are not unique" in messages
 
 
 def test_what_is_skipped_is_reported_and_noted(tmp_path: Path) -> None:

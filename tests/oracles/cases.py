@@ -40,10 +40,10 @@ class Case:
     def load(self) -> tuple[dict[str, np.ndarray[Any, Any]], float]:
         """The oracle's arrays and its relative tolerance."""
         with np.load(DATA / f"{self.oracle}.npz") as arrays:
-            found = {name: arrays[name] for name in arrays.files}
+            stored = {name: arrays[name] for name in arrays.files}
         stated = json.loads((DATA / f"{self.oracle}.json").read_text())["rtol"]
-        found |= _derived(found)
-        return found, self.rtol or stated
+        stored |= _derived(stored)
+        return stored, self.rtol or stated
 
 
 def teachers(inputs: Mapping[str, str]) -> tuple[str, ...]:
@@ -53,28 +53,28 @@ def teachers(inputs: Mapping[str, str]) -> tuple[str, ...]:
 
 def _derived(arrays: dict[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
     """What an objective wants and an oracle holds in another form: masks from ids, first tokens, sources apart."""
-    made: dict[str, np.ndarray[Any, Any]] = {}
+    derived: dict[str, np.ndarray[Any, Any]] = {}
     if "text_ids" in arrays:
-        made["text_real"] = arrays["text_ids"] != 0
+        derived["text_real"] = arrays["text_ids"] != 0
         for side in ("image", "text"):
-            made[f"{side}_first"] = arrays[f"{side}_tokens"][:, 0]
-            made[f"grad_{side}_first"] = arrays[f"grad_{side}_tokens"][:, 0]
+            derived[f"{side}_first"] = arrays[f"{side}_tokens"][:, 0]
+            derived[f"grad_{side}_first"] = arrays[f"grad_{side}_tokens"][:, 0]
     if "mask" in arrays:
-        made["valid"] = arrays["mask"].astype(bool)
+        derived["valid"] = arrays["mask"].astype(bool)
     if "crops_raw" in arrays:
-        made |= {f"crop_{crop}": values for crop, values in enumerate(arrays["crops_raw"])}
-        made |= {f"grad_crop_{crop}": values for crop, values in enumerate(arrays["grad_crops_raw"])}
+        derived |= {f"crop_{crop}": values for crop, values in enumerate(arrays["crops_raw"])}
+        derived |= {f"grad_crop_{crop}": values for crop, values in enumerate(arrays["grad_crops_raw"])}
     if "alpha" in arrays:
-        made["heads"] = np.array(1.0)
+        derived["heads"] = np.array(1.0)
     if "prompt_x" in arrays:
         for prompt in range(arrays["prompt_x"].shape[1]):
-            made[f"prompt_{prompt}"] = arrays["prompt_x"][:, prompt]
-            made[f"grad_prompt_{prompt}"] = arrays["grad_prompt_x"][:, prompt]
+            derived[f"prompt_{prompt}"] = arrays["prompt_x"][:, prompt]
+            derived[f"grad_prompt_{prompt}"] = arrays["grad_prompt_x"][:, prompt]
     if arrays.get("text_x", np.zeros(0)).ndim == 3:
         for source in range(len(arrays["text_x"])):
-            made[f"text_{source}"] = arrays["text_x"][source]
-            made[f"grad_text_{source}"] = arrays["grad_text_x"][source]
-    return made
+            derived[f"text_{source}"] = arrays["text_x"][source]
+            derived[f"grad_text_{source}"] = arrays["grad_text_x"][source]
+    return derived
 
 
 FEATURES = {"image": "image_features", "text": "text_features"}

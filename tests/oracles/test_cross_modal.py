@@ -31,10 +31,10 @@ def test_the_mixture_is_as_near_to_each_half_as_it_has_of_it(share: float) -> No
     names = ("image_text_blend_shared", "image_shared", "text_shared")
     ours, theirs = features(names), features(names)
     assert set(objective.inputs) == {*names, "lam"}
-    found = objective(**ours, lam=torch.tensor(share, dtype=torch.float64)).loss
+    loss = objective(**ours, lam=torch.tensor(share, dtype=torch.float64)).loss
     mixed, image, text = (theirs[name] for name in names)
     expected = 0.5 * (share * info_nce(mixed, image) + (1 - share) * info_nce(mixed, text))
-    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-12)  # the temperature starts in float32
-    wanted = torch.autograd.grad(expected, list(theirs.values()))
-    for gradient, other in zip(torch.autograd.grad(found, list(ours.values())), wanted, strict=True):
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-12)  # the temperature starts in float32
+    gradients = torch.autograd.grad(expected, list(theirs.values()))
+    for gradient, other in zip(torch.autograd.grad(loss, list(ours.values())), gradients, strict=True):
         torch.testing.assert_close(gradient, other, rtol=1e-5, atol=1e-9)

@@ -39,16 +39,16 @@ def prepared(arrays: Mapping[str, Tensor], weight: float, *, compiled: bool) -> 
 def heads_of(objective: Objective, arrays: Mapping[str, Tensor]) -> list[MultilayerHead]:
     """The recipe's projector and predictor with the oracle's weights."""
     stream = next(stream for stream in objective.streams if stream.name == "image_augment_declip_0_predict")
-    found, entering = [], 16
+    heads, entering = [], 16
     for head, prefix in zip(stream.encoder.heads, ("projector.", "predictor."), strict=True):
         module = MultilayerHead(head, entering).double()
         weights = [array for name, array in arrays.items() if name.startswith(prefix)]
         with torch.no_grad():
             for own, theirs in zip(module.parameters(), weights, strict=True):
                 own.copy_(theirs)
-        found.append(module)
+        heads.append(module)
         entering = 20
-    return found
+    return heads
 
 
 def features_of(
@@ -75,15 +75,15 @@ def check(oracle: str, *, compile: bool) -> None:
     names = [name.removeprefix("grad_") for name in arrays if name.startswith("grad_") and name != "grad_logit_scale"]
     leaves = {name: arrays[name].clone().requires_grad_() for name in names}
     features = features_of(leaves, heads_of(objective, arrays), arrays)
-    given = {name: value.detach().requires_grad_(value.is_floating_point()) for name, value in features.items()}
-    out = objective(**given)
+    inputs = {name: value.detach().requires_grad_(value.is_floating_point()) for name, value in features.items()}
+    out = objective(**inputs)
     out.loss.backward()
-    reached = [name for name, value in given.items() if value.grad is not None]
-    torch.autograd.backward([features[name] for name in reached], [given[name].grad for name in reached])
+    reached = [name for name, value in inputs.items() if value.grad is not None]
+    torch.autograd.backward([features[name] for name in reached], [inputs[name].grad for name in reached])
 
-    def agrees(found: Tensor, name: str, factor: float = 1.0) -> None:
-        expected = factor * arrays[name].reshape(found.shape).double()
-        torch.testing.assert_close(found.double(), expected, rtol=RTOL, atol=1e-8, msg=lambda text: f"{name}: {text}")
+    def agrees(value: Tensor, name: str, factor: float = 1.0) -> None:
+        expected = factor * arrays[name].reshape(value.shape).double()
+        torch.testing.assert_close(value.double(), expected, rtol=RTOL, atol=1e-8, msg=lambda text: f"{name}: {text}")
 
     agrees(out.loss.detach(), "out_total")
     agrees(out.terms["clip"].detach(), "out_clip", WEIGHTS[oracle])
@@ -122,8 +122,8 @@ minimize 0.4 * pair(views[0], masked) + 0.2 * (pair(views[1], masked) + pair(vie
     objective = vlmdsl.compile(recipe, compiled=False).double()
     with torch.no_grad():
         objective.get_parameter("log_scale").copy_(arrays["logit_scale"].reshape(()))
-    given = {"image_augment_declip_0": "image_features_1", "image_augment_declip_1": "image_features_2"}
-    given |= {"text_masked": "text_features", "text_eda": "text_features_aug"}
-    found = objective(**{name: arrays[key] for name, key in given.items()}).loss
+    names = {"image_augment_declip_0": "image_features_1", "image_augment_declip_1": "image_features_2"}
+    names |= {"text_masked": "text_features", "text_eda": "text_features_aug"}
+    loss = objective(**{name: arrays[key] for name, key in names.items()}).loss
     rest = 0.2 * (arrays["out_simsiam"] + arrays["out_mlm"] + arrays["out_nn_text"])
-    torch.testing.assert_close(found.detach() + rest, arrays["out_total_paper_weights_mvs_mean"], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(loss.detach() + rest, arrays["out_total_paper_weights_mvs_mean"], rtol=1e-9, atol=1e-12)

@@ -73,19 +73,19 @@ def test_processes_in_blocks_give_the_oracle() -> None:
 def check(case: Case, processes: int, learned: Mapping[str, str], lowering: str = "auto") -> None:
     """What every process gets, put together, is the oracle's."""
     arrays, rtol = case.load()
-    found = run_processes(one_process, processes, case, lowering)
+    results = run_processes(one_process, processes, case, lowering)
     for name, key in case.inputs.items():
         if name in case.no_gradient:
-            assert all(name not in result["features"] for result in found)
+            assert all(name not in result["features"] for result in results)
             continue
-        gathered = torch.cat([result["features"][name] for result in found])
+        gathered = torch.cat([result["features"][name] for result in results])
         gathered = gathered / processes if case.oracle in OF_THE_WHOLE else gathered
         agrees = torch.allclose(gathered, torch.from_numpy(arrays[f"grad_{key}"]), rtol=rtol, atol=1e-12)
         assert agrees == (name not in case.unstated), name
     # The authors' processes each return the loss of their own rows; ours all return the mean of these, the global loss.
     global_loss = torch.from_numpy(arrays[case.total]).mean()
-    for result in found:
+    for result in results:
         torch.testing.assert_close(result["loss"], global_loss, rtol=rtol, atol=1e-12)
     for name, key in learned.items():
-        ours = torch.stack([result["learned"][name] for result in found]).mean()
+        ours = torch.stack([result["learned"][name] for result in results]).mean()
         torch.testing.assert_close(ours, torch.from_numpy(arrays[key]).mean(), rtol=rtol, atol=1e-12)

@@ -21,6 +21,6 @@ def test_the_hard_assignment_over_groups() -> None:
         # Theirs is the soft value added and taken away again, so a little beside 0 and 1; ours is exact.
         assert set(assignment.unique().tolist()) == {0.0, 1.0}
         (assignment * torch.from_numpy(arrays["cotangent"])).sum().backward()
-        for found, name in ((assignment, "out_assign"), (logits.grad, "grad_raw_attn")):
-            wanted = torch.from_numpy(arrays[name])
-            torch.testing.assert_close(found, wanted, rtol=tolerances["rtol"], atol=tolerances["atol"], check_dtype=True)
+        for value, name in ((assignment, "out_assign"), (logits.grad, "grad_raw_attn")):
+            expected = torch.from_numpy(arrays[name])
+            torch.testing.assert_close(value, expected, rtol=tolerances["rtol"], atol=tolerances["atol"], check_dtype=True)

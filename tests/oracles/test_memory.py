@@ -56,9 +56,9 @@ def test_neighbours_of_declip() -> None:
     arrays = load("declip-bank")
     memory = Memory(arrays["bank"].T, torch.tensor(12))
     for step, batch in enumerate(ops.normalize(arrays["batches"])):
-        found = ops.nearest(ops.similarity(batch, memory, by="dot"), memory, batch)
+        nearest = ops.nearest(ops.similarity(batch, memory, by="dot"), memory, batch)
         expected = ops.normalize(arrays[f"out_neighbour1_step{step}"])
-        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(nearest, expected, rtol=1e-6, atol=1e-7)
         memory = ops.enqueue(memory, batch)
         bank = ops.normalize(arrays[f"out_bank_step{step}"].T)
         stored = slice(None) if step < 2 else slice(3, None)

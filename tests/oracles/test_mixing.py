@@ -61,8 +61,8 @@ def batch(images: Tensor, texts: Tensor, **draws: float) -> Batch:
     return batch_of({"image": ImageBatch(images), "text": TextBatch(texts, torch.ones_like(texts))}, keys, drawn)
 
 
-def agrees(found: Any, expected: Tensor) -> None:
-    torch.testing.assert_close(found, expected.reshape(found.shape), rtol=1e-7, atol=1e-12)
+def agrees(value: Any, expected: Tensor) -> None:
+    torch.testing.assert_close(value, expected.reshape(value.shape), rtol=1e-7, atol=1e-12)
 
 
 @pytest.mark.parametrize(("oracle", "coin"), [("zerovl-model_mix_image", 0.9), ("zerovl-model_mix_text", 0.1)])

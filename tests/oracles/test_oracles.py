@@ -20,9 +20,9 @@ def _tensors(case: Case, arrays: dict[str, Any]) -> dict[str, torch.Tensor]:
     return {name: value.requires_grad_() if value.is_floating_point() else value for name, value in features.items()}
 
 
-def _agrees(found: torch.Tensor, expected: Any, rtol: float, what: str) -> None:
-    wanted = torch.as_tensor(expected, dtype=torch.float64).reshape(found.shape)
-    torch.testing.assert_close(found, wanted, rtol=rtol, atol=rtol * 1e-2 + 1e-12, msg=lambda text: f"{what}: {text}")
+def _agrees(value: torch.Tensor, expected: Any, rtol: float, what: str) -> None:
+    reference = torch.as_tensor(expected, dtype=torch.float64).reshape(value.shape)
+    torch.testing.assert_close(value, reference, rtol=rtol, atol=rtol * 1e-2 + 1e-12, msg=lambda text: f"{what}: {text}")
 
 
 def _check(case: Case, *, compiled: bool, lowering: str = "auto") -> None:

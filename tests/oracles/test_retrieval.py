@@ -56,16 +56,21 @@ def test_crossed_keys_are_the_second_reading() -> None:
     with torch.no_grad():
         objective.log_scale.fill_(arrays["log_scale"])
     leaves = [arrays["image_x"].clone().requires_grad_(), arrays["text_x"].clone().requires_grad_()]
-    given = {"image": leaves[0], "text": leaves[1], "image_retriever": arrays["query_frozen"], "key": torch.arange(100, 108)}
-    loss = objective(**given).loss
+    features = {
+        "image": leaves[0],
+        "text": leaves[1],
+        "image_retriever": arrays["query_frozen"],
+        "key": torch.arange(100, 108),
+    }
+    loss = objective(**features).loss
 
     def looked_up(keys: Tensor, values: Tensor) -> Tensor:
         weights = ((keys @ leaves[0][:, :, None]).squeeze(2) / math.sqrt(keys.shape[2])).softmax(dim=1)
         return (weights[:, :, None] * values).sum(dim=1)
 
     images, texts = (arrays[name][arrays["out_index"]] for name in ("ref_img", "ref_txt"))
-    told = leaves[0] + looked_up(images, texts) + looked_up(texts, images)
-    logits = F.normalize(told, dim=-1) @ F.normalize(leaves[1], dim=-1).T * arrays["log_scale"].exp()
+    query = leaves[0] + looked_up(images, texts) + looked_up(texts, images)
+    logits = F.normalize(query, dim=-1) @ F.normalize(leaves[1], dim=-1).T * arrays["log_scale"].exp()
     positions = torch.arange(8)
     expected = (F.cross_entropy(logits, positions) + F.cross_entropy(logits.T, positions)) / 2
     torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-12)

@@ -52,8 +52,8 @@ def _step(case: Steps, objective: torch.nn.Module, arrays: Mapping[str, Any], st
     def expected(name: str) -> Tensor:
         return torch.from_numpy(np.asarray(arrays[name.format(step)]))
 
-    def agrees(found: Tensor, wanted: Tensor) -> None:
-        torch.testing.assert_close(found.detach(), wanted.reshape(found.shape), rtol=rtol, atol=1e-12)
+    def agrees(value: Tensor, expected: Tensor) -> None:
+        torch.testing.assert_close(value.detach(), expected.reshape(value.shape), rtol=rtol, atol=1e-12)
 
     objective.zero_grad()
     features = {name: expected(key).clone().requires_grad_() for name, key in case.inputs.items()}
@@ -71,8 +71,8 @@ def _step(case: Steps, objective: torch.nn.Module, arrays: Mapping[str, Any], st
 
 
 def _check(case: Steps, *, compiled: bool) -> None:
-    with np.load(DATA / f"{case.oracle}.npz") as found:
-        arrays = {name: found[name] for name in found.files}
+    with np.load(DATA / f"{case.oracle}.npz") as stored:
+        arrays = {name: stored[name] for name in stored.files}
     rtol = json.loads((DATA / f"{case.oracle}.json").read_text())["rtol"]
     objective = vlmdsl.compile(case.recipe, compiled=compiled).double()
     state = objective.state_dict()

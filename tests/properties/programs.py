@@ -45,7 +45,7 @@ def _extend(inner: st.SearchStrategy[tree.Expression]) -> st.SearchStrategy[tree
     return st.one_of(
         st.builds(lambda subject, name: tree.Member(subject, name, NOWHERE), inner, names),
         st.builds(lambda subject, index: tree.Index(subject, index, NOWHERE), inner, inner),
-        st.builds(lambda callee, given: tree.Call(callee, given, NOWHERE), inner, arguments),
+        st.builds(lambda callee, values: tree.Call(callee, values, NOWHERE), inner, arguments),
         st.builds(lambda operand: tree.Unary("-", operand, NOWHERE), inner),
         st.builds(lambda sign, left, right: tree.Binary(sign, left, right, NOWHERE), operators, inner, inner),
         st.builds(lambda subject, context: tree.Given(subject, context, NOWHERE), inner, inner),
@@ -68,12 +68,12 @@ types = st.builds(
 def _parameters(draw: st.DrawFn, fields: bool) -> tuple[tree.Parameter, ...]:
     chosen = draw(st.lists(names, max_size=5, unique_by=lambda name: name.name))
     required = draw(st.integers(0, len(chosen)))
-    made: list[tree.Parameter] = []
+    parameters: list[tree.Parameter] = []
     for index, name in enumerate(chosen):
         default = None if index < required else draw(expressions)
         typed = draw(types) if (fields and default is None) or draw(st.booleans()) else None
-        made.append(tree.Parameter(name, typed, default, NOWHERE))
-    return tuple(made)
+        parameters.append(tree.Parameter(name, typed, default, NOWHERE))
+    return tuple(parameters)
 
 
 def _terms(parts: list[tuple[tree.Name, tree.Expression, str]]) -> tuple[tree.Term, ...]:

@@ -89,41 +89,41 @@ def results(
     objective: Objective, features: dict[str, Tensor], places: dict[str, Tensor], fill: float | None
 ) -> dict[str, Tensor]:
     """Everything an objective gives, with `fill` in the excluded places."""
-    given = {}
+    leaves = {}
     for name, value in features.items():
         filled = value if fill is None or name not in places else value.masked_fill(places[name], fill)
-        given[name] = filled.clone().requires_grad_(name in places)
+        leaves[name] = filled.clone().requires_grad_(name in places)
     for name, buffer in objective.state.named_buffers():
         if buffer.dim() and fill is not None:
             written = objective.state.get_buffer(f"{name}_written")
             with torch.no_grad():
                 buffer[int(written) :] = fill
     objective.zero_grad()
-    out = objective(**given)
+    out = objective(**leaves)
     out.loss.backward()
-    found = {"loss": out.loss, **{f"term {name}": term for name, term in out.terms.items()}}
-    found |= {f"metric {name}": value for name, value in out.metrics.items()}
-    found |= {f"gradient {name}": given[name].grad for name in places if given[name].grad is not None}
-    return found | {
+    results = {"loss": out.loss, **{f"term {name}": term for name, term in out.terms.items()}}
+    results |= {f"metric {name}": value for name, value in out.metrics.items()}
+    results |= {f"gradient {name}": leaves[name].grad for name in places if leaves[name].grad is not None}
+    return results | {
         f"parameter {name}": value.grad for name, value in objective.named_parameters() if value.grad is not None
     }
 
 
 def check(objective: Objective, *, samples: bool = False) -> None:
     objective.eval()
-    given = example_features(objective)
-    features = {name: value.float() if value.is_floating_point() else value for name, value in given.items()}
+    example = example_features(objective)
+    features = {name: value.float() if value.is_floating_point() else value for name, value in example.items()}
     if samples:
         features["valid"] = torch.tensor([True, False, True, True, False])
     places = excluded_places(objective, features, samples=samples)
-    wanted = results(objective, features, places, None)
+    expected = results(objective, features, places, None)
     for fill in POISON:
         for name, value in results(objective, features, places, fill).items():
-            assert torch.equal(value, wanted[name]), f"{name} with {fill}: {value} is not {wanted[name]}"
+            assert torch.equal(value, expected[name]), f"{name} with {fill}: {value} is not {expected[name]}"
             assert torch.isfinite(value).all()
     for name, excluded in places.items():
-        if f"gradient {name}" in wanted:
-            assert not wanted[f"gradient {name}"][excluded].any()
+        if f"gradient {name}" in expected:
+            assert not expected[f"gradient {name}"][excluded].any()
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -150,17 +150,17 @@ def of_one_process() -> dict[str, Tensor]:
     features["valid"] = torch.tensor([True, False, True, True, False, False, False, True])
     places = excluded_places(objective, features, samples=True)
     own = {name: {key: own_slice(value) for key, value in of.items()} for name, of in (("f", features), ("p", places))}
-    wanted = results(objective, own["f"], own["p"], None)
-    found = results(objective, own["f"], own["p"], float("nan"))
-    return {name: torch.stack([wanted[name], value]) for name, value in found.items()}
+    expected = results(objective, own["f"], own["p"], None)
+    values = results(objective, own["f"], own["p"], float("nan"))
+    return {name: torch.stack([expected[name], value]) for name, value in values.items()}
 
 
 @pytest.mark.distributed
 @pytest.mark.slow
 def test_of_samples_that_two_processes_leave_out() -> None:
     for part in run_processes(of_one_process, 2):
-        for name, (wanted, found) in part.items():
-            assert torch.equal(wanted, found), name
+        for name, (expected, value) in part.items():
+            assert torch.equal(expected, value), name
 
 
 @pytest.mark.parametrize("recipe", SAMPLES_LEFT_OUT)

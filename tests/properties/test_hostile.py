@@ -52,31 +52,31 @@ def foreign_names(tree: ast.Module) -> Iterator[str]:
     yield from assigned & KNOWN
 
 
-def check_source(program: Program, found: FrontEnd) -> None:
-    source = emit(program, found.sources)
+def check_source(program: Program, front_end: FrontEnd) -> None:
+    source = emit(program, front_end.sources)
     names = list(foreign_names(allowed_tree(source)))
     assert not names, source
     assert not controls(source.replace("\n", "")), source
 
 
-def check_messages(found: FrontEnd) -> None:
+def check_messages(front_end: FrontEnd) -> None:
     """Each diagnostic in all its forms is safe to print."""
-    text = render_text(found.diagnostics, found.sources) + render_github(found.diagnostics, found.sources)
+    text = render_text(front_end.diagnostics, front_end.sources) + render_github(front_end.diagnostics, front_end.sources)
     assert not controls(text.replace("\n", ""))
-    report = render_json(found.diagnostics, found.sources)
+    report = render_json(front_end.diagnostics, front_end.sources)
     assert not controls(report.replace("\n", ""))
-    assert len(json.loads(report)["diagnostics"]) == len(found.diagnostics)
+    assert len(json.loads(report)["diagnostics"]) == len(front_end.diagnostics)
 
 
 def test_hostile_recipes_give_source_without_foreign_names(tmp_path: Path) -> None:
     correct = 0
     for seed in range(RECIPES):
-        found = loaded(hostile_recipe(seed), tmp_path)
-        if found.program is None:
-            check_messages(found)
+        front_end = loaded(hostile_recipe(seed), tmp_path)
+        if front_end.program is None:
+            check_messages(front_end)
         else:
             correct += 1
-            check_source(optimise(found.program) if seed % 4 == 0 else found.program, found)
+            check_source(optimise(front_end.program) if seed % 4 == 0 else front_end.program, front_end)
     assert correct > 0.7 * RECIPES
 
 

@@ -76,11 +76,11 @@ TEXTS = {
 @pytest.mark.parametrize("name", TEXTS)
 def test_any_text_within_the_limits_is_checked_in_two_seconds(name: str) -> None:
     start = time.process_time()
-    found = vlmdsl.check(TEXTS[name])
-    rendered = render(found)
+    diagnostics = vlmdsl.check(TEXTS[name])
+    rendered = render(diagnostics)
     elapsed = time.process_time() - start
-    assert len(found) <= MAXIMUM_DIAGNOSTICS
-    assert bool(rendered) == bool(found)
+    assert len(diagnostics) <= MAXIMUM_DIAGNOSTICS
+    assert bool(rendered) == bool(diagnostics)
     assert elapsed < MARGIN * SECONDS
 
 
@@ -120,20 +120,20 @@ def test_twice_the_text_takes_twice_the_calls(make: Callable[[int], str]) -> Non
 def test_what_is_not_listed_is_counted() -> None:
     *listed, last = vlmdsl.check(TEXTS["bad terms"])
     assert len(listed) == MAXIMUM_DIAGNOSTICS - 1
-    assert {found.code for found in listed} == {"V0201"}
+    assert {diagnostic.code for diagnostic in listed} == {"V0201"}
     assert (last.code, last.message) == ("V0509", "errors and warnings that are not listed: 1,101")
     assert vlmdsl.check(TEXTS["no statement"])[-1].message == "errors and warnings that are not listed: at least 1"
 
 
 def test_errors_are_listed_before_warnings() -> None:
-    found = vlmdsl.check(lines(150, "let a{i} = 1", after="minimize contrst(image, text)"))
-    assert len(found) == MAXIMUM_DIAGNOSTICS
-    assert [diagnostic.code for diagnostic in found if diagnostic.severity == "error"] == ["V0201"]
+    diagnostics = vlmdsl.check(lines(150, "let a{i} = 1", after="minimize contrst(image, text)"))
+    assert len(diagnostics) == MAXIMUM_DIAGNOSTICS
+    assert [diagnostic.code for diagnostic in diagnostics if diagnostic.severity == "error"] == ["V0201"]
 
 
 def test_many_warnings_are_no_error() -> None:
-    found = vlmdsl.check(lines(150, "let a{i} = 1"))
-    assert {diagnostic.severity for diagnostic in found} == {"warning"}
+    diagnostics = vlmdsl.check(lines(150, "let a{i} = 1"))
+    assert {diagnostic.severity for diagnostic in diagnostics} == {"warning"}
     vlmdsl.plan(lines(150, "let a{i} = 1"))
 
 
@@ -150,7 +150,7 @@ def test_a_file_that_is_used_under_many_names_is_read_once(tmp_path: Path) -> No
     start = time.process_time()
     found = vlmdsl.check(lines(5_000, 'use "./large.vlo" as a{i}'), folder=tmp_path)
     assert time.process_time() - start < MARGIN * SECONDS
-    assert len(found) == MAXIMUM_DIAGNOSTICS
+    assert len(diagnostics) == MAXIMUM_DIAGNOSTICS
 
 
 def test_files_have_a_bound_together(tmp_path: Path) -> None:
@@ -160,4 +160,4 @@ def test_files_have_a_bound_together(tmp_path: Path) -> None:
     start = time.process_time()
     found = vlmdsl.check(lines(40, 'use "./a{i}.vlo" as b{i}'), folder=tmp_path)
     assert time.process_time() - start < 2 * MARGIN * SECONDS
-    assert any(diagnostic.code == "V0509" for diagnostic in found)
+    assert any(diagnostic.code == "V0509" for diagnostic in diagnostics)

@@ -25,10 +25,10 @@ SEEDS = st.integers(0, 2**20)
 
 def assert_same_values(before: Program, after: Program, seed: int) -> None:
     with np.errstate(all="ignore"):
-        wanted, found = term_values(before, seed), term_values(after, seed)
-    for name, value in wanted.items():
+        expected, values = term_values(before, seed), term_values(after, seed)
+    for name, value in expected.items():
         assume(np.isfinite(value) and abs(value) < 1e6)
-        assert found.get(name, 0.0) == pytest.approx(value, rel=1e-9, abs=1e-9), program_text(after)
+        assert values.get(name, 0.0) == pytest.approx(value, rel=1e-9, abs=1e-9), program_text(after)
 
 
 @pytest.mark.parametrize("make", PROGRAMS, ids=lambda make: make.__name__)
@@ -105,10 +105,10 @@ def clip_by_hand(draw: Callable) -> Sample:
 def test_however_the_sum_is_written_the_region_is_the_same(sample: Sample) -> None:
     optimised = optimise(sample.program)
     (term,) = optimised.terms
-    found = contrast_of(term.node)
+    region = contrast_of(term.node)
     assert term.node.operation == "contrast"
-    assert found.fused
-    for direction in (found.rows, found.columns):
+    assert region.fused
+    for direction in (region.rows, region.columns):
         assert direction is not None
         assert direction.coefficient == 0.5
         assert [(part.kind, part.coefficient) for part in direction.targets] == [("paired", 1.0)]

@@ -49,9 +49,9 @@ def verify(program: Program, stage: str = "the front end") -> None:
             names.add(node.string("name"))
     for term in program.terms:
         if not isinstance(term.node.type, LossType | ScalarType):
-            raise InternalError(stage, term.node, f"the term {term.name} is no loss")
+            raise InternalError(stage, term.node, f"the term {term.name} is not a loss")
     for node, reason in faults_of_updates(program):
         raise InternalError(stage, node, reason)
     for metric in program.metrics:
         if not isinstance(metric.node.type, ScalarType):
-            raise InternalError(stage, metric.node, f"the metric {metric.name} is no scalar")
+            raise InternalError(stage, metric.node, f"the metric {metric.name} is not a scalar")

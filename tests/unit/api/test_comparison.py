@@ -15,13 +15,13 @@ FACTS = {"steps": 300}
 
 
 def evaluation(recall: float | None, accuracy: float | None) -> dict[str, object]:
-    found: dict[str, object] = {"samples": 400}
+    results: dict[str, object] = {"samples": 400}
     if recall is not None:
         direction = {"R@1": recall, "R@5": 0.9, "chance": {"R@1": 0.0025, "R@5": 0.0125}, "untrained": {"R@1": 0.004}}
-        found["retrieval"] = {"images": 400, "texts": 400, "image_to_text": direction}
+        results["retrieval"] = {"images": 400, "texts": 400, "image_to_text": direction}
     if accuracy is not None:
-        found["neighbours"] = {"top-1": accuracy, "chance": {"top-1": 1 / 32}}
-    return found
+        results["neighbours"] = {"top-1": accuracy, "chance": {"top-1": 1 / 32}}
+    return results
 
 
 def comparison(values: dict[str, list[tuple[float | None, float | None]]]) -> Comparison:
@@ -45,21 +45,21 @@ THREE = comparison(
 
 
 def test_measures_are_the_groups_beside_a_chance() -> None:
-    found = evaluation(0.5, 0.25)
-    assert list(measures_of(found)) == [
+    results = evaluation(0.5, 0.25)
+    assert list(measures_of(results)) == [
         "retrieval.image_to_text.R@1", "retrieval.image_to_text.R@5", "neighbours.top-1",
     ]  # fmt: skip
-    assert measures_of(found, "untrained") == {"retrieval.image_to_text.R@1": 0.004}
-    assert measures_of(found, "chance")["neighbours.top-1"] == 1 / 32
+    assert measures_of(results, "untrained") == {"retrieval.image_to_text.R@1": 0.004}
+    assert measures_of(results, "chance")["neighbours.top-1"] == 1 / 32
 
 
 def test_differences_are_to_the_first_recipe_paired_by_seed() -> None:
     """0.11, 0.12, 0.10: mean 0.11, deviation 0.01."""
-    found = THREE.difference("laclip", "retrieval.image_to_text.R@1")
-    assert found is not None
-    assert found.mean == pytest.approx(0.11)
-    assert found.low == pytest.approx(0.11 - 4.30265 * 0.01 / 3**0.5, abs=1e-6)
-    assert found.separable
+    difference = THREE.difference("laclip", "retrieval.image_to_text.R@1")
+    assert difference is not None
+    assert difference.mean == pytest.approx(0.11)
+    assert difference.low == pytest.approx(0.11 - 4.30265 * 0.01 / 3**0.5, abs=1e-6)
+    assert difference.separable
     assert THREE.difference("clip", "retrieval.image_to_text.R@1") is None
     assert THREE.difference("simclr", "retrieval.image_to_text.R@1") is None
 
@@ -79,11 +79,11 @@ def test_one_seed_claims_nothing() -> None:
 
 
 def test_the_json_says_the_same() -> None:
-    found = THREE.to_json()
-    measure = found["measures"]["neighbours.top-1"]
-    assert found["reference"] == "clip"
+    comparison = THREE.to_json()
+    measure = comparison["measures"]["neighbours.top-1"]
+    assert comparison["reference"] == "clip"
     assert measure["recipes"]["simclr"]["values"] == [0.4, 0.41, 0.43]
     assert measure["recipes"]["simclr"]["difference"]["separable"]
     assert measure["recipes"]["simclr"]["difference"]["high"] < 0
-    assert found["measures"]["retrieval.image_to_text.R@1"]["recipes"]["simclr"] is None
-    assert [run["folder"] for run in found["runs"][:2]] == ["clip/seed-0", "clip/seed-1"]
+    assert comparison["measures"]["retrieval.image_to_text.R@1"]["recipes"]["simclr"] is None
+    assert [run["folder"] for run in comparison["runs"][:2]] == ["clip/seed-0", "clip/seed-1"]

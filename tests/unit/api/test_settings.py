@@ -14,8 +14,8 @@ def test_every_setting_is_reported_and_its_default_reads_back() -> None:
     settings = settings_of("settings")
     assert [setting.full_name for setting in settings] == setting_names()
     assert all(setting.description for setting in settings)
-    told = {setting.full_name: yaml.safe_load(setting.default) for setting in settings}
-    assert told == {name: _plain(_default(name)) for name in setting_names()}
+    defaults = {setting.full_name: yaml.safe_load(setting.default) for setting in settings}
+    assert defaults == {name: _plain(_default(name)) for name in setting_names()}
 
 
 def test_codes_that_a_description_names_exist_and_say_more() -> None:

@@ -47,7 +47,7 @@ def _program(first: str, step: str, last: str, depth: int = _DEPTH) -> str:
 def test_no_command_visits_every_path(name: str) -> None:
     program = _program(*_PROGRAMS[name])
     started = time.process_time()
-    assert not [found for found in check(program) if found.severity == "error"]
+    assert not [diagnostic for diagnostic in check(program) if diagnostic.severity == "error"]
     explain(program, expression=True).to_text()
     plan(program, expression=True)
     assert time.process_time() - started < _SECONDS
@@ -55,6 +55,6 @@ def test_no_command_visits_every_path(name: str) -> None:
 
 def test_matrices_side_by_side_have_a_bound() -> None:
     program = _program("similarity(image, text)", "unite({0}, {0})", _ASKED, depth=40)
-    assert [found.code for found in check(program)] == ["V0504"]
+    assert [diagnostic.code for diagnostic in check(program)] == ["V0504"]
     with pytest.raises(DiagnosticError, match="side by side"):
         plan(program, expression=True)

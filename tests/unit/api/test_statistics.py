@@ -28,10 +28,10 @@ def test_intervals_are_as_wide_as_the_tables_say(confidence: float, degrees: int
 
 def test_an_interval_by_hand() -> None:
     """Differences 1, 2, 3: mean 2, deviation 1, so 2 +- 4.3027 / sqrt(3)."""
-    found = paired_difference([11.0, 22.0, 33.0], [10.0, 20.0, 30.0])
-    assert found.mean == 2.0
-    assert (found.low, found.high) == (pytest.approx(2 - 2.48414, abs=1e-4), pytest.approx(2 + 2.48414, abs=1e-4))
-    assert not found.separable
+    difference = paired_difference([11.0, 22.0, 33.0], [10.0, 20.0, 30.0])
+    assert difference.mean == 2.0
+    assert (difference.low, difference.high) == (pytest.approx(2 - 2.48414, abs=1e-4), pytest.approx(2 + 2.48414, abs=1e-4))
+    assert not difference.separable
 
 
 def test_pairing_takes_away_what_the_seeds_share() -> None:
@@ -42,9 +42,9 @@ def test_pairing_takes_away_what_the_seeds_share() -> None:
 
 @pytest.mark.parametrize("values", [[0.5], [0.3, 0.7, 0.9]])
 def test_without_a_spread_nothing_is_claimed(values: list[float]) -> None:
-    found = paired_difference(values, [value - 0.1 for value in values])
-    assert found == Difference(pytest.approx(0.1))
-    assert not found.separable
+    difference = paired_difference(values, [value - 0.1 for value in values])
+    assert difference == Difference(pytest.approx(0.1))
+    assert not difference.separable
 
 
 def test_a_single_run_has_no_deviation() -> None:

@@ -23,7 +23,7 @@ def codes_of(program: str) -> list[str]:
     knobs: dict[str, object] = {}
     for name, value in re.findall(r"^# param: (\w+)=(.+)$", program, re.MULTILINE):
         knobs[name] = float(value) if re.fullmatch(r"[0-9.]+", value) else value
-    return [found.code for found in check(program, file=file[1] if file else "mine.vlo", knobs=knobs)]
+    return [diagnostic.code for diagnostic in check(program, file=file[1] if file else "mine.vlo", knobs=knobs)]
 
 
 def test_there_are_enough_codes_and_all_modules_are_loaded() -> None:
@@ -60,10 +60,10 @@ def test_the_class_is_complete(problem: type[Problem]) -> None:
 def test_a_safe_fix_mends_its_program() -> None:
     mended = set()
     for code, problem in CODES.items():
-        for found in check(problem.bad, file="mine.vlo") if problem.bad else ():
-            if found.fix is not None and found.fix.safe:
+        for diagnostic in check(problem.bad, file="mine.vlo") if problem.bad else ():
+            if diagnostic.fix is not None and diagnostic.fix.safe:
                 mended.add(code)
-                assert check(apply_safe_fixes(problem.bad, "mine.vlo", [found]), file="mine.vlo") == []
+                assert check(apply_safe_fixes(problem.bad, "mine.vlo", [diagnostic]), file="mine.vlo") == []
     assert mended >= {"V0104", "V0105", "V0108", "V0122", "V0123", "V0124", "V0130", "V0304"}
 
 

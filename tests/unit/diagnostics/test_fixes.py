@@ -11,7 +11,7 @@ TEXT = "abcdef"
 def offer(*edits: tuple[int, int, str], safe: bool = True, file: str = "x.vlo") -> Diagnostic:
     """A diagnostic whose fix replaces these ranges."""
     changes = tuple(Edit(Span(file, start, end), replacement) for start, end, replacement in edits)
-    return Diagnostic("V0101", "a fault", Label(Span(file, 0, 0)), fix=Fix("mend", changes, safe))
+    return Diagnostic("V0101", "a fault", Label(Span(file, 0, 0)), fix=Fix("fix", changes, safe))
 
 
 @pytest.mark.parametrize(

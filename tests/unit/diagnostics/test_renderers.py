@@ -17,10 +17,10 @@ def sources() -> SourceMap:
 
 
 def sources_of(*texts: str) -> SourceMap:
-    made = SourceMap()
+    sources = SourceMap()
     for index, text in enumerate(texts):
-        made.add(SourceText(("mine.vlo", "other.vlo")[index], text))
-    return made
+        sources.add(SourceText(("mine.vlo", "other.vlo")[index], text))
+    return sources
 
 
 def at(text: str, words: str, note: str = "", file: str = "mine.vlo") -> Label:

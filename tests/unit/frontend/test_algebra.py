@@ -20,9 +20,9 @@ def features(*names: str, samples: int = 6) -> dict[str, Tensor]:
     return {name: torch.randn(samples, 5, generator=generator, dtype=torch.float64).requires_grad_() for name in names}
 
 
-def loss_of(body: str, **given: Tensor) -> Tensor:
+def loss_of(body: str, **inputs: Tensor) -> Tensor:
     objective = vlmdsl.compile(HEADER + body, compiled=False).double()
-    loss: Tensor = objective(**given).loss
+    loss: Tensor = objective(**inputs).loss
     return loss
 
 
@@ -32,13 +32,13 @@ def unit(values: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("symbol", ["+", "-"])
 def test_features_are_added_and_subtracted(symbol: str) -> None:
-    given = features("image", "text", "caption")
-    found = loss_of(f"minimize mean(score(image, text.pooled {symbol} caption.pooled, by=dot))", **given)
-    other = given["text"] + given["caption"] if symbol == "+" else given["text"] - given["caption"]
-    expected = (given["image"] * other).sum(dim=1).mean()
-    torch.testing.assert_close(found, expected)
-    leaves = list(given.values())
-    for ours, theirs in zip(torch.autograd.grad(found, leaves), torch.autograd.grad(expected, leaves), strict=True):
+    inputs = features("image", "text", "caption")
+    loss = loss_of(f"minimize mean(score(image, text.pooled {symbol} caption.pooled, by=dot))", **inputs)
+    other = inputs["text"] + inputs["caption"] if symbol == "+" else inputs["text"] - inputs["caption"]
+    expected = (inputs["image"] * other).sum(dim=1).mean()
+    torch.testing.assert_close(loss, expected)
+    leaves = list(inputs.values())
+    for ours, theirs in zip(torch.autograd.grad(loss, leaves), torch.autograd.grad(expected, leaves), strict=True):
         torch.testing.assert_close(ours, theirs)
 
 
@@ -60,44 +60,44 @@ def test_what_does_not_combine_is_said(body: str) -> None:
 
 def test_products_and_row_sums_leave_out_what_is_no_candidate() -> None:
     """Of both factors; a row without any candidate is 0, in the sum and in the mean."""
-    given = features("image", "text", "caption")
+    inputs = features("image", "text", "caption")
     valid = torch.tensor([True, False, True, True, False, True])
     body = (
         "let across = restrict(similarity(image, text), to=valid)\nlet beside = exclude_pairs(similarity(image, caption))\n"
         "minimize mean(row_sum(across * beside)) + 3 * mean(row_mean(square(across) * beside))"
     )
-    found = loss_of(body, **given, valid=valid)
-    image, text, caption = map(unit, given.values())
+    loss = loss_of(body, **inputs, valid=valid)
+    image, text, caption = map(unit, inputs.values())
     across, beside = image @ text.T, image @ caption.T
     counted = valid[None, :] & ~torch.eye(6, dtype=torch.bool)
     products = torch.where(counted, across * beside, 0.0)
     squares = torch.where(counted, across.square() * beside, 0.0)
     expected = products.sum(1).mean() + 3 * (squares.sum(1) / counted.sum(1)).mean()
-    torch.testing.assert_close(found, expected)
-    leaves = list(given.values())
-    for ours, theirs in zip(torch.autograd.grad(found, leaves), torch.autograd.grad(expected, leaves), strict=True):
+    torch.testing.assert_close(loss, expected)
+    leaves = list(inputs.values())
+    for ours, theirs in zip(torch.autograd.grad(loss, leaves), torch.autograd.grad(expected, leaves), strict=True):
         torch.testing.assert_close(ours, theirs)
-    nobody = loss_of(body, **given, valid=torch.zeros(6, dtype=torch.bool))
+    nobody = loss_of(body, **inputs, valid=torch.zeros(6, dtype=torch.bool))
     assert nobody.item() == 0.0
     assert all(not gradient.any() for gradient in torch.autograd.grad(nobody, leaves))
 
 
 def test_of_columns_side_by_side_and_of_a_queue() -> None:
-    given = features("image", "text", "caption")
+    inputs = features("image", "text", "caption")
     wide = (
         "let wide = unite(similarity(image, text), exclude_pairs(similarity(image, caption)))\nminimize mean(row_mean(wide))"
     )
-    image, text, caption = map(unit, given.values())
+    image, text, caption = map(unit, inputs.values())
     expected = ((image @ text.T).sum(1) + (image @ caption.T).fill_diagonal_(0.0).sum(1)) / 11
-    torch.testing.assert_close(loss_of(wide, **given), expected.mean())
+    torch.testing.assert_close(loss_of(wide, **inputs), expected.mean())
     queued = (
         "let earlier = similarity(image, queue(text, size=9))\n"
         "minimize mean(row_mean(square(earlier))) + contrast(image, caption, temperature=1)"
     )
     objective = vlmdsl.compile(HEADER + queued, compiled=False).double()
-    given = {name: value for name, value in given.items() if name in objective.inputs}
-    first = objective(**given).loss
-    second = objective(**given).loss
+    inputs = {name: value for name, value in inputs.items() if name in objective.inputs}
+    first = objective(**inputs).loss
+    second = objective(**inputs).loss
     torch.testing.assert_close(second - first, (image @ text.T).square().mean(dim=1).mean())
 
 
@@ -107,20 +107,20 @@ def test_the_column_direction_of_two_matrices_stays_apart() -> None:
     body = (
         "let z = similarity(image, text, by=tokenmax)\nminimize mean(row_sum(z * z)) - mean(row_sum(square(transpose(z))))"
     )
-    given = {f"{name}_tokens": values for name, values in tokens.items()}
-    found = loss_of(body, **given, text_mask=torch.ones(4, 3, dtype=torch.bool))
+    inputs = {f"{name}_tokens": values for name, values in tokens.items()}
+    loss = loss_of(body, **inputs, text_mask=torch.ones(4, 3, dtype=torch.bool))
     pairs = torch.einsum("ipd,jld->ijpl", unit(tokens["image"]), unit(tokens["text"]))
     rows, columns = pairs.amax(3).mean(2), pairs.amax(2).mean(2)
-    torch.testing.assert_close(found, rows.square().sum(1).mean() - columns.square().sum(0).mean())
+    torch.testing.assert_close(loss, rows.square().sum(1).mean() - columns.square().sum(0).mean())
 
 
 def test_a_product_of_similarities_is_no_ranking_of_one() -> None:
     product = 'let z = similarity(image, text)\nminimize mean(cross_entropy(z * z * 9, targets=paired, along="rows"))'
     assert comparison_of(vlmdsl.compile(HEADER + product, compiled=False).program) is None
     added = "minimize contrast(image.pooled + image.pooled, text)"
-    found = comparison_of(vlmdsl.compile(HEADER + added, compiled=False).program)
-    assert found is not None
-    assert found.image_features is not None
+    comparison = comparison_of(vlmdsl.compile(HEADER + added, compiled=False).program)
+    assert comparison is not None
+    assert comparison.image_features is not None
     mixed = "minimize contrast(image.pooled + caption.pooled, text)"
     assert comparison_of(vlmdsl.compile(HEADER + mixed, compiled=False).program) is None
 
@@ -132,7 +132,7 @@ CYCLE = (
 )
 
 
-def shared_out(processes: int) -> dict[str, Tensor]:
+def split_batch(processes: int) -> dict[str, Tensor]:
     """This process's loss, and the gradients of its samples."""
     rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
     whole = {**features("image", "text", "caption", samples=8), "valid": torch.arange(8) % 3 > 0}
@@ -145,8 +145,8 @@ def shared_out(processes: int) -> dict[str, Tensor]:
 
 @pytest.mark.distributed
 def test_two_processes_are_one() -> None:
-    expected, found = shared_out(1), run_processes(shared_out, 2, 2)
-    for name, wanted in expected.items():
-        together = [part[name] for part in found] if name == "loss" else [torch.cat([part[name] for part in found])]
+    expected, results = split_batch(1), run_processes(split_batch, 2, 2)
+    for name, whole in expected.items():
+        together = [part[name] for part in results] if name == "loss" else [torch.cat([part[name] for part in results])]
         for value in together:
-            torch.testing.assert_close(value, wanted, rtol=1e-10, atol=1e-12)
+            torch.testing.assert_close(value, whole, rtol=1e-10, atol=1e-12)

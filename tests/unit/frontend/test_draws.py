@@ -29,13 +29,13 @@ def test_a_draw_is_an_input_without_axes_whose_name_means_nothing() -> None:
     one, other = (
         planned(f"let {name} = uniform(0, 1)\n" + MIXED.format(own=name, share=name)) for name in ("lot", "chance")
     )
-    assert [(wanted.name, wanted.axes, wanted.dtype) for wanted in inputs(one)][-1] == ("lot", (), "float")
+    assert [(port.name, port.axes, port.dtype) for port in inputs(one)][-1] == ("lot", (), "float")
     assert digest(one) == digest(other)
 
 
 def test_a_draw_does_not_take_the_name_of_a_field() -> None:
     body = 'minimize mean(lam) + contrast(image, mix(text, by=beta(1, 1, name="lam")))'
-    assert [wanted.name for wanted in inputs(planned(body))][-2:] == ["lam", "lam_2"]
+    assert [port.name for port in inputs(planned(body))][-2:] == ["lam", "lam_2"]
 
 
 def test_no_block_is_the_whole_batch() -> None:

@@ -27,8 +27,10 @@ STRANGE = ["a b", "1a", 'x\\" + y + \\"', "a\\n", "\\u202ea", "a.b", "é", "a" *
 def test_a_given_name_is_an_identifier(place: str) -> None:
     assert vlmdsl.check(place.format('"__import__"')) == []
     for name in STRANGE:
-        (found,) = vlmdsl.check(place.format(f'"{name}"'))
-        assert (found.code, found.primary.span.end - found.primary.span.start) == ("V0405", len(name) + 2), name
+        (diagnostic,) = vlmdsl.check(place.format(f'"{name}"'))
+        assert (diagnostic.code, diagnostic.primary.span.end - diagnostic.primary.span.start) == ("V0405", len(name) + 2), (
+            name
+        )
 
 
 @pytest.mark.parametrize("name", ["forward", "training", "_emitted", "_blends", "state", "register_buffer", "T_destination"])
@@ -38,8 +40,8 @@ def test_a_learned_number_may_be_called_as_something_of_a_module(name: str) -> N
 
 
 def test_a_field_or_a_draw_is_not_called_self() -> None:
-    (found,) = vlmdsl.check("recipe mine(self: Image, text: Text)\nminimize contrast(self, text)")
-    assert found.code == "V0215"
+    (diagnostic,) = vlmdsl.check("recipe mine(self: Image, text: Text)\nminimize contrast(self, text)")
+    assert diagnostic.code == "V0215"
     objective = vlmdsl.compile(
         "let self = beta(1, 1)\nminimize contrast(image, mix(text, by=self), temperature=1)", compiled=False
     )
@@ -57,7 +59,7 @@ def test_use_reads_recipes_only(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.vlo")
 
     def codes(path: str) -> list[str]:
-        return [found.code for found in vlmdsl.check(recipe.format(path), folder=tmp_path)]
+        return [diagnostic.code for diagnostic in vlmdsl.check(recipe.format(path), folder=tmp_path)]
 
     assert codes('"./other.vlo"') == []
     for path in ('"./other.txt"', '"./large.vlo"', '"./folder.vlo"', '"./pipe.vlo"', '"/dev/zero"', f'"{"x" * 5_000}.vlo"'):
@@ -68,4 +70,4 @@ def test_use_reads_recipes_only(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", ["a\x00b", "a" * 5_000, "a\nb.vlo", "\ud800", ""])
 def test_any_name_may_be_shown_for_a_text(file: str) -> None:
-    assert [found.code for found in vlmdsl.check("contrst(image, text)", file=file)] == ["V0201"]
+    assert [diagnostic.code for diagnostic in vlmdsl.check("contrst(image, text)", file=file)] == ["V0201"]

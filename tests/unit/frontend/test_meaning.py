@@ -32,7 +32,7 @@ DOUBLING = [
 
 @pytest.mark.parametrize("recipe", DOUBLING, ids=["calls", "tuples"])
 def test_a_recipe_that_doubles_with_every_line_is_refused_at_once(recipe: str) -> None:
-    assert [found.code for found in check(recipe)] == ["V0504"]
+    assert [diagnostic.code for diagnostic in check(recipe)] == ["V0504"]
 
 
 def test_a_formula_that_doubles_with_every_line_is_not_written_out() -> None:
@@ -132,9 +132,9 @@ def test_an_encoder_of_the_recipe_holds_for_used_recipes_too() -> None:
 
 
 def test_inputs_are_named_after_the_fields() -> None:
-    assert [wanted.name for wanted in inputs(planned("filip"))] == ["image_tokens", "image_mask", "text_tokens", "text_mask"]
+    assert [port.name for port in inputs(planned("filip"))] == ["image_tokens", "image_mask", "text_tokens", "text_mask"]
     both = planned("contrast(image, text, sim=0.5*cosine + 0.5*tokenmax)")
-    assert {wanted.name for wanted in inputs(both)} == {
+    assert {port.name for port in inputs(both)} == {
         "image", "image_tokens", "image_mask", "text", "text_tokens", "text_mask",
     }  # fmt: skip
 

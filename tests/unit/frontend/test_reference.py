@@ -29,7 +29,7 @@ def test_a_column_is_an_encoder_and_a_field_and_no_stream_of_the_batch() -> None
         ("text_reference_text", "text", "Text"),
     ]
     assert [stream.name for stream in streams(program)] == ["image", "image_retriever", "text"]
-    assert [wanted.name for wanted in inputs(program)] == ["image", "image_retriever", "text", "key"]
+    assert [port.name for port in inputs(program)] == ["image", "image_retriever", "text", "key"]
 
 
 def test_the_data_needs_no_column_for_a_key() -> None:

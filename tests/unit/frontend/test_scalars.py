@@ -16,7 +16,7 @@ RECIPE = "recipe scaled(image: Image, text: Text, scale: Scalar)\nminimize contr
 
 def test_it_is_an_input_without_axes_and_a_field_of_the_signature() -> None:
     program = planned(RECIPE)
-    (scale,) = (wanted for wanted in inputs(program) if wanted.name == "scale")
+    (scale,) = (port for port in inputs(program) if port.name == "scale")
     assert (scale.axes, scale.dtype) == ((), "float")
     assert [(name, str(kind)) for name, kind in program.fields] == [
         ("image", "Image"), ("text", "Text"), ("scale", "Scalar"),
@@ -42,11 +42,11 @@ def test_an_unused_one_is_reported_like_any_field() -> None:
 
 
 def test_a_recipe_that_is_used_takes_a_constant_a_learned_number_or_ones_own() -> None:
-    for given in ("14.3", "1 / learned(0.07)", "mine"):
+    for temperature in ("14.3", "1 / learned(0.07)", "mine"):
         text = (
             "recipe outer(image: Image, text: Text, mine: Scalar)\n"
             "def clip_of(a, b, scale: Scalar) = contrast(a, b, temperature=1 / scale)\n"
-            f"minimize clip_of(image, text, {given}) + contrast(image, text, temperature=mine)\n"
+            f"minimize clip_of(image, text, {temperature}) + contrast(image, text, temperature=mine)\n"
         )
         assert vlmdsl.check(text) == []
 

@@ -9,7 +9,7 @@ from vlmdsl.diagnostics import apply_safe_fixes
 
 
 def codes(text: str) -> list[str]:
-    return [found.code for found in vlmdsl.check(text, file="mine.vlo")]
+    return [diagnostic.code for diagnostic in vlmdsl.check(text, file="mine.vlo")]
 
 
 @pytest.mark.parametrize(
@@ -37,8 +37,8 @@ def test_sums_of_zeros_teach_nothing(zero: str) -> None:
 )
 def test_no_value_is_a_duration(number: str, place: str) -> None:
     text = place.format(number)
-    found = vlmdsl.check(text)
-    (fault,) = [diagnostic for diagnostic in found if diagnostic.code == "V0412"]
+    diagnostics = vlmdsl.check(text)
+    (fault,) = [diagnostic for diagnostic in diagnostics if diagnostic.code == "V0412"]
     assert text[fault.primary.span.start : fault.primary.span.end] == number.lstrip("-")
     assert fault.help
 
@@ -47,10 +47,10 @@ def test_no_value_is_a_duration(number: str, place: str) -> None:
 def test_the_safe_fix_of_a_unit_leaves_nothing_wrong(unit: str) -> None:
     for gap in ("", " "):
         text = f"contrast(image, text, temperature=7{gap}{unit})"
-        found = vlmdsl.check(text, file="mine.vlo")
-        assert [fault.code for fault in found] == ["V0110"]
-        mended = apply_safe_fixes(text, "mine.vlo", found)
-        assert mended == text or codes(mended) == []
+        diagnostics = vlmdsl.check(text, file="mine.vlo")
+        assert [fault.code for fault in diagnostics] == ["V0110"]
+        fixed = apply_safe_fixes(text, "mine.vlo", diagnostics)
+        assert fixed == text or codes(fixed) == []
 
 
 @pytest.mark.parametrize(
@@ -106,9 +106,9 @@ def test_an_objective_that_no_gradient_reaches_is_an_error(objective: str) -> No
 
 
 def test_a_term_that_is_zero_is_named() -> None:
-    found = vlmdsl.check("minimize {\n  a: contrast(image, text)\n  b: contrast(image, text, weight=0)\n}")
-    assert [(fault.code, fault.severity) for fault in found] == [("V0502", "warning")]
-    assert "`b`" in found[0].message
+    diagnostics = vlmdsl.check("minimize {\n  a: contrast(image, text)\n  b: contrast(image, text, weight=0)\n}")
+    assert [(fault.code, fault.severity) for fault in diagnostics] == [("V0502", "warning")]
+    assert "`b`" in diagnostics[0].message
 
 
 @pytest.mark.parametrize("objective", ["contrast(stop(image), text)", "contrast(stop(image), stop(text))"])

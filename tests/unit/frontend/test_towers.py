@@ -32,8 +32,8 @@ def test_a_shared_tower_encodes_images_texts_and_both_joined_each_kind_in_one_ca
         ONE + "let views = augment(image, n=2)\n"
         "minimize contrast(one(views), one(text)) + contrast(one(join(image, text)), one(text))\n"
     )
-    found = streams(program)
-    assert {stream.encoder.tower for stream in found} == {"shared"}
+    encoded = streams(program)
+    assert {stream.encoder.tower for stream in encoded} == {"shared"}
     assert values_of_calls(program) == [
         ["image_augment_crop_0", "image_augment_crop_1"], ["text"], ["image_text"],
     ]  # fmt: skip
@@ -57,8 +57,8 @@ def test_images_of_another_side_or_with_fewer_patches_are_calls_of_their_own(
 
 
 def test_a_batch_holds_the_halves_of_a_joined_stream_once() -> None:
-    found = readings(streams(planned("oner")))
-    assert [reading.name for reading in found] == ["image", "text"]
+    values = readings(streams(planned("oner")))
+    assert [reading.name for reading in values] == ["image", "text"]
     alone = readings(streams(planned(ONE + "minimize contrast(one(join(image, text)), one(text))\n")))
     assert {reading.name: reading.source.operation for reading in alone} == {"text": "field", "image": "field"}
 

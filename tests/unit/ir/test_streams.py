@@ -36,11 +36,11 @@ def planned(*terms: str) -> Program:
 
 def meanings(program: Program) -> dict[str, object]:
     """What every input is: its axes, and the view and encoder that it comes from."""
-    made = {stream.name: (stream.source.operation, stream.encoder) for stream in streams(program)}
+    meaning_of = {stream.name: (stream.source.operation, stream.encoder) for stream in streams(program)}
     stream_of = {
         stream.input(output): stream.name for stream in streams(program) for output in (*stream.outputs, "mask", "targets")
     }
-    return {wanted.name: (wanted.axes, wanted.dtype, made[stream_of[wanted.name]]) for wanted in inputs(program)}
+    return {port.name: (port.axes, port.dtype, meaning_of[stream_of[port.name]]) for port in inputs(program)}
 
 
 @pytest.mark.parametrize("name", TERMS)
@@ -57,10 +57,10 @@ def test_a_name_says_what_kind_of_input_it_is(recipe: str) -> None:
     """`_mask` is padding, `_tokens` has a token axis, and so on; a stream's own name is its pooled features."""
     program = vlmdsl.compile(recipe, compiled=False).program
     kinds = {"_tokens": 3, "_mask": 2, "_vocabulary": 3, "_targets": 2}
-    for wanted in inputs(program):
-        suffix = next((suffix for suffix in kinds if wanted.name.endswith(suffix)), None)
-        assert len(wanted.axes) == (kinds[suffix] if suffix else min(len(wanted.axes), 2)), wanted
-        assert (suffix == "_mask") == (wanted.dtype == "bool")
+    for port in inputs(program):
+        suffix = next((suffix for suffix in kinds if port.name.endswith(suffix)), None)
+        assert len(port.axes) == (kinds[suffix] if suffix else min(len(port.axes), 2)), port
+        assert (suffix == "_mask") == (port.dtype == "bool")
 
 
 def test_a_field_keeps_its_name_beside_a_view_that_would_have_it() -> None:
@@ -87,5 +87,5 @@ def test_a_vocabulary_that_more_than_the_criterion_reads_is_wanted_everywhere() 
 def test_a_stream_without_a_vocabulary_asks_for_no_token() -> None:
     build = Build()
     matrix = build.similarity(build.pooled("image", "Image"), build.pooled("text"))
-    found = streams(build.program("plain", loss=build.both_ways(matrix, build.paired())))
-    assert not any(stream.asked_only for stream in found)
+    plain = streams(build.program("plain", loss=build.both_ways(matrix, build.paired())))
+    assert not any(stream.asked_only for stream in plain)

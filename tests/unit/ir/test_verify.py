@@ -105,7 +105,7 @@ def test_a_node_of_another_graph_is_refused() -> None:
         verify(replace(program, graph=Graph()))
 
 
-def test_a_term_that_is_no_loss_is_refused() -> None:
+def test_a_term_that_is_not_a_loss_is_refused() -> None:
     build = Build()
-    with pytest.raises(InternalError, match="the term loss is no loss"):
+    with pytest.raises(InternalError, match="the term loss is not a loss"):
         verify(build.program("matrix", loss=build.similarity(_vec(build), _vec(build))))

@@ -31,7 +31,7 @@ class Matrices:
     candidates: Array = field(default_factory=lambda: np.ones(SAMPLES, dtype=bool))
     allowed: Array = field(default_factory=lambda: np.ones((SAMPLES, SAMPLES), dtype=bool))
 
-    def asked(self, along: str) -> Array:
+    def candidates_along(self, along: str) -> Array:
         """Which entries are candidates of a row, or of a column."""
         samples = self.candidates if self.allowed.shape[1] == SAMPLES else True  # else they are left out of `allowed`
         return samples & (self.allowed if along == "rows" else self.allowed.T)
@@ -144,11 +144,11 @@ def _of(target: Shares | Array, along: str) -> Array:
 
 
 def _plan(affinity: Matrices, epsilon: float, iterations: int) -> Shares:
-    """Sinkhorn's scaling as it is told: asking samples first, candidates last, then asking samples."""
+    """Sinkhorn's scaling as defined: queries first, candidates last, then queries."""
 
     def one(logits: Array, along: str) -> Array:
-        asked = affinity.asked(along)
-        plan = np.where(asked, np.exp((logits - np.nanmax(np.where(asked, logits, -np.inf))) / epsilon), 0.0)
+        candidates = affinity.candidates_along(along)
+        plan = np.where(candidates, np.exp((logits - np.nanmax(np.where(candidates, logits, -np.inf))) / epsilon), 0.0)
         for _ in range(iterations):
             plan = _scaled(_scaled(plan, 1), 0)
         return _scaled(plan, 1)
@@ -168,8 +168,8 @@ def _log_softmax(x: Array) -> Array:
 
 
 def _target_entropy(node: Node, logits: Matrices, target: Shares | Array) -> Array:
-    asked = logits.asked(node.string("along"))
-    shares = _among(_of(target, node.string("along")), asked)
+    candidates = logits.candidates_along(node.string("along"))
+    shares = _among(_of(target, node.string("along")), candidates)
     return -np.where(shares > 0, shares * np.log(np.where(shares > 0, shares, 1.0)), 0.0).sum(1)
 
 
@@ -190,35 +190,35 @@ def _mean(score: Array, over: Array | None = None) -> Array:
     return chosen.mean() if chosen.size else np.float64(0.0)
 
 
-def _among(target: Array, asked: Array) -> Array:
+def _among(target: Array, candidates: Array) -> Array:
     """The target as a distribution over the candidates, as wide as they: zeros where nothing of it is left."""
-    target = np.pad(target, ((0, 0), (0, asked.shape[1] - target.shape[1])))
-    kept = np.where(asked, target, 0.0)
+    target = np.pad(target, ((0, 0), (0, candidates.shape[1] - target.shape[1])))
+    kept = np.where(candidates, target, 0.0)
     whole, rest = target.sum(1, keepdims=True), kept.sum(1, keepdims=True)
     return np.divide(kept * whole, rest, out=np.zeros_like(kept), where=rest != 0)
 
 
-def _losses(logits: Array, target: Array, asked: Array, without_positive: bool) -> Array:
+def _losses(logits: Array, target: Array, candidates: Array, without_positive: bool) -> Array:
     """p_i r_i - sum_j P_ij A_ij over the candidates j of i; 0 for a sample without any."""
-    target = _among(target, asked)
-    counted = asked & ~np.eye(*logits.shape, dtype=bool) if without_positive else asked
+    target = _among(target, candidates)
+    counted = candidates & ~np.eye(*logits.shape, dtype=bool) if without_positive else candidates
     some = counted.any(1)
     marked = np.where(counted, logits, -np.inf)
     top = np.where(some, marked.max(1), 0.0)
     normaliser = np.log(np.where(counted, np.exp(marked - top[:, None]), 0.0).sum(1) + ~some) + top
-    return np.where(some, np.where(asked, target * (normaliser[:, None] - logits), 0.0).sum(1), 0.0)
+    return np.where(some, np.where(candidates, target * (normaliser[:, None] - logits), 0.0).sum(1), 0.0)
 
 
 def _cross_entropy(node: Node, logits: Matrices, target: Array) -> Array:
     matrix = logits.rows if node.string("along") == "rows" else logits.columns
     target = _of(target, node.string("along"))
-    return _losses(matrix, target, logits.asked(node.string("along")), node.string("denominator") == "negatives")
+    return _losses(matrix, target, logits.candidates_along(node.string("along")), node.string("denominator") == "negatives")
 
 
 def _unite(node: Node, x: Matrices | Array, y: Matrices | Array) -> Matrices | Array:
     if isinstance(x, Matrices):
         rows = np.hstack([x.rows, y.rows])
-        return Matrices(rows, rows, allowed=np.hstack([x.asked("rows"), y.asked("rows")]))
+        return Matrices(rows, rows, allowed=np.hstack([x.candidates_along("rows"), y.candidates_along("rows")]))
     return np.hstack([_of(x, "rows"), _of(y, "rows")])
 
 
@@ -232,7 +232,7 @@ def _exclude(node: Node, x: Matrices, out: Array) -> Matrices:
 
 
 def _memory(node: Node, seed: int) -> Memory:
-    """Entries of a memory; those that are not written are no numbers, as nobody may read them."""
+    """Entries of a memory; those that are not written are NaN, since nothing may read them."""
     values = _random(seed, "memory", node.string("name")).normal(size=(int(node.number("size")), DIMENSION))
     written = np.arange(len(values)) < len(values) - 2
     return Memory(np.where(written[:, None], values, np.nan), written)
@@ -246,7 +246,7 @@ def _similarity(node: Node, x: Array, y: Array | Memory) -> Matrices:
 
 
 def _log_sum_exp(node: Node, logits: Matrices) -> Array:
-    marked = np.where(logits.asked("rows"), logits.rows, -np.inf)
+    marked = np.where(logits.candidates_along("rows"), logits.rows, -np.inf)
     top = np.maximum(marked.max(1), -1e300)
     return np.log(np.exp(marked - top[:, None]).sum(1)) + top
 
@@ -255,17 +255,17 @@ def _sigmoid(node: Node, logits: Matrices, target: Array) -> Array:
     target = _of(target, "rows")
     target = np.pad(target, ((0, 0), (0, logits.rows.shape[1] - target.shape[1])))
     losses = np.logaddexp(0.0, -np.where(target > 0, 1.0, -1.0) * logits.rows)
-    return np.where(logits.asked("rows"), losses, 0.0).sum(1)
+    return np.where(logits.candidates_along("rows"), losses, 0.0).sum(1)
 
 
 def _hinge(node: Node, logits: Matrices) -> Array:
     """Sample by sample: over the candidates but the pair, the mean or the largest of what they have in excess."""
     matrix = logits.rows if node.string("along") == "rows" else logits.columns
-    asked = logits.asked(node.string("along"))
+    candidates = logits.candidates_along(node.string("along"))
     reduce = np.mean if node.string("negatives") == "mean" else np.max
     losses = np.zeros(SAMPLES)
     for i in range(SAMPLES):
-        others = [j for j in range(matrix.shape[1]) if j != i and asked[i, j] and asked[i, i]]
+        others = [j for j in range(matrix.shape[1]) if j != i and candidates[i, j] and candidates[i, i]]
         if others:
             losses[i] = reduce([max(0.0, node.number("margin") + matrix[i, j] - matrix[i, i]) for j in others])
     return losses
@@ -279,7 +279,7 @@ def _partners(node: Node) -> list[int]:
 
 
 def _retain(node: Node, x: Array, condition: Array) -> Array:
-    """What is left out is no number here, so that nobody can have read it."""
+    """What is left out is NaN here, which shows that nothing reads it."""
     return np.where(condition.reshape(-1, *[1] * (x.ndim - 1)), x, np.nan if node.number("value") == 0.0 else 1.0)
 
 
@@ -323,8 +323,10 @@ _OPERATIONS: dict[str, Callable[..., object]] = {
     "cross_entropy": _cross_entropy,
     "sigmoid_loss": _sigmoid,
     "hinge": _hinge,
-    "row_sum": lambda node, x: np.where(x.asked("rows"), x.rows, 0.0).sum(1),
-    "row_mean": lambda node, x: np.where(x.asked("rows"), x.rows, 0.0).sum(1) / np.maximum(x.asked("rows").sum(1), 1),
+    "row_sum": lambda node, x: np.where(x.candidates_along("rows"), x.rows, 0.0).sum(1),
+    "row_mean": lambda node, x: (
+        np.where(x.candidates_along("rows"), x.rows, 0.0).sum(1) / np.maximum(x.candidates_along("rows").sum(1), 1)
+    ),
     "gate": lambda node, x, gate: gate[:, None] * x,
     "samples": lambda node, over=None: np.float64(SAMPLES if over is None else over.sum()),
     "mean": lambda node, score, over=None: _mean(score, over),

@@ -64,9 +64,9 @@ def test_only_the_masked_stream_has_targets_and_both_processes_share_its_draws()
     assert port("text", "masked") not in whole.values
     (text, masked), plain = masked_text(whole), whole.values["text"]
     assert isinstance(plain, TextBatch)
-    asked = masked.targets != NOT_SELECTED
-    assert 0.2 < asked.float().sum() / text.mask.sum() < 0.6
-    assert torch.equal(masked.targets[asked], plain.ids[asked])
+    selected = masked.targets != NOT_SELECTED
+    assert 0.2 < selected.float().sum() / text.mask.sum() < 0.6
+    assert torch.equal(masked.targets[selected], plain.ids[selected])
     shares = [masked_text(batches(RECIPE, 1, rank=rank, world=2)[0]) for rank in (0, 1)]
     assert torch.equal(torch.cat([share.ids for share, _ in shares]), text.ids)
     assert torch.equal(torch.cat([share.targets for _, share in shares]), masked.targets)
@@ -128,10 +128,10 @@ def test_the_tower_is_asked_for_the_hidden_tokens() -> None:
 def test_only_the_chosen_tokens_get_logits_with_the_same_loss_and_gradients() -> None:
     (batch,) = batches(RECIPE.replace("40%", "10%"), 1)
     _, masked = masked_text(batch)
-    asked = masked.places
-    assert asked is not None
-    assert asked.shape[1] < 24, "as many places as tokens"
-    found: dict[bool, list[torch.Tensor]] = {}
+    places = masked.places
+    assert places is not None
+    assert places.shape[1] < 24, "as many places as tokens"
+    by_form: dict[bool, list[torch.Tensor]] = {}
     for packed in (True, False):
         objective = vlmdsl.compile(RECIPE, compiled=False)
         language = tower(("pooled", "vocabulary")).double()
@@ -142,9 +142,9 @@ def test_only_the_chosen_tokens_get_logits_with_the_same_loss_and_gradients() ->
             batch = replace(batch, values={**batch.values, port("text_masked", "masked"): masked._replace(places=None)})
         loss = model(batch).loss
         loss.backward()
-        assert rows == [asked.numel() if packed else 8 * 24]
-        found[packed] = [loss.detach(), *(parameter.grad for parameter in language.parameters())]
-    torch.testing.assert_close(found[True], found[False], rtol=1e-12, atol=1e-14)
+        assert rows == [places.numel() if packed else 8 * 24]
+        by_form[packed] = [loss.detach(), *(parameter.grad for parameter in language.parameters())]
+    torch.testing.assert_close(by_form[True], by_form[False], rtol=1e-12, atol=1e-14)
 
 
 @given(seed=st.integers(0, 2**32 - 1), samples=st.integers(1, 40), share=st.floats(0.01, 1.0))
@@ -155,36 +155,36 @@ def test_the_places_are_those_of_the_chosen_tokens_and_as_many_for_every_batch(
     targets = torch.from_numpy(
         np.where(random.random((samples, 32)) < share, random.integers(0, 9, (samples, 32)), NOT_SELECTED)
     )
-    asked, nobody = selected_places(targets, share), selected_places(torch.full_like(targets, NOT_SELECTED), share)
-    if asked is None or nobody is None:
-        assert asked is nobody
+    places, nobody = selected_places(targets, share), selected_places(torch.full_like(targets, NOT_SELECTED), share)
+    if places is None or nobody is None:
+        assert places is nobody
         return
-    assert asked.shape == nobody.shape
+    assert places.shape == nobody.shape
     chosen = (targets.flatten() != NOT_SELECTED).nonzero().flatten()
-    assert torch.equal(asked[asked != NOT_SELECTED], chosen)
+    assert torch.equal(places[places != NOT_SELECTED], chosen)
     states = torch.arange(samples * 32.0).view(samples, 32, 1)
-    picked, wanted = MaskedTokens(targets, asked).selected(states)
-    assert torch.equal(picked[asked != NOT_SELECTED].flatten(), chosen.float())
-    assert torch.equal(wanted[asked != NOT_SELECTED], targets.flatten()[chosen])
-    assert (wanted[asked == NOT_SELECTED] == NOT_SELECTED).all()
+    picked, labels = MaskedTokens(targets, places).selected(states)
+    assert torch.equal(picked[places != NOT_SELECTED].flatten(), chosen.float())
+    assert torch.equal(labels[places != NOT_SELECTED], targets.flatten()[chosen])
+    assert (labels[places == NOT_SELECTED] == NOT_SELECTED).all()
 
 
 def test_a_batch_with_more_chosen_tokens_than_expected_gets_more_places() -> None:
     targets = torch.zeros(64, 32, dtype=torch.int64)
     targets[:, 20:] = NOT_SELECTED
-    expected, found = selected_places(torch.full_like(targets, NOT_SELECTED), 0.15), selected_places(targets, 0.15)
+    expected, places = selected_places(torch.full_like(targets, NOT_SELECTED), 0.15), selected_places(targets, 0.15)
     assert expected is not None
-    assert found is not None
-    assert expected.shape[1] < found.shape[1] == 20
-    assert (found != NOT_SELECTED).all()
+    assert places is not None
+    assert expected.shape[1] < places.shape[1] == 20
+    assert (places != NOT_SELECTED).all()
     targets[:, :] = 0
     assert selected_places(targets, 0.15) is None
 
 
 def test_a_vocabulary_changes_no_other_weight_of_a_tower() -> None:
-    plain, asked = tower(("pooled",)).state_dict(), tower(("pooled", "vocabulary")).state_dict()
-    assert set(asked) - set(plain) == {"vocabulary_head.weight", "vocabulary_head.bias"}
-    assert all(torch.equal(asked[name], value) for name, value in plain.items())
+    plain, predicting = tower(("pooled",)).state_dict(), tower(("pooled", "vocabulary")).state_dict()
+    assert set(predicting) - set(plain) == {"vocabulary_head.weight", "vocabulary_head.bias"}
+    assert all(torch.equal(predicting[name], value) for name, value in plain.items())
 
 
 def test_a_resumed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
@@ -194,9 +194,9 @@ let masked = mask(text, random(40%))
 let earlier = queue((text, masked), size=20)
 minimize contrast(masked, nearest(each((text, masked)), earlier), directions="rows") + mlm(masked)
 """
-    given = batches(recipe, 4)
+    steps = batches(recipe, 4)
 
-    def made() -> tuple[VisionLanguageModel, torch.optim.AdamW]:
+    def model_and_optimizer() -> tuple[VisionLanguageModel, torch.optim.AdamW]:
         objective = vlmdsl.compile(recipe, compiled=False)
         model = VisionLanguageModel({"language": tower(("pooled", "vocabulary"))}, objective)
         return model, build_optimizer(model, OptimizerConfig(learning_rate=1e-2))
@@ -211,10 +211,10 @@ minimize contrast(masked, nearest(each((text, masked)), earlier), directions="ro
             losses.append(loss.item())
         return losses
 
-    whole = train(*made(), given)
-    half = made()
-    first = train(*half, given[:2])
+    whole = train(*model_and_optimizer(), steps)
+    half = model_and_optimizer()
+    first = train(*half, steps[:2])
     folder = save_checkpoint(tmp_path, *half, Position(2, 0, 2, seed=0))
-    resumed = made()
+    resumed = model_and_optimizer()
     load_checkpoint(folder, *resumed)
-    assert first + train(*resumed, given[2:]) == whole
+    assert first + train(*resumed, steps[2:]) == whole

@@ -83,10 +83,10 @@ nonsense: {a: b}
 
 
 def test_faults_of_overrides_and_flags_point_at_the_words_given() -> None:
-    found = faults(
+    messages = faults(
         overrides=["train.stepz=3", "train.precision=fp8", "train", "out=[", "model.dimension=inf"], flags={"train.steps": 0}
     )
-    assert found == [
+    assert messages == [
         "V0810 --set:4:6 [] the run configuration is not YAML: expected the node content, but found '<stream end>'",
         "V0811 --set:1:1 [train.stepz] there is no setting `train.stepz` | did you mean `train.steps`?",
         "V0812 --set:2:17 [fp8] `train.precision` must be 'float32' or 'bfloat16'",

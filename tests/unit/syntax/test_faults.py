@@ -113,7 +113,7 @@ def test_one_fault_with_its_place(text: str, code: str, place: str) -> None:
     assert len(faults) == 1 or text.startswith("for")
 
 
-MENDED = [
+FIXED = [
     ("minimise a\n", "minimize a\n"),
     ("tau = 3\nminimize tau", "let tau = 3\nminimize tau"),
     ("f(a) = a\nminimize f(1)", "def f(a) = a\nminimize f(1)"),
@@ -128,10 +128,10 @@ MENDED = [
 ]
 
 
-@pytest.mark.parametrize(("text", "mended"), MENDED)
-def test_safe_fixes_make_a_program_without_faults(text: str, mended: str) -> None:
+@pytest.mark.parametrize(("text", "fixed"), FIXED)
+def test_safe_fixes_make_a_program_without_faults(text: str, fixed: str) -> None:
     result = apply_safe_fixes(text, "mine.vlo", parse(SourceText("mine.vlo", text))[1])
-    assert result == mended
+    assert result == fixed
     assert parse(SourceText("mine.vlo", result))[1] == []
 
 

@@ -141,7 +141,11 @@ def test_the_items_of_a_recipe() -> None:
     assert isinstance(edition, tree.Edition)
     assert edition.version == 1
     assert isinstance(recipe, tree.Recipe)
-    types = [(given.type.name, given.type.count, given.type.views) for given in recipe.parameters if given.type]
+    types = [
+        (parameter.type.name, parameter.type.count, parameter.type.views)
+        for parameter in recipe.parameters
+        if parameter.type
+    ]
     assert types == [("Image", None, 2), ("Text", 4, None), ("Label", None, None)]
     assert isinstance(recipe.parameters[3].default, tree.Number)
     assert recipe.documentation == "Two lines\nabout it."
@@ -160,7 +164,10 @@ def test_the_items_of_a_recipe() -> None:
     assert isinstance(let, tree.Let)
     assert let.documentation == "A name."
     assert isinstance(function, tree.Def)
-    assert [(given.name.name, given.default is None) for given in function.parameters] == [("a", True), ("b", False)]
+    assert [(parameter.name.name, parameter.default is None) for parameter in function.parameters] == [
+        ("a", True),
+        ("b", False),
+    ]
     assert isinstance(minimize, tree.Minimize)
     assert [(term.name and term.name.name, term.documentation) for term in minimize.terms] == [
         ("pairs", "The pairs."),
@@ -180,14 +187,14 @@ def test_spans_are_exact() -> None:
     assert sliced[11].startswith("minimize {")
     assert sliced[11].endswith("}")
     (bare,) = parsed("(a + f((b), c=(d))) * (e)")
-    found: list[str] = []
+    texts: list[str] = []
     waiting = list(expressions_of(bare))
     text = SourceText("mine.vlo", "(a + f((b), c=(d))) * (e)")
     while waiting:
         node = waiting.pop()
-        found.append(text.slice(node.span))
+        texts.append(text.slice(node.span))
         waiting.extend(children(node))
-    assert found == ["(a + f((b), c=(d))) * (e)", "e", "a + f((b), c=(d))", "f((b), c=(d))", "d", "b", "f", "a"]
+    assert texts == ["(a + f((b), c=(d))) * (e)", "e", "a + f((b), c=(d))", "f((b), c=(d))", "d", "b", "f", "a"]
 
 
 def test_comments_keep_their_text_and_place() -> None:

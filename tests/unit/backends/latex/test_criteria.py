@@ -63,8 +63,8 @@ FORMULAS = {
 def test_the_formula_says_what_is_computed(recipe: str) -> None:
     program = build(recipe).written
     lines = [line.strip() for line in formula_text(program).splitlines()]
-    for wanted in FORMULAS[recipe]:
-        assert wanted in lines
+    for expected in FORMULAS[recipe]:
+        assert expected in lines
     for line in formula_lines(program):
         MathTextParser("path").parse(f"${line}$")
 

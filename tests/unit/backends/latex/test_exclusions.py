@@ -82,8 +82,8 @@ FORMULAS = {
 def test_the_formula_says_who_is_left_out(criterion: str) -> None:
     program = build(HEAD + criterion).written
     lines = [line.strip() for line in formula_text(program).splitlines()]
-    for wanted in FORMULAS[criterion]:
-        assert wanted in lines, lines
+    for expected in FORMULAS[criterion]:
+        assert expected in lines, lines
     for line in formula_lines(program):
         MathTextParser("path").parse(f"${line}$")
 

@@ -73,9 +73,9 @@ def test_clip_is_printed_as_in_the_paper() -> None:
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_text(make: Callable[[], Program], lines: list[str]) -> None:
-    found = [line.strip() for line in formula_text(make()).splitlines()]
+    formula = [line.strip() for line in formula_text(make()).splitlines()]
     for line in lines:
-        assert line in found
+        assert line in formula
 
 
 def test_decoupled_sums_leave_the_pair_and_the_masked_out() -> None:
@@ -130,10 +130,10 @@ def test_views_frozen_towers_and_stops_are_said() -> None:
     encoded = build.graph.add("encode", drawn, type=encode.type, encoder=encode.attribute("encoder"))
     features = build.normalize(build.add("pooled", encoded, type=plain.type))
     image = build.stop(build.pooled("image", "Image", frozen=True))
-    found = formula_text(build.program("views", loss=build.both_ways(build.similarity(image, features), build.paired())))
-    assert "text'_i ~ U{text_i, text_i^(1), …, text_i^(4)}" in found
-    assert "vision frozen" in found
-    assert "sg(x_i)·y_j" in found
+    lines = formula_text(build.program("views", loss=build.both_ways(build.similarity(image, features), build.paired())))
+    assert "text'_i ~ U{text_i, text_i^(1), …, text_i^(4)}" in lines
+    assert "vision frozen" in lines
+    assert "sg(x_i)·y_j" in lines
 
 
 def test_what_is_no_region_is_written_as_it_stands() -> None:

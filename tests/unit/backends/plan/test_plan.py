@@ -197,6 +197,6 @@ def test_text_and_json_say_the_same_numbers() -> None:
 def test_impossible_sizes_are_diagnosed(sizes: dict[str, object], code: str, words: str) -> None:
     with pytest.raises(DiagnosticError) as caught:
         planned(clip(), **sizes)
-    (found,) = caught.value.diagnostics
-    assert found.code == code
-    assert words in found.message + " ".join(found.help)
+    (diagnostic,) = caught.value.diagnostics
+    assert diagnostic.code == code
+    assert words in diagnostic.message + " ".join(diagnostic.help)

@@ -49,14 +49,14 @@ def test_cross_entropy_is_what_the_region_computes(
         direction = ops.Direction(1.0, target, keep=keep, without_positive=denominator == "negatives")
         return ops.contrast_of(ops.Similarities(rows, columns), **{along: direction}).loss
 
-    made = logits(seed)
-    assert_same_gradients(plain, region, {"rows": made.rows, "columns": made.columns})
+    matrices = logits(seed)
+    assert_same_gradients(plain, region, {"rows": matrices.rows, "columns": matrices.columns})
 
 
 def test_cross_entropy_along_rows_is_torchs() -> None:
-    made = logits(0)
-    found = ops.cross_entropy(made, ops.paired(), along="rows", denominator="all")
-    torch.testing.assert_close(found, F.cross_entropy(made.rows, torch.arange(5), reduction="none"))
+    similarities = logits(0)
+    losses = ops.cross_entropy(similarities, ops.paired(), along="rows", denominator="all")
+    torch.testing.assert_close(losses, F.cross_entropy(similarities.rows, torch.arange(5), reduction="none"))
 
 
 def test_excluding_everybody_costs_nothing() -> None:
@@ -71,15 +71,15 @@ def test_excluding_everybody_costs_nothing() -> None:
 @pytest.mark.parametrize("along", ["rows", "columns"])
 @pytest.mark.parametrize("negatives", ["mean", "hardest"])
 def test_hinge_is_what_negatives_have_in_excess(along: str, negatives: str) -> None:
-    made, excluded = logits(2), torch.tensor([False, True, False, False, False])
-    matrix = made.rows if along == "rows" else made.columns.T
+    matrices, excluded = logits(2), torch.tensor([False, True, False, False, False])
+    matrix = matrices.rows if along == "rows" else matrices.columns.T
     excess = (0.5 + matrix - matrix.diagonal()[:, None]).clamp(min=0.0)
-    for similarities, kept in ((made, torch.ones(5, dtype=torch.bool)), (ops.exclude(made, excluded), ~excluded)):
-        found = ops.hinge(similarities, along=along, margin=0.5, negatives=negatives)
+    for similarities, kept in ((matrices, torch.ones(5, dtype=torch.bool)), (ops.exclude(matrices, excluded), ~excluded)):
+        losses = ops.hinge(similarities, along=along, margin=0.5, negatives=negatives)
         for i in range(5):
             others = excess[i, kept & (torch.arange(5) != i)]
             expected = (others.mean() if negatives == "mean" else others.max()) if kept[i] else torch.zeros(())
-            torch.testing.assert_close(found[i], expected.to(found.dtype))
+            torch.testing.assert_close(losses[i], expected.to(losses.dtype))
 
 
 def test_hardest_negatives_that_are_equal_share_the_gradient() -> None:
@@ -97,19 +97,19 @@ def test_one_sample_has_no_negatives() -> None:
 
 
 def test_sigmoid_loss_adds_up_all_candidates_of_a_row() -> None:
-    made = logits(1)
+    similarities = logits(1)
     positive = (LABEL[:, None] == LABEL[None, :]) & (LABEL != -1)[:, None] | torch.eye(5, dtype=torch.bool)
-    expected = -F.logsigmoid(torch.where(positive, made.rows, -made.rows))
-    torch.testing.assert_close(ops.sigmoid_loss(made, ops.same(LABEL, -1)), expected.sum(dim=1))
+    expected = -F.logsigmoid(torch.where(positive, similarities.rows, -similarities.rows))
+    torch.testing.assert_close(ops.sigmoid_loss(similarities, ops.same(LABEL, -1)), expected.sum(dim=1))
     excluded = torch.tensor([False, True, False, False, False])
-    kept = ops.sigmoid_loss(ops.exclude(made, excluded), ops.same(LABEL, -1))
+    kept = ops.sigmoid_loss(ops.exclude(similarities, excluded), ops.same(LABEL, -1))
     torch.testing.assert_close(kept, expected[:, ~excluded].sum(dim=1))
 
 
 def test_sigmoid_loss_keeps_its_digits_where_it_is_nearly_zero() -> None:
     certain = torch.full((2, 2), -50.0).fill_diagonal_(50.0)
-    found = ops.sigmoid_loss(ops.Similarities(certain, certain), ops.paired())
-    assert found.tolist() == pytest.approx([2 * 1.928749847963918e-22] * 2, rel=1e-5)
+    losses = ops.sigmoid_loss(ops.Similarities(certain, certain), ops.paired())
+    assert losses.tolist() == pytest.approx([2 * 1.928749847963918e-22] * 2, rel=1e-5)
 
 
 def test_a_mean_over_nobody_is_zero_with_zero_gradient() -> None:
@@ -134,8 +134,8 @@ def test_a_regression_says_whether_it_sums_or_averages_over_features(form: str, 
     image, text = (torch.randn(4, 5, generator=generator, dtype=torch.float64) for _ in range(2))
     objective = vlmdsl.compile(f'minimize regress(image, text, form="{form}")', compiled=False).double()
     units = [F.normalize(value, dim=-1) for value in (image, text)]
-    wanted = F.mse_loss(*units).item() * 5 * share
-    assert objective(image=image, text=text).loss.item() == pytest.approx(wanted, rel=1e-12)
+    expected = F.mse_loss(*units).item() * 5 * share
+    assert objective(image=image, text=text).loss.item() == pytest.approx(expected, rel=1e-12)
     assert ("/D" in vlmdsl.explain(f'minimize regress(image, text, form="{form}")').to_text()) == (share < 1)
 
 

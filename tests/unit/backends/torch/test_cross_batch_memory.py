@@ -73,7 +73,7 @@ class Reference:
         alone[:, :SAMPLES] &= ~eye
         soft, pairs = (0.5 * z).softmax(1).detach(), torch.zeros_like(z)
         pairs[:, :SAMPLES] = eye.double()
-        asked = (3 * text @ earlier.T).softmax(1).detach()
+        targets = (3 * text @ earlier.T).softmax(1).detach()
         signed = torch.where(same, z, -z)
         negative = z.masked_fill(pairs.bool(), -torch.inf)
         wide = torch.cat([z, text @ torch.stack([*self.others]).T], dim=1)
@@ -83,7 +83,7 @@ class Reference:
             "classes": cross_entropy(z, same.double()).mean(),
             "supervised": cross_entropy(own.T.clamp(min=-1e9), alone.double()).mean(),
             "softened": of_soft.mean(),
-            "earlier": cross_entropy(image @ earlier.T, asked).mean() if len(earlier) else torch.zeros(()).double(),
+            "earlier": cross_entropy(image @ earlier.T, targets).mean() if len(earlier) else torch.zeros(()).double(),
             "judged": -F.logsigmoid(signed).sum(1).mean(),
             "triplets": (0.2 + negative.amax(1) - z.diagonal()).clamp(min=0).mean(),
             "scores": z.logsumexp(1).mean(),
@@ -97,11 +97,11 @@ class Reference:
 
 
 def objective_of(recipe: str = RECIPE) -> vlmdsl.Objective:
-    made = vlmdsl.compile(recipe, compiled=False).double()
+    objective = vlmdsl.compile(recipe, compiled=False).double()
     with torch.no_grad():
-        for parameter in made.parameters():
+        for parameter in objective.parameters():
             parameter.copy_(torch.tensor(10.0).double().log())
-    return made
+    return objective
 
 
 def test_terms_and_gradients_are_those_of_what_has_entered() -> None:
@@ -110,20 +110,20 @@ def test_terms_and_gradients_are_those_of_what_has_entered() -> None:
     objective.train()
     reference = Reference(objective.state.get_buffer("others").clone())
     for step in range(STEPS):
-        given = step_inputs(step)
-        mine, theirs = ({name: value.clone() for name, value in given.items()} for _ in range(2))
+        features = step_inputs(step)
+        mine, theirs = ({name: value.clone() for name, value in features.items()} for _ in range(2))
         for inputs in (mine, theirs):
             for name in ("image", "text"):
                 inputs[name].requires_grad_()
-        out, wanted = objective(**mine), reference.terms(**theirs)
-        reference.enter(**given)
-        for name, value in wanted.items():
+        out, expected = objective(**mine), reference.terms(**theirs)
+        reference.enter(**features)
+        for name, value in expected.items():
             torch.testing.assert_close(out.terms[name], value, rtol=1e-10, atol=1e-12, msg=f"{name} in step {step}")
         filled = min(step * SAMPLES, SIZE)
         assert out.metrics["pairs.chance"].item() == pytest.approx(torch.tensor(SAMPLES + filled).log().item())
         assert out.metrics["both.chance"].item() == pytest.approx(torch.tensor(SAMPLES + filled + SIZE).log().item())
         out.loss.backward()
-        sum(wanted.values(), start=torch.zeros(())).backward()
+        sum(expected.values(), start=torch.zeros(())).backward()
         for name in ("image", "text"):
             torch.testing.assert_close(mine[name].grad, theirs[name].grad, rtol=1e-9, atol=1e-11)
 
@@ -131,17 +131,17 @@ def test_terms_and_gradients_are_those_of_what_has_entered() -> None:
 def losses_of_steps() -> list[Tensor]:
     objective, losses = objective_of(), []
     for step in range(STEPS):
-        given = {name: own_slice(value) for name, value in step_inputs(step).items()}
-        losses.append(objective(**given).loss.detach())
+        own = {name: own_slice(value) for name, value in step_inputs(step).items()}
+        losses.append(objective(**own).loss.detach())
     return [*losses, objective.state.get_buffer("labels").double(), objective.state.get_buffer("texts")]
 
 
 @pytest.mark.distributed
 @pytest.mark.slow
 def test_two_processes_hold_what_one_does() -> None:
-    for found in run_processes(losses_of_steps, 2):
-        for value, wanted in zip(found, losses_of_steps(), strict=True):
-            torch.testing.assert_close(value, wanted, rtol=1e-10, atol=1e-12)
+    for losses in run_processes(losses_of_steps, 2):
+        for value, expected in zip(losses, losses_of_steps(), strict=True):
+            torch.testing.assert_close(value, expected, rtol=1e-10, atol=1e-12)
 
 
 def test_samples_that_are_left_out_are_none_of_the_queue() -> None:
@@ -151,13 +151,13 @@ def test_samples_that_are_left_out_are_none_of_the_queue() -> None:
     let z = restrict(unite(similarity(image, text), similarity(image, texts)) / 0.1, to=valid)
     minimize mean(cross_entropy(z, targets=paired, along="rows"), over=valid)
     """
-    objective, given = objective_of(recipe), [step_inputs(step) for step in range(2)]
+    objective, steps = objective_of(recipe), [step_inputs(step) for step in range(2)]
     valid = torch.tensor([True, False, True, True])
-    objective(image=given[0]["image"], text=given[0]["text"], valid=valid)
-    found = objective(image=given[1]["image"], text=given[1]["text"], valid=valid).loss
-    image, text, earlier = unit(given[1]["image"]), unit(given[1]["text"]), unit(given[0]["text"])
+    objective(image=steps[0]["image"], text=steps[0]["text"], valid=valid)
+    loss = objective(image=steps[1]["image"], text=steps[1]["text"], valid=valid).loss
+    image, text, earlier = unit(steps[1]["image"]), unit(steps[1]["text"]), unit(steps[0]["text"])
     logits = image[valid] @ torch.cat([text[valid], earlier]).T / 0.1
-    torch.testing.assert_close(found, F.cross_entropy(logits, torch.arange(3)))
+    torch.testing.assert_close(loss, F.cross_entropy(logits, torch.arange(3)))
 
 
 @pytest.mark.parametrize(
@@ -173,8 +173,8 @@ def test_samples_that_are_left_out_are_none_of_the_queue() -> None:
 )
 def test_what_has_no_meaning_is_refused(expression: str, code: str) -> None:
     head = "recipe wrong(image: Image, text: Text, label: Label, flag: Flag)\n"
-    found = vlmdsl.check(f"{head}minimize mean(logsumexp({expression}))")
-    assert [fault.code for fault in found if fault.severity == "error"] == [code], found
+    diagnostics = vlmdsl.check(f"{head}minimize mean(logsumexp({expression}))")
+    assert [fault.code for fault in diagnostics if fault.severity == "error"] == [code], diagnostics
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_what_has_no_meaning_is_refused(expression: str, code: str) -> None:
 )
 def test_pairs_are_asked_for_only_where_the_batch_comes_first(criterion: str) -> None:
     head = "recipe wrong(image: Image, text: Text, label: Label)\nlet texts = queue(text, size=9)\n"
-    found = vlmdsl.check(
+    diagnostics = vlmdsl.check(
         f"{head}let z = unite(similarity(image, texts), similarity(image, text))\nminimize mean({criterion})"
     )
-    assert [fault.severity for fault in found if fault.code != "V0206"] == ["error"], found
+    assert [fault.severity for fault in diagnostics if fault.code != "V0206"] == ["error"], diagnostics

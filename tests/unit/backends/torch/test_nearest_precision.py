@@ -29,9 +29,9 @@ def test_every_neighbour_is_that_of_float64(by: str, dtype: torch.dtype, autocas
         objective(image=texts, text=entries)
         objective(image=images, text=texts).loss.backward()
     unit = F.normalize(entries.double(), dim=-1)
-    wanted = unit[(F.normalize(texts.double(), dim=-1) @ unit.T).argmax(dim=1)] / 200
+    expected = unit[(F.normalize(texts.double(), dim=-1) @ unit.T).argmax(dim=1)] / 200
     assert images.grad is not None
-    torch.testing.assert_close(images.grad.double(), wanted, rtol=0.004, atol=2e-7)
+    torch.testing.assert_close(images.grad.double(), expected, rtol=0.004, atol=2e-7)
     rounded = F.normalize(entries, dim=-1)
     others = (F.normalize(texts, dim=-1) @ rounded.T).argmax(dim=1)
-    assert (unit[others] / 200 - wanted).abs().amax(dim=1).gt(1e-6).sum() > 5
+    assert (unit[others] / 200 - expected).abs().amax(dim=1).gt(1e-6).sum() > 5

@@ -50,10 +50,10 @@ def usual(image: Tensor, text: Tensor, log_scale: Tensor) -> Tensor:
 
 def test_loss_terms_metrics_and_gradients() -> None:
     objective = Objective(clip()).double()
-    given = features()
-    out = objective(**given)
+    batch = features()
+    out = objective(**batch)
     out.loss.backward()
-    expected = usual(given["image"].detach(), given["text"].detach(), objective.log_scale.detach())
+    expected = usual(batch["image"].detach(), batch["text"].detach(), objective.log_scale.detach())
     torch.testing.assert_close(out.loss.detach(), expected)
     assert out.loss is out.terms["contrast"] or torch.equal(out.loss, out.terms["contrast"])
     assert out.metrics["logit_scale"].item() == pytest.approx(math.exp(2.6593))
@@ -103,12 +103,12 @@ def test_inputs_that_do_not_fit_are_named(
 
 def test_the_mask_of_texts_is_asked_for_and_that_of_images_is_not() -> None:
     objective = Objective(tokenwise()).double()
-    given = token_features()
-    objective(**given)
+    batch = token_features()
+    objective(**batch)
     with pytest.raises(TypeError, match=r"lacks text_mask \[B, L\], true where text has a token"):
-        objective(image_tokens=given["image_tokens"], text_tokens=given["text_tokens"])
+        objective(image_tokens=batch["image_tokens"], text_tokens=batch["text_tokens"])
     with pytest.raises(ValueError, match=r"axis L \(tokens\): text_tokens has 6, text_mask has 5"):
-        objective(**given | {"text_mask": given["text_mask"][:, :5]})
+        objective(**batch | {"text_mask": batch["text_mask"][:, :5]})
 
 
 def test_parameters_are_projected_into_their_bounds() -> None:
@@ -136,25 +136,25 @@ def test_a_parameter_may_have_any_name(name: str) -> None:
 
 
 def test_a_frozen_encoder_gets_no_gradient() -> None:
-    given = features()
-    Objective(clip(frozen=True))(**given).loss.backward()
-    assert given["image"].grad is None
-    assert given["text"].grad is not None
+    batch = features()
+    Objective(clip(frozen=True))(**batch).loss.backward()
+    assert batch["image"].grad is None
+    assert batch["text"].grad is not None
 
 
 def test_autocast_changes_nothing() -> None:
-    objective, given = Objective(clip()), features(dtype=torch.float32)
-    plain = objective(**given).loss
+    objective, batch = Objective(clip()), features(dtype=torch.float32)
+    plain = objective(**batch).loss
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(objective(**given).loss, plain)
-        half = {name: value.bfloat16() for name, value in given.items()}
+        assert torch.equal(objective(**batch).loss, plain)
+        half = {name: value.bfloat16() for name, value in batch.items()}
         assert objective(**half).loss.dtype is torch.float32
 
 
 def test_towers_of_different_precision_meet_in_the_wider_one() -> None:
-    objective, given = Objective(clip()), features(dtype=torch.float32)
-    mixed = objective(image=given["image"].bfloat16(), text=given["text"]).loss
-    assert mixed.item() == pytest.approx(objective(**given).loss.item(), rel=1e-2)
+    objective, batch = Objective(clip()), features(dtype=torch.float32)
+    mixed = objective(image=batch["image"].bfloat16(), text=batch["text"]).loss
+    assert mixed.item() == pytest.approx(objective(**batch).loss.item(), rel=1e-2)
 
 
 def test_a_bias_of_all_logits_cancels_and_learns_nothing() -> None:
@@ -171,9 +171,9 @@ def test_formula_and_plan_come_from_who_built_it() -> None:
         Objective(clip()).plan()
 
 
-def gradients(objective: nn.Module, given: dict[str, Tensor]) -> list[Tensor]:
-    leaves = [value for value in given.values() if value.requires_grad] + list(objective.parameters())
-    loss = objective(**given).loss
+def gradients(objective: nn.Module, features: dict[str, Tensor]) -> list[Tensor]:
+    leaves = [value for value in features.values() if value.requires_grad] + list(objective.parameters())
+    loss = objective(**features).loss
     return [loss.detach(), *torch.autograd.grad(loss, leaves)]
 
 
@@ -189,12 +189,12 @@ def test_compiled_is_eager_in_one_graph_that_is_compiled_once(
 ) -> None:
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    given = make()
-    expected = gradients(Objective(program).double(), given)
+    batch = make()
+    expected = gradients(Objective(program).double(), batch)
     compiled = Objective(program, compiled=True).double()
     for _ in range(3):
-        for found, wanted in zip(gradients(compiled, given), expected, strict=True):
-            torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
+        for gradient, reference in zip(gradients(compiled, batch), expected, strict=True):
+            torch.testing.assert_close(gradient, reference, rtol=1e-10, atol=1e-12)
     counters = torch._dynamo.utils.counters
     assert not counters["graph_break"]
     assert counters["stats"]["unique_graphs"] == 1
@@ -210,6 +210,6 @@ def test_an_outer_module_compiles_around_it() -> None:
     def step(image: Tensor, text: Tensor) -> Tensor:
         return objective(image=model(image), text=text).loss
 
-    given = features()
+    batch = features()
     outer = torch.compile(step, fullgraph=True)
-    torch.testing.assert_close(outer(**given), step(**given), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(outer(**batch), step(**batch), rtol=1e-10, atol=1e-12)

@@ -48,8 +48,8 @@ def test_it_is_brute_force_with_ties_own_samples_and_chunks(
     own, keys = random.integers(0, 4, samples), random.integers(0, 4, entries)
     scores = query @ (table / np.linalg.norm(table, axis=1, keepdims=True)).T
     indices, real = ops.best_entries(*map(torch.from_numpy, (query, table, own, keys)), k, chunk)
-    found = [row[mask].tolist() for row, mask in zip(indices, real, strict=True)]
-    assert found == brute_force(scores, own, keys, k)
+    neighbours = [row[mask].tolist() for row, mask in zip(indices, real, strict=True)]
+    assert neighbours == brute_force(scores, own, keys, k)
 
 
 def test_the_operator_keeps_what_torch_asks_of_one() -> None:

@@ -39,7 +39,7 @@ def both(query: Tensor, table: Tensor, own: Tensor, keys: Tensor, k: int) -> lis
     index = FaissIndex(table)
     exact = ops.best_entries(query, table, own, keys, k, 2**20)
     by_index = ops.best_entries_by_index(query, table, own, keys, k, 2**20, index.handle)
-    return [[row[mask].tolist() for row, mask in zip(*found, strict=True)] for found in (exact, by_index)]
+    return [[row[mask].tolist() for row, mask in zip(*result, strict=True)] for result in (exact, by_index)]
 
 
 @with_faiss
@@ -63,12 +63,12 @@ def test_it_finds_the_same_among_many(dtype: torch.dtype) -> None:
     query = table[:50] + 0.1 * torch.randn(50, 24, generator=generator, dtype=dtype)
     exact, by_index = both(query, table, torch.arange(50), torch.arange(3000), 7)
     assert by_index == exact
-    assert not [row for row, found in enumerate(by_index) if row in found]
+    assert not [row for row, neighbours in enumerate(by_index) if row in neighbours]
 
 
 @with_faiss
 def test_what_lies_closer_than_rounding_is_searched_in_full() -> None:
-    """Float32 cannot tell these entries apart; the best are in the middle of the table, and faiss is not told where."""
+    """Float32 cannot tell these entries apart; the best are in the middle of the table, and faiss does not know where."""
     query = torch.eye(2, dtype=torch.float64)[:1]
     angles = torch.full((200,), 1e-5, dtype=torch.float64)
     angles[100:103] = torch.tensor([3e-6, 1e-6, 2e-6])
@@ -139,6 +139,6 @@ def test_without_the_package_the_diagnostic_says_how_to_get_it(monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(DiagnosticError) as caught:
         load_faiss()
-    (found,) = caught.value.diagnostics
-    assert found.code == "V0901"
-    assert "pip install 'vlmdsl[ann]'" in found.help[0]
+    (diagnostic,) = caught.value.diagnostics
+    assert diagnostic.code == "V0901"
+    assert "pip install 'vlmdsl[ann]'" in diagnostic.help[0]

@@ -35,19 +35,19 @@ def looped_tokenmax(image: ops.TokenFeatures, text: ops.TokenFeatures) -> tuple[
 
 
 def test_tokenmax_is_the_papers_definition_and_padding_takes_no_part() -> None:
-    found = ops.similarity(IMAGE, TEXT, by="tokenmax")
+    matrices = ops.similarity(IMAGE, TEXT, by="tokenmax")
     rows, columns = looped_tokenmax(IMAGE, TEXT)
-    torch.testing.assert_close(found.rows, rows)
-    torch.testing.assert_close(found.columns, columns)
-    assert not found.rows[:, 2].any(), "a text of padding only scores 0"
+    torch.testing.assert_close(matrices.rows, rows)
+    torch.testing.assert_close(matrices.columns, columns)
+    assert not matrices.rows[:, 2].any(), "a text of padding only scores 0"
     louder = TEXT._replace(values=torch.where(TEXT.mask[..., None], TEXT.values, 1e30))
     torch.testing.assert_close(ops.similarity(IMAGE, louder, by="tokenmax").rows, rows)
 
 
 def test_tokenmax_gives_padding_no_gradient_and_never_nan() -> None:
     values = TEXT.values.clone().requires_grad_()
-    found = ops.similarity(IMAGE, ops.TokenFeatures(values, TEXT.mask), by="tokenmax")
-    (found.rows.sum() + found.columns.sum()).backward()
+    matrices = ops.similarity(IMAGE, ops.TokenFeatures(values, TEXT.mask), by="tokenmax")
+    (matrices.rows.sum() + matrices.columns.sum()).backward()
     assert torch.isfinite(values.grad).all()
     assert not values.grad[~TEXT.mask].any()
     assert values.grad[TEXT.mask].any()
@@ -61,12 +61,12 @@ def test_tokenmax_has_one_winner_among_equals() -> None:
 
 
 def test_tokenmean_is_the_mean_over_real_pairs_of_tokens() -> None:
-    found = ops.similarity(IMAGE, TEXT, by="tokenmean")
+    matrices = ops.similarity(IMAGE, TEXT, by="tokenmean")
     for j, length in enumerate([5, 2]):
         expected = torch.einsum("ikd,rd->ikr", IMAGE.values, TEXT.values[j, :length]).mean(dim=(1, 2))
-        torch.testing.assert_close(found.rows[:, j], expected)
-    assert found.symmetric
-    assert not found.rows[:, 2].any()
+        torch.testing.assert_close(matrices.rows[:, j], expected)
+    assert matrices.symmetric
+    assert not matrices.rows[:, 2].any()
 
 
 def test_euclidean_is_minus_the_squared_distance() -> None:
@@ -95,16 +95,16 @@ def test_bfloat16_tokens_are_averaged_in_float32() -> None:
 def test_a_plug_in_runs_by_its_name_with_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(IMPLEMENTATIONS, "test_power", lambda x, y, exponent: (x @ y.T) ** exponent)
     x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    found = ops.similarity(x, x, by="test_power", exponent=2)
-    assert found.symmetric
-    torch.testing.assert_close(found.rows, (x @ x.T) ** 2)
+    matrices = ops.similarity(x, x, by="test_power", exponent=2)
+    assert matrices.symmetric
+    torch.testing.assert_close(matrices.rows, (x @ x.T) ** 2)
     torch.testing.assert_close(ops.score(x, x, by="test_power", exponent=2), ((x @ x.T) ** 2).diagonal())
 
 
 def test_transposing_exchanges_the_directions_and_reusing_keeps_one() -> None:
-    found = ops.similarity(IMAGE, TEXT, by="tokenmax")
-    turned = ops.transpose(found)
-    torch.testing.assert_close(turned.rows, found.columns.T)
-    torch.testing.assert_close(turned.columns, found.rows.T)
-    assert ops.reuse(found, "columns").rows is found.columns
-    assert ops.transpose(ops.reuse(found, "rows")).symmetric
+    matrices = ops.similarity(IMAGE, TEXT, by="tokenmax")
+    turned = ops.transpose(matrices)
+    torch.testing.assert_close(turned.rows, matrices.columns.T)
+    torch.testing.assert_close(turned.columns, matrices.rows.T)
+    assert ops.reuse(matrices, "columns").rows is matrices.columns
+    assert ops.transpose(ops.reuse(matrices, "rows")).symmetric

@@ -25,10 +25,10 @@ def rows_and_columns(target: ops.Target, size: int) -> tuple[Tensor, Tensor]:
 
 def test_the_plan_is_that_of_an_optimal_transport_library() -> None:
     matrix, weights = affinity(), torch.full((6,), 1 / 6, dtype=torch.float64)
-    wanted = torch.from_numpy(ot.sinkhorn(weights.numpy(), weights.numpy(), -matrix.numpy(), reg=0.5, stopThr=1e-14))
+    expected = torch.from_numpy(ot.sinkhorn(weights.numpy(), weights.numpy(), -matrix.numpy(), reg=0.5, stopThr=1e-14))
     rows, columns = rows_and_columns(ops.transport(ops.Similarities(matrix, matrix), epsilon=0.5, iterations=100), 6)
-    torch.testing.assert_close(rows, 6 * wanted, rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(columns, 6 * wanted, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(rows, 6 * expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(columns, 6 * expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize(("cost", "plan", "epsilon", "iterations"), [
@@ -42,9 +42,9 @@ def test_each_step_is_that_of_otter(cost: str, plan: str, epsilon: float, iterat
     oracle = load_oracle(DATA, "otter-sinkhorn")
     logarithm = -oracle.inputs[cost] / epsilon
     everybody = torch.ones_like(logarithm, dtype=torch.bool)
-    wanted = oracle.outputs[plan]
-    found = sinkhorn(logarithm, everybody, iterations, ROWS, COLUMNS)
-    torch.testing.assert_close(found, wanted / wanted.sum(dim=1, keepdim=True), rtol=1e-10, atol=1e-14)
+    weights = oracle.outputs[plan]
+    target = sinkhorn(logarithm, everybody, iterations, ROWS, COLUMNS)
+    torch.testing.assert_close(target, weights / weights.sum(dim=1, keepdim=True), rtol=1e-10, atol=1e-14)
 
 
 def test_columns_are_scaled_first_for_the_column_direction() -> None:
@@ -68,9 +68,9 @@ def test_a_sample_without_candidates_has_a_target_of_zeros(size: int) -> None:
     excluded = ops.exclude_pairs(ops.Similarities(matrix, matrix))
     for target in (ops.softmax(excluded), ops.transport(excluded, epsilon=0.1, iterations=3)):
         rows, columns = rows_and_columns(target, size)
-        wanted = torch.zeros(1, 1, dtype=torch.float64) if size == 1 else 1 - torch.eye(2, dtype=torch.float64)
-        torch.testing.assert_close(rows, wanted)
-        torch.testing.assert_close(columns, wanted)
+        expected = torch.zeros(1, 1, dtype=torch.float64) if size == 1 else 1 - torch.eye(2, dtype=torch.float64)
+        torch.testing.assert_close(rows, expected)
+        torch.testing.assert_close(columns, expected)
 
 
 def test_divergence_from_a_target_with_zeros_is_that_of_otter() -> None:

@@ -136,8 +136,8 @@ def test_a_queue_is_read_before_it_is_written_and_unfilled_slots_take_no_part() 
         logits = torch.cat([(image * text).sum(1, keepdim=True), image @ history[-7:].T], dim=1) / 0.5
         expected = (logits.logsumexp(1) - logits[:, 0]).mean()
         torch.testing.assert_close(out.loss, expected)
-        found, wanted = (torch.autograd.grad(loss, [*features.values()]) for loss in (out.loss, expected))
-        torch.testing.assert_close(found, wanted)
+        gradients, expected_gradients = (torch.autograd.grad(loss, [*features.values()]) for loss in (out.loss, expected))
+        torch.testing.assert_close(gradients, expected_gradients)
         history = torch.cat([history, text.detach()])
     slots = torch.stack([history[number] for number in (14, 15, 16, 17, 18, 19, 13)])  # the 14th took the first slot again
     torch.testing.assert_close(objective.get_buffer("state.words"), slots)
@@ -180,8 +180,8 @@ def test_neighbours_are_found_a_few_entries_at_a_time(chunk: int, written: int) 
     entries = torch.randint(-2, 3, (7, 3), generator=generator).double()  # small whole numbers: many products are equal
     query = torch.randint(-2, 3, (6, 3), generator=generator).double()
     memory = Memory(entries, torch.tensor(written))
-    found = nearest_entry(query, entries, memory.written, chunk)
-    assert torch.equal(found, (query @ entries[:written].T).argmax(dim=1))
+    nearest = nearest_entry(query, entries, memory.written, chunk)
+    assert torch.equal(nearest, (query @ entries[:written].T).argmax(dim=1))
     matrix = ops.similarity(query, memory, by="dot")
     assert torch.equal(ops.nearest(query, memory, query), ops.nearest(matrix, memory, query))
 
@@ -217,17 +217,17 @@ def test_a_random_start_fills_every_slot_alike_everywhere() -> None:
 )
 def test_what_has_no_meaning_against_a_queue_is_reported(expression: str, code: str) -> None:
     lets = "let words = queue(text)\nlet past = similarity(image, words)"
-    found = vlmdsl.check(f"recipe r(image: Image, text: Text)\n{lets}\nminimize {expression}")
-    assert [fault.code for fault in found] == [code], found
+    diagnostics = vlmdsl.check(f"recipe r(image: Image, text: Text)\n{lets}\nminimize {expression}")
+    assert [fault.code for fault in diagnostics] == [code], diagnostics
 
 
 def test_chance_counts_the_candidates_there_are() -> None:
     """A queue of 7 takes batches of 5: it is empty, holds five, is full."""
     objective = compiled(QUEUED)
-    found = [
+    chances = [
         objective(**example_features(objective, seed=step)).metrics["memory_contrast.chance"].item() for step in range(3)
     ]
-    assert found == pytest.approx([0.0, math.log(6), math.log(8)])
+    assert chances == pytest.approx([0.0, math.log(6), math.log(8)])
     constant = {name: torch.ones_like(value) for name, value in example_features(objective).items()}
     for _ in range(3):
         out = objective(**constant)

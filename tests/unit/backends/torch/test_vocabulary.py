@@ -69,91 +69,93 @@ def test_value_and_every_gradient_are_those_of_all_logits(reduction: str, smooth
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_a_teacher_may_have_a_share_of_each_target(share: float | Tensor, smoothing: float) -> None:
     """As ALBEF distils: (1 - share) times the loss of the tokens and share times that of the teacher's softmax."""
-    given = arguments()
-    own = {name: given[name] for name in ("states", "weight", "bias", "weights")}
+    inputs = arguments()
+    own = {name: inputs[name] for name in ("states", "weight", "bias", "weights")}
     torch.manual_seed(1)
     teacher = [
         torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in [(SAMPLES, LENGTH, 7), (SIZE, 7), SIZE]
     ]
-    counted = given["targets"] >= 0
+    counted = inputs["targets"] >= 0
 
     def reference(states: Tensor, weight: Tensor, bias: Tensor, weights: Tensor) -> Tensor:
-        hard = by_torch(states, weight, given["targets"], bias, weights, "token", smoothing)
+        hard = by_torch(states, weight, inputs["targets"], bias, weights, "token", smoothing)
         soft = F.linear(*teacher).softmax(dim=-1).detach()
         losses = -(soft * F.linear(states, weight, bias).log_softmax(dim=-1)).sum(dim=-1)
         return 0.6 * hard + 0.4 * (losses * weights)[counted].sum() / weights[counted].sum()
 
     soft = ops.SoftTargets(share, *teacher)
-    function = partial(ops.linear_cross_entropy, targets=given["targets"], smoothing=smoothing, soft=soft)
+    function = partial(ops.linear_cross_entropy, targets=inputs["targets"], smoothing=smoothing, soft=soft)
     assert_same_gradients(function, reference, own, tolerance=1e-10 if isinstance(share, float) else 1e-7)
     poisoned = teacher[0].detach().masked_fill(~counted[:, :, None], torch.nan)
     assert function(**own, soft=soft._replace(states=poisoned)) == function(**own)
 
 
 def test_the_mean_over_tokens_is_torchs() -> None:
-    given = arguments()
+    inputs = arguments()
     plain = F.cross_entropy(
-        F.linear(given["states"], given["weight"]).flatten(0, 1), given["targets"].clamp(min=-1).flatten(), ignore_index=-1
+        F.linear(inputs["states"], inputs["weight"]).flatten(0, 1),
+        inputs["targets"].clamp(min=-1).flatten(),
+        ignore_index=-1,
     )
-    loss = ops.linear_cross_entropy(given["states"].flatten(0, 1), given["weight"], given["targets"].flatten())
+    loss = ops.linear_cross_entropy(inputs["states"].flatten(0, 1), inputs["weight"], inputs["targets"].flatten())
     torch.testing.assert_close(loss, plain, rtol=1e-12, atol=0)
 
 
 def test_smoothing_over_the_others_leaves_the_target_its_whole_share() -> None:
     """As big_vision's `weighted_softmax_xent` smooths: 1 - e on the target and e / (V - 1) on every other entry."""
-    given = arguments()
-    counted = given["targets"] >= 0
+    inputs = arguments()
+    counted = inputs["targets"] >= 0
     shares = torch.full((int(counted.sum()), SIZE), 0.2 / (SIZE - 1), dtype=torch.float64)
-    shares.scatter_(1, given["targets"][counted][:, None], 0.8)
+    shares.scatter_(1, inputs["targets"][counted][:, None], 0.8)
 
     def reference(states: Tensor, weight: Tensor) -> Tensor:
         return -(shares * (states @ weight.T)[counted].log_softmax(dim=1)).sum(dim=1).mean()
 
-    function = partial(ops.linear_cross_entropy, targets=given["targets"], smoothing=0.2, over="others")
-    assert_same_gradients(function, reference, {"states": given["states"], "weight": given["weight"]})
+    function = partial(ops.linear_cross_entropy, targets=inputs["targets"], smoothing=0.2, over="others")
+    assert_same_gradients(function, reference, {"states": inputs["states"], "weight": inputs["weight"]})
 
 
 @pytest.mark.parametrize("reduction", ["token", "sample"])
 def test_finite_differences(reduction: str) -> None:
-    given = {name: value[1:3] if value.dim() > 1 and name != "weight" else value for name, value in arguments().items()}
-    check_gradients(partial(ops.linear_cross_entropy, reduction=reduction, smoothing=0.1), given)
+    inputs = {name: value[1:3] if value.dim() > 1 and name != "weight" else value for name, value in arguments().items()}
+    check_gradients(partial(ops.linear_cross_entropy, reduction=reduction, smoothing=0.1), inputs)
 
 
 def test_a_token_that_does_not_count_may_hold_anything() -> None:
-    given = arguments()
-    clean, gradients = value_and_gradients(ops.linear_cross_entropy, given)
-    ignored = given["targets"] < 0
-    poisoned = given | {
-        "states": given["states"].masked_fill(ignored[:, :, None], torch.nan),
-        "weights": given["weights"].masked_fill(ignored, torch.nan),
+    inputs = arguments()
+    clean, gradients = value_and_gradients(ops.linear_cross_entropy, inputs)
+    ignored = inputs["targets"] < 0
+    poisoned = inputs | {
+        "states": inputs["states"].masked_fill(ignored[:, :, None], torch.nan),
+        "weights": inputs["weights"].masked_fill(ignored, torch.nan),
     }
-    loss, found = value_and_gradients(ops.linear_cross_entropy, poisoned)
+    loss, poisoned_gradients = value_and_gradients(ops.linear_cross_entropy, poisoned)
     assert loss == clean
     for name, gradient in gradients.items():
-        assert torch.equal(found[name], gradient), name
-    assert not found["states"][ignored].any()
+        assert torch.equal(poisoned_gradients[name], gradient), name
+    assert not poisoned_gradients["states"][ignored].any()
 
 
 @pytest.mark.parametrize("reduction", ["token", "sample"])
 def test_no_token_at_all_is_no_loss_and_no_gradient(reduction: str) -> None:
-    given = arguments() | {"targets": torch.full((SAMPLES, LENGTH), -1)}
-    loss, gradients = value_and_gradients(partial(ops.linear_cross_entropy, reduction=reduction), given)
+    inputs = arguments() | {"targets": torch.full((SAMPLES, LENGTH), -1)}
+    loss, gradients = value_and_gradients(partial(ops.linear_cross_entropy, reduction=reduction), inputs)
     assert loss == 0
     assert not any(gradient.any() for gradient in gradients.values())
 
 
 @pytest.mark.parametrize("frozen", ["states", "weight", "bias", "all"])
 def test_what_does_not_learn_gets_no_gradient_and_changes_no_other(frozen: str) -> None:
-    given = {name: arguments()[name] for name in ("states", "weight", "bias", "targets")}
-    _, expected = value_and_gradients(ops.linear_cross_entropy, given)
+    inputs = {name: arguments()[name] for name in ("states", "weight", "bias", "targets")}
+    _, expected = value_and_gradients(ops.linear_cross_entropy, inputs)
     for name in expected:
-        given[name].requires_grad_(frozen not in (name, "all"))
-    loss = ops.linear_cross_entropy(**given)
+        inputs[name].requires_grad_(frozen not in (name, "all"))
+    loss = ops.linear_cross_entropy(**inputs)
     assert loss.requires_grad == (frozen != "all")
     if frozen != "all":
         loss.backward()
     for name, gradient in expected.items():
-        learned = given[name].grad
+        learned = inputs[name].grad
         assert (learned is None) if frozen in (name, "all") else torch.equal(learned, gradient), name
 
 
@@ -161,23 +163,23 @@ def test_what_does_not_learn_gets_no_gradient_and_changes_no_other(frozen: str) 
 def test_half_precision_is_float64_rounded(dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a loss scale as for float16; the shares of so many tokens are below what it can hold with any precision."""
     monkeypatch.setattr(vocabulary, "CHUNK_ENTRIES", 1 << 20)
-    given = {name: arguments()[name] for name in ("states", "weight", "targets")}
-    given["states"] = given["states"].repeat(20_000, 1, 1)
-    given["targets"] = given["targets"].repeat(20_000, 1)
-    halves = {name: value.to(dtype) if value.is_floating_point() else value for name, value in given.items()}
+    inputs = {name: arguments()[name] for name in ("states", "weight", "targets")}
+    inputs["states"] = inputs["states"].repeat(20_000, 1, 1)
+    inputs["targets"] = inputs["targets"].repeat(20_000, 1)
+    halves = {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
 
     def scaled(**tensors: Tensor) -> Tensor:
         return ops.linear_cross_entropy(**tensors) * 2.0**10
 
     loss, gradients = value_and_gradients(scaled, halves)
     exact = {name: value.double() if value.is_floating_point() else value for name, value in halves.items()}
-    expected, wanted = value_and_gradients(scaled, exact)
+    expected, exact_gradients = value_and_gradients(scaled, exact)
     assert loss.dtype is torch.float32
     torch.testing.assert_close(loss.double(), expected, rtol=tolerance, atol=0)
     for name, gradient in gradients.items():
         assert gradient.dtype is dtype
-        largest = wanted[name].abs().max().item()
-        torch.testing.assert_close(gradient.double(), wanted[name], rtol=tolerance, atol=tolerance * largest)
+        largest = exact_gradients[name].abs().max().item()
+        torch.testing.assert_close(gradient.double(), exact_gradients[name], rtol=tolerance, atol=tolerance * largest)
 
 
 class Largest(TorchDispatchMode):
@@ -215,21 +217,23 @@ def test_large_logits_stay_exact() -> None:
 
 
 def test_compiled_in_one_graph_it_gives_the_same() -> None:
-    given = {name: value.requires_grad_(value.is_floating_point()) for name, value in arguments().items()}
+    inputs = {name: value.requires_grad_(value.is_floating_point()) for name, value in arguments().items()}
     names = ("states", "weight", "bias", "weights")
 
     def step(**tensors: Tensor) -> Tensor:
         return 2.0 * ops.linear_cross_entropy(**tensors, smoothing=0.1)
 
-    expected = torch.autograd.grad(step(**given), [given[name] for name in names])
+    expected = torch.autograd.grad(step(**inputs), [inputs[name] for name in names])
     compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
-    for found, wanted in zip(torch.autograd.grad(compiled(**given), [given[name] for name in names]), expected, strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-14)
+    for gradient, reference in zip(
+        torch.autograd.grad(compiled(**inputs), [inputs[name] for name in names]), expected, strict=True
+    ):
+        torch.testing.assert_close(gradient, reference, rtol=1e-12, atol=1e-14)
 
 
 def test_the_operator_is_what_it_tells_the_compiler() -> None:
-    given = arguments()
-    tensors = given["states"].flatten(0, 1), given["weight"], given["bias"], given["targets"].flatten()
+    inputs = arguments()
+    tensors = inputs["states"].flatten(0, 1), inputs["weight"], inputs["bias"], inputs["targets"].flatten()
     learning = [value.detach().requires_grad_() if value.is_floating_point() else value for value in tensors]
     shares = torch.rand(SAMPLES * LENGTH, dtype=torch.float64, requires_grad=True)
     teacher = torch.tensor(0.4).double(), tensors[0].flip(0), tensors[1].flip(0), tensors[2]
@@ -241,19 +245,19 @@ def test_the_operator_is_what_it_tells_the_compiler() -> None:
 
 
 def test_on_the_meta_device_there_are_shapes() -> None:
-    given = {name: value.to("meta") for name, value in arguments().items()}
-    states = given["states"].requires_grad_()
-    loss = ops.linear_cross_entropy(**given)
+    inputs = {name: value.to("meta") for name, value in arguments().items()}
+    states = inputs["states"].requires_grad_()
+    loss = ops.linear_cross_entropy(**inputs)
     loss.backward()
     assert loss.shape == ()
     assert states.grad.shape == states.shape
 
 
 def test_a_second_derivative_is_refused() -> None:
-    given = arguments()
-    states = given["states"].requires_grad_()
+    inputs = arguments()
+    states = inputs["states"].requires_grad_()
     with pytest.raises(RuntimeError, match="first derivatives only"):
-        torch.autograd.grad(ops.linear_cross_entropy(states, given["weight"], given["targets"]), states, create_graph=True)
+        torch.autograd.grad(ops.linear_cross_entropy(states, inputs["weight"], inputs["targets"]), states, create_graph=True)
 
 
 @pytest.mark.parametrize(("shape", "reduction"), [((4, 6), "token"), ((20,), "token"), ((4,), "sample")])

@@ -23,9 +23,9 @@ WHOLE = Crop((1.0, 1.0), (1.0, 1.0))
 """Leaves a square image of the wanted side as it is."""
 
 
-def close(found: np.ndarray, wanted: Image.Image | np.ndarray, within: float) -> bool:
+def close(pixels: np.ndarray, expected: Image.Image | np.ndarray, within: float) -> bool:
     """Planes against pixels."""
-    return bool(np.abs(found.transpose(1, 2, 0) - np.asarray(wanted).astype(float)).max() <= within)
+    return bool(np.abs(pixels.transpose(1, 2, 0) - np.asarray(expected).astype(float)).max() <= within)
 
 
 def after(change: Change, pixels: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -107,9 +107,9 @@ def test_pillows_blur_takes_sigma_for_its_radius() -> None:
     step = np.zeros((41, 41, 3), np.uint8)
     step[:, 20:] = 255
     for sigma in (0.7, 2.0):
-        found = after(Blur(1.0, sigma=(sigma, sigma)), step)[20, :, 0] / 255
-        wanted = [0.5 * (1 + math.erf((place - 19.5) / (sigma * math.sqrt(2)))) for place in range(41)]
-        assert np.abs(found - wanted).max() < 0.06
+        blurred = after(Blur(1.0, sigma=(sigma, sigma)), step)[20, :, 0] / 255
+        expected = [0.5 * (1 + math.erf((place - 19.5) / (sigma * math.sqrt(2)))) for place in range(41)]
+        assert np.abs(blurred - expected).max() < 0.06
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 10**6))
@@ -125,14 +125,14 @@ def boxes(width: int, height: int, area: tuple[float, float], count: int = 2000)
 
 
 def test_areas_and_ratios_of_crops_are_drawn_evenly() -> None:
-    found = boxes(1000, 1000, (0.2, 0.5))
-    across, along = found[:, 2] - found[:, 0], found[:, 3] - found[:, 1]
+    crops = boxes(1000, 1000, (0.2, 0.5))
+    across, along = crops[:, 2] - crops[:, 0], crops[:, 3] - crops[:, 1]
     shares, logarithms = across * along / 1e6, np.log(across / along)
     for values, low, high in ((shares, 0.2, 0.5), (logarithms, math.log(3 / 4), math.log(4 / 3))):
         deciles = np.quantile(values, np.linspace(0.1, 0.9, 9))
         np.testing.assert_allclose((deciles - low) / (high - low), np.linspace(0.1, 0.9, 9), atol=0.04)
     # Wherever a box of its size fits.
-    for starts, sides in ((found[:, 0], across), (found[:, 1], along)):
+    for starts, sides in ((crops[:, 0], across), (crops[:, 1], along)):
         np.testing.assert_allclose(np.quantile(starts / (1000 - sides), [0.1, 0.5, 0.9]), [0.1, 0.5, 0.9], atol=0.04)
 
 
@@ -143,9 +143,9 @@ def test_where_no_try_fits_the_crop_is_centred_with_the_nearest_ratio() -> None:
 
 def test_a_crop_is_resized_to_the_side() -> None:
     for resample, filter in (("bilinear", Image.Resampling.BILINEAR), ("bicubic", Image.Resampling.BICUBIC)):
-        found = augmented(NOISE, (Crop((0.3, 0.3), resample=resample),), 10, generator(7))
+        pixels = augmented(NOISE, (Crop((0.3, 0.3), resample=resample),), 10, generator(7))
         box = crop_box(30, 24, (0.3, 0.3), (3 / 4, 4 / 3), generator(7))
-        assert (found == np.asarray(IMAGE.crop(box).resize((10, 10), filter))).all()
+        assert (pixels == np.asarray(IMAGE.crop(box).resize((10, 10), filter))).all()
 
 
 @pytest.mark.parametrize(
@@ -164,10 +164,10 @@ def test_jitter_draws_evenly_within_its_strengths() -> None:
         return np.array([after(jitter, gray, number).mean() for number in range(1000)])
 
     for jitter, low, high in ((Jitter(0.4, 0, 0, 0, 1.0), 60, 140), (Jitter(0.2, 0, 0, 0, 1.0, adds=True), 49, 151)):
-        found = means(jitter)
-        assert low - 1 <= found.min() < low + 3
-        assert high - 3 < found.max() <= high + 1
-        assert found.mean() == pytest.approx(100, abs=3)
+        drawn = means(jitter)
+        assert low - 1 <= drawn.min() < low + 3
+        assert high - 3 < drawn.max() <= high + 1
+        assert drawn.mean() == pytest.approx(100, abs=3)
 
 
 def test_the_changes_of_a_jitter_come_in_any_order() -> None:

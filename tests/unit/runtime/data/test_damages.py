@@ -26,25 +26,25 @@ def outcomes() -> tuple[list[dict[str, Any]], dict[str, int]]:
         [sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=600, check=False
     )
     assert run.returncode == 0, run.stderr[-2000:]
-    *found, total = [json.loads(line) for line in run.stdout.splitlines()]
-    return found, total
+    *results, total = [json.loads(line) for line in run.stdout.splitlines()]
+    return results, total
 
 
 def test_no_damage_ends_in_a_traceback_or_takes_long(outcomes: tuple[list[dict[str, Any]], dict[str, int]]) -> None:
-    found, total = outcomes
-    assert len(found) == 400 > total["cases"] > 250  # every kind of damage, and those that are drawn more than once
-    crashes = [one for one in found if not (one["outcome"] == "read" or one["outcome"].startswith("V08"))]
+    results, total = outcomes
+    assert len(results) == 400 > total["cases"] > 250  # every kind of damage, and those that are drawn more than once
+    crashes = [one for one in results if not (one["outcome"] == "read" or one["outcome"].startswith("V08"))]
     assert crashes == []
-    assert [one for one in found if one["seconds"] > 5] == []
+    assert [one for one in results if one["seconds"] > 5] == []
     assert total["peak"] < 1.5 * GIBIBYTE
 
 
 def test_damage_is_counted_or_refused_in_each_of_many_ways(outcomes: tuple[list[dict[str, Any]], dict[str, int]]) -> None:
-    found, _ = outcomes
-    codes = Counter(one["outcome"] for one in found)
+    results, _ = outcomes
+    codes = Counter(one["outcome"] for one in results)
     assert codes.keys() >= {"read", "V0801", "V0805", "V0807", "V0824", "V0828", "V0829", "V0835"}
     assert 150 < codes["read"] < 300
-    reasons = Counter(reason for one in found if one["outcome"] == "read" for reason in one["skipped"])
+    reasons = Counter(reason for one in results if one["outcome"] == "read" for reason in one["skipped"])
     assert reasons.keys() >= {
         "damaged image", "image too large", "missing image", "missing text", "empty text", "text is not UTF-8",
         "damaged json", "json too large", "json object with a key twice", "class is not an integer",
@@ -56,8 +56,8 @@ def test_damage_is_counted_or_refused_in_each_of_many_ways(outcomes: tuple[list[
 
 
 def test_what_is_unusual_but_legal_is_read_whole(outcomes: tuple[list[dict[str, Any]], dict[str, int]]) -> None:
-    found, _ = outcomes
-    legal = [one for one in found if one["legal"]]
+    results, _ = outcomes
+    legal = [one for one in results if one["legal"]]
     assert len(legal) > 50
     for one in legal:
         assert (one["outcome"], one["skipped"], one["remarks"] if one["used"] < 8 else []) == ("read", {}, []), one

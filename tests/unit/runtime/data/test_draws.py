@@ -33,8 +33,8 @@ def test_a_draw_is_a_function_of_seed_step_and_name() -> None:
 
 def test_draws_follow_their_distribution() -> None:
     drawn_once = nodes()
-    found = [step_draws(drawn_once, seed=0, step=step) for step in range(2000)]
-    lam, coin = (torch.stack([drawn[name] for drawn in found]) for name in ("lam", "coin"))
+    steps = [step_draws(drawn_once, seed=0, step=step) for step in range(2000)]
+    lam, coin = (torch.stack([drawn[name] for drawn in steps]) for name in ("lam", "coin"))
     assert abs(lam.mean() - 0.25) < 0.01
     assert abs(lam.var() - 2 * 6 / (8**2 * 9)) < 0.002
     assert coin.min() > -1

@@ -41,9 +41,9 @@ def test_each_word_is_deleted_with_its_chance_and_one_is_left() -> None:
 
 
 def test_a_synonym_takes_the_place_of_one_word() -> None:
-    found = Counter(" ".join(edited("synonym", synonyms=SYNONYMS, key=str(number))[0]) for number in range(400))
-    assert set(found) == {TEXT.replace("big", "large"), TEXT.replace("big", "huge"), TEXT.replace("small", "tiny")}
-    assert found[TEXT.replace("small", "tiny")] == pytest.approx(200, abs=40)
+    counts = Counter(" ".join(edited("synonym", synonyms=SYNONYMS, key=str(number))[0]) for number in range(400))
+    assert set(counts) == {TEXT.replace("big", "large"), TEXT.replace("big", "huge"), TEXT.replace("small", "tiny")}
+    assert counts[TEXT.replace("small", "tiny")] == pytest.approx(200, abs=40)
 
 
 def test_both_words_are_replaced_if_two_are_wanted() -> None:

@@ -93,10 +93,10 @@ def test_what_grows_without_end_is_read_up_to_the_limit() -> None:
         read_regular("/proc/self/smaps", 100)  # of size 0, as it says
 
 
-@pytest.mark.parametrize("given", ["/etc/hostname", "/dev/zero", "0.png", "../a.png"])
-def test_a_shard_names_no_file_of_this_machine(tmp_path: Path, shard: Callable[..., Path], given: str) -> None:
+@pytest.mark.parametrize("path", ["/etc/hostname", "/dev/zero", "0.png", "../a.png"])
+def test_a_shard_names_no_file_of_this_machine(tmp_path: Path, shard: Callable[..., Path], path: str) -> None:
     (tmp_path / "0.png").write_bytes(PNG)
-    source = open_source(str(shard("s.tar", {"0.json": {"image": given, "text": "x"}})))
+    source = open_source(str(shard("s.tar", {"0.json": {"image": path, "text": "x"}})))
     value = first_value(source[0], map_fields(source, [Requirement("image", "Image")]).columns["image"])
     with pytest.raises(BadSample, match="a shard names no files"):
         decode_image(value, source.folder_of(0))
@@ -150,8 +150,8 @@ def test_links_out_of_a_folder_are_left_out_and_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["EPS", "PDF", "PSD", "ICO", "PPM", "TGA", "PCX", "SGI", "ICNS"])
 def test_only_known_formats_are_decoded_whatever_the_file_is_called(monkeypatch: pytest.MonkeyPatch, form: str) -> None:
-    def started(*given: object, **_options: object) -> None:
-        raise AssertionError(f"a program is started: {given}")
+    def started(*arguments: object, **_options: object) -> None:
+        raise AssertionError(f"a program is started: {arguments}")
 
     monkeypatch.setattr(subprocess, "Popen", started)
     data = b"8BPS\x00\x01" + bytes(40) if form == "PSD" else encoded(picture(1, (32, 32)), form)
@@ -262,11 +262,11 @@ def test_names_that_are_no_text_are_written_as_escapes(tmp_path: Path) -> None:
     folder.mkdir()
     for name in ("caf\udce9.png", "caf\udce9.heic"):
         (tmp_path / name).rename(folder / name)
-    found = open_source(str(folder))
-    assert (found.keys, table.keys) == (["caf\\udce9.png"], ["s/caf\\udce9"])
-    assert json.dumps(found.remarks, ensure_ascii=False).encode()  # type: ignore[attr-defined]
+    images = open_source(str(folder))
+    assert (images.keys, table.keys) == (["caf\\udce9.png"], ["s/caf\\udce9"])
+    assert json.dumps(images.remarks, ensure_ascii=False).encode()  # type: ignore[attr-defined]
     report = SkipReport()
-    report.add([Skipped(found.keys[0], "damaged image")])
+    report.add([Skipped(images.keys[0], "damaged image")])
     assert json.dumps(report.as_dict(), ensure_ascii=False).encode()
 
 

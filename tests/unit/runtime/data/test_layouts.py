@@ -30,7 +30,7 @@ def texts(source: Source) -> list[str]:
 
 @pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
 def test_metadata_says_what_the_images_of_a_folder_are(tmp_path: Path, name: str) -> None:
-    """The layout that `datasets` calls imagefolder: subfolders are no classes there."""
+    """The layout that `datasets` calls imagefolder: subfolders are not classes there."""
     names = images(tmp_path)
     write(tmp_path / "img" / "notes.parquet", b"PAR1")
     rows = [{"file_name": image, "text": f"caption {index}"} for index, image in enumerate(names[:-2])]
@@ -122,8 +122,8 @@ def test_names_with_dots_are_refused_before_they_are_one_sample(tmp_path: Path) 
     assert "`v0.jpg`, `v1.jpg`, `v2.jpg`; the sample `s/img`" in fault.notes[0]
     few = [(f"{name}.{end}", encoded(picture(1))) for name in ("a", "b", "c", "a.1") for end in ("jpg", "txt")]
     write(tmp_path / "few.tar", tar_of(few))
-    told = "few samples have images that end in 1.jpg: a sample's name ends at its first dot"
-    assert remarks_of(open_source(str(tmp_path / "few.tar"))) == [told]
+    remark = "few samples have images that end in 1.jpg: a sample's name ends at its first dot"
+    assert remarks_of(open_source(str(tmp_path / "few.tar"))) == [remark]
     frames = [(f"{key}.frame{index}.jpg", encoded(picture(index))) for key in range(3) for index in range(20)]
     write(tmp_path / "video.tar", tar_of(frames))
     assert len(open_source(str(tmp_path / "video.tar")).columns) == 20  # every sample has them: they are meant

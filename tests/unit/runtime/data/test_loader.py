@@ -1,4 +1,4 @@
-"""The loaders: the same batches for any number of workers and processes and after a resume; bad samples skipped and told."""
+"""The loaders: equal batches for any number of workers and processes and after a resume; bad samples are reported."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def shapes_loader(streams: list[Stream], **options: int | list[Node]) -> BatchLo
     source = open_source("shapes:samples=50,size=20")
     mapping = map_fields(source, [*NEEDS, Requirement("text_rewrites", "Rewrites")])
     options = {"batch": 8, "seed": 3, **options}
-    given = {"fields": {"label": "Label"}, "draws": [LAM], **options}
-    return BatchLoader(source, mapping, streams_in_forms(streams, *FORMS), **given)  # type: ignore[arg-type]
+    arguments = {"fields": {"label": "Label"}, "draws": [LAM], **options}
+    return BatchLoader(source, mapping, streams_in_forms(streams, *FORMS), **arguments)  # type: ignore[arg-type]
 
 
 def shard_loader(path: Path, streams: list[Stream], **options: int) -> BatchLoader:
@@ -84,13 +84,13 @@ def test_what_a_batch_holds(streams: list[Stream]) -> None:
 def test_noise_hangs_on_seed_epoch_and_sample_alone(streams: list[Stream]) -> None:
     def drawn(**options: int) -> dict[tuple[int, str], torch.Tensor]:
         loader = shapes_loader(streams, noise={"image": 1000}, **options)  # type: ignore[arg-type]
-        found = {}
+        rows = {}
         for number, batch in enumerate(take(loader, 12)):
             noise = batch.values[port("image", "noise")]
             assert isinstance(noise, Noise)
             assert port("text", "noise") not in batch.values
-            found |= {(number // 6, key): row for key, row in zip(batch.keys, noise.numbers, strict=True)}
-        return found
+            rows |= {(number // 6, key): row for key, row in zip(batch.keys, noise.numbers, strict=True)}
+        return rows
 
     whole = drawn()
     parts = {**drawn(rank=0, world=2), **drawn(rank=1, world=2)}
@@ -258,8 +258,8 @@ def test_a_shard_that_is_overwritten_while_the_run_goes_on_stops_it(
     pairs: Callable[..., Path], plain_streams: list[Stream]
 ) -> None:
     loader = shard_loader(pairs(40), plain_streams, batch=4, max_bad_share=0.5)
-    told: list[str] = []
-    loader.tell = told.append
+    messages: list[str] = []
+    loader.tell = messages.append
     batches = iter(loader)
     assert len(next(batches)) == 4
     pairs(40, {"0000.txt": "another"})  # as long and as sound as the first
@@ -273,14 +273,14 @@ def test_what_is_skipped_is_reported_each_time_it_has_doubled(
     pairs: Callable[..., Path], plain_streams: list[Stream]
 ) -> None:
     loader = shard_loader(pairs(64, {f"{index:04d}.png": b"?" for index in range(9)}), plain_streams, batch=8)
-    told: list[str] = []
-    loader.tell = told.append
+    messages: list[str] = []
+    loader.tell = messages.append
     take(loader, 8)
-    counts = [int(line.split()[1]) for line in told]
+    counts = [int(line.split()[1]) for line in messages]
     assert counts == sorted(counts)
     assert all(later >= 2 * earlier for earlier, later in itertools.pairwise(counts))
     assert 4 < counts[-1] <= 9
-    assert told[-1].split(";")[1].startswith(" damaged image")
+    assert messages[-1].split(";")[1].startswith(" damaged image")
 
 
 def test_no_good_sample_at_all(pairs: Callable[..., Path], plain_streams: list[Stream]) -> None:

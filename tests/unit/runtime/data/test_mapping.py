@@ -99,10 +99,10 @@ def test_all_faults_are_reported_at_once() -> None:
     }
 
 
-@pytest.mark.parametrize("given", ["text", "=x", "text=", "text=a,,b", ""])
-def test_a_mapping_needs_both_sides(given: str) -> None:
+@pytest.mark.parametrize("assignment", ["text", "=x", "text=", "text=a,,b", ""])
+def test_a_mapping_needs_both_sides(assignment: str) -> None:
     with pytest.raises(DiagnosticError) as caught:
-        parse_assignments([given])
+        parse_assignments([assignment])
     assert caught.value.diagnostics[0].code == "V0803"
 
 
@@ -133,11 +133,11 @@ Json = st.recursive(st.none() | st.text(max_size=4) | st.integers(0, 3), lambda 
 
 @given(st.sampled_from(["a", "b", "1"]), st.lists(Json))
 def test_alternatives_are_texts_that_differ(text: str, values: list[object]) -> None:
-    found = alternatives(text, values)
-    assert len(set(found)) == len(found)
-    assert text not in found
-    assert all(other and other == other.strip() for other in found)
-    assert alternatives(text, [values, values]) == found
+    texts = alternatives(text, values)
+    assert len(set(texts)) == len(texts)
+    assert text not in texts
+    assert all(other and other == other.strip() for other in texts)
+    assert alternatives(text, [values, values]) == texts
 
 
 def test_labels_that_are_words_are_numbered_as_the_data_has_them() -> None:
@@ -199,12 +199,12 @@ def test_a_program_needs_its_live_fields_and_the_rewrites_that_it_draws_from() -
     text = graph.add("field", type=FieldType("Text"), name="text", span=Span("r.vlo", 1, 2))
     graph.add("field", type=FieldType("Label"), name="unused")
     rewrite = graph.add("rewrite", text, type=FieldType("Text"), count=2, minimum_words=1, draw=0, span=Span("r.vlo", 3, 4))
-    made = program(rewrite, graph=graph)
-    assert requirements(made) == [
+    rewritten = program(rewrite, graph=graph)
+    assert requirements(rewritten) == [
         Requirement("text", "Text", Span("r.vlo", 1, 2)),
         Requirement("text_rewrites", "Rewrites", Span("r.vlo", 3, 4)),
     ]
-    assert [need.field for need in requirements(made, views=False)] == ["text"]
+    assert [need.field for need in requirements(rewritten, views=False)] == ["text"]
 
 
 def test_held_out_data_may_lack_what_only_training_reads() -> None:

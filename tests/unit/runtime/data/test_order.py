@@ -41,7 +41,7 @@ def test_an_epoch_is_made_of_full_batches_of_one_group_without_repetition(sizes:
     order = Order(sum(sizes), batch, 3, groups)
     batches = [chosen(order, epoch, number) for number in range(order.per_epoch)]
     assert len(batches) == sum(size // batch for size in sizes)
-    assert all(any(set(found) <= set(group.tolist()) for group in groups) for found in batches)
+    assert all(any(set(indices) <= set(group.tolist()) for group in groups) for indices in batches)
     assert len(set(itertools.chain(*batches))) == len(batches) * batch
 
 
@@ -68,7 +68,7 @@ def test_who_stands_in_is_of_the_same_group_and_no_slot_looks_where_another_does
         place = order.place(0, number)
         candidates = [list(order.candidates(place, slot)) for slot in range(4)]
         assert sorted(itertools.chain(*candidates)) == sorted(place.order.tolist())
-        assert [found[0] for found in candidates] == place.order[place.start : place.start + 4].tolist()
+        assert [indices[0] for indices in candidates] == place.order[place.start : place.start + 4].tolist()
         assert sorted(order.everyone(place)) == sorted(place.order.tolist())
 
 
@@ -97,9 +97,9 @@ def test_specifications_are_sources(pairs: Callable[..., Path], plain_streams: l
 def test_the_shards_of_one_specification_are_one_source(pairs: Callable[..., Path], plain_streams: list[Stream]) -> None:
     folder = pairs(5, name="a.tar").parent
     pairs(5, name="b.tar")
-    found = loader([str(folder / "*.tar")], plain_streams)
-    assert found.batches_per_epoch == 2
-    assert "the data is one source" in found.report.table()
+    joined = loader([str(folder / "*.tar")], plain_streams)
+    assert joined.batches_per_epoch == 2
+    assert "the data is one source" in joined.report.table()
 
 
 def test_the_builtin_scenes_say_their_source() -> None:

@@ -52,11 +52,11 @@ def keep(*shares: float, key: str = "k", epoch: int = 0) -> list[int]:
 
 @pytest.mark.parametrize(("share", "left"), [(0.5, 8), (0.75, 4), (0.9, 1), (0.05, 15)])
 def test_so_many_patches_are_left_none_twice(share: float, left: int) -> None:
-    found = keep(share)
-    assert len(found) == len(set(found)) == left
-    assert set(found) <= set(range(16))
-    assert found == keep(share)
-    assert found != keep(share, key="other") or share == 0.9
+    places = keep(share)
+    assert len(places) == len(set(places)) == left
+    assert set(places) <= set(range(16))
+    assert places == keep(share)
+    assert places != keep(share, key="other") or share == 0.9
 
 
 def test_every_patch_is_dropped_as_often() -> None:

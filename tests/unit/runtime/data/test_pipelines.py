@@ -64,8 +64,8 @@ def words(step: object) -> str:
 
 
 def test_the_published_numbers() -> None:
-    found = {name: tuple(tuple(map(words, steps)) for steps in line.views) for name, line in PIPELINES.items()}
-    assert found == PUBLISHED
+    published = {name: tuple(tuple(map(words, steps)) for steps in line.views) for name, line in PIPELINES.items()}
+    assert published == PUBLISHED
     assert tuple(PUBLISHED) == get_args(PipelineName)
 
 
@@ -80,7 +80,7 @@ def test_who_resizes_and_jitters_how() -> None:
     assert {name for name, step in jitters.items() if step.adds} == {"byol"}
 
 
-def made(pipeline: str, view: int, *, seed: int = 0, epoch: int = 0, key: str = "a") -> bytes:
+def pixels_of(pipeline: str, view: int, *, seed: int = 0, epoch: int = 0, key: str = "a") -> bytes:
     image = np.random.default_rng(0).integers(0, 256, (20, 26, 3)).astype(np.uint8)
     step = ("augment", (("draw", 0), ("pipeline", pipeline), ("view", view)))
     result = View("image", "Image", (step,)).apply(image, ViewContext(seed, epoch, key, ImageFormat(16)))
@@ -91,9 +91,14 @@ def made(pipeline: str, view: int, *, seed: int = 0, epoch: int = 0, key: str = 
 
 @pytest.mark.parametrize("pipeline", PUBLISHED)
 def test_a_view_hangs_on_seed_epoch_sample_and_place_alone(pipeline: str) -> None:
-    assert made(pipeline, 0) == made(pipeline, 0)
-    others = [made(pipeline, 0, seed=1), made(pipeline, 0, epoch=1), made(pipeline, 0, key="b"), made(pipeline, 1)]
-    assert len({made(pipeline, 0), *others}) == 5
+    assert pixels_of(pipeline, 0) == pixels_of(pipeline, 0)
+    others = [
+        pixels_of(pipeline, 0, seed=1),
+        pixels_of(pipeline, 0, epoch=1),
+        pixels_of(pipeline, 0, key="b"),
+        pixels_of(pipeline, 1),
+    ]
+    assert len({pixels_of(pipeline, 0), *others}) == 5
 
 
 def test_the_views_of_an_asymmetric_pair_are_made_in_turn() -> None:

@@ -77,9 +77,9 @@ def test_noise_changes_texts_of_its_share_and_nothing_else() -> None:
 
 def test_held_out_scenes_are_not_described_in_noisy_texts() -> None:
     noisy = ShapesSource(samples=1500, objects=1, scenes=100, noise=1.0, single_template=True)
-    told = {str(noisy[index]["text"]) for index in range(1500)}
-    assert len(told) > 150
-    assert told.isdisjoint(describe(scene, 0) for scene in scenes_of_split(0, "val", 1, 60))
+    texts = {str(noisy[index]["text"]) for index in range(1500)}
+    assert len(texts) > 150
+    assert texts.isdisjoint(describe(scene, 0) for scene in scenes_of_split(0, "val", 1, 60))
 
 
 def test_single_template_gives_texts_one_phrasing_but_not_rewrites() -> None:
@@ -114,9 +114,9 @@ def test_words_boxes_segments_and_pixels_agree() -> None:
 
 
 def test_the_label_tells_what_it_is_asked_to() -> None:
-    told = {name: ShapesSource(samples=40, label=name) for name in CLASSES}
+    sources = {name: ShapesSource(samples=40, label=name) for name in CLASSES}
     for index in range(40):
-        sample = {name: source[index] for name, source in told.items()}
+        sample = {name: source[index] for name, source in sources.items()}
         phrases = sample["object"]["phrases"]
         assert isinstance(phrases, list)
         _, colour, shape = phrases[0].split()
@@ -125,7 +125,7 @@ def test_the_label_tells_what_it_is_asked_to() -> None:
         count = ("one object", "two objects", "three objects")[len(phrases) - 1]
         assert names == {"object": f"{colour} {shape}", "colour": colour, "shape": shape, "count": count}
         assert (sample["object"]["image"] == sample["count"]["image"]).all()  # type: ignore[attr-defined]
-    assert {name: source.class_names for name, source in told.items()} == CLASSES
+    assert {name: source.class_names for name, source in sources.items()} == CLASSES
 
 
 def test_the_main_object_stands_where_the_caption_says() -> None:

@@ -35,8 +35,8 @@ def test_a_shard_is_grouped_as_the_webdataset_library_groups_it(tmp_path: Path, 
     samples = list(tariterators.group_by_keys(files))
     assert source.keys == [f"a/{sample['__key__']}" for sample in samples]
     for index, expected in enumerate(samples):
-        found = {"image": expected["png"], "txt": expected["txt"].decode(), "cls": int(expected["cls"]), "n": index}
-        assert dict(source[index]) == found
+        columns = {"image": expected["png"], "txt": expected["txt"].decode(), "cls": int(expected["cls"]), "n": index}
+        assert dict(source[index]) == columns
     assert source.columns == ("cls", "image", "n", "txt")
 
 

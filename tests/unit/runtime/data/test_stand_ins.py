@@ -1,4 +1,4 @@
-"""Stand-ins for fields that the data lacks: what each makes, that it is chosen and told, and what a wrong one is told."""
+"""Stand-ins for fields that the data lacks: what each makes, that the choice is reported, and what a wrong one is."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from vlmdsl.runtime.data import BadSample, Requirement, calls_of, map_fields, op
 from vlmdsl.runtime.data.stand_ins import STAND_INS, columns_of
 
 
-def made(name: str, *values: object) -> object:
+def stand_in(name: str, *values: object) -> object:
     return STAND_INS[name].make(*values)
 
 
 def test_texts_that_stand_in() -> None:
-    assert made("summarize", "A dog. It runs.") == "A dog."
-    assert made("template", ["red dog", "cat", "cat", None], "sun") == "a picture of red dog, cat and sun"
-    assert made("template", "sun") == "a picture of sun"
+    assert stand_in("summarize", "A dog. It runs.") == "A dog."
+    assert stand_in("template", ["red dog", "cat", "cat", None], "sun") == "a picture of red dog, cat and sun"
+    assert stand_in("template", "sun") == "a picture of sun"
     for name, value in (("summarize", " "), ("template", []), ("hash", None)):
         with pytest.raises(BadSample):
-            made(name, value)
+            stand_in(name, value)
 
 
 def test_equal_texts_share_a_class_that_every_process_agrees_on() -> None:
-    assert made("hash", "a dog ") == made("hash", "a dog") != made("hash", "a cat")
-    assert made("hash", "a dog") == 169595832081577
+    assert stand_in("hash", "a dog ") == stand_in("hash", "a dog") != stand_in("hash", "a cat")
+    assert stand_in("hash", "a dog") == 169595832081577
 
 
 def test_a_grid_is_nine_regions_with_their_pixels_and_places() -> None:
     image = np.zeros((30, 60, 3), np.uint8)
     image[:10, 40:] = 255
-    grid = made("grid", image)
+    grid = stand_in("grid", image)
     assert isinstance(grid, np.ndarray)
     assert (grid.shape, grid.dtype) == ((9, 8 * 8 * 3 + 4), np.float32)
     middles = grid[:, :192].reshape(9, 8, 8, 3)[:, 3:5, 3:5]
@@ -47,21 +47,21 @@ def test_a_grid_is_nine_regions_with_their_pixels_and_places() -> None:
 def test_boxes_are_regions_as_far_as_they_are_in_the_image() -> None:
     image = np.zeros((40, 40, 3), np.uint8)
     image[:10, :10], image[30:, 30:] = 255, 51
-    found = made("crops", image, [[0, 0, 10, 10], [30, 30, 60, 60], [5, 5, 5, 9]])
-    assert isinstance(found, np.ndarray)
-    assert found.shape == (2, 196)
-    middles = found[:, :192].reshape(2, 8, 8, 3)[:, 3:5, 3:5]
+    regions = stand_in("crops", image, [[0, 0, 10, 10], [30, 30, 60, 60], [5, 5, 5, 9]])
+    assert isinstance(regions, np.ndarray)
+    assert regions.shape == (2, 196)
+    middles = regions[:, :192].reshape(2, 8, 8, 3)[:, 3:5, 3:5]
     assert [middle.mean() for middle in middles] == pytest.approx([1, -0.6])
-    assert found[:, 192:] == pytest.approx(np.array([[0, 0, 0.25, 0.25], [0.75, 0.75, 1, 1]]))
+    assert regions[:, 192:] == pytest.approx(np.array([[0, 0, 0.25, 0.25], [0.75, 0.75, 1, 1]]))
     for boxes in ([], None, [[1, 2, 3]], [[0, 0, 10**400, 5]], "boxes"):
         with pytest.raises(BadSample):
-            made("crops", image, boxes)
+            stand_in("crops", image, boxes)
 
 
 def test_a_stand_in_is_a_column_named_as_it_is_written() -> None:
     calls = calls_of({"summary": "summarize( text )", "text_rewrites": "tags, template(phrases,text)"})
     assert columns_of("tags, template(phrases,text)") == ("tags", "template(phrases,text)")
-    source = with_stand_ins(open_source("shapes:samples=4"), [call for found in calls.values() for call in found])
+    source = with_stand_ins(open_source("shapes:samples=4"), [call for several in calls.values() for call in several])
     sample = source[1]
     assert source.columns[-2:] == ("summarize(text)", "template(phrases,text)")
     assert sample["summarize(text)"] == sample["text"]
@@ -74,7 +74,7 @@ def test_a_stand_in_is_a_column_named_as_it_is_written() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "help"),
+    ("call", "help"),
     [
         ("sumarize(text)", "did you mean `summarize`?"),
         ("detect(image)", "there are `summarize(TEXT)`, `template(WORDS)`,"),
@@ -85,7 +85,7 @@ def test_a_stand_in_is_a_column_named_as_it_is_written() -> None:
 )
 def test_a_wrong_stand_in_is_answered_by_what_there_is(given: str, help: str) -> None:
     with pytest.raises(DiagnosticError) as caught:
-        calls_of({"summary": given})
+        calls_of({"summary": call})
     (fault,) = caught.value.diagnostics
     assert fault.code == "V0827"
     assert fault.help[0].startswith(help)

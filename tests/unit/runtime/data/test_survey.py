@@ -53,29 +53,29 @@ def table(folder: Path, rows: list[dict[str, object]]) -> Source:
 
 
 def test_nothing_is_said_where_all_is_used(tmp_path: Path, plain_streams: list[Stream]) -> None:
-    found = looked_through(table(tmp_path, [{"text": f"text {index}"} for index in range(9)]), plain_streams)
-    assert found.lines() == []
-    assert found.as_dict().keys() == {"duplicate_texts", "looked_at", "read", "cut_texts", "duplicate_images"}
+    remarks = looked_through(table(tmp_path, [{"text": f"text {index}"} for index in range(9)]), plain_streams)
+    assert remarks.lines() == []
+    assert remarks.as_dict().keys() == {"duplicate_texts", "looked_at", "read", "cut_texts", "duplicate_images"}
 
 
 def test_cut_texts_and_the_length_that_keeps_them(tmp_path: Path, plain_streams: list[Stream]) -> None:
     """Lengths of 4 to 203 tokens: two marks and a blank besides the letters."""
     source = table(tmp_path, [{"text": "x" * (1 + index)} for index in range(200)])
-    found = looked_through(source, plain_streams)
-    assert found.cut["text"].share == 187 / 200  # those of 14 letters and more
+    remarks = looked_through(source, plain_streams)
+    assert remarks.cut["text"].share == 187 / 200  # those of 14 letters and more
     line = "93.5% of the inspected `text` are truncated to 16 tokens; `model.text_length=202` keeps 99 % of them whole"
-    assert found.lines() == [line]
+    assert remarks.lines() == [line]
     assert sum(3 + 1 + index <= 202 for index in range(200)) >= 0.99 * 200
-    assert json.loads(json.dumps(found.as_dict()))["cut_texts"]["text"]["tokens_for_99_percent"] == 202
+    assert json.loads(json.dumps(remarks.as_dict()))["cut_texts"]["text"]["tokens_for_99_percent"] == 202
 
 
 def test_lists_of_captions(tmp_path: Path, plain_streams: list[Stream]) -> None:
     source = table(tmp_path, [{"text": [f"a {index}", f"b {index}"] if index < 6 else f"c {index}"} for index in range(8)])
-    told = "75% of the inspected samples list several texts for `text`, of which "
+    start = "75% of the inspected samples list several texts for `text`, of which "
     (line,) = looked_through(source, plain_streams).lines()
-    assert line == told + "the first is used (`data.captions=draw` draws one in each epoch)"
+    assert line == start + "the first is used (`data.captions=draw` draws one in each epoch)"
     (line,) = looked_through(source, plain_streams, Materials(draw_captions=True)).lines()
-    assert line == told + "one is drawn in each epoch"
+    assert line == start + "one is drawn in each epoch"
 
 
 def test_repeated_images_and_texts(tmp_path: Path, plain_streams: list[Stream], shard: Callable[..., Path]) -> None:
@@ -83,12 +83,12 @@ def test_repeated_images_and_texts(tmp_path: Path, plain_streams: list[Stream], 
         {"image": "0.png" if index < 4 else f"{index}.png", "text": str(index)} for index in range(8)
     ]
     rows[1]["image"] = "./0.png"
-    told = ["50% of the inspected `image` are not unique: such pairs are each other's negatives"]
-    assert looked_through(table(tmp_path, rows), plain_streams).lines() == told
+    expected = ["50% of the inspected `image` are not unique: such pairs are each other's negatives"]
+    assert looked_through(table(tmp_path, rows), plain_streams).lines() == expected
     members = {}
     for index in range(8):
         members[f"{index}.png"], members[f"{index}.txt"] = encoded(picture(0 if index < 4 else index)), f"text {index}"
-    assert looked_through(open_source(str(shard("s.tar", members))), plain_streams).lines() == told
+    assert looked_through(open_source(str(shard("s.tar", members))), plain_streams).lines() == expected
 
 
 def test_columns_that_nothing_reads(tmp_path: Path, plain_streams: list[Stream]) -> None:
@@ -103,9 +103,9 @@ def test_columns_that_nothing_reads(tmp_path: Path, plain_streams: list[Stream])
 
 def test_overlong_texts_are_counted(tmp_path: Path, plain_streams: list[Stream]) -> None:
     source = table(tmp_path, [{"text": "x " * (5001 if index == 0 else 1) + str(index)} for index in range(4)])
-    found = looked_through(source, plain_streams)
-    assert found.overlong == {"text": 0.25}
-    assert "25.0% of the inspected `text` are truncated to `data.max_text" in "\n".join(found.lines())
+    remarks = looked_through(source, plain_streams)
+    assert remarks.overlong == {"text": 0.25}
+    assert "25.0% of the inspected `text` are truncated to `data.max_text" in "\n".join(remarks.lines())
 
 
 def test_bad_samples_are_reported_or_stop_the_run(pairs: Callable[..., Path], plain_streams: list[Stream]) -> None:
@@ -124,8 +124,8 @@ def test_bad_samples_are_reported_or_stop_the_run(pairs: Callable[..., Path], pl
 
 def test_a_large_source_is_looked_at_in_part(pairs: Callable[..., Path], plain_streams: list[Stream]) -> None:
     source = open_source(str(pairs(700, {"0003.png": b"?", "0004.png": b"?"})))
-    found = looked_through(source, plain_streams, batch=699)  # it is not known that one is missing
-    assert found.skipped.counts == {"damaged image": 1}
+    remarks = looked_through(source, plain_streams, batch=699)  # it is not known that one is missing
+    assert remarks.skipped.counts == {"damaged image": 1}
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -30,33 +30,33 @@ def augment(view: int = 0, draw: int = 0) -> View:
 
 
 def drawn(view: View, value: TextValue, times: int, counts: Counter[str] | None = None) -> Counter[str]:
-    found = Counter()
+    texts: Counter[str] = Counter()
     for number in range(times):
         result = view.apply(value, context(f"sample {number}", counts=counts))
         assert isinstance(result, TextValue)
-        found[result.text] += 1
-    return found
+        texts[result.text] += 1
+    return texts
 
 
 def test_the_text_and_its_first_rewrites_are_drawn_alike() -> None:
-    found = drawn(rewrite(count=4), TEXT, 5000)
-    assert set(found) == {TEXT.text, *TEXT.rewrites[:4]}
-    assert all(abs(count - 1000) < 130 for count in found.values())
+    counts = drawn(rewrite(count=4), TEXT, 5000)
+    assert set(counts) == {TEXT.text, *TEXT.rewrites[:4]}
+    assert all(abs(count - 1000) < 130 for count in counts.values())
 
 
 def test_fewer_rewrites_than_wanted_are_counted() -> None:
     counts: Counter[str] = Counter()
-    found = drawn(rewrite(count=4), TextValue("t", ("a", "b")), 600, counts)
-    assert all(abs(found[text] - 200) < 60 for text in ("t", "a", "b"))
+    texts = drawn(rewrite(count=4), TextValue("t", ("a", "b")), 600, counts)
+    assert all(abs(texts[text] - 200) < 60 for text in ("t", "a", "b"))
     assert counts == {"rewrite: draws": 600, "rewrite: fewer than 4 rewrites": 600}
     assert drawn(rewrite(), TextValue("t"), 5) == {"t": 5}
 
 
 def test_a_short_rewrite_falls_back_on_the_text() -> None:
     counts: Counter[str] = Counter()
-    found = drawn(rewrite(count=2, minimum_words=2), TextValue("t", ("one", "two words")), 600, counts)
-    assert set(found) == {"t", "two words"}
-    assert found["t"] > 330
+    texts = drawn(rewrite(count=2, minimum_words=2), TextValue("t", ("one", "two words")), 600, counts)
+    assert set(texts) == {"t", "two words"}
+    assert texts["t"] > 330
     assert counts["rewrite: drawn text of fewer than 2 words"] == pytest.approx(200, abs=60)
 
 

@@ -71,19 +71,19 @@ def batch(images, texts, labels=None):
 
 
 def test_a_perfect_model_is_perfect(model):
-    found = evaluate(model, [batch([0, 1, 2], [0, 1, 2]), batch([3], [3])], COMPARISON)
-    assert (found.samples, found.retrieval.images, found.retrieval.texts) == (4, 4, 4)
-    assert found.retrieval.image_to_text.values["R@1"] == found.retrieval.text_to_image.values["R@1"] == 1.0
+    evaluation = evaluate(model, [batch([0, 1, 2], [0, 1, 2]), batch([3], [3])], COMPARISON)
+    assert (evaluation.samples, evaluation.retrieval.images, evaluation.retrieval.texts) == (4, 4, 4)
+    assert evaluation.retrieval.image_to_text.values["R@1"] == evaluation.retrieval.text_to_image.values["R@1"] == 1.0
 
 
 def test_equal_texts_and_equal_images_are_taken_together(model):
     """Text 0 belongs to images 0 and 5, image 1 to texts 1 and 6: whatever was paired is a right answer."""
-    found = evaluate(model, [batch([0, 5, 1], [0, 0, 1]), batch([1, 2], [6, 2])], COMPARISON).retrieval
-    assert (found.images, found.texts) == (4, 4)
+    retrieval = evaluate(model, [batch([0, 5, 1], [0, 0, 1]), batch([1, 2], [6, 2])], COMPARISON).retrieval
+    assert (retrieval.images, retrieval.texts) == (4, 4)
     # Image 5 looks like no text at all, and ties count against it; all others find a right answer first.
-    assert found.image_to_text.values["R@1"] == 3 / 4
-    assert found.text_to_image.values["R@1"] == 3 / 4
-    assert found.image_to_text.chance["R@1"] == pytest.approx((1 + 2 + 1 + 1) / 4 / 4)
+    assert retrieval.image_to_text.values["R@1"] == 3 / 4
+    assert retrieval.text_to_image.values["R@1"] == 3 / 4
+    assert retrieval.image_to_text.chance["R@1"] == pytest.approx((1 + 2 + 1 + 1) / 4 / 4)
 
 
 def test_padding_is_no_part_of_a_text(model):
@@ -100,9 +100,9 @@ def test_images_without_a_class_are_left_out(model):
 
     prompts = ClassPrompts([f"number {n}" for n in range(6)], tokenize)
     batches = [batch([0, 1, 5], [0, 1, 2], [0, 1, -1]), batch([3], [3], [2])]
-    found = evaluate(model, batches, COMPARISON, prompts=prompts, with_retrieval=False)
-    assert found.zero_shot.values["top-1"] == pytest.approx(2 / 3)
-    assert (found.classes, found.retrieval) == (6, None)
+    evaluation = evaluate(model, batches, COMPARISON, prompts=prompts, with_retrieval=False)
+    assert evaluation.zero_shot.values["top-1"] == pytest.approx(2 / 3)
+    assert (evaluation.classes, evaluation.retrieval) == (6, None)
     unlabelled = evaluate(model, [batch([0], [0], [-1])], COMPARISON, prompts=prompts)
     assert unlabelled.zero_shot is None
 
@@ -135,9 +135,9 @@ def test_results_stand_beside_chance_and_the_untrained_model(model):
 def test_the_untrained_results_are_found_again_in_what_was_written(model, zero_shot):
     untrained = replace(evaluate(model, [batch([0, 1], [1, 0])], COMPARISON), zero_shot=zero_shot, classes=10)
     results = results_json(replace(untrained, samples=2), untrained)
-    found = stored_untrained(json.loads(json.dumps(results)))
-    assert found is not None
-    assert results_json(untrained, found) == results
+    evaluation = stored_untrained(json.loads(json.dumps(results)))
+    assert evaluation is not None
+    assert results_json(untrained, evaluation) == results
     assert stored_untrained(results_json(untrained)) is None
     assert stored_untrained({}) is None
 
@@ -162,28 +162,28 @@ def judged(matrix, graph):
 
 def test_a_comparison_is_read_off_the_recipe():
     graph = Graph()
-    found = comparison_of(program(judged(compared(graph, ("text", "image"), "tokens", "tokenmax"), graph), graph))
-    assert found == Comparison("vision", "language", parts=(Part("tokenmax", "tokens", text_first=True),))
+    evaluation = comparison_of(program(judged(compared(graph, ("text", "image"), "tokens", "tokenmax"), graph), graph))
+    assert evaluation == Comparison("vision", "language", parts=(Part("tokenmax", "tokens", text_first=True),))
     plain = Graph()
     assert comparison_of(program(judged(compared(plain, normalized=False), plain), plain)).normalized is False
 
 
 def test_a_sum_of_similarities_is_compared_by_all_of_them():
-    found = comparison_of(build("contrast(image, text, sim=0.75*cosine + tokenmax/4)").planned)
-    assert found.parts == (Part(coefficient=0.75), Part("tokenmax", "tokens", coefficient=0.25))
+    comparison = comparison_of(build("contrast(image, text, sim=0.75*cosine + tokenmax/4)").planned)
+    assert comparison.parts == (Part(coefficient=0.75), Part("tokenmax", "tokens", coefficient=0.25))
     torch.manual_seed(0)
     images = EncodedFeatures(pooled=torch.randn(3, 5), tokens=torch.randn(3, 4, 5))
     texts = EncodedFeatures(pooled=torch.randn(2, 5), tokens=torch.randn(2, 6, 5), mask=torch.ones(2, 6, dtype=torch.bool))
     cosine = Comparison("vision", "language")(images, texts)
     tokenmax = Comparison("vision", "language", parts=(Part("tokenmax", "tokens"),))(images, texts)
-    torch.testing.assert_close(found(images, texts).rows, 0.75 * cosine.rows + 0.25 * tokenmax.rows)
-    torch.testing.assert_close(found(images, texts).columns, 0.75 * cosine.columns + 0.25 * tokenmax.columns)
+    torch.testing.assert_close(comparison(images, texts).rows, 0.75 * cosine.rows + 0.25 * tokenmax.rows)
+    torch.testing.assert_close(comparison(images, texts).columns, 0.75 * cosine.columns + 0.25 * tokenmax.columns)
 
 
 def test_what_any_criterion_reads_is_compared():
     """Not those of a list only: a loss made of a log-sum-exp trains the similarity that it is taken over."""
-    found = comparison_of(build("mean(logsumexp(similarity(image, text)) - score(image, text))").planned)
-    assert found == COMPARISON
+    comparison = comparison_of(build("mean(logsumexp(similarity(image, text)) - score(image, text))").planned)
+    assert comparison == COMPARISON
 
 
 def test_a_fused_region_compares_by_inner_product():
@@ -206,17 +206,17 @@ def test_of_several_texts_the_caption_is_compared():
         ("text: Text, short: Text", "text", "tokenmax"),
         ("short: Text, text: Text", "short", "dot"),
     ):
-        found = comparison_of(build(f"recipe r(image: Image, {signature})\nminimize {terms}").planned)
-        assert (found.text_field, found.parts[0].by) == (field, by)
+        comparison = comparison_of(build(f"recipe r(image: Image, {signature})\nminimize {terms}").planned)
+        assert (comparison.text_field, comparison.parts[0].by) == (field, by)
     assert comparison_of(build("pyramidclip").planned).text_field == "text"
 
 
 def test_heads_through_which_a_recipe_compares_are_part_of_its_comparison():
     encoders = "encoder a = project(vision, out=6)\nencoder b = predict(project(language, out=5), out=6)"
     source = f"recipe headed(image: Image, text: Text)\n{encoders}\nminimize contrast(a(image), b(text))"
-    found = comparison_of(build(source).planned)
-    assert [head.out for head in found.image_heads] == [6]
-    assert [head.out for head in found.text_heads] == [5, 6]
+    comparison = comparison_of(build(source).planned)
+    assert [head.out for head in comparison.image_heads] == [6]
+    assert [head.out for head in comparison.text_heads] == [5, 6]
     assert comparison_of(build("contrast(image, text)").planned).text_heads == ()
 
 

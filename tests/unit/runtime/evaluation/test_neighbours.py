@@ -25,9 +25,9 @@ from vlmdsl.runtime.values import ImageBatch
 
 
 def measured(features: torch.Tensor, labels: torch.Tensor, neighbours: int, temperature: float = 0.07) -> Measures:
-    found = neighbour_accuracy(features, labels, neighbours, temperature)
-    assert found is not None
-    return found
+    accuracy = neighbour_accuracy(features, labels, neighbours, temperature)
+    assert accuracy is not None
+    return accuracy
 
 
 def test_an_image_does_not_vote_for_itself() -> None:
@@ -49,30 +49,30 @@ def test_nearer_neighbours_count_more() -> None:
 def test_no_more_vote_than_a_class_has() -> None:
     labels = torch.tensor([0, 1]).repeat(8)
     features = torch.eye(2)[labels] + 0.1 * torch.randn(16, 2, generator=torch.Generator().manual_seed(0))
-    found = measured(features, labels, 20)
-    assert found.values == {"top-1": 1.0}
-    assert found.facts == {"classes": 2, "k": 7, "images": 16, "alone": 0}
+    accuracy = measured(features, labels, 20)
+    assert accuracy.values == {"top-1": 1.0}
+    assert accuracy.facts == {"classes": 2, "k": 7, "images": 16, "alone": 0}
 
 
 def test_an_image_that_is_alone_in_its_class_is_not_asked() -> None:
-    found = measured(torch.eye(3).repeat(2, 1)[:5], torch.tensor([0, 1, 2, 0, 1]), 20)
-    assert (found.values, found.chance) == ({"top-1": 1.0}, {"top-1": 0.5})
-    assert found.facts == {"classes": 2, "k": 1, "images": 4, "alone": 1}
+    accuracy = measured(torch.eye(3).repeat(2, 1)[:5], torch.tensor([0, 1, 2, 0, 1]), 20)
+    assert (accuracy.values, accuracy.chance) == ({"top-1": 1.0}, {"top-1": 0.5})
+    assert accuracy.facts == {"classes": 2, "k": 1, "images": 4, "alone": 1}
     assert neighbour_accuracy(torch.eye(3), torch.arange(3)) is None
 
 
 @pytest.mark.parametrize("sizes", [(8, 8), (14, 2), (5, 5, 1, 1, 1), (3, 3, 3), (9, 4, 4), (2, 1), (40, 2, 2, 2, 2)])
 def test_perfect_features_are_never_below_chance(sizes: tuple[int, ...]) -> None:
     labels = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
-    found = measured(torch.eye(len(sizes))[labels], labels, 20)
-    assert found.values["top-1"] >= found.chance["top-1"]
+    accuracy = measured(torch.eye(len(sizes))[labels], labels, 20)
+    assert accuracy.values["top-1"] >= accuracy.chance["top-1"]
 
 
 def test_features_that_say_nothing_are_no_better_than_chance() -> None:
     labels = torch.tensor([0] * 6 + [1] * 2)
-    found = measured(torch.ones(8, 3), labels, 20)
-    assert found.chance == {"top-1": 0.75}
-    assert found.values == {"top-1": 0.75}
+    accuracy = measured(torch.ones(8, 3), labels, 20)
+    assert accuracy.chance == {"top-1": 0.75}
+    assert accuracy.values == {"top-1": 0.75}
 
 
 class Values(Encoder):
@@ -94,11 +94,11 @@ def test_images_of_a_recipe_without_texts_are_measured_by_the_tower() -> None:
     values = pixels[:, :, None, None].expand(-1, -1, 2, 2)
     batch = batch_of({"image": ImageBatch(values), **scalars(label=torch.tensor([0, 0, 1, 1, -1, 1]))}, [""] * 6)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    found = evaluate_images(model, [batch], "vision", "image", neighbours=1)
+    evaluation = evaluate_images(model, [batch], "vision", "image", neighbours=1)
     # Four distinct images have a class: the last is the first again, and its class is the one that came first.
-    assert found.neighbours is not None
-    assert (found.samples, found.classes, found.neighbours.values) == (6, 2, {"top-1": 1.0})
-    assert found.neighbours.chance == {"top-1": 0.5}
+    assert evaluation.neighbours is not None
+    assert (evaluation.samples, evaluation.classes, evaluation.neighbours.values) == (6, 2, {"top-1": 1.0})
+    assert evaluation.neighbours.chance == {"top-1": 0.5}
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 

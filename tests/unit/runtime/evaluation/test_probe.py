@@ -32,10 +32,12 @@ def two_classes(count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 def test_it_names_the_classes_of_what_it_was_not_fitted_to() -> None:
     fitted, (held_out, labels) = two_classes(300, seed=0), two_classes(200, seed=1)
-    found = linear_probe_accuracy(*fitted, held_out, labels)
-    assert found is not None
-    assert found.values == {"top-1": 1.0}
-    assert found.chance == {"top-1": pytest.approx(max((labels == 4).double().mean(), (labels == 7).double().mean()).item())}
+    accuracy = linear_probe_accuracy(*fitted, held_out, labels)
+    assert accuracy is not None
+    assert accuracy.values == {"top-1": 1.0}
+    assert accuracy.chance == {
+        "top-1": pytest.approx(max((labels == 4).double().mean(), (labels == 7).double().mean()).item())
+    }
     swapped = linear_probe_accuracy(*fitted, held_out, torch.where(labels == 4, 7, 4))
     assert swapped is not None
     assert swapped.values == {"top-1": 0.0}
@@ -65,8 +67,8 @@ def test_features_that_do_not_vary_say_nothing() -> None:
     random = torch.Generator().manual_seed(0)
     constant = torch.full((80, 3), 0.1) * (1 + 1e-8 * torch.randn(80, 3, generator=random, dtype=torch.float64))
     labels = torch.tensor([1] * 50 + [2] * 30)
-    found = linear_probe_accuracy(constant, labels, constant.flip(0), labels)
-    assert found.values == found.chance == {"top-1": 0.625}
+    accuracy = linear_probe_accuracy(constant, labels, constant.flip(0), labels)
+    assert accuracy.values == accuracy.chance == {"top-1": 0.625}
 
 
 class Values(Encoder):

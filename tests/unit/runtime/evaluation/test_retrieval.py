@@ -47,29 +47,29 @@ def rank_by_definition(scores, right):
 @settings(deadline=None)
 def test_ranks_follow_the_definition_for_any_block_size(task, size):
     rows, columns, pairs = task
-    found = ranks(numbered(len(rows)), numbered(rows.shape[1]), pairs, looked_up(rows, columns), size)
+    by_side = ranks(numbered(len(rows)), numbered(rows.shape[1]), pairs, looked_up(rows, columns), size)
     belongs = set(map(tuple, pairs.tolist()))
     for i, scores in enumerate(rows.tolist()):
-        assert found[0][i] == rank_by_definition(scores, {j for k, j in belongs if k == i})
+        assert by_side[0][i] == rank_by_definition(scores, {j for k, j in belongs if k == i})
     for j, scores in enumerate(columns.T.tolist()):
-        assert found[1][j] == rank_by_definition(scores, {i for i, k in belongs if k == j})
+        assert by_side[1][j] == rank_by_definition(scores, {i for i, k in belongs if k == j})
 
 
 def test_recall_of_a_worked_example():
     """Three images, three texts; image 0 finds its text at once, image 1 behind one other, image 2 ties with one."""
     scores = torch.tensor([[3.0, 1.0, 2.0], [2.0, 1.0, 0.0], [1.0, 0.0, 1.0]])
     pairs = torch.arange(3)[:, None].expand(3, 2)
-    found = retrieval_recall(numbered(3), numbered(3), pairs, looked_up(scores, scores), cutoffs=(1, 2))
-    assert found.image_to_text.values == pytest.approx({"R@1": 1 / 3, "R@2": 1.0})
-    assert found.text_to_image.values == pytest.approx({"R@1": 1 / 3, "R@2": 1.0})
-    assert found.image_to_text.chance == pytest.approx({"R@1": 1 / 3, "R@2": 2 / 3})
+    recall = retrieval_recall(numbered(3), numbered(3), pairs, looked_up(scores, scores), cutoffs=(1, 2))
+    assert recall.image_to_text.values == pytest.approx({"R@1": 1 / 3, "R@2": 1.0})
+    assert recall.text_to_image.values == pytest.approx({"R@1": 1 / 3, "R@2": 1.0})
+    assert recall.image_to_text.chance == pytest.approx({"R@1": 1 / 3, "R@2": 2 / 3})
 
 
 def test_equal_scores_everywhere_are_no_success():
     scores = torch.zeros(20, 20)
     pairs = torch.arange(20)[:, None].expand(20, 2)
-    found = retrieval_recall(numbered(20), numbered(20), pairs, looked_up(scores, scores))
-    assert set(found.image_to_text.values.values()) == {0.0}
+    recall = retrieval_recall(numbered(20), numbered(20), pairs, looked_up(scores, scores))
+    assert set(recall.image_to_text.values.values()) == {0.0}
 
 
 def test_a_score_that_is_no_number_is_no_success():
@@ -95,8 +95,8 @@ def test_random_scores_reach_chance():
     torch.manual_seed(0)
     scores = torch.randn(1500, 500)
     pairs = torch.stack([torch.arange(1500), torch.arange(1500) % 500], dim=1)
-    found = retrieval_recall(numbered(1500), numbered(500), pairs, looked_up(scores, scores))
-    for measures in (found.image_to_text, found.text_to_image):
+    recall = retrieval_recall(numbered(1500), numbered(500), pairs, looked_up(scores, scores))
+    for measures in (recall.image_to_text, recall.text_to_image):
         for name, chance in measures.chance.items():
             assert measures.values[name] == pytest.approx(chance, abs=4 * (chance / 500) ** 0.5)
 

@@ -83,8 +83,8 @@ def weights_into(module: MultilayerHead, arrays: dict[str, Tensor], prefix: str,
 
 
 def test_simsiam_gives_the_numbers_of_the_authors_module() -> None:
-    with np.load(DATA / "simsiam-module.npz") as found:
-        arrays = {name: torch.from_numpy(np.asarray(found[name])) for name in found.files}
+    with np.load(DATA / "simsiam-module.npz") as stored:
+        arrays = {name: torch.from_numpy(np.asarray(stored[name])) for name in stored.files}
     projector = MultilayerHead(head(layers=3, out=16, last_norm="plain", bias="none"), 12).double()
     predictor = MultilayerHead(head(hidden=6, bias="last"), 16).double()
     weights_into(projector, arrays, "encoder__fc")
@@ -129,7 +129,7 @@ def test_a_batch_norm_is_exact_far_from_zero_and_at_no_variance() -> None:
 def test_views_have_statistics_of_their_own_or_one(views: str) -> None:
     module = MultilayerHead(head(views=views, last_norm="plain"), 4)
     first, second = torch.randn(6, 4), 3 + torch.randn(6, 4)
-    means = torch.stack([made.mean(dim=0) for made in module([first, second])])
+    means = torch.stack([output.mean(dim=0) for output in module([first, second])])
     if views == "each":
         torch.testing.assert_close(means, torch.zeros(2, 4), rtol=0, atol=1e-5)
     else:
@@ -242,8 +242,8 @@ def test_features_of_other_lengths_are_a_diagnostic() -> None:
     ],
 )
 def test_wrong_heads_are_diagnosed(expression: str, code: str) -> None:
-    found = vlmdsl.check(f"recipe r(image: Image, text: Text)\nminimize {expression}")
-    assert [diagnostic.code for diagnostic in found if diagnostic.severity == "error"] == [code]
+    diagnostics = vlmdsl.check(f"recipe r(image: Image, text: Text)\nminimize {expression}")
+    assert [diagnostic.code for diagnostic in diagnostics if diagnostic.severity == "error"] == [code]
 
 
 def test_the_same_head_is_the_same_value() -> None:

@@ -38,18 +38,18 @@ class RecordingObjective(nn.Module):
         self.applied, self.module_outputs = (), []
         self.references = SimpleNamespace(columns=[])
         self.compared = [(self.streams[0].name, stream.name) for stream in self.streams[1:]]
-        self.inputs = {wanted.name: wanted for wanted in inputs(program)}
+        self.inputs = {port.name: port for port in inputs(program)}
 
     def forward(self, **features):
         self.given = features
         return SimpleNamespace(loss=sum(value.sum() for value in features.values() if value.is_floating_point()))
 
 
-def program_of(*wanted, plain=()):
+def program_of(*streams, plain=()):
     """A program that reads outputs of fields: (name, kind, tower, frozen, pooled, tokens) each; and plain fields."""
     graph = Graph()
     nodes = []
-    for name, kind, tower, frozen, pooled, tokens in wanted:
+    for name, kind, tower, frozen, pooled, tokens in streams:
         field = graph.add("field", type=FieldType(kind), name=name)
         encode = graph.add("encode", field, encoder=Encoder(tower, kind, frozen))
         nodes += [graph.add(output, encode) for output, read in (("pooled", pooled), ("tokens", tokens)) if read]
@@ -94,14 +94,14 @@ def test_several_streams_of_a_tower_are_one_call_with_the_numbers_of_separate_on
     batch = batch_of({"image": images(), "text": texts(5), "caption": texts(7)}, "abc")
     model(batch)
     assert len(calls) == 1
-    given = objective.given
+    features = objective.given
     text, caption = (towers["language"](*batch.values[name]) for name in ("text", "caption"))
-    assert set(given) == {"image", "text", "text_tokens", "text_mask", "caption_tokens", "caption_mask"}
-    torch.testing.assert_close(given["text"], text.pooled)
-    assert given["text_tokens"].shape == text.tokens.shape
-    torch.testing.assert_close(given["text_tokens"][given["text_mask"]], text.tokens[text.mask])
-    torch.testing.assert_close(given["caption_tokens"][given["caption_mask"]], caption.tokens[caption.mask])
-    assert given["text_mask"].equal(batch.values["text"].mask)
+    assert set(features) == {"image", "text", "text_tokens", "text_mask", "caption_tokens", "caption_mask"}
+    torch.testing.assert_close(features["text"], text.pooled)
+    assert features["text_tokens"].shape == text.tokens.shape
+    torch.testing.assert_close(features["text_tokens"][features["text_mask"]], text.tokens[text.mask])
+    torch.testing.assert_close(features["caption_tokens"][features["caption_mask"]], caption.tokens[caption.mask])
+    assert features["text_mask"].equal(batch.values["text"].mask)
 
 
 def test_only_the_plain_fields_that_the_objective_reads_reach_it():
@@ -197,7 +197,7 @@ def test_blended_streams_get_the_draw_of_the_step_that_the_loss_reads_too():
     tower.register_forward_hook(lambda *_: calls.append(1))
     batch = batch_of(names, "abc", {"lam": torch.tensor(0.3, dtype=torch.float64)})
     shares = {"image_text_blend_shared": 0.3, "image_text_blend_2_shared": 0.7}
-    found = model(batch).loss
+    loss = model(batch).loss
     assert len(calls) == 3  # texts, blended pairs, joined ones
     pair = values["image"].pixels, values["text"].mask, values["text"].ids
     of_each = [torch.full((3,), share, dtype=torch.float64) for share in (0.3, 0.7)]
@@ -206,17 +206,17 @@ def test_blended_streams_get_the_draw_of_the_step_that_the_loss_reads_too():
         "image_text_shared": tower(*pair).pooled,
         "text_shared": tower(*values["text"]).pooled,
     }
-    torch.testing.assert_close(found, model.objective(**features, lam=batch.draws["lam"]).loss, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(loss, model.objective(**features, lam=batch.draws["lam"]).loss, rtol=1e-9, atol=1e-12)
 
 
 def planned(expression):
     return build(expression, expression=True).planned
 
 
-def viewed_batch(wanted, side=None, kept=None):
+def viewed_batch(names, side=None, kept=None):
     """Images of a side each, with so many patches kept, and a text."""
     values = {}
-    for name in wanted:
+    for name in names:
         size = 8 if side is None else side[name]
         values[name] = ImageBatch(torch.randn(3, 3, size, size, dtype=torch.float64))
         if kept is not None:
@@ -293,9 +293,9 @@ class TestRegions:
         mask = torch.tensor([[True, True, False], [True, True, True]])
         other = torch.where(mask[:, :, None], regions, 7.0)
         order = torch.tensor([1, 0, 2])
-        given = tower(regions, mask, enters=0.75).pooled
-        torch.testing.assert_close(given, tower(other, mask, enters=0.75).pooled)
-        torch.testing.assert_close(given, tower(regions[:, order], mask[:, order], enters=0.75).pooled)
+        pooled = tower(regions, mask, enters=0.75).pooled
+        torch.testing.assert_close(pooled, tower(other, mask, enters=0.75).pooled)
+        torch.testing.assert_close(pooled, tower(regions[:, order], mask[:, order], enters=0.75).pooled)
 
     @pytest.mark.parametrize("pool", ["class", "mean"])
     def test_padding_that_is_no_number_changes_no_bit_of_a_gradient(self, pool):

@@ -57,9 +57,9 @@ minimize contrast(head(views[0]), head(views[1]), temperature=0.1)
     views = [torch.randn(BATCH, DIM, requires_grad=not frozen) for _ in range(2)]
     module = MultilayerHead(head, DIM)
     with FlopCounterMode(display=False) as counter:
-        made = module(views)
+        outputs = module(views)
         forward = counter.get_total_flops()
-        sum(view.sum() for view in made).backward()
+        sum(view.sum() for view in outputs).backward()
     assert (row.forward, row.forward + row.backward) == (forward, counter.get_total_flops())
 
 

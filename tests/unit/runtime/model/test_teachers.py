@@ -133,8 +133,8 @@ def test_a_tower_and_its_teacher_share_the_values_of_a_batch() -> None:
 )
 def test_schedules_of_the_authors(oracle: str, axis: str, total: int, start: float, out: str) -> None:
     with np.load(DATA / f"{oracle}.npz") as arrays:
-        found = [momentum_at(Teacher(start, "cosine", "before"), done, total) for done in arrays[axis]]
-        np.testing.assert_allclose(found, arrays[out], rtol=1e-6)
+        momenta = [momentum_at(Teacher(start, "cosine", "before"), done, total) for done in arrays[axis]]
+        np.testing.assert_allclose(momenta, arrays[out], rtol=1e-6)
     assert math.isclose(momentum_at(Teacher(start, "constant", "before"), 7, total), start)
 
 

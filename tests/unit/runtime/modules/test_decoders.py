@@ -122,8 +122,8 @@ def real_parts(features: SequenceFeatures) -> list[Tensor]:
     return parts if features.pooled is None else [*parts, features.pooled]
 
 
-def assert_close(found: list[Tensor], expected: list[Tensor]) -> None:
-    for one, other in zip(found, expected, strict=True):
+def assert_close(tensors: list[Tensor], expected: list[Tensor]) -> None:
+    for one, other in zip(tensors, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
@@ -134,12 +134,12 @@ every_decoder = pytest.mark.parametrize(
 
 @every_decoder
 def test_a_token_is_blind_to_what_follows(cross_from: float, class_token: bool) -> None:
-    decoder, given = spread(text_decoder(cross_from, class_token)), texts() | {"mask": None}
-    changed = given["values"].clone()
+    decoder, arguments = spread(text_decoder(cross_from, class_token)), texts() | {"mask": None}
+    changed = arguments["values"].clone()
     changed[:, 3] = (changed[:, 3] + 1) % WORDS
 
     def unchanged(**options: object) -> list[bool]:
-        one, other = decoder(**given, **options), decoder(**given | {"values": changed}, **options)
+        one, other = decoder(**arguments, **options), decoder(**arguments | {"values": changed}, **options)
         assert class_token == (one.pooled is not None)
         if class_token:
             assert not torch.isclose(one.pooled, other.pooled).all(dim=-1).any()
@@ -154,15 +154,17 @@ def test_a_token_is_blind_to_what_follows(cross_from: float, class_token: bool) 
 @every_decoder
 @pytest.mark.parametrize("prefix", [None, [2, 3, 1]])
 def test_padding_means_nothing(cross_from: float, class_token: bool, prefix: list[int] | None) -> None:
-    decoder, given = spread(text_decoder(cross_from, class_token)), texts()
+    decoder, arguments = spread(text_decoder(cross_from, class_token)), texts()
     options = {"prefix": None if prefix is None else torch.tensor(prefix)}
-    expected = decoder(**given, **options)
+    expected = decoder(**arguments, **options)
     nan = torch.full((3, 2, CONTEXT), torch.nan, dtype=torch.float64)
     longer = {
-        "values": torch.cat([given["values"].masked_fill(~given["mask"], 7), torch.full((3, 2), 9)], dim=1),
-        "mask": torch.cat([given["mask"], torch.zeros(3, 2, dtype=torch.bool)], dim=1),
-        "context": torch.cat([given["context"].masked_fill(~given["context_mask"][:, :, None], torch.nan), nan], dim=1),
-        "context_mask": torch.cat([given["context_mask"], torch.zeros(3, 2, dtype=torch.bool)], dim=1),
+        "values": torch.cat([arguments["values"].masked_fill(~arguments["mask"], 7), torch.full((3, 2), 9)], dim=1),
+        "mask": torch.cat([arguments["mask"], torch.zeros(3, 2, dtype=torch.bool)], dim=1),
+        "context": torch.cat(
+            [arguments["context"].masked_fill(~arguments["context_mask"][:, :, None], torch.nan), nan], dim=1
+        ),
+        "context_mask": torch.cat([arguments["context_mask"], torch.zeros(3, 2, dtype=torch.bool)], dim=1),
     }
     features = decoder(**longer, **options)
     assert_close(real_parts(features), real_parts(expected))
@@ -173,45 +175,47 @@ def test_padding_means_nothing(cross_from: float, class_token: bool, prefix: lis
 
 
 def test_the_pooled_text_is_half_way_and_sees_no_image() -> None:
-    decoder, given = spread(text_decoder()), texts()
-    whole = decoder(**given)
-    lower = decoder(given["values"], given["mask"], blocks=(0.0, 0.5))
+    decoder, arguments = spread(text_decoder()), texts()
+    whole = decoder(**arguments)
+    lower = decoder(arguments["values"], arguments["mask"], blocks=(0.0, 0.5))
     assert torch.equal(lower.pooled, whole.pooled)
-    upper = decoder(lower.tokens, given["mask"], given["context"], given["context_mask"], blocks=(0.5, 1.0))
+    upper = decoder(lower.tokens, arguments["mask"], arguments["context"], arguments["context_mask"], blocks=(0.5, 1.0))
     assert upper.pooled is None
-    assert_close([upper.tokens[given["mask"]]], [whole.tokens[given["mask"]]])
-    other = decoder(**given | {"context": given["context"] * 2})
+    assert_close([upper.tokens[arguments["mask"]]], [whole.tokens[arguments["mask"]]])
+    other = decoder(**arguments | {"context": arguments["context"] * 2})
     assert torch.equal(other.pooled, whole.pooled)
     assert not torch.isclose(other.tokens, whole.tokens).all(dim=-1).any()
 
 
 def test_without_an_image_it_is_a_language_model() -> None:
-    decoder, given = spread(text_decoder(0.0, class_token=False)), texts()
-    alone = decoder(given["values"], given["mask"]).tokens
+    decoder, arguments = spread(text_decoder(0.0, class_token=False)), texts()
+    alone = decoder(arguments["values"], arguments["mask"]).tokens
     for block in decoder.transformer.blocks:
         nn.init.zeros_(block.cross_attention.output.weight)
         nn.init.zeros_(block.cross_attention.output.bias)
-    assert_close([decoder(**given).tokens[given["mask"]]], [alone[given["mask"]]])
+    assert_close([decoder(**arguments).tokens[arguments["mask"]]], [alone[arguments["mask"]]])
 
 
 def test_a_prefix_of_the_whole_text_is_attention_in_both_directions() -> None:
     """What a sample of CapPa that is predicted in parallel needs, beside one that is not."""
-    decoder, given = spread(text_decoder(0.0, class_token=False)), texts()
-    mixed = decoder(**given, prefix=torch.tensor([LENGTH, 0, 0])).tokens
-    torch.testing.assert_close(mixed[:1], decoder(**given, causal=False).tokens[:1])
-    assert_close([mixed[1:][given["mask"][1:]]], [decoder(**given).tokens[1:][given["mask"][1:]]])
+    decoder, arguments = spread(text_decoder(0.0, class_token=False)), texts()
+    mixed = decoder(**arguments, prefix=torch.tensor([LENGTH, 0, 0])).tokens
+    torch.testing.assert_close(mixed[:1], decoder(**arguments, causal=False).tokens[:1])
+    assert_close([mixed[1:][arguments["mask"][1:]]], [decoder(**arguments).tokens[1:][arguments["mask"][1:]]])
 
 
 def test_gradients_of_the_text_decoder() -> None:
-    decoder, given = spread(text_decoder()), texts()
-    mask = given["mask"]
+    decoder, arguments = spread(text_decoder()), texts()
+    mask = arguments["mask"]
 
     def function(context: Tensor, embedding: Tensor) -> tuple[Tensor, ...]:
         weights = {"embedding.weight": embedding}
-        features = torch.func.functional_call(decoder, weights, (given["values"], mask, context, given["context_mask"]))
+        features = torch.func.functional_call(
+            decoder, weights, (arguments["values"], mask, context, arguments["context_mask"])
+        )
         return tuple(real_parts(features))
 
-    leaves = given["context"].requires_grad_(), decoder.embedding.weight.detach().clone().requires_grad_()
+    leaves = arguments["context"].requires_grad_(), decoder.embedding.weight.detach().clone().requires_grad_()
     assert torch.autograd.gradcheck(function, leaves, fast_mode=True)
 
 
@@ -227,7 +231,7 @@ def test_first_weights_of_the_text_decoder_are_berts() -> None:
 
 
 def test_what_a_text_decoder_refuses() -> None:
-    with pytest.raises(ValueError, match="there are none"):
+    with pytest.raises(ValueError, match="there is no"):
         text_decoder(cross_from=0.0)
     with pytest.raises(ValueError, match="at most 8"):
         text_decoder()(torch.zeros(1, 9, dtype=torch.int64))
@@ -238,7 +242,7 @@ def test_what_a_text_decoder_refuses() -> None:
 def test_on_the_meta_device_there_are_shapes() -> None:
     with torch.device("meta"):
         text, image = text_decoder(), pixel_decoder()
-    given = {name: value.to("meta") for name, value in texts().items()}
-    assert text(**given | {"context": given["context"].float()}).tokens.shape == (3, LENGTH, 8)
+    arguments = {name: value.to("meta") for name, value in texts().items()}
+    assert text(**arguments | {"context": arguments["context"].float()}).tokens.shape == (3, LENGTH, 8)
     keep = torch.zeros(2, KEPT, dtype=torch.int64, device="meta")
     assert image(torch.zeros(2, KEPT, STATES, device="meta"), keep).shape == (2, PATCHES, 12)

@@ -26,10 +26,10 @@ CROSS = [kind for kind in SETTINGS if kind.startswith("cross")]
 
 def module_of(kind: str, **changes: object) -> nn.Module:
     torch.manual_seed(0)
-    made = fusion(replace(SETTINGS[kind], **changes), STATES, CONTEXT).double()
-    for parameter in made.parameters():  # weights as small as at the start would hide what is wrong
+    module = fusion(replace(SETTINGS[kind], **changes), STATES, CONTEXT).double()
+    for parameter in module.parameters():  # weights as small as at the start would hide what is wrong
         nn.init.normal_(parameter, std=0.4)
-    return made
+    return module
 
 
 def inputs() -> dict[str, Tensor]:
@@ -51,8 +51,8 @@ def real_parts(features: SequenceFeatures, context_mask: Tensor | None = None) -
     return parts
 
 
-def assert_close(found: list[Tensor], expected: list[Tensor]) -> None:
-    for one, other in zip(found, expected, strict=True):
+def assert_close(tensors: list[Tensor], expected: list[Tensor]) -> None:
+    for one, other in zip(tensors, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
@@ -68,21 +68,21 @@ def test_shapes(kind: str) -> None:
 
 @every_kind
 def test_padding_may_be_anything_and_gets_no_gradient(kind: str) -> None:
-    module, given = module_of(kind), inputs()
-    expected = module(**given)
-    poisoned = given | {
-        "states": given["states"].masked_fill(~given["mask"][:, :, None], torch.nan).requires_grad_(),
-        "context": given["context"].masked_fill(~given["context_mask"][:, :, None], torch.nan).requires_grad_(),
+    module, arguments = module_of(kind), inputs()
+    expected = module(**arguments)
+    poisoned = arguments | {
+        "states": arguments["states"].masked_fill(~arguments["mask"][:, :, None], torch.nan).requires_grad_(),
+        "context": arguments["context"].masked_fill(~arguments["context_mask"][:, :, None], torch.nan).requires_grad_(),
     }
     features = module(**poisoned)
-    parts = real_parts(features, given["context_mask"])
-    assert_close(parts, real_parts(expected, given["context_mask"]))
+    parts = real_parts(features, arguments["context_mask"])
+    assert_close(parts, real_parts(expected, arguments["context_mask"]))
     assert features.tokens.isfinite().all()
     sum(part.square().sum() for part in parts).backward()
     for name, mask in {"states": "mask", "context": "context_mask"}.items():
-        assert not poisoned[name].grad[~given[mask]].any()
-        assert poisoned[name].grad[given[mask]].isfinite().all()
-        assert poisoned[name].grad[given[mask]].any()
+        assert not poisoned[name].grad[~arguments[mask]].any()
+        assert poisoned[name].grad[arguments[mask]].isfinite().all()
+        assert poisoned[name].grad[arguments[mask]].any()
     assert all(parameter.grad.isfinite().all() for parameter in module.parameters())
 
 
@@ -93,19 +93,19 @@ def test_padding_may_be_anything_and_gets_no_gradient(kind: str) -> None:
     + [(kind, {"causal": True, "prefix": torch.tensor([2, 1, 4])}) for kind in CROSS],
 )
 def test_longer_padding_and_none_give_the_same_features(kind: str, options: dict[str, object]) -> None:
-    module, given = module_of(kind), inputs()
-    expected = module(**given, **options)
+    module, arguments = module_of(kind), inputs()
+    expected = module(**arguments, **options)
     longer = {
-        "states": torch.cat([given["states"], torch.ones(3, 2, STATES)], dim=1),
-        "mask": torch.cat([given["mask"], torch.zeros(3, 2, dtype=torch.bool)], dim=1),
-        "context": torch.cat([given["context"], torch.ones(3, 3, CONTEXT)], dim=1),
-        "context_mask": torch.cat([given["context_mask"], torch.zeros(3, 3, dtype=torch.bool)], dim=1),
+        "states": torch.cat([arguments["states"], torch.ones(3, 2, STATES)], dim=1),
+        "mask": torch.cat([arguments["mask"], torch.zeros(3, 2, dtype=torch.bool)], dim=1),
+        "context": torch.cat([arguments["context"], torch.ones(3, 3, CONTEXT)], dim=1),
+        "context_mask": torch.cat([arguments["context_mask"], torch.zeros(3, 3, dtype=torch.bool)], dim=1),
     }
     assert_close(
-        real_parts(module(**longer, **options), longer["context_mask"]), real_parts(expected, given["context_mask"])
+        real_parts(module(**longer, **options), longer["context_mask"]), real_parts(expected, arguments["context_mask"])
     )
     alone = module(
-        given["states"][1:2, :3], None, given["context"][1:2], None,
+        arguments["states"][1:2, :3], None, arguments["context"][1:2], None,
         **{name: value[1:2] if isinstance(value, Tensor) else value for name, value in options.items()},
     )  # fmt: skip
     torch.testing.assert_close(alone.pooled, expected.pooled[1:2])
@@ -114,38 +114,38 @@ def test_longer_padding_and_none_give_the_same_features(kind: str, options: dict
 
 @every_kind
 def test_an_empty_text_and_an_empty_context_have_finite_features(kind: str) -> None:
-    given = inputs()
-    given["mask"][0], given["context_mask"][1] = False, False
-    features = module_of(kind)(**given)
+    arguments = inputs()
+    arguments["mask"][0], arguments["context_mask"][1] = False, False
+    features = module_of(kind)(**arguments)
     assert features.pooled.isfinite().all()
     assert features.tokens.isfinite().all()
 
 
 def test_an_empty_text_is_read_as_one_token_of_zeros() -> None:
-    module, given = module_of("cross"), inputs()
-    empty = module(**given | {"mask": torch.zeros(3, TEXT, dtype=torch.bool)}).pooled
-    one = module(**given | {"states": torch.zeros(3, 1, STATES).double(), "mask": None}).pooled
+    module, arguments = module_of("cross"), inputs()
+    empty = module(**arguments | {"mask": torch.zeros(3, TEXT, dtype=torch.bool)}).pooled
+    one = module(**arguments | {"states": torch.zeros(3, 1, STATES).double(), "mask": None}).pooled
     torch.testing.assert_close(empty, one)
 
 
 @pytest.mark.parametrize("kind", CROSS)
 def test_an_empty_context_is_read_as_one_token_of_zeros(kind: str) -> None:
-    module, given = module_of(kind), inputs()
-    empty = module(**given | {"context_mask": torch.zeros(3, IMAGE, dtype=torch.bool)})
+    module, arguments = module_of(kind), inputs()
+    empty = module(**arguments | {"context_mask": torch.zeros(3, IMAGE, dtype=torch.bool)})
     assert_close(
         real_parts(empty),
-        real_parts(module(**given | {"context": torch.zeros(3, 1, CONTEXT).double(), "context_mask": None})),
+        real_parts(module(**arguments | {"context": torch.zeros(3, 1, CONTEXT).double(), "context_mask": None})),
     )
 
 
 @pytest.mark.parametrize("kind", CROSS)
 def test_a_causal_token_is_blind_to_what_follows_but_for_the_prefix(kind: str) -> None:
-    module, given = module_of(kind), inputs() | {"mask": None}
-    changed = given["states"].clone()
+    module, arguments = module_of(kind), inputs() | {"mask": None}
+    changed = arguments["states"].clone()
     changed[:, 3] += torch.arange(STATES)
 
     def unchanged(**options: object) -> list[bool]:
-        one, other = module(**given, **options).tokens, module(**given | {"states": changed}, **options).tokens
+        one, other = module(**arguments, **options).tokens, module(**arguments | {"states": changed}, **options).tokens
         return torch.isclose(one, other).all(dim=-1).all(dim=0).tolist()
 
     assert unchanged() == [False] * TEXT
@@ -155,32 +155,32 @@ def test_a_causal_token_is_blind_to_what_follows_but_for_the_prefix(kind: str) -
 
 
 def test_the_learned_token_sees_the_whole_text_though_it_is_causal() -> None:
-    module, given = module_of(CROSS[1]), inputs()
-    changed = given["states"].clone()
+    module, arguments = module_of(CROSS[1]), inputs()
+    changed = arguments["states"].clone()
     changed[0, TEXT - 1] += torch.arange(STATES)
-    one, other = module(**given, causal=True).pooled, module(**given | {"states": changed}, causal=True).pooled
+    one, other = module(**arguments, causal=True).pooled, module(**arguments | {"states": changed}, causal=True).pooled
     assert not torch.isclose(one[0], other[0]).any()
     assert torch.equal(one[1:], other[1:])
 
 
 @pytest.mark.parametrize("kind", CROSS)
 def test_without_a_context_the_text_is_read_alone(kind: str) -> None:
-    module, given = module_of(kind), inputs()
-    alone = module(given["states"], given["mask"])
+    module, arguments = module_of(kind), inputs()
+    alone = module(arguments["states"], arguments["mask"])
     for block in module.transformer.blocks:
         nn.init.zeros_(block.cross_attention.output.weight)
         nn.init.zeros_(block.cross_attention.output.bias)
-    assert_close(real_parts(module(**given)), real_parts(alone))
+    assert_close(real_parts(module(**arguments)), real_parts(alone))
 
 
 def test_two_calls_through_parts_of_the_blocks_are_one_through_all() -> None:
-    module, given = module_of("cross"), inputs()
-    lower = module(given["states"], given["mask"], blocks=(0.0, 0.5))
-    upper = module(lower.tokens, given["mask"], given["context"], given["context_mask"], blocks=(0.5, 1.0))
+    module, arguments = module_of("cross"), inputs()
+    lower = module(arguments["states"], arguments["mask"], blocks=(0.0, 0.5))
+    upper = module(lower.tokens, arguments["mask"], arguments["context"], arguments["context_mask"], blocks=(0.5, 1.0))
     for block in module.transformer.blocks[:1]:
         nn.init.zeros_(block.cross_attention.output.weight)
         nn.init.zeros_(block.cross_attention.output.bias)
-    assert_close(real_parts(upper), real_parts(module(**given)))
+    assert_close(real_parts(upper), real_parts(module(**arguments)))
 
 
 def test_states_of_the_modules_own_width_pass_by_the_adapter() -> None:
@@ -198,11 +198,11 @@ def test_shares_of_a_stack(blocks: tuple[float, float], expected: range) -> None
 
 @every_kind
 def test_gradients_are_those_of_finite_differences(kind: str) -> None:
-    module, given = module_of(kind, depth=1), inputs()
-    states, context = given["states"][1:, :3].requires_grad_(), given["context"][1:].requires_grad_()
+    module, arguments = module_of(kind, depth=1), inputs()
+    states, context = arguments["states"][1:, :3].requires_grad_(), arguments["context"][1:].requires_grad_()
 
     def function(states: Tensor, context: Tensor) -> tuple[Tensor, ...]:
-        mask, context_mask = given["mask"][1:, :3], given["context_mask"][1:]
+        mask, context_mask = arguments["mask"][1:, :3], arguments["context_mask"][1:]
         return tuple(real_parts(module(states, mask, context, context_mask), context_mask))
 
     assert torch.autograd.gradcheck(function, (states, context), fast_mode=True)
@@ -212,8 +212,8 @@ def test_gradients_are_those_of_finite_differences(kind: str) -> None:
 @pytest.mark.parametrize("gated", [False, True])
 def test_first_weights_are_berts(kind: str, gated: bool) -> None:
     torch.manual_seed(0)
-    made = fusion(replace(SETTINGS[kind], width=64, gated=gated), STATES, CONTEXT)
-    for name, parameter in made.named_parameters():
+    module = fusion(replace(SETTINGS[kind], width=64, gated=gated), STATES, CONTEXT)
+    for name, parameter in module.named_parameters():
         if "norm" in name:
             assert torch.equal(parameter, torch.full_like(parameter, float(name.endswith("weight")))), name
         elif name.endswith(("bias", "gate")):
@@ -225,10 +225,10 @@ def test_first_weights_are_berts(kind: str, gated: bool) -> None:
 @every_kind
 def test_on_the_meta_device_there_are_shapes(kind: str) -> None:
     with torch.device("meta"):
-        made = fusion(SETTINGS[kind], STATES, CONTEXT)
-    given = {name: value.to("meta") for name, value in inputs().items()}
-    given |= {name: given[name].float() for name in ("states", "context")}
-    assert made(**given).pooled.shape == (3, made.transformer.norm.normalized_shape[0])
+        module = fusion(SETTINGS[kind], STATES, CONTEXT)
+    arguments = {name: value.to("meta") for name, value in inputs().items()}
+    arguments |= {name: arguments[name].float() for name in ("states", "context")}
+    assert module(**arguments).pooled.shape == (3, module.transformer.norm.normalized_shape[0])
 
 
 class Texts(NamedTuple):
@@ -244,9 +244,9 @@ class Texts(NamedTuple):
 
 @every_kind
 def test_texts_of_two_lengths_in_one_call_are_those_of_two_calls(kind: str) -> None:
-    module, given = module_of(kind), inputs()
-    images = {name: given[name] for name in ("context", "context_mask")}
-    short, long = Texts(given["states"][:, :3], given["mask"][:, :3]), Texts(given["states"], given["mask"])
+    module, arguments = module_of(kind), inputs()
+    images = {name: arguments[name] for name in ("context", "context_mask")}
+    short, long = Texts(arguments["states"][:, :3], arguments["mask"][:, :3]), Texts(arguments["states"], arguments["mask"])
     both = tuples.cat([short, long])
     together = module(*both, **{name: image.repeat(2, *[1] * (image.dim() - 1)) for name, image in images.items()})
     for text, features in zip((short, long), tuples.split(together, [3, 3]), strict=True):
@@ -257,7 +257,7 @@ def test_texts_of_two_lengths_in_one_call_are_those_of_two_calls(kind: str) -> N
 
 
 def test_compiled_in_one_graph_it_gives_the_same() -> None:
-    module, given = module_of("cross, learned token, other width"), inputs()
+    module, arguments = module_of("cross, learned token, other width"), inputs()
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
     assert isinstance(module, Fusion)
-    assert_close(real_parts(compiled(**given, causal=True)), real_parts(module(**given, causal=True)))
+    assert_close(real_parts(compiled(**arguments, causal=True)), real_parts(module(**arguments, causal=True)))

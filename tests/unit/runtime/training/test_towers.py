@@ -29,10 +29,10 @@ SETTINGS = {"train.batch": 4, "train.compile": False, "data.train": ("shapes:sam
 
 def tokenizer(folder, words, *, start="[CLS]", **options):
     """One that takes each word for itself, with marks before and after a text."""
-    known = {word: number for number, word in enumerate(["[PAD]", "[UNK]", start, "[SEP]", *words])}
-    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(known, unk_token="[UNK]"))
+    ids = {word: number for number, word in enumerate(["[PAD]", "[UNK]", start, "[SEP]", *words])}
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(ids, unk_token="[UNK]"))
     backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    marks = [(start, known[start]), ("[SEP]", known["[SEP]"])]
+    marks = [(start, ids[start]), ("[SEP]", ids["[SEP]"])]
     backend.post_processor = tokenizers.processors.TemplateProcessing(single=f"{start} $A [SEP]", special_tokens=marks)
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": start, "sep_token": "[SEP]"}
     loaded = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **names, **options)
@@ -149,7 +149,7 @@ def test_two_towers_of_one_field_get_each_its_own_form(tmp_path):
     model, batch, texts = assembled(str(tmp_path / "two.vlo"), **{"model.towers": towers})
     received = {}
     for tower, encoder in model.encoders.items():
-        encoder.register_forward_pre_hook(lambda _, given, tower=tower: received.setdefault(tower, given[0]))
+        encoder.register_forward_pre_hook(lambda _, arguments, tower=tower: received.setdefault(tower, arguments[0]))
     model(batch)
     for tower, library, length in (("language", libraries[0], 24), ("words", libraries[1], 16)):
         expected = library(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")

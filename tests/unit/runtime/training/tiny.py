@@ -79,6 +79,6 @@ def config(**overrides: object) -> RunConfig:
         "schedule_warmup_steps": 2,
     }
     names = {name.replace("_", ".", 1): value for name, value in (settings | overrides).items()}
-    made, diagnostics = load_config(flags=names)
-    assert made is not None, diagnostics
-    return made
+    run_config, diagnostics = load_config(flags=names)
+    assert run_config is not None, diagnostics
+    return run_config

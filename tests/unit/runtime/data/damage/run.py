@@ -1,4 +1,4 @@
-"""Reads 400 damaged data sets, each to the end or to the fault that is told, in bounded memory; a line of JSON each."""
+"""Reads 400 damaged data sets, each to the end or to the diagnostic, in bounded memory; prints one line of JSON per case."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def read(spec: str) -> dict[str, object]:
     forms = ImageFormat(16), tokenizer, 16
     readings = streams_in_forms(streams(PROGRAM), *forms)
     values = {reading.name: Loaded(view_of(reading.source), reading.form) for reading in readings}
-    found = survey(source, mapping, FIELDS, values, materials=Materials(), batch=BATCH, max_bad_share=0.5)
-    json.dumps([found.lines(), found.as_dict(), found.lines(training=False)]).encode()
+    surveyed = survey(source, mapping, FIELDS, values, materials=Materials(), batch=BATCH, max_bad_share=0.5)
+    json.dumps([surveyed.lines(), surveyed.as_dict(), surveyed.lines(training=False)]).encode()
     loader = BatchLoader(source, mapping, readings, batch=BATCH, max_bad_share=0.5)
     for batch in itertools.islice(loader, 2):
         assert len(set(batch.keys)) == len(batch) == BATCH
@@ -69,11 +69,11 @@ def read(spec: str) -> dict[str, object]:
     text = evaluated.report.table() + json.dumps(evaluated.report.as_dict(), ensure_ascii=False)
     text.encode()
     assert not any(character in text for character in "\x1b\x07\u202e")
-    return {"outcome": "read", "used": used, "skipped": evaluated.report.counts, "remarks": found.remarks}
+    return {"outcome": "read", "used": used, "skipped": evaluated.report.counts, "remarks": surveyed.remarks}
 
 
-def told(error: DiagnosticError) -> dict[str, object]:
-    """The code of a fault that is told, and its words."""
+def error_outcome(error: DiagnosticError) -> dict[str, object]:
+    """The code and the message of a diagnostic."""
     first = error.diagnostics[0]
     "\n".join((first.message, *first.notes, *first.help)).encode("utf-8", "surrogatepass")
     return {"outcome": first.code, "message": first.message}
@@ -85,13 +85,13 @@ def outcome(name: str, seed: int, folder: Path) -> dict[str, object]:
     start = time.process_time()
     signal.alarm(SECONDS)
     try:
-        found = read(spec)
+        result = read(spec)
     except DiagnosticError as error:
-        found = told(error)
+        result = error_outcome(error)
     except BaseException as error:
-        found = {"outcome": "crash", "message": f"{type(error).__name__}: {error}"}
+        result = {"outcome": "crash", "message": f"{type(error).__name__}: {error}"}
     signal.alarm(0)
-    return {**found, "case": name, "seed": seed, "legal": CASES[name].legal, "seconds": time.process_time() - start}
+    return {**result, "case": name, "seed": seed, "legal": CASES[name].legal, "seconds": time.process_time() - start}
 
 
 def timed_out(_number: int, _frame: object) -> None:

@@ -86,14 +86,14 @@ def tar_of(members: Iterable[tuple[str, bytes]], form: int = tarfile.GNU_FORMAT)
 
 def pairs(prefix: str = "", suffix: str = "png", image: Callable[[int], bytes] | None = None) -> Members:
     """The members of twelve samples: an image and a text each, of some a json and a class."""
-    found: Members = []
+    members: Members = []
     for index in range(COUNT):
         key = f"{prefix}{index:03d}"
-        found.append((f"{key}.{suffix}", encoded(picture(index)) if image is None else image(index)))
-        found.append((f"{key}.txt", f"picture number {index}".encode()))
+        members.append((f"{key}.{suffix}", encoded(picture(index)) if image is None else image(index)))
+        members.append((f"{key}.txt", f"picture number {index}".encode()))
         if index % 3 == 0:
-            found += [(f"{key}.json", json.dumps({"tags": ["a", "b"], "n": index}).encode()), (f"{key}.cls", b"1")]
-    return found
+            members += [(f"{key}.json", json.dumps({"tags": ["a", "b"], "n": index}).encode()), (f"{key}.cls", b"1")]
+    return members
 
 
 def write(path: Path, data: bytes) -> str:

@@ -48,7 +48,7 @@ def _(_rng: Rng, folder: Path) -> str:
     return write(folder / "t.csv", "\n\n".join(['"image","text"', *cells]).encode())
 
 
-@case("tsv with quotes that are none", legal=True)
+@case("tsv with literal quotes", legal=True)
 def _(_rng: Rng, folder: Path) -> str:
     return write(
         folder / "t.tsv", rows(folder, "\t").replace("picture 3", '"picture" 3').replace("picture 5", '"5').encode()

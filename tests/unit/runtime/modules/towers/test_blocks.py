@@ -29,11 +29,16 @@ def test_attention_is_its_formula(rule):
     pairs = torch.rand(2, 4, 4) < 0.7
     pairs |= torch.eye(4, dtype=torch.bool)
     keys = torch.tensor([[True, True, False, True], [True, False, False, False]])
-    given = {"keys": {"mask": keys}, "pairs": {"mask": pairs}, "causal": {"causal": True}, "context": {"context": context}}
+    arguments = {
+        "keys": {"mask": keys},
+        "pairs": {"mask": pairs},
+        "causal": {"causal": True},
+        "context": {"context": context},
+    }
     allowed = {"keys": keys[:, None, :], "pairs": pairs, "causal": torch.ones(4, 4, dtype=torch.bool).tril()}
     every = torch.ones(4, 4, dtype=torch.bool)
     expected = by_hand(attention, x, x if context is None else context, allowed.get(rule, every))
-    torch.testing.assert_close(attention(x, **given.get(rule, {})), expected)
+    torch.testing.assert_close(attention(x, **arguments.get(rule, {})), expected)
 
 
 def test_cross_attention_is_off_without_a_context():

@@ -48,8 +48,8 @@ def test_the_gradient_is_that_of_the_softmax_with_its_noise():
         (assign(own) * weights).sum().backward()
         return own.grad
 
-    wanted = gradient(lambda own: (own + noise).softmax(dim=1))
-    torch.testing.assert_close(gradient(lambda own: hard_assignment(own, noise)), wanted)
+    expected = gradient(lambda own: (own + noise).softmax(dim=1))
+    torch.testing.assert_close(gradient(lambda own: hard_assignment(own, noise)), expected)
 
 
 def test_a_new_segment_is_the_sum_of_the_values_of_its_own_over_their_count_and_one():
@@ -59,7 +59,7 @@ def test_a_new_segment_is_the_sum_of_the_values_of_its_own_over_their_count_and_
     nn.init.zeros_(block.new_feed_forward.output.weight)  # leaves the query and what was gathered
     nn.init.zeros_(block.new_feed_forward.output.bias)
     groups, segments = images(1)[0, :, :2, :4], images(1)[0, :, :5, :4]
-    found, assignment = block(groups, segments)
+    grouped, assignment = block(groups, segments)
     nn.init.zeros_(block.key_value.weight)
     nn.init.zeros_(block.key_value.bias)
     queries, _ = block(groups, segments)
@@ -69,7 +69,7 @@ def test_a_new_segment_is_the_sum_of_the_values_of_its_own_over_their_count_and_
     for sample in range(len(values)):
         for group in range(2):
             own = values[sample][assignment[sample, group] > 0.5]
-            torch.testing.assert_close(found[sample, group] - queries[sample, group], own.sum(dim=0) / (len(own) + 1))
+            torch.testing.assert_close(grouped[sample, group] - queries[sample, group], own.sum(dim=0) / (len(own) + 1))
 
 
 @pytest.mark.parametrize("yields", [("pooled",), ("tokens",), ("pooled", "tokens")])

@@ -94,28 +94,28 @@ def test_images_are_standardised_as_the_model_was_trained(tmp_path):
     assert build_encoder(name, "Image", dimension=8).image_format.mean == (0.5, 0.5, 0.5)
     settings = {"image_processor_type": "ViTImageProcessor", "image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
-    found = build_encoder(name, "Image", dimension=8).image_format
-    assert (found.size, found.mean, found.deviation) == (32, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    format = build_encoder(name, "Image", dimension=8).image_format
+    assert (format.size, format.mean, format.deviation) == (32, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 
 
 @pytest.mark.parametrize(
-    ("kind", "asked", "code"),
+    ("kind", "options", "code"),
     [
         ("Text", {}, "V0831"),
         ("Image", {"image_size": 64}, "V0831"),
     ],
 )
-def test_a_model_that_does_not_fit_is_a_diagnostic(kind, asked, code, tmp_path):
+def test_a_model_that_does_not_fit_is_a_diagnostic(kind, options, code, tmp_path):
     name = saved(transformers.ViTConfig(**VISION), tmp_path)
     with pytest.raises(DiagnosticError, match=code):
-        build_encoder(name, kind, dimension=8, **asked)
+        build_encoder(name, kind, dimension=8, **options)
 
 
-@pytest.mark.parametrize("asked", [{"text_length": 17}, {"vocabulary_size": 101}])
-def test_a_text_model_with_too_little_room_is_a_diagnostic(asked, tmp_path):
+@pytest.mark.parametrize("options", [{"text_length": 17}, {"vocabulary_size": 101}])
+def test_a_text_model_with_too_little_room_is_a_diagnostic(options, tmp_path):
     name = saved(transformers.BertConfig(**{**TEXT, "pad_token_id": 0}), tmp_path)
     with pytest.raises(DiagnosticError, match="V0831"):
-        build_encoder(name, "Text", dimension=8, **asked)
+        build_encoder(name, "Text", dimension=8, **options)
 
 
 def test_pickled_weights_are_refused(tmp_path):

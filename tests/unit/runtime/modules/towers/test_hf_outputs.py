@@ -137,8 +137,8 @@ def equal(ours, theirs):
 @pytest.mark.parametrize("family", IMAGES)
 @torch.no_grad()
 def test_the_features_of_images_are_the_librarys(family, tmp_path):
-    made, pool, tokens_of = IMAGES[family]
-    model = saved(made(), tmp_path)
+    make, pool, tokens_of = IMAGES[family]
+    model = saved(make(), tmp_path)
     size = 64 if family in ("ConvNext", "ResNet") else 32
     images = torch.rand(3, 3, size, size)
     encode = getattr(model, "get_image_features", model) if hasattr(model, "get_text_features") else model
@@ -151,8 +151,8 @@ def test_the_features_of_images_are_the_librarys(family, tmp_path):
 @pytest.mark.parametrize("family", TEXTS)
 @torch.no_grad()
 def test_the_features_of_texts_are_the_librarys_with_padding_at_the_end(family, tmp_path):
-    made, pool = TEXTS[family]
-    model = saved(made(), tmp_path)
+    make, pool = TEXTS[family]
+    model = saved(make(), tmp_path)
     pad = getattr(model.config, "pad_token_id", None) or 0
     ids, mask = torch.full((3, 9), pad), torch.zeros(3, 9, dtype=torch.bool)
     for row, length in enumerate((9, 5, 3)):
@@ -174,15 +174,15 @@ def test_the_features_of_texts_are_the_librarys_with_padding_at_the_end(family, 
 
 @torch.no_grad()
 def test_siglip_2_takes_its_images_as_patches_and_its_texts_with_their_padding(tmp_path):
-    made = transformers.Siglip2Config(text_config=TEXT, vision_config={**SMALL, "num_patches": 16, "patch_size": 8})
-    model = saved(made, tmp_path)
+    config = transformers.Siglip2Config(text_config=TEXT, vision_config={**SMALL, "num_patches": 16, "patch_size": 8})
+    model = saved(config, tmp_path)
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
     processor = transformers.Siglip2ImageProcessorPil(patch_size=8, max_num_patches=16)
     encoder = build_encoder(f"hf:{tmp_path}", "Image", 32, BOTH).eval()
     output = model.get_image_features(**processor(list(images), return_tensors="pt"))
-    found = encoder(encoder.image_format.tensor(images))
-    equal(found.pooled, output.pooler_output)
-    equal(found.tokens, output.last_hidden_state)
+    features = encoder(encoder.image_format.tensor(images))
+    equal(features.pooled, output.pooler_output)
+    equal(features.tokens, output.last_hidden_state)
     ids, mask = torch.randint(4, 98, (2, 16)), torch.arange(16) < torch.tensor([[5], [9]])
     words = build_encoder(f"hf:{tmp_path}", "Text", 32).eval()
     equal(words(ids, mask).pooled, model.get_text_features(input_ids=ids).pooler_output)
@@ -196,16 +196,16 @@ def test_a_masked_autoencoder_hides_no_patch(tmp_path):
     model.config.mask_ratio = 0.0
     output = model(pixel_values=images, noise=torch.arange(16.0).expand(2, -1))
     encoder = build_encoder(f"hf:{tmp_path}", "Image", 32, BOTH)
-    for found in (encoder.train()(images), encoder.eval()(images)):
-        equal(found.pooled, output.last_hidden_state[:, 0])
-        equal(found.tokens, output.last_hidden_state[:, 1:])
+    for features in (encoder.train()(images), encoder.eval()(images)):
+        equal(features.pooled, output.last_hidden_state[:, 0])
+        equal(features.tokens, output.last_hidden_state[:, 1:])
 
 
 def test_a_model_that_draws_at_random_is_refused(tmp_path, monkeypatch):
     saved(transformers.ViTConfig(**VISION), tmp_path)
     embeddings = transformers.models.vit.modeling_vit.ViTEmbeddings
     plain = embeddings.forward
-    monkeypatch.setattr(embeddings, "forward", lambda *given, **named: plain(*given, **named) * torch.rand(()))
+    monkeypatch.setattr(embeddings, "forward", lambda *values, **named: plain(*values, **named) * torch.rand(()))
     with pytest.raises(DiagnosticError, match="it is random"):
         build_encoder(f"hf:{tmp_path}", "Image", 32)
 
@@ -267,7 +267,7 @@ def test_every_trained_parameter_of_other_families_gets_a_gradient(family, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("made", "kind"),
+    ("make", "kind"),
     [
         (config("Wav2Vec2", **SMALL, conv_dim=[8], conv_kernel=[3], conv_stride=[2], num_feat_extract_layers=1), "Image"),
         (config("T5", vocab_size=100, d_model=32, d_kv=16, d_ff=64, num_layers=1, num_heads=2), "Image"),
@@ -276,8 +276,8 @@ def test_every_trained_parameter_of_other_families_gets_a_gradient(family, tmp_p
         (config("ViT", **VISION), "Text"),
     ],
 )
-def test_a_model_that_is_no_tower_of_that_kind_is_refused_with_a_reason(made, kind, tmp_path):
-    saved(made(), tmp_path)
+def test_a_model_that_is_no_tower_of_that_kind_is_refused_with_a_reason(make, kind, tmp_path):
+    saved(make(), tmp_path)
     with pytest.raises(DiagnosticError, match="V0831") as refusal:
         build_encoder(f"hf:{tmp_path}", kind, 32)
     assert str(tmp_path) in str(refusal.value)

@@ -26,8 +26,8 @@ def texts(count=3, length=5):
 def test_each_kind_of_stream_yields_one_feature_a_token():
     encoder, (ids, mask) = tower(), texts()
     image, text, pair = encoder(images()), encoder(ids, mask), encoder(images(), mask, ids)
-    assert [found.pooled.shape for found in (image, text, pair)] == [(3, 6)] * 3
-    assert [found.tokens.shape for found in (image, text, pair)] == [(3, 4, 6), (3, 5, 6), (3, 9, 6)]
+    assert [features.pooled.shape for features in (image, text, pair)] == [(3, 6)] * 3
+    assert [features.tokens.shape for features in (image, text, pair)] == [(3, 4, 6), (3, 5, 6), (3, 9, 6)]
     assert image.mask is None
     assert torch.equal(text.mask, mask)
     assert torch.equal(pair.mask, torch.cat([torch.ones(3, 4, dtype=torch.bool), mask], dim=1))
@@ -55,12 +55,12 @@ def test_the_words_of_a_pair_are_read_in_the_light_of_its_image():
 def test_a_blended_pair_is_the_image_alone_at_one_end_and_the_text_at_the_other(length):
     encoder, shown, (ids, mask) = tower(), images(), texts(length=length)
     for share, alone in ((1.0, encoder(shown)), (0.0, encoder(ids, mask))):
-        found = encoder(shown, mask, ids, torch.full((3,), share, dtype=torch.float64))
-        torch.testing.assert_close(found.pooled, alone.pooled, rtol=1e-12, atol=1e-12)
+        features = encoder(shown, mask, ids, torch.full((3,), share, dtype=torch.float64))
+        torch.testing.assert_close(features.pooled, alone.pooled, rtol=1e-12, atol=1e-12)
         real = torch.ones_like(alone.tokens[..., 0], dtype=torch.bool) if alone.mask is None else alone.mask
-        together = found.tokens[:, : real.shape[1]], found.mask[:, : real.shape[1]]
+        together = features.tokens[:, : real.shape[1]], features.mask[:, : real.shape[1]]
         assert torch.equal(together[1], real)
-        assert found.mask.sum() == real.sum()
+        assert features.mask.sum() == real.sum()
         torch.testing.assert_close(together[0][real], alone.tokens[real], rtol=1e-12, atol=1e-12)
 
 
@@ -90,8 +90,8 @@ def test_a_blend_moves_from_the_text_to_the_image_without_a_step():
 
 def test_an_empty_text_has_features():
     ids = torch.ones(2, 3, dtype=torch.int64)
-    found = tower()(ids, torch.zeros(2, 3, dtype=torch.bool))
-    assert found.pooled.isfinite().all()
+    features = tower()(ids, torch.zeros(2, 3, dtype=torch.bool))
+    assert features.pooled.isfinite().all()
 
 
 def test_images_and_texts_train_every_weight_and_meet_in_the_same_trunk():
@@ -99,8 +99,8 @@ def test_images_and_texts_train_every_weight_and_meet_in_the_same_trunk():
     embedders = ("stem.", "embedding.", "word_positions")
     for arguments in ((images(),), (ids, mask)):
         encoder.zero_grad()
-        found = encoder(*arguments)
-        (found.pooled.sum() + found.tokens.sum()).backward()
+        features = encoder(*arguments)
+        (features.pooled.sum() + features.tokens.sum()).backward()
         assert all(
             weight.grad is not None and bool(weight.grad.any())
             for name, weight in encoder.named_parameters()
