@@ -63,7 +63,7 @@ def files_of(commit: str | None) -> Iterator[Path]:
 
 
 def train(tree: Path, out: Path, steps: int, recipes: list[str]) -> None:
-    """Train with the files of `tree`, one run folder a recipe under `out`; raises where that fails."""
+    """Train with the files of `tree`, one run folder per recipe under `out`; raises where that fails."""
     paths = os.pathsep.join(str(tree / part) for part in ("", "cli", "tests"))
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", RUN, str(out), str(steps), *recipes]

@@ -106,13 +106,13 @@ def run(names: Sequence[str], seeds: int, steps: int, out: Path, results: Path) 
     file = results / "effects.json"
     stored = json.loads(file.read_text(encoding="utf-8"))["effects"] if file.is_file() else {}
     for name in names:
-        result, found = study(EFFECTS[name], seeds, steps, out / name)
-        stored[name] = {"date": datetime.now(UTC).date().isoformat(), "versions": result.facts["versions"], **found}
+        result, effect = study(EFFECTS[name], seeds, steps, out / name)
+        stored[name] = {"date": datetime.now(UTC).date().isoformat(), "versions": result.facts["versions"], **effect}
         shutil.copy(result.folder / "comparison.png", results / f"effects-{name}.png")
         content = {"command": "python benchmarks/effects.py", "settings": SETTINGS, "effects": dict(sorted(stored.items()))}
         file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         print(f"{name}: {EFFECTS[name].claim}\n{result.to_text()}")
-        print(*(f"{contender}: {'shown' if held else 'NOT shown'}" for contender, held in found["shown"].items()), sep="\n")
+        print(*(f"{contender}: {'shown' if held else 'NOT shown'}" for contender, held in effect["shown"].items()), sep="\n")
         print(flush=True)
     return all(held for name in names for held in stored[name]["shown"].values())
 

@@ -99,8 +99,8 @@ def gate() -> None:
     tensors = leaves(case)
     expected = step("plain", tensors)
     for form in FORMS:
-        for found, wanted in zip(step(form, tensors), expected, strict=True):
-            torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-7)
+        for gradient, reference in zip(step(form, tensors), expected, strict=True):
+            torch.testing.assert_close(gradient, reference, rtol=1e-4, atol=1e-7)
     vocabulary.CHUNK_ENTRIES = whole
 
 

@@ -26,17 +26,17 @@ from vlmdsl.runtime.values.mask import NOT_SELECTED, MaskedTokens, selected_plac
 RESULT = Path(__file__).parent / "results" / "masked_logits.json"
 
 
-def step(head: nn.Linear, states: Tensor, targets: Tensor, asked: Tensor | None) -> tuple[Tensor, ...]:
+def step(head: nn.Linear, states: Tensor, targets: Tensor, places: Tensor | None) -> tuple[Tensor, ...]:
     """Loss and gradients of one forward and backward pass."""
-    picked, wanted = MaskedTokens(targets, asked).selected(states)
-    loss = ops.mlm(head(picked), wanted)
+    picked, labels = MaskedTokens(targets, places).selected(states)
+    loss = ops.mlm(head(picked), labels)
     return (loss.detach(), *torch.autograd.grad(loss, [states, *head.parameters()]))
 
 
-def peak(head: nn.Linear, states: Tensor, targets: Tensor, asked: Tensor | None) -> int:
+def peak(head: nn.Linear, states: Tensor, targets: Tensor, places: Tensor | None) -> int:
     """Most bytes in use at one time of a step, less those in use before it."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        step(head, states, targets, asked)
+        step(head, states, targets, places)
     used = most = 0
     for event in profiled.profiler.kineto_results.events():  # type: ignore[union-attr]
         if event.name() == "[memory]":
@@ -45,9 +45,9 @@ def peak(head: nn.Linear, states: Tensor, targets: Tensor, asked: Tensor | None)
     return most
 
 
-def seconds(head: nn.Linear, states: Tensor, targets: Tensor, asked: Tensor | None) -> float:
+def seconds(head: nn.Linear, states: Tensor, targets: Tensor, places: Tensor | None) -> float:
     begin = time.process_time()
-    step(head, states, targets, asked)
+    step(head, states, targets, places)
     return time.process_time() - begin
 
 
@@ -63,17 +63,17 @@ def main() -> None:
     head = nn.Linear(options.width, options.vocabulary)
     words = torch.randint(options.vocabulary, (options.batch, options.length))
     targets = torch.where(torch.rand(words.shape) < options.share, words, NOT_SELECTED)
-    asked = selected_places(targets, options.share)
-    if asked is None:
+    places = selected_places(targets, options.share)
+    if places is None:
         raise SystemExit("all places are needed: take a larger batch or a smaller share")
-    for found, wanted in zip(step(head, states, targets, asked), step(head, states, targets, None), strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-7)
-    clock = [(seconds(head, states, targets, asked), seconds(head, states, targets, None)) for _ in range(options.rounds)]
-    memory = [peak(head, states, targets, places) for places in (asked, None)]
+    for packed, whole in zip(step(head, states, targets, places), step(head, states, targets, None), strict=True):
+        torch.testing.assert_close(packed, whole, rtol=1e-4, atol=1e-7)
+    clock = [(seconds(head, states, targets, places), seconds(head, states, targets, None)) for _ in range(options.rounds)]
+    memory = [peak(head, states, targets, chosen) for chosen in (places, None)]
     result = {
         "command": vars(options),
         "torch": torch.__version__,
-        "places": asked.shape[1],
+        "places": places.shape[1],
         "peak_mib": [round(size / 2**20, 1) for size in memory],
         "memory_ratio": round(memory[0] / memory[1], 4),
         "time_ratio": round(statistics.median(chosen / everywhere for chosen, everywhere in clock), 4),

@@ -39,7 +39,7 @@ PATCHES, WORDS, MASKED = 49, 32, 0.15
 
 @dataclass(frozen=True)
 class Case:
-    """One recipe at one size; `vocabulary` are the words of a tokenizer where tokens are asked for."""
+    """One recipe at one size; `vocabulary` is the number of vocabulary entries where tokens are predicted."""
 
     recipe: str
     batch: int
@@ -70,39 +70,39 @@ def features(objective: Objective, case: Case) -> dict[str, Tensor]:
     """Random inputs, those of towers that learn with a gradient."""
     torch.manual_seed(0)
     sizes = {"B": case.batch, "P": PATCHES, "L": WORDS, "V": case.vocabulary}
-    learning, lengths, asked = set[str](), dict[str, int](), set[str]()
+    learning, lengths, predicted = set[str](), dict[str, int](), set[str]()
     for stream in objective.streams:
         names = {stream.input(output) for output in ("pooled", "tokens", "vocabulary", "mask", "targets")}
         lengths |= dict.fromkeys(names, stream.encoder.dimension(case.dim))
         learning |= names if stream.encoder.learns else set()
-        asked |= {stream.input("vocabulary"), stream.input("targets")} if stream.asked_only else set()
+        predicted |= {stream.input("vocabulary"), stream.input("targets")} if stream.asked_only else set()
     places = places_asked(case.batch, WORDS, MASKED)
-    given = {}
-    for name, wanted in objective.inputs.items():
-        own = sizes | {"D": lengths.get(name, case.dim)} | ({"L": places} if name in asked else {})
-        shape = [own[axis] for axis in wanted.axes]
-        if wanted.dtype == "float":
-            given[name] = torch.randn(shape, requires_grad=name in learning)
-        elif wanted.dtype == "bool":
-            given[name] = torch.arange(shape[1])[None, :] < torch.randint(8, shape[1] + 1, (shape[0], 1))
+    batch = {}
+    for name, port in objective.inputs.items():
+        own = sizes | {"D": lengths.get(name, case.dim)} | ({"L": places} if name in predicted else {})
+        shape = [own[axis] for axis in port.axes]
+        if port.dtype == "float":
+            batch[name] = torch.randn(shape, requires_grad=name in learning)
+        elif port.dtype == "bool":
+            batch[name] = torch.arange(shape[1])[None, :] < torch.randint(8, shape[1] + 1, (shape[0], 1))
         else:
-            given[name] = torch.randint(case.vocabulary, shape)
-    return given
+            batch[name] = torch.randint(case.vocabulary, shape)
+    return batch
 
 
-def step(objective: Objective, given: dict[str, Tensor]) -> None:
+def step(objective: Objective, batch: dict[str, Tensor]) -> None:
     """Forward and backward; the gradients of the step before are gone."""
-    for value in (*given.values(), *objective.parameters()):
+    for value in (*batch.values(), *objective.parameters()):
         value.grad = None
-    objective(**given).loss.backward()
+    objective(**batch).loss.backward()
 
 
 def own_peak(case: Case, compiled: bool) -> float:
     """MiB that one step needs beyond what is held before it; for a process of its own."""
     torch.set_num_threads(1)
     objective = vlmdsl.compile(case.recipe, compiled=compiled, lowering=case.lowering, **case.knobs)
-    given = features(objective, case)
-    return peak_of(partial(step, objective, given), (*given.values(), *objective.parameters()))
+    batch = features(objective, case)
+    return peak_of(partial(step, objective, batch), (*batch.values(), *objective.parameters()))
 
 
 def hand_written_peak(case: Case) -> float:

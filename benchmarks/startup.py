@@ -3,7 +3,7 @@
     python benchmarks/startup.py --rounds 15
 
 The baseline is `python -c "import click, pydantic, lark"`. Measured is the processor time of a whole process, whose byte
-code and tables of the grammar are written already. The baseline and every command run once a round; a ratio is the
+code and tables of the grammar are written already. The baseline and every command run once per round; a ratio is the
 median over rounds of the ratio within the round, so that a busy machine disturbs all alike. `pydantic model` imports the
 same libraries, defines one model and validates one value, as every command does that elaborates a recipe: the least that
 such a command can take.

@@ -36,7 +36,7 @@ PROSE = {
     "is no X: is not a X": re.compile(
         r"(?<!there )\b(?:is|are|was|were|be) no (?!longer\b|more\b|less\b|fewer\b)[\w`]", re.IGNORECASE
     ),
-    "is none: is not one": re.compile(r"\b(?:is|are) none\b"),
+    "is none: is not one": re.compile(r"(?<!there )\b(?:is|are) none\b"),
     "one a sample: one per sample": re.compile(rf"(?<!command )\b(?:{COUNTED}) an? (?:{UNIT})\b", re.IGNORECASE),
     "told: reported": re.compile(r"\btold\b(?! apart| not to)", re.IGNORECASE),
     "mend: fix": re.compile(r"\b(?:un)?mend(?:s|ed|ing|able)?\b", re.IGNORECASE),

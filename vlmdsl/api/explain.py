@@ -15,8 +15,8 @@ def explain(subject: str | Path, *, expression: bool = False, knobs: Mapping[str
     """What there is to know of `subject`: a recipe (name, path, text), a primitive or library function, a code, `settings`.
 
     Of a recipe: its formula in LaTeX and in plain text, the terms, the fields it needs, encoders, learned numbers. Instead
-    of all `settings` of a run, a section of them (`optimizer`) or one (`train.batch`). DiagnosticError if it is none of
-    these, or a recipe with errors.
+    of all `settings` of a run, a section of them (`optimizer`) or one (`train.batch`). DiagnosticError if it is something
+    else, or a recipe with errors.
 
     >>> explain("V0304").title
     'V0304: pooled features where tokens are compared'

@@ -68,7 +68,7 @@ def read(recipe: str | Path, *, expression: bool = False) -> RecipeSource:
 
 
 def names_a_file(word: str) -> bool:
-    """Whether a one-line word is a path of a file that exists; text too long for a path is none."""
+    """Whether a one-line word is a path of a file that exists; text too long for a path is not one."""
     try:
         return "\n" not in word and Path(word).is_file()
     except (OSError, ValueError):

@@ -154,7 +154,7 @@ def _unknown_names(module: Module, scope: FileScope, strange: list[tuple[Name, f
     defined = _known_names(module, scope)
     candidates = sorted(defined)
     unknown = [(name, bound) for name, bound in strange if name.name not in defined]
-    # To look for what was meant takes its time, and so many slips are none.
+    # To look for what was meant takes time, and a name that far off is not a slip.
     diagnostics = [_unknown(name, [*sorted(bound), *candidates]) for name, bound in unknown[:_MOST_SUGGESTIONS]]
     diagnostics += [UnknownName.at(name.span, name=name.name) for name, _ in unknown[_MOST_SUGGESTIONS:]]
     if diagnostics:

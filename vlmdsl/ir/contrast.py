@@ -47,7 +47,7 @@ class Direction:
     over: int | None = None
     """Condition: the mean is over the samples where it holds (none: 0); None for all."""
     keep: int | None = None
-    """Condition of the candidates: where it fails, a sample is no candidate of this direction; None for all."""
+    """Condition of the candidates: where it fails, a sample is not a candidate in this direction; None for all."""
     without_positive: bool = False
     """Whether the pair itself is left out of the log-sum-exp (the decoupled loss)."""
 

@@ -97,19 +97,19 @@ def _stream_inputs(stream: Stream) -> Iterable[Input]:
 
 def module_inputs(program: Program) -> list[Input]:
     """The tensors that the functions of a program take of modules applied to features."""
-    found = []
+    ports = []
     for output in module_outputs(program):
         if output.pooled:
-            found.append(Input(output.name, ("B", "D"), "float", f"pooled features of {output.name}"))
+            ports.append(Input(output.name, ("B", "D"), "float", f"pooled features of {output.name}"))
         if output.patches:
-            found.append(Input(output.name, ("B", "P", "C"), "float", f"pixels of all patches, {output.name}"))
+            ports.append(Input(output.name, ("B", "P", "C"), "float", f"pixels of all patches, {output.name}"))
         if output.tokens:
-            found.append(Input(output.input("tokens"), ("B", "L", "D"), "float", f"token features of {output.name}"))
-            found.append(Input(output.input("mask"), ("B", "L"), "bool", f"true where {output.name} has a token"))
+            ports.append(Input(output.input("tokens"), ("B", "L", "D"), "float", f"token features of {output.name}"))
+            ports.append(Input(output.input("mask"), ("B", "L"), "bool", f"true where {output.name} has a token"))
         if output.vocabulary:
-            found.append(Input(output.input("vocabulary"), ("B", "L", "V"), "float", f"logits of {output.name}"))
-            found.append(_targets(output.name))
-    return found
+            ports.append(Input(output.input("vocabulary"), ("B", "L", "V"), "float", f"logits of {output.name}"))
+            ports.append(_targets(output.name))
+    return ports
 
 
 def _targets(name: str) -> Input:

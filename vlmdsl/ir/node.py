@@ -40,12 +40,12 @@ class Node:
 
     def number(self, name: str) -> float:
         value = self.attribute(name)
-        assert isinstance(value, int | float), f"{self.operation}.{name} is no number: {value!r}"
+        assert isinstance(value, int | float), f"{self.operation}.{name} is not a number: {value!r}"
         return float(value)
 
     def string(self, name: str) -> str:
         value = self.attribute(name)
-        assert isinstance(value, str), f"{self.operation}.{name} is no string: {value!r}"
+        assert isinstance(value, str), f"{self.operation}.{name} is not a string: {value!r}"
         return value
 
     def __deepcopy__(self, memo: object) -> Node:
@@ -62,7 +62,7 @@ def is_condition(node: Node) -> bool:
 
 
 def walk(roots: Iterable[Node]) -> Iterator[Node]:
-    """Every node that `roots` need, inputs before users, each once; iterative, so depth is no limit."""
+    """Every node that `roots` need, inputs before users, each once; iterative, so that depth is not limited."""
     seen: set[int] = set()
     stack: list[tuple[Node, bool]] = [(root, False) for root in reversed(list(roots))]
     while stack:

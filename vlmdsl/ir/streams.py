@@ -202,13 +202,13 @@ def readings(
     apart = [(_unmixed(stream.source), stream.encoder) for stream in encoded if not stream.source.operation.pairs_fields]
     parts = [(part, stream.encoder) for stream in encoded for part in loaded_parts(stream.source)]
     taken: set[str] = set(others)
-    found: dict[tuple[Node, Hashable], str] = {}
+    in_forms: dict[tuple[Node, Hashable], str] = {}
     for source, encoder in [*apart, *parts]:
-        if (source, form(encoder, source)) not in found:
+        if (source, form(encoder, source)) not in in_forms:
             first = names[source] not in taken
             name = names[source] if first else f"{names[source]}_{encoder.tower}"
-            found[source, form(encoder, source)] = _unique(name, taken)
-    return [Reading(name, source, taken_in) for (source, taken_in), name in found.items()]
+            in_forms[source, form(encoder, source)] = _unique(name, taken)
+    return [Reading(name, source, taken_in) for (source, taken_in), name in in_forms.items()]
 
 
 def root_field(source: Node) -> Node:

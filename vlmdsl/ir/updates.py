@@ -16,10 +16,10 @@ def live_updates(roots: Iterable[Node], updates: Iterable[Update]) -> tuple[Upda
     live: tuple[Update, ...] = ()
     while True:
         read = set(walk((*roots, *(update.node for update in live))))
-        found = tuple(update for update in every if update.state in read)
-        if len(found) == len(live):
-            return found
-        live = found
+        reached = tuple(update for update in every if update.state in read)
+        if len(reached) == len(live):
+            return reached
+        live = reached
 
 
 def faults_of_updates(program: Program) -> Iterator[tuple[Node, str]]:
@@ -27,7 +27,7 @@ def faults_of_updates(program: Program) -> Iterator[tuple[Node, str]]:
     updated: set[Node] = set()
     for update in program.updates:
         if not update.state.operation.state or update.state in updated:
-            yield update.state, "is no state, or is updated twice"
+            yield update.state, "is not a state, or is updated twice"
         if update.node.type != update.state.type:
             yield update.node, f"updates a state of the type {update.state.type}"
         updated.add(update.state)

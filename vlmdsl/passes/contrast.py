@@ -69,11 +69,11 @@ class _Recogniser:
         self._linear = linear
 
     def take(self, node: Node, *, is_root: bool) -> None:
-        made = self._region(node) if is_root else None
-        if made is None:
+        region = self._region(node) if is_root else None
+        if region is None:
             inputs = [self.moved[parent.index] for parent in node.inputs]
-            made = self.maker.copy(node, *inputs)
-        self.moved[node.index] = made
+            region = self.maker.copy(node, *inputs)
+        self.moved[node.index] = region
 
     def _region(self, root: Node) -> Node | None:
         form = loss_form(root, self._linear)
@@ -116,13 +116,13 @@ class _Recogniser:
 
     def _summand(self, atom: Node, factors: Factors, coefficient: Fraction) -> Node:
         """Something else that is added to the cross-entropies."""
-        made = self.moved[atom.index]
+        term = self.moved[atom.index]
         if isinstance(atom.type, ScoreType):
             for weight in factors.weights:
-                made = self.maker.add("multiply", made, self.moved[weight.index])
+                term = self.maker.add("multiply", term, self.moved[weight.index])
             over = () if factors.over is None else (self.moved[factors.over.index],)
-            made = self.maker.add("mean", made, *over)
-        return self._scaled(made, factors.scalars, coefficient)
+            term = self.maker.add("mean", term, *over)
+        return self._scaled(term, factors.scalars, coefficient)
 
     def _scaled(self, node: Node, scalars: tuple[Node, ...], coefficient: Fraction) -> Node:
         for scalar in scalars:
@@ -164,8 +164,8 @@ class _Inputs:
     def _product(self, weights: tuple[Node, ...]) -> Node | None:
         product: Node | None = None
         for weight in weights:
-            made = self._moved[weight.index]
-            product = made if product is None else self._maker.add("multiply", product, made)
+            copied = self._moved[weight.index]
+            product = copied if product is None else self._maker.add("multiply", product, copied)
         return product
 
     def _position(self, node: Node | None) -> int | None:

@@ -38,7 +38,7 @@ def _is_zero(node: Node) -> bool:
 
 
 def _excludes(matrix: Node) -> bool:
-    """Whether some entries of a matrix are no candidates, as slots that are not written yet: they stay so whatever it is
+    """Whether some entries of a matrix are not candidates, as slots that are not written yet: they stay so whatever it is
     multiplied by."""
     return isinstance(matrix.type, SimType) and any(node.operation.excludes for node in walk([matrix]))
 
@@ -241,6 +241,6 @@ RULES: tuple[Rule, ...] = (
     Rule("divide-scalar", ("divide",), "x / s = x (1/s) where x is larger than s", _divide_scalar, exact=False),
     Rule("mean-of-product", ("mean",), "mean(x s) = mean(x) s for a scalar s", _mean_of_product, exact=False),
     Rule("not-not", ("not",), "not not c = c", _not_not),
-    Rule("smooth-nothing", ("smooth",), "smoothing by 0 is no smoothing", _smooth_nothing),
+    Rule("smooth-nothing", ("smooth",), "smoothing by 0 changes nothing", _smooth_nothing),
 )
 """The table of this pass; for one operation the rules are tried in this order."""

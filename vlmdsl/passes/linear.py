@@ -52,8 +52,8 @@ def expand(
                 if part.index not in waiting:
                     waiting[part.index] = (part, {})
                     heapq.heappush(queue, -part.index)
-                known = waiting[part.index][1]
-                known[part_key] = known.get(part_key, Fraction(0)) + coefficient * factor
+                summed = waiting[part.index][1]
+                summed[part_key] = summed.get(part_key, Fraction(0)) + coefficient * factor
     return sorted((leaf for leaf in leaves if leaf[2] != 0), key=lambda leaf: leaf[0].index)
 
 
@@ -92,7 +92,7 @@ def scalar_factor(node: Node) -> tuple[Fraction, Node | None]:
 def reaching(nodes: Iterable[Node], is_atom: Callable[[Node], bool]) -> set[Node]:
     """The losses and scores that are linear in a cross-entropy that `is_atom` accepts; `nodes` come inputs first.
 
-    A weight that is itself made of cross-entropies (a focal loss) is no mere weight: those would be computed twice.
+    A weight that is itself made of cross-entropies (a focal loss) is not a plain weight: those would be computed twice.
     """
     linear: set[Node] = set()
     touched: set[Node] = set()

@@ -37,8 +37,8 @@ class Logits:
     def bias_node(self, maker: Maker, moved: Mapping[int, Node]) -> Node | None:
         total: Node | None = None
         for factor in self.bias:
-            made = _product(maker, moved, factor)
-            total = made if total is None else maker.add("add", total, made)
+            product = _product(maker, moved, factor)
+            total = product if total is None else maker.add("add", total, product)
         return total
 
     def keep_node(self, maker: Maker, moved: Mapping[int, Node]) -> Node | None:

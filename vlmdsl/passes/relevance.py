@@ -65,13 +65,13 @@ def relevant_samples(program: Program) -> dict[Node, Relevance]:
 
     Conditions, the updates of state and metrics read values too, but pass no gradient on.
     """
-    found: dict[Node, Relevance] = {term.node: ALL for term in program.terms}
+    relevance: dict[Node, Relevance] = {term.node: ALL for term in program.terms}
     for node in reversed(program.nodes()):
-        if node in found and not isinstance(node.type, ConditionType):
-            for read, samples in _reads(node, found[node]):
-                known = found.get(read)
-                found[read] = samples if known is None else _joined(known, samples)
-    return found
+        if node in relevance and not isinstance(node.type, ConditionType):
+            for read, samples in _reads(node, relevance[node]):
+                before = relevance.get(read)
+                relevance[read] = samples if before is None else _joined(before, samples)
+    return relevance
 
 
 def holds(condition: Node, holding: bool = True) -> Samples:
@@ -218,8 +218,10 @@ def _contrast(node: Node, relevance: Relevance) -> Read:
             continue
         over = ALL if direction.over is None else holds(node.inputs[direction.over])
         kept = ALL if direction.keep is None else holds(node.inputs[direction.keep])
-        asked = Roles(rows=over, row_candidates=kept) if along == "rows" else Roles(columns=over, column_candidates=kept)
-        joined = _joined(roles, asked)
+        direction_roles = (
+            Roles(rows=over, row_candidates=kept) if along == "rows" else Roles(columns=over, column_candidates=kept)
+        )
+        joined = _joined(roles, direction_roles)
         assert isinstance(joined, Roles)
         roles = joined
         yield from _of_direction(node, direction, over, along)

@@ -18,7 +18,7 @@ __all__ = ["retain"]
 
 def retain(program: Program) -> Program:
     """The program with `retain` nodes where some samples enter that matter to no term; idempotent."""
-    program = _numbered_anew(_without(program))
+    program = _renumbered(_without(program))
     relevant = relevant_samples(program)
     if not any(_needs(node, relevant) for node in relevant):
         return program
@@ -26,7 +26,7 @@ def retain(program: Program) -> Program:
 
 
 def _without(program: Program) -> Program:
-    """The program without such nodes: they are made anew."""
+    """The program without such nodes: they are added again."""
 
     def rule(graph: Graph, node: Node, inputs: tuple[Node, ...]) -> Node | None:
         return inputs[0] if node.operation is RETAIN else None
@@ -36,7 +36,7 @@ def _without(program: Program) -> Program:
     return program.mapped(*program.graph.rebuild(program.roots(), rule))
 
 
-def _numbered_anew(program: Program) -> Program:
+def _renumbered(program: Program) -> Program:
     """The program whose nodes are numbered by its structure alone, not by the nodes that it once had: conditions are joined
     in the order of their numbers."""
     return program.mapped(*program.graph.rebuild(program.roots(), lambda _graph, _node, _inputs: None))
@@ -64,7 +64,7 @@ class _Retainer:
             self._whole[node] = self._copy(node, [self._whole[parent] for parent in node.inputs])
         for node in nodes:
             self._retained[node] = self._for_terms(node)
-        mapped = self._program.mapped(self._graph, {node.index: made for node, made in self._whole.items()})
+        mapped = self._program.mapped(self._graph, {node.index: copied for node, copied in self._whole.items()})
         return replace(mapped, terms=tuple(Term(term.name, self._retained[term.node]) for term in self._program.terms))
 
     def _copy(self, node: Node, inputs: list[Node]) -> Node:
@@ -76,11 +76,11 @@ class _Retainer:
             return self._whole[node]
         inputs = [self._whole[parent] if is_condition(parent) else self._retained[parent] for parent in node.inputs]
         self._defined(node, inputs)
-        made = self._copy(node, inputs)
+        copied = self._copy(node, inputs)
         samples = self._relevant.get(node, ALL)
         if not _needs(node, self._relevant) or not isinstance(samples, frozenset):
-            return made
-        return self._only(made, samples, value=0.0)
+            return copied
+        return self._only(copied, samples, value=0.0)
 
     def _defined(self, node: Node, inputs: list[Node]) -> None:
         """Zeros have no logarithm and divide nothing: there what is left out is 1."""
@@ -98,9 +98,9 @@ class _Retainer:
         for clause in clauses:
             together: Node | None = None
             for condition, holding in sorted(clause, key=lambda literal: (literal[0].index, literal[1])):
-                found = self._whole[condition]
-                found = found if holding else self._graph.add("not", found)
-                together = found if together is None else self._graph.add("and", together, found)
+                literal_node = self._whole[condition]
+                literal_node = literal_node if holding else self._graph.add("not", literal_node)
+                together = literal_node if together is None else self._graph.add("and", together, literal_node)
             assert together is not None
             kept = together if kept is None else self._graph.add("or", kept, together)
         assert kept is not None

@@ -106,7 +106,7 @@ def _unite_left(make: Maker, node: Candidate) -> Node | None:
 
 
 def _exclude_of_memory(make: Maker, node: Candidate) -> Node | None:
-    """The entries of a memory are no samples of the batch."""
+    """The entries of a memory are not samples of the batch."""
     matrix = node.inputs[0]
     assert isinstance(matrix.type, SimType)
     return matrix if matrix.type.columns != matrix.type.rows and "+" not in matrix.type.columns else None
@@ -147,8 +147,8 @@ def _turned_target(make: Maker, target: Node) -> Node | None:
     inputs = [_turned_target(make, parent) for parent in target.inputs]
     if any(parent is None for parent in inputs):
         return None
-    found = [parent for parent in inputs if parent is not None]
-    return make.copy(target, *found)
+    parents = [parent for parent in inputs if parent is not None]
+    return make.copy(target, *parents)
 
 
 _ELEMENTWISE = tuple(operation for operation in OPERATIONS.values() if operation.elementwise)
@@ -161,7 +161,7 @@ RULES: tuple[Rule, ...] = (
         _orient,
     ),
     Rule("unite-left", ("unite",), "unite(a, unite(b, c)) = unite(unite(a, b), c)", _unite_left),
-    Rule("exclude-of-memory", ("exclude",), "a sample of the batch is no entry of a memory", _exclude_of_memory),
+    Rule("exclude-of-memory", ("exclude",), "a sample of the batch is not an entry of a memory", _exclude_of_memory),
     Rule("transpose-twice", ("transpose",), "transpose(transpose(x)) = x", _transpose_transpose),
     Rule(
         "hoist-unite",

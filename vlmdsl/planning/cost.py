@@ -1,7 +1,7 @@
 """What the operations of an objective cost: matrix products, memory, exchange between processes. Formulas, no measurement.
 
-One *unit* is one product over this process's part of the pair grid, 2 b B D FLOP for b = B / world rows. The matrices of
-the objective have b B entries of s bytes. Lowered densely, a region costs
+One *unit* is one product over this process's part of the similarity matrix, 2 b B D FLOP for b = B / world rows. The
+matrices of the objective have b B entries of s bytes. Lowered densely, a region costs
 
     products   1 unit forward, and 1 unit backward for each side that learns
     memory     Z, b B s bytes, kept from forward to backward; H = dL/dZ, made backward in float32, while Z is there, and with
@@ -46,8 +46,8 @@ _CHUNK_NUMBERS = 2**24
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """The sizes a plan is made for: `batch` samples on `world` processes, features of `dim`, tokens a sample, words of a
-    tokenizer, samples of a reference set; and the kind of device."""
+    """The sizes a plan is made for: `batch` samples on `world` processes, features of `dim`, tokens per sample, vocabulary
+    entries, samples of a reference set; and the kind of device."""
 
     batch: int
     world: int
@@ -74,7 +74,7 @@ class Workload:
 
     @property
     def unit(self) -> int:
-        """FLOP of one product over this process's part of the pair grid: 2 b B D."""
+        """FLOP of one product over this process's part of the similarity matrix: 2 b B D."""
         return 2 * self.entries * self.dim
 
     def tokens(self, node: Node) -> int:
@@ -89,7 +89,8 @@ class Workload:
         return sizes[node.type.tokens]
 
     def received(self, whole: int, *, reduced: bool = False) -> int:
-        """Bytes a process receives when `whole` is gathered or scattered, or all-reduced (both, one after the other)."""
+        """Bytes that each process receives when `whole` is gathered or scattered, or all-reduced (both, one after the
+        other)."""
         return (2 if reduced else 1) * whole * (self.world - 1) // self.world
 
 
@@ -105,7 +106,7 @@ class Collective:
 @dataclass(frozen=True, slots=True)
 class Cost:
     """Costs on one process: `forward` and `backward` in units; `stored` lives from forward to backward, `transient` is the
-    most that is needed besides at one time, `moved` the traffic of matrices of the size of the pair grid. Bytes."""
+    most that is needed besides at one time, `moved` the traffic of matrices of the size of the similarity matrix. Bytes."""
 
     forward: float
     backward: float
@@ -127,7 +128,7 @@ def _count(picks: Node) -> int:
 
 
 def cost_of(node: Node, workload: Workload) -> Cost | None:
-    """The cost of a node that works on the pair grid; None for one that does not."""
+    """The cost of a node that works on similarity matrices; None for one that does not."""
     rule = _COSTS.get(node.operation)
     if rule is None and node.operation.criterion:
         rule = _criterion
@@ -189,8 +190,8 @@ def _nearest(node: Node, world: Workload) -> Cost | None:
 
 
 def _tokenmax(node: Node, world: Workload) -> Cost:
-    """All pairs of tokens: P L units forward and as many for each side that learns. The values of a pair grid of tokens are
-    made, masked and forgotten, those of the gradient made for each direction and added; the winners (an index for each
+    """All pairs of tokens: P L units forward and as many for each side that learns. The similarities of all pairs of tokens
+    are made, masked and forgotten, those of the gradient made for each direction and added; the winners (an index for each
     token of each pair) and both matrices stay. To choose tokens by their best match the products are made once more."""
     x, y = node.inputs
     p, q = world.tokens(x), world.tokens(y)
@@ -247,11 +248,11 @@ def _targets(node: Node, contrast: Contrast, world: Workload) -> tuple[Collectiv
     """Sums of features over the batch or over classes, one way forward and one backward."""
     if world.world == 1:
         return ()
-    found: list[Collective] = []
+    collectives: list[Collective] = []
     for direction in (contrast.rows, contrast.columns):
         for part in () if direction is None else direction.targets:
-            found.extend(_target(part, contrast.fused, world))
-    return tuple(found)
+            collectives.extend(_target(part, contrast.fused, world))
+    return tuple(collectives)
 
 
 def _target(part: TargetPart, fused: bool, world: Workload) -> list[Collective]:
@@ -383,4 +384,4 @@ _COSTS: dict[str, Callable[[Node, Workload], Cost | None]] = {
     SIMILARITY: _similarity,
     CONTRAST: _contrast,
 }
-"""Costs of operations that work on the pair grid. Others follow from traits (`cost_of`) or cost nothing."""
+"""Costs of operations that work on similarity matrices. Others follow from traits (`cost_of`) or cost nothing."""

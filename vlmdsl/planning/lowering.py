@@ -1,4 +1,4 @@
-"""The choice of how each operation on the pair grid runs, with its reason and what was rejected.
+"""The choice of how each operation on similarity matrices runs, with its reason and what was rejected.
 
 `dense` makes the matrix of similarities. `chunked` makes a block of rows at a time, and makes it again in the backward pass.
 The choice follows from sizes, device and budget, unless a `LoweringRequest` makes it; emitted code calls what was chosen.
@@ -90,7 +90,7 @@ class LoweringRequest:
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """An operation on the pair grid, how it runs and what that costs."""
+    """An operation on similarity matrices, how it runs and what that costs."""
 
     node: Node
     lowering: Lowering
@@ -98,8 +98,8 @@ class Lowered:
 
 
 def lowered(program: Program, workload: Workload, request: LoweringRequest | None = None) -> tuple[Lowered, ...]:
-    """Every operation on the pair grid with its lowering, in order; DiagnosticError (V0605) if what is asked for a term is
-    not there."""
+    """Every operation on similarity matrices with its lowering, in order; DiagnosticError (V0605) if what is asked for a
+    term is not there."""
     request = request or LoweringRequest()
     groups = _groups(program)
     _check(program, groups, request)

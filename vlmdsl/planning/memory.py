@@ -1,7 +1,7 @@
-"""What a step of the objective holds beside the matrices of the pair grid: features, and gradients of its inputs.
+"""What a step of the objective holds beside the similarity matrices: features, and gradients of its inputs.
 
 Of a compiled objective. A matrix product reads its operands from memory, in the forward pass and again in the backward pass,
-so that features that are no input themselves (unit vectors, mixed ones) are kept in between.
+so that features that are not inputs themselves (unit vectors, mixed ones) are kept in between.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["features_kept", "gradients_of_inputs", "seen_by"]
 
 def seen_by(node: Node, workload: Workload) -> Workload:
     """The workload with the length of those features that a node works on: a head's, where they come from one."""
-    encodes = (made.inputs[0] for made in walk([node]) if made.operation is POOLED)
+    encodes = (feature.inputs[0] for feature in walk([node]) if feature.operation is POOLED)
     lengths = (encoder_of(encode).dimension(workload.dim) for encode in encodes if encode.operation is ENCODE)
     return replace(workload, dim=next(lengths, workload.dim))
 
@@ -53,6 +53,6 @@ def gradients_of_inputs(program: Program, workload: Workload) -> int:
         for node in read
         if node.inputs[0].operation is ENCODE and encoder_of(node.inputs[0]).learns
     )
-    asked = [stream for stream in streams(program) if stream.vocabulary and stream.encoder.learns]
-    logits = samples * sum(places(stream, samples, workload) for stream in asked) * workload.vocabulary
+    predicted = [stream for stream in streams(program) if stream.vocabulary and stream.encoder.learns]
+    logits = samples * sum(places(stream, samples, workload) for stream in predicted) * workload.vocabulary
     return features + logits * ITEM_BYTES["float32"]

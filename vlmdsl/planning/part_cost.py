@@ -1,4 +1,5 @@
-"""What an objective needs beside the pair grid: heads on towers, logits over a vocabulary, the search of a reference set."""
+"""What an objective needs beside similarity matrices: heads on towers, logits over a vocabulary, the search of a reference
+set."""
 
 from __future__ import annotations
 
@@ -78,15 +79,15 @@ def _numbers(head: Head, widths: tuple[int, ...]) -> tuple[int, int]:
 
 def _vocabularies(program: Program, workload: Workload) -> Iterator[PartCost]:
     """A linear map for each tower whose tokens are asked for; its states are taken to be as long as its features."""
-    asked: dict[Encoder, list[Stream]] = {}
+    predicted: dict[Encoder, list[Stream]] = {}
     for stream in streams(program):
         if stream.vocabulary:
-            asked.setdefault(replace(stream.encoder.bare, frozen=False), []).append(stream)
+            predicted.setdefault(replace(stream.encoder.bare, frozen=False), []).append(stream)
     samples, width, words = workload.batch // workload.world, workload.dim, workload.vocabulary
-    for encoder, found in asked.items():
-        rows = [samples * places(stream, samples, workload) for stream in found]
+    for encoder, predicting in predicted.items():
+        rows = [samples * places(stream, samples, workload) for stream in predicting]
         forward = 2 * sum(rows) * width * words
-        learning = sum(count for count, stream in zip(rows, found, strict=True) if stream.encoder.learns)
+        learning = sum(count for count, stream in zip(rows, predicting, strict=True) if stream.encoder.learns)
         parameters = (width + 1) * words
         what = f"logits of {sum(rows):,} tokens over a vocabulary of {words:,}"
         kept = sum(rows) * words * _FLOAT
@@ -94,7 +95,7 @@ def _vocabularies(program: Program, workload: Workload) -> Iterator[PartCost]:
 
 
 def places(stream: Stream, samples: int, workload: Workload) -> int:
-    """The tokens a sample that get logits."""
+    """The tokens per sample that get logits."""
     if not stream.asked_only:
         return workload.text_tokens
     masked = masked_text(stream.source)

@@ -36,13 +36,13 @@ def step_draws(draws: Iterable[Node], seed: int, step: int) -> dict[str, Tensor]
 
     `draws` are the `draw` nodes of a program (`ir.draws`); those of each sample are left to `sample_draws`.
     """
-    found = {}
+    drawn = {}
     for node in (node for node in draws if "count" not in dict(node.attributes)):
         arguments = node.attribute("arguments")
         assert isinstance(arguments, tuple)
         random = generator(seed, "draw", step, node.string("name"))
-        found[node.string("name")] = torch.tensor(_DISTRIBUTIONS[node.string("distribution")](random, *arguments)).float()
-    return found
+        drawn[node.string("name")] = torch.tensor(_DISTRIBUTIONS[node.string("distribution")](random, *arguments)).float()
+    return drawn
 
 
 def sample_draws(draws: Iterable[Node], seed: int, epoch: int, keys: Sequence[str]) -> dict[str, Tensor]:

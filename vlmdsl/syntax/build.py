@@ -151,7 +151,7 @@ class Builder(Transformer_NonRecursive[Token, Any]):
         _, name, value, _, body = children
         return tree.LetIn(name, value, body, self._span(meta))
 
-    def given(self, meta: Meta, children: list[Any]) -> tree.Given:
+    def in_context(self, meta: Meta, children: list[Any]) -> tree.Given:
         return tree.Given(children[0], children[1], self._span(meta))
 
     def binary(self, meta: Meta, children: list[Any]) -> tree.Binary:

@@ -17,8 +17,8 @@ __all__ = ["Columns", "columns_of", "side_by_side"]
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Columns of one kind: `entry(candidate)` of sample i, the sets that candidates belong to, whether its pair is none, and
-    whether they are the entries of a memory, all of which have been written."""
+    """Columns of one kind: `entry(candidate)` of sample i, the sets that candidates belong to, whether its pair is left out,
+    and whether they are the entries of a memory, all of which have been written."""
 
     entry: Callable[[str], Math]
     sets: tuple[Math, ...] = ()
@@ -80,11 +80,11 @@ def _kept(writer: Writer, excluded: Node) -> Math:
 
 def _made_of(matrix: Node) -> list[Node]:
     """A matrix and the matrices that it is made of entry by entry, the outer ones first."""
-    found: dict[Node, None] = {}
+    matrices: dict[Node, None] = {}
     waiting = [matrix]
     while waiting:
         node = waiting.pop()
-        if isinstance(node.type, SimType) and node not in found:
-            found[node] = None
+        if isinstance(node.type, SimType) and node not in matrices:
+            matrices[node] = None
             waiting += reversed(node.inputs)
-    return list(found)
+    return list(matrices)

@@ -114,10 +114,10 @@ def hinge(writer: Writer, node: Node) -> Math:
     parts = list(zip([first, *others], among, strict=True))
     if node.string("negatives") == "hardest":
         largest = [under(Math(r"\max", "max"), where, excess(kind)) for kind, where in parts]
-        found = largest[0] if not others else call("max", *largest, latex=r"\max")
+        loss = largest[0] if not others else call("max", *largest, latex=r"\max")
     elif not others:
-        found = under(words("mean"), among[0], excess(first))
+        loss = under(words("mean"), among[0], excess(first))
     else:
-        found = fraction(total(*(sum_over("j", excess(kind), where) for kind, where in parts)), _count(among))
+        loss = fraction(total(*(sum_over("j", excess(kind), where) for kind, where in parts)), _count(among))
     where_asked = indicator(first.sets)
-    return found if where_asked is None else product(where_asked, found)
+    return loss if where_asked is None else product(where_asked, loss)

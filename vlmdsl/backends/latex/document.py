@@ -92,21 +92,21 @@ def _loss(writer: FormulaWriter, root: Node) -> Math:
 
 def _summands(root: Node) -> list[tuple[Node, bool]]:
     """The summands of a loss, and which of them are subtracted; a long sum is not a deep recursion."""
-    found: list[tuple[Node, bool]] = []
+    summands: list[tuple[Node, bool]] = []
     stack: list[tuple[Node, bool]] = [(root, False)]
     while stack:
         node, minus = stack.pop()
         if len(node.operation.signs) == 2:
             stack += [(node.inputs[1], minus != (node.operation.signs[1] < 0)), (node.inputs[0], minus)]
         else:
-            found.append((node, minus))
-    return found
+            summands.append((node, minus))
+    return summands
 
 
 def _aligned(line: str) -> str:
     """Lines meet at their first relation."""
     for relation in (r" \leftarrow ", " = ", r" \sim "):
-        left, found, right = line.partition(relation)
-        if found:
+        left, sign, right = line.partition(relation)
+        if sign:
             return f"{left} &{relation.strip()} {right}"
     return "&" + line

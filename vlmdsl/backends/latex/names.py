@@ -165,7 +165,7 @@ class Names:
         index = "ik" if isinstance(node.type, TokensType) else "i"
         self.state("features", equation(self.feature(node, index), self.made(node, index)))
 
-    def made(self, node: Node, index: str) -> Math:
+    def written_out(self, node: Node, index: str) -> Math:
         """What a feature vector of sample `index` is made of."""
         rule = _MADE.get(node.operation, Names._encoded)
         return rule(self, node, index)

@@ -20,10 +20,10 @@ Lettered: TypeAlias = Callable[[str, object], Math]
 """The letter for one thing of a kind, always the same for it."""
 
 
-def attended(made: Made, state: State, lettered: Lettered, node: Node, index: str) -> Math:
+def attended(written_out: Made, state: State, lettered: Lettered, node: Node, index: str) -> Math:
     """A vector plus the weighted mean of what it attends to, for each of the values."""
-    query = made(node.inputs[0], index)
-    key, *values = (_of_many(made, state, lettered, parent, index) for parent in node.inputs[1:])
+    query = written_out(node.inputs[0], index)
+    key, *values = (_of_many(written_out, state, lettered, parent, index) for parent in node.inputs[1:])
     letter = lettered("attention", node.inputs[:2])
     weight = Math(rf"{letter.latex}_{{{index} k}}", f"{letter.text}_{index}k")
     latex = rf"{weight.latex} = \mathrm{{softmax}}_{{k}} \left( {query.latex}^{{\top}} {key.latex} / \sqrt{{D}} \right)"
@@ -35,24 +35,23 @@ def attended(made: Made, state: State, lettered: Lettered, node: Node, index: st
     return total(query, Math(latex, text, PRODUCT))
 
 
-def _of_many(made: Made, state: State, lettered: Lettered, tokens: Node, index: str) -> Math:
+def _of_many(written_out: Made, state: State, lettered: Lettered, tokens: Node, index: str) -> Math:
     """The k-th of the vectors that are attended to: of a found sample, or a token."""
     if tokens.operation is not TAKE:
-        return made(tokens, index)
+        return written_out(tokens, index)
     column, picks = column_of(tokens.inputs[0]), tokens.inputs[1]
     letter = lettered("found", picks)
-    found = Math(rf"{letter.latex}_{{{index} k}}", f"{letter.text}_{index}k")
+    sample = Math(rf"{letter.latex}_{{{index} k}}", f"{letter.text}_{index}k")
     searched = _column(column_of(picks.inputs[1]), Math("r", "r"))
-    asked = made(picks.inputs[0], index)
+    query = written_out(picks.inputs[0], index)
     size = f"{int(picks.number('k'))}"
     said = words(f"the k-th of the {size} other reference samples r with the largest").latex
-    latex = rf"{found.latex}\ {said}\ \cos\left( {asked.latex}, {searched.latex} \right)"
-    text = (
-        f"{found.text}: the k-th of the {size} other reference samples r with the largest cos({asked.text}, {searched.text})"
-    )
+    latex = rf"{sample.latex}\ {said}\ \cos\left( {query.latex}, {searched.latex} \right)"
+    cosine = f"cos({query.text}, {searched.text})"
+    text = f"{sample.text}: the k-th of the {size} other reference samples r with the largest {cosine}"
     state("features", Math(latex, text))
     state("parameters", words(f"{column.encoder.tower} frozen"))
-    return _column(column, found)
+    return _column(column, sample)
 
 
 def _column(column: Column, sample: Math) -> Math:

@@ -138,8 +138,8 @@ def _stream(features: Node) -> str:
     return fields[0] if len(fields) == 1 else "features"
 
 
-def _terms_of(program: Program, wanted: Node) -> tuple[str, ...]:
-    return tuple(term.name for term in program.terms if any(node is wanted for node in walk([term.node])))
+def _terms_of(program: Program, target: Node) -> tuple[str, ...]:
+    return tuple(term.name for term in program.terms if any(node is target for node in walk([term.node])))
 
 
 def _region(program: Program, region: Lowered, workload: Workload, name: str) -> RegionRow:
@@ -247,10 +247,10 @@ def _states(program: Program, workload: Workload) -> list[StateRow]:
 
 def _references(program: Program, workload: Workload) -> list[StateRow]:
     """The columns of the reference set and the keys of its samples, as every process holds them."""
-    found, kind = columns(program), f"of {workload.references:,} references"
+    held, kind = columns(program), f"of {workload.references:,} references"
     size = workload.references * workload.dim * ITEM_BYTES["float32"]
-    rows = [StateRow(name=column.name, kind=f"column {kind}", size=size) for column in found]
-    return rows + [StateRow(name="keys", kind=kind, size=workload.references * _INTEGER)] * bool(found)
+    rows = [StateRow(name=column.name, kind=f"column {kind}", size=size) for column in held]
+    return rows + [StateRow(name="keys", kind=kind, size=workload.references * _INTEGER)] * bool(held)
 
 
 def _shared(program: Program, regions: Mapping[Node, str], sources: SourceMap | None) -> tuple[SharedRow, ...]:
@@ -262,15 +262,15 @@ def _shared(program: Program, regions: Mapping[Node, str], sources: SourceMap | 
     names = {stream.encode: stream.name for stream in streams(program)}
     rows = []
     for node in program.nodes():
-        found = _readers(node, readers)
-        if node.operation in (ENCODE, SIMILARITY) and len(found) > 1:
+        reading = _readers(node, readers)
+        if node.operation in (ENCODE, SIMILARITY) and len(reading) > 1:
             value = (
                 f"{names.get(node) or root_field(node.inputs[0]).string('name')}, encoded"
                 if node.operation is ENCODE
                 else _title(node)
             )
-            named = tuple(regions.get(reader) or _title(reader) for reader in found)
-            rows.append(SharedRow(value=value, readers=named, lines=_lines(program, found, sources)))
+            named = tuple(regions.get(reader) or _title(reader) for reader in reading)
+            rows.append(SharedRow(value=value, readers=named, lines=_lines(program, reading, sources)))
     return tuple(rows)
 
 

@@ -160,8 +160,8 @@ def _mlm(values: Values, node: Node) -> str:
 
 
 def _normalize(values: Values, node: Node) -> str:
-    given = {name: value for name, value in node.attributes if (name, value) != ("epsilon", 0.0)}
-    arguments = [values.of(node.inputs[0]), *(f"{name}={value!r}" for name, value in given.items())]
+    options = {name: value for name, value in node.attributes if (name, value) != ("epsilon", 0.0)}
+    arguments = [values.of(node.inputs[0]), *(f"{name}={value!r}" for name, value in options.items())]
     return f"ops.normalize({', '.join(arguments)})"
 
 
@@ -233,8 +233,8 @@ def _target(values: Values, node: Node, parts: tuple[TargetPart, ...]) -> str:
 
 def _target_part(values: Values, node: Node, part: TargetPart) -> str:
     operand = "" if part.input is None else values.of(node.inputs[part.input])
-    made = {"same": f"ops.same({operand}, missing={part.missing})", "dense": operand}.get(part.kind, f"ops.{part.kind}()")
-    return made if part.coefficient == 1.0 else f"ops.scale_target({made}, {part.coefficient!r})"
+    built = {"same": f"ops.same({operand}, missing={part.missing})", "dense": operand}.get(part.kind, f"ops.{part.kind}()")
+    return built if part.coefficient == 1.0 else f"ops.scale_target({built}, {part.coefficient!r})"
 
 
 def _plugin(values: Values, node: Node) -> str:

@@ -41,10 +41,10 @@ def chance_level(node: Node, samples: Level, filled: Mapping[str, Tensor]) -> Le
     if node.operation is MEAN:
         return _of_scores(node.inputs[0], samples, filled)
     operands = [chance_level(parent, samples, filled) for parent in node.inputs]
-    known = [value for value in operands if value is not None]
-    if len(known) < len(operands):
+    levels = [value for value in operands if value is not None]
+    if len(levels) < len(operands):
         return None
-    return _arithmetic(node.operation, known)
+    return _arithmetic(node.operation, levels)
 
 
 def _arithmetic(operation: Operation, operands: list[Level]) -> Level | None:
@@ -108,8 +108,8 @@ def _candidates(logits: Node, samples: Level, filled: Mapping[str, Tensor]) -> L
     """The candidates of a row; None where that depends on data."""
     if logits.operation is UNITE:
         halves = [_candidates(half, samples, filled) for half in logits.inputs]
-        known = [half for half in halves if half is not None]
-        return sum(known) if len(known) == len(halves) else None
+        counts = [half for half in halves if half is not None]
+        return sum(counts) if len(counts) == len(halves) else None
     if logits.operation is EXCLUDE_PAIRS:
         inner = _candidates(logits.inputs[0], samples, filled)
         return None if inner is None else inner - 1

@@ -320,11 +320,11 @@ def exchange(local: Tensor, block: int) -> Tensor:
     own = torch.arange(share, device=local.device)
     if whole_blocks(share, processes, block):
         return local[partners(own, share, block)]
-    wanted = partners(own + process_index() * share, share * processes, block)
-    leaving = local[wanted.div(share, rounding_mode="floor").argsort(stable=True)]
+    positions = partners(own + process_index() * share, share * processes, block)
+    leaving = local[positions.div(share, rounding_mode="floor").argsort(stable=True)]
     counts = exchange_counts(process_index(), processes, share, block)
     arrived = _exchange(leaving, counts, counts)
-    return arrived[wanted.argsort().argsort()]
+    return arrived[positions.argsort().argsort()]
 
 
 @exchange.register_fake

@@ -28,7 +28,7 @@ _LINUX = sys.platform == "linux"
 def compile_first(call: Callable[[], T]) -> T:
     """What `call`, the first one of a compiled function, gives: from the cache where it can.
 
-    Where a damaged file of the cache ends it, RuntimeWarning says so, and the same is compiled anew without that folder.
+    Where a damaged file of the cache ends it, RuntimeWarning says so, and it is compiled again without that folder.
     """
     from torch._inductor.runtime.cache_dir_utils import cache_dir
 
@@ -44,7 +44,7 @@ def compile_first(call: Callable[[], T]) -> T:
         from torch._inductor.utils import fresh_cache
 
         warnings.warn(
-            f"a file of torch's compile cache is damaged ({reason}): compiling anew without it; "
+            f"a file of torch's compile cache is damaged ({reason}): compiling again without it; "
             f"if this comes again, remove the folder {folder}",
             RuntimeWarning,
             stacklevel=2,
@@ -69,13 +69,13 @@ def _settings() -> Iterator[None]:
     """
     import torch._functorch.config as settings
 
-    wanted = {
+    patched = {
         "force_non_lazy_backward_lowering": True,
         "autograd_cache_allow_custom_autograd_functions": True,
         "ban_recompute_used_far_apart": False,
     }
     with ExitStack() as stack:
-        stack.enter_context(settings.patch({name: value for name, value in wanted.items() if hasattr(settings, name)}))
+        stack.enter_context(settings.patch({name: value for name, value in patched.items() if hasattr(settings, name)}))
         stack.enter_context(warnings.catch_warnings())
         if gc.isenabled():  # a sixth of the time: what is imported and traced stays, and is looked through again and again
             gc.disable()
@@ -106,7 +106,7 @@ def _files(traceback: TracebackType | None) -> Iterator[str]:
 def _remove_half_libraries(folder: str) -> None:
     """Take the libraries away that end before their last section does: loading one can end the whole process.
 
-    Once a process and folder. One whose lock is held is being written.
+    Done once per process and folder. A library whose lock is held is being written.
     """
     removed = []
     for library in Path(folder).glob("??/*.so"):
@@ -116,7 +116,7 @@ def _remove_half_libraries(folder: str) -> None:
     if removed:
         count = f"{len(removed)} libraries" if len(removed) > 1 else "a library"
         warnings.warn(
-            f"torch's compile cache held {count} written in part only, such as {removed[0]}: removed, and compiled anew",
+            f"torch's compile cache held {count} written in part only, such as {removed[0]}: removed, and compiled again",
             RuntimeWarning,
             stacklevel=3,
         )

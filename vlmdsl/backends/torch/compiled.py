@@ -94,12 +94,12 @@ class CompiledFunction:
                     kind, _First(sizes, _floating(inputs, parameters) if needed is None else needed)
                 )
         if first.sizes == sizes and (needed is None or needed <= first.learning):
-            given = {name: inputs[name] for name in self._axes if name in inputs}
+            values = {name: inputs[name] for name in self._axes if name in inputs}
             role, learning = "first", first.learning
         else:
-            given = {name: self._padded(name, inputs) for name in self._axes}
+            values = {name: self._padded(name, inputs) for name in self._axes}
             role, learning = "one" if self._samples(inputs) == 1 else "many", _floating(inputs, parameters)
-        prepared = {name: _prepared(value, name in learning) for name, value in given.items()}
+        prepared = {name: _prepared(value, name in learning) for name, value in values.items()}
         learned = {name: _prepared(value, name in learning) for name, value in parameters.items()}
         if role != "first":
             prepared = {name: self._marked(name, value, role) for name, value in prepared.items()}

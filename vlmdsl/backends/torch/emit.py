@@ -49,7 +49,7 @@ def emit_value(program: Program, node: Node) -> str:
 
 
 class _Writer:
-    """Writes one program: the function, a line a node, and its results."""
+    """Writes one program: the function, one line per node, and its results."""
 
     def __init__(
         self, program: Program, sources: SourceMap, *, chunked: frozenset[Node] = frozenset(), everybody: bool = False

@@ -144,8 +144,8 @@ class Objective(LearnedNumbers):
         missing = [name for name in self.applied if name not in (modules or {})]
         if missing:
             raise TypeError(f"this objective applies modules to features: pass `modules` with {', '.join(missing)}")
-        given = GivenModules(self, modules or {}, features)
-        return Step(self, given)(given.environment())
+        supplied = GivenModules(self, modules or {}, features)
+        return Step(self, supplied)(supplied.environment())
 
     def losses(self, features: Mapping[str, Tensor]) -> ObjectiveOutput:
         """What the last function of the schedule gives; `features` are all that it takes, and are not checked."""
@@ -200,9 +200,9 @@ class Objective(LearnedNumbers):
         """
         function = _execute(self.program.name, emit_value(self.program, node))["objective"]
         with _without_autocast(next(iter(features.values())).device):
-            found: Any = function(features, self.learned(), self._held())
-        assert isinstance(found, Tensor), f"{node!r} is no tensor"
-        return found
+            result: Any = function(features, self.learned(), self._held())
+        assert isinstance(result, Tensor), f"{node!r} is not a tensor"
+        return result
 
     def latex(self) -> str:
         """The formula, in LaTeX."""

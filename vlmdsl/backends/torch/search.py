@@ -47,7 +47,7 @@ class FaissIndex:
     """The directions of `entries` [R, D] in memory of the CPU, in float32; flat, so each search compares with all of them.
 
     `handle` (0-d, int64, on the CPU) stands for the index in a compiled graph, which passes on tensors only: another index
-    in its place is no reason to compile again. It is good for as long as the index lives.
+    in its place does not cause a recompilation. It is good for as long as the index lives.
     """
 
     def __init__(self, entries: Tensor) -> None:

@@ -30,7 +30,7 @@ Number: TypeAlias = float | Tensor
 
 
 class TokenFeatures(NamedTuple):
-    """Several vectors a sample, `values` [b, L, D]; `mask` [b, L] is true where there is a token, None where all are."""
+    """Several vectors per sample, `values` [b, L, D]; `mask` [b, L] is true where there is a token, None where all are."""
 
     values: Tensor
     mask: Tensor | None = None
@@ -84,7 +84,7 @@ class Similarities(NamedTuple):
     `rows` [b, B] is what the row direction reads, `columns` [b, B] what the column direction reads; `columns is rows` for
     a similarity with one matrix. `candidates` [b] is false for samples of this process that are candidates in neither
     direction (None: all are); they stay out of every log-sum-exp, while the matrices keep finite numbers. `allowed` [b, B]
-    is false for single entries that are no candidates (None: all are). Where columns stand side by side, N = 2B, 3B, ...
+    is false for single entries that are not candidates (None: all are). Where columns stand side by side, N = 2B, 3B, ...
     takes the place of B and there is no column direction.
 
     Where the columns are the Q entries of a memory, both matrices are one, [b, Q], and `filled` [Q] is true for the entries

@@ -35,12 +35,12 @@ _DIRECTION_INPUTS: dict[str, type[Type] | tuple[type[Type], ...]] = {
 def _direction(direction: Direction, types: tuple[Type, ...]) -> None:
     need(bool(direction.targets), "a direction has no target")
     need(math.isfinite(direction.coefficient), f"the coefficient is {direction.coefficient}")
-    wanted = [(name, getattr(direction, name), kind) for name, kind in _DIRECTION_INPUTS.items()]
+    expected = [(name, getattr(direction, name), kind) for name, kind in _DIRECTION_INPUTS.items()]
     for part in direction.targets:
         if part.kind in ("same", "dense"):
             need(part.input is not None, f"the {part.kind} target has no input")
-            wanted.append((part.kind, part.input, TargetType if part.kind == "dense" else FieldType))
-    for name, position, kind in wanted:
+            expected.append((part.kind, part.input, TargetType if part.kind == "dense" else FieldType))
+    for name, position, kind in expected:
         if position is not None:
             need(0 <= position < len(types), f"{name} is input {position} of {len(types)}")
             need(isinstance(as_value(types[position]), kind), f"{name} cannot be {types[position]}")

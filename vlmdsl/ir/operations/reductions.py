@@ -12,7 +12,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-def asked(node: Node, types: tuple[Type, ...]) -> Type:
+def per_query(node: Node, types: tuple[Type, ...]) -> Type:
     take(types, SimType, TargetType)
     assert isinstance(types[0], SimType)
     one_of(node, "along", "rows", "columns")
@@ -22,7 +22,7 @@ def asked(node: Node, types: tuple[Type, ...]) -> Type:
 
 def cross_entropy(node: Node, types: tuple[Type, ...]) -> Type:
     one_of(node, "denominator", "all", "negatives")
-    return asked(node, types)
+    return per_query(node, types)
 
 
 def hinge(node: Node, types: tuple[Type, ...]) -> Type:
@@ -58,7 +58,7 @@ CROSS_ENTROPY = define(
 TARGET_ENTROPY = define(
     Operation(
         "target_entropy",
-        asked,
+        per_query,
         {"along": (str,)},
         criterion=True,
         takes="Sim, Target",

@@ -28,10 +28,10 @@ def need(condition: bool, reason: str) -> None:
         raise BrokenError(reason)
 
 
-def take(types: tuple[Type, ...], *wanted: type[Type]) -> None:
+def take(types: tuple[Type, ...], *expected: type[Type]) -> None:
     """The inputs are these and no more."""
-    need(len(types) == len(wanted), f"has {len(types)} inputs, wants {len(wanted)}")
-    for position, (kind, want) in enumerate(zip(types, wanted, strict=True)):
+    need(len(types) == len(expected), f"has {len(types)} inputs, wants {len(expected)}")
+    for position, (kind, want) in enumerate(zip(types, expected, strict=True)):
         need(isinstance(as_value(kind), want), f"input {position} is {kind}, wants {want.__name__.removesuffix('Type')}")
 
 
@@ -45,11 +45,11 @@ def positive_block(node: Node) -> None:
     need(isinstance(block, int) and (block > 0 or "block" not in dict(node.attributes)), f"the block is {block!r}")
 
 
-def fixed(result: Type, *wanted: type[Type]) -> Yields:
+def fixed(result: Type, *expected: type[Type]) -> Yields:
     """The rule of an operation that takes these and gives always the same."""
 
     def yields(node: Node, types: tuple[Type, ...]) -> Type:
-        take(types, *wanted)
+        take(types, *expected)
         return result
 
     return yields

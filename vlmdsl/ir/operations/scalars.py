@@ -97,10 +97,10 @@ def ramp(node: Node, types: tuple[Type, ...]) -> Type:
 def elementwise(arity: int) -> Yields:
     def yields(node: Node, types: tuple[Type, ...]) -> Type:
         need(len(types) == arity, f"has {len(types)} inputs, wants {arity}")
-        found = broadcast(types)
-        need(found is not None, "cannot combine " + " and ".join(map(str, types)))
-        need(not isinstance(found, VecType) or bool(node.operation.signs), f"cannot {node.operation} features")
-        return found or ScalarType()
+        shape = broadcast(types)
+        need(shape is not None, "cannot combine " + " and ".join(map(str, types)))
+        need(not isinstance(shape, VecType) or bool(node.operation.signs), f"cannot {node.operation} features")
+        return shape or ScalarType()
 
     return yields
 

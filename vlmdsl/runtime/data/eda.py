@@ -40,18 +40,18 @@ def eda(text: str, attributes: Attributes, context: ViewContext) -> TextValue:
 
 def _replaced(words: Words, attributes: Attributes, synonyms: Synonyms, random: Random) -> Words:
     """Some distinct words that have synonyms, each replaced by one of them wherever it occurs."""
-    known = sorted({word for word in words if synonyms_of(word, synonyms)})
-    chosen = random.permutation(len(known))[: int(str(attributes["words"]))]
-    instead = {known[place]: _drawn(synonyms_of(known[place], synonyms), random) for place in chosen.tolist()}
+    replaceable = sorted({word for word in words if synonyms_of(word, synonyms)})
+    chosen = random.permutation(len(replaceable))[: int(str(attributes["words"]))]
+    instead = {replaceable[place]: _drawn(synonyms_of(replaceable[place], synonyms), random) for place in chosen.tolist()}
     return [in_place_of(word, instead[word]) if word in instead else word for word in words]
 
 
 def _inserted(words: Words, attributes: Attributes, synonyms: Synonyms, random: Random) -> Words:
     """Synonyms of words of the text, each put in at any place."""
-    known = sorted({word for word in words if synonyms_of(word, synonyms)})
+    replaceable = sorted({word for word in words if synonyms_of(word, synonyms)})
     changed = list(words)
-    for _ in range(int(str(attributes["words"])) if known else 0):
-        synonym = _drawn(synonyms_of(_drawn(known, random), synonyms), random)
+    for _ in range(int(str(attributes["words"])) if replaceable else 0):
+        synonym = _drawn(synonyms_of(_drawn(replaceable, random), synonyms), random)
         changed.insert(int(random.integers(len(changed) + 1)), synonym)
     return changed
 

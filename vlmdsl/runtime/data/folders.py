@@ -68,8 +68,8 @@ def _check_splits(folder: Path, paths: Iterable[str]) -> None:
     training = [name for name in splits if name.lower() in _TRAINING]
     if not splits or (splits != names and not (training and len(splits) > 1)):
         return
-    given = [name for name in splits if name not in training]
-    parts = [f"`--{option} {folder / chosen[0]}`" for option, chosen in (("data", training), ("val", given)) if chosen]
+    others = [name for name in splits if name not in training]
+    parts = [f"`--{option} {folder / chosen[0]}`" for option, chosen in (("data", training), ("val", others)) if chosen]
     shown = " and ".join(f"`{name}`" for name in splits)
     help = f"name the folder of each split: {' '.join(parts)}"
     raise DiagnosticError((FolderOfSplits.at(Span("<command line>", 0, 0), path=folder, splits=shown, help=(help,)),))
@@ -88,7 +88,7 @@ def _described(scan: Scan, limits: Limits) -> Source:
             try:
                 named.add(os.path.normpath(path.parent / str(table[index].get("file_name"))))
             except BadSample:
-                continue  # it is skipped, and told, when it is read
+                continue  # it is skipped and reported when it is read
     for image, _ in scan.images:
         if os.path.normpath(scan.folder / image) not in named:
             scan.left_out.add("images that no metadata names", image)

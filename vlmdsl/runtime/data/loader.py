@@ -60,27 +60,27 @@ class _TrainingBatches(Dataset[LoadedBatch]):
     def __getitem__(self, position: int) -> LoadedBatch:
         epoch, number = divmod(position, self.order.per_epoch)
         place = self.order.place(epoch, number)
-        met = Tally([], Counter())
-        chosen = {slot: self._first_good(epoch, self.order.candidates(place, slot), met) for slot in self._slots}
+        tally = Tally([], Counter())
+        chosen = {slot: self._first_good(epoch, self.order.candidates(place, slot), tally) for slot in self._slots}
         if None in chosen.values():
-            chosen = self._borrowed(epoch, place, chosen, met)
+            chosen = self._borrowed(epoch, place, chosen, tally)
         samples = [sample for _, sample in filter(None, chosen.values())]
         if len(samples) < len(self._slots):
-            return LoadedBatch(None, met.skipped, met.counts, self._too_few(epoch, place))
+            return LoadedBatch(None, tally.skipped, tally.counts, self._too_few(epoch, place))
         batch = batch_of(samples, self._reader.values)
-        return LoadedBatch(replace(batch, draws=self._draws(position, epoch, batch.keys)), met.skipped, met.counts)
+        return LoadedBatch(replace(batch, draws=self._draws(position, epoch, batch.keys)), tally.skipped, tally.counts)
 
-    def _first_good(self, epoch: int, candidates: Iterable[int], met: Tally) -> tuple[int, Sample] | None:
+    def _first_good(self, epoch: int, candidates: Iterable[int], tally: Tally) -> tuple[int, Sample] | None:
         """The first good one of the candidates, with its index; None if none is good."""
         for index in candidates:
             try:
-                return index, self._reader.read(index, epoch, met.counts)
+                return index, self._reader.read(index, epoch, tally.counts)
             except BadSample as fault:
-                met.skipped.append(Skipped(self._reader.source.keys[index], fault.reason))
+                tally.skipped.append(Skipped(self._reader.source.keys[index], fault.reason))
         return None
 
     def _borrowed(
-        self, epoch: int, place: Place, own: dict[int, tuple[int, Sample] | None], met: Tally
+        self, epoch: int, place: Place, own: dict[int, tuple[int, Sample] | None], tally: Tally
     ) -> dict[int, tuple[int, Sample] | None]:
         """The samples of the slots, those without any good one filled with what no slot of the batch has.
 
@@ -92,11 +92,11 @@ class _TrainingBatches(Dataset[LoadedBatch]):
             for slot in range(self.order.batch)
         ]
         taken = {index for index, _ in filter(None, every)}
-        for slot, found in enumerate(every):
-            if found is None:
+        for slot, choice in enumerate(every):
+            if choice is None:
                 free = (index for index in self.order.everyone(place) if index not in taken)
-                every[slot] = found = self._first_good(epoch, free, met if slot in own else aside)
-                taken |= set() if found is None else {found[0]}
+                every[slot] = choice = self._first_good(epoch, free, tally if slot in own else aside)
+                taken |= set() if choice is None else {choice[0]}
         return {slot: every[slot] for slot in own}
 
     def _too_few(self, epoch: int, place: Place) -> Diagnostic:

@@ -69,7 +69,7 @@ def requirements(program: Program, views: bool = True) -> list[Requirement]:
     Without `views` only images and texts, which is what the evaluation needs; other fields are optional. Raises
     `DiagnosticError` for a field that no data can feed.
     """
-    found: dict[str, Requirement] = {}
+    needs: dict[str, Requirement] = {}
     faults: list[Diagnostic] = []
     for node in program.nodes():
         span = next(iter(program.graph.spans_of(node)), _COMMAND_LINE)
@@ -77,24 +77,24 @@ def requirements(program: Program, views: bool = True) -> list[Requirement]:
             continue
         if node.operation is REFERENCE:
             column = column_of(node)
-            found.setdefault(column.field, Requirement(column.field, column.kind, span))
+            needs.setdefault(column.field, Requirement(column.field, column.kind, span))
         elif node.operation is FIELD:
             assert isinstance(node.type, FieldType)
             name = node.string("name")
             if FIELD_KINDS[node.type.kind].family is None or node.type.count is not None:
                 faults.append(CannotLoad.at(span, what=f"the field `{name}` of type `{node.type}`"))
-            found[name] = Requirement(name, node.type.kind, span, not views and node.type.kind not in EVALUATED_KINDS)
+            needs[name] = Requirement(name, node.type.kind, span, not views and node.type.kind not in EVALUATED_KINDS)
         elif node.operation is SCALAR and views:
             what = f"the number `{node.string('name')}`, which the caller of the objective passes"
             faults.append(CannotLoad.at(span, what=what, help=_WITHOUT_A_CALLER))
         elif node.operation.reads_rewrites and views:
             name = root_field(node).string("name") + _REWRITES
-            found.setdefault(name, Requirement(name, "Rewrites", span))
+            needs.setdefault(name, Requirement(name, "Rewrites", span))
     if program.batch_policy == ONE_SOURCE and views:
-        found.setdefault(SOURCE, Requirement(SOURCE, "Any", optional=True))
+        needs.setdefault(SOURCE, Requirement(SOURCE, "Any", optional=True))
     if faults:
         raise DiagnosticError(tuple(faults))
-    return list(found.values())
+    return list(needs.values())
 
 
 @dataclass(frozen=True)
@@ -140,14 +140,14 @@ class FieldMapping:
         return family_of(kind).read(SampleColumns(columns), self.field(name))
 
 
-def parse_assignments(given: Iterable[str]) -> dict[str, str]:
+def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
     """`["text=caption"]` as `{"text": "caption"}`; raises `DiagnosticError` for what is not an assignment.
 
     >>> parse_assignments(["text_rewrites=tags,cldr_en"])
     {'text_rewrites': 'tags,cldr_en'}
     """
     parsed: dict[str, str] = {}
-    for text in given:
+    for text in assignments:
         name, separator, columns = (part.strip() for part in text.partition("="))
         if not separator or not name or not all(part.strip() for part in columns.split(",")):
             help = f"write `--map {name or 'text'}=COLUMN`, as in `--map text=caption`"
@@ -171,7 +171,7 @@ def map_fields(
     needs, assignments = list(needs), assignments or {}
     faults = _misdirected(needs, assignments)
     taken = {need.field for need in needs}
-    found: dict[str, tuple[str, ...]] = {}
+    mapped: dict[str, tuple[str, ...]] = {}
     for need in [*needs, *(Requirement(name, "Any", optional=True) for name in EVALUATED if name not in taken)]:
         if need.field in assignments:
             columns = columns_of(assignments[need.field])
@@ -186,21 +186,21 @@ def map_fields(
             if not columns and not need.optional:
                 faults.append(_lacking(source, need))
         if columns:
-            found[need.field] = columns
+            mapped[need.field] = columns
     if faults:
         raise DiagnosticError(tuple(faults))
     labels = [need.field for need in needs if need.kind == "Label"] + ["label"]
-    named = _classes(source, found, labels, classes or {})
+    named = _classes(source, mapped, labels, classes or {})
     numbered = frozenset(name for name, own in named.items() if own.numbered)
-    known = {name: own.names for name, own in named.items()}
-    facts = {need.field: _facts(source, need, found[need.field]) for need in needs if need.field in found}
-    return FieldMapping(found, known, facts, limits.text_characters, numbered)
+    class_names = {name: own.names for name, own in named.items()}
+    facts = {need.field: _facts(source, need, mapped[need.field]) for need in needs if need.field in mapped}
+    return FieldMapping(mapped, class_names, facts, limits.text_characters, numbered)
 
 
 def _facts(source: Source, need: Requirement, columns: tuple[str, ...]) -> Any:
     """What the family of a field learns from some of the samples."""
-    known = FIELD_KINDS.get(need.kind)
-    if known is None or known.family is None:
+    field_kind = FIELD_KINDS.get(need.kind)
+    if field_kind is None or field_kind.family is None:
         return None
     return family_of(need.kind).probe(_probed(source), FieldColumns(need.field, columns))
 
@@ -218,11 +218,11 @@ def _misdirected(needs: list[Requirement], assignments: Mapping[str, str]) -> li
     """Assignments to fields that nothing reads."""
     # Mapping the rewrites of a text that this recipe does not rewrite is harmless: commands are edited, recipes swapped.
     rewrites = [need.field + _REWRITES for need in needs if need.kind == "Text"]
-    known = list(dict.fromkeys([*(need.field for need in needs), *rewrites, *EVALUATED]))
+    names = list(dict.fromkeys([*(need.field for need in needs), *rewrites, *EVALUATED]))
     return [
-        UnknownField.at(_COMMAND_LINE, field=name, help=(suggestion(name, known, "the fields"),))
+        UnknownField.at(_COMMAND_LINE, field=name, help=(suggestion(name, names, "the fields"),))
         for name in assignments
-        if name not in known
+        if name not in names
     ]
 
 
@@ -269,15 +269,15 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _classes(
-    source: Source, found: dict[str, tuple[str, ...]], labels: Iterable[str], known: Mapping[str, tuple[str, ...]]
+    source: Source, mapped: dict[str, tuple[str, ...]], labels: Iterable[str], class_names: Mapping[str, tuple[str, ...]]
 ) -> dict[str, Classes]:
     """The classes of every label field that is mapped, as far as they can be known: those that the data names, else the
-    `known` ones. Where names tell the classes apart and numbers do not, they take the place of the numbers in `found`."""
+    given `class_names`. Names that tell the classes apart replace numbers that do not in `mapped`."""
     classes: dict[str, Classes] = {}
     for name in dict.fromkeys(labels):
-        if name in found:
-            own = classes_of(source, found[name], found.get("class_name", ()))
-            found[name] = own.columns
-            if own.names or name in known:
-                classes[name] = own if own.names else Classes(known[name], own.columns, numbered=True)
+        if name in mapped:
+            own = classes_of(source, mapped[name], mapped.get("class_name", ()))
+            mapped[name] = own.columns
+            if own.names or name in class_names:
+                classes[name] = own if own.names else Classes(class_names[name], own.columns, numbered=True)
     return classes

@@ -53,7 +53,7 @@ def read_text(data: bytes) -> str:
 
 
 def read_json(data: bytes | str) -> object:
-    """The value of a JSON text; raises `BadSample` for what is none, and for an object that has a key twice."""
+    """The value of a JSON text; raises `BadSample` for what is not one, and for an object that has a key twice."""
     if len(data) > LONGEST_DESCRIPTION:
         raise BadSample("json too large")
     try:
@@ -65,10 +65,10 @@ def read_json(data: bytes | str) -> object:
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    members = dict(pairs)
+    if len(members) < len(pairs):
         raise BadSample("json object with a key twice")
-    return found
+    return members
 
 
 def _object(value: object, name: str) -> dict[str, object]:

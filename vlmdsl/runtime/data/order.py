@@ -43,7 +43,7 @@ def _said(source: Source, index: int, mapping: FieldMapping) -> str | None:
     try:
         return word_of(first_value(source[index], mapping.columns[SOURCE]))
     except BadSample:
-        return None  # it is skipped, and told, when its batch is made
+        return None  # it is skipped and reported when its batch is made
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ _LONGEST = 768
 
 
 def checked_font(path: str) -> str:
-    """The path of a font that can be used; raises `DiagnosticError` for a file that is none."""
+    """The path of a font that can be used; raises `DiagnosticError` for a file that is not a font."""
     try:
         open_regular(path).close()  # opening a pipe would wait for a writer
         ImageFont.truetype(path, 16)
@@ -52,8 +52,10 @@ def render(text: str, attributes: Attributes, context: ViewContext) -> np.ndarra
             break
     context.counts["render: draws"] += 1
     context.counts["render: text truncated"] += len(rows) * height > size
-    known = _characters(font)
-    context.counts["render: characters that the font lacks"] += any(ord(letter) not in known for letter in "".join(words))
+    characters = _characters(font)
+    context.counts["render: characters that the font lacks"] += any(
+        ord(letter) not in characters for letter in "".join(words)
+    )
     image = Image.new("L", (size, size), _BACKGROUND)
     draw = ImageDraw.Draw(image)
     for number, row in enumerate(rows[: -(-size // height)]):

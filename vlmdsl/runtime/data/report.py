@@ -64,12 +64,12 @@ class SkipReport:
     @property
     def examples(self) -> dict[str, list[str]]:
         """Reason -> keys of the first three samples."""
-        found: dict[str, list[str]] = {}
+        by_reason: dict[str, list[str]] = {}
         for key, reason in self.samples.items():
-            keys = found.setdefault(reason, [])
+            keys = by_reason.setdefault(reason, [])
             if len(keys) < _EXAMPLES:
                 keys.append(key)
-        return found
+        return by_reason
 
     def as_dict(self) -> dict[str, object]:
         """The report as JSON may hold it."""

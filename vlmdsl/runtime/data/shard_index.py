@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 _MEMBER = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
-"""Key and ending of a member's name: the key ends at the first dot of the last part; hidden files are no members."""
+"""Key and ending of a member's name: the key ends at the first dot of the last part; hidden files are not members."""
 
 
 def ending_of(name: str) -> tuple[str, str]:

@@ -249,8 +249,8 @@ class _Probed(Protocol):
 
 def probed_columns(source: _Probed) -> tuple[str, ...]:
     """The columns that up to 64 samples spread over the source have; bad ones are passed over."""
-    found: dict[str, None] = {}
+    names: dict[str, None] = {}
     for index in probed_positions(len(source)):
         with contextlib.suppress(BadSample):
-            found.update(dict.fromkeys(itertools.islice(source[index], _MOST_COLUMNS)))
-    return tuple(sorted(found)[:_MOST_COLUMNS])
+            names.update(dict.fromkeys(itertools.islice(source[index], _MOST_COLUMNS)))
+    return tuple(sorted(names)[:_MOST_COLUMNS])

@@ -148,9 +148,9 @@ def _opened(spec: str, split: Split, shapes: Mapping[str, object], limits: Limit
         return _shapes(spec, split, shapes)
     paths = _existing(spec)
     shards = [path for path in paths if path.suffix.lower() == ".tar" and not path.is_dir()]
-    found: list[Source] = [TarSource(shards, _name_of(shards), limits)] if shards else []
-    found += [_file_or_folder(path, limits) for path in paths if path not in shards]
-    return found[0] if len(found) == 1 else JoinedSource(found, spec)
+    sources: list[Source] = [TarSource(shards, _name_of(shards), limits)] if shards else []
+    sources += [_file_or_folder(path, limits) for path in paths if path not in shards]
+    return sources[0] if len(sources) == 1 else JoinedSource(sources, spec)
 
 
 def held_out(spec: str | Iterable[str]) -> list[str]:
@@ -159,13 +159,13 @@ def held_out(spec: str | Iterable[str]) -> list[str]:
     >>> held_out(["a.tar", "shapes:samples=500,objects=2,noise=0.3"])
     ['shapes:objects=2']
     """
-    found = []
+    specs = []
     for one in [spec] if isinstance(spec, str) else list(spec):
         name, _, options = one.partition(":")
         if name == "shapes":
             kept = [option for option in options.split(",") if option.partition("=")[0].strip() in _OPTIONS_OF_BOTH_SPLITS]
-            found.append(":".join(filter(None, (name, ",".join(kept)))))
-    return found
+            specs.append(":".join(filter(None, (name, ",".join(kept)))))
+    return specs
 
 
 def _name_of(shards: list[Path]) -> str:
@@ -184,23 +184,23 @@ def _file_or_folder(path: Path, limits: Limits) -> Source:
     raise DiagnosticError((UnknownDataForm.at(_PLACE, given=path, help=(help,)),))
 
 
-def _paths(given: str) -> list[Path]:
+def _paths(pattern_list: str) -> list[Path]:
     """The existing paths that a specification names, sorted within each pattern."""
-    found: list[Path] = []
-    for pattern in _counted(given):
+    paths: list[Path] = []
+    for pattern in _counted(pattern_list):
         try:
             pattern = str(Path(pattern).expanduser())
         except RuntimeError:  # `~nobody`
             raise _not_found(pattern, "there is no such home folder") from None
         if _exists(Path(pattern)):
-            found.append(Path(pattern))
+            paths.append(Path(pattern))
         elif matches := _matches(pattern):
-            found.extend(Path(match) for match in matches)
+            paths.extend(Path(match) for match in matches)
         else:
             is_pattern = glob.has_magic(pattern)
             reason = "the pattern matches nothing" if is_pattern else "there is no such file or folder"
             raise _not_found(pattern, reason)
-    return found
+    return paths
 
 
 def _matches(pattern: str) -> list[str]:
@@ -210,16 +210,16 @@ def _matches(pattern: str) -> list[str]:
             return sorted(glob.glob(pattern))
         path = Path(pattern)
         below = path.relative_to(path.anchor)
-        found = Path(path.anchor).glob(str(below))
+        paths = Path(path.anchor).glob(str(below))
         named = set(path.parts)
-        return sorted(str(one) for one in found if not any(part[0] == "." and part not in named for part in one.parts))
+        return sorted(str(one) for one in paths if not any(part[0] == "." and part not in named for part in one.parts))
     except (OSError, ValueError, NotImplementedError, re.error) as error:  # `a**`, a NUL, a folder that may not be read
         raise _not_found(pattern, f"the pattern cannot be used: {error}") from None
 
 
-def _counted(given: str) -> list[str]:
+def _counted(spec: str) -> list[str]:
     """`a-{000..002}` as `a-000`, `a-001`, `a-002`; itself without braces."""
-    pieces = _COUNTING.split(given)
+    pieces = _COUNTING.split(spec)
     ranges = []
     for low, high in zip(pieces[1::3], pieces[2::3], strict=True):
         numbers = range(int(low), int(high) + 1)
@@ -229,9 +229,9 @@ def _counted(given: str) -> list[str]:
     return ["".join(itertools.chain(*zip(fixed, (*numbers, ""), strict=True))) for numbers in combinations]
 
 
-def _not_found(given: str, *notes: str) -> DiagnosticError:
-    path = Path(given)
-    if not glob.has_magic(given) and not _ADDRESS.match(given) and _exists(path.parent) and not _exists(path):
+def _not_found(spec: str, *notes: str) -> DiagnosticError:
+    path = Path(spec)
+    if not glob.has_magic(spec) and not _ADDRESS.match(spec) and _exists(path.parent) and not _exists(path):
         close = (
             closest(path.name, (other.name for other in itertools.islice(path.parent.iterdir(), _MOST_NAMES)))
             if path.parent.is_dir()
@@ -240,7 +240,7 @@ def _not_found(given: str, *notes: str) -> DiagnosticError:
         notes += (f"did you mean `{path.parent / close}`?",) if close else ()
     help = "give a `.tar` shard, a table, a folder of images, or `shapes` for the built-in data"
     helps = (help, allow_folders()) if any(OUTSIDE in note for note in notes) else (help,)
-    return DiagnosticError((DataNotFound.at(_PLACE, given=given, notes=notes, help=helps),))
+    return DiagnosticError((DataNotFound.at(_PLACE, given=spec, notes=notes, help=helps),))
 
 
 def _exists(path: Path) -> bool:

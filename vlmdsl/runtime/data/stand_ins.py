@@ -89,10 +89,10 @@ def _label(text: object) -> int:
 
 
 def _filled(text: object) -> str:
-    found = next(texts_in(text), None)
-    if found is None:
+    first = next(texts_in(text), None)
+    if first is None:
         raise BadSample("no text for a stand-in")
-    return found
+    return first
 
 
 def _grid(image: np.ndarray) -> np.ndarray:
@@ -107,13 +107,13 @@ def _crops(image: np.ndarray, boxes: object) -> np.ndarray:
     """What is inside the boxes (left, top, right, bottom in pixels), at most ten, as regions `[R, F]`."""
     height, width = image.shape[:2]
     try:
-        found = np.asarray(boxes, dtype=np.float64).reshape(-1, 4).clip(0, (width, height, width, height))
+        clipped = np.asarray(boxes, dtype=np.float64).reshape(-1, 4).clip(0, (width, height, width, height))
     except (TypeError, ValueError, OverflowError) as fault:
         raise BadSample("boxes are not four numbers each") from fault
-    found = found[(found[:, 2] - found[:, 0] >= 1) & (found[:, 3] - found[:, 1] >= 1)][:_MOST_REGIONS]
-    if not len(found):
+    clipped = clipped[(clipped[:, 2] - clipped[:, 0] >= 1) & (clipped[:, 3] - clipped[:, 1] >= 1)][:_MOST_REGIONS]
+    if not len(clipped):
         raise BadSample("no boxes to cut out")
-    return _regions(image, [(box[0], box[1], box[2], box[3]) for box in found.tolist()])
+    return _regions(image, [(box[0], box[1], box[2], box[3]) for box in clipped.tolist()])
 
 
 def _regions(image: np.ndarray, boxes: Sequence[tuple[float, float, float, float]]) -> np.ndarray:
@@ -142,9 +142,9 @@ def stand_ins_for(kind: str, columns: Iterable[str] = ()) -> list[tuple[str, str
     >>> stand_ins_for("Regions", ["image"])[1]
     ('crops(image,BOXES)', 'the contents of annotated boxes, as small images')
     """
-    known = set(columns)
+    present = set(columns)
     return [
-        (f"{name}({','.join(taken.lower() if taken.lower() in known else taken for taken in one.takes)})", one.summary)
+        (f"{name}({','.join(taken.lower() if taken.lower() in present else taken for taken in one.takes)})", one.summary)
         for name, one in STAND_INS.items()
         if one.kind == kind
     ]
@@ -172,11 +172,11 @@ def made_of(column: str) -> tuple[str, ...]:
 
 def calls_of(assignments: Mapping[str, str]) -> dict[str, list[Call]]:
     """Field -> the stand-ins that its assignment names; raises `DiagnosticError` for one that there is not."""
-    found = {name: [call for part in _COMMA.split(text) if (call := _call(part))] for name, text in assignments.items()}
-    faults = tuple(fault for calls in found.values() for call in calls for fault in _faults(call))
+    by_field = {name: [call for part in _COMMA.split(text) if (call := _call(part))] for name, text in assignments.items()}
+    faults = tuple(fault for calls in by_field.values() for call in calls for fault in _faults(call))
     if faults:
         raise DiagnosticError(faults)
-    return {name: calls for name, calls in found.items() if calls}
+    return {name: calls for name, calls in by_field.items() if calls}
 
 
 def _call(part: str) -> Call | None:
@@ -185,18 +185,18 @@ def _call(part: str) -> Call | None:
 
 
 def _faults(call: Call) -> Iterator[Diagnostic]:
-    known = STAND_INS.get(call.name)
-    if known is None:
+    stand_in = STAND_INS.get(call.name)
+    if stand_in is None:
         near = closest(call.name, STAND_INS)
         listed = ", ".join(f"`{name}({','.join(one.takes)})`" for name, one in STAND_INS.items())
         help = f"did you mean `{near}`?" if near else f"there are {listed}"
         yield UnknownStandIn.at(_PLACE, given=call, reason="there is none with this name", help=(help,))
     elif (
         not all(call.columns)
-        or len(call.columns) < len(known.takes)
-        or (len(call.columns) > len(known.takes) and not known.several)
+        or len(call.columns) < len(stand_in.takes)
+        or (len(call.columns) > len(stand_in.takes) and not stand_in.several)
     ):
-        help = f"write `{call.name}({','.join(known.takes)})`"
+        help = f"write `{call.name}({','.join(stand_in.takes)})`"
         yield UnknownStandIn.at(_PLACE, given=call, reason="it does not name the columns that it needs", help=(help,))
 
 

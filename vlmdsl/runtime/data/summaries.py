@@ -20,12 +20,12 @@ def summarize(text: str, sentences: int = 1, by: str = "position") -> str:
     >>> summarize("A cat. It sleeps on a mat. A mat for a cat.", by="centrality")
     'A mat for a cat.'
     """
-    found = [part for part in _SENTENCE_END.split(text) if part]
-    places = list(range(len(found)))
+    parts = [part for part in _SENTENCE_END.split(text) if part]
+    places = list(range(len(parts)))
     if by == "centrality":
-        words = [Counter(re.findall(r"\w+", sentence.lower())) for sentence in found[:_MOST_COMPARED]]
+        words = [Counter(re.findall(r"\w+", sentence.lower())) for sentence in parts[:_MOST_COMPARED]]
         places = sorted(range(len(words)), key=lambda place: -_centrality(words, place))
-    return " ".join(found[place] for place in sorted(places[:sentences])) or text
+    return " ".join(parts[place] for place in sorted(places[:sentences])) or text
 
 
 def _centrality(words: list[Counter[str]], place: int) -> float:

@@ -154,7 +154,7 @@ def survey(
         if len(skipped) > max_bad_share * len(positions):
             raise DiagnosticError((too_many_bad(source.name, len(positions), len(skipped), max_bad_share, skipped),))
     used = {part for columns in mapping.columns.values() for column in columns for part in (column, *made_of(column))}
-    found = Survey(
+    result = Survey(
         looked_at=min(len(source), _COUNTED),
         read=len(positions),
         remarks=list(remarks_of(source)),
@@ -166,10 +166,10 @@ def survey(
         if kind == "Text":
             encoded = [one.form for one in values.values() if one.view.field == name and _is_whole(one.view)]
             forms = [form for form in dict.fromkeys(encoded) if isinstance(form, TextFormat)]
-            _count_texts(found, source, mapping, name, forms)
+            _count_texts(result, source, mapping, name, forms)
         elif kind == "Image" and not is_sound(source):
-            found.repeated_images[name] = duplicate_share(_identities(source, mapping, name, found.skipped.samples))
-    return found
+            result.repeated_images[name] = duplicate_share(_identities(source, mapping, name, result.skipped.samples))
+    return result
 
 
 def _is_whole(view: View) -> bool:
@@ -202,27 +202,27 @@ def _skipped(
     return skipped
 
 
-def _count_texts(found: Survey, source: Source, mapping: FieldMapping, name: str, encoded: Iterable[TextFormat]) -> None:
+def _count_texts(result: Survey, source: Source, mapping: FieldMapping, name: str, encoded: Iterable[TextFormat]) -> None:
     """Add what is to be said of the texts of a field, which become tokens in these forms."""
     texts: list[str] = []
     listed = overlong = 0
     for sample in _samples(source):
         try:
             value = mapping.read(name, "Text", sample)
-            given = next(filter(None, (list(texts_in(sample.get(column))) for column in mapping.columns[name])))
+            values = next(filter(None, (list(texts_in(sample.get(column))) for column in mapping.columns[name])))
         except BadSample:
             continue
         texts.append(value.text)
-        listed += len(given) > 1
-        overlong += len(given[0]) > mapping.text_characters
-    found.repeated[name] = duplicate_share(texts)
+        listed += len(values) > 1
+        overlong += len(values[0]) > mapping.text_characters
+    result.repeated[name] = duplicate_share(texts)
     if listed:
-        found.listed[name] = listed / len(texts)
+        result.listed[name] = listed / len(texts)
     if overlong:
-        found.overlong[name] = overlong / len(texts)
+        result.overlong[name] = overlong / len(texts)
     if texts:
         cut = [_cut(form, texts) for form in encoded]
-        found.cut |= {name: max(cut, key=lambda one: one.share)} if cut else {}
+        result.cut |= {name: max(cut, key=lambda one: one.share)} if cut else {}
 
 
 def _cut(form: TextFormat, texts: Sequence[str]) -> CutTexts:

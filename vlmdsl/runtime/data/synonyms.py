@@ -32,14 +32,14 @@ def read_synonyms(path: str) -> Synonyms:
         raise _unreadable(path, fault.reason) from fault
     except UnicodeDecodeError as fault:
         raise _unreadable(path, "it is not UTF-8 text") from fault
-    found: dict[str, dict[str, None]] = {}
+    by_word: dict[str, dict[str, None]] = {}
     for line in lines:
         group = [" ".join(word.split()) for word in line.partition("#")[0].split(",")]
         group = [word for word in dict.fromkeys(group) if word]
         for word in group:
-            others = found.setdefault(word.lower(), {})
+            others = by_word.setdefault(word.lower(), {})
             others.update(dict.fromkeys(other for other in group if other.lower() != word.lower()))
-    synonyms = {word: tuple(others) for word, others in found.items() if others}
+    synonyms = {word: tuple(others) for word, others in by_word.items() if others}
     if not synonyms:
         raise _unreadable(path, "no line has two words with a comma between")
     return synonyms

@@ -334,8 +334,8 @@ def _elements(path: Path, data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _skip(blank: re.Pattern[str], text: str, position: int) -> int:
-    found = blank.match(text, position)
-    return position if found is None else found.end()
+    match = blank.match(text, position)
+    return position if match is None else match.end()
 
 
 def _check_lines(path: Path, lines: list[bytes]) -> None:

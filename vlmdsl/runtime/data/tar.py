@@ -31,7 +31,7 @@ _OTHER_FORMS = {
 
 
 class DamagedTar(Exception):  # noqa: N818 - a fact about a file, which a diagnostic tells
-    """An archive that is none, or is damaged; the text says where."""
+    """A file that is not a tar archive, or is damaged; the message says where."""
 
 
 BLOCK = tarfile.BLOCKSIZE

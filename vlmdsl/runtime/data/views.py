@@ -106,11 +106,11 @@ def view_of(source: Node, span: Span = _NO_PLACE) -> View:
 def _rewrite(value: Value, attributes: Attributes, context: ViewContext) -> TextValue:
     """One of the text and its first M rewrites, each as likely; the text itself if the drawn one has too few words."""
     assert isinstance(value, TextValue)
-    wanted, minimum_words = int(str(attributes["count"])), int(str(attributes["minimum_words"]))
-    candidates = (value.text, *value.rewrites[:wanted])
+    count, minimum_words = int(str(attributes["count"])), int(str(attributes["minimum_words"]))
+    candidates = (value.text, *value.rewrites[:count])
     context.counts["rewrite: draws"] += 1
-    if len(candidates) <= wanted:
-        context.counts[f"rewrite: fewer than {wanted} rewrites"] += 1
+    if len(candidates) <= count:
+        context.counts[f"rewrite: fewer than {count} rewrites"] += 1
     drawn = candidates[int(context.random("rewrite", attributes).integers(len(candidates)))]
     if len(drawn.split()) < minimum_words:
         context.counts[f"rewrite: drawn text of fewer than {minimum_words} words"] += drawn != value.text
@@ -182,4 +182,4 @@ VIEWS: dict[str, Callable[[Value, Attributes, ViewContext], Value]] = {
     AUGMENT: _augment,
     MASK: _mask,
 }
-"""Operation of the graph -> what makes the view of one sample's value; `drop` is none of the pixels."""
+"""Operation of the graph -> what makes the view of one sample's value; `drop` does not change pixels."""

@@ -210,14 +210,14 @@ class VisionLanguageModel(nn.Module):
         Every tower that the node reads encodes the value under its name, outside of any batch; gradients are the caller's.
         """
         read = set(walk([node]))
-        found: dict[str, Tensor] = {}
+        inputs: dict[str, Tensor] = {}
         for stream in self.streams:
             if stream.encode in read:
                 encoded = self.encode(stream.encoder.tower, values[stream.encoder.tower], stream.encoder.heads)
-                found.update(_named(stream, encoded))
+                inputs.update(_named(stream, encoded))
         numbers = torch.tensor([key_number(key) for key in keys], device=next(self.encoders.parameters()).device)
-        found |= {leaf.string("name"): numbers for leaf in read if leaf.type == FieldType("Key")}
-        return EncodedFeatures(pooled=self.objective.value(node, found))
+        inputs |= {leaf.string("name"): numbers for leaf in read if leaf.type == FieldType("Key")}
+        return EncodedFeatures(pooled=self.objective.value(node, inputs))
 
     def check_per_sample(self) -> None:
         """Raises `DiagnosticError` (V0833) where a tower that learns takes statistics of the batch."""
@@ -357,10 +357,10 @@ def _plain(value: Value) -> Tensor:
 
 def _named(stream: Stream, features: EncodedFeatures) -> dict[str, Tensor]:
     """The objective's inputs for one stream, by the names of `ir.inputs`."""
-    found: dict[str, Tensor | None] = {}
+    inputs: dict[str, Tensor | None] = {}
     if stream.pooled:
-        found[stream.name] = features.pooled
+        inputs[stream.name] = features.pooled
     if stream.tokens:
-        found[stream.input("tokens")] = features.tokens
-        found[stream.input("mask")] = features.mask
-    return {name: value for name, value in found.items() if value is not None}
+        inputs[stream.input("tokens")] = features.tokens
+        inputs[stream.input("mask")] = features.mask
+    return {name: value for name, value in inputs.items() if value is not None}

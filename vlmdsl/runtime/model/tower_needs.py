@@ -36,18 +36,18 @@ def tower_needs(streams: Iterable[Stream], columns: Iterable[Column] = ()) -> di
     needs: dict[str, TowerNeed] = {}
     for stream in streams:
         encoder = stream.encoder
-        known = needs.get(encoder.tower, TowerNeed(encoder.tower_kind, frozenset(), True))
+        need = needs.get(encoder.tower, TowerNeed(encoder.tower_kind, frozenset(), True))
         needs[encoder.tower] = TowerNeed(
             encoder.tower_kind,
-            known.yields | _used(stream),
-            known.frozen and not encoder.tower_learns,
-            known.takes | frozenset(encoder.takes),
+            need.yields | _used(stream),
+            need.frozen and not encoder.tower_learns,
+            need.takes | frozenset(encoder.takes),
         )
     for column in columns:
         encoder = column.encoder
-        known = needs.get(encoder.tower, TowerNeed(encoder.tower_kind, frozenset(), True))
+        need = needs.get(encoder.tower, TowerNeed(encoder.tower_kind, frozenset(), True))
         needs[encoder.tower] = TowerNeed(
-            encoder.tower_kind, known.yields | {"pooled"}, known.frozen, known.takes | frozenset(encoder.takes)
+            encoder.tower_kind, need.yields | {"pooled"}, need.frozen, need.takes | frozenset(encoder.takes)
         )
     return needs
 
@@ -86,16 +86,16 @@ def check_lengths(
     owners: dict[str, ObjectiveEncoder] = {}
     for stream in streams:
         tower = encoders[stream.encoder.tower].dimension
-        found = {stream.name: stream.encoder.dimension(tower), stream.input("tokens"): tower}
-        lengths.update(found)
-        owners.update(dict.fromkeys(found, stream.encoder))
+        dimensions = {stream.name: stream.encoder.dimension(tower), stream.input("tokens"): tower}
+        lengths.update(dimensions)
+        owners.update(dict.fromkeys(dimensions, stream.encoder))
     for pair in compared:
         if len({lengths[name] for name in pair if name in lengths}) > 1:
-            told = ", ".join(f"`{name}` {lengths[name]}" for name in pair)
+            differing = ", ".join(f"`{name}` {lengths[name]}" for name in pair)
             encoded = [owners[name] for name in pair if name in owners]
             headed = any(encoder.heads for encoder in encoded)
             help = "give the heads the same output dimension: `out=`" if headed else "set one `model.dimension` for all"
-            problem = f"has another feature dimension than what it is compared with: {told}"
+            problem = f"has another feature dimension than what it is compared with: {differing}"
             raise _unfit(encoded[0].tower if encoded else pair[0], problem, help)
 
 

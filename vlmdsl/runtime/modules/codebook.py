@@ -57,15 +57,15 @@ class Codebook(nn.Module):
         ValueError where there are fewer patches than centres; `DiagnosticError` (V0901) without faiss.
         """
         faiss = load_faiss("a codebook that is fitted", "load the centres from a file")
-        size, wanted, parts, count = self.settings.size, self.settings.size * patches_per_centre, [], 0
+        size, enough, parts, count = self.settings.size, self.settings.size * patches_per_centre, [], 0
         for batch in images:
             parts.append(self._patches(batch).flatten(0, 1).float().cpu())
             count += len(parts[-1])
-            if count >= wanted:
+            if count >= enough:
                 break
         if count < size:
             raise ValueError(f"a codebook of {size} centres needs at least as many patches, and there are {count}")
-        points = torch.cat(parts)[:wanted]
+        points = torch.cat(parts)[:enough]
         clustering = faiss.Kmeans(
             points.shape[1], size, niter=_ROUNDS, seed=seed, min_points_per_centroid=1,
             max_points_per_centroid=patches_per_centre,

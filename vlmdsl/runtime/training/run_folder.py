@@ -107,7 +107,7 @@ class RunFolder:
 
     @classmethod
     def existing(cls, path: str) -> RunFolder:
-        """The folder of a run that was started. DiagnosticError V0816 if it is none, V0850 if a file of it is damaged."""
+        """The folder of a run that was started. DiagnosticError V0816 if it is not one, V0850 if a file of it is damaged."""
         folder = cls(Path(path))
         with _naming(path):
             is_folder = folder.path.is_dir()

@@ -83,7 +83,7 @@ def test_a_stand_in_is_a_column_named_as_it_is_written() -> None:
         ("summarize()", "write `summarize(TEXT)`"),
     ],
 )
-def test_a_wrong_stand_in_is_answered_by_what_there_is(given: str, help: str) -> None:
+def test_a_wrong_stand_in_is_answered_by_what_there_is(call: str, help: str) -> None:
     with pytest.raises(DiagnosticError) as caught:
         calls_of({"summary": call})
     (fault,) = caught.value.diagnostics

@@ -13,7 +13,7 @@ __all__ = ["candidates_of", "exclude_pairs", "log_sum_exp_of", "unite", "unite_t
 
 
 def exclude_pairs(matrix: Similarities) -> Similarities:
-    """The same similarities; the entry of a sample with itself is no candidate in either direction."""
+    """The same similarities; the entry of a sample with itself is not a candidate in either direction."""
     others = ~pair_positions(matrix.rows)
     return matrix._replace(allowed=others if matrix.allowed is None else matrix.allowed & others)
 

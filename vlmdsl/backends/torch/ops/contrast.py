@@ -164,13 +164,13 @@ def _per_sample(direction: Direction, view: View, scale: Tensor, negatives: Nega
     for position, part in enumerate(direction.target.parts):
         if part.kind == "paired":
             loss = excess if keep is None else torch.where(keep, excess, 0.0)
-            asked = Expectation(torch.ones_like(positive) if kept is None else kept, view.pair)
+            expected = Expectation(torch.ones_like(positive) if kept is None else kept, view.pair)
         else:
-            asked = (view.expected or {}).get(position) or expectation(part, view, keep)
-            loss = asked.mass * (positive + excess) - scale * asked.similarity
+            expected = (view.expected or {}).get(position) or expectation(part, view, keep)
+            loss = expected.mass * (positive + excess) - scale * expected.similarity
         total = total + part.coefficient * loss
         if keep is not None:
-            whole, rest = whole + part.coefficient * asked.whole, rest + part.coefficient * asked.mass
+            whole, rest = whole + part.coefficient * expected.whole, rest + part.coefficient * expected.mass
     if keep is not None:
         total = total * renormaliser(whole, rest)
     return total if exists is None else torch.where(exists, total, 0.0)

@@ -42,7 +42,7 @@ def cross_entropy(logits: Similarities, target: Target, along: str, denominator:
     if denominator == "negatives":
         counted = ~pair_positions(matrix) if candidates is None else candidates & ~pair_positions(matrix)
     normaliser, exists = log_sum_exp_of(matrix, counted, dim)
-    if candidates is not None:  # what is no candidate may be infinite, and 0 times infinity is not 0
+    if candidates is not None:  # an excluded entry may be infinite, and 0 times infinity is not 0
         matrix = torch.where(candidates, matrix, 0.0)
     losses = torch.where(exists, shares * (normaliser - matrix), 0.0).sum(dim=dim)
     return losses if along == "rows" else own_slice(all_reduce_sum(losses))
@@ -60,8 +60,8 @@ def log_sum_exp(logits: Similarities) -> Tensor:
     """Each row's log-sum-exp over its candidates: [b]; -inf, without gradient, where there is none."""
     matrix = precise(logits.rows)
     counted = None if logits.complete else candidates_of(logits, matrix, "rows")
-    found, exists = log_sum_exp_of(matrix, counted, dim=1)
-    return torch.where(exists, found, -torch.inf).squeeze(1)
+    normaliser, exists = log_sum_exp_of(matrix, counted, dim=1)
+    return torch.where(exists, normaliser, -torch.inf).squeeze(1)
 
 
 def row_sum(matrix: Similarities) -> Tensor:
@@ -78,7 +78,7 @@ def row_mean(matrix: Similarities) -> Tensor:
 
 
 def _candidates_only(matrix: Similarities) -> Tensor:
-    """The rows in float32 at least, 0 in the place of what is no candidate."""
+    """The rows in float32 at least, 0 where an entry is not a candidate."""
     entries = precise(matrix.rows)
     return entries if matrix.complete else torch.where(candidates_of(matrix, entries, "rows"), entries, 0.0)
 
@@ -95,7 +95,7 @@ def hinge(logits: Similarities, along: str, margin: float, negatives: str) -> Te
     """By how much the negatives of each sample come nearer than `margin` below its pair, max(0, margin + z_ij - z_ii), along
     `rows` or `columns`: [b]. Over its candidates but the pair it is their `mean`, or that of the `hardest`; none: 0.
 
-    A sample whose pair is no candidate has none. Hardest ones that are equal share the gradient.
+    A sample whose pair is not a candidate has 0. Hardest ones that are equal share the gradient.
     """
     matrix = precise(logits.rows if along == "rows" else logits.columns)
     pairs, candidates = pair_positions(matrix), candidates_of(logits, matrix, along)

@@ -72,14 +72,14 @@ def expectation(part: TargetPart, view: View, keep: Tensor | None) -> Expectatio
 def _of_class(part: TargetPart, pair: Tensor, kept: Tensor, own: Tensor, other: Tensor) -> Expectation:
     """Equal shares of all samples with the same label; a class is known by where it starts among the sorted labels."""
     assert part.label is not None
-    known = part.label != part.missing
+    labelled = part.label != part.missing
     everybody = all_gather(part.label)
     start = torch.searchsorted(everybody.sort().values, part.label)
     sums = all_reduce_sum(other.new_zeros(everybody.shape[0], other.shape[1]).index_add(0, start, other))
     counted = torch.stack([kept, torch.ones_like(kept)], dim=1)
     counts = all_reduce_sum(kept.new_zeros(everybody.shape[0], 2).index_add(0, start, counted))[start]
-    mass = torch.where(known, counts[:, 0] / counts[:, 1], kept)
-    expected = torch.where(known, (own * sums[start]).sum(dim=-1) / counts[:, 1], torch.where(kept > 0, pair, 0.0))
+    mass = torch.where(labelled, counts[:, 0] / counts[:, 1], kept)
+    expected = torch.where(labelled, (own * sums[start]).sum(dim=-1) / counts[:, 1], torch.where(kept > 0, pair, 0.0))
     return Expectation(mass, expected)
 
 

@@ -20,7 +20,7 @@ def mlm(vocabulary: Tensor, targets: Tensor) -> Tensor:
     """
     logits = precise(vocabulary).flatten(0, 1)
     chosen = targets.flatten() >= 0
-    logits = torch.where(chosen[:, None], logits, 0.0)  # else one that is no number would pass a gradient that is none
+    logits = torch.where(chosen[:, None], logits, 0.0)  # a NaN there would pass on a NaN gradient
     words = torch.where(chosen, targets.flatten(), -1)
     total = all_reduce_sum(F.cross_entropy(logits, words, ignore_index=-1, reduction="sum"))
     count = all_reduce_sum(chosen.sum().to(logits.dtype))

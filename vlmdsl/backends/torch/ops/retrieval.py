@@ -64,27 +64,27 @@ def best_entries_by_index(
 ) -> tuple[Tensor, Tensor]:
     """As `best_entries`, by the index that `handle` stands for.
 
-    The index proposes more entries than are wanted; they are compared anew, so that its rounding and its order of equals do
+    The index proposes more entries than `k`; they are compared again, so that its rounding and its order of equals do
     not matter. A sample for which it may have overlooked one, because too many are nearly equal or of its own key, is
     searched for in full.
     """
-    found = index_of(handle)
+    index = index_of(handle)
     unit = F.normalize(precise(query), dim=-1)
-    count = min(k + _SPARE, len(found))
+    count = min(k + _SPARE, len(index))
     indices = torch.zeros(query.shape[0], k, dtype=torch.int64, device=query.device)
     best = unit.new_full(indices.shape, -torch.inf)
     certain = torch.zeros(query.shape[0], dtype=torch.bool, device=query.device)
     at_once = max(_CHUNK_NUMBERS // (count * unit.shape[1]), 1)
     for start in range(0, query.shape[0], at_once):
         rows = slice(start, start + at_once)
-        proposed, candidates = found.search(unit[rows], count)
+        proposed, candidates = index.search(unit[rows], count)
         # From left to right as in the table, so that a stable sort keeps the earlier of equals first.
         candidates = candidates.sort(dim=1).values
         scores = (unit[rows][:, None] * F.normalize(entries[candidates].to(unit.dtype), dim=-1)).sum(dim=-1)
         scores = scores.masked_fill(own[rows][:, None] == keys[candidates], -torch.inf)
         ranked, order = scores.sort(dim=1, descending=True, stable=True)
         best[rows, :count], indices[rows, :count] = ranked[:, :k], candidates.gather(1, order)[:, :k]
-        certain[rows] = (best[rows, -1] > proposed[:, -1] + _rounding(unit.shape[1])) | (count == len(found))
+        certain[rows] = (best[rows, -1] > proposed[:, -1] + _rounding(unit.shape[1])) | (count == len(index))
     real, rest = best > -torch.inf, (~certain).nonzero().squeeze(1)
     if len(rest):
         indices[rest], real[rest] = best_entries(query[rest], entries, own[rest], keys, k, chunk)
@@ -111,10 +111,10 @@ def _first_best(scores: Tensor, indices: Tensor, k: int) -> tuple[Tensor, Tensor
     """
     last = scores.topk(k, dim=1).values[:, -1:]
     above, level = scores > last, scores == last
-    wanted = above | (level & (level.cumsum(dim=1) <= k - above.sum(dim=1, keepdim=True)))
+    best = above | (level & (level.cumsum(dim=1) <= k - above.sum(dim=1, keepdim=True)))
     order = torch.arange(scores.shape[1], 0, -1, device=scores.device)
-    # Numbers that all differ leave `topk` no choice: the wanted ones come from left to right.
-    places = torch.where(wanted, order, 0).topk(k, dim=1).indices
+    # Numbers that all differ leave `topk` no choice: the best ones come from left to right.
+    places = torch.where(best, order, 0).topk(k, dim=1).indices
     chosen, ranked = scores.gather(1, places).sort(dim=1, descending=True, stable=True)
     return chosen, indices.gather(1, places.gather(1, ranked))
 

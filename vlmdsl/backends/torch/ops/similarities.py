@@ -74,8 +74,8 @@ def similarity_to(x: Features, y: Features, by: str, **arguments: Any) -> Simila
     What arguments choose by the whole batch, such as tokens, is not chosen here: all are compared.
     """
     implementation = _implementation(by)
-    found = implementation.matrix(x, y, **(arguments if implementation.of_batch is None else {}))
-    return Similarities(found, found) if isinstance(found, Tensor) else Similarities(*found)
+    matrices = implementation.matrix(x, y, **(arguments if implementation.of_batch is None else {}))
+    return Similarities(matrices, matrices) if isinstance(matrices, Tensor) else Similarities(*matrices)
 
 
 def score(x: Features, y: Features, by: str, **arguments: Any) -> Tensor:
@@ -85,8 +85,8 @@ def score(x: Features, y: Features, by: str, **arguments: Any) -> Tensor:
         return _pairs(implementation.of_batch(x, y, **arguments)[0])
     if implementation.pairs is not None:
         return implementation.pairs(x, y, **arguments)
-    found = implementation.matrix(x, y, **arguments)
-    return precise((found if isinstance(found, Tensor) else found[0]).diagonal())
+    matrices = implementation.matrix(x, y, **arguments)
+    return precise((matrices if isinstance(matrices, Tensor) else matrices[0]).diagonal())
 
 
 def _pairs(matrix: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Targets that are made of an affinity [b, B] over the global batch, in float32 at least. An affinity brings no gradient.
 
-An entry that is no candidate gets nothing; a row, or column, without candidates is a target of zeros.
+An entry that is not a candidate gets nothing; a row, or column, without candidates is a target of zeros.
 """
 
 from __future__ import annotations

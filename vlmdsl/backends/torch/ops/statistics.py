@@ -8,8 +8,8 @@ The pair is left out because its share of the gradient, 1 - p_ii, is the small d
 sigmoid(n_i - A_ii), exact in float32, and the matrix H holds nothing but negatives when it is rounded to bfloat16.
 
 Shape letters: b rows (this process's samples), B columns (everybody's). Scales are [1, 1], or
-[b, 1] for rows and [1, B] for columns; `kept` is [1, B] for rows, [b, 1] for columns. An entry that is no candidate, and the
-pair, are -inf.
+[b, 1] for rows and [1, B] for columns; `kept` is [1, B] for rows, [b, 1] for columns. An entry that is not a candidate, and
+the pair, are -inf.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def _times(weights: Tensor, factor: Tensor) -> Tensor:
 
 
 def _logits(matrix: Tensor, axis: Axis) -> Tensor:
-    """scale * z in float32 at least, -inf at the pair and where an entry is no candidate: [b, B]."""
+    """scale * z in float32 at least, -inf at the pair and where an entry is not a candidate: [b, B]."""
     logits = precise(matrix) * axis.scale
     if torch.compiler.is_compiling():  # fuses with what reads it; in place it would be a pass of its own
         logits = torch.where(pair_positions(matrix), -torch.inf, logits)

@@ -71,7 +71,7 @@ def add_targets(left: Target, right: Target) -> Target:
 
 
 def dense_target(target: Target, matrix: Tensor) -> Similarities:
-    """The target as matrices, one a direction, in the dtype of `matrix`: [b, B], or of the target's own width.
+    """The target as matrices, one per direction, in the dtype of `matrix`: [b, B], or of the target's own width.
 
     `matrix` is one that the target may speak of: that of the samples of the batch stands first in it.
     """
@@ -94,8 +94,8 @@ def _scaled(part: TargetPart, matrix: Tensor) -> Similarities:
 def shares_of(target: Target, matrix: Tensor, along: str, candidates: Tensor | None) -> Tensor:
     """What each row, or each column, of `matrix` should choose: its shape; `candidates` (None: all) are its true entries.
 
-    Columns past those that the target speaks of get nothing. What falls on an entry that is no candidate goes to the others
-    in proportion to their shares; a row to which nothing is left has no target: zeros.
+    Columns past those that the target speaks of get nothing. What falls on an entry that is not a candidate goes to the
+    others in proportion to their shares; a row to which nothing is left has no target: zeros.
     """
     dense = dense_target(target, matrix)
     shares = dense.rows if along == "rows" else dense.columns
@@ -145,10 +145,10 @@ def _dense_flipped(part: TargetPart, matrix: Tensor) -> Similarities:
 def _dense_same(part: TargetPart, matrix: Tensor) -> Similarities:
     assert part.label is not None
     matrix, label, everybody = _batch(matrix), part.label, all_gather(part.label)
-    known = (label != part.missing)[:, None]
-    equal = ((label[:, None] == everybody[None, :]) & known) | pair_positions(matrix)
+    labelled = (label != part.missing)[:, None]
+    equal = ((label[:, None] == everybody[None, :]) & labelled) | pair_positions(matrix)
     if part.earlier is not None:
-        of_class = (label[:, None] == part.earlier.values[None, :]) & known & part.earlier.filled[None, :]
+        of_class = (label[:, None] == part.earlier.values[None, :]) & labelled & part.earlier.filled[None, :]
         shares = torch.cat([equal, of_class], dim=1).to(matrix.dtype)
         return _both(shares / shares.sum(dim=1, keepdim=True))
     count = equal.sum(dim=1).to(matrix.dtype)

@@ -1,6 +1,6 @@
 """Which tokens of each sample may be chosen as a best partner (`tokenmax(share=25%)`): the most similar ones.
 
-They are kept for all samples alike, so that a process need not be told which pair is asked for. Choosing has no gradient. It
+They are kept for all samples alike, so that a process need not know which pair is asked for. Choosing has no gradient. It
 is done in float32 at least: rounding to bfloat16 would decide between tokens that are nearly as similar.
 """
 
@@ -81,7 +81,7 @@ def _by_partner(x: TokenFeatures, y: TokenFeatures) -> tuple[Tensor, Tensor]:
 def _highest(ranks: Tensor, real: Tensor | None, share: float, count: int) -> Tensor:
     """Which of the real tokens of each sample are among the highest: [n, K]."""
     real = torch.ones_like(ranks, dtype=torch.bool) if real is None else real
-    wanted = (share * real.sum(dim=1) - _ROUNDING).ceil()
-    wanted = wanted.clamp(max=count) if count else wanted
+    limit = (share * real.sum(dim=1) - _ROUNDING).ceil()
+    limit = limit.clamp(max=count) if count else limit
     order = ranks.masked_fill(~real, -torch.inf).argsort(dim=1, descending=True, stable=True)
-    return (order.argsort(dim=1) < wanted[:, None]) & real
+    return (order.argsort(dim=1) < limit[:, None]) & real

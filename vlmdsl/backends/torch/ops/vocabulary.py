@@ -145,8 +145,10 @@ def weighted_cross_entropy(
         logits = _logits(entering, weight, bias, shares.dtype)
         teacher = None
         if teacher_states is not None and teacher_weight is not None:
-            asked = teacher_states[rows]
-            teacher = _logits(asked, teacher_weight.to(asked.dtype), teacher_bias, shares.dtype).softmax(dim=1)
+            states_of_teacher = teacher_states[rows]
+            teacher = _logits(
+                states_of_teacher, teacher_weight.to(states_of_teacher.dtype), teacher_bias, shares.dtype
+            ).softmax(dim=1)
         losses[rows], gradient = _losses(logits, targets[rows], shares[rows], on, off, soft, teacher)
         if states_learn or weight_learns:
             _accumulate(gradient, rows, entering, weight, by_states, by_weight)
@@ -262,10 +264,10 @@ def _backward(ctx: Any, gradient: Tensor | None, *_: None) -> tuple[Tensor | Non
         return (None,) * 14
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         raise RuntimeError("linear_cross_entropy has first derivatives only")
-    losses, *made = ctx.saved_tensors
+    losses, *gradients = ctx.saved_tensors
     by_states, by_weight, by_bias = (
         (part * gradient).to(dtype) if learns else None
-        for part, dtype, learns in zip(made, ctx.dtypes, ctx.learn, strict=True)
+        for part, dtype, learns in zip(gradients, ctx.dtypes, ctx.learn, strict=True)
     )
     by_shares = losses * gradient if ctx.needs_input_grad[4] else None
     return by_states, by_weight, by_bias, None, by_shares, *[None] * 9

@@ -1,4 +1,4 @@
-"""What is in a scene, apart from how it is drawn or told; and which scenes a split has."""
+"""What is in a scene, apart from how it is drawn or described; and which scenes a split has."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ class Scene:
     things: tuple[Thing, ...]
     arrangement: str
 
-    def label(self, told: str) -> int:
-        """Its class by what is `told`: a position in `CLASSES[told]`."""
+    def label(self, attribute: str) -> int:
+        """Its class by one `attribute`: a position in `CLASSES[attribute]`."""
         main = self.things[0]
         places = {"object": main.colour * len(SHAPES) + main.shape, "colour": main.colour, "shape": main.shape}
-        return len(self.things) - 1 if told == "count" else places[told]
+        return len(self.things) - 1 if attribute == "count" else places[attribute]
 
     @property
     def held_out(self) -> bool:

@@ -52,7 +52,7 @@ class ShapesSource:
     `flag` (true: the text does not fit the image).
 
     `scenes` is how many samples differ in content (None: all, as far as there are enough scenes); further samples show the
-    same scenes drawn and told again. The held-out split has no noise and all writers.
+    same scenes drawn and described again. The held-out split has no noise and all writers.
 
     >>> source = ShapesSource(samples=3)
     >>> len(source), source[0]["image"].shape, source[0]["text"] == source[0]["clean_text"]
@@ -102,10 +102,10 @@ class ShapesSource:
         random = generator(self._seed, "sample", self._split, self.keys[index])
         scene = self._scenes[index % len(self._scenes)]
         noisy = random.random() < self._noise
-        told = self._mistaken(scene, random) if noisy else scene
+        described = self._mistaken(scene, random) if noisy else scene
         writers = random.permutation(WRITERS).tolist()
         picks = random.integers(6, size=(2 + REWRITES, PICKS)).tolist()
-        text = describe(told, 0) if self._single_template else describe(told, writers[0], picks[0])
+        text = describe(described, 0) if self._single_template else describe(described, writers[0], picks[0])
         ready: dict[str, object] = {
             "text": text,
             "clean_text": describe(scene, writers[0], picks[1]) if noisy else text,
@@ -121,7 +121,7 @@ class ShapesSource:
         return LazyColumns(
             ready,
             {
-                "text_rewrites": lambda: [describe(told, writer, words) for writer, words in by],
+                "text_rewrites": lambda: [describe(described, writer, words) for writer, words in by],
                 "image": partial(self._image, index),
                 "boxes": partial(self._boxes, index),
                 "regions": partial(self._regions, index),
@@ -159,12 +159,12 @@ class ShapesSource:
         """What a wrong text tells of: half the time any other scene, else this one with its main object mistaken."""
         while True:
             if random.random() < 0.5:
-                told = draw_scene(random, self._objects)
+                mistaken = draw_scene(random, self._objects)
             else:
                 main = scene.things[0]
                 wrong = Thing(int(random.integers(len(COLOURS))), int(random.integers(len(SHAPES))), main.large)
                 arrangements = ARRANGEMENTS[len(scene.things)]
-                told = Scene((wrong, *scene.things[1:]), arrangements[int(random.integers(len(arrangements)))])
+                mistaken = Scene((wrong, *scene.things[1:]), arrangements[int(random.integers(len(arrangements)))])
             # A held-out scene stays unseen in texts, too.
-            if told != scene and not told.held_out:
-                return told
+            if mistaken != scene and not mistaken.held_out:
+                return mistaken

@@ -182,10 +182,10 @@ def _misfit(encoder: Encoder, request: Request) -> tuple[str, str] | None:
         return "cannot be entered part-way by regions", "choose a built-in tower: `model.image_encoder=vit:tiny`"
     if "states" in encoder.yields and not encoder.states_width:
         return "has no states of tokens that a module could be applied to", "choose another tower, such as `vit:tiny`"
-    known = encoder.vocabulary_size
-    if known is not None and request.vocabulary_size is not None and request.vocabulary_size > known:
+    entries = encoder.vocabulary_size
+    if entries is not None and request.vocabulary_size is not None and request.vocabulary_size > entries:
         return (
-            f"knows {known} tokens, fewer than the {request.vocabulary_size} of the tokenizer",
+            f"knows {entries} tokens, fewer than the {request.vocabulary_size} of the tokenizer",
             f"use its own tokenizer: `model.tokenizer=hf:{request.name}`",
         )
     return None

@@ -73,5 +73,5 @@ class GroupingBlock(nn.Module):
         key, value = self.key_value(segments).chunk(2, dim=-1)
         assignment = hard_assignment(query @ key.transpose(1, 2) * query.shape[-1] ** -0.5, noise)
         shares = assignment / (assignment.sum(dim=-1, keepdim=True) + 1)
-        found = asking + self.output(shares.to(value.dtype) @ value)
-        return found + self.new_feed_forward(self.new_norm(found)), assignment
+        grouped = asking + self.output(shares.to(value.dtype) @ value)
+        return grouped + self.new_feed_forward(self.new_norm(grouped)), assignment

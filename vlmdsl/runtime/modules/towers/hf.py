@@ -27,7 +27,7 @@ Pooling = Literal["own", "first", "last", "mean"]
 _ROUNDING = 1e-5
 """Of the largest number, by which features may differ that are the same."""
 _PROBES = 64
-"""Words of a tokenizer that are looked at for two that a tower must tell apart."""
+"""Vocabulary entries that are looked at for two that a tower must tell apart."""
 
 
 class HuggingFaceEncoder(Encoder):

@@ -27,16 +27,16 @@ class ProcessedImages:
     notes: tuple[str, ...] = ()
 
 
-def image_format(name: str, config: Any, wanted: int | None) -> ProcessedImages:
+def image_format(name: str, config: Any, side: int | None) -> ProcessedImages:
     """The form of the images of the model called `name` with this configuration: that of its image processor.
 
-    The side is the one `wanted`, else the processor's if it states one, else the model's own. ValueError if the processor
+    The side is `side`, else the processor's if it states one, else the model's own. ValueError if the processor
     does what an `ImageFormat` cannot say.
     """
     own = square_side(config)
-    stated, processor = _processor(name, wanted, own)
+    stated, processor = _processor(name, side, own)
     if processor is None:
-        form = ImageFormat(wanted or own or stated.get("side", 224))
+        form = ImageFormat(side or own or stated.get("side", 224))
         return ProcessedImages(form, ("comes without an image processor: images are standardised by 0.5 and 0.5",))
     form = _format(processor, config)
     if _agrees(processor, form):
@@ -49,8 +49,8 @@ def image_format(name: str, config: Any, wanted: int | None) -> ProcessedImages:
 
 
 def square_side(config: Any) -> int | None:
-    """The side of the images that a model was made for, in pixels; None if it states none. ValueError if they are no
-    squares."""
+    """The side of the images that a model was made for, in pixels; None if it states none. ValueError if they are not
+    square."""
     size = getattr(config, "image_size", None)
     if size is None and getattr(config, "num_patches", None):
         size = math.isqrt(config.num_patches) * _side(config.patch_size)
@@ -64,7 +64,7 @@ def _side(size: Any) -> int:
     return sides.pop()
 
 
-def _processor(name: str, wanted: int | None, own: int | None) -> tuple[dict[str, Any], Any]:
+def _processor(name: str, requested: int | None, own: int | None) -> tuple[dict[str, Any], Any]:
     """What the settings beside the model state, and the processor that they make, brought to the wanted side; None where the
     model comes without one."""
     from transformers import AutoImageProcessor
@@ -76,7 +76,7 @@ def _processor(name: str, wanted: int | None, own: int | None) -> tuple[dict[str
         return {}, None
     try:
         processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
-        side = wanted or (None if _states_size(stated) else own)
+        side = requested or (None if _states_size(stated) else own)
         if side is not None:
             processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False, **_sizes(processor, side))
     except Exception as fault:
@@ -159,11 +159,11 @@ def _agrees(processor: Any, form: ImageFormat) -> bool:
     """Whether the processor makes of some noise what the form says, wide and high."""
     noise = np.random.default_rng(0).integers(0, 256, (form.size + 37, form.size + 21, 3), dtype=np.uint8)
     for pixels in (noise, noise.transpose(1, 0, 2).copy(), noise[: form.size, : form.size].copy()):
-        made = _pixels(processor, pixels, form)
-        if made is None:
+        processed = _pixels(processor, pixels, form)
+        if processed is None:
             continue  # a processor that keeps the shape of an image: ours are the squares in the middle
         ours = form.tensor([form.fit(pixels)])[0].numpy()
-        if made.shape != ours.shape or not np.allclose(made, ours, rtol=_TOLERANCE, atol=_TOLERANCE):
+        if processed.shape != ours.shape or not np.allclose(processed, ours, rtol=_TOLERANCE, atol=_TOLERANCE):
             return False
     return True
 
@@ -181,12 +181,12 @@ def _measured(processor: Any, form: ImageFormat) -> ImageFormat | None:
 
 
 def _pixels(processor: Any, image: np.ndarray, form: ImageFormat) -> np.ndarray | None:
-    """`[3, S, S]` as the processor makes them of one image `[H, W, 3]`; None if they are no such square."""
-    made = processor(images=image, input_data_format="channels_last", return_tensors="np")
-    values = np.asarray(made["pixel_values"])[0]
+    """`[3, S, S]` as the processor makes them of one image `[H, W, 3]`; None if they are not such a square."""
+    processed = processor(images=image, input_data_format="channels_last", return_tensors="np")
+    values = np.asarray(processed["pixel_values"])[0]
     if values.ndim == 2:  # patches, row by row, each as rows of pixels
         patch = _side(processor.patch_size)
-        rows, columns = (int(side) for side in np.asarray(made["spatial_shapes"])[0])
+        rows, columns = (int(side) for side in np.asarray(processed["spatial_shapes"])[0])
         if (rows, columns) != (form.size // patch, form.size // patch):
             return None
         cut = values[: rows * columns].reshape(rows, columns, patch, patch, 3)

@@ -144,8 +144,8 @@ def answers(name: str, what: str) -> Iterator[None]:
 def _class_of(config: Any, transformers: ModuleType) -> Any:
     """The class of the model without a head; of one half of a model, which has no such name, the class that was saved."""
     saved = next(iter(getattr(config, "architectures", None) or ()), "")
-    known = type(config) in transformers.MODEL_MAPPING
-    return transformers.AutoModel if known else getattr(transformers, saved, transformers.AutoModel)
+    listed = type(config) in transformers.MODEL_MAPPING
+    return transformers.AutoModel if listed else getattr(transformers, saved, transformers.AutoModel)
 
 
 def _as_patches(images: Tensor, patch: int) -> dict[str, Tensor]:

@@ -169,11 +169,11 @@ def _convolution(
     With torch's own weights patches start out far weaker than their positions: all images look alike, and the first steps
     learn nothing.
     """
-    made = nn.Conv2d(inputs, outputs, size, stride=stride, padding=padding)
-    nn.init.kaiming_normal_(made.weight, nonlinearity=before)
-    assert made.bias is not None
-    nn.init.zeros_(made.bias)
-    return made
+    convolution = nn.Conv2d(inputs, outputs, size, stride=stride, padding=padding)
+    nn.init.kaiming_normal_(convolution.weight, nonlinearity=before)
+    assert convolution.bias is not None
+    nn.init.zeros_(convolution.bias)
+    return convolution
 
 
 def sine_positions(grid: int, width: int, span: int | None = None) -> Tensor:
