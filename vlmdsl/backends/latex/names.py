@@ -163,7 +163,7 @@ class Names:
 
     def _define_feature(self, node: Node) -> None:
         index = "ik" if isinstance(node.type, TokensType) else "i"
-        self.state("features", equation(self.feature(node, index), self.made(node, index)))
+        self.state("features", equation(self.feature(node, index), self.written_out(node, index)))
 
     def written_out(self, node: Node, index: str) -> Math:
         """What a feature vector of sample `index` is made of."""
@@ -171,7 +171,7 @@ class Names:
         return rule(self, node, index)
 
     def _normalized(self, node: Node, index: str) -> Math:
-        inner = self.made(node.inputs[0], index)
+        inner = self.written_out(node.inputs[0], index)
         length = Math(rf"\| {inner.latex} \|", f"‖{inner.text}‖")
         smallest = dict(node.attributes).get("smallest")
         if isinstance(smallest, float):
@@ -185,7 +185,7 @@ class Names:
         return mixture(self._share(node.inputs[1]), own, partner)
 
     def _gated(self, node: Node, index: str) -> Math:
-        return product(self._expression(node.inputs[1]), self.made(node.inputs[0], index))
+        return product(self._expression(node.inputs[1]), self.written_out(node.inputs[0], index))
 
     def _combined(self, node: Node, index: str) -> Math:
         left, right = (self._operand(parent, index) for parent in node.inputs)
@@ -194,18 +194,20 @@ class Names:
     def _operand(self, node: Node, index: str) -> Math:
         """A summand: what an encoder gives, and sums of it, are written out."""
         if (node.operation is POOLED or node.operation.signs) and node not in self._features:
-            return self.made(node, index)
+            return self.written_out(node, index)
         return self.feature(node, index)
 
     def _stopped(self, node: Node, index: str) -> Math:
-        return call("sg", self.made(node.inputs[0], index))
+        return call("sg", self.written_out(node.inputs[0], index))
 
     def _encoded(self, node: Node, index: str) -> Math:
         encode = _encode_of(node)
         if encode is None and node.operation is POOLED:  # of a text given its image
-            return call(use_of(node.inputs[0]).module.name, *(self.made(parent, index) for parent in node.inputs[0].inputs))
+            return call(
+                use_of(node.inputs[0]).module.name, *(self.written_out(parent, index) for parent in node.inputs[0].inputs)
+            )
         if encode is None:
-            return call(node.operation, *(self.made(parent, index) for parent in node.inputs))
+            return call(node.operation, *(self.written_out(parent, index) for parent in node.inputs))
         encoder = encoder_of(encode)
         formula = self._applied(_tower(encoder), encoder, self.source(encode.inputs[0]))
         for head in encoder.heads:
@@ -306,7 +308,7 @@ _MADE: dict[str, Callable[[Names, Node, str], Math]] = {
     NEAREST: Names._nearest,
     FETCH: Names._fetched,
     MIX: Names._mixed,
-    ATTEND: lambda names, node, index: attended(names.made, names.state, names.lettered, node, index),
+    ATTEND: lambda names, node, index: attended(names.written_out, names.state, names.lettered, node, index),
     GATE: Names._gated,
     ADD: Names._combined,
     SUBTRACT: Names._combined,
