@@ -84,7 +84,7 @@ class TextDecoder(nn.Module):
         self.settings = settings
         self.cross_from = round(settings.cross_from * depth)
         if settings.class_token and not self.cross_from:
-            raise ValueError("a class token collects the text in blocks that do not see the image, and none is without it")
+            raise ValueError("a class token collects the text in blocks that do not see the image, and every block sees it")
         self.embedding = nn.Embedding(vocabulary_size, width)
         self.positions = nn.Parameter(torch.empty(text_length, width))
         self.class_token = nn.Parameter(torch.empty(width)) if settings.class_token else None

@@ -231,7 +231,7 @@ def test_first_weights_of_the_text_decoder_are_berts() -> None:
 
 
 def test_what_a_text_decoder_refuses() -> None:
-    with pytest.raises(ValueError, match="there is no"):
+    with pytest.raises(ValueError, match="every block sees it"):
         text_decoder(cross_from=0.0)
     with pytest.raises(ValueError, match="at most 8"):
         text_decoder()(torch.zeros(1, 9, dtype=torch.int64))
