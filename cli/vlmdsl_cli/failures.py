@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import io
-import platform
-import shlex
 import sys
-import tempfile
-import traceback
 from collections.abc import Sequence
 
 import click
@@ -81,6 +77,8 @@ def _in_a_line(error: BaseException) -> str:
 
 
 def _bug(error: BaseException, arguments: Sequence[str]) -> int:
+    import tempfile  # as below: a command that does not fail waits for nothing that only a report needs
+
     page = _page(error, arguments)
     if "--trace" in arguments:
         talk(page)
@@ -93,6 +91,10 @@ def _bug(error: BaseException, arguments: Sequence[str]) -> int:
 
 
 def _page(error: BaseException, arguments: Sequence[str]) -> str:
+    import platform
+    import shlex
+    import traceback
+
     torch = sys.modules.get("torch")
     lines = [
         "# A bug of vlmdsl",

@@ -6,9 +6,8 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -28,8 +27,7 @@ __all__ = [
 Command = Callable[..., Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
+class Recipe(NamedTuple):
     """Which recipe a command is about; `subject` is a bundled name, a path, or with `expression` the text itself."""
 
     subject: str

@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import click
@@ -57,7 +58,7 @@ def test_a_wrong_command_line_is_the_users_fault(run: Run, arguments: list[str],
 def test_a_bug_leaves_a_page_and_no_traceback(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(failures.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert failures.report(ZeroDivisionError("no such number"), ["plan", "a recipe"]) == 1
     said = capsys.readouterr().err
     (page,) = tmp_path.glob("*.md")
@@ -72,7 +73,7 @@ def test_a_bug_leaves_a_page_and_no_traceback(
 def test_trace_shows_the_page_at_once(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(failures.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert failures.report(ZeroDivisionError("no such number"), ["--trace", "plan"]) == 1
     assert "ZeroDivisionError: no such number" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
@@ -100,7 +101,7 @@ def diagnosed(*codes: str) -> DiagnosticError:
     ids=repr,
 )
 def test_exit_codes(error: BaseException, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(failures.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert failures.report(error, []) == code
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from stat import S_ISREG
+from typing import NamedTuple
 
 from vlmdsl.diagnostics import DiagnosticError, closest, render_text
 from vlmdsl.diagnostics.catalog.names import ControlInPath, UnknownRecipe
@@ -29,8 +29,7 @@ SOURCES = SourceMap()
 """Every text this process has read, so that a diagnostic can be shown after the call that found it has returned."""
 
 
-@dataclass(frozen=True)
-class RecipeSource:
+class RecipeSource(NamedTuple):
     """A recipe's text, the name that messages show, and its file (None for a bundled recipe or an expression)."""
 
     name: str

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Literal, get_args, get_origin
+from typing import Literal, NamedTuple, get_args, get_origin
 
 from pydantic import ValidationError
 
@@ -28,8 +27,7 @@ __all__ = ["Bound", "GivenArgument", "bind", "check_parameters", "missing"]
 _MOST_LISTED = 24
 
 
-@dataclass(frozen=True)
-class GivenArgument:
+class GivenArgument(NamedTuple):
     """An evaluated argument of a call."""
 
     name: str | None
@@ -38,8 +36,7 @@ class GivenArgument:
     name_span: Span | None = None
 
 
-@dataclass(frozen=True)
-class Bound:
+class Bound(NamedTuple):
     """Arguments by name, with their places."""
 
     values: dict[str, Value]

@@ -16,7 +16,7 @@ from vlmdsl.frontend.scope import Closure, LocalScope, RecipeFunction
 from vlmdsl.ir import Module, Node, Use, walk
 from vlmdsl.ir.operations.views import FIELD, MASK
 from vlmdsl.primitives import Fault, Parameters, Primitive
-from vlmdsl.primitives.fusion import usual_fusion
+from vlmdsl.primitives.default_encoders import usual_fusion
 from vlmdsl.primitives.values import (
     EncoderValue,
     ErrorValue,

@@ -21,8 +21,7 @@ from vlmdsl.ir import Node
 from vlmdsl.ir.operations.scalars import SCALAR
 from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.primitives import Fault, Primitive, registered
-from vlmdsl.primitives.encoding import DEFAULT_ENCODERS
-from vlmdsl.primitives.fusion import FUSION
+from vlmdsl.primitives.default_encoders import DEFAULT_ENCODERS, FUSION
 from vlmdsl.primitives.values import (
     AllSamples,
     EncoderValue,

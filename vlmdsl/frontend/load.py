@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from vlmdsl.diagnostics import Diagnostic, limited
 from vlmdsl.diagnostics.catalog.meaning import NothingToLearn, TooLarge, TowerOfTwoKinds, UnusedField, ZeroTerm
@@ -20,7 +20,7 @@ from vlmdsl.frontend.signature import bind_signature, chosen_values, field_node
 from vlmdsl.ir import BATCH_POLICIES, MIXED, Node, Program, encoder_of, inputs
 from vlmdsl.ir.operations.encoding import ENCODE
 from vlmdsl.ir.operations.scalars import SCALAR
-from vlmdsl.primitives.encoding import DEFAULT_ENCODERS
+from vlmdsl.primitives.default_encoders import DEFAULT_ENCODERS
 from vlmdsl.primitives.values import NumberValue, StringValue, Value
 from vlmdsl.source import SourceMap, SourceText, Span
 from vlmdsl.syntax.tree import Batch, Cite, Minimize, Module, Recipe, Status
@@ -29,8 +29,7 @@ from vlmdsl.types import FieldType
 __all__ = ["FrontEnd", "load"]
 
 
-@dataclass(frozen=True)
-class FrontEnd:
+class FrontEnd(NamedTuple):
     """What the front end found: a program if there is no error, the diagnostics, and the texts they point into."""
 
     program: Program | None

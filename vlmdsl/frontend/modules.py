@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from vlmdsl.diagnostics import Diagnostic, closest, suggestion
 from vlmdsl.diagnostics.catalog.names import (
@@ -38,8 +39,7 @@ from vlmdsl.syntax.tree import Def, EncoderDeclaration, Let, Minimize, Module, N
 __all__ = ["Library", "Loaded", "Loader"]
 
 
-@dataclass(frozen=True)
-class Loaded:
+class Loaded(NamedTuple):
     """One file after parsing and name resolution."""
 
     text: SourceText

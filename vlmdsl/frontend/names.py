@@ -12,8 +12,7 @@ from vlmdsl.diagnostics.catalog.values import DurationWhereNumber
 from vlmdsl.frontend.foreign import NAMES
 from vlmdsl.frontend.scope import FileScope
 from vlmdsl.primitives import broken_plugins, registered
-from vlmdsl.primitives.encoding import DEFAULT_ENCODERS
-from vlmdsl.primitives.fusion import FUSION
+from vlmdsl.primitives.default_encoders import DEFAULT_ENCODERS, FUSION
 from vlmdsl.syntax import DURATIONS, NO_DURATIONS, children
 from vlmdsl.syntax.tree import (
     Argument,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from vlmdsl.primitives.values import Value
 from vlmdsl.syntax.tree import Def, EncoderDeclaration, Let, Module, Recipe
@@ -11,16 +12,14 @@ from vlmdsl.syntax.tree import Def, EncoderDeclaration, Let, Module, Recipe
 __all__ = ["Closure", "FileScope", "LocalScope", "RecipeFunction", "Scope"]
 
 
-@dataclass(frozen=True)
-class Closure:
+class Closure(NamedTuple):
     """A `def` and the file scope it sees."""
 
     definition: Def
     scope: FileScope
 
 
-@dataclass(frozen=True)
-class RecipeFunction:
+class RecipeFunction(NamedTuple):
     """A used recipe, callable as a function of its fields and hyper-parameters."""
 
     recipe: Recipe
@@ -50,8 +49,7 @@ class FileScope:
         return FileScope(self.name, self.lets, self.definitions, self.encoders, self.recipes, library=self.library)
 
 
-@dataclass(frozen=True)
-class LocalScope:
+class LocalScope(NamedTuple):
     """Parameters of a `def` or the name of a `let ... in`, above an outer scope."""
 
     values: dict[str, Value]

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from vlmdsl.diagnostics.catalog.values import BadValue
-from vlmdsl.ir import Encoder, Node, Ramp, Teacher, is_condition
+from vlmdsl.ir import Node, Ramp, Teacher, is_condition
 from vlmdsl.ir.operations.scalars import RAMP
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
@@ -17,12 +17,6 @@ from vlmdsl.primitives.values import EncoderValue, NumberValue, Value
 from vlmdsl.types import TokensType
 
 SMALLEST_LENGTH = 1e-12
-
-DEFAULT_ENCODERS: dict[str, Encoder] = {
-    "vision": Encoder("vision", "Image"),
-    "language": Encoder("language", "Text"),
-}
-"""The towers every recipe has; a field is encoded by the one of its type unless the recipe says otherwise."""
 
 
 def _frozen(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:

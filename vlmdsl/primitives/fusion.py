@@ -16,8 +16,6 @@ from vlmdsl.primitives.spec import Builder, Fault, GivenName, Parameters, Primit
 from vlmdsl.primitives.values import FusionValue, TupleValue, Value, type_of
 from vlmdsl.source.limits import MAXIMUM_LAYERS, MAXIMUM_WIDTH
 
-FUSION = "fusion"
-"""The name of the encoder that a recipe declares for texts given an image."""
 _MATCH = Head("matched", 1, 0, 2, "none", "none", "relu", "all", "global", "each")
 """The head of image-text matching: a linear map to two logits, of which the second is that of a pair."""
 
@@ -39,13 +37,6 @@ class FuseParameters(Parameters):
     )
     gated: bool = Field(default=False, description="whether what cross-attention adds starts at 0 (FIBER)")
     name: GivenName = Field(default="fusion", description="its name in checkpoints; modules of one name are one")
-
-
-def usual_fusion() -> FusionValue:
-    """What encodes a text given an image unless the recipe says otherwise: ALBEF's six layers."""
-    from vlmdsl.ir.modules import FusionSettings
-
-    return FusionValue(FUSION, FusionSettings("cross", depth=6))
 
 
 def _fuse(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:

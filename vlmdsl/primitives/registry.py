@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from typing import NamedTuple
 
 from vlmdsl.primitives.kernel import HOMES
 from vlmdsl.primitives.spec import Primitive
@@ -40,8 +40,7 @@ class _Primitives(Mapping[str, Primitive]):
 _PRIMITIVES = _Primitives()
 
 
-@dataclass(frozen=True, slots=True)
-class BrokenPlugin:
+class BrokenPlugin(NamedTuple):
     """An entry point that could not be loaded, its distribution, and why."""
 
     name: str

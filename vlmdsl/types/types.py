@@ -23,7 +23,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Type:
-    """Base of all types."""
+    """Base of all types. One without fields is compared by its class, with the methods that it inherits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,39 +254,44 @@ class PatchesType(Type):
         return f"Patches[{self.rows}, {self.patches}, {self.numbers}]"
 
 
-@dataclass(frozen=True, slots=True)
 class ScalarType(Type):
     """One number per step: a literal, a learned parameter, a draw."""
+
+    __slots__ = ()
 
     def __str__(self) -> str:
         return "Scalar"
 
 
-@dataclass(frozen=True, slots=True)
 class LossType(Type):
     """A scalar to minimise."""
+
+    __slots__ = ()
 
     def __str__(self) -> str:
         return "Loss"
 
 
-@dataclass(frozen=True, slots=True)
 class StringType(Type):
+    __slots__ = ()
+
     def __str__(self) -> str:
         return "String"
 
 
-@dataclass(frozen=True, slots=True)
 class PixelsType(Type):
     """The pixels of an image as a target, whose patches are those of what is compared with them."""
+
+    __slots__ = ()
 
     def __str__(self) -> str:
         return "Pixels"
 
 
-@dataclass(frozen=True, slots=True)
 class SimilarityType(Type):
     """A way to compare two encoded streams, as a value: `cosine`, `0.5*cosine + 0.5*tokenmax`."""
+
+    __slots__ = ()
 
     def __str__(self) -> str:
         return "Similarity"
@@ -330,9 +335,10 @@ class FunctionType(Type):
         return f"function {self.name}"
 
 
-@dataclass(frozen=True, slots=True)
 class ErrorType(Type):
     """The type of an expression whose error is already reported: compatible with everything, so no second one follows."""
+
+    __slots__ = ()
 
     def __str__(self) -> str:
         return "?"
