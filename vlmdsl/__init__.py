@@ -1,6 +1,6 @@
 """vlmdsl: a language, a compiler and a trainer for the pre-training objectives of vision-language models.
 
-The names below are loaded when they are first used, and torch only by what trains or runs: `import vlmdsl` costs nothing.
+The names below are loaded on first use, and torch only by functions that train or run: `import vlmdsl` is fast.
 """
 
 from importlib import import_module

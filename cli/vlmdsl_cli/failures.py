@@ -1,4 +1,4 @@
-"""What is said when a command fails, and the exit code it ends with; nobody sees a raw traceback unless they ask."""
+"""Messages and exit codes of commands that fail; a raw traceback is shown only with `--trace`."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from vlmdsl_cli.output import BUG, ENVIRONMENT, FAULT, FINE, diagnose, talk
 __all__ = ["report"]
 
 _NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
-"""What torch says, as a plain RuntimeError, where the CPU's memory is too small."""
+"""The message of torch's RuntimeError if the CPU's memory is too small."""
 
 INTERRUPTED = 130
-"""What shells give for a command that Ctrl-C ended: 128 and the signal's number, as for SIGTERM (143) and SIGHUP (129)."""
+"""The exit code of shells after Ctrl-C: 128 plus the number of the signal, as for SIGTERM (143) and SIGHUP (129)."""
 _SIGNALS = 128
 
 
 def report(error: BaseException, arguments: Sequence[str]) -> int:
-    """Say what went wrong, on stderr, and give the exit code."""
+    """Print what went wrong on stderr, and return the exit code."""
     try:
         return _told(error, arguments)
-    except OSError:  # stderr takes nothing: the exit code is all that can be said
+    except OSError:  # stderr is closed: only the exit code is left
         return ENVIRONMENT
 
 
@@ -39,7 +39,7 @@ def _told(error: BaseException, arguments: Sequence[str]) -> int:
         return FAULT
     if isinstance(error, click.Abort | KeyboardInterrupt):
         cause = error if isinstance(error, KeyboardInterrupt) else error.__cause__
-        if not (isinstance(cause, KeyboardInterrupt) and cause.args):  # a run has said already how to continue it
+        if not (isinstance(cause, KeyboardInterrupt) and cause.args):  # the run has already printed how to resume it
             talk("interrupted")
         return INTERRUPTED
     if isinstance(error, SystemExit):
@@ -58,7 +58,7 @@ def _diagnosed(error: BaseException) -> int | None:
 
 
 def _environment(error: BaseException) -> int | None:
-    """Out of disk, memory or permission, or a package that is not there: no fault of the recipe and none of ours."""
+    """Out of disk or memory, no permission, or a missing package: an error of neither the recipe nor vlmdsl."""
     memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _NO_MEMORY in str(error)
     missing = isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("vlmdsl")
     if not memory and not missing and not isinstance(error, OSError):

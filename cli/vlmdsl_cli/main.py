@@ -1,4 +1,4 @@
-"""The entry point: finds the command that was asked for, imports only that one, and turns every end into an exit code."""
+"""The entry point: finds the command, imports only that one, and turns every outcome into an exit code."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ COMMANDS = {
 
 
 def _imported(name: str) -> ModuleType:
-    """A module; what loading it makes is not garbage, so nothing looks for some meanwhile, or when the command ends."""
+    """Import a module with the garbage collector off, and freeze what it created, since none of it is garbage."""
     gc.disable()
     try:
         return import_module(name)
@@ -46,7 +46,7 @@ def _imported(name: str) -> ModuleType:
 
 
 class _LazyGroup(click.Group):
-    """Imports a command's module when the command is called, so that `check` never pays for what `train` needs."""
+    """Imports a command's module when the command is called, so that `check` does not load what `train` needs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -79,7 +79,7 @@ def _show_version(ctx: click.Context, _option: click.Parameter, show: bool) -> N
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version.")
-@click.option("--trace", is_flag=True, help="Show the Python traceback of a bug of vlmdsl.")
+@click.option("--trace", is_flag=True, help="Show the Python traceback of an internal error.")
 def application(trace: bool) -> None:
     """A language, a compiler and a trainer for the pre-training objectives of vision-language models.
 
@@ -88,7 +88,7 @@ def application(trace: bool) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and give its exit code.
+    """Run one command and return its exit code.
 
     0 success, 1 a bug in vlmdsl, 2 an error in the input, 3 an error of the environment (a full disk, a missing package);
     130, 143 and 129 after Ctrl-C, SIGTERM and SIGHUP.

@@ -1,4 +1,4 @@
-"""`check`: every fault of a recipe."""
+"""`check`: all errors and warnings of a recipe."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["check", "read", "render"]
 def check(
     text: str, *, file: str = "<text>", knobs: Mapping[str, object] | None = None, folder: Path | None = None
 ) -> list[Diagnostic]:
-    """All independent faults of a recipe's text, errors and warnings, by place; never raises.
+    """Return all independent errors and warnings of a recipe's text, sorted by place. Never raises.
 
-    `file` is the name that messages show (its folder is where `use "./..."` looks, unless `folder` says otherwise).
+    `file` is the name in messages. A relative `use "./..."` starts from its folder, or from `folder`.
 
-    >>> [found.code for found in check("contrast(image, text, sim=tokenmx)")]
+    >>> [diagnostic.code for diagnostic in check("contrast(image, text, sim=tokenmx)")]
     ['V0201']
     >>> check("contrast(sim=tokenmax, views=rewrite(M=4))")
     []
@@ -35,7 +35,7 @@ def check(
 def render(
     diagnostics: Sequence[Diagnostic], *, style: Literal["text", "json", "github"] = "text", colour: bool = False
 ) -> str:
-    """Diagnostics as people (`text`), programs (`json`) or a pull request (`github`) read them.
+    """Render diagnostics for people (`text`), programs (`json`) or a pull request (`github`).
 
     >>> print(render(check("contrast(image, text, sim=tokenmx)")).splitlines()[0])
     error[V0201]: `tokenmx` is not defined

@@ -28,10 +28,10 @@ from vlmdsl.source import Span
 __all__ = ["Comparison", "Contender", "compare"]
 
 _FINISHED = "finished.json"
-"""The last file that a run of a comparison gets."""
+"""The file that a run of a comparison writes last."""
 
 _WITHOUT_EFFECT = ("workers", "checkpoint_every", "keep", "log_every")
-"""Settings that change how a run is watched and kept, not what it gives."""
+"""Settings that change how a run is logged and saved, not its results."""
 
 
 def compare(
@@ -50,12 +50,12 @@ def compare(
     confidence: float = 0.95,
     say: Callable[[str], None] | None = None,
 ) -> Comparison:
-    """Train every recipe with every seed, and set the held-out results of each beside those of the first, paired by seed.
+    """Train every recipe with every seed, and compare held-out results with those of the first recipe, paired by seed.
 
-    All runs have one configuration, and runs of one seed the same initial towers and order of samples; the tokenizer is
-    trained once, on the texts of all recipes. A finished run of the same recipe, data and configuration in the folder is not
-    run again, one that was stopped goes on from its newest checkpoint. Raises `DiagnosticError` with the faults of all
-    recipes, of the configuration and the data, before the first run begins.
+    All runs have the same configuration, and runs with the same seed the same initial towers and order of samples; the
+    tokenizer is trained once, on the texts of all recipes. Finished runs of the same recipe, data and configuration in the
+    folder are reused; stopped ones resume from their newest checkpoint. Raises `DiagnosticError` with the errors of all
+    recipes, the configuration and the data before the first run begins.
 
     Args:
         recipes: bundled names, paths, or `Contender`s (source text, hyper-parameters, names); the first is the reference.
@@ -97,7 +97,7 @@ def compare(
 
 @dataclass(frozen=True)
 class _Side:
-    """A contender that is built, under a name that no other has."""
+    """A built contender, under a unique name."""
 
     name: str
     contender: Contender
@@ -106,7 +106,7 @@ class _Side:
 
 @dataclass(frozen=True)
 class _Plan:
-    """One run to be made, or found finished, in `folder`."""
+    """One run in `folder`, finished or still to do."""
 
     side: _Side
     config: RunConfig
@@ -125,7 +125,7 @@ def _check_alone() -> None:
 
 
 def _checked(recipes: Sequence[str | Path | Contender], load: Callable[[], RunConfig]) -> tuple[list[_Side], RunConfig]:
-    """Every recipe built, and the configuration; DiagnosticError with the faults of all."""
+    """All recipes, built, and the configuration; DiagnosticError with the errors of all."""
     faults: list[Diagnostic] = []
     sides: list[_Side] = []
     resolved: RunConfig | None = None
@@ -154,7 +154,7 @@ def _free_name(name: str, taken: Sequence[str]) -> str:
 
 
 def _plans(sides: Sequence[_Side], config: RunConfig, folder: Path, common: Any, seeds: Sequence[int]) -> list[_Plan]:
-    """The runs, a seed at a time, so that a comparison that is stopped has pairs."""
+    """The runs, one seed after the other, so that a stopped comparison has complete pairs."""
     text: str | None = common.tokenizer
     model = config.model
     if text is not None:
@@ -212,7 +212,7 @@ def _run_all(plans: Sequence[_Plan], say: Callable[[str], None] | None) -> list[
 
 
 def _run(plan: _Plan) -> Run:
-    """The run of a plan: read if it is finished, resumed if it was stopped."""
+    """Run a plan: read the run if it is finished, resume it if it was stopped."""
     folders, files = import_module("vlmdsl.runtime.training.run_folder"), import_module("vlmdsl.runtime.files")
     marker, seconds = plan.folder / _FINISHED, None
     if not plan.finished:
@@ -250,7 +250,7 @@ def _trainer(plan: _Plan, folder: Any) -> tuple[Trainer, bool]:
 
 
 def _facts(sides: Sequence[_Side], config: RunConfig, data: Mapping[str, object]) -> dict[str, Any]:
-    """What the runs have in common, and which recipes they are of."""
+    """What the runs have in common, and the recipes."""
     recipes = {
         side.name: {
             **recipe_record(side.built, side.contender.knobs),

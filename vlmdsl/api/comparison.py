@@ -1,4 +1,4 @@
-"""What a comparison of recipes found: means, spreads and paired differences, as JSON and as a table."""
+"""The results of a comparison of recipes: means, spreads and paired differences, as JSON and as a table."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ _WIDTH = 120
 
 @dataclass(frozen=True)
 class Contender:
-    """A recipe in a comparison: a bundled name, a path or with `expression` source text, its hyper-parameters, its name.
-
-    Without a name it is called as the recipe is.
+    """A recipe in a comparison: a bundled name, a path, or source text with `expression`; its hyper-parameters; its name, by
+    default that of the recipe.
     """
 
     recipe: str | Path
@@ -32,14 +31,14 @@ class Contender:
 
 @dataclass(frozen=True)
 class Run:
-    """One training run of a contender, as `evaluation.json` has it."""
+    """One training run of a contender, with the contents of `evaluation.json`."""
 
     contender: str
     seed: int
     folder: Path
     evaluation: Mapping[str, Any]
     seconds: float | None
-    """How long it took; None where it was stopped and resumed."""
+    """How long it took; None if it was stopped and resumed."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class Comparison:
         return list(dict.fromkeys(names))
 
     def values(self, contender: str, measure: str) -> list[float] | None:
-        """The measure of each seed as a fraction; None where the contender has no such measure."""
+        """The measure of each seed as a fraction; None if the contender does not have it."""
         own = [measures_of(run.evaluation).get(measure) for run in self.runs if run.contender == contender]
         measured = [value for value in own if value is not None]
         return measured if measured and len(measured) == len(own) else None
@@ -74,14 +73,15 @@ class Comparison:
         return spread_of(values).mean if values else None
 
     def difference(self, contender: str, measure: str) -> Difference | None:
-        """How far the contender is from the reference, paired by seed; None for the reference itself, and without values."""
+        """The difference of the contender to the reference, paired by seed; None for the reference itself, and without
+        values."""
         values, reference = self.values(contender, measure), self.values(self.contenders[0], measure)
         if contender == self.contenders[0] or values is None or reference is None:
             return None
         return paired_difference(values, reference, self.confidence)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, measures as fractions, folders relative to the comparison's own."""
+        """The whole comparison, with measures as fractions and folders relative to that of the comparison."""
         runs = [
             {
                 "recipe": run.contender,
@@ -119,7 +119,7 @@ class Comparison:
         return list(groups.values())
 
     def to_text(self) -> str:
-        """The table, and what it does and does not say."""
+        """The table, and how far its numbers can be trusted."""
         from rich.console import Console
 
         console = Console(file=io.StringIO(), width=_WIDTH, color_system=None, markup=False, emoji=False)
@@ -154,7 +154,7 @@ class Comparison:
         return table
 
     def _cells(self, contender: str, measure: str) -> tuple[str, str, str, str]:
-        """Mean with spread, difference, interval, and what follows from it."""
+        """Mean with standard deviation, difference, interval and verdict."""
         values = self.values(contender, measure)
         if values is None:
             return ("-", "-", "-", "")
@@ -184,7 +184,7 @@ class Comparison:
 def measures_of(evaluation: Mapping[str, Any], which: str | None = None) -> dict[str, float]:
     """The measures of an `evaluation.json`, flat; with `which` (`chance`, `untrained`) those beside them.
 
-    A group is whatever has a `chance`; names are the path to it and the measure's own.
+    A group is any mapping with a `chance`; a name is the path to the group and the name of the measure.
 
     >>> measures_of({"samples": 9, "zero_shot": {"classes": 3, "top-1": 0.5, "chance": {"top-1": 0.3}}})
     {'zero_shot.top-1': 0.5}

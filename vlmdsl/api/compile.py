@@ -30,18 +30,19 @@ def compile(
     passes: str = "all",
     **knobs: object,
 ) -> Objective:
-    """An objective for anyone's training loop: features in, loss and named terms out.
+    """Compile a recipe to a module for any training loop: features in, loss and named terms out.
 
-    `recipe` is a bundled name, a path or source text; keywords set its hyper-parameters. The emitted function goes through
-    `torch.compile(fullgraph=True)` unless `compiled` is false. DiagnosticError if the recipe is wrong.
+    `recipe` is a bundled name, a path or source text; keywords set its hyper-parameters. The emitted function is compiled
+    with `torch.compile(fullgraph=True)` unless `compiled` is false. Raises DiagnosticError if the recipe has errors.
 
-    `lowering` says how similarities of all pairs are computed: `dense` makes their matrices, `chunked` blocks of rows, which
-    takes far less memory for large batches, `auto` chooses by the sizes of each batch. A dictionary says it by term.
-    `passes` are the rewrites that run (`all`, `off`, or names with commas): the loss is the same without them.
+    `lowering` selects how similarities of all pairs are computed: `dense` makes whole matrices, `chunked` blocks of rows,
+    which takes far less memory for large batches, and `auto` chooses by the sizes of each batch. A dictionary selects it per
+    term. `passes` are the compiler passes that run (`all`, `off`, or names separated by commas); they do not change the
+    loss.
 
     >>> import torch, vlmdsl
     >>> objective = vlmdsl.compile("clip", compiled=False, temperature=0.1)
-    >>> {name: wanted.axes for name, wanted in objective.inputs.items()}
+    >>> {name: tensor.axes for name, tensor in objective.inputs.items()}
     {'image': ('B', 'D'), 'text': ('B', 'D')}
     >>> out = objective(image=torch.eye(4), text=torch.eye(4))
     >>> round(out.loss.item(), 6)
@@ -54,14 +55,14 @@ def compile(
 def compile_built(
     built: Built, *, compiled: bool = True, lowering: str | Mapping[str, str] | LoweringRequest = "auto"
 ) -> Objective:
-    """The objective of a recipe that is built already."""
+    """The objective of a built recipe."""
     module = import_module("vlmdsl.backends.torch.objective")
     objective: Objective = module.Objective(
         built.planned,
         sources=built.front_end.sources,
         lowering=lowering,
         compiled=compiled,
-        # Functions of a module, not closures: an objective can be saved and sent to another process.
+        # Module functions, not closures, so that an objective can be pickled.
         latex=partial(formula, built.written),
         planner=partial(_plan, built.planned, built.front_end.sources, lowering=lowering),
     )

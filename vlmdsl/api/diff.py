@@ -1,4 +1,4 @@
-"""`diff`: how two recipes differ in meaning, not in text."""
+"""`diff`: how two recipes differ in meaning rather than in text."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ __all__ = ["diff"]
 
 
 def diff(first: str | Path, second: str | Path) -> str:
-    """The differences of two recipes after every pass: inputs, learned numbers, formula and operations; empty if none.
-
-    Names of `let`s, comments and layout make no difference, nor do two ways to write the same loss.
+    """Return the differences of two recipes after all passes: inputs, learned parameters, formula and operations; empty if
+    there are none. Names of `let`s, comments, layout, and two ways to write the same loss are not differences.
 
     >>> diff("clip", "contrast(image, text)")
     ''

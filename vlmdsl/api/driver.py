@@ -1,4 +1,4 @@
-"""The pipeline, one stage a line: what every command that needs a program calls."""
+"""The pipeline, one stage per line, which every command that needs a program calls."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Built", "build"]
 
 @dataclass(frozen=True)
 class Built:
-    """A recipe on its way: the program as written, and after all passes."""
+    """A built recipe: the program as written, and after all passes."""
 
     source: RecipeSource
     front_end: FrontEnd
@@ -35,10 +35,9 @@ def build(
     dump: Callable[[str, Program], None] | None = None,
     kept: Mapping[tuple[str, str], SourceText] | None = None,
 ) -> Built:
-    """Text to planned program; DiagnosticError with every fault, rendered, if there is an error.
-
-    `passes` are those that run: `all`, `off`, or names with commas. With `kept`, what the recipe's files use is taken from
-    there, as in `vlmdsl.frontend.load`, and no further file is read.
+    """From text to planned program; DiagnosticError with all diagnostics, rendered, if there is an error. `passes` are the
+    passes that run: `all`, `off`, or names separated by commas. With `kept`, the files that the recipe uses are taken from
+    there, as in `vlmdsl.frontend.load`, and no other file is read.
     """
     source = read(recipe, expression=expression)
     front_end = load(

@@ -22,8 +22,8 @@ def emit(
     batch: int = 1024,
     knobs: Mapping[str, object] | None = None,
 ) -> str:
-    """The torch source that runs for a `batch` on one process: one function, every line naming the recipe line it came from;
-    `lowering` and `passes` as for `compile`.
+    """Return the torch source that runs for a `batch` on one process: one function, in which every line names the line of
+    the recipe that it comes from; `lowering` and `passes` as for `compile`.
 
     >>> "def objective" in emit("clip")
     True

@@ -1,4 +1,4 @@
-"""`evaluate`: how good the model of a run folder is on held-out data. Torch is imported when it is called."""
+"""`evaluate`: the quality of the model of a run folder on held-out data. Torch is imported when it is called."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["EvaluationResult", "evaluate"]
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """What was measured, as in `evaluation.json`, and the same as a table."""
+    """The measures, as in `evaluation.json`, and as a table."""
 
     evaluation: dict[str, Any]
     table: str
@@ -38,16 +38,16 @@ def evaluate(
     map: Mapping[str, str] | None = None,
     overrides: Sequence[str] = (),
 ) -> EvaluationResult:
-    """Measure the model of a run's newest checkpoint beside chance and beside the untrained model.
+    """Measure the model of a run's newest checkpoint, next to chance and the untrained model.
 
-    On the run's own held-out data the result is written to the run's `evaluation.json`; the untrained model is measured
-    only if that file does not tell about it, under the same conditions, yet. Raises `DiagnosticError` if there is no
-    complete checkpoint, or the data lacks what the recipe compares. Classes and their names are those of the data that is
-    measured: names of folders, labels that are words, or a column `class_name`.
+    On the run's own held-out data the result is written to its `evaluation.json`; the untrained model is measured only if
+    that file does not have it yet, under the same conditions. Raises `DiagnosticError` if there is no complete checkpoint,
+    or if the data lacks a compared field. Classes and their names come from the evaluated data: names of folders, labels
+    that are words, or a column `class_name`.
 
     Args:
         run: the run folder.
-        data: other sources to evaluate on, in the forms of `train`.
+        data: other sources to evaluate on, in the formats of `train`.
         map: field of the recipe -> column of these sources.
         overrides: `section.setting=value` texts, such as `evaluation.limit=1000`.
 

@@ -12,7 +12,7 @@ __all__ = ["Explanation"]
 
 @dataclass(frozen=True)
 class Explanation:
-    """A page: `sections` are (heading, body) in order, `facts` the same for programs."""
+    """A page: `sections` are pairs of heading and body, `facts` the same content as data."""
 
     title: str
     sections: tuple[tuple[str, str], ...]

@@ -1,4 +1,4 @@
-"""`format`: the one style of recipes."""
+"""`format`: the formatter for recipes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["format"]
 
 
 def format(text: str, *, file: str = "<text>") -> str:
-    """The text in the one style, comments kept; DiagnosticError if it does not parse. `file` is the name that messages show.
+    """Format a recipe, keeping its comments; DiagnosticError if it does not parse. `file` is the name in messages.
 
     >>> format("contrast( sim = tokenmax,views=rewrite( M=4 ) )")
     'contrast(sim=tokenmax, views=rewrite(M=4))\\n'

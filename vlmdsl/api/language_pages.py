@@ -24,9 +24,9 @@ __all__ = ["page_about"]
 
 
 _SETTING = re.compile(r"[a-z_]+(\.(?!vlo$)[a-z_]+)?")
-"""How `settings`, a section or one setting is written; a path looks otherwise."""
+"""The spelling of `settings`, a section or a setting; a path looks different."""
 _WORD = re.compile(r"\w+(\.(?!vlo$)\w+)?")
-"""What may be a slip for a recipe, a primitive, a code or a setting, and is not a path."""
+"""A possible misspelling of a recipe, a primitive, a code or a setting, but not a path."""
 
 
 def page_about(subject: str | Path, *, expression: bool, knobs: Mapping[str, object] | None) -> Explanation:
@@ -106,7 +106,7 @@ def _library_function(name: str) -> Explanation:
 
 
 def _without_its_status(text: str) -> str:
-    """A listing in which a status that does not hold says so."""
+    """A listing in which a status that does not hold is marked."""
     listing = SourceText("listing", text)
     place = next(item.text.span for item in parse(listing)[0].items if isinstance(item, Status))
     return f'{listing.text[: place.start]}"does not apply, see above"{listing.text[place.end :]}'

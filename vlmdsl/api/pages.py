@@ -47,7 +47,7 @@ class Argument:
 
 
 def primitive_arguments(primitive: Primitive) -> list[Argument]:
-    """Subjects first, then parameters, from the one place that declares them."""
+    """Subjects first, then parameters, from their declarations."""
     arguments = [
         Argument(subject.name, words(subject.accepts), "" if subject.default is None else "optional", subject.description)
         for subject in primitive.subjects
@@ -60,7 +60,7 @@ def primitive_arguments(primitive: Primitive) -> list[Argument]:
 
 
 def _literal(default: object) -> str:
-    """A default as a recipe would write it; a missing value is an argument that may be left out."""
+    """A default as a recipe would write it; a missing value means that the argument is optional."""
     if default is None:
         return "optional"
     return (
@@ -83,7 +83,7 @@ def _takes(schema: Mapping[str, Any]) -> str:
 
 
 def argument_table(arguments: Iterable[Argument]) -> str:
-    """One line an argument: name, what it takes, default, what it is for."""
+    """One line per argument: name, type, default, purpose."""
     lines = []
     for argument in arguments:
         default = f" (default {argument.default})" if argument.default not in ("", "optional") else ""
@@ -119,7 +119,7 @@ def recipe_facts(program: Program) -> dict[str, object]:
 
 
 def _rewrites(program: Program) -> dict[str, str]:
-    """The fields that views draw other words from."""
+    """The fields that views draw rewrites from."""
     read = [root_field(node).string("name") for node in program.nodes() if node.operation.reads_rewrites]
     return {f"{name}_rewrites": "Rewrites" for name in read}
 
@@ -139,7 +139,7 @@ def _encoders(program: Program) -> list[dict[str, object]]:
 
 
 def parameter_facts(node: Node) -> dict[str, Any]:
-    """A learned number's name, start and bounds, as it is stored (a temperature as its log scale)."""
+    """The name, initial value and bounds of a learned parameter, as stored (a temperature as its log scale)."""
     return {key: node.attribute(key) for key in ("name", "initial", "lower", "upper")}
 
 
@@ -184,7 +184,7 @@ def _encoder_line(encoder: Mapping[str, Any]) -> str:
 
 
 def _head_lines(encoders: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Every kind of head once."""
+    """Each distinct head once."""
     return list(dict.fromkeys(f"  {head['name']}: {head['made_of']}" for encoder in encoders for head in encoder["heads"]))
 
 
@@ -215,7 +215,7 @@ def _input_line(spec: Mapping[str, Any]) -> str:
 
 
 def unknown_subject(word: str, names: Iterable[str]) -> DiagnosticError:
-    """V0202 for a word that is neither recipe nor primitive nor code."""
+    """V0202 for a word that is neither a recipe nor a primitive nor a code."""
     near = closest(word, names)
     help = (
         f"did you mean `{near}`?"
@@ -227,7 +227,7 @@ def unknown_subject(word: str, names: Iterable[str]) -> DiagnosticError:
 
 
 def _note(type: str) -> str:
-    """What to say of a field that is not one column, in parentheses."""
+    """A note in parentheses on a field that is not a single column."""
     if type == "Rewrites":
         return " (rewrites of the text: a column of lists, or several columns)"
     return f" ({FIELD_KINDS[type].note})" if type in FIELD_KINDS and FIELD_KINDS[type].note else ""

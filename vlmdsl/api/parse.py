@@ -11,10 +11,10 @@ __all__ = ["parse"]
 
 
 def parse(text: str, *, file: str = "<text>") -> tuple[Module, list[Diagnostic]]:
-    """The tree of a recipe's text and its syntax faults; the tree leaves out what could not be parsed. Never raises.
+    """Return the tree of a recipe's text and its syntax errors; the tree omits what could not be parsed. Never raises.
 
-    >>> module, found = parse("minimize contrast(image, text)")
-    >>> type(module.items[0]).__name__, found
+    >>> module, diagnostics = parse("minimize contrast(image, text)")
+    >>> type(module.items[0]).__name__, diagnostics
     ('Minimize', [])
     """
     return parse_source(SourceText(file, text))

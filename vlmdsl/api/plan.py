@@ -1,4 +1,4 @@
-"""`plan`: what a recipe will run and what that costs, without torch."""
+"""`plan`: what a recipe will run and what it costs, without torch."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ def plan(
     passes: str = "all",
     knobs: Mapping[str, object] | None = None,
 ) -> Plan:
-    """The schedule of a step, shared values, FLOPs, bytes, peak memory, collectives and the lowering of each region.
+    """Plan a step: its schedule, shared values, FLOPs, bytes, peak memory, collectives and the lowering of each region.
 
-    `batch` samples over `world` processes, features of `dim`; `image_tokens` patches of an image and `text_tokens` of a
-    text, as towers see them; `vocabulary` entries of the tokenizer where tokens are predicted, `references` samples in a
-    reference set, `lowering` and `passes` as for `compile`. From formulas alone, so it says nothing of any one machine.
+    The plan is for `batch` samples on `world` processes and features of dimension `dim`, with `image_tokens` patches per
+    image and `text_tokens` tokens per text, `vocabulary` entries of the tokenizer where tokens are predicted, and
+    `references` samples in a reference set; `lowering` and `passes` as for `compile`. Costs are computed from formulas, not
+    measured.
 
     >>> "dense" in plan("clip", batch=4096).to_text()
     True
@@ -58,7 +59,7 @@ def plan(
 
 
 def dump(recipe: str | Path, stage: str, *, expression: bool = False, knobs: Mapping[str, object] | None = None) -> str:
-    """The printed graph as written (`ir`) or after one pass (NAME or `ir:NAME`); DiagnosticError for a pass that is not."""
+    """The printed graph as written (`ir`) or after one pass (NAME or `ir:NAME`); DiagnosticError for an unknown pass."""
     printed: dict[str, str] = {}
 
     def keep(name: str, program: Program) -> None:

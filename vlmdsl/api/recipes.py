@@ -1,4 +1,4 @@
-"""`recipes`: what is bundled."""
+"""`recipes`: the bundled recipes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["RecipeCard", "card_of", "recipes"]
 
 @dataclass(frozen=True)
 class RecipeCard:
-    """What a list of recipes shows of one; its fields and hyper-parameters are elaborated when they are first asked for."""
+    """An entry in the list of recipes; its fields and hyper-parameters are elaborated on first use."""
 
     name: str
     summary: str

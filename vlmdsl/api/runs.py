@@ -27,7 +27,7 @@ _MAIN = "recipe.vlo"
 
 
 def first_process() -> bool:
-    """Whether this is the one process that writes and talks, of those that `torchrun` started."""
+    """Whether this is the process that writes and prints, among those that `torchrun` started."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -38,7 +38,7 @@ def among_several() -> bool:
 
 
 def load_settings(path: str | Path | None, overrides: Sequence[str], flags: Mapping[str, object]) -> RunConfig:
-    """The configuration of all layers; DiagnosticError with every fault in them."""
+    """The configuration from all layers; DiagnosticError with all of their errors."""
     config, diagnostics = load_config(None if path is None else str(path), overrides, flags, SOURCES)
     if config is None:
         raise _error(diagnostics)
@@ -59,7 +59,7 @@ def recipe_record(built: Built, knobs: Mapping[str, object]) -> dict[str, Any]:
 def recipe_files(built: Built, knobs: Mapping[str, object]) -> RecipeFiles:
     """The recipe for its run folder: its text as `recipe.vlo`, and every file that it uses.
 
-    One beside the recipe, or below, keeps its path from it; another one, or one whose place is taken, is under `kept/`.
+    A file beside the recipe or below keeps its relative path; others, and those whose path is taken, go to `kept/`.
     """
     starting = import_module("vlmdsl.runtime.training.starting")
     kept = import_module("vlmdsl.runtime.training.run_folder").KEPT
@@ -90,7 +90,7 @@ def _plain(value: object) -> object:
 
 
 def check_resumable(folder: RunFolder, built: Built, config: RunConfig) -> None:
-    """DiagnosticError V0818 if the run in `folder` has another recipe, or other settings that shape its numbers."""
+    """DiagnosticError V0818 if the run in `folder` has another recipe, or other settings that change its numbers."""
     settings_of = import_module("vlmdsl.runtime.training.identity").settings_of
     recorded, present = folder.read_facts().recipe, recipe_record(built, {})
     stored = load_settings(folder.config, (), {})

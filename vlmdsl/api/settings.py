@@ -18,7 +18,7 @@ _USE = "Change a setting with `--set optimizer.learning_rate=1e-4`, several with
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting: its name with its section (none for `out`), the default as YAML, what it is."""
+    """One setting: its name and section (none for `out`), its default as YAML, and its description."""
 
     section: str
     name: str
@@ -34,7 +34,7 @@ class Setting:
 
 
 def settings_of(word: str) -> list[Setting]:
-    """All settings for the word `settings`, those of one section, or the one of this name; none if there is none.
+    """All settings for the word `settings`, those of a section, or the one of this name; empty if there is none.
 
     >>> [setting.full_name for setting in settings_of("schedule")]
     ['schedule.warmup_steps', 'schedule.final']

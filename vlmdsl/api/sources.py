@@ -1,4 +1,4 @@
-"""What a recipe can be given as: a bundled name, a path, or source text."""
+"""Finding a recipe: a bundled name, a path, or source text."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ["SOURCES", "RecipeSource", "names_a_file", "read"]
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NO_PROGRAM = re.compile(r"\s*|[^\s(){}]*")
-"""A single word without a call is meant as a name or path: every program compares something, by a call."""
+"""A single word without a call is a name or a path: every program has a call."""
 
 
 _SHOWN = 8
-"""Most recipes of a folder that are looked at or shown."""
+"""How many recipes of a folder are listed at most."""
 
 SOURCES = SourceMap()
 """Every text this process has read, so that a diagnostic can be shown after the call that found it has returned."""
@@ -38,15 +38,13 @@ class RecipeSource(NamedTuple):
 
     @property
     def folder(self) -> Path | None:
-        """Where its relative `use` are looked up."""
+        """Where relative paths of `use` start."""
         return None if self.path is None else self.path.resolve().parent
 
 
 def read(recipe: str | Path, *, expression: bool = False) -> RecipeSource:
-    """Finds a recipe.
-
-    A bare word is a bundled name (`clip`); what ends in `.vlo` or names a file is a path; what has a call or several words,
-    and any text with `expression`, is source text. DiagnosticError V0202 if there is none.
+    """Find a recipe. A single word is a bundled name (`clip`); a word that ends in `.vlo` or names a file is a path; a text
+    with a call or several words, and any text with `expression`, is source text. DiagnosticError V0202 if there is none.
 
     >>> read("clip").name
     'clip.vlo'
@@ -81,7 +79,7 @@ def _read_file(word: str) -> RecipeSource:
     path = Path(word)
     try:
         state = path.stat()
-        if not S_ISREG(state.st_mode):  # opening a pipe waits for ever, and a device may have no end
+        if not S_ISREG(state.st_mode):  # opening a pipe may block, and a device may have no end
             raise _unknown(word, "it is a folder" if path.is_dir() else "it is not a regular file")
         with path.open("rb") as file:
             data = file.read(MAXIMUM_BYTES + 1)
@@ -101,7 +99,7 @@ def _unknown(word: str, reason: str = "") -> DiagnosticError:
 
 
 def _advice(word: str) -> str:
-    """What was probably meant by a name or path that leads to no recipe."""
+    """A suggestion for a name or path without a recipe."""
     if not word.strip():
         return "the name is empty: was a variable of the shell not set?"
     if "://" in word:
@@ -116,7 +114,7 @@ def _advice(word: str) -> str:
 
 
 def _near(word: str, path: Path) -> str:
-    """The bundled recipe or the file beside that is called alike."""
+    """The bundled recipe or the file in the same folder with a similar name."""
     bare, beside = path.name == word, _recipes_in(path.parent)
     if bare and path.stem in bundled_names():
         other = "here the path of a file is expected" if path.stem == word else f"its name has no `{path.suffix}`"

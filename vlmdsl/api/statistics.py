@@ -10,12 +10,12 @@ from statistics import fmean, stdev
 __all__ = ["Difference", "Spread", "paired_difference", "spread_of"]
 
 _ROUNDING = 1e-12
-"""A smaller deviation of fractions is rounding."""
+"""Smaller deviations of fractions are due to rounding."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The mean of several runs and the standard deviation between them (n - 1 in the denominator); None of a single run."""
+    """The mean of several runs and the standard deviation between them (n - 1 in the denominator); None for a single run."""
 
     mean: float
     deviation: float | None
@@ -23,7 +23,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Difference:
-    """A mean difference, and its confidence interval where there is one: it takes two pairs and a spread between them."""
+    """A mean difference, and its confidence interval, which needs at least two pairs that differ."""
 
     mean: float
     low: float | None = None
@@ -47,8 +47,8 @@ def spread_of(values: Sequence[float]) -> Spread:
 def paired_difference(values: Sequence[float], reference: Sequence[float], confidence: float = 0.95) -> Difference:
     """The mean of `values[i] - reference[i]` with Student's interval.
 
-    Measures are fractions of few samples, so two runs may differ by the same amount by chance: equal differences give no
-    interval instead of one of no width. ValueError for a confidence that is not between 0 and 1.
+    Measures are fractions of few samples, so two pairs may have the same difference by chance: equal differences give no
+    interval instead of an empty one. ValueError for a confidence that is not between 0 and 1.
 
     >>> difference = paired_difference([11.0, 22.0, 33.0], [10.0, 20.0, 30.0])
     >>> difference.mean, round(difference.low, 3), round(difference.high, 3)
@@ -60,7 +60,7 @@ def paired_difference(values: Sequence[float], reference: Sequence[float], confi
     spread = spread_of(differences)
     if spread.deviation is None or spread.deviation < _ROUNDING:
         return Difference(spread.mean)
-    from scipy.special import stdtrit  # a third of a second, which only a comparison pays
+    from scipy.special import stdtrit  # takes a third of a second; only comparisons need it
 
     half = float(stdtrit(len(differences) - 1, (1 + confidence) / 2)) * spread.deviation / math.sqrt(len(differences))
     return Difference(spread.mean, spread.mean - half, spread.mean + half)

@@ -1,4 +1,4 @@
-"""Whether the status of a recipe holds: the words of a bundled one are about what it means, and go with no other meaning."""
+"""Whether the status of a recipe holds: that of a bundled recipe describes its meaning, and holds for no other one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Standing", "standing"]
 
 @dataclass(frozen=True)
 class Standing:
-    """What may be said of a status: `text` for people, and whether it `holds`; None for what nothing here can tell."""
+    """The verdict on a status: `text` for people, and whether it `holds` (None: unknown)."""
 
     text: str
     holds: bool | None
@@ -26,9 +26,9 @@ class Standing:
 def standing(program: Program) -> Standing:
     """The standing of a program's status.
 
-    The status of a bundled recipe was written for its meaning (`ir.digest`, which comments, layout and the names of what a
-    recipe binds take no part in), with its own hyper-parameters. Where the same words stand beside another meaning they are
-    not repeated. Any other status is its author's own claim.
+    The status of a bundled recipe describes its meaning (`ir.digest`, which ignores comments, layout and the names of
+    `let`s), with its default hyper-parameters. If a recipe has the same status but another meaning, the status is not shown.
+    Any other status is a claim of its author.
     """
     if not program.status:
         return Standing("", None)
@@ -42,13 +42,13 @@ def standing(program: Program) -> Standing:
 
 
 def _claims(name: str, status: str) -> bool:
-    """Whether a bundled recipe has this status; only one with these words in its text is parsed."""
+    """Whether a bundled recipe has this status; only recipes whose text contains it are parsed."""
     text = bundled_text(name)
     return text is not None and status in text.text and card_of(name).status == status
 
 
 def _withheld(program: Program, name: str) -> str:
-    """Why the words of a bundled recipe are not repeated."""
+    """Why the status of a bundled recipe is not shown."""
     own = dict(_bundled(name).knobs)
     changed = [f"`{knob}` = {value}" for knob, value in program.knobs if knob in own and own[knob] != value]
     here = f", here with {', '.join(changed)}" if changed else ""

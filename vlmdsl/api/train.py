@@ -26,14 +26,15 @@ __all__ = ["RunOptions", "RunResult", "Trainer", "train"]
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run left: its folder, its evaluation as in `evaluation.json` (empty without held-out data), and a summary."""
+    """The result of a run: its folder, its evaluation as in `evaluation.json` (empty without held-out data), and a
+    summary."""
 
     folder: Path
     evaluation: dict[str, Any]
     summary: str
 
     def to_json(self) -> dict[str, object]:
-        """The folder and the evaluation, for a machine."""
+        """The folder and the evaluation, as plain data."""
         return {"folder": str(self.folder), "evaluation": self.evaluation}
 
     def to_text(self) -> str:
@@ -42,7 +43,7 @@ class RunResult:
 
 
 class RunOptions(TypedDict, total=False):
-    """The options of a run beside its recipe, all optional."""
+    """The options of a run besides its recipe, all optional."""
 
     expression: bool
     """Whether the recipe is source text."""
@@ -51,7 +52,7 @@ class RunOptions(TypedDict, total=False):
     data: Sequence[str]
     """Training sources (`shapes`, tar shards, image folders, tables; globs too)."""
     val: Sequence[str]
-    """Held-out sources in the same forms."""
+    """Held-out sources in the same formats."""
     map: Mapping[str, str] | None
     """Field of the recipe -> column of the data."""
     config: str | Path | None
@@ -61,21 +62,20 @@ class RunOptions(TypedDict, total=False):
     settings: Mapping[str, object] | None
     """Values by dotted name (`{"train.batch": 64}`), after the overrides."""
     lowering: str | Mapping[str, str]
-    """How similarities of all pairs are computed, as for `vlmdsl.compile`."""
+    """How similarities of all pairs are computed; see `vlmdsl.compile`."""
     steps: int | None
     seed: int | None
     device: str | None
     out: str | Path | None
-    """Settings with a name of their own, after the others."""
+    """Settings that have their own option, applied after the others."""
     resume: str | Path | None
     """The folder of a run to continue from its newest complete checkpoint."""
 
 
 class Trainer:
-    """One run, checked when it is made: a wrong recipe or configuration is a `DiagnosticError` at once.
-
-    `options` are those of `train`. `fit` trains; afterwards `model` and `tokenizer` are there to be used. With `resume` they
-    are there without it: those of the newest sound checkpoint.
+    """One run. The constructor checks it: errors in the recipe or configuration raise `DiagnosticError` at once. `options`
+    are those of `train`. `fit` trains; afterwards `model` and `tokenizer` are available. With `resume` they are available at
+    once, from the newest intact checkpoint.
 
     >>> import tempfile, vlmdsl
     >>> settings = {"train.batch": 8, "train.compile": False, "evaluation.limit": 32}
@@ -112,11 +112,10 @@ class Trainer:
         self._trained: tuple[VisionLanguageModel, Tokenizer] | None = None
 
     def fit(self) -> RunResult:
-        """Evaluate the untrained model, train, evaluate again; everything is in the folder of the result.
-
-        Raises `DiagnosticError` for data that lacks what the recipe needs, before the first step, for a loss that is
-        not finite (V0819), and where the disk is full (V0903), with the last checkpoint kept. Ctrl-C (KeyboardInterrupt),
-        SIGTERM and SIGHUP (SystemExit) end the run after the step that is going on, with a checkpoint.
+        """Evaluate the untrained model, train, and evaluate again; the folder of the result holds everything. Raises
+        `DiagnosticError` before the first step if the data lacks a field, and later for a loss that is not finite (V0819) or
+        a full disk (V0903); the last checkpoint is kept. Ctrl-C (KeyboardInterrupt), SIGTERM and SIGHUP (SystemExit) end the
+        run after the current step, with a checkpoint.
         """
         objective = _objective(self._built, self.config)
         session = import_module("vlmdsl.runtime.training.session")
@@ -131,7 +130,7 @@ class Trainer:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """What turned texts into the token ids that the model takes."""
+        """The tokenizer of the texts that the model was trained on."""
         return self._model_and_tokenizer()[1]
 
     def _model_and_tokenizer(self) -> tuple[VisionLanguageModel, Tokenizer]:
@@ -145,13 +144,11 @@ class Trainer:
 
 
 def train(recipe: str | Path | None = None, **options: Unpack[RunOptions]) -> RunResult:
-    """Train a model with a recipe and leave everything in a run folder.
-
-    Raises `DiagnosticError` with every fault of the recipe, the configuration or the data that can be reported before the
-    first step.
+    """Train a model with a recipe, evaluate it, and save everything in a run folder. Raises `DiagnosticError` with all
+    errors of the recipe, the configuration and the data that can be found before the first step.
 
     Args:
-        recipe: a bundled name, a path, or with `expression` source text; may be left out with `resume`.
+        recipe: a bundled name, a path, or source text with `expression`; optional with `resume`.
         options: those of `RunOptions`: `data`, `val`, `map`, `knobs`, `config`, `settings`, `steps`, `seed`, `device`,
             `out`, `resume` and more.
 
@@ -163,7 +160,7 @@ def train(recipe: str | Path | None = None, **options: Unpack[RunOptions]) -> Ru
     """
     if not among_several():
         return Trainer(recipe, **options).fit()
-    # One of several processes: a fault that only one of them has is reported on all, and none waits for it.
+    # One of several processes: an error on one of them is reported on all, and none waits for it.
     with import_module("vlmdsl.runtime.training.meeting").together():
         trainer = Trainer(recipe, **options)
     return trainer.fit()
@@ -176,7 +173,7 @@ def _objective(built: Built, config: RunConfig) -> Objective:
 
 
 def _flags(options: RunOptions) -> dict[str, object]:
-    """The settings that a call names, by dotted name."""
+    """The settings that a call passes, by dotted name."""
     out = options.get("out")
     choice = options.get("lowering") or {}
     lowering = {"*": choice} if isinstance(choice, str) else dict(choice)
@@ -206,7 +203,7 @@ def _checked(
     options: RunOptions,
     kept: Mapping[tuple[str, str], SourceText] | None = None,
 ) -> tuple[Built, RunConfig]:
-    """The built recipe and the configuration; DiagnosticError with the faults of both."""
+    """The built recipe and the configuration; DiagnosticError with the errors of both."""
     faults: list[Diagnostic] = []
     built, resolved = None, None
     for attempt in ("recipe", "configuration"):

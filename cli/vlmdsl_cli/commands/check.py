@@ -1,4 +1,4 @@
-"""`vlmdsl check`: every fault of recipes, as text, JSON or annotations of a pull request."""
+"""`vlmdsl check`: all errors and warnings of recipes, as text, JSON or annotations of a pull request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vlmdsl_cli.output import FAULT, FINE, data, diagnose, talk
 __all__ = ["command"]
 
 MAXIMUM_ROUNDS = 20
-"""How often `--fix` looks again at a file: a fault may hide the next one."""
+"""How often `--fix` checks a file again: an error may hide the next one."""
 
 Style = Literal["text", "json", "github"]
 
@@ -60,7 +60,7 @@ def _faults(recipe: str, expression: bool, knobs: Mapping[str, object], fix: boo
 
 
 def _fixed(name: str, text: str, path: Path, knobs: Mapping[str, object]) -> list[Diagnostic]:
-    """What is still wrong after the safe fixes, and after those of the faults that come to light then."""
+    """The diagnostics that remain after the safe fixes, repeated for errors that appear only then."""
     fixed, diagnostics = text, check(text, file=name, knobs=knobs)
     for _ in range(MAXIMUM_ROUNDS):
         better = apply_safe_fixes(fixed, name, diagnostics)

@@ -59,7 +59,7 @@ def command(
 
 
 def _contenders(subjects: Sequence[str], expressions: Sequence[str], knobs: Mapping[str, object]) -> list[Contender]:
-    """The recipes with their hyper-parameters; UsageError for one of a recipe that is not compared."""
+    """The recipes with their hyper-parameters; UsageError for a hyper-parameter of a recipe that is not compared."""
     from vlmdsl.api.compare import Contender
 
     names = [Path(subject).stem for subject in subjects]

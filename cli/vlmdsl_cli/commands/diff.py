@@ -1,4 +1,4 @@
-"""`vlmdsl diff`: what two recipes mean differently, whatever their text."""
+"""`vlmdsl diff`: the differences in meaning between two recipes."""
 
 from __future__ import annotations
 

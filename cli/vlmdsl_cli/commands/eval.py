@@ -1,4 +1,4 @@
-"""`vlmdsl eval`: how good a trained model is on held-out data."""
+"""`vlmdsl eval`: the quality of a trained model on held-out data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vlmdsl fmt`: formats recipes; comments and meaning stay."""
+"""`vlmdsl fmt`: formats recipes, keeping comments and meaning."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def command(paths: Sequence[str], only_check: bool, show_diff: bool) -> int:
 
 
 def _format(path: str, *, write: bool, diff: bool) -> bool:
-    """Format one text, say what happened to it, and tell whether it was not in the style yet."""
+    """Format one text, report what changed, and return whether it was not formatted yet."""
     before = read_stdin() if path == "-" else read(Path(path)).text
     after = format(before, file="<stdin>" if path == "-" else path)
     if diff:

@@ -1,4 +1,4 @@
-"""`vlmdsl plan`: what a recipe will run and what that costs, without torch."""
+"""`vlmdsl plan`: what a recipe will run and what it costs, without torch."""
 
 from __future__ import annotations
 

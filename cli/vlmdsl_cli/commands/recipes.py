@@ -1,4 +1,4 @@
-"""`vlmdsl recipes`: what is bundled."""
+"""`vlmdsl recipes`: lists the bundled recipes."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ class ViewOfMaskedText(Problem):
 
 class HeadOnTeacher(Problem):
     code = "V0520"
-    template = "a teacher of `{tower}` takes no head of its own"
+    template = "a teacher of `{tower}` cannot have its own head"
     summary = "a projection or prediction head put on a teacher"
     explanation = (
         "A teacher is an exponential moving average of another encoder's weights, and it has no gradient. A head on top "

@@ -109,7 +109,7 @@ class UseTooDeep(Problem):
 
 class UsedFileIsWrong(Problem):
     code = "V0208"
-    template = "`{name}` has errors of its own"
+    template = "the recipe `{name}` that is used here has errors"
     summary = "a used recipe that has errors itself"
     explanation = (
         "The file that is used here has errors, which are reported at their own places. This diagnostic only shows which "
