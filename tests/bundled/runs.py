@@ -12,7 +12,18 @@ from vlmdsl.ir import Program
 from vlmdsl.runtime.data import open_source, requirements
 from vlmdsl.runtime.modules.towers import shared, text, vit
 
-__all__ = ["ALBEF_CORE", "DATA", "MAE", "RECIPES", "SETTINGS", "columns_of", "knobs_of", "program_of", "with_tiny_towers"]
+__all__ = [
+    "ALBEF_CORE",
+    "DATA",
+    "DROPPED_CONTEXT",
+    "MAE",
+    "RECIPES",
+    "SETTINGS",
+    "columns_of",
+    "knobs_of",
+    "program_of",
+    "with_tiny_towers",
+]
 
 RECIPES = [card.name for card in vlmdsl.recipes()]
 DATA = "shapes:samples=120,size=16"
@@ -51,6 +62,19 @@ minimize reconstruct(
 )
 """
 """A masked autoencoder: the decoder is called with what the tower gives of the patches that were not dropped."""
+DROPPED_CONTEXT = """vlo 1
+recipe dropped_context(image: Image, text: Text)
+encoder fusion = fuse(depth=1)
+let hidden = random(60%)
+let seen = drop(image, hidden)
+let wrong = mine(similarity(image, text), along="columns")
+minimize {
+  pixels: reconstruct(decode(seen, depth=1, width=16, heads=2), pixels(image), at=hidden)
+  itc: contrast(seen, text)
+  itm: matched(text | seen, text | take(image, wrong))
+}
+"""
+"""Texts given some of the patches of their image, and all patches of another one: contexts of two lengths."""
 SMALL = {"hidden": 16, "out": 10, "bottleneck": 6, "clusters": 10, "size": 20, "k": 3, "row_height": 8, "momentum": 0.9}
 """Values of hyper-parameters whose defaults are for large runs: heads, queues. No batch fills a queue of 20 evenly."""
 STAND_INS = {"Text": "template(phrases)", "Regions": "grid(image)", "Label": "hash(text)"}

@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import vlmdsl
-from bundled.runs import ALBEF_CORE, DATA, MAE, RECIPES, SETTINGS, columns_of, knobs_of, with_tiny_towers
+from bundled.runs import ALBEF_CORE, DATA, DROPPED_CONTEXT, MAE, RECIPES, SETTINGS, columns_of, knobs_of, with_tiny_towers
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.training.assembly import build_model, open_data, read_tokenizers, training_batches
 from vlmdsl.runtime.training.processes import World
@@ -43,7 +43,9 @@ def in_double(batch: Batch) -> Batch:
     return Batch(values, batch.index, batch.keys, {name: double(draw) for name, draw in batch.draws.items()})
 
 
-@pytest.mark.parametrize("recipe", [*RECIPES, ALBEF_CORE, MAE], ids=[*RECIPES, "fusion", "decoder"])
+@pytest.mark.parametrize(
+    "recipe", [*RECIPES, ALBEF_CORE, MAE, DROPPED_CONTEXT], ids=[*RECIPES, "fusion", "decoder", "contexts"]
+)
 def test_the_gradient_is_that_of_the_whole_batch(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with_tiny_towers(monkeypatch)
     whole, batch = model_and_batch(recipe)

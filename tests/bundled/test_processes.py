@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 import vlmdsl
-from bundled.runs import ALBEF_CORE, DATA, RECIPES, SETTINGS, columns_of, knobs_of, with_tiny_towers
+from bundled.runs import ALBEF_CORE, DATA, DROPPED_CONTEXT, RECIPES, SETTINGS, columns_of, knobs_of, with_tiny_towers
 from vlmdsl.runtime.data import BatchLoader
 from vlmdsl.runtime.training.assembly import build_model, open_data, read_tokenizers, training_batches
 from vlmdsl.runtime.training.loop import Callbacks, train_steps
@@ -31,7 +31,7 @@ from vlmdsl.testing.distributed import run_processes
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 STEPS = 2
-RUNS = {**{name: name for name in RECIPES}, "fusion": ALBEF_CORE}
+RUNS = {**{name: name for name in RECIPES}, "fusion": ALBEF_CORE, "contexts": DROPPED_CONTEXT}
 IN_CHUNKS = ("declip", "moco_v3", "fusion")
 """Those that run in micro-batches too: queues, teachers, batch statistics of heads, a module applied to features."""
 

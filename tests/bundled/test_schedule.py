@@ -12,7 +12,18 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 import vlmdsl
-from bundled.runs import ALBEF_CORE, DATA, MAE, RECIPES, SETTINGS, columns_of, knobs_of, program_of, with_tiny_towers
+from bundled.runs import (
+    ALBEF_CORE,
+    DATA,
+    DROPPED_CONTEXT,
+    MAE,
+    RECIPES,
+    SETTINGS,
+    columns_of,
+    knobs_of,
+    program_of,
+    with_tiny_towers,
+)
 from vlmdsl.api.driver import build
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.modules.heads import MultilayerHead
@@ -27,6 +38,7 @@ TWO = "vlo 1\nrecipe two(image: Image, text: Text)\n"
 OTHERS = {
     "fusion": ALBEF_CORE,
     "decoder": MAE,
+    "contexts": DROPPED_CONTEXT,
     "multi_crop": TWO + "minimize contrast(multi_crop(image, n=2, small=2), text)\n",
     "drop": TWO + "minimize contrast(drop(image, share=50%), text) + contrast(image, text)\n",
     "drop_of_crops": TWO + "minimize contrast(drop(multi_crop(image, n=1, small=1, small_side=75%), share=25%), text)\n",

@@ -42,12 +42,14 @@ Value: TypeAlias = Node | Applied
 class Mode:
     """What the values of one call have in common, so that they can be one batch: the kind of field, the side of crops as a
     share of the tower's images, the shares of their patches that were dropped, in order, and whether pairs are blended. For
-    what heads take it is the kind alone."""
+    what heads take it is the kind alone. Of texts given images it says, too, which tower encoded the images, and their mode.
+    """
 
     kind: str
     side: float = 1.0
     dropped: tuple[float, ...] = ()
     blended: bool = False
+    context: tuple[str, Mode] | None = None
 
 
 @dataclass(frozen=True, slots=True)

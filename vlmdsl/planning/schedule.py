@@ -81,10 +81,16 @@ class _Planner:
             self._stages[node] = max((self._stages[parent] for parent in node.inputs), default=0)
 
     def _mode_of(self, apply: Node) -> Mode:
-        """The mode of a module on features: what a decoder takes differs as the images that the tower saw do."""
+        """The mode of a module on features: what a decoder or fusion takes differs as the images that the tower saw do."""
         if isinstance(apply.type, PatchesType):
             return self._modes[applied_of(apply.inputs[0].inputs[0])]
-        return Mode("Text") if isinstance(apply.type, EncodedType) else Mode("Vec")
+        if not isinstance(apply.type, EncodedType):
+            return Mode("Vec")
+        images = apply.inputs[1]
+        while images.operation is not ENCODE:
+            images = images.inputs[0]
+        output = applied_of(images)
+        return Mode("Text", context=(output.use.module.name, self._modes[output]))
 
     def _apply(self, encode: Node) -> int:
         """The stage of what an encoder gives: one call for the tower, and one for each head."""

@@ -180,6 +180,8 @@ def _diagnostic(details: ErrorDetails, layers: _Layers) -> Diagnostic:
 def _problem(details: ErrorDetails) -> str:
     if details["type"] == "model_type":
         return "must be a mapping of settings"
+    if details["type"] == "tuple_type":
+        return "must be a list"
     message = details["msg"].removeprefix("Value error, ")
     return message.replace("Input should", "must", 1)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 __all__ = [
     "DataConfig",
@@ -32,7 +32,14 @@ def _with_one_place(template: str) -> str:
     return template
 
 
+def _listed(value: object) -> object:
+    """A list of one, where that one stands alone: `data.train: shapes`."""
+    return (value,) if isinstance(value, str) else value
+
+
 Template = Annotated[str, AfterValidator(_with_one_place)]
+Listed = BeforeValidator(_listed)
+Texts: TypeAlias = Annotated[tuple[str, ...], Listed]
 
 
 class _Section(BaseModel):
@@ -88,13 +95,13 @@ class ModelConfig(_Section):
 class DataConfig(_Section):
     """Where samples come from and which column feeds which field."""
 
-    train: tuple[str, ...] = Field(
+    train: Texts = Field(
         ("shapes",),
         min_length=1,
         description="training sources: `shapes` (`shapes:samples=500,objects=2`; `vlmdsl explain V0808` lists its options), "
         "a tar shard, a table, an image folder; a glob names several",
     )
-    val: tuple[str, ...] = Field(
+    val: Texts = Field(
         (), description="held-out sources in the same formats; empty: the held-out scenes of the built-in data, else none"
     )
     map: dict[str, str] = Field(
@@ -102,7 +109,7 @@ class DataConfig(_Section):
         description="field of the recipe -> column of the data, where the names differ, or a stand-in "
         "(`summarize(text)`; `vlmdsl explain V0827` lists them)",
     )
-    reference: tuple[str, ...] = Field(
+    reference: Texts = Field(
         (), description="sources that a recipe retrieves from; empty: a share of the training samples, set aside"
     )
     reference_share: float = Field(
@@ -141,7 +148,7 @@ class DataConfig(_Section):
     max_text_characters: int = Field(
         10_000, ge=1, description="longest text that is read, in characters; longer ones are truncated first"
     )
-    allowed_folders: tuple[str, ...] = Field(
+    allowed_folders: Texts = Field(
         (),
         description="further folders that image paths of a table, and symbolic links, may lead into; `/` allows any",
     )
@@ -252,7 +259,7 @@ class EvaluationConfig(_Section):
         description="number of training images that the linear probe is fitted to, if both kinds of data have "
         "classes; 0: none; null: 2000 for a recipe of images alone, else none",
     )
-    templates: tuple[Template, ...] = Field(
+    templates: Annotated[tuple[Template, ...], Listed] = Field(
         (), description="prompts with one `{}` for the class name; empty: `a photo of a {}`"
     )
     limit: int | None = Field(None, ge=1, description="maximum number of held-out samples; null: all")

@@ -131,6 +131,19 @@ def test_yaml_that_is_not_read(tmp_path: Path, text: str, expected: str) -> None
     assert expected in faults(path=written(tmp_path, text))
 
 
+def test_one_source_needs_no_list(tmp_path: Path) -> None:
+    path = written(tmp_path, "data: {val: shapes}\nevaluation: {templates: 'a {}'}")
+    config, _ = load_config(path, overrides=["data.train=shapes:samples=9,size=16"])
+    assert config is not None
+    assert (config.data.train, config.data.val, config.evaluation.templates) == (
+        ("shapes:samples=9,size=16",), ("shapes",), ("a {}",)
+    )  # fmt: skip
+    assert faults(overrides=["optimizer.betas=3", "data.train=3"]) == [
+        "V0812 --set:1:17 [3] `optimizer.betas` must be a list",
+        "V0812 --set:2:12 [3] `data.train` must be a list",
+    ]
+
+
 def test_a_tag_makes_nothing(tmp_path: Path) -> None:
     config, _ = load_config(written(tmp_path, "out: !!python/object/apply:os.getcwd []"))
     assert config is None

@@ -56,13 +56,17 @@ class TowerInput:
 
     @property
     def shape(self) -> object:
-        """What inputs have in common that one batch can hold: the side of images, the number of patches kept. Shorter texts
-        are padded, but for blended ones, of which each token counts."""
+        """What inputs have in common that one batch can hold: the side of images, the number of patches that were kept or
+        that a text is given. Shorter texts are padded, but for blended ones, of which each token counts."""
         first = self.value[0]
         assert first is not None
-        kept = self.ports["keep"][0] if "keep" in self.ports else None
         blended = self.text_length if "share" in self.ports else None
-        return first.shape[2:], None if kept is None else kept.shape[1], blended, frozenset(self.ports)
+        return first.shape[2:], self._tokens("keep"), self._tokens("context"), blended, frozenset(self.ports)
+
+    def _tokens(self, port: str) -> int | None:
+        """How many tokens per sample come in a port."""
+        tokens = self.ports[port][0] if port in self.ports else None
+        return None if tokens is None else tokens.shape[1]
 
 
 def call_together(tower: Callable[..., F], inputs: Sequence[TowerInput]) -> list[F]:
