@@ -11,7 +11,7 @@ from vlmdsl.ir.operations.reference import REFERENCE
 from vlmdsl.ir.operations.scalars import SCALAR
 from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.ir.program import Program, draws, ramps
-from vlmdsl.ir.streams import Stream, module_outputs, streams
+from vlmdsl.ir.streams import ModuleOutput, Stream, module_outputs, streams
 from vlmdsl.types import FIELD_KINDS, EncodedType, FieldType, token_axis
 
 __all__ = ["Column", "Input", "column_of", "columns", "inputs", "module_inputs"]
@@ -41,16 +41,17 @@ def inputs(program: Program) -> list[Input]:
     """The tensors the objective takes when it is given features. Of an encoder with heads they are what the last head gives.
 
     The pooled features of a stream are `NAME [B, D]`, its tokens `NAME_tokens [B, L, D]` with `NAME_mask [B, L]`, which of
-    them are real; an image stream can do without the mask (all patches are real). A masked text whose hidden tokens are
-    guessed has `NAME_vocabulary [B, L, V]` and `NAME_targets [B, L]`; an image whose pixels are decoded has
-    `NAME_pixels [B, 3, H, W]` and `NAME_dropped [B, P]`. Other fields that the graph reads (labels, flags)
+    them are real; an image stream can do without the mask (all patches are real). A text whose tokens are predicted
+    has `NAME_vocabulary [B, L, V]` and `NAME_targets [B, L]`, or `NAME_ids [B, L]` where all are; an image whose pixels are
+    decoded has `NAME_pixels [B, 3, H, W]` and `NAME_dropped [B, P]`. Other fields that the graph reads (labels, flags)
     follow under their own names, numbers that the caller gives without axes, then the numbers drawn for the step, or for
     each sample, K of them, and those that follow the run.
     """
     listed: list[Input] = []
     for stream in streams(program):
         listed.extend(_stream_inputs(stream))
-    listed.extend(_targets(output.name) for output in module_outputs(program) if output.vocabulary)
+    for output in module_outputs(program):
+        listed.extend(_codes(output))
     listed.extend(_plain_inputs(program.nodes()))
     listed.extend(map(_drawn_input, draws(program)))
     for node in ramps(program):
@@ -91,8 +92,7 @@ def _stream_inputs(stream: Stream) -> Iterable[Input]:
     if stream.vocabulary:
         axis = token_axis("Text")  # of an image joined with a text, only the text's tokens are predicted
         yield Input(stream.input("vocabulary"), ("B", axis, "V"), "float", f"logits of the tokens of {stream.name}")
-        meaning = f"what the chosen tokens of {stream.name} were, -100 elsewhere"
-        yield Input(stream.input("targets"), ("B", axis), "int64", meaning)
+    yield from _codes(stream)
 
 
 def module_inputs(program: Program) -> list[Input]:
@@ -108,12 +108,16 @@ def module_inputs(program: Program) -> list[Input]:
             ports.append(Input(output.input("mask"), ("B", "L"), "bool", f"true where {output.name} has a token"))
         if output.vocabulary:
             ports.append(Input(output.input("vocabulary"), ("B", "L", "V"), "float", f"logits of {output.name}"))
-            ports.append(_targets(output.name))
+        ports.extend(_codes(output))
     return ports
 
 
-def _targets(name: str) -> Input:
-    return Input(f"{name}_targets", ("B", "L"), "int64", f"what the selected tokens of {name} were, -100 elsewhere")
+def _codes(owner: Stream | ModuleOutput) -> Iterable[Input]:
+    """The token ids that are predicted."""
+    for output, whose in (("targets", "selected"), ("ids", "real")):
+        if getattr(owner, output):
+            meaning = f"the ids of the {whose} tokens of {owner.name}, -100 elsewhere"
+            yield Input(owner.input(output), ("B", token_axis("Text")), "int64", meaning)
 
 
 def _plain_inputs(nodes: list[Node]) -> Iterable[Input]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from vlmdsl.ir.encoders import Encoder, encoder_of
 from vlmdsl.ir.node import Node
-from vlmdsl.ir.operations.encoding import ENCODE, MIX, MLM, POOLED, TOKENS, VOCABULARY, source_of
+from vlmdsl.ir.operations.encoding import ENCODE, MIX, POOLED, TOKENS, VOCABULARY, source_of
 from vlmdsl.ir.operations.mining import FETCH
 from vlmdsl.ir.operations.modules import APPLY, DROPPED, PIXELS, STATES, use_of
+from vlmdsl.ir.operations.prediction import TOKEN_IDS, predicts_selected
 from vlmdsl.ir.operations.views import BLEND, FIELD
 from vlmdsl.ir.program import Program
 from vlmdsl.types import PatchesType, VecType
@@ -32,8 +33,9 @@ class Stream:
     and number (`image_augment_slip_0`, `text_masked`), a tower of the recipe's own (`image_retriever`), the last head
     (`image_project`) and `teacher`. Of several streams that this makes equal (two crops), the later ones are numbered.
     `source` is the field or view node, `encode` the encode node; `pooled`, `tokens`, `vocabulary` and `states` say which
-    outputs are used, and `asked_only` that nothing reads the vocabulary but criteria of the chosen tokens. `pixels` and
-    `dropped` say that what the tower is given is read too: its pixels, and which of their patches were dropped.
+    outputs are used, and `asked_only` that nothing reads the vocabulary but criteria of the selected tokens. What the tower
+    is given may be read too: `pixels`, and which of their patches were `dropped`; the ids of those tokens of a text that a
+    mask selected, `targets`, or of all, `ids`.
     """
 
     name: str
@@ -46,6 +48,8 @@ class Stream:
     asked_only: bool = False
     pixels: bool = False
     dropped: bool = False
+    targets: bool = False
+    ids: bool = False
 
     @property
     def learns(self) -> bool:
@@ -57,7 +61,8 @@ class Stream:
         return encoder_of(self.encode)
 
     def input(self, output: str) -> str:
-        """What the input of the objective that holds one output is called, or its `mask`, `targets`, `pixels` or `dropped`.
+        """What the input of the objective that holds one output is called, or its `mask`, `targets`, `ids`, `pixels` or
+        `dropped`.
 
         Pooled features have the stream's own name.
         """
@@ -74,8 +79,8 @@ class ModuleOutput:
     """What a module gives that is applied to features: `node` is the `apply` node.
 
     `name` says of which text and by which module: `text_masked_fusion`, `text_taken_fusion` where the text is that of a
-    sample that was picked. `pooled`, `tokens` and `vocabulary` say which outputs are used, as for a `Stream`; `patches` that
-    it is a decoder, which gives patches of pixels.
+    sample that was picked. `pooled`, `tokens` and `vocabulary` say which outputs are used, as for a `Stream`, `targets` and
+    `ids` which tokens are predicted; `patches` that it is a decoder, which gives patches of pixels.
     """
 
     name: str
@@ -85,6 +90,8 @@ class ModuleOutput:
     vocabulary: bool
     asked_only: bool
     patches: bool = False
+    targets: bool = False
+    ids: bool = False
 
     @property
     def learns(self) -> bool:
@@ -126,6 +133,7 @@ def streams(program: Program) -> list[Stream]:
             asked_only="vocabulary" in used[node.index] and node not in everywhere,
             pixels=node in read_of[PIXELS],
             dropped=node in read_of[DROPPED],
+            **_ids(node, nodes),
         )
         for position, node in enumerate(encodes)
     ]
@@ -147,7 +155,8 @@ def module_outputs(program: Program) -> list[ModuleOutput]:
             name = _unique(names[source_of(node)] + _module_suffix(node), taken)
             flags = {output: output in read for output in ("pooled", "tokens", "vocabulary")}
             patches = isinstance(node.type, PatchesType)
-            outputs.append(ModuleOutput(name, node, **flags, asked_only=node not in everywhere, patches=patches))
+            only = node not in everywhere
+            outputs.append(ModuleOutput(name, node, **flags, asked_only=only, patches=patches, **_ids(node, nodes)))
     return outputs
 
 
@@ -163,13 +172,19 @@ def _module_suffix(node: Node) -> str:
     return suffix
 
 
+def _ids(encoded: Node, nodes: Iterable[Node]) -> dict[str, bool]:
+    """Which token ids of an encoded text are read."""
+    which = {node.string("which") for node in nodes if node.operation is TOKEN_IDS and node.inputs[0] is encoded}
+    return {"targets": "selected" in which, "ids": "all" in which}
+
+
 def _read_everywhere(nodes: Iterable[Node]) -> set[Node]:
-    """The encoded texts whose vocabulary is read at tokens that no mask chose, too."""
+    """The encoded texts whose vocabulary is read at tokens that no mask selected, too."""
     return {
         parent.inputs[0]
         for node in nodes
         for parent in node.inputs
-        if parent.operation is VOCABULARY and node.operation is not MLM
+        if parent.operation is VOCABULARY and not predicts_selected(node)
     }
 
 

@@ -13,6 +13,7 @@ from vlmdsl.ir import Node, Program, encoder_of, parts_of, walk
 from vlmdsl.ir.operations.encoding import ENCODE, MIX, VOCABULARY
 from vlmdsl.ir.operations.mining import FETCH
 from vlmdsl.ir.operations.modules import APPLY, use_of
+from vlmdsl.ir.operations.prediction import TOKEN_IDS
 from vlmdsl.ir.operations.scalars import CONSTANT, DRAW, RAMP, SCALAR
 from vlmdsl.ir.operations.views import BLEND, CROP, DROP
 from vlmdsl.ir.schedule import Applied, Apply, Compute, Load, Mode, Schedule, Value
@@ -72,7 +73,7 @@ class _Planner:
             output = applied_of(node)
             self._stages[node] = self._stages[output] = 1 + max(self._stages[parent] for parent in node.inputs)
             self._modes[output] = self._mode_of(node)
-        elif node.operation is VOCABULARY:
+        elif node.operation in (VOCABULARY, TOKEN_IDS):
             states = applied_of(node.inputs[0])
             logits = Applied(vocabulary_use(states.use), states)
             self._stages[logits] = self._stages[node] = self._stages[states] + 1
@@ -194,7 +195,7 @@ def _read(node: Node) -> Iterator[Value]:
     for parent in node.inputs:
         if parent.operation not in (ENCODE, APPLY):
             yield parent
-        elif node.operation is VOCABULARY:
+        elif node.operation in (VOCABULARY, TOKEN_IDS):
             states = applied_of(parent)
             yield Applied(vocabulary_use(states.use), states)
         else:

@@ -1,4 +1,4 @@
-"""Masks: which tokens are selected, the masked text, and the criterion that predicts the selected tokens."""
+"""Masks: which tokens are selected, and the masked text."""
 
 from __future__ import annotations
 
@@ -6,17 +6,11 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
-from vlmdsl.diagnostics.catalog.meaning import NothingHidden
-from vlmdsl.diagnostics.catalog.types import PooledWhereTokensAreCompared, WrongType
 from vlmdsl.diagnostics.catalog.values import BadValue, BoundsDisagree
-from vlmdsl.ir import Node, encoder_of, masked_text
-from vlmdsl.ir.operations.encoding import ENCODE, source_of
-from vlmdsl.ir.operations.modules import APPLY
-from vlmdsl.ir.operations.scalars import STOP
+from vlmdsl.ir import Node
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
-from vlmdsl.primitives.values import MaskValue, Value, type_of
-from vlmdsl.types import JOINED, EncodedType
+from vlmdsl.primitives.values import MaskValue, Value
 
 
 class RandomParameters(Parameters):
@@ -92,47 +86,5 @@ register(
         cost="none",
         example="contrast(image, mask(text, random(15%)))",
         view_of="Text",
-    )
-)
-
-
-def _mlm(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
-    value = builder.encoded(subjects["text"], "text")
-    assert isinstance(value, Node)
-    stopped = value.operation is STOP
-    encode = value.inputs[0] if stopped else value
-    if encode.type not in (EncodedType("Text"), EncodedType(JOINED)) or encode.operation not in (ENCODE, APPLY):
-        actual = type_of(value)
-        raise Fault(
-            WrongType.at(builder.place("text"), str(actual), argument="text", function="mlm", wanted="a Text", found=actual),
-            value,
-        )
-    if encode.operation is ENCODE and encoder_of(encode).heads:
-        help = ("a head outputs pooled features only: use the tower itself, without `project` or `predict`",)
-        place = builder.place("text")
-        raise Fault(PooledWhereTokensAreCompared.at(place, "the features of a head", help=help, similarity="mlm"), value)
-    if masked_text(source_of(encode)) is None:
-        help = ("mask some: `mlm(mask(text, random(15%)))`",)
-        raise Fault(NothingHidden.at(builder.place("text"), help=help), subjects["text"])
-    loss = builder.add("mlm", builder.add("vocabulary", encode))
-    return builder.add("stop", loss) if stopped else loss
-
-
-register(
-    Primitive(
-        name="mlm",
-        family="masks",
-        summary=(
-            "Masked language modelling: the tower, with a head over the vocabulary, predicts each selected token; "
-            "the mean over all selected tokens of the global batch, 0 if there is none."
-        ),
-        meaning=_mlm,
-        subjects=(
-            Subject("text", ("Encoded", "Text"), "a masked text or a tower's output for it, joined with an image or not"),
-        ),
-        laws=("permutation", "non_negative"),
-        formula=r"\frac{1}{\sum_i |M_i|} \sum_i \sum_{k \in M_i} -\log p(t_{ik} \mid \tilde{t}_i)",
-        cost="2 N W V FLOPs and N V logits for about N selected tokens",
-        example="minimize mlm(mask(text, random(15%)))",
     )
 )

@@ -55,7 +55,7 @@ class Subject:
     """An argument that carries data: `accepts` names what it may be, in the words of the type system.
 
     Kinds: `Encoded`, `Vec`, `Tokens`, `Distribution`, `Memory`, `Labels`, `Sim`, `Score`, `Scalar`, `Condition`, `Choice`,
-    `Target`, `Loss`, `Picks`, `Patches`, `Pixels`, `Image`, `Text`, `Label`, `Flag`, `Mask`, `Similarity`, `View`,
+    `Target`, `Loss`, `Logits`, `Picks`, `Patches`, `Pixels`, `Image`, `Text`, `Label`, `Flag`, `Mask`, `Similarity`, `View`,
     `Encoder`, `Tuple`, `Static`, `Any`. A subject with a `default` may be left out; `keyword` ones are never positional.
     """
 

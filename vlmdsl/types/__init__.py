@@ -2,6 +2,7 @@
 
 from vlmdsl.types.fields import FIELD_KINDS, JOINED, FieldKind, as_value, plain_kinds, register_field_kind, token_axis
 from vlmdsl.types.types import (
+    CodesType,
     ConditionType,
     DistributionType,
     DrawsType,
@@ -11,6 +12,7 @@ from vlmdsl.types.types import (
     FieldType,
     FunctionType,
     LabelsType,
+    LogitsType,
     LossType,
     MaskType,
     MemoryType,
@@ -31,7 +33,6 @@ from vlmdsl.types.types import (
     VecType,
     ViewSetType,
     ViewType,
-    VocabularyType,
     column_count,
     holds_memory,
     memory_axis,
@@ -39,10 +40,10 @@ from vlmdsl.types.types import (
 )
 
 __all__ = [
-    "FIELD_KINDS", "JOINED", "ConditionType", "DistributionType", "DrawsType", "EncodedType", "EncoderType", "ErrorType",
-    "FieldKind", "FieldType", "FunctionType", "LabelsType", "LossType", "MaskType", "MemoryType", "PatchesType",
-    "PicksType", "PixelsType", "ScalarType", "ScoreType", "SimType", "SimilarityType", "StringType", "TableType",
-    "TargetType", "TokensType", "TupleType", "Type", "VecType", "VectorType", "ViewSetType", "ViewType", "VocabularyType",
+    "FIELD_KINDS", "JOINED", "CodesType", "ConditionType", "DistributionType", "DrawsType", "EncodedType", "EncoderType",
+    "ErrorType", "FieldKind", "FieldType", "FunctionType", "LabelsType", "LogitsType", "LossType", "MaskType", "MemoryType",
+    "PatchesType", "PicksType", "PixelsType", "ScalarType", "ScoreType", "SimType", "SimilarityType", "StringType",
+    "TableType", "TargetType", "TokensType", "TupleType", "Type", "VecType", "VectorType", "ViewSetType", "ViewType",
     "as_value", "column_count", "holds_memory", "memory_axis", "picked_axis", "plain_kinds", "register_field_kind",
     "token_axis",
 ]  # fmt: skip

@@ -12,12 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 __all__ = [
-    "ConditionType", "DistributionType", "DrawsType", "EncodedType", "EncoderType", "ErrorType",
-    "FieldType", "FunctionType", "LabelsType", "LossType", "MaskType", "MemoryType", "PatchesType", "PicksType",
-    "PixelsType", "ScalarType",
-    "ScoreType", "SimType", "SimilarityType", "StringType", "TableType", "TargetType", "TokensType", "TupleType", "Type",
-    "VecType", "VectorType", "ViewSetType", "ViewType", "VocabularyType", "column_count", "holds_memory",
-    "memory_axis", "picked_axis",
+    "CodesType", "ConditionType", "DistributionType", "DrawsType", "EncodedType", "EncoderType", "ErrorType",
+    "FieldType", "FunctionType", "LabelsType", "LogitsType", "LossType", "MaskType", "MemoryType", "PatchesType",
+    "PicksType", "PixelsType", "ScalarType", "ScoreType", "SimType", "SimilarityType", "StringType", "TableType",
+    "TargetType", "TokensType", "TupleType", "Type", "VecType", "VectorType", "ViewSetType", "ViewType", "column_count",
+    "holds_memory", "memory_axis", "picked_axis",
 ]  # fmt: skip
 
 
@@ -92,15 +91,26 @@ class TokensType(Type):
 
 
 @dataclass(frozen=True, slots=True)
-class VocabularyType(Type):
-    """For every token of a text its logits, one number per vocabulary entry."""
+class LogitsType(Type):
+    """Logits of every token, one number per vocabulary entry."""
 
     rows: str = "B"
     tokens: str = "L"
-    words: str = "V"
+    entries: str = "V"
 
     def __str__(self) -> str:
-        return f"Vocabulary[{self.rows}, {self.tokens}, {self.words}]"
+        return f"Logits[{self.rows}, {self.tokens}, {self.entries}]"
+
+
+@dataclass(frozen=True, slots=True)
+class CodesType(Type):
+    """For every token the number of a vocabulary entry, negative where the token does not count."""
+
+    rows: str = "B"
+    tokens: str = "L"
+
+    def __str__(self) -> str:
+        return f"Codes[{self.rows}, {self.tokens}]"
 
 
 @dataclass(frozen=True, slots=True)

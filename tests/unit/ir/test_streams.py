@@ -7,7 +7,7 @@ import pytest
 import vlmdsl
 from unit.passes.programs import Build
 from vlmdsl.ir import Program, inputs, readings, streams
-from vlmdsl.types import VocabularyType
+from vlmdsl.types import LogitsType
 
 TERMS = {
     "pooled": "contrast(image, text, temperature=0.07)",
@@ -79,7 +79,7 @@ def test_a_vocabulary_that_more_than_the_criterion_reads_is_wanted_everywhere() 
     loss = build.mlm()
     (stream,) = streams(build.program("masked", loss=loss))
     assert (stream.vocabulary, stream.asked_only) == (True, True)
-    stopped = build.add("stop", loss.inputs[0], type=VocabularyType())
+    stopped = build.add("stop", loss.inputs[0], type=LogitsType())
     (stream,) = streams(build.program("read", loss=loss, other=stopped))
     assert (stream.vocabulary, stream.asked_only) == (True, False)
 

@@ -85,7 +85,7 @@ class Build:
         view = {"share": share, "hidden": 0.8, "replaced": 0.1, "draw": 0}
         masked = self.add("mask", self.field("text", "Text"), **view)
         encoded = self.add("encode", masked, encoder=Encoder("language", "Text"))
-        return self.add("mlm", self.add("vocabulary", encoded))
+        return self.add("token_loss", self.add("vocabulary", encoded), self.add("token_ids", encoded, which="selected"))
 
     def same(self, label: str = "label", missing: int = -1) -> Node:
         return self.add("same", self.field(label, "Label"), missing=missing)

@@ -19,11 +19,10 @@ from vlmdsl.backends.latex.criteria import (
     target_entropy,
 )
 from vlmdsl.backends.latex.draws import drawn, following, from_outside
-from vlmdsl.backends.latex.fusion import fused, matched, module_of
+from vlmdsl.backends.latex.fusion import matched
 from vlmdsl.backends.latex.interface import Writer
 from vlmdsl.backends.latex.mining import is_other, picks
 from vlmdsl.backends.latex.notation import (
-    PRODUCT,
     SUM,
     Math,
     bracketed,
@@ -32,15 +31,16 @@ from vlmdsl.backends.latex.notation import (
     negated,
     number,
     quotient,
-    words,
 )
+from vlmdsl.backends.latex.prediction import token_loss
 from vlmdsl.backends.latex.reconstruction import reconstruct
-from vlmdsl.ir import Node, encoder_of, masked_text
+from vlmdsl.ir import Node
 from vlmdsl.ir.operations.contrast import CONTRAST
-from vlmdsl.ir.operations.encoding import ENTROPY, ENTROPY_OF_MEAN, MLM, source_of
+from vlmdsl.ir.operations.encoding import ENTROPY, ENTROPY_OF_MEAN
 from vlmdsl.ir.operations.matrices import LOG_SUM_EXP, ROW_MEAN, ROW_SUM, SCORE
 from vlmdsl.ir.operations.mining import FETCH, HARDEST, MINE, PICKED
-from vlmdsl.ir.operations.modules import APPLY, MATCHED, RECONSTRUCT
+from vlmdsl.ir.operations.modules import MATCHED, RECONSTRUCT
+from vlmdsl.ir.operations.prediction import TOKEN_LOSS
 from vlmdsl.ir.operations.reductions import CROSS_ENTROPY, HINGE, MEAN, SAMPLES, SIGMOID_LOSS, TARGET_ENTROPY
 from vlmdsl.ir.operations.scalars import (
     CLAMP,
@@ -136,25 +136,6 @@ def _entropy(writer: Writer, node: Node) -> Math:
     return call("H", *(_distribution_of(writer, parent, "i") for parent in node.inputs), latex="H")
 
 
-def _mlm(writer: Writer, node: Node) -> Math:
-    """The mean over the chosen tokens; what they are is stated."""
-    encode = node.inputs[0].inputs[0]
-    view = masked_text(source_of(encode))
-    assert view is not None, "`mlm` predicts what a mask selected"
-    text, masked = writer.names.source(view.inputs[0]), _context(writer, encode)
-    chosen = "the tokens that the mask selected, of all samples"
-    writer.names.state("values", Math(rf"M\ {words(chosen).latex}", f"M: {chosen}"))
-    tower = module_of(encode) if encode.operation is APPLY else words(encoder_of(encode).tower)
-    latex = rf"\frac{{1}}{{|M|}} \sum_{{(i,k) \in M}} -\log p_{{{tower.latex}}}({text.latex}[k] \mid {masked.latex})"
-    plain = f"1/|M| Σ_(i,k)∈M -log p_{tower.text}({text.text}[k] | {masked.text})"
-    return Math(latex, plain, PRODUCT)
-
-
-def _context(writer: Writer, encode: Node) -> Math:
-    """What tokens are predicted from: a masked text, alone or given its image."""
-    return fused(writer, encode) if encode.operation is APPLY else writer.names.source(encode.inputs[0])
-
-
 def _entropy_of_mean(writer: Writer, node: Node) -> Math:
     writer.names.state("values", _CROSS_ENTROPY)
     mean = writer.mean(_distribution_of(writer, node.inputs[0], "i"), 1.0, None)
@@ -204,7 +185,7 @@ EXPRESSIONS: dict[str, Callable[[Writer, Node], Math]] = {
     HINGE: hinge,
     ENTROPY: _entropy,
     ENTROPY_OF_MEAN: _entropy_of_mean,
-    MLM: _mlm,
+    TOKEN_LOSS: token_loss,
     TARGET_ENTROPY: target_entropy,
     SIGMOID_LOSS: sigmoid_loss,
     CONTRAST: lambda writer, node: writer.contrast(node),

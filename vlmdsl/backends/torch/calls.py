@@ -18,9 +18,10 @@ from vlmdsl.ir import (
     streams,
 )
 from vlmdsl.ir.operations.contrast import CONTRAST
-from vlmdsl.ir.operations.encoding import MLM, NORMALIZE, POOLED, TOKENS, VOCABULARY
+from vlmdsl.ir.operations.encoding import NORMALIZE, POOLED, TOKENS, VOCABULARY
 from vlmdsl.ir.operations.matrices import SCORE, SIMILARITY, UNITE
 from vlmdsl.ir.operations.modules import APPLY, DROPPED, PIXELS, STATES
+from vlmdsl.ir.operations.prediction import TOKEN_IDS
 from vlmdsl.ir.operations.reductions import SAMPLES
 from vlmdsl.ir.operations.reference import REFERENCE
 from vlmdsl.ir.operations.scalars import ADD, AND, DIVIDE, DRAW, MULTIPLY, NEGATE, NOT, OR, PARAMETER, RAMP, SCALAR, SUBTRACT
@@ -154,9 +155,8 @@ def _features(values: Values, encode: Node, output: str) -> str:
     return _item("inputs", owner.input(output)) + ("" if owner.learns else ".detach()")
 
 
-def _mlm(values: Values, node: Node) -> str:
-    targets = values.output(node.inputs[0].inputs[0]).input("targets")
-    return f"ops.mlm({values.of(node.inputs[0])}, {_item('inputs', targets)})"
+def _token_ids(values: Values, node: Node) -> str:
+    return _item("inputs", values.output(node.inputs[0]).input(_IDS[node.string("which")]))
 
 
 def _normalize(values: Values, node: Node) -> str:
@@ -245,6 +245,9 @@ def _plugin(values: Values, node: Node) -> str:
     return f"ops.{function}({', '.join(arguments)})"
 
 
+_IDS = {"selected": "targets", "all": "ids"}
+"""The input that holds the ids of tokens, by which ones."""
+
 RULES: dict[str, Rule] = {
     FIELD: _named_input,
     SCALAR: _named_input,
@@ -257,7 +260,7 @@ RULES: dict[str, Rule] = {
     PIXELS: _pixels,
     DROPPED: _dropped,
     VOCABULARY: _vocabulary,
-    MLM: _mlm,
+    TOKEN_IDS: _token_ids,
     PARAMETER: _parameter,
     SAMPLES: _samples,
     UNITE: _unite,

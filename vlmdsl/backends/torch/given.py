@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from vlmdsl.ir import module_outputs
+from vlmdsl.backends.torch.values import TokenLogits
+from vlmdsl.ir import ModuleOutput, Stream, module_outputs
 from vlmdsl.ir.operations.modules import APPLY
 from vlmdsl.ir.schedule import Applied, Apply, Schedule, Value
 from vlmdsl.planning import applied_of
@@ -92,14 +93,15 @@ class GivenModules:
             return None
         if apply.use.module.family == "head":
             return self._features[stream.name]
-        return self._features[stream.input("vocabulary")], self._features[stream.input("targets")]
+        return self._token_logits(self._features[stream.input("vocabulary")], stream)
 
-    def _predicted(
-        self, module: Callable[..., Any], value: Value, environment: Mapping[Value, Any]
-    ) -> tuple[Tensor, Tensor]:
+    def _predicted(self, module: Callable[..., Any], value: Value, environment: Mapping[Value, Any]) -> TokenLogits:
         assert isinstance(value, Applied)
         assert value.source.operation is APPLY
-        return module(environment[value].tokens), self._features[self._outputs[value.source].input("targets")]
+        return self._token_logits(module(environment[value].tokens), self._outputs[value.source])
+
+    def _token_logits(self, logits: Tensor, owner: Stream | ModuleOutput) -> TokenLogits:
+        return TokenLogits(logits, *(self._features.get(owner.input(output)) for output in ("targets", "ids")))
 
 
 def fusion_input(node: Any, environment: Mapping[Value, Any]) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:

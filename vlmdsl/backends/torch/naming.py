@@ -12,6 +12,7 @@ from vlmdsl.ir.operations.encoding import DISTRIBUTION, GATE, MIX, NORMALIZE, PO
 from vlmdsl.ir.operations.matrices import SCORE, SIMILARITY
 from vlmdsl.ir.operations.mining import FETCH, HARDEST, MINE
 from vlmdsl.ir.operations.modules import APPLY, DROPPED, PIXELS, STATES
+from vlmdsl.ir.operations.prediction import TOKEN_IDS
 from vlmdsl.ir.operations.reductions import CROSS_ENTROPY, HINGE
 from vlmdsl.ir.operations.reference import ATTEND, REFERENCE, RETRIEVE, TAKE
 from vlmdsl.ir.operations.scalars import CONSTANT, DRAW, NEGATE, PARAMETER, RAMP, SCALAR, STOP
@@ -163,6 +164,7 @@ _MEANINGS: dict[str, Callable[[Names, Node], str]] = {
     POOLED: lambda names, node: names.stream(node),
     TOKENS: lambda names, node: f"{names.stream(node)}_tokens",
     VOCABULARY: lambda names, node: f"{names.stream(node)}_vocabulary",
+    TOKEN_IDS: lambda names, node: f"{names.stream(node)}_{'targets' if node.string('which') == 'selected' else 'ids'}",
     MIX: lambda names, node: names.mixture(node),
     STATES: lambda names, node: f"{names.stream(node)}_states",
     APPLY: lambda names, node: names.module(node),

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeAlias
 from torch import Tensor
 
 from vlmdsl.backends.torch.objective import Objective, ObjectiveOutput
+from vlmdsl.backends.torch.values import TokenLogits
 from vlmdsl.ir import ModuleOutput, Node, Stream, vocabulary_use
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.schedule import Applied, Apply, Compute, Value
@@ -21,8 +22,7 @@ Environment: TypeAlias = dict[Value, Any]
 """What a step holds so far.
 
 A number or a plain field is a tensor; a field that modules take is a dictionary from each form to `Loaded`; the output of a
-tower has the attributes `pooled`, `tokens` and `mask`, that of a head is a tensor, that of a vocabulary is logits and
-targets.
+tower has the attributes `pooled`, `tokens` and `mask`, that of a head is a tensor, that of a vocabulary `TokenLogits`.
 """
 
 
@@ -191,6 +191,8 @@ def _predicted(
 ) -> Iterator[tuple[str, Tensor]]:
     applied = Applied(vocabulary_use(states.use), states)
     if applied in step.takes:
-        logits, targets = environment[applied]
-        yield owner.input("vocabulary"), logits
-        yield owner.input("targets"), targets
+        predicted: TokenLogits = environment[applied]
+        yield owner.input("vocabulary"), predicted.logits
+        for output in ("targets", "ids"):
+            if getattr(owner, output):
+                yield owner.input(output), getattr(predicted, output)

@@ -22,6 +22,7 @@ __all__ = [
     "Target",
     "TargetPart",
     "TokenFeatures",
+    "TokenLogits",
     "precise",
 ]
 
@@ -34,6 +35,18 @@ class TokenFeatures(NamedTuple):
 
     values: Tensor
     mask: Tensor | None = None
+
+
+class TokenLogits(NamedTuple):
+    """Logits [b, L, V] of tokens, and what the tokens are, negative where one does not count: the `targets` [b, L] that a
+    mask selected, all `ids` [b, L]; of both what is read.
+
+    No criterion of selected tokens depends on the row of a token, so all may hold those only, in any order.
+    """
+
+    logits: Tensor
+    targets: Tensor | None
+    ids: Tensor | None = None
 
 
 class Gathered(NamedTuple):

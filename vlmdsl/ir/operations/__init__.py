@@ -10,6 +10,7 @@ from vlmdsl.ir.operations import (
     matrices,
     mining,
     modules,
+    prediction,
     reductions,
     reference,
     scalars,
@@ -20,5 +21,7 @@ from vlmdsl.ir.operations import (
 
 __all__ = ["FAMILIES", "OPERATIONS"]
 
-FAMILIES = (views, encoding, matrices, targets, reductions, scalars, state, reference, mining, modules, contrast)
+FAMILIES = (
+    views, encoding, prediction, matrices, targets, reductions, scalars, state, reference, mining, modules, contrast,
+)  # fmt: skip
 """The modules in the order in which documents list their operations."""

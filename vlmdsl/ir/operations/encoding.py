@@ -6,24 +6,23 @@ from vlmdsl.ir.encoders import Encoder
 from vlmdsl.ir.node import Node
 from vlmdsl.ir.operation import Operation, define
 from vlmdsl.ir.operations.rules import NUMBER, fixed, need, positive_block, same, take
-from vlmdsl.ir.operations.views import masked_text
 from vlmdsl.types import (
     JOINED,
     DistributionType,
     EncodedType,
     FieldType,
+    LogitsType,
     LossType,
     ScalarType,
     ScoreType,
     TokensType,
     Type,
     VecType,
-    VocabularyType,
     token_axis,
 )
 
 __all__ = [
-    "DISTRIBUTION", "ENCODE", "ENTROPY", "ENTROPY_OF_MEAN", "GATE", "MIX", "MLM", "NORMALIZE", "POOLED", "TOKENS",
+    "DISTRIBUTION", "ENCODE", "ENTROPY", "ENTROPY_OF_MEAN", "GATE", "MIX", "NORMALIZE", "POOLED", "TOKENS",
     "VOCABULARY", "source_of",
 ]  # fmt: skip
 
@@ -60,13 +59,7 @@ def vocabulary(node: Node, types: tuple[Type, ...]) -> Type:
     take(types, EncodedType)
     need(types[0] in (EncodedType("Text"), EncodedType(JOINED)), f"has logits for texts, got {types[0]}")
     _without_heads(node)
-    return VocabularyType()
-
-
-def mlm(node: Node, types: tuple[Type, ...]) -> Type:
-    take(types, VocabularyType)
-    need(masked_text(source_of(node)) is not None, "nothing in this text is masked")
-    return LossType()
+    return LogitsType()
 
 
 def mixture(node: Node, types: tuple[Type, ...]) -> Type:
@@ -98,16 +91,8 @@ VOCABULARY = define(
         "vocabulary",
         vocabulary,
         reads_encoder_output=True,
-        takes="encode of a Text",
-        gives="Vocabulary: logits [B, L, V] of each token, by the tower's head over the tokenizer's words",
-    )
-)
-MLM = define(
-    Operation(
-        "mlm",
-        mlm,
-        takes="Vocabulary of a masked text",
-        gives="Loss: the mean cross-entropy of the chosen tokens of the global batch; none chosen: 0",
+        takes="encode or apply of a Text",
+        gives="Logits [B, L, V] of each token, by a linear map of its state to the vocabulary of the text tower",
     )
 )
 NORMALIZE = define(

@@ -24,6 +24,7 @@ from vlmdsl.types import (
     DistributionType,
     DrawsType,
     EncodedType,
+    LogitsType,
     ScalarType,
     ScoreType,
     TokensType,
@@ -271,7 +272,7 @@ CLAMP = define(
 STOP = define(
     Operation(
         "stop",
-        same(EncodedType, VecType, TokensType, DistributionType, *NUMERIC),
+        same(EncodedType, VecType, TokensType, DistributionType, LogitsType, *NUMERIC),
         elementwise=True,
         number=float,
         passes_features=True,

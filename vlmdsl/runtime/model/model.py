@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from vlmdsl.backends.torch.given import decoder_input, fusion_input, head_input
 from vlmdsl.backends.torch.step import Environment, Step
+from vlmdsl.backends.torch.values import TokenLogits
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import TowerNotPerSample
 from vlmdsl.ir import (
@@ -57,6 +58,7 @@ from vlmdsl.runtime.values import (
     count,
     key_number,
     port,
+    token_ids,
 )
 from vlmdsl.source import Span
 from vlmdsl.types import FieldType
@@ -280,8 +282,8 @@ class VisionLanguageModel(nn.Module):
         keep = self._input(output.use, output.value, environment).ports["keep"]
         return TowerInput(PatchStates(decoder_input(node, environment)), {"keep": keep})
 
-    def _logits(self, use: Use, value: ScheduleValue, environment: Environment) -> tuple[Tensor, Tensor]:
-        """What a masked text's tokens may be, and what they were: where nothing reads more, of the selected tokens only."""
+    def _logits(self, use: Use, value: ScheduleValue, environment: Environment) -> TokenLogits:
+        """Logits of a text's tokens, and what these are: where nothing reads more, of the selected tokens only."""
         assert isinstance(value, Applied)
         source = source_of(value.source)
         if value.use.module.family == "fusion":
@@ -293,12 +295,16 @@ class VisionLanguageModel(nn.Module):
             owner = next(each for each in self.streams if each.vocabulary and each.source is source)
             states, tower = environment[value].states, value.use.module.name
             head = getattr(self._module(value.use), "vocabulary_head", None)
-        masked = environment[parts_of(source)[-1]][self.form(tower, "Text")].ports.get("masked")
-        if not isinstance(masked, MaskedTokens) or states is None or not isinstance(head, nn.Module):
+        text = environment[parts_of(source)[-1]][self.form(tower, "Text")]
+        masked: MaskedTokens | None = text.ports.get("masked")
+        if states is None or not isinstance(head, nn.Module) or (owner.targets and masked is None):
             raise ValueError("the tokens of a text are predicted, but the batch or the tower has none")
-        states = states[:, states.shape[1] - masked.targets.shape[1] :]  # of a pair the text, which comes last
-        states, targets = masked.selected(states) if owner.asked_only else (states, masked.targets)
-        return head(states), targets
+        states = states[:, states.shape[1] - text.value.ids.shape[1] :]  # of a pair the text, which comes last
+        if masked is not None and owner.asked_only:
+            states, targets = masked.selected(states)
+            return TokenLogits(head(states), targets)
+        ids = token_ids(text.value, masked) if owner.ids else None
+        return TokenLogits(head(states), None if masked is None else masked.targets, ids)
 
     def _module(self, use: Use) -> nn.Module:
         """What is called: a tower or a head, or the teacher of one."""

@@ -8,7 +8,16 @@ from vlmdsl.runtime.values.batch import Batch, port
 from vlmdsl.runtime.values.calls import Share, TowerInput, call_together
 from vlmdsl.runtime.values.family import Family, FieldColumns, SampleColumns, family_of, first_value
 from vlmdsl.runtime.values.image import ImageBatch, ImageFormat, resized
-from vlmdsl.runtime.values.mask import NOT_SELECTED, KeptPatches, MaskedText, MaskedTokens, dropped_first, kept, masked_batch
+from vlmdsl.runtime.values.mask import (
+    NOT_SELECTED,
+    KeptPatches,
+    MaskedText,
+    MaskedTokens,
+    dropped_first,
+    kept,
+    masked_batch,
+    token_ids,
+)
 from vlmdsl.runtime.values.noise import Noise, gumbel_noise
 from vlmdsl.runtime.values.regions import RegionBatch
 from vlmdsl.runtime.values.scalar import MISSING_LABEL, ScalarBatch, key_number
@@ -20,5 +29,5 @@ __all__ = [
     "KeptPatches", "MaskedText", "MaskedTokens", "Noise", "RegionBatch", "SampleColumns", "ScalarBatch", "Share",
     "TextBatch", "TextFormat", "TextValue", "TowerInput", "Value", "call_together", "cat", "count", "family_of",
     "first_value", "gumbel_noise", "dropped_first", "kept", "key_number", "length", "map_tensors", "masked_batch", "pad",
-    "port", "resized", "shorten", "split", "take", "to",
+    "port", "resized", "shorten", "split", "take", "to", "token_ids",
 ]  # fmt: skip

@@ -28,6 +28,7 @@ __all__ = [
     "hide_tokens",
     "kept",
     "masked_batch",
+    "token_ids",
 ]
 
 NOT_SELECTED = -100
@@ -80,6 +81,12 @@ class MaskedTokens(NamedTuple):
     def packed(cls, targets: Tensor, width: int) -> MaskedTokens:
         """These targets in `width` places per text, or more where more are selected."""
         return cls(targets, _packed_places(targets, width) if len(targets) else None)
+
+
+def token_ids(text: TextBatch, masked: MaskedTokens | None) -> Tensor:
+    """The ids of all tokens of texts as they were before any was masked, `NOT_SELECTED` at padding: [b, L]."""
+    ids = text.ids if masked is None else torch.where(masked.targets == NOT_SELECTED, text.ids, masked.targets)
+    return torch.where(text.mask, ids, NOT_SELECTED)
 
 
 class KeptPatches(NamedTuple):

@@ -73,7 +73,7 @@ def test_the_logits_are_as_many_as_the_plan_says() -> None:
     with FlopCounterMode(display=False) as counter:
         logits = linear(states)
         forward = counter.get_total_flops()
-        ops.mlm(logits, torch.zeros_like(places)).backward()
+        ops.token_loss(logits, torch.zeros_like(places)).backward()
     assert (row.forward, row.forward + row.backward) == (forward, counter.get_total_flops())
     assert row.kept == logits.numel() * logits.element_size()
 

@@ -40,7 +40,7 @@ from vlmdsl.backends.torch.ops.elementwise import (
     subtract_features,
     where,
 )
-from vlmdsl.backends.torch.ops.language import mlm
+from vlmdsl.backends.torch.ops.language import token_loss
 from vlmdsl.backends.torch.ops.matching import matched
 from vlmdsl.backends.torch.ops.mining import fetch, hardest, mine, picked
 from vlmdsl.backends.torch.ops.mixing import mix
@@ -61,9 +61,9 @@ __all__ = [
     "contrast_of", "cross_entropy", "distribution", "divide", "enqueue", "entropy", "entropy_of_mean", "equal",
     "exclude", "exclude_pairs", "exp", "fetch", "flipped", "gate", "gather", "greater", "greater_equal", "hardest", "hinge",
     "less", "less_equal", "linear_cross_entropy", "log", "log_sum_exp", "logical_and", "logical_not", "logical_or",
-    "maximum", "matched", "mean", "mine", "minimum", "mix", "mlm", "multiply", "nearest", "negate", "normalize", "not_equal",
+    "maximum", "matched", "mean", "mine", "minimum", "mix", "multiply", "nearest", "negate", "normalize", "not_equal",
     "others", "paired", "patch_side", "picked", "pixels", "plugin_criterion", "plugin_target", "reconstruct", "retain",
     "retrieve", "reuse", "row_mean", "row_sum", "running_mean", "same", "samples", "scale_target", "score", "sigmoid_loss",
     "similarity", "smooth", "softmax", "softplus", "stop", "subtract", "subtract_features", "take", "target_entropy",
-    "tokens", "transport", "transpose", "uniform", "unite", "unite_targets", "where",
+    "token_loss", "tokens", "transport", "transpose", "uniform", "unite", "unite_targets", "where",
 ]  # fmt: skip

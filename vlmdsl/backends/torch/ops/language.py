@@ -6,22 +6,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlmdsl.backends.torch.collectives import all_reduce_sum
+from vlmdsl.backends.torch.collectives import all_reduce_sum, process_count
 from vlmdsl.backends.torch.values import precise
 
-__all__ = ["mlm"]
+__all__ = ["token_loss"]
 
 
-def mlm(vocabulary: Tensor, targets: Tensor) -> Tensor:
-    """The mean of -log softmax(vocabulary)[target] over the chosen tokens of all processes, 0 if there is none: 0-d.
+def token_loss(
+    logits: Tensor, targets: Tensor, *, smoothing: float = 0.0, over: str = "all", reduction: str = "token"
+) -> Tensor:
+    """The mean cross-entropy of `softmax(logits)` with the targets, over the tokens of all processes: 0-d.
 
-    `vocabulary` [b, L, V]; `targets` [b, L] are words, negative where a token is not asked for. A process that holds more of
-    the chosen tokens counts for more.
+    `logits` [b, L, V]; `targets` [b, L] are vocabulary entries, negative where a token does not count (its logits may be
+    anything, NaN included). `smoothing` moves that share of each target to `all` entries alike, or to the `others`.
+
+    `reduction`: with `token` every token of the global batch counts alike, so that a process that holds more of them counts
+    for more; with `sample` the mean of each sample's tokens is taken first, and a sample without any counts as 0. No token
+    at all: 0. `ops.linear_cross_entropy` is the same of states and a weight, without logits.
+
+    >>> round(token_loss(torch.tensor([[[1.0, 0.0], [7.0, 7.0]]]), torch.tensor([[0, -1]])).item(), 4)
+    0.3133
     """
-    logits = precise(vocabulary).flatten(0, 1)
-    chosen = targets.flatten() >= 0
-    logits = torch.where(chosen[:, None], logits, 0.0)  # a NaN there would pass on a NaN gradient
-    words = torch.where(chosen, targets.flatten(), -1)
-    total = all_reduce_sum(F.cross_entropy(logits, words, ignore_index=-1, reduction="sum"))
-    count = all_reduce_sum(chosen.sum().to(logits.dtype))
-    return total / count.clamp(min=1.0)
+    counted = targets >= 0
+    flat = precise(logits).flatten(0, 1)
+    flat = torch.where(counted.flatten()[:, None], flat, 0.0)  # a NaN there would pass on a NaN gradient
+    entries = torch.where(counted, targets, -1).flatten()
+    if over == "others":  # torch moves a share of the smoothing to the target itself
+        smoothing *= flat.shape[1] / (flat.shape[1] - 1)
+    if reduction == "token":
+        total = F.cross_entropy(flat, entries, ignore_index=-1, reduction="sum", label_smoothing=smoothing)
+        count = all_reduce_sum(counted.sum().to(flat.dtype))
+        return all_reduce_sum(total) / count.clamp(min=1.0)
+    losses = F.cross_entropy(flat, entries, ignore_index=-1, reduction="none", label_smoothing=smoothing)
+    means = losses.view_as(targets).sum(dim=1) / counted.sum(dim=1).clamp(min=1)
+    return all_reduce_sum(means.sum()) / (means.shape[0] * process_count())

@@ -1,0 +1,52 @@
+"""How the prediction of tokens is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vlmdsl.backends.latex.fusion import fused, module_of
+from vlmdsl.backends.latex.interface import Writer
+from vlmdsl.backends.latex.notation import PRODUCT, Math, number, words
+from vlmdsl.ir import Node, encoder_of, masked_text, parts_of
+from vlmdsl.ir.operations.encoding import source_of
+from vlmdsl.ir.operations.modules import APPLY
+
+__all__ = ["token_loss"]
+
+
+def token_loss(writer: Writer, node: Node) -> Math:
+    """The mean over the tokens that are predicted; which they are is stated."""
+    _, ids = node.inputs
+    encode = ids.inputs[0]
+    source = parts_of(source_of(encode))[-1]
+    masked = masked_text(source)
+    text = writer.names.source(source if masked is None else masked.inputs[0])
+    said = f"the tokens{' that the mask selected' if ids.string('which') == 'selected' else ''}, of all samples"
+    writer.names.state("values", Math(rf"M\ {words(said).latex}", f"M: {said}"))
+    loss = _of_token(node, Math(f"{text.latex}[k]", f"{text.text}[k]"), lambda entry: _surprise(writer, encode, entry))
+    if node.attribute("reduction") == "sample":
+        latex = rf"\frac{{1}}{{B}} \sum_i \frac{{1}}{{|M_i|}} \sum_{{k \in M_i}} {loss.latex}"
+        return Math(latex, f"1/B Σ_i 1/|M_i| Σ_k∈M_i {loss.text}", PRODUCT)
+    return Math(rf"\frac{{1}}{{|M|}} \sum_{{(i,k) \in M}} {loss.latex}", f"1/|M| Σ_(i,k)∈M {loss.text}", PRODUCT)
+
+
+def _of_token(node: Node, token: Math, surprise: Callable[[Math], Math]) -> Math:
+    """The loss of one token: of what it is, and where targets are smoothed of other entries v."""
+    own, share = surprise(token), node.attribute("smoothing")
+    if not isinstance(share, float):
+        return own
+    others, other = node.attribute("over") == "others", surprise(Math("v", "v"))
+    among = Math(rf"v \neq {token.latex}", f"v≠{token.text}") if others else Math("v", "v")
+    entries, rest, moved = "V - 1" if others else "V", number(1.0 - share), number(share)
+    latex = rf"{rest.latex} ({own.latex}) + \frac{{{moved.latex}}}{{{entries}}} \sum_{{{among.latex}}} {other.latex}"
+    return Math(
+        rf"\left({latex}\right)", f"({rest.text} ({own.text}) + {moved.text}/({entries}) Σ_{among.text} {other.text})"
+    )
+
+
+def _surprise(writer: Writer, encode: Node, entry: Math) -> Math:
+    """The negative logarithm of the probability that the token is this entry, given what it is predicted from."""
+    tower = module_of(encode) if encode.operation is APPLY else words(encoder_of(encode).tower)
+    context = fused(writer, encode) if encode.operation is APPLY else writer.names.source(encode.inputs[0])
+    latex = rf"-\log p_{{{tower.latex}}}({entry.latex} \mid {context.latex})"
+    return Math(latex, f"-log p_{tower.text}({entry.text} | {context.text})")

@@ -1,0 +1,56 @@
+"""Which tokens are predicted, and criteria that compare their logits with what they are."""
+
+from __future__ import annotations
+
+from vlmdsl.ir.node import Node
+from vlmdsl.ir.operation import Operation, define
+from vlmdsl.ir.operations.encoding import source_of
+from vlmdsl.ir.operations.rules import NUMBER, need, take
+from vlmdsl.ir.operations.views import masked_text
+from vlmdsl.types import JOINED, CodesType, EncodedType, LogitsType, LossType, Type
+
+__all__ = ["TOKEN_IDS", "TOKEN_LOSS", "predicts_selected"]
+
+
+def predicts_selected(node: Node) -> bool:
+    """Whether a node reads logits at those tokens only that a mask selected."""
+    ids = [parent for parent in node.inputs if parent.operation is TOKEN_IDS]
+    return bool(ids) and all(parent.string("which") == "selected" for parent in ids)
+
+
+def token_ids(node: Node, types: tuple[Type, ...]) -> Type:
+    take(types, EncodedType)
+    need(types[0] in (EncodedType("Text"), EncodedType(JOINED)), f"are those of a text, got {types[0]}")
+    which = node.string("which")
+    need(which in ("selected", "all"), f"are selected or all, not {which}")
+    need(which == "all" or masked_text(source_of(node)) is not None, "nothing in this text is masked")
+    return CodesType()
+
+
+def token_loss(node: Node, types: tuple[Type, ...]) -> Type:
+    take(types, LogitsType, CodesType)
+    return LossType()
+
+
+TOKEN_IDS = define(
+    Operation(
+        "token_ids",
+        token_ids,
+        {"which": (str,)},
+        stops_gradient=True,
+        takes="encode or apply of a Text",
+        carries="`which` tokens: those that a mask `selected`, or `all`",
+        gives="Codes: the ids of the tokens as they were before they were masked, negative for other tokens and padding",
+    )
+)
+TOKEN_LOSS = define(
+    Operation(
+        "token_loss",
+        token_loss,
+        {"smoothing": NUMBER, "over": (str,), "reduction": (str,)},
+        {"smoothing": 0.0, "over": "all", "reduction": "token"},
+        takes="Logits, Codes",
+        carries="`smoothing` of the targets, `over` which entries (`all`, `others`); `reduction` (`token`, `sample`)",
+        gives="Loss: the mean cross-entropy of the tokens of the global batch that have a code; none: 0",
+    )
+)

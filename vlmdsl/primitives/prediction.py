@@ -1,0 +1,176 @@
+"""Prediction of tokens: logits over a vocabulary, and the criteria that compare them with what the tokens are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field
+
+from vlmdsl.diagnostics.catalog.meaning import NothingHidden
+from vlmdsl.diagnostics.catalog.types import PooledWhereTokensAreCompared, WrongType
+from vlmdsl.diagnostics.catalog.values import BadValue
+from vlmdsl.ir import Node, encoder_of, masked_text, parts_of
+from vlmdsl.ir.operations.encoding import ENCODE, VOCABULARY, source_of
+from vlmdsl.ir.operations.modules import APPLY
+from vlmdsl.ir.operations.scalars import STOP
+from vlmdsl.primitives.registry import register
+from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
+from vlmdsl.primitives.values import MaskValue, TupleValue, Value, type_of
+from vlmdsl.types import JOINED, EncodedType
+
+
+def _encoded_text(builder: Builder, value: Value, function: str) -> tuple[Node, bool]:
+    """The text, by itself, with its image or given it, as an encoder outputs it; and whether its gradient is stopped."""
+    encoded = builder.encoded(value, "text")
+    stopped = isinstance(encoded, Node) and encoded.operation is STOP
+    encode = encoded.inputs[0] if isinstance(encoded, Node) and stopped else encoded
+    texts = (EncodedType("Text"), EncodedType(JOINED))
+    if not isinstance(encode, Node) or encode.type not in texts or encode.operation not in (ENCODE, APPLY):
+        raise _wrong(builder, "text", function, encoded, "a Text")
+    if encode.operation is ENCODE and encoder_of(encode).heads:
+        help = ("a head outputs pooled features only: use the tower itself, without `project` or `predict`",)
+        place = builder.place("text")
+        raise Fault(
+            PooledWhereTokensAreCompared.at(place, "the features of a head", help=help, similarity=function), encoded
+        )
+    return encode, stopped
+
+
+def _linear(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    encode, stopped = _encoded_text(builder, subjects["text"], "linear")
+    logits = builder.add("vocabulary", encode)
+    return builder.add("stop", logits) if stopped else logits
+
+
+register(
+    Primitive(
+        name="linear",
+        family="prediction",
+        summary=(
+            "Logits of each token of a text, one per vocabulary entry: a linear map of the token's state, whose weights are "
+            "the text tower's."
+        ),
+        meaning=_linear,
+        subjects=(Subject("text", ("Encoded", "Text"), "a text or a tower's output for it, with an image or given it"),),
+        formula=r"z_{ik} = W h_{ik} + b",
+        cost="2 N W V FLOPs and N V logits for N tokens",
+        example="let m = random(15%)\nminimize token_loss(linear(mask(text, m)), text, at=m)",
+    )
+)
+
+
+class TokenLossParameters(Parameters):
+    """Arguments of `token_loss`."""
+
+    smoothing: float = Field(default=0.0, ge=0.0, lt=1.0, description="share of each target that goes to other entries")
+    over: Literal["all", "others"] = Field(
+        default="all", description="which entries get it: `all` alike, the target too, or the `others`"
+    )
+    reduction: Literal["token", "sample"] = Field(
+        default="token",
+        description=(
+            "`token`: every token of the global batch counts alike; `sample`: every sample does, by the mean of its tokens"
+        ),
+    )
+
+
+def _token_loss(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    assert isinstance(parameters, TokenLossParameters)
+    logits, stopped = _logits(builder, subjects["logits"])
+    encode = logits.inputs[0]
+    which = _which(builder, encode, subjects["targets"], subjects["at"])
+    arguments = parameters.model_dump(exclude_defaults=True)
+    loss = builder.add("token_loss", logits, builder.add("token_ids", encode, which=which), **arguments)
+    return builder.add("stop", loss) if stopped else loss
+
+
+def _logits(builder: Builder, value: Value) -> tuple[Node, bool]:
+    """The logits that `linear` made, and whether their gradient is stopped."""
+    stopped = isinstance(value, Node) and value.operation is STOP
+    logits = value.inputs[0] if isinstance(value, Node) and stopped else value
+    if not isinstance(logits, Node) or logits.operation is not VOCABULARY:
+        raise _wrong(builder, "logits", "token_loss", value, "logits, `linear(...)`")
+    return logits, stopped
+
+
+def _which(builder: Builder, encode: Node, targets: Value, at: Value) -> str:
+    """Which tokens are predicted: those that the mask `at` selected, or all of the text."""
+    source = parts_of(source_of(encode))[-1]
+    masked = masked_text(source)
+    if targets is not source and (masked is None or targets is not masked.inputs[0]):
+        help = ("name the text, `let t = rewrite(text, M=1)`, and use it in both",)
+        raise _bad(builder, "targets", "this is not the text of which there are logits", *help)
+    if isinstance(at, TupleValue):  # left out
+        return "all"
+    assert isinstance(at, MaskValue)
+    selected = {"share": float(at.share), "draw": at.draw, **at.attributes}
+    if masked is None or not selected.items() <= dict(masked.attributes).items():
+        help = ("name the mask, `let m = random(15%)`, and use it in both: `linear(mask(text, m))`, `at=m`",)
+        raise _bad(builder, "at", "it is not the mask by which tokens of the text were selected", *help)
+    return "selected"
+
+
+def _wrong(builder: Builder, argument: str, function: str, value: Value, expected: str) -> Fault:
+    place, kind = builder.place(argument), type_of(value)
+    return Fault(WrongType.at(place, str(kind), argument=argument, function=function, wanted=expected, found=kind), value)
+
+
+def _bad(builder: Builder, argument: str, reason: str, *help_texts: str) -> Fault:
+    place = builder.place(argument)
+    return Fault(BadValue.at(place, help=help_texts, argument=argument, function="token_loss", reason=reason))
+
+
+register(
+    Primitive(
+        name="token_loss",
+        family="prediction",
+        summary=(
+            "The cross-entropy of the logits of tokens with what the tokens are: of those that a mask selected, or of all; "
+            "the mean over the global batch, 0 if there is none."
+        ),
+        meaning=_token_loss,
+        subjects=(
+            Subject("logits", ("Logits",), "the logits of each token"),
+            Subject("targets", ("Text",), "the text that is predicted, before tokens of it were masked or after"),
+            Subject(
+                "at", ("Mask",), "the mask that selected tokens; without it all are predicted", TupleValue(()), keyword=True
+            ),
+        ),
+        parameters=TokenLossParameters,
+        laws=("permutation", "non_negative"),
+        formula=r"\frac{1}{|M|} \sum_{(i,k) \in M} \left(\log \sum_v e^{z_{ikv}} - z_{ik t_{ik}}\right)",
+        cost="N V numbers, read, for N tokens",
+        example="let m = random(15%)\nminimize token_loss(linear(mask(text, m)), text, at=m, smoothing=10%)",
+    )
+)
+
+
+def _mlm(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    encode, stopped = _encoded_text(builder, subjects["text"], "mlm")
+    if masked_text(source_of(encode)) is None:
+        help = ("mask some: `mlm(mask(text, random(15%)))`",)
+        raise Fault(NothingHidden.at(builder.place("text"), help=help), subjects["text"])
+    logits = builder.add("vocabulary", encode)
+    loss = builder.add("token_loss", logits, builder.add("token_ids", encode, which="selected"))
+    return builder.add("stop", loss) if stopped else loss
+
+
+register(
+    Primitive(
+        name="mlm",
+        family="prediction",
+        summary=(
+            "Masked language modelling, `token_loss(linear(masked), text, at=m)`: the text tower predicts each selected "
+            "token; the mean over all selected tokens of the global batch, 0 if there is none."
+        ),
+        meaning=_mlm,
+        subjects=(
+            Subject("text", ("Encoded", "Text"), "a masked text or a tower's output for it, joined with an image or not"),
+        ),
+        laws=("permutation", "non_negative"),
+        formula=r"\frac{1}{\sum_i |M_i|} \sum_i \sum_{k \in M_i} -\log p(t_{ik} \mid \tilde{t}_i)",
+        cost="2 N W V FLOPs and N V logits for about N selected tokens",
+        example="minimize mlm(mask(text, random(15%)))",
+    )
+)
