@@ -51,6 +51,15 @@ def test_next_tokens_with_label_smoothing() -> None:
     assert_agrees(oracle, loss)
 
 
+def test_the_recipe_of_tokens_with_label_smoothing() -> None:
+    """The compiled objective, which is given logits and ids that are shifted against each other."""
+    oracle = load_oracle(DATA, "blip-lm")
+    smoothing, pad = oracle.hyperparameters["label_smoothing"], oracle.hyperparameters["pad"]
+    objective = vlmdsl.compile(f"minimize token_loss(linear(text), text, smoothing={smoothing})", compiled=False)
+    ids = torch.where(oracle.inputs["input_ids"] == pad, -100, oracle.inputs["input_ids"])[:, 1:]
+    assert_agrees(oracle, lambda logits: objective(text_vocabulary=logits[:, :-1], text_ids=ids).loss)
+
+
 @pytest.mark.parametrize("name", ["albef-mlm-alpha0"])
 def test_masked_tokens_with_a_teacher(name: str) -> None:
     oracle = load_oracle(DATA, name)

@@ -127,7 +127,7 @@ register(
         family="prediction",
         summary=(
             "The cross-entropy of the logits of tokens with what the tokens are: of those that a mask selected, or of all; "
-            "the mean over the global batch, 0 if there is none."
+            "the mean over the global batch; 0 without any."
         ),
         meaning=_token_loss,
         subjects=(

@@ -125,6 +125,19 @@ def test_the_tower_is_asked_for_the_hidden_tokens() -> None:
     assert all(parameter.grad is not None for parameter in language.parameters())
 
 
+def test_all_tokens_are_predicted_as_they_were_before_some_were_masked() -> None:
+    recipe = "recipe r(text: Text)\nlet m = random(40%)\nminimize token_loss(linear(mask(text, m)), text)"
+    language = tower(("vocabulary",))
+    model = VisionLanguageModel({"language": language}, vlmdsl.compile(recipe, compiled=False))
+    (batch,), (plain,) = batches(recipe, 1), batches(RECIPE, 1)
+    text, original = masked_text(batch)[0], plain.values["text"]
+    assert isinstance(original, TextBatch)
+    assert not torch.equal(text.ids, original.ids)
+    logits = language.vocabulary_head(language(*text).states)
+    expected = functional.cross_entropy(logits[original.mask], original.ids[original.mask])
+    torch.testing.assert_close(model(batch).loss, expected)
+
+
 def test_only_the_chosen_tokens_get_logits_with_the_same_loss_and_gradients() -> None:
     (batch,) = batches(RECIPE.replace("40%", "10%"), 1)
     _, masked = masked_text(batch)

@@ -1,13 +1,16 @@
-"""Masked language modelling over a batch, in which texts may have nothing to ask for."""
+"""Cross-entropies of tokens over logits: which tokens count, and how much."""
 
 from __future__ import annotations
 
+import itertools
+
+import pytest
 import torch
 
 from vlmdsl.backends.torch import ops
 
 
-def test_nothing_chosen_is_no_loss_and_no_gradient() -> None:
+def test_nothing_selected_is_no_loss_and_no_gradient() -> None:
     logits = torch.randn(3, 4, 5, requires_grad=True)
     loss = ops.token_loss(logits, torch.full((3, 4), -100))
     loss.backward()
@@ -15,7 +18,7 @@ def test_nothing_chosen_is_no_loss_and_no_gradient() -> None:
     assert torch.equal(logits.grad, torch.zeros(3, 4, 5))
 
 
-def test_each_chosen_token_counts_alike_and_the_rest_not_at_all() -> None:
+def test_each_selected_token_counts_alike_and_the_rest_not_at_all() -> None:
     logits = torch.randn(2, 3, 5, dtype=torch.float64, requires_grad=True)
     targets = torch.tensor([[1, -100, 4], [-100, 2, -100]])
     loss = ops.token_loss(logits, targets)
@@ -23,6 +26,20 @@ def test_each_chosen_token_counts_alike_and_the_rest_not_at_all() -> None:
     torch.testing.assert_close(loss, -picked.mean())
     loss.backward()
     assert not logits.grad[targets < 0].any()
+
+
+@pytest.mark.parametrize(
+    ("smoothing", "over", "reduction"), list(itertools.product((0.0, 0.2), ("all", "others"), ("token", "sample")))
+)
+def test_logits_give_what_states_and_a_weight_give(smoothing: float, over: str, reduction: str) -> None:
+    logits = torch.randn(3, 4, 5, dtype=torch.float64, requires_grad=True)
+    targets = torch.tensor([[1, -100, 4, 0], [-100, 2, -100, -1], [-100] * 4])
+    identity, options = torch.eye(5, dtype=torch.float64), {"smoothing": smoothing, "over": over, "reduction": reduction}
+    losses = ops.token_loss(logits, targets, **options), ops.linear_cross_entropy(logits, identity, targets, **options)
+    torch.testing.assert_close(*losses, rtol=1e-12, atol=0)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, logits) for loss in losses), rtol=1e-10, atol=1e-14)
+    poisoned = torch.where((targets < 0)[:, :, None], torch.nan, logits)
+    torch.testing.assert_close(ops.token_loss(poisoned, targets, **options), losses[0], rtol=0, atol=0)
 
 
 def test_half_precision_and_large_logits_stay_finite() -> None:

@@ -1,0 +1,70 @@
+"""Prediction of tokens in a recipe: what `linear` and `token_loss` mean, and what is at fault where they do not fit."""
+
+from __future__ import annotations
+
+import pytest
+
+import vlmdsl
+from vlmdsl.ir.digest import digest
+
+SIGNATURE = "recipe r(image: Image, text: Text, other: Text)\nlet m = random(15%)\nlet n = random(15%)\n"
+ONE = "encoder one = shared(vision, language)\n"
+
+FAULTS = {
+    "another text": ("token_loss(linear(mask(text, m)), other, at=m)", "V0405"),
+    "another mask": ("token_loss(linear(mask(text, m)), text, at=n)", "V0405"),
+    "no mask": ("token_loss(linear(text), text, at=m)", "V0405"),
+    "an image has no tokens to predict": ("token_loss(linear(image), text)", "V0301"),
+    "a head has no tokens": ("token_loss(linear(project(language)(text)), text)", "V0304"),
+    "features are not logits": ("token_loss(text, text)", "V0301"),
+    "logits are not a loss": ("linear(text)", "V0308"),
+    "all of the target moved": ("token_loss(linear(text), text, smoothing=1)", "V0405"),
+}
+
+
+def errors(loss: str) -> list[str]:
+    """Codes of what is wrong with a recipe; that it does not use some of its fields is not."""
+    return [each.code for each in vlmdsl.check(f"{SIGNATURE}minimize {loss}") if each.severity == "error"]
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_a_diagnostic(name: str) -> None:
+    loss, code = FAULTS[name]
+    assert errors(loss) == [code]
+
+
+@pytest.mark.parametrize(
+    ("encoded", "encoder"),
+    [
+        ("mask(text, m)", ""),
+        ("one(join(image, mask(text, m)))", ONE),
+        ("mask(text, m) | image", ""),
+        ("stop(mask(text, m))", ""),
+    ],
+    ids=["alone", "joined", "given its image", "stopped"],
+)
+def test_masked_language_modelling_is_the_token_loss_of_what_the_mask_selected(encoded: str, encoder: str) -> None:
+    header = f"recipe r(image: Image, text: Text)\n{encoder}let m = random(15%)\nminimize contrast(image, text) + "
+    short, long = (
+        vlmdsl.compile(f"{header}{loss}", compiled=False).program
+        for loss in (f"mlm({encoded})", f"token_loss(linear({encoded}), text, at=m)")
+    )
+    assert digest(short) == digest(long)
+
+
+def test_what_the_tokens_are_is_an_input_of_its_own() -> None:
+    recipe = f"{SIGNATURE}let z = linear(mask(text, m))\nminimize token_loss(z, text, at=m) + token_loss(z, text)"
+    inputs = vlmdsl.compile(recipe, compiled=False).inputs
+    assert list(inputs) == ["text_masked_vocabulary", "text_masked_targets", "text_masked_ids"]
+    assert inputs["text_masked_ids"].axes == ("B", "L")
+
+
+def test_the_formula_says_what_is_done_to_targets_and_over_what_the_mean_is() -> None:
+    options = 'smoothing=10%, over="others", reduction="sample"'
+    (plain, smoothed) = (
+        vlmdsl.compile(f"{SIGNATURE}minimize token_loss(linear(mask(text, m)), text, at=m{more})", compiled=False).latex()
+        for more in ("", f", {options}")
+    )
+    assert r"\frac{1}{|M|} \sum_{(i,k) \in M}" in plain
+    assert r"\frac{0.1}{V - 1} \sum_{v \neq \mathrm{text}_i[k]}" in smoothed
+    assert r"\frac{1}{B} \sum_i \frac{1}{|M_i|}" in smoothed
