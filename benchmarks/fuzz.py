@@ -26,7 +26,7 @@ from importlib import import_module
 from pathlib import Path
 
 import vlmdsl
-from vlmdsl.api.driver import build
+from vlmdsl.api.driver import build_flows
 from vlmdsl.backends.latex import formula, formula_text
 from vlmdsl.backends.plan import make_plan
 from vlmdsl.diagnostics import catalogue, render_github, render_json, render_text
@@ -195,12 +195,12 @@ def failures_of(text: str, report: Report) -> Iterator[str]:
 
 def _later_stages(text: str) -> None:
     """All that is made of a correct recipe without running it."""
-    built = build(text, expression=True)
-    make_plan(built.planned, batch=64, world=2, sources=built.front_end.sources).to_text()
-    formula(built.written)
-    formula_text(built.written)
-    emitted = import_module("vlmdsl.backends.torch.emit").emit(built.planned, sources=built.front_end.sources)
-    import_module("vlmdsl.backends.torch.allowed").allowed_tree(emitted)
+    for built in build_flows(text, expression=True):
+        make_plan(built.planned, batch=64, world=2, sources=built.front_end.sources).to_text()
+        formula(built.written)
+        formula_text(built.written)
+        emitted = import_module("vlmdsl.backends.torch.emit").emit(built.planned, sources=built.front_end.sources)
+        import_module("vlmdsl.backends.torch.allowed").allowed_tree(emitted)
 
 
 def fuzz(programs: int, seed: int = 0) -> Report:

@@ -108,6 +108,42 @@ statements = st.one_of(
 )
 
 
+_names_of_blocks = st.lists(names, min_size=1, max_size=3, unique_by=lambda name: name.name)
+
+
+@st.composite
+def _inside(draw: st.DrawFn) -> tuple[tree.Item, ...]:
+    """What stands in a flow, or in a stage without flows."""
+    lets = st.builds(lambda name, value, text: tree.Let(name, value, text, NOWHERE), names, expressions, documentation)
+    return (*draw(st.lists(lets, max_size=2)), draw(objectives))
+
+
+@st.composite
+def _flows(draw: st.DrawFn) -> list[tree.Item]:
+    own = draw(_names_of_blocks)
+    fields = st.none() | st.lists(names, max_size=2, unique_by=lambda name: name.name).map(tuple)
+    shares = [tree.Number(1 / 4, "", False, NOWHERE)] * (len(own) - 1) + [None]
+    return [
+        tree.Flow(name, draw(fields), share, draw(_inside()), draw(documentation), NOWHERE)
+        for name, share in zip(own, shares, strict=True)
+    ]
+
+
+@st.composite
+def _courses(draw: st.DrawFn) -> list[tree.Item]:
+    """What a file minimises: one objective, flows, or stages."""
+    kind = draw(st.integers(0, 3))
+    if kind < 2:
+        return [draw(objectives)]
+    if kind == 2:
+        return draw(_flows())
+    starts = st.none() | names
+    return [
+        tree.Stage(name, draw(starts), draw(st.one_of(_inside(), _flows().map(tuple))), draw(documentation), NOWHERE)
+        for name in draw(_names_of_blocks)
+    ]
+
+
 @st.composite
 def modules(draw: st.DrawFn) -> tree.Module:
     """A random module that has no syntax fault."""
@@ -120,7 +156,7 @@ def modules(draw: st.DrawFn) -> tree.Module:
     if draw(st.booleans()):
         items.append(tree.Recipe(draw(names), draw(_parameters(True)), draw(documentation), NOWHERE))
     items += draw(st.lists(statements, max_size=4))
-    return tree.Module((*items, *batch, draw(objectives)), (), NOWHERE)
+    return tree.Module((*items, *batch, *draw(_courses())), (), NOWHERE)
 
 
 @st.composite

@@ -28,6 +28,8 @@ def compile(
     compiled: bool = True,
     lowering: str | Mapping[str, str] = "auto",
     passes: str = "all",
+    stage: str | None = None,
+    flow: str | None = None,
     **knobs: object,
 ) -> Objective:
     """Compile a recipe to a module for any training loop: features in, loss and named terms out.
@@ -40,6 +42,9 @@ def compile(
     term. `passes` are the compiler passes that run (`all`, `off`, or names separated by commas); they do not change the
     loss.
 
+    Of a recipe with stages or flows, `stage` and `flow` select the objective (V0221 where several are possible). Learned
+    numbers of one name are one parameter in `vlmdsl train`; of two objectives, assign the same parameter to both.
+
     >>> import torch, vlmdsl
     >>> objective = vlmdsl.compile("clip", compiled=False, temperature=0.1)
     >>> {name: tensor.axes for name, tensor in objective.inputs.items()}
@@ -48,7 +53,7 @@ def compile(
     >>> round(out.loss.item(), 6)
     0.000136
     """
-    built = build(recipe, expression=expression, knobs=knobs, passes=passes)
+    built = build(recipe, expression=expression, knobs=knobs, passes=passes, stage=stage, flow=flow)
     return compile_built(built, compiled=compiled, lowering=lowering)
 
 

@@ -1,9 +1,9 @@
-"""The whole front end in one function: text in, program and diagnostics out."""
+"""The whole front end in one function: text in, programs and diagnostics out."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,9 +15,11 @@ from vlmdsl.frontend.elaborate import Elaborator
 from vlmdsl.frontend.finish import finish
 from vlmdsl.frontend.gradients import teaches, zeros
 from vlmdsl.frontend.modules import Loaded, Loader
+from vlmdsl.frontend.scope import FileScope
 from vlmdsl.frontend.session import EnoughError, Session
 from vlmdsl.frontend.signature import bind_signature, chosen_values, field_node
-from vlmdsl.ir import BATCH_POLICIES, MIXED, Node, Program, encoder_of, inputs
+from vlmdsl.frontend.stages import Block, check_fields, check_numbers, stages_of
+from vlmdsl.ir import BATCH_POLICIES, MIXED, Node, Program, Stage, encoder_of, inputs
 from vlmdsl.ir.operations.encoding import ENCODE
 from vlmdsl.ir.operations.scalars import SCALAR
 from vlmdsl.primitives.default_encoders import DEFAULT_ENCODERS
@@ -30,14 +32,22 @@ __all__ = ["FrontEnd", "load"]
 
 
 class FrontEnd(NamedTuple):
-    """What the front end found: a program if there is no error, the diagnostics, and the texts they point into."""
+    """What the front end found: the stages if there is no error, the diagnostics, and the texts they point into."""
 
-    program: Program | None
+    stages: tuple[Stage, ...]
+    """With the programs of their flows: one of one flow, both without a name, for a file without blocks. Empty where
+    there is an error."""
     diagnostics: list[Diagnostic]
     sources: SourceMap
     module: Module
     uses: Mapping[tuple[str, str], str]
     """(name of a text, path that it uses) -> name of the text that was found."""
+
+    @property
+    def program(self) -> Program | None:
+        """The only program; None where there is an error, or several."""
+        flows = [flow for stage in self.stages for flow in stage.flows]
+        return flows[0].program if len(flows) == 1 else None
 
 
 def load(
@@ -55,16 +65,17 @@ def load(
     loader = Loader(kept=kept)
     loaded = loader.load(text, folder)
     session = Session(diagnostics=list(loader.diagnostics))
-    program, complete = None, loader.complete
+    stages: tuple[Stage, ...] = ()
+    complete = loader.complete
     if not any(_prevents_elaboration(diagnostic) for diagnostic in loader.diagnostics):
         try:
-            program = _elaborate(session, loaded, loader, knobs or {})
+            stages = _elaborate(session, loaded, loader, knobs or {})
         except EnoughError:
             complete = False
     if any(diagnostic.severity == "error" for diagnostic in session.diagnostics):
-        program = None
+        stages = ()
     diagnostics = limited(_ordered(session.diagnostics, text.name), complete=complete)
-    return FrontEnd(program, diagnostics, loader.sources, loaded.module, loader.uses)
+    return FrontEnd(stages, diagnostics, loader.sources, loaded.module, loader.uses)
 
 
 def _prevents_elaboration(diagnostic: Diagnostic) -> bool:
@@ -78,8 +89,31 @@ def _ordered(diagnostics: list[Diagnostic], main: str) -> list[Diagnostic]:
     return sorted(unique, key=lambda d: (d.primary.span.file != main, d.primary.span.file, d.primary.span.start, d.code))
 
 
-def _elaborate(session: Session, loaded: Loaded, loader: Loader, knobs: Mapping[str, object]) -> Program | None:
-    module, scope = loaded.module, loaded.scope
+def _elaborate(session: Session, loaded: Loaded, loader: Loader, knobs: Mapping[str, object]) -> tuple[Stage, ...]:
+    """The stages of a file, each program elaborated by itself: what they call alike is one when they are trained."""
+    header = next((item for item in loaded.module.items if isinstance(item, Recipe)), None)
+    programs: list[tuple[Block, Program]] = []
+    used: set[str] = set()
+    for block in loaded.blocks:
+        session = session.next()
+        program = _program(session, block, loaded, loader, knobs)
+        for fault in check_fields(block, header, session.used_fields, complete=program is not None):
+            session.report(fault)
+        used |= session.used_fields
+        if program is not None:
+            programs.append((block, program))
+    if len(programs) < len(loaded.blocks):
+        return ()
+    _report_unused_fields(session, header, used)
+    _report_towers(session, [program for _, program in programs], loaded.module.span)
+    for fault in check_numbers(programs):
+        session.report(fault)
+    return stages_of(programs)
+
+
+def _program(session: Session, block: Block, loaded: Loaded, loader: Loader, knobs: Mapping[str, object]) -> Program | None:
+    module = block.module
+    scope = loaded.scope if block.name is None else block.scope(loaded.scope)
     minimize = next((item for item in module.items if isinstance(item, Minimize)), None)
     if minimize is None:
         session.report(NothingMinimized.at(module.span, help=("add, for example, `minimize contrast(image, text)`",)))
@@ -88,7 +122,7 @@ def _elaborate(session: Session, loaded: Loaded, loader: Loader, knobs: Mapping[
     elaborator = Elaborator(session)
     header = next((item for item in module.items if isinstance(item, Recipe)), None)
     try:
-        choices = _signature(elaborator, header, loaded, minimize, knobs)
+        choices = _signature(elaborator, header, scope, minimize, knobs)
         elaborator.install_encoders(scope)
         terms = elaborator.terms(minimize, scope)
     except RecursionError:
@@ -96,8 +130,7 @@ def _elaborate(session: Session, loaded: Loaded, loader: Loader, knobs: Mapping[
         return None
     if len(terms) < len(minimize.terms):
         return None
-    fields = _fields(header, scope.values, session)
-    _report_unused_fields(session, header)
+    fields = _fields(header, scope.values, session, all_of_them=block.name is None)
     program = finish(
         session,
         name=header.name.name if header else "expression",
@@ -110,7 +143,6 @@ def _elaborate(session: Session, loaded: Loaded, loader: Loader, knobs: Mapping[
         fields=fields,
         digests=loader.digests(),
     )
-    _report_towers(session, program, minimize.span)
     _report_nothing_to_learn(session, program, minimize)
     _report_names_of_inputs(session, program, header, minimize.span)
     return program
@@ -129,23 +161,27 @@ def _batch_policy(module: Module, session: Session) -> str:
 
 
 def _signature(
-    elaborator: Elaborator, header: Recipe | None, loaded: Loaded, minimize: Minimize, knobs: Mapping[str, object]
+    elaborator: Elaborator, header: Recipe | None, scope: FileScope, minimize: Minimize, knobs: Mapping[str, object]
 ) -> dict[str, Value]:
     """Binds fields and hyper-parameters in the file's scope; without a signature, the fields are `image` and `text`."""
     place = header.name.span if header else minimize.span
     choices = chosen_values(elaborator, header, header.name.name if header else "an expression", knobs, place)
     if header is not None:
-        bind_signature(elaborator, header, loaded.scope, choices)
+        bind_signature(elaborator, header, scope, choices)
     else:
         image = field_node(elaborator, "image", FieldType("Image"), minimize.span)
         text = field_node(elaborator, "text", FieldType("Text"), minimize.span)
-        loaded.scope.values.update(image=image, text=text)
+        scope.values.update(image=image, text=text)
         elaborator.session.default_fields = (image, text)
     return choices
 
 
-def _fields(header: Recipe | None, values: dict[str, Value], session: Session) -> tuple[tuple[str, FieldType], ...]:
+def _fields(
+    header: Recipe | None, values: dict[str, Value], session: Session, *, all_of_them: bool
+) -> tuple[tuple[str, FieldType], ...]:
+    """The fields of the signature with their types; of one of several programs those that it reads."""
     names = [parameter.name.name for parameter in header.parameters] if header else sorted(session.used_fields)
+    names = [name for name in names if all_of_them or name in session.used_fields]
     kinds = ((name, _field_kind(values.get(name))) for name in names)
     return tuple((name, kind) for name, kind in kinds if kind is not None)
 
@@ -165,9 +201,9 @@ def _hyperparameters(header: Recipe | None, values: dict[str, Value]) -> tuple[t
     return tuple((name, value.value) for name, value in plain if isinstance(value, NumberValue | StringValue))
 
 
-def _report_unused_fields(session: Session, header: Recipe | None) -> None:
+def _report_unused_fields(session: Session, header: Recipe | None, used: set[str]) -> None:
     for parameter in header.parameters if header else ():
-        if parameter.default is None and parameter.name.name not in session.used_fields:
+        if parameter.default is None and parameter.name.name not in used:
             session.report(UnusedField.at(parameter.name.span, name=parameter.name.name))
 
 
@@ -179,16 +215,17 @@ def _report_names_of_inputs(session: Session, program: Program, header: Recipe |
         session.report(InputNameTwice.at(places.get(name, span), name=name))
 
 
-def _report_towers(session: Session, program: Program, span: Span) -> None:
+def _report_towers(session: Session, programs: Iterable[Program], span: Span) -> None:
     """V0521 for a name that towers of two kinds have: uses of one name share weights."""
     kinds: dict[str, str] = {}
-    for node in program.nodes():
-        if node.operation is ENCODE:
-            encoder = encoder_of(node)
-            kind = kinds.setdefault(encoder.tower, encoder.tower_kind)
-            if kind != encoder.tower_kind:
-                place = next(iter(program.graph.spans_of(node)), span)
-                session.report(TowerOfTwoKinds.at(place, name=encoder.tower, first=kind, second=encoder.tower_kind))
+    for program in programs:
+        for node in program.nodes():
+            if node.operation is ENCODE:
+                encoder = encoder_of(node)
+                kind = kinds.setdefault(encoder.tower, encoder.tower_kind)
+                if kind != encoder.tower_kind:
+                    place = next(iter(program.graph.spans_of(node)), span)
+                    session.report(TowerOfTwoKinds.at(place, name=encoder.tower, first=kind, second=encoder.tower_kind))
 
 
 def _report_nothing_to_learn(session: Session, program: Program, minimize: Minimize) -> None:

@@ -20,9 +20,10 @@ from vlmdsl.diagnostics.catalog.names import (
     UsedFileIsWrong,
     UseTooDeep,
 )
+from vlmdsl.diagnostics.catalog.stages import StagesNotCallable
 from vlmdsl.diagnostics.diagnostic import Label
-from vlmdsl.frontend.names import check_names
 from vlmdsl.frontend.scope import FileScope, RecipeFunction
+from vlmdsl.frontend.stages import Block, blocks_of, check_blocks, check_starts
 from vlmdsl.source import SourceMap, SourceText, Span, with_newlines
 from vlmdsl.source.bundled import bundled_names, bundled_text, library_files, library_modules
 from vlmdsl.source.limits import (
@@ -45,6 +46,8 @@ class Loaded(NamedTuple):
     text: SourceText
     module: Module
     scope: FileScope
+    blocks: tuple[Block, ...]
+    """The programs that it holds."""
 
 
 class Library(Mapping[str, Def]):
@@ -121,12 +124,17 @@ class Loader:
                     self._use(item, scope, folder)
         finally:
             self._chain.pop()
+        blocks = blocks_of(module)
+        if any(block.name is not None for block in blocks):
+            for block in blocks:
+                self._declare(block.module, FileScope(text.name))  # for names that are those of the file, too
+            self.diagnostics.extend(check_starts(module))
         # A name that only a statement with a syntax fault could have defined is not a second fault.
-        diagnostics = check_names(module, scope)
+        diagnostics = check_blocks(blocks, scope)
         self.diagnostics.extend(
             f for f in diagnostics if f.code != UnknownName.code or text.slice(f.primary.span) not in broken
         )
-        loaded = self._loaded[text.name] = Loaded(text, module, scope)
+        loaded = self._loaded[text.name] = Loaded(text, module, scope, tuple(blocks))
         return loaded
 
     def _declare(self, module: Module, scope: FileScope) -> None:
@@ -173,7 +181,9 @@ class Loader:
                 return
             loaded = self._load_used(use, text, home)
         header = next((item for item in loaded.module.items if isinstance(item, Recipe)), None)
-        if header is not None and any(isinstance(item, Minimize) for item in loaded.module.items):
+        if any(block.name is not None for block in loaded.blocks):
+            self.diagnostics.append(StagesNotCallable.at(use.span, name=use.name.name))
+        elif header is not None and any(isinstance(item, Minimize) for item in loaded.module.items):
             scope.recipes[use.name.name] = RecipeFunction(header, loaded.module, loaded.scope)
         elif text.name not in scope.libraries:
             scope.libraries.add(text.name)

@@ -44,7 +44,7 @@ _LONGEST_CHAIN = 12
 _MOST_SUGGESTIONS = 40
 
 BARE_FIELDS = ("image", "text")
-"""The fields of a program that is an expression alone."""
+"""The fields of a program without a signature."""
 
 RESERVED_INPUT = "self"
 """No input of the objective, which takes them as keywords: that is the objective itself."""

@@ -64,6 +64,12 @@ class Session:
     _errors: int = 0
     _calls: list[tuple[Span, tuple[tuple[Value, Span], ...]]] = field(default_factory=list)
 
+    def next(self) -> Session:
+        """A session for the next program of a file: it reports to the same list, and the limits are for all together."""
+        following = Session(diagnostics=self.diagnostics)
+        following._entered, following._steps, following._errors = self._entered, self._steps, self._errors
+        return following
+
     def report(self, diagnostic: Diagnostic) -> None:
         """Keep a diagnostic, once for each place; a limit is reported once in all. EnoughError after many."""
         place = None if diagnostic.code == TooLarge.code else diagnostic.primary.span

@@ -59,6 +59,8 @@ class Builder(Transformer_NonRecursive[Token, Any]):
             items.extend(child if isinstance(child, tuple) else (child,))
         return tuple(items)
 
+    body = module
+
     def edition(self, meta: Meta, children: list[Any]) -> tree.Edition:
         number = children[1]
         supported = number.unit == "" and number.is_integer and 1 <= number.value <= KNOWN_EDITION
@@ -110,6 +112,17 @@ class Builder(Transformer_NonRecursive[Token, Any]):
 
     def minimize(self, meta: Meta, children: list[Any]) -> tree.Minimize:
         return tree.Minimize(children[1], False, "", self._span(meta))
+
+    def stage(self, meta: Meta, children: list[Any]) -> tree.Stage:
+        _, name, _, start, items = children
+        return tree.Stage(name, start, items, "", self._span(meta))
+
+    def flow(self, meta: Meta, children: list[Any]) -> tree.Flow:
+        _, name, fields, _, share, items = children
+        return tree.Flow(name, fields, share, items, "", self._span(meta))
+
+    def fields(self, meta: Meta, children: list[Any]) -> tuple[tree.Name, ...]:
+        return tuple(children)
 
     def bare(self, meta: Meta, children: list[Any]) -> tree.Minimize:
         span = self._span(meta)

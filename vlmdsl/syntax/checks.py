@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from vlmdsl.diagnostics import Diagnostic, Edit, Fix, Label
 from vlmdsl.diagnostics.catalog.syntax import (
-    DuplicateName,
     EmptyBlock,
     EmptyFile,
     FieldWithoutType,
@@ -19,6 +18,7 @@ from vlmdsl.diagnostics.catalog.syntax import (
 )
 from vlmdsl.source import Span
 from vlmdsl.syntax import tree
+from vlmdsl.syntax.blocks import check_blocks, duplicates, head_of
 from vlmdsl.syntax.walk import children, expressions_of
 
 __all__ = ["check_item", "check_module"]
@@ -34,12 +34,16 @@ _SINGLE: dict[type[tree.Item], str] = {
 
 def check_item(item: tree.Item) -> Iterator[Diagnostic]:
     """The faults inside of one item."""
+    if isinstance(item, tree.Stage | tree.Flow):
+        for inner in item.items:
+            yield from check_item(inner)
+        return
     if isinstance(item, tree.Recipe | tree.Def):
         yield from _check_parameters(item)
     if isinstance(item, tree.Minimize):
         if not item.terms:
             yield EmptyBlock.at(item.span, help=("write one term a line: `name: expression`",))
-        yield from _duplicates("term", [term.name for term in item.terms if term.name])
+        yield from duplicates("term", [term.name for term in item.terms if term.name])
     waiting = list(expressions_of(item))
     while waiting:
         node = waiting.pop()
@@ -51,7 +55,7 @@ def check_item(item: tree.Item) -> Iterator[Diagnostic]:
 def _check_parameters(item: tree.Recipe | tree.Def) -> Iterator[Diagnostic]:
     if isinstance(item, tree.Def):
         # A recipe's parameters share the name space of the file, which name resolution watches.
-        yield from _duplicates("parameter", [parameter.name for parameter in item.parameters])
+        yield from duplicates("parameter", [parameter.name for parameter in item.parameters])
     earlier: tree.Parameter | None = None
     for parameter in item.parameters:
         name = parameter.name.name
@@ -78,7 +82,7 @@ def _check_parameters(item: tree.Recipe | tree.Def) -> Iterator[Diagnostic]:
 
 
 def _check_arguments(call: tree.Call) -> Iterator[Diagnostic]:
-    yield from _duplicates("argument", [argument.name for argument in call.arguments if argument.name])
+    yield from duplicates("argument", [argument.name for argument in call.arguments if argument.name])
     keyword: tree.Argument | None = None
     for argument in call.arguments:
         if argument.name is not None:
@@ -93,16 +97,6 @@ def _check_arguments(call: tree.Call) -> Iterator[Diagnostic]:
             )
 
 
-def _duplicates(what: str, names: Sequence[tree.Name]) -> Iterator[Diagnostic]:
-    seen: dict[str, tree.Name] = {}
-    for name in names:
-        first = seen.setdefault(name.name, name)
-        if first is not name:
-            yield DuplicateName.at(
-                name.span, "again here", secondary=(Label(first.span, "first here"),), what=what, name=name.name
-            )
-
-
 def check_module(items: tuple[tree.Item, ...], file: str, *, complete: bool) -> Iterator[Diagnostic]:
     """The faults of the file as a whole: which statements it has, how often and in which order.
 
@@ -111,6 +105,7 @@ def check_module(items: tuple[tree.Item, ...], file: str, *, complete: bool) -> 
     yield from _check_repetition(items)
     yield from _check_order(items)
     if complete:
+        yield from check_blocks(items)
         yield from _check_objective(items, file)
 
 
@@ -124,10 +119,11 @@ def _check_repetition(items: tuple[tree.Item, ...]) -> Iterator[Diagnostic]:
         if first is not item:
             several = ("several losses are terms of one block: `minimize { name: loss ... }`",)
             yield RepeatedStatement.at(
-                _head(item, word),
+                head_of(item, word),
                 "again here",
-                secondary=(Label(_head(first, word), "first here"),),
+                secondary=(Label(head_of(first, word), "first here"),),
                 help=several if word == "minimize" else (),
+                where="a file",
                 word=word,
             )
 
@@ -141,7 +137,7 @@ def _check_order(items: tuple[tree.Item, ...]) -> Iterator[Diagnostic]:
         before = [item for item in items[: items.index(recipes[0])] if not isinstance(item, tree.Edition)]
         if before:
             yield StatementOrder.at(
-                _head(recipes[0], "recipe"),
+                head_of(recipes[0], "recipe"),
                 "comes too late",
                 secondary=(Label(before[0].span, "this statement stands before it"),),
                 word="recipe",
@@ -164,7 +160,7 @@ def _check_objective(items: tuple[tree.Item, ...], file: str) -> Iterator[Diagno
                 yield StrayExpression.at(
                     item.span, help=("name it with `let name = ...`, or make it a term of the `minimize` block",)
                 )
-    elif not objectives and not any(isinstance(item, tree.Def) for item in meaningful):
+    elif not objectives and not any(isinstance(item, tree.Def | tree.Stage | tree.Flow) for item in meaningful):
         last = meaningful[-1].span
         yield MinimizeMissing.at(
             Span(file, last.end, last.end),
@@ -181,8 +177,3 @@ def _word_missing(item: tree.Minimize) -> Diagnostic:
         help=("write `minimize` before it",),
         fix=Fix("write `minimize`", (Edit(place, "minimize "),)),
     )
-
-
-def _head(item: tree.Item, word: str) -> Span:
-    """The word that begins an item."""
-    return Span(item.span.file, item.span.start, item.span.start + len(word))

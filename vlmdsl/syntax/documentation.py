@@ -13,7 +13,10 @@ __all__ = ["attach_documentation"]
 def attach_documentation(items: tuple[tree.Item, ...], comments: tuple[tree.Comment, ...]) -> tuple[tree.Item, ...]:
     """The items with the `##` lines that stand before them; those before an edition go on to what follows it."""
     waiting = iter([comment for comment in comments if comment.own_line and comment.text.startswith("##")])
-    lines = _Lines(waiting)
+    return _documented(items, _Lines(waiting))
+
+
+def _documented(items: tuple[tree.Item, ...], lines: _Lines) -> tuple[tree.Item, ...]:
     documented: list[tree.Item] = []
     for item in items:
         if isinstance(item, tree.Edition):
@@ -23,6 +26,8 @@ def attach_documentation(items: tuple[tree.Item, ...], comments: tuple[tree.Comm
         if isinstance(item, tree.Minimize) and not item.bare:
             terms = tuple(_documented_term(term, lines) for term in item.terms)
             documented.append(replace(item, documentation=text, terms=terms))
+        elif isinstance(item, tree.Stage | tree.Flow):
+            documented.append(replace(item, documentation=text, items=_documented(item.items, lines)))
         elif isinstance(item, tree.Recipe | tree.EncoderDeclaration | tree.Let | tree.Def | tree.Minimize):
             documented.append(replace(item, documentation=text))
         else:

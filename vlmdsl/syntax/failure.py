@@ -11,7 +11,7 @@ from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedTok
 from vlmdsl.diagnostics import Diagnostic, Edit, Fix, Label, closest
 from vlmdsl.diagnostics.catalog import syntax as catalog
 from vlmdsl.source import Span
-from vlmdsl.syntax.grammar import KEYWORDS
+from vlmdsl.syntax.grammar import BLOCK_WORDS, KEYWORDS
 from vlmdsl.syntax.lexical import FOREIGN_WORDS, foreign_word
 from vlmdsl.syntax.scan import Piece
 from vlmdsl.syntax.statements import BINARY_SIGNS, STATEMENT_WORDS
@@ -27,6 +27,9 @@ _SHOWN = {
     "RBRACE": "`}`",
     "IN": "`in`",
     "AS": "`as`",
+    "FROM": "`from`",
+    "SHARE": "`share`",
+    "LBRACE": "`{`",
 }
 
 
@@ -127,6 +130,8 @@ def _definition_without_word(failure: _Failure) -> Diagnostic | None:
 
 def _foreign_word(failure: _Failure) -> Diagnostic | None:
     """A word of Python at the place, or just before it, where it makes no sense as a name."""
+    if failure.head.text in BLOCK_WORDS:
+        return None  # `from` is a word of theirs
     for piece in (failure.previous, failure.piece):
         if piece is not None and piece.kind == "word" and piece.text in FOREIGN_WORDS:
             return foreign_word(failure.file, piece)
@@ -136,16 +141,37 @@ def _foreign_word(failure: _Failure) -> Diagnostic | None:
 def _unknown_statement(failure: _Failure) -> Diagnostic | None:
     """`minimise contrast(...)`: a line that begins with two words."""
     head, piece = failure.head, failure.piece
-    if failure.start != "statement" or failure.index != 1 or head.kind != "word" or head.text in KEYWORDS or piece is None:
+    if (
+        failure.start != "statement"
+        or failure.index != 1
+        or head.kind != "word"
+        or head.text in (*KEYWORDS, *BLOCK_WORDS)
+        or piece is None
+    ):
         return None
     if piece.kind not in ("word", "string", "number") and piece.text != "{":
         return None
-    meant = closest(head.text, STATEMENT_WORDS)
+    meant = closest(head.text, (*STATEMENT_WORDS, *BLOCK_WORDS))
     if meant is None:
-        words = ", ".join(f"`{word}`" for word in STATEMENT_WORDS)
+        words = ", ".join(f"`{word}`" for word in (*STATEMENT_WORDS, *BLOCK_WORDS))
         return catalog.UnknownStatement.at(failure.span(head), help=(f"a statement begins with {words}",), word=head.text)
     fix = Fix(f"write `{meant}`", (Edit(failure.span(head), meant),))
     return catalog.UnknownStatement.at(failure.span(head), help=(f"did you mean `{meant}`?",), fix=fix, word=head.text)
+
+
+def _nameless_block(failure: _Failure) -> Diagnostic | None:
+    """`stage {`, `flow (image) {`, `stage recipe {`."""
+    if failure.head.text not in BLOCK_WORDS or "{" not in {piece.text for piece in failure.pieces}:
+        return None
+    following = failure.pieces[1]
+    if following.text in KEYWORDS:
+        return catalog.ReservedWord.at(
+            failure.span(following), "not a name", help=("choose another name",), word=following.text
+        )
+    if following.kind == "word":
+        return None
+    place = failure.span(following)
+    return catalog.MissingOperand.at(place, "a name expected here", what="a name", sign=f"`{failure.head.text}`")
 
 
 def _nameless_term(failure: _Failure) -> Diagnostic | None:
@@ -299,6 +325,7 @@ _RULES: tuple[Callable[[_Failure], Diagnostic | None], ...] = (
     _definition_without_word,
     _foreign_word,
     _unknown_statement,
+    _nameless_block,
     _nameless_term,
     _missing_equals,
     _reserved,

@@ -66,26 +66,25 @@ class _Formatter:
         self.comments = Comments(module.comments if self.woven else (), source)
         self.spelling = Spelling(source)
         self.layout = Layout(self.spelling, self.comments)
-        self.end = module.span.end + 1
 
     def text(self) -> str:
         items = self.module.items
         named = any(isinstance(item, tree.Edition) or (isinstance(item, tree.Minimize) and item.bare) for item in items)
         head = [] if named else [f"vlo {KNOWN_EDITION}", ""]
-        return "\n".join([*head, *_spaced(self._entries())]) + "\n"
+        return "\n".join([*head, *_spaced(self._entries(items, self.module.span.end + 1))]) + "\n"
 
-    def _entries(self) -> Iterator[_Entry]:
-        """The own-line comments and the items of the file, in order."""
-        groups = list(self._groups())
+    def _entries(self, items: Sequence[tree.Item], end: int) -> Iterator[_Entry]:
+        """The own-line comments and the items of the file, or of a block of it, in order."""
+        groups = list(self._groups(items))
         for index, group in enumerate(groups):
             span = Span(group[0].span.file, group[0].span.start, group[-1].span.end)
-            limit = groups[index + 1][0].span.start if index + 1 < len(groups) else self.end
+            limit = groups[index + 1][0].span.start if index + 1 < len(groups) else end
             yield from self._own_lines(span.start)
             lines = self._documentation(group[0]) + self._item(group)
-            apart = not self.woven and index > 0 and isinstance(group[0], tree.Minimize)
+            apart = not self.woven and index > 0 and isinstance(group[0], tree.Minimize | tree.Stage | tree.Flow)
             apart = apart or (not self.woven and index > 0 and isinstance(groups[index - 1][0], tree.Edition))
             yield self._entry(lines, span, limit, apart)
-        yield from self._own_lines(self.end)
+        yield from self._own_lines(end)
 
     def _entry(self, lines: list[str], span: Span, limit: int, apart: bool = False) -> _Entry:
         """Lines made of `span`, with the comment behind it that begins before `limit`."""
@@ -104,10 +103,10 @@ class _Formatter:
             return []
         return [f"{' ' * indent}## {line}".rstrip() for line in text.split("\n")]
 
-    def _groups(self) -> Iterator[list[tree.Item]]:
+    def _groups(self, items: Sequence[tree.Item]) -> Iterator[list[tree.Item]]:
         """The items, those of one `use` line together."""
         group: list[tree.Item] = []
-        for item in self.module.items:
+        for item in items:
             joins = bool(group) and _is_plain_use(group[0]) and _is_plain_use(item)
             if group and not (joins and self.comments.line(group[-1].span.end) == self.comments.line(item.span.start)):
                 yield group
@@ -144,6 +143,11 @@ class _Formatter:
                 lines = self._definition([f"encoder {item.name.name}"], item.value, item.span.end)
             case tree.Minimize() as item:
                 lines = self._minimize(item)
+            case tree.Stage() as item:
+                start = "" if item.start is None else f" from {item.start.name}"
+                lines = self._block(item, f"stage {item.name.name}{start}")
+            case tree.Flow() as item:
+                lines = self._block(item, f"flow {item.name.name}{self._mixture(item)}")
         return lines
 
     def _signature(self, head: str, parameters: Sequence[tree.Parameter], span: Span) -> list[str]:
@@ -161,7 +165,9 @@ class _Formatter:
         return [*hoisted, *head[:-1], *lines]
 
     def _fits(self, value: tree.Expression, used: int) -> bool:
-        return not self.comments.pending(value.span.end) and used + len(self.spelling.expression(value)) <= COLUMNS
+        return (
+            not self.comments.pending(value.span.end) and used + len(self.spelling.expression(value)) <= self.layout.columns
+        )
 
     def _value(
         self, prefix: str, value: tree.Expression, end: int, indent: int, *, below: bool = False
@@ -186,6 +192,20 @@ class _Formatter:
         opening = f"{prefix.rstrip()} (" if prefix.strip() else f"{prefix}("
         inside = [f"{' ' * inner}{comment.text}" for comment in loose]
         return [], [opening, *inside, " " * inner + lines[0], *lines[1:], f"{margin})"]
+
+    def _block(self, item: tree.Stage | tree.Flow, head: str) -> list[str]:
+        """`head { ... }`; a comment behind the brace stays there."""
+        first = item.items[0].span.start if item.items else item.span.end
+        head += " {" + self.comments.trailing(item.name.span.end, first)
+        self.layout.columns -= STEP
+        inside = [" " * STEP + line if line else "" for line in _spaced(self._entries(item.items, item.span.end))]
+        self.layout.columns += STEP
+        return [head, *inside, "}"]
+
+    def _mixture(self, item: tree.Flow) -> str:
+        """The fields of a flow and its share, as they stand in its head."""
+        fields = "" if item.fields is None else f"({', '.join(field.name for field in item.fields)})"
+        return fields if item.share is None else f"{fields} share {self.spelling.expression(item.share)}"
 
     def _minimize(self, item: tree.Minimize) -> list[str]:
         if item.bare or item.terms[0].name is None:

@@ -1,4 +1,4 @@
-"""Loads `grammar/vlo.lark` and drops the newlines that the grammar is not to see."""
+"""Loads `grammar/vlo.lark`, drops the newlines that the grammar is not to see, and tells `stage` and `flow` from names."""
 
 from __future__ import annotations
 
@@ -13,19 +13,49 @@ from lark.lark import PostLex
 
 from vlmdsl._resources import root
 
-__all__ = ["KEYWORDS", "cache_file", "load_grammar"]
+__all__ = ["BLOCK_WORDS", "KEYWORDS", "cache_file", "load_grammar"]
 
 KEYWORDS = ("vlo", "recipe", "cite", "status", "batch", "use", "as", "encoder", "let", "in", "def", "minimize")
 """The words of the language; no name may be one of them."""
 
+BLOCK_WORDS = ("stage", "flow")
+"""The words that begin a block of statements. They are keywords only where a name follows them at the start of a statement,
+as `from` and `share` are only between such a word and its block: all four may be names."""
+
+_INSIDE = {"STAGE": "from", "FLOW": "share"}
+"""What may stand between the name of a block and its statements."""
 _OPENING = frozenset({"LPAR", "LSQB"})
 _CLOSING = frozenset({"RPAR", "RSQB"})
 
 
-class _Newlines(PostLex):
-    """Drops newlines inside `(` and `[` and folds the others, so that blank lines and comments separate nothing twice."""
+class _Words(PostLex):
+    """Drops newlines inside `(` and `[` and folds the others, so that blank lines and comments separate nothing twice; and
+    tells the words of `stage` and `flow` from names."""
 
     def process(self, stream: Iterator[Token]) -> Iterator[Token]:
+        previous, head = "_NL", ""
+        tokens = self._significant(stream)
+        token = next(tokens, None)
+        while token is not None:
+            following = next(tokens, None)
+            starts = previous in ("_NL", "LBRACE")
+            if (
+                token.type == "NAME"
+                and token in BLOCK_WORDS
+                and starts
+                and following is not None
+                and following.type == "NAME"
+            ):
+                head = token.type = token.upper()
+            elif token.type == "NAME" and previous in ("NAME", "RPAR") and token == _INSIDE.get(head):
+                token.type = token.upper()
+            elif token.type in ("LBRACE", "_NL"):
+                head = ""
+            previous = token.type
+            yield token
+            token = following
+
+    def _significant(self, stream: Iterator[Token]) -> Iterator[Token]:
         depth = 0
         after_newline = False
         for token in stream:
@@ -70,7 +100,7 @@ def load_grammar(strict: bool = False) -> Lark:
         grammar,
         parser="lalr",
         lexer="basic",
-        postlex=_Newlines(),
+        postlex=_Words(),
         propagate_positions=True,
         maybe_placeholders=True,
         start=["module", "statement", "term"],

@@ -66,6 +66,8 @@ class Layout:
     def __init__(self, spelling: Spelling, comments: Comments) -> None:
         self.spelling = spelling
         self.comments = comments
+        self.columns = COLUMNS
+        """How long a line may be; less inside of a block, which is indented as a whole."""
         self._end = 0
 
     def value(self, node: Expression, indent: int, used: int, end: int, *, in_parentheses: bool) -> list[str]:
@@ -74,7 +76,7 @@ class Layout:
         `in_parentheses` puts a `let ... in` that does not fit on one line into parentheses.
         """
         outer, self._end = self._end, end
-        flat = not self.comments.pending(node.span.end) and used + len(self.spelling.expression(node)) <= COLUMNS
+        flat = not self.comments.pending(node.span.end) and used + len(self.spelling.expression(node)) <= self.columns
         lines = self.expression(node, indent, used, 0, GIVEN if in_parentheses and not flat else LET)
         self._end = outer
         return lines
@@ -85,7 +87,7 @@ class Layout:
         `indent` is where lines between brackets of the construct are indented from.
         """
         flat = self.spelling.expression(node, level)
-        if not self.comments.pending(node.span.end) and used + len(flat) + reserve <= COLUMNS:
+        if not self.comments.pending(node.span.end) and used + len(flat) + reserve <= self.columns:
             return [flat]
         return self._enclosed(node, indent) if binding(node) < level else self._broken(node, indent, used, reserve)
 
@@ -163,7 +165,7 @@ class Layout:
     def parameters(self, parameters: Sequence[tree.Parameter], used: int, span: Span) -> list[str]:
         """`(a: A, b = 1)`; `span` is that of the item up to its body."""
         flat = f"({', '.join(map(self.spelling.parameter, parameters))})"
-        if not self.comments.pending(span.end) and used + len(flat) + len(" =") <= COLUMNS:
+        if not self.comments.pending(span.end) and used + len(flat) + len(" =") <= self.columns:
             return [flat]
         return self._list("(", parameters, ")", 0, span.end)
 
@@ -175,7 +177,7 @@ class Layout:
             head = "".join(f"{sign and f' {sign} '}{self.spelling.expression(part, at)}" for sign, part, at in operands[:-1])
             head += f" {operator} "
             callee = self.spelling.expression(last.callee, POSTFIX)
-            if used + len(head) + len(callee) < COLUMNS:
+            if used + len(head) + len(callee) < self.columns:
                 return _join([head], self.expression(last, indent, used + len(head), 0, level))
         return self._operands(operands, indent)
 

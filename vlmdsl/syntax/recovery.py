@@ -18,7 +18,14 @@ from vlmdsl.syntax.failure import explain_failure
 from vlmdsl.syntax.grammar import load_grammar
 from vlmdsl.syntax.lexical import lexical_faults
 from vlmdsl.syntax.scan import Piece
-from vlmdsl.syntax.statements import BINARY_SIGNS, bracket_fault, significant, split_block, split_statements
+from vlmdsl.syntax.statements import (
+    BINARY_SIGNS,
+    bracket_fault,
+    inside_of_block,
+    significant,
+    split_block,
+    split_statements,
+)
 
 __all__ = ["recover"]
 
@@ -61,10 +68,21 @@ class _Reader:
         if fault is not None and not any(lexical_faults(self.source, pieces)):
             self.faults.append(fault)
             return ()
+        inside = inside_of_block(pieces)
+        if inside is not None and self._statements(inside):
+            return ()
         item = self._parse(pieces, "statement")
         if item is None:
             return ()
         return item if isinstance(item, tuple) else (item,)
+
+    def _statements(self, pieces: Sequence[Piece]) -> bool:
+        """Whether there are faults in the statements of a block."""
+        before = len(self.faults)
+        for statement in split_statements(self.source.text, pieces):
+            if not self.has_enough():
+                self.statement(statement)
+        return len(self.faults) > before
 
     def _block(self, pieces: list[Piece]) -> tuple[tree.Item, ...]:
         """`minimize { ... }`, term by term."""

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 from vlmdsl.diagnostics import Diagnostic, Label
 from vlmdsl.diagnostics.catalog.syntax import UnclosedBracket, UnmatchedBracket
 from vlmdsl.source import Span
-from vlmdsl.syntax.grammar import KEYWORDS
+from vlmdsl.syntax.grammar import BLOCK_WORDS, KEYWORDS
 from vlmdsl.syntax.scan import CLOSERS, Piece
 
-__all__ = ["BINARY_SIGNS", "STATEMENT_WORDS", "bracket_fault", "significant", "split_block", "split_statements"]
+__all__ = [
+    "BINARY_SIGNS", "STATEMENT_WORDS", "bracket_fault", "inside_of_block", "significant", "split_block", "split_statements",
+]  # fmt: skip
 
 STATEMENT_WORDS = tuple(word for word in KEYWORDS if word not in ("as", "in"))
 BINARY_SIGNS = frozenset({"+", "-", "*", "/", "|", "<", "<=", ">", ">=", "==", "!="})
@@ -65,7 +67,18 @@ def _begins_anew(text: str, piece: Piece, current: Sequence[Piece], depth: int) 
 
 
 def _in_block(current: Sequence[Piece]) -> bool:
-    return [piece.text for piece in current[:2]] == ["minimize", "{"]
+    if [piece.text for piece in current[:2]] == ["minimize", "{"]:
+        return True
+    two_words = [piece.kind for piece in current[:2]] == ["word", "word"] and current[0].text not in KEYWORDS  # with a slip
+    return (current[0].text in BLOCK_WORDS or two_words) and any(piece.text == "{" for piece in current)
+
+
+def inside_of_block(statement: Sequence[Piece]) -> Sequence[Piece] | None:
+    """The pieces between the braces of a `stage` or `flow`; None for another statement, or without braces."""
+    if statement[0].text not in BLOCK_WORDS or not _in_block(statement):
+        return None
+    first = next(index for index, piece in enumerate(statement) if piece.text == "{")
+    return statement[first + 1 : -1] if statement[-1].text == "}" else None
 
 
 def split_block(statement: Sequence[Piece]) -> list[list[Piece]]:

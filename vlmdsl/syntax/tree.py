@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from vlmdsl.source import Span
 
 __all__ = [
-    "Argument", "Batch", "Binary", "Call", "Cite", "Comment", "Def", "Edition", "EncoderDeclaration", "Expression", "Given",
-    "Index", "Item", "Let", "LetIn", "Member", "Minimize", "Module", "Name", "Number", "Parameter", "Recipe", "Status",
-    "String", "Term", "Tuple", "TypeName", "Unary", "Use",
+    "Argument", "Batch", "Binary", "Call", "Cite", "Comment", "Def", "Edition", "EncoderDeclaration", "Expression", "Flow",
+    "Given", "Index", "Item", "Let", "LetIn", "Member", "Minimize", "Module", "Name", "Number", "Parameter", "Recipe",
+    "Stage", "Status", "String", "Term", "Tuple", "TypeName", "Unary", "Use",
 ]  # fmt: skip
 
 
@@ -234,7 +234,31 @@ class Minimize:
     span: Span
 
 
-Item = Edition | Recipe | Cite | Status | Batch | Use | EncoderDeclaration | Let | Def | Minimize
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """`flow texts(text) share 15% { ... }`: what a share of the steps does. `fields` are those that its batches have, None
+    where they are left out, `share` is None for the flow that takes the rest."""
+
+    name: Name
+    fields: tuple[Name, ...] | None
+    share: Number | None
+    items: tuple[Item, ...]
+    documentation: str
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """`stage second from first { ... }`: a part of the run with an objective, or flows, of its own."""
+
+    name: Name
+    start: Name | None
+    items: tuple[Item, ...]
+    documentation: str
+    span: Span
+
+
+Item = Edition | Recipe | Cite | Status | Batch | Use | EncoderDeclaration | Let | Def | Minimize | Flow | Stage
 
 
 @dataclass(frozen=True, slots=True)

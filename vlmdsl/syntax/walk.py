@@ -47,6 +47,9 @@ def expressions_of(item: tree.Item | tree.Term) -> Iterator[Expression]:
             yield value
         case tree.Minimize(terms=terms):
             yield from (term.value for term in terms)
+        case tree.Stage(items=items) | tree.Flow(items=items):
+            for inner in items:
+                yield from expressions_of(inner)
         case tree.Edition() | tree.Cite() | tree.Status() | tree.Batch() | tree.Use():
             return
 

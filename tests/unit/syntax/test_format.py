@@ -26,6 +26,18 @@ CASES = {
     "windows line ends": ("vlo 1\r\nminimize a # b\r\n", "vlo 1\nminimize a  # b\n"),
     "use on one line": ("use a,b ,c.d\nuse e\nminimize a", "vlo 1\n\nuse a, b, c.d\nuse e\nminimize a\n"),
     "terms stand in a column": ("minimize {a: x,long: y}", "vlo 1\n\nminimize {\n  a:    x\n  long: y\n}\n"),
+    "blocks are indented, and keep their comments": (
+        "stage a{# why\nminimize x\n# end\n}\nstage b from a{flow c(u,v) share 15%{minimize{t: x}} # c\nflow d{minimize y}}",
+        (
+            "vlo 1\n\nstage a {  # why\n  minimize x\n  # end\n}\nstage b from a {\n"
+            "  flow c(u, v) share 15% {\n    minimize {\n      t: x\n    }\n  }  # c\n"
+            "  flow d {\n    minimize y\n  }\n}\n"
+        ),
+    ),
+    "words of blocks are names elsewhere": (
+        "let stage=1\nlet share = stage\nminimize share*flow(from=stage)",
+        "vlo 1\n\nlet stage = 1\nlet share = stage\nminimize share * flow(from=stage)\n",
+    ),
     "a comment between operands breaks them": (
         "minimize (a # one\n + b\n # two\n - c)",
         "vlo 1\n\nminimize (\n  a  # one\n  + b\n  # two\n  - c\n)\n",

@@ -1,13 +1,13 @@
-"""V0122 to V0135: statements, their words and their order."""
+"""V0122 to V0140: statements, their words and their order."""
 
 from __future__ import annotations
 
 from vlmdsl.diagnostics.problem import Problem
 
 __all__ = [
-    "BadCount", "EditionUnknown", "EmptyBlock", "EmptyFile", "FieldWithoutType", "MinimizeMissing", "MissingEquals",
-    "NamelessTerm", "RepeatedStatement", "ReservedWord", "StatementOrder", "StrayExpression", "UnknownStatement",
-    "UnmarkedDefinition",
+    "BadCount", "BlockOutOfPlace", "EditionUnknown", "EmptyBlock", "EmptyFile", "FieldWithoutType", "MinimizeMissing",
+    "MissingEquals", "NamelessTerm", "NothingInBlock", "RepeatedStatement", "ReservedWord", "ShareOutOfRange",
+    "SharesDoNotSum", "StatementOrder", "StrayExpression", "TwoKindsOfObjective", "UnknownStatement", "UnmarkedDefinition",
 ]  # fmt: skip
 
 
@@ -17,8 +17,8 @@ class UnknownStatement(Problem):
     summary = "A line begins with a word that is not a statement of the language."
     explanation = (
         "A statement begins with one of the keywords `vlo`, `recipe`, `cite`, `status`, `batch`, `use`, `encoder`, `let`, "
-        "`def` and `minimize`. If a word is a misspelling of one of them, `vlmdsl check --fix` corrects it. Keywords are "
-        "written in lower case, and `minimize` with a z."
+        "`def`, `minimize`, `stage` and `flow`. If a word is a misspelling of one of them, `vlmdsl check --fix` corrects it."
+        " Keywords are written in lower case, and `minimize` with a z."
     )
     bad = "minimise contrast(image, text)\n"
     good = "minimize contrast(image, text)\n"
@@ -92,12 +92,12 @@ class StatementOrder(Problem):
 
 class RepeatedStatement(Problem):
     code = "V0128"
-    template = "a file has one `{word}`, and this is the second"
+    template = "{where} has one `{word}`, and this is the second"
     summary = "A statement that is allowed once per file occurs twice."
     explanation = (
         "`vlo`, `recipe`, `status`, `batch` and `minimize` are each allowed once per file: a recipe is one objective with "
-        "one signature. Several losses are terms of one `minimize { name: loss ... }` block and are added. A second "
-        "recipe goes into its own file, to be included with `use`."
+        "one signature, and a `stage` or `flow` one `minimize` of its own. Several losses are terms of one `minimize { "
+        "name: loss ... }` block and are added. A second recipe goes into its own file, to be included with `use`."
     )
     bad = "minimize contrast(image, text)\nminimize contrast(text, image)\n"
     good = "minimize {\n  there: contrast(image, text)\n  back: contrast(text, image)\n}\n"
@@ -194,3 +194,79 @@ class FieldWithoutType(Problem):
     )
     bad = "recipe mine(image, text: Text)\n\nminimize contrast(image, text)\n"
     good = "recipe mine(image: Image, text: Text)\n\nminimize contrast(image, text)\n"
+
+
+class BlockOutOfPlace(Problem):
+    code = "V0136"
+    template = "{what} cannot stand in a `{block}`"
+    summary = "A statement inside of a `stage` or `flow` that belongs to the file."
+    explanation = (
+        "A `stage` holds `let`, `encoder`, and either one `minimize` or its flows; a `flow` holds `let`, `encoder` and one "
+        "`minimize`. Everything else is said once for the whole file: its edition and signature, what it uses, its "
+        "functions. Stages do not nest, and neither do flows."
+    )
+    bad = "stage first {\n  def twice(x) = 2 * x\n  minimize twice(contrast(image, text))\n}\n"
+    good = "def twice(x) = 2 * x\n\nstage first {\n  minimize twice(contrast(image, text))\n}\n"
+
+
+class NothingInBlock(Problem):
+    code = "V0137"
+    template = "the {what} `{name}` minimises nothing"
+    summary = "A `stage` or `flow` without an objective."
+    explanation = (
+        "A `stage` says what is minimised while it lasts: by one `minimize`, or by flows that each have one. A `flow` has "
+        "one `minimize`. A stage that only hands weights on is not needed: a later stage can start `from` any earlier one."
+    )
+    bad = "stage first {\n  let tau = learned(0.07, max_scale=100)\n}\n"
+    good = "stage first {\n  minimize contrast(image, text)\n}\n"
+
+
+class TwoKindsOfObjective(Problem):
+    code = "V0138"
+    template = "this `{word}` stands beside {others}"
+    summary = "A file or stage says in two ways what is minimised."
+    explanation = (
+        "A file has one `minimize`, or flows, or stages. A stage has one `minimize`, or flows. With both it would be open "
+        "which steps the lone `minimize` is for. Put it into a block of its own."
+    )
+    bad = "stage first {\n  minimize contrast(image, text)\n}\n\nminimize contrast(text, image)\n"
+    good = (
+        "stage first {\n  minimize contrast(image, text)\n}\n\n"
+        "stage second from first {\n  minimize contrast(text, image)\n}\n"
+    )
+
+
+class ShareOutOfRange(Problem):
+    code = "V0139"
+    template = "the share of a flow must be above 0 and at most 100 %"
+    summary = "`share` with a number that is not a share of the steps."
+    explanation = (
+        "`share 15%` says that a flow has 15 % of the steps, drawn at random. A share is above 0 and at most 100 %, and has "
+        "no other unit. To leave a flow out of an experiment, remove it."
+    )
+    bad = (
+        "flow pairs(image, text) share 150% {\n  minimize contrast(image, text)\n}\n\n"
+        "flow texts(text) {\n  minimize mlm(mask(text, random(15%)))\n}\n"
+    )
+    good = (
+        "flow pairs(image, text) share 85% {\n  minimize contrast(image, text)\n}\n\n"
+        "flow texts(text) {\n  minimize mlm(mask(text, random(15%)))\n}\n"
+    )
+
+
+class SharesDoNotSum(Problem):
+    code = "V0140"
+    template = "the shares of the flows do not sum to 100 %: {reason}"
+    summary = "The shares of the flows of a stage are not those of a whole."
+    explanation = (
+        "Every step runs one flow, drawn with the probabilities that the flows state as their shares. One flow may leave "
+        "its share out: it takes the rest. Otherwise the shares sum to 100 %."
+    )
+    bad = (
+        "flow pairs(image, text) share 90% {\n  minimize contrast(image, text)\n}\n\n"
+        "flow texts(text) share 15% {\n  minimize mlm(mask(text, random(15%)))\n}\n"
+    )
+    good = (
+        "flow pairs(image, text) share 85% {\n  minimize contrast(image, text)\n}\n\n"
+        "flow texts(text) share 15% {\n  minimize mlm(mask(text, random(15%)))\n}\n"
+    )
