@@ -1,4 +1,4 @@
-"""What encodes images, texts and texts given an image in every recipe, unless it declares an encoder of its own."""
+"""The default encoders of images, texts and texts given an image, unless a recipe declares others."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ DEFAULT_ENCODERS: dict[str, Encoder] = {
     "vision": Encoder("vision", "Image"),
     "language": Encoder("language", "Text"),
 }
-"""The towers every recipe has; a field is encoded by the one of its type unless the recipe says otherwise."""
+"""The towers of every recipe; a field is encoded by the one of its type unless the recipe says otherwise."""
 
 FUSION = "fusion"
 """The name of the encoder that a recipe declares for texts given an image."""
 
 
 def usual_fusion() -> FusionValue:
-    """What encodes a text given an image unless the recipe says otherwise: ALBEF's six layers."""
+    """The default fusion module for `text | image`: six layers, as in ALBEF."""
     from vlmdsl.ir.modules import FusionSettings  # few recipes apply modules, and classes take time to make
 
     return FusionValue(FUSION, FusionSettings("cross", depth=6))

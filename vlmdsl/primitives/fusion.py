@@ -1,4 +1,4 @@
-"""Primitives for a text given an image: the module that encodes both, and whether they belong together."""
+"""Primitives for a text given an image: the module that encodes both, and image-text matching."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vlmdsl.primitives.values import FusionValue, TupleValue, Value, type_of
 from vlmdsl.source.limits import MAXIMUM_LAYERS, MAXIMUM_WIDTH
 
 _MATCH = Head("matched", 1, 0, 2, "none", "none", "relu", "all", "global", "each")
-"""The head of image-text matching: a linear map to two logits, of which the second is that of a pair."""
+"""The head of image-text matching: a linear map to two logits, the second of which stands for a pair."""
 
 
 class FuseParameters(Parameters):

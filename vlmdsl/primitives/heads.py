@@ -1,4 +1,4 @@
-"""Heads of encoders: small networks on the pooled features, whose outputs the losses use instead."""
+"""Heads of encoders: small networks on the pooled features, whose outputs replace them in the losses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Views of an image: crops and augmentations of it, several crops at once, only some of its patches."""
+"""Views of an image: crops, augmentations, several crops at once, and some of its patches only."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class MultiCropParameters(Parameters):
     """Arguments of `multi_crop`.
 
     The defaults are those of SwAV's runs of 400 epochs (`scripts/swav_400ep_pretrain.sh` of facebookresearch/swav); KELIP,
-    which has the same sides, did not publish how many crops of which areas it takes.
+    which uses the same sides, did not publish the number and areas of its crops.
     """
 
     n: int = Field(default=2, ge=1, le=MAXIMUM_VIEWS // 2, description="number of crops of the tower's image size")

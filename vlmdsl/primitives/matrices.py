@@ -82,7 +82,7 @@ def of_batch(builder: Builder, value: Value, argument: str, function: str) -> No
 
 
 def check_one_kind(builder: Builder, matrix: Node, function: str, argument: str) -> None:
-    """The column direction is that of one kind of columns."""
+    """Fault unless all columns are of one kind, as the column direction requires."""
     assert isinstance(matrix.type, SimType)
     if "+" in matrix.type.columns:
         place = builder.place(argument)
@@ -143,7 +143,7 @@ register(
 
 
 def _of_rows(operation: str) -> Meaning:
-    """One number of each row."""
+    """One number per row."""
 
     def meaning(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
         matrix = subjects["matrix"]

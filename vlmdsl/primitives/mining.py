@@ -1,4 +1,4 @@
-"""Primitives for mined negatives: which other samples of the batch a sample picks, and what these have."""
+"""Primitives for mined negatives: which other samples of the batch a sample picks, and the values of those."""
 
 from __future__ import annotations
 

@@ -80,8 +80,8 @@ class Grayscale:
 class Blur:
     """A Gaussian blur whose deviation, in pixels, is drawn evenly from `sigma`.
 
-    `kernel` is its width as a share of the image's side, beyond whose border all is black; None is Pillow's blur, which
-    has no end and repeats the border.
+    `kernel` is its width as a share of the image's side, with black beyond the border; None is Pillow's blur, which is
+    unbounded and repeats the border.
     """
 
     chance: float
@@ -106,18 +106,18 @@ class Solarize:
 
 Change = Mirror | Jitter | Grayscale | Blur | Solarize
 Steps = tuple[Crop, *tuple[Change, ...]]
-"""A crop to what the tower takes, and what is changed in it."""
+"""A crop to the input size of the tower, and the changes to it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """Whose it is, and the steps of each view of a set in turn: where there are two, view 2 is made like view 0."""
+    """Its source, and the steps of each view of a set in turn: with two of them, view 2 is made like view 0."""
 
     source: str
     views: tuple[Steps, ...]
 
     def steps(self, view: int) -> Steps:
-        """What makes the view of that index."""
+        """The steps of the view with this index."""
         return self.views[view % len(self.views)]
 
 

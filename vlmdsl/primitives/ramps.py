@@ -37,7 +37,7 @@ def _ramp(
 
 
 def _duration(builder: Builder, value: Value, argument: str, shape: str) -> Duration:
-    """A part of the run; Fault for one that is less than nothing or more than all."""
+    """A part of the run; Fault for a negative one, or more than 100 %."""
     reason = "must be a share of the run, such as 10%, a number of steps or a number of epochs"
     if isinstance(value, NumberValue) and not value.is_truth:
         if value.unit == "steps" and value.value >= 0:

@@ -130,7 +130,7 @@ def _reconstruct(builder: Builder, subjects: Mapping[str, Value], parameters: Pa
 
 
 def _whole(source: Node) -> Node:
-    """The image of which patches were dropped last."""
+    """The image before its patches were dropped."""
     while source.operation is DROP:
         source = source.inputs[0]
     return source

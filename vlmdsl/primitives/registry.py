@@ -1,4 +1,5 @@
-"""The registry of primitives: the kernel's own, and those of other distributions (entry point group `vlmdsl.primitives`)."""
+"""The registry of primitives: the built-in ones, and those of other distributions (entry point group
+`vlmdsl.primitives`)."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ __all__ = ["BrokenPlugin", "all_primitives", "broken_plugins", "register", "regi
 class _Primitives(Mapping[str, Primitive]):
     """Primitives by name. A family of the kernel is imported when one of its names is first looked up.
 
-    Names are all there from the start: to ask for them (`name in primitives`, `list(primitives)`) imports nothing.
+    All names are known from the start: `name in primitives` and `list(primitives)` import nothing.
     """
 
     def __init__(self) -> None:
@@ -60,20 +61,20 @@ def register(primitive: Primitive) -> Primitive:
 
 
 def registered() -> Mapping[str, Primitive]:
-    """The primitives of the kernel and those registered so far, by name; looks for no plug-ins, which takes its time."""
+    """The primitives of the kernel and those registered so far, by name; does not load plug-ins, which takes time."""
     return _PRIMITIVES
 
 
 @cache
 def broken_plugins() -> tuple[BrokenPlugin, ...]:
-    """Loads every installed plug-in, once; those that could not be loaded, to be reported."""
+    """Load every installed plug-in, once, and return those that could not be loaded."""
     from importlib.metadata import entry_points
 
     broken = []
     for entry in entry_points(group="vlmdsl.primitives"):
         try:
             entry.load()
-        except Exception as error:  # somebody else's module: anything may be wrong with it, and it has to be reported
+        except Exception as error:  # third-party code: it may raise anything, which has to be reported
             distribution = entry.dist.name if entry.dist else "unknown"
             broken.append(BrokenPlugin(entry.name, distribution, f"{type(error).__name__}: {error}"))
     return tuple(broken)

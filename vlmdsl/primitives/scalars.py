@@ -75,7 +75,7 @@ def _bounds(builder: Builder, bound: LearnedParameters) -> tuple[float, float | 
 
 
 def _outside(builder: Builder, bound: LearnedParameters, outside: str) -> Diagnostic:
-    """The start lies beyond a bound: which, and where it may lie."""
+    """The message for an initial value beyond a bound."""
     if bound.form == "log_scale":
         shown = f"a temperature of {bound.initial:g} is a scale of {1 / bound.initial:g}"
         name = "max_scale" if outside == "above" else "min_scale"

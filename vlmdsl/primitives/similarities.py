@@ -65,7 +65,7 @@ def similarity_primitive(
     example: str = "",
     origin: str = "vlmdsl",
 ) -> Primitive:
-    """A primitive that is a similarity when it lacks its subjects, and a matrix when it has them.
+    """A primitive that is a similarity without its subjects, and a matrix with them.
 
     `level` is what it compares, `pooled` or `tokens`; `normalized` ones see unit vectors; `operation` is the name of the
     torch implementation (the primitive's own name by default).

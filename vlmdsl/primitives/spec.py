@@ -1,4 +1,4 @@
-"""What a primitive declares, in one place: arguments, type rule, meaning, laws, cost, LaTeX, documentation."""
+"""The declaration of a primitive: arguments, type rule, meaning, laws, cost, LaTeX, documentation."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from vlmdsl.types import LabelsType, MemoryType, ScalarType, VectorType
 __all__ = ["Builder", "Fault", "GivenName", "Law", "OptionalName", "Parameters", "Primitive", "Subject"]
 
 Law = Literal["permutation", "swap", "scale_invariant", "bounded", "non_negative", "translation_invariant"]
-"""Laws the property tests know: equivariant under a permutation of the batch; `f(y, x)` is the transpose of `f(x, y)`;
+"""The laws that property tests check: equivariant under a permutation of the batch; `f(y, x)` is the transpose of `f(x, y)`;
 unchanged when a feature vector is scaled; in [-1, 1]; at least 0; unchanged when a constant is added to all logits."""
 
 _LONGEST_NAME = 64
 GivenName = Annotated[str, StringConstraints(pattern="^[A-Za-z_][A-Za-z0-9_]*$", max_length=_LONGEST_NAME)]
 """A parameter that names something: such names become those of tensors, checkpoint entries and Python variables."""
 OptionalName = Annotated[str, StringConstraints(pattern="^([A-Za-z_][A-Za-z0-9_]*)?$", max_length=_LONGEST_NAME)]
-"""The same, or the empty string where the language finds a name itself."""
+"""The same, or the empty string for a default name."""
 
 
 class Parameters(BaseModel):
@@ -52,7 +52,7 @@ class Fault(Exception):  # noqa: N818 - the recipe is wrong, not the program
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """An argument that carries data: `accepts` names what it may be, in the words of the type system.
+    """An argument that carries data: `accepts` names its kinds.
 
     Kinds: `Encoded`, `Vec`, `Tokens`, `Distribution`, `Memory`, `Labels`, `Sim`, `Score`, `Scalar`, `Condition`, `Choice`,
     `Target`, `Loss`, `Logits`, `Picks`, `Patches`, `Pixels`, `Image`, `Text`, `Label`, `Flag`, `Mask`, `Similarity`, `View`,
@@ -67,52 +67,52 @@ class Subject:
 
 
 class Builder(Protocol):
-    """What the meaning of a primitive may use: the graph under construction and the coercions of the language."""
+    """What the meaning of a primitive can use: the graph under construction, and the coercions of the language."""
 
     span: Span
     """The call being elaborated."""
 
     def place(self, argument: str) -> Span:
-        """The place of an argument of this call (the call itself where the argument was left out)."""
+        """The place of an argument of this call (the call itself if the argument was omitted)."""
 
     def add(self, operation: str, *inputs: Node, **attributes: object) -> Node:
-        """The node of this operation (see `ir.Graph.add`), blamed on this call; its type follows from its inputs."""
+        """Add an operation (see `ir.Graph.add`) with this call as its place; its type follows from its inputs."""
 
     def constant(self, value: float) -> Node: ...
 
     def parameter(
         self, name: str, *, initial: float, lower: float | None, upper: float | None, log_scale: bool = False
     ) -> Node:
-        """A fresh learned number; `name` is made unique in the objective. With `log_scale` it is the log of the inverse of
-        what is called so, and gets a name that says this."""
+        """A new learned parameter; `name` is made unique in the objective. With `log_scale` it is the log of the inverse of
+        the named number, and its name says so."""
 
     def state(self, name: str, *, type: ScalarType | VectorType, initial: float) -> Node:
-        """A fresh number, or one per feature, that outlives the step, as it was before this step; `name` is made unique in
+        """A new state, a number or one per feature, with its value before this step; `name` is made unique in
         the objective."""
 
     def drawn(self, name: str, *, distribution: str, arguments: tuple[float, float]) -> Node:
-        """A fresh number that is drawn for each step, the same on all processes; `name` is made unique in the objective."""
+        """A new number that is drawn for each step, the same on all processes; `name` is made unique in the objective."""
 
     def ramp(self, name: str, *, ramp: Ramp) -> Node:
-        """A fresh number that follows the run, the same on all processes; `name` is made unique in the objective."""
+        """A new number that follows the run, the same on all processes; `name` is made unique in the objective."""
 
     def uniforms(self, name: str, *, count: int) -> Node:
-        """Fresh numbers from [0, 1), `count` for each sample; `name` is made unique in the objective."""
+        """New numbers from [0, 1), `count` per sample; `name` is made unique in the objective."""
 
     def memory(self, name: str, *, type: MemoryType | LabelsType, size: int, start: str) -> Node:
-        """A fresh memory of `size` vectors or labels, as it was before this step; `start` is `empty` or `random`."""
+        """A new memory of `size` vectors or labels, with its contents before this step; `start` is `empty` or `random`."""
 
     def update(self, state: Node, value: Node) -> None:
-        """After a training step the state is `value`."""
+        """Set the state to `value` after a training step."""
 
     def report(self, stored: Node, value: Node) -> None:
         """Log `value` (a temperature) under the name of the learned number or state `stored` that it is made of."""
 
     def warn(self, diagnostic: Diagnostic) -> None:
-        """Report a warning and go on."""
+        """Report a warning and continue."""
 
     def draw(self) -> int:
-        """A fresh identity of a random draw of each sample."""
+        """A new identity of a random draw per sample."""
 
     def encoded(self, value: Value, argument: str) -> Value:
         """A field as what its encoder yields; anything else unchanged."""
@@ -135,7 +135,7 @@ Meaning = Callable[[Builder, Mapping[str, Value], Parameters], Value]
 
 @dataclass(frozen=True)
 class Primitive:
-    """One word of the kernel.
+    """One built-in function of the language.
 
     `meaning(builder, subjects, parameters)` is type rule and meaning at once: it raises `Fault` where the types disagree and
     else adds typed nodes. `formula` is the LaTeX of its documentation page; `example` a program that uses it.
@@ -156,9 +156,9 @@ class Primitive:
     view_of: str = ""
     """The field kind this primitive is a view of (`Image`, `Text`); such a call may lack its subject."""
     maps_sets: bool = True
-    """Whether a call over a view set is made for each view; false for primitives that take the set itself."""
+    """Whether a call with a set of views is made for each view; false for primitives that take the set itself."""
     origin: str = "vlmdsl"
-    """The distribution that brought it."""
+    """The distribution that defines it."""
 
     @property
     def positional(self) -> tuple[Subject, ...]:

@@ -112,8 +112,8 @@ class QueueParameters(Parameters):
 
 
 def _unit(builder: Builder, value: Value, argument: str, **wide: bool) -> Node:
-    """The direction of each vector, without gradient; `wide` in float32 whatever the features are in, so that no rounding
-    decides which is nearest."""
+    """The direction of each vector, without gradient; `wide` computes in float32 whatever the dtype of the features, so that
+    rounding does not decide which entry is nearest."""
     features = builder.pooled(value, argument, "queue")
     unit = builder.add("normalize", features, epsilon=0.0, **wide)
     return builder.add("stop", unit)

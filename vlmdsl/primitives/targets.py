@@ -45,7 +45,7 @@ class BlockParameters(Parameters):
 
     @property
     def attributes(self) -> dict[str, int]:
-        """What a node says of it: nothing where it is the whole batch."""
+        """The attributes of a node: none for the whole batch."""
         return {"block": self.block} if self.block else {}
 
 

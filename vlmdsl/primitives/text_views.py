@@ -1,4 +1,4 @@
-"""Views of a text: another wording of it, a random edit of its words, some of its sentences, an image of it."""
+"""Views of a text: a rewrite, a random edit of its words, some of its sentences, an image of it."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from vlmdsl.primitives.values import EncoderValue, Value, type_of
 
 
 def _plain_tower(builder: Builder, value: Value, argument: str, kind: str, function: str) -> None:
-    """Fault unless the value is a plain tower of this kind: one derived from it has no embedding of its own."""
+    """Fault unless the value is a plain tower of this kind: derived encoders have no separate embedding."""
     if isinstance(value, EncoderValue) and value.encoder == Encoder(value.encoder.tower, kind):
         return
     expected = f"the tower of {kind.lower()}s itself"

@@ -1,6 +1,6 @@
 """What an expression can be while a recipe is elaborated: a node of the graph, or a static value.
 
-Static values vanish before the graph is complete: numbers and strings become attributes or constants, similarities and views
+Static values are not part of the graph: numbers and strings become attributes or constants, similarities and views
 are applied, functions are inlined.
 """
 
@@ -68,19 +68,19 @@ class AllSamples:
 
 @dataclass(frozen=True, slots=True)
 class MaskValue:
-    """Which tokens a mask selects: each by itself, with the chance `share`; or those that the function `by` of a plug-in
-    selects, `share` of them on average. It owns its draw: used twice, it draws once."""
+    """Which tokens a mask selects: each independently with probability `share`, or those that the function `by` of a plug-in
+    selects, a share of `share` on average. The draw belongs to the mask: a mask that is used twice draws once."""
 
     share: float
     draw: int
     by: str = ""
     arguments: tuple[tuple[str, object], ...] = ()
     of: str = ""
-    """What the function selects, `Text` (tokens) or `Image` (patches)."""
+    """The kind of field: `Text` (tokens) or `Image` (patches)."""
 
     @property
     def attributes(self) -> dict[str, object]:
-        """What a node that follows the mask carries of a plug-in's function."""
+        """The attributes of a node that uses the mask of a plug-in."""
         return {"by": self.by, "arguments": self.arguments} if self.by else {}
 
 
@@ -132,7 +132,7 @@ class EncoderValue:
 
 @dataclass(frozen=True, slots=True)
 class FusionValue:
-    """What `text | image` is encoded by: a fusion module, by its name."""
+    """The fusion module that encodes `text | image`, by name."""
 
     name: str
     settings: FusionSettings
@@ -160,7 +160,8 @@ class FunctionValue:
 
 @dataclass(frozen=True, slots=True)
 class ErrorValue:
-    """The value of what is already reported; everything made of it is an error too, silently."""
+    """The value of an expression with a reported error; everything computed from it is an error too, without another
+    report."""
 
 
 Value = (

@@ -1,4 +1,4 @@
-"""Makes a run configuration of its layers, the later ones winning: defaults, a YAML file, `--set` overrides, other flags."""
+"""Builds a run configuration from its layers: defaults, a YAML file, `--set` overrides, other flags; later ones win."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def load_config(
     flags: Mapping[str, object] | None = None,
     sources: SourceMap | None = None,
 ) -> tuple[RunConfig | None, list[Diagnostic]]:
-    """The configuration, or None and what is wrong with it.
+    """Load the configuration; None and diagnostics if it has errors.
 
     `path` is a YAML file, `overrides` are texts `section.setting=value`, `flags` are values by dotted name. Texts
     that diagnostics point into are added to `sources`.
@@ -73,7 +73,7 @@ def setting_names() -> list[str]:
 
 
 _DEEPEST_NAME = 8
-"""Parts of the longest name of a setting, with room for a misspelt name, which is then reported by its name."""
+"""How many parts a name of a setting may have, with room for misspelt names, which are then reported."""
 _NOWHERE = Span("the defaults", 0, 0)
 _LARGEST = 2**20
 """Most bytes of a configuration file."""
@@ -100,7 +100,7 @@ class _Layers:
         if tree.value is not None and not isinstance(tree.value, dict):
             tree.diagnostics.append(ConfigurationSyntax.at(tree.places[()][1], problem="it is not a mapping of sections"))
         elif isinstance(tree.value, dict):
-            # Before anything is laid over it: what lies under a later setting would not be looked at.
+            # Checked before later layers are merged, which would hide errors in it.
             flat = {
                 name for name, value in tree.value.items() if not isinstance(value, dict | None) and _section_called(name)
             }

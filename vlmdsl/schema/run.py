@@ -1,4 +1,4 @@
-"""The run configuration: what a recipe leaves to the run. Closed (an unknown key is an error), strict and frozen.
+"""The run configuration: everything that is not part of a recipe. Closed (an unknown key is an error), strict and frozen.
 
 The defaults train a small model on the built-in data in a few minutes of CPU time.
 """
@@ -47,7 +47,7 @@ class _Section(BaseModel):
 
 
 class ModelConfig(_Section):
-    """The towers and what they take."""
+    """The towers and their inputs."""
 
     image_encoder: str = Field(
         "vit:tiny",
@@ -189,7 +189,7 @@ class ScheduleConfig(_Section):
 
 
 class LoweringConfig(_Section):
-    """How operations on the grid of all pairs of samples run; `vlmdsl plan RECIPE` shows what is chosen and why."""
+    """How operations on similarity matrices run; `vlmdsl plan RECIPE` shows what is chosen and why."""
 
     default: LoweringName = Field(
         "auto",
@@ -240,7 +240,7 @@ class TrainConfig(_Section):
 
 
 class EvaluationConfig(_Section):
-    """What is measured on the held-out data."""
+    """The evaluation on held-out data."""
 
     every: int = Field(0, ge=0, description="steps between evaluations during the run; 0: before and after only")
     batch: int = Field(256, ge=1, description="batch size for encoding")

@@ -130,6 +130,6 @@ def _scalar(node: yaml.ScalarNode) -> object:
     if _NUMBER.match(text):
         digits = text.replace("_", "")
         if len(digits) > _LONGEST_NUMBER:
-            return text  # no setting is so long a number, so it is reported as a text that should be one
+            return text  # settings are never numbers that long, so it is kept as a text and reported as an invalid number
         return int(digits) if digits.lstrip("+-").isdigit() else float(digits)
     return text

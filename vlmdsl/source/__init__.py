@@ -1,4 +1,4 @@
-"""Text, spans, size limits and how files are read: the bottom layer, on which everything else stands."""
+"""Text, spans, size limits and how files are read: the bottom layer."""
 
 from vlmdsl.source.text import SourceMap, SourceText, Span, with_newlines
 

@@ -29,7 +29,7 @@ def bundled_names() -> list[str]:
 
 @cache
 def bundled_text(name: str) -> SourceText | None:
-    """The text of a bundled recipe; None if there is none of this name."""
+    """The text of a bundled recipe; None if there is no recipe with this name."""
     entry = _bundled().get(name)
     return None if entry is None else SourceText(f"{name}.vlo", entry.read_text(encoding="utf-8"))
 

@@ -1,4 +1,4 @@
-"""Reads regular files of bounded size: what is named by foreign data may be a device, or a pipe that nobody writes to."""
+"""Reads regular files of bounded size: paths in foreign data may name a device, or a pipe without a writer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 __all__ = ["BadFile", "open_regular", "read_regular"]
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOCTTY", 0)
-"""A pipe opened without waiting is seen to be one; with it, opening would wait for a writer for ever."""
+"""Opens a pipe without blocking, so that it can be recognised; otherwise opening would wait for a writer."""
 
 
 class BadFile(Exception):  # noqa: N818 - what became of it is for the caller to say
@@ -22,9 +22,8 @@ class BadFile(Exception):  # noqa: N818 - what became of it is for the caller to
 
 
 def open_regular(path: str | Path, what: str = "file") -> io.FileIO:
-    """A regular file, opened to be read; `BadFile` in terms of `what` for anything else, without waiting for it.
-
-    It is looked at before, because opening some devices does something, and after, because it may have been swapped.
+    """Open a regular file for reading; `BadFile` in terms of `what` for anything else, without blocking. The file is checked
+    before, because opening some devices has side effects, and after, because it may have been replaced.
     """
     try:
         _check_regular(os.stat(path), what)
@@ -60,7 +59,7 @@ def read_regular(path: str | Path, most: int, what: str = "file") -> bytes:
 
 
 def _at_most(file: io.FileIO, count: int) -> bytes:
-    """Up to `count` bytes; a raw read may give fewer than there are."""
+    """Up to `count` bytes; a raw read may return fewer."""
     data = file.read(min(count, os.fstat(file.fileno()).st_size + 1)) or b""
     parts, length = [data], len(data)
     while data and length < count:

@@ -1,4 +1,4 @@
-"""The surface syntax: text to tree; `vlmdsl.syntax.format`, which few commands need, is the way back."""
+"""The surface syntax: from text to tree; `vlmdsl.syntax.format`, which few commands need, goes from tree to text."""
 
 from vlmdsl.syntax.build import DURATIONS, NO_DURATIONS
 from vlmdsl.syntax.equality import same_tree

@@ -35,14 +35,14 @@ _ESCAPES = {"n": "\n", "t": "\t", '"': '"', "\\": "\\"}
 
 @v_args(meta=True)
 class Builder(Transformer_NonRecursive[Token, Any]):
-    """One method a rule of the grammar; faults of values (numbers, escapes, counts) are gathered in `diagnostics`."""
+    """One method per rule of the grammar; errors in values (numbers, escapes, counts) are collected in `diagnostics`."""
 
     def __init__(self, file: str) -> None:
         super().__init__(visit_tokens=False)
         self.file = file
         self.diagnostics: list[Diagnostic] = []
         self.complete = True
-        """Whether every fault is among them; of escapes only so many are reported."""
+        """Whether `diagnostics` has all errors; the number of reported escapes is limited."""
 
     def build(self, parsed: Tree[Token]) -> Any:
         """The node (or for `module` and `use` the tuple of nodes) that a parse tree stands for."""

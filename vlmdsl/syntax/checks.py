@@ -1,4 +1,4 @@
-"""What the grammar leaves open: the order and number of statements, names given twice, parameters and arguments."""
+"""Checks beyond the grammar: order and number of statements, repeated names, parameters and arguments."""
 
 from __future__ import annotations
 
@@ -98,9 +98,8 @@ def _check_arguments(call: tree.Call) -> Iterator[Diagnostic]:
 
 
 def check_module(items: tuple[tree.Item, ...], file: str, *, complete: bool) -> Iterator[Diagnostic]:
-    """The faults of the file as a whole: which statements it has, how often and in which order.
-
-    Unless every statement could be read (`complete`), nothing is said of what may stand in the others.
+    """The errors of the file as a whole: which statements it has, how often and in which order. If some statements could not
+    be parsed (not `complete`), missing statements are not reported.
     """
     yield from _check_repetition(items)
     yield from _check_order(items)

@@ -1,4 +1,4 @@
-"""Gives `##` comments to the items that they document."""
+"""Attaches `##` comments to the items that they document."""
 
 from __future__ import annotations
 

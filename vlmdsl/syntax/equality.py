@@ -1,4 +1,4 @@
-"""Equality of trees that forgets where things were written."""
+"""Equality of trees without their places."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["same_tree"]
 
 
 def same_tree(first: tree.Module, second: tree.Module) -> bool:
-    """Whether two modules say the same: spans and plain comments are ignored, and a missing edition is edition 1."""
+    """Whether two modules are equal: spans and plain comments are ignored, and a missing edition is edition 1."""
     waiting: list[tuple[object, object]] = [(_statements(first), _statements(second))]
     while waiting:
         left, right = waiting.pop()

@@ -1,4 +1,4 @@
-"""Says what is wrong with a statement that the grammar refuses: from what was read, what came, and what could have come."""
+"""Explains a statement that the grammar rejects: from what was parsed, what follows, and what could have followed."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class _Failure:
 
     @property
     def piece(self) -> Piece | None:
-        """What could not be taken; None for the end of the statement."""
+        """The piece that does not fit; None for the end of the statement."""
         return self.pieces[self.index] if self.index < len(self.pieces) else None
 
     @property
@@ -81,7 +81,7 @@ class _Failure:
 
     @property
     def wants(self) -> str:
-        """The kind of thing that has to come, in words; "" if it may also be something else."""
+        """What is required here, in words; "" if there are other possibilities."""
         if "NUMBER" in self.accepted and "NAME" in self.accepted:
             return "a value"
         if "NAME" in self.accepted:
@@ -234,7 +234,7 @@ def _chained(failure: _Failure) -> Diagnostic | None:
 
 
 def _missing_operand(failure: _Failure) -> Diagnostic | None:
-    """Something has to follow a sign or word, and the statement ends or continues with what cannot be it."""
+    """A sign or word lacks its operand: the statement ends, or continues with something else."""
     previous, piece = failure.previous, failure.piece
     if previous is None or previous.kind == "open":
         return None
@@ -281,7 +281,7 @@ def _described(piece: Piece) -> str:
 
 
 def _expected(failure: _Failure) -> list[str]:
-    """What could stand at the place, in words; first what is needed most."""
+    """What is allowed here, in words, the most likely first."""
     expected = [failure.wants] if failure.wants else []
     if {"PLUS", "MULTIPLICATIVE"} & failure.accepted and failure.wants != "a value":
         expected.append("an operator")
@@ -333,4 +333,4 @@ _RULES: tuple[Callable[[_Failure], Diagnostic | None], ...] = (
     _missing_operand,
     _missing_comma,
 )
-"""Tried in this order; the first that knows the case explains it."""
+"""Tried in this order; the first explanation that applies is used."""

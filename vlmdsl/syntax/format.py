@@ -1,4 +1,4 @@
-"""The formatter: one style, every comment kept, at most one blank line, no line longer than it must be."""
+"""The formatter: one style, all comments kept, at most one blank line, lines within the limit where possible."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from vlmdsl.syntax.spelling import Spelling, string
 __all__ = ["format_module", "format_text"]
 
 _ROUNDS = 8
-"""Most repetitions until nothing moves any more; two are enough for all but contrived texts."""
+"""How often formatting is repeated until the text is stable; two are enough for all but contrived texts."""
 
 
 def format_text(source: SourceText) -> str:
-    """A text in the one style; DiagnosticError if it has syntax faults.
+    """Format a text; DiagnosticError if it has syntax errors.
 
     >>> format_text(SourceText("<expression>", "contrast( image,text )"))
     'contrast(image, text)\\n'
@@ -30,7 +30,7 @@ def format_text(source: SourceText) -> str:
         raise DiagnosticError(tuple(faults))
     text = format_module(module, source)
     for _ in range(_ROUNDS):
-        # A comment that moved to a place of its own may let the line that it broke close again.
+        # A comment that moved to a separate line may let the line that it broke be joined again.
         written = SourceText(source.name, text)
         again = format_module(parse(written)[0], written)
         if again == text:
@@ -40,10 +40,8 @@ def format_text(source: SourceText) -> str:
 
 
 def format_module(module: tree.Module, source: SourceText | None = None) -> str:
-    """The text of a tree in the one style.
-
-    With the `source` that it was parsed from, numbers are spelt as there, and comments and blank lines stay. Without, the
-    documentation of the items is written as `##` lines, and the edition and the objective stand apart.
+    """Format a tree. With the `source` that it was parsed from, the spelling of numbers, comments and blank lines are kept.
+    Without it, the documentation of items is written as `##` lines, and blank lines separate the edition and the objective.
     """
     return _Formatter(module, source).text()
 
@@ -87,7 +85,7 @@ class _Formatter:
         yield from self._own_lines(end)
 
     def _entry(self, lines: list[str], span: Span, limit: int, apart: bool = False) -> _Entry:
-        """Lines made of `span`, with the comment behind it that begins before `limit`."""
+        """The lines of `span`, with the comment after it that begins before `limit`."""
         lines[-1] += self.comments.trailing(span.end, limit)
         return _Entry(lines, self.comments.line(span.start), self.comments.line(span.end), apart)
 
@@ -172,7 +170,7 @@ class _Formatter:
     def _value(
         self, prefix: str, value: tree.Expression, end: int, indent: int, *, below: bool = False
     ) -> tuple[list[str], list[str]]:
-        """Comments that found no place inside of the value, and the value's lines after `prefix`.
+        """Comments that do not fit inside the value, and the value's lines after `prefix`.
 
         A `##` comment among them must not become the documentation of the item: it is kept inside, in parentheses.
         """

@@ -1,4 +1,4 @@
-"""Loads `grammar/vlo.lark`, drops the newlines that the grammar is not to see, and tells `stage` and `flow` from names."""
+"""Loads `grammar/vlo.lark`, drops the newlines that have no meaning, and distinguishes `stage` and `flow` from names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vlmdsl._resources import root
 __all__ = ["BLOCK_WORDS", "KEYWORDS", "cache_file", "load_grammar"]
 
 KEYWORDS = ("vlo", "recipe", "cite", "status", "batch", "use", "as", "encoder", "let", "in", "def", "minimize")
-"""The words of the language; no name may be one of them."""
+"""The keywords, which cannot be names."""
 
 BLOCK_WORDS = ("stage", "flow")
 """The words that begin a block of statements. They are keywords only where a name follows them at the start of a statement,
@@ -73,16 +73,15 @@ class _Words(PostLex):
 
 
 def cache_file(grammar: str) -> str | None:
-    """Where the parse tables are kept between runs: in the user's own cache folder, or nowhere if there is none.
-
-    Each grammar has a file of its own, so that two versions on one machine do not write over each other's.
+    """Where the parse tables are cached: in the user's cache folder, or nowhere if there is none. Each grammar has a
+    separate file, so that two versions on one machine do not overwrite each other's.
     """
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vlmdsl"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         state = folder.stat()
         if state.st_uid != os.getuid() or state.st_mode & 0o022 or not os.access(folder, os.W_OK):
-            return None  # the tables are pickled: what others can write is not read
+            return None  # the tables are pickled, so files that others can write are not read
     except (OSError, RuntimeError):
         return None
     return str(folder / f"grammar-{sha256(grammar.encode()).hexdigest()[:16]}.tables")
@@ -92,7 +91,7 @@ def cache_file(grammar: str) -> str | None:
 def load_grammar(strict: bool = False) -> Lark:
     """The parser of the language, with the start rules `module`, `statement` and `term`.
 
-    `strict` makes Lark refuse any conflict and any overlap of terminals; it is slow and meant for tests. Otherwise the
+    `strict` makes Lark reject any conflict and any overlap of terminals; it is slow and meant for tests. Otherwise the
     tables come from the cache, which Lark keys on the text of the grammar, its options and its version.
     """
     grammar = (root("grammar") / "vlo.lark").read_text(encoding="utf-8")

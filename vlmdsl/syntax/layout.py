@@ -1,4 +1,4 @@
-"""Expressions on one line, or broken at their brackets, with the comments inside of them."""
+"""Expressions on one line, or broken at their brackets, with the comments inside them."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Layout:
         return lines
 
     def expression(self, node: Expression, indent: int, used: int, reserve: int = 0, level: int = LET) -> list[str]:
-        """The lines of `node`, of whose first line `used` columns are taken and whose last needs `reserve` more.
+        """The lines of `node`: `used` columns of the first line are taken, and the last line needs `reserve` more.
 
         `indent` is where lines between brackets of the construct are indented from.
         """
@@ -92,7 +92,7 @@ class Layout:
         return self._enclosed(node, indent) if binding(node) < level else self._broken(node, indent, used, reserve)
 
     def _broken(self, node: Expression, indent: int, used: int, reserve: int) -> list[str]:
-        """The lines of an expression that does not stay on one."""
+        """The lines of an expression that does not fit on one."""
         match node:
             case tree.Call():
                 callee = self.expression(node.callee, indent, used, 1, POSTFIX)
@@ -115,7 +115,7 @@ class Layout:
         return lines
 
     def _enclosed(self, node: Expression, indent: int) -> list[str]:
-        """In parentheses of its own, the expression on lines between them."""
+        """The expression in added parentheses, on lines between them."""
         inner = indent + STEP
         if isinstance(node, tree.Binary | tree.Given):
             return self._operands(_operands(node), indent)

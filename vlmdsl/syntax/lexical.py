@@ -1,4 +1,4 @@
-"""Faults that need no grammar to be seen: characters, quotes, numbers, units, and signs of other languages."""
+"""Errors that are found without the grammar: characters, quotes, numbers, units, and operators of other languages."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _SIGNS = {
     "\\": ("a line continuation of Python", "put the expression into parentheses"),
     "&": ("an operator of Python", "nest two `where(condition, x, y)`"),
 }
-"""Signs of other languages: what they are there, and what is written here."""
+"""Operators of other languages: their meaning there, and what to write here."""
 
 FOREIGN_WORDS = {
     "import": "write `use name` for a bundled recipe, or `use \"./file.vlo\" as name`",
@@ -69,11 +69,11 @@ FOREIGN_WORDS = {
     "not": "invert the comparison, or swap the branches of `where`",
     "class": "write a `recipe` in a separate file, and `use` it",
 }  # fmt: skip
-"""Words of Python that mean nothing here, and what is written in their place."""
+"""Keywords of Python, and what to write instead."""
 
 
 def foreign_word(file: str, piece: Piece) -> Diagnostic:
-    """The fault of a keyword of Python at a place where it can only have been meant as such."""
+    """The error for a keyword of Python where it can only be meant as one."""
     return ForeignSyntax.at(
         Span(file, piece.start, piece.end), help=(FOREIGN_WORDS[piece.text],), text=piece.text, origin="a keyword of Python"
     )

@@ -1,4 +1,4 @@
-"""Text to tree: `parse` never raises, and reports every independent fault of a text at once."""
+"""From text to tree: `parse` never raises, and reports all independent errors of a text at once."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ __all__ = ["Parsed", "parse", "parse_fully", "read_source"]
 
 
 class Parsed(NamedTuple):
-    """What a text holds: its tree, its faults by place, its number of words, symbols and line breaks."""
+    """The result of parsing: the tree, the errors by place, and the number of words, symbols and line breaks."""
 
     module: tree.Module
     faults: list[Diagnostic]
     pieces: int
     complete: bool
-    """Whether all faults were looked for; after a hundred the others no longer are."""
+    """Whether the search for errors was complete; it stops after a hundred."""
 
 
 def read_source(data: bytes, name: str, size: int = 0) -> tuple[SourceText, list[Diagnostic]]:
@@ -37,7 +37,7 @@ def read_source(data: bytes, name: str, size: int = 0) -> tuple[SourceText, list
     bytes were read.
 
     A byte order mark is dropped and every kind of line end becomes a newline. With a diagnostic (the file is too large, or
-    is not UTF-8) the text holds what can be shown, and there is no sense in parsing it.
+    is not UTF-8) the text holds what can be shown and should not be parsed.
     """
     if len(data) > MAXIMUM_BYTES:
         return SourceText(name, ""), [_too_large(name, max(size, len(data)))]
@@ -52,16 +52,15 @@ def read_source(data: bytes, name: str, size: int = 0) -> tuple[SourceText, list
 
 
 def parse(source: SourceText) -> tuple[tree.Module, list[Diagnostic]]:
-    """The tree of a text and all its independent syntax faults, in the order of the text; never raises.
-
-    With faults the tree holds the statements that could be read.
+    """Parse a text: its tree and all independent syntax errors, in the order of the text. Never raises. With errors the tree
+    holds the statements that could be parsed.
     """
     parsed = parse_fully(source)
     return parsed.module, limited(parsed.faults, complete=parsed.complete)
 
 
 def parse_fully(source: SourceText) -> Parsed:
-    """The same with all faults that were found, however many, for who joins them with others."""
+    """The same with all errors, however many, for callers that add others."""
     span = Span(source.name, 0, len(source.text))
     size = len(source.text.encode("utf-8", errors="surrogatepass"))
     if size > MAXIMUM_BYTES:
@@ -90,7 +89,7 @@ def _items(source: SourceText, pieces: list[Piece]) -> tuple[tuple[tree.Item, ..
     try:
         parsed = load_grammar().parse(TextSlice(source.text, 0, len(source.text)), start="module")
     except UnexpectedInput:
-        from vlmdsl.syntax.recovery import recover  # what fixes texts is loaded where one is broken
+        from vlmdsl.syntax.recovery import recover  # error recovery is only loaded for a text with errors
 
         items, faults, complete = recover(source, pieces, builder)
         whole = False

@@ -1,4 +1,4 @@
-"""Reads a text that does not parse, statement by statement, so that all its independent faults are reported at once."""
+"""Parses a text with errors statement by statement, so that all independent errors are reported at once."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def recover(
 
 
 class _Reader:
-    """Parses statements one by one and gathers the faults of those that it cannot read."""
+    """Parses statements one by one and collects the errors of those that it cannot parse."""
 
     def __init__(self, source: SourceText, builder: Builder) -> None:
         self.source = source
@@ -55,7 +55,7 @@ class _Reader:
         self.complete = True
 
     def has_enough(self) -> bool:
-        """Whether there are so many faults that no further statement or term is looked at."""
+        """Whether there are enough errors to stop."""
         self.complete = self.complete and len(self.faults) < MAXIMUM_DIAGNOSTICS
         return not self.complete
 

@@ -1,7 +1,7 @@
 """A coarse scan of any text whatever: brackets, comments and words, without the grammar.
 
-The parser proper is Lark's; this scan gathers the comments, bounds the nesting before a parser sees it, and finds the
-statements of a text that does not parse.
+The parser itself is Lark's; this scan collects comments, bounds the nesting before parsing, and finds the statements of a
+text that does not parse.
 """
 
 from __future__ import annotations

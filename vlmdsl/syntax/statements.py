@@ -1,4 +1,4 @@
-"""Splits a text that does not parse into statements, so that each fault stays in its own."""
+"""Splits a text that does not parse into statements, so that errors do not affect other statements."""
 
 from __future__ import annotations
 

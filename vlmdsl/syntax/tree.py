@@ -1,4 +1,4 @@
-"""The syntax tree: one frozen class a construct, each with the span of its text.
+"""The syntax tree: one frozen class per construct, each with the span of its text.
 
 Equality and hashing of trees ignore spans where tests compare meaning: see `vlmdsl.syntax.same_tree`.
 """
@@ -174,7 +174,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """`batch one_source`: which samples the recipe wants together in a batch."""
+    """`batch one_source`: which samples may be together in a batch."""
 
     policy: Name
     span: Span

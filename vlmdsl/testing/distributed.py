@@ -1,4 +1,4 @@
-"""Run a function in several processes that form one gloo group, and get back what each returned."""
+"""Run a function in several processes of one gloo group, and return their results."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ __all__ = ["run_processes"]
 
 
 def run_processes(function: Callable[..., Any], processes: int, *arguments: Any, timeout: float = 120.0) -> list[Any]:
-    """What `function(*arguments)` returned in each of `processes` processes, in the order of their ranks.
-
-    The function is looked up by name in fresh interpreters, so it must stand at the top of a module; what it returns must be
-    tensors, numbers, strings, or lists and dictionaries of them. A process that raises, or that is not done after
-    `timeout` seconds, makes this raise RuntimeError with its traceback; all processes are ended.
+    """Run `function(*arguments)` in `processes` processes and return their results by rank. The function is imported by name
+    in fresh interpreters, so it must be defined at the top level of a module; its result must consist of tensors, numbers,
+    strings, lists and dictionaries. If a process raises or takes longer than `timeout` seconds, all are terminated and
+    RuntimeError is raised with its traceback.
     """
     import torch
     import torch.multiprocessing as multiprocessing

@@ -1,4 +1,4 @@
-"""Values together with gradients, because a lowering is right only if both are."""
+"""Values together with gradients: a lowering is correct only if both are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The laws of primitives, tested: for ours and, through `check_primitive`, for those of plug-ins."""
+"""Tests of the laws of primitives: built-in ones and, through `check_primitive`, those of plug-ins."""
 
 from __future__ import annotations
 
@@ -28,15 +28,14 @@ TOLERANCE = 1e-9
 
 
 def check_primitive(primitive: Primitive) -> None:
-    """Everything that holds for a primitive: documentation, an example that checks, its laws, its derivatives.
-
-    AssertionError says what does not hold. This one call is the whole test of a plug-in's similarity.
+    """Check a primitive: its documentation, its example, its laws, its derivatives. AssertionError says what fails. This one
+    call is a complete test of a plug-in's similarity.
     """
     assert primitive.summary, f"{primitive.name} has no summary"
     assert primitive.example, f"{primitive.name} has no example"
     errors = [fault for fault in check(primitive.example) if fault.severity == "error"]
     assert not errors, f"the example of {primitive.name} does not check: {errors[0].code} {errors[0].message}"
-    objective = compile(primitive.example, compiled=False).double().eval()  # calls must not move state on
+    objective = compile(primitive.example, compiled=False).double().eval()  # calls must not change state
     if objective.applied:
         return  # its value depends on modules: what holds for them is tested where they are
     if "permutation" in primitive.laws:
@@ -106,7 +105,7 @@ def _loss(objective: Objective, **features: Tensor) -> Tensor:
 
 
 def _check_permutation(name: str, objective: Objective) -> None:
-    """The order of the samples in a batch means nothing."""
+    """The order of the samples in a batch has no effect."""
     import torch
 
     features = example_features(objective)
@@ -153,7 +152,7 @@ def _check_swap(primitive: Primitive) -> None:
 
 
 def _check_scale(primitive: Primitive) -> None:
-    """The length of the vectors means nothing."""
+    """The length of the vectors has no effect."""
     one, other = _matrix(primitive, *_streams(primitive)), _matrix(primitive, *_streams(primitive, scale=3.0))
     difference = (one.rows - other.rows).abs().max().item()
     assert difference < TOLERANCE, f"{primitive.name} depends on the length of the vectors, by {difference:.3g}"

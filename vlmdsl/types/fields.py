@@ -1,6 +1,5 @@
-"""The kinds of fields that a sample may have: what the language and the compiler know of each, without torch.
-
-What the runtime does with the values of a kind is its `family`, which is imported when data is read.
+"""The kinds of fields that a sample may have, as the language and the compiler see them, without torch. The run-time
+behaviour of a kind is its `family`, which is imported when data is read.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ _ROOM = "vlmdsl.runtime.values"
 class FieldKind:
     """One kind of field.
 
-    `summary` is what a batch holds for it, `words` what messages call one, `family` where its `vlmdsl.runtime.values.Family`
-    is (`module:Class`), None where no data holds it. A field that encoders take has a `token_axis`, the letter of what they
-    yield tokens along. One that objectives take themselves has `axes` and a `dtype` (`float`, `bool`, `int64`), and may be
-    read as a value of another type, `reads_as`: where that is a vector, `probe` gives its length. `has_column` is false
-    where no column feeds it: it is made of the sample's key. A sample may have `several` under one name (`Text[4]`). `note`
-    is what the page of a recipe says of such a field, besides its type.
+    `summary` says what a batch holds for it, `words` how messages name it, and `family` where its
+    `vlmdsl.runtime.values.Family` is (`module:Class`; None if data cannot hold it). A field that encoders take has a
+    `token_axis`, the letter of their token axis. A field that is an input of the objective has `axes` and a `dtype`
+    (`float`, `bool`, `int64`), and may be read as a value of another type, `reads_as`; for a vector, `probe` returns its
+    length. `has_column` is false if it is computed from the key of the sample instead of a column. A sample may have
+    `several` under one name (`Text[4]`). `note` is shown on the page of a recipe, next to the type.
     """
 
     name: str
@@ -43,11 +42,11 @@ class FieldKind:
 
 
 FIELD_KINDS: dict[str, FieldKind] = {}
-"""Every type a batch field may have, by name; `register_field_kind` adds one."""
+"""All types of batch fields, by name; `register_field_kind` adds one."""
 
 
 def register_field_kind(kind: FieldKind) -> FieldKind:
-    """Makes a kind of field part of the language. ValueError if there is another one of that name.
+    """Add a kind of field to the language. ValueError if there is another one with that name.
 
     >>> register_field_kind(FIELD_KINDS["Label"]).words
     'a Label'
@@ -58,12 +57,12 @@ def register_field_kind(kind: FieldKind) -> FieldKind:
 
 
 def plain_kinds() -> frozenset[str]:
-    """The kinds that objectives take themselves, and that data holds."""
+    """The kinds that are inputs of the objective and that data can hold."""
     return frozenset(kind.name for kind in FIELD_KINDS.values() if kind.dtype is not None and kind.family is not None)
 
 
 def as_value(type: Type) -> Type:
-    """The type that a field is read as where a value is expected, as a Flag is a condition; any other type is itself."""
+    """The type of a field where a value is expected (a Flag is a condition); other types are unchanged."""
     kind = FIELD_KINDS.get(type.kind) if isinstance(type, FieldType) and type.count is None else None
     return type if kind is None or kind.reads_as is None else kind.reads_as
 

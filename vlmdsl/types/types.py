@@ -22,7 +22,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Type:
-    """Base of all types. One without fields is compared by its class, with the methods that it inherits."""
+    """Base of all types. Types without fields compare by class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,8 @@ class VecType(Type):
 
 @dataclass(frozen=True, slots=True)
 class VectorType(Type):
-    """One vector per step, as a mean of features over the batch is: it is added to each sample's, or subtracted."""
+    """One vector per step, such as the mean of features over the batch; it can be added to the vector of each sample, or
+    subtracted."""
 
     features: str = "D"
 
@@ -135,12 +136,13 @@ class LabelsType(Type):
 
 
 def picked_axis(count: int) -> str:
-    """The axis of so many picks of each sample: what one pick gives has the type of what it is taken from."""
+    """The axis for this many picks per sample; with a single pick, values keep their type."""
     return "1" if count == 1 else "K"
 
 
 def memory_axis(size: int) -> str:
-    """The axis of the entries of a memory: two memories of one size may have been fed alike, so their entries may meet."""
+    """The axis of the entries of a memory: two memories of the same size may hold entries of the same samples, so their axes
+    are compatible."""
     return f"Q{size}"
 
 
@@ -232,7 +234,7 @@ class ConditionType(Type):
 
 @dataclass(frozen=True, slots=True)
 class TargetType(Type):
-    """Non-negative rows that sum to 1; each direction is normalised for itself."""
+    """Non-negative rows that sum to 1; each direction is normalised separately."""
 
     rows: str = "B"
     columns: str = "B"
@@ -290,7 +292,7 @@ class StringType(Type):
 
 
 class PixelsType(Type):
-    """The pixels of an image as a target, whose patches are those of what is compared with them."""
+    """The pixels of an image as a target, in the patches of the values that are compared with them."""
 
     __slots__ = ()
 
@@ -337,7 +339,7 @@ class TupleType(Type):
 
 @dataclass(frozen=True, slots=True)
 class FunctionType(Type):
-    """A `def`, a recipe or a primitive, or a call of one that still lacks its subjects."""
+    """A `def`, a recipe or a primitive, or a call of one without its subjects."""
 
     name: str
 

@@ -1,4 +1,4 @@
-"""The decorator that makes a function into a word of the language, with type checks, documentation and law tests."""
+"""The decorator that makes a function a primitive of the language, with type checks, documentation and law tests."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def primitive(
     cost: str = "",
     example: str = "",
 ) -> Callable[[Implementation], Any]:
-    """Makes a function into a word of the language, under its own name; `vlmdsl.primitives.plugins` describes the kinds.
+    """Make a function a primitive of the language, under its own name; `vlmdsl.primitives.plugins` describes the kinds.
 
-    What it is computed from are its positional parameters, of the kinds that `takes` names; `normalized` asks for unit
-    vectors. Keyword-only ones become arguments in recipes and must be annotated with a plain type (int, float, str, bool,
-    Literal) and have a default. The first line of the docstring is its summary, `formula` its LaTeX. `laws` are tested by
-    `vlmdsl.testing.check_primitive`. Functions of tensors run under `torch.compile` and must be differentiable; what they
-    return is tried when a recipe that uses them is compiled.
+    Its positional parameters are its inputs, of the kinds that `takes` names; with `normalized` they are unit vectors.
+    Keyword-only parameters become arguments in recipes and need an annotation with a plain type (int, float, str, bool,
+    Literal) and a default. The first line of the docstring is the summary, `formula` the LaTeX formula.
+    `vlmdsl.testing.check_primitive` tests the `laws`. Functions of tensors run under `torch.compile` and must be
+    differentiable; their outputs are checked when a recipe that uses them is compiled.
 
     DiagnosticError (V0216) for a function that does not fit; ValueError for a name that another distribution has taken.
 

@@ -1,4 +1,4 @@
-"""What is read off the function of a plug-in: its name, its summary and its arguments; and what is wrong with it."""
+"""Reads name, summary and arguments of a plug-in's function, and reports what is wrong with it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def unfit(function: Implementation, problem: str, *help: str) -> DiagnosticError
 
 
 def origin_of(function: Implementation) -> str:
-    """The distribution that a function belongs to, as far as its module tells."""
+    """The distribution that a function belongs to, according to its module."""
     return function.__module__.partition(".")[0]
 
 
@@ -61,7 +61,7 @@ def summary_of(function: Implementation) -> str:
 
 
 def positional_of(function: Implementation) -> list[str]:
-    """The names of the positional parameters: what the function is computed from."""
+    """The names of the positional parameters: the inputs of the function."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return [parameter.name for parameter in inspect.signature(function).parameters.values() if parameter.kind in kinds]
 

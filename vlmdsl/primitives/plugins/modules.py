@@ -24,7 +24,7 @@ class ModuleFamily:
 
 
 MODULES: dict[tuple[str, str], ModuleFamily] = {}
-"""The families that plug-ins brought, by name and by the kind of field that they encode."""
+"""The families of plug-ins, by name and by the kind of field that they encode."""
 
 
 def module(function: Implementation, *, takes: tuple[str, ...]) -> ModuleFamily:

@@ -1,4 +1,5 @@
-"""Criteria and targets of plug-ins: each is an operation of its own, whose record says all that passes and back ends ask."""
+"""Criteria and targets of plug-ins: each is a separate operation, whose record says everything that passes and back ends
+need."""
 
 from __future__ import annotations
 
@@ -60,7 +61,7 @@ TARGET_SUBJECTS = ("Label", "Score", "Vec")
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """What the decorator says of a function."""
+    """The arguments of the decorator."""
 
     takes: tuple[str, ...]
     normalized: bool
@@ -130,7 +131,7 @@ def _check_kinds(function: Implementation, takes: tuple[str, ...], possible: tup
 
 
 def _parameters(function: Implementation) -> type[Parameters]:
-    """The function's arguments; V0216 where another distribution has an operation of its name."""
+    """The function's arguments; V0216 if another distribution has an operation with its name."""
     defined = OPERATIONS.get(function.__name__)
     if defined is not None and defined.origin != origin_of(function):
         raise unfit(function, f"has the name of an operation of {defined.origin}", "give the function another name")
@@ -153,7 +154,7 @@ def _operation(function: Implementation, yields: Yields, parameters: type[Parame
 def _registered(
     function: Implementation, declared: Declaration, names: list[str], parameters: type[Parameters], family: str
 ) -> Primitive:
-    """The primitive that adds the operation of its own name."""
+    """The primitive that adds the operation with its name."""
     name, subjects = function.__name__, dict(zip(names, declared.takes, strict=True))
 
     def meaning(builder: Builder, values: Mapping[str, Value], bound: Parameters) -> Value:
@@ -205,7 +206,7 @@ _EXAMPLES = {
 
 
 def _example(name: str, family: str, takes: tuple[str, ...]) -> str:
-    """A program that uses it, of what every recipe has; of labels it needs a recipe of its own."""
+    """An example program with the default fields; with labels it needs a signature."""
     if "Label" in takes:
         return ""
     # No gradient passes a target; `stop` says so to the test of its derivatives.
