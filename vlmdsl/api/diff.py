@@ -18,7 +18,9 @@ __all__ = ["diff"]
 
 def diff(first: str | Path, second: str | Path) -> str:
     """Return the differences of two recipes after all passes: inputs, learned parameters, formula and operations; empty if
-    there are none. Names of `let`s, comments, layout, and two ways to write the same loss are not differences.
+    there are none.
+
+    Names of `let`s, comments, layout, and two ways to write the same loss are not differences.
 
     >>> diff("clip", "contrast(image, text)")
     ''

@@ -13,9 +13,10 @@ __all__ = ["Explanation", "explain"]
 
 def explain(subject: str | Path, *, expression: bool = False, knobs: Mapping[str, object] | None = None) -> Explanation:
     """Explain `subject`: a recipe (name, path, text), a primitive or library function, a diagnostic code, or the `settings`
-    of a run, a section of them (`optimizer`) or a single one (`train.batch`). The page of a recipe has its formula in LaTeX
-    and in plain text, its terms, fields, encoders and learned parameters. DiagnosticError for any other subject, and for a
-    recipe with errors.
+    of a run, a section of them (`optimizer`) or a single one (`train.batch`).
+
+    The page of a recipe has its formula in LaTeX and in plain text, its terms, fields, encoders and learned parameters.
+    DiagnosticError for any other subject, and for a recipe with errors.
 
     >>> explain("V0304").title
     'V0304: pooled features where tokens are compared'

@@ -43,8 +43,10 @@ class RecipeSource(NamedTuple):
 
 
 def read(recipe: str | Path, *, expression: bool = False) -> RecipeSource:
-    """Find a recipe. A single word is a bundled name (`clip`); a word that ends in `.vlo` or names a file is a path; a text
-    with a call or several words, and any text with `expression`, is source text. DiagnosticError V0202 if there is none.
+    """Find a recipe.
+
+    A single word is a bundled name (`clip`); a word that ends in `.vlo` or names a file is a path; a text with a call or
+    several words, and any text with `expression`, is source text. DiagnosticError V0202 if there is none.
 
     >>> read("clip").name
     'clip.vlo'

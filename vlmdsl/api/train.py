@@ -73,9 +73,11 @@ class RunOptions(TypedDict, total=False):
 
 
 class Trainer:
-    """One run. The constructor checks it: errors in the recipe or configuration raise `DiagnosticError` at once. `options`
-    are those of `train`. `fit` trains; afterwards `model` and `tokenizer` are available. With `resume` they are available at
-    once, from the newest intact checkpoint.
+    """One run.
+
+    The constructor checks it: errors in the recipe or configuration raise `DiagnosticError` at once. `options` are those of
+    `train`. `fit` trains; afterwards `model` and `tokenizer` are available. With `resume` they are available at once, from
+    the newest intact checkpoint.
 
     >>> import tempfile, vlmdsl
     >>> settings = {"train.batch": 8, "train.compile": False, "evaluation.limit": 32}
@@ -112,10 +114,11 @@ class Trainer:
         self._trained: tuple[VisionLanguageModel, Tokenizer] | None = None
 
     def fit(self) -> RunResult:
-        """Evaluate the untrained model, train, and evaluate again; the folder of the result holds everything. Raises
-        `DiagnosticError` before the first step if the data lacks a field, and later for a loss that is not finite (V0819) or
-        a full disk (V0903); the last checkpoint is kept. Ctrl-C (KeyboardInterrupt), SIGTERM and SIGHUP (SystemExit) end the
-        run after the current step, with a checkpoint.
+        """Evaluate the untrained model, train, and evaluate again; the folder of the result holds everything.
+
+        Raises `DiagnosticError` before the first step if the data lacks a field, and later for a loss that is not finite
+        (V0819) or a full disk (V0903); the last checkpoint is kept. Ctrl-C (KeyboardInterrupt), SIGTERM and SIGHUP
+        (SystemExit) end the run after the current step, with a checkpoint.
         """
         objective = _objective(self._built, self.config)
         session = import_module("vlmdsl.runtime.training.session")
@@ -144,8 +147,10 @@ class Trainer:
 
 
 def train(recipe: str | Path | None = None, **options: Unpack[RunOptions]) -> RunResult:
-    """Train a model with a recipe, evaluate it, and save everything in a run folder. Raises `DiagnosticError` with all
-    errors of the recipe, the configuration and the data that can be found before the first step.
+    """Train a model with a recipe, evaluate it, and save everything in a run folder.
+
+    Raises `DiagnosticError` with all errors of the recipe, the configuration and the data that can be found before the first
+    step.
 
     Args:
         recipe: a bundled name, a path, or source text with `expression`; optional with `resume`.

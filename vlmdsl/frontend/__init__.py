@@ -1,4 +1,4 @@
-"""The front end: files, names, types, values; from text to the objective graph."""
+"""The front end: from text to the objective graph, through files, names, types and values."""
 
 from vlmdsl.frontend.load import FrontEnd, load
 

@@ -1,4 +1,4 @@
-"""Binding the arguments of a call: positions and names to subjects and parameters, each checked at its own place."""
+"""Binds the arguments of a call, by position and name, to subjects and parameters, and reports each error at its place."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ class Bound(NamedTuple):
 def bind(
     function: str, positional: list[str], names: list[str], arguments: tuple[GivenArgument, ...], already: dict[str, Value]
 ) -> Bound:
-    """Arguments by name. `positional` are the names that positions fill, in order; `already` those of a partial call."""
+    """Arguments by name. `positional` are the names of positional arguments, in order; `already` those bound by a partial
+    call."""
     values, places = dict(already), dict[str, Span]()
     waiting = [name for name in positional if name not in already]
     for argument in arguments:
@@ -131,7 +132,7 @@ def check_parameters(primitive: Primitive, values: dict[str, Value], places: dic
 
 
 def _reason(primitive: Primitive, name: str, kind: str, message: str, value: object) -> tuple[str, tuple[str, ...]]:
-    """pydantic's finding in our words, and the help that goes with it."""
+    """The message for pydantic's error, and its help."""
     field = next((info for key, info in primitive.parameters.model_fields.items() if (info.alias or key) == name), None)
     description = (f"{name}: {field.description.splitlines()[0]}",) if field is not None and field.description else ()
     if kind == "literal_error" and field is not None and get_origin(field.annotation) is Literal:

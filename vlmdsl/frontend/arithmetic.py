@@ -1,4 +1,4 @@
-"""Operators: which values they combine, and what comes out."""
+"""Operators: which values they combine, and the result."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def negate(session: Session, value: Value, span: Span) -> Value:
 
 
 def binary(session: Session, symbol: str, left: Value, right: Value, span: Span) -> Value:
-    """`left symbol right`; Fault V0302 where the operator does not combine them."""
+    """`left symbol right`; Fault V0302 if the operator does not combine them."""
     if isinstance(left, ErrorValue) or isinstance(right, ErrorValue):
         return ErrorValue()
     if any(isinstance(value, NumberValue) and value.is_truth for value in (left, right)):
@@ -98,7 +98,7 @@ def binary(session: Session, symbol: str, left: Value, right: Value, span: Span)
 
 
 def _check_divisor(session: Session, divided: str, right: Value, span: Span) -> None:
-    """Fault for a divisor that is 0, or begins at 0, and for similarities divided by what is not a temperature."""
+    """Fault for a divisor that is 0, or initially 0, and for similarities divided by an invalid temperature."""
     value = right.value if isinstance(right, NumberValue) else session.start_of(right) if isinstance(right, Node) else None
     place = (right.span if isinstance(right, NumberValue) else None) or span
     if value is None:
@@ -164,7 +164,7 @@ def _scaled(similarity: SimilarityValue, factor: float) -> SimilarityValue:
 
 
 def _merged(parts: tuple[SimilarityPart, ...]) -> SimilarityValue:
-    """Parts that compare in the same way become one."""
+    """Merge parts that compare in the same way."""
     sums: dict[SimilarityPart, float] = {}
     for part in parts:
         key = replace(part, coefficient=1.0)

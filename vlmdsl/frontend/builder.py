@@ -1,4 +1,4 @@
-"""What a primitive's meaning gets to work with: the graph, the coercions, and the places of its arguments."""
+"""The builder for the meaning of a primitive: the graph, the coercions, and the places of arguments."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class CallBuilder:
     call_function: Callable[[Value, tuple[Value, ...], Span], Value]
     apply_view: Callable[[Value, Value, Span], Value]
     fixed_draw: int | None = field(default=None)
-    """The draw of a view value that was made earlier: applied twice, it draws once."""
+    """The draw of an existing view value: applied twice, it draws once."""
 
     def place(self, argument: str) -> Span:
         return self.places.get(argument, self.span)

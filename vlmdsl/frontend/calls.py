@@ -1,4 +1,4 @@
-"""Calls: of primitives, of `def`s, of used recipes, of encoders; over view sets; and those that lack their subjects."""
+"""Calls: of primitives, `def`s, used recipes and encoders; with sets of views; and without their subjects."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ __all__ = ["Caller"]
 
 
 class Caller:
-    """Carries out calls for an elaborator."""
+    """Evaluates calls for an elaborator."""
 
     def __init__(self, elaborator: Evaluates) -> None:
         self.elaborator = elaborator
         self.session = elaborator.session
 
     def call(self, callee: Value, arguments: tuple[GivenArgument, ...], span: Span) -> Value:
-        """The value of `callee(given)`; Fault where the call is wrong."""
+        """The value of `callee(given)`; Fault if the call is wrong."""
         if isinstance(callee, ErrorValue) or any(isinstance(argument.value, ErrorValue) for argument in arguments):
             return ErrorValue()
         with self.session.entered(span, tuple((argument.value, argument.span) for argument in arguments)):
@@ -127,7 +127,7 @@ class Caller:
         required = _required(closure)
         bound = bind(function.name, required, names, arguments, dict(function.arguments))
         if any(name not in bound.values for name in required):
-            # A call that lacks its subjects is a value; who needs its result says what is missing.
+            # A call without its subjects is a value; code that needs its result reports what is missing.
             return FunctionValue(function.name, closure, bound.values, span)
         scope = LocalScope(dict(bound.values), closure.scope)
         for parameter in definition.parameters:
@@ -258,7 +258,7 @@ class Caller:
         return arithmetic.binary(self.session, "*", NumberValue(1.0 / len(losses)), total, span)
 
     def settle(self, value: Value, span: Span) -> Value:
-        """A value where data is wanted: a call without subjects gets the default fields of which it has no view."""
+        """A value where data is expected: a call without subjects gets the default fields that it has no view of."""
         if isinstance(value, TupleValue):
             return TupleValue(tuple(self.settle(item, span) for item in value.items))
         if not isinstance(value, FunctionValue) or value.span is None:
@@ -276,7 +276,7 @@ class Caller:
 
 
 _FUSED = {"subject": "Text", "context": "Image"}
-"""What a fusion module takes, by the sides of `subject | context`."""
+"""The inputs of a fusion module, by the sides of `subject | context`."""
 
 
 def _check_view(primitive: Primitive, subjects: dict[str, Value], builder: CallBuilder) -> None:

@@ -1,4 +1,4 @@
-"""The coercions of the language: few and visible. A field becomes what its encoder yields, a number a scalar."""
+"""The few coercions of the language: a field becomes the output of its encoder, a number a scalar."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ _WORDS = {
 
 
 def kind_of(value: Value) -> tuple[str, ...]:
-    """The kinds (`Subject.accepts`) that a value is of."""
+    """The kinds (`Subject.accepts`) of a value."""
     if isinstance(value, Node):
         if isinstance(value.type, FieldType):
             read = as_value(value.type)
@@ -146,7 +146,7 @@ def kind_of(value: Value) -> tuple[str, ...]:
 
 
 def words(accepts: tuple[str, ...]) -> str:
-    """`accepts` as a message says it."""
+    """`accepts` in words, for messages."""
     named = [_words(kind) for kind in accepts if kind != "Static" or len(accepts) == 1]
     return named[0] if len(named) == 1 else ", ".join(named[:-1]) + " or " + named[-1]
 
@@ -156,11 +156,11 @@ def _words(kind: str) -> str:
 
 
 def fits(value: Value, accepts: tuple[str, ...], *, function: str, argument: str, place: Span) -> Value:
-    """`value` if it is of one of the kinds; Fault V0301 (or V0314 for a set) if not."""
+    """`value` if it is of one of the kinds, else Fault V0301 (V0314 for a set)."""
     if isinstance(value, ErrorValue) or "Any" in accepts or set(kind_of(value)) & set(accepts):
         return value
     if "Encoded" in accepts and isinstance(value, Node) and isinstance(value.type, FieldType):
-        return value  # Encoding it says what is wrong with this field.
+        return value  # Encoding it raises the specific fault.
     if isinstance(value, ViewSet):
         raise Fault(SetWhereOneIsWanted.at(place, found=type_of(value)), value)
     actual = type_of(value)
@@ -172,7 +172,7 @@ def fits(value: Value, accepts: tuple[str, ...], *, function: str, argument: str
 
 
 def encode(session: Session, value: Value, place: Span) -> Value:
-    """A field as what the encoder of its type yields; anything else unchanged. Fault V0312 where no encoder takes it."""
+    """The output of the encoder of a field's type; other values unchanged. Fault V0312 if no encoder takes it."""
     if not (isinstance(value, Node) and isinstance(value.type, FieldType)) or isinstance(as_value(value.type), VecType):
         return value
     encoder = session.encoders.get(value.type.kind)
@@ -201,7 +201,7 @@ def pooled(session: Session, value: Value, place: Span, wanted_by: str) -> Node:
         if isinstance(value.type, VecType):
             return value
         if isinstance(as_value(value.type), VecType):
-            return session.add("stop", value, span=place)  # data takes no gradient
+            return session.add("stop", value, span=place)  # data has no gradient
         if isinstance(value.type, EncodedType):
             return _output(session, "pooled", value, place)
         if isinstance(value.type, TokensType):
@@ -213,7 +213,7 @@ def pooled(session: Session, value: Value, place: Span, wanted_by: str) -> Node:
 
 
 def tokens(session: Session, value: Value, place: Span, wanted_by: str) -> Node:
-    """The token features of a stream. Fault V0304 where they have been pooled."""
+    """The token features of a stream. Fault V0304 if they have been pooled."""
     value = encode(session, value, place)
     if isinstance(value, Node):
         if isinstance(value.type, TokensType):
@@ -242,14 +242,14 @@ def states(session: Session, value: Value, kind: str, place: Span) -> Node | Non
 
 
 def _base(stream: Node) -> Node:
-    """What an encoded stream is a stopped or picked one of."""
+    """The encoded stream below `stop` and picks."""
     while stream.operation in (STOP, FETCH):
         stream = stream.inputs[0]
     return stream
 
 
 def _output(session: Session, output: str, stream: Node, place: Span) -> Node:
-    """One output of an encoded stream; that of a stopped stream is the output, stopped, and likewise of a fetched one."""
+    """One output of an encoded stream; of a stopped or fetched stream, the stopped or fetched output."""
     if stream.operation in (STOP, FETCH):
         inner = _output(session, output, stream.inputs[0], place)
         return session.add(stream.operation, inner, *stream.inputs[1:], span=place)

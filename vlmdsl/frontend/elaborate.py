@@ -1,6 +1,6 @@
 """Elaboration: evaluates the expressions of a recipe over values, building the objective graph as it goes.
 
-Names were resolved before (`frontend.names`): a name that means nothing here was reported there, and is the error value.
+Names are already resolved (`frontend.names`): an unknown name was reported there, and evaluates to the error value.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Elaborator:
         self.primitives = registered()
 
     def evaluate(self, expression: Expression, scope: Scope) -> Value:
-        """The value of an expression; a fault in it is reported once and becomes the error value."""
+        """The value of an expression; an error in it is reported once and becomes the error value."""
         try:
             self.session.step(expression.span)
             return self._evaluate(expression, scope)
@@ -112,7 +112,7 @@ class Elaborator:
             if word in file.values:
                 self._note_use(file.values[word])
                 return file.values[word]
-            # In `encoder vision = frozen(vision)` the one inside is the tower that every recipe has.
+            # In `encoder vision = frozen(vision)` the inner name is the default tower.
             inside_itself = word in file.encoders and word in file.pending and word in DEFAULT_ENCODERS
             if (word in file.lets or word in file.encoders) and not inside_itself:
                 return self._file_value(word, file, name.span)
@@ -134,7 +134,7 @@ class Elaborator:
             self.session.used_fields.add(value.string("name"))
 
     def _file_value(self, word: str, file: FileScope, span: Span) -> Value:
-        """A `let` or `encoder` of a file, evaluated when it is first asked for."""
+        """A `let` or `encoder` of a file, evaluated on first use."""
         if word in file.pending:
             chain = chain_text([*file.pending[file.pending.index(word) :], word])
             raise Fault(Recursion.at(span, name=word, chain=chain))
@@ -148,7 +148,8 @@ class Elaborator:
         return file.values[word]
 
     def _settled_name(self, value: Value, span: Span) -> Value:
-        """A bare name of a similarity, or of what needs no argument (`paired`, `samples`), is that value, not a function."""
+        """The name of a similarity, or of a primitive without required arguments (`paired`, `samples`), is its value, not a
+        function."""
         if isinstance(value, FunctionValue) and isinstance(value.target, Primitive):
             primitive = value.target
             needs = any(info.is_required() for info in primitive.parameters.model_fields.values())
@@ -195,7 +196,7 @@ class Elaborator:
         match expression:
             case Member(name=name, span=span):
                 before = expression.subject.span
-                if before.start == span.start:  # that of a subject in brackets starts inside them
+                if before.start == span.start:  # the span of a subject in brackets starts inside them
                     self.session.members[span] = Span(span.file, before.end, span.end)
                 return self._member(subject, name, span)
             case Index(index=index):
@@ -232,7 +233,7 @@ class Elaborator:
     # --- objectives ---------------------------------------------------------------------------------------------------
 
     def terms(self, minimize: Minimize, scope: FileScope) -> list[tuple[str, Node]]:
-        """The named terms of an objective, each a Loss node; faulty ones are reported and left out."""
+        """The named terms of an objective, each a Loss node; those with errors are reported and left out."""
         nodes = []
         for term in minimize.terms:
             try:
@@ -257,7 +258,7 @@ class Elaborator:
         return value
 
     def recipe_loss(self, recipe: RecipeFunction, arguments: dict[str, Value]) -> Value:
-        """The sum of the terms of a used recipe, elaborated afresh: each use learns its own numbers."""
+        """The sum of the terms of a used recipe, elaborated again: each use has its own learned parameters."""
         scope = recipe.scope.fresh()
         bind_signature(self, recipe.recipe, scope, arguments)
         outer = dict(self.session.encoders)
@@ -275,7 +276,7 @@ class Elaborator:
         return total
 
     def install_encoders(self, scope: FileScope) -> None:
-        """A file's `encoder vision = ...` is from then on what encodes the fields that it takes."""
+        """A file's `encoder vision = ...` becomes the default encoder of its field type."""
         for name, declaration in scope.encoders.items():
             value = self._file_value(name, scope, declaration.name.span)
             if isinstance(value, FusionValue) and name == FUSION:
@@ -285,7 +286,7 @@ class Elaborator:
 
 
 def _tuple(items: tuple[Value, ...], span: Span) -> TupleValue:
-    """A tuple; Fault V0504 if it holds too much: a tuple of a tuple of tuples doubles with every name in between."""
+    """A tuple; Fault V0504 if it is too large: nested tuples can double with every name."""
     nested = TupleValue(items)
     if _size(nested) > MAXIMUM_ITEMS:
         raise Fault(TooLarge.at(span, reason=f"a tuple of more than {MAXIMUM_ITEMS} items"))

@@ -1,4 +1,4 @@
-"""What calls and signatures need of the elaborator: it calls them, so they know it by this protocol only."""
+"""The part of the elaborator that calls and signatures need: it calls them, so they see only this protocol."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""From an elaborated session to a program: only what is used, and a unique name for every learned number, draw and state."""
+"""From an elaborated session to a program: live nodes only, and a unique name for every learned parameter, draw and
+state."""
 
 from __future__ import annotations
 
@@ -29,9 +30,11 @@ def finish(
     fields: tuple[tuple[str, FieldType], ...],
     digests: tuple[tuple[str, str], ...],
 ) -> Program:
-    """The program of the terms. Learned numbers, draws and states are reported by what they are bound to (`tau`, `tau_2`).
+    """The program of the terms.
 
-    What is stored of a temperature, the log of its inverse, has a name of its own (`tau_log_scale`)."""
+    Learned parameters, draws and states are reported by the name that they are bound to (`tau`, `tau_2`). The stored form of
+    a temperature, the log of its inverse, has a separate name (`tau_log_scale`).
+    """
     updates = live_updates((node for _, node in terms), session.updates)
     draft = Program(name, session.graph, tuple(Term(label, node) for label, node in terms), updates=updates)
     names = _unique_names(draft)
@@ -71,7 +74,7 @@ def _unique_names(program: Program) -> dict[str, str]:
 
 
 def _free(name: str, taken: Set[str]) -> str:
-    """`name`, or with the next free number where it is taken."""
+    """`name`, with the next free number if it is taken."""
     unique, copy = name, 2
     while unique in taken:
         unique, copy = f"{name}_{copy}", copy + 1
@@ -79,7 +82,7 @@ def _free(name: str, taken: Set[str]) -> str:
 
 
 def _stored_names(names: dict[str, str], log_scales: set[str]) -> dict[str, str]:
-    """What is stored under which name, unique too: a number under the one it is reported as, but for log scales."""
+    """The stored names, also unique: those that are reported, except for log scales."""
     stored = {serial: name for serial, name in names.items() if serial not in log_scales}
     for serial in (serial for serial in names if serial in log_scales):
         stored[serial] = _free(_log_scale_name(names[serial]), set(stored.values()))
@@ -87,7 +90,7 @@ def _stored_names(names: dict[str, str], log_scales: set[str]) -> dict[str, str]
 
 
 def _log_scale_name(temperature: str) -> str:
-    """What the log of the inverse of a temperature is called.
+    """The name of the log of the inverse of a temperature.
 
     >>> _log_scale_name("temperature"), _log_scale_name("hard_temperature_2"), _log_scale_name("tau")
     ('log_scale', 'hard_log_scale_2', 'tau_log_scale')

@@ -1,4 +1,4 @@
-"""Words that papers and other libraries have for what has another name here."""
+"""Names in papers and other libraries for things with another name here."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NAMES = {
     **dict.fromkeys(("caption", "captions", "txt", "sentence"), "`text`"),
     **dict.fromkeys(("img", "images", "picture", "pixels"), "`image`"),
 }
-"""Names of losses, operations and fields, in small letters -> what is meant; "" where nothing here is."""
+"""Lower-case names of losses, operations and fields -> the equivalent here; "" if there is none."""
 
 ARGUMENTS = {
     **dict.fromkeys(("tau", "t", "temp", "logit_scale", "scale", "sigma"), "temperature"),
@@ -43,13 +43,13 @@ ARGUMENTS = {
     **dict.fromkeys(("eps", "alpha"), "epsilon"),
     **dict.fromkeys(("reduction",), "combine"),
 }
-"""Arguments as other libraries call them -> as functions here do, where they have one of that name."""
+"""Names of arguments in other libraries -> names here."""
 
 _HOW = {"label_smoothing": "targets=smooth(paired, epsilon=0.1)", "smoothing": "targets=smooth(paired, epsilon=0.1)"}
 
 
 def known_elsewhere(argument: str, names: list[str]) -> str:
-    """The help for an argument that has another name here, among the `names` of a function's arguments; "" for any other."""
+    """The help for an argument with another name here, among the `names` of a function's arguments; "" for any other."""
     own = ARGUMENTS.get(argument.lower())
     if own is None or own not in names:
         return ""

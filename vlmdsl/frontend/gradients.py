@@ -1,4 +1,4 @@
-"""Where a gradient can reach, and which values are zero whatever the data: what an objective could teach at all."""
+"""Which values a gradient can reach and which are always zero: whether an objective can learn anything."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["teaches", "zeros"]
 
 
 def zeros(roots: Iterable[Node]) -> set[Node]:
-    """The nodes below `roots` that are zero for any data: 0, what is multiplied by it, and sums and means of such."""
+    """The nodes below `roots` that are zero for any data: 0, its products, and sums and means of these."""
     zero: set[Node] = set()
     for node in walk(roots):
         values = node.operands
@@ -32,12 +32,12 @@ def zeros(roots: Iterable[Node]) -> set[Node]:
 
 
 def teaches(roots: Iterable[Node], zero: set[Node]) -> bool:
-    """Whether a gradient of one of `roots` reaches a tower, a learned number, or a number that comes from outside."""
+    """Whether a gradient of one of `roots` reaches a tower, a learned parameter, or a number from the caller."""
     return learns((root for root in roots if root not in zero), lambda node: _reached(node, zero))
 
 
 def _reached(node: Node, zero: set[Node]) -> Iterable[Node]:
-    """The inputs that a gradient goes on to: of a product only those whose other factor is not zero."""
+    """The inputs that a gradient reaches: of a product only those whose other factor is not zero."""
     if node.operation is MULTIPLY:
         left, right = node.inputs
         return [own for own, other in ((left, right), (right, left)) if other not in zero]

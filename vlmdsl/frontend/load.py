@@ -41,7 +41,7 @@ class FrontEnd(NamedTuple):
     sources: SourceMap
     module: Module
     uses: Mapping[tuple[str, str], str]
-    """(name of a text, path that it uses) -> name of the text that was found."""
+    """(name of a text, path in its `use`) -> name of the used text."""
 
     @property
     def program(self) -> Program | None:
@@ -57,7 +57,7 @@ def load(
     folder: Path | None = None,
     kept: Mapping[tuple[str, str], SourceText] | None = None,
 ) -> FrontEnd:
-    """Loads, resolves and elaborates a recipe. Never raises for any text.
+    """Load, resolve and elaborate a recipe. Never raises for any text.
 
     `knobs` set the recipe's hyper-parameters; `folder` is where its relative `use` are looked up, unless `kept` has what
     they mean: (name of a text, path that it uses) -> text.
@@ -79,7 +79,7 @@ def load(
 
 
 def _prevents_elaboration(diagnostic: Diagnostic) -> bool:
-    """A tree with holes, or a definition that would never end, cannot be evaluated."""
+    """A tree with errors, or an infinite definition, cannot be evaluated."""
     return diagnostic.severity == "error" and (diagnostic.code.startswith("V01") or diagnostic.code == Recursion.code)
 
 
@@ -149,7 +149,7 @@ def _program(session: Session, block: Block, loaded: Loaded, loader: Loader, kno
 
 
 def _batch_policy(module: Module, session: Session) -> str:
-    """What the `batch` statement says; `mixed` without one."""
+    """The policy of the `batch` statement; `mixed` without one."""
     statement = next((item for item in module.items if isinstance(item, Batch)), None)
     if statement is None:
         return MIXED
@@ -187,7 +187,7 @@ def _fields(
 
 
 def _field_kind(value: Value | None) -> FieldType | None:
-    """The type that the signature gives a field; None for what is not a field."""
+    """The type of a field in the signature; None if it is not a field."""
     if not isinstance(value, Node):
         return None
     if value.operation is SCALAR:
@@ -208,7 +208,7 @@ def _report_unused_fields(session: Session, header: Recipe | None, used: set[str
 
 
 def _report_names_of_inputs(session: Session, program: Program, header: Recipe | None, span: Span) -> None:
-    """V0213 for a name that two inputs of the objective would have, at the field of this name if there is one."""
+    """V0213 for a name that two inputs of the objective would have, at the field with this name if there is one."""
     places = {parameter.name.name: parameter.name.span for parameter in header.parameters} if header else {}
     names = Counter(spec.name for spec in inputs(program))
     for name in (name for name, count in names.items() if count > 1):
@@ -229,7 +229,7 @@ def _report_towers(session: Session, programs: Iterable[Program], span: Span) ->
 
 
 def _report_nothing_to_learn(session: Session, program: Program, minimize: Minimize) -> None:
-    """V0501 if no gradient reaches an encoder or a learned number; V0502 for a term of several that is zero."""
+    """V0501 if no gradient reaches an encoder or a learned parameter; V0502 for one of several terms that is zero."""
     zero = zeros(program.roots())
     if not teaches((term.node for term in program.terms), zero):
         reason = "everything that could be trained is frozen, stopped, constant or multiplied by 0"

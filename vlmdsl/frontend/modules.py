@@ -51,7 +51,7 @@ class Loaded(NamedTuple):
 
 
 class Library(Mapping[str, Def]):
-    """The `def`s of `recipes/std` by name; a file is parsed when one of its names is first asked for."""
+    """The `def`s of `recipes/std` by name; a file is parsed when one of its names is first used."""
 
     def __init__(self, parsed: Callable[[SourceText], Module]) -> None:
         self._parsed = parsed
@@ -72,7 +72,7 @@ class Library(Mapping[str, Def]):
 
 
 _parse_once = cache(parse_fully)
-"""For files of the library, which all the recipes of a process share: trees are never changed."""
+"""The parsed files of the library, which all recipes of a process share: trees are immutable."""
 
 
 @dataclass
@@ -82,15 +82,15 @@ class Loader:
     sources: SourceMap = field(default_factory=SourceMap)
     diagnostics: list[Diagnostic] = field(default_factory=list)
     complete: bool = True
-    """Whether all faults of the texts were looked for."""
+    """Whether the search for errors in the texts was complete."""
     kept: Mapping[tuple[str, str], SourceText] | None = None
-    """Where given, no file is read: (name of a text, path that it uses) -> the text that is meant."""
+    """If set, no file is read: (name of a text, path in its `use`) -> the used text."""
     uses: dict[tuple[str, str], str] = field(default_factory=dict)
     """(name of a text, path that it uses) -> name of the text that was found."""
     _loaded: dict[str, Loaded] = field(default_factory=dict)
     _chain: list[str] = field(default_factory=list)
     _read: dict[Path, tuple[SourceText, Path] | None] = field(default_factory=dict)
-    """Every path that was looked up."""
+    """All paths that were looked up."""
     _pieces: int = 0
     _library: FileScope | None = None
 
@@ -111,7 +111,7 @@ class Loader:
         return _parse_once(self.sources.add(text)).module
 
     def load(self, text: SourceText, folder: Path | None) -> Loaded:
-        """A file with everything it uses; `folder` is where its `use "./..."` are looked up (None: nowhere)."""
+        """Load a file with everything that it uses; relative paths start from `folder` (None: nowhere)."""
         before = len(self.diagnostics)
         module = self._parsed(text)
         broken = _words_of_faults(text, self.diagnostics[before:])
@@ -162,7 +162,7 @@ class Loader:
     def _use(self, use: Use, scope: FileScope, folder: Path | None) -> None:
         if use.path is None and use.name.name.startswith("std."):
             self._check_module(use.name)
-            return  # The library is always in sight; saying so is allowed.
+            return  # The library is always visible; using it explicitly is allowed.
         used = self._find(use, folder)
         if used is None:
             return
@@ -196,7 +196,7 @@ class Loader:
             self.diagnostics.append(UnknownRecipe.at(name.span, help=(help,), name=name.name))
 
     def _excess(self) -> str | None:
-        """Why no further file can be used, if so."""
+        """Why no more files can be used, if that is the case."""
         if len(self._chain) > MAXIMUM_USE_DEPTH or len(self._loaded) > MAXIMUM_FILES:
             return f"more than {MAXIMUM_FILES} files, or a chain longer than {MAXIMUM_USE_DEPTH}"
         if self._pieces > MAXIMUM_USED_PIECES:
@@ -211,7 +211,7 @@ class Loader:
         return loaded
 
     def _find(self, use: Use, folder: Path | None) -> tuple[SourceText, Path | None] | None:
-        """The text that a `use` means, and where its own are looked up; None with a diagnostic."""
+        """The text of a `use`, and the folder of its relative paths; None with a diagnostic."""
         if use.path is None:
             return self._find_bundled(use.name)
         strange = ControlInPath.of(use.path.value, use.path.span)
@@ -235,7 +235,7 @@ class Loader:
         return reading
 
     def _read_once(self, path: Path) -> tuple[SourceText, Path] | None:
-        """The text of a path and its folder; many names for one file are one reading of it."""
+        """The text of a path and its folder; a file is read once, even under several names."""
         if path not in self._read:
             text = _read_beside(path)
             self._read[path] = None if text is None else (SourceText(_shown(path), text), path.parent)
@@ -251,7 +251,7 @@ class Loader:
         return text, None
 
     def digests(self) -> tuple[tuple[str, str], ...]:
-        """SHA-256 of every text that took part, by name."""
+        """SHA-256 of every text that was read, by name."""
         return tuple(
             (name, hashlib.sha256(text.text.encode("utf-8", "surrogatepass")).hexdigest())
             for name, text in sorted(self.sources.texts.items())

@@ -1,4 +1,4 @@
-"""Name resolution: every name of a file bound to something, in `def`s that nobody calls too; what nobody uses."""
+"""Name resolution: unknown names, also in uncalled `def`s, and unused definitions."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ BARE_FIELDS = ("image", "text")
 """The fields of a program without a signature."""
 
 RESERVED_INPUT = "self"
-"""No input of the objective, which takes them as keywords: that is the objective itself."""
+"""Reserved: inputs of the objective are keyword arguments, and this one is the objective itself."""
 
 _SCHEDULES, _TIMES = ("ramp", "cosine_ramp"), ("over", "after")
 """The functions, and their arguments, that take durations."""
@@ -56,11 +56,11 @@ _VALUE_TYPES = frozenset({
     "Encoded", "Vec", "Tokens", "Distribution", "Sim", "Score", "Condition", "Target", "Scalar", "Loss", "Similarity",
     "View", "Encoder", "String", "Tuple", "Function",
 })  # fmt: skip
-"""What the parameter of a `def` may be beside a field."""
+"""Types of parameters of a `def` besides fields."""
 
 
 def free_names(expression: Expression, bound: frozenset[str] = frozenset()) -> Iterator[Name]:
-    """The names of an expression that it does not bind itself."""
+    """The free names of an expression."""
     match expression:
         case Name(name=name):
             if name not in bound:
@@ -117,7 +117,7 @@ def _known_names(module: Module, scope: FileScope) -> set[str]:
     defined |= set(registered()) | set(DEFAULT_ENCODERS) | {"all"}
     header = next((item for item in module.items if isinstance(item, Recipe)), None)
     defined |= {parameter.name.name for parameter in header.parameters} if header else set(BARE_FIELDS)
-    # A `use` that failed is reported where it stands; its name is not a second error.
+    # A failed `use` is reported at its place; its name is not a second error.
     return defined | {item.name.name for item in module.items if isinstance(item, Use)}
 
 
@@ -148,12 +148,12 @@ def _defaults(owner: str, parameters: tuple[Parameter, ...]) -> Iterator[tuple[s
 
 
 def _unknown_names(module: Module, scope: FileScope, strange: list[tuple[Name, frozenset[str]]]) -> list[Diagnostic]:
-    """What is still unknown after plug-ins are loaded: only a name that nothing else explains is worth the time it takes."""
+    """The names that are still unknown after loading plug-ins, which is done only for names that nothing else explains."""
     broken = broken_plugins()
     defined = _known_names(module, scope)
     candidates = sorted(defined)
     unknown = [(name, bound) for name, bound in strange if name.name not in defined]
-    # To look for what was meant takes time, and a name that far off is not a slip.
+    # Searching for a suggestion takes time, and a very long name is not a typo of another one.
     diagnostics = [_unknown(name, [*sorted(bound), *candidates]) for name, bound in unknown[:_MOST_SUGGESTIONS]]
     diagnostics += [UnknownName.at(name.span, name=name.name) for name, _ in unknown[_MOST_SUGGESTIONS:]]
     if diagnostics:
@@ -190,7 +190,7 @@ def _recursions(module: Module) -> Iterator[Diagnostic]:
 
 
 def _cycles(calls: Mapping[str, Sequence[str]]) -> Iterator[list[str]]:
-    """Circles of calls, no function in two of them; in one go through all calls, so a long chain is not a long search."""
+    """Cycles of calls, with every function in at most one of them; linear in the number of calls."""
     finished: set[str] = set()
     for start in calls:
         path: dict[str, Iterator[str]] = {} if start in finished else {start: iter(calls[start])}
@@ -212,13 +212,13 @@ def _cycles(calls: Mapping[str, Sequence[str]]) -> Iterator[list[str]]:
 
 
 def chain_text(names: Sequence[str]) -> str:
-    """`a -> b -> a`; of a long chain the beginning and the end."""
+    """`a -> b -> a`; a long chain is abbreviated."""
     shown = names if len(names) <= _LONGEST_CHAIN else [*names[: _LONGEST_CHAIN - 2], "...", names[-1]]
     return " -> ".join(shown)
 
 
 def is_field_type(name: str, count: int | None) -> bool:
-    """Whether a batch field may have this type; one that may not is reported when names are resolved."""
+    """Whether a batch field may have this type; others are reported in name resolution."""
     return name in FIELD_KINDS and (count is None or FIELD_KINDS[name].several)
 
 
@@ -230,7 +230,7 @@ def _unknown_types(module: Module) -> Iterator[Diagnostic]:
             for parameter in item.parameters:
                 named = parameter.type
                 if named is not None and named.name not in values and named.name not in FIELD_KINDS:
-                    broken_plugins()  # one of them may bring this kind of field
+                    broken_plugins()  # one of them may define this kind of field
                 possible = frozenset(FIELD_KINDS) | values
                 if named is not None and named.name not in possible:
                     near = closest(named.name, possible)
@@ -250,7 +250,7 @@ def _reserved_fields(module: Module) -> Iterator[Diagnostic]:
 
 
 def _durations(module: Module) -> Iterator[Diagnostic]:
-    """Numbers of steps or epochs where a plain number is meant: only a schedule says how long something takes."""
+    """Numbers of steps or epochs where a plain number is expected: only schedules take durations."""
     waiting = [expression for _, expression, _ in _expressions(module)]
     while waiting:
         node = waiting.pop()
@@ -263,7 +263,7 @@ def _durations(module: Module) -> Iterator[Diagnostic]:
 
 
 def _is_duration(argument: Argument) -> bool:
-    """Whether an argument of a schedule says how long it takes, or when it begins."""
+    """Whether an argument of a schedule is a duration or a start."""
     return argument.name is not None and argument.name.name in _TIMES and isinstance(argument.value, Number)
 
 

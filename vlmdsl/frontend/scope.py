@@ -1,4 +1,4 @@
-"""Scopes: what a name means at a place. File scopes evaluate their `let`s when they are first asked for."""
+"""Scopes: the meaning of names. File scopes evaluate their `let`s on first use."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class RecipeFunction(NamedTuple):
 
 @dataclass
 class FileScope:
-    """The names of one file (one instance per call, so that every use of a recipe learns its own numbers)."""
+    """The names of one file (one instance per call, so that every use of a recipe has its own learned parameters)."""
 
     name: str
     lets: dict[str, Let] = field(default_factory=dict)
@@ -39,9 +39,9 @@ class FileScope:
     values: dict[str, Value] = field(default_factory=dict)
     """Fields, hyper-parameters, and the `let`s and encoders evaluated so far."""
     libraries: set[str] = field(default_factory=set)
-    """The texts whose definitions are among these."""
+    """The texts that these definitions come from."""
     pending: list[str] = field(default_factory=list)
-    """`let`s being evaluated: one met again needs itself."""
+    """`let`s under evaluation: one that occurs again depends on itself."""
     library: FileScope | None = None
 
     def fresh(self) -> FileScope:

@@ -1,4 +1,4 @@
-"""What one elaboration shares: the graph under construction, the diagnostics, names of learned numbers and states, draws."""
+"""The state of one elaboration: the graph under construction, diagnostics, names of learned parameters and states, draws."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["EnoughError", "Session"]
 
 
 class EnoughError(Exception):
-    """So many errors were reported that the elaboration is given up."""
+    """Raised when there are enough errors to stop the elaboration."""
 
 
 @dataclass
@@ -42,18 +42,18 @@ class Session:
     metrics: list[tuple[Node, Node]] = field(default_factory=list)
     """(learned number or state, the value to log for it)"""
     updates: list[Update] = field(default_factory=list)
-    """What every state becomes."""
+    """The update of every state."""
     log_scales: set[str] = field(default_factory=set)
-    """The learned numbers, by name, that are stored as the log of the inverse of what is reported."""
+    """The learned parameters, by name, that are stored as the log of the inverse of the reported value."""
     encoders: dict[str, Encoder] = field(default_factory=dict)
     """The encoder of each field kind, in the recipe that is being elaborated."""
     fusion: FusionValue | None = None
-    """What encodes a text given an image, if the recipe says it."""
+    """The fusion encoder, if the recipe declares one."""
     default_fields: tuple[Node, ...] | None = None
-    """What a criterion without subjects compares, in a program that is an expression alone."""
+    """The subjects of a criterion without subjects, in a program that is a single expression."""
     used_fields: set[str] = field(default_factory=set)
     members: dict[Span, Span] = field(default_factory=dict)
-    """Of every `x.member` that was evaluated and can do without it, the place of its `.member`."""
+    """The places of `.member` in evaluated `x.member` where it can be dropped."""
     _hints: list[str] = field(default_factory=lambda: ["parameter"])
     _said: set[tuple[str, str, Span | None]] = field(default_factory=set)
     _serial: int = 0
@@ -71,7 +71,7 @@ class Session:
         return following
 
     def report(self, diagnostic: Diagnostic) -> None:
-        """Keep a diagnostic, once for each place; a limit is reported once in all. EnoughError after many."""
+        """Add a diagnostic, once per place; a limit is reported only once. EnoughError after many."""
         place = None if diagnostic.code == TooLarge.code else diagnostic.primary.span
         key = (diagnostic.code, diagnostic.message, place)
         if key not in self._said:
@@ -96,54 +96,54 @@ class Session:
         return node
 
     def start_of(self, node: Node) -> float | None:
-        """What a number is before the first step, as far as that is known: one made of constants and learned numbers."""
+        """The value of a number before the first step, if it is computed from constants and learned parameters."""
         return self._starts.get(node.index)
 
     def step(self, span: Span) -> None:
-        """Counts what is done, so that the time of an elaboration has a bound; Fault V0504 beyond it."""
+        """Count a step of the elaboration, whose time is bounded; Fault V0504 beyond the limit."""
         self._steps += 1
         if self._steps > MAXIMUM_STEPS:
             raise Fault(TooLarge.at(span, reason=f"more than {MAXIMUM_STEPS:,} steps"))
 
     def _written_call(self, inner: Span) -> Span:
-        """The user's own call under which the library made something."""
+        """The call in the user's text that the library is evaluated for."""
         return next((call for call, _ in reversed(self._calls) if not _in_library(call)), inner)
 
     def parameter(
         self, name: str, span: Span, *, initial: float, lower: float | None, upper: float | None, log_scale: bool
     ) -> Node:
-        """A fresh learned number; of a temperature stored as its `log_scale`, `name` is what the temperature is called."""
+        """A new learned parameter; for a temperature stored as its `log_scale`, `name` is that of the temperature."""
         serial = self._serial_name(name)
         if log_scale:
             self.log_scales.add(serial)
         return self.add("parameter", span=span, name=serial, initial=initial, lower=lower, upper=upper)
 
     def state(self, name: str, span: Span, *, type: ScalarType | VectorType, initial: float) -> Node:
-        """A fresh number, or one per feature, that outlives the step."""
+        """A new state: a number, or one per feature."""
         serial = self._serial_name(name, suffix="_mean")
         return self.add("state", type=type, span=span, name=serial, initial=initial)
 
     def drawn(self, name: str, span: Span, *, distribution: str, arguments: tuple[float, float]) -> Node:
-        """A fresh number that is drawn for each step."""
+        """A new number that is drawn for each step."""
         serial = self._serial_name(name or ("" if len(self._hints) > 1 else "draw"))
         return self.add("draw", span=span, name=serial, distribution=distribution, arguments=arguments)
 
     def ramp(self, name: str, span: Span, *, ramp: Ramp) -> Node:
-        """A fresh number that follows the run."""
+        """A new number that follows the run."""
         serial = self._serial_name(name or ("" if len(self._hints) > 1 else "ramp"))
         return self.add("ramp", span=span, name=serial, ramp=ramp)
 
     def uniforms(self, name: str, span: Span, *, count: int) -> Node:
-        """Fresh numbers from [0, 1), so many for each sample."""
+        """New numbers from [0, 1), `count` per sample."""
         serial = self._serial_name(name or ("" if len(self._hints) > 1 else "uniform"), suffix="_uniform")
         return self.add("draw", span=span, name=serial, distribution="uniform", arguments=(0.0, 1.0), count=count)
 
     def memory(self, name: str, span: Span, *, type: MemoryType | LabelsType, size: int, start: str) -> Node:
-        """A fresh memory of vectors or of labels."""
+        """A new memory of vectors or labels."""
         return self.add("memory", type=type, span=span, name=self._serial_name(name), size=size, start=start)
 
     def _serial_name(self, name: str, suffix: str = "") -> str:
-        """A name that ends in `#serial` until `finish` makes those of all live numbers unique."""
+        """A name with the suffix `#serial`, which `finish` replaces by unique names."""
         self._serial += 1
         return f"{name or self._hints[-1] + suffix}#{self._serial}"
 
@@ -153,7 +153,7 @@ class Session:
 
     @contextmanager
     def named(self, hint: str) -> Iterator[None]:
-        """Learned numbers and states made inside are called after what they are bound to."""
+        """Learned parameters and states created inside get the name that they are bound to."""
         self._hints.append(hint)
         try:
             yield
@@ -162,7 +162,7 @@ class Session:
 
     @contextmanager
     def entered(self, span: Span, arguments: tuple[tuple[Value, Span], ...]) -> Iterator[None]:
-        """Counts the calls and their depth, and remembers the arguments of each with their places."""
+        """Count calls and their depth, and record the arguments of each with their places."""
         self._calls.append((span, arguments))
         try:
             self._entered += 1
@@ -175,7 +175,7 @@ class Session:
             self._calls.pop()
 
     def blamed(self, fault: Fault) -> Diagnostic:
-        """The diagnostic of a fault, at the place where its user wrote the wrong value, with the fix for this place."""
+        """The diagnostic of a fault, at the place in the user's text with the wrong value, with the fix for it."""
         diagnostic = self._moved(fault)
         member = self.members.get(diagnostic.primary.span)
         if diagnostic.code != PooledWhereTokensAreCompared.code or member is None:
@@ -196,7 +196,7 @@ class Session:
         return diagnostic
 
     def _written(self, value: Value | None, arguments: tuple[tuple[Value, Span], ...], call: Span) -> Span:
-        """The argument that is `value`, or in which it was made; the whole call if there is none."""
+        """The argument that is `value`, or that created it; the whole call if there is none."""
         if value is None:
             return call
         for argument, place in reversed(arguments):

@@ -22,7 +22,7 @@ __all__ = ["chosen_values", "bind_signature", "field_node"]
 
 
 def bind_signature(elaborator: Evaluates, recipe: Recipe, scope: FileScope, arguments: Mapping[str, Value]) -> None:
-    """Binds fields and hyper-parameters in `scope`: to their arguments, else to a field node or the default."""
+    """Bind fields and hyper-parameters in `scope`: to their arguments, else to a field node or the default."""
     for parameter in recipe.parameters:
         name = parameter.name.name
         if name in arguments:
@@ -37,7 +37,7 @@ def bind_signature(elaborator: Evaluates, recipe: Recipe, scope: FileScope, argu
 def _field(elaborator: Evaluates, parameter: Parameter) -> Value:
     assert parameter.type is not None, "the parser reports a parameter that is neither field nor hyper-parameter"
     if not is_field_type(parameter.type.name, parameter.type.count):
-        return ErrorValue()  # Reported when names were resolved.
+        return ErrorValue()  # Reported in name resolution.
     if parameter.type.name == "Scalar":
         return elaborator.session.add("scalar", span=parameter.span, name=parameter.name.name)
     return field_node(elaborator, parameter.name.name, FieldType(parameter.type.name, parameter.type.count), parameter.span)

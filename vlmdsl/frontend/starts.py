@@ -1,4 +1,4 @@
-"""What numbers are before the first step, as far as constants and the starts of learned numbers tell."""
+"""The values of numbers before the first step, from constants and initial values of learned parameters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["start_value"]
 
 
 def start_value(node: Node, inputs: Sequence[float | None]) -> float | None:
-    """The number that a node is at the start, given those that its inputs are; None where that is not known."""
+    """The initial value of a node, from those of its inputs; None if unknown."""
     if node.operation in _LEAVES:
         return _LEAVES[node.operation](node)
     starts = [value for value in inputs if value is not None]
@@ -31,7 +31,7 @@ def start_value(node: Node, inputs: Sequence[float | None]) -> float | None:
 
 
 def _least(node: Node) -> float:
-    """The least that a schedule becomes: a temperature that is positive there always is."""
+    """The minimum of a schedule: a temperature that is positive there is always positive."""
     ramp = node.attribute("ramp")
     assert isinstance(ramp, Ramp)
     return min(ramp.start, ramp.end)

@@ -1,4 +1,4 @@
-"""The intermediate representation: data that the front end makes, passes change and back ends read."""
+"""The intermediate representation: data that the front end creates, passes transform and back ends read."""
 
 from vlmdsl.ir.blocks import exchange_counts, whole_blocks
 from vlmdsl.ir.contrast import Contrast, Direction, TargetPart

@@ -1,4 +1,4 @@
-"""Blocks of consecutive samples of the global batch, each read backwards: who meets whom, and on which process.
+"""Blocks of consecutive samples of the global batch, each read backwards: the partner of each sample, and its process.
 
 A block is counted from the first sample of the batch of all processes; the last one is shorter where the size does not
 divide the batch, and is read backwards within itself. A size of 0 is one block of the whole batch. Every sample is the

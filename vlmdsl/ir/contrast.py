@@ -2,10 +2,10 @@
 
     L = sum over the directions of  coefficient * mean_i  u_i ( p_i r_i - sum_j P_ij A_ij ),    A_ij = a z_ij + b
 
-with r_i the log-sum-exp of A over the columns (rows for the column direction) and P a distribution over those that are kept:
-what it gives to others goes to these in proportion; a sample of whose target nothing is left has loss 0. A `contrast` node
-has the inputs named by the integers below (positions in `node.inputs`); inputs 0 and 1 are the two feature nodes if `fused`
-is true (the region owns the matrix product), else input 0 is the similarity node.
+with r_i the log-sum-exp of A over the columns (rows for the column direction) and P a distribution over the candidates:
+shares of excluded ones go to the others in proportion; a sample whose target is entirely excluded has loss 0. A `contrast`
+node has the inputs named by the integers below (positions in `node.inputs`); inputs 0 and 1 are the two feature nodes if
+`fused` is true (the region owns the matrix product), else input 0 is the similarity node.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class TargetPart:
 
 @dataclass(frozen=True, slots=True)
 class Direction:
-    """One direction: rows ask which column is theirs, or columns which row."""
+    """One direction: rows select among columns, or columns among rows."""
 
     coefficient: float
     """Multiplies the mean over samples: 1/2 each in CLIP, 1 each in ALIGN."""

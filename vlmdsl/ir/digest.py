@@ -1,8 +1,8 @@
 """The digest of a program's meaning: equal for recipes that differ only in layout, names of `let`s or order of a sum.
 
-What another reader can observe takes part: the names of fields, towers and terms. Parameters and states count by their start
-value, bounds and order of use, not by name. Two programs that mean the same in a less obvious way may have different
-digests; digests of optimised programs are equal more often.
+It includes what is observable: the names of fields, towers and terms. Parameters and states count by their start
+value, bounds and order of use, not by name. Programs that are equal in a less obvious way may have different digests; those
+of optimised programs are equal more often.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _roots(program: Program) -> list[Node]:
 
 
 def _hashes(program: Program, numbers: dict[int, int]) -> dict[int, str]:
-    """The hash of what every node means; parameters and states are told apart by `numbers`."""
+    """The hash of the meaning of every node; `numbers` distinguish parameters and states."""
     hashes: dict[int, str] = {}
     for node in walk(_roots(program)):
         inputs = [hashes[parent.index] for parent in node.inputs]
@@ -67,7 +67,7 @@ def _numbers(roots: list[Node], hashes: dict[int, str]) -> dict[int, int]:
 
 
 def _canonical(value: object) -> str:
-    """A text of an attribute that does not depend on how Python prints it; 1 and 1.0 are the same number."""
+    """A text of an attribute that is independent of how Python prints it; 1 and 1.0 are equal."""
     if is_dataclass(value) and not isinstance(value, type):
         parts = [f"{field.name}={_canonical(getattr(value, field.name))}" for field in fields(value)]
         return f"{type(value).__name__}({','.join(parts)})"

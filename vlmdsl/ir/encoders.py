@@ -1,4 +1,4 @@
-"""What encodes a stream: a tower, heads on its pooled features, and whether it learns, rests or follows."""
+"""The encoder of a stream: a tower, heads on its pooled features, and whether it learns, is frozen or is a teacher."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["Encoder", "Head", "Teacher", "encoder_of", "head_words"]
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
-    """How a teacher follows its tower: weights = momentum * weights + (1 - momentum) * the tower's, once a training step.
+    """How a teacher follows its tower: weights = momentum * weights + (1 - momentum) * the tower's, once per training step.
 
     `order` says when: `before` the forward pass, with the weights that it will use, or `after` the optimiser step. The
     momentum is `constant`, or goes to 1 in a `cosine` over the run, from the given one, or to the given one in a `warm_up`;
-    or it is a schedule of its own, `ramp`.
+    or it is a separate schedule, `ramp`.
     """
 
     momentum: float | Ramp
@@ -27,12 +27,13 @@ class Teacher:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A multilayer head: `layers` linear maps, `hidden` numbers between them and `out` in the end; 0 is what enters.
+    """A multilayer head: `layers` linear maps, of dimension `hidden` between them and `out` at the end; 0 is the input
+    dimension.
 
     `norm` (`batch`, `none`) and `activation` follow every map but the last. `last_norm` follows the last one: `none`, or a
     batch norm with learned scale and offset (`batch`), scale only (`scaled`), or neither (`plain`). `bias` says which maps
-    add one. Batch statistics are those of the `global` batch or each process's own (`local`), of `each` view for itself
-    or of all views that go through the head (`joint`). `name` is its name; equal heads on equal encoders are one module.
+    add one. Batch statistics are those of the `global` batch or of each process (`local`), of `each` view separately or of
+    all views of the head (`joint`). Equal heads on equal encoders are one module; another `name` makes another one.
     """
 
     name: str
@@ -48,7 +49,7 @@ class Head:
     frozen: bool = False
 
     def widths(self, entering: int) -> tuple[int, ...]:
-        """The lengths of the features from what enters to what leaves, one more than there are layers."""
+        """The feature dimensions from input to output, one more than layers."""
         return (entering, *[self.hidden or entering] * (self.layers - 1), self.out or entering)
 
     @property
@@ -61,10 +62,10 @@ class Head:
 class Encoder:
     """Attribute of an `encode` node: which tower encodes, and the heads that its pooled features go through after it.
 
-    `tower` is `vision` or `language` or a name of the recipe's own; `kind` is the field type it takes, `Image|Text` for
-    both; a frozen tower gets no gradient and is left out of the optimiser. With a `teacher` it is not the tower and its
-    heads that encode but a running mean of their weights, without gradient. One that `enters` the tower after that share of
-    its blocks takes Regions, in the place of patches.
+    `tower` is `vision`, `language` or a name from the recipe; `kind` is the field type it takes, `Image|Text` for
+    both; a frozen tower gets no gradient and is not optimised. With a `teacher`, a running mean of the weights of tower and
+    heads encodes, without gradient. An encoder that `enters` the tower after that share of its blocks takes Regions instead
+    of patches.
     """
 
     tower: str
@@ -76,12 +77,12 @@ class Encoder:
 
     @property
     def tower_kind(self) -> str:
-        """The field type that the tower is for: one that is entered part-way is one of images."""
+        """The field type of the tower: a tower that is entered part-way is one of images."""
         return self.kind if self.enters is None else "Image"
 
     @property
     def takes(self) -> tuple[str, ...]:
-        """The kinds of streams it encodes: of the field types it is for, and of both joined where it is for both."""
+        """The kinds of streams that it encodes: its field types, and both joined if it has both."""
         kinds = tuple(self.kind.split("|"))
         return kinds if len(kinds) == 1 else (*kinds, JOINED)
 
@@ -115,7 +116,7 @@ def encoder_of(node: Node) -> Encoder:
 
 
 def head_words(head: Head) -> str:
-    """What a head is made of, for people: `linear 2048, batch norm, relu, linear 128, statistics of the global batch, each
+    """The structure of a head, in words: `linear 2048, batch norm, relu, linear 128, statistics of the global batch, each
     view separately`; a layer without a number keeps the dimension of the head's input."""
     norms = {"none": "", "batch": "batch norm", "scaled": "batch norm without offset", "plain": "batch norm without weights"}
     hidden, out = (f"linear {length or ''}".rstrip() for length in (head.hidden, head.out))

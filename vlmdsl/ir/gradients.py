@@ -1,4 +1,4 @@
-"""Where a gradient goes in a graph."""
+"""How gradients flow in a graph."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ __all__ = ["learns"]
 
 
 def learns(roots: Iterable[Node], reached: Callable[[Node], Iterable[Node]] = lambda node: node.operands) -> bool:
-    """Whether a gradient of one of `roots` reaches an encoder that learns, a learned number, or one that the caller gives.
-
-    `reached(node)` are the inputs of a node that its gradient goes on to.
+    """Whether a gradient of one of `roots` reaches a learning encoder, a learned parameter, or a number from the caller.
+    `reached(node)` are the inputs of a node that its gradient reaches.
     """
     stack, seen = list(roots), set[Node]()
     while stack:

@@ -1,7 +1,7 @@
 """The objective graph: immutable, hash-consed nodes at the level of the mathematics.
 
-One node type: operation, inputs, attributes, type. The same operation on the same inputs is the same node, so sharing is
-what the graph does by itself. Spans live in a side table and are merged when nodes are.
+One node type: operation, inputs, attributes, type. The same operation on the same inputs is the same node, so the graph
+shares nodes automatically. Spans are kept in a side table and merged with the nodes.
 """
 
 from __future__ import annotations
@@ -42,10 +42,9 @@ class Graph:
         span: Span | Iterable[Span] | None = None,
         **attributes: Attribute,
     ) -> Node:
-        """The node of this operation, new or already there; `span` is added to the places that it answers for.
-
-        Its type follows from the operation's rule; `type` is for operations whose type is data (`declares_type`), and for
-        tests of the verifier. InternalError where the rule refuses the inputs.
+        """Add a node, or return the equal one; `span` is added to its places. Its type follows from the operation's rule;
+        `type` is for operations whose type is data (`declares_type`), and for tests of the verifier. InternalError if the
+        rule rejects the inputs.
         """
         record, ordered = operation_named(operation), tuple(sorted(attributes.items()))
         key = _key(record, inputs, ordered, type)
@@ -63,25 +62,24 @@ class Graph:
         return self.add(node.operation, *inputs, type=declared, span=span, **{**dict(node.attributes), **changed})
 
     def answer_for(self, node: Node, spans: Iterable[Span]) -> None:
-        """Add to the places of the recipe that a node answers for."""
+        """Add a place of the recipe to a node."""
         for span in spans:
             self.spans.setdefault(node.index, {})[span] = None
 
     def find(self, operation: str, *inputs: Node, **attributes: Attribute) -> Node | None:
-        """The node that `add` would give, if it is there already."""
+        """The node that `add` would return, if it exists."""
         return self._interned.get(_key(operation_named(operation), inputs, tuple(sorted(attributes.items())), None))
 
     def spans_of(self, node: Node) -> tuple[Span, ...]:
-        """The places of the recipe that this node answers for, first the one that made it."""
+        """The places of the recipe that a node comes from, first the one that created it."""
         return tuple(self.spans.get(node.index, ()))
 
     def rebuild(
         self, roots: Iterable[Node], rule: Callable[[Graph, Node, tuple[Node, ...]], Node | None]
     ) -> tuple[Graph, dict[int, Node]]:
-        """A new graph of what `roots` need, each node passed through `rule` bottom up.
-
-        `rule(new_graph, old_node, new_inputs)` gives the replacement, or None to copy the node. Returns the new graph and
-        the map from old node indices to new nodes; spans follow.
+        """Rebuild the nodes that `roots` need in a new graph, bottom up, each passed through `rule`. `rule(new_graph,
+        old_node, new_inputs)` returns the replacement, or None to copy the node. Returns the new graph and the map from old
+        node indices to new nodes; spans follow.
         """
         fresh = Graph()
         moved: dict[int, Node] = {}
@@ -96,7 +94,7 @@ class Graph:
 
 
 def infer(operation: Operation, inputs: tuple[Node, ...], attributes: tuple[tuple[str, Attribute], ...]) -> Type:
-    """The type of this operation on these inputs; InternalError where its rule refuses them."""
+    """The type of this operation on these inputs; InternalError if its rule rejects them."""
     draft = Node(operation, inputs, attributes, _UNTYPED, -1)
     try:
         return operation.yields(draft, tuple(parent.type for parent in inputs))
@@ -110,5 +108,5 @@ _UNTYPED = ErrorType()
 def _key(
     operation: Operation, inputs: tuple[Node, ...], attributes: tuple[tuple[str, Attribute], ...], declared: Type | None
 ) -> object:
-    """What tells nodes apart: the type follows from the rest, except where it is data."""
+    """The identity of a node: the type follows from the rest, unless it is data."""
     return operation, tuple(node.index for node in inputs), attributes, declared if operation.declares_type else None

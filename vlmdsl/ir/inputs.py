@@ -1,4 +1,4 @@
-"""What a compiled objective takes: features of its streams, plain fields, draws, and columns of the reference set."""
+"""The inputs of a compiled objective: features of its streams, plain fields, draws, and columns of the reference set."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Column", "Input", "column_of", "columns", "inputs", "module_inputs"]
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A tensor the compiled objective takes: name, axes (`("B", "D")`), dtype (`float`, `bool`, `int64`), meaning."""
+    """An input of the compiled objective: name, axes (`("B", "D")`), dtype (`float`, `bool`, `int64`), meaning."""
 
     name: str
     axes: tuple[str, ...]
@@ -29,7 +29,7 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of the reference set: what `encoder` makes of `field`, of type `kind`; the objective calls it `name`."""
+    """One column of the reference set: the output of `encoder` for `field`, of type `kind`, under `name`."""
 
     name: str
     encoder: Encoder
@@ -38,15 +38,15 @@ class Column:
 
 
 def inputs(program: Program) -> list[Input]:
-    """The tensors the objective takes when it is given features. Of an encoder with heads they are what the last head gives.
+    """The tensors that the objective takes. For an encoder with heads they are the outputs of the last head.
 
-    The pooled features of a stream are `NAME [B, D]`, its tokens `NAME_tokens [B, L, D]` with `NAME_mask [B, L]`, which of
-    them are real; an image stream can do without the mask (all patches are real). A text whose tokens are predicted
-    has `NAME_vocabulary [B, L, V]` and `NAME_targets [B, L]`, or `NAME_ids [B, L]` where all are; an image whose pixels are
-    decoded has `NAME_pixels [B, 3, H, W]` and `NAME_dropped [B, P]`. Other fields that the graph reads (labels, flags)
-    follow under their own names, numbers that the caller gives without axes, then the numbers drawn for the step, or for
-    each sample, K of them, and those that follow the run.
-    """
+            The pooled features of a stream are `NAME [B, D]`, its tokens `NAME_tokens [B, L, D]` with `NAME_mask [B, L]`, which of
+        them are real; an image stream can do without the mask (all patches are real). A text whose tokens are predicted
+        has `NAME_vocabulary [B, L, V]` and `NAME_targets [B, L]`, or `NAME_ids [B, L]` where all are; an image whose pixels are
+        decoded has `NAME_pixels [B, 3, H, W]` and `NAME_dropped [B, P]`. Other fields that the graph reads (labels, flags)
+        follow under their own names, numbers that the caller gives without axes, then the numbers drawn for the step, or for
+        each sample, K of them, and those that follow the run.
+        """
     listed: list[Input] = []
     for stream in streams(program):
         listed.extend(_stream_inputs(stream))
@@ -96,7 +96,7 @@ def _stream_inputs(stream: Stream) -> Iterable[Input]:
 
 
 def module_inputs(program: Program) -> list[Input]:
-    """The tensors that the functions of a program take of modules applied to features."""
+    """The outputs of modules applied to features that the functions of a program take."""
     ports = []
     for output in module_outputs(program):
         if output.pooled:
@@ -131,7 +131,7 @@ def _plain_inputs(nodes: list[Node]) -> Iterable[Input]:
 
 
 def columns(program: Program) -> list[Column]:
-    """What the reference set must hold, in the order of first use; empty where the objective retrieves nothing."""
+    """The columns of the reference set, in the order of first use; empty if the objective does not retrieve."""
     return [column_of(node) for node in program.nodes() if node.operation is REFERENCE]
 
 

@@ -1,7 +1,6 @@
-"""Settings of the modules that stand on towers: fusion, decoders, poolers, linear heads and codebooks.
-
-A settings value says what a recipe says; how wide the features are that enter, and how large a vocabulary is, is said where
-the module is built. A `width` of 0 is that of what enters, `heads` of 0 are one for every 64 features.
+"""Settings of the modules on top of towers: fusion, decoders, poolers, linear heads and codebooks. A settings value holds
+what a recipe states; the width of the inputs and the size of the vocabulary are passed when the module is built. A `width`
+of 0 is that of the inputs, `heads` of 0 are one per 64 features.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ class FusionSettings:
     """A transformer over the states of a text and those of its image.
 
     `attention`: with `cross` the states are a sequence of text tokens that attends to the image tokens in every block
-    (ALBEF, BLIP, FIBER); with `merged` both are one sequence, each behind a linear map of its own (FLAVA). `pooled` is the
-    state of the `first` text token, or of a token of the module's own (`learned`). `gated` multiplies what cross-attention
-    adds by a learned number that starts at 0, one per block (FIBER).
+    (ALBEF, BLIP, FIBER); with `merged` both are one sequence, each after a separate linear map (FLAVA). `pooled` is the
+    state of the `first` text token, or of a `learned` token of the module. `gated` multiplies the output of cross-attention
+    by a learned gate that starts at 0, one per block (FIBER).
     """
 
     attention: Literal["cross", "merged"]
@@ -51,8 +50,8 @@ class PixelDecoderSettings:
 
 @dataclass(frozen=True, slots=True)
 class TextDecoderSettings:
-    """A causal transformer over token ids whose blocks attend to image tokens, but for the share `cross_from` of them that
-    comes first.
+    """A causal transformer over token ids whose blocks attend to image tokens, except the first ones, a share of
+    `cross_from`.
 
     With a `class_token` those first blocks end in one vector per text (CoCa: `cross_from` 0.5). A `cross_from` of 0 is the
     decoder of BLIP, SimVLM and CapPa.

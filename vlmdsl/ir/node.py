@@ -1,4 +1,4 @@
-"""One operation applied: the node of the objective graph, and the walk over what nodes are made of."""
+"""One operation applied: the node of the objective graph, and the traversal of its inputs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Node:
     index: int
 
     def attribute(self, name: str) -> object:
-        """The attribute called `name`, its default where it was left out; KeyError if this operation has none."""
+        """The attribute `name`, or its default; KeyError if this operation does not have it."""
         for key, value in self.attributes:
             if key == name:
                 return value
@@ -35,7 +35,7 @@ class Node:
 
     @property
     def operands(self) -> tuple[Node, ...]:
-        """The inputs whose numbers it is made of: all but the conditions."""
+        """All inputs except conditions."""
         return tuple(parent for parent in self.inputs if not is_condition(parent))
 
     def number(self, name: str) -> float:
@@ -49,7 +49,7 @@ class Node:
         return value
 
     def __deepcopy__(self, memo: object) -> Node:
-        """Itself: it never changes, and who holds a node finds values by it."""
+        """Itself: nodes are immutable, and values are looked up by them."""
         return self
 
     def __repr__(self) -> str:

@@ -1,9 +1,8 @@
-"""The record of an operation: everything that the graph, passes and back ends may ask about it, besides what it computes.
-
-A record names what an operation carries, the rule of its type and its *traits*. Whoever treats a group of operations alike
-asks a trait, never a list of names: a new operation, of a plug-in too, belongs where its traits say. How an operation is
-called in torch, written in a formula, named in emitted source and what it costs are facets of the back ends and the planner,
-found by its record (ADR 0019).
+"""The record of an operation: everything that the graph, passes and back ends need to know about it, except what it
+computes. A record holds the attributes of an operation, its type rule and its *traits*. Code that treats a group of
+operations alike uses a trait, never a list of names, so that new operations, also those of plug-ins, are included by their
+traits. The torch call, formula, identifier in emitted source and cost of an operation are facets of the back ends and the
+planner, looked up by its record (ADR 0019).
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ __all__ = ["OPERATIONS", "BrokenError", "InternalError", "Operation", "Yields", 
 
 
 class BrokenError(Exception):
-    """What is wrong with a node; whoever checks it adds where."""
+    """What is wrong with a node; the caller adds the place."""
 
 
 class InternalError(Exception):
-    """A fault of the compiler itself: the stage that broke an invariant, the node and what is wrong with it."""
+    """An internal error of the compiler: the stage that broke an invariant, the node and the problem."""
 
     def __init__(self, stage: str, node: Node | None, reason: str) -> None:
         self.stage, self.node, self.reason = stage, node, reason
@@ -35,12 +34,12 @@ class InternalError(Exception):
 
 
 Yields: TypeAlias = Callable[["Node", tuple[Type, ...]], Type]
-"""The type a node must have, given itself and the types of its inputs; BrokenError where they do not fit."""
+"""The type a node must have, given itself and the types of its inputs; BrokenError if they do not fit."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Operation(str):
-    """One operation of the graph. It is its name, so that it prints, sorts and compares as such; one record a name.
+    """One operation of the graph. It is a string, its name, so it prints, sorts and compares like it; one record per name.
 
     >>> from vlmdsl.ir.operations.scalars import ADD
     >>> ADD == "add", ADD.elementwise, ADD.commutative
@@ -51,80 +50,80 @@ class Operation(str):
     yields: Yields
     """The rule of its type."""
     attributes: Mapping[str, tuple[type, ...]] = field(default_factory=dict)
-    """What it carries: names with their Python types, in the order in which a call of it takes them."""
+    """Its attributes: names with their Python types, in the order of a call."""
     defaults: Mapping[str, object] = field(default_factory=dict)
-    """Attributes that are left out where they have these values."""
+    """Default values; an attribute with its default is omitted."""
 
     takes: str = ""
     """Its inputs, in words."""
     carries: str = ""
-    """Its attributes, in words; each by its name."""
+    """Its attributes, in words, each by name."""
     gives: str = ""
     """Its type and what it computes, in words."""
 
     declares_type: bool = False
-    """Its type is data (a field's kind, what a memory holds): who adds it says which, and the rule checks it."""
+    """Its type is data (the kind of a field, the contents of a memory): the caller passes it, and the rule checks it."""
     named: bool = False
-    """Its nodes are told apart by their attribute `name`, unique in a program."""
+    """Its nodes are identified by their attribute `name`, unique in a program."""
     state: bool = False
-    """It reads what outlives the step, as it was before the step."""
+    """It reads a state, with its value before the step."""
     learned: bool = False
-    """A number that a gradient reaches: a learned one, or one that the caller gives."""
+    """A number with a gradient: a learned parameter, or one from the caller."""
 
     per_sample_view: bool = False
-    """A view of a field that is made of each sample for itself, by the workers of a loader."""
+    """A view of a field, computed per sample by the workers of the loader."""
     in_evaluation: bool = False
-    """A view that evaluation makes too; of the others it takes what they are made of."""
+    """A view that evaluation also applies; it skips the others."""
     view_word: str = ""
-    """What a view is called in names of streams; its own name where this is empty."""
+    """The name of a view in names of streams, if not that of the operation."""
     reads_rewrites: bool = False
-    """It reads the further texts of a sample beside the text itself."""
+    """It reads the rewrites of a text besides the text itself."""
     pairs_fields: bool = False
-    """It makes one stream of an image and a text, which a batch holds apart."""
+    """It combines an image and a text, which a batch holds separately, into one stream."""
     reads_encoder_output: bool = False
-    """It reads one output of an encoder, the one of its name."""
+    """It reads the output of an encoder that it is named after."""
     enters: bool = False
-    """Samples enter the objective here: nothing before it can leave some of them out."""
+    """Samples enter the objective here; they cannot be excluded before."""
 
     passes_features: bool = False
-    """It gives the features of its first input, changed sample by sample; their length stays."""
+    """Its result is the features of its first input, changed per sample, with the same dimension."""
     compares: bool = False
-    """Its first two inputs meet feature by feature, so they have one length."""
+    """Its first two inputs are combined feature by feature, so they have the same dimension."""
     multiplies: bool = False
-    """It multiplies matrices of features, which are therefore kept for the backward pass."""
+    """It multiplies matrices of features, which are saved for the backward pass."""
 
     elementwise: bool = False
-    """Each entry is made of the same entry of every input, a number of all others; its type follows by broadcasting."""
+    """Each entry depends on the same entry of every input, and scalars broadcast; so does its type."""
     per_sample: bool = False
-    """Each sample (each entry of a matrix) is made of the same sample of the inputs."""
+    """Each sample (each entry of a matrix) depends only on the same sample of the inputs."""
     commutative: bool = False
-    """Its two inputs may change places."""
+    """Its two inputs can be swapped."""
     comparison: bool = False
-    """It gives a truth value for two numbers."""
+    """It compares two numbers; its result is a truth value."""
     signs: tuple[int, ...] = ()
-    """Of a sum: the sign that each input has in it."""
+    """For a sum: the sign of each input."""
     number: Callable[..., float] | None = None
-    """What it gives for plain numbers; it may raise ArithmeticError or ValueError."""
+    """Its function on plain numbers, which may raise ArithmeticError or ValueError."""
     keeps_zero: bool = False
-    """It is zero where all its inputs but the conditions are."""
+    """It is zero if all its inputs except conditions are."""
     stops_gradient: bool = False
-    """No gradient goes on to its inputs."""
+    """No gradient reaches its inputs."""
 
     excludes: bool = False
-    """Some entries of the matrix that it gives are not candidates, whatever is done to their numbers."""
+    """Some entries of its matrix are not candidates, whatever their values."""
     criterion: bool = False
-    """It reads a matrix along one direction and gives one number per sample."""
+    """It reads a matrix along one direction and returns one number per sample."""
     sums_to_one: bool = False
     """A target whose rows sum to 1."""
     symmetric: bool = False
     """A target that is its own transpose."""
     materialised: bool = False
-    """A target that is made as a matrix for each direction."""
+    """A target that is computed as a matrix per direction."""
     of_matrix: bool = False
-    """A target that is made of a matrix, for each of its directions."""
+    """A target that is computed from a matrix, per direction."""
 
     origin: str = "vlmdsl"
-    """The distribution that brought it."""
+    """The distribution that defines it."""
     module: str = ""
     """The module whose import defines it, where that is a plug-in's."""
 
@@ -136,7 +135,7 @@ class Operation(str):
 
     @property
     def word(self) -> str:
-        """What a view is called in names of streams."""
+        """The name of a view in names of streams."""
         return self.view_word or self.name
 
 
@@ -145,7 +144,7 @@ OPERATIONS: dict[str, Operation] = {}
 
 
 def define(operation: Operation) -> Operation:
-    """Add a record to `OPERATIONS`; ValueError if its name is taken. A plug-in may define its own again, in a notebook."""
+    """Add a record to `OPERATIONS`; ValueError if its name is taken. A plug-in may redefine its own, for notebooks."""
     defined = OPERATIONS.get(operation.name)
     if defined is not None and (defined.origin != operation.origin or not defined.module):
         raise ValueError(f"the operation {operation.name!r} is already defined")
@@ -164,7 +163,7 @@ def operation_named(name: str) -> Operation:
 
 
 def _restored(name: str, module: str) -> Operation:
-    """The record of this name in another process, which may not have imported the plug-in that brought it."""
+    """The record of this name in another process, which may not have imported the plug-in that defines it."""
     if name not in OPERATIONS and module:
         import_module(module)
     return operation_named(name)

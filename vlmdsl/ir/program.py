@@ -35,9 +35,8 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What a state holds after a training step: `state` is its node, `node` the new value, made from the old one.
-
-    Who reads `state` sees the value of the step before, who reads `node` the new one: the order against use is the graph's.
+    """The update of a state after a training step: `state` is its node, `node` the new value. Readers of `state` get the
+    value before the step, readers of `node` the new one, so the graph defines the order.
     """
 
     state: Node
@@ -46,7 +45,7 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What the front end makes and every back end reads. Passes give a new one (`with_terms`)."""
+    """The result of the front end and the input of every back end. Passes return a new one (`with_terms`)."""
 
     name: str
     graph: Graph
@@ -57,12 +56,12 @@ class Program:
     citations: tuple[str, ...] = ()
     status: str = ""
     batch_policy: str = MIXED
-    """Which samples a batch is made of: `mixed` (any), or `one_source` (all of one source of the data)."""
+    """The samples of a batch: `mixed` (any), or `one_source` (all from one source of the data)."""
     knobs: tuple[tuple[str, object], ...] = ()
     fields: tuple[tuple[str, FieldType], ...] = ()
     """The signature: every batch field of the recipe, used or not."""
     digests: tuple[tuple[str, str], ...] = ()
-    """SHA-256 of every source text that took part, by name."""
+    """SHA-256 of every source text, by name."""
 
     def roots(self) -> tuple[Node, ...]:
         named = tuple(term.node for term in self.terms) + tuple(metric.node for metric in self.metrics)
@@ -89,7 +88,7 @@ def parameters(program: Program) -> list[Node]:
 
 
 def states(program: Program) -> list[Node]:
-    """The nodes of state in the order of first use; each has a unique `name` attribute, which no parameter has."""
+    """The nodes of state in the order of first use; each has a unique `name` attribute, also among parameters."""
     return [node for node in program.nodes() if node.operation.state]
 
 

@@ -1,4 +1,4 @@
-"""Numbers that follow the run: a function of the step, computed outside of the graph and given to it at each step."""
+"""Schedules: functions of the step, computed outside the graph and passed to it at each step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Duration", "Ramp", "ramp_at", "ramps_at"]
 
 @dataclass(frozen=True, slots=True)
 class Duration:
-    """A part of a run: so many `steps` or `epochs`, or a `share` of it."""
+    """A part of a run: a number of `steps` or `epochs`, or a `share` of it."""
 
     amount: float
     unit: Literal["share", "steps", "epochs"]
@@ -29,7 +29,7 @@ class Duration:
 class Ramp:
     """A number that goes from `start` to `end` `over` a part of the run that begins `after` another, and stays there.
 
-    In a `cosine` it leaves and arrives slowly: (1 - cos(pi t)) / 2 of the way after the share t of the time.
+    With a `cosine` it starts and ends slowly: (1 - cos(pi t)) / 2 of the way after the share t of the time.
     """
 
     shape: Literal["linear", "cosine"]
@@ -47,7 +47,7 @@ class Ramp:
 def ramps_at(nodes: Iterable[Node], step: int, steps: int, per_epoch: int) -> dict[str, float]:
     """The numbers of `ramp` nodes at `step`, counted from 0, by name.
 
-    A run has `steps`, an epoch `per_epoch` of them; 0 where that is not known. ValueError names a ramp that needs to know.
+    A run has `steps`, an epoch `per_epoch` of them; 0 if unknown. ValueError names a schedule that needs them.
     """
     numbers = {}
     for node in nodes:

@@ -1,7 +1,6 @@
-"""The schedule of a step, as data: what is loaded, what is computed, which modules are called, in order.
-
-`vlmdsl.planning.schedule` makes it of a program. The plan prints it and `backends.torch.step` executes it, and nothing else:
-so what is planned is what runs.
+"""The schedule of a step, as data: what is loaded, what is computed, and which modules are called, in order.
+`vlmdsl.planning.schedule` creates it from a program. The plan prints it and `backends.torch.step` executes exactly it, so
+what is planned is what runs.
 """
 
 from __future__ import annotations
@@ -17,9 +16,8 @@ __all__ = ["Applied", "Apply", "Compute", "Load", "Mode", "Schedule", "Value"]
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The output of a module: of this use of it on `value`.
-
-    That is a source of the graph, the output of another module, or an `apply` node, which says on what.
+    """The output of a use of a module on `value`: a source of the graph, the output of another module, or an `apply` node,
+    which holds its inputs.
     """
 
     use: Use
@@ -54,18 +52,17 @@ class Mode:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a batch brings: fields and views of them that loader workers make of each sample, plain fields, and numbers that
-    the step draws or the caller gives."""
+    """The values of a batch: fields and views of them that the workers of the loader compute per sample, plain fields, and
+    numbers that are drawn for the step or come from the caller."""
 
     values: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """One emitted torch function: it takes values of the steps before and gives nodes of the graph.
-
-    The last one gives the losses, and `gives` is empty. Numbers made of draws and fields only are never passed on: they are
-    computed again where they are used.
+    """One emitted torch function: it takes values of earlier steps and returns nodes of the graph. The last one returns the
+    losses, and its `gives` is empty. Numbers computed from draws and fields only are not passed on: they are computed again
+    where they are used.
     """
 
     name: str
@@ -83,7 +80,7 @@ class Apply:
 
     @property
     def outputs(self) -> tuple[Applied, ...]:
-        """What the call gives, in the order of its values."""
+        """The outputs of the call, in the order of its values."""
         return tuple(Applied(self.use, value) for value in self.values)
 
 
@@ -103,5 +100,5 @@ class Schedule:
 
     @property
     def computes(self) -> tuple[Compute, ...]:
-        """The emitted functions, in order; the last one gives the losses."""
+        """The emitted functions, in order; the last one returns the losses."""
         return tuple(step for step in self.steps if isinstance(step, Compute))

@@ -1,4 +1,4 @@
-"""What a program has encoders read: its streams, with unique names, and what a batch must hold for them."""
+"""The streams that a program encodes, with unique names, and the values that a batch must hold for them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = [
 ]  # fmt: skip
 
 OUTPUTS = (POOLED, TOKENS, VOCABULARY, STATES)
-"""What may be read of an encoder's outputs, each named as the operation that reads it."""
+"""The outputs of an encoder, each named like the operation that reads it."""
 _DEFAULT_TOWERS = ("vision", "language")
 
 
@@ -29,9 +29,9 @@ _DEFAULT_TOWERS = ("vision", "language")
 class Stream:
     """One encoded stream: a field, or a view of one, through an encoder.
 
-    `name` says what is encoded and by what, whatever else the recipe encodes: the field, each view's word with its pipeline
-    and number (`image_augment_slip_0`, `text_masked`), a tower of the recipe's own (`image_retriever`), the last head
-    (`image_project`) and `teacher`. Of several streams that this makes equal (two crops), the later ones are numbered.
+    `name` depends only on what is encoded and by what: the field, each view with its pipeline and number
+    (`image_augment_slip_0`, `text_masked`), a tower other than the default (`image_retriever`), the last head
+    (`image_project`) and `teacher`. If this gives several streams the same name (two crops), the later ones are numbered.
     `source` is the field or view node, `encode` the encode node; `pooled`, `tokens`, `vocabulary` and `states` say which
     outputs are used, and `asked_only` that nothing reads the vocabulary but criteria of the selected tokens. What the tower
     is given may be read too: `pixels`, and which of their patches were `dropped`; the ids of those tokens of a text that a
@@ -53,7 +53,7 @@ class Stream:
 
     @property
     def learns(self) -> bool:
-        """Whether a gradient reaches the weights that it goes through."""
+        """Whether a gradient reaches the weights of its encoder."""
         return self.encoder.learns
 
     @property
@@ -76,7 +76,7 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class ModuleOutput:
-    """What a module gives that is applied to features: `node` is the `apply` node.
+    """The output of a module applied to features: `node` is the `apply` node.
 
     `name` says of which text and by which module: `text_masked_fusion`, `text_taken_fusion` where the text is that of a
     sample that was picked. `pooled`, `tokens` and `vocabulary` say which outputs are used, as for a `Stream`, `targets` and
@@ -99,14 +99,14 @@ class ModuleOutput:
         return use_of(self.node).gradient
 
     def input(self, output: str) -> str:
-        """What the input of the last function that holds one output is called, as for a `Stream`."""
+        """The name of the last function's input for one output, as for a `Stream`."""
         return self.name if output in ("pooled", "patches") else f"{self.name}_{output}"
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a batch holds for encoders: a field, or a view of one, in one form. Streams of one source whose towers take it
-    in equal forms share it; of pairs each is read for itself."""
+    """A value of a batch for encoders: a field, or a view of one, in one format. Streams of one source whose towers have
+    equal formats share it; the parts of pairs are separate."""
 
     name: str
     source: Node
@@ -140,7 +140,7 @@ def streams(program: Program) -> list[Stream]:
 
 
 def module_outputs(program: Program) -> list[ModuleOutput]:
-    """What modules give that are applied to features, in the order of first use, with unique names."""
+    """The outputs of modules applied to features, in the order of first use, with unique names."""
     nodes = program.nodes()
     used: dict[Node, set[str]] = {}
     for node in nodes:
@@ -161,7 +161,7 @@ def module_outputs(program: Program) -> list[ModuleOutput]:
 
 
 def _module_suffix(node: Node) -> str:
-    """The module, and before it that the sample is another one that was picked."""
+    """The suffix of the module, preceded by one for picked samples."""
     below, suffix = node.inputs[0], f"_{use_of(node).module.name}"
     while below.operation is not ENCODE:
         if below.operation is APPLY:
@@ -194,7 +194,7 @@ def parts_of(source: Node) -> tuple[Node, ...]:
 
 
 def loaded_parts(source: Node) -> tuple[Node, ...]:
-    """What a batch holds of a source: its parts, of a mixture what is mixed."""
+    """The values of a batch for a source: its parts, or the source of a mixture."""
     return tuple(_unmixed(part) for part in parts_of(source))
 
 
@@ -227,7 +227,7 @@ def readings(
 
 
 def root_field(source: Node) -> Node:
-    """The field node that a view chain starts from."""
+    """The field node below a chain of views."""
     while source.operation is not FIELD:
         source = source.inputs[0]
     return source
@@ -258,14 +258,14 @@ def source_names(encoded: Iterable[Node]) -> dict[Node, str]:
 
 
 def _source_name(source: Node) -> str:
-    """The fields that a source is made of, then what was done to them, in turn."""
+    """The fields of a source, followed by its views in order."""
     parts = parts_of(source)
     field = "_".join(root_field(part).string("name") for part in parts)
     return field + "".join(map(_view_suffix, parts)) + ("_blend" if source.operation is BLEND else "")
 
 
 def _view_suffix(source: Node) -> str:
-    """What was done to a field, from the field on: each view's word, with its pipeline and its number in a set."""
+    """The suffix of the views of a field in order, with pipelines and numbers."""
     if source.operation is FIELD:
         return ""
     attributes = dict(source.attributes)
@@ -281,7 +281,7 @@ def _encoder_suffix(encoder: Encoder) -> str:
 
 
 def _unique(name: str, taken: set[str]) -> str:
-    """`name`, or with the next free number where it is taken, which it is from now on."""
+    """`name`, with the next free number if it is taken; marks it as taken."""
     unique, copy = name, 2
     while unique in taken:
         unique, copy = f"{name}_{copy}", copy + 1

@@ -1,4 +1,4 @@
-"""The printed form of a program: one node a line, the same text for the same program.
+"""The printed form of a program: one node per line, the same text for the same program.
 
 %4 = similarity(%1, %3) {by: dot, arguments: ()} : Sim[B, B]   # clip.vlo:6
 """
@@ -16,7 +16,7 @@ __all__ = ["program_text"]
 
 
 def program_text(program: Program, sources: SourceMap | None = None) -> str:
-    """The program as text; with `sources` every line ends in the place of the recipe that it came from."""
+    """The program as text; with `sources` every line ends with its place in the recipe."""
     nodes = program.nodes()
     names = {node.index: f"%{position}" for position, node in enumerate(nodes)}
     signature = ", ".join(f"{name}: {kind}" for name, kind in program.fields)

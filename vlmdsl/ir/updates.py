@@ -1,4 +1,4 @@
-"""Which updates of state a program needs, and what holds for them."""
+"""The updates of state that a program needs, and their invariants."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def live_updates(roots: Iterable[Node], updates: Iterable[Update]) -> tuple[Upda
 
 
 def faults_of_updates(program: Program) -> Iterator[tuple[Node, str]]:
-    """What is wrong, and where, unless every state has exactly one update, of its own type."""
+    """The problem and its place, unless every state has exactly one update, of its type."""
     updated: set[Node] = set()
     for update in program.updates:
         if not update.state.operation.state or update.state in updated:

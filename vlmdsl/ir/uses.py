@@ -1,4 +1,4 @@
-"""Modules and how they are used: who holds the weights, and one way to call them."""
+"""Modules and their uses: a set of weights, and a way to call it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Family: TypeAlias = Literal["tower", "head", "vocabulary", "fusion", "decoder"]
 
 @dataclass(frozen=True, slots=True)
 class TowerSettings:
-    """Settings of a tower: the kind of field it encodes, `Image|Text` for both. The configuration of a run says the rest."""
+    """Settings of a tower: the kind of field it encodes, `Image|Text` for both. The run configuration has the rest."""
 
     kind: str
 
@@ -31,7 +31,7 @@ class VocabularySettings:
 class Module:
     """One set of weights: equal values are the same module.
 
-    `on` is the module whose outputs it takes: heads with equal settings on two towers are two modules.
+    `on` is the module whose outputs it takes: equal heads on two towers are two modules.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Module:
 
     @property
     def base(self) -> Module:
-        """The tower, the fusion module or the decoder at the bottom: the module itself, or what it stands on."""
+        """The tower, the fusion module or the decoder at the bottom: the module itself, or the one below it."""
         module = self
         while module.on is not None:
             module = module.on
@@ -53,7 +53,7 @@ class Use:
     """One way to call a module; all uses of a module share its weights.
 
     `blocks` is the part of its blocks that runs: a tower entered after 75 % of them has (0.75, 1.0). Without `gradient` the
-    call records none. With `follows` it is not the module that is called but its teacher, a running mean of its weights.
+    call records none. With `follows`, the teacher of the module is called, a running mean of its weights.
     """
 
     module: Module
@@ -63,7 +63,7 @@ class Use:
 
 
 def uses_of(encoder: Encoder) -> tuple[Use, ...]:
-    """The calls that an encoder stands for, each on the output of the one before: the tower, then its heads."""
+    """The calls of an encoder, each on the output of the previous one: the tower, then its heads."""
     module = Module(encoder.tower, "tower", TowerSettings(encoder.tower_kind))
     uses = [Use(module, (encoder.enters or 0.0, 1.0), encoder.tower_learns, encoder.teacher)]
     for head in encoder.heads:
@@ -73,6 +73,6 @@ def uses_of(encoder: Encoder) -> tuple[Use, ...]:
 
 
 def vocabulary_use(below: Use) -> Use:
-    """The call that makes logits over the vocabulary of the states that a tower or a fusion module gives."""
+    """The call that computes logits over the vocabulary from the states of a tower or a fusion module."""
     module = Module("vocabulary", "vocabulary", VocabularySettings(), on=below.module)
     return Use(module, gradient=below.gradient, follows=below.follows)

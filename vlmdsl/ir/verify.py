@@ -1,6 +1,6 @@
 """The verifier: the invariants of the graph, checked between passes.
 
-A violation is a fault of the compiler, never of the recipe.
+A violation is an internal error of the compiler, never an error of the recipe.
 """
 
 from __future__ import annotations

@@ -34,16 +34,15 @@ PASSES: tuple[tuple[str, Pass], ...] = (
 """Every pass with its name, in order."""
 
 _ALWAYS = "retain"
-"""Keeps excluded samples out of every computation, which is what a recipe means: it is not left out."""
+"""Keeps excluded samples out of every computation, as the meaning of a recipe requires, so it always runs."""
 _NEEDS = {"contrast": ("fold", "share"), "fuse": ("contrast",)}
-"""Passes that read what others make."""
+"""Passes that need the results of others."""
 _NOWHERE = Span("<command line>", 0, 0)
 
 
 def chosen_passes(choice: str) -> tuple[str, ...]:
-    """The passes that run: `all`, `off` (those only that a recipe's meaning asks for), or those of a list with commas.
-
-    DiagnosticError for a name that is not a pass's (V0601), and for one that needs another that is not there (V0606).
+    """The passes that run: `all`, `off` (only those that the meaning of a recipe requires), or a comma-separated list.
+    DiagnosticError for an unknown pass (V0601), and for one without another that it needs (V0606).
 
     >>> chosen_passes("off"), chosen_passes("share,fold")
     (('retain',), ('fold', 'share', 'retain'))
@@ -69,10 +68,10 @@ def optimise(
     verify: bool = True,
     dump: Callable[[str, Program], None] | None = None,
 ) -> Program:
-    """The program after all passes, or after the `chosen_passes`.
+    """Run all passes, or the `chosen_passes`.
 
     With `verify`, the graph is checked before the first and after every pass (InternalError names the pass that broke it).
-    `dump(name, program)` is called with what each pass made.
+    `dump(name, program)` is called with the result of each pass.
     """
     if verify:
         verify_program(program)

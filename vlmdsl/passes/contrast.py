@@ -1,7 +1,7 @@
-"""Recognises contrastive regions, whoever wrote them, and makes each one `contrast` node (`ir/contrast.py`).
+"""Recognises contrastive regions, however they are written, and replaces each by one `contrast` node (`ir/contrast.py`).
 
 A loss is read as a linear form over cross-entropies; those over one similarity matrix, with one common learned factor, are
-the rows and columns of one region. What is not contrastive stays as it is.
+the rows and columns of one region. Everything else is unchanged.
 """
 
 from __future__ import annotations
@@ -44,9 +44,8 @@ def _region_roots(program: Program, nodes: list[Node], linear: set[Node]) -> set
 
 @dataclass(frozen=True, slots=True)
 class _DirectionKey:
-    """All of a direction but its targets: directions that agree in it are one, by linearity.
-
-    Where candidates are excluded each target is renormalised for itself, which is not linear: there it is part of the key.
+    """A direction without its targets: directions with equal keys are merged, by linearity. With excluded candidates each
+    target is renormalised separately, which is not linear, so there it is part of the key.
     """
 
     logits: Logits
@@ -115,7 +114,7 @@ class _Recogniser:
         return losses
 
     def _summand(self, atom: Node, factors: Factors, coefficient: Fraction) -> Node:
-        """Something else that is added to the cross-entropies."""
+        """A summand other than a cross-entropy."""
         term = self.moved[atom.index]
         if isinstance(atom.type, ScoreType):
             for weight in factors.weights:

@@ -1,4 +1,4 @@
-"""Drops what has no effect: terms of weight zero, and the parameters, states, encoders and metrics that only they use."""
+"""Removes what has no effect: terms of weight zero, and the parameters, states, encoders and metrics that only they use."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Algebra: constants are folded, divisions become products, and products are ordered so that equal values meet.
+"""Algebra: constants are folded, divisions become products, and products are ordered so that equal values become equal
+nodes.
 
-The order of a product is: a matrix, score or loss first, then what is learned, then the constant. Scalars are multiplied
-with each other before they meet anything larger.
+The order of a product is: matrix, score or loss first, then learned numbers, then the constant. Scalars are multiplied with
+each other before anything larger.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Lets the reader of a matrix product own it where nothing else needs the matrix: a region, a search of neighbours."""
+"""Moves a matrix product into its only reader: a region, or a search of neighbours."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _is_product(node: Node) -> bool:
 
 
 def _shifted(direction: Direction | None) -> Direction | None:
-    """The direction with every input one position further on: two features stand where the matrix stood."""
+    """The direction with every input shifted by one position: two features replace the matrix."""
     if direction is None:
         return None
     positions = {

@@ -1,4 +1,4 @@
-"""Which streams of features several operations compare with: each is gathered from all processes once, for all of them."""
+"""The features that several operations compare with: each is gathered from all processes once, for all of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["gathered_by", "gathered_once"]
 
 
 def gathered_by(node: Node) -> Node | None:
-    """The features of which an operation needs everybody's: those of its columns; None for one that needs none."""
+    """The features that an operation needs from all processes: those of its columns; None if there are none."""
     gathers = node.operation is SIMILARITY or (node.operation is CONTRAST and contrast_of(node).fused)
     return node.inputs[1] if gathers and node.inputs[1].operation is not MEMORY else None
 

@@ -21,7 +21,7 @@ from vlmdsl.types import LossType, ScalarType, ScoreType
 __all__ = ["MAXIMUM_SUMMANDS", "Factors", "expand", "loss_form", "reaching", "scalar_factor"]
 
 MAXIMUM_SUMMANDS = 10_000
-"""A form with more summands than this is left as it is written."""
+"""A form with more summands than this is not expanded."""
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -59,7 +59,7 @@ def expand(
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """What an atom is multiplied with besides its coefficient, and the condition its mean is taken over."""
+    """The factors of an atom besides its coefficient, and the condition of its mean."""
 
     scalars: tuple[Node, ...] = ()
     weights: tuple[Node, ...] = ()
@@ -110,7 +110,7 @@ def _is_linear(node: Node, linear: set[Node], touched: set[Node]) -> bool:
     if node.operation is MEAN:
         return node.inputs[0] in linear
     if node.operation.signs:
-        # A scalar added to scores has no mean of its own, so such a sum stays as it is written.
+        # A scalar added to scores has no separate mean, so such a sum is not expanded.
         return bool(reached) and (isinstance(node.type, LossType) or all(p.type == node.type for p in node.inputs))
     return node.operation is MULTIPLY and len(reached) == 1 and sum(p in touched for p in node.inputs) == 1
 

@@ -60,7 +60,7 @@ def _product(maker: Maker, moved: Mapping[int, Node], factor: Factor) -> Node:
 
 
 def logits_of(cross_entropy: Node) -> Logits:
-    """Peels scales, biases and exclusions off the matrix of a `cross_entropy` node; `share` has seen to transposes."""
+    """Peels scales, biases and exclusions off the matrix of a `cross_entropy` node; `share` has moved transposes out."""
     node = cross_entropy.inputs[0]
     scale: Factor = (Fraction(1), ())
     bias: list[Factor] = []
@@ -89,7 +89,7 @@ def logits_of(cross_entropy: Node) -> Logits:
 
 
 def has_canonical_form(cross_entropy: Node) -> bool:
-    """Whether a region can hold it: one square matrix in which every pair is a candidate."""
+    """Whether it has the canonical form: one square matrix in which every pair is a candidate."""
     base = logits_of(cross_entropy).base
     return base.type == SimType() and not _excludes(base)
 
@@ -129,7 +129,7 @@ class TargetKey:
 def target_form(target: Node) -> dict[TargetKey, Fraction]:
     """A target as a linear combination of the kinds that have a cheap form; what has none is `dense`.
 
-    A mixture by shares that differ from step to step is one dense target, so that each part of a form sums to 1 on its own.
+    A mixture with shares that change from step to step is one dense target, so that each part of a form sums to 1.
     """
     whole = [(target, "", Fraction(1))]
     leaves = expand(target, "", _target_steps) or whole

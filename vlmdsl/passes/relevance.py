@@ -1,7 +1,7 @@
 """Which samples of each value matter: an excluded sample is one that no term reads, in any role.
 
 A set of samples is a union of clauses, each a set of conditions that all hold (or fail); it is at least as large as the true
-one. Of a matrix and of a target there are several sets, by the roles of a sample in it.
+one. Of a matrix and of a target there are several sets, one per role of a sample.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vlmdsl.types import ConditionType, LossType, MemoryType, ScalarType, SimTyp
 __all__ = ["ALL", "NONE", "Relevance", "Samples", "relevant_samples"]
 
 Samples: TypeAlias = frozenset[frozenset[tuple[Node, bool]]]
-"""The samples for which all conditions of one of the clauses are as said."""
+"""The samples that satisfy one of the clauses."""
 
 ALL: Samples = frozenset({frozenset()})
 NONE: Samples = frozenset()
@@ -31,9 +31,8 @@ _MOST_CLAUSES = 16
 
 
 class Roles(NamedTuple):
-    """The samples of a matrix that matter: which ask, and which are candidates, along its rows and along its columns.
-
-    A target has those that ask only.
+    """The samples of a matrix that matter: queries and candidates, along its rows and along its columns. A target has
+    queries only.
     """
 
     rows: Samples = NONE
@@ -47,7 +46,7 @@ class Roles(NamedTuple):
 
     @property
     def left(self) -> Samples:
-        """Those of the stream on the left of a similarity: they ask the rows' questions, and columns choose among them."""
+        """Those of the stream on the left of a similarity: queries of the rows, and candidates of the columns."""
         return _union(self.rows, self.column_candidates)
 
     @property
@@ -61,7 +60,7 @@ Read: TypeAlias = Iterable[tuple[Node, Relevance]]
 
 
 def relevant_samples(program: Program) -> dict[Node, Relevance]:
-    """For each node which of its samples reach a term by a way that a gradient could go; a node that none reads is left out.
+    """For each node, the samples that reach a term along a path with a gradient; unread nodes are left out.
 
     Conditions, the updates of state and metrics read values too, but pass no gradient on.
     """
@@ -115,7 +114,7 @@ def _everything(kind: Type) -> Relevance:
 
 
 def _reads(node: Node, relevance: Relevance) -> Read:
-    """The inputs whose numbers a node reads, with the samples of them that it reads for the relevant ones of its own."""
+    """The inputs that a node reads, with the samples that it reads of each for its relevant samples."""
     rule = _RULES.get(node.operation)
     if rule is not None:
         return rule(node, relevance)
@@ -127,7 +126,7 @@ def _reads(node: Node, relevance: Relevance) -> Read:
 
 
 def _same_samples(node: Node, relevance: Relevance) -> Read:
-    """What is made sample by sample, or entry by entry; a number that all share is read as a whole."""
+    """Per-sample and elementwise operations; a number that all samples share is read as a whole."""
     one_a_step = isinstance(node.type, ScalarType | LossType)
     for parent in node.inputs:
         if isinstance(parent.type, ConditionType | MemoryType):
@@ -171,7 +170,7 @@ def _asked(samples: Samples, along: str) -> Roles:
 
 
 def _criterion(node: Node, relevance: Relevance) -> Read:
-    """A matrix along one direction, and what its target asks in that direction."""
+    """A matrix along one direction, and its target in that direction."""
     assert not isinstance(relevance, Roles)
     roles = _asked(relevance, str(dict(node.attributes).get("along", "rows")))
     return [(parent, roles) for parent in node.inputs]
@@ -253,5 +252,5 @@ _RULES: dict[str, Callable[[Node, Relevance], Read]] = {
     FETCH: _fetch,
     CONTRAST: _contrast,
 }
-"""Operations that read less than all samples of what they are made of, in a way of their own; what others read follows from
-their traits."""
+"""Operations that read only some samples of their inputs, each by a special rule; what others read follows from their
+traits."""

@@ -1,7 +1,6 @@
-"""What is excluded everywhere is set to zero before anything is computed with it, so that it changes no bit of a gradient.
-
-A product of matrices spreads what is not a number: 0 times NaN is NaN. So features and numbers of samples that no term reads
-(`relevance`) are replaced where they enter. A program that excludes nothing stays as it is.
+"""Samples that are excluded everywhere are set to zero before anything is computed with them, so that they cannot change a
+gradient. A matrix product spreads NaN: 0 times NaN is NaN. So features and numbers of samples that no term reads
+(`relevance`) are replaced where they enter. A program without exclusions is unchanged.
 """
 
 from __future__ import annotations
@@ -83,7 +82,7 @@ class _Retainer:
         return self._only(copied, samples, value=0.0)
 
     def _defined(self, node: Node, inputs: list[Node]) -> None:
-        """Zeros have no logarithm and divide nothing: there what is left out is 1."""
+        """Logarithms and divisors are not defined for zeros: there excluded samples are 1."""
         samples = self._relevant.get(node, ALL)
         if not isinstance(node.type, ScoreType) or not isinstance(samples, frozenset) or samples in (ALL, NONE):
             return
@@ -92,7 +91,7 @@ class _Retainer:
             inputs[position] = self._only(inputs[position], samples, value=1.0)
 
     def _only(self, node: Node, samples: Samples, value: float) -> Node:
-        """The node, and `value` for all samples but these."""
+        """The node, with `value` for all other samples."""
         clauses = sorted(samples, key=lambda clause: sorted((condition.index, holding) for condition, holding in clause))
         kept: Node | None = None
         for clause in clauses:

@@ -1,4 +1,4 @@
-"""Tables of local rewrites and the machine that applies them, bottom up, until none fits."""
+"""Tables of local rewrites, and the engine that applies them bottom up until none fits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rewrite: `apply` gives the node to make instead of the candidate, or None where it does not fit.
+    """One rewrite: `apply` returns the node that replaces the candidate, or None if it does not apply.
 
     `law` states the equality for readers. An exact rule keeps every bit of value and gradient (for finite values);
     the others keep them up to rounding.
@@ -46,7 +46,7 @@ def constant_value(node: Node) -> float | None:
 
 
 class Maker:
-    """Adds nodes to a new graph, each rewritten as far as the rules go; what a rule makes goes through it again."""
+    """Adds nodes to a new graph, each rewritten as far as the rules go; the results of rules are rewritten again."""
 
     def __init__(self, graph: Graph, rules: Sequence[Rule]) -> None:
         self.graph = graph
@@ -57,7 +57,7 @@ class Maker:
                 self._rules.setdefault(operation, []).append(rule)
 
     def add(self, operation: str, *inputs: Node, **attributes: Attribute) -> Node:
-        """The node of this operation, or what the rules make of it."""
+        """Add a node, rewritten by the rules."""
         return self._make(operation_named(operation), inputs, attributes)
 
     def copy(self, node: Node | Candidate, *inputs: Node, **changed: Attribute) -> Node:

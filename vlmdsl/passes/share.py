@@ -1,6 +1,6 @@
 """Sharing: one orientation for each similarity, transposes on the outside, so that equal work becomes one node.
 
-Hash-consing merges what is written alike; these rules make what means the same be written alike.
+Hash-consing merges equal nodes; these rules give equal values the same form.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def share(program: Program) -> Program:
 
 
 def _swappable(operation: Operation, by: object) -> bool:
-    """Whether f(y, x) is the transpose of f(x, y); `tokenmax` swaps its two matrices, so its pair scores stay put."""
+    """Whether f(y, x) is the transpose of f(x, y); `tokenmax` swaps its two matrices, so its pair scores are left."""
     if by in _ONE_MATRIX:
         return True
     plug_in = registered().get(str(by))
@@ -34,7 +34,7 @@ def _swappable(operation: Operation, by: object) -> bool:
 
 
 def _orient(make: Maker, node: Candidate) -> Node | None:
-    """The orientation that a recipe uses first stays."""
+    """Keep the orientation that a recipe uses first."""
     x, y = node.inputs
     if x is y or not _swappable(node.operation, node.attributes["by"]):
         return None
@@ -59,7 +59,7 @@ def _hoist(make: Maker, node: Candidate) -> Node | None:
 
 
 def _hoist_exclude(make: Maker, node: Candidate) -> Node | None:
-    """f(exclude(x, c), ...) = exclude(f(x, ...), c): who is a candidate does not depend on the numbers."""
+    """f(exclude(x, c), ...) = exclude(f(x, ...), c): exclusion does not depend on the values."""
     for position, parent in enumerate(node.inputs):
         if parent.operation is EXCLUDE:
             inputs = [*node.inputs[:position], parent.inputs[0], *node.inputs[position + 1 :]]

@@ -1,4 +1,4 @@
-"""What an operation costs in its chunked form: blocks of rows in place of a matrix, made again in the backward pass.
+"""The cost of the chunked form of an operation: blocks of rows instead of a matrix, computed again in the backward pass.
 
     products   1 unit forward; backward 1 for the same block again, and 1 for each side that learns
     memory     a few blocks at one time, statistics of rows and columns, the gradient of y in float32, summed over blocks
@@ -22,7 +22,7 @@ BLOCK_NUMBERS = {"cpu": 2**20, "cuda": 2**25}
 """Numbers of a block by device: 4 MiB of float32 stay in a processor's cache, 128 MiB make products that fill a GPU."""
 
 _BLOCKS = 4
-"""Blocks that are there at one time: the products, the gradients of rows and of columns, and what is summed of them."""
+"""The blocks that exist at one time: the products, the gradients of rows and of columns, and what is summed of them."""
 _TOKEN_BLOCKS = 2
 """By `tokenmax`: the products of tokens and those of candidates alone; in the backward pass the block of gradients."""
 _FLOAT = 4

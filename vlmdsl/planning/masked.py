@@ -1,4 +1,4 @@
-"""How many places hold the tokens that a mask chooses: what a plan counts and a loader packs."""
+"""The number of places for selected tokens, which a plan counts and the loader packs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import math
 __all__ = ["places_asked"]
 
 _RARELY = math.log(1e9)
-"""One batch in this many, as a logarithm, has more chosen tokens than there are places for."""
+"""The log of the number of batches among which one has more selected tokens than places."""
 
 
 def places_asked(samples: int, length: int, share: float) -> int:
-    """Places M a sample, at most `length`, so that M * `samples` hold all chosen tokens of nearly every batch.
-
-    Each of the tokens is chosen with the chance `share`; more are in one batch of 10^9, by Bernstein's inequality.
+    """Places M per sample, at most `length`, so that M * `samples` hold all selected tokens of nearly every batch. Each
+    token is selected with probability `share`; one batch in 10^9 has more, by Bernstein's inequality.
 
     >>> places_asked(1024, 32, 0.15)
     6

@@ -1,6 +1,6 @@
-"""What a step of the objective holds beside the similarity matrices: features, and gradients of its inputs.
+"""The memory of a step of the objective besides similarity matrices: features, and gradients of its inputs.
 
-Of a compiled objective. A matrix product reads its operands from memory, in the forward pass and again in the backward pass,
+For compiled objectives. A matrix product reads its operands from memory, in the forward pass and again in the backward pass,
 so that features that are not inputs themselves (unit vectors, mixed ones) are kept in between.
 """
 
@@ -18,7 +18,7 @@ __all__ = ["features_kept", "gradients_of_inputs", "seen_by"]
 
 
 def seen_by(node: Node, workload: Workload) -> Workload:
-    """The workload with the length of those features that a node works on: a head's, where they come from one."""
+    """The workload with the dimension of the features of a node: that of a head, if they come from one."""
     encodes = (feature.inputs[0] for feature in walk([node]) if feature.operation is POOLED)
     lengths = (encoder_of(encode).dimension(workload.dim) for encode in encodes if encode.operation is ENCODE)
     return replace(workload, dim=next(lengths, workload.dim))
@@ -45,7 +45,7 @@ def _size(features: Node, workload: Workload, samples: int) -> int:
 
 
 def gradients_of_inputs(program: Program, workload: Workload) -> int:
-    """Bytes of the gradients that a step leaves at its inputs: features, and logits of words."""
+    """Bytes of the gradients that a step leaves at its inputs: features, and logits."""
     samples = workload.batch // workload.world
     read = [node for node in program.nodes() if node.operation in (POOLED, TOKENS)]
     features = sum(

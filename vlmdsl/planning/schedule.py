@@ -1,4 +1,4 @@
-"""The pass that plans a step: which modules are called on what, in which order, and what is computed in between.
+"""Plans a step: which modules are called on which values, in which order, and what is computed in between.
 
 The stage of a value is the number of module calls on the longest path to it. Calls of one stage with one use and mode are
 one call. A `Compute` exists at a stage only where a call of a later stage needs what it computes, and at the end; a node
@@ -29,7 +29,7 @@ def schedule_of(program: Program) -> Schedule:
 
 
 def is_loaded(node: Node) -> bool:
-    """Whether a node comes with the batch: a field, a view that is made of each sample by itself, a draw, a schedule."""
+    """Whether a node comes with the batch: a field, a per-sample view, a draw, a schedule."""
     if node.operation in (DRAW, RAMP, SCALAR):
         return True
     computed = node.operation in (FETCH, MIX) or node.operation.pairs_fields
@@ -94,7 +94,7 @@ class _Planner:
         return Mode("Text", context=(output.use.module.name, self._modes[output]))
 
     def _apply(self, encode: Node) -> int:
-        """The stage of what an encoder gives: one call for the tower, and one for each head."""
+        """The stage of the output of an encoder: one call for the tower, and one per head."""
         source = encode.inputs[0]
         assert isinstance(encode.type, EncodedType)
         value: Value = source
@@ -106,7 +106,7 @@ class _Planner:
         return self._stages[value]
 
     def _calls(self) -> list[tuple[int, Apply]]:
-        """The calls with their stages, in the order of first use. What heads take together comes from one use."""
+        """The calls with their stages, in the order of first use. The inputs of one call of a head come from one use."""
         groups: dict[tuple[int, Use, Mode, Use | None], list[Value]] = {}
         for applied, mode in self._modes.items():
             below = applied.value.use if isinstance(applied.value, Applied) else None
@@ -114,7 +114,7 @@ class _Planner:
         return [(stage, Apply(use, mode, tuple(values))) for (stage, use, mode, _), values in groups.items()]
 
     def _needed_by_calls(self) -> set[Node]:
-        """The computed nodes that some call needs, those included that they are computed from."""
+        """The computed nodes that some call needs, directly or indirectly."""
         needed: set[Node] = set()
         waiting = [node for applied in self._modes for node in _taken(applied.source)]
         while waiting:
@@ -134,7 +134,7 @@ class _Planner:
 
     def _at(self, node: Node) -> int:
         """The stage of the `Compute` that a computed node goes into."""
-        of_state = isinstance(node.type, MemoryType | LabelsType)  # the last function says what a state becomes
+        of_state = isinstance(node.type, MemoryType | LabelsType)  # the last function updates the state
         if of_state or (self._is_light(node) and node not in self._early):
             return self._last
         return next(stage for stage in self._computes if stage >= self._stages[node])
@@ -177,7 +177,7 @@ class _Planner:
             yield from (part for part in taken if part in self._early)
 
     def _loaded(self) -> Iterator[Node]:
-        """What a batch must bring: of views only the last, which holds what it is made of."""
+        """The values of a batch: of a chain of views only the last."""
         read = {parent for node in self._nodes if not is_loaded(node) for parent in node.inputs}
         read.update(self._program.roots())
         for node in self._nodes:
@@ -186,12 +186,12 @@ class _Planner:
 
 
 def _taken(source: Node) -> tuple[Node, ...]:
-    """The nodes that a call takes: a source itself, or what an `apply` node is applied to."""
+    """The nodes that a call takes: a source, or the inputs of an `apply` node."""
     return source.inputs if source.operation is APPLY else (source,)
 
 
 def _read(node: Node) -> Iterator[Value]:
-    """What a computed node reads: nodes, and outputs of modules in the place of encoders."""
+    """What a computed node reads: nodes, and outputs of modules for encoders."""
     for parent in node.inputs:
         if parent.operation not in (ENCODE, APPLY):
             yield parent
@@ -203,7 +203,7 @@ def _read(node: Node) -> Iterator[Value]:
 
 
 def applied_of(encode: Node) -> Applied:
-    """What an `encode` or an `apply` node stands for: the output of its last head, of its tower, or of its module."""
+    """The output of the last head, the tower or the module of an `encode` or `apply` node."""
     if encode.operation is APPLY:
         return Applied(use_of(encode), encode)
     value: Value = encode.inputs[0]

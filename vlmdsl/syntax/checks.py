@@ -33,7 +33,7 @@ _SINGLE: dict[type[tree.Item], str] = {
 
 
 def check_item(item: tree.Item) -> Iterator[Diagnostic]:
-    """The faults inside of one item."""
+    """The errors within one item."""
     if isinstance(item, tree.Stage | tree.Flow):
         for inner in item.items:
             yield from check_item(inner)

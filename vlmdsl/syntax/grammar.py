@@ -19,11 +19,10 @@ KEYWORDS = ("vlo", "recipe", "cite", "status", "batch", "use", "as", "encoder", 
 """The keywords, which cannot be names."""
 
 BLOCK_WORDS = ("stage", "flow")
-"""The words that begin a block of statements. They are keywords only where a name follows them at the start of a statement,
-as `from` and `share` are only between such a word and its block: all four may be names."""
+"""The words that begin a block of statements. They are keywords only at the start of a statement before a name, and `from` and `share` only between these and their block: all four can also be names."""
 
 _INSIDE = {"STAGE": "from", "FLOW": "share"}
-"""What may stand between the name of a block and its statements."""
+"""The word that may follow the name of a block."""
 _OPENING = frozenset({"LPAR", "LSQB"})
 _CLOSING = frozenset({"RPAR", "RSQB"})
 

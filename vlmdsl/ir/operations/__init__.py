@@ -1,6 +1,5 @@
-"""Every operation with its record, a module a family; the rule of its type stands beside it.
-
-Importing this package defines them all. `docs/architecture.md` section 3 is the same table in words.
+"""The records of all operations with their type rules, one module per family. Importing this package defines them all.
+`docs/architecture.md` section 3 shows them as a table.
 """
 
 from vlmdsl.ir.operation import OPERATIONS

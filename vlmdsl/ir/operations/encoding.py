@@ -1,4 +1,4 @@
-"""What encoders give, and what is made of it sample by sample."""
+"""The outputs of encoders, and per-sample operations on them."""
 
 from __future__ import annotations
 

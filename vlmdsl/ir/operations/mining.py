@@ -1,4 +1,4 @@
-"""Negatives picked from a similarity matrix, and what the picked samples of the global batch have."""
+"""Negatives picked from a similarity matrix, and the values of the picked samples of the global batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Modules on features: what fusion, heads and decoders make of what towers give, and what that is compared with."""
+"""Modules on features: fusion, heads and decoders, and the operations on their outputs."""
 
 from __future__ import annotations
 

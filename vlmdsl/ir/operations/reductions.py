@@ -1,4 +1,4 @@
-"""From matrices and targets to a loss of each sample, and from those to a loss."""
+"""From matrices and targets to a loss per sample, and from those to a loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A table of reference samples, and what is found in it."""
+"""A table of reference samples, and retrieval from it."""
 
 from __future__ import annotations
 

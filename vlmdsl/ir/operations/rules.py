@@ -1,4 +1,4 @@
-"""Rules of types that several families share, and what they are written with."""
+"""Type rules that several families share, and helpers for rules."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def need(condition: bool, reason: str) -> None:
 
 
 def take(types: tuple[Type, ...], *expected: type[Type]) -> None:
-    """The inputs are these and no more."""
+    """Check that the inputs are exactly these."""
     need(len(types) == len(expected), f"has {len(types)} inputs, wants {len(expected)}")
     for position, (kind, want) in enumerate(zip(types, expected, strict=True)):
         need(isinstance(as_value(kind), want), f"input {position} is {kind}, wants {want.__name__.removesuffix('Type')}")
@@ -40,13 +40,13 @@ def one_of(node: Node, name: str, *allowed: str) -> None:
 
 
 def positive_block(node: Node) -> None:
-    """Where blocks of the batch are named they have samples; the whole batch has no name."""
+    """A stated block size is positive; the whole batch is not stated."""
     block = node.attribute("block")
     need(isinstance(block, int) and (block > 0 or "block" not in dict(node.attributes)), f"the block is {block!r}")
 
 
 def fixed(result: Type, *expected: type[Type]) -> Yields:
-    """The rule of an operation that takes these and gives always the same."""
+    """The rule of an operation with these inputs and a constant type."""
 
     def yields(node: Node, types: tuple[Type, ...]) -> Type:
         take(types, *expected)
@@ -56,7 +56,7 @@ def fixed(result: Type, *expected: type[Type]) -> Yields:
 
 
 def same(*allowed: type[Type]) -> Yields:
-    """The rule of an operation that gives what it takes."""
+    """The rule of an operation with the type of its input."""
 
     def yields(node: Node, types: tuple[Type, ...]) -> Type:
         need(len(types) == 1, f"has {len(types)} inputs, wants 1")

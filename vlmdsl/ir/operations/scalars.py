@@ -1,4 +1,4 @@
-"""Numbers, learned ones and drawn ones, and arithmetic on them and on scores."""
+"""Constant, learned and drawn numbers, and arithmetic on them and on scores."""
 
 from __future__ import annotations
 

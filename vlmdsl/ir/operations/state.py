@@ -1,4 +1,4 @@
-"""What outlives a step."""
+"""State across steps."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def running_mean(node: Node, types: tuple[Type, ...]) -> Type:
 
 
 def nearest(node: Node, types: tuple[Type, ...]) -> Type:
-    """Of similarities to the memory, or of vectors that are compared with it by their products."""
+    """With similarities to the memory, or with vectors that are compared with it by inner products."""
     take(types, VecType if types and isinstance(types[0], VecType) else SimType, MemoryType, VecType)
     return VecType()
 

@@ -1,4 +1,4 @@
-"""Which pairs belong together."""
+"""Targets: which pairs belong together."""
 
 from __future__ import annotations
 
