@@ -216,7 +216,7 @@ def _report_names_of_inputs(session: Session, program: Program, header: Recipe |
 
 
 def _report_towers(session: Session, programs: Iterable[Program], span: Span) -> None:
-    """V0521 for a name that towers of two kinds have: uses of one name share weights."""
+    """V0521 for towers of two kinds with one name: uses of one name share weights."""
     kinds: dict[str, str] = {}
     for program in programs:
         for node in program.nodes():

@@ -129,7 +129,7 @@ class Loader:
             for block in blocks:
                 self._declare(block.module, FileScope(text.name))  # for names that are those of the file, too
             self.diagnostics.extend(check_starts(module))
-        # A name that only a statement with a syntax fault could have defined is not a second fault.
+        # A name that a statement with a syntax error may define is not a second error.
         diagnostics = check_blocks(blocks, scope)
         self.diagnostics.extend(
             f for f in diagnostics if f.code != UnknownName.code or text.slice(f.primary.span) not in broken

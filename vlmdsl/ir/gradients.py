@@ -14,6 +14,7 @@ __all__ = ["learns"]
 
 def learns(roots: Iterable[Node], reached: Callable[[Node], Iterable[Node]] = lambda node: node.operands) -> bool:
     """Whether a gradient of one of `roots` reaches a learning encoder, a learned parameter, or a number from the caller.
+
     `reached(node)` are the inputs of a node that its gradient reaches.
     """
     stack, seen = list(roots), set[Node]()

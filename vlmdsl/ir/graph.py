@@ -42,9 +42,10 @@ class Graph:
         span: Span | Iterable[Span] | None = None,
         **attributes: Attribute,
     ) -> Node:
-        """Add a node, or return the equal one; `span` is added to its places. Its type follows from the operation's rule;
-        `type` is for operations whose type is data (`declares_type`), and for tests of the verifier. InternalError if the
-        rule rejects the inputs.
+        """Add a node, or return the equal one; `span` is added to its places.
+
+        Its type follows from the operation's rule; `type` is for operations whose type is data (`declares_type`), and for
+        tests of the verifier. InternalError if the rule rejects the inputs.
         """
         record, ordered = operation_named(operation), tuple(sorted(attributes.items()))
         key = _key(record, inputs, ordered, type)
@@ -77,9 +78,10 @@ class Graph:
     def rebuild(
         self, roots: Iterable[Node], rule: Callable[[Graph, Node, tuple[Node, ...]], Node | None]
     ) -> tuple[Graph, dict[int, Node]]:
-        """Rebuild the nodes that `roots` need in a new graph, bottom up, each passed through `rule`. `rule(new_graph,
-        old_node, new_inputs)` returns the replacement, or None to copy the node. Returns the new graph and the map from old
-        node indices to new nodes; spans follow.
+        """Rebuild the nodes that `roots` need in a new graph, bottom up, each passed through `rule`.
+
+        `rule(new_graph, old_node, new_inputs)` returns the replacement, or None to copy the node. Returns the new graph and
+        the map from old node indices to new nodes; spans follow.
         """
         fresh = Graph()
         moved: dict[int, Node] = {}

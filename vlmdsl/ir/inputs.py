@@ -40,13 +40,12 @@ class Column:
 def inputs(program: Program) -> list[Input]:
     """The tensors that the objective takes. For an encoder with heads they are the outputs of the last head.
 
-            The pooled features of a stream are `NAME [B, D]`, its tokens `NAME_tokens [B, L, D]` with `NAME_mask [B, L]`, which of
-        them are real; an image stream can do without the mask (all patches are real). A text whose tokens are predicted
-        has `NAME_vocabulary [B, L, V]` and `NAME_targets [B, L]`, or `NAME_ids [B, L]` where all are; an image whose pixels are
-        decoded has `NAME_pixels [B, 3, H, W]` and `NAME_dropped [B, P]`. Other fields that the graph reads (labels, flags)
-        follow under their own names, numbers that the caller gives without axes, then the numbers drawn for the step, or for
-        each sample, K of them, and those that follow the run.
-        """
+    The pooled features of a stream are `NAME [B, D]`, its tokens `NAME_tokens [B, L, D]` with the padding mask `NAME_mask
+    [B, L]`, which is optional for images. A text whose tokens are predicted has `NAME_vocabulary [B, L, V]` and
+    `NAME_targets [B, L]`, or `NAME_ids [B, L]` where all are; an image whose pixels are decoded has `NAME_pixels [B, 3, H,
+    W]` and `NAME_dropped [B, P]`. Other fields that the graph reads (labels, flags) follow under their own names, then
+    numbers from the caller (0-d), numbers drawn per step, or K per sample, and schedules.
+    """
     listed: list[Input] = []
     for stream in streams(program):
         listed.extend(_stream_inputs(stream))

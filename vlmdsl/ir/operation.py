@@ -1,8 +1,10 @@
 """The record of an operation: everything that the graph, passes and back ends need to know about it, except what it
-computes. A record holds the attributes of an operation, its type rule and its *traits*. Code that treats a group of
-operations alike uses a trait, never a list of names, so that new operations, also those of plug-ins, are included by their
-traits. The torch call, formula, identifier in emitted source and cost of an operation are facets of the back ends and the
-planner, looked up by its record (ADR 0019).
+computes.
+
+A record holds the attributes of an operation, its type rule and its *traits*. Code that treats a group of operations alike
+uses a trait, never a list of names, so that new operations, also those of plug-ins, are included by their traits. The torch
+call, formula, identifier in emitted source and cost of an operation are facets of the back ends and the planner, looked up
+by its record (ADR 0019).
 """
 
 from __future__ import annotations

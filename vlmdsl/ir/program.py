@@ -35,8 +35,9 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """The update of a state after a training step: `state` is its node, `node` the new value. Readers of `state` get the
-    value before the step, readers of `node` the new one, so the graph defines the order.
+    """The update of a state after a training step: `state` is its node, `node` the new value.
+
+    Readers of `state` get the value before the step, readers of `node` the new one, so the graph defines the order.
     """
 
     state: Node

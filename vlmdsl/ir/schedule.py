@@ -1,4 +1,5 @@
 """The schedule of a step, as data: what is loaded, what is computed, and which modules are called, in order.
+
 `vlmdsl.planning.schedule` creates it from a program. The plan prints it and `backends.torch.step` executes exactly it, so
 what is planned is what runs.
 """
@@ -39,8 +40,8 @@ Value: TypeAlias = Node | Applied
 @dataclass(frozen=True, slots=True)
 class Mode:
     """What the values of one call have in common, so that they can be one batch: the kind of field, the side of crops as a
-    share of the tower's images, the shares of their patches that were dropped, in order, and whether pairs are blended. For
-    what heads take it is the kind alone. Of texts given images it says, too, which tower encoded the images, and their mode.
+    share of the tower's images, the shares of dropped patches, in order, and whether pairs are blended. For heads it is the
+    kind only. Of texts given images it says, too, which tower encoded the images, and their mode.
     """
 
     kind: str
@@ -60,9 +61,10 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """One emitted torch function: it takes values of earlier steps and returns nodes of the graph. The last one returns the
-    losses, and its `gives` is empty. Numbers computed from draws and fields only are not passed on: they are computed again
-    where they are used.
+    """One emitted torch function: it takes values of earlier steps and returns nodes of the graph.
+
+    The last one returns the losses, and its `gives` is empty. Numbers computed from draws and fields only are not passed on:
+    they are computed again where they are used.
     """
 
     name: str

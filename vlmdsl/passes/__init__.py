@@ -42,6 +42,7 @@ _NOWHERE = Span("<command line>", 0, 0)
 
 def chosen_passes(choice: str) -> tuple[str, ...]:
     """The passes that run: `all`, `off` (only those that the meaning of a recipe requires), or a comma-separated list.
+
     DiagnosticError for an unknown pass (V0601), and for one without another that it needs (V0606).
 
     >>> chosen_passes("off"), chosen_passes("share,fold")

@@ -44,8 +44,9 @@ def _region_roots(program: Program, nodes: list[Node], linear: set[Node]) -> set
 
 @dataclass(frozen=True, slots=True)
 class _DirectionKey:
-    """A direction without its targets: directions with equal keys are merged, by linearity. With excluded candidates each
-    target is renormalised separately, which is not linear, so there it is part of the key.
+    """A direction without its targets: directions with equal keys are merged, by linearity.
+
+    With excluded candidates each target is renormalised separately, which is not linear, so there it is part of the key.
     """
 
     logits: Logits

@@ -31,8 +31,9 @@ _MOST_CLAUSES = 16
 
 
 class Roles(NamedTuple):
-    """The samples of a matrix that matter: queries and candidates, along its rows and along its columns. A target has
-    queries only.
+    """The samples of a matrix that matter: queries and candidates, along its rows and along its columns.
+
+    A target has queries only.
     """
 
     rows: Samples = NONE

@@ -1,6 +1,8 @@
 """Samples that are excluded everywhere are set to zero before anything is computed with them, so that they cannot change a
-gradient. A matrix product spreads NaN: 0 times NaN is NaN. So features and numbers of samples that no term reads
-(`relevance`) are replaced where they enter. A program without exclusions is unchanged.
+gradient.
+
+A matrix product spreads NaN: 0 times NaN is NaN. So features and numbers of samples that no term reads (`relevance`) are
+replaced where they enter. A program without exclusions is unchanged.
 """
 
 from __future__ import annotations

@@ -11,8 +11,9 @@ _RARELY = math.log(1e9)
 
 
 def places_asked(samples: int, length: int, share: float) -> int:
-    """Places M per sample, at most `length`, so that M * `samples` hold all selected tokens of nearly every batch. Each
-    token is selected with probability `share`; one batch in 10^9 has more, by Bernstein's inequality.
+    """Places M per sample, at most `length`, so that M * `samples` hold all selected tokens of nearly every batch.
+
+    Each token is selected with probability `share`; one batch in 10^9 has more, by Bernstein's inequality.
 
     >>> places_asked(1024, 32, 0.15)
     6

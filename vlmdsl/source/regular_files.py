@@ -22,8 +22,9 @@ class BadFile(Exception):  # noqa: N818 - what became of it is for the caller to
 
 
 def open_regular(path: str | Path, what: str = "file") -> io.FileIO:
-    """Open a regular file for reading; `BadFile` in terms of `what` for anything else, without blocking. The file is checked
-    before, because opening some devices has side effects, and after, because it may have been replaced.
+    """Open a regular file for reading; `BadFile` in terms of `what` for anything else, without blocking.
+
+    The file is checked before, because opening some devices has side effects, and after, because it may have been replaced.
     """
     try:
         _check_regular(os.stat(path), what)

@@ -98,8 +98,9 @@ def _check_arguments(call: tree.Call) -> Iterator[Diagnostic]:
 
 
 def check_module(items: tuple[tree.Item, ...], file: str, *, complete: bool) -> Iterator[Diagnostic]:
-    """The errors of the file as a whole: which statements it has, how often and in which order. If some statements could not
-    be parsed (not `complete`), missing statements are not reported.
+    """The errors of the file as a whole: which statements it has, how often and in which order.
+
+    If some statements could not be parsed (not `complete`), missing statements are not reported.
     """
     yield from _check_repetition(items)
     yield from _check_order(items)

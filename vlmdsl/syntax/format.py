@@ -40,8 +40,10 @@ def format_text(source: SourceText) -> str:
 
 
 def format_module(module: tree.Module, source: SourceText | None = None) -> str:
-    """Format a tree. With the `source` that it was parsed from, the spelling of numbers, comments and blank lines are kept.
-    Without it, the documentation of items is written as `##` lines, and blank lines separate the edition and the objective.
+    """Format a tree.
+
+    With the `source` that it was parsed from, the spelling of numbers, comments and blank lines are kept. Without it, the
+    documentation of items is written as `##` lines, and blank lines separate the edition and the objective.
     """
     return _Formatter(module, source).text()
 

@@ -19,7 +19,8 @@ KEYWORDS = ("vlo", "recipe", "cite", "status", "batch", "use", "as", "encoder", 
 """The keywords, which cannot be names."""
 
 BLOCK_WORDS = ("stage", "flow")
-"""The words that begin a block of statements. They are keywords only at the start of a statement before a name, and `from` and `share` only between these and their block: all four can also be names."""
+"""The words that begin a block of statements. They are keywords only at the start of a statement before a name, and `from`
+and `share` only between these and their block: all four can also be names."""
 
 _INSIDE = {"STAGE": "from", "FLOW": "share"}
 """The word that may follow the name of a block."""
@@ -72,8 +73,9 @@ class _Words(PostLex):
 
 
 def cache_file(grammar: str) -> str | None:
-    """Where the parse tables are cached: in the user's cache folder, or nowhere if there is none. Each grammar has a
-    separate file, so that two versions on one machine do not overwrite each other's.
+    """Where the parse tables are cached: in the user's cache folder, or nowhere if there is none.
+
+    Each grammar has a separate file, so that two versions on one machine do not overwrite each other's.
     """
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vlmdsl"

@@ -52,8 +52,9 @@ def read_source(data: bytes, name: str, size: int = 0) -> tuple[SourceText, list
 
 
 def parse(source: SourceText) -> tuple[tree.Module, list[Diagnostic]]:
-    """Parse a text: its tree and all independent syntax errors, in the order of the text. Never raises. With errors the tree
-    holds the statements that could be parsed.
+    """Parse a text: its tree and all independent syntax errors, in the order of the text.
+
+    Never raises. With errors the tree holds the statements that could be parsed.
     """
     parsed = parse_fully(source)
     return parsed.module, limited(parsed.faults, complete=parsed.complete)

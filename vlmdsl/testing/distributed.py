@@ -15,10 +15,11 @@ __all__ = ["run_processes"]
 
 
 def run_processes(function: Callable[..., Any], processes: int, *arguments: Any, timeout: float = 120.0) -> list[Any]:
-    """Run `function(*arguments)` in `processes` processes and return their results by rank. The function is imported by name
-    in fresh interpreters, so it must be defined at the top level of a module; its result must consist of tensors, numbers,
-    strings, lists and dictionaries. If a process raises or takes longer than `timeout` seconds, all are terminated and
-    RuntimeError is raised with its traceback.
+    """Run `function(*arguments)` in `processes` processes and return their results by rank.
+
+    The function is imported by name in fresh interpreters, so it must be defined at the top level of a module; its result
+    must consist of tensors, numbers, strings, lists and dictionaries. If a process raises or takes longer than `timeout`
+    seconds, all are terminated and RuntimeError is raised with its traceback.
     """
     import torch
     import torch.multiprocessing as multiprocessing

@@ -28,8 +28,9 @@ TOLERANCE = 1e-9
 
 
 def check_primitive(primitive: Primitive) -> None:
-    """Check a primitive: its documentation, its example, its laws, its derivatives. AssertionError says what fails. This one
-    call is a complete test of a plug-in's similarity.
+    """Check a primitive: its documentation, its example, its laws, its derivatives.
+
+    AssertionError says what fails. This one call is a complete test of a plug-in's similarity.
     """
     assert primitive.summary, f"{primitive.name} has no summary"
     assert primitive.example, f"{primitive.name} has no example"

@@ -1,5 +1,6 @@
-"""The kinds of fields that a sample may have, as the language and the compiler see them, without torch. The run-time
-behaviour of a kind is its `family`, which is imported when data is read.
+"""The kinds of fields that a sample may have, as the language and the compiler see them, without torch.
+
+The run-time behaviour of a kind is its `family`, which is imported when data is read.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""The records of all operations with their type rules, one module per family. Importing this package defines them all.
-`docs/architecture.md` section 3 shows them as a table.
+"""The records of all operations with their type rules, one module per family.
+
+Importing this package defines them all. `docs/architecture.md` section 3 shows them as a table.
 """
 
 from vlmdsl.ir.operation import OPERATIONS
