@@ -4,16 +4,18 @@
 
 Each case opens its source in a process of its own. Measured is by how much the resident memory has grown once the source
 stands and freed memory is given back (`bytes_per_sample`), the most it grew in the meantime (`peak_mib`), the CPU seconds
-until it stood (`open_s`), those of one pass over all keys (`keys_s`), and the microseconds of CPU time to read the columns
-of a sample without its image, at random places (`read_us`). Files are in the page cache: they were written just before.
+until it stood (`open_s`), those of one pass over all keys (`keys_s`), and the microseconds of CPU time at random places to
+read the columns of a sample without its image and then its key, as a loader does (`read_us`), and the key alone (`key_us`).
+Files are in the page cache: they were written just before.
 
 The samples are written under `--folder` and removed again; no image is real. Shards are hard links to one file of 10,000
 samples (an image of no bytes and a text of twelve), under as many names as are needed: 20 MB on disk, yet every one is read
 as a shard of its own, with keys of its own. Images of a folder are hard links, too. A table is a file of its full size. File
-names are numbered; `shards-random` names its samples by 32 random hexadecimal digits, `shards-scattered` writes all images
-of a shard before all texts, and `twice` opens the same shards under two specifications, so that every second key comes
-again. `order` is not a source but the order of one epoch, of which the first batch was cut; `stream` reads the shards from
-front to back (`data.stream`), 16 at a time, and its time is that to the first batch of 4,096.
+names are numbered, except in layouts that say how they are drawn: `-hex` is 32 hexadecimal digits, `-uuid` the same with
+dashes. `shards-scattered` writes all images of a shard before all texts, and `twice` opens the same shards under two
+specifications, so that every second key comes again; `joined` is half in shards, the rest in two tables. `order` is not a
+source but the order of one epoch, of which the first batch was cut; `stream` reads the shards from front to back
+(`data.stream`), 16 at a time, and its time is that to the first batch of 4,096.
 Results are printed and added to `benchmarks/results/source_memory.json` under `--name`.
 """
 
@@ -34,8 +36,10 @@ import sys
 import tarfile
 import tempfile
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +63,17 @@ def write_shard(path: Path, names: Iterable[str], scattered: bool = False) -> No
             archive.addfile(header, io.BytesIO(data))
 
 
-def write_shards(folder: Path, samples: int, kind: str = "") -> list[str]:
-    """Shards of 10,000 samples each: one file under many names."""
+def names_of(kind: str, count: int) -> list[str]:
+    """So many file names: drawn as `hex` or `uuid`, or numbered."""
     draw = random.Random(0)
-    names = [f"{draw.getrandbits(128):032x}" if kind == "random" else f"{index:09d}" for index in range(SHARD)]
-    write_shard(folder / "first", names, kind == "scattered")
+    if kind == "uuid":
+        return [str(uuid.UUID(int=draw.getrandbits(128))) for _ in range(count)]
+    return [f"{draw.getrandbits(128):032x}" if kind == "hex" else f"{index:09d}" for index in range(count)]
+
+
+def write_shards(folder: Path, samples: int, kind: str = "", scattered: bool = False) -> list[str]:
+    """Shards of 10,000 samples each: one file under many names."""
+    write_shard(folder / "first", names_of(kind, min(SHARD, samples)), scattered)
     for number in range(-(-samples // SHARD)):
         os.link(folder / "first", folder / f"p-{number:05d}.tar")
     return [str(folder / "*.tar")]
@@ -82,12 +92,13 @@ def write_json_lines(folder: Path, samples: int) -> list[str]:
     return [str(folder / "table.jsonl")]
 
 
-def write_images(folder: Path, samples: int) -> list[str]:
+def write_images(folder: Path, samples: int, kind: str = "") -> list[str]:
     """A subfolder for each of 500 classes, an image in it for each sample, all empty."""
     seeds, images = folder / "seeds", folder / "images"
     for each in (seeds, images):
         each.mkdir()
     per_class = -(-samples // 500)
+    draw = random.Random(0)
     for number in range(samples):
         if number % LINKS == 0:
             file = seeds / str(number)
@@ -95,16 +106,17 @@ def write_images(folder: Path, samples: int) -> list[str]:
         label = number // per_class
         if number % per_class == 0:
             (images / f"n{label:08d}").mkdir()
-        os.link(file, images / f"n{label:08d}" / f"n{label:08d}_{number % per_class}.jpg")
+        name = uuid.UUID(int=draw.getrandbits(128)) if kind == "uuid" else f"n{label:08d}_{number % per_class}"
+        os.link(file, images / f"n{label:08d}" / f"{name}.jpg")
     return [str(images)]
 
 
-def write_joined(folder: Path, samples: int) -> list[str]:
+def write_joined(folder: Path, samples: int, kind: str = "") -> list[str]:
     """Half of the samples in shards, a quarter in each of two tables."""
     for name in ("shards", "one", "two"):
         (folder / name).mkdir()
     return [
-        *write_shards(folder / "shards", samples // 2),
+        *write_shards(folder / "shards", samples // 2, kind),
         *write_table(folder / "one", samples // 4),
         *write_json_lines(folder / "two", samples // 4),
     ]
@@ -112,12 +124,15 @@ def write_joined(folder: Path, samples: int) -> list[str]:
 
 LAYOUTS: dict[str, Callable[[Path, int], list[str]]] = {
     "shards": write_shards,
-    "shards-random": lambda folder, samples: write_shards(folder, samples, "random"),
-    "shards-scattered": lambda folder, samples: write_shards(folder, samples, "scattered"),
+    "shards-hex": partial(write_shards, kind="hex"),
+    "shards-uuid": partial(write_shards, kind="uuid"),
+    "shards-scattered": partial(write_shards, scattered=True),
     "table": write_table,
     "json-lines": write_json_lines,
     "folder": write_images,
+    "folder-uuid": partial(write_images, kind="uuid"),
     "joined": write_joined,
+    "joined-uuid": partial(write_joined, kind="uuid"),
     "twice": lambda folder, samples: 2 * write_shards(folder, samples // 2),
     "order": lambda folder, samples: [],
     "stream": write_shards,
@@ -163,6 +178,7 @@ def measure(layout: str, specs: list[str], samples: int) -> dict[str, Any]:
     from vlmdsl.runtime.data import Limits, open_source
     from vlmdsl.schema import DataConfig
 
+    open_source("shapes:samples=1")  # what is imported on the way
     before = resident()
     start = time.process_time()
     if layout in FIRST_BATCHES:
@@ -176,11 +192,16 @@ def measure(layout: str, specs: list[str], samples: int) -> dict[str, Any]:
     start = time.process_time()
     deque(source.keys, maxlen=0)
     figures["keys_s"] = round(time.process_time() - start, 2)
-    places = [random.Random(0).randrange(len(source)) for _ in range(PROBES)]
+    draw = random.Random(0)
+    places = [[draw.randrange(len(source)) for _ in range(PROBES)] for _ in range(2)]
     start = time.process_time()
-    for index in places:
+    for index in places[0]:
         source[index], source.keys[index]
-    return figures | {"read_us": round((time.process_time() - start) / PROBES * 1e6, 1)}
+    figures["read_us"] = round((time.process_time() - start) / PROBES * 1e6, 1)
+    start = time.process_time()
+    for index in places[1]:
+        source.keys[index]
+    return figures | {"key_us": round((time.process_time() - start) / PROBES * 1e6, 1)}
 
 
 def row(samples: int, before: int, elapsed: float) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def test_every_script_says_what_it_measures(name: str, monkeypatch: pytest.Monke
     assert " ".join(summary.split()[:5]) in " ".join(capsys.readouterr().out.split())
 
 
-@pytest.mark.parametrize("layout", ["table", "folder", "stream"])
+@pytest.mark.parametrize("layout", ["table", "folder", "joined-uuid", "stream"])
 def test_the_memory_of_sources_is_measured_on_data_that_is_read(tmp_path: Path, layout: str) -> None:
     memory = load("source_memory")
     samples = {"stream": 160_000}.get(layout, 100)

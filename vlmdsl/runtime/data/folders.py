@@ -8,8 +8,6 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.data import FolderOfSplits
 from vlmdsl.runtime.data.files import OUTSIDE, inside, read_inside, well_formed
@@ -102,7 +100,7 @@ def _described(scan: Scan, limits: Limits) -> Source:
 
 
 class FolderSource:
-    """The images under a folder, in the order of their paths.
+    """The images under a folder, in the order of their paths, which are taken out of the `scan`.
 
     `cat.png` may have `cat.txt`, `cat.json`, ... beside it, with the same meaning as in a shard. An image in a subfolder
     has a `label` (the position of the subfolder in the alphabet), `class_name` and, without a text of its own, the class
@@ -114,23 +112,22 @@ class FolderSource:
         self.remarks: list[str] = scan.left_out.lines()
         self._folder = str(scan.folder)
         self._limits = limits
-        self._names = PackedNames()
-        for image, _ in scan.images:
-            self._names.append(image)
-        numbers = (number for _, number in scan.images)
-        self._beside = np.fromiter(numbers, dtype=np.min_scalar_type(len(scan.beside)), count=len(scan.images))
+        # With the number of what lies beside it: next to nothing, where images that follow one another have the same.
+        self._images = PackedNames(f"{number}/{image}" for image, number in scan.images)
         self._endings = scan.beside
-        subfolders = sorted({subfolder for image, _ in scan.images if (subfolder := _subfolder(image)) is not None})
+        # Before anything else is made that stays: it would keep the memory around it, a thousand times its size.
+        scan.images.clear()
+        subfolders = sorted({subfolder for image in self._images if (subfolder := _subfolder(_path(image))) is not None})
         self.class_names = tuple(_readable(subfolder) for subfolder in subfolders) or None
         self._label_of = {subfolder: label for label, subfolder in enumerate(subfolders)}
         self.columns: tuple[str, ...] = probed_columns(self)
 
     @property
     def keys(self) -> Keys:
-        return Keys(len(self), lambda index: well_formed(self._names[index]), lambda: map(well_formed, self._names))
+        return Keys(len(self), lambda index: _key(self._images[index]), lambda: map(_key, self._images))
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._images)
 
     def folder_of(self, index: int) -> str | None:
         return self._folder
@@ -138,10 +135,10 @@ class FolderSource:
     def __getitem__(self, index: int) -> Mapping[str, object]:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        name = self._names[index]
+        number, _, name = self._images[index].partition("/")
         path = Path(self._folder, name)
         folders = (self._folder, *self._limits.allowed_folders)
-        files = {ending.lower(): path.with_suffix(f".{ending}") for ending in self._endings[self._beside[index]]}
+        files = {ending.lower(): path.with_suffix(f".{ending}") for ending in self._endings[int(number)]}
         readers = {suffix: partial(read_inside, file, folders) for suffix, file in files.items()}
         beside = member_columns(readers, self._limits)
         subfolder = _subfolder(name)
@@ -155,6 +152,15 @@ class FolderSource:
         if not set(TEXT_SUFFIXES) & beside.keys():
             own["text"] = name
         return LazyColumns({**own, **beside}, {"image": lambda: path})
+
+
+def _path(image: str) -> str:
+    """The path of an image, behind the number of what lies beside it."""
+    return image.partition("/")[2]
+
+
+def _key(image: str) -> str:
+    return well_formed(_path(image))
 
 
 def _subfolder(image: str) -> str | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
+import itertools
 import zlib
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import overload
 
@@ -11,7 +13,7 @@ import numpy as np
 
 from vlmdsl.runtime.values.scalar import key_number
 
-__all__ = ["Keys", "PackedNames", "Repetitions", "number_repetitions", "smallest_unsigned"]
+__all__ = ["Fingerprint", "Keys", "PackedNames", "Repetitions", "number_repetitions", "smallest_unsigned"]
 
 _BLOCK = 256
 """Names that are compressed together: more take less memory, and longer to read one of them."""
@@ -19,10 +21,17 @@ _BLOCK = 256
 
 class Keys(Sequence[str]):
     """`count` keys, of which `key(index)` makes each when it is asked for, and `in_order()` all of them, if that is faster.
-    Equal to any sequence of the same keys."""
+    Equal to any sequence of the same keys. `fingerprint` is that of all of them, where it is known already."""
 
-    def __init__(self, count: int, key: Callable[[int], str], in_order: Callable[[], Iterable[str]] | None = None) -> None:
+    def __init__(
+        self,
+        count: int,
+        key: Callable[[int], str],
+        in_order: Callable[[], Iterable[str]] | None = None,
+        fingerprint: str | None = None,
+    ) -> None:
         self._count, self._key, self._in_order = count, key, in_order
+        self.fingerprint = fingerprint
 
     def __len__(self) -> int:
         return self._count
@@ -53,46 +62,90 @@ class Keys(Sequence[str]):
 
 
 class PackedNames:
-    """Texts in their order, compressed in blocks: numbered names take two or three bytes each.
+    """Names in their order, compressed in blocks; none ends in a NUL.
 
-    >>> names = PackedNames()
-    >>> for number in range(1000):
-    ...     names.append(f"{number:09d}")
-    >>> len(names), names[321]
-    (1000, '000000321')
+    A block is compressed letter by letter: what all of its names have in common takes next to nothing, a hexadecimal digit
+    half a byte. Numbered names take under a byte each, 32 random hexadecimal digits 16.
+
+    >>> names = PackedNames(f"{number:09d}" for number in range(1000))
+    >>> len(names), names[321], names.nbytes < 1000
+    (1000, '000000321', True)
     """
 
-    def __init__(self) -> None:
-        self._blocks: list[bytes] = []
-        self._last: list[str] = []
-        self._open: tuple[int, list[str]] = (-1, [])
-        """The block that was read last, so that names in a row are unpacked once."""
+    def __init__(self, names: Iterable[str]) -> None:
+        remaining = iter(names)
+        self._count = 0
+        # One piece of memory: small objects that stay keep all the memory around them, which held the unpacked names.
+        packed, ends = bytearray(), array("Q", [0])
+        while block := list(itertools.islice(remaining, _BLOCK)):
+            packed += _packed(block)
+            ends.append(len(packed))
+            self._count += len(block)
+        self._packed = bytes(packed)
+        self._ends = np.asarray(ends, dtype=smallest_unsigned(len(packed)))
+        """Where the blocks end, from the 0 before the first on."""
+        self._unpacked: tuple[int, np.ndarray] = (-1, np.empty((0, 0), dtype=np.uint8))
+        """The block that was read last, by its number, so that names in a row are unpacked once."""
 
-    def append(self, name: str) -> None:
-        """One more name."""
-        self._last.append(name)
-        if len(self._last) == _BLOCK:
-            # JSON: a name may hold any character, so that none is left to stand between them.
-            self._blocks.append(zlib.compress(json.dumps(self._last).encode(), level=6))
-            self._last = []
+    @property
+    def nbytes(self) -> int:
+        """The bytes that they take, compressed."""
+        return len(self._packed) + self._ends.nbytes
 
     def __len__(self) -> int:
-        return len(self._blocks) * _BLOCK + len(self._last)
+        return self._count
 
     def __iter__(self) -> Iterator[str]:
-        for block in self._blocks:
-            yield from json.loads(zlib.decompress(block))
-        yield from self._last
+        for number in range(len(self._ends) - 1):
+            letters = self._letters(number).T.copy()
+            yield from map(_text, letters.view(f"S{letters.shape[1]}")[:, 0].tolist())
 
     def __getitem__(self, index: int) -> str:
         block, within = divmod(index, _BLOCK)
-        if block == len(self._blocks):
-            return self._last[within]
-        number, names = self._open
+        number, letters = self._unpacked
         if number != block:
-            names = json.loads(zlib.decompress(self._blocks[block]))
-            self._open = (block, names)
-        return names[within]
+            letters = self._letters(block)
+            self._unpacked = (block, letters)
+        return _text(letters[:, within].tobytes().rstrip(b"\0"))
+
+    def _letters(self, block: int) -> np.ndarray:
+        """The bytes of the names of a block [longest, names], NULs behind the shorter ones."""
+        start, end = self._ends[block : block + 2].tolist()
+        letters = np.frombuffer(zlib.decompress(self._packed[start:end], -zlib.MAX_WBITS), dtype=np.uint8)
+        return letters.reshape(-1, min(_BLOCK, self._count - block * _BLOCK))
+
+
+def _packed(names: Sequence[str]) -> bytes:
+    letters = np.array([name.encode("utf-8", "surrogatepass") for name in names])
+    columns = letters.view(np.uint8).reshape(len(names), -1).T.tobytes()
+    # `Z_FILTERED`: repetitions of a few random letters are more expensive to point to than to repeat.
+    packer = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_FILTERED)
+    return packer.compress(columns) + packer.flush()
+
+
+def _text(letters: bytes) -> str:
+    return letters.decode("utf-8", "surrogatepass")
+
+
+class Fingerprint:
+    """SHA-256 of keys, which are added in their order: what tells two data sets apart.
+
+    >>> fingerprint = Fingerprint()
+    >>> fingerprint.add("a/1")
+    >>> fingerprint.hexdigest()[:8]
+    '834e58ea'
+    """
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def add(self, key: str) -> None:
+        """One more key."""
+        self._digest.update(key.encode("utf-8", "surrogatepass") + b"\0")
+
+    def hexdigest(self) -> str:
+        """The digest of those that were added."""
+        return self._digest.hexdigest()
 
 
 class Repetitions:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.data import ShardUnreadable
 from vlmdsl.runtime.data.files import IndexedFile, well_formed
-from vlmdsl.runtime.data.keys import smallest_unsigned
+from vlmdsl.runtime.data.keys import PackedNames, smallest_unsigned
 from vlmdsl.runtime.data.left_out import LeftOut, shortened
 from vlmdsl.runtime.data.members import Read, is_read
 from vlmdsl.runtime.data.source import BadSample
@@ -35,6 +36,9 @@ __all__ = [
     "sample_at",
     "unreadable_shard",
 ]
+
+_MOST_BYTES = 14
+"""Bytes that places and names of a shard may take, per sample; with what is around them it is less than 16."""
 
 _MEMBER = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
 """Key and ending of a member's name: the key ends at the first dot of the last part; hidden files are not members."""
@@ -55,25 +59,38 @@ def ending_of(name: str) -> tuple[str, str]:
 
 
 def members_in(
-    shard: IndexedFile, spans: Iterable[tuple[int, int]], links: Mapping[int, Place] | None = None
-) -> dict[str, Read]:
-    """What reads the members whose headers stand in `spans` (from a byte up to another), by their endings; `links` are the
-    places of hard links by those of their headers.
+    shard: IndexedFile, spans: Iterable[tuple[int, int]], links: Mapping[int, Place]
+) -> tuple[str, dict[str, Read]]:
+    """The key of the sample whose members' headers stand in `spans` (from a byte up to another), and what reads its members,
+    by their endings; `links` are the places of hard links by those of their headers.
 
     Raises `BadSample` if the shard is not the one that it was.
     """
-    readers: dict[str, Read] = {}
+    key, readers = "", dict[str, Read]()
     with shard.opened() as file:
         try:
             for start, end in spans:
                 while start < end:
-                    member, start = member_at(file, shard.stamp[0], start)
-                    if member is not None and (ending := ending_of(member.name)[1]):
-                        place = (member.offset, member.size) if member.offset >= 0 else (links or {}).get(member.header)
+                    member, content, start = member_at(file, shard.stamp[0], start)
+                    if member is None:
+                        continue
+                    name, ending = ending_of(member.name)
+                    key = key or name
+                    if ending and content is not None:
+                        readers[ending] = partial(_at_most, content)
+                    elif ending:
+                        place = (member.offset, member.size) if member.offset >= 0 else links.get(member.header)
                         readers |= {} if place is None else {ending: partial(shard.read, *place)}
         except (DamagedTar, OSError) as fault:
             raise BadSample("unreadable file") from fault
-    return readers
+    return key, readers
+
+
+def _at_most(content: bytes, most: int) -> bytes:
+    """What was read already; `BadSample` if it is more than `most` bytes."""
+    if len(content) > most:
+        raise BadSample("file too large")
+    return content
 
 
 def sample_at(shard: IndexedFile, offset: int) -> tuple[str, dict[str, Read]]:
@@ -99,28 +116,55 @@ def sample_at(shard: IndexedFile, offset: int) -> tuple[str, dict[str, Read]]:
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """The places of the samples of one shard, in blocks.
+    """The places of the samples of one shard, in blocks, and their names where those take few bytes.
 
     Usually the members of a sample follow one another: sample `i` has what is from `starts[i]` up to `starts[i + 1]`. Else
-    `starts` are the places of all members, those of sample `i` from `starts[first[i]]` up to `starts[first[i + 1]]`.
+    `starts` are the places of all members, those of sample `i` from `starts[first[i]]` up to `starts[first[i + 1]]`. The
+    first of them says what the sample is called. Names without a pattern, such as 32 random digits, are read from there.
     """
 
     shard: IndexedFile
     starts: np.ndarray
     first: np.ndarray | None
     links: dict[int, Place]
+    held: PackedNames | None
 
     def __len__(self) -> int:
         return len(self.starts if self.first is None else self.first) - 1
 
-    def members(self, index: int) -> dict[str, Read]:
-        """What reads the members of a sample, by their endings; raises `BadSample`."""
+    def members(self, index: int) -> tuple[str, dict[str, Read]]:
+        """The name of a sample, and what reads its members, by their endings; raises `BadSample`."""
         if self.first is None:
             spans = [(int(self.starts[index]) * BLOCK, int(self.starts[index + 1]) * BLOCK)]
         else:
             own = self.starts[self.first[index] : self.first[index + 1]].tolist()
             spans = [(start * BLOCK, start * BLOCK + 1) for start in own]
-        return members_in(self.shard, spans, self.links)
+        name, readers = members_in(self.shard, spans, self.links)
+        return well_formed(name), readers
+
+    def name(self, index: int) -> str:
+        """The name of a sample; its place, if it cannot be read any more."""
+        return next(self._names([index])) if self.held is None else self.held[index]
+
+    def names(self) -> Iterator[str]:
+        """The names of all samples in their order."""
+        return self._names(range(len(self))) if self.held is None else iter(self.held)
+
+    def _names(self, indices: Iterable[int]) -> Iterator[str]:
+        """The names of samples as their headers say."""
+        with contextlib.ExitStack() as stack:
+            try:
+                file = stack.enter_context(self.shard.opened())
+            except BadSample:
+                file = None
+            for index in indices:
+                block = int(self.starts[index if self.first is None else self.first[index]])
+                name = f"@{block}"
+                if file is not None:
+                    with contextlib.suppress(DamagedTar, OSError):
+                        member = member_at(file, self.shard.stamp[0], block * BLOCK)[0]
+                        name = name if member is None else well_formed(ending_of(member.name)[0])
+                yield name
 
 
 @dataclass
@@ -138,12 +182,10 @@ class Endings:
 
 
 class ShardSamples:
-    """The samples of one shard while its members are gone through: their keys, and where their members are."""
+    """The samples of one shard while its members are gone through: their names, and where their members are."""
 
     def __init__(self, stem: str, endings: Endings) -> None:
-        self.keys: list[str] = []
-        self.repeated: list[int] = []
-        """The samples whose key came before, so that it has a number behind it."""
+        self.names: list[str] = []
         self._stem, self._endings = stem, endings
         self._starts = array("Q")
         self._owner, self._header = array("Q"), array("Q")
@@ -152,44 +194,51 @@ class ShardSamples:
         self._sample_of: dict[str, int] = {}
         self._present: list[set[str]] = []
 
+    @property
+    def repeat(self) -> bool:
+        """Whether several samples have one name."""
+        return len(self._sample_of) < len(self.names)
+
     def add(self, key: str, ending: str, member: Member) -> None:
         """A member of the sample of a key, or of a new one if there is none or it has such a member. A member that is not
         read (without an ending) makes a sample known and nothing else."""
         sample = self._sample_of.get(key)
-        if sample is None:
-            sample = self._new(key, key, member)
+        new = sample is None or (ending != "" and ending in self._present[sample])
+        if sample is None or new:
+            sample = self._sample_of[key] = len(self.names)
+            self.names.append(well_formed(key))
+            self._present.append(set())
+            self._starts.append(member.header)
+        if new or ending:
+            self._in_a_row &= sample == len(self.names) - 1
+            self._owner.append(sample)
+            self._header.append(member.header)
         if not ending:
             return
-        if ending in self._present[sample]:
-            repetition = self.keys[sample].removeprefix(key).removeprefix("#") or "1"
-            sample = self._new(key, f"{key}#{int(repetition) + 1}", member)
-            self.repeated.append(sample)
-        self._in_a_row &= sample == len(self.keys) - 1
         self._present[sample].add(ending)
-        self._endings.add(ending, f"{self._stem}/{self.keys[sample]}")
-        self._owner.append(sample)
-        self._header.append(member.header)
+        self._endings.add(ending, f"{self._stem}/{key}")
         if member.offset < member.header:
             self._links[member.header] = (member.offset, member.size)
-
-    def _new(self, key: str, name: str, member: Member) -> int:
-        self._sample_of[key] = len(self.keys)
-        self.keys.append(name)
-        self._present.append(set())
-        self._starts.append(member.header)
-        return self._sample_of[key]
 
     def index(self, shard: IndexedFile, end: int) -> ShardIndex:
         """Where the samples are in the shard, whose last member ends at `end`."""
         blocks = smallest_unsigned(shard.stamp[0] // BLOCK)
         if self._in_a_row:
             starts = np.append(np.asarray(self._starts, dtype=np.uint64), np.uint64(end)) // BLOCK
-            return ShardIndex(shard, starts.astype(blocks), None, self._links)
+            return self._indexed(shard, starts.astype(blocks), None)
         owners = np.asarray(self._owner, dtype=np.int64)
         headers = np.asarray(self._header, dtype=np.uint64)[np.argsort(owners, kind="stable")] // BLOCK
-        ends = np.cumsum(np.bincount(owners, minlength=len(self.keys)))
+        ends = np.cumsum(np.bincount(owners, minlength=len(self.names)))
         first = np.concatenate([[0], ends]).astype(smallest_unsigned(len(headers)))
-        return ShardIndex(shard, headers.astype(blocks), first, self._links)
+        return self._indexed(shard, headers.astype(blocks), first)
+
+    def _indexed(self, shard: IndexedFile, starts: np.ndarray, first: np.ndarray | None) -> ShardIndex:
+        """The index, with the names if they find room in what a sample may take."""
+        places = starts.nbytes + (0 if first is None else first.nbytes)
+        names = None if any(name.endswith("\0") for name in self.names) else PackedNames(self.names)
+        if names is not None and places + names.nbytes > _MOST_BYTES * len(names):
+            names = None
+        return ShardIndex(shard, starts, first, self._links, names)
 
 
 def index_shard(path: Path, left_out: LeftOut, endings: Endings) -> tuple[ShardIndex, ShardSamples]:

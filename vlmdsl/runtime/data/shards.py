@@ -7,13 +7,11 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.data import NamesWithDots
 from vlmdsl.runtime.data.files import well_formed
 from vlmdsl.runtime.data.images import IMAGE_SUFFIXES
-from vlmdsl.runtime.data.keys import Keys, PackedNames, Repetitions, number_repetitions
+from vlmdsl.runtime.data.keys import Fingerprint, Keys, Repetitions, number_repetitions
 from vlmdsl.runtime.data.left_out import LeftOut, shortened
 from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, Limits
 from vlmdsl.runtime.data.members import member_columns
@@ -35,7 +33,8 @@ class TarSource:
     `7.depth.png` is the image column `depth`. Other members are left out, which `remarks` say. A key that comes again with
     an ending that its sample has is another sample, `KEY#2`.
 
-    In memory is where each sample begins (4 bytes) and its key, compressed; endings and sizes are read from the headers.
+    In memory is where each sample begins (4 bytes), and its name if that takes few bytes, compressed; all else is read from
+    the headers.
     """
 
     def __init__(self, paths: Sequence[Path], name: str = "", limits: Limits = DEFAULT_LIMITS) -> None:
@@ -43,18 +42,21 @@ class TarSource:
         self.class_names: tuple[str, ...] | None = None
         self._limits = limits
         self._shards: list[ShardIndex] = []
-        self._names = PackedNames()
-        left_out, endings, again = LeftOut(), Endings(), list[int]()
+        self._stems = [path.stem for path in paths]
+        self._last: tuple[int, str] = (-1, "")
+        """The sample that was read last, by its index, and its name, for which it is usually asked next."""
+        left_out, endings, digest = LeftOut(), Endings(), Fingerprint()
+        repeat = len(set(self._stems)) < len(self._stems)  # keys of shards of different names differ
         for path in paths:
             index, samples = index_shard(path, left_out, endings)
-            again.extend(len(self._names) + sample for sample in samples.repeated)
             self._shards.append(index)
-            for key in samples.keys:
-                self._names.append(well_formed(key))
+            repeat |= samples.repeat
+            for own in samples.names:
+                digest.add(f"{path.stem}/{own}")
         self._first = [0, *itertools.accumulate(map(len, self._shards))]
-        self._stems = [path.stem for path in paths]
+        self._fingerprint = None if repeat else digest.hexdigest()
         self._repetitions = Repetitions()
-        if again or len(set(self._stems)) < len(self._stems):  # keys of shards of different names differ
+        if repeat:
             self._repetitions = number_repetitions(self.keys)
         rare = _check_names(endings, len(self), self.name)
         self.remarks: list[str] = left_out.lines()
@@ -62,22 +64,26 @@ class TarSource:
             self.remarks.append(
                 f"few samples have images that end in {', '.join(rare)}: a sample's name ends at its first dot"
             )
-        self.remarks += self._on_repeated(again)
+        self.remarks += self._on_repeated()
         self.columns: tuple[str, ...] = probed_columns(self)
 
     @property
     def keys(self) -> Keys:
-        return Keys(len(self), self._key, lambda: self._repetitions.unique_in_order(self._keys_in_order()))
+        return Keys(
+            len(self), self._key, lambda: self._repetitions.unique_in_order(self._keys_in_order()), self._fingerprint
+        )
 
     def __len__(self) -> int:
-        return len(self._names)
+        return self._first[-1]
 
     def folder_of(self, index: int) -> str | None:
         return None
 
     def __getitem__(self, index: int) -> Mapping[str, object]:
         shard = self._shard_of(index)
-        return member_columns(self._shards[shard].members(index - self._first[shard]), self._limits)
+        name, members = self._shards[shard].members(index - self._first[shard])
+        self._last = (index, name)
+        return member_columns(members, self._limits)
 
     def _shard_of(self, index: int) -> int:
         if not 0 <= index < len(self):
@@ -85,16 +91,19 @@ class TarSource:
         return bisect_right(self._first, index) - 1
 
     def _key(self, index: int) -> str:
-        return self._repetitions.unique(index, f"{self._stems[self._shard_of(index)]}/{self._names[index]}")
+        shard = self._shard_of(index)
+        last, name = self._last
+        if last != index:
+            name = self._shards[shard].name(index - self._first[shard])
+        return self._repetitions.unique(index, f"{self._stems[shard]}/{name}")
 
     def _keys_in_order(self) -> Iterator[str]:
-        names = iter(self._names)
         for stem, shard in zip(self._stems, self._shards, strict=True):
-            yield from (f"{stem}/{name}" for name in itertools.islice(names, len(shard)))
+            yield from (f"{stem}/{name}" for name in shard.names())
 
-    def _on_repeated(self, again: Iterable[int]) -> Iterable[str]:
-        """What is to be said of keys that come again: those of these samples, and those that another shard has."""
-        numbered = np.union1d(np.fromiter(again, dtype=np.int64), self._repetitions.indices)
+    def _on_repeated(self) -> Iterable[str]:
+        """What is to be said of keys that come again."""
+        numbered = self._repetitions.indices
         if len(numbered):
             shown = ", ".join(shortened(self.keys[index]) for index in numbered[:3].tolist())
             more = ", ..." if len(numbered) > 3 else ""

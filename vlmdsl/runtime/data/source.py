@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from vlmdsl.runtime.data.keys import Keys, Repetitions, number_repetitions, smallest_unsigned
+from vlmdsl.runtime.data.keys import Fingerprint, Keys, Repetitions, number_repetitions, smallest_unsigned
 from vlmdsl.runtime.draws import generator
 from vlmdsl.runtime.values.bad_sample import BadSample
 
@@ -208,9 +207,12 @@ def is_sound(source: Source) -> bool:
 
 def fingerprint(source: Source) -> str:
     """SHA-256 of the sample keys in their order: what a run folder notes to tell two data sets apart."""
-    digest = hashlib.sha256()
-    for key in source.keys:
-        digest.update(key.encode("utf-8", "surrogatepass") + b"\0")
+    keys = source.keys
+    if isinstance(keys, Keys) and keys.fingerprint is not None:
+        return keys.fingerprint
+    digest = Fingerprint()
+    for key in keys:
+        digest.add(key)
     return digest.hexdigest()
 
 

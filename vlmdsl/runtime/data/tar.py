@@ -37,6 +37,12 @@ class DamagedTar(Exception):  # noqa: N818 - a fact about a file, which a diagno
 BLOCK = tarfile.BLOCKSIZE
 """Bytes that headers and contents are padded to: whatever an archive holds begins at a multiple of it."""
 
+_HEADERS = 3
+"""Blocks that the headers of most members take: their own, and two of extended attributes before it."""
+
+_AT_ONCE = 4096
+"""Bytes that are read of a sample's member at once: its headers, and all of a short text."""
+
 _TIMES = re.compile(rb"(?:\d{1,3} [amc]time=\d{1,20}(?:\.\d{1,20})?\n)+\0*")
 """Extended attributes that say nothing but times, as webdataset's writer has them before every member."""
 
@@ -104,14 +110,19 @@ def members_of(file: io.FileIO, size: int, left_out: LeftOut, name: str) -> Iter
     _check_end(file, end, size)
 
 
-def member_at(file: io.FileIO, size: int, offset: int) -> tuple[Member | None, int]:
-    """What stands at `offset` of an archive that was read before, and where the next one begins. A hard link has no content
-    (offset -1), whatever else is not a regular file is None. Raises `DamagedTar`."""
-    entry = _entry(file, size, offset)
+def member_at(file: io.FileIO, size: int, offset: int) -> tuple[Member | None, bytes | None, int]:
+    """What stands at `offset` of an archive that was read before, its content if it is short, and where the next one begins.
+    A hard link has no content (offset -1), whatever else is not a regular file is None. Raises `DamagedTar`."""
+    blocks = os.pread(file.fileno(), _AT_ONCE, offset)
+    entry = _checked(_plain_entry(blocks[: _HEADERS * BLOCK], offset) or _any_entry(file, offset), size)
     if entry is None:
         raise DamagedTar(f"damaged at byte {offset}")
-    place = entry.place if entry.linked is None else (-1, 0)
-    return None if place is None else Member(entry.name, entry.header, *place, entry.end), entry.end
+    if entry.place is None:
+        return (None if entry.linked is None else Member(entry.name, entry.header, -1, 0, entry.end)), None, entry.end
+    start, length = entry.place
+    start -= offset
+    content = blocks[start : start + length] if start + length <= len(blocks) else None
+    return Member(entry.name, entry.header, *entry.place, entry.end), content, entry.end
 
 
 def members_from(file: io.FileIO, size: int, offset: int) -> Iterator[Member]:
@@ -143,7 +154,13 @@ def _places_before(file: io.FileIO, size: int, end: int) -> dict[str, Place]:
 
 def _entry(file: io.FileIO, size: int, offset: int) -> _Entry | None:
     """What stands at `offset`; None at the end, and where a damaged header looks like one."""
-    entry = _plain_entry(os.pread(file.fileno(), 3 * BLOCK, offset), offset) or _any_entry(file, offset)
+    return _checked(
+        _plain_entry(os.pread(file.fileno(), _HEADERS * BLOCK, offset), offset) or _any_entry(file, offset), size
+    )
+
+
+def _checked(entry: _Entry | None, size: int) -> _Entry | None:
+    """The same; `DamagedTar` if it is not in an archive of `size` bytes."""
     if entry is not None and not entry.header < entry.end <= size + BLOCK:
         raise DamagedTar(f"damaged at byte {entry.header}, or cut off: it ends at byte {size}")
     if entry is not None and entry.place is not None and sum(entry.place) > size:
