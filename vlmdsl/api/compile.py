@@ -30,6 +30,7 @@ def compile(
     passes: str = "all",
     stage: str | None = None,
     flow: str | None = None,
+    samples: int | None = None,
     **knobs: object,
 ) -> Objective:
     """Compile a recipe to a module for any training loop: features in, loss and named terms out.
@@ -40,7 +41,7 @@ def compile(
     `lowering` selects how similarities of all pairs are computed: `dense` makes whole matrices, `chunked` blocks of rows,
     which takes far less memory for large batches, and `auto` chooses by the sizes of each batch. A dictionary selects it per
     term. `passes` are the compiler passes that run (`all`, `off`, or names separated by commas); they do not change the
-    loss.
+    loss. `samples` is the size of the data set, for a recipe that keeps a number per sample.
 
     Of a recipe with stages or flows, `stage` and `flow` select the objective (V0221 where several are possible). Learned
     numbers of one name are one parameter in `vlmdsl train`; of two objectives, assign the same parameter to both.
@@ -54,11 +55,15 @@ def compile(
     0.000136
     """
     built = build(recipe, expression=expression, knobs=knobs, passes=passes, stage=stage, flow=flow)
-    return compile_built(built, compiled=compiled, lowering=lowering)
+    return compile_built(built, compiled=compiled, lowering=lowering, samples=samples)
 
 
 def compile_built(
-    built: Built, *, compiled: bool = True, lowering: str | Mapping[str, str] | LoweringRequest = "auto"
+    built: Built,
+    *,
+    compiled: bool = True,
+    lowering: str | Mapping[str, str] | LoweringRequest = "auto",
+    samples: int | None = None,
 ) -> Objective:
     """The objective of a built recipe."""
     module = import_module("vlmdsl.backends.torch.objective")
@@ -67,6 +72,7 @@ def compile_built(
         sources=built.front_end.sources,
         lowering=lowering,
         compiled=compiled,
+        samples=samples,
         # Module functions, not closures, so that an objective can be pickled.
         latex=partial(formula, built.written),
         planner=partial(_plan, built.planned, built.front_end.sources, lowering=lowering),

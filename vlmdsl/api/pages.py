@@ -16,7 +16,7 @@ from vlmdsl.ir.operations.state import MEMORY
 from vlmdsl.passes import optimise
 from vlmdsl.primitives import Primitive
 from vlmdsl.source import SourceMap, Span
-from vlmdsl.types import FIELD_KINDS
+from vlmdsl.types import FIELD_KINDS, PerSampleType
 
 __all__ = [
     "Argument",
@@ -148,7 +148,10 @@ def _state_facts(update: Update) -> dict[str, object]:
     if node.operation is MEMORY:
         return {"name": node.string("name"), "kind": f"queue of {node.attribute('size')}", "starts": node.string("start")}
     kind = update.node.operation.replace("_", " ")
-    return {"name": node.string("name"), "kind": kind, "starts": f"at {node.number('initial'):g}"}
+    if isinstance(node.type, PerSampleType):
+        kind = f"a number per sample of the data set, updated after every {update.when}"
+    start = "with a sample's first number" if node.attribute("initial") is None else f"at {node.number('initial'):g}"
+    return {"name": node.string("name"), "kind": kind, "starts": start}
 
 
 def recipe_sections(facts: Mapping[str, Any]) -> list[tuple[str, str]]:

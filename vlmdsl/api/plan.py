@@ -28,6 +28,7 @@ def plan(
     text_tokens: int = 32,
     vocabulary: int = 49_408,
     references: int = 65_536,
+    samples: int = 1_000_000,
     lowering: str | Mapping[str, str] = "auto",
     passes: str = "all",
     knobs: Mapping[str, object] | None = None,
@@ -35,9 +36,9 @@ def plan(
     """Plan a step: its schedule, shared values, FLOPs, bytes, peak memory, collectives and the lowering of each region.
 
     The plan is for `batch` samples on `world` processes and features of dimension `dim`, with `image_tokens` patches per
-    image and `text_tokens` tokens per text, `vocabulary` entries of the tokenizer where tokens are predicted, and
-    `references` samples in a reference set; `lowering` and `passes` as for `compile`. Costs are computed from formulas, not
-    measured.
+    image and `text_tokens` tokens per text, `vocabulary` entries of the tokenizer where tokens are predicted, `references`
+    samples in a reference set, and `samples` in the data set (where a number per sample is kept); `lowering` and `passes` as
+    for `compile`. Costs are computed from formulas, not measured.
 
     >>> "dense" in plan("clip", batch=4096).to_text()
     True
@@ -53,6 +54,7 @@ def plan(
         text_tokens=text_tokens,
         vocabulary=vocabulary,
         references=references,
+        samples=samples,
         lowering=lowering,
         sources=built.front_end.sources,
     )

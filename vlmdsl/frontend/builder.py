@@ -9,12 +9,13 @@ from typing import Any
 from vlmdsl.diagnostics import Diagnostic
 from vlmdsl.frontend import coerce
 from vlmdsl.frontend.session import Session
-from vlmdsl.ir import Node, Update
+from vlmdsl.ir import Moment, Node, Update
 from vlmdsl.ir.ramps import Ramp
 from vlmdsl.primitives import Fault
+from vlmdsl.primitives.spec import StateType
 from vlmdsl.primitives.values import Value
 from vlmdsl.source import Span
-from vlmdsl.types import LabelsType, MemoryType, ScalarType, VectorType
+from vlmdsl.types import LabelsType, MemoryType
 
 __all__ = ["CallBuilder"]
 
@@ -45,8 +46,11 @@ class CallBuilder:
     ) -> Node:
         return self.session.parameter(name, self.span, initial=initial, lower=lower, upper=upper, log_scale=log_scale)
 
-    def state(self, name: str, *, type: ScalarType | VectorType, initial: float) -> Node:
-        return self.session.state(name, self.span, type=type, initial=initial)
+    def state(self, name: str, *, type: StateType, initial: float | None, suffix: str = "_mean") -> Node:
+        return self.session.state(name, self.span, type=type, initial=initial, suffix=suffix)
+
+    def index(self) -> Node:
+        return self.session.index(self.span)
 
     def drawn(self, name: str, *, distribution: str, arguments: tuple[float, float]) -> Node:
         return self.session.drawn(name, self.span, distribution=distribution, arguments=arguments)
@@ -60,8 +64,8 @@ class CallBuilder:
     def memory(self, name: str, *, type: MemoryType | LabelsType, size: int, start: str) -> Node:
         return self.session.memory(name, self.span, type=type, size=size, start=start)
 
-    def update(self, state: Node, value: Node) -> None:
-        self.session.updates.append(Update(state, value))
+    def update(self, state: Node, value: Node, when: Moment = "step") -> None:
+        self.session.updates.append(Update(state, value, when))
 
     def report(self, stored: Node, value: Node) -> None:
         self.session.metrics.append((stored, value))

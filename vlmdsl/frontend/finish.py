@@ -10,6 +10,7 @@ from dataclasses import replace
 from vlmdsl.frontend.names import RESERVED_INPUT
 from vlmdsl.frontend.session import Session
 from vlmdsl.ir import Graph, Metric, Node, Program, Term, live_updates
+from vlmdsl.ir.operations.per_sample import INDEX
 from vlmdsl.ir.operations.scalars import DRAW, RAMP, SCALAR
 from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.types import FieldType
@@ -68,7 +69,7 @@ def _unique_names(program: Program) -> dict[str, str]:
     inputs = {node.string("name") for node in program.nodes() if node.operation in (FIELD, SCALAR)} | {RESERVED_INPUT}
     for node in (node for node in program.nodes() if node.operation.named):
         serial = node.string("name")
-        taken = {*names.values(), *(inputs if node.operation in (DRAW, RAMP) else ())}
+        taken = {*names.values(), *(inputs if node.operation in (DRAW, INDEX, RAMP) else ())}
         names[serial] = _free(serial.rpartition("#")[0], taken)
     return names
 

@@ -14,6 +14,7 @@ from vlmdsl.frontend.starts import start_value
 from vlmdsl.ir import Encoder, Graph, Node, Update
 from vlmdsl.ir.ramps import Ramp
 from vlmdsl.primitives import Fault
+from vlmdsl.primitives.spec import StateType
 from vlmdsl.primitives.values import FusionValue, Value
 from vlmdsl.source import Span
 from vlmdsl.source.limits import (
@@ -24,7 +25,7 @@ from vlmdsl.source.limits import (
     MAXIMUM_NODES,
     MAXIMUM_STEPS,
 )
-from vlmdsl.types import LabelsType, MemoryType, ScalarType, Type, VectorType
+from vlmdsl.types import LabelsType, MemoryType, ScalarType, Type
 
 __all__ = ["EnoughError", "Session"]
 
@@ -118,10 +119,14 @@ class Session:
             self.log_scales.add(serial)
         return self.add("parameter", span=span, name=serial, initial=initial, lower=lower, upper=upper)
 
-    def state(self, name: str, span: Span, *, type: ScalarType | VectorType, initial: float) -> Node:
-        """A new state: a number, or one per feature."""
-        serial = self._serial_name(name, suffix="_mean")
+    def state(self, name: str, span: Span, *, type: StateType, initial: float | None, suffix: str) -> Node:
+        """A new state: a number, one per feature, or one per sample of the data set."""
+        serial = self._serial_name(name, suffix)
         return self.add("state", type=type, span=span, name=serial, initial=initial)
+
+    def index(self, span: Span) -> Node:
+        """Where each sample is in the data set: one node for all that is kept of samples."""
+        return self.add("index", span=span, name="index#0")
 
     def drawn(self, name: str, span: Span, *, distribution: str, arguments: tuple[float, float]) -> Node:
         """A new number that is drawn for each step."""

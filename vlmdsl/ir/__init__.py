@@ -13,12 +13,14 @@ from vlmdsl.ir.program import (
     MIXED,
     ONE_SOURCE,
     Metric,
+    Moment,
     Program,
     Term,
     Update,
     draws,
     parameters,
     ramps,
+    sample_index,
     states,
 )
 from vlmdsl.ir.ramps import Duration, Ramp, ramp_at, ramps_at
@@ -41,11 +43,11 @@ from vlmdsl.ir.updates import live_updates
 from vlmdsl.ir.uses import Module, Use, uses_of, vocabulary_use
 
 __all__ = [
-    "BATCH_POLICIES", "MIXED", "ONE_SOURCE", "OUTPUTS", "Column", "Contrast", "Direction", "Duration", "Encoder",
-    "Flow", "Graph", "Head", "Input", "Metric", "Module", "ModuleOutput", "Node", "Program", "Ramp", "Reading", "Stage",
+    "BATCH_POLICIES", "MIXED", "ONE_SOURCE", "OUTPUTS", "Column", "Contrast", "Direction", "Duration", "Encoder", "Flow",
+    "Graph", "Head", "Input", "Metric", "Module", "ModuleOutput", "Moment", "Node", "Program", "Ramp", "Reading", "Stage",
     "Stream", "TargetPart", "Teacher", "Term", "Update", "Use", "Value", "block_of", "column_of", "columns", "draws",
     "encoder_of", "exchange_counts", "flow_title", "head_words", "inputs", "is_condition", "learns", "live_updates",
     "loaded_parts", "masked_text", "module_inputs", "module_outputs", "parameters", "parts_of", "ramp_at", "ramps",
-    "ramps_at", "readings", "root_field", "source_names", "states", "streams", "uses_of", "vocabulary_use", "walk",
-    "whole_blocks",
+    "ramps_at", "readings", "root_field", "sample_index", "source_names", "states", "streams", "uses_of", "vocabulary_use",
+    "walk", "whole_blocks",
 ]  # fmt: skip

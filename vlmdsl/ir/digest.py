@@ -11,7 +11,7 @@ import hashlib
 from dataclasses import fields, is_dataclass
 
 from vlmdsl.ir.node import Node, walk
-from vlmdsl.ir.program import MIXED, Program
+from vlmdsl.ir.program import MIXED, Program, Update
 
 __all__ = ["digest"]
 
@@ -23,9 +23,15 @@ def digest(program: Program) -> str:
     numbers = _numbers(roots, anonymous)
     final = _hashes(program, numbers)
     terms = (f"{term.name}={final[term.node.index]}" for term in program.terms)
-    updates = sorted(f"{final[update.state.index]} becomes {final[update.node.index]}" for update in program.updates)
+    updates = sorted(_said(update, final) for update in program.updates)
     policy = [] if program.batch_policy == MIXED else [f"batch {program.batch_policy}"]
     return _sha("program", *terms, *updates, *policy)
+
+
+def _said(update: Update, hashes: dict[int, str]) -> str:
+    """An update, and when it is made where that is not after every step."""
+    later = "" if update.when == "step" else f" after every {update.when}"
+    return f"{hashes[update.state.index]} becomes {hashes[update.node.index]}{later}"
 
 
 def _roots(program: Program) -> list[Node]:

@@ -10,7 +10,7 @@ from vlmdsl.ir.node import Node
 from vlmdsl.ir.operations.reference import REFERENCE
 from vlmdsl.ir.operations.scalars import SCALAR
 from vlmdsl.ir.operations.views import FIELD
-from vlmdsl.ir.program import Program, draws, ramps
+from vlmdsl.ir.program import Program, draws, ramps, sample_index
 from vlmdsl.ir.streams import ModuleOutput, Stream, module_outputs, streams
 from vlmdsl.types import FIELD_KINDS, EncodedType, FieldType, token_axis
 
@@ -44,7 +44,8 @@ def inputs(program: Program) -> list[Input]:
     [B, L]`, which is optional for images. A text whose tokens are predicted has `NAME_vocabulary [B, L, V]` and
     `NAME_targets [B, L]`, or `NAME_ids [B, L]` where all are; an image whose pixels are decoded has `NAME_pixels [B, 3, H,
     W]` and `NAME_dropped [B, P]`. Other fields that the graph reads (labels, flags) follow under their own names, then
-    numbers from the caller (0-d), numbers drawn per step, or K per sample, and schedules.
+    numbers from the caller (0-d), `index [B]` where numbers are kept per sample, numbers drawn per step, or K per sample,
+    and schedules.
     """
     listed: list[Input] = []
     for stream in streams(program):
@@ -52,6 +53,9 @@ def inputs(program: Program) -> list[Input]:
     for output in module_outputs(program):
         listed.extend(_codes(output))
     listed.extend(_plain_inputs(program.nodes()))
+    index = sample_index(program)
+    if index is not None:
+        listed.append(Input(index.string("name"), ("B",), "int64", "where each sample is in the data set, counted from 0"))
     listed.extend(map(_drawn_input, draws(program)))
     for node in ramps(program):
         listed.append(Input(node.string("name"), (), "float", f"a number that goes {node.attribute('ramp')}"))

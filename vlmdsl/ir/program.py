@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
 
 from vlmdsl.ir.graph import Graph, Node, walk
+from vlmdsl.ir.operations.per_sample import INDEX
 from vlmdsl.ir.operations.scalars import DRAW, PARAMETER, RAMP
 from vlmdsl.types import FieldType
 
 __all__ = [
-    "BATCH_POLICIES", "MIXED", "ONE_SOURCE", "Metric", "Program", "Term", "Update", "draws", "parameters", "ramps", "states",
+    "BATCH_POLICIES", "MIXED", "ONE_SOURCE", "Metric", "Moment", "Program", "Term", "Update", "draws", "parameters", "ramps",
+    "sample_index", "states",
 ]  # fmt: skip
 
 MIXED, ONE_SOURCE = "mixed", "one_source"
@@ -33,15 +36,21 @@ class Metric:
     node: Node
 
 
+Moment: TypeAlias = Literal["step", "epoch"]
+"""What a state is updated after: every training step, or every epoch."""
+
+
 @dataclass(frozen=True, slots=True)
 class Update:
-    """The update of a state after a training step: `state` is its node, `node` the new value.
+    """The update of a state after a training step, or after an epoch: `state` is its node, `node` the new value.
 
-    Readers of `state` get the value before the step, readers of `node` the new one, so the graph defines the order.
+    Readers of `state` get the value before, readers of `node` the new one, so the graph defines the order. What is updated
+    after an epoch is made of states only.
     """
 
     state: Node
     node: Node
+    when: Moment = "step"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +77,15 @@ class Program:
         named = tuple(term.node for term in self.terms) + tuple(metric.node for metric in self.metrics)
         return named + tuple(node for update in self.updates for node in (update.state, update.node))
 
+    def step_roots(self) -> tuple[Node, ...]:
+        """The roots of what a step computes: all but what is updated after an epoch."""
+        later = {node for update in self.updates_after("epoch") for node in (update.state, update.node)}
+        return tuple(node for node in self.roots() if node not in later)
+
+    def updates_after(self, when: Moment) -> tuple[Update, ...]:
+        """The updates of every step, or those of every epoch."""
+        return tuple(update for update in self.updates if update.when == when)
+
     def nodes(self) -> list[Node]:
         """Every live node, inputs before users."""
         return list(walk(self.roots()))
@@ -79,7 +97,9 @@ class Program:
             graph=graph,
             terms=tuple(replace(term, node=moved[term.node.index]) for term in self.terms),
             metrics=tuple(replace(metric, node=moved[metric.node.index]) for metric in self.metrics),
-            updates=tuple(Update(moved[update.state.index], moved[update.node.index]) for update in self.updates),
+            updates=tuple(
+                replace(update, state=moved[update.state.index], node=moved[update.node.index]) for update in self.updates
+            ),
         )
 
 
@@ -101,3 +121,8 @@ def ramps(program: Program) -> list[Node]:
 def draws(program: Program) -> list[Node]:
     """The `draw` nodes in the order of first use, a random number per step each, or `count` per sample; names are unique."""
     return [node for node in program.nodes() if node.operation is DRAW]
+
+
+def sample_index(program: Program) -> Node | None:
+    """The `index` node of a program that keeps numbers of each sample: where those of a batch are; None without any."""
+    return next((node for node in program.nodes() if node.operation is INDEX), None)

@@ -6,10 +6,12 @@ what is planned is what runs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from vlmdsl.ir.node import Node
+from vlmdsl.ir.program import Moment
 from vlmdsl.ir.uses import Use
 
 __all__ = ["Applied", "Apply", "Compute", "Load", "Mode", "Schedule", "Value"]
@@ -88,12 +90,16 @@ class Apply:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A step: `steps` in order, on what `load` brings; teachers move `before` the first step or `after` the optimiser's."""
+    """A step: `steps` in order, on what `load` brings.
+
+    Teachers move `before` the first of them, or `after` the optimiser's step. An epoch may be followed by a function that
+    takes state and gives what it becomes.
+    """
 
     load: Load
     steps: tuple[Compute | Apply, ...]
     before: tuple[Use, ...] = ()
-    after: tuple[Use, ...] = ()
+    after: Mapping[Moment, tuple[Use | Compute, ...]] = field(default_factory=dict)
 
     @property
     def calls(self) -> tuple[Apply, ...]:

@@ -9,7 +9,7 @@ from dataclasses import fields, is_dataclass
 
 from vlmdsl.ir.contrast import Contrast
 from vlmdsl.ir.node import Node
-from vlmdsl.ir.program import MIXED, Program
+from vlmdsl.ir.program import MIXED, Program, Update
 from vlmdsl.source import SourceMap
 
 __all__ = ["program_text"]
@@ -24,9 +24,14 @@ def program_text(program: Program, sources: SourceMap | None = None) -> str:
     lines += ["  " + _line(program, node, names, sources) for node in nodes]
     lines += [f"  term {term.name} = {names[term.node.index]}" for term in program.terms]
     lines += [f"  metric {metric.name} = {names[metric.node.index]}" for metric in program.metrics]
-    lines += [f"  update {names[update.state.index]} = {names[update.node.index]}" for update in program.updates]
+    lines += [_update(update, names) for update in program.updates]
     lines += [f"  batch {program.batch_policy}"] if program.batch_policy != MIXED else []
     return "\n".join(lines) + "\n"
+
+
+def _update(update: Update, names: dict[int, str]) -> str:
+    later = "" if update.when == "step" else f" after every {update.when}"
+    return f"  update {names[update.state.index]} = {names[update.node.index]}{later}"
 
 
 def _line(program: Program, node: Node, names: dict[int, str], sources: SourceMap | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from vlmdsl.ir.node import Node, walk
+from vlmdsl.ir.operations.scalars import CONSTANT
 from vlmdsl.ir.program import Program, Update
 
 __all__ = ["faults_of_updates", "live_updates"]
@@ -22,12 +23,19 @@ def live_updates(roots: Iterable[Node], updates: Iterable[Update]) -> tuple[Upda
         live = reached
 
 
+def _between_steps(root: Node) -> bool:
+    """Whether a value is made of states and constants only, so that it can be computed without a batch."""
+    return all(node.inputs or node.operation.state or node.operation is CONSTANT for node in walk([root]))
+
+
 def faults_of_updates(program: Program) -> Iterator[tuple[Node, str]]:
     """The problem and its place, unless every state has exactly one update, of its type."""
     updated: set[Node] = set()
     for update in program.updates:
         if not update.state.operation.state or update.state in updated:
             yield update.state, "is not a state, or is updated twice"
+        if update.when == "epoch" and not _between_steps(update.node):
+            yield update.node, "is updated after an epoch, but reads what only a step has"
         if update.node.type != update.state.type:
             yield update.node, f"updates a state of the type {update.state.type}"
         updated.add(update.state)

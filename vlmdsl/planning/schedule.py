@@ -13,14 +13,18 @@ from vlmdsl.ir import Node, Program, encoder_of, parts_of, walk
 from vlmdsl.ir.operations.encoding import ENCODE, MIX, VOCABULARY
 from vlmdsl.ir.operations.mining import FETCH
 from vlmdsl.ir.operations.modules import APPLY, use_of
+from vlmdsl.ir.operations.per_sample import INDEX
 from vlmdsl.ir.operations.prediction import TOKEN_IDS
 from vlmdsl.ir.operations.scalars import CONSTANT, DRAW, RAMP, SCALAR
 from vlmdsl.ir.operations.views import BLEND, CROP, DROP
 from vlmdsl.ir.schedule import Applied, Apply, Compute, Load, Mode, Schedule, Value
 from vlmdsl.ir.uses import Use, uses_of, vocabulary_use
-from vlmdsl.types import EncodedType, FieldType, LabelsType, MemoryType, PatchesType
+from vlmdsl.types import EncodedType, FieldType, LabelsType, MemoryType, PatchesType, PerSampleType
 
-__all__ = ["applied_of", "is_loaded", "schedule_of"]
+__all__ = ["AFTER_EPOCH", "applied_of", "is_loaded", "schedule_of"]
+
+AFTER_EPOCH = "after_epoch"
+"""The name of the function that follows an epoch."""
 
 
 def schedule_of(program: Program) -> Schedule:
@@ -30,7 +34,7 @@ def schedule_of(program: Program) -> Schedule:
 
 def is_loaded(node: Node) -> bool:
     """Whether a node comes with the batch: a field, a per-sample view, a draw, a schedule."""
-    if node.operation in (DRAW, RAMP, SCALAR):
+    if node.operation in (DRAW, INDEX, RAMP, SCALAR):
         return True
     computed = node.operation in (FETCH, MIX) or node.operation.pairs_fields
     return isinstance(node.type, FieldType) and not computed
@@ -62,7 +66,10 @@ class _Planner:
             Load(tuple(self._loaded())),
             tuple(steps),
             before=tuple(use for use in teachers if use.follows and use.follows.order == "before"),
-            after=tuple(use for use in teachers if use.follows and use.follows.order == "after"),
+            after={
+                "step": tuple(use for use in teachers if use.follows and use.follows.order == "after"),
+                "epoch": (Compute(AFTER_EPOCH, ()),) if self._program.updates_after("epoch") else (),
+            },
         )
 
     def _take(self, node: Node) -> None:
@@ -134,7 +141,8 @@ class _Planner:
 
     def _at(self, node: Node) -> int:
         """The stage of the `Compute` that a computed node goes into."""
-        of_state = isinstance(node.type, MemoryType | LabelsType)  # the last function updates the state
+        # The last function updates the state.
+        of_state = isinstance(node.type, MemoryType | LabelsType | PerSampleType)
         if of_state or (self._is_light(node) and node not in self._early):
             return self._last
         return next(stage for stage in self._computes if stage >= self._stages[node])

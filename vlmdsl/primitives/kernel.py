@@ -31,6 +31,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "draws": ("beta", "uniform", "mix", "blend"),
     "ramps": ("ramp", "cosine_ramp"),
     "state": ("running_mean", "queue", "nearest"),
+    "mixture": ("mixture",),
     "reference": ("reference", "retrieve", "attend"),
     "mining": ("mine", "take", "picked"),
 }

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal, Protocol, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from vlmdsl.diagnostics import Diagnostic
-from vlmdsl.ir import Node
+from vlmdsl.ir import Moment, Node
 from vlmdsl.ir.ramps import Ramp
 from vlmdsl.primitives.values import Value
 from vlmdsl.source import Span
-from vlmdsl.types import LabelsType, MemoryType, ScalarType, VectorType
+from vlmdsl.types import LabelsType, MemoryType, PerSampleType, ScalarType, VectorType
 
-__all__ = ["Builder", "Fault", "GivenName", "Law", "OptionalName", "Parameters", "Primitive", "Subject"]
+__all__ = ["Builder", "Fault", "GivenName", "Law", "OptionalName", "Parameters", "Primitive", "StateType", "Subject"]
 
 Law = Literal["permutation", "swap", "scale_invariant", "bounded", "non_negative", "translation_invariant"]
 """The laws that property tests check: equivariant under a permutation of the batch; `f(y, x)` is the transpose of `f(x, y)`;
@@ -66,6 +66,10 @@ class Subject:
     keyword: bool = False
 
 
+StateType: TypeAlias = ScalarType | VectorType | PerSampleType
+"""What a state may be: a number, one per feature, or one per sample of the data set."""
+
+
 class Builder(Protocol):
     """What the meaning of a primitive can use: the graph under construction, and the coercions of the language."""
 
@@ -86,9 +90,12 @@ class Builder(Protocol):
         """A new learned parameter; `name` is made unique in the objective. With `log_scale` it is the log of the inverse of
         the named number, and its name says so."""
 
-    def state(self, name: str, *, type: ScalarType | VectorType, initial: float) -> Node:
-        """A new state, a number or one per feature, with its value before this step; `name` is made unique in
-        the objective."""
+    def state(self, name: str, *, type: StateType, initial: float | None, suffix: str = "_mean") -> Node:
+        """A new state, a number, one per feature or one per sample of the data set, with its value before this step; `name`
+        is made unique in the objective, by default what it is bound to with `suffix`."""
+
+    def index(self) -> Node:
+        """Where each sample of the batch is in the data set."""
 
     def drawn(self, name: str, *, distribution: str, arguments: tuple[float, float]) -> Node:
         """A new number that is drawn for each step, the same on all processes; `name` is made unique in the objective."""
@@ -102,8 +109,8 @@ class Builder(Protocol):
     def memory(self, name: str, *, type: MemoryType | LabelsType, size: int, start: str) -> Node:
         """A new memory of `size` vectors or labels, with its contents before this step; `start` is `empty` or `random`."""
 
-    def update(self, state: Node, value: Node) -> None:
-        """Set the state to `value` after a training step."""
+    def update(self, state: Node, value: Node, when: Moment = "step") -> None:
+        """Set the state to `value` after a training step, or after an epoch."""
 
     def report(self, stored: Node, value: Node) -> None:
         """Log `value` (a temperature) under the name of the learned number or state `stored` that it is made of."""

@@ -17,7 +17,17 @@ from vlmdsl.primitives.similarities import COSINE, apply_similarity
 from vlmdsl.primitives.spec import Builder, Fault, OptionalName, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import NumberValue, SimilarityValue, TupleValue, Value
 from vlmdsl.source.limits import MAXIMUM_QUEUE
-from vlmdsl.types import FieldType, LabelsType, MemoryType, ScalarType, ScoreType, VectorType, as_value, memory_axis
+from vlmdsl.types import (
+    FieldType,
+    LabelsType,
+    MemoryType,
+    PerSampleType,
+    ScalarType,
+    ScoreType,
+    VectorType,
+    as_value,
+    memory_axis,
+)
 
 _STREAM = ("Encoded", "Vec", "Image", "Text")
 
@@ -25,8 +35,19 @@ _STREAM = ("Encoded", "Vec", "Image", "Text")
 class RunningMeanParameters(Parameters):
     """Arguments of `running_mean`."""
 
+    per: Literal["batch", "sample"] = Field(
+        default="batch",
+        description=(
+            "`batch`: one mean, of all samples; `sample`: a mean for each sample of the data set, of its scores in the "
+            "steps that it was in"
+        ),
+    )
     start: float | None = Field(
-        default=None, description="the mean before the first step; by default 1 of a score, 0 of features"
+        default=None,
+        description=(
+            "the mean before the first step; by default 1 of a score, 0 of features; of a sample by default nothing, so "
+            "that its first score is its mean"
+        ),
     )
     reads: Literal["updated", "previous"] = Field(
         default="updated",
@@ -41,28 +62,45 @@ def _running_mean(builder: Builder, subjects: Mapping[str, Value], parameters: P
     score = isinstance(value, Node) and as_value(value.type) == ScoreType()
     averaged = value if score else builder.pooled(value, "value", "running_mean")
     assert isinstance(averaged, Node)
+    if parameters.per == "sample":
+        if not score:
+            reason = '"sample" needs a score: of features one mean is kept'
+            raise Fault(BadValue.at(builder.place("per"), argument="per", function="running_mean", reason=reason))
+        return running_means(builder, averaged, subjects["momentum"], parameters)
     default = 1.0 if score else 0.0
     initial = default if parameters.start is None else parameters.start
     before = builder.state(parameters.name, type=ScalarType() if score else VectorType(), initial=initial)
     if averaged.operation is not STOP:
         averaged = builder.add("stop", averaged)
-    after = _moved(builder, before, averaged, subjects["momentum"])
+    after = moved(builder, "running_mean", before, averaged, subjects["momentum"])
     builder.update(before, after)
     if score:
         builder.report(before, after)
     return after if parameters.reads == "updated" else before
 
 
-def _moved(builder: Builder, before: Node, averaged: Node, momentum: Value) -> Node:
+def moved(builder: Builder, operation: str, before: Node, averaged: Node, momentum: Value) -> Node:
     """The mean after this step; Fault for a momentum that is a plain number and not a share."""
     if isinstance(momentum, Node):
-        return builder.add("running_mean", before, averaged, momentum)
+        return builder.add(operation, before, averaged, momentum)
     assert isinstance(momentum, NumberValue)
     if not 0.0 <= momentum.value <= 1.0:
         reason = "must be between 0 and 1"
         place = builder.place("momentum")
         raise Fault(BadValue.at(place, argument="momentum", function="running_mean", reason=reason))
-    return builder.add("running_mean", before, averaged, momentum=float(momentum.value))
+    return builder.add(operation, before, averaged, momentum=float(momentum.value))
+
+
+def running_means(builder: Builder, scores: Node, momentum: Value, parameters: RunningMeanParameters) -> Node:
+    """The mean of each sample's scores: a table over the data set, of which a step reads and writes its batch."""
+    table = builder.state(parameters.name, type=PerSampleType(), initial=parameters.start)
+    index = builder.index()
+    before = builder.add("lookup", table, index)
+    stopped = scores if scores.operation is STOP else builder.add("stop", scores)
+    after = moved(builder, "running_means", before, stopped, momentum)
+    builder.update(table, builder.add("write", table, index, after))
+    # Of a sample without a mean, its score: a momentum of 1 says so.
+    return after if parameters.reads == "updated" else builder.add("running_means", before, stopped, momentum=1.0)
 
 
 register(
@@ -71,7 +109,8 @@ register(
         family="scores",
         summary=(
             "The mean over the steps so far of a score, or of each feature: of the global batch in each step, without "
-            "gradient. The mean of features is a vector, added to the features of each sample or subtracted: a centre."
+            "gradient. The mean of features is a vector, added to the features of each sample or subtracted: a centre. With "
+            '`per="sample"` a score has one mean for each sample of the data set, and the result is a score.'
         ),
         meaning=_running_mean,
         subjects=(

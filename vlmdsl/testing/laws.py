@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_primitive", "example_features"]
 
-BATCH, TOKENS, FEATURES, REFERENCES, WORDS = 5, 4, 6, 9, 7
+BATCH, TOKENS, FEATURES, REFERENCES, WORDS, SAMPLES = 5, 4, 6, 9, 7, 64
 TOLERANCE = 1e-9
 
 
@@ -60,10 +60,10 @@ def check_primitive(primitive: Primitive) -> None:
 
 def example_features(objective: Objective, *, seed: int = 0, batch: int = BATCH, tokens: int = TOKENS) -> dict[str, Tensor]:
     """Random float64 inputs of an objective: features, masks with at least one token, labels, flags, draws; some repeat or
-    lack. Texts have `tokens` tokens, images one more."""
+    lack; of a data set of 64 samples, each at most once. Texts have `tokens` tokens, images one more."""
     import torch
 
-    from vlmdsl.ir import draws, ramps, ramps_at
+    from vlmdsl.ir import draws, ramps, ramps_at, sample_index
     from vlmdsl.runtime.draws import sample_draws, step_draws
 
     generator = torch.Generator().manual_seed(seed)
@@ -71,11 +71,15 @@ def example_features(objective: Objective, *, seed: int = 0, batch: int = BATCH,
     drawn |= {name: torch.tensor(value) for name, value in ramps_at(ramps(objective.program), 1, 2, 2).items()}
     drawn |= sample_draws(draws(objective.program), seed, 0, [str(sample) for sample in range(batch)])
     _fill_references(objective)
+    index = sample_index(objective.program)
+    if index is not None:
+        drawn[index.string("name")] = torch.randperm(SAMPLES, generator=generator)[:batch]
+        objective.state.allocate_samples(SAMPLES)
     sizes = {"B": batch, "L": tokens, "P": tokens + 1, "J": 2 * tokens + 1, "D": FEATURES, "V": WORDS}
     features = {}
     for name, spec in objective.inputs.items():
         if name in drawn:
-            features[name] = drawn[name].double()
+            features[name] = drawn[name].double() if spec.dtype == "float" else drawn[name]
             continue
         shape = [sizes[axis] for axis in spec.axes]
         if spec.dtype == "float":

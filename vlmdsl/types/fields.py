@@ -102,7 +102,7 @@ for _kind in (
     ),
     FieldKind(
         "Number",
-        "a number of each sample: [B], float",
+        "a number per sample: [B], float",
         "a Number field",
         f"{_ROOM}.scalar:NumberFamily",
         dtype="float",

@@ -1,8 +1,8 @@
 """The types of the language (LANGUAGE section 3), as values: comparable, hashable, printed as the messages show them.
 
-Axes are named by a letter: `B` samples, `L` tokens, `P` patches, `J` both in a row, `D` features, `Q9` the 9 entries of
-a queue, `R` regions of an image or samples of a reference set, `K` those picked from it or from the batch, `V` vocabulary
-entries.
+Axes are named by a letter: `B` samples, `N` those of the data set, `L` tokens, `P` patches, `J` both in a row, `D` features,
+`Q9` the 9 entries of a queue, `R` regions of an image or samples of a reference set, `K` those picked from it or from the
+batch, `V` vocabulary entries.
 Static types (`Similarity`, `View`, `Encoder`, `String`, `Tuple`, `Function`) exist only while a recipe is elaborated; every
 other type can be the type of a node of the objective graph.
 """
@@ -12,11 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 __all__ = [
-    "CodesType", "ConditionType", "DistributionType", "DrawsType", "EncodedType", "EncoderType", "ErrorType",
-    "FieldType", "FunctionType", "LabelsType", "LogitsType", "LossType", "MaskType", "MemoryType", "PatchesType",
-    "PicksType", "PixelsType", "ScalarType", "ScoreType", "SimType", "SimilarityType", "StringType", "TableType",
-    "TargetType", "TokensType", "TupleType", "Type", "VecType", "VectorType", "ViewSetType", "ViewType", "column_count",
-    "holds_memory", "memory_axis", "picked_axis",
+    "CodesType", "ConditionType", "DistributionType", "DrawsType", "EncodedType", "EncoderType", "ErrorType", "FieldType",
+    "FunctionType", "IndexType", "LabelsType", "LogitsType", "LossType", "MaskType", "MemoryType", "PatchesType",
+    "PerSampleType", "PicksType", "PixelsType", "ScalarType", "ScoreType", "SimType", "SimilarityType", "StringType",
+    "TableType", "TargetType", "TokensType", "TupleType", "Type", "VecType", "VectorType", "ViewSetType", "ViewType",
+    "column_count", "holds_memory", "memory_axis", "picked_axis",
 ]  # fmt: skip
 
 
@@ -133,6 +133,26 @@ class LabelsType(Type):
 
     def __str__(self) -> str:
         return f"Labels[{self.rows}]"
+
+
+@dataclass(frozen=True, slots=True)
+class PerSampleType(Type):
+    """A number for each of the N samples of the data set, which outlives the step."""
+
+    rows: str = "N"
+
+    def __str__(self) -> str:
+        return f"PerSample[{self.rows}]"
+
+
+@dataclass(frozen=True, slots=True)
+class IndexType(Type):
+    """Where each sample of a batch is in the data set."""
+
+    rows: str = "B"
+
+    def __str__(self) -> str:
+        return f"Index[{self.rows}]"
 
 
 def picked_axis(count: int) -> str:

@@ -27,6 +27,13 @@ DTYPE = click.Choice(["float32", "bfloat16", "float16", "float64"])
     "--vocabulary", type=COUNT, default=49_408, show_default=True, help="Vocabulary size, for masked language modelling."
 )
 @click.option("--references", type=COUNT, default=65_536, show_default=True, help="Number of samples in a reference set.")
+@click.option(
+    "--samples",
+    type=COUNT,
+    default=1_000_000,
+    show_default=True,
+    help="Samples in the data set, for numbers kept per sample.",
+)
 @lowering_option
 @passes_option
 @click.option("--dump", "stage", metavar="PASS", help="Print the graph after this pass instead.")

@@ -32,6 +32,7 @@ from vlmdsl.backends.latex.notation import (
     number,
     quotient,
 )
+from vlmdsl.backends.latex.per_sample import looked_up, running_means
 from vlmdsl.backends.latex.prediction import token_loss
 from vlmdsl.backends.latex.reconstruction import reconstruct
 from vlmdsl.ir import Node
@@ -40,6 +41,7 @@ from vlmdsl.ir.operations.encoding import ENTROPY, ENTROPY_OF_MEAN
 from vlmdsl.ir.operations.matrices import LOG_SUM_EXP, ROW_MEAN, ROW_SUM, SCORE
 from vlmdsl.ir.operations.mining import FETCH, HARDEST, MINE, PICKED
 from vlmdsl.ir.operations.modules import MATCHED, RECONSTRUCT
+from vlmdsl.ir.operations.per_sample import LOOKUP, RUNNING_MEANS
 from vlmdsl.ir.operations.prediction import TOKEN_LOSS
 from vlmdsl.ir.operations.reductions import CROSS_ENTROPY, HINGE, MEAN, SAMPLES, SIGMOID_LOSS, TARGET_ENTROPY
 from vlmdsl.ir.operations.scalars import (
@@ -177,6 +179,8 @@ EXPRESSIONS: dict[str, Callable[[Writer, Node], Math]] = {
     MEAN: _mean,
     SAMPLES: _samples,
     RUNNING_MEAN: _running_mean,
+    LOOKUP: looked_up,
+    RUNNING_MEANS: running_means,
     STATE: lambda writer, node: writer.running_mean(writer.names.updated(node)),
     LOG_SUM_EXP: log_sum_exp,
     ROW_SUM: row_sum,

@@ -31,6 +31,8 @@ class Writer(Protocol):
     """Values as mathematics; what has to be said besides is stated in `names`."""
 
     names: Names
+    tables: dict[Node, Math]
+    """The letters of what is kept of each sample."""
 
     def expression(self, node: Node) -> Math:
         """A scalar, a loss, or a score or condition of sample i."""

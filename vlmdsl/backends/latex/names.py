@@ -44,6 +44,8 @@ _LETTERS = {
     "masses": ("N",),
     "functions": ("ℓ",),
     "means": ("μ",),
+    "kept": ("u",),
+    "probabilities": ("w",),
     "memories": ("a",),
     "attention": ("α",),
     "found": ("ρ",),

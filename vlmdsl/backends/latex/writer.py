@@ -29,6 +29,7 @@ from vlmdsl.backends.latex.regions import Regions
 from vlmdsl.ir import Node, Program, walk
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.matrices import SCORE, SIMILARITY
+from vlmdsl.ir.operations.per_sample import LOOKUP, RUNNING_MEANS
 from vlmdsl.ir.operations.reductions import MEAN
 from vlmdsl.passes.fuse import contrast_of
 from vlmdsl.types import ScoreType, SimType, TargetType, TokensType, VectorType, VecType
@@ -47,12 +48,14 @@ class FormulaWriter(Writer):
         self._sets: dict[Node, Math] = {}
         self._scores: dict[Node, Math] = {}
         self._means: dict[Node, Math] = {}
+        self.tables: dict[Node, Math] = {}
         self._summing = False
         self.regions = Regions(program, self)
 
     def expression(self, node: Node) -> Math:
         """A scalar, a loss, or a score or condition of sample i; a long score that is read twice gets a letter."""
-        if isinstance(node.type, ScoreType) and node.inputs and node.operation is not SCORE and self.names.readers(node) > 1:
+        long = isinstance(node.type, ScoreType) and node.inputs and node.operation not in (SCORE, LOOKUP, RUNNING_MEANS)
+        if long and self.names.readers(node) > 1:
             if node not in self._scores:
                 self._scores[node] = self.names.indexed(self.names.next("scores"), "i")
                 self.names.state("values", equation(self._scores[node], self._rule(node)))

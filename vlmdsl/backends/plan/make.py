@@ -21,7 +21,7 @@ from vlmdsl.backends.plan.report import (
 )
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.lowering import ImpossiblePlan, UnknownDtype
-from vlmdsl.ir import Head, Node, Program, columns, module_outputs, root_field, source_names, streams, walk
+from vlmdsl.ir import Head, Node, Program, Use, columns, module_outputs, root_field, source_names, streams, walk
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.encoding import ENCODE
 from vlmdsl.ir.operations.matrices import SIMILARITY
@@ -35,7 +35,7 @@ from vlmdsl.planning.lowering import Lowered, LoweringRequest, lowered
 from vlmdsl.planning.memory import features_kept, gradients_of_inputs, seen_by
 from vlmdsl.planning.part_cost import part_costs
 from vlmdsl.source import SourceMap, Span
-from vlmdsl.types import TokensType, VectorType
+from vlmdsl.types import PerSampleType, TokensType, VectorType
 
 __all__ = ["make_plan"]
 
@@ -54,15 +54,17 @@ def make_plan(
     text_tokens: int = 32,
     vocabulary: int = 49_408,
     references: int = 65_536,
+    samples: int = 1_000_000,
     lowering: str | Mapping[str, str] | LoweringRequest = "auto",
     sources: SourceMap | None = None,
 ) -> Plan:
     """The plan of an optimised program for `batch` samples on `world` processes, features of `dim` numbers of `dtype`.
 
     `image_tokens` and `text_tokens` are the tokens of a sample where tokens are compared, `vocabulary` the words of the
-    tokenizer where tokens are asked for, `references` the samples of a reference set. `lowering` is that of
-    `vlmdsl.compile`. With `sources`, shared values name recipe lines. DiagnosticError (V0602, V0603) if the batch cannot be
-    split equally or the data type is unknown, (V0604, V0605) if the lowering asked for does not exist.
+    tokenizer where tokens are asked for, `references` the samples of a reference set, `samples` those of the data set.
+    `lowering` is that of `vlmdsl.compile`. With `sources`, shared values name recipe lines. DiagnosticError (V0602, V0603)
+    if the batch cannot be split equally or the data type is unknown, (V0604, V0605) if the lowering asked for does not
+    exist.
     """
     _check(batch, world, dtype)
     workload = Workload(batch, world, dim, dtype, image_tokens, text_tokens, vocabulary, references)
@@ -71,7 +73,7 @@ def make_plan(
     names = _names(program, regions)
     rows = tuple(_region(program, region, workload, names[region.node]) for region in regions)
     features, gradients = features_kept(program, workload), gradients_of_inputs(program, workload)
-    stored, states = features + sum(cost.stored for cost in costs), _states(program, workload)
+    stored, states = features + sum(cost.stored for cost in costs), _states(program, workload, samples)
     return Plan(
         program=program.name,
         batch=batch,
@@ -179,7 +181,8 @@ def _schedule(program: Program, workload: Workload) -> ScheduleRow:
             _call(step, name, workload) if isinstance(step, Apply) else _compute(step, name) for step in schedule.steps
         ),
         followed_before=tuple(use.module.name for use in schedule.before),
-        followed_after=tuple(use.module.name for use in schedule.after),
+        followed_after=tuple(use.module.name for use in schedule.after["step"] if isinstance(use, Use)),
+        after_epoch=tuple(update.state.string("name") for update in program.updates_after("epoch")),
     )
 
 
@@ -230,7 +233,7 @@ def _tokens(mode: Mode, workload: Workload) -> int | None:
     return max(patches, workload.text_tokens) if mode.blended else patches + workload.text_tokens
 
 
-def _states(program: Program, workload: Workload) -> list[StateRow]:
+def _states(program: Program, workload: Workload, samples: int) -> list[StateRow]:
     """Every state with its size; numbers are kept in float32, and how many vectors entered a queue as an integer."""
     rows = []
     for update in program.updates:
@@ -240,6 +243,8 @@ def _states(program: Program, workload: Workload) -> list[StateRow]:
             kind, numbers = f"queue of {size:,}, starts {node.string('start')}", size * seen_by(update.node, workload).dim
         if isinstance(node.type, VectorType):
             numbers = seen_by(update.node, workload).dim
+        if isinstance(node.type, PerSampleType):
+            kind, numbers = f"a number per sample of {samples:,}, updated after every {update.when}", samples
         counter = _INTEGER * (node.operation is MEMORY)
         rows.append(StateRow(name=node.string("name"), kind=kind, size=numbers * ITEM_BYTES["float32"] + counter))
     return rows

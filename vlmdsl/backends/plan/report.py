@@ -44,12 +44,13 @@ class ComputeRow(_Row):
 
 class ScheduleRow(_Row):
     """What runs in a step, in order: what the batch brings, then calls of modules and emitted functions; the modules that
-    teachers follow before the first of them, and after the optimiser step."""
+    teachers follow before the first of them, and after the optimiser step; the states that are updated after an epoch."""
 
     load: tuple[str, ...]
     steps: tuple[CallRow | ComputeRow, ...]
     followed_before: tuple[str, ...] = ()
-    followed_after: tuple[str, ...] = ()
+    followed_after: tuple[str, ...]
+    after_epoch: tuple[str, ...] = ()
 
 
 class SharedRow(_Row):
@@ -233,10 +234,12 @@ def _section(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -
 
 
 def _steps(schedule: ScheduleRow) -> list[tuple[str, ...]]:
-    """A line per step, and one for teachers that move before or after all of them."""
+    """A line per step, and one for teachers and states that move before or after all of them."""
     follow = [("follow", name, "before the step", "", "") for name in schedule.followed_before]
     rows = [("load", "", ", ".join(schedule.load), "", ""), *map(_step, schedule.steps)]
-    return [*follow, *rows, *(("follow", name, "after the optimizer step", "", "") for name in schedule.followed_after)]
+    rows += [("follow", name, "after the optimizer step", "", "") for name in schedule.followed_after]
+    rows += [("update", name, "after every epoch", "", "") for name in schedule.after_epoch]
+    return [*follow, *rows]
 
 
 def _step(row: CallRow | ComputeRow) -> tuple[str, ...]:

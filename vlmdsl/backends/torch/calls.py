@@ -21,6 +21,7 @@ from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.encoding import NORMALIZE, POOLED, TOKENS, VOCABULARY
 from vlmdsl.ir.operations.matrices import SCORE, SIMILARITY, UNITE
 from vlmdsl.ir.operations.modules import APPLY, DROPPED, PIXELS, STATES
+from vlmdsl.ir.operations.per_sample import INDEX
 from vlmdsl.ir.operations.prediction import TOKEN_IDS
 from vlmdsl.ir.operations.reductions import SAMPLES
 from vlmdsl.ir.operations.reference import REFERENCE
@@ -253,6 +254,7 @@ RULES: dict[str, Rule] = {
     SCALAR: _named_input,
     DRAW: _named_input,
     RAMP: _named_input,
+    INDEX: _named_input,
     POOLED: _pooled,
     TOKENS: _tokens,
     STATES: _tokens,

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from vlmdsl.backends.torch.calls import Values, call_of, literal
 from vlmdsl.backends.torch.naming import Names, has_line, passed_names
 from vlmdsl.diagnostics.cells import displayed
-from vlmdsl.ir import Node, Program, walk
+from vlmdsl.ir import Node, Program, Update, walk
 from vlmdsl.ir.digest import digest
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.encoding import ENCODE
@@ -20,7 +20,7 @@ from vlmdsl.ir.operations.modules import APPLY
 from vlmdsl.ir.operations.scalars import CONSTANT, RETAIN
 from vlmdsl.ir.schedule import Compute, Schedule
 from vlmdsl.passes.gathering import gathered_once
-from vlmdsl.planning import schedule_of
+from vlmdsl.planning import AFTER_EPOCH, schedule_of
 from vlmdsl.source import SourceMap
 
 __all__ = ["emit", "emit_value"]
@@ -34,8 +34,9 @@ def emit(
 ) -> str:
     """The source of every `Compute` of the program's schedule, as functions of (inputs, parameters, state).
 
-    The last one, `objective`, gives (loss, terms, metrics, new_state); one that runs before a module is called gives what
-    it computes by name. With `sources`, lines name the recipe's. Operations that are `chunked` run in blocks of rows.
+    The last one, `objective`, gives (loss, terms, metrics, new_state); one that runs before a module is called gives what it
+    computes by name; `after_epoch` gives the states that are updated after an epoch. With `sources`, lines name the
+    recipe's. Operations that are `chunked` run in blocks of rows.
     """
     return _Writer(program, sources or SourceMap(), chunked=chunked).module(schedule or schedule_of(program))
 
@@ -65,6 +66,8 @@ class _Writer:
     def module(self, schedule: Schedule) -> str:
         passed = passed_names(self._program, schedule)
         functions = ["\n".join(self._function(compute, passed)) for compute in schedule.computes]
+        if schedule.after["epoch"]:
+            functions.append("\n".join(self._after_epoch()))
         return "\n".join([*self._header(), "\n\n\n".join(functions)]) + "\n"
 
     def _function(self, compute: Compute, passed: Mapping[Node, str]) -> list[str]:
@@ -78,13 +81,23 @@ class _Writer:
             self._values.refer(node, f"inputs[{literal(passed[node])}]")
             if node.operation is CONTRAST:
                 self._accuracies[node] = f"inputs[{literal(passed[node] + '_accuracy')}]"
-        roots = compute.gives or self._program.roots()
+        roots = compute.gives or self._program.step_roots()
         body = [line for node in _needed(roots, taken) if node not in taken for line in self._lines(node)]
         passed_on = [(passed[node], self._values.of(node)) for node in compute.gives]
         given_regions = [node for node in compute.gives if node.operation is CONTRAST]
         passed_on += [(f"{passed[node]}_accuracy", self._accuracies[node]) for node in given_regions]
         results = [f"return {_dictionary(passed_on)}"] if passed_on else self._results()
         return [f"def {compute.name}(inputs, parameters, state):", *(f"    {line}" for line in [*body, *results])]
+
+    def _after_epoch(self) -> list[str]:
+        """The function that takes the state at the end of an epoch and gives what is updated then."""
+        self._values = Values(self._program, self._chunked)
+        updates = self._program.updates_after("epoch")
+        body = [line for node in _needed([update.node for update in updates]) for line in self._lines(node)]
+        return [
+            f"def {AFTER_EPOCH}(inputs, parameters, state):",
+            *(f"    {line}" for line in [*body, f"return {self._updated(updates)}"]),
+        ]
 
     def value_module(self, root: Node) -> str:
         body = [line for node in _needed([root], everybody=self._everybody) for line in self._lines(node)]
@@ -138,13 +151,16 @@ class _Writer:
             if regions:
                 total = " + ".join(regions)
                 metrics.append((f"{term.name}.accuracy", total if len(regions) == 1 else f"({total}) / {len(regions)}"))
-        updates = [(update.state.string("name"), self._values.of(update.node)) for update in self._program.updates]
         return [
             f"loss = {' + '.join(value for _, value in terms)}",
             f"terms = {_dictionary(terms)}",
             f"metrics = {_dictionary(metrics)}",
-            f"return loss, terms, metrics, {_dictionary(updates)}",
+            f"return loss, terms, metrics, {self._updated(self._program.updates_after('step'))}",
         ]
+
+    def _updated(self, updates: Iterable[Update]) -> str:
+        """States by name with what they become."""
+        return _dictionary([(update.state.string("name"), self._values.of(update.node)) for update in updates])
 
 
 def _needed(roots: Iterable[Node], taken: Iterable[Node] = (), *, everybody: bool = False) -> list[Node]:

@@ -12,6 +12,7 @@ from vlmdsl.ir.operations.encoding import DISTRIBUTION, GATE, MIX, NORMALIZE, PO
 from vlmdsl.ir.operations.matrices import SCORE, SIMILARITY
 from vlmdsl.ir.operations.mining import FETCH, HARDEST, MINE
 from vlmdsl.ir.operations.modules import APPLY, DROPPED, PIXELS, STATES
+from vlmdsl.ir.operations.per_sample import INDEX, LOOKUP, MIXTURE, RUNNING_MEANS, WRITE
 from vlmdsl.ir.operations.prediction import TOKEN_IDS
 from vlmdsl.ir.operations.reductions import CROSS_ENTROPY, HINGE
 from vlmdsl.ir.operations.reference import ATTEND, REFERENCE, RETRIEVE, TAKE
@@ -23,8 +24,8 @@ from vlmdsl.types import ConditionType, EncodedType, FieldType, MaskType, Patche
 
 __all__ = ["FUNCTION", "Names", "has_line", "passed_axes", "passed_names"]
 
-FUNCTION = re.compile(r"objective|before_[1-9][0-9]{0,3}")
-"""The names of emitted functions: the losses, and what runs before the modules of a stage are called."""
+FUNCTION = re.compile(r"objective|after_epoch|before_[1-9][0-9]{0,3}")
+"""The names of emitted functions: the losses, what runs before the modules of a stage are called, and after an epoch."""
 _TAKEN = ("inputs", "parameters", "state", "ops", "loss", "terms", "metrics", "__debug__")
 
 
@@ -153,6 +154,11 @@ _MEANINGS: dict[str, Callable[[Names, Node], str]] = {
     MEMORY: _own_name,
     PARAMETER: lambda names, node: f"learned_{node.string('name')}",
     STATE: lambda names, node: f"{node.string('name')}_before",
+    INDEX: _own_name,
+    LOOKUP: lambda names, node: f"{node.inputs[0].string('name')}_of_samples",
+    RUNNING_MEANS: lambda names, node: f"{node.inputs[0].inputs[0].string('name')}_updated",
+    WRITE: lambda names, node: f"{node.inputs[0].string('name')}_after",
+    MIXTURE: lambda names, node: f"{node.inputs[1].string('name')}_after",
     ENQUEUE: lambda names, node: f"{node.inputs[0].string('name')}_after",
     REFERENCE: lambda names, node: f"{column_of(node).name}_table",
     RETRIEVE: lambda names, node: "nearest_samples",

@@ -44,13 +44,13 @@ from vlmdsl.ir import (
 )
 from vlmdsl.ir import ramps as ramps_of
 from vlmdsl.ir.schedule import Applied, Schedule
-from vlmdsl.planning import schedule_of
+from vlmdsl.planning import AFTER_EPOCH, schedule_of
 from vlmdsl.planning.lowering import LoweringRequest
 from vlmdsl.source import SourceMap
 
 __all__ = ["Objective", "ObjectiveOutput"]
 
-_FUNCTIONS = ("_emitted", "_before")
+_FUNCTIONS = ("_emitted", "_before", "_after_epoch")
 
 
 class ObjectiveOutput(NamedTuple):
@@ -72,7 +72,8 @@ class Objective(LearnedNumbers):
     global batch. Products run in the features' dtype and everything else in float32 at least, whatever autocast says.
 
     State (running means, queues) is the buffers of `state`, the same on every process. A call in training mode moves it on;
-    one in evaluation mode gives the loss that the next training call would, and leaves it as it is.
+    one in evaluation mode gives the loss that the next training call would, and leaves it as it is. What is updated once per
+    epoch moves on by `after_epoch`.
 
     Args:
         program: a planned program.
@@ -82,6 +83,8 @@ class Objective(LearnedNumbers):
         compiled: run through `torch.compile(fullgraph=True)`; the first call then takes seconds, and so do the first one of
             other sizes and the first one of a single sample. No other size compiles again (`CompiledFunction`), unless
             `auto` chooses another lowering for it.
+        samples: how many samples the data set has, of an objective that keeps a number of each (`running_mean` with
+            `per="sample"`); it takes `index` then, where the samples of a batch are among them.
         latex: gives the formula; what the method `latex` calls.
         planner: gives the plan; what the method `plan` calls.
     """
@@ -93,6 +96,7 @@ class Objective(LearnedNumbers):
         sources: SourceMap | None = None,
         lowering: str | Mapping[str, str] | LoweringRequest = "auto",
         compiled: bool = False,
+        samples: int | None = None,
         latex: Callable[[], str] | None = None,
         planner: Callable[..., object] | None = None,
     ) -> None:
@@ -120,7 +124,9 @@ class Objective(LearnedNumbers):
         """The names of the modules that are applied to features."""
         self._checker = FeatureChecker(program)
         self.state = State(program)
-        """What outlives the step: running means, queues."""
+        """What outlives the step: running means, queues, numbers per sample."""
+        if samples is not None:
+            self.state.allocate_samples(samples)
         self.references = References(program)
         """The samples kept aside that this objective retrieves from; see `References.fill`."""
         self._compiled = compiled
@@ -171,6 +177,24 @@ class Objective(LearnedNumbers):
         """
         results: dict[str, Any] = self._before[name](values, self.learned(), self._held())
         return results
+
+    def after_epoch(self) -> None:
+        """What follows the last step of an epoch: state that is updated once per epoch (`mixture`) is; without any, nothing.
+
+        A hand-written loop calls it on every process, after the optimiser step and `after_step()` of the last batch.
+
+        Example:
+            >>> import torch, vlmdsl
+            >>> kept = 'running_mean(score(image, text), per="sample", momentum=0)'
+            >>> objective = vlmdsl.compile(f"contrast(image, text, weight=1 - mixture({kept}))", compiled=False, samples=4)
+            >>> _ = objective(image=torch.eye(4), text=torch.eye(4).roll(1, 0) + torch.eye(4)[0], index=torch.arange(4))
+            >>> objective.after_epoch()
+            >>> objective.state.get_buffer("parameter_probability")
+            tensor([0., 1., 0., 0.])
+        """
+        if self._after_epoch is not None:
+            with torch.no_grad():
+                self.state.write(self._after_epoch({}, self.learned(), self._held()))
 
     def ramps(self, step: int, steps: int = 0, per_epoch: int = 0) -> dict[str, Tensor]:
         """The inputs that follow the run (`ramp`, `cosine_ramp`) at `step`, counted from 0: 0-d, by name.
@@ -234,6 +258,7 @@ class Objective(LearnedNumbers):
         fault: Exception | None = None
         try:
             self._checker.check(features)
+            self.state.check_index(features)
         except (TypeError, ValueError) as found:
             fault = found
         check_agreement(features, fault)
@@ -245,6 +270,7 @@ class Objective(LearnedNumbers):
         """What the source says, as functions."""
         functions = _execute(self.program.name, self.source)
         functions.pop("objective")
+        self._after_epoch: Callable[..., Any] | None = functions.pop(AFTER_EPOCH, None)
         self._before: dict[str, Callable[..., Any]] = functions
         lowered = partial(_lowered, self.program, self._sources, self.schedule)
         for compute in self.schedule.computes[:-1]:

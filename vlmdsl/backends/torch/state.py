@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
@@ -12,10 +13,10 @@ from torch import Tensor, nn
 
 from vlmdsl.backends.torch.numbers import free_attribute, keep_precision, lasting, outside_inference_mode, start_tensor
 from vlmdsl.backends.torch.values import Memory
-from vlmdsl.ir import Node, Program, states, streams, walk
+from vlmdsl.ir import Node, Program, sample_index, states, streams, walk
 from vlmdsl.ir.operations.encoding import POOLED
 from vlmdsl.ir.operations.state import STATE
-from vlmdsl.types import LabelsType, MemoryType, VectorType
+from vlmdsl.types import LabelsType, MemoryType, PerSampleType, ScalarType, VectorType
 
 __all__ = ["State", "StateValue"]
 
@@ -28,7 +29,8 @@ class State(nn.Module):
 
     A number is the buffer of its name, and a vector, [D]; a memory of Q vectors is two, `NAME` [Q, D] and `NAME_written`
     (0-d, int64), as one of labels is, `NAME` [Q] (int64). D is that of the features: until `allocate` says what that is, or
-    a checkpoint is loaded, it is 0.
+    a checkpoint is loaded, it is 0. Numbers of samples are a buffer [N], NaN where a sample has none yet; until
+    `allocate_samples` says what N is, or a checkpoint is loaded, it is 0.
     """
 
     def __init__(self, program: Program) -> None:
@@ -37,6 +39,9 @@ class State(nn.Module):
         self._counters: dict[str, str] = {}
         self._starts: dict[str, float] = {}
         self._random: set[str] = set()
+        self._tables: list[str] = []
+        index = sample_index(program)
+        self._index = None if index is None else index.string("name")
         self._sources: dict[str, str] = _sources(program)
         with outside_inference_mode():
             for node in states(program):
@@ -80,11 +85,49 @@ class State(nn.Module):
                     f"an objective with {'a mean of features' if name in self._starts else 'a queue'} is for one D"
                 )
 
+    @property
+    def per_sample(self) -> bool:
+        """Whether it holds numbers per sample of the data set."""
+        return bool(self._tables)
+
+    def allocate_samples(self, count: int) -> None:
+        """Make room for the numbers of each of the `count` samples of the data set; ValueError where it holds those of
+        another number of samples."""
+        for name in self._tables:
+            held = self.get_buffer(self._attributes[name]).shape[0]
+            if held == 0:
+                self._fill(name, count)
+            elif held != count:
+                raise ValueError(
+                    f"{self._said(name)} is of {held:,} samples, not of {count:,}: it belongs to another data set"
+                )
+
+    def check_index(self, features: Mapping[str, object]) -> None:
+        """ValueError unless it holds numbers of the samples of a batch; on a device only the sizes are looked at."""
+        index = features.get(self._index or "")
+        if not isinstance(index, Tensor):
+            return
+        held = self.get_buffer(self._attributes[self._tables[0]]).shape[0]
+        if held == 0:
+            raise ValueError(
+                "this objective keeps a number per sample of the data set: say how many samples there are, "
+                "`vlmdsl.compile(..., samples=N)`"
+            )
+        if index.device.type == "cpu":
+            lowest, highest = (int(end) for end in index.aminmax())
+            if lowest < 0 or highest >= held:
+                wrong = lowest if lowest < 0 else highest
+                raise ValueError(f"{self._index} holds {wrong}, but the data set has the samples 0 to {held - 1:,}")
+
     def _said(self, name: str) -> str:
+        if name in self._tables:
+            return f"the table {name}"
         return f"the {'mean' if name in self._starts else 'queue'} {name}"
 
     def _content(self, name: str, values: Tensor) -> str:
         """What a state holds, in words; one that was never fed has no feature dimension yet."""
+        if name in self._tables:
+            return f"numbers of {values.numel():,} samples"
         if name in self._starts:
             return f"a vector of {values.shape[-1]} features" if values.dim() else "a number"
         if values.dim() < 2:
@@ -99,9 +142,10 @@ class State(nn.Module):
         name = node.string("name")
         attribute = self._attributes[name] = free_attribute(self, name)
         if node.operation is STATE:
-            self._starts[name] = node.number("initial")
+            self._starts[name] = math.nan if node.attribute("initial") is None else node.number("initial")
             start = start_tensor(self._starts[name])
-            self.register_buffer(attribute, start.expand(0).clone() if isinstance(node.type, VectorType) else start)
+            self.register_buffer(attribute, start if isinstance(node.type, ScalarType) else start.expand(0).clone())
+            self._tables += [name] * isinstance(node.type, PerSampleType)
             return
         size = int(node.number("size"))
         of_labels = isinstance(node.type, LabelsType)
@@ -145,7 +189,7 @@ class State(nn.Module):
     ) -> None:
         """As of any module; what has no D yet takes the checkpoint's, and what is of another size or D is named."""
         copied = dict(state_dict)
-        for name in dict.fromkeys([*self._counters, *self._sources]):
+        for name in dict.fromkeys([*self._counters, *self._sources, *self._tables]):
             attribute = self._attributes[name]
             old, saved = self.get_buffer(attribute), copied.get(prefix + attribute)
             if not isinstance(saved, Tensor) or saved.shape == old.shape:

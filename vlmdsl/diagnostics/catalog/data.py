@@ -309,7 +309,8 @@ class StreamUnusable(Problem):
         "(`data.stream_lanes`), and are not indexed before the first step. Each of the shards that are read side by side "
         "gives the same number of samples to every batch, and each is read by one process: their number must divide the "
         "batch, and the number of processes must divide it. Tables and folders of images are read with random access only. "
-        "So is data for a recipe with `batch one_source`, which has to know the sources of all samples, and for one that "
-        "retrieves from samples kept aside; name others for it with `data.reference`."
+        "So is data for a recipe with `batch one_source`, which has to know the sources of all samples, for one that keeps "
+        'a number per sample (`running_mean` with `per="sample"`), and for one that retrieves from samples kept aside; '
+        "name others for it with `data.reference`."
     )
     provoked_by = "`--set data.stream=true` with `--data pictures.csv`"

@@ -160,3 +160,16 @@ class NotATemperature(Problem):
     )
     bad = 'contrast(image, text, temperature=learned(0, form="direct"))'
     good = 'contrast(image, text, temperature=learned(0.07, form="direct", lower=0.01))'
+
+
+class NotKeptPerSample(Problem):
+    code = "V0414"
+    template = "`{function}` needs numbers that are kept for all samples of the data set"
+    summary = "a score of this batch only, where one of all samples is needed"
+    explanation = (
+        "A mixture is fitted after every epoch to a number per sample of the data set, so these numbers must outlive "
+        'the step. `running_mean(score, per="sample", momentum=0)` keeps the latest score of each sample, and with another '
+        "momentum a mean of its scores. Pass that, not something computed from it."
+    )
+    bad = "contrast(image, text, weight=mixture(score(image, text)))"
+    good = 'contrast(image, text, weight=mixture(running_mean(score(image, text), per="sample", momentum=0), start=1))'

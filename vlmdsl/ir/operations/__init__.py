@@ -10,6 +10,7 @@ from vlmdsl.ir.operations import (
     matrices,
     mining,
     modules,
+    per_sample,
     prediction,
     reductions,
     reference,
@@ -22,6 +23,7 @@ from vlmdsl.ir.operations import (
 __all__ = ["FAMILIES", "OPERATIONS"]
 
 FAMILIES = (
-    views, encoding, prediction, matrices, targets, reductions, scalars, state, reference, mining, modules, contrast,
+    views, encoding, prediction, matrices, targets, reductions, scalars, state, per_sample, reference, mining, modules,
+    contrast,
 )  # fmt: skip
 """The modules in the order in which documents list their operations."""

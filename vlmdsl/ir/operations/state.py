@@ -11,6 +11,7 @@ from vlmdsl.types import (
     FieldType,
     LabelsType,
     MemoryType,
+    PerSampleType,
     ScalarType,
     ScoreType,
     SimType,
@@ -25,8 +26,10 @@ __all__ = ["ENQUEUE", "MEMORY", "NEAREST", "RUNNING_MEAN", "STATE"]
 
 def state(node: Node, types: tuple[Type, ...]) -> Type:
     take(types)
-    need(math.isfinite(node.number("initial")), f"initial is {node.attribute('initial')!r}")
-    return VectorType() if isinstance(node.type, VectorType) else ScalarType()
+    initial, per_sample = node.attribute("initial"), isinstance(node.type, PerSampleType)
+    none = initial is None and per_sample
+    need(none or (isinstance(initial, NUMBER) and math.isfinite(initial)), f"initial is {initial!r}")
+    return node.type if isinstance(node.type, VectorType | PerSampleType) else ScalarType()
 
 
 def memory(node: Node, types: tuple[Type, ...]) -> Type:
@@ -63,13 +66,16 @@ STATE = define(
     Operation(
         "state",
         state,
-        {"name": (str,), "initial": NUMBER},
+        {"name": (str,), "initial": BOUND},
         declares_type=True,
         named=True,
         state=True,
         stops_gradient=True,
-        carries="`name` (unique), `initial`",
-        gives="Scalar: a number that outlives the step, as it was before this step; or Vector: one number per feature",
+        carries="`name` (unique), `initial` (None: of a number per sample, which its first step gives)",
+        gives=(
+            "Scalar: a number that outlives the step, as it was before this step; Vector: one number per feature; or "
+            "PerSample: one number per sample of the data set"
+        ),
     )
 )
 MEMORY = define(

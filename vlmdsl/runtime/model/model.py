@@ -31,6 +31,7 @@ from vlmdsl.ir import (
 )
 from vlmdsl.ir import Encoder as ObjectiveEncoder
 from vlmdsl.ir.operations.encoding import source_of
+from vlmdsl.ir.operations.per_sample import INDEX
 from vlmdsl.ir.operations.scalars import CONSTANT
 from vlmdsl.ir.operations.views import BLEND
 from vlmdsl.ir.schedule import Applied, Apply
@@ -132,7 +133,9 @@ class VisionLanguageModel(nn.Module):
         for node in self.objective.schedule.load.values:
             if node not in environment:
                 name = node.string("name")
-                if name in batch.draws:
+                if node.operation is INDEX:
+                    environment[node] = batch.index
+                elif name in batch.draws:
                     environment[node] = batch.draws[name]
                 elif name in batch.values:
                     environment[node] = _plain(batch.values[name])
@@ -179,6 +182,10 @@ class VisionLanguageModel(nn.Module):
         if self.teachers is not None:
             self.teachers.follow(self.encoders, self.heads, "after")
         self.objective.after_step()
+
+    def after_epoch(self) -> None:
+        """What follows the last step of an epoch: state of the objective that is updated once per epoch."""
+        self.objective.after_epoch()
 
     @property
     def notes(self) -> list[str]:

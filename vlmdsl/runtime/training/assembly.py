@@ -9,7 +9,7 @@ from typing import Any, get_args
 from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.data import StreamUnusable
-from vlmdsl.ir import ONE_SOURCE, Program, columns, draws, ramps, root_field
+from vlmdsl.ir import ONE_SOURCE, Program, columns, draws, ramps, root_field, sample_index
 from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.runtime.data import (
     BatchLoader,
@@ -154,6 +154,8 @@ def _stream(program: Program, config: RunConfig, stand_ins: list[Call]) -> Sampl
         reason = "the recipe asks for batches of one source each, which needs the sources of all samples"
     elif columns(program) and not config.data.reference:
         reason = "the recipe retrieves from samples that are kept aside; name others with `data.reference`"
+    elif sample_index(program) is not None:
+        reason = "the recipe keeps a number per sample, and nobody knows how many samples a stream has"
     if reason:
         raise DiagnosticError((StreamUnusable.at(Span("<command line>", 0, 0), reason=reason),))
     limits = Limits.of(config.data)

@@ -202,11 +202,16 @@ def _compare(folder: Path, stored: Mapping[str, Tensor], present: Mapping[str, T
         which = f"it lacks `{lacking[0]}`, which {whose} has" if lacking else f"it has `{more[0]}`, which {whose} lacks"
         raise _mismatch(folder, which, len(lacking) + len(more))
     for name, tensor in present.items():
-        waits = tensor.shape[1:] == (0,)  # a queue that has no D until a step or a checkpoint says it
-        shape = stored[name].shape[:1] if waits else stored[name].shape
-        if shape != (tensor.shape[:1] if waits else tensor.shape) or stored[name].dtype != tensor.dtype:
+        if not _fits(stored[name], tensor):
             reason = f"`{name}` is {_form(stored[name])} there, but {_form(tensor)} in {whose}"
             raise _mismatch(folder, reason)
+
+
+def _fits(stored: Tensor, present: Tensor) -> bool:
+    """Whether a tensor can be loaded: an axis of length 0 waits for a checkpoint, or a step, to say how long it is."""
+    lengths = zip(stored.shape, present.shape, strict=False)
+    shape = stored.dim() == present.dim() and all(own in (0, length) for length, own in lengths)
+    return shape and stored.dtype == present.dtype
 
 
 def _compare_moments(

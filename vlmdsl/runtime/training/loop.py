@@ -75,14 +75,15 @@ def train_steps(
     world: World,
     *,
     start: int = 0,
+    per_epoch: int = 0,
     callbacks: Callbacks | None = None,
 ) -> int:
     """Train `model` from step `start` to `config.train.steps`, or until `callbacks.stop`; returns the number of steps done.
 
     Where it stops early, the checkpoint of its last step is saved. `model(batch)` gives a `TrainOutput`;
-    `model.after_step()` is called after every optimiser step. `batches` yields this process's share of each step's batch,
-    from step `start` on. Raises `DiagnosticError` (V0819) where the loss or a gradient is not finite, before the optimiser
-    uses it.
+    `model.after_step()` is called after every optimiser step, and then `model.after_epoch()` after every `per_epoch` of them
+    (0: never). `batches` yields this process's share of each step's batch, from step `start` on. Raises `DiagnosticError`
+    (V0819) where the loss or a gradient is not finite, before the optimiser uses it.
     """
     callbacks = callbacks or Callbacks()
     train = config.train
@@ -109,9 +110,7 @@ def train_steps(
         norm = clip_grad_norm_(parameters, train.clip_gradient_norm or float("inf"))
         if not bool(torch.isfinite(output.loss.detach() + norm)):
             raise DiagnosticError((_not_finite(output, done),))
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        model.after_step()  # type: ignore[operator]
+        _update(model, optimizer, epoch_ends=per_epoch > 0 and done % per_epoch == 0)
         clock.samples += train.batch
         if done % train.log_every == 0 or done in (1, train.steps):
             rate = config.optimizer.learning_rate * factor
@@ -127,6 +126,15 @@ def train_steps(
                 callbacks.save(done)
                 return done
     return max(start, train.steps)
+
+
+def _update(model: nn.Module, optimizer: AdamW, *, epoch_ends: bool) -> None:
+    """The optimiser's step, and what follows it."""
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    model.after_step()  # type: ignore[operator]
+    if epoch_ends:
+        model.after_epoch()  # type: ignore[operator]
 
 
 class _Stepper:

@@ -156,7 +156,14 @@ class _Begun:
                 self.batches.tell = self._reporter.note
                 batches = iter(self.batches)
                 train_steps(
-                    self.model, self.optimizer, batches, self.config, self.world, start=self.start, callbacks=callbacks
+                    self.model,
+                    self.optimizer,
+                    batches,
+                    self.config,
+                    self.world,
+                    start=self.start,
+                    per_epoch=self.batches.batches_per_epoch,
+                    callbacks=callbacks,
                 )
         except Exception:
             # A run that failed is the one whose curves are wanted most; its own error comes first.
@@ -295,6 +302,8 @@ def _prepare(objective: Objective, config: RunConfig, resume: RunFolder | None, 
     tokenizers = stored_tokenizers(checkpoint) if checkpoint else read_tokenizers(objective, config.model, data)
     model = build_model(objective, config, tokenizers, world, data.mapping.facts)
     surveyed = surveys(program, config, data, model)
+    if objective.state.per_sample:
+        objective.state.allocate_samples(len(data.train))
     fill_references(model, data, config)
     batches = training_batches(program, config, data, model, world)
     batches.report.merge(surveyed["train"].skipped)

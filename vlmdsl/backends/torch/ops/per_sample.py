@@ -1,0 +1,94 @@
+"""Numbers of each sample of the data set: tables [N] that every process holds, read and written by where samples are."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vlmdsl.backends.torch.collectives import all_gather
+from vlmdsl.backends.torch.values import Number, precise
+
+__all__ = ["lookup", "mixture", "running_means", "write"]
+
+_BLOCK = 2**20
+"""Samples whose probabilities are in memory at once."""
+_SMALLEST_VARIANCE = 1e-6
+"""Added to every variance, so that no component shrinks to a point."""
+
+
+def lookup(table: Tensor, index: Tensor) -> Tensor:
+    """What is kept of the samples `index` [b]: [b]."""
+    return table.gather(0, index.long())
+
+
+def running_means(before: Tensor, values: Tensor, momentum: Number) -> Tensor:
+    """`momentum` of the mean of each sample so far [b], and the rest of its value [b]: [b], without gradient; its value
+    where there is no mean yet, which is NaN."""
+    before, values = precise(before), precise(values.detach())
+    return torch.where(before.isnan(), values, momentum * before + (1.0 - momentum) * values)
+
+
+def write(table: Tensor, index: Tensor, values: Tensor) -> Tensor:
+    """The table [N] with everybody's `values` [b] in the places `index` [b].
+
+    Of a sample that is more than once in the global batch the last value stays, in the order of the ranks: every copy writes
+    that one, so the result does not depend on who writes first.
+    """
+    places, entering = all_gather(index.long()), all_gather(values.detach())
+    ordered, order = places.sort(stable=True)
+    last = torch.searchsorted(ordered, places, right=True) - 1
+    return table.scatter(0, places, entering[order[last]].to(table.dtype))
+
+
+class _Mixture(NamedTuple):
+    """Shares, means and variances of two components: [2, 1] each, in float64."""
+
+    shares: Tensor
+    means: Tensor
+    variances: Tensor
+
+    def probabilities(self, values: Tensor) -> Tensor:
+        """The probability of each component for each of `values` [n]: [2, n]."""
+        logits = self.shares.log() - 0.5 * (self.variances.log() + (values - self.means).square() / self.variances)
+        return logits.softmax(dim=0)
+
+    def step(self, blocks: tuple[Tensor, ...]) -> _Mixture:
+        """One step of EM over all values. Squares are those of distances from the old means: nothing cancels."""
+        count, distance, square = (torch.zeros_like(self.means) for _ in range(3))
+        for values in blocks:
+            weights, distances = self.probabilities(values), values - self.means
+            count += weights.sum(dim=1, keepdim=True)
+            distance += (weights * distances).sum(dim=1, keepdim=True)
+            square += (weights * distances.square()).sum(dim=1, keepdim=True)
+        count = count.clamp(min=torch.finfo(count.dtype).tiny)  # a component may lose all samples
+        moved = distance / count
+        total = sum(len(values) for values in blocks)
+        return _Mixture(count / total, self.means + moved, square / count - moved.square() + _SMALLEST_VARIANCE)
+
+
+def mixture(table: Tensor, before: Tensor, component: str, iterations: int) -> Tensor:
+    """The probability that each number of `table` [N] belongs to the component with the `larger` or the `smaller` mean of a
+    mixture of two normal distributions, fitted to all finite ones by `iterations` steps of EM: [N].
+
+    EM starts with the smallest and the largest number as means, the variance of all, and equal shares. Where the table has
+    no finite number, the probability stays what it was `before` [N]; so do all of them where there are fewer than two.
+    """
+    present = table.isfinite()
+    values = table[present].double()
+    if len(values) < 2:
+        return before
+    blocks = torch.split(values, _BLOCK)
+    means = torch.stack([values.min(), values.max()])[:, None]
+    spread = values.var(correction=0).expand(2, 1) + _SMALLEST_VARIANCE
+    fitted = _Mixture(torch.full_like(means, 0.5), means, spread)
+    for _ in range(iterations):
+        fitted = fitted.step(blocks)
+    row = 1 if component == "larger" else 0
+    if fitted.means[0, 0] > fitted.means[1, 0]:
+        row = 1 - row
+    probabilities = torch.cat([fitted.probabilities(block)[row] for block in blocks])
+    result = before.clone()
+    result[present] = probabilities.to(before.dtype)
+    return result
