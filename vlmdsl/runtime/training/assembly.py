@@ -155,7 +155,7 @@ def _stream(program: Program, config: RunConfig, stand_ins: list[Call]) -> Sampl
     elif columns(program) and not config.data.reference:
         reason = "the recipe retrieves from samples that are kept aside; name others with `data.reference`"
     elif sample_index(program) is not None:
-        reason = "the recipe keeps a number per sample, and nobody knows how many samples a stream has"
+        reason = "the recipe keeps a number per sample, and the length of a stream is not known"
     if reason:
         raise DiagnosticError((StreamUnusable.at(Span("<command line>", 0, 0), reason=reason),))
     limits = Limits.of(config.data)
