@@ -20,14 +20,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from commits import files_of, paths_of
 from safetensors.torch import load_file
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[1]
 RUN = """
 import json, sys
 from pathlib import Path
@@ -47,25 +46,9 @@ with pytest.MonkeyPatch.context() as patch:
 """What each side executes: its own tests know how a recipe is trained in small."""
 
 
-@contextmanager
-def files_of(commit: str | None) -> Iterator[Path]:
-    """The folder with a commit's files; this checkout where there is no commit."""
-    if commit is None:
-        yield ROOT
-        return
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / "tree"
-        subprocess.run(["git", "worktree", "add", "--quiet", "--detach", folder, commit], cwd=ROOT, check=True)
-        try:
-            yield folder
-        finally:
-            subprocess.run(["git", "worktree", "remove", "--force", folder], cwd=ROOT, check=True)
-
-
 def train(tree: Path, out: Path, steps: int, recipes: list[str]) -> None:
     """Train with the files of `tree`, one run folder per recipe under `out`; raises where that fails."""
-    paths = os.pathsep.join(str(tree / part) for part in ("", "cli", "tests"))
-    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    environment = os.environ | paths_of(tree, "tests") | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", RUN, str(out), str(steps), *recipes]
     finished = subprocess.run(command, cwd=tree, env=environment, check=False, capture_output=True, text=True)
     if finished.returncode:
