@@ -52,12 +52,16 @@ class NumberValue:
 
 @dataclass(frozen=True, slots=True)
 class StringValue:
+    """A string known when the recipe is compiled."""
+
     value: str
     span: Span | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TupleValue:
+    """Several values in brackets."""
+
     items: tuple[Value, ...]
 
 
@@ -127,6 +131,8 @@ class ViewValue:
 
 @dataclass(frozen=True, slots=True)
 class EncoderValue:
+    """A tower with its heads, frozen or not, or a teacher."""
+
     encoder: Encoder
 
 

@@ -29,12 +29,16 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class String:
+    """`"text"`, without its quotes."""
+
     value: str
     span: Span
 
 
 @dataclass(frozen=True, slots=True)
 class Name:
+    """`image`"""
+
     name: str
     span: Span
 
@@ -154,6 +158,8 @@ class Edition:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
+    """`recipe name(parameters)`"""
+
     name: Name
     parameters: tuple[Parameter, ...]
     documentation: str
@@ -162,12 +168,16 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Cite:
+    """`cite "arXiv:2103.00020"`"""
+
     text: String
     span: Span
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
+    """`status "verified: ..."`"""
+
     text: String
     span: Span
 
@@ -191,6 +201,8 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class EncoderDeclaration:
+    """`encoder name = value`"""
+
     name: Name
     value: Expression
     documentation: str
@@ -199,6 +211,8 @@ class EncoderDeclaration:
 
 @dataclass(frozen=True, slots=True)
 class Let:
+    """`let name = value`"""
+
     name: Name
     value: Expression
     documentation: str
@@ -207,6 +221,8 @@ class Let:
 
 @dataclass(frozen=True, slots=True)
 class Def:
+    """`def name(parameters) = body`"""
+
     name: Name
     parameters: tuple[Parameter, ...]
     body: Expression

@@ -351,6 +351,8 @@ class EncoderType(Type):
 
 @dataclass(frozen=True, slots=True)
 class TupleType(Type):
+    """Several values in brackets, each with its type."""
+
     items: tuple[Type, ...]
 
     def __str__(self) -> str:
