@@ -145,7 +145,7 @@ def _recipe(name: str, explanation: Explanation, oracles: Sequence[Oracle], evid
         "batches": _cell(sections.get("Batches", "")),
         "learned": _lines(sections.get("Learned parameters", "")),
         "state": _lines(sections.get("State", "")),
-        "hyper-parameters": _cell(", ".join(f"`{knob}` = {_value(value)}" for knob, value in facts["knobs"].items())),
+        "hyper-parameters": _cell(", ".join(f"`{name}` = {_value(value)}" for name, value in facts["knobs"].items())),
     }
     parts = [f"## {name}", "", facts["documentation"], "", "```", _written(name), "```", ""]
     parts += ["```math", explanation.latex, "```", ""]
@@ -177,9 +177,9 @@ def _training_lines(evidence: Mapping[str, Any] | None, facts: Mapping[str, Any]
     if evidence is None:
         return ["Training: not shown yet."]
     versions = ", ".join(f"{package} {version}" for package, version in evidence["versions"].items())
-    knobs = ", ".join(f"`{name}` = {_value(value)}" for name, value in evidence["knobs"].items())
+    values = ", ".join(f"`{name}` = {_value(value)}" for name, value in evidence["knobs"].items())
     stale = "" if evidence["digest"] == digest(build(facts["name"]).written) else "; the recipe has changed since"
-    lines = [f"Training ({evidence['date']}, {versions}{'; ' + knobs if knobs else ''}{stale}):", ""]
+    lines = [f"Training ({evidence['date']}, {versions}{'; ' + values if values else ''}{stale}):", ""]
     lines += [f"- Reason: {evidence['because']}."] if evidence.get("because") else []
     for name in ("overfit", "learns", "openmoji"):
         if name in evidence:

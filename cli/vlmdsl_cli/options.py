@@ -14,7 +14,7 @@ import click
 __all__ = [
     "Recipe",
     "as_json",
-    "knob_values",
+    "parse_hyper_parameters",
     "lowering_option",
     "pairs",
     "passes_option",
@@ -32,7 +32,7 @@ class Recipe(NamedTuple):
 
     subject: str
     expression: bool
-    knobs: Mapping[str, object]
+    hyper_parameters: Mapping[str, object]
 
 
 def recipe_arguments(command: Command) -> Command:
@@ -40,17 +40,19 @@ def recipe_arguments(command: Command) -> Command:
 
     @click.argument("subject", metavar="[RECIPE]", required=False)
     @click.option("-e", "expression", metavar="EXPRESSION", help="An expression in place of RECIPE.")
-    @click.option("--param", "knobs", metavar="NAME=VALUE", multiple=True, help="Set a hyper-parameter of the recipe.")
+    @click.option(
+        "--param", "hyper_parameters", metavar="NAME=VALUE", multiple=True, help="Set a hyper-parameter of the recipe."
+    )
     @functools.wraps(command)
-    def wrapped(*, subject: str | None, expression: str | None, knobs: Sequence[str], **others: object) -> object:
-        return command(recipe=choose_recipe(subject, expression, knobs), **others)
+    def wrapped(*, subject: str | None, expression: str | None, hyper_parameters: Sequence[str], **others: object) -> object:
+        return command(recipe=choose_recipe(subject, expression, hyper_parameters), **others)
 
     return wrapped
 
 
-def choose_recipe(subject: str | None, expression: str | None, knobs: Sequence[str]) -> Recipe:
+def choose_recipe(subject: str | None, expression: str | None, hyper_parameters: Sequence[str]) -> Recipe:
     """One recipe from a command's words; UsageError unless exactly one of RECIPE and -e is given."""
-    values = knob_values(knobs)
+    values = parse_hyper_parameters(hyper_parameters)
     if expression is not None and subject is None:
         return Recipe(expression, True, values)
     if subject is not None and expression is None:
@@ -72,12 +74,12 @@ def pairs(words: Sequence[str], option: str) -> dict[str, str]:
     return values
 
 
-def knob_values(words: Sequence[str]) -> dict[str, object]:
+def parse_hyper_parameters(words: Sequence[str]) -> dict[str, object]:
     """The hyper-parameters that `--param` sets, numbers as numbers: the recipe's own types judge them."""
-    return {name: _knob_value(text) for name, text in pairs(words, "--param").items()}
+    return {name: _parse_value(text) for name, text in pairs(words, "--param").items()}
 
 
-def _knob_value(text: str) -> object:
+def _parse_value(text: str) -> object:
     """A number where the text is one (`2`, `0.5`, `15%`), else the text."""
     for number in (int, float):
         try:

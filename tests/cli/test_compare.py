@@ -42,7 +42,7 @@ def compare(run: Run, folder: Path, *more: str) -> Result:
 
 
 def masked(text: str, folder: Path) -> str:
-    """The text without what hangs on the machine: numbers that training gave, and where the folder is."""
+    """The text without what depends on the machine: numbers that training gave, and where the folder is."""
     text = text.replace(str(folder), "FOLDER")
     text = re.sub(r"[+-]?\d+\.\d", "#", text)
     text = re.sub(r"(# to #|-)(?= │ not separable)", "?", text)  # no interval where both seeds differ alike

@@ -15,7 +15,7 @@ RECIPE = f"""vlo 1
 
 ## Clears the screen {STRANGE}
 recipe mine(image: Image, text: Text, mode = "{STRANGE}")
-cite "somebody {STRANGE}"
+cite "someone {STRANGE}"
 status "verified {STRANGE}"
 
 ## And again {STRANGE}
@@ -50,7 +50,7 @@ def test_pages_of_a_recipe(recipe: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_json_keeps_the_text_as_escapes(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     written = said(capsys, "explain", "mine.vlo", "--json")
     assert r"\u202e" in written
-    assert json.loads(written)["citations"] == [f"somebody {STRANGE}"]
+    assert json.loads(written)["citations"] == [f"someone {STRANGE}"]
     for words in (["plan", "mine.vlo", "--json"], ["check", "mine.vlo", "--json"]):
         json.loads(said(capsys, *words))
 

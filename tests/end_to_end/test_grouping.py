@@ -1,4 +1,4 @@
-"""GroupViT with the tower that groups: it trains, its groups move, and a run goes on bit for bit."""
+"""GroupViT with the tower that groups: it trains, its groups move, and a run resumes bit-identically."""
 
 from __future__ import annotations
 

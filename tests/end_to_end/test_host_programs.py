@@ -201,7 +201,7 @@ def test_second_derivatives(name: str) -> None:
     expected = (slope_at(1e-5) - slope_at(-1e-5)) / 2e-5
     assert torch.isfinite(curvature)
     if not any(word in objective.source for word in ("stop(", ".detach()", "enqueue(", "running_mean(")):
-        # Where a recipe cuts a gradient, the slope still hangs on what is behind the cut, and differences see that.
+        # Where a recipe cuts a gradient, the slope still depends on what is behind the cut, and differences see that.
         torch.testing.assert_close(curvature.double(), expected, rtol=1e-5, atol=1e-6)
 
 

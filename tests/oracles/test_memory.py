@@ -52,7 +52,7 @@ def test_moco_compiled() -> None:
 
 def test_neighbours_of_declip() -> None:
     """Ours keeps directions, its bank keeps lengths too. Its bank drops the part of a batch that does not fit at the end,
-    ours goes on at the first slot, so the writes of the last step differ by intention."""
+    ours continues at the first slot, so the writes of the last step differ by intention."""
     arrays = load("declip-bank")
     memory = Memory(arrays["bank"].T, torch.tensor(12))
     for step, batch in enumerate(ops.normalize(arrays["batches"])):

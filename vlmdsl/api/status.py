@@ -50,7 +50,7 @@ def _claims(name: str, status: str) -> bool:
 def _withheld(program: Program, name: str) -> str:
     """Why the status of a bundled recipe is not shown."""
     own = dict(_bundled(name).knobs)
-    changed = [f"`{knob}` = {value}" for knob, value in program.knobs if knob in own and own[knob] != value]
+    changed = [f"`{key}` = {value}" for key, value in program.knobs if key in own and own[key] != value]
     here = f", here with {', '.join(changed)}" if changed else ""
     return (
         f"does not apply: this is the status of `{name}`, which refers to `{name}` with its default "

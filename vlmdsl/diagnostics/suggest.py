@@ -21,8 +21,8 @@ _FEW = 16
 def closest(name: str, candidates: Iterable[str]) -> str | None:
     """The candidate that `name` is probably a slip for, or None where a guess would mislead.
 
-    The same letters in another case win; then the likest spelling, if it is like enough; then the only one that
-    begins so.
+    A match except for case wins; then the most similar spelling, if it is similar enough; then the only candidate with this
+    prefix.
 
     >>> closest("Contrast", ["contrast", "contour"])
     'contrast'

@@ -97,7 +97,7 @@ register(
         family="mining",
         summary=(
             "What the picked samples have: of one pick each, features, tokens with their mask, a score, a condition or a "
-            "label in the place of the sample's own; of several picks, their pooled features as tokens. The gradient goes "
+            "label instead of the sample's own; of several picks, their pooled features as tokens. The gradient goes "
             "back to the picked sample."
         ),
         meaning=_take,

@@ -62,7 +62,7 @@ register(
         family="reconstruction",
         summary=(
             "The pixels of all patches of an image, predicted from the states of those that were not dropped: a transformer "
-            "over these, with a learned token in the place of each dropped patch (MAE)."
+            "over these, with a learned token for each dropped patch (MAE)."
         ),
         meaning=_decode,
         subjects=(Subject("image", ("Encoded", "Image"), "an image with dropped patches, or a tower's output for it"),),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vlmdsl_cli.options import as_json, knob_values, run_arguments
+from vlmdsl_cli.options import as_json, parse_hyper_parameters, run_arguments
 from vlmdsl_cli.output import data as print_data
 from vlmdsl_cli.output import json_data, talk
 
@@ -24,7 +24,11 @@ __all__ = ["command"]
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Number of seeds per recipe.")
 @run_arguments
 @click.option(
-    "--param", "knobs", metavar="[RECIPE.]NAME=VALUE", multiple=True, help="Set a hyper-parameter of one recipe, or of all."
+    "--param",
+    "hyper_parameters",
+    metavar="[RECIPE.]NAME=VALUE",
+    multiple=True,
+    help="Set a hyper-parameter of one recipe, or of all.",
 )
 @click.option("--out", metavar="DIR", help="The folder of the comparison; default: runs/compare-RECIPE-RECIPE...")
 @as_json
@@ -32,7 +36,7 @@ def command(
     subjects: Sequence[str],
     expressions: Sequence[str],
     seeds: int,
-    knobs: Sequence[str],
+    hyper_parameters: Sequence[str],
     run: Mapping[str, Any],
     out: str | None,
     as_json: bool,
@@ -46,7 +50,7 @@ def command(
     if not subjects and not expressions:
         raise click.UsageError("give at least one RECIPE or -e EXPRESSION")
     result = compare(
-        _contenders(subjects, expressions, knob_values(knobs)),
+        _contenders(subjects, expressions, parse_hyper_parameters(hyper_parameters)),
         seeds=seeds,
         **run,
         out=out,
@@ -58,18 +62,21 @@ def command(
         print_data(result.to_text())
 
 
-def _contenders(subjects: Sequence[str], expressions: Sequence[str], knobs: Mapping[str, object]) -> list[Contender]:
+def _contenders(
+    subjects: Sequence[str], expressions: Sequence[str], hyper_parameters: Mapping[str, object]
+) -> list[Contender]:
     """The recipes with their hyper-parameters; UsageError for a hyper-parameter of a recipe that is not compared."""
     from vlmdsl.api.compare import Contender
 
     names = [Path(subject).stem for subject in subjects]
-    for knob in knobs:
-        owner, dot, _ = knob.partition(".")
+    for name in hyper_parameters:
+        owner, dot, _ = name.partition(".")
         if dot and owner not in names:
-            raise click.UsageError(f"--param {knob} is for {owner!r}, which is not among the recipes")
-    shared = {knob: value for knob, value in knobs.items() if "." not in knob}
+            raise click.UsageError(f"--param {name} is for {owner!r}, which is not among the recipes")
+    shared = {name: value for name, value in hyper_parameters.items() if "." not in name}
     contenders = []
     for subject, name in zip(subjects, names, strict=True):
-        own = {knob.removeprefix(f"{name}."): value for knob, value in knobs.items() if knob.startswith(f"{name}.")}
+        prefix = f"{name}."
+        own = {key.removeprefix(prefix): value for key, value in hyper_parameters.items() if key.startswith(prefix)}
         contenders.append(Contender(subject, knobs=shared | own))
     return contenders + [Contender(expression, expression=True, knobs=shared) for expression in expressions]

@@ -24,4 +24,4 @@ __all__ = ["command"]
 def command(recipe: Recipe, lowering: Mapping[str, str], passes: str, batch: int) -> None:
     """Print the torch code that RECIPE compiles to, one file; every line names the line of the recipe that it comes from."""
     options: dict[str, Any] = {"lowering": lowering, "passes": passes, "batch": batch}
-    data(emit(recipe.subject, expression=recipe.expression, knobs=recipe.knobs, **options))
+    data(emit(recipe.subject, expression=recipe.expression, knobs=recipe.hyper_parameters, **options))

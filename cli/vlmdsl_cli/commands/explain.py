@@ -21,7 +21,7 @@ def command(recipe: Recipe, latex: bool, as_json: bool) -> None:
 
     The page of a recipe shows its formula, its terms, and the fields, encoders and state that it needs.
     """
-    page = explain(recipe.subject, expression=recipe.expression, knobs=recipe.knobs)
+    page = explain(recipe.subject, expression=recipe.expression, knobs=recipe.hyper_parameters)
     if as_json:
         json_data(page.to_json())
     elif not latex:

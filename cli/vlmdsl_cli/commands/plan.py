@@ -41,9 +41,9 @@ DTYPE = click.Choice(["float32", "bfloat16", "float16", "float64"])
 def command(recipe: Recipe, lowering: Mapping[str, str], stage: str | None, as_json: bool, **sizes: Any) -> None:
     """Show what RECIPE will run: encoder calls, shared values, FLOPs, memory, memory traffic, collectives, lowerings."""
     if stage is not None:
-        data(dump(recipe.subject, stage, expression=recipe.expression, knobs=recipe.knobs))
+        data(dump(recipe.subject, stage, expression=recipe.expression, knobs=recipe.hyper_parameters))
         return
-    planned = plan(recipe.subject, expression=recipe.expression, knobs=recipe.knobs, lowering=lowering, **sizes)
+    planned = plan(recipe.subject, expression=recipe.expression, knobs=recipe.hyper_parameters, lowering=lowering, **sizes)
     if as_json:
         json_data(planned.to_json())
     else:

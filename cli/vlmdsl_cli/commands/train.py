@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from vlmdsl_cli.options import as_json, choose_recipe, knob_values, lowering_option, run_arguments
+from vlmdsl_cli.options import as_json, choose_recipe, lowering_option, parse_hyper_parameters, run_arguments
 from vlmdsl_cli.output import data as print_data
 from vlmdsl_cli.output import json_data
 
@@ -19,7 +19,9 @@ __all__ = ["command"]
 @click.argument("subject", metavar="[RECIPE]", required=False)
 @click.option("-e", "expression", metavar="EXPRESSION", help="An expression in place of RECIPE.")
 @run_arguments
-@click.option("--param", "knobs", metavar="NAME=VALUE", multiple=True, help="Set a hyper-parameter of the recipe.")
+@click.option(
+    "--param", "hyper_parameters", metavar="NAME=VALUE", multiple=True, help="Set a hyper-parameter of the recipe."
+)
 @lowering_option
 @click.option("--seed", type=int, help="Seed of weights, data order and views.")
 @click.option("--out", metavar="DIR", help="The run folder; default: a new one under runs/.")
@@ -28,7 +30,7 @@ __all__ = ["command"]
 def command(
     subject: str | None,
     expression: str | None,
-    knobs: Sequence[str],
+    hyper_parameters: Sequence[str],
     run: Mapping[str, Any],
     lowering: Mapping[str, str],
     seed: int | None,
@@ -42,11 +44,13 @@ def command(
     """
     from vlmdsl.api.train import train  # `train --help` does not wait for it
 
-    recipe = None if resume and subject is None and expression is None else choose_recipe(subject, expression, knobs)
+    recipe = (
+        None if resume and subject is None and expression is None else choose_recipe(subject, expression, hyper_parameters)
+    )
     trained = train(
         None if recipe is None else recipe.subject,
         expression=recipe is not None and recipe.expression,
-        knobs=knob_values(knobs),
+        knobs=parse_hyper_parameters(hyper_parameters),
         **run,
         lowering=lowering,
         seed=seed,

@@ -49,7 +49,7 @@ _NUMBER = re.compile(r"[0-9./]+")
 
 
 def _times(left: Math, right: Math) -> Math:
-    """Numbers stand first; something times itself is its square."""
+    """Numbers first; a factor times itself is its square."""
     if left == right:
         return squared(left)
     return product(right, left) if _NUMBER.fullmatch(right.text) else product(left, right)
@@ -79,7 +79,7 @@ ARITHMETIC: dict[str, Callable[..., Math]] = {
     NOT_EQUAL: lambda left, right: infix(r"\neq", "≠", left, right),
     NOT: lambda inner: call("not", inner),
 }
-"""Operations whose formula follows from those of their inputs; of matrices they are meant entry by entry."""
+"""Operations whose formula follows from those of their inputs; on matrices they are elementwise."""
 
 
 def scaled(writer: Writer, inner: Math, scale: Node) -> Math:

@@ -31,7 +31,7 @@ class Columns:
         return bool(self.sets) or self.without_pairs
 
     def among(self, index: str, *, but_pair: bool = False, besides: tuple[Math, ...] = ()) -> str:
-        """The conditions on a candidate, in LaTeX; nothing where it is any sample of the batch."""
+        """The conditions on a candidate, in LaTeX; None if it is any sample of the batch."""
         conditions = [rf"{index} \in {members.latex}" for members in (*besides, *self.sets)]
         conditions += [rf"{index} \neq i"] if but_pair or self.without_pairs else []
         return ", ".join(conditions) or (index if self.memory else "")
@@ -42,15 +42,15 @@ class Columns:
 
 
 def columns_of(writer: Writer, matrix: Node, side: str, *, stopped: bool = False) -> list[Columns]:
-    """What sample i of the rows, or of the columns, chooses among; several kinds where matrices stand side by side.
+    """The candidates of sample i in the row or column direction; several kinds if matrices are side by side.
 
-    With `stopped` no gradient passes, and a sum of similarities has a letter.
+    With `stopped` there is no gradient, and a sum of similarities has a letter.
     """
     return [_columns(writer, part, side, stopped) for part in side_by_side(matrix)]
 
 
 def side_by_side(node: Node) -> list[Node]:
-    """The matrices, or targets, whose columns stand side by side; one for a plain one."""
+    """The matrices, or targets, whose columns are side by side; a plain one is alone."""
     return [half for part in node.inputs for half in side_by_side(part)] if node.operation is UNITE else [node]
 
 
@@ -79,7 +79,7 @@ def _kept(writer: Writer, excluded: Node) -> Math:
 
 
 def _made_of(matrix: Node) -> list[Node]:
-    """A matrix and the matrices that it is made of entry by entry, the outer ones first."""
+    """A matrix and the matrices that it is computed from elementwise, the outer ones first."""
     matrices: dict[Node, None] = {}
     waiting = [matrix]
     while waiting:

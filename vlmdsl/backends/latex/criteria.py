@@ -1,4 +1,4 @@
-"""Criteria as mathematics: what sample i loses in a matrix of logits. Those of regions are in `regions.py`."""
+"""Criteria as mathematics: the loss of sample i, from a matrix of logits. Those of regions are in `regions.py`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def cross_entropy(writer: Writer, node: Node) -> Math:
 
 
 def _blocks(writer: Writer, node: Node, side: str = "") -> list[Block]:
-    """The columns of a matrix, each kind with what the target says of it."""
+    """The columns of a matrix, each kind with its part of the target."""
     side = side or node.string("along")
     columns, parts = columns_of(writer, node.inputs[0], side), parts_of(node.inputs[1], side)
     return [Block(kind, of or ()) for kind, of in zip_longest(columns, parts) if kind is not None]
@@ -66,7 +66,7 @@ def sigmoid_loss(writer: Writer, node: Node) -> Math:
 
 
 def _sign(writer: Writer, block: Block, place: int) -> Math:
-    """1 where the target is positive, else -1; `place` says of which of the columns side by side."""
+    """1 where the target is positive, else -1; `place` is the kind of columns."""
     if len(block.parts) == 1 and block.parts[0].kind == "paired":
         positive = Math("[i = j]", "[i = j]")
     else:

@@ -1,4 +1,4 @@
-"""The formula of a program: the objective, its terms, and a list that says what every symbol stands for."""
+"""The formula of a program: the objective, its terms, and the definitions of all symbols."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LONGEST = 20_000
 
 @dataclass(frozen=True)
 class _Document:
-    """Equations first, then what their symbols mean."""
+    """Equations first, then the definitions of their symbols."""
 
     equations: tuple[Math, ...]
     where: tuple[Math, ...]
@@ -30,7 +30,7 @@ class _Document:
 def formula(program: Program) -> str:
     """The objective as LaTeX: an `aligned` block of equations, then of definitions.
 
-    Takes the program as the front end made it.
+    Takes the program before passes.
     """
     document = _document(program)
     lines = [*document.equations, *document.where]
@@ -39,13 +39,13 @@ def formula(program: Program) -> str:
 
 
 def formula_lines(program: Program) -> list[str]:
-    """The same, one equation a line; each line is LaTeX that matplotlib's mathtext renders."""
+    """The same, one equation per line, in LaTeX that matplotlib's mathtext renders."""
     document = _document(program)
     return [line.latex for line in (*document.equations, *document.where)]
 
 
 def formula_text(program: Program) -> str:
-    """The objective in plain text, one equation a line, then the list of symbols."""
+    """The objective in plain text, one equation per line, then the list of symbols."""
     document = _document(program)
     lines = [line.text for line in document.equations]
     if document.where:
@@ -73,7 +73,7 @@ def _document(program: Program) -> _Document:
 
 
 def _written_out(program: Program) -> int:
-    """How many operations there are if what is used twice is written twice: doubles with every `let a = b + b`."""
+    """The number of operations if shared values are written out: it doubles with every `let a = b + b`."""
     sizes: dict[Node, int] = {}
     for node in program.nodes():
         sizes[node] = 1 + sum(sizes[parent] for parent in node.inputs)
@@ -81,7 +81,7 @@ def _written_out(program: Program) -> int:
 
 
 def _loss(writer: FormulaWriter, root: Node) -> Math:
-    """A loss; equal shares of functions are gathered in front: 1/2 [ f + g ]."""
+    """A loss; equal coefficients of functions are factored out: 1/2 [ f + g ]."""
     summands = [(writer.regions.share(node), node, minus) for node, minus in _summands(root)]
     shares = {share for share, _, _ in summands}
     common = shares.pop() if len(shares) == 1 and len(summands) > 1 else 1.0
@@ -104,7 +104,7 @@ def _summands(root: Node) -> list[tuple[Node, bool]]:
 
 
 def _aligned(line: str) -> str:
-    """Lines meet at their first relation."""
+    """Align a line at its first relation."""
     for relation in (r" \leftarrow ", " = ", r" \sim "):
         left, sign, right = line.partition(relation)
         if sign:

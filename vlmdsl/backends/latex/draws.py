@@ -1,4 +1,4 @@
-"""Numbers drawn once per step, and mixtures with the batch or blocks of it read backwards, as mathematics."""
+"""Numbers drawn per step, and mixtures with the reversed batch or blocks of it, as mathematics."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from vlmdsl.ir import Node, block_of
 __all__ = ["State", "drawn", "following", "from_outside", "mixture", "partner_of"]
 
 State: TypeAlias = Callable[[str, Math], None]
-"""Adds a statement to a group of those that say what the symbols mean."""
+"""Adds a statement to a group of definitions."""
 
 _GREEK = {"lam": ("lambda", "λ"), "alpha": ("alpha", "α"), "gamma": ("gamma", "γ"), "mu": ("mu", "μ"), "rho": ("rho", "ρ")}
 _DISTRIBUTIONS = {"beta": (r"\mathrm{Beta}", "Beta"), "uniform": (r"\mathcal{U}", "U")}
 
 
 def drawn(state: State, node: Node) -> Math:
-    """The symbol of a draw, whose distribution is stated."""
+    """The symbol of a draw; states its distribution."""
     letter = _letter(node)
     arguments = node.attribute("arguments")
     assert isinstance(arguments, tuple)
@@ -31,20 +31,20 @@ def drawn(state: State, node: Node) -> Math:
 
 
 def following(state: State, node: Node) -> Math:
-    """The symbol of a number that follows the run; how is stated."""
+    """The symbol of a schedule; states it."""
     letter, path = _letter(node), str(node.attribute("ramp"))
     state("parameters", Math(rf"{letter.latex}\ {words(path).latex}", f"{letter.text} {path}"))
     return letter
 
 
 def _letter(node: Node) -> Math:
-    """A number's name, as a Greek letter where it spells one."""
+    """The name of a number, as a Greek letter if it is the name of one."""
     name = node.string("name")
     return symbol(rf"\{_GREEK[name][0]}", _GREEK[name][1]) if name in _GREEK else words(name)
 
 
 def from_outside(state: State, node: Node) -> Math:
-    """The symbol of a number that the caller gives, which is stated."""
+    """The symbol of a number from the caller; states that."""
     letter = words(node.string("name"))
     said = words("passed by the caller")
     state("parameters", Math(rf"{letter.latex}\ {said.latex}", f"{letter.text}: {said.text}"))

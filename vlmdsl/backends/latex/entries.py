@@ -1,4 +1,4 @@
-"""Entries of similarity matrices and of targets: what stands at (row, column)."""
+"""Entries of similarity matrices and of targets at (row, column)."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _token_matrix(writer: Writer, node: Node, side: str, left: Math) -> Math:
 
 
 def _kept_tokens(writer: Writer, node: Node, token: str, sample: str) -> Math:
-    """What a best token is chosen from: all, or those that are kept, which is stated."""
+    """The tokens of a maximum: all, or those that are kept; states which."""
     arguments = node.attribute("arguments")
     assert isinstance(arguments, tuple)
     chosen = dict(arguments)
@@ -191,7 +191,7 @@ def settings_of(node: Node) -> list[Math]:
 
 
 def has_two_sides(target: Node) -> bool:
-    """Whether the row direction of a target is another matrix than its column direction."""
+    """Whether the directions of a target are different matrices."""
     return target.operation.of_matrix or any(map(has_two_sides, target.inputs))
 
 
@@ -244,7 +244,7 @@ def dense_entry(writer: Writer, target: Node, side: str = "rows", block: int = 0
 
 
 def _composed_entry(writer: Writer, target: Node, side: str, block: int) -> Math:
-    """Of a target that is made of others entry by entry, or of a plug-in's, of what rows and columns have."""
+    """An entry of a target that is computed elementwise from others, or by a plug-in from the values of rows and columns."""
     if target.operation.module:
         row, column = ("i", "j") if side == "rows" else ("j", "i")
         (values,) = target.inputs

@@ -1,6 +1,6 @@
 """Scalars, per-sample scores and losses as mathematics: a rule per operation, for sample i.
 
-An operation that has no rule is written as a function of its inputs, so a formula is never wrong by leaving something out.
+An operation without a rule is written as a function of its inputs, so a formula never omits anything.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _clamp(writer: Writer, node: Node) -> Math:
 
 
 def _ends(clamp: Node) -> tuple[float | None, float | None]:
-    """Where a clamp cuts, below and above; None for nowhere."""
+    """The lower and upper bound of a clamp; None for no bound."""
     lower, upper = (clamp.attribute(name) for name in ("lower", "upper"))
     return (
         float(lower) if isinstance(lower, int | float) else None,
@@ -112,7 +112,7 @@ def _ends(clamp: Node) -> tuple[float | None, float | None]:
 
 
 def _between(inner: Math, lower: float | None, upper: float | None) -> Math:
-    """`inner`, cut at these ends."""
+    """`inner`, clamped to these bounds."""
     if lower is not None and upper is not None:
         return call("clamp", inner, number(lower), number(upper))
     if upper is not None:

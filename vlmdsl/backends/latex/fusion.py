@@ -1,4 +1,4 @@
-"""How a text given an image is written, and whether they belong together."""
+"""Texts given an image, and image-text matching, as mathematics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the rules of the formula may ask of the writer that runs them."""
+"""The interface between the rules of formulas and the writer."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Part:
     node: Node | None
     missing: int
     side: str = "rows"
-    """The direction, where the target has two that differ."""
+    """The direction, if the target has two different ones."""
     block: int = 0
-    """Which of the kinds of columns that stand side by side, where one target speaks of several."""
+    """The kind of columns, if the target covers several."""
 
 
 class Writer(Protocol):
-    """Values as mathematics; what has to be said besides is stated in `names`."""
+    """Values as mathematics; definitions are collected in `names`."""
 
     names: Names
     tables: dict[Node, Math]
@@ -38,7 +38,7 @@ class Writer(Protocol):
         """A scalar, a loss, or a score or condition of sample i."""
 
     def argument(self, node: Node, index: str) -> Math:
-        """What a function of a plug-in is given of sample `index`."""
+        """The argument of a plug-in's function for sample `index`."""
 
     def entry(self, node: Node, row: str, column: str, direction: str) -> Math:
         """Entry (row, column) of the matrix that `direction` reads."""

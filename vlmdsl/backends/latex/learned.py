@@ -1,4 +1,4 @@
-"""Learned numbers as mathematics: their letters, where they start and how they are bounded."""
+"""Learned parameters as mathematics: their letters, initial values and bounds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PARAMETERS = {"temperature": (r"\tau", "τ"), "bias": ("b", "b"), "weight": (r"
 
 
 class LearnedNumbers:
-    """The learned numbers among some nodes; `state(group, statement)` adds what has to be said of one."""
+    """The learned parameters among some nodes; `state(group, statement)` adds a definition."""
 
     def __init__(
         self, nodes: Iterable[Node], readers: Mapping[Node, Sequence[Node]], state: Callable[[str, Math], None]
@@ -28,7 +28,7 @@ class LearnedNumbers:
         self._kinds = Counter(_kind(node) for node in nodes if node.operation is PARAMETER)
 
     def symbol(self, node: Node) -> Math:
-        """What a learned number stands for: itself, or exp(-it) if it is stored as the logarithm of a scale."""
+        """The value of a learned parameter p: p itself, or exp(-p) if it is stored as the log of a scale."""
         if node not in self._symbols:
             kind = _kind(node)
             latex, text = _PARAMETERS.get(kind, (rf"\theta_{{{words(node.string('name')).latex}}}", node.string("name")))

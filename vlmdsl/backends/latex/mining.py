@@ -1,4 +1,4 @@
-"""How mined negatives are written: a letter for the sample that sample i picks, by a rule that is stated."""
+"""Mined negatives as mathematics: a letter for the sample that sample i picks, with its rule."""
 
 from __future__ import annotations
 

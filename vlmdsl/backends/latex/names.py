@@ -1,4 +1,4 @@
-"""Letters: which symbol stands for a stream or a value that is used more than once."""
+"""Letters: the symbols of streams and of values that are used more than once."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _LETTERS = {
     "found": ("ρ",),
     "picks": ("π",),
 }
-"""Letters by what they stand for, no letter twice; further ones of a kind get a number."""
+"""Letters by their meaning, without repetition; further ones of a kind get a number."""
 _COMMANDS = {"ℓ": r"\ell", "μ": r"\mu", "α": r"\alpha", "ρ": r"\rho", "π": r"\pi"}
 """Letters that LaTeX writes as commands."""
 
@@ -86,7 +86,7 @@ class Names:
         return Math(f"{letter.latex}_{{{index}}}", f"{letter.text}_{index}")
 
     def state(self, group: str, statement: Math) -> None:
-        """Add a line to the list that defines the symbols; the same line only once."""
+        """Add a line to the definitions of symbols, once."""
         if statement not in self.statements[group]:
             self.statements[group].append(statement)
 
@@ -110,11 +110,11 @@ class Names:
         return Math(f"{latex}_{{{index}}}", f"{text}_{index}")
 
     def updated(self, state: Node) -> Node:
-        """What a state is after the step."""
+        """The update of a state."""
         return next(update.node for update in self._updates if update.state is state)
 
     def _memory(self, node: Node) -> Math:
-        """The letter of a queue; what is in it is stated."""
+        """The letter of a queue; states its contents."""
         if node not in self._memories:
             letter = self._memories[node] = self.next("memories")
             entering = self.updated(node).inputs[1:]
@@ -149,7 +149,7 @@ class Names:
         return letter.latex, letter.text
 
     def lettered(self, kind: str, key: object) -> Math:
-        """The letter for one thing of a kind: a new one where it is asked for first."""
+        """The letter of a thing of this kind, a new one at first use."""
         if (kind, key) not in self._lettered:
             self._lettered[kind, key] = self.next(kind)
         return self._lettered[kind, key]
@@ -168,7 +168,7 @@ class Names:
         self.state("features", equation(self.feature(node, index), self.written_out(node, index)))
 
     def written_out(self, node: Node, index: str) -> Math:
-        """What a feature vector of sample `index` is made of."""
+        """A feature vector of sample `index`, written out."""
         rule = _MADE.get(node.operation, Names._encoded)
         return rule(self, node, index)
 
@@ -194,7 +194,7 @@ class Names:
         return total(left, right if node.operation is ADD else negated(right))
 
     def _operand(self, node: Node, index: str) -> Math:
-        """A summand: what an encoder gives, and sums of it, are written out."""
+        """A summand: outputs of encoders, and sums of them, are written out."""
         if (node.operation is POOLED or node.operation.signs) and node not in self._features:
             return self.written_out(node, index)
         return self.feature(node, index)
@@ -269,7 +269,7 @@ class Names:
         return Math(rf"\widetilde{{{latex}}}^{{({copy})}}_i", f"{text}'({copy})_i")
 
     def _draw(self, node: Node, drawn: Math, inner: Math) -> Math:
-        """What a drawn view is drawn from, or mixed of."""
+        """The distribution, or the parts, of a drawn view."""
         if node.operation is MIX:
             place = partner_of(self.state, node, "i")
             partner = Math(
@@ -316,11 +316,11 @@ _MADE: dict[str, Callable[[Names, Node, str], Math]] = {
     SUBTRACT: Names._combined,
     STOP: Names._stopped,
 }
-"""How a feature vector is made, by operation; what is not here is an encoder's."""
+"""How feature vectors are written, by operation; others are outputs of encoders."""
 
 
 def _tower(encoder: Encoder) -> Math:
-    """The tower's name; of one that is entered part-way, after which share of its blocks."""
+    """The name of the tower, with the share of blocks after which it is entered."""
     name = words(encoder.tower)
     if encoder.enters is None:
         return name
@@ -335,7 +335,7 @@ def _encode_of(node: Node) -> Node | None:
 
 
 def _how(node: Node) -> list[Math]:
-    """What a drawn view of an image is drawn by: a pipeline, the share of patches dropped, bounds of a crop's area."""
+    """The parameters of a drawn view of an image: pipeline, share of dropped patches, bounds of the crop's area."""
     attributes = dict(node.attributes)
     if "pipeline" in attributes:
         return [words(str(attributes["pipeline"]))]

@@ -18,12 +18,12 @@ _LATEX = {
     **{sign: f"\\{sign}" for sign in "_ %$#&{}"},
     **{"\\": r"\backslash ", "^": r"\wedge ", "~": r"\sim ", '"': "''", "`": "'"},
 }
-"""Characters that mean something to LaTeX, and how they are written."""
+"""Special characters of LaTeX, and their escapes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Math:
-    """One expression. `level` says how tightly it binds; a minus in front is kept apart, so that it can move outward."""
+    """One expression. `level` is its precedence; a leading minus is kept separately, so that it can move outward."""
 
     latex: str
     text: str
@@ -45,7 +45,7 @@ def words(text: str) -> Math:
 
 
 def number(value: float) -> Math:
-    """A number: simple fractions as such, others with as many digits as matter."""
+    """A number: simple fractions as fractions, others with their significant digits."""
     negative, size = value < 0, abs(value)
     simple = Fraction(size).limit_denominator(16)
     if size and simple.denominator > 1 and abs(float(simple) - size) < 1e-12 and not _is_short(size):
@@ -61,7 +61,7 @@ def number(value: float) -> Math:
 
 
 def _is_short(size: float) -> bool:
-    """Whether a decimal says it better than a fraction: 0.1 rather than 1/10, but 1/2."""
+    """Whether a decimal is shorter than a fraction: 0.1 rather than 1/10, but 1/2."""
     return len(f"{size:.10g}") <= 4 and size not in (0.5, 0.25)
 
 
@@ -71,7 +71,7 @@ def bracketed(inner: Math, latex: str = "()", text: str = "()") -> Math:
 
 
 def _at_least(inner: Math, level: int) -> Math:
-    """The expression fit to stand where `level` is needed; a minus needs brackets there."""
+    """The expression with brackets if `level` requires them."""
     return inner if inner.level >= level and not inner.negative else bracketed(inner)
 
 
@@ -95,7 +95,7 @@ def total(*summands: Math) -> Math:
 
 
 def product(*factors: Math) -> Math:
-    """A product; the signs of the factors are gathered in front, and a factor 1 is left out."""
+    """A product; the signs of the factors are collected in front, and a factor 1 is omitted."""
     negative = sum(factor.negative for factor in factors) % 2 == 1
     inner = [_at_least(replace(factor, negative=False), PRODUCT) for factor in factors]
     kept = [factor for factor in inner if factor.text != "1"] or inner[:1]
@@ -124,7 +124,7 @@ def fraction(above: Math, below: Math) -> Math:
 
 
 def squared(inner: Math) -> Math:
-    """The square of what may be any expression."""
+    """The square of any expression."""
     base = _at_least(replace(inner, negative=False) if inner.level > SUM else inner, ATOM)
     return Math(f"{{{base.latex}}}^{{2}}", f"{base.text}²")
 
@@ -141,7 +141,7 @@ def infix(latex: str, text: str, *operands: Math) -> Math:
 
 
 def call(name: str, *arguments: Math, latex: str = "") -> Math:
-    """A function of its arguments; `latex` where it has a command of its own."""
+    """A function of its arguments; `latex` if it has a special command."""
     tex, plain = zip(*(argument.signed() for argument in arguments), strict=True) if arguments else ((), ())
     head = latex or words(name).latex
     return Math(rf"{head}\left( {', '.join(tex)} \right)", f"{name}({', '.join(plain)})")

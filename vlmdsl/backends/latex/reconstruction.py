@@ -1,4 +1,4 @@
-"""How the pixels of dropped patches and what a decoder predicts of them are written."""
+"""Pixels of dropped patches, and their predictions, as mathematics."""
 
 from __future__ import annotations
 

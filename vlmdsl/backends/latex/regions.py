@@ -1,4 +1,4 @@
-"""Contrastive regions as mathematics: the mean of each direction, and functions where several regions are alike."""
+"""Contrastive regions as mathematics: the mean of each direction, and functions for several similar regions."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["Regions"]
 
 _PLACEHOLDERS = ("p", "q")
 _LONG = 16
-"""A weight with more characters than this, as text, gets a letter of its own."""
+"""A weight with more characters than this, as text, gets a letter."""
 
 
 class Regions:
-    """The regions of one program, and the functions that stand for those of them that differ in their features only."""
+    """The regions of one program, and functions for those that differ only in their features."""
 
     def __init__(self, program: Program, writer: Writer) -> None:
         self._writer = writer
@@ -119,7 +119,7 @@ class Regions:
 
 
 def _shape(node: Node) -> object:
-    """What a region is but for its features and its weight; None if it has no single pair of pooled features."""
+    """A region without its features and its weight; None unless it has a single pair of pooled features."""
     matrix = node.inputs[0]
     if (
         matrix.operation is not SIMILARITY

@@ -14,7 +14,7 @@ _POINTS = 72.0
 
 
 def render_png(program: Program, path: Path | str, *, size: float = 14.0, dots_per_inch: int = 200) -> None:
-    """Write the formula of `program` (as the front end made it) as a PNG file, one equation under the other.
+    """Write the formula of `program` (before passes) as a PNG file, one equation under the other.
 
     `size` is the height of the letters in points. matplotlib is imported when this is called.
     """

@@ -1,4 +1,4 @@
-"""How retrieval from a reference set is written: which samples are found, and what a vector attends to."""
+"""Retrieval from a reference set as mathematics: the retrieved samples, and attention to them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes the values of a program: the letters that stand for some, with the statements that define them."""
+"""Writes the values of a program, with letters for some of them and their definitions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ __all__ = ["FormulaWriter"]
 
 
 class FormulaWriter(Writer):
-    """Turns the nodes of one program into mathematics; `names.statements` collects what has to be said besides."""
+    """Turns the nodes of one program into mathematics; `names.statements` collects definitions."""
 
     def __init__(self, program: Program) -> None:
         self.names: Names = Names(program, self.expression)

@@ -1,4 +1,4 @@
-"""Whether all processes were given the same sizes: asked before anything is exchanged, which would hang or be wrong."""
+"""Checks that all processes have the same sizes before anything is exchanged, which would hang or be wrong."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["check_agreement"]
 
 
 def check_agreement(features: Mapping[str, object], fault: Exception | None = None) -> None:
-    """ValueError, on every process, that names the sizes where they differ; `fault` is what this process found wrong with
-    its own features already, which it raises itself and the others name.
+    """ValueError, on every process, that names the sizes where they differ; `fault` is an error in this process's features,
+    which it raises itself and the others report.
 
-    One number of every process is compared a call, on the CPU; only where they differ are shapes sent around.
+    Each call compares one number per process, on the CPU; shapes are exchanged only if they differ.
     """
     if process_count() == 1:
         if fault is not None:

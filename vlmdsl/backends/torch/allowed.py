@@ -1,6 +1,6 @@
-"""What emitted source may consist of: it is parsed and held to this before it runs, so no text of a recipe becomes code.
+"""The allowed forms of emitted source: it is parsed and checked before it runs, so no text of a recipe becomes code.
 
-Escaping what comes from recipes is the task of `emit.py` and `calls.py`; a fault of theirs stops here, as a compiler's.
+`emit.py` and `calls.py` escape text from recipes; an error in them is caught here, as an internal error.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """A step in micro-batches with the gradient of the whole batch.
 
-Towers run twice: first in chunks of samples, without a graph, for their features alone; then, once the losses have given the
-gradients of all features, chunk by chunk with a graph. What may depend on the whole batch in between (heads with batch
+Towers run twice: first in chunks of samples, without a graph, only for their features; then, when the gradients of all
+features are known, chunk by chunk with a graph. Everything between that may depend on the whole batch (heads with batch
 statistics, emitted functions) runs once, with a graph, on the features. Source: gradient caching (Gao et al., 2021,
-arXiv:2101.06983), here for every step of a schedule: what one step gives is cut off from it, and the backward pass runs the
-steps strictly in reverse.
+arXiv:2101.06983), here for every step of a schedule: the outputs of a step are detached from it, and the backward pass runs
+the steps strictly in reverse.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["CachedStep"]
 
 @dataclass
 class _Call:
-    """A call of a tower that is to be repeated with a graph: its inputs, the features it gave, and how each chunk began."""
+    """A call of a tower that will be repeated with a graph: its inputs, its features, and the random state of each chunk."""
 
     apply: Apply
     inputs: list[Loaded]
@@ -37,14 +37,14 @@ class _Call:
 
 @dataclass
 class _Cut:
-    """What a step gave, with its graph, and the same tensors cut off from it, which the steps after it read."""
+    """The outputs of a step, with their graph, and the same tensors detached, which later steps read."""
 
     outputs: list[Tensor]
     leaves: list[Tensor]
 
 
 class StepModel(Modules, Protocol):
-    """A model that a schedule runs on: `VisionLanguageModel`."""
+    """A model that runs a schedule: `VisionLanguageModel`."""
 
     @property
     def objective(self) -> Objective: ...
@@ -64,9 +64,9 @@ class CachedStep(Step):
     """A training step of a model whose towers hold the activations of `micro` samples at a time, with the gradient of the
     whole batch.
 
-    Call it with a batch, then `backward` with the loss, in the place of `model(batch)` and `loss.backward()`. On several
-    processes the model is not wrapped in `DistributedDataParallel`: `backward` takes the mean of all gradients itself, once.
-    Outputs and gradients equal those of `model(batch)` up to rounding; dropout draws other numbers of the same distribution.
+    Call it with a batch, then `backward` with the loss, instead of `model(batch)` and `loss.backward()`. On several
+    processes do not wrap the model in `DistributedDataParallel`: `backward` averages all gradients itself, once. Outputs and
+    gradients equal those of `model(batch)` up to rounding; dropout draws other numbers of the same distribution.
 
     Raises `DiagnosticError` (V0833) for a tower with batch statistics, whose features of a chunk are not those of the batch.
 
@@ -85,8 +85,8 @@ class CachedStep(Step):
     >>> images = {name: ImageBatch(torch.rand(6, 3, 8, 8)) for name in ("a", "b")}
     >>> batch = Batch(images, torch.arange(6), list("012345"))
     >>> step = CachedStep(model, micro=2)
-    >>> output = step(batch)            # in the place of model(batch)
-    >>> step.backward(output.loss)      # in the place of output.loss.backward()
+    >>> output = step(batch)            # instead of model(batch)
+    >>> step.backward(output.loss)      # instead of output.loss.backward()
     """
 
     def __init__(self, model: StepModel, micro: int) -> None:
@@ -115,7 +115,7 @@ class CachedStep(Step):
             for samples in self._chunks(inputs):
                 record.states.append(_RandomState.now())
                 parts.append(self.modules.call_tower(step, [_of(samples, value) for value in inputs]))
-        torch.clear_autocast_cache()  # weights cast without a graph, which the second pass would take over
+        torch.clear_autocast_cache()  # weights cast without a graph, which the second pass would reuse
         features = [_joined(chunks) for chunks in zip(*parts, strict=True)]
         if not (torch.is_grad_enabled() and step.use.gradient):
             return features
@@ -124,7 +124,7 @@ class CachedStep(Step):
         return record.leaves
 
     def compute(self, step: Compute, environment: Environment) -> None:
-        """As of any step; what is given is cut off."""
+        """As in any step; the outputs are detached."""
         super().compute(step, environment)
         computed = [node for node in step.gives if isinstance(environment[node], Tensor | tuple)]
         environment.update(zip(computed, self._cut([environment[node] for node in computed]), strict=True))
@@ -141,7 +141,7 @@ class CachedStep(Step):
         average_gradients(self.model.parameters())
 
     def _repeat(self, record: _Call) -> None:
-        """A tower's calls again, with a graph, chunk by chunk."""
+        """Repeat the calls of a tower with a graph, chunk by chunk."""
         gradients = [tuple(None if leaf is None else leaf.grad for leaf in leaves) for leaves in record.leaves]
         if all(gradient is None for parts in gradients for gradient in parts):
             return
@@ -160,7 +160,7 @@ class CachedStep(Step):
         return (slice(start, min(start + self.micro, samples)) for start in range(0, samples, self.micro))
 
     def _cut(self, values: list[Any]) -> list[Any]:
-        """The values without the graph behind them, which is kept for the backward pass."""
+        """The values detached from their graph, which is kept for the backward pass."""
         record = _Cut([], [])
 
         def cut(value: Any) -> Any:
@@ -183,8 +183,8 @@ class CachedStep(Step):
 class _Taken:
     """Inputs of a tower, chunk by chunk, and the gradients of those that have one: what other modules gave.
 
-    Each chunk is a leaf of its own whose gradient is added into a part of the whole: a slice of the whole as an input would
-    cost a gradient of full size per chunk.
+    Each chunk is a separate leaf whose gradient is added into a slice of the whole: slicing the whole as an input would
+    allocate a gradient of full size per chunk.
     """
 
     def __init__(self, inputs: Sequence[Loaded]) -> None:
@@ -196,12 +196,12 @@ class _Taken:
         self._chunk: list[Tensor] = []
 
     def chunk(self, samples: slice) -> list[Loaded]:
-        """These samples of all inputs."""
+        """The inputs of these samples."""
         self._chunk = []
         return [value.map(lambda tensor: self._part(tensor, samples)) for value in self._inputs]
 
     def collect(self, samples: slice) -> None:
-        """Take the gradients that the backward pass of a chunk has left."""
+        """Collect the gradients from the backward pass of a chunk."""
         for whole, part in zip(self._gradients, self._chunk, strict=True):
             if part.grad is not None:
                 whole[samples] += part.grad
@@ -236,7 +236,7 @@ class _RandomState:
 
     @contextmanager
     def restored(self) -> Iterator[None]:
-        """In here random numbers are those that followed this state; afterwards they go on as if nothing had been drawn."""
+        """Restore this state inside the context, and the current one afterwards."""
         with torch.random.fork_rng(self._devices):
             torch.set_rng_state(self._cpu)
             for device, state in self._devices.items():
@@ -249,7 +249,7 @@ def _of(samples: slice, value: Loaded) -> Loaded:
 
 
 def _same_autocast() -> Callable[[], AbstractContextManager[object]]:
-    """What gives a context with the autocast settings of this moment, whenever it is entered."""
+    """A factory of contexts with the current autocast settings."""
     kinds = [kind for kind in ("cpu", "cuda") if kind == "cpu" or torch.cuda.is_available()]
     settings = [(kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)) for kind in kinds]
 
@@ -281,6 +281,6 @@ def _leaves(features: Any) -> Any:
 
 
 def _joined(chunks: Sequence[Any]) -> Any:
-    """Features of all samples, of those of chunks."""
+    """The features of all samples, joined from chunks."""
     parts = zip(*chunks, strict=True)
     return type(chunks[0])(*(None if part[0] is None else torch.cat(part) for part in parts))

@@ -1,4 +1,4 @@
-"""How a call of each operation is written, given how its inputs are: by its name, unless it has a row in `RULES`."""
+"""How calls of operations are written, given their inputs: by name, unless the operation has a row in `RULES`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ __all__ = ["RULES", "Values", "call_of", "literal"]
 
 
 class Values:
-    """How the values of one program are referred to, as far as their lines stand, and the streams they come from."""
+    """The references to the values of one program that are already computed, and their streams."""
 
     def __init__(self, program: Program, chunked: frozenset[Node] = frozenset()) -> None:
         self._chunked = chunked
@@ -46,18 +46,18 @@ class Values:
         self._outputs |= {output.node.index: output for output in module_outputs(program)}
 
     def refer(self, node: Node, written: str) -> None:
-        """From now on a node is referred to as `written`."""
+        """Refer to a node as `written` from now on."""
         self._written[node.index] = written
 
     def of(self, node: Node) -> str:
         return self._written[node.index]
 
     def gather(self, node: Node, written: str) -> None:
-        """Where everybody's features are needed, a node is referred to as `written`."""
+        """Refer to the gathered features of a node as `written`."""
         self._gathered[node.index] = written
 
     def compared(self, node: Node) -> list[str]:
-        """The inputs of a comparison; the features that it gathers by their name where that is done already."""
+        """The inputs of a comparison; gathered features are passed by name if they exist."""
         written = [self.of(parent) for parent in node.inputs]
         features = gathered_by(node)
         if features is not None:
@@ -69,7 +69,7 @@ class Values:
         return "ops.tiled" if node in self._chunked else "ops"
 
     def output(self, encode: Node) -> Stream | ModuleOutput:
-        """What an `encode` or an `apply` node gives, with the names of its inputs."""
+        """The output of an `encode` or `apply` node, with its input names."""
         return self._outputs[encode.index]
 
 
@@ -77,7 +77,7 @@ Rule: TypeAlias = Callable[[Values, Node], str]
 
 
 def _call(function: str) -> Rule:
-    """`ops.FUNCTION(inputs, attribute=...)`; an attribute that is not there has its default."""
+    """`ops.FUNCTION(inputs, attribute=...)`; missing attributes have their defaults."""
 
     def rule(values: Values, node: Node) -> str:
         arguments = [values.of(parent) for parent in node.inputs]
@@ -102,7 +102,7 @@ def _infix(symbol: str) -> Rule:
 
 
 def literal(value: object) -> str:
-    """A number, string or tuple as Python's own literal, in ASCII: whatever a string holds, it stays one."""
+    """A number, string or tuple as a Python literal in ASCII, which is safe for any string."""
     escaped = ascii(value)
     inside = escaped[1:-1]
     return f'"{inside}"' if isinstance(value, str) and inside == value and '"' not in value else escaped
@@ -239,7 +239,7 @@ def _target_part(values: Values, node: Node, part: TargetPart) -> str:
 
 
 def _plugin(values: Values, node: Node) -> str:
-    """A function of a plug-in is called through ours: emitted source calls nothing else."""
+    """Functions of plug-ins are called through `ops`: emitted source calls nothing else."""
     function = "plugin_target" if isinstance(node.type, TargetType) else "plugin_criterion"
     arguments = [literal(str(node.operation)), *(values.of(parent) for parent in node.inputs)]
     arguments += [f"{name}={literal(value)}" for name, value in node.attributes]

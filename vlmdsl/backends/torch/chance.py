@@ -1,4 +1,4 @@
-"""The loss at chance: what a term is when every candidate is equally likely, the line that a loss curve is read against."""
+"""The loss at chance: the value of a term if all candidates are equally likely, the reference for a loss curve."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vlmdsl.types import ScoreType, SimType, holds_memory
 __all__ = ["Level", "chance_level"]
 
 Level = float | Tensor
-"""A number, 0-d where it follows the fill of a queue."""
+"""A number, 0-d if it depends on the fill of a queue."""
 
 
 def chance_level(node: Node, samples: Level, filled: Mapping[str, Tensor]) -> Level | None:
@@ -48,7 +48,7 @@ def chance_level(node: Node, samples: Level, filled: Mapping[str, Tensor]) -> Le
 
 
 def _arithmetic(operation: Operation, operands: list[Level]) -> Level | None:
-    """What an operation on numbers gives; of a level that follows a queue only sums, products and quotients."""
+    """The value of an operation on numbers; for a level that depends on a queue only sums, products and quotients."""
     of_tensors = bool(operation.signs) or operation in (MULTIPLY, DIVIDE)
     if operation.number is None or (any(isinstance(operand, Tensor) for operand in operands) and not of_tensors):
         return None
@@ -77,7 +77,7 @@ def _of_scores(scores: Node, samples: Level, filled: Mapping[str, Tensor]) -> Le
 
 
 def _of_own_pair(excess: Node, samples: Level, filled: Mapping[str, Tensor]) -> Level | None:
-    """The softplus of how far the others' log-sum-exp is above the pair's own logit: log(1 + N)."""
+    """The softplus of the others' log-sum-exp minus the logit of the pair: log(1 + N)."""
     if excess.operation is not SUBTRACT or excess.inputs[0].operation is not LOG_SUM_EXP:
         return None
     others, own = _compared(excess.inputs[0].inputs[0]), _compared(excess.inputs[1])
@@ -88,7 +88,8 @@ def _of_own_pair(excess: Node, samples: Level, filled: Mapping[str, Tensor]) -> 
 
 
 def _may_lose_targets(target: Node, logits: Node) -> bool:
-    """Whether nothing may be left of some rows' targets, which have no loss then: all that is known to stay is pairs."""
+    """Whether the targets of some rows may be entirely excluded, so that they have no loss: only pairs are certain to
+    remain."""
     while logits.operation is UNITE and target.operation is PAIRED:
         logits = logits.inputs[0]  # no pair is in the further columns
     return any(node.operation is EXCLUDE_PAIRS for node in walk([logits]))

@@ -1,4 +1,4 @@
-"""The only place that talks to other processes.
+"""All communication with other processes.
 
 Every process returns the global loss, so what is differentiated is *the sum over processes of each process's loss*. The
 adjoints below are the exact ones of that sum: all-gather <-> reduce-scatter, all-reduce <-> all-reduce, fetching samples
@@ -43,7 +43,7 @@ def process_index() -> int:
 
 
 def gather_objects(local: T) -> list[T]:
-    """Everybody's `local`, in the order of the processes: any small picklable value, outside the compiled graph."""
+    """The `local` of all processes in order: any small picklable value, outside the compiled graph."""
     gathered: list[Any] = [local] * process_count()
     if len(gathered) > 1:
         dist.all_gather_object(gathered, local)
@@ -51,7 +51,7 @@ def gather_objects(local: T) -> list[T]:
 
 
 def gather_numbers(own: int) -> list[int]:
-    """Everybody's number (64 bits), in the order of the processes; exchanged on the CPU: nobody waits for a device."""
+    """The number (64 bits) of every process in order; exchanged on the CPU, without waiting for a device."""
     if process_count() == 1:
         return [own]
     numbers = [torch.zeros(1, dtype=torch.int64) for _ in range(process_count())]
@@ -60,7 +60,8 @@ def gather_numbers(own: int) -> list[int]:
 
 
 def all_gather(local: Tensor) -> Tensor:
-    """Everybody's `local` [b, ...] joined along the first axis: [B, ...]. Differentiable; booleans and integers pass too."""
+    """The `local` [b, ...] of all processes joined along the first axis: [B, ...]. Differentiable; booleans and integers
+    pass too."""
     if process_count() == 1:
         return local
     if local.dtype is torch.bool:
@@ -72,7 +73,7 @@ def all_gather(local: Tensor) -> Tensor:
 
 
 def all_reduce_sum(local: Tensor) -> Tensor:
-    """The sum of everybody's `local`, the same on every process. Differentiable."""
+    """The sum of `local` over all processes, the same on every process. Differentiable."""
     if process_count() == 1:
         return local
     total: Tensor = _AllReduceSum.apply(local)  # type: ignore[no-untyped-call]
@@ -80,14 +81,14 @@ def all_reduce_sum(local: Tensor) -> Tensor:
 
 
 def all_reduce_max(local: Tensor) -> Tensor:
-    """The elementwise maximum of everybody's `local`, without gradient."""
+    """The elementwise maximum of `local` over all processes, without gradient."""
     if process_count() == 1:
         return local.detach()
     return _reduce(local.detach(), "max")
 
 
 def own_slice(everybody: Tensor) -> Tensor:
-    """This process's samples [b, ...] of a tensor [B, ...] that every process holds; a 0-d one is everybody's."""
+    """This process's samples [b, ...] of a tensor [B, ...] that every process holds; a 0-d tensor is unchanged."""
     if process_count() == 1 or not everybody.dim():
         return everybody
     share = everybody.shape[0] // process_count()
@@ -98,7 +99,8 @@ def mirrored(local: Tensor, block: int = 0) -> Tensor:
     """This process's share [b, ...] of the batch of all processes read backwards, or of each `block` of consecutive samples
     of it. Differentiable.
 
-    Processes exchange the samples whose partner is another's: all of the whole batch, none where blocks divide the share.
+    Processes exchange the samples whose partner is on another process: all of them for the whole batch, none if blocks
+    divide the share.
     """
     read: Tensor = _Mirrored.apply(local, block)  # type: ignore[no-untyped-call]
     return read
@@ -108,8 +110,8 @@ def fetch(local: Tensor, indices: Tensor) -> Tensor:
     """The samples `indices` [n] of the batch of all processes, which may repeat: [n, ...]; `local` [b, ...] are this
     process's. Differentiable: gradients return to the process that holds the sample, and are added up there.
 
-    Every process asks for equally many. What is asked for is sent, not the whole batch: n samples arrive, where a gathered
-    batch would hold all B.
+    Every process requests the same number of samples. Only these are sent: n samples arrive, while a gathered batch would
+    hold all B.
     """
     if process_count() == 1:
         return local.index_select(0, indices)
@@ -131,7 +133,7 @@ def transposed(local: Tensor) -> Tensor:
 
 
 def average_gradients(parameters: Iterable[Tensor]) -> None:
-    """Put the mean over processes in the place of every gradient, as `DistributedDataParallel` does: one exchange for each
+    """Replace every gradient by its mean over processes, as `DistributedDataParallel` does: one exchange for each
     dtype and device. Every process must have gradients of the same parameters."""
     if process_count() == 1:
         return
@@ -147,7 +149,7 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
 
 
 class _AllGather(Function):
-    """all-gather, whose adjoint sums everybody's gradients and keeps the own samples'."""
+    """all-gather, whose adjoint sums the gradients of all processes and keeps those of this process's samples."""
 
     @staticmethod
     def forward(local: Tensor) -> Tensor:
@@ -263,7 +265,7 @@ class _Transposed(Function):
 
 
 def _adjoint(differentiable: Any, plain: Callable[..., Tensor], gradient: Tensor, *arguments: Any) -> Tensor:
-    """The call of a backward pass: of a function with a derivative of its own where that is wanted."""
+    """Call a function in a backward pass; with autograd if a second derivative is needed."""
     second = torch.is_grad_enabled() and not torch.compiler.is_compiling()
     result: Tensor = (differentiable.apply if second else plain)(gradient, *arguments)
     return result
@@ -286,7 +288,7 @@ def _reduce_scatter(everybody: Tensor) -> Tensor:
 
 
 def _exchange(leaving: Tensor, arriving_counts: list[int], leaving_counts: list[int]) -> Tensor:
-    """What the processes send to each other: the first `leaving_counts[0]` go to the first of them, and so on."""
+    """Exchange rows between processes: the first `leaving_counts[0]` go to the first process, and so on."""
     return _wait(
         torch.ops._c10d_functional.all_to_all_single(leaving.contiguous(), arriving_counts, leaving_counts, _group())
     )
@@ -301,8 +303,8 @@ def _transpose(local: Tensor) -> Tensor:
 
 
 def _backwards(local: Tensor, block: int) -> Tensor:
-    """Each sample's partner. Of one process these are its own samples, by their positions: no shape hangs on how many
-    blocks there are."""
+    """Each sample's partner. On one process these are its own samples, by position: no shape depends on the number of
+    blocks."""
     if process_count() == 1:
         return local[partners(torch.arange(local.shape[0], device=local.device), local.shape[0], block)]
     exchanged: Tensor = exchange(local, block)
@@ -311,7 +313,7 @@ def _backwards(local: Tensor, block: int) -> Tensor:
 
 @torch.library.custom_op("vlmdsl::exchange", mutates_args=())
 def exchange(local: Tensor, block: int) -> Tensor:
-    """Each sample's partner, from the process that has it, which gets this one's in turn: [b, ...].
+    """The partner of each sample, from the process that holds it: [b, ...].
 
     Samples leave by the process of their partner and, to one process, in their order; so what arrives is in the order of
     the partners' positions. A custom operator, so that how many go where is not part of a compiled graph.
@@ -333,12 +335,12 @@ def _(local: Tensor, block: int) -> Tensor:
 
 
 class _Routes(NamedTuple):
-    """Who sends what to whom, where each process asks for `indices` of the batch of all processes."""
+    """What each process sends to each, if it requests `indices` of the global batch."""
 
     asked_of_this: Tensor
-    """Positions of this process's samples that are asked for, by who asks, then in the order of asking."""
+    """Positions of this process's requested samples, by requesting process, then in the order of requests."""
     by_holder: Tensor
-    """Positions of this process's `indices`, by the process that holds the sample, then in the order of asking."""
+    """Positions of this process's `indices`, by the process that holds the sample, then in the order of requests."""
     leaving: list[int]
     arriving: list[int]
 
@@ -369,7 +371,8 @@ def _(local: Tensor, indices: Tensor) -> Tensor:
 
 @torch.library.custom_op("vlmdsl::return_samples", mutates_args=())
 def return_samples(fetched: Tensor, indices: Tensor, share: int) -> Tensor:
-    """The adjoint of `fetch_samples`: to each of this process's samples [share, ...] the sum of what came of it."""
+    """The adjoint of `fetch_samples`: for each of this process's samples [share, ...] the sum of the gradients of its
+    copies."""
     routes = _routes(indices, share)
     arrived = _exchange(fetched[routes.by_holder], routes.leaving, routes.arriving)
     return fetched.new_zeros(share, *fetched.shape[1:]).index_add(0, routes.asked_of_this, arrived)
@@ -388,7 +391,7 @@ def _group() -> str:
 
 @cache
 def _cpu_group(world: dist.ProcessGroup | None) -> dist.ProcessGroup | None:
-    """All processes, by a group that sends what is on the CPU."""
+    """A group of all processes for tensors on the CPU."""
     assert world is not None
     return world if torch.device("cpu") in world._device_types else dist.new_group(backend="gloo")
 

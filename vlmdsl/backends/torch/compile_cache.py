@@ -1,6 +1,6 @@
-"""torch's compile cache on disk: used as far as it goes, and done without where a file of it is damaged.
+"""torch's compile cache on disk: used where possible, and bypassed if a file of it is damaged.
 
-A process that is killed while it compiles leaves half a library behind, and torch takes whatever lies under the right name.
+A process that is killed while it compiles leaves a truncated library behind, and torch loads any file with the right name.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _LINUX = sys.platform == "linux"
 
 
 def compile_first(call: Callable[[], T]) -> T:
-    """What `call`, the first one of a compiled function, gives: from the cache where it can.
+    """Run `call`, the first one of a compiled function, from the cache if possible.
 
-    Where a damaged file of the cache ends it, RuntimeWarning says so, and it is compiled again without that folder.
+    If a damaged file of the cache makes it fail, it is compiled again without that folder, with a RuntimeWarning.
     """
     from torch._inductor.runtime.cache_dir_utils import cache_dir
 
@@ -55,17 +55,17 @@ def compile_first(call: Callable[[], T]) -> T:
 
 def _reason(fault: BaseException) -> str:
     inner = getattr(fault, "inner_exception", fault)
-    return f"{type(inner).__name__}: {(str(inner).strip() or 'no more is said').splitlines()[0]}"
+    return f"{type(inner).__name__}: {(str(inner).strip() or 'no message').splitlines()[0]}"
 
 
 @contextmanager
 def _settings() -> Iterator[None]:
-    """Settings of torch for the time of a compilation.
+    """Settings of torch during a compilation.
 
-    The backward pass is compiled with the forward one: a fault then ends the call, not somebody's `backward`. And graphs
-    may be cached although they have `autograd.Function`s; both passes of those are part of what a cached graph is found by.
-    The backward pass makes the exponentials of a similarity matrix again from the matrix, however long ago it was read: the
-    compiler's rule against that would keep two more matrices for most regions, and write and read them.
+    The backward pass is compiled with the forward one: so that errors are raised by the call, not by a later `backward`.
+    Graphs with `autograd.Function`s may be cached; both of their passes are part of the cache key. The backward pass
+    computes the exponentials of a similarity matrix again, however long ago it was read: the compiler's rule against that
+    would keep two more matrices for most regions.
     """
     import torch._functorch.config as settings
 
@@ -77,7 +77,7 @@ def _settings() -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(settings.patch({name: value for name, value in patched.items() if hasattr(settings, name)}))
         stack.enter_context(warnings.catch_warnings())
-        if gc.isenabled():  # a sixth of the time: what is imported and traced stays, and is looked through again and again
+        if gc.isenabled():  # saves a sixth of the time: the garbage collector would scan all that was imported and traced
             gc.disable()
             stack.callback(gc.enable)
         # The compiler looks whether features have a gradient already.
@@ -104,7 +104,7 @@ def _files(traceback: TracebackType | None) -> Iterator[str]:
 
 @cache
 def _remove_half_libraries(folder: str) -> None:
-    """Take the libraries away that end before their last section does: loading one can end the whole process.
+    """Remove truncated libraries: loading one can crash the process.
 
     Done once per process and folder. A library whose lock is held is being written.
     """
@@ -129,7 +129,7 @@ def _is_whole(library: Path) -> bool:
             header = file.read(_HEADER)
             size = file.seek(0, 2)
     except OSError:
-        return True  # gone, or not ours to judge
+        return True  # removed meanwhile, or unreadable
     if len(header) < _HEADER or header[:4] != b"\x7fELF":
         return not _LINUX
     if header[4] != 2:

@@ -1,10 +1,9 @@
-"""Emitted functions through `torch.compile`: at most three graphs, whatever sizes come.
+"""Emitted functions through `torch.compile`: at most three graphs, whatever the sizes.
 
-The first sizes get a graph of their own, as fast as the compiler can make it; a batch of one, which the compiler always
-tells apart, gets another, and all other sizes share a third, whose batch and lengths are symbols. Everything else that
-would make the compiler start again is brought to one form before a graph sees it: strides, the order of names, the
-gradient mode, which inputs ask for a gradient, axes of length one. Other dtypes, devices, lengths of vectors D or another
-number of processes are another kind of inputs, with three graphs of its own.
+The first sizes get a static graph, the fastest one; a batch of one, which the compiler always specialises, gets another; all
+other sizes share a third with symbolic batch and lengths. Everything else that would cause a recompilation is normalised
+before the call: strides, the order of names, the gradient mode, which inputs need a gradient, axes of length one. Other
+dtypes, devices, feature dimensions D or numbers of processes are another kind of inputs, with its own three graphs.
 """
 
 from __future__ import annotations
@@ -34,13 +33,12 @@ Result: TypeAlias = tuple[
 Emitted: TypeAlias = Callable[[Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, StateValue | Table]], Result]
 
 _STATIC_AXES = frozenset({"D", "V", "W", "K", "C", "H"})
-"""Lengths of vectors, sides of images, and how many samples each picks: they belong to a model or a recipe, not to a
-batch."""
+"""Feature dimensions, sides of images, and numbers of picks: they belong to a model or a recipe, not to a batch."""
 _NO_TARGET = -100
 
 
 class _First(NamedTuple):
-    """The call that a kind's static graph was made for: its sizes, and which tensors can have a gradient from it."""
+    """The call that the static graph of a kind was compiled for: its sizes, and the tensors that can have a gradient."""
 
     sizes: tuple[object, ...]
     learning: frozenset[str]
@@ -50,7 +48,7 @@ class CompiledFunction:
     """An emitted function, compiled when it is first called with tensors of a kind.
 
     Args:
-        function: pure, as `emit` writes it.
+        function: a pure function, as `emit` writes it.
         axes: the axes of its inputs by name (`Input.axes`), in the order in which graphs get them.
     """
 
@@ -67,14 +65,14 @@ class CompiledFunction:
         parameters: Mapping[str, Tensor],
         state: Mapping[str, StateValue | Table],
     ) -> Result:
-        """What the function gives; eagerly where tensors hold no numbers (`meta`), and inside of other transformations."""
+        """Call the function; eagerly for tensors without data (`meta`), and inside other transformations."""
         if not _compilable(inputs):
             return self._function(inputs, parameters, state)
         needed = frozenset(name for name, value in {**inputs, **parameters}.items() if value.requires_grad)
         recorded = bool(needed) and torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
         if recorded:
             return self._run(inputs, parameters, state, needed)
-        # One gradient mode for all graphs: what is not wanted is cut off after the call.
+        # One gradient mode for all graphs: results are detached after the call if no gradient is needed.
         with torch.inference_mode(False), torch.enable_grad():
             return _detached(self._run(inputs, parameters, state, None))
 
@@ -110,7 +108,7 @@ class CompiledFunction:
         graph = self._graphs.get((kind, role))
         if graph is not None:
             return graph(*arguments)
-        with self._lock:  # threads that come at once wait for one compilation instead of making two
+        with self._lock:  # concurrent threads wait for one compilation
             graph = self._graphs.get((kind, role)) or _graph(self._function, role)
             result = compile_first(partial(graph, *arguments))
             self._graphs[kind, role] = graph
@@ -122,7 +120,7 @@ class CompiledFunction:
         parameters: Mapping[str, Tensor],
         state: Mapping[str, StateValue | Table],
     ) -> object:
-        """Everything that no graph is made for twice, but the sizes of a batch. Masks that may be missing do not count."""
+        """The key of a set of graphs: everything except the sizes of a batch. Optional masks do not count."""
         features = tuple(
             (name, value.dtype, value.device, *(value.shape[i] for i in self._places(name, static=True)))
             for name, value in inputs.items()
@@ -141,17 +139,15 @@ class CompiledFunction:
         return sizes + tuple(len(value.keys) for value in state.values() if isinstance(value, Table))
 
     def _places(self, name: str, *, static: bool) -> list[int]:
-        """Which axes of an input are the same for every batch, or which are not."""
+        """The axes of an input that are constant over batches, or those that are not."""
         return [place for place, axis in enumerate(self._axes[name]) if (axis in _STATIC_AXES) is static]
 
     def _samples(self, inputs: Mapping[str, Tensor]) -> int:
         return next(value.shape[0] for value in inputs.values() if value.dim())
 
     def _padded(self, name: str, inputs: Mapping[str, Tensor]) -> Tensor:
-        """An input whose token axes are two long at least, with what no mask counts; a mask that is missing is made.
-
-        The compiler would make a graph of its own for one token.
-        """
+        """An input padded to at least two tokens; a missing mask is created. The compiler would specialise a single
+        token."""
         value = inputs.get(name)
         if value is None:
             stream = name.removesuffix("_mask")
@@ -165,13 +161,13 @@ class CompiledFunction:
         return value
 
     def _marked(self, name: str, value: Tensor, role: str) -> Tensor:
-        """The same tensor under another object, on which it is noted which axes are symbols to the compiler."""
+        """A new tensor object for the same data, with its symbolic axes marked."""
         places = self._places(name, static=False)[1 if role == "one" else 0 :]
         return _with_symbols(value, places) if places else value
 
 
 def _floating(inputs: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> frozenset[str]:
-    """What can have a gradient."""
+    """The names of floating-point tensors."""
     return frozenset(name for name, value in {**inputs, **parameters}.items() if value.is_floating_point())
 
 
@@ -186,14 +182,14 @@ def _with_symbols(value: Tensor, places: list[int]) -> Tensor:
 
 
 def _compilable(inputs: Mapping[str, Tensor]) -> bool:
-    """Whether a graph can be made and run here: not while someone else traces or transforms, nor without numbers."""
+    """Whether a graph can be compiled and run here: not inside another trace or transformation, and not without data."""
     if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
         return False
     return all(value.device.type != "meta" for value in inputs.values())
 
 
 def _graph(function: Emitted, role: str) -> Emitted:
-    """The function under a code object of its own: the compiler counts and finds its graphs by that."""
+    """The function with a separate code object, by which the compiler looks up its graphs."""
     assert isinstance(function, FunctionType)
     code = function.__code__.replace(co_name=f"{function.__name__}_{role}")
     copied = FunctionType(code, function.__globals__, code.co_name, function.__defaults__, function.__closure__)
@@ -202,9 +198,9 @@ def _graph(function: Emitted, role: str) -> Emitted:
 
 
 def _prepared(value: Tensor, learning: bool) -> Tensor:
-    """The same numbers as a plain tensor in the usual layout, which takes a gradient if it is `learning`."""
+    """The tensor in the default layout, requiring a gradient if it is `learning`."""
     if value.is_inference():
-        value = value.clone()  # such a tensor takes no part in a graph that has gradients
+        value = value.clone()  # inference tensors cannot be used in graphs with gradients
     if type(value) is torch.nn.Parameter or hasattr(value, "_has_dynamo_dim_marking"):
         value = value.view_as(value)
     if value.stride() != _strides(value.shape):
@@ -215,7 +211,7 @@ def _prepared(value: Tensor, learning: bool) -> Tensor:
 
 
 def _strides(shape: torch.Size) -> tuple[int, ...]:
-    """Those of a contiguous tensor; a slice may be contiguous and have others along axes of length one."""
+    """The strides of a contiguous tensor; a contiguous slice may have others along axes of length one."""
     strides: list[int] = []
     step = 1
     for size in reversed(shape):

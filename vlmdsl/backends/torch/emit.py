@@ -1,8 +1,7 @@
 """From a planned program to readable torch source: one function per `Compute` of its schedule, one line per node, each with
 the recipe's place.
 
-The text is what runs (`objective.py` executes it as it is) and what `vlmdsl emit` shows. How an operation is
-called is its row in `calls.py`.
+This text runs (`objective.py` executes it) and is what `vlmdsl emit` shows. Calls of operations are in `calls.py`.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ def emit(
 def emit_value(program: Program, node: Node) -> str:
     """The source of `objective(inputs, parameters, state)` that returns the value of one node instead of the losses.
 
-    Samples that the losses leave out are there as well.
+    It includes samples that are excluded from the losses.
     """
     return _Writer(program, SourceMap(), everybody=True).value_module(node)
 
@@ -71,7 +70,7 @@ class _Writer:
         return "\n".join([*self._header(), "\n\n\n".join(functions)]) + "\n"
 
     def _function(self, compute: Compute, passed: Mapping[Node, str]) -> list[str]:
-        """One function: what it takes by name, a line per node, and what it gives."""
+        """One function: its inputs by name, one line per node, and its results."""
         self._values = Values(self._program, self._chunked)
         taken = [value for value in compute.takes if isinstance(value, Node) and (not has_line(value) or value.inputs)]
         self._accuracies = {
@@ -116,7 +115,7 @@ class _Writer:
         ]
 
     def _lines(self, node: Node) -> list[str]:
-        """The statement of a node; none for numbers, which stand where they are used, and for what encoders do."""
+        """The statement of a node; none for numbers, which are written where they are used, and for calls of encoders."""
         if node.operation is CONSTANT:
             self._values.refer(node, repr(node.number("value")))
             return []
@@ -180,7 +179,7 @@ def _needed(roots: Iterable[Node], taken: Iterable[Node] = (), *, everybody: boo
 
 
 def _regions(term: Node) -> list[Node]:
-    """The contrastive regions that a term is made of, in order."""
+    """The contrastive regions of a term, in order."""
     return [node for node in walk([term]) if node.operation is CONTRAST]
 
 

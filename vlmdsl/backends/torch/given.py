@@ -1,4 +1,4 @@
-"""Modules that a caller hands to an objective, which applies them to features: an objective without a model around it."""
+"""Modules that a caller passes to an objective, which applies them to features: an objective without a model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def applied_modules(schedule: Schedule) -> tuple[str, ...]:
 
 
 class GivenModules:
-    """Calls the modules of a caller, and finds in its features what towers and their heads gave.
+    """Calls the modules of a caller; the outputs of towers and their heads are among its features.
 
     A fusion module is called with (states [n, L, W], mask [n, L], context [n, K, C], context mask or None) and gives
     what has `pooled [n, D]` and `tokens [n, L, W]`; a head with vectors [n, D]; a vocabulary with states [n, L, W]. A
@@ -49,7 +49,7 @@ class GivenModules:
         return {node: self._features[names[node]] for node in loaded if names[node] in self._features}
 
     def inputs(self, apply: Apply, environment: Mapping[Value, Any]) -> list[Any]:
-        """What a tower was given is not known: its features are; of fusion what it is applied to."""
+        """The inputs of fusion; the inputs of towers are unknown, but their features are passed."""
         if apply.use.module.family == "fusion":
             return [fusion_input(value, environment) for value in apply.values]
         if apply.use.module.family == "decoder":
@@ -57,7 +57,7 @@ class GivenModules:
         return list(apply.outputs)
 
     def call_tower(self, apply: Apply, inputs: Sequence[Any]) -> list[Any]:
-        """The features of towers as they were given; those of fusion and decoders from calls of these."""
+        """The features of towers, as passed; those of fusion and decoders from calls."""
         if apply.use.module.family == "fusion":
             module = self._modules[apply.use.module.name]
             return [module(states, mask, context, context_mask) for states, mask, context, context_mask in inputs]
@@ -105,19 +105,19 @@ class GivenModules:
 
 
 def fusion_input(node: Any, environment: Mapping[Value, Any]) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
-    """States of a text with their mask, and of its image with theirs: what an `apply` node of fusion is applied to."""
+    """The inputs of an `apply` node of fusion: the states of a text with their mask, and those of its image."""
     text, image = (_states(parent, environment) for parent in node.inputs)
     return (*text, *image)
 
 
 def decoder_input(node: Any, environment: Mapping[Value, Any]) -> Tensor:
-    """States of the patches that a tower saw: what an `apply` node of a decoder is applied to."""
+    """The input of an `apply` node of a decoder: the states of the visible patches."""
     states, _ = _states(node.inputs[0], environment)
     return states
 
 
 def head_input(node: Any, environment: Mapping[Value, Any]) -> Tensor:
-    """The vectors that an `apply` node of a head is applied to."""
+    """The input of an `apply` node of a head: vectors."""
     below = node.inputs[0]
     features: Tensor = environment[below] if below in environment else environment[applied_of(below.inputs[0])].pooled
     return features

@@ -1,4 +1,4 @@
-"""The learned numbers of an objective: parameters that start exactly, stay in their bounds, and keep their precision."""
+"""The learned parameters of an objective: exact initial values, bounds, and precision."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from vlmdsl.ir import Node
 __all__ = ["LearnedNumbers"]
 
 _COMPOSABLE = "__composable_api_state_key"
-"""How the attribute begins that torch's composable parallelism looks for in a module."""
+"""The prefix of the attribute that torch's composable parallelism looks for in a module."""
 
 
 class LearnedNumbers(nn.Module):
     """A module whose parameters are numbers, 0-d, under their own names.
 
     They are float32 at least: `half()` and `bfloat16()` leave them as they are, since a temperature rounded to three digits
-    is another one, and `double()` gives one that has not been trained its exact start in float64.
+    is another one, and `double()` gives untrained ones their exact initial value in float64.
 
-    `fully_shard` refuses parameters without axes. Where it comes upon this module they become [1], which it can shard;
-    checkpoints of either form can be loaded into the other.
+    `fully_shard` rejects 0-d parameters. In such a module they become [1], which can be sharded; checkpoints of either shape
+    load into the other.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class LearnedNumbers(nn.Module):
         self._bounds: dict[str, tuple[float | None, float | None]] = {}
 
     def register_number(self, node: Node) -> None:
-        """Add the parameter that a node of a program stands for; under another name if the module has this one already."""
+        """Add the parameter of a node, under another name if the module already has this one."""
         name = node.string("name")
         attribute = free_attribute(self, name)
         self._attributes[name] = attribute
@@ -48,20 +48,20 @@ class LearnedNumbers(nn.Module):
             self.register_parameter(attribute, nn.Parameter(start_tensor(self._starts[name])))
 
     def reset_parameters(self) -> None:
-        """Put every number back to its start, as for modules made on the device `meta` and given memory afterwards."""
+        """Reset every number to its initial value, for modules that were created on `meta`."""
         with torch.no_grad():
             for name, start in self._starts.items():
                 self._number(name).fill_(start)
 
     def after_step(self) -> None:
-        """Bring parameters back into their bounds; call it after each optimiser step."""
+        """Clamp parameters to their bounds; call it after each optimiser step."""
         with torch.no_grad():
             for name, (lower, upper) in self._bounds.items():
                 if lower is not None or upper is not None:
                     self._number(name).clamp_(lower, upper)
 
     def learned(self) -> dict[str, Tensor]:
-        """The numbers by their names in the program, 0-d."""
+        """The parameters by their names in the program, 0-d."""
         numbers = {name: self._number(name) for name in self._attributes}
         return {name: number.reshape(()) if number.dim() else number for name, number in numbers.items()}
 
@@ -81,7 +81,7 @@ class LearnedNumbers(nn.Module):
                 setattr(self, attribute, nn.Parameter(number.detach().reshape(1), requires_grad=number.requires_grad))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LearnedNumbers:
-        """As of any module, but for the precision of the numbers."""
+        """As in any module, except for the precision of the numbers."""
         before = {name: self._number(name).detach() for name in self._attributes}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, old in before.items():
@@ -94,7 +94,7 @@ class LearnedNumbers(nn.Module):
         return self
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *arguments: Any) -> None:
-        """As of any module; a number may be stored with or without an axis."""
+        """As in any module; a number may be stored with or without an axis."""
         copied = dict(state_dict)
         for attribute in self._attributes.values():
             saved, own = copied.get(prefix + attribute), getattr(self, attribute)

@@ -1,7 +1,7 @@
-"""The emitted function in each of the ways to run it that sizes ask for.
+"""The emitted function in the variants that sizes select.
 
 Which lowering runs is part of the emitted source (`ops.contrast` or `ops.tiled.contrast`), so a choice by sizes is a choice
-among sources. Each is written, and compiled, when a batch first asks for it: two where one operation has two forms.
+among sources. Each is emitted, and compiled, when a batch first needs it: two if one operation has two forms.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Chooser:
     Args:
         program: a planned program.
         inputs: the tensors that it takes, by name.
-        request: the lowerings asked for; DiagnosticError if a term cannot run so.
+        request: the requested lowerings; DiagnosticError if a term does not have one.
     """
 
     def __init__(self, program: Program, inputs: Mapping[str, Input], request: LoweringRequest) -> None:
@@ -42,7 +42,7 @@ class Chooser:
 
     @property
     def fixed(self) -> bool:
-        """Whether sizes have no say."""
+        """Whether the choice does not depend on sizes."""
         return self._request.fixed
 
     def of(self, workload: Workload) -> Chunked:
@@ -71,7 +71,7 @@ class Chooser:
 
 
 class LoweredFunction:
-    """Calls the function of the choice that a batch asks for.
+    """Calls the function of the choice for a batch.
 
     Args:
         chooser: makes the choice.
@@ -86,7 +86,7 @@ class LoweredFunction:
     def __call__(
         self, inputs: Mapping[str, Tensor], parameters: Mapping[str, Tensor], state: Mapping[str, StateValue | Table]
     ) -> Result:
-        """The result of the chosen function; in somebody's graph, where sizes may be symbols, of that for small batches."""
+        """The result of the chosen function; in a caller's graph, where sizes may be symbolic, of that for small batches."""
         if self._chooser.fixed or torch.compiler.is_compiling():
             return self._smallest(inputs, parameters, state)
         choice = self._chooser.of_batch(inputs)

@@ -1,4 +1,4 @@
-"""Names for the values of emitted source: what a value is, not where it stands."""
+"""Names for the values of emitted source, by their meaning."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def has_line(node: Node) -> bool:
 
 
 def passed_names(program: Program, schedule: Schedule) -> dict[Node, str]:
-    """What the nodes are called, as inputs, that emitted functions take from a batch or from each other."""
+    """The input names of nodes that emitted functions take from a batch or from each other."""
     names, sources = Names(program), source_names(stream.source for stream in streams(program))
     passed = {node: sources[node] for node in schedule.load.values if node in sources}
     passed |= {node: node.string("name") for node in schedule.load.values if node not in sources}
@@ -61,7 +61,7 @@ def passed_axes(schedule: Schedule, names: Mapping[Node, str]) -> dict[str, tupl
 
 
 class Names:
-    """One unique Python identifier a node: its metric's or term's name where it has one, else its use, else what it is."""
+    """A unique Python identifier per node: the name of its metric or term if it has one, else its use, else its meaning."""
 
     def __init__(self, program: Program) -> None:
         self._streams = {stream.encode.index: stream.name for stream in streams(program)}
@@ -91,7 +91,7 @@ class Names:
         return self._gathered[node.index]
 
     def meaning(self, node: Node) -> str:
-        """What a value is."""
+        """The meaning of a value."""
         if node.index in self._wished:
             return self._wished[node.index]
         rule = _MEANINGS.get(node.operation)
@@ -102,11 +102,11 @@ class Names:
         return self._streams[output.inputs[0].index]
 
     def module(self, node: Node) -> str:
-        """What the features are called that a head gives."""
+        """The name of the features of a head."""
         return self._streams[node.index]
 
     def mixture(self, node: Node) -> str:
-        """What mixed images, or features, are called."""
+        """The name of mixed images or features."""
         return f"{self._sources[node]}_pixels" if node in self._sources else node.operation
 
     def _unique(self, wish: str) -> str:
@@ -186,4 +186,4 @@ _MEANINGS: dict[str, Callable[[Names, Node], str]] = {
     SCORE: lambda names, node: f"{node.string('by')}_score",
     CROSS_ENTROPY: lambda names, node: f"loss_along_{node.string('along')}",
 }
-"""What the values of operations are called that are more than the operation's name."""
+"""Names of values, for operations with more than their name."""

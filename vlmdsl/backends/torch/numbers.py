@@ -1,4 +1,4 @@
-"""Numbers and buffers that a module holds: their names, their precision, and tensors that outlast a gradient mode."""
+"""Numbers and buffers of modules: names, precision, and tensors that outlive a gradient mode."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _HALF = (torch.float16, torch.bfloat16)
 
 
 def free_attribute(module: nn.Module, name: str) -> str:
-    """The name, with underscores added where the module has it already."""
+    """The name, with underscores appended while the module already has it."""
     attribute = name.replace(".", "_")
     while hasattr(module, attribute):
         attribute += "_"

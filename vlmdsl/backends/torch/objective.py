@@ -54,7 +54,7 @@ _FUNCTIONS = ("_emitted", "_before", "_after_epoch")
 
 
 class ObjectiveOutput(NamedTuple):
-    """What an objective gives: the loss to differentiate, its terms by name, and numbers worth logging (no gradient).
+    """The output of an objective: the loss to differentiate, its terms by name, and metrics to log (without gradient).
 
     `loss` is the sum of `terms`. `metrics` holds the recipe's own (`temperature`), for a contrastive term `NAME.accuracy`,
     the share of samples whose pair beats all other candidates, and `NAME.chance`, the term's value at chance where known.
@@ -69,7 +69,8 @@ class Objective(LearnedNumbers):
     """A compiled objective over features.
 
     Call it with the features of this process's samples, by the names of `inputs`. Every process returns the loss of the
-    global batch. Products run in the features' dtype and everything else in float32 at least, whatever autocast says.
+    global batch. Matrix products run in the dtype of the features and everything else in float32 at least, regardless of
+    autocast.
 
     State (running means, queues) is the buffers of `state`, the same on every process. A call in training mode moves it on;
     one in evaluation mode gives the loss that the next training call would, and leaves it as it is. What is updated once per
@@ -77,7 +78,7 @@ class Objective(LearnedNumbers):
 
     Args:
         program: a planned program.
-        sources: the texts it was made from, so that lines of `source` name their place.
+        sources: its source texts, so that lines of `source` name their place.
         lowering: how similarities of all pairs are computed: `dense` makes matrices, `chunked` blocks of their rows, `auto`
             chooses by the sizes of each batch; or a dictionary of terms by name.
         compiled: run through `torch.compile(fullgraph=True)`; the first call then takes seconds, and so do the first one of
@@ -104,11 +105,11 @@ class Objective(LearnedNumbers):
         try_plugins(program)
         self.program = program
         self.schedule: Schedule = schedule_of(program)
-        """The steps of which this objective is the last one: what `backends.torch.step` executes."""
+        """The schedule whose last step is this objective; `backends.torch.step` executes it."""
         self.passed: dict[Node, str] = passed_names(program, self.schedule)
-        """What the nodes are called that functions of `source` take from a batch or from each other."""
+        """The names of nodes that functions of `source` take from a batch or from each other."""
         self.inputs: dict[str, Input] = {spec.name: spec for spec in inputs(program)}
-        """The tensors it takes, by name: axes, dtype, meaning."""
+        """The input tensors by name: axes, dtype, meaning."""
         self._sources = sources
         self._chooser = Chooser(program, self.inputs, LoweringRequest.of(lowering))
         self.source = emit(program, sources, self.schedule, self._chooser.smallest)
@@ -116,10 +117,10 @@ class Objective(LearnedNumbers):
         batch is so large that `auto` chooses blocks."""
         self.streams: list[Stream] = streams(program)
         self.compared: list[tuple[str, str]] = compared_streams(program)
-        """Pairs of inputs whose features meet one by one: they are of one length D."""
+        """Pairs of inputs whose features are compared: they have the same dimension D."""
         self._latex, self._planner = latex, planner
         self.module_outputs: list[ModuleOutput] = module_outputs(program)
-        """What modules give that are applied to features."""
+        """The outputs of modules that are applied to features."""
         self.applied: tuple[str, ...] = applied_modules(self.schedule)
         """The names of the modules that are applied to features."""
         self._checker = FeatureChecker(program)
@@ -128,14 +129,14 @@ class Objective(LearnedNumbers):
         if samples is not None:
             self.state.allocate_samples(samples)
         self.references = References(program)
-        """The samples kept aside that this objective retrieves from; see `References.fill`."""
+        """The reference samples that this objective retrieves from; see `References.fill`."""
         self._compiled = compiled
         self._make_functions()
-        for node in parameters(program):  # last, so that their names make way for what a module has of its own
+        for node in parameters(program):  # last, so that existing attributes of the module keep their names
             self.register_number(node)
 
     def forward(self, modules: Mapping[str, Callable[..., Any]] | None = None, **features: Tensor) -> ObjectiveOutput:
-        """The global loss of these samples; TypeError or ValueError names an input that does not fit.
+        """Return the global loss of these samples; TypeError or ValueError names an input that does not fit.
 
         Args:
             modules: for an objective that applies modules to features (`text | image`), each by its name; see `called_by`.
@@ -154,7 +155,7 @@ class Objective(LearnedNumbers):
         return Step(self, supplied)(supplied.environment())
 
     def losses(self, features: Mapping[str, Tensor]) -> ObjectiveOutput:
-        """What the last function of the schedule gives; `features` are all that it takes, and are not checked."""
+        """The output of the last function of the schedule; `features` are all of its inputs, and are not checked."""
         self.state.allocate({name: value.shape[-1] for name, value in features.items() if value.dim() > 1})
         first = next(value for value in features.values() if value.dim())
         with _without_autocast(first.device):
@@ -169,11 +170,11 @@ class Objective(LearnedNumbers):
         )
 
     def before(self, name: str, values: Mapping[str, Tensor]) -> dict[str, Any]:
-        """What is computed before the modules of a stage are called: by its names, as the source says.
+        """Run a function that is computed before the modules of a stage; returns its values by name.
 
         Args:
             name: the name of a `Compute` of `schedule`.
-            values: what it takes, by name.
+            values: its inputs, by name.
         """
         results: dict[str, Any] = self._before[name](values, self.learned(), self._held())
         return results
@@ -197,14 +198,14 @@ class Objective(LearnedNumbers):
                 self.state.write(self._after_epoch({}, self.learned(), self._held()))
 
     def ramps(self, step: int, steps: int = 0, per_epoch: int = 0) -> dict[str, Tensor]:
-        """The inputs that follow the run (`ramp`, `cosine_ramp`) at `step`, counted from 0: 0-d, by name.
+        """The values of schedules (`ramp`, `cosine_ramp`) at `step`, counted from 0: 0-d, by name.
 
-        A hand-written loop passes them beside the features.
+        A hand-written loop passes them together with the features.
 
         Args:
-            step: how many optimiser steps are done.
-            steps: how many the run has; needed where a schedule is over a share of it, else ValueError.
-            per_epoch: how many an epoch has; needed where a schedule is over epochs, else ValueError.
+            step: the number of optimiser steps so far.
+            steps: the number of steps of the run; required if a schedule is over a share of it, else ValueError.
+            per_epoch: the number of steps per epoch; required if a schedule is over epochs, else ValueError.
 
         Example:
             >>> import vlmdsl
@@ -216,11 +217,11 @@ class Objective(LearnedNumbers):
         return {name: torch.tensor(value, dtype=torch.float32) for name, value in values.items()}
 
     def value(self, node: Node, features: Mapping[str, Tensor]) -> Tensor:
-        """One tensor of the program's graph, such as features that a loss compares, as it is for these inputs.
+        """Compute one tensor of the program's graph, such as compared features, for these inputs.
 
         Args:
             node: a node of `program` whose value is a tensor.
-            features: the inputs that it is made of, by the names of `inputs`.
+            features: the inputs that it depends on, by the names of `inputs`.
         """
         function = _execute(self.program.name, emit_value(self.program, node))["objective"]
         with _without_autocast(next(iter(features.values())).device):
@@ -235,7 +236,7 @@ class Objective(LearnedNumbers):
         return self._latex()
 
     def plan(self, **options: object) -> object:
-        """What will run for a batch, and what it costs; the options are those of `vlmdsl.plan`."""
+        """The plan for a batch, with costs; the options are those of `vlmdsl.plan`."""
         if self._planner is None:
             raise RuntimeError("this objective was built without a planner; vlmdsl.compile builds one that has it")
         return self._planner(**options)
@@ -267,7 +268,7 @@ class Objective(LearnedNumbers):
         return {name: value.clone() if value.is_inference() else value for name, value in features.items()}
 
     def _make_functions(self) -> None:
-        """What the source says, as functions."""
+        """The functions of the source."""
         functions = _execute(self.program.name, self.source)
         functions.pop("objective")
         self._after_epoch: Callable[..., Any] | None = functions.pop(AFTER_EPOCH, None)
@@ -284,7 +285,7 @@ class Objective(LearnedNumbers):
         self._emitted: Emitted = LoweredFunction(self._chooser, last)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but the functions, which are made again from the source."""
+        """Everything except the functions, which are recreated from the source."""
         return {name: value for name, value in self.__dict__.items() if name not in _FUNCTIONS}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -306,7 +307,7 @@ class Objective(LearnedNumbers):
         return {**self.state.read(), **self.references.read()}
 
     def _chance(self, samples: int) -> dict[str, Level]:
-        # In somebody's graph a tensor: a number would make the graph one for this size alone.
+        # In a caller's graph a tensor: a number would specialise the graph to this size.
         number = torch.full((), samples, dtype=torch.float32) if torch.compiler.is_compiling() else float(samples)
         filled = self.state.filled()
         levels = {f"{term.name}.chance": chance_level(term.node, number, filled) for term in self.program.terms}
@@ -336,7 +337,7 @@ def _lowered(
 
 
 def _execute(name: str, source: str) -> dict[str, Callable[..., Any]]:
-    """The functions of emitted source by name, held to what is allowed, and registered so that tracebacks show its lines."""
+    """The functions of emitted source by name, checked by `allowed`, and registered so that tracebacks show its lines."""
     filename = f"<objective {name} {hashlib.sha256(source.encode()).hexdigest()[:12]}>"
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     namespace: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Who meets whom where blocks of the global batch are read backwards (see `vlmdsl.ir.blocks`)."""
+"""Partners of samples in reversed blocks of the global batch (see `vlmdsl.ir.blocks`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ __all__ = ["partners"]
 
 
 def partners(positions: Tensor, samples: int, block: int) -> Tensor:
-    """The positions in the global batch of `samples` that those at `positions` meet; a `block` of 0 is the whole batch."""
+    """The positions of the partners of those at `positions` in the global batch of `samples`; a `block` of 0 is the whole
+    batch."""
     size = block or samples
     start = positions.div(size, rounding_mode="floor") * size
     end = (start + size).clamp(max=samples)

@@ -1,4 +1,4 @@
-"""Functions of plug-ins are tried on a few random samples before anything is compiled, so that what they return is known."""
+"""Functions of plug-ins are run on a few random samples before compilation, to check their results."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _SAMPLES, _TOKENS, _FEATURES = 3, 2, 4
 
 
 def try_plugins(program: Program) -> None:
-    """Calls the function of each similarity, criterion and target that a plug-in brought; DiagnosticError V0216 for one
-    that fails, or returns something else than it should."""
+    """Call the function of every similarity, criterion and target of plug-ins; DiagnosticError V0216 for one that fails or
+    returns a wrong result."""
     for node in program.nodes():
         if node.operation.module:
             _try_operation(node)
@@ -35,7 +35,7 @@ def _result(function: Implementation, samples: Sequence[object], arguments: obje
     try:
         with torch.no_grad():
             return function(*samples, **dict(arguments))
-    except Exception as error:  # somebody else's function: anything may be wrong with it
+    except Exception as error:  # third-party code: it may raise anything
         problem = f"fails on random samples: {type(error).__name__}: {error}"
         raise unfit(function, problem, "the traceback of the function is above this error in Python") from error
 

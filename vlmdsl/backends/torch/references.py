@@ -1,4 +1,5 @@
-"""The reference set of an objective: what frozen encoders made of samples kept aside, the same on every process."""
+"""The reference set of an objective: features of samples that are set aside, by frozen encoders; the same on every
+process."""
 
 from __future__ import annotations
 
@@ -19,10 +20,9 @@ _SEARCHES = ("exact", "faiss")
 
 
 class References(nn.Module):
-    """One buffer [R, D] a column, and the keys [R] of the samples, int64.
+    """One buffer [R, D] per column, and the keys [R] of the samples, int64.
 
-    Not in the state dict: whoever fills it can fill it again, and a reference set may be larger than the model. Empty
-    until `fill`.
+    Not in the state dict: it can be filled again, and may be larger than the model. Empty until `fill`.
     """
 
     keys: Tensor
@@ -30,7 +30,7 @@ class References(nn.Module):
     def __init__(self, program: Program) -> None:
         super().__init__()
         self.columns: list[Column] = columns(program)
-        """What the table holds: an encoder and a field each."""
+        """The columns of the table: an encoder and a field each."""
         if self.columns:
             self.register_buffer("keys", torch.zeros(0, dtype=torch.int64), persistent=False)
         for column in self.columns:
@@ -39,7 +39,7 @@ class References(nn.Module):
         self._indexes: dict[str, FaissIndex] = {}
 
     def fill(self, values: Mapping[str, Tensor], keys: Tensor, *, search: str = "exact") -> None:
-        """Take over a whole table: `values` [R, D] by the name of the column, `keys` [R] that tell its samples apart.
+        """Set the whole table: `values` [R, D] by the name of the column, and the `keys` [R] that identify its samples.
 
         `search` is `exact`, which compares in torch and chunk by chunk, where the table is, or `faiss`, which finds the same
         entries on the CPU and holds what is searched there a second time. ValueError names a column that is missing,

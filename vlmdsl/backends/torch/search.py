@@ -1,4 +1,4 @@
-"""A faiss index of a column of the reference set, and how a compiled graph finds it again."""
+"""A faiss index of a column of the reference set, and its handle in compiled graphs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vlmdsl.source import Span
 __all__ = ["FaissIndex", "index_of", "load_faiss"]
 
 _ROWS = 65_536
-"""Entries that enter the index at once, so that a large table is not held a third time."""
+"""How many entries are added to the index at once, so that a large table is not copied a third time."""
 
 _numbers = itertools.count()
 _indexes: WeakValueDictionary[int, FaissIndex] = WeakValueDictionary()
@@ -28,7 +28,7 @@ def load_faiss(
     needed_for: str = "`data.reference_search=faiss`",
     otherwise: str = "leave the setting out: `exact` finds the same samples",
 ) -> ModuleType:
-    """The module `faiss`; `DiagnosticError` (V0901) where it is not installed, which says what to do `otherwise`."""
+    """The module `faiss`; `DiagnosticError` (V0901) if it is not installed, which suggests what to do `otherwise`."""
     try:
         import faiss
     except ImportError as fault:
@@ -44,7 +44,7 @@ def load_faiss(
 
 
 class FaissIndex:
-    """The directions of `entries` [R, D] in memory of the CPU, in float32; flat, so each search compares with all of them.
+    """An index of the normalised `entries` [R, D] in CPU memory, in float32; flat, so each search compares with all of them.
 
     `handle` (0-d, int64, on the CPU) stands for the index in a compiled graph, which passes on tensors only: another index
     in its place does not cause a recompilation. It is good for as long as the index lives.
@@ -63,7 +63,7 @@ class FaissIndex:
         return int(self._index.ntotal)
 
     def __deepcopy__(self, memo: object) -> FaissIndex:
-        """Itself: it never changes, and the copy's handle must find it."""
+        """Itself: it is immutable, and the handle of the copy must find it."""
         return self
 
     def search(self, unit: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -76,7 +76,7 @@ class FaissIndex:
 
 
 def index_of(handle: Tensor) -> FaissIndex:
-    """The index that a handle stands for; RuntimeError where it is gone."""
+    """The index of a handle; RuntimeError if it no longer exists."""
     index = _indexes.get(int(handle))
     if index is None:
         raise RuntimeError("the index of this reference set is gone: fill the set again")

@@ -1,4 +1,4 @@
-"""What outlives the step, as buffers: read before a call, replaced after one in training mode, saved with the module."""
+"""State across steps, as buffers: read before a call, replaced after one in training mode, saved with the module."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class State(nn.Module):
 
     @property
     def changes(self) -> bool:
-        """Whether there is anything that a training step moves on."""
+        """Whether a training step updates anything."""
         return bool(self._attributes)
 
     def read(self) -> dict[str, StateValue]:
-        """Everything by name, as it is before the step."""
+        """All states by name, with their values before the step."""
         return {name: self._value(name) for name in self._attributes}
 
     def filled(self) -> dict[str, Tensor]:
@@ -62,7 +62,7 @@ class State(nn.Module):
         return {name: value.filled.sum() for name, value in held if isinstance(value, Memory)}
 
     def write(self, after: Mapping[str, StateValue]) -> None:
-        """Take over the values after the step, as new tensors: a graph may still need the old ones."""
+        """Set the values after the step, as new tensors: a graph may still need the old ones."""
         for name, value in after.items():
             attribute = self._attributes[name]
             if isinstance(value, Memory):
@@ -168,7 +168,7 @@ class State(nn.Module):
             setattr(self, attribute, start.to(old))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> State:
-        """As of any module, but numbers are float32 at least, and exact in float64 before the first step."""
+        """As in any module, but numbers are float32 at least, and exact in float64 before the first step."""
         before = {name: self.get_buffer(self._attributes[name]) for name in self._starts}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, old in before.items():
@@ -187,7 +187,8 @@ class State(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        """As of any module; what has no D yet takes the checkpoint's, and what is of another size or D is named."""
+        """As in any module; a state without D takes the checkpoint's, and one of another size or D is an error that names
+        it."""
         copied = dict(state_dict)
         for name in dict.fromkeys([*self._counters, *self._sources, *self._tables]):
             attribute = self._attributes[name]
@@ -211,7 +212,7 @@ def _directions(count: int, dimension: int, name: str) -> Tensor:
 
 
 # What `torch.compiler.assume_constant_result` does, without its import of the whole compiler, which eager users do without:
-# to the graph of somebody who compiles around an objective these are constants, since a generator would break it.
+# these are constants in the graph of a caller that compiles around an objective, which a generator would break.
 _directions._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 

@@ -1,4 +1,4 @@
-"""Executes the schedule of a step: module calls and emitted functions, in order, on what a batch brings."""
+"""Executes the schedule of a step: module calls and emitted functions, in order, on the values of a batch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vlmdsl.types import FieldType
 __all__ = ["IN_CHUNKS", "Environment", "Loaded", "Modules", "Step"]
 
 Environment: TypeAlias = dict[Value, Any]
-"""What a step holds so far.
+"""The values of a step so far.
 
 A number or a plain field is a tensor; a field that modules take is a dictionary from each form to `Loaded`; the output of a
 tower has the attributes `pooled`, `tokens` and `mask`, that of a head is a tensor, that of a vocabulary `TokenLogits`.
@@ -27,7 +27,7 @@ tower has the attributes `pooled`, `tokens` and `mask`, that of a head is a tens
 
 
 IN_CHUNKS = ("tower", "fusion", "decoder")
-"""Families of modules that take samples one by one, so that they may be called with a part of them."""
+"""Families of per-sample modules, which may be called with some of the samples."""
 
 
 class Loaded(Protocol):
@@ -37,19 +37,19 @@ class Loaded(Protocol):
     def value(self) -> tuple[Tensor | None, ...]: ...
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Loaded:
-        """The same with a function applied to each of its tensors, in a fixed order."""
+        """Apply a function to each of its tensors, in a fixed order."""
         ...
 
     def __len__(self) -> int:
-        """How many samples it holds."""
+        """The number of samples."""
         ...
 
 
 class Modules(Protocol):
-    """Who calls the modules of a schedule."""
+    """Calls the modules of a schedule."""
 
     def inputs(self, apply: Apply, environment: Environment) -> list[Any]:
-        """What a tower takes of each value of a call: `Loaded` each."""
+        """The inputs of a tower for each value of a call: `Loaded` each."""
         ...
 
     def call_tower(self, apply: Apply, inputs: Sequence[Any]) -> list[Any]:
@@ -70,14 +70,15 @@ class Step:
 
     Args:
         objective: its `schedule` says what runs; its last function gives the losses.
-        modules: who calls the modules.
+        modules: calls the modules.
     """
 
     def __init__(self, objective: Objective, modules: Modules) -> None:
         self.objective, self.modules = objective, modules
 
     def __call__(self, environment: Environment) -> ObjectiveOutput:
-        """The losses of what `environment` holds of `schedule.load`; outputs and computed values are added to it."""
+        """Run the step on the `environment`, which holds the values of `schedule.load`; adds outputs and computed values to
+        it."""
         *before, last = self.objective.schedule.steps
         assert isinstance(last, Compute), "a step ends with its losses"
         for step in before:
@@ -98,7 +99,7 @@ class Step:
         return self.modules.call_whole(step, environment)
 
     def compute(self, step: Compute, environment: Environment) -> None:
-        """Add what an emitted function gives; of images in each form in which modules take them."""
+        """Add the outputs of an emitted function; images in each format in which modules take them."""
         names = self.objective.passed
         nodes = [value for value in step.takes if isinstance(value, Node)]
         outputs = dict(self._outputs(step, environment))
@@ -146,20 +147,20 @@ def _is_image(node: Node) -> bool:
 
 
 def _loaded_origin(node: Node) -> Node:
-    """The loaded image that an image is computed from."""
+    """The loaded image below a computed one."""
     while not is_loaded(node):
         node = node.inputs[0]
     return node
 
 
 def _of_stream(stream: Stream, step: Compute, environment: Environment) -> Iterator[tuple[str, Tensor]]:
-    """What a function takes of one stream, by the names of `ir.inputs`."""
+    """The inputs of a function from one stream, by the names of `ir.inputs`."""
     applied = applied_of(stream.encode)
     if applied in step.takes:
         output = environment[applied]
         if stream.pooled:
             yield stream.name, output if stream.encoder.heads else output.pooled
-        states = stream.states and bool(step.gives)  # what modules take of them, the last function does not read
+        states = stream.states and bool(step.gives)  # inputs of modules, which the last function does not read
         for part, read in (("tokens", stream.tokens), ("states", states)):
             if read:
                 yield stream.input(part), getattr(output, part)
@@ -170,7 +171,7 @@ def _of_stream(stream: Stream, step: Compute, environment: Environment) -> Itera
 
 
 def _of_module(output: ModuleOutput, step: Compute, environment: Environment) -> Iterator[tuple[str, Tensor]]:
-    """What a function takes of a module that was applied to features, by the names of `ir.module_inputs`."""
+    """The inputs of a function from a module applied to features, by the names of `ir.module_inputs`."""
     applied = applied_of(output.node)
     if applied in step.takes:
         features = environment[applied]

@@ -1,4 +1,4 @@
-"""Checks of the tensors an objective is given, by name and axis, before anything is traced."""
+"""Checks the tensors that are passed to an objective, by name and axis, before anything is traced."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["FeatureChecker", "compared_streams"]
 
 
 class FeatureChecker:
-    """Checks features against what a program takes; the messages name inputs and axes."""
+    """Checks features against the inputs of a program; messages name inputs and axes."""
 
     def __init__(self, program: Program) -> None:
         self._inputs = {spec.name: spec for spec in inputs(program)}
@@ -32,7 +32,7 @@ class FeatureChecker:
         self._compared = compared_streams(program)
 
     def check(self, features: Mapping[str, object]) -> None:
-        """TypeError for unknown, missing or wrongly typed inputs; ValueError where shapes disagree."""
+        """TypeError for unknown, missing or wrongly typed inputs; ValueError for shapes that disagree."""
         self._check_names(features)
         tensors: dict[str, Tensor] = {}
         for name, value in features.items():
@@ -90,11 +90,11 @@ def _check_device(tensors: Mapping[str, Tensor]) -> None:
 
 
 _FEATURES = (VecType, VectorType, TokensType, DistributionType)
-"""Types of values with a feature axis. What is made of features has the length of the first ones that it is made of."""
+"""Types of values with a feature axis. Their dimension is that of the first features that they are computed from."""
 
 
 def compared_streams(program: Program) -> list[tuple[str, str]]:
-    """The pairs of inputs whose features meet one by one."""
+    """The pairs of inputs whose features are compared."""
     compared: dict[int, Stream | ModuleOutput] = {stream.encode.index: stream for stream in streams(program)}
     compared |= {output.node.index: output for output in module_outputs(program)}
     names: dict[int, str] = {}

@@ -1,4 +1,4 @@
-"""What the types of the language are at run time, where one tensor is not enough.
+"""The run-time values of types that need more than one tensor.
 
 Shape letters, here and in `ops`: B samples of the global batch, b samples of this process, D features, L and P tokens.
 """
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 Number: TypeAlias = float | Tensor
-"""A Scalar: a 0-d tensor, or a plain number where the recipe wrote one."""
+"""A Scalar: a 0-d tensor, or a Python number if the recipe has a constant."""
 
 
 class TokenFeatures(NamedTuple):
@@ -50,7 +50,7 @@ class TokenLogits(NamedTuple):
 
 
 class Gathered(NamedTuple):
-    """Features of this process's samples, `own`, and `everybody`'s, gathered once for all that compare with them."""
+    """Features of this process's samples, `own`, and those of `everybody`, gathered once for all readers."""
 
     own: Tensor | TokenFeatures
     everybody: Tensor | TokenFeatures
@@ -117,7 +117,7 @@ class Similarities(NamedTuple):
 
     @property
     def complete(self) -> bool:
-        """Whether every entry is a candidate, as far as is known without a look at the data."""
+        """Whether every entry is certainly a candidate, independent of the data."""
         return self.candidates is None and self.allowed is None and self.filled is None
 
 

@@ -86,9 +86,9 @@ class NumbersDiffer(Problem):
     template = "two flows of a stage have a learned number or state `{name}`, and they differ"
     summary = "one name for different numbers that are learned in one stage"
     explanation = (
-        "Learned numbers and states (queues, running means) of one name are one: the flows of a stage share them, and a "
-        "later stage goes on with them. So those of one stage have to have the same start, bounds and size. Define it once, "
-        "with `let` before the flows, or give one of them another name."
+        "Learned parameters and states (queues, running means) with one name are one: the flows of a stage share them, and "
+        "a later stage continues with them. So within a stage they must have the same initial value, bounds and size. "
+        "Define it once, with `let` before the flows, or give one of them another name."
     )
     bad = (
         _TWO + "flow pairs(image, text) share 85% {\n  let tau = learned(0.07, max_scale=100)\n"

@@ -38,7 +38,7 @@ def decode_image(
 ) -> np.ndarray:
     """`uint8 [H, W, 3]`, RGB, upright, of encoded bytes, a path (relative to `folder`), a Pillow image or such an array.
 
-    A path leads to a regular file inside `folder` or a folder that the limits allow; without a folder a text is not a path.
+    A path leads to a regular file inside `folder` or a folder that the limits allow; without a folder, text is not a path.
     Transparent pixels show a white ground: the colour they hide is arbitrary. With `side`, a JPEG much larger than it is
     decoded at a half, a quarter or an eighth of its size. Raises `BadSample`.
     """

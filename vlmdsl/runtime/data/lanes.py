@@ -68,7 +68,7 @@ class Lane:
                 return chunk
 
     def _jump(self, position: int) -> None:
-        """Goes on at a batch, by the numbers of samples in the shards."""
+        """Continue at a batch, from the numbers of samples in the shards."""
         total = sum(self._stream.count(shard) for shard in self._shards)
         per_window = self._window // self._share
         per_pass = total // self._window * per_window + total % self._window // self._share

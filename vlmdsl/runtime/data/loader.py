@@ -84,7 +84,7 @@ class _TrainingBatches(Dataset[LoadedBatch]):
     ) -> dict[int, tuple[int, Sample] | None]:
         """The samples of the slots, those without any good one filled with what no slot of the batch has.
 
-        What the slots of other processes have is found out by reading as they do, so that all of them borrow alike.
+        The samples of other processes' slots are read here as well, so that all processes borrow alike.
         """
         aside = Tally([], Counter())
         every = [
@@ -179,7 +179,7 @@ class BatchLoader:
         return {"epoch": epoch, "batch": batch}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Goes on from a position; affects iterators made afterwards."""
+        """Continue from a position; affects iterators made afterwards."""
         self._next = state["epoch"] * self.batches_per_epoch + state["batch"]
 
     def __iter__(self) -> Iterator[Batch]:

@@ -87,8 +87,9 @@ class Order:
     def candidates(self, place: Place, slot: int) -> Iterator[int]:
         """The sample for a slot of a batch, then those that may stand in for it if it is bad, all of the same group.
 
-        They come from the same slot of the batches after it, around the epoch: each slot looks for itself, so no process
-        needs to know what another one skipped; and slots never meet, so a stand-in is not in the batch a second time.
+        They come from the same slot of the batches after it, around the epoch: each slot is searched separately, so no
+        process needs to know what another one skipped; and slots never meet, so a stand-in is not in the batch a second
+        time.
         """
         first, count = place.start + slot, len(place.order)
         places = [range(first, count, self.batch), range(first % self.batch, first, self.batch)]

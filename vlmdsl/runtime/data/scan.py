@@ -100,7 +100,7 @@ def _kind(entry: os.DirEntry[str], homes: tuple[str, ...]) -> str:
 
 
 class _Folder:
-    """The images of one folder, and what lies beside them, while its files are gone through."""
+    """The images of one folder, and the files beside them, during a scan."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

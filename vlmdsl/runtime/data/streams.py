@@ -34,7 +34,7 @@ class SampleStream(Samples, Protocol):
     """Samples that are read from front to back, shard by shard.
 
     Before it is read a sample is only known by its place, a number of its own: `stream[place]` gives its columns. A source
-    whose shards cannot be gone through again from any sample on has no `count` and cannot be resumed in their middle.
+    whose shards cannot be read again from any sample on has no `count` and cannot be resumed in their middle.
     """
 
     @property

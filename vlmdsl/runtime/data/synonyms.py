@@ -46,7 +46,7 @@ def read_synonyms(path: str) -> Synonyms:
 
 
 def synonyms_of(word: str, synonyms: Synonyms) -> tuple[str, ...]:
-    """What can stand in the place of a word of a text, punctuation around it and capitals aside."""
+    """The synonyms of a word in a text, ignoring punctuation around it and case."""
     return synonyms.get(_core(word).lower(), ())
 
 

@@ -61,7 +61,7 @@ class Teachers(nn.Module):
         self.register_buffer("steps_done", torch.tensor(0))
 
     def part(self, use: Use) -> nn.Module:
-        """What is called in the place of the tower or the head of a use."""
+        """The module to call for the tower or head of a use."""
         assert use.follows is not None, "the use is of a teacher"
         name = self._names[use.module.base, use.follows]
         if use.module.family == "tower":

@@ -39,7 +39,7 @@ class MultilayerHead(nn.Module):
         self.layers = nn.Sequential(*modules)
 
     def forward(self, views: list[Tensor]) -> list[Tensor]:
-        """Features of several views, [b, D] each: each view for itself, or all as one batch, as the head says."""
+        """Features of several views, [b, D] each: each view separately, or all as one batch, as the head says."""
         if self.head.views == "each" or len(views) == 1:
             return [self.layers(view) for view in views]
         return list(self.layers(torch.cat(views)).split([len(view) for view in views]))

@@ -81,7 +81,7 @@ def _key(file: Path | int) -> tuple[int, int] | None:
 
 
 def _sign(file: IO[bytes]) -> None:
-    """Writes who holds the lock, for the message to another process."""
+    """Write the owner of the lock, for the message to another process."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     file.truncate(0)
     file.write(json.dumps({"process": os.getpid(), "host": socket.gethostname(), "since": now}).encode())

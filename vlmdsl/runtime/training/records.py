@@ -1,4 +1,4 @@
-"""The forms of the JSON files of a run folder, for reading them: strict where something hangs on them, open for more."""
+"""The forms of the JSON files of a run folder, for reading them: strict where their contents matter, open for more."""
 
 from __future__ import annotations
 

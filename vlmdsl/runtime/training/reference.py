@@ -1,4 +1,4 @@
-"""The reference set of a run: what the locked towers make of the samples that are kept aside."""
+"""The reference set of a run: the features of samples that are set aside, by frozen towers."""
 
 from __future__ import annotations
 

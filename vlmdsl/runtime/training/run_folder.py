@@ -187,7 +187,7 @@ class RunFolder:
         return config
 
     def forget_after(self, step: int, records: int = 0) -> int:
-        """Drop the metrics of steps after `step`: the run goes on from there. Returns how many lines are left; V0850 if a
+        """Drop the metrics of steps after `step`, from which the run continues. Returns how many lines are left; V0850 if a
         line is not a record, or fewer than `records` are left."""
         return cut_metrics(self.metrics, step, records)
 
@@ -245,7 +245,7 @@ def _naming(path: str) -> Iterator[None]:
     except ValueError:
         raise _unusable(path, "it has a character that is not allowed in a path") from None
     except (NotADirectoryError, FileExistsError):
-        raise _unusable(path, "there is a file in its place, or in the place of a parent folder") from None
+        raise _unusable(path, "there is a file in its place, or instead of a parent folder") from None
     except OSError as error:
         if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
             raise DiagnosticError((CannotWrite.at(_COMMAND_LINE, path=path, reason=error.strerror or str(error)),)) from None

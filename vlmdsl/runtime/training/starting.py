@@ -113,7 +113,7 @@ def _copied(tower: Path, folder: RunFolder, place: str) -> dict[str, str]:
 
 
 def write_resumed(folder: RunFolder, config: RunConfig, world: World) -> None:
-    """The settings that were changed, and a line in `run.json` about the process that goes on."""
+    """The settings that were changed, and a line in `run.json` about the process that resumes it."""
     folder.write_config(dump_config(config))
     facts = folder.read_facts().plain()
     folder.write_facts({**facts, "resumed": [*facts.get("resumed", []), _now(world)]})

@@ -127,7 +127,7 @@ def test_a_shared_matrix_is_paid_once_and_its_readers_are_named_with_their_lines
 
 
 def test_readers_of_a_stream_are_those_of_what_is_made_of_it() -> None:
-    """What is done to features sample by sample (a stopped gradient, a gate) reads a stream for somebody else."""
+    """What is done to features sample by sample (a stopped gradient, a gate) reads a stream for its own reader."""
     plan = make_plan(build("moco").planned)
     (row,) = [row for row in plan.shared if row.value.endswith("_teacher, encoded")]
     assert row.readers == ("score", "enqueue")

@@ -235,7 +235,7 @@ def test_no_batch_is_filled_with_copies(
 def test_a_slot_without_good_samples_borrows_one_that_no_other_has(
     pairs: Callable[..., Path], plain_streams: list[Stream], seed: int
 ) -> None:
-    """Exactly a batch of good ones is left, and all processes agree on who has which."""
+    """Exactly a batch of good ones is left, and all processes agree on their slots."""
     path = pairs(12, {f"{index:04d}.png": b"?" for index in range(8)})
     good = {f"pairs/{index:04d}" for index in range(8, 12)}
     alone = take(shard_loader(path, plain_streams, batch=4, seed=seed), 4)

@@ -1,4 +1,4 @@
-"""Samples that are kept aside, and the number that tells a sample from all others."""
+"""Samples that are set aside, and the number that identifies a sample."""
 
 from __future__ import annotations
 

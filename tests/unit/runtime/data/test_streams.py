@@ -176,7 +176,7 @@ def test_what_is_not_a_regular_file_is_not_waited_for(tmp_path: Path) -> None:
 
 
 def test_only_what_is_read_is_counted_on_the_way(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is gone through before the first batch, and only the shards of the lane are afterwards."""
+    """Nothing is read before the first batch, and only the shards of the lane are afterwards."""
     stream, entered = open_stream(str(folder)), []
     places = TarStream.places
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""Views: what is drawn, how often, and that a draw hangs on seed, epoch and sample alone."""
+"""Views: what is drawn, how often, and that a draw depends on seed, epoch and sample only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run folder is never overwritten, and its metrics are cut to the step from which a run goes on."""
+"""A run folder is never overwritten, and its metrics are cut to the step from which a run resumes."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ SETTINGS = {"train.batch": 4, "train.compile": False, "data.train": ("shapes:sam
 
 
 def tokenizer(folder, words, *, start="[CLS]", **options):
-    """One that takes each word for itself, with marks before and after a text."""
+    """A tokenizer with one entry per word, and special tokens before and after a text."""
     ids = {word: number for number, word in enumerate(["[PAD]", "[UNK]", start, "[SEP]", *words])}
     backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(ids, unk_token="[UNK]"))
     backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()

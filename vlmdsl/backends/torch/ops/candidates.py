@@ -1,4 +1,4 @@
-"""Who competes with whom: entries that are candidates, and the columns of several matrices side by side."""
+"""Which entries are candidates, and the columns of several matrices side by side."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ __all__ = ["ContrastResult", "Direction", "column_axis", "contrast", "contrast_o
 _SOFTPLUS_THRESHOLD = 40.0
 """Beyond it log(1 + e^x) is x in float64 too."""
 _ROUNDING = 1e-5
-"""How far two sums of some thousand products in float32 may lie apart, as a share of them."""
+"""How much two sums of some thousand products in float32 may differ, as a share."""
 
 
 class Direction(NamedTuple):
@@ -67,7 +67,7 @@ def contrast(
 
 
 def pooled(y: Tensor | Gathered) -> tuple[Tensor, Tensor]:
-    """This process's features [b, D] and everybody's [B, D]."""
+    """This process's features [b, D] and those of all processes [B, D]."""
     own, everybody = y if isinstance(y, Gathered) else (y, all_gather(y))
     assert isinstance(own, Tensor)
     assert isinstance(everybody, Tensor)
@@ -77,7 +77,7 @@ def pooled(y: Tensor | Gathered) -> tuple[Tensor, Tensor]:
 def contrast_of(
     similarities: Similarities, *, rows: Direction | None = None, columns: Direction | None = None
 ) -> ContrastResult:
-    """The region over a similarity that is there already, possibly with two matrices (tokenmax)."""
+    """The region over an existing similarity, possibly with two matrices (tokenmax)."""
     views = (
         View("rows", similarities.rows, _pair(similarities.rows)),
         View("columns", similarities.columns, _pair(similarities.columns)),
@@ -94,7 +94,7 @@ def result_of(
     directions: tuple[Direction | None, Direction | None],
     negatives: tuple[Negatives | None, Negatives | None],
 ) -> ContrastResult:
-    """The region from what its rows and its columns see and the statistics of their negatives, however these were made."""
+    """The region from the views of its rows and columns and the statistics of their negatives, however computed."""
     losses, accuracies = [], []
     for direction, view, negative in zip(directions, views, negatives, strict=True):
         if direction is not None and negative is not None:

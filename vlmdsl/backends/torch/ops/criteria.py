@@ -1,8 +1,8 @@
 """The criteria in their plain form: one matrix in, each sample's loss out, differentiated by autograd.
 
-What a recipe writes and the compiler does not recognise as a contrastive region runs here. Excluded candidates are in no
-denominator, and a target is a distribution over the others; a sample without candidates, or of whose target nothing is left,
-has loss 0.
+Criteria that the compiler does not recognise as a contrastive region run here. Excluded candidates are in no denominator,
+and a target is a distribution over the others; a sample without candidates, or whose target is entirely excluded, has loss
+0.
 """
 
 from __future__ import annotations

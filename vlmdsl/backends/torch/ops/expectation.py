@@ -1,5 +1,5 @@
-"""What a target asks of the similarities: its mass p_i = sum_j P_ij and its mean similarity sum_j P_ij z_ij, both over the
-candidates j of i.
+"""The terms of a loss that depend on the target: its mass p_i = sum_j P_ij and its mean similarity sum_j P_ij z_ij, both
+over the candidates j of i.
 
 Where the matrix came from features, the sums over samples commute with the product, and no matrix of targets is made:
 
@@ -50,7 +50,7 @@ class View(NamedTuple):
 
 
 def expectation(part: TargetPart, view: View, keep: Tensor | None) -> Expectation:
-    """What one part of a target asks; `keep` [b] are the candidates."""
+    """The expectation of one part of a target; `keep` [b] are the candidates."""
     if part.kind == "flipped":
         return _of_partner(part.block, view, keep)
     if view.own is None or view.other is None or part.kind == "dense":
@@ -70,7 +70,8 @@ def expectation(part: TargetPart, view: View, keep: Tensor | None) -> Expectatio
 
 
 def _of_class(part: TargetPart, pair: Tensor, kept: Tensor, own: Tensor, other: Tensor) -> Expectation:
-    """Equal shares of all samples with the same label; a class is known by where it starts among the sorted labels."""
+    """Equal shares of all samples with the same label; a class is identified by its first position among the sorted
+    labels."""
     assert part.label is not None
     labelled = part.label != part.missing
     everybody = all_gather(part.label)

@@ -30,7 +30,7 @@ def mine(matrix: Similarities, uniform: Tensor, along: str, floor: float = 0.0) 
     chosen: list[Tensor] = []
     for level in (uniform[:, None] if uniform.dim() == 1 else uniform).unbind(dim=1):
         possible, cumulative = weights > 0, weights.cumsum(dim=1)
-        # A sum of zero more may round differently, so what has no weight is not left to the sums alone.
+        # Adding zero may change rounding, so entries without weight are also excluded explicitly.
         reached = possible & (cumulative > level[:, None] * cumulative[:, -1:])
         chosen.append(_first(reached, possible))
         weights = weights.masked_fill(positions == chosen[-1][:, None], 0.0)
@@ -52,7 +52,7 @@ def hardest(matrix: Similarities, along: str, k: int = 1) -> Picks:
 
 
 def _logits(matrix: Similarities, along: str) -> Tensor:
-    """What each of this process's samples is asked, minus infinity where an entry is not a candidate: [b, B]."""
+    """The logits of this process's samples, minus infinity where an entry is not a candidate: [b, B]."""
     values = precise((matrix.rows if along == "rows" else matrix.columns).detach())
     if not matrix.complete:
         values = values.masked_fill(~candidates_of(matrix, values, along), -torch.inf)

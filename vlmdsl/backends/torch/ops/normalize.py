@@ -1,5 +1,4 @@
-"""What is done to each vector: zeros in place of what takes no part, unit length, a factor of its sample's own, the end of
-the gradient."""
+"""Per-vector operations: zeros for excluded samples, unit length, a factor per sample, stopping the gradient."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Criteria and targets of plug-ins: what their functions are given, and what becomes of what they return."""
+"""Criteria and targets of plug-ins: the inputs of their functions, and the use of their results."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def plugin_criterion(name: str, *inputs: Tensor | TokenFeatures | Similarities |
 
 
 def plugin_target(name: str, values: Tensor, **arguments: Any) -> Target:
-    """The target by which each pair is as likely as the function of the plug-in `name` says, each direction for itself.
+    """The target by which each pair is as likely as the function of the plug-in `name` says, each direction separately.
 
     `values` are this process's; those of the columns are gathered. A row of zeros has no target.
     """

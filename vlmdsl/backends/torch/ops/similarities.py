@@ -1,7 +1,7 @@
 """Ways to compare two streams: the matrix of all pairs, and the score of each sample's own pair.
 
 An implementation takes this process's features x and everybody's features y (gathered already) and gives [b, B]: one matrix,
-or a pair (rows, columns) where the two directions read different ones. Plug-ins bring theirs through `@vlmdsl.primitive`.
+or a pair (rows, columns) where the two directions read different ones. Plug-ins add theirs with `@vlmdsl.primitive`.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class _Implementation(NamedTuple):
 
 
 def _implementation(by: str) -> _Implementation:
-    """Ours, or that of a plug-in (`@vlmdsl.primitive`)."""
+    """The built-in implementation, or that of a plug-in (`@vlmdsl.primitive`)."""
     return _BUILT_IN.get(by) or _Implementation(implementation(by))
 
 
 def gather(features: Features) -> Gathered:
-    """The features with everybody's, for several readers."""
+    """The features with those of all processes, for several readers."""
     if isinstance(features, Tensor):
         return Gathered(features, all_gather(features))
     mask = None if features.mask is None else all_gather(features.mask)
@@ -50,7 +50,7 @@ def gather(features: Features) -> Gathered:
 
 
 def both(features: Features | Gathered) -> Gathered:
-    """Features with everybody's, gathered here unless they are already."""
+    """Features with those of all processes, gathered here unless they already are."""
     return features if isinstance(features, Gathered) else gather(features)
 
 
@@ -69,7 +69,7 @@ def similarity(x: Features, y: Features | Gathered | Memory, by: str, **argument
 
 
 def similarity_to(x: Features, y: Features, by: str, **arguments: Any) -> Similarities:
-    """Every x against every y as they are given, with no other process involved: what an evaluation wants.
+    """Every x against every y, without other processes, for evaluation.
 
     What arguments choose by the whole batch, such as tokens, is not chosen here: all are compared.
     """

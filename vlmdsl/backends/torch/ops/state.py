@@ -1,4 +1,4 @@
-"""What outlives a step: each function takes the old state and gives the new one, and changes nothing in place."""
+"""State across steps: each function takes the old state and returns the new one, without changes in place."""
 
 from __future__ import annotations
 
@@ -32,13 +32,14 @@ def enqueue(before: Memory, *values: Tensor) -> Memory:
     """The memory after everybody's `values` [b, D], or labels [b], have entered, one stream after the other, each in the
     order of the ranks.
 
-    They overwrite the oldest slots and go on at the first after the last; of more values than slots the newest stay.
+    They overwrite the oldest slots, continuing at the first after the last; if there are more values than slots, the newest
+    stay.
     """
     size = before.values.shape[0]
     entering = torch.cat([all_gather(value.detach()) for value in values]).to(before.values.dtype)
     count = entering.shape[0]
     written = before.written + count
-    # Asked of each slot, not of each value, so that no shape hangs on how many there are: the newest value for it, if any.
+    # Computed per slot, not per value, so that no shape depends on their number: its newest value, if any.
     age = (written - 1 - torch.arange(size, device=entering.device)) % size
     newest = count - 1 - age
     written_now = (newest >= 0).view(-1, *[1] * (entering.dim() - 1))

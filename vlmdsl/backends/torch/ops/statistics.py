@@ -65,7 +65,7 @@ def negatives_of_both(matrix: Tensor, rows: Axis, columns: Axis) -> tuple[Negati
 
 
 def across_processes(log_sum_exp: Tensor, largest: Tensor) -> Negatives:
-    """Join what each process found among its rows, [B], and keep the own columns: [b]."""
+    """Join the statistics of all processes over their rows, [B], and keep this process's columns: [b]."""
     if process_count() == 1:
         return Negatives(log_sum_exp, largest)
     reference = _finite(all_reduce_max(log_sum_exp))
@@ -141,14 +141,14 @@ class _BothStatistics(Function):
 
 
 def _times(weights: Tensor, factor: Tensor) -> Tensor:
-    """The product, in place where nobody wants the derivative of a backward pass."""
+    """The product, in place unless a second derivative is needed."""
     return weights * factor if torch.is_grad_enabled() else weights.mul_(factor)
 
 
 def _logits(matrix: Tensor, axis: Axis) -> Tensor:
     """scale * z in float32 at least, -inf at the pair and where an entry is not a candidate: [b, B]."""
     logits = precise(matrix) * axis.scale
-    if torch.compiler.is_compiling():  # fuses with what reads it; in place it would be a pass of its own
+    if torch.compiler.is_compiling():  # fuses with its reader; in place it would be a separate pass
         logits = torch.where(pair_positions(matrix), -torch.inf, logits)
     else:
         logits.diagonal(process_index() * matrix.shape[0]).fill_(-torch.inf)

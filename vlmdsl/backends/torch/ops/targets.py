@@ -1,4 +1,4 @@
-"""Targets: sums of simple parts that stay unmaterialised as long as nobody asks for the matrix."""
+"""Targets: sums of simple parts, whose matrix is made only if it is needed."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def weighted_cross_entropy(
     """The sum of shares [n] times losses, 0-d; the losses [n]; its gradients for states, weight and bias, empty where
     nothing learns. All in the dtype of the shares.
 
-    A custom operator, so that a compiled graph holds one node, and no shape that hangs on how many tokens count.
+    A custom operator, so that a compiled graph holds one node, and no shape that depends on how many tokens count.
     """
     losses = torch.zeros_like(shares)
     by_states, by_weight, by_bias = _gradients(states, weight, shares, states_learn, weight_learns, bias_learns)

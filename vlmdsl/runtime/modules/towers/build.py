@@ -83,7 +83,7 @@ def _of_plugin(family: str, kind: Kind) -> Callable[[Request], Encoder] | None:
             encoder = module_family.factory(request)
         except DiagnosticError:
             raise
-        except Exception as error:  # somebody else's module: anything may be wrong with it
+        except Exception as error:  # third-party code: it may raise anything
             raise unfit(module_family.factory, f"fails for {request}: {type(error).__name__}: {error}") from error
         if not isinstance(encoder, nn.Module) or not isinstance(encoder, Encoder):
             raise unfit(

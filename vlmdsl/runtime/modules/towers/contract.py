@@ -67,8 +67,8 @@ class Encoder(nn.Module):
     region_length: int | None = None
     """How many numbers describe a region, of an image encoder that regions may enter part-way."""
     noise_length: int | None = None
-    """How many random numbers an image encoder needs per image in training. Its `forward` then takes `noise [b, N]` of that
-    length, standard Gumbel noise keyed by the sample; evaluation gives none."""
+    """The number of random numbers per image that an image encoder needs in training. Its `forward` then takes `noise [b,
+    N]` of that length, standard Gumbel noise keyed by the sample; evaluation gives none."""
 
     def __init__(self, kind: Kind, dimension: int, yields: Iterable[str]) -> None:
         super().__init__()

@@ -59,10 +59,9 @@ class GroupingTransformer(Encoder):
 
     Patches and learned group tokens go through transformer blocks together; then each patch is assigned to one group, the
     groups are the segments of the next stage, and so on. The pooled feature is the mean of the last stage's segments. In
-    training a group is drawn by Gumbel noise, which the batch brings, so that it hangs on seed, epoch and sample only; in
-    evaluation it is the likeliest. Positions are fixed sines, where the authors learn them; there is no stochastic depth,
-    which they have at 0.1.
-    Source: Xu et al., "GroupViT", CVPR 2022, arXiv:2202.11094.
+    training a group is drawn by Gumbel noise, which the batch brings, so that it depends on seed, epoch and sample only; in
+    evaluation it is the most likely one. Positions are fixed sines, where the authors learn them; there is no stochastic
+    depth, which they have at 0.1. Source: Xu et al., "GroupViT", CVPR 2022, arXiv:2202.11094.
     """
 
     positions: Tensor

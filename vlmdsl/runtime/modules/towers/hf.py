@@ -177,7 +177,7 @@ class HuggingFaceEncoder(Encoder):
     def _check_weights(
         self, name: str, lacking: frozenset[str], hidden: Tensor, second: tuple[Tensor, Tensor | None]
     ) -> None:
-        """Features must not hang on weights that the saved ones lack; a pooler that was never trained is left out."""
+        """Features must not depend on weights that are missing in the file; a pooler that was never trained is left out."""
         example, _ = self._examples()
         if not lacking:
             return

@@ -36,7 +36,7 @@ def block_product(x: Tensor, y: Tensor) -> Tensor:
 class FeatureGradients:
     """The gradients of x [b, D] and y [B, D] from blocks of H = dL/dZ, summed in float32 at least.
 
-    A side that asks for none costs no product and gets an empty tensor.
+    A side without a gradient costs no product and gets an empty tensor.
     """
 
     def __init__(self, x: Tensor, y: Tensor, for_x: bool, for_y: bool) -> None:
@@ -64,7 +64,7 @@ class FeatureGradients:
 
 
 def refuse_second_derivative(gradient: CustomOpDef) -> None:
-    """Say what to do instead where somebody differentiates what a backward pass of blocks computed."""
+    """Raise an error that says what to do instead of differentiating the backward pass of blocks."""
 
     def backward(ctx: Any, *_: Any) -> NoReturn:
         raise RuntimeError(

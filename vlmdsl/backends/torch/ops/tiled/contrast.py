@@ -15,7 +15,7 @@ from vlmdsl.backends.torch.values import Gathered, precise
 __all__ = ["contrast"]
 
 _BY_MATRIX = "dense"
-"""The kind of target that has no form by features: its matrix is there, and its sums are made where the blocks are."""
+"""The kind of target without a form by features: its matrix exists, and its sums are computed with the blocks."""
 
 
 def contrast(

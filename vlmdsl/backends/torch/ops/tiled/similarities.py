@@ -18,7 +18,7 @@ def similarity(
     x: Tensor | TokenFeatures, y: Tensor | TokenFeatures | Gathered, by: str, **selection: Any
 ) -> Similarities | Products:
     """This process's x against everybody's y: by `tokenmax` both matrices, from blocks of pairs of tokens; by `dot` the
-    features, of which whoever reads the products makes them."""
+    features, from which readers compute the products."""
     own, everybody = both(y)
     if isinstance(x, Tensor):
         assert isinstance(everybody, Tensor), f"{by} compares pooled features with pooled ones"

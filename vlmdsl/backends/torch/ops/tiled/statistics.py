@@ -2,7 +2,7 @@
 
     n_i = log sum_{j != pair} e^{a_i z_ij}    k_j = log sum_{i != pair} e^{c_j z_ij}    t_i = sum_j P_ij z_ij
 
-Four matrix products in all: Z forward; Z again, H Y and H^T X backward. Of the grid nothing but P outlives a block.
+Four matrix products in all: Z forward; Z again, H Y and H^T X backward. Of the matrices only P outlives a block.
 """
 
 from __future__ import annotations
