@@ -9,7 +9,7 @@ median over rounds of the ratio within the round, so that a busy machine disturb
 same libraries, defines one model and validates one value, as every command does that elaborates a recipe: the least that
 such a command can take.
 
-With `--against` each command runs once a round with the files of both commits, which take turns to be first; the ratio is
+With `--against` each command runs once per round with the files of both commits, which take turns to be first; the ratio is
 the median of the ratios within the rounds, with its 95 % bootstrap interval.
 The result is printed and written to `benchmarks/results/startup.json`.
 """

@@ -60,8 +60,8 @@ def make_plan(
 ) -> Plan:
     """The plan of an optimised program for `batch` samples on `world` processes, features of `dim` numbers of `dtype`.
 
-    `image_tokens` and `text_tokens` are the tokens of a sample where tokens are compared, `vocabulary` the words of the
-    tokenizer where tokens are asked for, `references` the samples of a reference set, `samples` those of the data set.
+    `image_tokens` and `text_tokens` are tokens per sample where tokens are compared, `vocabulary` the number of vocabulary
+    entries where tokens are predicted, `references` the samples of a reference set, `samples` those of the data set.
     `lowering` is that of `vlmdsl.compile`. With `sources`, shared values name recipe lines. DiagnosticError (V0602, V0603)
     if the batch cannot be split equally or the data type is unknown, (V0604, V0605) if the lowering asked for does not
     exist.

@@ -72,8 +72,8 @@ class Objective(LearnedNumbers):
     global batch. Matrix products run in the dtype of the features and everything else in float32 at least, regardless of
     autocast.
 
-    State (running means, queues) is the buffers of `state`, the same on every process. A call in training mode moves it on;
-    one in evaluation mode gives the loss that the next training call would, and leaves it as it is. What is updated once per
+    State (running means, queues) is in the buffers of `state`, the same on every process. A call in training mode updates
+    it; one in evaluation mode returns the loss of the next training call and leaves it unchanged. What is updated once per
     epoch moves on by `after_epoch`.
 
     Args:
@@ -86,8 +86,8 @@ class Objective(LearnedNumbers):
             `auto` chooses another lowering for it.
         samples: how many samples the data set has, of an objective that keeps a number of each (`running_mean` with
             `per="sample"`); it takes `index` then, where the samples of a batch are among them.
-        latex: gives the formula; what the method `latex` calls.
-        planner: gives the plan; what the method `plan` calls.
+        latex: a function that returns the formula; the method `latex` calls it.
+        planner: a function that returns the plan; the method `plan` calls it.
     """
 
     def __init__(

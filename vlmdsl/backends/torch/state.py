@@ -28,9 +28,9 @@ class State(nn.Module):
     """The state of one objective, equal on all processes.
 
     A number is the buffer of its name, and a vector, [D]; a memory of Q vectors is two, `NAME` [Q, D] and `NAME_written`
-    (0-d, int64), as one of labels is, `NAME` [Q] (int64). D is that of the features: until `allocate` says what that is, or
-    a checkpoint is loaded, it is 0. Numbers of samples are a buffer [N], NaN where a sample has none yet; until
-    `allocate_samples` says what N is, or a checkpoint is loaded, it is 0.
+    (0-d, int64), as one of labels is, `NAME` [Q] (int64). D is that of the features: it is 0 until `allocate` is called or a
+    checkpoint is loaded. Numbers of samples are a buffer [N], NaN where a sample has none yet; until `allocate_samples` says
+    what N is, or a checkpoint is loaded, it is 0.
     """
 
     def __init__(self, program: Program) -> None:
@@ -125,7 +125,7 @@ class State(nn.Module):
         return f"the {'mean' if name in self._starts else 'queue'} {name}"
 
     def _content(self, name: str, values: Tensor) -> str:
-        """What a state holds, in words; one that was never fed has no feature dimension yet."""
+        """The contents of a state, in words; an unused one has no feature dimension yet."""
         if name in self._tables:
             return f"numbers of {values.numel():,} samples"
         if name in self._starts:

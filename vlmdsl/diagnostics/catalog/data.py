@@ -310,7 +310,7 @@ class StreamUnusable(Problem):
         "gives the same number of samples to every batch, and each is read by one process: their number must divide the "
         "batch, and the number of processes must divide it. Tables and folders of images are read with random access only. "
         "So is data for a recipe with `batch one_source`, which has to know the sources of all samples, for one that keeps "
-        'a number per sample (`running_mean` with `per="sample"`), and for one that retrieves from samples kept aside; '
+        'a number per sample (`running_mean` with `per="sample"`), and for one that retrieves from reference samples; '
         "name others for it with `data.reference`."
     )
     provoked_by = "`--set data.stream=true` with `--data pictures.csv`"

@@ -182,7 +182,7 @@ class Endings:
 
 
 class ShardSamples:
-    """The samples of one shard while its members are gone through: their names, and where their members are."""
+    """The samples of one shard during a scan of its members: their names, and the places of their members."""
 
     def __init__(self, stem: str, endings: Endings) -> None:
         self.names: list[str] = []

@@ -25,7 +25,8 @@ __all__ = ["PixelDecoder", "TextDecoder", "restored"]
 
 
 def restored(tokens: Tensor, mask_token: Tensor, keep: Tensor, patches: int) -> Tensor:
-    """All patches `[b, P, W]` of the `tokens [b, K, W]`, those of patches `keep [b, K]`, and the `mask_token [W]` for all others.
+    """All patches `[b, P, W]` of the `tokens [b, K, W]`, those of patches `keep [b, K]`, and the `mask_token [W]` for all
+    others.
 
     >>> restored(torch.tensor([[[7.0], [8.0]]]), torch.tensor([0.0]), torch.tensor([[2, 1]]), 3).flatten().tolist()
     [0.0, 8.0, 7.0]

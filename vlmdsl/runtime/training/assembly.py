@@ -153,7 +153,7 @@ def _stream(program: Program, config: RunConfig, stand_ins: list[Call]) -> Sampl
     if program.batch_policy == ONE_SOURCE:
         reason = "the recipe asks for batches of one source each, which needs the sources of all samples"
     elif columns(program) and not config.data.reference:
-        reason = "the recipe retrieves from samples that are kept aside; name others with `data.reference`"
+        reason = "the recipe retrieves from a share of the samples; name others with `data.reference`"
     elif sample_index(program) is not None:
         reason = "the recipe keeps a number per sample, and the length of a stream is not known"
     if reason:
