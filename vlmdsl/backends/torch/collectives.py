@@ -60,8 +60,7 @@ def gather_numbers(own: int) -> list[int]:
 
 
 def all_gather(local: Tensor) -> Tensor:
-    """The `local` [b, ...] of all processes joined along the first axis: [B, ...]. Differentiable; booleans and integers
-    pass too."""
+    """The `local` [b, ...] of all processes, concatenated: [B, ...]. Differentiable; booleans and integers work too."""
     if process_count() == 1:
         return local
     if local.dtype is torch.bool:
@@ -99,8 +98,7 @@ def mirrored(local: Tensor, block: int = 0) -> Tensor:
     """This process's share [b, ...] of the batch of all processes read backwards, or of each `block` of consecutive samples
     of it. Differentiable.
 
-    Processes exchange the samples whose partner is on another process: all of them for the whole batch, none if blocks
-    divide the share.
+    Processes exchange the samples with a partner on another process: all for the whole batch, none if blocks divide it.
     """
     read: Tensor = _Mirrored.apply(local, block)  # type: ignore[no-untyped-call]
     return read
@@ -371,8 +369,7 @@ def _(local: Tensor, indices: Tensor) -> Tensor:
 
 @torch.library.custom_op("vlmdsl::return_samples", mutates_args=())
 def return_samples(fetched: Tensor, indices: Tensor, share: int) -> Tensor:
-    """The adjoint of `fetch_samples`: for each of this process's samples [share, ...] the sum of the gradients of its
-    copies."""
+    """The adjoint of `fetch_samples`: per sample of this process [share, ...] the sum over its copies."""
     routes = _routes(indices, share)
     arrived = _exchange(fetched[routes.by_holder], routes.leaving, routes.arriving)
     return fetched.new_zeros(share, *fetched.shape[1:]).index_add(0, routes.asked_of_this, arrived)
