@@ -1,4 +1,4 @@
-"""Random draws as a function of what they are for: no global state, so processes, workers and resumes agree."""
+"""Random draws as a function of their purpose: no global state, so processes, workers and resumed runs agree."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ __all__ = [
 
 _COMMAND_LINE = Span("<command line>", 0, 0)
 _LARGEST_TEXT = 1 << 30
-"""Bytes: far more than any text of a run takes."""
+"""Bytes: far more than any text of a run."""
 _SEAL = "sha256"
 _DIGITS = 12
 """Significant digits of a number in JSON: what lies below is noise of the arithmetic."""
@@ -90,7 +90,7 @@ def seal(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unsealed(facts: Mapping[str, Any]) -> bool:
-    """Whether `facts` are what was once sealed."""
+    """Whether `facts` match their seal."""
     return facts.get(_SEAL) == seal(facts)[_SEAL]
 
 
@@ -113,7 +113,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replace the file at `path` by `content`; whoever reads it sees the old one or the new, never a part.
+    """Replace the file at `path` by `content`; readers see the old one or the new one, never a part.
 
     In a text, a name that is not UTF-8, as a path may be, is written as JSON and YAML write it: by its escape.
     """

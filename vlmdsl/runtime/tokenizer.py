@@ -27,7 +27,7 @@ Side = Literal["left", "right"]
 _PLACE = Span("<command line>", 0, 0)
 _PAD, _START, _END, _MASK = "<pad>", "<start>", "<end>", "<mask>"
 _MASKS = (_MASK, "[MASK]", "<|mask|>")
-"""Usual names of the token that stands for a hidden one."""
+"""Usual names of the mask token."""
 _FEWEST_WORDS = 2
 _FORMAT, _FORMAT_OF_SEVERAL = 1, 2
 _LARGEST_FILE = 2**28
@@ -38,8 +38,7 @@ _MOST_IN_LONG_WORDS = 2_000_000
 
 
 class Tokenizer:
-    """A tokenizer with the ids of its marks; `start` and `end` are None where it puts none around a text, `mask` where it
-    has none.
+    """A tokenizer with the ids of its special tokens; `start` and `end` are None if it adds none, `mask` if it has none.
 
     >>> tokenizer = train_tokenizer(["a red circle", "a blue star"], vocabulary_size=300)
     >>> ids, mask = tokenizer.encode(["a red star"], length=8)
@@ -48,7 +47,7 @@ class Tokenizer:
     """
 
     def __init__(self, backend: Backend, pad: int | None = None, padding_side: Side = "right") -> None:
-        # Otherwise a text that has `<end>` in it would be taken at its word.
+        # Otherwise `<end>` in a text would become the special token.
         backend.encode_special_tokens = True
         backend.no_padding()
         backend.no_truncation()
@@ -57,7 +56,7 @@ class Tokenizer:
         single = backend.num_special_tokens_to_add(False) == 1
         self.start: int | None = marks[0] if marks and not single else None
         self.end: int | None = marks[-1] if marks else None
-        # The mask tells padding from tokens, so any id will do where the tokenizer has none for it.
+        # The padding mask marks padding, so any id will do if the tokenizer has none for it.
         self.pad: int = pad if pad is not None else self.end or 0
         self.padding_side: Side = padding_side
         """Where the texts were padded that a pretrained tower was trained on."""
@@ -66,12 +65,12 @@ class Tokenizer:
 
     @property
     def marks_around(self) -> int:
-        """How many marks it puts around a text."""
+        """The number of special tokens that it adds to a text."""
         return int(self._backend.num_special_tokens_to_add(False))
 
     @property
     def vocabulary(self) -> dict[str, int]:
-        """The id of every token, marks included."""
+        """The id of every token, including special tokens."""
         return dict(self._backend.get_vocab(with_added_tokens=True))
 
     @property
@@ -80,7 +79,7 @@ class Tokenizer:
         return max(self.vocabulary.values()) + 1
 
     def marks(self) -> np.ndarray:
-        """The ids that no text has by itself: marks around it, padding of its own, the mask token."""
+        """The ids of special tokens: start, end, padding if separate, and mask."""
         added = {number for number, token in self._backend.get_added_tokens_decoder().items() if token.special}
         special = added | {number for number in (self.start, self.end, self.mask) if number is not None}
         return np.array(sorted(special), dtype=np.int64)
@@ -91,7 +90,7 @@ class Tokenizer:
         return np.setdiff1d(ids, self.marks())
 
     def with_mask(self) -> Tokenizer:
-        """This tokenizer if it has a mask token; else one that has it besides, with the next id."""
+        """This tokenizer if it has a mask token; else a copy with one, at the next id."""
         if self.mask is not None:
             return self
         backend = Backend.from_str(self._backend.to_str())
@@ -115,7 +114,7 @@ class Tokenizer:
         return ids, mask.view(len(encodings), length)
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
-        """How many tokens each text has uncut, marks included."""
+        """The number of tokens of each text, uncut, including special tokens."""
         self._backend.no_padding()
         self._backend.no_truncation()
         return [len(encoding.ids) for encoding in self._backend.encode_batch_fast(list(texts))]

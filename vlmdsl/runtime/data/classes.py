@@ -1,4 +1,4 @@
-"""The classes of labels and their names, as the data itself has them."""
+"""The classes of labels and their names, from the data."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _MOST_CLASSES = 1_000_000
 
 @dataclass(frozen=True)
 class Classes:
-    """The names of classes, by number, and the columns that the class of a sample is read from. No names: none are known; an
-    empty one: that number has none.
+    """The names of classes, by number, and the columns that hold the class of a sample. `names` is empty if none are known;
+    a number without a name has an empty one.
 
     `numbered`: the data has numbers, and names for them; else it has names, which are numbered in their alphabet.
     """
@@ -29,7 +29,7 @@ class Classes:
 
 def classes_of(source: Source, columns: tuple[str, ...], class_name: tuple[str, ...] = ()) -> Classes:
     """The classes of the samples, whose labels are in `columns`: labels that are words, or the names beside numbers (in the
-    columns `class_name`). Where one number has several names, as in folders that are joined, the names are the classes.
+    columns `class_name`). If one number has several names, as in joined folders, the names are the classes.
 
     Reads labels only; stops at once if the first label is a number and no column has names.
     """
@@ -60,7 +60,7 @@ def classes_of(source: Source, columns: tuple[str, ...], class_name: tuple[str, 
 
 
 def has_unnamed_classes(source: Source, columns: Iterable[str]) -> bool:
-    """Whether any of the samples that are looked at has a class by number."""
+    """Whether any of the inspected samples has a class without a name."""
     columns = tuple(columns)
     for index in probed_positions(len(source)):
         try:
@@ -72,7 +72,7 @@ def has_unnamed_classes(source: Source, columns: Iterable[str]) -> bool:
 
 
 def renumbered(names: tuple[str, ...], by: tuple[str, ...]) -> dict[int, int]:
-    """The number of each class in `names` -> its number in `by`; classes that are not there get numbers after those.
+    """The number of each class in `names` -> its number in `by`; classes that are missing there get the next numbers.
 
     >>> renumbered(("cat", "dog", "owl"), by=("owl", "ant", "cat"))
     {0: 2, 1: 6, 2: 0}

@@ -28,7 +28,7 @@ __all__ = ["batch_of", "text_inputs"]
 
 
 def batch_of(samples: Sequence[Sample], values: Mapping[str, Loaded]) -> Batch:
-    """The batch of these samples; `values` says what was made of each."""
+    """The batch of these samples; `values` describes their values."""
     collated: dict[str, Value] = {}
     for name, loaded in values.items():
         collated |= _collated(name, loaded, [sample.values[name] for sample in samples])
@@ -40,7 +40,7 @@ def batch_of(samples: Sequence[Sample], values: Mapping[str, Loaded]) -> Batch:
 
 
 def text_inputs(loaded: Loaded, materials: Materials) -> Callable[[list[str]], Value]:
-    """What makes of texts what a view of a field of texts is encoded as: tokens, or of a rendered one images."""
+    """The function from texts to the inputs of a view of a text field: tokens, or images for a rendered text."""
 
     def inputs(texts: list[str]) -> Value:
         contexts = (ViewContext(0, 0, text, loaded.form, materials=materials) for text in texts)
@@ -51,7 +51,7 @@ def text_inputs(loaded: Loaded, materials: Materials) -> Callable[[list[str]], V
 
 
 def _collated(name: str, loaded: Loaded, values: list[Any]) -> dict[str, Value]:
-    """The values as one of a batch; with that of a masked text comes what was masked."""
+    """The values of one name as a batch; a masked text comes with its mask."""
     if isinstance(values[0], MaskedText):
         assert isinstance(loaded.form, TextFormat)
         text, masked = masked_batch(values, loaded.form)

@@ -1,4 +1,4 @@
-"""For whom a view of a sample is made, and what it may use."""
+"""The context of a view of a sample: its draws and materials."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ Attributes = Mapping[str, object]
 
 @dataclass(frozen=True)
 class Materials:
-    """What the run gives to make samples with: synonyms for `eda`, the file of a font for `render`, how much of the data is
-    read, and whether one of a list of captions is drawn in each epoch."""
+    """What the run provides for samples: synonyms for `eda`, a font file for `render`, limits of reading, and whether one of
+    several captions is drawn in each epoch."""
 
     synonyms: Synonyms | None = None
     font: str | None = None
@@ -35,8 +35,8 @@ NO_MATERIALS = Materials()
 
 @dataclass(frozen=True)
 class ViewContext:
-    """For whom a view is made: its draws are a function of seed, epoch and sample key; `form` is that of the module which
-    takes it; `counts` collects what to report."""
+    """The context of a view: its draws are a function of seed, epoch and sample key; `form` is the format of the module that
+    takes it; `counts` collects remarks for the report."""
 
     seed: int
     epoch: int

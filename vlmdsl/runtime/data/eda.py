@@ -21,7 +21,7 @@ Random = np.random.Generator
 def eda(text: str, attributes: Attributes, context: ViewContext) -> TextValue:
     """The text after one operation, drawn among those of the attribute `operations` that can be done.
 
-    Without synonyms, synonym replacement and insertion cannot; this is counted, as is a text that comes out as it was.
+    Synonym replacement and insertion need synonyms; draws without them, and unchanged texts, are counted.
     """
     operations = attributes["operations"]
     assert isinstance(operations, tuple)
@@ -47,7 +47,7 @@ def _replaced(words: Words, attributes: Attributes, synonyms: Synonyms, random: 
 
 
 def _inserted(words: Words, attributes: Attributes, synonyms: Synonyms, random: Random) -> Words:
-    """Synonyms of words of the text, each put in at any place."""
+    """Synonyms of words of the text, each inserted at a random position."""
     replaceable = sorted({word for word in words if synonyms_of(word, synonyms)})
     changed = list(words)
     for _ in range(int(str(attributes["words"])) if replaceable else 0):
@@ -57,7 +57,7 @@ def _inserted(words: Words, attributes: Attributes, synonyms: Synonyms, random: 
 
 
 def _swapped(words: Words, attributes: Attributes, synonyms: Synonyms, random: Random) -> Words:
-    """Two words at different places exchanged, as often as wanted."""
+    """Words at two different positions swapped, `words` times."""
     changed = list(words)
     for _ in range(int(str(attributes["words"])) if len(words) > 1 else 0):
         first, second = random.choice(len(words), size=2, replace=False).tolist()
@@ -66,7 +66,7 @@ def _swapped(words: Words, attributes: Attributes, synonyms: Synonyms, random: R
 
 
 def _deleted(words: Words, attributes: Attributes, synonyms: Synonyms, random: Random) -> Words:
-    """Each word deleted with its chance; one of them is kept if none were left."""
+    """Each word deleted with some probability; one is kept if none would be left."""
     chance = float(str(attributes["deletion"]))
     kept = [word for word, number in zip(words, random.random(len(words)), strict=True) if number >= chance]
     return kept or [_drawn(words, random)]

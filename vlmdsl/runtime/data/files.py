@@ -1,4 +1,4 @@
-"""Files that data names: inside the folder of the data, and names that may be anything."""
+"""Files that data names: only inside the folder of the data, with arbitrary names."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from vlmdsl.source.regular_files import BadFile, read_regular
 __all__ = ["OUTSIDE", "IndexedFile", "Stamp", "inside", "read_inside", "well_formed"]
 
 OUTSIDE = "outside the folder of the data"
-"""How files are described that lie in no folder from which may be read."""
+"""The reason for files outside of all allowed folders."""
 
 
 Stamp = tuple[int, int]
-"""Size and time of the last change of a file: what tells that it is the one that was indexed."""
+"""Size and modification time of a file, which identify the indexed version."""
 
 
 @dataclass(frozen=True)
 class IndexedFile:
-    """A file of many samples as it was when they were indexed; `what` it is, for messages."""
+    """A file of many samples, as it was when indexed; `what` it is, for messages."""
 
     path: Path
     stamp: Stamp
@@ -32,12 +32,12 @@ class IndexedFile:
 
     @classmethod
     def of(cls, path: Path, status: os.stat_result, what: str) -> IndexedFile:
-        """The file that has this status."""
+        """The file with this status."""
         return cls(path, (status.st_size, status.st_mtime_ns), what)
 
     def opened(self) -> io.FileIO:
-        """The file; raises `BadSample` if it is not as it was. Opened again each time: nothing is shared between the
-        processes that load."""
+        """Open the file; raises `BadSample` if it has changed. It is opened each time, so that worker processes share
+        nothing."""
         try:
             file = io.FileIO(os.open(self.path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)))
         except OSError as fault:
@@ -49,7 +49,7 @@ class IndexedFile:
         return file
 
     def read(self, offset: int, length: int, most: int) -> bytes:
-        """So many bytes from a place on; raises `BadSample` if they are more than `most`."""
+        """Read bytes at an offset; raises `BadSample` if they are more than `most`."""
         if length > most:
             raise BadSample("file too large")
         with self.opened() as file:
@@ -73,7 +73,7 @@ def inside(path: str | Path, folders: Iterable[str]) -> str | None:
 
 
 _real_folder = lru_cache(maxsize=256)(os.path.realpath)
-"""Asked for every image: a folder is where it was when the run began."""
+"""Cached, because every image needs it and folders do not move during a run."""
 
 
 def _can_exist(path: str | Path) -> bool:

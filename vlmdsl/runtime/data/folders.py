@@ -1,4 +1,4 @@
-"""A folder: of shards, or of images with tables, files beside them or subfolders that say what they are."""
+"""A folder of shards, or of images that are described by tables, files beside them, or subfolders."""
 
 from __future__ import annotations
 
@@ -100,11 +100,11 @@ def _described(scan: Scan, limits: Limits) -> Source:
 
 
 class FolderSource:
-    """The images under a folder, in the order of their paths, which are taken out of the `scan`.
+    """The images under a folder, in the order of their paths, from the `scan`.
 
     `cat.png` may have `cat.txt`, `cat.json`, ... beside it, with the same meaning as in a shard. An image in a subfolder
-    has a `label` (the position of the subfolder in the alphabet), `class_name` and, without a text of its own, the class
-    name as `text`.
+    has a `label` (the position of the subfolder in the alphabet), `class_name` and, if it has no text, the class name as
+    `text`.
     """
 
     def __init__(self, scan: Scan, name: str = "", limits: Limits = DEFAULT_LIMITS) -> None:
@@ -148,7 +148,7 @@ class FolderSource:
         assert self.class_names is not None
         name = self.class_names[label]
         own: dict[str, object] = {"label": label, "class_name": name}
-        # A caption of the image's own says more than the name of its class.
+        # A caption of the image is better than the name of its class.
         if not set(TEXT_SUFFIXES) & beside.keys():
             own["text"] = name
         return LazyColumns({**own, **beside}, {"image": lambda: path})

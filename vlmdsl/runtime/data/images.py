@@ -1,4 +1,4 @@
-"""Images from whatever a column holds to RGB levels."""
+"""Decodes images in a column to RGB levels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["IMAGE_SUFFIXES", "ImageCache", "decode_image"]
 IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "dib", "gif", "tif", "tiff", "avif")
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF")
-"""What is decoded, whatever a file is called. Pillow knows more, and for some (EPS) starts other programs."""
+"""The formats that are decoded, regardless of file names. Pillow knows more, and starts other programs for some (EPS)."""
 
 _DETAIL = 4
 """A JPEG is decoded no smaller than this times the side that the encoder takes: crops are enlarged from a part of it."""
@@ -53,7 +53,7 @@ def decode_image(
             raise BadSample("image is a URL, and nothing is downloaded")
         value = Path(folder) / value.strip()
     if isinstance(value, Path):
-        # Without a folder it was named by a program, not by data: it may be anywhere.
+        # Without a folder the path comes from a program, not from data: it may be anywhere.
         folders = ("/",) if folder is None else (folder, *limits.allowed_folders)
         value = read_inside(value, folders, limits.file_bytes, "image file")
     if value is None or value == b"" or (isinstance(value, str) and not value.strip()):
@@ -81,8 +81,8 @@ def _decoded(value: bytes | Image.Image, limits: Limits, side: int | None) -> np
     except (Image.DecompressionBombError, MemoryError) as fault:
         raise BadSample("image too large") from fault
     except Exception as fault:
-        # Pillow's decoders meet damaged files with OSError, SyntaxError, ValueError, struct.error and more: any of them
-        # says that this one sample cannot be used, and none may stop a run.
+        # Pillow's decoders meet damaged files with OSError, SyntaxError, ValueError, struct.error and more: each means that
+        # this sample cannot be used, and none may stop a run.
         raise BadSample("damaged image") from fault
     if not pixels.size:
         raise BadSample("damaged image")

@@ -1,4 +1,4 @@
-"""Keys of samples without a Python object for each: made when they are asked for, or kept in compressed blocks."""
+"""Keys of samples without a Python object each: created on access, or stored in compressed blocks."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _BLOCK = 256
 
 
 class Keys(Sequence[str]):
-    """`count` keys, of which `key(index)` makes each when it is asked for, and `in_order()` all of them, if that is faster.
-    Equal to any sequence of the same keys. `fingerprint` is that of all of them, where it is known already."""
+    """`count` keys; `key(index)` creates one on access, and `in_order()` all of them, if that is faster.
+    Equal to any sequence of the same keys. `fingerprint` is their fingerprint, if already known."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ def _text(letters: bytes) -> str:
 
 
 class Fingerprint:
-    """SHA-256 of keys, which are added in their order: what tells two data sets apart.
+    """SHA-256 of keys, added in order, which identifies a data set.
 
     >>> fingerprint = Fingerprint()
     >>> fingerprint.add("a/1")
@@ -149,7 +149,7 @@ class Fingerprint:
 
 
 class Repetitions:
-    """The numbers that keys get which came before, kept for those alone: samples are told apart by their keys."""
+    """The numbers of repeated keys, so that every sample has a unique key."""
 
     def __init__(self, indices: np.ndarray | None = None, numbers: np.ndarray | None = None) -> None:
         nothing = np.empty(0, dtype=np.uint32)
@@ -160,7 +160,7 @@ class Repetitions:
         return len(self.indices)
 
     def unique(self, index: int, key: str) -> str:
-        """The key of sample `index`, with its number behind it if it has one."""
+        """The key of sample `index`, with its number appended if it has one."""
         if not len(self.indices):
             return key
         # In the type of the array: it is copied for a number of another type.
@@ -187,7 +187,7 @@ class Repetitions:
 
 
 def number_repetitions(keys: Sequence[str]) -> Repetitions:
-    """Numbers for the keys that came before, from 2 on, so that no two samples have the same one.
+    """Number repeated keys from 2 on, so that all samples have different ones.
 
     Keys are compared by 63 bits (`key_number`): two that differ count as equal with a chance of 2**-63.
 
@@ -226,5 +226,5 @@ def _is_in(number: int, ordered: np.ndarray) -> bool:
 
 
 def smallest_unsigned(most: int) -> type[np.uint32] | type[np.uint64]:
-    """The type of arrays that hold numbers up to `most`: four bytes each if that is enough."""
+    """The smallest array type for numbers up to `most`: four bytes each if that is enough."""
     return np.uint32 if most < 2**32 else np.uint64

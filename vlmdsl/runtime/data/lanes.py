@@ -1,4 +1,4 @@
-"""Which samples of a stream make up which batch: a function of the seed, whatever the number of processes and workers."""
+"""Which samples of a stream form which batch: a function of the seed, independent of the number of processes and workers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PLACE = Span("<command line>", 0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The places of what one lane gives to one batch, in its pass `epoch`, and of those that may stand in for bad ones."""
+    """The places of one lane's samples for one batch, in its pass `epoch`, and those of their replacements."""
 
     epoch: int
     places: list[int]
@@ -29,14 +29,13 @@ class Chunk:
 
 
 class Lane:
-    """Shards of a stream that are read one after the other: every `lanes`-th one from `number` on. It gives `share` samples
-    to every batch.
+    """Shards of a stream that are read one after the other: every `lanes`-th one from `number` on. Contributes `share`
+    samples to every batch.
 
-    A pass reads each shard once, in an order that is drawn for it. What is read is shuffled in windows of at least `window`
-    samples (a multiple of the share), and cut into shares; what is left over at the end of a pass, less than a share, waits
-    for another.
-    Lanes have no shard in common and no share is of two passes, so no batch has a sample twice, and no lane needs to know
-    where the others are: a shorter one begins its next pass earlier.
+    A pass reads each shard once, in an order that is drawn for it. Samples are shuffled in windows of at least `window`
+    samples (a multiple of the share) and cut into shares; the remainder at the end of a pass, less than a share, is dropped.
+    Lanes have no shard in common and no share is of two passes, so no batch has a sample twice, and lanes are independent: a
+    shorter one begins its next pass earlier.
     """
 
     def __init__(self, stream: SampleStream, number: int, lanes: int, *, share: int, window: int, seed: int) -> None:
@@ -51,7 +50,7 @@ class Lane:
         return self.__dict__ | {"_next": 0, "_epoch": -1, "_chunks": iter(())}
 
     def chunk(self, position: int) -> Chunk:
-        """What batch `position` (of all, from 0 on) takes; in order without going through any sample twice.
+        """The chunk of batch `position` (counted from 0); consecutive positions read no sample twice.
 
         Raises `DiagnosticError` where a shard is damaged, and where the lane has less than one share.
         """
@@ -84,7 +83,7 @@ class Lane:
         return range(self._number, self._stream.shards, self._lanes)
 
     def _pass(self, epoch: int, first: int = 0) -> Iterator[Chunk]:
-        """What the windows of a pass give, from window `first` on."""
+        """The chunks of a pass, from window `first` on."""
         places = self._places(epoch, first * self._window)
         for number in itertools.count(first):
             window = list(itertools.islice(places, self._window))

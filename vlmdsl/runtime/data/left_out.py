@@ -1,4 +1,4 @@
-"""What lies among the data and is not read: counted by kind, some of each named."""
+"""Files among the data that are not read, counted by kind, with some names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LONGEST_NAME = 80
 
 
 class LeftOut:
-    """Counts what is left out.
+    """Counts what is left out, by kind.
 
     >>> left_out = LeftOut()
     >>> for name in ("a.heic", "b.heic"):

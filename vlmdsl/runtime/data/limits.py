@@ -1,4 +1,4 @@
-"""How much of foreign data is read, and from where: beyond it a sample is skipped, or a table refused, by name."""
+"""Limits on what is read of foreign data, and from where: beyond them a sample is skipped, or a table rejected, by name."""
 
 from __future__ import annotations
 

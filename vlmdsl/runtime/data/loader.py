@@ -1,7 +1,7 @@
 """Batches for training and for evaluation.
 
-Nothing here has a state of its own: batch `k` of epoch `e` is a function of the data and the seed, whatever the number of
-worker processes, the number of training processes, and where the run was resumed.
+Loaders are stateless: batch `k` of epoch `e` is a function of the data and the seed, independent of the number of worker
+processes and training processes, and of resuming.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class _TrainingBatches(Dataset[LoadedBatch]):
     def _borrowed(
         self, epoch: int, place: Place, own: dict[int, tuple[int, Sample] | None], tally: Tally
     ) -> dict[int, tuple[int, Sample] | None]:
-        """The samples of the slots, those without any good one filled with what no slot of the batch has.
+        """The samples of the slots; a slot without a good sample gets one that no slot of the batch has.
 
         The samples of other processes' slots are read here as well, so that all processes borrow alike.
         """
@@ -100,7 +100,7 @@ class _TrainingBatches(Dataset[LoadedBatch]):
         return {slot: every[slot] for slot in own}
 
     def _too_few(self, epoch: int, place: Place) -> Diagnostic:
-        """Why a batch cannot be filled, for all samples that it could be filled from."""
+        """The reason why a batch cannot be filled, over all of its possible samples."""
         aside = Tally([], Counter())
         good = sum(self._first_good(epoch, (index,), aside) is not None for index in self.order.everyone(place))
         return too_few_usable(self._reader.source.name, len(place.order), good, self.order.batch, aside.skipped)
@@ -115,10 +115,9 @@ class BatchLoader:
     every batch is full; the samples that are left over at the end of an epoch are left out of it. `state_dict()` is the
     position of the next batch: two integers. With `groups` (name -> indices) each batch is of one group, see `Order`.
     A stream is read in `lanes` (how many shards side by side) and shuffled in windows of `window` samples, see `Lane`; each
-    lane has epochs of its own, and the position counts all batches.
-    `readings` are what modules take, each in its form (`VisionLanguageModel.readings`), `noise` how many numbers each sample
-    of one draws for its tower, by its name (`VisionLanguageModel.noise_lengths`), `fields` further fields by name with their
-    kinds.
+    lane counts its own epochs, and the position counts all batches. `readings` are what modules take, each in its form
+    (`VisionLanguageModel.readings`), `noise` how many numbers each sample of one draws for its tower, by its name
+    (`VisionLanguageModel.noise_lengths`), `fields` further fields by name with their kinds.
 
     Each sample of a batch is in it once. `tell` is called with a line about the samples skipped so far, when their
     number has doubled. Raises `DiagnosticError` for a batch that is larger than the data or no multiple of `world`, and,
@@ -225,7 +224,7 @@ def _one_source_note(groups: Groups, batch: int) -> str:
 
 @dataclass(frozen=True)
 class _Numbers:
-    """The numbers of each step beside the data: draws of the step and of its samples, and what follows the run."""
+    """The numbers of each step besides the data: draws of the step and of its samples, and schedules."""
 
     draws: tuple[Node, ...]
     ramps: tuple[Node, ...]
@@ -240,7 +239,7 @@ class _Numbers:
 
 
 def _without_epochs(numbers: _Numbers) -> _Numbers:
-    """The same; V0837 where one of them needs to know how many batches an epoch has, which nobody knows of a stream."""
+    """The same; V0837 if one of them needs the number of batches per epoch, which is unknown for a stream."""
     try:
         ramps_at(numbers.ramps, 0, numbers.steps, 0)
     except ValueError as fault:
@@ -273,7 +272,7 @@ class _EvaluationBatches(Dataset[LoadedBatch]):
 
 
 class EvaluationLoader:
-    """The good samples of a source in its order, once an iteration.
+    """The good samples of a source in order, once per iteration.
 
     `values` says what a batch holds, by name; batches with bad samples in them are smaller. `limit` is the most samples that
     are looked at.

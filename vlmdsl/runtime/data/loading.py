@@ -1,4 +1,4 @@
-"""What loading a batch gives, and the worker processes that load."""
+"""The result of loading a batch, and the worker processes that load."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PLACE = Span("<command line>", 0, 0)
 
 @dataclass(frozen=True)
 class LoadedBatch:
-    """What loading one batch gave: the batch (None if no sample was good), and what is to be reported."""
+    """The result of loading one batch: the batch (None if no sample was good), and what to report."""
 
     batch: Batch | None
     skipped: list[Skipped]
@@ -33,14 +33,14 @@ class LoadedBatch:
 
 @dataclass(frozen=True)
 class Tally:
-    """What was met while a batch was made."""
+    """Skipped samples and counts of one batch."""
 
     skipped: list[Skipped]
     counts: Counter[str]
 
 
 class Counting:
-    """The positions from `start` on, without end; a class because worker processes need it pickled."""
+    """The positions from `start` on, without end; a class so that it can be pickled for worker processes."""
 
     def __init__(self, start: int) -> None:
         self._start = start
@@ -57,7 +57,7 @@ def in_order(batches: Dataset[LoadedBatch], positions: Iterable[int], workers: i
     if not workers:
         yield from (batches[position] for position in positions)
         return
-    # A generator of its own: the loader draws a seed for its workers, which nobody needs, from torch's global one otherwise.
+    # A separate generator: otherwise the loader draws an unused seed for its workers from torch's global one.
     loader = DataLoader(
         batches,
         batch_size=None,
@@ -76,5 +76,5 @@ def in_order(batches: Dataset[LoadedBatch], positions: Iterable[int], workers: i
 
 
 def _start_worker(_number: int) -> None:
-    # The tokenizer's threads do not survive the fork; without this it says so on every batch.
+    # The tokenizer's threads do not survive a fork; without this it warns on every batch.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"

@@ -1,4 +1,4 @@
-"""Which columns of the data feed which fields of a recipe; what is lacking is reported before the first step."""
+"""Maps columns of the data to fields of a recipe; missing ones are reported before the first step."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["EVALUATED", "SOURCE", "FieldMapping", "Requirement", "map_fields", "
 _COMMAND_LINE = Span("<command line>", 0, 0)
 _REWRITES = "_rewrites"
 SOURCE = "source"
-"""The field that says where a sample comes from, if the recipe asks for batches of one source each."""
+"""The field with the source of a sample, if the recipe requires batches of one source."""
 
 _USUAL_COLUMNS: dict[str, tuple[str, ...]] = {
     "image": ("image", "filepath", "file_name", "path", "image_path"),
@@ -35,10 +35,10 @@ _USUAL_COLUMNS: dict[str, tuple[str, ...]] = {
     "text_rewrites": ("text_rewrites", "rewrites"),
     "label": ("label", "cls", "class"),
 }
-"""Where a field is looked for without a mapping; any other is looked for under its own name."""
+"""The default columns of fields; the default of others is their name."""
 
 EVALUATED = ("label", "class_name")
-"""What the evaluation reads if the data has it, whether or not the recipe does."""
+"""The fields that the evaluation reads if the data has them, even if the recipe does not."""
 
 EVALUATED_KINDS = ("Image", "Text")
 """The kinds of fields that the evaluation compares."""
@@ -47,14 +47,14 @@ _WITHOUT_A_CALLER = (
     "to fix it, make it a hyper-parameter: `scale = 14.3` in the signature instead of `scale: Scalar`",
     "to learn it, write `learned(0.07)` where it is used",
 )
-"""What a recipe with a Scalar in its signature can say instead, for a run without a caller."""
+"""What a recipe can write instead of a Scalar in its signature, for a run without a caller."""
 
 
 @dataclass(frozen=True)
 class Requirement:
-    """A field that the recipe reads: its name, its kind (as in `FIELD_KINDS`, or `Rewrites`), and where it says so.
+    """A field that the recipe reads: its name, its kind (as in `FIELD_KINDS`, or `Rewrites`), and its place.
 
-    An optional one is used where the data has it.
+    An optional one is used if the data has it.
     """
 
     field: str
@@ -125,7 +125,7 @@ class FieldMapping:
         return {name: [str(call) for call in calls] for name, calls in written.items()}
 
     def field(self, name: str) -> FieldColumns:
-        """What a family reads a field by."""
+        """The description of a field for its family."""
         return FieldColumns(
             name,
             self.columns.get(name, ()),
@@ -136,7 +136,7 @@ class FieldMapping:
         )
 
     def read(self, name: str, kind: str, columns: Mapping[str, object]) -> Any:
-        """The value of one sample, of a kind that needs nothing but its columns; raises `BadSample`."""
+        """The value of one sample, for a kind that needs only its columns; raises `BadSample`."""
         return family_of(kind).read(SampleColumns(columns), self.field(name))
 
 
@@ -181,7 +181,7 @@ def map_fields(
             faults.extend(_unknown_column(source, need, column) for column in unknown)
         else:
             usual = _USUAL_COLUMNS.get(need.field, (need.field,))
-            # A column that is a field of its own does not stand in for another: ALIP's `caption` is not its `text`.
+            # A column that is a separate field does not feed another one: ALIP's `caption` is not its `text`.
             columns = tuple(name for name in usual if name in source.columns and (name == need.field or name not in taken))
             if not columns and not need.optional:
                 faults.append(_lacking(source, need))
@@ -198,7 +198,7 @@ def map_fields(
 
 
 def _facts(source: Source, need: Requirement, columns: tuple[str, ...]) -> Any:
-    """What the family of a field learns from some of the samples."""
+    """The facts that the family of a field gets from some of the samples."""
     field_kind = FIELD_KINDS.get(need.kind)
     if field_kind is None or field_kind.family is None:
         return None
@@ -259,7 +259,7 @@ def _lacking(source: Source, need: Requirement) -> Diagnostic:
 
 
 def _doubts(source: Source) -> list[str]:
-    """What may be the reason that a column is lacking."""
+    """Possible reasons for a missing column."""
     fault = first_fault(source)
     return [*([] if fault is None else [f"none of its samples can be read: {fault}"]), *remarks_of(source)[:3]]
 

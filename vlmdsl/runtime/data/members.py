@@ -19,12 +19,12 @@ TEXT_SUFFIXES = ("txt", "text", "caption")
 
 
 def is_read(suffix: str) -> bool:
-    """Whether a file of this ending, in small letters, becomes a column."""
+    """Whether a file with this lower-case ending becomes a column."""
     return suffix.rpartition(".")[2] in (*IMAGE_SUFFIXES, *TEXT_SUFFIXES, "json", "cls")
 
 
 def member_columns(members: Mapping[str, Read], limits: Limits) -> LazyColumns:
-    """The columns of a sample made of files, given by ending; images are read when asked for, all else at once.
+    """The columns of a sample made of files, given by ending; images are read on access, everything else at once.
 
     Raises `BadSample` if a text, class or JSON object among them is damaged.
     """
@@ -45,7 +45,7 @@ def member_columns(members: Mapping[str, Read], limits: Limits) -> LazyColumns:
 
 
 def read_text(data: bytes) -> str:
-    """Text in UTF-8, with or without a mark of byte order; raises `BadSample`."""
+    """Text in UTF-8, with or without a byte order mark; raises `BadSample`."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as fault:

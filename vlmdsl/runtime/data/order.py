@@ -1,4 +1,4 @@
-"""Which samples make up which batch: a function of the seed and the epoch, so that runs resume and processes agree."""
+"""Which samples form which batch: a function of the seed and the epoch, so that runs resume and processes agree."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Groups = dict[str, np.ndarray]
 
 
 def groups_by_source(source: Source, mapping: FieldMapping) -> Groups:
-    """The samples by where they come from: their specification, and what the field `source` says if it has a column.
+    """The samples by source: their specification, and the field `source` if it has a column.
 
     Reads that column of every sample.
     """
@@ -39,7 +39,7 @@ def groups_by_source(source: Source, mapping: FieldMapping) -> Groups:
 
 
 def _said(source: Source, index: int, mapping: FieldMapping) -> str | None:
-    """What a sample says its source is."""
+    """The source in a sample."""
     try:
         return word_of(first_value(source[index], mapping.columns[SOURCE]))
     except BadSample:
@@ -48,7 +48,7 @@ def _said(source: Source, index: int, mapping: FieldMapping) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a batch is cut from: its samples are `order[start : start + batch]`."""
+    """The place of a batch in an order: its samples are `order[start : start + batch]`."""
 
     order: np.ndarray
     start: int
@@ -57,9 +57,9 @@ class Place:
 class Order:
     """The batches of every epoch, each of `batch` samples of one group; without groups of all `samples` alike.
 
-    In each epoch the samples of every group are shuffled and cut into as many full batches as they give; what is left over
-    waits for another epoch. The batches then come in random order: the next one is of a group with a probability
-    proportional to the batches that the group has left.
+    In each epoch the samples of every group are shuffled and cut into full batches; the remainder is left out of this epoch.
+    The batches are then mixed: the next one is of a group with a probability proportional to the batches that the group has
+    left.
     """
 
     def __init__(self, samples: int, batch: int, seed: int, groups: Iterable[np.ndarray] | None = None) -> None:
@@ -85,7 +85,7 @@ class Order:
         return Place(orders[group], int(chosen - self._first[group]) * self.batch)
 
     def candidates(self, place: Place, slot: int) -> Iterator[int]:
-        """The sample for a slot of a batch, then those that may stand in for it if it is bad, all of the same group.
+        """The sample for a slot of a batch, then its replacements if it is bad, all of the same group.
 
         They come from the same slot of the batches after it, around the epoch: each slot is searched separately, so no
         process needs to know what another one skipped; and slots never meet, so a stand-in is not in the batch a second

@@ -1,4 +1,4 @@
-"""Texts as images: dark letters on grey, row under row, as CLIPPO's one tower takes them (Tschannen et al., CVPR 2023)."""
+"""Renders texts as images: dark letters on grey, in rows, for CLIPPO's single tower (Tschannen et al., CVPR 2023)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["checked_font", "render"]
 
 _BACKGROUND, _LETTERS = 127, 0
 _LONGEST = 768
-"""Characters of a text that are looked at."""
+"""How many characters of a text are used."""
 
 
 def checked_font(path: str) -> str:
@@ -90,7 +90,7 @@ def _broken(word: str, font: str, height: int, width: int) -> list[str]:
 
 
 def _own_font() -> str:
-    """DejaVu Sans, which matplotlib brings; the authors use Unifont, which no package of ours does (`data.font`)."""
+    """DejaVu Sans, which matplotlib includes; the authors use Unifont, which no dependency includes (`data.font`)."""
     return str(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
 
 

@@ -1,4 +1,4 @@
-"""What was skipped while loading, counted by reason and named, for the end of a run."""
+"""Samples that were skipped while loading, counted by reason and named, for the end of a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["SkipReport", "SkipWatch", "Skipped", "allow_folders", "too_few_usabl
 
 _EXAMPLES = 3
 _ENOUGH = 256
-"""Samples (or all there are) that a share of skipped ones is measured on."""
+"""The number of samples over which the share of skipped ones is measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Skipped:
 
 @dataclass
 class SkipReport:
-    """Skipped samples (each counted once, whenever it was met) and what the views had to do without.
+    """Skipped samples (each counted once) and inputs that views lacked.
 
     >>> report = SkipReport()
     >>> report.add([Skipped("shard/7", "damaged image")])
@@ -44,16 +44,16 @@ class SkipReport:
     views: Counter[str] = field(default_factory=Counter)
     """How often a view drew, and how often it lacked something, in the words of the table."""
     notes: list[str] = field(default_factory=list)
-    """What else is to be known of how the samples were made, a line each."""
+    """Further remarks on how samples were made, one line each."""
 
     def add(self, skipped: Iterable[Skipped], views: Mapping[str, int] | None = None) -> None:
-        """Notes what one batch met."""
+        """Add the report of one batch."""
         for sample in skipped:
             self.samples.setdefault(sample.key, sample.reason)
         self.views.update(views or {})
 
     def merge(self, other: SkipReport) -> None:
-        """Adds what another process met."""
+        """Add the report of another process."""
         self.add((Skipped(key, reason) for key, reason in other.samples.items()), other.views)
 
     @property
@@ -76,7 +76,7 @@ class SkipReport:
         return {"skipped": self.counts, "examples": self.examples, "views": dict(self.views), "notes": self.notes}
 
     def table(self) -> str:
-        """The report as text, for people; empty if there is nothing to tell."""
+        """The report as text, for people; empty if there is nothing to report."""
         lines = []
         if self.samples:
             lines.append(f"skipped {len(self.samples):,} sample{'s' if len(self.samples) > 1 else ''}")
@@ -96,7 +96,7 @@ class SkipReport:
 
 
 class SkipWatch:
-    """Watches what is skipped of the `samples` of the data while batches are loaded: more than the share `most` stops it."""
+    """Watches the share of skipped `samples` while batches are loaded: more than `most` stops the run."""
 
     def __init__(self, data: str, samples: int, most: float) -> None:
         self._data, self._samples, self._most = data, samples, most
@@ -147,7 +147,7 @@ def _helps(notes: Iterable[str]) -> tuple[str, ...]:
 
 
 def allow_folders() -> str:
-    """How to read what lies outside the folder of the data."""
+    """The help for reading files outside the folder of the data."""
     return "allow the folder, as in `--set 'data.allowed_folders=[/pictures]'`"
 
 

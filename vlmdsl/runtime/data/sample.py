@@ -23,8 +23,8 @@ __all__ = ["Loaded", "Sample", "SampleReader"]
 
 @dataclass(frozen=True)
 class Loaded:
-    """What is made of each sample for one value of a batch: a view of a field, in the form of the module that takes it (None
-    where no module does), and how many numbers of noise come with it."""
+    """One value of a batch, made per sample: a view of a field, in the format of the module that takes it (None if no module
+    does), and the length of its noise."""
 
     view: View
     form: object = None
@@ -35,8 +35,8 @@ class Loaded:
 class Sample:
     """The values of one sample, by their names in a batch, as their families read them.
 
-    `kept` are the patches to encode of those images that have some dropped, `noise` what is drawn for those whose towers
-    draw in training. `index` is where the sample is in its source.
+    `kept` are the patches to encode of images with dropped patches, `noise` the draws for towers that draw in training.
+    `index` is the position of the sample in its source.
     """
 
     index: int
@@ -49,7 +49,7 @@ class Sample:
 class SampleReader:
     """Reads samples by index, through the mapping and the views. The same arguments always give the same sample.
 
-    `values` says what to make, by the names in a batch. Remembers which samples are bad, and decoded images up to
+    `values` are the values to make, by their names in a batch. Remembers which samples are bad, and decoded images up to
     `cache_bytes`.
     """
 

@@ -1,4 +1,4 @@
-"""Looks through a folder once: its images, what lies beside them, its tables, and what is left out."""
+"""Scans a folder once: its images, the files beside them, its tables, and what is left out."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _METADATA = ("metadata.csv", "metadata.tsv", "metadata.jsonl")
 
 @dataclass
 class Scan:
-    """What a folder holds: the paths of images, from the folder on and in order, each with the number of what lies beside
-    it; the tables that describe images (`metadata.csv` or `.jsonl`); and what is not used."""
+    """The contents of a folder: the relative paths of images in order, each with the number of the set of files beside it;
+    the tables that describe images (`metadata.csv` or `.jsonl`); and what is not used."""
 
     folder: Path
     images: list[tuple[str, int]] = field(default_factory=list)
@@ -40,7 +40,7 @@ def scan_folder(folder: Path, limits: Limits) -> Scan:
     """Everything under a folder.
 
     Symbolic links are followed where they lead to the folder itself or one that is allowed, links to folders only if what
-    they lead to is not read anyway, so that no folder is read twice and none for ever.
+    they lead to is not read anyway, so that no folder is read twice or endlessly.
     """
     scan = Scan(folder)
     homes = (str(folder), *limits.allowed_folders)

@@ -1,4 +1,4 @@
-"""Where the samples of a shard are: four bytes for each, and what else there is to know is read from its headers."""
+"""The places of the samples of a shard: four bytes each; everything else is read from its headers."""
 
 from __future__ import annotations
 

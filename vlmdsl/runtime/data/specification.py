@@ -1,4 +1,4 @@
-"""From what a user writes after `--data` to a source."""
+"""From a specification after `--data` to a source."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def _existing(spec: str) -> list[Path]:
 
 
 def _opened(spec: str, split: Split, shapes: Mapping[str, object], limits: Limits) -> Source:
-    """What one specification names, as one source; its shards share one index."""
+    """One specification as one source; its shards share one index."""
     if spec == "shapes" or spec.startswith("shapes:"):
         return _shapes(spec, split, shapes)
     paths = _existing(spec)
@@ -204,7 +204,7 @@ def _paths(pattern_list: str) -> list[Path]:
 
 
 def _matches(pattern: str) -> list[str]:
-    """What a pattern matches, without what is hidden. `**` enters no symbolic link: they may lead in circles."""
+    """The matches of a pattern, without hidden files. `**` enters no symbolic link: they may lead in circles."""
     try:
         if "**" not in pattern:
             return sorted(glob.glob(pattern))

@@ -1,7 +1,8 @@
-"""Stand-ins: what may take the place of a field that the data lacks, if the mapping says so (`summary=summarize(text)`).
+"""Stand-ins: substitutes for fields that the data lacks, if the mapping names them (`summary=summarize(text)`).
 
-A stand-in is not a substitute for what a method's authors had (a summariser, a captioner, a detector). It is chosen by name,
-is part of the run's configuration, and is listed in its report. To add one, write its function and a row of `STAND_INS`.
+A stand-in is not equivalent to what the authors of a method used (a summariser, a captioner, a detector), so it is chosen by
+name, is part of the run's configuration, and is listed in its report. To add one, write its function and a row of
+`STAND_INS`.
 """
 
 from __future__ import annotations
@@ -137,7 +138,7 @@ STAND_INS: dict[str, StandIn] = {
 def stand_ins_for(kind: str, columns: Iterable[str] = ()) -> list[tuple[str, str]]:
     """How each stand-in for fields of a kind is written, and what it is.
 
-    What it takes is one of the `columns` where one is called so.
+    Its arguments are columns, if some of `columns` have these names.
 
     >>> stand_ins_for("Regions", ["image"])[1]
     ('crops(image,BOXES)', 'the contents of annotated boxes, as small images')
@@ -171,7 +172,7 @@ def made_of(column: str) -> tuple[str, ...]:
 
 
 def calls_of(assignments: Mapping[str, str]) -> dict[str, list[Call]]:
-    """Field -> the stand-ins that its assignment names; raises `DiagnosticError` for one that there is not."""
+    """Field -> the stand-ins that its assignment names; raises `DiagnosticError` for an unknown one."""
     by_field = {name: [call for part in _COMMA.split(text) if (call := _call(part))] for name, text in assignments.items()}
     faults = tuple(fault for calls in by_field.values() for call in calls for fault in _faults(call))
     if faults:
@@ -201,7 +202,7 @@ def _faults(call: Call) -> Iterator[Diagnostic]:
 
 
 def with_stand_ins(source: Source, calls: Iterable[Call], limits: Limits = DEFAULT_LIMITS) -> Source:
-    """The source with a column more for each stand-in; itself without any. Those of columns that it lacks are left out."""
+    """The source with an additional column per stand-in; itself without any. Stand-ins of missing columns are left out."""
     possible = _possible(source, calls)
     return StandInSource(source, possible, limits) if possible else source
 

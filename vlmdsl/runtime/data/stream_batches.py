@@ -22,7 +22,7 @@ from vlmdsl.runtime.data.source import BadSample
 __all__ = ["UNKNOWN", "StreamBatches"]
 
 UNKNOWN = sys.maxsize
-"""A number that nobody knows before the stream has ended."""
+"""Unknown until the stream has ended."""
 
 
 class StreamBatches(Dataset[LoadedBatch]):

@@ -1,4 +1,4 @@
-"""Sources that are read from front to back: shards side by side, nothing known of a sample before it comes."""
+"""Sources that are read from front to back: shards side by side, without an index of samples."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["SampleStream", "TarStream", "is_stream"]
 
 _HEAD = 4
-"""Shards that are indexed to learn from what columns there are, what texts are like and what is damaged."""
+"""The number of shards that are indexed to inspect columns, texts and damage."""
 
 _OF_SHARD = 2**40
 """Places in one shard, in blocks: 512 tebibytes."""
@@ -33,7 +33,7 @@ _OF_SHARD = 2**40
 class SampleStream(Samples, Protocol):
     """Samples that are read from front to back, shard by shard.
 
-    Before it is read a sample is only known by its place, a number of its own: `stream[place]` gives its columns. A source
+    A sample is identified by its place, a number: `stream[place]` reads its columns. A source
     whose shards cannot be read again from any sample on has no `count` and cannot be resumed in their middle.
     """
 
@@ -58,7 +58,7 @@ class SampleStream(Samples, Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """What tells two streams apart, without reading them."""
+        """A fingerprint of the stream, without reading it."""
         ...
 
 

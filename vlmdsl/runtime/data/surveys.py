@@ -1,4 +1,4 @@
-"""What is to be known of data before the first step: what of it is cut, skipped, repeated, ignored or left out."""
+"""A survey of the data before the first step: what is cut, skipped, repeated, ignored or left out."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class CutTexts:
 
 @dataclass
 class Survey:
-    """What was found in `looked_at` of the samples; shares are of a field's texts or images, by its name."""
+    """The result of inspecting `looked_at` samples; shares are of a field's texts or images, by name."""
 
     looked_at: int
     read: int
@@ -70,7 +70,7 @@ class Survey:
     repeated_images: dict[str, float] = field(default_factory=dict)
 
     def lines(self, training: bool = True) -> list[str]:
-        """What people should know, a line each; safe for a terminal. Some of it matters to training data only."""
+        """Remarks for people, one line each, safe for a terminal. Some apply to training data only."""
         lines = [*self.remarks, *self._on_samples(), *self._on_cuts()]
         if training:
             lines += [*self._on_columns(), *self._on_lists(), *self._on_repetitions()]
@@ -138,11 +138,10 @@ def survey(
     batch: int = 1,
     max_bad_share: float = 1.0,
 ) -> Survey:
-    """Looks through up to 512 samples, and the texts and images of up to 2,000.
+    """Inspect up to 512 samples, and the texts and images of up to 2,000.
 
-    `fields` are those that are read, with their kinds, `values` what is made of them for batches.
-    Raises `DiagnosticError` where no run should begin: with fewer good samples than `batch`, or more bad ones than the
-    share.
+    `fields` are the fields that are read, with their kinds, `values` those of batches. Raises `DiagnosticError` if there are
+    fewer good samples than `batch`, or a larger share of bad ones than `max_bad_share`.
     """
     read = {name: kind for name, kind in fields.items() if name in mapping}
     positions = [] if is_sound(source) else probed_positions(len(source), _READ)
@@ -185,7 +184,7 @@ def _skipped(
     values: Mapping[str, Loaded],
     materials: Materials,
 ) -> list[Skipped]:
-    """Those of the samples that cannot be used."""
+    """The samples that cannot be used."""
     forms = {one.view.field: one.form for one in values.values() if one.view.kind == fields.get(one.view.field)}
     plain = {
         name: Loaded(View(name, kind), forms.get(name))
@@ -203,7 +202,7 @@ def _skipped(
 
 
 def _count_texts(result: Survey, source: Source, mapping: FieldMapping, name: str, encoded: Iterable[TextFormat]) -> None:
-    """Add what is to be said of the texts of a field, which become tokens in these forms."""
+    """Add the counts of the texts of a field, which become tokens in these formats."""
     texts: list[str] = []
     listed = overlong = 0
     for sample in _samples(source):
@@ -232,7 +231,7 @@ def _cut(form: TextFormat, texts: Sequence[str]) -> CutTexts:
 
 
 def _identities(source: Source, mapping: FieldMapping, name: str, bad: Container[str]) -> Iterable[Hashable]:
-    """What tells images apart without decoding them: their paths, or a digest of their bytes; `bad` samples aside."""
+    """Identifiers of images without decoding them: their paths, or a digest of their bytes, without `bad` samples."""
     for position, sample in zip(probed_positions(len(source), _COUNTED), _samples(source), strict=True):
         try:
             value = None if source.keys[position] in bad else first_value(sample, mapping.columns[name])

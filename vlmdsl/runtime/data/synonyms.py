@@ -14,7 +14,7 @@ from vlmdsl.source.regular_files import BadFile, read_regular
 __all__ = ["Synonyms", "in_place_of", "read_synonyms", "synonyms_of"]
 
 Synonyms = Mapping[str, tuple[str, ...]]
-"""Word in small letters -> the words that can stand in its place."""
+"""Lower-case word -> its synonyms."""
 
 _LARGEST = 2**26
 _PLACE = Span("<command line>", 0, 0)
@@ -22,7 +22,7 @@ _PARTS = re.compile(r"(\W*)(.*?)(\W*)", re.DOTALL)
 
 
 def read_synonyms(path: str) -> Synonyms:
-    """The synonyms of a file: on each line words with commas between that can stand for each other; `#` begins a comment.
+    """The synonyms of a file: on each line a comma-separated set of synonyms; `#` begins a comment.
 
     This is the plain form of the synonym files of search engines. Raises `DiagnosticError`.
     """

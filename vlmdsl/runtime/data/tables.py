@@ -107,7 +107,7 @@ class TableSource:
         return dict(zip(self.columns, row, strict=False))
 
     def _likely_separator(self, path: Path, data: bytes) -> str:
-        """What stands between the cells: what the ending says, if the first line has any of it."""
+        """The separator of cells: that of the file name's ending, if the first line contains it."""
         usual = "\t" if path.suffix.lower() == ".tsv" else ","
         header = data.removeprefix(_BYTE_ORDER).lstrip(b"\r\n").partition(b"\n")[0]
         counts = {separator: header.count(separator.encode()) for separator in _SEPARATORS}
@@ -119,7 +119,7 @@ class TableSource:
 
 
 def _begin(data: bytes) -> int:
-    """Where the text of a file begins: behind its mark of byte order, if it has one."""
+    """The offset of the text of a file: after its byte order mark, if it has one."""
     return len(_BYTE_ORDER) if data.startswith(_BYTE_ORDER) else 0
 
 

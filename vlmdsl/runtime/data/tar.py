@@ -15,7 +15,7 @@ from vlmdsl.runtime.data.left_out import LeftOut
 __all__ = ["BLOCK", "DamagedTar", "Member", "Place", "member_at", "members_from", "members_of"]
 
 _LARGEST_HEADER = 32 * 2**10
-"""Bytes of a long name or of extended attributes (`pax`). The library reads them whole, as long as they claim to be."""
+"""Maximum bytes of a long name or of extended attributes (`pax`). The library would read whatever length they claim."""
 
 _CHUNK = 2**20
 
@@ -44,7 +44,7 @@ _AT_ONCE = 4096
 """Bytes that are read of a sample's member at once: its headers, and all of a short text."""
 
 _TIMES = re.compile(rb"(?:\d{1,3} [amc]time=\d{1,20}(?:\.\d{1,20})?\n)+\0*")
-"""Extended attributes that say nothing but times, as webdataset's writer has them before every member."""
+"""Extended attributes with times only, which webdataset's writer puts before every member."""
 
 _ADLER = 65521
 _OF_ALL_MEMBERS = ("path", "linkpath", "size", "hdrcharset", "GNU.sparse")
@@ -97,7 +97,7 @@ def members_of(file: io.FileIO, size: int, left_out: LeftOut, name: str) -> Iter
         end = entry.end
         place = entry.place
         if entry.linked is not None:
-            if places is None:  # most archives have no links, and need no names of all that came before
+            if places is None:  # most archives have no links, so earlier names are not needed
                 places = _places_before(file, size, entry.header)
             place = places.get(entry.linked)
         if place is None:

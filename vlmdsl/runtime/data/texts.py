@@ -1,4 +1,4 @@
-"""A pass over the texts of the data: what the tokenizer is trained on, and how many captions are not unique."""
+"""A pass over the texts of the data, to train the tokenizer and to count repeated captions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["duplicate_share", "texts_of"]
 def texts_of(
     source: Source, mapping: FieldMapping, fields: Iterable[str], limit: int = 200_000, *, rewrites: bool = True
 ) -> Iterator[str]:
-    """The texts of `fields`, and their rewrites where wanted, in order; of at most `limit` samples, spread evenly."""
+    """The texts of `fields`, and optionally their rewrites, in order; of at most `limit` samples, spread evenly."""
     fields = list(fields)
     for index in probed_positions(len(source), limit):
         for name in fields:

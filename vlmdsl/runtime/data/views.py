@@ -35,7 +35,7 @@ Value = Any
 
 @dataclass(frozen=True)
 class View:
-    """A field and the operations applied to it in turn; `kind` is what they make of it, the field's own without any."""
+    """A field and the operations applied to it in order; `kind` is the kind of the result."""
 
     field: str
     kind: str
@@ -43,7 +43,7 @@ class View:
 
     @property
     def side(self) -> float:
-        """The side of its images as a share of that which the encoder has: less than 1 for small crops."""
+        """The side of its images as a share of the encoder's: less than 1 for small crops."""
         sides = [dict(attributes).get("side", 1.0) for operation, attributes in self.steps if operation == CROP]
         return float(str(sides[-1])) if sides else 1.0
 
@@ -58,7 +58,7 @@ class View:
         return "Text" if any(operation == RENDER for operation, _ in self.steps) else self.kind
 
     def without_draws(self) -> View:
-        """What remains for evaluation: the steps that always give the same, such as `render`."""
+        """The view for evaluation: its deterministic steps, such as `render`."""
         return View(self.field, self.kind, tuple(step for step in self.steps if OPERATIONS[step[0]].in_evaluation))
 
     def apply(self, value: Value, context: ViewContext) -> Value:
@@ -67,7 +67,7 @@ class View:
             if operation != DROP:
                 value = VIEWS[operation](value, dict(attributes), context)
         if self.kind == "Image" and context.form is not None:
-            # What a step has made has lost its margin already.
+            # The result of a step no longer has a margin.
             untouched = all(operation == DROP for operation, _ in self.steps)
             form = context.images if untouched else ImageFormat(context.images.side(self.side))
             return form.fit(value, self.side if untouched else 1.0)
@@ -85,7 +85,7 @@ class View:
 
 
 def view_of(source: Node, span: Span = _NO_PLACE) -> View:
-    """The view that a stream's source node stands for; raises `DiagnosticError` if nothing here can make it."""
+    """The view of a stream's source node; raises `DiagnosticError` if data loading does not support it."""
     steps: list[tuple[str, tuple[tuple[str, object], ...]]] = []
     start = root_field(source)
     while source.operation is MIX:  # made of the whole batch, by the model
@@ -104,7 +104,8 @@ def view_of(source: Node, span: Span = _NO_PLACE) -> View:
 
 
 def _rewrite(value: Value, attributes: Attributes, context: ViewContext) -> TextValue:
-    """One of the text and its first M rewrites, each as likely; the text itself if the drawn one has too few words."""
+    """One of the text and its first M rewrites, with equal probability; the text itself if the drawn one has too few
+    words."""
     assert isinstance(value, TextValue)
     count, minimum_words = int(str(attributes["count"])), int(str(attributes["minimum_words"]))
     candidates = (value.text, *value.rewrites[:count])
@@ -119,7 +120,7 @@ def _rewrite(value: Value, attributes: Attributes, context: ViewContext) -> Text
 
 
 def _alternative(value: Value, attributes: Attributes, context: ViewContext) -> TextValue:
-    """The text (view 0) or its rewrite of that number; the text where there are not so many."""
+    """The text (view 0) or its rewrite of that number; the text if there are fewer."""
     assert isinstance(value, TextValue)
     candidates = (value.text, *value.rewrites)
     number = int(str(attributes["view"]))

@@ -32,7 +32,7 @@ class Part:
     """One summand: `coefficient` times the similarity `by` of the outputs `level` (`pooled` or `tokens`) of both streams.
 
     They are scaled to unit length first if `normalized`. `text_first`: the recipe compares the text with the image, which
-    tells the two directions of a token-wise similarity apart.
+    matters for the directions of a token-wise similarity.
     """
 
     by: str = "dot"
@@ -58,12 +58,12 @@ class Comparison:
     text_source: Node | None = None
     """The view of the text that the recipe compares, such as `render(text)`; None for the text itself."""
     image_features: Node | None = None
-    """What the recipe makes of the image, where that is more than its encoded features: what it retrieves is added."""
+    """The node of the image's features, if they are more than its encoded features, such as with retrieval."""
     image_heads: tuple[Head, ...] = ()
     text_heads: tuple[Head, ...] = ()
     """The heads through which the recipe compares, each behind the one before."""
     device: torch.device | str = "cpu"
-    """Where similarities are computed; features may be kept elsewhere."""
+    """The device on which similarities are computed; features may be on another one."""
 
     @property
     def pooled(self) -> bool:
@@ -104,7 +104,7 @@ class Comparison:
 
 
 def comparison_of(program: Program) -> Comparison | None:
-    """How the objective compares an image with a text; None if it does not (a recipe of images alone).
+    """The image-text comparison of an objective; None if it has none (a recipe of images alone).
 
     Of several comparisons it is that of the text which the recipe's signature names first, which is the whole caption, and
     then that of the image named first; of these the first one.
@@ -223,7 +223,7 @@ def _side(node: Node) -> _Side | None:
             return None  # features of several streams, or of several views or heads
         return None if own is None or own.kind != "Image" else replace(own, normalized=normalized, composite=node)
     if not node.operation.reads_encoder_output or node.inputs[0].operation is APPLY:
-        return None  # a text given its image is not compared with images that it was not given
+        return None  # a text given its image is not compared with other images
     encode = node.inputs[0]
     assert isinstance(encode.type, EncodedType)
     source = encode.inputs[0]

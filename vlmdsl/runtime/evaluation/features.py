@@ -1,4 +1,4 @@
-"""Features of a whole data set: gathered batch by batch, compared block by block."""
+"""Features of a whole data set: collected batch by batch, compared block by block."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BLOCK_NUMBERS = 2**24
 
 
 def gather(parts: Iterable[EncodedFeatures]) -> EncodedFeatures:
-    """One set of features of several, without states; shorter texts are padded to the longest. ValueError if there are
+    """Concatenate sets of features, without states; shorter texts are padded to the longest. ValueError if there are
     none."""
     outputs = [part._replace(states=None) for part in parts]
     if not outputs:

@@ -100,7 +100,7 @@ def evaluate_images(
     training: Iterable[Batch] = (),
     numbers: Mapping[int, int] | None = None,
 ) -> Evaluation:
-    """How well the `tower`'s pooled features, without any head, tell the classes of the images of `batches` apart.
+    """How well the pooled features of `tower`, without any head, separate the classes of the images of `batches`.
 
     See `neighbour_accuracy`, and `linear_probe_accuracy` for the classifier that is fitted to the `training` images (their
     classes' `numbers` as for `evaluate`). Equal images are one, of the class that came first, and images without a class
@@ -159,7 +159,7 @@ class _Collection:
     """The name in a batch of what each tower reads, which is one image or text in the form of each."""
     heads: tuple[Head, ...] = ()
     composite: Node | None = None
-    """What to make of them; None for the features of the tower, or of the last head."""
+    """The node to compute; None for the features of the tower, or of the last head."""
     places: list[int] = field(default_factory=list)
     _known: dict[bytes, int] = field(default_factory=dict)
     _parts: list[EncodedFeatures] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Nearest neighbours: what features of images are worth where no text is compared with them; nothing is trained for it."""
+"""Nearest neighbours: the quality of image features without texts and without training a classifier."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _BLOCK = 2048
 
 
 def neighbour_accuracy(features: Tensor, labels: Tensor, neighbours: int = 20, temperature: float = 0.07) -> Measures | None:
-    """How often an image's class is the one that its nearest neighbours among all other images vote for.
+    """How often the nearest neighbours of an image among all others vote for its class.
 
     `features [n, D]` are compared by their cosine; each of the `neighbours` most similar votes with weight
     exp(cosine / `temperature`), and votes that are not larger than those of another class count against the model. Chance is
-    the share of the most frequent class: what can be had without looking. Source: Wu et al., CVPR 2018.
+    the share of the most frequent class. Source: Wu et al., CVPR 2018.
 
     No more vote than the largest class has beside the image itself: among more, every image would be outvoted however good
     the features are. Images that are alone in their class are not asked, but vote. None if all are alone. The result's
     `facts` say how many vote (`k`), were asked (`images`) and were not (`alone`).
 
     >>> features = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
-    >>> found = neighbour_accuracy(features, torch.tensor([3, 3, 5, 5]), neighbours=20)
-    >>> found.values, found.facts
+    >>> accuracy = neighbour_accuracy(features, torch.tensor([3, 3, 5, 5]), neighbours=20)
+    >>> accuracy.values, accuracy.facts
     ({'top-1': 1.0}, {'classes': 2, 'k': 1, 'images': 4, 'alone': 0})
     """
     _, own, sizes = labels.unique(return_inverse=True, return_counts=True)

@@ -1,4 +1,4 @@
-"""The linear probe: how far a linear classifier tells classes apart by features that are not trained for it."""
+"""The linear probe: the accuracy of a linear classifier on features that are not trained for it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def linear_probe_accuracy(
         return None
     fitted = features.double()
     centre, spread = fitted.mean(dim=0), fitted.std(dim=0, correction=0)
-    # What varies within the rounding of float32 alone says nothing, and must not be blown up.
+    # Variation within the rounding of float32 is noise, and must not be amplified.
     spread = torch.where(spread > _ROUNDING * fitted.abs().amax(), spread, torch.inf)
     inputs = (fitted - centre) / spread
     targets = functional.one_hot(own, len(classes)).double()

@@ -19,7 +19,7 @@ _CLASSIFIED = {
     "nearest_neighbours": ("neighbours", "nearest neighbours"),
     "linear_probe": ("probe", "linear probe"),
 }
-"""Group of results that tells classes apart -> where an `Evaluation` has it, and what it is called."""
+"""Group of classification results -> its attribute of `Evaluation`, and its title."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Evaluation:
     neighbours: Measures | None = None
     probe: Measures | None = None
     notes: tuple[str, ...] = field(default=(), compare=False)
-    """What was not measured, and why."""
+    """Measures that are missing, and why."""
 
 
 def results_json(trained: Evaluation, untrained: Evaluation | None = None) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def results_json(trained: Evaluation, untrained: Evaluation | None = None) -> di
 
 
 def _notes(results: Mapping[str, Any]) -> list[str]:
-    """What a reader of results must know: measures that say nothing on so little data, and samples that are left out."""
+    """Notes for readers: measures without meaning on so little data, and samples that are left out."""
     notes: list[str] = []
     retrieval = results.get("retrieval", {})
     for direction, candidates in (("image_to_text", "texts"), ("text_to_image", "images")):
@@ -81,7 +81,7 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
 
 
 def _certain(title: str, group: Mapping[str, Any], counts: Mapping[str, int], candidates: str) -> list[str]:
-    """That some measures are right whatever the model, because there are no more candidates than places."""
+    """A note on measures that are always 1, because there are no more candidates than places."""
     certain = [name for name, chance in group.get("chance", {}).items() if chance >= 1.0]
     if not certain:
         return []

@@ -1,4 +1,4 @@
-"""Retrieval: how often what belongs to a query is among the first K, in both directions, exactly and for any size.
+"""Retrieval: how often a match of a query is among the first K, in both directions, exactly and for any size.
 
 The rank of a query is one more than the number of candidates that do not belong to it and score at least as high as the
 best of those that do. So ties count against the model, several captions of one image are all right answers, and a score
@@ -22,8 +22,8 @@ __all__ = ["Measures", "Retrieval", "chance_of_hit", "ranks", "retrieval_recall"
 
 @dataclass(frozen=True)
 class Measures:
-    """Fractions by name (`R@1`), what a random guess would reach on average, and what they were measured with: numbers by
-    name, such as how many images."""
+    """Fractions by name (`R@1`), those of a random guess on average, and the numbers that they were measured with, such as
+    how many images."""
 
     values: dict[str, float]
     chance: dict[str, float]
@@ -78,7 +78,7 @@ def ranks(
     above_image = torch.zeros(count(texts), dtype=torch.int64)
     for rows, columns, belonging in _blocks_with_pairs(count(images), count(texts), size, pairs):
         scores = score(take(images, rows), take(texts, columns))
-        # "Not less" and not "at least": a score that is not a number must count against its query.
+        # "Not less" instead of "at least": NaN must count against its query.
         above_text[rows] += (~(scores.rows.cpu().double() < best_text[rows, None]) & ~belonging).sum(dim=1)
         above_image[columns] += (~(scores.columns.cpu().double() < best_image[None, columns]) & ~belonging).sum(dim=0)
     return above_text + 1, above_image + 1

@@ -1,4 +1,4 @@
-"""Zero-shot classification: an image's class is the one whose name, put into prompts, it is most similar to."""
+"""Zero-shot classification: the class of an image is the one with the most similar name, in prompts."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from vlmdsl.runtime.values import MISSING_LABEL, Value, count, take
 __all__ = ["DEFAULT_TEMPLATES", "ClassPrompts", "zero_shot_accuracy"]
 
 DEFAULT_TEMPLATES = ("a photo of a {}", "a picture of a {}", "{}")
-"""Prompts for data that brings none."""
+"""The default prompts."""
 
 
 @dataclass(frozen=True)
 class ClassPrompts:
-    """The classes of a data set and how to ask for them; each template has one `{}` for the name of a class.
+    """The classes of a data set and their prompts; each template has one `{}` for the name of a class.
 
     `tokenize` gives what the recipe's tower takes for n texts: `TextBatch`, or the `ImageBatch` of rendered ones.
     `field` is the batch field with the class of a sample: an index into `names`, or what `numbers` makes one of, where they

@@ -1,4 +1,4 @@
-"""The model of a program: the towers that are configured, and the modules on them, called in the order of the schedule."""
+"""The model of a program: the configured towers and the modules on them, called in the order of the schedule."""
 
 from vlmdsl.runtime.model.model import VisionLanguageModel
 

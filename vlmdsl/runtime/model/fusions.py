@@ -1,4 +1,4 @@
-"""The fusion modules of a model, and the vocabularies on them: which there are, and how wide what enters them is."""
+"""The fusion modules of a model, the vocabularies on them, and the widths of their inputs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class TextStates(NamedTuple):
 
 
 class ContextStates(NamedTuple):
-    """Last states of what a text is fused with: `states [b, K, C]`."""
+    """The last states of the context of a text: `states [b, K, C]`."""
 
     states: Tensor
 
@@ -82,7 +82,7 @@ class Fusions(nn.Module):
                     self._register_vocabulary(vocabulary_use(use).module, text.encoder)
 
     def part(self, module: Module) -> nn.Module:
-        """The network that a fusion module is."""
+        """The network of a fusion module."""
         return self.parts[module.name]
 
     def vocabulary(self, module: Module) -> nn.Module:
@@ -110,7 +110,7 @@ class Fusions(nn.Module):
 
 
 def _encode(node: Node) -> Node:
-    """The tower whose states a node is, by way of its first inputs."""
+    """The tower of the states of a node, through its first inputs."""
     while node.operation is not ENCODE:
         node = node.inputs[0]
     return node

@@ -1,4 +1,4 @@
-"""The heads of a model: which modules there are, by the modules of the schedule that they are."""
+"""The heads of a model, by the modules of the schedule."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class Heads(nn.Module):
             self.parts[name].requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> Heads:
-        """As of any module, but frozen heads stay in evaluation mode."""
+        """As in any module, but frozen heads stay in evaluation mode."""
         super().train(mode)
         for name in self.frozen:
             self.parts[name].eval()
         return self
 
     def part(self, module: Module) -> nn.Module:
-        """The network that a head of the schedule is: from a list of views [b, D] to a list of as many."""
+        """The network of a head of the schedule: from a list of views [b, D] to a list of the same length."""
         return self.parts[self._names[module]]
 
     def copied(self, modules: Iterable[Module]) -> Heads:

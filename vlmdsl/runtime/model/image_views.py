@@ -1,4 +1,4 @@
-"""Whether the towers of a run take what the views of its images make."""
+"""Checks that the towers of a run accept the views of its images."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ __all__ = ["VisionLanguageModel"]
 
 
 class VisionLanguageModel(nn.Module):
-    """Towers, heads and teachers by name, and the step that an objective's schedule says.
+    """Towers, heads and teachers by name, and the step of an objective's schedule.
 
     `encoders` are the towers by name (`vision`, `language`, or a recipe's own). Frozen towers keep their weights: no
     gradient, and evaluation mode throughout. Teachers follow their towers; `steps` is the length of the run that a schedule
@@ -108,10 +108,10 @@ class VisionLanguageModel(nn.Module):
         self.teachers = Teachers(encoders, self.heads, uses, steps) if taught else None
         features = {stream.input(part) for stream in self.streams for part in ("pooled", "mask", "targets", *OUTPUTS)}
         self.readings: list[Reading] = readings(self.streams, self._form, sorted(set(objective.inputs) - features))
-        """What a batch holds for modules: each source once in every form that one takes it in."""
+        """The values of a batch for modules: each source once per format."""
 
     def train(self, mode: bool = True) -> VisionLanguageModel:
-        """As of any module, but frozen towers stay in evaluation mode."""
+        """As in any module, but frozen towers stay in evaluation mode."""
         super().train(mode)
         for name in self.frozen_towers:
             self.encoders[name].eval()
@@ -122,7 +122,7 @@ class VisionLanguageModel(nn.Module):
         return Step(self.objective, self)(self.begin(batch))
 
     def begin(self, batch: Batch) -> Environment:
-        """What a step starts from: teachers that move before it have moved, and what the batch brings is in its place."""
+        """The environment of a step: updates the teachers that move before it, and fills in the values of the batch."""
         if self.teachers is not None and self.training:
             self.teachers.follow(self.encoders, self.heads, "before")
         environment: Environment = {}
@@ -142,7 +142,7 @@ class VisionLanguageModel(nn.Module):
         return environment
 
     def inputs(self, apply: Apply, environment: Environment) -> list[TowerInput]:
-        """What a tower takes of each value of a call (`backends.torch.step.Modules`)."""
+        """The inputs of a tower for each value of a call (`backends.torch.step.Modules`)."""
         if apply.use.module.family == "fusion":
             return [_fused(*fusion_input(value, environment)) for value in apply.values]
         if apply.use.module.family == "decoder":
@@ -169,7 +169,7 @@ class VisionLanguageModel(nn.Module):
             return call_together(partial(self._module(apply.use), **entry), inputs)
 
     def call_whole(self, apply: Apply, environment: Environment) -> list[Any]:
-        """What a head gives, or a vocabulary, of all values of a call."""
+        """The outputs of a head or a vocabulary for all values of a call."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and apply.use.gradient):
             if apply.use.module.family == "head":
                 vectors = [_vectors(value, environment) for value in apply.values]
@@ -178,7 +178,7 @@ class VisionLanguageModel(nn.Module):
             return [self._logits(apply.use, value, environment) for value in apply.values]
 
     def after_step(self) -> None:
-        """What follows an optimiser step: teachers move, parameters of the objective come back into their bounds."""
+        """Update teachers and clamp parameters of the objective; call it after each optimiser step."""
         if self.teachers is not None:
             self.teachers.follow(self.encoders, self.heads, "after")
         self.objective.after_step()
@@ -189,11 +189,11 @@ class VisionLanguageModel(nn.Module):
 
     @property
     def notes(self) -> list[str]:
-        """What is reported about the towers before the first step, a sentence each."""
+        """Remarks on the towers, reported before the first step, one sentence each."""
         return [f"the tower `{tower}` {note}" for tower, encoder in self.encoders.items() for note in _notes(encoder)]
 
     def noise_lengths(self) -> dict[str, int]:
-        """How many numbers of noise each sample of one of the `readings` takes, by its name, where its tower draws."""
+        """The length of the noise per sample of `readings` by name, for towers that draw."""
         names = {(reading.source, reading.form): reading.name for reading in self.readings}
         lengths: dict[str, int] = {}
         for stream in self.streams:
@@ -214,7 +214,7 @@ class VisionLanguageModel(nn.Module):
         return encoded
 
     def features(self, node: Node, values: Mapping[str, Value], keys: Iterable[str]) -> EncodedFeatures:
-        """What the objective makes of one field (`node` of its graph) for samples of these `values` and `keys`.
+        """The features that the objective computes from one field (`node` of its graph) for these `values` and `keys`.
 
         Every tower that the node reads encodes the value under its name, outside of any batch; gradients are the caller's.
         """
@@ -238,13 +238,13 @@ class VisionLanguageModel(nn.Module):
                 raise DiagnosticError((TowerNotPerSample.at(place, tower=name, module=statistics[0], help=help),))
 
     def compile_encoders(self) -> None:
-        """Run the towers, and what stands on them, through torch.compile from now on."""
+        """Compile the towers, and the modules on them, with torch.compile."""
         for module in self.units:
             module.compile()
 
     @property
     def units(self) -> list[nn.Module]:
-        """The modules that a step calls, what is inside another one first.
+        """The modules that a step calls, inner ones first.
 
         To shard a model by FSDP2, shard each of them and then the model: `for unit in model.units: fully_shard(unit)`.
         """
@@ -283,7 +283,7 @@ class VisionLanguageModel(nn.Module):
         return TowerInput(value, {what: part for what, part in ports.items() if part is not None})
 
     def _decoded(self, node: ScheduleValue, environment: Environment) -> TowerInput:
-        """What a decoder takes: states of a tower, and as what comes with them the patches that the tower saw."""
+        """The inputs of a decoder: the states of a tower, with its visible patches."""
         assert isinstance(node, Node)
         output = applied_of(node.inputs[0].inputs[0])
         keep = self._input(output.use, output.value, environment).ports["keep"]
@@ -314,7 +314,7 @@ class VisionLanguageModel(nn.Module):
         return TokenLogits(head(states), None if masked is None else masked.targets, ids)
 
     def _module(self, use: Use) -> nn.Module:
-        """What is called: a tower or a head, or the teacher of one."""
+        """The module to call: a tower or a head, or its teacher."""
         if use.follows is not None:
             assert self.teachers is not None, "a model has the teachers that its streams ask for"
             return self.teachers.part(use)
@@ -332,12 +332,12 @@ def _kind(source: Node) -> str:
 
 
 def _vectors(value: ScheduleValue, environment: Environment) -> Tensor:
-    """What a head takes: pooled features of a tower, of a head below, or of fusion."""
+    """The inputs of a head: pooled features of a tower, of the head below, or of fusion."""
     return head_input(value, environment) if isinstance(value, Node) else _pooled(environment[value])
 
 
 def _fused(states: Tensor, mask: Tensor | None, context: Tensor, context_mask: Tensor | None) -> TowerInput:
-    """What fusion takes: states of a text, and as what comes with them those of its image."""
+    """The inputs of fusion: the states of a text, with those of its image."""
     whole = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device) if mask is None else mask
     ports: dict[str, Value] = {"context": ContextStates(context)}
     return TowerInput(

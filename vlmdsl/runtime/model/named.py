@@ -1,4 +1,4 @@
-"""Modules by the names that a recipe gives to towers and heads."""
+"""Modules by the names of towers and heads in a recipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The decoders of a model from the patches that a tower saw to the pixels of all: which there are, and what they take."""
+"""The decoders of a model, from visible patches to the pixels of all patches, and their inputs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class PatchStates(NamedTuple):
 
 
 class DecodedPatches(NamedTuple):
-    """What a decoder gives: `pixels [b, P, 3 patch^2]`."""
+    """The output of a decoder: `pixels [b, P, 3 patch^2]`."""
 
     pixels: Tensor
 
@@ -38,7 +38,7 @@ class PixelDecoders(nn.Module):
     """One network for each decoder of a program.
 
     `encoders` are the towers by name: a decoder is for patches of its tower's size, as many as its images have. Raises
-    `DiagnosticError` (V0832) where a tower does not tell patches apart, or towers that share a decoder differ.
+    `DiagnosticError` (V0832) if a tower has no separate patches, or towers that share a decoder differ.
     """
 
     def __init__(self, encoders: Mapping[str, Encoder], program: Program) -> None:
@@ -52,7 +52,7 @@ class PixelDecoders(nn.Module):
                 self._register(module, module.settings, encoder_of(encode).tower, encoders)
 
     def part(self, module: Module) -> nn.Module:
-        """The network that a decoder is."""
+        """The network of a decoder."""
         return self.parts[module.name]
 
     def call(self, module: Module, inputs: Sequence[TowerInput]) -> list[DecodedPatches]:

@@ -35,7 +35,7 @@ def momentum_at(teacher: Teacher, done: int, steps: int) -> float:
 class Teachers(nn.Module):
     """A copy of a tower and its heads for every teacher that `uses` ask for, and the count of steps for schedules.
 
-    Only weights follow; buffers (batch statistics) are the teacher's own. Both are in the checkpoint.
+    Only weights follow; buffers (batch statistics) are separate. Both are in the checkpoint.
     Raises ValueError where a schedule needs the number of `steps` and it is not given (0).
     """
 
@@ -71,17 +71,17 @@ class Teachers(nn.Module):
         return heads.part(use.module)
 
     def encoding(self) -> list[nn.Module]:
-        """Every module that features go through."""
+        """All modules that encode features."""
         heads = (part for group in self.heads.values() if isinstance(group, Heads) for part in group.parts.values())
         return [*self.copies.values(), *heads]
 
     @torch.no_grad()
     def follow(self, towers: nn.ModuleDict, heads: Heads, order: str) -> None:
-        """Move the weights of those teachers whose turn it is: `before` the forward pass, or `after` the optimiser step."""
+        """Update the teachers with this order: `before` the forward pass, or `after` the optimiser step."""
         for (tower, teacher), name in self._names.items():
             if teacher.order != order:
                 continue
-            moves = teacher.schedule != "constant" and not self.steps_done.is_meta  # there are no numbers on that device
+            moves = teacher.schedule != "constant" and not self.steps_done.is_meta  # meta tensors have no data
             done = int(self.steps_done) if moves else 0
             share = 1.0 - momentum_at(teacher, done, self._steps)
             _approach(self.copies[name], towers[tower.name], share)

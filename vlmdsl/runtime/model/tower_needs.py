@@ -1,4 +1,4 @@
-"""What an objective asks of the towers of a model, and whether they give it."""
+"""The requirements of an objective on the towers of a model, and their check."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["TowerNeed", "check_lengths", "check_towers", "tower_needs"]
 
 @dataclass(frozen=True)
 class TowerNeed:
-    """What an objective asks of one tower: the field kind it is for, the outputs it yields, whether it is frozen.
+    """The requirements of an objective on one tower: the field kind it is for, the outputs it yields, whether it is frozen.
 
     `takes` are the kinds of streams it encodes: a tower of images may take Regions, too, or nothing else.
     """
@@ -57,7 +57,7 @@ def _used(stream: Stream) -> frozenset[str]:
 
 
 def check_towers(encoders: Mapping[str, Encoder], needs: Mapping[str, TowerNeed]) -> None:
-    """Every tower is there, takes the right kind, yields what is compared, in one dimension."""
+    """Check that every tower exists, takes the right kind of field, and yields the compared features."""
     for tower, need in needs.items():
         encoder = encoders.get(tower)
         if encoder is None:
@@ -81,7 +81,8 @@ def check_lengths(
     compared: Iterable[tuple[str, str]],
     others: Mapping[str, int],
 ) -> None:
-    """Features that are compared are of one length; `others` are those of fields that hold vectors, and of modules."""
+    """Check that compared features have the same dimension; `others` are those of fields that hold vectors, and of
+    modules."""
     lengths = dict(others)
     owners: dict[str, ObjectiveEncoder] = {}
     for stream in streams:

@@ -1,4 +1,4 @@
-"""Decoders: from the patches that were kept to all pixels, and from token ids to states that name the next token."""
+"""Decoders: from visible patches to all pixels, and from token ids to states that predict the next token."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def restored(tokens: Tensor, mask_token: Tensor, keep: Tensor, patches: int) -> 
 
 
 class PixelDecoder(nn.Module):
-    """The states of kept patches to the pixels of all `patches`, a square number: MAE's decoder (He et al., 2022).
+    """From the states of visible patches to the pixels of all `patches`, a square number: MAE's decoder (He et al., 2022).
 
-    Positions are fixed sines of a patch's row and column; tokens of a tower that are not of a patch, as its class token,
-    have none.
+    Position embeddings are fixed sines of a patch's row and column; tokens without a patch, such as a class token, have
+    none.
     """
 
     positions: Tensor
@@ -72,10 +72,11 @@ class PixelDecoder(nn.Module):
 
 
 class TextDecoder(nn.Module):
-    """Token ids `[b, L]` to states `[b, L, W]` of what comes next, in the light of image tokens of `context_width` numbers.
+    """From token ids `[b, L]` to states `[b, L, W]` that predict the next token, given image tokens of width
+    `context_width`.
 
-    The logits are for a linear head to make, whose weight may be this module's `embedding.weight`. With a class token the
-    first blocks, which do not see the image, also give one vector per text: the state of a token behind it (CoCa).
+    A linear head computes the logits; its weight may be this module's `embedding.weight`. With a class token the first
+    blocks, which do not see the image, also return one vector per text: the state of a token after it (CoCa).
     """
 
     def __init__(self, settings: TextDecoderSettings, vocabulary_size: int, text_length: int, context_width: int) -> None:

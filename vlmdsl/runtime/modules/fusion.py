@@ -27,11 +27,10 @@ def fusion(settings: FusionSettings, states_width: int, context_width: int) -> F
 
 
 class Fusion(nn.Module):
-    """Text states `[b, L, W]` whose every block attends to a context, such as the image's tokens.
+    """A transformer over text states `[b, L, W]` that attends to a context, such as image tokens, in every block.
 
-    The context is given in each call, or not: without one the same weights read the text alone (ALBEF's, FIBER's switch).
-    States that are not of the module's width enter through a linear map. With a `learned` pooled token that token stands
-    behind the text, where causal attention sees all of it.
+    The context is optional in each call: without one the same weights encode the text alone (as in ALBEF and FIBER). States
+    of another width are projected. A `learned` pooled token follows the text, where causal attention sees all of it.
     """
 
     def __init__(self, settings: FusionSettings, states_width: int, context_width: int) -> None:
@@ -55,7 +54,7 @@ class Fusion(nn.Module):
         prefix: Tensor | None = None,
         blocks: tuple[float, float] = (0.0, 1.0),
     ) -> SequenceFeatures:
-        """Features of `states [b, L, W]` in the light of `context [b, K, C]`, through a share of the blocks.
+        """Features of `states [b, L, W]` given `context [b, K, C]`, through a share of the blocks.
 
         `mask [b, L]` and `context_mask [b, K]` are true where there is a token; padding is at the end. `causal` and `prefix
         [b]` say which text tokens see which (`attention_mask`). Between two blocks states are not normalised, and may enter
@@ -77,9 +76,9 @@ class Fusion(nn.Module):
 
 
 class MergedFusion(nn.Module):
-    """One sequence of image tokens and text states, each behind its own linear map, that all attend to one another.
+    """A transformer over one sequence of image tokens and text states, each after a separate linear map.
 
-    With a `learned` pooled token that token stands before them (FLAVA).
+    A `learned` pooled token comes first (FLAVA).
     """
 
     def __init__(self, settings: FusionSettings, states_width: int, context_width: int) -> None:

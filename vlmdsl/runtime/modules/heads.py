@@ -19,8 +19,8 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
 class MultilayerHead(nn.Module):
     """The network that `head` describes, for features of `entering` numbers.
 
-    Linear maps start as torch's own do: uniform within one over the root of what enters, which is what the published PyTorch
-    heads start with.
+    Linear maps start as torch's own do: uniform within one over the root of the input width, as in the published PyTorch
+    heads.
     """
 
     def __init__(self, head: Head, entering: int) -> None:
@@ -86,7 +86,8 @@ class BatchNorm(nn.Module):
         return x.to(features.dtype)
 
     def _centred(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x minus its mean, and its variance [D]; the mean goes first, or squares of large means would hide the variance."""
+        """x minus its mean, and its variance [D]; the mean is subtracted first, or squares of large means would hide the
+        variance."""
         total = all_reduce_sum if self.everybody else _own
         count = len(x) * (process_count() if self.everybody else 1)
         mean = total(x.sum(dim=0)) / count

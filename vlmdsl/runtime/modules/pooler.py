@@ -1,4 +1,4 @@
-"""Attentional pooling: learned vectors ask a sequence, and get as many features as there are of them."""
+"""Attentional pooling: learned queries attend to a sequence, with one output feature per query."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the modules share: which positions a sequence attends to, what they give, and the weights they start with."""
+"""Shared by modules: attention masks, outputs, and initial weights."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STANDARD_DEVIATION = 0.02
 
 
 class SequenceFeatures(NamedTuple):
-    """What a module makes of a sequence; what it does not have is None.
+    """The output of a module for a sequence; missing members are None.
 
     `tokens [b, L, W]` with their `mask [b, L]` (true where there is a token; None: everywhere), `pooled [b, W]`, and the
     states of the `context [b, K, W]` where the module changes these too. Padded positions hold finite numbers that mean

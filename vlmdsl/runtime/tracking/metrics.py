@@ -24,10 +24,10 @@ _MOST_STEPS = 2**63
 
 
 class Tracker(Protocol):
-    """Whatever follows a run: a file, a display, a service."""
+    """A tracker of a run: a file, a display, a service."""
 
     def log(self, record: Mapping[str, float]) -> None:
-        """Take note of the numbers of one step; `record["step"]` steps are done."""
+        """Record the numbers of one step; `record["step"]` steps are done."""
 
     def close(self) -> None:
         """The run has ended, or failed."""
@@ -114,12 +114,12 @@ def _short(value: float) -> float:
 
 
 def term_names(record: Mapping[str, float]) -> list[str]:
-    """The terms of the objective that a record speaks of."""
+    """The terms of the objective in a record."""
     return [name.removeprefix("terms/") for name in record if name.startswith("terms/")]
 
 
 def loss_at_chance(record: Mapping[str, float]) -> float | None:
-    """The loss of a model that guesses: the sum over all terms, or None where one's is not known."""
+    """The loss of a model that guesses: the sum over all terms, or None if it is unknown for one of them."""
     levels = [record.get(f"{name}.chance") for name in term_names(record)]
     computed = [level for level in levels if level is not None]
     return sum(computed) if computed and len(computed) == len(levels) else None

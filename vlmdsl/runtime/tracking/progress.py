@@ -1,4 +1,4 @@
-"""Shows on stderr how a run goes: a live bar on a terminal, plain lines anywhere else."""
+"""Shows the progress of a run on stderr: a live bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def progress(steps: int, stream: TextIO | None = None) -> Display:
 
 
 class PlainProgress:
-    """One line a record, with the time since the start."""
+    """One line per record, with the time since the start."""
 
     def __init__(self, steps: int, stream: TextIO) -> None:
         self._steps, self._stream = steps, stream
@@ -84,7 +84,7 @@ class LiveProgress:
 
 
 def describe(record: Mapping[str, float]) -> str:
-    """What matters most of a record, in one line.
+    """The most important numbers of a record, in one line.
 
     >>> describe({"step": 1, "loss": 4.2, "terms/clip": 4.2, "clip.chance": 4.85, "clip.accuracy": 0.125})
     'loss 4.200 (chance 4.850)  accuracy 12.5 %'

@@ -1,4 +1,4 @@
-"""Everything that follows a run, as one."""
+"""All trackers of a run as one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Reporter:
         self._trackers, self._display = [], None
 
     def log(self, record: Mapping[str, float]) -> None:
-        """Hand the numbers of one step to every tracker."""
+        """Pass the numbers of one step to every tracker."""
         for tracker in self._trackers:
             tracker.log(record)
         self._show(lambda display: display.log(record))

@@ -15,7 +15,7 @@ _ROW = 13
 
 
 def set_title(axes: Axes, title: str, *, legend: bool) -> None:
-    """Title the plot; with `legend`, say between title and plot what its lines are: inside it would lie on the data."""
+    """Title the plot; with `legend`, describe its lines between title and plot, where it does not cover data."""
     if not legend:
         axes.set_title(title, fontsize=10)
         return

@@ -1,4 +1,4 @@
-"""From a configuration to what a run works on: data, tokenizer, model, in the order in which faults should be reported."""
+"""From a configuration to the data, tokenizer and model of a run, in the order in which errors should be reported."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ __all__ = [
 ]
 
 _IMAGE_SIZE = 32
-"""The side of images for towers of the user's own that state none, in pixels."""
+"""The side of images for towers passed in Python that state none, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Data:
     reference: Source | None = None
     reference_mapping: FieldMapping | None = None
     foreign: bool = False
-    """Whether the held-out samples are others than the run's own."""
+    """Whether the held-out samples are not those of the run."""
     stream: SampleStream | None = None
 
 
@@ -188,7 +188,7 @@ def read_tokenizers(objective: Objective, config: ModelConfig, data: Data) -> To
 
 
 def surveys(program: Program, config: RunConfig, data: Data, model: VisionLanguageModel) -> dict[str, Survey]:
-    """What is to be known of the training, held-out and reference samples; `DiagnosticError` where too few are good."""
+    """Survey the training, held-out and reference samples; `DiagnosticError` if too few are good."""
     values = {reading.name: Loaded(view_of(reading.source), reading.form) for reading in model.readings}
     materials, share = materials_of(config), config.data.max_bad_share
     every = {need.field: need.kind for need in requirements(program)}
@@ -209,7 +209,7 @@ def surveys(program: Program, config: RunConfig, data: Data, model: VisionLangua
 
 
 def reference_values(model: VisionLanguageModel) -> dict[str, Loaded]:
-    """What the columns of the reference set are made of, each in the form of the tower that encodes it."""
+    """The values of the columns of the reference set, each in the format of its tower."""
     return {
         column.name: Loaded(View(column.field, column.kind), model.form(column.encoder.tower, column.kind))
         for column in model.objective.references.columns
@@ -273,7 +273,7 @@ def _region_length(objective: Objective, tower: str, facts: Mapping[str, Any]) -
 
 
 def _vector_lengths(objective: Objective, facts: Mapping[str, Any]) -> dict[str, int]:
-    """How many numbers the vectors of each field have that is read as one."""
+    """The dimensions of the fields that are read as vectors."""
     fields = [node for node in objective.program.nodes() if node.operation is FIELD]
     names = [node.string("name") for node in fields if isinstance(as_value(node.type), VecType)]
     return {name: facts[name] for name in names if facts.get(name) is not None}
@@ -285,7 +285,7 @@ def _text_format(encoder: Encoder, tokenizer: Tokenizer, length: int | None) -> 
 
 
 def materials_of(config: RunConfig) -> Materials:
-    """What views work with; `DiagnosticError` for files that cannot be used."""
+    """The materials of views; `DiagnosticError` for files that cannot be used."""
     synonyms, font = config.data.synonyms, config.data.font
     return Materials(
         None if synonyms is None else read_synonyms(synonyms),

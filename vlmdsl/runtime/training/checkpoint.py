@@ -3,7 +3,7 @@
 One is a folder `step-NNNNNNNN` with `model.safetensors` (encoders and objective, its parameters and its state),
 `optimizer.safetensors` (moments under the parameters' names), `tokenizer.json` and `state.json` (the step, the position in
 the data, the seed, which run it is, size and SHA-256 of every file, and the SHA-256 of all this). The learning rate and
-every generator are functions of (seed, step), so these are all that a run needs to go on.
+every generator are functions of (seed, step), so this is all that a run needs to resume.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _WEIGHTS, _MOMENTS = "model.safetensors", "optimizer.safetensors"
 
 @dataclass(frozen=True)
 class Position:
-    """How far a run is: `step` optimiser steps are done, and batch `batch` of epoch `epoch` is next."""
+    """The position of a run: `step` optimiser steps are done, and batch `batch` of epoch `epoch` is next."""
 
     step: int
     epoch: int
@@ -68,10 +68,10 @@ def save_checkpoint(
 ) -> Path:
     """Write a checkpoint under `root`; then remove all but the newest `keep`, and those of later steps.
 
-    Everything is written and flushed to disk in a folder of another name, which is then renamed: whenever the process is
-    killed, what has a checkpoint's name is whole. `texts` are further files, such as the tokenizer's; `records` is how many
-    lines of metrics belong to the steps until here, `run` what tells the run from others. DiagnosticError V0903 where the
-    disk is full: what was there before is left as it was.
+    Everything is written and flushed to disk in a folder of another name, which is then renamed: so that every folder with a
+    checkpoint's name is complete, even if the process is killed. `texts` are further files, such as the tokenizer's;
+    `records` is how many lines of metrics belong to the steps until here, `run` the identity of the run. DiagnosticError
+    V0903 where the disk is full: what was there before is left as it was.
     """
     final = root / f"step-{position.step:08d}"
     if not _fault(final):

@@ -1,4 +1,4 @@
-"""What the runs of a comparison have in common: checked for all of them before the first one begins."""
+"""The common parts of the runs of a comparison, checked for all of them before the first one begins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The end of a run before its last step: what is said, how to go on, and the folder unlocked."""
+"""The end of a run before its last step: the message, how to resume, and unlocking the folder."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from vlmdsl.runtime.training.stopping import StopSignals
 __all__ = ["Ending"]
 
 _MENDED = {CannotWrite.code: "make room; then", ProcessLost.code: "when the cause is fixed,"}
-"""Faults of the machine after which a run can go on, and what is to be done first."""
+"""Errors of the machine after which a run can be resumed, and what to do first."""
 
 
 class Ending:
-    """What a run says where it ends before its last step, and how to continue it."""
+    """The messages of a run that ends before its last step, and how to resume it."""
 
     def __init__(self) -> None:
         self.signals = StopSignals()

@@ -1,4 +1,4 @@
-"""What a run measures on held-out data."""
+"""The measures of a run on held-out data."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ __all__ = ["HeldOut", "held_out_measure"]
 
 _LABEL = Loaded(View("label", "Label"))
 _PROBE = 2000
-"""Training images that a linear classifier is fitted to where nothing is said and no text is compared."""
+"""The default number of training images for a linear classifier, if no text is compared."""
 
 
 class HeldOut(Protocol):
-    """Measures a model on one set of held-out samples; what was skipped is in `batches.report`."""
+    """Measures a model on one set of held-out samples; skipped samples are in `batches.report`."""
 
     @property
     def batches(self) -> EvaluationLoader: ...
 
     def measure(self, model: VisionLanguageModel) -> Evaluation:
-        """As much as recipe, data and configuration allow."""
+        """Measure everything that recipe, data and configuration allow."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What tells one run from another, and what a resumed run may change. This module needs no torch."""
+"""The identity of a run, and what a resumed run may change. This module needs no torch."""
 
 from __future__ import annotations
 

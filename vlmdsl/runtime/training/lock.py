@@ -49,7 +49,7 @@ def _taken(path: Path) -> tuple[IO[bytes], tuple[int, int]]:
     while True:
         if path.is_symlink() or (path.exists() and not path.is_file()):
             raise damaged(path, "it is not a regular file")
-        # Not even opened where this process has it: closing the second descriptor would give up the lock.
+        # Not even opened where this process has it: closing a second descriptor would release the lock.
         if _key(path) in _HELD:
             raise _in_use(path, f"process {os.getpid()}, this one")
         file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b", buffering=0)
@@ -62,7 +62,7 @@ def _taken(path: Path) -> tuple[IO[bytes], tuple[int, int]]:
                 raise _in_use(path, holder) from None
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL):
                 raise
-            # A file system without locks: the run goes on without one, as `docs/architecture.md` says.
+            # A file system without locks: the run continues without one, as `docs/architecture.md` says.
         key = _key(file.fileno())
         if key is not None and _key(path) == key:
             _HELD.add(key)

@@ -27,7 +27,7 @@ __all__ = ["Callbacks", "TrainOutput", "train_steps"]
 
 
 class TrainOutput(Protocol):
-    """What the model returns for a batch."""
+    """The output of the model for a batch."""
 
     loss: Tensor
     terms: dict[str, Tensor]
@@ -36,13 +36,13 @@ class TrainOutput(Protocol):
 
 @dataclass
 class Callbacks:
-    """What happens beside the steps; all are called after `step` steps are done."""
+    """Callbacks of the loop; all are called after `step` steps are done."""
 
     log: Callable[[dict[str, float]], None] = lambda record: None
     save: Callable[[int], None] = lambda step: None
     evaluate: Callable[[int], None] = lambda step: None
     stop: Callable[[], bool] = lambda: False
-    """Whether to end here; asked on every process after each step, and the answer is the same on all."""
+    """Whether to stop; called on every process after each step, with the same result on all."""
     interrupted: Callable[[], bool] = lambda: False
     """Whether this process was asked to end."""
 

@@ -1,4 +1,4 @@
-"""A trained run, read back from its folder: to be used from Python, and to be measured."""
+"""A trained run, loaded from its folder for use in Python and for evaluation."""
 
 from __future__ import annotations
 
@@ -124,12 +124,12 @@ def _built(
 def measured(
     step: int, trained: Evaluation, untrained: Evaluation | None, conditions: Mapping[str, object]
 ) -> dict[str, Any]:
-    """What `evaluation.json` holds."""
+    """The contents of `evaluation.json`."""
     return {"step": step, **rounded(results_json(trained, untrained)), "conditions": dict(conditions)}
 
 
 def conditions_of(config: RunConfig, data: Data, evaluate_map: Mapping[str, str] | None = None) -> dict[str, object]:
-    """What the numbers of an evaluation depend on beside the weights, as JSON holds it."""
+    """Everything that the numbers of an evaluation depend on besides the weights, as JSON."""
     held_out = None if data.held_out is None else fingerprint(data.held_out)
     return {
         "held_out": held_out,
@@ -139,7 +139,7 @@ def conditions_of(config: RunConfig, data: Data, evaluate_map: Mapping[str, str]
 
 
 def known_untrained(folder: RunFolder, conditions: Mapping[str, object]) -> Evaluation | None:
-    """What the folder says of the untrained model under these conditions; None if it says nothing."""
+    """The stored results of the untrained model under these conditions; None if there are none."""
     for stored in (folder.read_evaluation(), folder.read_untrained()):
         if stored.get("conditions") == conditions and (untrained := stored_untrained(stored)) is not None:
             return untrained

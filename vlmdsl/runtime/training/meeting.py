@@ -1,5 +1,6 @@
-"""What several processes say to each other before they train together, without a process group: through the store by which
-they find each other. So a fault of one ends all of them with a message, and none waits for another that is not there."""
+"""Communication between processes before there is a process group, through the rendezvous store.
+
+An error on one process ends all of them with a message, and none waits for a missing one."""
 
 from __future__ import annotations
 
@@ -25,23 +26,23 @@ from vlmdsl.source import Span
 __all__ = ["LONGEST_WAIT", "compare", "lost", "no_answer", "started_together", "store_of_processes", "together"]
 
 LONGEST_WAIT = timedelta(hours=2)
-"""How long processes wait for the first one, which alone evaluates."""
+"""How long processes wait for the first one, which evaluates."""
 _LONGEST_START = timedelta(minutes=5)
 """How long they wait for each other to start."""
 _LINGER = timedelta(seconds=20)
-"""How long the first one stays after a fault of its own, for the others to read of it."""
+"""How long the first one stays after an error, so that the others can read it."""
 _rounds = itertools.count()
 _PLACE = Span("<command line>", 0, 0)
 
 
 def started_together() -> int:
-    """How many processes `torchrun`, or whoever set its variables, has started to train together: WORLD_SIZE."""
+    """The number of processes that train together: WORLD_SIZE, as set by `torchrun` or another launcher."""
     return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
 
 
 @contextmanager
 def together() -> Iterator[None]:
-    """What goes wrong in here on one process ends all of them: that one with its error, the others with V0904.
+    """An error in this context on one process ends all of them: that one with its error, the others with V0904.
 
     All processes enter as often, and leave only when all have come to the end.
     """
@@ -96,7 +97,7 @@ def store_of_processes() -> Any:
 
 
 def _tell(error: BaseException) -> None:
-    """Let the others know why this process ends; its own fault comes before whatever fails here."""
+    """Report to the others why this process ends; its own error has precedence over failures here."""
     diagnostics = getattr(error, "diagnostics", ())
     message = f"{diagnostics[0].code}: {diagnostics[0].message}" if diagnostics else f"{type(error).__name__}: {error}"
     with suppress(Exception):

@@ -30,7 +30,7 @@ from vlmdsl.source import Span
 __all__ = ["World", "in_parallel", "join_processes", "join_reports", "highest", "seed_generators", "wait_for_all"]
 
 _BROKEN = re.compile(r"connection (?:closed|reset|refused)|broken pipe|timed out|gloo|nccl", re.IGNORECASE)
-"""What the libraries say when another process is gone."""
+"""Messages of the libraries when another process is gone."""
 _groups = itertools.count()
 
 
@@ -96,7 +96,7 @@ def wait_for_all() -> None:
 
 
 def join_reports(report: SkipReport) -> None:
-    """Add to this process's report what the others met, so that the first one can tell of all."""
+    """Add to this process's report what the others met, so that the first one can report all."""
     for index, other in enumerate(gather_objects(report)):
         if index != process_index():
             report.merge(other)
@@ -111,7 +111,7 @@ def in_parallel(model: nn.Module) -> nn.Module:
     """
     if process_count() == 1:
         return model
-    # The word for it changed: from torch 2.13 on, `broadcast_buffers` warns.
+    # The argument was renamed: from torch 2.13 on, `broadcast_buffers` warns.
     accepted = inspect.signature(DistributedDataParallel).parameters
     options: dict[str, Any] = {"forward_sync_buffers" if "forward_sync_buffers" in accepted else "broadcast_buffers": False}
     return DistributedDataParallel(model, **options)

@@ -1,4 +1,4 @@
-"""The forms of the JSON files of a run folder, for reading them: strict where their contents matter, open for more."""
+"""Models of the JSON files of a run folder: strict where their contents matter, open for more."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class _Record(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
 
     def plain(self) -> dict[str, Any]:
-        """What was read, as JSON has it."""
+        """The contents as JSON."""
         return self.model_dump(mode="json", exclude_unset=True)
 
 
@@ -71,7 +71,7 @@ class CheckpointState(_Record):
     records: Count
     """Lines of `metrics.jsonl` up to this step."""
     run: str
-    """What tells the run from others: `RunRecord.identity`."""
+    """The identity of the run: `RunRecord.identity`."""
     files: dict[FileName, StoredFile]
 
 
@@ -84,7 +84,7 @@ class KeptUse(_Record):
 
 
 class RecipeRecord(_Record):
-    """What `run.json` says of the recipe."""
+    """The recipe in `run.json`."""
 
     name: Name
     given_knobs: dict[str, int | float | str | bool]
@@ -106,7 +106,7 @@ class RunRecord(_Record):
     """Setting that names a file, such as `data.synonyms`, or the folder of a pretrained tower -> its copy here."""
     data: dict[str, dict[str, Any]]
     towers: list[str] = []
-    """What was said of the towers before the first step."""
+    """The remarks on the towers before the first step."""
     started: dict[str, Any]
     resumed: list[dict[str, Any]] = []
 
@@ -130,7 +130,7 @@ class _Retrieval(_Record):
 
 
 class StoredEvaluation(_Record):
-    """`evaluation.json` and `untrained.json`; what else they hold may be shown, so all of it is checked."""
+    """`evaluation.json` and `untrained.json`; the rest may be shown, so all of it is checked."""
 
     samples: Count
     conditions: dict[str, Any] = {}

@@ -1,7 +1,7 @@
 """The folder of a run: its recipe, configuration, facts, metrics, checkpoints and evaluation. This module needs no torch.
 
-A folder may come from a stranger. Nothing in it is executed, no path in it is followed out of it, and every file is checked
-before it is used.
+A folder may come from a stranger. Nothing in it is executed, no path in it may lead out of it, and every file is checked
+before use.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class RunFolder:
     def check_free(out: str | None) -> None:
         """DiagnosticError before any work is done for it: V0815 if `out` holds anything, V0854 if it cannot be a folder.
 
-        The lock of a process that is about to write there counts for nothing: whoever holds it is asked for it.
+        The lock of another process is not checked here, but when it is taken.
         """
         if out is None:
             return
@@ -133,7 +133,7 @@ class RunFolder:
         return folder
 
     def kept_uses(self) -> dict[tuple[str, str], SourceText]:
-        """What each `use "PATH"` of the recipe's files means: (name of the file, PATH) -> the text that is kept here."""
+        """The texts of `use "PATH"` in the recipe's files: (name of the file, PATH) -> the kept text."""
         uses = self.read_facts().recipe.uses
         texts = {use.file: SourceText(str(self.path / use.file), read_text(self.path / use.file)) for use in uses}
         return {(str(self.path / use.by), use.path): texts[use.file] for use in uses}
@@ -150,7 +150,7 @@ class RunFolder:
             raise damaged(self.checkpoints, "it is not a folder")
 
     def read_facts(self) -> RunRecord:
-        """What `run.json` holds; V0850 if it is damaged."""
+        """The contents of `run.json`; V0850 if it is damaged."""
         return read_json(self.facts, RunRecord, sealed=True)
 
     def write_facts(self, facts: Mapping[str, object]) -> None:
@@ -192,7 +192,7 @@ class RunFolder:
         return cut_metrics(self.metrics, step, records)
 
     def read_evaluation(self) -> dict[str, Any]:
-        """What `evaluation.json` holds; empty before the first evaluation."""
+        """The contents of `evaluation.json`; empty before the first evaluation."""
         return _stored(self.evaluation)
 
     def write_evaluation(self, results: Mapping[str, object]) -> None:
@@ -200,7 +200,7 @@ class RunFolder:
         write_json(self.evaluation, results)
 
     def read_untrained(self) -> dict[str, Any]:
-        """What `untrained.json` holds; empty before the untrained model is measured."""
+        """The contents of `untrained.json`; empty before the untrained model is measured."""
         return _stored(self.untrained)
 
     def write_untrained(self, results: Mapping[str, object]) -> None:
@@ -209,7 +209,7 @@ class RunFolder:
 
 
 def make_folder(path: str) -> Path:
-    """The folder at `path`, made if it is not there; V0854 if there can be none."""
+    """Create the folder at `path` if it does not exist; V0854 if that is impossible."""
     with _naming(path):
         Path(path).mkdir(parents=True, exist_ok=True)
     return Path(path)

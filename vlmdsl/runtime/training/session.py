@@ -1,4 +1,4 @@
-"""One run from beginning to end: data, model, evaluation, training, evaluation again, and everything in its folder."""
+"""One run from beginning to end: data, model, evaluation, training, and evaluation again, all saved in its folder."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ __all__ = ["Outcome", "run"]
 _WORDS = {"train": "training", "held_out": "held-out", "reference": "reference"}
 
 _MARK = 12
-"""Letters of a SHA-256 that tell two apart for people."""
+"""How many digits of a SHA-256 are shown."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run gives: its folder, the trained model, its tokenizer, the evaluation as JSON, a summary for people."""
+    """The result of a run: its folder, the trained model, its tokenizer, the evaluation as JSON, a summary for people."""
 
     folder: RunFolder
     model: VisionLanguageModel
@@ -109,7 +109,7 @@ class _Begun:
 
     name: str
     run: str
-    """What tells this run from others: `identity_of`."""
+    """The identity of this run: `identity_of`."""
     config: RunConfig
     folder: RunFolder
     world: World
@@ -120,16 +120,16 @@ class _Begun:
     batches: BatchLoader
     held_out: HeldOut | None
     conditions: dict[str, object]
-    """What the evaluation depends on beside the model."""
+    """The conditions of the evaluation besides the model."""
     surveys: dict[str, Survey]
-    """What is to be known of the training, held-out and reference samples."""
+    """The surveys of the training, held-out and reference samples."""
     start: int = 0
     untrained: Evaluation | None = None
     results: dict[str, Any] = field(default_factory=dict)
     records: int = 0
-    """Lines of metrics that are written."""
+    """The number of written lines of metrics."""
     notes: list[str] = field(default_factory=list)
-    """Checkpoints that are damaged."""
+    """Damaged checkpoints."""
 
     def go_on_from(self, checkpoint: Path) -> None:
         """Load what a checkpoint holds; V0853 if another run wrote it."""
@@ -139,7 +139,7 @@ class _Begun:
         self.start = position.step
 
     def train(self, signals: StopSignals) -> None:
-        """Take the steps that are left; where a signal asks to stop, write a checkpoint and raise the signal's exception."""
+        """Run the remaining steps; on a signal, write a checkpoint and raise the signal's exception."""
 
         def stop() -> bool:
             # Until the first step is done, which may take long to compile, nothing is lost by ending at once.
@@ -166,7 +166,7 @@ class _Begun:
                     callbacks=callbacks,
                 )
         except Exception:
-            # A run that failed is the one whose curves are wanted most; its own error comes first.
+            # A failed run needs its curves most; its error comes first.
             with suppress(Exception):
                 self._draw()
             raise
@@ -180,7 +180,7 @@ class _Begun:
     def _agreed(self, signals: StopSignals) -> bool:
         """Whether any process was asked to end: all of them are then."""
         highest_received = highest(signals.received)
-        if highest_received:  # only then: a signal may have come in the meantime, which must not be forgotten
+        if highest_received:  # only then: a signal may have arrived meanwhile, which must not be lost
             signals.received = highest_received
         return highest_received > 0
 
@@ -223,7 +223,7 @@ class _Begun:
                 self.folder.write_untrained(measured(0, self.untrained, self.untrained, self.conditions))
 
     def announcement(self) -> str:
-        """What is about to run, in a line (the first step may take long to compile), and a line a doubt about the data."""
+        """A line about the run (the first step may take long to compile), and one line per remark on the data."""
         weights = sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
         where = f"{self.world.size} processes on {self.world.device.type}" if self.world.size > 1 else self.world.device.type
         compiling = "; the first step compiles" if self.config.train.compile else ""
@@ -258,7 +258,7 @@ class _Begun:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """What a run is made of, before anything is written. `config` names the copies in the run folder of files it names."""
+    """The parts of a run, before anything is written. `config` names the copies in the run folder of files it names."""
 
     config: RunConfig
     data: Data
@@ -270,12 +270,12 @@ class _Prepared:
     batches: BatchLoader
     held_out: HeldOut | None
     checkpoint: Path | None
-    """What is to be loaded."""
+    """The checkpoint to load."""
     damaged: list[str]
-    """What is wrong with newer checkpoints."""
+    """The damage of newer checkpoints."""
 
     def facts(self) -> dict[str, object]:
-        """What has to be equal on all processes, beside what they were given."""
+        """Facts that must be equal on all processes, besides the arguments."""
         tensors = [(name, str(tensor.dtype), list(tensor.shape)) for name, tensor in self.model.state_dict().items()]
         read = [(name, own) for name, own in self.samples.items() if name != "held_out"]
         return {

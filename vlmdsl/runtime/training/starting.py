@@ -1,4 +1,4 @@
-"""What a run writes before its first step: the recipe, the configuration, the files that it names, and `run.json`."""
+"""The files that a run writes before its first step: recipe, configuration, the files that it names, and `run.json`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class RecipeFiles:
 
 
 def data_facts(data: Data, surveys: Mapping[str, Survey]) -> dict[str, Any]:
-    """What `run.json` says of the samples, with what a look through them found."""
+    """The samples in `run.json`, with the results of the survey."""
     sources = {"train": data.train, "held_out": data.held_out, "reference": data.reference}
     facts: dict[str, Any] = {name: source_facts(source) for name, source in sources.items() if source is not None}
     if data.stream is not None:  # how many samples it has is not known

@@ -21,9 +21,9 @@ _DEFAULT = (signal.SIG_DFL, signal.default_int_handler)
 class StopSignals:
     """A context that takes over the signals that would end the process; `received` is the number of the first one, or 0.
 
-    While `deferred` is set a signal is noted and nothing more, unless Ctrl-C is pressed again; else it ends what is going
-    on. Where the host program has a handler of its own, where a signal is ignored (`nohup`), and in threads other than the
-    main one, nothing is taken over.
+    While `deferred` is set a signal is noted and nothing more, unless Ctrl-C is pressed again; else it ends the current
+    work. Nothing is taken over if the host program has its own handler, if a signal is ignored (`nohup`), and in threads
+    other than the main one.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class StopSignals:
         self._before = {}
 
     def unless_asked(self, action: Callable[[], object]) -> None:
-        """Does what may be left out if the process was asked to end, and may be cut short when it is."""
+        """Run optional work, unless the process was asked to end; a signal interrupts it."""
         if self.received:
             return
         before, self.deferred = self.deferred, False
@@ -66,5 +66,5 @@ class StopSignals:
 
 
 def ended_by(number: int) -> BaseException:
-    """What ends a process that a signal asked to: KeyboardInterrupt for Ctrl-C, else SystemExit with the usual code."""
+    """The exception for a signal: KeyboardInterrupt for Ctrl-C, else SystemExit with the usual code."""
     return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)

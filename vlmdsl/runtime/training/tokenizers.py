@@ -1,4 +1,4 @@
-"""Which tokenizer each text tower of a run reads: its own, one that the settings name, or one trained on the data."""
+"""The tokenizer of each text tower of a run: its own, one that the settings name, or one trained on the data."""
 
 from __future__ import annotations
 

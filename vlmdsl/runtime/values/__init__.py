@@ -1,6 +1,6 @@
-"""Values: what a batch holds for each field, and how it is read and put together; a class for each kind.
+"""Values: the contents of a batch for each field, and how they are read and collated; one class per kind.
 
-`tuples` has what can be done with any of them, `family` what each kind brings, `batch` what the loader hands to the model.
+`tuples` has the operations on all of them, `family` the interface of a kind, `batch` what the loader passes to the model.
 """
 
 from vlmdsl.runtime.values.bad_sample import BadSample

@@ -1,4 +1,4 @@
-"""What is raised where one sample of the data cannot be used."""
+"""The exception for a sample that cannot be used."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ["BadSample"]
 
 
 class BadSample(Exception):  # noqa: N818 - no error: the sample is skipped
-    """One sample cannot be used; `reason` is a short phrase that samples of the same fault share."""
+    """One sample cannot be used; `reason` is a short phrase, equal for samples with the same problem."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason

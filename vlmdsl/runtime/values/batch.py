@@ -1,4 +1,4 @@
-"""What the loader hands to the model."""
+"""What the loader passes to the model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Batch", "port"]
 
 
 def port(name: str, what: str) -> str:
-    """The name in a batch of what comes with the value `name` for the module that takes it: `keep` (`KeptPatches`),
+    """The name in a batch of a port of the value `name`: `keep` (`KeptPatches`),
     `noise` (`Noise`), `masked` (`MaskedTokens`). No field can be called so.
 
     >>> port("image_drop", "keep")

@@ -1,4 +1,4 @@
-"""Calls of towers: a value with what comes with it, and one call for as many of them as one batch can hold."""
+"""Calls of towers: a value with its ports, and one call for several values."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class TowerInput:
         return count(self.value)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> TowerInput:
-        """The same with a function applied to each tensor: of the value, then of what comes with it."""
+        """Apply a function to each tensor: of the value, then of its ports."""
         ports = {name: map_tensors(function, value) for name, value in self.ports.items()}
         return TowerInput(map_tensors(function, self.value), ports)
 
@@ -56,7 +56,7 @@ class TowerInput:
 
     @property
     def shape(self) -> object:
-        """What inputs have in common that one batch can hold: the side of images, the number of patches that were kept or
+        """The key of inputs that can be one batch: the side of images, the number of patches that were kept or
         that a text is given. Shorter texts are padded, but for blended ones, of which each token counts."""
         first = self.value[0]
         assert first is not None

@@ -1,4 +1,4 @@
-"""What the runtime does with the fields of one kind.
+"""The run-time behaviour of fields of one kind.
 
 To add a kind of field, write a module with its named tuple and its `Family`, and say where it is in the kind's description
 (`vlmdsl.types.register_field_kind`), from which it is imported when data is read. A plug-in does the same.
@@ -25,7 +25,7 @@ V_co = TypeVar("V_co", bound=Value, covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class FieldColumns:
-    """Which columns of the data feed a field, and what is to be known for reading it.
+    """The columns of the data that feed a field, and the facts that reading needs.
 
     `alternatives` are the columns that list other phrasings of a text, `classes` the numbers of class names,
     `text_characters` where texts are cut, `facts` what the family's `probe` said of the data.
@@ -51,8 +51,8 @@ def _first(field: FieldColumns, count: int) -> int:
 class SampleColumns:
     """One sample of a source, as a family reads it.
 
-    `columns` are read when they are asked for. `image` decodes the image of a field, `uint8 [H, W, 3]`, within the limits of
-    the run: a family opens nothing that data names by itself. `choice` says which of so many texts of a field is taken.
+    `columns` are read on access. `image` decodes the image of a field, `uint8 [H, W, 3]`, within the limits of
+    the run: a family opens no file that data names. `choice` selects one of several texts of a field.
     """
 
     columns: Mapping[str, object]
@@ -72,7 +72,7 @@ class Family(Protocol[S, V_co]):
     def probe(self, samples: Iterable[Mapping[str, object]], field: FieldColumns) -> Any:
         """What reading needs to know of the data before the first sample: the `facts` of the field; None: nothing.
 
-        `samples` are the columns of up to 64 samples, spread over the data, made when they are asked for.
+        `samples` are the columns of up to 64 samples, spread over the data, read on access.
         """
         ...
 
@@ -87,7 +87,7 @@ class Family(Protocol[S, V_co]):
 
 
 def family_of(kind: str) -> Family[Any, Value]:
-    """What the runtime does with fields of this kind; no data holds those of a kind without a family."""
+    """The family of this kind; data cannot hold fields of a kind without one."""
     path = FIELD_KINDS[kind].family
     assert path is not None, f"a {kind} is not read from data"
     return _family(path)
@@ -100,7 +100,7 @@ def _family(path: str) -> Family[Any, Value]:
 
 
 def first_value(columns: Mapping[str, object], names: Iterable[str]) -> object:
-    """What the first of the named columns holds that has a value; None if none has."""
+    """The value of the first of these columns that has one; None if none has."""
     for name in names:
         value = columns.get(name)
         if value is not None and not (isinstance(value, str | list | tuple) and not value):

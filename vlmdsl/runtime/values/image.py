@@ -1,4 +1,4 @@
-"""Images: the form in which a tower takes them, and their pixels in a batch."""
+"""Images: the format of a tower, and the pixels in a batch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ImageBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """What the encoders take: square RGB images of side `size`, level `x` in [0, 1] as `(x - mean) / deviation`.
+    """The image format of an encoder: square RGB images of side `size`, level `x` in [0, 1] as `(x - mean) / deviation`.
 
     An image becomes a square by a `crop` of its middle or as a whole (`squash`), resized with the filter `resampling`. With
     a `shorter` its shorter side is brought to so many pixels first, and the crop is of whole pixels, as the image processors

@@ -1,4 +1,4 @@
-"""Masks: which tokens of a text are selected and what stands in their place, and which patches of an image are kept."""
+"""Masks: the selected tokens of a text and their replacements, and the kept patches of an image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers that a tower draws in training, which come with the batch so that the tower has no random state of its own."""
+"""Numbers that a tower draws in training, which come with the batch, so that the tower has no random state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One number of each sample: a class, a yes or no, a number, what tells the sample apart."""
+"""One number per sample: a class, a truth value, a number, or a key."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ScalarBatch(NamedTuple):
 
 
 class _ScalarFamily:
-    """What the families of numbers have in common: `dtype` in a batch, no form, nothing to be known of the data."""
+    """The common part of the families of numbers: `dtype` in a batch, no form, nothing to be known of the data."""
 
     dtype: torch.dtype
 

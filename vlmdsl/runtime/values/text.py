@@ -1,4 +1,4 @@
-"""Texts: the form in which a tower takes them, and their tokens in a batch."""
+"""Texts: the format of a tower, and the tokens in a batch."""
 
 from __future__ import annotations
 

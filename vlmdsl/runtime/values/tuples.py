@@ -1,4 +1,4 @@
-"""What can be done with a value of any kind: it is a named tuple of tensors whose first axis is the samples.
+"""Operations on values of any kind: named tuples of tensors whose first axis is the samples.
 
 A member may be None where its class says so. Members that `padded` names have a second axis of one length L, which may be
 padded: with zeros, which is false in the mask that is among them. A class whose members do not have an entry for each sample
@@ -63,7 +63,7 @@ def take(value: V, indices: slice | Tensor) -> V:
 
 
 def split(value: V, sizes: Sequence[int]) -> list[V]:
-    """The value in parts, of so many samples each."""
+    """The value in parts of these sizes."""
     if isinstance(value, Packed):
         ends = list(itertools.accumulate(sizes))
         return [value.of_samples(slice(end - size, end)) for size, end in zip(sizes, ends, strict=True)]

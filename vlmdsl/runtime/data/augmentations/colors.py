@@ -81,7 +81,7 @@ def _value_and_chroma(planes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def jittered(planes: np.ndarray, jitter: Jitter, random: np.random.Generator) -> np.ndarray:
-    """Brightness, contrast, saturation and hue in random order, each by a number of its own; strength 0 leaves one out."""
+    """Brightness, contrast, saturation and hue in random order, each by a separate draw; strength 0 omits one."""
     from_tensorflow = jitter.definitions == "tensorflow"
     order = random.permutation(4).tolist()
     draws = random.random(4).tolist()
@@ -100,7 +100,7 @@ def jittered(planes: np.ndarray, jitter: Jitter, random: np.random.Generator) ->
 
 
 def _factor(strength: float, draw: float) -> float:
-    """A draw from [0, 1) as one from [1 - strength, 1 + strength), of which nothing is below 0."""
+    """A draw from [0, 1), mapped to [1 - strength, 1 + strength) and clamped at 0."""
     low = max(0.0, 1.0 - strength)
     return low + (1.0 + strength - low) * draw
 

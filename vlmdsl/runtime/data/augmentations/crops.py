@@ -18,8 +18,8 @@ _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.B
 def crop_box(width: int, height: int, area: Range, ratio: Range, random: np.random.Generator) -> tuple[int, int, int, int]:
     """A random box (left, top, right, bottom) in whole pixels, drawn as `torchvision.transforms.RandomResizedCrop` does.
 
-    A share of the area from `area` and the logarithm of width by height from `ratio`, both evenly; sides are rounded. Of
-    ten tries the first that lies within the image is put anywhere in it. If none does, the box is the largest centred one
+    A share of the area from `area` and the logarithm of width by height from `ratio`, both evenly; sides are rounded. The
+    first of ten tries that fits into the image is placed anywhere in it. If none does, the box is the largest centred one
     whose ratio comes nearest.
     """
     logarithms = (math.log(ratio[0]), math.log(ratio[1]))

@@ -15,7 +15,7 @@ __all__ = ["augmented"]
 def augmented(pixels: np.ndarray, steps: Steps, side: int, random: np.random.Generator) -> np.ndarray:
     """`uint8 [side, side, 3]` of `uint8 [H, W, 3]`: a random part of the image, changed by the other steps in turn.
 
-    Every change draws first whether it is made, then its numbers; so the same generator gives the same view.
+    Every step first draws whether it is applied, then its numbers, so equal generators give equal views.
     """
     crop, *changes = steps
     part = np.asarray(cropped(Image.fromarray(pixels), crop, side, random))

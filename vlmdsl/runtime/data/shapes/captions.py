@@ -1,4 +1,4 @@
-"""What is said of a scene: several writers with synonyms, a short synthetic caption, and Korean."""
+"""Descriptions of a scene: by several writers with synonyms, as a short synthetic caption, and in Korean."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["PICKS", "WRITERS", "coarse", "describe", "korean", "phrase"]
 
 _FRAMES = ("{}", "a picture of {}", "an image with {}", "a drawing that shows {}", "there is {}", "here we see {}")
 WRITERS = 2 * len(_FRAMES)
-"""How many ways of phrasing there are; writer 0 is the plainest, and the one of `single_template`."""
+"""The number of writers; writer 0 is the plainest, and that of `single_template`."""
 
 _SIZE_WORDS = {True: ("large", "big", "huge"), False: ("small", "little", "tiny")}
 _SHAPE_WORDS = {
@@ -54,7 +54,7 @@ Choose = Callable[[Sequence[str]], str]
 
 
 def describe(scene: Scene, writer: int, picks: Sequence[int] = ()) -> str:
-    """A caption that tells the scene from others, by writer 0 to `WRITERS - 1`.
+    """A caption that identifies the scene, by writer 0 to `WRITERS - 1`.
 
     `picks` are up to `PICKS` numbers from 0 to 5, which choose among synonyms; without them the plainest words are taken.
     """
@@ -64,7 +64,7 @@ def describe(scene: Scene, writer: int, picks: Sequence[int] = ()) -> str:
 
 
 def _core(scene: Scene, turned: bool, choose: Choose) -> str:
-    # Among several objects the sizes tell nothing new, so half the captions leave them out.
+    # With several objects the sizes are redundant, so half of the captions omit them.
     sized = len(scene.things) == 1 or choose(("", "sized")) == "sized"
     things = [_noun_phrase(thing, sized, choose) for thing in scene.things]
     if len(things) == 1:

@@ -23,13 +23,13 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "shape": SHAPES,
     "count": ("one object", "two objects", "three objects"),
 }
-"""What the `label` column can tell -> the classes: colour and shape of the main object, one of both, how many objects."""
+"""Options of the `label` column -> the classes: colour and shape of the main object, one of both, how many objects."""
 
 PLACES = ("top left", "top", "top right", "left", "middle", "right", "bottom left", "bottom", "bottom right")
 SIDES = ("left", "right", "above", "below")
 ROWS = ("horizontal", "vertical")
 ARRANGEMENTS = {1: PLACES, 2: SIDES, 3: ROWS}
-"""Number of objects -> the arrangements a scene of so many can have."""
+"""Number of objects -> the possible arrangements."""
 
 _SHARE_OF_COUNTS = {1: (1.0,), 2: (0.3, 0.7), 3: (0.2, 0.5, 0.3)}
 _ATTEMPTS = 500

@@ -43,13 +43,13 @@ class ShapesSource:
 
     Columns: `image` (`uint8 [size, size, 3]`), `text` (a caption by one of several writers, for a share `noise` of the
     samples that of another or a changed scene), `clean_text` (a caption that always fits), `text_rewrites` (five other
-    phrasings of what `text` says), `caption` (short, always fits, as if a captioning model wrote it), `text_ko` (Korean,
-    always fits), `label` (an index into `class_names`: by the option `label` the main object's colour and shape, `object`,
-    or one of them, `colour`, `shape`, or the number of objects, `count`), `class_name`, `boxes`
-    (`float32 [n, 4]`: left, top, right, bottom in pixels), `phrases` (a name for each box), `regions` (`float32 [n, 17]`:
-    what a detector would say of each box: its colour and shape, one number per name, whether it is large, and the box as
-    shares of the image), `segments` (`uint8 [size, size]`: 0 or the number of the object), `source` (who wrote the text),
-    `flag` (true: the text does not fit the image).
+    phrasings of `text`), `caption` (short, always fits, as if a captioning model wrote it), `text_ko` (Korean, always fits),
+    `label` (an index into `class_names`: by the option `label` the main object's colour and shape, `object`, or one of them,
+    `colour`, `shape`, or the number of objects, `count`), `class_name`, `boxes` (`float32 [n, 4]`: left, top, right, bottom
+    in pixels), `phrases` (a name for each box), `regions` (`float32 [n, 17]`: what a detector would say of each box: its
+    colour and shape, one number per name, whether it is large, and the box as shares of the image), `segments` (`uint8
+    [size, size]`: 0 or the number of the object), `source` (who wrote the text), `flag` (true: the text does not fit the
+    image).
 
     `scenes` is how many samples differ in content (None: all, as far as there are enough scenes); further samples show the
     same scenes drawn and described again. The held-out split has no noise and all writers.
@@ -156,7 +156,7 @@ class ShapesSource:
         return Drawing(placements, ground=int(random.integers(205, 246))), random
 
     def _mistaken(self, scene: Scene, random: np.random.Generator) -> Scene:
-        """What a wrong text tells of: half the time any other scene, else this one with its main object mistaken."""
+        """The scene of a wrong text: half of the time another one, else this one with a wrong main object."""
         while True:
             if random.random() < 0.5:
                 mistaken = draw_scene(random, self._objects)

@@ -1,4 +1,4 @@
-"""Encoders: what turns the values of a field into features."""
+"""Encoders, which turn the values of a field into features."""
 
 from vlmdsl.runtime.modules.towers.build import Request, build_encoder, encoder_names
 from vlmdsl.runtime.modules.towers.contract import LONGEST_USUAL_TEXT, EncodedFeatures, Encoder, Kind, usual_text_length

@@ -51,7 +51,7 @@ def build_encoder(
     """The encoder called `name` (`vit:tiny`, `groupvit:tiny`, `transformer:base`, `hf:NAME-OR-FOLDER`) for fields of `kind`.
 
     It yields `yields` in `dimension` numbers each. `image_size` is in pixels, `text_length` in tokens; None is the encoder's
-    own. With a `region_length`, regions of so many numbers may enter it part-way. Raises `DiagnosticError`: V0830 if there
+    own. With a `region_length`, regions of this dimension may enter it part-way. Raises `DiagnosticError`: V0830 if there
     is no such encoder, V0831 if it cannot take such images, texts or regions, V0901 and V0902 as `HuggingFaceEncoder` does.
 
     >>> import torch
@@ -72,7 +72,7 @@ def build_encoder(
 
 
 def _of_plugin(family: str, kind: Kind) -> Callable[[Request], Encoder] | None:
-    """What builds the encoders of a family that a plug-in brought (`@vlmdsl.primitive(kind="module")`); None for no such."""
+    """The builder of a plug-in's family of encoders (`@vlmdsl.primitive(kind="module")`); None if there is none."""
     all_primitives()
     module_family = MODULES.get((family, kind))
     if module_family is None:
@@ -120,7 +120,7 @@ def _build_groupvit(request: Request) -> Encoder:
 
 
 def _sized(family: str, request: Request, preset: _Sized) -> _Sized:
-    """The preset for images of the wanted size."""
+    """The preset for images of this size."""
     size = preset.image_size if request.image_size is None else request.image_size
     if size % preset.patch_size:
         raise DiagnosticError((_indivisible(f"{family}:{request.name}", size, preset.patch_size),))
@@ -171,7 +171,7 @@ FAMILIES: dict[tuple[str, Kind], Callable[[Request], Encoder]] = {
 
 
 def _misfit(encoder: Encoder, request: Request) -> tuple[str, str] | None:
-    """Why the encoder cannot take what the run gives it, and what to change; None if it can."""
+    """Why the encoder does not fit the run, and what to change; None if it fits."""
     size = None if encoder.image_format is None else encoder.image_format.size
     if size is not None and request.image_size not in (None, size):
         return f"takes images of {size} pixels, not {request.image_size}", f"set `model.image_size={size}`"

@@ -1,4 +1,4 @@
-"""What every encoder is and what it gives back."""
+"""The interface of all encoders."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Kind = Literal["Image", "Text", "Image|Text"]
 """The field types that an encoder may take: one, or both with one trunk."""
 
 OUTPUTS = frozenset({"pooled", "tokens", "vocabulary", "states"})
-"""Everything an encoder may yield."""
+"""The possible outputs of an encoder."""
 
 LONGEST_USUAL_TEXT = 77
-"""Tokens of a text where nothing is said and the encoder takes as many: CLIP's."""
+"""The default length of texts in tokens, if the encoder supports it: CLIP's."""
 
 
 class EncodedFeatures(NamedTuple):
-    """Features of one stream, not normalised; what the encoder does not yield is None.
+    """Features of one stream, not normalised; outputs that the encoder does not yield are None.
 
     `pooled [b, D]`, `tokens [b, L, D]`, `mask [b, L]` (bool, true where there is a token; None if all are real). An encoder
     that yields a vocabulary gives `states [b, L, W]`, what its `vocabulary_head` makes logits `[b, L, V]` of: it is for the
@@ -44,20 +44,20 @@ class EncodedFeatures(NamedTuple):
 
 
 class Encoder(nn.Module):
-    """A tower: takes the values of a field, yields features of `dimension` numbers.
+    """A tower: encodes the values of a field to features of dimension `dimension`.
 
-    `kind` is the field type it takes. `yields` says which outputs it computes; what is not asked for has no parameters,
-    so every parameter gets a gradient. A subclass implements `forward`.
+    `kind` is the field type it takes. `yields` lists its outputs; others have no parameters, so every parameter gets a
+    gradient. A subclass implements `forward`.
     """
 
     image_format: ImageFormat | None = None
-    """How images are brought to an image encoder: their size and standardisation."""
+    """The format of images for an image encoder: size and standardisation."""
     vocabulary_size: int | None = None
     """Token ids of a text encoder are below this."""
     text_length: int | None = None
     """Longest text of a text encoder, in tokens."""
     text_format: TextFormat | None = None
-    """How texts are brought to a text encoder: its tokenizer and the length of its texts; see `take_texts`."""
+    """The format of texts for a text encoder: tokenizer and length; see `take_texts`."""
     reads_padding: bool = False
     """Whether a text encoder reads padding like tokens: all its texts are then `text_length` long."""
     notes: tuple[str, ...] = ()
@@ -65,7 +65,7 @@ class Encoder(nn.Module):
     states_width: int = 0
     """W, the length of the last states that an encoder yields as `states`."""
     region_length: int | None = None
-    """How many numbers describe a region, of an image encoder that regions may enter part-way."""
+    """The dimension of a region, for an image encoder that regions may enter part-way."""
     noise_length: int | None = None
     """The number of random numbers per image that an image encoder needs in training. Its `forward` then takes `noise [b,
     N]` of that length, standard Gumbel noise keyed by the sample; evaluation gives none."""
@@ -76,12 +76,12 @@ class Encoder(nn.Module):
         self.dimension = dimension
         self.yields = frozenset(yields)
         self.vocabulary_head: nn.Module | None = None
-        """From the last states of a text encoder that yields a vocabulary to logits over its words."""
+        """From the last states of a text encoder that yields a vocabulary to logits over its vocabulary."""
         if not self.yields or not self.yields <= OUTPUTS:
             raise ValueError(f"an encoder yields some of {', '.join(sorted(OUTPUTS))}, not {sorted(self.yields)}")
 
     def take_texts(self, name: str, form: TextFormat) -> None:
-        """From now on texts come in this form to the text encoder called `name`.
+        """Set the format of texts of the text encoder called `name`.
 
         Raises `DiagnosticError` (V0831) where it cannot take them.
         """
@@ -106,7 +106,7 @@ class Encoder(nn.Module):
 
 
 def usual_text_length(encoder: Encoder) -> int:
-    """The length of texts, in tokens, where nothing is said: the encoder's own, at most `LONGEST_USUAL_TEXT` unless it reads
+    """The default length of texts in tokens: the encoder's maximum, at most `LONGEST_USUAL_TEXT` unless it reads
     padding."""
     longest = encoder.text_length
     if longest is None:

@@ -1,4 +1,4 @@
-"""Grouping (GroupViT): segments are handed to groups, each to one, and each group becomes a segment of the next stage."""
+"""Grouping (GroupViT): each segment is assigned to one group, and each group becomes a segment of the next stage."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class TokenMixing(nn.Module):
 
 
 class GroupingBlock(nn.Module):
-    """Hands segments `[b, N, W]` to the groups that group tokens `[b, G, W]` stand for; the new segments are `[b, G, W]`.
+    """Assigns segments `[b, N, W]` to the groups of group tokens `[b, G, W]`; the new segments are `[b, G, W]`.
 
     Group tokens are mixed, look at the segments (cross-attention) and become the groups' queries. A new segment is its query
     plus the sum of the values of the segments assigned to it, divided by their count + 1, then a feed-forward layer.

@@ -55,7 +55,7 @@ PRESETS: dict[str, GroupingConfig] = {
 
 
 class GroupingTransformer(Encoder):
-    """Images `[b, 3, S, S]`, standardised to [-1, 1], to a pooled feature and one feature a final segment.
+    """Images `[b, 3, S, S]`, standardised to [-1, 1], to a pooled feature and one feature per final segment.
 
     Patches and learned group tokens go through transformer blocks together; then each patch is assigned to one group, the
     groups are the segments of the next stage, and so on. The pooled feature is the mean of the last stage's segments. In
@@ -90,7 +90,7 @@ class GroupingTransformer(Encoder):
         """Features of images whose side S is any multiple of the patch size, with noise at most the config's.
 
         `keep [b, K]` are the patches to encode (all others are dropped), `mask` must be None. `noise [b, noise_length]`,
-        standard Gumbel, is used in training mode; without it every segment goes to its likeliest group.
+        standard Gumbel, is used in training mode; without it every segment is assigned to its most likely group.
         """
         if mask is not None:
             raise ValueError("images have no mask: every patch is real")

@@ -25,13 +25,13 @@ __all__ = ["HuggingFaceEncoder"]
 
 Pooling = Literal["own", "first", "last", "mean"]
 _ROUNDING = 1e-5
-"""Of the largest number, by which features may differ that are the same."""
+"""The relative tolerance for equal features."""
 _PROBES = 64
-"""Vocabulary entries that are looked at for two that a tower must tell apart."""
+"""The number of vocabulary entries among which two different ones are searched."""
 
 
 class HuggingFaceEncoder(Encoder):
-    """A vision or text model of `transformers`, from a folder or the hub, giving what the library gives for the same input.
+    """A vision or text model of `transformers`, from a folder or the hub, with the outputs of the library.
 
     The pooled feature of a model of images and texts (CLIP, SigLIP) is what its `get_image_features` or `get_text_features`
     calls pooled: projected, where the model has a projection. That of another model is its `pooler_output`. One that has
@@ -132,7 +132,7 @@ class HuggingFaceEncoder(Encoder):
         self.image_format, self.notes = taken.form, self.notes + taken.notes
 
     def _measure_texts(self) -> None:
-        """How many tokens the model knows, and how many a text may have."""
+        """The vocabulary size of the model, and the maximum length of a text."""
         config = tower_config(self.model, "Text")
         self.vocabulary_size = config.vocab_size
         longest = getattr(config, "max_position_embeddings", None) or 0
@@ -143,7 +143,7 @@ class HuggingFaceEncoder(Encoder):
                 self.text_length = part.num_embeddings - part.padding_idx - 1
 
     def _read(self, name: str, lacking: frozenset[str]) -> tuple[Tensor, Tensor]:
-        """Finds out how the model's outputs are read; an example of both."""
+        """Determine how to read the model's outputs; returns an example of both."""
         first, second = self._examples()
         size = "" if self.image_format is None else f" of {self.image_format.size} pixels"
         with torch.no_grad(), answers(name, f"{self.kind.lower()}s{size}"):
@@ -276,7 +276,7 @@ class HuggingFaceEncoder(Encoder):
 
 
 def _alike(features: Tensor, others: Tensor) -> bool:
-    """Whether features differ by no more than the order of sums may change them."""
+    """Whether features are equal up to the order of sums."""
     limit = _ROUNDING * float(features.abs().max())
     return features.shape == others.shape and float((features - others).abs().max()) <= limit
 

@@ -65,8 +65,8 @@ def _side(size: Any) -> int:
 
 
 def _processor(name: str, requested: int | None, own: int | None) -> tuple[dict[str, Any], Any]:
-    """What the settings beside the model state, and the processor that they make, brought to the wanted side; None where the
-    model comes without one."""
+    """What the settings beside the model state, and the processor that they make, set to the `requested` side; None if the
+    model has none."""
     from transformers import AutoImageProcessor
     from transformers.image_processing_base import ImageProcessingMixin
 
@@ -105,7 +105,7 @@ def _sizes(processor: Any, side: int) -> dict[str, Any]:
 
 
 def _format(processor: Any, config: Any) -> ImageFormat:
-    """What the settings of a processor say."""
+    """The format in the settings of a processor."""
     size, fitting, shorter = _geometry(processor, config)
     standard = ImageFormat(1)
     factor = 255 * processor.rescale_factor if getattr(processor, "do_rescale", True) else 255.0
@@ -156,7 +156,7 @@ def _three(values: Any) -> tuple[float, float, float]:
 
 
 def _agrees(processor: Any, form: ImageFormat) -> bool:
-    """Whether the processor makes of some noise what the form says, wide and high."""
+    """Whether the processor and the format agree on noise, for wide and high images."""
     noise = np.random.default_rng(0).integers(0, 256, (form.size + 37, form.size + 21, 3), dtype=np.uint8)
     for pixels in (noise, noise.transpose(1, 0, 2).copy(), noise[: form.size, : form.size].copy()):
         processed = _pixels(processor, pixels, form)

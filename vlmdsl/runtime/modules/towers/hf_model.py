@@ -1,8 +1,7 @@
-"""A pretrained model of `transformers` as one tower: loaded from its files alone, and asked how it is to be read.
+"""A pretrained model of `transformers` as one tower: loaded only from its files, and inspected for how to read it.
 
-What a family of models does (where patches stand among the tokens, whether tokens see those after them, whether anything is
-drawn at random) is seen
-from its outputs for small inputs, not from a list of names: a new family is used correctly or refused.
+The behaviour of a family of models (positions of patches among the tokens, causal attention, randomness) is determined from
+its outputs for small inputs, not from a list of names: a new family is used correctly or rejected.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _INPUTS: dict[str, tuple[str, str]] = {
     "Image": ("get_image_features", "pixel_values"),
     "Text": ("get_text_features", "input_ids"),
 }
-"""How the two halves of a model of images and texts are called, and what they take."""
+"""The two halves of a model of images and texts, and their inputs."""
 _TRAINED_WITHOUT_MASK = "siglip"
 """Models whose names begin so read padding like tokens: their processors pad every text and make no mask."""
 

@@ -40,7 +40,7 @@ PRESETS: dict[str, SharedConfig] = {
 class SharedTransformer(Encoder):
     """Images, token ids, or pairs of both to a pooled feature and one feature per patch and per token.
 
-    Patches and words have embeddings of their own; everything behind them, the projections included, is the same for all. A
+    Patches and tokens have separate embeddings; everything after them, including the projections, is shared. A
     class token before the sequence collects it. All tokens see one another, so a pair's words are read in the light of
     its image; padding is seen by none.
     """

@@ -79,7 +79,7 @@ class TextTransformer(Encoder):
 
 
 def never_empty(mask: Tensor) -> Tensor:
-    """`mask [b, L]` with the first position set where no other is: attention to nothing has no value."""
+    """`mask [b, L]` with the first position set where no other is: attention without any position is undefined."""
     first = torch.arange(mask.shape[1], device=mask.device) == 0
     return mask | (first & ~mask.any(dim=1, keepdim=True))
 

@@ -21,7 +21,7 @@ __all__ = ["PRESETS", "VisionConfig", "VisionTransformer"]
 class VisionConfig:
     """The shape of an image tower; sizes in pixels.
 
-    `stem`: `patch` is one linear map a patch; `convolution` halves the image in 3x3 steps, which learns small images
+    `stem`: `patch` is one linear map per patch; `convolution` halves the image in 3x3 steps, which learns small images
     within far fewer steps. `pool`: `class` adds a token that collects the image; `mean` averages the patches.
     """
 
@@ -144,12 +144,12 @@ class VisionTransformer(Encoder):
 
 
 def patch_stem(width: int, patch_size: int) -> nn.Module:
-    """One linear map a patch."""
+    """One linear map per patch."""
     return _convolution(3, width, patch_size, stride=patch_size, before="linear")
 
 
 def convolution_stem(width: int, patch_size: int) -> nn.Module:
-    """3x3 convolutions, each halving the image and ending in `width` channels, until one position is left a patch.
+    """3x3 convolutions, each halving the image and ending in `width` channels, until one position per patch is left.
 
     No batch statistics: an image's features depend on nothing but the image.
     """
@@ -166,8 +166,8 @@ def _convolution(
 ) -> nn.Conv2d:
     """A convolution that keeps the variance of the image, given what follows it (`before`).
 
-    With torch's own weights patches start out far weaker than their positions: all images look alike, and the first steps
-    learn nothing.
+    With torch's own weights patches start out far weaker than their positions: all images have similar features, and the
+    first steps learn nothing.
     """
     convolution = nn.Conv2d(inputs, outputs, size, stride=stride, padding=padding)
     nn.init.kaiming_normal_(convolution.weight, nonlinearity=before)
