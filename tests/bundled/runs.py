@@ -17,6 +17,7 @@ __all__ = [
     "DATA",
     "DROPPED_CONTEXT",
     "MAE",
+    "PER_SAMPLE",
     "RECIPES",
     "SETTINGS",
     "columns_of",
@@ -75,6 +76,20 @@ minimize {
 }
 """
 """Texts given some of the patches of their image, and all patches of another one: contexts of two lengths."""
+PER_SAMPLE = """vlo 1
+recipe kept(image: Image, text: Text, temperature = 0.1, gamma = 0.3, rate = 0.5)
+let logits = similarity(image, text) / temperature
+let own = score(image, text) / temperature
+let g = exp(logsumexp(exclude_pairs(logits)) - own) / (samples - 1)
+let u = running_mean(g, per="sample", momentum=1 - gamma)
+let loss = cross_entropy(logits, targets=paired, along="rows")
+let noise = mixture(running_mean(loss, per="sample", momentum=0), name="noise")
+minimize {
+  pairs: temperature * mean((1 - rate * noise) * g / u)
+  usual: contrast(image, text, weight=1 - noise)
+}
+"""
+"""Numbers kept per sample of the data set: averages as of SogCLR, and noise as a mixture finds it after every epoch."""
 SMALL = {"hidden": 16, "out": 10, "bottleneck": 6, "clusters": 10, "size": 20, "k": 3, "row_height": 8, "momentum": 0.9}
 """Values of hyper-parameters whose defaults are for large runs: heads, queues. No batch fills a queue of 20 evenly."""
 STAND_INS = {"Text": "template(phrases)", "Regions": "grid(image)", "Label": "hash(text)"}

@@ -10,7 +10,18 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import vlmdsl
-from bundled.runs import ALBEF_CORE, DATA, DROPPED_CONTEXT, MAE, RECIPES, SETTINGS, columns_of, knobs_of, with_tiny_towers
+from bundled.runs import (
+    ALBEF_CORE,
+    DATA,
+    DROPPED_CONTEXT,
+    MAE,
+    PER_SAMPLE,
+    RECIPES,
+    SETTINGS,
+    columns_of,
+    knobs_of,
+    with_tiny_towers,
+)
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.training.assembly import build_model, open_data, read_tokenizers, training_batches
 from vlmdsl.runtime.training.processes import World
@@ -30,6 +41,8 @@ def model_and_batch(recipe: str, world: World = HERE) -> tuple[VisionLanguageMod
     data = open_data(objective.program, config)
     tokenizers = read_tokenizers(objective, config.model, data)
     model = build_model(objective, config, tokenizers, world, data.mapping.facts)
+    if objective.state.per_sample:
+        objective.state.allocate_samples(len(data.train))
     fill_references(model, data, config)
     batch = next(iter(training_batches(objective.program, config, data, model, world)))
     return model.double().train(), in_double(batch)
@@ -44,7 +57,9 @@ def in_double(batch: Batch) -> Batch:
 
 
 @pytest.mark.parametrize(
-    "recipe", [*RECIPES, ALBEF_CORE, MAE, DROPPED_CONTEXT], ids=[*RECIPES, "fusion", "decoder", "contexts"]
+    "recipe",
+    [*RECIPES, ALBEF_CORE, MAE, DROPPED_CONTEXT, PER_SAMPLE],
+    ids=[*RECIPES, "fusion", "decoder", "contexts", "numbers kept per sample"],
 )
 def test_the_gradient_is_that_of_the_whole_batch(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with_tiny_towers(monkeypatch)
@@ -63,7 +78,9 @@ def test_the_gradient_is_that_of_the_whole_batch(recipe: str, monkeypatch: pytes
         if plain.grad is not None:
             torch.testing.assert_close(replayed.grad, plain.grad, rtol=1e-10, atol=1e-12 * largest)
     for (name, plain), other in zip(whole.state_dict().items(), cached.state_dict().values(), strict=True):
-        torch.testing.assert_close(other, plain, rtol=1e-10, atol=1e-12, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            other, plain, rtol=1e-10, atol=1e-12, equal_nan=True, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 class SliceGradients(TorchDispatchMode):

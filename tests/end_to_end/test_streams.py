@@ -101,7 +101,9 @@ def test_what_needs_random_access_is_refused_as_a_stream(shards: Path, tmp_path:
     (tmp_path / "t.csv").write_text("image,text\n")
     one_source = "vlo 1\nrecipe debiased(image: Image, text: Text)\nbatch one_source\nminimize contrast(image, text)"
     epochs = "vlo 1\nrecipe r(image: Image, text: Text)\nminimize ramp(0, 1, over=2 epochs) * contrast(image, text)"
+    kept = 'vlo 1\nminimize mean(running_mean(score(image, text), per="sample") * score(image, text))'
     for recipe, data, reason in (
+        (kept, str(shards), "keeps a number per sample"),
         ("clip", "shapes", "`shapes` is not a tar shard"),
         ("clip", str(tmp_path / "t.csv"), "is not a tar shard"),
         (one_source, str(shards), "batches of one source each"),
