@@ -44,15 +44,15 @@ _LETTERS = {
     "masses": ("N",),
     "functions": ("ℓ",),
     "means": ("μ",),
-    "kept": ("u",),
-    "probabilities": ("w",),
+    "kept": ("m",),
+    "probabilities": ("ε",),
     "memories": ("a",),
     "attention": ("α",),
     "found": ("ρ",),
     "picks": ("π",),
 }
 """Letters by their meaning, without repetition; further ones of a kind get a number."""
-_COMMANDS = {"ℓ": r"\ell", "μ": r"\mu", "α": r"\alpha", "ρ": r"\rho", "π": r"\pi"}
+_COMMANDS = {"ℓ": r"\ell", "ε": r"\varepsilon", "μ": r"\mu", "α": r"\alpha", "ρ": r"\rho", "π": r"\pi"}
 """Letters that LaTeX writes as commands."""
 
 
