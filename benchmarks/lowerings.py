@@ -26,7 +26,8 @@ from typing import Any
 import numpy
 import torch
 import torch.nn.functional as F
-from contrast import RETURN_MEMORY, peak_of_step, ratio_with_interval, seconds, step, usual
+from contrast import RETURN_MEMORY, peak_of_step, ratio_with_interval, seconds, step
+from hand_written import usual, usual_siglip, usual_tokenmax
 from torch import Tensor
 
 from vlmdsl.backends.torch import ops
@@ -66,28 +67,11 @@ def siglip(lowering: Any, x: Tensor, y: Tensor, scale: Tensor, bias: Tensor) -> 
     return ops.mean(lowering.sigmoid_loss(logits, ops.paired()))
 
 
-def usual_siglip(x: Tensor, y: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    """The sigmoid loss as it is usually written: labels of 1 and -1."""
-    logits = scale * x @ y.T + bias
-    labels = 2 * torch.eye(x.shape[0], dtype=x.dtype) - torch.ones_like(logits)
-    return -F.logsigmoid(labels * logits).sum() / x.shape[0]
-
-
 def tokenmax(lowering: Any, x: Tensor, y: Tensor, scale: Tensor, real: Tensor) -> Tensor:
     """CLIP's loss over FILIP's two matrices by one lowering."""
     matrix = lowering.similarity(ops.TokenFeatures(x), ops.TokenFeatures(y, real), by="tokenmax")
     direction = ops.Direction(0.5, ops.paired(), scale=scale)
     return ops.contrast_of(matrix, rows=direction, columns=direction).loss
-
-
-def usual_tokenmax(x: Tensor, y: Tensor, scale: Tensor, real: Tensor) -> Tensor:
-    """The same as it is usually written: all pairs of tokens by `einsum`, then both maxima."""
-    values = torch.einsum("ipd,jld->ijpl", x, y).masked_fill(~real[None, :, None, :], -torch.inf)
-    rows = values.max(dim=3).values.mean(dim=2)
-    best = values.max(dim=2).values.masked_fill(~real[None], 0.0)
-    columns = best.sum(dim=2) / real.sum(dim=1)
-    positions = torch.arange(x.shape[0])
-    return (F.cross_entropy(scale * rows, positions) + F.cross_entropy(scale * columns.T, positions)) / 2
 
 
 USUAL: dict[str, Loss] = {"clip": usual, "siglip": usual_siglip, "tokenmax": usual_tokenmax}

@@ -4,7 +4,8 @@
 
 Each case runs in a process of its own: two steps, then the mark of the most memory held is set back to what is held now,
 and one step more, forward and backward; measured is by how much the mark rises. Freed tensors are given back to the system
-at once. Features are there before the step; their gradients are made in it, as the plan counts them.
+at once. Features are there before the step; their gradients are made in it, as the plan counts them. The loss as
+it is usually written by hand (`hand_written.py`) is measured in the same way, beside what the plan says of it.
 The result is printed and written to `benchmarks/results/plan_memory.json`.
 """
 
@@ -23,8 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from contrast import usual
+from hand_written import HAND_WRITTEN, learned
 from torch import Tensor
 
 import vlmdsl
@@ -62,8 +62,6 @@ CASES = (
     Case("simclr", 512),
     Case("unicl", 1024),
 )
-HAND_WRITTEN = ("clip",)
-"""Recipes whose usual hand-written loss is measured too: features normalised, two products, two cross-entropies, eager."""
 
 
 def features(objective: Objective, case: Case) -> dict[str, Tensor]:
@@ -106,17 +104,18 @@ def own_peak(case: Case, compiled: bool) -> float:
 
 
 def hand_written_peak(case: Case) -> float:
-    """The same for the usual hand-written loss."""
+    """The same for the loss of the same inputs as it is usually written by hand (`hand_written.py`), not compiled."""
     torch.set_num_threads(1)
-    x, y = (torch.randn(case.batch, case.dim, requires_grad=True) for _ in range(2))
-    scale = torch.tensor(10.0, requires_grad=True)
+    inputs = features(vlmdsl.compile(case.recipe, compiled=False, **case.knobs), case)
+    numbers = learned(case.recipe, case.dim, round(case.knobs.get("size", 0)))
+    loss, leaves = HAND_WRITTEN[case.recipe], (*inputs.values(), *numbers.values())
 
     def loss_and_gradients() -> None:
-        for value in (x, y, scale):
+        for value in leaves:
             value.grad = None
-        usual(F.normalize(x, dim=-1), F.normalize(y, dim=-1), scale).backward()
+        loss(numbers, **inputs).backward()
 
-    return peak_of(loss_and_gradients, (x, y, scale))
+    return peak_of(loss_and_gradients, leaves)
 
 
 def peak_of(run: Callable[[], None], leaves: Iterable[Tensor]) -> float:
@@ -148,14 +147,11 @@ def compare(case: Case, eager: bool) -> dict[str, Any]:
     """What the plan says, what is measured, and their ratio."""
     sizes = {"batch": case.batch, "dim": case.dim, "vocabulary": case.vocabulary}
     plan = vlmdsl.plan(case.recipe, lowering=case.lowering, knobs=case.knobs, **sizes)
-    planned, peak = plan.peak / 2**20, measured(case)
+    planned, peak, usual = plan.peak / 2**20, measured(case), plan.hand_written
     row = {**asdict(case), "plan_mib": round(planned, 1), "measured_mib": round(peak, 1), "ratio": round(planned / peak, 3)}
-    if case.recipe in HAND_WRITTEN and plan.hand_written is not None:
-        by_hand = {
-            "plan_mib": round(plan.hand_written.peak / 2**20, 1),
-            "measured_mib": round(measured(case, "--by-hand"), 1),
-        }
-        row["hand_written"] = by_hand
+    if case.recipe in HAND_WRITTEN and usual is not None:
+        by_hand = round(measured(case, "--by-hand"), 1)
+        row["hand_written"] = {"plan_mib": round(usual.peak / 2**20, 1), "measured_mib": by_hand}
     return row | ({"eager_mib": round(measured(case, "--eager"), 1)} if eager else {})
 
 

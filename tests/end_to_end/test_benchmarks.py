@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+import vlmdsl
 from vlmdsl.api.driver import build
 from vlmdsl.ir.digest import digest
 from vlmdsl.runtime.data import requirements
@@ -81,7 +82,7 @@ def test_two_commits_are_distinguished_by_one_bit() -> None:
     assert differences(before, renamed) == ["only after: memory", "only before: queue"]
 
 
-SCRIPTS = sorted(path.stem for path in BENCHMARKS.glob("*.py"))
+SCRIPTS = sorted(path.stem for path in BENCHMARKS.glob("*.py") if "def main(" in path.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -129,3 +130,24 @@ def test_a_step_in_micro_batches_is_measured_within_its_limits() -> None:
     assert (result["samples"], result["micro"]) == (1024, 64)
     assert result["overhead"] <= 0.1
     assert peaks["cached"] <= min(peaks["hand-written"], 0.1 * peaks["plain"])
+
+
+@pytest.mark.parametrize(("recipe", "queue"), [("clip", 0), ("siglip", 0), ("filip", 0), ("otter", 0), ("declip", 64)])
+def test_hand_written_losses_are_those_of_the_recipes(recipe: str, queue: int) -> None:
+    """What a plan is compared with computes the same: loss and gradients."""
+    hand_written, plan_memory = load("hand_written"), load("plan_memory")
+    sizes = {"size": queue} if queue else {}
+    objective = vlmdsl.compile(recipe, compiled=False, **sizes).eval()
+    features = plan_memory.features(objective, plan_memory.Case(recipe, 8, dim=16, vocabulary=50, knobs=sizes))
+    if "image_mask" in features:
+        features["image_mask"].fill_(True)
+    numbers = hand_written.learned(recipe, 16, queue)
+    loss = objective(**features).loss
+    if queue:
+        numbers["queue"] = objective.state.read()["texts"].values.clone()
+    by_hand = hand_written.HAND_WRITTEN[recipe](numbers, **features)
+    torch.testing.assert_close(by_hand, loss, rtol=1e-5, atol=1e-5)
+    leaves = [value for value in features.values() if value.requires_grad]
+    ours, theirs = (torch.autograd.grad(each, leaves, allow_unused=True) for each in (loss, by_hand))
+    for one, other in zip(ours, theirs, strict=True):
+        assert one is other is None or torch.allclose(one, other, rtol=1e-4, atol=1e-6)

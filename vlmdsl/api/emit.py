@@ -7,8 +7,9 @@ from pathlib import Path
 
 from vlmdsl.api.driver import build
 from vlmdsl.backends.torch import emit as back_end
+from vlmdsl.planning import schedule_of
 from vlmdsl.planning.cost import Workload
-from vlmdsl.planning.lowering import LoweringRequest, chunked
+from vlmdsl.planning.lowering import LoweringRequest
 
 __all__ = ["emit"]
 
@@ -30,5 +31,5 @@ def emit(
     """
     built = build(recipe, expression=expression, knobs=knobs, passes=passes)
     workload = Workload(batch, 1, 512, "float32", 49, 32)
-    blocks = chunked(built.planned, workload, LoweringRequest.of(lowering))
-    return back_end.emit(built.planned, built.front_end.sources, chunked=blocks)
+    schedule = schedule_of(built.planned, workload, LoweringRequest.of(lowering))
+    return back_end.emit(built.planned, built.front_end.sources, schedule)

@@ -14,7 +14,7 @@ from vlmdsl.ir.node import Node
 from vlmdsl.ir.program import Moment
 from vlmdsl.ir.uses import Use
 
-__all__ = ["Applied", "Apply", "Compute", "Load", "Mode", "Schedule", "Value"]
+__all__ = ["Applied", "Apply", "Compute", "Load", "Lowering", "Mode", "Schedule", "Value"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +89,29 @@ class Apply:
 
 
 @dataclass(frozen=True, slots=True)
+class Lowering:
+    """How an operation runs: `name`, `reason`, and the rejected alternatives with theirs.
+
+    `dense` makes whole matrices, `chunked` blocks of their rows, `search` keeps the largest of each row only.
+    """
+
+    name: str
+    reason: str
+    rejected: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Schedule:
     """A step: `steps` in order, on what `load` brings.
 
-    Teachers move `before` the first of them, or `after` the optimiser's step. An epoch may be followed by a function that
+    `lowerings` say how the operations on similarity matrices run that its functions compute; emitted code calls what they
+    name. Teachers move `before` the first step, or `after` the optimiser's. An epoch may be followed by a function that
     takes state and gives what it becomes.
     """
 
     load: Load
     steps: tuple[Compute | Apply, ...]
+    lowerings: Mapping[Node, Lowering] = field(hash=False)
     before: tuple[Use, ...] = ()
     after: Mapping[Moment, tuple[Use | Compute, ...]] = field(default_factory=dict)
 
@@ -110,3 +124,8 @@ class Schedule:
     def computes(self) -> tuple[Compute, ...]:
         """The emitted functions, in order; the last one returns the losses."""
         return tuple(step for step in self.steps if isinstance(step, Compute))
+
+    @property
+    def chunked(self) -> frozenset[Node]:
+        """The operations that run in blocks: what functions emitted for different sizes differ in."""
+        return frozenset(node for node, lowering in self.lowerings.items() if lowering.name == "chunked")

@@ -30,7 +30,7 @@ from vlmdsl.ir.operations.views import BLEND
 from vlmdsl.passes.fuse import contrast_of
 from vlmdsl.types import SimType, TokensType, VecType, column_count
 
-__all__ = ["ITEM_BYTES", "ITS_GRADIENT", "SECOND_STREAM", "Collective", "Cost", "Workload", "cost_of", "hand_written"]
+__all__ = ["ITEM_BYTES", "ITS_GRADIENT", "SECOND_STREAM", "SMALLEST", "Collective", "Cost", "Workload", "cost_of"]
 
 ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 """Data types that features may have, with the bytes of one number."""
@@ -94,6 +94,10 @@ class Workload:
         return (2 if reduced else 1) * whole * (self.world - 1) // self.world
 
 
+SMALLEST = Workload(1, 1, 1, "float32", 1, 1)
+"""One sample: what is planned for it holds where sizes are not known."""
+
+
 @dataclass(frozen=True, slots=True)
 class Collective:
     """One exchange: what kind, of what, and the bytes that each process receives."""
@@ -106,7 +110,10 @@ class Collective:
 @dataclass(frozen=True, slots=True)
 class Cost:
     """Costs on one process: `forward` and `backward` in units; `stored` lives from forward to backward, `transient` is the
-    most that is needed besides at one time, `moved` the traffic of matrices of the size of the similarity matrix. Bytes."""
+    most that is needed besides at one time, `moved` the traffic of matrices of the size of the similarity matrix. Bytes.
+
+    `before` is what a search needs, which reads features only: the compiler moves it before everything that is saved.
+    """
 
     forward: float
     backward: float
@@ -114,6 +121,7 @@ class Cost:
     transient: int
     moved: int
     collectives: tuple[Collective, ...] = ()
+    before: int = 0
 
 
 def _picked(node: Node) -> int:
@@ -135,24 +143,6 @@ def cost_of(node: Node, workload: Workload) -> Cost | None:
     elif rule is None and node.operation.materialised:
         rule = _materialised
     return None if rule is None else rule(node, workload)
-
-
-def hand_written(world: Workload) -> Cost:
-    """The usual hand-written symmetric loss, not compiled: the logits of each direction from a product of their own, two
-    cross-entropies.
-
-    2 units forward and 4 backward; two matrices of log-softmax (float32) and both unit vectors kept, the logits and the
-    gradients of the features besides; both feature matrices gathered, both gradients scattered.
-    """
-    whole = world.batch * world.dim * world.item
-    features, gathered = 2 * whole // world.world, 2 * whole if world.world > 1 else 0
-    collectives = (
-        Collective("all-gather", "both features", world.received(2 * whole)),
-        Collective("reduce-scatter", "both gradients", world.received(2 * whole)),
-    )
-    stored = world.entries * 2 * _FLOAT + features + gathered
-    moved = world.entries * 2 * (6 * world.item + 4 * _FLOAT)
-    return Cost(2.0, 4.0, stored, world.entries * 2 * world.item + features, moved, collectives if world.world > 1 else ())
 
 
 def _similarity(node: Node, world: Workload) -> Cost:
@@ -186,7 +176,8 @@ def _nearest(node: Node, world: Workload) -> Cost | None:
     if not isinstance(vectors.type, VecType):
         return None
     matrix = round(world.batch // world.world * memory.number("size")) * world.item
-    return Cost(memory.number("size") / world.batch, 0.0, 0, min(matrix, _CHUNK_NUMBERS * world.item), 2 * matrix)
+    searched = min(matrix, _CHUNK_NUMBERS * world.item)
+    return Cost(memory.number("size") / world.batch, 0.0, 0, 0, 2 * matrix, before=searched)
 
 
 def _tokenmax(node: Node, world: Workload) -> Cost:

@@ -1,7 +1,8 @@
 """The choice of how each operation on similarity matrices runs, with its reason and what was rejected.
 
 `dense` makes the matrix of similarities. `chunked` makes a block of rows at a time, and makes it again in the backward pass.
-The choice follows from sizes, device and budget, unless a `LoweringRequest` makes it; emitted code calls what was chosen.
+The choice follows from sizes, device and budget, unless a `LoweringRequest` makes it; `Schedule.lowerings` holds it, and
+emitted code calls what it says.
 """
 
 from __future__ import annotations
@@ -20,15 +21,16 @@ from vlmdsl.ir.operations.mining import FETCH, HARDEST, MINE
 from vlmdsl.ir.operations.reductions import SIGMOID_LOSS
 from vlmdsl.ir.operations.scalars import ADD, MULTIPLY, NEGATE, SUBTRACT
 from vlmdsl.ir.operations.state import MEMORY, NEAREST
+from vlmdsl.ir.schedule import Lowering
 from vlmdsl.passes.fuse import contrast_of
 from vlmdsl.passes.gathering import gathered_by
 from vlmdsl.planning.chunked import chunked_cost
-from vlmdsl.planning.cost import ITS_GRADIENT, SECOND_STREAM, Cost, Workload, cost_of
+from vlmdsl.planning.cost import ITS_GRADIENT, SECOND_STREAM, SMALLEST, Cost, Workload, cost_of
 from vlmdsl.planning.memory import seen_by
 from vlmdsl.source import Span
 from vlmdsl.types import ScalarType, TokensType, VecType
 
-__all__ = ["DENSE_BUDGET", "LOWERINGS", "Lowered", "Lowering", "LoweringRequest", "chunked", "lowered"]
+__all__ = ["DENSE_BUDGET", "LOWERINGS", "Lowered", "LoweringRequest", "lowered", "lowerings_of"]
 
 DENSE_BUDGET = 2**30
 """Bytes that the matrices of one operation may take: beyond it the form that does not make them is preferred."""
@@ -43,15 +45,6 @@ _SHIFTS_AND_SCALES = frozenset({ADD, SUBTRACT, MULTIPLY, NEGATE, EXCLUDE})
 
 
 @dataclass(frozen=True, slots=True)
-class Lowering:
-    """How an operation runs: `name`, `reason`, and the rejected alternatives with theirs."""
-
-    name: str
-    reason: str
-    rejected: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
 class LoweringRequest:
     """What is asked for: a lowering (`auto`: by sizes) for all terms, and for some of them by name; `budget` in bytes.
 
@@ -62,6 +55,7 @@ class LoweringRequest:
     default: str = "auto"
     terms: tuple[tuple[str, str], ...] = ()
     budget: int = DENSE_BUDGET
+    why: str = "asked for"
 
     @classmethod
     def of(cls, value: str | Mapping[str, str] | LoweringRequest) -> LoweringRequest:
@@ -79,13 +73,20 @@ class LoweringRequest:
 
     def of_terms(self, terms: tuple[str, ...]) -> str:
         """What is asked for an operation that serves these terms: what one of them says, `chunked` before `dense`."""
-        named = sorted({name for term, name in self.terms if term in terms and name != "auto"})
-        return named[0] if named else self.default
+        names = {name for term, name in self.terms if term in terms}
+        return min(names, key=("chunked", "dense", "auto").index, default=self.default)
 
     @property
     def fixed(self) -> bool:
         """Whether sizes have no say."""
-        return self.default != "auto"
+        return "auto" not in (self.default, *(name for _, name in self.terms))
+
+    @property
+    def of_any_size(self) -> LoweringRequest:
+        """The same for code that serves batches of any size: blocks where sizes would choose, since matrices may not fit."""
+        blocks = {"auto": "chunked"}
+        terms = tuple((term, blocks.get(name, name)) for term, name in self.terms)
+        return replace(self, default=blocks.get(self.default, self.default), terms=terms, why="for batches of any size")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,20 +98,32 @@ class Lowered:
     cost: Cost
 
 
-def lowered(program: Program, workload: Workload, request: LoweringRequest | None = None) -> tuple[Lowered, ...]:
-    """Every operation on similarity matrices with its lowering, in order; DiagnosticError (V0605) if what is asked for a
-    term is not there."""
+def lowerings_of(
+    program: Program, workload: Workload = SMALLEST, request: LoweringRequest | None = None
+) -> dict[Node, Lowering]:
+    """How every operation on similarity matrices runs, in order; DiagnosticError (V0605) if what is asked for a term is not
+    there."""
     request = request or LoweringRequest()
     groups = _groups(program)
     _check(program, groups, request)
     chosen = {node: choice for leader in groups for node, choice in _choice(program, leader, groups, workload, request)}
+    costly = [node for node in program.nodes() if cost_of(node, seen_by(node, workload)) is not None]
+    return {node: chosen.get(node) or _only(node) for node in costly}
+
+
+def lowered(program: Program, workload: Workload, lowerings: Mapping[Node, Lowering]) -> tuple[Lowered, ...]:
+    """Every operation on similarity matrices with its lowering and what that costs, in order."""
     gathered: set[Node] = set()
     operations = []
     for node in program.nodes():
-        cost, features = cost_of(node, seen_by(node, workload)), gathered_by(node)
+        seen, features = seen_by(node, workload), gathered_by(node)
+        cost = cost_of(node, seen)
         if cost is not None:
             cost = _without_gathering(cost) if features in gathered else cost
-            operations.append(_lowered(node, cost, workload, chosen.get(node)))
+            lowering = lowerings[node]
+            operations.append(
+                Lowered(node, lowering, chunked_cost(node, cost, seen) if lowering.name == "chunked" else cost)
+            )
         gathered |= set() if features is None else {features}
     return tuple(operations)
 
@@ -118,16 +131,6 @@ def lowered(program: Program, workload: Workload, request: LoweringRequest | Non
 def _without_gathering(cost: Cost) -> Cost:
     """The cost of an operation that finds its features gathered by one before it."""
     return replace(cost, collectives=tuple(one for one in cost.collectives if one.what not in (SECOND_STREAM, ITS_GRADIENT)))
-
-
-def chunked(program: Program, workload: Workload, request: LoweringRequest | None = None) -> frozenset[Node]:
-    """The operations of which the chunked form runs, among those that have both."""
-    groups = _groups(program)
-    return frozenset(
-        one.node
-        for one in lowered(program, workload, request)
-        if one.lowering.name == "chunked" and any(one.node in nodes for nodes in groups.values())
-    )
 
 
 def _groups(program: Program) -> dict[Node, tuple[Node, ...]]:
@@ -196,7 +199,7 @@ def _choice(
     named = request.of_terms(terms)
     name = named if named != "auto" else ("dense" if size <= budget else "chunked")
     why = (
-        "asked for"
+        request.why
         if named != "auto"
         else f"{_mib(size)} of matrices {'fit' if name == 'dense' else 'exceed'} {_mib(budget)}"
     )
@@ -209,16 +212,10 @@ def _mib(size: int) -> str:
     return f"{size / 2**20:,.0f} MiB"
 
 
-def _lowered(node: Node, cost: Cost, workload: Workload, choice: Lowering | None) -> Lowered:
-    if choice is not None and choice.name == "chunked":
-        return Lowered(node, choice, chunked_cost(node, cost, seen_by(node, workload)))
-    return Lowered(node, choice or _only(node), cost)
-
-
 def _only(node: Node) -> Lowering:
     """How an operation runs that has one form."""
-    name = "chunked" if node.operation is NEAREST else "dense"
-    return Lowering(name, _how(node, name), ())
+    name = "search" if node.operation is NEAREST else "dense"
+    return Lowering(name, _how(node, name))
 
 
 def _how(node: Node, lowering: str) -> str:

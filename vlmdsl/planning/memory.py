@@ -47,7 +47,7 @@ def _size(features: Node, workload: Workload, samples: int) -> int:
 def gradients_of_inputs(program: Program, workload: Workload) -> int:
     """Bytes of the gradients that a step leaves at its inputs: features, and logits."""
     samples = workload.batch // workload.world
-    read = [node for node in program.nodes() if node.operation in (POOLED, TOKENS)]
+    read = [node for node in _differentiated(program) if node.operation in (POOLED, TOKENS)]
     features = sum(
         _size(node, workload, samples)
         for node in read
@@ -56,3 +56,14 @@ def gradients_of_inputs(program: Program, workload: Workload) -> int:
     predicted = [stream for stream in streams(program) if stream.vocabulary and stream.encoder.learns]
     logits = samples * sum(places(stream, samples, workload) for stream in predicted) * workload.vocabulary
     return features + logits * ITEM_BYTES["float32"]
+
+
+def _differentiated(program: Program) -> dict[Node, None]:
+    """The nodes that a gradient of the losses reaches."""
+    stack, reached = [term.node for term in program.terms], dict[Node, None]()
+    while stack:
+        node = stack.pop()
+        if node not in reached and not node.operation.stops_gradient:
+            reached[node] = None
+            stack.extend(node.operands)
+    return reached

@@ -7,7 +7,7 @@ goes into the earliest of them at or after its stage.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from vlmdsl.ir import Node, Program, encoder_of, parts_of, walk
 from vlmdsl.ir.operations.encoding import ENCODE, MIX, VOCABULARY
@@ -17,8 +17,10 @@ from vlmdsl.ir.operations.per_sample import INDEX
 from vlmdsl.ir.operations.prediction import TOKEN_IDS
 from vlmdsl.ir.operations.scalars import CONSTANT, DRAW, RAMP, SCALAR
 from vlmdsl.ir.operations.views import BLEND, CROP, DROP
-from vlmdsl.ir.schedule import Applied, Apply, Compute, Load, Mode, Schedule, Value
+from vlmdsl.ir.schedule import Applied, Apply, Compute, Load, Lowering, Mode, Schedule, Value
 from vlmdsl.ir.uses import Use, uses_of, vocabulary_use
+from vlmdsl.planning.cost import SMALLEST, Workload
+from vlmdsl.planning.lowering import LoweringRequest, lowerings_of
 from vlmdsl.types import EncodedType, FieldType, LabelsType, MemoryType, PatchesType, PerSampleType
 
 __all__ = ["AFTER_EPOCH", "applied_of", "is_loaded", "schedule_of"]
@@ -27,9 +29,12 @@ AFTER_EPOCH = "after_epoch"
 """The name of the function that follows an epoch."""
 
 
-def schedule_of(program: Program) -> Schedule:
-    """The schedule of a step of an optimised program."""
-    return _Planner(program).schedule()
+def schedule_of(program: Program, workload: Workload = SMALLEST, request: LoweringRequest | None = None) -> Schedule:
+    """The schedule of a step of an optimised program, with the lowerings for batches of these sizes.
+
+    DiagnosticError (V0605) if a lowering is requested of a term that does not have it.
+    """
+    return _Planner(program).schedule(lowerings_of(program, workload, request))
 
 
 def is_loaded(node: Node) -> bool:
@@ -54,7 +59,7 @@ class _Planner:
         self._early = self._needed_by_calls()
         self._computes = sorted({self._stages[node] for node in self._given_to_calls()} | {self._last})
 
-    def schedule(self) -> Schedule:
+    def schedule(self, lowerings: Mapping[Node, Lowering]) -> Schedule:
         calls = self._calls()
         computes = self._emitted()
         steps: list[Compute | Apply] = []
@@ -65,6 +70,7 @@ class _Planner:
         return Schedule(
             Load(tuple(self._loaded())),
             tuple(steps),
+            lowerings,
             before=tuple(use for use in teachers if use.follows and use.follows.order == "before"),
             after={
                 "step": tuple(use for use in teachers if use.follows and use.follows.order == "after"),

@@ -6,8 +6,9 @@ import pytest
 
 import vlmdsl
 from vlmdsl.api.driver import build
+from vlmdsl.planning import schedule_of
 from vlmdsl.planning.cost import Workload
-from vlmdsl.planning.lowering import LoweringRequest, chunked, lowered
+from vlmdsl.planning.lowering import LoweringRequest, lowered
 
 TWO_TERMS = """vlo 1
 recipe two(image: Image, text: Text, note: Text)
@@ -21,8 +22,8 @@ minimize {
 def in_blocks(recipe: str, batch: int, request: LoweringRequest | None = None, *, world: int = 1) -> list[str]:
     """The operations that run in blocks."""
     program = build(recipe).planned
-    nodes = chunked(program, Workload(batch, world, 512, "float32", 49, 32), request)
-    return [str(node.operation) for node in program.nodes() if node in nodes]
+    schedule = schedule_of(program, Workload(batch, world, 512, "float32", 49, 32), request)
+    return [str(node.operation) for node in program.nodes() if node in schedule.chunked]
 
 
 def test_the_choice_follows_the_matrix_and_the_budget() -> None:
@@ -76,11 +77,20 @@ def test_a_term_with_one_form_cannot_be_asked_for_the_other() -> None:
 
 
 def test_the_plan_says_what_runs_why_and_what_it_costs() -> None:
-    program = build("clip").planned
+    program, workload = build("clip").planned, Workload(16384, 1, 512, "float32", 49, 32)
     [dense], [blocks] = (
-        lowered(program, Workload(16384, 1, 512, "float32", 49, 32), LoweringRequest(name)) for name in ("dense", "chunked")
+        lowered(program, workload, schedule_of(program, workload, LoweringRequest(name)).lowerings)
+        for name in ("dense", "chunked")
     )
     assert (dense.lowering.name, blocks.lowering.name) == ("dense", "chunked")
     assert blocks.cost.forward + blocks.cost.backward == dense.cost.forward + dense.cost.backward + 1.0
     assert (blocks.cost.stored + blocks.cost.transient) * 8 < dense.cost.stored + dense.cost.transient
-    assert "exceed" in lowered(program, Workload(16384, 1, 512, "float32", 49, 32))[0].lowering.reason
+    [chosen] = schedule_of(program, workload).lowerings.values()
+    assert "exceed" in chosen.reason
+
+
+def test_what_serves_every_size_runs_in_blocks_unless_something_else_is_asked_for() -> None:
+    assert in_blocks("clip", 1, LoweringRequest().of_any_size) == ["contrast"]
+    assert in_blocks("clip", 1, LoweringRequest("dense").of_any_size) == []
+    assert in_blocks(TWO_TERMS, 1, LoweringRequest.of({"pairs": "dense"}).of_any_size) == ["similarity", "sigmoid_loss"]
+    assert in_blocks(TWO_TERMS, 1, LoweringRequest.of({"*": "dense", "pairs": "auto"}).of_any_size) == ["contrast"]

@@ -22,20 +22,20 @@ from vlmdsl.backends.plan.report import (
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.lowering import ImpossiblePlan, UnknownDtype
 from vlmdsl.ir import Head, Node, Program, Use, columns, module_outputs, root_field, source_names, streams, walk
-from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.encoding import ENCODE
 from vlmdsl.ir.operations.matrices import SIMILARITY
 from vlmdsl.ir.operations.modules import DROPPED, PIXELS
 from vlmdsl.ir.operations.state import MEMORY
 from vlmdsl.ir.operations.views import FIELD
-from vlmdsl.ir.schedule import Applied, Apply, Compute, Mode, Value
+from vlmdsl.ir.schedule import Applied, Apply, Compute, Mode, Schedule, Value
 from vlmdsl.planning import schedule_of
-from vlmdsl.planning.cost import ITEM_BYTES, Workload, hand_written
+from vlmdsl.planning.cost import ITEM_BYTES, Workload
+from vlmdsl.planning.hand_written import hand_written
 from vlmdsl.planning.lowering import Lowered, LoweringRequest, lowered
 from vlmdsl.planning.memory import features_kept, gradients_of_inputs, seen_by
 from vlmdsl.planning.part_cost import part_costs
 from vlmdsl.source import SourceMap, Span
-from vlmdsl.types import PerSampleType, TokensType, VectorType
+from vlmdsl.types import PerSampleType, VectorType
 
 __all__ = ["make_plan"]
 
@@ -68,19 +68,22 @@ def make_plan(
     """
     _check(batch, world, dtype)
     workload = Workload(batch, world, dim, dtype, image_tokens, text_tokens, vocabulary, references)
-    regions = lowered(program, workload, LoweringRequest.of(lowering))
+    schedule = schedule_of(program, workload, LoweringRequest.of(lowering))
+    regions = lowered(program, workload, schedule.lowerings)
     costs = [region.cost for region in regions]
     names = _names(program, regions)
     rows = tuple(_region(program, region, workload, names[region.node]) for region in regions)
     features, gradients = features_kept(program, workload), gradients_of_inputs(program, workload)
     stored, states = features + sum(cost.stored for cost in costs), _states(program, workload, samples)
+    searched = features + max((cost.before for cost in costs), default=0)
+    by_hand = hand_written(program, workload)
     return Plan(
         program=program.name,
         batch=batch,
         world=world,
         dim=dim,
         dtype=dtype,
-        schedule=_schedule(program, workload),
+        schedule=_schedule(program, schedule, workload),
         shared=_shared(program, names, sources),
         regions=rows,
         parts=tuple(PartRow(**asdict(part)) for part in part_costs(program, workload)),
@@ -90,10 +93,10 @@ def make_plan(
         features=features,
         stored=stored,
         gradients=gradients,
-        peak=stored + max([cost.transient for cost in costs] + [gradients, *(row.size for row in states)], default=0),
+        peak=max(searched, stored + max([cost.transient for cost in costs] + [gradients, *(row.size for row in states)])),
         moved=sum(cost.moved for cost in costs),
         received=sum(collective.received for cost in costs for collective in cost.collectives),
-        hand_written=_baseline(regions, workload),
+        hand_written=None if by_hand is None else Baseline(**asdict(by_hand)),
     )
 
 
@@ -156,7 +159,7 @@ def _region(program: Program, region: Lowered, workload: Workload, name: str) ->
         flops_forward=round(cost.forward * unit),
         flops_backward=round(cost.backward * unit),
         stored=cost.stored,
-        transient=cost.transient,
+        transient=max(cost.transient, cost.before),
         moved=cost.moved,
         lowering=lowering.name,
         reason=lowering.reason,
@@ -165,9 +168,8 @@ def _region(program: Program, region: Lowered, workload: Workload, name: str) ->
     )
 
 
-def _schedule(program: Program, workload: Workload) -> ScheduleRow:
+def _schedule(program: Program, schedule: Schedule, workload: Workload) -> ScheduleRow:
     """The schedule of a step, as the model executes it."""
-    schedule = schedule_of(program)
     names = source_names(stream.source for stream in streams(program))
     names |= {output.node: output.name for output in module_outputs(program)}
 
@@ -303,22 +305,3 @@ def _lines(program: Program, nodes: list[Node], sources: SourceMap | None) -> tu
             row = "" if sources is None else f":{sources.get(span.file).position(span.start)[0]}"
             lines[span.file + row] = None
     return tuple(lines)
-
-
-def _baseline(regions: Sequence[Lowered], workload: Workload) -> Baseline | None:
-    """The hand-written loss once for each region; None where the program is more than contrasts of pooled features."""
-    contrasts = [region.node for region in regions if region.node.operation is CONTRAST]
-    others = [region.node for region in regions if region.node.operation is not CONTRAST]
-    pooled = all(node.operation is SIMILARITY and not isinstance(node.inputs[0].type, TokensType) for node in others)
-    if not contrasts or not pooled:
-        return None
-    own = [seen_by(node, workload) for node in contrasts]
-    costs = [(hand_written(seen), seen.unit) for seen in own]
-    return Baseline(
-        units=sum(cost.forward + cost.backward for cost, _ in costs),
-        flops=sum(round((cost.forward + cost.backward) * unit) for cost, unit in costs),
-        stored=sum(cost.stored for cost, _ in costs),
-        peak=sum(cost.stored for cost, _ in costs) + max(cost.transient for cost, _ in costs),
-        moved=sum(cost.moved for cost, _ in costs),
-        received=sum(collective.received for cost, _ in costs for collective in cost.collectives),
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from vlmdsl.ir import (
@@ -29,17 +29,22 @@ from vlmdsl.ir.operations.scalars import ADD, AND, DIVIDE, DRAW, MULTIPLY, NEGAT
 from vlmdsl.ir.operations.state import MEMORY, STATE
 from vlmdsl.ir.operations.targets import SAME
 from vlmdsl.ir.operations.views import FIELD
+from vlmdsl.ir.schedule import Lowering
 from vlmdsl.passes.gathering import gathered_by
 from vlmdsl.types import LossType, ScalarType, ScoreType, TargetType, VecType
 
 __all__ = ["RULES", "Values", "call_of", "literal"]
 
 
+_MODULES = {"dense": "ops", "chunked": "ops.tiled", "search": "ops"}
+"""Where the function of an operation is, by the name of its lowering."""
+
+
 class Values:
     """The references to the values of one program that are already computed, and their streams."""
 
-    def __init__(self, program: Program, chunked: frozenset[Node] = frozenset()) -> None:
-        self._chunked = chunked
+    def __init__(self, program: Program, lowerings: Mapping[Node, Lowering]) -> None:
+        self._lowerings = lowerings
         self._written: dict[int, str] = {}
         self._gathered: dict[int, str] = {}
         self._outputs: dict[int, Stream | ModuleOutput] = {stream.encode.index: stream for stream in streams(program)}
@@ -66,7 +71,8 @@ class Values:
 
     def ops(self, node: Node) -> str:
         """The module of the function that a node calls, by its lowering."""
-        return "ops.tiled" if node in self._chunked else "ops"
+        lowering = self._lowerings.get(node)
+        return "ops" if lowering is None else _MODULES[lowering.name]
 
     def output(self, encode: Node) -> Stream | ModuleOutput:
         """The output of an `encode` or `apply` node, with its input names."""

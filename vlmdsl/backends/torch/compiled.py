@@ -1,7 +1,8 @@
 """Emitted functions through `torch.compile`: at most three graphs, whatever the sizes.
 
 The first sizes get a static graph, the fastest one; a batch of one, which the compiler always specialises, gets another; all
-other sizes share a third with symbolic batch and lengths. Everything else that would cause a recompilation is normalised
+other sizes share a third with symbolic batch and lengths. That one must serve sizes whose matrices do not fit, so it runs in
+blocks what can (`Forms.any_size`). Everything else that would cause a recompilation is normalised
 before the call: strides, the order of names, the gradient mode, which inputs need a gradient, axes of length one. Other
 dtypes, devices, feature dimensions D or numbers of processes are another kind of inputs, with its own three graphs.
 """
@@ -12,7 +13,7 @@ import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import FunctionType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
 import torch._functorch.config
@@ -24,7 +25,7 @@ from vlmdsl.backends.torch.compile_cache import compile_first
 from vlmdsl.backends.torch.state import StateValue
 from vlmdsl.backends.torch.values import Memory, Table
 
-__all__ = ["CompiledFunction", "Emitted", "Result"]
+__all__ = ["CompiledFunction", "Emitted", "Forms", "Result"]
 
 Result: TypeAlias = tuple[
     Tensor | float, dict[str, Tensor | float], dict[str, Tensor | float], dict[str, StateValue]
@@ -35,6 +36,30 @@ Emitted: TypeAlias = Callable[[Mapping[str, Tensor], Mapping[str, Tensor], Mappi
 _STATIC_AXES = frozenset({"D", "V", "W", "K", "C", "H"})
 """Feature dimensions, sides of images, and numbers of picks: they belong to a model or a recipe, not to a batch."""
 _NO_TARGET = -100
+
+
+class Forms(Protocol):
+    """An emitted function in the forms that batches of different sizes ask for (`LoweredFunction`)."""
+
+    def __call__(
+        self, inputs: Mapping[str, Tensor], parameters: Mapping[str, Tensor], state: Mapping[str, StateValue | Table]
+    ) -> Result:
+        """What it gives for these inputs, in the form for their sizes."""
+        ...
+
+    @property
+    def smallest(self) -> Emitted:
+        """The form for a batch of one."""
+        ...
+
+    @property
+    def any_size(self) -> Emitted:
+        """The form that batches of all sizes can run in."""
+        ...
+
+    def of_batch(self, inputs: Mapping[str, Tensor]) -> Emitted:
+        """The form for the sizes of these inputs."""
+        ...
 
 
 class _First(NamedTuple):
@@ -48,12 +73,12 @@ class CompiledFunction:
     """An emitted function, compiled when it is first called with tensors of a kind.
 
     Args:
-        function: a pure function, as `emit` writes it.
+        forms: the forms of a pure function, as `emit` writes it.
         axes: the axes of its inputs by name (`Input.axes`), in the order in which graphs get them.
     """
 
-    def __init__(self, function: Emitted, axes: Mapping[str, tuple[str, ...]]) -> None:
-        self._function = function
+    def __init__(self, forms: Forms, axes: Mapping[str, tuple[str, ...]]) -> None:
+        self._forms = forms
         self._axes = dict(axes)
         self._first: dict[object, _First] = {}
         self._graphs: dict[tuple[object, str], Emitted] = {}
@@ -67,7 +92,7 @@ class CompiledFunction:
     ) -> Result:
         """Call the function; eagerly for tensors without data (`meta`), and inside other transformations."""
         if not _compilable(inputs):
-            return self._function(inputs, parameters, state)
+            return self._forms(inputs, parameters, state)
         needed = frozenset(name for name, value in {**inputs, **parameters}.items() if value.requires_grad)
         recorded = bool(needed) and torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
         if recorded:
@@ -109,10 +134,16 @@ class CompiledFunction:
         if graph is not None:
             return graph(*arguments)
         with self._lock:  # concurrent threads wait for one compilation
-            graph = self._graphs.get((kind, role)) or _graph(self._function, role)
+            graph = self._graphs.get((kind, role)) or _graph(self._form(role, arguments[0]), role)
             result = compile_first(partial(graph, *arguments))
             self._graphs[kind, role] = graph
         return result
+
+    def _form(self, role: str, inputs: Mapping[str, Tensor]) -> Emitted:
+        """The function that the graph of a role is made of."""
+        if role == "first":
+            return self._forms.of_batch(inputs)
+        return self._forms.smallest if role == "one" else self._forms.any_size
 
     def _kind(
         self,

@@ -17,7 +17,7 @@ from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.encoding import ENCODE
 from vlmdsl.ir.operations.modules import APPLY
 from vlmdsl.ir.operations.scalars import CONSTANT, RETAIN
-from vlmdsl.ir.schedule import Compute, Schedule
+from vlmdsl.ir.schedule import Compute, Lowering, Schedule
 from vlmdsl.passes.gathering import gathered_once
 from vlmdsl.planning import AFTER_EPOCH, schedule_of
 from vlmdsl.source import SourceMap
@@ -29,15 +29,15 @@ def emit(
     program: Program,
     sources: SourceMap | None = None,
     schedule: Schedule | None = None,
-    chunked: frozenset[Node] = frozenset(),
 ) -> str:
     """The source of every `Compute` of the program's schedule, as functions of (inputs, parameters, state).
 
     The last one, `objective`, gives (loss, terms, metrics, new_state); one that runs before a module is called gives what it
     computes by name; `after_epoch` gives the states that are updated after an epoch. With `sources`, lines name the
-    recipe's. Operations that are `chunked` run in blocks of rows.
+    recipe's. Operations run as `schedule.lowerings` says.
     """
-    return _Writer(program, sources or SourceMap(), chunked=chunked).module(schedule or schedule_of(program))
+    schedule = schedule or schedule_of(program)
+    return _Writer(program, sources or SourceMap(), schedule.lowerings).module(schedule)
 
 
 def emit_value(program: Program, node: Node) -> str:
@@ -45,21 +45,21 @@ def emit_value(program: Program, node: Node) -> str:
 
     It includes samples that are excluded from the losses.
     """
-    return _Writer(program, SourceMap(), everybody=True).value_module(node)
+    return _Writer(program, SourceMap(), {}, everybody=True).value_module(node)
 
 
 class _Writer:
     """Writes one program: the function, one line per node, and its results."""
 
     def __init__(
-        self, program: Program, sources: SourceMap, *, chunked: frozenset[Node] = frozenset(), everybody: bool = False
+        self, program: Program, sources: SourceMap, lowerings: Mapping[Node, Lowering], *, everybody: bool = False
     ) -> None:
         self._program = program
         self._sources = sources
         self._everybody = everybody
         self._names = Names(program)
-        self._chunked = chunked
-        self._values = Values(program, chunked)
+        self._lowerings = lowerings
+        self._values = Values(program, lowerings)
         self._shared = gathered_once(program)
 
     def module(self, schedule: Schedule) -> str:
@@ -71,7 +71,7 @@ class _Writer:
 
     def _function(self, compute: Compute, passed: Mapping[Node, str]) -> list[str]:
         """One function: its inputs by name, one line per node, and its results."""
-        self._values = Values(self._program, self._chunked)
+        self._values = Values(self._program, self._lowerings)
         taken = [value for value in compute.takes if isinstance(value, Node) and (not has_line(value) or value.inputs)]
         self._accuracies = {
             node: f"{self._names.of(node)}.accuracy" for node in self._program.nodes() if node.operation is CONTRAST
@@ -90,7 +90,7 @@ class _Writer:
 
     def _after_epoch(self) -> list[str]:
         """The function that takes the state at the end of an epoch and gives what is updated then."""
-        self._values = Values(self._program, self._chunked)
+        self._values = Values(self._program, self._lowerings)
         updates = self._program.updates_after("epoch")
         body = [line for node in _needed([update.node for update in updates]) for line in self._lines(node)]
         return [

@@ -1,12 +1,13 @@
 """The emitted function in the variants that sizes select.
 
 Which lowering runs is part of the emitted source (`ops.contrast` or `ops.tiled.contrast`), so a choice by sizes is a choice
-among sources. Each is emitted, and compiled, when a batch first needs it: two if one operation has two forms.
+among sources. Each is emitted when a batch first needs it: two if one operation has two forms.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -16,16 +17,16 @@ from vlmdsl.backends.torch.compiled import Emitted, Result
 from vlmdsl.backends.torch.state import StateValue
 from vlmdsl.backends.torch.values import Table
 from vlmdsl.ir import Input, Node, Program
-from vlmdsl.planning.cost import Workload
-from vlmdsl.planning.lowering import LoweringRequest, chunked
+from vlmdsl.ir.schedule import Schedule
+from vlmdsl.planning import schedule_of
+from vlmdsl.planning.cost import SMALLEST, Workload
+from vlmdsl.planning.lowering import LoweringRequest, lowerings_of
 
-__all__ = ["Chooser", "LoweredFunction"]
-
-Chunked = frozenset[Node]
+__all__ = ["LoweredFunction", "Schedules"]
 
 
-class Chooser:
-    """Which operations of a program run in blocks, by the sizes of a batch.
+class Schedules:
+    """The schedule of a program by the sizes of a batch: the same steps, whose operations may run in another way.
 
     Args:
         program: a planned program.
@@ -36,23 +37,29 @@ class Chooser:
     def __init__(self, program: Program, inputs: Mapping[str, Input], request: LoweringRequest) -> None:
         self._program, self._request = program, request
         self._axes = {name: declared.axes for name, declared in inputs.items()}
-        self._by_workload: dict[Workload, Chunked] = {}
-        self.smallest = self.of(Workload(1, 1, 1, "float32", 1, 1))
-        """The choice for the smallest batch: what runs in blocks in any case."""
+        self.smallest = schedule_of(program, SMALLEST, request)
+        """That of the smallest batch: what runs in blocks in any case."""
+        self.any_size = self._with(SMALLEST, request.of_any_size)
+        """That of code which serves batches of any size: what has two forms runs in blocks, unless something else is asked
+        for."""
+        self._by_workload: dict[Workload, Schedule] = {}
 
     @property
     def fixed(self) -> bool:
         """Whether the choice does not depend on sizes."""
         return self._request.fixed
 
-    def of(self, workload: Workload) -> Chunked:
-        """The choice for a batch of these sizes."""
+    def of(self, workload: Workload) -> Schedule:
+        """The schedule for a batch of these sizes."""
         if workload not in self._by_workload:
-            self._by_workload[workload] = chunked(self._program, workload, self._request)
+            self._by_workload[workload] = self._with(workload, self._request)
         return self._by_workload[workload]
 
-    def of_batch(self, inputs: Mapping[str, Tensor]) -> Chunked:
-        """The choice for these inputs of this process."""
+    def _with(self, workload: Workload, request: LoweringRequest) -> Schedule:
+        return replace(self.smallest, lowerings=lowerings_of(self._program, workload, request))
+
+    def of_batch(self, inputs: Mapping[str, Tensor]) -> Schedule:
+        """The schedule for these inputs of this process."""
         features = next(value for value in inputs.values() if value.is_floating_point() and value.dim() > 1)
         declared = [(self._axes[name], value.shape) for name, value in inputs.items() if name in self._axes]
         sizes = {axis: size for axes, shape in declared for axis, size in zip(axes, shape, strict=True)}
@@ -71,25 +78,37 @@ class Chooser:
 
 
 class LoweredFunction:
-    """Calls the function of the choice for a batch.
+    """Calls the function of the schedule for a batch.
 
     Args:
-        chooser: makes the choice.
-        function: gives the function of a choice.
+        schedules: say which operations run in blocks.
+        function: gives the function that is emitted for a schedule.
     """
 
-    def __init__(self, chooser: Chooser, function: Callable[[Chunked], Emitted]) -> None:
-        self._chooser, self._function = chooser, function
-        self._smallest = function(chooser.smallest)
-        self._functions: dict[Chunked, Emitted] = {chooser.smallest: self._smallest}
+    def __init__(self, schedules: Schedules, function: Callable[[Schedule], Emitted]) -> None:
+        self._schedules, self._function = schedules, function
+        self.smallest: Emitted = function(schedules.smallest)
+        """The function for the smallest batch."""
+        self._functions: dict[frozenset[Node], Emitted] = {schedules.smallest.chunked: self.smallest}
 
     def __call__(
         self, inputs: Mapping[str, Tensor], parameters: Mapping[str, Tensor], state: Mapping[str, StateValue | Table]
     ) -> Result:
         """The result of the chosen function; in a caller's graph, where sizes may be symbolic, of that for small batches."""
-        if self._chooser.fixed or torch.compiler.is_compiling():
-            return self._smallest(inputs, parameters, state)
-        choice = self._chooser.of_batch(inputs)
-        if choice not in self._functions:
-            self._functions.setdefault(choice, self._function(choice))
-        return self._functions[choice](inputs, parameters, state)
+        if self._schedules.fixed or torch.compiler.is_compiling():
+            return self.smallest(inputs, parameters, state)
+        return self.of_batch(inputs)(inputs, parameters, state)
+
+    @property
+    def any_size(self) -> Emitted:
+        """The function for batches of any size."""
+        return self._of(self._schedules.any_size)
+
+    def of_batch(self, inputs: Mapping[str, Tensor]) -> Emitted:
+        """The function for these inputs."""
+        return self._of(self._schedules.of_batch(inputs))
+
+    def _of(self, schedule: Schedule) -> Emitted:
+        if schedule.chunked not in self._functions:
+            self._functions.setdefault(schedule.chunked, self._function(schedule))
+        return self._functions[schedule.chunked]

@@ -22,7 +22,7 @@ from vlmdsl.backends.torch.compiled import CompiledFunction, Emitted
 from vlmdsl.backends.torch.emit import emit, emit_value
 from vlmdsl.backends.torch.given import GivenModules, applied_modules
 from vlmdsl.backends.torch.learned import LearnedNumbers
-from vlmdsl.backends.torch.lowered import Chooser, LoweredFunction
+from vlmdsl.backends.torch.lowered import LoweredFunction, Schedules
 from vlmdsl.backends.torch.naming import passed_axes, passed_names
 from vlmdsl.backends.torch.plugins import try_plugins
 from vlmdsl.backends.torch.references import References
@@ -44,7 +44,7 @@ from vlmdsl.ir import (
 )
 from vlmdsl.ir import ramps as ramps_of
 from vlmdsl.ir.schedule import Applied, Schedule
-from vlmdsl.planning import AFTER_EPOCH, schedule_of
+from vlmdsl.planning import AFTER_EPOCH
 from vlmdsl.planning.lowering import LoweringRequest
 from vlmdsl.source import SourceMap
 
@@ -82,8 +82,8 @@ class Objective(LearnedNumbers):
         lowering: how similarities of all pairs are computed: `dense` makes matrices, `chunked` blocks of their rows, `auto`
             chooses by the sizes of each batch; or a dictionary of terms by name.
         compiled: run through `torch.compile(fullgraph=True)`; the first call then takes seconds, and so do the first one of
-            other sizes and the first one of a single sample. No other size compiles again (`CompiledFunction`), unless
-            `auto` chooses another lowering for it.
+            other sizes and the first one of a single sample. No other size compiles again (`CompiledFunction`): all sizes
+            but the first share one graph, in which `auto` is `chunked`.
         samples: how many samples the data set has, of an objective that keeps a number of each (`running_mean` with
             `per="sample"`); it takes `index` then, where the samples of a batch are among them.
         latex: a function that returns the formula; the method `latex` calls it.
@@ -104,15 +104,16 @@ class Objective(LearnedNumbers):
         super().__init__()
         try_plugins(program)
         self.program = program
-        self.schedule: Schedule = schedule_of(program)
-        """The schedule whose last step is this objective; `backends.torch.step` executes it."""
-        self.passed: dict[Node, str] = passed_names(program, self.schedule)
-        """The names of nodes that functions of `source` take from a batch or from each other."""
         self.inputs: dict[str, Input] = {spec.name: spec for spec in inputs(program)}
         """The input tensors by name: axes, dtype, meaning."""
         self._sources = sources
-        self._chooser = Chooser(program, self.inputs, LoweringRequest.of(lowering))
-        self.source = emit(program, sources, self.schedule, self._chooser.smallest)
+        self._schedules = Schedules(program, self.inputs, LoweringRequest.of(lowering))
+        self.schedule: Schedule = self._schedules.smallest
+        """The steps of which this objective is the last one: what `backends.torch.step` executes. Its lowerings are those of
+        small batches."""
+        self.passed: dict[Node, str] = passed_names(program, self.schedule)
+        """What the nodes are called that functions of `source` take from a batch or from each other."""
+        self.source = emit(program, sources, self.schedule)
         """The torch source of this objective, and of what is computed before modules are called: exactly what runs, unless a
         batch is so large that `auto` chooses blocks."""
         self.streams: list[Stream] = streams(program)
@@ -273,16 +274,16 @@ class Objective(LearnedNumbers):
         functions.pop("objective")
         self._after_epoch: Callable[..., Any] | None = functions.pop(AFTER_EPOCH, None)
         self._before: dict[str, Callable[..., Any]] = functions
-        lowered = partial(_lowered, self.program, self._sources, self.schedule)
+        lowered = partial(_lowered, self.program, self._sources)
         for compute in self.schedule.computes[:-1]:
             if any(isinstance(value, Applied) for value in compute.takes):  # it computes with features
-                self._before[compute.name] = LoweredFunction(self._chooser, partial(lowered, compute.name))
+                self._before[compute.name] = LoweredFunction(self._schedules, partial(lowered, compute.name))
         only_modules = {stream.input("states") for stream in self.streams if stream.states}
         only_modules |= {stream.input("mask") for stream in self.streams if stream.states and not stream.tokens}
         expected = [spec for spec in [*self.inputs.values(), *module_inputs(self.program)] if spec.name not in only_modules]
         axes = {spec.name: spec.axes for spec in expected} | passed_axes(self.schedule, self.passed)
-        last = partial(lowered, "objective", axes=axes if self._compiled else None)
-        self._emitted: Emitted = LoweredFunction(self._chooser, last)
+        last = LoweredFunction(self._schedules, partial(lowered, "objective"))
+        self._emitted: Emitted = CompiledFunction(last, axes) if self._compiled else last
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything except the functions, which are recreated from the source."""
@@ -294,7 +295,7 @@ class Objective(LearnedNumbers):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Objective:
         """Parameters and state are copied; what never changes (the program, its functions and their graphs) is shared."""
-        for shared in (self.program, self.schedule, self.passed, self.streams, self.inputs, self._checker, self._chooser):
+        for shared in (self.program, self.schedule, self.passed, self.streams, self.inputs, self._checker, self._schedules):
             memo[id(shared)] = shared
         copied = type(self).__new__(type(self))
         memo[id(self)] = copied
@@ -320,20 +321,13 @@ def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
     return torch.autocast(device.type, enabled=False)
 
 
-def _lowered(
-    program: Program,
-    sources: SourceMap | None,
-    schedule: Schedule,
-    name: str,
-    chunked: frozenset[Node],
-    axes: Mapping[str, tuple[str, ...]] | None = None,
-) -> Emitted:
-    """An emitted function in which these operations run in blocks, compiled if the axes of its inputs are given.
+def _lowered(program: Program, sources: SourceMap | None, name: str, schedule: Schedule) -> Emitted:
+    """A function as it is emitted for a schedule.
 
     Not a method: copies of an objective share it, and must not keep the original alive.
     """
-    function: Emitted = _execute(program.name, emit(program, sources, schedule, chunked))[name]
-    return function if axes is None else CompiledFunction(function, axes)
+    function: Emitted = _execute(program.name, emit(program, sources, schedule))[name]
+    return function
 
 
 def _execute(name: str, source: str) -> dict[str, Callable[..., Any]]:

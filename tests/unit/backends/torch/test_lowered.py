@@ -103,17 +103,29 @@ def test_a_copy_does_not_keep_the_original_alive() -> None:
     assert torch.isfinite(loss_of(copied.double(), 4))
 
 
-def test_a_compiled_objective_has_the_same_few_graphs_for_each_form(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first size, another one, one sample; and the large sizes of an objective that chooses: the first, another."""
+def test_three_graphs_serve_every_size_on_both_sides_of_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first size, all others, one sample, whether a size by itself would choose matrices or blocks."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    torch._dynamo.reset()
-    counters.clear()
     eager = compile_built(build("clip"), compiled=False)
-    chooses = compile_built(build("clip"), lowering=LoweringRequest(budget=2**10))
-    for batch in (4, 6, 5, 1, 16, 20, 24, 17, 4, 20):
-        features = {name: value.float() for name, value in example_features(eager, seed=0, batch=batch).items()}
-        leaves = {name: value.clone().requires_grad_() for name, value in features.items()}
-        loss = chooses(**leaves).loss
-        loss.backward()
-        torch.testing.assert_close(loss, eager(**features).loss, rtol=1e-5, atol=1e-6)
-    assert counters["stats"]["unique_graphs"] == 5
+    for batches in ((4, 6, 5, 1, 16, 20, 24, 17, 4, 20), (20, 4, 1, 24, 6, 20)):
+        torch._dynamo.reset()
+        counters.clear()
+        chooses = compile_built(build("clip"), lowering=LoweringRequest(budget=2**10))
+        for batch in batches:
+            features = {name: value.float() for name, value in example_features(eager, seed=0, batch=batch).items()}
+            leaves = {name: value.clone().requires_grad_() for name, value in features.items()}
+            loss = chooses(**leaves).loss
+            loss.backward()
+            torch.testing.assert_close(loss, eager(**features).loss, rtol=1e-5, atol=1e-6)
+        assert counters["stats"]["unique_graphs"] == 3
+
+
+def test_the_first_sizes_run_as_they_are_planned(monkeypatch: pytest.MonkeyPatch, calls: Counter[str]) -> None:
+    """Matrices for the first 4 samples, as their plan says, and blocks for all other sizes."""
+    monkeypatch.setattr("vlmdsl.backends.torch.compiled.torch.compile", lambda function, **options: function)
+    objective = compile_built(build("clip"), lowering=LoweringRequest(budget=500))
+    for batch in (4, 8, 4, 2):
+        objective(**{name: value.float() for name, value in example_features(objective, seed=0, batch=batch).items()})
+    assert (calls["dense contrast"], calls["chunked contrast"]) == (2, 2)
+    names = [row.lowering for size in (4, 16) for row in objective.plan(batch=size, dim=4).regions]
+    assert names == ["dense", "chunked"]
