@@ -173,18 +173,15 @@ def train(recipe: str | Path | None = None, **options: Unpack[RunOptions]) -> Ru
 
 def _objective(built: Built, config: RunConfig) -> Objective:
     """The objective that a run trains."""
-    lowering = LoweringRequest.of({"*": config.lowering.default} | config.lowering.terms)
-    return compile_built(built, compiled=config.train.compile, lowering=replace(lowering, budget=config.lowering.budget))
+    lowering = replace(LoweringRequest.of(config.schedule.lowering), budget=config.schedule.lowering_budget)
+    return compile_built(built, compiled=config.train.compile, lowering=lowering)
 
 
 def _flags(options: RunOptions) -> dict[str, object]:
     """The settings that a call passes, by dotted name."""
     out = options.get("out")
-    choice = options.get("lowering") or {}
-    lowering = {"*": choice} if isinstance(choice, str) else dict(choice)
     named: dict[str, object] = {
-        "lowering.default": lowering.pop("*", None),
-        "lowering.terms": lowering or None,
+        "schedule.lowering": _lowering(options.get("lowering")),
         "data.train": tuple(options.get("data", ())) or None,
         "data.val": tuple(options.get("val", ())) or None,
         "data.map": dict(options.get("map") or {}) or None,
@@ -194,6 +191,14 @@ def _flags(options: RunOptions) -> dict[str, object]:
         "out": None if out is None else str(out),
     }
     return dict(options.get("settings") or {}) | {name: value for name, value in named.items() if value is not None}
+
+
+def _lowering(choice: str | Mapping[str, str] | None) -> str | dict[str, str] | None:
+    """What is asked for as a setting: a name for all terms replaces what settings say, names of terms are added to it."""
+    if choice is None or isinstance(choice, str):
+        return choice
+    names = dict(choice)
+    return names.get("*") if names.keys() <= {"*"} else names
 
 
 def _folders() -> Any:

@@ -4,7 +4,6 @@ from vlmdsl.schema.load import dump_config, load_config, schema_of_config, setti
 from vlmdsl.schema.run import (
     DataConfig,
     EvaluationConfig,
-    LoweringConfig,
     ModelConfig,
     OptimizerConfig,
     RunConfig,
@@ -15,7 +14,6 @@ from vlmdsl.schema.run import (
 __all__ = [
     "DataConfig",
     "EvaluationConfig",
-    "LoweringConfig",
     "ModelConfig",
     "OptimizerConfig",
     "RunConfig",

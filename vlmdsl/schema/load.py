@@ -17,6 +17,7 @@ from vlmdsl.diagnostics.catalog.configuration import (
     ConfigurationSyntax,
     UnknownSetting,
 )
+from vlmdsl.schema.moved import MOVED, moved_name, moved_section
 from vlmdsl.schema.run import RunConfig
 from vlmdsl.schema.yaml_tree import Path, YamlTree, read_yaml
 from vlmdsl.source import SourceMap, SourceText, Span, with_newlines
@@ -74,6 +75,8 @@ def setting_names() -> list[str]:
 
 _DEEPEST_NAME = 8
 """How many parts a name of a setting may have, with room for misspelt names, which are then reported."""
+_OR_ONE_FOR_ALL = frozenset({"lowering"})
+"""Settings that are mappings, or one value for all of their keys."""
 _NOWHERE = Span("the defaults", 0, 0)
 _LARGEST = 2**20
 """Most bytes of a configuration file."""
@@ -108,7 +111,8 @@ class _Layers:
                 where, problem = tree.places[(name,)][1], "must be a mapping of settings"
                 label = f"got {_shown(tree.value[name])}"
                 tree.diagnostics.append(BadSetting.at(where, label, name=name, problem=problem))
-            tree.value = {name: value for name, value in tree.value.items() if name not in flat}
+            tree.diagnostics.extend(moved_section(tree, text))
+            tree.value = {name: value for name, value in tree.value.items() if name not in flat and name != MOVED}
         self._merge(tree, ())
 
     def add_overrides(self, overrides: Sequence[str]) -> None:
@@ -120,6 +124,8 @@ class _Layers:
             span = Span(source.name, start, start + len(name))
             if not equals or not all(keys) or len(keys) > _DEEPEST_NAME:
                 self.diagnostics.append(BadOverride.at(span, given=override))
+            elif keys[0] == MOVED:
+                self.diagnostics.append(moved_name(keys, span))
             else:
                 window = SourceText(source.name, source.text[: start + len(override)])
                 tree = read_yaml(window, start + len(name) + 1)
@@ -154,11 +160,14 @@ class _Layers:
 
 
 def _merge_into(target: dict[str, object], source: Mapping[str, object]) -> None:
-    """Deep merge; a section that is empty in YAML (null) changes nothing."""
+    """Deep merge; a section that is empty in YAML (null) changes nothing. What one value says for all (`lowering: chunked`)
+    holds for those that a mapping laid over it does not name."""
     for key, value in source.items():
         present = target.get(key)
         if isinstance(value, Mapping):
-            merged = dict(present) if isinstance(present, dict) else {}
+            merged = (
+                dict(present) if isinstance(present, dict) else {"*": present} if key in _OR_ONE_FOR_ALL and present else {}
+            )
             _merge_into(merged, value)
             target[key] = merged
         elif value is not None or _section_called(key) is None:

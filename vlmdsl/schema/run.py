@@ -5,14 +5,13 @@ The defaults train a small model on the built-in data in a few minutes of CPU ti
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 __all__ = [
     "DataConfig",
     "EvaluationConfig",
-    "LoweringConfig",
     "ModelConfig",
     "OptimizerConfig",
     "RunConfig",
@@ -40,6 +39,18 @@ def _listed(value: object) -> object:
 Template = Annotated[str, AfterValidator(_with_one_place)]
 Listed = BeforeValidator(_listed)
 Texts: TypeAlias = Annotated[tuple[str, ...], Listed]
+
+
+def _lowerings(value: object) -> object:
+    """The value of `schedule.lowering`, checked as a whole: what is wrong is one fault, not one for each form."""
+    possible = get_args(LoweringName)
+    names = list(value.values()) if isinstance(value, dict) else [value]
+    if not all(isinstance(name, str) and name in possible for name in names):
+        raise ValueError(f"must be {', '.join(possible[:-1])} or {possible[-1]}, or a mapping of terms to these")
+    return value
+
+
+Lowerings = Annotated[LoweringName | dict[str, LoweringName], BeforeValidator(_lowerings)]
 
 
 class _Section(BaseModel):
@@ -182,21 +193,17 @@ class OptimizerConfig(_Section):
 
 
 class ScheduleConfig(_Section):
-    """The learning rate over the run: linear warm-up from 0, then half a cosine."""
+    """The learning rate over the steps of the run (linear warm-up from 0, then half a cosine), and how the operations of a
+    step run; `vlmdsl plan RECIPE` shows what is chosen and why."""
 
     warmup_steps: int = Field(20, ge=0, description="steps over which the learning rate rises to its peak")
     final: float = Field(0.0, ge=0, le=1, description="learning rate at the last step, as a fraction of the peak")
-
-
-class LoweringConfig(_Section):
-    """How operations on similarity matrices run; `vlmdsl plan RECIPE` shows what is chosen and why."""
-
-    default: LoweringName = Field(
+    lowering: Lowerings = Field(
         "auto",
-        description="`dense` makes matrices of similarities, `chunked` blocks of their rows, `auto` chooses by the sizes",
+        description="how similarities of all pairs are computed: `dense` makes their matrices, `chunked` blocks of rows, "
+        "`auto` chooses by the sizes; or a mapping of terms of the recipe to these, with `*` for all other terms",
     )
-    terms: dict[str, LoweringName] = Field({}, description="term of the recipe -> its own lowering")
-    budget: int = Field(
+    lowering_budget: int = Field(
         2**30, ge=1, description="bytes that the matrices of one operation may take before `auto` chooses `chunked`"
     )
 
@@ -276,7 +283,6 @@ class RunConfig(_Section):
     data: DataConfig = DataConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
-    lowering: LoweringConfig = LoweringConfig()
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     out: str | None = Field(None, description="folder of the run; null: `runs/RECIPE-N` with the first unused N")

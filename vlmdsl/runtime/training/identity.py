@@ -14,9 +14,8 @@ __all__ = ["FREE", "identity_of", "setting", "settings_of"]
 FREE = (
     "data.max_bad_share",
     "data.workers",
-    "lowering.default",
-    "lowering.terms",
-    "lowering.budget",
+    "schedule.lowering",
+    "schedule.lowering_budget",
     "train.device",
     "train.compile",
     "train.compile_encoders",

@@ -1,0 +1,48 @@
+"""A run trains with what `schedule.lowering` says, as a setting and as an option of the call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import vlmdsl
+from vlmdsl.api import train
+from vlmdsl.runtime.training.identity import settings_of
+
+
+def objective_of(trainer: vlmdsl.Trainer) -> vlmdsl.Objective:
+    return train._objective(trainer._built, trainer.config)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "lowering", "setting", "chunked"),
+    [
+        ((), {}, "auto", False),
+        (("schedule.lowering=chunked",), {}, "chunked", True),
+        (("schedule.lowering.contrast=chunked",), {}, {"contrast": "chunked"}, True),
+        (("schedule.lowering_budget=1",), {}, "auto", True),
+        ((), "chunked", "chunked", True),
+        (("schedule.lowering=chunked",), {"contrast": "dense"}, {"*": "chunked", "contrast": "dense"}, False),
+        (("schedule.lowering.contrast=chunked",), {"*": "dense"}, "dense", False),
+    ],
+)
+def test_a_setting_decides_what_the_source_calls(
+    overrides: tuple[str, ...], lowering: str | dict[str, str], setting: object, chunked: bool, tmp_path: Path
+) -> None:
+    out = str(tmp_path / "run")
+    trainer = vlmdsl.Trainer("clip", overrides=("train.compile=false", *overrides), lowering=lowering, out=out)
+    assert trainer.config.schedule.lowering == setting
+    assert ("ops.tiled.contrast(" in objective_of(trainer).source) == chunked
+
+
+def test_a_term_that_is_not_there_is_a_diagnostic(tmp_path: Path) -> None:
+    trainer = vlmdsl.Trainer("clip", lowering={"pairs": "chunked"}, out=str(tmp_path / "run"))
+    with pytest.raises(vlmdsl.DiagnosticError, match="the recipe has no such term"):
+        objective_of(trainer)
+
+
+def test_how_it_runs_does_not_shape_the_numbers_of_a_run(tmp_path: Path) -> None:
+    shaping = settings_of(vlmdsl.Trainer("clip", out=str(tmp_path / "run")).config, shaping=True)
+    assert "schedule.final" in shaping
+    assert not any("lowering" in name for name in shaping)
