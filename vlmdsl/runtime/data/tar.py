@@ -184,7 +184,7 @@ def _plain_entry(blocks: bytes, offset: int) -> _Entry | None:
         if header[156:157] not in (b"0", b"\0") or not _is_sound(header):
             return None
         name = header[:100].rstrip(b"\0").decode("utf-8")
-        prefix = header[345:500].rstrip(b"\0").decode("utf-8")
+        prefix = header[345:500].rstrip(b"\0").decode("utf-8") if header[345] else ""
         size = int(header[124:135], 8)
     except ValueError:
         return None
