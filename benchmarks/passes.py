@@ -32,8 +32,15 @@ RESULT = Path(__file__).parent / "results" / "passes.json"
 RECIPES = ("declip", "laclip_mt", "pyramidclip", "alip")
 KNOBS: dict[str, dict[str, float]] = {"declip": {"size": 8192}}
 ENDS = {"off": "off", "all": "all"}
-BETWEEN = {"off": "off", "no contrast": "fold,share,dead", "no fuse": "fold,share,contrast,dead", "all": "all"}
-"""Each variant adds to the one before: one matrix per pair of streams, then regions, then their own products."""
+BETWEEN = {
+    "off": "off",
+    "fold": "fold,dead",
+    "+ share": "fold,share,dead",
+    "+ contrast": "fold,share,contrast,dead",
+    "all": "all",
+}
+"""Each variant adds to the one before: simpler formulas, one matrix per pair of streams, contrastive regions, and products
+that are part of their region."""
 
 
 def objective_of(recipe: str, passes: str) -> Objective:

@@ -3,8 +3,8 @@
     python benchmarks/step_time.py e556962                    # a commit and the working tree
     python benchmarks/step_time.py e556962 main --recipes clip filip --steps 40
 
-Each side trains in a process of its own, from its own files, with the tiny towers on JPEG images in tar shards. Measured is CPU
-time: that of the loader (reading, decoding, views, tokens, collating), in the same process, and that of the rest of the
+Each side trains in a process of its own, from its own files, with the tiny towers on JPEG images in tar shards. Measured is
+CPU time: that of the loader (reading, decoding, views, tokens, collating), in the same process, and that of the rest of the
 step. The sides take turns at every step, so that a busy machine disturbs both alike; a ratio is the median over steps of
 the ratio within the step, after to before, with a 95 % bootstrap interval. `columns_us` is what reading a sample without its
 image and its key takes, at random places of the shards.
