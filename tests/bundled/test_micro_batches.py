@@ -32,9 +32,10 @@ from vlmdsl.schema import load_config
 HERE = World(0, 1, torch.device("cpu"))
 
 
-def model_and_batch(recipe: str, world: World = HERE) -> tuple[VisionLanguageModel, Batch]:
+def model_and_batch(recipe: str, world: World = HERE, lowering: str = "auto") -> tuple[VisionLanguageModel, Batch]:
     """A tiny model of a recipe in float64, in training mode, and this process's share of a batch of 8 samples."""
-    objective = vlmdsl.compile(recipe, compiled=False, **(knobs_of(recipe) if recipe in RECIPES else {}))
+    hyper_parameters = knobs_of(recipe) if recipe in RECIPES else {}
+    objective = vlmdsl.compile(recipe, compiled=False, lowering=lowering, **hyper_parameters)
     settings = SETTINGS | {"train.steps": 2, "data.train": (DATA,), "data.map": columns_of(objective.program)}
     config, faults = load_config(flags=settings)
     assert config is not None, faults

@@ -17,6 +17,15 @@ from vlmdsl.testing.distributed import run_processes
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 RECIPES = {"heads, queue, masked tokens": "declip", "teacher": "moco_v3", "fusion": ALBEF_CORE}
+WORDS = """
+recipe words(image: Image, text: Text)
+let masked = mask(text, random(30%))
+minimize {
+  own: mlm(masked)
+  given: mlm(masked | image)
+  pairs: contrast(image, text)
+}
+"""
 
 
 def whole(value: Tensor) -> Tensor:
@@ -24,12 +33,12 @@ def whole(value: Tensor) -> Tensor:
     return (value.full_tensor() if isinstance(value, DTensor) else value).detach().flatten()
 
 
-def gradients(recipe: str) -> dict[str, Tensor]:
+def gradients(recipe: str, lowering: str = "auto") -> dict[str, Tensor]:
     """The loss and every gradient of one step, sharded where there are several processes."""
     rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     with pytest.MonkeyPatch.context() as patch:
         with_tiny_towers(patch)
-        model, batch = model_and_batch(recipe, World(rank, size, torch.device("cpu")))
+        model, batch = model_and_batch(recipe, World(rank, size, torch.device("cpu")), lowering)
     if size > 1:
         for unit in model.units:
             fully_shard(unit)
@@ -44,4 +53,11 @@ def gradients(recipe: str) -> dict[str, Tensor]:
 def test_a_sharded_model_has_the_gradients_of_one_process(recipe: str) -> None:
     expected = gradients(recipe)
     for share in run_processes(gradients, 2, recipe):
+        torch.testing.assert_close(share, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_weights_that_a_loss_multiplies_are_gathered_and_their_gradients_scattered() -> None:
+    expected = gradients(WORDS, "dense")
+    assert {"encoders.language.vocabulary_head.weight", "fusions.vocabularies.fusion.weight"} <= expected.keys()
+    for share in run_processes(gradients, 2, WORDS, "chunked"):
         torch.testing.assert_close(share, expected, rtol=1e-9, atol=1e-12)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 import vlmdsl
 from batches import streams_in_forms
+from vlmdsl.backends.torch.cached import CachedStep
 from vlmdsl.runtime.data import BatchLoader, Requirement, map_fields, open_source
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.modules.towers import TextConfig, TextTransformer, VisionConfig, VisionTransformer
@@ -26,9 +27,9 @@ STEPS, SAMPLES, TEXT_LENGTH, IMAGE_SIZE = 2, 8, 20, 8
 SIZES = {"size": 40, "hidden": 6, "bottleneck": 5, "share": 0.2}
 
 
-def model_and_batches(rank: int, world: int) -> tuple[VisionLanguageModel, BatchLoader]:
+def model_and_batches(rank: int, world: int, lowering: str) -> tuple[VisionLanguageModel, BatchLoader]:
     torch.manual_seed(0)
-    objective = vlmdsl.compile("declip", compiled=False, **SIZES)
+    objective = vlmdsl.compile("declip", compiled=False, lowering={"mlm": lowering}, **SIZES)
     tokenizer = train_tokenizer(["a large red circle", "two blue boxes"], 300).with_mask()
     text = TextConfig(width=8, depth=1, heads=1, vocabulary_size=tokenizer.vocabulary_size, text_length=TEXT_LENGTH)
     towers = {
@@ -57,20 +58,25 @@ def precise(batch: Batch) -> Batch:
     return replace(batch, values=values)
 
 
-def run() -> list[dict[str, Tensor]]:
+def run(lowering: str, micro: int = 0) -> list[dict[str, Tensor]]:
     """Of each step the losses, the gradient of every weight, every state, and how many tokens this process asked for."""
     distributed = dist.is_initialized()
     rank, world = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
-    model, batches = model_and_batches(rank, world)
+    model, batches = model_and_batches(rank, world, lowering)
     # Buffers are compared below: they must come out equal without being sent.
-    wrapped = in_parallel(model)
-    assert not (distributed and wrapped.broadcast_buffers)
+    wrapped = model if micro else in_parallel(model)
+    assert wrapped is model or not wrapped.broadcast_buffers
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     records = []
     for batch in itertools.islice(batches, STEPS):
         optimizer.zero_grad()
-        out = wrapped(precise(batch))
-        out.loss.backward()
+        if micro:
+            step = CachedStep(model, micro)
+            out = step(precise(batch))
+            step.backward(out.loss)
+        else:
+            out = wrapped(precise(batch))
+            out.loss.backward()
         record = {f"term {name}": value.detach() for name, value in out.terms.items()}
         record |= {f"gradient of {name}": value.grad.clone() for name, value in model.named_parameters()}
         record |= {f"state {name}": value.clone() for name, value in model.named_buffers()}
@@ -80,8 +86,9 @@ def run() -> list[dict[str, Tensor]]:
     return records
 
 
-def test_declip_is_the_same_on_one_process_and_on_two() -> None:
-    expected, shares = run(), run_processes(run, 2)
+@pytest.mark.parametrize(("world", "lowering", "micro"), [(2, "dense", 0), (4, "chunked", 0), (2, "chunked", 3)])
+def test_declip_is_the_same_on_one_process_and_on_several(world: int, lowering: str, micro: int) -> None:
+    expected, shares = run("dense"), run_processes(run, world, lowering, micro)
     for step, whole in enumerate(expected):
         selected = torch.stack([share[step].pop("selected") for share in shares])
         assert selected.sum() == whole.pop("selected")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from vlmdsl.ir.encoders import Encoder, encoder_of
@@ -37,7 +37,7 @@ class Column:
     kind: str
 
 
-def inputs(program: Program) -> list[Input]:
+def inputs(program: Program, without_logits: Collection[Node] = ()) -> list[Input]:
     """The tensors that the objective takes. For an encoder with heads they are the outputs of the last head.
 
     The pooled features of a stream are `NAME [B, D]`, its tokens `NAME_tokens [B, L, D]` with the padding mask `NAME_mask
@@ -46,12 +46,16 @@ def inputs(program: Program) -> list[Input]:
     W]` and `NAME_dropped [B, P]`. Other fields that the graph reads (labels, flags) follow under their own names, then
     numbers from the caller (0-d), `index [B]` where numbers are kept per sample, numbers drawn per step, or K per sample,
     and schedules.
+
+    Token losses of the encoded texts `without_logits` make the product themselves: these have `NAME_predicted [B, L, W]`
+    instead of logits, and their vocabulary `MODULE_weight [V, W]` and `MODULE_bias [V]` (`language_vocabulary_weight`).
     """
     listed: list[Input] = []
     for stream in streams(program):
-        listed.extend(_stream_inputs(stream))
+        listed.extend(_stream_inputs(stream, stream.encode in without_logits))
     for output in module_outputs(program):
         listed.extend(_codes(output))
+    listed.extend(_weights(stream for stream in streams(program) if stream.encode in without_logits))
     listed.extend(_plain_inputs(program.nodes()))
     index = sample_index(program)
     if index is not None:
@@ -70,7 +74,7 @@ def _drawn_input(node: Node) -> Input:
     return Input(node.string("name"), axes, "float", f"a draw of {whose} from {distribution}")
 
 
-def _stream_inputs(stream: Stream) -> Iterable[Input]:
+def _stream_inputs(stream: Stream, without_logits: bool) -> Iterable[Input]:
     kind = stream.encode.type
     assert isinstance(kind, EncodedType)
     axis = token_axis(kind.kind)
@@ -93,13 +97,12 @@ def _stream_inputs(stream: Stream) -> Iterable[Input]:
     if stream.dropped:
         yield Input(stream.input("dropped"), ("B", axis), "bool", f"true where a patch of {stream.name} was dropped")
     if stream.vocabulary:
-        axis = token_axis("Text")  # of an image joined with a text, only the text's tokens are predicted
-        yield Input(stream.input("vocabulary"), ("B", axis, "V"), "float", f"logits of the tokens of {stream.name}")
+        yield _predicted(stream, without_logits)
     yield from _codes(stream)
 
 
-def module_inputs(program: Program) -> list[Input]:
-    """The outputs of modules applied to features that the functions of a program take."""
+def module_inputs(program: Program, without_logits: Collection[Node] = ()) -> list[Input]:
+    """The outputs of modules applied to features that the functions of a program take; as for `inputs`."""
     ports = []
     for output in module_outputs(program):
         if output.pooled:
@@ -110,9 +113,24 @@ def module_inputs(program: Program) -> list[Input]:
             ports.append(Input(output.input("tokens"), ("B", "L", "D"), "float", f"token features of {output.name}"))
             ports.append(Input(output.input("mask"), ("B", "L"), "bool", f"true where {output.name} has a token"))
         if output.vocabulary:
-            ports.append(Input(output.input("vocabulary"), ("B", "L", "V"), "float", f"logits of {output.name}"))
+            ports.append(_predicted(output, output.node in without_logits))
         ports.extend(_codes(output))
-    return ports
+    return [*ports, *_weights(output for output in module_outputs(program) if output.node in without_logits)]
+
+
+def _predicted(owner: Stream | ModuleOutput, without_logits: bool) -> Input:
+    """What is predicted of tokens: logits, or the states that these are a product of."""
+    axis = token_axis("Text")  # of an image joined with a text, only the text's tokens are predicted
+    if without_logits:
+        return Input(owner.input("predicted"), ("B", axis, "W"), "float", f"states of the predicted tokens of {owner.name}")
+    return Input(owner.input("vocabulary"), ("B", axis, "V"), "float", f"logits of the tokens of {owner.name}")
+
+
+def _weights(owners: Iterable[Stream | ModuleOutput]) -> Iterable[Input]:
+    """The weights that states of predicted tokens are multiplied with."""
+    for name in dict.fromkeys(owner.linear for owner in owners):
+        yield Input(f"{name}_weight", ("V", "W"), "float", f"the weight of {name}, from states to logits")
+        yield Input(f"{name}_bias", ("V",), "float", f"the bias of {name}, if it has one")
 
 
 def _codes(owner: Stream | ModuleOutput) -> Iterable[Input]:

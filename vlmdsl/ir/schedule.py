@@ -14,7 +14,7 @@ from vlmdsl.ir.node import Node
 from vlmdsl.ir.program import Moment
 from vlmdsl.ir.uses import Use
 
-__all__ = ["Applied", "Apply", "Compute", "Load", "Lowering", "Mode", "Schedule", "Value"]
+__all__ = ["Applied", "Apply", "Compute", "Linear", "Load", "Lowering", "Mode", "Schedule", "Value"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,15 @@ class Applied:
 
 Value: TypeAlias = Node | Applied
 """What a step holds at run time: a node of the graph, or the output of a module."""
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """What a `Compute` takes for a product that it makes itself: of `value`, the states of the tokens that are predicted,
+    with the weight of the linear module of `use`, which is not called."""
+
+    use: Use
+    value: Applied
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +79,7 @@ class Compute:
     """
 
     name: str
-    takes: tuple[Value, ...]
+    takes: tuple[Value | Linear, ...]
     gives: tuple[Node, ...] = ()
 
 
@@ -107,13 +116,20 @@ class Schedule:
     `lowerings` say how the operations on similarity matrices run that its functions compute; emitted code calls what they
     name. Teachers move `before` the first step, or `after` the optimiser's. An epoch may be followed by a function that
     takes state and gives what it becomes.
+    `chunked_losses` are the token losses whose function makes the product with the weight itself, in chunks of tokens.
     """
 
     load: Load
     steps: tuple[Compute | Apply, ...]
     lowerings: Mapping[Node, Lowering] = field(hash=False)
+    chunked_losses: frozenset[Node] = frozenset()
     before: tuple[Use, ...] = ()
     after: Mapping[Moment, tuple[Use | Compute, ...]] = field(default_factory=dict)
+
+    @property
+    def without_logits(self) -> frozenset[Node]:
+        """The encoded texts of which the schedule makes no logits."""
+        return frozenset(loss.inputs[0].inputs[0] for loss in self.chunked_losses)
 
     @property
     def calls(self) -> tuple[Apply, ...]:

@@ -60,9 +60,14 @@ class Stream:
     def encoder(self) -> Encoder:
         return encoder_of(self.encode)
 
+    @property
+    def linear(self) -> str:
+        """What the linear map from its states to logits is called."""
+        return f"{self.encoder.tower}_vocabulary{'_teacher' if self.encoder.teacher else ''}"
+
     def input(self, output: str) -> str:
-        """What the input of the objective that holds one output is called, or its `mask`, `targets`, `ids`, `pixels` or
-        `dropped`.
+        """What the input of the objective that holds one output is called, or its `mask`, `targets`, `ids`, `predicted`,
+        `pixels` or `dropped`.
 
         Pooled features have the stream's own name.
         """
@@ -97,6 +102,11 @@ class ModuleOutput:
     def learns(self) -> bool:
         """Whether a gradient reaches the weights of the module."""
         return use_of(self.node).gradient
+
+    @property
+    def linear(self) -> str:
+        """What the linear map from its states to logits is called."""
+        return f"{use_of(self.node).module.name}_vocabulary"
 
     def input(self, output: str) -> str:
         """The name of the last function's input for one output, as for a `Stream`."""

@@ -24,7 +24,10 @@ class TowerSettings:
 
 @dataclass(frozen=True, slots=True)
 class VocabularySettings:
-    """Settings of the linear map from the states of a tower to logits over the vocabulary of its tokenizer: none."""
+    """Settings of the linear map from states to logits over the vocabulary of a text tower: on a fusion module a `transform`
+    goes before it."""
+
+    transform: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +57,14 @@ class Use:
 
     `blocks` is the part of its blocks that runs: a tower entered after 75 % of them has (0.75, 1.0). Without `gradient` the
     call records none. With `follows`, the teacher of the module is called, a running mean of its weights.
+    Without `product` a linear map gives what its weight is to be multiplied with.
     """
 
     module: Module
     blocks: tuple[float, float] = (0.0, 1.0)
     gradient: bool = True
     follows: Teacher | None = None
+    product: bool = True
 
 
 def uses_of(encoder: Encoder) -> tuple[Use, ...]:
@@ -74,5 +79,6 @@ def uses_of(encoder: Encoder) -> tuple[Use, ...]:
 
 def vocabulary_use(below: Use) -> Use:
     """The call that computes logits over the vocabulary from the states of a tower or a fusion module."""
-    module = Module("vocabulary", "vocabulary", VocabularySettings(), on=below.module)
+    settings = VocabularySettings(transform=below.module.family == "fusion")
+    module = Module("vocabulary", "vocabulary", settings, on=below.module)
     return Use(module, gradient=below.gradient, follows=below.follows)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vlmdsl.ir import Node, Program, learns, streams, walk
+from vlmdsl.ir import Node, Program, learns, walk
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.matrices import SCORE, SIMILARITY
 from vlmdsl.ir.operations.reductions import SIGMOID_LOSS, TARGET_ENTROPY
@@ -17,8 +17,8 @@ from vlmdsl.ir.operations.state import MEMORY, NEAREST
 from vlmdsl.ir.operations.targets import PAIRED, SOFTMAX, TRANSPORT
 from vlmdsl.passes.fuse import contrast_of
 from vlmdsl.planning.cost import ITEM_BYTES, Collective, Cost, Workload, cost_of
+from vlmdsl.planning.linear import predicted_texts
 from vlmdsl.planning.memory import features_kept, seen_by
-from vlmdsl.planning.part_cost import places
 from vlmdsl.types import VecType
 
 __all__ = ["HandWritten", "hand_written"]
@@ -70,9 +70,7 @@ def hand_written(program: Program, workload: Workload) -> HandWritten | None:
 
 def _logits(program: Program, workload: Workload) -> int:
     """The log-softmax of all predicted tokens; in the backward pass its gradient and that of the logits are beside it."""
-    samples = workload.batch // workload.world
-    rows = sum(samples * places(stream, samples, workload) for stream in streams(program) if stream.vocabulary)
-    return rows * workload.vocabulary * _FLOAT
+    return sum(rows for _, _, rows in predicted_texts(program, workload)) * workload.vocabulary * _FLOAT
 
 
 def _scored(program: Program, workload: Workload) -> int:

@@ -26,6 +26,7 @@ from vlmdsl.passes.fuse import contrast_of
 from vlmdsl.passes.gathering import gathered_by
 from vlmdsl.planning.chunked import chunked_cost
 from vlmdsl.planning.cost import ITS_GRADIENT, SECOND_STREAM, SMALLEST, Cost, Workload, cost_of
+from vlmdsl.planning.linear import losses_of_logits
 from vlmdsl.planning.memory import seen_by
 from vlmdsl.source import Span
 from vlmdsl.types import ScalarType, TokensType, VecType
@@ -178,7 +179,8 @@ def _keeps_products(node: Node) -> bool:
 
 
 def _check(program: Program, groups: Mapping[Node, tuple[Node, ...]], request: LoweringRequest) -> None:
-    possible = {term.name for term in program.terms if any(node in groups for node in walk([term.node]))}
+    both = groups.keys() | {*losses_of_logits(program).values()}
+    possible = {term.name for term in program.terms if any(node in both for node in walk([term.node]))}
     for name, choice in request.terms:
         if choice == "chunked" and name not in possible:
             there = any(term.name == name for term in program.terms)

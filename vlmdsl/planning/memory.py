@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vlmdsl.ir import Node, Program, encoder_of, learns, streams, walk
+from vlmdsl.ir import Node, Program, encoder_of, learns, walk
 from vlmdsl.ir.operations.encoding import DISTRIBUTION, ENCODE, POOLED, TOKENS
 from vlmdsl.planning.cost import ITEM_BYTES, Workload
-from vlmdsl.planning.part_cost import places
+from vlmdsl.planning.linear import losses_of_logits, predicted_texts, tokens_at_once
 from vlmdsl.types import TokensType, VecType
 
-__all__ = ["features_kept", "gradients_of_inputs", "seen_by"]
+__all__ = ["features_kept", "gradients_of_inputs", "products_kept", "seen_by"]
 
 
 def seen_by(node: Node, workload: Workload) -> Workload:
@@ -44,8 +44,9 @@ def _size(features: Node, workload: Workload, samples: int) -> int:
     return samples * seen.tokens(features) * seen.dim * seen.item
 
 
-def gradients_of_inputs(program: Program, workload: Workload) -> int:
-    """Bytes of the gradients that a step leaves at its inputs: features, and logits."""
+def gradients_of_inputs(program: Program, workload: Workload, chunked: frozenset[Node] = frozenset()) -> int:
+    """Bytes of the gradients that a step leaves at its inputs: features, and logits; for `chunked` token losses what logits
+    are a product of, states and the weight."""
     samples = workload.batch // workload.world
     read = [node for node in _differentiated(program) if node.operation in (POOLED, TOKENS)]
     features = sum(
@@ -53,9 +54,27 @@ def gradients_of_inputs(program: Program, workload: Workload) -> int:
         for node in read
         if node.inputs[0].operation is ENCODE and encoder_of(node.inputs[0]).learns
     )
-    predicted = [stream for stream in streams(program) if stream.vocabulary and stream.encoder.learns]
-    logits = samples * sum(places(stream, samples, workload) for stream in predicted) * workload.vocabulary
-    return features + logits * ITEM_BYTES["float32"]
+    losses, weights, numbers = losses_of_logits(program), set[str](), 0
+    for owner, encoded, rows in predicted_texts(program, workload):
+        if owner.learns and losses.get(encoded) not in chunked:
+            numbers += rows * workload.vocabulary
+        elif owner.learns:
+            numbers += rows * workload.dim
+            weights.add(owner.linear)
+    numbers += len(weights) * (workload.dim + 1) * workload.vocabulary
+    return features + numbers * ITEM_BYTES["float32"]
+
+
+def products_kept(program: Program, workload: Workload, chunked: frozenset[Node]) -> tuple[int, int]:
+    """Bytes that `chunked` token losses keep for the backward pass, the gradients of states and weight, and the most that
+    one of them holds besides, the logits of a chunk."""
+    losses, kept, besides = losses_of_logits(program), 0, 0
+    for owner, encoded, rows in predicted_texts(program, workload):
+        if losses.get(encoded) in chunked:
+            at_once = min(tokens_at_once(workload.vocabulary, workload.dim), rows)
+            besides = max(besides, at_once * workload.vocabulary * ITEM_BYTES["float32"])
+            kept += (rows * workload.dim + (workload.dim + 1) * workload.vocabulary) * owner.learns * ITEM_BYTES["float32"]
+    return kept, besides
 
 
 def _differentiated(program: Program) -> dict[Node, None]:

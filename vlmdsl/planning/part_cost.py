@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from vlmdsl.ir import Encoder, Head, Node, Program, Stream, encoder_of, masked_text, streams
+from vlmdsl.ir import Encoder, Head, ModuleOutput, Node, Program, Stream, encoder_of, streams
+from vlmdsl.ir.operations.modules import use_of
 from vlmdsl.ir.operations.reference import RETRIEVE
 from vlmdsl.planning.cost import ITEM_BYTES, Workload
-from vlmdsl.planning.masked import places_asked
+from vlmdsl.planning.linear import losses_of_logits, predicted_texts, tokens_at_once
 
-__all__ = ["PartCost", "part_costs", "places"]
+__all__ = ["PartCost", "part_costs"]
 
 _FLOAT = ITEM_BYTES["float32"]
 
@@ -31,9 +32,12 @@ class PartCost:
     kept: int = 0
 
 
-def part_costs(program: Program, workload: Workload) -> tuple[PartCost, ...]:
-    """Every head, every tower's logits and every search, in this order; backward as if nothing were stopped after a head."""
-    return (*_heads(program, workload), *_vocabularies(program, workload), *_searches(program, workload))
+def part_costs(program: Program, workload: Workload, chunked: frozenset[Node] = frozenset()) -> tuple[PartCost, ...]:
+    """Every head, all logits and every search, in this order; backward as if nothing were stopped after a head.
+
+    `chunked` are the token losses that make logits themselves, in chunks of tokens.
+    """
+    return (*_heads(program, workload), *_vocabularies(program, workload, chunked), *_searches(program, workload))
 
 
 def _heads(program: Program, workload: Workload) -> Iterator[PartCost]:
@@ -77,30 +81,34 @@ def _numbers(head: Head, widths: tuple[int, ...]) -> tuple[int, int]:
     return parameters, statistics
 
 
-def _vocabularies(program: Program, workload: Workload) -> Iterator[PartCost]:
-    """A linear map for each tower whose tokens are asked for; its states are taken to be as long as its features."""
-    predicted: dict[Encoder, list[Stream]] = {}
-    for stream in streams(program):
-        if stream.vocabulary:
-            predicted.setdefault(replace(stream.encoder.bare, frozen=False), []).append(stream)
-    samples, width, words = workload.batch // workload.world, workload.dim, workload.vocabulary
-    for encoder, predicting in predicted.items():
-        rows = [samples * places(stream, samples, workload) for stream in predicting]
-        forward = 2 * sum(rows) * width * words
-        learning = sum(count for count, stream in zip(rows, predicting, strict=True) if stream.encoder.learns)
-        parameters = (width + 1) * words
-        what = f"logits of {sum(rows):,} tokens over a vocabulary of {words:,}"
-        kept = sum(rows) * words * _FLOAT
-        yield PartCost(encoder.tower, what, parameters, parameters * _FLOAT, forward, 4 * learning * width * words, kept)
+def _vocabularies(program: Program, workload: Workload, chunked: frozenset[Node]) -> Iterator[PartCost]:
+    """The linear map of each tower and fusion module whose tokens are predicted, and what follows it; states are taken to be
+    as long as the tower's features. Texts whose loss makes the product itself, in chunks, have a row of their own."""
+    losses, listed = losses_of_logits(program), set[str]()
+    groups: dict[tuple[str, bool], list[tuple[Stream | ModuleOutput, int]]] = {}
+    for owner, encoded, rows in predicted_texts(program, workload):
+        groups.setdefault((owner.linear, losses.get(encoded) in chunked), []).append((owner, rows))
+    for (linear, in_chunks), texts in groups.items():
+        owner, words = texts[0][0], workload.vocabulary
+        name, width, transform = _linear(owner, workload)
+        rows, learning = (sum(rows for text, rows in texts if text.learns or whole) for whole in (True, False))
+        product, own = width * words, width**2 if transform else 0
+        parameters = 0 if linear in listed else product + words + (own + 3 * width if transform else 0)
+        listed.add(linear)
+        at_once = min(tokens_at_once(words, width), rows)
+        what = f"logits of {rows:,} tokens over a vocabulary of {words:,}"
+        what += f", {at_once:,} at a time: {at_once * words * _FLOAT / 2**20:,.0f} MiB" if in_chunks else ""
+        kept = (rows * width + product + words if in_chunks else rows * words) * _FLOAT
+        forward, backward = 2 * rows * (product + own), 4 * learning * (product + own)
+        yield PartCost(name, what, parameters, parameters * _FLOAT, forward, backward, kept)
 
 
-def places(stream: Stream, samples: int, workload: Workload) -> int:
-    """The tokens per sample that get logits."""
-    if not stream.asked_only:
-        return workload.text_tokens
-    masked = masked_text(stream.source)
-    assert masked is not None, "`mlm` predicts what a mask selected"
-    return places_asked(samples, workload.text_tokens, masked.number("share"))
+def _linear(owner: Stream | ModuleOutput, workload: Workload) -> tuple[str, int, bool]:
+    """Whose states the linear map takes, how long they are, and whether a transform goes before it."""
+    if isinstance(owner, Stream):
+        return owner.encoder.tower, workload.dim, False
+    module = use_of(owner.node).module
+    return module.name, getattr(module.settings, "width", 0) or workload.dim, True
 
 
 def _searches(program: Program, workload: Workload) -> Iterator[PartCost]:

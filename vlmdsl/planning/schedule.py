@@ -8,6 +8,7 @@ goes into the earliest of them at or after its stage.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from vlmdsl.ir import Node, Program, encoder_of, parts_of, walk
 from vlmdsl.ir.operations.encoding import ENCODE, MIX, VOCABULARY
@@ -17,24 +18,30 @@ from vlmdsl.ir.operations.per_sample import INDEX
 from vlmdsl.ir.operations.prediction import TOKEN_IDS
 from vlmdsl.ir.operations.scalars import CONSTANT, DRAW, RAMP, SCALAR
 from vlmdsl.ir.operations.views import BLEND, CROP, DROP
-from vlmdsl.ir.schedule import Applied, Apply, Compute, Load, Lowering, Mode, Schedule, Value
-from vlmdsl.ir.uses import Use, uses_of, vocabulary_use
+from vlmdsl.ir.schedule import Applied, Apply, Compute, Linear, Load, Lowering, Mode, Schedule, Value
+from vlmdsl.ir.uses import Use, VocabularySettings, uses_of, vocabulary_use
 from vlmdsl.planning.cost import SMALLEST, Workload
 from vlmdsl.planning.lowering import LoweringRequest, lowerings_of
 from vlmdsl.types import EncodedType, FieldType, LabelsType, MemoryType, PatchesType, PerSampleType
 
-__all__ = ["AFTER_EPOCH", "applied_of", "is_loaded", "schedule_of"]
+__all__ = ["AFTER_EPOCH", "applied_of", "is_loaded", "linear_of", "logits_of", "schedule_of"]
 
 AFTER_EPOCH = "after_epoch"
 """The name of the function that follows an epoch."""
 
 
-def schedule_of(program: Program, workload: Workload = SMALLEST, request: LoweringRequest | None = None) -> Schedule:
+def schedule_of(
+    program: Program,
+    workload: Workload = SMALLEST,
+    request: LoweringRequest | None = None,
+    chunked_losses: frozenset[Node] = frozenset(),
+) -> Schedule:
     """The schedule of a step of an optimised program, with the lowerings for batches of these sizes.
 
-    DiagnosticError (V0605) if a lowering is requested of a term that does not have it.
+    `chunked_losses` are token losses that are computed without logits. DiagnosticError (V0605) if a lowering is requested of
+    a term that does not have it.
     """
-    return _Planner(program).schedule(lowerings_of(program, workload, request))
+    return _Planner(program, chunked_losses).schedule(lowerings_of(program, workload, request))
 
 
 def is_loaded(node: Node) -> bool:
@@ -48,9 +55,11 @@ def is_loaded(node: Node) -> bool:
 class _Planner:
     """Finds the stage of each value of a program, then the steps."""
 
-    def __init__(self, program: Program) -> None:
-        self._program = program
-        self._nodes = program.nodes()
+    def __init__(self, program: Program, chunked_losses: frozenset[Node]) -> None:
+        self._program, self._chunked_losses = program, chunked_losses
+        self._unmade = {loss.inputs[0] for loss in chunked_losses}
+        self._without_logits = {logits.inputs[0] for logits in self._unmade}
+        self._nodes = [node for node in program.nodes() if node not in self._unmade]
         self._stages: dict[Value, int] = {}
         self._modes: dict[Applied, Mode] = {}
         for node in self._nodes:
@@ -71,6 +80,7 @@ class _Planner:
             Load(tuple(self._loaded())),
             tuple(steps),
             lowerings,
+            self._chunked_losses,
             before=tuple(use for use in teachers if use.follows and use.follows.order == "before"),
             after={
                 "step": tuple(use for use in teachers if use.follows and use.follows.order == "after"),
@@ -87,12 +97,18 @@ class _Planner:
             self._stages[node] = self._stages[output] = 1 + max(self._stages[parent] for parent in node.inputs)
             self._modes[output] = self._mode_of(node)
         elif node.operation in (VOCABULARY, TOKEN_IDS):
-            states = applied_of(node.inputs[0])
-            logits = Applied(vocabulary_use(states.use), states)
-            self._stages[logits] = self._stages[node] = self._stages[states] + 1
-            self._modes[logits] = self._modes[states]
+            self._stages[node] = self._predict(node.inputs[0])
         else:
-            self._stages[node] = max((self._stages[parent] for parent in node.inputs), default=0)
+            computed = (parent for parent in node.inputs if parent not in self._unmade)
+            self._stages[node] = max((self._stages[parent] for parent in computed), default=0)
+
+    def _predict(self, encoded: Node) -> int:
+        """The stage of the logits of an encoded text, or of what the last function multiplies in their place."""
+        states = applied_of(encoded)
+        value = linear_of(states).value if encoded in self._without_logits else logits_of(states)
+        if value is not states:
+            self._stages[value], self._modes[value] = self._stages[states] + 1, self._modes[states]
+        return self._stages[value]
 
     def _mode_of(self, apply: Node) -> Mode:
         """The mode of a module on features: what a decoder or fusion takes differs as the images that the tower saw do."""
@@ -156,10 +172,10 @@ class _Planner:
     def _emitted(self) -> dict[int, Compute]:
         """The emitted functions by their stages."""
         gives: dict[int, dict[Node, None]] = {stage: {} for stage in self._computes}
-        takes: dict[int, dict[Value, None]] = {stage: {} for stage in self._computes}
+        takes: dict[int, dict[Value | Linear, None]] = {stage: {} for stage in self._computes}
         for node in self._computed():
             stage = self._at(node)
-            for value in _read(node):
+            for value in self._read(node):
                 if not isinstance(value, Node) or is_loaded(value):
                     takes[stage][value] = None
                 elif not self._is_light(value) and self._at(value) < stage:
@@ -175,6 +191,19 @@ class _Planner:
                 gives[self._at(root)][root] = None
         names = {stage: "objective" if stage == self._last else f"before_{stage + 1}" for stage in self._computes}
         return {stage: Compute(names[stage], tuple(takes[stage]), tuple(gives[stage])) for stage in self._computes}
+
+    def _read(self, node: Node) -> Iterator[Value | Linear]:
+        """What a computed node reads: nodes, and outputs of modules instead of encoders."""
+        for parent in node.inputs:
+            if parent in self._unmade:
+                continue
+            if parent.operation not in (ENCODE, APPLY):
+                yield parent
+            elif node.operation in (VOCABULARY, TOKEN_IDS):
+                states = applied_of(parent)
+                yield linear_of(states) if parent in self._without_logits else logits_of(states)
+            else:
+                yield applied_of(parent)
 
     def _computed(self) -> Iterator[Node]:
         """The nodes that some emitted function computes."""
@@ -204,16 +233,16 @@ def _taken(source: Node) -> tuple[Node, ...]:
     return source.inputs if source.operation is APPLY else (source,)
 
 
-def _read(node: Node) -> Iterator[Value]:
-    """What a computed node reads: nodes, and outputs of modules for encoders."""
-    for parent in node.inputs:
-        if parent.operation not in (ENCODE, APPLY):
-            yield parent
-        elif node.operation in (VOCABULARY, TOKEN_IDS):
-            states = applied_of(parent)
-            yield Applied(vocabulary_use(states.use), states)
-        else:
-            yield applied_of(parent)
+def logits_of(states: Applied) -> Applied:
+    """The logits of the tokens that a module has states of."""
+    return Applied(vocabulary_use(states.use), states)
+
+
+def linear_of(states: Applied) -> Linear:
+    """What a function takes that makes the product of these states, or of a transform of them, with a weight itself."""
+    use = vocabulary_use(states.use)
+    transform = isinstance(use.module.settings, VocabularySettings) and use.module.settings.transform
+    return Linear(use, Applied(replace(use, product=False), states) if transform else states)
 
 
 def applied_of(encode: Node) -> Applied:

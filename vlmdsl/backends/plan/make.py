@@ -12,6 +12,7 @@ from vlmdsl.backends.plan.report import (
     CallRow,
     CollectiveRow,
     ComputeRow,
+    LossRow,
     PartRow,
     Plan,
     RegionRow,
@@ -31,8 +32,9 @@ from vlmdsl.ir.schedule import Applied, Apply, Compute, Mode, Schedule, Value
 from vlmdsl.planning import schedule_of
 from vlmdsl.planning.cost import ITEM_BYTES, Workload
 from vlmdsl.planning.hand_written import hand_written
+from vlmdsl.planning.linear import LossLowering, planned_losses
 from vlmdsl.planning.lowering import Lowered, LoweringRequest, lowered
-from vlmdsl.planning.memory import features_kept, gradients_of_inputs, seen_by
+from vlmdsl.planning.memory import features_kept, gradients_of_inputs, products_kept, seen_by
 from vlmdsl.planning.part_cost import part_costs
 from vlmdsl.source import SourceMap, Span
 from vlmdsl.types import PerSampleType, VectorType
@@ -68,14 +70,17 @@ def make_plan(
     """
     _check(batch, world, dtype)
     workload = Workload(batch, world, dim, dtype, image_tokens, text_tokens, vocabulary, references)
-    schedule = schedule_of(program, workload, LoweringRequest.of(lowering))
+    losses = planned_losses(program, workload, LoweringRequest.of(lowering))
+    chunked = frozenset(loss for loss, chosen in losses.items() if chosen.name == "chunked")
+    schedule = schedule_of(program, workload, LoweringRequest.of(lowering), chunked)
     regions = lowered(program, workload, schedule.lowerings)
     costs = [region.cost for region in regions]
     names = _names(program, regions)
     rows = tuple(_region(program, region, workload, names[region.node]) for region in regions)
-    features, gradients = features_kept(program, workload), gradients_of_inputs(program, workload)
-    stored, states = features + sum(cost.stored for cost in costs), _states(program, workload, samples)
-    searched = features + max((cost.before for cost in costs), default=0)
+    features, gradients = features_kept(program, workload), gradients_of_inputs(program, workload, chunked)
+    products, chunk = products_kept(program, workload, chunked)
+    stored, states = features + products + sum(cost.stored for cost in costs), _states(program, workload, samples)
+    at_one_time = [cost.transient for cost in costs] + [gradients, chunk, *(row.size for row in states)]
     by_hand = hand_written(program, workload)
     return Plan(
         program=program.name,
@@ -86,14 +91,15 @@ def make_plan(
         schedule=_schedule(program, schedule, workload),
         shared=_shared(program, names, sources),
         regions=rows,
-        parts=tuple(PartRow(**asdict(part)) for part in part_costs(program, workload)),
+        parts=tuple(PartRow(**asdict(part)) for part in part_costs(program, workload, chunked)),
+        losses=_losses(program, losses),
         state=(*states, *_references(program, workload)),
         units=sum(cost.forward + cost.backward for cost in costs),
         flops=sum(row.flops_forward + row.flops_backward for row in rows),
-        features=features,
+        features=features + products,
         stored=stored,
         gradients=gradients,
-        peak=max(searched, stored + max([cost.transient for cost in costs] + [gradients, *(row.size for row in states)])),
+        peak=max(features + max((cost.before for cost in costs), default=0), stored + max(at_one_time)),
         moved=sum(cost.moved for cost in costs),
         received=sum(collective.received for cost in costs for collective in cost.collectives),
         hand_written=None if by_hand is None else Baseline(**asdict(by_hand)),
@@ -165,6 +171,13 @@ def _region(program: Program, region: Lowered, workload: Workload, name: str) ->
         reason=lowering.reason,
         rejected=dict(lowering.rejected),
         collectives=tuple(CollectiveRow(kind=c.kind, what=c.what, received=c.received) for c in cost.collectives),
+    )
+
+
+def _losses(program: Program, losses: Mapping[Node, LossLowering]) -> tuple[LossRow, ...]:
+    return tuple(
+        LossRow(name=f"{', '.join(_terms_of(program, loss))}: {_title(loss)}", lowering=chosen.name, reason=chosen.reason)
+        for loss, chosen in losses.items()
     )
 
 

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict
 from vlmdsl.diagnostics.cells import plain
 
 __all__ = [
-    "CallRow", "CollectiveRow", "ComputeRow", "PartRow", "Plan", "RegionRow", "ScheduleRow", "SharedRow", "StateRow",
+    "CallRow", "CollectiveRow", "ComputeRow", "LossRow", "PartRow", "Plan", "RegionRow", "ScheduleRow", "SharedRow",
+    "StateRow",
 ]  # fmt: skip
 
 
@@ -59,6 +60,14 @@ class SharedRow(_Row):
     value: str
     readers: tuple[str, ...]
     lines: tuple[str, ...]
+
+
+class LossRow(_Row):
+    """How a token loss runs that can do without logits, and why."""
+
+    name: str
+    lowering: str
+    reason: str
 
 
 class CollectiveRow(_Row):
@@ -138,6 +147,7 @@ class Plan(_Row):
     shared: tuple[SharedRow, ...]
     regions: tuple[RegionRow, ...]
     parts: tuple[PartRow, ...]
+    losses: tuple[LossRow, ...]
     state: tuple[StateRow, ...]
     units: float
     flops: int
@@ -173,7 +183,9 @@ class Plan(_Row):
         header = ("", "what", "parameters", "size", "FLOP", "saved")
         lines += _section("Other computations", header, [_part(row) for row in self.parts])
         lines += _section("State", ("", "what", "size"), [(row.name, row.kind, _bytes(row.size)) for row in self.state])
-        lines += _section("Lowerings", ("", "chosen", "reason"), [(r.name, r.lowering, r.reason) for r in self.regions])
+        chosen = [(row.name, row.lowering, row.reason) for row in self.regions]
+        chosen += [(row.name, row.lowering, row.reason) for row in self.losses]
+        lines += _section("Lowerings", ("", "chosen", "reason"), chosen)
         lines += _section("Lowerings not chosen", ("", "reason", "for"), self._rejected())
         lines += _section("Communication", ("", "what", "received"), self._exchange())
         lines += self._comparison()

@@ -22,7 +22,7 @@ from vlmdsl.ir.operations.encoding import NORMALIZE, POOLED, TOKENS, VOCABULARY
 from vlmdsl.ir.operations.matrices import SCORE, SIMILARITY, UNITE
 from vlmdsl.ir.operations.modules import APPLY, DROPPED, PIXELS, STATES
 from vlmdsl.ir.operations.per_sample import INDEX
-from vlmdsl.ir.operations.prediction import TOKEN_IDS
+from vlmdsl.ir.operations.prediction import TOKEN_IDS, TOKEN_LOSS
 from vlmdsl.ir.operations.reductions import SAMPLES
 from vlmdsl.ir.operations.reference import REFERENCE
 from vlmdsl.ir.operations.scalars import ADD, AND, DIVIDE, DRAW, MULTIPLY, NEGATE, NOT, OR, PARAMETER, RAMP, SCALAR, SUBTRACT
@@ -252,6 +252,19 @@ def _plugin(values: Values, node: Node) -> str:
     return f"ops.{function}({', '.join(arguments)})"
 
 
+def _token_loss(values: Values, node: Node) -> str:
+    """Of logits; in chunks of tokens of what they are a product of, which are inputs."""
+    logits, ids = node.inputs
+    if values.ops(node) == "ops":
+        return _call("token_loss")(values, node)
+    owner = values.output(logits.inputs[0])
+    states, weight = (_item("inputs", name) for name in (owner.input("predicted"), f"{owner.linear}_weight"))
+    bias = f"inputs.get({literal(f'{owner.linear}_bias')})"
+    arguments = [states, weight, values.of(ids), bias, *(f"{name}={literal(value)}" for name, value in node.attributes)]
+    written = f"ops.linear_cross_entropy({', '.join(arguments)})"
+    return written if owner.learns else f"ops.stop({written})"
+
+
 _IDS = {"selected": "targets", "all": "ids"}
 """The input that holds the ids of tokens, by which ones."""
 
@@ -269,6 +282,7 @@ RULES: dict[str, Rule] = {
     DROPPED: _dropped,
     VOCABULARY: _vocabulary,
     TOKEN_IDS: _token_ids,
+    TOKEN_LOSS: _token_loss,
     PARAMETER: _parameter,
     SAMPLES: _samples,
     UNITE: _unite,

@@ -120,7 +120,8 @@ class CompiledFunction:
             values = {name: inputs[name] for name in self._axes if name in inputs}
             role, learning = "first", first.learning
         else:
-            values = {name: self._padded(name, inputs) for name in self._axes}
+            names = [name for name, axes in self._axes.items() if name in inputs or axes != ("V",)]
+            values = {name: self._padded(name, inputs) for name in names}
             role, learning = "one" if self._samples(inputs) == 1 else "many", _floating(inputs, parameters)
         prepared = {name: _prepared(value, name in learning) for name, value in values.items()}
         learned = {name: _prepared(value, name in learning) for name, value in parameters.items()}
@@ -174,7 +175,7 @@ class CompiledFunction:
         return [place for place, axis in enumerate(self._axes[name]) if (axis in _STATIC_AXES) is static]
 
     def _samples(self, inputs: Mapping[str, Tensor]) -> int:
-        return next(value.shape[0] for value in inputs.values() if value.dim())
+        return next(value.shape[0] for name, value in inputs.items() if self._axes.get(name, ("B",))[:1] == ("B",))
 
     def _padded(self, name: str, inputs: Mapping[str, Tensor]) -> Tensor:
         """An input padded to at least two tokens; a missing mask is created. The compiler would specialise a single

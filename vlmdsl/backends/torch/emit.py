@@ -16,6 +16,7 @@ from vlmdsl.ir.digest import digest
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.encoding import ENCODE
 from vlmdsl.ir.operations.modules import APPLY
+from vlmdsl.ir.operations.prediction import TOKEN_LOSS
 from vlmdsl.ir.operations.scalars import CONSTANT, RETAIN
 from vlmdsl.ir.schedule import Compute, Lowering, Schedule
 from vlmdsl.passes.gathering import gathered_once
@@ -34,10 +35,11 @@ def emit(
 
     The last one, `objective`, gives (loss, terms, metrics, new_state); one that runs before a module is called gives what it
     computes by name; `after_epoch` gives the states that are updated after an epoch. With `sources`, lines name the
-    recipe's. Operations run as `schedule.lowerings` says.
+    recipe's. Operations run as `schedule.lowerings` says, and token losses as `schedule.chunked_losses`.
     """
     schedule = schedule or schedule_of(program)
-    return _Writer(program, sources or SourceMap(), schedule.lowerings).module(schedule)
+    lowerings = {**schedule.lowerings, **dict.fromkeys(schedule.chunked_losses, Lowering("chunked", ""))}
+    return _Writer(program, sources or SourceMap(), lowerings).module(schedule)
 
 
 def emit_value(program: Program, node: Node) -> str:
@@ -59,6 +61,8 @@ class _Writer:
         self._everybody = everybody
         self._names = Names(program)
         self._lowerings = lowerings
+        chunked = [node for node, lowering in lowerings.items() if lowering.name == "chunked"]
+        self._unmade = {node.inputs[0] for node in chunked if node.operation is TOKEN_LOSS}
         self._values = Values(program, lowerings)
         self._shared = gathered_once(program)
 
@@ -119,7 +123,7 @@ class _Writer:
         if node.operation is CONSTANT:
             self._values.refer(node, repr(node.number("value")))
             return []
-        if not has_line(node):
+        if not has_line(node) or node in self._unmade:
             return []
         if self._everybody and node.operation is RETAIN:
             self._values.refer(node, self._values.of(node.inputs[0]))

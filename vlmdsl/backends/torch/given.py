@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from vlmdsl.backends.torch.values import TokenLogits
-from vlmdsl.ir import ModuleOutput, Stream, module_outputs
+from vlmdsl.backends.torch.values import PredictedTokens
+from vlmdsl.ir import ModuleOutput, Node, Stream, module_outputs
 from vlmdsl.ir.operations.modules import APPLY
-from vlmdsl.ir.schedule import Applied, Apply, Schedule, Value
+from vlmdsl.ir.schedule import Applied, Apply, Linear, Schedule, Value
 from vlmdsl.planning import applied_of
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ class GivenModules:
     """Calls the modules of a caller; the outputs of towers and their heads are among its features.
 
     A fusion module is called with (states [n, L, W], mask [n, L], context [n, K, C], context mask or None) and gives
-    what has `pooled [n, D]` and `tokens [n, L, W]`; a head with vectors [n, D]; a vocabulary with states [n, L, W]. A
+    what has `pooled [n, D]` and `tokens [n, L, W]`; a head with vectors [n, D]; a vocabulary with states [n, L, W], and with
+    `product=False` where the loss makes the product with its `weight` and `bias` itself. A
     decoder is called with the states [n, K, W] of the patches that a tower saw, and gives pixels [n, P, C] of all patches:
     which of them were seen is for the caller to know.
     """
@@ -77,7 +79,24 @@ class GivenModules:
         module = self._modules[apply.use.module.name]
         if apply.use.module.family == "head":
             return [module(head_input(value, environment)) for value in apply.values]
+        module = module if apply.use.product else partial(module, product=False)
         return [self._predicted(module, value, environment) for value in apply.values]
+
+    def linear(self, linear: Linear, environment: Mapping[Value, Any]) -> tuple[PredictedTokens, Tensor, Tensor | None]:
+        """The states of tokens of a tower, and the weights, are among the features; of fusion its vocabulary has these."""
+        value = linear.value
+        if linear.use.module.base.family == "fusion":
+            module: Any = self._modules[linear.use.module.name]
+            return environment[value], module.weight, module.bias
+        stream = self._streams[value]
+        weights = (self._features.get(f"{stream.linear}_{part}") for part in ("weight", "bias"))
+        weight, bias = weights
+        assert weight is not None, "features are checked"
+        return self._predicted_tokens(self._features[stream.input("predicted")], stream), weight, bias
+
+    def logit_sizes(self, environment: Mapping[Value, Any]) -> dict[Node, int]:
+        """Not known: the caller gives logits, or what they are a product of."""
+        return {}
 
     def _of_tower(self, output: Applied) -> SimpleNamespace:
         stream = self._streams.get(output)
@@ -93,15 +112,15 @@ class GivenModules:
             return None
         if apply.use.module.family == "head":
             return self._features[stream.name]
-        return self._token_logits(self._features[stream.input("vocabulary")], stream)
+        return self._predicted_tokens(self._features[stream.input("vocabulary")], stream)
 
-    def _predicted(self, module: Callable[..., Any], value: Value, environment: Mapping[Value, Any]) -> TokenLogits:
+    def _predicted(self, module: Callable[..., Any], value: Value, environment: Mapping[Value, Any]) -> PredictedTokens:
         assert isinstance(value, Applied)
         assert value.source.operation is APPLY
-        return self._token_logits(module(environment[value].tokens), self._outputs[value.source])
+        return self._predicted_tokens(module(environment[value].tokens), self._outputs[value.source])
 
-    def _token_logits(self, logits: Tensor, owner: Stream | ModuleOutput) -> TokenLogits:
-        return TokenLogits(logits, *(self._features.get(owner.input(output)) for output in ("targets", "ids")))
+    def _predicted_tokens(self, logits: Tensor, owner: Stream | ModuleOutput) -> PredictedTokens:
+        return PredictedTokens(logits, *(self._features.get(owner.input(output)) for output in ("targets", "ids")))
 
 
 def fusion_input(node: Any, environment: Mapping[Value, Any]) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:

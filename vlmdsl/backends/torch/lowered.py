@@ -32,12 +32,19 @@ class Schedules:
         program: a planned program.
         inputs: the tensors that it takes, by name.
         request: the requested lowerings; DiagnosticError if a term does not have one.
+        chunked_losses: the token losses that are computed without logits.
     """
 
-    def __init__(self, program: Program, inputs: Mapping[str, Input], request: LoweringRequest) -> None:
+    def __init__(
+        self,
+        program: Program,
+        inputs: Mapping[str, Input],
+        request: LoweringRequest,
+        chunked_losses: frozenset[Node] = frozenset(),
+    ) -> None:
         self._program, self._request = program, request
         self._axes = {name: declared.axes for name, declared in inputs.items()}
-        self.smallest = schedule_of(program, SMALLEST, request)
+        self.smallest = schedule_of(program, SMALLEST, request, chunked_losses)
         """That of the smallest batch: what runs in blocks in any case."""
         self.any_size = self._with(SMALLEST, request.of_any_size)
         """That of code which serves batches of any size: what has two forms runs in blocks, unless something else is asked

@@ -43,14 +43,26 @@ from vlmdsl.ir import (
     streams,
 )
 from vlmdsl.ir import ramps as ramps_of
-from vlmdsl.ir.schedule import Applied, Schedule
+from vlmdsl.ir.schedule import Applied, Linear, Schedule
 from vlmdsl.planning import AFTER_EPOCH
+from vlmdsl.planning.linear import chunked_losses, losses_of_logits
 from vlmdsl.planning.lowering import LoweringRequest
 from vlmdsl.source import SourceMap
 
 __all__ = ["Objective", "ObjectiveOutput"]
 
-_FUNCTIONS = ("_emitted", "_before", "_after_epoch")
+_FUNCTIONS = "_functions"
+
+
+class _Functions(NamedTuple):
+    """A schedule and its emitted functions: those `before` modules are called, by name, the `last` one, whose inputs the
+    `checker` checks, and the one that follows an epoch, if there is one."""
+
+    schedule: Schedule
+    before: dict[str, Callable[..., Any]]
+    last: Emitted
+    checker: FeatureChecker
+    after_epoch: Callable[..., Any] | None = None
 
 
 class ObjectiveOutput(NamedTuple):
@@ -104,13 +116,17 @@ class Objective(LearnedNumbers):
         super().__init__()
         try_plugins(program)
         self.program = program
-        self.inputs: dict[str, Input] = {spec.name: spec for spec in inputs(program)}
+        self._request = LoweringRequest.of(lowering)
+        losses = losses_of_logits(program)
+        chunked = chunked_losses(program, {}, self._request)
+        without_logits = [encoded for encoded, loss in losses.items() if loss in chunked]
+        self.inputs: dict[str, Input] = {spec.name: spec for spec in inputs(program, without_logits)}
         """The input tensors by name: axes, dtype, meaning."""
         self._sources = sources
-        self._schedules = Schedules(program, self.inputs, LoweringRequest.of(lowering))
+        self._schedules = Schedules(program, self.inputs, self._request, chunked)
         self.schedule: Schedule = self._schedules.smallest
-        """The steps of which this objective is the last one: what `backends.torch.step` executes. Its lowerings are those of
-        small batches."""
+        """The steps of which this objective is the last one: what `backends.torch.step` executes, unless the logits of a
+        batch are too large (`schedule_for`). Its lowerings are those of small batches."""
         self.passed: dict[Node, str] = passed_names(program, self.schedule)
         """What the nodes are called that functions of `source` take from a batch or from each other."""
         self.source = emit(program, sources, self.schedule)
@@ -124,7 +140,6 @@ class Objective(LearnedNumbers):
         """The outputs of modules that are applied to features."""
         self.applied: tuple[str, ...] = applied_modules(self.schedule)
         """The names of the modules that are applied to features."""
-        self._checker = FeatureChecker(program)
         self.state = State(program)
         """What outlives the step: running means, queues, numbers per sample."""
         if samples is not None:
@@ -132,7 +147,13 @@ class Objective(LearnedNumbers):
         self.references = References(program)
         """The reference samples that this objective retrieves from; see `References.fill`."""
         self._compiled = compiled
-        self._make_functions()
+        self._functions: dict[frozenset[Node], _Functions] = {}
+        whole = losses_of_logits(program)
+        owners = [stream for stream in self.streams if stream.encode in whole]
+        self._products = {stream.input("predicted"): whole[stream.encode] for stream in owners}
+        every = [*inputs(program, whole), *module_inputs(program, whole)]
+        self._weights = {spec.name for spec in every if spec.axes[:1] == ("V",)}
+        self._functions_of(self.schedule.chunked_losses)  # whose source is now held to what is allowed
         for node in parameters(program):  # last, so that existing attributes of the module keep their names
             self.register_number(node)
 
@@ -141,12 +162,16 @@ class Objective(LearnedNumbers):
 
         Args:
             modules: for an objective that applies modules to features (`text | image`), each by its name; see `called_by`.
-            features: this process's samples, [b, ...] each; axes and dtypes are those of `inputs`.
+            features: this process's samples, [b, ...] each; axes and dtypes are those of `inputs`. Instead of logits
+                that only a token loss reads, `NAME_vocabulary`, it also takes the states that they are a product of,
+                `NAME_predicted [b, L, W]`, with `MODULE_weight [V, W]` and `MODULE_bias [V]`, as `lowering="chunked"` does.
         """
+        given_products = frozenset(loss for name, loss in self._products.items() if name in features)
+        functions = self._functions_of(self.schedule.chunked_losses | given_products)
         if not torch.compiler.is_compiling():
-            features = self._checked(features)
+            features = self._checked(features, functions.checker)
         if not self.applied:
-            return self.losses(features)
+            return self.losses(features, functions.schedule)
         from vlmdsl.backends.torch.step import Step  # which runs objectives
 
         missing = [name for name in self.applied if name not in (modules or {})]
@@ -155,12 +180,20 @@ class Objective(LearnedNumbers):
         supplied = GivenModules(self, modules or {}, features)
         return Step(self, supplied)(supplied.environment())
 
-    def losses(self, features: Mapping[str, Tensor]) -> ObjectiveOutput:
+    def schedule_for(self, sizes: Mapping[Node, int]) -> Schedule:
+        """The schedule of a batch whose logits would take so many bytes, `sizes` by encoded text: a token loss whose logits
+        are too large takes states and a weight, and makes the product itself."""
+        if torch.compiler.is_compiling():  # sizes may be symbols
+            return self.schedule
+        return self._functions_of(chunked_losses(self.program, sizes, self._request)).schedule
+
+    def losses(self, features: Mapping[str, Tensor], schedule: Schedule | None = None) -> ObjectiveOutput:
         """The output of the last function of the schedule; `features` are all of its inputs, and are not checked."""
         self.state.allocate({name: value.shape[-1] for name, value in features.items() if value.dim() > 1})
-        first = next(value for value in features.values() if value.dim())
+        first = next(value for name, value in features.items() if value.dim() and name not in self._weights)
+        last = self._functions_of((schedule or self.schedule).chunked_losses).last
         with _without_autocast(first.device):
-            loss, terms, metrics, after = self._emitted(features, self.learned(), self._held())
+            loss, terms, metrics, after = last(features, self.learned(), self._held())
         chance = self._chance(first.shape[0] * process_count())
         if self.training:
             self.state.write(after)
@@ -170,14 +203,16 @@ class Objective(LearnedNumbers):
             {name: torch.as_tensor(value, device=first.device).detach() for name, value in (metrics | chance).items()},
         )
 
-    def before(self, name: str, values: Mapping[str, Tensor]) -> dict[str, Any]:
+    def before(self, name: str, values: Mapping[str, Tensor], schedule: Schedule | None = None) -> dict[str, Any]:
         """Run a function that is computed before the modules of a stage; returns its values by name.
 
         Args:
             name: the name of a `Compute` of `schedule`.
             values: its inputs, by name.
+            schedule: one of `schedule_for`.
         """
-        results: dict[str, Any] = self._before[name](values, self.learned(), self._held())
+        function = self._functions_of((schedule or self.schedule).chunked_losses).before[name]
+        results: dict[str, Any] = function(values, self.learned(), self._held())
         return results
 
     def after_epoch(self) -> None:
@@ -194,9 +229,10 @@ class Objective(LearnedNumbers):
             >>> objective.state.get_buffer("parameter_probability")
             tensor([0., 1., 0., 0.])
         """
-        if self._after_epoch is not None:
+        function = self._functions_of(self.schedule.chunked_losses).after_epoch
+        if function is not None:
             with torch.no_grad():
-                self.state.write(self._after_epoch({}, self.learned(), self._held()))
+                self.state.write(function({}, self.learned(), self._held()))
 
     def ramps(self, step: int, steps: int = 0, per_epoch: int = 0) -> dict[str, Tensor]:
         """The values of schedules (`ramp`, `cosine_ramp`) at `step`, counted from 0: 0-d, by name.
@@ -246,7 +282,7 @@ class Objective(LearnedNumbers):
         """The recipe's name and what it takes, for `print(objective)`."""
         return f"{self.program.name}: " + ", ".join(f"{spec.name} [{', '.join(spec.axes)}]" for spec in self.inputs.values())
 
-    def _checked(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _checked(self, features: dict[str, Tensor], checker: FeatureChecker) -> dict[str, Tensor]:
         """The features, as this and every other process can use them."""
         if torch._C._get_tracing_state() is not None:
             raise RuntimeError(
@@ -259,7 +295,7 @@ class Objective(LearnedNumbers):
             )
         fault: Exception | None = None
         try:
-            self._checker.check(features)
+            checker.check(features)
             self.state.check_index(features)
         except (TypeError, ValueError) as found:
             fault = found
@@ -268,39 +304,51 @@ class Objective(LearnedNumbers):
             return features
         return {name: value.clone() if value.is_inference() else value for name, value in features.items()}
 
-    def _make_functions(self) -> None:
-        """The functions of the source."""
-        functions = _execute(self.program.name, self.source)
-        functions.pop("objective")
-        self._after_epoch: Callable[..., Any] | None = functions.pop(AFTER_EPOCH, None)
-        self._before: dict[str, Callable[..., Any]] = functions
+    def _functions_of(self, losses: frozenset[Node]) -> _Functions:
+        """The schedule in which these token losses make their products, and its functions."""
+        if losses not in self._functions:
+            self._functions[losses] = self._made_functions(losses)
+        return self._functions[losses]
+
+    def _made_functions(self, losses: frozenset[Node]) -> _Functions:
+        schedules, source = self._schedules, self.source
+        if losses != self.schedule.chunked_losses:
+            schedules = Schedules(self.program, self.inputs, self._request, losses)
+            source = emit(self.program, self._sources, schedules.smallest)
+        schedule = schedules.smallest
+        passed = self.passed = self.passed | passed_names(self.program, schedule)
+        before: dict[str, Callable[..., Any]] = _execute(self.program.name, source)
+        before.pop("objective")
+        after_epoch = before.pop(AFTER_EPOCH, None)
         lowered = partial(_lowered, self.program, self._sources)
-        for compute in self.schedule.computes[:-1]:
-            if any(isinstance(value, Applied) for value in compute.takes):  # it computes with features
-                self._before[compute.name] = LoweredFunction(self._schedules, partial(lowered, compute.name))
+        for compute in schedule.computes[:-1]:
+            if any(isinstance(value, Applied | Linear) for value in compute.takes):  # it computes with features
+                before[compute.name] = LoweredFunction(schedules, partial(lowered, compute.name))
         only_modules = {stream.input("states") for stream in self.streams if stream.states}
         only_modules |= {stream.input("mask") for stream in self.streams if stream.states and not stream.tokens}
-        expected = [spec for spec in [*self.inputs.values(), *module_inputs(self.program)] if spec.name not in only_modules]
-        axes = {spec.name: spec.axes for spec in expected} | passed_axes(self.schedule, self.passed)
-        last = LoweredFunction(self._schedules, partial(lowered, "objective"))
-        self._emitted: Emitted = CompiledFunction(last, axes) if self._compiled else last
+        absent = schedule.without_logits
+        expected = [*inputs(self.program, absent), *module_inputs(self.program, absent)]
+        axes = {spec.name: spec.axes for spec in expected if spec.name not in only_modules} | passed_axes(schedule, passed)
+        last = LoweredFunction(schedules, partial(lowered, "objective"))
+        function: Emitted = CompiledFunction(last, axes) if self._compiled else last
+        return _Functions(schedule, before, function, FeatureChecker(self.program, absent), after_epoch)
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything except the functions, which are recreated from the source."""
-        return {name: value for name, value in self.__dict__.items() if name not in _FUNCTIONS}
+        return {name: value for name, value in self.__dict__.items() if name != _FUNCTIONS}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self._make_functions()
+        self._functions = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Objective:
         """Parameters and state are copied; what never changes (the program, its functions and their graphs) is shared."""
-        for shared in (self.program, self.schedule, self.passed, self.streams, self.inputs, self._checker, self._schedules):
+        for shared in (self.program, self.schedule, self.passed, self.streams, self.inputs, self._schedules):
             memo[id(shared)] = shared
         copied = type(self).__new__(type(self))
         memo[id(self)] = copied
         copied.__dict__.update(copy.deepcopy(self.__getstate__(), memo))
-        copied.__dict__.update({name: self.__dict__[name] for name in _FUNCTIONS})
+        copied.__dict__[_FUNCTIONS] = self.__dict__[_FUNCTIONS]
         return copied
 
     def _held(self) -> dict[str, StateValue | Table]:

@@ -9,11 +9,11 @@ from typing import Any, Protocol, TypeAlias
 from torch import Tensor
 
 from vlmdsl.backends.torch.objective import Objective, ObjectiveOutput
-from vlmdsl.backends.torch.values import TokenLogits
-from vlmdsl.ir import ModuleOutput, Node, Stream, vocabulary_use
+from vlmdsl.backends.torch.values import PredictedTokens
+from vlmdsl.ir import ModuleOutput, Node, Stream
 from vlmdsl.ir.operations.contrast import CONTRAST
-from vlmdsl.ir.schedule import Applied, Apply, Compute, Value
-from vlmdsl.planning import applied_of, is_loaded
+from vlmdsl.ir.schedule import Applied, Apply, Compute, Linear, Value
+from vlmdsl.planning import applied_of, is_loaded, linear_of, logits_of
 from vlmdsl.types import FieldType
 
 __all__ = ["IN_CHUNKS", "Environment", "Loaded", "Modules", "Step"]
@@ -22,7 +22,7 @@ Environment: TypeAlias = dict[Value, Any]
 """The values of a step so far.
 
 A number or a plain field is a tensor; a field that modules take is a dictionary from each form to `Loaded`; the output of a
-tower has the attributes `pooled`, `tokens` and `mask`, that of a head is a tensor, that of a vocabulary `TokenLogits`.
+tower has the attributes `pooled`, `tokens` and `mask`, that of a head is a tensor, that of a vocabulary `PredictedTokens`.
 """
 
 
@@ -64,6 +64,14 @@ class Modules(Protocol):
         """The outputs of a head or a vocabulary, which may depend on the whole batch."""
         ...
 
+    def linear(self, linear: Linear, environment: Environment) -> tuple[PredictedTokens, Tensor, Tensor | None]:
+        """The states of predicted tokens, and the weight [V, W] and the bias [V] that they are to be multiplied with."""
+        ...
+
+    def logit_sizes(self, environment: Environment) -> dict[Node, int]:
+        """The bytes that logits would take, by encoded text, where weights for `linear` can be had."""
+        ...
+
 
 class Step:
     """One step of an objective, with the modules that its schedule calls.
@@ -75,11 +83,15 @@ class Step:
 
     def __init__(self, objective: Objective, modules: Modules) -> None:
         self.objective, self.modules = objective, modules
+        self.schedule = objective.schedule
+        """What runs: that of the objective, unless the logits of a batch take too much memory."""
 
     def __call__(self, environment: Environment) -> ObjectiveOutput:
         """Run the step on the `environment`, which holds the values of `schedule.load`; adds outputs and computed values to
         it."""
-        *before, last = self.objective.schedule.steps
+        sizes = self.modules.logit_sizes(environment)
+        schedule = self.schedule = self.objective.schedule_for(sizes) if sizes else self.objective.schedule
+        *before, last = schedule.steps
         assert isinstance(last, Compute), "a step ends with its losses"
         for step in before:
             if isinstance(step, Apply):
@@ -88,7 +100,7 @@ class Step:
                 self.compute(step, environment)
         features = dict(self._features(last, environment))
         if self.objective.applied:
-            return self.objective.losses(features)
+            return self.objective.losses(features, schedule)
         output: ObjectiveOutput = self.objective(**features)
         return output
 
@@ -108,7 +120,7 @@ class Step:
         forms: dict[Hashable, None] = dict.fromkeys(form for node in images for form in environment[node])
         for form in forms or {None: None}:
             pixels = {names[node]: environment[node][form].value[0] for node in images}
-            results = self.objective.before(step.name, outputs | plain | pixels)
+            results = self.objective.before(step.name, outputs | plain | pixels, self.schedule)
             for node in step.gives:
                 if _is_image(node):
                     loaded = environment[_loaded_origin(node)][form]
@@ -134,12 +146,34 @@ class Step:
         """The outputs of modules that a function takes, by the names of its inputs."""
         for stream in self.objective.streams:
             yield from _of_stream(stream, step, environment)
+            yield from self._predicted(stream, applied_of(stream.encode), step, environment)
             applied = applied_of(stream.encode)
             if (stream.pixels or stream.dropped) and applied in step.takes:
                 parts = zip(("pixels", "dropped"), self.modules.images(applied, environment), strict=True)
                 yield from ((stream.input(part), tensor) for part, tensor in parts if getattr(stream, part))
         for output in self.objective.module_outputs:
             yield from _of_module(output, step, environment)
+            yield from self._predicted(output, applied_of(output.node), step, environment)
+
+    def _predicted(
+        self, owner: Stream | ModuleOutput, states: Applied, step: Compute, environment: Environment
+    ) -> Iterator[tuple[str, Tensor]]:
+        """What a function takes of tokens that are predicted: logits, or what they are a product of."""
+        logits, linear = logits_of(states), linear_of(states)
+        if not owner.vocabulary or not {logits, linear} & {*step.takes}:
+            return
+        if logits in step.takes:
+            tokens: PredictedTokens = environment[logits]
+            yield owner.input("vocabulary"), tokens.values
+        else:
+            tokens, weight, bias = self.modules.linear(linear, environment)
+            yield owner.input("predicted"), tokens.values
+            yield f"{owner.linear}_weight", weight
+            if bias is not None:
+                yield f"{owner.linear}_bias", bias
+        for output in ("targets", "ids"):
+            if getattr(owner, output):
+                yield owner.input(output), getattr(tokens, output)
 
 
 def _is_image(node: Node) -> bool:
@@ -166,8 +200,6 @@ def _of_stream(stream: Stream, step: Compute, environment: Environment) -> Itera
                 yield stream.input(part), getattr(output, part)
         if (stream.tokens or states) and output.mask is not None:
             yield stream.input("mask"), output.mask
-    if stream.vocabulary:
-        yield from _predicted(stream, applied, step, environment)
 
 
 def _of_module(output: ModuleOutput, step: Compute, environment: Environment) -> Iterator[tuple[str, Tensor]]:
@@ -183,17 +215,3 @@ def _of_module(output: ModuleOutput, step: Compute, environment: Environment) ->
             yield output.input("tokens"), features.tokens
             if features.mask is not None:
                 yield output.input("mask"), features.mask
-    if output.vocabulary:
-        yield from _predicted(output, applied, step, environment)
-
-
-def _predicted(
-    owner: Stream | ModuleOutput, states: Applied, step: Compute, environment: Environment
-) -> Iterator[tuple[str, Tensor]]:
-    applied = Applied(vocabulary_use(states.use), states)
-    if applied in step.takes:
-        predicted: TokenLogits = environment[applied]
-        yield owner.input("vocabulary"), predicted.logits
-        for output in ("targets", "ids"):
-            if getattr(owner, output):
-                yield owner.input(output), getattr(predicted, output)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
 
 from vlmdsl.diagnostics.suggest import suggestion
-from vlmdsl.ir import Input, ModuleOutput, Program, Stream, inputs, module_outputs, streams
+from vlmdsl.ir import Input, ModuleOutput, Node, Program, Stream, inputs, module_outputs, streams
 from vlmdsl.ir.operations.encoding import POOLED, TOKENS
 from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.types import DistributionType, TokensType, VectorType, VecType, as_value
@@ -19,15 +19,21 @@ __all__ = ["FeatureChecker", "compared_streams"]
 class FeatureChecker:
     """Checks features against the inputs of a program; messages name inputs and axes."""
 
-    def __init__(self, program: Program) -> None:
-        self._inputs = {spec.name: spec for spec in inputs(program)}
+    def __init__(self, program: Program, without_logits: Collection[Node] = ()) -> None:
+        self._inputs = {spec.name: spec for spec in inputs(program, without_logits)}
         masks = [stream.input("mask") for stream in streams(program) if stream.tokens or stream.states]
         self._optional = {name for name in masks if "P" in self._inputs[name].axes}
+        self._optional |= {name for name, spec in self._inputs.items() if spec.axes == ("V",)}
         self._same_tokens = [
             [stream.input(output), stream.input(beside)]
             for stream in streams(program)
-            for output, beside in (("tokens", "mask"), ("states", "mask"), ("vocabulary", "targets"))
-            if output in stream.outputs
+            for output, beside in (("tokens", "mask"), ("states", "mask"), *_PREDICTED)
+            if {stream.input(output), stream.input(beside)} <= self._inputs.keys()
+        ]
+        self._products = [
+            [stream.input("predicted"), f"{stream.linear}_weight"]
+            for stream in streams(program)
+            if stream.encode in without_logits
         ]
         self._compared = compared_streams(program)
 
@@ -37,9 +43,11 @@ class FeatureChecker:
         tensors: dict[str, Tensor] = {}
         for name, value in features.items():
             tensors[name] = _checked(self._inputs[name], value)
-        self._check_axis("B", "samples", tensors, [name for name in tensors if self._inputs[name].axes])
+        self._check_axis("B", "samples", tensors, [name for name in tensors if "B" in self._inputs[name].axes])
         for names in self._same_tokens:
             self._check_axis(self._inputs[names[0]].axes[1], "tokens", tensors, [name for name in names if name in tensors])
+        for product in self._products:
+            self._check_axis("W", "numbers of a state", tensors, product)
         for pair in self._compared:
             self._check_axis("D", "features", tensors, [name for name in pair if name in tensors])
         _check_device(tensors)
@@ -89,6 +97,8 @@ def _check_device(tensors: Mapping[str, Tensor]) -> None:
         raise ValueError(f"the inputs are on different devices: {described}")
 
 
+_PREDICTED = tuple((output, ids) for output in ("vocabulary", "predicted") for ids in ("targets", "ids"))
+"""What is predicted of tokens, beside what they are."""
 _FEATURES = (VecType, VectorType, TokensType, DistributionType)
 """Types of values with a feature axis. Their dimension is that of the first features that they are computed from."""
 

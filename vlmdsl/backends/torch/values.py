@@ -16,13 +16,13 @@ __all__ = [
     "Memory",
     "Number",
     "Picks",
+    "PredictedTokens",
     "Products",
     "Similarities",
     "Table",
     "Target",
     "TargetPart",
     "TokenFeatures",
-    "TokenLogits",
     "precise",
 ]
 
@@ -37,14 +37,15 @@ class TokenFeatures(NamedTuple):
     mask: Tensor | None = None
 
 
-class TokenLogits(NamedTuple):
-    """Logits [b, L, V] of tokens, and what the tokens are, negative where one does not count: the `targets` [b, L] that a
-    mask selected, all `ids` [b, L]; of both what is read.
+class PredictedTokens(NamedTuple):
+    """What is predicted of tokens, `values`: their logits [b, L, V], or the states [b, L, W] that these are a product of;
+    and what the tokens are, negative where one does not count: the `targets` [b, L] that a mask selected, all `ids` [b, L],
+    of both what is read.
 
     No criterion of selected tokens depends on the row of a token, so all may hold those only, in any order.
     """
 
-    logits: Tensor
+    values: Tensor
     targets: Tensor | None
     ids: Tensor | None = None
 

@@ -12,13 +12,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from vlmdsl.backends.torch.given import decoder_input, fusion_input, head_input
 from vlmdsl.backends.torch.step import Environment, Step
-from vlmdsl.backends.torch.values import TokenLogits
+from vlmdsl.backends.torch.values import PredictedTokens
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import TowerNotPerSample
 from vlmdsl.ir import (
     OUTPUTS,
     Head,
-    ModuleOutput,
     Node,
     Reading,
     Stream,
@@ -30,11 +29,10 @@ from vlmdsl.ir import (
     walk,
 )
 from vlmdsl.ir import Encoder as ObjectiveEncoder
-from vlmdsl.ir.operations.encoding import source_of
 from vlmdsl.ir.operations.per_sample import INDEX
 from vlmdsl.ir.operations.scalars import CONSTANT
 from vlmdsl.ir.operations.views import BLEND
-from vlmdsl.ir.schedule import Applied, Apply
+from vlmdsl.ir.schedule import Applied, Apply, Linear
 from vlmdsl.ir.schedule import Value as ScheduleValue
 from vlmdsl.planning import applied_of
 from vlmdsl.runtime.model.fusions import ContextMask, ContextStates, Fusions, TextStates
@@ -42,6 +40,7 @@ from vlmdsl.runtime.model.heads import Heads
 from vlmdsl.runtime.model.image_views import check_image_views
 from vlmdsl.runtime.model.named import NamedModules
 from vlmdsl.runtime.model.pixel_decoders import PatchStates, PixelDecoders
+from vlmdsl.runtime.model.predictions import Predictions
 from vlmdsl.runtime.model.teachers import Teachers
 from vlmdsl.runtime.model.tower_needs import check_lengths, check_towers, tower_needs
 from vlmdsl.runtime.modules.heads import BatchNorm
@@ -51,7 +50,6 @@ from vlmdsl.runtime.values import (
     ImageBatch,
     ImageFormat,
     KeptPatches,
-    MaskedTokens,
     Share,
     TowerInput,
     Value,
@@ -59,7 +57,6 @@ from vlmdsl.runtime.values import (
     count,
     key_number,
     port,
-    token_ids,
 )
 from vlmdsl.source import Span
 from vlmdsl.types import FieldType
@@ -106,7 +103,11 @@ class VisionLanguageModel(nn.Module):
         self.heads = Heads(pooled, uses)
         taught = any(use.follows for use in uses)
         self.teachers = Teachers(encoders, self.heads, uses, steps) if taught else None
-        features = {stream.input(part) for stream in self.streams for part in ("pooled", "mask", "targets", *OUTPUTS)}
+        features = {
+            stream.input(part)
+            for stream in self.streams
+            for part in ("pooled", "mask", "targets", "ids", "predicted", *OUTPUTS)
+        }
         self.readings: list[Reading] = readings(self.streams, self._form, sorted(set(objective.inputs) - features))
         """The values of a batch for modules: each source once per format."""
 
@@ -175,7 +176,15 @@ class VisionLanguageModel(nn.Module):
                 vectors = [_vectors(value, environment) for value in apply.values]
                 features: list[Tensor] = self._module(apply.use)(vectors)
                 return features
-            return [self._logits(apply.use, value, environment) for value in apply.values]
+            return [self._predictions.call(apply.use, value, environment) for value in apply.values]
+
+    def linear(self, linear: Linear, environment: Environment) -> tuple[PredictedTokens, Tensor, Tensor | None]:
+        """The states of predicted tokens, and the weight and the bias that they are to be multiplied with."""
+        return self._predictions.linear(linear, environment)
+
+    def logit_sizes(self, environment: Environment) -> dict[Node, int]:
+        """The bytes that logits would take, by encoded text, where one linear map makes them."""
+        return self._predictions.logit_sizes(environment)
 
     def after_step(self) -> None:
         """Update teachers and clamp parameters of the objective; call it after each optimiser step."""
@@ -255,6 +264,10 @@ class VisionLanguageModel(nn.Module):
             modules += one.values()
         return modules + (self.teachers.encoding() if self.teachers else [])
 
+    @property
+    def _predictions(self) -> Predictions:
+        return Predictions(self.streams, self.objective.module_outputs, self._vocabulary, self.form)
+
     def _form(self, encoder: ObjectiveEncoder, source: Node) -> Hashable:
         """The form in which an encoder takes a source; None where its tower states none."""
         return self.form(encoder.tower, source.type.kind) if isinstance(source.type, FieldType) else None
@@ -289,29 +302,13 @@ class VisionLanguageModel(nn.Module):
         keep = self._input(output.use, output.value, environment).ports["keep"]
         return TowerInput(PatchStates(decoder_input(node, environment)), {"keep": keep})
 
-    def _logits(self, use: Use, value: ScheduleValue, environment: Environment) -> TokenLogits:
-        """Logits of a text's tokens, and what these are: where nothing reads more, of the selected tokens only."""
-        assert isinstance(value, Applied)
-        source = source_of(value.source)
-        if value.use.module.family == "fusion":
-            owner: Stream | ModuleOutput = next(each for each in self.objective.module_outputs if each.node is value.source)
-            head: object = self.fusions.vocabulary(use.module)
-            states = environment[value].tokens
-            tower = next(each.encoder.tower for each in self.streams if each.states and each.source is source)
-        else:
-            owner = next(each for each in self.streams if each.vocabulary and each.source is source)
-            states, tower = environment[value].states, value.use.module.name
-            head = getattr(self._module(value.use), "vocabulary_head", None)
-        text = environment[parts_of(source)[-1]][self.form(tower, "Text")]
-        masked: MaskedTokens | None = text.ports.get("masked")
-        if states is None or not isinstance(head, nn.Module) or (owner.targets and masked is None):
-            raise ValueError("the tokens of a text are predicted, but the batch or the tower has none")
-        states = states[:, states.shape[1] - text.value.ids.shape[1] :]  # of a pair the text, which comes last
-        if masked is not None and owner.asked_only:
-            states, targets = masked.selected(states)
-            return TokenLogits(head(states), targets)
-        ids = token_ids(text.value, masked) if owner.ids else None
-        return TokenLogits(head(states), None if masked is None else masked.targets, ids)
+    def _vocabulary(self, use: Use) -> Any:
+        """The module from states to logits."""
+        below = use.module.on
+        assert below is not None
+        if below.family == "fusion":
+            return self.fusions.vocabulary(use.module)
+        return getattr(self._module(Use(below, follows=use.follows)), "vocabulary_head", None)
 
     def _module(self, use: Use) -> nn.Module:
         """The module to call: a tower or a head, or its teacher."""

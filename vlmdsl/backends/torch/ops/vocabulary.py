@@ -23,11 +23,10 @@ from torch import Tensor
 from vlmdsl.backends.torch.collectives import all_reduce_sum, process_count
 from vlmdsl.backends.torch.ops.product import float16_tile, float32_product
 from vlmdsl.backends.torch.values import Number, precise
+from vlmdsl.planning import linear
+from vlmdsl.planning.linear import CHUNK_ENTRIES
 
 __all__ = ["SoftTargets", "linear_cross_entropy", "tokens_at_once"]
-
-CHUNK_ENTRIES = 1 << 24
-"""Logits that are held at one time where the weight has no more entries: 64 MiB in float32."""
 
 
 class SoftTargets(NamedTuple):
@@ -46,7 +45,7 @@ def tokens_at_once(weight: Tensor) -> int:
     """The tokens of a chunk for a weight [V, W]: at least W, so that its logits are as many as the gradient of the weight,
     which is read and written once for each chunk."""
     size, width = weight.shape
-    return max(CHUNK_ENTRIES // size, width)
+    return linear.tokens_at_once(size, width, CHUNK_ENTRIES)
 
 
 def linear_cross_entropy(

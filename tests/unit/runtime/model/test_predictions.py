@@ -1,0 +1,178 @@
+"""Token losses of a model with logits and without: the same loss, terms and gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+import torch
+from torch import Tensor
+
+import vlmdsl
+from unit.runtime.test_masked_texts import TOKENIZER, batches
+from vlmdsl.backends.torch.cached import CachedStep
+from vlmdsl.ir.schedule import Linear
+from vlmdsl.planning import linear
+from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.modules.towers import (
+    SharedConfig,
+    SharedTransformer,
+    TextConfig,
+    TextTransformer,
+    VisionConfig,
+    VisionTransformer,
+)
+from vlmdsl.runtime.values import Batch, ImageBatch
+
+VISION = VisionConfig(16, 8, 16, 1, 2)
+HEADER = "recipe r(image: Image, text: Text)\nlet m = random(20%)\nlet masked = mask(text, m)\n"
+RECIPES = {
+    "alone": "minimize { words: mlm(masked)\n  pairs: contrast(image, masked) }",
+    "all tokens": 'minimize { a: token_loss(linear(text), text, smoothing=10%, reduction="sample")\n'
+    "  b: contrast(image, text) }",
+    "two texts, one weight": "minimize { words: mlm(masked)\n  others: mlm(mask(text, random(30%)))\n"
+    "  b: contrast(image, text) }",
+    "joined": "encoder one = shared(vision, language)\nminimize mlm(one(join(image, masked)))",
+    "given its image": "minimize { words: mlm(masked | image)\n  own: mlm(masked)\n  b: contrast(image, text) }",
+    "read twice": "minimize { a: token_loss(linear(masked), text, at=m)\n  b: token_loss(linear(masked), text)\n"
+    "  c: contrast(image, text) }",
+}
+
+
+def model_of(recipe: str, lowering: str | Mapping[str, str], **options: bool) -> VisionLanguageModel:
+    torch.manual_seed(0)
+    objective = vlmdsl.compile(recipe, lowering=lowering, **{"compiled": False, **options})
+    size, text = TOKENIZER.vocabulary_size, {"text_length": 24, "width": 16, "depth": 1, "heads": 2}
+    if "shared" in recipe:
+        towers = {"shared": SharedTransformer(SharedConfig(VISION, size, 24), 8, ("pooled", "vocabulary"))}
+    else:
+        language = TextTransformer(TextConfig(vocabulary_size=size, **text), 8, ("pooled", "vocabulary", "states"))
+        towers = {"vision": VisionTransformer(VISION, 8, ("pooled", "states")), "language": language}
+    return VisionLanguageModel(towers, objective).double()
+
+
+def precise(batch: Batch) -> Batch:
+    values = {
+        name: ImageBatch(value.pixels.double()) if isinstance(value, ImageBatch) else value
+        for name, value in batch.values.items()
+    }
+    return Batch(values, batch.index, batch.keys, batch.draws)
+
+
+def results(model: VisionLanguageModel, batch: Batch, micro: int = 0) -> dict[str, Tensor]:
+    """The terms, and the gradient of every weight."""
+    if micro:
+        step = CachedStep(model, micro)
+        output = step(precise(batch))
+        step.backward(output.loss)
+    else:
+        output = model(precise(batch))
+        output.loss.backward()
+    gradients = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+    return {**{name: value.detach() for name, value in output.terms.items()}, **gradients}
+
+
+def logits_made(model: VisionLanguageModel) -> list[int]:
+    """Counts calls of modules that make logits."""
+    sizes: list[int] = []
+    vocabularies = [tower.vocabulary_head for tower in model.encoders.values() if tower.vocabulary_head is not None]
+    for module in [*vocabularies, *model.fusions.vocabularies.values()]:
+        module.register_forward_hook(lambda _, __, output: sizes.append(output.shape[-1]))
+    return [] if not vocabularies else sizes
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_product_in_the_loss_changes_nothing(name: str) -> None:
+    recipe = HEADER + RECIPES[name]
+    (batch,) = batches(recipe, 1)
+    dense, chunked = model_of(recipe, "dense"), model_of(recipe, "chunked")
+    calls = logits_made(chunked)
+    torch.testing.assert_close(results(chunked, batch), results(dense, batch), rtol=1e-10, atol=1e-13)
+    assert (TOKENIZER.vocabulary_size in calls) is (name == "read twice")
+
+
+@pytest.mark.parametrize("name", ["two texts, one weight", "given its image"])
+def test_micro_batches_have_the_gradient_of_the_batch(name: str) -> None:
+    recipe = HEADER + RECIPES[name]
+    (batch,) = batches(recipe, 1)
+    expected = results(model_of(recipe, "dense"), batch)
+    torch.testing.assert_close(results(model_of(recipe, "chunked"), batch, micro=3), expected, rtol=1e-10, atol=1e-13)
+
+
+def test_logits_that_are_too_large_are_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = HEADER + RECIPES["two texts, one weight"]
+    (batch,) = batches(recipe, 1)
+    model = model_of(recipe, "auto")
+    calls, expected = logits_made(model), results(model, batch)
+    assert len(calls) == 2
+    sizes = sorted(model.logit_sizes(model.begin(batch)).values())
+    monkeypatch.setattr(linear, "LOGITS_BUDGET", sizes[0])
+    model.zero_grad()
+    torch.testing.assert_close(results(model, batch), expected, rtol=1e-10, atol=1e-13)
+    assert len(calls) == 3  # of the smaller one
+    model.zero_grad()
+    monkeypatch.setattr(linear, "LOGITS_BUDGET", sizes[0] - 1)
+    torch.testing.assert_close(results(model, batch), expected, rtol=1e-10, atol=1e-13)
+    assert len(calls) == 3
+
+
+def test_one_term_is_asked_for() -> None:
+    recipe = HEADER + RECIPES["two texts, one weight"]
+    (batch,) = batches(recipe, 1)
+    model = model_of(recipe, {"others": "chunked"})
+    calls = logits_made(model)
+    torch.testing.assert_close(results(model, batch), results(model_of(recipe, "dense"), batch), rtol=1e-10, atol=1e-13)
+    assert len(calls) == 1
+    with pytest.raises(vlmdsl.DiagnosticError, match="V0605"):
+        model_of(HEADER + RECIPES["read twice"], {"a": "chunked"})
+
+
+def test_a_caller_gives_states_and_a_weight_in_the_place_of_logits() -> None:
+    objective = vlmdsl.compile("minimize mlm(mask(text, random(15%)))", compiled=False)
+    states, weight, bias = torch.randn(4, 3, 5, requires_grad=True), torch.randn(7, 5), torch.randn(7)
+    targets = torch.tensor([[1, -100, 6], [-100] * 3, [0, 2, 3], [-100, -100, 5]])
+    loss = objective(text_masked_vocabulary=states @ weight.T + bias, text_masked_targets=targets).loss
+    rest = {"language_vocabulary_bias": bias, "language_vocabulary_weight": weight, "text_masked_targets": targets}
+    torch.testing.assert_close(objective(**rest, text_masked_predicted=states).loss, loss)
+    chunked = vlmdsl.compile("minimize mlm(mask(text, random(15%)))", compiled=False, lowering="chunked")
+    torch.testing.assert_close(chunked(**rest, text_masked_predicted=states).loss, loss)
+    assert [(name, spec.axes) for name, spec in chunked.inputs.items()] == [
+        ("text_masked_predicted", ("B", "L", "W")),
+        ("text_masked_targets", ("B", "L")),
+        ("language_vocabulary_weight", ("V", "W")),
+        ("language_vocabulary_bias", ("V",)),
+    ]
+    with pytest.raises(ValueError, match="axis W"):
+        chunked(**rest, text_masked_predicted=states[:, :, :4])
+
+
+def test_the_product_of_a_loss_has_the_precision_of_autocast() -> None:
+    recipe = HEADER + RECIPES["alone"]
+    (batch,) = batches(recipe, 1)
+    losses = []
+    for lowering in ("dense", "chunked"):
+        model = model_of(recipe, lowering).float()
+        with torch.autocast("cpu", torch.bfloat16):
+            losses.append(model(batch).terms["words"])
+            environment = model.begin(batch)
+            for call in model.objective.schedule.calls:
+                if call.use.module.family == "tower":
+                    environment.update(
+                        zip(call.outputs, model.call_tower(call, model.inputs(call, environment)), strict=True)
+                    )
+            takes = model.objective.schedule.steps[-1].takes
+            products = [model.linear(value, environment) for value in takes if isinstance(value, Linear)]
+    torch.testing.assert_close(*losses, rtol=2e-3, atol=0)
+    assert [tokens.values.dtype for tokens, _, _ in products] == [torch.bfloat16]
+
+
+def test_compiled_losses_make_products_for_every_batch_size() -> None:
+    recipe = "minimize mlm(mask(text, random(15%)))"
+    compiled, eager = (vlmdsl.compile(recipe, lowering="chunked", compiled=each) for each in (True, False))
+    weight, bias = torch.randn(7, 5, requires_grad=True), torch.randn(7, requires_grad=True)
+    for samples, length in ((4, 3), (6, 5), (3, 2)):
+        states, targets = torch.randn(samples, length, 5, requires_grad=True), torch.randint(-1, 7, (samples, length))
+        rest = {"language_vocabulary_weight": weight, "language_vocabulary_bias": bias, "text_masked_targets": targets}
+        losses = [objective(**rest, text_masked_predicted=states).loss for objective in (compiled, eager)]
+        torch.testing.assert_close(*losses)
+        torch.testing.assert_close(*(torch.autograd.grad(loss, (states, weight, bias)) for loss in losses))

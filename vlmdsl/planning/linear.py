@@ -1,0 +1,111 @@
+"""Which token losses are computed without logits, from the states of the predicted tokens and the weight of the vocabulary.
+
+`dense` calls the module that makes the logits of all predicted tokens; `chunked` calls `ops.linear_cross_entropy`, which
+holds those of a chunk of tokens at one time (ADR 0014). Both take three products. Logits that something else reads too are
+made.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from vlmdsl.ir import ModuleOutput, Node, Program, Stream, masked_text, module_outputs, parts_of, streams, walk
+from vlmdsl.ir.operations.encoding import VOCABULARY, source_of
+from vlmdsl.ir.operations.prediction import TOKEN_LOSS
+from vlmdsl.planning.cost import Workload
+from vlmdsl.planning.masked import places_asked
+
+if TYPE_CHECKING:
+    from vlmdsl.planning.lowering import LoweringRequest
+
+__all__ = [
+    "CHUNK_ENTRIES",
+    "LOGITS_BUDGET",
+    "LossLowering",
+    "chunked_losses",
+    "loss_lowerings",
+    "losses_of_logits",
+    "planned_losses",
+    "predicted_texts",
+    "tokens_at_once",
+]
+
+_FLOAT = 4
+CHUNK_ENTRIES = 1 << 24
+"""Logits that the chunked form holds at one time where the weight has no more entries: 64 MiB in float32."""
+LOGITS_BUDGET = 2**25
+"""Bytes that logits may take: with more the chunked form needs less memory and time (`benchmarks/predicted_tokens.py`)."""
+
+
+def tokens_at_once(entries: int, width: int, chunk: int = CHUNK_ENTRIES) -> int:
+    """The tokens of a chunk for a weight [entries, width]: at least the width, so that its logits are as many as the
+    gradient of the weight, which is read and written once for each chunk."""
+    return max(chunk // entries, width)
+
+
+def predicted_texts(program: Program, workload: Workload) -> Iterator[tuple[Stream | ModuleOutput, Node, int]]:
+    """The encoded texts of which tokens are predicted, and how many tokens of this process."""
+    samples = workload.batch // workload.world
+    owners: list[tuple[Stream | ModuleOutput, Node]] = [(stream, stream.encode) for stream in streams(program)]
+    owners += [(output, output.node) for output in module_outputs(program)]
+    for owner, encoded in owners:
+        if owner.vocabulary:
+            masked = masked_text(parts_of(source_of(encoded))[-1]) if owner.asked_only else None
+            share = 1.0 if masked is None else masked.number("share")
+            yield owner, encoded, samples * places_asked(samples, workload.text_tokens, share)
+
+
+def planned_losses(program: Program, workload: Workload, request: LoweringRequest) -> dict[Node, LossLowering]:
+    """How each token loss runs that has both forms, for batches of these sizes."""
+    item = max(workload.item, _FLOAT)
+    sizes = {encoded: rows * workload.vocabulary * item for _, encoded, rows in predicted_texts(program, workload)}
+    return loss_lowerings(program, sizes, request)
+
+
+def losses_of_logits(program: Program) -> dict[Node, Node]:
+    """The token losses that can do without logits, since nothing else reads them: each by the encoded text."""
+    readers: dict[Node, list[Node]] = defaultdict(list)
+    for node in program.nodes():
+        for parent in dict.fromkeys(node.inputs):
+            readers[parent].append(node)
+    return {
+        logits.inputs[0]: reading[0]
+        for logits, reading in readers.items()
+        if logits.operation is VOCABULARY and len(reading) == 1 and reading[0].operation is TOKEN_LOSS
+    }
+
+
+def chunked_losses(program: Program, sizes: Mapping[Node, int], request: LoweringRequest) -> frozenset[Node]:
+    """The token losses that run in chunks: those that are asked for, and of the others those whose logits would not fit.
+
+    `sizes` are the bytes of logits, by encoded text; none for one that is not known.
+    """
+    return frozenset(loss for loss, chosen in loss_lowerings(program, sizes, request).items() if chosen.name == "chunked")
+
+
+def loss_lowerings(program: Program, sizes: Mapping[Node, int], request: LoweringRequest) -> dict[Node, LossLowering]:
+    """How each token loss runs that has both forms, and why; `sizes` as for `chunked_losses`."""
+    lowerings = {}
+    for encoded, loss in losses_of_logits(program).items():
+        terms = tuple(term.name for term in program.terms if any(node is loss for node in walk([term.node])))
+        named, size, budget = request.of_terms(terms), sizes.get(encoded, 0), min(request.budget, LOGITS_BUDGET)
+        name = named if named != "auto" else ("dense" if size <= budget else "chunked")
+        verb = "fit" if size <= budget else "exceed"
+        why = "asked for" if named != "auto" else f"{size / 2**20:,.0f} MiB of logits {verb} {budget / 2**20:,.0f} MiB"
+        lowerings[loss] = LossLowering(name, f"{_HOW[name]}; {why}")
+    return lowerings
+
+
+class LossLowering(NamedTuple):
+    """How a token loss runs, and why."""
+
+    name: str
+    reason: str
+
+
+_HOW = {
+    "dense": "the logits of all predicted tokens are made",
+    "chunked": "the logits of a chunk of tokens at a time, with their gradients",
+}

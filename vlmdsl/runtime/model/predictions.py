@@ -1,0 +1,118 @@
+"""Tokens that are predicted: their states, what they are, and the weights of the linear map that makes logits of states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vlmdsl.backends.torch.step import Environment
+from vlmdsl.backends.torch.values import PredictedTokens
+from vlmdsl.ir import ModuleOutput, Node, Stream, Use, parts_of, vocabulary_use
+from vlmdsl.ir.operations.encoding import source_of
+from vlmdsl.ir.schedule import Applied, Linear, Value
+from vlmdsl.planning import applied_of
+from vlmdsl.runtime.modules import LinearHead
+from vlmdsl.runtime.values import MaskedTokens, TextBatch, TowerInput, token_ids
+
+__all__ = ["Predictions"]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model does with tokens that are predicted.
+
+    `head(use)` is the module from states to logits, `form(tower, kind)` how a tower takes its fields.
+    """
+
+    streams: Sequence[Stream]
+    outputs: Sequence[ModuleOutput]
+    head: Callable[[Use], Any]
+    form: Callable[[str, str], Hashable]
+
+    def call(self, use: Use, value: Value, environment: Environment) -> PredictedTokens:
+        """Logits of the tokens that are predicted, or without the product what a weight makes them of."""
+        assert isinstance(value, Applied)
+        tokens, head = self._tokens(value, environment), self.head(use)
+        if not isinstance(head, nn.Module):
+            raise ValueError("the tokens of a text are predicted, but its tower has no vocabulary")
+        return tokens._replace(values=head(tokens.values) if use.product else head(tokens.values, product=False))
+
+    def linear(self, linear: Linear, environment: Environment) -> tuple[PredictedTokens, Tensor, Tensor | None]:
+        """The states of predicted tokens, in the precision of the product, the weight [V, W] and the bias [V]; ValueError
+        where more than one linear map makes the logits."""
+        head, value = self.head(linear.use), linear.value
+        if not isinstance(head, nn.Linear | LinearHead):
+            raise ValueError(f"logits are made by a {type(head).__name__}, not by one linear map: use the lowering `dense`")
+        transformed = value.use == replace(linear.use, product=False)
+        tokens = environment[value] if transformed else self._tokens(value, environment)
+        states, device = tokens.values, tokens.values.device.type
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            states = states.to(torch.get_autocast_dtype(device))
+        return tokens._replace(values=states), _whole(head.weight), None if head.bias is None else _whole(head.bias)
+
+    def logit_sizes(self, environment: Environment) -> dict[Node, int]:
+        """The bytes that logits would take, in float32 at least, by encoded text, where one linear map makes them."""
+        sizes = {}
+        for owner, encoded in self._owners():
+            states = applied_of(encoded)
+            head = self.head(vocabulary_use(states.use)) if owner.vocabulary else None
+            if isinstance(head, nn.Linear | LinearHead):
+                item = max(head.weight.element_size(), torch.float32.itemsize)
+                sizes[encoded] = _count(owner, self._text(states, environment)) * head.weight.shape[0] * item
+        return sizes
+
+    def _owners(self) -> list[tuple[Stream | ModuleOutput, Node]]:
+        """Who says what is read of an encoded text."""
+        return [*((stream, stream.encode) for stream in self.streams), *((output, output.node) for output in self.outputs)]
+
+    def _text(self, states: Applied, environment: Environment) -> TowerInput:
+        """The text that these are the states of, as its tower takes it."""
+        source, tower = source_of(states.source), states.use.module.name
+        if states.use.module.family == "fusion":
+            tower = next(stream.encoder.tower for stream in self.streams if stream.source is source and stream.states)
+        text: TowerInput = environment[parts_of(source)[-1]][self.form(tower, "Text")]
+        return text
+
+    def _tokens(self, states: Applied, environment: Environment) -> PredictedTokens:
+        """The states of the tokens of a text that are predicted, and what these are: where nothing reads more, of the
+        selected ones only. ValueError where a tower gives no states, or a batch no selected tokens."""
+        owner = next(owner for owner, encoded in self._owners() if applied_of(encoded) == states)
+        last = environment[states].tokens if states.use.module.family == "fusion" else environment[states].states
+        text = self._text(states, environment)
+        masked, words = text.ports.get("masked"), text.value
+        assert isinstance(words, TextBatch)
+        if last is None or (owner.targets and masked is None):
+            raise ValueError("the tokens of a text are predicted, but the batch or the tower has none")
+        last = last[:, last.shape[1] - words.ids.shape[1] :]  # of a pair the text, which comes last
+        if not isinstance(masked, MaskedTokens):
+            return PredictedTokens(last, None, token_ids(words, None))
+        if owner.asked_only:
+            return PredictedTokens(*masked.selected(last))
+        return PredictedTokens(last, masked.targets, token_ids(words, masked) if owner.ids else None)
+
+
+def _count(owner: Stream | ModuleOutput, text: TowerInput) -> int:
+    """How many tokens of a text are predicted."""
+    masked = text.ports.get("masked")
+    if isinstance(masked, MaskedTokens) and owner.asked_only and masked.places is not None:
+        return masked.places.numel()
+    return text.value[0].numel() if text.value[0] is not None else 0
+
+
+def _whole(parameter: Any) -> Tensor:
+    """All of a parameter that may be sharded (FSDP2): its gradient is, like those of modules that FSDP2 calls, the mean over
+    the processes of what each of them has."""
+    if not hasattr(parameter, "full_tensor"):
+        tensor: Tensor = parameter
+        return tensor
+    from torch.distributed.tensor import Partial  # few models are sharded
+
+    mesh = parameter.device_mesh
+    full: Tensor = parameter.full_tensor(grad_placements=[Partial()] * mesh.ndim)
+    if full.requires_grad:
+        full.register_hook(lambda gradient: gradient / mesh.size())  # `Partial` sums
+    return full
