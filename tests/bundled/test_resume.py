@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 import vlmdsl
 from bundled.runs import DATA, RECIPES, SETTINGS, columns_of, knobs_of, program_of, with_tiny_towers
-from vlmdsl.runtime.training import session
+from vlmdsl.runtime.training import stages
 
 HALF, WHOLE = 2, 4
 
@@ -29,7 +29,7 @@ def records(run: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_resumed_run_is_the_same_bit_for_bit(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_tiny_towers(monkeypatch)
-    monkeypatch.setattr(session, "draw_curves", lambda *arguments: None)  # as long as all the rest
+    monkeypatch.setattr(stages, "draw_curves", lambda *arguments: None)  # as long as all the rest
     settings = SETTINGS | {"train.checkpoint_every": HALF}
     columns = columns_of(program_of(recipe))
     run, kept = tmp_path / "run", tmp_path / "kept"

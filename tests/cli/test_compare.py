@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import Result, Run
-from vlmdsl.runtime.training import session
+from vlmdsl.runtime.training import stages
 from vlmdsl.runtime.training.lock import locked
 
 pytestmark = pytest.mark.xdist_group("compare")  # one process, so what one test trained the next one finds
@@ -151,14 +151,14 @@ def test_a_comparison_is_locked_and_goes_on_after_a_signal(
 ) -> None:
     with locked(tmp_path):
         assert "V0851" in compare(run, tmp_path).stderr
-    save = session._Begun.save
+    save = stages.BegunStage.save
 
-    def saves(self: session._Begun, step: int) -> None:
+    def saves(self: stages.BegunStage, step: int) -> None:
         save(self, step)
         os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(session._Begun, "save", saves)
+        patch.setattr(stages.BegunStage, "save", saves)
         stopped = compare(run, tmp_path)
     assert (stopped.code, stopped.stderr.splitlines()[-1]) == (143, "the same command continues the comparison")
     assert compare(run, tmp_path, "--seeds", "1").code == 0

@@ -20,7 +20,7 @@ from PIL import Image
 import vlmdsl
 from bundled.runs import SETTINGS, with_tiny_towers
 from vlmdsl import DiagnosticError
-from vlmdsl.runtime.training import session
+from vlmdsl.runtime.training import stages
 from vlmdsl.testing.distributed import run_processes
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
@@ -49,7 +49,7 @@ def errors_of(rank: int, folder: str) -> dict[str, str]:
     place = Path(folder)
     with pytest.MonkeyPatch.context() as patch:
         with_tiny_towers(patch)
-        patch.setattr(session, "draw_curves", lambda *arguments: None)
+        patch.setattr(stages, "draw_curves", lambda *arguments: None)
         patch.chdir(place / f"data-{rank}")
 
         def train(recipe: str = "clip", data: list[str] = DATA, out: str = "run", **settings: Any) -> str:
@@ -65,10 +65,10 @@ def errors_of(rank: int, folder: str) -> dict[str, str]:
             "missing": train(data=["second.csv"]),
             "whole": train(out="whole"),
         }
-        save = session._Begun._log
-        patch.setattr(session._Begun, "_log", lambda self, record: (save(self, record), stop_second(rank, record)))
+        save = stages.BegunStage._log
+        patch.setattr(stages.BegunStage, "_log", lambda self, record: (save(self, record), stop_second(rank, record)))
         errors["stopped"] = train(out="stopped")
-        patch.setattr(session._Begun, "_log", save)
+        patch.setattr(stages.BegunStage, "_log", save)
         return errors | {"resumed": error_of(lambda: vlmdsl.train(resume=place / "stopped"))}
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 import vlmdsl
 from bundled.runs import SETTINGS, with_tiny_towers
 from vlmdsl import DiagnosticError
-from vlmdsl.runtime.training import session
+from vlmdsl.runtime.training import stages
 from vlmdsl.runtime.values import TextBatch
 
 DATA = ["shapes:samples=8,size=16"]
@@ -26,7 +26,7 @@ PARTS = "vlo 1\n\ndef twice(a, b) = 2 * contrast(a, b)\n"
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     with_tiny_towers(monkeypatch)
-    monkeypatch.setattr(session, "draw_curves", lambda *arguments: None)
+    monkeypatch.setattr(stages, "draw_curves", lambda *arguments: None)
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from bundled.runs import SETTINGS, with_tiny_towers
 from cli.conftest import Result
 from vlmdsl import DiagnosticError
 from vlmdsl.runtime.tracking import MetricsFile
-from vlmdsl.runtime.training import session
+from vlmdsl.runtime.training import stages
 from vlmdsl_cli.main import main
 
 STEPS = 6
@@ -35,7 +35,7 @@ CODE = os.pathsep.join([str(Path(vlmdsl.__file__).parents[1] / name) for name in
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     with_tiny_towers(monkeypatch)
-    monkeypatch.setattr(session, "draw_curves", lambda *arguments: None)  # as long as all the rest
+    monkeypatch.setattr(stages, "draw_curves", lambda *arguments: None)  # as long as all the rest
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def test_an_evaluation_between_steps_is_cut_short(
         pytest.fail("the signal waits for the end of the evaluation")
 
     with monkeypatch.context() as patch:
-        patch.setattr(session._Begun, "measure", measure)
+        patch.setattr(stages.BegunStage, "measure", measure)
         ended = commanded(capsys, *command(tmp_path / "run"), "--set", "evaluation.every=2")
     assert (ended.code, measured) == (143, [2])
     assert "continues from step 2" in ended.stderr

@@ -20,7 +20,7 @@ import vlmdsl
 from bundled.runs import SETTINGS, with_tiny_towers
 from vlmdsl import DiagnosticError
 from vlmdsl.runtime.data import open_source, streams
-from vlmdsl.runtime.training import session
+from vlmdsl.runtime.training import stages
 
 CODE = os.pathsep.join([str(Path(vlmdsl.__file__).parents[1] / name) for name in ("", "cli")])
 STEPS, HALF = 6, 4
@@ -57,7 +57,7 @@ def test_a_resumed_run_on_a_stream_is_the_same_bit_for_bit(
 ) -> None:
     with_tiny_towers(monkeypatch)
     monkeypatch.setattr(streams, "_HEAD", 1)  # fewer samples than a batch has
-    monkeypatch.setattr(session, "draw_curves", lambda *arguments: None)  # as long as all the rest
+    monkeypatch.setattr(stages, "draw_curves", lambda *arguments: None)  # as long as all the rest
     run, kept = tmp_path / "run", tmp_path / "kept"
     vlmdsl.train("clip", data=[str(shards)], settings=STREAM, steps=STEPS, out=run)
     shutil.copytree(run, kept)
@@ -91,7 +91,7 @@ def test_two_processes_train_on_a_stream_as_one(shards: Path, tmp_path: Path, mo
     command = ["train", "clip", "--data", str(shards), "--steps", str(STEPS), *options, "--out", str(tmp_path / "two")]
     done = subprocess.run([*launch, *command], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    monkeypatch.setattr(session, "draw_curves", lambda *arguments: None)  # as long as all the rest
+    monkeypatch.setattr(stages, "draw_curves", lambda *arguments: None)  # as long as all the rest
     vlmdsl.train("clip", data=[str(shards)], settings=STREAM, steps=STEPS, out=tmp_path / "one")
     for one, both in zip(records(tmp_path / "one"), records(tmp_path / "two"), strict=True):
         assert both == pytest.approx(one, rel=1e-4)

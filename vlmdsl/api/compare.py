@@ -17,7 +17,7 @@ from typing import Any
 from vlmdsl._resources import installed_version
 from vlmdsl.api.comparison import Comparison, Contender, Run
 from vlmdsl.api.compile import compile_built
-from vlmdsl.api.driver import Built, build
+from vlmdsl.api.driver import Built, build_flows
 from vlmdsl.api.runs import load_settings, recipe_record
 from vlmdsl.api.train import Trainer
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
@@ -83,7 +83,7 @@ def compare(
     names = tuple(side.name for side in sides)
     folder = Path(resolved.out or f"runs/compare-{'-'.join(names)}") if out is None else Path(out)
     common = import_module("vlmdsl.runtime.training.common").prepare(
-        [compile_built(side.built, compiled=False) for side in sides], resolved
+        [[compile_built(built, compiled=False) for built in side.flows] for side in sides], resolved
     )
     chosen_seeds = range(resolved.train.seed, resolved.train.seed + seeds)
     import_module("vlmdsl.runtime.training.run_folder").make_folder(str(folder))
@@ -101,7 +101,7 @@ class _Side:
 
     name: str
     contender: Contender
-    built: Built
+    flows: tuple[Built, ...]
 
 
 @dataclass(frozen=True)
@@ -132,12 +132,12 @@ def _checked(recipes: Sequence[str | Path | Contender], load: Callable[[], RunCo
     for recipe in recipes:
         contender = recipe if isinstance(recipe, Contender) else Contender(recipe)
         try:
-            built = build(contender.recipe, expression=contender.expression, knobs=contender.knobs)
+            flows = build_flows(contender.recipe, expression=contender.expression, knobs=contender.knobs)
         except DiagnosticError as error:
             faults.extend(error.diagnostics)
         else:
-            name = _free_name(contender.name or built.written.name, [side.name for side in sides])
-            sides.append(_Side(name, contender, built))
+            name = _free_name(contender.name or flows[0].written.name, [side.name for side in sides])
+            sides.append(_Side(name, contender, flows))
     try:
         resolved = load()
     except DiagnosticError as error:
@@ -180,7 +180,7 @@ def _identity(side: _Side, config: RunConfig, common: Any) -> dict[str, Any]:
         for name in _WITHOUT_EFFECT:
             section.pop(name, None)
     return {
-        "recipe": {**recipe_record(side.built, {}), "name": ""},
+        "recipe": {**recipe_record(side.flows[0], {}), "name": ""},
         "settings": settings,
         "tokenizer": common.tokenizer or config.model.tokenizer,
         "data": common.data,
@@ -253,7 +253,7 @@ def _facts(sides: Sequence[_Side], config: RunConfig, data: Mapping[str, object]
     """What the runs have in common, and the recipes."""
     recipes = {
         side.name: {
-            **recipe_record(side.built, side.contender.knobs),
+            **recipe_record(side.flows[0], side.contender.knobs),
             **({"text": str(side.contender.recipe)} if side.contender.expression else {}),
         }
         for side in sides

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 
-from vlmdsl.api.driver import Built, build
+from vlmdsl.api.driver import Built, build_flows
 from vlmdsl.api.pages import bounds, parameter_facts
 from vlmdsl.backends.latex import formula_text
 from vlmdsl.diagnostics import displayed, plain
@@ -25,13 +26,22 @@ def diff(first: str | Path, second: str | Path) -> str:
     >>> diff("clip", "contrast(image, text)")
     ''
     """
-    left, right = build(first), build(second)
-    if digest(left.planned) == digest(right.planned):
+    left, right = build_flows(first), build_flows(second)
+    if _digests(left) == _digests(right):
         return ""
     lines = difflib.unified_diff(
-        _described(left), _described(right), displayed(str(first)), displayed(str(second)), lineterm="", n=1
+        _all_described(left), _all_described(right), displayed(str(first)), displayed(str(second)), lineterm="", n=1
     )
     return plain("\n".join(lines) + "\n")
+
+
+def _digests(flows: Sequence[Built]) -> list[tuple[str, str]]:
+    return [(built.title, digest(built.planned)) for built in flows]
+
+
+def _all_described(flows: Sequence[Built]) -> list[str]:
+    """The lines of each flow, under its title."""
+    return [line for built in flows for line in (*([built.title] if built.title else []), *_described(built))]
 
 
 def _described(built: Built) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from vlmdsl.api.driver import build
+from vlmdsl.api.driver import build_flows
 from vlmdsl.backends.torch import emit as back_end
 from vlmdsl.planning import schedule_of
 from vlmdsl.planning.cost import Workload
@@ -24,12 +24,16 @@ def emit(
     knobs: Mapping[str, object] | None = None,
 ) -> str:
     """Return the torch source that runs for a `batch` on one process: one function, in which every line names the line of
-    the recipe that it comes from; `lowering` and `passes` as for `compile`.
+    the recipe that it comes from; `lowering` and `passes` as for `compile`. A recipe with stages or flows has one for each,
+    under its title.
 
     >>> "def objective" in emit("clip")
     True
     """
-    built = build(recipe, expression=expression, knobs=knobs, passes=passes)
-    workload = Workload(batch, 1, 512, "float32", 49, 32)
-    schedule = schedule_of(built.planned, workload, LoweringRequest.of(lowering))
-    return back_end.emit(built.planned, built.front_end.sources, schedule)
+    flows = build_flows(recipe, expression=expression, knobs=knobs, passes=passes)
+    workload, request = Workload(batch, 1, 512, "float32", 49, 32), LoweringRequest.of(lowering)
+    sources = {
+        built.title: back_end.emit(built.planned, built.front_end.sources, schedule_of(built.planned, workload, request))
+        for built in flows
+    }
+    return "\n\n".join(f"# {title}\n{source}" if title else source for title, source in sources.items())

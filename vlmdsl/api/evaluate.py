@@ -8,9 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from vlmdsl.api.compile import compile_built
-from vlmdsl.api.driver import build
-from vlmdsl.api.runs import load_settings
+from vlmdsl.api.driver import build_flows
+from vlmdsl.api.runs import course, load_settings
 
 __all__ = ["EvaluationResult", "evaluate"]
 
@@ -60,8 +59,8 @@ def evaluate(
     """
     folder = import_module("vlmdsl.runtime.training.run_folder").RunFolder.existing(str(run))
     config = load_settings(folder.config, overrides, {})
-    built = build(folder.recipe, knobs=folder.read_facts().recipe.given_knobs, kept=folder.kept_uses())
+    built = build_flows(folder.recipe, knobs=folder.read_facts().recipe.given_knobs, kept=folder.kept_uses())
     measuring = import_module("vlmdsl.runtime.training.measuring")
-    objective = compile_built(built, compiled=False)
-    results, table = measuring.evaluate_run(objective, config, folder, tuple(data), map)
+    stages = course(built, config, compiled=False)
+    results, table = measuring.evaluate_run(stages, config, folder, tuple(data), map)
     return EvaluationResult(results, table)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vlmdsl.api import pages
-from vlmdsl.api.driver import build
+from vlmdsl.api.driver import Built, build_flows
 from vlmdsl.api.explanation import Explanation
 from vlmdsl.api.sources import read
 from vlmdsl.backends.latex import formula, formula_text
@@ -41,14 +41,15 @@ def page_about(subject: str | Path, *, expression: bool, knobs: Mapping[str, obj
         if _SETTING.fullmatch(word) and (page := _settings(word)) is not None:
             return page
     try:
-        built = build(subject, expression=expression, knobs=knobs)
+        flows = build_flows(subject, expression=expression, knobs=knobs)
     except DiagnosticError as error:
         if [diagnostic.code for diagnostic in error.diagnostics] == ["V0202"] and _WORD.fullmatch(word):
             raise pages.unknown_subject(
                 word, [*bundled_names(), *all_primitives(), *catalogue(), *_names_of_settings()]
             ) from None
         raise
-    return _recipe(built.written, read(subject, expression=expression).text)
+    text = read(subject, expression=expression).text
+    return _recipe(flows[0].written, text) if len(flows) == 1 else _stages(flows, text)
 
 
 def _names_of_settings() -> list[str]:
@@ -120,3 +121,24 @@ def _recipe(program: Program, text: str) -> Explanation:
     sections += [("Formula", formula_text(program)), ("LaTeX", latex), *pages.recipe_sections(facts), ("Source", text)]
     title = program.name if program.name == "expression" else f"{program.name} (recipe)"
     return Explanation(title, tuple(sections), {**facts, "latex": latex, "formula": formula_text(program)}, latex)
+
+
+def _stages(flows: Sequence[Built], text: str) -> Explanation:
+    """The page of a recipe with several objectives: what they have in common, then each under its title."""
+    program = flows[0].written
+    common = pages.recipe_facts(program)
+    sections = [("", program.documentation)] if program.documentation else []
+    sections += [section for section in pages.recipe_sections(common) if section[0] in ("Evidence", "Hyper-parameters")]
+    parts: list[dict[str, object]] = []
+    for built in flows:
+        facts, latex = pages.recipe_facts(built.written), formula(built.written)
+        shown = [each for each in pages.recipe_sections(facts) if each[0] not in ("Evidence", "Hyper-parameters")]
+        body = [("Formula", formula_text(built.written)), ("LaTeX", latex), *shown]
+        sections += [(f"{built.title}: {heading}", content) for heading, content in body]
+        named = {"stage": built.stage.name, "from": built.stage.starts_from, "flow": built.flow.name}
+        parts.append({**named, "share": built.flow.share, **facts, "latex": latex})
+    listing = text if common["status_holds"] is not False else _without_its_status(text)
+    latex = "\n\n".join(f"% {built.title}\n{part['latex']}" for built, part in zip(flows, parts, strict=True))
+    shared = {name: common[name] for name in ("kind", "name", "documentation", "citations", "status", "knobs")}
+    title = program.name if program.name == "expression" else f"{program.name} (recipe)"
+    return Explanation(title, (*sections, ("Source", listing)), {**shared, "latex": latex, "flows": parts}, latex)

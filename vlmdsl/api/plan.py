@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from vlmdsl.api.driver import build
+from vlmdsl.api.driver import Built, build, build_flows
 from vlmdsl.backends.plan import Plan, make_plan
 from vlmdsl.diagnostics import DiagnosticError, plain, render_text
 from vlmdsl.diagnostics.catalog.lowering import UnknownStage
@@ -13,7 +15,7 @@ from vlmdsl.ir import Program
 from vlmdsl.ir.text import program_text
 from vlmdsl.source import SourceMap, Span
 
-__all__ = ["dump", "plan"]
+__all__ = ["FlowPlans", "dump", "plan", "plan_flows"]
 
 
 def plan(
@@ -32,6 +34,8 @@ def plan(
     lowering: str | Mapping[str, str] = "auto",
     passes: str = "all",
     knobs: Mapping[str, object] | None = None,
+    stage: str | None = None,
+    flow: str | None = None,
 ) -> Plan:
     """Plan a step: its schedule, shared values, FLOPs, bytes, peak memory, collectives and the lowering of each region.
 
@@ -40,10 +44,12 @@ def plan(
     samples in a reference set, and `samples` in the data set (where a number per sample is kept); `lowering` and `passes` as
     for `compile`. Costs are computed from formulas, not measured.
 
+    Of a recipe with stages or flows, `stage` and `flow` select one (V0221); `plan_flows` gives all.
+
     >>> "dense" in plan("clip", batch=4096).to_text()
     True
     """
-    built = build(recipe, expression=expression, knobs=knobs, passes=passes)
+    built = build(recipe, expression=expression, knobs=knobs, passes=passes, stage=stage, flow=flow)
     return make_plan(
         built.planned,
         batch=batch,
@@ -60,14 +66,62 @@ def plan(
     )
 
 
-def dump(recipe: str | Path, stage: str, *, expression: bool = False, knobs: Mapping[str, object] | None = None) -> str:
+@dataclass(frozen=True)
+class FlowPlans:
+    """The plan of each flow of each stage of a recipe, in their order; of a recipe without any the only one."""
+
+    flows: tuple[tuple[Built, Plan], ...]
+
+    def to_text(self) -> str:
+        """The plans as tables, each under the title of its flow."""
+        return "\n".join(_under_title(built.title, plan.to_text()) for built, plan in self.flows)
+
+    def to_json(self) -> dict[str, object]:
+        """The plans as plain data: that of the only flow, or a list under `flows`."""
+        plans = [plan.to_json() for _, plan in self.flows]
+        if len(plans) == 1:
+            return plans[0]
+        named = [{"stage": built.stage.name, "flow": built.flow.name, "share": built.flow.share} for built, _ in self.flows]
+        return {"flows": [{**name, **plan} for name, plan in zip(named, plans, strict=True)]}
+
+
+def plan_flows(
+    recipe: str | Path,
+    *,
+    expression: bool = False,
+    passes: str = "all",
+    knobs: Mapping[str, object] | None = None,
+    **options: Any,
+) -> FlowPlans:
+    """Return the plans of all flows of a recipe; the options are those of `plan`.
+
+    >>> len(plan_flows("clip").flows)
+    1
+    """
+    flows = build_flows(recipe, expression=expression, knobs=knobs, passes=passes)
+    return FlowPlans(tuple((built, make_plan(built.planned, sources=built.front_end.sources, **options)) for built in flows))
+
+
+def _under_title(title: str, text: str) -> str:
+    return f"{title}\n{'=' * len(title)}\n{text}" if title else text
+
+
+def dump(
+    recipe: str | Path,
+    stage: str,
+    *,
+    expression: bool = False,
+    knobs: Mapping[str, object] | None = None,
+    part: str | None = None,
+    flow: str | None = None,
+) -> str:
     """The printed graph as written (`ir`) or after one pass (NAME or `ir:NAME`); DiagnosticError for an unknown pass."""
     printed: dict[str, str] = {}
 
     def keep(name: str, program: Program) -> None:
         printed[name] = plain(program_text(program))
 
-    build(recipe, expression=expression, knobs=knobs, dump=keep)
+    build(recipe, expression=expression, knobs=knobs, dump=keep, stage=part, flow=flow)
     name = stage.removeprefix("ir:")
     if name not in printed:
         help = (f"possible: {', '.join(printed)}",)

@@ -6,22 +6,31 @@ import hashlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlmdsl.api.compile import compile_built
 from vlmdsl.api.driver import Built
 from vlmdsl.api.sources import SOURCES
-from vlmdsl.diagnostics import Diagnostic, DiagnosticError, render_text
-from vlmdsl.diagnostics.catalog.configuration import ResumeMismatch
-from vlmdsl.schema import RunConfig, load_config
+from vlmdsl.diagnostics import Diagnostic, DiagnosticError, render_text, suggestion
+from vlmdsl.diagnostics.catalog.configuration import ResumeMismatch, UnknownSetting
+from vlmdsl.ir import Stage
+from vlmdsl.planning.lowering import LoweringRequest
+from vlmdsl.schema import RunConfig, config_of, load_config, unknown_parts
 from vlmdsl.source import Span
 
 if TYPE_CHECKING:
+    from vlmdsl.backends.torch.objective import Objective
+    from vlmdsl.runtime.training.course import StageOfRun
     from vlmdsl.runtime.training.run_folder import RunFolder
     from vlmdsl.runtime.training.starting import RecipeFiles
 
-__all__ = ["among_several", "check_resumable", "first_process", "load_settings", "recipe_files", "recipe_record"]
+__all__ = [
+    "among_several", "check_parts", "check_resumable", "course", "first_process", "load_settings", "recipe_files",
+    "recipe_record",
+]  # fmt: skip
 
 _MAIN = "recipe.vlo"
 
@@ -43,6 +52,36 @@ def load_settings(path: str | Path | None, overrides: Sequence[str], flags: Mapp
     if config is None:
         raise _error(diagnostics)
     return config
+
+
+def course(built: Sequence[Built], config: RunConfig, *, compiled: bool | None = None) -> tuple[StageOfRun, ...]:
+    """The stages that a run trains, with the objectives of their flows."""
+    compiled = config.train.compile if compiled is None else compiled
+    terms = {term.name for one in built for term in one.written.terms}
+    stages: dict[str, tuple[Stage, dict[str, Objective]]] = {}
+    for one in built:
+        _, objectives = stages.setdefault(one.stage.name, (one.stage, {}))
+        own = config_of(config, one.stage.name, one.flow.name).schedule
+        others = terms - {term.name for term in one.written.terms}  # a lowering of theirs is not for this flow
+        by_term = {"*": own.lowering} if isinstance(own.lowering, str) else own.lowering
+        by_term = {name: lowering for name, lowering in by_term.items() if name not in others}
+        request = replace(LoweringRequest.of(by_term), budget=own.lowering_budget)
+        objectives[one.flow.name] = compile_built(one, compiled=compiled, lowering=request)
+    of_run: tuple[StageOfRun, ...] = import_module("vlmdsl.runtime.training.course").course_of(stages.values(), config)
+    return of_run
+
+
+def check_parts(built: Sequence[Built], config: RunConfig) -> None:
+    """DiagnosticError V0811 for settings of a stage or flow that the recipe does not have."""
+    stages, flows = ([getattr(one, what).name for one in built] for what in ("stage", "flow"))
+    unknown = unknown_parts(config, filter(None, dict.fromkeys(stages)), filter(None, dict.fromkeys(flows)))
+    faults: list[Diagnostic] = []
+    for name, has in unknown.items():
+        what, _, part = name.partition(".")
+        help = suggestion(part, has, f"its {what}") if has else f"the recipe has no {what}"
+        faults.append(UnknownSetting.at(Span("<command line>", 0, 0), name=name, help=(help,)))
+    if faults:
+        raise _error(faults)
 
 
 def recipe_record(built: Built, knobs: Mapping[str, object]) -> dict[str, Any]:

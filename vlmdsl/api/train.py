@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from vlmdsl.api.compile import compile_built
-from vlmdsl.api.driver import Built, build
-from vlmdsl.api.runs import among_several, check_resumable, first_process, load_settings, recipe_files
+from vlmdsl.api.driver import Built, build_flows
+from vlmdsl.api.runs import among_several, check_parts, check_resumable, course, first_process, load_settings, recipe_files
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
-from vlmdsl.planning.lowering import LoweringRequest
 from vlmdsl.schema import RunConfig
 from vlmdsl.source import SourceText
 
 if TYPE_CHECKING:
-    from vlmdsl.backends.torch.objective import Objective
     from vlmdsl.runtime.model import VisionLanguageModel
     from vlmdsl.runtime.tokenizer import Tokenizer
 
@@ -94,7 +91,7 @@ class Trainer:
             raise TypeError(f"Trainer takes no argument {unknown[0]!r}")
         resume = options.get("resume")
         self._resume = None if resume is None else _folders().RunFolder.existing(str(resume))
-        self._built: Built
+        self._built: tuple[Built, ...]
         self._knobs = dict(options.get("knobs") or {})
         self.config: RunConfig
         """The resolved configuration."""
@@ -110,7 +107,8 @@ class Trainer:
             word = self._resume.recipe if recipe is None else recipe
             kept = self._resume.kept_uses() if recipe is None else None
             self._built, self.config = _checked(word, self._knobs, stored, options, kept)
-            check_resumable(self._resume, self._built, self.config)
+            check_resumable(self._resume, self._built[0], self.config)
+        check_parts(self._built, self.config)
         self._trained: tuple[VisionLanguageModel, Tokenizer] | None = None
 
     def fit(self) -> RunResult:
@@ -120,9 +118,9 @@ class Trainer:
         (V0819) or a full disk (V0903); the last checkpoint is kept. Ctrl-C (KeyboardInterrupt), SIGTERM and SIGHUP
         (SystemExit) end the run after the current step, with a checkpoint.
         """
-        objective = _objective(self._built, self.config)
+        stages = course(self._built, self.config)
         session = import_module("vlmdsl.runtime.training.session")
-        outcome = session.run(objective, self.config, recipe_files(self._built, self._knobs), self._resume)
+        outcome = session.run(stages, self.config, recipe_files(self._built[0], self._knobs), self._resume)
         self._trained = outcome.model, outcome.tokenizer
         return RunResult(outcome.folder.path, outcome.evaluation, outcome.summary)
 
@@ -140,9 +138,9 @@ class Trainer:
         if self._trained is None:
             if self._resume is None:
                 raise RuntimeError("there is no model before fit(); Trainer(resume=FOLDER) has the one of an earlier run")
-            objective = _objective(self._built, self.config)
+            stages = course(self._built, self.config)
             measuring = import_module("vlmdsl.runtime.training.measuring")
-            self._trained = measuring.restored_model(objective, self.config, self._resume)
+            self._trained = measuring.restored_model(stages, self.config, self._resume)
         return self._trained
 
 
@@ -169,12 +167,6 @@ def train(recipe: str | Path | None = None, **options: Unpack[RunOptions]) -> Ru
     with import_module("vlmdsl.runtime.training.meeting").together():
         trainer = Trainer(recipe, **options)
     return trainer.fit()
-
-
-def _objective(built: Built, config: RunConfig) -> Objective:
-    """The objective that a run trains."""
-    lowering = replace(LoweringRequest.of(config.schedule.lowering), budget=config.schedule.lowering_budget)
-    return compile_built(built, compiled=config.train.compile, lowering=lowering)
 
 
 def _flags(options: RunOptions) -> dict[str, object]:
@@ -212,14 +204,14 @@ def _checked(
     config: str | Path | None,
     options: RunOptions,
     kept: Mapping[tuple[str, str], SourceText] | None = None,
-) -> tuple[Built, RunConfig]:
+) -> tuple[tuple[Built, ...], RunConfig]:
     """The built recipe and the configuration; DiagnosticError with the errors of both."""
     faults: list[Diagnostic] = []
     built, resolved = None, None
     for attempt in ("recipe", "configuration"):
         try:
             if attempt == "recipe":
-                built = build(recipe, expression=options.get("expression", False), knobs=knobs, kept=kept)
+                built = build_flows(recipe, expression=options.get("expression", False), knobs=knobs, kept=kept)
             else:
                 resolved = load_settings(config, options.get("overrides", ()), _flags(options))
         except DiagnosticError as error:

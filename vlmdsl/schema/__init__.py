@@ -1,6 +1,7 @@
 """The run configuration: its models, how it is loaded from YAML and overrides, how it is written back. No torch."""
 
 from vlmdsl.schema.load import dump_config, load_config, schema_of_config, setting_names
+from vlmdsl.schema.parts import config_of, unknown_parts
 from vlmdsl.schema.run import (
     DataConfig,
     EvaluationConfig,
@@ -19,8 +20,10 @@ __all__ = [
     "RunConfig",
     "ScheduleConfig",
     "TrainConfig",
+    "config_of",
     "dump_config",
     "load_config",
     "schema_of_config",
     "setting_names",
+    "unknown_parts",
 ]

@@ -18,7 +18,7 @@ from vlmdsl.diagnostics.catalog.configuration import (
     UnknownSetting,
 )
 from vlmdsl.schema.moved import MOVED, moved_name, moved_section
-from vlmdsl.schema.run import RunConfig
+from vlmdsl.schema.run import FlowConfig, RunConfig, StageConfig
 from vlmdsl.schema.yaml_tree import Path, YamlTree, read_yaml
 from vlmdsl.source import SourceMap, SourceText, Span, with_newlines
 from vlmdsl.source.regular_files import BadFile, read_regular
@@ -73,6 +73,7 @@ def setting_names() -> list[str]:
     return names
 
 
+_PARTS: dict[str, type[BaseModel]] = {"stages": StageConfig, "flows": FlowConfig}
 _DEEPEST_NAME = 8
 """How many parts a name of a setting may have, with room for misspelt names, which are then reported."""
 _OR_ONE_FOR_ALL = frozenset({"lowering"})
@@ -197,6 +198,8 @@ def _problem(details: ErrorDetails) -> str:
 
 def _unknown(name: str, location: Path, key: Span) -> Diagnostic:
     section = _section_called(location[0]) if len(location) > 1 else None
+    if location[0] in _PARTS and len(location) > 2:  # stages.NAME.section.setting
+        section = _section_called(location[2]) if len(location) > 3 else _PARTS[str(location[0])]
     siblings = list((section or RunConfig).model_fields)
     last = str(location[-1])
     near = closest(last, siblings)
@@ -209,7 +212,7 @@ def _unknown(name: str, location: Path, key: Span) -> Diagnostic:
     elsewhere = [setting for setting in setting_names() if setting.split(".")[-1] == last]
     if elsewhere:
         return UnknownSetting.at(key, name=name, help=(f"did you mean `{elsewhere[0]}`?",))
-    where = f"in `{location[0]}`" if section is not None else "at the top level"
+    where = f"in `{'.'.join(map(str, location[:-1]))}`" if section is not None else "at the top level"
     return UnknownSetting.at(key, name=name, help=(f"the settings {where}: {', '.join(siblings)}",))
 
 

@@ -5,17 +5,19 @@ The defaults train a small model on the built-in data in a few minutes of CPU ti
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_serializer
 
 __all__ = [
     "DataConfig",
     "EvaluationConfig",
+    "FlowConfig",
     "ModelConfig",
     "OptimizerConfig",
     "RunConfig",
     "ScheduleConfig",
+    "StageConfig",
     "TrainConfig",
 ]
 
@@ -272,6 +274,42 @@ class EvaluationConfig(_Section):
     limit: int | None = Field(None, ge=1, description="maximum number of held-out samples; null: all")
 
 
+_IN_A_STAGE = {"steps", "batch", "micro", "clip_gradient_norm", "precision"}
+
+
+def _of_a_stage(train: TrainConfig) -> TrainConfig:
+    others = sorted(train.model_fields_set - _IN_A_STAGE)
+    if others:
+        raise ValueError(f"cannot set `{others[0]}`, which is one for the whole run, only {', '.join(sorted(_IN_A_STAGE))}")
+    return train
+
+
+class _Part(BaseModel):
+    """What a part of a run sets for itself: only that is written, so that the rest stays that of the run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @model_serializer
+    def _set(self) -> dict[str, dict[str, Any]]:
+        sections = {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
+        return {name: section.model_dump(mode="json", exclude_unset=True) for name, section in sections.items()}
+
+
+class StageConfig(_Part):
+    """What one stage of a run sets for itself."""
+
+    data: DataConfig = DataConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    train: Annotated[TrainConfig, AfterValidator(_of_a_stage)] = TrainConfig()
+
+
+class FlowConfig(_Part):
+    """What one flow of a recipe sets for itself."""
+
+    data: DataConfig = DataConfig()
+
+
 class RunConfig(_Section):
     """One run: everything but the recipe.
 
@@ -285,4 +323,14 @@ class RunConfig(_Section):
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    stages: dict[str, StageConfig] = Field(
+        {},
+        description="stage of the recipe -> its own `data`, `optimizer`, `schedule` and `train` (steps, batch, micro, "
+        "clip_gradient_norm, precision): `stages.second.train.steps=100`; the rest is that of the run",
+    )
+    flows: dict[str, FlowConfig] = Field(
+        {},
+        description="flow of the recipe -> its own `data`: `flows.texts.data.train=[texts.parquet]`; the rest is that of "
+        "its stage",
+    )
     out: str | None = Field(None, description="folder of the run; null: `runs/RECIPE-N` with the first unused N")

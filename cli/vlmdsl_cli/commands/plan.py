@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from vlmdsl.api.plan import dump, plan
+from vlmdsl.api.plan import dump, plan_flows
 from vlmdsl_cli.options import Recipe, as_json, lowering_option, passes_option, recipe_arguments
 from vlmdsl_cli.output import data, json_data
 
@@ -43,7 +43,9 @@ def command(recipe: Recipe, lowering: Mapping[str, str], stage: str | None, as_j
     if stage is not None:
         data(dump(recipe.subject, stage, expression=recipe.expression, knobs=recipe.hyper_parameters))
         return
-    planned = plan(recipe.subject, expression=recipe.expression, knobs=recipe.hyper_parameters, lowering=lowering, **sizes)
+    planned = plan_flows(
+        recipe.subject, expression=recipe.expression, knobs=recipe.hyper_parameters, lowering=lowering, **sizes
+    )
     if as_json:
         json_data(planned.to_json())
     else:

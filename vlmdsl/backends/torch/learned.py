@@ -47,6 +47,16 @@ class LearnedNumbers(nn.Module):
         with torch.inference_mode(False):
             self.register_parameter(attribute, nn.Parameter(start_tensor(self._starts[name])))
 
+    def share(self, other: LearnedNumbers) -> None:
+        """Make the numbers that `other` calls as some are called here these very ones, and take over the rest."""
+        for name, attribute in other._attributes.items():
+            if name in self._attributes:
+                setattr(other, attribute, self._number(name))
+            else:
+                self._attributes[name] = attribute
+                self._starts[name], self._bounds[name] = other._starts[name], other._bounds[name]
+                self.register_parameter(attribute, getattr(other, attribute))
+
     def reset_parameters(self) -> None:
         """Reset every number to its initial value, for modules that were created on `meta`."""
         with torch.no_grad():

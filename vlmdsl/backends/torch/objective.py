@@ -40,6 +40,7 @@ from vlmdsl.ir import (
     module_outputs,
     parameters,
     ramps_at,
+    states,
     streams,
 )
 from vlmdsl.ir import ramps as ramps_of
@@ -140,6 +141,7 @@ class Objective(LearnedNumbers):
         """The outputs of modules that are applied to features."""
         self.applied: tuple[str, ...] = applied_modules(self.schedule)
         """The names of the modules that are applied to features."""
+        self._states = frozenset(node.string("name") for node in states(program))
         self.state = State(program)
         """What outlives the step: running means, queues, numbers per sample."""
         if samples is not None:
@@ -353,7 +355,8 @@ class Objective(LearnedNumbers):
 
     def _held(self) -> dict[str, StateValue | Table]:
         """State and reference set, by the names that emitted source reads."""
-        return {**self.state.read(), **self.references.read()}
+        own = {name: value for name, value in self.state.read().items() if name in self._states}
+        return {**own, **self.references.read()}
 
     def _chance(self, samples: int) -> dict[str, Level]:
         # In a caller's graph a tensor: a number would specialise the graph to this size.

@@ -25,7 +25,7 @@ StateValue: TypeAlias = Tensor | Memory
 
 
 class State(nn.Module):
-    """The state of one objective, equal on all processes.
+    """The state of one objective, or of several that share what they call alike; equal on all processes.
 
     A number is the buffer of its name, and a vector, [D]; a memory of Q vectors is two, `NAME` [Q, D] and `NAME_written`
     (0-d, int64), as one of labels is, `NAME` [Q] (int64). D is that of the features: it is 0 until `allocate` is called or a
@@ -33,19 +33,23 @@ class State(nn.Module):
     what N is, or a checkpoint is loaded, it is 0.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, *programs: Program) -> None:
         super().__init__()
         self._attributes: dict[str, str] = {}
         self._counters: dict[str, str] = {}
         self._starts: dict[str, float] = {}
         self._random: set[str] = set()
         self._tables: list[str] = []
-        index = sample_index(program)
-        self._index = None if index is None else index.string("name")
-        self._sources: dict[str, str] = _sources(program)
-        with outside_inference_mode():
-            for node in states(program):
-                self._register(node)
+        self._index: str | None = None
+        self._sources: dict[str, str] = {}
+        for program in programs:
+            index = sample_index(program)
+            self._index = self._index if index is None else index.string("name")
+            self._sources = _sources(program) | self._sources
+            with outside_inference_mode():
+                for node in states(program):
+                    if node.string("name") not in self._attributes:
+                        self._register(node)
 
     @property
     def changes(self) -> bool:
@@ -76,6 +80,8 @@ class State(nn.Module):
         ValueError names one that holds vectors of another D.
         """
         for name, source in self._sources.items():
+            if source not in dimensions:
+                continue  # it is of another objective
             held = self.get_buffer(self._attributes[name]).shape[-1]
             if held == 0:
                 self._fill(name, dimensions[source])

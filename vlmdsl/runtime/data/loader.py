@@ -179,7 +179,11 @@ class BatchLoader:
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Continue from a position; affects iterators made afterwards."""
-        self._next = state["epoch"] * self.batches_per_epoch + state["batch"]
+        self.go_to(state["epoch"] * self.batches_per_epoch + state["batch"])
+
+    def go_to(self, number: int) -> None:
+        """Continue from a batch, counted from the first of the run; affects iterators made afterwards."""
+        self._next = number
 
     def __iter__(self) -> Iterator[Batch]:
         for loaded in in_order(self._batches, Counting(self._next), self._workers):

@@ -53,7 +53,7 @@ class EncodedBy(NamedTuple):
 
 
 class Fusions(nn.Module):
-    """One network for each fusion module of a program, and one for each vocabulary on one.
+    """One network for each fusion module of the programs, and one for each vocabulary on one.
 
     `encoders` are the towers by name: their widths are those of the states that enter, and the text tower has the size of
     the vocabulary. `uses` are the uses of fusion modules and of the heads on them, `widths` the lengths of the
@@ -61,14 +61,14 @@ class Fusions(nn.Module):
     module differ in their sizes, or heads do not divide its width.
     """
 
-    def __init__(self, encoders: Mapping[str, Encoder], program: Program) -> None:
+    def __init__(self, encoders: Mapping[str, Encoder], *programs: Program) -> None:
         super().__init__()
         self.parts, self.vocabularies = NamedModules(), NamedModules()
         self.uses: list[Use] = []
         self.widths: dict[str, int] = {}
         self.lengths: dict[str, int] = {}
         self._shapes: dict[str, tuple[FusionSettings, int, int]] = {}
-        for output in module_outputs(program):
+        for output in (output for program in programs for output in module_outputs(program)):
             use = use_of(output.node)
             if use.module.base.family != "fusion":
                 continue

@@ -35,14 +35,12 @@ from vlmdsl.ir.operations.views import BLEND
 from vlmdsl.ir.schedule import Applied, Apply, Linear
 from vlmdsl.ir.schedule import Value as ScheduleValue
 from vlmdsl.planning import applied_of
-from vlmdsl.runtime.model.fusions import ContextMask, ContextStates, Fusions, TextStates
-from vlmdsl.runtime.model.heads import Heads
-from vlmdsl.runtime.model.image_views import check_image_views
+from vlmdsl.runtime.model.fusions import ContextMask, ContextStates, TextStates
 from vlmdsl.runtime.model.named import NamedModules
-from vlmdsl.runtime.model.pixel_decoders import PatchStates, PixelDecoders
+from vlmdsl.runtime.model.parts import Parts
+from vlmdsl.runtime.model.pixel_decoders import PatchStates
 from vlmdsl.runtime.model.predictions import Predictions
-from vlmdsl.runtime.model.teachers import Teachers
-from vlmdsl.runtime.model.tower_needs import check_lengths, check_towers, tower_needs
+from vlmdsl.runtime.model.tower_needs import check_lengths
 from vlmdsl.runtime.modules.heads import BatchNorm
 from vlmdsl.runtime.modules.towers import EncodedFeatures, Encoder
 from vlmdsl.runtime.values import (
@@ -72,8 +70,9 @@ class VisionLanguageModel(nn.Module):
 
     `encoders` are the towers by name (`vision`, `language`, or a recipe's own). Frozen towers keep their weights: no
     gradient, and evaluation mode throughout. Teachers follow their towers; `steps` is the length of the run that a schedule
-    of their momentum goes by, `lengths` those of the vectors that fields hold, by name. Raises `DiagnosticError` (V0832)
-    where the towers do not give what the objective compares.
+    of their momentum goes by, `lengths` those of the vectors that fields hold, by name. `parts` are the modules beside the
+    towers, where several objectives share them. Raises `DiagnosticError` (V0832) where the towers do not give what the
+    objective compares.
     """
 
     def __init__(
@@ -83,26 +82,17 @@ class VisionLanguageModel(nn.Module):
         *,
         steps: int = 0,
         lengths: Mapping[str, int] | None = None,
+        parts: Parts | None = None,
     ) -> None:
         super().__init__()
         self.streams: list[Stream] = list(objective.streams)
-        needs = tower_needs(self.streams, objective.references.columns)
-        check_towers(encoders, needs)
-        check_image_views(encoders, self.streams)
+        parts = parts or Parts.of(encoders, [objective], steps)
         self.encoders = NamedModules(encoders)
         self.objective = objective
-        self.frozen_towers = frozenset(name for name, need in needs.items() if need.frozen)
-        for name in self.frozen_towers:
-            self.encoders[name].requires_grad_(False).eval()
-        uses = [use for encoder in dict.fromkeys(stream.encoder for stream in self.streams) for use in uses_of(encoder)]
-        self.fusions = Fusions(encoders, objective.program)
-        self.decoders = PixelDecoders(encoders, objective.program)
-        uses += self.fusions.uses
+        self.frozen_towers = parts.frozen_towers
+        self.fusions, self.decoders = parts.fusions, parts.decoders
         check_lengths(encoders, self.streams, objective.compared, {**(lengths or {}), **self.fusions.lengths})
-        pooled = {name: encoder.dimension for name, encoder in encoders.items()} | self.fusions.widths
-        self.heads = Heads(pooled, uses)
-        taught = any(use.follows for use in uses)
-        self.teachers = Teachers(encoders, self.heads, uses, steps) if taught else None
+        self.heads, self.teachers = parts.heads, parts.teachers
         features = {
             stream.input(part)
             for stream in self.streams

@@ -35,17 +35,17 @@ class DecodedPatches(NamedTuple):
 
 
 class PixelDecoders(nn.Module):
-    """One network for each decoder of a program.
+    """One network for each decoder of the programs.
 
     `encoders` are the towers by name: a decoder is for patches of its tower's size, as many as its images have. Raises
     `DiagnosticError` (V0832) if a tower has no separate patches, or towers that share a decoder differ.
     """
 
-    def __init__(self, encoders: Mapping[str, Encoder], program: Program) -> None:
+    def __init__(self, encoders: Mapping[str, Encoder], *programs: Program) -> None:
         super().__init__()
         self.parts = NamedModules()
         self._shapes: dict[str, tuple[PixelDecoderSettings, int, int]] = {}
-        for output in module_outputs(program):
+        for output in (output for program in programs for output in module_outputs(program)):
             module = use_of(output.node).module
             if isinstance(module.settings, PixelDecoderSettings):
                 encode = output.node.inputs[0].inputs[0]

@@ -75,6 +75,16 @@ class Teachers(nn.Module):
         heads = (part for group in self.heads.values() if isinstance(group, Heads) for part in group.parts.values())
         return [*self.copies.values(), *heads]
 
+    def begin_again(self, towers: nn.ModuleDict, heads: Heads) -> None:
+        """Make each teacher a copy of what it follows, as before the first step."""
+        for (tower, _), name in self._names.items():
+            self.copies[name].load_state_dict(towers[tower.name].state_dict())
+            own = self.heads[name]
+            assert isinstance(own, Heads)
+            for part, module in own.parts.items():
+                module.load_state_dict(heads.parts[part].state_dict())
+        self.steps_done.zero_()
+
     @torch.no_grad()
     def follow(self, towers: nn.ModuleDict, heads: Heads, order: str) -> None:
         """Update the teachers with this order: `before` the forward pass, or `after` the optimiser step."""

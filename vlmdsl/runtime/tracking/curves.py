@@ -50,7 +50,7 @@ def draw_curves(metrics: Path, picture: Path, title: str = "") -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    panels = _panels(records[-1])
+    panels = _panels(records)
     rows = -(-len(panels) // _COLUMNS)
     figure = Figure(figsize=(4.4 * min(len(panels), _COLUMNS), 3.1 * rows), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
@@ -63,12 +63,13 @@ def draw_curves(metrics: Path, picture: Path, title: str = "") -> None:
     write_atomically(picture, drawn.getvalue())
 
 
-def _panels(record: dict[str, float]) -> list[_Panel]:
-    """What there is to draw, by the names in one record."""
+def _panels(records: Records) -> list[_Panel]:
+    """What there is to draw, by the names in the records: those of different flows and stages have different ones."""
+    record = {name: value for each in reversed(records) for name, value in each.items()}
     terms = term_names(record)
     several = len(terms) > 1
     losses = {"loss": "all terms" if several else "loss"} | ({f"terms/{name}": name for name in terms} if several else {})
-    panels = [_Panel("loss", losses, chance=loss_at_chance(record) is not None)]
+    panels = [_Panel("loss", losses, chance=any(loss_at_chance(each) is not None for each in records))]
     accuracies = {f"{name}.accuracy": name for name in terms if f"{name}.accuracy" in record}
     if accuracies:
         panels.append(_Panel("in-batch accuracy, percent", accuracies, bottom=0.0, percent=True))

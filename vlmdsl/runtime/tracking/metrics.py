@@ -1,5 +1,6 @@
 """The metrics of a run, one JSON object per line: `step`, `loss`, `terms/NAME`, and whatever else was measured at that step.
 
+Of a run with stages or flows each says its `stage` and `flow`, and the terms of flows are `terms/FLOW.NAME`.
 `NAME.accuracy` and `NAME.chance` belong to the term NAME; `learning_rate`, `gradient_norm` and `samples_per_second` to the
 loop; other names are the recipe's own, such as `temperature`.
 """
@@ -17,8 +18,10 @@ from typing import Protocol
 
 from vlmdsl.runtime.files import damaged, read_text, write_atomically, writing
 
-__all__ = ["MetricsFile", "Tracker", "cut_metrics", "loss_at_chance", "read_metrics", "term_names"]
+__all__ = ["WORDS", "MetricsFile", "Tracker", "cut_metrics", "loss_at_chance", "read_metrics", "term_names"]
 
+WORDS = ("stage", "flow")
+"""What a record holds that is not a number: the stage and the flow of its step, where the run has several."""
 _NAME = re.compile(r"[\w./@+\-]{1,200}")
 _MOST_STEPS = 2**63
 
@@ -47,7 +50,10 @@ class MetricsFile:
 
     def log(self, record: Mapping[str, float]) -> None:
         """Append one line; a number that is not finite becomes null, which JSON has and `NaN` it has not."""
-        finite = {name: _short(value) if math.isfinite(value) else None for name, value in record.items()}
+        finite = {
+            name: value if name in WORDS else _short(value) if math.isfinite(value) else None
+            for name, value in record.items()
+        }
         line = (json.dumps(finite, allow_nan=False) + "\n").encode()
         with writing(self._path):
             if self._file.write(line) != len(line):
@@ -59,7 +65,7 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The records in a file of metrics, null as NaN; a last line that was cut off is left out.
+    """The numbers of the records in a file of metrics, null as NaN; a last line that was cut off is left out.
 
     Raises `DiagnosticError` (V0850) that names a line which is not a record.
     """
@@ -99,7 +105,9 @@ def _record(line: str, number: int, path: Path) -> dict[str, float]:
         raise damaged(path, f"line {number} is not JSON") from None
     if not isinstance(record, dict) or not all(_NAME.fullmatch(name) for name in record):
         raise damaged(path, f"line {number} is not a record of metrics")
-    numbers = {name: math.nan if value is None else value for name, value in record.items()}
+    if any(not isinstance(record.get(name, ""), str) or not _NAME.fullmatch(record.get(name, "-")) for name in WORDS):
+        raise damaged(path, f"line {number} names its stage or flow by what is not a name")
+    numbers = {name: math.nan if value is None else value for name, value in record.items() if name not in WORDS}
     if any(isinstance(value, bool) or not isinstance(value, int | float) for value in numbers.values()):
         raise damaged(path, f"line {number} has a value that is not a number")
     step = record.get("step")

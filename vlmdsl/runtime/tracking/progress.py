@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from vlmdsl.diagnostics import plain
-from vlmdsl.runtime.tracking.metrics import Tracker, loss_at_chance, term_names
+from vlmdsl.runtime.tracking.metrics import WORDS, Tracker, loss_at_chance, term_names
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -90,7 +90,8 @@ def describe(record: Mapping[str, float]) -> str:
     'loss 4.200 (chance 4.850)  accuracy 12.5 %'
     """
     chance = loss_at_chance(record)
-    words = [f"loss {record['loss']:z.3f}" + ("" if chance is None else f" (chance {chance:.3f})")]
+    words = [str(record[name]) for name in WORDS if name in record]
+    words += [f"loss {record['loss']:z.3f}" + ("" if chance is None else f" (chance {chance:.3f})")]
     terms = term_names(record)
     if len(terms) > 1:
         words += [f"{name} {record[f'terms/{name}']:z.3f}" for name in terms]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.data import StreamUnusable
-from vlmdsl.ir import ONE_SOURCE, Program, columns, draws, ramps, root_field, sample_index
+from vlmdsl.ir import ONE_SOURCE, Program, Stream, columns, draws, ramps, root_field, sample_index
 from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.runtime.data import (
     BatchLoader,
@@ -30,6 +30,7 @@ from vlmdsl.runtime.data import (
     open_stream,
     read_synonyms,
     requirements,
+    seed_of,
     split_samples,
     stream_with_stand_ins,
     survey,
@@ -38,7 +39,7 @@ from vlmdsl.runtime.data import (
     with_stand_ins,
 )
 from vlmdsl.runtime.data.stand_ins import Call
-from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.model import FlowModels, VisionLanguageModel
 from vlmdsl.runtime.model.tower_needs import tower_needs
 from vlmdsl.runtime.modules.towers import Encoder, Kind, build_encoder, usual_text_length
 from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers
@@ -51,6 +52,7 @@ from vlmdsl.types import FieldType, VecType, as_value, plain_kinds
 
 __all__ = [
     "Data",
+    "build_flow_models",
     "build_model",
     "map_data",
     "materials_of",
@@ -59,6 +61,7 @@ __all__ = [
     "read_tokenizers",
     "reference_values",
     "surveys",
+    "text_fields",
     "training_batches",
 ]
 
@@ -183,8 +186,8 @@ def _mapped(
 
 def read_tokenizers(objective: Objective, config: ModelConfig, data: Data) -> Tokenizers:
     """The tokenizer of every text tower, see `tokenizers_for`; what is trained is trained on the training texts."""
-    fields = _text_fields(objective.program)
-    return tokenizers_for(objective, config, lambda: texts_of(data.train, data.mapping, fields))
+    fields = text_fields(objective.program)
+    return tokenizers_for([objective], config, lambda: texts_of(data.train, data.mapping, fields))
 
 
 def surveys(program: Program, config: RunConfig, data: Data, model: VisionLanguageModel) -> dict[str, Survey]:
@@ -216,7 +219,8 @@ def reference_values(model: VisionLanguageModel) -> dict[str, Loaded]:
     }
 
 
-def _text_fields(program: Program) -> list[str]:
+def text_fields(program: Program) -> list[str]:
+    """The names of the fields of a program that hold texts."""
     return [need.field for need in requirements(program, views=False) if need.kind == "Text"]
 
 
@@ -231,9 +235,50 @@ def build_model(
 
     `facts` is what is known of the data's fields (`FieldMapping.facts`): how many numbers describe a region, or a vector.
     """
+    encoders = _encoders([objective], config, tokenizers, facts or {})
+    _allocate(objective, encoders)
+    lengths = _vector_lengths(objective, facts or {})
+    built = VisionLanguageModel(encoders, objective, steps=config.train.steps, lengths=lengths).to(world.device)
+    if config.train.compile_encoders:
+        built.compile_encoders()
+    return built
+
+
+def build_flow_models(
+    objectives: Mapping[str, Objective],
+    config: RunConfig,
+    tokenizers: Tokenizers,
+    world: World,
+    facts: Mapping[str, Mapping[str, Any]],
+) -> FlowModels:
+    """The same for the objectives of several flows: one model over one set of modules; `facts` are those of each flow."""
+    together = {name: fact for own in facts.values() for name, fact in own.items()}
+    encoders = _encoders([*objectives.values()], config, tokenizers, together)
+    lengths = {flow: _vector_lengths(objective, facts[flow]) for flow, objective in objectives.items()}
+    built = FlowModels(encoders, objectives, steps=config.train.steps, lengths=lengths)
+    for objective in objectives.values():
+        _allocate(objective, encoders)
+    built = built.to(world.device)
+    if config.train.compile_encoders:
+        built.compile_encoders()
+    return built
+
+
+def _allocate(objective: Objective, encoders: Mapping[str, Encoder]) -> None:
+    """Give queues and means the lengths of the features that enter them."""
+    towers = ((stream.name, stream.encoder, encoders[stream.encoder.tower].dimension) for stream in objective.streams)
+    objective.state.allocate({name: encoder.dimension(tower) for name, encoder, tower in towers})
+
+
+def _encoders(
+    objectives: Sequence[Objective], config: RunConfig, tokenizers: Tokenizers, facts: Mapping[str, Any]
+) -> dict[str, Encoder]:
+    """The towers of all objectives, by name."""
     model = config.model
+    streams = [stream for objective in objectives for stream in objective.streams]
+    columns = [column for objective in objectives for column in objective.references.columns]
     encoders: dict[str, Encoder] = {}
-    for tower, need in tower_needs(objective.streams, objective.references.columns).items():
+    for tower, need in tower_needs(streams, columns).items():
         # Each tower's weights are its own draw, so that recipes with other towers beside it start with the same ones.
         seed_generators(config.train.seed, "weights", tower)
         kind = next(one for one in get_args(Kind) if one == need.kind)
@@ -246,27 +291,21 @@ def build_model(
             image_size=model.image_size if "Image" in kind else None,
             vocabulary_size=tokenizers[tower].vocabulary_size if "Text" in kind else None,
             text_length=model.text_length if "Text" in kind else None,
-            region_length=_region_length(objective, tower, facts or {}),
+            region_length=_region_length(streams, tower, facts),
         )
         if "Image" in kind and encoders[tower].image_format is None:
             encoders[tower].image_format = ImageFormat(model.image_size or _IMAGE_SIZE)
         if "Text" in kind:
             encoders[tower].take_texts(name, _text_format(encoders[tower], tokenizers[tower], model.text_length))
             encoders[tower].notes += tokenizer_notes(name, model.tokenizer, tokenizers[tower])
-    towers = ((stream.name, stream.encoder, encoders[stream.encoder.tower].dimension) for stream in objective.streams)
-    objective.state.allocate({name: encoder.dimension(tower) for name, encoder, tower in towers})
-    lengths = _vector_lengths(objective, facts or {})
-    built = VisionLanguageModel(encoders, objective, steps=config.train.steps, lengths=lengths).to(world.device)
-    if config.train.compile_encoders:
-        built.compile_encoders()
-    return built
+    return encoders
 
 
-def _region_length(objective: Objective, tower: str, facts: Mapping[str, Any]) -> int | None:
+def _region_length(streams: Iterable[Stream], tower: str, facts: Mapping[str, Any]) -> int | None:
     """How many numbers describe a region of those that enter a tower part-way; None where none does."""
     fields = [
         root_field(stream.source).string("name")
-        for stream in objective.streams
+        for stream in streams
         if stream.encoder.tower == tower and stream.encoder.enters is not None
     ]
     return facts.get(fields[0]) if fields else None
@@ -296,9 +335,20 @@ def materials_of(config: RunConfig) -> Materials:
 
 
 def training_batches(
-    program: Program, config: RunConfig, data: Data, model: VisionLanguageModel, world: World
+    program: Program,
+    config: RunConfig,
+    data: Data,
+    model: VisionLanguageModel,
+    world: World,
+    *,
+    part: tuple[str, str] = ("", ""),
+    mixed: bool = False,
 ) -> BatchLoader:
-    """This process's share of every training batch."""
+    """This process's share of every training batch.
+
+    `part` is the stage and the flow that they are for; of flows that are `mixed` the numbers that follow the run are left
+    to `MixedBatches`.
+    """
     groups = groups_by_source(data.train, data.mapping) if program.batch_policy == ONE_SOURCE else None
     fields = {node.string("name"): node.type for node in program.nodes() if node.operation is FIELD}
     plain = {name: kind.kind for name, kind in fields.items() if isinstance(kind, FieldType) and kind.kind in plain_kinds()}
@@ -308,10 +358,10 @@ def training_batches(
         model.readings,
         fields=plain,
         draws=draws(program),
-        ramps=ramps(program),
+        ramps=() if mixed else ramps(program),
         steps=config.train.steps,
         batch=config.train.batch,
-        seed=config.train.seed,
+        seed=seed_of(config.train.seed, *part),
         rank=world.rank,
         world=world.size,
         workers=config.data.workers,

@@ -37,6 +37,7 @@ __all__ = [
     "read_state",
     "save_checkpoint",
     "sound_checkpoint",
+    "take_over",
 ]
 
 _NAME = re.compile(r"step-(\d{8,18})")
@@ -53,6 +54,8 @@ class Position:
     epoch: int
     batch: int
     seed: int
+    stage: str = ""
+    """The stage that the steps before this one are of; "" of a run without stages."""
 
 
 def save_checkpoint(
@@ -154,7 +157,7 @@ def check_written_by(folder: Path, run: str) -> None:
 def read_position(folder: Path) -> Position:
     """How far the run was when the checkpoint was written."""
     state = read_state(folder)
-    return Position(state.step, state.epoch, state.batch, state.seed)
+    return Position(state.step, state.epoch, state.batch, state.seed, state.stage)
 
 
 def load_weights(folder: Path, model: nn.Module) -> None:
@@ -162,6 +165,24 @@ def load_weights(folder: Path, model: nn.Module) -> None:
     tensors = _load(folder / _WEIGHTS)
     _compare(folder, tensors, model.state_dict(), "the model")
     model.load_state_dict(tensors)
+
+
+def take_over(folder: Path, model: nn.Module) -> None:
+    """Begin with the weights of a checkpoint of another stage: of all that `model` has, too, but teachers.
+
+    State of another size starts again, as does what the other stage does not have. V0853 for a weight of another form.
+    """
+    present = model.state_dict()
+    taken: dict[str, Tensor] = {}
+    for name, tensor in _load(folder / _WEIGHTS).items():
+        own = present.get(name)
+        if own is None or name.startswith("teachers."):
+            continue
+        if (own.shape, own.dtype) == (tensor.shape, tensor.dtype):
+            taken[name] = tensor
+        elif not name.startswith("objective.state."):
+            raise _mismatch(folder, f"`{name}` is {_form(tensor)} there, but {_form(own)} in the model of the stage")
+    model.load_state_dict({**present, **taken})
 
 
 def load_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer) -> Position:

@@ -31,13 +31,14 @@ class Common:
     maps: tuple[dict[str, str], ...]
 
 
-def prepare(objectives: Sequence[Objective], config: RunConfig) -> Common:
-    """Check that every objective can be trained with this configuration, and make what all runs share.
+def prepare(recipes: Sequence[Sequence[Objective]], config: RunConfig) -> Common:
+    """Check that every objective of each recipe can be trained with this configuration, and make what all runs share.
 
     The tokenizer is trained on the texts that any of the recipes reads, so that all text towers are of one size and read the
     same tokens; none is where the configuration names one, or pretrained text towers read their own. Raises
     `DiagnosticError` with the faults of all objectives together.
     """
+    objectives = [objective for own in recipes for objective in own]
     check_towers(objectives, config.model)
     train, val = open_sources(config)
     maps = _maps(objectives, config.data.map)
@@ -62,7 +63,13 @@ def prepare(objectives: Sequence[Objective], config: RunConfig) -> Common:
     if faults:
         raise DiagnosticError(tuple(dict.fromkeys(faults)))
     sources = {"train": source_facts(train)} | ({} if val is None else {"held_out": source_facts(val)})
-    return Common(sources, None if trained is None else trained.to_json(), maps)
+    return Common(sources, None if trained is None else trained.to_json(), _joined(maps, recipes))
+
+
+def _joined(maps: Sequence[Mapping[str, str]], recipes: Sequence[Sequence[Objective]]) -> tuple[dict[str, str], ...]:
+    """The parts of a mapping by recipe, from those by objective."""
+    parts = iter(maps)
+    return tuple({name: column for _ in own for name, column in next(parts).items()} for own in recipes)
 
 
 def _maps(objectives: Sequence[Objective], mapping: Mapping[str, str]) -> tuple[dict[str, str], ...]:

@@ -42,7 +42,9 @@ def settings_of(config: RunConfig, *, shaping: bool = False) -> dict[str, Any]:
 
 def identity_of(recipe: Mapping[str, Any], config: RunConfig, data: Mapping[str, Any]) -> str:
     """SHA-256 of all that the numbers of a run depend on: the recipe, the settings that shape them, the samples."""
-    samples = {name: (facts["samples"], facts["fingerprint"]) for name, facts in data.items() if name != "held_out"}
+    samples = {
+        name: (facts["samples"], facts["fingerprint"]) for name, facts in data.items() if not name.endswith("held_out")
+    }
     parts = {
         "recipe": sorted(recipe["digests"].values()),
         "knobs": recipe["knobs"],

@@ -16,6 +16,7 @@ from torch.optim import AdamW
 from vlmdsl.backends.torch.cached import CachedStep
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.configuration import LossNotFinite
+from vlmdsl.runtime.model import FlowModels
 from vlmdsl.runtime.training.optimizer import set_learning_rate
 from vlmdsl.runtime.training.processes import World, in_parallel, seed_generators
 from vlmdsl.runtime.training.schedule import learning_rate_factor
@@ -38,7 +39,7 @@ class TrainOutput(Protocol):
 class Callbacks:
     """Callbacks of the loop; all are called after `step` steps are done."""
 
-    log: Callable[[dict[str, float]], None] = lambda record: None
+    log: Callable[[dict[str, Any]], None] = lambda record: None
     save: Callable[[int], None] = lambda step: None
     evaluate: Callable[[int], None] = lambda step: None
     stop: Callable[[], bool] = lambda: False
@@ -76,33 +77,32 @@ def train_steps(
     *,
     start: int = 0,
     per_epoch: int = 0,
+    before: int = 0,
     callbacks: Callbacks | None = None,
 ) -> int:
     """Train `model` from step `start` to `config.train.steps`, or until `callbacks.stop`; returns the number of steps done.
 
-    Where it stops early, the checkpoint of its last step is saved. `model(batch)` gives a `TrainOutput`;
-    `model.after_step()` is called after every optimiser step, and then `model.after_epoch()` after every `per_epoch` of them
-    (0: never). `batches` yields this process's share of each step's batch, from step `start` on. Raises `DiagnosticError`
-    (V0819) where the loss or a gradient is not finite, before the optimiser uses it.
+    A stage of a run has steps of its own, and `before` it are those of earlier stages: what is logged, saved and drawn
+    counts these too, and so does the number that is returned. Where it stops early, the checkpoint of its last step is
+    saved. `model(batch)` gives a `TrainOutput`; `model.after_step()` is called after every optimiser step, and then
+    `model.after_epoch()` after every `per_epoch` of the stage (0: where a batch says that it ends an epoch). `batches`
+    yields this process's share of each step's batch, from step `start` on. Raises `DiagnosticError` (V0819) where the loss
+    or a gradient is not finite, before the optimiser uses it.
     """
-    callbacks = callbacks or Callbacks()
-    train = config.train
+    callbacks, train = callbacks or Callbacks(), config.train
     parallel = _Stepper(model, train.micro)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.train()
     clock = _Clock()
-    for step in range(start, train.steps):
-        try:
-            batch = next(batches).to(world.device, non_blocking=True)
-        except (RuntimeError, DiagnosticError):
-            # The signal that asks this process to end may have ended the processes that load its samples.
-            if world.size == 1 and step > start and callbacks.interrupted():
-                callbacks.save(step)
-                return step
-            raise
-        done = step + 1
+    for own_step in range(start, train.steps):
+        step = before + own_step
+        batch = _next(batches, callbacks.interrupted if world.size == 1 and own_step > start else _never)
+        if batch is None:
+            callbacks.save(step)
+            return step
+        batch, done = batch.to(world.device, non_blocking=True), step + 1
         seed_generators(train.seed, step, world.rank)
-        factor = learning_rate_factor(step, train.steps, config.schedule)
+        factor = learning_rate_factor(own_step, train.steps, config.schedule)
         set_learning_rate(optimizer, factor)
         with torch.autocast(world.device.type, torch.bfloat16, enabled=train.precision == "bfloat16"):
             output = parallel(batch)
@@ -110,55 +110,77 @@ def train_steps(
         norm = clip_grad_norm_(parameters, train.clip_gradient_norm or float("inf"))
         if not bool(torch.isfinite(output.loss.detach() + norm)):
             raise DiagnosticError((_not_finite(output, done),))
-        _update(model, optimizer, epoch_ends=per_epoch > 0 and done % per_epoch == 0)
+        epoch_ends = batch.ends_epoch or (per_epoch > 0 and (own_step + 1) % per_epoch == 0)
+        _update(model, optimizer, batch.flow, epoch_ends=epoch_ends)
         clock.samples += train.batch
-        if done % train.log_every == 0 or done in (1, train.steps):
-            rate = config.optimizer.learning_rate * factor
-            more = {"gradient_norm": norm.item(), "learning_rate": rate, "samples_per_second": clock.read()}
-            callbacks.log({**_record(output, done), **more})
+        last = own_step + 1 == train.steps
+        if done % train.log_every == 0 or own_step == 0 or last:
+            more = {"gradient_norm": norm.item(), "learning_rate": config.optimizer.learning_rate * factor}
+            callbacks.log({**_record(output, done, batch.flow), **more, "samples_per_second": clock.read()})
         with clock.stopped():
-            if done % train.checkpoint_every == 0 or done == train.steps:
+            if done % train.checkpoint_every == 0 or last:
                 callbacks.save(done)
-            if config.evaluation.every and done % config.evaluation.every == 0 and done < train.steps:
+            if config.evaluation.every and done % config.evaluation.every == 0 and not last:
                 callbacks.evaluate(done)
                 model.train()
             if callbacks.stop():
                 callbacks.save(done)
                 return done
-    return max(start, train.steps)
+    return before + max(start, train.steps)
 
 
-def _update(model: nn.Module, optimizer: AdamW, *, epoch_ends: bool) -> None:
+def _never() -> bool:
+    return False
+
+
+def _next(batches: Iterator[Batch], interrupted: Callable[[], bool]) -> Batch | None:
+    """The batch that comes next; None where it cannot be loaded because this process is to end: the signal that asks it to
+    may have ended the processes that load its samples."""
+    try:
+        return next(batches)
+    except (RuntimeError, DiagnosticError):
+        if interrupted():
+            return None
+        raise
+
+
+def _update(model: nn.Module, optimizer: AdamW, flow: str, *, epoch_ends: bool) -> None:
     """The optimiser's step, and what follows it."""
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     model.after_step()  # type: ignore[operator]
     if epoch_ends:
-        model.after_epoch()  # type: ignore[operator]
+        (model.models[flow] if isinstance(model, FlowModels) else model).after_epoch()  # type: ignore[operator]
 
 
 class _Stepper:
     """The two halves of a training step: all of the batch at once, or its towers in chunks of `micro` samples."""
 
     def __init__(self, model: nn.Module, micro: int | None) -> None:
-        self._cached = None if micro is None else CachedStep(model, micro)  # type: ignore[arg-type]
-        self._forward: Callable[[Batch], Any] = self._cached or in_parallel(model)
+        flows = model.models if isinstance(model, FlowModels) else {"": model}
+        self._cached = {} if micro is None else {name: CachedStep(own, micro) for name, own in flows.items()}  # type: ignore[arg-type]
+        self._model = model if self._cached else in_parallel(model, parts_of_it=isinstance(model, FlowModels))
+        self._backward: Callable[[Tensor], object] = Tensor.backward
 
     def __call__(self, batch: Batch) -> TrainOutput:
-        output: TrainOutput = self._forward(batch)
-        return output
+        cached = self._cached.get(batch.flow)
+        self._backward = Tensor.backward if cached is None else cached.backward
+        output: Any = self._model(batch) if cached is None else cached(batch)
+        return output  # type: ignore[no-any-return]
 
     def backward(self, loss: Tensor) -> None:
-        if self._cached is None:
-            loss.backward()  # type: ignore[no-untyped-call]
-        else:
-            self._cached.backward(loss)
+        self._backward(loss)
 
 
-def _record(output: TrainOutput, step: int) -> dict[str, Any]:
-    terms = {f"terms/{name}": value.item() for name, value in output.terms.items()}
-    metrics = {name: value.item() for name, value in output.metrics.items()}
-    return {"step": step, "loss": output.loss.item(), **terms, **metrics}
+def _record(output: TrainOutput, step: int, flow: str) -> dict[str, Any]:
+    """What is logged of a step. Of one of several flows the terms and their measures begin with its name."""
+    prefix = f"{flow}." if flow else ""
+    terms = {f"terms/{prefix}{name}": value.item() for name, value in output.terms.items()}
+    of_terms = tuple(f"{name}." for name in output.terms)
+    metrics = {
+        f"{prefix}{name}" if name.startswith(of_terms) else name: value.item() for name, value in output.metrics.items()
+    }
+    return {"step": step, **({"flow": flow} if flow else {}), "loss": output.loss.item(), **terms, **metrics}
 
 
 def _not_finite(output: TrainOutput, step: int) -> Diagnostic:

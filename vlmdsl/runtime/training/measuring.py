@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.configuration import NothingToResume
 from vlmdsl.diagnostics.cells import displayed, plain
@@ -20,11 +19,11 @@ from vlmdsl.runtime.evaluation import Evaluation, results_json, results_table, s
 from vlmdsl.runtime.files import damaged, rounded
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers
-from vlmdsl.runtime.training.assembly import Data, build_model, open_data
+from vlmdsl.runtime.training.assembly import Data
 from vlmdsl.runtime.training.checkpoint import check_written_by, load_weights, read_position, sound_checkpoint
+from vlmdsl.runtime.training.course import Model, StageOfRun, models_of, open_course, with_settings
 from vlmdsl.runtime.training.held_out import HeldOut, held_out_measure
 from vlmdsl.runtime.training.processes import World, join_processes
-from vlmdsl.runtime.training.reference import fill_references
 from vlmdsl.runtime.training.run_folder import RunFolder
 from vlmdsl.schema import RunConfig
 from vlmdsl.source import Span
@@ -39,7 +38,7 @@ TOKENIZER = "tokenizer.json"
 
 
 def evaluate_run(
-    objective: Objective,
+    course: Sequence[StageOfRun],
     config: RunConfig,
     folder: RunFolder,
     evaluate_on: tuple[str, ...] = (),
@@ -53,16 +52,17 @@ def evaluate_run(
     """
     config = folder.with_kept(config)
     with join_processes(config.train.device) as world:
-        restored = _built(objective, config, folder, world, evaluate_on, evaluate_map)
-        model, data = restored.model, restored.data
-        held_out = held_out_measure(objective.program, config, data, model)
+        restored = _built(course, config, folder, world, evaluate_on, evaluate_map)
+        flow, data = restored.stage.measured, restored.data[restored.stage.measured.name]
+        model = models_of(restored.model, restored.stage)[flow.name]
+        held_out = held_out_measure(flow.objective.program, flow.config, data, model)
         if held_out is None:
             return {}, "nothing to evaluate: there is no held-out data, or it has neither texts nor classes"
-        conditions = conditions_of(config, data, evaluate_map)
+        conditions = conditions_of(config, data, evaluate_map, stage=restored.stage.name)
         # Other data may have samples of the same names: what the folder says is about the run's own.
         untrained = None if evaluate_on else known_untrained(folder, conditions)
         untrained = untrained or held_out.measure(model)
-        load_weights(restored.checkpoint, model)
+        restored.load()
         step = read_position(restored.checkpoint).step
         results = measured(step, held_out.measure(model), untrained, conditions)
         if not evaluate_on and world.first:
@@ -80,12 +80,15 @@ def _remarks(data: Data, held_out: HeldOut) -> list[str]:
     return [*map(displayed, remarks_of(data.held_out)), *report.table().splitlines()]
 
 
-def restored_model(objective: Objective, config: RunConfig, folder: RunFolder) -> tuple[VisionLanguageModel, Tokenizer]:
+def restored_model(
+    course: Sequence[StageOfRun], config: RunConfig, folder: RunFolder
+) -> tuple[VisionLanguageModel, Tokenizer]:
     """The model of the newest sound checkpoint in `folder`, and its tokenizer. V0816 without a checkpoint."""
     with join_processes(config.train.device) as world:
-        restored = _built(objective, folder.with_kept(config), folder, world)
-        load_weights(restored.checkpoint, restored.model)
-        return restored.model, restored.tokenizers.default
+        restored = _built(course, folder.with_kept(config), folder, world)
+        restored.load()
+        model = models_of(restored.model, restored.stage)[restored.stage.measured.name]
+        return model, restored.tokenizers.default
 
 
 @dataclass(frozen=True)
@@ -93,13 +96,22 @@ class _Restored:
     """A run as it was before its first step, and the checkpoint that is to be loaded."""
 
     checkpoint: Path
-    data: Data
+    stage: StageOfRun
+    """The one that the checkpoint is of."""
+    data: dict[str, Data]
+    """The data of each flow."""
     tokenizers: Tokenizers
-    model: VisionLanguageModel
+    model: Model
+
+    def load(self) -> None:
+        """Put the weights of the checkpoint into the model."""
+        load_weights(self.checkpoint, self.model)
+        if self.stage.starts_from:
+            self.stage.fill_references(self.data, self.model)
 
 
 def _built(
-    objective: Objective,
+    course: Sequence[StageOfRun],
     config: RunConfig,
     folder: RunFolder,
     world: World,
@@ -111,14 +123,17 @@ def _built(
         reason = "it has no complete checkpoint"
         raise DiagnosticError((NothingToResume.at(Span("<command line>", 0, 0), path=folder.path, reason=reason),))
     check_written_by(checkpoint, folder.read_facts().identity)
-    data = open_data(objective.program, config, evaluate_on, evaluate_map)
+    course = with_settings(course, config)
+    name = read_position(checkpoint).stage
+    stage = next((stage for stage in course if stage.name == name), course[0])
+    data = open_course([stage], evaluate_on, evaluate_map).stages[stage.name]
     tokenizers = stored_tokenizers(checkpoint)
-    model = build_model(objective, config, tokenizers, world, data.mapping.facts)
-    fill_references(model, data, config)
+    model = stage.build(tokenizers, world, data)
+    stage.fill_references(data, model)
     if world.first:
         for note in notes:
             print(plain(f"note: {note}; using {checkpoint.name}"), file=sys.stderr)
-    return _Restored(checkpoint, data, tokenizers, model)
+    return _Restored(checkpoint, stage, data, tokenizers, model)
 
 
 def measured(
@@ -128,10 +143,13 @@ def measured(
     return {"step": step, **rounded(results_json(trained, untrained)), "conditions": dict(conditions)}
 
 
-def conditions_of(config: RunConfig, data: Data, evaluate_map: Mapping[str, str] | None = None) -> dict[str, object]:
+def conditions_of(
+    config: RunConfig, data: Data, evaluate_map: Mapping[str, str] | None = None, *, stage: str = ""
+) -> dict[str, object]:
     """Everything that the numbers of an evaluation depend on besides the weights, as JSON."""
     held_out = None if data.held_out is None else fingerprint(data.held_out)
     return {
+        **({"stage": stage} if stage else {}),
         "held_out": held_out,
         "map": {**config.data.map, **(evaluate_map or {})},
         **config.evaluation.model_dump(mode="json", exclude={"every", "batch"}),

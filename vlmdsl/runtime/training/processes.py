@@ -102,8 +102,10 @@ def join_reports(report: SkipReport) -> None:
             report.merge(other)
 
 
-def in_parallel(model: nn.Module) -> nn.Module:
+def in_parallel(model: nn.Module, *, parts_of_it: bool = False) -> nn.Module:
     """The model whose gradients are the mean over processes; the model itself where there is one process.
+
+    A step may use only `parts_of_it`, the same on all processes: the others then get no gradient.
 
     Buffers are not sent at every step, as DDP does by itself. Queues, running means, norms of heads and reference sets come
     out equal on all processes, because each is a function of the global batch, and a reference set may be larger than the
@@ -114,7 +116,7 @@ def in_parallel(model: nn.Module) -> nn.Module:
     # The argument was renamed: from torch 2.13 on, `broadcast_buffers` warns.
     accepted = inspect.signature(DistributedDataParallel).parameters
     options: dict[str, Any] = {"forward_sync_buffers" if "forward_sync_buffers" in accepted else "broadcast_buffers": False}
-    return DistributedDataParallel(model, **options)
+    return DistributedDataParallel(model, find_unused_parameters=parts_of_it, **options)
 
 
 def seed_generators(*purpose: int | str) -> None:

@@ -68,6 +68,7 @@ class CheckpointState(_Record):
     epoch: Count
     batch: Count
     seed: Count
+    stage: str = ""
     records: Count
     """Lines of `metrics.jsonl` up to this step."""
     run: str

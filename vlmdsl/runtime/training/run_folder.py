@@ -82,6 +82,11 @@ class RunFolder:
         """The folder of the checkpoints."""
         return self.path / "checkpoints"
 
+    @property
+    def stages(self) -> Path:
+        """The folder of what stages ended with from which later ones start."""
+        return self.path / "stages"
+
     @classmethod
     def create(cls, out: str | None, recipe: str) -> RunFolder:
         """A new folder: `out`, or the first free `runs/RECIPE-N`. DiagnosticError V0815 if `out` holds anything."""
@@ -141,7 +146,7 @@ class RunFolder:
     def check_plain(self) -> None:
         """V0850 if a file or folder that the run writes to is a link to elsewhere, or of the other kind."""
         files = (self.recipe, self.config, self.facts, self.metrics, self.curves, self.evaluation, self.untrained)
-        for file in (*files, self.checkpoints, self.path / KEPT, self.path / LOCK):
+        for file in (*files, self.checkpoints, self.stages, self.path / KEPT, self.path / LOCK):
             _check_plain(file, self.path)
         for file in files:
             if file.is_dir():

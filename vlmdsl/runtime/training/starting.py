@@ -122,7 +122,9 @@ def write_resumed(folder: RunFolder, config: RunConfig, world: World) -> None:
 def check_same_data(folder: RunFolder, data: Mapping[str, Any]) -> None:
     """V0818 if the run in `folder` was started with other samples."""
     stored = folder.read_facts().data
-    for name in ("train", "reference"):
+    for name in dict.fromkeys(("train", "reference", *stored, *data)):
+        if name.endswith("held_out"):
+            continue
         before, now = stored.get(name), data.get(name)
         if before is None and now is None:
             continue

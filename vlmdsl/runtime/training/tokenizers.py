@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.diagnostics import DiagnosticError
@@ -50,11 +50,12 @@ def text_towers(objective: Objective, config: ModelConfig) -> dict[str, str]:
     return dict(sorted(names.items(), key=lambda item: item[0] != _MAIN))
 
 
-def tokenizers_for(objective: Objective, config: ModelConfig, texts: Callable[[], Iterable[str]]) -> Tokenizers:
+def tokenizers_for(objectives: Sequence[Objective], config: ModelConfig, texts: Callable[[], Iterable[str]]) -> Tokenizers:
     """The tokenizer of every text tower: the one that the settings name, else a pretrained tower's own, else one trained on
     `texts()`; with a mask token where texts are masked. Raises `DiagnosticError` for one that cannot be used."""
-    towers = text_towers(objective, config)
-    masked = {stream.encoder.tower for stream in objective.streams if _is_masked(stream)}
+    towers = {tower: name for one in objectives for tower, name in text_towers(one, config).items()}
+    towers = dict(sorted(towers.items(), key=lambda item: item[0] != _MAIN))
+    masked = {stream.encoder.tower for one in objectives for stream in one.streams if _is_masked(stream)}
     read: dict[str | None, Tokenizer] = {}
     names = {tower: config.tokenizer or (name if name.startswith("hf:") else None) for tower, name in towers.items()}
     for source in dict.fromkeys(names.values()):

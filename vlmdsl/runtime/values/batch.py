@@ -29,13 +29,16 @@ class Batch:
     `values` are by name: what modules take by the names of `VisionLanguageModel.readings`, what comes with it by that of
     its `port`, and plain fields by their own. `index [b]`, int64, is where each sample is in its source, `keys` what it is
     called there. `draws` are the numbers drawn for the step, 0-d, and for each sample, `[b]` or
-    `[b, K]`, and those that follow the run, 0-d.
+    `[b, K]`, and those that follow the run, 0-d. `flow` is the name of the flow that the batch is for, where a stage has
+    several, and `ends_epoch` whether it is the last one of an epoch of that flow.
     """
 
     values: dict[str, Value]
     index: Tensor
     keys: list[str]
     draws: dict[str, Tensor] = field(default_factory=dict)
+    flow: str = ""
+    ends_epoch: bool = False
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -47,4 +50,6 @@ class Batch:
             self.index.to(device, non_blocking=non_blocking),
             self.keys,
             {name: draw.to(device, non_blocking=non_blocking) for name, draw in self.draws.items()},
+            self.flow,
+            self.ends_epoch,
         )

@@ -1,0 +1,67 @@
+"""Stages and flows on two processes leave what they leave on one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+
+import vlmdsl
+from bundled.test_processes import precise
+from vlmdsl.api.driver import build_flows
+from vlmdsl.api.runs import course
+from vlmdsl.runtime.training.course import open_course, tokenizers_of_course
+from vlmdsl.runtime.training.loop import Callbacks, train_steps
+from vlmdsl.runtime.training.optimizer import build_optimizer
+from vlmdsl.runtime.training.processes import World
+from vlmdsl.schema import load_config
+from vlmdsl.testing.distributed import run_processes
+
+pytestmark = pytest.mark.distributed
+
+RECIPES = Path(__file__).parents[1] / "end_to_end" / "recipes"
+SETTINGS = {"train.batch": 8, "train.compile": False, "train.log_every": 1, "data.train": ("shapes:samples=40",)}
+
+
+def mixed(micro: int | None = None) -> dict[str, Any]:
+    """What five steps of two flows log and leave, in float64."""
+    rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    world = World(rank, size, torch.device("cpu"))
+    config, faults = load_config(flags={**SETTINGS, "train.steps": 5, "train.seed": 6, "train.micro": micro})
+    assert config is not None, faults
+    stages = course(build_flows(RECIPES / "two_flows.vlo"), config)
+    opened = open_course(stages)
+    (stage,), data = stages, opened.stages[""]
+    model = stage.build(tokenizers_of_course(stages, opened), world, data).double()
+    batches = stage.batches(data, model, world)
+    logged: list[dict[str, Any]] = []
+    optimizer = build_optimizer(model, config.optimizer)
+    train_steps(model, optimizer, precise(batches), config, world, callbacks=Callbacks(log=logged.append))
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    return {"flows": [line["flow"] for line in logged], "losses": [line["loss"] for line in logged], "state": state}
+
+
+@pytest.mark.parametrize("micro", [None, 3], ids=["plain", "micro"])
+def test_a_mixture_on_two_processes_is_that_on_one(micro: int | None) -> None:
+    alone = mixed()
+    assert set(alone["flows"]) == {"pairs", "texts"}
+    for own in run_processes(mixed, 2, micro):
+        assert own["flows"] == alone["flows"]
+        assert own["losses"] == pytest.approx(alone["losses"], abs=1e-9)
+        assert own["state"].keys() == alone["state"].keys()
+        for name, value in own["state"].items():
+            torch.testing.assert_close(value, alone["state"][name], rtol=0, atol=1e-7, msg=name)
+
+
+def staged(out: str) -> list[str]:
+    settings = {**SETTINGS, "stages.main.train.steps": 2, "evaluation.limit": 8}
+    run = vlmdsl.train(RECIPES / "two_stages.vlo", steps=2, settings=settings, out=out)
+    return sorted(str(path.name) for path in (run.folder / "checkpoints").glob("*"))
+
+
+def test_stages_follow_each_other_on_two_processes(tmp_path: Path) -> None:
+    results = run_processes(staged, 2, str(tmp_path / "run"))
+    assert results[0] == ["step-00000002", "step-00000004"]

@@ -1,0 +1,158 @@
+"""Runs of several stages and flows: what they begin with, where they resume, and which flow each step is of."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import vlmdsl
+from vlmdsl.runtime.data import Mixture
+
+RECIPES = Path(__file__).parent / "recipes"
+STAGES, FLOWS = RECIPES / "two_stages.vlo", RECIPES / "two_flows.vlo"
+SETTINGS: dict[str, object] = {
+    "train.batch": 8,
+    "train.compile": False,
+    "train.log_every": 1,
+    "train.checkpoint_every": 1,
+    "train.keep": 20,
+    "evaluation.limit": 16,
+}
+WHOLE = "step-00000005"
+
+
+def train(recipe: Path | None, out: Path, *, resume: Path | None = None, **settings: object) -> vlmdsl.RunResult:
+    if resume:
+        return vlmdsl.train(resume=resume)
+    own = {"stages.main.train.steps": 3} if recipe == STAGES else {"train.seed": 6}
+    steps = 2 if recipe == STAGES else 5  # with the seed, both flows have some of them
+    return vlmdsl.train(recipe, data=["shapes:samples=40"], steps=steps, out=out, settings={**SETTINGS, **own, **settings})
+
+
+def tensors(run: Path, step: str = WHOLE) -> dict[str, torch.Tensor]:
+    folder = run / "checkpoints" / step
+    return load_file(folder / "model.safetensors") | load_file(folder / "optimizer.safetensors")
+
+
+def assert_same(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def resumed_from(run: Path, copy: Path, step: int) -> Path:
+    """A copy of a run as it was after `step` steps, trained to its end."""
+    shutil.copytree(run, copy)
+    for checkpoint in (copy / "checkpoints").iterdir():
+        if int(checkpoint.name.removeprefix("step-")) > step:
+            shutil.rmtree(checkpoint)
+    stored = json.loads((copy / "checkpoints" / f"step-{step:08d}" / "state.json").read_text())
+    lines = (copy / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (copy / "metrics.jsonl").write_text("".join(lines[: stored["records"]]))
+    train(None, copy, resume=copy)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(STAGES, tmp_path_factory.mktemp("stages") / "run").folder
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(FLOWS, tmp_path_factory.mktemp("flows") / "run").folder
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4])
+def test_a_run_resumes_in_the_stage_in_which_it_was_stopped(staged: Path, tmp_path: Path, step: int) -> None:
+    resumed = resumed_from(staged, tmp_path / "copy", step)
+    assert_same(tensors(staged), tensors(resumed))
+    same = [{name: value for name, value in line.items() if name != "samples_per_second"} for line in metrics(staged)]
+    assert same == [
+        {name: value for name, value in line.items() if name != "samples_per_second"} for line in metrics(resumed)
+    ]
+    assert [line["stage"] for line in metrics(resumed)] == ["warm"] * 2 + ["main"] * 3
+
+
+def test_checkpoints_say_their_stage(staged: Path) -> None:
+    states = [json.loads((folder / "state.json").read_text()) for folder in sorted((staged / "checkpoints").iterdir())]
+    assert [(state["step"], state["stage"]) for state in states] == [
+        (1, "warm"), (2, "warm"), (3, "main"), (4, "main"), (5, "main"),
+    ]  # fmt: skip
+
+
+def test_a_stage_begins_with_the_weights_of_the_one_that_it_names(staged: Path) -> None:
+    end, after = tensors(staged, "step-00000002"), tensors(staged, "step-00000003")
+    frozen = [name for name in after if name.startswith("encoders.vision.") and "/" not in name]
+    assert frozen
+    assert all(torch.equal(end[name], after[name]) for name in frozen)
+    counts = [value.item() for name, value in after.items() if name.endswith("/step")]
+    assert set(counts) == {1.0}, "the optimiser begins again"
+
+
+def test_the_end_of_a_stage_is_kept_for_those_that_start_from_it(staged: Path) -> None:
+    end = load_file(staged / "stages" / "warm" / "step-00000002" / "model.safetensors")
+    assert_same(end, load_file(staged / "checkpoints" / "step-00000002" / "model.safetensors"))
+
+
+def test_a_run_with_stages_is_evaluated(staged: Path) -> None:
+    again = vlmdsl.evaluate(staged)
+    assert again.evaluation == json.loads((staged / "evaluation.json").read_text())
+    assert again.evaluation["conditions"]["stage"] == "main"
+
+
+def test_each_step_is_of_the_flow_that_seed_and_step_say(mixed: Path) -> None:
+    mixture = Mixture({"pairs": 0.85, "texts": 0.15}, seed=6, stage="")
+    assert [line["flow"] for line in metrics(mixed)] == [mixture.flow(step) for step in range(5)]
+    assert {line["flow"] for line in metrics(mixed)} == {"pairs", "texts"}
+    for line in metrics(mixed):
+        assert [name for name in line if name.startswith("terms/")] == [
+            "terms/pairs.contrast" if line["flow"] == "pairs" else "terms/texts.mlm"
+        ]
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_a_mixture_resumes_with_the_batches_that_are_next(mixed: Path, tmp_path: Path, step: int) -> None:
+    assert_same(tensors(mixed), tensors(resumed_from(mixed, tmp_path / "copy", step)))
+
+
+@pytest.mark.parametrize("setting", [{"data.workers": 1}, {"train.micro": 3}], ids=["workers", "micro"])
+def test_workers_and_micro_batches_change_nothing_in_a_mixture(
+    mixed: Path, tmp_path: Path, setting: dict[str, object]
+) -> None:
+    other = train(FLOWS, tmp_path / "run", **setting).folder
+    if "data.workers" in setting:
+        assert_same(tensors(mixed), tensors(other))
+    losses = [[line["loss"] for line in metrics(run)] for run in (mixed, other)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_a_flow_does_not_move_what_it_does_not_use(mixed: Path) -> None:
+    flows = [line["flow"] for line in metrics(mixed)]
+    step = flows.index("texts") + 1
+    assert step > 1
+    before, after = (tensors(mixed, f"step-{number:08d}") for number in (step - 1, step))
+    vision = [name for name in after if name.startswith("encoders.vision.")]
+    assert all(torch.equal(before[name], after[name]) for name in vision)
+    assert not all(torch.equal(before[name], after[name]) for name in after if name.startswith("encoders.language."))
+
+
+def test_settings_of_unknown_stages_and_flows_are_refused(tmp_path: Path) -> None:
+    for recipe, name in (
+        (STAGES, "stages.mian.train.steps"),
+        (STAGES, "flows.a.data.workers"),
+        (FLOWS, "flows.b.data.workers"),
+    ):
+        with pytest.raises(vlmdsl.DiagnosticError) as caught:
+            vlmdsl.Trainer(recipe, settings={name: 1}, out=tmp_path)
+        assert [fault.code for fault in caught.value.diagnostics] == ["V0811"]

@@ -1,0 +1,89 @@
+"""The model of a stage with several flows: one set of modules, and the step of each flow over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from vlmdsl.backends.torch.shared_numbers import SharedNumbers
+from vlmdsl.runtime.model.model import VisionLanguageModel
+from vlmdsl.runtime.model.named import NamedModules
+from vlmdsl.runtime.model.parts import Parts
+from vlmdsl.runtime.modules.towers import Encoder
+from vlmdsl.runtime.values import Batch
+
+if TYPE_CHECKING:
+    from vlmdsl.backends.torch.objective import Objective, ObjectiveOutput
+
+__all__ = ["FlowModels"]
+
+
+class FlowModels(nn.Module):
+    """A `VisionLanguageModel` for each flow, all of them over the same modules; a batch says which flow it is for.
+
+    Learned numbers and states of one name are one, and so are equal heads, fusion modules, decoders and teachers. Weights
+    are called as in the model of a single objective, so that stages can take them over from each other. What a flow does
+    not use gets no gradient in its steps, and AdamW leaves it as it is; teachers move in every step.
+
+    Args:
+        encoders: the towers of all flows, by name.
+        objectives: the objective of each flow, by its name.
+        steps: the length of the stage, which schedules of teachers go by.
+        lengths: those of the vectors that fields hold, by flow and name.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, Encoder],
+        objectives: Mapping[str, Objective],
+        *,
+        steps: int = 0,
+        lengths: Mapping[str, Mapping[str, int]] | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoders = NamedModules(encoders)
+        self.objective = SharedNumbers([*objectives.values()])
+        parts = Parts.of(encoders, [*objectives.values()], steps)
+        self.fusions, self.decoders, self.heads, self.teachers = parts.fusions, parts.decoders, parts.heads, parts.teachers
+        # In a plain dictionary: their modules are those above, which have their names from here.
+        self.models: dict[str, VisionLanguageModel] = {
+            name: VisionLanguageModel(encoders, objective, steps=steps, lengths=(lengths or {}).get(name), parts=parts)
+            for name, objective in objectives.items()
+        }
+
+    def train(self, mode: bool = True) -> FlowModels:
+        """As of any module, but frozen towers and heads stay in evaluation mode."""
+        super().train(mode)
+        for model in self.models.values():
+            model.train(mode)
+        return self
+
+    def forward(self, batch: Batch) -> ObjectiveOutput:
+        """The loss, its terms and metrics of the flow that the batch is for."""
+        output: ObjectiveOutput = self.models[batch.flow](batch)
+        return output
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FlowModels:
+        """As of any module, and for what the models of the flows hold by themselves, their reference sets."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for model in self.models.values():
+            model._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    def after_step(self) -> None:
+        """What follows an optimiser step: teachers move, learned numbers come back into their bounds."""
+        if self.teachers is not None:
+            self.teachers.follow(self.encoders, self.heads, "after")
+        self.objective.after_step()
+
+    def compile_encoders(self) -> None:
+        """Run the towers, and what stands on them, through torch.compile from now on; each once."""
+        for module in dict.fromkeys(module for model in self.models.values() for module in model.units):
+            module.compile()
+
+    @property
+    def notes(self) -> list[str]:
+        """What is reported about the towers before the first step, a sentence each."""
+        return list(dict.fromkeys(note for model in self.models.values() for note in model.notes))

@@ -1,0 +1,210 @@
+"""The stages of a run with their flows: what each one trains, on which data, with which settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from vlmdsl.backends.torch.objective import Objective
+from vlmdsl.ir import Flow, Stage, ramps, sample_index
+from vlmdsl.runtime.data import BatchLoader, MixedBatches, Mixture, Source, Survey, texts_of
+from vlmdsl.runtime.evaluation import comparison_of, first_image_tower
+from vlmdsl.runtime.model import FlowModels, VisionLanguageModel
+from vlmdsl.runtime.tokenizer import Tokenizers
+from vlmdsl.runtime.training.assembly import (
+    Data,
+    build_flow_models,
+    build_model,
+    map_data,
+    open_sources,
+    surveys,
+    text_fields,
+    training_batches,
+)
+from vlmdsl.runtime.training.processes import World
+from vlmdsl.runtime.training.reference import fill_references
+from vlmdsl.runtime.training.starting import data_facts
+from vlmdsl.runtime.training.tokenizers import tokenizers_for
+from vlmdsl.schema import RunConfig, config_of
+
+__all__ = [
+    "FlowOfRun", "Model", "Opened", "StageOfRun", "course_of", "models_of", "open_course", "tokenizers_of_course",
+    "with_settings",
+]  # fmt: skip
+
+Model = VisionLanguageModel | FlowModels
+"""What a stage trains: of several flows, one model over one set of modules."""
+
+
+@dataclass(frozen=True)
+class FlowOfRun:
+    """What a share of the steps of a stage trains; without a name the only flow of its stage."""
+
+    name: str
+    share: float
+    objective: Objective
+    config: RunConfig
+    """The settings of the run, with those of the stage and of the flow."""
+
+
+@dataclass(frozen=True)
+class StageOfRun:
+    """A part of a run: `config.train.steps` steps, after `before` steps of earlier stages."""
+
+    name: str
+    starts_from: str
+    flows: tuple[FlowOfRun, ...]
+    config: RunConfig
+    before: int
+
+    @property
+    def end(self) -> int:
+        """How many steps of the run are done when it ends."""
+        return self.before + self.config.train.steps
+
+    @property
+    def measured(self) -> FlowOfRun:
+        """The flow that is evaluated: the first one that compares images with texts, else with images."""
+        programs = [(flow, flow.objective.program) for flow in self.flows]
+        comparing = (flow for flow, program in programs if comparison_of(program) is not None)
+        with_images = (flow for flow, program in programs if first_image_tower(program) is not None)
+        return next(comparing, None) or next(with_images, self.flows[0])
+
+    def label(self, flow: FlowOfRun) -> str:
+        """What a flow is called among all of the run: `second.texts`."""
+        return ".".join(name for name in (self.name, flow.name) if name)
+
+    def build(self, tokenizers: Tokenizers, world: World, opened: Mapping[str, Data]) -> Model:
+        """The model, with weights drawn from the seed; `opened` is the data of each flow."""
+        facts = {name: data.mapping.facts for name, data in opened.items()}
+        first = self.flows[0]
+        model: Model
+        if len(self.flows) == 1:
+            model = build_model(first.objective, first.config, tokenizers, world, facts[first.name])
+        else:
+            objectives = {flow.name: flow.objective for flow in self.flows}
+            model = build_flow_models(objectives, self.config, tokenizers, world, facts)
+        for flow in self.flows:
+            if sample_index(flow.objective.program) is not None:
+                flow.objective.state.allocate_samples(len(opened[flow.name].train))
+        return model
+
+    def survey(self, opened: Mapping[str, Data], model: Model) -> dict[str, dict[str, Survey]]:
+        """What is to be known of the samples of each flow."""
+        models = models_of(model, self)
+        return {
+            flow.name: surveys(flow.objective.program, flow.config, opened[flow.name], models[flow.name])
+            for flow in self.flows
+        }
+
+    def fill_references(self, opened: Mapping[str, Data], model: Model) -> None:
+        """Encode what flows retrieve from."""
+        for flow in self.flows:
+            fill_references(models_of(model, self)[flow.name], opened[flow.name], flow.config)
+
+    def batches(self, opened: Mapping[str, Data], model: Model, world: World) -> BatchLoader | MixedBatches:
+        """This process's share of the batch of each step."""
+        models = models_of(model, self)
+        loaders = {
+            flow.name: training_batches(
+                flow.objective.program, flow.config, opened[flow.name], models[flow.name], world,
+                part=(self.name, flow.name), mixed=len(self.flows) > 1,
+            )
+            for flow in self.flows
+        }  # fmt: skip
+        if len(self.flows) == 1:
+            return next(iter(loaders.values()))
+        mixture = Mixture({flow.name: flow.share for flow in self.flows}, self.config.train.seed, self.name)
+        following = {flow.name: ramps(flow.objective.program) for flow in self.flows}
+        return MixedBatches(mixture, loaders, following, self.config.train.steps)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The data of every flow of every stage."""
+
+    stages: dict[str, dict[str, Data]]
+
+    def facts(self, course: Sequence[StageOfRun], surveyed: Mapping[str, Mapping[str, Survey]], of: str) -> dict[str, Any]:
+        """What `run.json` says of each source, with what a look through those of the stage `of` found."""
+        facts: dict[str, Any] = {}
+        for stage in course:
+            for flow in stage.flows:
+                data = self.stages[stage.name][flow.name]
+                own = data_facts(data, surveyed[flow.name] if stage.name == of else {})
+                label = stage.label(flow)
+                facts |= {f"{label}:{name}" if label else name: value for name, value in own.items()}
+        return facts
+
+
+def course_of(stages: Iterable[tuple[Stage, Mapping[str, Objective]]], config: RunConfig) -> tuple[StageOfRun, ...]:
+    """The stages of a run in their order, each with the objectives of its flows by name."""
+    course: list[StageOfRun] = []
+    for stage, objectives in stages:
+        flows = tuple(_flow(stage, flow, objectives[flow.name], config) for flow in stage.flows)
+        before = course[-1].end if course else 0
+        course.append(StageOfRun(stage.name, stage.starts_from, flows, config_of(config, stage.name), before))
+    return tuple(course)
+
+
+def _flow(stage: Stage, flow: Flow, objective: Objective, config: RunConfig) -> FlowOfRun:
+    return FlowOfRun(flow.name, flow.share, objective, config_of(config, stage.name, flow.name))
+
+
+def with_settings(course: Sequence[StageOfRun], config: RunConfig) -> tuple[StageOfRun, ...]:
+    """The same stages with other settings of the run."""
+    return tuple(
+        replace(
+            stage,
+            config=config_of(config, stage.name),
+            flows=tuple(replace(flow, config=config_of(config, stage.name, flow.name)) for flow in stage.flows),
+        )
+        for stage in course
+    )
+
+
+def models_of(model: Model, stage: StageOfRun) -> dict[str, VisionLanguageModel]:
+    """The model of each flow."""
+    return model.models if isinstance(model, FlowModels) else {stage.flows[0].name: model}
+
+
+def open_course(
+    course: Sequence[StageOfRun], evaluate_on: tuple[str, ...] = (), evaluate_map: Mapping[str, str] | None = None
+) -> Opened:
+    """Opens the data of all stages, each source once; DiagnosticError with all that the first flow lacks which lacks
+    something. Only flows that are measured have held-out data."""
+    sources: dict[str, tuple[Source, Source | None]] = {}
+    stages: dict[str, dict[str, Data]] = {}
+    for stage in course:
+        stages[stage.name] = {}
+        for flow in stage.flows:
+            key = flow.config.data.model_dump_json(exclude={"map"})
+            train, val = sources[key] = sources.get(key) or open_sources(flow.config, evaluate_on)
+            held_out = val if flow is stage.measured else None
+            stages[stage.name][flow.name] = map_data(
+                flow.objective.program,
+                flow.config,
+                train,
+                held_out,
+                foreign=bool(evaluate_on),
+                held_out_map=evaluate_map,
+            )
+    return Opened(stages)
+
+
+def tokenizers_of_course(course: Sequence[StageOfRun], opened: Opened) -> Tokenizers:
+    """The tokenizer of every text tower of the run; what is trained is trained on the training texts of all flows."""
+    objectives = [flow.objective for stage in course for flow in stage.flows]
+
+    def texts() -> Iterator[str]:
+        read: set[tuple[object, ...]] = set()
+        for stage in course:
+            for flow in stage.flows:
+                data, fields = opened.stages[stage.name][flow.name], text_fields(flow.objective.program)
+                identity = (flow.config.data.train, *(data.mapping.columns.get(field) for field in fields))
+                if fields and identity not in read:
+                    read.add(identity)
+                    yield from texts_of(data.train, data.mapping, fields)
+
+    return tokenizers_for(objectives, course[0].config.model, texts)

@@ -1,0 +1,233 @@
+"""One stage of a run: its steps, its checkpoints, and what is measured of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch.optim import AdamW
+
+from vlmdsl.backends.torch.collectives import gather_objects
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.diagnostics.catalog.configuration import NothingToResume
+from vlmdsl.runtime.data import BatchLoader, MixedBatches, SkipReport, Survey
+from vlmdsl.runtime.evaluation import Evaluation
+from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.tokenizer import Tokenizers
+from vlmdsl.runtime.tracking import Reporter, draw_curves
+from vlmdsl.runtime.training.checkpoint import (
+    Position,
+    check_written_by,
+    load_checkpoint,
+    newest_checkpoint,
+    save_checkpoint,
+    take_over,
+)
+from vlmdsl.runtime.training.course import Model, StageOfRun, models_of
+from vlmdsl.runtime.training.ending import Ending
+from vlmdsl.runtime.training.held_out import HeldOut
+from vlmdsl.runtime.training.loop import Callbacks, train_steps
+from vlmdsl.runtime.training.measuring import TOKENIZER, known_untrained, measured, results_text
+from vlmdsl.runtime.training.processes import World, highest, wait_for_all
+from vlmdsl.runtime.training.run_folder import RunFolder
+from vlmdsl.runtime.training.stopping import StopSignals, ended_by
+from vlmdsl.source import Span
+
+__all__ = ["BegunStage"]
+
+_WORDS = {"train": "training", "held_out": "held-out", "reference": "reference"}
+
+
+@dataclass
+class BegunStage:
+    """A stage of a run that is ready for its next step."""
+
+    name: str
+    run: str
+    """What tells this run from others: `identity_of`."""
+    course: Sequence[StageOfRun]
+    stage: StageOfRun
+    folder: RunFolder
+    world: World
+    ending: Ending
+    model: Model
+    tokenizers: Tokenizers
+    optimizer: AdamW
+    batches: BatchLoader | MixedBatches
+    held_out: HeldOut | None
+    conditions: dict[str, object]
+    """What the evaluation depends on beside the model."""
+    surveys: dict[str, Survey]
+    """What is to be known of the training, held-out and reference samples."""
+    start: int = 0
+    """Steps of this stage that are done."""
+    untrained: Evaluation | None = None
+    results: dict[str, Any] = field(default_factory=dict)
+    records: int = 0
+    """Lines of metrics that are written."""
+    notes: list[str] = field(default_factory=list)
+    """Checkpoints that are damaged."""
+
+    def go_on_from(self, checkpoint: Path) -> None:
+        """Load what a checkpoint holds; V0853 if another run wrote it."""
+        check_written_by(checkpoint, self.run)
+        position = load_checkpoint(checkpoint, self.model, self.optimizer)
+        self.batches.load_state_dict({"epoch": position.epoch, "batch": position.batch})
+        self.start = position.step - self.stage.before
+
+    def start_from(self, stage: StageOfRun) -> None:
+        """Take over what an earlier stage ended with; V0816 where it is not there, V0853 where another run wrote it."""
+        end = newest_checkpoint(self.folder.stages / stage.name)
+        end = gather_objects(end and end.resolve())[0]  # only the first process knows the folder of a new run
+        if end is None:
+            reason = f"there is no sound checkpoint of the end of its stage `{stage.name}`"
+            raise DiagnosticError((NothingToResume.at(Span("<command line>", 0, 0), path=self.folder.path, reason=reason),))
+        check_written_by(end, self.run)
+        take_over(end, self.model)
+        if self.model.teachers is not None:
+            self.model.teachers.begin_again(self.model.encoders, self.model.heads)
+
+    @property
+    def measured(self) -> VisionLanguageModel:
+        """The model of the flow that is evaluated."""
+        return models_of(self.model, self.stage)[self.stage.measured.name]
+
+    def train(self, signals: StopSignals) -> None:
+        """Take the steps that are left; where a signal asks to stop, write a checkpoint and raise the signal's exception."""
+
+        def stop() -> bool:
+            # Until the first step is done, which may take long to compile, nothing is lost by ending at once.
+            signals.deferred = True
+            return self._agreed(signals)
+
+        def evaluate(step: int) -> None:
+            signals.unless_asked(lambda: self.measure(step))
+
+        callbacks = Callbacks(self._log, self.save, evaluate, stop, lambda: bool(signals.received))
+        signals.deferred = self.world.size > 1
+        try:
+            with Reporter(self.folder.metrics, self.course[-1].end, active=self.world.first) as self._reporter:
+                self.batches.tell = self._reporter.note
+                batches = iter(self.batches)
+                train_steps(
+                    self.model,
+                    self.optimizer,
+                    batches,
+                    self.stage.config,
+                    self.world,
+                    start=self.start,
+                    per_epoch=self.batches.batches_per_epoch,
+                    before=self.stage.before,
+                    callbacks=callbacks,
+                )
+        except Exception:
+            # A run that failed is the one whose curves are wanted most; its own error comes first.
+            with suppress(Exception):
+                self._draw()
+            raise
+        finally:
+            signals.deferred = False
+        self._draw()
+        if self._agreed(signals):
+            wait_for_all()
+            raise ended_by(signals.received)
+
+    def _agreed(self, signals: StopSignals) -> bool:
+        """Whether any process was asked to end: all of them are then."""
+        highest_received = highest(signals.received)
+        if highest_received:  # only then: a signal may have come in the meantime, which must not be forgotten
+            signals.received = highest_received
+        return highest_received > 0
+
+    def _log(self, record: dict[str, Any]) -> None:
+        if self.stage.name:
+            record["stage"] = self.stage.name
+        self._reporter.log(record)
+        self.records += 1
+
+    def _draw(self) -> None:
+        if self.world.first:
+            draw_curves(self.folder.metrics, self.folder.curves, self.name)
+
+    def save(self, step: int) -> None:
+        """Write a checkpoint: `step` steps are done."""
+        if self.world.first:
+            place = self.batches.state_dict()
+            position = Position(step, **place, seed=self.stage.config.train.seed, stage=self.stage.name)
+            needed = any(later.starts_from == self.stage.name for later in self.course if self.stage.name)
+            roots = [self.folder.stages / self.stage.name] if needed and step == self.stage.end else []
+            for root in (*roots, self.folder.checkpoints):  # what a stage ends with first: then the stage is over
+                save_checkpoint(
+                    root,
+                    self.model,
+                    self.optimizer,
+                    position,
+                    texts={TOKENIZER: self.tokenizers.to_json()},
+                    keep=self.stage.config.train.keep,
+                    records=self.records,
+                    run=self.run,
+                )
+            self.ending.done = step
+
+    def measure(self, step: int) -> None:
+        """Measure the model and write `evaluation.json`."""
+        if self.held_out is not None:
+            self.results = measured(step, self.held_out.measure(self.measured), self.untrained, self.conditions)
+            self.folder.write_evaluation(self.results)
+
+    def measure_untrained(self) -> None:
+        """Measure the model as it was before the first step, or read what was measured when the run began."""
+        if self.held_out is not None:
+            self.untrained = known_untrained(self.folder, self.conditions)
+            if self.untrained is None:
+                self.untrained = self.held_out.measure(self.measured)
+                self.folder.write_untrained(measured(0, self.untrained, self.untrained, self.conditions))
+
+    def announcement(self) -> str:
+        """What is about to run, in a line (the first step may take long to compile), and a line a doubt about the data."""
+        weights = sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
+        where = f"{self.world.size} processes on {self.world.device.type}" if self.world.size > 1 else self.world.device.type
+        compiling = "; the first step compiles" if self.stage.config.train.compile else ""
+        done = self.stage.before + self.start
+        from_step = f" from step {done}" if self.start else ""
+        if self.stage.name:
+            from_step += f", stage {self.stage.name} to step {self.stage.end}"
+        lines = [f"note: {note}; continuing from step {done}" for note in self.notes]
+        lines += [f"training {weights:,} weights on {where} in {self.folder.path}{from_step}{compiling}"]
+        lines += [f"note: {note}" for note in self.model.notes]
+        for name, survey in self.surveys.items():
+            training = name.endswith("train")
+            about = "" if name == "train" else f"{_words(name)} data: "
+            lines += [f"note: {about}{line}" for line in survey.lines(training=training)]
+        return "\n".join(lines)
+
+    def _reports(self) -> dict[str, SkipReport]:
+        held_out = {} if self.held_out is None else {"held_out": self.held_out.batches.report}
+        return {"train": self.batches.report, **held_out}
+
+    def note_skipped(self) -> None:
+        """Write into `run.json` what was skipped, by reason, and what the views had to do without."""
+        if self.world.first:
+            label = f"{self.stage.name}:" if self.stage.name else ""
+            skipped = {f"{label}{name}": report.as_dict() for name, report in self._reports().items()}
+            facts = self.folder.read_facts().plain()
+            kept = facts.get("skipped", {}) if label else {}
+            self.folder.write_facts({**facts, "skipped": {**kept, **skipped}})
+
+    def summary(self) -> str:
+        """The results as a table, what was skipped, and the folder."""
+        tables = {_words(name): report.table().replace("\n", "\n  ") for name, report in self._reports().items()}
+        skipped = [f"{name} data: {table}" for name, table in tables.items() if table]
+        table = (
+            [results_text(self.results)] if self.results else ["nothing was evaluated: there is no held-out data (--val)"]
+        )
+        return "\n".join([*table, *skipped, f"run folder: {self.folder.path}"])
+
+
+def _words(name: str) -> str:
+    """What the data is called: `training`, of a flow `training (texts)`."""
+    flow, _, what = name.rpartition(":")
+    return f"{_WORDS[what]} ({flow})" if flow else _WORDS[what]

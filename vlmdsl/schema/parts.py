@@ -1,0 +1,42 @@
+"""What stages and flows of a run may set for themselves, and the configuration of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+from vlmdsl.schema.run import RunConfig
+
+__all__ = ["config_of", "unknown_parts"]
+
+_Section = TypeVar("_Section", bound=BaseModel)
+
+
+def config_of(config: RunConfig, stage: str = "", flow: str = "") -> RunConfig:
+    """The configuration of a flow of a stage: that of the run, with what is set for the stage, then for the flow.
+
+    >>> from vlmdsl.schema import load_config
+    >>> config, _ = load_config(overrides=["train.batch=8", "stages.second.train.steps=7"])
+    >>> [(config_of(config, stage).train.steps, config_of(config, stage).train.batch) for stage in ("first", "second")]
+    [(400, 8), (7, 8)]
+    """
+    for part in (config.stages.get(stage), config.flows.get(flow)):
+        if part is not None:
+            changed = {name: _changed(getattr(config, name), getattr(part, name)) for name in part.model_fields_set}
+            config = config.model_copy(update=changed)
+    return config
+
+
+def unknown_parts(config: RunConfig, stages: Iterable[str], flows: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """The settings of stages and flows that a recipe does not have, such as `stages.secnd`, with those that it has."""
+    named: tuple[tuple[str, Mapping[str, object], tuple[str, ...]], ...] = (
+        ("stages", config.stages, tuple(stages)),
+        ("flows", config.flows, tuple(flows)),
+    )
+    return {f"{what}.{name}": has for what, settings, has in named for name in settings if name not in has or not name}
+
+
+def _changed(section: _Section, part: BaseModel) -> _Section:
+    return section.model_copy(update={name: getattr(part, name) for name in part.model_fields_set})
