@@ -48,7 +48,7 @@ def test_sizes_that_differ_are_named_on_every_process() -> None:
     assert "text is float32 [4, 8] on process 0, float32 [4, 16] on process 1" in first[1]
     assert "text_mask is bool [4, 3] on process 0, bool [4, 4] on process 1" in second[2]
     assert second[3] == "the inputs disagree on the axis B (samples): image has 4, text has 3"
-    assert first[3].startswith("process 1 was given features that do not fit")
+    assert first[3].startswith("process 1 received invalid features")
     assert first[4] == second[4] == "no error"
 
 

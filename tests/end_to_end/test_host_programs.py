@@ -235,7 +235,7 @@ def test_state_is_not_moved_on_twice_by_a_checkpoint() -> None:
     objective = eager(QUEUED)
     features = leaves(example_features(objective))
     loss = checkpoint(lambda **values: objective(**values).loss, use_reentrant=False, **features)
-    with pytest.raises(RuntimeError, match="has state, so it cannot be computed again in a backward pass"):
+    with pytest.raises(RuntimeError, match="has state, which a recomputation in the backward pass would update twice"):
         loss.backward()
 
 

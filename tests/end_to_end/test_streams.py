@@ -70,7 +70,7 @@ def test_a_resumed_run_on_a_stream_is_the_same_bit_for_bit(
     assert len({record["loss"] for record in records(run)}) == STEPS
     train = json.loads((run / "run.json").read_text())["data"]["train"]
     assert (train["samples"], train["shards"]) == (None, 4)
-    assert train["remarks"] == ["read as a stream of 4 shards; what is said of the samples is about 1 of them"]
+    assert train["remarks"] == ["read as a stream of 4 shards; remarks on the samples cover 1 of them"]
 
     (shards / "s4.tar").write_bytes((shards / "s0.tar").read_bytes())
     shutil.rmtree(run / end)

@@ -121,7 +121,7 @@ def _one(what: str, named: Mapping[str, _T], name: str | None, whose: str) -> _T
     if name is not None and name in named and name:
         return named[name]
     if not any(named):
-        reason, help = f"{whose} has no {what}s, so that there is no `{name}` to choose", f"leave `{what}` out"
+        reason, help = f"{whose} has no {what}s, so there is no `{name}` to choose", f"leave `{what}` out"
     elif name is None:
         reason, help = f"{whose} has several {what}s, and one objective is needed", f'choose one with `{what}="..."`'
     else:

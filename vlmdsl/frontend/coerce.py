@@ -272,9 +272,9 @@ def context_fault(subject: Value, context: Value, place: Span) -> Fault:
     """Why `subject | context` is not a text given an image, and how to write one."""
     sides = [_kind_of(subject), _kind_of(context)]
     if sides == ["Image", "Text"]:
-        help = "exchange the sides: the text stands on the left of `|`, the image on its right"
+        help = "swap the sides: the text is on the left of `|`, the image on the right"
     elif sides == ["Text", "Image"]:
-        help = "use the output of a tower: streams through a head, and fused ones, are not fused again"
+        help = "use the output of a tower: streams with a head, and fused ones, cannot be fused"
     else:
         help = "fuse a Text with an Image: `text | image`"
     return Fault(ContextNotTaken.at(place, help=(help,), subject=type_of(subject), context=type_of(context)))

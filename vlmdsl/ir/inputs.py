@@ -144,7 +144,7 @@ def _codes(owner: Stream | ModuleOutput) -> Iterable[Input]:
 def _plain_inputs(nodes: list[Node]) -> Iterable[Input]:
     for node in nodes:
         if node.operation is SCALAR:
-            yield Input(node.string("name"), (), "float", "one number, the same on every process, which the caller gives")
+            yield Input(node.string("name"), (), "float", "one number, the same on every process, passed by the caller")
         elif node.operation is FIELD and isinstance(node.type, FieldType):
             kind = FIELD_KINDS[node.type.kind]
             if kind.dtype is not None:

@@ -38,9 +38,9 @@ register(
         name="unite",
         family="candidates",
         summary=(
-            "The columns of both matrices side by side: the candidates of a row are all of them, of a queue the entries "
-            "that are written. Targets are united in the same way; in a target of fewer columns the additional ones are "
-            "negatives."
+            "The columns of both matrices side by side: the candidates of a row are those of both, with the written "
+            "entries of a queue. Targets are united in the same way; in a target of fewer columns the additional ones"
+            " are negatives."
         ),
         meaning=_unite,
         subjects=(

@@ -24,10 +24,8 @@ class FuseParameters(Parameters):
     """Arguments of `fuse`."""
 
     depth: int = Field(default=6, ge=1, le=MAXIMUM_LAYERS, description="how many blocks")
-    width: int = Field(
-        default=0, ge=0, le=MAXIMUM_WIDTH, description="length of the states in the module; 0: of the text's that enter"
-    )
-    heads: int = Field(default=0, ge=0, le=MAXIMUM_WIDTH, description="heads of attention; 0: one for every 64 features")
+    width: int = Field(default=0, ge=0, le=MAXIMUM_WIDTH, description="width of the module; 0: that of the text states")
+    heads: int = Field(default=0, ge=0, le=MAXIMUM_WIDTH, description="number of attention heads; 0: one per 64 features")
     attention: Literal["cross", "merged"] = Field(
         default="cross",
         description="`cross`: the text attends to the image in every block (ALBEF); `merged`: both are one sequence (FLAVA)",
@@ -35,8 +33,10 @@ class FuseParameters(Parameters):
     pooled: Literal["first", "learned"] = Field(
         default="first", description="the pooled features: the state of the `first` token, or of a `learned` one"
     )
-    gated: bool = Field(default=False, description="whether what cross-attention adds starts at 0 (FIBER)")
-    name: GivenName = Field(default="fusion", description="its name in checkpoints; modules of one name are one")
+    gated: bool = Field(
+        default=False, description="whether a learned gate that starts at 0 multiplies the output of cross-attention (FIBER)"
+    )
+    name: GivenName = Field(default="fusion", description="its name in checkpoints; modules with one name share weights")
 
 
 def _fuse(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -52,8 +52,9 @@ register(
         name="fuse",
         family="fusion",
         summary=(
-            "The module that encodes a text given an image, `text | image`: a transformer over the last states of the text "
-            "tower that attends to those of the image tower. The recipe's is the encoder called `fusion`."
+            "The module that encodes a text given an image, `text | image`: a transformer over the last states of the"
+            " text tower that attends to those of the image tower. A recipe replaces the default by an encoder called"
+            " `fusion`."
         ),
         meaning=_fuse,
         parameters=FuseParameters,
@@ -100,8 +101,8 @@ register(
         name="matched",
         family="fusion",
         summary=(
-            "Image-text matching: a linear head on a text given an image tells pairs from others, mined negatives; the mean "
-            "cross-entropy over all of them. A sample that has picked no other does not count among the others."
+            "Image-text matching: a linear head on a text given an image separates pairs from mined negatives; the "
+            "mean cross-entropy over both. A sample without a pick has no negative."
         ),
         meaning=_matched,
         subjects=(

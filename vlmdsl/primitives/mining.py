@@ -37,7 +37,7 @@ class MineParameters(Parameters):
         default="drawn", description="`drawn` with the probabilities of the softmax, or the `hardest`: the most similar"
     )
     floor: float = Field(
-        default=0.0, ge=0.0, description="added to each probability before it is drawn by: 0 in ALBEF, 1e-4 in BLIP"
+        default=0.0, ge=0.0, description="added to each probability before drawing: 0 in ALBEF, 1e-4 in BLIP"
     )
     name: OptionalName = Field(
         default="", description="the name of its numbers among the inputs of the objective; by default NAME_uniform"
@@ -52,7 +52,7 @@ def _mine(builder: Builder, subjects: Mapping[str, Value], parameters: Parameter
         raise Fault(AxesDisagree.at(builder.place("matrix"), str(matrix.type), left=SimType(), right=matrix.type), matrix)
     if parameters.choose == "hardest":
         if parameters.floor:
-            reason = 'goes with choose="drawn": the hardest are not drawn'
+            reason = 'needs choose="drawn": the hardest are not drawn'
             raise Fault(BadValue.at(builder.place("floor"), argument="floor", function="mine", reason=reason))
         return builder.add("hardest", matrix, along=parameters.along, k=parameters.k)
     uniforms = builder.uniforms(parameters.name, count=parameters.k)
@@ -64,10 +64,10 @@ register(
         name="mine",
         family="mining",
         summary=(
-            "Hard negatives of each sample, picked from the whole batch: drawn with the softmax over its candidates as "
-            "probabilities, or the most similar ones. Never the pair itself, nor what is not a candidate; no gradient. A "
-            "draw is a function of seed, epoch and sample, so it is the same on any number of processes. A sample without "
-            "any other candidate picks itself (`picked`)."
+            "Hard negatives of each sample, picked from the whole batch: drawn with the softmax over its candidates "
+            "as probabilities, or the most similar ones. Never the pair or an excluded entry; no gradient. A draw is "
+            "a function of seed, epoch and sample, so it is the same on any number of processes. A sample without any"
+            " other candidate picks itself (`picked`)."
         ),
         meaning=_mine,
         subjects=(Subject("matrix", ("Sim",), "the logits: similarities over a temperature; a sample's pair is at (i, i)"),),
@@ -96,18 +96,18 @@ register(
         name="take",
         family="mining",
         summary=(
-            "What the picked samples have: of one pick each, features, tokens with their mask, a score, a condition or a "
-            "label instead of the sample's own; of several picks, their pooled features as tokens. The gradient goes "
-            "back to the picked sample."
+            "The values of the picked samples: with one pick each, features, tokens with their mask, a score, a "
+            "condition or a label instead of the sample's own; with several picks, their pooled features as tokens. "
+            "The gradient returns to the picked sample."
         ),
         meaning=_take,
         subjects=(
             Subject(
                 "x",
                 ("Encoded", "Vec", "Tokens", "Image", "Text", "Score", "Condition", "Label"),
-                "what to take, of each sample",
+                "the values to take",
             ),
-            Subject("picks", ("Picks",), "which samples, as `mine` picks them"),
+            Subject("picks", ("Picks",), "the picked samples, from `mine`"),
         ),
         formula="x_{n_i}",
         cost="an exchange of the samples that are picked",

@@ -27,9 +27,9 @@ class DecodeParameters(Parameters):
     """Arguments of `decode`."""
 
     depth: int = Field(default=8, ge=1, le=MAXIMUM_LAYERS, description="how many blocks")
-    width: int = Field(default=512, ge=4, le=MAXIMUM_WIDTH, description="length of the states in the decoder")
-    heads: int = Field(default=16, ge=1, le=MAXIMUM_WIDTH, description="heads of attention, each an equal part of the width")
-    name: GivenName = Field(default="decoder", description="its name in checkpoints; decoders of one name are one")
+    width: int = Field(default=512, ge=4, le=MAXIMUM_WIDTH, description="width of the decoder")
+    heads: int = Field(default=16, ge=1, le=MAXIMUM_WIDTH, description="number of attention heads, a divisor of the width")
+    name: GivenName = Field(default="decoder", description="its name in checkpoints; decoders with one name share weights")
 
 
 def _decode(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -95,8 +95,8 @@ register(
         name="pixels",
         family="reconstruction",
         summary=(
-            "The pixels of an image as a target, in the patches and with the standardisation of the tower whose output is "
-            "compared with them. They take no gradient."
+            "The pixels of an image as a target, in the patches and with the standardisation of the tower whose "
+            "output is compared with them. No gradient."
         ),
         meaning=_pixels,
         subjects=(Subject("image", ("Image",), "the image, or a view of it"),),

@@ -88,8 +88,8 @@ register(
         name="retrieve",
         family="memory",
         summary=(
-            "The k samples of a reference set with the largest cosine to each sample, best first: a tuple of the returned "
-            "columns. Of equal ones the earlier in the set comes first; a sample is never retrieved for itself."
+            "The k samples of a reference set with the largest cosine to each sample, best first: a tuple of the "
+            "returned columns. The earlier of equal ones comes first; a sample is never retrieved for itself."
         ),
         meaning=_retrieve,
         subjects=(

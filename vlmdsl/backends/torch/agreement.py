@@ -36,14 +36,14 @@ def check_agreement(features: Mapping[str, object], fault: Exception | None = No
 def _message(shapes: list[dict[str, str]], faults: list[str]) -> str:
     for process, text in enumerate(faults):
         if text:
-            return f"process {process} was given features that do not fit (this is process {process_index()}): {text}"
+            return f"process {process} received invalid features (this is process {process_index()}): {text}"
     names = dict.fromkeys(name for sizes in shapes for name in sizes)
     differing = [name for name in names if len({sizes.get(name) for sizes in shapes}) > 1]
     parts = [
         f"{name} is " + ", ".join(f"{sizes.get(name, 'missing')} on process {k}" for k, sizes in enumerate(shapes))
         for name in differing
     ]
-    return f"the processes were given batches of different sizes, which must be equal: {'; '.join(parts)}"
+    return f"batches must have the same size on all processes: {'; '.join(parts)}"
 
 
 def _form(value: object) -> str:

@@ -292,8 +292,8 @@ class Objective(LearnedNumbers):
             )
         if self.training and self.state.changes and torch._C._current_graph_task_id() != -1:
             raise RuntimeError(
-                "this objective has state, so it cannot be computed again in a backward pass: it would move on twice; "
-                "leave it out of what is checkpointed"
+                "this objective has state, which a recomputation in the backward pass would update twice: exclude it from "
+                "activation checkpointing"
             )
         fault: Exception | None = None
         try:

@@ -67,6 +67,6 @@ CONTRAST = define(
         multiplies=True,
         takes="see `ir/contrast.py`",
         carries="`contrast: ir.Contrast`",
-        gives="Loss: a whole region, made by a pass",
+        gives="Loss: a whole region, added by a pass",
     )
 )

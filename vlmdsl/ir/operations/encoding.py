@@ -119,9 +119,8 @@ MIX = define(
         takes="an Image and a Scalar made of draws and constants; or Vec and Scalar",
         carries="`block`, unless it is the whole batch",
         gives=(
-            "the same: the Scalar's share of each sample, the rest of its partner in the batch of all "
-            "processes read backwards, or in its block of consecutive samples of it, the last with those "
-            "that are left. Images are mixed by the model, before they are encoded"
+            "the same: the Scalar's share of each sample plus the rest of its partner in the reversed global batch, "
+            "or in its reversed block of consecutive samples. The model mixes images before they are encoded"
         ),
     )
 )
@@ -132,7 +131,7 @@ GATE = define(
         passes_features=True,
         per_sample=True,
         takes="Vec, Score",
-        gives="Vec: each sample's vector times its number",
+        gives="Vec: the vector of each sample times its number",
     )
 )
 DISTRIBUTION = define(

@@ -71,9 +71,9 @@ SIMILARITY = define(
         multiplies=True,
         takes="x, y (both Vec, or both Tokens, or a Vec and a memory)",
         carries=(
-            "`by` (`dot`, `tokenmax`, `tokenmean`, `euclidean`, a plug-in's name), `arguments` (sorted "
-            "name-value pairs, those that differ from their defaults; `share`, `count`, `rank` of `tokenmax`"
-            " choose tokens by the whole batch, in training only)"
+            "`by` (`dot`, `tokenmax`, `tokenmean`, `euclidean`, a plug-in's name), `arguments` (sorted pairs of name "
+            "and value, without defaults; `share`, `count`, `rank` of `tokenmax` select tokens over the whole batch, "
+            "in training only)"
         ),
         gives="Sim",
     )
@@ -112,7 +112,7 @@ UNITE = define(
         takes="two Sims, or two Targets",
         gives=(
             "Sim[B, B+B], Target[B, B+Q9]: columns side by side, of the batch or of a memory, read along "
-            "rows only; a narrower target speaks of the first columns"
+            "rows only; a narrower target is over the first columns"
         ),
     )
 )
@@ -134,7 +134,7 @@ EXCLUDE_PAIRS = define(
         per_sample=True,
         keeps_zero=True,
         takes="Sim",
-        gives="Sim: a sample is not a candidate of its own",
+        gives="Sim: the pair of a sample is not a candidate",
     )
 )
 LOG_SUM_EXP = define(

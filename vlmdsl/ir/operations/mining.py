@@ -78,9 +78,8 @@ MINE = define(
         takes="Sim, a draw of each sample",
         carries="`along` (`rows`, `columns`), `floor`",
         gives=(
-            "Picks of the batch: K negatives of each sample, drawn in proportion to the softmax plus the "
-            "floor by the inverse of the cumulative distribution; never the pair, nor what is excluded; "
-            "without gradient"
+            "Picks of the batch: K negatives of each sample, drawn in proportion to the softmax plus the floor by the"
+            " inverse of the cumulative distribution; never the pair or an excluded entry; without gradient"
         ),
     )
 )
@@ -92,7 +91,7 @@ HARDEST = define(
         stops_gradient=True,
         takes="Sim",
         carries="`along`, `k`",
-        gives="Picks of the batch: the k most similar negatives, of equals the earlier",
+        gives="Picks of the batch: the k most similar negatives, the earlier of equals",
     )
 )
 FETCH = define(
@@ -101,8 +100,8 @@ FETCH = define(
         fetch,
         takes="Vec, Tokens, Score, Condition or Label; Picks of the batch",
         gives=(
-            "the same of the picked samples, whichever process holds them; of several picks of Vec Tokens, "
-            "masked where there were fewer. Gradients return to the picked sample"
+            "the same of the picked samples, from any process; Tokens for several picks of Vec, masked where there "
+            "are fewer. Gradients return to the picked sample"
         ),
     )
 )
@@ -112,6 +111,6 @@ PICKED = define(
         picked,
         stops_gradient=True,
         takes="Picks of the batch",
-        gives="Condition: whether a sample has picked another one; where it could not, it has picked itself",
+        gives="Condition: whether a sample has picked another one; otherwise it has picked itself",
     )
 )

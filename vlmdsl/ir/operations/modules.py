@@ -113,15 +113,15 @@ APPLY = define(
         {"use": (Use,)},
         takes="states of a text, states of its image; or states of an image without its dropped patches; or a Vec",
         carries="`use: ir.Use` (module, blocks, gradient, follows)",
-        gives="Encoded, of a text given its image; of a decoder Patches; of a head Vec. The schedule calls the module",
+        gives="Encoded of a text given its image, Patches of a decoder, or Vec of a head. The schedule calls the module",
     )
 )
 MATCHED = define(
     Operation(
         "matched",
         matched,
-        takes="Vec of two logits, then of others Vec and Condition each",
-        gives="Loss: the mean cross-entropy of pairs, and of others for which the condition holds",
+        takes="Vec of two logits for pairs, then Vec and Condition for others",
+        gives="Loss: the mean cross-entropy of pairs and of those others for which the condition holds",
     )
 )
 PIXELS = define(
@@ -132,7 +132,7 @@ PIXELS = define(
         stops_gradient=True,
         takes="encode of an Image, Patches that are compared with it",
         carries="`normalised` (`none`, `patch`)",
-        gives="Patches: the pixels that the tower was given, in patches as long as those",
+        gives="Patches: the input pixels of the tower, in patches of that size",
     )
 )
 DROPPED = define(
@@ -141,14 +141,14 @@ DROPPED = define(
         dropped,
         stops_gradient=True,
         takes="encode of an Image with dropped patches",
-        gives="Mask of patches: those that the tower was not given",
+        gives="Mask of patches: the dropped ones",
     )
 )
 RECONSTRUCT = define(
     Operation(
         "reconstruct",
         reconstruct,
-        takes="Patches, Patches that they should be, Mask of patches",
+        takes="predicted Patches, target Patches, Mask of patches",
         gives="Loss: the mean squared error over the patches that the mask selects, of the global batch; none: 0",
     )
 )

@@ -75,8 +75,7 @@ HINGE = define(
         takes="Sim",
         carries="`along`, `margin`, `negatives` (`mean`, `hardest`)",
         gives=(
-            "Score: max(0, margin + negative - pair) over a sample's candidates but the pair, their mean or "
-            "the largest; none: 0"
+            "Score: max(0, margin + negative - pair) over a sample's candidates except the pair, mean or largest; none: 0"
         ),
     )
 )

@@ -36,8 +36,8 @@ REFERENCE = define(
         reference,
         {"encoder": (Encoder,), "field": (str,), "kind": (str,)},
         stops_gradient=True,
-        carries="`encoder` (locked), `field`, `kind`",
-        gives="Table: what the encoder makes of the field of each reference sample",
+        carries="`encoder` (frozen), `field`, `kind`",
+        gives="Table: the encoder's features of the field of each reference sample",
     )
 )
 RETRIEVE = define(
@@ -49,7 +49,7 @@ RETRIEVE = define(
         takes="Vec, Table, a Key",
         carries="`k`",
         gives=(
-            "Picks: the samples with the largest cosine, best first, of equals the earlier, never the one of the same key"
+            "Picks: the samples with the largest cosine, best first, the earlier of equals, never the one with the same key"
         ),
     )
 )
@@ -59,7 +59,7 @@ TAKE = define(
         fixed(TokensType(tokens="K"), TableType, PicksType),
         stops_gradient=True,
         takes="Table, Picks",
-        gives="Tokens: what the table holds of those that were found; masked where there were fewer",
+        gives="Tokens: the rows of the table for the picks; masked where there are fewer",
     )
 )
 ATTEND = define(

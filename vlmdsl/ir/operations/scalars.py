@@ -214,7 +214,7 @@ SCALAR = define(
         {"name": (str,)},
         learned=True,
         carries="`name`",
-        gives="Scalar: a number that the caller gives at each step, the same on every process; an input of the objective",
+        gives="Scalar: a number that the caller passes at each step, the same on every process; an input of the objective",
     )
 )
 DRAW = define(
@@ -244,7 +244,7 @@ RAMP = define(
         named=True,
         stops_gradient=True,
         carries="`name` (unique), `ramp` (shape, from, to, over and after which part of the run)",
-        gives="Scalar: a function of the step; an input of the objective, which batch k holds for step k",
+        gives="Scalar: a function of the step; an input of the objective, held by batch k for step k",
     )
 )
 
@@ -318,6 +318,6 @@ RETAIN = define(
         per_sample=True,
         takes="Vec, Tokens or Score; Condition",
         carries="`value`",
-        gives="the same, and `value` for samples for which the condition fails; made by a pass",
+        gives="the same, with `value` for samples for which the condition fails; added by a pass",
     )
 )

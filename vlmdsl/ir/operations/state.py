@@ -73,7 +73,7 @@ STATE = define(
         stops_gradient=True,
         carries="`name` (unique), `initial` (None: of a number per sample, which its first step gives)",
         gives=(
-            "Scalar: a number that outlives the step, as it was before this step; Vector: one number per feature; or "
+            "Scalar: a number that persists across steps, before this step; Vector: one number per feature; or "
             "PerSample: one number per sample of the data set"
         ),
     )
@@ -89,7 +89,7 @@ MEMORY = define(
         excludes=True,  # slots that are not written yet
         stops_gradient=True,
         carries="`name` (unique), `size` (Q), `start` (`empty`, `random`)",
-        gives="Memory: unit vectors of the steps before, those written so far; or Labels",
+        gives="Memory: unit vectors of earlier steps; or Labels",
     )
 )
 ENQUEUE = define(
@@ -119,6 +119,6 @@ RUNNING_MEAN = define(
         stops_gradient=True,
         takes="state; Score, or Vec where it is a Vector; a Scalar, if the momentum is one",
         carries="`momentum`, where it is a number",
-        gives="of the state: momentum times it plus the rest times the mean over all samples",
+        gives="that of the state: momentum times the state plus the rest times the mean over all samples",
     )
 )

@@ -46,7 +46,7 @@ SAME = define(
         sums_to_one=True,
         symmetric=True,
         stops_gradient=True,
-        takes="a Label, or one and the Labels of a queue, the columns of which follow",
+        takes="a Label; optionally the Labels of a queue, for additional columns",
         carries="`missing` (int marker: equal to nothing but itself, across processes too)",
         gives="Target",
     )

@@ -166,7 +166,7 @@ DROP = define(
         per_sample_view=True,
         takes="an Image",
         carries="`share`, `draw`; of a plug-in's mask `by` and `arguments`",
-        gives="Image: the tower sees the rest of its patches, whatever views follow",
+        gives="Image: the tower encodes the remaining patches, whatever views follow",
     )
 )
 JOIN = define(
@@ -184,7 +184,7 @@ BLEND = define(
         blend,
         pairs_fields=True,
         takes="an Image, a Text and a Scalar made of draws and constants",
-        gives="Joined: the image laid over the text, the Scalar its share; the model gives it to an encoder of both",
+        gives="Joined: the image over the text, the Scalar its share; for an encoder of both",
     )
 )
 

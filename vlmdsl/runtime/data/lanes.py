@@ -107,9 +107,7 @@ class Lane:
 
     def _too_few(self) -> Chunk:
         samples = sum(self._stream.count(shard) for shard in self._shards)
-        notes = (
-            f"{self._lanes} shards of the stream are read side by side, and each gives {self._share} samples to a batch",
-        )
+        notes = (f"{self._lanes} shards are read side by side, and each contributes {self._share} samples to a batch",)
         help = "`--set data.stream_lanes=1`, a smaller `train.batch`, or more data"
         too_few = BatchLargerThanData.at(_PLACE, samples=samples, batch=self._share, notes=notes, help=(help,))
         raise DiagnosticError((too_few,))
@@ -134,7 +132,7 @@ def lanes_of(
         faults.append(StreamUnusable.at(_PLACE, reason=reason, help=(f"`--set data.stream_lanes={stream.shards}`",)))
     elif batch % total or total % world:
         reason = f"{total} shards side by side do not divide a batch of {batch}, or are not a multiple of {world} processes"
-        help = "set `data.stream_lanes` to a number of shards that does, or have more shards"
+        help = "set `data.stream_lanes` to such a number, or use more shards"
         faults.append(StreamUnusable.at(_PLACE, reason=reason, help=(help,)))
     if faults:
         raise DiagnosticError(tuple(faults))

@@ -217,7 +217,7 @@ def _checked_order(source: Source, batch: int, seed: int, groups: Groups | None,
 def _one_source_note(groups: Groups, batch: int) -> str:
     """How batches of one source each were made, for the report."""
     if len(groups) == 1:
-        return "one source per batch: the data is one source, so batches are as without"
+        return "one source per batch: the data is one source, so batches are mixed"
     small = [name for name, indices in groups.items() if len(indices) < batch]
     note = f"one source per batch: {len(groups) - len(small)} sources"
     if small:

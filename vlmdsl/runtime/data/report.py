@@ -121,7 +121,7 @@ class SkipWatch:
 
 def too_many_bad(data: str, tried: int, bad: int, most: float, skipped: Iterable[Skipped]) -> Diagnostic:
     """V0828: a larger share of the samples that were looked at is bad than may be."""
-    problem = f"more than the share {most:g} that may be (`data.max_bad_share`)"
+    problem = f"more than the allowed share of {most:g} (`data.max_bad_share`)"
     return _unusable(data, bad, tried, problem, skipped)
 
 
@@ -142,7 +142,7 @@ _PLACE = Span("<command line>", 0, 0)
 
 
 def _helps(notes: Iterable[str]) -> tuple[str, ...]:
-    look = "look at `--map`, and at the folder that image paths are relative to"
+    look = "check `--map`, and the folder that image paths are relative to"
     return (look, allow_folders()) if any(OUTSIDE in note for note in notes) else (look,)
 
 

@@ -89,7 +89,7 @@ class TarStream:
         chosen = [self._files[number].path for number in probed_positions(len(self._files), _HEAD)]
         source = TarSource(chosen, self.name, self._limits)
         source.remarks.append(
-            f"read as a stream of {len(self._files):,} shards; what is said of the samples is about {len(chosen)} of them"
+            f"read as a stream of {len(self._files):,} shards; remarks on the samples cover {len(chosen)} of them"
         )
         return source
 

@@ -41,7 +41,7 @@ def read_synonyms(path: str) -> Synonyms:
             others.update(dict.fromkeys(other for other in group if other.lower() != word.lower()))
     synonyms = {word: tuple(others) for word, others in by_word.items() if others}
     if not synonyms:
-        raise _unreadable(path, "no line has two words with a comma between")
+        raise _unreadable(path, "no line has two comma-separated words")
     return synonyms
 
 

@@ -160,7 +160,7 @@ def _rows(path: Path, data: bytes, file: IndexedFile, separator: str) -> tuple[t
         plain = _records(data, separator, csv.QUOTE_NONE, _begin(data)) if separator == "\t" else ()
         if len({len(cells) for *_, cells in plain}) != 1:
             help = 'a cell in quotes ends with a quote; write a quote inside it twice (`""`)'
-            reason = f"the row in line {fault.line} has a quote that is not closed, or text behind one that is ({fault})"
+            reason = f"the row in line {fault.line} has a quote that is not closed, or text after a closing one ({fault})"
             raise _unreadable(path, reason, help) from fault
     return _indexed(path, data, file, separator, csv.QUOTE_NONE)
 

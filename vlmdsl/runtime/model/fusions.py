@@ -100,7 +100,7 @@ class Fusions(nn.Module):
             self.widths[module.name], self._shapes[module.name] = width, shape
         elif shape != self._shapes[module.name]:
             problem = f"shares the module `{module.name}` with a use of other sizes"
-            raise _unfit(text.tower, problem, "give each a module of its own: `fuse(..., name=...)`")
+            raise _unfit(text.tower, problem, "give each its own module: `fuse(..., name=...)`")
 
     def _register_vocabulary(self, module: Module, text: Encoder) -> None:
         name = module.base.name

@@ -64,13 +64,13 @@ class PixelDecoders(nn.Module):
         encoder = encoders[tower]
         form = encoder.image_format
         if form is None or form.patch is None or not encoder.states_width:
-            raise _unfit(tower, "does not tell the patches of its images apart, so that none can be decoded")
+            raise _unfit(tower, "has no separate patches of its images, so none can be decoded")
         shape = (replace(settings, patch=form.patch), encoder.states_width, form.patches(1.0))
         if module.name not in self.parts:
             self.parts[module.name] = PixelDecoder(*shape)
             self._shapes[module.name] = shape
         elif shape != self._shapes[module.name]:
-            help = "give each a decoder of its own: `decode(..., name=...)`"
+            help = "give each its own decoder: `decode(..., name=...)`"
             raise _unfit(tower, f"shares the decoder `{module.name}` with one of other sizes", help)
 
 

@@ -54,7 +54,9 @@ class Teachers(nn.Module):
                 on_it += [use.module] * (use.module.family == "head")
         for (tower, teacher), on_it in followed.items():
             if steps < 1 and (teacher.schedule == "cosine" or _follows(teacher, "share")):
-                raise ValueError(f"the momentum of the teacher of {tower.name} follows the run: say how many `steps` it has")
+                raise ValueError(
+                    f"the momentum of the teacher of {tower.name} is a schedule: pass the number of `steps` of the run"
+                )
             name = self._names[tower, teacher] = _unused(tower.name, self.copies)
             self.copies[name] = copy.deepcopy(towers[tower.name]).requires_grad_(False)
             self.heads[name] = heads.copied(on_it)

@@ -96,7 +96,7 @@ def check_lengths(
             encoded = [owners[name] for name in pair if name in owners]
             headed = any(encoder.heads for encoder in encoded)
             help = "give the heads the same output dimension: `out=`" if headed else "set one `model.dimension` for all"
-            problem = f"has another feature dimension than what it is compared with: {differing}"
+            problem = f"and what it is compared with have different feature dimensions: {differing}"
             raise _unfit(encoded[0].tower if encoded else pair[0], problem, help)
 
 

@@ -76,12 +76,14 @@ def tokenizer_notes(name: str, setting: str | None, tokenizer: Tokenizer) -> tup
     try:
         own = load_tokenizer(name).vocabulary
     except DiagnosticError:
-        return (f"uses the tokenizer `{setting}`; it has none of its own",)
+        return (f"uses the tokenizer `{setting}`; it has no tokenizer",)
     same = sum(own.get(token) == number for token, number in tokenizer.vocabulary.items())
     total = len(tokenizer.vocabulary)
     if same == total:
         return ()
-    return (f"uses the tokenizer `{setting}` instead of its own: {total - same:,} of {total:,} ids are different tokens",)
+    return (
+        f"uses the tokenizer `{setting}` instead of its tokenizer: {total - same:,} of {total:,} ids are different tokens",
+    )
 
 
 def _is_masked(stream: Stream) -> bool:

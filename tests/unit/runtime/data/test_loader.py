@@ -250,7 +250,7 @@ def test_more_bad_samples_than_the_share_stop_the_run(pairs: Callable[..., Path]
     with pytest.raises(DiagnosticError) as caught:
         take(shard_loader(path, plain_streams, batch=4, max_bad_share=0.29), 30)
     assert caught.value.diagnostics[0].message == (
-        "12 of 40 samples cannot be used, more than the share 0.29 that may be (`data.max_bad_share`)"
+        "12 of 40 samples cannot be used, more than the allowed share of 0.29 (`data.max_bad_share`)"
     )
 
 

@@ -115,7 +115,7 @@ def test_bad_samples_are_reported_or_stop_the_run(pairs: Callable[..., Path], pl
     assert line == f"of 20 samples read: skipped 8 samples; damaged image  8  {names}"
     with pytest.raises(DiagnosticError, match="8 of 20 samples cannot be used, so no batch of 13 can be filled"):
         looked_through(source, plain_streams, batch=13)
-    with pytest.raises(DiagnosticError, match=r"8 of 20 samples cannot be used, more than the share 0\.39 that may be"):
+    with pytest.raises(DiagnosticError, match=r"8 of 20 samples cannot be used, more than the allowed share of 0\.39"):
         looked_through(source, plain_streams, batch=4, max_bad_share=0.39)
     nothing = open_source(str(pairs(4, {f"{index:04d}.png": b"?" for index in range(4)})))
     with pytest.raises(DiagnosticError, match="V0820"):

@@ -202,7 +202,7 @@ def _all_hold(conditions: Iterable[Tensor | None]) -> Tensor | None:
 
 
 def _matrix(operand: Value, direction: str) -> Number:
-    assert not isinstance(operand, Target | Products), "similarities that are not made are scaled and shifted only"
+    assert not isinstance(operand, Target | Products), "similarities without a matrix can only be scaled and shifted"
     if isinstance(operand, Similarities):
         return operand.rows if direction == "rows" else operand.columns
     return operand
