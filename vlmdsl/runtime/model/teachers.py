@@ -55,7 +55,7 @@ class Teachers(nn.Module):
         for (tower, teacher), on_it in followed.items():
             if steps < 1 and (teacher.schedule == "cosine" or _follows(teacher, "share")):
                 raise ValueError(
-                    f"the momentum of the teacher of {tower.name} is a schedule: pass the number of `steps` of the run"
+                    f"the momentum of the teacher of {tower.name} is a schedule: say how many `steps` the run has"
                 )
             name = self._names[tower, teacher] = _unused(tower.name, self.copies)
             self.copies[name] = copy.deepcopy(towers[tower.name]).requires_grad_(False)
