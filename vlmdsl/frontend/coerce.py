@@ -272,7 +272,7 @@ def context_fault(subject: Value, context: Value, place: Span) -> Fault:
     """Why `subject | context` is not a text given an image, and how to write one."""
     sides = [_kind_of(subject), _kind_of(context)]
     if sides == ["Image", "Text"]:
-        help = "swap the sides: the text is on the left of `|`, the image on the right"
+        help = "exchange the sides: the text is on the left of `|`, the image on the right"
     elif sides == ["Text", "Image"]:
         help = "use the output of a tower: streams with a head, and fused ones, cannot be fused"
     else:

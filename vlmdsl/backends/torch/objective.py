@@ -129,7 +129,7 @@ class Objective(LearnedNumbers):
         """The steps of which this objective is the last one: what `backends.torch.step` executes, unless the logits of a
         batch are too large (`schedule_for`). Its lowerings are those of small batches."""
         self.passed: dict[Node, str] = passed_names(program, self.schedule)
-        """What the nodes are called that functions of `source` take from a batch or from each other."""
+        """The names of nodes that functions of `source` take from a batch or from each other."""
         self.source = emit(program, sources, self.schedule)
         """The torch source of this objective, and of what is computed before modules are called: exactly what runs, unless a
         batch is so large that `auto` chooses blocks."""
