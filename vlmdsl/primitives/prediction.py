@@ -60,6 +60,11 @@ register(
 )
 
 
+TARGETS = Subject("targets", ("Text",), "the text that is predicted, before tokens of it were masked or after")
+AT = Subject("at", ("Mask",), "the mask that selected tokens; without it all are predicted", TupleValue(()), keyword=True)
+"""What criteria over logits take beside these."""
+
+
 class TokenLossParameters(Parameters):
     """Arguments of `token_loss`."""
 
@@ -77,37 +82,46 @@ class TokenLossParameters(Parameters):
 
 def _token_loss(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
     assert isinstance(parameters, TokenLossParameters)
-    logits, stopped = _logits(builder, subjects["logits"])
+    return loss_of_tokens(builder, subjects, "token_loss", parameters.model_dump(exclude_defaults=True))
+
+
+def loss_of_tokens(builder: Builder, subjects: Mapping[str, Value], operation: str, arguments: Mapping[str, object]) -> Node:
+    """The loss of this operation, which compares the logits of tokens with what these are.
+
+    `subjects` are the logits, the text and the mask, as of `token_loss`, in that order and under any names.
+    """
+    names = list(subjects)
+    logits, stopped = _logits(builder, subjects[names[0]], names[0], operation)
     encode = logits.inputs[0]
-    which = _which(builder, encode, subjects["targets"], subjects["at"])
-    arguments = parameters.model_dump(exclude_defaults=True)
-    loss = builder.add("token_loss", logits, builder.add("token_ids", encode, which=which), **arguments)
+    which = _which(builder, encode, {name: subjects[name] for name in names[1:]}, operation)
+    loss = builder.add(operation, logits, builder.add("token_ids", encode, which=which), **arguments)
     return builder.add("stop", loss) if stopped else loss
 
 
-def _logits(builder: Builder, value: Value) -> tuple[Node, bool]:
+def _logits(builder: Builder, value: Value, argument: str, function: str) -> tuple[Node, bool]:
     """The logits that `linear` made, and whether their gradient is stopped."""
     stopped = isinstance(value, Node) and value.operation is STOP
     logits = value.inputs[0] if isinstance(value, Node) and stopped else value
     if not isinstance(logits, Node) or logits.operation is not VOCABULARY:
-        raise _wrong(builder, "logits", "token_loss", value, "logits, `linear(...)`")
+        raise _wrong(builder, argument, function, value, "logits, `linear(...)`")
     return logits, stopped
 
 
-def _which(builder: Builder, encode: Node, targets: Value, at: Value) -> str:
-    """Which tokens are predicted: those that the mask `at` selected, or all of the text."""
+def _which(builder: Builder, encode: Node, subjects: Mapping[str, Value], function: str) -> str:
+    """Which tokens are predicted: of a text those that a mask selected, or all."""
+    (text, targets), (mask, at) = subjects.items()
     source = parts_of(source_of(encode))[-1]
     masked = masked_text(source)
     if targets is not source and (masked is None or targets is not masked.inputs[0]):
         help = ("name the text, `let t = rewrite(text, M=1)`, and use it in both",)
-        raise _bad(builder, "targets", "this is not the text of which there are logits", *help)
+        raise _bad(builder, text, function, "this is not the text of which there are logits", *help)
     if isinstance(at, TupleValue):  # left out
         return "all"
     assert isinstance(at, MaskValue)
     selected = {"share": float(at.share), "draw": at.draw, **at.attributes}
     if masked is None or not selected.items() <= dict(masked.attributes).items():
         help = ("name the mask, `let m = random(15%)`, and use it in both: `linear(mask(text, m))`, `at=m`",)
-        raise _bad(builder, "at", "it is not the mask by which tokens of the text were selected", *help)
+        raise _bad(builder, mask, function, "it is not the mask by which tokens of the text were selected", *help)
     return "selected"
 
 
@@ -116,9 +130,9 @@ def _wrong(builder: Builder, argument: str, function: str, value: Value, expecte
     return Fault(WrongType.at(place, str(kind), argument=argument, function=function, wanted=expected, found=kind), value)
 
 
-def _bad(builder: Builder, argument: str, reason: str, *help_texts: str) -> Fault:
+def _bad(builder: Builder, argument: str, function: str, reason: str, *help_texts: str) -> Fault:
     place = builder.place(argument)
-    return Fault(BadValue.at(place, help=help_texts, argument=argument, function="token_loss", reason=reason))
+    return Fault(BadValue.at(place, help=help_texts, argument=argument, function=function, reason=reason))
 
 
 register(
@@ -132,10 +146,8 @@ register(
         meaning=_token_loss,
         subjects=(
             Subject("logits", ("Logits",), "the logits of each token"),
-            Subject("targets", ("Text",), "the text that is predicted, before tokens of it were masked or after"),
-            Subject(
-                "at", ("Mask",), "the mask that selected tokens; without it all are predicted", TupleValue(()), keyword=True
-            ),
+            TARGETS,
+            AT,
         ),
         parameters=TokenLossParameters,
         laws=("permutation", "non_negative"),

@@ -67,6 +67,15 @@ def upwards(x: Tensor, y: Tensor) -> Tensor:
     return (y[None, :] >= x[:, None]).to(x.dtype)
 
 
+@vlmdsl.primitive(
+    kind="criterion", takes=("Logits", "Codes"), laws=("permutation", "non_negative"), formula=r"-(1 - p_t)^\gamma \log p_t"
+)
+def focal(logits: Tensor, targets: Tensor, *, focus: float = 2.0) -> Tensor:
+    """A cross-entropy in which tokens that are predicted well count less."""
+    log = logits.log_softmax(dim=1).gather(1, targets[:, None]).squeeze(1)
+    return -((1 - log.exp()) ** focus) * log
+
+
 @vlmdsl.primitive(kind="mask", formula=r"M_i = \{ k_0, \ldots, k_0 + n \}")
 def one_span(selectable: np.ndarray, random: np.random.Generator, *, share: float = 0.15) -> np.ndarray:
     """One run of neighbouring tokens."""

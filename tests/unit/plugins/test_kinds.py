@@ -18,10 +18,11 @@ from vlmdsl.runtime.modules.towers import build_encoder
 from vlmdsl.testing import check_primitive
 
 AGES = "recipe mine(image: Image, text: Text, age: Number)\n"
+WITH_LAWS = (kinds.token_margin, kinds.squares, kinds.nearby, kinds.upwards, kinds.focal)
 TEXT_MARGIN = "mean(token_margin(image, text, margin=0.9))"
 
 
-@pytest.mark.parametrize("primitive", [kinds.token_margin, kinds.squares, kinds.nearby, kinds.upwards], ids=lambda p: p.name)
+@pytest.mark.parametrize("primitive", WITH_LAWS, ids=lambda p: p.name)
 def test_declared_laws_hold(primitive: vlmdsl.primitives.Primitive) -> None:
     check_primitive(primitive)
 
@@ -34,6 +35,47 @@ def test_a_criterion_of_tokens_is_what_its_function_computes() -> None:
     x, y = (value / value.norm(dim=2, keepdim=True) for value in (x, y))
     loss = objective(image_tokens=x, text_tokens=y, text_mask=mask).loss
     torch.testing.assert_close(loss, (0.9 - (x @ y.mT).amax(2)).clamp(min=0).mean())
+
+
+def test_a_criterion_of_logits_is_the_mean_of_what_its_function_gives_for_each_token_that_counts() -> None:
+    recipe = "let m = random(30%)\nminimize focal(linear(mask(text, m)), text, at=m, focus=1)"
+    objective = vlmdsl.compile(recipe, compiled=False)
+    assert 'ops.plugin_token_criterion("focal", text_masked_vocabulary, text_masked_targets, focus=1.0)' in objective.source
+    logits = torch.randn(2, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    targets = torch.tensor([[4, -100, 0], [-100, -100, 2]])
+    logits[targets < 0] = torch.nan
+    logits.requires_grad_()
+    loss = objective(text_masked_vocabulary=logits, text_masked_targets=targets).loss
+    log = logits[[0, 0, 1], [0, 2, 2]].log_softmax(1)[[0, 1, 2], [4, 0, 2]]
+    torch.testing.assert_close(loss, (-(1 - log.exp()) * log).mean())
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert gradient[targets >= 0].isfinite().all()
+    assert not gradient[targets < 0].any()
+    (stream,) = objective.streams
+    assert stream.asked_only  # logits of the selected tokens are enough
+    assert "focal(z_ik, text_i[k], focus = 1.0)" in formula_text(objective.program)
+    assert vlmdsl.plan(recipe, batch=8).calls[-1].family == "vocabulary"
+
+
+@pytest.mark.parametrize(
+    ("loss", "problem"),
+    [
+        ("focal(linear(mask(text, m)), text, at=random(30%))", "it is not the mask by which tokens of the text"),
+        ("focal(text, text)", "`logits` of `focal` expects Logits, not Text"),
+    ],
+)
+def test_a_criterion_of_logits_is_checked_as_the_built_in_one(loss: str, problem: str) -> None:
+    faults = [fault for fault in vlmdsl.check(f"let m = random(30%)\nminimize {loss}") if fault.severity == "error"]
+    assert problem in faults[0].message
+
+
+def test_logits_of_a_plug_in_come_with_what_the_tokens_are() -> None:
+    with pytest.raises(vlmdsl.DiagnosticError, match="takes logits with something else than what the tokens are"):
+
+        @vlmdsl.primitive(kind="criterion", takes=("Logits", "Label"))
+        def unfit(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+            """Not what the tokens are."""
+            return logits.sum(1)
 
 
 @pytest.mark.parametrize(

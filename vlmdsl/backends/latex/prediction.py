@@ -4,18 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from vlmdsl.backends.latex.entries import settings_of
 from vlmdsl.backends.latex.fusion import fused, module_of
 from vlmdsl.backends.latex.interface import Writer
-from vlmdsl.backends.latex.notation import PRODUCT, Math, number, words
+from vlmdsl.backends.latex.notation import PRODUCT, Math, call, number, words
 from vlmdsl.ir import Node, encoder_of, masked_text, parts_of
 from vlmdsl.ir.operations.encoding import source_of
 from vlmdsl.ir.operations.modules import APPLY
 
-__all__ = ["token_loss"]
+__all__ = ["token_criterion", "token_loss"]
 
 
 def token_loss(writer: Writer, node: Node) -> Math:
     """The mean over the tokens that are predicted; which they are is stated."""
+    return _over_tokens(
+        writer, node, lambda encode, token: _of_token(node, token, lambda entry: _surprise(writer, encode, entry))
+    )
+
+
+def token_criterion(writer: Writer, node: Node) -> Math:
+    """The same of the function of a plug-in, which is given the logits z of a token and what the token is."""
+    writer.names.state("values", words("z: the logits of a token"))
+    logits = Math(r"z_{ik}", "z_ik")
+    return _over_tokens(writer, node, lambda encode, token: call(node.operation, logits, token, *settings_of(node)))
+
+
+def _over_tokens(writer: Writer, node: Node, of_token: Callable[[Node, Math], Math]) -> Math:
+    """The mean of what is said of each token of an encoded text."""
     _, ids = node.inputs
     encode = ids.inputs[0]
     source = parts_of(source_of(encode))[-1]
@@ -23,8 +38,8 @@ def token_loss(writer: Writer, node: Node) -> Math:
     text = writer.names.source(source if masked is None else masked.inputs[0])
     said = f"the tokens{' that the mask selected' if ids.string('which') == 'selected' else ''}, of all samples"
     writer.names.state("values", Math(rf"M\ {words(said).latex}", f"M: {said}"))
-    loss = _of_token(node, Math(f"{text.latex}[k]", f"{text.text}[k]"), lambda entry: _surprise(writer, encode, entry))
-    if node.attribute("reduction") == "sample":
+    loss = of_token(encode, Math(f"{text.latex}[k]", f"{text.text}[k]"))
+    if dict(node.attributes).get("reduction") == "sample":
         latex = rf"\frac{{1}}{{B}} \sum_i \frac{{1}}{{|M_i|}} \sum_{{k \in M_i}} {loss.latex}"
         return Math(latex, f"1/B Σ_i 1/|M_i| Σ_k∈M_i {loss.text}", PRODUCT)
     return Math(rf"\frac{{1}}{{|M|}} \sum_{{(i,k) \in M}} {loss.latex}", f"1/|M| Σ_(i,k)∈M {loss.text}", PRODUCT)

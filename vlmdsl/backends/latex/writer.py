@@ -25,6 +25,7 @@ from vlmdsl.backends.latex.notation import (
     total,
     words,
 )
+from vlmdsl.backends.latex.prediction import token_criterion
 from vlmdsl.backends.latex.regions import Regions
 from vlmdsl.ir import Node, Program, walk
 from vlmdsl.ir.operations.contrast import CONTRAST
@@ -32,7 +33,7 @@ from vlmdsl.ir.operations.matrices import SCORE, SIMILARITY
 from vlmdsl.ir.operations.per_sample import LOOKUP, RUNNING_MEANS
 from vlmdsl.ir.operations.reductions import MEAN
 from vlmdsl.passes.fuse import contrast_of
-from vlmdsl.types import ScoreType, SimType, TargetType, TokensType, VectorType, VecType
+from vlmdsl.types import LossType, ScoreType, SimType, TargetType, TokensType, VectorType, VecType
 
 __all__ = ["FormulaWriter"]
 
@@ -66,6 +67,8 @@ class FormulaWriter(Writer):
         rule = EXPRESSIONS.get(node.operation)
         if rule is not None:
             return rule(self, node)
+        if node.operation.module and isinstance(node.type, LossType):
+            return token_criterion(self, node)
         if node.operation.module:
             return call(node.operation, *(self.argument(parent, "i") for parent in node.inputs), *settings_of(node))
         inputs = [self.expression(parent) for parent in node.inputs]

@@ -246,7 +246,8 @@ def _target_part(values: Values, node: Node, part: TargetPart) -> str:
 
 def _plugin(values: Values, node: Node) -> str:
     """Functions of plug-ins are called through `ops`: emitted source calls nothing else."""
-    function = "plugin_target" if isinstance(node.type, TargetType) else "plugin_criterion"
+    kinds = ((TargetType, "plugin_target"), (LossType, "plugin_token_criterion"))
+    function = next((name for kind, name in kinds if isinstance(node.type, kind)), "plugin_criterion")
     arguments = [literal(str(node.operation)), *(values.of(parent) for parent in node.inputs)]
     arguments += [f"{name}={literal(value)}" for name, value in node.attributes]
     return f"ops.{function}({', '.join(arguments)})"

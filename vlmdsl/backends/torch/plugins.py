@@ -12,7 +12,7 @@ from vlmdsl.backends.torch.values import TokenFeatures
 from vlmdsl.ir import Node, Program
 from vlmdsl.ir.operations.matrices import SCORE, SIMILARITY
 from vlmdsl.primitives.plugins.function import IMPLEMENTATIONS, Implementation, described, implementation, unfit
-from vlmdsl.types import FieldType, SimType, TargetType, TokensType, Type, VecType
+from vlmdsl.types import CodesType, FieldType, LogitsType, LossType, SimType, TargetType, TokensType, Type, VecType
 
 __all__ = ["try_plugins"]
 
@@ -55,7 +55,8 @@ def _try_operation(node: Node) -> None:
     shape = (_SAMPLES, _SAMPLES) if is_target else (_SAMPLES,)
     result = _result(function, samples * 2 if is_target else samples, node.attributes)
     if not isinstance(result, Tensor) or result.shape != shape or not (result.is_floating_point() or is_target):
-        expected = "weights [rows, columns]" if is_target else "one number per sample"
+        one = "one number per token" if isinstance(node.type, LossType) else "one number per sample"
+        expected = "weights [rows, columns]" if is_target else one
         raise unfit(function, f"returns {described(result)} for {_SAMPLES} samples instead of {expected}")
     if is_target and bool((result < 0).any()):
         raise unfit(function, "returns negative weights")
@@ -64,7 +65,7 @@ def _try_operation(node: Node) -> None:
 def _sample(kind: Type) -> object:
     """Random values of a type, as a function of a plug-in gets them."""
     generator = torch.Generator().manual_seed(0)
-    if isinstance(kind, VecType):
+    if isinstance(kind, VecType | LogitsType):
         return torch.randn(_SAMPLES, _FEATURES, generator=generator)
     if isinstance(kind, TokensType):
         return TokenFeatures(torch.randn(_SAMPLES, _TOKENS, _FEATURES, generator=generator), None)
@@ -73,6 +74,6 @@ def _sample(kind: Type) -> object:
         return Rows(values, torch.ones_like(pairs), pairs)
     if isinstance(kind, TargetType):
         return torch.eye(_SAMPLES)
-    if kind == FieldType("Label"):
+    if kind == FieldType("Label") or isinstance(kind, CodesType):
         return torch.arange(_SAMPLES)
     return torch.rand(_SAMPLES, generator=generator)

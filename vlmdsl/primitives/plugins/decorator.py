@@ -10,6 +10,7 @@ from vlmdsl.primitives.plugins.masks import mask
 from vlmdsl.primitives.plugins.modules import ModuleFamily, module
 from vlmdsl.primitives.plugins.operations import Declaration, criterion, target
 from vlmdsl.primitives.plugins.similarities import similarity
+from vlmdsl.primitives.plugins.token_criteria import TOKEN_KINDS, token_criterion
 from vlmdsl.primitives.spec import Law, Primitive
 
 __all__ = ["primitive"]
@@ -85,6 +86,9 @@ def primitive(
         if kind not in _OPERATIONS:
             possible = ", ".join(["similarity", *_OPERATIONS, "mask", "module"])
             raise unfit(function, f"is of the unknown kind `{kind}`", f"possible: {possible}")
-        return _OPERATIONS[kind](function, Declaration(takes, normalized, formula, laws, cost, example))
+        declared = Declaration(takes, normalized, formula, laws, cost, example)
+        if kind == "criterion" and set(takes) & set(TOKEN_KINDS):
+            return token_criterion(function, declared)
+        return _OPERATIONS[kind](function, declared)
 
     return register

@@ -89,11 +89,11 @@ def criterion(function: Implementation, declared: Declaration) -> Primitive:
         take(types, *(_KINDS[kind].type for kind in takes))
         return ScoreType(types[0].rows) if isinstance(types[0], SimType) else ScoreType()
 
-    parameters = _parameters(function)
+    parameters = parameters_of_operation(function)
     word = _registered(function, declared, names, parameters, "criteria")
     several = sum(kind in ("Vec", "Tokens") for kind in takes) > 1
     define(
-        replace(_operation(function, yields, parameters), criterion=of_matrix, per_sample=not of_matrix, compares=several)
+        replace(operation_of(function, yields, parameters), criterion=of_matrix, per_sample=not of_matrix, compares=several)
     )
     return word
 
@@ -110,11 +110,11 @@ def target(function: Implementation, declared: Declaration) -> Primitive:
         take(types, _KINDS[takes[0]].type)
         return TargetType()
 
-    parameters = _parameters(function)
+    parameters = parameters_of_operation(function)
     word = _registered(function, declared, [takes[0].lower()], parameters, "targets")
     define(
         replace(
-            _operation(function, yields, parameters),
+            operation_of(function, yields, parameters),
             sums_to_one=True,
             symmetric="swap" in declared.laws,
             stops_gradient=True,
@@ -130,7 +130,7 @@ def _check_kinds(function: Implementation, takes: tuple[str, ...], possible: tup
             raise unfit(function, f"takes `{kind}`", f"possible: {', '.join(possible)}")
 
 
-def _parameters(function: Implementation) -> type[Parameters]:
+def parameters_of_operation(function: Implementation) -> type[Parameters]:
     """The function's arguments; V0216 if another distribution has an operation with its name."""
     defined = OPERATIONS.get(function.__name__)
     if defined is not None and defined.origin != origin_of(function):
@@ -138,7 +138,7 @@ def _parameters(function: Implementation) -> type[Parameters]:
     return parameters_of(function, Parameters)
 
 
-def _operation(function: Implementation, yields: Yields, parameters: type[Parameters]) -> Operation:
+def operation_of(function: Implementation, yields: Yields, parameters: type[Parameters]) -> Operation:
     """The record of a function, without its traits: an argument that has its default is left out."""
     fields = parameters.model_fields
     return Operation(

@@ -46,7 +46,7 @@ from vlmdsl.backends.torch.ops.mining import fetch, hardest, mine, picked
 from vlmdsl.backends.torch.ops.mixing import mix
 from vlmdsl.backends.torch.ops.normalize import gate, normalize, retain, stop, tokens
 from vlmdsl.backends.torch.ops.per_sample import lookup, mixture, running_means, write
-from vlmdsl.backends.torch.ops.plugins import plugin_criterion, plugin_target
+from vlmdsl.backends.torch.ops.plugins import plugin_criterion, plugin_target, plugin_token_criterion
 from vlmdsl.backends.torch.ops.reconstruction import patch_side, pixels, reconstruct
 from vlmdsl.backends.torch.ops.retrieval import attend, best_entries, best_entries_by_index, retrieve, take
 from vlmdsl.backends.torch.ops.similarities import exclude, gather, reuse, score, similarity, transpose
@@ -58,14 +58,14 @@ from vlmdsl.backends.torch.values import Similarities, Target, TargetPart, Token
 
 __all__ = [
     "ContrastResult", "Direction", "Similarities", "SoftTargets", "Target", "TargetPart", "TokenFeatures", "add",
-    "add_features", "add_targets", "attend", "best_entries", "best_entries_by_index", "clamp", "contrast", "contrast_of",
-    "cross_entropy", "distribution", "divide", "enqueue", "entropy", "entropy_of_mean", "equal", "exclude", "exclude_pairs",
-    "exp", "fetch", "flipped", "gate", "gather", "greater", "greater_equal", "hardest", "hinge", "less", "less_equal",
-    "linear_cross_entropy", "log", "log_sum_exp", "logical_and", "logical_not", "logical_or", "lookup", "matched", "maximum",
-    "mean", "mine", "minimum", "mix", "mixture", "multiply", "nearest", "negate", "normalize", "not_equal", "others",
-    "paired", "patch_side", "picked", "pixels", "plugin_criterion", "plugin_target", "reconstruct", "retain", "retrieve",
-    "reuse", "row_mean", "row_sum", "running_mean", "running_means", "same", "samples", "scale_target", "score",
-    "sigmoid_loss", "similarity", "smooth", "softmax", "softplus", "stop", "subtract", "subtract_features", "take",
-    "target_entropy", "token_loss", "tokens", "transport", "transpose", "uniform", "unite", "unite_targets", "where",
-    "write",
+    "add_features", "add_targets", "attend", "best_entries", "best_entries_by_index", "clamp", "contrast",
+    "contrast_of", "cross_entropy", "distribution", "divide", "enqueue", "entropy", "entropy_of_mean", "equal",
+    "exclude", "exclude_pairs", "exp", "fetch", "flipped", "gate", "gather", "greater", "greater_equal", "hardest",
+    "hinge", "less", "less_equal", "linear_cross_entropy", "log", "log_sum_exp", "logical_and", "logical_not",
+    "logical_or", "lookup", "matched", "maximum", "mean", "mine", "minimum", "mix", "mixture", "multiply", "nearest",
+    "negate", "normalize", "not_equal", "others", "paired", "patch_side", "picked", "pixels", "plugin_criterion",
+    "plugin_target", "plugin_token_criterion", "reconstruct", "retain", "retrieve", "reuse", "row_mean", "row_sum",
+    "running_mean", "running_means", "same", "samples", "scale_target", "score", "sigmoid_loss", "similarity", "smooth",
+    "softmax", "softplus", "stop", "subtract", "subtract_features", "take", "target_entropy", "token_loss", "tokens",
+    "transport", "transpose", "uniform", "unite", "unite_targets", "where", "write",
 ]  # fmt: skip

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from vlmdsl.backends.torch.collectives import all_gather, all_reduce_sum
 from vlmdsl.backends.torch.ops.candidates import candidates_of
+from vlmdsl.backends.torch.ops.criteria import mean
 from vlmdsl.backends.torch.ops.targets import pair_positions, renormaliser, shares_of
 from vlmdsl.backends.torch.values import Similarities, Target, TargetPart, TokenFeatures, precise
 from vlmdsl.primitives.plugins.function import implementation
 
-__all__ = ["Rows", "plugin_criterion", "plugin_target"]
+__all__ = ["Rows", "plugin_criterion", "plugin_target", "plugin_token_criterion"]
 
 
 class Rows(NamedTuple):
@@ -47,6 +48,18 @@ def plugin_criterion(name: str, *inputs: Tensor | TokenFeatures | Similarities |
             read.append(value)
     losses: Tensor = implementation(name)(*read, **arguments)
     return losses
+
+
+def plugin_token_criterion(name: str, logits: Tensor, targets: Tensor, **arguments: Any) -> Tensor:
+    """The mean over the tokens of all processes of what the function of the plug-in `name` gives for each: 0-d.
+
+    It is called with logits [N, V], in float32 at least, and targets [N]. Tokens that do not count, whose target is
+    negative, have logits of 0 and the target 0, and what it gives for them is ignored.
+    """
+    counted = targets.flatten() >= 0
+    flat = torch.where(counted[:, None], precise(logits).flatten(0, 1), 0.0)  # a NaN there would pass on a NaN gradient
+    losses = implementation(name)(flat, torch.where(counted, targets.flatten(), 0), **arguments)
+    return mean(losses, counted)
 
 
 def plugin_target(name: str, values: Tensor, **arguments: Any) -> Target:

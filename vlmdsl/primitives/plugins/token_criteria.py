@@ -1,0 +1,65 @@
+"""Criteria of plug-ins over the logits of tokens: each is an operation of its own, a loss like `token_loss`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from vlmdsl.ir import Node
+from vlmdsl.ir.operation import define
+from vlmdsl.ir.operations.rules import take
+from vlmdsl.primitives.plugins.function import (
+    IMPLEMENTATIONS,
+    Implementation,
+    origin_of,
+    positional_of,
+    summary_of,
+    unfit,
+)
+from vlmdsl.primitives.plugins.operations import Declaration, operation_of, parameters_of_operation
+from vlmdsl.primitives.prediction import AT, TARGETS, loss_of_tokens
+from vlmdsl.primitives.registry import register
+from vlmdsl.primitives.spec import Builder, Parameters, Primitive, Subject
+from vlmdsl.primitives.values import Value
+from vlmdsl.types import CodesType, LogitsType, LossType, Type
+
+__all__ = ["TOKEN_KINDS", "token_criterion"]
+
+TOKEN_KINDS = ("Logits", "Codes")
+"""What such a criterion takes."""
+
+
+def token_criterion(function: Implementation, declared: Declaration) -> Primitive:
+    """The criterion that a function computes: one number per token, of which the mean is the loss."""
+    names = positional_of(function)
+    if declared.takes != TOKEN_KINDS or len(names) != len(TOKEN_KINDS):
+        help = 'write `takes=("Logits", "Codes")`: the logits [N, V] of N tokens, and what the tokens are [N]'
+        raise unfit(function, "takes logits with something else than what the tokens are", help)
+
+    def yields(node: Node, types: tuple[Type, ...]) -> Type:
+        take(types, LogitsType, CodesType)
+        return LossType()
+
+    def meaning(builder: Builder, values: Mapping[str, Value], bound: Parameters) -> Value:
+        return loss_of_tokens(builder, values, function.__name__, bound.model_dump(exclude_defaults=True))
+
+    parameters = parameters_of_operation(function)
+    name = function.__name__
+    word = register(
+        Primitive(
+            name=name,
+            family="prediction",
+            summary=summary_of(function),
+            meaning=meaning,
+            subjects=(Subject(names[0], ("Logits",), "the logits of each token"), replace(TARGETS, name=names[1]), AT),
+            parameters=parameters,
+            laws=declared.laws,
+            formula=declared.formula,
+            cost=declared.cost,
+            example=declared.example or f"let m = random(15%)\nminimize {name}(linear(mask(text, m)), text, at=m)",
+            origin=origin_of(function),
+        )
+    )
+    IMPLEMENTATIONS[name] = function
+    define(operation_of(function, yields, parameters))
+    return word
