@@ -33,7 +33,7 @@ from pathlib import Path
 
 import pytest
 import vlmdsl
-from bundled.runs import DATA, RECIPES, SETTINGS, columns_of, knobs_of, program_of, with_tiny_towers
+from bundled.runs import DATA, RECIPES, SETTINGS, columns_of, hyper_parameters_of, program_of, with_tiny_towers
 
 out, steps, *chosen = sys.argv[1:]
 with pytest.MonkeyPatch.context() as patch:
@@ -41,7 +41,7 @@ with pytest.MonkeyPatch.context() as patch:
     for recipe in chosen or RECIPES:
         settings = SETTINGS | {"data.map": columns_of(program_of(recipe))}
         folder = Path(out) / recipe
-        vlmdsl.train(recipe, data=[DATA], steps=int(steps), knobs=knobs_of(recipe), settings=settings, out=folder)
+        vlmdsl.train(recipe, data=[DATA], steps=int(steps), knobs=hyper_parameters_of(recipe), settings=settings, out=folder)
 """
 """What each side executes: its own tests know how a recipe is trained in small."""
 

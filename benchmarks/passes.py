@@ -30,7 +30,7 @@ from vlmdsl.backends.torch.objective import Objective
 
 RESULT = Path(__file__).parent / "results" / "passes.json"
 RECIPES = ("declip", "laclip_mt", "pyramidclip", "alip")
-KNOBS: dict[str, dict[str, float]] = {"declip": {"size": 8192}}
+HYPER_PARAMETERS: dict[str, dict[str, float]] = {"declip": {"size": 8192}}
 ENDS = {"off": "off", "all": "all"}
 BETWEEN = {
     "off": "off",
@@ -44,7 +44,7 @@ that are part of their region."""
 
 
 def objective_of(recipe: str, passes: str) -> Objective:
-    return vlmdsl.compile(recipe, passes=passes, lowering="dense", **KNOBS.get(recipe, {}))
+    return vlmdsl.compile(recipe, passes=passes, lowering="dense", **HYPER_PARAMETERS.get(recipe, {}))
 
 
 def own_peak(recipe: str, passes: str, batch: int) -> float:

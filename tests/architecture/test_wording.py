@@ -17,7 +17,7 @@ EXEMPT = {
     "tests/architecture/test_wording.py": "quotes what it rules out",
     "CHANGELOG.md": "entries of the past stay as they were written",
 }
-KEPT = re.compile(r"^knobs$|`knobs`|\bknobs(?==|,)")
+KEPT = re.compile(r"^(?:given )?knobs$|`knobs`|\bknobs(?==|,)")
 """A public keyword (`vlmdsl.train(knobs=...)`), and a key of `run.json` and of JSON output; prose says hyper-parameter."""
 
 COUNTED = (
@@ -62,11 +62,12 @@ EMPTY_NAMES = {"found", "known", "made", "told", "given", "wanted", "asked", "me
 
 
 def prose_of(text: str, tree: ast.Module | None) -> str:
-    """What is written for people: comments and strings of Python, and all of any other file; without line breaks."""
+    """What is written for people: comments, strings and names of Python, and all of any other file; without line breaks."""
     strings = [text]
     if tree is not None:
         constants = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
-        strings = [*(value for value in constants if isinstance(value, str)), *COMMENT.findall(text)]
+        names = (name.replace("_", " ") for name in names_in(tree) if name.strip("_") not in EMPTY_NAMES)
+        strings = [*(value for value in constants if isinstance(value, str)), *COMMENT.findall(text), *names]
     return "\n".join(re.sub(r"\s+", " ", KEPT.sub("", part)) for part in strings)
 
 
@@ -117,6 +118,7 @@ def test_no_file_has_one_of_them() -> None:
         ("a.py", "told = 'mends a knob'  # anew", ["mend: fix", "knob: hyper-parameter", "anew: again", "empty name"]),
         ("a.py", "def f(given): return [found for found in given]", ["empty name"] * 2),
         ("a.py", "indices = found.given", []),
+        ("a.py", "def test_a_scale_is_no_loss(): all_told_apart = 1", ["is no X: is not a X"]),
         ("a.py", "train(knobs=hyper_parameters)['knobs']", []),
         ("a.md", "call `train(knobs={...})`; a knob of the recipe", ["knob: hyper-parameter"]),
         ("a.py", "def f():\n    'the term is\\n    no loss'", ["is no X: is not a X"]),

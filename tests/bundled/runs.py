@@ -21,7 +21,7 @@ __all__ = [
     "RECIPES",
     "SETTINGS",
     "columns_of",
-    "knobs_of",
+    "hyper_parameters_of",
     "program_of",
     "with_tiny_towers",
 ]
@@ -97,10 +97,10 @@ STAND_INS = {"Text": "template(phrases)", "Regions": "grid(image)", "Label": "ha
 
 
 def program_of(recipe: str) -> Program:
-    return build(recipe, knobs=knobs_of(recipe)).planned
+    return build(recipe, knobs=hyper_parameters_of(recipe)).planned
 
 
-def knobs_of(recipe: str) -> dict[str, object]:
+def hyper_parameters_of(recipe: str) -> dict[str, object]:
     """The sizes of a recipe, small."""
     names = {name for name, _ in build(recipe).written.knobs}
     return {name: value for name, value in SMALL.items() if name in names}

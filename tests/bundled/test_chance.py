@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import vlmdsl
-from bundled.runs import RECIPES, knobs_of
+from bundled.runs import RECIPES, hyper_parameters_of
 from vlmdsl.testing.laws import example_features
 
 UNKNOWN = {
@@ -21,7 +21,7 @@ UNKNOWN = {
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_chance_is_the_loss_of_equal_features(recipe: str) -> None:
-    objective = vlmdsl.compile(recipe, compiled=False, **knobs_of(recipe)).double()
+    objective = vlmdsl.compile(recipe, compiled=False, **hyper_parameters_of(recipe)).double()
     chances: dict[str, float] = {}
     for step in range(5):  # until no random direction is left in a queue
         inputs = example_features(objective, seed=step)

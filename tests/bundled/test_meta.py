@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import vlmdsl
-from bundled.runs import DATA, RECIPES, SETTINGS, columns_of, knobs_of, with_tiny_towers
+from bundled.runs import DATA, RECIPES, SETTINGS, columns_of, hyper_parameters_of, with_tiny_towers
 from vlmdsl.runtime.training.assembly import build_model, open_data, read_tokenizers, training_batches
 from vlmdsl.runtime.training.processes import World
 from vlmdsl.runtime.training.reference import fill_references
@@ -21,7 +21,7 @@ HERE = World(0, 1, torch.device("cpu"))
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_model_on_the_meta_device(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with_tiny_towers(monkeypatch)
-    objective = vlmdsl.compile(recipe, compiled=False, **knobs_of(recipe))
+    objective = vlmdsl.compile(recipe, compiled=False, **hyper_parameters_of(recipe))
     columns = columns_of(objective.program)
     settings = SETTINGS | {"train.steps": 2, "data.train": (DATA,), "data.map": columns}
     config, faults = load_config(flags=settings)

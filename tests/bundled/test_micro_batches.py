@@ -19,7 +19,7 @@ from bundled.runs import (
     RECIPES,
     SETTINGS,
     columns_of,
-    knobs_of,
+    hyper_parameters_of,
     with_tiny_towers,
 )
 from vlmdsl.runtime.model import VisionLanguageModel
@@ -34,7 +34,7 @@ HERE = World(0, 1, torch.device("cpu"))
 
 def model_and_batch(recipe: str, world: World = HERE, lowering: str = "auto") -> tuple[VisionLanguageModel, Batch]:
     """A tiny model of a recipe in float64, in training mode, and this process's share of a batch of 8 samples."""
-    hyper_parameters = knobs_of(recipe) if recipe in RECIPES else {}
+    hyper_parameters = hyper_parameters_of(recipe) if recipe in RECIPES else {}
     objective = vlmdsl.compile(recipe, compiled=False, lowering=lowering, **hyper_parameters)
     settings = SETTINGS | {"train.steps": 2, "data.train": (DATA,), "data.map": columns_of(objective.program)}
     config, faults = load_config(flags=settings)

@@ -25,7 +25,7 @@ from bundled.runs import (
     RECIPES,
     SETTINGS,
     columns_of,
-    knobs_of,
+    hyper_parameters_of,
     with_tiny_towers,
 )
 from vlmdsl.runtime.data import BatchLoader
@@ -71,7 +71,7 @@ def trained(recipe: str, micro: int | None = None) -> dict[str, Any]:
     """
     rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     world = World(rank, size, torch.device("cpu"))
-    objective = vlmdsl.compile(recipe, compiled=False, **(knobs_of(recipe) if recipe in RECIPES else {}))
+    objective = vlmdsl.compile(recipe, compiled=False, **(hyper_parameters_of(recipe) if recipe in RECIPES else {}))
     config = configuration(columns_of(objective.program), None if micro is None else micro + rank)
     data = open_data(objective.program, config)
     tokenizer = read_tokenizers(objective, config.model, data)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import vlmdsl
-from bundled.runs import DATA, RECIPES, SETTINGS, columns_of, knobs_of, program_of, with_tiny_towers
+from bundled.runs import DATA, RECIPES, SETTINGS, columns_of, hyper_parameters_of, program_of, with_tiny_towers
 from vlmdsl.runtime.training import stages
 
 HALF, WHOLE = 2, 4
@@ -33,7 +33,9 @@ def test_a_resumed_run_is_the_same_bit_for_bit(recipe: str, tmp_path: Path, monk
     settings = SETTINGS | {"train.checkpoint_every": HALF}
     columns = columns_of(program_of(recipe))
     run, kept = tmp_path / "run", tmp_path / "kept"
-    vlmdsl.train(recipe, knobs=knobs_of(recipe), data=[DATA], map=columns, settings=settings, steps=WHOLE, out=run)
+    vlmdsl.train(
+        recipe, knobs=hyper_parameters_of(recipe), data=[DATA], map=columns, settings=settings, steps=WHOLE, out=run
+    )
     shutil.copytree(run, kept)
     end = Path("checkpoints") / f"step-{WHOLE:08d}"
     shutil.rmtree(run / end)

@@ -20,7 +20,7 @@ from bundled.runs import (
     RECIPES,
     SETTINGS,
     columns_of,
-    knobs_of,
+    hyper_parameters_of,
     program_of,
     with_tiny_towers,
 )
@@ -160,7 +160,7 @@ def executed(recipe: str, knobs: dict[str, Any], folder: Path, patch: pytest.Mon
 def test_the_calls_of_a_step_are_those_of_its_plan(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_tiny_towers(monkeypatch)
     bundled = recipe in RECIPES
-    text, knobs = (recipe, knobs_of(recipe)) if bundled else (OTHERS[recipe], {})
+    text, knobs = (recipe, hyper_parameters_of(recipe)) if bundled else (OTHERS[recipe], {})
     if bundled:
         assert program_of(recipe).terms
     calls = executed(text, knobs, tmp_path, monkeypatch)

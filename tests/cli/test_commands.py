@@ -45,7 +45,7 @@ def test_a_file_that_cannot_be_used_is_a_diagnostic(run: Run, place: Path, name:
 
 
 @pytest.mark.parametrize("word", ["", "a" * 5000 + ".vlo", "a" * 5000])
-def test_a_word_that_is_no_path_is_a_diagnostic(run: Run, place: Path, word: str) -> None:
+def test_a_word_that_is_not_a_path_is_a_diagnostic(run: Run, place: Path, word: str) -> None:
     for command in ("check", "fmt"):
         result = run(command, word)
         assert (result.code, result.stdout) == (2, "")
@@ -60,12 +60,12 @@ def test_check_takes_folders(run: Run, place: Path) -> None:
     assert run("check", ".").stderr == "2 recipes are correct\n"
 
 
-def test_check_passes_knobs(run: Run) -> None:
+def test_check_passes_hyper_parameters(run: Run) -> None:
     assert run("check", "clip", "--param", "temperature=0.1").code == 0
     assert "V0210" in run("check", "clip", "--param", "temprature=0.1").stderr
 
 
-def test_check_fix_mends_what_is_safe_and_tells_the_rest(run: Run, place: Path) -> None:
+def test_check_fix_corrects_what_is_safe_and_reports_the_rest(run: Run, place: Path) -> None:
     recipe = place / "mine.vlo"
     recipe.write_text("vlo 1\n\nminimize contrast(image, txt, temperature=.07)\n")
     result = run("check", "--fix", "mine.vlo")
@@ -76,7 +76,7 @@ def test_check_fix_mends_what_is_safe_and_tells_the_rest(run: Run, place: Path) 
     assert "V0108" not in result.stderr
 
 
-def test_check_fix_goes_on_until_nothing_is_left_to_mend(run: Run, place: Path) -> None:
+def test_check_fix_goes_on_until_nothing_is_left_to_fix(run: Run, place: Path) -> None:
     recipe = place / "mine.vlo"
     recipe.write_text("vlo 1\n\nminimise contrast(image.pooled, text.pooled, sim=tokenmax)\n")
     assert "`vlmdsl check --fix` can fix 1" in run("check", "mine.vlo").stderr

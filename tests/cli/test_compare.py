@@ -111,7 +111,7 @@ def test_each_recipe_gets_the_mapping_of_its_own_fields(run: Run, tmp_path: Path
     assert "`tael`" in nobody.stderr
 
 
-def test_knobs_of_strangers_and_many_processes_are_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hyper_parameters_of_strangers_and_many_processes_are_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "not among the recipes" in run("compare", "clip", "--param", "moco.size=8").stderr
     monkeypatch.setenv("WORLD_SIZE", "2")
     result = run("compare", "clip", "laclip")
@@ -119,7 +119,7 @@ def test_knobs_of_strangers_and_many_processes_are_refused(run: Run, monkeypatch
     assert "V0840" in result.stderr
 
 
-def test_damaged_files_of_a_comparison_are_named_or_written_anew(run: Run, compared: Path) -> None:
+def test_damaged_files_of_a_comparison_are_named_or_written_again(run: Run, compared: Path) -> None:
     (first, *_) = json.loads(compare(run, compared, "--json").stdout)["runs"]
     finished = compared / first["folder"] / "finished.json"
     sound = finished.read_bytes()

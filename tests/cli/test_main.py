@@ -105,7 +105,7 @@ def test_exit_codes(error: BaseException, code: int, tmp_path: Path, monkeypatch
     assert failures.report(error, []) == code
 
 
-def test_a_pipe_whose_reader_left_is_no_fault() -> None:
+def test_a_pipe_whose_reader_left_is_not_a_fault() -> None:
     program = "import sys; from vlmdsl_cli.main import main; sys.exit(main(['--help']))"
     command = [sys.executable, "-c", program]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

@@ -114,7 +114,7 @@ def test_a_mistake_is_answered_with_place_and_remedy(words: tuple[str, ...], cap
 
 
 @pytest.mark.parametrize("command", ["check - <&-", "fmt - <&-", "check clp 2>&-", "check clp 2>/dev/full"])
-def test_closed_and_full_streams_are_no_bug(command: str) -> None:
+def test_closed_and_full_streams_are_not_a_bug(command: str) -> None:
     run = [sys.executable, "-m", "vlmdsl"]
     done = subprocess.run(["bash", "-c", f'"$@" {command}', "bash", *run], capture_output=True, text=True, timeout=60)
     assert done.returncode in (2, 3), done.stderr

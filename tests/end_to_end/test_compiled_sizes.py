@@ -89,7 +89,7 @@ def test_batches_may_be_smaller_and_larger_than_a_queue() -> None:
     assert counters["stats"]["unique_graphs"] <= 3
 
 
-def test_layouts_marks_and_frozen_numbers_compile_nothing_anew() -> None:
+def test_layouts_marks_and_frozen_numbers_compile_nothing_new() -> None:
     objective = vlmdsl.compile("siglip")
     wide = torch.randn(6, 16, requires_grad=True)
     plain = {"image": wide[:, :8].detach().clone().requires_grad_(), "text": torch.randn(6, 8, requires_grad=True)}

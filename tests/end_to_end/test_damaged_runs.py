@@ -48,7 +48,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 CHECKPOINTS = [Path("checkpoints") / f"step-{step:08d}" for step in (2, 1)]
 CHECKPOINT_FILES = ["state.json", "model.safetensors", "optimizer.safetensors", "tokenizer.json"]
 ALWAYS_READ = ["recipe.vlo", "parts.vlo", "kept/data.synonyms.txt", "config.yaml", "run.json"]
-MEASURED_ANEW = ["evaluation.json", "untrained.json"]
+MEASURED_AGAIN = ["evaluation.json", "untrained.json"]
 HARMLESS = "without its last line break"
 
 
@@ -102,7 +102,7 @@ def test_a_damaged_file_of_the_run_is_named(name: str, sound: Path, tmp_path: Pa
         assert ends(sound, tmp_path, [Path(name)], how) == (expected, expected), how
 
 
-@pytest.mark.parametrize("name", MEASURED_ANEW)
+@pytest.mark.parametrize("name", MEASURED_AGAIN)
 def test_a_damaged_evaluation_is_named(name: str, sound: Path, tmp_path: Path) -> None:
     # A bit may turn a digit into another: these files are for people too, who may add to them, so they bear no SHA-256.
     for how in sorted(set(damages(b"0")) - {"flipped bit", "3", "null", '"text"', "cut at 30 %", "cut at 80 %"}):

@@ -204,7 +204,7 @@ def edited(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
-def test_a_pickle_is_no_weights(sound: Path, tmp_path: Path) -> None:
+def test_a_pickle_is_not_loaded(sound: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(sound, run)
     for step in (1, 2):
@@ -227,7 +227,7 @@ def test_two_at_once_are_refused(sound: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("out", ["x\0y", "x" * 300, "/etc/passwd/run", "y/" * 3000, "a\udcff"])
-def test_a_path_that_can_be_no_folder_is_reported(
+def test_a_path_that_cannot_be_a_folder_is_reported(
     out: str, run_command: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -21,7 +21,7 @@ SETTINGS = {
     "train.device": "cpu",
     "evaluation.limit": 40,
 }
-KNOBS = {"hidden": 32, "out": 16}
+HYPER_PARAMETERS = {"hidden": 32, "out": 16}
 
 
 def segments(checkpoint: Path, images: torch.Tensor) -> torch.Tensor:
@@ -34,7 +34,9 @@ def segments(checkpoint: Path, images: torch.Tensor) -> torch.Tensor:
 
 def test_it_trains_and_goes_on_bit_for_bit(tmp_path: Path) -> None:
     data = ["shapes:samples=64"]
-    run = vlmdsl.train("groupvit", knobs=KNOBS, data=data, steps=12, settings=SETTINGS, out=tmp_path / "run").folder
+    run = vlmdsl.train(
+        "groupvit", knobs=HYPER_PARAMETERS, data=data, steps=12, settings=SETTINGS, out=tmp_path / "run"
+    ).folder
     losses = [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
     results = json.loads((run / "evaluation.json").read_text())

@@ -21,7 +21,7 @@ SETTINGS = {
     "evaluation.limit": 40,
 }
 DATA = ["shapes:samples=64"]
-KNOBS: dict[str, dict[str, Any]] = {
+HYPER_PARAMETERS: dict[str, dict[str, Any]] = {
     "simclr": {"hidden": 24, "out": 12},
     "moco": {"out": 12, "size": 40},
     "moco_v3": {"hidden": 24, "out": 12},
@@ -32,9 +32,11 @@ KNOBS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", KNOBS)
+@pytest.mark.parametrize("recipe", HYPER_PARAMETERS)
 def test_a_run_is_measured_and_goes_on_bit_for_bit(recipe: str, tmp_path: Path) -> None:
-    run = vlmdsl.train(recipe, knobs=KNOBS[recipe], data=DATA, steps=6, settings=SETTINGS, out=tmp_path / "run").folder
+    run = vlmdsl.train(
+        recipe, knobs=HYPER_PARAMETERS[recipe], data=DATA, steps=6, settings=SETTINGS, out=tmp_path / "run"
+    ).folder
     results = json.loads((run / "evaluation.json").read_text())
     if recipe == "slip":
         assert results["retrieval"]["image_to_text"].keys() >= {"R@1", "chance", "untrained"}

@@ -24,7 +24,7 @@ def test_it_trains_and_its_features_are_evaluated(name: str, tmp_path: Path) -> 
     assert evaluation["zero_shot"].keys() >= {"top-1", "chance", "untrained"}
 
 
-def test_a_retrieving_run_resumes_bit_equal_on_a_set_that_is_made_again(tmp_path: Path) -> None:
+def test_a_retrieving_run_resumes_bit_identically_on_a_set_that_is_made_again(tmp_path: Path) -> None:
     data, settings = ["shapes:samples=64"], {**SMALL, "train.checkpoint_every": 2, "evaluation.retrieval": False}
     whole = vlmdsl.train("ra_clip", data=data, steps=4, settings=settings, out=tmp_path / "whole").folder
     half = vlmdsl.train("ra_clip", data=data, steps=4, settings=settings, out=tmp_path / "half").folder

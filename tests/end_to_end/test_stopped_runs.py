@@ -129,7 +129,7 @@ def test_a_second_interrupt_ends_at_once_with_the_last_checkpoint(
     equal_runs(tmp_path / "run", whole)
 
 
-def test_a_signal_before_the_first_step_is_over_leaves_a_run_that_starts_anew(
+def test_a_signal_before_the_first_step_is_over_leaves_a_run_that_starts_again(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -223,7 +223,7 @@ def test_a_full_disk_ends_a_run_with_the_last_checkpoint(
 
 
 @pytest.mark.parametrize("size", [10, 300, 2500])
-def test_a_disk_that_is_full_from_the_beginning_is_no_bug(
+def test_a_disk_that_is_full_from_the_beginning_is_not_a_bug(
     size: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with files_of_at_most(size):

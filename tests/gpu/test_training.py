@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import vlmdsl
-from bundled.runs import DATA, RECIPES, SETTINGS, columns_of, knobs_of, program_of, with_tiny_towers
+from bundled.runs import DATA, RECIPES, SETTINGS, columns_of, hyper_parameters_of, program_of, with_tiny_towers
 
 STEPS = 4
 
@@ -23,7 +23,9 @@ def tiny_towers(monkeypatch: pytest.MonkeyPatch) -> None:
 def train(recipe: str, out: Path, device: str, **settings: object) -> Path:
     """The folder of a run of a few steps of small towers."""
     chosen = SETTINGS | {"train.device": device, "train.checkpoint_every": 2, "data.map": columns_of(program_of(recipe))}
-    return vlmdsl.train(recipe, data=[DATA], steps=STEPS, knobs=knobs_of(recipe), settings=chosen | settings, out=out).folder
+    return vlmdsl.train(
+        recipe, data=[DATA], steps=STEPS, knobs=hyper_parameters_of(recipe), settings=chosen | settings, out=out
+    ).folder
 
 
 def losses(folder: Path) -> list[float]:

@@ -57,17 +57,17 @@ def hostile_recipe(seed: int) -> Hostile:
     def said() -> str:
         return " ".join("".join(draw.sample(STRINGS, 2)).splitlines()).replace("\n", " ")
 
-    knob, let, function, encoder, used = (fresh() for _ in range(5))
+    parameter, let, function, encoder, used = (fresh() for _ in range(5))
     option = f"{fresh()} = {quoted(draw.choice(STRINGS))}"
     image, text, label = fields
     file = "".join(draw.sample(STRINGS, 2))[:200] + ".vlo"
     uses = draw.random() < 0.1
     terms = [
-        f"contrast({encoder}({image}), {text}, temperature=learned({knob}, name={named()}))",
+        f"contrast({encoder}({image}), {text}, temperature=learned({parameter}, name={named()}))",
         f"{function}(contrast({image}, {text}, targets=same({label}), temperature={let}))",
         f"memory_contrast({image}, {text}, queue({text}, size=16, name={named()}), temperature=0.07)",
-        f"contrast({image}, mix({text}, by=beta(1, 1, name={named()})), temperature={knob})",
-        f"contrast({image}, separate(language, name={named()})({text}), temperature={knob})",
+        f"contrast({image}, mix({text}, by=beta(1, 1, name={named()})), temperature={parameter})",
+        f"contrast({image}, separate(language, name={named()})({text}), temperature={parameter})",
         f"mean({image}{draw.choice(['', ' '])}.pooled)" if draw.random() < 0.01 else f"regress({image}, stop({text}))",
         f"contrast({image}, {text}, weight=exp(running_mean(stop(score({image}, {text})), name={named()}) - 1))",
     ]
@@ -76,13 +76,13 @@ def hostile_recipe(seed: int) -> Hostile:
     lines = [
         "vlo 1",
         f"## {said()}",
-        f"recipe {draw.choice(NAMES)}({image}: Image, {text}: Text, {label}: Label, {knob} = 0.07, {option})",
+        f"recipe {draw.choice(NAMES)}({image}: Image, {text}: Text, {label}: Label, {parameter} = 0.07, {option})",
         f"cite {quoted(draw.choice(STRINGS))}",
         f"status {quoted(draw.choice(STRINGS))}",
         *([f"use {quoted('./' + file)} as {used}"] if uses else []),
         f"# {said()}",
         f"encoder {encoder} = project(vision, name={named()})",
-        f"let {let} = learned({knob})  # {said()}",
+        f"let {let} = learned({parameter})  # {said()}",
         f"def {function}(x) = x / 2",
         "minimize {",
         *chosen,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import vlmdsl
-from bundled.runs import RECIPES, knobs_of
+from bundled.runs import RECIPES, hyper_parameters_of
 from vlmdsl.backends.torch.collectives import own_slice
 from vlmdsl.backends.torch.given import applied_modules
 from vlmdsl.backends.torch.objective import Objective
@@ -128,7 +128,7 @@ def check(objective: Objective, *, samples: bool = False) -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_of_every_recipe(recipe: str) -> None:
-    check(vlmdsl.compile(recipe, compiled=False, **knobs_of(recipe)))
+    check(vlmdsl.compile(recipe, compiled=False, **hyper_parameters_of(recipe)))
 
 
 @pytest.mark.parametrize("primitive", PRIMITIVES, ids=lambda primitive: primitive.name)

@@ -131,7 +131,7 @@ def test_errors_are_listed_before_warnings() -> None:
     assert [diagnostic.code for diagnostic in diagnostics if diagnostic.severity == "error"] == ["V0201"]
 
 
-def test_many_warnings_are_no_error() -> None:
+def test_many_warnings_are_not_an_error() -> None:
     diagnostics = vlmdsl.check(lines(150, "let a{i} = 1"))
     assert {diagnostic.severity for diagnostic in diagnostics} == {"warning"}
     vlmdsl.plan(lines(150, "let a{i} = 1"))

@@ -128,11 +128,11 @@ def _reads(node: Node, relevance: Relevance) -> Read:
 
 def _same_samples(node: Node, relevance: Relevance) -> Read:
     """Per-sample and elementwise operations; a number that all samples share is read as a whole."""
-    one_a_step = isinstance(node.type, ScalarType | LossType)
+    per_step = isinstance(node.type, ScalarType | LossType)
     for parent in node.inputs:
         if isinstance(parent.type, ConditionType | MemoryType):
             continue
-        shared = one_a_step or isinstance(parent.type, ScalarType | VectorType)
+        shared = per_step or isinstance(parent.type, ScalarType | VectorType)
         yield parent, ALL if shared else relevance
 
 

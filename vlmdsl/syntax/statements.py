@@ -42,7 +42,7 @@ def split_statements(text: str, pieces: Sequence[Piece]) -> list[list[Piece]]:
         if newline is not None:
             if not current and statements and piece.text in BINARY_SIGNS:
                 current = statements.pop()
-            if current and _begins_anew(text, piece, current, len(waiting)):
+            if current and _begins_statement(text, piece, current, len(waiting)):
                 statements.append(current)
                 current, waiting = [], []
             elif current:
@@ -58,7 +58,7 @@ def split_statements(text: str, pieces: Sequence[Piece]) -> list[list[Piece]]:
     return statements
 
 
-def _begins_anew(text: str, piece: Piece, current: Sequence[Piece], depth: int) -> bool:
+def _begins_statement(text: str, piece: Piece, current: Sequence[Piece], depth: int) -> bool:
     """Whether a piece that is the first of its line begins a statement."""
     at_margin = piece.start == 0 or text[piece.start - 1] == "\n"
     if piece.text in STATEMENT_WORDS and (at_margin or (depth and piece.text != "let" and not _in_block(current))):

@@ -57,14 +57,14 @@ def test_the_class_is_complete(problem: type[Problem]) -> None:
     assert all(name is None or name.isidentifier() for _, name, _, _ in Formatter().parse(problem.template))
 
 
-def test_a_safe_fix_mends_its_program() -> None:
-    mended = set()
+def test_a_safe_fix_corrects_its_program() -> None:
+    corrected = set()
     for code, problem in CODES.items():
         for diagnostic in check(problem.bad, file="mine.vlo") if problem.bad else ():
             if diagnostic.fix is not None and diagnostic.fix.safe:
-                mended.add(code)
+                corrected.add(code)
                 assert check(apply_safe_fixes(problem.bad, "mine.vlo", [diagnostic]), file="mine.vlo") == []
-    assert mended >= {"V0104", "V0105", "V0108", "V0122", "V0123", "V0124", "V0130", "V0304"}
+    assert corrected >= {"V0104", "V0105", "V0108", "V0122", "V0123", "V0124", "V0130", "V0304"}
 
 
 @pytest.mark.parametrize("code", CODES)

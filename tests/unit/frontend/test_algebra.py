@@ -58,7 +58,7 @@ def test_what_does_not_combine_is_said(body: str) -> None:
     assert (fault.help == ("features are added: `image.pooled + text.pooled`",)) == (body == "image + text")
 
 
-def test_products_and_row_sums_leave_out_what_is_no_candidate() -> None:
+def test_products_and_row_sums_leave_out_what_is_not_a_candidate() -> None:
     """Of both factors; a row without any candidate is 0, in the sum and in the mean."""
     inputs = features("image", "text", "caption")
     valid = torch.tensor([True, False, True, True, False, True])
@@ -114,7 +114,7 @@ def test_the_column_direction_of_two_matrices_stays_apart() -> None:
     torch.testing.assert_close(loss, rows.square().sum(1).mean() - columns.square().sum(0).mean())
 
 
-def test_a_product_of_similarities_is_no_ranking_of_one() -> None:
+def test_a_product_of_similarities_is_not_a_ranking_of_one() -> None:
     product = 'let z = similarity(image, text)\nminimize mean(cross_entropy(z * z * 9, targets=paired, along="rows"))'
     assert comparison_of(vlmdsl.compile(HEADER + product, compiled=False).program) is None
     added = "minimize contrast(image.pooled + image.pooled, text)"

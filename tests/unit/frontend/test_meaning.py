@@ -120,7 +120,7 @@ def test_one_let_is_one_temperature() -> None:
     assert [metric.name for metric in program.metrics] == ["tau"]
 
 
-def test_knobs_reach_the_graph() -> None:
+def test_hyper_parameters_reach_the_graph() -> None:
     assert parameters(planned("siglip", bias=-5))[1].number("initial") == -5.0
     assert len(streams(planned("laclip_mt", M=2))) == 4
 

@@ -60,6 +60,6 @@ def test_a_shared_tower_may_make_a_column_of_either_kind() -> None:
     assert ("text_shared", "Text") in {(column.name, column.kind) for column in columns(build(recipe).planned)}
 
 
-def test_what_is_no_set_is_not_searched() -> None:
+def test_what_is_not_a_set_is_not_searched() -> None:
     recipe = HEADER + "let found = retrieve(eye(image), (image, text), without=key)\nminimize contrast(found[0], text)\n"
     assert "V0318" in [fault.code for fault in vlmdsl.check(recipe)]

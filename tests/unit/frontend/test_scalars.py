@@ -30,7 +30,7 @@ def test_no_data_holds_it() -> None:
     assert {need.field for need in requirements(program, views=False)} == {"image", "text"}
 
 
-def test_one_number_a_sample_is_no_temperature_and_the_message_says_what_is() -> None:
+def test_one_number_per_sample_is_not_a_temperature_and_the_message_says_what_is() -> None:
     (fault, *_) = vlmdsl.check(RECIPE.replace("Scalar", "Number"))
     assert fault.code == "V0302"
     assert "`scale: Scalar`" in fault.help[0]

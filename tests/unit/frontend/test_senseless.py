@@ -161,7 +161,7 @@ def test_short_words_are_not_compared_by_their_letters() -> None:
     assert fault.help == ()
 
 
-def test_a_knob_beyond_all_numbers_is_refused() -> None:
+def test_a_hyper_parameter_beyond_all_numbers_is_refused() -> None:
     text = "recipe m(image: Image, text: Text, t = 1)\nminimize contrast(image, text, temperature=t)"
     for value in (10**400, float("inf"), float("nan"), True, "warm", None):
         (fault,) = vlmdsl.check(text, knobs={"t": value})
@@ -185,7 +185,7 @@ def test_a_number_of_an_objective_fits_into_32_bits(number: str) -> None:
         "contrast(image, text, temperature=complement(1 < 2))",
     ],
 )
-def test_a_truth_is_no_number(text: str) -> None:
+def test_a_truth_is_not_a_number(text: str) -> None:
     assert codes(text) in (["V0302"], ["V0405"])
     assert codes("contrast(image, text, weight=where(1 < 2, 1, 0.5))") == []
 

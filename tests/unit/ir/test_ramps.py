@@ -85,7 +85,7 @@ def test_what_a_schedule_must_know_is_asked_for() -> None:
         ("ramp(0)", "V0402"),
     ],
 )
-def test_a_schedule_that_is_none_is_a_diagnostic(schedule: str, code: str) -> None:
+def test_an_invalid_schedule_is_a_diagnostic(schedule: str, code: str) -> None:
     codes = [each.code for each in vlmdsl.check(f"{schedule} * contrast(image, text)")]
     assert codes[:1] == [code]
 

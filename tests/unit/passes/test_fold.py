@@ -125,7 +125,7 @@ def test_every_rule_has_an_example() -> None:
 
 
 @pytest.mark.parametrize("make", [lambda b: b("divide", 1.0, 0.0), lambda b: b("log", -1.0), lambda b: b("exp", 1000.0)])
-def test_what_is_no_finite_number_stays_as_written(make: Make) -> None:
+def test_what_is_not_a_finite_number_stays_as_written(make: Make) -> None:
     assert _text(make, folded=True) == _text(make, folded=False)
 
 

@@ -56,7 +56,7 @@ def test_unicl_has_its_label_and_marker() -> None:
     assert node.inputs[part.input].string("name") == "label"
 
 
-def test_the_sigmoid_loss_is_no_contrast() -> None:
+def test_the_sigmoid_loss_is_not_a_contrast() -> None:
     assert "contrast" not in {node.operation for node in optimise(siglip()).nodes()}
 
 

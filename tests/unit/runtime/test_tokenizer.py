@@ -86,7 +86,7 @@ def test_it_goes_through_json_files_and_processes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, "{", "{}", "[]", '"x"', '{"tokenizer": {}, "pad": 0}', b"\xff"])
-def test_what_is_no_tokenizer(tmp_path: Path, content: str | bytes | None) -> None:
+def test_what_is_not_a_tokenizer(tmp_path: Path, content: str | bytes | None) -> None:
     path = tmp_path / "t.json"
     if content is not None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())

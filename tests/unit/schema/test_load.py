@@ -205,7 +205,7 @@ def test_a_wrong_override_is_reported(override: str) -> None:
     assert faults(overrides=[override])
 
 
-def test_a_section_that_is_none_is_reported_beneath_a_later_setting(tmp_path: Path) -> None:
+def test_an_invalid_section_is_reported_beneath_a_later_setting(tmp_path: Path) -> None:
     config, diagnostics = load_config(written(tmp_path, "train: [1, 2]\n"), ["train.steps=3"])
     assert config is None
     assert [diagnostic.code for diagnostic in diagnostics] == ["V0812"]

@@ -202,7 +202,7 @@ def test_bytes_become_text() -> None:
     ("data", "code", "place"),
     [(b"minimize \xff", "V0101", 9), ("é".encode() + b"\xc3(", "V0101", 1), (b"a" * (MAXIMUM_BYTES + 1), "V0102", 0)],
 )
-def test_bytes_that_are_no_recipe(data: bytes, code: str, place: int) -> None:
+def test_bytes_that_are_not_a_recipe(data: bytes, code: str, place: int) -> None:
     source, (fault,) = read_source(data, "mine.vlo")
     assert (fault.code, fault.primary.span.start) == (code, place)
     assert source.name == "mine.vlo"

@@ -222,7 +222,7 @@ def test_another_edition_is_another_tree() -> None:
     assert not same_tree(module, newer)
 
 
-def test_a_sharp_in_a_string_is_no_comment() -> None:
+def test_a_sharp_in_a_string_is_not_a_comment() -> None:
     module, faults = parse(SourceText("mine.vlo", 'recipe r(a: Image)\ncite "#1"\nminimize a'))
     assert (module.comments, faults) == ((), [])
 

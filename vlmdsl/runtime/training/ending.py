@@ -16,7 +16,7 @@ from vlmdsl.runtime.training.stopping import StopSignals
 
 __all__ = ["Ending"]
 
-_MENDED = {CannotWrite.code: "make room; then", ProcessLost.code: "when the cause is fixed,"}
+_REMEDIES = {CannotWrite.code: "make room; then", ProcessLost.code: "when the cause is fixed,"}
 """Errors of the machine after which a run can be resumed, and what to do first."""
 
 
@@ -51,9 +51,9 @@ class Ending:
                 error.args = (words,)
             with suppress(OSError):  # the terminal may be gone
                 print(plain(words), file=sys.stderr, flush=True)
-        elif isinstance(error, DiagnosticError) and error.diagnostics[0].code in _MENDED:
+        elif isinstance(error, DiagnosticError) and error.diagnostics[0].code in _REMEDIES:
             first = error.diagnostics[0]
-            help = f"{_MENDED[first.code]} {advice}"
+            help = f"{_REMEDIES[first.code]} {advice}"
             raise DiagnosticError((replace(first, help=(help,)),)) from error
 
     def lock(self, folder: RunFolder) -> None:

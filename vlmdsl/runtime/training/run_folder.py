@@ -33,7 +33,7 @@ _FORMAT = 2
 KEPT = "kept"
 """Subfolder of files that the recipe or the settings name and that lie elsewhere."""
 _CONFIG_SEAL = "# SHA-256 of the lines above: "
-_MEASURED_ANEW = "remove it: what it holds is measured again"
+_MEASURED_AGAIN = "remove it: what it holds is measured again"
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ def make_folder(path: str) -> Path:
 def _stored(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
-    return read_json(path, StoredEvaluation, help=_MEASURED_ANEW).plain()
+    return read_json(path, StoredEvaluation, help=_MEASURED_AGAIN).plain()
 
 
 def _check_plain(file: Path, folder: Path) -> None:

@@ -232,7 +232,7 @@ def _begin(
     )
     begun.measure_untrained()  # before any weight is loaded: where a resumed run must measure it again, it is the same model
     if checkpoint:
-        begun.go_on_from(checkpoint)
+        begun.resume_from(checkpoint)
     elif stage.starts_from:
         begun.start_from(next(each for each in opened.course if each.name == stage.starts_from))
     if stage.starts_from:

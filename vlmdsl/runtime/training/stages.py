@@ -71,7 +71,7 @@ class BegunStage:
     notes: list[str] = field(default_factory=list)
     """Checkpoints that are damaged."""
 
-    def go_on_from(self, checkpoint: Path) -> None:
+    def resume_from(self, checkpoint: Path) -> None:
         """Load what a checkpoint holds; V0853 if another run wrote it."""
         check_written_by(checkpoint, self.run)
         position = load_checkpoint(checkpoint, self.model, self.optimizer)

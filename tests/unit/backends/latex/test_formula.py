@@ -136,7 +136,7 @@ def test_views_frozen_towers_and_stops_are_said() -> None:
     assert "sg(x_i)·y_j" in lines
 
 
-def test_what_is_no_region_is_written_as_it_stands() -> None:
+def test_what_is_not_a_region_is_written_as_it_stands() -> None:
     build = Build()
     losses = build.cross_entropy(_pair(build), build.paired())
     focal = build.program("focal", loss=build.mean(build("multiply", losses, build("exp", losses))))

@@ -193,7 +193,7 @@ def test_the_hand_written_loss_is_measured_at_three_sizes_of_each_recipe() -> No
         assert len([size for name, size in sizes if name == recipe]) >= 3
 
 
-def test_what_is_no_region_says_so() -> None:
+def test_what_is_not_a_region_says_so() -> None:
     plan = planned(siglip(), batch=64)
     assert [row.operation for row in plan.regions] == ["similarity", "sigmoid_loss"]
     assert "not a contrastive region" in plan.regions[1].reason

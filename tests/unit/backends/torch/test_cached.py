@@ -114,7 +114,7 @@ def test_what_has_no_gradient_does_not_run_again(recipe: str, other: str) -> Non
     assert towers["vision"].calls == {(4, False): 1, (2, False): 1, (4, True): 1, (2, True): 1}
 
 
-def test_teachers_move_and_queues_are_written_once_a_step() -> None:
+def test_teachers_move_and_queues_are_written_once_per_step() -> None:
     plain = model_of(TAUGHT)
     cached = copy.deepcopy(plain)
     with torch.no_grad():

@@ -247,7 +247,7 @@ def test_accuracy_counts_the_samples_whose_pair_is_largest(contrast: Lowering) -
 
 @both_lowerings
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_pairs_that_only_rounding_tells_apart_are_no_hits(contrast: Lowering, dtype: torch.dtype) -> None:
+def test_pairs_that_only_rounding_tells_apart_are_not_hits(contrast: Lowering, dtype: torch.dtype) -> None:
     """Features that are all the same: sums in another order differ in the last digits, for the pair or against it."""
     generator = torch.Generator().manual_seed(0)
     for width in (3, 12, 64, 500):

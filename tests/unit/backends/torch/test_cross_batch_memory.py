@@ -144,7 +144,7 @@ def test_two_processes_hold_what_one_does() -> None:
             torch.testing.assert_close(value, expected, rtol=1e-10, atol=1e-12)
 
 
-def test_samples_that_are_left_out_are_none_of_the_queue() -> None:
+def test_samples_that_are_left_out_are_not_in_the_queue() -> None:
     recipe = f"""
     recipe kept(image: Image, text: Text, valid: Flag)
     let texts = queue(text, size={SIZE})

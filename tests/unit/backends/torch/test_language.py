@@ -10,7 +10,7 @@ import torch
 from vlmdsl.backends.torch import ops
 
 
-def test_nothing_selected_is_no_loss_and_no_gradient() -> None:
+def test_nothing_selected_has_no_loss_and_no_gradient() -> None:
     logits = torch.randn(3, 4, 5, requires_grad=True)
     loss = ops.token_loss(logits, torch.full((3, 4), -100))
     loss.backward()

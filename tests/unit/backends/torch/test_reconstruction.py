@@ -22,7 +22,7 @@ def test_what_is_not_masked_may_be_anything() -> None:
     assert poisoned.grad[at].isfinite().all()
 
 
-def test_nothing_masked_is_no_loss_and_no_gradient() -> None:
+def test_nothing_masked_has_no_loss_and_no_gradient() -> None:
     decoded = torch.randn(2, 3, 4, requires_grad=True)
     loss = ops.reconstruct(decoded, torch.randn(2, 3, 4), torch.zeros(2, 3, dtype=torch.bool))
     loss.backward()

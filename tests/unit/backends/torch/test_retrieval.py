@@ -116,7 +116,7 @@ def test_an_objective_that_retrieves_nothing_has_no_set() -> None:
         plain.references.fill({}, torch.arange(2))
 
 
-def test_the_set_is_no_part_of_the_state_dict() -> None:
+def test_the_set_is_not_part_of_the_state_dict() -> None:
     module = objective()
     module.references.fill(table(5), torch.arange(5))
     assert not [name for name in module.state_dict() if name.startswith("references")]

@@ -102,7 +102,7 @@ def step(objective: vlmdsl.Objective, table: Tensor, search: str) -> tuple[Tenso
 
 @with_faiss
 @pytest.mark.slow
-def test_it_is_one_graph_and_another_table_is_no_other_graph() -> None:
+def test_it_is_one_graph_and_another_table_is_not_another_graph() -> None:
     tables = torch.randn(2, 40, 6, generator=torch.Generator().manual_seed(1))
     objective, eager = (vlmdsl.compile(RECIPE, compiled=compiled) for compiled in (True, False))
     torch._dynamo.reset()

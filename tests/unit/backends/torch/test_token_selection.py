@@ -100,7 +100,7 @@ def test_value_and_gradients(arguments: str, selection: dict[str, object], image
             assert not gradient[~ours["text_mask"]].any()
 
 
-def test_a_quarter_is_another_objective_than_all_and_the_recipe_has_the_knob() -> None:
+def test_a_quarter_is_another_objective_than_all_and_the_recipe_has_the_hyper_parameter() -> None:
     features = batch(requires_grad=False)
     losses = {
         share: vlmdsl.compile("filip", compiled=False, share=share).double()(**features).loss.item() for share in (1.0, 0.25)

@@ -137,7 +137,7 @@ def test_a_token_that_does_not_count_may_hold_anything() -> None:
 
 
 @pytest.mark.parametrize("reduction", ["token", "sample"])
-def test_no_token_at_all_is_no_loss_and_no_gradient(reduction: str) -> None:
+def test_no_token_at_all_has_no_loss_and_no_gradient(reduction: str) -> None:
     inputs = arguments() | {"targets": torch.full((SAMPLES, LENGTH), -1)}
     loss, gradients = value_and_gradients(partial(ops.linear_cross_entropy, reduction=reduction), inputs)
     assert loss == 0

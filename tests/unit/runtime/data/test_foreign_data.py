@@ -253,7 +253,7 @@ def test_names_of_members_reach_no_terminal_as_they_are() -> None:
     assert max(map(len, table.splitlines())) < 300
 
 
-def test_names_that_are_no_text_are_written_as_escapes(tmp_path: Path) -> None:
+def test_names_that_are_not_text_are_written_as_escapes(tmp_path: Path) -> None:
     (tmp_path / "caf\udce9.png").write_bytes(b"damaged")
     (tmp_path / "caf\udce9.heic").write_bytes(b"?")
     with tarfile.open(tmp_path / "s.tar", "w") as archive:

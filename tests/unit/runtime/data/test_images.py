@@ -71,7 +71,7 @@ def test_paths_are_relative_to_the_folder(tmp_path: Path) -> None:
     ],
     ids=["null", "no bytes", "no path", "text", "cut off", "number", "no channels", "no rows"],
 )  # fmt: skip
-def test_what_is_no_image(value: object, reason: str) -> None:
+def test_what_is_not_an_image(value: object, reason: str) -> None:
     with pytest.raises(BadSample, match=reason):
         decode_image(value)
 

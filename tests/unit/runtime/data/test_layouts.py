@@ -68,7 +68,7 @@ def test_metadata_of_subfolders_are_joined(tmp_path: Path) -> None:
         (("test",), "`--val {0}/test`"),
     ],
 )
-def test_splits_are_no_classes(tmp_path: Path, names: tuple[str, ...], help: str) -> None:
+def test_splits_are_not_classes(tmp_path: Path, names: tuple[str, ...], help: str) -> None:
     for name in names:
         class_folder(tmp_path / name)
     fault = problem(tmp_path)
@@ -189,7 +189,7 @@ def test_a_tar_that_goes_on_behind_its_end_is_refused(tmp_path: Path) -> None:
         ("t.tar", b"BZh91AY" + bytes(600), "compressed with bzip2"),
     ],
 )
-def test_tables_and_shards_that_are_none(tmp_path: Path, name: str, text: str | bytes, words: str) -> None:
+def test_files_that_are_not_tables_or_shards(tmp_path: Path, name: str, text: str | bytes, words: str) -> None:
     write(tmp_path / name, text.encode() if isinstance(text, str) else text)
     fault = problem(tmp_path / name)
     assert fault.code == ("V0807" if name == "t.tar" else "V0824")

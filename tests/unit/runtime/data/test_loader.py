@@ -81,7 +81,7 @@ def test_what_a_batch_holds(streams: list[Stream]) -> None:
     assert 0 <= batch.draws["lam"] <= 1
 
 
-def test_noise_hangs_on_seed_epoch_and_sample_alone(streams: list[Stream]) -> None:
+def test_noise_depends_on_seed_epoch_and_sample_alone(streams: list[Stream]) -> None:
     def drawn(**options: int) -> dict[tuple[int, str], torch.Tensor]:
         loader = shapes_loader(streams, noise={"image": 1000}, **options)  # type: ignore[arg-type]
         rows = {}
@@ -114,7 +114,7 @@ def test_an_epoch_has_no_sample_twice_and_the_next_another_order(streams: list[S
     assert take(shapes_loader(streams, seed=4), 1)[0].keys != first[:8]
 
 
-def test_views_are_drawn_anew_in_each_epoch(plain_streams: list[Stream], streams: list[Stream]) -> None:
+def test_views_are_drawn_again_in_each_epoch(plain_streams: list[Stream], streams: list[Stream]) -> None:
     def image_of(loader: BatchLoader, epoch: int) -> torch.Tensor:
         loader.load_state_dict({"epoch": epoch, "batch": 0})
         batches = take(loader, 1)
@@ -302,7 +302,7 @@ def test_a_worker_that_is_killed_is_reported(plain_streams: list[Stream], monkey
         take(loader, 1)
 
 
-def test_batches_that_cannot_be_filled_or_shared_out(pairs: Callable[..., Path], plain_streams: list[Stream]) -> None:
+def test_batches_that_cannot_be_filled_or_split(pairs: Callable[..., Path], plain_streams: list[Stream]) -> None:
     with pytest.raises(DiagnosticError) as caught:
         shard_loader(pairs(4), plain_streams, batch=5, world=2)
     assert [fault.code for fault in caught.value.diagnostics] == ["V0809", "V0821"]

@@ -49,7 +49,7 @@ def test_marks_and_padding_are_neither_chosen_nor_put_in() -> None:
     assert torch.equal(changed[~real], ids[~real])
 
 
-def test_draws_hang_on_their_key_and_not_on_the_batch_or_its_length() -> None:
+def test_draws_depend_on_their_key_and_not_on_the_batch_or_its_length() -> None:
     ids, _, changed, targets = masked(6)
     alone = MaskedText(TEXT, 0.15, 0.8, 0.1, (0, "view", 0, "sample 4"))
     again, again_targets = hide_tokens([alone], TextFormat(TOKENIZER, LENGTH).encode([TEXT]), TOKENIZER)

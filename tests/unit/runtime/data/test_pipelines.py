@@ -90,7 +90,7 @@ def pixels_of(pipeline: str, view: int, *, seed: int = 0, epoch: int = 0, key: s
 
 
 @pytest.mark.parametrize("pipeline", PUBLISHED)
-def test_a_view_hangs_on_seed_epoch_sample_and_place_alone(pipeline: str) -> None:
+def test_a_view_depends_on_seed_epoch_sample_and_place_alone(pipeline: str) -> None:
     assert pixels_of(pipeline, 0) == pixels_of(pipeline, 0)
     others = [
         pixels_of(pipeline, 0, seed=1),

@@ -7,7 +7,7 @@ from vlmdsl.runtime.data.source import JoinedSource, parts_of
 from vlmdsl.runtime.values import key_number
 
 
-def test_a_share_is_kept_aside_and_nothing_is_in_both_or_lost() -> None:
+def test_a_share_is_set_aside_and_nothing_is_in_both_or_lost() -> None:
     source = open_source(["shapes:samples=50"])
     rest, kept = split_samples(source, 0.1, seed=3)
     assert (len(rest), len(kept)) == (45, 5)

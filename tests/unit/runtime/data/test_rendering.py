@@ -74,7 +74,7 @@ def test_any_text_is_a_page(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize(("content", "reason"), [(None, "no such file"), (b"no font", "TrueType")])
-def test_a_file_that_is_no_font_is_reported(tmp_path: Path, content: bytes | None, reason: str) -> None:
+def test_a_file_that_is_not_a_font_is_reported(tmp_path: Path, content: bytes | None, reason: str) -> None:
     path = tmp_path / "letters.ttf"
     if content is not None:
         path.write_bytes(content)

@@ -48,7 +48,7 @@ def test_used_up_scenes_come_again() -> None:
     assert len(every) == len(COLOURS) * len(SHAPES) * 2 * len(PLACES)
 
 
-def test_repeated_scenes_are_drawn_and_described_anew() -> None:
+def test_repeated_scenes_are_drawn_and_described_again() -> None:
     source = ShapesSource(samples=40, scenes=20)
     pairs = [(columns(source, index), columns(source, index + 20)) for index in range(20)]
     assert all(first["caption"] == second["caption"] for first, second in pairs)

@@ -144,13 +144,13 @@ def test_a_pattern_that_cannot_be_used_says_why(tmp_path: Path) -> None:
         ("shapes:label=size", "must be one of `object`, `colour`, `shape`, `count`"),
     ],
 )
-def test_wrong_knobs_of_the_built_in_data(spec: str, words: str) -> None:
+def test_wrong_hyper_parameters_of_the_built_in_data(spec: str, words: str) -> None:
     diagnostic = problem(spec)
     assert diagnostic.code == "V0808"
     assert words in " ".join((diagnostic.message, *diagnostic.help))
 
 
-def test_knobs_and_defaults_of_the_built_in_data() -> None:
+def test_hyper_parameters_and_defaults_of_the_built_in_data() -> None:
     source = open_source("shapes:samples=12,noise=100%", shapes={"samples": 99, "size": 48})
     assert len(source) == 12
     assert source[0]["image"].shape == (48, 48, 3)  # type: ignore[attr-defined]

@@ -153,7 +153,7 @@ def test_a_shard_that_is_damaged_or_changed_stops_the_run_by_name(
         take(changed, 10)
 
 
-def test_lanes_that_cannot_be_shared_out_are_refused(folder: Path, plain_streams: list[Stream]) -> None:
+def test_lanes_that_cannot_be_split_among_processes_are_refused(folder: Path, plain_streams: list[Stream]) -> None:
     for options, code in (
         ({"lanes": 7, "batch": 7}, "V0837"),
         ({"lanes": 4}, "V0837"),

@@ -74,7 +74,7 @@ def texts(view: View, **where: int) -> list[object]:
     return [view.apply(TEXT, context(f"s{number}", **where)) for number in range(40)]
 
 
-def test_a_draw_hangs_on_seed_epoch_sample_and_draw() -> None:
+def test_a_draw_depends_on_seed_epoch_sample_and_draw() -> None:
     first = texts(rewrite())
     assert first == texts(rewrite())
     for other in (texts(rewrite(), epoch=1), texts(rewrite(), seed=1), texts(rewrite(draw=1))):

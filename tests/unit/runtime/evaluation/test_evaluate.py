@@ -86,7 +86,7 @@ def test_equal_texts_and_equal_images_are_taken_together(model):
     assert retrieval.image_to_text.chance["R@1"] == pytest.approx((1 + 2 + 1 + 1) / 4 / 4)
 
 
-def test_padding_is_no_part_of_a_text(model):
+def test_padding_is_not_part_of_a_text(model):
     first, second = batch([0], [0]), batch([1], [0])
     wider = torch.nn.functional.pad(second.values["text"].ids, (0, 2), value=7)
     mask = torch.nn.functional.pad(second.values["text"].mask, (0, 2))
@@ -114,7 +114,7 @@ def test_the_model_is_left_in_its_mode(model):
     assert model.encoders["vision"].training
 
 
-def test_no_batches_are_no_results(model):
+def test_no_batches_are_not_results(model):
     assert results_json(evaluate(model, [], COMPARISON)) == {"samples": 0}
 
 

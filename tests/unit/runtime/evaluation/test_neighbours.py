@@ -68,7 +68,7 @@ def test_perfect_features_are_never_below_chance(sizes: tuple[int, ...]) -> None
     assert accuracy.values["top-1"] >= accuracy.chance["top-1"]
 
 
-def test_features_that_say_nothing_are_no_better_than_chance() -> None:
+def test_features_that_say_nothing_are_not_better_than_chance() -> None:
     labels = torch.tensor([0] * 6 + [1] * 2)
     accuracy = measured(torch.ones(8, 3), labels, 20)
     assert accuracy.chance == {"top-1": 0.75}

@@ -48,7 +48,7 @@ def test_it_names_the_classes_of_what_it_was_not_fitted_to() -> None:
     assert linear_probe_accuracy(*fitted, held_out, torch.full_like(labels, 5)) is None
 
 
-def test_it_is_ridge_regression_to_one_number_a_class() -> None:
+def test_it_is_ridge_regression_to_one_number_per_class() -> None:
     random = np.random.default_rng(0)
     features, held_out = random.normal(size=(60, 6)), random.normal(size=(500, 6))
     labels, ridge = random.integers(3, size=60), 0.5

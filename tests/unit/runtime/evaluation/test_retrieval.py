@@ -65,14 +65,14 @@ def test_recall_of_a_worked_example():
     assert recall.image_to_text.chance == pytest.approx({"R@1": 1 / 3, "R@2": 2 / 3})
 
 
-def test_equal_scores_everywhere_are_no_success():
+def test_equal_scores_everywhere_are_not_a_success():
     scores = torch.zeros(20, 20)
     pairs = torch.arange(20)[:, None].expand(20, 2)
     recall = retrieval_recall(numbered(20), numbered(20), pairs, looked_up(scores, scores))
     assert set(recall.image_to_text.values.values()) == {0.0}
 
 
-def test_a_score_that_is_no_number_is_no_success():
+def test_a_score_that_is_not_a_number_is_not_a_success():
     scores = torch.eye(20)
     scores[4] = torch.nan
     pairs = torch.arange(20)[:, None].expand(20, 2)

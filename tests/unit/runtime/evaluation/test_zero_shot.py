@@ -41,7 +41,7 @@ def test_token_wise_similarities_are_averaged_over_the_prompts(size):
     assert accuracy.values == pytest.approx({"top-1": share(scores, labels, 1), "top-5": share(scores, labels, 5)})
 
 
-def test_equal_scores_are_no_success():
+def test_equal_scores_are_not_a_success():
     same = EncodedFeatures(torch.ones(12, 3))
     accuracy = zero_shot_accuracy(same, torch.arange(12), same, 1, COSINE)
     assert accuracy.values == {"top-1": 0.0, "top-5": 0.0}

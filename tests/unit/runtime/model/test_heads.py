@@ -149,7 +149,7 @@ def test_widths_and_biases_are_those_of_the_head() -> None:
     assert Encoder("vision", "Image", heads=(head(out=9), head())).dimension(4) == 9
 
 
-def test_a_tower_runs_once_and_a_head_once_a_view() -> None:
+def test_a_tower_runs_once_and_a_head_once_per_view() -> None:
     built = model()
     calls: dict[str, list[int]] = {}
     modules = {"tower": built.encoders["vision"], **built.heads.parts, "teacher": built.teachers.copies["vision"]}

@@ -298,7 +298,7 @@ class TestRegions:
         torch.testing.assert_close(pooled, tower(regions[:, order], mask[:, order], enters=0.75).pooled)
 
     @pytest.mark.parametrize("pool", ["class", "mean"])
-    def test_padding_that_is_no_number_changes_no_bit_of_a_gradient(self, pool):
+    def test_padding_that_is_not_a_number_changes_no_bit_of_a_gradient(self, pool):
         """Nor does an image without any region, which has a finite feature."""
         tower, regions = self.tower(pool), torch.randn(3, 3, 5, dtype=torch.float64)
         mask = torch.tensor([[True, True, False], [True, True, True], [False, False, False]])

@@ -127,7 +127,7 @@ def test_one_term_is_asked_for() -> None:
         model_of(HEADER + RECIPES["read twice"], {"a": "chunked"})
 
 
-def test_a_caller_gives_states_and_a_weight_in_the_place_of_logits() -> None:
+def test_a_caller_passes_states_and_a_weight_instead_of_logits() -> None:
     objective = vlmdsl.compile("minimize mlm(mask(text, random(15%)))", compiled=False)
     states, weight, bias = torch.randn(4, 3, 5, requires_grad=True), torch.randn(7, 5), torch.randn(7)
     targets = torch.tensor([[1, -100, 6], [-100] * 3, [0, 2, 3], [-100, -100, 5]])

@@ -94,7 +94,7 @@ def test_first_weights_of_the_pixel_decoder_are_maes() -> None:
     assert not any(parameter.any() for name, parameter in decoder.named_parameters() if name.endswith("bias"))
 
 
-def test_patches_that_are_no_square_grid_are_refused() -> None:
+def test_patches_that_are_not_a_square_grid_are_refused() -> None:
     with pytest.raises(ValueError, match="8 patches are not a square grid"):
         PixelDecoder(PixelDecoderSettings(patch=2), STATES, 8)
 

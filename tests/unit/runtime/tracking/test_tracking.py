@@ -134,7 +134,7 @@ def test_curves_are_a_picture(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", '{"step": 1, "loss": 1.0}\n'])
-def test_few_records_are_no_failure(text, tmp_path):
+def test_few_records_are_not_a_failure(text, tmp_path):
     (tmp_path / "metrics.jsonl").write_text(text)
     draw_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png")
     assert (tmp_path / "curves.png").is_file() == bool(text)

@@ -79,7 +79,7 @@ def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path: Path) -> None:
         assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in model.state_dict().items())
 
 
-def test_dropout_draws_anew_each_step_and_rank() -> None:
+def test_dropout_draws_new_numbers_each_step_and_rank() -> None:
     draws = []
     for purpose in ((0, 1, 0), (0, 2, 0), (0, 1, 1), (1, 1, 0), (0, 1, 0)):
         seed_generators(*purpose)

@@ -66,7 +66,7 @@ def test_values_without_a_mask_are_not_padded() -> None:
         cat([KeptPatches(torch.ones(1, 4)), KeptPatches(torch.ones(1, 5))])
 
 
-def test_a_member_that_is_none_stays_none() -> None:
+def test_a_missing_member_stays_missing() -> None:
     masked = MaskedTokens(torch.ones(4, 3))
     assert to(masked, "meta").places is None
     assert [part.places for part in split(masked, [1, 3])] == [None, None]

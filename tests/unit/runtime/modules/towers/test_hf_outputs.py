@@ -276,14 +276,14 @@ def test_every_trained_parameter_of_other_families_gets_a_gradient(family, tmp_p
         (config("ViT", **VISION), "Text"),
     ],
 )
-def test_a_model_that_is_no_tower_of_that_kind_is_refused_with_a_reason(make, kind, tmp_path):
+def test_a_model_that_is_not_a_tower_of_that_kind_is_refused_with_a_reason(make, kind, tmp_path):
     saved(make(), tmp_path)
     with pytest.raises(DiagnosticError, match="V0831") as refusal:
         build_encoder(f"hf:{tmp_path}", kind, 32)
     assert str(tmp_path) in str(refusal.value)
 
 
-def test_positions_that_start_behind_the_padding_index_are_no_room_for_tokens(tmp_path):
+def test_positions_that_start_behind_the_padding_index_leave_no_room_for_tokens(tmp_path):
     saved(TEXTS["Roberta"][0](), tmp_path)
     encoder = build_encoder(f"hf:{tmp_path}", "Text", 32)
     assert encoder.text_length == 14  # of 16 positions the first two are never used

@@ -23,7 +23,7 @@ def texts(count=3, length=5):
     return torch.randint(1, 30, (count, length)), torch.arange(length) < lengths[:, None]
 
 
-def test_each_kind_of_stream_yields_one_feature_a_token():
+def test_each_kind_of_stream_yields_one_feature_per_token():
     encoder, (ids, mask) = tower(), texts()
     image, text, pair = encoder(images()), encoder(ids, mask), encoder(images(), mask, ids)
     assert [features.pooled.shape for features in (image, text, pair)] == [(3, 6)] * 3
