@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch._dynamo.utils import counters
 
 import vlmdsl
 from vlmdsl.runtime.data import Mixture
@@ -156,3 +158,17 @@ def test_settings_of_unknown_stages_and_flows_are_refused(tmp_path: Path) -> Non
         with pytest.raises(vlmdsl.DiagnosticError) as caught:
             vlmdsl.Trainer(recipe, settings={name: 1}, out=tmp_path)
         assert [fault.code for fault in caught.value.diagnostics] == ["V0811"]
+
+
+def test_each_flow_is_compiled_once_however_they_alternate(tmp_path: Path) -> None:
+    halves = (FLOWS.read_text().replace("85%", "50%")).replace("15% {", "50% {")
+    recipe = tmp_path / "halves.vlo"
+    recipe.write_text(halves)
+    flows = [Mixture({"pairs": 0.5, "texts": 0.5}, seed=6, stage="").flow(step) for step in range(5)]
+    assert sum(before != after for before, after in pairwise(flows)) >= 2
+    counters.clear()
+    vlmdsl.train(
+        recipe, data=["shapes:samples=40"], steps=5, out=tmp_path / "run",
+        settings={**SETTINGS, "train.seed": 6, "train.compile": True, "evaluation.limit": 8},
+    )  # fmt: skip
+    assert counters["stats"]["unique_graphs"] == 2

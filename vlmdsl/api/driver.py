@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -47,7 +47,6 @@ def build(
     expression: bool = False,
     knobs: Mapping[str, object] | None = None,
     passes: str = "all",
-    dump: Callable[[str, Program], None] | None = None,
     kept: Mapping[tuple[str, str], SourceText] | None = None,
     stage: str | None = None,
     flow: str | None = None,
@@ -60,7 +59,7 @@ def build(
     """
     source, front_end = _front_end(recipe, expression, knobs, kept)
     own, part = _chosen(front_end, stage, flow)
-    return _planned(source, front_end, own, part, passes, dump)
+    return _planned(source, front_end, own, part, passes)
 
 
 def build_flows(
@@ -74,7 +73,7 @@ def build_flows(
     """The same for all flows of all stages of a recipe, in their order."""
     source, front_end = _front_end(recipe, expression, knobs, kept)
     flows = [(stage, flow) for stage in front_end.stages for flow in stage.flows]
-    return tuple(_planned(source, front_end, stage, flow, passes, None) for stage, flow in flows)
+    return tuple(_planned(source, front_end, stage, flow, passes) for stage, flow in flows)
 
 
 def _front_end(
@@ -94,17 +93,8 @@ def _front_end(
     return source, front_end
 
 
-def _planned(
-    source: RecipeSource,
-    front_end: FrontEnd,
-    stage: Stage,
-    flow: Flow,
-    passes: str,
-    dump: Callable[[str, Program], None] | None,
-) -> Built:
-    if dump is not None:
-        dump("ir", flow.program)
-    return Built(source, front_end, stage, flow, optimise(flow.program, passes=passes, dump=dump))
+def _planned(source: RecipeSource, front_end: FrontEnd, stage: Stage, flow: Flow, passes: str) -> Built:
+    return Built(source, front_end, stage, flow, optimise(flow.program, passes=passes))
 
 
 def _chosen(front_end: FrontEnd, stage: str | None, flow: str | None) -> tuple[Stage, Flow]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vlmdsl.api import pages
+from vlmdsl.api.block_pages import BLOCKS, block_page
 from vlmdsl.api.driver import Built, build_flows
 from vlmdsl.api.explanation import Explanation
 from vlmdsl.api.sources import read
@@ -35,6 +36,8 @@ def page_about(subject: str | Path, *, expression: bool, knobs: Mapping[str, obj
     if not expression and isinstance(subject, str) and word not in bundled_names():
         if word in all_primitives():
             return _primitive(word)
+        if word in BLOCKS:
+            return block_page(word)
         library = Loader().library()
         if word in library.definitions:
             return _library_function(word)
@@ -45,7 +48,7 @@ def page_about(subject: str | Path, *, expression: bool, knobs: Mapping[str, obj
     except DiagnosticError as error:
         if [diagnostic.code for diagnostic in error.diagnostics] == ["V0202"] and _WORD.fullmatch(word):
             raise pages.unknown_subject(
-                word, [*bundled_names(), *all_primitives(), *catalogue(), *_names_of_settings()]
+                word, [*bundled_names(), *all_primitives(), *BLOCKS, *catalogue(), *_names_of_settings()]
             ) from None
         raise
     text = read(subject, expression=expression).text

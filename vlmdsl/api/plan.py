@@ -13,6 +13,7 @@ from vlmdsl.diagnostics import DiagnosticError, plain, render_text
 from vlmdsl.diagnostics.catalog.lowering import UnknownStage
 from vlmdsl.ir import Program
 from vlmdsl.ir.text import program_text
+from vlmdsl.passes import optimise
 from vlmdsl.source import SourceMap, Span
 
 __all__ = ["FlowPlans", "dump", "plan", "plan_flows"]
@@ -106,22 +107,20 @@ def _under_title(title: str, text: str) -> str:
     return f"{title}\n{'=' * len(title)}\n{text}" if title else text
 
 
-def dump(
-    recipe: str | Path,
-    stage: str,
-    *,
-    expression: bool = False,
-    knobs: Mapping[str, object] | None = None,
-    part: str | None = None,
-    flow: str | None = None,
-) -> str:
-    """The printed graph as written (`ir`) or after one pass (NAME or `ir:NAME`); DiagnosticError for an unknown pass."""
-    printed: dict[str, str] = {}
+def dump(recipe: str | Path, stage: str, *, expression: bool = False, knobs: Mapping[str, object] | None = None) -> str:
+    """The printed graph as written (`ir`) or after one pass (NAME or `ir:NAME`), of several flows each under its title;
+    DiagnosticError for an unknown pass."""
+    flows = build_flows(recipe, expression=expression, knobs=knobs)
+    return "\n".join(_under_title(built.title, _printed(built.written, stage)) for built in flows)
+
+
+def _printed(written: Program, stage: str) -> str:
+    printed = {"ir": plain(program_text(written))}
 
     def keep(name: str, program: Program) -> None:
         printed[name] = plain(program_text(program))
 
-    build(recipe, expression=expression, knobs=knobs, dump=keep, stage=part, flow=flow)
+    optimise(written, dump=keep)
     name = stage.removeprefix("ir:")
     if name not in printed:
         help = (f"possible: {', '.join(printed)}",)
