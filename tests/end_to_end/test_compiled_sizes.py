@@ -58,6 +58,8 @@ def agree(recipe: str, sizes: list[tuple[int, int]]) -> None:
             with torch.no_grad() if turn % 2 else torch.inference_mode():
                 compiled.eval()(**{name: value.clone() for name, value in features.items()})
         results, expected = gradients(compiled.train(), features), gradients(eager.train(), features)
+        for objective in (compiled, eager):
+            objective.after_epoch()
         assert results.keys() == expected.keys()
         for name, value in expected.items():
             torch.testing.assert_close(
@@ -65,8 +67,16 @@ def agree(recipe: str, sizes: list[tuple[int, int]]) -> None:
             )
 
 
+KEPT = """
+recipe kept(image: Image, text: Text)
+let s = score(image, text)
+let noise = mixture(running_mean(1 - s, per="sample", momentum=0))
+minimize contrast(image, text, weight=(1 - noise) * exp(running_mean(s, per="sample", momentum=0.5)))
+"""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", [*RECIPES, KEPT], ids=[*RECIPES, "numbers kept per sample"])
 def test_three_graphs_whatever_sizes_come(recipe: str) -> None:
     agree(recipe, SIZES)
     assert counters["stats"]["unique_graphs"] <= 3

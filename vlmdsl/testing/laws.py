@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_primitive", "example_features"]
 
-BATCH, TOKENS, FEATURES, REFERENCES, WORDS, SAMPLES = 5, 4, 6, 9, 7, 64
+BATCH, TOKENS, FEATURES, REFERENCES, WORDS, SAMPLES = 5, 4, 6, 9, 7, 512
 TOLERANCE = 1e-9
 
 
@@ -60,7 +60,7 @@ def check_primitive(primitive: Primitive) -> None:
 
 def example_features(objective: Objective, *, seed: int = 0, batch: int = BATCH, tokens: int = TOKENS) -> dict[str, Tensor]:
     """Random float64 inputs of an objective: features, masks with at least one token, labels, flags, draws; some repeat or
-    lack; of a data set of 64 samples, each at most once. Texts have `tokens` tokens, images one more."""
+    lack; of a data set of 512 samples, each at most once. Texts have `tokens` tokens, images one more."""
     import torch
 
     from vlmdsl.ir import draws, ramps, ramps_at, sample_index
