@@ -11,14 +11,14 @@ from safetensors.torch import load_file
 
 import vlmdsl
 from bundled.runs import PER_SAMPLE, SETTINGS, with_tiny_towers
-from vlmdsl.runtime.training import session
+from vlmdsl.runtime.training import stages
 
 SAMPLES, PER_EPOCH, WHOLE = 24, 3, 7
 
 
 def train(run: Path, patch: pytest.MonkeyPatch, half: int) -> None:
     with_tiny_towers(patch)
-    patch.setattr(session, "draw_curves", lambda *arguments: None)  # as long as all the rest
+    patch.setattr(stages, "draw_curves", lambda *arguments: None)  # as long as all the rest
     settings = SETTINGS | {"train.checkpoint_every": half, "train.keep": WHOLE}
     vlmdsl.train(PER_SAMPLE, data=[f"shapes:samples={SAMPLES},size=16"], settings=settings, steps=WHOLE, out=run)
 
