@@ -47,8 +47,8 @@ def _over_tokens(writer: Writer, node: Node, of_token: Callable[[Node, Math], Ma
 
 def _of_token(node: Node, token: Math, surprise: Callable[[Math], Math]) -> Math:
     """The loss of one token: of what it is, and where targets are smoothed of other entries v."""
-    own, share = surprise(token), node.attribute("smoothing")
-    if not isinstance(share, float):
+    own, share = surprise(token), node.number("smoothing")
+    if not share:
         return own
     others, other = node.attribute("over") == "others", surprise(Math("v", "v"))
     among = Math(rf"v \neq {token.latex}", f"v≠{token.text}") if others else Math("v", "v")
