@@ -55,7 +55,7 @@ OTHERS = {
 
 
 class Called(NamedTuple):
-    """One call of a module: `tokens` are those of a sample that a tower sees."""
+    """One call of a module: `tokens` are those of a sample that a tower, a decoder or a fusion module sees."""
 
     module: str
     samples: int
@@ -115,7 +115,7 @@ class Recorder:
 
 
 def _fusion_call(name: str, arguments: tuple[Tensor, ...]) -> Called:
-    return Called(name, len(arguments[0]), None)
+    return Called(name, len(arguments[0]), arguments[0].shape[1])
 
 
 def _decoder_call(name: str, patches: int, arguments: tuple[Tensor, ...]) -> Called:

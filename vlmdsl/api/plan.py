@@ -32,6 +32,8 @@ def plan(
     vocabulary: int = 49_408,
     references: int = 65_536,
     samples: int = 1_000_000,
+    image_size: int = 224,
+    micro: int | None = None,
     lowering: str | Mapping[str, str] = "auto",
     passes: str = "all",
     knobs: Mapping[str, object] | None = None,
@@ -42,8 +44,9 @@ def plan(
 
     The plan is for `batch` samples on `world` processes and features of dimension `dim`, with `image_tokens` patches per
     image and `text_tokens` tokens per text, `vocabulary` entries of the tokenizer where tokens are predicted, `references`
-    samples in a reference set, and `samples` in the data set (where a number per sample is kept); `lowering` and `passes` as
-    for `compile`. Costs are computed from formulas, not measured.
+    samples in a reference set, and `samples` in the data set (where a number per sample is kept); images with sides of
+    `image_size` pixels, and `micro` samples of a process at once through the towers (None: all). `lowering` and `passes` are
+    as for `compile`. Costs are computed from formulas, not measured.
 
     Of a recipe with stages or flows, `stage` and `flow` select one (V0221); `plan_flows` gives all.
 
@@ -62,6 +65,8 @@ def plan(
         vocabulary=vocabulary,
         references=references,
         samples=samples,
+        image_size=image_size,
+        micro=micro,
         lowering=lowering,
         sources=built.front_end.sources,
     )

@@ -14,6 +14,7 @@ The bytes of an exchange are what one process receives: (W-1)/W of a gathered or
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,7 +27,7 @@ from vlmdsl.ir.operations.reference import TAKE
 from vlmdsl.ir.operations.scalars import MULTIPLY
 from vlmdsl.ir.operations.state import MEMORY, NEAREST
 from vlmdsl.ir.operations.targets import SOFTMAX, TRANSPORT
-from vlmdsl.ir.operations.views import BLEND
+from vlmdsl.ir.operations.views import BLEND, DROP
 from vlmdsl.passes.fuse import contrast_of
 from vlmdsl.types import SimType, TokensType, VecType, column_count
 
@@ -47,7 +48,8 @@ _CHUNK_NUMBERS = 2**24
 @dataclass(frozen=True, slots=True)
 class Workload:
     """The sizes a plan is made for: `batch` samples on `world` processes, features of `dim`, tokens per sample, vocabulary
-    entries, samples of a reference set; and the kind of device."""
+    entries, samples of a reference set; the kind of device; the side of images in pixels; and how many samples of a process
+    go through the towers at once (`micro`; None: all)."""
 
     batch: int
     world: int
@@ -58,6 +60,13 @@ class Workload:
     vocabulary: int = 49_408
     references: int = 65_536
     device: str = "cpu"
+    image_size: int = 224
+    micro: int | None = None
+
+    @property
+    def patch_numbers(self) -> int:
+        """Numbers of one patch of an image: 3 channels of its pixels."""
+        return 3 * round(self.image_size / math.sqrt(self.image_tokens)) ** 2
 
     @property
     def entries(self) -> int:
@@ -78,14 +87,17 @@ class Workload:
         return 2 * self.entries * self.dim
 
     def tokens(self, node: Node) -> int:
-        """Tokens of a sample of this stream; 1 for pooled features."""
+        """Tokens of a sample of this stream, dropped patches left out; 1 for pooled features."""
         if not isinstance(node.type, TokensType):
             return 1
         if node.type.tokens == "K":
             return _picked(node)
-        sizes = {"P": self.image_tokens, "L": self.text_tokens, "J": self.image_tokens + self.text_tokens}
-        if any(source.operation is BLEND for source in walk([node])):
-            sizes["J"] = max(self.image_tokens, self.text_tokens)
+        sources, patches = list(walk([node])), self.image_tokens
+        for source in sources:
+            patches = int(patches * (1 - source.number("share"))) if source.operation is DROP else patches
+        sizes = {"P": patches, "L": self.text_tokens, "J": patches + self.text_tokens}
+        if any(source.operation is BLEND for source in sources):
+            sizes["J"] = max(patches, self.text_tokens)
         return sizes[node.type.tokens]
 
     def received(self, whole: int, *, reduced: bool = False) -> int:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vlmdsl.ir import Node, Program, encoder_of, learns, walk
-from vlmdsl.ir.operations.encoding import DISTRIBUTION, ENCODE, POOLED, TOKENS
+from vlmdsl.ir import Node, Program, encoder_of, learns, module_outputs, walk
+from vlmdsl.ir.operations.encoding import DISTRIBUTION, ENCODE, POOLED, TOKENS, VOCABULARY
+from vlmdsl.ir.operations.modules import RECONSTRUCT, STATES, use_of
 from vlmdsl.planning.cost import ITEM_BYTES, Workload
 from vlmdsl.planning.linear import losses_of_logits, predicted_texts, tokens_at_once
+from vlmdsl.planning.module_cost import is_normalised
 from vlmdsl.types import TokensType, VecType
 
-__all__ = ["features_kept", "gradients_of_inputs", "products_kept", "seen_by"]
+__all__ = ["features_kept", "gradients_of_inputs", "leaves_of_chunks", "products_kept", "seen_by", "targets_made"]
 
 
 def seen_by(node: Node, workload: Workload) -> Workload:
@@ -45,8 +47,8 @@ def _size(features: Node, workload: Workload, samples: int) -> int:
 
 
 def gradients_of_inputs(program: Program, workload: Workload, chunked: frozenset[Node] = frozenset()) -> int:
-    """Bytes of the gradients that a step leaves at its inputs: features, and logits; for `chunked` token losses what logits
-    are a product of, states and the weight."""
+    """Bytes of the gradients that a step leaves at its inputs: features, logits, and pixels of decoders; for `chunked` token
+    losses what logits are a product of, states and the weight."""
     samples = workload.batch // workload.world
     read = [node for node in _differentiated(program) if node.operation in (POOLED, TOKENS)]
     features = sum(
@@ -62,6 +64,8 @@ def gradients_of_inputs(program: Program, workload: Workload, chunked: frozenset
             numbers += rows * workload.dim
             weights.add(owner.linear)
     numbers += len(weights) * (workload.dim + 1) * workload.vocabulary
+    decoded = sum(output.patches and output.learns for output in module_outputs(program))
+    numbers += samples * decoded * workload.image_tokens * workload.patch_numbers
     return features + numbers * ITEM_BYTES["float32"]
 
 
@@ -75,6 +79,39 @@ def products_kept(program: Program, workload: Workload, chunked: frozenset[Node]
             besides = max(besides, at_once * workload.vocabulary * ITEM_BYTES["float32"])
             kept += (rows * workload.dim + (workload.dim + 1) * workload.vocabulary) * owner.learns * ITEM_BYTES["float32"]
     return kept, besides
+
+
+def targets_made(program: Program, workload: Workload) -> int:
+    """The most bytes that pixels to reconstruct take in the forward pass: their patches, and once more where each patch is
+    brought to mean 0 and variance 1 first."""
+    patches = workload.batch // workload.world * workload.image_tokens * workload.patch_numbers * ITEM_BYTES["float32"]
+    nodes = [node for node in program.nodes() if node.operation is RECONSTRUCT]
+    return max(((1 + is_normalised(node)) * patches for node in nodes), default=0)
+
+
+def leaves_of_chunks(program: Program, workload: Workload) -> int:
+    """Bytes of what micro-batches keep of a whole batch: the outputs of all modules that run in chunks, as far as the step
+    reads them, and the gradients of those that learn; 2 b (P + L) W numbers of an image and a text whose states are read."""
+    numbers = 0
+    for (module, _), tokens in _read_outputs(program, workload).items():
+        learns = encoder_of(module).learns if module.operation is ENCODE else use_of(module).gradient
+        numbers += (1 + learns) * tokens * workload.dim
+    for output in module_outputs(program):
+        if output.patches:
+            numbers += (1 + output.learns) * workload.image_tokens * workload.patch_numbers
+    return workload.batch // workload.world * numbers * workload.item
+
+
+def _read_outputs(program: Program, workload: Workload) -> dict[tuple[Node, str], int]:
+    """Tokens per sample of each output of a tower or a fusion module that is read, by the module's node and what reads
+    it; logits are computed from states."""
+    outputs: dict[tuple[Node, str], int] = {}
+    for node in program.nodes():
+        if node.operation in (POOLED, TOKENS, STATES):
+            outputs[node.inputs[0], node.operation] = workload.tokens(node)
+        elif node.operation is VOCABULARY:
+            outputs[node.inputs[0], STATES] = workload.text_tokens
+    return outputs
 
 
 def _differentiated(program: Program) -> dict[Node, None]:

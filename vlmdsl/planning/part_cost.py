@@ -13,7 +13,7 @@ from vlmdsl.ir.operations.reference import RETRIEVE
 from vlmdsl.planning.cost import ITEM_BYTES, Workload
 from vlmdsl.planning.linear import losses_of_logits, predicted_texts, tokens_at_once
 
-__all__ = ["PartCost", "part_costs"]
+__all__ = ["PartCost", "numbers_of", "part_costs"]
 
 _FLOAT = ITEM_BYTES["float32"]
 
@@ -59,7 +59,7 @@ def _heads(program: Program, workload: Workload) -> Iterator[PartCost]:
 def _head(tower: Encoder, chain: tuple[Head, ...], views: int, workload: Workload) -> PartCost:
     head, below = chain[-1], replace(tower, heads=chain[:-1])
     widths = head.widths(below.dimension(workload.dim))
-    parameters, statistics = _numbers(head, widths)
+    parameters, statistics = numbers_of(head, widths)
     rows = workload.batch // workload.world * views
     products = [2 * rows * inputs * outputs for inputs, outputs in pairwise(widths)]
     learns = tower.teacher is None and not head.frozen
@@ -69,7 +69,7 @@ def _head(tower: Encoder, chain: tuple[Head, ...], views: int, workload: Workloa
     return PartCost(name, what, parameters, _FLOAT * (parameters + statistics), sum(products), backward)
 
 
-def _numbers(head: Head, widths: tuple[int, ...]) -> tuple[int, int]:
+def numbers_of(head: Head, widths: tuple[int, ...]) -> tuple[int, int]:
     """The weights of a head, and the running statistics of its batch norms."""
     parameters = statistics = 0
     for layer, (inputs, outputs) in enumerate(pairwise(widths), start=1):

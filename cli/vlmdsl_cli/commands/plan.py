@@ -26,6 +26,10 @@ DTYPE = click.Choice(["float32", "bfloat16", "float16", "float64"])
 @click.option(
     "--vocabulary", type=COUNT, default=49_408, show_default=True, help="Vocabulary size, for masked language modelling."
 )
+@click.option("--image-size", type=COUNT, default=224, show_default=True, help="Side of an image, in pixels.")
+@click.option("--image-tokens", type=COUNT, default=49, show_default=True, help="Patches of an image.")
+@click.option("--text-tokens", type=COUNT, default=32, show_default=True, help="Tokens of a text.")
+@click.option("--micro", type=COUNT, help="Samples of a process that go through the towers at once (`train.micro`).")
 @click.option("--references", type=COUNT, default=65_536, show_default=True, help="Number of samples in a reference set.")
 @click.option(
     "--samples",

@@ -23,18 +23,27 @@ from vlmdsl.backends.plan.report import (
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.lowering import ImpossiblePlan, UnknownDtype
 from vlmdsl.ir import Head, Node, Program, Use, columns, module_outputs, root_field, source_names, streams, walk
+from vlmdsl.ir.modules import FusionSettings
 from vlmdsl.ir.operations.encoding import ENCODE
 from vlmdsl.ir.operations.matrices import SIMILARITY
-from vlmdsl.ir.operations.modules import DROPPED, PIXELS
+from vlmdsl.ir.operations.modules import APPLY, DROPPED, PIXELS, use_of
 from vlmdsl.ir.operations.state import MEMORY
 from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.ir.schedule import Applied, Apply, Compute, Mode, Schedule, Value
 from vlmdsl.planning import schedule_of
-from vlmdsl.planning.cost import ITEM_BYTES, Workload
+from vlmdsl.planning.cost import ITEM_BYTES, Cost, Workload
 from vlmdsl.planning.hand_written import hand_written
 from vlmdsl.planning.linear import LossLowering, planned_losses
 from vlmdsl.planning.lowering import Lowered, LoweringRequest, lowered
-from vlmdsl.planning.memory import features_kept, gradients_of_inputs, products_kept, seen_by
+from vlmdsl.planning.memory import (
+    features_kept,
+    gradients_of_inputs,
+    leaves_of_chunks,
+    products_kept,
+    seen_by,
+    targets_made,
+)
+from vlmdsl.planning.module_cost import module_costs
 from vlmdsl.planning.part_cost import part_costs
 from vlmdsl.source import SourceMap, Span
 from vlmdsl.types import PerSampleType, VectorType
@@ -57,19 +66,23 @@ def make_plan(
     vocabulary: int = 49_408,
     references: int = 65_536,
     samples: int = 1_000_000,
+    image_size: int = 224,
+    micro: int | None = None,
     lowering: str | Mapping[str, str] | LoweringRequest = "auto",
     sources: SourceMap | None = None,
 ) -> Plan:
     """The plan of an optimised program for `batch` samples on `world` processes, features of `dim` numbers of `dtype`.
 
     `image_tokens` and `text_tokens` are tokens per sample where tokens are compared, `vocabulary` the number of vocabulary
-    entries where tokens are predicted, `references` the samples of a reference set, `samples` those of the data set.
+    entries where tokens are predicted, `references` the samples of a reference set, `samples` those of the data set,
+    `image_size` the side of an image in pixels, `micro` the samples of a process that go through the towers at once.
     `lowering` is that of `vlmdsl.compile`. With `sources`, shared values name recipe lines. DiagnosticError (V0602, V0603)
     if the batch cannot be split equally or the data type is unknown, (V0604, V0605) if the lowering asked for does not
     exist.
     """
     _check(batch, world, dtype)
     workload = Workload(batch, world, dim, dtype, image_tokens, text_tokens, vocabulary, references)
+    workload = replace(workload, image_size=image_size, micro=micro)
     losses = planned_losses(program, workload, LoweringRequest.of(lowering))
     chunked = frozenset(loss for loss, chosen in losses.items() if chosen.name == "chunked")
     schedule = schedule_of(program, workload, LoweringRequest.of(lowering), chunked)
@@ -77,10 +90,8 @@ def make_plan(
     costs = [region.cost for region in regions]
     names = _names(program, regions)
     rows = tuple(_region(program, region, workload, names[region.node]) for region in regions)
-    features, gradients = features_kept(program, workload), gradients_of_inputs(program, workload, chunked)
-    products, chunk = products_kept(program, workload, chunked)
-    stored, states = features + products + sum(cost.stored for cost in costs), _states(program, workload, samples)
-    at_one_time = [cost.transient for cost in costs] + [gradients, chunk, *(row.size for row in states)]
+    states = _states(program, workload, samples)
+    parts = [*part_costs(program, workload, chunked), *module_costs(program, workload)]
     by_hand = hand_written(program, workload)
     return Plan(
         program=program.name,
@@ -91,19 +102,35 @@ def make_plan(
         schedule=_schedule(program, schedule, workload),
         shared=_shared(program, names, sources),
         regions=rows,
-        parts=tuple(PartRow(**asdict(part)) for part in part_costs(program, workload, chunked)),
+        parts=tuple(PartRow(**asdict(part)) for part in parts),
         losses=_losses(program, losses),
         state=(*states, *_references(program, workload)),
         units=sum(cost.forward + cost.backward for cost in costs),
         flops=sum(row.flops_forward + row.flops_backward for row in rows),
-        features=features + products,
-        stored=stored,
-        gradients=gradients,
-        peak=max(features + max((cost.before for cost in costs), default=0), stored + max(at_one_time)),
+        **_memory(program, workload, chunked, costs, [row.size for row in states]),
+        micro=micro,
         moved=sum(cost.moved for cost in costs),
         received=sum(collective.received for cost in costs for collective in cost.collectives),
         hand_written=None if by_hand is None else Baseline(**asdict(by_hand)),
     )
+
+
+def _memory(
+    program: Program, workload: Workload, chunked: frozenset[Node], costs: Sequence[Cost], states: Sequence[int]
+) -> dict[str, int]:
+    """What a step keeps and its peak, in bytes; `states` are the sizes of states, of which the new one is beside the old."""
+    features, gradients = features_kept(program, workload), gradients_of_inputs(program, workload, chunked)
+    products, chunk = products_kept(program, workload, chunked)
+    stored = features + products + sum(cost.stored for cost in costs)
+    searched = features + max((cost.before for cost in costs), default=0)
+    at_one_time = [*(cost.transient for cost in costs), *states, gradients, chunk, targets_made(program, workload)]
+    return {
+        "features": features + products,
+        "stored": stored,
+        "gradients": gradients,
+        "leaves": 0 if workload.micro is None else leaves_of_chunks(program, workload),
+        "peak": max(searched, stored + max(at_one_time)),
+    }
 
 
 def _check(batch: int, world: int, dtype: str) -> None:
@@ -138,7 +165,7 @@ def _names(program: Program, regions: Sequence[Lowered]) -> dict[Node, str]:
 def _title(node: Node) -> str:
     if node.operation is SIMILARITY:
         return f"{node.string('by')} of {_stream(node.inputs[0])} and {_stream(node.inputs[1])}"
-    return node.operation.replace("_", " ")
+    return use_of(node).module.name if node.operation is APPLY else node.operation.replace("_", " ")
 
 
 def _stream(features: Node) -> str:
@@ -225,11 +252,15 @@ def _lengths(head: Head) -> str:
 
 
 def _tokens_of(call: Apply, workload: Workload) -> int | None:
-    """What a tower sees of a sample, or a decoder, which sees all patches; None for other modules."""
-    family = call.use.module.family
+    """What a module sees of a sample: a decoder all patches; fusion the text, and its image where both are one sequence;
+    None for modules of vectors."""
+    family, settings = call.use.module.family, call.use.module.settings
     if family == "decoder":
         return _tokens(replace(call.mode, dropped=()), workload)
-    return _tokens(call.mode, workload) if family == "tower" else None
+    if isinstance(settings, FusionSettings) and settings.attention == "merged" and call.mode.context is not None:
+        image = _tokens(call.mode.context[1], workload)
+        return None if image is None else workload.text_tokens + image
+    return _tokens(call.mode, workload) if family in ("tower", "fusion") else None
 
 
 def _tokens(mode: Mode, workload: Workload) -> int | None:
@@ -289,8 +320,8 @@ def _shared(program: Program, regions: Mapping[Node, str], sources: SourceMap | 
                 if node.operation is ENCODE
                 else _title(node)
             )
-            named = tuple(regions.get(reader) or _title(reader) for reader in reading)
-            rows.append(SharedRow(value=value, readers=named, lines=_lines(program, reading, sources)))
+            named = dict.fromkeys(regions.get(reader) or _title(reader) for reader in reading)
+            rows.append(SharedRow(value=value, readers=tuple(named), lines=_lines(program, reading, sources)))
     return tuple(rows)
 
 

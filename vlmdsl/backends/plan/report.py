@@ -134,7 +134,8 @@ class Baseline(_Row):
 class Plan(_Row):
     """What a program runs and what that costs, for one size of batch. All costs are one process's, for one step of the
     compiled objective. `features` are kept where products read them again, and counted in `stored`; `gradients` are those of
-    its inputs. `peak` is the peak memory beyond what is allocated before the step: inputs, state, towers and heads,
+    its inputs. With `micro`, `leaves` are outputs of the modules that run in chunks, kept for the whole batch, and their
+    gradients. `peak` is the peak memory beyond what is allocated before the step: inputs, state, towers and heads,
     whose weights and activations are not counted.
     """
 
@@ -154,6 +155,8 @@ class Plan(_Row):
     features: int
     stored: int
     gradients: int
+    micro: int | None
+    leaves: int
     peak: int
     moved: int
     received: int
@@ -203,6 +206,8 @@ class Plan(_Row):
             ("gradients of the inputs", self.gradients),
             ("peak, without inputs, towers and heads", self.peak),
         ]
+        if self.micro is not None:
+            rows.append((f"in micro-batches of {self.micro:,}: outputs of all samples, and their gradients", self.leaves))
         return [(what, _bytes(size)) for what, size in rows]
 
     def _rejected(self) -> list[tuple[str, ...]]:

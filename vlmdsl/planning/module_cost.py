@@ -1,0 +1,177 @@
+"""What modules applied to features cost, and heads on them: parameters, products, saved activations.
+
+States and contexts are taken to be as wide as features, unless a module is of another width. Blocks are those of the runtime
+(`modules/towers/blocks.py`), which a test compares these numbers with.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from vlmdsl.ir import Head, ModuleOutput, Node, Program, module_outputs
+from vlmdsl.ir.modules import FusionSettings, PixelDecoderSettings, block_range
+from vlmdsl.ir.operations.modules import APPLY, PIXELS, RECONSTRUCT, use_of
+from vlmdsl.ir.uses import Module
+from vlmdsl.planning.cost import ITEM_BYTES, Workload
+from vlmdsl.planning.part_cost import PartCost, numbers_of
+
+__all__ = ["ModuleSize", "decoder_size", "fusion_size", "is_normalised", "module_costs"]
+
+_FLOAT = ITEM_BYTES["float32"]
+_SELF, _CROSS, _FEED = 6, 4, 10
+"""Numbers per token and feature that a block keeps: of self-attention its input, the norm of it, query, key, value and the
+result; of cross-attention the same but for key and value, which are of the context; of the feed-forward layer its input, the
+norm, and four times as many twice, before and after the GELU."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleSize:
+    """The numbers of a module's weights; per sample the FLOP of its products forward and the numbers that it keeps."""
+
+    parameters: int
+    forward: int
+    kept: int
+
+
+def module_costs(program: Program, workload: Workload) -> Iterator[PartCost]:
+    """Each module that is applied to features once, with all its calls, and reconstructions.
+
+    What is kept for the backward pass is that of one chunk, where towers run in micro-batches.
+    """
+    calls: dict[Module, list[ModuleOutput]] = {}
+    for output in module_outputs(program):
+        calls.setdefault(use_of(output.node).module, []).append(output)
+    for module, outputs in calls.items():
+        if isinstance(module.settings, Head):
+            yield _head(module, module.settings, outputs, workload)
+        else:
+            yield _stack(module, outputs, workload)
+    for node in program.nodes():
+        if node.operation is RECONSTRUCT:
+            yield _reconstruction(node, workload)
+
+
+def _stack(module: Module, outputs: list[ModuleOutput], workload: Workload) -> PartCost:
+    """A fusion module or a decoder."""
+    samples, sizes = workload.batch // workload.world, [_size(output.node, workload) for output in outputs]
+    chunk = min(samples, workload.micro or samples)
+    learning = [size for size, output in zip(sizes, outputs, strict=True) if output.learns]
+    parameters = sizes[0].parameters
+    return PartCost(
+        module.name,
+        _described(module, workload),
+        parameters,
+        _FLOAT * parameters,
+        samples * sum(size.forward for size in sizes),
+        samples * sum(2 * size.forward for size in learning),
+        chunk * sum(size.kept for size in learning) * _FLOAT,
+    )
+
+
+def _described(module: Module, workload: Workload) -> str:
+    settings = module.settings
+    assert isinstance(settings, FusionSettings | PixelDecoderSettings)
+    blocks = f"{settings.depth} blocks of {settings.width or workload.dim}"
+    if isinstance(settings, PixelDecoderSettings):
+        return f"decoder of {blocks}"
+    return f"{'cross-attention' if settings.attention == 'cross' else 'one sequence'}, {blocks}"
+
+
+def _size(apply: Node, workload: Workload) -> ModuleSize:
+    """One call of a fusion module or a decoder."""
+    use = use_of(apply)
+    settings = use.module.settings
+    if isinstance(settings, PixelDecoderSettings):
+        return decoder_size(settings, workload.tokens(apply.inputs[0]), workload)
+    assert isinstance(settings, FusionSettings)
+    return fusion_size(settings, workload, use.blocks)
+
+
+def fusion_size(settings: FusionSettings, workload: Workload, blocks: tuple[float, float] = (0.0, 1.0)) -> ModuleSize:
+    """A call of a fusion module on a text and its image, through a share of its blocks."""
+    text, image, entering = workload.text_tokens, workload.image_tokens, workload.dim
+    width, learned = settings.width or entering, settings.pooled == "learned"
+    run = len(block_range(settings.depth, blocks))
+    if settings.attention == "cross":
+        stack = _transformer(settings.depth, run, width, text + learned, (image, entering), gated=settings.gated)
+        adapted, adapters = (text, 1) if width != entering else (0, 0)
+        kept = image * entering
+    else:
+        stack = _transformer(settings.depth, run, width, text + image + learned)
+        adapted, adapters, kept = text + image, 2, text * entering
+    return ModuleSize(
+        stack.parameters + adapters * (entering + 1) * width + learned * width,
+        stack.forward + 2 * adapted * entering * width,
+        stack.kept + kept,
+    )
+
+
+def decoder_size(settings: PixelDecoderSettings, visible: int, workload: Workload) -> ModuleSize:
+    """A call of a decoder, from the `visible` patches of an image to the pixels of all."""
+    patches, width, numbers = workload.image_tokens, settings.width, workload.patch_numbers
+    stack = _transformer(settings.depth, settings.depth, width, patches)
+    return ModuleSize(
+        stack.parameters + (workload.dim + 1) * width + width + (width + 1) * numbers,
+        stack.forward + 2 * visible * workload.dim * width + 2 * patches * width * numbers,
+        stack.kept + patches * width,
+    )
+
+
+def _transformer(
+    depth: int, run: int, width: int, length: int, context: tuple[int, int] | None = None, *, gated: bool = False
+) -> ModuleSize:
+    """A stack of blocks of which `run` run, on `length` tokens; `context`: the tokens and features that they attend to."""
+    attention = 4 * width * (width + 1) + 2 * width
+    feed = 8 * width**2 + 5 * width + 2 * width
+    parameters, forward, kept = (
+        attention + feed,
+        24 * length * width**2 + 4 * length**2 * width,
+        (_SELF + _FEED) * length * width,
+    )
+    if context is not None:
+        size, entering = context
+        parameters += 2 * width * (width + 1) + 2 * width * (entering + 1) + 2 * width + gated
+        forward += 4 * length * width**2 + 4 * size * entering * width + 4 * length * size * width
+        kept += (_CROSS * length + 2 * size + gated * length) * width
+    return ModuleSize(depth * parameters + 2 * width, run * forward, run * kept + length * width)
+
+
+def _width(features: Node, workload: Workload) -> int:
+    """The dimension of what a module on features gives, or what reads its output."""
+    node = features if features.operation is APPLY else features.inputs[0]
+    settings = use_of(node).module.settings if node.operation is APPLY else None
+    if isinstance(settings, Head):
+        return settings.widths(_width(node.inputs[0], workload))[-1]
+    return settings.width or workload.dim if isinstance(settings, FusionSettings) else workload.dim
+
+
+def _head(module: Module, head: Head, outputs: list[ModuleOutput], workload: Workload) -> PartCost:
+    """A head on a fusion module."""
+    widths = head.widths(_width(outputs[0].node.inputs[0], workload))
+    parameters, statistics = numbers_of(head, widths)
+    rows = workload.batch // workload.world
+    forward = rows * sum(2 * inputs * results for inputs, results in pairwise(widths))
+    learning = sum(output.learns for output in outputs)
+    what = f"{module.name} {'-'.join(map(str, widths))}"
+    size = _FLOAT * (parameters + statistics)
+    return PartCost(module.base.name, what, parameters, size, len(outputs) * forward, 2 * learning * forward)
+
+
+def _reconstruction(node: Node, workload: Workload) -> PartCost:
+    """The differences of all pixels, which become their gradient in place; each is squared and added up."""
+    patches, numbers = workload.image_tokens, workload.patch_numbers
+    count = workload.batch // workload.world * patches * numbers
+    side = math.isqrt(numbers // 3)
+    passes = 3 + (4 if is_normalised(node) else 0)
+    return PartCost(
+        "reconstruct", f"{patches:,} patches of {side} x {side} pixels", 0, 0, passes * count, 2 * count, count * _FLOAT
+    )
+
+
+def is_normalised(reconstruct: Node) -> bool:
+    """Whether each patch is compared after it is brought to mean 0 and variance 1."""
+    target = reconstruct.inputs[1]
+    return target.operation is PIXELS and target.string("normalised") == "patch"
