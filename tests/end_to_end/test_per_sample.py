@@ -23,8 +23,8 @@ def train(run: Path, patch: pytest.MonkeyPatch, half: int) -> None:
     vlmdsl.train(PER_SAMPLE, data=[f"shapes:samples={SAMPLES},size=16"], settings=settings, steps=WHOLE, out=run)
 
 
-def state_after(run: Path, step: int) -> dict[str, torch.Tensor]:
-    weights = load_file(run / "checkpoints" / f"step-{step:08d}" / "model.safetensors")
+def state_after(run: Path, step: int, folder: str = "checkpoints") -> dict[str, torch.Tensor]:
+    weights = load_file(run / folder / f"step-{step:08d}" / "model.safetensors")
     return {name.removeprefix("objective.state."): value for name, value in weights.items() if ".state." in name}
 
 
@@ -56,3 +56,32 @@ def test_a_resumed_run_is_the_same_bit_for_bit(half: int, tmp_path: Path, monkey
     end = Path("checkpoints") / f"step-{WHOLE:08d}"
     for name in ("model.safetensors", "optimizer.safetensors", "state.json"):
         assert (run / end / name).read_bytes() == (kept / end / name).read_bytes()
+
+
+STAGED = """vlo 1
+recipe staged(image: Image, text: Text)
+let s = score(image, text)
+let kept = mean((1 - s) * exp(running_mean(s, per="sample", momentum=0.5, name="kept")))
+stage first {
+  minimize kept
+}
+stage second from first {
+  minimize kept + contrast(image, text)
+}
+"""
+
+
+@pytest.mark.parametrize("other", [False, True], ids=["the same data", "other data"])
+def test_a_stage_keeps_the_numbers_of_its_own_samples_only(
+    other: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_tiny_towers(monkeypatch)
+    monkeypatch.setattr(stages, "draw_curves", lambda *arguments: None)
+    data = f"shapes:samples={SAMPLES},size=16"
+    settings = SETTINGS | {"stages.second.train.steps": 1, "train.keep": WHOLE}
+    settings |= {"stages.second.data.train": (f"{data},seed=7",)} if other else {}
+    run = tmp_path / "run"
+    vlmdsl.train(STAGED, data=[data], settings=settings, steps=2, out=run)
+    assert int(state_after(run, 2, "stages/first")["kept"].isfinite().sum()) == 16
+    kept = int(state_after(run, 3)["kept"].isfinite().sum())
+    assert kept == 8 if other else kept >= 16

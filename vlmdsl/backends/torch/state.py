@@ -96,6 +96,11 @@ class State(nn.Module):
         """Whether it holds numbers per sample of the data set."""
         return bool(self._tables)
 
+    @property
+    def tables(self) -> list[Tensor]:
+        """The buffers of numbers per sample, [N] each."""
+        return [self.get_buffer(self._attributes[name]) for name in self._tables]
+
     def allocate_samples(self, count: int) -> None:
         """Make room for the numbers of each of the `count` samples of the data set; ValueError where it holds those of
         another number of samples."""
@@ -113,7 +118,7 @@ class State(nn.Module):
         index = features.get(self._index or "")
         if not isinstance(index, Tensor):
             return
-        held = self.get_buffer(self._attributes[self._tables[0]]).shape[0]
+        held = len(self.tables[0])
         if held == 0:
             raise ValueError(
                 "this objective keeps a number per sample of the data set: say how many samples there are, "

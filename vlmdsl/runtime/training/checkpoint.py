@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -167,8 +167,9 @@ def load_weights(folder: Path, model: nn.Module) -> None:
     model.load_state_dict(tensors)
 
 
-def take_over(folder: Path, model: nn.Module) -> None:
-    """Begin with the weights of a checkpoint of another stage: of all that `model` has, too, but teachers.
+def take_over(folder: Path, model: nn.Module, without: Collection[str] = ()) -> None:
+    """Begin with the weights of a checkpoint of another stage: of all that `model` has, too, but teachers, and what is
+    named by `without`.
 
     State of another size starts again, as does what the other stage does not have. V0853 for a weight of another form.
     """
@@ -176,7 +177,7 @@ def take_over(folder: Path, model: nn.Module) -> None:
     taken: dict[str, Tensor] = {}
     for name, tensor in _load(folder / _WEIGHTS).items():
         own = present.get(name)
-        if own is None or name.startswith("teachers."):
+        if own is None or name.startswith("teachers.") or name in without:
             continue
         if (own.shape, own.dtype) == (tensor.shape, tensor.dtype):
             taken[name] = tensor

@@ -86,9 +86,16 @@ class BegunStage:
             reason = f"there is no sound checkpoint of the end of its stage `{stage.name}`"
             raise DiagnosticError((NothingToResume.at(Span("<command line>", 0, 0), path=self.folder.path, reason=reason),))
         check_written_by(end, self.run)
-        take_over(end, self.model)
+        take_over(end, self.model, without=self._tables_of_other_data(stage))
         if self.model.teachers is not None:
             self.model.teachers.begin_again(self.model.encoders, self.model.heads)
+
+    def _tables_of_other_data(self, earlier: StageOfRun) -> set[str]:
+        """The buffers of numbers per sample whose samples are not those of the flow of this name in an earlier stage."""
+        data = {flow.name: flow.config.data.train for flow in earlier.flows}
+        others = (flow for flow in self.stage.flows if flow.config.data.train != data.get(flow.name))
+        tables = {id(table) for flow in others for table in flow.objective.state.tables}
+        return {name for name, buffer in self.model.named_buffers() if id(buffer) in tables}
 
     @property
     def measured(self) -> VisionLanguageModel:
