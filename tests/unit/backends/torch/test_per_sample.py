@@ -219,3 +219,16 @@ def where_mean(x, condition) = mean(x, over=condition)
     assert out.loss.isfinite()
     assert features["image"].grad.isfinite().all()
     assert table(objective)[[0, 5, 11, 7]].isfinite().tolist() == [True, False, True, True]
+
+
+@pytest.mark.parametrize("options", [{"passes": "off"}, {"lowering": "chunked"}], ids=["without passes", "in blocks"])
+def test_passes_and_lowerings_change_nothing(options: dict[str, str]) -> None:
+    usual, other = compiled(NOISY), vlmdsl.compile(NOISY, samples=SAMPLES, compiled=False, **options).double()
+    for step, places in enumerate(BATCHES):
+        losses = [objective(**features_of(places, step)).loss for objective in (usual, other)]
+        torch.testing.assert_close(*losses, rtol=1e-12, atol=0)
+        for objective in (usual, other):
+            objective.after_epoch()
+    assert usual.state.state_dict().keys() == other.state.state_dict().keys()
+    for name in usual.state.state_dict():
+        torch.testing.assert_close(table(usual, name), table(other, name), rtol=1e-9, atol=1e-12, equal_nan=True)
