@@ -33,12 +33,14 @@ def whole(value: Tensor) -> Tensor:
     return (value.full_tensor() if isinstance(value, DTensor) else value).detach().flatten()
 
 
-def gradients(recipe: str, lowering: str = "auto") -> dict[str, Tensor]:
+def gradients(recipe: str, lowering: str = "auto", tied: bool = False) -> dict[str, Tensor]:
     """The loss and every gradient of one step, sharded where there are several processes."""
     rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     with pytest.MonkeyPatch.context() as patch:
         with_tiny_towers(patch)
         model, batch = model_and_batch(recipe, World(rank, size, torch.device("cpu")), lowering)
+    if tied:
+        model.encoders["language"].tie_vocabulary("language")
     if size > 1:
         for unit in model.units:
             fully_shard(unit)
@@ -56,8 +58,11 @@ def test_a_sharded_model_has_the_gradients_of_one_process(recipe: str) -> None:
         torch.testing.assert_close(share, expected, rtol=1e-9, atol=1e-12)
 
 
-def test_weights_that_a_loss_multiplies_are_gathered_and_their_gradients_scattered() -> None:
-    expected = gradients(WORDS, "dense")
-    assert {"encoders.language.vocabulary_head.weight", "fusions.vocabularies.fusion.weight"} <= expected.keys()
-    for share in run_processes(gradients, 2, WORDS, "chunked"):
+@pytest.mark.parametrize("lowering", ["chunked", "dense"])
+def test_weights_that_a_loss_multiplies_are_gathered_and_their_gradients_scattered(lowering: str) -> None:
+    """One that is tied to the embedding of its tower, and one of its own on fusion."""
+    expected = gradients(WORDS, "dense", tied=True)
+    assert "fusions.vocabularies.fusion.weight" in expected
+    assert "encoders.language.vocabulary_head.weight" not in expected
+    for share in run_processes(gradients, 2, WORDS, lowering, True):
         torch.testing.assert_close(share, expected, rtol=1e-9, atol=1e-12)

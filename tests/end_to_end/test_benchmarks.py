@@ -123,6 +123,14 @@ def test_the_chunked_form_is_measured_within_its_limits(result: dict[str, Any]) 
         assert ratio <= limit, name
 
 
+def test_token_losses_without_logits_need_less_memory_and_no_more_time() -> None:
+    """A whole step of a model, as it was measured by `benchmarks/predicted_tokens.py`."""
+    result = json.loads((BENCHMARKS / "results" / "predicted_tokens.json").read_text("utf-8"))
+    for case in result["cases"]:
+        assert case["time_ratio"] <= 1.03, case
+        assert case["memory_ratio"] <= (0.15 if case["predicted"] == "all" else 1.03), case
+
+
 def test_a_step_in_micro_batches_is_measured_within_its_limits() -> None:
     """Beyond the second forward pass at most a tenth of the plain step; no more memory than the hand-written version."""
     result = json.loads((BENCHMARKS / "results" / "micro_batches.json").read_text("utf-8"))

@@ -98,6 +98,11 @@ class ModelConfig(_Section):
         le=2**20,
         description="maximum vocabulary size of a tokenizer trained on the data (at least 256 bytes and the special tokens)",
     )
+    tied_vocabulary: bool = Field(
+        False,
+        description="whether a text tower that predicts tokens does so with the weight of its token embedding (BERT), not "
+        "with one of its own",
+    )
     tokenizer: str | None = Field(
         None,
         description="tokenizer to load for every text tower: a `tokenizer.json` or `hf:NAME`; null: a pretrained tower uses "

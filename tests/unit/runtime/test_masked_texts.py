@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -200,7 +201,8 @@ def test_a_vocabulary_changes_no_other_weight_of_a_tower() -> None:
     assert all(torch.equal(predicting[name], value) for name, value in plain.items())
 
 
-def test_a_resumed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lowering", ["dense", "chunked"])
+def test_a_resumed_run_goes_on_bit_for_bit(lowering: str, tmp_path: Path) -> None:
     recipe = """
 recipe queued(text: Text)
 let masked = mask(text, random(40%))
@@ -210,7 +212,7 @@ minimize contrast(masked, nearest(each((text, masked)), earlier), directions="ro
     steps = batches(recipe, 4)
 
     def model_and_optimizer() -> tuple[VisionLanguageModel, torch.optim.AdamW]:
-        objective = vlmdsl.compile(recipe, compiled=False)
+        objective = vlmdsl.compile(recipe, compiled=False, lowering={"*": "auto", "loss": lowering})
         model = VisionLanguageModel({"language": tower(("pooled", "vocabulary"))}, objective)
         return model, build_optimizer(model, OptimizerConfig(learning_rate=1e-2))
 

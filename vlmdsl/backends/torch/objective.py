@@ -150,6 +150,7 @@ class Objective(LearnedNumbers):
         """The reference samples that this objective retrieves from; see `References.fill`."""
         self._compiled = compiled
         self._functions: dict[frozenset[Node], _Functions] = {}
+        self._by_sizes: dict[frozenset[tuple[Node, int]], frozenset[Node]] = {}
         whole = losses_of_logits(program)
         owners = [stream for stream in self.streams if stream.encode in whole]
         self._products = {stream.input("predicted"): whole[stream.encode] for stream in owners}
@@ -187,7 +188,10 @@ class Objective(LearnedNumbers):
         are too large takes states and a weight, and makes the product itself."""
         if torch.compiler.is_compiling():  # sizes may be symbols
             return self.schedule
-        return self._functions_of(chunked_losses(self.program, sizes, self._request)).schedule
+        key = frozenset(sizes.items())
+        if key not in self._by_sizes:
+            self._by_sizes[key] = chunked_losses(self.program, sizes, self._request)
+        return self._functions_of(self._by_sizes[key]).schedule
 
     def losses(self, features: Mapping[str, Tensor], schedule: Schedule | None = None) -> ObjectiveOutput:
         """The output of the last function of the schedule; `features` are all of its inputs, and are not checked."""

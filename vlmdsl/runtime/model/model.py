@@ -247,8 +247,8 @@ class VisionLanguageModel(nn.Module):
 
         To shard a model by FSDP2, shard each of them and then the model: `for unit in model.units: fully_shard(unit)`.
         """
-        vocabularies = (encoder.vocabulary_head for encoder in self.encoders.values())
-        modules = [head for head in vocabularies if isinstance(head, nn.Module)]
+        towers = [tower for tower in self.encoders.values() if isinstance(tower, Encoder) and not tower.tied_vocabulary]
+        modules: list[nn.Module] = [tower.vocabulary_head for tower in towers if tower.vocabulary_head is not None]
         named = (self.encoders, self.heads.parts, self.fusions.parts, self.fusions.vocabularies, self.decoders.parts)
         for one in named:
             modules += one.values()

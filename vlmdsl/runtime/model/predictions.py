@@ -39,7 +39,12 @@ class Predictions:
         tokens, head = self._tokens(value, environment), self.head(use)
         if not isinstance(head, nn.Module):
             raise ValueError("the tokens of a text are predicted, but its tower has no vocabulary")
-        return tokens._replace(values=head(tokens.values) if use.product else head(tokens.values, product=False))
+        if not use.product:
+            return tokens._replace(values=head(tokens.values, product=False))
+        if isinstance(head, nn.Linear) and _is_scattered(head):
+            bias = None if head.bias is None else _whole(head.bias)
+            return tokens._replace(values=nn.functional.linear(tokens.values, _whole(head.weight), bias))
+        return tokens._replace(values=head(tokens.values))
 
     def linear(self, linear: Linear, environment: Environment) -> tuple[PredictedTokens, Tensor, Tensor | None]:
         """The states of predicted tokens, in the precision of the product, the weight [V, W] and the bias [V]; ValueError
@@ -101,6 +106,16 @@ def _count(owner: Stream | ModuleOutput, text: TowerInput) -> int:
     if isinstance(masked, MaskedTokens) and owner.asked_only and masked.places is not None:
         return masked.places.numel()
     return text.value[0].numel() if text.value[0] is not None else 0
+
+
+def _is_scattered(head: nn.Linear) -> bool:
+    """Whether the weights of a head are sharded (FSDP2) and a call of it does not gather them: those that are tied are a
+    part of their tower, which is gathered for its own calls only."""
+    if not hasattr(head.weight, "full_tensor"):
+        return False
+    from torch.distributed.fsdp import FSDPModule
+
+    return not isinstance(head, FSDPModule)
 
 
 def _whole(parameter: Any) -> Tensor:

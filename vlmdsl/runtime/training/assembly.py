@@ -298,6 +298,8 @@ def _encoders(
         if "Text" in kind:
             encoders[tower].take_texts(name, _text_format(encoders[tower], tokenizers[tower], model.text_length))
             encoders[tower].notes += tokenizer_notes(name, model.tokenizer, tokenizers[tower])
+            if model.tied_vocabulary:
+                encoders[tower].tie_vocabulary(name)
     return encoders
 
 

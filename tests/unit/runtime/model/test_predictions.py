@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Mapping
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,9 +14,11 @@ from torch import Tensor
 import vlmdsl
 from unit.runtime.test_masked_texts import TOKENIZER, batches
 from vlmdsl.backends.torch.cached import CachedStep
+from vlmdsl.ir.modules import LinearSettings
 from vlmdsl.ir.schedule import Linear
 from vlmdsl.planning import linear
 from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.modules import LinearHead
 from vlmdsl.runtime.modules.towers import (
     SharedConfig,
     SharedTransformer,
@@ -91,6 +96,29 @@ def test_a_product_in_the_loss_changes_nothing(name: str) -> None:
     assert (TOKENIZER.vocabulary_size in calls) is (name == "read twice")
 
 
+def test_a_tied_weight_has_the_gradients_of_embedding_and_product() -> None:
+    recipe = HEADER + RECIPES["two texts, one weight"]
+    (batch,) = batches(recipe, 1)
+    gradients = []
+    for lowering, micro in (("dense", 0), ("chunked", 0), ("chunked", 3)):
+        model = model_of(recipe, lowering)
+        language = model.encoders["language"]
+        language.tie_vocabulary("language")
+        assert language.vocabulary_head.weight is language.embedding.weight
+        assert all(unit is not language.vocabulary_head for unit in model.units)
+        gradients.append(results(model, batch, micro))
+    for others in gradients[1:]:
+        torch.testing.assert_close(others, gradients[0], rtol=1e-10, atol=1e-13)
+    assert "encoders.language.vocabulary_head.weight" not in gradients[0]
+
+
+def test_an_embedding_of_another_width_is_not_tied() -> None:
+    tower = TextTransformer(TextConfig(vocabulary_size=9, text_length=4, width=16, depth=1, heads=2), 8, ("vocabulary",))
+    tower.embedding = torch.nn.Embedding(9, 8)
+    with pytest.raises(vlmdsl.DiagnosticError, match="V0831"):
+        tower.tie_vocabulary("transformer:odd")
+
+
 @pytest.mark.parametrize("name", ["two texts, one weight", "given its image"])
 def test_micro_batches_have_the_gradient_of_the_batch(name: str) -> None:
     recipe = HEADER + RECIPES[name]
@@ -103,17 +131,15 @@ def test_logits_that_are_too_large_are_not_made(monkeypatch: pytest.MonkeyPatch)
     recipe = HEADER + RECIPES["two texts, one weight"]
     (batch,) = batches(recipe, 1)
     model = model_of(recipe, "auto")
-    calls, expected = logits_made(model), results(model, batch)
-    assert len(calls) == 2
+    expected = results(model, batch)
     sizes = sorted(model.logit_sizes(model.begin(batch)).values())
-    monkeypatch.setattr(linear, "LOGITS_BUDGET", sizes[0])
-    model.zero_grad()
-    torch.testing.assert_close(results(model, batch), expected, rtol=1e-10, atol=1e-13)
-    assert len(calls) == 3  # of the smaller one
-    model.zero_grad()
-    monkeypatch.setattr(linear, "LOGITS_BUDGET", sizes[0] - 1)
-    torch.testing.assert_close(results(model, batch), expected, rtol=1e-10, atol=1e-13)
-    assert len(calls) == 3
+    for budget, count in ((sizes[1], 2), (sizes[0], 1), (sizes[0] - 1, 0)):
+        monkeypatch.setattr(linear, "LOGITS_BUDGET", budget)
+        model = model_of(recipe, "auto")
+        calls = logits_made(model)
+        torch.testing.assert_close(results(copy.deepcopy(model), batch), expected, rtol=1e-10, atol=1e-13)
+        torch.testing.assert_close(results(model, batch), expected, rtol=1e-10, atol=1e-13)
+        assert len(calls) == 2 * count  # of the copy too
 
 
 def test_one_term_is_asked_for() -> None:
@@ -133,7 +159,8 @@ def test_a_caller_passes_states_and_a_weight_instead_of_logits() -> None:
     targets = torch.tensor([[1, -100, 6], [-100] * 3, [0, 2, 3], [-100, -100, 5]])
     loss = objective(text_masked_vocabulary=states @ weight.T + bias, text_masked_targets=targets).loss
     rest = {"language_vocabulary_bias": bias, "language_vocabulary_weight": weight, "text_masked_targets": targets}
-    torch.testing.assert_close(objective(**rest, text_masked_predicted=states).loss, loss)
+    for same in (objective, copy.deepcopy(objective), pickle.loads(pickle.dumps(objective))):
+        torch.testing.assert_close(same(**rest, text_masked_predicted=states).loss, loss)
     chunked = vlmdsl.compile("minimize mlm(mask(text, random(15%)))", compiled=False, lowering="chunked")
     torch.testing.assert_close(chunked(**rest, text_masked_predicted=states).loss, loss)
     assert [(name, spec.axes) for name, spec in chunked.inputs.items()] == [
@@ -144,6 +171,28 @@ def test_a_caller_passes_states_and_a_weight_instead_of_logits() -> None:
     ]
     with pytest.raises(ValueError, match="axis W"):
         chunked(**rest, text_masked_predicted=states[:, :, :4])
+
+
+def test_an_objective_is_given_a_vocabulary_on_fusion_with_its_weight() -> None:
+    recipe = "minimize mlm(mask(text, random(15%)) | image)"
+    states, context = torch.randn(2, 3, 4, dtype=torch.float64), torch.randn(2, 5, 4, dtype=torch.float64)
+    targets, mask = torch.tensor([[1, -100, 6], [-100, 2, 3]]), torch.ones(2, 3, dtype=torch.bool)
+    vocabulary = LinearHead(LinearSettings(transform=True), 4, 7).double()
+    modules = {
+        "fusion": lambda states, mask, context, _: SimpleNamespace(
+            pooled=None, tokens=states + context.mean(1, True), mask=mask
+        ),
+        "vocabulary": vocabulary,
+    }
+    features = {"text_masked_states": states, "text_masked_mask": mask, "image_states": context}
+    losses = [
+        vlmdsl.compile(recipe, lowering=lowering, compiled=False)(
+            modules, **features, text_masked_fusion_targets=targets
+        ).loss
+        for lowering in ("dense", "chunked")
+    ]
+    torch.testing.assert_close(*losses, rtol=1e-12, atol=0)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, [*vocabulary.parameters()]) for loss in losses))
 
 
 def test_the_product_of_a_loss_has_the_precision_of_autocast() -> None:

@@ -242,6 +242,19 @@ def test_a_run_goes_on_and_is_measured_without_the_folders_of_its_towers(tmp_pat
     assert vlmdsl.train(resume=run.folder).evaluation == run.evaluation
 
 
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_a_tied_vocabulary_is_the_embedding(pretrained, tmp_path):
+    settings = {"model.tied_vocabulary": True}
+    if pretrained:
+        text_tower(tmp_path, mask_token="[MASK]")
+        settings["model.text_encoder"] = f"hf:{tmp_path}"
+    _, _, model = modelled("minimize mlm(mask(text, random(15%)))", settings)
+    tower = model.encoders["language"]
+    assert tower.vocabulary_head.weight is tower.token_embedding.weight
+    _, _, other = modelled("minimize mlm(mask(text, random(15%)))", {**settings, "model.tied_vocabulary": False})
+    assert other.encoders["language"].vocabulary_head.weight is not other.encoders["language"].token_embedding.weight
+
+
 def test_a_tower_that_the_recipe_does_not_have_is_named():
     config, _ = load_config(flags={"model.towers": {"visoin": "vit:tiny"}})
     objective = vlmdsl.compile("clip", compiled=False)

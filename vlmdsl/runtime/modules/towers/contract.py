@@ -66,6 +66,8 @@ class Encoder(nn.Module):
     """W, the length of the last states that an encoder yields as `states`."""
     region_length: int | None = None
     """The dimension of a region, for an image encoder that regions may enter part-way."""
+    tied_vocabulary: bool = False
+    """Whether the linear map to the vocabulary has the weight of the token embedding; see `tie_vocabulary`."""
     noise_length: int | None = None
     """The number of random numbers per image that an image encoder needs in training. Its `forward` then takes `noise [b,
     N]` of that length, standard Gumbel noise keyed by the sample; evaluation gives none."""
@@ -93,6 +95,31 @@ class Encoder(nn.Module):
             help = f"set `model.text_length={marks + 1}` or more"
             raise DiagnosticError((EncoderDoesNotFit.at(Span("encoders", 0, 0), name=name, problem=problem, help=(help,)),))
         self.text_format = form
+
+    @property
+    def token_embedding(self) -> nn.Module | None:
+        """The embedding of token ids of a text encoder: a module with `weight [V, W]`; None if it has no such module."""
+        embedding: nn.Module | None = getattr(self, "embedding", None)
+        return embedding
+
+    def tie_vocabulary(self, name: str) -> None:
+        """Make the weight of the linear map to the vocabulary and that of the token embedding one parameter.
+
+        The bias stays; an encoder without a vocabulary is left as it is. `name` is what the encoder is called in messages.
+        Raises `DiagnosticError` (V0831) where it has no embedding of that shape.
+        """
+        head, embedding = self.vocabulary_head, self.token_embedding
+        if head is None:
+            return
+        shapes = [
+            list(module.weight.shape) if isinstance(module, nn.Linear | nn.Embedding) else [] for module in (head, embedding)
+        ]
+        if not isinstance(embedding, nn.Embedding) or shapes[0] != shapes[1]:
+            problem = f"predicts tokens with a weight {shapes[0]}, which cannot be that of its token embedding {shapes[1]}"
+            help = "leave `model.tied_vocabulary` out"
+            raise DiagnosticError((EncoderDoesNotFit.at(Span("encoders", 0, 0), name=name, problem=problem, help=(help,)),))
+        assert isinstance(head, nn.Linear)
+        head.weight, self.tied_vocabulary = embedding.weight, True
 
     def forward(self, values: Tensor, mask: Tensor | None = None) -> EncodedFeatures:
         """Features of a batch.

@@ -89,6 +89,12 @@ class HuggingFaceEncoder(Encoder):
             states=tokens if self.yields & {"vocabulary", "states"} else None,
         )
 
+    @property
+    def token_embedding(self) -> nn.Module | None:
+        find: Any = self.model.get_input_embeddings
+        embedding: nn.Module | None = find()
+        return embedding
+
     def take_texts(self, name: str, form: TextFormat) -> None:
         """As for every encoder; refused too are texts that the model cannot take, or that all look the same to it."""
         super().take_texts(name, form)
