@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 import vlmdsl
-from bundled.runs import RECIPES, hyper_parameters_of
+from bundled.runs import ALBEF_CORE, MAE, RECIPES, hyper_parameters_of
 from vlmdsl.backends.torch.collectives import own_slice
-from vlmdsl.backends.torch.given import applied_modules
 from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.primitives import Primitive, all_primitives
+from vlmdsl.testing import example_features, example_modules, excluded_entries
 from vlmdsl.testing.distributed import run_processes
-from vlmdsl.testing.laws import example_features
 
 PRIMITIVES = [primitive for primitive in all_primitives().values() if primitive.origin == "vlmdsl"]
 HEAD = "recipe some(image: Image, text: Text, caption: Text, label: Label, valid: Flag, other: Flag, number: Number)\n"
@@ -69,19 +68,10 @@ POISON = (float("nan"), float("inf"), -1e30)
 
 def excluded_places(objective: Objective, features: dict[str, Tensor], *, samples: bool) -> dict[str, Tensor]:
     """Which entries of each input take part in nothing."""
-    places: dict[str, Tensor] = {}
-    for name, value in features.items():
-        mask = features.get(f"{name.removesuffix('_tokens')}_mask")
-        if not value.is_floating_point() or not value.dim():
-            continue
-        excluded = torch.zeros(value.shape, dtype=torch.bool)
-        if mask is not None and value.dim() == 3:
-            excluded |= ~mask[:, :, None]
-        if name.endswith("_vocabulary"):
-            excluded |= (features[f"{name.removesuffix('_vocabulary')}_targets"] < 0)[:, :, None]
-        if samples and name != "caption":
-            excluded[~features["valid"]] = True
-        places[name] = excluded
+    places = excluded_entries(objective, features)
+    if samples:
+        for name in places.keys() - {"caption"}:
+            places[name][~features["valid"]] = True
     return places
 
 
@@ -93,17 +83,20 @@ def results(
     for name, value in features.items():
         filled = value if fill is None or name not in places else value.masked_fill(places[name], fill)
         leaves[name] = filled.clone().requires_grad_(name in places)
-    for name, buffer in objective.state.named_buffers():
-        if buffer.dim() and fill is not None:
-            written = objective.state.get_buffer(f"{name}_written")
+    buffers = dict(objective.state.named_buffers())
+    for name, buffer in buffers.items():
+        if buffer.dim() and fill is not None and f"{name}_written" in buffers:  # a queue
             with torch.no_grad():
-                buffer[int(written) :] = fill
+                buffer[int(buffers[f"{name}_written"]) :] = fill
     objective.zero_grad()
-    out = objective(**leaves)
+    modules = example_modules(objective, padding=0.0 if fill is None else 1e3)
+    out = objective({name: module.float() for name, module in modules.items()}, **leaves)
     out.loss.backward()
     results = {"loss": out.loss, **{f"term {name}": term for name, term in out.terms.items()}}
     results |= {f"metric {name}": value for name, value in out.metrics.items()}
     results |= {f"gradient {name}": leaves[name].grad for name in places if leaves[name].grad is not None}
+    learning = [(f"module {name} {part}", value) for name, own in modules.items() for part, value in own.named_parameters()]
+    results |= {name: value.grad for name, value in learning if value.grad is not None}
     return results | {
         f"parameter {name}": value.grad for name, value in objective.named_parameters() if value.grad is not None
     }
@@ -133,10 +126,12 @@ def test_of_every_recipe(recipe: str) -> None:
 
 @pytest.mark.parametrize("primitive", PRIMITIVES, ids=lambda primitive: primitive.name)
 def test_of_every_primitive(primitive: Primitive) -> None:
-    objective = vlmdsl.compile(primitive.example, compiled=False)
-    if applied_modules(objective.schedule):
-        pytest.skip("a fusion module or decoder comes between its inputs and its loss: tests/unit/runtime/modules")
-    check(objective)
+    check(vlmdsl.compile(primitive.example, compiled=False))
+
+
+@pytest.mark.parametrize("recipe", [ALBEF_CORE, MAE], ids=["albef", "mae"])
+def test_of_recipes_that_apply_modules(recipe: str) -> None:
+    check(vlmdsl.compile(recipe, compiled=False))
 
 
 def test_of_samples_that_a_compiled_objective_leaves_out() -> None:

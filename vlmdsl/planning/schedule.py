@@ -22,12 +22,14 @@ from vlmdsl.ir.schedule import Applied, Apply, Compute, Linear, Load, Lowering, 
 from vlmdsl.ir.uses import Use, VocabularySettings, uses_of, vocabulary_use
 from vlmdsl.planning.cost import SMALLEST, Workload
 from vlmdsl.planning.lowering import LoweringRequest, lowerings_of
-from vlmdsl.types import EncodedType, FieldType, LabelsType, MemoryType, PatchesType, PerSampleType
+from vlmdsl.types import EncodedType, FieldType, LabelsType, MemoryType, PatchesType, PerSampleType, SimType, TargetType
 
 __all__ = ["AFTER_EPOCH", "applied_of", "is_loaded", "linear_of", "logits_of", "schedule_of"]
 
 AFTER_EPOCH = "after_epoch"
 """The name of the function that follows an epoch."""
+_COMPUTED_AGAIN = (SimType, TargetType)
+"""What no function passes on: matrices of all pairs, which may never be made, are computed where they are used."""
 
 
 def schedule_of(
@@ -173,22 +175,14 @@ class _Planner:
         """The emitted functions by their stages."""
         gives: dict[int, dict[Node, None]] = {stage: {} for stage in self._computes}
         takes: dict[int, dict[Value | Linear, None]] = {stage: {} for stage in self._computes}
-        for node in self._computed():
-            stage = self._at(node)
-            for value in self._read(node):
-                if not isinstance(value, Node) or is_loaded(value):
-                    takes[stage][value] = None
-                elif not self._is_light(value) and self._at(value) < stage:
-                    takes[stage][value] = None
-                    gives[self._at(value)][value] = None
+        read = [(self._at(node), value) for node in self._computed() for value in self._read(node)]
+        for stage, value in [*read, *((self._last, root) for root in self._program.roots())]:
+            for taken in self._needed_for(value, stage):
+                takes[stage][taken] = None
+                if isinstance(taken, Node) and not is_loaded(taken):
+                    gives[self._at(taken)][taken] = None
         for node in self._given_to_calls():
             gives[self._at(node)][node] = None
-        for root in self._program.roots():
-            if is_loaded(root):
-                takes[self._last][root] = None
-            elif not self._is_light(root) and self._at(root) < self._last:
-                takes[self._last][root] = None
-                gives[self._at(root)][root] = None
         names = {stage: "objective" if stage == self._last else f"before_{stage + 1}" for stage in self._computes}
         return {stage: Compute(names[stage], tuple(takes[stage]), tuple(gives[stage])) for stage in self._computes}
 
@@ -204,6 +198,22 @@ class _Planner:
                 yield linear_of(states) if parent in self._without_logits else logits_of(states)
             else:
                 yield applied_of(parent)
+
+    def _needed_for(self, value: Value | Linear, stage: int) -> Iterator[Value | Linear]:
+        """What the function of a stage takes in order to have a value: itself, or what it is computed from again."""
+        waiting, seen = [value], {value}
+        while waiting:
+            value = waiting.pop()
+            if not isinstance(value, Node) or is_loaded(value):
+                yield value
+                continue
+            at = self._at(value)
+            if at < stage and not (self._is_light(value) or isinstance(value.type, _COMPUTED_AGAIN)):
+                yield value
+            elif at != stage:
+                below = [parent for parent in self._read(value) if parent not in seen]
+                seen.update(below)
+                waiting += reversed(below)
 
     def _computed(self) -> Iterator[Node]:
         """The nodes that some emitted function computes."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vlmdsl.api.check import check
 from vlmdsl.api.compile import compile
 from vlmdsl.ir.operations import OPERATIONS
+from vlmdsl.ir.operations.modules import STATES
 from vlmdsl.primitives import Law, Primitive
 from vlmdsl.primitives.similarities import similarity_part
 from vlmdsl.testing.gradients import check_gradients
+from vlmdsl.testing.modules import FEATURES, PATCH_SIDE, TOKENS, WORDS, example_modules
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,9 +23,9 @@ if TYPE_CHECKING:
 
     Features = Tensor | TokenFeatures
 
-__all__ = ["check_primitive", "example_features"]
+__all__ = ["check_primitive", "example_features", "example_modules", "excluded_entries"]
 
-BATCH, TOKENS, FEATURES, REFERENCES, WORDS, SAMPLES = 5, 4, 6, 9, 7, 512
+BATCH, REFERENCES, SAMPLES = 5, 9, 512
 TOLERANCE = 1e-9
 
 
@@ -37,21 +39,21 @@ def check_primitive(primitive: Primitive) -> None:
     errors = [fault for fault in check(primitive.example) if fault.severity == "error"]
     assert not errors, f"the example of {primitive.name} does not check: {errors[0].code} {errors[0].message}"
     objective = compile(primitive.example, compiled=False).double().eval()  # calls must not change state
-    if objective.applied:
-        return  # its value depends on modules: what holds for them is tested where they are
     if "permutation" in primitive.laws:
         _check_permutation(primitive.name, objective)
     if "non_negative" in primitive.laws:
-        loss = _loss(objective, **example_features(objective))
+        loss = _loss(objective, example_modules(objective), **example_features(objective))
         assert loss >= 0, f"{primitive.name} gave a negative loss: {loss.item()}"
     # Where a gradient is cut, it is not a derivative on purpose.
     if not any(word in primitive.example for word in ("stop(", "frozen(", "ema(")):
         features = example_features(objective)
         operation = OPERATIONS.get(primitive.name)
         least = 2 if operation is not None and operation.sums_to_one else 1  # no gradient reaches what a target is made of
-        varied = {name: value for name, value in features.items() if value.dim() >= least}
+        targets = {name for name, spec in objective.inputs.items() if "H" in spec.axes}  # pixels
+        varied = {name: value for name, value in features.items() if value.dim() >= least and name not in targets}
         drawn = {name: value for name, value in features.items() if name not in varied}
-        check_gradients(partial(_loss, objective, **drawn), varied)
+        check_gradients(partial(_loss, objective, example_modules(objective), **drawn), varied)
+    _check_padding(primitive.name, objective)
     if primitive.family == "similarities":
         for law, check_law in _OF_SIMILARITIES.items():
             if law in primitive.laws:
@@ -59,8 +61,25 @@ def check_primitive(primitive: Primitive) -> None:
 
 
 def example_features(objective: Objective, *, seed: int = 0, batch: int = BATCH, tokens: int = TOKENS) -> dict[str, Tensor]:
-    """Random float64 inputs of an objective: features, masks with at least one token, labels, flags, draws; some repeat or
-    lack; of a data set of 512 samples, each at most once. Texts have `tokens` tokens, images one more."""
+    """Random float64 inputs of an objective, by name: what its call takes beside `modules`.
+
+    Features, masks with at least one token, labels, flags, draws; some labels repeat or lack. Texts have `tokens` tokens,
+    images one more, and images that are decoded as many patches. No padded token is one to predict.
+    Sample numbers are those of a data set of 512, each at most once.
+
+    Args:
+        objective: its `inputs` are the names, axes and dtypes. Where it retrieves, a small reference set is put into it.
+        seed: of the numbers.
+        batch: the samples.
+        tokens: those of a text.
+
+    Example:
+        >>> import vlmdsl
+        >>> from vlmdsl.testing import example_features
+        >>> objective = vlmdsl.compile("contrast(image, text)", compiled=False)
+        >>> objective(**example_features(objective)).terms.keys()
+        dict_keys(['contrast'])
+    """
     import torch
 
     from vlmdsl.ir import draws, ramps, ramps_at, sample_index
@@ -75,13 +94,14 @@ def example_features(objective: Objective, *, seed: int = 0, batch: int = BATCH,
     if index is not None:
         drawn[index.string("name")] = torch.randperm(SAMPLES, generator=generator)[:batch]
         objective.state.allocate_samples(SAMPLES)
-    sizes = {"B": batch, "L": tokens, "P": tokens + 1, "J": 2 * tokens + 1, "D": FEATURES, "V": WORDS}
+    sizes = {"B": batch, "L": tokens, "P": tokens + 1, "J": 2 * tokens + 1, "D": FEATURES, "V": WORDS, "W": FEATURES}
+    pixels = {"B": batch, "C": 3, "H": PATCH_SIDE, "W": PATCH_SIDE * (tokens + 1)}
     features = {}
     for name, spec in objective.inputs.items():
         if name in drawn:
             features[name] = drawn[name].double() if spec.dtype == "float" else drawn[name]
             continue
-        shape = [sizes[axis] for axis in spec.axes]
+        shape = [(pixels if "H" in spec.axes else sizes)[axis] for axis in spec.axes]
         if spec.dtype == "float":
             features[name] = torch.randn(shape, generator=generator, dtype=torch.float64)
         elif spec.dtype == "int64":
@@ -90,7 +110,47 @@ def example_features(objective: Objective, *, seed: int = 0, batch: int = BATCH,
             features[name] = torch.rand(shape, generator=generator) < 0.7
             if len(shape) > 1:
                 features[name][:, 0] = True
+    for name, mask in _masks_of_targets(objective).items():
+        features[name] = features[name].where(features[mask], -1)
     return features
+
+
+def excluded_entries(objective: Objective, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Which entries of each floating-point input take part in nothing, whatever stands there: bool of its shape, by name.
+
+    Those are features of padded tokens, logits of tokens that are not predicted, and pixels of patches that were not
+    dropped.
+
+    Args:
+        objective: the compiled objective.
+        features: its inputs.
+    """
+    import torch
+
+    excluded: dict[str, Tensor] = {}
+    for name, value in features.items():
+        if not value.is_floating_point() or not value.dim():
+            continue
+        excluded[name] = torch.zeros(value.shape, dtype=torch.bool)
+        stem, _, part = name.rpartition("_")
+        decoded = f"{stem}_dropped" in features  # of such an image all states that are there are those of patches
+        if part in ("tokens", "states") and f"{stem}_mask" in features and not decoded:
+            excluded[name] |= ~features[f"{stem}_mask"][:, :, None]
+        elif part in ("vocabulary", "predicted"):
+            ids = features[f"{stem}_targets" if f"{stem}_targets" in features else f"{stem}_ids"]
+            excluded[name] |= (ids < 0)[:, :, None]
+        elif part == "pixels" and decoded:
+            columns = ~features[f"{stem}_dropped"].repeat_interleave(PATCH_SIDE, dim=1)
+            excluded[name] |= columns[:, None, None, :]
+    return excluded
+
+
+def _masks_of_targets(objective: Objective) -> dict[str, str]:
+    """The inputs that say what tokens were of texts that a module was applied to, and those that say which are padding."""
+    names = {stream.encode: stream.input("mask") for stream in objective.streams}
+    owners = [output for output in objective.module_outputs if output.node.inputs[0].operation is STATES]
+    ids = {output.input(part): output.node.inputs[0].inputs[0] for output in owners for part in ("targets", "ids")}
+    return {name: names[text] for name, text in ids.items() if name in objective.inputs}
 
 
 def _fill_references(objective: Objective) -> None:
@@ -104,8 +164,8 @@ def _fill_references(objective: Objective) -> None:
         objective.references.fill(values, torch.arange(REFERENCES) - 1)
 
 
-def _loss(objective: Objective, **features: Tensor) -> Tensor:
-    output: ObjectiveOutput = objective(**features)
+def _loss(objective: Objective, modules: Mapping[str, Any], **features: Tensor) -> Tensor:
+    output: ObjectiveOutput = objective(modules=modules, **features)
     return output.loss
 
 
@@ -113,11 +173,31 @@ def _check_permutation(name: str, objective: Objective) -> None:
     """The order of the samples in a batch has no effect."""
     import torch
 
-    features = example_features(objective)
+    features, modules = example_features(objective), example_modules(objective)
     order = torch.randperm(BATCH, generator=torch.Generator().manual_seed(2))
     shuffled = {key: value[order] if value.dim() else value for key, value in features.items()}
-    difference = (_loss(objective, **features) - _loss(objective, **shuffled)).abs().item()
+    difference = (_loss(objective, modules, **features) - _loss(objective, modules, **shuffled)).abs().item()
     assert difference < TOLERANCE, f"{name} depends on the order of the batch, by {difference:.3g}"
+
+
+def _check_padding(name: str, objective: Objective) -> None:
+    """What stands in excluded entries, and what modules give in the place of padding, changes no bit."""
+    import torch
+
+    features = example_features(objective)
+    excluded = excluded_entries(objective, features)
+    results = []
+    for fill, padding in ((0.5, 0.5), (torch.nan, 1e3)):  # a module's padding holds finite numbers that mean nothing
+        given = {
+            key: value.masked_fill(excluded[key], fill).requires_grad_() if key in excluded else value
+            for key, value in features.items()
+        }
+        loss = _loss(objective, example_modules(objective, padding=padding), **given)
+        learning = [value for value in given.values() if value.requires_grad]
+        gradients = torch.autograd.grad(loss, learning, allow_unused=True) if loss.requires_grad else ()
+        results.append([loss, *(gradient for gradient in gradients if gradient is not None)])
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other), f"{name} depends on what stands in padding"
 
 
 def _streams(primitive: Primitive, scale: float = 1.0) -> tuple[Features, Features]:

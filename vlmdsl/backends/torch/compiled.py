@@ -13,12 +13,13 @@ import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import FunctionType
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import torch
 import torch._functorch.config
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from vlmdsl.backends.torch.collectives import process_count, process_index
 from vlmdsl.backends.torch.compile_cache import compile_first
@@ -31,33 +32,36 @@ Result: TypeAlias = tuple[
     Tensor | float, dict[str, Tensor | float], dict[str, Tensor | float], dict[str, StateValue]
 ]  # fmt: skip
 """Loss, terms, metrics, state after the step."""
-Emitted: TypeAlias = Callable[[Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, StateValue | Table]], Result]
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+Emitted: TypeAlias = Callable[[Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, StateValue | Table]], R]
+"""A function of inputs, parameters and state: of the losses, or of what modules are applied to."""
 
 _STATIC_AXES = frozenset({"D", "V", "W", "K", "C", "H"})
 """Feature dimensions, sides of images, and numbers of picks: they belong to a model or a recipe, not to a batch."""
 _NO_TARGET = -100
 
 
-class Forms(Protocol):
+class Forms(Protocol[R_co]):
     """An emitted function in the forms that batches of different sizes ask for (`LoweredFunction`)."""
 
     def __call__(
         self, inputs: Mapping[str, Tensor], parameters: Mapping[str, Tensor], state: Mapping[str, StateValue | Table]
-    ) -> Result:
+    ) -> R_co:
         """What it gives for these inputs, in the form for their sizes."""
         ...
 
     @property
-    def smallest(self) -> Emitted:
+    def smallest(self) -> Emitted[R_co]:
         """The form for a batch of one."""
         ...
 
     @property
-    def any_size(self) -> Emitted:
+    def any_size(self) -> Emitted[R_co]:
         """The form that batches of all sizes can run in."""
         ...
 
-    def of_batch(self, inputs: Mapping[str, Tensor]) -> Emitted:
+    def of_batch(self, inputs: Mapping[str, Tensor]) -> Emitted[R_co]:
         """The form for the sizes of these inputs."""
         ...
 
@@ -69,7 +73,7 @@ class _First(NamedTuple):
     learning: frozenset[str]
 
 
-class CompiledFunction:
+class CompiledFunction(Generic[R]):
     """An emitted function, compiled when it is first called with tensors of a kind.
 
     Args:
@@ -77,11 +81,11 @@ class CompiledFunction:
         axes: the axes of its inputs by name (`Input.axes`), in the order in which graphs get them.
     """
 
-    def __init__(self, forms: Forms, axes: Mapping[str, tuple[str, ...]]) -> None:
+    def __init__(self, forms: Forms[R], axes: Mapping[str, tuple[str, ...]]) -> None:
         self._forms = forms
         self._axes = dict(axes)
         self._first: dict[object, _First] = {}
-        self._graphs: dict[tuple[object, str], Emitted] = {}
+        self._graphs: dict[tuple[object, str], Emitted[R]] = {}
         self._lock = threading.RLock()
 
     def __call__(
@@ -89,7 +93,7 @@ class CompiledFunction:
         inputs: Mapping[str, Tensor],
         parameters: Mapping[str, Tensor],
         state: Mapping[str, StateValue | Table],
-    ) -> Result:
+    ) -> R:
         """Call the function; eagerly for tensors without data (`meta`), and inside other transformations."""
         if not _compilable(inputs):
             return self._forms(inputs, parameters, state)
@@ -107,7 +111,7 @@ class CompiledFunction:
         parameters: Mapping[str, Tensor],
         state: Mapping[str, StateValue | Table],
         needed: frozenset[str] | None,
-    ) -> Result:
+    ) -> R:
         """The call of one graph; `needed` are the tensors whose gradient is recorded (None: nothing is)."""
         kind, sizes = self._kind(inputs, parameters, state), self._sizes(inputs, state)
         first = self._first.get(kind)
@@ -120,8 +124,8 @@ class CompiledFunction:
             values = {name: inputs[name] for name in self._axes if name in inputs}
             role, learning = "first", first.learning
         else:
-            names = [name for name, axes in self._axes.items() if name in inputs or axes != ("V",)]
-            values = {name: self._padded(name, inputs) for name in names}
+            expected = [name for name in self._axes if name in inputs or self._masked(name, inputs)]
+            values = {name: self._padded(name, inputs) for name in expected}
             role, learning = "one" if self._samples(inputs) == 1 else "many", _floating(inputs, parameters)
         prepared = {name: _prepared(value, name in learning) for name, value in values.items()}
         learned = {name: _prepared(value, name in learning) for name, value in parameters.items()}
@@ -130,7 +134,7 @@ class CompiledFunction:
             state = {name: _marked_table(value) if isinstance(value, Table) else value for name, value in state.items()}
         return self._call(kind, role, (prepared, learned, dict(state)))
 
-    def _call(self, kind: object, role: str, arguments: tuple[Any, ...]) -> Result:
+    def _call(self, kind: object, role: str, arguments: tuple[Any, ...]) -> R:
         graph = self._graphs.get((kind, role))
         if graph is not None:
             return graph(*arguments)
@@ -140,7 +144,7 @@ class CompiledFunction:
             self._graphs[kind, role] = graph
         return result
 
-    def _form(self, role: str, inputs: Mapping[str, Tensor]) -> Emitted:
+    def _form(self, role: str, inputs: Mapping[str, Tensor]) -> Emitted[R]:
         """The function that the graph of a role is made of."""
         if role == "first":
             return self._forms.of_batch(inputs)
@@ -175,22 +179,28 @@ class CompiledFunction:
         return [place for place, axis in enumerate(self._axes[name]) if (axis in _STATIC_AXES) is static]
 
     def _samples(self, inputs: Mapping[str, Tensor]) -> int:
-        return next(value.shape[0] for name, value in inputs.items() if self._axes.get(name, ("B",))[:1] == ("B",))
+        batched = (value for name, value in inputs.items() if self._axes.get(name, ("B",))[:1] == ("B",))
+        return next((value.shape[0] for value in batched), 0)
 
     def _padded(self, name: str, inputs: Mapping[str, Tensor]) -> Tensor:
         """An input padded to at least two tokens; a missing mask is created. The compiler would specialise a single
         token."""
         value = inputs.get(name)
         if value is None:
-            stream = name.removesuffix("_mask")
-            tokens = inputs[f"{stream}_tokens" if f"{stream}_tokens" in inputs else stream]
+            tokens = inputs[self._masked(name, inputs)[0]]
             value = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-        filler = _NO_TARGET if name.endswith("_targets") else 0
+        filler = _NO_TARGET if name.endswith(("_targets", "_ids")) else 0
         for place in self._places(name, static=False)[1:]:
             if value.shape[place] < 2:
                 behind = 2 * (value.dim() - 1 - place)
                 value = F.pad(value, (0,) * behind + (0, 2 - value.shape[place]), value=filler)
         return value
+
+    def _masked(self, mask: str, inputs: Mapping[str, Tensor]) -> list[str]:
+        """The tokens among the inputs that a mask of this name is for."""
+        stream = mask.removesuffix("_mask")
+        own = [name for name in (f"{stream}_tokens", f"{stream}_states", stream) if name != mask and name in inputs]
+        return [name for name in own if len(self._axes[name]) == 3]
 
     def _marked(self, name: str, value: Tensor, role: str) -> Tensor:
         """A new tensor object for the same data, with its symbolic axes marked."""
@@ -220,12 +230,12 @@ def _compilable(inputs: Mapping[str, Tensor]) -> bool:
     return all(value.device.type != "meta" for value in inputs.values())
 
 
-def _graph(function: Emitted, role: str) -> Emitted:
+def _graph(function: Emitted[R], role: str) -> Emitted[R]:
     """The function with a separate code object, by which the compiler looks up its graphs."""
     assert isinstance(function, FunctionType)
     code = function.__code__.replace(co_name=f"{function.__name__}_{role}")
     copied = FunctionType(code, function.__globals__, code.co_name, function.__defaults__, function.__closure__)
-    graph: Emitted = torch.compile(copied, fullgraph=True, dynamic=False)
+    graph: Emitted[R] = torch.compile(copied, fullgraph=True, dynamic=False)
     return graph
 
 
@@ -260,10 +270,6 @@ def _parts(value: StateValue | Table) -> tuple[Tensor, ...]:
     return (value,)
 
 
-def _detached(result: Result) -> Result:
-    loss, terms, metrics, after = result
-    return _cut(loss), {k: _cut(v) for k, v in terms.items()}, {k: _cut(v) for k, v in metrics.items()}, after
-
-
-def _cut(value: Tensor | float) -> Tensor | float:
-    return value.detach() if isinstance(value, Tensor) else value
+def _detached(result: R) -> R:
+    detached: R = tree_map_only(Tensor, Tensor.detach, result)
+    return detached

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from vlmdsl.backends.torch.calls import Values, call_of, literal
 from vlmdsl.backends.torch.naming import Names, has_line, passed_names
+from vlmdsl.backends.torch.passing import passed_value
 from vlmdsl.diagnostics.cells import displayed
 from vlmdsl.ir import Node, Program, Update, walk
 from vlmdsl.ir.digest import digest
@@ -81,7 +82,7 @@ class _Writer:
             node: f"{self._names.of(node)}.accuracy" for node in self._program.nodes() if node.operation is CONTRAST
         }
         for node in taken:
-            self._values.refer(node, f"inputs[{literal(passed[node])}]")
+            self._values.refer(node, passed_value(node, passed[node]))
             if node.operation is CONTRAST:
                 self._accuracies[node] = f"inputs[{literal(passed[node] + '_accuracy')}]"
         roots = compute.gives or self._program.step_roots()

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Generic
 
 import torch
 from torch import Tensor
 
 from vlmdsl.backends.torch.collectives import process_count
-from vlmdsl.backends.torch.compiled import Emitted, Result
+from vlmdsl.backends.torch.compiled import Emitted, R
 from vlmdsl.backends.torch.state import StateValue
 from vlmdsl.backends.torch.values import Table
 from vlmdsl.ir import Input, Node, Program
@@ -67,7 +68,9 @@ class Schedules:
 
     def of_batch(self, inputs: Mapping[str, Tensor]) -> Schedule:
         """The schedule for these inputs of this process."""
-        features = next(value for value in inputs.values() if value.is_floating_point() and value.dim() > 1)
+        features = next((value for value in inputs.values() if value.is_floating_point() and value.dim() > 1), None)
+        if features is None:  # only draws
+            return self.smallest
         declared = [(self._axes[name], value.shape) for name, value in inputs.items() if name in self._axes]
         sizes = {axis: size for axes, shape in declared for axis, size in zip(axes, shape, strict=True)}
         world = process_count()
@@ -84,7 +87,7 @@ class Schedules:
         )
 
 
-class LoweredFunction:
+class LoweredFunction(Generic[R]):
     """Calls the function of the schedule for a batch.
 
     Args:
@@ -92,30 +95,30 @@ class LoweredFunction:
         function: gives the function that is emitted for a schedule.
     """
 
-    def __init__(self, schedules: Schedules, function: Callable[[Schedule], Emitted]) -> None:
+    def __init__(self, schedules: Schedules, function: Callable[[Schedule], Emitted[R]]) -> None:
         self._schedules, self._function = schedules, function
-        self.smallest: Emitted = function(schedules.smallest)
+        self.smallest: Emitted[R] = function(schedules.smallest)
         """The function for the smallest batch."""
-        self._functions: dict[frozenset[Node], Emitted] = {schedules.smallest.chunked: self.smallest}
+        self._functions: dict[frozenset[Node], Emitted[R]] = {schedules.smallest.chunked: self.smallest}
 
     def __call__(
         self, inputs: Mapping[str, Tensor], parameters: Mapping[str, Tensor], state: Mapping[str, StateValue | Table]
-    ) -> Result:
+    ) -> R:
         """The result of the chosen function; in a caller's graph, where sizes may be symbolic, of that for small batches."""
         if self._schedules.fixed or torch.compiler.is_compiling():
             return self.smallest(inputs, parameters, state)
         return self.of_batch(inputs)(inputs, parameters, state)
 
     @property
-    def any_size(self) -> Emitted:
+    def any_size(self) -> Emitted[R]:
         """The function for batches of any size."""
         return self._of(self._schedules.any_size)
 
-    def of_batch(self, inputs: Mapping[str, Tensor]) -> Emitted:
+    def of_batch(self, inputs: Mapping[str, Tensor]) -> Emitted[R]:
         """The function for these inputs."""
         return self._of(self._schedules.of_batch(inputs))
 
-    def _of(self, schedule: Schedule) -> Emitted:
+    def _of(self, schedule: Schedule) -> Emitted[R]:
         if schedule.chunked not in self._functions:
             self._functions.setdefault(schedule.chunked, self._function(schedule))
         return self._functions[schedule.chunked]

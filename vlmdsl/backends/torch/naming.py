@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from vlmdsl.ir import Contrast, Node, Program, column_of, module_outputs, source_names, streams
 from vlmdsl.ir.operations.contrast import CONTRAST
@@ -20,9 +20,9 @@ from vlmdsl.ir.operations.scalars import CONSTANT, DRAW, NEGATE, PARAMETER, RAMP
 from vlmdsl.ir.operations.state import ENQUEUE, MEMORY, STATE
 from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.ir.schedule import Schedule
-from vlmdsl.types import ConditionType, EncodedType, FieldType, MaskType, PatchesType, ScoreType, VecType, plain_kinds
+from vlmdsl.types import EncodedType, FieldType, plain_kinds
 
-__all__ = ["FUNCTION", "Names", "has_line", "passed_axes", "passed_names"]
+__all__ = ["FUNCTION", "Names", "has_line", "passed_names"]
 
 FUNCTION = re.compile(r"objective|after_epoch|before_[1-9][0-9]{0,3}")
 """The names of emitted functions: the losses, what runs before the modules of a stage are called, and after an epoch."""
@@ -44,20 +44,6 @@ def passed_names(program: Program, schedule: Schedule) -> dict[Node, str]:
     passed = {node: sources[node] for node in schedule.load.values if node in sources}
     passed |= {node: node.string("name") for node in schedule.load.values if node not in sources}
     return passed | {node: names.of(node) for compute in schedule.computes for node in compute.gives}
-
-
-def passed_axes(schedule: Schedule, names: Mapping[Node, str]) -> dict[str, tuple[str, ...]]:
-    """The axes of what the last function takes of those before it."""
-    axes: dict[str, tuple[str, ...]] = {}
-    for node in schedule.computes[-1].takes:
-        if isinstance(node, Node) and any(node in compute.gives for compute in schedule.computes):
-            per_sample = isinstance(node.type, ScoreType | ConditionType)
-            axes[names[node]] = ("B", "D") if isinstance(node.type, VecType) else ("B",) if per_sample else ()
-            if isinstance(node.type, PatchesType | MaskType):
-                axes[names[node]] = ("B", "P", "C") if isinstance(node.type, PatchesType) else ("B", "P")
-            if node.operation is CONTRAST:
-                axes[f"{names[node]}_accuracy"] = ()
-    return axes
 
 
 class Names:

@@ -18,12 +18,13 @@ from vlmdsl.backends.torch.agreement import check_agreement
 from vlmdsl.backends.torch.allowed import allowed_tree
 from vlmdsl.backends.torch.chance import Level, chance_level
 from vlmdsl.backends.torch.collectives import process_count
-from vlmdsl.backends.torch.compiled import CompiledFunction, Emitted
+from vlmdsl.backends.torch.compiled import CompiledFunction, Emitted, Result
 from vlmdsl.backends.torch.emit import emit, emit_value
 from vlmdsl.backends.torch.given import GivenModules, applied_modules
 from vlmdsl.backends.torch.learned import LearnedNumbers
 from vlmdsl.backends.torch.lowered import LoweredFunction, Schedules
-from vlmdsl.backends.torch.naming import passed_axes, passed_names
+from vlmdsl.backends.torch.naming import passed_names
+from vlmdsl.backends.torch.passing import passed_axes
 from vlmdsl.backends.torch.plugins import try_plugins
 from vlmdsl.backends.torch.references import References
 from vlmdsl.backends.torch.state import State, StateValue
@@ -44,7 +45,7 @@ from vlmdsl.ir import (
     streams,
 )
 from vlmdsl.ir import ramps as ramps_of
-from vlmdsl.ir.schedule import Applied, Linear, Schedule
+from vlmdsl.ir.schedule import Schedule
 from vlmdsl.planning import AFTER_EPOCH
 from vlmdsl.planning.linear import chunked_losses, losses_of_logits
 from vlmdsl.planning.lowering import LoweringRequest
@@ -60,8 +61,8 @@ class _Functions(NamedTuple):
     `checker` checks, and the one that follows an epoch, if there is one."""
 
     schedule: Schedule
-    before: dict[str, Callable[..., Any]]
-    last: Emitted
+    before: dict[str, Emitted[dict[str, Any]]]
+    last: Emitted[Result]
     checker: FeatureChecker
     after_epoch: Callable[..., Any] | None = None
 
@@ -217,8 +218,10 @@ class Objective(LearnedNumbers):
             values: its inputs, by name.
             schedule: one of `schedule_for`.
         """
+        self.state.allocate({name: value.shape[-1] for name, value in values.items() if value.dim() > 1})
         function = self._functions_of((schedule or self.schedule).chunked_losses).before[name]
-        results: dict[str, Any] = function(values, self.learned(), self._held())
+        with _without_autocast(next(iter(values.values())).device):
+            results: dict[str, Any] = function(values, self.learned(), self._held())
         return results
 
     def after_epoch(self) -> None:
@@ -323,21 +326,17 @@ class Objective(LearnedNumbers):
             source = emit(self.program, self._sources, schedules.smallest)
         schedule = schedules.smallest
         passed = self.passed = self.passed | passed_names(self.program, schedule)
-        before: dict[str, Callable[..., Any]] = _execute(self.program.name, source)
-        before.pop("objective")
-        after_epoch = before.pop(AFTER_EPOCH, None)
-        lowered = partial(_lowered, self.program, self._sources)
-        for compute in schedule.computes[:-1]:
-            if any(isinstance(value, Applied | Linear) for value in compute.takes):  # it computes with features
-                before[compute.name] = LoweredFunction(schedules, partial(lowered, compute.name))
-        only_modules = {stream.input("states") for stream in self.streams if stream.states}
-        only_modules |= {stream.input("mask") for stream in self.streams if stream.states and not stream.tokens}
+        after_epoch = _execute(self.program.name, source).get(AFTER_EPOCH)
         absent = schedule.without_logits
         expected = [*inputs(self.program, absent), *module_inputs(self.program, absent)]
-        axes = {spec.name: spec.axes for spec in expected if spec.name not in only_modules} | passed_axes(schedule, passed)
-        last = LoweredFunction(schedules, partial(lowered, "objective"))
-        function: Emitted = CompiledFunction(last, axes) if self._compiled else last
-        return _Functions(schedule, before, function, FeatureChecker(self.program, absent), after_epoch)
+        axes = {spec.name: spec.axes for spec in expected}
+        functions: dict[str, Emitted[Any]] = {}
+        for compute in schedule.computes:
+            forms = LoweredFunction[Any](schedules, partial(_lowered, self.program, self._sources, compute.name))
+            own = axes | passed_axes(compute, schedule, passed)
+            functions[compute.name] = CompiledFunction(forms, own) if self._compiled else forms
+        last = functions.pop("objective")
+        return _Functions(schedule, functions, last, FeatureChecker(self.program, absent), after_epoch)
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything except the functions, which are recreated from the source."""
@@ -376,12 +375,12 @@ def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
     return torch.autocast(device.type, enabled=False)
 
 
-def _lowered(program: Program, sources: SourceMap | None, name: str, schedule: Schedule) -> Emitted:
+def _lowered(program: Program, sources: SourceMap | None, name: str, schedule: Schedule) -> Emitted[Any]:
     """A function as it is emitted for a schedule.
 
     Not a method: copies of an objective share it, and must not keep the original alive.
     """
-    function: Emitted = _execute(program.name, emit(program, sources, schedule))[name]
+    function: Emitted[Any] = _execute(program.name, emit(program, sources, schedule))[name]
     return function
 
 

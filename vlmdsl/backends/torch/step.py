@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeAlias
 from torch import Tensor
 
 from vlmdsl.backends.torch.objective import Objective, ObjectiveOutput
+from vlmdsl.backends.torch.passing import passed_tensors
 from vlmdsl.backends.torch.values import PredictedTokens
 from vlmdsl.ir import ModuleOutput, Node, Stream
 from vlmdsl.ir.operations.contrast import CONTRAST
@@ -116,7 +117,10 @@ class Step:
         nodes = [value for value in step.takes if isinstance(value, Node)]
         outputs = dict(self._outputs(step, environment))
         images = [node for node in nodes if _is_image(node)]
-        plain = {names[node]: environment[node] for node in nodes if node not in images}
+        plain: dict[str, Any] = {}
+        for node in nodes:
+            if node not in images:
+                plain |= passed_tensors(node, names[node], environment[node])
         forms: dict[Hashable, None] = dict.fromkeys(form for node in images for form in environment[node])
         for form in forms or {None: None}:
             pixels = {names[node]: environment[node][form].value[0] for node in images}
@@ -136,11 +140,7 @@ class Step:
         yield from self._outputs(last, environment)
         for node in last.takes:
             if isinstance(node, Node) and node in environment:
-                name, value = self.objective.passed[node], environment[node]
-                if node.operation is CONTRAST:
-                    yield from ((name, value[0]), (f"{name}_accuracy", value[1]))
-                else:
-                    yield name, value
+                yield from passed_tensors(node, self.objective.passed[node], environment[node]).items()
 
     def _outputs(self, step: Compute, environment: Environment) -> Iterator[tuple[str, Tensor]]:
         """The outputs of modules that a function takes, by the names of its inputs."""

@@ -54,10 +54,10 @@ from vlmdsl.backends.torch.ops.soft_targets import softmax, transport
 from vlmdsl.backends.torch.ops.state import enqueue, nearest, running_mean
 from vlmdsl.backends.torch.ops.targets import add_targets, flipped, others, paired, same, scale_target, smooth, uniform
 from vlmdsl.backends.torch.ops.vocabulary import SoftTargets, linear_cross_entropy
-from vlmdsl.backends.torch.values import Similarities, Target, TargetPart, TokenFeatures
+from vlmdsl.backends.torch.values import Picks, Similarities, Target, TargetPart, TokenFeatures
 
 __all__ = [
-    "ContrastResult", "Direction", "Similarities", "SoftTargets", "Target", "TargetPart", "TokenFeatures", "add",
+    "ContrastResult", "Direction", "Picks", "Similarities", "SoftTargets", "Target", "TargetPart", "TokenFeatures", "add",
     "add_features", "add_targets", "attend", "best_entries", "best_entries_by_index", "clamp", "contrast",
     "contrast_of", "cross_entropy", "distribution", "divide", "enqueue", "entropy", "entropy_of_mean", "equal",
     "exclude", "exclude_pairs", "exp", "fetch", "flipped", "gate", "gather", "greater", "greater_equal", "hardest",

@@ -1,0 +1,124 @@
+"""Small modules in the place of those of a run, for an objective that applies modules to features."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vlmdsl.ir import Head, Module
+
+if TYPE_CHECKING:
+    from vlmdsl.backends.torch.objective import Objective
+
+__all__ = ["FEATURES", "PATCH_SIDE", "TOKENS", "WORDS", "example_modules"]
+
+TOKENS, FEATURES, WORDS = 4, 6, 7
+"""Of the examples: tokens of a text, length of features and states, entries of a vocabulary."""
+PATCH_SIDE = 2
+"""The side of the patches that a decoder predicts, in pixels."""
+
+
+def example_modules(
+    objective: Objective, *, seed: int = 0, tokens: int = TOKENS, padding: float = 0.0
+) -> dict[str, nn.Module]:
+    """A float64 module for each that an objective applies to features, by name: what `modules=` of its call takes.
+
+    They depend on all that a real one depends on (text, image, both masks), and on each sample by itself, are smooth, and
+    have random weights. They fit the inputs that `example_features` makes.
+
+    Args:
+        objective: its `applied` are the names.
+        seed: of the weights.
+        tokens: those of a text, as for `example_features`.
+        padding: a finite number that the modules give where a text has no token; an objective must not depend on it.
+
+    Example:
+        >>> import vlmdsl
+        >>> from vlmdsl.testing import example_features, example_modules
+        >>> objective = vlmdsl.compile("mlm(mask(text, random(15%)) | image)", compiled=False)
+        >>> modules = example_modules(objective)
+        >>> sorted(modules)
+        ['fusion', 'vocabulary']
+        >>> objective(modules=modules, **example_features(objective)).loss.shape
+        torch.Size([])
+    """
+    uses = {call.use.module.name: call.use.module for call in objective.schedule.calls}
+    return {name: _module(uses[name], seed, tokens + 1, padding) for name in objective.applied}
+
+
+def _module(module: Module, seed: int, patches: int, padding: float) -> nn.Module:
+    if module.family == "fusion":
+        return _Fusion(FEATURES, seed, padding)
+    if module.family == "decoder":
+        return _Decoder(FEATURES, patches, seed)
+    if isinstance(module.settings, Head):
+        return _linear(FEATURES, module.settings.widths(FEATURES)[-1], seed)
+    return _Vocabulary(FEATURES, WORDS, seed)
+
+
+class _Fused(NamedTuple):
+    """What fusion gives: `pooled [n, W]`, `tokens [n, L, W]`, `mask [n, L]`."""
+
+    pooled: Tensor
+    tokens: Tensor
+    mask: Tensor | None
+
+
+class _Fusion(nn.Module):
+    """Each token sees itself, the mean of the text and the mean of the context; the pooled features are the mean."""
+
+    def __init__(self, width: int, seed: int, padding: float) -> None:
+        super().__init__()
+        self.own, self.text, self.context = (_linear(width, width, seed + offset) for offset in range(3))
+        self.padding = padding
+
+    def forward(self, states: Tensor, mask: Tensor | None, context: Tensor, context_mask: Tensor | None) -> _Fused:
+        around = self.text(_mean(states, mask)) + self.context(_mean(context, context_mask))
+        tokens = torch.tanh(self.own(_without_padding(states, mask)) + around[:, None])
+        pooled = _mean(tokens, mask)
+        return _Fused(pooled, tokens if mask is None else tokens.where(mask[:, :, None], self.padding), mask)
+
+
+class _Decoder(nn.Module):
+    """Each patch is predicted from the mean of the states, differently from the others."""
+
+    def __init__(self, width: int, patches: int, seed: int) -> None:
+        super().__init__()
+        self.patches, self.linear = patches, _linear(width, 3 * PATCH_SIDE**2 * patches, seed)
+
+    def forward(self, states: Tensor) -> Tensor:
+        patches: Tensor = torch.tanh(self.linear(states.mean(dim=1)))
+        return patches.view(len(states), self.patches, -1)
+
+
+class _Vocabulary(nn.Module):
+    """Logits, or the states that a loss multiplies with `weight` itself."""
+
+    def __init__(self, width: int, words: int, seed: int) -> None:
+        super().__init__()
+        linear = _linear(width, words, seed)
+        self.weight, self.bias = linear.weight, linear.bias
+
+    def forward(self, states: Tensor, *, product: bool = True) -> Tensor:
+        return nn.functional.linear(states, self.weight, self.bias) if product else states
+
+
+def _without_padding(states: Tensor, mask: Tensor | None) -> Tensor:
+    return states if mask is None else states.where(mask[:, :, None], 0.0)
+
+
+def _mean(states: Tensor, mask: Tensor | None) -> Tensor:
+    if mask is None:
+        return states.mean(dim=1)
+    return _without_padding(states, mask).sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def _linear(entering: int, leaving: int, seed: int) -> nn.Linear:
+    linear = nn.Linear(entering, leaving, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in linear.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64) / entering**0.5)
+    return linear
