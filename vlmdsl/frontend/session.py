@@ -125,7 +125,7 @@ class Session:
         return self.add("state", type=type, span=span, name=serial, initial=initial)
 
     def index(self, span: Span) -> Node:
-        """Where each sample is in the data set: one node for all that is kept of samples."""
+        """The position of each sample in the data set: one node for all that is kept of samples."""
         return self.add("index", span=span, name="index#0")
 
     def drawn(self, name: str, span: Span, *, distribution: str, arguments: tuple[float, float]) -> Node:

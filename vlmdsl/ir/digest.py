@@ -23,13 +23,13 @@ def digest(program: Program) -> str:
     numbers = _numbers(roots, anonymous)
     final = _hashes(program, numbers)
     terms = (f"{term.name}={final[term.node.index]}" for term in program.terms)
-    updates = sorted(_said(update, final) for update in program.updates)
+    updates = sorted(_update(update, final) for update in program.updates)
     policy = [] if program.batch_policy == MIXED else [f"batch {program.batch_policy}"]
     return _sha("program", *terms, *updates, *policy)
 
 
-def _said(update: Update, hashes: dict[int, str]) -> str:
-    """An update, and when it is made where that is not after every step."""
+def _update(update: Update, hashes: dict[int, str]) -> str:
+    """The meaning of an update, and of its moment if that is not every step."""
     later = "" if update.when == "step" else f" after every {update.when}"
     return f"{hashes[update.state.index]} becomes {hashes[update.node.index]}{later}"
 

@@ -59,7 +59,9 @@ def inputs(program: Program, without_logits: Collection[Node] = ()) -> list[Inpu
     listed.extend(_plain_inputs(program.nodes()))
     index = sample_index(program)
     if index is not None:
-        listed.append(Input(index.string("name"), ("B",), "int64", "where each sample is in the data set, counted from 0"))
+        listed.append(
+            Input(index.string("name"), ("B",), "int64", "the position of each sample in the data set, counted from 0")
+        )
     listed.extend(map(_drawn_input, draws(program)))
     for node in ramps(program):
         listed.append(Input(node.string("name"), (), "float", f"a number that goes {node.attribute('ramp')}"))

@@ -124,5 +124,5 @@ def draws(program: Program) -> list[Node]:
 
 
 def sample_index(program: Program) -> Node | None:
-    """The `index` node of a program that keeps numbers of each sample: where those of a batch are; None without any."""
+    """The `index` node of a program with numbers per sample: the positions of a batch's samples; None without any."""
     return next((node for node in program.nodes() if node.operation is INDEX), None)

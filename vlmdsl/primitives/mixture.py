@@ -1,4 +1,4 @@
-"""A mixture of two normal distributions, fitted between epochs to what is kept of all samples."""
+"""A mixture of two normal distributions, fitted to the numbers of all samples after every epoch."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ class MixtureParameters(Parameters):
     """Arguments of `mixture`."""
 
     component: Literal["larger", "smaller"] = Field(
-        default="larger", description="which component the probability is of: the one with the larger mean, or the smaller"
+        default="larger", description="the component whose probability it is: the one with the larger mean, or the smaller"
     )
     iterations: int = Field(default=20, ge=1, le=1000, description="steps of the EM algorithm")
-    start: float = Field(default=0.0, ge=0.0, le=1.0, description="the probability until a mixture is fitted to a sample")
+    start: float = Field(
+        default=0.0, ge=0.0, le=1.0, description="the probability of a sample before the first fit that includes it"
+    )
     name: OptionalName = Field(default="", description="its name in the checkpoint; by default the name it is bound to")
 
 
@@ -48,10 +50,11 @@ register(
         family="scores",
         summary=(
             "The probability that a sample belongs to one of two components: after every epoch a mixture of two normal "
-            "distributions is fitted to what `running_mean` keeps of all samples of the data set. No gradient."
+            'distributions is fitted to the numbers that `running_mean(..., per="sample")` keeps for all samples of the '
+            "data set. No gradient."
         ),
         meaning=_mixture,
-        subjects=(Subject("values", ("Score",), 'what is kept of each sample: a `running_mean` with `per="sample"`'),),
+        subjects=(Subject("values", ("Score",), 'the number kept for each sample: a `running_mean` with `per="sample"`'),),
         parameters=MixtureParameters,
         laws=("permutation",),
         formula=r"p_i = \frac{\pi_2 N(u_i; \mu_2, \sigma_2^2)}{\sum_{k=1}^{2} \pi_k N(u_i; \mu_k, \sigma_k^2)}",

@@ -95,7 +95,7 @@ class Builder(Protocol):
         is made unique in the objective, by default what it is bound to with `suffix`."""
 
     def index(self) -> Node:
-        """Where each sample of the batch is in the data set."""
+        """The position of each sample of the batch in the data set."""
 
     def drawn(self, name: str, *, distribution: str, arguments: tuple[float, float]) -> Node:
         """A new number that is drawn for each step, the same on all processes; `name` is made unique in the objective."""

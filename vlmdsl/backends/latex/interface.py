@@ -32,7 +32,7 @@ class Writer(Protocol):
 
     names: Names
     tables: dict[Node, Math]
-    """The letters of what is kept of each sample."""
+    """The letters of numbers per sample, by the table."""
 
     def expression(self, node: Node) -> Math:
         """A scalar, a loss, or a score or condition of sample i."""

@@ -1,4 +1,4 @@
-"""What is kept of each sample of the data set, as mathematics: a letter with an index, and how its number changes."""
+"""Numbers per sample of the data set, as mathematics: a letter with an index, and how it changes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["looked_up", "running_means"]
 
 
 def looked_up(writer: Writer, node: Node) -> Math:
-    """A number of sample i as it was before the step."""
+    """The number of sample i before the step."""
     return _kept(writer, node.inputs[0])
 
 
@@ -21,18 +21,18 @@ def running_means(writer: Writer, node: Node) -> Math:
 
 
 def _kept(writer: Writer, table: Node) -> Math:
-    """The letter of a table, whose updates are stated."""
+    """The letter of a table; its update is a statement of its own."""
     if table not in writer.tables:
         update = writer.names.updated(table)
         kind = "probabilities" if update.operation is MIXTURE else "kept"
         letter = writer.tables[table] = writer.names.indexed(writer.names.next(kind), "i")
-        stated = _fitted(writer, letter, update) if update.operation is MIXTURE else _moved(writer, letter, update)
-        writer.names.state("values", stated)
+        statement = _fitted(writer, letter, update) if update.operation is MIXTURE else _moved(writer, letter, update)
+        writer.names.state("values", statement)
     return writer.tables[table]
 
 
 def _moved(writer: Writer, letter: Math, written: Node) -> Math:
-    """How the mean of a sample moves in a step that it is in."""
+    """The update of a sample's mean, in a step with this sample."""
     table, _, after = written.inputs
     score, *momentum = after.inputs[1:]
     share = writer.expression(momentum[0]) if momentum else number(after.number("momentum"))
@@ -48,7 +48,7 @@ def _moved(writer: Writer, letter: Math, written: Node) -> Math:
 
 
 def _fitted(writer: Writer, letter: Math, mixture: Node) -> Math:
-    """What a probability is of, and when it is computed."""
+    """What the probability is, and when it is computed."""
     values = _kept(writer, mixture.inputs[0])
     which = f"is of the component with the {mixture.string('component')} mean of a mixture of two normal distributions"
     when = "fitted to all samples after every epoch, before that"

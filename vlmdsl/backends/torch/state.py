@@ -102,8 +102,8 @@ class State(nn.Module):
         return [self.get_buffer(self._attributes[name]) for name in self._tables]
 
     def allocate_samples(self, count: int) -> None:
-        """Make room for the numbers of each of the `count` samples of the data set; ValueError where it holds those of
-        another number of samples."""
+        """Allocate the numbers of the `count` samples of the data set; ValueError if there are those of another number of
+        samples."""
         for name in self._tables:
             held = self.get_buffer(self._attributes[name]).shape[0]
             if held == 0:
@@ -114,7 +114,7 @@ class State(nn.Module):
                 )
 
     def check_index(self, features: Mapping[str, object]) -> None:
-        """ValueError unless it holds numbers of the samples of a batch; on a device only the sizes are looked at."""
+        """ValueError unless there are numbers for the samples of a batch; positions are checked on the CPU only."""
         index = features.get(self._index or "")
         if not isinstance(index, Tensor):
             return

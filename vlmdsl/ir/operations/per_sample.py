@@ -1,4 +1,4 @@
-"""Numbers that are kept for each sample of the data set: tables that a step reads and writes by where its samples are."""
+"""Numbers per sample of the data set: tables that a step reads and writes at the positions of its samples."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ INDEX = define(
         named=True,
         stops_gradient=True,
         carries="`name`",
-        gives="Index: where each sample is in the data set; an input of the objective",
+        gives="Index: the position of each sample in the data set; an input of the objective",
     )
 )
 LOOKUP = define(
@@ -43,8 +43,8 @@ LOOKUP = define(
         fixed(ScoreType(), PerSampleType, IndexType),
         per_sample=True,
         stops_gradient=True,
-        takes="a state of each sample, an Index",
-        gives="Score: what is kept of each sample of the batch; without gradient",
+        takes="a PerSample state, an Index",
+        gives="Score: the numbers of the samples of the batch; without gradient",
     )
 )
 RUNNING_MEANS = define(
@@ -55,9 +55,9 @@ RUNNING_MEANS = define(
         {"momentum": None},
         per_sample=True,
         stops_gradient=True,
-        takes="Score that is looked up, Score; a Scalar, if the momentum is one",
+        takes="the result of a lookup, a Score; a Scalar, if the momentum is one",
         carries="`momentum`, where it is a number",
-        gives="Score: momentum times a sample's mean so far plus the rest times its score; where there is none, its score",
+        gives="Score: momentum times a sample's mean so far plus the rest times its score; without a mean, its score",
     )
 )
 WRITE = define(
@@ -65,8 +65,8 @@ WRITE = define(
         "write",
         fixed(PerSampleType(), PerSampleType, IndexType, ScoreType),
         stops_gradient=True,
-        takes="a state of each sample, an Index, a Score",
-        gives="PerSample: the same with the scores of the global batch in their places; of a sample twice in it the last",
+        takes="a PerSample state, an Index, a Score",
+        gives="PerSample: the table with the scores of the global batch; of a repeated sample the last one",
     )
 )
 MIXTURE = define(
@@ -75,11 +75,11 @@ MIXTURE = define(
         mixture,
         {"component": (str,), "iterations": (int,)},
         stops_gradient=True,
-        takes="a state of each sample; another one, of probabilities",
-        carries="`component` (`larger`, `smaller`: its mean), `iterations`",
+        takes="two PerSample states: the numbers, and the probabilities so far",
+        carries="`component` (`larger` or `smaller` mean), `iterations`",
         gives=(
-            "PerSample: the probability that each number belongs to that component of a mixture of two normal distributions "
-            "fitted to all of them; where there is no number, what it was"
+            "PerSample: the probability that each number belongs to that component of a mixture of two normal "
+            "distributions fitted to all of them; without a number, the probability so far"
         ),
     )
 )

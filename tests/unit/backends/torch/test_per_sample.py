@@ -162,7 +162,7 @@ def test_what_does_not_fit_is_named() -> None:
     with pytest.raises(ValueError, match=r"keeps a number per sample .* `vlmdsl.compile\(..., samples=N\)`"):
         objective(**features)
     objective.state.allocate_samples(SAMPLES)
-    with pytest.raises(TypeError, match=r"lacks index \[B\], where each sample is in the data set"):
+    with pytest.raises(TypeError, match=r"lacks index \[B\], the position of each sample in the data set"):
         objective(image=features["image"], text=features["text"])
     for wrong in (-1, SAMPLES):
         with pytest.raises(ValueError, match=f"index holds {wrong}, but the data set has the samples 0 to 11"):

@@ -1,4 +1,4 @@
-"""Numbers of each sample of the data set: tables [N] that every process holds, read and written by where samples are."""
+"""Numbers per sample of the data set: tables [N], the same on every process, read and written at positions of samples."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _SMALLEST_VARIANCE = 1e-6
 
 
 def lookup(table: Tensor, index: Tensor) -> Tensor:
-    """What is kept of the samples `index` [b]: [b]."""
+    """The numbers of the samples at the positions `index` [b]: [b]."""
     return table.gather(0, index.long())
 
 
 def running_means(before: Tensor, values: Tensor, momentum: Number) -> Tensor:
-    """`momentum` of the mean of each sample so far [b], and the rest of its value [b]: [b], without gradient; its value
-    where there is no mean yet, which is NaN."""
+    """`momentum` times the mean of each sample so far [b] plus the rest times its value [b]: [b], without gradient. Without
+    a mean so far (NaN) it is the value."""
     before, values = precise(before), precise(values.detach())
     return torch.where(before.isnan(), values, momentum * before + (1.0 - momentum) * values)
 
 
 def write(table: Tensor, index: Tensor, values: Tensor) -> Tensor:
-    """The table [N] with everybody's `values` [b] in the places `index` [b].
+    """The table [N] with the `values` [b] of all processes at the positions `index` [b].
 
-    Of a sample that is more than once in the global batch the last value stays, in the order of the ranks: every copy writes
-    that one, so the result does not depend on who writes first.
+    For a repeated sample of the global batch the last value is kept, in the order of the ranks: all its copies write that
+    one, so the result is deterministic.
     """
     places, entering = all_gather(index.long()), all_gather(values.detach())
     ordered, order = places.sort(stable=True)
@@ -55,17 +55,19 @@ class _Mixture(NamedTuple):
         return logits.softmax(dim=0)
 
     def step(self, blocks: tuple[Tensor, ...]) -> _Mixture:
-        """One step of EM over all values. Squares are those of distances from the old means: nothing cancels."""
+        """One step of EM over all values. Variances are computed from distances to the old means, to avoid cancellation."""
         count, distance, square = (torch.zeros_like(self.means) for _ in range(3))
         for values in blocks:
             weights, distances = self.probabilities(values), values - self.means
             count += weights.sum(dim=1, keepdim=True)
             distance += (weights * distances).sum(dim=1, keepdim=True)
             square += (weights * distances.square()).sum(dim=1, keepdim=True)
-        count = count.clamp(min=torch.finfo(count.dtype).tiny)  # a component may lose all samples
+        count = count.clamp(min=torch.finfo(count.dtype).tiny)  # a component can lose all samples
         moved = distance / count
         total = sum(len(values) for values in blocks)
-        return _Mixture(count / total, self.means + moved, square / count - moved.square() + _SMALLEST_VARIANCE)
+        return _Mixture(
+            count / total, self.means + moved, (square / count - moved.square()).clamp(min=0.0) + _SMALLEST_VARIANCE
+        )
 
 
 def mixture(table: Tensor, before: Tensor, component: str, iterations: int) -> Tensor:
