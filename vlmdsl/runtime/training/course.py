@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vlmdsl.backends.torch.objective import Objective
@@ -125,16 +125,21 @@ class Opened:
     """The data of every flow of every stage."""
 
     stages: dict[str, dict[str, Data]]
+    _facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What is known of the sources of each flow, by its label: a fingerprint of many samples takes its time."""
 
     def facts(self, course: Sequence[StageOfRun], surveyed: Mapping[str, Mapping[str, Survey]], of: str) -> dict[str, Any]:
         """What `run.json` says of each source, with what a look through those of the stage `of` found."""
         facts: dict[str, Any] = {}
         for stage in course:
             for flow in stage.flows:
-                data = self.stages[stage.name][flow.name]
-                own = data_facts(data, surveyed[flow.name] if stage.name == of else {})
                 label = stage.label(flow)
-                facts |= {f"{label}:{name}" if label else name: value for name, value in own.items()}
+                if label not in self._facts:
+                    self._facts[label] = data_facts(self.stages[stage.name][flow.name], {})
+                looked_through = surveyed[flow.name] if stage.name == of else {}
+                for name, own in self._facts[label].items():
+                    seen = looked_through[name].as_dict() if name in looked_through else {}
+                    facts[f"{label}:{name}" if label else name] = {**own, **seen}
         return facts
 
 

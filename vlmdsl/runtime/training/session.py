@@ -68,22 +68,51 @@ def run(course: Sequence[StageOfRun], config: RunConfig, recipe: RecipeFiles, re
     with Ending() as ending, join_processes(config.train.device, _given(recipe, config)) as world:
         with together():
             opened = _open(course, config, resume, world, ending)
-        begun: BegunStage | None = None
-        for stage in opened.left:
-            with together():
-                prepared = _prepare(stage, opened, world, resume, begun)
-            compare(prepared.facts())
-            with together():
-                begun = _begin(prepared, config, recipe, resume, world, ending, begun)
-            if world.first:
-                with suppress(OSError):  # the terminal may be gone
-                    print(plain(begun.announcement()), file=sys.stderr, flush=True)
-            begun.train(ending.signals)
-            join_reports(begun.batches.report)
-            begun.measure(stage.end)
-            begun.note_skipped()
-        assert begun is not None, "a run has a stage that is not over, or the last one"
+        *earlier, last = opened.left
+        over: _Over | None = None
+        for stage in earlier:
+            over = _over(_trained(stage, opened, config, recipe, resume, world, ending, over))
+        begun = _trained(last, opened, config, recipe, resume, world, ending, over)
         return Outcome(begun.folder, begun.measured, begun.tokenizers.default, begun.results, begun.summary())
+
+
+@dataclass(frozen=True)
+class _Over:
+    """What the next stage has to know of those that this process has trained; their models are not kept."""
+
+    folder: RunFolder
+    records: int
+    """The number of written lines of metrics."""
+
+
+def _over(begun: BegunStage) -> _Over:
+    return _Over(begun.folder, begun.records)
+
+
+def _trained(
+    stage: StageOfRun,
+    opened: _Opened,
+    config: RunConfig,
+    recipe: RecipeFiles,
+    resume: RunFolder | None,
+    world: World,
+    ending: Ending,
+    over: _Over | None,
+) -> BegunStage:
+    """A stage, trained to its end and measured; `over` are those before it."""
+    with together():
+        prepared = _prepare(stage, opened, world, resume, over)
+    compare(prepared.facts())
+    with together():
+        begun = _begin(prepared, config, recipe, resume, world, ending, over)
+    if world.first:
+        with suppress(OSError):  # the terminal may be gone
+            print(plain(begun.announcement()), file=sys.stderr, flush=True)
+    begun.train(ending.signals)
+    join_reports(begun.batches.report)
+    begun.measure(stage.end)
+    begun.note_skipped()
+    return begun
 
 
 def _given(recipe: RecipeFiles, config: RunConfig) -> dict[str, object]:
@@ -170,10 +199,8 @@ def _open(
     return _Opened(course, config, data, tokenizers, checkpoint, damaged)
 
 
-def _prepare(
-    stage: StageOfRun, opened: _Opened, world: World, resume: RunFolder | None, before: BegunStage | None
-) -> _Prepared:
-    """Model and batches of a stage; `before` is the one that was just trained."""
+def _prepare(stage: StageOfRun, opened: _Opened, world: World, resume: RunFolder | None, over: _Over | None) -> _Prepared:
+    """Model and batches of a stage; `over` are those that this process has trained."""
     data = opened.data.stages[stage.name]
     model = stage.build(opened.tokenizers, world, data)
     surveyed = stage.survey(data, model)
@@ -191,7 +218,7 @@ def _prepare(
         check_same_data(resume, samples)
     labelled = {f"{name}:{what}" if name else what: survey for name, own in surveyed.items() for what, survey in own.items()}
     checkpoint = opened.checkpoint
-    if checkpoint is not None and (before is not None or read_position(checkpoint).stage != stage.name):
+    if checkpoint is not None and (over is not None or read_position(checkpoint).stage != stage.name):
         checkpoint = None
     return _Prepared(opened, stage, samples, model, labelled, batches, held_out, checkpoint)
 
@@ -203,12 +230,12 @@ def _begin(
     resume: RunFolder | None,
     world: World,
     ending: Ending,
-    before: BegunStage | None,
+    over: _Over | None,
 ) -> BegunStage:
     """Everything else before the first step of a stage: the folder, the untrained model measured, weights loaded."""
     opened, stage, model, checkpoint = prepared.opened, prepared.stage, prepared.model, prepared.checkpoint
-    if before is not None:
-        folder = before.folder
+    if over is not None:
+        folder = over.folder
     else:
         folder = resume or _new_folder(prepared, recipe, world, ending)
         if resume is not None and world.first:
@@ -228,7 +255,7 @@ def _begin(
         held_out=prepared.held_out,
         conditions=conditions_of(opened.config, prepared.data[stage.measured.name], stage=stage.name),
         surveys=prepared.surveys,
-        notes=[] if before is not None else opened.damaged,
+        notes=[] if over is not None else opened.damaged,
     )
     begun.measure_untrained()  # before any weight is loaded: where a resumed run must measure it again, it is the same model
     if checkpoint:
@@ -238,8 +265,8 @@ def _begin(
     if stage.starts_from:
         stage.fill_references(prepared.data, model)  # with the weights that the towers have now
     if world.first:
-        last = opened.checkpoint if before is None else None
-        recorded = read_state(last).records if last else 0 if before is None else before.records
+        last = opened.checkpoint if over is None else None
+        recorded = read_state(last).records if last else 0 if over is None else over.records
         begun.records = folder.forget_after(stage.before + begun.start, recorded)
     return begun
 
