@@ -34,7 +34,8 @@ def _mixture(builder: Builder, subjects: Mapping[str, Value], parameters: Parame
     values = subjects["values"]
     assert isinstance(values, Node)
     if values.operation is not RUNNING_MEANS:
-        raise Fault(NotKeptPerSample.at(builder.place("values"), function="mixture"), values)
+        help = 'keep the latest score of each sample: `running_mean(score, per="sample", momentum=0)`'
+        raise Fault(NotKeptPerSample.at(builder.place("values"), function="mixture", help=(help,)), values)
     table, index = values.inputs[0].inputs
     probabilities = builder.state(
         parameters.name, type=PerSampleType(), initial=float(parameters.start), suffix="_probability"
