@@ -88,6 +88,8 @@ def _plan(
     world: int = 1,
     dim: int = 512,
     dtype: str = "float32",
+    samples: int = 1_000_000,
     lowering: str | Mapping[str, str] | LoweringRequest = "auto",
 ) -> Plan:
-    return make_plan(program, batch=batch, world=world, dim=dim, dtype=dtype, lowering=lowering, sources=sources)
+    sizes = {"batch": batch, "world": world, "dim": dim, "samples": samples}
+    return make_plan(program, **sizes, dtype=dtype, lowering=lowering, sources=sources)

@@ -93,6 +93,7 @@ def test_features_have_no_mean_per_sample() -> None:
 
 def test_the_plan_counts_the_samples_of_the_data() -> None:
     plan = make_plan(program(), samples=5000)
+    assert vlmdsl.compile(NOISY, compiled=False).plan(samples=5000).state == plan.state
     assert {row.name: row.size for row in plan.state} == dict.fromkeys(("noise_probability", "usual", "latest_mean"), 20_000)
     assert plan.schedule.after_epoch == ("noise_probability",)
     assert "update   noise_probability  after every epoch" in plan.to_text()

@@ -161,7 +161,7 @@ def _stream(program: Program, config: RunConfig, stand_ins: list[Call]) -> Sampl
         reason = "the recipe keeps a number per sample, and the length of a stream is not known"
     if reason:
         raise DiagnosticError(
-            (StreamUnusable.at(Span("<command line>", 0, 0), reason=reason, help=("leave `data.stream` out",)),)
+            (StreamUnusable.at(Span("<command line>", 0, 0), reason=reason, help=("leave out `data.stream=true`",)),)
         )
     limits = Limits.of(config.data)
     return stream_with_stand_ins(open_stream(config.data.train, limits), stand_ins, limits)
