@@ -64,15 +64,16 @@ class Predictions:
         sizes = {}
         for owner, encoded in self._owners():
             states = applied_of(encoded)
-            head = self.head(vocabulary_use(states.use)) if owner.vocabulary else None
+            head = self.head(vocabulary_use(states.use))
             if isinstance(head, nn.Linear | LinearHead):
                 item = max(head.weight.element_size(), torch.float32.itemsize)
                 sizes[encoded] = _count(owner, self._text(states, environment)) * head.weight.shape[0] * item
         return sizes
 
     def _owners(self) -> list[tuple[Stream | ModuleOutput, Node]]:
-        """Who says what is read of an encoded text."""
-        return [*((stream, stream.encode) for stream in self.streams), *((output, output.node) for output in self.outputs)]
+        """The encoded texts whose tokens are predicted, with what is read of them."""
+        streams = [(stream, stream.encode) for stream in self.streams if stream.vocabulary]
+        return [*streams, *((output, output.node) for output in self.outputs if output.vocabulary)]
 
     def _text(self, states: Applied, environment: Environment) -> TowerInput:
         """The text that these are the states of, as its tower takes it."""

@@ -10,6 +10,7 @@ import vlmdsl
 from vlmdsl.api.plan import plan
 from vlmdsl.backends.plan.report import PartRow
 from vlmdsl.backends.torch import ops
+from vlmdsl.backends.torch.ops.vocabulary import weighted_cross_entropy
 from vlmdsl.ir import streams, uses_of
 from vlmdsl.runtime.model.heads import Heads
 from vlmdsl.runtime.modules.heads import MultilayerHead
@@ -76,6 +77,27 @@ def test_the_logits_are_as_many_as_the_plan_says() -> None:
         ops.token_loss(logits, torch.zeros_like(places)).backward()
     assert (row.forward, row.forward + row.backward) == (forward, counter.get_total_flops())
     assert row.kept == logits.numel() * logits.element_size()
+
+
+def test_a_loss_without_logits_multiplies_and_keeps_what_the_plan_says() -> None:
+    planned = plan("declip", batch=BATCH, dim=DIM, vocabulary=50, lowering={"mlm": "chunked"})
+    assert "vocabulary" not in {call.family for call in planned.calls}
+    (loss,) = planned.losses
+    assert (loss.name, loss.lowering) == ("mlm: token loss", "chunked")
+    (row,) = [row for row in planned.parts if "logits" in row.what]
+    linear, places = torch.nn.Linear(DIM, 50), selected_places(torch.full((BATCH, 32), NOT_SELECTED), 0.15)
+    assert (row.parameters, row.size) == held(linear)
+    assert places is not None
+    targets, states = torch.zeros_like(places).flatten(), torch.randn(places.numel(), DIM)
+    with FlopCounterMode(display=False) as counter:
+        # What the operator runs: torch does not count inside of an operator that it does not know.
+        _, _, *gradients = weighted_cross_entropy._init_fn(
+            states, linear.weight.detach(), linear.bias.detach(), targets, torch.ones(len(targets)), 1.0, 0.0,
+            None, None, None, None, True, True, True,
+        )  # fmt: skip
+    added = 2 * len(targets) * DIM * 50  # to the gradient of the weight, by `addmm_`, which torch does not count
+    assert row.forward + row.backward == counter.get_total_flops() + added
+    assert row.kept == sum(part.numel() * part.element_size() for part in gradients)
 
 
 def test_a_search_and_its_table_are_what_the_plan_says() -> None:
