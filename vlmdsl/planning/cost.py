@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from vlmdsl.ir import Contrast, Node, TargetPart, block_of, exchange_counts, learns, walk, whole_blocks
+from vlmdsl.ir import Contrast, Node, TargetPart, block_of, encoder_of, exchange_counts, learns, walk, whole_blocks
 from vlmdsl.ir.operations.contrast import CONTRAST
-from vlmdsl.ir.operations.encoding import MIX
+from vlmdsl.ir.operations.encoding import ENCODE, MIX, POOLED
 from vlmdsl.ir.operations.matrices import SIMILARITY, TRANSPOSE, UNITE
 from vlmdsl.ir.operations.mining import FETCH, HARDEST, MINE
 from vlmdsl.ir.operations.reference import TAKE
@@ -31,7 +31,7 @@ from vlmdsl.ir.operations.views import BLEND, DROP
 from vlmdsl.passes.fuse import contrast_of
 from vlmdsl.types import SimType, TokensType, VecType, column_count
 
-__all__ = ["ITEM_BYTES", "ITS_GRADIENT", "SECOND_STREAM", "SMALLEST", "Collective", "Cost", "Workload", "cost_of"]
+__all__ = ["ITEM_BYTES", "ITS_GRADIENT", "SECOND_STREAM", "SMALLEST", "Collective", "Cost", "Workload", "cost_of", "seen_by"]
 
 ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 """Data types that features may have, with the bytes of one number."""
@@ -108,6 +108,13 @@ class Workload:
 
 SMALLEST = Workload(1, 1, 1, "float32", 1, 1)
 """One sample: what is planned for it holds where sizes are not known."""
+
+
+def seen_by(node: Node, workload: Workload) -> Workload:
+    """The workload with the dimension of the features of a node: that of a head, if they come from one."""
+    encodes = (feature.inputs[0] for feature in walk([node]) if feature.operation is POOLED)
+    lengths = (encoder_of(encode).dimension(workload.dim) for encode in encodes if encode.operation is ENCODE)
+    return replace(workload, dim=next(lengths, workload.dim))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,9 @@ from vlmdsl.ir.operations.reductions import SIGMOID_LOSS, TARGET_ENTROPY
 from vlmdsl.ir.operations.state import MEMORY, NEAREST
 from vlmdsl.ir.operations.targets import PAIRED, SOFTMAX, TRANSPORT
 from vlmdsl.passes.fuse import contrast_of
-from vlmdsl.planning.cost import ITEM_BYTES, Collective, Cost, Workload, cost_of
+from vlmdsl.planning.cost import ITEM_BYTES, Collective, Cost, Workload, cost_of, seen_by
 from vlmdsl.planning.linear import predicted_texts
-from vlmdsl.planning.memory import features_kept, seen_by
+from vlmdsl.planning.memory import features_kept
 from vlmdsl.types import VecType
 
 __all__ = ["HandWritten", "hand_written"]

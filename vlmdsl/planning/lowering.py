@@ -25,9 +25,8 @@ from vlmdsl.ir.schedule import Lowering
 from vlmdsl.passes.fuse import contrast_of
 from vlmdsl.passes.gathering import gathered_by
 from vlmdsl.planning.chunked import chunked_cost
-from vlmdsl.planning.cost import ITS_GRADIENT, SECOND_STREAM, SMALLEST, Cost, Workload, cost_of
+from vlmdsl.planning.cost import ITS_GRADIENT, SECOND_STREAM, SMALLEST, Cost, Workload, cost_of, seen_by
 from vlmdsl.planning.linear import losses_of_logits
-from vlmdsl.planning.memory import seen_by
 from vlmdsl.source import Span
 from vlmdsl.types import ScalarType, TokensType, VecType
 

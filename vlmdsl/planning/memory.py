@@ -6,24 +6,15 @@ so that features that are not inputs themselves (unit vectors, mixed ones) are k
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from vlmdsl.ir import Node, Program, encoder_of, learns, module_outputs, walk
+from vlmdsl.ir import Node, Program, encoder_of, learns, module_outputs
 from vlmdsl.ir.operations.encoding import DISTRIBUTION, ENCODE, POOLED, TOKENS, VOCABULARY
 from vlmdsl.ir.operations.modules import RECONSTRUCT, STATES, use_of
-from vlmdsl.planning.cost import ITEM_BYTES, Workload
+from vlmdsl.planning.cost import ITEM_BYTES, Workload, seen_by
 from vlmdsl.planning.linear import losses_of_logits, predicted_texts, tokens_at_once
 from vlmdsl.planning.module_cost import is_normalised
 from vlmdsl.types import TokensType, VecType
 
-__all__ = ["features_kept", "gradients_of_inputs", "leaves_of_chunks", "products_kept", "seen_by", "targets_made"]
-
-
-def seen_by(node: Node, workload: Workload) -> Workload:
-    """The workload with the dimension of the features of a node: that of a head, if they come from one."""
-    encodes = (feature.inputs[0] for feature in walk([node]) if feature.operation is POOLED)
-    lengths = (encoder_of(encode).dimension(workload.dim) for encode in encodes if encode.operation is ENCODE)
-    return replace(workload, dim=next(lengths, workload.dim))
+__all__ = ["features_kept", "gradients_of_inputs", "leaves_of_chunks", "products_kept", "targets_made"]
 
 
 def features_kept(program: Program, workload: Workload) -> int:

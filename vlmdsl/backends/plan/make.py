@@ -31,7 +31,7 @@ from vlmdsl.ir.operations.state import MEMORY
 from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.ir.schedule import Applied, Apply, Compute, Mode, Schedule, Value
 from vlmdsl.planning import schedule_of
-from vlmdsl.planning.cost import ITEM_BYTES, Cost, Workload
+from vlmdsl.planning.cost import ITEM_BYTES, Cost, Workload, seen_by
 from vlmdsl.planning.hand_written import hand_written
 from vlmdsl.planning.linear import LossLowering, planned_losses
 from vlmdsl.planning.lowering import Lowered, LoweringRequest, lowered
@@ -40,7 +40,6 @@ from vlmdsl.planning.memory import (
     gradients_of_inputs,
     leaves_of_chunks,
     products_kept,
-    seen_by,
     targets_made,
 )
 from vlmdsl.planning.module_cost import module_costs
