@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 import vlmdsl
-from vlmdsl.api import train
+from vlmdsl.api.runs import course
 from vlmdsl.runtime.training.identity import settings_of
 
 
 def objective_of(trainer: vlmdsl.Trainer) -> vlmdsl.Objective:
-    return train._objective(trainer._built, trainer.config)
+    (stage,) = course(trainer._built, trainer.config)
+    return stage.flows[0].objective
 
 
 @pytest.mark.parametrize(
