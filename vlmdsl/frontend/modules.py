@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vlmdsl.diagnostics import Diagnostic, closest, suggestion
+from vlmdsl.diagnostics.catalog.meaning import TooLarge
 from vlmdsl.diagnostics.catalog.names import (
     ControlInPath,
     CyclicUse,
@@ -30,6 +31,7 @@ from vlmdsl.source.limits import (
     MAXIMUM_BYTES,
     MAXIMUM_DIAGNOSTICS,
     MAXIMUM_FILES,
+    MAXIMUM_FLOWS,
     MAXIMUM_USE_DEPTH,
     MAXIMUM_USED_PIECES,
 )
@@ -125,6 +127,11 @@ class Loader:
         finally:
             self._chain.pop()
         blocks = blocks_of(module)
+        if len(blocks) > MAXIMUM_FLOWS:
+            place = blocks[MAXIMUM_FLOWS].name
+            reason = f"more than {MAXIMUM_FLOWS} stages and flows"
+            self.diagnostics.append(TooLarge.at(place.span if place else module.span, reason=reason))
+            blocks = blocks[:MAXIMUM_FLOWS]
         if any(block.name is not None for block in blocks):
             for block in blocks:
                 self._declare(block.module, FileScope(text.name))  # for names that are those of the file, too

@@ -68,6 +68,7 @@ class Session:
     def next(self) -> Session:
         """A session for the next program of a file: it reports to the same list, and the limits are for all together."""
         following = Session(diagnostics=self.diagnostics)
+        following._said = self._said
         following._entered, following._steps, following._errors = self._entered, self._steps, self._errors
         return following
 

@@ -20,6 +20,9 @@ MAXIMUM_USE_DEPTH = 32
 MAXIMUM_FILES = 200
 """Most files one recipe may pull in."""
 
+MAXIMUM_FLOWS = 64
+"""Most objectives that a file holds, one for each flow of each stage; a recipe of the survey has three."""
+
 MAXIMUM_NODES = 20_000
 """Most nodes of an objective graph; a bundled recipe has under two hundred."""
 

@@ -32,6 +32,18 @@ class FlowModels(nn.Module):
         objectives: the objective of each flow, by its name.
         steps: the length of the stage, which schedules of teachers go by.
         lengths: those of the vectors that fields hold, by flow and name.
+
+    >>> import torch, vlmdsl
+    >>> from vlmdsl.runtime.modules.towers import VisionConfig, VisionTransformer
+    >>> from vlmdsl.runtime.values import Batch, ImageBatch
+    >>> shape = VisionConfig(image_size=8, patch_size=4, width=8, depth=1, heads=1)
+    >>> flow = "flow {0} share 50% {{\\n minimize contrast({1})\\n}}\\n"
+    >>> recipe = "recipe mine(a: Image, b: Image)\\n" + flow.format("one", "a, b") + flow.format("two", "b, a")
+    >>> objectives = {flow: vlmdsl.compile(recipe, flow=flow, compiled=False) for flow in ("one", "two")}
+    >>> model = FlowModels({"vision": VisionTransformer(shape, 4, ("pooled",))}, objectives)
+    >>> images = {name: ImageBatch(torch.rand(6, 3, 8, 8)) for name in ("a", "b")}
+    >>> model(Batch(images, torch.arange(6), list("012345"), flow="two")).terms.keys()
+    dict_keys(['contrast'])
     """
 
     def __init__(

@@ -67,13 +67,16 @@ def _panels(records: Records) -> list[_Panel]:
     """What there is to draw, by the names in the records: those of different flows and stages have different ones."""
     record = {name: value for each in reversed(records) for name, value in each.items()}
     terms = term_names(record)
-    several = len(terms) > 1
+    of_flows = any("." in name for name in terms)  # FLOW.NAME: a step has the terms of one flow, so sums do not compare
+    several = len(terms) > 1 or of_flows
     losses = {"loss": "all terms" if several else "loss"} | ({f"terms/{name}": name for name in terms} if several else {})
+    if of_flows:
+        del losses["loss"]
     panels = [_Panel("loss", losses, chance=any(loss_at_chance(each) is not None for each in records))]
     accuracies = {f"{name}.accuracy": name for name in terms if f"{name}.accuracy" in record}
     if accuracies:
         panels.append(_Panel("in-batch accuracy, percent", accuracies, bottom=0.0, percent=True))
-    plotted = {"step", *losses, *accuracies, *_OF_THE_LOOP, *(f"{name}.chance" for name in terms)}
+    plotted = {"step", "loss", *losses, *accuracies, *_OF_THE_LOOP, *(f"{name}.chance" for name in terms)}
     plotted |= {f"terms/{name}" for name in terms}
     panels += [_Panel(name.replace("_", " "), {name: name}) for name in record if name not in plotted]
     return panels + [_Panel(title, {name: title}, bottom=0.0) for name, title in _OF_THE_LOOP.items() if name in record]

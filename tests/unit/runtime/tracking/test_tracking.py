@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.runtime.tracking import MetricsFile, Reporter, draw_curves, read_metrics
 from vlmdsl.runtime.tracking.curves import _draw_chance, _panels
 from vlmdsl.runtime.tracking.metrics import loss_at_chance
@@ -114,11 +115,36 @@ def test_an_inactive_reporter_leaves_no_trace(tmp_path, capsys):
 
 
 def test_every_number_has_a_place_in_the_curves():
-    panels = {panel.title: panel for panel in _panels(RECORD)}
+    panels = {panel.title: panel for panel in _panels([RECORD])}
     drawn = [name for panel in panels.values() for name in panel.lines]
     assert sorted(drawn) == sorted(name for name in RECORD if name != "step" and not name.endswith(".chance"))
     assert panels["loss"].chance
     assert list(panels["loss"].lines) == ["loss", "terms/clip", "terms/ssl"]
+
+
+def test_the_terms_of_flows_are_drawn_side_by_side_and_their_sums_are_not():
+    pairs = {
+        "step": 1,
+        "loss": 2.0,
+        "terms/pairs.contrast": 2.0,
+        "pairs.contrast.accuracy": 0.5,
+        "pairs.contrast.chance": 2.1,
+    }
+    panels = {panel.title: panel for panel in _panels([pairs, {"step": 2, "loss": 6.0, "terms/texts.mlm": 6.0}])}
+    assert set(panels) == {"loss", "in-batch accuracy, percent"}
+    assert sorted(panels["loss"].lines) == ["terms/pairs.contrast", "terms/texts.mlm"]
+    assert panels["loss"].chance
+
+
+def test_stage_and_flow_of_a_record_are_names(tmp_path):
+    file = MetricsFile(tmp_path / "metrics.jsonl")
+    file.log({**RECORD, "stage": "main", "flow": "pairs"})
+    file.close()
+    assert read_metrics(tmp_path / "metrics.jsonl") == [RECORD]
+    assert describe({**RECORD, "stage": "main", "flow": "pairs"}).startswith("main  pairs  loss 3.500")
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 1, "stage": 3}\n')
+    with pytest.raises(DiagnosticError):
+        read_metrics(tmp_path / "metrics.jsonl")
 
 
 def test_curves_are_a_picture(tmp_path):
