@@ -40,7 +40,7 @@ LOWERINGS = ("auto", "dense", "chunked")
 """What may be asked for."""
 
 _NOWHERE = Span("<command line>", 0, 0)
-_NOT_BUILT = "not built in this version"
+_NOT_BUILT = "not implemented in this version"
 _SHIFTS_AND_SCALES = frozenset({ADD, SUBTRACT, MULTIPLY, NEGATE, EXCLUDE})
 
 
@@ -236,19 +236,19 @@ def _how(node: Node, lowering: str) -> str:
             else "each process exchanges its samples with one other"
         )
     if operation.materialised:
-        return "a target: made once for each direction, without gradient"
+        return "a target: computed once per direction, without gradient"
     return _DENSE.get(operation, "not a contrastive region: differentiated as written")
 
 
 _DENSE = {
-    SIMILARITY: "the matrix is made once for all its readers",
-    UNITE: "a copy, made once for all its readers",
-    TRANSPOSE: "a copy, made once for all its readers",
-    MINE: "picks are made from a copy of the matrix, without gradient",
-    HARDEST: "picks are made from a copy of the matrix, without gradient",
+    SIMILARITY: "the matrix is computed once for all its readers",
+    UNITE: "a copy, computed once for all its readers",
+    TRANSPOSE: "a copy, computed once for all its readers",
+    MINE: "negatives are picked from a copy of the matrix, without gradient",
+    HARDEST: "negatives are picked from a copy of the matrix, without gradient",
     FETCH: "the picked samples are exchanged, not the batch",
 }
 _CHUNKED = {
     "tokens": "blocks of samples, of which the best tokens are kept",
-    "features": "blocks of rows, made again in the backward pass",
+    "features": "blocks of rows, computed again in the backward pass",
 }

@@ -117,7 +117,7 @@ def test_it_is_in_formulas_plans_and_pages() -> None:
     assert "squares" in [region.operation for region in plan.regions]
     (region,) = [region for region in vlmdsl.plan(labelled, world=2).regions if region.operation == "nearby"]
     assert [collective.kind for collective in region.collectives] == ["all-reduce"]
-    assert region.reason == "a target: made once for each direction, without gradient"
+    assert region.reason == "a target: computed once per direction, without gradient"
     page = vlmdsl.explain("token_margin").to_text()
     assert "margin" in page
     assert "falls short" in page

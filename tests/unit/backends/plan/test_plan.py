@@ -205,7 +205,7 @@ def test_text_and_json_say_the_same_numbers() -> None:
     assert "batch 4,096 (512 per process)" in text
     assert "1 + 2" in text
     assert "4 MiB" in text
-    assert "not built in this version" in text
+    assert "not implemented in this version" in text
     data = json.loads(json.dumps(plan.to_json()))
     assert data["regions"][0]["stored"] == 4 * 2**20
     assert Plan.model_validate(data) == plan
