@@ -22,7 +22,7 @@ SAMPLES = 8
 def results() -> dict[str, Tensor]:
     """Of each recipe the loss, the gradients of this process's features and its share of those of the modules."""
     recipes = {word: all_primitives()[word].example for word in WORDS} | {"albef": ALBEF_CORE, "mae": MAE}
-    found: dict[str, Tensor] = {}
+    values: dict[str, Tensor] = {}
     for name, recipe in recipes.items():
         objective = vlmdsl.compile(recipe, compiled=False).double()
         assert objective.applied, name
@@ -31,14 +31,14 @@ def results() -> dict[str, Tensor]:
         modules = example_modules(objective)
         loss = objective(modules=modules, **leaves).loss
         loss.backward()
-        found[f"{name}: loss"] = loss.detach()
+        values[f"{name}: loss"] = loss.detach()
         for key, leaf in leaves.items():
             if leaf.grad is not None:
-                found[f"{name}: gradient {key}"] = leaf.grad / process_count()
+                values[f"{name}: gradient {key}"] = leaf.grad / process_count()
         for module, key, value in ((m, k, v) for m, own in modules.items() for k, v in own.named_parameters()):
             if value.grad is not None:
-                found[f"{name}: parameter {module} {key}"] = value.grad / process_count()
-    return found
+                values[f"{name}: parameter {module} {key}"] = value.grad / process_count()
+    return values
 
 
 def test_two_processes_have_the_gradients_of_one() -> None:

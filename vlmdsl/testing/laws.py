@@ -181,19 +181,19 @@ def _check_permutation(name: str, objective: Objective) -> None:
 
 
 def _check_padding(name: str, objective: Objective) -> None:
-    """What stands in excluded entries, and what modules give in the place of padding, changes no bit."""
+    """The values of excluded entries, and what modules return for padding, change no bit of the results."""
     import torch
 
     features = example_features(objective)
     excluded = excluded_entries(objective, features)
     results = []
-    for fill, padding in ((0.5, 0.5), (torch.nan, 1e3)):  # a module's padding holds finite numbers that mean nothing
-        given = {
+    for fill, padding in ((0.5, 0.5), (torch.nan, 1e3)):  # what a module returns for padding is finite and arbitrary
+        filled = {
             key: value.masked_fill(excluded[key], fill).requires_grad_() if key in excluded else value
             for key, value in features.items()
         }
-        loss = _loss(objective, example_modules(objective, padding=padding), **given)
-        learning = [value for value in given.values() if value.requires_grad]
+        loss = _loss(objective, example_modules(objective, padding=padding), **filled)
+        learning = [value for value in filled.values() if value.requires_grad]
         gradients = torch.autograd.grad(loss, learning, allow_unused=True) if loss.requires_grad else ()
         results.append([loss, *(gradient for gradient in gradients if gradient is not None)])
     for one, other in zip(*results, strict=True):

@@ -1,4 +1,4 @@
-"""Small modules in the place of those of a run, for an objective that applies modules to features."""
+"""Small stand-in modules for objectives that apply modules to features."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["FEATURES", "PATCH_SIDE", "TOKENS", "WORDS", "example_modules"]
 
 TOKENS, FEATURES, WORDS = 4, 6, 7
-"""Of the examples: tokens of a text, length of features and states, entries of a vocabulary."""
+"""Sizes of the examples: tokens per text, length of features and states, vocabulary entries."""
 PATCH_SIDE = 2
 """The side of the patches that a decoder predicts, in pixels."""
 
@@ -23,16 +23,16 @@ PATCH_SIDE = 2
 def example_modules(
     objective: Objective, *, seed: int = 0, tokens: int = TOKENS, padding: float = 0.0
 ) -> dict[str, nn.Module]:
-    """A float64 module for each that an objective applies to features, by name: what `modules=` of its call takes.
+    """A float64 stand-in for each module that an objective applies, by name, as `modules=` of a call takes them.
 
-    They depend on all that a real one depends on (text, image, both masks), and on each sample by itself, are smooth, and
-    have random weights. They fit the inputs that `example_features` makes.
+    They depend on the same inputs as real modules (text, image, both masks), treat each sample separately, are smooth, and
+    have random weights. They fit the inputs that `example_features` returns.
 
     Args:
-        objective: its `applied` are the names.
-        seed: of the weights.
-        tokens: those of a text, as for `example_features`.
-        padding: a finite number that the modules give where a text has no token; an objective must not depend on it.
+        objective: the objective; `objective.applied` lists the names.
+        seed: seed of the weights.
+        tokens: number of tokens per text, as for `example_features`.
+        padding: a finite number that the modules return for padding tokens; an objective must not depend on it.
 
     Example:
         >>> import vlmdsl
@@ -59,7 +59,7 @@ def _module(module: Module, seed: int, patches: int, padding: float) -> nn.Modul
 
 
 class _Fused(NamedTuple):
-    """What fusion gives: `pooled [n, W]`, `tokens [n, L, W]`, `mask [n, L]`."""
+    """Output of the fusion: `pooled [n, W]`, `tokens [n, L, W]`, `mask [n, L]`."""
 
     pooled: Tensor
     tokens: Tensor
@@ -94,7 +94,7 @@ class _Decoder(nn.Module):
 
 
 class _Vocabulary(nn.Module):
-    """Logits, or the states that a loss multiplies with `weight` itself."""
+    """Returns logits, or with `product=False` the states, which the loss multiplies by `weight`."""
 
     def __init__(self, width: int, words: int, seed: int) -> None:
         super().__init__()

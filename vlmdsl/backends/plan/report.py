@@ -238,7 +238,7 @@ class Plan(_Row):
         ]
         if self.world > 1:
             rows.append(("received", _bytes(self.received), _bytes(other.received), _ratio(self.received, other.received)))
-        title = "Compared with the usual hand-written loss, not compiled (by formula as well)"
+        title = "Compared with the usual hand-written loss, not compiled (also by formula)"
         return _section(title, ("", "vlmdsl", "hand-written", "ratio"), rows)
 
 

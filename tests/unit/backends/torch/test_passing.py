@@ -35,9 +35,9 @@ PASSED = {
 }
 
 
-def results(objective: Objective, given: dict[str, Tensor]) -> dict[str, Tensor]:
+def results(objective: Objective, features: dict[str, Tensor]) -> dict[str, Tensor]:
     """The loss and every gradient."""
-    leaves = {name: value.clone().requires_grad_(value.is_floating_point()) for name, value in given.items()}
+    leaves = {name: value.clone().requires_grad_(value.is_floating_point()) for name, value in features.items()}
     modules = example_modules(objective)
     loss = objective(modules=modules, **leaves).loss
     loss.backward()
@@ -97,8 +97,8 @@ def test_mixed_images_are_compiled_without_a_break(monkeypatch: pytest.MonkeyPat
     (mixing,) = compiled.schedule.computes[:-1]
     for samples, side in ((4, 8), (6, 8), (1, 8), (2, 8)):
         values = {name: torch.rand(()) for name in ("coin", "lam")} | {"image": torch.rand(samples, 3, side, side)}
-        found, expected = (objective.before(mixing.name, values) for objective in (compiled, eager))
-        assert found.keys() == expected.keys()
-        torch.testing.assert_close(list(found.values()), list(expected.values()))
+        mixed, expected = (objective.before(mixing.name, values) for objective in (compiled, eager))
+        assert mixed.keys() == expected.keys()
+        torch.testing.assert_close(list(mixed.values()), list(expected.values()))
     assert counters["graph_break"] == {}
     assert counters["stats"]["unique_graphs"] <= 3
