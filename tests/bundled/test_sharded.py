@@ -58,11 +58,15 @@ def test_a_sharded_model_has_the_gradients_of_one_process(recipe: str) -> None:
         torch.testing.assert_close(share, expected, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("lowering", ["chunked", "dense"])
-def test_weights_that_a_loss_multiplies_are_gathered_and_their_gradients_scattered(lowering: str) -> None:
-    """One that is tied to the embedding of its tower, and one of its own on fusion."""
+def in_both_forms() -> list[dict[str, Tensor]]:
+    """With logits and without, of a vocabulary that is tied to the embedding of its tower and one of its own on fusion."""
+    return [gradients(WORDS, lowering, tied=True) for lowering in ("dense", "chunked")]
+
+
+def test_weights_that_a_loss_multiplies_are_gathered_and_their_gradients_scattered() -> None:
     expected = gradients(WORDS, "dense", tied=True)
     assert "fusions.vocabularies.fusion.weight" in expected
     assert "encoders.language.vocabulary_head.weight" not in expected
-    for share in run_processes(gradients, 2, WORDS, lowering, True):
-        torch.testing.assert_close(share, expected, rtol=1e-9, atol=1e-12)
+    for share in run_processes(in_both_forms, 2):
+        for results in share:
+            torch.testing.assert_close(results, expected, rtol=1e-9, atol=1e-12)
