@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from vlmdsl.ir.node import Node
+from vlmdsl.ir.operations.prediction import TOKEN_LOSS
 from vlmdsl.ir.program import Moment
 from vlmdsl.ir.uses import Use
 
@@ -113,18 +114,25 @@ class Lowering:
 class Schedule:
     """A step: `steps` in order, on what `load` brings.
 
-    `lowerings` say how the operations on similarity matrices run that its functions compute; emitted code calls what they
-    name. Teachers move `before` the first step, or `after` the optimiser's. An epoch may be followed by a function that
-    takes state and gives what it becomes.
-    `chunked_losses` are the token losses whose function makes the product with the weight itself, in chunks of tokens.
+    `lowerings` say how the operations on similarity matrices and the token losses run that its functions compute; emitted
+    code calls what they name. Teachers move `before` the first step, or `after` the optimiser's. An epoch may be followed by
+    a function that takes state and gives what it becomes.
     """
 
     load: Load
     steps: tuple[Compute | Apply, ...]
     lowerings: Mapping[Node, Lowering] = field(hash=False)
-    chunked_losses: frozenset[Node] = frozenset()
     before: tuple[Use, ...] = ()
     after: Mapping[Moment, tuple[Use | Compute, ...]] = field(default_factory=dict)
+    chunked: frozenset[Node] = field(init=False, compare=False, repr=False)
+    """The operations that run in blocks: what functions emitted for different sizes differ in."""
+    chunked_losses: frozenset[Node] = field(init=False, compare=False, repr=False)
+    """The token losses whose function makes the product with the weight itself, in chunks of tokens."""
+
+    def __post_init__(self) -> None:
+        chunked = frozenset(node for node, lowering in self.lowerings.items() if lowering.name == "chunked")
+        object.__setattr__(self, "chunked", chunked)
+        object.__setattr__(self, "chunked_losses", frozenset(node for node in chunked if node.operation is TOKEN_LOSS))
 
     @property
     def without_logits(self) -> frozenset[Node]:
@@ -140,8 +148,3 @@ class Schedule:
     def computes(self) -> tuple[Compute, ...]:
         """The emitted functions, in order; the last one returns the losses."""
         return tuple(step for step in self.steps if isinstance(step, Compute))
-
-    @property
-    def chunked(self) -> frozenset[Node]:
-        """The operations that run in blocks: what functions emitted for different sizes differ in."""
-        return frozenset(node for node, lowering in self.lowerings.items() if lowering.name == "chunked")

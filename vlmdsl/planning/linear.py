@@ -8,12 +8,13 @@ made.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from vlmdsl.ir import ModuleOutput, Node, Program, Stream, masked_text, module_outputs, parts_of, streams, walk
 from vlmdsl.ir.operations.encoding import VOCABULARY, source_of
 from vlmdsl.ir.operations.prediction import TOKEN_LOSS
+from vlmdsl.ir.schedule import Lowering
 from vlmdsl.planning.cost import Workload
 from vlmdsl.planning.masked import places_asked
 
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 __all__ = [
     "CHUNK_ENTRIES",
     "LOGITS_BUDGET",
-    "LossLowering",
     "chunked_losses",
+    "in_chunks",
     "loss_lowerings",
     "losses_of_logits",
     "planned_losses",
@@ -57,7 +58,7 @@ def predicted_texts(program: Program, workload: Workload) -> Iterator[tuple[Stre
             yield owner, encoded, samples * places_asked(samples, workload.text_tokens, share)
 
 
-def planned_losses(program: Program, workload: Workload, request: LoweringRequest) -> dict[Node, LossLowering]:
+def planned_losses(program: Program, workload: Workload, request: LoweringRequest) -> dict[Node, Lowering]:
     """How each token loss runs that has both forms, for batches of these sizes."""
     item = max(workload.item, _FLOAT)
     sizes = {encoded: rows * workload.vocabulary * item for _, encoded, rows in predicted_texts(program, workload)}
@@ -85,7 +86,7 @@ def chunked_losses(program: Program, sizes: Mapping[Node, int], request: Lowerin
     return frozenset(loss for loss, chosen in loss_lowerings(program, sizes, request).items() if chosen.name == "chunked")
 
 
-def loss_lowerings(program: Program, sizes: Mapping[Node, int], request: LoweringRequest) -> dict[Node, LossLowering]:
+def loss_lowerings(program: Program, sizes: Mapping[Node, int], request: LoweringRequest) -> dict[Node, Lowering]:
     """How each token loss runs that has both forms, and why; `sizes` as for `chunked_losses`."""
     lowerings = {}
     for encoded, loss in losses_of_logits(program).items():
@@ -94,15 +95,13 @@ def loss_lowerings(program: Program, sizes: Mapping[Node, int], request: Lowerin
         name = named if named != "auto" else ("dense" if size <= budget else "chunked")
         verb = "fit" if size <= budget else "exceed"
         why = "asked for" if named != "auto" else f"{size / 2**20:,.0f} MiB of logits {verb} {budget / 2**20:,.0f} MiB"
-        lowerings[loss] = LossLowering(name, f"{_HOW[name]}; {why}")
+        lowerings[loss] = Lowering(name, f"{_HOW[name]}; {why}")
     return lowerings
 
 
-class LossLowering(NamedTuple):
-    """How a token loss runs, and why."""
-
-    name: str
-    reason: str
+def in_chunks(losses: Iterable[Node]) -> dict[Node, Lowering]:
+    """The lowering of token losses that run in chunks."""
+    return dict.fromkeys(losses, Lowering("chunked", _HOW["chunked"]))
 
 
 _HOW = {

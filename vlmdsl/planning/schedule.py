@@ -36,14 +36,16 @@ def schedule_of(
     program: Program,
     workload: Workload = SMALLEST,
     request: LoweringRequest | None = None,
-    chunked_losses: frozenset[Node] = frozenset(),
+    losses: Mapping[Node, Lowering] | None = None,
 ) -> Schedule:
     """The schedule of a step of an optimised program, with the lowerings for batches of these sizes.
 
-    `chunked_losses` are token losses that are computed without logits. DiagnosticError (V0605) if a lowering is requested of
-    a term that does not have it.
+    `losses` are those of token losses: a `chunked` one is computed without logits. DiagnosticError (V0605) if a lowering is
+    requested of a term that does not have it.
     """
-    return _Planner(program, chunked_losses).schedule(lowerings_of(program, workload, request))
+    lowerings, losses = lowerings_of(program, workload, request), losses or {}
+    chunked = frozenset(loss for loss, lowering in losses.items() if lowering.name == "chunked")
+    return _Planner(program, chunked).schedule({**lowerings, **losses})
 
 
 def is_loaded(node: Node) -> bool:
@@ -82,7 +84,6 @@ class _Planner:
             Load(tuple(self._loaded())),
             tuple(steps),
             lowerings,
-            self._chunked_losses,
             before=tuple(use for use in teachers if use.follows and use.follows.order == "before"),
             after={
                 "step": tuple(use for use in teachers if use.follows and use.follows.order == "after"),

@@ -27,13 +27,14 @@ from vlmdsl.ir.modules import FusionSettings
 from vlmdsl.ir.operations.encoding import ENCODE
 from vlmdsl.ir.operations.matrices import SIMILARITY
 from vlmdsl.ir.operations.modules import APPLY, DROPPED, PIXELS, use_of
+from vlmdsl.ir.operations.prediction import TOKEN_LOSS
 from vlmdsl.ir.operations.state import MEMORY
 from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.ir.schedule import Applied, Apply, Compute, Mode, Schedule, Value
 from vlmdsl.planning import schedule_of
 from vlmdsl.planning.cost import ITEM_BYTES, Cost, Workload, seen_by
 from vlmdsl.planning.hand_written import hand_written
-from vlmdsl.planning.linear import LossLowering, planned_losses
+from vlmdsl.planning.linear import planned_losses
 from vlmdsl.planning.lowering import Lowered, LoweringRequest, lowered
 from vlmdsl.planning.memory import (
     features_kept,
@@ -83,8 +84,8 @@ def make_plan(
     workload = Workload(batch, world, dim, dtype, image_tokens, text_tokens, vocabulary, references)
     workload = replace(workload, image_size=image_size, micro=micro)
     losses = planned_losses(program, workload, LoweringRequest.of(lowering))
-    chunked = frozenset(loss for loss, chosen in losses.items() if chosen.name == "chunked")
-    schedule = schedule_of(program, workload, LoweringRequest.of(lowering), chunked)
+    schedule = schedule_of(program, workload, LoweringRequest.of(lowering), losses)
+    chunked = schedule.chunked_losses
     regions = lowered(program, workload, schedule.lowerings)
     costs = [region.cost for region in regions]
     names = _names(program, regions)
@@ -102,7 +103,7 @@ def make_plan(
         shared=_shared(program, names, sources),
         regions=rows,
         parts=tuple(PartRow(**asdict(part)) for part in parts),
-        losses=_losses(program, losses),
+        losses=_losses(program, schedule),
         state=(*states, *_references(program, workload)),
         units=sum(cost.forward + cost.backward for cost in costs),
         flops=sum(row.flops_forward + row.flops_backward for row in rows),
@@ -200,10 +201,11 @@ def _region(program: Program, region: Lowered, workload: Workload, name: str) ->
     )
 
 
-def _losses(program: Program, losses: Mapping[Node, LossLowering]) -> tuple[LossRow, ...]:
+def _losses(program: Program, schedule: Schedule) -> tuple[LossRow, ...]:
     return tuple(
         LossRow(name=f"{', '.join(_terms_of(program, loss))}: {_title(loss)}", lowering=chosen.name, reason=chosen.reason)
-        for loss, chosen in losses.items()
+        for loss, chosen in schedule.lowerings.items()
+        if loss.operation is TOKEN_LOSS
     )
 
 

@@ -36,11 +36,10 @@ def emit(
 
     The last one, `objective`, gives (loss, terms, metrics, new_state); one that runs before a module is called gives what it
     computes by name; `after_epoch` gives the states that are updated after an epoch. With `sources`, lines name the
-    recipe's. Operations run as `schedule.lowerings` says, and token losses as `schedule.chunked_losses`.
+    recipe's. Operations run as `schedule.lowerings` says.
     """
     schedule = schedule or schedule_of(program)
-    lowerings = {**schedule.lowerings, **dict.fromkeys(schedule.chunked_losses, Lowering("chunked", ""))}
-    return _Writer(program, sources or SourceMap(), lowerings).module(schedule)
+    return _Writer(program, sources or SourceMap(), schedule.lowerings).module(schedule)
 
 
 def emit_value(program: Program, node: Node) -> str:

@@ -21,6 +21,7 @@ from vlmdsl.ir import Input, Node, Program
 from vlmdsl.ir.schedule import Schedule
 from vlmdsl.planning import schedule_of
 from vlmdsl.planning.cost import SMALLEST, Workload
+from vlmdsl.planning.linear import in_chunks
 from vlmdsl.planning.lowering import LoweringRequest, lowerings_of
 
 __all__ = ["LoweredFunction", "Schedules"]
@@ -45,7 +46,8 @@ class Schedules:
     ) -> None:
         self._program, self._request = program, request
         self._axes = {name: declared.axes for name, declared in inputs.items()}
-        self.smallest = schedule_of(program, SMALLEST, request, chunked_losses)
+        self._losses = in_chunks(chunked_losses)
+        self.smallest = schedule_of(program, SMALLEST, request, self._losses)
         """That of the smallest batch: what runs in blocks in any case."""
         self.any_size = self._with(SMALLEST, request.of_any_size)
         """That of code which serves batches of any size: what has two forms runs in blocks, unless something else is asked
@@ -64,7 +66,7 @@ class Schedules:
         return self._by_workload[workload]
 
     def _with(self, workload: Workload, request: LoweringRequest) -> Schedule:
-        return replace(self.smallest, lowerings=lowerings_of(self._program, workload, request))
+        return replace(self.smallest, lowerings=lowerings_of(self._program, workload, request) | self._losses)
 
     def of_batch(self, inputs: Mapping[str, Tensor]) -> Schedule:
         """The schedule for these inputs of this process."""
