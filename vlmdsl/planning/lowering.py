@@ -55,7 +55,6 @@ class LoweringRequest:
     default: str = "auto"
     terms: tuple[tuple[str, str], ...] = ()
     budget: int = DENSE_BUDGET
-    why: str = "asked for"
 
     @classmethod
     def of(cls, value: str | Mapping[str, str] | LoweringRequest) -> LoweringRequest:
@@ -80,13 +79,6 @@ class LoweringRequest:
     def fixed(self) -> bool:
         """Whether sizes have no say."""
         return "auto" not in (self.default, *(name for _, name in self.terms))
-
-    @property
-    def of_any_size(self) -> LoweringRequest:
-        """The same for code that serves batches of any size: blocks where sizes would choose, since matrices may not fit."""
-        blocks = {"auto": "chunked"}
-        terms = tuple((term, blocks.get(name, name)) for term, name in self.terms)
-        return replace(self, default=blocks.get(self.default, self.default), terms=terms, why="for batches of any size")
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +192,7 @@ def _choice(
     named = request.of_terms(terms)
     name = named if named != "auto" else ("dense" if size <= budget else "chunked")
     why = (
-        request.why
+        "asked for"
         if named != "auto"
         else f"{_mib(size)} of matrices {'fit' if name == 'dense' else 'exceed'} {_mib(budget)}"
     )

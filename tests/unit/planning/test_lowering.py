@@ -89,8 +89,8 @@ def test_the_plan_says_what_runs_why_and_what_it_costs() -> None:
     assert "exceed" in chosen.reason
 
 
-def test_what_serves_every_size_runs_in_blocks_unless_something_else_is_asked_for() -> None:
-    assert in_blocks("clip", 1, LoweringRequest().of_any_size) == ["contrast"]
-    assert in_blocks("clip", 1, LoweringRequest("dense").of_any_size) == []
-    assert in_blocks(TWO_TERMS, 1, LoweringRequest.of({"pairs": "dense"}).of_any_size) == ["similarity", "sigmoid_loss"]
-    assert in_blocks(TWO_TERMS, 1, LoweringRequest.of({"*": "dense", "pairs": "auto"}).of_any_size) == ["contrast"]
+def test_a_term_may_be_left_to_the_sizes() -> None:
+    request = LoweringRequest.of({"*": "dense", "pairs": "auto"})
+    assert not request.fixed
+    assert in_blocks(TWO_TERMS, 64, request) == []
+    assert in_blocks(TWO_TERMS, 16384, request) == ["contrast"]

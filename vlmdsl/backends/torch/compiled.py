@@ -1,15 +1,16 @@
 """Emitted functions through `torch.compile`: at most three graphs, whatever the sizes.
 
 The first sizes get a static graph, the fastest one; a batch of one, which the compiler always specialises, gets another; all
-other sizes share a third with symbolic batch and lengths. That one must serve sizes whose matrices do not fit, so it runs in
-blocks what can (`Forms.any_size`). Everything else that would cause a recompilation is normalised
-before the call: strides, the order of names, the gradient mode, which inputs need a gradient, axes of length one. Other
-dtypes, devices, feature dimensions D or numbers of processes are another kind of inputs, with its own three graphs.
+other sizes share a third with symbolic batch and lengths, which runs as the first of them asks for. Everything else that
+would cause a recompilation is normalised before the call: strides, the order of names, the gradient mode, which inputs need
+a gradient, axes of length one. Other dtypes, devices, feature dimensions D or numbers of processes are another kind of
+inputs, with its own three graphs.
 """
 
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import FunctionType
@@ -25,8 +26,9 @@ from vlmdsl.backends.torch.collectives import process_count, process_index
 from vlmdsl.backends.torch.compile_cache import compile_first
 from vlmdsl.backends.torch.state import StateValue
 from vlmdsl.backends.torch.values import Memory, Table
+from vlmdsl.ir import Node
 
-__all__ = ["CompiledFunction", "Emitted", "Forms", "Result"]
+__all__ = ["CompiledFunction", "Emitted", "Form", "Forms", "Result"]
 
 Result: TypeAlias = tuple[
     Tensor | float, dict[str, Tensor | float], dict[str, Tensor | float], dict[str, StateValue]
@@ -40,6 +42,17 @@ Emitted: TypeAlias = Callable[[Mapping[str, Tensor], Mapping[str, Tensor], Mappi
 _STATIC_AXES = frozenset({"D", "V", "W", "K", "C", "H"})
 """Feature dimensions, sides of images, and numbers of picks: they belong to a model or a recipe, not to a batch."""
 _NO_TARGET = -100
+_TOO_LARGE = (
+    "the similarity matrices of this batch are too large for the graph that it shares with smaller batches: it makes them; "
+    'compile with lowering="chunked" for blocks of their rows at all sizes, or call with the largest size first'
+)
+
+
+class Form(NamedTuple, Generic[R_co]):
+    """An emitted function, and which of its operations run in blocks."""
+
+    function: Emitted[R_co]
+    chunked: frozenset[Node]
 
 
 class Forms(Protocol[R_co]):
@@ -48,20 +61,15 @@ class Forms(Protocol[R_co]):
     def __call__(
         self, inputs: Mapping[str, Tensor], parameters: Mapping[str, Tensor], state: Mapping[str, StateValue | Table]
     ) -> R_co:
-        """What it gives for these inputs, in the form for their sizes."""
+        """Its result for these inputs, in the form for their sizes."""
         ...
 
     @property
-    def smallest(self) -> Emitted[R_co]:
+    def smallest(self) -> Form[R_co]:
         """The form for a batch of one."""
         ...
 
-    @property
-    def any_size(self) -> Emitted[R_co]:
-        """The form that batches of all sizes can run in."""
-        ...
-
-    def of_batch(self, inputs: Mapping[str, Tensor]) -> Emitted[R_co]:
+    def of_batch(self, inputs: Mapping[str, Tensor]) -> Form[R_co]:
         """The form for the sizes of these inputs."""
         ...
 
@@ -83,6 +91,7 @@ class CompiledFunction(Generic[R]):
 
     def __init__(self, forms: Forms[R], axes: Mapping[str, tuple[str, ...]]) -> None:
         self._forms = forms
+        self._shared: dict[object, Form[R]] = {}
         self._axes = dict(axes)
         self._first: dict[object, _First] = {}
         self._graphs: dict[tuple[object, str], Emitted[R]] = {}
@@ -137,18 +146,26 @@ class CompiledFunction(Generic[R]):
     def _call(self, kind: object, role: str, arguments: tuple[Any, ...]) -> R:
         graph = self._graphs.get((kind, role))
         if graph is not None:
+            if role == "many":
+                self._check_shared(kind, arguments[0])
             return graph(*arguments)
         with self._lock:  # concurrent threads wait for one compilation
-            graph = self._graphs.get((kind, role)) or _graph(self._form(role, arguments[0]), role)
+            graph = self._graphs.get((kind, role)) or _graph(self._form(kind, role, arguments[0]).function, role)
             result = compile_first(partial(graph, *arguments))
             self._graphs[kind, role] = graph
         return result
 
-    def _form(self, role: str, inputs: Mapping[str, Tensor]) -> Emitted[R]:
-        """The function that the graph of a role is made of."""
-        if role == "first":
-            return self._forms.of_batch(inputs)
-        return self._forms.smallest if role == "one" else self._forms.any_size
+    def _form(self, kind: object, role: str, inputs: Mapping[str, Tensor]) -> Form[R]:
+        """The form that the graph of a role is made of: that of the first sizes that need it."""
+        form = self._forms.smallest if role == "one" else self._forms.of_batch(inputs)
+        if role == "many":
+            self._shared[kind] = form
+        return form
+
+    def _check_shared(self, kind: object, inputs: Mapping[str, Tensor]) -> None:
+        """Warn where the graph of all other sizes makes matrices that are too large for these."""
+        if not self._forms.of_batch(inputs).chunked <= self._shared[kind].chunked:
+            warnings.warn(_TOO_LARGE, stacklevel=2)
 
     def _kind(
         self,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vlmdsl.backends.torch.collectives import process_count
-from vlmdsl.backends.torch.compiled import Emitted, R
+from vlmdsl.backends.torch.compiled import Emitted, Form, R
 from vlmdsl.backends.torch.state import StateValue
 from vlmdsl.backends.torch.values import Table
 from vlmdsl.ir import Input, Node, Program
@@ -49,9 +49,6 @@ class Schedules:
         self._losses = in_chunks(chunked_losses)
         self.smallest = schedule_of(program, SMALLEST, request, self._losses)
         """That of the smallest batch: what runs in blocks in any case."""
-        self.any_size = self._with(SMALLEST, request.of_any_size)
-        """That of code which serves batches of any size: what has two forms runs in blocks, unless something else is asked
-        for."""
         self._by_workload: dict[Workload, Schedule] = {}
 
     @property
@@ -99,28 +96,23 @@ class LoweredFunction(Generic[R]):
 
     def __init__(self, schedules: Schedules, function: Callable[[Schedule], Emitted[R]]) -> None:
         self._schedules, self._function = schedules, function
-        self.smallest: Emitted[R] = function(schedules.smallest)
+        self.smallest: Form[R] = Form(function(schedules.smallest), schedules.smallest.chunked)
         """The function for the smallest batch."""
-        self._functions: dict[frozenset[Node], Emitted[R]] = {schedules.smallest.chunked: self.smallest}
+        self._forms = {self.smallest.chunked: self.smallest}
 
     def __call__(
         self, inputs: Mapping[str, Tensor], parameters: Mapping[str, Tensor], state: Mapping[str, StateValue | Table]
     ) -> R:
         """The result of the chosen function; in a caller's graph, where sizes may be symbolic, of that for small batches."""
-        if self._schedules.fixed or torch.compiler.is_compiling():
-            return self.smallest(inputs, parameters, state)
-        return self.of_batch(inputs)(inputs, parameters, state)
+        if torch.compiler.is_compiling():
+            return self.smallest.function(inputs, parameters, state)
+        return self.of_batch(inputs).function(inputs, parameters, state)
 
-    @property
-    def any_size(self) -> Emitted[R]:
-        """The function for batches of any size."""
-        return self._of(self._schedules.any_size)
-
-    def of_batch(self, inputs: Mapping[str, Tensor]) -> Emitted[R]:
+    def of_batch(self, inputs: Mapping[str, Tensor]) -> Form[R]:
         """The function for these inputs."""
-        return self._of(self._schedules.of_batch(inputs))
-
-    def _of(self, schedule: Schedule) -> Emitted[R]:
-        if schedule.chunked not in self._functions:
-            self._functions.setdefault(schedule.chunked, self._function(schedule))
-        return self._functions[schedule.chunked]
+        if self._schedules.fixed:
+            return self.smallest
+        schedule = self._schedules.of_batch(inputs)
+        if schedule.chunked not in self._forms:
+            self._forms.setdefault(schedule.chunked, Form(self._function(schedule), schedule.chunked))
+        return self._forms[schedule.chunked]

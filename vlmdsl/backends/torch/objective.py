@@ -97,7 +97,7 @@ class Objective(LearnedNumbers):
             chooses by the sizes of each batch; or a dictionary of terms by name.
         compiled: run through `torch.compile(fullgraph=True)`; the first call then takes seconds, and so do the first one of
             other sizes and the first one of a single sample. No other size compiles again (`CompiledFunction`): all sizes
-            but the first share one graph, in which `auto` is `chunked`.
+            but the first share one graph, for which `auto` chooses by the first of them.
         samples: how many samples the data set has, of an objective that keeps a number of each (`running_mean` with
             `per="sample"`); it takes `index` then, where the samples of a batch are among them.
         latex: a function that returns the formula; the method `latex` calls it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import warnings
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -103,6 +104,7 @@ def test_a_copy_does_not_keep_the_original_alive() -> None:
     assert torch.isfinite(loss_of(copied.double(), 4))
 
 
+@pytest.mark.filterwarnings("ignore:the similarity matrices of this batch")
 def test_three_graphs_serve_every_size_on_both_sides_of_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first size, all others, one sample, whether a size by itself would choose matrices or blocks."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
@@ -120,12 +122,24 @@ def test_three_graphs_serve_every_size_on_both_sides_of_the_budget(monkeypatch: 
         assert counters["stats"]["unique_graphs"] == 3
 
 
-def test_the_first_sizes_run_as_they_are_planned(monkeypatch: pytest.MonkeyPatch, calls: Counter[str]) -> None:
-    """Matrices for the first 4 samples, as their plan says, and blocks for all other sizes."""
+@pytest.mark.parametrize(
+    ("batches", "dense", "chunked", "warned"),
+    [((4, 8, 6, 16), 4, 0, 1), ((4, 16, 8, 4), 2, 2, 0), ((16, 4, 16, 12), 2, 2, 1), ((4, 16, 1), 2, 1, 0)],
+)
+def test_the_first_sizes_and_the_first_others_run_as_they_are_planned(
+    batches: tuple[int, ...],
+    dense: int,
+    chunked: int,
+    warned: int,
+    monkeypatch: pytest.MonkeyPatch,
+    calls: Counter[str],
+) -> None:
+    """Sizes from 12 on ask for blocks by themselves; a graph of matrices says that they are too large for it."""
     monkeypatch.setattr("vlmdsl.backends.torch.compiled.torch.compile", lambda function, **options: function)
-    objective = compile_built(build("clip"), lowering=LoweringRequest(budget=500))
-    for batch in (4, 8, 4, 2):
-        objective(**{name: value.float() for name, value in example_features(objective, seed=0, batch=batch).items()})
-    assert (calls["dense contrast"], calls["chunked contrast"]) == (2, 2)
-    names = [row.lowering for size in (4, 16) for row in objective.plan(batch=size, dim=4).regions]
-    assert names == ["dense", "chunked"]
+    objective = compile_built(build("clip"), lowering=LoweringRequest(budget=1000))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for batch in batches:
+            objective(**{name: value.float() for name, value in example_features(objective, seed=0, batch=batch).items()})
+    assert (calls["dense contrast"], calls["chunked contrast"]) == (dense, chunked)
+    assert sum("too large for the graph" in str(warning.message) for warning in caught) == warned
