@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from itertools import pairwise
@@ -111,6 +112,27 @@ def test_a_run_with_stages_is_evaluated(staged: Path) -> None:
     again = vlmdsl.evaluate(staged)
     assert again.evaluation == json.loads((staged / "evaluation.json").read_text())
     assert again.evaluation["conditions"]["stage"] == "main"
+
+
+def test_the_model_of_a_run_with_stages_is_that_of_its_last_stage(staged: Path) -> None:
+    model = vlmdsl.Trainer(resume=staged).model
+    stored = load_file(staged / "checkpoints" / WHOLE / "model.safetensors")
+    assert_same(stored, model.state_dict())
+
+
+def test_a_stage_has_settings_of_its_own_and_may_start_from_any_earlier_one(tmp_path: Path) -> None:
+    recipe = tmp_path / "three.vlo"
+    recipe.write_text(STAGES.read_text() + "\nstage last from warm {\n  minimize contrast(image, text)\n}\n")
+    own = {"stages.last.optimizer.learning_rate": 1e-5, "stages.last.train.batch": 16}
+    run = vlmdsl.train(
+        recipe, data=["shapes:samples=40"], steps=1, settings={**SETTINGS, **own}, out=tmp_path / "run"
+    ).folder
+    assert [line["stage"] for line in metrics(run)] == ["warm", "main", "last"]
+    assert [line["learning_rate"] for line in metrics(run)] == pytest.approx([1e-4, 1e-4, 5e-7])
+    assert metrics(run)[-1]["contrast.chance"] == pytest.approx(math.log(16))
+    warm, last = (tensors(run, f"step-{step:08d}") for step in (1, 3))
+    moved = [(last[name] - warm[name]).abs().max().item() for name in warm if "encoders" in name and "/" not in name]
+    assert max(moved) < 1e-5, "one step of a tiny learning rate from the end of the first stage"
 
 
 def test_each_step_is_of_the_flow_that_seed_and_step_say(mixed: Path) -> None:

@@ -218,7 +218,7 @@ class ScheduleConfig(_Section):
 class TrainConfig(_Section):
     """The loop."""
 
-    steps: int = Field(400, ge=1, lt=2**53, description="optimiser steps of the whole run")
+    steps: int = Field(400, ge=1, lt=2**53, description="optimiser steps of the run; of a recipe with stages, of each stage")
     batch: int = Field(
         128, ge=2, lt=2**31, description="samples per step over all processes: these are each other's negatives"
     )

@@ -107,6 +107,31 @@ def test_what_makes_no_sense_is_said_at_its_place(case: str) -> None:
     assert all(fault.help or fault.code in ("V0120", "V0201", "V0204", "V0206", "V0503") for fault in check(text))
 
 
+BROKEN = {
+    "a slip for the word": (f"stages a {{\n  {CONTRAST}\n}}", ["V0122"]),
+    "no name": (f"stage {{\n  {CONTRAST}\n}}", ["V0116"]),
+    "a keyword as name": (f"flow recipe {{\n  {CONTRAST}\n}}", ["V0125"]),
+    "a slip for from": (f"stage a {{\n  {CONTRAST}\n}}\nstage b form a {{\n  {CONTRAST}\n}}", ["V0114"]),
+    "a share without its word": (f"flow a(image, text) 15% {{\n  {CONTRAST}\n}}", ["V0114"]),
+    "an open block": (f"stage a {{\n  {CONTRAST}\n", ["V0112"]),
+    "faults of two flows": (
+        f"flow a share 50% {{\n  lets x = 1\n  {CONTRAST}\n}}\nflow b {{\n  minimise contrast(image, text)\n}}",
+        ["V0122", "V0122"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", list(BROKEN))
+def test_faults_of_blocks_stay_in_their_statement(case: str) -> None:
+    text, expected = BROKEN[case]
+    assert codes(text) == expected
+
+
+def test_the_words_of_blocks_are_names_elsewhere() -> None:
+    text = "recipe mine(image: Image, text: Text, share = 50%, stage = 2)\n\nlet flow = stage * share\n"
+    assert codes(f"{text}minimize flow * contrast(image, text)") == []
+
+
 def test_a_name_that_one_of_the_blocks_uses_is_used() -> None:
     assert codes("let w = 2\n" + PAIRS.replace("minimize", "minimize w *") + TEXTS) == []
 
