@@ -106,6 +106,7 @@ _WORDS = {
     "Labels": "a queue of labels",
     "Table": "a column of a reference set",
     "Picks": "picks of the batch",
+    "Logits": "logits of tokens",
     "Distribution": "a distribution per sample",
     "Sim": "a similarity matrix",
     "Score": "one number per sample",

@@ -61,7 +61,7 @@ def test_a_criterion_of_logits_is_the_mean_of_what_its_function_gives_for_each_t
     ("loss", "problem"),
     [
         ("focal(linear(mask(text, m)), text, at=random(30%))", "it is not the mask by which tokens of the text"),
-        ("focal(text, text)", "`logits` of `focal` expects Logits, not Text"),
+        ("focal(text, text)", "`logits` of `focal` expects logits of tokens, not Text"),
     ],
 )
 def test_a_criterion_of_logits_is_checked_as_the_built_in_one(loss: str, problem: str) -> None:
