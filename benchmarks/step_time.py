@@ -8,7 +8,7 @@ CPU time: that of the loader (reading, decoding, views, tokens, collating), in t
 step. The sides take turns at every step, so that a busy machine disturbs both alike; a ratio is the median over steps of
 the ratio within the step, after to before, with a 95 % bootstrap interval. `columns_us` is what reading a sample without its
 image and its key takes, at random places of the shards.
-The result is printed; with `--result` it is written to a file.
+The result is printed and added to `benchmarks/results/step_time.json`, unless that is of other commits.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from compare_commits import files_of
 from contrast import ratio_with_interval
 from PIL import Image
 
+RESULT = Path(__file__).parent / "results" / "step_time.json"
 SIDE = """
 import json, os, random, sys, time
 
@@ -153,7 +154,7 @@ def measure(trees: list[Path], recipe: str, data: str, options: argparse.Namespa
             taken = {number: sides[number].step() for number in order}
             turns.append((taken[0], taken[1]))
         columns = [round(1e6 * side.columns, 1) for side in sides]
-    figures: dict[str, Any] = {"columns_us": columns}
+    figures: dict[str, Any] = {"steps": options.steps, "columns_us": columns}
     for place, name in enumerate(("loader", "step")):
         before, after = ([turn[side][place] for turn in turns[options.warmup :]] for side in (0, 1))
         ratio, interval = ratio_with_interval(after, before)
@@ -180,7 +181,7 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=5)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--result", type=Path, help="where the result is written")
+    parser.add_argument("--result", type=Path, default=RESULT)
     options = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -192,10 +193,12 @@ def main() -> None:
             rows[recipe] = measure(trees, recipe, data, options, folder)
             print(f"{recipe}: {json.dumps(rows[recipe])}", flush=True)
         commits = [commit_of(tree) for tree in trees]
-    result = {"commits": commits, "batch": options.batch, "steps": options.steps, "compiled": options.compile}
-    result |= {"python": platform.python_version(), "settings": SETTINGS, "recipes": rows}
-    if options.result:
-        options.result.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    setting = {"commits": commits, "batch": options.batch, "compiled": options.compile, "settings": SETTINGS}
+    setting |= {"python": platform.python_version()}
+    stored = json.loads(options.result.read_text("utf-8")) if options.result.exists() else {}
+    if all(stored.get(name) == value for name, value in setting.items()):
+        rows = stored["recipes"] | rows
+    options.result.write_text(json.dumps({**setting, "recipes": rows}, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
