@@ -18,6 +18,8 @@ OUTSIDE = "outside the folder of the data"
 """The reason for files outside of all allowed folders."""
 
 
+_TO_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+
 Stamp = tuple[int, int]
 """Size and modification time of a file, which identify the indexed version."""
 
@@ -36,27 +38,33 @@ class IndexedFile:
         return cls(path, (status.st_size, status.st_mtime_ns), what)
 
     def opened(self) -> io.FileIO:
-        """Open the file; raises `BadSample` if it has changed. It is opened each time, so that worker processes share
-        nothing."""
+        """The file; raises `BadSample` if it is not as it was."""
+        return io.FileIO(self.descriptor())
+
+    def descriptor(self) -> int:
+        """The file, open to read, for whoever closes it; raises `BadSample` if it is not as it was. Opened again each time:
+        nothing is shared between the processes that load."""
         try:
-            file = io.FileIO(os.open(self.path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)))
+            file = os.open(self.path, _TO_READ)
         except OSError as fault:
             raise BadSample("unreadable file") from fault
-        status = os.fstat(file.fileno())
+        status = os.fstat(file)
         if (status.st_size, status.st_mtime_ns) != self.stamp:
-            file.close()
+            os.close(file)
             raise BadSample(f"{self.what} changed while it was in use")
         return file
 
     def read(self, offset: int, length: int, most: int) -> bytes:
-        """Read bytes at an offset; raises `BadSample` if they are more than `most`."""
+        """So many bytes from a place on; raises `BadSample` if they are more than `most`."""
         if length > most:
             raise BadSample("file too large")
-        with self.opened() as file:
-            try:
-                data = os.pread(file.fileno(), length, offset)
-            except OSError as fault:
-                raise BadSample("unreadable file") from fault
+        file = self.descriptor()
+        try:
+            data = os.pread(file, length, offset)
+        except OSError as fault:
+            raise BadSample("unreadable file") from fault
+        finally:
+            os.close(file)
         if len(data) < length:
             raise BadSample("unreadable file")
         return data

@@ -16,11 +16,12 @@ Read = Callable[[int], bytes]
 """Reads a file of at most that many bytes; raises `BadSample`."""
 
 TEXT_SUFFIXES = ("txt", "text", "caption")
+_READ = frozenset((*IMAGE_SUFFIXES, *TEXT_SUFFIXES, "json", "cls"))
 
 
 def is_read(suffix: str) -> bool:
     """Whether a file with this lower-case ending becomes a column."""
-    return suffix.rpartition(".")[2] in (*IMAGE_SUFFIXES, *TEXT_SUFFIXES, "json", "cls")
+    return suffix.rpartition(".")[2] in _READ
 
 
 def member_columns(members: Mapping[str, Read], limits: Limits) -> LazyColumns:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,7 +20,7 @@ from vlmdsl.runtime.data.keys import PackedNames, smallest_unsigned
 from vlmdsl.runtime.data.left_out import LeftOut, shortened
 from vlmdsl.runtime.data.members import Read, is_read
 from vlmdsl.runtime.data.source import BadSample
-from vlmdsl.runtime.data.tar import BLOCK, DamagedTar, Member, Place, member_at, members_from, members_of
+from vlmdsl.runtime.data.tar import BLOCK, DamagedTar, Member, Place, entry_at, members_from, members_of
 from vlmdsl.source import Span
 from vlmdsl.source.regular_files import BadFile, open_regular
 
@@ -40,9 +39,6 @@ __all__ = [
 _MOST_BYTES = 14
 """Bytes that places and names of a shard may take, per sample; with what is around them it is less than 16."""
 
-_MEMBER = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
-"""Key and ending of a member's name: the key ends at the first dot of the last part; hidden files are not members."""
-
 
 def ending_of(name: str) -> tuple[str, str]:
     """The key of a member's name, and its ending in small letters if such files are read: else, or without a key, an empty
@@ -51,11 +47,16 @@ def ending_of(name: str) -> tuple[str, str]:
     >>> ending_of("dir.v2/7.depth.PNG"), ending_of("7.bin"), ending_of(".hidden")
     (('dir.v2/7', 'depth.png'), ('7', ''), ('', ''))
     """
-    match = _MEMBER.fullmatch(name)
-    if match is None:
-        return "", ""
-    ending = match[2].lower()
-    return match[1], ending if is_read(ending) else ""
+    key, ending = _split(name)
+    return key, ending if is_read(ending) else ""
+
+
+def _split(name: str) -> tuple[str, str]:
+    """The key of a member's name, which ends at the first dot of its last part, and its ending; hidden files and those
+    without an ending have none."""
+    folder, slash, last = name.rpartition("/")
+    stem, _, ending = last.partition(".")
+    return (f"{folder}{slash}{stem}", ending.lower()) if stem and ending else ("", "")
 
 
 def members_in(
@@ -71,16 +72,18 @@ def members_in(
         try:
             for start, end in spans:
                 while start < end:
-                    member, content, start = member_at(file, shard.stamp[0], start)
-                    if member is None:
+                    entry, content = entry_at(file, shard.stamp[0], start)
+                    start = entry.end
+                    if entry.place is None and entry.linked is None:
                         continue
-                    name, ending = ending_of(member.name)
+                    name, ending = ending_of(entry.name)
                     key = key or name
-                    if ending and content is not None:
+                    if not ending:
+                        continue
+                    if content is not None:
                         readers[ending] = partial(_at_most, content)
-                    elif ending:
-                        place = (member.offset, member.size) if member.offset >= 0 else links.get(member.header)
-                        readers |= {} if place is None else {ending: partial(shard.read, *place)}
+                    elif (place := entry.place or links.get(entry.header)) is not None:
+                        readers[ending] = partial(shard.read, *place)
         except (DamagedTar, OSError) as fault:
             raise BadSample("unreadable file") from fault
     return key, readers
@@ -162,8 +165,8 @@ class ShardIndex:
                 name = f"@{block}"
                 if file is not None:
                     with contextlib.suppress(DamagedTar, OSError):
-                        member = member_at(file, self.shard.stamp[0], block * BLOCK)[0]
-                        name = name if member is None else well_formed(ending_of(member.name)[0])
+                        entry, _ = entry_at(file, self.shard.stamp[0], block * BLOCK)
+                        name = well_formed(ending_of(entry.name)[0])
                 yield name
 
 
@@ -265,10 +268,8 @@ def index_shard(path: Path, left_out: LeftOut, endings: Endings) -> tuple[ShardI
 
 def leave_out(left_out: LeftOut, path: Path, name: str) -> None:
     """Count a member that is not read."""
-    match = _MEMBER.fullmatch(name)
-    kind = "members that are hidden or have no extension"
-    if match is not None:
-        kind = f"`.{shortened(well_formed(match[2].lower()))}` members"
+    key, ending = _split(name)
+    kind = f"`.{shortened(well_formed(ending))}` members" if key else "members that are hidden or have no extension"
     left_out.add(kind, f"{path.name}: {name}")
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from vlmdsl.runtime.data.left_out import LeftOut
 
-__all__ = ["BLOCK", "DamagedTar", "Member", "Place", "member_at", "members_from", "members_of"]
+__all__ = ["BLOCK", "DamagedTar", "Entry", "Member", "Place", "entry_at", "members_from", "members_of"]
 
 _LARGEST_HEADER = 32 * 2**10
 """Maximum bytes of a long name or of extended attributes (`pax`). The library would read whatever length they claim."""
@@ -64,7 +64,7 @@ class Member(NamedTuple):
     end: int
 
 
-class _Entry(NamedTuple):
+class Entry(NamedTuple):
     """What stands at one place of an archive, and where the next one begins."""
 
     name: str
@@ -110,23 +110,20 @@ def members_of(file: io.FileIO, size: int, left_out: LeftOut, name: str) -> Iter
     _check_end(file, end, size)
 
 
-def member_at(file: io.FileIO, size: int, offset: int) -> tuple[Member | None, bytes | None, int]:
-    """What stands at `offset` of an archive that was read before, its content if it is short, and where the next one begins.
-    A hard link has no content (offset -1), whatever else is not a regular file is None. Raises `DamagedTar`."""
+def entry_at(file: io.FileIO, size: int, offset: int) -> tuple[Entry, bytes | None]:
+    """What stands at `offset` of an archive that was read before, and its content if it is short. Raises `DamagedTar`."""
     blocks = os.pread(file.fileno(), _AT_ONCE, offset)
     entry = _checked(_plain_entry(blocks[: _HEADERS * BLOCK], offset) or _any_entry(file, offset), size)
     if entry is None:
         raise DamagedTar(f"damaged at byte {offset}")
     if entry.place is None:
-        return (None if entry.linked is None else Member(entry.name, entry.header, -1, 0, entry.end)), None, entry.end
-    start, length = entry.place
-    start -= offset
-    content = blocks[start : start + length] if start + length <= len(blocks) else None
-    return Member(entry.name, entry.header, *entry.place, entry.end), content, entry.end
+        return entry, None
+    start, length = entry.place[0] - offset, entry.place[1]
+    return entry, blocks[start : start + length] if start + length <= len(blocks) else None
 
 
 def members_from(file: io.FileIO, size: int, offset: int) -> Iterator[Member]:
-    """The members of an archive from `offset` on, as `member_at` gives them. Raises `DamagedTar`."""
+    """The members of an archive from `offset` on, hard links without content (offset -1). Raises `DamagedTar`."""
     for entry in _entries(file, size, offset):
         offset = entry.end
         place = entry.place if entry.linked is None else (-1, 0)
@@ -135,7 +132,7 @@ def members_from(file: io.FileIO, size: int, offset: int) -> Iterator[Member]:
     _check_end(file, offset, size)
 
 
-def _entries(file: io.FileIO, size: int, offset: int = 0) -> Iterator[_Entry]:
+def _entries(file: io.FileIO, size: int, offset: int = 0) -> Iterator[Entry]:
     while (entry := _entry(file, size, offset)) is not None:
         offset = entry.end
         yield entry
@@ -152,14 +149,14 @@ def _places_before(file: io.FileIO, size: int, end: int) -> dict[str, Place]:
     return places
 
 
-def _entry(file: io.FileIO, size: int, offset: int) -> _Entry | None:
+def _entry(file: io.FileIO, size: int, offset: int) -> Entry | None:
     """What stands at `offset`; None at the end, and where a damaged header looks like one."""
     return _checked(
         _plain_entry(os.pread(file.fileno(), _HEADERS * BLOCK, offset), offset) or _any_entry(file, offset), size
     )
 
 
-def _checked(entry: _Entry | None, size: int) -> _Entry | None:
+def _checked(entry: Entry | None, size: int) -> Entry | None:
     """The same; `DamagedTar` if it is not in an archive of `size` bytes."""
     if entry is not None and not entry.header < entry.end <= size + BLOCK:
         raise DamagedTar(f"damaged at byte {entry.header}, or cut off: it ends at byte {size}")
@@ -168,7 +165,7 @@ def _checked(entry: _Entry | None, size: int) -> _Entry | None:
     return entry
 
 
-def _plain_entry(blocks: bytes, offset: int) -> _Entry | None:
+def _plain_entry(blocks: bytes, offset: int) -> Entry | None:
     """A regular file with a header of one block, or that behind nothing but times; None for all else, sound or not.
 
     The library takes ten times as long, and a data set has millions of members.
@@ -192,7 +189,7 @@ def _plain_entry(blocks: bytes, offset: int) -> _Entry | None:
         return None
     content = offset + BLOCK
     end = content + -(-size // BLOCK) * BLOCK
-    return _Entry(f"{prefix}/{name}" if prefix else name, start, end, (content, size))
+    return Entry(f"{prefix}/{name}" if prefix else name, start, end, (content, size))
 
 
 def _is_sound(header: bytes) -> bool:
@@ -207,7 +204,7 @@ def _is_sound(header: bytes) -> bool:
     return (stated + 1) % _ADLER == total
 
 
-def _any_entry(file: io.FileIO, offset: int) -> _Entry | None:
+def _any_entry(file: io.FileIO, offset: int) -> Entry | None:
     """What stands at `offset`, read by the library."""
     file.seek(offset)
     headers = _Headers(file)
@@ -227,14 +224,14 @@ def _any_entry(file: io.FileIO, offset: int) -> _Entry | None:
             headers.detach()
 
 
-def _sorted_in(member: tarfile.TarInfo, end: int) -> _Entry:
+def _sorted_in(member: tarfile.TarInfo, end: int) -> Entry:
     if member.size < 0:
         raise DamagedTar(f"damaged at byte {member.offset}: a member claims {member.size} bytes")
     if member.islnk():
-        return _Entry(member.name, member.offset, end, None, _kind(member), member.linkname)
+        return Entry(member.name, member.offset, end, None, _kind(member), member.linkname)
     if not member.isreg() or member.sparse is not None:
-        return _Entry(member.name, member.offset, end, None, "" if member.isdir() else _kind(member))
-    return _Entry(member.name, member.offset, end, (member.offset_data, member.size))
+        return Entry(member.name, member.offset, end, None, "" if member.isdir() else _kind(member))
+    return Entry(member.name, member.offset, end, (member.offset_data, member.size))
 
 
 def _kind(member: tarfile.TarInfo) -> str:
