@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ConfigDict
 
 from vlmdsl.diagnostics.cells import plain
+from vlmdsl.ir.operations.mining import FETCH
 
 __all__ = [
     "CallRow", "CollectiveRow", "ComputeRow", "LossRow", "PartRow", "Plan", "RegionRow", "ScheduleRow", "SharedRow",
@@ -200,8 +201,9 @@ class Plan(_Row):
         return "all", f"{self.units:g}", _scaled(self.flops), _bytes(kept), _bytes(peak), _bytes(self.moved)
 
     def _memory(self) -> list[tuple[str, str]]:
+        picked = " and picked samples" if any(row.operation == FETCH for row in self.regions) else ""
         rows = [
-            ("saved for the backward pass: similarity matrices", self.stored - self.features),
+            (f"saved for the backward pass: similarity matrices{picked}", self.stored - self.features),
             ("saved for the backward pass: unit vectors and other features", self.features),
             ("gradients of the inputs", self.gradients),
             ("peak, without inputs, towers and heads", self.peak),

@@ -68,6 +68,20 @@ def test_what_is_mined_is_exchanged_and_not_the_batch() -> None:
     assert next(row.stored for row in plan.regions if row.operation == "fetch") == 8 * 2 * 64 * 4
 
 
+def test_picked_samples_are_kept_as_they_are_fetched() -> None:
+    """Of 64 samples on 4 processes each fetches the 32 tokens of 16 texts: [b, L, W], not those of the batch."""
+    recipe = 'let n = mine(similarity(image, text), along="rows")\nminimize matched(text | image, take(text, n) | image)'
+    plan = make_plan(build(recipe).planned, batch=64, world=4, dim=8)
+    (fetch,) = [row for row in plan.regions if row.operation == "fetch"]
+    assert (
+        fetch.stored
+        == 16 * 32 * 8 * 4
+        == plan.stored - plan.features - sum(row.stored for row in plan.regions if row is not fetch)
+    )
+    assert "similarity matrices and picked samples" in plan.to_text()
+    assert "picked samples" not in make_plan(build("clip").planned).to_text()
+
+
 def test_half_of_the_features_travel_and_the_statistics() -> None:
     plan = planned(clip(), batch=800, world=4, dim=64, dtype="bfloat16")
     received = {collective.kind: collective.received for collective in plan.regions[0].collectives}
