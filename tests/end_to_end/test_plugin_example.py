@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import subprocess
 import sys
@@ -10,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLE = Path(__file__).resolve().parents[1] / "plugin_example"
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "tests" / "plugin_example"
 
 Python = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -25,7 +28,8 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Python:
     subprocess.run([*pip, "--target", str(target), str(EXAMPLE)], check=True, capture_output=True, timeout=120)
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "PYTHONPATH": str(target), "OMP_NUM_THREADS": "1"}
+        path = os.pathsep.join([str(target), *(str(ROOT / folder) for folder in (".", "cli"))])  # the tree under test
+        environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
         command = [sys.executable, *arguments]
         return subprocess.run(command, env=environment, cwd=target, capture_output=True, text=True, timeout=240)
 
@@ -75,8 +79,43 @@ for got, wanted in zip(torch.autograd.grad(loss, (image, text)), torch.autograd.
 def test_it_keeps_the_laws_that_it_declares(python: Python) -> None:
     program = """
 from vlmdsl.testing import check_primitive
-from vlmdsl_student.similarities import student
-check_primitive(student)
+from vlmdsl_student import fusion, masks, similarities, targets
+for primitive in (similarities.student, masks.one_run, targets.near_numbers, fusion.mean_fusion):
+    check_primitive(primitive)
 """
     checked = python("-W", "error", "-c", program)
     assert checked.returncode == 0, checked.stderr
+
+
+TRAINING = """
+import json, pathlib, sys
+import vlmdsl
+recipe = pathlib.Path(sys.argv[1])
+assert vlmdsl.check(recipe.read_text(encoding="utf-8")) == []
+assert "torch" not in sys.modules
+import numpy as np
+from PIL import Image
+folder = pathlib.Path(sys.argv[2])
+folder.mkdir()
+random, rows = np.random.default_rng(0), []
+for index in range(12):
+    Image.fromarray(random.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(folder / f"{index}.png")
+    described = {"text": f"the picture of number {index} and its friends", "descriptor": random.normal(size=8).tolist()}
+    rows.append({"file_name": f"{index}.png", "age": index, **described})
+(folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\\n" for row in rows), encoding="utf-8")
+settings = {"train.batch": 4, "train.compile": False, "train.log_every": 1, "train.device": "cpu"}
+settings |= {"model.dimension": 8, "model.text_length": 16, "model.image_size": 16}
+run = vlmdsl.train(recipe, data=[str(folder)], steps=3, settings=settings, out=folder / "run")
+print((run.folder / "metrics.jsonl").read_text(encoding="utf-8"))
+"""
+"""Checks the recipe that uses all that the plug-in brings, without torch, and trains it."""
+
+
+def test_a_run_trains_with_all_that_it_brings(python: Python, tmp_path: Path) -> None:
+    """A mask rule, a target, a fusion module and a kind of field, each of one file."""
+    trained = python("-W", "error", "-c", TRAINING, str(EXAMPLE / "recipe.vlo"), str(tmp_path / "data"))
+    assert trained.returncode == 0, trained.stderr
+    steps = [json.loads(line) for line in trained.stdout.splitlines()]
+    assert [step["step"] for step in steps] == [1, 2, 3]
+    assert all(math.isfinite(step[f"terms/{term}"]) for step in steps for term in ("near", "distilled", "mlm"))
+    assert steps[0]["loss"] != steps[-1]["loss"]

@@ -13,6 +13,7 @@ __all__ = [
     "CodebookSettings",
     "FusionSettings",
     "LinearSettings",
+    "PluginFusionSettings",
     "PixelDecoderSettings",
     "PoolerSettings",
     "TextDecoderSettings",
@@ -36,6 +37,14 @@ class FusionSettings:
     heads: int = 0
     pooled: Literal["first", "learned"] = "first"
     gated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PluginFusionSettings:
+    """A fusion module of a plug-in: the name of the function that builds it, `by`, with its arguments, sorted by name."""
+
+    by: str
+    arguments: tuple[tuple[str, object], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

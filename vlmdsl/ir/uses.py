@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from vlmdsl.ir.encoders import Encoder, Head, Teacher
 
 if TYPE_CHECKING:
-    from vlmdsl.ir.modules import FusionSettings, PixelDecoderSettings
+    from vlmdsl.ir.modules import FusionSettings, PixelDecoderSettings, PluginFusionSettings
 
 __all__ = ["Family", "Module", "TowerSettings", "Use", "VocabularySettings", "uses_of", "vocabulary_use"]
 
@@ -39,7 +39,7 @@ class Module:
 
     name: str
     family: Family
-    settings: TowerSettings | Head | VocabularySettings | FusionSettings | PixelDecoderSettings
+    settings: TowerSettings | Head | VocabularySettings | FusionSettings | PluginFusionSettings | PixelDecoderSettings
     on: Module | None = None
 
     @property

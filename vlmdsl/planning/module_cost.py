@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from vlmdsl.ir import Head, ModuleOutput, Node, Program, module_outputs
-from vlmdsl.ir.modules import FusionSettings, PixelDecoderSettings, block_range
+from vlmdsl.ir.modules import FusionSettings, PixelDecoderSettings, PluginFusionSettings, block_range
 from vlmdsl.ir.operations.modules import APPLY, PIXELS, RECONSTRUCT, use_of
 from vlmdsl.ir.uses import Module
 from vlmdsl.planning.cost import ITEM_BYTES, Workload
@@ -73,6 +73,8 @@ def _stack(module: Module, outputs: list[ModuleOutput], workload: Workload) -> P
 
 def _described(module: Module, workload: Workload) -> str:
     settings = module.settings
+    if isinstance(settings, PluginFusionSettings):
+        return f"{settings.by}, of a plug-in, whose costs are not known"
     assert isinstance(settings, FusionSettings | PixelDecoderSettings)
     blocks = f"{settings.depth} blocks of {settings.width or workload.dim}"
     if isinstance(settings, PixelDecoderSettings):
@@ -86,6 +88,8 @@ def _size(apply: Node, workload: Workload) -> ModuleSize:
     settings = use.module.settings
     if isinstance(settings, PixelDecoderSettings):
         return decoder_size(settings, workload.tokens(apply.inputs[0]), workload)
+    if isinstance(settings, PluginFusionSettings):
+        return ModuleSize(0, 0, 0)
     assert isinstance(settings, FusionSettings)
     return fusion_size(settings, workload, use.blocks)
 

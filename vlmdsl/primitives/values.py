@@ -29,7 +29,7 @@ from vlmdsl.types import (
 )
 
 if TYPE_CHECKING:
-    from vlmdsl.ir.modules import FusionSettings
+    from vlmdsl.ir.modules import FusionSettings, PluginFusionSettings
 
 __all__ = [
     "AllSamples", "EncoderValue", "ErrorValue", "FunctionValue", "FusionValue", "MaskValue", "NumberValue", "PixelsValue",
@@ -141,7 +141,7 @@ class FusionValue:
     """The fusion module that encodes `text | image`, by name."""
 
     name: str
-    settings: FusionSettings
+    settings: FusionSettings | PluginFusionSettings
 
 
 @dataclass(frozen=True, slots=True)

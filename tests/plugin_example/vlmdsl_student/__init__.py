@@ -1,1 +1,1 @@
-"""An example plug-in: one similarity, one entry point."""
+"""An example plug-in: a similarity, a mask rule, a target, a fusion module and a kind of field, each one file."""

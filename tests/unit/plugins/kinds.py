@@ -101,3 +101,11 @@ def averages(request: Request) -> nn.Module:
     from unit.plugins.tower import Averages
 
     return Averages(request)
+
+
+@vlmdsl.primitive(kind="fusion", formula=r"t_{il} + A \bar x_i")
+def added_context(states_width: int, context_width: int, *, times: float = 1.0) -> nn.Module:
+    """The states of a text plus a linear map of the mean of its image's."""
+    from unit.plugins.tower import AddedContext
+
+    return AddedContext(states_width, context_width, times)

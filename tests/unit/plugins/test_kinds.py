@@ -18,7 +18,7 @@ from vlmdsl.runtime.modules.towers import build_encoder
 from vlmdsl.testing import check_primitive
 
 AGES = "recipe mine(image: Image, text: Text, age: Number)\n"
-WITH_LAWS = (kinds.token_margin, kinds.squares, kinds.nearby, kinds.upwards, kinds.focal)
+WITH_LAWS = (kinds.token_margin, kinds.squares, kinds.nearby, kinds.upwards, kinds.focal, kinds.added_context)
 TEXT_MARGIN = "mean(token_margin(image, text, margin=0.9))"
 
 
@@ -220,6 +220,7 @@ UNFIT = {
     "target alone": ({"kind": "criterion", "takes": ("Target",)}, _fails, "takes a target without the matrix"),
     "target of one": ({"kind": "target", "takes": ("Label",)}, _fails, "must take two positional parameters of one kind"),
     "mask without share": ({"kind": "mask"}, kinds.squares, "has no parameter `share: float`"),
+    "fusion of one width": ({"kind": "fusion"}, _fails, "must take two positional parameters: the widths"),
     "module of nothing": ({"kind": "module", "takes": ()}, _fails, "does not say what it encodes"),
 }
 

@@ -17,6 +17,11 @@
   epoch. The workers of the loader call it. With `takes=("Image",)` it is a mask of patches, for `drop(image, NAME(50%))`:
   `((rows, columns), random, *, share: float = ...) -> [rows, columns]`, float; the share of the patches with the largest
   numbers is dropped, so that every image keeps as many.
+- `fusion`: `(states_width, context_width, *, ...) -> nn.Module`, what encodes a text given an image, `text | image`, in a
+  recipe that says `encoder fusion = NAME(...)`. The module is called with (states [b, L, states_width], mask [b, L] or None,
+  context [b, K, context_width], context_mask [b, K] or None) and returns
+  `vlmdsl.runtime.modules.SequenceFeatures(tokens [b, L, W], mask, pooled [b, W])`, finite whatever padding holds, and for
+  each sample what it returns for that sample alone.
 - `module`: `(request) -> Encoder`, a family of towers for fields of the kind that `takes` names, `Image` or `Text`; a run
   chooses one by `model.image_encoder=NAME:PRESET`.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal, overload
 
 from vlmdsl.primitives.plugins.function import Implementation, unfit
+from vlmdsl.primitives.plugins.fusion import fusion
 from vlmdsl.primitives.plugins.masks import mask
 from vlmdsl.primitives.plugins.modules import ModuleFamily, module
 from vlmdsl.primitives.plugins.operations import Declaration, criterion, target
@@ -18,7 +19,7 @@ __all__ = ["primitive"]
 _OPERATIONS = {"criterion": criterion, "target": target}
 """The kinds that are operations of the graph."""
 
-Kind = Literal["similarity", "criterion", "target", "mask"]
+Kind = Literal["similarity", "criterion", "target", "mask", "fusion"]
 
 
 @overload
@@ -80,11 +81,13 @@ def primitive(
             return module(function, takes=takes)
         if kind == "mask":
             return mask(function, takes=takes, formula=formula, cost=cost, example=example)
+        if kind == "fusion":
+            return fusion(function, formula=formula, cost=cost, example=example)
         if kind == "similarity":
             options: dict[str, Any] = {"level": level, "formula": formula, "laws": laws, "cost": cost, "example": example}
             return similarity(function, normalized=normalized, **options)
         if kind not in _OPERATIONS:
-            possible = ", ".join(["similarity", *_OPERATIONS, "mask", "module"])
+            possible = ", ".join(["similarity", *_OPERATIONS, "mask", "fusion", "module"])
             raise unfit(function, f"is of the unknown kind `{kind}`", f"possible: {possible}")
         declared = Declaration(takes, normalized, formula, laws, cost, example)
         if kind == "criterion" and set(takes) & set(TOKEN_KINDS):

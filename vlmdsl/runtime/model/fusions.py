@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
 from vlmdsl.ir import Module, Node, Program, Use, encoder_of, module_outputs, vocabulary_use
-from vlmdsl.ir.modules import FusionSettings, LinearSettings
+from vlmdsl.ir.modules import FusionSettings, LinearSettings, PluginFusionSettings
 from vlmdsl.ir.operations.encoding import ENCODE
 from vlmdsl.ir.operations.modules import use_of
 from vlmdsl.runtime.model.named import NamedModules
 from vlmdsl.runtime.modules import LinearHead, fusion
+from vlmdsl.runtime.modules.plugin_fusion import plugin_fusion
 from vlmdsl.runtime.modules.towers import Encoder
 from vlmdsl.source import Span
 
@@ -67,13 +68,13 @@ class Fusions(nn.Module):
         self.uses: list[Use] = []
         self.widths: dict[str, int] = {}
         self.lengths: dict[str, int] = {}
-        self._shapes: dict[str, tuple[FusionSettings, int, int]] = {}
+        self._shapes: dict[str, tuple[FusionSettings | PluginFusionSettings, int, int]] = {}
         for output in (output for program in programs for output in module_outputs(program)):
             use = use_of(output.node)
             if use.module.base.family != "fusion":
                 continue
             self.uses.append(use)
-            if isinstance(use.module.settings, FusionSettings):
+            if isinstance(use.module.settings, FusionSettings | PluginFusionSettings):
                 towers = [encoder_of(_encode(parent)).tower for parent in output.node.inputs]
                 text, image = (EncodedBy(tower, encoders[tower]) for tower in towers)
                 self._register(use.module, use.module.settings, text, image)
@@ -89,15 +90,13 @@ class Fusions(nn.Module):
         """The network from the states of a fusion module to logits."""
         return self.vocabularies[module.base.name]
 
-    def _register(self, module: Module, settings: FusionSettings, text: EncodedBy, image: EncodedBy) -> None:
-        width = settings.width or text.encoder.states_width
-        if width % (settings.heads or 1):
-            problem = f"has states of {width} numbers, which {settings.heads} heads of `{module.name}` do not divide evenly"
-            raise _unfit(text.tower, problem, "set `heads` of `fuse` to a divisor, or leave it out")
+    def _register(
+        self, module: Module, settings: FusionSettings | PluginFusionSettings, text: EncodedBy, image: EncodedBy
+    ) -> None:
         shape = (settings, text.encoder.states_width, image.encoder.states_width)
         if module.name not in self.parts:
-            self.parts[module.name] = fusion(*shape)
-            self.widths[module.name], self._shapes[module.name] = width, shape
+            self.parts[module.name], self.widths[module.name] = _built(module, settings, text, image)
+            self._shapes[module.name] = shape
         elif shape != self._shapes[module.name]:
             problem = f"shares the module `{module.name}` with a use of other sizes"
             raise _unfit(text.tower, problem, "give each its own module: `fuse(..., name=...)`")
@@ -107,6 +106,20 @@ class Fusions(nn.Module):
         if name not in self.vocabularies:
             assert text.vocabulary_size is not None, "a tower of texts has a vocabulary"
             self.vocabularies[name] = LinearHead(LinearSettings(transform=True), self.widths[name], text.vocabulary_size)
+
+
+def _built(
+    module: Module, settings: FusionSettings | PluginFusionSettings, text: EncodedBy, image: EncodedBy
+) -> tuple[nn.Module, int]:
+    """A fusion module, and the length of its features."""
+    widths = text.encoder.states_width, image.encoder.states_width
+    if isinstance(settings, PluginFusionSettings):
+        return plugin_fusion(settings, *widths)
+    width = settings.width or widths[0]
+    if width % (settings.heads or 1):
+        problem = f"has states of {width} numbers, which {settings.heads} heads of `{module.name}` do not divide evenly"
+        raise _unfit(text.tower, problem, "set `heads` of `fuse` to a divisor, or leave it out")
+    return fusion(settings, *widths), width
 
 
 def _encode(node: Node) -> Node:
