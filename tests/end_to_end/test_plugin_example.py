@@ -115,7 +115,7 @@ def test_a_run_trains_with_all_that_it_brings(python: Python, tmp_path: Path) ->
     """A mask rule, a target, a fusion module and a kind of field, each of one file."""
     trained = python("-W", "error", "-c", TRAINING, str(EXAMPLE / "recipe.vlo"), str(tmp_path / "data"))
     assert trained.returncode == 0, trained.stderr
-    steps = [json.loads(line) for line in trained.stdout.splitlines()]
+    steps = [json.loads(line) for line in trained.stdout.splitlines() if line]
     assert [step["step"] for step in steps] == [1, 2, 3]
     assert all(math.isfinite(step[f"terms/{term}"]) for step in steps for term in ("near", "distilled", "mlm"))
     assert steps[0]["loss"] != steps[-1]["loss"]
