@@ -100,6 +100,7 @@ class VisionLanguageModel(nn.Module):
         }
         self.readings: list[Reading] = readings(self.streams, self._form, sorted(set(objective.inputs) - features))
         """The values of a batch for modules: each source once per format."""
+        self._predictions.check(objective.schedule.without_logits)
 
     def train(self, mode: bool = True) -> VisionLanguageModel:
         """As in any module, but frozen towers stay in evaluation mode."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,12 +11,15 @@ from torch import Tensor, nn
 
 from vlmdsl.backends.torch.step import Environment
 from vlmdsl.backends.torch.values import PredictedTokens
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
 from vlmdsl.ir import ModuleOutput, Node, Stream, Use, parts_of, vocabulary_use
 from vlmdsl.ir.operations.encoding import source_of
 from vlmdsl.ir.schedule import Applied, Linear, Value
 from vlmdsl.planning import applied_of
 from vlmdsl.runtime.modules import LinearHead
 from vlmdsl.runtime.values import MaskedTokens, TextBatch, TowerInput, token_ids
+from vlmdsl.source import Span
 
 __all__ = ["Predictions"]
 
@@ -33,6 +36,17 @@ class Predictions:
     head: Callable[[Use], Any]
     form: Callable[[str, str], Hashable]
 
+    def check(self, without_logits: Collection[Node]) -> None:
+        """Raises `DiagnosticError` (V0832) where the loss of one of these encoded texts is to make the product with the
+        weight of a head that is more than one linear map."""
+        for _, encoded in self._owners():
+            use = vocabulary_use(applied_of(encoded).use)
+            if encoded in without_logits and not isinstance(self.head(use), nn.Linear | LinearHead):
+                problem = "predicts tokens by more than one linear map, so that their logits cannot be made in chunks"
+                help = ("leave the lowering `chunked` of this term out, or ask for `dense`",)
+                place, tower = Span("encoders", 0, 0), use.module.base.name
+                raise DiagnosticError((TowerDoesNotFit.at(place, tower=tower, problem=problem, help=help),))
+
     def call(self, use: Use, value: Value, environment: Environment) -> PredictedTokens:
         """Logits of the tokens that are predicted, or without the product what a weight makes them of."""
         assert isinstance(value, Applied)
@@ -47,11 +61,8 @@ class Predictions:
         return tokens._replace(values=head(tokens.values))
 
     def linear(self, linear: Linear, environment: Environment) -> tuple[PredictedTokens, Tensor, Tensor | None]:
-        """The states of predicted tokens, in the precision of the product, the weight [V, W] and the bias [V]; ValueError
-        where more than one linear map makes the logits."""
+        """The states of predicted tokens, in the precision of the product, the weight [V, W] and the bias [V]."""
         head, value = self.head(linear.use), linear.value
-        if not isinstance(head, nn.Linear | LinearHead):
-            raise ValueError(f"logits are made by a {type(head).__name__}, not by one linear map: use the lowering `dense`")
         transformed = value.use == replace(linear.use, product=False)
         tokens = environment[value] if transformed else self._tokens(value, environment)
         states, device = tokens.values, tokens.values.device.type

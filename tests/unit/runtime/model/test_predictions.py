@@ -142,6 +142,19 @@ def test_logits_that_are_too_large_are_not_made(monkeypatch: pytest.MonkeyPatch)
         assert len(calls) == 2 * count  # of the copy too
 
 
+def test_a_head_of_several_layers_makes_the_logits_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = HEADER + RECIPES["alone"]
+    (batch,) = batches(recipe, 1)
+    model = model_of(recipe, "auto")
+    layers = torch.nn.Sequential(torch.nn.Linear(16, 16), torch.nn.GELU(), torch.nn.Linear(16, TOKENIZER.vocabulary_size))
+    model.encoders["language"].vocabulary_head = layers.double()
+    monkeypatch.setattr(linear, "LOGITS_BUDGET", 0)
+    assert results(model, batch)["encoders.language.vocabulary_head.0.weight"].any()
+    objective = vlmdsl.compile(recipe, lowering="chunked", compiled=False)
+    with pytest.raises(vlmdsl.DiagnosticError, match="more than one linear map"):
+        VisionLanguageModel(dict(model.encoders.items()), objective)
+
+
 def test_one_term_is_asked_for() -> None:
     recipe = HEADER + RECIPES["two texts, one weight"]
     (batch,) = batches(recipe, 1)
