@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vlmdsl.api.driver import Built, build
 from vlmdsl.backends.latex import formula
@@ -80,16 +80,6 @@ def compile_built(
     return objective
 
 
-def _plan(
-    program: Program,
-    sources: SourceMap,
-    *,
-    batch: int = 1024,
-    world: int = 1,
-    dim: int = 512,
-    dtype: str = "float32",
-    samples: int = 1_000_000,
-    lowering: str | Mapping[str, str] | LoweringRequest = "auto",
-) -> Plan:
-    sizes = {"batch": batch, "world": world, "dim": dim, "samples": samples}
-    return make_plan(program, **sizes, dtype=dtype, lowering=lowering, sources=sources)
+def _plan(program: Program, sources: SourceMap, **options: Any) -> Plan:
+    """The plan of a compiled objective, with the options of `plan` that are not about its recipe."""
+    return make_plan(program, sources=sources, **options)

@@ -47,3 +47,10 @@ def test_how_it_runs_does_not_shape_the_numbers_of_a_run(tmp_path: Path) -> None
     shaping = settings_of(vlmdsl.Trainer("clip", out=str(tmp_path / "run")).config, shaping=True)
     assert "schedule.final" in shaping
     assert not any("lowering" in name for name in shaping)
+
+
+def test_an_objective_plans_itself_with_the_options_of_plan() -> None:
+    objective = vlmdsl.compile("clip", compiled=False, lowering="chunked")
+    options = {"batch": 64, "dim": 32, "micro": 8, "image_size": 64, "vocabulary": 100}
+    assert objective.plan(**options) == vlmdsl.plan("clip", lowering="chunked", **options)
+    assert objective.plan(batch=64, lowering="dense").regions[0].lowering == "dense"
