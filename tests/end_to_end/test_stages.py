@@ -150,6 +150,40 @@ def test_a_mixture_resumes_with_the_batches_that_are_next(mixed: Path, tmp_path:
     assert_same(tensors(mixed), tensors(resumed_from(mixed, tmp_path / "copy", step)))
 
 
+PER_SAMPLE = """
+recipe table(image: Image, text: Text)
+
+flow pairs(image, text) share 60% {
+  let kept = running_mean(score(image, text), per="sample", momentum=0)
+  minimize contrast(image, text, weight=ramp(0, 1, over=50%, name="rising") + 1 - mixture(kept))
+}
+
+flow texts(text) {
+  minimize ramp(0.1, 1, over=50%, name="growing") * mlm(mask(text, random(15%)))
+}
+"""
+
+
+def test_schedules_follow_the_stage_and_epochs_the_flow_and_both_resume(tmp_path: Path) -> None:
+    recipe = tmp_path / "table.vlo"
+    recipe.write_text(PER_SAMPLE)
+    run = vlmdsl.train(
+        recipe, data=["shapes:samples=24"], steps=8, settings={**SETTINGS, "train.seed": 6}, out=tmp_path / "run"
+    ).folder
+    for step, line in enumerate(metrics(run)):
+        rising = min(step / 4, 1)
+        pair = line["flow"] == "pairs"
+        assert line["rising" if pair else "growing"] == pytest.approx(rising if pair else 0.1 + 0.9 * rising)
+    assert [line["flow"] for line in metrics(run)].count("pairs") >= 4, "an epoch of the flow ends, so its mixture is fitted"
+    probability = tensors(run, "step-00000008")["objective.state.weight_probability"]
+    assert probability.isfinite().all()
+    resumed = resumed_from(run, tmp_path / "copy", 3)
+    kept, again = (tensors(each, "step-00000008") for each in (run, resumed))
+    assert_same(
+        {name: value.nan_to_num() for name, value in kept.items()}, {n: value.nan_to_num() for n, value in again.items()}
+    )
+
+
 @pytest.mark.parametrize("setting", [{"data.workers": 1}, {"train.micro": 3}], ids=["workers", "micro"])
 def test_workers_and_micro_batches_change_nothing_in_a_mixture(
     mixed: Path, tmp_path: Path, setting: dict[str, object]
