@@ -6,23 +6,24 @@ from vlmdsl.api.explanation import Explanation
 
 __all__ = ["BLOCKS", "block_page"]
 
-_STAGE = """A stage is a part of a training run with an objective of its own.
+_STAGE = """A stage is a part of a training run with its own objective.
 
-Stages run in the order of the file. `from` names an earlier stage: its weights, learned numbers and states are taken over
-as far as both stages have them. Without it a stage begins with untrained weights. Teachers begin as copies of what they
-follow; the optimiser, the learning rate and the schedules of the recipe begin again.
+Stages run in the order of the file. `from` names an earlier stage: the stage takes over its weights, learned numbers and
+states, as far as both stages have them. Without `from` a stage begins with untrained weights. Teachers begin as copies of
+what they follow; the optimiser, the learning rate and the schedules of the recipe restart.
 
-A stage holds one `minimize`, or flows, and before them `let`s and `encoder`s that only it sees. The settings of a run
-hold for all stages; `stages.NAME` sets others for one: `--set stages.second.train.steps=100`.
-`vlmdsl train` runs all stages and resumes in the right one. In Python, `vlmdsl.compile(recipe, stage="second")`."""
-_FLOW = """A flow is what a share of the steps of a run, or of a stage, minimises, with batches of its own.
+A stage contains one `minimize` or several flows, preceded by `let`s and `encoder`s that are local to it. The settings of a
+run apply to all stages; `stages.NAME` overrides them for one stage: `--set stages.second.train.steps=100`.
+`vlmdsl train` runs all stages and resumes in the stage that was interrupted. In Python, `vlmdsl.compile(recipe,
+stage="second")`."""
+_FLOW = """A flow is the objective of a share of the steps of a run or stage, with its own batches.
 
-Each step runs one flow, drawn by seed and step with the shares as probabilities. One flow may leave out its `share` and
-takes the rest; otherwise the shares sum to 100 %. The flows are trained over one set of modules: towers, heads and learned
-numbers of one name are one. What a flow does not use gets no gradient in its steps.
+Each step runs one flow, drawn with the shares as probabilities; the draw depends only on seed and step. One flow may omit
+its `share` and takes the rest; otherwise the shares sum to 100 %. All flows train one set of modules: they share towers,
+heads and learned numbers by name. Modules that a flow does not use get no gradient in its steps.
 
-The fields in parentheses are those that its batches have; without the list they are those that it reads. `flows.NAME.data`
-gives a flow data of its own: `--set 'flows.texts.data.train=[texts.parquet]'`.
+The parentheses list the fields of its batches; without the list these are the fields that the flow reads.
+`flows.NAME.data` sets separate data for a flow: `--set 'flows.texts.data.train=[texts.parquet]'`.
 `vlmdsl train` mixes the flows. In Python, `vlmdsl.compile(recipe, flow="texts")`."""
 _STAGES = """stage warm {
   minimize contrast(image, text)

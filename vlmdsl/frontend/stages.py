@@ -1,4 +1,4 @@
-"""Stages and flows: the programs that one file holds, and what has to agree among them."""
+"""Stages and flows: the programs of a file, and the checks between them."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ class Block:
 
     @property
     def name(self) -> Name | None:
-        """What it is called in the file; None of a file without blocks."""
+        """Its name in the file; None in a file without blocks."""
         block = self.flow or self.stage
         return None if block is None else block.name
 
     def scope(self, file: FileScope) -> FileScope:
-        """The names that it sees: those of the file, and of its own blocks."""
+        """The names that are visible in it: those of the file and of its blocks."""
         own = [item for block in (self.stage, self.flow) if block is not None for item in block.items]
         lets = {item.name.name: item for item in own if isinstance(item, Let)}
         encoders = {item.name.name: item for item in own if isinstance(item, EncoderDeclaration)}
-        functions = {item.name.name: item for item in own if isinstance(item, Def)}  # out of place, which is said once
+        functions = {item.name.name: item for item in own if isinstance(item, Def)}  # not allowed here; reported elsewhere
         scope = replace(file.fresh(), lets={**file.lets, **lets}, encoders={**file.encoders, **encoders})
         return replace(scope, definitions={**file.definitions, **functions}) if functions else scope
 
 
 def blocks_of(module: Module) -> list[Block]:
-    """The programs of a file, in its order; one with no block of a file without."""
+    """The programs of a file in order; a file without blocks has one."""
     of_file = [item for item in module.items if not isinstance(item, Stage | FlowBlock)]
     blocks: list[Block] = []
     for item in module.items:
@@ -68,7 +68,7 @@ def _joined(module: Module, *items: Iterable[Item]) -> Module:
 
 
 def check_blocks(blocks: Sequence[Block], file: FileScope) -> list[Diagnostic]:
-    """What `check_names` says of each program; of what a file or stage defines that it is unused only if all leave it so."""
+    """The diagnostics of `check_names` for each program; a definition is unused only if no program uses it."""
     said = [check_names(block.module, block.scope(file)) for block in blocks]
     unused = Counter(diagnostic for each in said for diagnostic in each if diagnostic.code == UnusedDefinition.code)
     present = Counter(item.name.span for block in blocks for item in block.module.items if hasattr(item, "name"))
@@ -77,7 +77,7 @@ def check_blocks(blocks: Sequence[Block], file: FileScope) -> list[Diagnostic]:
 
 
 def check_starts(module: Module) -> Iterator[Diagnostic]:
-    """V0217 for a stage that starts from none before it, V0523 for one that no later stage starts from."""
+    """V0217 for a stage whose `from` names no earlier stage, V0523 for a stage that no later stage starts from."""
     stages = [item for item in module.items if isinstance(item, Stage)]
     names = [stage.name.name for stage in stages]
     used: set[str] = set()
@@ -95,7 +95,7 @@ def check_starts(module: Module) -> Iterator[Diagnostic]:
         elif start.name in names:
             reason = "it comes later"
             labels = (Label(stages[names.index(start.name)].name.span, "the later stage"),)
-        help = suggestion(start.name, earlier, "the stages before it") if earlier else "leave `from` out: it is the first"
+        help = suggestion(start.name, earlier, "the stages before it") if earlier else "omit `from`: this is the first stage"
         yield UnknownStart.at(
             start.span, reason, secondary=labels, help=(help,), name=stage.name.name, start=start.name, reason=reason
         )
@@ -107,8 +107,8 @@ def check_starts(module: Module) -> Iterator[Diagnostic]:
 
 
 def check_fields(block: Block, header: Recipe | None, used: set[str], *, complete: bool) -> Iterator[Diagnostic]:
-    """V0219 for what a flow names that is not a field, V0218 for a field that it reads and does not name, V0503 for one
-    that it names and, as far as all of it was read (`complete`), does not read."""
+    """V0219 for a declared field that the recipe does not have, V0218 for a field that is read and not declared, V0503 for
+    a field that is declared and not read (only if all of the flow was elaborated: `complete`)."""
     flow = block.flow
     if flow is None or flow.fields is None:
         return
@@ -135,7 +135,7 @@ def _first_use(items: Iterable[Item], name: str) -> Span | None:
 
 
 def check_numbers(programs: Sequence[tuple[Block, Program]]) -> Iterator[Diagnostic]:
-    """V0522 for learned numbers and states that two flows of a stage call alike, and that differ."""
+    """V0522 for learned numbers and states that have the same name in two flows of a stage but differ."""
     seen: dict[tuple[Name | None, str], tuple[object, Span | None]] = {}
     for block, program in programs:
         for node in (*parameters(program), *states(program)):

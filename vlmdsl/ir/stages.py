@@ -1,4 +1,4 @@
-"""The parts of a run: stages, one after the other, and the flows that share the steps of a stage."""
+"""The parts of a run: consecutive stages, and the flows that share the steps of a stage."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ __all__ = ["Flow", "Stage", "flow_title"]
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """What a share of the steps of a stage minimises. The only flow of a stage that names none is called ""."""
+    """The objective of a share of the steps of a stage. The only flow of a stage without flows has the name ""."""
 
     name: str
     share: float
-    """The probability with which a step is of this flow."""
+    """The probability that a step runs this flow."""
     program: Program
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A part of the run with flows of its own. The only stage of a recipe that names none is called ""."""
+    """A part of the run with its own flows. The only stage of a recipe without stages has the name ""."""
 
     name: str
     flows: tuple[Flow, ...]
     starts_from: str = ""
-    """The stage whose weights it begins with; "" for fresh ones."""
+    """The stage whose weights it begins with; "" for untrained weights."""
 
 
 def flow_title(stage: Stage, flow: Flow) -> str:
-    """How a flow is called where several are listed: `stage second, flow texts (15 % of its steps)`; "" for the only one.
+    """The title of a flow where several are listed: `stage second, flow texts (15 % of its steps)`; "" for the only one.
 
     >>> from vlmdsl.ir import Graph
     >>> flows = tuple(Flow(name, share, Program("r", Graph(), ())) for name, share in (("a", 0.85), ("b", 0.15)))

@@ -1,7 +1,7 @@
-"""What the same objective costs as it is usually written by hand in plain torch, not compiled. Formulas, no measurement.
+"""Cost of the same objective as usually written by hand in plain torch, not compiled. By formula, not measured.
 
-Every matrix is made where it is read, and torch keeps what each of its operations differentiates. Such losses are in
-`benchmarks/hand_written.py`; `benchmarks/plan_memory.py` measures their peaks, which a test compares with these.
+Every matrix is computed where it is read, and torch saves what each operation needs for its backward pass. Such losses are
+in `benchmarks/hand_written.py`; `benchmarks/plan_memory.py` measures their peaks, which a test compares with these.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class HandWritten:
 
 
 def hand_written(program: Program, workload: Workload) -> HandWritten | None:
-    """The cost of the usual hand-written form of a program; None where no such form is known of some operation."""
+    """The cost of the usual hand-written form of a program; None if an operation has no such form."""
     costs: list[tuple[Cost, int]] = []
     for node in program.nodes():
         seen = seen_by(node, workload)
@@ -55,7 +55,7 @@ def hand_written(program: Program, workload: Workload) -> HandWritten | None:
         return None
     logits, kept = _logits(program, workload), features_kept(program, workload) + _scored(program, workload)
     peak = 0
-    for cost, _ in costs:  # forward in this order and backward against it, so that what comes later is not there
+    for cost, _ in costs:  # forward in this order, backward in reverse: later tensors are freed by then
         kept += cost.stored
         peak = max(peak, kept + cost.transient)
     return HandWritten(
@@ -69,12 +69,12 @@ def hand_written(program: Program, workload: Workload) -> HandWritten | None:
 
 
 def _logits(program: Program, workload: Workload) -> int:
-    """The log-softmax of all predicted tokens; in the backward pass its gradient and that of the logits are beside it."""
+    """The log-softmax of all predicted tokens; the backward pass adds its gradient and that of the logits."""
     return sum(rows for _, _, rows in predicted_texts(program, workload)) * workload.vocabulary * _FLOAT
 
 
 def _scored(program: Program, workload: Workload) -> int:
-    """Of samples that are compared with one another each, both vectors or their product are kept."""
+    """Saved activations of scores per sample: both vectors or their product."""
     size = 0
     for node in program.nodes():
         if node.operation is SCORE and learns([node]):
@@ -84,7 +84,7 @@ def _scored(program: Program, workload: Workload) -> int:
 
 
 def _contrast(node: Node, world: Workload) -> Cost | None:
-    """The logits of each direction from a product of their own, and a cross-entropy, which keeps a log-softmax in float32.
+    """Each direction computes its logits and a cross-entropy, which saves a log-softmax in float32.
 
     A product keeps the scaled features too where the other side learns; both feature matrices are gathered, both
     gradients scattered. A target that is a matrix is multiplied by the log-softmax, and by its own logarithm.
@@ -123,9 +123,9 @@ def _exchange(whole: int, world: Workload) -> tuple[Collective, ...]:
 
 
 def _similarity(node: Node, world: Workload) -> Cost | None:
-    """A product is made by whoever reads it, unless nothing is differentiated; of all pairs of tokens by `einsum`.
+    """Each reader computes the product, unless nothing is differentiated; all pairs of tokens by `einsum`.
 
-    That is masked, and the largest of rows and of columns keep their places; backward the gradients of both are added.
+    The result is masked; the maxima of rows and columns save their indices, and the backward pass adds both gradients.
     """
     if node.string("by") == "tokenmax":
         x, y = node.inputs

@@ -1,8 +1,8 @@
 """Which token losses are computed without logits, from the states of the predicted tokens and the weight of the vocabulary.
 
-`dense` calls the module that makes the logits of all predicted tokens; `chunked` calls `ops.linear_cross_entropy`, which
-holds those of a chunk of tokens at one time (ADR 0014). Both take three products. Logits that something else reads too are
-made.
+`dense` calls the module that computes the logits of all predicted tokens; `chunked` calls `ops.linear_cross_entropy`, which
+holds the logits of one chunk of tokens at a time (ADR 0014). Both take three products. Logits with another reader are always
+computed.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ __all__ = [
 
 _FLOAT = 4
 CHUNK_ENTRIES = 1 << 24
-"""Logits that the chunked form holds at one time where the weight has no more entries: 64 MiB in float32."""
+"""Number of logits that the chunked form holds at a time, unless the weight has more entries: 64 MiB in float32."""
 LOGITS_BUDGET = 2**25
-"""Bytes that logits may take: with more the chunked form needs less memory and time (`benchmarks/predicted_tokens.py`)."""
+"""Budget for logits in bytes; above it the chunked form takes less memory and time (`benchmarks/predicted_tokens.py`)."""
 
 
 def tokens_at_once(entries: int, width: int, chunk: int = CHUNK_ENTRIES) -> int:
-    """The tokens of a chunk for a weight [entries, width]: at least the width, so that its logits are as many as the
-    gradient of the weight, which is read and written once for each chunk."""
+    """Number of tokens per chunk for a weight [entries, width]: at least the width, so that a chunk has at least as many
+    logits as the gradient of the weight, which is read and written once per chunk."""
     return max(chunk // entries, width)
 
 
 def predicted_texts(program: Program, workload: Workload) -> Iterator[tuple[Stream | ModuleOutput, Node, int]]:
-    """The encoded texts of which tokens are predicted, and how many tokens of this process."""
+    """The encoded texts whose tokens are predicted, with the number of tokens of this process."""
     samples = workload.batch // workload.world
     owners: list[tuple[Stream | ModuleOutput, Node]] = [(stream, stream.encode) for stream in streams(program)]
     owners += [(output, output.node) for output in module_outputs(program)]
@@ -59,14 +59,14 @@ def predicted_texts(program: Program, workload: Workload) -> Iterator[tuple[Stre
 
 
 def planned_losses(program: Program, workload: Workload, request: LoweringRequest) -> dict[Node, Lowering]:
-    """How each token loss runs that has both forms, for batches of these sizes."""
+    """The lowering of each token loss that has both forms, for batches of these sizes."""
     item = max(workload.item, _FLOAT)
     sizes = {encoded: rows * workload.vocabulary * item for _, encoded, rows in predicted_texts(program, workload)}
     return loss_lowerings(program, sizes, request)
 
 
 def losses_of_logits(program: Program) -> dict[Node, Node]:
-    """The token losses that can do without logits, since nothing else reads them: each by the encoded text."""
+    """The token losses that do not need logits, because nothing else reads these; by encoded text."""
     readers: dict[Node, list[Node]] = defaultdict(list)
     for node in program.nodes():
         for parent in dict.fromkeys(node.inputs):
@@ -79,15 +79,15 @@ def losses_of_logits(program: Program) -> dict[Node, Node]:
 
 
 def chunked_losses(program: Program, sizes: Mapping[Node, int], request: LoweringRequest) -> frozenset[Node]:
-    """The token losses that run in chunks: those that are asked for, and of the others those whose logits would not fit.
+    """The token losses that run in chunks: those for which it is set, and those whose logits exceed the budget.
 
-    `sizes` are the bytes of logits, by encoded text; none for one that is not known.
+    `sizes` are the sizes of the logits in bytes, by encoded text; a text may be missing.
     """
     return frozenset(loss for loss, chosen in loss_lowerings(program, sizes, request).items() if chosen.name == "chunked")
 
 
 def loss_lowerings(program: Program, sizes: Mapping[Node, int], request: LoweringRequest) -> dict[Node, Lowering]:
-    """How each token loss runs that has both forms, and why; `sizes` as for `chunked_losses`."""
+    """The lowering of each token loss that has both forms, with its reason; `sizes` as for `chunked_losses`."""
     lowerings = {}
     for encoded, loss in losses_of_logits(program).items():
         terms = tuple(term.name for term in program.terms if any(node is loss for node in walk([term.node])))
@@ -105,6 +105,6 @@ def in_chunks(losses: Iterable[Node]) -> dict[Node, Lowering]:
 
 
 _HOW = {
-    "dense": "the logits of all predicted tokens are made",
-    "chunked": "the logits of a chunk of tokens at a time, with their gradients",
+    "dense": "computes the logits of all predicted tokens",
+    "chunked": "computes the logits of one chunk of tokens at a time, with their gradients",
 }

@@ -1,7 +1,7 @@
-"""What modules applied to features cost, and heads on them: parameters, products, saved activations.
+"""Cost of modules that are applied to features, and of heads on them: parameters, products, saved activations.
 
-States and contexts are taken to be as wide as features, unless a module is of another width. Blocks are those of the runtime
-(`modules/towers/blocks.py`), which a test compares these numbers with.
+States and contexts are assumed to be as wide as features, unless a module has another width. A test compares these numbers
+with the blocks of the runtime (`modules/towers/blocks.py`).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ __all__ = ["ModuleSize", "decoder_size", "fusion_size", "is_normalised", "module
 
 _FLOAT = ITEM_BYTES["float32"]
 _SELF, _CROSS, _FEED = 6, 4, 10
-"""Numbers per token and feature that a block keeps: of self-attention its input, the norm of it, query, key, value and the
-result; of cross-attention the same but for key and value, which are of the context; of the feed-forward layer its input, the
-norm, and four times as many twice, before and after the GELU."""
+"""Numbers per token and feature that a block saves. Self-attention: input, norm, query, key, value and result;
+cross-attention: the same without key and value, which belong to the context; feed-forward: input, norm, and twice four times
+as many, before and after the GELU."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModuleSize:
-    """The numbers of a module's weights; per sample the FLOP of its products forward and the numbers that it keeps."""
+    """Number of weights of a module; per sample the FLOP of its forward products and the numbers that it saves."""
 
     parameters: int
     forward: int
@@ -37,9 +37,9 @@ class ModuleSize:
 
 
 def module_costs(program: Program, workload: Workload) -> Iterator[PartCost]:
-    """Each module that is applied to features once, with all its calls, and reconstructions.
+    """One cost per module that is applied to features, over all its calls, and one per reconstruction.
 
-    What is kept for the backward pass is that of one chunk, where towers run in micro-batches.
+    If towers run in micro-batches, the saved activations are those of one chunk.
     """
     calls: dict[Module, list[ModuleOutput]] = {}
     for output in module_outputs(program):
@@ -95,7 +95,7 @@ def _size(apply: Node, workload: Workload) -> ModuleSize:
 
 
 def fusion_size(settings: FusionSettings, workload: Workload, blocks: tuple[float, float] = (0.0, 1.0)) -> ModuleSize:
-    """A call of a fusion module on a text and its image, through a share of its blocks."""
+    """A call of a fusion module on a text and its image, through some of its blocks."""
     text, image, entering = workload.text_tokens, workload.image_tokens, workload.dim
     width, learned = settings.width or entering, settings.pooled == "learned"
     run = len(block_range(settings.depth, blocks))
@@ -114,7 +114,7 @@ def fusion_size(settings: FusionSettings, workload: Workload, blocks: tuple[floa
 
 
 def decoder_size(settings: PixelDecoderSettings, visible: int, workload: Workload) -> ModuleSize:
-    """A call of a decoder, from the `visible` patches of an image to the pixels of all."""
+    """A call of a decoder, from the `visible` patches of an image to the pixels of all patches."""
     patches, width, numbers = workload.image_tokens, settings.width, workload.patch_numbers
     stack = _transformer(settings.depth, settings.depth, width, patches)
     return ModuleSize(
@@ -144,7 +144,7 @@ def _transformer(
 
 
 def _width(features: Node, workload: Workload) -> int:
-    """The dimension of what a module on features gives, or what reads its output."""
+    """The width of the output of a module on features, or of a node that reads it."""
     node = features if features.operation is APPLY else features.inputs[0]
     settings = use_of(node).module.settings if node.operation is APPLY else None
     if isinstance(settings, Head):
@@ -165,7 +165,7 @@ def _head(module: Module, head: Head, outputs: list[ModuleOutput], workload: Wor
 
 
 def _reconstruction(node: Node, workload: Workload) -> PartCost:
-    """The differences of all pixels, which become their gradient in place; each is squared and added up."""
+    """The differences of all pixels, squared and summed; the gradient overwrites them."""
     patches, numbers = workload.image_tokens, workload.patch_numbers
     count = workload.batch // workload.world * patches * numbers
     side = math.isqrt(numbers // 3)
@@ -176,6 +176,6 @@ def _reconstruction(node: Node, workload: Workload) -> PartCost:
 
 
 def is_normalised(reconstruct: Node) -> bool:
-    """Whether each patch is compared after it is brought to mean 0 and variance 1."""
+    """Whether each patch is normalised to mean 0 and variance 1 before the comparison."""
     target = reconstruct.inputs[1]
     return target.operation is PIXELS and target.string("normalised") == "patch"

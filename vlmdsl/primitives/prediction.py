@@ -1,4 +1,4 @@
-"""Prediction of tokens: logits over a vocabulary, and the criteria that compare them with what the tokens are."""
+"""Prediction of tokens: logits over a vocabulary, and criteria that compare them with the ids of the tokens."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vlmdsl.types import JOINED, EncodedType
 
 
 def _encoded_text(builder: Builder, value: Value, function: str) -> tuple[Node, bool]:
-    """The text, by itself, with its image or given it, as an encoder outputs it; and whether its gradient is stopped."""
+    """The encoded text (alone, joined with its image or fused with it), and whether its gradient is stopped."""
     encoded = builder.encoded(value, "text")
     stopped = isinstance(encoded, Node) and encoded.operation is STOP
     encode = encoded.inputs[0] if isinstance(encoded, Node) and stopped else encoded
@@ -52,7 +52,7 @@ register(
             "the text tower's."
         ),
         meaning=_linear,
-        subjects=(Subject("text", ("Encoded", "Text"), "a text or a tower's output for it, with an image or given it"),),
+        subjects=(Subject("text", ("Encoded", "Text"), "a text or a tower's output for it, with an image or without"),),
         formula=r"z_{ik} = W h_{ik} + b",
         cost="2 N W V FLOPs and N V logits for N tokens",
         example="let m = random(15%)\nminimize token_loss(linear(mask(text, m)), text, at=m)",
@@ -60,9 +60,11 @@ register(
 )
 
 
-TARGETS = Subject("targets", ("Text",), "the text that is predicted, before tokens of it were masked or after")
-AT = Subject("at", ("Mask",), "the mask that selected tokens; without it all are predicted", TupleValue(()), keyword=True)
-"""What criteria over logits take beside these."""
+TARGETS = Subject("targets", ("Text",), "the text whose tokens are predicted, masked or not")
+AT = Subject(
+    "at", ("Mask",), "the mask that selected tokens; without it all tokens are predicted", TupleValue(()), keyword=True
+)
+"""The arguments of criteria over logits, besides the logits."""
 
 
 class TokenLossParameters(Parameters):
@@ -70,12 +72,12 @@ class TokenLossParameters(Parameters):
 
     smoothing: float = Field(default=0.0, ge=0.0, lt=1.0, description="share of each target that goes to other entries")
     over: Literal["all", "others"] = Field(
-        default="all", description="which entries get it: `all` alike, the target too, or the `others`"
+        default="all", description="which entries get it: `all`, including the target, or only the `others`"
     )
     reduction: Literal["token", "sample"] = Field(
         default="token",
         description=(
-            "`token`: every token of the global batch counts alike; `sample`: every sample does, by the mean of its tokens"
+            "`token`: the mean over all tokens of the global batch; `sample`: the mean over samples of each one's mean"
         ),
     )
 
@@ -86,9 +88,9 @@ def _token_loss(builder: Builder, subjects: Mapping[str, Value], parameters: Par
 
 
 def loss_of_tokens(builder: Builder, subjects: Mapping[str, Value], operation: str, arguments: Mapping[str, object]) -> Node:
-    """The loss of this operation, which compares the logits of tokens with what these are.
+    """The loss of an operation that compares the logits of tokens with their ids.
 
-    `subjects` are the logits, the text and the mask, as of `token_loss`, in that order and under any names.
+    `subjects` are the logits, the text and the mask, in the order of `token_loss`, under any names.
     """
     names = list(subjects)
     logits, stopped = _logits(builder, subjects[names[0]], names[0], operation)
@@ -99,7 +101,7 @@ def loss_of_tokens(builder: Builder, subjects: Mapping[str, Value], operation: s
 
 
 def _logits(builder: Builder, value: Value, argument: str, function: str) -> tuple[Node, bool]:
-    """The logits that `linear` made, and whether their gradient is stopped."""
+    """The logits that `linear` returned, and whether their gradient is stopped."""
     stopped = isinstance(value, Node) and value.operation is STOP
     logits = value.inputs[0] if isinstance(value, Node) and stopped else value
     if not isinstance(logits, Node) or logits.operation is not VOCABULARY:
@@ -108,7 +110,7 @@ def _logits(builder: Builder, value: Value, argument: str, function: str) -> tup
 
 
 def _which(builder: Builder, encode: Node, subjects: Mapping[str, Value], function: str) -> str:
-    """Which tokens are predicted: of a text those that a mask selected, or all."""
+    """Which tokens of a text are predicted: those that a mask selected, or all."""
     (text, targets), (mask, at) = subjects.items()
     source = parts_of(source_of(encode))[-1]
     masked = masked_text(source)
@@ -140,8 +142,8 @@ register(
         name="token_loss",
         family="prediction",
         summary=(
-            "The cross-entropy of the logits of tokens with what the tokens are: of those that a mask selected, or of all; "
-            "the mean over the global batch; 0 without any."
+            "The cross-entropy between the logits and the ids of tokens, averaged over the tokens of the global batch that "
+            "a mask selected, or over all tokens; 0 if there are none."
         ),
         meaning=_token_loss,
         subjects=(

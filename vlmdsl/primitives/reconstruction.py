@@ -20,13 +20,13 @@ from vlmdsl.source.limits import MAXIMUM_LAYERS, MAXIMUM_WIDTH
 from vlmdsl.types import EncodedType
 
 _POSITION_NUMBERS = 4
-"""Sines and cosines of a row and of a column: the width of a decoder is a multiple of so many."""
+"""Sines and cosines of a row and of a column: the width of a decoder is a multiple of this number."""
 
 
 class DecodeParameters(Parameters):
     """Arguments of `decode`."""
 
-    depth: int = Field(default=8, ge=1, le=MAXIMUM_LAYERS, description="how many blocks")
+    depth: int = Field(default=8, ge=1, le=MAXIMUM_LAYERS, description="number of blocks")
     width: int = Field(default=512, ge=4, le=MAXIMUM_WIDTH, description="width of the decoder")
     heads: int = Field(default=16, ge=1, le=MAXIMUM_WIDTH, description="number of attention heads, a divisor of the width")
     name: GivenName = Field(default="decoder", description="its name in checkpoints; decoders with one name share weights")
@@ -45,7 +45,7 @@ def _decode(builder: Builder, subjects: Mapping[str, Value], parameters: Paramet
         raise Fault(PooledWhereTokensAreCompared.at(place, "the features of a head", help=help, similarity="decode"), encode)
     if not drops_of(encode.inputs[0]):
         help = ("drop some: `decode(drop(image, random(75%)))`",)
-        raise _bad(builder, "image", "decode", "no patch of it is dropped, so that there is nothing to predict", *help)
+        raise _bad(builder, "image", "decode", "no patch of it is dropped, so there is nothing to predict", *help)
     if any(node.operation is CROP and node.number("side") != 1 for node in walk([encode.inputs[0]])):
         raise _bad(builder, "image", "decode", "it is a small crop; the decoder is for images of the tower's size")
     width, heads = parameters.width, parameters.heads
@@ -151,8 +151,8 @@ register(
         name="reconstruct",
         family="reconstruction",
         summary=(
-            "The mean squared error of decoded patches over those that a mask selects: every such patch of the global batch "
-            "counts alike; 0 without one (MAE)."
+            "The mean squared error of decoded patches, averaged over the patches of the global batch that a mask selects; "
+            "0 if there are none (MAE)."
         ),
         meaning=_reconstruct,
         subjects=(

@@ -1,4 +1,4 @@
-"""The section `lowering` of earlier configurations, which is part of `schedule` now: how to write it there."""
+"""The section `lowering` of earlier configurations, now part of `schedule`: diagnostics and fixes."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def moved_section(tree: YamlTree, text: str) -> list[Diagnostic]:
         return []
     key, place = tree.places[MOVED,]
     settings = _settings(tree.value[MOVED])
-    help = "how operations run is part of the section `schedule`: its settings `lowering` and `lowering_budget`"
+    help = "use the settings `lowering` and `lowering_budget` of the section `schedule`"
     edits = () if settings is None else _edits(tree, text, Span(key.file, key.start, place.end), settings)
     fix = Fix("move it to `schedule`", edits, safe=False) if edits else None
     return [UnknownSetting.at(key, name=MOVED, help=(help,), fix=fix)]
 
 
 def _settings(section: object) -> dict[str, object] | None:
-    """The settings of `schedule` that say the same as the section; None where the section is not as it was."""
+    """The equivalent settings of `schedule`; None if the section does not have its earlier form."""
     if section is None:
         return {}
     if not isinstance(section, dict) or not section.keys() <= {"default", "terms", "budget"}:
@@ -61,9 +61,9 @@ def _settings(section: object) -> dict[str, object] | None:
 
 
 def _edits(tree: YamlTree, text: str, section: Span, settings: Mapping[str, object]) -> tuple[Edit, ...]:
-    """The section taken out, and its settings put at the head of `schedule`, or into one that stands in its place.
+    """Edits that remove the section and insert its settings at the head of `schedule`, or as a new `schedule`.
 
-    None where the file is one mapping in braces, or `schedule` is empty: what to take out is not a matter of lines there.
+    None if the file is one mapping in braces or `schedule` is empty: whole lines cannot be removed there.
     """
     assert isinstance(tree.value, dict)
     if text[tree.places[()][1].start] == "{":

@@ -1,4 +1,4 @@
-"""What stages and flows of a run may set for themselves, and the configuration of each."""
+"""Settings of single stages and flows, and the configuration of each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _Section = TypeVar("_Section", bound=BaseModel)
 
 
 def config_of(config: RunConfig, stage: str = "", flow: str = "") -> RunConfig:
-    """The configuration of a flow of a stage: that of the run, with what is set for the stage, then for the flow.
+    """The configuration of a flow of a stage: that of the run, overridden by the stage, then by the flow.
 
     >>> from vlmdsl.schema import load_config
     >>> config, _ = load_config(overrides=["train.batch=8", "stages.second.train.steps=7"])
@@ -30,7 +30,7 @@ def config_of(config: RunConfig, stage: str = "", flow: str = "") -> RunConfig:
 
 
 def unknown_parts(config: RunConfig, stages: Iterable[str], flows: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """The settings of stages and flows that a recipe does not have, such as `stages.secnd`, with those that it has."""
+    """Settings for stages and flows that the recipe does not have, such as `stages.secnd`, with the names that exist."""
     named: tuple[tuple[str, Mapping[str, object], tuple[str, ...]], ...] = (
         ("stages", config.stages, tuple(stages)),
         ("flows", config.flows, tuple(flows)),

@@ -1,4 +1,4 @@
-"""What the grammar leaves open of `stage` and `flow`: what may stand in a block, names, shares."""
+"""Checks of `stage` and `flow` blocks beyond the grammar: allowed statements, names, shares."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _ROUNDING = 1e-9
 
 
 def check_blocks(items: Sequence[tree.Item], owner: tree.Stage | tree.Flow | None = None) -> Iterator[Diagnostic]:
-    """The faults of the blocks among the statements of a file, or of the block `owner`, and of those inside of them."""
+    """The diagnostics of the blocks among the statements of a file or of the block `owner`, and of nested blocks."""
     stages = [item for item in items if isinstance(item, tree.Stage)]
     flows = [item for item in items if isinstance(item, tree.Flow)]
     objectives = [item for item in items if isinstance(item, tree.Minimize)]
@@ -59,7 +59,7 @@ def check_blocks(items: Sequence[tree.Item], owner: tree.Stage | tree.Flow | Non
 
 
 def duplicates(what: str, names: Sequence[tree.Name]) -> Iterator[Diagnostic]:
-    """V0120 for every name that another one before it has."""
+    """V0120 for every name that already occurred."""
     seen: dict[str, tree.Name] = {}
     for name in names:
         first = seen.setdefault(name.name, name)
@@ -70,14 +70,14 @@ def duplicates(what: str, names: Sequence[tree.Name]) -> Iterator[Diagnostic]:
 
 
 def head_of(item: tree.Item, word: str = "") -> Span:
-    """The word that begins an item, and of a block its name too."""
+    """The first word of an item, and of a block its name too."""
     if isinstance(item, tree.Stage | tree.Flow):
         return Span(item.span.file, item.span.start, item.name.span.end)
     return Span(item.span.file, item.span.start, item.span.start + len(word or _WORDS[type(item)]))
 
 
 def _check_place(items: Sequence[tree.Item], owner: tree.Stage | tree.Flow) -> Iterator[Diagnostic]:
-    """V0136 for what may not stand in a block."""
+    """V0136 for statements that a block may not contain."""
     block = _WORDS[type(owner)]
     for item in items:
         if isinstance(item, tree.Minimize) and item.bare:
@@ -105,7 +105,7 @@ def _check_single(objectives: Sequence[tree.Minimize], owner: tree.Stage | tree.
 def _check_mixture(
     stages: Sequence[tree.Stage], flows: Sequence[tree.Flow], objectives: Sequence[tree.Minimize]
 ) -> Iterator[Diagnostic]:
-    """V0138 for a file or stage that says in two ways what it minimises."""
+    """V0138 for a file or stage that states its objective in two ways."""
     ways = [way for way in (stages, flows, objectives) if way]
     if len(ways) < 2:
         return
@@ -117,7 +117,7 @@ def _check_mixture(
 
 
 def _check_shares(flows: Sequence[tree.Flow]) -> Iterator[Diagnostic]:
-    """V0139 for what is not a share, V0140 for shares that are not those of a whole."""
+    """V0139 for numbers that are not shares, V0140 for shares that do not sum to 100 %."""
     stated = [flow.share for flow in flows if flow.share is not None]
     wrong = [share for share in stated if share.unit not in ("", "%") or not 0 < share.value <= 1]
     for share in wrong:

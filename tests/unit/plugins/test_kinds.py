@@ -70,7 +70,7 @@ def test_a_criterion_of_logits_is_checked_as_the_built_in_one(loss: str, problem
 
 
 def test_logits_of_a_plug_in_come_with_what_the_tokens_are() -> None:
-    with pytest.raises(vlmdsl.DiagnosticError, match="takes logits with something else than what the tokens are"):
+    with pytest.raises(vlmdsl.DiagnosticError, match="takes logits without the ids of the tokens"):
 
         @vlmdsl.primitive(kind="criterion", takes=("Logits", "Label"))
         def unfit(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""How values pass from one emitted function to another: as named tensors, which the compiler takes."""
+"""How values pass from one emitted function to another: as named tensors, which `torch.compile` accepts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["passed_axes", "passed_tensors", "passed_value"]
 
 
 def passed_axes(compute: Compute, schedule: Schedule, names: Mapping[Node, str]) -> dict[str, tuple[str, ...]]:
-    """The axes of the images that an emitted function takes, and of what functions before it give."""
+    """The axes of the images that an emitted function takes, and of the outputs of earlier functions."""
     axes: dict[str, tuple[str, ...]] = {}
     for node in (value for value in compute.takes if isinstance(value, Node)):
         if node.type == FieldType("Image"):
@@ -39,14 +39,14 @@ def passed_axes(compute: Compute, schedule: Schedule, names: Mapping[Node, str])
 
 
 def passed_tensors(node: Node, name: str, value: Any) -> dict[str, Any]:
-    """What an emitted function gives for a node, as the tensors that a later one takes, by name."""
+    """The output of an emitted function for a node as named tensors, which a later function takes."""
     members = value if isinstance(value, tuple) else (value,)
     parts = zip(_parts(node, 0), members, strict=True)
     return {name + suffix: member for (suffix, _), member in parts if member is not None}
 
 
 def passed_value(node: Node, name: str) -> str:
-    """How a function that takes these tensors writes the value of the node."""
+    """The expression for the value of the node in a function that takes these tensors."""
     if isinstance(node.type, TokensType):
         return f"ops.tokens(inputs[{literal(name)}], inputs.get({literal(f'{name}_mask')}))"
     if isinstance(node.type, PicksType):
@@ -55,7 +55,7 @@ def passed_value(node: Node, name: str) -> str:
 
 
 def _parts(node: Node, axes: int) -> tuple[tuple[str, int], ...]:
-    """The tensors that a value is passed as: what follows its name, and how many of the value's axes each has."""
+    """The tensors of a value: the suffix of each name, and how many of the value's axes it has."""
     if node.operation is CONTRAST:
         return ("", 0), ("_accuracy", 0)
     if isinstance(node.type, TokensType):
@@ -66,7 +66,7 @@ def _parts(node: Node, axes: int) -> tuple[tuple[str, int], ...]:
 
 
 def _axes_of(type: Type) -> tuple[str, ...]:
-    """The axes of the first tensor of a value of a type: none of a number."""
+    """The axes of the first tensor of a value of this type; none for a number."""
     if isinstance(type, TokensType):
         return "B", type.tokens, type.features
     return next((axes for kind, axes in _AXES.items() if isinstance(type, kind)), ())

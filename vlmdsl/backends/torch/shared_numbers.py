@@ -1,4 +1,4 @@
-"""The learned numbers and the state of objectives that are trained together: what they call alike is one."""
+"""The learned numbers and the state of objectives that are trained together, shared by name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["SharedNumbers"]
 
 
 class SharedNumbers(LearnedNumbers):
-    """Holds the parameters and the state of `objectives`, each of which uses them from then on instead of its own.
+    """Holds the parameters and the state of `objectives`, which use them instead of their own.
 
     Parameters and buffers are named as in a single objective, so that the checkpoints of both have the same names.
     """

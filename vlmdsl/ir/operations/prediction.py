@@ -1,4 +1,4 @@
-"""Which tokens are predicted, and criteria that compare their logits with what they are."""
+"""Which tokens are predicted, and criteria that compare their logits with their ids."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["TOKEN_IDS", "TOKEN_LOSS", "predicts_selected"]
 
 
 def predicts_selected(node: Node) -> bool:
-    """Whether a node reads logits at those tokens only that a mask selected."""
+    """Whether a node reads the logits only of tokens that a mask selected."""
     ids = [parent for parent in node.inputs if parent.operation is TOKEN_IDS]
     return bool(ids) and all(parent.string("which") == "selected" for parent in ids)
 

@@ -1,4 +1,4 @@
-"""Criteria of plug-ins over the logits of tokens: each is an operation of its own, a loss like `token_loss`."""
+"""Criteria of plug-ins over the logits of tokens: each becomes an operation whose result is a loss, like `token_loss`."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from vlmdsl.types import CodesType, LogitsType, LossType, Type
 __all__ = ["TOKEN_KINDS", "token_criterion"]
 
 TOKEN_KINDS = ("Logits", "Codes")
-"""What such a criterion takes."""
+"""The kinds of values that such a criterion takes."""
 
 
 def token_criterion(function: Implementation, declared: Declaration) -> Primitive:
-    """The criterion that a function computes: one number per token, of which the mean is the loss."""
+    """The criterion of a function that returns one number per token; the loss is their mean."""
     names = positional_of(function)
     if declared.takes != TOKEN_KINDS or len(names) != len(TOKEN_KINDS):
-        help = 'write `takes=("Logits", "Codes")`: the logits [N, V] of N tokens, and what the tokens are [N]'
-        raise unfit(function, "takes logits with something else than what the tokens are", help)
+        help = 'write `takes=("Logits", "Codes")`: the logits [N, V] of N tokens, and their ids [N]'
+        raise unfit(function, "takes logits without the ids of the tokens", help)
 
     def yields(node: Node, types: tuple[Type, ...]) -> Type:
         take(types, LogitsType, CodesType)

@@ -22,8 +22,8 @@ _BLOCK = 1024
 
 
 def seed_of(seed: int, stage: str, flow: str) -> int:
-    """The seed of the data of a flow: its own, so that flows and stages over one source do not walk it side by side; of a
-    recipe without stages and flows that of the run.
+    """The seed of the data of a flow, so that flows and stages over one source read it in different orders; without stages
+    and flows it is the seed of the run.
 
     >>> seed_of(7, "", ""), seed_of(7, "first", "") == seed_of(7, "second", "")
     (7, False)
@@ -52,7 +52,7 @@ class Mixture:
         return self.names[self._drawn(block)[place]]
 
     def before(self, step: int) -> dict[str, int]:
-        """How many of the steps before this one each flow has."""
+        """How many of the steps before this one run each flow."""
         counts = np.zeros(len(self.names), np.int64)
         for block in range(-(-step // _BLOCK)):
             counts += np.bincount(self._drawn(block)[: step - block * _BLOCK], minlength=len(self.names))
@@ -66,16 +66,16 @@ class Mixture:
 
 
 class MixedBatches:
-    """An endless iterator over this process's share of the batch of each step of a stage, as a `BatchLoader` is.
+    """An endless iterator over this process's share of the batch of each step of a stage, like `BatchLoader`.
 
-    The k-th batch of a flow is that of its own loader, in its own order. So every batch is a function of the data, the seed
-    and the step, whatever the number of processes and workers, and wherever the run was resumed.
+    The k-th batch of a flow is the k-th batch of its loader. So every batch is a function of data, seed and step; it does
+    not depend on the number of processes and workers or on where the run was resumed.
 
     Args:
-        mixture: says which flow a step is of.
-        loaders: what loads the batches of each flow, without what follows the run.
-        ramps: what follows the run, by flow: numbers that are a function of the step of the stage, not of the flow.
-        steps: how many the stage has.
+        mixture: the flow of each step.
+        loaders: the loader of each flow, without the ramps.
+        ramps: by flow, the numbers that are a function of the step of the stage, not of the flow.
+        steps: number of steps of the stage.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class MixedBatches:
 
     @property
     def tell(self) -> Callable[[str], None]:
-        """What is called with a line about the samples skipped so far."""
+        """A function that is called with a line about the samples skipped so far."""
         return self._tell
 
     @tell.setter
@@ -104,15 +104,15 @@ class MixedBatches:
 
     @property
     def batches_per_epoch(self) -> int:
-        """0: the flows have epochs of their own, and batches say where one ends."""
+        """0: each flow has its own epochs, and batches mark where one ends."""
         return 0
 
     def state_dict(self) -> dict[str, int]:
-        """The position of the batch that comes next: the steps of the stage have no epochs in common."""
+        """The position of the next batch; there is no common epoch."""
         return {"epoch": 0, "batch": self._step}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Continue from a position; affects iterators made afterwards."""
+        """Continue from a position; affects iterators created afterwards."""
         self._step = state["batch"]
         for name, count in self._mixture.before(self._step).items():
             self._loaders[name].go_to(count)
@@ -128,7 +128,7 @@ class MixedBatches:
             yield replace(batch, flow=name, draws=batch.draws | following, ends_epoch=ends_epoch)
 
     def _following(self, flow: str) -> dict[str, Tensor]:
-        """The numbers that follow the run, at this step; an epoch of a flow takes as many steps as on average."""
+        """The values of the ramps at this step; an epoch of a flow is counted as its average number of steps."""
         per_epoch = round(self._loaders[flow].batches_per_epoch / self._mixture.shares[flow])
         values = ramps_at(self._ramps[flow], self._step, self._steps, per_epoch)
         return {name: torch.tensor(value, dtype=torch.float32) for name, value in values.items()}

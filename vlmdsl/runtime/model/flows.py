@@ -21,17 +21,18 @@ __all__ = ["FlowModels"]
 
 
 class FlowModels(nn.Module):
-    """A `VisionLanguageModel` for each flow, all of them over the same modules; a batch says which flow it is for.
+    """One `VisionLanguageModel` per flow, all over the same modules; each batch names its flow.
 
-    Learned numbers and states of one name are one, and so are equal heads, fusion modules, decoders and teachers. Weights
-    are called as in the model of a single objective, so that stages can take them over from each other. What a flow does
-    not use gets no gradient in its steps, and AdamW leaves it as it is; teachers move in every step.
+    Learned numbers and states are shared by name, and equal heads, fusion modules, decoders and teachers are one module.
+    Weights have the same names as in the model of a single objective, so that stages can take them over from each other.
+    Modules that a flow does not use get no gradient in its steps, so AdamW does not change them; teachers move in every
+    step.
 
     Args:
         encoders: the towers of all flows, by name.
         objectives: the objective of each flow, by its name.
-        steps: the length of the stage, which schedules of teachers go by.
-        lengths: those of the vectors that fields hold, by flow and name.
+        steps: number of steps of the stage, for the schedules of teachers.
+        lengths: lengths of the vectors in fields, by flow and field name.
 
     >>> import torch, vlmdsl
     >>> from vlmdsl.runtime.modules.towers import VisionConfig, VisionTransformer
@@ -59,43 +60,43 @@ class FlowModels(nn.Module):
         self.objective = SharedNumbers([*objectives.values()])
         parts = Parts.of(encoders, [*objectives.values()], steps)
         self.fusions, self.decoders, self.heads, self.teachers = parts.fusions, parts.decoders, parts.heads, parts.teachers
-        # In a plain dictionary: their modules are those above, which have their names from here.
+        # A plain dictionary: the modules are registered above, under the names of checkpoints.
         self.models: dict[str, VisionLanguageModel] = {
             name: VisionLanguageModel(encoders, objective, steps=steps, lengths=(lengths or {}).get(name), parts=parts)
             for name, objective in objectives.items()
         }
 
     def train(self, mode: bool = True) -> FlowModels:
-        """As of any module, but frozen towers and heads stay in evaluation mode."""
+        """As for any module, except that frozen towers and heads stay in evaluation mode."""
         super().train(mode)
         for model in self.models.values():
             model.train(mode)
         return self
 
     def forward(self, batch: Batch) -> ObjectiveOutput:
-        """The loss, its terms and metrics of the flow that the batch is for."""
+        """The loss, terms and metrics of the flow of the batch."""
         output: ObjectiveOutput = self.models[batch.flow](batch)
         return output
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FlowModels:
-        """As of any module, and for what the models of the flows hold by themselves, their reference sets."""
+        """As for any module; also applies to the reference sets, which the models of the flows hold."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for model in self.models.values():
             model._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
     def after_step(self) -> None:
-        """What follows an optimiser step: teachers move, learned numbers come back into their bounds."""
+        """To call after an optimiser step: teachers move, learned numbers are clamped to their bounds."""
         if self.teachers is not None:
             self.teachers.follow(self.encoders, self.heads, "after")
         self.objective.after_step()
 
     def compile_encoders(self) -> None:
-        """Run the towers, and what stands on them, through torch.compile from now on; each once."""
+        """Compile the towers and the modules on them with torch.compile, each once."""
         for module in dict.fromkeys(module for model in self.models.values() for module in model.units):
             module.compile()
 
     @property
     def notes(self) -> list[str]:
-        """What is reported about the towers before the first step, a sentence each."""
+        """Notes about the towers to report before the first step, one sentence each."""
         return list(dict.fromkeys(note for model in self.models.values() for note in model.notes))

@@ -1,4 +1,4 @@
-"""The modules beside the towers, for one objective or for several that are trained together."""
+"""The modules other than towers, for one objective or for several that are trained together."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ __all__ = ["Parts"]
 
 @dataclass(frozen=True)
 class Parts:
-    """What models of the same towers share: equal modules of their objectives are one.
+    """The modules that models over the same towers share; equal modules of their objectives are one module.
 
-    `frozen_towers` are those that none of the objectives trains; they keep their weights.
+    `frozen_towers` are the towers that no objective trains; their weights stay as they are.
     """
 
     frozen_towers: frozenset[str]

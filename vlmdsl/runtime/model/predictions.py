@@ -1,4 +1,4 @@
-"""Tokens that are predicted: their states, what they are, and the weights of the linear map that makes logits of states."""
+"""Predicted tokens: their states, their targets, and the weights of the linear map from states to logits."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ __all__ = ["Predictions"]
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model does with tokens that are predicted.
+    """Computes the values of predicted tokens in a step of the model.
 
-    `head(use)` is the module from states to logits, `form(tower, kind)` how a tower takes its fields.
+    `head(use)` is the module from states to logits, `form(tower, kind)` the form in which a tower takes its fields.
     """
 
     streams: Sequence[Stream]
@@ -48,7 +48,7 @@ class Predictions:
                 raise DiagnosticError((TowerDoesNotFit.at(place, tower=tower, problem=problem, help=help),))
 
     def call(self, use: Use, value: Value, environment: Environment) -> PredictedTokens:
-        """Logits of the tokens that are predicted, or without the product what a weight makes them of."""
+        """Logits of the predicted tokens, or without the product the states that the weight multiplies."""
         assert isinstance(value, Applied)
         tokens, head = self._tokens(value, environment), self.head(use)
         if not isinstance(head, nn.Module):
@@ -71,7 +71,7 @@ class Predictions:
         return tokens._replace(values=states), _whole(head.weight), None if head.bias is None else _whole(head.bias)
 
     def logit_sizes(self, environment: Environment) -> dict[Node, int]:
-        """The bytes that logits would take, in float32 at least, by encoded text, where one linear map makes them."""
+        """The size of the logits in bytes, in float32 or wider, by encoded text, for heads that are one linear map."""
         sizes = {}
         for owner, encoded in self._owners():
             states = applied_of(encoded)
@@ -82,12 +82,12 @@ class Predictions:
         return sizes
 
     def _owners(self) -> list[tuple[Stream | ModuleOutput, Node]]:
-        """The encoded texts whose tokens are predicted, with what is read of them."""
+        """The encoded texts whose tokens are predicted, with their streams or module outputs."""
         streams = [(stream, stream.encode) for stream in self.streams if stream.vocabulary]
         return [*streams, *((output, output.node) for output in self.outputs if output.vocabulary)]
 
     def _text(self, states: Applied, environment: Environment) -> TowerInput:
-        """The text that these are the states of, as its tower takes it."""
+        """The text of these states, in the form that its tower takes."""
         source, tower = source_of(states.source), states.use.module.name
         if states.use.module.family == "fusion":
             tower = next(stream.encoder.tower for stream in self.streams if stream.source is source and stream.states)
@@ -95,8 +95,10 @@ class Predictions:
         return text
 
     def _tokens(self, states: Applied, environment: Environment) -> PredictedTokens:
-        """The states of the tokens of a text that are predicted, and what these are: where nothing reads more, of the
-        selected ones only. ValueError where a tower gives no states, or a batch no selected tokens."""
+        """The states and targets of the predicted tokens of a text; of the selected tokens only, if nothing reads the
+        others.
+
+        Raises ValueError if the tower has no states or the batch no selected tokens."""
         owner = next(owner for owner, encoded in self._owners() if applied_of(encoded) == states)
         last = environment[states].tokens if states.use.module.family == "fusion" else environment[states].states
         text = self._text(states, environment)
@@ -121,8 +123,8 @@ def _count(owner: Stream | ModuleOutput, text: TowerInput) -> int:
 
 
 def _is_scattered(head: nn.Linear) -> bool:
-    """Whether the weights of a head are sharded (FSDP2) and a call of it does not gather them: those that are tied are a
-    part of their tower, which is gathered for its own calls only."""
+    """Whether the weights of a head are sharded (FSDP2) and a call of it does not gather them: a tied weight belongs to its
+    tower, which gathers it only for its own calls."""
     if not hasattr(head.weight, "full_tensor"):
         return False
     from torch.distributed.fsdp import FSDPModule
@@ -131,8 +133,8 @@ def _is_scattered(head: nn.Linear) -> bool:
 
 
 def _whole(parameter: Any) -> Tensor:
-    """All of a parameter that may be sharded (FSDP2): its gradient is, like those of modules that FSDP2 calls, the mean over
-    the processes of what each of them has."""
+    """The whole of a parameter that may be sharded (FSDP2). As for modules that FSDP2 calls, its gradient is the mean of the
+    gradients of the processes."""
     if not hasattr(parameter, "full_tensor"):
         tensor: Tensor = parameter
         return tensor

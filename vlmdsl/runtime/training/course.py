@@ -1,4 +1,4 @@
-"""The stages of a run with their flows: what each one trains, on which data, with which settings."""
+"""The stages of a run and their flows: objective, data and settings of each."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ __all__ = [
 ]  # fmt: skip
 
 Model = VisionLanguageModel | FlowModels
-"""What a stage trains: of several flows, one model over one set of modules."""
+"""What a stage trains: for several flows, one model over one set of modules."""
 
 
 @dataclass(frozen=True)
 class FlowOfRun:
-    """What a share of the steps of a stage trains; without a name the only flow of its stage."""
+    """The objective of a share of the steps of a stage; the name is empty if it is the only flow of its stage."""
 
     name: str
     share: float
@@ -60,19 +60,19 @@ class StageOfRun:
 
     @property
     def end(self) -> int:
-        """How many steps of the run are done when it ends."""
+        """Number of steps of the run that are done when the stage ends."""
         return self.before + self.config.train.steps
 
     @property
     def measured(self) -> FlowOfRun:
-        """The flow that is evaluated: the first one that compares images with texts, else with images."""
+        """The flow that is evaluated: the first that compares images with texts, otherwise the first with images."""
         programs = [(flow, flow.objective.program) for flow in self.flows]
         comparing = (flow for flow, program in programs if comparison_of(program) is not None)
         with_images = (flow for flow, program in programs if first_image_tower(program) is not None)
         return next(comparing, None) or next(with_images, self.flows[0])
 
     def label(self, flow: FlowOfRun) -> str:
-        """What a flow is called among all of the run: `second.texts`."""
+        """The name of a flow among all flows of the run: `second.texts`."""
         return ".".join(name for name in (self.name, flow.name) if name)
 
     def build(self, tokenizers: Tokenizers, world: World, opened: Mapping[str, Data]) -> Model:
@@ -91,7 +91,7 @@ class StageOfRun:
         return model
 
     def survey(self, opened: Mapping[str, Data], model: Model) -> dict[str, dict[str, Survey]]:
-        """What is to be known of the samples of each flow."""
+        """The surveys of the samples of each flow."""
         models = models_of(model, self)
         return {
             flow.name: surveys(flow.objective.program, flow.config, opened[flow.name], models[flow.name])
@@ -99,7 +99,7 @@ class StageOfRun:
         }
 
     def fill_references(self, opened: Mapping[str, Data], model: Model) -> None:
-        """Encode what flows retrieve from."""
+        """Encode the reference sets of the flows."""
         for flow in self.flows:
             fill_references(models_of(model, self)[flow.name], opened[flow.name], flow.config)
 
@@ -126,10 +126,10 @@ class Opened:
 
     stages: dict[str, dict[str, Data]]
     _facts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """What is known of the sources of each flow, by its label: a fingerprint of many samples takes its time."""
+    """Facts about the sources of each flow, by its label; cached, since fingerprints of large sources are slow."""
 
     def facts(self, course: Sequence[StageOfRun], surveyed: Mapping[str, Mapping[str, Survey]], of: str) -> dict[str, Any]:
-        """What `run.json` says of each source, with what a look through those of the stage `of` found."""
+        """The facts about each source in `run.json`, with the surveys of the stage `of`."""
         facts: dict[str, Any] = {}
         for stage in course:
             for flow in stage.flows:
@@ -177,8 +177,9 @@ def models_of(model: Model, stage: StageOfRun) -> dict[str, VisionLanguageModel]
 def open_course(
     course: Sequence[StageOfRun], evaluate_on: tuple[str, ...] = (), evaluate_map: Mapping[str, str] | None = None
 ) -> Opened:
-    """Opens the data of all stages, each source once; DiagnosticError with all that the first flow lacks which lacks
-    something. Only flows that are measured have held-out data."""
+    """Open the data of all stages, each source once. Only flows that are measured have held-out data.
+
+    Raises DiagnosticError with everything that is missing for the first flow with missing data."""
     sources: dict[str, tuple[Source, Source | None]] = {}
     stages: dict[str, dict[str, Data]] = {}
     for stage in course:
@@ -199,7 +200,7 @@ def open_course(
 
 
 def tokenizers_of_course(course: Sequence[StageOfRun], opened: Opened) -> Tokenizers:
-    """The tokenizer of every text tower of the run; what is trained is trained on the training texts of all flows."""
+    """The tokenizer of every text tower of the run; tokenizers are trained on the training texts of all flows."""
     objectives = [flow.objective for stage in course for flow in stage.flows]
 
     def texts() -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""One stage of a run: its steps, its checkpoints, and what is measured of it."""
+"""One stage of a run: its steps, its checkpoints and its evaluation."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class BegunStage:
 
     name: str
     run: str
-    """What tells this run from others: `identity_of`."""
+    """The identity of this run: `identity_of`."""
     course: Sequence[StageOfRun]
     stage: StageOfRun
     folder: RunFolder
@@ -59,27 +59,27 @@ class BegunStage:
     batches: BatchLoader | MixedBatches
     held_out: HeldOut | None
     conditions: dict[str, object]
-    """What the evaluation depends on beside the model."""
+    """What the evaluation depends on besides the model."""
     surveys: dict[str, Survey]
-    """What is to be known of the training, held-out and reference samples."""
+    """The surveys of the training, held-out and reference samples."""
     start: int = 0
-    """Steps of this stage that are done."""
+    """Number of steps of this stage that are done."""
     untrained: Evaluation | None = None
     results: dict[str, Any] = field(default_factory=dict)
     records: int = 0
-    """Lines of metrics that are written."""
+    """Number of lines written to the metrics."""
     notes: list[str] = field(default_factory=list)
-    """Checkpoints that are damaged."""
+    """Notes about damaged checkpoints."""
 
     def resume_from(self, checkpoint: Path) -> None:
-        """Load what a checkpoint holds; V0853 if another run wrote it."""
+        """Load a checkpoint; V0853 if another run wrote it."""
         check_written_by(checkpoint, self.run)
         position = load_checkpoint(checkpoint, self.model, self.optimizer)
         self.batches.load_state_dict({"epoch": position.epoch, "batch": position.batch})
         self.start = position.step - self.stage.before
 
     def start_from(self, stage: StageOfRun) -> None:
-        """Take over what an earlier stage ended with; V0816 where it is not there, V0853 where another run wrote it."""
+        """Take over the final weights of an earlier stage; V0816 if they are missing, V0853 if another run wrote them."""
         end = newest_checkpoint(self.folder.stages / stage.name)
         end = gather_objects(end and end.resolve())[0]  # only the first process knows the folder of a new run
         if end is None:
@@ -91,7 +91,8 @@ class BegunStage:
             self.model.teachers.begin_again(self.model.encoders, self.model.heads)
 
     def _tables_of_other_data(self, earlier: StageOfRun) -> set[str]:
-        """The buffers of numbers per sample whose samples are not those of the flow of this name in an earlier stage."""
+        """The per-sample buffers whose training data differs from that of the flow with the same name in an earlier
+        stage."""
         data = {flow.name: flow.config.data.train for flow in earlier.flows}
         others = (flow for flow in self.stage.flows if flow.config.data.train != data.get(flow.name))
         tables = {id(table) for flow in others for table in flow.objective.state.tables}
@@ -103,10 +104,10 @@ class BegunStage:
         return models_of(self.model, self.stage)[self.stage.measured.name]
 
     def train(self, signals: StopSignals) -> None:
-        """Take the steps that are left; where a signal asks to stop, write a checkpoint and raise the signal's exception."""
+        """Take the remaining steps; if a signal asks to stop, write a checkpoint and raise the signal's exception."""
 
         def stop() -> bool:
-            # Until the first step is done, which may take long to compile, nothing is lost by ending at once.
+            # Before the first step is done (compiling may take long) nothing is lost by stopping at once.
             signals.deferred = True
             return self._agreed(signals)
 
@@ -131,7 +132,7 @@ class BegunStage:
                     callbacks=callbacks,
                 )
         except Exception:
-            # A run that failed is the one whose curves are wanted most; its own error comes first.
+            # The curves matter most for a failed run, but its error must not be hidden.
             with suppress(Exception):
                 self._draw()
             raise
@@ -143,9 +144,9 @@ class BegunStage:
             raise ended_by(signals.received)
 
     def _agreed(self, signals: StopSignals) -> bool:
-        """Whether any process was asked to end: all of them are then."""
+        """Whether any process was asked to stop; then all stop."""
         highest_received = highest(signals.received)
-        if highest_received:  # only then: a signal may have come in the meantime, which must not be forgotten
+        if highest_received:  # only then: a signal that arrived in the meantime must not be lost
             signals.received = highest_received
         return highest_received > 0
 
@@ -166,7 +167,7 @@ class BegunStage:
             position = Position(step, **place, seed=self.stage.config.train.seed, stage=self.stage.name)
             needed = any(later.starts_from == self.stage.name for later in self.course if self.stage.name)
             roots = [self.folder.stages / self.stage.name] if needed and step == self.stage.end else []
-            for root in (*roots, self.folder.checkpoints):  # what a stage ends with first: then the stage is over
+            for root in (*roots, self.folder.checkpoints):  # the final weights of a stage first: they mark it as finished
                 save_checkpoint(
                     root,
                     self.model,
@@ -186,7 +187,7 @@ class BegunStage:
             self.folder.write_evaluation(self.results)
 
     def measure_untrained(self) -> None:
-        """Measure the model as it was before the first step, or read what was measured when the run began."""
+        """Measure the model before the first step, or read the measurement from the start of the run."""
         if self.held_out is not None:
             self.untrained = known_untrained(self.folder, self.conditions)
             if self.untrained is None:
@@ -194,7 +195,7 @@ class BegunStage:
                 self.folder.write_untrained(measured(0, self.untrained, self.untrained, self.conditions))
 
     def announcement(self) -> str:
-        """What is about to run, in a line (the first step may take long to compile), and a line a doubt about the data."""
+        """One line about what is about to run, and one line per note about checkpoints, towers and data."""
         weights = sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
         where = f"{self.world.size} processes on {self.world.device.type}" if self.world.size > 1 else self.world.device.type
         compiling = "; the first step compiles" if self.stage.config.train.compile else ""
@@ -216,7 +217,7 @@ class BegunStage:
         return {"train": self.batches.report, **held_out}
 
     def note_skipped(self) -> None:
-        """Write into `run.json` what was skipped, by reason, and what the views had to do without."""
+        """Write to `run.json` how many samples were skipped, by reason, and which views had missing inputs."""
         if self.world.first:
             label = f"{self.stage.name}:" if self.stage.name else ""
             skipped = {f"{label}{name}": report.as_dict() for name, report in self._reports().items()}
@@ -235,6 +236,6 @@ class BegunStage:
 
 
 def _words(name: str) -> str:
-    """What the data is called: `training`, of a flow `training (texts)`."""
+    """The name of the data in messages: `training`, for a flow `training (texts)`."""
     flow, _, what = name.rpartition(":")
     return f"{_WORDS[what]} ({flow})" if flow else _WORDS[what]

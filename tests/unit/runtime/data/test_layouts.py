@@ -174,7 +174,7 @@ def test_a_tar_that_goes_on_behind_its_end_is_refused(tmp_path: Path) -> None:
         (
             "t.csv",
             'image,text\na.png,x\n\nb.png,"a" cat\n',
-            "the row in line 4 has a quote that is not closed, or text behind",
+            "the row in line 4 has a quote that is not closed, or text after",
         ),
         ("t.csv", "image,text,image\na,b,c\n", "two columns `image`"),
         ("t.csv", b"image,text\na,caf\xe9\n", "line 2 is not UTF-8 (byte 0xe9)"),

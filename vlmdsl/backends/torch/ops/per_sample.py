@@ -13,7 +13,7 @@ from vlmdsl.backends.torch.values import Number, precise
 __all__ = ["lookup", "mixture", "running_means", "write"]
 
 _BLOCK = 2**20
-"""Samples whose probabilities are in memory at once."""
+"""Number of samples whose probabilities are in memory at a time."""
 _SMALLEST_VARIANCE = 1e-6
 """Added to every variance, so that no component shrinks to a point."""
 
@@ -24,8 +24,8 @@ def lookup(table: Tensor, index: Tensor) -> Tensor:
 
 
 def running_means(before: Tensor, values: Tensor, momentum: Number) -> Tensor:
-    """`momentum` times the mean of each sample so far [b] plus the rest times its value [b]: [b], without gradient. Without
-    a mean so far (NaN) it is the value."""
+    """`momentum` times the mean of each sample so far [b] plus (1 - `momentum`) times its value [b]: [b], without gradient.
+    For a sample without a mean (NaN) it is the value."""
     before, values = precise(before), precise(values.detach())
     return torch.where(before.isnan(), values, momentum * before + (1.0 - momentum) * values)
 
@@ -74,8 +74,8 @@ def mixture(table: Tensor, before: Tensor, component: str, iterations: int) -> T
     """The probability that each number of `table` [N] belongs to the component with the `larger` or the `smaller` mean of a
     mixture of two normal distributions, fitted to all finite ones by `iterations` steps of EM: [N].
 
-    EM starts with the smallest and the largest number as means, the variance of all, and equal shares. Where the table has
-    no finite number, the probability stays what it was `before` [N]; so do all of them where there are fewer than two.
+    EM starts with the smallest and the largest number as means, the variance of all, and equal shares. If the number of a
+    sample is not finite, its probability stays that of `before` [N]; with fewer than two finite numbers all do.
     """
     present = table.isfinite()
     values = table[present].double()
