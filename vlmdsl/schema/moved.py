@@ -43,7 +43,8 @@ def moved_section(tree: YamlTree, text: str) -> list[Diagnostic]:
     help = "use the settings `lowering` and `lowering_budget` of the section `schedule`"
     edits = () if settings is None else _edits(tree, text, Span(key.file, key.start, place.end), settings)
     fix = Fix("move it to `schedule`", edits, safe=False) if edits else None
-    return [UnknownSetting.at(key, name=MOVED, help=(help,), fix=fix)]
+    lines = tuple(f"write `{setting}` under `schedule:`" for setting in _lines(settings or {}))
+    return [UnknownSetting.at(key, name=MOVED, help=(help, *lines), fix=fix)]
 
 
 def _settings(section: object) -> dict[str, object] | None:
@@ -68,7 +69,7 @@ def _edits(tree: YamlTree, text: str, section: Span, settings: Mapping[str, obje
     assert isinstance(tree.value, dict)
     if text[tree.places[()][1].start] == "{":
         return ()
-    written = [f"{name}: {_flow(value)}" for name, value in settings.items()]
+    written = _lines(settings)
     end = "\n" if text[section.start : section.end].endswith("\n") else ""
     if "schedule" not in tree.value:
         lines = "\n".join(["schedule:", *(f"  {setting}" for setting in written)]) if written else ""
@@ -82,6 +83,11 @@ def _edits(tree: YamlTree, text: str, section: Span, settings: Mapping[str, obje
     behind = ", " if in_braces else "\n" + " " * column
     head = "".join(setting + behind for setting in written)
     return Edit(Span(section.file, first, first), head), Edit(section, "")
+
+
+def _lines(settings: Mapping[str, object]) -> list[str]:
+    """Each setting on one line."""
+    return [f"{name}: {_flow(value)}" for name, value in settings.items()]
 
 
 def _flow(value: object) -> str:

@@ -80,6 +80,7 @@ SECTIONS = {
 def test_the_earlier_section_is_moved_by_the_suggestion(tmp_path: Path, text: str) -> None:
     (fault,) = faults(tmp_path, text)
     assert (fault.code, fault.message) == ("V0811", "there is no setting `lowering`")
+    assert ("write `lowering: chunked` under `schedule:`" in fault.help) == (SECTIONS[text][0] == "chunked")
     config = loaded(tmp_path, applied(text, fault))
     assert (config.schedule.lowering, config.schedule.lowering_budget) == SECTIONS[text]
     assert config.schedule.final == (0.5 if "final" in text else 0.0)
