@@ -126,7 +126,7 @@ register(
         parameters=RunningMeanParameters,
         laws=("permutation",),
         formula=r"\mu \leftarrow m\,\mu + (1 - m) \frac{1}{B}\sum_i s_i",
-        cost="none",
+        cost='none; with `per="sample"` a number per sample of the data set on every process',
         example=(
             "let s = stop(score(image, text))\nminimize contrast(image, text, weight=exp(s - running_mean(s, momentum=0.9)))"
         ),
