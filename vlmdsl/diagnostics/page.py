@@ -43,7 +43,7 @@ def page_of(problem: type[Problem]) -> str:
     """The page of a code below its heading, in Markdown that reads well as plain text."""
     stage = _STAGES.get(problem.code[:3], "other")
     parts = [
-        f"{problem.severity} in {stage}, since version {problem.since}. Its message is {_shown(problem.template)}.",
+        f"{problem.severity} in {stage}, since version {problem.since}. {_message(problem.template)}",
         textwrap.fill(problem.explanation, _COLUMNS, break_long_words=False, break_on_hyphens=False),
     ]
     if problem.bad:
@@ -51,11 +51,13 @@ def page_of(problem: type[Problem]) -> str:
     if problem.good:
         parts += ["Corrected:", textwrap.indent(problem.good.rstrip("\n"), "    ")]
     if problem.provoked_by:
-        parts.append(f"It is not caused by a program alone, but for example by {problem.provoked_by}.")
+        parts.append(f"This {problem.severity} does not depend on the program alone. Example: {problem.provoked_by}.")
     return "\n\n".join(parts) + "\n"
 
 
-def _shown(template: str) -> str:
-    """The message with its holes left open: `{name}` becomes `…`."""
-    parts = Formatter().parse(template)
-    return '"' + "".join(literal + ("" if name is None else "…") for literal, name, _, _ in parts) + '"'
+def _message(template: str) -> str:
+    """The sentence about the message, with `…` for each value: `{name}` becomes `…`."""
+    parts = list(Formatter().parse(template))
+    if not any(literal for literal, _, _, _ in parts):
+        return "Its message states the reason."
+    return f'Its message is "{"".join(literal + ("" if name is None else "…") for literal, name, _, _ in parts)}".'

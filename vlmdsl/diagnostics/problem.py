@@ -18,7 +18,7 @@ class Problem:
 
     `template` is the one-line message; `at` fills its braces. `bad` is a complete program that provokes this code and no
     other (a leading `# file: NAME` line and `# param: NAME=VALUE` lines may set the scene); `good` is the same, fixed.
-    Codes that no program alone can provoke (data, environment) leave both empty and say so in `provoked_by`.
+    Codes that depend on more than the program (data, environment) leave both empty and describe an example in `provoked_by`.
     """
 
     code: ClassVar[str]

@@ -219,7 +219,9 @@ def _how(node: Node, lowering: str) -> str:
         return _CHUNKED["tokens" if isinstance(node.inputs[0].type, TokensType) else "features"]
     if operation is CONTRAST:
         return (
-            "one product, both directions' log-sum-exp from it" if contrast_of(node).fused else "reads the matrix made above"
+            "one product, both directions' log-sum-exp from it"
+            if contrast_of(node).fused
+            else "reads the matrix computed above"
         )
     if operation is MIX:
         return (

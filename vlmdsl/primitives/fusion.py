@@ -23,7 +23,7 @@ _MATCH = Head("matched", 1, 0, 2, "none", "none", "relu", "all", "global", "each
 class FuseParameters(Parameters):
     """Arguments of `fuse`."""
 
-    depth: int = Field(default=6, ge=1, le=MAXIMUM_LAYERS, description="how many blocks")
+    depth: int = Field(default=6, ge=1, le=MAXIMUM_LAYERS, description="number of blocks")
     width: int = Field(default=0, ge=0, le=MAXIMUM_WIDTH, description="width of the module; 0: that of the text states")
     heads: int = Field(default=0, ge=0, le=MAXIMUM_WIDTH, description="number of attention heads; 0: one per 64 features")
     attention: Literal["cross", "merged"] = Field(
@@ -106,12 +106,12 @@ register(
         ),
         meaning=_matched,
         subjects=(
-            Subject("pairs", ("Encoded",), "texts given their own images"),
-            Subject("others", ("Encoded",), "texts given an image, one of which is that of a picked sample"),
-            Subject("more", ("Encoded",), "further ones", default=TupleValue(())),
+            Subject("pairs", ("Encoded",), "texts given their images"),
+            Subject("others", ("Encoded",), "texts given images, where the text or the image is that of a picked sample"),
+            Subject("more", ("Encoded",), "further negatives", default=TupleValue(())),
         ),
         formula=r"-\frac{1}{N} \sum_n \log p(y_n \mid t_n, x_n)",
-        cost="one pass of fusion for each of the three",
+        cost="one pass of fusion per argument",
         example=(
             'let s = similarity(image, text) / 0.07\nlet wrong_text = mine(s, along="rows")\n'
             "minimize matched(text | image, take(text, wrong_text) | image)"

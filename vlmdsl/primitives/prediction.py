@@ -154,7 +154,7 @@ register(
         parameters=TokenLossParameters,
         laws=("permutation", "non_negative"),
         formula=r"\frac{1}{|M|} \sum_{(i,k) \in M} \left(\log \sum_v e^{z_{ikv}} - z_{ik t_{ik}}\right)",
-        cost="one pass over N V logits for N tokens; where these are large, made in chunks of tokens",
+        cost="one pass over N V logits for N tokens; large logits are computed in chunks of tokens",
         example="let m = random(15%)\nminimize token_loss(linear(mask(text, m)), text, at=m, smoothing=10%)",
     )
 )
