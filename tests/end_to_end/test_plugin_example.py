@@ -101,6 +101,7 @@ random, rows = np.random.default_rng(0), []
 for index in range(12):
     Image.fromarray(random.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(folder / f"{index}.png")
     described = {"text": f"the picture of number {index} and its friends", "descriptor": random.normal(size=8).tolist()}
+    described["wave"] = random.normal(size=5).tolist()
     rows.append({"file_name": f"{index}.png", "age": index, **described})
 (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\\n" for row in rows), encoding="utf-8")
 settings = {"train.batch": 4, "train.compile": False, "train.log_every": 1, "train.device": "cpu"}
@@ -112,10 +113,10 @@ print((run.folder / "metrics.jsonl").read_text(encoding="utf-8"))
 
 
 def test_a_run_trains_with_all_that_it_brings(python: Python, tmp_path: Path) -> None:
-    """A mask rule, a target, a fusion module and a kind of field, each of one file."""
+    """A mask rule, a target, a fusion module and two kinds of fields, one of which a tower encodes, each of one file."""
     trained = python("-W", "error", "-c", TRAINING, str(EXAMPLE / "recipe.vlo"), str(tmp_path / "data"))
     assert trained.returncode == 0, trained.stderr
     steps = [json.loads(line) for line in trained.stdout.splitlines() if line]
     assert [step["step"] for step in steps] == [1, 2, 3]
-    assert all(math.isfinite(step[f"terms/{term}"]) for step in steps for term in ("near", "distilled", "mlm"))
+    assert all(math.isfinite(step[f"terms/{term}"]) for step in steps for term in ("near", "distilled", "heard", "mlm"))
     assert steps[0]["loss"] != steps[-1]["loss"]

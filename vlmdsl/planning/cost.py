@@ -87,7 +87,10 @@ class Workload:
         return 2 * self.entries * self.dim
 
     def tokens(self, node: Node) -> int:
-        """Tokens of a sample of this stream, dropped patches left out; 1 for pooled features."""
+        """Tokens of a sample of this stream, dropped patches left out; 1 for pooled features.
+
+        Regions, and tokens of a plug-in's kind of field, are counted as those of a text: their number is not known.
+        """
         if not isinstance(node.type, TokensType):
             return 1
         if node.type.tokens == "K":
@@ -98,7 +101,7 @@ class Workload:
         sizes = {"P": patches, "L": self.text_tokens, "J": patches + self.text_tokens}
         if any(source.operation is BLEND for source in sources):
             sizes["J"] = max(patches, self.text_tokens)
-        return sizes[node.type.tokens]
+        return sizes.get(node.type.tokens, self.text_tokens)
 
     def received(self, whole: int, *, reduced: bool = False) -> int:
         """Bytes that each process receives when `whole` is gathered or scattered, or all-reduced (both, one after the

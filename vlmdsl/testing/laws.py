@@ -101,7 +101,7 @@ def example_features(objective: Objective, *, seed: int = 0, batch: int = BATCH,
         if name in drawn:
             features[name] = drawn[name].double() if spec.dtype == "float" else drawn[name]
             continue
-        shape = [(pixels if "H" in spec.axes else sizes)[axis] for axis in spec.axes]
+        shape = [(pixels if "H" in spec.axes else sizes).get(axis, tokens) for axis in spec.axes]
         if spec.dtype == "float":
             features[name] = torch.randn(shape, generator=generator, dtype=torch.float64)
         elif spec.dtype == "int64":

@@ -221,6 +221,12 @@ UNFIT = {
     "target of one": ({"kind": "target", "takes": ("Label",)}, _fails, "must take two positional parameters of one kind"),
     "mask without share": ({"kind": "mask"}, kinds.squares, "has no parameter `share: float`"),
     "fusion of one width": ({"kind": "fusion"}, _fails, "must take two positional parameters: the widths"),
+    "module of an unknown kind": (
+        {"kind": "module", "takes": ("Smell",)},
+        _fails,
+        "encodes `Smell`, which is not a kind of field that towers take",
+    ),
+    "module of numbers": ({"kind": "module", "takes": ("Number",)}, _fails, "is not a kind of field that towers take"),
     "module of nothing": ({"kind": "module", "takes": ()}, _fails, "does not say what it encodes"),
 }
 

@@ -46,7 +46,7 @@ from vlmdsl.planning.memory import (
 from vlmdsl.planning.module_cost import module_costs
 from vlmdsl.planning.part_cost import part_costs
 from vlmdsl.source import SourceMap, Span
-from vlmdsl.types import PerSampleType, VectorType
+from vlmdsl.types import JOINED, PerSampleType, VectorType
 
 __all__ = ["make_plan"]
 
@@ -265,10 +265,10 @@ def _tokens_of(call: Apply, workload: Workload) -> int | None:
 
 
 def _tokens(mode: Mode, workload: Workload) -> int | None:
-    """What a tower sees of a sample: patches of an image, tokens of a text, or both; None for regions."""
+    """What a tower sees of a sample: patches of an image, tokens of a text, or both; None for other kinds."""
     if mode.kind == "Text":
         return workload.text_tokens
-    if mode.kind == "Regions":
+    if mode.kind not in ("Image", JOINED):  # how many there are is not known
         return None
     grid = math.isqrt(workload.image_tokens)
     whole = grid**2 == workload.image_tokens

@@ -23,7 +23,9 @@
   `vlmdsl.runtime.modules.SequenceFeatures(tokens [b, L, W], mask, pooled [b, W])`, finite whatever padding holds, and for
   each sample what it returns for that sample alone.
 - `module`: `(request) -> Encoder`, a family of towers for fields of the kind that `takes` names, `Image` or `Text`; a run
-  chooses one by `model.image_encoder=NAME:PRESET`.
+  chooses one by `model.image_encoder=NAME:PRESET`. For a kind of a plug-in (`vlmdsl.types.register_field_kind`, with a
+  `token_axis`) it is also a word: `encoder ears = NAME()`, then `ears(x)`; `request.facts` is what the kind's `probe`
+  reported, and `request.name` is `default` unless `model.towers` says another preset.
 
 What a function of tensors returns on several processes is exact where it reads its own samples only, as all but `target`
 and `similarity` do; these get what the columns have from all processes.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any
 
 from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
@@ -41,7 +41,7 @@ from vlmdsl.runtime.data import (
 from vlmdsl.runtime.data.stand_ins import Call
 from vlmdsl.runtime.model import FlowModels, VisionLanguageModel
 from vlmdsl.runtime.model.tower_needs import tower_needs
-from vlmdsl.runtime.modules.towers import Encoder, Kind, build_encoder, usual_text_length
+from vlmdsl.runtime.modules.towers import Encoder, build_encoder, usual_text_length
 from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers
 from vlmdsl.runtime.training.processes import World, seed_generators
 from vlmdsl.runtime.training.tokenizers import encoder_name, tokenizer_notes, tokenizers_for
@@ -283,7 +283,7 @@ def _encoders(
     for tower, need in tower_needs(streams, columns).items():
         # Each tower's weights are its own draw, so that recipes with other towers beside it start with the same ones.
         seed_generators(config.train.seed, "weights", tower)
-        kind = next(one for one in get_args(Kind) if one == need.kind)
+        kind = need.kind
         name = encoder_name(model, tower, kind)
         encoders[tower] = build_encoder(
             name,
@@ -294,6 +294,7 @@ def _encoders(
             vocabulary_size=tokenizers[tower].vocabulary_size if "Text" in kind else None,
             text_length=model.text_length if "Text" in kind else None,
             region_length=_region_length(streams, tower, facts),
+            facts=_facts_of(streams, tower, facts),
         )
         if "Image" in kind and encoders[tower].image_format is None:
             encoders[tower].image_format = ImageFormat(model.image_size or _IMAGE_SIZE)
@@ -303,6 +304,12 @@ def _encoders(
             if model.tied_vocabulary:
                 encoders[tower].tie_vocabulary(name)
     return encoders
+
+
+def _facts_of(streams: Iterable[Stream], tower: str, facts: Mapping[str, Any]) -> object:
+    """What is known of the first field that a tower takes."""
+    fields = [root_field(stream.source).string("name") for stream in streams if stream.encoder.tower == tower]
+    return facts.get(fields[0]) if fields else None
 
 
 def _region_length(streams: Iterable[Stream], tower: str, facts: Mapping[str, Any]) -> int | None:

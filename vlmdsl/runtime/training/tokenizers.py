@@ -11,6 +11,7 @@ from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
 from vlmdsl.diagnostics.suggest import suggestion
 from vlmdsl.ir import Node, Stream, parts_of
 from vlmdsl.ir.operations.views import FIELD, MASK
+from vlmdsl.primitives.plugins import MODULES
 from vlmdsl.runtime.model.tower_needs import tower_needs
 from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers, load_tokenizer, train_tokenizer
 from vlmdsl.schema import ModelConfig
@@ -23,8 +24,10 @@ _MAIN = "language"
 
 
 def encoder_name(config: ModelConfig, tower: str, kind: str) -> str:
-    """The encoder that the settings give to a tower for fields of a kind (`Image`, `Text`, `Image|Text`)."""
+    """The encoder that the settings give to a tower for fields of a kind (`Image`, `Text`, `Image|Text`); for a plug-in's
+    kind the preset `default` of the family that brings towers for it."""
     usual = {"Image": config.image_encoder, "Text": config.text_encoder, "Image|Text": config.shared_encoder}
+    usual |= {taken: f"{family}:default" for family, taken in reversed(MODULES) if taken not in usual}
     return config.towers.get(tower, usual[kind])
 
 

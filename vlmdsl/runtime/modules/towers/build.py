@@ -35,6 +35,8 @@ class Request:
     vocabulary_size: int | None = None
     text_length: int | None = None
     region_length: int | None = None
+    facts: object = None
+    """What `probe` reported of the field, where it is of a plug-in's kind (`runtime.values.Family`)."""
 
 
 def build_encoder(
@@ -47,6 +49,7 @@ def build_encoder(
     vocabulary_size: int | None = None,
     text_length: int | None = None,
     region_length: int | None = None,
+    facts: object = None,
 ) -> Encoder:
     """The encoder called `name` (`vit:tiny`, `groupvit:tiny`, `transformer:base`, `hf:NAME-OR-FOLDER`) for fields of `kind`.
 
@@ -63,7 +66,7 @@ def build_encoder(
     build = FAMILIES.get((family, kind)) or _of_plugin(family, kind)
     if build is None or not rest:
         raise DiagnosticError((_unknown(name, kind),))
-    request = Request(rest, dimension, frozenset(yields), image_size, vocabulary_size, text_length, region_length)
+    request = Request(rest, dimension, frozenset(yields), image_size, vocabulary_size, text_length, region_length, facts)
     encoder = build(request)
     problem = _misfit(encoder, request)
     if problem is not None:
@@ -102,7 +105,7 @@ def encoder_names(kind: Kind) -> list[str]:
         "Text": {"transformer": text.PRESETS},
         "Image|Text": {"shared": shared.PRESETS},
     }
-    return [f"{family}:{preset}" for family, presets in families[kind].items() for preset in presets]
+    return [f"{family}:{preset}" for family, presets in families.get(kind, {}).items() for preset in presets]
 
 
 def _build_vit(request: Request) -> Encoder:
@@ -192,7 +195,8 @@ def _misfit(encoder: Encoder, request: Request) -> tuple[str, str] | None:
 
 
 def _unknown(name: str, kind: Kind) -> Diagnostic:
-    names = [*encoder_names(kind), *(["hf:NAME-OR-FOLDER"] if kind != "Image|Text" else [])]
+    names = [*encoder_names(kind), *(["hf:NAME-OR-FOLDER"] if kind in ("Image", "Text") else [])]
+    names += [f"{family}:PRESET" for family, taken in MODULES if taken == kind]
     help_text = suggestion(name, names, "the encoders")
     return UnknownEncoder.at(_HERE, kind=kind.lower().replace("|", " and "), name=name, help=(help_text,))
 

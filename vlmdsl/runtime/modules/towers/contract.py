@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from torch import Tensor, nn
 
@@ -14,8 +14,8 @@ from vlmdsl.source import Span
 
 __all__ = ["LONGEST_USUAL_TEXT", "OUTPUTS", "EncodedFeatures", "Encoder", "Kind", "usual_text_length"]
 
-Kind = Literal["Image", "Text", "Image|Text"]
-"""The field types that an encoder may take: one, or both with one trunk."""
+Kind: TypeAlias = str
+"""The field types that an encoder may take: `Image`, `Text`, both with one trunk (`Image|Text`), or a kind of a plug-in."""
 
 OUTPUTS = frozenset({"pooled", "tokens", "vocabulary", "states"})
 """The possible outputs of an encoder."""
