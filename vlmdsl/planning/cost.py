@@ -87,10 +87,7 @@ class Workload:
         return 2 * self.entries * self.dim
 
     def tokens(self, node: Node) -> int:
-        """Tokens of a sample of this stream, dropped patches left out; 1 for pooled features.
-
-        Regions, and tokens of a plug-in's kind of field, are counted as those of a text: their number is not known.
-        """
+        """Tokens of a sample, dropped patches left out; 1 for pooled features. Kinds of unknown length count as a text."""
         if not isinstance(node.type, TokensType):
             return 1
         if node.type.tokens == "K":
