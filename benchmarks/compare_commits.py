@@ -23,36 +23,59 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-from commits import files_of, paths_of
+from commits import ROOT, files_of, paths_of
 from safetensors.torch import load_file
 from torch import Tensor
 
-RUN = """
+RUNS = """
+import json, sys
+
+from bundled.runs import DATA, RECIPES, SETTINGS, columns_of, hyper_parameters_of, program_of
+
+runs = {
+    recipe: {
+        "data": [DATA],
+        "knobs": hyper_parameters_of(recipe),
+        "settings": SETTINGS | {"data.map": columns_of(program_of(recipe))},
+    }
+    for recipe in sys.argv[1:] or RECIPES
+}
+print(json.dumps(runs))
+"""
+"""How recipes are trained in small, which the tests of this checkout know."""
+TRAIN = """
 import json, sys
 from pathlib import Path
 
-import pytest
 import vlmdsl
-from bundled.runs import DATA, RECIPES, SETTINGS, columns_of, hyper_parameters_of, program_of, with_tiny_towers
 
-out, steps, *chosen = sys.argv[1:]
-with pytest.MonkeyPatch.context() as patch:
-    with_tiny_towers(patch)
-    for recipe in chosen or RECIPES:
-        settings = SETTINGS | {"data.map": columns_of(program_of(recipe))}
-        folder = Path(out) / recipe
-        vlmdsl.train(recipe, data=[DATA], steps=int(steps), knobs=hyper_parameters_of(recipe), settings=settings, out=folder)
+out, steps, runs = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
+for recipe in runs.keys() & {card.name for card in vlmdsl.recipes()}:
+    run = runs[recipe]
+    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in run["settings"].items()}
+    vlmdsl.train(recipe, steps=steps, out=out / recipe, data=run["data"], knobs=run["knobs"], settings=settings)
 """
-"""What each side executes: its own tests know how a recipe is trained in small."""
+"""What each side executes: no more than the public functions, which commits far apart have in common."""
 
 
-def train(tree: Path, out: Path, steps: int, recipes: list[str]) -> None:
+def runs_of(recipes: list[str]) -> str:
+    """The arguments of `vlmdsl.train` for each recipe, as JSON."""
+    return _executed(ROOT, RUNS, *recipes)
+
+
+def train(tree: Path, out: Path, steps: int, runs: str) -> None:
     """Train with the files of `tree`, one run folder per recipe under `out`; raises where that fails."""
+    _executed(tree, TRAIN, str(out), str(steps), runs)
+
+
+def _executed(tree: Path, script: str, *arguments: str) -> str:
+    """What a script prints that runs with the files of `tree`."""
     environment = os.environ | paths_of(tree, "tests") | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", RUN, str(out), str(steps), *recipes]
+    command = [sys.executable, "-c", script, *arguments]
     finished = subprocess.run(command, cwd=tree, env=environment, check=False, capture_output=True, text=True)
     if finished.returncode:
         raise SystemExit(f"training with the files of {tree} failed:\n{finished.stderr[-4000:]}")
+    return finished.stdout
 
 
 def numbers(folder: Path) -> dict[str, Tensor]:
@@ -99,11 +122,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--most", type=int, default=5, help="lines of each recipe that are printed")
     options = parser.parse_args()
+    runs = runs_of(options.recipes)
     with tempfile.TemporaryDirectory() as name:
         folders = [Path(name) / side for side in ("before", "after")]
         for commit, folder in zip((options.before, options.after), folders, strict=True):
             with files_of(commit) as tree:
-                train(tree, folder, options.steps, options.recipes)
+                train(tree, folder, options.steps, runs)
         recipes = [sorted(run.name for run in folder.iterdir()) for folder in folders]
         unequal = 0
         for recipe in sorted({*recipes[0], *recipes[1]}):
