@@ -1,4 +1,4 @@
-"""What the operations of an objective cost: matrix products, memory, exchange between processes. Formulas, no measurement.
+"""Costs of the operations of an objective: matrix products, memory, communication. By formula, not measured.
 
 One *unit* is one product over this process's part of the similarity matrix, 2 b B D FLOP for b = B / world rows. The
 matrices of the objective have b B entries of s bytes. Lowered densely, a region costs
@@ -38,11 +38,12 @@ ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 _FLOAT = 4
 _INDEX = 8
 _WORKING = 4
-"""Matrices that making two soft targets takes besides them: the affinity, its logarithm, and that of the step before."""
+"""Matrices that computing two soft targets takes besides them: the affinity, its logarithm, and that of the previous
+iteration."""
 SECOND_STREAM, ITS_GRADIENT = "the second stream", "its gradient"
-"""What is exchanged where an operation compares with everybody's features; once for all that compare with the same ones."""
+"""The communication of an operation that compares with the features of all processes; once per set of features."""
 _CHUNK_NUMBERS = 2**24
-"""Most similarities to a memory that a search of neighbours holds at once."""
+"""The maximum number of similarities to a memory that a neighbour search holds at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Workload:
 
     @property
     def patch_numbers(self) -> int:
-        """Numbers of one patch of an image: 3 channels of its pixels."""
+        """Number of values in one patch of an image, with 3 channels per pixel."""
         return 3 * round(self.image_size / math.sqrt(self.image_tokens)) ** 2
 
     @property
@@ -74,7 +75,7 @@ class Workload:
         return self.batch // self.world * self.batch
 
     def entries_of(self, matrix: SimType) -> int:
-        """Entries of this process's part of a matrix, the columns of which may be several side by side, or a memory's."""
+        """Entries of this process's part of a matrix, whose columns may be several batches side by side, or a memory."""
         return self.batch // self.world * column_count(matrix.columns, self.batch)
 
     @property
@@ -87,7 +88,7 @@ class Workload:
         return 2 * self.entries * self.dim
 
     def tokens(self, node: Node) -> int:
-        """Tokens of a sample, dropped patches left out; 1 for pooled features. Kinds of unknown length count as a text."""
+        """Tokens per sample, without dropped patches; 1 for pooled features. Kinds of unknown length count as a text."""
         if not isinstance(node.type, TokensType):
             return 1
         if node.type.tokens == "K":
@@ -101,13 +102,12 @@ class Workload:
         return sizes.get(node.type.tokens, self.text_tokens)
 
     def received(self, whole: int, *, reduced: bool = False) -> int:
-        """Bytes that each process receives when `whole` is gathered or scattered, or all-reduced (both, one after the
-        other)."""
+        """Bytes that each process receives when `whole` is gathered or scattered; an all-reduce does both."""
         return (2 if reduced else 1) * whole * (self.world - 1) // self.world
 
 
 SMALLEST = Workload(1, 1, 1, "float32", 1, 1)
-"""One sample: what is planned for it holds where sizes are not known."""
+"""One sample: the workload to plan for if sizes are unknown."""
 
 
 def seen_by(node: Node, workload: Workload) -> Workload:
@@ -144,7 +144,7 @@ class Cost:
 
 
 def _picked(node: Node) -> int:
-    """How many samples each sample has picked, of the reference set or of the batch, where `node` is made of these."""
+    """Number of samples picked per sample, from the reference set or the batch, if `node` is computed from picks."""
     while node.operation not in (TAKE, FETCH):
         node = node.inputs[0]
     return _count(node.inputs[1])
@@ -155,7 +155,7 @@ def _count(picks: Node) -> int:
 
 
 def cost_of(node: Node, workload: Workload) -> Cost | None:
-    """The cost of a node that works on similarity matrices; None for one that does not."""
+    """The cost of a node that works on similarity matrices; None for other nodes."""
     rule = _COSTS.get(node.operation)
     if rule is None and node.operation.criterion:
         rule = _criterion

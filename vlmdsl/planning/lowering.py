@@ -1,4 +1,4 @@
-"""The choice of how each operation on similarity matrices runs, with its reason and what was rejected.
+"""The choice of a lowering for each operation on similarity matrices, with its reason and the rejected ones.
 
 `dense` makes the matrix of similarities. `chunked` makes a block of rows at a time, and makes it again in the backward pass.
 The choice follows from sizes, device and budget, unless a `LoweringRequest` makes it; `Schedule.lowerings` holds it, and
@@ -33,11 +33,11 @@ from vlmdsl.types import ScalarType, TokensType, VecType
 __all__ = ["DENSE_BUDGET", "LOWERINGS", "Lowered", "LoweringRequest", "lowered", "lowerings_of"]
 
 DENSE_BUDGET = 2**30
-"""Bytes that the matrices of one operation may take: beyond it the form that does not make them is preferred."""
+"""Budget in bytes for the matrices of one operation; above it the form that does not materialise them is preferred."""
 TOKEN_BUDGET = 2**26
-"""The same for the similarities of all pairs of tokens, where the chunked form is the faster one too from there on."""
+"""Budget for the similarities of all pairs of tokens; above it the chunked form is also faster."""
 LOWERINGS = ("auto", "dense", "chunked")
-"""What may be asked for."""
+"""The lowerings that a user may request."""
 
 _NOWHERE = Span("<command line>", 0, 0)
 _NOT_BUILT = "not implemented in this version"
@@ -46,7 +46,7 @@ _SHIFTS_AND_SCALES = frozenset({ADD, SUBTRACT, MULTIPLY, NEGATE, EXCLUDE})
 
 @dataclass(frozen=True, slots=True)
 class LoweringRequest:
-    """What is asked for: a lowering (`auto`: by sizes) for all terms, and for some of them by name; `budget` in bytes.
+    """The requested lowering for all terms (`auto`: by sizes) and for some of them by name; `budget` in bytes.
 
     >>> LoweringRequest.of({"contrast": "chunked"}).of_terms(("contrast",))
     'chunked'
@@ -58,8 +58,10 @@ class LoweringRequest:
 
     @classmethod
     def of(cls, value: str | Mapping[str, str] | LoweringRequest) -> LoweringRequest:
-        """A lowering for all terms, or some terms' by name, that of the others as `*`; DiagnosticError (V0604) for one that
-        does not exist."""
+        """From one lowering for all terms, or from lowerings by term with `*` for the others.
+
+        Raises DiagnosticError (V0604) for a lowering that does not exist.
+        """
         if isinstance(value, LoweringRequest):
             return value
         terms = {"*": value} if isinstance(value, str) else dict(value)
@@ -71,19 +73,19 @@ class LoweringRequest:
         return cls(default, tuple(sorted(terms.items())))
 
     def of_terms(self, terms: tuple[str, ...]) -> str:
-        """What is asked for an operation that serves these terms: what one of them says, `chunked` before `dense`."""
+        """The requested lowering of an operation that serves these terms; `chunked` takes precedence over `dense`."""
         names = {name for term, name in self.terms if term in terms}
         return min(names, key=("chunked", "dense", "auto").index, default=self.default)
 
     @property
     def fixed(self) -> bool:
-        """Whether sizes have no say."""
+        """Whether the choice does not depend on sizes."""
         return "auto" not in (self.default, *(name for _, name in self.terms))
 
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """An operation on similarity matrices, how it runs and what that costs."""
+    """An operation on similarity matrices with its lowering and cost."""
 
     node: Node
     lowering: Lowering
@@ -93,8 +95,10 @@ class Lowered:
 def lowerings_of(
     program: Program, workload: Workload = SMALLEST, request: LoweringRequest | None = None
 ) -> dict[Node, Lowering]:
-    """How every operation on similarity matrices runs, in order; DiagnosticError (V0605) if what is asked for a term is not
-    there."""
+    """The lowering of every operation on similarity matrices, in order.
+
+    Raises DiagnosticError (V0605) if a term does not have the requested lowering.
+    """
     request = request or LoweringRequest()
     groups = _groups(program)
     _check(program, groups, request)
@@ -104,7 +108,7 @@ def lowerings_of(
 
 
 def lowered(program: Program, workload: Workload, lowerings: Mapping[Node, Lowering]) -> tuple[Lowered, ...]:
-    """Every operation on similarity matrices with its lowering and what that costs, in order."""
+    """Every operation on similarity matrices with its lowering and cost, in order."""
     gathered: set[Node] = set()
     operations = []
     for node in program.nodes():
@@ -121,13 +125,13 @@ def lowered(program: Program, workload: Workload, lowerings: Mapping[Node, Lower
 
 
 def _without_gathering(cost: Cost) -> Cost:
-    """The cost of an operation that finds its features gathered by one before it."""
+    """The cost of an operation whose features an earlier one has already gathered."""
     return replace(cost, collectives=tuple(one for one in cost.collectives if one.what not in (SECOND_STREAM, ITS_GRADIENT)))
 
 
 def _groups(program: Program) -> dict[Node, tuple[Node, ...]]:
-    """The operations that have a chunked form, by the one that makes the matrix: with it, whoever must know that none is
-    made."""
+    """The operations that have a chunked form, by the operation that computes the matrix, with all that depend on whether it
+    is materialised."""
     readers: dict[Node, list[Node]] = defaultdict(list)
     for node in program.nodes():
         for parent in dict.fromkeys(node.inputs):
@@ -147,7 +151,7 @@ def _groups(program: Program) -> dict[Node, tuple[Node, ...]]:
 
 
 def _sigmoid_losses(similarity: Node, readers: Mapping[Node, list[Node]]) -> tuple[Node, ...]:
-    """The sigmoid losses that read a product of pooled features, scaled and shifted; none if anything else reads it too."""
+    """The sigmoid losses that read a product of pooled features, scaled and shifted; none if another operation reads it."""
     x, y = similarity.inputs
     if not isinstance(x.type, VecType) or not isinstance(y.type, VecType) or y.operation is MEMORY:
         return ()
@@ -165,7 +169,7 @@ def _sigmoid_losses(similarity: Node, readers: Mapping[Node, list[Node]]) -> tup
 
 
 def _keeps_products(node: Node) -> bool:
-    """Whether a shifted or scaled matrix of products is one again: by a number, or with samples left out."""
+    """Whether the result is again a shifted or scaled matrix of products: by a number, or with samples excluded."""
     return node.operation in (NEGATE, EXCLUDE) or isinstance(node.inputs[1].type, ScalarType)
 
 
@@ -206,7 +210,7 @@ def _mib(size: int) -> str:
 
 
 def _only(node: Node) -> Lowering:
-    """How an operation runs that has one form."""
+    """How an operation with a single form runs."""
     name = "search" if node.operation is NEAREST else "dense"
     return Lowering(name, _how(node, name))
 

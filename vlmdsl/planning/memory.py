@@ -1,4 +1,4 @@
-"""The memory of a step of the objective besides similarity matrices: features, and gradients of its inputs.
+"""Memory of a step of the objective besides similarity matrices: features, and gradients of its inputs.
 
 For compiled objectives. A matrix product reads its operands from memory, in the forward pass and again in the backward pass,
 so that features that are not inputs themselves (unit vectors, mixed ones) are kept in between.
@@ -18,8 +18,8 @@ __all__ = ["features_kept", "gradients_of_inputs", "leaves_of_chunks", "products
 
 
 def features_kept(program: Program, workload: Workload) -> int:
-    """Bytes of all features that a product reads again in the backward pass, inputs of the objective left out, and of all
-    distributions; of several processes also what they gathered of each other."""
+    """Bytes of all features that a product reads again in the backward pass, without the inputs of the objective, and of all
+    distributions; on several processes also the gathered features."""
     own, gathered = dict[Node, None](), dict[Node, None]()
     for node in program.nodes():
         if node.operation.multiplies and learns([node]):
@@ -38,8 +38,8 @@ def _size(features: Node, workload: Workload, samples: int) -> int:
 
 
 def gradients_of_inputs(program: Program, workload: Workload, chunked: frozenset[Node] = frozenset()) -> int:
-    """Bytes of the gradients that a step leaves at its inputs: features, logits, and pixels of decoders; for `chunked` token
-    losses what logits are a product of, states and the weight."""
+    """Bytes of the gradients of the inputs: features, logits, and pixels of decoders; for `chunked` token losses states and
+    weight instead of logits."""
     samples = workload.batch // workload.world
     read = [node for node in _differentiated(program) if node.operation in (POOLED, TOKENS)]
     features = sum(
@@ -61,8 +61,8 @@ def gradients_of_inputs(program: Program, workload: Workload, chunked: frozenset
 
 
 def products_kept(program: Program, workload: Workload, chunked: frozenset[Node]) -> tuple[int, int]:
-    """Bytes that `chunked` token losses keep for the backward pass, the gradients of states and weight, and the most that
-    one of them holds besides, the logits of a chunk."""
+    """Bytes that `chunked` token losses save for the backward pass (the gradients of states and weight), and the largest
+    transient of one of them (the logits of a chunk)."""
     losses, kept, besides = losses_of_logits(program), 0, 0
     for owner, encoded, rows in predicted_texts(program, workload):
         if losses.get(encoded) in chunked:
@@ -73,16 +73,16 @@ def products_kept(program: Program, workload: Workload, chunked: frozenset[Node]
 
 
 def targets_made(program: Program, workload: Workload) -> int:
-    """The most bytes that pixels to reconstruct take in the forward pass: their patches, and once more where each patch is
-    brought to mean 0 and variance 1 first."""
+    """Peak bytes of pixels to reconstruct in the forward pass: their patches, twice if each patch is normalised first."""
     patches = workload.batch // workload.world * workload.image_tokens * workload.patch_numbers * ITEM_BYTES["float32"]
     nodes = [node for node in program.nodes() if node.operation is RECONSTRUCT]
     return max(((1 + is_normalised(node)) * patches for node in nodes), default=0)
 
 
 def leaves_of_chunks(program: Program, workload: Workload) -> int:
-    """Bytes of what micro-batches keep of a whole batch: the outputs of all modules that run in chunks, as far as the step
-    reads them, and the gradients of those that learn; 2 b (P + L) W numbers of an image and a text whose states are read."""
+    """Bytes that micro-batches keep for a whole batch: the outputs of all modules that run in chunks, as far as the step
+    reads them, and the gradients of those that learn; 2 b (P + L) W numbers for an image and a text whose states are
+    read."""
     numbers = 0
     for (module, _), tokens in _read_outputs(program, workload).items():
         learns = encoder_of(module).learns if module.operation is ENCODE else use_of(module).gradient
@@ -106,7 +106,7 @@ def _read_outputs(program: Program, workload: Workload) -> dict[tuple[Node, str]
 
 
 def _differentiated(program: Program) -> dict[Node, None]:
-    """The nodes that a gradient of the losses reaches."""
+    """The nodes that gradients of the losses reach."""
     stack, reached = [term.node for term in program.terms], dict[Node, None]()
     while stack:
         node = stack.pop()

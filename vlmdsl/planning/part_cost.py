@@ -1,4 +1,4 @@
-"""What an objective needs beside similarity matrices: heads on towers, logits over a vocabulary, the search of a reference
+"""Costs of an objective besides similarity matrices: heads on towers, logits over a vocabulary, searches of a reference
 set."""
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _head(tower: Encoder, chain: tuple[Head, ...], views: int, workload: Workloa
 
 
 def numbers_of(head: Head, widths: tuple[int, ...]) -> tuple[int, int]:
-    """The weights of a head, and the running statistics of its batch norms."""
+    """Number of weights of a head, and of running statistics of its batch norms."""
     parameters = statistics = 0
     for layer, (inputs, outputs) in enumerate(pairwise(widths), start=1):
         last = layer == head.layers
@@ -82,8 +82,8 @@ def numbers_of(head: Head, widths: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _vocabularies(program: Program, workload: Workload, chunked: frozenset[Node]) -> Iterator[PartCost]:
-    """The linear map of each tower and fusion module whose tokens are predicted, and what follows it; states are taken to be
-    as long as the tower's features. Texts whose loss makes the product itself, in chunks, have a row of their own."""
+    """The linear map of each tower and fusion module whose tokens are predicted, and what follows it; states are assumed to
+    be as wide as the features of the tower. Texts whose loss computes the product in chunks have a separate row."""
     losses, listed = losses_of_logits(program), set[str]()
     groups: dict[tuple[str, bool], list[tuple[Stream | ModuleOutput, int]]] = {}
     for owner, encoded, rows in predicted_texts(program, workload):
@@ -104,7 +104,7 @@ def _vocabularies(program: Program, workload: Workload, chunked: frozenset[Node]
 
 
 def _linear(owner: Stream | ModuleOutput, workload: Workload) -> tuple[str, int, bool]:
-    """Whose states the linear map takes, how long they are, and whether a transform goes before it."""
+    """The module whose states the linear map takes, their width, and whether a transform precedes the map."""
     if isinstance(owner, Stream):
         return owner.encoder.tower, workload.dim, False
     module = use_of(owner.node).module
@@ -112,7 +112,7 @@ def _linear(owner: Stream | ModuleOutput, workload: Workload) -> tuple[str, int,
 
 
 def _searches(program: Program, workload: Workload) -> Iterator[PartCost]:
-    """A product of this process's samples with every entry, for each search; what is found is kept, the cosines are not."""
+    """For each search a product of this process's samples with every entry; the neighbours are kept, the cosines are not."""
     samples = workload.batch // workload.world
     for node in program.nodes():
         if node.operation is RETRIEVE:

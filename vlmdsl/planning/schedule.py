@@ -29,7 +29,8 @@ __all__ = ["AFTER_EPOCH", "applied_of", "is_loaded", "linear_of", "logits_of", "
 AFTER_EPOCH = "after_epoch"
 """The name of the function that follows an epoch."""
 _COMPUTED_AGAIN = (SimType, TargetType)
-"""What no function passes on: matrices of all pairs, which may never be made, are computed where they are used."""
+"""Types that no function passes on: matrices of all pairs, which may never be materialised, are computed where they are
+used."""
 
 
 def schedule_of(
@@ -106,7 +107,7 @@ class _Planner:
             self._stages[node] = max((self._stages[parent] for parent in computed), default=0)
 
     def _predict(self, encoded: Node) -> int:
-        """The stage of the logits of an encoded text, or of what the last function multiplies in their place."""
+        """The stage of the logits of an encoded text, or of the states that the last function multiplies instead."""
         states = applied_of(encoded)
         value = linear_of(states).value if encoded in self._without_logits else logits_of(states)
         if value is not states:
@@ -161,7 +162,7 @@ class _Planner:
         return {node for node in needed if node.operation is not CONSTANT}
 
     def _is_light(self, node: Node) -> bool:
-        """Whether a node is made of numbers, plain fields and state only: it is computed again rather than passed on."""
+        """Whether a node depends only on numbers, plain fields and state; it is recomputed rather than passed on."""
         return self._stages[node] == 0 and not isinstance(node.type, FieldType)
 
     def _at(self, node: Node) -> int:
@@ -201,7 +202,7 @@ class _Planner:
                 yield applied_of(parent)
 
     def _needed_for(self, value: Value | Linear, stage: int) -> Iterator[Value | Linear]:
-        """What the function of a stage takes in order to have a value: itself, or what it is computed from again."""
+        """What the function of a stage takes to obtain a value: the value, or the inputs that it is recomputed from."""
         waiting, seen = [value], {value}
         while waiting:
             value = waiting.pop()
@@ -245,12 +246,12 @@ def _taken(source: Node) -> tuple[Node, ...]:
 
 
 def logits_of(states: Applied) -> Applied:
-    """The logits of the tokens that a module has states of."""
+    """The logits of the tokens whose states a module outputs."""
     return Applied(vocabulary_use(states.use), states)
 
 
 def linear_of(states: Applied) -> Linear:
-    """What a function takes that makes the product of these states, or of a transform of them, with a weight itself."""
+    """The input of a function that itself multiplies these states, or a transform of them, by a weight."""
     use = vocabulary_use(states.use)
     transform = isinstance(use.module.settings, VocabularySettings) and use.module.settings.transform
     return Linear(use, Applied(replace(use, product=False), states) if transform else states)

@@ -98,7 +98,8 @@ class Predictions:
         """The states and targets of the predicted tokens of a text; of the selected tokens only, if nothing reads the
         others.
 
-        Raises ValueError if the tower has no states or the batch no selected tokens."""
+        Raises ValueError if the tower has no states or the batch no selected tokens.
+        """
         owner = next(owner for owner, encoded in self._owners() if applied_of(encoded) == states)
         last = environment[states].tokens if states.use.module.family == "fusion" else environment[states].states
         text = self._text(states, environment)

@@ -179,7 +179,8 @@ def open_course(
 ) -> Opened:
     """Open the data of all stages, each source once. Only flows that are measured have held-out data.
 
-    Raises DiagnosticError with everything that is missing for the first flow with missing data."""
+    Raises DiagnosticError with everything that is missing for the first flow with missing data.
+    """
     sources: dict[str, tuple[Source, Source | None]] = {}
     stages: dict[str, dict[str, Data]] = {}
     for stage in course:
