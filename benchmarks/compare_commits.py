@@ -35,7 +35,7 @@ from bundled.runs import DATA, RECIPES, SETTINGS, columns_of, hyper_parameters_o
 runs = {
     recipe: {
         "data": [DATA],
-        "knobs": hyper_parameters_of(recipe),
+        "hyper_parameters": hyper_parameters_of(recipe),
         "settings": SETTINGS | {"data.map": columns_of(program_of(recipe))},
     }
     for recipe in sys.argv[1:] or RECIPES
@@ -53,7 +53,7 @@ out, steps, runs = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
 for recipe in runs.keys() & {card.name for card in vlmdsl.recipes()}:
     run = runs[recipe]
     settings = {name: tuple(value) if isinstance(value, list) else value for name, value in run["settings"].items()}
-    vlmdsl.train(recipe, steps=steps, out=out / recipe, data=run["data"], knobs=run["knobs"], settings=settings)
+    vlmdsl.train(recipe, steps=steps, out=out / recipe, data=run["data"], knobs=run["hyper_parameters"], settings=settings)
 """
 """What each side executes: no more than the public functions, which commits far apart have in common."""
 
