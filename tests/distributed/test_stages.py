@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 import torch.distributed as dist
+from torch.optim import AdamW
 
 import vlmdsl
 from bundled.test_processes import precise
 from vlmdsl.api.driver import build_flows
 from vlmdsl.api.runs import course
-from vlmdsl.runtime.training.course import open_course, tokenizers_of_course
+from vlmdsl.runtime.training import session, stages
+from vlmdsl.runtime.training.course import Model, StageOfRun, open_course, tokenizers_of_course
 from vlmdsl.runtime.training.loop import Callbacks, train_steps
 from vlmdsl.runtime.training.optimizer import build_optimizer
 from vlmdsl.runtime.training.processes import World
+from vlmdsl.runtime.values import Batch
 from vlmdsl.schema import load_config
 from vlmdsl.testing.distributed import run_processes
 
@@ -32,10 +38,10 @@ def mixed(micro: int | None = None) -> dict[str, Any]:
     world = World(rank, size, torch.device("cpu"))
     config, faults = load_config(flags={**SETTINGS, "train.steps": 5, "train.seed": 6, "train.micro": micro})
     assert config is not None, faults
-    stages = course(build_flows(RECIPES / "two_flows.vlo"), config)
-    opened = open_course(stages)
-    (stage,), data = stages, opened.stages[""]
-    model = stage.build(tokenizers_of_course(stages, opened), world, data).double()
+    parts = course(build_flows(RECIPES / "two_flows.vlo"), config)
+    opened = open_course(parts)
+    (stage,), data = parts, opened.stages[""]
+    model = stage.build(tokenizers_of_course(parts, opened), world, data).double()
     batches = stage.batches(data, model, world)
     logged: list[dict[str, Any]] = []
     optimizer = build_optimizer(model, config.optimizer)
@@ -56,12 +62,34 @@ def test_a_mixture_on_two_processes_is_that_on_one(micro: int | None) -> None:
             torch.testing.assert_close(value, alone["state"][name], rtol=0, atol=1e-7, msg=name)
 
 
-def staged(out: str) -> list[str]:
-    settings = {**SETTINGS, "stages.main.train.steps": 2, "evaluation.limit": 8}
-    run = vlmdsl.train(RECIPES / "two_stages.vlo", steps=2, settings=settings, out=out)
-    return sorted(str(path.name) for path in (run.folder / "checkpoints").glob("*"))
+def staged(out: str) -> list[dict[str, Any]]:
+    """The weights that this process has at the end of each of two stages, whose steps are taken in float64."""
+    settings = {**SETTINGS, "train.steps": 2, "stages.main.train.steps": 3}
+    build, models = StageOfRun.build, list[Model]()
+
+    def precise_model(*arguments: Any) -> Model:
+        models.append(build(*arguments).double())
+        return models[-1]
+
+    def precise_steps(model: Model, optimizer: AdamW, batches: Iterator[Batch], *rest: Any, **more: Any) -> None:
+        train_steps(model, optimizer, precise(batches), *rest, **more)
+
+    with ExitStack() as patched:
+        patched.enter_context(patch.object(StageOfRun, "build", precise_model))
+        patched.enter_context(patch.object(stages, "train_steps", precise_steps))
+        # Evaluation reads images in float32.
+        patched.enter_context(patch.object(session, "held_out_measure", lambda *arguments: None))
+        vlmdsl.train(RECIPES / "two_stages.vlo", settings=settings, out=out)
+    return [model.state_dict() for model in models]
 
 
-def test_stages_follow_each_other_on_two_processes(tmp_path: Path) -> None:
-    results = run_processes(staged, 2, str(tmp_path / "run"))
-    assert results[0] == ["step-00000002", "step-00000004"]
+def test_stages_on_two_processes_leave_the_weights_of_one(tmp_path: Path) -> None:
+    alone = staged(str(tmp_path / "alone"))
+    assert len(alone) == 2
+    assert not torch.equal(*(state["encoders.language.embedding.weight"] for state in alone))
+    for own in run_processes(staged, 2, str(tmp_path / "run")):
+        for expected, state in zip(alone, own, strict=True):
+            assert state.keys() == expected.keys()
+            assert state["objective.tau_log_scale"].dtype == torch.float64
+            for name, value in state.items():
+                torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-7, msg=name)
