@@ -73,7 +73,7 @@ def test_the_wheel_holds_code_types_grammar_and_recipes(installed: Installed) ->
 def test_the_installed_command_is_the_wheel_s(installed: Installed) -> None:
     python = installed.folder / "environment" / "bin" / "python"
     place = subprocess.run(
-        [python, "-c", "import vlmdsl; print(vlmdsl.__file__)"], capture_output=True, text=True, cwd=installed.folder
+        [python, "-I", "-c", "import vlmdsl; print(vlmdsl.__file__)"], capture_output=True, text=True, cwd=installed.folder
     )
     assert Path(place.stdout.strip()).is_relative_to(installed.folder / "environment")
     assert installed.run("--version").stdout == "vlmdsl 0.1.0\n"

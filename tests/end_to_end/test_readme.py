@@ -42,10 +42,11 @@ def test_its_expressions_are_correct() -> None:
     assert [vlmdsl.check(expression) for expression in expressions] == [[]] * len(expressions)
 
 
-def test_its_recipe_is_the_bundled_one() -> None:
-    (shown,) = re.findall(r"```\n(vlo 1\n.*?)```", README, flags=re.DOTALL)
-    assert vlmdsl.check(shown) == []
-    assert shown == (ROOT / "recipes" / "clip.vlo").read_text(encoding="utf-8")
+def test_its_recipes_are_correct_and_the_first_one_is_bundled() -> None:
+    shown = re.findall(r"```\n(vlo 1\n.*?)```", README, flags=re.DOTALL)
+    assert [vlmdsl.check(recipe) for recipe in shown] == [[], []]
+    assert [vlmdsl.format(recipe) for recipe in shown] == shown
+    assert shown[0] == (ROOT / "recipes" / "clip.vlo").read_text(encoding="utf-8")
 
 
 def test_its_diagnostic_is_what_check_says() -> None:
