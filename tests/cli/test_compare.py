@@ -169,3 +169,22 @@ def test_numbers_in_json_have_no_noise(run: Run, compared: Path) -> None:
     for path in compared.rglob("*.json"):
         numbers = re.findall(r"-?\d+\.\d+(?:e-?\d+)?", path.read_text()) if "checkpoints" not in path.parts else []
         assert [number for number in numbers if len(number.lstrip("-0.")) > 13] == [], path
+
+
+def test_stages_and_flows_are_compared_and_unequal_training_is_said(run: Run, tmp_path: Path) -> None:
+    recipes = [
+        str(Path(__file__).parents[1] / "end_to_end" / "recipes" / f"two_{parts}.vlo") for parts in ("flows", "stages")
+    ]
+    settings = ("stages.main.train.steps=2", "flows.texts.data.train=[shapes:samples=8]", "train.steps=1")
+    options = [word for setting in settings for word in ("--set", setting)]
+    result = run("compare", *recipes, *SMALL[:2], *SMALL[6:], "--seeds", "1", *options, "--out", str(tmp_path / "out"))
+    assert result.code == 0, result.stderr
+    remark = "the recipes do not train equally long: two_flows 1, two_stages 3 steps; `stages.NAME.train.steps`"
+    assert f"note: {remark}" in result.stderr
+    assert remark in result.stdout
+    assert "1 to 3 steps, 1 seed" in result.stdout
+    stored = json.loads((tmp_path / "out" / "comparison.json").read_text(encoding="utf-8"))
+    assert {name: recipe["steps"] for name, recipe in stored["recipes"].items()} == {"two_flows": 1, "two_stages": 3}
+    unknown = run("compare", *recipes, "--set", "stages.mian.train.steps=2", "--out", str(tmp_path / "other"))
+    assert (unknown.code, (tmp_path / "other").exists()) == (2, False)
+    assert "did you mean `stages.main`?" in unknown.stderr

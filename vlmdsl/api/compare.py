@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from vlmdsl._resources import installed_version
-from vlmdsl.api.comparison import Comparison, Contender, Run
+from vlmdsl.api.comparison import Comparison, Contender, Run, remark_on_steps
 from vlmdsl.api.compile import compile_built
 from vlmdsl.api.driver import Built, build_flows
-from vlmdsl.api.runs import load_settings, recipe_record
+from vlmdsl.api.runs import load_settings, parts_of, recipe_record
 from vlmdsl.api.train import Trainer
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.comparison import OneProcessOnly
-from vlmdsl.schema import RunConfig
+from vlmdsl.schema import PARTS, Parts, RunConfig, config_of
 from vlmdsl.source import Span
 
 __all__ = ["Comparison", "Contender", "compare"]
@@ -79,7 +79,7 @@ def compare(
     named = {"data.train": tuple(data), "data.val": tuple(val), "data.map": dict(map or {})}
     flags = dict(settings or {}) | {name: value for name, value in named.items() if value}
     flags |= {name: value for name, value in (("train.steps", steps), ("train.device", device)) if value is not None}
-    sides, resolved = _checked(recipes, lambda: load_settings(config, overrides, flags))
+    sides, resolved = _checked(recipes, lambda parts: load_settings(config, overrides, flags, parts))
     names = tuple(side.name for side in sides)
     folder = Path(resolved.out or f"runs/compare-{'-'.join(names)}") if out is None else Path(out)
     common = import_module("vlmdsl.runtime.training.common").prepare(
@@ -103,6 +103,17 @@ class _Side:
     contender: Contender
     flows: tuple[Built, ...]
 
+    def settings(self, config: RunConfig) -> RunConfig:
+        """The configuration without settings of stages and flows that only other contenders have."""
+        own = parts_of(self.flows)
+        stages, flows = ({name: part for name, part in getattr(config, what).items() if name in own[what]} for what in PARTS)
+        return config.model_copy(update={"stages": stages, "flows": flows})
+
+    def steps(self, config: RunConfig) -> int:
+        """Number of steps of a run, over all stages."""
+        stages = dict.fromkeys(built.stage.name for built in self.flows)
+        return sum(config_of(config, name).train.steps for name in stages)
+
 
 @dataclass(frozen=True)
 class _Plan:
@@ -124,7 +135,9 @@ def _check_alone() -> None:
         raise DiagnosticError((OneProcessOnly.at(Span("<command line>", 0, 0), count=count, help=help),))
 
 
-def _checked(recipes: Sequence[str | Path | Contender], load: Callable[[], RunConfig]) -> tuple[list[_Side], RunConfig]:
+def _checked(
+    recipes: Sequence[str | Path | Contender], load: Callable[[Parts | None], RunConfig]
+) -> tuple[list[_Side], RunConfig]:
     """All recipes, built, and the configuration; DiagnosticError with the errors of all."""
     faults: list[Diagnostic] = []
     sides: list[_Side] = []
@@ -139,7 +152,7 @@ def _checked(recipes: Sequence[str | Path | Contender], load: Callable[[], RunCo
             name = _free_name(contender.name or flows[0].written.name, [side.name for side in sides])
             sides.append(_Side(name, contender, flows))
     try:
-        resolved = load()
+        resolved = load(None if faults else parts_of(built for side in sides for built in side.flows))
     except DiagnosticError as error:
         faults.extend(error.diagnostics)
     if faults or resolved is None:
@@ -166,7 +179,7 @@ def _plans(sides: Sequence[_Side], config: RunConfig, folder: Path, common: Any,
         train = config.train.model_copy(update={"seed": seed})
         for side, fields in zip(sides, common.maps, strict=True):
             data = config.data.model_copy(update={"map": fields})
-            own = config.model_copy(update={"model": model, "train": train, "data": data})
+            own = side.settings(config).model_copy(update={"model": model, "train": train, "data": data})
             identity = _digest(json.dumps(_identity(side, own, common), sort_keys=True))
             place = folder / side.name / f"seed-{seed}-{identity}"
             plans.append(_Plan(side, own.model_copy(update={"out": str(place)}), place))
@@ -176,8 +189,8 @@ def _plans(sides: Sequence[_Side], config: RunConfig, folder: Path, common: Any,
 def _identity(side: _Side, config: RunConfig, common: Any) -> dict[str, Any]:
     """All that the numbers of a run depend on."""
     settings = config.model_dump(mode="json", exclude={"out": True, "model": {"tokenizer"}})
-    for section in settings.values():
-        for name in _WITHOUT_EFFECT:
+    for title, section in settings.items():
+        for name in () if title in PARTS else _WITHOUT_EFFECT:  # a stage may be called `keep`
             section.pop(name, None)
     return {
         "recipe": {**recipe_record(side.flows[0], {}), "name": ""},
@@ -198,6 +211,9 @@ def _digest(text: str) -> str:
 
 def _run_all(plans: Sequence[_Plan], say: Callable[[str], None] | None) -> list[Run]:
     runs = []
+    remark = remark_on_steps({plan.side.name: plan.side.steps(plan.config) for plan in plans})
+    if say is not None and remark:
+        say(f"note: {remark}")
     for number, plan in enumerate(plans, start=1):
         if say is not None:
             state = "already finished" if plan.finished else f"in {plan.folder}"
@@ -254,6 +270,7 @@ def _facts(sides: Sequence[_Side], config: RunConfig, data: Mapping[str, object]
     recipes = {
         side.name: {
             **recipe_record(side.flows[0], side.contender.knobs),
+            "steps": side.steps(config),
             **({"text": str(side.contender.recipe)} if side.contender.expression else {}),
         }
         for side in sides
@@ -275,4 +292,4 @@ def _write(result: Comparison) -> None:
         }
         panels.append(drawing.Panel(measure.replace("_", " ").replace(".", ", "), values, levels))
     picture = result.folder / "comparison.png"
-    drawing.draw_comparison(panels, result.contenders, picture, f"{result.facts['steps']} steps, a dot per seed")
+    drawing.draw_comparison(panels, result.contenders, picture, f"{result.steps}, a dot per seed")

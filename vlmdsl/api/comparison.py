@@ -12,7 +12,7 @@ from vlmdsl.api.statistics import Difference, paired_difference, spread_of
 from vlmdsl.diagnostics import plain
 from vlmdsl.runtime.files import rounded
 
-__all__ = ["Comparison", "Contender", "Run", "measures_of"]
+__all__ = ["Comparison", "Contender", "Run", "measures_of", "remark_on_steps"]
 
 _WIDTH = 120
 
@@ -80,6 +80,12 @@ class Comparison:
             return None
         return paired_difference(values, reference, self.confidence)
 
+    @property
+    def steps(self) -> str:
+        """How long the contenders train, in words: `400 steps`, or `400 to 800 steps`."""
+        steps = [recipe["steps"] for recipe in self.facts["recipes"].values()]
+        return f"{min(steps)} steps" if len({*steps}) == 1 else f"{min(steps)} to {max(steps)} steps"
+
     def to_json(self) -> dict[str, Any]:
         """The whole comparison, with measures as fractions and folders relative to that of the comparison."""
         runs = [
@@ -132,7 +138,7 @@ class Comparison:
         from rich.table import Table
 
         seeds = f"{len(self.seeds)} seed{'s' if len(self.seeds) > 1 else ''}"
-        table = Table(title=f"held-out results, percent, {self.facts['steps']} steps, {seeds}")
+        table = Table(title=f"held-out results, percent, {self.steps}, {seeds}")
         table.add_column("measure")
         table.add_column("recipe", overflow="fold")
         for heading in ("mean ± sd", f"difference to {self.contenders[0]}", f"{100 * self.confidence:g} % interval"):
@@ -172,13 +178,30 @@ class Comparison:
     def _remarks(self) -> list[str]:
         if len(self.contenders) == 1:
             return []
+        unequal = remark_on_steps({name: recipe["steps"] for name, recipe in self.facts["recipes"].items()})
+        remarks = [unequal] if unequal else []
         if len(self.seeds) == 1:
-            return ["one seed gives no spread, so no difference can be claimed"]
+            return [*remarks, "one seed gives no spread, so no difference can be claimed"]
         share = f"{100 * self.confidence:g} %"
         return [
+            *remarks,
             "differences are paired by seed; each interval is Student's and holds on its own: of many intervals",
             f"at {share}, some exclude zero by chance",
         ]
+
+
+def remark_on_steps(steps: Mapping[str, int]) -> str:
+    """A warning where contenders do not train equally long; `steps` are those of each, over all of its stages.
+
+    >>> remark_on_steps({"clip": 400, "staged": 800})
+    'the recipes do not train equally long: clip 400, staged 800 steps; `stages.NAME.train.steps` sets those of a stage'
+    >>> remark_on_steps({"clip": 400, "siglip": 400})
+    ''
+    """
+    if len({*steps.values()}) == 1:
+        return ""
+    listed = ", ".join(f"{name} {count}" for name, count in steps.items())
+    return f"the recipes do not train equally long: {listed} steps; `stages.NAME.train.steps` sets those of a stage"
 
 
 def measures_of(evaluation: Mapping[str, Any], which: str | None = None) -> dict[str, float]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmdsl.api.driver import build_flows
-from vlmdsl.api.runs import course, load_settings
+from vlmdsl.api.runs import course, load_settings, parts_of
 
 __all__ = ["EvaluationResult", "evaluate"]
 
@@ -58,8 +58,8 @@ def evaluate(
     True
     """
     folder = import_module("vlmdsl.runtime.training.run_folder").RunFolder.existing(str(run))
-    config = load_settings(folder.config, overrides, {})
     built = build_flows(folder.recipe, knobs=folder.read_facts().recipe.given_knobs, kept=folder.kept_uses())
+    config = load_settings(folder.config, overrides, {}, parts_of(built))
     measuring = import_module("vlmdsl.runtime.training.measuring")
     stages = course(built, config, compiled=False)
     results, table = measuring.evaluate_run(stages, config, folder, tuple(data), map)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from vlmdsl.api.compile import compile_built
 from vlmdsl.api.driver import Built
 from vlmdsl.api.sources import SOURCES
-from vlmdsl.diagnostics import Diagnostic, DiagnosticError, render_text, suggestion
-from vlmdsl.diagnostics.catalog.configuration import ResumeMismatch, UnknownSetting
+from vlmdsl.diagnostics import Diagnostic, DiagnosticError, render_text
+from vlmdsl.diagnostics.catalog.configuration import ResumeMismatch
 from vlmdsl.ir import Stage
 from vlmdsl.planning.lowering import LoweringRequest
-from vlmdsl.schema import RunConfig, config_of, load_config, unknown_parts
+from vlmdsl.schema import Parts, RunConfig, config_of, load_config
 from vlmdsl.source import Span
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from vlmdsl.runtime.training.starting import RecipeFiles
 
 __all__ = [
-    "among_several", "check_parts", "check_resumable", "course", "first_process", "load_settings", "recipe_files",
+    "among_several", "check_resumable", "course", "first_process", "load_settings", "parts_of", "recipe_files",
     "recipe_record",
 ]  # fmt: skip
 
@@ -46,9 +46,12 @@ def among_several() -> bool:
     return "RANK" in os.environ or (distributed is not None and bool(distributed.is_initialized()))
 
 
-def load_settings(path: str | Path | None, overrides: Sequence[str], flags: Mapping[str, object]) -> RunConfig:
-    """The configuration from all layers; DiagnosticError with all of their errors."""
-    config, diagnostics = load_config(None if path is None else str(path), overrides, flags, SOURCES)
+def load_settings(
+    path: str | Path | None, overrides: Sequence[str], flags: Mapping[str, object], parts: Parts | None = None
+) -> RunConfig:
+    """The configuration from all layers; DiagnosticError with all of their errors, also for settings of stages and flows
+    that are not among `parts`."""
+    config, diagnostics = load_config(None if path is None else str(path), overrides, flags, SOURCES, parts)
     if config is None:
         raise _error(diagnostics)
     return config
@@ -71,17 +74,13 @@ def course(built: Sequence[Built], config: RunConfig, *, compiled: bool | None =
     return of_run
 
 
-def check_parts(built: Sequence[Built], config: RunConfig) -> None:
-    """DiagnosticError V0811 for settings of a stage or flow that the recipe does not have."""
-    stages, flows = ([getattr(one, what).name for one in built] for what in ("stage", "flow"))
-    unknown = unknown_parts(config, filter(None, dict.fromkeys(stages)), filter(None, dict.fromkeys(flows)))
-    faults: list[Diagnostic] = []
-    for name, has in unknown.items():
-        what, _, part = name.partition(".")
-        help = suggestion(part, has, f"its {what}") if has else f"the recipe has no {what}"
-        faults.append(UnknownSetting.at(Span("<command line>", 0, 0), name=name, help=(help,)))
-    if faults:
-        raise _error(faults)
+def parts_of(built: Iterable[Built]) -> Parts:
+    """The names of the stages and flows of recipes."""
+    own = tuple(built)
+    return {
+        "stages": tuple(dict.fromkeys(one.stage.name for one in own if one.stage.name)),
+        "flows": tuple(dict.fromkeys(one.flow.name for one in own if one.flow.name)),
+    }
 
 
 def recipe_record(built: Built, knobs: Mapping[str, object]) -> dict[str, Any]:

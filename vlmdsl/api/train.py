@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from vlmdsl.api.driver import Built, build_flows
-from vlmdsl.api.runs import among_several, check_parts, check_resumable, course, first_process, load_settings, recipe_files
+from vlmdsl.api.runs import among_several, check_resumable, course, first_process, load_settings, parts_of, recipe_files
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.schema import RunConfig
 from vlmdsl.source import SourceText
@@ -108,7 +108,6 @@ class Trainer:
             kept = self._resume.kept_uses() if recipe is None else None
             self._built, self.config = _checked(word, self._knobs, stored, options, kept)
             check_resumable(self._resume, self._built[0], self.config)
-        check_parts(self._built, self.config)
         self._trained: tuple[VisionLanguageModel, Tokenizer] | None = None
 
     def fit(self) -> RunResult:
@@ -213,7 +212,8 @@ def _checked(
             if attempt == "recipe":
                 built = build_flows(recipe, expression=options.get("expression", False), knobs=knobs, kept=kept)
             else:
-                resolved = load_settings(config, options.get("overrides", ()), _flags(options))
+                parts = None if built is None else parts_of(built)
+                resolved = load_settings(config, options.get("overrides", ()), _flags(options), parts)
         except DiagnosticError as error:
             faults.extend(error.diagnostics)
     if built is None or resolved is None:

@@ -1,7 +1,7 @@
 """The run configuration: its models, how it is loaded from YAML and overrides, how it is written back. No torch."""
 
 from vlmdsl.schema.load import dump_config, load_config, schema_of_config, setting_names
-from vlmdsl.schema.parts import config_of, unknown_parts
+from vlmdsl.schema.parts import PARTS, Parts, config_of
 from vlmdsl.schema.run import (
     DataConfig,
     EvaluationConfig,
@@ -13,10 +13,12 @@ from vlmdsl.schema.run import (
 )
 
 __all__ = [
+    "PARTS",
     "DataConfig",
     "EvaluationConfig",
     "ModelConfig",
     "OptimizerConfig",
+    "Parts",
     "RunConfig",
     "ScheduleConfig",
     "TrainConfig",
@@ -25,5 +27,4 @@ __all__ = [
     "load_config",
     "schema_of_config",
     "setting_names",
-    "unknown_parts",
 ]

@@ -18,6 +18,7 @@ from vlmdsl.diagnostics.catalog.configuration import (
     UnknownSetting,
 )
 from vlmdsl.schema.moved import MOVED, moved_name, moved_section
+from vlmdsl.schema.parts import Parts, unknown_parts
 from vlmdsl.schema.run import FlowConfig, RunConfig, StageConfig
 from vlmdsl.schema.yaml_tree import Path, YamlTree, read_yaml
 from vlmdsl.source import SourceMap, SourceText, Span, with_newlines
@@ -31,11 +32,12 @@ def load_config(
     overrides: Sequence[str] = (),
     flags: Mapping[str, object] | None = None,
     sources: SourceMap | None = None,
+    parts: Parts | None = None,
 ) -> tuple[RunConfig | None, list[Diagnostic]]:
     """Load the configuration; None and diagnostics if it has errors.
 
     `path` is a YAML file, `overrides` are texts `section.setting=value`, `flags` are values by dotted name. Texts
-    that diagnostics point into are added to `sources`.
+    that diagnostics point into are added to `sources`. With `parts`, settings of other stages and flows are errors.
 
     >>> config, diagnostics = load_config(overrides=["optimizer.learning_rate=1e-4"], flags={"train.steps": 7})
     >>> config.optimizer.learning_rate, config.train.steps, diagnostics
@@ -51,6 +53,11 @@ def load_config(
         config = RunConfig.model_validate(layers.values)
     except ValidationError as error:
         diagnostics.extend(_diagnostic(details, layers) for details in error.errors(include_url=False))
+    else:
+        unknown = unknown_parts(config, parts) if parts is not None else {}
+        for location, help in unknown.items():
+            key, _ = layers.place_of(location)
+            diagnostics.append(UnknownSetting.at(key, name=".".join(location), help=(help,)))
     return (None, diagnostics) if diagnostics else (config, [])
 
 
@@ -91,6 +98,11 @@ class _Layers:
     values: dict[str, object] = field(default_factory=dict)
     places: dict[Path, tuple[Span, Span]] = field(default_factory=lambda: {(): (_NOWHERE, _NOWHERE)})
     diagnostics: list[Diagnostic] = field(default_factory=list)
+
+    def place_of(self, location: Path) -> tuple[Span, Span]:
+        """The key and the value of a setting, or of the section around it that was set as a whole."""
+        prefixes = (location[:length] for length in range(len(location), -1, -1))
+        return self.places[next(prefix for prefix in prefixes if prefix in self.places)]
 
     def add_file(self, path: str) -> None:
         try:
@@ -178,8 +190,7 @@ def _merge_into(target: dict[str, object], source: Mapping[str, object]) -> None
 def _diagnostic(details: ErrorDetails, layers: _Layers) -> Diagnostic:
     location: Path = details["loc"]
     name = _dotted(location)
-    prefixes = [location[:length] for length in range(len(location), -1, -1)]
-    key, value = layers.places[next(prefix for prefix in prefixes if prefix in layers.places)]
+    key, value = layers.place_of(location)
     if details["type"] == "extra_forbidden":
         return _unknown(name, location, key)
     description = _description(location)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
+from vlmdsl.diagnostics import closest, suggestion
 from vlmdsl.schema.run import RunConfig
 
-__all__ = ["config_of", "unknown_parts"]
+__all__ = ["PARTS", "Parts", "config_of", "unknown_parts"]
+
+PartKind: TypeAlias = Literal["stages", "flows"]
+PARTS: tuple[PartKind, PartKind] = ("stages", "flows")
+Parts: TypeAlias = Mapping[PartKind, Sequence[str]]
+"""The names of the stages and flows that a recipe has."""
 
 _Section = TypeVar("_Section", bound=BaseModel)
 
@@ -29,13 +35,26 @@ def config_of(config: RunConfig, stage: str = "", flow: str = "") -> RunConfig:
     return config
 
 
-def unknown_parts(config: RunConfig, stages: Iterable[str], flows: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Settings for stages and flows that the recipe does not have, such as `stages.secnd`, with the names that exist."""
-    named: tuple[tuple[str, Mapping[str, object], tuple[str, ...]], ...] = (
-        ("stages", config.stages, tuple(stages)),
-        ("flows", config.flows, tuple(flows)),
-    )
-    return {f"{what}.{name}": has for what, settings, has in named for name in settings if name not in has or not name}
+def unknown_parts(config: RunConfig, parts: Parts) -> dict[tuple[str, str], str]:
+    """Settings for stages and flows that are not among `parts`, such as `("stages", "secnd")`, each with a help.
+
+    >>> from vlmdsl.schema import load_config
+    >>> config, _ = load_config(overrides=["stages.secnd.train.steps=7"])
+    >>> unknown_parts(config, {"stages": ("first", "second"), "flows": ()})
+    {('stages', 'secnd'): 'did you mean `stages.second`?'}
+    """
+    named = ((what, name) for what in PARTS for name in getattr(config, what))
+    return {(what, name): _help(what, name, parts) for what, name in named if name not in parts[what]}
+
+
+def _help(what: PartKind, name: str, parts: Parts) -> str:
+    other: PartKind = "flows" if what == "stages" else "stages"
+    if name in parts[other]:
+        return f"did you mean `{other}.{name}`?"
+    near = closest(name, parts[what])
+    if near is not None:
+        return f"did you mean `{what}.{near}`?"
+    return suggestion(name, parts[what], f"the {what} of the recipe") or f"the recipe has no {what}"
 
 
 def _changed(section: _Section, part: BaseModel) -> _Section:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_serializer
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SerializationInfo, model_serializer
 
 __all__ = [
     "DataConfig",
@@ -295,9 +295,9 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     @model_serializer
-    def _set(self) -> dict[str, dict[str, Any]]:
+    def _set(self, info: SerializationInfo) -> dict[str, dict[str, Any]]:
         sections = {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
-        return {name: section.model_dump(mode="json", exclude_unset=True) for name, section in sections.items()}
+        return {name: section.model_dump(mode=info.mode, exclude_unset=True) for name, section in sections.items()}
 
 
 class StageConfig(_Part):

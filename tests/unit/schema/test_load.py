@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from vlmdsl.schema import RunConfig, dump_config, load_config, schema_of_config, setting_names
+from vlmdsl.schema import Parts, RunConfig, dump_config, load_config, schema_of_config, setting_names
 from vlmdsl.source import SourceMap
 
 
@@ -209,3 +209,21 @@ def test_an_invalid_section_is_reported_beneath_a_later_setting(tmp_path: Path) 
     config, diagnostics = load_config(written(tmp_path, "train: [1, 2]\n"), ["train.steps=3"])
     assert config is None
     assert [diagnostic.code for diagnostic in diagnostics] == ["V0812"]
+
+
+def test_settings_of_stages_and_flows_that_the_recipe_lacks_are_reported_where_they_are(tmp_path: Path) -> None:
+    parts: Parts = {"stages": ("warm", "main"), "flows": ("pairs",)}
+    path = written(tmp_path, "stages:\n  warm:\n    train: {steps: 3}\n  mian:\n    train: {steps: 3}\n")
+    overrides = ["train.batch=4", "stages.pairs.train.steps=3", "flows.nope.data.stream=true", "stages.ab.train={}"]
+    expected = [
+        "V0811 --set:2:1 [stages.pairs.train.steps] there is no setting `stages.pairs` | did you mean `flows.pairs`?",
+        "V0811 --set:3:1 [flows.nope.data.stream] there is no setting `flows.nope` | the flows of the recipe: only `pairs`",
+        "V0811 --set:4:1 [stages.ab.train] there is no setting `stages.ab` | the stages of the recipe are `warm` and `main`",
+        "V0811 run.yaml:4:3 [mian] there is no setting `stages.mian` | did you mean `stages.main`?",
+    ]
+    assert faults(path=path, overrides=overrides, parts=parts) == expected
+    as_one: dict[str, object] = {"flows": {"": {}}}
+    assert faults(flags=as_one, parts={"stages": (), "flows": ()}) == [
+        f"V0811 <flags>:1:1 [flows={as_one['flows']}] there is no setting `flows.` | the recipe has no flows"
+    ]
+    assert faults(path=path, overrides=overrides) == []
