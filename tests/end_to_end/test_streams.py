@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,22 @@ from bundled.runs import SETTINGS, with_tiny_towers
 from vlmdsl import DiagnosticError
 from vlmdsl.runtime.data import open_source, streams
 from vlmdsl.runtime.training import stages
+from vlmdsl.runtime.training.loop import train_steps
+from vlmdsl.runtime.values import Batch
 
 CODE = os.pathsep.join([str(Path(vlmdsl.__file__).parents[1] / name) for name in ("", "cli")])
 STEPS, HALF = 6, 4
 STREAM = SETTINGS | {"data.stream": True, "data.stream_window": 4, "train.checkpoint_every": HALF, "evaluation.limit": 8}
+
+MIXED = """
+flow pairs(image, text) share 50% {
+  minimize contrast(image, text)
+}
+
+flow texts(text) {
+  minimize mlm(mask(text, random(15%)))
+}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +95,36 @@ def test_a_resumed_run_on_a_stream_is_the_same_bit_for_bit(
         (shards / "s4.tar").unlink()
 
 
+def test_flows_read_the_shards_each_for_itself_and_resume(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_tiny_towers(monkeypatch)
+    monkeypatch.setattr(stages, "draw_curves", lambda *arguments: None)
+    read: list[tuple[str, tuple[str, ...]]] = []
+
+    def recorded(model: Any, optimizer: Any, batches: Iterator[Batch], *rest: Any, **more: Any) -> None:
+        def listed() -> Iterator[Batch]:
+            for batch in batches:
+                read.append((batch.flow, tuple(batch.keys)))
+                yield batch
+
+        train_steps(model, optimizer, listed(), *rest, **more)
+
+    monkeypatch.setattr(stages, "train_steps", recorded)
+    run, end = tmp_path / "run", Path("checkpoints") / f"step-{2 * HALF:08d}"
+    vlmdsl.train(MIXED, expression=True, data=[str(shards)], settings=STREAM, steps=2 * HALF, out=run)
+    whole, kept = read[: 2 * HALF], [(run / end / name).read_bytes() for name in ("model.safetensors", "state.json")]
+    first_passes = {flow: [keys for name, keys in whole if name == flow][:3] for flow in ("pairs", "texts")}
+    for batches in first_passes.values():
+        assert len({key for keys in batches for key in keys}) == 24, "a pass of a flow is over all samples"
+    assert first_passes["pairs"] != first_passes["texts"]
+    read.clear()
+    shutil.rmtree(run / end)
+    vlmdsl.train(resume=run)
+    assert read[:HALF] == whole[HALF:]
+    assert [(run / end / name).read_bytes() for name in ("model.safetensors", "state.json")] == kept
+
+
 @pytest.mark.slow
 @pytest.mark.distributed
 def test_two_processes_train_on_a_stream_as_one(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,13 +144,15 @@ def test_what_needs_random_access_is_refused_as_a_stream(shards: Path, tmp_path:
     (tmp_path / "t.csv").write_text("image,text\n")
     one_source = "vlo 1\nrecipe debiased(image: Image, text: Text)\nbatch one_source\nminimize contrast(image, text)"
     epochs = "vlo 1\nrecipe r(image: Image, text: Text)\nminimize ramp(0, 1, over=2 epochs) * contrast(image, text)"
+    mixed = MIXED.replace("minimize mlm", 'minimize ramp(0, 1, over=1 epochs, after=2 steps, name="rising") * mlm')
     kept = 'vlo 1\nminimize mean(running_mean(score(image, text), per="sample") * score(image, text))'
     for recipe, data, reason in (
         (kept, str(shards), "keeps a number per sample"),
         ("clip", "shapes", "`shapes` is not a tar shard"),
         ("clip", str(tmp_path / "t.csv"), "is not a tar shard"),
         (one_source, str(shards), "batches of one source each"),
-        (epochs, str(shards), "the steps of an epoch"),
+        (epochs, str(shards), "`ramp` counts epochs"),
+        (mixed, str(shards), "`rising` counts epochs"),
         ("clip", str(tmp_path / "none.tar"), "V0805"),
     ):
         with pytest.raises(DiagnosticError, match=reason):

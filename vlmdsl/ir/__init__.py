@@ -23,7 +23,7 @@ from vlmdsl.ir.program import (
     sample_index,
     states,
 )
-from vlmdsl.ir.ramps import Duration, Ramp, ramp_at, ramps_at
+from vlmdsl.ir.ramps import Duration, Ramp, ramp_at, ramps_at, ramps_in_epochs
 from vlmdsl.ir.stages import Flow, Stage, flow_title
 from vlmdsl.ir.streams import (
     OUTPUTS,
@@ -48,6 +48,7 @@ __all__ = [
     "Stream", "TargetPart", "Teacher", "Term", "Update", "Use", "Value", "block_of", "column_of", "columns", "draws",
     "encoder_of", "exchange_counts", "flow_title", "head_words", "inputs", "is_condition", "learns", "live_updates",
     "loaded_parts", "masked_text", "module_inputs", "module_outputs", "parameters", "parts_of", "ramp_at", "ramps",
-    "ramps_at", "readings", "root_field", "sample_index", "source_names", "states", "streams", "uses_of", "vocabulary_use",
+    "ramps_at",
+    "ramps_in_epochs", "readings", "root_field", "sample_index", "source_names", "states", "streams", "uses_of", "vocabulary_use",
     "walk", "whole_blocks",
 ]  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Literal
 
 from vlmdsl.ir.node import Node
 
-__all__ = ["Duration", "Ramp", "ramp_at", "ramps_at"]
+__all__ = ["Duration", "Ramp", "ramp_at", "ramps_at", "ramps_in_epochs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,11 @@ class Ramp:
     over: Duration
     after: Duration
 
+    @property
+    def in_epochs(self) -> bool:
+        """Whether it begins or ends after a number of epochs."""
+        return any(part.unit == "epochs" and part.amount > 0 for part in (self.over, self.after))
+
     def __str__(self) -> str:
         how = " in a cosine" if self.shape == "cosine" else ""
         after = f", after {self.after}" if self.after.amount else ""
@@ -58,6 +63,12 @@ def ramps_at(nodes: Iterable[Node], step: int, steps: int, per_epoch: int) -> di
         except ValueError as missing:
             raise ValueError(f"{node.string('name')} {missing}") from None
     return numbers
+
+
+def ramps_in_epochs(nodes: Iterable[Node]) -> list[str]:
+    """The names of the `ramp` nodes that need to know how many steps an epoch has."""
+    ramps = ((node.string("name"), node.attribute("ramp")) for node in nodes)
+    return [name for name, ramp in ramps if isinstance(ramp, Ramp) and ramp.in_epochs]
 
 
 def ramp_at(ramp: Ramp, step: int, steps: int, per_epoch: int) -> float:

@@ -311,6 +311,7 @@ class StreamUnusable(Problem):
         "batch, and the number of processes must divide it. Tables and folders of images are read with random access only. "
         "So is data for a recipe with `batch one_source`, which has to know the sources of all samples, for one that keeps "
         'a number per sample (`running_mean` with `per="sample"`), and for one that retrieves from reference samples; '
-        "name others for it with `data.reference`."
+        "name others for it with `data.reference`. A stream has no epochs of known length, so a `ramp` must count in steps "
+        "or in shares of the run. Flows are read as streams one by one: `--set flows.texts.data.stream=true`."
     )
     provoked_by = "`--set data.stream=true` with `--data pictures.csv`"

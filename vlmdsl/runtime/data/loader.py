@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
-from vlmdsl.diagnostics.catalog.data import BatchLargerThanData, NotDivisible, StreamUnusable
+from vlmdsl.diagnostics.catalog.data import BatchLargerThanData, NotDivisible
 from vlmdsl.ir import Node, Reading, ramps_at
 from vlmdsl.runtime.data.collate import batch_of
 from vlmdsl.runtime.data.context import NO_MATERIALS, Materials
@@ -156,7 +156,7 @@ class BatchLoader:
         self._batches: _TrainingBatches | StreamBatches
         if is_stream(source):
             own = lanes_of(source, batch=batch, lanes=lanes, window=window, seed=seed, rank=rank, world=world)
-            self._batches = StreamBatches(reader, own, _without_epochs(numbers(0)))
+            self._batches = StreamBatches(reader, own, numbers(0))
         else:
             order = _checked_order(source, batch, seed, groups, world)
             self._batches = _TrainingBatches(reader, order, numbers(order.per_epoch), rank, world)
@@ -240,16 +240,6 @@ class _Numbers:
         ramps = ramps_at(self.ramps, step, self.steps, self.per_epoch)
         following = {name: torch.tensor(value, dtype=torch.float32) for name, value in ramps.items()}
         return step_draws(self.draws, self.seed, step) | sample_draws(self.draws, self.seed, epoch, keys) | following
-
-
-def _without_epochs(numbers: _Numbers) -> _Numbers:
-    """The same; V0837 if one of them needs the number of batches per epoch, which is unknown for a stream."""
-    try:
-        ramps_at(numbers.ramps, 0, numbers.steps, 0)
-    except ValueError as fault:
-        help = "count in steps, or in shares of the run"
-        raise DiagnosticError((StreamUnusable.at(_PLACE, reason=str(fault), help=(help,)),)) from fault
-    return numbers
 
 
 class _EvaluationBatches(Dataset[LoadedBatch]):

@@ -9,7 +9,7 @@ from typing import Any
 from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.data import StreamUnusable
-from vlmdsl.ir import ONE_SOURCE, Program, Stream, columns, draws, ramps, root_field, sample_index
+from vlmdsl.ir import ONE_SOURCE, Program, Stream, columns, draws, ramps, ramps_in_epochs, root_field, sample_index
 from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.runtime.data import (
     BatchLoader,
@@ -152,17 +152,18 @@ def map_data(
 
 def _stream(program: Program, config: RunConfig, stand_ins: list[Call]) -> SampleStream:
     """The training samples as a stream; V0837 for a recipe that needs random access to them."""
-    reason = ""
+    reason, help = "", "leave out `data.stream=true`"
     if program.batch_policy == ONE_SOURCE:
         reason = "the recipe asks for batches of one source each, which needs the sources of all samples"
     elif columns(program) and not config.data.reference:
         reason = "the recipe retrieves from a share of the samples; name others with `data.reference`"
     elif sample_index(program) is not None:
         reason = "the recipe keeps a number per sample, and the length of a stream is not known"
+    elif in_epochs := ramps_in_epochs(ramps(program)):
+        reason = f"`{in_epochs[0]}` counts epochs, and the length of a stream is not known"
+        help = "count in steps, or in shares of the run"
     if reason:
-        raise DiagnosticError(
-            (StreamUnusable.at(Span("<command line>", 0, 0), reason=reason, help=("leave out `data.stream=true`",)),)
-        )
+        raise DiagnosticError((StreamUnusable.at(Span("<command line>", 0, 0), reason=reason, help=(help,)),))
     limits = Limits.of(config.data)
     return stream_with_stand_ins(open_stream(config.data.train, limits), stand_ins, limits)
 
