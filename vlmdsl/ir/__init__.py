@@ -48,7 +48,6 @@ __all__ = [
     "Stream", "TargetPart", "Teacher", "Term", "Update", "Use", "Value", "block_of", "column_of", "columns", "draws",
     "encoder_of", "exchange_counts", "flow_title", "head_words", "inputs", "is_condition", "learns", "live_updates",
     "loaded_parts", "masked_text", "module_inputs", "module_outputs", "parameters", "parts_of", "ramp_at", "ramps",
-    "ramps_at",
-    "ramps_in_epochs", "readings", "root_field", "sample_index", "source_names", "states", "streams", "uses_of", "vocabulary_use",
-    "walk", "whole_blocks",
+    "ramps_at", "ramps_in_epochs", "readings", "root_field", "sample_index", "source_names", "states", "streams", "uses_of",
+    "vocabulary_use", "walk", "whole_blocks",
 ]  # fmt: skip
