@@ -8,8 +8,8 @@ from pathlib import Path
 from vlmdsl.api.driver import build_flows
 from vlmdsl.backends.torch import emit as back_end
 from vlmdsl.planning import schedule_of
-from vlmdsl.planning.cost import Workload
 from vlmdsl.planning.lowering import LoweringRequest
+from vlmdsl.planning.workload import Workload
 
 __all__ = ["emit"]
 

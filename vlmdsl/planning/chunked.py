@@ -13,7 +13,8 @@ from dataclasses import replace
 from vlmdsl.ir import Node
 from vlmdsl.ir.gradients import learns
 from vlmdsl.ir.operations.reductions import SIGMOID_LOSS
-from vlmdsl.planning.cost import Cost, Workload
+from vlmdsl.planning.cost import Cost
+from vlmdsl.planning.workload import Workload
 from vlmdsl.types import TokensType
 
 __all__ = ["BLOCK_NUMBERS", "chunked_cost"]

@@ -16,9 +16,10 @@ from vlmdsl.ir.operations.reductions import SIGMOID_LOSS, TARGET_ENTROPY
 from vlmdsl.ir.operations.state import MEMORY, NEAREST
 from vlmdsl.ir.operations.targets import PAIRED, SOFTMAX, TRANSPORT
 from vlmdsl.passes.fuse import contrast_of
-from vlmdsl.planning.cost import ITEM_BYTES, Collective, Cost, Workload, cost_of, seen_by
+from vlmdsl.planning.cost import Collective, Cost, cost_of
 from vlmdsl.planning.linear import predicted_texts
 from vlmdsl.planning.memory import features_kept
+from vlmdsl.planning.workload import ITEM_BYTES, Workload, seen_by
 from vlmdsl.types import VecType
 
 __all__ = ["HandWritten", "hand_written"]

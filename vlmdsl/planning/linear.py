@@ -15,8 +15,8 @@ from vlmdsl.ir import ModuleOutput, Node, Program, Stream, masked_text, module_o
 from vlmdsl.ir.operations.encoding import VOCABULARY, source_of
 from vlmdsl.ir.operations.prediction import TOKEN_LOSS
 from vlmdsl.ir.schedule import Lowering
-from vlmdsl.planning.cost import Workload
 from vlmdsl.planning.masked import places_asked
+from vlmdsl.planning.workload import Workload
 
 if TYPE_CHECKING:
     from vlmdsl.planning.lowering import LoweringRequest

@@ -25,8 +25,9 @@ from vlmdsl.ir.schedule import Lowering
 from vlmdsl.passes.fuse import contrast_of
 from vlmdsl.passes.gathering import gathered_by
 from vlmdsl.planning.chunked import chunked_cost
-from vlmdsl.planning.cost import ITS_GRADIENT, SECOND_STREAM, SMALLEST, Cost, Workload, cost_of, seen_by
+from vlmdsl.planning.cost import ITS_GRADIENT, SECOND_STREAM, Cost, cost_of
 from vlmdsl.planning.linear import losses_of_logits
+from vlmdsl.planning.workload import SMALLEST, Workload, seen_by
 from vlmdsl.source import Span
 from vlmdsl.types import ScalarType, TokensType, VecType
 
@@ -103,7 +104,7 @@ def lowerings_of(
     groups = _groups(program)
     _check(program, groups, request)
     chosen = {node: choice for leader in groups for node, choice in _choice(program, leader, groups, workload, request)}
-    costly = [node for node in program.nodes() if cost_of(node, seen_by(node, workload)) is not None]
+    costly = [node for node in program.nodes() if cost_of(node, workload) is not None]
     return {node: chosen.get(node) or _only(node) for node in costly}
 
 

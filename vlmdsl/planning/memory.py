@@ -9,9 +9,9 @@ from __future__ import annotations
 from vlmdsl.ir import Node, Program, encoder_of, learns, module_outputs
 from vlmdsl.ir.operations.encoding import DISTRIBUTION, ENCODE, POOLED, TOKENS, VOCABULARY
 from vlmdsl.ir.operations.modules import RECONSTRUCT, STATES, use_of
-from vlmdsl.planning.cost import ITEM_BYTES, Workload, seen_by
 from vlmdsl.planning.linear import losses_of_logits, predicted_texts, tokens_at_once
 from vlmdsl.planning.module_cost import is_normalised
+from vlmdsl.planning.workload import ITEM_BYTES, Workload, seen_by
 from vlmdsl.types import TokensType, VecType
 
 __all__ = ["features_kept", "gradients_of_inputs", "leaves_of_chunks", "products_kept", "targets_made"]

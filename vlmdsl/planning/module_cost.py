@@ -15,8 +15,8 @@ from vlmdsl.ir import Head, ModuleOutput, Node, Program, module_outputs
 from vlmdsl.ir.modules import FusionSettings, PixelDecoderSettings, PluginFusionSettings, block_range
 from vlmdsl.ir.operations.modules import APPLY, PIXELS, RECONSTRUCT, use_of
 from vlmdsl.ir.uses import Module
-from vlmdsl.planning.cost import ITEM_BYTES, Workload
 from vlmdsl.planning.part_cost import PartCost, numbers_of
+from vlmdsl.planning.workload import ITEM_BYTES, Workload
 
 __all__ = ["ModuleSize", "decoder_size", "fusion_size", "is_normalised", "module_costs"]
 

@@ -10,8 +10,8 @@ from itertools import pairwise
 from vlmdsl.ir import Encoder, Head, ModuleOutput, Node, Program, Stream, encoder_of, streams
 from vlmdsl.ir.operations.modules import use_of
 from vlmdsl.ir.operations.reference import RETRIEVE
-from vlmdsl.planning.cost import ITEM_BYTES, Workload
 from vlmdsl.planning.linear import losses_of_logits, predicted_texts, tokens_at_once
+from vlmdsl.planning.workload import ITEM_BYTES, Workload
 
 __all__ = ["PartCost", "numbers_of", "part_costs"]
 

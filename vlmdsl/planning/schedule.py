@@ -20,8 +20,8 @@ from vlmdsl.ir.operations.scalars import CONSTANT, DRAW, RAMP, SCALAR
 from vlmdsl.ir.operations.views import BLEND, CROP, DROP
 from vlmdsl.ir.schedule import Applied, Apply, Compute, Linear, Load, Lowering, Mode, Schedule, Value
 from vlmdsl.ir.uses import Use, VocabularySettings, uses_of, vocabulary_use
-from vlmdsl.planning.cost import SMALLEST, Workload
 from vlmdsl.planning.lowering import LoweringRequest, lowerings_of
+from vlmdsl.planning.workload import SMALLEST, Workload
 from vlmdsl.types import EncodedType, FieldType, LabelsType, MemoryType, PatchesType, PerSampleType, SimType, TargetType
 
 __all__ = ["AFTER_EPOCH", "applied_of", "is_loaded", "linear_of", "logits_of", "schedule_of"]

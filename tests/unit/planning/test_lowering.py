@@ -7,8 +7,8 @@ import pytest
 import vlmdsl
 from vlmdsl.api.driver import build
 from vlmdsl.planning import schedule_of
-from vlmdsl.planning.cost import Workload
 from vlmdsl.planning.lowering import LoweringRequest, lowered
+from vlmdsl.planning.workload import Workload
 
 TWO_TERMS = """vlo 1
 recipe two(image: Image, text: Text, note: Text)

@@ -12,8 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import vlmdsl
 from vlmdsl.ir.modules import FusionSettings, LinearSettings, PixelDecoderSettings
-from vlmdsl.planning.cost import Workload
 from vlmdsl.planning.module_cost import ModuleSize, decoder_size, fusion_size
+from vlmdsl.planning.workload import Workload
 from vlmdsl.runtime.modules import LinearHead, PixelDecoder, fusion
 
 BATCH, TEXT, PATCHES, WIDTH = 4, 10, 16, 64

@@ -32,7 +32,7 @@ from vlmdsl.ir.operations.state import MEMORY
 from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.ir.schedule import Applied, Apply, Compute, Mode, Schedule, Value
 from vlmdsl.planning import schedule_of
-from vlmdsl.planning.cost import ITEM_BYTES, Cost, Workload, seen_by
+from vlmdsl.planning.cost import Cost
 from vlmdsl.planning.hand_written import hand_written
 from vlmdsl.planning.linear import planned_losses
 from vlmdsl.planning.lowering import Lowered, LoweringRequest, lowered
@@ -45,6 +45,7 @@ from vlmdsl.planning.memory import (
 )
 from vlmdsl.planning.module_cost import module_costs
 from vlmdsl.planning.part_cost import part_costs
+from vlmdsl.planning.workload import ITEM_BYTES, Workload, seen_by
 from vlmdsl.source import SourceMap, Span
 from vlmdsl.types import JOINED, PerSampleType, VectorType
 

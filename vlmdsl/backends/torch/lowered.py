@@ -20,9 +20,9 @@ from vlmdsl.backends.torch.values import Table
 from vlmdsl.ir import Input, Node, Program
 from vlmdsl.ir.schedule import Schedule
 from vlmdsl.planning import schedule_of
-from vlmdsl.planning.cost import SMALLEST, Workload
 from vlmdsl.planning.linear import in_chunks
 from vlmdsl.planning.lowering import LoweringRequest, lowerings_of
+from vlmdsl.planning.workload import SMALLEST, Workload
 
 __all__ = ["LoweredFunction", "Schedules"]
 
