@@ -15,7 +15,7 @@ INPUTS      := pyproject.toml constraints.txt
 # The BLAS threads of parallel test processes would fight for the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: demo test check format format-check lint contracts types grammar wheel gpu clean
+.PHONY: demo test check format format-check lint contracts types tables grammar wheel gpu clean
 
 demo: $(RUNTIME)
 	$(BIN)/vlmdsl train clip
@@ -24,7 +24,7 @@ test: $(DEVELOPMENT)
 	$(PYTEST) -n $(WORKERS) --dist=loadgroup
 
 # Fast checks first. The strict grammar and the wheel are tests too (tests/architecture), so `test` covers them.
-check: format-check lint contracts types test
+check: format-check lint contracts types tables test
 
 format: $(DEVELOPMENT)
 	$(BIN)/ruff format .
@@ -43,6 +43,10 @@ contracts: $(DEVELOPMENT)
 
 types: $(DEVELOPMENT)
 	$(BIN)/mypy
+
+# Tables of contents, which a new primitive or diagnostic can be missing from: seconds, before the minutes of `test`.
+tables: $(DEVELOPMENT)
+	$(PYTEST) -q tests/unit/primitives/test_kernel.py tests/architecture/test_torch_free.py
 
 grammar: $(DEVELOPMENT)
 	$(PYTEST) tests/architecture/test_grammar.py
