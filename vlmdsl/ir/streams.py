@@ -152,21 +152,23 @@ def streams(program: Program) -> list[Stream]:
 def module_outputs(program: Program) -> list[ModuleOutput]:
     """The outputs of modules applied to features, in the order of first use, with unique names."""
     nodes = program.nodes()
+    applied = [node for node in nodes if node.operation is APPLY]
+    if not applied:
+        return []
     used: dict[Node, set[str]] = {}
     for node in nodes:
         if node.operation.reads_encoder_output:
             used.setdefault(node.inputs[0], set()).add(node.operation)
-    everywhere, taken = _read_everywhere(nodes), {stream.name for stream in streams(program)}
-    names = source_names(stream.source for stream in streams(program))
+    everywhere, encoded = _read_everywhere(nodes), streams(program)
+    taken, names = {stream.name for stream in encoded}, source_names(stream.source for stream in encoded)
     outputs = []
-    for node in nodes:
-        if node.operation is APPLY:
-            read = used.get(node, {POOLED} if isinstance(node.type, VecType) else set())
-            name = _unique(names[source_of(node)] + _module_suffix(node), taken)
-            flags = {output: output in read for output in ("pooled", "tokens", "vocabulary")}
-            patches = isinstance(node.type, PatchesType)
-            only = node not in everywhere
-            outputs.append(ModuleOutput(name, node, **flags, asked_only=only, patches=patches, **_ids(node, nodes)))
+    for node in applied:
+        read = used.get(node, {POOLED} if isinstance(node.type, VecType) else set())
+        name = _unique(names[source_of(node)] + _module_suffix(node), taken)
+        flags = {output: output in read for output in ("pooled", "tokens", "vocabulary")}
+        patches = isinstance(node.type, PatchesType)
+        only = node not in everywhere
+        outputs.append(ModuleOutput(name, node, **flags, asked_only=only, patches=patches, **_ids(node, nodes)))
     return outputs
 
 

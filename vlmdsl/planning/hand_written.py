@@ -45,9 +45,8 @@ def hand_written(program: Program, workload: Workload) -> HandWritten | None:
     """The cost of the usual hand-written form of a program; None if an operation has no such form."""
     costs: list[tuple[Cost, int]] = []
     for node in program.nodes():
-        seen = seen_by(node, workload)
-        if cost_of(node, seen) is not None:
-            rule = _RULES.get(node.operation)
+        if cost_of(node, workload) is not None:
+            seen, rule = seen_by(node, workload), _RULES.get(node.operation)
             cost = None if rule is None else rule(node, seen)
             if cost is None:
                 return None

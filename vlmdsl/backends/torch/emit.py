@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from vlmdsl.backends.torch.calls import Values, call_of, literal
-from vlmdsl.backends.torch.naming import Names, has_line, passed_names
+from vlmdsl.backends.torch.naming import Names, has_line
 from vlmdsl.backends.torch.passing import passed_value
 from vlmdsl.diagnostics.cells import displayed
 from vlmdsl.ir import Node, Program, Update, walk
@@ -67,7 +67,7 @@ class _Writer:
         self._shared = gathered_once(program)
 
     def module(self, schedule: Schedule) -> str:
-        passed = passed_names(self._program, schedule)
+        passed = self._names.passed(schedule)
         functions = ["\n".join(self._function(compute, passed)) for compute in schedule.computes]
         if schedule.after["epoch"]:
             functions.append("\n".join(self._after_epoch()))

@@ -40,19 +40,17 @@ def has_line(node: Node) -> bool:
 
 def passed_names(program: Program, schedule: Schedule) -> dict[Node, str]:
     """The input names of nodes that emitted functions take from a batch or from each other."""
-    names, sources = Names(program), source_names(stream.source for stream in streams(program))
-    passed = {node: sources[node] for node in schedule.load.values if node in sources}
-    passed |= {node: node.string("name") for node in schedule.load.values if node not in sources}
-    return passed | {node: names.of(node) for compute in schedule.computes for node in compute.gives}
+    return Names(program).passed(schedule)
 
 
 class Names:
     """A unique Python identifier per node: the name of its metric or term if it has one, else its use, else its meaning."""
 
     def __init__(self, program: Program) -> None:
-        self._streams = {stream.encode.index: stream.name for stream in streams(program)}
+        encoded = streams(program)
+        self._streams = {stream.encode.index: stream.name for stream in encoded}
         self._streams |= {output.node.index: output.name for output in module_outputs(program)}
-        self._sources = source_names(stream.source for stream in streams(program))
+        self._sources = source_names(stream.source for stream in encoded)
         named = [(metric.node.index, metric.name) for metric in program.metrics]
         named += [(term.node.index, term.name) for term in program.terms]
         named += [use for node in program.nodes() if node.operation is CONTRAST for use in _uses(node)]
@@ -69,6 +67,11 @@ class Names:
     def of(self, node: Node) -> str:
         """The identifier of a node of the program."""
         return self._names[node.index]
+
+    def passed(self, schedule: Schedule) -> dict[Node, str]:
+        """The input names of nodes that emitted functions take from a batch or from each other."""
+        loaded = {node: self._sources.get(node) or node.string("name") for node in schedule.load.values}
+        return loaded | {node: self.of(node) for compute in schedule.computes for node in compute.gives}
 
     def gathered(self, node: Node) -> str:
         """The identifier of the features of a node with everybody's."""
