@@ -17,6 +17,7 @@ from torch._dynamo.utils import counters
 
 import vlmdsl
 from vlmdsl.runtime.data import Mixture
+from vlmdsl.runtime.training.checkpoint import stage_of
 
 RECIPES = Path(__file__).parent / "recipes"
 STAGES, FLOWS = RECIPES / "two_stages.vlo", RECIPES / "two_flows.vlo"
@@ -214,6 +215,54 @@ def test_settings_of_unknown_stages_and_flows_are_refused(tmp_path: Path) -> Non
         with pytest.raises(vlmdsl.DiagnosticError) as caught:
             vlmdsl.Trainer(recipe, settings={name: 1}, out=tmp_path)
         assert [fault.code for fault in caught.value.diagnostics] == ["V0811"]
+
+
+def test_a_checkpoint_of_a_stage_that_the_recipe_lacks_is_not_used(staged: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(staged, run)
+    text = STAGES.read_text().replace("stage main", "stage final")
+    (run / "recipe.vlo").write_text(text)
+    renamed = tmp_path / "renamed.vlo"
+    renamed.write_text(text)
+    for use, code in (
+        (lambda: vlmdsl.train(resume=run), "V0850"),
+        (lambda: vlmdsl.evaluate(run), "V0850"),
+        (lambda: vlmdsl.train(renamed, resume=staged), "V0818"),
+        (lambda: stage_of(staged / "checkpoints" / WHOLE, ["warm", "final"]), "V0853"),
+    ):
+        with pytest.raises(vlmdsl.DiagnosticError) as caught:
+            use()
+        assert [fault.code for fault in caught.value.diagnostics] == [code]
+    reason = "it was written in the stage `main`, but the recipe has the stages `warm`, `final`"
+    assert caught.value.diagnostics[0].message.endswith(reason)
+
+
+def test_a_finished_run_with_stages_resumes_without_a_step(staged: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(staged, run)
+    vlmdsl.train(resume=run)
+    for name in ("metrics.jsonl", "evaluation.json", f"checkpoints/{WHOLE}/state.json"):
+        assert (run / name).read_bytes() == (staged / name).read_bytes(), name
+
+
+def test_a_run_with_flows_is_evaluated(mixed: Path) -> None:
+    assert vlmdsl.evaluate(mixed).evaluation == json.loads((mixed / "evaluation.json").read_text())
+
+
+def test_data_of_a_later_part_is_checked_before_the_first_step(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("id,words\n1,a b\n2,c d\n")
+    table = [str(tmp_path / "t.csv")]
+    for recipe, own, code, hint in (
+        (STAGES, {"stages.main.train.batch": 64}, "V0809", "`--set stages.main.train.batch=40` or more data"),
+        (STAGES, {"stages.main.data.train": table}, "V0801", "the stage `main`; `stages.main.data` sets"),
+        (FLOWS, {"flows.texts.data.train": table}, "V0801", "the flow `texts`; `flows.texts.data` sets"),
+    ):
+        settings = {**SETTINGS, **{name: tuple(value) if isinstance(value, list) else value for name, value in own.items()}}
+        with pytest.raises(vlmdsl.DiagnosticError) as caught:
+            vlmdsl.train(recipe, data=["shapes:samples=40"], steps=1, settings=settings, out=tmp_path / "run")
+        assert {fault.code for fault in caught.value.diagnostics} == {code}
+        assert all(hint in " ".join((*fault.notes, *fault.help)) for fault in caught.value.diagnostics)
+        assert not (tmp_path / "run").exists()
 
 
 def test_each_flow_is_compiled_once_however_they_alternate(tmp_path: Path) -> None:

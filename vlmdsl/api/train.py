@@ -212,7 +212,8 @@ def _checked(
             if attempt == "recipe":
                 built = build_flows(recipe, expression=options.get("expression", False), knobs=knobs, kept=kept)
             else:
-                parts = None if built is None else parts_of(built)
+                # Of a resumed run, `check_resumable` compares all settings, and first of all the recipe.
+                parts = parts_of(built) if built is not None and not options.get("resume") else None
                 resolved = load_settings(config, options.get("overrides", ()), _flags(options), parts)
         except DiagnosticError as error:
             faults.extend(error.diagnostics)

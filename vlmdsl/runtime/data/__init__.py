@@ -3,7 +3,7 @@
 from vlmdsl.runtime.data.collate import text_inputs
 from vlmdsl.runtime.data.context import Materials
 from vlmdsl.runtime.data.limits import Limits
-from vlmdsl.runtime.data.loader import BatchLoader, EvaluationLoader
+from vlmdsl.runtime.data.loader import BatchLoader, EvaluationLoader, check_batch
 from vlmdsl.runtime.data.mapping import FieldMapping, Requirement, map_fields, parse_assignments, requirements
 from vlmdsl.runtime.data.mixture import MixedBatches, Mixture, seed_of
 from vlmdsl.runtime.data.order import groups_by_source
@@ -22,8 +22,8 @@ from vlmdsl.runtime.data.views import View, view_of
 __all__ = [
     "BadSample", "BatchLoader", "EvaluationLoader", "FieldMapping", "Limits", "Loaded", "Materials", "MixedBatches",
     "Mixture", "Requirement", "SampleStream", "SkipReport", "Skipped", "Source", "Survey", "View", "calls_of",
-    "checked_font", "duplicate_share", "fingerprint", "groups_by_source", "held_out", "map_fields", "open_source",
-    "open_stream", "parse_assignments", "read_synonyms", "remarks_of", "requirements", "seed_of", "some_samples",
-    "source_facts", "split_samples", "stream_with_stand_ins", "survey", "text_inputs", "texts_of", "too_few_usable",
-    "view_of", "with_stand_ins",
+    "check_batch", "checked_font", "duplicate_share", "fingerprint", "groups_by_source", "held_out", "map_fields",
+    "open_source", "open_stream", "parse_assignments", "read_synonyms", "remarks_of", "requirements", "seed_of",
+    "some_samples", "source_facts", "split_samples", "stream_with_stand_ins", "survey", "text_inputs", "texts_of",
+    "too_few_usable", "view_of", "with_stand_ins",
 ]  # fmt: skip

@@ -34,7 +34,7 @@ from vlmdsl.runtime.draws import sample_draws, step_draws
 from vlmdsl.runtime.values import Batch
 from vlmdsl.source import Span
 
-__all__ = ["BatchLoader", "EvaluationLoader"]
+__all__ = ["BatchLoader", "EvaluationLoader", "check_batch"]
 
 _PLACE = Span("<command line>", 0, 0)
 _CACHE_BYTES = 512 * 2**20
@@ -200,18 +200,24 @@ class BatchLoader:
 
 def _checked_order(source: Source, batch: int, seed: int, groups: Groups | None, world: int) -> Order:
     """The order of the samples; `DiagnosticError` where they fill no batch, or processes cannot split it evenly."""
-    faults = []
     largest = max(map(len, groups.values())) if groups else len(source)
-    if batch > largest:
-        help = f"`--set train.batch={largest}` or more data"
-        notes = () if groups is None else ("the recipe asks for batches of one source each, and this is the largest",)
-        faults.append(BatchLargerThanData.at(_PLACE, samples=largest, batch=batch, notes=notes, help=(help,)))
+    notes = () if groups is None else ("the recipe asks for batches of one source each, and this is the largest",)
+    check_batch(largest, batch, world, notes)
+    return Order(len(source), batch, seed, None if groups is None else groups.values())
+
+
+def check_batch(samples: int, batch: int, world: int, notes: tuple[str, ...] = (), *, setting: str = "train.batch") -> None:
+    """`DiagnosticError` where so many samples fill no batch, or `world` processes cannot split it evenly; its size is the
+    value of `setting`."""
+    faults: list[Diagnostic] = []
+    if batch > samples:
+        help = f"`--set {setting}={samples}` or more data"
+        faults.append(BatchLargerThanData.at(_PLACE, samples=samples, batch=batch, notes=notes, help=(help,)))
     if batch % world:
-        help = f"`--set train.batch={max(batch // world, 1) * world}`"
+        help = f"`--set {setting}={max(batch // world, 1) * world}`"
         faults.append(NotDivisible.at(_PLACE, batch=batch, world=world, help=(help,)))
     if faults:
         raise DiagnosticError(tuple(faults))
-    return Order(len(source), batch, seed, None if groups is None else groups.values())
 
 
 def _one_source_note(groups: Groups, batch: int) -> str:

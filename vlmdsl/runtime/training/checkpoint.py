@@ -37,6 +37,7 @@ __all__ = [
     "read_state",
     "save_checkpoint",
     "sound_checkpoint",
+    "stage_of",
     "take_over",
 ]
 
@@ -158,6 +159,17 @@ def read_position(folder: Path) -> Position:
     """How far the run was when the checkpoint was written."""
     state = read_state(folder)
     return Position(state.step, state.epoch, state.batch, state.seed, state.stage)
+
+
+def stage_of(folder: Path, stages: Collection[str]) -> str:
+    """The name of the stage that a checkpoint was written in; V0853 if the recipe has no such stage."""
+    name = read_position(folder).stage
+    if name not in stages:
+        written = f"in the stage `{name}`" if name else "by a recipe without stages"
+        names = ", ".join(f"`{stage}`" for stage in stages if stage)
+        has = f"has the stages {names}" if names else "has no stages"
+        raise _mismatch(folder, f"it was written {written}, but the recipe {has}")
+    return name
 
 
 def load_weights(folder: Path, model: nn.Module) -> None:

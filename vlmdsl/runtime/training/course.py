@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vlmdsl.backends.torch.objective import Objective
+from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.ir import Flow, Stage, ramps, sample_index
 from vlmdsl.runtime.data import BatchLoader, MixedBatches, Mixture, Source, Survey, texts_of
 from vlmdsl.runtime.evaluation import comparison_of, first_image_tower
@@ -187,17 +189,34 @@ def open_course(
         stages[stage.name] = {}
         for flow in stage.flows:
             key = flow.config.data.model_dump_json(exclude={"map"})
-            train, val = sources[key] = sources.get(key) or open_sources(flow.config, evaluate_on)
-            held_out = val if flow is stage.measured else None
-            stages[stage.name][flow.name] = map_data(
-                flow.objective.program,
-                flow.config,
-                train,
-                held_out,
-                foreign=bool(evaluate_on),
-                held_out_map=evaluate_map,
-            )
+            with nullcontext() if evaluate_on else _naming(stage, flow):
+                train, val = sources[key] = sources.get(key) or open_sources(flow.config, evaluate_on)
+                held_out = val if flow is stage.measured else None
+                stages[stage.name][flow.name] = map_data(
+                    flow.objective.program,
+                    flow.config,
+                    train,
+                    held_out,
+                    foreign=bool(evaluate_on),
+                    held_out_map=evaluate_map,
+                )
     return Opened(stages)
+
+
+@contextmanager
+def _naming(stage: StageOfRun, flow: FlowOfRun) -> Iterator[None]:
+    """Errors of data say which stage and flow they are of, and where those have settings of their own."""
+    named = [(what, name) for what, name in (("stage", stage.name), ("flow", flow.name)) if name]
+    try:
+        yield
+    except DiagnosticError as error:
+        if not named:
+            raise
+        whose = " of the ".join(f"{what} `{name}`" for what, name in reversed(named))
+        what, name = named[-1]
+        note = f"this is the data of the {whose}; `{what}s.{name}.data` sets what is different for it"
+        faults = (replace(fault, notes=(*fault.notes, note)) for fault in error.diagnostics)
+        raise DiagnosticError(tuple(faults)) from error
 
 
 def tokenizers_of_course(course: Sequence[StageOfRun], opened: Opened) -> Tokenizers:

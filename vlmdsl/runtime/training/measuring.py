@@ -20,7 +20,7 @@ from vlmdsl.runtime.files import damaged, rounded
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers
 from vlmdsl.runtime.training.assembly import Data
-from vlmdsl.runtime.training.checkpoint import check_written_by, load_weights, read_position, sound_checkpoint
+from vlmdsl.runtime.training.checkpoint import check_written_by, load_weights, read_position, sound_checkpoint, stage_of
 from vlmdsl.runtime.training.course import Model, StageOfRun, models_of, open_course, with_settings
 from vlmdsl.runtime.training.held_out import HeldOut, held_out_measure
 from vlmdsl.runtime.training.processes import World, join_processes
@@ -124,8 +124,8 @@ def _built(
         raise DiagnosticError((NothingToResume.at(Span("<command line>", 0, 0), path=folder.path, reason=reason),))
     check_written_by(checkpoint, folder.read_facts().identity)
     course = with_settings(course, config)
-    name = read_position(checkpoint).stage
-    stage = next((stage for stage in course if stage.name == name), course[0])
+    name = stage_of(checkpoint, [stage.name for stage in course])
+    stage = next(stage for stage in course if stage.name == name)
     data = open_course([stage], evaluate_on, evaluate_map).stages[stage.name]
     tokenizers = stored_tokenizers(checkpoint)
     model = stage.build(tokenizers, world, data)

@@ -15,11 +15,11 @@ import torch
 
 from vlmdsl._resources import installed_version
 from vlmdsl.diagnostics.cells import plain
-from vlmdsl.runtime.data import BatchLoader, MixedBatches, Survey
+from vlmdsl.runtime.data import BatchLoader, MixedBatches, Survey, check_batch
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers
 from vlmdsl.runtime.training.assembly import Data
-from vlmdsl.runtime.training.checkpoint import read_position, read_state, sound_checkpoint
+from vlmdsl.runtime.training.checkpoint import read_position, read_state, sound_checkpoint, stage_of
 from vlmdsl.runtime.training.course import (
     Model,
     Opened,
@@ -142,9 +142,10 @@ class _Opened:
         """The stages that are not over; at least the last one."""
         if self.checkpoint is None:
             return self.course
-        position = read_position(self.checkpoint)
-        number = next((number for number, stage in enumerate(self.course) if stage.name == position.stage), 0)
-        over = position.step >= self.course[number].end and number + 1 < len(self.course)
+        names = [stage.name for stage in self.course]
+        number = names.index(stage_of(self.checkpoint, names))
+        done = read_position(self.checkpoint).step >= self.course[number].end
+        over = done and number + 1 < len(self.course)
         return self.course[number + over :]
 
 
@@ -195,6 +196,12 @@ def _open(
         ending.done = None if checkpoint is None else read_position(checkpoint).step
     check_towers([flow.objective for stage in course for flow in stage.flows], config.model)
     data = open_course(course)
+    for stage in course[1:]:  # the first stage checks its own when it begins, before anything is trained
+        for flow in stage.flows:
+            own = data.stages[stage.name][flow.name]
+            if own.stream is None:
+                setting = f"stages.{stage.name}.train.batch"
+                check_batch(len(own.train), flow.config.train.batch, world.size, setting=setting)
     tokenizers = stored_tokenizers(checkpoint) if checkpoint else tokenizers_of_course(course, data)
     return _Opened(course, config, data, tokenizers, checkpoint, damaged)
 
