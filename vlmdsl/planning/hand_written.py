@@ -7,7 +7,7 @@ in `benchmarks/hand_written.py`; `benchmarks/plan_memory.py` measures their peak
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from vlmdsl.ir import Node, Program, learns, walk
 from vlmdsl.ir.operations.contrast import CONTRAST
@@ -29,8 +29,7 @@ _INDEX = 8
 _NOTHING = Cost(0.0, 0.0, 0, 0, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class HandWritten:
+class HandWritten(NamedTuple):
     """Totals of one process: products in units and FLOP; saved activations, peak, traffic and exchange in bytes."""
 
     units: float

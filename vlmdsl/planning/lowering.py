@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.lowering import NoSuchLowering, UnknownLowering
@@ -84,8 +85,7 @@ class LoweringRequest:
         return "auto" not in (self.default, *(name for _, name in self.terms))
 
 
-@dataclass(frozen=True, slots=True)
-class Lowered:
+class Lowered(NamedTuple):
     """An operation on similarity matrices with its lowering and cost."""
 
     node: Node

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 
 from vlmdsl.backends.plan.report import (
@@ -23,7 +23,6 @@ from vlmdsl.backends.plan.report import (
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.lowering import ImpossiblePlan, UnknownDtype
 from vlmdsl.ir import Head, Node, Program, Use, columns, module_outputs, root_field, source_names, streams, walk
-from vlmdsl.ir.modules import FusionSettings
 from vlmdsl.ir.operations.encoding import ENCODE
 from vlmdsl.ir.operations.matrices import SIMILARITY
 from vlmdsl.ir.operations.modules import APPLY, DROPPED, PIXELS, use_of
@@ -43,8 +42,7 @@ from vlmdsl.planning.memory import (
     products_kept,
     targets_made,
 )
-from vlmdsl.planning.module_cost import module_costs
-from vlmdsl.planning.part_cost import part_costs
+from vlmdsl.planning.part_cost import PartCost, part_costs
 from vlmdsl.planning.workload import ITEM_BYTES, Workload, seen_by
 from vlmdsl.source import SourceMap, Span
 from vlmdsl.types import JOINED, PerSampleType, VectorType
@@ -92,7 +90,7 @@ def make_plan(
     names = _names(program, regions)
     rows = tuple(_region(program, region, workload, names[region.node]) for region in regions)
     states = _states(program, workload, samples)
-    parts = [*part_costs(program, workload, chunked), *module_costs(program, workload)]
+    parts = [*part_costs(program, workload, chunked), *_module_costs(program, workload)]
     by_hand = hand_written(program, workload)
     return Plan(
         program=program.name,
@@ -112,8 +110,17 @@ def make_plan(
         micro=micro,
         moved=sum(cost.moved for cost in costs),
         received=sum(collective.received for cost in costs for collective in cost.collectives),
-        hand_written=None if by_hand is None else Baseline(**asdict(by_hand)),
+        hand_written=None if by_hand is None else Baseline(**by_hand._asdict()),
     )
+
+
+def _module_costs(program: Program, workload: Workload) -> Iterable[PartCost]:
+    """The costs of modules that are applied to features, and of what is computed from their outputs."""
+    if not module_outputs(program):
+        return ()
+    from vlmdsl.planning.module_cost import module_costs  # few recipes apply modules, and classes take time to make
+
+    return module_costs(program, workload)
 
 
 def _memory(
@@ -259,9 +266,12 @@ def _tokens_of(call: Apply, workload: Workload) -> int | None:
     family, settings = call.use.module.family, call.use.module.settings
     if family == "decoder":
         return _tokens(replace(call.mode, dropped=()), workload)
-    if isinstance(settings, FusionSettings) and settings.attention == "merged" and call.mode.context is not None:
-        image = _tokens(call.mode.context[1], workload)
-        return None if image is None else workload.text_tokens + image
+    if family == "fusion" and call.mode.context is not None:
+        from vlmdsl.ir.modules import FusionSettings
+
+        if isinstance(settings, FusionSettings) and settings.attention == "merged":
+            image = _tokens(call.mode.context[1], workload)
+            return None if image is None else workload.text_tokens + image
     return _tokens(call.mode, workload) if family in ("tower", "fusion") else None
 
 
