@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from vlmdsl.ir import Node, Program, encoder_of, learns, module_outputs
 from vlmdsl.ir.operations.encoding import DISTRIBUTION, ENCODE, POOLED, TOKENS, VOCABULARY
-from vlmdsl.ir.operations.modules import RECONSTRUCT, STATES, use_of
+from vlmdsl.ir.operations.modules import PIXELS, RECONSTRUCT, STATES, use_of
 from vlmdsl.planning.linear import losses_of_logits, predicted_texts, tokens_at_once
-from vlmdsl.planning.module_cost import is_normalised
 from vlmdsl.planning.workload import ITEM_BYTES, Workload, seen_by
 from vlmdsl.types import TokensType, VecType
 
-__all__ = ["features_kept", "gradients_of_inputs", "leaves_of_chunks", "products_kept", "targets_made"]
+__all__ = ["features_kept", "gradients_of_inputs", "is_normalised", "leaves_of_chunks", "products_kept", "targets_made"]
 
 
 def features_kept(program: Program, workload: Workload) -> int:
@@ -77,6 +76,12 @@ def targets_made(program: Program, workload: Workload) -> int:
     patches = workload.batch // workload.world * workload.image_tokens * workload.patch_numbers * ITEM_BYTES["float32"]
     nodes = [node for node in program.nodes() if node.operation is RECONSTRUCT]
     return max(((1 + is_normalised(node)) * patches for node in nodes), default=0)
+
+
+def is_normalised(reconstruct: Node) -> bool:
+    """Whether each patch is normalised to mean 0 and variance 1 before the comparison."""
+    target = reconstruct.inputs[1]
+    return target.operation is PIXELS and target.string("normalised") == "patch"
 
 
 def leaves_of_chunks(program: Program, workload: Workload) -> int:

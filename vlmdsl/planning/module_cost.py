@@ -13,12 +13,13 @@ from itertools import pairwise
 
 from vlmdsl.ir import Head, ModuleOutput, Node, Program, module_outputs
 from vlmdsl.ir.modules import FusionSettings, PixelDecoderSettings, PluginFusionSettings, block_range
-from vlmdsl.ir.operations.modules import APPLY, PIXELS, RECONSTRUCT, use_of
+from vlmdsl.ir.operations.modules import APPLY, RECONSTRUCT, use_of
 from vlmdsl.ir.uses import Module
+from vlmdsl.planning.memory import is_normalised
 from vlmdsl.planning.part_cost import PartCost, numbers_of
 from vlmdsl.planning.workload import ITEM_BYTES, Workload
 
-__all__ = ["ModuleSize", "decoder_size", "fusion_size", "is_normalised", "module_costs"]
+__all__ = ["ModuleSize", "decoder_size", "fusion_size", "module_costs"]
 
 _FLOAT = ITEM_BYTES["float32"]
 _SELF, _CROSS, _FEED = 6, 4, 10
@@ -173,9 +174,3 @@ def _reconstruction(node: Node, workload: Workload) -> PartCost:
     return PartCost(
         "reconstruct", f"{patches:,} patches of {side} x {side} pixels", 0, 0, passes * count, 2 * count, count * _FLOAT
     )
-
-
-def is_normalised(reconstruct: Node) -> bool:
-    """Whether each patch is normalised to mean 0 and variance 1 before the comparison."""
-    target = reconstruct.inputs[1]
-    return target.operation is PIXELS and target.string("normalised") == "patch"
