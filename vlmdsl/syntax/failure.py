@@ -174,6 +174,16 @@ def _nameless_block(failure: _Failure) -> Diagnostic | None:
     return catalog.MissingOperand.at(place, "a name expected here", what="a name", sign=f"`{failure.head.text}`")
 
 
+def _share_of_a_flow(failure: _Failure) -> Diagnostic | None:
+    """`flow texts(text) share part {`, `flow texts(text) share -5% {`, `flow texts(text) share {`."""
+    previous = failure.previous
+    if failure.head.text != "flow" or previous is None or previous.text != "share" or failure.wants != "a number":
+        return None
+    note = "the share is written out: it is neither a hyper-parameter nor an expression"
+    help = "write a share of the steps, as in `share 15%`"
+    return catalog.ShareOutOfRange.at(failure.place, "a number expected here", notes=(note,), help=(help,))
+
+
 def _nameless_term(failure: _Failure) -> Diagnostic | None:
     """A term of a block that does not begin with `name:`."""
     if failure.start != "term" or failure.text(1) == ":" or failure.head.text in KEYWORDS:
@@ -326,6 +336,7 @@ _RULES: tuple[Callable[[_Failure], Diagnostic | None], ...] = (
     _foreign_word,
     _unknown_statement,
     _nameless_block,
+    _share_of_a_flow,
     _nameless_term,
     _missing_equals,
     _reserved,

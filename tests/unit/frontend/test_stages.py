@@ -76,6 +76,7 @@ WRONG = {
     "a function in a stage": ("stage a {\ndef f(x) = x\nminimize f(contrast(image, text))\n}", ["V0136"]),
     "a stage in a flow": (f"flow a {{\nstage b {{\n{CONTRAST}\n}}\n}}", ["V0137", "V0136"]),
     "a share above 100 %": (PAIRS.replace("85%", "850%") + TEXTS, ["V0139"]),
+    "no share at all": (PAIRS.replace("85%", "0%") + TEXTS, ["V0139"]),
     "a share in steps": (PAIRS.replace("85%", "85 steps") + TEXTS, ["V0139"]),
     "shares above 100 %": (PAIRS + TEXTS.replace("(text)", "(text) share 20%", 1), ["V0140"]),
     "shares below 100 %": (PAIRS + TEXTS.replace("(text)", "(text) share 10%", 1), ["V0140"]),
@@ -113,6 +114,13 @@ BROKEN = {
     "a keyword as name": (f"flow recipe {{\n  {CONTRAST}\n}}", ["V0125"]),
     "a slip for from": (f"stage a {{\n  {CONTRAST}\n}}\nstage b form a {{\n  {CONTRAST}\n}}", ["V0114"]),
     "a share without its word": (f"flow a(image, text) 15% {{\n  {CONTRAST}\n}}", ["V0114"]),
+    "a share that is a hyper-parameter": (
+        f"recipe r(image: Image, text: Text, part = 85%)\n{PAIRS.replace('85%', 'part')}{TEXTS}",
+        ["V0139"],
+    ),
+    "a negative share": (PAIRS.replace("85%", "-85%") + TEXTS, ["V0139"]),
+    "a computed share": (PAIRS.replace("85%", "(1 - 15%)") + TEXTS, ["V0139"]),
+    "no number after share": (PAIRS.replace("85% ", "") + TEXTS, ["V0139"]),
     "an open block": (f"stage a {{\n  {CONTRAST}\n", ["V0112"]),
     "faults of two flows": (
         f"flow a share 50% {{\n  lets x = 1\n  {CONTRAST}\n}}\nflow b {{\n  minimise contrast(image, text)\n}}",
@@ -125,6 +133,10 @@ BROKEN = {
 def test_faults_of_blocks_stay_in_their_statement(case: str) -> None:
     text, expected = BROKEN[case]
     assert codes(text) == expected
+    for fault in check(text):
+        if fault.code == "V0139":
+            assert fault.primary.span.start == text.index("share ") + len("share ")
+            assert fault.help == ("write a share of the steps, as in `share 15%`",)
 
 
 def test_the_words_of_blocks_are_names_elsewhere() -> None:

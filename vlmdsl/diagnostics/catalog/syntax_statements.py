@@ -242,7 +242,8 @@ class ShareOutOfRange(Problem):
     summary = "`share` with a number that is not a share of the steps."
     explanation = (
         "`share 15%` says that a flow has 15 % of the steps, drawn at random. A share is above 0 and at most 100 %, and has "
-        "no other unit. To leave a flow out of an experiment, remove it."
+        "no other unit. It is written out as a number: it is neither a hyper-parameter nor an expression. "
+        "To leave a flow out of an experiment, remove it."
     )
     bad = (
         "flow pairs(image, text) share 150% {\n  minimize contrast(image, text)\n}\n\n"
