@@ -95,9 +95,7 @@ def test_a_resumed_run_on_a_stream_is_the_same_bit_for_bit(
         (shards / "s4.tar").unlink()
 
 
-def test_flows_read_the_shards_each_for_itself_and_resume(
-    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_flow_reads_all_shards_and_resumes(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_tiny_towers(monkeypatch)
     monkeypatch.setattr(stages, "draw_curves", lambda *arguments: None)
     read: list[tuple[str, tuple[str, ...]]] = []

@@ -66,7 +66,7 @@ def ramps_at(nodes: Iterable[Node], step: int, steps: int, per_epoch: int) -> di
 
 
 def ramps_in_epochs(nodes: Iterable[Node]) -> list[str]:
-    """The names of the `ramp` nodes that need to know how many steps an epoch has."""
+    """The names of the `ramp` nodes that count epochs, whose length in steps they need."""
     ramps = ((node.string("name"), node.attribute("ramp")) for node in nodes)
     return [name for name, ramp in ramps if isinstance(ramp, Ramp) and ramp.in_epochs]
 
