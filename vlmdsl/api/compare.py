@@ -53,7 +53,8 @@ def compare(
     """Train every recipe with every seed, and compare held-out results with those of the first recipe, paired by seed.
 
     All runs have the same configuration, and runs with the same seed the same initial towers and order of samples; the
-    tokenizer is trained once, on the texts of all recipes. Finished runs of the same recipe, data and configuration in the
+    tokenizer is trained once, on the texts of all recipes. A recipe with stages takes `steps` in each of them; if recipes do
+    not train equally long, the comparison says so. Finished runs of the same recipe, data and configuration in the
     folder are reused; stopped ones resume from their newest checkpoint. Raises `DiagnosticError` with the errors of all
     recipes, the configuration and the data before the first run begins.
 
