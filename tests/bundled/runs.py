@@ -16,7 +16,6 @@ __all__ = [
     "ALBEF_CORE",
     "DATA",
     "DROPPED_CONTEXT",
-    "MAE",
     "PER_SAMPLE",
     "RECIPES",
     "SETTINGS",
@@ -55,14 +54,6 @@ minimize {
 }
 """
 """The core of ALBEF: a recipe whose second stage is called with what its first one computes."""
-MAE = """vlo 1
-recipe mae(image: Image, share = 75%)
-let hidden = random(share)
-minimize reconstruct(
-  decode(drop(image, hidden), depth=1, width=16, heads=2), pixels(image, normalised="patch"), at=hidden
-)
-"""
-"""A masked autoencoder: the decoder is called with what the tower gives of the patches that were not dropped."""
 DROPPED_CONTEXT = """vlo 1
 recipe dropped_context(image: Image, text: Text)
 encoder fusion = fuse(depth=1)
@@ -91,6 +82,7 @@ minimize {
 """
 """Numbers kept per sample of the data set: averages as of SogCLR, and noise as a mixture finds it after every epoch."""
 SMALL = {"hidden": 16, "out": 10, "bottleneck": 6, "clusters": 10, "size": 20, "k": 3, "row_height": 8, "momentum": 0.9}
+SMALL |= {"depth": 1, "width": 16, "heads": 2}
 """Values of hyper-parameters whose defaults are for large runs: heads, queues. No batch fills a queue of 20 evenly."""
 STAND_INS = {"Text": "template(phrases)", "Regions": "grid(image)", "Label": "hash(text)"}
 """What stands in for a field that the scenes have no column for, by its kind."""

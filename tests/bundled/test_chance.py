@@ -7,11 +7,12 @@ import torch
 
 import vlmdsl
 from bundled.runs import RECIPES, hyper_parameters_of
-from vlmdsl.testing.laws import example_features
+from vlmdsl.testing import example_features, example_modules
 
 UNKNOWN = {
     "alip": "weights",
     "byol": "no candidates",
+    "mae": "pixels",
     "nclip": "clusters",
     "simsiam": "no candidates",
     "siglip": "sigmoids of each pair",
@@ -22,6 +23,7 @@ UNKNOWN = {
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_chance_is_the_loss_of_equal_features(recipe: str) -> None:
     objective = vlmdsl.compile(recipe, compiled=False, **hyper_parameters_of(recipe)).double()
+    modules = example_modules(objective)
     chances: dict[str, float] = {}
     for step in range(5):  # until no random direction is left in a queue
         inputs = example_features(objective, seed=step)
@@ -31,7 +33,7 @@ def test_chance_is_the_loss_of_equal_features(recipe: str) -> None:
         features = {column.name: torch.ones(4, 6) for column in objective.references.columns}
         if features:
             objective.references.fill(features, torch.arange(4))
-        out = objective(**inputs)
+        out = objective(modules=modules, **inputs)
         chances = {name: value.item() for name, value in out.metrics.items() if name.endswith(".chance")}
     terms = {name: out.terms[name.removesuffix(".chance")].item() for name in chances}
     assert terms == pytest.approx(chances, rel=1e-6)

@@ -16,7 +16,6 @@ from bundled.runs import (
     ALBEF_CORE,
     DATA,
     DROPPED_CONTEXT,
-    MAE,
     RECIPES,
     SETTINGS,
     columns_of,
@@ -37,7 +36,6 @@ ONE = "vlo 1\nrecipe one(image: Image, text: Text)\nencoder one = shared(vision,
 TWO = "vlo 1\nrecipe two(image: Image, text: Text)\n"
 OTHERS = {
     "fusion": ALBEF_CORE,
-    "decoder": MAE,
     "contexts": DROPPED_CONTEXT,
     "multi_crop": TWO + "minimize contrast(multi_crop(image, n=2, small=2), text)\n",
     "drop": TWO + "minimize contrast(drop(image, share=50%), text) + contrast(image, text)\n",

@@ -10,8 +10,8 @@ from torch import Tensor
 
 import vlmdsl
 from vlmdsl.backends.torch.collectives import own_slice
+from vlmdsl.testing import example_features, example_modules
 from vlmdsl.testing.distributed import run_processes
-from vlmdsl.testing.laws import example_features
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
@@ -37,7 +37,7 @@ def _one_recipe(name: str, processes: int) -> dict[str, Tensor]:
     features = {key: own_slice(value).clone() for key, value in batch.items()}
     for value in features.values():
         value.requires_grad_(value.is_floating_point() and value.dim() > 0)
-    loss = objective(**features).loss
+    loss = objective(modules=example_modules(objective), **features).loss
     loss.backward()
     results = {"loss": loss.detach()}
     for key, value in features.items():

@@ -9,7 +9,7 @@ import torch
 from torch._dynamo.utils import counters
 
 import vlmdsl
-from vlmdsl.testing.laws import example_features
+from vlmdsl.testing import example_features, example_modules
 
 RECIPES = [card.name for card in vlmdsl.recipes()]
 
@@ -23,12 +23,13 @@ def test_one_graph_and_no_recompilation(name: str, monkeypatch: pytest.MonkeyPat
     torch._dynamo.reset()
     counters.clear()
     objective = vlmdsl.compile(name)
+    modules = {name: module.float() for name, module in example_modules(objective).items()}
     for step in range(3):
         features = {
             key: value.float().requires_grad_() if value.is_floating_point() else value
             for key, value in example_features(objective, seed=step).items()
         }
-        objective(**features).loss.backward()
+        objective(modules=modules, **features).loss.backward()
         objective.after_step()
     assert counters["graph_break"] == {}
     assert counters["stats"]["unique_graphs"] == 1

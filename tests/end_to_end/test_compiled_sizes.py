@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 from torch._dynamo.utils import counters
+from torch.nn import Module
 
 import vlmdsl
-from vlmdsl.testing.laws import example_features
+from vlmdsl.testing import example_features, example_modules
 
 RECIPES = [card.name for card in vlmdsl.recipes()]
 SIZES = [(5, 4), (1, 2), (2, 3), (3, 7), (64, 1), (63, 2), (100, 3), (17, 9), (256, 2), (31, 5), (1, 5), (5, 6)]
@@ -37,13 +38,17 @@ def inputs_for(objective: vlmdsl.Objective, batch: int, tokens: int) -> dict[str
     return {name: value.float() if value.is_floating_point() else value for name, value in features.items()}
 
 
-def gradients(objective: vlmdsl.Objective, features: dict[str, Tensor]) -> dict[str, Tensor]:
+def modules_for(objective: vlmdsl.Objective, tokens: int) -> dict[str, Module]:
+    return {name: module.float() for name, module in example_modules(objective, tokens=tokens).items()}
+
+
+def gradients(objective: vlmdsl.Objective, features: dict[str, Tensor], tokens: int) -> dict[str, Tensor]:
     """The loss and its gradient with respect to everything that has one."""
     leaves = {name: value.clone() for name, value in features.items()}
     for value in leaves.values():
         value.requires_grad_(value.is_floating_point() and value.dim() > 0)
     objective.zero_grad()
-    loss = objective(**leaves).loss
+    loss = objective(modules=modules_for(objective, tokens), **leaves).loss
     loss.backward()
     slopes = {name: value.grad for name, value in [*leaves.items(), *objective.named_parameters()]}
     return {"loss": loss.detach()} | {name: value for name, value in slopes.items() if value is not None}
@@ -56,8 +61,10 @@ def agree(recipe: str, sizes: list[tuple[int, int]]) -> None:
         inputs_for(eager, batch, tokens)  # fills its reference set
         if turn < 4:
             with torch.no_grad() if turn % 2 else torch.inference_mode():
-                compiled.eval()(**{name: value.clone() for name, value in features.items()})
-        results, expected = gradients(compiled.train(), features), gradients(eager.train(), features)
+                compiled.eval()(
+                    modules=modules_for(compiled, tokens), **{name: value.clone() for name, value in features.items()}
+                )
+        results, expected = (gradients(objective.train(), features, tokens) for objective in (compiled, eager))
         for objective in (compiled, eager):
             objective.after_epoch()
         assert results.keys() == expected.keys()

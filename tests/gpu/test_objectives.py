@@ -11,7 +11,7 @@ from torch._dynamo.utils import counters
 
 import vlmdsl
 from vlmdsl.backends.torch.objective import Objective
-from vlmdsl.testing.laws import example_features
+from vlmdsl.testing import example_features
 
 RECIPES = [card.name for card in vlmdsl.recipes()]
 STEPS = 3
@@ -31,10 +31,11 @@ def on_device(features: Mapping[str, Tensor], device: str, dtype: torch.dtype) -
 def steps(objective: Objective, device: str, dtype: torch.dtype, batch: int = 5) -> dict[str, Tensor]:
     """Losses, gradients and state over some steps, by name, in float64 on the CPU."""
     results: dict[str, Tensor] = {}
+    modules = {name: module.to(device, dtype) for name, module in example_modules(objective).items()}
     for number in range(STEPS):
         features = on_device(example_features(objective, seed=number, batch=batch), device, dtype)
         objective.zero_grad()
-        output = objective(**features)
+        output = objective(modules=modules, **features)
         output.loss.backward()
         objective.after_step()
         results[f"loss {number}"] = output.loss

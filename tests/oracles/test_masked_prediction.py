@@ -98,16 +98,17 @@ def test_the_recipe_of_masked_autoencoders(name: str) -> None:
     """The compiled objective, whose decoder gives what the authors' gave."""
     oracle = load_oracle(DATA, name)
     normalised = "patch" if oracle.hyperparameters["norm_pix_loss"] else "none"
-    target = f'pixels(image, normalised="{normalised}")'
-    recipe = f"let hidden = random(75%)\nminimize reconstruct(decode(drop(image, hidden)), {target}, at=hidden)"
-    objective = vlmdsl.compile(recipe, compiled=False)
+    objective = vlmdsl.compile("mae", compiled=False, target=normalised)
+    view = "image_augment_mae_0_drop"
 
     def loss(pred: Tensor) -> Tensor:
         return objective(
             modules={"decoder": lambda states: pred + 0 * states.sum()},
-            image_drop_states=torch.zeros(len(pred), 4, 1, dtype=pred.dtype),
-            image_drop_pixels=oracle.inputs["imgs"],
-            image_drop_dropped=oracle.inputs["mask"] == 1,
+            **{
+                f"{view}_states": torch.zeros(len(pred), 4, 1, dtype=pred.dtype),
+                f"{view}_pixels": oracle.inputs["imgs"],
+                f"{view}_dropped": oracle.inputs["mask"] == 1,
+            },
         ).loss
 
     assert_agrees(oracle, loss)

@@ -14,7 +14,7 @@ __all__ = [
 ]  # fmt: skip
 
 PipelineName = Literal[
-    "crop", "crop_flip", "simclr", "moco_v1", "moco_v2", "moco_v3", "byol", "slip", "declip", "uniclip"
+    "crop", "crop_flip", "simclr", "moco_v1", "moco_v2", "moco_v3", "byol", "slip", "declip", "uniclip", "mae"
 ]  # fmt: skip
 
 Range = tuple[float, float]
@@ -163,6 +163,7 @@ PIPELINES: dict[PipelineName, Pipeline] = {
     "slip": Pipeline("arXiv:2112.12750, the two views of the image term", (_moco_v2((0.08, 1.0)),)),
     "declip": Pipeline("arXiv:2110.05208", (_moco_v2(),)),
     "uniclip": Pipeline("a stand-in: SLIP's, since arXiv:2209.13430 comes without code", (_moco_v2((0.08, 1.0)),)),
+    "mae": Pipeline("arXiv:2111.06377, as in the released code", ((Crop((0.2, 1.0), resample="bicubic"), Mirror()),)),
 }
 """By name. Every crop has an aspect of 3:4 to 4:3."""
 

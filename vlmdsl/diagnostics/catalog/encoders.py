@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vlmdsl.diagnostics.problem import Problem
 
-__all__ = ["EncoderDoesNotFit", "TowerDoesNotFit", "TowerNotPerSample", "UnknownEncoder"]
+__all__ = ["DroppedPatchesLeak", "EncoderDoesNotFit", "TowerDoesNotFit", "TowerNotPerSample", "UnknownEncoder"]
 
 
 class UnknownEncoder(Problem):
@@ -64,3 +64,17 @@ class TowerNotPerSample(Problem):
         "batch norms: they run on the features of the whole batch at once."
     )
     provoked_by = "`--set train.micro=8` with an encoder that has batch norms"
+
+
+class DroppedPatchesLeak(Problem):
+    code = "V0834"
+    template = "the tower `{tower}` sees pixels of dropped patches, which the recipe predicts"
+    summary = "Dropped patches that are to be predicted leak into those that are kept."
+    explanation = (
+        "A recipe that reconstructs dropped patches learns from what the others say of them. Where a tower embeds patches "
+        "by overlapping convolutions, an embedded patch holds pixels of its neighbours, dropped ones included, and copying "
+        "these along the edges is easier than learning what images look like. Take a tower whose patches are embedded one "
+        "by one. Runs do so by themselves: the built-in towers have a plain patch stem wherever dropped patches are to be "
+        "predicted. Recipes that drop patches only to see fewer of them, such as FLIP, are not concerned."
+    )
+    provoked_by = '`VisionLanguageModel` from Python with `VisionConfig(..., stem="convolution")` and the recipe `mae`'

@@ -1,9 +1,10 @@
-"""Evaluation: retrieval, zero-shot, nearest neighbours and linear probe, beside chance and beside the untrained model."""
+"""Evaluation: retrieval, classification and reconstruction, beside chance and beside the untrained model."""
 
 from vlmdsl.runtime.evaluation.comparison import Comparison, Part, comparison_of
 from vlmdsl.runtime.evaluation.held_out import evaluate, evaluate_images, image_names
 from vlmdsl.runtime.evaluation.neighbours import first_image_tower, neighbour_accuracy
 from vlmdsl.runtime.evaluation.probe import linear_probe_accuracy
+from vlmdsl.runtime.evaluation.reconstruction import Reconstruction, masked_error, reconstruction_of
 from vlmdsl.runtime.evaluation.report import Evaluation, results_json, results_table, stored_untrained
 from vlmdsl.runtime.evaluation.retrieval import Measures, Retrieval, retrieval_recall
 from vlmdsl.runtime.evaluation.zero_shot import DEFAULT_TEMPLATES, ClassPrompts, zero_shot_accuracy
@@ -15,6 +16,7 @@ __all__ = [
     "Part",
     "Evaluation",
     "Measures",
+    "Reconstruction",
     "Retrieval",
     "comparison_of",
     "evaluate",
@@ -22,7 +24,9 @@ __all__ = [
     "first_image_tower",
     "image_names",
     "linear_probe_accuracy",
+    "masked_error",
     "neighbour_accuracy",
+    "reconstruction_of",
     "results_json",
     "results_table",
     "retrieval_recall",

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
 
 from vlmdsl.backends.torch.values import Similarities
 from vlmdsl.runtime.modules.towers import EncodedFeatures
 from vlmdsl.runtime.values import cat
 
-__all__ = ["Score", "block_size", "blocks", "gather"]
+__all__ = ["Score", "block_size", "blocks", "evaluation_mode", "gather"]
 
 Score = Callable[[EncodedFeatures, EncodedFeatures], Similarities]
 """Similarities `[n, m]` of n images and m texts; `rows` rank texts for an image, `columns` images for a text."""
@@ -39,3 +43,15 @@ def block_size(images: EncodedFeatures, texts: EncodedFeatures) -> int:
 def blocks(total: int, size: int) -> Iterator[slice]:
     """The ranges of at most `size` that make up `total`."""
     return (slice(start, min(start + size, total)) for start in range(0, total, size))
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """No gradients and no dropout inside; afterwards the mode as it was."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from vlmdsl.ir import Head, Node, walk
 from vlmdsl.runtime.evaluation.comparison import Comparison
-from vlmdsl.runtime.evaluation.features import blocks, gather
+from vlmdsl.runtime.evaluation.features import blocks, evaluation_mode, gather
 from vlmdsl.runtime.evaluation.neighbours import neighbour_accuracy
 from vlmdsl.runtime.evaluation.probe import linear_probe_accuracy
 from vlmdsl.runtime.evaluation.report import Evaluation
@@ -58,7 +57,7 @@ def evaluate(
     query and one candidate, and whatever was paired with any of them belongs to it. The model is left in the mode it was in.
     """
     comparison = replace(comparison, device=_device(model))
-    with _evaluation_mode(model):
+    with evaluation_mode(model):
         source = image_names(model, comparison), comparison.image_heads, comparison.image_features
         images = _Collection(model, comparison.image_tower, *source)
         texts = _Collection(
@@ -106,7 +105,7 @@ def evaluate_images(
     classes' `numbers` as for `evaluate`). Equal images are one, of the class that came first, and images without a class
     (negative) are left out. The model is left in the mode it was in.
     """
-    with _evaluation_mode(model):
+    with evaluation_mode(model):
         held_out, fitted = (_Labelled(_Collection(model, tower, {tower: stream})) for _ in range(2))
         held_out.add(batches, label)
         fitted.add(training, label, numbers)
@@ -230,15 +229,3 @@ def _classify(
 
 def _device(model: VisionLanguageModel) -> torch.device:
     return next(model.encoders.parameters()).device
-
-
-@contextmanager
-def _evaluation_mode(model: VisionLanguageModel) -> Iterator[None]:
-    """No gradients and no dropout inside; afterwards the mode as it was."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(training)

@@ -32,6 +32,7 @@ class Evaluation:
     classes: int = 0
     neighbours: Measures | None = None
     probe: Measures | None = None
+    reconstruction: Measures | None = None
     notes: tuple[str, ...] = field(default=(), compare=False)
     """Measures that are missing, and why."""
 
@@ -42,7 +43,8 @@ def results_json(trained: Evaluation, untrained: Evaluation | None = None) -> di
     `results["retrieval"]["image_to_text"]["R@1"]` is the trained model's, `[...]["chance"]["R@1"]` a random guess's and
     `[...]["untrained"]["R@1"]` that of the model before its first step; `results["zero_shot"]["top-1"]`,
     `results["nearest_neighbours"]["top-1"]` and `results["linear_probe"]["top-1"]` likewise, with what they were measured
-    with (`k`, `images`). `results["notes"]`, where there are any, say which measures mean nothing on so little data, and
+    with (`k`, `images`). `results["reconstruction"]["error"]` is that of dropped patches over the mean image's, which has 1.
+    `results["notes"]`, where there are any, say which measures mean nothing on so little data, and
     which samples were left out.
     """
     results: dict[str, Any] = {"samples": trained.samples}
@@ -56,6 +58,9 @@ def results_json(trained: Evaluation, untrained: Evaluation | None = None) -> di
         own = getattr(trained, where)
         if own is not None:
             results[name] = {"classes": trained.classes, **own.facts, **_group(own, getattr(untrained, where, None))}
+    if trained.reconstruction is not None:
+        own, before = trained.reconstruction, None if untrained is None else untrained.reconstruction
+        results["reconstruction"] = {**own.facts, **_group(own, before)}
     notes = [*_notes(results), *trained.notes]
     return {**results, "notes": notes} if notes else results
 
@@ -91,8 +96,10 @@ def _certain(title: str, group: Mapping[str, Any], counts: Mapping[str, int], ca
 def stored_untrained(results: Mapping[str, Any]) -> Evaluation | None:
     """What `results_json` was given as `untrained`; None if it was given none."""
     retrieval, classified = results.get("retrieval"), {name: results.get(name) for name in _CLASSIFIED}
+    reconstruction = results.get("reconstruction")
     groups = [retrieval[name] for name in _DIRECTIONS] if retrieval is not None else []
     groups += [group for group in classified.values() if group is not None]
+    groups += [reconstruction] if reconstruction is not None else []
     if not groups or any("untrained" not in group for group in groups):
         return None
     return Evaluation(
@@ -108,6 +115,7 @@ def stored_untrained(results: Mapping[str, Any]) -> Evaluation | None:
         zero_shot=_untrained(classified["zero_shot"]),
         neighbours=_untrained(classified["nearest_neighbours"]),
         probe=_untrained(classified["linear_probe"]),
+        reconstruction=_untrained(reconstruction),
     )
 
 
@@ -128,6 +136,7 @@ def results_table(results: dict[str, Any]) -> Table:
     for name, (_, title) in _CLASSIFIED.items():
         group = results.get(name, {})
         _add_rows(table, f"{title} (k = {group['k']})" if "k" in group else title, group)
+    _add_rows(table, "dropped patches", results.get("reconstruction", {}))
     if results.get("notes"):
         table.caption, table.caption_justify = "\n".join(results["notes"]), "left"
     return table

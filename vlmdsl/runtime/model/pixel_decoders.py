@@ -9,7 +9,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from vlmdsl.diagnostics import DiagnosticError
-from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
+from vlmdsl.diagnostics.catalog.encoders import DroppedPatchesLeak, TowerDoesNotFit
 from vlmdsl.ir import Module, Program, encoder_of, module_outputs
 from vlmdsl.ir.modules import PixelDecoderSettings
 from vlmdsl.ir.operations.modules import use_of
@@ -38,7 +38,8 @@ class PixelDecoders(nn.Module):
     """One network for each decoder of the programs.
 
     `encoders` are the towers by name: a decoder is for patches of its tower's size, as many as its images have. Raises
-    `DiagnosticError` (V0832) if a tower has no separate patches, or towers that share a decoder differ.
+    `DiagnosticError` (V0832) if a tower has no separate patches, or towers that share a decoder differ, and V0834 if
+    dropped patches leak into those that are kept.
     """
 
     def __init__(self, encoders: Mapping[str, Encoder], *programs: Program) -> None:
@@ -65,6 +66,9 @@ class PixelDecoders(nn.Module):
         form = encoder.image_format
         if form is None or form.patch is None or not encoder.states_width:
             raise _unfit(tower, "has no separate patches of its images, so none can be decoded")
+        if encoder.overlapping_patches:
+            help = ('build it with one linear map per patch: `VisionConfig(..., stem="patch")`',)
+            raise DiagnosticError((DroppedPatchesLeak.at(Span("encoders", 0, 0), tower=tower, help=help),))
         shape = (replace(settings, patch=form.patch), encoder.states_width, form.patches(1.0))
         if module.name not in self.parts:
             self.parts[module.name] = PixelDecoder(*shape)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
@@ -19,13 +19,15 @@ __all__ = ["TowerNeed", "check_lengths", "check_towers", "tower_needs"]
 class TowerNeed:
     """The requirements of an objective on one tower: the field kind it is for, the outputs it yields, whether it is frozen.
 
-    `takes` are the kinds of streams it encodes: a tower of images may take Regions, too, or nothing else.
+    `takes` are the kinds of streams it encodes: a tower of images may take Regions, too, or nothing else. With
+    `separate_patches` dropped patches of its images are to be predicted, so that none may leak into those that are kept.
     """
 
     kind: str
     yields: frozenset[str]
     frozen: bool
     takes: frozenset[str] = frozenset()
+    separate_patches: bool = False
 
 
 def tower_needs(streams: Iterable[Stream], columns: Iterable[Column] = ()) -> dict[str, TowerNeed]:
@@ -42,13 +44,12 @@ def tower_needs(streams: Iterable[Stream], columns: Iterable[Column] = ()) -> di
             need.yields | _used(stream),
             need.frozen and not encoder.tower_learns,
             need.takes | frozenset(encoder.takes),
+            need.separate_patches or stream.dropped,
         )
     for column in columns:
         encoder = column.encoder
         need = needs.get(encoder.tower, TowerNeed(encoder.tower_kind, frozenset(), True))
-        needs[encoder.tower] = TowerNeed(
-            encoder.tower_kind, need.yields | {"pooled"}, need.frozen, need.takes | frozenset(encoder.takes)
-        )
+        needs[encoder.tower] = replace(need, yields=need.yields | {"pooled"}, takes=need.takes | frozenset(encoder.takes))
     return needs
 
 

@@ -295,6 +295,7 @@ def _encoders(
             vocabulary_size=tokenizers[tower].vocabulary_size if "Text" in kind else None,
             text_length=model.text_length if "Text" in kind else None,
             region_length=_region_length(streams, tower, facts),
+            separate_patches=need.separate_patches,
             facts=_facts_of(streams, tower, facts),
         )
         if "Image" in kind and encoders[tower].image_format is None:

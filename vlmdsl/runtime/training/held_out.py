@@ -8,7 +8,8 @@ from typing import Protocol
 
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.evaluation import ClassesWithoutNames
-from vlmdsl.ir import Program
+from vlmdsl.ir import Program, root_field
+from vlmdsl.ir.operations.views import DROP
 from vlmdsl.runtime.data import (
     EvaluationLoader,
     FieldMapping,
@@ -25,11 +26,14 @@ from vlmdsl.runtime.evaluation import (
     ClassPrompts,
     Comparison,
     Evaluation,
+    Reconstruction,
     comparison_of,
     evaluate,
     evaluate_images,
     first_image_tower,
     image_names,
+    masked_error,
+    reconstruction_of,
 )
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.training.assembly import Data, materials_of
@@ -108,6 +112,22 @@ class _Images:
 
 
 @dataclass(frozen=True)
+class _Reconstructed:
+    """The error of dropped patches, beside what else can be measured. Each sample always has the same patches dropped."""
+
+    batches: EvaluationLoader
+    name: str
+    reconstruction: Reconstruction
+    others: HeldOut | None
+
+    def measure(self, model: VisionLanguageModel) -> Evaluation:
+        measured = Evaluation(0) if self.others is None else self.others.measure(model)
+        error = masked_error(model, self.batches, self.name, self.reconstruction)
+        images = 0 if error is None else error.facts["images"]
+        return replace(measured, samples=measured.samples or images, reconstruction=error)
+
+
+@dataclass(frozen=True)
 class _Loaders:
     """Loaders of samples for the towers of a model, each value in the form of the tower that encodes it."""
 
@@ -144,12 +164,27 @@ class _Loaders:
 
 
 def held_out_measure(program: Program, config: RunConfig, data: Data, model: VisionLanguageModel) -> HeldOut | None:
-    """The measure: of images and texts where the recipe compares them, else of images alone where they have classes.
+    """The measure: of images and texts where the recipe compares them, else of images alone where they have classes; and of
+    dropped patches where it reconstructs them.
 
     None where nothing is held out, or nothing of this can be measured.
     """
     if data.held_out is None or data.held_out_mapping is None:
         return None
+    compared, reconstruction = _of_features(program, config, data, model), reconstruction_of(program)
+    if reconstruction is None:
+        return compared
+    view, name = view_of(reconstruction.source), root_field(reconstruction.source).string("name")
+    dropped = View(view.field, view.kind, tuple(step for step in view.steps if step[0] == DROP))
+    loaders, samples = _Loaders(config, model), (data.held_out, data.held_out_mapping)
+    loader = loaders.loader(samples, {name: loaders.value(dropped, reconstruction.tower)}, config.evaluation.limit)
+    return _Reconstructed(loader, name, reconstruction, compared)
+
+
+def _of_features(program: Program, config: RunConfig, data: Data, model: VisionLanguageModel) -> HeldOut | None:
+    """The measure of what the recipe compares, and of classes."""
+    assert data.held_out is not None
+    assert data.held_out_mapping is not None
     loaders = _Loaders(config, model)
     samples, limit = (data.held_out, data.held_out_mapping), config.evaluation.limit
     neighbours = config.evaluation.neighbours if "label" in data.held_out_mapping else 0

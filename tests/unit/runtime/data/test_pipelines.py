@@ -39,6 +39,7 @@ PUBLISHED: dict[str, tuple[tuple[str, ...], ...]] = {
     "slip": (SLIP,),
     "declip": (MOCO_V2,),
     "uniclip": (SLIP,),
+    "mae": (("crop .2", "mirror p.5"),),
 }
 
 
@@ -70,9 +71,9 @@ def test_the_published_numbers() -> None:
 
 
 def test_who_resizes_and_jitters_how() -> None:
-    """SimCLR and BYOL are TensorFlow and JAX, FLIP JAX; LaCLIP, MoCo, SLIP and DeCLIP torchvision."""
+    """SimCLR and BYOL are TensorFlow and JAX, FLIP JAX, MAE asks for it; LaCLIP, MoCo, SLIP and DeCLIP torchvision."""
     bicubic = {name for name, line in PIPELINES.items() if line.views[0][0].resample == "bicubic"}
-    assert bicubic == {"crop", "crop_flip", "simclr", "byol"}
+    assert bicubic == {"crop", "crop_flip", "simclr", "byol", "mae"}
     jitters = {
         name: step for name, line in PIPELINES.items() for steps in line.views for step in steps if isinstance(step, Jitter)
     }

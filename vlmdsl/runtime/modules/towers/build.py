@@ -21,6 +21,10 @@ from vlmdsl.source import Span
 __all__ = ["FAMILIES", "Request", "build_encoder", "encoder_names"]
 
 _HERE = Span("encoders", 0, 0)
+_PLAIN_STEM = (
+    "embeds each patch by one linear map: the overlapping convolutions of its preset would show pixels of dropped patches, "
+    "which are to be predicted"
+)
 _Sized = TypeVar("_Sized", vit.VisionConfig, groupvit.GroupingConfig)
 
 
@@ -35,6 +39,7 @@ class Request:
     vocabulary_size: int | None = None
     text_length: int | None = None
     region_length: int | None = None
+    separate_patches: bool = False
     facts: object = None
     """What `probe` reported of the field, where it is of a plug-in's kind (`runtime.values.Family`)."""
 
@@ -49,13 +54,16 @@ def build_encoder(
     vocabulary_size: int | None = None,
     text_length: int | None = None,
     region_length: int | None = None,
+    separate_patches: bool = False,
     facts: object = None,
 ) -> Encoder:
     """The encoder called `name` (`vit:tiny`, `groupvit:tiny`, `transformer:base`, `hf:NAME-OR-FOLDER`) for fields of `kind`.
 
     It yields `yields` in `dimension` numbers each. `image_size` is in pixels, `text_length` in tokens; None is the encoder's
-    own. With a `region_length`, regions of this dimension may enter it part-way. Raises `DiagnosticError`: V0830 if there
-    is no such encoder, V0831 if it cannot take such images, texts or regions, V0901 and V0902 as `HuggingFaceEncoder` does.
+    own. With a `region_length`, regions of this dimension may enter it part-way. With `separate_patches` a built-in image
+    encoder embeds each patch by itself, so that no dropped patch leaks into those that are kept. Raises `DiagnosticError`:
+    V0830 if there is no such encoder, V0831 if it cannot take such images, texts or regions, V0901 and V0902 as
+    `HuggingFaceEncoder` does.
 
     >>> import torch
     >>> encoder = build_encoder("vit:tiny", "Image", dimension=16, image_size=32)
@@ -66,7 +74,17 @@ def build_encoder(
     build = FAMILIES.get((family, kind)) or _of_plugin(family, kind)
     if build is None or not rest:
         raise DiagnosticError((_unknown(name, kind),))
-    request = Request(rest, dimension, frozenset(yields), image_size, vocabulary_size, text_length, region_length, facts)
+    request = Request(
+        rest,
+        dimension,
+        frozenset(yields),
+        image_size,
+        vocabulary_size,
+        text_length,
+        region_length,
+        separate_patches,
+        facts,
+    )
     encoder = build(request)
     problem = _misfit(encoder, request)
     if problem is not None:
@@ -112,7 +130,11 @@ def _build_vit(request: Request) -> Encoder:
     if request.name not in vit.PRESETS:
         raise DiagnosticError((_unknown(f"vit:{request.name}", "Image"),))
     config = _sized("vit", request, vit.PRESETS[request.name])
-    return vit.VisionTransformer(config, request.dimension, request.yields, region_length=request.region_length)
+    plain = request.separate_patches and config.stem == "convolution"
+    config = replace(config, stem="patch") if plain else config
+    encoder = vit.VisionTransformer(config, request.dimension, request.yields, region_length=request.region_length)
+    encoder.notes += (_PLAIN_STEM,) if plain else ()
+    return encoder
 
 
 def _build_groupvit(request: Request) -> Encoder:

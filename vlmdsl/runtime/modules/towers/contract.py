@@ -66,6 +66,9 @@ class Encoder(nn.Module):
     """W, the length of the last states that an encoder yields as `states`."""
     region_length: int | None = None
     """The dimension of a region, for an image encoder that regions may enter part-way."""
+    overlapping_patches: bool = False
+    """Whether an embedded patch of an image encoder holds pixels of others, as those of overlapping convolutions do: a
+    dropped patch is then not unknown to those that are kept."""
     tied_vocabulary: bool = False
     """Whether the linear map to the vocabulary has the weight of the token embedding; see `tie_vocabulary`."""
     noise_length: int | None = None

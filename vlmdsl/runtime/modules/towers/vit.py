@@ -49,6 +49,7 @@ class VisionConfig:
 
 PRESETS: dict[str, VisionConfig] = {
     "tiny": VisionConfig(image_size=32, patch_size=8, width=64, depth=2, heads=2, stem="convolution"),
+    "tiny_patch4": VisionConfig(image_size=32, patch_size=4, width=64, depth=2, heads=2),
     "small": VisionConfig(image_size=224, patch_size=16, width=384, depth=12, heads=6),
     "base": VisionConfig(image_size=224, patch_size=16, width=768, depth=12, heads=12),
 }
@@ -79,6 +80,7 @@ class VisionTransformer(Encoder):
         self.image_format = ImageFormat(config.image_size, patch=config.patch_size)
         stem = convolution_stem if config.stem == "convolution" else patch_stem
         self.stem = stem(config.width, config.patch_size)
+        self.overlapping_patches = config.stem == "convolution"
         self.region_stem = nn.Linear(region_length, config.width) if region_length is not None else None
         self.register_buffer("positions", sine_positions(config.grid, config.width), persistent=False)
         self.class_token = nn.Parameter(0.02 * torch.randn(config.width)) if config.pool == "class" else None
