@@ -11,7 +11,7 @@ from torch._dynamo.utils import counters
 
 import vlmdsl
 from vlmdsl.backends.torch.objective import Objective
-from vlmdsl.testing import example_features
+from vlmdsl.testing import example_features, example_modules
 
 RECIPES = [card.name for card in vlmdsl.recipes()]
 STEPS = 3

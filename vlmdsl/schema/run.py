@@ -64,8 +64,8 @@ class ModelConfig(_Section):
 
     image_encoder: str = Field(
         "vit:tiny",
-        description="image encoder: a built-in preset (`vit:tiny`, `vit:small`, `vit:base`; `groupvit:tiny`, "
-        "`groupvit:small`) or `hf:NAME-OR-FOLDER`",
+        description="image encoder: a built-in preset (`vit:tiny`, `vit:tiny_patch4`, `vit:small`, `vit:base`; "
+        "`groupvit:tiny`, `groupvit:small`) or `hf:NAME-OR-FOLDER`",
     )
     text_encoder: str = Field(
         "transformer:tiny", description="text encoder: a preset (`transformer:tiny`, ...) or `hf:NAME-OR-FOLDER`"

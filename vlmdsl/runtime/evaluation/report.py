@@ -59,8 +59,8 @@ def results_json(trained: Evaluation, untrained: Evaluation | None = None) -> di
         if own is not None:
             results[name] = {"classes": trained.classes, **own.facts, **_group(own, getattr(untrained, where, None))}
     if trained.reconstruction is not None:
-        own, before = trained.reconstruction, None if untrained is None else untrained.reconstruction
-        results["reconstruction"] = {**own.facts, **_group(own, before)}
+        patches = trained.reconstruction
+        results["reconstruction"] = {**patches.facts, **_group(patches, getattr(untrained, "reconstruction", None))}
     notes = [*_notes(results), *trained.notes]
     return {**results, "notes": notes} if notes else results
 

@@ -67,8 +67,8 @@ class PixelDecoders(nn.Module):
         if form is None or form.patch is None or not encoder.states_width:
             raise _unfit(tower, "has no separate patches of its images, so none can be decoded")
         if encoder.overlapping_patches:
-            help = ('build it with one linear map per patch: `VisionConfig(..., stem="patch")`',)
-            raise DiagnosticError((DroppedPatchesLeak.at(Span("encoders", 0, 0), tower=tower, help=help),))
+            way_out = ('build it with one linear map per patch: `VisionConfig(..., stem="patch")`',)
+            raise DiagnosticError((DroppedPatchesLeak.at(Span("encoders", 0, 0), tower=tower, help=way_out),))
         shape = (replace(settings, patch=form.patch), encoder.states_width, form.patches(1.0))
         if module.name not in self.parts:
             self.parts[module.name] = PixelDecoder(*shape)

@@ -12,7 +12,7 @@ import vlmdsl
 from vlmdsl.backends.torch import ops
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.runtime.model import VisionLanguageModel
-from vlmdsl.runtime.modules.towers import VisionConfig, VisionTransformer
+from vlmdsl.runtime.modules.towers import VisionConfig, VisionTransformer, build_encoder
 from vlmdsl.runtime.values import Batch, ImageBatch, KeptPatches
 
 RECIPE = """recipe mae(image: Image)
@@ -58,6 +58,28 @@ def test_a_tower_without_patches_is_refused() -> None:
     with pytest.raises(DiagnosticError) as caught:
         VisionLanguageModel({"vision": vision}, vlmdsl.compile(RECIPE, compiled=False))
     assert caught.value.diagnostics[0].code == "V0832"
+
+
+def test_a_tower_into_whose_patches_dropped_ones_leak_is_refused() -> None:
+    config = VisionConfig(image_size=8, patch_size=4, width=8, depth=1, heads=2, stem="convolution")
+    leaking = VisionTransformer(config, 4, ("states", "pooled"))
+    with pytest.raises(DiagnosticError) as caught:
+        VisionLanguageModel({"vision": leaking}, vlmdsl.compile(RECIPE, compiled=False))
+    assert caught.value.diagnostics[0].code == "V0834"
+    VisionLanguageModel({"vision": leaking}, vlmdsl.compile("nt_xent(drop(image, share=50%), image)", compiled=False))
+
+
+def test_towers_of_runs_embed_patches_one_by_one_where_dropped_ones_are_predicted() -> None:
+    """What a kept patch is embedded as does not depend on the pixels of another."""
+    for separate in (True, False):
+        vision = build_encoder("vit:tiny", "Image", 8, ("states",), separate_patches=separate)
+        assert isinstance(vision, VisionTransformer)
+        images = torch.rand(2, 3, 32, 32)
+        changed = images.clone()
+        changed[:, :, :8, :8] = 0.0
+        one, other = (vision.stem(of).flatten(2)[:, :, 1:] for of in (images, changed))
+        assert torch.equal(one, other) == separate
+        assert bool(vision.notes) == separate
 
 
 def test_batches_of_any_size_have_three_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
