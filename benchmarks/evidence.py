@@ -23,12 +23,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
 from typing import Any
+
+from scales import PAIRS, SCALES, Scale
 
 import vlmdsl
 from vlmdsl.api.comparison import measures_of
@@ -42,7 +44,6 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "evidence.json"
 OPENMOJI = ROOT.parent / "shared" / "data" / "openmoji"
 
-PAIRS = 64
 TOP_1 = 0.99
 TIMES_CHANCE = 20
 """Retrieval at rank 1 must be this many times chance."""
@@ -51,161 +52,6 @@ STANDARD_ERRORS = 3
 MASKED_ERROR = 0.5
 """The error of dropped patches must be at most so much of that of the mean image, and below the untrained model's."""
 
-
-@dataclass(frozen=True)
-class Scale:
-    """What a recipe needs at this scale, and `because` of what.
-
-    `overfits` are the terms whose in-batch top-1 must reach 99 %: None for all of them, empty where telling pairs apart is
-    not the recipe's aim; `aim` then says what is. `settings` are of the run, `pairs` are the 64 pairs, `scenes` are what it
-    learns from and, held out, is measured on, and `columns` feed its fields there; `steps` are the lengths of runs for which
-    the usual one does not do. In-batch top-1 is the mean over the last `records` of the metrics: over several where each
-    step draws other views, since one batch of 64 pairs knows it to a point and a half only.
-    """
-
-    knobs: Mapping[str, object] = field(default_factory=dict)
-    because: str = ""
-    overfits: tuple[str, ...] | None = None
-    aim: str = ""
-    settings: Mapping[str, object] = field(default_factory=dict)
-    pairs: str = f"shapes:samples={PAIRS}"
-    scenes: str = "shapes"
-    columns: Mapping[str, str] = field(default_factory=dict)
-    steps: Mapping[str, int] = field(default_factory=dict)
-    records: int = 1
-
-
-SMALL_HEADS = "heads made for ResNet-50 are too wide for a tower of 64 features"
-TURNS_OVER = "queue and teacher turn over within 300 steps"
-CHOSEN = (
-    "classes by colour, learning rate and hyper-parameters were chosen after trials that were measured on these same "
-    "held-out scenes; by shape none of the towers, by count only SimCLR's, had better neighbours in those trials "
-    "than the untrained one"
-)
-COLOURS = "scenes are named by their colours, which published pipelines change"
-WEAKER = "crops of 8 % of 32 pixels show nothing, and a hue turned by 72 degrees makes another colour"
-VIEWS = "random views of 64 small scenes are not meant to be told apart with certainty"
-PREDICTS = "it predicts one view from another and compares with no other sample"
-LETTERS = (
-    "letters of 16 pixels are for images of 224; captions must be short to be of large letters in images of 48: whole ones "
-    "were not learned there"
-)
-DRAWN = "what is drawn again in each step takes more steps to be told apart"
-MIXED = "mixed samples belong to two pairs; one writer tells all scenes, as batches are of one source"
-CLASSES = "all texts of a class are right answers"
-CLUSTERS = "32768 clusters are for millions of pairs"
-SLOWLY = {"optimizer.learning_rate": 1e-3}
-BY_COLOUR: dict[str, Any] = {"scenes": "shapes:label=colour"}
-"""What views of a small scene keep of its main object is the colour, wherever it stands and whatever is beside it."""
-HELD_OUT = {"data.val": ("shapes:samples=2000,label=colour",)}
-"""More held-out scenes where classes are all that is measured: a share of 400 is known to three points only."""
-SHORT_TEXTS: dict[str, Any] = {"scenes": "shapes:objects=2", "columns": {"text": "caption"}}
-SCALES = {
-    "alip": Scale(overfits=("raw",), aim="short synthetic captions are alike for different scenes"),
-    "byol": Scale(
-        {"hidden": 256, "out": 64, "momentum": 0.97, "pipeline": "moco_v2"},
-        f"{SMALL_HEADS}; a short run; {WEAKER}; {CHOSEN}",
-        (),
-        PREDICTS,
-        HELD_OUT | SLOWLY,
-        **BY_COLOUR,
-    ),
-    "clippo": Scale({"row_height": 12}, LETTERS, settings={"model.image_size": 48}, **SHORT_TEXTS),
-    "clippo_c4": Scale(
-        {"row_height": 12, "share": 0.25},
-        f"{LETTERS}; of the authors' shares the one with most images",
-        ("images",),
-        "captions are alike",
-        {"model.image_size": 48},
-        scenes="shapes:objects=2",
-        columns={"text": "caption", "first": "caption", "second": "template(phrases)"},
-    ),
-    "declip": Scale(
-        {"size": 512, "hidden": 256, "bottleneck": 64, "pipeline": "crop"},
-        f"{SMALL_HEADS}; the queue turns over within 300 steps; {COLOURS}",
-        (),
-        VIEWS,
-    ),
-    "flip": Scale(overfits=(), aim=VIEWS),
-    "florence": Scale(overfits=(), aim=CLASSES),
-    "groupvit": Scale({"hidden": 256, "out": 64}, SMALL_HEADS, settings={"model.image_encoder": "groupvit:tiny"}),
-    "laclip": Scale(because=DRAWN, steps={"overfit": 200}),
-    "lit": Scale(
-        because="the locked tower is as drawn, not pretrained, so that its features take more steps to be told apart",
-        steps={"overfit": 400},
-    ),
-    "mae": Scale(
-        {"target": "none", "pipeline": "crop", "depth": 1, "width": 64, "heads": 2},
-        "a decoder for 64 patches of 4 pixels; most patches of the scenes are of one colour with noise, which is all that "
-        "remains of them if each is normalised; the learning rate is the one of a trial in plain torch; the decoder's depth "
-        "and the crops were chosen of two settings tried, by the error on other scenes than these",
-        (),
-        "dropped patches of a scene are not determined by the others",
-        HELD_OUT | {"optimizer.learning_rate": 3e-3, "model.image_encoder": "vit:tiny_patch4"},
-        steps={"learns": 1000},
-    ),
-    "moco": Scale({"size": 512, "momentum": 0.99}, f"{TURNS_OVER}; {CHOSEN}", (), VIEWS, HELD_OUT | SLOWLY, **BY_COLOUR),
-    "moco_v3": Scale(
-        {"hidden": 256, "out": 64, "momentum": 0.97},
-        f"{SMALL_HEADS}; a short run; {CHOSEN}",
-        (),
-        VIEWS,
-        HELD_OUT | {"optimizer.learning_rate": 5e-4},
-        **BY_COLOUR,
-    ),
-    "nclip": Scale(
-        {"clusters": 256, "hidden": 256, "smoothness": 3.0},
-        f"{CLUSTERS}; with a smoothness of 1 two clusters are all that remain; captions of colours and shapes; {CHOSEN}",
-        (),
-        "it compares clusters, not samples",
-        HELD_OUT | SLOWLY,
-        columns={"text": "caption"},
-        **BY_COLOUR,
-    ),
-    "otter": Scale({"momentum": 0.99}, TURNS_OVER, ("contrastive",), "the rest is a teacher's opinion of the other samples"),
-    "pyramidclip": Scale(
-        because=DRAWN, overfits=("local_text",), aim="only whole captions tell all scenes apart", steps={"overfit": 300}
-    ),
-    "ra_clip": Scale(
-        because="a tenth of 64 pairs is too few to retrieve from",
-        settings={"data.reference": ("shapes:samples=256,seed=1",)},
-    ),
-    "siglip": Scale(
-        {"bias": -4},
-        "the bias undoes that strangers outnumber partners: about minus the logarithm of the batch, 10 for the authors' "
-        "32768 and 4 for 64; the learning rate is theirs; both were chosen of a few tried on these same held-out scenes",
-        settings=SLOWLY,
-    ),
-    "simclr": Scale(
-        {"out": 64, "hidden": 256, "pipeline": "moco_v2"},
-        f"{SMALL_HEADS}; {WEAKER}; {CHOSEN}",
-        (),
-        VIEWS,
-        HELD_OUT | SLOWLY,
-        **BY_COLOUR,
-    ),
-    "simsiam": Scale(
-        {"hidden": 256, "out": 256, "bottleneck": 64},
-        f"{SMALL_HEADS}; {CHOSEN}",
-        (),
-        PREDICTS,
-        HELD_OUT | {"optimizer.learning_rate": 5e-4},
-        **BY_COLOUR,
-    ),
-    "slip": Scale(
-        {"hidden": 256, "out": 64},
-        f"{SMALL_HEADS}; {DRAWN}: after 400 it was 98.99 %, by the same mean over 10 batches, and 98.4 % in the last",
-        ("clip",),
-        VIEWS,
-        steps={"overfit": 600},
-        records=10,
-    ),
-    "unicl": Scale(overfits=(), aim=CLASSES),
-    "uniclip": Scale({"pipeline": "crop"}, COLOURS, (), VIEWS),
-    "xclip": Scale({"clusters": 256, "hidden": 256}, CLUSTERS, ("clip",), "clusters are compared, not samples"),
-    "zerovl": Scale(overfits=(), aim=MIXED, pairs=f"shapes:samples={PAIRS},single_template=true"),
-}
-"""Recipe -> its scale; the others run as they are."""
 
 SHAPES_COLUMNS = {"summary": "caption", "attributes": "template(phrases)", "first": "text", "second": "clean_text"}
 """Field -> column of the built-in scenes, or what stands in for what only a model could make."""
