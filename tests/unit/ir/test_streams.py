@@ -56,11 +56,11 @@ def test_an_input_has_one_name_whatever_else_the_recipe_reads(name: str) -> None
 def test_a_name_says_what_kind_of_input_it_is(recipe: str) -> None:
     """`_mask` is padding, `_tokens` has a token axis, and so on; a stream's own name is its pooled features."""
     program = vlmdsl.compile(recipe, compiled=False).program
-    kinds = {"_tokens": 3, "_mask": 2, "_vocabulary": 3, "_targets": 2}
+    kinds = {"_tokens": 3, "_mask": 2, "_vocabulary": 3, "_targets": 2, "_states": 3, "_pixels": 4, "_dropped": 2}
     for port in inputs(program):
         suffix = next((suffix for suffix in kinds if port.name.endswith(suffix)), None)
         assert len(port.axes) == (kinds[suffix] if suffix else min(len(port.axes), 2)), port
-        assert (suffix == "_mask") == (port.dtype == "bool")
+        assert (suffix in ("_mask", "_dropped")) == (port.dtype == "bool")
 
 
 def test_a_field_keeps_its_name_beside_a_view_that_would_have_it() -> None:
