@@ -95,7 +95,7 @@ SCALES = {
     "mae": Scale(
         {"target": "none", "pipeline": "crop", "depth": 2, "width": 64, "heads": 2},
         "a small decoder; most patches of 4 pixels are of one colour with noise, and if each were normalised the noise "
-        "would be what is left; five settings were tried, most of them on scenes of another seed; the best of those, with a "
+        "would be what is left; five settings were tried, most of them on scenes of another seed; one of those, with a "
         "decoder of one block, had 50.2 % on these scenes",
         (),
         "the other patches do not determine a dropped one",
