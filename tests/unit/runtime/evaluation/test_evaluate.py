@@ -56,7 +56,8 @@ def streams_of(graph=None):
 def model():
     objective = nn.Module()
     objective.streams, objective.inputs, objective.compared = list(streams_of()), {}, []
-    objective.references = SimpleNamespace(columns=[])
+    objective.references, objective.module_outputs = SimpleNamespace(columns=[]), []
+    objective.schedule = SimpleNamespace(without_logits=())
     objective.program = Program("compared", Graph(), ())
     return VisionLanguageModel({"vision": OneHot("Image"), "language": OneHot("Text")}, objective)
 
