@@ -11,7 +11,6 @@ from vlmdsl.api.comparison import Comparison, Run, measures_of
 
 HERE = Path(__file__).parent
 FOLDER = Path("runs/compare")
-FACTS = {"steps": 300}
 
 
 def evaluation(recall: float | None, accuracy: float | None) -> dict[str, object]:
@@ -31,7 +30,7 @@ def comparison(values: dict[str, list[tuple[float | None, float | None]]]) -> Co
         for seed, pair in enumerate(pairs)
     )
     seeds = tuple(range(len(next(iter(values.values())))))
-    return Comparison(FOLDER, tuple(values), seeds, runs, FACTS)
+    return Comparison(FOLDER, tuple(values), seeds, runs, {"recipes": {name: {"steps": 300} for name in values}})
 
 
 THREE = comparison(
