@@ -7,13 +7,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from vlmdsl.diagnostics.catalog.types import WrongType
 from vlmdsl.ir import Head, Module, Node, Use, walk
 from vlmdsl.ir.operations.mining import FETCH
 from vlmdsl.ir.operations.modules import APPLY, use_of
+from vlmdsl.primitives.faults import wrong_type
 from vlmdsl.primitives.registry import register
-from vlmdsl.primitives.spec import Builder, Fault, GivenName, Parameters, Primitive, Subject
-from vlmdsl.primitives.values import FusionValue, TupleValue, Value, type_of
+from vlmdsl.primitives.spec import Builder, GivenName, Parameters, Primitive, Subject
+from vlmdsl.primitives.values import FusionValue, TupleValue, Value
 from vlmdsl.source.limits import MAXIMUM_LAYERS, MAXIMUM_WIDTH
 
 _MATCH = Head("matched", 1, 0, 2, "none", "none", "relu", "all", "global", "each")
@@ -78,7 +78,9 @@ def _matched(builder: Builder, subjects: Mapping[str, Value], parameters: Parame
         logits = _logits(builder, value, name)
         picks = {node.inputs[1]: None for node in walk([logits]) if node.operation is FETCH}
         if not picks:
-            raise _wrong(builder, name, value, "a text given an image, one of which is `take`n from another sample")
+            raise wrong_type(
+                builder, name, "matched", value, "a text given an image, one of which is `take`n from another sample"
+            )
         inputs += [logits, builder.add("picked", next(iter(picks)))]
     return builder.add("matched", *inputs)
 
@@ -86,14 +88,9 @@ def _matched(builder: Builder, subjects: Mapping[str, Value], parameters: Parame
 def _logits(builder: Builder, value: Value, argument: str) -> Node:
     """The two logits of each sample of a text given an image."""
     if not isinstance(value, Node) or value.operation is not APPLY:
-        raise _wrong(builder, argument, value, "a text given an image, `text | image`")
+        raise wrong_type(builder, argument, "matched", value, "a text given an image, `text | image`")
     head = Module(_MATCH.name, "head", _MATCH, on=use_of(value).module)
     return builder.add("apply", builder.add("pooled", value), use=Use(head))
-
-
-def _wrong(builder: Builder, argument: str, value: Value, expected: str) -> Fault:
-    place, kind = builder.place(argument), type_of(value)
-    return Fault(WrongType.at(place, str(kind), argument=argument, function="matched", wanted=expected, found=kind), value)
 
 
 register(

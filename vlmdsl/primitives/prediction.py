@@ -8,15 +8,15 @@ from typing import Literal
 from pydantic import Field
 
 from vlmdsl.diagnostics.catalog.meaning import NothingHidden
-from vlmdsl.diagnostics.catalog.types import PooledWhereTokensAreCompared, WrongType
-from vlmdsl.diagnostics.catalog.values import BadValue
+from vlmdsl.diagnostics.catalog.types import PooledWhereTokensAreCompared
 from vlmdsl.ir import Node, encoder_of, masked_text, parts_of
 from vlmdsl.ir.operations.encoding import ENCODE, VOCABULARY, source_of
 from vlmdsl.ir.operations.modules import APPLY
 from vlmdsl.ir.operations.scalars import STOP
+from vlmdsl.primitives.faults import bad_value, wrong_type
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
-from vlmdsl.primitives.values import MaskValue, TupleValue, Value, type_of
+from vlmdsl.primitives.values import MaskValue, TupleValue, Value
 from vlmdsl.types import JOINED, EncodedType
 
 
@@ -27,7 +27,7 @@ def _encoded_text(builder: Builder, value: Value, function: str) -> tuple[Node, 
     encode = encoded.inputs[0] if isinstance(encoded, Node) and stopped else encoded
     texts = (EncodedType("Text"), EncodedType(JOINED))
     if not isinstance(encode, Node) or encode.type not in texts or encode.operation not in (ENCODE, APPLY):
-        raise _wrong(builder, "text", function, encoded, "a Text")
+        raise wrong_type(builder, "text", function, encoded, "a Text")
     if encode.operation is ENCODE and encoder_of(encode).heads:
         help = ("a head outputs pooled features only: use the tower itself, without `project` or `predict`",)
         place = builder.place("text")
@@ -105,7 +105,7 @@ def _logits(builder: Builder, value: Value, argument: str, function: str) -> tup
     stopped = isinstance(value, Node) and value.operation is STOP
     logits = value.inputs[0] if isinstance(value, Node) and stopped else value
     if not isinstance(logits, Node) or logits.operation is not VOCABULARY:
-        raise _wrong(builder, argument, function, value, "logits, `linear(...)`")
+        raise wrong_type(builder, argument, function, value, "logits, `linear(...)`")
     return logits, stopped
 
 
@@ -116,25 +116,15 @@ def _which(builder: Builder, encode: Node, subjects: Mapping[str, Value], functi
     masked = masked_text(source)
     if targets is not source and (masked is None or targets is not masked.inputs[0]):
         help = ("name the text, `let t = rewrite(text, M=1)`, and use it in both",)
-        raise _bad(builder, text, function, "this is not the text of which there are logits", *help)
+        raise bad_value(builder, text, function, "this is not the text of which there are logits", *help)
     if isinstance(at, TupleValue):  # left out
         return "all"
     assert isinstance(at, MaskValue)
     selected = {"share": float(at.share), "draw": at.draw, **at.attributes}
     if masked is None or not selected.items() <= dict(masked.attributes).items():
         help = ("name the mask, `let m = random(15%)`, and use it in both: `linear(mask(text, m))`, `at=m`",)
-        raise _bad(builder, mask, function, "it is not the mask by which tokens of the text were selected", *help)
+        raise bad_value(builder, mask, function, "it is not the mask by which tokens of the text were selected", *help)
     return "selected"
-
-
-def _wrong(builder: Builder, argument: str, function: str, value: Value, expected: str) -> Fault:
-    place, kind = builder.place(argument), type_of(value)
-    return Fault(WrongType.at(place, str(kind), argument=argument, function=function, wanted=expected, found=kind), value)
-
-
-def _bad(builder: Builder, argument: str, function: str, reason: str, *help_texts: str) -> Fault:
-    place = builder.place(argument)
-    return Fault(BadValue.at(place, help=help_texts, argument=argument, function=function, reason=reason))
 
 
 register(

@@ -7,15 +7,15 @@ from typing import Literal
 
 from pydantic import Field
 
-from vlmdsl.diagnostics.catalog.types import PooledWhereTokensAreCompared, WrongType
-from vlmdsl.diagnostics.catalog.values import BadValue
+from vlmdsl.diagnostics.catalog.types import PooledWhereTokensAreCompared
 from vlmdsl.ir import Module, Node, Use, encoder_of, walk
 from vlmdsl.ir.operations.encoding import ENCODE
 from vlmdsl.ir.operations.modules import APPLY, drops_of
 from vlmdsl.ir.operations.views import CROP, DROP
+from vlmdsl.primitives.faults import bad_value, wrong_type
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, GivenName, Parameters, Primitive, Subject
-from vlmdsl.primitives.values import MaskValue, PixelsValue, Value, type_of
+from vlmdsl.primitives.values import MaskValue, PixelsValue, Value
 from vlmdsl.source.limits import MAXIMUM_LAYERS, MAXIMUM_WIDTH
 from vlmdsl.types import EncodedType
 
@@ -38,20 +38,20 @@ def _decode(builder: Builder, subjects: Mapping[str, Value], parameters: Paramet
     assert isinstance(parameters, DecodeParameters)
     encode = builder.encoded(subjects["image"], "image")
     if not isinstance(encode, Node) or encode.operation is not ENCODE or encode.type != EncodedType("Image"):
-        raise _wrong(builder, "image", "decode", encode, "an image with dropped patches, as a tower encodes it")
+        raise wrong_type(builder, "image", "decode", encode, "an image with dropped patches, as a tower encodes it")
     if encoder_of(encode).heads:
         help = ("a head outputs pooled features only: use the tower itself, without `project` or `predict`",)
         place = builder.place("image")
         raise Fault(PooledWhereTokensAreCompared.at(place, "the features of a head", help=help, similarity="decode"), encode)
     if not drops_of(encode.inputs[0]):
         help = ("drop some: `decode(drop(image, random(75%)))`",)
-        raise _bad(builder, "image", "decode", "no patch of it is dropped, so there is nothing to predict", *help)
+        raise bad_value(builder, "image", "decode", "no patch of it is dropped, so there is nothing to predict", *help)
     if any(node.operation is CROP and node.number("side") != 1 for node in walk([encode.inputs[0]])):
-        raise _bad(builder, "image", "decode", "it is a small crop; the decoder is for images of the tower's size")
+        raise bad_value(builder, "image", "decode", "it is a small crop; the decoder is for images of the tower's size")
     width, heads = parameters.width, parameters.heads
     if width % heads or width % _POSITION_NUMBERS:
         divisor, whose = (heads, "heads") if width % heads else (_POSITION_NUMBERS, "numbers of a position")
-        raise _bad(builder, "width", "decode", f"{width} is not a multiple of {divisor}, the {whose}")
+        raise bad_value(builder, "width", "decode", f"{width} is not a multiple of {divisor}, the {whose}")
     settings = PixelDecoderSettings(depth=parameters.depth, width=width, heads=heads)
     return builder.add("apply", builder.add("states", encode), use=Use(Module(parameters.name, "decoder", settings)))
 
@@ -116,15 +116,15 @@ def _reconstruct(builder: Builder, subjects: Mapping[str, Value], parameters: Pa
     assert isinstance(target, PixelsValue)
     assert isinstance(at, MaskValue)
     if not isinstance(decoded, Node) or decoded.operation is not APPLY:
-        raise _wrong(builder, "decoded", "reconstruct", decoded, "decoded patches, `decode(...)`")
+        raise wrong_type(builder, "decoded", "reconstruct", decoded, "decoded patches, `decode(...)`")
     encode = decoded.inputs[0].inputs[0]
     source, drops = encode.inputs[0], drops_of(encode.inputs[0])
     if target.image not in (source, _whole(source)):
         help = ("name the view, `let x = augment(image)`, and use it in both",)
-        raise _bad(builder, "target", "reconstruct", "these are not pixels of the image that is decoded", *help)
+        raise bad_value(builder, "target", "reconstruct", "these are not pixels of the image that is decoded", *help)
     if [dict(drop.attributes) for drop in drops] != [{"share": float(at.share), "draw": at.draw, **at.attributes}]:
         help = ("name the mask, `let hidden = random(75%)`, and use it in both: `drop(image, hidden)`, `at=hidden`",)
-        raise _bad(builder, "at", "reconstruct", "it is not the mask by which patches of the image were dropped", *help)
+        raise bad_value(builder, "at", "reconstruct", "it is not the mask by which patches of the image were dropped", *help)
     patches = builder.add("pixels", encode, decoded, normalised=target.normalised)
     return builder.add("reconstruct", decoded, patches, builder.add("dropped", encode))
 
@@ -134,16 +134,6 @@ def _whole(source: Node) -> Node:
     while source.operation is DROP:
         source = source.inputs[0]
     return source
-
-
-def _wrong(builder: Builder, argument: str, function: str, value: Value, expected: str) -> Fault:
-    place, kind = builder.place(argument), type_of(value)
-    return Fault(WrongType.at(place, str(kind), argument=argument, function=function, wanted=expected, found=kind), value)
-
-
-def _bad(builder: Builder, argument: str, function: str, reason: str, *help_texts: str) -> Fault:
-    place = builder.place(argument)
-    return Fault(BadValue.at(place, help=help_texts, argument=argument, function=function, reason=reason))
 
 
 register(

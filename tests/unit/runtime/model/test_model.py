@@ -276,8 +276,12 @@ def test_views_that_a_tower_cannot_take_are_a_diagnostic(view, tower, words):
 
 
 def test_towers_of_whole_images_take_crops_of_one_size():
-    objective = RecordingObjective(planned("contrast(multi_crop(image, small_side=1), text)"))
-    VisionLanguageModel({"vision": WholeImages(), "language": language()}, objective)
+    objective = RecordingObjective(planned("contrast(multi_crop(image, n=1, small=1, small_side=1), text)"))
+    towers, names = {"vision": WholeImages().double(), "language": language()}, ["image_crop_0", "image_crop_1"]
+    batch = viewed_batch(names)
+    VisionLanguageModel(towers, objective)(batch)
+    for name in names:
+        torch.testing.assert_close(objective.given[name], towers["vision"](*batch.values[name]).pooled)
 
 
 class TestRegions:
