@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import vlmdsl
+from vlmdsl.api.comparison import measures_of
 from vlmdsl.api.driver import build
 from vlmdsl.ir.digest import digest
 from vlmdsl.runtime.data import requirements
@@ -38,6 +39,7 @@ def test_the_scales_of_the_evidence_fit_their_recipes() -> None:
         program = build(recipe, knobs=scale.knobs).written
         assert set(scale.overfits or ()) <= {term.name for term in program.terms}, recipe
         chosen = scale.knobs or scale.settings or scale.columns or scale.steps or scale.scenes != evidence.Scale.scenes
+        assert bool(chosen) >= bool(scale.tried), recipe
         assert bool(chosen) == bool(scale.because), recipe
         assert (scale.overfits is not None) == bool(scale.aim), recipe
         assert scale.columns.keys() <= {need.field for need in requirements(program)}, recipe
@@ -69,7 +71,53 @@ def test_retrieval_must_be_far_above_chance_and_above_the_untrained_model(
     trained: float, untrained: float, passed: bool
 ) -> None:
     share = {"trained": trained, "untrained": untrained, "chance": 0.0025}
-    assert load("evidence")._beats("retrieval.image_to_text.R@1", share, 400) == passed
+    measures = load("bounds").shown(["samples", "retrieval.image_to_text.R@1", "nearest_neighbours.top-1"])
+    assert measures.keys() == {"retrieval.image_to_text.R@1", "nearest_neighbours.top-1"}
+    assert load("bounds").aimed(measures) == ["retrieval.image_to_text.R@1"]
+    assert measures["retrieval.image_to_text.R@1"].bound.holds(share, 400) == passed
+
+
+@pytest.mark.parametrize(
+    ("bound", "passed"),
+    [
+        ({"at_least": 0.4}, True),
+        ({"at_least": 0.41}, False),
+        ({"at_most": 0.39}, False),
+        ({"times": {"copying": 1.9}}, True),
+        ({"times": {"copying": 2.1}}, False),
+        ({"above": {"copying": 0.19}}, True),
+        ({"above": {"copying": 0.21}}, False),
+        ({"below": ("copying",)}, False),
+        ({"times": {"not measured": 0.1}}, False),
+        ({"below": ("not measured",)}, False),
+    ],
+)
+def test_bounds_are_limits_beside_what_needs_no_learning(bound: dict[str, Any], passed: bool) -> None:
+    limits = load("bounds").Bound(**bound)
+    assert limits.holds({"trained": 0.4, "untrained": 0.0, "chance": 0.1, "copying": 0.2}, 100) == passed
+    assert limits.words()
+
+
+def test_measures_are_shown_beside_all_their_baselines() -> None:
+    group = {"error": 0.4, "chance": {"error": 1.0}, "untrained": {"error": 9.0}, "baselines": {"copying": {"error": 0.7}}}
+    evaluation = {"samples": 8, "stages": {"pixels": {"samples": 8, "reconstruction": {"images": 8, **group}}}}
+    (name,) = measures = load("bounds").shown(measures_of(evaluation))
+    assert name == "stages.pixels.reconstruction.error"
+    shares = load("evidence")._beside_baselines(evaluation, name)
+    assert shares == {"trained": 0.4, "untrained": 9.0, "chance": 1.0, "copying": 0.7}
+    assert measures[name].told(shares).startswith("stages pixels: error of dropped patches")
+    assert "40.0 % (untrained 900.0 %, chance 100.0 %, copying 70.0 %)" in measures[name].told(shares)
+
+
+def test_settings_are_chosen_and_reported_on_different_scenes() -> None:
+    evidence = load("evidence")
+    scenes = evidence.held_out_scenes
+    chosen = evidence.Scale(scenes="shapes:label=colour", tried=3)
+    assert scenes(chosen, choosing=True) == {"data.val": ("shapes:label=colour,seed=0",)}
+    assert scenes(chosen, choosing=False) == {"data.val": ("shapes:label=colour,seed=100",)}
+    more = evidence.Scale(settings={"data.val": ("shapes",)}, tried=3)
+    assert scenes(more, choosing=False) == {"data.val": ("shapes:seed=100",)}
+    assert scenes(evidence.Scale(), choosing=False) == {}
 
 
 def test_two_commits_are_distinguished_by_one_bit() -> None:

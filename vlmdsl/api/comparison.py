@@ -205,7 +205,7 @@ def remark_on_steps(steps: Mapping[str, int]) -> str:
 
 
 def measures_of(evaluation: Mapping[str, Any], which: str | None = None) -> dict[str, float]:
-    """The measures of an `evaluation.json`, flat; with `which` (`chance`, `untrained`) those beside them.
+    """The measures of an `evaluation.json`, flat; with `which` (`chance`, `untrained`, a baseline) those beside them.
 
     A group is any mapping with a `chance`; a name is the path to the group and the name of the measure.
 
@@ -218,9 +218,9 @@ def measures_of(evaluation: Mapping[str, Any], which: str | None = None) -> dict
 def _flat(path: str, group: Mapping[str, Any], which: str | None) -> Sequence[tuple[str, float]]:
     measures: list[tuple[str, float]] = []
     if "chance" in group:
-        values = group if which is None else group.get(which, {})
+        values = group if which is None else group.get(which) or group.get("baselines", {}).get(which, {})
         measures += [(f"{path}.{name}", values[name]) for name in group["chance"] if name in values]
     for name, value in group.items():
-        if isinstance(value, Mapping) and name not in ("chance", "untrained"):
+        if isinstance(value, Mapping) and name not in ("chance", "untrained", "baselines"):
             measures += _flat(f"{path}.{name}" if path else name, value, which)
     return measures

@@ -5,7 +5,7 @@ from vlmdsl.runtime.evaluation.held_out import evaluate, evaluate_images, image_
 from vlmdsl.runtime.evaluation.neighbours import first_image_tower, neighbour_accuracy
 from vlmdsl.runtime.evaluation.probe import linear_probe_accuracy
 from vlmdsl.runtime.evaluation.reconstruction import Reconstruction, masked_error, reconstruction_of
-from vlmdsl.runtime.evaluation.report import Evaluation, results_json, results_table, stored_untrained
+from vlmdsl.runtime.evaluation.report import PART_TITLES, Evaluation, results_json, results_table, stored_untrained
 from vlmdsl.runtime.evaluation.retrieval import Measures, Retrieval, retrieval_recall
 from vlmdsl.runtime.evaluation.zero_shot import DEFAULT_TEMPLATES, ClassPrompts, zero_shot_accuracy
 
@@ -13,6 +13,7 @@ __all__ = [
     "DEFAULT_TEMPLATES",
     "ClassPrompts",
     "Comparison",
+    "PART_TITLES",
     "Part",
     "Evaluation",
     "Measures",

@@ -11,7 +11,7 @@ from vlmdsl.runtime.evaluation.retrieval import Measures, Retrieval
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["Evaluation", "results_json", "results_table", "stored_untrained"]
+__all__ = ["PART_TITLES", "Evaluation", "results_json", "results_table", "stored_untrained"]
 
 _DIRECTIONS = {"image_to_text": "image to text", "text_to_image": "text to image"}
 _CLASSIFIED = {
@@ -20,6 +20,8 @@ _CLASSIFIED = {
     "linear_probe": ("probe", "linear probe"),
 }
 """Group of classification results -> its attribute of `Evaluation`, and its title."""
+PART_TITLES = {"reconstruction": "dropped patches"}
+"""Group of results of a part of a recipe -> its title."""
 
 
 @dataclass(frozen=True)
@@ -32,20 +34,21 @@ class Evaluation:
     classes: int = 0
     neighbours: Measures | None = None
     probe: Measures | None = None
-    reconstruction: Measures | None = None
+    parts: Mapping[str, Measures] = field(default_factory=dict)
+    """What was measured of parts of the recipe, by the names of `PART_TITLES`."""
     notes: tuple[str, ...] = field(default=(), compare=False)
     """Measures that are missing, and why."""
 
 
 def results_json(trained: Evaluation, untrained: Evaluation | None = None) -> dict[str, Any]:
-    """The results as fractions, each group with `chance` and, if given, `untrained` beside.
+    """The results as fractions, each group with `chance` and, if given, `untrained` beside, and its `baselines`, if any.
 
     `results["retrieval"]["image_to_text"]["R@1"]` is the trained model's, `[...]["chance"]["R@1"]` a random guess's and
     `[...]["untrained"]["R@1"]` that of the model before its first step; `results["zero_shot"]["top-1"]`,
     `results["nearest_neighbours"]["top-1"]` and `results["linear_probe"]["top-1"]` likewise, with what they were measured
-    with (`k`, `images`). `results["reconstruction"]["error"]` is that of dropped patches over the mean image's, which has 1.
-    `results["notes"]`, where there are any, say which measures mean nothing on so little data, and
-    which samples were left out.
+    with (`k`, `images`). Each measured part of a recipe is a group: `results["reconstruction"]["error"]` is the error of
+    dropped patches over that of the mean image, which has 1. `results["notes"]`, where there are any, say which measures
+    mean nothing on so little data, and which samples were left out.
     """
     results: dict[str, Any] = {"samples": trained.samples}
     if trained.retrieval is not None:
@@ -58,9 +61,8 @@ def results_json(trained: Evaluation, untrained: Evaluation | None = None) -> di
         own = getattr(trained, where)
         if own is not None:
             results[name] = {"classes": trained.classes, **own.facts, **_group(own, getattr(untrained, where, None))}
-    if trained.reconstruction is not None:
-        patches = trained.reconstruction
-        results["reconstruction"] = {**patches.facts, **_group(patches, getattr(untrained, "reconstruction", None))}
+    for name, part in trained.parts.items():
+        results[name] = {**part.facts, **_group(part, None if untrained is None else untrained.parts.get(name))}
     notes = [*_notes(results), *trained.notes]
     return {**results, "notes": notes} if notes else results
 
@@ -96,10 +98,10 @@ def _certain(title: str, group: Mapping[str, Any], counts: Mapping[str, int], ca
 def stored_untrained(results: Mapping[str, Any]) -> Evaluation | None:
     """What `results_json` was given as `untrained`; None if it was given none."""
     retrieval, classified = results.get("retrieval"), {name: results.get(name) for name in _CLASSIFIED}
-    reconstruction = results.get("reconstruction")
+    parts = {name: results[name] for name in PART_TITLES if name in results}
     groups = [retrieval[name] for name in _DIRECTIONS] if retrieval is not None else []
     groups += [group for group in classified.values() if group is not None]
-    groups += [reconstruction] if reconstruction is not None else []
+    groups += parts.values()
     if not groups or any("untrained" not in group for group in groups):
         return None
     return Evaluation(
@@ -115,12 +117,12 @@ def stored_untrained(results: Mapping[str, Any]) -> Evaluation | None:
         zero_shot=_untrained(classified["zero_shot"]),
         neighbours=_untrained(classified["nearest_neighbours"]),
         probe=_untrained(classified["linear_probe"]),
-        reconstruction=_untrained(reconstruction),
+        parts={name: part for name, group in parts.items() if (part := _untrained(group)) is not None},
     )
 
 
 def _untrained(group: Mapping[str, Any] | None) -> Measures | None:
-    return None if group is None else Measures(group["untrained"], group["chance"])
+    return None if group is None else Measures(group["untrained"], group["chance"], baselines=group.get("baselines", {}))
 
 
 def results_table(results: dict[str, Any]) -> Table:
@@ -136,7 +138,8 @@ def results_table(results: dict[str, Any]) -> Table:
     for name, (_, title) in _CLASSIFIED.items():
         group = results.get(name, {})
         _add_rows(table, f"{title} (k = {group['k']})" if "k" in group else title, group)
-    _add_rows(table, "dropped patches", results.get("reconstruction", {}))
+    for name, title in PART_TITLES.items():
+        _add_rows(table, title, results.get(name, {}))
     if results.get("notes"):
         table.caption, table.caption_justify = "\n".join(results["notes"]), "left"
     return table
@@ -144,6 +147,7 @@ def results_table(results: dict[str, Any]) -> Table:
 
 def _group(trained: Measures, untrained: Measures | None) -> dict[str, Any]:
     group: dict[str, Any] = {**trained.values, "chance": trained.chance}
+    group |= {"baselines": trained.baselines} if trained.baselines else {}
     return group if untrained is None else {**group, "untrained": untrained.values}
 
 
@@ -151,6 +155,9 @@ def _add_rows(table: Table, title: str, group: dict[str, Any]) -> None:
     chance, untrained = group.get("chance", {}), group.get("untrained", {})
     for name in chance:
         table.add_row(f"{title} {name}", _percent(group[name]), _percent(untrained.get(name)), _percent(chance[name]))
+    for baseline, values in group.get("baselines", {}).items():
+        for name, value in values.items():
+            table.add_row(f"{title} {name}, {baseline}", "", "", _percent(value))
 
 
 def _percent(value: float | None) -> str:

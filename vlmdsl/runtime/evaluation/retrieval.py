@@ -23,11 +23,16 @@ __all__ = ["Measures", "Retrieval", "chance_of_hit", "ranks", "retrieval_recall"
 @dataclass(frozen=True)
 class Measures:
     """Fractions by name (`R@1`), those of a random guess on average, and the numbers that they were measured with, such as
-    how many images."""
+    how many images.
+
+    `baselines` are answers that need no learning and can be better than a random guess, such as that of the most frequent
+    class: in words -> its fractions by name, of some of the measures or of all.
+    """
 
     values: dict[str, float]
     chance: dict[str, float]
     facts: dict[str, int] = field(default_factory=dict, compare=False)
+    baselines: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

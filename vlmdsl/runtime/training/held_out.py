@@ -8,8 +8,7 @@ from typing import Protocol
 
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.evaluation import ClassesWithoutNames
-from vlmdsl.ir import Program, root_field
-from vlmdsl.ir.operations.views import DROP
+from vlmdsl.ir import Program
 from vlmdsl.runtime.data import (
     EvaluationLoader,
     FieldMapping,
@@ -26,17 +25,16 @@ from vlmdsl.runtime.evaluation import (
     ClassPrompts,
     Comparison,
     Evaluation,
-    Reconstruction,
     comparison_of,
     evaluate,
     evaluate_images,
     first_image_tower,
     image_names,
-    masked_error,
-    reconstruction_of,
 )
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.training.assembly import Data, materials_of
+from vlmdsl.runtime.training.evaluation_loaders import Loaders
+from vlmdsl.runtime.training.measured_parts import MeasuredPart, measured_parts
 from vlmdsl.schema import RunConfig
 from vlmdsl.source import Span
 
@@ -112,81 +110,42 @@ class _Images:
 
 
 @dataclass(frozen=True)
-class _Reconstructed:
-    """The error of dropped patches, beside what else can be measured. Each sample always has the same patches dropped."""
+class _WithParts:
+    """The measures of parts of a recipe, beside those of its features, if it has any."""
 
-    batches: EvaluationLoader
-    name: str
-    reconstruction: Reconstruction
-    others: HeldOut | None
+    parts: tuple[MeasuredPart, ...]
+    features: HeldOut | None
+
+    @property
+    def batches(self) -> EvaluationLoader:
+        return self.parts[0].batches if self.features is None else self.features.batches
 
     def measure(self, model: VisionLanguageModel) -> Evaluation:
-        measured = Evaluation(0) if self.others is None else self.others.measure(model)
-        error = masked_error(model, self.batches, self.name, self.reconstruction)
-        images = 0 if error is None else error.facts["images"]
-        return replace(measured, samples=measured.samples or images, reconstruction=error)
-
-
-@dataclass(frozen=True)
-class _Loaders:
-    """Loaders of samples for the towers of a model, each value in the form of the tower that encodes it."""
-
-    config: RunConfig
-    model: VisionLanguageModel
-
-    def value(self, view: View, tower: str) -> Loaded:
-        """A view of a field for a tower."""
-        return Loaded(view, self.model.form(tower, view.kind))
-
-    def loader(
-        self, samples: tuple[Source, FieldMapping], values: Mapping[str, Loaded], limit: int | None = None
-    ) -> EvaluationLoader:
-        return EvaluationLoader(
-            *samples,
-            values,
-            batch=self.config.evaluation.batch,
-            limit=limit,
-            workers=self.config.data.workers,
-            materials=materials_of(self.config),
-        )
-
-    def fitted(self, data: Data, images: Mapping[str, Loaded], usual: int) -> tuple[_Fitted | None, tuple[str, ...]]:
-        """The training images and classes that a linear classifier is fitted to, None if none is; and why not, if a reader
-        would expect it."""
-        most = usual if self.config.evaluation.probe is None else self.config.evaluation.probe
-        if not most or data.held_out_mapping is None or not ("label" in data.mapping and "label" in data.held_out_mapping):
-            return None, ()
-        numbers, shared = _shared_classes(data, data.held_out_mapping)
-        if not shared:
-            return None, ("linear probe: the training data has none of these classes",)
-        samples = some_samples(data.train, most), data.mapping
-        return _Fitted(self.loader(samples, {**images, "label": _LABEL}), numbers), ()
+        measured = Evaluation(0) if self.features is None else self.features.measure(model)
+        parts = {part.name: part.measure(model) for part in self.parts}
+        values = {name: value for name, value in parts.items() if value is not None}
+        samples = max((value.facts.get("images", 0) for value in values.values()), default=0)
+        return replace(measured, samples=measured.samples or samples, parts=values)
 
 
 def held_out_measure(program: Program, config: RunConfig, data: Data, model: VisionLanguageModel) -> HeldOut | None:
     """The measure: of images and texts where the recipe compares them, else of images alone where they have classes; and of
-    dropped patches where it reconstructs them.
+    each of its parts that has a measure (`measured_parts`).
 
     None where nothing is held out, or nothing of this can be measured.
     """
     if data.held_out is None or data.held_out_mapping is None:
         return None
-    compared, reconstruction = _of_features(program, config, data, model), reconstruction_of(program)
-    if reconstruction is None:
-        return compared
-    view, name = view_of(reconstruction.source), root_field(reconstruction.source).string("name")
-    dropped = View(view.field, view.kind, tuple(step for step in view.steps if step[0] == DROP))
-    loaders, samples = _Loaders(config, model), (data.held_out, data.held_out_mapping)
-    loader = loaders.loader(samples, {name: loaders.value(dropped, reconstruction.tower)}, config.evaluation.limit)
-    return _Reconstructed(loader, name, reconstruction, compared)
+    loaders = Loaders(config, data, model)
+    features, parts = _of_features(program, loaders), measured_parts(program, loaders)
+    return _WithParts(parts, features) if parts else features
 
 
-def _of_features(program: Program, config: RunConfig, data: Data, model: VisionLanguageModel) -> HeldOut | None:
+def _of_features(program: Program, loaders: Loaders) -> HeldOut | None:
     """The measure of what the recipe compares, and of classes."""
+    config, data, model = loaders.config, loaders.data, loaders.model
     assert data.held_out is not None
     assert data.held_out_mapping is not None
-    loaders = _Loaders(config, model)
-    samples, limit = (data.held_out, data.held_out_mapping), config.evaluation.limit
     neighbours = config.evaluation.neighbours if "label" in data.held_out_mapping else 0
     comparison = comparison_of(program)
     if comparison is None:
@@ -195,14 +154,14 @@ def _of_features(program: Program, config: RunConfig, data: Data, model: VisionL
             return None
         tower, field = pictures
         images = {field: loaders.value(View(field, "Image"), tower)}
-        fitted, notes = loaders.fitted(data, images, _PROBE)
+        fitted, notes = _fitted(loaders, images, _PROBE)
         if not neighbours and fitted is None:
             return None
-        loader = loaders.loader(samples, {**images, "label": _LABEL}, limit)
+        loader = loaders.held_out({**images, "label": _LABEL})
         return _Images(loader, tower, field, neighbours, fitted, notes)
     picture = View(comparison.image_field, "Image")
     images = {name: loaders.value(picture, tower) for tower, name in image_names(model, comparison).items()}
-    fitted, notes = loaders.fitted(data, images, 0)
+    fitted, notes = _fitted(loaders, images, 0)
     source = comparison.text_source
     view = View(comparison.text_field, "Text") if source is None else view_of(source).without_draws()
     text = loaders.value(view, comparison.text_tower)
@@ -218,8 +177,22 @@ def _of_features(program: Program, config: RunConfig, data: Data, model: VisionL
             prompts = ClassPrompts(names, text_inputs(text, materials_of(config)), templates, numbers=numbers)
         elif has_unnamed_classes(data.held_out, data.held_out_mapping.columns["label"]):
             notes += ("zero-shot: the classes have numbers but no names; name them with `--map class_name=COLUMN`",)
-    loader = loaders.loader(samples, values, limit)
+    loader = loaders.held_out(values)
     return _ImagesAndTexts(loader, comparison, prompts, config.evaluation.retrieval, neighbours, fitted, notes)
+
+
+def _fitted(loaders: Loaders, images: Mapping[str, Loaded], usual: int) -> tuple[_Fitted | None, tuple[str, ...]]:
+    """The training images and classes that a linear classifier is fitted to, None if none is; and why not, if a reader
+    would expect it."""
+    data = loaders.data
+    most = usual if loaders.config.evaluation.probe is None else loaders.config.evaluation.probe
+    if not most or data.held_out_mapping is None or not ("label" in data.mapping and "label" in data.held_out_mapping):
+        return None, ()
+    numbers, shared = _shared_classes(data, data.held_out_mapping)
+    if not shared:
+        return None, ("linear probe: the training data has none of these classes",)
+    samples = some_samples(data.train, most), data.mapping
+    return _Fitted(loaders.loader(samples, {**images, "label": _LABEL}), numbers), ()
 
 
 def _named_classes(data: Data, held_out: Source, mapping: FieldMapping) -> tuple[tuple[str, ...], dict[int, int]]:

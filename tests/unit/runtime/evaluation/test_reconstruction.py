@@ -9,7 +9,15 @@ import torch
 from torch import Tensor, nn
 
 import vlmdsl
-from vlmdsl.runtime.evaluation import masked_error, reconstruction_of
+from vlmdsl.runtime.evaluation import (
+    Evaluation,
+    Measures,
+    masked_error,
+    reconstruction_of,
+    results_json,
+    results_table,
+    stored_untrained,
+)  # fmt: skip
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.modules.towers import VisionConfig, VisionTransformer
 from vlmdsl.runtime.values import Batch, ImageBatch, KeptPatches
@@ -77,3 +85,19 @@ def test_a_run_measures_it_beside_the_untrained_model_and_again(tmp_path: Path) 
     assert (measured["images"], run.evaluation["samples"]) == (20, 20)
     assert measured["error"] != measured["untrained"]["error"]
     assert vlmdsl.evaluate(tmp_path / "run").evaluation == run.evaluation
+
+
+def test_baselines_of_a_part_are_reported_and_read_back() -> None:
+    """A part may have answers that need no learning beside a random guess."""
+    copying = {"copying the nearest patch": {"error": 0.7}}
+    trained, untrained = (
+        Evaluation(9, parts={"reconstruction": Measures({"error": error}, {"error": 1.0}, {"images": 9}, copying)})
+        for error in (0.4, 9.0)
+    )
+    results = results_json(trained, untrained)
+    assert results["reconstruction"]["baselines"] == copying
+    assert stored_untrained(results) == untrained
+    columns = [list(column.cells) for column in results_table(results).columns]
+    rows = list(zip(*columns, strict=True))
+    assert ("dropped patches error", "40.0", "900.0", "100.0") in rows
+    assert ("dropped patches error, copying the nearest patch", "", "", "70.0") in rows

@@ -1,0 +1,131 @@
+"""How good a recipe must be at what it is for: the measures of each kind of evidence, their bounds and their words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["KINDS", "Bound", "Kind", "Shares", "Shown", "aimed", "shown"]
+
+Shares = Mapping[str, float]
+"""A measure of the `trained` and the `untrained` model, by `chance`, and by the other baselines that need no learning."""
+
+STANDARD_ERRORS = 3
+"""Accuracies must be this many standard errors of a difference of shares above the untrained model's."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What a measure must reach: fixed limits, and limits beside baselines, by the name of the baseline.
+
+    A baseline that was not measured is a limit that is not reached; without limits a measure is only reported. `title` is
+    what it is called in place of its path.
+    """
+
+    at_least: float | None = None
+    at_most: float | None = None
+    times: Mapping[str, float] = field(default_factory=dict)
+    """Baseline -> at least how many times as much."""
+    above: Mapping[str, float] = field(default_factory=dict)
+    """Baseline -> at least how much more."""
+    below: tuple[str, ...] = ()
+    """Baselines that are larger."""
+    learned: bool = False
+    """Whether it must be `STANDARD_ERRORS` above the untrained model."""
+    title: str = ""
+
+    def holds(self, shares: Shares, samples: int) -> bool:
+        """Whether a measure reaches it, which was measured on so many samples."""
+        own = shares["trained"]
+        limits = [
+            *(own >= factor * shares.get(name, math.inf) for name, factor in self.times.items()),
+            *(own >= margin + shares.get(name, math.inf) for name, margin in self.above.items()),
+            *(own < shares.get(name, -math.inf) for name in self.below),
+        ]
+        if self.learned:
+            before = shares["untrained"]
+            error = math.sqrt((before * (1 - before) + own * (1 - own)) / samples)
+            limits.append(own - before > STANDARD_ERRORS * error)
+        floor = -math.inf if self.at_least is None else self.at_least
+        ceiling = math.inf if self.at_most is None else self.at_most
+        return floor <= own <= ceiling and all(limits)
+
+    def words(self) -> str:
+        """As in `at least 22.0 %, 2 times untrained`."""
+        words = [] if self.at_least is None else [f"at least {percent(self.at_least)}"]
+        words += [] if self.at_most is None else [f"at most {percent(self.at_most)}"]
+        words += [f"{factor:g} times {name}" for name, factor in self.times.items()]
+        words += [f"{100 * margin:g} points above {name}" for name, margin in self.above.items()]
+        words += [f"below {name}" for name in self.below]
+        words += [f"{STANDARD_ERRORS} standard errors above untrained"] if self.learned else []
+        return ", ".join(words)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Something that a recipe can be for, by the measures of `evaluation.json` that show it, each with its bound.
+
+    A kind that is `incidental` is the aim of a recipe only where it has no other.
+    """
+
+    bounds: Mapping[str, Bound]
+    incidental: bool = False
+
+
+_TOLD_APART = Bound(learned=True)
+_RETRIEVED = Bound(times={"chance": 20}, learned=True)
+KINDS: dict[str, Kind] = {
+    "retrieval": Kind({"retrieval.image_to_text.R@1": _RETRIEVED, "retrieval.text_to_image.R@1": _RETRIEVED}),
+    "classes": Kind({"nearest_neighbours.top-1": _TOLD_APART, "linear_probe.top-1": _TOLD_APART}, incidental=True),
+    "dropped patches": Kind(
+        {
+            "reconstruction.error": Bound(
+                at_most=0.5, below=("untrained",), title="error of dropped patches, over that of the mean image"
+            )
+        }
+    ),
+}
+"""Every kind of evidence, one per row: a measure of `evaluation.json` is shown if it is in a kind of this table."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A measure of an evaluation that is in a kind; `prefix` names its stage or flow, if it has one."""
+
+    prefix: str
+    own: str
+    kind: Kind
+
+    @property
+    def bound(self) -> Bound:
+        """What it must reach."""
+        return self.kind.bounds[self.own]
+
+    def told(self, shares: Shares) -> str:
+        """In words, beside its baselines."""
+        title = self.bound.title or self.own.replace("_", " ").replace(".", ", ")
+        others = ", ".join(f"{name} {percent(value)}" for name, value in shares.items() if name != "trained")
+        where = f"{self.prefix.replace('.', ' ')}: " if self.prefix else ""
+        return f"{where}{title} {percent(shares['trained'])} ({others})"
+
+
+def shown(measures: Collection[str]) -> dict[str, Shown]:
+    """Those of the measures that are in a kind."""
+    matching = {
+        measure: Shown(measure.removesuffix(own).rstrip("."), own, kind)
+        for measure in measures
+        for kind in KINDS.values()
+        for own in kind.bounds
+        if measure == own or measure.endswith(f".{own}")
+    }
+    return {measure: matching[measure] for measure in measures if measure in matching}
+
+
+def aimed(measures: Mapping[str, Shown]) -> list[str]:
+    """The measures that a recipe is for: all but incidental ones, or these where there are no others."""
+    return [name for name, measure in measures.items() if not measure.kind.incidental] or list(measures)
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
