@@ -131,7 +131,9 @@ class ShapesOption(Problem):
     explanation = (
         "The built-in scenes have options after a colon: `shapes:samples=500,noise=0.3`. `samples` is their number, "
         "`scenes` the number of different scenes among them, `size` the height and width in pixels, `objects` the maximum "
-        "number of objects in a scene (1 to 3), `noise` the share of samples whose text does not match the image, "
+        "number of objects in a scene (1 to 3); with `equal_sizes=true` all of an image have the same size and no text "
+        "states it, with `distinct=true` no two have the same name, and with `plain_ground=true` all images have the same "
+        "ground and their pixels no noise. `noise` is the share of samples whose text does not match the image, "
         "`single_template=true` gives the training texts one fixed phrasing, `label` selects the classes (`object`: "
         "colour and shape of the main object, `colour` or `shape` alone, or `count`), and another `seed` generates "
         "another set. The held-out split shares no scene with the training split, and its texts always match."

@@ -79,6 +79,9 @@ SHAPES_OPTIONS: dict[str, Callable[[object], object]] = {
     "scenes": _whole(1, 10_000_000),
     "size": _whole(16, 512),
     "objects": _whole(1, 3),
+    "equal_sizes": _truth,
+    "distinct": _truth,
+    "plain_ground": _truth,
     "noise": _share,
     "single_template": _truth,
     "label": _label,
@@ -86,7 +89,7 @@ SHAPES_OPTIONS: dict[str, Callable[[object], object]] = {
 }
 """Options of `shapes:NAME=VALUE,...` and how their values are read."""
 
-_OPTIONS_OF_BOTH_SPLITS = ("size", "objects", "label", "seed")
+_OPTIONS_OF_BOTH_SPLITS = ("size", "objects", "equal_sizes", "distinct", "plain_ground", "label", "seed")
 
 
 def open_source(

@@ -8,7 +8,7 @@ import pytest
 from vlmdsl.runtime.data.shapes import CLASS_NAMES, CLASSES, COLOURS, SHAPES, ShapesSource
 from vlmdsl.runtime.data.shapes.captions import WRITERS, describe
 from vlmdsl.runtime.data.shapes.drawing import _PAINTS
-from vlmdsl.runtime.data.shapes.scenes import PLACES, scenes_of_split
+from vlmdsl.runtime.data.shapes.scenes import PLACES, Variety, scenes_of_split
 
 _SYNONYMS = {"purple": "violet", "circle": "disc", "square": "box", "cross": "plus sign"}
 
@@ -33,18 +33,18 @@ def test_every_column_is_listed_and_lists_are_complete() -> None:
 
 
 def test_splits_share_no_scene_whatever_the_seed() -> None:
-    held_out = set(scenes_of_split(0, "val", 3, 400))
+    held_out = set(scenes_of_split(0, "val", Variety(), 400))
     assert len(held_out) == 400
     for seed in (0, 1):
-        train = scenes_of_split(seed, "train", 3, 3000)
+        train = scenes_of_split(seed, "train", Variety(), 3000)
         assert len(set(train)) == 3000
         assert held_out.isdisjoint(train)
 
 
 def test_used_up_scenes_come_again() -> None:
-    scenes = scenes_of_split(0, "val", 1, 200)
+    scenes = scenes_of_split(0, "val", Variety(1), 200)
     assert 10 < len(set(scenes)) < 200
-    every = {*scenes_of_split(0, "val", 1, 1000), *scenes_of_split(0, "train", 1, 5000)}
+    every = {*scenes_of_split(0, "val", Variety(1), 1000), *scenes_of_split(0, "train", Variety(1), 5000)}
     assert len(every) == len(COLOURS) * len(SHAPES) * 2 * len(PLACES)
 
 
@@ -58,8 +58,8 @@ def test_repeated_scenes_are_drawn_and_described_again() -> None:
 
 @pytest.mark.parametrize("writer", range(WRITERS))
 def test_a_caption_identifies_its_scene(writer: int) -> None:
-    scenes = scenes_of_split(0, "train", 3, 2000)
-    assert len({describe(scene, writer) for scene in scenes}) == len(scenes)
+    scenes = scenes_of_split(0, "train", Variety(), 2000)
+    assert len({describe(scene, writer).text for scene in scenes}) == len(scenes)
 
 
 def test_noise_changes_texts_of_its_share_and_nothing_else() -> None:
@@ -79,7 +79,7 @@ def test_held_out_scenes_are_not_described_in_noisy_texts() -> None:
     noisy = ShapesSource(samples=1500, objects=1, scenes=100, noise=1.0, single_template=True)
     texts = {str(noisy[index]["text"]) for index in range(1500)}
     assert len(texts) > 150
-    assert texts.isdisjoint(describe(scene, 0) for scene in scenes_of_split(0, "val", 1, 60))
+    assert texts.isdisjoint(describe(scene, 0).text for scene in scenes_of_split(0, "val", Variety(1), 60))
 
 
 def test_single_template_gives_texts_one_phrasing_but_not_rewrites() -> None:
@@ -130,7 +130,7 @@ def test_the_label_tells_what_it_is_asked_to() -> None:
 
 def test_the_main_object_stands_where_the_caption_says() -> None:
     source = ShapesSource(samples=200)
-    scenes = enumerate(scenes_of_split(0, "train", 3, 200))
+    scenes = enumerate(scenes_of_split(0, "train", Variety(), 200))
     two = [(index, scene) for index, scene in scenes if len(scene.things) == 2]
     assert len(two) > 50
     for index, scene in two:

@@ -1,12 +1,14 @@
-"""Descriptions of a scene: by several writers with synonyms, as a short synthetic caption, and in Korean."""
+"""Descriptions of a scene in English: by several writers with synonyms, and as a short synthetic caption."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from vlmdsl.runtime.data.shapes.scenes import COLOURS, SHAPES, Scene, Thing
 
-__all__ = ["PICKS", "WRITERS", "coarse", "describe", "korean", "phrase"]
+__all__ = ["PICKS", "WRITERS", "Caption", "coarse", "describe", "filled", "phrase", "with_article"]
 
 _FRAMES = ("{}", "a picture of {}", "an image with {}", "a drawing that shows {}", "there is {}", "here we see {}")
 WRITERS = 2 * len(_FRAMES)
@@ -39,80 +41,87 @@ _SIDE_WORDS = {
 }
 _OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
-_KOREAN_COLOURS = ("빨간색", "주황색", "노란색", "초록색", "파란색", "보라색", "분홍색", "검은색")
-_KOREAN_SHAPES = ("원", "사각형", "삼각형", "십자가")
-_KOREAN_PLACES = {
-    "top left": "왼쪽 위", "top": "위쪽", "top right": "오른쪽 위", "left": "왼쪽", "middle": "가운데", "right": "오른쪽",
-    "bottom left": "왼쪽 아래", "bottom": "아래쪽", "bottom right": "오른쪽 아래", "above": "위", "below": "아래",
-}  # fmt: skip
-
 PICKS = 12
 """Most words of a caption that have synonyms."""
 
 Choose = Callable[[Sequence[str]], str]
 """Picks one of several synonyms."""
 
+_OBJECT = re.compile(r"\{(\d)\}")
 
-def describe(scene: Scene, writer: int, picks: Sequence[int] = ()) -> str:
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """A text, and for each object of the scene, in its order, where the text names it: the first character and the one after
+    the last, without the article."""
+
+    text: str
+    spans: tuple[tuple[int, int], ...]
+
+
+def filled(template: str, names: Sequence[str], *, articles: bool = True) -> Caption:
+    """The template with the name of the k-th object for `{k}`, each after `a` or `an`.
+
+    >>> filled("{1} above {0}", ("red disc", "orange box"))
+    Caption(text='an orange box above a red disc', spans=((22, 30), (3, 13)))
+    """
+    text, spans = "", [(0, 0)] * len(names)
+    for place, piece in enumerate(_OBJECT.split(template)):
+        if place % 2 == 0:
+            text += piece
+            continue
+        name = names[int(piece)]
+        text += with_article(name) if articles else name
+        spans[int(piece)] = (len(text) - len(name), len(text))
+    return Caption(text, tuple(spans))
+
+
+def describe(scene: Scene, writer: int, picks: Sequence[int] = ()) -> Caption:
     """A caption that identifies the scene, by writer 0 to `WRITERS - 1`.
 
     `picks` are up to `PICKS` numbers from 0 to 5, which choose among synonyms; without them the plainest words are taken.
     """
     left = iter(picks)
     frame, turned = _FRAMES[writer // 2], bool(writer % 2)
-    return frame.format(_core(scene, turned, lambda words: words[next(left, 0) % len(words)]))
+    template, names = _core(scene, turned, lambda words: words[next(left, 0) % len(words)])
+    return filled(frame.format(template), names)
 
 
-def _core(scene: Scene, turned: bool, choose: Choose) -> str:
+def _core(scene: Scene, turned: bool, choose: Choose) -> tuple[str, list[str]]:
     # With several objects the sizes are redundant, so half of the captions omit them.
     sized = len(scene.things) == 1 or choose(("", "sized")) == "sized"
-    things = [_noun_phrase(thing, sized, choose) for thing in scene.things]
-    if len(things) == 1:
+    names = [_name(thing, sized, choose) for thing in scene.things]
+    if len(names) == 1:
         place = choose(_PLACE_WORDS[scene.arrangement])
-        return f"{things[0]} that sits {place}" if turned else f"{things[0]} {place}"
-    if len(things) == 2:
-        main, other = things
+        return (f"{{0}} that sits {place}" if turned else f"{{0}} {place}"), names
+    if len(names) == 2:
         if turned:
-            return f"{other} {choose(_SIDE_WORDS[_OPPOSITE[scene.arrangement]])} {main}"
-        return f"{main} {choose(_SIDE_WORDS[scene.arrangement])} {other}"
-    main, first, second = things
+            return f"{{1}} {choose(_SIDE_WORDS[_OPPOSITE[scene.arrangement]])} {{0}}", names
+        return f"{{0}} {choose(_SIDE_WORDS[scene.arrangement])} {{1}}", names
     across = scene.arrangement == "horizontal"
     if turned:
-        return f"{first}, {main} and {second} {'from left to right' if across else 'from top to bottom'}"
+        return f"{{1}}, {{0}} and {{2}} {'from left to right' if across else 'from top to bottom'}", names
     ends = ("on the left", "on the right") if across else ("above", "below")
-    return f"{main} between {first} {ends[0]} and {second} {ends[1]}"
+    return f"{{0}} between {{1}} {ends[0]} and {{2}} {ends[1]}", names
 
 
 def phrase(thing: Thing) -> str:
-    """The plain name of one object, as in `large red circle`."""
-    return f"{_SIZE_WORDS[thing.large][0]} {COLOURS[thing.colour]} {SHAPES[thing.shape]}"
+    """The plain name of one object, as in `large red circle`; without a size if all objects have the same."""
+    return " ".join(thing.words.values())
 
 
-def coarse(scene: Scene) -> str:
+def coarse(scene: Scene) -> Caption:
     """A short caption as a captioning model would give it: the objects without sizes and places."""
-    names = [_with_article(f"{COLOURS[thing.colour]} {SHAPES[thing.shape]}") for thing in scene.things]
-    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+    names = [f"{COLOURS[thing.colour]} {SHAPES[thing.shape]}" for thing in scene.things]
+    return filled(("{0}", "{0} and {1}", "{0}, {1} and {2}")[len(names) - 1], names)
 
 
-def korean(scene: Scene) -> str:
-    """The scene in Korean, in full."""
-    things = [
-        f"{'큰' if thing.large else '작은'} {_KOREAN_COLOURS[thing.colour]} {_KOREAN_SHAPES[thing.shape]}"
-        for thing in scene.things
-    ]
-    if len(things) == 1:
-        return f"{_KOREAN_PLACES[scene.arrangement]}에 있는 {things[0]}"
-    if len(things) == 2:
-        return f"{things[1]} {_KOREAN_PLACES[scene.arrangement]}에 있는 {things[0]}"
-    first, second = ("왼쪽", "오른쪽") if scene.arrangement == "horizontal" else ("위", "아래")
-    return f"{first}의 {things[1]}, {second}의 {things[2]} 사이에 있는 {things[0]}"
-
-
-def _noun_phrase(thing: Thing, sized: bool, choose: Choose) -> str:
-    size = choose(_SIZE_WORDS[thing.large]) + " " if sized else ""
+def _name(thing: Thing, sized: bool, choose: Choose) -> str:
+    size = choose(_SIZE_WORDS[thing.large]) + " " if sized and thing.large is not None else ""
     colour, shape = COLOURS[thing.colour], SHAPES[thing.shape]
-    return _with_article(size + choose(_COLOUR_WORDS.get(colour, (colour,))) + " " + choose(_SHAPE_WORDS[shape]))
+    return size + choose(_COLOUR_WORDS.get(colour, (colour,))) + " " + choose(_SHAPE_WORDS[shape])
 
 
-def _with_article(words: str) -> str:
+def with_article(words: str) -> str:
+    """`words` after `a` or `an`."""
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"

@@ -15,8 +15,12 @@ __all__ = ["Drawing", "Placement", "place"]
 Paint = int | tuple[int, int, int]
 
 _OVERSAMPLING = 2
-_RADIUS = {1: {True: 0.25, False: 0.14}, 2: {True: 0.22, False: 0.12}, 3: {True: 0.17, False: 0.11}}
-"""Objects in the scene -> large? -> radius, as a fraction of the image."""
+_RADIUS = {
+    1: {True: 0.25, False: 0.14, None: 0.2},
+    2: {True: 0.22, False: 0.12, None: 0.17},
+    3: {True: 0.17, False: 0.11, None: 0.14},
+}
+"""Objects in the scene -> large? (None: all have one size) -> radius, as a fraction of the image."""
 _JITTER = 0.03
 _PAINTS = np.array(
     [
@@ -72,8 +76,10 @@ def _centres(scene: Scene) -> list[tuple[float, float]]:
     steps = [_PLACE_OFFSETS.get(word, (0, 0)) for word in scene.arrangement.split()]
     dx, dy = sum(step[0] for step in steps), sum(step[1] for step in steps)
     if len(scene.things) == 1:
-        reach = 0.22 if scene.things[0].large else 0.32
+        reach = 0.32 if scene.things[0].large is False else 0.22
         return [(0.5 + reach * dx, 0.5 + reach * dy)]
+    if len(scene.things) == 2 and scene.things[0].large is None:
+        return [(0.5 + 0.24 * dx, 0.5 + 0.24 * dy), (0.5 - 0.24 * dx, 0.5 - 0.24 * dy)]
     if len(scene.things) == 2:
         return [(0.5 + 0.2 * dx, 0.5 + 0.2 * dy), (0.5 - 0.28 * dx, 0.5 - 0.28 * dy)]
     if scene.arrangement == "horizontal":

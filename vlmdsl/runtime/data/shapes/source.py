@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Literal
 
 import numpy as np
 
 from vlmdsl.runtime.data.keys import Keys
-from vlmdsl.runtime.data.shapes.captions import PICKS, WRITERS, coarse, describe, korean, phrase
+from vlmdsl.runtime.data.shapes.captions import PICKS, WRITERS, Caption, coarse, describe, phrase
 from vlmdsl.runtime.data.shapes.drawing import Drawing, place
+from vlmdsl.runtime.data.shapes.korean import KOREAN_FRAMES, korean, korean_words
+from vlmdsl.runtime.data.shapes.negatives import hard_negative
 from vlmdsl.runtime.data.shapes.scenes import (
-    ARRANGEMENTS,
     CLASSES,
     COLOURS,
     SHAPES,
     Scene,
     Thing,
+    Variety,
     draw_scene,
     scenes_of_split,
 )
@@ -33,26 +35,41 @@ REWRITES = 5
 """How many rewrites a text has."""
 
 _COLUMNS = (
-    "image", "text", "clean_text", "text_rewrites", "caption", "text_ko", "label", "class_name", "boxes", "phrases",
-    "regions", "segments", "source", "flag",
+    "image", "text", "clean_text", "text_rewrites", "caption", "text_ko", "text_ko_rewrites", "label", "class_name", "boxes",
+    "phrases", "objects", "objects_ko", "arrangement", "text_spans", "clean_text_spans", "caption_spans", "text_ko_spans",
+    "wrong_text", "wrong_text_kind", "wrong_caption", "wrong_caption_kind", "regions", "segments", "source", "flag",
 )  # fmt: skip
+_PLAIN_GROUND = 225
 
 
 class ShapesSource:
     """Scenes of one to three coloured shapes; sample `i` is a function of the seed, the split and the options.
 
-    Columns: `image` (`uint8 [size, size, 3]`), `text` (a caption by one of several writers, for a share `noise` of the
-    samples that of another or a changed scene), `clean_text` (a caption that always fits), `text_rewrites` (five other
-    phrasings of `text`), `caption` (short, always fits, as if a captioning model wrote it), `text_ko` (Korean, always fits),
-    `label` (an index into `class_names`: by the option `label` the main object's colour and shape, `object`, or one of them,
-    `colour`, `shape`, or the number of objects, `count`), `class_name`, `boxes` (`float32 [n, 4]`: left, top, right, bottom
-    in pixels), `phrases` (a name for each box), `regions` (`float32 [n, 17]`: what a detector would say of each box: its
-    colour and shape, one number per name, whether it is large, and the box as shares of the image), `segments` (`uint8
-    [size, size]`: 0 or the number of the object), `source` (who wrote the text), `flag` (true: the text does not fit the
-    image).
+    The columns:
+
+    - `image`: `uint8 [size, size, 3]`; `source`: who wrote the text; `flag`: true if the text does not fit the image.
+    - `text`: a caption by one of several writers, for a share `noise` of the samples that of another or a changed scene;
+      `clean_text`: a caption that always fits; `text_rewrites`: five other phrasings of `text`.
+    - `caption`: short, always fits, as if a captioning model wrote it.
+    - `text_ko`: Korean, always fits; `text_ko_rewrites`: five other phrasings of it.
+    - `label`: an index into `class_names`, by the option `label` the main object's colour and shape, `object`, or one of
+      them, `colour`, `shape`, or the number of objects, `count`; `class_name`: that class.
+    - `boxes`: `float32 [n, 4]`, left, top, right, bottom in pixels; `phrases`: a name for each box; `segments`: `uint8
+      [size, size]`, 0 or the number of the object; `regions`: `float32 [n, 17]`, what a detector would say of each box: its
+      colour and shape, one number per name, whether it is large, and the box as shares of the image.
+    - `text_spans`, `clean_text_spans`, `caption_spans`, `text_ko_spans`: `int64 [n, 2]`, for each box the part of that text
+      that names it, the first character and the one after the last; of length 0 where a text that does not fit names
+      something else.
+    - `wrong_text`, `wrong_caption`: `clean_text` and `caption` with one thing wrong, which `wrong_text_kind` and
+      `wrong_caption_kind` name: a word of `WRONG_KINDS`.
+    - `objects`, `objects_ko`: for each box its `size` (unless all are equal), `colour` and `shape`, in the words of
+      `phrases` and `text_ko`; `arrangement`: the place of a lone object, the side on which the first of two is, or the line
+      of three.
 
     `scenes` is how many samples differ in content (None: all, as far as there are enough scenes); further samples show the
-    same scenes drawn and described again. The held-out split has no noise and all writers.
+    same scenes drawn and described again. The held-out split has no noise and all writers. With `equal_sizes` all objects of
+    an image have the same size, and no text states it; with `distinct` no two of a scene have the same phrase; with
+    `plain_ground` the ground has the same lightness in all images and pixels have no noise.
 
     >>> source = ShapesSource(samples=3)
     >>> len(source), source[0]["image"].shape, source[0]["text"] == source[0]["clean_text"]
@@ -67,6 +84,9 @@ class ShapesSource:
         scenes: int | None = None,
         size: int = 32,
         objects: int = 3,
+        equal_sizes: bool = False,
+        distinct: bool = False,
+        plain_ground: bool = False,
         noise: float = 0.0,
         single_template: bool = False,
         label: str = "object",
@@ -80,13 +100,14 @@ class ShapesSource:
         self._label = label
         self._split = split
         self._size = size
-        self._objects = objects
+        self._variety = Variety(objects, equal_sizes, distinct)
+        self._plain_ground = plain_ground
         self._noise = noise if split == "train" else 0.0
         self._single_template = single_template and split == "train"
         self._seed = seed
         count = DEFAULT_SAMPLES[split] if samples is None else samples
         self._count = count
-        self._scenes = scenes_of_split(seed, split, objects, min(count, scenes or count))
+        self._scenes = scenes_of_split(seed, split, self._variety, min(count, scenes or count))
 
     @property
     def keys(self) -> Keys:
@@ -105,29 +126,58 @@ class ShapesSource:
         described = self._mistaken(scene, random) if noisy else scene
         writers = random.permutation(WRITERS).tolist()
         picks = random.integers(6, size=(2 + REWRITES, PICKS)).tolist()
-        text = describe(described, 0) if self._single_template else describe(described, writers[0], picks[0])
+        by = (0, ()) if self._single_template else (writers[0], picks[0])
+        clean_by = (writers[0], picks[1]) if noisy else by
+        text, clean = describe(described, *by), describe(scene, *clean_by)
+        caption, korean_text = coarse(scene), korean(scene)
         ready: dict[str, object] = {
-            "text": text,
-            "clean_text": describe(scene, writers[0], picks[1]) if noisy else text,
-            "caption": coarse(scene),
-            "text_ko": korean(scene),
+            "text": text.text,
+            "clean_text": clean.text,
+            "caption": caption.text,
+            "text_ko": korean_text.text,
             "label": scene.label(self._label),
             "class_name": CLASSES[self._label][scene.label(self._label)],
             "phrases": [phrase(thing) for thing in scene.things],
+            "objects": [thing.words for thing in scene.things],
+            "objects_ko": [korean_words(thing) for thing in scene.things],
+            "arrangement": scene.arrangement,
+            "text_spans": _spans(text, scene, described),
+            "clean_text_spans": _spans(clean, scene, scene),
+            "caption_spans": _spans(caption, scene, scene),
+            "text_ko_spans": _spans(korean_text, scene, scene),
             "source": 0 if self._single_template else writers[0],
             "flag": noisy,
         }
-        by = list(zip(writers[1 : 1 + REWRITES], picks[2:], strict=True))
+        rewritten_by = list(zip(writers[1 : 1 + REWRITES], picks[2:], strict=True))
+        wrong_text = partial(self._wrong, index, lambda other: describe(other, *clean_by))
+        wrong_caption = partial(self._wrong, index, coarse)
         return LazyColumns(
             ready,
             {
-                "text_rewrites": lambda: [describe(described, writer, words) for writer, words in by],
+                "text_rewrites": lambda: [describe(described, *by).text for by in rewritten_by],
+                "text_ko_rewrites": partial(self._korean_rewrites, index),
+                "wrong_text": lambda: wrong_text()[0],
+                "wrong_text_kind": lambda: wrong_text()[1],
+                "wrong_caption": lambda: wrong_caption()[0],
+                "wrong_caption_kind": lambda: wrong_caption()[1],
                 "image": partial(self._image, index),
                 "boxes": partial(self._boxes, index),
                 "regions": partial(self._regions, index),
                 "segments": partial(self._segments, index),
             },
         )
+
+    def _wrong(self, index: int, describe: Callable[[Scene], Caption]) -> tuple[str, str]:
+        """A hard negative of a description of a sample, and its kind."""
+        random = generator(self._seed, "wrong", self._split, self.keys[index])
+        scene = self._scenes[index % len(self._scenes)]
+        return hard_negative(scene, lambda other: describe(other).text, random, held_out=self._split == "val")
+
+    def _korean_rewrites(self, index: int) -> list[str]:
+        random = generator(self._seed, "korean", self._split, self.keys[index])
+        scene = self._scenes[index % len(self._scenes)]
+        writers = (1 + random.permutation(len(KOREAN_FRAMES) - 1)).tolist()
+        return [korean(scene, writer, random.integers(6, size=PICKS).tolist()).text for writer in writers[:REWRITES]]
 
     def _image(self, index: int) -> np.ndarray:
         drawing, random = self._drawing(index)
@@ -141,7 +191,7 @@ class ShapesSource:
         things = self._scenes[index % len(self._scenes)].things
         colours = np.eye(len(COLOURS), dtype=np.float32)[[thing.colour for thing in things]]
         shapes = np.eye(len(SHAPES), dtype=np.float32)[[thing.shape for thing in things]]
-        large = np.array([[thing.large] for thing in things], dtype=np.float32)
+        large = np.array([[bool(thing.large)] for thing in things], dtype=np.float32)
         return np.hstack([colours, shapes, large, self._boxes(index) / self._size])
 
     def _segments(self, index: int) -> np.ndarray:
@@ -153,18 +203,31 @@ class ShapesSource:
         image shows the same picture."""
         random = generator(self._seed, "drawing", self._split, self.keys[index])
         placements = place(self._scenes[index % len(self._scenes)], random)
-        return Drawing(placements, ground=int(random.integers(205, 246))), random
+        ground = int(random.integers(205, 246))
+        if self._plain_ground:
+            return Drawing(placements, ground=_PLAIN_GROUND, grain=0.0), random
+        return Drawing(placements, ground=ground), random
 
     def _mistaken(self, scene: Scene, random: np.random.Generator) -> Scene:
         """The scene of a wrong text: half of the time another one, else this one with a wrong main object."""
         while True:
             if random.random() < 0.5:
-                mistaken = draw_scene(random, self._objects)
+                mistaken = draw_scene(random, self._variety)
             else:
                 main = scene.things[0]
                 wrong = Thing(int(random.integers(len(COLOURS))), int(random.integers(len(SHAPES))), main.large)
-                arrangements = ARRANGEMENTS[len(scene.things)]
+                arrangements = self._variety.arrangements(len(scene.things))
                 mistaken = Scene((wrong, *scene.things[1:]), arrangements[int(random.integers(len(arrangements)))])
             # A held-out scene stays unseen in texts, too.
             if mistaken != scene and not mistaken.held_out:
                 return mistaken
+
+
+def _spans(caption: Caption, scene: Scene, described: Scene) -> np.ndarray:
+    """Where a caption of the scene `described` names each object of `scene`: int64 [n, 2]."""
+    left = list(zip(described.things, caption.spans, strict=True))
+    spans = []
+    for thing in scene.things:
+        place = next((place for place, (named, _) in enumerate(left) if named == thing), None)
+        spans.append((0, 0) if place is None else left.pop(place)[1])
+    return np.array(spans, dtype=np.int64)
