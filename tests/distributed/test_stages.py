@@ -78,7 +78,7 @@ def staged(out: str) -> list[dict[str, Any]]:
         patched.enter_context(patch.object(StageOfRun, "build", precise_model))
         patched.enter_context(patch.object(stages, "train_steps", precise_steps))
         # Evaluation reads images in float32.
-        patched.enter_context(patch.object(session, "held_out_measure", lambda *arguments: None))
+        patched.enter_context(patch.object(session, "held_out_of_stage", lambda *arguments: None))
         vlmdsl.train(RECIPES / "two_stages.vlo", settings=settings, out=out)
     return [model.state_dict() for model in models]
 

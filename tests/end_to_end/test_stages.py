@@ -113,6 +113,8 @@ def test_a_run_with_stages_is_evaluated(staged: Path) -> None:
     again = vlmdsl.evaluate(staged)
     assert again.evaluation == json.loads((staged / "evaluation.json").read_text())
     assert again.evaluation["conditions"]["stage"] == "main"
+    warm = again.evaluation["stages"]["warm"]
+    assert (warm["step"], warm["conditions"]["stage"]) == (2, "warm")
 
 
 def test_the_model_of_a_run_with_stages_is_that_of_its_last_stage(staged: Path) -> None:

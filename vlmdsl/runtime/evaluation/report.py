@@ -36,6 +36,8 @@ class Evaluation:
     probe: Measures | None = None
     parts: Mapping[str, Measures] = field(default_factory=dict)
     """What was measured of parts of the recipe, by the names of `PART_TITLES`."""
+    flows: Mapping[str, Evaluation] = field(default_factory=dict)
+    """What was measured of other flows of the same stage, by their names."""
     notes: tuple[str, ...] = field(default=(), compare=False)
     """Measures that are missing, and why."""
 
@@ -48,7 +50,7 @@ def results_json(trained: Evaluation, untrained: Evaluation | None = None) -> di
     `results["nearest_neighbours"]["top-1"]` and `results["linear_probe"]["top-1"]` likewise, with what they were measured
     with (`k`, `images`). Each measured part of a recipe is a group: `results["reconstruction"]["error"]` is the error of
     dropped patches over that of the mean image, which has 1. `results["notes"]`, where there are any, say which measures
-    mean nothing on so little data, and which samples were left out.
+    mean nothing on so little data, and which samples were left out. `results["flows"][NAME]` are those of other flows.
     """
     results: dict[str, Any] = {"samples": trained.samples}
     if trained.retrieval is not None:
@@ -63,6 +65,9 @@ def results_json(trained: Evaluation, untrained: Evaluation | None = None) -> di
             results[name] = {"classes": trained.classes, **own.facts, **_group(own, getattr(untrained, where, None))}
     for name, part in trained.parts.items():
         results[name] = {**part.facts, **_group(part, None if untrained is None else untrained.parts.get(name))}
+    if trained.flows:
+        before_of = {} if untrained is None else untrained.flows
+        results["flows"] = {name: results_json(flow, before_of.get(name)) for name, flow in trained.flows.items()}
     notes = [*_notes(results), *trained.notes]
     return {**results, "notes": notes} if notes else results
 
@@ -102,7 +107,8 @@ def stored_untrained(results: Mapping[str, Any]) -> Evaluation | None:
     groups = [retrieval[name] for name in _DIRECTIONS] if retrieval is not None else []
     groups += [group for group in classified.values() if group is not None]
     groups += parts.values()
-    if not groups or any("untrained" not in group for group in groups):
+    flows = {name: stored_untrained(flow) for name, flow in results.get("flows", {}).items()}
+    if not groups or None in flows.values() or any("untrained" not in group for group in groups):
         return None
     return Evaluation(
         samples=results["samples"],
@@ -118,6 +124,7 @@ def stored_untrained(results: Mapping[str, Any]) -> Evaluation | None:
         neighbours=_untrained(classified["nearest_neighbours"]),
         probe=_untrained(classified["linear_probe"]),
         parts={name: part for name, group in parts.items() if (part := _untrained(group)) is not None},
+        flows={name: flow for name, flow in flows.items() if flow is not None},
     )
 
 
@@ -133,16 +140,24 @@ def results_table(results: dict[str, Any]) -> Table:
     table.add_column("measure")
     for column in ("trained", "untrained", "chance"):
         table.add_column(column, justify="right")
-    for direction, title in _DIRECTIONS.items():
-        _add_rows(table, f"retrieval, {title}", results.get("retrieval", {}).get(direction, {}))
-    for name, (_, title) in _CLASSIFIED.items():
-        group = results.get(name, {})
-        _add_rows(table, f"{title} (k = {group['k']})" if "k" in group else title, group)
-    for name, title in PART_TITLES.items():
-        _add_rows(table, title, results.get(name, {}))
+    _add_results(table, results)
     if results.get("notes"):
         table.caption, table.caption_justify = "\n".join(results["notes"]), "left"
     return table
+
+
+def _add_results(table: Table, results: Mapping[str, Any], whose: str = "") -> None:
+    """The rows of what was measured, of other flows of the stage, and of earlier stages."""
+    for direction, title in _DIRECTIONS.items():
+        _add_rows(table, f"{whose}retrieval, {title}", results.get("retrieval", {}).get(direction, {}))
+    for name, (_, title) in _CLASSIFIED.items():
+        group = results.get(name, {})
+        _add_rows(table, f"{whose}{title} (k = {group['k']})" if "k" in group else f"{whose}{title}", group)
+    for name, title in PART_TITLES.items():
+        _add_rows(table, f"{whose}{title}", results.get(name, {}))
+    for what in ("flow", "stage"):
+        for name, others in results.get(f"{what}s", {}).items():
+            _add_results(table, others, f"{whose}{what} {name}: ")
 
 
 def _group(trained: Measures, untrained: Measures | None) -> dict[str, Any]:

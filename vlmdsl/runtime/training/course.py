@@ -67,11 +67,16 @@ class StageOfRun:
 
     @property
     def measured(self) -> FlowOfRun:
-        """The flow that is evaluated: the first that compares images with texts, otherwise the first with images."""
+        """The flow that is evaluated first, and on other data alone: the first that compares images with texts, otherwise
+        the first with images."""
         programs = [(flow, flow.objective.program) for flow in self.flows]
         comparing = (flow for flow, program in programs if comparison_of(program) is not None)
         with_images = (flow for flow, program in programs if first_image_tower(program) is not None)
         return next(comparing, None) or next(with_images, self.flows[0])
+
+    def is_measured(self, flow: FlowOfRun) -> bool:
+        """Whether a flow is evaluated: the measured one, and all others that compare images with texts."""
+        return flow is self.measured or comparison_of(flow.objective.program) is not None
 
     def label(self, flow: FlowOfRun) -> str:
         """The name of a flow among all flows of the run: `second.texts`."""
@@ -191,7 +196,7 @@ def open_course(
             key = flow.config.data.model_dump_json(exclude={"map"})
             with nullcontext() if evaluate_on else _naming(stage, flow):
                 train, val = sources[key] = sources.get(key) or open_sources(flow.config, evaluate_on)
-                held_out = val if flow is stage.measured else None
+                held_out = val if flow is stage.measured or (stage.is_measured(flow) and not evaluate_on) else None
                 stages[stage.name][flow.name] = map_data(
                     flow.objective.program,
                     flow.config,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,16 @@ from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers
 from vlmdsl.runtime.training.assembly import Data
 from vlmdsl.runtime.training.checkpoint import check_written_by, load_weights, read_position, sound_checkpoint, stage_of
 from vlmdsl.runtime.training.course import Model, StageOfRun, models_of, open_course, with_settings
-from vlmdsl.runtime.training.held_out import HeldOut, held_out_measure
+from vlmdsl.runtime.training.flow_measures import held_out_of_stage
+from vlmdsl.runtime.training.held_out import HeldOut
 from vlmdsl.runtime.training.processes import World, join_processes
 from vlmdsl.runtime.training.run_folder import RunFolder
 from vlmdsl.schema import RunConfig
 from vlmdsl.source import Span
 
 __all__ = [
-    "TOKENIZER", "conditions_of", "evaluate_run", "known_untrained", "measured", "restored_model", "results_text",
-    "stored_tokenizers",
+    "TOKENIZER", "conditions_of", "evaluate_run", "known_untrained", "measured", "of_earlier_stages", "restored_model",
+    "results_text", "stored_tokenizers",
 ]  # fmt: skip
 
 TOKENIZER = "tokenizer.json"
@@ -53,9 +55,9 @@ def evaluate_run(
     config = folder.with_kept(config)
     with join_processes(config.train.device) as world:
         restored = _built(course, config, folder, world, evaluate_on, evaluate_map)
-        flow, data = restored.stage.measured, restored.data[restored.stage.measured.name]
-        model = models_of(restored.model, restored.stage)[flow.name]
-        held_out = held_out_measure(flow.objective.program, flow.config, data, model)
+        data = restored.data[restored.stage.measured.name]
+        model = models_of(restored.model, restored.stage)[restored.stage.measured.name]
+        held_out = held_out_of_stage(restored.stage, restored.data, restored.model)
         if held_out is None:
             return {}, "nothing to evaluate: there is no held-out data, or it has neither texts nor classes"
         conditions = conditions_of(config, data, evaluate_map, stage=restored.stage.name)
@@ -64,7 +66,11 @@ def evaluate_run(
         untrained = untrained or held_out.measure(model)
         restored.load()
         step = read_position(restored.checkpoint).step
-        results = measured(step, held_out.measure(model), untrained, conditions)
+        before = (
+            [] if evaluate_on else list(takewhile(lambda name: name != restored.stage.name, (each.name for each in course)))
+        )
+        earlier = of_earlier_stages(folder.read_evaluation(), before)
+        results = measured(step, held_out.measure(model), untrained, conditions, earlier)
         if not evaluate_on and world.first:
             folder.write_evaluation(results)
         return results, "\n".join([results_text(results), *_remarks(data, held_out)])
@@ -137,10 +143,22 @@ def _built(
 
 
 def measured(
-    step: int, trained: Evaluation, untrained: Evaluation | None, conditions: Mapping[str, object]
+    step: int,
+    trained: Evaluation,
+    untrained: Evaluation | None,
+    conditions: Mapping[str, object],
+    earlier: Mapping[str, object] | None = None,
 ) -> dict[str, Any]:
-    """The contents of `evaluation.json`."""
-    return {"step": step, **rounded(results_json(trained, untrained)), "conditions": dict(conditions)}
+    """The contents of `evaluation.json`; `earlier` are those of earlier stages, by their names."""
+    results = {"step": step, **rounded(results_json(trained, untrained)), "conditions": dict(conditions)}
+    return {**results, "stages": dict(earlier)} if earlier else results
+
+
+def of_earlier_stages(stored: Mapping[str, Any], stages: Iterable[str]) -> dict[str, Any]:
+    """The results of these stages in `evaluation.json`, which is of one of them or of a later one."""
+    of, own = stored.get("conditions", {}).get("stage"), {name: value for name, value in stored.items() if name != "stages"}
+    every = {**stored.get("stages", {}), of: own}
+    return {name: every[name] for name in stages if name in every}
 
 
 def conditions_of(

@@ -139,6 +139,8 @@ class StoredEvaluation(_Record):
     zero_shot: _Classified | None = None
     nearest_neighbours: _Classified | None = None
     linear_probe: _Classified | None = None
+    flows: dict[str, StoredEvaluation] = {}
+    stages: dict[str, StoredEvaluation] = {}
 
     @model_validator(mode="before")
     @classmethod
@@ -166,9 +168,15 @@ def _check_groups(group: dict[str, Any], depth: int) -> None:
             _check_groups(value, depth - 1)
     if "chance" not in group:
         return
-    sides = [group, group["chance"], group.get("untrained") or {}]
+    baselines = group.get("baselines", {})
+    sides = [
+        group,
+        group["chance"],
+        group.get("untrained") or {},
+        *(baselines.values() if isinstance(baselines, dict) else [0]),
+    ]
     if not all(isinstance(side, dict) for side in sides):
-        raise ValueError("`chance` and `untrained` hold measures by name")
-    for name in group["chance"]:
+        raise ValueError("`chance`, `untrained` and each of the `baselines` hold measures by name")
+    for name in {name for side in sides[1:] for name in side}:
         if any(isinstance(side.get(name, 0.0), bool) or not isinstance(side.get(name, 0.0), int | float) for side in sides):
             raise ValueError(f"the measure {name!r} is not a number")

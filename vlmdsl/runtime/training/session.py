@@ -24,13 +24,13 @@ from vlmdsl.runtime.training.course import (
     Model,
     Opened,
     StageOfRun,
-    models_of,
     open_course,
     tokenizers_of_course,
     with_settings,
 )
 from vlmdsl.runtime.training.ending import Ending
-from vlmdsl.runtime.training.held_out import HeldOut, held_out_measure
+from vlmdsl.runtime.training.flow_measures import held_out_of_stage
+from vlmdsl.runtime.training.held_out import HeldOut
 from vlmdsl.runtime.training.identity import identity_of, settings_of
 from vlmdsl.runtime.training.measuring import conditions_of, stored_tokenizers
 from vlmdsl.runtime.training.meeting import compare, together
@@ -213,13 +213,9 @@ def _prepare(stage: StageOfRun, opened: _Opened, world: World, resume: RunFolder
     surveyed = stage.survey(data, model)
     stage.fill_references(data, model)
     batches = stage.batches(data, model, world)
-    flow = stage.measured
     for own in surveyed.values():
         batches.report.merge(own["train"].skipped)
-    held_out = None
-    if world.first:
-        model_of_flow = models_of(model, stage)[flow.name]
-        held_out = held_out_measure(flow.objective.program, flow.config, data[flow.name], model_of_flow)
+    held_out = held_out_of_stage(stage, data, model) if world.first else None
     samples = opened.data.facts(opened.course, surveyed, stage.name)
     if resume is not None:
         check_same_data(resume, samples)

@@ -30,7 +30,7 @@ from vlmdsl.runtime.training.course import Model, StageOfRun, models_of
 from vlmdsl.runtime.training.ending import Ending
 from vlmdsl.runtime.training.held_out import HeldOut
 from vlmdsl.runtime.training.loop import Callbacks, train_steps
-from vlmdsl.runtime.training.measuring import TOKENIZER, known_untrained, measured, results_text
+from vlmdsl.runtime.training.measuring import TOKENIZER, known_untrained, measured, of_earlier_stages, results_text
 from vlmdsl.runtime.training.processes import World, highest, wait_for_all
 from vlmdsl.runtime.training.run_folder import RunFolder
 from vlmdsl.runtime.training.stopping import StopSignals, ended_by
@@ -183,7 +183,10 @@ class BegunStage:
     def measure(self, step: int) -> None:
         """Measure the model and write `evaluation.json`."""
         if self.held_out is not None:
-            self.results = measured(step, self.held_out.measure(self.measured), self.untrained, self.conditions)
+            before = [stage.name for stage in self.course if stage.end <= self.stage.before]
+            earlier = of_earlier_stages(self.folder.read_evaluation(), before)
+            trained = self.held_out.measure(self.measured)
+            self.results = measured(step, trained, self.untrained, self.conditions, earlier)
             self.folder.write_evaluation(self.results)
 
     def measure_untrained(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,10 +95,12 @@ def test_baselines_of_a_part_are_reported_and_read_back() -> None:
         Evaluation(9, parts={"reconstruction": Measures({"error": error}, {"error": 1.0}, {"images": 9}, copying)})
         for error in (0.4, 9.0)
     )
+    trained, untrained = (replace(each, flows={"other": each}) for each in (trained, untrained))
     results = results_json(trained, untrained)
     assert results["reconstruction"]["baselines"] == copying
     assert stored_untrained(results) == untrained
     columns = [list(column.cells) for column in results_table(results).columns]
     rows = list(zip(*columns, strict=True))
+    assert ("flow other: dropped patches error", "40.0", "900.0", "100.0") in rows
     assert ("dropped patches error", "40.0", "900.0", "100.0") in rows
     assert ("dropped patches error, copying the nearest patch", "", "", "70.0") in rows
