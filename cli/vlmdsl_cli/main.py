@@ -23,6 +23,9 @@ __all__ = ["COMMANDS", "application", "main", "run"]
 COMMANDS = {
     "train": "Train a model with a recipe.",
     "eval": "Evaluate a trained model: retrieval and zero-shot classification.",
+    "classify": "Classify pictures with a trained model.",
+    "search": "Find the pictures that fit a text, with a trained model.",
+    "encode": "Write the features of a data set by a trained model to a file.",
     "compare": "Train several recipes in the same way and compare their results.",
     "check": "Check recipes for errors.",
     "fmt": "Format recipes.",

@@ -6,19 +6,22 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 
 import vlmdsl
 from vlmdsl.api.check import render
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PROGRAMS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 @pytest.mark.slow
 def test_the_training_loop_runs_and_learns() -> None:
-    (program,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    (program,) = [text for text in PROGRAMS if "optimizer" in text]
     assert len(program.strip().splitlines()) <= 17
     program = "import torch; torch.manual_seed(0)\n" + program.replace('"clip", ', '"clip", compiled=False, ')
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
@@ -26,6 +29,21 @@ def test_the_training_loop_runs_and_learns() -> None:
     loss, term, temperature = (float(word) for word in finished.stdout.split())
     assert loss == term < 4.0  # chance is log 256 = 5.5
     assert 0.01 <= temperature < 0.2
+
+
+@pytest.mark.slow
+def test_the_trained_model_is_used_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (program,) = [text for text in PROGRAMS if "vlmdsl.load" in text]
+    monkeypatch.chdir(tmp_path)
+    settings = {"train.batch": 8, "train.compile": False}
+    vlmdsl.train("clip", data=["shapes:samples=16"], val=["shapes:samples=8"], steps=1, settings=settings, out="runs/clip-1")
+    for name in ("cat.png", "dog.jpg"):
+        Image.new("RGB", (40, 30), "white").save(name)
+    names: dict[str, Any] = {}
+    exec(compile(program, "README.md", "exec"), names)
+    assert names["features"].shape[0] == 2
+    assert names["probabilities"].sum(dim=1).tolist() == pytest.approx([1, 1])
+    assert names["similarities"].shape == (1, 2)
 
 
 def test_every_bundled_recipe_has_its_line_and_says_what_it_was_checked_against() -> None:

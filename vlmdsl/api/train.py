@@ -139,7 +139,8 @@ class Trainer:
                 raise RuntimeError("there is no model before fit(); Trainer(resume=FOLDER) has the one of an earlier run")
             stages = course(self._built, self.config)
             measuring = import_module("vlmdsl.runtime.training.measuring")
-            self._trained = measuring.restored_model(stages, self.config, self._resume)
+            restored = measuring.restored_model(stages, self.config, self._resume)
+            self._trained = restored.measured, restored.tokenizers.default
         return self._trained
 
 

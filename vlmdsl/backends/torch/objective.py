@@ -267,10 +267,11 @@ class Objective(LearnedNumbers):
 
         Args:
             node: a node of `program` whose value is a tensor.
-            features: the inputs that it depends on, by the names of `inputs`.
+            features: the inputs that it depends on, by the names of `inputs`; none where it is made of parameters alone.
         """
         function = _execute(self.program.name, emit_value(self.program, node))["objective"]
-        with _without_autocast(next(iter(features.values())).device):
+        first = next(iter(features.values()), None)
+        with _without_autocast(next(self.parameters()).device if first is None else first.device):
             result: Any = function(features, self.learned(), self._held())
         assert isinstance(result, Tensor), f"{node!r} is not a tensor"
         return result

@@ -275,7 +275,7 @@ class EvaluationLoader:
     """The good samples of a source in order, once per iteration.
 
     `values` says what a batch holds, by name; batches with bad samples in them are smaller. `limit` is the most samples that
-    are looked at.
+    are looked at, `skipped_batches` how many batches to begin after.
     """
 
     def __init__(
@@ -286,6 +286,7 @@ class EvaluationLoader:
         *,
         batch: int,
         limit: int | None = None,
+        skipped_batches: int = 0,
         workers: int = 0,
         cache_bytes: int = _CACHE_BYTES,
         materials: Materials = NO_MATERIALS,
@@ -296,10 +297,11 @@ class EvaluationLoader:
         reader = SampleReader(source, mapping, values, cache_bytes=budget, materials=materials)
         self._batches = _EvaluationBatches(reader, batch, samples)
         self._workers = workers
+        self._first = skipped_batches
         self.report = SkipReport()
 
     def __iter__(self) -> Iterator[Batch]:
-        for loaded in in_order(self._batches, range(len(self._batches)), self._workers):
+        for loaded in in_order(self._batches, range(self._first, len(self._batches)), self._workers):
             self.report.add(loaded.skipped, loaded.views)
             if loaded.batch is not None:
                 yield loaded.batch

@@ -7,7 +7,7 @@ from vlmdsl.runtime.evaluation.probe import linear_probe_accuracy
 from vlmdsl.runtime.evaluation.reconstruction import Reconstruction, masked_error, reconstruction_of
 from vlmdsl.runtime.evaluation.report import PART_TITLES, Evaluation, results_json, results_table, stored_untrained
 from vlmdsl.runtime.evaluation.retrieval import Measures, Retrieval, retrieval_recall
-from vlmdsl.runtime.evaluation.zero_shot import DEFAULT_TEMPLATES, ClassPrompts, zero_shot_accuracy
+from vlmdsl.runtime.evaluation.zero_shot import DEFAULT_TEMPLATES, ClassPrompts, class_similarities, zero_shot_accuracy
 
 __all__ = [
     "DEFAULT_TEMPLATES",
@@ -19,6 +19,7 @@ __all__ = [
     "Measures",
     "Reconstruction",
     "Retrieval",
+    "class_similarities",
     "comparison_of",
     "evaluate",
     "evaluate_images",

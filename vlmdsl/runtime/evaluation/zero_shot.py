@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from vlmdsl.runtime.evaluation.retrieval import Measures
 from vlmdsl.runtime.modules.towers import EncodedFeatures
 from vlmdsl.runtime.values import MISSING_LABEL, Value, count, take
 
-__all__ = ["DEFAULT_TEMPLATES", "ClassPrompts", "zero_shot_accuracy"]
+__all__ = ["DEFAULT_TEMPLATES", "ClassPrompts", "class_similarities", "zero_shot_accuracy"]
 
 DEFAULT_TEMPLATES = ("a photo of a {}", "a picture of a {}", "{}")
 """The default prompts."""
@@ -58,25 +58,36 @@ def zero_shot_accuracy(
 ) -> Measures:
     """How often the class of an image (`labels [n]`) is among its first K; ties count against the model.
 
-    `prompts` are the features of all prompts, `templates` for each class in turn. Pooled features of a class's prompts are
-    averaged to one; token-wise similarities are averaged themselves, as in FILIP. Blocks of at most `size` images and
+    `prompts` are the features of all prompts, `templates` for each class in turn. Blocks of at most `size` images and
     prompts are compared at a time.
     """
     classes = count(prompts) // templates
-    if comparison.pooled:
-        prompts, templates = _ensemble(prompts, templates, comparison.normalized), 1
-    size = size or block_size(images, prompts)
-    ranks = torch.cat(
-        [
-            _ranks(_class_scores(take(images, part), prompts, templates, comparison, size), labels[part].cpu())
-            for part in blocks(count(images), size)
-        ]
-    )
+    scored = class_similarities(images, prompts, templates, comparison, size)
+    ranks = torch.cat([_ranks(scores, labels[part].cpu()) for part, scores in scored])
     return Measures(
         values={f"top-{cutoff}": (ranks <= cutoff).double().mean().item() for cutoff in cutoffs},
         chance={f"top-{cutoff}": min(cutoff, classes) / classes for cutoff in cutoffs},
         facts={"classes": classes, "images": count(images)},
     )
+
+
+def class_similarities(
+    images: EncodedFeatures,
+    prompts: EncodedFeatures,
+    templates: int,
+    comparison: Comparison,
+    size: int | None = None,
+) -> Iterator[tuple[slice, Tensor]]:
+    """Blocks of images, and the similarities `[n, classes]` of the images of each to the classes.
+
+    Pooled features of a class's prompts are averaged to one (Radford et al., 2021); token-wise similarities are averaged
+    themselves, as in FILIP.
+    """
+    if comparison.pooled:
+        prompts, templates = _ensemble(prompts, templates, comparison.normalized), 1
+    size = size or block_size(images, prompts)
+    for part in blocks(count(images), size):
+        yield part, _class_scores(take(images, part), prompts, templates, comparison, size)
 
 
 def _ensemble(prompts: EncodedFeatures, templates: int, normalized: bool) -> EncodedFeatures:

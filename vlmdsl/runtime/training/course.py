@@ -25,18 +25,49 @@ from vlmdsl.runtime.training.assembly import (
     training_batches,
 )
 from vlmdsl.runtime.training.processes import World
+from vlmdsl.runtime.training.records import RunRecord
 from vlmdsl.runtime.training.reference import fill_references
 from vlmdsl.runtime.training.starting import data_facts
 from vlmdsl.runtime.training.tokenizers import tokenizers_for
 from vlmdsl.schema import RunConfig, config_of
+from vlmdsl.source.limits import MAXIMUM_WIDTH
 
 __all__ = [
-    "FlowOfRun", "Model", "Opened", "StageOfRun", "course_of", "models_of", "open_course", "tokenizers_of_course",
-    "with_settings",
+    "DataFacts", "FlowOfRun", "Model", "Opened", "StageOfRun", "course_of", "models_of", "open_course",
+    "tokenizers_of_course", "with_settings",
 ]  # fmt: skip
 
 Model = VisionLanguageModel | FlowModels
 """What a stage trains: for several flows, one model over one set of modules."""
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What a model needs to know of its training data: `fields`, what is known of each field (`FieldMapping.facts`), such as
+    how many numbers describe a region, and how many `samples` there are."""
+
+    fields: Mapping[str, Any]
+    samples: int
+
+    @classmethod
+    def of(cls, opened: Mapping[str, Data]) -> dict[str, DataFacts]:
+        """Those of the data of each flow."""
+        return {name: cls(data.mapping.facts, len(data.train)) for name, data in opened.items()}
+
+    @classmethod
+    def recorded(cls, stage: StageOfRun, record: RunRecord) -> dict[str, DataFacts] | None:
+        """What `run.json` says of the data of each flow; None where it does not say all that a model needs."""
+        facts: dict[str, DataFacts] = {}
+        for flow in stage.flows:
+            label = stage.label(flow)
+            train = record.data.get(f"{label}:train" if label else "train", {})
+            fields, samples = train.get("fields"), train.get("samples")
+            if not isinstance(fields, dict) or not all(_is_fact(fact) for fact in fields.values()):
+                return None
+            if flow.objective.references.columns or (sample_index(flow.objective.program) is not None and not samples):
+                return None
+            facts[flow.name] = cls(fields, samples if isinstance(samples, int) else 0)
+        return facts
 
 
 @dataclass(frozen=True)
@@ -82,9 +113,9 @@ class StageOfRun:
         """The name of a flow among all flows of the run: `second.texts`."""
         return ".".join(name for name in (self.name, flow.name) if name)
 
-    def build(self, tokenizers: Tokenizers, world: World, opened: Mapping[str, Data]) -> Model:
-        """The model, with weights drawn from the seed; `opened` is the data of each flow."""
-        facts = {name: data.mapping.facts for name, data in opened.items()}
+    def build(self, tokenizers: Tokenizers, world: World, facts_of: Mapping[str, DataFacts]) -> Model:
+        """The model, with weights drawn from the seed; `facts_of` is what it needs to know of the data of each flow."""
+        facts = {name: own.fields for name, own in facts_of.items()}
         first = self.flows[0]
         model: Model
         if len(self.flows) == 1:
@@ -94,7 +125,7 @@ class StageOfRun:
             model = build_flow_models(objectives, self.config, tokenizers, world, facts)
         for flow in self.flows:
             if sample_index(flow.objective.program) is not None:
-                flow.objective.state.allocate_samples(len(opened[flow.name].train))
+                flow.objective.state.allocate_samples(facts_of[flow.name].samples)
         return model
 
     def survey(self, opened: Mapping[str, Data], model: Model) -> dict[str, dict[str, Survey]]:
@@ -148,6 +179,11 @@ class Opened:
                     seen = looked_through[name].as_dict() if name in looked_through else {}
                     facts[f"{label}:{name}" if label else name] = {**own, **seen}
         return facts
+
+
+def _is_fact(value: object) -> bool:
+    """Whether a value of a file is what a field's facts can be: nothing, or a length in numbers."""
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAXIMUM_WIDTH)
 
 
 def course_of(stages: Iterable[tuple[Stage, Mapping[str, Objective]]], config: RunConfig) -> tuple[StageOfRun, ...]:

@@ -15,14 +15,14 @@ from rich.console import Console
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.configuration import NothingToResume
 from vlmdsl.diagnostics.cells import displayed, plain
-from vlmdsl.runtime.data import Skipped, fingerprint, remarks_of, too_few_usable
+from vlmdsl.runtime.data import Materials, Skipped, fingerprint, remarks_of, too_few_usable
 from vlmdsl.runtime.evaluation import Evaluation, results_json, results_table, stored_untrained
 from vlmdsl.runtime.files import damaged, rounded
 from vlmdsl.runtime.model import VisionLanguageModel
-from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers
-from vlmdsl.runtime.training.assembly import Data
+from vlmdsl.runtime.tokenizer import Tokenizers
+from vlmdsl.runtime.training.assembly import Data, materials_of
 from vlmdsl.runtime.training.checkpoint import check_written_by, load_weights, read_position, sound_checkpoint, stage_of
-from vlmdsl.runtime.training.course import Model, StageOfRun, models_of, open_course, with_settings
+from vlmdsl.runtime.training.course import DataFacts, Model, StageOfRun, models_of, open_course, with_settings
 from vlmdsl.runtime.training.flow_measures import held_out_of_stage
 from vlmdsl.runtime.training.held_out import HeldOut
 from vlmdsl.runtime.training.processes import World, join_processes
@@ -31,8 +31,8 @@ from vlmdsl.schema import RunConfig
 from vlmdsl.source import Span
 
 __all__ = [
-    "TOKENIZER", "conditions_of", "evaluate_run", "known_untrained", "measured", "of_earlier_stages", "restored_model",
-    "results_text", "stored_tokenizers",
+    "TOKENIZER", "Restored", "conditions_of", "evaluate_run", "known_untrained", "measured", "of_earlier_stages",
+    "restored_model", "results_text", "stored_tokenizers",
 ]  # fmt: skip
 
 TOKENIZER = "tokenizer.json"
@@ -65,12 +65,11 @@ def evaluate_run(
         untrained = None if evaluate_on else known_untrained(folder, conditions)
         untrained = untrained or held_out.measure(model)
         restored.load()
-        step = read_position(restored.checkpoint).step
         before = (
             [] if evaluate_on else list(takewhile(lambda name: name != restored.stage.name, (each.name for each in course)))
         )
         earlier = of_earlier_stages(folder.read_evaluation(), before)
-        results = measured(step, held_out.measure(model), untrained, conditions, earlier)
+        results = measured(restored.step, held_out.measure(model), untrained, conditions, earlier)
         if not evaluate_on and world.first:
             folder.write_evaluation(results)
         return results, "\n".join([results_text(results), *_remarks(data, held_out)])
@@ -86,33 +85,49 @@ def _remarks(data: Data, held_out: HeldOut) -> list[str]:
     return [*map(displayed, remarks_of(data.held_out)), *report.table().splitlines()]
 
 
-def restored_model(
-    course: Sequence[StageOfRun], config: RunConfig, folder: RunFolder
-) -> tuple[VisionLanguageModel, Tokenizer]:
-    """The model of the newest sound checkpoint in `folder`, and its tokenizer. V0816 without a checkpoint."""
+def restored_model(course: Sequence[StageOfRun], config: RunConfig, folder: RunFolder) -> Restored:
+    """The newest sound checkpoint in `folder`, loaded. V0816 without a checkpoint.
+
+    The training data is opened only where the model is made of it: where it retrieves from reference samples, or where
+    `run.json` does not say what a tower needs to know of the data.
+    """
     with join_processes(config.train.device) as world:
-        restored = _built(course, folder.with_kept(config), folder, world)
+        restored = _built(course, folder.with_kept(config), folder, world, only_weights=True)
         restored.load()
-        model = models_of(restored.model, restored.stage)[restored.stage.measured.name]
-        return model, restored.tokenizers.default
+        return restored
 
 
 @dataclass(frozen=True)
-class _Restored:
+class Restored:
     """A run as it was before its first step, and the checkpoint that is to be loaded."""
 
     checkpoint: Path
     stage: StageOfRun
     """The one that the checkpoint is of."""
     data: dict[str, Data]
-    """The data of each flow."""
+    """The data of each flow; empty where it was not opened."""
     tokenizers: Tokenizers
     model: Model
+
+    @property
+    def measured(self) -> VisionLanguageModel:
+        """The model of the flow that is evaluated."""
+        return models_of(self.model, self.stage)[self.stage.measured.name]
+
+    @property
+    def materials(self) -> Materials:
+        """What that flow's views of samples are made with."""
+        return materials_of(self.stage.measured.config)
+
+    @property
+    def step(self) -> int:
+        """The number of optimiser steps before the checkpoint."""
+        return read_position(self.checkpoint).step
 
     def load(self) -> None:
         """Put the weights of the checkpoint into the model."""
         load_weights(self.checkpoint, self.model)
-        if self.stage.starts_from:
+        if self.stage.starts_from and self.data:
             self.stage.fill_references(self.data, self.model)
 
 
@@ -123,7 +138,9 @@ def _built(
     world: World,
     evaluate_on: tuple[str, ...] = (),
     evaluate_map: Mapping[str, str] | None = None,
-) -> _Restored:
+    *,
+    only_weights: bool = False,
+) -> Restored:
     checkpoint, notes = sound_checkpoint(folder.checkpoints)
     if checkpoint is None:
         reason = "it has no complete checkpoint"
@@ -132,14 +149,16 @@ def _built(
     course = with_settings(course, config)
     name = stage_of(checkpoint, [stage.name for stage in course])
     stage = next(stage for stage in course if stage.name == name)
-    data = open_course([stage], evaluate_on, evaluate_map).stages[stage.name]
+    facts = DataFacts.recorded(stage, folder.read_facts()) if only_weights else None
+    data = {} if facts else open_course([stage], evaluate_on, evaluate_map).stages[stage.name]
     tokenizers = stored_tokenizers(checkpoint)
-    model = stage.build(tokenizers, world, data)
-    stage.fill_references(data, model)
+    model = stage.build(tokenizers, world, facts or DataFacts.of(data))
+    if data:
+        stage.fill_references(data, model)
     if world.first:
         for note in notes:
             print(plain(f"note: {note}; using {checkpoint.name}"), file=sys.stderr)
-    return _Restored(checkpoint, stage, data, tokenizers, model)
+    return Restored(checkpoint, stage, data, tokenizers, model)
 
 
 def measured(

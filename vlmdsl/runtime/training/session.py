@@ -21,6 +21,7 @@ from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers
 from vlmdsl.runtime.training.assembly import Data
 from vlmdsl.runtime.training.checkpoint import read_position, read_state, sound_checkpoint, stage_of
 from vlmdsl.runtime.training.course import (
+    DataFacts,
     Model,
     Opened,
     StageOfRun,
@@ -209,7 +210,7 @@ def _open(
 def _prepare(stage: StageOfRun, opened: _Opened, world: World, resume: RunFolder | None, over: _Over | None) -> _Prepared:
     """Model and batches of a stage; `over` are those that this process has trained."""
     data = opened.data.stages[stage.name]
-    model = stage.build(opened.tokenizers, world, data)
+    model = stage.build(opened.tokenizers, world, DataFacts.of(data))
     surveyed = stage.survey(data, model)
     stage.fill_references(data, model)
     batches = stage.batches(data, model, world)

@@ -51,6 +51,7 @@ def data_facts(data: Data, surveys: Mapping[str, Survey]) -> dict[str, Any]:
     for name, survey in surveys.items():
         facts[name] |= survey.as_dict()
     facts["train"]["stand_ins"] = data.mapping.stand_ins
+    facts["train"]["fields"] = {name: fact for name, fact in data.mapping.facts.items() if isinstance(fact, int | None)}
     return facts
 
 

@@ -12,7 +12,7 @@ from vlmdsl.api.driver import build_flows
 from vlmdsl.api.runs import course
 from vlmdsl.runtime.model import FlowModels, VisionLanguageModel
 from vlmdsl.runtime.training.checkpoint import Position, save_checkpoint, take_over
-from vlmdsl.runtime.training.course import Model, StageOfRun, models_of, open_course, tokenizers_of_course
+from vlmdsl.runtime.training.course import DataFacts, Model, StageOfRun, models_of, open_course, tokenizers_of_course
 from vlmdsl.runtime.training.optimizer import build_optimizer
 from vlmdsl.runtime.training.processes import World
 from vlmdsl.schema import RunConfig, load_config
@@ -61,7 +61,7 @@ def stages(size: int = 16, **settings: object) -> tuple[tuple[StageOfRun, ...], 
     parts = course(build_flows(text, expression=True), configured(**settings))
     opened = open_course(parts)
     tokenizers = tokenizers_of_course(parts, opened)
-    return parts, [stage.build(tokenizers, HERE, opened.stages[stage.name]) for stage in parts]
+    return parts, [stage.build(tokenizers, HERE, DataFacts.of(opened.stages[stage.name])) for stage in parts]
 
 
 def saved(model: Model, folder: Path) -> Path:

@@ -1,0 +1,78 @@
+"""`encode`: the features of a whole data set as a file. Torch is imported when it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+from vlmdsl.api.load import load
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.diagnostics.catalog.trained import FormatUnknown
+from vlmdsl.diagnostics.cells import displayed
+from vlmdsl.source import Span
+
+__all__ = ["EncodeResult", "encode"]
+
+_SUFFIX = ".npy"
+
+
+@dataclass(frozen=True)
+class EncodeResult:
+    """The file with a row for each of so many `samples`; the rows of those that were `skipped`, by key, are NaN."""
+
+    file: Path
+    samples: int
+    skipped: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """The same, for a machine."""
+        return {"file": str(self.file), "samples": self.samples, "skipped": self.skipped}
+
+    def to_text(self) -> str:
+        """The file and its number of rows, then what was skipped."""
+        lines = [f"{self.samples:,} rows in {displayed(str(self.file))}"]
+        lines += [f"row of NaN: {displayed(key)} ({reason})" for key, reason in self.skipped.items()]
+        return "\n".join(lines)
+
+
+def encode(
+    run: str | Path,
+    data: str | Sequence[str],
+    out: str | Path,
+    *,
+    what: Literal["image", "text"] = "image",
+    map: Mapping[str, str] | None = None,
+    device: str | None = None,
+    batch: int = 64,
+) -> EncodeResult:
+    """Write the features of all images, or of all texts, to a file of numpy, `float32 [n, D]`; data of any size.
+
+    Row i is sample i; `OUT.keys.jsonl` has its name. What is interrupted goes on when the same call is made again. Raises
+    `DiagnosticError` as `load` does, V0861 where the recipe encodes no such vectors, V0862 for a file of another ending,
+    V0820 where no sample can be used, V0903 where the disk is full, and those of data that cannot be opened.
+
+    Args:
+        run: the run folder.
+        data: a folder of pictures, or other data in the formats of `train`.
+        out: the file, `NAME.npy`.
+        what: `image` or `text`.
+        map: `image` or `text` -> its column, if that has another name.
+        device: see `load`.
+        batch: how many are encoded at a time.
+
+    >>> import tempfile, vlmdsl
+    >>> settings = {"train.batch": 8, "train.compile": False, "evaluation.limit": 32}
+    >>> run = vlmdsl.train("clip", data=["shapes:samples=32"], steps=2, settings=settings, out=tempfile.mkdtemp())
+    >>> vlmdsl.encode(run.folder, "shapes:samples=3", f"{tempfile.mkdtemp()}/images.npy").samples
+    3
+    """
+    file = Path(out)
+    if file.suffix != _SUFFIX:
+        raise DiagnosticError((FormatUnknown.at(Span("<command line>", 0, 0), file=file),))
+    model, trained = load(run, device=device, batch=batch), import_module("vlmdsl.runtime.trained")
+    specs, kind = [data] if isinstance(data, str) else data, "Image" if what == "image" else "Text"
+    samples, skipped = trained.write_embeddings(model, specs, map or {}, file, kind)
+    return EncodeResult(file, samples, skipped)

@@ -1,0 +1,44 @@
+"""V0860 to V0869: the use of trained models."""
+
+from __future__ import annotations
+
+from vlmdsl.diagnostics.problem import Problem
+
+__all__ = ["FormatUnknown", "InputUnusable", "NotLearned"]
+
+
+class InputUnusable(Problem):
+    code = "V0860"
+    template = "{count} of {total} {inputs} cannot be used: {which} ({reason})"
+    summary = "An image or a text that a trained model is to encode cannot be used."
+    explanation = (
+        "An image is a path, encoded bytes, a Pillow image, an array `uint8 [H, W, 3]`, or a tensor `[3, H, W]` or "
+        "`[n, 3, H, W]` of numbers in [0, 1] or of `uint8` levels. A path that leads to no image, a damaged or empty file, "
+        "and a picture larger than the limit cannot be encoded; a text must not be empty. The message names the first one. "
+        "`vlmdsl classify` and `vlmdsl encode` skip such files, and count and name them."
+    )
+    provoked_by = '`model.encode_image(["missing.png"])`'
+
+
+class NotLearned(Problem):
+    code = "V0861"
+    template = "the model of `{recipe}` {lack}"
+    summary = "A trained model is asked for what its recipe does not train."
+    explanation = (
+        "What a trained model can do depends on its recipe: images are compared with texts, classified and searched by "
+        "words only where the objective compares images with texts; a recipe of images alone, `mae` or `simclr`, encodes "
+        "images. The recipe of a run is in its folder, and `vlmdsl recipes` lists what each bundled one trains."
+    )
+    provoked_by = "`vlmdsl classify RUN PICTURES --classes dog,cat` for a run of `simclr`"
+
+
+class FormatUnknown(Problem):
+    code = "V0862"
+    template = "features are written to a file NAME.npy, and this one is `{file}`"
+    summary = "`vlmdsl encode --out` names a file of another format."
+    explanation = (
+        "Features are written in the format of numpy, `float32 [n, D]`, one row per sample: `numpy.load(NAME, "
+        'mmap_mode="r")` reads them without loading all of them. The names of the samples are in `NAME.npy.keys.jsonl`, one '
+        "per line."
+    )
+    provoked_by = "`vlmdsl encode RUN PICTURES --out features.txt`"

@@ -1,0 +1,8 @@
+"""Trained models: encode, compare, classify, search."""
+
+from vlmdsl.runtime.trained.collections import EncodedData
+from vlmdsl.runtime.trained.embeddings import write_embeddings
+from vlmdsl.runtime.trained.grid import draw_grid
+from vlmdsl.runtime.trained.model import TrainedModel
+
+__all__ = ["EncodedData", "TrainedModel", "draw_grid", "write_embeddings"]

@@ -1,0 +1,102 @@
+"""The features of a whole data set as a file, of any size, which can be continued."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.runtime.data import Skipped, Source, fingerprint, too_few_usable
+from vlmdsl.runtime.files import write_atomically, writing
+from vlmdsl.runtime.trained.collections import EncodedData, Kind
+from vlmdsl.runtime.trained.model import TrainedModel
+
+__all__ = ["write_embeddings"]
+
+_SAVED_EVERY = 50
+"""Batches."""
+
+
+class _Progress(BaseModel):
+    """How far a file that is not finished is."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    identity: str
+    batches: int = Field(ge=0)
+    skipped: dict[str, str]
+
+
+def write_embeddings(
+    model: TrainedModel, data: Sequence[str], columns: Mapping[str, str], place: Path, kind: Kind = "Image"
+) -> tuple[int, dict[str, str]]:
+    """Write the vectors of all samples to the file `place`, `float32 [n, D]` in the format of numpy.
+
+    Row i is sample i of the data; that of a sample that cannot be used is NaN. `PLACE.keys.jsonl` has the key of each row.
+    Returns the number of samples, and why some were skipped, by key. Until the file is finished it is `PLACE.partial`, and
+    `PLACE.progress.json` says how far it is: the same call goes on from there. Vectors are not held in memory. Raises
+    `DiagnosticError` as `EncodedData` and `TrainedModel.vectors` do, V0820 where no sample can be used, and V0903 where the
+    disk is full.
+    """
+    partial, progress_file = (place.with_name(place.name + ending) for ending in (".partial", ".progress.json"))
+    source = EncodedData(model, data, columns, kind=kind).source
+    identity = _identity(model, source, columns, kind)
+    progress = _progress(progress_file, partial, identity)
+    encoded = EncodedData(model, data, columns, kind=kind, skipped_batches=progress.batches)
+    filled = progress.batches * model.batch
+    rows = np.lib.format.open_memmap(partial, mode="r+") if progress.batches else None
+
+    def skipped() -> dict[str, str]:
+        return {**progress.skipped, **encoded.report.samples}
+
+    with writing(place):
+        for places, features in encoded:
+            vectors = model.vectors(features).numpy()
+            if rows is None:
+                shape = (len(source), vectors.shape[1])
+                rows = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
+            batches = int(places[-1]) // model.batch + 1
+            rows[filled : batches * model.batch] = np.nan
+            rows[places.numpy()], filled = vectors, batches * model.batch
+            if batches % _SAVED_EVERY == 0:
+                rows.flush()
+                done = _Progress(identity=identity, batches=batches, skipped=skipped())
+                write_atomically(progress_file, done.model_dump_json())
+        if rows is None:
+            bad = [Skipped(key, reason) for key, reason in skipped().items()]
+            raise DiagnosticError((too_few_usable(source.name, len(bad), 0, 1, bad),))
+        rows[filled:] = np.nan
+        rows.flush()
+        keys = (json.dumps(source.keys[index], ensure_ascii=False) for index in range(len(source)))
+        write_atomically(place.with_name(place.name + ".keys.jsonl"), "".join(f"{key}\n" for key in keys))
+        partial.replace(place)
+    progress_file.unlink(missing_ok=True)
+    return len(source), skipped()
+
+
+def _identity(model: TrainedModel, source: Source, columns: Mapping[str, str], kind: Kind) -> str:
+    """SHA-256 of all that the rows depend on: the weights, the samples, and how they are read."""
+    digest = hashlib.sha256()
+    for name, tensor in model.model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())
+    parts = [fingerprint(source), sorted(columns.items()), kind, model.batch]
+    digest.update(json.dumps(parts).encode())
+    return digest.hexdigest()
+
+
+def _progress(file: Path, partial: Path, identity: str) -> _Progress:
+    """How far an earlier call was; the beginning where there was none, or one with another model or other data."""
+    begun = _Progress(identity=identity, batches=0, skipped={})
+    if not (file.is_file() and partial.is_file()):
+        return begun
+    try:
+        progress = _Progress.model_validate_json(file.read_bytes())
+    except ValidationError:
+        return begun
+    return progress if progress.identity == identity else begun

@@ -1,0 +1,42 @@
+"""Pictures in a grid, each with a line below. matplotlib is imported when one is drawn."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vlmdsl.runtime.files import write_atomically
+
+__all__ = ["draw_grid"]
+
+_COLUMNS = 6
+
+
+def draw_grid(pictures: Sequence[tuple[np.ndarray, str]], place: Path, title: str = "") -> None:
+    """Draw pictures, `uint8 [H, W, 3]` each with a text, into the PNG file `place`, row by row. Nothing is drawn without
+    pictures."""
+    if not pictures:
+        return
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(_COLUMNS, len(pictures))
+    rows = math.ceil(len(pictures) / columns)
+    figure = Figure(figsize=(1.7 * columns, 1.9 * rows + 0.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    if title:
+        figure.suptitle(title, parse_math=False)
+    for number in range(rows * columns):
+        axes = figure.add_subplot(rows, columns, number + 1)
+        axes.set_axis_off()
+        if number < len(pictures):
+            pixels, text = pictures[number]
+            axes.imshow(pixels)
+            axes.set_title(text, fontsize=8, parse_math=False)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=110)
+    write_atomically(place, drawn.getvalue())

@@ -1,0 +1,100 @@
+"""Images and texts as callers have them, as what a tower takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.diagnostics.catalog.trained import InputUnusable
+from vlmdsl.runtime.data.images import decode_image
+from vlmdsl.runtime.values import BadSample
+from vlmdsl.source import Span
+
+__all__ = ["Images", "Picture", "Texts", "decoded", "listed_images", "listed_texts"]
+
+Picture: TypeAlias = str | Path | bytes | Image.Image | np.ndarray | Tensor
+"""One image: a path, an encoded file, a Pillow image, `uint8 [H, W, 3]`, or a tensor `[3, H, W]`."""
+Images: TypeAlias = Picture | Sequence[Picture]
+"""One image or several; a tensor may be `[n, 3, H, W]`."""
+Texts: TypeAlias = str | Sequence[str]
+
+
+def listed_images(images: Images) -> Sequence[Picture]:
+    """Several images, each by itself."""
+    if isinstance(images, Tensor):
+        return list(images) if images.dim() == 4 else [images]
+    if isinstance(images, np.ndarray):
+        return list(images) if images.ndim == 4 else [images]
+    if isinstance(images, str | Path | bytes | Image.Image):
+        return [images]
+    return list(images)
+
+
+def listed_texts(texts: Texts) -> list[str]:
+    """Several texts; V0860 if one of them is empty or not a text."""
+    several: list[Any] = [texts] if isinstance(texts, str) else list(texts)
+    reasons = {place: reason for place, text in enumerate(several) if (reason := _fault(text))}
+    if reasons:
+        raise _unusable("texts", len(several), {f"number {place + 1}": reason for place, reason in reasons.items()})
+    return several
+
+
+def decoded(images: Sequence[Picture]) -> list[np.ndarray]:
+    """Each image as `uint8 [H, W, 3]`; V0860, which names the first one, if some cannot be decoded."""
+    pixels: list[np.ndarray] = []
+    faults: dict[str, str] = {}
+    for place, image in enumerate(images):
+        try:
+            pixels.append(levels(image))
+        except BadSample as fault:
+            faults[_name(image, place)] = str(fault)
+    if faults:
+        raise _unusable("images", len(images), faults)
+    return pixels
+
+
+def levels(image: Picture) -> np.ndarray:
+    """An image as `uint8 [H, W, 3]`; raises `BadSample`.
+
+    >>> levels(torch.zeros(3, 2, 5)).shape
+    (2, 5, 3)
+    """
+    if isinstance(image, Tensor):
+        return _of_tensor(image)
+    return decode_image(Path(image) if isinstance(image, str) else image)
+
+
+def _of_tensor(image: Tensor) -> np.ndarray:
+    if image.dim() != 3 or image.shape[0] != 3 or not image.numel():
+        raise BadSample(f"a tensor of an image is [3, H, W], and this one is {list(image.shape)}")
+    if image.dtype != torch.uint8:
+        numbers = image.detach().float()
+        if not bool(((numbers >= 0) & (numbers <= 1)).all()):
+            raise BadSample("numbers of an image are from 0 to 1, or levels of type uint8")
+        image = (numbers * 255).round().to(torch.uint8)
+    return np.ascontiguousarray(image.detach().cpu().permute(1, 2, 0).numpy())
+
+
+def _fault(text: object) -> str:
+    if not isinstance(text, str):
+        return f"it is of type {type(text).__name__}"
+    return "" if text.strip() else "it is empty"
+
+
+def _name(image: object, place: int) -> str:
+    return f"`{image}`" if isinstance(image, str | Path) else f"number {place + 1}"
+
+
+def _unusable(inputs: str, total: int, faults: dict[str, str]) -> DiagnosticError:
+    which, reason = next(iter(faults.items()))
+    place = Span("<python>", 0, 0)
+    return DiagnosticError(
+        (InputUnusable.at(place, count=len(faults), total=total, inputs=inputs, which=which, reason=reason),)
+    )
