@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vlmdsl.api.check import check
-    from vlmdsl.api.classify import classify
     from vlmdsl.api.compare import compare
     from vlmdsl.api.compile import compile
     from vlmdsl.api.diff import diff
     from vlmdsl.api.emit import emit
-    from vlmdsl.api.encode import encode
     from vlmdsl.api.evaluate import evaluate
     from vlmdsl.api.explain import explain
     from vlmdsl.api.format import format
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
     from vlmdsl.api.parse import parse
     from vlmdsl.api.plan import plan
     from vlmdsl.api.recipes import recipes
-    from vlmdsl.api.search import search
     from vlmdsl.api.train import Trainer, train
     from vlmdsl.backends.torch.cached import CachedStep
     from vlmdsl.diagnostics import Diagnostic, DiagnosticError
@@ -30,8 +27,8 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "CachedStep", "Diagnostic", "DiagnosticError", "Trainer", "check", "classify", "compare", "compile", "diff", "emit",
-    "encode", "evaluate", "explain", "format", "load", "parse", "plan", "primitive", "recipes", "search", "train",
+    "CachedStep", "Diagnostic", "DiagnosticError", "Trainer", "check", "compare", "compile", "diff", "emit", "evaluate",
+    "explain", "format", "load", "parse", "plan", "primitive", "recipes", "train",
 ]  # fmt: skip
 
 _HOMES = {

@@ -16,7 +16,10 @@ from PIL import Image
 from torch import Tensor
 
 import vlmdsl
-from vlmdsl.runtime.data import open_source
+from vlmdsl.api.classify import classify
+from vlmdsl.api.encode import encode
+from vlmdsl.api.search import search
+from vlmdsl.runtime.data import map_fields, open_source
 from vlmdsl.runtime.modules.towers import EncodedFeatures
 from vlmdsl.runtime.trained import EncodedData, embeddings
 
@@ -77,7 +80,7 @@ def test_batches_do_not_matter(clip: Path) -> None:
 def test_classes_are_those_of_the_evaluation(clip: Path) -> None:
     """The accuracy is what `eval` reports, and a probability the softmax over the learned temperature."""
     source = open_source((HELD_OUT,), "val")
-    names = vlmdsl.runtime.data.map_fields(source, []).classes["label"]  # type: ignore[attr-defined]
+    names = map_fields(source, []).classes["label"]
     model, images = vlmdsl.load(clip), levels(range(40))
     labels = torch.tensor([source[index]["label"] for index in range(40)])
     accuracy = (model.classify(images, names).argmax(dim=1) == labels).double().mean().item()
@@ -156,11 +159,11 @@ def test_what_is_not_a_text_is_named(clip: Path, texts: list[object]) -> None:
 
 
 def test_a_folder_is_classified_and_searched(clip: Path, folder: Path, tmp_path: Path) -> None:
-    result = vlmdsl.classify(clip, str(folder), ["red circle", "blue square", "green cross"])
+    result = classify(clip, str(folder), ["red circle", "blue square", "green cross"])
     assert len(result.probabilities) == 6
     assert list(result.skipped.values()) == ["damaged image"]
     assert "skipped 1 sample" in result.to_text()
-    hits = vlmdsl.search(clip, str(folder), "a red circle", best=4, grid=tmp_path / "grid.png")
+    hits = search(clip, str(folder), "a red circle", best=4, grid=tmp_path / "grid.png")
     similarities = [similarity for _, similarity in hits.best]
     assert similarities == sorted(similarities, reverse=True)
     assert (len(hits.best), hits.pictures) == (4, 6)
@@ -170,10 +173,12 @@ def test_a_folder_is_classified_and_searched(clip: Path, folder: Path, tmp_path:
         assert grid.size[0] > 300
 
 
-def test_an_interrupted_encoding_goes_on(clip: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It goes on behind the last batch that was saved, and gives the same file."""
+def test_an_interrupted_encoding_continues(
+    clip: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It continues behind the last batch that was saved, and gives the same file."""
     whole, parted = tmp_path / "whole.npy", tmp_path / "parted.npy"
-    assert vlmdsl.encode(clip, str(folder), whole, batch=2).skipped.keys() == {"3.png"}
+    assert encode(clip, str(folder), whole, batch=2).skipped.keys() == {"3.png"}
     rows = np.load(whole, mmap_mode="r")
     assert (rows.shape, rows.dtype) == ((7, 64), np.float32)
     assert np.isnan(rows).any(axis=1).tolist() == [index == 3 for index in range(7)]
@@ -194,11 +199,11 @@ def test_an_interrupted_encoding_goes_on(clip: Path, folder: Path, tmp_path: Pat
 
     monkeypatch.setattr(EncodedData, "__iter__", watched)
     with pytest.raises(KeyboardInterrupt):
-        vlmdsl.encode(clip, str(folder), parted, batch=2)
+        encode(clip, str(folder), parted, batch=2)
     assert not parted.exists()
     batches.clear()
     stop_after = 9
-    assert vlmdsl.encode(clip, str(folder), parted, batch=2).skipped.keys() == {"3.png"}
+    assert encode(clip, str(folder), parted, batch=2).skipped.keys() == {"3.png"}
     assert batches == [[4, 5], [6]]
     assert parted.read_bytes() == whole.read_bytes()
     names = sorted(path.name for path in tmp_path.iterdir())
@@ -207,4 +212,4 @@ def test_an_interrupted_encoding_goes_on(clip: Path, folder: Path, tmp_path: Pat
 
 def test_a_file_of_another_format_is_refused(clip: Path, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(vlmdsl.DiagnosticError, match="V0862"):
-        vlmdsl.encode(clip, str(folder), tmp_path / "features.txt")
+        encode(clip, str(folder), tmp_path / "features.txt")

@@ -63,9 +63,10 @@ def classify(
         device: see `load`.
 
     >>> import tempfile, vlmdsl
+    >>> from vlmdsl.api.classify import classify
     >>> settings = {"train.batch": 8, "train.compile": False, "evaluation.limit": 32}
     >>> run = vlmdsl.train("clip", data=["shapes:samples=32"], steps=2, settings=settings, out=tempfile.mkdtemp())
-    >>> result = vlmdsl.classify(run.folder, "shapes:samples=3", ["circle", "square"])
+    >>> result = classify(run.folder, "shapes:samples=3", ["circle", "square"])
     >>> len(result.probabilities), result.skipped
     (3, {})
     """

@@ -64,9 +64,10 @@ def encode(
         batch: how many are encoded at a time.
 
     >>> import tempfile, vlmdsl
+    >>> from vlmdsl.api.encode import encode
     >>> settings = {"train.batch": 8, "train.compile": False, "evaluation.limit": 32}
     >>> run = vlmdsl.train("clip", data=["shapes:samples=32"], steps=2, settings=settings, out=tempfile.mkdtemp())
-    >>> vlmdsl.encode(run.folder, "shapes:samples=3", f"{tempfile.mkdtemp()}/images.npy").samples
+    >>> encode(run.folder, "shapes:samples=3", f"{tempfile.mkdtemp()}/images.npy").samples
     3
     """
     file = Path(out)

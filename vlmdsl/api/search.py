@@ -62,9 +62,10 @@ def search(
         device: see `load`.
 
     >>> import tempfile, vlmdsl
+    >>> from vlmdsl.api.search import search
     >>> settings = {"train.batch": 8, "train.compile": False, "evaluation.limit": 32}
     >>> run = vlmdsl.train("clip", data=["shapes:samples=32"], steps=2, settings=settings, out=tempfile.mkdtemp())
-    >>> len(vlmdsl.search(run.folder, "shapes:samples=20", "a red circle", best=5).best)
+    >>> len(search(run.folder, "shapes:samples=20", "a red circle", best=5).best)
     5
     """
     model, trained = load(run, device=device), import_module("vlmdsl.runtime.trained")

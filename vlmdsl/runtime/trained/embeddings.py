@@ -39,7 +39,7 @@ def write_embeddings(
 
     Row i is sample i of the data; that of a sample that cannot be used is NaN. `PLACE.keys.jsonl` has the key of each row.
     Returns the number of samples, and why some were skipped, by key. Until the file is finished it is `PLACE.partial`, and
-    `PLACE.progress.json` says how far it is: the same call goes on from there. Vectors are not held in memory. Raises
+    `PLACE.progress.json` says how far it is: the same call continues from there. Vectors are not held in memory. Raises
     `DiagnosticError` as `EncodedData` and `TrainedModel.vectors` do, V0820 where no sample can be used, and V0903 where the
     disk is full.
     """
