@@ -102,7 +102,7 @@ class Shown:
         """What it must reach."""
         return self.kind.bounds[self.own]
 
-    def told(self, shares: Shares) -> str:
+    def text(self, shares: Shares) -> str:
         """In words, beside its baselines."""
         title = self.bound.title or self.own.replace("_", " ").replace(".", ", ")
         others = ", ".join(f"{name} {percent(value)}" for name, value in shares.items() if name != "trained")

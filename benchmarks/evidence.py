@@ -160,7 +160,7 @@ def _learns(recipe: str, scale: Scale, steps: int, *, choosing: bool = False) ->
     shares = {name: _beside_baselines(evaluation, name) for name in measures}
     aims = aimed(measures)
     passed = bool(aims) and all(measures[name].bound.holds(shares[name], evaluation["samples"]) for name in aims)
-    words = "; ".join(measure.told(shares[name]) for name, measure in measures.items()) or "nothing is measured"
+    words = "; ".join(measure.text(shares[name]) for name, measure in measures.items()) or "nothing is measured"
     bounds = {measures[name].bound.words() for name in aims} - {""}
     mapped = "".join(f", `{name}` from `{column}`" for name, column in scale.columns.items())
     learned_from = "scenes" if (scale.scenes, mapped) == (Scale.scenes, "") else f"`{scale.scenes}`{mapped}"

@@ -105,8 +105,8 @@ def test_measures_are_shown_beside_all_their_baselines() -> None:
     assert name == "stages.pixels.reconstruction.error"
     shares = load("evidence")._beside_baselines(evaluation, name)
     assert shares == {"trained": 0.4, "untrained": 9.0, "chance": 1.0, "copying": 0.7}
-    assert measures[name].told(shares).startswith("stages pixels: error of dropped patches")
-    assert "40.0 % (untrained 900.0 %, chance 100.0 %, copying 70.0 %)" in measures[name].told(shares)
+    assert measures[name].text(shares).startswith("stages pixels: error of dropped patches")
+    assert "40.0 % (untrained 900.0 %, chance 100.0 %, copying 70.0 %)" in measures[name].text(shares)
 
 
 def test_settings_are_chosen_and_reported_on_different_scenes() -> None:
