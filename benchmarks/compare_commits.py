@@ -1,4 +1,4 @@
-"""Whether two commits train alike: two steps of every bundled recipe on the CPU, compared bit by bit.
+"""Whether two commits train alike: two steps of every objective of a bundled recipe on the CPU, compared bit by bit.
 
     python benchmarks/compare_commits.py main                 # a commit with the working tree
     python benchmarks/compare_commits.py main feature --recipes clip declip
@@ -30,15 +30,18 @@ from torch import Tensor
 RUNS = """
 import json, sys
 
-from bundled.runs import DATA, RECIPES, SETTINGS, columns_of, hyper_parameters_of, program_of
+from bundled.objectives import OBJECTIVES
+from bundled.runs import DATA, SETTINGS, columns_of, hyper_parameters_of, program_of
 
 runs = {
-    recipe: {
+    name: {
+        "recipe": recipe,
         "data": [DATA],
         "hyper_parameters": hyper_parameters_of(recipe),
         "settings": SETTINGS | {"data.map": columns_of(program_of(recipe))},
     }
-    for recipe in sys.argv[1:] or RECIPES
+    for name, recipe in OBJECTIVES.items()
+    if name.partition(".")[0] in (sys.argv[1:] or [name.partition(".")[0]])
 }
 print(json.dumps(runs))
 """
@@ -50,10 +53,13 @@ from pathlib import Path
 import vlmdsl
 
 out, steps, runs = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
-for recipe in runs.keys() & {card.name for card in vlmdsl.recipes()}:
-    run = runs[recipe]
+bundled = {card.name for card in vlmdsl.recipes()}
+for name, run in runs.items():
+    if name.partition(".")[0] not in bundled:
+        continue
     settings = {name: tuple(value) if isinstance(value, list) else value for name, value in run["settings"].items()}
-    vlmdsl.train(recipe, steps=steps, out=out / recipe, data=run["data"], knobs=run["hyper_parameters"], settings=settings)
+    run_of = dict(data=run["data"], knobs=run["hyper_parameters"], settings=settings)
+    vlmdsl.train(run["recipe"], steps=steps, out=out / name, **run_of)
 """
 """What each side executes: no more than the public functions, which commits far apart have in common."""
 

@@ -38,7 +38,7 @@ from scales import PAIRS, SCALES, Scale
 
 import vlmdsl
 from vlmdsl.api.comparison import measures_of
-from vlmdsl.api.driver import build
+from vlmdsl.api.driver import build_flows
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.ir.digest import digest
 from vlmdsl.runtime.data import requirements
@@ -109,7 +109,11 @@ def identity(recipe: str, steps: Steps) -> dict[str, Any]:
     """What an entry was made of; equal entries need not be made again."""
     scale = SCALES.get(recipe, Scale())
     lengths = {**vars(steps), **scale.steps}
-    facts = {"digest": digest(build(recipe).written), "knobs": {**scale.knobs, **scale.settings}, "steps": lengths}
+    facts = {
+        "digest": digest(*(built.written for built in build_flows(recipe))),
+        "knobs": {**scale.knobs, **scale.settings},
+        "steps": lengths,
+    }
     if (scale.scenes, scale.columns) != (Scale.scenes, {}):
         facts["data"] = {"scenes": scale.scenes, "columns": scale.columns}
     if scale.tried:
@@ -236,7 +240,7 @@ def _train(
 
 def _columns(recipe: str, columns: Mapping[str, str]) -> dict[str, str]:
     """The columns of the fields that the recipe has; the others keep their names."""
-    needed = {need.field for need in requirements(build(recipe).planned)}
+    needed = {need.field for built in build_flows(recipe) for need in requirements(built.planned)}
     return {name: column for name, column in columns.items() if name in needed}
 
 

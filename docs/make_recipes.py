@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlmdsl.api.driver import build
+from vlmdsl.api.driver import build_flows
 from vlmdsl.api.explain import Explanation, explain
 from vlmdsl.ir.digest import digest
 from vlmdsl.source.bundled import bundled_names
@@ -133,26 +133,43 @@ def _trains(evidence: Mapping[str, Any] | None) -> str:
 
 def _recipe(name: str, explanation: Explanation, oracles: Sequence[Oracle], evidence: Mapping[str, Any] | None) -> str:
     facts: Mapping[str, Any] = explanation.facts
-    sections = dict(explanation.sections)
     cites = ", ".join(_citation(text) for text in facts["citations"])
-    rows = {
-        "cites": cites,
-        "status": _cell(facts["status"]),
-        "fields": _cell(", ".join(f"`{field}` {type}" for field, type in facts["fields"].items())),
+    rows = {"cites": cites, "status": _cell(facts["status"])}
+    parts = [f"## {name}", "", facts["documentation"], "", "```", _written(name), "```", ""]
+    objectives = facts.get("flows", [facts])
+    for objective in objectives:
+        title = _title(objective)
+        parts += [*([f"{title}:", ""] if title else []), "```math", objective["latex"], "```", ""]
+        rows |= {f"{row} ({title})" if title else row: text for row, text in _rows(objective, explanation).items()}
+    rows["hyper-parameters"] = _cell(", ".join(f"`{name}` = {_value(value)}" for name, value in facts["knobs"].items()))
+    parts += ["| | |", "|---|---|", *(f"| {title} | {text} |" for title, text in rows.items() if text), ""]
+    parts += _oracle_lines(oracles)
+    parts += _training_lines(evidence, facts)
+    return "\n".join(parts).rstrip()
+
+
+def _title(objective: Mapping[str, Any]) -> str:
+    """Which objective of several it is: `stage first, flow texts`; "" for the only one."""
+    return ", ".join(f"{part} `{objective[part]}`" for part in ("stage", "flow") if objective.get(part))
+
+
+def _rows(objective: Mapping[str, Any], explanation: Explanation) -> dict[str, str]:
+    """What one objective needs, by the heading of its row."""
+    title = objective.get("title", "")
+    sections = {
+        heading.removeprefix(f"{title}: "): text
+        for heading, text in explanation.sections
+        if not title or heading.startswith(f"{title}: ")
+    }
+    return {
+        "fields": _cell(", ".join(f"`{field}` {type}" for field, type in objective["fields"].items())),
         "encoders": _lines(sections.get("Encoders", "")),
         "heads": _lines(sections.get("Heads", "")),
         "reference set": _lines(sections.get("Reference set", "")),
         "batches": _cell(sections.get("Batches", "")),
         "learned": _lines(sections.get("Learned parameters", "")),
         "state": _lines(sections.get("State", "")),
-        "hyper-parameters": _cell(", ".join(f"`{name}` = {_value(value)}" for name, value in facts["knobs"].items())),
     }
-    parts = [f"## {name}", "", facts["documentation"], "", "```", _written(name), "```", ""]
-    parts += ["```math", explanation.latex, "```", ""]
-    parts += ["| | |", "|---|---|", *(f"| {title} | {text} |" for title, text in rows.items() if text), ""]
-    parts += _oracle_lines(oracles)
-    parts += _training_lines(evidence, facts)
-    return "\n".join(parts).rstrip()
 
 
 def _written(name: str) -> str:
@@ -178,7 +195,11 @@ def _training_lines(evidence: Mapping[str, Any] | None, facts: Mapping[str, Any]
         return ["Training: not shown yet."]
     versions = ", ".join(f"{package} {version}" for package, version in evidence["versions"].items())
     values = ", ".join(f"`{name}` = {_value(value)}" for name, value in evidence["knobs"].items())
-    stale = "" if evidence["digest"] == digest(build(facts["name"]).written) else "; the recipe has changed since"
+    stale = (
+        ""
+        if evidence["digest"] == digest(*(built.written for built in build_flows(facts["name"])))
+        else "; the recipe has changed since"
+    )
     lines = [f"Training ({evidence['date']}, {versions}{'; ' + values if values else ''}{stale}):", ""]
     lines += [f"- Reason: {evidence['because']}."] if evidence.get("because") else []
     for name in ("overfit", "learns", "openmoji"):

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-import vlmdsl
 from vlmdsl.api.driver import build
 from vlmdsl.ir import Program
 from vlmdsl.runtime.data import open_source, requirements
@@ -17,7 +16,6 @@ __all__ = [
     "DATA",
     "DROPPED_CONTEXT",
     "PER_SAMPLE",
-    "RECIPES",
     "SETTINGS",
     "columns_of",
     "hyper_parameters_of",
@@ -25,7 +23,6 @@ __all__ = [
     "with_tiny_towers",
 ]
 
-RECIPES = [card.name for card in vlmdsl.recipes()]
 DATA = "shapes:samples=120,size=16"
 SETTINGS: dict[str, object] = {
     "train.batch": 8,

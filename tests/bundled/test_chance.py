@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import vlmdsl
-from bundled.runs import RECIPES, hyper_parameters_of
+from bundled.objectives import OBJECTIVES
+from bundled.runs import hyper_parameters_of
 from vlmdsl.testing import example_features, example_modules
 
 UNKNOWN = {
@@ -20,8 +21,9 @@ UNKNOWN = {
 """Recipes of which no term's chance is known, and why."""
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_chance_is_the_loss_of_equal_features(recipe: str) -> None:
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_chance_is_the_loss_of_equal_features(name: str) -> None:
+    recipe = OBJECTIVES[name]
     objective = vlmdsl.compile(recipe, compiled=False, **hyper_parameters_of(recipe)).double()
     modules = example_modules(objective)
     chances: dict[str, float] = {}
@@ -37,4 +39,4 @@ def test_chance_is_the_loss_of_equal_features(recipe: str) -> None:
         chances = {name: value.item() for name, value in out.metrics.items() if name.endswith(".chance")}
     terms = {name: out.terms[name.removesuffix(".chance")].item() for name in chances}
     assert terms == pytest.approx(chances, rel=1e-6)
-    assert bool(chances) == (recipe not in UNKNOWN)
+    assert bool(chances) == (name not in UNKNOWN)

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import vlmdsl
-from bundled.runs import DATA, RECIPES, SETTINGS, columns_of, hyper_parameters_of, with_tiny_towers
+from bundled.objectives import OBJECTIVES
+from bundled.runs import DATA, SETTINGS, columns_of, hyper_parameters_of, with_tiny_towers
 from vlmdsl.runtime.training.assembly import build_model, open_data, read_tokenizers, training_batches
 from vlmdsl.runtime.training.processes import World
 from vlmdsl.runtime.training.reference import fill_references
@@ -18,7 +19,7 @@ from vlmdsl.schema import load_config
 HERE = World(0, 1, torch.device("cpu"))
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", OBJECTIVES.values(), ids=OBJECTIVES)
 def test_a_model_on_the_meta_device(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with_tiny_towers(monkeypatch)
     objective = vlmdsl.compile(recipe, compiled=False, **hyper_parameters_of(recipe))

@@ -10,12 +10,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import vlmdsl
+from bundled.objectives import OBJECTIVES
 from bundled.runs import (
     ALBEF_CORE,
     DATA,
     DROPPED_CONTEXT,
     PER_SAMPLE,
-    RECIPES,
     SETTINGS,
     columns_of,
     hyper_parameters_of,
@@ -33,7 +33,7 @@ HERE = World(0, 1, torch.device("cpu"))
 
 def model_and_batch(recipe: str, world: World = HERE, lowering: str = "auto") -> tuple[VisionLanguageModel, Batch]:
     """A tiny model of a recipe in float64, in training mode, and this process's share of a batch of 8 samples."""
-    hyper_parameters = hyper_parameters_of(recipe) if recipe in RECIPES else {}
+    hyper_parameters = hyper_parameters_of(recipe) if recipe in OBJECTIVES.values() else {}
     objective = vlmdsl.compile(recipe, compiled=False, lowering=lowering, **hyper_parameters)
     settings = SETTINGS | {"train.steps": 2, "data.train": (DATA,), "data.map": columns_of(objective.program)}
     config, faults = load_config(flags=settings)
@@ -58,8 +58,8 @@ def in_double(batch: Batch) -> Batch:
 
 @pytest.mark.parametrize(
     "recipe",
-    [*RECIPES, ALBEF_CORE, DROPPED_CONTEXT, PER_SAMPLE],
-    ids=[*RECIPES, "fusion", "contexts", "numbers kept per sample"],
+    [*OBJECTIVES.values(), ALBEF_CORE, DROPPED_CONTEXT, PER_SAMPLE],
+    ids=[*OBJECTIVES, "fusion", "contexts", "numbers kept per sample"],
 )
 def test_the_gradient_is_that_of_the_whole_batch(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with_tiny_towers(monkeypatch)

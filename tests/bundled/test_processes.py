@@ -17,12 +17,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 import vlmdsl
+from bundled.objectives import OBJECTIVES
 from bundled.runs import (
     ALBEF_CORE,
     DATA,
     DROPPED_CONTEXT,
     PER_SAMPLE,
-    RECIPES,
     SETTINGS,
     columns_of,
     hyper_parameters_of,
@@ -41,7 +41,7 @@ from vlmdsl.testing.distributed import run_processes
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 STEPS = 2
-RUNS = {**{name: name for name in RECIPES}, "fusion": ALBEF_CORE, "contexts": DROPPED_CONTEXT, "kept": PER_SAMPLE}
+RUNS = {**OBJECTIVES, "fusion": ALBEF_CORE, "contexts": DROPPED_CONTEXT, "kept": PER_SAMPLE}
 IN_CHUNKS = ("declip", "moco_v3", "fusion", "kept")
 """Those that run in micro-batches too: queues, teachers, batch statistics of heads, fusion, numbers kept per sample."""
 
@@ -71,7 +71,9 @@ def trained(recipe: str, micro: int | None = None) -> dict[str, Any]:
     """
     rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     world = World(rank, size, torch.device("cpu"))
-    objective = vlmdsl.compile(recipe, compiled=False, **(hyper_parameters_of(recipe) if recipe in RECIPES else {}))
+    objective = vlmdsl.compile(
+        recipe, compiled=False, **(hyper_parameters_of(recipe) if recipe in OBJECTIVES.values() else {})
+    )
     config = configuration(columns_of(objective.program), None if micro is None else micro + rank)
     data = open_data(objective.program, config)
     tokenizer = read_tokenizers(objective, config.model, data)

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 import vlmdsl
-from bundled.runs import DATA, RECIPES, SETTINGS, columns_of, hyper_parameters_of, program_of, with_tiny_towers
+from bundled.objectives import OBJECTIVES
+from bundled.runs import DATA, SETTINGS, columns_of, hyper_parameters_of, program_of, with_tiny_towers
 from vlmdsl.runtime.training import stages
 
 HALF, WHOLE = 2, 4
@@ -26,7 +27,7 @@ def records(run: Path) -> list[dict[str, Any]]:
     return lines
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", OBJECTIVES.values(), ids=OBJECTIVES)
 def test_a_resumed_run_is_the_same_bit_for_bit(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_tiny_towers(monkeypatch)
     monkeypatch.setattr(stages, "draw_curves", lambda *arguments: None)  # as long as all the rest

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 import vlmdsl
+from bundled.objectives import OBJECTIVES
 from bundled.runs import (
     ALBEF_CORE,
     DATA,
     DROPPED_CONTEXT,
-    RECIPES,
     SETTINGS,
     columns_of,
     hyper_parameters_of,
@@ -154,12 +154,12 @@ def executed(recipe: str, knobs: dict[str, Any], folder: Path, patch: pytest.Mon
     return recorders[0].calls
 
 
-@pytest.mark.parametrize("recipe", [*RECIPES, *OTHERS])
+@pytest.mark.parametrize("recipe", [*OBJECTIVES, *OTHERS])
 def test_the_calls_of_a_step_are_those_of_its_plan(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_tiny_towers(monkeypatch)
-    bundled = recipe in RECIPES
-    text, knobs = (recipe, hyper_parameters_of(recipe)) if bundled else (OTHERS[recipe], {})
-    if bundled:
-        assert program_of(recipe).terms
+    text = {**OBJECTIVES, **OTHERS}[recipe]
+    knobs = hyper_parameters_of(text) if recipe in OBJECTIVES else {}
+    if recipe in OBJECTIVES:
+        assert program_of(text).terms
     calls = executed(text, knobs, tmp_path, monkeypatch)
     assert calls == planned(text, knobs)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import vlmdsl
+from bundled.objectives import OBJECTIVES
 from vlmdsl.backends.torch.collectives import own_slice
 from vlmdsl.testing import example_features, example_modules
 from vlmdsl.testing.distributed import run_processes
@@ -17,7 +18,7 @@ pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 SAMPLES = 8
 BY_FAISS = "ra_clip, searched by faiss"
-RECIPES = [card.name for card in vlmdsl.recipes()] + ([BY_FAISS] if importlib.util.find_spec("faiss") else [])
+RECIPES = list(OBJECTIVES) + ([BY_FAISS] if importlib.util.find_spec("faiss") else [])
 
 
 def all_recipes() -> dict[str, dict[str, Tensor]]:
@@ -49,7 +50,7 @@ def _one_recipe(name: str, processes: int) -> dict[str, Tensor]:
 
 
 def _compiled(name: str) -> vlmdsl.Objective:
-    return vlmdsl.compile(name.split(",")[0], compiled=False)
+    return vlmdsl.compile(OBJECTIVES[name.split(",")[0]], compiled=False)
 
 
 @pytest.mark.parametrize("processes", [2, 4])

@@ -9,20 +9,19 @@ import torch
 from torch._dynamo.utils import counters
 
 import vlmdsl
+from bundled.objectives import OBJECTIVES
 from vlmdsl.testing import example_features, example_modules
-
-RECIPES = [card.name for card in vlmdsl.recipes()]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", RECIPES)
-def test_one_graph_and_no_recompilation(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("recipe", OBJECTIVES.values(), ids=OBJECTIVES)
+def test_one_graph_and_no_recompilation(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Graphs are captured before any code is made of them: what follows, C++ above all, takes most of the time and cannot add
     # a break. tests/oracles run one case of every recipe through all of it.
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     torch._dynamo.reset()
     counters.clear()
-    objective = vlmdsl.compile(name)
+    objective = vlmdsl.compile(recipe)
     modules = {name: module.float() for name, module in example_modules(objective).items()}
     for step in range(3):
         features = {

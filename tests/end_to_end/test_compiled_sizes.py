@@ -12,9 +12,9 @@ from torch._dynamo.utils import counters
 from torch.nn import Module
 
 import vlmdsl
+from bundled.objectives import OBJECTIVES
 from vlmdsl.testing import example_features, example_modules
 
-RECIPES = [card.name for card in vlmdsl.recipes()]
 SIZES = [(5, 4), (1, 2), (2, 3), (3, 7), (64, 1), (63, 2), (100, 3), (17, 9), (256, 2), (31, 5), (1, 5), (5, 6)]
 """Samples and tokens: a length of one, and axes that are equally long by chance, are among them."""
 QUEUE = """vlo 1
@@ -85,7 +85,7 @@ minimize contrast(image, text, weight=(1 - noise) * exp(running_mean(s, per="sam
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", [*RECIPES, KEPT], ids=[*RECIPES, "numbers kept per sample"])
+@pytest.mark.parametrize("recipe", [*OBJECTIVES.values(), KEPT], ids=[*OBJECTIVES, "numbers kept per sample"])
 def test_three_graphs_whatever_sizes_come(recipe: str) -> None:
     agree(recipe, SIZES)
     assert counters["stats"]["unique_graphs"] <= 3

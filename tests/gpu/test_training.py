@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 import vlmdsl
-from bundled.runs import DATA, RECIPES, SETTINGS, columns_of, hyper_parameters_of, program_of, with_tiny_towers
+from bundled.objectives import OBJECTIVES
+from bundled.runs import DATA, SETTINGS, columns_of, hyper_parameters_of, program_of, with_tiny_towers
 
 STEPS = 4
 
@@ -32,7 +33,7 @@ def losses(folder: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", OBJECTIVES.values(), ids=OBJECTIVES)
 def test_a_run_loses_what_it_loses_on_the_cpu(recipe: str, tmp_path: Path) -> None:
     expected, actual = (
         losses(train(recipe, tmp_path / "expected", "cpu")),

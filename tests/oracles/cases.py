@@ -36,6 +36,8 @@ class Case:
     rtol: float | None = None
     no_gradient: tuple[str, ...] = ()
     unstated: tuple[str, ...] = ()
+    stage: str | None = None
+    """Of a recipe with stages, the one whose objective it is."""
 
     def load(self) -> tuple[dict[str, np.ndarray[Any, Any]], float]:
         """The oracle's arrays and its relative tolerance."""
@@ -262,6 +264,16 @@ CASES = [
     Case("clip-openclip_scale100", "clip", FEATURES, SCALE),
     Case("clip-openclip_bias", BIASED, FEATURES, SCALE_AND_BIAS),
     Case("clip-xclip_dcl", DECOUPLED, {"image": "image_first", "text": "text_first"}, {"log_scale": "temperature"}),
+    Case("chineseclip-contrast", "chinese_clip", FEATURES, {"tau_log_scale": "log_scale"}, stage="both"),
+    Case(
+        "chineseclip-kd",
+        "chinese_clip",
+        {**FEATURES, "image_teacher": "teacher_features"},
+        {"tau_log_scale": "log_scale"},
+        {"distillation": 0.5},
+        no_gradient=("image_teacher",),
+        stage="both",
+    ),
     Case("laclip-clip", "laclip", REWRITTEN, SCALE, total="out_loss"),
     Case("align-paper", "align", FEATURES, SIGMA),
     Case("align-paper_trained", "align", FEATURES, SIGMA),

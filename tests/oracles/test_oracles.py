@@ -27,7 +27,7 @@ def _agrees(value: torch.Tensor, expected: Any, rtol: float, what: str) -> None:
 
 def _check(case: Case, *, compiled: bool, lowering: str = "auto") -> None:
     arrays, rtol = case.load()
-    objective = vlmdsl.compile(case.recipe, compiled=compiled, lowering=lowering, **case.knobs).double()
+    objective = vlmdsl.compile(case.recipe, compiled=compiled, lowering=lowering, stage=case.stage, **case.knobs).double()
     assert ("ops.tiled." in objective.source) is (lowering == "chunked")
     with torch.no_grad():
         for name, key in case.parameters.items():

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 import vlmdsl
-from bundled.runs import ALBEF_CORE, RECIPES, hyper_parameters_of
+from bundled.objectives import OBJECTIVES
+from bundled.runs import ALBEF_CORE, hyper_parameters_of
 from vlmdsl.backends.torch.collectives import own_slice
 from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.primitives import Primitive, all_primitives
@@ -119,7 +120,7 @@ def check(objective: Objective, *, samples: bool = False) -> None:
             assert not expected[f"gradient {name}"][excluded].any()
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", OBJECTIVES.values(), ids=OBJECTIVES)
 def test_of_every_recipe(recipe: str) -> None:
     check(vlmdsl.compile(recipe, compiled=False, **hyper_parameters_of(recipe)))
 

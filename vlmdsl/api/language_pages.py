@@ -138,10 +138,12 @@ def _stages(flows: Sequence[Built], text: str) -> Explanation:
         shown = [each for each in pages.recipe_sections(facts) if each[0] not in ("Evidence", "Hyper-parameters")]
         body = [("Formula", formula_text(built.written)), ("LaTeX", latex), *shown]
         sections += [(f"{built.title}: {heading}", content) for heading, content in body]
-        named = {"stage": built.stage.name, "from": built.stage.starts_from, "flow": built.flow.name}
+        named = {"title": built.title, "stage": built.stage.name, "from": built.stage.starts_from, "flow": built.flow.name}
         parts.append({**named, "share": built.flow.share, **facts, "latex": latex})
     listing = text if common["status_holds"] is not False else _without_its_status(text)
     latex = "\n\n".join(f"% {built.title}\n{part['latex']}" for built, part in zip(flows, parts, strict=True))
-    shared = {name: common[name] for name in ("kind", "name", "documentation", "citations", "status", "knobs")}
+    shared = {
+        name: common[name] for name in ("kind", "name", "documentation", "citations", "status", "status_holds", "knobs")
+    }
     title = program.name if program.name == "expression" else f"{program.name} (recipe)"
     return Explanation(title, (*sections, ("Source", listing)), {**shared, "latex": latex, "flows": parts}, latex)

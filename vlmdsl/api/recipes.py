@@ -11,7 +11,7 @@ from vlmdsl.syntax import parse
 from vlmdsl.syntax.tree import Cite, Recipe, Status
 
 if TYPE_CHECKING:
-    from vlmdsl.ir import Program
+    from vlmdsl.types import FieldType
 
 __all__ = ["RecipeCard", "card_of", "recipes"]
 
@@ -27,23 +27,23 @@ class RecipeCard:
 
     @cached_property
     def fields(self) -> tuple[tuple[str, str], ...]:
-        """Every field and its type."""
-        return tuple((field, str(type)) for field, type in self._program.fields)
+        """Every field and its type; of a recipe with several objectives, those of all of them."""
+        return tuple((field, str(type)) for field, type in self._signature[0].items())
 
     @cached_property
     def knobs(self) -> tuple[tuple[str, object], ...]:
         """Every hyper-parameter and its default."""
-        return self._program.knobs
+        return self._signature[1]
 
     @cached_property
-    def _program(self) -> Program:
+    def _signature(self) -> tuple[dict[str, FieldType], tuple[tuple[str, object], ...]]:
         from vlmdsl.frontend import load  # not imported to print a list
 
         text = bundled_text(self.name)
         assert text is not None
-        program = load(text).program
-        assert program is not None, f"{self.name} has faults"
-        return program
+        programs = [flow.program for stage in load(text).stages for flow in stage.flows]
+        assert programs, f"{self.name} has faults"
+        return dict(field for program in programs for field in program.fields), programs[0].knobs
 
 
 @cache

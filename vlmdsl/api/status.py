@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from vlmdsl.api.driver import build
+from vlmdsl.api.driver import build_flows
 from vlmdsl.api.recipes import card_of
 from vlmdsl.ir import Program
 from vlmdsl.ir.digest import digest
@@ -27,8 +27,8 @@ def standing(program: Program) -> Standing:
     """The standing of a program's status.
 
     The status of a bundled recipe describes its meaning (`ir.digest`, which ignores comments, layout and the names of
-    `let`s), with its default hyper-parameters. If a recipe has the same status but another meaning, the status is not shown.
-    Any other status is a claim of its author.
+    `let`s), with its default hyper-parameters, and that of each of its stages and flows. If a recipe has the same status but
+    another meaning, the status is not shown. Any other status is a claim of its author.
     """
     if not program.status:
         return Standing("", None)
@@ -36,7 +36,7 @@ def standing(program: Program) -> Standing:
     if not sources:
         return Standing(f"claimed by its author, not verified here: {program.status}", None)
     meaning = digest(optimise(program))
-    if any(_bundled(name).meaning == meaning for name in sources):
+    if any(meaning in _bundled(name).meanings for name in sources):
         return Standing(program.status, True)
     return Standing(_withheld(program, sources[0]), False)
 
@@ -60,11 +60,12 @@ def _withheld(program: Program, name: str) -> str:
 
 @dataclass(frozen=True)
 class _Bundled:
-    meaning: str
+    meanings: frozenset[str]
+    """Of its objectives, one for each flow."""
     knobs: tuple[tuple[str, object], ...]
 
 
 @cache
 def _bundled(name: str) -> _Bundled:
-    built = build(name)
-    return _Bundled(digest(built.planned), built.written.knobs)
+    flows = build_flows(name)
+    return _Bundled(frozenset(digest(built.planned) for built in flows), flows[0].written.knobs)

@@ -15,6 +15,7 @@ from vlmdsl.frontend.elaborate import Elaborator
 from vlmdsl.frontend.finish import finish
 from vlmdsl.frontend.gradients import teaches, zeros
 from vlmdsl.frontend.modules import Loaded, Loader
+from vlmdsl.frontend.names import free_names
 from vlmdsl.frontend.scope import FileScope
 from vlmdsl.frontend.session import EnoughError, Session
 from vlmdsl.frontend.signature import bind_signature, chosen_values, field_node
@@ -229,12 +230,14 @@ def _report_towers(session: Session, programs: Iterable[Program], span: Span) ->
 
 
 def _report_nothing_to_learn(session: Session, program: Program, minimize: Minimize) -> None:
-    """V0501 if no gradient reaches an encoder or a learned parameter; V0502 for one of several terms that is zero."""
+    """V0501 if no gradient reaches an encoder or a learned parameter; V0502 for one of several terms that is zero
+    without a hyper-parameter that says so."""
     zero = zeros(program.roots())
     if not teaches((term.node for term in program.terms), zero):
         reason = "everything that could be trained is frozen, stopped, constant or multiplied by 0"
         session.report(NothingToLearn.at(minimize.span, reason=reason))
         return
+    switched_off = {name for name, value in program.knobs if value == 0}
     for term, written in zip(program.terms, minimize.terms, strict=True):
-        if term.node in zero:
+        if term.node in zero and not any(used.name in switched_off for used in free_names(written.value)):
             session.report(ZeroTerm.at(written.value.span, term=term.name))

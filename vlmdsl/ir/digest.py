@@ -16,8 +16,12 @@ from vlmdsl.ir.program import MIXED, Program, Update
 __all__ = ["digest"]
 
 
-def digest(program: Program) -> str:
-    """SHA-256, in hexadecimal, of the program's meaning."""
+def digest(*programs: Program) -> str:
+    """SHA-256, in hexadecimal, of the meaning of a program, or of those of all flows of a recipe, in their order."""
+    return _digest(programs[0]) if len(programs) == 1 else _sha("programs", *map(_digest, programs))
+
+
+def _digest(program: Program) -> str:
     roots = _roots(program)
     anonymous = _hashes(program, {})
     numbers = _numbers(roots, anonymous)

@@ -111,6 +111,13 @@ def test_a_term_that_is_zero_is_named() -> None:
     assert "`b`" in diagnostics[0].message
 
 
+def test_a_term_that_a_hyper_parameter_switches_off_is_not_reported() -> None:
+    recipe = "recipe mine(image: Image, text: Text, share = {})\ndef level(x) = mean(score(x, text))\n"
+    recipe += "minimize {{\n  a: contrast(image, text)\n  b: {} * level(image)\n}}\n"
+    assert codes(recipe.format(0, "share")) == []
+    assert codes(recipe.format(1, "0 * share")) == ["V0502"]
+
+
 @pytest.mark.parametrize("objective", ["contrast(stop(image), text)", "contrast(stop(image), stop(text))"])
 def test_a_tower_or_a_learned_number_is_enough(objective: str) -> None:
     assert codes(objective) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import vlmdsl
+from bundled.objectives import OBJECTIVES
 from unit.passes.programs import Build
 from vlmdsl.ir import Program, inputs, readings, streams
 from vlmdsl.types import LogitsType
@@ -52,7 +53,7 @@ def test_an_input_has_one_name_whatever_else_the_recipe_reads(name: str) -> None
     assert first == last
 
 
-@pytest.mark.parametrize("recipe", [card.name for card in vlmdsl.recipes()])
+@pytest.mark.parametrize("recipe", OBJECTIVES.values(), ids=OBJECTIVES)
 def test_a_name_says_what_kind_of_input_it_is(recipe: str) -> None:
     """`_mask` is padding, `_tokens` has a token axis, and so on; a stream's own name is its pooled features."""
     program = vlmdsl.compile(recipe, compiled=False).program

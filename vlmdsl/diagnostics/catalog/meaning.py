@@ -23,7 +23,7 @@ class ZeroTerm(Problem):
     summary = "a term multiplied by zero"
     explanation = (
         "A term whose weight is 0 is removed together with the parameters that only it uses, so that no unused parameter "
-        "breaks distributed training. If a hyper-parameter is meant to switch it on, this warning can be ignored."
+        "breaks distributed training. A term that a hyper-parameter of 0 switches off is not reported."
     )
     bad = (
         "vlo 1\n"

@@ -1,0 +1,41 @@
+"""The objectives of the bundled recipes, each as a recipe of its own: one for every flow of every stage."""
+
+from __future__ import annotations
+
+import vlmdsl
+from vlmdsl.source import SourceText
+from vlmdsl.source.bundled import bundled_text
+from vlmdsl.syntax import parse
+from vlmdsl.syntax.tree import Flow, Item, Stage
+
+__all__ = ["OBJECTIVES"]
+
+
+def _alone(text: str, items: tuple[Item, ...], title: str) -> dict[str, str]:
+    """Title -> the text of each objective among `items`: what stands in no block, and what its blocks hold."""
+    blocks = [item for item in items if isinstance(item, Stage | Flow)]
+    objectives: dict[str, str] = {}
+    for own in blocks:
+        alone = text
+        for block in reversed(blocks):
+            first, last = block.span.start, block.span.end
+            body = text[text.index("{", first) + 1 : text.rindex("}", first, last)] if block is own else ""
+            alone = alone[:first] + body + alone[last:]
+        objectives |= _objectives(alone, f"{title}.{own.name.name}")
+    return objectives
+
+
+def _objectives(text: str, title: str) -> dict[str, str]:
+    module, _ = parse(SourceText(title, text))
+    return _alone(text, module.items, title) or {title: text}
+
+
+def _of_recipe(name: str) -> dict[str, str]:
+    text = bundled_text(name)
+    assert text is not None
+    objectives = _objectives(text.text, name)
+    return objectives if len(objectives) > 1 else {name: name}
+
+
+OBJECTIVES = {title: recipe for card in vlmdsl.recipes() for title, recipe in _of_recipe(card.name).items()}
+"""`clip`, or `chinese_clip.both` for one of several -> the recipe: a bundled name, or the text of that objective alone."""
