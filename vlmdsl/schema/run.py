@@ -98,6 +98,11 @@ class ModelConfig(_Section):
         le=2**20,
         description="maximum vocabulary size of a tokenizer trained on the data (at least 256 bytes and the special tokens)",
     )
+    init: str | None = Field(
+        None,
+        description="run folder, or one of its checkpoints, whose weights the model begins with: those of towers, heads "
+        "and learned numbers of the same name, and the tokenizers; null: weights drawn from the seed",
+    )
     tied_vocabulary: bool = Field(
         False,
         description="whether a text tower that predicts tokens does so with the weight of its token embedding (BERT), not "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vlmdsl.diagnostics.problem import Problem
 
-__all__ = ["FormatUnknown", "InputUnusable", "NotLearned"]
+__all__ = ["FormatUnknown", "InputUnusable", "NoInitialWeights", "NotLearned"]
 
 
 class InputUnusable(Problem):
@@ -42,3 +42,17 @@ class FormatUnknown(Problem):
         "per line."
     )
     provoked_by = "`vlmdsl encode RUN PICTURES --out features.txt`"
+
+
+class NoInitialWeights(Problem):
+    code = "V0863"
+    template = "no weights can be taken from `{path}`: {reason}"
+    summary = "The setting `model.init` names a run without weights for this recipe."
+    explanation = (
+        "`--set model.init=RUN` begins with the weights of another run: those of towers, heads, fusion modules, decoders "
+        "and learned numbers that both have under one name, and with its tokenizers. Data, recipe, optimiser and schedules "
+        "are those of the new run; queues and running means begin empty. Towers are called what the recipe calls them: "
+        "`vision` and `language` unless it says otherwise. A weight of another shape is V0853: repeat the settings of the "
+        "other run that shape towers, such as `model.dimension`."
+    )
+    provoked_by = "`--set model.init=runs/clip-1` where `runs/clip-1` was stopped before its first checkpoint"

@@ -27,9 +27,11 @@ from vlmdsl.runtime.training.records import CheckpointState
 from vlmdsl.source import Span
 
 __all__ = [
+    "WEIGHTS",
     "Position",
     "check_written_by",
     "checked",
+    "is_checkpoint",
     "load_checkpoint",
     "load_weights",
     "newest_checkpoint",
@@ -44,7 +46,7 @@ __all__ = [
 _NAME = re.compile(r"step-(\d{8,18})")
 _FORMAT = 2
 _STATE = "state.json"
-_WEIGHTS, _MOMENTS = "model.safetensors", "optimizer.safetensors"
+WEIGHTS, _MOMENTS = "model.safetensors", "optimizer.safetensors"
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,11 @@ def save_checkpoint(
     return final
 
 
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder has the name of a checkpoint and says what is in it."""
+    return _NAME.fullmatch(folder.resolve().name) is not None and (folder / _STATE).is_file()
+
+
 def newest_checkpoint(root: Path) -> Path | None:
     """The sound checkpoint under `root` with the most steps, or None."""
     return next((folder for folder in reversed(_checkpoints(root)) if not _fault(folder)), None)
@@ -131,7 +138,7 @@ def checked(folder: Path) -> CheckpointState:
     state = read_state(folder)
     if f"step-{state.step:08d}" != folder.name:
         raise damaged(folder / _STATE, f"it is of step {state.step}")
-    if not {_WEIGHTS, _MOMENTS} <= state.files.keys():
+    if not {WEIGHTS, _MOMENTS} <= state.files.keys():
         raise damaged(folder / _STATE, "it does not list weights and optimiser states")
     for name, stored in state.files.items():
         path = folder / name
@@ -174,7 +181,7 @@ def stage_of(folder: Path, stages: Collection[str]) -> str:
 
 def load_weights(folder: Path, model: nn.Module) -> None:
     """Put the checkpoint's weights and state into `model`; V0853 unless all names, shapes and types agree."""
-    tensors = _load(folder / _WEIGHTS)
+    tensors = _load(folder / WEIGHTS)
     _compare(folder, tensors, model.state_dict(), "the model")
     model.load_state_dict(tensors)
 
@@ -187,7 +194,7 @@ def take_over(folder: Path, model: nn.Module, without: Collection[str] = ()) -> 
     """
     present = model.state_dict()
     taken: dict[str, Tensor] = {}
-    for name, tensor in _load(folder / _WEIGHTS).items():
+    for name, tensor in _load(folder / WEIGHTS).items():
         own = present.get(name)
         if own is None or name.startswith("teachers.") or name in without:
             continue
@@ -215,7 +222,7 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer) -> Pos
 
 
 def _write(folder: Path, model: nn.Module, optimizer: Optimizer, texts: Mapping[str, str]) -> None:
-    save_file(_on_cpu(model.state_dict()), folder / _WEIGHTS)
+    save_file(_on_cpu(model.state_dict()), folder / WEIGHTS)
     save_file(_optimizer_tensors(optimizer), folder / _MOMENTS)
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")

@@ -33,6 +33,7 @@ from vlmdsl.runtime.training.ending import Ending
 from vlmdsl.runtime.training.flow_measures import held_out_of_stage
 from vlmdsl.runtime.training.held_out import HeldOut
 from vlmdsl.runtime.training.identity import identity_of, settings_of
+from vlmdsl.runtime.training.initial import initial_checkpoint, take_initial_weights
 from vlmdsl.runtime.training.measuring import conditions_of, stored_tokenizers
 from vlmdsl.runtime.training.meeting import compare, together
 from vlmdsl.runtime.training.optimizer import build_optimizer
@@ -203,7 +204,8 @@ def _open(
             if own.stream is None:
                 setting = f"stages.{stage.name}.train.batch"
                 check_batch(len(own.train), flow.config.train.batch, world.size, setting=setting)
-    tokenizers = stored_tokenizers(checkpoint) if checkpoint else tokenizers_of_course(course, data)
+    stored = checkpoint or (None if config.model.init is None else initial_checkpoint(config.model.init))
+    tokenizers = stored_tokenizers(stored) if stored else tokenizers_of_course(course, data)
     return _Opened(course, config, data, tokenizers, checkpoint, damaged)
 
 
@@ -266,7 +268,9 @@ def _begin(
         begun.resume_from(checkpoint)
     elif stage.starts_from:
         begun.start_from(next(each for each in opened.course if each.name == stage.starts_from))
-    if stage.starts_from:
+    elif stage.config.model.init is not None:
+        begun.initial = take_initial_weights(initial_checkpoint(stage.config.model.init), model)
+    if stage.starts_from or begun.initial:
         stage.fill_references(prepared.data, model)  # with the weights that the towers have now
     if world.first:
         last = opened.checkpoint if over is None else None

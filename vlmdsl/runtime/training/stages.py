@@ -68,6 +68,8 @@ class BegunStage:
     results: dict[str, Any] = field(default_factory=dict)
     records: int = 0
     """Number of lines written to the metrics."""
+    initial: str = ""
+    """A note on the weights of another run that it begins with."""
     notes: list[str] = field(default_factory=list)
     """Notes about damaged checkpoints."""
 
@@ -208,7 +210,7 @@ class BegunStage:
             from_step += f", stage {self.stage.name} to step {self.stage.end}"
         lines = [f"note: {note}; continuing from step {done}" for note in self.notes]
         lines += [f"training {weights:,} weights on {where} in {self.folder.path}{from_step}{compiling}"]
-        lines += [f"note: {note}" for note in self.model.notes]
+        lines += [f"note: {note}" for note in (self.initial, *self.model.notes) if note]
         for name, survey in self.surveys.items():
             training = name.endswith("train")
             about = "" if name == "train" else f"{_words(name)} data: "
