@@ -8,12 +8,12 @@ from collections.abc import Set as AbstractSet
 
 from vlmdsl.diagnostics.catalog.meaning import TooLarge, ViewOfMaskedText
 from vlmdsl.diagnostics.catalog.types import EncoderKind, NotCallable
-from vlmdsl.frontend import arithmetic, coerce
+from vlmdsl.frontend import arithmetic, coerce, decoding
 from vlmdsl.frontend.arguments import Bound, GivenArgument, bind, check_parameters, missing
 from vlmdsl.frontend.builder import CallBuilder
 from vlmdsl.frontend.evaluates import Evaluates
 from vlmdsl.frontend.scope import Closure, LocalScope, RecipeFunction
-from vlmdsl.ir import Module, Node, Use, walk
+from vlmdsl.ir import Encoder, Module, Node, Use, walk
 from vlmdsl.ir.operations.views import FIELD, MASK
 from vlmdsl.primitives import Fault, Parameters, Primitive
 from vlmdsl.primitives.default_encoders import usual_fusion
@@ -177,6 +177,8 @@ class Caller:
 
     def _encode(self, encoder: EncoderValue, arguments: tuple[GivenArgument, ...], span: Span) -> Value:
         tower = encoder.encoder
+        if tower.decoder is not None:
+            return self._decode(tower, arguments, span)
         bound = bind(tower.tower, ["stream"], ["stream"], arguments, {})
         if "stream" not in bound.values:
             raise missing(tower.tower, "stream", span)
@@ -191,6 +193,15 @@ class Caller:
             raise Fault(EncoderKind.at(place, str(actual), encoder=tower.tower, wanted=tower.kind, found=actual))
 
         return self._over_sets(bound.values, once, span)
+
+    def _decode(self, tower: Encoder, arguments: tuple[GivenArgument, ...], span: Span) -> Value:
+        bound = bind(tower.tower, decoding.POSITIONAL, decoding.ARGUMENTS, arguments, {})
+        if "text" not in bound.values:
+            raise missing(tower.tower, "text", span)
+        settled = {name: self.settle(value, bound.places[name]) for name, value in bound.values.items()}
+        return self._over_sets(
+            settled, lambda chosen: decoding.decoded(self.session, tower, chosen, bound.places, span), span
+        )
 
     def fused(self, values: dict[str, Value], span: Span) -> Value:
         """A text given an image, `subject | context`; of sets every combination."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vlmdsl.diagnostics.catalog.types import (
     ContextNotTaken,
+    NoClassToken,
     NoEncoder,
     PooledWhereTokensAreCompared,
     SetWhereOneIsWanted,
@@ -203,8 +204,11 @@ def pooled(session: Session, value: Value, place: Span, wanted_by: str) -> Node:
             return value
         if isinstance(as_value(value.type), VecType):
             return session.add("stop", value, span=place)  # data has no gradient
-        if isinstance(value.type, EncodedType):
+        if isinstance(value.type, EncodedType) and not _collects_nothing(value):
             return _output(session, "pooled", value, place)
+        if isinstance(value.type, EncodedType):
+            help = ('give it a class token: `text_decoder(class_token="appended", cross_from=50%)`',)
+            raise Fault(NoClassToken.at(place, help=help, decoder=encoder_of(_base(value)).tower), value)
         if isinstance(value.type, TokensType):
             help = ("drop `.tokens`, or choose a similarity that compares tokens: tokenmax, tokenmean",)
             raise Fault(
@@ -262,6 +266,13 @@ def _headed(stream: Node) -> bool:
     while stream.operation in (STOP, FETCH):
         stream = stream.inputs[0]
     return stream.operation is ENCODE and bool(encoder_of(stream).heads)
+
+
+def _collects_nothing(stream: Node) -> bool:
+    """Whether an encoded stream is that of a text decoder without a token that collects the text."""
+    base = _base(stream)
+    decoder = encoder_of(base).decoder if base.operation is ENCODE else None
+    return decoder is not None and not decoder.class_token
 
 
 def _said(operation: str) -> str:

@@ -26,6 +26,7 @@ from vlmdsl.ir.program import (
 from vlmdsl.ir.ramps import Duration, Ramp, ramp_at, ramps_at, ramps_in_epochs
 from vlmdsl.ir.stages import Flow, Stage, flow_title
 from vlmdsl.ir.streams import (
+    CODES,
     OUTPUTS,
     ModuleOutput,
     Reading,
@@ -43,7 +44,7 @@ from vlmdsl.ir.updates import live_updates
 from vlmdsl.ir.uses import Module, Use, uses_of, vocabulary_use
 
 __all__ = [
-    "BATCH_POLICIES", "MIXED", "ONE_SOURCE", "OUTPUTS", "Column", "Contrast", "Direction", "Duration", "Encoder", "Flow",
+    "BATCH_POLICIES", "CODES", "MIXED", "ONE_SOURCE", "OUTPUTS", "Column", "Contrast", "Direction", "Duration", "Encoder", "Flow",
     "Graph", "Head", "Input", "Metric", "Module", "ModuleOutput", "Moment", "Node", "Program", "Ramp", "Reading", "Stage",
     "Stream", "TargetPart", "Teacher", "Term", "Update", "Use", "Value", "block_of", "column_of", "columns", "draws",
     "encoder_of", "exchange_counts", "flow_title", "head_words", "inputs", "is_condition", "learns", "live_updates",

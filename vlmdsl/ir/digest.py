@@ -8,7 +8,7 @@ of optimised programs are equal more often.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 
 from vlmdsl.ir.node import Node, walk
 from vlmdsl.ir.program import MIXED, Program, Update
@@ -79,13 +79,19 @@ def _numbers(roots: list[Node], hashes: dict[int, str]) -> dict[int, int]:
 def _canonical(value: object) -> str:
     """A text of an attribute that is independent of how Python prints it; 1 and 1.0 are equal."""
     if is_dataclass(value) and not isinstance(value, type):
-        parts = [f"{field.name}={_canonical(getattr(value, field.name))}" for field in fields(value)]
+        values = [(field, getattr(value, field.name)) for field in fields(value)]
+        parts = [f"{field.name}={_canonical(own)}" for field, own in values if not _is_left_out(field, own)]
         return f"{type(value).__name__}({','.join(parts)})"
     if isinstance(value, tuple):
         return "(" + ",".join(map(_canonical, value)) + ")"
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value).hex()
     return repr(value)
+
+
+def _is_left_out(field: Field[object], value: object) -> bool:
+    """Whether a field has its default and is younger than digests that runs hold, which must stay as they are."""
+    return bool(field.metadata.get("added_later")) and value == field.default
 
 
 def _sha(*parts: str) -> str:

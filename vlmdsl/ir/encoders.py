@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from vlmdsl.ir.node import Node
 from vlmdsl.ir.ramps import Ramp
 from vlmdsl.types import JOINED
+
+if TYPE_CHECKING:
+    from vlmdsl.ir.modules import TextDecoderSettings
 
 __all__ = ["Encoder", "Head", "Teacher", "encoder_of", "head_words"]
 
@@ -65,7 +69,8 @@ class Encoder:
     `tower` is `vision`, `language` or a name from the recipe; `kind` is the field type it takes, `Image|Text` for
     both; a frozen tower gets no gradient and is not optimised. With a `teacher`, a running mean of the weights of tower and
     heads encodes, without gradient. An encoder that `enters` the tower after that share of its blocks takes Regions instead
-    of patches.
+    of patches. A tower with the settings of a `decoder` is a text decoder: its states predict the next token, given a
+    context that the `encode` node takes beside the text.
     """
 
     tower: str
@@ -74,6 +79,7 @@ class Encoder:
     teacher: Teacher | None = None
     heads: tuple[Head, ...] = ()
     enters: float | None = None
+    decoder: TextDecoderSettings | None = field(default=None, metadata={"added_later": True})
 
     @property
     def tower_kind(self) -> str:

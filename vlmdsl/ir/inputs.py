@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 from vlmdsl.ir.encoders import Encoder, encoder_of
 from vlmdsl.ir.node import Node
+from vlmdsl.ir.operations.encoding import ENCODE
+from vlmdsl.ir.operations.modules import STATES
 from vlmdsl.ir.operations.reference import REFERENCE
 from vlmdsl.ir.operations.scalars import SCALAR
 from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.ir.program import Program, draws, ramps, sample_index
-from vlmdsl.ir.streams import ModuleOutput, Stream, module_outputs, streams
+from vlmdsl.ir.streams import CODES, ModuleOutput, Stream, module_outputs, streams
 from vlmdsl.types import FIELD_KINDS, EncodedType, FieldType, token_axis
 
 __all__ = ["Column", "Input", "column_of", "columns", "inputs", "module_inputs"]
@@ -42,7 +44,8 @@ def inputs(program: Program, without_logits: Collection[Node] = ()) -> list[Inpu
 
     The pooled features of a stream are `NAME [B, D]`, its tokens `NAME_tokens [B, L, D]` with the padding mask `NAME_mask
     [B, L]`, which is optional for images. A text whose tokens are predicted has `NAME_vocabulary [B, L, V]` and
-    `NAME_targets [B, L]`, or `NAME_ids [B, L]` where all are; an image whose pixels are decoded has `NAME_pixels [B, 3, H,
+    `NAME_targets [B, L]`, or `NAME_ids [B, L]` where all are, or `NAME_next [B, L]` where each predicts the
+    next one; an image whose pixels are decoded has `NAME_pixels [B, 3, H,
     W]` and `NAME_dropped [B, P]`. Other fields that the graph reads (labels, flags) follow under their own names, then
     numbers from the caller (0-d), `index [B]` where numbers are kept per sample, numbers drawn per step, or K per sample,
     and schedules.
@@ -51,8 +54,9 @@ def inputs(program: Program, without_logits: Collection[Node] = ()) -> list[Inpu
     instead of logits, and their vocabulary `MODULE_weight [V, W]` and `MODULE_bias [V]` (`language_vocabulary_weight`).
     """
     listed: list[Input] = []
+    applied = _applied_states(program)
     for stream in streams(program):
-        listed.extend(_stream_inputs(stream, stream.encode in without_logits))
+        listed.extend(_stream_inputs(stream, stream.encode in applied, stream.encode in without_logits))
     for output in module_outputs(program):
         listed.extend(_codes(output))
     listed.extend(_weights(stream for stream in streams(program) if stream.encode in without_logits))
@@ -62,10 +66,25 @@ def inputs(program: Program, without_logits: Collection[Node] = ()) -> list[Inpu
         listed.append(
             Input(index.string("name"), ("B",), "int64", "the position of each sample in the data set, counted from 0")
         )
-    listed.extend(map(_drawn_input, draws(program)))
+    listed.extend(_drawn_input(node) for node in draws(program) if node not in _split(program))
     for node in ramps(program):
         listed.append(Input(node.string("name"), (), "float", f"a number that goes {node.attribute('ramp')}"))
     return listed
+
+
+def _applied_states(program: Program) -> set[Node]:
+    """The encoded streams whose states a module on features takes. Those that only text decoders attend to are for towers
+    alone."""
+    nodes = program.nodes()
+    read = {parent for node in nodes if node.operation is not ENCODE for parent in node.inputs}
+    return {node.inputs[0] for node in nodes if node.operation is STATES and node in read}
+
+
+def _split(program: Program) -> set[Node]:
+    """The draws that only decide what text decoders see and predict of a text."""
+    nodes = program.nodes()
+    readers = {parent: {reader.operation for reader in nodes if parent in reader.inputs} for parent in draws(program)}
+    return {draw for draw, operations in readers.items() if operations == {ENCODE}}
 
 
 def _drawn_input(node: Node) -> Input:
@@ -76,7 +95,7 @@ def _drawn_input(node: Node) -> Input:
     return Input(node.string("name"), axes, "float", f"a draw of {whose} from {distribution}")
 
 
-def _stream_inputs(stream: Stream, without_logits: bool) -> Iterable[Input]:
+def _stream_inputs(stream: Stream, states: bool, without_logits: bool) -> Iterable[Input]:
     kind = stream.encode.type
     assert isinstance(kind, EncodedType)
     axis = token_axis(kind.kind)
@@ -88,9 +107,9 @@ def _stream_inputs(stream: Stream, without_logits: bool) -> Iterable[Input]:
         yield Input(stream.input("pooled"), ("B", "D"), "float", f"{what}, not normalised")
     if stream.tokens:
         yield Input(stream.input("tokens"), ("B", axis, "D"), "float", f"token features of {stream.name}, not normalised")
-    if stream.states:
+    if states:
         yield Input(stream.input("states"), ("B", axis, "W"), "float", f"last states of the tokens of {stream.name}")
-    if stream.tokens or stream.states:
+    if stream.tokens or states:
         yield Input(stream.input("mask"), ("B", axis), "bool", f"true where {stream.name} has a token")
     if stream.pixels:
         yield Input(
@@ -137,7 +156,8 @@ def _weights(owners: Iterable[Stream | ModuleOutput]) -> Iterable[Input]:
 
 def _codes(owner: Stream | ModuleOutput) -> Iterable[Input]:
     """The token ids that are predicted."""
-    for output, whose in (("targets", "selected"), ("ids", "real")):
+    for which, whose in (("selected", "selected"), ("all", "real"), ("next", "next")):
+        output = CODES[which]
         if getattr(owner, output):
             meaning = f"the ids of the {whose} tokens of {owner.name}, -100 elsewhere"
             yield Input(owner.input(output), ("B", token_axis("Text")), "int64", meaning)

@@ -81,7 +81,7 @@ class Operation(str):
     reads_rewrites: bool = False
     """It reads the rewrites of a text besides the text itself."""
     pairs_fields: bool = False
-    """It combines an image and a text, which a batch holds separately, into one stream."""
+    """It combines two fields, an image and a text or two texts, which a batch holds separately, into one stream."""
     reads_encoder_output: bool = False
     """It reads the output of an encoder that it is named after."""
     enters: bool = False

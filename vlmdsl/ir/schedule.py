@@ -20,8 +20,8 @@ __all__ = ["Applied", "Apply", "Compute", "Linear", "Load", "Lowering", "Mode", 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The output of a use of a module on `value`: a source of the graph, the output of another module, or an `apply` node,
-    which holds its inputs.
+    """The output of a use of a module on `value`: a source of the graph, the output of another module, or the node of an
+    `apply`, or of the `encode` of a text decoder, which holds its inputs.
     """
 
     use: Use
@@ -29,7 +29,7 @@ class Applied:
 
     @property
     def source(self) -> Node:
-        """The node at the bottom: a field, a view of one, a pair of both, or an `apply` node."""
+        """The node at the bottom: a field, a view of one, a pair of both, or the node that holds the inputs."""
         value = self.value
         while isinstance(value, Applied):
             value = value.value
@@ -53,7 +53,8 @@ class Linear:
 class Mode:
     """What the values of one call have in common, so that they can be one batch: the kind of field, the side of crops as a
     share of the tower's images, the shares of dropped patches, in order, and whether pairs are blended. For heads it is the
-    kind only. Of texts given images it says, too, which tower encoded the images, and their mode.
+    kind only. Of texts given images it says, too, which tower encoded the images, and their mode; of a text decoder also
+    how it is split: where its prefix comes from, and the share of samples predicted in parallel.
     """
 
     kind: str
@@ -61,6 +62,7 @@ class Mode:
     dropped: tuple[float, ...] = ()
     blended: bool = False
     context: tuple[str, Mode] | None = None
+    split: tuple[str, float] = ("none", 0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,14 @@ from vlmdsl.ir.program import Program
 from vlmdsl.types import PatchesType, VecType
 
 __all__ = [
-    "OUTPUTS", "ModuleOutput", "Reading", "Stream", "block_of", "loaded_parts", "module_outputs", "parts_of",
+    "CODES", "OUTPUTS", "ModuleOutput", "Reading", "Stream", "block_of", "loaded_parts", "module_outputs", "parts_of",
     "readings", "root_field", "source_names", "streams",
 ]  # fmt: skip
 
 OUTPUTS = (POOLED, TOKENS, VOCABULARY, STATES)
 """The outputs of an encoder, each named like the operation that reads it."""
+CODES = {"selected": "targets", "all": "ids", "next": "next"}
+"""What the input is called that holds ids of tokens, by which they are (`token_ids`)."""
 _DEFAULT_TOWERS = ("vision", "language")
 
 
@@ -35,7 +37,7 @@ class Stream:
     `source` is the field or view node, `encode` the encode node; `pooled`, `tokens`, `vocabulary` and `states` say which
     outputs are used, and `asked_only` that nothing reads the vocabulary but criteria of the selected tokens. What the tower
     is given may be read too: `pixels`, and which of their patches were `dropped`; the ids of those tokens of a text that a
-    mask selected, `targets`, or of all, `ids`.
+    mask selected, `targets`, of all, `ids`, or of the `next` token of each.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Stream:
     dropped: bool = False
     targets: bool = False
     ids: bool = False
+    next: bool = False
 
     @property
     def learns(self) -> bool:
@@ -66,8 +69,8 @@ class Stream:
         return f"{self.encoder.tower}_vocabulary{'_teacher' if self.encoder.teacher else ''}"
 
     def input(self, output: str) -> str:
-        """What the input of the objective that holds one output is called, or its `mask`, `targets`, `ids`, `predicted`,
-        `pixels` or `dropped`.
+        """What the input of the objective that holds one output is called, or its `mask`, `targets`, `ids`, `next`,
+        `predicted`, `pixels` or `dropped`.
 
         Pooled features have the stream's own name.
         """
@@ -84,8 +87,8 @@ class ModuleOutput:
     """The output of a module applied to features: `node` is the `apply` node.
 
     `name` says of which text and by which module: `text_masked_fusion`, `text_taken_fusion` where the text is that of a
-    sample that was picked. `pooled`, `tokens` and `vocabulary` say which outputs are used, as for a `Stream`, `targets` and
-    `ids` which tokens are predicted; `patches` that it is a decoder, which gives patches of pixels.
+    sample that was picked. `pooled`, `tokens` and `vocabulary` say which outputs are used, as for a `Stream`, `targets`,
+    `ids` and `next` which tokens are predicted; `patches` that it is a decoder, which gives patches of pixels.
     """
 
     name: str
@@ -97,6 +100,7 @@ class ModuleOutput:
     patches: bool = False
     targets: bool = False
     ids: bool = False
+    next: bool = False
 
     @property
     def learns(self) -> bool:
@@ -187,7 +191,7 @@ def _module_suffix(node: Node) -> str:
 def _ids(encoded: Node, nodes: Iterable[Node]) -> dict[str, bool]:
     """Which token ids of an encoded text are read."""
     which = {node.string("which") for node in nodes if node.operation is TOKEN_IDS and node.inputs[0] is encoded}
-    return {"targets": "selected" in which, "ids": "all" in which}
+    return {name: of in which for of, name in CODES.items()}
 
 
 def _read_everywhere(nodes: Iterable[Node]) -> set[Node]:
@@ -201,7 +205,8 @@ def _read_everywhere(nodes: Iterable[Node]) -> set[Node]:
 
 
 def parts_of(source: Node) -> tuple[Node, ...]:
-    """The sources that a joined or blended one is made of, the image first; any other is made of itself."""
+    """The sources that a joined, blended or prompted one is made of, the image or the prompt first; any other is made of
+    itself."""
     return source.inputs[:2] if source.operation.pairs_fields else (source,)
 
 

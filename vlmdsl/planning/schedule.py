@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from vlmdsl.ir import Node, Program, encoder_of, parts_of, walk
-from vlmdsl.ir.operations.encoding import ENCODE, MIX, VOCABULARY
+from vlmdsl.ir.operations.encoding import ENCODE, MIX, VOCABULARY, context_of
 from vlmdsl.ir.operations.mining import FETCH
 from vlmdsl.ir.operations.modules import APPLY, use_of
 from vlmdsl.ir.operations.per_sample import INDEX
@@ -120,23 +120,29 @@ class _Planner:
             return self._modes[applied_of(apply.inputs[0].inputs[0])]
         if not isinstance(apply.type, EncodedType):
             return Mode("Vec")
-        images = apply.inputs[1]
-        while images.operation is not ENCODE:
-            images = images.inputs[0]
-        output = applied_of(images)
-        return Mode("Text", context=(output.use.module.name, self._modes[output]))
+        return Mode("Text", context=self._context_mode(apply.inputs[1]))
+
+    def _context_mode(self, states: Node) -> tuple[str, Mode]:
+        """What encoded a context, and in which mode."""
+        while states.operation is not ENCODE:
+            states = states.inputs[0]
+        output = applied_of(states)
+        return output.use.module.name, self._modes[output]
 
     def _apply(self, encode: Node) -> int:
         """The stage of the output of an encoder: one call for the tower, and one per head."""
-        source = encode.inputs[0]
         assert isinstance(encode.type, EncodedType)
-        value: Value = source
+        stage, mode = max(self._stages[parent] for parent in encode.inputs), _mode(encode.inputs[0], encode.type.kind)
+        if encoder_of(encode).decoder is not None:
+            context = context_of(encode)
+            split = (encode.string("prefix"), encode.number("parallel"))
+            mode = replace(mode, context=None if context is None else self._context_mode(context), split=split)
+        value = _entering(encode)
         for use in uses_of(encoder_of(encode)):
-            output = Applied(use, value)
-            self._stages[output] = self._stages[value] + 1
-            self._modes[output] = _mode(source, encode.type.kind) if value is source else Mode(encode.type.kind)
-            value = output
-        return self._stages[value]
+            value, stage = Applied(use, value), stage + 1
+            self._stages[value], self._modes[value] = stage, mode
+            mode = Mode(encode.type.kind)
+        return stage
 
     def _calls(self) -> list[tuple[int, Apply]]:
         """The calls with their stages, in the order of first use. The inputs of one call of a head come from one use."""
@@ -228,7 +234,7 @@ class _Planner:
         for applied in self._modes:
             source = applied.source
             parts = (*parts_of(source), *source.inputs[2:]) if source.operation is BLEND else parts_of(source)
-            taken = source.inputs if source.operation is APPLY else parts
+            taken = source.inputs if source.operation in (APPLY, ENCODE) else parts
             yield from (part for part in taken if part in self._early)
 
     def _loaded(self) -> Iterator[Node]:
@@ -241,8 +247,8 @@ class _Planner:
 
 
 def _taken(source: Node) -> tuple[Node, ...]:
-    """The nodes that a call takes: a source, or the inputs of an `apply` node."""
-    return source.inputs if source.operation is APPLY else (source,)
+    """The nodes that a call takes: a source, or the inputs of an `apply` node, or of the `encode` node of a text decoder."""
+    return source.inputs if source.operation in (APPLY, ENCODE) else (source,)
 
 
 def logits_of(states: Applied) -> Applied:
@@ -261,11 +267,16 @@ def applied_of(encode: Node) -> Applied:
     """The output of the last head, the tower or the module of an `encode` or `apply` node."""
     if encode.operation is APPLY:
         return Applied(use_of(encode), encode)
-    value: Value = encode.inputs[0]
+    value = _entering(encode)
     for use in uses_of(encoder_of(encode)):
         value = Applied(use, value)
     assert isinstance(value, Applied)
     return value
+
+
+def _entering(encode: Node) -> Value:
+    """What enters a tower: a source; for a text decoder all inputs of the node, which stands for them."""
+    return encode.inputs[0] if encoder_of(encode).decoder is None else encode
 
 
 def _mode(source: Node, kind: str) -> Mode:

@@ -18,6 +18,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "towers": ("shared", "enter", "separate", "join"),
     "fusion": ("fuse", "matched"),
     "prediction": ("linear", "token_loss", "mlm"),
+    "generation": ("text_decoder", "prefix", "next_token"),
     "reconstruction": ("decode", "pixels", "reconstruct"),
     "similarities": ("cosine", "dot", "euclidean", "tokenmax", "tokenmean"),
     "matrices": ("similarity", "score", "transpose", "reuse", "row_sum", "row_mean", "restrict"),

@@ -74,10 +74,11 @@ class TokenLossParameters(Parameters):
     over: Literal["all", "others"] = Field(
         default="all", description="which entries get it: `all`, including the target, or only the `others`"
     )
-    reduction: Literal["token", "sample"] = Field(
+    reduction: Literal["token", "sample", "sum"] = Field(
         default="token",
         description=(
-            "`token`: the mean over all tokens of the global batch; `sample`: the mean over samples of each one's mean"
+            "`token`: the mean over all tokens of the global batch; `sample`: the mean over samples of each one's mean; "
+            "`sum`: the mean over samples of each one's sum"
         ),
     )
 
@@ -93,14 +94,15 @@ def loss_of_tokens(builder: Builder, subjects: Mapping[str, Value], operation: s
     `subjects` are the logits, the text and the mask, in the order of `token_loss`, under any names.
     """
     names = list(subjects)
-    logits, stopped = _logits(builder, subjects[names[0]], names[0], operation)
+    logits, stopped = logits_of_tokens(builder, subjects[names[0]], names[0], operation)
     encode = logits.inputs[0]
+    _without_decoder(builder, encode, names[0], operation, subjects[names[0]])
     which = _which(builder, encode, {name: subjects[name] for name in names[1:]}, operation)
     loss = builder.add(operation, logits, builder.add("token_ids", encode, which=which), **arguments)
     return builder.add("stop", loss) if stopped else loss
 
 
-def _logits(builder: Builder, value: Value, argument: str, function: str) -> tuple[Node, bool]:
+def logits_of_tokens(builder: Builder, value: Value, argument: str, function: str) -> tuple[Node, bool]:
     """The logits that `linear` returned, and whether their gradient is stopped."""
     stopped = isinstance(value, Node) and value.operation is STOP
     logits = value.inputs[0] if isinstance(value, Node) and stopped else value
@@ -109,14 +111,27 @@ def _logits(builder: Builder, value: Value, argument: str, function: str) -> tup
     return logits, stopped
 
 
-def _which(builder: Builder, encode: Node, subjects: Mapping[str, Value], function: str) -> str:
-    """Which tokens of a text are predicted: those that a mask selected, or all."""
-    (text, targets), (mask, at) = subjects.items()
+def _without_decoder(builder: Builder, encode: Node, argument: str, function: str, value: Value) -> None:
+    """Fault for the logits of a text decoder: what it predicts is the next token."""
+    if encode.operation is ENCODE and encoder_of(encode).decoder is not None:
+        expected = "logits of tokens that it hides; those of a text decoder are for `next_token`"
+        raise wrong_type(builder, argument, function, value, expected)
+
+
+def check_targets(builder: Builder, encode: Node, argument: str, targets: Value, function: str) -> None:
+    """Fault unless `targets` is the text, masked or not, of which something is predicted."""
     source = parts_of(source_of(encode))[-1]
     masked = masked_text(source)
     if targets is not source and (masked is None or targets is not masked.inputs[0]):
         help = ("name the text, `let t = rewrite(text, M=1)`, and use it in both",)
-        raise bad_value(builder, text, function, "this is not the text of which there are logits", *help)
+        raise bad_value(builder, argument, function, "this is not the text of which there are logits", *help)
+
+
+def _which(builder: Builder, encode: Node, subjects: Mapping[str, Value], function: str) -> str:
+    """Which tokens of a text are predicted: those that a mask selected, or all."""
+    (text, targets), (mask, at) = subjects.items()
+    check_targets(builder, encode, text, targets, function)
+    masked = masked_text(parts_of(source_of(encode))[-1])
     if isinstance(at, TupleValue):  # left out
         return "all"
     assert isinstance(at, MaskValue)
@@ -155,6 +170,7 @@ def _mlm(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters
     if masked_text(source_of(encode)) is None:
         help = ("mask some: `mlm(mask(text, random(15%)))`",)
         raise Fault(NothingHidden.at(builder.place("text"), help=help), subjects["text"])
+    _without_decoder(builder, encode, "text", "mlm", subjects["text"])
     logits = builder.add("vocabulary", encode)
     loss = builder.add("token_loss", logits, builder.add("token_ids", encode, which="selected"))
     return builder.add("stop", loss) if stopped else loss

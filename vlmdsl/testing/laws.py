@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmdsl.api.check import check
 from vlmdsl.api.compile import compile
+from vlmdsl.ir import CODES
 from vlmdsl.ir.operations import OPERATIONS
 from vlmdsl.ir.operations.modules import STATES
 from vlmdsl.primitives import Law, Primitive
@@ -137,7 +138,7 @@ def excluded_entries(objective: Objective, features: Mapping[str, Tensor]) -> di
         if part in ("tokens", "states") and f"{stem}_mask" in features and not decoded:
             excluded[name] |= ~features[f"{stem}_mask"][:, :, None]
         elif part in ("vocabulary", "predicted"):
-            ids = features[f"{stem}_targets" if f"{stem}_targets" in features else f"{stem}_ids"]
+            ids = next(features[f"{stem}_{name}"] for name in CODES.values() if f"{stem}_{name}" in features)
             excluded[name] |= (ids < 0)[:, :, None]
         elif part == "pixels" and decoded:
             columns = ~features[f"{stem}_dropped"].repeat_interleave(PATCH_SIDE, dim=1)
@@ -149,7 +150,7 @@ def _masks_of_targets(objective: Objective) -> dict[str, str]:
     """The inputs that say what tokens were of texts that a module was applied to, and those that say which are padding."""
     names = {stream.encode: stream.input("mask") for stream in objective.streams}
     owners = [output for output in objective.module_outputs if output.node.inputs[0].operation is STATES]
-    ids = {output.input(part): output.node.inputs[0].inputs[0] for output in owners for part in ("targets", "ids")}
+    ids = {output.input(part): output.node.inputs[0].inputs[0] for output in owners for part in CODES.values()}
     return {name: names[text] for name, text in ids.items() if name in objective.inputs}
 
 

@@ -28,7 +28,7 @@ from vlmdsl.ir.operations.modules import use_of
 from vlmdsl.ir.operations.reference import ATTEND
 from vlmdsl.ir.operations.scalars import ADD, STOP, SUBTRACT
 from vlmdsl.ir.operations.state import NEAREST
-from vlmdsl.ir.operations.views import ALTERNATIVE, BLEND, FIELD, JOIN, MASK, RENDER, REWRITE, SUMMARIZE
+from vlmdsl.ir.operations.views import ALTERNATIVE, BLEND, FIELD, JOIN, MASK, PROMPTED, RENDER, REWRITE, SUMMARIZE
 from vlmdsl.types import EncodedType, MemoryType, TokensType, VectorType
 
 __all__ = ["Names"]
@@ -246,6 +246,8 @@ class Names:
             return Math(f"{name.latex}_i", f"{name.text}_i")
         if node.operation is JOIN:
             return infix(r"\oplus", "⊕", *(self.source(part) for part in node.inputs))
+        if node.operation is PROMPTED:
+            return infix(r"\,", " ", *(self.source(part) for part in node.inputs))
         if node.operation is BLEND:
             return mixture(self._share(node.inputs[2]), *(self.source(part) for part in parts_of(node)))
         inner = self.source(node.inputs[0])

@@ -9,16 +9,18 @@ from vlmdsl.backends.latex.fusion import fused, module_of
 from vlmdsl.backends.latex.interface import Writer
 from vlmdsl.backends.latex.notation import PRODUCT, Math, call, number, words
 from vlmdsl.ir import Node, encoder_of, masked_text, parts_of
-from vlmdsl.ir.operations.encoding import source_of
-from vlmdsl.ir.operations.modules import APPLY
+from vlmdsl.ir.operations.encoding import ENCODE, context_of, source_of
+from vlmdsl.ir.operations.modules import APPLY, use_of
 
 __all__ = ["token_criterion", "token_loss"]
 
 
 def token_loss(writer: Writer, node: Node) -> Math:
     """The mean over the tokens that are predicted; which they are is stated."""
+    following = node.inputs[1].string("which") == "next"
+    surprise = _next_surprise if following else _surprise
     return _over_tokens(
-        writer, node, lambda encode, token: _of_token(node, token, lambda entry: _surprise(writer, encode, entry))
+        writer, node, lambda encode, token: _of_token(node, token, lambda entry: surprise(writer, encode, entry))
     )
 
 
@@ -36,13 +38,24 @@ def _over_tokens(writer: Writer, node: Node, of_token: Callable[[Node, Math], Ma
     source = parts_of(source_of(encode))[-1]
     masked = masked_text(source)
     text = writer.names.source(source if masked is None else masked.inputs[0])
-    said = f"the tokens{' that the mask selected' if ids.string('which') == 'selected' else ''}, of all samples"
+    said = _said(encode, ids.string("which"))
     writer.names.state("values", Math(rf"M\ {words(said).latex}", f"M: {said}"))
-    loss = of_token(encode, Math(f"{text.latex}[k]", f"{text.text}[k]"))
-    if dict(node.attributes).get("reduction") == "sample":
+    loss, reduction = of_token(encode, Math(f"{text.latex}[k]", f"{text.text}[k]")), dict(node.attributes).get("reduction")
+    if reduction == "sample":
         latex = rf"\frac{{1}}{{B}} \sum_i \frac{{1}}{{|M_i|}} \sum_{{k \in M_i}} {loss.latex}"
         return Math(latex, f"1/B Σ_i 1/|M_i| Σ_k∈M_i {loss.text}", PRODUCT)
+    if reduction == "sum":
+        latex = rf"\frac{{1}}{{B}} \sum_i \sum_{{k \in M_i}} {loss.latex}"
+        return Math(latex, f"1/B Σ_i Σ_k∈M_i {loss.text}", PRODUCT)
     return Math(rf"\frac{{1}}{{|M|}} \sum_{{(i,k) \in M}} {loss.latex}", f"1/|M| Σ_(i,k)∈M {loss.text}", PRODUCT)
+
+
+def _said(encode: Node, which: str) -> str:
+    """Which tokens are predicted, in words."""
+    if which != "next":
+        return f"the tokens{' that the mask selected' if which == 'selected' else ''}, of all samples"
+    own = {"none": "", "drawn": " and its prefix", "prompt": " and the prompt"}
+    return f"the tokens after the first one{own[encode.string('prefix')]}, of all samples"
 
 
 def _of_token(node: Node, token: Math, surprise: Callable[[Math], Math]) -> Math:
@@ -65,3 +78,38 @@ def _surprise(writer: Writer, encode: Node, entry: Math) -> Math:
     context = fused(writer, encode) if encode.operation is APPLY else writer.names.source(encode.inputs[0])
     latex = rf"-\log p_{{{tower.latex}}}({entry.latex} \mid {context.latex})"
     return Math(latex, f"-log p_{tower.text}({entry.text} | {context.text})")
+
+
+def _next_surprise(writer: Writer, encode: Node, entry: Math) -> Math:
+    """The same of a token that is predicted from those before it, its prompt and its context."""
+    encoder = encoder_of(encode)
+    *prompt, text = (writer.names.source(part) for part in parts_of(encode.inputs[0]))
+    before = Math(f"{text.latex}[{{<}}k]", f"{text.text}[<k]")
+    given = [*prompt, before, *_context(writer, encode)]
+    tower = words(encoder.tower)
+    if encoder.decoder is not None and encode.number("parallel"):
+        share = f"{100 * encode.number('parallel'):g} %"
+        said = f"of {share} of the samples, drawn in each epoch, all tokens are hidden and predicted at once, without"
+        latex = rf"{words(said).latex}\ {before.latex}"
+        writer.names.state("values", Math(latex, f"{said} {before.text}"))
+    latex = ", ".join(part.latex for part in given)
+    text_form = ", ".join(part.text for part in given)
+    return Math(
+        rf"-\log p_{{{tower.latex}}}({entry.latex} \mid {latex})", f"-log p_{tower.text}({entry.text} | {text_form})"
+    )
+
+
+def _context(writer: Writer, encode: Node) -> list[Math]:
+    """What a text decoder attends to beside the text: an image, or what poolers give of it."""
+    context = None if encoder_of(encode).decoder is None else context_of(encode)
+    if context is None:
+        return []
+    modules = []
+    below = context.inputs[0]
+    while below.operation is not ENCODE:
+        modules += [use_of(below).module.name] if below.operation is APPLY else []
+        below = below.inputs[0]
+    context_form = writer.names.source(below.inputs[0])
+    for name in reversed(modules):
+        context_form = call(name, context_form)
+    return [context_form]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from vlmdsl.ir import (
+    CODES,
     Contrast,
     Direction,
     ModuleOutput,
@@ -163,7 +164,7 @@ def _features(values: Values, encode: Node, output: str) -> str:
 
 
 def _token_ids(values: Values, node: Node) -> str:
-    return _item("inputs", values.output(node.inputs[0]).input(_IDS[node.string("which")]))
+    return _item("inputs", values.output(node.inputs[0]).input(CODES[node.string("which")]))
 
 
 def _normalize(values: Values, node: Node) -> str:
@@ -265,9 +266,6 @@ def _token_loss(values: Values, node: Node) -> str:
     written = f"ops.linear_cross_entropy({', '.join(arguments)})"
     return written if owner.learns else f"ops.stop({written})"
 
-
-_IDS = {"selected": "targets", "all": "ids"}
-"""The input that holds the ids of tokens, by which ones."""
 
 RULES: dict[str, Rule] = {
     FIELD: _named_input,

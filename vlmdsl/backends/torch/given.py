@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from vlmdsl.backends.torch.values import PredictedTokens
-from vlmdsl.ir import ModuleOutput, Node, Stream, module_outputs
+from vlmdsl.ir import CODES, ModuleOutput, Node, Stream, module_outputs
+from vlmdsl.ir.operations.encoding import TOKENS
 from vlmdsl.ir.operations.modules import APPLY
 from vlmdsl.ir.schedule import Applied, Apply, Linear, Schedule, Value
 from vlmdsl.planning import applied_of
@@ -18,7 +19,7 @@ from vlmdsl.planning import applied_of
 if TYPE_CHECKING:
     from vlmdsl.backends.torch.objective import Objective
 
-__all__ = ["GivenModules", "applied_modules", "decoder_input", "fusion_input", "head_input"]
+__all__ = ["GivenModules", "applied_modules", "decoder_input", "fusion_input", "head_input", "states_input"]
 
 
 def applied_modules(schedule: Schedule) -> tuple[str, ...]:
@@ -120,18 +121,18 @@ class GivenModules:
         return self._predicted_tokens(module(environment[value].tokens), self._outputs[value.source])
 
     def _predicted_tokens(self, logits: Tensor, owner: Stream | ModuleOutput) -> PredictedTokens:
-        return PredictedTokens(logits, *(self._features.get(owner.input(output)) for output in ("targets", "ids")))
+        return PredictedTokens(logits, *(self._features.get(owner.input(output)) for output in CODES.values()))
 
 
 def fusion_input(node: Any, environment: Mapping[Value, Any]) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
     """The inputs of an `apply` node of fusion: the states of a text with their mask, and those of its image."""
-    text, image = (_states(parent, environment) for parent in node.inputs)
+    text, image = (states_input(parent, environment) for parent in node.inputs)
     return (*text, *image)
 
 
 def decoder_input(node: Any, environment: Mapping[Value, Any]) -> Tensor:
     """The input of an `apply` node of a decoder: the states of the visible patches."""
-    states, _ = _states(node.inputs[0], environment)
+    states, _ = states_input(node.inputs[0], environment)
     return states
 
 
@@ -142,8 +143,9 @@ def head_input(node: Any, environment: Mapping[Value, Any]) -> Tensor:
     return features
 
 
-def _states(node: Any, environment: Mapping[Value, Any]) -> tuple[Tensor, Tensor | None]:
+def states_input(node: Any, environment: Mapping[Value, Any]) -> tuple[Tensor, Tensor | None]:
+    """The vectors of a node of tokens that a module takes, with their mask: states of a tower, or the tokens of a module."""
     if node in environment:  # computed: those of picked samples
         return environment[node].values, environment[node].mask
     output = environment[applied_of(node.inputs[0])]
-    return output.states, output.mask
+    return output.tokens if node.operation is TOKENS else output.states, output.mask

@@ -6,7 +6,7 @@ import keyword
 import re
 from collections.abc import Callable
 
-from vlmdsl.ir import Contrast, Node, Program, column_of, module_outputs, source_names, streams
+from vlmdsl.ir import CODES, Contrast, Node, Program, column_of, module_outputs, source_names, streams
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.encoding import DISTRIBUTION, GATE, MIX, NORMALIZE, POOLED, TOKENS, VOCABULARY
 from vlmdsl.ir.operations.matrices import SCORE, SIMILARITY
@@ -159,7 +159,7 @@ _MEANINGS: dict[str, Callable[[Names, Node], str]] = {
     POOLED: lambda names, node: names.stream(node),
     TOKENS: lambda names, node: f"{names.stream(node)}_tokens",
     VOCABULARY: lambda names, node: f"{names.stream(node)}_vocabulary",
-    TOKEN_IDS: lambda names, node: f"{names.stream(node)}_{'targets' if node.string('which') == 'selected' else 'ids'}",
+    TOKEN_IDS: lambda names, node: f"{names.stream(node)}_{CODES[node.string('which')]}",
     MIX: lambda names, node: names.mixture(node),
     STATES: lambda names, node: f"{names.stream(node)}_states",
     APPLY: lambda names, node: names.module(node),

@@ -11,7 +11,7 @@ from torch import Tensor
 from vlmdsl.backends.torch.objective import Objective, ObjectiveOutput
 from vlmdsl.backends.torch.passing import passed_tensors
 from vlmdsl.backends.torch.values import PredictedTokens
-from vlmdsl.ir import ModuleOutput, Node, Stream
+from vlmdsl.ir import CODES, ModuleOutput, Node, Stream
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.schedule import Applied, Apply, Compute, Linear, Value
 from vlmdsl.planning import applied_of, is_loaded, linear_of, logits_of
@@ -171,7 +171,7 @@ class Step:
             yield f"{owner.linear}_weight", weight
             if bias is not None:
                 yield f"{owner.linear}_bias", bias
-        for output in ("targets", "ids"):
+        for output in CODES.values():
             if getattr(owner, output):
                 yield owner.input(output), getattr(tokens, output)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vlmdsl.diagnostics.suggest import suggestion
-from vlmdsl.ir import Input, ModuleOutput, Node, Program, Stream, inputs, module_outputs, streams
+from vlmdsl.ir import CODES, Input, ModuleOutput, Node, Program, Stream, inputs, module_outputs, streams
 from vlmdsl.ir.operations.encoding import POOLED, TOKENS
 from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.types import DistributionType, TokensType, VectorType, VecType, as_value
@@ -22,7 +22,7 @@ class FeatureChecker:
     def __init__(self, program: Program, without_logits: Collection[Node] = ()) -> None:
         self._inputs = {spec.name: spec for spec in inputs(program, without_logits)}
         masks = [stream.input("mask") for stream in streams(program) if stream.tokens or stream.states]
-        self._optional = {name for name in masks if "P" in self._inputs[name].axes}
+        self._optional = {name for name in masks if name in self._inputs and "P" in self._inputs[name].axes}
         self._optional |= {name for name, spec in self._inputs.items() if spec.axes == ("V",)}
         self._same_tokens = [
             [stream.input(output), stream.input(beside)]
@@ -97,7 +97,7 @@ def _check_device(tensors: Mapping[str, Tensor]) -> None:
         raise ValueError(f"the inputs are on different devices: {described}")
 
 
-_PREDICTED = tuple((output, ids) for output in ("vocabulary", "predicted") for ids in ("targets", "ids"))
+_PREDICTED = tuple((output, ids) for output in ("vocabulary", "predicted") for ids in CODES.values())
 """What is predicted of tokens, beside what they are."""
 _FEATURES = (VecType, VectorType, TokensType, DistributionType)
 """Types of values with a feature axis. Their dimension is that of the first features that they are computed from."""

@@ -40,7 +40,7 @@ class TokenFeatures(NamedTuple):
 class PredictedTokens(NamedTuple):
     """What is predicted of tokens, `values`: their logits [b, L, V], or the states [b, L, W] that these are a product of;
     and what the tokens are, negative where one does not count: the `targets` [b, L] that a mask selected, all `ids` [b, L],
-    of both what is read.
+    the `next` token of each; of these what is read.
 
     No criterion of selected tokens depends on the row of a token, so all may hold those only, in any order.
     """
@@ -48,6 +48,7 @@ class PredictedTokens(NamedTuple):
     values: Tensor
     targets: Tensor | None
     ids: Tensor | None = None
+    next: Tensor | None = None
 
 
 class Gathered(NamedTuple):

@@ -220,3 +220,26 @@ class NotAReference(Problem):
         "let found = retrieve(eye(image), refs, without=key, k=2)\n"
         "minimize contrast(attend(image, keys=found[0], values=found[0]), text)"
     )
+
+
+class NoClassToken(Problem):
+    code = "V0319"
+    template = "the text decoder `{decoder}` has no token that collects a text, so it gives no pooled features"
+    summary = "pooled features of a text decoder without a class token"
+    explanation = (
+        "The states of a text decoder are for predicting the next token. One vector per text, to compare with images, comes "
+        'from a class token that is appended to the text (CoCa): `text_decoder(class_token="appended", cross_from=50%)`. '
+        "The blocks that it goes through, the first ones, do not see the context."
+    )
+    bad = (
+        "vlo 1\n"
+        "recipe mine(image: Image, text: Text)\n"
+        "encoder captioner = text_decoder(depth=2)\n"
+        "minimize contrast(image, captioner(text, image))"
+    )
+    good = (
+        "vlo 1\n"
+        "recipe mine(image: Image, text: Text)\n"
+        'encoder captioner = text_decoder(depth=2, cross_from=50%, class_token="appended")\n'
+        "minimize contrast(image, captioner(text, image))"
+    )

@@ -9,6 +9,7 @@ from vlmdsl.ir.operations.rules import NUMBER, fixed, need, positive_block, same
 from vlmdsl.types import (
     JOINED,
     DistributionType,
+    DrawsType,
     EncodedType,
     FieldType,
     LogitsType,
@@ -23,7 +24,7 @@ from vlmdsl.types import (
 
 __all__ = [
     "DISTRIBUTION", "ENCODE", "ENTROPY", "ENTROPY_OF_MEAN", "GATE", "MIX", "NORMALIZE", "POOLED", "TOKENS",
-    "VOCABULARY", "source_of",
+    "VOCABULARY", "context_of", "parallel_draw_of", "prefix_draw_of", "source_of",
 ]  # fmt: skip
 
 
@@ -35,12 +36,43 @@ def source_of(node: Node) -> Node:
 
 
 def encode(node: Node, types: tuple[Type, ...]) -> Type:
-    take(types, FieldType)
+    """A field; for a text decoder also the tokens that it attends to, and the draws that split and hide the text."""
     encoder = node.attribute("encoder")
     assert isinstance(encoder, Encoder)
+    if encoder.decoder is None:
+        take(types, FieldType)
+    else:
+        context, draws = (TokensType,) * context_count(node), (DrawsType,) * _draw_count(node)
+        take(types, FieldType, *context, *draws)
+        need(0 <= node.number("parallel") <= 1, f"the share of parallel prediction is {node.number('parallel')}")
     kind = types[0].kind if isinstance(types[0], FieldType) and types[0].count is None else ""
     need(kind in encoder.takes, f"{encoder.tower} encodes {encoder.kind}, got {types[0]}")
     return EncodedType(kind)
+
+
+def _draw_count(node: Node) -> int:
+    """How many draws of samples an `encode` node of a text decoder takes, its last inputs."""
+    return (node.attribute("prefix") == "drawn") + (node.number("parallel") > 0)
+
+
+def context_count(node: Node) -> int:
+    """1 if an `encode` node of a text decoder has a context, its second input, else 0."""
+    return len(node.inputs) - 1 - _draw_count(node)
+
+
+def context_of(node: Node) -> Node | None:
+    """The tokens that the text of an `encode` node attends to; None if there are none."""
+    return node.inputs[1] if len(node.inputs) > 1 and context_count(node) else None
+
+
+def prefix_draw_of(node: Node) -> Node | None:
+    """The draw that splits the text of an `encode` node into a prefix and the rest; None if none does."""
+    return node.inputs[1 + context_count(node)] if node.attribute("prefix") == "drawn" else None
+
+
+def parallel_draw_of(node: Node) -> Node | None:
+    """The draw that says of which samples an `encode` node predicts all tokens at once; None without any."""
+    return node.inputs[-1] if node.number("parallel") > 0 else None
 
 
 def tokens(node: Node, types: tuple[Type, ...]) -> Type:
@@ -74,9 +106,14 @@ ENCODE = define(
     Operation(
         "encode",
         encode,
-        {"encoder": (Encoder,)},
-        takes="field, view or joined",
-        carries="`encoder: ir.Encoder` (tower, kind, frozen, teacher, heads, enters)",
+        {"encoder": (Encoder,), "prefix": (str,), "parallel": NUMBER},
+        {"prefix": "none", "parallel": 0.0},
+        takes="field, view or joined; of a text decoder also Tokens that it attends to, and Draws of a prefix and of samples",
+        carries=(
+            "`encoder: ir.Encoder` (tower, kind, frozen, teacher, heads, enters, decoder); of a text decoder `prefix`"
+            " (`none`, `drawn`, `prompt`: the first of two texts), `parallel`, the share of samples whose tokens are all"
+            " hidden and predicted at once"
+        ),
         gives="Encoded; of a frozen tower or a teacher without gradient",
     )
 )

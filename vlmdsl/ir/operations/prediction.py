@@ -22,8 +22,8 @@ def token_ids(node: Node, types: tuple[Type, ...]) -> Type:
     take(types, EncodedType)
     need(types[0] in (EncodedType("Text"), EncodedType(JOINED)), f"are those of a text, got {types[0]}")
     which = node.string("which")
-    need(which in ("selected", "all"), f"are selected or all, not {which}")
-    need(which == "all" or masked_text(source_of(node)) is not None, "nothing in this text is masked")
+    need(which in ("selected", "all", "next"), f"are selected, all or next, not {which}")
+    need(which != "selected" or masked_text(source_of(node)) is not None, "nothing in this text is masked")
     return CodesType()
 
 
@@ -39,7 +39,7 @@ TOKEN_IDS = define(
         {"which": (str,)},
         stops_gradient=True,
         takes="encode or apply of a Text",
-        carries="`which` tokens: those that a mask `selected`, or `all`",
+        carries="`which` tokens: those that a mask `selected`, `all`, or of each token the `next` one, not those of a prefix",
         gives="Codes: the ids of the tokens as they were before they were masked, negative for other tokens and padding",
     )
 )
@@ -50,7 +50,7 @@ TOKEN_LOSS = define(
         {"smoothing": NUMBER, "over": (str,), "reduction": (str,)},
         {"smoothing": 0.0, "over": "all", "reduction": "token"},
         takes="Logits, Codes",
-        carries="`smoothing` of the targets, `over` which entries (`all`, `others`); `reduction` (`token`, `sample`)",
+        carries="`smoothing` of the targets, `over` which entries (`all`, `others`); `reduction` (`token`, `sample`, `sum`)",
         gives="Loss: the mean cross-entropy of the tokens of the global batch that have a code; none: 0",
     )
 )

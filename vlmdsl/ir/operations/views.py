@@ -8,7 +8,7 @@ from vlmdsl.ir.operations.rules import NUMBER, need, take
 from vlmdsl.types import JOINED, FieldType, ScalarType, Type
 
 __all__ = [
-    "ALTERNATIVE", "AUGMENT", "BLEND", "CROP", "DROP", "EDA", "FIELD", "JOIN", "MASK", "RENDER", "REWRITE", "SUMMARIZE",
+    "ALTERNATIVE", "AUGMENT", "BLEND", "CROP", "DROP", "EDA", "FIELD", "JOIN", "MASK", "PROMPTED", "RENDER", "REWRITE", "SUMMARIZE",
     "masked_text",
 ]  # fmt: skip
 
@@ -38,6 +38,11 @@ def join(node: Node, types: tuple[Type, ...]) -> Type:
 def blend(node: Node, types: tuple[Type, ...]) -> Type:
     need(types == (FieldType("Image"), FieldType("Text"), ScalarType()), "blends an Image and a Text by a Scalar")
     return FieldType(JOINED)
+
+
+def prompted(node: Node, types: tuple[Type, ...]) -> Type:
+    need(types == (FieldType("Text"), FieldType("Text")), "puts a Text before a Text")
+    return FieldType("Text")
 
 
 def mask(node: Node, types: tuple[Type, ...]) -> Type:
@@ -178,6 +183,15 @@ JOIN = define(
         gives="Joined: both in one sequence, for an encoder of both",
     )
 )
+PROMPTED = define(
+    Operation(
+        "prompted",
+        prompted,
+        pairs_fields=True,
+        takes="a prompt and a Text",
+        gives="Text: one sequence, the text after the prompt, for a text decoder",
+    )
+)
 BLEND = define(
     Operation(
         "blend",
@@ -191,5 +205,5 @@ BLEND = define(
 
 def masked_text(source: Node) -> Node | None:
     """The masked text that an encoder reads in `source`, by itself or joined with an image; None where it reads none."""
-    parts = source.inputs if source.operation is JOIN else (source,)
+    parts = source.inputs if source.operation in (JOIN, PROMPTED) else (source,)
     return next((part for part in parts if part.operation is MASK), None)

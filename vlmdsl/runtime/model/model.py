@@ -16,6 +16,7 @@ from vlmdsl.backends.torch.values import PredictedTokens
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import TowerNotPerSample
 from vlmdsl.ir import (
+    CODES,
     OUTPUTS,
     Head,
     Node,
@@ -29,6 +30,7 @@ from vlmdsl.ir import (
     walk,
 )
 from vlmdsl.ir import Encoder as ObjectiveEncoder
+from vlmdsl.ir.operations.encoding import ENCODE
 from vlmdsl.ir.operations.per_sample import INDEX
 from vlmdsl.ir.operations.scalars import CONSTANT
 from vlmdsl.ir.operations.views import BLEND
@@ -40,6 +42,7 @@ from vlmdsl.runtime.model.named import NamedModules
 from vlmdsl.runtime.model.parts import Parts
 from vlmdsl.runtime.model.pixel_decoders import PatchStates
 from vlmdsl.runtime.model.predictions import Predictions
+from vlmdsl.runtime.model.text_decoders import decoder_input as text_decoder_input
 from vlmdsl.runtime.model.tower_needs import check_lengths
 from vlmdsl.runtime.modules.heads import BatchNorm
 from vlmdsl.runtime.modules.towers import EncodedFeatures, Encoder
@@ -96,7 +99,7 @@ class VisionLanguageModel(nn.Module):
         features = {
             stream.input(part)
             for stream in self.streams
-            for part in ("pooled", "mask", "targets", "ids", "predicted", *OUTPUTS)
+            for part in ("pooled", "mask", *CODES.values(), "predicted", *OUTPUTS)
         }
         self.readings: list[Reading] = readings(self.streams, self._form, sorted(set(objective.inputs) - features))
         """The values of a batch for modules: each source once per format."""
@@ -273,6 +276,10 @@ class VisionLanguageModel(nn.Module):
         blended with it."""
         assert isinstance(source, Node)
         tower = use.module.name
+        if source.operation is ENCODE:
+            stream = next(stream for stream in self.streams if stream.encode is source)
+            whole = bool(set(stream.outputs) - {"vocabulary"})
+            return text_decoder_input(source, environment, self.form(tower, "Text"), whole=whole)
         first, *paired = [environment[part][self.form(tower, _kind(part))] for part in parts_of(source)]
         draws = _noise_length(self.encoders[tower]) is not None  # else the noise was drawn for another tower
         value, ports = first.value, {"keep": first.ports.get("keep"), "noise": first.ports.get("noise") if draws else None}

@@ -17,8 +17,9 @@ from vlmdsl.ir import ModuleOutput, Node, Stream, Use, parts_of, vocabulary_use
 from vlmdsl.ir.operations.encoding import source_of
 from vlmdsl.ir.schedule import Applied, Linear, Value
 from vlmdsl.planning import applied_of
+from vlmdsl.runtime.model.text_decoders import split_text
 from vlmdsl.runtime.modules import LinearHead
-from vlmdsl.runtime.values import MaskedTokens, TextBatch, TowerInput, token_ids
+from vlmdsl.runtime.values import MaskedTokens, TextBatch, TowerInput, next_ids, token_ids
 from vlmdsl.source import Span
 
 __all__ = ["Predictions"]
@@ -102,6 +103,9 @@ class Predictions:
         """
         owner = next(owner for owner, encoded in self._owners() if applied_of(encoded) == states)
         last = environment[states].tokens if states.use.module.family == "fusion" else environment[states].states
+        if last is not None and owner.next:
+            assert isinstance(states.source, Node)
+            return self._next(owner, states, last, environment)
         text = self._text(states, environment)
         masked, words = text.ports.get("masked"), text.value
         assert isinstance(words, TextBatch)
@@ -113,6 +117,17 @@ class Predictions:
         if owner.asked_only:
             return PredictedTokens(*masked.selected(last))
         return PredictedTokens(last, masked.targets, token_ids(words, masked) if owner.ids else None)
+
+    def _next(
+        self, owner: Stream | ModuleOutput, states: Applied, last: Tensor, environment: Environment
+    ) -> PredictedTokens:
+        """The same where each state predicts the next token."""
+        assert isinstance(owner, Stream)
+        form = self.form(states.use.module.name, "Text")
+        words, prefix, masked = split_text(owner.encode, environment, form)
+        ids = token_ids(words, masked)
+        targets = masked.targets if owner.targets and masked is not None else None
+        return PredictedTokens(last, targets, ids if owner.ids else None, next_ids(ids, prefix)[:, : last.shape[1]])
 
 
 def _count(owner: Stream | ModuleOutput, text: TowerInput) -> int:

@@ -9,6 +9,7 @@ from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
 from vlmdsl.ir import Column, Stream
 from vlmdsl.ir import Encoder as ObjectiveEncoder
+from vlmdsl.runtime.model.text_decoders import DecoderNeed, decoder_need
 from vlmdsl.runtime.modules.towers import Encoder
 from vlmdsl.source import Span
 
@@ -19,6 +20,7 @@ __all__ = ["TowerNeed", "check_lengths", "check_towers", "tower_needs"]
 class TowerNeed:
     """The requirements of an objective on one tower: the field kind it is for, the outputs it yields, whether it is frozen.
 
+    A `decoder` says what the tower must decode, `causal` that it predicts the next token of texts.
     `takes` are the kinds of streams it encodes: a tower of images may take Regions, too, or nothing else. With
     `separate_patches` dropped patches of its images are to be predicted, so that none may leak into those that are kept.
     """
@@ -28,6 +30,8 @@ class TowerNeed:
     frozen: bool
     takes: frozenset[str] = frozenset()
     separate_patches: bool = False
+    causal: bool = False
+    decoder: DecoderNeed | None = None
 
 
 def tower_needs(streams: Iterable[Stream], columns: Iterable[Column] = ()) -> dict[str, TowerNeed]:
@@ -36,6 +40,7 @@ def tower_needs(streams: Iterable[Stream], columns: Iterable[Column] = ()) -> di
     A tower is frozen if no stream of it takes a gradient.
     """
     needs: dict[str, TowerNeed] = {}
+    streams = list(streams)
     for stream in streams:
         encoder = stream.encoder
         need = needs.get(encoder.tower, TowerNeed(encoder.tower_kind, frozenset(), True))
@@ -45,6 +50,8 @@ def tower_needs(streams: Iterable[Stream], columns: Iterable[Column] = ()) -> di
             need.frozen and not encoder.tower_learns,
             need.takes | frozenset(encoder.takes),
             need.separate_patches or stream.dropped,
+            need.causal or stream.next,
+            need.decoder or decoder_need(streams, encoder.tower),
         )
     for column in columns:
         encoder = column.encoder
@@ -65,6 +72,9 @@ def check_towers(encoders: Mapping[str, Encoder], needs: Mapping[str, TowerNeed]
             raise _unfit(tower, "has no encoder", f"pass one for `{tower}` among the encoders")
         if encoder.kind != need.kind:
             raise _unfit(tower, f"encodes {need.kind.lower()}s, but its encoder takes {encoder.kind.lower()}s")
+        if need.causal and not encoder.causal:
+            problem = "is to predict the next token of texts, but its states depend on the tokens after them"
+            raise _unfit(tower, problem, "predict by a text decoder: `text_decoder()`, or by a causal tower")
         lacking = sorted(need.yields - encoder.yields)
         if lacking:
             problem = (

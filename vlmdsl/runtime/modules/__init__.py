@@ -1,6 +1,7 @@
 """Modules on top of towers: fusion, decoders, poolers, linear heads and codebooks."""
 
 from vlmdsl.runtime.modules.codebook import Codebook
+from vlmdsl.runtime.modules.decoder_tower import TextDecoderTower
 from vlmdsl.runtime.modules.decoders import PixelDecoder, TextDecoder
 from vlmdsl.runtime.modules.fusion import Fusion, MergedFusion, fusion
 from vlmdsl.runtime.modules.linear import LinearHead
@@ -16,5 +17,6 @@ __all__ = [
     "PixelDecoder",
     "SequenceFeatures",
     "TextDecoder",
+    "TextDecoderTower",
     "fusion",
 ]

@@ -73,21 +73,33 @@ class PixelDecoder(nn.Module):
 
 class TextDecoder(nn.Module):
     """From token ids `[b, L]` to states `[b, L, W]` that predict the next token, given image tokens of width
-    `context_width`.
+    `context_width`; with None the module is for texts alone.
 
     A linear head computes the logits; its weight may be this module's `embedding.weight`. With a class token the first
-    blocks, which do not see the image, also return one vector per text: the state of a token after it (CoCa).
+    blocks, which do not see the image, also return one vector per text: the state of a token after it (CoCa). One that
+    predicts tokens in `parallel` has a learned vector in the place of hidden ones (CapPa, Tschannen et al., 2023).
     """
 
-    def __init__(self, settings: TextDecoderSettings, vocabulary_size: int, text_length: int, context_width: int) -> None:
+    def __init__(
+        self,
+        settings: TextDecoderSettings,
+        vocabulary_size: int,
+        text_length: int,
+        context_width: int | None,
+        *,
+        parallel: bool = False,
+    ) -> None:
         super().__init__()
         width, depth = settings.width or context_width, settings.depth
+        if not width:
+            raise ValueError("a decoder without a context needs a width")
         self.settings = settings
         self.cross_from = round(settings.cross_from * depth)
         if settings.class_token and not self.cross_from:
             raise ValueError("a class token collects the text in blocks that do not see the image, and every block sees it")
         self.embedding = nn.Embedding(vocabulary_size, width)
         self.positions = nn.Parameter(torch.empty(text_length, width))
+        self.mask_token = nn.Parameter(torch.empty(width)) if parallel else None
         self.class_token = nn.Parameter(torch.empty(width)) if settings.class_token else None
         self.class_norm = nn.LayerNorm(width) if settings.class_token else None
         self.transformer = Transformer(
@@ -104,19 +116,28 @@ class TextDecoder(nn.Module):
         *,
         causal: bool = True,
         prefix: Tensor | None = None,
+        parallel: Tensor | None = None,
         blocks: tuple[float, float] = (0.0, 1.0),
     ) -> SequenceFeatures:
         """States of texts through a share of the `blocks`; from the first on of token ids `[b, L]`, else of the states
         `[b, L, W]` that the blocks before gave.
 
         `mask [b, L]` and `context_mask [b, K]` are true where there is a token; padding is at the end. A token sees those
-        before it, those of the `prefix [b]` and itself, and without `causal` all of the text. The norm that ends the stack
-        is in its last block's states only.
+        before it, those of the `prefix [b]` and itself, and without `causal` all of the text. Where `parallel [b]` is true
+        all L tokens of a text are hidden, padding like any other, and see one another: its length is hidden too. The norm
+        that ends the stack is in its last block's states only.
         """
+        if parallel is not None:
+            length = values.shape[1]
+            whole = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device) if mask is None else mask
+            mask = whole | parallel[:, None]
+            prefix = torch.where(
+                parallel, length, torch.zeros_like(parallel, dtype=torch.long) if prefix is None else prefix
+            )
         part = block_range(self.settings.depth, blocks)
         alone = range(part.start, min(part.stop, self.cross_from))
         informed = range(max(part.start, self.cross_from), part.stop)
-        x, pooled = without_padding(values if part.start else self._embedded(values), mask), None
+        x, pooled = without_padding(values if part.start else self._embedded(values, parallel), mask), None
         if alone:
             x, pooled = self._alone(x, mask, alone, causal, prefix)
         if informed:
@@ -141,8 +162,13 @@ class TextDecoder(nn.Module):
         x = self.transformer(x, attended, kernel, first=part.start, last=part.stop)
         return x[:, :length], None if self.class_norm is None else self.class_norm(x[:, length])
 
-    def _embedded(self, ids: Tensor) -> Tensor:
+    def _embedded(self, ids: Tensor, parallel: Tensor | None) -> Tensor:
         length, longest = ids.shape[1], len(self.positions)
         if length > longest:
             raise ValueError(f"texts of {length} tokens; this decoder takes at most {longest}")
-        return self.embedding(ids) + self.positions[:length]
+        words = self.embedding(ids)
+        if parallel is not None:
+            if self.mask_token is None:
+                raise ValueError("this decoder was built without parallel prediction: it has no mask token")
+            words = torch.where(parallel[:, None, None], self.mask_token.to(words.dtype), words)
+        return words + self.positions[:length]

@@ -40,8 +40,9 @@ from vlmdsl.runtime.data import (
 )
 from vlmdsl.runtime.data.stand_ins import Call
 from vlmdsl.runtime.model import FlowModels, VisionLanguageModel
+from vlmdsl.runtime.model.text_decoders import built_decoder
 from vlmdsl.runtime.model.tower_needs import tower_needs
-from vlmdsl.runtime.modules.towers import Encoder, build_encoder, usual_text_length
+from vlmdsl.runtime.modules.towers import Encoder, build_encoder, longest_text, usual_text_length
 from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers
 from vlmdsl.runtime.training.processes import World, seed_generators
 from vlmdsl.runtime.training.tokenizers import encoder_name, tokenizer_notes, tokenizers_for
@@ -281,27 +282,40 @@ def _encoders(
     streams = [stream for objective in objectives for stream in objective.streams]
     columns = [column for objective in objectives for column in objective.references.columns]
     encoders: dict[str, Encoder] = {}
-    for tower, need in tower_needs(streams, columns).items():
+    needs = tower_needs(streams, columns)
+    for tower, need in sorted(needs.items(), key=lambda item: item[1].decoder is not None):  # after what they attend to
         # Each tower's weights are its own draw, so that recipes with other towers beside it start with the same ones.
         seed_generators(config.train.seed, "weights", tower)
         kind = need.kind
         name = encoder_name(model, tower, kind)
-        encoders[tower] = build_encoder(
-            name,
-            kind,
-            model.dimension,
-            need.yields,
-            image_size=model.image_size if "Image" in kind else None,
-            vocabulary_size=tokenizers[tower].vocabulary_size if "Text" in kind else None,
-            text_length=model.text_length if "Text" in kind else None,
-            region_length=_region_length(streams, tower, facts),
-            separate_patches=need.separate_patches,
-            facts=_facts_of(streams, tower, facts),
-        )
+        if need.decoder is not None:
+            encoders[tower] = built_decoder(
+                tower,
+                need.decoder,
+                need.yields,
+                encoders,
+                vocabulary_size=tokenizers[tower].vocabulary_size,
+                text_length=model.text_length or longest_text(name),
+                dimension=model.dimension,
+            )
+        else:
+            encoders[tower] = build_encoder(
+                name,
+                kind,
+                model.dimension,
+                need.yields,
+                image_size=model.image_size if "Image" in kind else None,
+                vocabulary_size=tokenizers[tower].vocabulary_size if "Text" in kind else None,
+                text_length=model.text_length if "Text" in kind else None,
+                region_length=_region_length(streams, tower, facts),
+                separate_patches=need.separate_patches,
+                facts=_facts_of(streams, tower, facts),
+            )
         if "Image" in kind and encoders[tower].image_format is None:
             encoders[tower].image_format = ImageFormat(model.image_size or _IMAGE_SIZE)
         if "Text" in kind:
-            encoders[tower].take_texts(name, _text_format(encoders[tower], tokenizers[tower], model.text_length))
+            length = model.text_length or (longest_text(name) if need.decoder else None)
+            encoders[tower].take_texts(name, _text_format(encoders[tower], tokenizers[tower], length))
             encoders[tower].notes += tokenizer_notes(name, model.tokenizer, tokenizers[tower])
             if model.tied_vocabulary:
                 encoders[tower].tie_vocabulary(name)

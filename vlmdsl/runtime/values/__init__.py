@@ -21,13 +21,14 @@ from vlmdsl.runtime.values.mask import (
 from vlmdsl.runtime.values.noise import Noise, gumbel_noise
 from vlmdsl.runtime.values.regions import RegionBatch
 from vlmdsl.runtime.values.scalar import MISSING_LABEL, ScalarBatch, key_number
+from vlmdsl.runtime.values.splits import Parallel, Prefix, next_ids, prefix_lengths, prompted
 from vlmdsl.runtime.values.text import TextBatch, TextFormat, TextValue
 from vlmdsl.runtime.values.tuples import Value, cat, count, length, map_tensors, pad, shorten, split, take, to
 
 __all__ = [
     "MISSING_LABEL", "NOT_SELECTED", "BadSample", "Batch", "Family", "FieldColumns", "ImageBatch", "ImageFormat",
-    "KeptPatches", "MaskedText", "MaskedTokens", "Noise", "RegionBatch", "SampleColumns", "ScalarBatch", "Share",
+    "KeptPatches", "MaskedText", "MaskedTokens", "Noise", "Parallel", "Prefix", "RegionBatch", "SampleColumns", "ScalarBatch", "Share",
     "TextBatch", "TextFormat", "TextValue", "TowerInput", "Value", "call_together", "cat", "count", "family_of",
-    "first_value", "gumbel_noise", "dropped_first", "kept", "key_number", "length", "map_tensors", "masked_batch", "pad",
-    "port", "resized", "shorten", "split", "take", "to", "token_ids",
+    "first_value", "gumbel_noise", "dropped_first", "kept", "key_number", "length", "map_tensors", "masked_batch", "next_ids",
+    "pad", "port", "prefix_lengths", "prompted", "resized", "shorten", "split", "take", "to", "token_ids",
 ]  # fmt: skip

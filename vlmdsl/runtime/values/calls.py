@@ -26,7 +26,8 @@ class Share(NamedTuple):
 class TowerInput:
     """What a tower encodes: an image, a text or regions, and by the tower's words what comes with it: the `words` of a text
     that is joined or blended with an image (`TextBatch`), the `share` of the image (`Share`), the patches to `keep`
-    (`KeptPatches`), `noise` (`Noise`)."""
+    (`KeptPatches`), `noise` (`Noise`), the `context` of a text, its `prefix` (`Prefix`), and of which samples all tokens are
+    predicted in `parallel` (`Parallel`)."""
 
     value: Value
     ports: Mapping[str, Value] = field(default_factory=dict)
@@ -57,11 +58,11 @@ class TowerInput:
     @property
     def shape(self) -> object:
         """The key of inputs that can be one batch: the side of images, the number of patches that were kept or
-        that a text is given. Shorter texts are padded, but for blended ones, of which each token counts."""
+        that a text is given. Shorter texts are padded, but for blended and parallel ones, of which each place counts."""
         first = self.value[0]
         assert first is not None
-        blended = self.text_length if "share" in self.ports else None
-        return first.shape[2:], self._tokens("keep"), self._tokens("context"), blended, frozenset(self.ports)
+        padded = self.text_length if self.ports.keys() & {"share", "parallel"} else None
+        return first.shape[2:], self._tokens("keep"), self._tokens("context"), padded, frozenset(self.ports)
 
     def _tokens(self, port: str) -> int | None:
         """How many tokens per sample come in a port."""

@@ -21,8 +21,8 @@ def token_loss(
     anything, NaN included). `smoothing` moves that share of each target to `all` entries alike, or to the `others`.
 
     `reduction`: with `token` every token of the global batch counts alike, so that a process that holds more of them counts
-    for more; with `sample` the mean of each sample's tokens is taken first, and a sample without any counts as 0. No token
-    at all: 0. `ops.linear_cross_entropy` is the same of states and a weight, without logits.
+    for more; with `sample` the mean of each sample's tokens is taken first, with `sum` their sum, and a sample without any
+    counts as 0. No token at all: 0. `ops.linear_cross_entropy` is the same of states and a weight, without logits.
 
     >>> round(token_loss(torch.tensor([[[1.0, 0.0], [7.0, 7.0]]]), torch.tensor([[0, -1]])).item(), 4)
     0.3133
@@ -38,5 +38,6 @@ def token_loss(
         count = all_reduce_sum(counted.sum().to(flat.dtype))
         return all_reduce_sum(total) / count.clamp(min=1.0)
     losses = F.cross_entropy(flat, entries, ignore_index=-1, reduction="none", label_smoothing=smoothing)
-    means = losses.view_as(targets).sum(dim=1) / counted.sum(dim=1).clamp(min=1)
-    return all_reduce_sum(means.sum()) / (means.shape[0] * process_count())
+    sums = losses.view_as(targets).sum(dim=1)
+    by_sample = sums if reduction == "sum" else sums / counted.sum(dim=1).clamp(min=1)
+    return all_reduce_sum(by_sample.sum()) / (by_sample.shape[0] * process_count())

@@ -69,7 +69,7 @@ def linear_cross_entropy(
     tokens that count too.
 
     `reduction`: with `token` every token of the global batch counts alike, or by its weight; with `sample` the mean of each
-    sample's tokens is taken first, and a sample without any counts as 0. No token at all: 0. Products are in the dtype of
+    sample's tokens is taken first, with `sum` their sum, and a sample without any counts as 0. No token at all: 0. Products are in the dtype of
     the states, statistics and sums in float32 at least. There are first derivatives only: a second one is a RuntimeError.
     ValueError for shapes that do not belong together.
 
@@ -77,7 +77,7 @@ def linear_cross_entropy(
     >>> round(linear_cross_entropy(states, weight, torch.tensor([0, -1])).item(), 4)
     0.3133
     """
-    if targets.shape != states.shape[:-1] or (reduction == "sample" and targets.dim() != 2):
+    if targets.shape != states.shape[:-1] or (reduction != "token" and targets.dim() != 2):
         raise ValueError(f"states {list(states.shape)} do not go with targets {list(targets.shape)} by {reduction}")
     size = weight.shape[0]
     off = smoothing / (size if over == "all" else size - 1)
@@ -102,13 +102,16 @@ def _teacher(soft: SoftTargets | None, like: Tensor) -> tuple[Tensor | None, Ten
 
 
 def _shares(dtype: torch.dtype, counted: Tensor, weights: Tensor | None, reduction: str) -> Tensor:
-    """What each token's loss is multiplied by, in the shape of the targets; all processes' together are 1, or 0."""
+    """What each token's loss is multiplied by, in the shape of the targets; of means all processes' together are 1, or 0."""
     shares = counted.to(dtype) if weights is None else torch.where(counted, weights.to(dtype), 0.0)
     if reduction == "token":
         total = all_reduce_sum(shares.sum())
         return shares / torch.where(total > 0, total, 1.0)
+    samples = shares.shape[0] * process_count()
+    if reduction == "sum":
+        return shares / samples
     total = shares.sum(dim=1, keepdim=True)
-    return shares / torch.where(total > 0, total, 1.0) / (shares.shape[0] * process_count())
+    return shares / torch.where(total > 0, total, 1.0) / samples
 
 
 @torch.library.custom_op("vlmdsl::weighted_cross_entropy", mutates_args=())

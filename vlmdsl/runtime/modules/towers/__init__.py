@@ -1,6 +1,6 @@
 """Encoders, which turn the values of a field into features."""
 
-from vlmdsl.runtime.modules.towers.build import Request, build_encoder, encoder_names
+from vlmdsl.runtime.modules.towers.build import Request, build_encoder, encoder_names, longest_text
 from vlmdsl.runtime.modules.towers.contract import LONGEST_USUAL_TEXT, EncodedFeatures, Encoder, Kind, usual_text_length
 from vlmdsl.runtime.modules.towers.groupvit import GroupingConfig, GroupingTransformer
 from vlmdsl.runtime.modules.towers.shared import SharedConfig, SharedTransformer
@@ -23,5 +23,6 @@ __all__ = [
     "VisionTransformer",
     "build_encoder",
     "encoder_names",
+    "longest_text",
     "usual_text_length",
 ]

@@ -14,11 +14,11 @@ from vlmdsl.primitives import all_primitives
 from vlmdsl.primitives.plugins import MODULES
 from vlmdsl.primitives.plugins.function import described, unfit
 from vlmdsl.runtime.modules.towers import groupvit, shared, text, vit
-from vlmdsl.runtime.modules.towers.contract import Encoder, Kind
+from vlmdsl.runtime.modules.towers.contract import LONGEST_USUAL_TEXT, Encoder, Kind
 from vlmdsl.runtime.modules.towers.hf import HuggingFaceEncoder
 from vlmdsl.source import Span
 
-__all__ = ["FAMILIES", "Request", "build_encoder", "encoder_names"]
+__all__ = ["FAMILIES", "Request", "build_encoder", "encoder_names", "longest_text"]
 
 _HERE = Span("encoders", 0, 0)
 _PLAIN_STEM = (
@@ -124,6 +124,12 @@ def encoder_names(kind: Kind) -> list[str]:
         "Image|Text": {"shared": shared.PRESETS},
     }
     return [f"{family}:{preset}" for family, presets in families.get(kind, {}).items() for preset in presets]
+
+
+def longest_text(name: str) -> int:
+    """The longest text, in tokens, of the built-in text encoder called `name`; of others the usual one."""
+    preset = text.PRESETS.get(name.partition(":")[2])
+    return LONGEST_USUAL_TEXT if preset is None else preset.text_length
 
 
 def _build_vit(request: Request) -> Encoder:

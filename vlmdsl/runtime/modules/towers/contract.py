@@ -69,6 +69,9 @@ class Encoder(nn.Module):
     overlapping_patches: bool = False
     """Whether an embedded patch of an image encoder holds pixels of others, as those of overlapping convolutions do: a
     dropped patch is then not unknown to those that are kept."""
+    causal: bool = False
+    """Whether the state of a token of a text encoder depends on no token after it, so that the next one can be predicted
+    from it."""
     tied_vocabulary: bool = False
     """Whether the linear map to the vocabulary has the weight of the token embedding; see `tie_vocabulary`."""
     noise_length: int | None = None

@@ -48,6 +48,7 @@ class TextTransformer(Encoder):
         self.vocabulary_size = config.vocabulary_size
         self.states_width = config.width
         self.text_length = config.text_length
+        self.causal = config.causal
         self.embedding = nn.Embedding(config.vocabulary_size, config.width)
         self.positions = nn.Parameter(torch.empty(config.text_length, config.width))
         self.transformer = Transformer(config.width, config.depth, config.heads)

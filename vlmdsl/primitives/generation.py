@@ -1,0 +1,139 @@
+"""Primitives of captioning: text decoders, the split of a text into a prefix and the rest, and the loss of next tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field
+
+from vlmdsl.ir import Encoder, Node, encoder_of
+from vlmdsl.ir.operations.encoding import ENCODE
+from vlmdsl.primitives.faults import bad_value, wrong_type
+from vlmdsl.primitives.prediction import TARGETS, TokenLossParameters, check_targets, logits_of_tokens
+from vlmdsl.primitives.registry import register
+from vlmdsl.primitives.spec import Builder, GivenName, OptionalName, Parameters, Primitive, Subject
+from vlmdsl.primitives.values import EncoderValue, Value
+from vlmdsl.source.limits import MAXIMUM_LAYERS, MAXIMUM_WIDTH
+from vlmdsl.types import EncodedType
+
+
+class TextDecoderParameters(Parameters):
+    """Arguments of `text_decoder`."""
+
+    depth: int = Field(default=6, ge=1, le=MAXIMUM_LAYERS, description="number of blocks")
+    width: int = Field(default=0, ge=0, le=MAXIMUM_WIDTH, description="width of the decoder; 0: that of its context")
+    heads: int = Field(default=0, ge=0, le=MAXIMUM_WIDTH, description="number of attention heads; 0: one per 64 features")
+    cross_from: float = Field(
+        default=0.0, ge=0.0, lt=1.0, description="the share of the blocks, the first ones, that do not see the context"
+    )
+    class_token: Literal["none", "appended"] = Field(
+        default="none",
+        description=(
+            "`appended`: a learned token after the text collects it in the blocks that do not see the context, and gives"
+            " the pooled features (CoCa)"
+        ),
+    )
+    name: GivenName = Field(default="captioner", description="its name in checkpoints; decoders with one name share weights")
+
+
+def _text_decoder(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    from vlmdsl.ir.modules import TextDecoderSettings  # few recipes have a decoder, and classes take time to make
+
+    assert isinstance(parameters, TextDecoderParameters)
+    values = {**parameters.model_dump(), "class_token": parameters.class_token == "appended"}
+    name, depth = values.pop("name"), parameters.depth
+    if values["class_token"] and not 0 < round(parameters.cross_from * depth) < depth:
+        reason = f"of {depth} blocks a share of {parameters.cross_from:g} is none, or all, of them"
+        help = "a class token needs blocks that do not see the context, and others that do: `depth=2, cross_from=50%`"
+        raise bad_value(builder, "cross_from", "text_decoder", reason, help)
+    if parameters.width % (parameters.heads or 1):
+        reason = f"{parameters.width} is not a multiple of {parameters.heads}, the heads"
+        raise bad_value(builder, "width", "text_decoder", reason)
+    return EncoderValue(Encoder(name, "Text", decoder=TextDecoderSettings(**values)))
+
+
+register(
+    Primitive(
+        name="text_decoder",
+        family="generation",
+        summary=(
+            "A transformer that predicts each token of a text from those before it, and attends to a context:"
+            " `captioner(text, image)`. The context is an image, what a pooler gives of one, or nothing."
+        ),
+        meaning=_text_decoder,
+        parameters=TextDecoderParameters,
+        formula=r"d(t_{\leq k}, x)",
+        cost="its blocks, over the tokens of the text, with attention to those of the context",
+        example=(
+            "recipe captions(image: Image, text: Text)\nencoder captioner = text_decoder(depth=2)\n"
+            "minimize next_token(linear(captioner(text, image)), text)"
+        ),
+    )
+)
+
+
+class PrefixParameters(Parameters):
+    """Arguments of `prefix`."""
+
+    name: OptionalName = Field(default="", description="the name of its draw; by default the name that it is bound to")
+
+
+def _prefix(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    assert isinstance(parameters, PrefixParameters)
+    return builder.uniforms(parameters.name, count=1)
+
+
+register(
+    Primitive(
+        name="prefix",
+        family="generation",
+        summary=(
+            "The first tokens of a text, as many as a draw of each sample and epoch says: all counts but the whole text are"
+            " as likely. A text decoder sees them in both directions, and does not predict them (SimVLM)."
+        ),
+        meaning=_prefix,
+        parameters=PrefixParameters,
+        formula=r"p_i \sim \mathcal{U}\{0, \ldots, n_i - 1\}",
+        cost="none",
+        example=(
+            "recipe captions(image: Image, text: Text)\nencoder captioner = text_decoder(depth=2)\nlet p = prefix()\n"
+            "minimize next_token(linear(captioner(text, image, prefix=p)), text)"
+        ),
+    )
+)
+
+
+def _next_token(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    assert isinstance(parameters, TokenLossParameters)
+    logits, stopped = logits_of_tokens(builder, subjects["logits"], "logits", "next_token")
+    encode = logits.inputs[0]
+    if encode.operation is not ENCODE or encode.type != EncodedType("Text") or encoder_of(encode).teacher is not None:
+        expected = "logits of a text decoder or a causal text tower: others see the tokens that they would predict"
+        raise wrong_type(builder, "logits", "next_token", subjects["logits"], expected)
+    check_targets(builder, encode, "targets", subjects["targets"], "next_token")
+    arguments = parameters.model_dump(exclude_defaults=True)
+    loss = builder.add("token_loss", logits, builder.add("token_ids", encode, which="next"), **arguments)
+    return builder.add("stop", loss) if stopped else loss
+
+
+register(
+    Primitive(
+        name="next_token",
+        family="generation",
+        summary=(
+            "The cross-entropy between the logits at each token and the id of the next one, averaged over the tokens of the"
+            " global batch; never of padding, the first token or a prefix; 0 if there are none."
+        ),
+        meaning=_next_token,
+        subjects=(Subject("logits", ("Logits",), "the logits that a text decoder computes at each token"), TARGETS),
+        parameters=TokenLossParameters,
+        laws=("permutation", "non_negative"),
+        formula=r"\frac{1}{\sum_i n_i} \sum_i \sum_k -\log p(t_{i,k+1} \mid t_{i, \leq k}, x_i)",
+        cost="2 N W V FLOPs and N V logits for N tokens; large logits are computed in chunks of tokens",
+        example=(
+            "recipe captions(image: Image, text: Text)\nencoder captioner = text_decoder(depth=2)\n"
+            "minimize next_token(linear(captioner(text, image)), text, smoothing=10%)"
+        ),
+    )
+)

@@ -1,0 +1,122 @@
+"""The text decoders of a model: what each must be for, how it is built, and its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vlmdsl.backends.torch.given import states_input
+from vlmdsl.backends.torch.step import Environment
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
+from vlmdsl.ir import Node, Stream, encoder_of, parts_of
+from vlmdsl.ir.modules import PoolerSettings, TextDecoderSettings
+from vlmdsl.ir.operations.encoding import ENCODE, context_of, parallel_draw_of, prefix_draw_of
+from vlmdsl.ir.operations.modules import APPLY, use_of
+from vlmdsl.ir.operations.views import PROMPTED
+from vlmdsl.runtime.model.fusions import ContextMask, ContextStates
+from vlmdsl.runtime.modules import TextDecoderTower
+from vlmdsl.runtime.modules.towers import Encoder
+from vlmdsl.runtime.values import MaskedTokens, Parallel, Prefix, TextBatch, TowerInput, Value, prefix_lengths, prompted
+from vlmdsl.source import Span
+
+__all__ = ["DecoderNeed", "built_decoder", "decoder_input", "decoder_need", "split_text"]
+
+
+@dataclass(frozen=True)
+class DecoderNeed:
+    """The uses of one text decoder, all together: its settings, the contexts that texts attend to, and whether some texts
+    are predicted in `parallel`, or come after a prompt and are `prompted`."""
+
+    settings: TextDecoderSettings
+    contexts: tuple[Node, ...] = ()
+    parallel: bool = False
+    prompted: bool = False
+
+
+def decoder_need(streams: Iterable[Stream], tower: str) -> DecoderNeed | None:
+    """What the streams of a tower need it to decode; None if it is not a text decoder. Raises `DiagnosticError` (V0832) if
+    two decoders of this name differ."""
+    nodes = [stream.encode for stream in streams if stream.encoder.tower == tower and stream.encoder.decoder is not None]
+    settings = {encoder_of(node).decoder for node in nodes}
+    if not nodes:
+        return None
+    if len(settings) > 1:
+        raise _unfit(tower, "is two decoders of different sizes", "give one another name: `text_decoder(..., name=...)`")
+    (own,) = settings
+    assert own is not None
+    contexts = tuple(context for node in nodes if (context := context_of(node)) is not None)
+    parallel = any(parallel_draw_of(node) is not None for node in nodes)
+    return DecoderNeed(own, contexts, parallel, any(node.inputs[0].operation is PROMPTED for node in nodes))
+
+
+def built_decoder(
+    tower: str,
+    need: DecoderNeed,
+    yields: Iterable[str],
+    towers: Mapping[str, Encoder],
+    *,
+    vocabulary_size: int,
+    text_length: int,
+    dimension: int,
+) -> TextDecoderTower:
+    """A decoder with untrained weights; `towers` are those that encode its contexts. `text_length` is that of a text, or of
+    a prompt. Raises `DiagnosticError` (V0832) if contexts are of different widths, or heads do not divide its width."""
+    widths = {_width(context, towers) for context in need.contexts}
+    if len(widths) > 1:
+        listed = ", ".join(map(str, sorted(widths)))
+        raise _unfit(tower, f"attends to contexts of different widths: {listed}", "give each its own decoder: `name=`")
+    context_width = next(iter(widths), None)
+    width = need.settings.width or context_width or dimension
+    if width % (need.settings.heads or 1):
+        problem = f"has states of {width} numbers, which its {need.settings.heads} heads do not divide evenly"
+        raise _unfit(tower, problem, "set `heads` of `text_decoder` to a divisor, or leave it out")
+    length = 2 * text_length if need.prompted else text_length
+    return TextDecoderTower(
+        need.settings, width, vocabulary_size, length, dimension, context_width, yields, parallel=need.parallel
+    )
+
+
+def split_text(encode: Node, environment: Environment, form: Any) -> tuple[TextBatch, Prefix | None, MaskedTokens | None]:
+    """The text of an `encode` node in the form of its tower, after its prompt if it has one; how much of it is a prefix;
+    and what a mask selected of it."""
+    *prompts, text = (environment[part][form] for part in parts_of(encode.inputs[0]))
+    words, masked = text.value, text.ports.get("masked")
+    if prompts:
+        words, lengths = prompted(prompts[0].value, words)
+        return words, Prefix(lengths), None
+    draw = None if encoder_of(encode).decoder is None else prefix_draw_of(encode)
+    return words, None if draw is None else Prefix(prefix_lengths(words, environment[draw])), masked
+
+
+def decoder_input(encode: Node, environment: Environment, form: Any, *, whole: bool) -> TowerInput:
+    """What a text decoder takes for an `encode` node: the text without its last token, which has no next one, unless
+    pooled features need the `whole`, and what comes with it."""
+    words, prefix, _ = split_text(encode, environment, form)
+    if not whole and words.ids.shape[1] > 1:
+        words = TextBatch(words.ids[:, :-1], words.mask[:, :-1])
+    ports: dict[str, Value] = {} if prefix is None else {"prefix": prefix}
+    draw, context = parallel_draw_of(encode), context_of(encode)
+    if draw is not None:
+        ports["parallel"] = Parallel(environment[draw] < encode.number("parallel"))
+    if context is not None:
+        states, mask = states_input(context, environment)
+        ports |= {"context": ContextStates(states)} | ({} if mask is None else {"context_mask": ContextMask(mask)})
+    return TowerInput(words, ports)
+
+
+def _width(context: Node, towers: Mapping[str, Encoder]) -> int:
+    """The length of the vectors of a context."""
+    below = context.inputs[0]
+    while below.operation not in (ENCODE, APPLY):
+        below = below.inputs[0]
+    if below.operation is ENCODE:
+        return towers[encoder_of(below).tower].states_width
+    settings = use_of(below).module.settings
+    assert isinstance(settings, PoolerSettings)
+    return settings.width or _width(below.inputs[0], towers)
+
+
+def _unfit(tower: str, problem: str, *help_texts: str) -> DiagnosticError:
+    return DiagnosticError((TowerDoesNotFit.at(Span("encoders", 0, 0), tower=tower, problem=problem, help=help_texts),))
