@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from vlmdsl.diagnostics.catalog.types import EncoderKind, WrongType
 from vlmdsl.diagnostics.catalog.values import BadValue
@@ -31,7 +32,7 @@ def decoded(session: Session, encoder: Encoder, values: Mapping[str, Value], pla
         raise Fault(
             EncoderKind.at(places["text"], str(actual), encoder=encoder.tower, wanted=encoder.kind, found=actual), text
         )
-    inputs, attributes = [text], dict[str, object]()
+    inputs, attributes = [text], dict[str, Any]()
     if "context" in values:
         inputs.append(_context(session, encoder, values["context"], places["context"]))
     prefix = values.get("prefix")

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from vlmdsl.ir import Encoder, Node, encoder_of
+from vlmdsl.ir import Encoder, encoder_of
 from vlmdsl.ir.operations.encoding import ENCODE
 from vlmdsl.primitives.faults import bad_value, wrong_type
 from vlmdsl.primitives.prediction import TARGETS, TokenLossParameters, check_targets, logits_of_tokens

@@ -28,7 +28,7 @@ from vlmdsl.ir.operations.modules import use_of
 from vlmdsl.ir.operations.reference import ATTEND
 from vlmdsl.ir.operations.scalars import ADD, STOP, SUBTRACT
 from vlmdsl.ir.operations.state import NEAREST
-from vlmdsl.ir.operations.views import ALTERNATIVE, BLEND, FIELD, JOIN, MASK, PROMPTED, RENDER, REWRITE, SUMMARIZE
+from vlmdsl.ir.operations.views import ALTERNATIVE, BLEND, FIELD, JOIN, MASK, RENDER, REWRITE, SUMMARIZE
 from vlmdsl.types import EncodedType, MemoryType, TokensType, VectorType
 
 __all__ = ["Names"]
@@ -244,12 +244,8 @@ class Names:
         if node.operation is FIELD:
             name = words(node.string("name"))
             return Math(f"{name.latex}_i", f"{name.text}_i")
-        if node.operation is JOIN:
-            return infix(r"\oplus", "⊕", *(self.source(part) for part in node.inputs))
-        if node.operation is PROMPTED:
-            return infix(r"\,", " ", *(self.source(part) for part in node.inputs))
-        if node.operation is BLEND:
-            return mixture(self._share(node.inputs[2]), *(self.source(part) for part in parts_of(node)))
+        if node.operation.pairs_fields:
+            return self._pair(node)
         inner = self.source(node.inputs[0])
         if node.operation is ALTERNATIVE:
             view = int(node.number("view"))
@@ -260,6 +256,13 @@ class Names:
             self._drawn[node] = self._drawn_name(inner)
             self.state("features", self._draw(node, self._drawn[node], inner))
         return self._drawn[node]
+
+    def _pair(self, node: Node) -> Math:
+        """Sample i of two fields in one sequence, or one over the other."""
+        parts = [self.source(part) for part in parts_of(node)]
+        if node.operation is BLEND:
+            return mixture(self._share(node.inputs[2]), *parts)
+        return infix(r"\oplus", "⊕", *parts) if node.operation is JOIN else infix(r"\,", " ", *parts)
 
     def _drawn_name(self, inner: Math) -> Math:
         """A name of a drawn view; further views of the same field are numbered."""

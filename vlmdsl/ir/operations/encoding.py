@@ -108,7 +108,7 @@ ENCODE = define(
         encode,
         {"encoder": (Encoder,), "prefix": (str,), "parallel": NUMBER},
         {"prefix": "none", "parallel": 0.0},
-        takes="field, view or joined; of a text decoder also Tokens that it attends to, and Draws of a prefix and of samples",
+        takes="field, view or joined; of a text decoder also Tokens that it attends to, and Draws",
         carries=(
             "`encoder: ir.Encoder` (tower, kind, frozen, teacher, heads, enters, decoder); of a text decoder `prefix`"
             " (`none`, `drawn`, `prompt`: the first of two texts), `parallel`, the share of samples whose tokens are all"

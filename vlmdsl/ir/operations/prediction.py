@@ -39,7 +39,7 @@ TOKEN_IDS = define(
         {"which": (str,)},
         stops_gradient=True,
         takes="encode or apply of a Text",
-        carries="`which` tokens: those that a mask `selected`, `all`, or of each token the `next` one, not those of a prefix",
+        carries="`which` tokens: those that a mask `selected`, `all`, or of each the `next` one, without a prefix",
         gives="Codes: the ids of the tokens as they were before they were masked, negative for other tokens and padding",
     )
 )

@@ -8,8 +8,8 @@ from vlmdsl.ir.operations.rules import NUMBER, need, take
 from vlmdsl.types import JOINED, FieldType, ScalarType, Type
 
 __all__ = [
-    "ALTERNATIVE", "AUGMENT", "BLEND", "CROP", "DROP", "EDA", "FIELD", "JOIN", "MASK", "PROMPTED", "RENDER", "REWRITE", "SUMMARIZE",
-    "masked_text",
+    "ALTERNATIVE", "AUGMENT", "BLEND", "CROP", "DROP", "EDA", "FIELD", "JOIN", "MASK", "PROMPTED", "RENDER", "REWRITE",
+    "SUMMARIZE", "masked_text",
 ]  # fmt: skip
 
 

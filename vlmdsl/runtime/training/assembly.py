@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.data import StreamUnusable
-from vlmdsl.ir import ONE_SOURCE, Program, Stream, columns, draws, ramps, ramps_in_epochs, root_field, sample_index
+from vlmdsl.ir import ONE_SOURCE, Program, columns, draws, ramps, ramps_in_epochs, sample_index
 from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.runtime.data import (
     BatchLoader,
@@ -40,13 +40,11 @@ from vlmdsl.runtime.data import (
 )
 from vlmdsl.runtime.data.stand_ins import Call
 from vlmdsl.runtime.model import FlowModels, VisionLanguageModel
-from vlmdsl.runtime.model.text_decoders import built_decoder
-from vlmdsl.runtime.model.tower_needs import tower_needs
-from vlmdsl.runtime.modules.towers import Encoder, build_encoder, longest_text, usual_text_length
-from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers
-from vlmdsl.runtime.training.processes import World, seed_generators
-from vlmdsl.runtime.training.tokenizers import encoder_name, tokenizer_notes, tokenizers_for
-from vlmdsl.runtime.values import ImageFormat, TextFormat
+from vlmdsl.runtime.modules.towers import Encoder
+from vlmdsl.runtime.tokenizer import Tokenizers
+from vlmdsl.runtime.training.encoders import built_encoders
+from vlmdsl.runtime.training.processes import World
+from vlmdsl.runtime.training.tokenizers import tokenizers_for
 from vlmdsl.schema import DataConfig, ModelConfig, RunConfig
 from vlmdsl.source import Span
 from vlmdsl.types import FieldType, VecType, as_value, plain_kinds
@@ -65,9 +63,6 @@ __all__ = [
     "text_fields",
     "training_batches",
 ]
-
-_IMAGE_SIZE = 32
-"""The side of images for towers passed in Python that state none, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -239,7 +234,7 @@ def build_model(
 
     `facts` is what is known of the data's fields (`FieldMapping.facts`): how many numbers describe a region, or a vector.
     """
-    encoders = _encoders([objective], config, tokenizers, facts or {})
+    encoders = built_encoders([objective], config, tokenizers, facts or {})
     _allocate(objective, encoders)
     lengths = _vector_lengths(objective, facts or {})
     built = VisionLanguageModel(encoders, objective, steps=config.train.steps, lengths=lengths).to(world.device)
@@ -257,7 +252,7 @@ def build_flow_models(
 ) -> FlowModels:
     """The same for the objectives of several flows: one model over one set of modules; `facts` are those of each flow."""
     together = {name: fact for own in facts.values() for name, fact in own.items()}
-    encoders = _encoders([*objectives.values()], config, tokenizers, together)
+    encoders = built_encoders([*objectives.values()], config, tokenizers, together)
     lengths = {flow: _vector_lengths(objective, facts[flow]) for flow, objective in objectives.items()}
     built = FlowModels(encoders, objectives, steps=config.train.steps, lengths=lengths)
     for objective in objectives.values():
@@ -274,80 +269,11 @@ def _allocate(objective: Objective, encoders: Mapping[str, Encoder]) -> None:
     objective.state.allocate({name: encoder.dimension(tower) for name, encoder, tower in towers})
 
 
-def _encoders(
-    objectives: Sequence[Objective], config: RunConfig, tokenizers: Tokenizers, facts: Mapping[str, Any]
-) -> dict[str, Encoder]:
-    """The towers of all objectives, by name."""
-    model = config.model
-    streams = [stream for objective in objectives for stream in objective.streams]
-    columns = [column for objective in objectives for column in objective.references.columns]
-    encoders: dict[str, Encoder] = {}
-    needs = tower_needs(streams, columns)
-    for tower, need in sorted(needs.items(), key=lambda item: item[1].decoder is not None):  # after what they attend to
-        # Each tower's weights are its own draw, so that recipes with other towers beside it start with the same ones.
-        seed_generators(config.train.seed, "weights", tower)
-        kind = need.kind
-        name = encoder_name(model, tower, kind)
-        if need.decoder is not None:
-            encoders[tower] = built_decoder(
-                tower,
-                need.decoder,
-                need.yields,
-                encoders,
-                vocabulary_size=tokenizers[tower].vocabulary_size,
-                text_length=model.text_length or longest_text(name),
-                dimension=model.dimension,
-            )
-        else:
-            encoders[tower] = build_encoder(
-                name,
-                kind,
-                model.dimension,
-                need.yields,
-                image_size=model.image_size if "Image" in kind else None,
-                vocabulary_size=tokenizers[tower].vocabulary_size if "Text" in kind else None,
-                text_length=model.text_length if "Text" in kind else None,
-                region_length=_region_length(streams, tower, facts),
-                separate_patches=need.separate_patches,
-                facts=_facts_of(streams, tower, facts),
-            )
-        if "Image" in kind and encoders[tower].image_format is None:
-            encoders[tower].image_format = ImageFormat(model.image_size or _IMAGE_SIZE)
-        if "Text" in kind:
-            length = model.text_length or (longest_text(name) if need.decoder else None)
-            encoders[tower].take_texts(name, _text_format(encoders[tower], tokenizers[tower], length))
-            encoders[tower].notes += tokenizer_notes(name, model.tokenizer, tokenizers[tower])
-            if model.tied_vocabulary:
-                encoders[tower].tie_vocabulary(name)
-    return encoders
-
-
-def _facts_of(streams: Iterable[Stream], tower: str, facts: Mapping[str, Any]) -> object:
-    """What is known of the first field that a tower takes."""
-    fields = [root_field(stream.source).string("name") for stream in streams if stream.encoder.tower == tower]
-    return facts.get(fields[0]) if fields else None
-
-
-def _region_length(streams: Iterable[Stream], tower: str, facts: Mapping[str, Any]) -> int | None:
-    """How many numbers describe a region of those that enter a tower part-way; None where none does."""
-    fields = [
-        root_field(stream.source).string("name")
-        for stream in streams
-        if stream.encoder.tower == tower and stream.encoder.enters is not None
-    ]
-    return facts.get(fields[0]) if fields else None
-
-
 def _vector_lengths(objective: Objective, facts: Mapping[str, Any]) -> dict[str, int]:
     """The dimensions of the fields that are read as vectors."""
     fields = [node for node in objective.program.nodes() if node.operation is FIELD]
     names = [node.string("name") for node in fields if isinstance(as_value(node.type), VecType)]
     return {name: facts[name] for name in names if facts.get(name) is not None}
-
-
-def _text_format(encoder: Encoder, tokenizer: Tokenizer, length: int | None) -> TextFormat:
-    side = tokenizer.padding_side if encoder.reads_padding else "right"
-    return TextFormat(tokenizer, length or usual_text_length(encoder), side)
 
 
 def materials_of(config: RunConfig) -> Materials:

@@ -27,8 +27,9 @@ from vlmdsl.runtime.values.tuples import Value, cat, count, length, map_tensors,
 
 __all__ = [
     "MISSING_LABEL", "NOT_SELECTED", "BadSample", "Batch", "Family", "FieldColumns", "ImageBatch", "ImageFormat",
-    "KeptPatches", "MaskedText", "MaskedTokens", "Noise", "Parallel", "Prefix", "RegionBatch", "SampleColumns", "ScalarBatch", "Share",
-    "TextBatch", "TextFormat", "TextValue", "TowerInput", "Value", "call_together", "cat", "count", "family_of",
-    "first_value", "gumbel_noise", "dropped_first", "kept", "key_number", "length", "map_tensors", "masked_batch", "next_ids",
-    "pad", "port", "prefix_lengths", "prompted", "resized", "shorten", "split", "take", "to", "token_ids",
+    "KeptPatches", "MaskedText", "MaskedTokens", "Noise", "Parallel", "Prefix", "RegionBatch", "SampleColumns",
+    "ScalarBatch", "Share", "TextBatch", "TextFormat", "TextValue", "TowerInput", "Value", "call_together", "cat", "count",
+    "family_of", "first_value", "gumbel_noise", "dropped_first", "kept", "key_number", "length", "map_tensors",
+    "masked_batch", "next_ids", "pad", "port", "prefix_lengths", "prompted", "resized", "shorten", "split", "take", "to",
+    "token_ids",
 ]  # fmt: skip

@@ -69,8 +69,9 @@ def linear_cross_entropy(
     tokens that count too.
 
     `reduction`: with `token` every token of the global batch counts alike, or by its weight; with `sample` the mean of each
-    sample's tokens is taken first, with `sum` their sum, and a sample without any counts as 0. No token at all: 0. Products are in the dtype of
-    the states, statistics and sums in float32 at least. There are first derivatives only: a second one is a RuntimeError.
+    sample's tokens is taken first, with `sum` their sum, and a sample without any counts as 0. No token at all: 0. Products
+    are in the dtype of the states, statistics and sums in float32 at least. There are first derivatives only: a second one
+    is a RuntimeError.
     ValueError for shapes that do not belong together.
 
     >>> states, weight = torch.tensor([[1.0, 0.0], [7.0, 7.0]]), torch.eye(2)

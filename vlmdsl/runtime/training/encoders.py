@@ -1,0 +1,91 @@
+"""The towers of a run, built as its settings say, with weights drawn from its seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from vlmdsl.backends.torch.objective import Objective
+from vlmdsl.ir import Stream, root_field
+from vlmdsl.runtime.model.text_decoders import built_decoder
+from vlmdsl.runtime.model.tower_needs import tower_needs
+from vlmdsl.runtime.modules.towers import Encoder, build_encoder, longest_text, usual_text_length
+from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers
+from vlmdsl.runtime.training.processes import seed_generators
+from vlmdsl.runtime.training.tokenizers import encoder_name, tokenizer_notes
+from vlmdsl.runtime.values import ImageFormat, TextFormat
+from vlmdsl.schema import RunConfig
+
+__all__ = ["built_encoders"]
+
+_IMAGE_SIZE = 32
+"""The side of images for towers passed in Python that state none, in pixels."""
+
+
+def built_encoders(
+    objectives: Sequence[Objective], config: RunConfig, tokenizers: Tokenizers, facts: Mapping[str, Any]
+) -> dict[str, Encoder]:
+    """The towers of all objectives, by name."""
+    model = config.model
+    streams = [stream for objective in objectives for stream in objective.streams]
+    columns = [column for objective in objectives for column in objective.references.columns]
+    encoders: dict[str, Encoder] = {}
+    needs = tower_needs(streams, columns)
+    for tower, need in sorted(needs.items(), key=lambda item: item[1].decoder is not None):  # after what they attend to
+        # Each tower's weights are its own draw, so that recipes with other towers beside it start with the same ones.
+        seed_generators(config.train.seed, "weights", tower)
+        kind = need.kind
+        name = encoder_name(model, tower, kind)
+        if need.decoder is not None:
+            encoders[tower] = built_decoder(
+                tower,
+                need.decoder,
+                need.yields,
+                encoders,
+                vocabulary_size=tokenizers[tower].vocabulary_size,
+                text_length=model.text_length or longest_text(name),
+                dimension=model.dimension,
+            )
+        else:
+            encoders[tower] = build_encoder(
+                name,
+                kind,
+                model.dimension,
+                need.yields,
+                image_size=model.image_size if "Image" in kind else None,
+                vocabulary_size=tokenizers[tower].vocabulary_size if "Text" in kind else None,
+                text_length=model.text_length if "Text" in kind else None,
+                region_length=_region_length(streams, tower, facts),
+                separate_patches=need.separate_patches,
+                facts=_facts_of(streams, tower, facts),
+            )
+        if "Image" in kind and encoders[tower].image_format is None:
+            encoders[tower].image_format = ImageFormat(model.image_size or _IMAGE_SIZE)
+        if "Text" in kind:
+            length = model.text_length or (longest_text(name) if need.decoder else None)
+            encoders[tower].take_texts(name, _text_format(encoders[tower], tokenizers[tower], length))
+            encoders[tower].notes += tokenizer_notes(name, model.tokenizer, tokenizers[tower])
+            if model.tied_vocabulary:
+                encoders[tower].tie_vocabulary(name)
+    return encoders
+
+
+def _facts_of(streams: Iterable[Stream], tower: str, facts: Mapping[str, Any]) -> object:
+    """What is known of the first field that a tower takes."""
+    fields = [root_field(stream.source).string("name") for stream in streams if stream.encoder.tower == tower]
+    return facts.get(fields[0]) if fields else None
+
+
+def _region_length(streams: Iterable[Stream], tower: str, facts: Mapping[str, Any]) -> int | None:
+    """How many numbers describe a region of those that enter a tower part-way; None where none does."""
+    fields = [
+        root_field(stream.source).string("name")
+        for stream in streams
+        if stream.encoder.tower == tower and stream.encoder.enters is not None
+    ]
+    return facts.get(fields[0]) if fields else None
+
+
+def _text_format(encoder: Encoder, tokenizer: Tokenizer, length: int | None) -> TextFormat:
+    side = tokenizer.padding_side if encoder.reads_padding else "right"
+    return TextFormat(tokenizer, length or usual_text_length(encoder), side)
