@@ -85,15 +85,15 @@ def _next_surprise(writer: Writer, encode: Node, entry: Math) -> Math:
     encoder = encoder_of(encode)
     *prompt, text = (writer.names.source(part) for part in parts_of(encode.inputs[0]))
     before = Math(f"{text.latex}[{{<}}k]", f"{text.text}[<k]")
-    given = [*prompt, before, *_context(writer, encode)]
+    conditions = [*prompt, before, *_context(writer, encode)]
     tower = words(encoder.tower)
     if encoder.decoder is not None and encode.number("parallel"):
         share = f"{100 * encode.number('parallel'):g} %"
         said = f"of {share} of the samples, drawn in each epoch, all tokens are hidden and predicted at once, without"
         latex = rf"{words(said).latex}\ {before.latex}"
         writer.names.state("values", Math(latex, f"{said} {before.text}"))
-    latex = ", ".join(part.latex for part in given)
-    text_form = ", ".join(part.text for part in given)
+    latex = ", ".join(part.latex for part in conditions)
+    text_form = ", ".join(part.text for part in conditions)
     return Math(
         rf"-\log p_{{{tower.latex}}}({entry.latex} \mid {latex})", f"-log p_{tower.text}({entry.text} | {text_form})"
     )

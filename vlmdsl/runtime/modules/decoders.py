@@ -77,7 +77,7 @@ class TextDecoder(nn.Module):
 
     A linear head computes the logits; its weight may be this module's `embedding.weight`. With a class token the first
     blocks, which do not see the image, also return one vector per text: the state of a token after it (CoCa). One that
-    predicts tokens in `parallel` has a learned vector in the place of hidden ones (CapPa, Tschannen et al., 2023).
+    predicts tokens in `parallel` has a learned vector instead of hidden ones (CapPa, Tschannen et al., 2023).
     """
 
     def __init__(
