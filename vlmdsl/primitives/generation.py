@@ -44,7 +44,9 @@ def _text_decoder(builder: Builder, subjects: Mapping[str, Value], parameters: P
     values = {**parameters.model_dump(), "class_token": parameters.class_token == "appended"}
     name, depth = values.pop("name"), parameters.depth
     if values["class_token"] and not 0 < round(parameters.cross_from * depth) < depth:
-        reason = f"of {depth} blocks a share of {parameters.cross_from:g} leaves no block without the context, or none with it"
+        reason = (
+            f"of {depth} blocks a share of {parameters.cross_from:g} leaves no block without the context, or none with it"
+        )
         help = "a class token needs blocks that do not see the context, and others that do: `depth=2, cross_from=50%`"
         raise bad_value(builder, "cross_from", "text_decoder", reason, help)
     if parameters.width % (parameters.heads or 1):
