@@ -116,6 +116,8 @@ def identity(recipe: str, steps: Steps) -> dict[str, Any]:
     }
     if (scale.scenes, scale.columns) != (Scale.scenes, {}):
         facts["data"] = {"scenes": scale.scenes, "columns": scale.columns}
+    if scale.stages:
+        facts["stages"] = scale.stages
     if scale.tried:
         facts["tried"] = scale.tried
     if scale.records > 1:
@@ -129,11 +131,10 @@ def versions() -> dict[str, str]:
 
 def _overfit(recipe: str, scale: Scale, steps: int) -> dict[str, Any]:
     result = _train(recipe, scale, scale.pairs, SHAPES_COLUMNS, steps)
-    last = result["metrics"][-1]
+    last = {name: value for record in result["metrics"] for name, value in record.items()}
     terms = [name.removesuffix(".accuracy") for name in last if name.endswith(".accuracy")]
     shown = [term for term in terms if scale.overfits is None or term in scale.overfits]
-    records = result["metrics"][-scale.records :]
-    accuracy = {term: fmean(record[f"{term}.accuracy"] for record in records) for term in shown}
+    accuracy = {term: _last_mean(result["metrics"], f"{term}.accuracy", scale.records) for term in shown}
     losses = _losses(result["metrics"])
     head = f"{PAIRS} fixed pairs, {steps} steps: "
     fell = f"loss {losses['first']:.3f} to {losses['last']:.3f}"
@@ -141,7 +142,7 @@ def _overfit(recipe: str, scale: Scale, steps: int) -> dict[str, Any]:
         shares = ", ".join(
             f"{100 * share:.1f} %" + (f" ({term})" if len(terms) > 1 else "") for term, share in accuracy.items()
         )
-        shares += f" on average over {len(records)} batches" if len(records) > 1 else ""
+        shares += f" on average over {scale.records} batches" if scale.records > 1 else ""
         passed = min(accuracy.values()) > TOP_1
         return {
             "passed": passed,
@@ -156,10 +157,16 @@ def _overfit(recipe: str, scale: Scale, steps: int) -> dict[str, Any]:
     return {"passed": passed, "loss": losses, "statement": f"{head}{fell}{why}."}
 
 
+def _last_mean(metrics: Sequence[Mapping[str, float]], name: str, records: int) -> float:
+    """The mean over the last records that have it: those of other flows do not."""
+    return fmean([record[name] for record in metrics if name in record][-records:])
+
+
 def _learns(recipe: str, scale: Scale, steps: int, *, choosing: bool = False) -> dict[str, Any]:
     data = held_out_scenes(scale, choosing=choosing)
     columns = {**SHAPES_COLUMNS, **scale.columns}
-    evaluation = _train(recipe, scale, scale.scenes, columns, steps, data)["evaluation"]
+    lengths = {f"stages.{stage}.train.steps": own for stage, own in scale.stages.items()}
+    evaluation = _train(recipe, scale, scale.scenes, columns, steps, {**data, **lengths})["evaluation"]
     measures = shown(measures_of(evaluation))
     shares = {name: _beside_baselines(evaluation, name) for name in measures}
     aims = aimed(measures)
@@ -168,7 +175,8 @@ def _learns(recipe: str, scale: Scale, steps: int, *, choosing: bool = False) ->
     bounds = {measures[name].bound.words() for name in aims} - {""}
     mapped = "".join(f", `{name}` from `{column}`" for name, column in scale.columns.items())
     learned_from = "scenes" if (scale.scenes, mapped) == (Scale.scenes, "") else f"`{scale.scenes}`{mapped}"
-    statement = f"{steps} steps on {learned_from}, {evaluation.get('samples', 0)} held out: {words}."
+    taken = " and ".join(f"{own} of {stage}" for stage, own in scale.stages.items())
+    statement = f"{taken or steps} steps on {learned_from}, {evaluation.get('samples', 0)} held out: {words}."
     statement += f" Asked for: {'; '.join(sorted(bounds))}." if bounds else ""
     statement += f" {_chosen(scale.tried)}" if scale.tried else ""
     return {"passed": passed, "measures": shares, "statement": statement}
@@ -245,7 +253,7 @@ def _columns(recipe: str, columns: Mapping[str, str]) -> dict[str, str]:
 
 
 def _losses(metrics: list[dict[str, float]]) -> dict[str, float]:
-    losses = [record["loss"] for record in metrics]
+    losses = [record["loss"] for record in metrics if record.get("stage") == metrics[-1].get("stage")]
     return {"first": losses[0], "highest": max(losses), "last": losses[-1]}
 
 

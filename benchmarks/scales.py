@@ -17,10 +17,11 @@ class Scale:
     `overfits` are the terms whose in-batch top-1 must reach 99 %: None for all of them, empty where telling pairs apart is
     not the recipe's aim; `aim` then says what is. `settings` are of the run, `pairs` are the 64 pairs, `scenes` are what it
     learns from and, held out, is measured on, and `columns` feed its fields there; `steps` are the lengths of runs for which
-    the usual one does not do. In-batch top-1 is the mean over the last `records` of the metrics: over several where each
-    step draws other views, since one batch of 64 pairs knows it to a point and a half only. `tried` is how many settings
-    were measured on the scenes for choosing (`evidence.py --choose`) before the result, which is of other scenes; 0 where
-    nothing was to be chosen, or was chosen before there were two sets of scenes, which `because` then says.
+    the usual one does not do, `stages` those of the stages of the run that shows what it learns. In-batch top-1 is the mean
+    over the last `records` of the metrics: over several where each step draws other views, since one batch of 64 pairs
+    knows it to a point and a half only. `tried` is how many settings were measured on the scenes for choosing
+    (`evidence.py --choose`) before the result, which is of other scenes; 0 where nothing was to be chosen, or was chosen
+    before there were two sets of scenes, which `because` then says.
     """
 
     knobs: Mapping[str, object] = field(default_factory=dict)
@@ -32,6 +33,7 @@ class Scale:
     scenes: str = "shapes"
     columns: Mapping[str, str] = field(default_factory=dict)
     steps: Mapping[str, int] = field(default_factory=dict)
+    stages: Mapping[str, int] = field(default_factory=dict)
     records: int = 1
     tried: int = 0
 

@@ -13,6 +13,7 @@ from vlmdsl.testing import example_features, example_modules
 UNKNOWN = {
     "alip": "weights",
     "byol": "no candidates",
+    "kelip.pixels": "pixels",
     "mae": "pixels",
     "nclip": "clusters",
     "simsiam": "no candidates",

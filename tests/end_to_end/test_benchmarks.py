@@ -14,7 +14,7 @@ import torch
 
 import vlmdsl
 from vlmdsl.api.comparison import measures_of
-from vlmdsl.api.driver import build
+from vlmdsl.api.driver import build, build_flows
 from vlmdsl.ir.digest import digest
 from vlmdsl.runtime.data import requirements
 
@@ -36,13 +36,14 @@ def load(name: str) -> ModuleType:
 def test_the_scales_of_the_evidence_fit_their_recipes() -> None:
     evidence = load("evidence")
     for recipe, scale in evidence.SCALES.items():
-        program = build(recipe, knobs=scale.knobs).written
-        assert set(scale.overfits or ()) <= {term.name for term in program.terms}, recipe
+        flows = build_flows(recipe, knobs=scale.knobs)
+        assert set(scale.overfits or ()) <= {term.name for built in flows for term in built.written.terms}, recipe
+        assert scale.stages.keys() <= {built.stage.name for built in flows}, recipe
         chosen = scale.knobs or scale.settings or scale.columns or scale.steps or scale.scenes != evidence.Scale.scenes
         assert bool(chosen) >= bool(scale.tried), recipe
         assert bool(chosen) == bool(scale.because), recipe
         assert (scale.overfits is not None) == bool(scale.aim), recipe
-        assert scale.columns.keys() <= {need.field for need in requirements(program)}, recipe
+        assert scale.columns.keys() <= {need.field for built in flows for need in requirements(built.written)}, recipe
         assert scale.steps.keys() <= {"overfit", "learns", "openmoji"}, recipe
 
 

@@ -118,3 +118,23 @@ def test_which_patches_are_dropped() -> None:
     oracle = load_oracle(DATA, "mae-masking")
     places = torch.stack([torch.from_numpy(kept(noise.numpy(), 0.75)) for noise in oracle.inputs["noise"]])
     assert torch.equal(KeptPatches(places).dropped(oracle.inputs["noise"].shape[1]), oracle.outputs["mask"] == 1)
+
+
+def test_pixels_after_a_tanh() -> None:
+    """KELIP's first stage: the decoder's own output is the oracle's, which is in [-1, 1] already."""
+    oracle = load_oracle(DATA, "kelip-mae")
+    assert_agrees(oracle, lambda pred: ops.reconstruct(pred, oracle.inputs["target"], oracle.inputs["mask"] == 1))
+    objective = vlmdsl.compile("kelip", stage="pixels", compiled=False)
+    target = (
+        oracle.inputs["target"].unflatten(1, (3, 3)).unflatten(3, (2, 2, 3)).permute(0, 5, 1, 3, 2, 4).reshape(-1, 3, 6, 6)
+    )
+
+    def loss(pred: Tensor) -> Tensor:
+        return objective(
+            modules={"decoder": lambda states: pred + 0 * states.sum()},
+            image_drop_states=torch.zeros(len(pred), 2, 1, dtype=pred.dtype),
+            image_drop_pixels=target,
+            image_drop_dropped=oracle.inputs["mask"] == 1,
+        ).loss
+
+    assert_agrees(oracle, loss)

@@ -50,12 +50,13 @@ class PluginFusionSettings:
 @dataclass(frozen=True, slots=True)
 class PixelDecoderSettings:
     """A transformer from the states of the patches that were kept to the pixels of all patches of `patch` x `patch`, 0:
-    those of the tower (MAE)."""
+    those of the tower (MAE). `output` follows its last map: a `tanh` for pixels in [-1, 1] (KELIP)."""
 
     patch: int = 0
     depth: int = 8
     width: int = 512
     heads: int = 16
+    output: Literal["linear", "tanh"] = "linear"
 
 
 @dataclass(frozen=True, slots=True)

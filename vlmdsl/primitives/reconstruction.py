@@ -10,7 +10,7 @@ from pydantic import Field
 from vlmdsl.diagnostics.catalog.types import PooledWhereTokensAreCompared
 from vlmdsl.ir import Module, Node, Use, encoder_of, walk
 from vlmdsl.ir.operations.encoding import ENCODE
-from vlmdsl.ir.operations.modules import APPLY, drops_of
+from vlmdsl.ir.operations.modules import APPLY, drops_of, use_of
 from vlmdsl.ir.operations.views import CROP, DROP
 from vlmdsl.primitives.faults import bad_value, wrong_type
 from vlmdsl.primitives.registry import register
@@ -29,6 +29,9 @@ class DecodeParameters(Parameters):
     depth: int = Field(default=8, ge=1, le=MAXIMUM_LAYERS, description="number of blocks")
     width: int = Field(default=512, ge=4, le=MAXIMUM_WIDTH, description="width of the decoder")
     heads: int = Field(default=16, ge=1, le=MAXIMUM_WIDTH, description="number of attention heads, a divisor of the width")
+    output: Literal["linear", "tanh"] = Field(
+        default="linear", description="`tanh`: pixels in [-1, 1], for towers that take them standardised to it (KELIP)"
+    )
     name: GivenName = Field(default="decoder", description="its name in checkpoints; decoders with one name share weights")
 
 
@@ -52,7 +55,7 @@ def _decode(builder: Builder, subjects: Mapping[str, Value], parameters: Paramet
     if width % heads or width % _POSITION_NUMBERS:
         divisor, whose = (heads, "heads") if width % heads else (_POSITION_NUMBERS, "numbers of a position")
         raise bad_value(builder, "width", "decode", f"{width} is not a multiple of {divisor}, the {whose}")
-    settings = PixelDecoderSettings(depth=parameters.depth, width=width, heads=heads)
+    settings = PixelDecoderSettings(depth=parameters.depth, width=width, heads=heads, output=parameters.output)
     return builder.add("apply", builder.add("states", encode), use=Use(Module(parameters.name, "decoder", settings)))
 
 
@@ -125,6 +128,10 @@ def _reconstruct(builder: Builder, subjects: Mapping[str, Value], parameters: Pa
     if [dict(drop.attributes) for drop in drops] != [{"share": float(at.share), "draw": at.draw, **at.attributes}]:
         help = ("name the mask, `let hidden = random(75%)`, and use it in both: `drop(image, hidden)`, `at=hidden`",)
         raise bad_value(builder, "at", "reconstruct", "it is not the mask by which patches of the image were dropped", *help)
+    settings = use_of(decoded).module.settings
+    if getattr(settings, "output", None) == "tanh" and target.normalised != "none":
+        reason = "patches of variance 1 have numbers outside [-1, 1], which the `tanh` of the decoder cannot give"
+        raise bad_value(builder, "target", "reconstruct", reason, "leave `output` or `normalised` out")
     patches = builder.add("pixels", encode, decoded, normalised=target.normalised)
     return builder.add("reconstruct", decoded, patches, builder.add("dropped", encode))
 

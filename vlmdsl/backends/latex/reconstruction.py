@@ -18,6 +18,8 @@ def reconstruct(writer: Writer, node: Node) -> Math:
     seen, tower = writer.names.source(encode.inputs[0]), words(encoder_of(encode).tower)
     features = call(tower.text, seen, latex=tower.latex)
     predicted = call(use_of(decoded).module.name, features)
+    if getattr(use_of(decoded).module.settings, "output", None) == "tanh":
+        predicted = call("tanh", predicted, latex=r"\tanh")
     image = encode.inputs[0]
     while image.operation is DROP:
         image = image.inputs[0]

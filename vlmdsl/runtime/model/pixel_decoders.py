@@ -69,6 +69,9 @@ class PixelDecoders(nn.Module):
         if encoder.overlapping_patches:
             way_out = ('build it with one linear map per patch: `VisionConfig(..., stem="patch")`',)
             raise DiagnosticError((DroppedPatchesLeak.at(Span("encoders", 0, 0), tower=tower, help=way_out),))
+        if settings.output == "tanh" and not form.within_one:
+            whose = "standardises its pixels to numbers outside [-1, 1], which a decoder that ends in a tanh cannot give"
+            raise _unfit(tower, whose, "take a built-in tower, or a decoder without `output`")
         shape = (replace(settings, patch=form.patch), encoder.states_width, form.patches(1.0))
         if module.name not in self.parts:
             self.parts[module.name] = PixelDecoder(*shape)

@@ -68,7 +68,8 @@ class PixelDecoder(nn.Module):
         tokens, others = self.adapter(states), states.shape[1] - keep.shape[1]
         patches = restored(tokens[:, others:], self.mask_token, keep, len(self.positions)) + self.positions
         x = torch.cat([tokens[:, :others], patches], dim=1) if others else patches
-        return self.output(self.transformer(x)[:, others:])
+        pixels = self.output(self.transformer(x)[:, others:])
+        return pixels.tanh() if self.settings.output == "tanh" else pixels
 
 
 class TextDecoder(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -229,12 +229,15 @@ def build_model(
     tokenizers: Tokenizers,
     world: World,
     facts: Mapping[str, Any] | None = None,
+    *,
+    separate_patches: Collection[str] = (),
 ) -> VisionLanguageModel:
     """The towers that the objective needs, with weights drawn from the seed, and the objective, on the world's device.
 
     `facts` is what is known of the data's fields (`FieldMapping.facts`): how many numbers describe a region, or a vector.
+    Towers of `separate_patches` have them for another stage, if this objective does not need them.
     """
-    encoders = built_encoders([objective], config, tokenizers, facts or {})
+    encoders = built_encoders([objective], config, tokenizers, facts or {}, separate_patches)
     _allocate(objective, encoders)
     lengths = _vector_lengths(objective, facts or {})
     built = VisionLanguageModel(encoders, objective, steps=config.train.steps, lengths=lengths).to(world.device)
@@ -249,10 +252,12 @@ def build_flow_models(
     tokenizers: Tokenizers,
     world: World,
     facts: Mapping[str, Mapping[str, Any]],
+    *,
+    separate_patches: Collection[str] = (),
 ) -> FlowModels:
     """The same for the objectives of several flows: one model over one set of modules; `facts` are those of each flow."""
     together = {name: fact for own in facts.values() for name, fact in own.items()}
-    encoders = built_encoders([*objectives.values()], config, tokenizers, together)
+    encoders = built_encoders([*objectives.values()], config, tokenizers, together, separate_patches)
     lengths = {flow: _vector_lengths(objective, facts[flow]) for flow, objective in objectives.items()}
     built = FlowModels(encoders, objectives, steps=config.train.steps, lengths=lengths)
     for objective in objectives.values():

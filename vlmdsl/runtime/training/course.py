@@ -13,6 +13,7 @@ from vlmdsl.ir import Flow, Stage, ramps, sample_index
 from vlmdsl.runtime.data import BatchLoader, MixedBatches, Mixture, Source, Survey, texts_of
 from vlmdsl.runtime.evaluation import comparison_of, first_image_tower
 from vlmdsl.runtime.model import FlowModels, VisionLanguageModel
+from vlmdsl.runtime.model.tower_needs import tower_needs
 from vlmdsl.runtime.tokenizer import Tokenizers
 from vlmdsl.runtime.training.assembly import (
     Data,
@@ -90,6 +91,8 @@ class StageOfRun:
     flows: tuple[FlowOfRun, ...]
     config: RunConfig
     before: int
+    separate_patches: frozenset[str] = frozenset()
+    """Towers of which some stage predicts dropped patches: they have the same stem in all stages, which hand them over."""
 
     @property
     def end(self) -> int:
@@ -119,10 +122,12 @@ class StageOfRun:
         first = self.flows[0]
         model: Model
         if len(self.flows) == 1:
-            model = build_model(first.objective, first.config, tokenizers, world, facts[first.name])
+            own = first.objective, first.config, tokenizers, world, facts[first.name]
+            model = build_model(*own, separate_patches=self.separate_patches)
         else:
             objectives = {flow.name: flow.objective for flow in self.flows}
-            model = build_flow_models(objectives, self.config, tokenizers, world, facts)
+            together = objectives, self.config, tokenizers, world, facts
+            model = build_flow_models(*together, separate_patches=self.separate_patches)
         for flow in self.flows:
             if sample_index(flow.objective.program) is not None:
                 flow.objective.state.allocate_samples(facts_of[flow.name].samples)
@@ -189,10 +194,13 @@ def _is_fact(value: object) -> bool:
 def course_of(stages: Iterable[tuple[Stage, Mapping[str, Objective]]], config: RunConfig) -> tuple[StageOfRun, ...]:
     """The stages of a run in their order, each with the objectives of its flows by name."""
     course: list[StageOfRun] = []
+    stages = list(stages)
+    streams = [stream for _, objectives in stages for objective in objectives.values() for stream in objective.streams]
+    separate = frozenset(tower for tower, need in tower_needs(streams).items() if need.separate_patches)
     for stage, objectives in stages:
         flows = tuple(_flow(stage, flow, objectives[flow.name], config) for flow in stage.flows)
         before = course[-1].end if course else 0
-        course.append(StageOfRun(stage.name, stage.starts_from, flows, config_of(config, stage.name), before))
+        course.append(StageOfRun(stage.name, stage.starts_from, flows, config_of(config, stage.name), before, separate))
     return tuple(course)
 
 

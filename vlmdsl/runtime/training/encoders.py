@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from vlmdsl.backends.torch.objective import Objective
@@ -23,9 +23,13 @@ _IMAGE_SIZE = 32
 
 
 def built_encoders(
-    objectives: Sequence[Objective], config: RunConfig, tokenizers: Tokenizers, facts: Mapping[str, Any]
+    objectives: Sequence[Objective],
+    config: RunConfig,
+    tokenizers: Tokenizers,
+    facts: Mapping[str, Any],
+    separate_patches: Collection[str] = (),
 ) -> dict[str, Encoder]:
-    """The towers of all objectives, by name."""
+    """The towers of all objectives, by name; those of `separate_patches` have them for objectives of other stages."""
     model = config.model
     streams = [stream for objective in objectives for stream in objective.streams]
     columns = [column for objective in objectives for column in objective.references.columns]
@@ -56,7 +60,7 @@ def built_encoders(
                 vocabulary_size=tokenizers[tower].vocabulary_size if "Text" in kind else None,
                 text_length=model.text_length if "Text" in kind else None,
                 region_length=_region_length(streams, tower, facts),
-                separate_patches=need.separate_patches,
+                separate_patches=need.separate_patches or tower in separate_patches,
                 facts=_facts_of(streams, tower, facts),
             )
         if "Image" in kind and encoders[tower].image_format is None:

@@ -43,6 +43,13 @@ class ImageFormat:
     shorter: int | None = None
     resampling: Resampling = "bicubic"
 
+    @property
+    def within_one(self) -> bool:
+        """Whether all standardised levels are in [-1, 1]."""
+        return all(
+            abs(level - mean) <= spread for mean, spread in zip(self.mean, self.deviation, strict=True) for level in (0, 1)
+        )
+
     def side(self, share: float) -> int:
         """The side nearest to that share of `size` that the encoders take, in pixels."""
         if self.patch is None:
