@@ -60,7 +60,7 @@ MISTAKES = {
     # the words around it
     (): ["check", "train"],
     ("chek", "clip"): ["no command 'chek'", "did you mean `check`?"],
-    ("help",): ["no command 'help'", "train", "and 3 more"],
+    ("help",): ["no command 'help'", "train", "classify"],
     ("check",): ["give a RECIPE"],
     ("explain",): ["give either RECIPE or -e EXPRESSION"],
     ("emit", "clip", "-e", "contrast(image, text)"): ["give either RECIPE or -e EXPRESSION"],
