@@ -34,6 +34,7 @@ COMMANDS = {
     "emit": "Print the torch code that a recipe compiles to.",
     "diff": "Compare the meaning of two recipes.",
     "recipes": "List the bundled recipes.",
+    "new": "Begin a recipe: its file, a test and settings.",
     "doctor": "Show what this environment has, and what it lacks.",
 }
 """Every command and its line in `--help`; the command itself is `commands/NAME.py`."""

@@ -1,10 +1,10 @@
-"""V0860 to V0869: the use of trained models."""
+"""V0860 to V0869: the use of trained models, and the beginning of new ones."""
 
 from __future__ import annotations
 
 from vlmdsl.diagnostics.problem import Problem
 
-__all__ = ["FormatUnknown", "InputUnusable", "NoInitialWeights", "NotLearned"]
+__all__ = ["CannotBegin", "FormatUnknown", "InputUnusable", "NoInitialWeights", "NotLearned"]
 
 
 class InputUnusable(Problem):
@@ -56,3 +56,15 @@ class NoInitialWeights(Problem):
         "other run that shape towers, such as `model.dimension`."
     )
     provoked_by = "`--set model.init=runs/clip-1` where `runs/clip-1` was stopped before its first checkpoint"
+
+
+class CannotBegin(Problem):
+    code = "V0864"
+    template = "the recipe `{name}` cannot be begun: {reason}"
+    summary = "`vlmdsl new` cannot write the files of a new recipe."
+    explanation = (
+        "`vlmdsl new NAME --from clip` writes NAME.vlo, test_NAME.py and NAME.yaml into the working folder, or the one that "
+        "`--folder` names, which must exist. It never replaces a file. The recipe that is copied has a `recipe NAME(...)` "
+        "line; an expression alone has none."
+    )
+    provoked_by = "`vlmdsl new mine` twice in the same folder"
