@@ -49,7 +49,7 @@ def test_what_is_lacking_is_said_with_a_remedy(run: Run, monkeypatch: pytest.Mon
     assert "second line" not in result.stdout
 
 
-def test_a_checkout_that_is_not_installed_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkout_that_is_not_installed_is_sound(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> list[str]:
         raise metadata.PackageNotFoundError(name)
 
