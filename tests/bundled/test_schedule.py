@@ -77,7 +77,7 @@ class Recorder:
             self._watch_head(head)
         for name, module in model.fusions.parts.items():
             self._watch(module, partial(_fusion_call, name))
-        for module in model.fusions.vocabularies.values():
+        for module in model.vocabularies.parts.values():
             self._watch(module, lambda arguments: Called("vocabulary", len(arguments[0]), None))
         for name, decoder in model.decoders.parts.items():
             self._watch(decoder, partial(_decoder_call, name, len(decoder.positions)))

@@ -10,9 +10,12 @@ from vlmdsl.ir.encoders import Encoder, Head, Teacher
 if TYPE_CHECKING:
     from vlmdsl.ir.modules import FusionSettings, PixelDecoderSettings, PluginFusionSettings
 
-__all__ = ["Family", "Module", "TowerSettings", "Use", "VocabularySettings", "uses_of", "vocabulary_use"]
+__all__ = ["PER_SAMPLE", "Family", "Module", "TowerSettings", "Use", "VocabularySettings", "uses_of", "vocabulary_use"]
 
 Family: TypeAlias = Literal["tower", "head", "vocabulary", "fusion", "decoder"]
+PER_SAMPLE: frozenset[Family] = frozenset({"tower", "fusion", "decoder"})
+"""Families of modules that take samples one by one, so that they may be called with some of a batch. Those of others, and
+what they stand on, may depend on all of it: batch statistics, how many tokens are predicted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,10 @@ with the blocks of the runtime (`modules/towers/blocks.py`).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any, NamedTuple
 
 from vlmdsl.ir import Head, ModuleOutput, Node, Program, module_outputs
 from vlmdsl.ir.modules import FusionSettings, PixelDecoderSettings, PluginFusionSettings, block_range
@@ -56,43 +57,20 @@ def module_costs(program: Program, workload: Workload) -> Iterator[PartCost]:
 
 
 def _stack(module: Module, outputs: list[ModuleOutput], workload: Workload) -> PartCost:
-    """A fusion module or a decoder."""
+    """A module that is a stack of blocks."""
     samples, sizes = workload.batch // workload.world, [_size(output.node, workload) for output in outputs]
     chunk = min(samples, workload.micro or samples)
     learning = [size for size, output in zip(sizes, outputs, strict=True) if output.learns]
     parameters = sizes[0].parameters
     return PartCost(
         module.name,
-        _described(module, workload),
+        _RULES[type(module.settings)].words(module.settings, workload),
         parameters,
         _FLOAT * parameters,
         samples * sum(size.forward for size in sizes),
         samples * sum(2 * size.forward for size in learning),
         chunk * sum(size.kept for size in learning) * _FLOAT,
     )
-
-
-def _described(module: Module, workload: Workload) -> str:
-    settings = module.settings
-    if isinstance(settings, PluginFusionSettings):
-        return f"{settings.by}, of a plug-in, whose costs are not known"
-    assert isinstance(settings, FusionSettings | PixelDecoderSettings)
-    blocks = f"{settings.depth} blocks of {settings.width or workload.dim}"
-    if isinstance(settings, PixelDecoderSettings):
-        return f"decoder of {blocks}"
-    return f"{'cross-attention' if settings.attention == 'cross' else 'one sequence'}, {blocks}"
-
-
-def _size(apply: Node, workload: Workload) -> ModuleSize:
-    """One call of a fusion module or a decoder."""
-    use = use_of(apply)
-    settings = use.module.settings
-    if isinstance(settings, PixelDecoderSettings):
-        return decoder_size(settings, workload.tokens(apply.inputs[0]), workload)
-    if isinstance(settings, PluginFusionSettings):
-        return ModuleSize(0, 0, 0)
-    assert isinstance(settings, FusionSettings)
-    return fusion_size(settings, workload, use.blocks)
 
 
 def fusion_size(settings: FusionSettings, workload: Workload, blocks: tuple[float, float] = (0.0, 1.0)) -> ModuleSize:
@@ -123,6 +101,42 @@ def decoder_size(settings: PixelDecoderSettings, visible: int, workload: Workloa
         stack.forward + 2 * visible * workload.dim * width + 2 * patches * width * numbers,
         stack.kept + patches * width,
     )
+
+
+class _Rule(NamedTuple):
+    """The costs of modules with settings of one class: what a module is, in words, and the size of one call of it."""
+
+    words: Callable[[Any, Workload], str]
+    size: Callable[[Any, Node, Workload], ModuleSize]
+
+
+def _size(apply: Node, workload: Workload) -> ModuleSize:
+    """One call of a module."""
+    settings = use_of(apply).module.settings
+    return _RULES[type(settings)].size(settings, apply, workload)
+
+
+def _blocks(settings: FusionSettings | PixelDecoderSettings, workload: Workload) -> str:
+    return f"{settings.depth} blocks of {settings.width or workload.dim}"
+
+
+def _fusion_words(settings: FusionSettings, workload: Workload) -> str:
+    return f"{'cross-attention' if settings.attention == 'cross' else 'one sequence'}, {_blocks(settings, workload)}"
+
+
+_RULES: Mapping[type, _Rule] = {
+    FusionSettings: _Rule(
+        _fusion_words, lambda settings, apply, workload: fusion_size(settings, workload, use_of(apply).blocks)
+    ),
+    PluginFusionSettings: _Rule(
+        lambda settings, _: f"{settings.by}, of a plug-in, whose costs are not known", lambda *_: ModuleSize(0, 0, 0)
+    ),
+    PixelDecoderSettings: _Rule(
+        lambda settings, workload: f"decoder of {_blocks(settings, workload)}",
+        lambda settings, apply, workload: decoder_size(settings, workload.tokens(apply.inputs[0]), workload),
+    ),
+}
+"""Per class of settings: the costs of a module."""
 
 
 def _transformer(

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from vlmdsl.backends.torch.collectives import average_gradients
 from vlmdsl.backends.torch.objective import Objective, ObjectiveOutput
-from vlmdsl.backends.torch.step import IN_CHUNKS, Environment, Loaded, Modules, Step
+from vlmdsl.backends.torch.step import Environment, Loaded, Modules, Step
 from vlmdsl.ir.schedule import Apply, Compute
+from vlmdsl.ir.uses import PER_SAMPLE
 
 __all__ = ["CachedStep"]
 
@@ -106,7 +107,7 @@ class CachedStep(Step):
 
     def apply(self, step: Apply, environment: Environment) -> list[Any]:
         """The output of a module for each value of a call, without a graph behind it."""
-        if step.use.module.family not in IN_CHUNKS:
+        if step.use.module.family not in PER_SAMPLE:
             return self._cut(super().apply(step, environment))
         inputs = self.modules.inputs(step, environment)
         record = _Call(step, inputs, [])

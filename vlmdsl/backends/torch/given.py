@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from vlmdsl.backends.torch.applied import INPUTS
 from vlmdsl.backends.torch.values import PredictedTokens
 from vlmdsl.ir import CODES, ModuleOutput, Node, Stream, module_outputs
-from vlmdsl.ir.operations.encoding import TOKENS
 from vlmdsl.ir.operations.modules import APPLY
 from vlmdsl.ir.schedule import Applied, Apply, Linear, Schedule, Value
 from vlmdsl.planning import applied_of
@@ -19,13 +19,12 @@ from vlmdsl.planning import applied_of
 if TYPE_CHECKING:
     from vlmdsl.backends.torch.objective import Objective
 
-__all__ = ["GivenModules", "applied_modules", "decoder_input", "fusion_input", "head_input", "states_input"]
+__all__ = ["GivenModules", "applied_modules"]
 
 
 def applied_modules(schedule: Schedule) -> tuple[str, ...]:
     """The names of the modules that a schedule applies to features: decoders, fusion, and heads and vocabularies on it."""
-    names = (call.use.module.name for call in schedule.calls if call.use.module.base.family in ("fusion", "decoder"))
-    return tuple(dict.fromkeys(names))
+    return tuple(dict.fromkeys(call.use.module.name for call in schedule.calls if call.use.module.base.family != "tower"))
 
 
 class GivenModules:
@@ -52,21 +51,16 @@ class GivenModules:
         return {node: self._features[names[node]] for node in loaded if names[node] in self._features}
 
     def inputs(self, apply: Apply, environment: Mapping[Value, Any]) -> list[Any]:
-        """The inputs of fusion; the inputs of towers are unknown, but their features are passed."""
-        if apply.use.module.family == "fusion":
-            return [fusion_input(value, environment) for value in apply.values]
-        if apply.use.module.family == "decoder":
-            return [decoder_input(value, environment) for value in apply.values]
-        return list(apply.outputs)
+        """The arguments of modules on features; the inputs of towers are unknown, but their features are passed."""
+        arguments = INPUTS.get(apply.use.module.family)
+        return list(apply.outputs) if arguments is None else [arguments(value, environment) for value in apply.values]
 
     def call_tower(self, apply: Apply, inputs: Sequence[Any]) -> list[Any]:
-        """The features of towers, as passed; those of fusion and decoders from calls."""
-        if apply.use.module.family == "fusion":
-            module = self._modules[apply.use.module.name]
-            return [module(states, mask, context, context_mask) for states, mask, context, context_mask in inputs]
-        if apply.use.module.family == "decoder":
-            return [self._modules[apply.use.module.name](states) for states in inputs]
-        return [self._of_tower(output) for output in inputs]
+        """The features of towers, as passed; those of modules on features from calls."""
+        if apply.use.module.family == "tower":
+            return [self._of_tower(output) for output in inputs]
+        module = self._modules[apply.use.module.name]
+        return [module(*arguments) for arguments in inputs]
 
     def images(self, output: Applied, environment: Mapping[Value, Any]) -> tuple[Tensor, Tensor]:
         """The pixels that a tower was given, and which of their patches were dropped: among the features."""
@@ -74,19 +68,19 @@ class GivenModules:
         return self._features[stream.input("pixels")], self._features[stream.input("dropped")]
 
     def call_whole(self, apply: Apply, environment: Mapping[Value, Any]) -> list[Any]:
-        """Heads and vocabularies on fusion; on towers their outputs are among the features."""
-        if apply.use.module.base.family != "fusion":
+        """Heads and vocabularies on modules on features; on towers their outputs are among the features."""
+        if apply.use.module.base.family == "tower":
             return [self._whole_of_tower(output, apply) for output in apply.outputs]
         module = self._modules[apply.use.module.name]
         if apply.use.module.family == "head":
-            return [module(head_input(value, environment)) for value in apply.values]
+            return [module(*INPUTS["head"](value, environment)) for value in apply.values]
         module = module if apply.use.product else partial(module, product=False)
         return [self._predicted(module, value, environment) for value in apply.values]
 
     def linear(self, linear: Linear, environment: Mapping[Value, Any]) -> tuple[PredictedTokens, Tensor, Tensor | None]:
         """The states of tokens of a tower, and the weights, are among the features; of fusion its vocabulary has these."""
         value = linear.value
-        if linear.use.module.base.family == "fusion":
+        if linear.use.module.base.family != "tower":
             module: Any = self._modules[linear.use.module.name]
             return environment[value], module.weight, module.bias
         stream = self._streams[value]
@@ -122,30 +116,3 @@ class GivenModules:
 
     def _predicted_tokens(self, logits: Tensor, owner: Stream | ModuleOutput) -> PredictedTokens:
         return PredictedTokens(logits, *(self._features.get(owner.input(output)) for output in CODES.values()))
-
-
-def fusion_input(node: Any, environment: Mapping[Value, Any]) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
-    """The inputs of an `apply` node of fusion: the states of a text with their mask, and those of its image."""
-    text, image = (states_input(parent, environment) for parent in node.inputs)
-    return (*text, *image)
-
-
-def decoder_input(node: Any, environment: Mapping[Value, Any]) -> Tensor:
-    """The input of an `apply` node of a decoder: the states of the visible patches."""
-    states, _ = states_input(node.inputs[0], environment)
-    return states
-
-
-def head_input(node: Any, environment: Mapping[Value, Any]) -> Tensor:
-    """The input of an `apply` node of a head: vectors."""
-    below = node.inputs[0]
-    features: Tensor = environment[below] if below in environment else environment[applied_of(below.inputs[0])].pooled
-    return features
-
-
-def states_input(node: Any, environment: Mapping[Value, Any]) -> tuple[Tensor, Tensor | None]:
-    """The vectors of a node of tokens that a module takes, with their mask: states of a tower, or the tokens of a module."""
-    if node in environment:  # computed: those of picked samples
-        return environment[node].values, environment[node].mask
-    output = environment[applied_of(node.inputs[0])]
-    return output.tokens if node.operation is TOKENS else output.states, output.mask

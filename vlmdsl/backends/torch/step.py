@@ -14,10 +14,11 @@ from vlmdsl.backends.torch.values import PredictedTokens
 from vlmdsl.ir import CODES, ModuleOutput, Node, Stream
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.schedule import Applied, Apply, Compute, Linear, Value
+from vlmdsl.ir.uses import PER_SAMPLE
 from vlmdsl.planning import applied_of, is_loaded, linear_of, logits_of
 from vlmdsl.types import FieldType
 
-__all__ = ["IN_CHUNKS", "Environment", "Loaded", "Modules", "Step"]
+__all__ = ["Environment", "Loaded", "Modules", "Step"]
 
 Environment: TypeAlias = dict[Value, Any]
 """The values of a step so far.
@@ -25,10 +26,6 @@ Environment: TypeAlias = dict[Value, Any]
 A number or a plain field is a tensor; a field that modules take is a dictionary from each form to `Loaded`; the output of a
 tower has the attributes `pooled`, `tokens` and `mask`, that of a head is a tensor, that of a vocabulary `PredictedTokens`.
 """
-
-
-IN_CHUNKS = ("tower", "fusion", "decoder")
-"""Families of per-sample modules, which may be called with some of the samples."""
 
 
 class Loaded(Protocol):
@@ -107,7 +104,7 @@ class Step:
 
     def apply(self, step: Apply, environment: Environment) -> list[Any]:
         """The output of a module for each value of a call."""
-        if step.use.module.family in IN_CHUNKS:
+        if step.use.module.family in PER_SAMPLE:
             return self.modules.call_tower(step, self.modules.inputs(step, environment))
         return self.modules.call_whole(step, environment)
 

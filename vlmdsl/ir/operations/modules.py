@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from vlmdsl.ir.node import Node
 from vlmdsl.ir.operation import Operation, define
 from vlmdsl.ir.operations.rules import need, take
@@ -46,20 +48,34 @@ def states(node: Node, types: tuple[Type, ...]) -> Type:
 
 
 def apply(node: Node, types: tuple[Type, ...]) -> Type:
-    """Fusion takes the states of a text and those of an image, a decoder those of an image; a head takes vectors."""
+    """By the family of the module."""
     family = use_of(node).module.family
-    need(family in ("fusion", "head", "decoder"), f"a {family} is not applied to features")
-    if family == "head":
-        take(types, VecType)
-        return VecType()
-    if family == "decoder":
-        take(types, TokensType)
-        _of_dropped(node.inputs[0])
-        return PatchesType()
+    need(family in _RULES, f"a {family} is not applied to features")
+    return _RULES[family](node, types)
+
+
+def _head(node: Node, types: tuple[Type, ...]) -> Type:
+    take(types, VecType)
+    return VecType()
+
+
+def _decoder(node: Node, types: tuple[Type, ...]) -> Type:
+    """Takes the states of an image."""
+    take(types, TokensType)
+    _of_dropped(node.inputs[0])
+    return PatchesType()
+
+
+def _fusion(node: Node, types: tuple[Type, ...]) -> Type:
+    """Takes the states of a text and those of an image."""
     take(types, TokensType, TokensType)
     axes = [kind.tokens for kind in types if isinstance(kind, TokensType)]
     need(axes == [token_axis("Text"), token_axis("Image")], f"fuses a text with an image, got {types[0]} and {types[1]}")
     return EncodedType("Text")
+
+
+_RULES: Mapping[str, Callable[[Node, tuple[Type, ...]], Type]] = {"head": _head, "decoder": _decoder, "fusion": _fusion}
+"""What modules of a family take, and what they give."""
 
 
 def _of_dropped(node: Node) -> None:

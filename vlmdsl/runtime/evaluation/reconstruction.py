@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vlmdsl.backends.torch import ops
-from vlmdsl.ir import Module, Node, Program, encoder_of
+from vlmdsl.ir import Module, Node, Program, Use, encoder_of
 from vlmdsl.ir.operations.modules import RECONSTRUCT, use_of
 from vlmdsl.runtime.evaluation.features import evaluation_mode
 from vlmdsl.runtime.evaluation.retrieval import Measures
@@ -82,7 +82,7 @@ def _decoded(
     model: VisionLanguageModel, batches: Iterable[Batch], name: str, reconstruction: Reconstruction
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Of each batch the decoded patches and their targets, `float64 [b, P, C]`, and which were dropped, `[b, P]`."""
-    tower, decoder = model.encoders[reconstruction.tower], model.decoders.part(reconstruction.decoder)
+    tower, decoder = model.encoders[reconstruction.tower], model.part(Use(reconstruction.decoder))
     device = next(model.encoders.parameters()).device
     for batch in batches:
         value, keep = to(batch.values[name], device), to(batch.values[port(name, "keep")], device)

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from vlmdsl.backends.torch.shared_numbers import SharedNumbers
 from vlmdsl.runtime.model.model import VisionLanguageModel
-from vlmdsl.runtime.model.named import NamedModules
 from vlmdsl.runtime.model.parts import Parts
 from vlmdsl.runtime.modules.towers import Encoder
 from vlmdsl.runtime.values import Batch
@@ -56,13 +55,13 @@ class FlowModels(nn.Module):
         lengths: Mapping[str, Mapping[str, int]] | None = None,
     ) -> None:
         super().__init__()
-        self.encoders = NamedModules(encoders)
+        self.parts = Parts.of(encoders, [*objectives.values()], steps)
+        self.encoders = self.parts.towers
         self.objective = SharedNumbers([*objectives.values()])
-        parts = Parts.of(encoders, [*objectives.values()], steps)
-        self.fusions, self.decoders, self.heads, self.teachers = parts.fusions, parts.decoders, parts.heads, parts.teachers
+        self.parts.register(self)
         # A plain dictionary: the modules are registered above, under the names of checkpoints.
         self.models: dict[str, VisionLanguageModel] = {
-            name: VisionLanguageModel(encoders, objective, steps=steps, lengths=(lengths or {}).get(name), parts=parts)
+            name: VisionLanguageModel(encoders, objective, steps=steps, lengths=(lengths or {}).get(name), parts=self.parts)
             for name, objective in objectives.items()
         }
 
@@ -87,8 +86,7 @@ class FlowModels(nn.Module):
 
     def after_step(self) -> None:
         """To call after an optimiser step: teachers move, learned numbers are clamped to their bounds."""
-        if self.teachers is not None:
-            self.teachers.follow(self.encoders, self.heads, "after")
+        self.parts.follow("after")
         self.objective.after_step()
 
     def compile_encoders(self) -> None:

@@ -1,25 +1,32 @@
-"""The fusion modules of a model, the vocabularies on them, and the widths of their inputs."""
+"""The fusion modules of a model, and their inputs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
+from vlmdsl.backends.torch.applied import fusion_input
+from vlmdsl.backends.torch.step import Environment
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
-from vlmdsl.ir import Module, Node, Program, Use, encoder_of, module_outputs, vocabulary_use
-from vlmdsl.ir.modules import FusionSettings, LinearSettings, PluginFusionSettings
+from vlmdsl.ir import Module, Node, Use, encoder_of
+from vlmdsl.ir.modules import FusionSettings, PluginFusionSettings
 from vlmdsl.ir.operations.encoding import ENCODE
 from vlmdsl.ir.operations.modules import use_of
+from vlmdsl.ir.schedule import Applied, Value
+from vlmdsl.runtime.model.contexts import ContextMask, ContextStates
+from vlmdsl.runtime.model.family import Families, ModuleFamily, Needs, OfModel
 from vlmdsl.runtime.model.named import NamedModules
-from vlmdsl.runtime.modules import LinearHead, fusion
+from vlmdsl.runtime.model.towers import Towers
+from vlmdsl.runtime.modules import fusion
 from vlmdsl.runtime.modules.plugin_fusion import plugin_fusion
 from vlmdsl.runtime.modules.towers import Encoder
+from vlmdsl.runtime.values import TowerInput
 from vlmdsl.source import Span
 
-__all__ = ["ContextMask", "ContextStates", "Fusions", "TextStates"]
+__all__ = ["Fusions", "TextStates"]
 
 
 class TextStates(NamedTuple):
@@ -34,18 +41,6 @@ class TextStates(NamedTuple):
         return ("states", "mask")
 
 
-class ContextStates(NamedTuple):
-    """The last states of the context of a text: `states [b, K, C]`."""
-
-    states: Tensor
-
-
-class ContextMask(NamedTuple):
-    """Which of the states of a context are real: `real [b, K]`."""
-
-    real: Tensor
-
-
 class EncodedBy(NamedTuple):
     """The tower that states come from, by name."""
 
@@ -53,59 +48,57 @@ class EncodedBy(NamedTuple):
     encoder: Encoder
 
 
-class Fusions(nn.Module):
-    """One network for each fusion module of the programs, and one for each vocabulary on one.
+class Fusions(ModuleFamily):
+    """One network for each fusion module of the programs.
 
-    `encoders` are the towers by name: their widths are those of the states that enter, and the text tower has the size of
-    the vocabulary. `uses` are the uses of fusion modules and of the heads on them, `widths` the lengths of the
-    features of its fusion modules, by module, and `lengths` by output. Raises `DiagnosticError` (V0832) where uses of one
-    module differ in their sizes, or heads do not divide its width.
+    The widths of the towers are those of the states that enter. Raises `DiagnosticError` (V0832) where uses of one module
+    differ in their sizes, or heads do not divide its width.
     """
 
-    def __init__(self, encoders: Mapping[str, Encoder], *programs: Program) -> None:
+    stored_as = "fusions"
+
+    def __init__(self) -> None:
         super().__init__()
-        self.parts, self.vocabularies = NamedModules(), NamedModules()
-        self.uses: list[Use] = []
-        self.widths: dict[str, int] = {}
-        self.lengths: dict[str, int] = {}
+        self.parts = NamedModules()
+        self._widths: dict[str, int] = {}
         self._shapes: dict[str, tuple[FusionSettings | PluginFusionSettings, int, int]] = {}
-        for output in (output for program in programs for output in module_outputs(program)):
-            use = use_of(output.node)
-            if use.module.base.family != "fusion":
-                continue
-            self.uses.append(use)
-            if isinstance(use.module.settings, FusionSettings | PluginFusionSettings):
-                towers = [encoder_of(_encode(parent)).tower for parent in output.node.inputs]
-                text, image = (EncodedBy(tower, encoders[tower]) for tower in towers)
-                self._register(use.module, use.module.settings, text, image)
-                self.lengths |= dict.fromkeys((output.name, output.input("tokens")), self.widths[use.module.name])
-                if output.vocabulary:
-                    self._register_vocabulary(vocabulary_use(use).module, text.encoder)
 
-    def part(self, module: Module) -> nn.Module:
-        """The network of a fusion module."""
-        return self.parts[module.name]
+    @classmethod
+    def of(cls, needs: Needs, below: Families) -> Fusions:
+        own, towers = cls(), below["tower"]
+        assert isinstance(towers, Towers)
+        for output in needs.outputs:
+            module = use_of(output.node).module
+            if isinstance(module.settings, FusionSettings | PluginFusionSettings):
+                names = [encoder_of(_encode(parent)).tower for parent in output.node.inputs]
+                own._register(module, module.settings, *(EncodedBy(name, towers.encoder(name)) for name in names))
+        return own
 
-    def vocabulary(self, module: Module) -> nn.Module:
-        """The network from the states of a fusion module to logits."""
-        return self.vocabularies[module.base.name]
+    def length(self, module: Module) -> int:
+        return self._widths[module.name]
+
+    def inputs(self, value: Value, environment: Environment, use: Use, model: OfModel) -> TowerInput:
+        """The states of a text, with those of its image."""
+        states, mask, context, context_mask = fusion_input(value, environment)
+        whole = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device) if mask is None else mask
+        ports: dict[str, Any] = {"context": ContextStates(context)}
+        if context_mask is not None:
+            ports["context_mask"] = ContextMask(context_mask)
+        return TowerInput(TextStates(states, whole), ports)
+
+    def text_tower(self, states: Applied) -> str:
+        return encoder_of(_encode(states.source)).tower
 
     def _register(
         self, module: Module, settings: FusionSettings | PluginFusionSettings, text: EncodedBy, image: EncodedBy
     ) -> None:
         shape = (settings, text.encoder.states_width, image.encoder.states_width)
         if module.name not in self.parts:
-            self.parts[module.name], self.widths[module.name] = _built(module, settings, text, image)
+            self.parts[module.name], self._widths[module.name] = _built(module, settings, text, image)
             self._shapes[module.name] = shape
         elif shape != self._shapes[module.name]:
             problem = f"shares the module `{module.name}` with a use of other sizes"
             raise _unfit(text.tower, problem, "give each its own module: `fuse(..., name=...)`")
-
-    def _register_vocabulary(self, module: Module, text: Encoder) -> None:
-        name = module.base.name
-        if name not in self.vocabularies:
-            assert text.vocabulary_size is not None, "a tower of texts has a vocabulary"
-            self.vocabularies[name] = LinearHead(LinearSettings(transform=True), self.widths[name], text.vocabulary_size)
 
 
 def _built(

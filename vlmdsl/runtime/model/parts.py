@@ -1,4 +1,4 @@
-"""The modules other than towers, for one objective or for several that are trained together."""
+"""The modules of a model, by family, for one objective or for several that are trained together."""
 
 from __future__ import annotations
 
@@ -6,50 +6,107 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vlmdsl.ir import uses_of
+from torch import nn
+
+from vlmdsl.ir import Use
+from vlmdsl.ir.operations.modules import use_of
+from vlmdsl.runtime.model.family import Families, ModuleFamily, Needs
 from vlmdsl.runtime.model.fusions import Fusions
 from vlmdsl.runtime.model.heads import Heads
 from vlmdsl.runtime.model.image_views import check_image_views
 from vlmdsl.runtime.model.pixel_decoders import PixelDecoders
 from vlmdsl.runtime.model.teachers import Teachers
 from vlmdsl.runtime.model.tower_needs import check_towers, tower_needs
+from vlmdsl.runtime.model.towers import Towers
+from vlmdsl.runtime.model.vocabularies import Vocabularies
 from vlmdsl.runtime.modules.towers import Encoder
 
 if TYPE_CHECKING:
     from vlmdsl.backends.torch.objective import Objective
 
-__all__ = ["Parts"]
+__all__ = ["FAMILIES", "Parts"]
+
+FAMILIES: Mapping[str, type[ModuleFamily]] = {
+    "fusion": Fusions,
+    "decoder": PixelDecoders,
+    "vocabulary": Vocabularies,
+    "head": Heads,
+}
+"""The families on top of towers, in the order in which they are built: a module stands on those of earlier families."""
 
 
 @dataclass(frozen=True)
 class Parts:
     """The modules that models over the same towers share; equal modules of their objectives are one module.
 
-    `frozen_towers` are the towers that no objective trains; their weights stay as they are.
+    `lengths` are those of the vectors of modules on features, by the names of the objectives' inputs.
     """
 
-    frozen_towers: frozenset[str]
-    fusions: Fusions
-    decoders: PixelDecoders
-    heads: Heads
+    families: Families
     teachers: Teachers | None
+    lengths: Mapping[str, int]
 
     @classmethod
     def of(cls, encoders: Mapping[str, Encoder], objectives: Sequence[Objective], steps: int = 0) -> Parts:
         """The modules that the objectives need on these towers; `DiagnosticError` (V0832) where the towers do not fit."""
-        streams = [stream for objective in objectives for stream in objective.streams]
+        needs = Needs.of(objective.program for objective in objectives)
         columns = [column for objective in objectives for column in objective.references.columns]
-        needs = tower_needs(streams, columns)
-        check_towers(encoders, needs)
-        check_image_views(encoders, streams)
-        frozen = frozenset(name for name, need in needs.items() if need.frozen)
-        for name in frozen:
-            encoders[name].requires_grad_(False).eval()
-        uses = [use for encoder in dict.fromkeys(stream.encoder for stream in streams) for use in uses_of(encoder)]
-        programs = [objective.program for objective in objectives]
-        fusions, decoders = Fusions(encoders, *programs), PixelDecoders(encoders, *programs)
-        uses += fusions.uses
-        pooled = {name: encoder.dimension for name, encoder in encoders.items()} | fusions.widths
-        heads = Heads(pooled, uses)
-        taught = any(use.follows for use in uses)
-        return cls(frozen, fusions, decoders, heads, Teachers(encoders, heads, uses, steps) if taught else None)
+        of_towers = tower_needs(needs.streams, columns)
+        check_towers(encoders, of_towers)
+        check_image_views(encoders, needs.streams)
+        frozen = frozenset(name for name, need in of_towers.items() if need.frozen)
+        families: dict[str, ModuleFamily] = {"tower": Towers(encoders, frozen)}
+        for name, family in FAMILIES.items():
+            families[name] = family.of(needs, families)
+        taught = any(use.follows for use in needs.uses)
+        teachers = Teachers(families, needs.uses, steps) if taught else None
+        return cls(families, teachers, _lengths(needs, families))
+
+    @property
+    def towers(self) -> Towers:
+        """The towers by name."""
+        towers = self.families["tower"]
+        assert isinstance(towers, Towers)
+        return towers
+
+    def register(self, model: nn.Module) -> None:
+        """Makes the modules those of a model, under the names that weights have in checkpoints.
+
+        The order of parameters is that in which the norms of their gradients are summed.
+        """
+        for family in self.families.values():
+            model.add_module(family.stored_as, family)
+        model.add_module("teachers", self.teachers)
+
+    def part(self, use: Use) -> nn.Module:
+        """The network of a use, or its teacher's."""
+        if use.follows is None:
+            return self.families[use.module.family].part(use.module)
+        assert self.teachers is not None, "a model has the teachers that its streams ask for"
+        return self.teachers.part(use)
+
+    @property
+    def units(self) -> list[nn.Module]:
+        """The modules that a step calls, inner ones first."""
+        own = [unit for family in self.families.values() for unit in family.units]
+        return own + (self.teachers.encoding() if self.teachers else [])
+
+    def follow(self, order: str) -> None:
+        """Update the teachers with this order: `before` the forward pass, or `after` the optimiser step."""
+        if self.teachers is not None:
+            self.teachers.follow(self.families, order)
+
+    def begin_again(self) -> None:
+        """Make each teacher a copy of what it follows, as before the first step."""
+        if self.teachers is not None:
+            self.teachers.begin_again(self.families)
+
+
+def _lengths(needs: Needs, families: Families) -> dict[str, int]:
+    lengths: dict[str, int] = {}
+    for output in needs.outputs:
+        module = use_of(output.node).module
+        length = families[module.family].length(module)
+        if length is not None:
+            lengths |= dict.fromkeys((output.name, output.input("tokens")), length)
+    return lengths

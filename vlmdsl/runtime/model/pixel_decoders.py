@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from vlmdsl.backends.torch.applied import decoder_input
+from vlmdsl.backends.torch.step import Environment
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import DroppedPatchesLeak, TowerDoesNotFit
-from vlmdsl.ir import Module, Program, encoder_of, module_outputs
+from vlmdsl.ir import Module, Node, Use, encoder_of
 from vlmdsl.ir.modules import PixelDecoderSettings
 from vlmdsl.ir.operations.modules import use_of
+from vlmdsl.ir.schedule import Apply, Value
+from vlmdsl.planning import applied_of
+from vlmdsl.runtime.model.family import Families, ModuleFamily, Needs, OfModel
 from vlmdsl.runtime.model.named import NamedModules
+from vlmdsl.runtime.model.towers import Towers
 from vlmdsl.runtime.modules import PixelDecoder
 from vlmdsl.runtime.modules.towers import Encoder
 from vlmdsl.runtime.values import TowerInput, call_together
@@ -34,35 +40,44 @@ class DecodedPatches(NamedTuple):
     pixels: Tensor
 
 
-class PixelDecoders(nn.Module):
+class PixelDecoders(ModuleFamily):
     """One network for each decoder of the programs.
 
-    `encoders` are the towers by name: a decoder is for patches of its tower's size, as many as its images have. Raises
-    `DiagnosticError` (V0832) if a tower has no separate patches, or towers that share a decoder differ, and V0834 if
-    dropped patches leak into those that are kept.
+    A decoder is for patches of its tower's size, as many as its images have. Raises `DiagnosticError` (V0832) if a tower
+    has no separate patches, or towers that share a decoder differ, and V0834 if dropped patches leak into those that are
+    kept.
     """
 
-    def __init__(self, encoders: Mapping[str, Encoder], *programs: Program) -> None:
+    stored_as = "decoders"
+
+    def __init__(self) -> None:
         super().__init__()
         self.parts = NamedModules()
         self._shapes: dict[str, tuple[PixelDecoderSettings, int, int]] = {}
-        for output in (output for program in programs for output in module_outputs(program)):
+
+    @classmethod
+    def of(cls, needs: Needs, below: Families) -> PixelDecoders:
+        own, towers = cls(), below["tower"]
+        assert isinstance(towers, Towers)
+        for output in needs.outputs:
             module = use_of(output.node).module
             if isinstance(module.settings, PixelDecoderSettings):
-                encode = output.node.inputs[0].inputs[0]
-                self._register(module, module.settings, encoder_of(encode).tower, encoders)
+                tower = encoder_of(output.node.inputs[0].inputs[0]).tower
+                own._register(module, module.settings, tower, towers.encoder(tower))
+        return own
 
-    def part(self, module: Module) -> nn.Module:
-        """The network of a decoder."""
-        return self.parts[module.name]
+    def inputs(self, value: Value, environment: Environment, use: Use, model: OfModel) -> TowerInput:
+        """The states of a tower, with its visible patches."""
+        assert isinstance(value, Node)
+        keep = model.taken(applied_of(value.inputs[0].inputs[0]), environment).ports["keep"]
+        return TowerInput(PatchStates(*decoder_input(value, environment)), {"keep": keep})
 
-    def call(self, module: Module, inputs: Sequence[TowerInput]) -> list[DecodedPatches]:
+    def call(self, apply: Apply, inputs: Sequence[TowerInput], model: OfModel) -> list[DecodedPatches]:
         """The pixels of each input: `PatchStates` each, which come with the patches to `keep`."""
-        decoder = self.part(module)
+        decoder = model.part(apply.use)
         return call_together(lambda states, keep: DecodedPatches(decoder(states, keep)), inputs)
 
-    def _register(self, module: Module, settings: PixelDecoderSettings, tower: str, encoders: Mapping[str, Encoder]) -> None:
-        encoder = encoders[tower]
+    def _register(self, module: Module, settings: PixelDecoderSettings, tower: str, encoder: Encoder) -> None:
         form = encoder.image_format
         if form is None or form.patch is None or not encoder.states_width:
             raise _unfit(tower, "has no separate patches of its images, so none can be decoded")

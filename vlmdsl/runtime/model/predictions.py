@@ -17,6 +17,7 @@ from vlmdsl.ir import ModuleOutput, Node, Stream, Use, parts_of, vocabulary_use
 from vlmdsl.ir.operations.encoding import source_of
 from vlmdsl.ir.schedule import Applied, Linear, Value
 from vlmdsl.planning import applied_of
+from vlmdsl.runtime.model.family import Families
 from vlmdsl.runtime.model.text_decoders import split_text
 from vlmdsl.runtime.modules import LinearHead
 from vlmdsl.runtime.values import MaskedTokens, TextBatch, TowerInput, next_ids, token_ids
@@ -29,13 +30,15 @@ __all__ = ["Predictions"]
 class Predictions:
     """Computes the values of predicted tokens in a step of the model.
 
-    `head(use)` is the module from states to logits, `form(tower, kind)` the form in which a tower takes its fields.
+    `head(use)` is the module from states to logits, `form(tower, kind)` the form in which a tower takes its fields,
+    `families` are those of the modules whose tokens are predicted.
     """
 
     streams: Sequence[Stream]
     outputs: Sequence[ModuleOutput]
     head: Callable[[Use], Any]
     form: Callable[[str, str], Hashable]
+    families: Families
 
     def check(self, without_logits: Collection[Node]) -> None:
         """Raises `DiagnosticError` (V0832) where the loss of one of these encoded texts is to make the product with the
@@ -89,10 +92,8 @@ class Predictions:
 
     def _text(self, states: Applied, environment: Environment) -> TowerInput:
         """The text of these states, in the form that its tower takes."""
-        source, tower = source_of(states.source), states.use.module.name
-        if states.use.module.family == "fusion":
-            tower = next(stream.encoder.tower for stream in self.streams if stream.source is source and stream.states)
-        text: TowerInput = environment[parts_of(source)[-1]][self.form(tower, "Text")]
+        tower = self.families[states.use.module.family].text_tower(states)
+        text: TowerInput = environment[parts_of(source_of(states.source))[-1]][self.form(tower, "Text")]
         return text
 
     def _tokens(self, states: Applied, environment: Environment) -> PredictedTokens:
@@ -102,7 +103,7 @@ class Predictions:
         Raises ValueError if the tower has no states or the batch no selected tokens.
         """
         owner = next(owner for owner, encoded in self._owners() if applied_of(encoded) == states)
-        last = environment[states].tokens if states.use.module.family == "fusion" else environment[states].states
+        last = self.families[states.use.module.family].predicted_states(environment[states])
         if last is not None and owner.next:
             assert isinstance(states.source, Node)
             return self._next(owner, states, last, environment)

@@ -1,23 +1,24 @@
-"""Teachers: towers, with their heads, whose weights are the running mean of another's."""
+"""Teachers: modules, with their heads, whose weights are the running mean of another's."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from vlmdsl.ir import Module, Ramp, Teacher, Use, ramp_at
+from vlmdsl.runtime.model.family import Families
 from vlmdsl.runtime.model.heads import Heads
 from vlmdsl.runtime.model.named import NamedModules
 
 __all__ = ["Teachers", "momentum_at"]
 
 _Followed: TypeAlias = tuple[Module, Teacher]
-"""A tower, and how its teacher follows it: one copy of its weights."""
+"""The module at the bottom, and how its teacher follows it: one copy of its weights."""
 
 
 def momentum_at(teacher: Teacher, done: int, steps: int) -> float:
@@ -33,7 +34,7 @@ def momentum_at(teacher: Teacher, done: int, steps: int) -> float:
 
 
 class Teachers(nn.Module):
-    """A copy of a tower and its heads for every teacher that `uses` ask for, and the count of steps for schedules.
+    """A copy of a module and its heads for every teacher that `uses` ask for, and the count of steps for schedules.
 
     Only weights follow; buffers (batch statistics) are separate. Both are in the checkpoint.
     Raises ValueError where a schedule needs the number of `steps` and it is not given (0).
@@ -41,7 +42,7 @@ class Teachers(nn.Module):
 
     steps_done: Tensor
 
-    def __init__(self, towers: Mapping[str, nn.Module], heads: Heads, uses: Iterable[Use], steps: int) -> None:
+    def __init__(self, families: Families, uses: Iterable[Use], steps: int) -> None:
         super().__init__()
         self._steps = steps
         self._names: dict[_Followed, str] = {}
@@ -52,21 +53,22 @@ class Teachers(nn.Module):
             if use.follows is not None:
                 on_it = followed.setdefault((use.module.base, use.follows), [])
                 on_it += [use.module] * (use.module.family == "head")
-        for (tower, teacher), on_it in followed.items():
+        heads = _heads(families)
+        for (base, teacher), on_it in followed.items():
             if steps < 1 and (teacher.schedule == "cosine" or _follows(teacher, "share")):
                 raise ValueError(
-                    f"the momentum of the teacher of {tower.name} is a schedule: say how many `steps` the run has"
+                    f"the momentum of the teacher of {base.name} is a schedule: say how many `steps` the run has"
                 )
-            name = self._names[tower, teacher] = _unused(tower.name, self.copies)
-            self.copies[name] = copy.deepcopy(towers[tower.name]).requires_grad_(False)
+            name = self._names[base, teacher] = _unused(base.name, self.copies)
+            self.copies[name] = copy.deepcopy(families[base.family].part(base)).requires_grad_(False)
             self.heads[name] = heads.copied(on_it)
         self.register_buffer("steps_done", torch.tensor(0))
 
     def part(self, use: Use) -> nn.Module:
-        """The module to call for the tower or head of a use."""
+        """The module to call for a use: of the module at the bottom, or of a head on it."""
         assert use.follows is not None, "the use is of a teacher"
         name = self._names[use.module.base, use.follows]
-        if use.module.family == "tower":
+        if use.module.on is None:
             return self.copies[name]
         heads = self.heads[name]
         assert isinstance(heads, Heads)
@@ -77,43 +79,45 @@ class Teachers(nn.Module):
         heads = (part for group in self.heads.values() if isinstance(group, Heads) for part in group.parts.values())
         return [*self.copies.values(), *heads]
 
-    def begin_again(self, towers: nn.ModuleDict, heads: Heads) -> None:
+    def begin_again(self, families: Families) -> None:
         """Make each teacher a copy of what it follows, as before the first step."""
-        for (tower, _), name in self._names.items():
-            self.copies[name].load_state_dict(towers[tower.name].state_dict())
-            own = self.heads[name]
-            assert isinstance(own, Heads)
-            for part, module in own.parts.items():
-                module.load_state_dict(heads.parts[part].state_dict())
+        for _, own, followed in self._pairs(families):
+            own.load_state_dict(followed.state_dict())
         self.steps_done.zero_()
 
     @torch.no_grad()
-    def follow(self, towers: nn.ModuleDict, heads: Heads, order: str) -> None:
+    def follow(self, families: Families, order: str) -> None:
         """Update the teachers with this order: `before` the forward pass, or `after` the optimiser step."""
-        for (tower, teacher), name in self._names.items():
-            if teacher.order != order:
-                continue
-            moves = teacher.schedule != "constant" and not self.steps_done.is_meta  # meta tensors have no data
-            done = int(self.steps_done) if moves else 0
-            share = 1.0 - momentum_at(teacher, done, self._steps)
-            _approach(self.copies[name], towers[tower.name], share)
-            own = self.heads[name]
-            assert isinstance(own, Heads)
-            for part, module in own.parts.items():
-                _approach(module, heads.parts[part], share)
+        for teacher, own, followed in self._pairs(families):
+            if teacher.order == order:
+                moves = teacher.schedule != "constant" and not self.steps_done.is_meta  # meta tensors have no data
+                done = int(self.steps_done) if moves else 0
+                share = 1.0 - momentum_at(teacher, done, self._steps)
+                for weight, goal in zip(own.parameters(), followed.parameters(), strict=True):
+                    weight.lerp_(goal, share)
         if order == "after":
             self.steps_done += 1
+
+    def _pairs(self, families: Families) -> Iterator[tuple[Teacher, nn.Module, nn.Module]]:
+        """Each teacher's networks, with what they follow."""
+        parts = _heads(families).parts
+        for (base, teacher), name in self._names.items():
+            yield teacher, self.copies[name], families[base.family].part(base)
+            own = self.heads[name]
+            assert isinstance(own, Heads)
+            yield from ((teacher, module, parts[part]) for part, module in own.parts.items())
+
+
+def _heads(families: Families) -> Heads:
+    heads = families["head"]
+    assert isinstance(heads, Heads)
+    return heads
 
 
 def _follows(teacher: Teacher, unit: str) -> bool:
     """Whether the momentum is a schedule over, or after, a part of the run in these units."""
     ramp = teacher.momentum
     return isinstance(ramp, Ramp) and any(each.unit == unit and each.amount > 0 for each in (ramp.over, ramp.after))
-
-
-def _approach(own: nn.Module, followed: nn.Module, share: float) -> None:
-    for weight, goal in zip(own.parameters(), followed.parameters(), strict=True):
-        weight.lerp_(goal, share)
 
 
 def _unused(name: str, taken: nn.ModuleDict) -> str:

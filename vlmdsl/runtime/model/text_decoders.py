@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vlmdsl.backends.torch.given import states_input
+from vlmdsl.backends.torch.applied import states_input
 from vlmdsl.backends.torch.step import Environment
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
@@ -15,7 +15,7 @@ from vlmdsl.ir.modules import PoolerSettings, TextDecoderSettings
 from vlmdsl.ir.operations.encoding import ENCODE, context_of, parallel_draw_of, prefix_draw_of
 from vlmdsl.ir.operations.modules import APPLY, use_of
 from vlmdsl.ir.operations.views import PROMPTED
-from vlmdsl.runtime.model.fusions import ContextMask, ContextStates
+from vlmdsl.runtime.model.contexts import ContextMask, ContextStates
 from vlmdsl.runtime.modules import TextDecoderTower
 from vlmdsl.runtime.modules.towers import Encoder
 from vlmdsl.runtime.values import MaskedTokens, Parallel, Prefix, TextBatch, TowerInput, Value, prefix_lengths, prompted

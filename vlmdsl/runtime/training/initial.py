@@ -45,8 +45,7 @@ def take_initial_weights(checkpoint: Path, model: VisionLanguageModel | FlowMode
     if not names & own:
         raise _none(str(checkpoint), "it has no weight that the model of this recipe has")
     take_over(checkpoint, model, without=[name for name in model.state_dict() if name not in own])
-    if model.teachers is not None:
-        model.teachers.begin_again(model.encoders, model.heads)
+    model.parts.begin_again()
     new = sorted({name.rpartition(".")[0] for name in own - names})
     rest = "" if not new else f"; {len(own - names)} others begin untrained, such as those of {new[0]}"
     return f"{len(names & own)} of {len(own)} tensors are from {checkpoint}{rest}"

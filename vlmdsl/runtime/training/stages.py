@@ -89,8 +89,7 @@ class BegunStage:
             raise DiagnosticError((NothingToResume.at(Span("<command line>", 0, 0), path=self.folder.path, reason=reason),))
         check_written_by(end, self.run)
         take_over(end, self.model, without=self._tables_of_other_data(stage))
-        if self.model.teachers is not None:
-            self.model.teachers.begin_again(self.model.encoders, self.model.heads)
+        self.model.parts.begin_again()
 
     def _tables_of_other_data(self, earlier: StageOfRun) -> set[str]:
         """The per-sample buffers whose training data differs from that of the flow with the same name in an earlier

@@ -36,7 +36,7 @@ def test_heads_hold_what_the_plan_says(recipe: str) -> None:
     objective = vlmdsl.compile(recipe, compiled=False)
     towers = {stream.encoder.tower: DIM for stream in objective.streams}
     uses = [use for stream in objective.streams for use in uses_of(stream.encoder)]
-    heads = Heads(towers, uses)
+    heads = Heads(uses, lambda module: towers[module.name])
     taught = [use.module for use in uses if use.follows and use.module.family == "head"]
     built = [*heads.parts.values(), *(heads.copied(taught).parts.values() if taught else ())]
     planned = [row for row in rows(recipe) if "logits" not in row.what and "search" not in row.what]

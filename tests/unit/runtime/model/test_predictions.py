@@ -81,7 +81,7 @@ def logits_made(model: VisionLanguageModel) -> list[int]:
     """Counts calls of modules that make logits."""
     sizes: list[int] = []
     vocabularies = [tower.vocabulary_head for tower in model.encoders.values() if tower.vocabulary_head is not None]
-    for module in [*vocabularies, *model.fusions.vocabularies.values()]:
+    for module in [*vocabularies, *model.vocabularies.parts.values()]:
         module.register_forward_hook(lambda _, __, output: sizes.append(output.shape[-1]))
     return [] if not vocabularies else sizes
 

@@ -93,7 +93,7 @@ def test_teachers_begin_as_copies_of_what_they_follow(tmp_path: Path) -> None:
     _, (first, second) = stages()
     take_over(saved(first, tmp_path), second)
     assert second.teachers is not None
-    second.teachers.begin_again(second.encoders, second.heads)
+    second.parts.begin_again()
     (copy,) = second.teachers.copies.values()
     for own, followed in zip(copy.parameters(), second.encoders["vision"].parameters(), strict=True):
         assert torch.equal(own, followed)

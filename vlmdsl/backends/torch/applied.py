@@ -1,0 +1,50 @@
+"""The inputs of modules that are applied to features, from the values of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from torch import Tensor
+
+from vlmdsl.ir.operations.encoding import TOKENS
+from vlmdsl.planning import applied_of
+
+__all__ = ["INPUTS", "decoder_input", "fusion_input", "head_input", "states_input"]
+
+_Environment: TypeAlias = Mapping[Any, Any]
+
+
+def fusion_input(node: Any, environment: _Environment) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+    """The inputs of an `apply` node of fusion: the states of a text with their mask, and those of its image."""
+    text, image = (states_input(parent, environment) for parent in node.inputs)
+    return (*text, *image)
+
+
+def decoder_input(node: Any, environment: _Environment) -> tuple[Tensor]:
+    """The input of an `apply` node of a decoder: the states of the visible patches."""
+    states, _ = states_input(node.inputs[0], environment)
+    return (states,)
+
+
+def head_input(node: Any, environment: _Environment) -> tuple[Tensor]:
+    """The input of an `apply` node of a head: vectors."""
+    below = node.inputs[0]
+    features: Tensor = environment[below] if below in environment else environment[applied_of(below.inputs[0])].pooled
+    return (features,)
+
+
+INPUTS: Mapping[str, Callable[[Any, _Environment], tuple[Any, ...]]] = {
+    "fusion": fusion_input,
+    "decoder": decoder_input,
+    "head": head_input,
+}
+"""Per family of modules that are applied to features: the arguments of a call for one `apply` node."""
+
+
+def states_input(node: Any, environment: _Environment) -> tuple[Tensor, Tensor | None]:
+    """The vectors of a node of tokens that a module takes, with their mask: states of a tower, or the tokens of a module."""
+    if node in environment:  # computed: those of picked samples
+        return environment[node].values, environment[node].mask
+    output = environment[applied_of(node.inputs[0])]
+    return output.tokens if node.operation is TOKENS else output.states, output.mask
