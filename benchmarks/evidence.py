@@ -53,7 +53,13 @@ TOP_1 = 0.99
 CHOOSING, REPORTING = 0, 100
 """The seeds of the held-out scenes that settings are chosen by, and of those that results are of."""
 
-SHAPES_COLUMNS = {"summary": "caption", "attributes": "template(phrases)", "first": "text", "second": "clean_text"}
+SHAPES_COLUMNS = {
+    "summary": "caption",
+    "attributes": "template(phrases)",
+    "first": "text",
+    "second": "clean_text",
+    "translation": "text_ko",
+}
 """Field -> column of the built-in scenes, or what stands in for what only a model could make."""
 OPENMOJI_COLUMNS = {
     "text_rewrites": "tags,cldr_en,keywords_en",
@@ -64,6 +70,8 @@ OPENMOJI_COLUMNS = {
     "attributes": "template(tags)",
     "first": "text",
     "second": "template(tags)",
+    "translation": "keywords_ko",
+    "knowledge": "template(keywords_en)",
 }
 """Field -> column of OpenMoji: other words for a drawing as its rewrites, its group as its class; and stand-ins."""
 

@@ -12,6 +12,7 @@ from vlmdsl.testing import example_features, example_modules
 
 UNKNOWN = {
     "alip": "weights",
+    "altclip.distillation": "a teacher's features",
     "byol": "no candidates",
     "kelip.pixels": "pixels",
     "mae": "pixels",
@@ -19,7 +20,7 @@ UNKNOWN = {
     "simsiam": "no candidates",
     "siglip": "sigmoids of each pair",
 }
-"""Recipes of which no term's chance is known, and why."""
+"""Objectives of which no term's chance is known, and why."""
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

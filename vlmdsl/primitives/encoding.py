@@ -177,6 +177,41 @@ register(
 )
 
 
+def _pooling(name: str, by: str, summary: str, formula: str, example: str) -> None:
+    def meaning(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+        return builder.add("reduce_tokens", builder.tokens(subjects["x"], "x", name), by=by)
+
+    register(
+        Primitive(
+            name=name,
+            family="encoding",
+            summary=summary,
+            meaning=meaning,
+            subjects=(Subject("x", ("Encoded", "Tokens", "Image", "Text"), "token features"),),
+            laws=("permutation",),
+            formula=formula,
+            cost="none",
+            example=example,
+        )
+    )
+
+
+_pooling(
+    "max_pool",
+    "max",
+    "One vector per sample: the largest entry of each feature over the sample's tokens, as CLIPpy pools patches.",
+    r"\max_k x_{ik}",
+    "contrast(max_pool(image), text)",
+)
+_pooling(
+    "mean_pool",
+    "mean",
+    "One vector per sample: the mean of its token features, padding excluded.",
+    r"\frac{1}{n_i} \sum_k x_{ik}",
+    "contrast(mean_pool(image), mean_pool(text))",
+)
+
+
 _STOPPED = ("Encoded", "Vec", "Tokens", "Distribution", "Sim", "Score", "Scalar", "Image", "Text")
 
 

@@ -13,7 +13,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "image_views": ("crop", "augment", "multi_crop", "drop"),
     "text_views": ("rewrite", "eda", "summarize", "render"),
     "masks": ("random", "mask"),
-    "encoding": ("frozen", "ema", "normalize", "gate", "stop"),
+    "encoding": ("frozen", "ema", "normalize", "gate", "max_pool", "mean_pool", "stop"),
     "heads": ("project", "predict"),
     "towers": ("shared", "enter", "separate", "join"),
     "fusion": ("fuse", "matched"),

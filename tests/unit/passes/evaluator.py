@@ -328,6 +328,7 @@ _OPERATIONS: dict[str, Callable[..., object]] = {
     "row_mean": lambda node, x: (
         np.where(x.candidates_along("rows"), x.rows, 0.0).sum(1) / np.maximum(x.candidates_along("rows").sum(1), 1)
     ),
+    "reduce_tokens": lambda node, x: x.max(1) if node.string("by") == "max" else x.mean(1),
     "gate": lambda node, x, gate: gate[:, None] * x,
     "samples": lambda node, over=None: np.float64(SAMPLES if over is None else over.sum()),
     "mean": lambda node, score, over=None: _mean(score, over),

@@ -22,7 +22,7 @@ from vlmdsl.backends.latex.notation import (
 )
 from vlmdsl.backends.latex.retrieval import attended
 from vlmdsl.ir import Encoder, Node, Program, Ramp, Teacher, encoder_of, head_words, parts_of
-from vlmdsl.ir.operations.encoding import ENCODE, GATE, MIX, NORMALIZE, POOLED
+from vlmdsl.ir.operations.encoding import ENCODE, GATE, MIX, NORMALIZE, POOLED, REDUCE_TOKENS
 from vlmdsl.ir.operations.mining import FETCH
 from vlmdsl.ir.operations.modules import use_of
 from vlmdsl.ir.operations.reference import ATTEND
@@ -189,6 +189,12 @@ class Names:
     def _gated(self, node: Node, index: str) -> Math:
         return product(self._expression(node.inputs[1]), self.written_out(node.inputs[0], index))
 
+    def _reduced(self, node: Node, index: str) -> Math:
+        """The maximum, or the mean, over the tokens of sample `index`."""
+        token = self.feature(node.inputs[0], f"{index}k")
+        over = Math(r"\max_{k}", "max_k") if node.string("by") == "max" else Math(r"\mathrm{mean}_{k}", "mean_k")
+        return Math(rf"{over.latex}\, {token.latex}", f"{over.text} {token.text}")
+
     def _combined(self, node: Node, index: str) -> Math:
         left, right = (self._operand(parent, index) for parent in node.inputs)
         return total(left, right if node.operation is ADD else negated(right))
@@ -317,6 +323,7 @@ _MADE: dict[str, Callable[[Names, Node, str], Math]] = {
     MIX: Names._mixed,
     ATTEND: lambda names, node, index: attended(names.written_out, names.state, names.lettered, node, index),
     GATE: Names._gated,
+    REDUCE_TOKENS: Names._reduced,
     ADD: Names._combined,
     SUBTRACT: Names._combined,
     STOP: Names._stopped,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from vlmdsl.ir import CODES, Contrast, Node, Program, column_of, module_outputs, source_names, streams
 from vlmdsl.ir.operations.contrast import CONTRAST
-from vlmdsl.ir.operations.encoding import DISTRIBUTION, GATE, MIX, NORMALIZE, POOLED, TOKENS, VOCABULARY
+from vlmdsl.ir.operations.encoding import DISTRIBUTION, GATE, MIX, NORMALIZE, POOLED, REDUCE_TOKENS, TOKENS, VOCABULARY
 from vlmdsl.ir.operations.matrices import SCORE, SIMILARITY
 from vlmdsl.ir.operations.mining import FETCH, HARDEST, MINE
 from vlmdsl.ir.operations.modules import APPLY, DROPPED, PIXELS, STATES
@@ -166,6 +166,7 @@ _MEANINGS: dict[str, Callable[[Names, Node], str]] = {
     PIXELS: lambda names, node: f"{names.stream(node)}_patches",
     DROPPED: lambda names, node: f"{names.stream(node)}_dropped",
     GATE: _with("gated"),
+    REDUCE_TOKENS: lambda names, node: f"{names.meaning(node.inputs[0]).removesuffix('_tokens')}_{node.string('by')}",
     HINGE: lambda names, node: f"hinge_along_{node.string('along')}",
     NORMALIZE: _with("unit"),
     DISTRIBUTION: _with("distribution"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from vlmdsl.ir.encoders import Encoder
 from vlmdsl.ir.node import Node
 from vlmdsl.ir.operation import Operation, define
-from vlmdsl.ir.operations.rules import NUMBER, fixed, need, positive_block, same, take
+from vlmdsl.ir.operations.rules import NUMBER, fixed, need, one_of, positive_block, same, take
 from vlmdsl.types import (
     JOINED,
     DistributionType,
@@ -23,8 +23,8 @@ from vlmdsl.types import (
 )
 
 __all__ = [
-    "DISTRIBUTION", "ENCODE", "ENTROPY", "ENTROPY_OF_MEAN", "GATE", "MIX", "NORMALIZE", "POOLED", "TOKENS",
-    "VOCABULARY", "context_of", "parallel_draw_of", "prefix_draw_of", "source_of",
+    "DISTRIBUTION", "ENCODE", "ENTROPY", "ENTROPY_OF_MEAN", "GATE", "MIX", "NORMALIZE", "POOLED",
+    "REDUCE_TOKENS", "TOKENS", "VOCABULARY", "context_of", "parallel_draw_of", "prefix_draw_of", "source_of",
 ]  # fmt: skip
 
 
@@ -102,6 +102,12 @@ def mixture(node: Node, types: tuple[Type, ...]) -> Type:
     return types[0]
 
 
+def reduced_tokens(node: Node, types: tuple[Type, ...]) -> Type:
+    take(types, TokensType)
+    one_of(node, "by", "max", "mean")
+    return VecType()
+
+
 ENCODE = define(
     Operation(
         "encode",
@@ -169,6 +175,18 @@ GATE = define(
         per_sample=True,
         takes="Vec, Score",
         gives="Vec: the vector of each sample times its number",
+    )
+)
+REDUCE_TOKENS = define(
+    Operation(
+        "reduce_tokens",
+        reduced_tokens,
+        {"by": (str,)},
+        passes_features=True,
+        per_sample=True,
+        takes="Tokens",
+        carries="`by`: max or mean",
+        gives="Vec: of each sample the largest entry of each feature over its tokens, or their mean; 0 without tokens",
     )
 )
 DISTRIBUTION = define(

@@ -15,7 +15,7 @@ from vlmdsl.backends.torch.ops.similarities import similarity_to
 from vlmdsl.backends.torch.values import Similarities, TokenFeatures
 from vlmdsl.ir import Contrast, Head, Node, Program, encoder_of, root_field
 from vlmdsl.ir.operations.contrast import CONTRAST
-from vlmdsl.ir.operations.encoding import NORMALIZE
+from vlmdsl.ir.operations.encoding import NORMALIZE, REDUCE_TOKENS
 from vlmdsl.ir.operations.matrices import SIMILARITY, UNITE
 from vlmdsl.ir.operations.modules import APPLY
 from vlmdsl.ir.operations.reference import ATTEND
@@ -213,9 +213,14 @@ def _side(node: Node) -> _Side | None:
     """None if the features are more than those of one stream."""
     normalized = False
     # What is mixed, gated or left out in training is compared as it is.
-    while node.operation.passes_features:
+    while node.operation.passes_features and node.operation is not REDUCE_TOKENS:
         normalized |= node.operation is NORMALIZE
         node = node.inputs[0]
+    if node.operation is REDUCE_TOKENS:
+        tokens = _side(node.inputs[0])
+        if tokens is None or tokens.kind != "Image":
+            return None  # evaluation encodes a text to the features of its tower
+        return replace(tokens, level="pooled", normalized=normalized, composite=node)
     if node.operation is ATTEND or node.operation.signs:
         sides = [_side(parent) for parent in (node.inputs[:1] if node.operation is ATTEND else node.inputs)]
         own = sides[0]

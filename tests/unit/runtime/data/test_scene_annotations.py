@@ -84,6 +84,15 @@ def test_a_text_that_does_not_fit_has_spans_for_the_objects_that_it_gets_right()
     assert min(empty[True], empty[False]) > 30
 
 
+def test_knowledge_defines_the_shape_of_the_main_object() -> None:
+    source = ShapesSource(samples=20, noise=0.5)
+    for index in range(20):
+        one = sample(source, index)
+        text, _, definition = one["knowledge"].partition(" ; ")
+        assert text == one["clean_text"]
+        assert definition.startswith(f"{one['objects'][0]['shape']} , ")
+
+
 def test_objects_are_the_words_of_phrases() -> None:
     for equal_sizes in (False, True):
         source = ShapesSource(samples=20, equal_sizes=equal_sizes)

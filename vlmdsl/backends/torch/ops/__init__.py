@@ -44,7 +44,7 @@ from vlmdsl.backends.torch.ops.language import token_loss
 from vlmdsl.backends.torch.ops.matching import matched
 from vlmdsl.backends.torch.ops.mining import fetch, hardest, mine, picked
 from vlmdsl.backends.torch.ops.mixing import mix
-from vlmdsl.backends.torch.ops.normalize import gate, normalize, retain, stop, tokens
+from vlmdsl.backends.torch.ops.normalize import gate, normalize, reduce_tokens, retain, stop, tokens
 from vlmdsl.backends.torch.ops.per_sample import lookup, mixture, running_means, write
 from vlmdsl.backends.torch.ops.plugins import plugin_criterion, plugin_target, plugin_token_criterion
 from vlmdsl.backends.torch.ops.reconstruction import patch_side, pixels, reconstruct
@@ -57,15 +57,15 @@ from vlmdsl.backends.torch.ops.vocabulary import SoftTargets, linear_cross_entro
 from vlmdsl.backends.torch.values import Picks, Similarities, Target, TargetPart, TokenFeatures
 
 __all__ = [
-    "ContrastResult", "Direction", "Picks", "Similarities", "SoftTargets", "Target", "TargetPart", "TokenFeatures", "add",
-    "add_features", "add_targets", "attend", "best_entries", "best_entries_by_index", "clamp", "contrast",
+    "ContrastResult", "Direction", "Picks", "Similarities", "SoftTargets", "Target", "TargetPart", "TokenFeatures",
+    "add", "add_features", "add_targets", "attend", "best_entries", "best_entries_by_index", "clamp", "contrast",
     "contrast_of", "cross_entropy", "distribution", "divide", "enqueue", "entropy", "entropy_of_mean", "equal",
     "exclude", "exclude_pairs", "exp", "fetch", "flipped", "gate", "gather", "greater", "greater_equal", "hardest",
     "hinge", "less", "less_equal", "linear_cross_entropy", "log", "log_sum_exp", "logical_and", "logical_not",
     "logical_or", "lookup", "matched", "maximum", "mean", "mine", "minimum", "mix", "mixture", "multiply", "nearest",
     "negate", "normalize", "not_equal", "others", "paired", "patch_side", "picked", "pixels", "plugin_criterion",
-    "plugin_target", "plugin_token_criterion", "reconstruct", "retain", "retrieve", "reuse", "row_mean", "row_sum",
-    "running_mean", "running_means", "same", "samples", "scale_target", "score", "sigmoid_loss", "similarity", "smooth",
-    "softmax", "softplus", "stop", "subtract", "subtract_features", "take", "target_entropy", "token_loss", "tokens",
-    "transport", "transpose", "uniform", "unite", "unite_targets", "where", "write",
+    "plugin_target", "plugin_token_criterion", "reconstruct", "reduce_tokens", "retain", "retrieve", "reuse", "row_mean",
+    "row_sum", "running_mean", "running_means", "same", "samples", "scale_target", "score", "sigmoid_loss", "similarity",
+    "smooth", "softmax", "softplus", "stop", "subtract", "subtract_features", "take", "target_entropy", "token_loss",
+    "tokens", "transport", "transpose", "uniform", "unite", "unite_targets", "where", "write",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Per-vector operations: zeros for excluded samples, unit length, a factor per sample, stopping the gradient."""
+"""Per-vector operations: zeros for excluded samples, unit length, a factor per sample, pooling, stopped gradients."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vlmdsl.backends.torch.values import Similarities, TokenFeatures, precise
 
-__all__ = ["gate", "normalize", "retain", "stop", "tokens"]
+__all__ = ["gate", "normalize", "reduce_tokens", "retain", "stop", "tokens"]
 
 Features = TypeVar("Features", Tensor, TokenFeatures)
 Value = TypeVar("Value", Tensor, TokenFeatures, Similarities)
@@ -47,6 +47,18 @@ def normalize(features: Features, epsilon: float = 0.0, smallest: float = 1e-12,
 def gate(features: Tensor, by: Tensor) -> Tensor:
     """Each sample's vector times its own number, `by` [b]: [b, D]."""
     return (precise(features) * precise(by)[:, None]).to(features.dtype)
+
+
+def reduce_tokens(features: TokenFeatures, by: str) -> Tensor:
+    """One vector per sample, [b, D]: over its tokens the largest (`by` is `max`) or the mean entry of each feature; zero
+    without tokens."""
+    values, mask = features
+    if mask is None:
+        return values.amax(dim=1) if by == "max" else values.mean(dim=1)
+    if by == "max":
+        largest = values.masked_fill(~mask[:, :, None], -torch.inf).amax(dim=1)
+        return largest.masked_fill(~mask.any(dim=1)[:, None], 0.0)
+    return values.sum(dim=1) / mask.sum(dim=1).clamp_min(1)[:, None].to(values.dtype)  # padding is zero
 
 
 def stop(value: Value) -> Value:

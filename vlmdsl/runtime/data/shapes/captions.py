@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from vlmdsl.runtime.data.shapes.scenes import COLOURS, SHAPES, Scene, Thing
 
-__all__ = ["PICKS", "WRITERS", "Caption", "coarse", "describe", "filled", "phrase", "with_article"]
+__all__ = ["PICKS", "WRITERS", "Caption", "coarse", "describe", "explained", "filled", "phrase", "with_article"]
 
 _FRAMES = ("{}", "a picture of {}", "an image with {}", "a drawing that shows {}", "there is {}", "here we see {}")
 WRITERS = 2 * len(_FRAMES)
@@ -108,6 +108,20 @@ def _core(scene: Scene, turned: bool, choose: Choose) -> tuple[str, list[str]]:
 def phrase(thing: Thing) -> str:
     """The plain name of one object, as in `large red circle`; without a size if all objects have the same."""
     return " ".join(thing.words.values())
+
+
+_DEFINITIONS = {
+    "circle": "a round figure without corners",
+    "square": "a figure with four equal sides",
+    "triangle": "a figure with three corners",
+    "cross": "two bars that meet in their middle",
+}
+
+
+def explained(scene: Scene, text: str) -> str:
+    """The text of a scene with a definition of its main object behind it, as K-LITE writes external knowledge."""
+    shape = SHAPES[scene.things[0].shape]
+    return f"{text} ; {shape} , {_DEFINITIONS[shape]}"
 
 
 def coarse(scene: Scene) -> Caption:

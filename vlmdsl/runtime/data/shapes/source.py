@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from vlmdsl.runtime.data.keys import Keys
-from vlmdsl.runtime.data.shapes.captions import PICKS, WRITERS, Caption, coarse, describe, phrase
+from vlmdsl.runtime.data.shapes.captions import PICKS, WRITERS, Caption, coarse, describe, explained, phrase
 from vlmdsl.runtime.data.shapes.drawing import Drawing, place
 from vlmdsl.runtime.data.shapes.korean import KOREAN_FRAMES, korean, korean_words
 from vlmdsl.runtime.data.shapes.negatives import hard_negative
@@ -35,9 +35,10 @@ REWRITES = 5
 """How many rewrites a text has."""
 
 _COLUMNS = (
-    "image", "text", "clean_text", "text_rewrites", "caption", "text_ko", "text_ko_rewrites", "label", "class_name", "boxes",
-    "phrases", "objects", "objects_ko", "arrangement", "text_spans", "clean_text_spans", "caption_spans", "text_ko_spans",
-    "wrong_text", "wrong_text_kind", "wrong_caption", "wrong_caption_kind", "regions", "segments", "source", "flag",
+    "image", "text", "clean_text", "text_rewrites", "caption", "knowledge", "text_ko", "text_ko_rewrites", "label",
+    "class_name", "boxes", "phrases", "objects", "objects_ko", "arrangement", "text_spans", "clean_text_spans",
+    "caption_spans", "text_ko_spans", "wrong_text", "wrong_text_kind", "wrong_caption", "wrong_caption_kind", "regions",
+    "segments", "source", "flag",
 )  # fmt: skip
 _PLAIN_GROUND = 225
 
@@ -50,7 +51,8 @@ class ShapesSource:
     - `image`: `uint8 [size, size, 3]`; `source`: who wrote the text; `flag`: true if the text does not fit the image.
     - `text`: a caption by one of several writers, for a share `noise` of the samples that of another or a changed scene;
       `clean_text`: a caption that always fits; `text_rewrites`: five other phrasings of `text`.
-    - `caption`: short, always fits, as if a captioning model wrote it.
+    - `caption`: short, always fits, as if a captioning model wrote it; `knowledge`: `clean_text` with a definition of the
+      main object's shape behind it.
     - `text_ko`: Korean, always fits; `text_ko_rewrites`: five other phrasings of it.
     - `label`: an index into `class_names`, by the option `label` the main object's colour and shape, `object`, or one of
       them, `colour`, `shape`, or the number of objects, `count`; `class_name`: that class.
@@ -134,6 +136,7 @@ class ShapesSource:
             "text": text.text,
             "clean_text": clean.text,
             "caption": caption.text,
+            "knowledge": explained(scene, clean.text),
             "text_ko": korean_text.text,
             "label": scene.label(self._label),
             "class_name": CLASSES[self._label][scene.label(self._label)],

@@ -1,0 +1,119 @@
+"""Rows of the survey whose numbers need more than one call: a teacher's squared error, a resized student, enriched texts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+import vlmdsl
+
+DATA = Path(__file__).parent / "data"
+RESIZED = """
+recipe resized(image: Image, text: Text, distillation = 0.5)
+encoder taller = project(vision, out=24)
+encoder teacher = frozen(separate(vision, name="teacher"))
+minimize {
+  contrast: contrast(image, text, temperature=learned(0.07, name="tau"))
+  distillation: distillation * (1 + regress(taller(image), teacher(image), form="cosine"))
+}
+"""
+
+
+def oracle(name: str) -> tuple[dict[str, np.ndarray[Any, Any]], float]:
+    with np.load(DATA / f"{name}.npz") as arrays:
+        stored = {key: arrays[key] for key in arrays.files}
+    return stored, json.loads((DATA / f"{name}.json").read_text())["rtol"]
+
+
+def leaf(array: np.ndarray[Any, Any]) -> Tensor:
+    return torch.from_numpy(array.copy()).requires_grad_()
+
+
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["eager", "compiled"])
+def test_altclip_comes_near_its_teacher_for_a_text_and_its_translation(compiled: bool) -> None:
+    arrays, rtol = oracle("altclip-teacher")
+    objective = vlmdsl.compile("altclip", stage="distillation", compiled=compiled).double()
+    student, teacher = leaf(arrays["student"]), torch.from_numpy(arrays["teacher"])
+    for text, translation in ((student, teacher), (teacher, student)):  # the other one is where it should be
+        student.grad = None
+        loss = objective(text=text, translation=translation, text_teacher=teacher).loss
+        loss.backward()
+        torch.testing.assert_close(2 * loss.item(), float(arrays["out_total"]), rtol=rtol, atol=0)
+        assert student.grad is not None
+        torch.testing.assert_close(2 * student.grad, torch.from_numpy(arrays["grad_student"]), rtol=rtol, atol=1e-14)
+
+
+def test_chinese_clip_with_a_student_that_is_resized_like_a_picture() -> None:
+    arrays, rtol = oracle("chineseclip-kd_widthmismatch")
+    objective = vlmdsl.compile(RESIZED, compiled=False).double()
+    image, text = leaf(arrays["image_features"]), leaf(arrays["text_features"])
+    with torch.no_grad():
+        objective.get_parameter("tau_log_scale").fill_(float(arrays["log_scale"]))
+    resized = functional.interpolate(
+        image[None, None], size=arrays["teacher_features"].shape, mode="bilinear", align_corners=False
+    )
+    teacher = torch.from_numpy(arrays["teacher_features"])
+    output = objective(image=image, text=text, image_project=resized[0, 0], image_teacher=teacher)
+    output.loss.backward()
+    torch.testing.assert_close(output.loss.item(), float(arrays["out_total"]), rtol=rtol, atol=0)
+    for name, value in (("image", image), ("text", text)):
+        expected = torch.from_numpy(arrays[f"grad_{name}_features"])
+        assert value.grad is not None
+        torch.testing.assert_close(value.grad, expected, rtol=rtol, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["unicl-mixed", "unicl-labels"])
+def test_klite_is_unicl_for_each_of_its_texts(name: str) -> None:
+    arrays, rtol = oracle(name)
+    objective = vlmdsl.compile("klite", compiled=False, missing=0).double()
+    with torch.no_grad():
+        objective.get_parameter("log_scale").fill_(float(arrays["log_scale"]))
+    image, text, knowledge = leaf(arrays["image_x"]), leaf(arrays["text_x"]), leaf(arrays["text_x"])
+    loss = objective(image=image, text=text, knowledge=knowledge, label=torch.from_numpy(arrays["label"])).loss
+    loss.backward()
+    torch.testing.assert_close(loss.item(), float(arrays["out_total"]), rtol=rtol, atol=0)
+    assert text.grad is not None
+    assert knowledge.grad is not None
+    torch.testing.assert_close(text.grad, knowledge.grad)
+    torch.testing.assert_close(text.grad + knowledge.grad, torch.from_numpy(arrays["grad_text_x"]), rtol=rtol, atol=1e-12)
+
+
+def test_clippy_is_clip_with_the_largest_entries_of_the_patches() -> None:
+    arrays, rtol = oracle("clip-openclip")
+    objective = vlmdsl.compile("clippy", compiled=False).double()
+    with torch.no_grad():
+        objective.get_parameter("log_scale").fill_(float(arrays["log_scale"]))
+    largest, text = torch.from_numpy(arrays["image_features"]), leaf(arrays["text_features"])
+    place = torch.randint(3, largest.shape, generator=torch.Generator().manual_seed(0))
+    patches = (largest[:, None] - 1).repeat(1, 3, 1).scatter(1, place[:, None], largest[:, None]).requires_grad_()
+    loss = objective(image_tokens=patches, text=text).loss
+    loss.backward()
+    torch.testing.assert_close(loss.item(), float(arrays["out_total"]), rtol=rtol, atol=0)
+    assert patches.grad is not None
+    torch.testing.assert_close(
+        patches.grad.gather(1, place[:, None])[:, 0], torch.from_numpy(arrays["grad_image_features"]), rtol=rtol, atol=1e-12
+    )
+    torch.testing.assert_close(patches.grad.sum(1), torch.from_numpy(arrays["grad_image_features"]), rtol=rtol, atol=1e-12)
+
+
+@pytest.mark.parametrize(("recipe", "stage"), [("hiclip", None), ("growclip", "first"), ("growclip", "third")])
+def test_what_differs_in_architecture_only_has_the_loss_of_clip(recipe: str, stage: str | None) -> None:
+    arrays, rtol = oracle("clip-openclip")
+    objective = vlmdsl.compile(recipe, stage=stage, compiled=False).double()
+    ((_, scale),) = objective.named_parameters()
+    with torch.no_grad():
+        scale.fill_(float(arrays["log_scale"]))
+    image, text = leaf(arrays["image_features"]), leaf(arrays["text_features"])
+    loss = objective(image=image, text=text).loss
+    loss.backward()
+    torch.testing.assert_close(loss.item(), float(arrays["out_total"]), rtol=rtol, atol=0)
+    for value, key in ((image, "grad_image_features"), (text, "grad_text_features"), (scale, "grad_log_scale")):
+        assert value.grad is not None
+        torch.testing.assert_close(value.grad, torch.from_numpy(arrays[key]).reshape(value.shape), rtol=rtol, atol=1e-12)
