@@ -26,6 +26,7 @@ COMMANDS = {
     "classify": "Classify pictures with a trained model.",
     "search": "Find the pictures that fit a text, with a trained model.",
     "encode": "Write the features of a data set by a trained model to a file.",
+    "export": "Write a trained model for others, with a model card.",
     "compare": "Train several recipes in the same way and compare their results.",
     "check": "Check recipes for errors.",
     "fmt": "Format recipes.",

@@ -46,4 +46,4 @@ def load(run: str | Path, *, device: str | None = None, batch: int = 64) -> Trai
     measuring = import_module("vlmdsl.runtime.training.measuring")
     restored = measuring.restored_model(course(built, config, compiled=False), config, folder)
     trained: type[TrainedModel] = import_module("vlmdsl.runtime.trained").TrainedModel
-    return trained(record.name, folder.path, restored.step, restored.measured, restored.materials, batch)
+    return trained(record.name, restored.checkpoint, restored.step, restored.measured, restored.materials, batch)

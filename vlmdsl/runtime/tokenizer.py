@@ -138,6 +138,12 @@ class Tokenizer:
             ensure_ascii=False,
         )
 
+    def to_library_json(self) -> str:
+        """The tokenizer as the package `tokenizers` reads it: `tokenizers.Tokenizer.from_str`."""
+        self._backend.no_padding()
+        self._backend.no_truncation()
+        return str(self._backend.to_str())
+
     @classmethod
     def from_json(cls, text: str) -> Tokenizer:
         """The tokenizer that `to_json` wrote."""

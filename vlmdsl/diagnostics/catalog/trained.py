@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vlmdsl.diagnostics.problem import Problem
 
-__all__ = ["CannotBegin", "FormatUnknown", "InputUnusable", "NoInitialWeights", "NotLearned"]
+__all__ = ["CannotBegin", "CannotExport", "FormatUnknown", "InputUnusable", "NoInitialWeights", "NotLearned"]
 
 
 class InputUnusable(Problem):
@@ -68,3 +68,16 @@ class CannotBegin(Problem):
         "line; an expression alone has none."
     )
     provoked_by = "`vlmdsl new mine` twice in the same folder"
+
+
+class CannotExport(Problem):
+    code = "V0865"
+    template = "the model of `{recipe}` cannot be exported: {reason}"
+    summary = "A trained model has no form in the format that was asked for."
+    explanation = (
+        "`vlmdsl export RUN OUT` writes into a new folder. `--format safetensors` is possible for every run: the weights, "
+        "the recipe and the settings, which `vlmdsl.load(OUT)` loads. `--format torch-export` writes one program of torch "
+        "for images and one for texts; each is a tower with its heads, so it is refused for recipes that compare tokens "
+        "(`filip`) and for those that encode an image with the help of other samples (`ra_clip`)."
+    )
+    provoked_by = "`vlmdsl export RUN out --format torch-export` for a run of `filip`"

@@ -42,7 +42,7 @@ class MultilayerHead(nn.Module):
         """Features of several views, [b, D] each: each view separately, or all as one batch, as the head says."""
         if self.head.views == "each" or len(views) == 1:
             return [self.layers(view) for view in views]
-        return list(self.layers(torch.cat(views)).split([len(view) for view in views]))
+        return list(self.layers(torch.cat(views)).split([view.shape[0] for view in views]))
 
 
 class BatchNorm(nn.Module):
@@ -89,7 +89,7 @@ class BatchNorm(nn.Module):
         """x minus its mean, and its variance [D]; the mean is subtracted first, or squares of large means would hide the
         variance."""
         total = all_reduce_sum if self.everybody else _own
-        count = len(x) * (process_count() if self.everybody else 1)
+        count = x.shape[0] * (process_count() if self.everybody else 1)
         mean = total(x.sum(dim=0)) / count
         centred = x - mean
         variance = total(centred.square().sum(dim=0)) / count

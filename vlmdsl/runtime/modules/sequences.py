@@ -77,7 +77,7 @@ def attention_mask(
 
 def with_token(x: Tensor, token: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """A sequence `[b, L, W]` with `token [W]` behind it, and its `mask [b, L]` with one more place."""
-    longer = torch.cat([x, token.expand(len(x), 1, -1)], dim=1)
+    longer = torch.cat([x, token.expand(x.shape[0], 1, -1)], dim=1)
     return longer, None if mask is None else torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
 
 

@@ -43,13 +43,13 @@ _TEXT = "text"
 class TrainedModel:
     """A model that was trained by a recipe. `vlmdsl.load(RUN)` loads one from a run folder.
 
-    `recipe` is the recipe's name, `step` the number of optimiser steps that the weights had, `model` the towers and the
-    objective. Everything is computed without gradient and in evaluation mode, in batches of `batch` images or texts;
-    results are on the CPU, in float32. No images, or no texts, are a ValueError.
+    `recipe` is the recipe's name, `checkpoint` the folder of its weights, `step` the number of optimiser steps that they
+    had, `model` the towers and the objective. Everything is computed without gradient and in evaluation mode, in batches of
+    `batch` images or texts; results are on the CPU, in float32. No images, or no texts, are a ValueError.
     """
 
     recipe: str
-    folder: Path
+    checkpoint: Path
     step: int
     model: VisionLanguageModel
     materials: Materials

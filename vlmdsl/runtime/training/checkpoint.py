@@ -41,6 +41,7 @@ __all__ = [
     "sound_checkpoint",
     "stage_of",
     "take_over",
+    "write_weights_only",
 ]
 
 _NAME = re.compile(r"step-(\d{8,18})")
@@ -107,6 +108,17 @@ def save_checkpoint(
     return final
 
 
+def write_weights_only(checkpoint: Path, root: Path) -> Path:
+    """A copy of a checkpoint under `root`, without the states of the optimiser: a run cannot be resumed from it."""
+    state, copy = read_state(checkpoint), root / checkpoint.name
+    copy.mkdir(parents=True)
+    kept = {name: stored for name, stored in state.files.items() if name != _MOMENTS}
+    for name in kept:
+        shutil.copyfile(checkpoint / name, copy / name)
+    write_json(copy / _STATE, seal({**state.plain(), "files": {name: stored.plain() for name, stored in kept.items()}}))
+    return copy
+
+
 def is_checkpoint(folder: Path) -> bool:
     """Whether a folder has the name of a checkpoint and says what is in it."""
     return _NAME.fullmatch(folder.resolve().name) is not None and (folder / _STATE).is_file()
@@ -138,8 +150,8 @@ def checked(folder: Path) -> CheckpointState:
     state = read_state(folder)
     if f"step-{state.step:08d}" != folder.name:
         raise damaged(folder / _STATE, f"it is of step {state.step}")
-    if not {WEIGHTS, _MOMENTS} <= state.files.keys():
-        raise damaged(folder / _STATE, "it does not list weights and optimiser states")
+    if WEIGHTS not in state.files:
+        raise damaged(folder / _STATE, "it does not list the weights")
     for name, stored in state.files.items():
         path = folder / name
         if path.is_symlink() or not path.is_file():
@@ -207,6 +219,8 @@ def take_over(folder: Path, model: nn.Module, without: Collection[str] = ()) -> 
 
 def load_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer) -> Position:
     """Put everything in the checkpoint into `model` and `optimizer`; returns how far the run was. V0853 as above."""
+    if _MOMENTS not in read_state(folder).files:
+        raise _mismatch(folder, "it was exported without the states of the optimiser, so that no run can be resumed from it")
     load_weights(folder, model)
     tensors = _load(folder / _MOMENTS)
     state = optimizer.state_dict()

@@ -166,7 +166,7 @@ class _Stage(nn.Module):
         """Segments `[b, N, W]` and the group tokens before, to new segments, group tokens and the assignment of the old."""
         count = segments.shape[1]
         if self.tokens is not None:
-            tokens = self.tokens.expand(len(segments), -1, -1)
+            tokens = self.tokens.expand(segments.shape[0], -1, -1)
             segments = torch.cat([segments, tokens if self.entering is None else tokens + self.entering(before)], dim=1)
         for block in self.blocks:
             segments = block(segments)

@@ -97,7 +97,7 @@ class SharedTransformer(Encoder):
     def _encoded(self, tokens: Tensor, weight: Tensor | None) -> EncodedFeatures:
         """A class token and `tokens [b, J, W]` through the trunk; `weight [b, J]` says which are real, or how much each
         counts in attention (None: all are)."""
-        class_token = self.class_token.expand(len(tokens), 1, -1)
+        class_token = self.class_token.expand(tokens.shape[0], 1, -1)
         seen = None if weight is None else _attention_mask(weight, tokens.dtype)
         hidden = self.transformer(torch.cat([class_token, tokens], dim=1), mask=seen)
         return EncodedFeatures(

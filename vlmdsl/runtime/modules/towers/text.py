@@ -89,4 +89,4 @@ def last_token(hidden: Tensor, mask: Tensor) -> Tensor:
     """`[b, W]`: of `hidden [b, L, W]` the last position that `mask [b, L]` calls a token; the first if there is none."""
     order = torch.arange(mask.shape[1], device=mask.device)
     last = (mask * order).amax(dim=1)
-    return hidden[torch.arange(len(hidden), device=hidden.device), last]
+    return hidden[torch.arange(hidden.shape[0], device=hidden.device), last]

@@ -107,7 +107,7 @@ class VisionTransformer(Encoder):
         if keep is not None:
             patches = keep_tokens(patches, keep)
         if self.class_token is not None:
-            patches = torch.cat([self.class_token.expand(len(patches), 1, -1), patches], dim=1)
+            patches = torch.cat([self.class_token.expand(patches.shape[0], 1, -1), patches], dim=1)
         hidden = self.transformer(patches)
         pooled = hidden.mean(dim=1) if self.class_token is None else hidden[:, 0]
         features = self._projected(pooled, hidden if self.class_token is None else hidden[:, 1:])
@@ -123,7 +123,7 @@ class VisionTransformer(Encoder):
         seen = torch.ones(embedded.shape[:2], dtype=torch.bool, device=regions.device) if mask is None else mask
         attended = seen
         if self.class_token is not None:
-            embedded = torch.cat([self.class_token.expand(len(embedded), 1, -1), embedded], dim=1)
+            embedded = torch.cat([self.class_token.expand(embedded.shape[0], 1, -1), embedded], dim=1)
             attended = torch.cat([torch.ones_like(seen[:, :1]), seen], dim=1)
         passed_by = min(round(enters * self.config.depth), self.config.depth - 1)
         hidden = self.transformer(embedded, mask=attended, first=passed_by)

@@ -1,0 +1,135 @@
+"""`export`: a trained model for others, with a model card. Torch is imported when it is called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from vlmdsl._resources import installed_version
+from vlmdsl.api.driver import build_flows
+from vlmdsl.api.load import load
+from vlmdsl.backends.latex import formula
+from vlmdsl.diagnostics.cells import displayed, plain
+
+if TYPE_CHECKING:
+    from vlmdsl.runtime.trained import Exported, TrainedModel
+    from vlmdsl.runtime.training.run_folder import RunFolder
+
+__all__ = ["FORMATS", "ExportResult", "Format", "export"]
+
+Format = Literal["safetensors", "torch-export"]
+FORMATS: tuple[str, ...] = get_args(Format)
+_CARD = "README.md"
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """The folder, and each file in it with a line that says what it is."""
+
+    folder: Path
+    files: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """The same, for a machine."""
+        return {"folder": str(self.folder), "files": self.files}
+
+    def to_text(self) -> str:
+        """A line for each file."""
+        return "\n".join(f"{displayed(str(self.folder / name))}: {line}" for name, line in self.files.items())
+
+
+def export(run: str | Path, out: str | Path, *, format: Format = "safetensors") -> ExportResult:
+    """Write the newest checkpoint of a run to a new folder, with a model card.
+
+    `safetensors`: the weights, the recipe and the settings; `vlmdsl.load(OUT)` loads them. `torch-export`: one program of
+    torch from images to vectors, and one from token ids. Raises `DiagnosticError` as `load` does, V0815 if the folder holds
+    anything, and V0865 for what the format cannot hold.
+
+    Args:
+        run: the run folder.
+        out: the folder to write, new or empty.
+        format: `safetensors` or `torch-export`.
+
+    >>> import tempfile, vlmdsl
+    >>> settings = {"train.batch": 8, "train.compile": False, "evaluation.limit": 32}
+    >>> run = vlmdsl.train("clip", data=["shapes:samples=32"], steps=2, settings=settings, out=tempfile.mkdtemp())
+    >>> out = tempfile.mkdtemp()
+    >>> sorted(export(run.folder, out).files)[:2]
+    ['README.md', 'checkpoints/step-00000002/model.safetensors']
+    >>> vlmdsl.load(out).recipe
+    'clip'
+    """
+    folders = import_module("vlmdsl.runtime.training.run_folder")
+    folders.RunFolder.check_free(str(out))
+    folder: RunFolder = folders.RunFolder.existing(str(run))
+    model, trained = load(run, device="cpu"), import_module("vlmdsl.runtime.trained")
+    place: Path = folders.make_folder(str(out))
+    written: Exported
+    if format == "safetensors":
+        written = trained.export_weights(folder, model.checkpoint, place)
+    else:
+        written = trained.export_programs(model, place)
+    import_module("vlmdsl.runtime.files").write_atomically(place / _CARD, _card(folder, model, written.files, format))
+    return ExportResult(place, {**written.files, _CARD: "the model card"})
+
+
+def _card(folder: RunFolder, model: TrainedModel, files: dict[str, str], format: Format) -> str:
+    """What the model is, what it learnt from, how it was measured, and how it is used; to be completed by its author."""
+    record, recipe = folder.read_facts(), folder.recipe.read_text(encoding="utf-8")
+    built = build_flows(folder.recipe, knobs=record.recipe.given_knobs, kept=folder.kept_uses())
+    formulas = [
+        line
+        for one in built
+        for line in (*([f"{one.title}:", ""] if one.title else []), "$$", formula(one.written), "$$", "")
+    ]
+    samples = [f"- {name}: {facts.get('name', 'data')}, {facts['samples']} samples" for name, facts in record.data.items()]
+    uses = {
+        "safetensors": 'import vlmdsl\n\nmodel = vlmdsl.load(".")  # this folder\nmodel.encode_image("cat.png")',
+        "torch-export": 'import torch\n\nimages = torch.export.load("image.pt2").module()',
+    }
+    measured = import_module("vlmdsl.runtime.training.measuring").results_text
+    results = folder.read_evaluation()
+    parts = [
+        "---",
+        "library_name: vlmdsl",
+        "license:  # of the weights: fill in",
+        "datasets:  # and their licences: fill in",
+        "---",
+        "",
+        f"# {displayed(record.recipe.name)}, {model.step:,} steps",
+        "",
+        f"Trained with vlmdsl {installed_version()}.",
+        "",
+        "## Use",
+        "",
+        "```python",
+        uses[format],
+        "```",
+        "",
+        *(f"- `{name}`: {line}" for name, line in files.items()),
+        "",
+        "## Objective",
+        "",
+        "~~~~",
+        plain(recipe.rstrip()),
+        "~~~~",
+        "",
+        *formulas,
+        "## Data",
+        "",
+        *samples,
+        "",
+        "## Evaluation",
+        "",
+        "~~~~",
+        measured(results) if results else "not measured",
+        "~~~~",
+        "",
+        "## Licence and limits",
+        "",
+        "The licence of the weights and of the data, intended uses and known limits: fill in.",
+        "",
+    ]
+    return "\n".join(parts)
