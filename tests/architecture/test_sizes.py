@@ -1,4 +1,4 @@
-"""Files and functions stay small enough to be read in one go, tests and benchmarks included."""
+"""Files and functions stay small enough to be read in one go, tests and benchmarks included; folders are packages."""
 
 from __future__ import annotations
 
@@ -43,3 +43,11 @@ def test_files_and_functions_stay_small() -> None:
 )
 def test_the_measure_itself(text: str, expected: list[str]) -> None:
     assert list(too_long(text, "x.py")) == expected
+
+
+def test_every_folder_is_a_package() -> None:
+    """The import contracts are blind to a folder without `__init__.py`."""
+    folders = {path.parent for path in FILES if {"vlmdsl", "vlmdsl_cli"} & set(path.relative_to(ROOT).parts[:2])}
+    lacking = [folder.relative_to(ROOT).as_posix() for folder in folders if not (folder / "__init__.py").is_file()]
+    assert not lacking, f"without __init__.py: {sorted(lacking)}"
+    assert len(folders) > 20

@@ -99,7 +99,7 @@ class _Encoder(nn.Module):
         super().__init__()
         self.tower = model.encoders[tower]
         uses = uses_of(ObjectiveEncoder(tower, kind, heads=tuple(heads)))[1:]
-        self.heads = nn.ModuleList(model.heads.part(use.module) for use in uses)
+        self.heads = nn.ModuleList(model.part(use) for use in uses)
         self.normalized = normalized
 
     def forward(self, values: Tensor, mask: Tensor | None = None) -> Tensor:
