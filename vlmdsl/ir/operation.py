@@ -108,6 +108,8 @@ class Operation(str):
     """Its function on plain numbers, which may raise ArithmeticError or ValueError."""
     keeps_zero: bool = False
     """It is zero if all its inputs except conditions are."""
+    counts: str = ""
+    """What its value is a sum or a mean over, one of them in words, where a step may have none: the value is 0 then."""
     stops_gradient: bool = False
     """No gradient reaches its inputs."""
 

@@ -124,7 +124,8 @@ class Objective(LearnedNumbers):
         without_logits = [encoded for encoded, loss in losses.items() if loss in chunked]
         self.inputs: dict[str, Input] = {spec.name: spec for spec in inputs(program, without_logits)}
         """The input tensors by name: axes, dtype, meaning."""
-        self._sources = sources
+        self.sources = sources
+        """The texts of the recipe, for messages that name a place in it."""
         self._schedules = Schedules(program, self.inputs, self._request, chunked)
         self.schedule: Schedule = self._schedules.smallest
         """The steps of which this objective is the last one: what `backends.torch.step` executes, unless the logits of a
@@ -324,7 +325,7 @@ class Objective(LearnedNumbers):
         schedules, source = self._schedules, self.source
         if losses != self.schedule.chunked_losses:
             schedules = Schedules(self.program, self.inputs, self._request, losses)
-            source = emit(self.program, self._sources, schedules.smallest)
+            source = emit(self.program, self.sources, schedules.smallest)
         schedule = schedules.smallest
         passed = self.passed = self.passed | passed_names(self.program, schedule)
         after_epoch = _execute(self.program.name, source).get(AFTER_EPOCH)
@@ -333,7 +334,7 @@ class Objective(LearnedNumbers):
         axes = {spec.name: spec.axes for spec in expected}
         functions: dict[str, Emitted[Any]] = {}
         for compute in schedule.computes:
-            forms = LoweredFunction[Any](schedules, partial(_lowered, self.program, self._sources, compute.name))
+            forms = LoweredFunction[Any](schedules, partial(_lowered, self.program, self.sources, compute.name))
             own = axes | passed_axes(compute, schedule, passed)
             functions[compute.name] = CompiledFunction(forms, own) if self._compiled else forms
         last = functions.pop("objective")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vlmdsl.diagnostics.problem import Problem
 
-__all__ = ["CheckpointMismatch", "FolderUnusable", "ProcessesDiffer", "RunFileDamaged", "RunInUse"]
+__all__ = ["CheckpointMismatch", "FolderUnusable", "ProcessesDiffer", "RunFileDamaged", "RunInUse", "TermIdle"]
 
 
 class RunFileDamaged(Problem):
@@ -71,3 +71,21 @@ class FolderUnusable(Problem):
         "only. Choose another `--out`, or leave it out: the run then uses the first unused `runs/RECIPE-N`."
     )
     provoked_by = "`--out notes.txt/run`, where `notes.txt` is a file"
+
+
+class TermIdle(Problem):
+    code = "V0855"
+    template = "the term `{term}` had nothing to do in {steps} steps: {reason}"
+    summary = "A term of the loss was exactly 0 in many steps in a row."
+    explanation = (
+        "A criterion that selects (the tokens of a mask, the patches that were dropped, the samples for which a condition "
+        "holds, the boxes of a class) is 0 where a step has none of them. If that is so in every step, the term trains "
+        "nothing, and the loss does not show it. Common causes are a column that is empty or has the same value "
+        "everywhere, a mask with a small share over short texts, and texts that are truncated before what is selected. "
+        "It is a warning, given once for each term, and the run goes on. Terms whose weight is a schedule that begins or "
+        "ends at 0 are not watched."
+    )
+    severity = "warning"
+    provoked_by = (
+        "`minimize { all: contrast(image, text)  noisy: contrast(image, text, keep=flag) }` where no `flag` is true"
+    )

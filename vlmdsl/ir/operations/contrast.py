@@ -65,6 +65,7 @@ CONTRAST = define(
         {"contrast": (Contrast,)},
         compares=True,
         multiplies=True,
+        counts="sample that its conditions select",
         takes="see `ir/contrast.py`",
         carries="`contrast: ir.Contrast`",
         gives="Loss: a whole region, added by a pass",

@@ -164,6 +164,7 @@ RECONSTRUCT = define(
     Operation(
         "reconstruct",
         reconstruct,
+        counts="patch that its mask selects",
         takes="predicted Patches, target Patches, Mask of patches",
         gives="Loss: the mean squared error over the patches that the mask selects, of the global batch; none: 0",
     )

@@ -49,6 +49,7 @@ TOKEN_LOSS = define(
         token_loss,
         {"smoothing": NUMBER, "over": (str,), "reduction": (str,)},
         {"smoothing": 0.0, "over": "all", "reduction": "token"},
+        counts="token to predict",
         takes="Logits, Codes",
         carries="`smoothing` of the targets, `over` which entries (`all`, `others`); `reduction` (`token`, `sample`, `sum`)",
         gives="Loss: the mean cross-entropy of the tokens of the global batch that have a code; none: 0",

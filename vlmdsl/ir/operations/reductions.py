@@ -72,6 +72,7 @@ HINGE = define(
         hinge,
         {"along": (str,), "margin": NUMBER, "negatives": (str,)},
         criterion=True,
+        counts="candidate within the margin",
         takes="Sim",
         carries="`along`, `margin`, `negatives` (`mean`, `hardest`)",
         gives=(
@@ -93,6 +94,7 @@ MEAN = define(
         "mean",
         mean,
         keeps_zero=True,
+        counts="sample that its condition selects",
         takes="Score, or Score and Condition",
         gives="Loss: over all samples, or over those where the condition holds (none: 0)",
     )

@@ -22,6 +22,9 @@ class Display(Tracker, Protocol):
     def note(self, line: str) -> None:
         """Show a line of text, safe for a terminal."""
 
+    def warn(self, page: str) -> None:
+        """Show the lines of a rendered diagnostic."""
+
 
 def progress(steps: int, stream: TextIO | None = None) -> Display:
     """The display that suits `stream` (stderr unless given) for a run of `steps` steps."""
@@ -48,6 +51,10 @@ class PlainProgress:
     def note(self, line: str) -> None:
         """Write the line."""
         print(plain(f"note: {line}"), file=self._stream, flush=True)
+
+    def warn(self, page: str) -> None:
+        """Write the lines."""
+        print("\n".join(map(plain, page.splitlines())), file=self._stream, flush=True)
 
     def close(self) -> None:
         """Nothing is left to do."""
@@ -77,6 +84,11 @@ class LiveProgress:
     def note(self, line: str) -> None:
         """Write the line above the bar."""
         self._progress.console.print(plain(f"note: {line}"), markup=False, highlight=False)
+
+    def warn(self, page: str) -> None:
+        """Write the lines above the bar."""
+        for line in page.splitlines():
+            self._progress.console.print(plain(line), markup=False, highlight=False)
 
     def close(self) -> None:
         """Leave the bar as it stands."""

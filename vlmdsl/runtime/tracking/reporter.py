@@ -46,6 +46,10 @@ class Reporter:
         """Show a line that is safe for a terminal, between those of the steps."""
         self._show(lambda display: display.note(line))
 
+    def warn(self, page: str) -> None:
+        """Show a rendered diagnostic, between the lines of the steps."""
+        self._show(lambda display: display.warn(page))
+
     def _show(self, action: Callable[[Display], None]) -> None:
         """A terminal that was closed, or a full disk under a redirected stderr, ends the display and not the run."""
         if self._display is not None:

@@ -17,6 +17,7 @@ from vlmdsl.backends.torch.cached import CachedStep
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.configuration import LossNotFinite
 from vlmdsl.runtime.model import FlowModels
+from vlmdsl.runtime.training.idle import IdleTerms
 from vlmdsl.runtime.training.optimizer import set_learning_rate
 from vlmdsl.runtime.training.processes import World, in_parallel, seed_generators
 from vlmdsl.runtime.training.schedule import learning_rate_factor
@@ -40,6 +41,8 @@ class Callbacks:
     """Callbacks of the loop; all are called after `step` steps are done."""
 
     log: Callable[[dict[str, Any]], None] = lambda record: None
+    idle: Callable[[str, list[str]], None] = lambda flow, terms: None
+    """Called after each step with the terms of its flow that have been 0 for `idle.STEPS` steps now; each comes once."""
     save: Callable[[int], None] = lambda step: None
     evaluate: Callable[[int], None] = lambda step: None
     stop: Callable[[], bool] = lambda: False
@@ -93,7 +96,7 @@ def train_steps(
     parallel = _Stepper(model, train.micro)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.train()
-    clock = _Clock()
+    clock, watch = _Clock(), IdleTerms()
     for own_step in range(start, train.steps):
         step = before + own_step
         batch = _next(batches, callbacks.interrupted if world.size == 1 and own_step > start else _never)
@@ -110,6 +113,7 @@ def train_steps(
         norm = clip_grad_norm_(parameters, train.clip_gradient_norm or float("inf"))
         if not bool(torch.isfinite(output.loss.detach() + norm)):
             raise DiagnosticError((_not_finite(output, done),))
+        callbacks.idle(batch.flow, watch.after(batch.flow, output.terms))
         epoch_ends = batch.ends_epoch or (per_epoch > 0 and (own_step + 1) % per_epoch == 0)
         _update(model, optimizer, batch.flow, epoch_ends=epoch_ends)
         clock.samples += train.batch

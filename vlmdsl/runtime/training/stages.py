@@ -11,7 +11,7 @@ from typing import Any
 from torch.optim import AdamW
 
 from vlmdsl.backends.torch.collectives import gather_objects
-from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.diagnostics import DiagnosticError, render_text
 from vlmdsl.diagnostics.catalog.configuration import NothingToResume
 from vlmdsl.runtime.data import BatchLoader, MixedBatches, SkipReport, Survey
 from vlmdsl.runtime.evaluation import Evaluation
@@ -29,12 +29,13 @@ from vlmdsl.runtime.training.checkpoint import (
 from vlmdsl.runtime.training.course import Model, StageOfRun, models_of
 from vlmdsl.runtime.training.ending import Ending
 from vlmdsl.runtime.training.held_out import HeldOut
+from vlmdsl.runtime.training.idle import idle_term
 from vlmdsl.runtime.training.loop import Callbacks, train_steps
 from vlmdsl.runtime.training.measuring import TOKENIZER, known_untrained, measured, of_earlier_stages, results_text
 from vlmdsl.runtime.training.processes import World, highest, wait_for_all
 from vlmdsl.runtime.training.run_folder import RunFolder
 from vlmdsl.runtime.training.stopping import StopSignals, ended_by
-from vlmdsl.source import Span
+from vlmdsl.source import SourceMap, Span
 
 __all__ = ["BegunStage"]
 
@@ -115,7 +116,14 @@ class BegunStage:
         def evaluate(step: int) -> None:
             signals.unless_asked(lambda: self.measure(step))
 
-        callbacks = Callbacks(self._log, self.save, evaluate, stop, lambda: bool(signals.received))
+        callbacks = Callbacks(
+            log=self._log,
+            idle=self._note_idle,
+            save=self.save,
+            evaluate=evaluate,
+            stop=stop,
+            interrupted=lambda: bool(signals.received),
+        )
         signals.deferred = self.world.size > 1
         try:
             with Reporter(self.folder.metrics, self.course[-1].end, active=self.world.first) as self._reporter:
@@ -156,6 +164,12 @@ class BegunStage:
             record["stage"] = self.stage.name
         self._reporter.log(record)
         self.records += 1
+
+    def _note_idle(self, flow: str, terms: Sequence[str]) -> None:
+        """Report terms that have nothing to do, with their places in the recipe."""
+        objective = next(own.objective for own in self.stage.flows if own.name == flow)
+        for diagnostic in filter(None, (idle_term(objective.program, term) for term in terms)):
+            self._reporter.warn(render_text((diagnostic,), objective.sources or SourceMap(), count=False))
 
     def _draw(self) -> None:
         if self.world.first:
