@@ -29,6 +29,9 @@ _FOLD: dict[str, Callable[[float, float], float]] = {
     ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
 }  # fmt: skip
 
+_LOGITS = ("Sim", "Alignment")
+"""What is divided by a temperature, which is greater than 0."""
+
 # (kind of the left, operators, kind of the right) that combine; the result has the kind that is not Scalar.
 _COMBINES: frozenset[tuple[str, str, str]] = frozenset(
     [("Scalar", op, "Scalar") for op in "+-*/"]
@@ -38,6 +41,9 @@ _COMBINES: frozenset[tuple[str, str, str]] = frozenset(
     + [("Sim", op, "Scalar") for op in "+-*/"]
     + [("Scalar", op, "Sim") for op in "+*-"]
     + [("Sim", op, "Sim") for op in "+-*"]
+    + [("Alignment", op, "Scalar") for op in "+-*/"]
+    + [("Scalar", op, "Alignment") for op in "+*-"]
+    + [("Alignment", op, "Alignment") for op in "+-"]
     + [("Vec", op, "Vec") for op in "+-"]
     + [("Vec", op, "Vector") for op in "+-"]
     + [("Vector", op, "Vec") for op in "+-"]
@@ -59,7 +65,7 @@ def negate(session: Session, value: Value, span: Span) -> Value:
             return replace(value, value=-value.value, span=span)
         case SimilarityValue():
             return _scaled(value, -1.0)
-        case Node() if {"Scalar", "Score", "Sim", "Loss"} & set(kind_of(value)):
+        case Node() if {"Scalar", "Score", "Sim", "Alignment", "Loss"} & set(kind_of(value)):
             return session.add("negate", value, span=span)
         case _:
             raise Fault(OperatorTypes.at(span, str(type_of(value)), operator="-", left="nothing", right=type_of(value)))
@@ -87,7 +93,7 @@ def binary(session: Session, symbol: str, left: Value, right: Value, span: Span)
         raise Fault(AxesDisagree.at(span, left=left.type, right=right.type))
     if symbol == "/":
         _check_divisor(session, kinds[0], right, span)
-    if kinds[0] == kinds[2] and kinds[0] in ("Sim", "Target") and type_of(left) != type_of(right):
+    if kinds[0] == kinds[2] and kinds[0] in ("Sim", "Target", "Alignment") and type_of(left) != type_of(right):
         raise Fault(AxesDisagree.at(span, left=type_of(left), right=type_of(right)))
     return session.add(
         _OPERATIONS[symbol],
@@ -103,9 +109,9 @@ def _check_divisor(session: Session, divided: str, right: Value, span: Span) -> 
     place = (right.span if isinstance(right, NumberValue) else None) or span
     if value is None:
         return
-    if value == 0.0 and (divided != "Sim" or isinstance(right, NumberValue)):
+    if value == 0.0 and (divided not in _LOGITS or isinstance(right, NumberValue)):
         raise Fault(DivisionByZero.at(place), right)
-    if divided == "Sim" and value < SMALLEST_TEMPERATURE:
+    if divided in _LOGITS and value < SMALLEST_TEMPERATURE:
         start = "" if isinstance(right, NumberValue) else " at the start"
         least = "greater than 0" if value <= 0.0 else f"at least {SMALLEST_TEMPERATURE:g}"
         raise Fault(NotATemperature.at(place, value=value, start=start, least=least), right)
@@ -126,7 +132,9 @@ def _fault(symbol: str, left: Value, right: Value, span: Span) -> Fault:
 
 
 def _arithmetic_kind(value: Value) -> str:
-    kinds = [kind for kind in kind_of(value) if kind in ("Scalar", "Score", "Sim", "Loss", "Target", "Vec", "Vector")]
+    kinds = [
+        kind for kind in kind_of(value) if kind in ("Scalar", "Score", "Sim", "Alignment", "Loss", "Target", "Vec", "Vector")
+    ]
     return kinds[0] if kinds else ""
 
 

@@ -39,6 +39,7 @@ from vlmdsl.source import Span
 from vlmdsl.types import (
     FIELD_KINDS,
     JOINED,
+    AlignmentType,
     ConditionType,
     DistributionType,
     DrawsType,
@@ -58,6 +59,7 @@ from vlmdsl.types import (
     TokensType,
     VectorType,
     VecType,
+    WordMapType,
     as_value,
 )
 
@@ -77,6 +79,8 @@ _NODE_KINDS = {
     DrawsType: "Draws",
     DistributionType: "Distribution",
     SimType: "Sim",
+    AlignmentType: "Alignment",
+    WordMapType: "WordMap",
     ScoreType: "Score",
     ConditionType: "Condition",
     TargetType: "Target",
@@ -110,6 +114,8 @@ _WORDS = {
     "Logits": "logits of tokens",
     "Distribution": "a distribution per sample",
     "Sim": "a similarity matrix",
+    "Alignment": "logits of regions and words",
+    "WordMap": "a map of the words of regions",
     "Score": "one number per sample",
     "Condition": "a condition per sample",
     "Choice": "a comparison of draws",

@@ -119,7 +119,7 @@ def _program(session: Session, block: Block, loaded: Loaded, loader: Loader, kno
     if minimize is None:
         session.report(NothingMinimized.at(module.span, help=("add, for example, `minimize contrast(image, text)`",)))
         return None
-    session.encoders = {encoder.kind: encoder for encoder in DEFAULT_ENCODERS.values()}
+    session.encoders = {kind: encoder for encoder in DEFAULT_ENCODERS.values() for kind in encoder.takes}
     elaborator = Elaborator(session)
     header = next((item for item in module.items if isinstance(item, Recipe)), None)
     try:

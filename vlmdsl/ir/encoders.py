@@ -88,9 +88,11 @@ class Encoder:
 
     @property
     def takes(self) -> tuple[str, ...]:
-        """The kinds of streams that it encodes: its field types, and both joined if it has both."""
+        """The kinds of streams that it encodes: its field types, several texts if it takes one, and both joined if it has
+        both."""
         kinds = tuple(self.kind.split("|"))
-        return kinds if len(kinds) == 1 else (*kinds, JOINED)
+        several = ("Concepts",) if "Text" in kinds else ()
+        return (*kinds, *several) if len(kinds) == 1 else (*kinds, *several, JOINED)
 
     @property
     def learns(self) -> bool:

@@ -38,6 +38,11 @@ class Column:
     field: str
     kind: str
 
+    @property
+    def of_names(self) -> bool:
+        """Whether its entries are names of things, not samples that are set aside."""
+        return self.kind == "Phrases"
+
 
 def inputs(program: Program, without_logits: Collection[Node] = ()) -> list[Input]:
     """The tensors that the objective takes. For an encoder with heads they are the outputs of the last head.
@@ -45,8 +50,8 @@ def inputs(program: Program, without_logits: Collection[Node] = ()) -> list[Inpu
     The pooled features of a stream are `NAME [B, D]`, its tokens `NAME_tokens [B, L, D]` with the padding mask `NAME_mask
     [B, L]`, which is optional for images. A text whose tokens are predicted has `NAME_vocabulary [B, L, V]` and
     `NAME_targets [B, L]`, or `NAME_ids [B, L]` where all are, or `NAME_next [B, L]` where each predicts the
-    next one; an image whose pixels are decoded has `NAME_pixels [B, 3, H,
-    W]` and `NAME_dropped [B, P]`. Other fields that the graph reads (labels, flags) follow under their own names, then
+    next one; an image whose pixels are decoded has `NAME_pixels [B, 3, H, W]` and `NAME_dropped [B, P]`; a text that names
+    regions `NAME_words [B, R, L]`. Other fields that the graph reads (labels, flags) follow under their own names, then
     numbers from the caller (0-d), `index [B]` where numbers are kept per sample, numbers drawn per step, or K per sample,
     and schedules.
 
@@ -117,6 +122,8 @@ def _stream_inputs(stream: Stream, states: bool, without_logits: bool) -> Iterab
         )
     if stream.dropped:
         yield Input(stream.input("dropped"), ("B", axis), "bool", f"true where a patch of {stream.name} was dropped")
+    if stream.words:
+        yield Input(stream.input("words"), ("B", "R", axis), "bool", f"true where a word of {stream.name} names a region")
     if stream.vocabulary:
         yield _predicted(stream, without_logits)
     yield from _codes(stream)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from vlmdsl.ir.encoders import Encoder, encoder_of
 from vlmdsl.ir.node import Node
 from vlmdsl.ir.operations.encoding import ENCODE, MIX, POOLED, TOKENS, VOCABULARY, source_of
+from vlmdsl.ir.operations.grounding import WORD_MAP
 from vlmdsl.ir.operations.mining import FETCH
 from vlmdsl.ir.operations.modules import APPLY, DROPPED, PIXELS, STATES, use_of
 from vlmdsl.ir.operations.prediction import TOKEN_IDS, predicts_selected
@@ -37,7 +38,7 @@ class Stream:
     `source` is the field or view node, `encode` the encode node; `pooled`, `tokens`, `vocabulary` and `states` say which
     outputs are used, and `asked_only` that nothing reads the vocabulary but criteria of the selected tokens. What the tower
     is given may be read too: `pixels`, and which of their patches were `dropped`; the ids of those tokens of a text that a
-    mask selected, `targets`, of all, `ids`, or of the `next` token of each.
+    mask selected, `targets`, of all, `ids`, or of the `next` token of each; and which `words` of it name each region.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Stream:
     targets: bool = False
     ids: bool = False
     next: bool = False
+    words: bool = False
 
     @property
     def learns(self) -> bool:
@@ -70,7 +72,7 @@ class Stream:
 
     def input(self, output: str) -> str:
         """What the input of the objective that holds one output is called, or its `mask`, `targets`, `ids`, `next`,
-        `predicted`, `pixels` or `dropped`.
+        `predicted`, `pixels`, `dropped` or `words`.
 
         Pooled features have the stream's own name.
         """
@@ -137,7 +139,7 @@ def streams(program: Program) -> list[Stream]:
     encodes = [node for node in nodes if node.operation is ENCODE and node.index in used]
     names = _stream_names(encodes)
     everywhere = _read_everywhere(nodes)
-    read_of = {what: {node.inputs[0] for node in nodes if node.operation is what} for what in (PIXELS, DROPPED)}
+    read_of = {what: {node.inputs[0] for node in nodes if node.operation is what} for what in (PIXELS, DROPPED, WORD_MAP)}
     return [
         Stream(
             names[position],
@@ -147,6 +149,7 @@ def streams(program: Program) -> list[Stream]:
             asked_only="vocabulary" in used[node.index] and node not in everywhere,
             pixels=node in read_of[PIXELS],
             dropped=node in read_of[DROPPED],
+            words=node in read_of[WORD_MAP],
             **_ids(node, nodes),
         )
         for position, node in enumerate(encodes)

@@ -14,7 +14,7 @@ from vlmdsl.ir.operations.scalars import RAMP
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import EncoderValue, NumberValue, Value
-from vlmdsl.types import TokensType
+from vlmdsl.types import TableType, TokensType
 
 SMALLEST_LENGTH = 1e-12
 
@@ -115,7 +115,7 @@ class NormalizeParameters(Parameters):
 def _normalize(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
     assert isinstance(parameters, NormalizeParameters)
     value = subjects["x"]
-    is_tokens = isinstance(value, Node) and isinstance(value.type, TokensType)
+    is_tokens = isinstance(value, Node) and isinstance(value.type, TokensType | TableType)
     features = value if is_tokens else builder.pooled(value, "x", "normalize")
     assert isinstance(features, Node)
     attributes: dict[str, object] = {"epsilon": float(parameters.epsilon)}
@@ -130,7 +130,7 @@ register(
         family="encoding",
         summary="Each vector divided by its length; a zero vector stays zero.",
         meaning=_normalize,
-        subjects=(Subject("x", ("Encoded", "Vec", "Tokens", "Image", "Text"), "features"),),
+        subjects=(Subject("x", ("Encoded", "Vec", "Tokens", "Table", "Image", "Text", "Concepts"), "features"),),
         parameters=NormalizeParameters,
         laws=("permutation",),
         formula=r"x / \|x\|",
@@ -212,7 +212,7 @@ _pooling(
 )
 
 
-_STOPPED = ("Encoded", "Vec", "Tokens", "Distribution", "Sim", "Score", "Scalar", "Image", "Text")
+_STOPPED = ("Encoded", "Vec", "Tokens", "Distribution", "Sim", "Alignment", "Score", "Scalar", "Image", "Text")
 
 
 def _stop(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:

@@ -20,6 +20,8 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "prediction": ("linear", "token_loss", "mlm"),
     "generation": ("text_decoder", "prefix", "next_token"),
     "reconstruction": ("decode", "pixels", "reconstruct"),
+    "naming": ("dictionary", "caption", "prompt", "concepts", "word_map"),
+    "grounding": ("regions", "align", "focal", "region_distillation", "region_contrast"),
     "similarities": ("cosine", "dot", "euclidean", "tokenmax", "tokenmean"),
     "matrices": ("similarity", "score", "transpose", "reuse", "row_sum", "row_mean", "restrict"),
     "criteria": ("cross_entropy", "sigmoid_loss", "hinge", "logsumexp"),
@@ -35,7 +37,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "mixture": ("mixture",),
     "reference": ("reference", "retrieve", "attend"),
     "mining": ("mine", "take", "picked"),
-}
+}  # fmt: skip
 """The primitives of each module."""
 
 HOMES = {name: family for family, names in FAMILIES.items() for name in names}

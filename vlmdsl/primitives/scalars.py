@@ -148,7 +148,7 @@ for _name, _formula in (("exp", r"e^x"), ("log", r"\log x"), ("softplus", r"\log
             family="scores",
             summary=f"`{_name}` of every element.",
             meaning=_unary(_name),
-            subjects=(Subject("x", ("Scalar", "Score", "Sim"), "the number"),),
+            subjects=(Subject("x", ("Scalar", "Score", "Sim", "Alignment"), "the number"),),
             formula=_formula,
             example=f"contrast(image, text, weight=stop({_name}(2 + score(image, text))))",
         )
@@ -217,7 +217,7 @@ register(
         family="scores",
         summary="Clamps a number to two bounds; beyond them the gradient is zero, or passes through.",
         meaning=_clamp,
-        subjects=(Subject("x", ("Scalar", "Score", "Sim"), "the number"),),
+        subjects=(Subject("x", ("Scalar", "Score", "Sim", "Alignment"), "the number"),),
         parameters=ClampParameters,
         formula=r"\min(\max(x, l), u)",
         example="contrast(image, text, weight=stop(clamp(score(image, text), lower=0, upper=1)))",

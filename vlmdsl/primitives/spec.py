@@ -15,7 +15,18 @@ from vlmdsl.primitives.values import Value
 from vlmdsl.source import Span
 from vlmdsl.types import LabelsType, MemoryType, PerSampleType, ScalarType, VectorType
 
-__all__ = ["Builder", "Fault", "GivenName", "Law", "OptionalName", "Parameters", "Primitive", "StateType", "Subject"]
+__all__ = [
+    "Builder",
+    "Fault",
+    "GivenName",
+    "Law",
+    "Meaning",
+    "OptionalName",
+    "Parameters",
+    "Primitive",
+    "StateType",
+    "Subject",
+]
 
 Law = Literal["permutation", "swap", "scale_invariant", "bounded", "non_negative", "translation_invariant"]
 """The laws that property tests check: equivariant under a permutation of the batch; `f(y, x)` is the transpose of `f(x, y)`;
@@ -55,8 +66,9 @@ class Subject:
     """An argument that carries data: `accepts` names its kinds.
 
     Kinds: `Encoded`, `Vec`, `Tokens`, `Distribution`, `Memory`, `Labels`, `Sim`, `Score`, `Scalar`, `Condition`, `Choice`,
-    `Target`, `Loss`, `Logits`, `Picks`, `Patches`, `Pixels`, `Image`, `Text`, `Label`, `Flag`, `Mask`, `Similarity`, `View`,
-    `Encoder`, `Tuple`, `Static`, `Any`. A subject with a `default` may be left out; `keyword` ones are never positional.
+    `Target`, `Loss`, `Logits`, `Picks`, `Patches`, `Pixels`, `Table`, `Alignment`, `WordMap`, `Image`, `Text`, `Label`,
+    `Flag`, `Mask`, `Similarity`, `View`, `Encoder`, `Tuple`, `Static`, `Any`. A subject with a
+    `default` may be left out; `keyword` ones are never positional.
     """
 
     name: str

@@ -146,6 +146,11 @@ class DataConfig(_Section):
     synonyms: str | None = Field(
         None, description="file of synonyms for the view `eda`: one comma-separated set per line; null: no word is replaced"
     )
+    concepts: str | None = Field(
+        None,
+        description="file of concepts for `prompt`, `concepts` and `dictionary`: a name per line, `: ` and a definition "
+        "after it where it has one; null: names that occur in the data",
+    )
     font: str | None = Field(
         None,
         description="TrueType or OpenType file for the view `render`; null: DejaVu Sans, which is installed with vlmdsl",

@@ -1,6 +1,7 @@
 """Axes and types of the language."""
 
 from vlmdsl.types.fields import FIELD_KINDS, JOINED, FieldKind, as_value, plain_kinds, register_field_kind, token_axis
+from vlmdsl.types.grounding import AlignmentType, WordMapType
 from vlmdsl.types.types import (
     CodesType,
     ConditionType,
@@ -42,10 +43,10 @@ from vlmdsl.types.types import (
 )
 
 __all__ = [
-    "FIELD_KINDS", "JOINED", "CodesType", "ConditionType", "DistributionType", "DrawsType", "EncodedType", "EncoderType",
-    "ErrorType", "FieldKind", "FieldType", "FunctionType", "IndexType", "LabelsType", "LogitsType", "LossType", "MaskType",
-    "MemoryType", "PatchesType", "PerSampleType", "PicksType", "PixelsType", "ScalarType", "ScoreType", "SimType",
-    "SimilarityType", "StringType", "TableType", "TargetType", "TokensType", "TupleType", "Type", "VecType", "VectorType",
-    "ViewSetType", "ViewType", "as_value", "column_count", "holds_memory", "memory_axis", "picked_axis", "plain_kinds",
-    "register_field_kind", "token_axis",
+    "FIELD_KINDS", "JOINED", "AlignmentType", "CodesType", "ConditionType", "DistributionType", "DrawsType",
+    "EncodedType", "EncoderType", "ErrorType", "FieldKind", "FieldType", "FunctionType", "IndexType", "LabelsType",
+    "LogitsType", "LossType", "MaskType", "MemoryType", "PatchesType", "PerSampleType", "PicksType", "PixelsType",
+    "ScalarType", "ScoreType", "SimType", "SimilarityType", "StringType", "TableType", "TargetType", "TokensType",
+    "TupleType", "Type", "VecType", "VectorType", "ViewSetType", "ViewType", "WordMapType", "as_value", "column_count",
+    "holds_memory", "memory_axis", "picked_axis", "plain_kinds", "register_field_kind", "token_axis",
 ]  # fmt: skip

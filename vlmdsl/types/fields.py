@@ -131,5 +131,29 @@ for _kind in (
         f"{_ROOM}.regions:RegionFamily",
         token_axis="R",
     ),
+    FieldKind(
+        "Boxes",
+        "boxes in an image, left, top, right and bottom as shares of what the tower sees: [B, R, 4], float; a row of zeros"
+        " is padding",
+        "boxes in an image",
+        f"{_ROOM}.boxes:BoxFamily",
+        dtype="float",
+        axes=("B", "R", "E"),
+        note="boxes in pixels of the image: left, top, right, bottom",
+    ),
+    FieldKind(
+        "Phrases",
+        "what the boxes of an image are called: a phrase for each, or the parts of a caption that name it",
+        "the phrases of boxes",
+        f"{_ROOM}.phrases:PhraseFamily",
+        note="a phrase per box, or a text with the spans of each box",
+    ),
+    FieldKind(
+        "Concepts",
+        "several texts per sample, each encoded by itself: token ids [B, N, L], int64, with masks",
+        "several texts per sample",
+        f"{_ROOM}.phrases:ConceptFamily",
+        token_axis="N",
+    ),
 ):
     register_field_kind(_kind)

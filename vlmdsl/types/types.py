@@ -2,7 +2,7 @@
 
 Axes are named by a letter: `B` samples, `N` those of the data set, `L` tokens, `P` patches, `J` both in a row, `D` features,
 `Q9` the 9 entries of a queue, `R` regions of an image or samples of a reference set, `K` those picked from it or from the
-batch, `V` vocabulary entries.
+batch, `V` vocabulary entries, `N` concepts of a sample too.
 Static types (`Similarity`, `View`, `Encoder`, `String`, `Tuple`, `Function`) exist only while a recipe is elaborated; every
 other type can be the type of a node of the objective graph.
 """
@@ -12,11 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 __all__ = [
-    "CodesType", "ConditionType", "DistributionType", "DrawsType", "EncodedType", "EncoderType", "ErrorType", "FieldType",
-    "FunctionType", "IndexType", "LabelsType", "LogitsType", "LossType", "MaskType", "MemoryType", "PatchesType",
-    "PerSampleType", "PicksType", "PixelsType", "ScalarType", "ScoreType", "SimType", "SimilarityType", "StringType",
-    "TableType", "TargetType", "TokensType", "TupleType", "Type", "VecType", "VectorType", "ViewSetType", "ViewType",
-    "column_count", "holds_memory", "memory_axis", "picked_axis",
+    "CodesType", "ConditionType", "DistributionType", "DrawsType", "EncodedType", "EncoderType",
+    "ErrorType", "FieldType", "FunctionType", "IndexType", "LabelsType", "LogitsType", "LossType", "MaskType",
+    "MemoryType", "PatchesType", "PerSampleType", "PicksType", "PixelsType", "ScalarType", "ScoreType", "SimType",
+    "SimilarityType", "StringType", "TableType", "TargetType", "TokensType", "TupleType", "Type", "VecType",
+    "VectorType", "ViewSetType", "ViewType", "column_count", "holds_memory", "memory_axis", "picked_axis",
 ]  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from vlmdsl.backends.latex.criteria import (
 )
 from vlmdsl.backends.latex.draws import drawn, following, from_outside
 from vlmdsl.backends.latex.fusion import matched
+from vlmdsl.backends.latex.grounding import GROUNDING
 from vlmdsl.backends.latex.interface import Writer
 from vlmdsl.backends.latex.mining import is_other, picks
 from vlmdsl.backends.latex.notation import (
@@ -199,5 +200,6 @@ EXPRESSIONS: dict[str, Callable[[Writer, Node], Math]] = {
     MATCHED: matched,
     RECONSTRUCT: reconstruct,
     FETCH: lambda writer, node: call("take", *map(writer.expression, node.inputs)),
+    **GROUNDING,
 }
 """Operations whose formula needs more than those of their inputs."""

@@ -23,6 +23,7 @@ from vlmdsl.backends.latex.notation import (
 from vlmdsl.backends.latex.retrieval import attended
 from vlmdsl.ir import Encoder, Node, Program, Ramp, Teacher, encoder_of, head_words, parts_of
 from vlmdsl.ir.operations.encoding import ENCODE, GATE, MIX, NORMALIZE, POOLED, REDUCE_TOKENS
+from vlmdsl.ir.operations.grounding import REGIONS
 from vlmdsl.ir.operations.mining import FETCH
 from vlmdsl.ir.operations.modules import use_of
 from vlmdsl.ir.operations.reference import ATTEND
@@ -205,6 +206,12 @@ class Names:
             return self.written_out(node, index)
         return self.feature(node, index)
 
+    def _regions(self, node: Node, index: str) -> Math:
+        """The mean of patch features over a box."""
+        patches, boxes = self.written_out(node.inputs[0], index), self._expression(node.inputs[1])
+        patches = Math(patches.latex.removesuffix("_{k}"), patches.text.removesuffix("_k"))
+        return call("mean", patches, Math(rf"{boxes.latex[:-2]}_{{{index}}}", f"{boxes.text[:-2]}_{index}"))
+
     def _stopped(self, node: Node, index: str) -> Math:
         return call("sg", self.written_out(node.inputs[0], index))
 
@@ -324,6 +331,7 @@ _MADE: dict[str, Callable[[Names, Node, str], Math]] = {
     ATTEND: lambda names, node, index: attended(names.written_out, names.state, names.lettered, node, index),
     GATE: Names._gated,
     REDUCE_TOKENS: Names._reduced,
+    REGIONS: Names._regions,
     ADD: Names._combined,
     SUBTRACT: Names._combined,
     STOP: Names._stopped,

@@ -20,6 +20,7 @@ from vlmdsl.ir import (
 )
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.encoding import NORMALIZE, POOLED, TOKENS, VOCABULARY
+from vlmdsl.ir.operations.grounding import WORD_MAP
 from vlmdsl.ir.operations.matrices import SCORE, SIMILARITY, UNITE
 from vlmdsl.ir.operations.modules import APPLY, DROPPED, PIXELS, STATES
 from vlmdsl.ir.operations.per_sample import INDEX
@@ -32,11 +33,13 @@ from vlmdsl.ir.operations.targets import SAME
 from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.ir.schedule import Lowering
 from vlmdsl.passes.gathering import gathered_by
-from vlmdsl.types import LossType, ScalarType, ScoreType, TargetType, VecType
+from vlmdsl.types import AlignmentType, LossType, ScalarType, ScoreType, TargetType, VecType
 
 __all__ = ["RULES", "Values", "call_of", "literal"]
 
 
+_TENSORS = ScalarType | ScoreType | AlignmentType | LossType
+"""Types whose values are one tensor, so that Python's operators compute with them."""
 _MODULES = {"dense": "ops", "chunked": "ops.tiled", "search": "ops"}
 """Where the function of an operation is, by the name of its lowering."""
 
@@ -101,7 +104,7 @@ def _infix(symbol: str) -> Rule:
     def rule(values: Values, node: Node) -> str:
         if isinstance(node.type, VecType):
             return _call(f"{node.operation}_features")(values, node)
-        if not all(isinstance(parent.type, ScalarType | ScoreType | LossType) for parent in node.inputs):
+        if not all(isinstance(parent.type, _TENSORS) for parent in node.inputs):
             return _call(node.operation)(values, node)
         return f" {symbol} ".join(values.of(parent) for parent in node.inputs)
 
@@ -121,7 +124,7 @@ def _item(mapping: str, name: str) -> str:
 
 def _negate(values: Values, node: Node) -> str:
     written = values.of(node.inputs[0])
-    return f"-{written}" if isinstance(node.type, ScalarType | ScoreType | LossType) else f"ops.negate({written})"
+    return f"-{written}" if isinstance(node.type, _TENSORS) else f"ops.negate({written})"
 
 
 def _named_input(values: Values, node: Node) -> str:
@@ -155,6 +158,13 @@ def _pixels(values: Values, node: Node) -> str:
 
 def _dropped(values: Values, node: Node) -> str:
     return _item("inputs", values.output(node.inputs[0]).input("dropped"))
+
+
+def _word_map(values: Values, node: Node) -> str:
+    encode, boxes = node.inputs
+    names = (values.output(encode).input(part) for part in ("words", "mask"))
+    words, mask = (literal(name) for name in names)
+    return f"ops.word_map(inputs[{words}], inputs.get({mask}), {values.of(boxes)})"
 
 
 def _features(values: Values, encode: Node, output: str) -> str:
@@ -279,6 +289,7 @@ RULES: dict[str, Rule] = {
     APPLY: _applied,
     PIXELS: _pixels,
     DROPPED: _dropped,
+    WORD_MAP: _word_map,
     VOCABULARY: _vocabulary,
     TOKEN_IDS: _token_ids,
     TOKEN_LOSS: _token_loss,

@@ -39,8 +39,9 @@ R_co = TypeVar("R_co", covariant=True)
 Emitted: TypeAlias = Callable[[Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, StateValue | Table]], R]
 """A function of inputs, parameters and state: of the losses, or of what modules are applied to."""
 
-_STATIC_AXES = frozenset({"D", "V", "W", "K", "C", "H"})
-"""Feature dimensions, sides of images, and numbers of picks: they belong to a model or a recipe, not to a batch."""
+_STATIC_AXES = frozenset({"D", "V", "W", "K", "C", "H", "E"})
+"""Feature dimensions, the edges of a box,
+sides of images, and numbers of picks: they belong to a model or a recipe, not to a batch."""
 _NO_TARGET = -100
 _TOO_LARGE = (
     "the similarity matrices of this batch are too large for the graph that it shares with smaller batches: it makes them; "

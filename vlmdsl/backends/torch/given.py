@@ -93,6 +93,10 @@ class GivenModules:
         """Not known: the caller gives logits, or what they are a product of."""
         return {}
 
+    def words(self, output: Applied, environment: Mapping[Value, Any]) -> Tensor:
+        """Which words of a text name each region, as the caller gives it."""
+        return self._features[self._streams[output].input("words")]
+
     def _of_tower(self, output: Applied) -> SimpleNamespace:
         stream = self._streams.get(output)
         if stream is None:  # only heads on it are read

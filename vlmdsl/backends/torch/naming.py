@@ -9,6 +9,7 @@ from collections.abc import Callable
 from vlmdsl.ir import CODES, Contrast, Node, Program, column_of, module_outputs, source_names, streams
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.encoding import DISTRIBUTION, GATE, MIX, NORMALIZE, POOLED, REDUCE_TOKENS, TOKENS, VOCABULARY
+from vlmdsl.ir.operations.grounding import REGIONS, WORD_MAP
 from vlmdsl.ir.operations.matrices import SCORE, SIMILARITY
 from vlmdsl.ir.operations.mining import FETCH, HARDEST, MINE
 from vlmdsl.ir.operations.modules import APPLY, DROPPED, PIXELS, STATES
@@ -165,6 +166,8 @@ _MEANINGS: dict[str, Callable[[Names, Node], str]] = {
     APPLY: lambda names, node: names.module(node),
     PIXELS: lambda names, node: f"{names.stream(node)}_patches",
     DROPPED: lambda names, node: f"{names.stream(node)}_dropped",
+    WORD_MAP: lambda names, node: f"{names.stream(node)}_word_map",
+    REGIONS: _with("regions"),
     GATE: _with("gated"),
     REDUCE_TOKENS: lambda names, node: f"{names.meaning(node.inputs[0]).removesuffix('_tokens')}_{node.string('by')}",
     HINGE: lambda names, node: f"hinge_along_{node.string('along')}",

@@ -10,6 +10,7 @@ from vlmdsl.ir import Node
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.schedule import Compute, Schedule
 from vlmdsl.types import (
+    AlignmentType,
     ConditionType,
     DistributionType,
     FieldType,
@@ -69,6 +70,8 @@ def _axes_of(type: Type) -> tuple[str, ...]:
     """The axes of the first tensor of a value of this type; none for a number."""
     if isinstance(type, TokensType):
         return "B", type.tokens, type.features
+    if isinstance(type, AlignmentType):
+        return "B", type.regions, type.words
     return next((axes for kind, axes in _AXES.items() if isinstance(type, kind)), ())
 
 

@@ -58,6 +58,10 @@ class Modules(Protocol):
         """The pixels [b, 3, H, W] that a tower took for this output, and which of their patches [b, P] were dropped."""
         ...
 
+    def words(self, output: Applied, environment: Environment) -> Tensor:
+        """Which words of the text that a tower took for this output name each region: [b, R, L], bool."""
+        ...
+
     def call_whole(self, apply: Apply, environment: Environment) -> list[Any]:
         """The outputs of a head or a vocabulary, which may depend on the whole batch."""
         ...
@@ -89,18 +93,22 @@ class Step:
         it."""
         sizes = self.modules.logit_sizes(environment)
         schedule = self.schedule = self.objective.schedule_for(sizes) if sizes else self.objective.schedule
-        *before, last = schedule.steps
+        features = self.features(environment)
+        if self.objective.applied:
+            return self.objective.losses(features, schedule)
+        output: ObjectiveOutput = self.objective(**features)
+        return output
+
+    def features(self, environment: Environment) -> dict[str, Any]:
+        """Run everything before the last function: the inputs of that function, by name."""
+        *before, last = self.schedule.steps
         assert isinstance(last, Compute), "a step ends with its losses"
         for step in before:
             if isinstance(step, Apply):
                 environment.update(zip(step.outputs, self.apply(step, environment), strict=True))
             else:
                 self.compute(step, environment)
-        features = dict(self._features(last, environment))
-        if self.objective.applied:
-            return self.objective.losses(features, schedule)
-        output: ObjectiveOutput = self.objective(**features)
-        return output
+        return dict(self._features(last, environment))
 
     def apply(self, step: Apply, environment: Environment) -> list[Any]:
         """The output of a module for each value of a call."""
@@ -148,6 +156,8 @@ class Step:
             if (stream.pixels or stream.dropped) and applied in step.takes:
                 parts = zip(("pixels", "dropped"), self.modules.images(applied, environment), strict=True)
                 yield from ((stream.input(part), tensor) for part, tensor in parts if getattr(stream, part))
+            if stream.words and applied in step.takes:
+                yield stream.input("words"), self.modules.words(applied, environment)
         for output in self.objective.module_outputs:
             yield from _of_module(output, step, environment)
             yield from self._predicted(output, applied_of(output.node), step, environment)

@@ -23,6 +23,7 @@ __all__ = [
     "Target",
     "TargetPart",
     "TokenFeatures",
+    "WordMap",
     "precise",
 ]
 
@@ -35,6 +36,15 @@ class TokenFeatures(NamedTuple):
 
     values: Tensor
     mask: Tensor | None = None
+
+
+class WordMap(NamedTuple):
+    """Which words name each region, `words` [b, R, L], bool; `tokens` [b, L] is true where there is a word, `regions` [b, R]
+    where there is a region, None where all are."""
+
+    words: Tensor
+    tokens: Tensor | None = None
+    regions: Tensor | None = None
 
 
 class PredictedTokens(NamedTuple):

@@ -317,3 +317,16 @@ class StreamUnusable(Problem):
         "or in shares of the run. Flows are read as streams one by one: `--set flows.texts.data.stream=true`."
     )
     provoked_by = "`--set data.stream=true` with `--data pictures.csv`"
+
+
+class ConceptsUnreadable(Problem):
+    code = "V0841"
+    template = "the concepts in `{path}` cannot be used: {reason}"
+    summary = "The file that `data.concepts` names is missing, is not text, or names no concepts."
+    explanation = (
+        "`prompt(phrases)` and `concepts(phrases)` add names of other things to the names of the boxes of an image. "
+        "`data.concepts` names a UTF-8 text file of them: one per line, with `: ` and a definition after the name where "
+        "there is one, as in `zebra: a striped animal like a horse`; `#` begins a comment. `concepts` writes the definition "
+        "after the name (the concept dictionary of DetCLIP). Without a file, names are those of a part of the training data."
+    )
+    provoked_by = "`--set data.concepts=nowhere.txt`"

@@ -7,6 +7,7 @@ from vlmdsl.ir.operation import OPERATIONS
 from vlmdsl.ir.operations import (
     contrast,
     encoding,
+    grounding,
     matrices,
     mining,
     modules,
@@ -24,6 +25,6 @@ __all__ = ["FAMILIES", "OPERATIONS"]
 
 FAMILIES = (
     views, encoding, prediction, matrices, targets, reductions, scalars, state, per_sample, reference, mining, modules,
-    contrast,
+    grounding, contrast,
 )  # fmt: skip
 """The modules in the order in which documents list their operations."""

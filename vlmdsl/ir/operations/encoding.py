@@ -16,6 +16,7 @@ from vlmdsl.types import (
     LossType,
     ScalarType,
     ScoreType,
+    TableType,
     TokensType,
     Type,
     VecType,
@@ -141,12 +142,12 @@ VOCABULARY = define(
 NORMALIZE = define(
     Operation(
         "normalize",
-        same(VecType, TokensType),
+        same(VecType, TokensType, TableType),
         {"epsilon": NUMBER, "smallest": NUMBER, "wide": (bool,)},
         {"smallest": 1e-12, "wide": False},
         passes_features=True,
         per_sample=True,
-        takes="Vec or Tokens",
+        takes="Vec, Tokens or Table",
         carries="`epsilon`, `smallest` (only if not 1e-12), `wide` (in float32 at least, for a queue)",
         gives="the same, each vector divided by its length plus epsilon",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vlmdsl.ir.node import Node
 from vlmdsl.ir.operation import BrokenError, Yields
-from vlmdsl.types import LossType, ScalarType, ScoreType, SimType, TargetType, Type, as_value
+from vlmdsl.types import AlignmentType, LossType, ScalarType, ScoreType, SimType, TargetType, Type, as_value
 
 __all__ = [
     "BOUND",
@@ -20,7 +20,7 @@ __all__ = [
 
 NUMBER = (int, float)
 BOUND = (int, float, type(None))
-NUMERIC = (ScalarType, ScoreType, SimType, TargetType, LossType)
+NUMERIC = (ScalarType, ScoreType, SimType, TargetType, AlignmentType, LossType)
 
 
 def need(condition: bool, reason: str) -> None:

@@ -1,6 +1,7 @@
 """Data: sources, columns to fields, views, batches. The same for any number of processes, and after a resume."""
 
 from vlmdsl.runtime.data.collate import text_inputs
+from vlmdsl.runtime.data.concepts import ConceptNames, read_concepts
 from vlmdsl.runtime.data.context import Materials
 from vlmdsl.runtime.data.limits import Limits
 from vlmdsl.runtime.data.loader import BatchLoader, EvaluationLoader, check_batch
@@ -20,10 +21,10 @@ from vlmdsl.runtime.data.texts import duplicate_share, texts_of
 from vlmdsl.runtime.data.views import View, view_of
 
 __all__ = [
-    "BadSample", "BatchLoader", "EvaluationLoader", "FieldMapping", "Limits", "Loaded", "Materials", "MixedBatches",
-    "Mixture", "Requirement", "SampleStream", "SkipReport", "Skipped", "Source", "Survey", "View", "calls_of",
-    "check_batch", "checked_font", "duplicate_share", "fingerprint", "groups_by_source", "held_out", "map_fields",
-    "open_source", "open_stream", "parse_assignments", "read_synonyms", "remarks_of", "requirements", "seed_of",
-    "some_samples", "source_facts", "split_samples", "stream_with_stand_ins", "survey", "text_inputs", "texts_of",
-    "too_few_usable", "view_of", "with_stand_ins",
+    "BadSample", "BatchLoader", "ConceptNames", "EvaluationLoader", "FieldMapping", "Limits", "Loaded", "Materials",
+    "MixedBatches", "Mixture", "Requirement", "SampleStream", "SkipReport", "Skipped", "Source", "Survey", "View",
+    "calls_of", "check_batch", "checked_font", "duplicate_share", "fingerprint", "groups_by_source", "held_out",
+    "map_fields", "open_source", "open_stream", "parse_assignments", "read_concepts", "read_synonyms", "remarks_of",
+    "requirements", "seed_of", "some_samples", "source_facts", "split_samples", "stream_with_stand_ins", "survey",
+    "text_inputs", "texts_of", "too_few_usable", "view_of", "with_stand_ins",
 ]  # fmt: skip

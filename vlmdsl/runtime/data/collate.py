@@ -13,8 +13,10 @@ from vlmdsl.runtime.data.context import Materials, ViewContext
 from vlmdsl.runtime.data.sample import Loaded, Sample
 from vlmdsl.runtime.values import (
     Batch,
+    ConceptsValue,
     KeptPatches,
     MaskedText,
+    NamingText,
     Noise,
     TextFormat,
     TextValue,
@@ -22,6 +24,7 @@ from vlmdsl.runtime.values import (
     family_of,
     masked_batch,
     port,
+    word_maps,
 )
 
 __all__ = ["batch_of", "text_inputs"]
@@ -51,12 +54,16 @@ def text_inputs(loaded: Loaded, materials: Materials) -> Callable[[list[str]], V
 
 
 def _collated(name: str, loaded: Loaded, values: list[Any]) -> dict[str, Value]:
-    """The values of one name as a batch; a masked text comes with its mask."""
+    """The values of one name as a batch; a masked text comes with its mask, one that names regions with its word map."""
     if isinstance(values[0], MaskedText):
         assert isinstance(loaded.form, TextFormat)
         text, masked = masked_batch(values, loaded.form)
         return {name: text, port(name, "masked"): masked}
-    return {name: family_of(loaded.view.kind).collate(values, loaded.form)}
+    collated = {name: family_of(loaded.view.kind).collate(values, loaded.form)}
+    if isinstance(values[0], NamingText | ConceptsValue):
+        assert isinstance(loaded.form, TextFormat)
+        collated[port(name, "word_map")] = word_maps(values, loaded.form)
+    return collated
 
 
 def _stacked(parts: Sequence[np.ndarray]) -> Tensor:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from vlmdsl.runtime.data.concepts import ConceptNames
 from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, Limits
 from vlmdsl.runtime.data.synonyms import Synonyms
 from vlmdsl.runtime.draws import generator
@@ -21,13 +22,14 @@ Attributes = Mapping[str, object]
 
 @dataclass(frozen=True)
 class Materials:
-    """What the run provides for samples: synonyms for `eda`, a font file for `render`, limits of reading, and whether one of
-    several captions is drawn in each epoch."""
+    """What the run provides for samples: synonyms for `eda`, a font file for `render`, limits of reading, whether one of
+    several captions is drawn in each epoch, and concepts from which `prompt` and `concepts` draw."""
 
     synonyms: Synonyms | None = None
     font: str | None = None
     limits: Limits = DEFAULT_LIMITS
     draw_captions: bool = False
+    concepts: ConceptNames | None = None
 
 
 NO_MATERIALS = Materials()

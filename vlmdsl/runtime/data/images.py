@@ -15,7 +15,7 @@ from vlmdsl.runtime.data.files import read_inside
 from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, Limits
 from vlmdsl.runtime.values import BadSample
 
-__all__ = ["IMAGE_SUFFIXES", "ImageCache", "decode_image"]
+__all__ = ["IMAGE_SUFFIXES", "ImageCache", "decode_image", "image_extent"]
 
 IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "dib", "gif", "tif", "tiff", "avif")
 
@@ -26,7 +26,7 @@ _DETAIL = 4
 """A JPEG is decoded no smaller than this times the side that the encoder takes: crops are enlarged from a part of it."""
 
 _ADDRESS = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
-_ORIENTATION = 0x0112
+_ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)
 _TILE_WIDTH, _TILE_LENGTH = 0x0142, 0x0143
 _SCAN, _MOST_SCANS = b"\xff\xda", 100
 """A progressive JPEG has about ten; each takes as long to decode as the whole image."""
@@ -42,6 +42,12 @@ def decode_image(
     Transparent pixels show a white ground: the colour they hide is arbitrary. With `side`, a JPEG much larger than it is
     decoded at a half, a quarter or an eighth of its size. Raises `BadSample`.
     """
+    content = _content(value, folder, limits)
+    return content if isinstance(content, np.ndarray) else _decoded(content, limits, side)
+
+
+def _content(value: object, folder: str | None, limits: Limits) -> np.ndarray | bytes | Image.Image:
+    """The levels, the encoded bytes or the Pillow image that a column holds or names; raises `BadSample`."""
     if isinstance(value, np.ndarray):
         if value.dtype == np.uint8 and value.ndim == 3 and value.shape[2] == 3 and value.size:
             return value
@@ -60,7 +66,26 @@ def decode_image(
         raise BadSample("missing image")
     if not isinstance(value, bytes | Image.Image):
         raise BadSample("image column holds no image")
-    return _decoded(value, limits, side)
+    return value
+
+
+def image_extent(value: object, folder: str | None = None, limits: Limits = DEFAULT_LIMITS) -> tuple[int, int]:
+    """The width and height of an image, upright, whatever size it is decoded at; raises `BadSample` as `decode_image`.
+
+    >>> image_extent(np.zeros((20, 30, 3), dtype=np.uint8))
+    (30, 20)
+    """
+    content = _content(value, folder, limits)
+    if isinstance(content, np.ndarray):
+        return content.shape[1], content.shape[0]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(content), formats=_FORMATS) if isinstance(content, bytes) else content
+            turned = image.getexif().get(_ORIENTATION, 1) in _ON_ITS_SIDE
+    except Exception as fault:  # as in `_decoded`
+        raise BadSample("damaged image") from fault
+    return (image.height, image.width) if turned else (image.width, image.height)
 
 
 def _decoded(value: bytes | Image.Image, limits: Limits, side: int | None) -> np.ndarray:

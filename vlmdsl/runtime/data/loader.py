@@ -31,7 +31,7 @@ from vlmdsl.runtime.data.stream_batches import UNKNOWN, StreamBatches
 from vlmdsl.runtime.data.streams import SampleStream, is_stream
 from vlmdsl.runtime.data.views import View, view_of
 from vlmdsl.runtime.draws import sample_draws, step_draws
-from vlmdsl.runtime.values import Batch
+from vlmdsl.runtime.values import Batch, ImageFormat
 from vlmdsl.source import Span
 
 __all__ = ["BatchLoader", "EvaluationLoader", "check_batch"]
@@ -147,7 +147,12 @@ class BatchLoader:
         lanes: int | None = None,
         window: int = 1000,
     ) -> None:
-        values = {name: Loaded(View(name, kind)) for name, kind in (fields or {}).items()}
+        readings = list(readings)
+        # Boxes are places in what a tower sees of an image.
+        images = next((reading.form for reading in readings if isinstance(reading.form, ImageFormat)), None)
+        values = {
+            name: Loaded(View(name, kind), images if kind == "Boxes" else None) for name, kind in (fields or {}).items()
+        }
         for reading in readings:
             values[reading.name] = Loaded(view_of(reading.source), reading.form, (noise or {}).get(reading.name))
         budget = cache_bytes // max(workers, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,12 +11,22 @@ from typing import Any
 import numpy as np
 
 from vlmdsl.runtime.data.context import NO_MATERIALS, Materials, ViewContext
-from vlmdsl.runtime.data.images import ImageCache, decode_image
+from vlmdsl.runtime.data.images import ImageCache, decode_image, image_extent
 from vlmdsl.runtime.data.mapping import FieldMapping
 from vlmdsl.runtime.data.source import BadSample, Samples
 from vlmdsl.runtime.data.views import View
 from vlmdsl.runtime.draws import generator
-from vlmdsl.runtime.values import FieldColumns, ImageFormat, SampleColumns, family_of, first_value, gumbel_noise
+from vlmdsl.runtime.values import (
+    BoxesValue,
+    ConceptsValue,
+    FieldColumns,
+    ImageFormat,
+    NamingText,
+    SampleColumns,
+    family_of,
+    first_value,
+    gumbel_noise,
+)
 
 __all__ = ["Loaded", "Sample", "SampleReader"]
 
@@ -67,11 +77,14 @@ class SampleReader:
         self.values = dict(values)
         self._sides: dict[str, int] = {}
         self._read_field: dict[str, Callable[[SampleColumns], Any]] = {}
+        self._pictured: FieldColumns | None = None
         for loaded in self.values.values():
             name, kind = loaded.view.field, loaded.view.field_kind
             if isinstance(loaded.form, ImageFormat):
                 self._sides[name] = max(loaded.form.size, self._sides.get(name, 1))
             self._read_field[name] = partial(family_of(kind).read, field=mapping.field(name))
+            if kind == "Image" and self._pictured is None:
+                self._pictured = mapping.field(name)
         self._seed = seed
         self._materials = materials
         self._images = ImageCache(cache_bytes)
@@ -89,7 +102,13 @@ class SampleReader:
 
     def _read(self, index: int, epoch: int, counts: Counter[str]) -> Sample:
         columns, key = self.source[index], self.source.keys[index]
-        sample = SampleColumns(columns, key, partial(self._image, index, columns), partial(self._choice, epoch, key))
+        sample = SampleColumns(
+            columns,
+            key,
+            partial(self._image, index, columns),
+            partial(self._choice, epoch, key),
+            partial(self._extent, index, columns),
+        )
         roots: dict[str, Any] = {}
         values: dict[str, Any] = {}
         kept: dict[str, np.ndarray] = {}
@@ -105,6 +124,7 @@ class SampleReader:
                 kept[name] = view.kept(context)
             if loaded.noise is not None:
                 noise[name] = gumbel_noise(self._seed, epoch, key, name, loaded.noise)
+        _check_regions(values.values())
         counts.update(counts_of_views)
         return Sample(index, key, values, kept, noise)
 
@@ -114,6 +134,13 @@ class SampleReader:
             return 0
         return int(generator(self._seed, "caption", epoch, key, field.name).integers(count))
 
+    def _extent(self, index: int, columns: Mapping[str, object]) -> tuple[int, int]:
+        """The width and height of the image that boxes are in: the first image of the sample."""
+        if self._pictured is None:
+            raise BadSample("boxes without an image that they are in")
+        value, folder = first_value(columns, self._pictured.columns), self.source.folder_of(index)
+        return image_extent(value, folder, self._materials.limits)
+
     def _image(self, index: int, columns: Mapping[str, object], field: FieldColumns) -> np.ndarray:
         image = self._images.get((index, field.name))
         if image is None:
@@ -121,3 +148,10 @@ class SampleReader:
             image = decode_image(value, folder, self._materials.limits, self._sides.get(field.name))
             self._images.put((index, field.name), image)
         return image
+
+
+def _check_regions(values: Iterable[object]) -> None:
+    """What is said of the regions of a sample is said of as many; raises `BadSample`."""
+    counts = {value.regions for value in values if isinstance(value, BoxesValue | NamingText | ConceptsValue)}
+    if len(counts) > 1:
+        raise BadSample(f"boxes and their phrases are not as many: {' and '.join(map(str, sorted(counts)))}")

@@ -98,10 +98,7 @@ def _filled(text: object) -> str:
 
 def _grid(image: np.ndarray) -> np.ndarray:
     """The nine fields of an image cut in thirds, as regions `[9, F]`."""
-    height, width = image.shape[:2]
-    rows = list(itertools.pairwise(height * np.linspace(0, 1, 4)))
-    columns = list(itertools.pairwise(width * np.linspace(0, 1, 4)))
-    return _regions(image, [(left, top, right, bottom) for top, bottom in rows for left, right in columns])
+    return _regions(image, [(box[0], box[1], box[2], box[3]) for box in _cells(image).tolist()])
 
 
 def _crops(image: np.ndarray, boxes: object) -> np.ndarray:
@@ -125,11 +122,25 @@ def _regions(image: np.ndarray, boxes: Sequence[tuple[float, float, float, float
     return np.concatenate([np.stack(pixels), places], axis=1).astype(np.float32)
 
 
+def _cells(image: np.ndarray) -> np.ndarray:
+    """The cells of a 3 x 3 grid, as boxes `[9, 4]`."""
+    height, width = image.shape[:2]
+    rows, columns = (list(itertools.pairwise(size * np.linspace(0, 1, 4))) for size in (height, width))
+    return np.array([(left, top, right, bottom) for top, bottom in rows for left, right in columns])
+
+
+def _spans(text: object, spans: object) -> Mapping[str, object]:
+    """The phrases of boxes as parts of a text."""
+    return {"text": text, "spans": spans}
+
+
 STAND_INS: dict[str, StandIn] = {
     "summarize": StandIn("Text", ("TEXT",), "the first sentence of a text", _summary),
     "template": StandIn("Text", ("WORDS",), "`a picture of A, B and C`, of words or phrases", _template, several=True),
     "grid": StandIn("Regions", ("IMAGE",), "the cells of a 3 x 3 grid over an image, as small images", _grid),
     "crops": StandIn("Regions", ("IMAGE", "BOXES"), "the contents of annotated boxes, as small images", _crops),
+    "cells": StandIn("Boxes", ("IMAGE",), "the cells of a 3 x 3 grid over an image", _cells),
+    "spans": StandIn("Phrases", ("TEXT", "SPANS"), "the parts of a text that name each box", _spans),
     "hash": StandIn("Label", ("TEXT",), "a class for each distinct text", _label),
 }
 """By name. `TEXT` is a column of texts, `WORDS` one of words, phrases or lists of them, `BOXES` one of pixel boxes."""

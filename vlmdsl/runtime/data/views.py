@@ -13,11 +13,13 @@ from vlmdsl.diagnostics.catalog.data import CannotLoad
 from vlmdsl.ir import Node, root_field
 from vlmdsl.ir.operations import OPERATIONS
 from vlmdsl.ir.operations.encoding import MIX
+from vlmdsl.ir.operations.grounding import CAPTION, CONCEPTS, PROMPT
 from vlmdsl.ir.operations.views import ALTERNATIVE, AUGMENT, CROP, DROP, EDA, MASK, RENDER, REWRITE, SUMMARIZE
 from vlmdsl.primitives.pipelines import PIPELINES, Crop, PipelineName
 from vlmdsl.runtime.data.augmentations import augmented
 from vlmdsl.runtime.data.context import Attributes, ViewContext
 from vlmdsl.runtime.data.eda import eda
+from vlmdsl.runtime.data.naming import caption, concepts, prompt
 from vlmdsl.runtime.data.rendering import render
 from vlmdsl.runtime.data.summaries import summarize
 from vlmdsl.runtime.values import ImageFormat, MaskedText, TextValue, dropped_first, kept
@@ -54,8 +56,8 @@ class View:
 
     @property
     def field_kind(self) -> str:
-        """The kind of the field itself: a rendered text is an image made of a text."""
-        return "Text" if any(operation == RENDER for operation, _ in self.steps) else self.kind
+        """The kind of the field itself: a rendered text is an image made of a text, a prompt a text made of phrases."""
+        return next((_MADE_OF[operation] for operation, _ in self.steps if operation in _MADE_OF), self.kind)
 
     def without_draws(self) -> View:
         """The view for evaluation: its deterministic steps, such as `render`."""
@@ -173,6 +175,9 @@ def _pipeline(attributes: Attributes) -> PipelineName:
     return cast(PipelineName, attributes.get("pipeline", "crop"))
 
 
+_MADE_OF: dict[str, str] = {CAPTION: "Phrases", PROMPT: "Phrases", CONCEPTS: "Phrases", RENDER: "Text"}
+"""The kind of field that a view of another kind is made of."""
+
 VIEWS: dict[str, Callable[[Value, Attributes, ViewContext], Value]] = {
     REWRITE: _rewrite,
     ALTERNATIVE: _alternative,
@@ -182,5 +187,8 @@ VIEWS: dict[str, Callable[[Value, Attributes, ViewContext], Value]] = {
     RENDER: _render,
     AUGMENT: _augment,
     MASK: _mask,
+    CAPTION: caption,
+    PROMPT: prompt,
+    CONCEPTS: concepts,
 }
 """Operation of the graph -> what makes the view of one sample's value; `drop` does not change pixels."""

@@ -1,6 +1,7 @@
 """Evaluation: retrieval, classification and reconstruction, beside chance and beside the untrained model."""
 
 from vlmdsl.runtime.evaluation.comparison import Comparison, Part, comparison_of
+from vlmdsl.runtime.evaluation.grounding import Grounding, box_phrase_accuracy, grounding_of
 from vlmdsl.runtime.evaluation.held_out import evaluate, evaluate_images, image_names
 from vlmdsl.runtime.evaluation.neighbours import first_image_tower, neighbour_accuracy
 from vlmdsl.runtime.evaluation.probe import linear_probe_accuracy
@@ -16,14 +17,17 @@ __all__ = [
     "PART_TITLES",
     "Part",
     "Evaluation",
+    "Grounding",
     "Measures",
     "Reconstruction",
     "Retrieval",
+    "box_phrase_accuracy",
     "class_similarities",
     "comparison_of",
     "evaluate",
     "evaluate_images",
     "first_image_tower",
+    "grounding_of",
     "image_names",
     "linear_probe_accuracy",
     "masked_error",

@@ -226,7 +226,11 @@ def _side(node: Node) -> _Side | None:
         own = sides[0]
         if any(side is None or own is None or replace(side, composite=own.composite) != own for side in sides):
             return None  # features of several streams, or of several views or heads
-        return None if own is None or own.kind != "Image" else replace(own, normalized=normalized, composite=node)
+        return (
+            None
+            if own is None or own.kind != "Image"
+            else replace(own, level="pooled", normalized=normalized, composite=node)
+        )
     if not node.operation.reads_encoder_output or node.inputs[0].operation is APPLY:
         return None  # a text given its image is not compared with other images
     encode = node.inputs[0]

@@ -20,7 +20,7 @@ _CLASSIFIED = {
     "linear_probe": ("probe", "linear probe"),
 }
 """Group of classification results -> its attribute of `Evaluation`, and its title."""
-PART_TITLES = {"reconstruction": "dropped patches"}
+PART_TITLES = {"reconstruction": "dropped patches", "grounding": "names of boxes"}
 """Group of results of a part of a recipe -> its title."""
 
 

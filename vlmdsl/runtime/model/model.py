@@ -129,6 +129,10 @@ class VisionLanguageModel(nn.Module):
         """The pixels that a tower took for an output, and which of their patches were dropped."""
         return self.encoders.images(output, environment, self)
 
+    def words(self, output: Applied, environment: Environment) -> Tensor:
+        """Which words of the text that a tower took for an output name each region."""
+        return self.encoders.words(output, environment, self)
+
     def call_tower(self, apply: Apply, inputs: Sequence[TowerInput]) -> list[Any]:
         """The features of each input, from one call of a module that takes samples one by one."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and apply.use.gradient):
@@ -233,11 +237,12 @@ class VisionLanguageModel(nn.Module):
 
     def form(self, tower: str, kind: str) -> Hashable:
         """The form in which a tower takes fields of a kind, its `image_format`, `text_format`; None where it states none."""
-        form: Hashable = getattr(self.encoders[tower], f"{kind.lower()}_format", None)
+        name = "text_format" if kind == "Concepts" else f"{kind.lower()}_format"
+        form: Hashable = getattr(self.encoders[tower], name, None)
         return form
 
 
-_PORTS = ("keep", "noise", "masked")
+_PORTS = ("keep", "noise", "masked", "word_map")
 """What may come with a value for the module that takes it (`runtime.values`)."""
 
 

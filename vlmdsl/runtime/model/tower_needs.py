@@ -12,6 +12,7 @@ from vlmdsl.ir import Encoder as ObjectiveEncoder
 from vlmdsl.runtime.model.text_decoders import DecoderNeed, decoder_need
 from vlmdsl.runtime.modules.towers import Encoder
 from vlmdsl.source import Span
+from vlmdsl.types import EncodedType
 
 __all__ = ["TowerNeed", "check_lengths", "check_towers", "tower_needs"]
 
@@ -61,6 +62,9 @@ def tower_needs(streams: Iterable[Stream], columns: Iterable[Column] = ()) -> di
 
 
 def _used(stream: Stream) -> frozenset[str]:
+    """What a tower yields for a stream: of several texts per sample the pooled features of each are the tokens."""
+    if stream.encode.type == EncodedType("Concepts"):
+        return frozenset({"pooled"})
     return frozenset(stream.outputs)
 
 

@@ -19,7 +19,7 @@ from vlmdsl.runtime.model.family import ModuleFamily, OfModel
 from vlmdsl.runtime.model.named import NamedModules
 from vlmdsl.runtime.model.text_decoders import decoder_input
 from vlmdsl.runtime.modules.towers import Encoder
-from vlmdsl.runtime.values import ImageBatch, ImageFormat, KeptPatches, Share, TowerInput, call_together, count
+from vlmdsl.runtime.values import ImageBatch, ImageFormat, KeptPatches, Share, TowerInput, WordMaps, call_together, count
 from vlmdsl.types import FieldType
 
 __all__ = ["Towers", "noise_length"]
@@ -101,6 +101,14 @@ class Towers(NamedModules, ModuleFamily):
         assert isinstance(keep, KeptPatches)
         assert isinstance(form, ImageFormat)
         return taken.value.pixels, keep.dropped(form.patches_of(taken.value.pixels))
+
+    def words(self, output: Applied, environment: Environment, model: OfModel) -> Tensor:
+        """Which words of the text that a tower took for an output name each region."""
+        assert isinstance(output.value, Node)
+        loaded = environment[output.value][model.form(output.use.module.name, _kind(output.value))]
+        named = loaded.ports["word_map"]
+        assert isinstance(named, WordMaps)
+        return named.words
 
     @property
     def units(self) -> list[nn.Module]:

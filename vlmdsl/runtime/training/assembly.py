@@ -9,7 +9,7 @@ from typing import Any
 from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.data import StreamUnusable
-from vlmdsl.ir import ONE_SOURCE, Program, columns, draws, ramps, ramps_in_epochs, sample_index
+from vlmdsl.ir import ONE_SOURCE, Column, Program, columns, draws, ramps, ramps_in_epochs, sample_index
 from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.runtime.data import (
     BatchLoader,
@@ -28,6 +28,7 @@ from vlmdsl.runtime.data import (
     map_fields,
     open_source,
     open_stream,
+    read_concepts,
     read_synonyms,
     requirements,
     seed_of,
@@ -134,7 +135,7 @@ def map_data(
     if mapping is None or faults:
         raise DiagnosticError(tuple(dict.fromkeys(faults)))
     stream = _stream(program, config, stand_ins) if config.data.stream else None
-    if not columns(program):
+    if not _of_samples(program):
         return Data(train, mapping, val, val_mapping, foreign=foreign, stream=stream)
     if not config.data.reference:
         rest, kept = split_samples(train, config.data.reference_share, config.train.seed)
@@ -146,12 +147,17 @@ def map_data(
     return Data(train, mapping, val, val_mapping, reference, reference_mapping, foreign, stream)
 
 
+def _of_samples(program: Program) -> list[Column]:
+    """The columns of the reference set that samples are set aside for."""
+    return [column for column in columns(program) if not column.of_names]
+
+
 def _stream(program: Program, config: RunConfig, stand_ins: list[Call]) -> SampleStream:
     """The training samples as a stream; V0837 for a recipe that needs random access to them."""
     reason, help = "", "leave out `data.stream=true`"
     if program.batch_policy == ONE_SOURCE:
         reason = "the recipe asks for batches of one source each, which needs the sources of all samples"
-    elif columns(program) and not config.data.reference:
+    elif _of_samples(program) and not config.data.reference:
         reason = "the recipe retrieves from a share of the samples; name others with `data.reference`"
     elif sample_index(program) is not None:
         reason = "the recipe keeps a number per sample, and the length of a stream is not known"
@@ -195,7 +201,7 @@ def surveys(program: Program, config: RunConfig, data: Data, model: VisionLangua
     materials, share = materials_of(config), config.data.max_bad_share
     every = {need.field: need.kind for need in requirements(program)}
     plain = {need.field: need.kind for need in requirements(program, views=False) if not need.optional}
-    retrieved = {column.field: column.kind for column in columns(program)}
+    retrieved = {column.field: column.kind for column in _of_samples(program)}
     batch = 1 if data.stream else config.train.batch  # the head of a stream may be smaller than a batch
     surveyed = {
         "train": survey(data.train, data.mapping, every, values, materials=materials, batch=batch, max_bad_share=share)
@@ -215,12 +221,13 @@ def reference_values(model: VisionLanguageModel) -> dict[str, Loaded]:
     return {
         column.name: Loaded(View(column.field, column.kind), model.form(column.encoder.tower, column.kind))
         for column in model.objective.references.columns
+        if not column.of_names
     }
 
 
 def text_fields(program: Program) -> list[str]:
-    """The names of the fields of a program that hold texts."""
-    return [need.field for need in requirements(program, views=False) if need.kind == "Text"]
+    """The names of the fields of a program that hold texts, or phrases."""
+    return [need.field for need in requirements(program, views=False) if need.kind in ("Text", "Phrases", "Concepts")]
 
 
 def build_model(
@@ -283,12 +290,13 @@ def _vector_lengths(objective: Objective, facts: Mapping[str, Any]) -> dict[str,
 
 def materials_of(config: RunConfig) -> Materials:
     """The materials of views; `DiagnosticError` for files that cannot be used."""
-    synonyms, font = config.data.synonyms, config.data.font
+    synonyms, font, concepts = config.data.synonyms, config.data.font, config.data.concepts
     return Materials(
         None if synonyms is None else read_synonyms(synonyms),
         None if font is None else checked_font(font),
         Limits.of(config.data),
         config.data.captions == "draw",
+        None if concepts is None else read_concepts(concepts),
     )
 
 

@@ -95,6 +95,6 @@ def _texts(objectives: Sequence[Objective], opened: Sequence[Data]) -> Iterator[
         for need in requirements(objective.program, views=False):
             columns = (data.mapping.columns.get(name) for name in (need.field, f"{need.field}_rewrites"))
             identity = (need.field, *columns)
-            if need.kind == "Text" and identity not in seen:
+            if need.kind in ("Text", "Phrases") and identity not in seen:
                 seen.add(identity)
                 yield from texts_of(data.train, data.mapping, [need.field])

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from vlmdsl.ir import Program, root_field
 from vlmdsl.ir.operations.views import DROP
-from vlmdsl.runtime.data import EvaluationLoader, View, view_of
-from vlmdsl.runtime.evaluation import Measures, masked_error, reconstruction_of
+from vlmdsl.runtime.data import BadSample, EvaluationLoader, Loaded, View, view_of
+from vlmdsl.runtime.evaluation import Measures, box_phrase_accuracy, grounding_of, masked_error, reconstruction_of
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.training.evaluation_loaders import Loaders
+from vlmdsl.types import FieldType
 
 __all__ = ["MeasuredPart", "measured_parts"]
 
@@ -45,5 +47,37 @@ def _dropped_patches(program: Program, loaders: Loaders) -> MeasuredPart | None:
     return MeasuredPart("reconstruction", batches, lambda model: masked_error(model, batches, name, reconstruction))
 
 
-_PARTS: tuple[Callable[[Program, Loaders], MeasuredPart | None], ...] = (_dropped_patches,)
+def _boxes(program: Program, loaders: Loaders) -> MeasuredPart | None:
+    """How well the boxes of held-out images are named."""
+    grounding = grounding_of(program)
+    mapping = loaders.data.held_out_mapping
+    if grounding is None or mapping is None or not {grounding.boxes, grounding.phrases} <= mapping.columns.keys():
+        return None
+    readings = loaders.model.readings
+    values = {reading.name: Loaded(view_of(reading.source).without_draws(), reading.form) for reading in readings}
+    if not {loaded.view.field for loaded in values.values()} <= mapping.columns.keys():
+        return None
+    images = next(reading.form for reading in readings if reading.source.type == FieldType("Image"))
+    values[grounding.boxes] = Loaded(View(grounding.boxes, "Boxes"), images)
+    batches = loaders.held_out(values)
+    names = partial(_names, loaders, grounding.phrases)
+    return MeasuredPart("grounding", batches, lambda model: box_phrase_accuracy(model, batches, grounding, names()))
+
+
+def _names(loaders: Loaders, field: str) -> dict[int, tuple[str, ...]]:
+    """The names of the boxes of each held-out sample, by its index."""
+    source, mapping = loaders.data.held_out, loaders.data.held_out_mapping
+    assert source is not None
+    assert mapping is not None
+    names: dict[int, tuple[str, ...]] = {}
+    limit = loaders.config.evaluation.limit
+    for index in range(len(source) if limit is None else min(limit, len(source))):
+        try:
+            names[index] = mapping.read(field, "Phrases", source[index]).names
+        except BadSample:
+            continue
+    return names
+
+
+_PARTS: tuple[Callable[[Program, Loaders], MeasuredPart | None], ...] = (_dropped_patches, _boxes)
 """A part that can be measured is a line here, and its title one of `evaluation.PART_TITLES`."""

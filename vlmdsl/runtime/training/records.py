@@ -40,7 +40,10 @@ Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, AfterValidator(_is_file_name)]
 InsidePath = Annotated[str, AfterValidator(_inside)]
 KeptSetting = Annotated[
-    str, StringConstraints(pattern=r"^(data\.(synonyms|font)|model\.(tokenizer|image_encoder|text_encoder|towers\.\w+))$")
+    str,
+    StringConstraints(
+        pattern=r"^(data\.(synonyms|font|concepts)|model\.(tokenizer|image_encoder|text_encoder|towers\.\w+))$"
+    ),
 ]
 Name = Annotated[str, StringConstraints(pattern=f"^{_NAME}$", max_length=_LONGEST_NAME)]
 

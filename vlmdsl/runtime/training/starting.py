@@ -28,7 +28,7 @@ from vlmdsl.source import Span
 
 __all__ = ["RecipeFiles", "check_same_data", "data_facts", "write_resumed", "write_start"]
 
-_NAMES_A_FILE = ("data.synonyms", "data.font", "model.tokenizer")
+_NAMES_A_FILE = ("data.synonyms", "data.font", "data.concepts", "model.tokenizer")
 _OF_A_TOWER = (".json", ".safetensors", ".txt", ".model")
 """Endings of the files that a pretrained tower is loaded from."""
 

@@ -5,6 +5,7 @@
 
 from vlmdsl.runtime.values.bad_sample import BadSample
 from vlmdsl.runtime.values.batch import Batch, port
+from vlmdsl.runtime.values.boxes import BoxBatch, BoxesValue
 from vlmdsl.runtime.values.calls import Share, TowerInput, call_together
 from vlmdsl.runtime.values.family import Family, FieldColumns, SampleColumns, family_of, first_value
 from vlmdsl.runtime.values.image import ImageBatch, ImageFormat, resized
@@ -19,6 +20,15 @@ from vlmdsl.runtime.values.mask import (
     token_ids,
 )
 from vlmdsl.runtime.values.noise import Noise, gumbel_noise
+from vlmdsl.runtime.values.phrases import (
+    ConceptBatch,
+    ConceptsValue,
+    NamingText,
+    PhrasesValue,
+    WordMaps,
+    joined_phrases,
+    word_maps,
+)
 from vlmdsl.runtime.values.regions import RegionBatch
 from vlmdsl.runtime.values.scalar import MISSING_LABEL, ScalarBatch, key_number
 from vlmdsl.runtime.values.splits import Parallel, Prefix, next_ids, prefix_lengths, prompted
@@ -26,10 +36,11 @@ from vlmdsl.runtime.values.text import TextBatch, TextFormat, TextValue
 from vlmdsl.runtime.values.tuples import Value, cat, count, length, map_tensors, pad, shorten, split, take, to
 
 __all__ = [
-    "MISSING_LABEL", "NOT_SELECTED", "BadSample", "Batch", "Family", "FieldColumns", "ImageBatch", "ImageFormat",
-    "KeptPatches", "MaskedText", "MaskedTokens", "Noise", "Parallel", "Prefix", "RegionBatch", "SampleColumns",
-    "ScalarBatch", "Share", "TextBatch", "TextFormat", "TextValue", "TowerInput", "Value", "call_together", "cat", "count",
-    "family_of", "first_value", "gumbel_noise", "dropped_first", "kept", "key_number", "length", "map_tensors",
+    "MISSING_LABEL", "NOT_SELECTED", "BadSample", "Batch", "BoxBatch", "BoxesValue", "ConceptBatch", "ConceptsValue",
+    "Family", "FieldColumns", "ImageBatch", "ImageFormat", "KeptPatches", "MaskedText", "MaskedTokens", "NamingText",
+    "Noise", "Parallel", "PhrasesValue", "Prefix", "RegionBatch", "SampleColumns", "ScalarBatch", "Share", "TextBatch",
+    "TextFormat", "TextValue", "TowerInput", "Value", "WordMaps", "call_together", "cat", "count", "dropped_first",
+    "family_of", "first_value", "gumbel_noise", "joined_phrases", "kept", "key_number", "length", "map_tensors",
     "masked_batch", "next_ids", "pad", "port", "prefix_lengths", "prompted", "resized", "shorten", "split", "take", "to",
-    "token_ids",
+    "token_ids", "word_maps",
 ]  # fmt: skip

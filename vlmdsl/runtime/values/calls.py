@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeVar
 
 from torch import Tensor
 
+from vlmdsl.runtime.values.phrases import ConceptBatch
 from vlmdsl.runtime.values.text import TextBatch
 from vlmdsl.runtime.values.tuples import Value, cat, count, length, map_tensors, shorten, split
 
@@ -33,13 +34,24 @@ class TowerInput:
     ports: Mapping[str, Value] = field(default_factory=dict)
 
     def call(self, tower: Callable[..., F]) -> F:
-        """The features: `tower(pixels or ids or features, mask, words=, keep=, noise=, share=)`, of these what there is."""
+        """The features: `tower(pixels or ids or features, mask, words=, keep=, noise=, share=)`, of these what there is.
+
+        Several texts per sample are encoded as so many samples; the pooled features of each are the tokens of its sample.
+        """
+        if isinstance(self.value, ConceptBatch):
+            return self._each(self.value, tower)
         arguments = list(self.value)
         keywords = {name: value[0] for name, value in self.ports.items()}
         words = self.ports.get("words")
         if isinstance(words, TextBatch):
             arguments.append(words.mask)
         return tower(*arguments, **keywords)
+
+    def _each(self, texts: ConceptBatch, tower: Callable[..., F]) -> F:
+        encoded = tower(texts.ids.flatten(0, 1), texts.tokens.flatten(0, 1))
+        pooled: Tensor = encoded.pooled  # type: ignore[attr-defined]  # a tower of texts yields it
+        none = dict.fromkeys(encoded._fields)  # type: ignore[attr-defined]  # of a named tuple
+        return type(encoded)(**{**none, "tokens": pooled.unflatten(0, texts.real.shape), "mask": texts.real})
 
     def __len__(self) -> int:
         """How many samples it holds."""

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from vlmdsl.runtime.values.bad_sample import BadSample
 from vlmdsl.runtime.values.tuples import Value
 from vlmdsl.types import FIELD_KINDS
 
@@ -47,18 +48,24 @@ def _first(field: FieldColumns, count: int) -> int:
     return 0
 
 
+def _no_extent() -> tuple[int, int]:
+    raise BadSample("boxes without an image that they are in")
+
+
 @dataclass(frozen=True, slots=True)
 class SampleColumns:
     """One sample of a source, as a family reads it.
 
     `columns` are read on access. `image` decodes the image of a field, `uint8 [H, W, 3]`, within the limits of
-    the run: a family opens no file that data names. `choice` selects one of several texts of a field.
+    the run: a family opens no file that data names. `choice` selects one of several texts of a field. `extent` is the
+    width and height of the sample's image as it is stored, in pixels; BadSample where it has none.
     """
 
     columns: Mapping[str, object]
     key: str = ""
     image: Callable[[FieldColumns], np.ndarray] = _no_image
     choice: Callable[[FieldColumns, int], int] = _first
+    extent: Callable[[], tuple[int, int]] = _no_extent
 
 
 class Family(Protocol[S, V_co]):

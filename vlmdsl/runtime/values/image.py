@@ -81,6 +81,18 @@ class ImageFormat:
         left, top = (image.width - side) // 2, (image.height - side) // 2
         return np.asarray(image.crop((left, top, left + side, top + side)))
 
+    def shown(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """The part of an image of this size that `fit` shows: left, top, right, bottom in its pixels.
+
+        >>> ImageFormat(32).shown(100, 60)
+        (20.0, 0.0, 80.0, 60.0)
+        """
+        if self.shorter is None:
+            return (0.0, 0.0, float(width), float(height)) if self.fitting == "squash" else _middle(width, height)
+        side = min(width, height) * self.size / self.shorter
+        left, top = (width - side) / 2, (height - side) / 2
+        return left, top, left + side, top + side
+
     def tensor(self, images: Iterable[np.ndarray]) -> Tensor:
         """`float32 [b, 3, S, S]` of `uint8 [S, S, 3]` images."""
         levels = torch.from_numpy(np.stack(list(images))).permute(0, 3, 1, 2).contiguous().float().div_(255.0)

@@ -44,6 +44,10 @@ class TextFormat:
         """Each of `length` ids, cut or padded; see `Tokenizer.encode`."""
         return TextBatch(*self.tokenizer.encode(texts, self.length, self.padding_side))
 
+    def characters(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+        """Where each of these ids is in the text; see `Tokenizer.characters`."""
+        return self.tokenizer.characters(text, self.length, self.padding_side)
+
 
 @dataclass(frozen=True, slots=True)
 class TextValue:

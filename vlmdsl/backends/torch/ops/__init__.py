@@ -40,6 +40,14 @@ from vlmdsl.backends.torch.ops.elementwise import (
     subtract_features,
     where,
 )
+from vlmdsl.backends.torch.ops.grounding import (
+    align,
+    focal,
+    region_contrast,
+    region_distillation,
+    regions,
+    word_map,
+)
 from vlmdsl.backends.torch.ops.language import token_loss
 from vlmdsl.backends.torch.ops.matching import matched
 from vlmdsl.backends.torch.ops.mining import fetch, hardest, mine, picked
@@ -54,18 +62,19 @@ from vlmdsl.backends.torch.ops.soft_targets import softmax, transport
 from vlmdsl.backends.torch.ops.state import enqueue, nearest, running_mean
 from vlmdsl.backends.torch.ops.targets import add_targets, flipped, others, paired, same, scale_target, smooth, uniform
 from vlmdsl.backends.torch.ops.vocabulary import SoftTargets, linear_cross_entropy
-from vlmdsl.backends.torch.values import Picks, Similarities, Target, TargetPart, TokenFeatures
+from vlmdsl.backends.torch.values import Picks, Similarities, Target, TargetPart, TokenFeatures, WordMap
 
 __all__ = [
     "ContrastResult", "Direction", "Picks", "Similarities", "SoftTargets", "Target", "TargetPart", "TokenFeatures",
-    "add", "add_features", "add_targets", "attend", "best_entries", "best_entries_by_index", "clamp", "contrast",
-    "contrast_of", "cross_entropy", "distribution", "divide", "enqueue", "entropy", "entropy_of_mean", "equal",
-    "exclude", "exclude_pairs", "exp", "fetch", "flipped", "gate", "gather", "greater", "greater_equal", "hardest",
-    "hinge", "less", "less_equal", "linear_cross_entropy", "log", "log_sum_exp", "logical_and", "logical_not",
-    "logical_or", "lookup", "matched", "maximum", "mean", "mine", "minimum", "mix", "mixture", "multiply", "nearest",
-    "negate", "normalize", "not_equal", "others", "paired", "patch_side", "picked", "pixels", "plugin_criterion",
-    "plugin_target", "plugin_token_criterion", "reconstruct", "reduce_tokens", "retain", "retrieve", "reuse", "row_mean",
-    "row_sum", "running_mean", "running_means", "same", "samples", "scale_target", "score", "sigmoid_loss", "similarity",
-    "smooth", "softmax", "softplus", "stop", "subtract", "subtract_features", "take", "target_entropy", "token_loss",
-    "tokens", "transport", "transpose", "uniform", "unite", "unite_targets", "where", "write",
+    "WordMap", "add", "add_features", "add_targets", "align", "attend", "best_entries", "best_entries_by_index", "clamp",
+    "contrast", "contrast_of", "cross_entropy", "distribution", "divide", "enqueue", "entropy", "entropy_of_mean",
+    "equal", "exclude", "exclude_pairs", "exp", "fetch", "flipped", "focal", "gate", "gather", "greater",
+    "greater_equal", "hardest", "hinge", "less", "less_equal", "linear_cross_entropy", "log", "log_sum_exp",
+    "logical_and", "logical_not", "logical_or", "lookup", "matched", "maximum", "mean", "mine", "minimum", "mix",
+    "mixture", "multiply", "nearest", "negate", "normalize", "not_equal", "others", "paired", "patch_side", "picked",
+    "pixels", "plugin_criterion", "plugin_target", "plugin_token_criterion", "reconstruct", "reduce_tokens",
+    "region_contrast", "region_distillation", "regions", "retain", "retrieve", "reuse", "row_mean", "row_sum",
+    "running_mean", "running_means", "same", "samples", "scale_target", "score", "sigmoid_loss", "similarity", "smooth",
+    "softmax", "softplus", "stop", "subtract", "subtract_features", "take", "target_entropy", "token_loss", "tokens",
+    "transport", "transpose", "uniform", "unite", "unite_targets", "where", "word_map", "write",
 ]  # fmt: skip

@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlmdsl.backends.torch.values import Similarities, TokenFeatures, precise
+from vlmdsl.backends.torch.values import Similarities, Table, TokenFeatures, precise
 
 __all__ = ["gate", "normalize", "reduce_tokens", "retain", "stop", "tokens"]
 
 Features = TypeVar("Features", Tensor, TokenFeatures)
+Units = TypeVar("Units", Tensor, TokenFeatures, Table)
 Value = TypeVar("Value", Tensor, TokenFeatures, Similarities)
 
 
@@ -28,14 +29,14 @@ def retain(features: Features, condition: Tensor, value: float) -> Features:
     return torch.where(condition.view(-1, *[1] * (features.dim() - 1)), features, value)
 
 
-def normalize(features: Features, epsilon: float = 0.0, smallest: float = 1e-12, *, wide: bool = False) -> Features:
+def normalize(features: Units, epsilon: float = 0.0, smallest: float = 1e-12, *, wide: bool = False) -> Units:
     """Each vector divided by its length plus `epsilon`, computed in float32 and given back in the features' dtype, or, if
     `wide`, as it was computed.
 
     A length counts as `smallest` at least, so that a vector of zeros stays one.
     """
-    if isinstance(features, TokenFeatures):
-        return TokenFeatures(normalize(features.values, epsilon, smallest, wide=wide), features.mask)
+    if isinstance(features, TokenFeatures | Table):
+        return features._replace(values=normalize(features.values, epsilon, smallest, wide=wide))
     if epsilon == 0.0:
         unit = F.normalize(precise(features), dim=-1, eps=smallest)
     else:

@@ -1,0 +1,113 @@
+"""Regions and the words that name them, as mathematics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vlmdsl.backends.latex.interface import Writer
+from vlmdsl.backends.latex.notation import PRODUCT, Math, call, equation, inner_product, number, total, words
+from vlmdsl.ir import Node
+from vlmdsl.ir.operations.encoding import ENCODE
+from vlmdsl.ir.operations.grounding import ALIGN, FOCAL, REGION_CONTRAST, REGION_DISTILLATION, WORD_MAP
+from vlmdsl.types import TableType
+
+__all__ = ["GROUNDING"]
+
+
+def _align(writer: Writer, node: Node) -> Math:
+    """The logit of region k and word l of sample i."""
+    regions, entries, *bias = node.inputs
+    region = writer.names.feature(regions, "ik")
+    if isinstance(entries.type, TableType):
+        entry = Math("c_{l}", "c_l")
+        writer.names.state("features", Math(rf"{entry.latex}\ {words('entry l of the table').latex}", "c_l: entry l"))
+    else:
+        entry = writer.names.feature(entries, "il")
+    product = inner_product(region, entry)
+    return total(product, *(writer.names.feature(one, "il") for one in bias)) if bias else product
+
+
+def _word_map(writer: Writer, node: Node) -> Math:
+    """1 where word l of the text of sample i names region k."""
+    encode = node.inputs[0]
+    assert encode.operation is ENCODE
+    said = f"1 where word l of {writer.names.source(encode.inputs[0]).text} names region k, else 0"
+    writer.names.state("values", Math(rf"y_{{ikl}}\ {words(said).latex}", f"y_ikl: {said}"))
+    return Math("y_{ikl}", "y_ikl")
+
+
+def _logits(writer: Writer, letter: str, node: Node) -> Math:
+    """A letter for the logits, which are stated."""
+    name = Math(rf"{letter}_{{ikl}}", f"{letter}_ikl")
+    writer.names.state("values", equation(name, writer.expression(node)))
+    return name
+
+
+def _focal(writer: Writer, node: Node) -> Math:
+    logits, target = _logits(writer, "z", node.inputs[0]), writer.expression(node.inputs[1])
+    gamma, alpha = node.number("gamma"), node.number("alpha")
+    if node.string("by") == "softmax":
+        said = "softmax over the words l of z_ikl"
+        writer.names.state("values", Math(rf"p_{{ikl}}\ {words(said).latex}", f"p_ikl: {said}"))
+        body = Math(
+            rf"-\left(1 - p_{{ikl}} / \tilde{{y}}_{{ikl}}\right)^{{{number(gamma).latex}}}"
+            r" \tilde{y}_{ikl} \log p_{ikl}",
+            f"-(1 - p_ikl/y'_ikl)^{number(gamma).text} y'_ikl log p_ikl",
+        )
+        said = "y_ikl over the number of words of the region"
+        writer.names.state("values", Math(rf"\tilde{{y}}_{{ikl}}\ {words(said).latex}", f"y'_ikl: {said}"))
+    else:
+        chosen = f"sigmoid({logits.text}) where {target.text} = 1, else 1 - sigmoid({logits.text})"
+        writer.names.state("values", Math(rf"p_{{ikl}}\ {words(chosen).latex}", f"p_ikl: {chosen}"))
+        power = (rf"(1 - p_{{ikl}})^{{{number(gamma).latex}}}", f"(1 - p_ikl)^{number(gamma).text} ") if gamma else ("", "")
+        weight = ("", "")
+        if alpha >= 0:
+            weight = (r"\alpha_{ikl}\,", "α_ikl ")
+            stated = f"{alpha:g} where {target.text} = 1, else {1 - alpha:g}"
+            writer.names.state("values", Math(rf"\alpha_{{ikl}}\ {words(stated).latex}", f"α_ikl: {stated}"))
+        body = Math(rf"-{weight[0]}{power[0]} \log p_{{ikl}}", f"-{weight[1]}{power[1]}log p_ikl")
+    if node.string("reduction") == "sum":
+        return Math(rf"\sum_{{i,k,l}} {body.latex}", f"Σ_i,k,l {body.text}", PRODUCT)
+    said = "the regions of the batch that a word names, at least 1"
+    writer.names.state("values", Math(rf"N_+\ {words(said).latex}", f"N+: {said}"))
+    return Math(rf"\frac{{1}}{{N_+}} \sum_{{i,k,l}} {body.latex}", f"1/N+ Σ_i,k,l {body.text}", PRODUCT)
+
+
+def _sure(writer: Writer, node: Node) -> None:
+    """States the regions that count, and both distributions."""
+    _logits(writer, "z", node.inputs[0])
+    _logits(writer, "t", node.inputs[1])
+    said = (
+        f"the regions (i, k) with a largest entry of softmax_l(t_ikl) above {node.number('above'):g}; all, if there are none"
+    )
+    writer.names.state("values", Math(rf"K\ {words(said).latex}", f"K: {said}"))
+
+
+def _distillation(writer: Writer, node: Node) -> Math:
+    _sure(writer, node)
+    divergence = call("KL", Math(r"\mathrm{softmax}_l\, t_{ikl}", "softmax_l t_ikl"), Math(r"z_{ikl}", "softmax_l z_ikl"))
+    divergence = Math(
+        r"\mathrm{KL}\left( \mathrm{softmax}_l\, t_{ikl} \,\|\, \mathrm{softmax}_l\, z_{ikl} \right)", divergence.text
+    )
+    return Math(rf"\frac{{1}}{{|K|}} \sum_{{(i,k) \in K}} {divergence.latex}", f"1/|K| Σ_(i,k)∈K {divergence.text}", PRODUCT)
+
+
+def _contrast(writer: Writer, node: Node) -> Math:
+    _sure(writer, node)
+    said = "the entry l with the largest t_ikl"
+    writer.names.state("values", Math(rf"c_{{ik}}\ {words(said).latex}", f"c_ik: {said}"))
+    said = "how many regions in K have the entry l"
+    writer.names.state("values", Math(rf"n_{{l}}\ {words(said).latex}", f"n_l: {said}"))
+    inside = r"\frac{n_{c_{ik}} e^{z_{ik c_{ik}}}}{\sum_l n_l e^{z_{ikl}}}"
+    text = "n_c_ik e^z_ikc_ik / Σ_l n_l e^z_ikl"
+    return Math(rf"\frac{{1}}{{|K|}} \sum_{{(i,k) \in K}} -\log {inside}", f"1/|K| Σ_(i,k)∈K -log({text})", PRODUCT)
+
+
+GROUNDING: dict[str, Callable[[Writer, Node], Math]] = {
+    ALIGN: _align,
+    WORD_MAP: _word_map,
+    FOCAL: _focal,
+    REGION_DISTILLATION: _distillation,
+    REGION_CONTRAST: _contrast,
+}
+"""The rules of operations on regions and words."""
