@@ -66,7 +66,7 @@ def test_terms_of_regionclip_are_the_authors(name: str, above: float) -> None:
 
     def logits(features: Tensor, entries: Tensor) -> Tensor:
         table = ops.normalize(Table(entries, torch.arange(len(entries))))
-        return ops.align(ops.normalize(ops.tokens(features[None], None)), table) / 0.01
+        return ops.alignment(ops.normalize(ops.tokens(features[None], None)), table) / 0.01
 
     boxes = torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=torch.float64).expand(1, len(regions), 4)
     taught = logits(tensors["teacher_regions"], tensors["teacher_concept_emb"])
@@ -86,7 +86,7 @@ def test_alignment_of_detclip_is_the_papers() -> None:
     tensors = tensors_of("detclip-total")
     regions, concepts = (tensors[f"{name}_features"].requires_grad_() for name in ("region", "concept"))
     valid = tensors["concept_valid"] > 0
-    logits = ops.align(ops.tokens(regions, None), ops.tokens(concepts, valid))
+    logits = ops.alignment(ops.tokens(regions, None), ops.tokens(concepts, valid))
     loss = ops.focal(logits, ops.WordMap(tensors["targets"] > 0, valid))
     torch.testing.assert_close(loss.detach(), tensors["out_align"], rtol=1e-9, atol=0)
     loss.backward()
@@ -104,8 +104,10 @@ def test_logits_of_glip_are_the_authors() -> None:
     shifts = words @ leaves["bias_lang"][:, None]
     regions = leaves["visual"].flatten(2).transpose(1, 2)
     scale = torch.exp(-leaves["log_scale"])
-    products = ops.align(ops.tokens(regions, None), ops.tokens(projected, None)) * scale
-    biases = ops.align(ops.tokens(torch.zeros_like(regions), None), ops.tokens(projected, None), ops.tokens(shifts, None))
+    products = ops.alignment(ops.tokens(regions, None), ops.tokens(projected, None)) * scale
+    biases = ops.alignment(
+        ops.tokens(torch.zeros_like(regions), None), ops.tokens(projected, None), ops.tokens(shifts, None)
+    )
     logits = ops.clamp(products + biases + leaves["bias0"], -50000.0, 50000.0, "zero")
     torch.testing.assert_close(logits.detach(), tensors["out_logits"], rtol=1e-9, atol=1e-12)
     gradients = {name: (leaf, tensors[f"grad_{name}"]) for name, leaf in leaves.items()}

@@ -56,24 +56,24 @@ register(
         cost="2 R P D FLOPs per sample",
         example=(
             "recipe grounded(image: Image, boxes: Boxes, phrases: Phrases)\nlet words = language(caption(phrases))\n"
-            "minimize focal(align(regions(image, boxes), words), word_map(words, boxes))"
+            "minimize focal(alignment(regions(image, boxes), words), word_map(words, boxes))"
         ),
     )
 )
 
 
 def _align(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
-    regions = builder.tokens(subjects["regions"], "regions", "align")
+    regions = builder.tokens(subjects["regions"], "regions", "alignment")
     words, bias = subjects["words"], subjects["bias"]
     if not (isinstance(words, Node) and isinstance(words.type, TableType)):
-        words = builder.tokens(words, "words", "align")
-    added = () if isinstance(bias, TupleValue) else (builder.tokens(bias, "bias", "align"),)
-    return builder.add("align", regions, words, *added)
+        words = builder.tokens(words, "words", "alignment")
+    added = () if isinstance(bias, TupleValue) else (builder.tokens(bias, "bias", "alignment"),)
+    return builder.add("alignment", regions, words, *added)
 
 
 register(
     Primitive(
-        name="align",
+        name="alignment",
         family="grounding",
         summary=(
             "The product of each region of an image with each word of its text, each of its concepts or each entry of a "
@@ -89,7 +89,7 @@ register(
         cost="2 R L D FLOPs and R L numbers per sample",
         example=(
             "recipe grounded(image: Image, boxes: Boxes, phrases: Phrases)\nlet words = language(caption(phrases))\n"
-            "minimize focal(align(regions(image, boxes), words) / learned(1), word_map(words, boxes))"
+            "minimize focal(alignment(regions(image, boxes), words) / learned(1), word_map(words, boxes))"
         ),
     )
 )
@@ -140,7 +140,7 @@ register(
         cost="R L numbers per sample",
         example=(
             "recipe grounded(image: Image, boxes: Boxes, phrases: Phrases)\nlet words = language(caption(phrases))\n"
-            "minimize focal(align(regions(image, boxes), words), word_map(words, boxes), alpha=25%, gamma=2)"
+            "minimize focal(alignment(regions(image, boxes), words), word_map(words, boxes), alpha=25%, gamma=2)"
         ),
     )
 )
@@ -180,8 +180,8 @@ def _by_teacher(operation: str) -> Meaning:
 
 _EXAMPLE = (
     "recipe taught(image: Image, boxes: Boxes, phrases: Phrases)\nencoder elder = ema(vision)\n"
-    "let names = language(concepts(phrases, count=8))\nlet seen = align(regions(image, boxes), names) / 0.1\n"
-    "let taught = align(regions(elder(image), boxes), names) / 0.1\nminimize {}(seen, taught, boxes)"
+    "let names = language(concepts(phrases, count=8))\nlet seen = alignment(regions(image, boxes), names) / 0.1\n"
+    "let taught = alignment(regions(elder(image), boxes), names) / 0.1\nminimize {}(seen, taught, boxes)"
 )
 
 register(

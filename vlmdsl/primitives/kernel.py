@@ -21,7 +21,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "generation": ("text_decoder", "prefix", "next_token"),
     "reconstruction": ("decode", "pixels", "reconstruct"),
     "naming": ("dictionary", "caption", "prompt", "concepts", "word_map"),
-    "grounding": ("regions", "align", "focal", "region_distillation", "region_contrast"),
+    "grounding": ("regions", "alignment", "focal", "region_distillation", "region_contrast"),
     "similarities": ("cosine", "dot", "euclidean", "tokenmax", "tokenmean"),
     "matrices": ("similarity", "score", "transpose", "reuse", "row_sum", "row_mean", "restrict"),
     "criteria": ("cross_entropy", "sigmoid_loss", "hinge", "logsumexp"),

@@ -42,7 +42,7 @@ register(
         cost="none",
         example=(
             "recipe grounded(image: Image, boxes: Boxes, phrases: Phrases)\nlet words = language(caption(phrases))\n"
-            "minimize focal(align(regions(image, boxes), words), word_map(words, boxes))"
+            "minimize focal(alignment(regions(image, boxes), words), word_map(words, boxes))"
         ),
         view_of="Phrases",
     )
@@ -85,7 +85,7 @@ register(
         example=(
             "recipe grounded(image: Image, boxes: Boxes, phrases: Phrases)\n"
             "let words = language(prompt(phrases, negatives=8))\n"
-            "minimize focal(align(regions(image, boxes), words), word_map(words, boxes))"
+            "minimize focal(alignment(regions(image, boxes), words), word_map(words, boxes))"
         ),
         view_of="Phrases",
     )
@@ -125,7 +125,7 @@ register(
         example=(
             "recipe detected(image: Image, boxes: Boxes, phrases: Phrases)\n"
             "let names = language(concepts(phrases, count=8))\n"
-            "minimize focal(align(regions(image, boxes), names), word_map(names, boxes))"
+            "minimize focal(alignment(regions(image, boxes), names), word_map(names, boxes))"
         ),
         view_of="Phrases",
     )
@@ -159,7 +159,7 @@ register(
         cost="none",
         example=(
             "recipe grounded(image: Image, boxes: Boxes, phrases: Phrases)\nlet words = language(caption(phrases))\n"
-            "minimize focal(align(regions(image, boxes), words), word_map(words, boxes))"
+            "minimize focal(alignment(regions(image, boxes), words), word_map(words, boxes))"
         ),
     )
 )
@@ -193,8 +193,8 @@ register(
         example=(
             "recipe named(image: Image, boxes: Boxes, phrases: Phrases)\nencoder reader = frozen(language)\n"
             "encoder elder = ema(vision)\nlet names = dictionary(phrases, by=reader)\n"
-            "minimize region_distillation(align(regions(image, boxes), names), "
-            "align(regions(elder(image), boxes), names), boxes)"
+            "minimize region_distillation(alignment(regions(image, boxes), names), "
+            "alignment(regions(elder(image), boxes), names), boxes)"
         ),
     )
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from vlmdsl.testing.gradients import check_gradients
 from vlmdsl.testing.modules import FEATURES, PATCH_SIDE, TOKENS, WORDS, example_modules
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
     from vlmdsl.backends.torch.objective import Objective, ObjectiveOutput
     from vlmdsl.backends.torch.values import Similarities, TokenFeatures
@@ -50,7 +51,7 @@ def check_primitive(primitive: Primitive) -> None:
         features = example_features(objective)
         operation = OPERATIONS.get(primitive.name)
         least = 2 if operation is not None and operation.sums_to_one else 1  # no gradient reaches what a target is made of
-        targets = {name for name, spec in objective.inputs.items() if "H" in spec.axes}  # pixels
+        targets = {name for name, spec in objective.inputs.items() if {"H", "E"} & {*spec.axes}}  # pixels and boxes
         varied = {name: value for name, value in features.items() if value.dim() >= least and name not in targets}
         drawn = {name: value for name, value in features.items() if name not in varied}
         check_gradients(partial(_loss, objective, example_modules(objective), **drawn), varied)
@@ -65,7 +66,8 @@ def example_features(objective: Objective, *, seed: int = 0, batch: int = BATCH,
     """Random float64 inputs of an objective, by name: what its call takes beside `modules`.
 
     Features, masks with at least one token, labels, flags, draws; some labels repeat or lack. Texts have `tokens` tokens,
-    images one more, and images that are decoded as many patches. No padded token is one to predict.
+    images one more, or with boxes a square number, and images that are decoded as many patches. No padded token is one to
+    predict.
     Sample numbers are those of a data set of 512, each at most once.
 
     Args:
@@ -95,12 +97,17 @@ def example_features(objective: Objective, *, seed: int = 0, batch: int = BATCH,
     if index is not None:
         drawn[index.string("name")] = torch.randperm(SAMPLES, generator=generator)[:batch]
         objective.state.allocate_samples(SAMPLES)
-    sizes = {"B": batch, "L": tokens, "P": tokens + 1, "J": 2 * tokens + 1, "D": FEATURES, "V": WORDS, "W": FEATURES}
+    boxed = any("E" in spec.axes for spec in objective.inputs.values())
+    patches = (math.isqrt(tokens) + 1) ** 2 if boxed else tokens + 1  # boxes are places on a square grid
+    sizes = {"B": batch, "L": tokens, "P": patches, "E": 4, "J": 2 * tokens + 1, "D": FEATURES, "V": WORDS, "W": FEATURES}
     pixels = {"B": batch, "C": 3, "H": PATCH_SIDE, "W": PATCH_SIDE * (tokens + 1)}
     features = {}
     for name, spec in objective.inputs.items():
         if name in drawn:
             features[name] = drawn[name].double() if spec.dtype == "float" else drawn[name]
+            continue
+        if "E" in spec.axes:
+            features[name] = _boxes(batch, tokens, generator)
             continue
         shape = [(pixels if "H" in spec.axes else sizes).get(axis, tokens) for axis in spec.axes]
         if spec.dtype == "float":
@@ -114,6 +121,15 @@ def example_features(objective: Objective, *, seed: int = 0, batch: int = BATCH,
     for name, mask in _masks_of_targets(objective).items():
         features[name] = features[name].where(features[mask], -1)
     return features
+
+
+def _boxes(batch: int, count: int, generator: Generator) -> Tensor:
+    """Boxes in the unit square, [batch, count, 4], the last one of each sample without an area."""
+    import torch
+
+    corners = torch.rand(batch, count, 2, 2, generator=generator, dtype=torch.float64).sort(dim=2).values
+    corners[:, -1] = 0.0
+    return corners.flatten(2)
 
 
 def excluded_entries(objective: Objective, features: Mapping[str, Tensor]) -> dict[str, Tensor]:

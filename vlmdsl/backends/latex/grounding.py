@@ -8,7 +8,7 @@ from vlmdsl.backends.latex.interface import Writer
 from vlmdsl.backends.latex.notation import PRODUCT, Math, call, equation, inner_product, number, total, words
 from vlmdsl.ir import Node
 from vlmdsl.ir.operations.encoding import ENCODE
-from vlmdsl.ir.operations.grounding import ALIGN, FOCAL, REGION_CONTRAST, REGION_DISTILLATION, WORD_MAP
+from vlmdsl.ir.operations.grounding import ALIGNMENT, FOCAL, REGION_CONTRAST, REGION_DISTILLATION, WORD_MAP
 from vlmdsl.types import TableType
 
 __all__ = ["GROUNDING"]
@@ -104,7 +104,7 @@ def _contrast(writer: Writer, node: Node) -> Math:
 
 
 GROUNDING: dict[str, Callable[[Writer, Node], Math]] = {
-    ALIGN: _align,
+    ALIGNMENT: _align,
     WORD_MAP: _word_map,
     FOCAL: _focal,
     REGION_DISTILLATION: _distillation,

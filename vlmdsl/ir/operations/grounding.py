@@ -18,7 +18,7 @@ from vlmdsl.types import (
 )
 
 __all__ = [
-    "ALIGN", "CAPTION", "CONCEPTS", "FOCAL", "PROMPT", "REGIONS", "REGION_CONTRAST", "REGION_DISTILLATION",
+    "ALIGNMENT", "CAPTION", "CONCEPTS", "FOCAL", "PROMPT", "REGIONS", "REGION_CONTRAST", "REGION_DISTILLATION",
     "WORD_MAP", "names_regions",
 ]  # fmt: skip
 
@@ -40,7 +40,7 @@ def regions(node: Node, types: tuple[Type, ...]) -> Type:
     return TokensType(tokens="R")
 
 
-def align(node: Node, types: tuple[Type, ...]) -> Type:
+def alignment(node: Node, types: tuple[Type, ...]) -> Type:
     need(len(types) in (2, 3), f"has {len(types)} inputs, wants 2 or 3")
     x, y = types[:2]
     need(isinstance(x, TokensType), f"aligns the regions of each sample, got {x}")
@@ -119,10 +119,10 @@ REGIONS = define(
         gives="Tokens of regions: the mean of the patch features at points spread over each box (RoIAlign)",
     )
 )
-ALIGN = define(
+ALIGNMENT = define(
     Operation(
-        "align",
-        align,
+        "alignment",
+        alignment,
         compares=True,
         multiplies=True,
         per_sample=True,

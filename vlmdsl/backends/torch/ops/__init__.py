@@ -41,7 +41,7 @@ from vlmdsl.backends.torch.ops.elementwise import (
     where,
 )
 from vlmdsl.backends.torch.ops.grounding import (
-    align,
+    alignment,
     focal,
     region_contrast,
     region_distillation,
@@ -66,7 +66,7 @@ from vlmdsl.backends.torch.values import Picks, Similarities, Target, TargetPart
 
 __all__ = [
     "ContrastResult", "Direction", "Picks", "Similarities", "SoftTargets", "Target", "TargetPart", "TokenFeatures",
-    "WordMap", "add", "add_features", "add_targets", "align", "attend", "best_entries", "best_entries_by_index", "clamp",
+    "WordMap", "add", "add_features", "add_targets", "alignment", "attend", "best_entries", "best_entries_by_index", "clamp",
     "contrast", "contrast_of", "cross_entropy", "distribution", "divide", "enqueue", "entropy", "entropy_of_mean",
     "equal", "exclude", "exclude_pairs", "exp", "fetch", "flipped", "focal", "gate", "gather", "greater",
     "greater_equal", "hardest", "hinge", "less", "less_equal", "linear_cross_entropy", "log", "log_sum_exp",

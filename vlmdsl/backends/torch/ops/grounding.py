@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from vlmdsl.backends.torch.collectives import all_reduce_sum
 from vlmdsl.backends.torch.values import Table, TokenFeatures, WordMap, precise
 
-__all__ = ["align", "focal", "region_contrast", "region_distillation", "regions", "word_map"]
+__all__ = ["alignment", "focal", "region_contrast", "region_distillation", "regions", "word_map"]
 
 _SMALLEST = 1e-3
 """The least difference between target and probability that the softmax form weighs by: GLIP's."""
@@ -66,7 +66,7 @@ def _real(boxes: Tensor) -> Tensor:
     return (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
 
 
-def align(x: TokenFeatures, y: TokenFeatures | Table, bias: TokenFeatures | None = None) -> Tensor:
+def alignment(x: TokenFeatures, y: TokenFeatures | Table, bias: TokenFeatures | None = None) -> Tensor:
     """The product of each region [b, R, D] with each word of its sample [b, L, D], or entry of a table [L, D]: [b, R, L].
 
     `bias` [b, L, 1] is added to all regions, a number per word. Padding is zeroed: it must not spread NaN.
