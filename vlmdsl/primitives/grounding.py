@@ -55,7 +55,7 @@ register(
         formula=r"r_{ik} = \frac{1}{n} \sum_{u \in \mathrm{grid}(b_{ik})} f(x_i)(u)",
         cost="2 R P D FLOPs per sample",
         example=(
-            "recipe grounded(image: Image, boxes: Boxes, phrases: Phrases)\nlet words = language(caption(phrases))\n"
+            "recipe grounded(image: Image, boxes: Boxes, phrases: Phrases)\nlet words = language(text_of(phrases))\n"
             "minimize focal(alignment(regions(image, boxes), words), word_map(words, boxes))"
         ),
     )
@@ -88,7 +88,7 @@ register(
         formula=r"z_{ikl} = \langle r_{ik}, w_{il} \rangle",
         cost="2 R L D FLOPs and R L numbers per sample",
         example=(
-            "recipe grounded(image: Image, boxes: Boxes, phrases: Phrases)\nlet words = language(caption(phrases))\n"
+            "recipe grounded(image: Image, boxes: Boxes, phrases: Phrases)\nlet words = language(text_of(phrases))\n"
             "minimize focal(alignment(regions(image, boxes), words) / learned(1), word_map(words, boxes))"
         ),
     )
@@ -139,7 +139,7 @@ register(
         formula=r"\frac{1}{N_+} \sum_{i,k,l} -\alpha_{ikl} (1 - p_{ikl})^\gamma \log p_{ikl}",
         cost="R L numbers per sample",
         example=(
-            "recipe grounded(image: Image, boxes: Boxes, phrases: Phrases)\nlet words = language(caption(phrases))\n"
+            "recipe grounded(image: Image, boxes: Boxes, phrases: Phrases)\nlet words = language(text_of(phrases))\n"
             "minimize focal(alignment(regions(image, boxes), words), word_map(words, boxes), alpha=25%, gamma=2)"
         ),
     )

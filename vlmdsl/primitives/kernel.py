@@ -20,7 +20,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "prediction": ("linear", "token_loss", "mlm"),
     "generation": ("text_decoder", "prefix", "next_token"),
     "reconstruction": ("decode", "pixels", "reconstruct"),
-    "naming": ("dictionary", "caption", "prompt", "concepts", "word_map"),
+    "naming": ("dictionary", "text_of", "prompt", "concepts", "word_map"),
     "grounding": ("regions", "alignment", "focal", "region_distillation", "region_contrast"),
     "similarities": ("cosine", "dot", "euclidean", "tokenmax", "tokenmean"),
     "matrices": ("similarity", "score", "transpose", "reuse", "row_sum", "row_mean", "restrict"),

@@ -22,26 +22,26 @@ _PHRASES = Subject("phrases", ("Phrases",), "what the boxes of the image are cal
 _BOXES = Subject("boxes", ("Boxes",), "the boxes that are named")
 
 
-def _caption(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+def _text_of(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
     phrases = subjects["phrases"]
     assert isinstance(phrases, Node)
-    return builder.add("caption", phrases)
+    return builder.add("text_of", phrases)
 
 
 register(
     Primitive(
-        name="caption",
+        name="text_of",
         family="grounding",
         summary=(
             "The text in which the boxes of an image are named: the caption that the phrases are parts of, or the phrases "
             'joined with ". ".'
         ),
-        meaning=_caption,
+        meaning=_text_of,
         subjects=(_PHRASES,),
         formula=r"t(p)",
         cost="none",
         example=(
-            "recipe grounded(image: Image, boxes: Boxes, phrases: Phrases)\nlet words = language(caption(phrases))\n"
+            "recipe grounded(image: Image, boxes: Boxes, phrases: Phrases)\nlet words = language(text_of(phrases))\n"
             "minimize focal(alignment(regions(image, boxes), words), word_map(words, boxes))"
         ),
         view_of="Phrases",
@@ -140,7 +140,7 @@ def _word_map(builder: Builder, subjects: Mapping[str, Value], parameters: Param
     while encoded.operation is not ENCODE:
         encoded = encoded.inputs[0]
     if not names_regions(encoded.inputs[0]):
-        help = ("make the text of phrases: `caption(phrases)`, `prompt(phrases)`, `concepts(phrases)`",)
+        help = ("make the text of phrases: `text_of(phrases)`, `prompt(phrases)`, `concepts(phrases)`",)
         raise bad_value(builder, "text", "word_map", "no part of this text is known to name a box", *help)
     return builder.add("word_map", encoded, boxes)
 
@@ -158,7 +158,7 @@ register(
         formula=r"y_{ikl} \in \{0, 1\}",
         cost="none",
         example=(
-            "recipe grounded(image: Image, boxes: Boxes, phrases: Phrases)\nlet words = language(caption(phrases))\n"
+            "recipe grounded(image: Image, boxes: Boxes, phrases: Phrases)\nlet words = language(text_of(phrases))\n"
             "minimize focal(alignment(regions(image, boxes), words), word_map(words, boxes))"
         ),
     )

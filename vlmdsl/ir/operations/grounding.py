@@ -18,14 +18,14 @@ from vlmdsl.types import (
 )
 
 __all__ = [
-    "ALIGNMENT", "CAPTION", "CONCEPTS", "FOCAL", "PROMPT", "REGIONS", "REGION_CONTRAST", "REGION_DISTILLATION",
+    "ALIGNMENT", "TEXT_OF", "CONCEPTS", "FOCAL", "PROMPT", "REGIONS", "REGION_CONTRAST", "REGION_DISTILLATION",
     "WORD_MAP", "names_regions",
 ]  # fmt: skip
 
 
 def names_regions(source: Node) -> bool:
     """Whether a text knows which of its words, or which of several texts, name each region of its image."""
-    return source.operation in (CAPTION, PROMPT, CONCEPTS)
+    return source.operation in (TEXT_OF, PROMPT, CONCEPTS)
 
 
 def _boxes(kind: Type) -> None:
@@ -73,12 +73,13 @@ def by_teacher(node: Node, types: tuple[Type, ...]) -> Type:
     return LossType()
 
 
-CAPTION = define(
+TEXT_OF = define(
     Operation(
-        "caption",
+        "text_of",
         view("Phrases", "Text"),
         per_sample_view=True,
         in_evaluation=True,
+        view_word="text",
         takes="Phrases",
         gives="Text: the text that the spans are in; of a phrase per box, the phrases joined with `. `",
     )

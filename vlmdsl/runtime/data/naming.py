@@ -10,10 +10,10 @@ from vlmdsl.runtime.data.concepts import ConceptNames
 from vlmdsl.runtime.data.context import Attributes, ViewContext
 from vlmdsl.runtime.values import ConceptsValue, NamingText, PhrasesValue, TextFormat, joined_phrases
 
-__all__ = ["caption", "concepts", "prompt"]
+__all__ = ["text_of", "concepts", "prompt"]
 
 
-def caption(value: object, attributes: Attributes, context: ViewContext) -> NamingText:
+def text_of(value: object, attributes: Attributes, context: ViewContext) -> NamingText:
     """The text that the spans are in."""
     assert isinstance(value, PhrasesValue)
     return NamingText(value.text, spans=value.spans)

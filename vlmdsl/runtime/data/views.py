@@ -13,13 +13,13 @@ from vlmdsl.diagnostics.catalog.data import CannotLoad
 from vlmdsl.ir import Node, root_field
 from vlmdsl.ir.operations import OPERATIONS
 from vlmdsl.ir.operations.encoding import MIX
-from vlmdsl.ir.operations.grounding import CAPTION, CONCEPTS, PROMPT
+from vlmdsl.ir.operations.grounding import CONCEPTS, PROMPT, TEXT_OF
 from vlmdsl.ir.operations.views import ALTERNATIVE, AUGMENT, CROP, DROP, EDA, MASK, RENDER, REWRITE, SUMMARIZE
 from vlmdsl.primitives.pipelines import PIPELINES, Crop, PipelineName
 from vlmdsl.runtime.data.augmentations import augmented
 from vlmdsl.runtime.data.context import Attributes, ViewContext
 from vlmdsl.runtime.data.eda import eda
-from vlmdsl.runtime.data.naming import caption, concepts, prompt
+from vlmdsl.runtime.data.naming import concepts, prompt, text_of
 from vlmdsl.runtime.data.rendering import render
 from vlmdsl.runtime.data.summaries import summarize
 from vlmdsl.runtime.values import ImageFormat, MaskedText, TextValue, dropped_first, kept
@@ -175,7 +175,7 @@ def _pipeline(attributes: Attributes) -> PipelineName:
     return cast(PipelineName, attributes.get("pipeline", "crop"))
 
 
-_MADE_OF: dict[str, str] = {CAPTION: "Phrases", PROMPT: "Phrases", CONCEPTS: "Phrases", RENDER: "Text"}
+_MADE_OF: dict[str, str] = {TEXT_OF: "Phrases", PROMPT: "Phrases", CONCEPTS: "Phrases", RENDER: "Text"}
 """The kind of field that a view of another kind is made of."""
 
 VIEWS: dict[str, Callable[[Value, Attributes, ViewContext], Value]] = {
@@ -187,7 +187,7 @@ VIEWS: dict[str, Callable[[Value, Attributes, ViewContext], Value]] = {
     RENDER: _render,
     AUGMENT: _augment,
     MASK: _mask,
-    CAPTION: caption,
+    TEXT_OF: text_of,
     PROMPT: prompt,
     CONCEPTS: concepts,
 }

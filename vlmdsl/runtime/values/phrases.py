@@ -1,6 +1,6 @@
 """What the boxes of an image are called: a phrase per box, or a caption with the spans that name each box.
 
-From these the views `caption`, `prompt` and `concepts` make texts that know which part of them names which box.
+From these the views `text_of`, `prompt` and `concepts` make texts that know which part of them names which box.
 """
 
 from __future__ import annotations
