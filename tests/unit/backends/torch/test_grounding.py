@@ -23,7 +23,7 @@ def test_a_box_is_read_as_by_bilinear_interpolation_of_its_points() -> None:
     torch.testing.assert_close(pooled, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_boxes_without_an_area_are_no_regions() -> None:
+def test_boxes_without_an_area_are_padding() -> None:
     regions = ops.regions(ops.tokens(torch.ones(1, 4, 2), None), torch.tensor([[[0.0, 0.0, 1.0, 1.0], [0.0] * 4]]))
     assert regions.mask is not None
     assert regions.mask.tolist() == [[True, False]]
@@ -45,7 +45,7 @@ def test_padding_changes_neither_a_focal_loss_nor_its_gradient() -> None:
         assert bool(torch.isfinite(gradient).all())
 
 
-def test_a_batch_without_a_positive_divides_by_one() -> None:
+def test_batches_without_a_positive_divides_by_one() -> None:
     logits, target = torch.zeros(1, 2, 3), ops.WordMap(torch.zeros(1, 2, 3, dtype=torch.bool))
     expected = 6 * 0.75 * 0.25 * torch.log(torch.tensor(2.0))
     torch.testing.assert_close(ops.focal(logits, target), expected)
@@ -58,7 +58,7 @@ def test_word_maps_have_a_row_for_each_box() -> None:
     assert ops.word_map(words, None, boxes[:, :1]).words.shape == (1, 1, 3)
 
 
-def test_no_sure_region_means_all_and_no_region_means_zero() -> None:
+def test_all_regions_count_if_none_is_sure_and_without_any_the_loss_is_zero() -> None:
     torch.manual_seed(2)
     logits, boxes = torch.randn(1, 3, 4, requires_grad=True), torch.tensor([[[0.0, 0.0, 1.0, 1.0]] * 3])
     taught = torch.zeros(1, 3, 4)
