@@ -14,14 +14,14 @@ from vlmdsl.primitives.prediction import TARGETS, TokenLossParameters, check_tar
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, GivenName, OptionalName, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import EncoderValue, Value
-from vlmdsl.source.limits import MAXIMUM_LAYERS, MAXIMUM_WIDTH
+from vlmdsl.source.limits import MAXIMUM_BLOCKS, MAXIMUM_WIDTH
 from vlmdsl.types import EncodedType
 
 
 class TextDecoderParameters(Parameters):
     """Arguments of `text_decoder`."""
 
-    depth: int = Field(default=6, ge=1, le=MAXIMUM_LAYERS, description="number of blocks")
+    depth: int = Field(default=6, ge=1, le=MAXIMUM_BLOCKS, description="number of blocks")
     width: int = Field(default=0, ge=0, le=MAXIMUM_WIDTH, description="width of the decoder; 0: that of its context")
     heads: int = Field(default=0, ge=0, le=MAXIMUM_WIDTH, description="number of attention heads; 0: one per 64 features")
     cross_from: float = Field(

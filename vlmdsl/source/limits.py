@@ -59,6 +59,9 @@ MAXIMUM_QUEUE = 2**24
 MAXIMUM_LAYERS = 16
 """Linear maps in one head."""
 
+MAXIMUM_BLOCKS = 64
+"""Blocks of a text decoder; the largest of the survey has 24."""
+
 MAXIMUM_WIDTH = 65_536
 """Length of features inside a head, or after it."""
 
