@@ -14,10 +14,13 @@ UNKNOWN = {
     "alip": "weights",
     "altclip.distillation": "a teacher's features",
     "byol": "no candidates",
+    "cappa": "a vocabulary",
     "kelip.pixels": "pixels",
     "mae": "pixels",
     "nclip": "clusters",
+    **dict.fromkeys(("pali.language", "pali.all"), "a vocabulary"),
     "simsiam": "no candidates",
+    **dict.fromkeys(("simvlm.pairs", "simvlm.documents"), "a vocabulary"),
     "siglip": "sigmoids of each pair",
 }
 """Objectives of which no term's chance is known, and why."""

@@ -15,7 +15,7 @@ from vlmdsl.ir.operations.prediction import TOKEN_LOSS
 from vlmdsl.ir.program import Moment
 from vlmdsl.ir.uses import Use
 
-__all__ = ["Applied", "Apply", "Compute", "Linear", "Load", "Lowering", "Mode", "Schedule", "Value"]
+__all__ = ["Applied", "Apply", "Compute", "Linear", "Load", "Lowering", "Mode", "Schedule", "Split", "Value"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +50,22 @@ class Linear:
 
 
 @dataclass(frozen=True, slots=True)
+class Split:
+    """How text decoders take texts: where a `prefix` comes from (`none`, `drawn`, `prompt`: another text before it), the
+    share of samples whose tokens are predicted in `parallel`, and whether it takes the `whole` text: the last token has no
+    next one, so that only pooled features and states depend on it."""
+
+    prefix: str
+    parallel: float
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Mode:
     """What the values of one call have in common, so that they can be one batch: the kind of field, the side of crops as a
     share of the tower's images, the shares of dropped patches, in order, and whether pairs are blended. For heads it is the
-    kind only. Of texts given images it says, too, which tower encoded the images, and their mode; of a text decoder also
-    how it is split: where its prefix comes from, and the share of samples predicted in parallel.
+    kind only. Of texts given images it says, too, which tower encoded the images, and their mode; of text decoders also how
+    texts are split.
     """
 
     kind: str
@@ -62,7 +73,7 @@ class Mode:
     dropped: tuple[float, ...] = ()
     blended: bool = False
     context: tuple[str, Mode] | None = None
-    split: tuple[str, float] = ("none", 0.0)
+    split: Split | None = None
 
 
 @dataclass(frozen=True, slots=True)

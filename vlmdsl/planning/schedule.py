@@ -11,14 +11,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from vlmdsl.ir import Node, Program, encoder_of, parts_of, walk
-from vlmdsl.ir.operations.encoding import ENCODE, MIX, VOCABULARY, context_of
+from vlmdsl.ir.operations.encoding import ENCODE, MIX, POOLED, TOKENS, VOCABULARY, context_of
 from vlmdsl.ir.operations.mining import FETCH
-from vlmdsl.ir.operations.modules import APPLY, use_of
+from vlmdsl.ir.operations.modules import APPLY, STATES, use_of
 from vlmdsl.ir.operations.per_sample import INDEX
 from vlmdsl.ir.operations.prediction import TOKEN_IDS
 from vlmdsl.ir.operations.scalars import CONSTANT, DRAW, RAMP, SCALAR
 from vlmdsl.ir.operations.views import BLEND, CROP, DROP
-from vlmdsl.ir.schedule import Applied, Apply, Compute, Linear, Load, Lowering, Mode, Schedule, Value
+from vlmdsl.ir.schedule import Applied, Apply, Compute, Linear, Load, Lowering, Mode, Schedule, Split, Value
 from vlmdsl.ir.uses import Use, VocabularySettings, uses_of, vocabulary_use
 from vlmdsl.planning.lowering import LoweringRequest, lowerings_of
 from vlmdsl.planning.workload import SMALLEST, Workload
@@ -135,7 +135,8 @@ class _Planner:
         stage, mode = max(self._stages[parent] for parent in encode.inputs), _mode(encode.inputs[0], encode.type.kind)
         if encoder_of(encode).decoder is not None:
             context = context_of(encode)
-            split = (encode.string("prefix"), encode.number("parallel"))
+            whole = any(encode in node.inputs and node.operation in (POOLED, TOKENS, STATES) for node in self._nodes)
+            split = Split(encode.string("prefix"), encode.number("parallel"), whole)
             mode = replace(mode, context=None if context is None else self._context_mode(context), split=split)
         value = _entering(encode)
         for use in uses_of(encoder_of(encode)):

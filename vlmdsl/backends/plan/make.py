@@ -277,6 +277,8 @@ def _tokens_of(call: Apply, workload: Workload) -> int | None:
 
 def _tokens(mode: Mode, workload: Workload) -> int | None:
     """What a tower sees of a sample: patches of an image, tokens of a text, or both; None for other kinds."""
+    if mode.split is not None:
+        return workload.text_tokens * (1 + (mode.split.prefix == "prompt")) - (not mode.split.whole)
     if mode.kind == "Text":
         return workload.text_tokens
     if mode.kind not in ("Image", JOINED):  # how many there are is not known
