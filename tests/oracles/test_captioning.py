@@ -106,7 +106,7 @@ def test_the_paper_sums_over_the_tokens_of_a_caption() -> None:
 
 @pytest.mark.parametrize("name", ["cappa-cap", "cappa-causal", "cappa-mixed", "cappa-parallel"])
 def test_the_decoder_of_captioners(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of it: words, positions, blocks, logits and loss. Theirs has another form of the GELU, and no bias in its blocks."""
+    """Words, positions, blocks, logits and loss. Theirs has another form of the GELU, and no bias in its blocks."""
     monkeypatch.setattr(blocks.functional, "gelu", partial(nn.functional.gelu, approximate="tanh"))
     oracle = load_oracle(DATA, name)
     words, share = oracle.inputs["words"], oracle.hyperparameters["masked_pred_prob"]

@@ -286,6 +286,13 @@ class EvaluationConfig(_Section):
     templates: Annotated[tuple[Template, ...], Listed] = Field(
         (), description="prompts with one `{}` for the class name; empty: `a photo of a {}`"
     )
+    captions: int = Field(
+        500, ge=0, description="number of held-out images that a text decoder writes captions of, if there is one"
+    )
+    beams: int = Field(1, ge=1, le=64, description="beams of the search that writes captions; 1: greedy")
+    caption_overlap: bool = Field(
+        False, description="whether BLEU and CIDEr of written captions are computed (`pip install 'vlmdsl[captions]'`)"
+    )
     limit: int | None = Field(None, ge=1, description="maximum number of held-out samples; null: all")
 
 

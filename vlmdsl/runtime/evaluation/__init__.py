@@ -1,8 +1,10 @@
 """Evaluation: retrieval, classification and reconstruction, beside chance and beside the untrained model."""
 
+from vlmdsl.runtime.evaluation.captions import Captioning, CaptionSettings, caption_measures, captioning_of
 from vlmdsl.runtime.evaluation.comparison import Comparison, Part, comparison_of
 from vlmdsl.runtime.evaluation.grounding import Grounding, box_phrase_accuracy, grounding_of
 from vlmdsl.runtime.evaluation.held_out import evaluate, evaluate_images, image_names
+from vlmdsl.runtime.evaluation.named_objects import Objects, objects_in
 from vlmdsl.runtime.evaluation.neighbours import first_image_tower, neighbour_accuracy
 from vlmdsl.runtime.evaluation.probe import linear_probe_accuracy
 from vlmdsl.runtime.evaluation.reconstruction import Reconstruction, masked_error, reconstruction_of
@@ -12,6 +14,8 @@ from vlmdsl.runtime.evaluation.zero_shot import DEFAULT_TEMPLATES, ClassPrompts,
 
 __all__ = [
     "DEFAULT_TEMPLATES",
+    "CaptionSettings",
+    "Captioning",
     "ClassPrompts",
     "Comparison",
     "PART_TITLES",
@@ -19,10 +23,13 @@ __all__ = [
     "Evaluation",
     "Grounding",
     "Measures",
+    "Objects",
     "Reconstruction",
     "Retrieval",
     "box_phrase_accuracy",
     "class_similarities",
+    "caption_measures",
+    "captioning_of",
     "comparison_of",
     "evaluate",
     "evaluate_images",
@@ -32,6 +39,7 @@ __all__ = [
     "linear_probe_accuracy",
     "masked_error",
     "neighbour_accuracy",
+    "objects_in",
     "reconstruction_of",
     "results_json",
     "results_table",

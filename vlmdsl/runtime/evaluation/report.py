@@ -20,7 +20,7 @@ _CLASSIFIED = {
     "linear_probe": ("probe", "linear probe"),
 }
 """Group of classification results -> its attribute of `Evaluation`, and its title."""
-PART_TITLES = {"reconstruction": "dropped patches", "grounding": "names of boxes"}
+PART_TITLES = {"reconstruction": "dropped patches", "grounding": "names of boxes", "captions": "captions"}
 """Group of results of a part of a recipe -> its title."""
 
 
@@ -168,8 +168,8 @@ def _group(trained: Measures, untrained: Measures | None) -> dict[str, Any]:
 
 def _add_rows(table: Table, title: str, group: dict[str, Any]) -> None:
     chance, untrained = group.get("chance", {}), group.get("untrained", {})
-    for name in chance:
-        table.add_row(f"{title} {name}", _percent(group[name]), _percent(untrained.get(name)), _percent(chance[name]))
+    for name in (name for name, value in group.items() if isinstance(value, float)):
+        table.add_row(f"{title} {name}", _percent(group[name]), _percent(untrained.get(name)), _percent(chance.get(name)))
     for baseline, values in group.get("baselines", {}).items():
         for name, value in values.items():
             table.add_row(f"{title} {name}, {baseline}", "", "", _percent(value))

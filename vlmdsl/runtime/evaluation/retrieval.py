@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +19,14 @@ from vlmdsl.runtime.evaluation.features import Score, block_size, blocks
 from vlmdsl.runtime.modules.towers import EncodedFeatures
 from vlmdsl.runtime.values import count, take
 
-__all__ = ["Measures", "Retrieval", "chance_of_hit", "ranks", "retrieval_recall"]
+__all__ = ["Example", "Measures", "Retrieval", "chance_of_hit", "ranks", "retrieval_recall"]
+
+
+class Example(NamedTuple):
+    """A sample of what was measured, to look at: an image, `uint8 [H, W, 3]`, and what is said of it."""
+
+    pixels: np.ndarray
+    text: str
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,8 @@ class Measures:
     chance: dict[str, float]
     facts: dict[str, int] = field(default_factory=dict, compare=False)
     baselines: dict[str, dict[str, float]] = field(default_factory=dict)
+    examples: tuple[Example, ...] = field(default=(), compare=False)
+    """For a picture."""
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,20 @@ from functools import partial
 
 from vlmdsl.ir import Program, root_field
 from vlmdsl.ir.operations.views import DROP
-from vlmdsl.runtime.data import BadSample, EvaluationLoader, Loaded, View, view_of
-from vlmdsl.runtime.evaluation import Measures, box_phrase_accuracy, grounding_of, masked_error, reconstruction_of
+from vlmdsl.runtime.data import BadSample, EvaluationLoader, Loaded, Source, View, view_of
+from vlmdsl.runtime.evaluation import (
+    CaptionSettings,
+    Measures,
+    Objects,
+    box_phrase_accuracy,
+    caption_measures,
+    captioning_of,
+    grounding_of,
+    masked_error,
+    objects_in,
+    reconstruction_of,
+)
+from vlmdsl.runtime.evaluation.overlap import overlap
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.training.evaluation_loaders import Loaders
 from vlmdsl.types import FieldType
@@ -79,5 +91,32 @@ def _names(loaders: Loaders, field: str) -> dict[int, tuple[str, ...]]:
     return names
 
 
-_PARTS: tuple[Callable[[Program, Loaders], MeasuredPart | None], ...] = (_dropped_patches, _boxes)
+def _captions(program: Program, loaders: Loaders) -> MeasuredPart | None:
+    """What a text decoder says of held-out images."""
+    captioning, mapping = captioning_of(program), loaders.data.held_out_mapping
+    if captioning is None or mapping is None:
+        return None
+    texts = [name for name in (captioning.text, captioning.prompt) if name is not None]
+    values = {name: loaders.value(View(name, "Text"), captioning.tower) for name in texts}
+    if captioning.image_field is not None:
+        values[captioning.image_field] = loaders.value(View(captioning.image_field, "Image"), captioning.image_tower)
+    if not values.keys() <= mapping.columns.keys():
+        return None
+    batches, config = loaders.held_out(values), loaders.config.evaluation
+    settings = CaptionSettings(config.captions, config.beams, overlap if config.caption_overlap else None)
+    source = loaders.data.held_out
+    assert source is not None
+    objects = [partial(_objects, source, name) for name in _OBJECTS if name in source.columns]
+    return MeasuredPart("captions", batches, lambda model: caption_measures(model, batches, captioning, settings, objects))
+
+
+_OBJECTS = ("objects", "objects_ko")
+"""Columns that may hold what is in an image, in the words of captions of one language."""
+
+
+def _objects(source: Source, column: str, index: int) -> Objects | None:
+    return objects_in(source[index][column])
+
+
+_PARTS: tuple[Callable[[Program, Loaders], MeasuredPart | None], ...] = (_dropped_patches, _boxes, _captions)
 """A part that can be measured is a line here, and its title one of `evaluation.PART_TITLES`."""

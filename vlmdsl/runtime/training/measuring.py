@@ -23,6 +23,7 @@ from vlmdsl.runtime.tokenizer import Tokenizers
 from vlmdsl.runtime.training.assembly import Data, materials_of
 from vlmdsl.runtime.training.checkpoint import check_written_by, load_weights, read_position, sound_checkpoint, stage_of
 from vlmdsl.runtime.training.course import DataFacts, Model, StageOfRun, models_of, open_course, with_settings
+from vlmdsl.runtime.training.examples import draw_examples
 from vlmdsl.runtime.training.flow_measures import held_out_of_stage
 from vlmdsl.runtime.training.held_out import HeldOut
 from vlmdsl.runtime.training.processes import World, join_processes
@@ -69,9 +70,11 @@ def evaluate_run(
             [] if evaluate_on else list(takewhile(lambda name: name != restored.stage.name, (each.name for each in course)))
         )
         earlier = of_earlier_stages(folder.read_evaluation(), before)
-        results = measured(restored.step, held_out.measure(model), untrained, conditions, earlier)
+        trained = held_out.measure(model)
+        results = measured(restored.step, trained, untrained, conditions, earlier)
         if not evaluate_on and world.first:
             folder.write_evaluation(results)
+            draw_examples(trained, folder.path)
         return results, "\n".join([results_text(results), *_remarks(data, held_out)])
 
 

@@ -28,6 +28,7 @@ from vlmdsl.runtime.training.checkpoint import (
 )
 from vlmdsl.runtime.training.course import Model, StageOfRun, models_of
 from vlmdsl.runtime.training.ending import Ending
+from vlmdsl.runtime.training.examples import draw_examples
 from vlmdsl.runtime.training.held_out import HeldOut
 from vlmdsl.runtime.training.idle import idle_term
 from vlmdsl.runtime.training.loop import Callbacks, train_steps
@@ -203,6 +204,7 @@ class BegunStage:
             trained = self.held_out.measure(self.measured)
             self.results = measured(step, trained, self.untrained, self.conditions, earlier)
             self.folder.write_evaluation(self.results)
+            draw_examples(trained, self.folder.path)
 
     def measure_untrained(self) -> None:
         """Measure the model before the first step, or read the measurement from the start of the run."""
