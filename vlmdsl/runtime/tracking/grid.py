@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from vlmdsl.runtime.files import write_atomically
 __all__ = ["draw_grid"]
 
 _COLUMNS = 6
+_LINE = 28
+"""Characters of a line above a picture."""
 
 
 def draw_grid(pictures: Sequence[tuple[np.ndarray, str]], place: Path, title: str = "") -> None:
@@ -26,7 +29,7 @@ def draw_grid(pictures: Sequence[tuple[np.ndarray, str]], place: Path, title: st
 
     columns = min(_COLUMNS, len(pictures))
     rows = math.ceil(len(pictures) / columns)
-    figure = Figure(figsize=(1.7 * columns, 1.9 * rows + 0.5), layout="constrained")
+    figure = Figure(figsize=(1.7 * columns, 2.2 * rows + 0.5), layout="constrained")
     FigureCanvasAgg(figure)
     if title:
         figure.suptitle(title, parse_math=False)
@@ -36,7 +39,7 @@ def draw_grid(pictures: Sequence[tuple[np.ndarray, str]], place: Path, title: st
         if number < len(pictures):
             pixels, text = pictures[number]
             axes.imshow(pixels)
-            axes.set_title(text, fontsize=8, parse_math=False)
+            axes.set_title("\n".join(fill(line, _LINE) for line in text.splitlines()), fontsize=7, parse_math=False)
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=110)
     write_atomically(place, drawn.getvalue())
