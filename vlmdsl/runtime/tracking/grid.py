@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
 
 import numpy as np
 
+from vlmdsl.diagnostics import plain
 from vlmdsl.runtime.files import write_atomically
 
 __all__ = ["draw_grid"]
@@ -39,7 +41,9 @@ def draw_grid(pictures: Sequence[tuple[np.ndarray, str]], place: Path, title: st
         if number < len(pictures):
             pixels, text = pictures[number]
             axes.imshow(pixels)
-            axes.set_title("\n".join(fill(line, _LINE) for line in text.splitlines()), fontsize=7, parse_math=False)
+            axes.set_title("\n".join(fill(plain(line), _LINE) for line in text.splitlines()), fontsize=7, parse_math=False)
     drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=110)
+    with warnings.catch_warnings():  # of letters that the font lacks
+        warnings.simplefilter("ignore", UserWarning)
+        figure.savefig(drawn, format="png", dpi=110)
     write_atomically(place, drawn.getvalue())
