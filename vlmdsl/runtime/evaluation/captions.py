@@ -302,6 +302,6 @@ def _examples(
     shown = []
     for pixels, caption, reference in zip(value.pixels[:_EXAMPLES].cpu(), captions, references, strict=False):
         levels = pixels.permute(1, 2, 0).numpy() * np.array(form.deviation) + np.array(form.mean)
-        told = caption if caption == reference else f"{caption}\n({reference})"
-        shown.append(Example((255 * levels.clip(0, 1)).astype(np.uint8), told))
+        line = caption if caption == reference else f"{caption}\n({reference})"
+        shown.append(Example((255 * levels.clip(0, 1)).astype(np.uint8), line))
     return shown

@@ -102,11 +102,11 @@ class _Beams:
         self._lengths = self._lengths + grows
         self._done = done | ended | (self._lengths >= self._longest)
 
-    def best(self, given: Tensor) -> Written:
-        """The preferred text of each sample, without its first tokens, of which each had `given`."""
-        written = self._lengths.view(-1, self.beams) - given[:, None]
+    def best(self, first: Tensor) -> Written:
+        """The preferred text of each sample, without its first tokens, of which each had `first`."""
+        written = self._lengths.view(-1, self.beams) - first[:, None]
         scores = self._scores.view(-1, self.beams)
         chosen = (scores / (written + 1)).argmax(dim=1)
         rows = torch.arange(len(chosen), device=chosen.device) * self.beams + chosen
-        texts = zip(self._ids[rows].tolist(), given.tolist(), self._lengths[rows].tolist(), strict=True)
-        return Written([ids[first:last] for ids, first, last in texts], self._scores[rows])
+        texts = zip(self._ids[rows].tolist(), first.tolist(), self._lengths[rows].tolist(), strict=True)
+        return Written([ids[start:stop] for ids, start, stop in texts], self._scores[rows])

@@ -38,22 +38,22 @@ def right_shares(captions: Sequence[str], references: Sequence[str], objects: Se
     >>> right_shares(["a red box", "a blue box"], ["a red disc", "a blue box"], seen)
     {'counts': 1.0, 'colours': 1.0, 'shapes': 0.5, 'scenes': 0.5}
     """
-    known = [own for own in objects if own is not None]
-    if not captions or len(known) < len(captions):
+    seen = [own for own in objects if own is not None]
+    if not captions or len(seen) < len(captions):
         return {}
-    names = [name for name in known[0][0] if all(name in thing for own in known for thing in own)]
-    words = {name: _Words({thing[name] for own in known for thing in own}) for name in names}
+    names = [name for name in seen[0][0] if all(name in thing for own in seen for thing in own)]
+    words = {name: _Words({thing[name] for own in seen for thing in own}) for name in names}
     named = [name for name in names if words[name].usable]
-    measured = [name for name in named if all(_right(words[name], name, references, known))]
+    measured = [name for name in named if all(_right(words[name], name, references, seen))]
     if not measured:
         return {}
     first = words[measured[0]]
-    shares = {"counts": _share(len(first.find(text)) == len(own) for text, own in zip(captions, known, strict=True))}
-    shares |= {f"{name}s": _share(_right(words[name], name, captions, known)) for name in measured}
+    shares = {"counts": _share(len(first.find(text)) == len(own) for text, own in zip(captions, seen, strict=True))}
+    shares |= {f"{name}s": _share(_right(words[name], name, captions, seen)) for name in measured}
     shares["scenes"] = _share(
         _things([words[name].find(text) for name in measured])
         == Counter(tuple(thing[name].lower() for name in measured) for thing in own)
-        for text, own in zip(captions, known, strict=True)
+        for text, own in zip(captions, seen, strict=True)
     )
     return shares
 
@@ -79,9 +79,9 @@ def _right(words: _Words, name: str, texts: Sequence[str], objects: Sequence[Obj
     ]
 
 
-def _things(found: list[list[str]]) -> Counter[tuple[str, ...]] | None:
+def _things(named: list[list[str]]) -> Counter[tuple[str, ...]] | None:
     """The objects of a caption, by the words of their attributes; None where some have more words than others."""
-    return Counter(zip(*found, strict=True)) if len({len(words) for words in found}) == 1 else None
+    return Counter(zip(*named, strict=True)) if len({len(words) for words in named}) == 1 else None
 
 
 def _share(right: Iterable[bool]) -> float:
