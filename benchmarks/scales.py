@@ -65,6 +65,10 @@ HELD_OUT = {"data.val": ("shapes:samples=2000,label=colour",)}
 SHORT_TEXTS: dict[str, Any] = {"scenes": "shapes:objects=2", "columns": {"text": "caption"}}
 SCALES = {
     "alip": Scale(overfits=("raw",), aim="short synthetic captions are alike for different scenes"),
+    "altclip": Scale(
+        because="the teacher and the locked image tower are as drawn, not pretrained",
+        steps={"overfit": 400},
+    ),
     "byol": Scale(
         {"hidden": 256, "out": 64, "momentum": 0.97, "pipeline": "moco_v2"},
         f"{SMALL_HEADS}; a short run; {WEAKER}; {CHOSEN}",
@@ -92,6 +96,7 @@ SCALES = {
     "flip": Scale(overfits=(), aim=VIEWS),
     "florence": Scale(overfits=(), aim=CLASSES),
     "groupvit": Scale({"hidden": 256, "out": 64}, SMALL_HEADS, settings={"model.image_encoder": "groupvit:tiny"}),
+    "klite": Scale(overfits=(), aim=CLASSES),
     "laclip": Scale(because=DRAWN, steps={"overfit": 200}),
     "lit": Scale(
         because="the locked tower is as drawn, not pretrained, so that its features take more steps to be told apart",

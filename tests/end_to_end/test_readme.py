@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -52,6 +53,28 @@ def test_every_bundled_recipe_has_its_line_and_says_what_it_was_checked_against(
     for card in vlmdsl.recipes():
         row = next(line for line in README.splitlines() if line.startswith(f"| `{card.name}` |"))
         assert card.status.startswith("approximate") == ("approximate" in row)
+
+
+def test_its_tables_have_every_method_of_the_survey_under_its_section() -> None:
+    spec = importlib.util.spec_from_file_location("survey", ROOT / "docs" / "survey.py")
+    assert spec is not None
+    assert spec.loader is not None
+    survey = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = survey  # dataclasses look their module up
+    spec.loader.exec_module(survey)
+    names = [card.name for card in vlmdsl.recipes()]
+    assert len(survey.ROWS) == 35
+    parts = {part.partition("\n")[0]: part for part in README.split("\n### ")}
+    sections = survey.by_section(names)
+    for section, recipes in sections.items():
+        listed = re.findall(r"^\| `(\w+)` \|", parts[section], flags=re.MULTILINE)
+        assert sorted(listed) == sorted(recipes), section
+    for row in survey.ROWS:
+        lines = [line for line in parts[row.section].splitlines() if re.match(rf"\| [`\w–]+ \| {row.method}\b", line)]
+        assert any(f"| {row.objectives} |" in line for line in lines), row.method
+        own = survey.recipes_of(row, names)
+        assert all(any(line.startswith(f"| `{name}` |") for line in README.splitlines()) for name in own), row.method
+        assert own or "no recipe yet" in lines[0], row.method
 
 
 def test_its_expressions_are_correct() -> None:
