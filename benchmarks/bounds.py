@@ -85,6 +85,15 @@ KINDS: dict[str, Kind] = {
             )
         }
     ),
+    "codes": Kind(
+        {
+            "codes.accuracy": Bound(
+                times={"nearest visible": 1.3, "most frequent visible": 1.3, "constant": 1.3},
+                learned=True,
+                title="codes of replaced patches of the foreground",
+            )
+        }
+    ),
 }
 """Every kind of evidence, one per row: a measure of `evaluation.json` is shown if it is in a kind of this table."""
 

@@ -69,6 +69,15 @@ SCALES = {
         because="the teacher and the locked image tower are as drawn, not pretrained",
         steps={"overfit": 400},
     ),
+    "beit": Scale(
+        {"entries": 64, "pipeline": "crop"},
+        "8192 codes are for millions of images; the ground without noise, since its codes would be noise",
+        (),
+        "the other patches do not determine a replaced one",
+        {"optimizer.learning_rate": 3e-3, "model.image_encoder": "vit:tiny_patch4"},
+        scenes="shapes:plain_ground=true",
+        steps={"learns": 600},
+    ),
     "byol": Scale(
         {"hidden": 256, "out": 64, "momentum": 0.97, "pipeline": "moco_v2"},
         f"{SMALL_HEADS}; a short run; {WEAKER}; {CHOSEN}",

@@ -13,6 +13,7 @@ from vlmdsl.testing import example_features, example_modules
 UNKNOWN = {
     "alip": "weights",
     "altclip.distillation": "a teacher's features",
+    "beit": "codes",
     "byol": "no candidates",
     "cappa": "a vocabulary",
     "kelip.pixels": "pixels",

@@ -13,7 +13,7 @@ from bundled.objectives import OBJECTIVES
 from bundled.runs import DATA, SETTINGS, columns_of, hyper_parameters_of, with_tiny_towers
 from vlmdsl.runtime.training.assembly import build_model, open_data, read_tokenizers, training_batches
 from vlmdsl.runtime.training.processes import World
-from vlmdsl.runtime.training.reference import fill_references
+from vlmdsl.runtime.training.reference import prepare
 from vlmdsl.schema import load_config
 
 HERE = World(0, 1, torch.device("cpu"))
@@ -30,7 +30,7 @@ def test_a_model_on_the_meta_device(recipe: str, monkeypatch: pytest.MonkeyPatch
     data = open_data(objective.program, config)
     tokenizers = read_tokenizers(objective, config.model, data)
     model = build_model(objective, config, tokenizers, HERE, data.mapping.facts)
-    fill_references(model, data, config)
+    prepare(model, data, config)
     batch = next(iter(training_batches(objective.program, config, data, model, HERE)))
 
     same = pickle.loads(pickle.dumps(copy.deepcopy(model)))

@@ -24,7 +24,7 @@ from bundled.runs import (
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.training.assembly import build_model, open_data, read_tokenizers, training_batches
 from vlmdsl.runtime.training.processes import World
-from vlmdsl.runtime.training.reference import fill_references
+from vlmdsl.runtime.training.reference import prepare
 from vlmdsl.runtime.values import Batch, map_tensors
 from vlmdsl.schema import load_config
 
@@ -43,7 +43,7 @@ def model_and_batch(recipe: str, world: World = HERE, lowering: str = "auto") ->
     model = build_model(objective, config, tokenizers, world, data.mapping.facts)
     if objective.state.per_sample:
         objective.state.allocate_samples(len(data.train))
-    fill_references(model, data, config)
+    prepare(model, data, config)
     batch = next(iter(training_batches(objective.program, config, data, model, world)))
     return model.double().train(), in_double(batch)
 

@@ -33,7 +33,7 @@ from vlmdsl.runtime.training.assembly import build_model, open_data, read_tokeni
 from vlmdsl.runtime.training.loop import Callbacks, train_steps
 from vlmdsl.runtime.training.optimizer import build_optimizer
 from vlmdsl.runtime.training.processes import World
-from vlmdsl.runtime.training.reference import fill_references
+from vlmdsl.runtime.training.reference import prepare
 from vlmdsl.runtime.values import Batch, map_tensors
 from vlmdsl.schema import RunConfig, load_config
 from vlmdsl.testing.distributed import run_processes
@@ -80,7 +80,7 @@ def trained(recipe: str, micro: int | None = None) -> dict[str, Any]:
     model = build_model(objective, config, tokenizer, world, data.mapping.facts)
     if objective.state.per_sample:
         objective.state.allocate_samples(len(data.train))
-    fill_references(model, data, config)
+    prepare(model, data, config)
     batches = training_batches(objective.program, config, data, model.double(), world)
     optimizer = build_optimizer(model, config.optimizer)
     logged: list[dict[str, float]] = []

@@ -79,6 +79,8 @@ class Recorder:
             self._watch(module, partial(_fusion_call, name))
         for module in model.vocabularies.parts.values():
             self._watch(module, lambda arguments: Called("vocabulary", len(arguments[0]), None))
+        for name, linear in model.linear_heads.parts.items():
+            self._watch(linear, partial(_linear_call, name.split("_")[-1]))
         for name, decoder in model.decoders.parts.items():
             self._watch(decoder, partial(_decoder_call, name, len(decoder.positions)))
         if model.teachers is not None:
@@ -91,7 +93,9 @@ class Recorder:
         assert isinstance(tower, Encoder)
         self._hooks.append(
             tower.register_forward_hook(
-                lambda _tower, arguments, keywords, _output: self.calls.append(_tower_call(name, arguments, keywords)),
+                lambda _tower, arguments, keywords, _output: self.calls.append(
+                    _tower_call(name, getattr(tower.image_format, "patch", None), arguments, keywords)
+                ),
                 with_kwargs=True,
             )
         )
@@ -120,14 +124,18 @@ def _decoder_call(name: str, patches: int, arguments: tuple[Tensor, ...]) -> Cal
     return Called(name, len(arguments[0]), patches)
 
 
-def _tower_call(name: str, arguments: tuple[Tensor, ...], keywords: dict[str, Tensor]) -> Called:
+def _linear_call(name: str, arguments: tuple[Tensor, ...]) -> Called:
+    return Called(name, len(arguments[0]), None)
+
+
+def _tower_call(name: str, patch: int | None, arguments: tuple[Tensor, ...], keywords: dict[str, Tensor]) -> Called:
     values, words = arguments[0], keywords.get("words")
     if values.dim() == 2:
         return Called(name, len(values), values.shape[1])
     if values.dim() == 3:
         return Called(name, len(values), None)
     keep = keywords.get("keep")
-    patches = (values.shape[2] * GRID // 16) ** 2 if keep is None else keep.shape[1]
+    patches = (values.shape[2] // (patch or 16 // GRID)) ** 2 if keep is None else keep.shape[1]
     if words is None:
         return Called(name, len(values), patches)
     text = words.shape[1]

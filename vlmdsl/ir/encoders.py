@@ -10,7 +10,7 @@ from vlmdsl.ir.ramps import Ramp
 from vlmdsl.types import JOINED
 
 if TYPE_CHECKING:
-    from vlmdsl.ir.modules import TextDecoderSettings
+    from vlmdsl.ir.modules import CodebookSettings, TextDecoderSettings
 
 __all__ = ["Encoder", "Head", "Teacher", "encoder_of", "head_words"]
 
@@ -70,7 +70,8 @@ class Encoder:
     both; a frozen tower gets no gradient and is not optimised. With a `teacher`, a running mean of the weights of tower and
     heads encodes, without gradient. An encoder that `enters` the tower after that share of its blocks takes Regions instead
     of patches. A tower with the settings of a `decoder` is a text decoder: its states predict the next token, given a
-    context that the `encode` node takes beside the text.
+    context that the `encode` node takes beside the text. With a `codebook` the tower is one: it gives codes, and does not
+    learn.
     """
 
     tower: str
@@ -80,6 +81,7 @@ class Encoder:
     heads: tuple[Head, ...] = ()
     enters: float | None = None
     decoder: TextDecoderSettings | None = field(default=None, metadata={"added_later": True})
+    codebook: CodebookSettings | None = field(default=None, metadata={"added_later": True})
 
     @property
     def tower_kind(self) -> str:

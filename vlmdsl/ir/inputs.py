@@ -120,8 +120,11 @@ def _stream_inputs(stream: Stream, states: bool, without_logits: bool) -> Iterab
         yield Input(
             stream.input("pixels"), ("B", "C", "H", "W"), "float", f"pixels of {stream.name}, as its tower takes them"
         )
-    if stream.dropped:
-        yield Input(stream.input("dropped"), ("B", axis), "bool", f"true where a patch of {stream.name} was dropped")
+    for what in ("dropped", "replaced"):
+        if getattr(stream, what):
+            yield Input(stream.input(what), ("B", axis), "bool", f"true where a patch of {stream.name} was {what}")
+    if stream.codes:
+        yield Input(stream.input("codes"), ("B", axis), "int64", f"the codebook entries of the patches of {stream.name}")
     if stream.words:
         yield Input(stream.input("words"), ("B", "R", axis), "bool", f"true where a word of {stream.name} names a region")
     if stream.vocabulary:
@@ -142,16 +145,20 @@ def module_inputs(program: Program, without_logits: Collection[Node] = ()) -> li
             ports.append(Input(output.input("mask"), ("B", "L"), "bool", f"true where {output.name} has a token"))
         if output.vocabulary:
             ports.append(_predicted(output, output.node in without_logits))
+        if output.logits:
+            ports.append(_predicted(output, output.node in without_logits))
         ports.extend(_codes(output))
     return [*ports, *_weights(output for output in module_outputs(program) if output.node in without_logits)]
 
 
 def _predicted(owner: Stream | ModuleOutput, without_logits: bool) -> Input:
     """What is predicted of tokens: logits, or the states that these are a product of."""
-    axis = token_axis("Text")  # of an image joined with a text, only the text's tokens are predicted
+    patches = isinstance(owner, ModuleOutput) and owner.logits
+    axis = token_axis("Image" if patches else "Text")  # of an image joined with a text, only the text's tokens are predicted
+    parts, name = ("patches", owner.name) if patches else ("tokens", owner.input("vocabulary"))
     if without_logits:
-        return Input(owner.input("predicted"), ("B", axis, "W"), "float", f"states of the predicted tokens of {owner.name}")
-    return Input(owner.input("vocabulary"), ("B", axis, "V"), "float", f"logits of the tokens of {owner.name}")
+        return Input(owner.input("predicted"), ("B", axis, "W"), "float", f"states of the predicted {parts} of {owner.name}")
+    return Input(name, ("B", axis, "V"), "float", f"logits of the {parts} of {owner.name}")
 
 
 def _weights(owners: Iterable[Stream | ModuleOutput]) -> Iterable[Input]:

@@ -86,7 +86,7 @@ class PoolerSettings:
 
 @dataclass(frozen=True, slots=True)
 class LinearSettings:
-    """Logits over a vocabulary or the entries of a codebook.
+    """Logits over a vocabulary or over a codebook of `size` entries (0: passed when the module is built).
 
     `tied` takes the embedding of the vocabulary as the weight. A `transform` goes before the product: a linear map, a GELU
     and a norm (BERT).
@@ -95,15 +95,22 @@ class LinearSettings:
     bias: bool = True
     tied: bool = False
     transform: bool = False
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class CodebookSettings:
-    """`size` centres of the patches of `patch` x `patch` pixels of the data; `normalised` as for `pixels`."""
+    """`size` centres of patches of `patch` x `patch` pixels; `normalised` as for `pixels`.
+
+    Images have the `side`, a share of that of the towers, and a `patch` of 0 gives as many patches as a tower of images has.
+    The centres are those of a `file`, or without one are fitted on the data.
+    """
 
     size: int
-    patch: int
+    patch: int = 0
     normalised: Literal["none", "patch"] = "none"
+    side: float = 1.0
+    file: str = ""
 
 
 def block_range(depth: int, blocks: tuple[float, float]) -> range:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from vlmdsl.ir.node import Node
-from vlmdsl.ir.operations.prediction import TOKEN_LOSS
+from vlmdsl.ir.operations.prediction import TOKEN_LOSS, predicted_by
 from vlmdsl.ir.program import Moment
 from vlmdsl.ir.uses import Use
 
@@ -63,9 +63,9 @@ class Split:
 @dataclass(frozen=True, slots=True)
 class Mode:
     """What the values of one call have in common, so that they can be one batch: the kind of field, the side of crops as a
-    share of the tower's images, the shares of dropped patches, in order, and whether pairs are blended. For heads it is the
-    kind only. Of texts given images it says, too, which tower encoded the images, and their mode; of text decoders also how
-    texts are split.
+    share of the tower's images, the shares of dropped patches, in order, and whether pairs are blended or patches replaced.
+    For heads it is the kind only. Of texts given images it says, too, which tower encoded the images, and their mode; of
+    text decoders also how texts are split.
     """
 
     kind: str
@@ -74,6 +74,7 @@ class Mode:
     blended: bool = False
     context: tuple[str, Mode] | None = None
     split: Split | None = None
+    replaced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +150,8 @@ class Schedule:
 
     @property
     def without_logits(self) -> frozenset[Node]:
-        """The encoded texts of which the schedule makes no logits."""
-        return frozenset(loss.inputs[0].inputs[0] for loss in self.chunked_losses)
+        """The encoded texts and the linear maps of which the schedule makes no logits."""
+        return frozenset(predicted_by(loss.inputs[0]) for loss in self.chunked_losses)
 
     @property
     def calls(self) -> tuple[Apply, ...]:

@@ -7,21 +7,21 @@ from dataclasses import dataclass
 
 from vlmdsl.ir.encoders import Encoder, encoder_of
 from vlmdsl.ir.node import Node
-from vlmdsl.ir.operations.encoding import ENCODE, MIX, POOLED, TOKENS, VOCABULARY, source_of
+from vlmdsl.ir.operations.encoding import ENCODE, MIX, PATCH_CODES, POOLED, TOKENS, VOCABULARY, source_of
 from vlmdsl.ir.operations.grounding import WORD_MAP
 from vlmdsl.ir.operations.mining import FETCH
-from vlmdsl.ir.operations.modules import APPLY, DROPPED, PIXELS, STATES, use_of
+from vlmdsl.ir.operations.modules import APPLY, DROPPED, PIXELS, REPLACED, STATES, use_of
 from vlmdsl.ir.operations.prediction import TOKEN_IDS, predicts_selected
 from vlmdsl.ir.operations.views import BLEND, FIELD
 from vlmdsl.ir.program import Program
-from vlmdsl.types import PatchesType, VecType
+from vlmdsl.types import LogitsType, PatchesType, VecType
 
 __all__ = [
     "CODES", "OUTPUTS", "ModuleOutput", "Reading", "Stream", "block_of", "loaded_parts", "module_outputs", "parts_of",
     "readings", "root_field", "source_names", "streams",
 ]  # fmt: skip
 
-OUTPUTS = (POOLED, TOKENS, VOCABULARY, STATES)
+OUTPUTS = (POOLED, TOKENS, VOCABULARY, STATES, PATCH_CODES)
 """The outputs of an encoder, each named like the operation that reads it."""
 CODES = {"selected": "targets", "all": "ids", "next": "next"}
 """What the input is called that holds ids of tokens, by which they are (`token_ids`)."""
@@ -35,10 +35,11 @@ class Stream:
     `name` depends only on what is encoded and by what: the field, each view with its pipeline and number
     (`image_augment_slip_0`, `text_masked`), a tower other than the default (`image_retriever`), the last head
     (`image_project`) and `teacher`. If this gives several streams the same name (two crops), the later ones are numbered.
-    `source` is the field or view node, `encode` the encode node; `pooled`, `tokens`, `vocabulary` and `states` say which
-    outputs are used, and `asked_only` that nothing reads the vocabulary but criteria of the selected tokens. What the tower
-    is given may be read too: `pixels`, and which of their patches were `dropped`; the ids of those tokens of a text that a
-    mask selected, `targets`, of all, `ids`, or of the `next` token of each; and which `words` of it name each region.
+    `source` is the field or view node, `encode` the encode node; `pooled`, `tokens`, `vocabulary`, `states` and `codes` say
+    which outputs are used, and `asked_only` that nothing reads the vocabulary but criteria of the selected tokens. What the
+    tower is given may be read too: `pixels`, and which of their patches were `dropped` or `replaced`; the ids of those
+    tokens of a text that a mask selected, `targets`, of all, `ids`, or of the `next` token of each; and which `words` of it
+    name each region.
     """
 
     name: str
@@ -48,9 +49,11 @@ class Stream:
     tokens: bool
     vocabulary: bool = False
     states: bool = False
+    codes: bool = False
     asked_only: bool = False
     pixels: bool = False
     dropped: bool = False
+    replaced: bool = False
     targets: bool = False
     ids: bool = False
     next: bool = False
@@ -72,7 +75,7 @@ class Stream:
 
     def input(self, output: str) -> str:
         """What the input of the objective that holds one output is called, or its `mask`, `targets`, `ids`, `next`,
-        `predicted`, `pixels`, `dropped` or `words`.
+        `predicted`, `pixels`, `dropped`, `replaced` or `words`.
 
         Pooled features have the stream's own name.
         """
@@ -90,7 +93,8 @@ class ModuleOutput:
 
     `name` says of which text and by which module: `text_masked_fusion`, `text_taken_fusion` where the text is that of a
     sample that was picked. `pooled`, `tokens` and `vocabulary` say which outputs are used, as for a `Stream`, `targets`,
-    `ids` and `next` which tokens are predicted; `patches` that it is a decoder, which gives patches of pixels.
+    `ids` and `next` which tokens are predicted; `patches` that it is a decoder, which gives patches of pixels, `logits` that
+    it is a linear map of patches.
     """
 
     name: str
@@ -100,6 +104,7 @@ class ModuleOutput:
     vocabulary: bool
     asked_only: bool
     patches: bool = False
+    logits: bool = False
     targets: bool = False
     ids: bool = False
     next: bool = False
@@ -112,11 +117,12 @@ class ModuleOutput:
     @property
     def linear(self) -> str:
         """What the linear map from its states to logits is called."""
-        return f"{use_of(self.node).module.name}_vocabulary"
+        module = use_of(self.node).module
+        return f"{module.base.name}_{module.name}" if self.logits else f"{module.name}_vocabulary"
 
     def input(self, output: str) -> str:
         """The name of the last function's input for one output, as for a `Stream`."""
-        return self.name if output in ("pooled", "patches") else f"{self.name}_{output}"
+        return self.name if output in ("pooled", "patches", "logits") else f"{self.name}_{output}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +145,8 @@ def streams(program: Program) -> list[Stream]:
     encodes = [node for node in nodes if node.operation is ENCODE and node.index in used]
     names = _stream_names(encodes)
     everywhere = _read_everywhere(nodes)
-    read_of = {what: {node.inputs[0] for node in nodes if node.operation is what} for what in (PIXELS, DROPPED, WORD_MAP)}
+    of_inputs = (PIXELS, DROPPED, REPLACED, WORD_MAP)
+    read_of = {what: {node.inputs[0] for node in nodes if node.operation is what} for what in of_inputs}
     return [
         Stream(
             names[position],
@@ -150,6 +157,7 @@ def streams(program: Program) -> list[Stream]:
             pixels=node in read_of[PIXELS],
             dropped=node in read_of[DROPPED],
             words=node in read_of[WORD_MAP],
+            replaced=node in read_of[REPLACED],
             **_ids(node, nodes),
         )
         for position, node in enumerate(encodes)
@@ -173,9 +181,8 @@ def module_outputs(program: Program) -> list[ModuleOutput]:
         read = used.get(node, {POOLED} if isinstance(node.type, VecType) else set())
         name = _unique(names[source_of(node)] + _module_suffix(node), taken)
         flags = {output: output in read for output in ("pooled", "tokens", "vocabulary")}
-        patches = isinstance(node.type, PatchesType)
-        only = node not in everywhere
-        outputs.append(ModuleOutput(name, node, **flags, asked_only=only, patches=patches, **_ids(node, nodes)))
+        flags |= {"patches": isinstance(node.type, PatchesType), "logits": isinstance(node.type, LogitsType)}
+        outputs.append(ModuleOutput(name, node, **flags, asked_only=node not in everywhere, **_ids(node, nodes)))
     return outputs
 
 

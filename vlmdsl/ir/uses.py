@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from vlmdsl.ir.encoders import Encoder, Head, Teacher
 
 if TYPE_CHECKING:
-    from vlmdsl.ir.modules import FusionSettings, PixelDecoderSettings, PluginFusionSettings
+    from vlmdsl.ir.modules import FusionSettings, LinearSettings, PixelDecoderSettings, PluginFusionSettings
 
 __all__ = ["PER_SAMPLE", "Family", "Module", "TowerSettings", "Use", "VocabularySettings", "uses_of", "vocabulary_use"]
 
-Family: TypeAlias = Literal["tower", "head", "vocabulary", "fusion", "decoder"]
+Family: TypeAlias = Literal["tower", "head", "vocabulary", "fusion", "decoder", "linear"]
 PER_SAMPLE: frozenset[Family] = frozenset({"tower", "fusion", "decoder"})
 """Families of modules that take samples one by one, so that they may be called with some of a batch. Those of others, and
 what they stand on, may depend on all of it: batch statistics, how many tokens are predicted."""
@@ -42,7 +42,15 @@ class Module:
 
     name: str
     family: Family
-    settings: TowerSettings | Head | VocabularySettings | FusionSettings | PluginFusionSettings | PixelDecoderSettings
+    settings: (
+        TowerSettings
+        | Head
+        | VocabularySettings
+        | FusionSettings
+        | PluginFusionSettings
+        | PixelDecoderSettings
+        | LinearSettings
+    )
     on: Module | None = None
 
     @property

@@ -17,7 +17,7 @@ from vlmdsl.ir.operations.state import MEMORY, NEAREST
 from vlmdsl.ir.operations.targets import PAIRED, SOFTMAX, TRANSPORT
 from vlmdsl.passes.fuse import contrast_of
 from vlmdsl.planning.cost import Collective, Cost, cost_of
-from vlmdsl.planning.linear import predicted_texts
+from vlmdsl.planning.linear import predictions
 from vlmdsl.planning.memory import features_kept
 from vlmdsl.planning.workload import ITEM_BYTES, Workload, seen_by
 from vlmdsl.types import VecType
@@ -69,7 +69,7 @@ def hand_written(program: Program, workload: Workload) -> HandWritten | None:
 
 def _logits(program: Program, workload: Workload) -> int:
     """The log-softmax of all predicted tokens; the backward pass adds its gradient and that of the logits."""
-    return sum(rows for _, _, rows in predicted_texts(program, workload)) * workload.vocabulary * _FLOAT
+    return sum(rows * entries for _, _, rows, entries in predictions(program, workload)) * _FLOAT
 
 
 def _scored(program: Program, workload: Workload) -> int:

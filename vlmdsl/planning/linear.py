@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from vlmdsl.ir import ModuleOutput, Node, Program, Stream, masked_text, module_outputs, parts_of, streams, walk
-from vlmdsl.ir.operations.encoding import VOCABULARY, source_of
-from vlmdsl.ir.operations.prediction import TOKEN_LOSS
+from vlmdsl.ir.modules import LinearSettings
+from vlmdsl.ir.operations.encoding import source_of
+from vlmdsl.ir.operations.modules import use_of
+from vlmdsl.ir.operations.prediction import TOKEN_LOSS, predicted_by
 from vlmdsl.ir.schedule import Lowering
 from vlmdsl.planning.masked import places_asked
 from vlmdsl.planning.workload import Workload
+from vlmdsl.types import LogitsType
 
 if TYPE_CHECKING:
     from vlmdsl.planning.lowering import LoweringRequest
@@ -24,12 +27,13 @@ if TYPE_CHECKING:
 __all__ = [
     "CHUNK_ENTRIES",
     "LOGITS_BUDGET",
+    "Predicted",
     "chunked_losses",
     "in_chunks",
     "loss_lowerings",
     "losses_of_logits",
     "planned_losses",
-    "predicted_texts",
+    "predictions",
     "tokens_at_once",
 ]
 
@@ -46,8 +50,18 @@ def tokens_at_once(entries: int, width: int, chunk: int = CHUNK_ENTRIES) -> int:
     return max(chunk // entries, width)
 
 
-def predicted_texts(program: Program, workload: Workload) -> Iterator[tuple[Stream | ModuleOutput, Node, int]]:
-    """The encoded texts whose tokens are predicted, with the number of tokens of this process."""
+class Predicted(NamedTuple):
+    """What is predicted of an encoded text, or by a linear map of patches (`node`): of `rows` tokens or patches of this
+    process one of `entries` each."""
+
+    owner: Stream | ModuleOutput
+    node: Node
+    rows: int
+    entries: int
+
+
+def predictions(program: Program, workload: Workload) -> Iterator[Predicted]:
+    """The encoded texts and the linear maps of patches that predict something, with its size."""
     samples = workload.batch // workload.world
     owners: list[tuple[Stream | ModuleOutput, Node]] = [(stream, stream.encode) for stream in streams(program)]
     owners += [(output, output.node) for output in module_outputs(program)]
@@ -55,26 +69,31 @@ def predicted_texts(program: Program, workload: Workload) -> Iterator[tuple[Stre
         if owner.vocabulary:
             masked = masked_text(parts_of(source_of(encoded))[-1]) if owner.asked_only else None
             share = 1.0 if masked is None else masked.number("share")
-            yield owner, encoded, samples * places_asked(samples, workload.text_tokens, share)
+            rows = samples * places_asked(samples, workload.text_tokens, share)
+            yield Predicted(owner, encoded, rows, workload.vocabulary)
+        elif isinstance(owner, ModuleOutput) and owner.logits:
+            settings = use_of(owner.node).module.settings
+            assert isinstance(settings, LinearSettings)
+            yield Predicted(owner, owner.node, samples * workload.image_tokens, settings.size)
 
 
 def planned_losses(program: Program, workload: Workload, request: LoweringRequest) -> dict[Node, Lowering]:
     """The lowering of each token loss that has both forms, for batches of these sizes."""
     item = max(workload.item, _FLOAT)
-    sizes = {encoded: rows * workload.vocabulary * item for _, encoded, rows in predicted_texts(program, workload)}
+    sizes = {node: rows * entries * item for _, node, rows, entries in predictions(program, workload)}
     return loss_lowerings(program, sizes, request)
 
 
 def losses_of_logits(program: Program) -> dict[Node, Node]:
-    """The token losses that do not need logits, because nothing else reads these; by encoded text."""
+    """The token losses that do not need logits, because nothing else reads these; by encoded text or linear map."""
     readers: dict[Node, list[Node]] = defaultdict(list)
     for node in program.nodes():
         for parent in dict.fromkeys(node.inputs):
             readers[parent].append(node)
     return {
-        logits.inputs[0]: reading[0]
+        predicted_by(logits): reading[0]
         for logits, reading in readers.items()
-        if logits.operation is VOCABULARY and len(reading) == 1 and reading[0].operation is TOKEN_LOSS
+        if isinstance(logits.type, LogitsType) and len(reading) == 1 and reading[0].operation is TOKEN_LOSS
     }
 
 

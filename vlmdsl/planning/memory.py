@@ -9,7 +9,7 @@ from __future__ import annotations
 from vlmdsl.ir import Node, Program, encoder_of, learns, module_outputs
 from vlmdsl.ir.operations.encoding import DISTRIBUTION, ENCODE, POOLED, TOKENS, VOCABULARY
 from vlmdsl.ir.operations.modules import PIXELS, RECONSTRUCT, STATES, use_of
-from vlmdsl.planning.linear import losses_of_logits, predicted_texts, tokens_at_once
+from vlmdsl.planning.linear import losses_of_logits, predictions, tokens_at_once
 from vlmdsl.planning.workload import ITEM_BYTES, Workload, seen_by
 from vlmdsl.types import TokensType, VecType
 
@@ -46,14 +46,14 @@ def gradients_of_inputs(program: Program, workload: Workload, chunked: frozenset
         for node in read
         if node.inputs[0].operation is ENCODE and encoder_of(node.inputs[0]).learns
     )
-    losses, weights, numbers = losses_of_logits(program), set[str](), 0
-    for owner, encoded, rows in predicted_texts(program, workload):
-        if owner.learns and losses.get(encoded) not in chunked:
-            numbers += rows * workload.vocabulary
+    losses, weights, numbers = losses_of_logits(program), dict[str, int](), 0
+    for owner, node, rows, entries in predictions(program, workload):
+        if owner.learns and losses.get(node) not in chunked:
+            numbers += rows * entries
         elif owner.learns:
             numbers += rows * workload.dim
-            weights.add(owner.linear)
-    numbers += len(weights) * (workload.dim + 1) * workload.vocabulary
+            weights[owner.linear] = entries
+    numbers += sum((workload.dim + 1) * entries for entries in weights.values())
     decoded = sum(output.patches and output.learns for output in module_outputs(program))
     numbers += samples * decoded * workload.image_tokens * workload.patch_numbers
     return features + numbers * ITEM_BYTES["float32"]
@@ -63,11 +63,11 @@ def products_kept(program: Program, workload: Workload, chunked: frozenset[Node]
     """Bytes that `chunked` token losses save for the backward pass (the gradients of states and weight), and the largest
     transient of one of them (the logits of a chunk)."""
     losses, kept, besides = losses_of_logits(program), 0, 0
-    for owner, encoded, rows in predicted_texts(program, workload):
-        if losses.get(encoded) in chunked:
-            at_once = min(tokens_at_once(workload.vocabulary, workload.dim), rows)
-            besides = max(besides, at_once * workload.vocabulary * ITEM_BYTES["float32"])
-            kept += (rows * workload.dim + (workload.dim + 1) * workload.vocabulary) * owner.learns * ITEM_BYTES["float32"]
+    for owner, node, rows, entries in predictions(program, workload):
+        if losses.get(node) in chunked:
+            at_once = min(tokens_at_once(entries, workload.dim), rows)
+            besides = max(besides, at_once * entries * ITEM_BYTES["float32"])
+            kept += (rows * workload.dim + (workload.dim + 1) * entries) * owner.learns * ITEM_BYTES["float32"]
     return kept, besides
 
 

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from vlmdsl.ir import Head, ModuleOutput, Node, Program, module_outputs
-from vlmdsl.ir.modules import FusionSettings, PixelDecoderSettings, PluginFusionSettings, block_range
+from vlmdsl.ir.modules import FusionSettings, LinearSettings, PixelDecoderSettings, PluginFusionSettings, block_range
 from vlmdsl.ir.operations.modules import APPLY, RECONSTRUCT, use_of
 from vlmdsl.ir.uses import Module
 from vlmdsl.planning.memory import is_normalised
@@ -47,6 +47,8 @@ def module_costs(program: Program, workload: Workload) -> Iterator[PartCost]:
     for output in module_outputs(program):
         calls.setdefault(use_of(output.node).module, []).append(output)
     for module, outputs in calls.items():
+        if isinstance(module.settings, LinearSettings):
+            continue  # with the logits over vocabularies, in `part_cost`
         if isinstance(module.settings, Head):
             yield _head(module, module.settings, outputs, workload)
         else:

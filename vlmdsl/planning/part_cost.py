@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from vlmdsl.ir import Encoder, Head, ModuleOutput, Node, Program, Stream, encoder_of, streams
+from vlmdsl.ir.modules import LinearSettings
 from vlmdsl.ir.operations.modules import use_of
 from vlmdsl.ir.operations.reference import RETRIEVE
-from vlmdsl.planning.linear import losses_of_logits, predicted_texts, tokens_at_once
+from vlmdsl.planning.linear import Predicted, losses_of_logits, predictions, tokens_at_once
 from vlmdsl.planning.workload import ITEM_BYTES, Workload
 
 __all__ = ["PartCost", "numbers_of", "part_costs"]
@@ -82,21 +83,24 @@ def numbers_of(head: Head, widths: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _vocabularies(program: Program, workload: Workload, chunked: frozenset[Node]) -> Iterator[PartCost]:
-    """The linear map of each tower and fusion module whose tokens are predicted, and what follows it; states are assumed to
-    be as wide as the features of the tower. Texts whose loss computes the product in chunks have a separate row."""
+    """The linear map of each tower and fusion module whose tokens or patches are predicted, and what follows it; states are
+    assumed to be as wide as the features of the tower. Where the loss computes the product in chunks they have a separate
+    row."""
     losses, listed = losses_of_logits(program), set[str]()
-    groups: dict[tuple[str, bool], list[tuple[Stream | ModuleOutput, int]]] = {}
-    for owner, encoded, rows in predicted_texts(program, workload):
-        groups.setdefault((owner.linear, losses.get(encoded) in chunked), []).append((owner, rows))
+    groups: dict[tuple[str, bool], list[Predicted]] = {}
+    for predicted in predictions(program, workload):
+        groups.setdefault((predicted.owner.linear, losses.get(predicted.node) in chunked), []).append(predicted)
     for (linear, in_chunks), texts in groups.items():
-        owner, words = texts[0][0], workload.vocabulary
+        owner, words = texts[0].owner, texts[0].entries
         name, width, transform = _linear(owner, workload)
-        rows, learning = (sum(rows for text, rows in texts if text.learns or whole) for whole in (True, False))
+        rows, learning = (sum(text.rows for text in texts if text.owner.learns or whole) for whole in (True, False))
         product, own = width * words, width**2 if transform else 0
         parameters = 0 if linear in listed else product + words + (own + 3 * width if transform else 0)
         listed.add(linear)
         at_once = min(tokens_at_once(words, width), rows)
-        what = f"logits of {rows:,} tokens over a vocabulary of {words:,}"
+        patches = isinstance(owner, ModuleOutput) and owner.logits
+        over = "patches over a codebook" if patches else "tokens over a vocabulary"
+        what = f"logits of {rows:,} {over} of {words:,}"
         what += f", {at_once:,} at a time: {at_once * words * _FLOAT / 2**20:,.0f} MiB" if in_chunks else ""
         kept = (rows * width + product + words if in_chunks else rows * words) * _FLOAT
         forward, backward = 2 * rows * (product + own), 4 * learning * (product + own)
@@ -108,6 +112,8 @@ def _linear(owner: Stream | ModuleOutput, workload: Workload) -> tuple[str, int,
     if isinstance(owner, Stream):
         return owner.encoder.tower, workload.dim, False
     module = use_of(owner.node).module
+    if isinstance(module.settings, LinearSettings):
+        return module.base.name, workload.dim, module.settings.transform
     return module.name, getattr(module.settings, "width", 0) or workload.dim, True
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from vlmdsl.ir import Node, Program, encoder_of, parts_of, walk
 from vlmdsl.ir.operations.encoding import ENCODE, MIX, POOLED, TOKENS, VOCABULARY, context_of
 from vlmdsl.ir.operations.mining import FETCH
-from vlmdsl.ir.operations.modules import APPLY, STATES, use_of
+from vlmdsl.ir.operations.modules import APPLY, STATES, replacements_of, use_of
 from vlmdsl.ir.operations.per_sample import INDEX
 from vlmdsl.ir.operations.prediction import TOKEN_IDS
 from vlmdsl.ir.operations.scalars import CONSTANT, DRAW, RAMP, SCALAR
@@ -22,9 +22,19 @@ from vlmdsl.ir.schedule import Applied, Apply, Compute, Linear, Load, Lowering, 
 from vlmdsl.ir.uses import Use, VocabularySettings, uses_of, vocabulary_use
 from vlmdsl.planning.lowering import LoweringRequest, lowerings_of
 from vlmdsl.planning.workload import SMALLEST, Workload
-from vlmdsl.types import EncodedType, FieldType, LabelsType, MemoryType, PatchesType, PerSampleType, SimType, TargetType
+from vlmdsl.types import (
+    EncodedType,
+    FieldType,
+    LabelsType,
+    LogitsType,
+    MemoryType,
+    PatchesType,
+    PerSampleType,
+    SimType,
+    TargetType,
+)
 
-__all__ = ["AFTER_EPOCH", "applied_of", "is_loaded", "linear_of", "logits_of", "schedule_of"]
+__all__ = ["AFTER_EPOCH", "applied_of", "is_loaded", "linear_of", "logits_of", "product_of", "schedule_of"]
 
 AFTER_EPOCH = "after_epoch"
 """The name of the function that follows an epoch."""
@@ -63,7 +73,7 @@ class _Planner:
     def __init__(self, program: Program, chunked_losses: frozenset[Node]) -> None:
         self._program, self._chunked_losses = program, chunked_losses
         self._unmade = {loss.inputs[0] for loss in chunked_losses}
-        self._without_logits = {logits.inputs[0] for logits in self._unmade}
+        self._without_logits = {logits.inputs[0] for logits in self._unmade if logits.operation is VOCABULARY}
         self._nodes = [node for node in program.nodes() if node not in self._unmade]
         self._stages: dict[Value, int] = {}
         self._modes: dict[Applied, Mode] = {}
@@ -103,8 +113,19 @@ class _Planner:
         elif node.operation in (VOCABULARY, TOKEN_IDS):
             self._stages[node] = self._predict(node.inputs[0])
         else:
-            computed = (parent for parent in node.inputs if parent not in self._unmade)
-            self._stages[node] = max((self._stages[parent] for parent in computed), default=0)
+            computed = [self._stages[parent] for parent in node.inputs if parent not in self._unmade]
+            computed += [self._multiply(parent) for parent in node.inputs if parent in self._unmade]
+            self._stages[node] = max(computed, default=0)
+
+    def _multiply(self, logits: Node) -> int:
+        """The stage of what a function multiplies to obtain logits itself: of patches what their linear map gives without
+        the product."""
+        if logits.operation is VOCABULARY:
+            return self._stages[linear_of(applied_of(logits.inputs[0])).value]
+        output = product_of(logits).value
+        self._stages[output] = 1 + self._stages[logits.inputs[0]]
+        self._modes[output] = self._mode_of(logits)
+        return self._stages[output]
 
     def _predict(self, encoded: Node) -> int:
         """The stage of the logits of an encoded text, or of the states that the last function multiplies instead."""
@@ -115,8 +136,8 @@ class _Planner:
         return self._stages[value]
 
     def _mode_of(self, apply: Node) -> Mode:
-        """The mode of a module on features: what a decoder or fusion takes differs as the images that the tower saw do."""
-        if isinstance(apply.type, PatchesType):
+        """The mode of a module on features: what it takes differs as the images that the tower saw do."""
+        if isinstance(apply.type, PatchesType | LogitsType):
             return self._modes[applied_of(apply.inputs[0].inputs[0])]
         if not isinstance(apply.type, EncodedType):
             return Mode("Vec")
@@ -199,8 +220,9 @@ class _Planner:
         """What a computed node reads: nodes, and outputs of modules instead of encoders."""
         for parent in node.inputs:
             if parent in self._unmade:
-                continue
-            if parent.operation not in (ENCODE, APPLY):
+                if parent.operation is APPLY:
+                    yield product_of(parent)
+            elif parent.operation not in (ENCODE, APPLY):
                 yield parent
             elif node.operation in (VOCABULARY, TOKEN_IDS):
                 states = applied_of(parent)
@@ -264,6 +286,12 @@ def linear_of(states: Applied) -> Linear:
     return Linear(use, Applied(replace(use, product=False), states) if transform else states)
 
 
+def product_of(logits: Node) -> Linear:
+    """The input of a function that itself multiplies the states of patches by the weight of a linear map."""
+    use = use_of(logits)
+    return Linear(use, Applied(replace(use, product=False), logits))
+
+
 def applied_of(encode: Node) -> Applied:
     """The output of the last head, the tower or the module of an `encode` or `apply` node."""
     if encode.operation is APPLY:
@@ -288,4 +316,5 @@ def _mode(source: Node, kind: str) -> Mode:
             sides.append(node.number("side"))
         elif node.operation is DROP:
             dropped.append(node.number("share"))
-    return Mode(kind, min(sides), tuple(dropped), source.operation is BLEND)
+    replaced = any(replacements_of(part) for part in parts_of(source))
+    return Mode(kind, min(sides), tuple(dropped), source.operation is BLEND, replaced=replaced)

@@ -177,6 +177,8 @@ def _dropped(builder: Builder, mask: MaskValue, parameters: Parameters) -> float
         raise bad("share", "the mask already says which share of the patches is dropped")
     if mask.of == "Text":
         raise bad("patches", f"`{mask.by}` selects tokens of texts, not patches")
+    if mask.by == "blocks":
+        raise bad("patches", "blocks select another number of patches in each image: replace them, `mask(image, blocks())`")
     if mask.share >= 1:
         raise bad("patches", "the mask selects all patches, so that none would be left")
     return float(mask.share)

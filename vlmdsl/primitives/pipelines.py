@@ -14,7 +14,8 @@ __all__ = [
 ]  # fmt: skip
 
 PipelineName = Literal[
-    "crop", "crop_flip", "simclr", "moco_v1", "moco_v2", "moco_v3", "byol", "slip", "declip", "uniclip", "mae"
+    "crop", "crop_flip", "simclr", "moco_v1", "moco_v2", "moco_v3", "byol", "slip", "declip", "uniclip", "mae",
+    "beit", "flava",
 ]  # fmt: skip
 
 Range = tuple[float, float]
@@ -163,6 +164,11 @@ PIPELINES: dict[PipelineName, Pipeline] = {
     "slip": Pipeline("arXiv:2112.12750, the two views of the image term", (_moco_v2((0.08, 1.0)),)),
     "declip": Pipeline("arXiv:2110.05208", (_moco_v2(),)),
     "uniclip": Pipeline("a stand-in: SLIP's, since arXiv:2209.13430 comes without code", (_moco_v2((0.08, 1.0)),)),
+    "beit": Pipeline(
+        "arXiv:2106.08254, as in the released code, which changes colours before the crop",
+        ((Crop((0.08, 1.0), resample="bicubic"), Jitter(0.4, 0.4, 0.4, 0.0, chance=1.0), Mirror()),),
+    ),
+    "flava": Pipeline("arXiv:2112.04482, as in torchmultimodal", ((Crop((0.9, 1.0), resample="bicubic"),),)),
     "mae": Pipeline("arXiv:2111.06377, as in the released code", ((Crop((0.2, 1.0), resample="bicubic"), Mirror()),)),
 }
 """By name. Every crop has an aspect of 3:4 to 4:3."""

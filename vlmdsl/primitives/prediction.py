@@ -1,4 +1,5 @@
-"""Prediction of tokens: logits over a vocabulary, and criteria that compare them with the ids of the tokens."""
+"""Prediction of tokens and patches: logits over a vocabulary or a codebook, and criteria that compare them with ids or
+codes."""
 
 from __future__ import annotations
 
@@ -9,36 +10,75 @@ from pydantic import Field
 
 from vlmdsl.diagnostics.catalog.meaning import NothingHidden
 from vlmdsl.diagnostics.catalog.types import PooledWhereTokensAreCompared
-from vlmdsl.ir import Node, encoder_of, masked_text, parts_of
+from vlmdsl.ir import Module, Node, Use, encoder_of, masked_text, parts_of, uses_of
 from vlmdsl.ir.operations.encoding import ENCODE, VOCABULARY, source_of
-from vlmdsl.ir.operations.modules import APPLY
+from vlmdsl.ir.operations.modules import APPLY, replacements_of, use_of
 from vlmdsl.ir.operations.scalars import STOP
+from vlmdsl.ir.operations.views import REPLACE
 from vlmdsl.primitives.faults import bad_value, wrong_type
 from vlmdsl.primitives.registry import register
-from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
+from vlmdsl.primitives.spec import Builder, Fault, GivenName, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import MaskValue, TupleValue, Value
-from vlmdsl.types import JOINED, EncodedType
+from vlmdsl.source.limits import MAXIMUM_ENTRIES
+from vlmdsl.types import JOINED, CodesType, EncodedType, LogitsType
 
 
-def _encoded_text(builder: Builder, value: Value, function: str) -> tuple[Node, bool]:
+def _encoded_text(builder: Builder, value: Value, function: str, argument: str = "text") -> tuple[Node, bool]:
     """The encoded text (alone, joined with its image or fused with it), and whether its gradient is stopped."""
-    encoded = builder.encoded(value, "text")
+    encoded = builder.encoded(value, argument)
     stopped = isinstance(encoded, Node) and encoded.operation is STOP
     encode = encoded.inputs[0] if isinstance(encoded, Node) and stopped else encoded
     texts = (EncodedType("Text"), EncodedType(JOINED))
     if not isinstance(encode, Node) or encode.type not in texts or encode.operation not in (ENCODE, APPLY):
-        raise wrong_type(builder, "text", function, encoded, "a Text")
+        raise wrong_type(builder, argument, function, encoded, "a Text")
     if encode.operation is ENCODE and encoder_of(encode).heads:
         help = ("a head outputs pooled features only: use the tower itself, without `project` or `predict`",)
-        place = builder.place("text")
+        place = builder.place(argument)
         raise Fault(
             PooledWhereTokensAreCompared.at(place, "the features of a head", help=help, similarity=function), encoded
         )
     return encode, stopped
 
 
+def _linear_of_patches(builder: Builder, encode: Node, parameters: LinearParameters) -> Node:
+    """Logits of the patches of an encoded image."""
+    from vlmdsl.ir.modules import LinearSettings  # few recipes apply modules, and classes take time to make
+
+    encoder = encoder_of(encode)
+    if encoder.heads:
+        help = ("a head outputs pooled features only: use the tower itself, without `project` or `predict`",)
+        place = builder.place("stream")
+        raise Fault(PooledWhereTokensAreCompared.at(place, "the features of a head", help=help, similarity="linear"), encode)
+    if not parameters.size:
+        help = ("give the number of entries of the codebook: `linear(mask(image, m), size=8192)`",)
+        raise bad_value(builder, "size", "linear", "the logits of patches need a size", *help)
+    settings = LinearSettings(transform=parameters.transform, size=parameters.size)
+    use = Use(Module(parameters.name, "linear", settings, on=uses_of(encoder)[0].module))
+    return builder.add("apply", builder.add("states", encode), use=use)
+
+
+class LinearParameters(Parameters):
+    """Arguments of `linear`, for the patches of an image: the head of a text is the text tower's."""
+
+    size: int = Field(default=0, ge=0, le=MAXIMUM_ENTRIES, description="entries of the codebook that is predicted")
+    transform: bool = Field(
+        default=False, description="whether a linear map, a GELU and a norm come first (BERT's head, FLAVA)"
+    )
+    name: GivenName = Field(
+        default="linear", description="its name in checkpoints; maps with one name on the same tower share weights"
+    )
+
+
 def _linear(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
-    encode, stopped = _encoded_text(builder, subjects["text"], "linear")
+    assert isinstance(parameters, LinearParameters)
+    encoded = builder.encoded(subjects["stream"], "stream")
+    if isinstance(encoded, Node) and encoded.operation is ENCODE and encoded.type == EncodedType("Image"):
+        return _linear_of_patches(builder, encoded, parameters)
+    encode, stopped = _encoded_text(builder, subjects["stream"], "linear", "stream")
+    for name in sorted(parameters.model_fields_set):
+        raise bad_value(
+            builder, name, "linear", "it is for the patches of an image; a text is predicted by its tower's head"
+        )
     logits = builder.add("vocabulary", encode)
     return builder.add("stop", logits) if stopped else logits
 
@@ -49,10 +89,17 @@ register(
         family="prediction",
         summary=(
             "Logits of each token of a text, one per vocabulary entry: a linear map of the token's state, whose weights are "
-            "the text tower's."
+            "the text tower's. Of the patches of an image: one per entry of a codebook, by a map with separate weights."
         ),
         meaning=_linear,
-        subjects=(Subject("text", ("Encoded", "Text"), "a text or a tower's output for it, with an image or without"),),
+        subjects=(
+            Subject(
+                "stream",
+                ("Encoded", "Text", "Image"),
+                "a text, with an image or without, an image, or a tower's output for one",
+            ),
+        ),
+        parameters=LinearParameters,
         formula=r"z_{ik} = W h_{ik} + b",
         cost="2 N W V FLOPs and N V logits for N tokens",
         example="let m = random(15%)\nminimize token_loss(linear(mask(text, m)), text, at=m)",
@@ -60,9 +107,9 @@ register(
 )
 
 
-TARGETS = Subject("targets", ("Text",), "the text whose tokens are predicted, masked or not")
+TARGETS = Subject("targets", ("Text", "Codes"), "the text whose tokens are predicted, masked or not, or codes of patches")
 AT = Subject(
-    "at", ("Mask",), "the mask that selected tokens; without it all tokens are predicted", TupleValue(()), keyword=True
+    "at", ("Mask",), "the mask that selected tokens or patches; without it all are predicted", TupleValue(()), keyword=True
 )
 """The arguments of criteria over logits, besides the logits."""
 
@@ -94,12 +141,49 @@ def loss_of_tokens(builder: Builder, subjects: Mapping[str, Value], operation: s
     `subjects` are the logits, the text and the mask, in the order of `token_loss`, under any names.
     """
     names = list(subjects)
+    targets = subjects[names[1]]
+    if isinstance(targets, Node) and isinstance(targets.type, CodesType):
+        return _loss_of_codes(builder, subjects, operation, arguments)
     logits, stopped = logits_of_tokens(builder, subjects[names[0]], names[0], operation)
     encode = logits.inputs[0]
     _without_decoder(builder, encode, names[0], operation, subjects[names[0]])
     which = _which(builder, encode, {name: subjects[name] for name in names[1:]}, operation)
     loss = builder.add(operation, logits, builder.add("token_ids", encode, which=which), **arguments)
     return builder.add("stop", loss) if stopped else loss
+
+
+def _loss_of_codes(builder: Builder, subjects: Mapping[str, Value], operation: str, arguments: Mapping[str, object]) -> Node:
+    """The loss of an operation that compares the logits of patches with their codes."""
+    (argument, value), (target, codes), (where, at) = subjects.items()
+    stopped = isinstance(value, Node) and value.operation is STOP
+    logits = value.inputs[0] if isinstance(value, Node) and stopped else value
+    if not isinstance(logits, Node) or logits.operation is not APPLY or not isinstance(logits.type, LogitsType):
+        raise wrong_type(builder, argument, operation, value, "logits of patches, `linear(image, size=...)`")
+    encode = logits.inputs[0].inputs[0]
+    assert isinstance(codes, Node)
+    source, settings = encode.inputs[0], encoder_of(codes.inputs[0]).codebook
+    if codes.inputs[0].inputs[0] not in (source, unreplaced(source)):
+        help = ("name the view, `let x = augment(image)`, and use it in both",)
+        raise bad_value(builder, target, operation, "these are not codes of the image of which there are logits", *help)
+    entries = getattr(use_of(logits).module.settings, "size", 0)
+    if settings is not None and settings.size != entries:
+        reason = f"the codebook has {settings.size} entries, and there are logits of {entries}"
+        raise bad_value(builder, target, operation, reason, f"predict all of them: `linear(..., size={settings.size})`")
+    if isinstance(at, MaskValue):
+        masks = [dict(node.attributes) for node in replacements_of(source)]
+        if masks != [{"share": float(at.share), "draw": at.draw, **at.attributes}]:
+            help = ("name the mask, `let m = blocks()`, and use it in both: `mask(image, m)`, `at=m`",)
+            raise bad_value(builder, where, operation, "it is not the mask by which patches were replaced", *help)
+        codes = builder.add("codes_at", codes, builder.add("replaced", encode))
+    loss = builder.add(operation, logits, codes, **arguments)
+    return builder.add("stop", loss) if stopped else loss
+
+
+def unreplaced(source: Node) -> Node:
+    """The image before its patches were replaced."""
+    while source.operation is REPLACE:
+        source = source.inputs[0]
+    return source
 
 
 def logits_of_tokens(builder: Builder, value: Value, argument: str, function: str) -> tuple[Node, bool]:

@@ -70,3 +70,6 @@ MAXIMUM_MINED = 32
 
 MAXIMUM_RETRIEVED = 2**12
 """Most samples that each sample retrieves from a reference set."""
+
+MAXIMUM_ENTRIES = 2**20
+"""Entries of a codebook, and of the logits of patches."""

@@ -151,7 +151,8 @@ def excluded_entries(objective: Objective, features: Mapping[str, Tensor]) -> di
         excluded[name] = torch.zeros(value.shape, dtype=torch.bool)
         stem, _, part = name.rpartition("_")
         decoded = f"{stem}_dropped" in features  # of such an image all states that are there are those of patches
-        if part in ("tokens", "states") and f"{stem}_mask" in features and not decoded:
+        whole = decoded or f"{stem}_replaced" in features
+        if part in ("tokens", "states") and f"{stem}_mask" in features and not whole:
             excluded[name] |= ~features[f"{stem}_mask"][:, :, None]
         elif part in ("vocabulary", "predicted"):
             ids = next(features[f"{stem}_{name}"] for name in CODES.values() if f"{stem}_{name}" in features)

@@ -58,11 +58,11 @@ def test_a_name_says_what_kind_of_input_it_is(recipe: str) -> None:
     """`_mask` is padding, `_tokens` has a token axis, and so on; a stream's own name is its pooled features."""
     program = vlmdsl.compile(recipe, compiled=False).program
     kinds = {"_tokens": 3, "_mask": 2, "_vocabulary": 3, "_targets": 2, "_states": 3, "_pixels": 4, "_dropped": 2}
-    kinds |= {"_words": 3, "boxes": 3}
+    kinds |= {"_words": 3, "boxes": 3, "_replaced": 2}
     for port in inputs(program):
         suffix = next((suffix for suffix in kinds if port.name.endswith(suffix)), None)
         assert len(port.axes) == (kinds[suffix] if suffix else min(len(port.axes), 2)), port
-        assert (suffix in ("_mask", "_dropped")) == (port.dtype == "bool")
+        assert (suffix in ("_mask", "_dropped", "_replaced")) == (port.dtype == "bool")
 
 
 def test_a_field_keeps_its_name_beside_a_view_that_would_have_it() -> None:

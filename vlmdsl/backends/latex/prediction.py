@@ -10,13 +10,16 @@ from vlmdsl.backends.latex.interface import Writer
 from vlmdsl.backends.latex.notation import PRODUCT, Math, call, number, words
 from vlmdsl.ir import Node, encoder_of, masked_text, parts_of
 from vlmdsl.ir.operations.encoding import ENCODE, context_of, source_of
-from vlmdsl.ir.operations.modules import APPLY, use_of
+from vlmdsl.ir.operations.modules import APPLY, CODES_AT, use_of
+from vlmdsl.ir.operations.prediction import TOKEN_IDS
 
 __all__ = ["token_criterion", "token_loss"]
 
 
 def token_loss(writer: Writer, node: Node) -> Math:
-    """The mean over the tokens that are predicted; which they are is stated."""
+    """The mean over the tokens or patches that are predicted; which they are is stated."""
+    if node.inputs[1].operation is not TOKEN_IDS:
+        return _over_patches(writer, node)
     following = node.inputs[1].string("which") == "next"
     surprise = _next_surprise if following else _surprise
     return _over_tokens(
@@ -56,6 +59,26 @@ def _said(encode: Node, which: str) -> str:
         return f"the tokens{' that the mask selected' if which == 'selected' else ''}, of all samples"
     own = {"none": "", "drawn": " and its prefix", "prompt": " and the prompt"}
     return f"the tokens after the first one{own[encode.string('prefix')]}, of all samples"
+
+
+def _over_patches(writer: Writer, node: Node) -> Math:
+    """The mean over the patches whose codes are predicted."""
+    logits, codes = node.inputs
+    selected = codes.operation is CODES_AT
+    encode, tokenized = logits.inputs[0].inputs[0], (codes.inputs[0] if selected else codes).inputs[0]
+    said = f"the patches{' that the mask selected' if selected else ''}, of all images"
+    writer.names.state("values", Math(rf"M\ {words(said).latex}", f"M: {said}"))
+    code = call(encoder_of(tokenized).tower, writer.names.source(tokenized.inputs[0]))
+    head, context = words(use_of(logits).module.name), writer.names.source(encode.inputs[0])
+    loss = _of_token(
+        node,
+        Math(f"{code.latex}[p]", f"{code.text}[p]"),
+        lambda entry: Math(
+            rf"-\log p_{{{head.latex}}}({entry.latex} \mid {context.latex})",
+            f"-log p_{head.text}({entry.text} | {context.text})",
+        ),
+    )
+    return Math(rf"\frac{{1}}{{|M|}} \sum_{{(i,p) \in M}} {loss.latex}", f"1/|M| Σ_(i,p)∈M {loss.text}", PRODUCT)
 
 
 def _of_token(node: Node, token: Math, surprise: Callable[[Math], Math]) -> Math:

@@ -10,7 +10,7 @@ from torch import Tensor
 from vlmdsl.ir.operations.encoding import TOKENS
 from vlmdsl.planning import applied_of
 
-__all__ = ["INPUTS", "decoder_input", "fusion_input", "head_input", "states_input"]
+__all__ = ["INPUTS", "decoder_input", "fusion_input", "head_input", "patches_input", "states_input"]
 
 _Environment: TypeAlias = Mapping[Any, Any]
 
@@ -27,6 +27,12 @@ def decoder_input(node: Any, environment: _Environment) -> tuple[Tensor]:
     return (states,)
 
 
+def patches_input(node: Any, environment: _Environment) -> tuple[Tensor]:
+    """The input of an `apply` node of a linear map: the states of an image."""
+    states, _ = states_input(node.inputs[0], environment)
+    return (states,)
+
+
 def head_input(node: Any, environment: _Environment) -> tuple[Tensor]:
     """The input of an `apply` node of a head: vectors."""
     below = node.inputs[0]
@@ -37,6 +43,7 @@ def head_input(node: Any, environment: _Environment) -> tuple[Tensor]:
 INPUTS: Mapping[str, Callable[[Any, _Environment], tuple[Any, ...]]] = {
     "fusion": fusion_input,
     "decoder": decoder_input,
+    "linear": patches_input,
     "head": head_input,
 }
 """Per family of modules that are applied to features: the arguments of a call for one `apply` node."""

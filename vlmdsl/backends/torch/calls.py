@@ -19,12 +19,12 @@ from vlmdsl.ir import (
     streams,
 )
 from vlmdsl.ir.operations.contrast import CONTRAST
-from vlmdsl.ir.operations.encoding import NORMALIZE, POOLED, TOKENS, VOCABULARY
+from vlmdsl.ir.operations.encoding import NORMALIZE, PATCH_CODES, POOLED, TOKENS, VOCABULARY
 from vlmdsl.ir.operations.grounding import WORD_MAP
 from vlmdsl.ir.operations.matrices import SCORE, SIMILARITY, UNITE
-from vlmdsl.ir.operations.modules import APPLY, DROPPED, PIXELS, STATES
+from vlmdsl.ir.operations.modules import APPLY, DROPPED, PIXELS, REPLACED, STATES
 from vlmdsl.ir.operations.per_sample import INDEX
-from vlmdsl.ir.operations.prediction import TOKEN_IDS, TOKEN_LOSS
+from vlmdsl.ir.operations.prediction import TOKEN_IDS, TOKEN_LOSS, predicted_by
 from vlmdsl.ir.operations.reductions import SAMPLES
 from vlmdsl.ir.operations.reference import REFERENCE
 from vlmdsl.ir.operations.scalars import ADD, AND, DIVIDE, DRAW, MULTIPLY, NEGATE, NOT, OR, PARAMETER, RAMP, SCALAR, SUBTRACT
@@ -156,8 +156,9 @@ def _pixels(values: Values, node: Node) -> str:
     return f"ops.pixels({image}, {side}, normalised={literal(node.string('normalised'))})"
 
 
-def _dropped(values: Values, node: Node) -> str:
-    return _item("inputs", values.output(node.inputs[0]).input("dropped"))
+def _named_after(values: Values, node: Node) -> str:
+    """What the tower was given, or gave without gradient: the input that is named like the operation."""
+    return _item("inputs", values.output(node.inputs[0]).input(node.operation))
 
 
 def _word_map(values: Values, node: Node) -> str:
@@ -269,7 +270,7 @@ def _token_loss(values: Values, node: Node) -> str:
     logits, ids = node.inputs
     if values.ops(node) == "ops":
         return _call("token_loss")(values, node)
-    owner = values.output(logits.inputs[0])
+    owner = values.output(predicted_by(logits))
     states, weight = (_item("inputs", name) for name in (owner.input("predicted"), f"{owner.linear}_weight"))
     bias = f"inputs.get({literal(f'{owner.linear}_bias')})"
     arguments = [states, weight, values.of(ids), bias, *(f"{name}={literal(value)}" for name, value in node.attributes)]
@@ -288,7 +289,9 @@ RULES: dict[str, Rule] = {
     STATES: _tokens,
     APPLY: _applied,
     PIXELS: _pixels,
-    DROPPED: _dropped,
+    DROPPED: _named_after,
+    REPLACED: _named_after,
+    PATCH_CODES: _named_after,
     WORD_MAP: _word_map,
     VOCABULARY: _vocabulary,
     TOKEN_IDS: _token_ids,

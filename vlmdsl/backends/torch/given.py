@@ -12,7 +12,7 @@ from torch import Tensor
 from vlmdsl.backends.torch.applied import INPUTS
 from vlmdsl.backends.torch.values import PredictedTokens
 from vlmdsl.ir import CODES, ModuleOutput, Node, Stream, module_outputs
-from vlmdsl.ir.operations.modules import APPLY
+from vlmdsl.ir.operations.modules import APPLY, DROPPED, PIXELS, REPLACED
 from vlmdsl.ir.schedule import Applied, Apply, Linear, Schedule, Value
 from vlmdsl.planning import applied_of
 
@@ -23,8 +23,11 @@ __all__ = ["GivenModules", "applied_modules"]
 
 
 def applied_modules(schedule: Schedule) -> tuple[str, ...]:
-    """The names of the modules that a schedule applies to features: decoders, fusion, and heads and vocabularies on it."""
-    return tuple(dict.fromkeys(call.use.module.name for call in schedule.calls if call.use.module.base.family != "tower"))
+    """The names of the modules that a schedule applies to features: decoders, linear maps of patches, fusion, and heads and
+    vocabularies on it."""
+    modules = (call.use.module for call in schedule.calls)
+    names = (module.name for module in modules if module.family == "linear" or module.base.family != "tower")
+    return tuple(dict.fromkeys(names))
 
 
 class GivenModules:
@@ -34,7 +37,7 @@ class GivenModules:
     what has `pooled [n, D]` and `tokens [n, L, W]`; a head with vectors [n, D]; a vocabulary with states [n, L, W], and with
     `product=False` where the loss makes the product with its `weight` and `bias` itself. A
     decoder is called with the states [n, K, W] of the patches that a tower saw, and gives pixels [n, P, C] of all patches:
-    which of them were seen is for the caller to know.
+    which of them were seen is for the caller to know. A linear map is called, like a vocabulary, with states [n, P, W].
     """
 
     def __init__(
@@ -62,13 +65,20 @@ class GivenModules:
         module = self._modules[apply.use.module.name]
         return [module(*arguments) for arguments in inputs]
 
-    def images(self, output: Applied, environment: Mapping[Value, Any]) -> tuple[Tensor, Tensor]:
-        """The pixels that a tower was given, and which of their patches were dropped: among the features."""
+    def images(self, output: Applied, environment: Mapping[Value, Any]) -> dict[str, Tensor]:
+        """The pixels that a tower was given, and which of their patches were dropped or replaced: among the features."""
         stream = self._streams[output]
-        return self._features[stream.input("pixels")], self._features[stream.input("dropped")]
+        names = {part: stream.input(part) for part in (PIXELS, DROPPED, REPLACED) if getattr(stream, part)}
+        return {part: self._features[name] for part, name in names.items()}
 
     def call_whole(self, apply: Apply, environment: Mapping[Value, Any]) -> list[Any]:
-        """Heads and vocabularies on modules on features; on towers their outputs are among the features."""
+        """Linear maps of patches, and heads and vocabularies on modules on features; on towers their outputs are among the
+        features."""
+        if apply.use.module.family == "linear":
+            linear: Any = self._modules[apply.use.module.name]
+            states = [INPUTS["linear"](value, environment) for value in apply.values]
+            product = {} if apply.use.product else {"product": False}
+            return [PredictedTokens(linear(*one, **product), None) for one in states]
         if apply.use.module.base.family == "tower":
             return [self._whole_of_tower(output, apply) for output in apply.outputs]
         module = self._modules[apply.use.module.name]
@@ -80,7 +90,7 @@ class GivenModules:
     def linear(self, linear: Linear, environment: Mapping[Value, Any]) -> tuple[PredictedTokens, Tensor, Tensor | None]:
         """The states of tokens of a tower, and the weights, are among the features; of fusion its vocabulary has these."""
         value = linear.value
-        if linear.use.module.base.family != "tower":
+        if linear.use.module.family == "linear" or linear.use.module.base.family != "tower":
             module: Any = self._modules[linear.use.module.name]
             return environment[value], module.weight, module.bias
         stream = self._streams[value]
@@ -100,8 +110,8 @@ class GivenModules:
     def _of_tower(self, output: Applied) -> SimpleNamespace:
         stream = self._streams.get(output)
         if stream is None:  # only heads on it are read
-            return SimpleNamespace(pooled=None, tokens=None, states=None, mask=None)
-        names = {part: stream.input(part) for part in ("pooled", "tokens", "states", "mask")}
+            return SimpleNamespace(pooled=None, tokens=None, states=None, codes=None, mask=None)
+        names = {part: stream.input(part) for part in ("pooled", "tokens", "states", "codes", "mask")}
         return SimpleNamespace(**{part: self._features.get(name) for part, name in names.items()})
 
     def _whole_of_tower(self, output: Applied, apply: Apply) -> Any:

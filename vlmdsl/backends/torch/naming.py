@@ -8,11 +8,21 @@ from collections.abc import Callable
 
 from vlmdsl.ir import CODES, Contrast, Node, Program, column_of, module_outputs, source_names, streams
 from vlmdsl.ir.operations.contrast import CONTRAST
-from vlmdsl.ir.operations.encoding import DISTRIBUTION, GATE, MIX, NORMALIZE, POOLED, REDUCE_TOKENS, TOKENS, VOCABULARY
+from vlmdsl.ir.operations.encoding import (
+    DISTRIBUTION,
+    GATE,
+    MIX,
+    NORMALIZE,
+    PATCH_CODES,
+    POOLED,
+    REDUCE_TOKENS,
+    TOKENS,
+    VOCABULARY,
+)
 from vlmdsl.ir.operations.grounding import REGIONS, WORD_MAP
 from vlmdsl.ir.operations.matrices import SCORE, SIMILARITY
 from vlmdsl.ir.operations.mining import FETCH, HARDEST, MINE
-from vlmdsl.ir.operations.modules import APPLY, DROPPED, PIXELS, STATES
+from vlmdsl.ir.operations.modules import APPLY, CODES_AT, DROPPED, PIXELS, REPLACED, STATES
 from vlmdsl.ir.operations.per_sample import INDEX, LOOKUP, MIXTURE, RUNNING_MEANS, WRITE
 from vlmdsl.ir.operations.prediction import TOKEN_IDS
 from vlmdsl.ir.operations.reductions import CROSS_ENTROPY, HINGE
@@ -168,6 +178,9 @@ _MEANINGS: dict[str, Callable[[Names, Node], str]] = {
     DROPPED: lambda names, node: f"{names.stream(node)}_dropped",
     WORD_MAP: lambda names, node: f"{names.stream(node)}_word_map",
     REGIONS: _with("regions"),
+    REPLACED: lambda names, node: f"{names.stream(node)}_replaced",
+    PATCH_CODES: lambda names, node: f"{names.stream(node)}_codes",
+    CODES_AT: _with("selected"),
     GATE: _with("gated"),
     REDUCE_TOKENS: lambda names, node: f"{names.meaning(node.inputs[0]).removesuffix('_tokens')}_{node.string('by')}",
     HINGE: lambda names, node: f"hinge_along_{node.string('along')}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeAlias
 
@@ -15,7 +15,7 @@ from vlmdsl.ir import CODES, ModuleOutput, Node, Stream
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.schedule import Applied, Apply, Compute, Linear, Value
 from vlmdsl.ir.uses import PER_SAMPLE
-from vlmdsl.planning import applied_of, is_loaded, linear_of, logits_of
+from vlmdsl.planning import applied_of, is_loaded, linear_of, logits_of, product_of
 from vlmdsl.types import FieldType
 
 __all__ = ["Environment", "Loaded", "Modules", "Step"]
@@ -54,8 +54,9 @@ class Modules(Protocol):
         """The features of each input, named tuples of tensors, from one call of the tower."""
         ...
 
-    def images(self, output: Applied, environment: Environment) -> tuple[Tensor, Tensor]:
-        """The pixels [b, 3, H, W] that a tower took for this output, and which of their patches [b, P] were dropped."""
+    def images(self, output: Applied, environment: Environment) -> Mapping[str, Tensor]:
+        """What a tower took for this output: `pixels` [b, 3, H, W], and which of their patches [b, P] were `dropped` or
+        `replaced`, where some were."""
         ...
 
     def words(self, output: Applied, environment: Environment) -> Tensor:
@@ -153,14 +154,16 @@ class Step:
             yield from _of_stream(stream, step, environment)
             yield from self._predicted(stream, applied_of(stream.encode), step, environment)
             applied = applied_of(stream.encode)
-            if (stream.pixels or stream.dropped) and applied in step.takes:
-                parts = zip(("pixels", "dropped"), self.modules.images(applied, environment), strict=True)
+            if (stream.pixels or stream.dropped or stream.replaced) and applied in step.takes:
+                parts = self.modules.images(applied, environment).items()
                 yield from ((stream.input(part), tensor) for part, tensor in parts if getattr(stream, part))
             if stream.words and applied in step.takes:
                 yield stream.input("words"), self.modules.words(applied, environment)
         for output in self.objective.module_outputs:
             yield from _of_module(output, step, environment)
             yield from self._predicted(output, applied_of(output.node), step, environment)
+            if output.logits and product_of(output.node) in step.takes:
+                yield from self._factors(product_of(output.node), output, environment)
 
     def _predicted(
         self, owner: Stream | ModuleOutput, states: Applied, step: Compute, environment: Environment
@@ -173,14 +176,21 @@ class Step:
             tokens: PredictedTokens = environment[logits]
             yield owner.input("vocabulary"), tokens.values
         else:
-            tokens, weight, bias = self.modules.linear(linear, environment)
-            yield owner.input("predicted"), tokens.values
-            yield f"{owner.linear}_weight", weight
-            if bias is not None:
-                yield f"{owner.linear}_bias", bias
+            tokens = yield from self._factors(linear, owner, environment)
         for output in CODES.values():
             if getattr(owner, output):
                 yield owner.input(output), getattr(tokens, output)
+
+    def _factors(
+        self, linear: Linear, owner: Stream | ModuleOutput, environment: Environment
+    ) -> Generator[tuple[str, Tensor], None, PredictedTokens]:
+        """What logits are a product of; returns the states with what they are to predict."""
+        tokens, weight, bias = self.modules.linear(linear, environment)
+        yield owner.input("predicted"), tokens.values
+        yield f"{owner.linear}_weight", weight
+        if bias is not None:
+            yield f"{owner.linear}_bias", bias
+        return tokens
 
 
 def _is_image(node: Node) -> bool:
@@ -202,7 +212,7 @@ def _of_stream(stream: Stream, step: Compute, environment: Environment) -> Itera
         if stream.pooled:
             yield stream.name, output if stream.encoder.heads else output.pooled
         states = stream.states and bool(step.gives)  # inputs of modules, which the last function does not read
-        for part, read in (("tokens", stream.tokens), ("states", states)):
+        for part, read in (("tokens", stream.tokens), ("codes", stream.codes), ("states", states)):
             if read:
                 yield stream.input(part), getattr(output, part)
         if (stream.tokens or states) and output.mask is not None:
@@ -218,6 +228,8 @@ def _of_module(output: ModuleOutput, step: Compute, environment: Environment) ->
             yield output.name, features if isinstance(features, Tensor) else features.pooled
         if output.patches:
             yield output.name, features if isinstance(features, Tensor) else features.pixels
+        if output.logits:
+            yield output.name, features.values
         if output.tokens:
             yield output.input("tokens"), features.tokens
             if features.mask is not None:

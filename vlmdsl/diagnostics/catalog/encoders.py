@@ -68,13 +68,13 @@ class TowerNotPerSample(Problem):
 
 class DroppedPatchesLeak(Problem):
     code = "V0834"
-    template = "the tower `{tower}` sees pixels of dropped patches, which the recipe predicts"
-    summary = "Dropped patches that are to be predicted leak into those that are kept."
+    template = "the tower `{tower}` sees pixels of dropped or replaced patches, which the recipe predicts"
+    summary = "Dropped or replaced patches that are to be predicted leak into the others."
     explanation = (
-        "A recipe that reconstructs dropped patches learns from what the others say of them. Where a tower embeds patches "
-        "by overlapping convolutions, an embedded patch holds pixels of its neighbours, dropped ones included, and copying "
-        "these along the edges is easier than learning what images look like. Take a tower whose patches are embedded one "
-        "by one. Runs do so by themselves: the built-in towers have a plain patch stem wherever dropped patches are to be "
-        "predicted. Recipes that drop patches only to see fewer of them, such as FLIP, are not concerned."
+        "A recipe that predicts dropped or replaced patches learns from what the others say of them. Where a tower embeds "
+        "patches by overlapping convolutions, an embedded patch holds pixels of its neighbours, those included, and "
+        "copying these along the edges is easier than learning what images look like. Take a tower whose patches are "
+        "embedded one by one. Runs do so by themselves: the built-in towers have a plain patch stem wherever such patches "
+        "are to be predicted. Recipes that drop patches only to see fewer of them, such as FLIP, are not concerned."
     )
     provoked_by = '`VisionLanguageModel` from Python with `VisionConfig(..., stem="convolution")` and the recipe `mae`'

@@ -8,6 +8,7 @@ from vlmdsl.ir.operation import Operation, define
 from vlmdsl.ir.operations.rules import NUMBER, fixed, need, one_of, positive_block, same, take
 from vlmdsl.types import (
     JOINED,
+    CodesType,
     DistributionType,
     DrawsType,
     EncodedType,
@@ -24,7 +25,7 @@ from vlmdsl.types import (
 )
 
 __all__ = [
-    "DISTRIBUTION", "ENCODE", "ENTROPY", "ENTROPY_OF_MEAN", "GATE", "MIX", "NORMALIZE", "POOLED",
+    "DISTRIBUTION", "ENCODE", "ENTROPY", "ENTROPY_OF_MEAN", "GATE", "MIX", "NORMALIZE", "PATCH_CODES", "POOLED",
     "REDUCE_TOKENS", "TOKENS", "VOCABULARY", "context_of", "parallel_draw_of", "prefix_draw_of", "source_of",
 ]  # fmt: skip
 
@@ -95,6 +96,12 @@ def vocabulary(node: Node, types: tuple[Type, ...]) -> Type:
     return LogitsType()
 
 
+def codes(node: Node, types: tuple[Type, ...]) -> Type:
+    need(types == (EncodedType("Image"),), f"are those of an image, got {types}")
+    _without_heads(node)
+    return CodesType(tokens=token_axis("Image"))
+
+
 def mixture(node: Node, types: tuple[Type, ...]) -> Type:
     need(len(types) == 2, f"has {len(types)} inputs, wants 2")
     need(types[0] in (VecType(), FieldType("Image")), f"mixes images or features, got {types[0]}")
@@ -137,6 +144,16 @@ VOCABULARY = define(
         reads_encoder_output=True,
         takes="encode or apply of a Text",
         gives="Logits [B, L, V] of each token, by a linear map of its state to the vocabulary of the text tower",
+    )
+)
+PATCH_CODES = define(
+    Operation(
+        "codes",
+        codes,
+        reads_encoder_output=True,
+        stops_gradient=True,
+        takes="encode of an Image by a tokenizer",
+        gives="Codes: the codebook entry of each patch",
     )
 )
 NORMALIZE = define(

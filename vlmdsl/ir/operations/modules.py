@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping
 from vlmdsl.ir.node import Node
 from vlmdsl.ir.operation import Operation, define
 from vlmdsl.ir.operations.rules import need, take
-from vlmdsl.ir.operations.views import DROP
+from vlmdsl.ir.operations.views import DROP, REPLACE
 from vlmdsl.ir.uses import Use
 from vlmdsl.types import (
+    CodesType,
     ConditionType,
     EncodedType,
     FieldType,
+    LogitsType,
     LossType,
     MaskType,
     PatchesType,
@@ -22,7 +24,10 @@ from vlmdsl.types import (
     token_axis,
 )
 
-__all__ = ["APPLY", "DROPPED", "MATCHED", "PIXELS", "RECONSTRUCT", "STATES", "drops_of", "use_of"]
+__all__ = [
+    "APPLY", "CODES_AT", "DROPPED", "MATCHED", "PIXELS", "RECONSTRUCT", "REPLACED", "STATES", "drops_of",
+    "replacements_of", "use_of",
+]  # fmt: skip
 
 
 def use_of(node: Node) -> Use:
@@ -34,11 +39,20 @@ def use_of(node: Node) -> Use:
 
 def drops_of(source: Node) -> list[Node]:
     """The `drop` nodes among the views of an image, the last one first."""
-    drops = []
+    return _views_by(DROP, source)
+
+
+def replacements_of(source: Node) -> list[Node]:
+    """The `replace` nodes among the views of an image, the last one first."""
+    return _views_by(REPLACE, source)
+
+
+def _views_by(operation: Operation, source: Node) -> list[Node]:
+    views = []
     while source.inputs and isinstance(source.type, FieldType):
-        drops += [source] if source.operation is DROP else []
+        views += [source] if source.operation is operation else []
         source = source.inputs[0]
-    return drops
+    return views
 
 
 def states(node: Node, types: tuple[Type, ...]) -> Type:
@@ -74,7 +88,18 @@ def _fusion(node: Node, types: tuple[Type, ...]) -> Type:
     return EncodedType("Text")
 
 
-_RULES: Mapping[str, Callable[[Node, tuple[Type, ...]], Type]] = {"head": _head, "decoder": _decoder, "fusion": _fusion}
+def _linear(node: Node, types: tuple[Type, ...]) -> Type:
+    """Takes the states of an image."""
+    take(types, TokensType)
+    return LogitsType(tokens=token_axis("Image"))
+
+
+_RULES: Mapping[str, Callable[[Node, tuple[Type, ...]], Type]] = {
+    "head": _head,
+    "decoder": _decoder,
+    "fusion": _fusion,
+    "linear": _linear,
+}
 """What modules of a family take, and what they give."""
 
 
@@ -98,6 +123,18 @@ def dropped(node: Node, types: tuple[Type, ...]) -> Type:
     source = node.inputs[0].inputs[0]
     need(types[0] == EncodedType("Image") and bool(drops_of(source)), "is of an image without dropped patches")
     return MaskType(tokens="P")
+
+
+def replaced(node: Node, types: tuple[Type, ...]) -> Type:
+    take(types, EncodedType)
+    source = node.inputs[0].inputs[0]
+    need(types[0] == EncodedType("Image") and bool(replacements_of(source)), "is of an image without replaced patches")
+    return MaskType(tokens=token_axis("Image"))
+
+
+def codes_at(node: Node, types: tuple[Type, ...]) -> Type:
+    take(types, CodesType, MaskType)
+    return types[0]
 
 
 def reconstruct(node: Node, types: tuple[Type, ...]) -> Type:
@@ -127,9 +164,10 @@ APPLY = define(
         "apply",
         apply,
         {"use": (Use,)},
-        takes="states of a text, states of its image; or states of an image without its dropped patches; or a Vec",
+        takes="states of a text, states of its image; or states of an image, of a decoder without dropped patches; or a Vec",
         carries="`use: ir.Use` (module, blocks, gradient, follows)",
-        gives="Encoded of a text given its image, Patches of a decoder, or Vec of a head. The schedule calls the module",
+        gives="Encoded of a text given its image, Patches of a decoder, Logits of a linear map of patches, or Vec of a "
+        "head. The schedule calls the module",
     )
 )
 MATCHED = define(
@@ -158,6 +196,24 @@ DROPPED = define(
         stops_gradient=True,
         takes="encode of an Image with dropped patches",
         gives="Mask of patches: the dropped ones",
+    )
+)
+REPLACED = define(
+    Operation(
+        "replaced",
+        replaced,
+        stops_gradient=True,
+        takes="encode of an Image with replaced patches",
+        gives="Mask of patches: the replaced ones",
+    )
+)
+CODES_AT = define(
+    Operation(
+        "codes_at",
+        codes_at,
+        stops_gradient=True,
+        takes="Codes, Mask",
+        gives="Codes: those that the mask selects, negative elsewhere",
     )
 )
 RECONSTRUCT = define(

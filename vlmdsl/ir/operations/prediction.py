@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from vlmdsl.ir.node import Node
 from vlmdsl.ir.operation import Operation, define
-from vlmdsl.ir.operations.encoding import source_of
+from vlmdsl.ir.operations.encoding import VOCABULARY, source_of
 from vlmdsl.ir.operations.rules import NUMBER, need, take
 from vlmdsl.ir.operations.views import masked_text
 from vlmdsl.types import JOINED, CodesType, EncodedType, LogitsType, LossType, Type
 
-__all__ = ["TOKEN_IDS", "TOKEN_LOSS", "predicts_selected"]
+__all__ = ["TOKEN_IDS", "TOKEN_LOSS", "predicted_by", "predicts_selected"]
+
+
+def predicted_by(logits: Node) -> Node:
+    """What logits are an output of: an encoded text, or a linear map, which is applied to patches."""
+    return logits.inputs[0] if logits.operation is VOCABULARY else logits
 
 
 def predicts_selected(node: Node) -> bool:

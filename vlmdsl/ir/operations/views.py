@@ -8,7 +8,8 @@ from vlmdsl.ir.operations.rules import NUMBER, need, take
 from vlmdsl.types import JOINED, FieldType, ScalarType, Type
 
 __all__ = [
-    "ALTERNATIVE", "AUGMENT", "BLEND", "CROP", "DROP", "EDA", "FIELD", "JOIN", "MASK", "PROMPTED", "RENDER", "REWRITE",
+    "ALTERNATIVE", "AUGMENT", "BLEND", "CROP", "DROP", "EDA", "FIELD", "JOIN", "MASK", "PROMPTED", "RENDER", "REPLACE",
+    "REWRITE",
     "SUMMARIZE", "masked_text",
 ]  # fmt: skip
 
@@ -172,6 +173,19 @@ DROP = define(
         takes="an Image",
         carries="`share`, `draw`; of a plug-in's mask `by` and `arguments`",
         gives="Image: the tower encodes the remaining patches, whatever views follow",
+    )
+)
+REPLACE = define(
+    Operation(
+        "replace",
+        view("Image"),
+        {"share": NUMBER, "draw": (int,), "by": (str,), "arguments": (tuple,)},
+        {"by": "", "arguments": ()},
+        per_sample_view=True,
+        view_word="masked",
+        takes="an Image",
+        carries="`share`, `draw`; `by` and `arguments` of a rule other than `random`",
+        gives="Image: a learned token replaces some patches in the tower, whatever views follow",
     )
 )
 JOIN = define(

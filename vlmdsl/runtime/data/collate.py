@@ -18,6 +18,7 @@ from vlmdsl.runtime.values import (
     MaskedText,
     NamingText,
     Noise,
+    ReplacedPatches,
     TextFormat,
     TextValue,
     Value,
@@ -37,6 +38,8 @@ def batch_of(samples: Sequence[Sample], values: Mapping[str, Loaded]) -> Batch:
         collated |= _collated(name, loaded, [sample.values[name] for sample in samples])
         if loaded.view.drops:
             collated[port(name, "keep")] = KeptPatches(_stacked([sample.kept[name] for sample in samples]))
+        if loaded.view.replaces:
+            collated[port(name, "replace")] = ReplacedPatches(_stacked([sample.replaced[name] for sample in samples]))
         if loaded.noise is not None:
             collated[port(name, "noise")] = Noise(_stacked([sample.noise[name] for sample in samples]))
     return Batch(collated, torch.tensor([sample.index for sample in samples]), [sample.key for sample in samples])

@@ -45,14 +45,15 @@ class Loaded:
 class Sample:
     """The values of one sample, by their names in a batch, as their families read them.
 
-    `kept` are the patches to encode of images with dropped patches, `noise` the draws for towers that draw in training.
-    `index` is the position of the sample in its source.
+    `kept` are the patches to encode of images with dropped patches, `replaced` those that are replaced, `noise` the
+    draws for towers that draw in training. `index` is the position of the sample in its source.
     """
 
     index: int
     key: str
     values: dict[str, Any]
     kept: dict[str, np.ndarray]
+    replaced: dict[str, np.ndarray]
     noise: dict[str, np.ndarray]
 
 
@@ -112,6 +113,7 @@ class SampleReader:
         roots: dict[str, Any] = {}
         values: dict[str, Any] = {}
         kept: dict[str, np.ndarray] = {}
+        replaced: dict[str, np.ndarray] = {}
         noise: dict[str, np.ndarray] = {}
         counts_of_views: Counter[str] = Counter()
         for name, loaded in self.values.items():
@@ -122,11 +124,13 @@ class SampleReader:
             values[name] = view.apply(roots[view.field], context)
             if view.drops:
                 kept[name] = view.kept(context)
+            if view.replaces:
+                replaced[name] = view.replaced(context)
             if loaded.noise is not None:
                 noise[name] = gumbel_noise(self._seed, epoch, key, name, loaded.noise)
         _check_regions(values.values())
         counts.update(counts_of_views)
-        return Sample(index, key, values, kept, noise)
+        return Sample(index, key, values, kept, replaced, noise)
 
     def _choice(self, epoch: int, key: str, field: FieldColumns, count: int) -> int:
         """The first text of several, or one drawn in each epoch."""

@@ -14,7 +14,7 @@ from vlmdsl.ir import Node, root_field
 from vlmdsl.ir.operations import OPERATIONS
 from vlmdsl.ir.operations.encoding import MIX
 from vlmdsl.ir.operations.grounding import CONCEPTS, PROMPT, TEXT_OF
-from vlmdsl.ir.operations.views import ALTERNATIVE, AUGMENT, CROP, DROP, EDA, MASK, RENDER, REWRITE, SUMMARIZE
+from vlmdsl.ir.operations.views import ALTERNATIVE, AUGMENT, CROP, DROP, EDA, MASK, RENDER, REPLACE, REWRITE, SUMMARIZE
 from vlmdsl.primitives.pipelines import PIPELINES, Crop, PipelineName
 from vlmdsl.runtime.data.augmentations import augmented
 from vlmdsl.runtime.data.context import Attributes, ViewContext
@@ -22,7 +22,7 @@ from vlmdsl.runtime.data.eda import eda
 from vlmdsl.runtime.data.naming import concepts, prompt, text_of
 from vlmdsl.runtime.data.rendering import render
 from vlmdsl.runtime.data.summaries import summarize
-from vlmdsl.runtime.values import ImageFormat, MaskedText, TextValue, dropped_first, kept
+from vlmdsl.runtime.values import ImageFormat, MaskedText, TextValue, dropped_first, kept, replaced
 from vlmdsl.source import Span
 from vlmdsl.types import FieldType
 
@@ -30,6 +30,9 @@ __all__ = ["VIEWS", "View", "ViewContext", "view_of"]
 
 _NO_PLACE = Span("<command line>", 0, 0)
 
+
+_OF_PATCHES = (DROP, REPLACE)
+"""Operations that say what the tower does with patches, after all others; pixels stay as they are."""
 
 Value = Any
 """One sample's value: `TextValue`, `MaskedText`, pixels, or what else the family of a kind reads."""
@@ -55,6 +58,11 @@ class View:
         return tuple(dict(attributes) for operation, attributes in self.steps if operation == DROP)
 
     @property
+    def replaces(self) -> tuple[Attributes, ...]:
+        """The attributes of its steps that replace patches, of those that are not dropped."""
+        return tuple(dict(attributes) for operation, attributes in self.steps if operation == REPLACE)
+
+    @property
     def field_kind(self) -> str:
         """The kind of the field itself: a rendered text is an image made of a text, a prompt a text made of phrases."""
         return next((_MADE_OF[operation] for operation, _ in self.steps if operation in _MADE_OF), self.kind)
@@ -66,11 +74,11 @@ class View:
     def apply(self, value: Value, context: ViewContext) -> Value:
         """The view of one sample's value; an image has the side that the tower takes, if there is one that does."""
         for operation, attributes in self.steps:
-            if operation != DROP:
+            if operation not in _OF_PATCHES:
                 value = VIEWS[operation](value, dict(attributes), context)
         if self.kind == "Image" and context.form is not None:
             # The result of a step no longer has a margin.
-            untouched = all(operation == DROP for operation, _ in self.steps)
+            untouched = all(operation in _OF_PATCHES for operation, _ in self.steps)
             form = context.images if untouched else ImageFormat(context.images.side(self.side))
             return form.fit(value, self.side if untouched else 1.0)
         return value
@@ -85,6 +93,14 @@ class View:
             left = left[kept(noise, share)]
         return left
 
+    def replaced(self, context: ViewContext) -> np.ndarray:
+        """The patches that are replaced of one sample's image: bool [P]. A mask selects the same that it would drop."""
+        patches = context.images.patches(self.side)
+        selected = np.zeros(patches, dtype=bool)
+        for attributes in self.replaces:
+            selected |= replaced(patches, context.random("drop", attributes), attributes)
+        return selected
+
 
 def view_of(source: Node, span: Span = _NO_PLACE) -> View:
     """The view of a stream's source node; raises `DiagnosticError` if data loading does not support it."""
@@ -96,7 +112,7 @@ def view_of(source: Node, span: Span = _NO_PLACE) -> View:
     while node is not start:
         attributes = dict(node.attributes)
         pipeline = _pipeline(attributes)
-        if node.operation not in (*VIEWS, DROP) or pipeline not in PIPELINES:
+        if node.operation not in (*VIEWS, *_OF_PATCHES) or pipeline not in PIPELINES:
             what = f"the view `{node.operation}`" if pipeline in PIPELINES else f"the pipeline `{pipeline}`"
             raise DiagnosticError((CannotLoad.at(span, what=what),))
         steps.append((node.operation, node.attributes))
@@ -191,4 +207,4 @@ VIEWS: dict[str, Callable[[Value, Attributes, ViewContext], Value]] = {
     PROMPT: prompt,
     CONCEPTS: concepts,
 }
-"""Operation of the graph -> what makes the view of one sample's value; `drop` does not change pixels."""
+"""Operation of the graph -> what makes the view of one sample's value; `drop` and `replace` do not change pixels."""

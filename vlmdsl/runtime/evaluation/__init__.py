@@ -1,6 +1,7 @@
 """Evaluation: retrieval, classification and reconstruction, beside chance and beside the untrained model."""
 
 from vlmdsl.runtime.evaluation.captions import Captioning, CaptionSettings, caption_measures, captioning_of
+from vlmdsl.runtime.evaluation.codes import CodePrediction, code_accuracy, code_prediction_of
 from vlmdsl.runtime.evaluation.comparison import Comparison, Part, comparison_of
 from vlmdsl.runtime.evaluation.grounding import Grounding, box_phrase_accuracy, grounding_of
 from vlmdsl.runtime.evaluation.held_out import evaluate, evaluate_images, image_names
@@ -17,6 +18,7 @@ __all__ = [
     "CaptionSettings",
     "Captioning",
     "ClassPrompts",
+    "CodePrediction",
     "Comparison",
     "PART_TITLES",
     "Part",
@@ -30,6 +32,8 @@ __all__ = [
     "class_similarities",
     "caption_measures",
     "captioning_of",
+    "code_accuracy",
+    "code_prediction_of",
     "comparison_of",
     "evaluate",
     "evaluate_images",

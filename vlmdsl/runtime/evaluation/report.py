@@ -20,7 +20,12 @@ _CLASSIFIED = {
     "linear_probe": ("probe", "linear probe"),
 }
 """Group of classification results -> its attribute of `Evaluation`, and its title."""
-PART_TITLES = {"reconstruction": "dropped patches", "grounding": "names of boxes", "captions": "captions"}
+PART_TITLES = {
+    "reconstruction": "dropped patches",
+    "codes": "codes of replaced patches",
+    "grounding": "names of boxes",
+    "captions": "captions",
+}
 """Group of results of a part of a recipe -> its title."""
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from vlmdsl.diagnostics import DiagnosticError
-from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
+from vlmdsl.diagnostics.catalog.encoders import DroppedPatchesLeak, TowerDoesNotFit
 from vlmdsl.ir import Node, Stream
-from vlmdsl.ir.operations.views import CROP, DROP
+from vlmdsl.ir.operations.views import CROP, DROP, REPLACE
 from vlmdsl.runtime.modules.towers import Encoder
 from vlmdsl.runtime.values import ImageFormat
 from vlmdsl.source import Span
@@ -16,13 +16,16 @@ __all__ = ["check_image_views"]
 
 
 def check_image_views(encoders: Mapping[str, Encoder], streams: Iterable[Stream]) -> None:
-    """Raises `DiagnosticError` (V0832) where a tower gets small crops or dropped patches that it cannot take."""
+    """Raises `DiagnosticError` where a tower gets small crops, or dropped or replaced patches, that it cannot take (V0832),
+    or sees pixels of replaced patches that are predicted (V0834)."""
     for stream in streams:
         tower = stream.encoder.tower
         form = encoders[tower].image_format
         views = list(_views(stream.source))
         sides = [float(str(dict(node.attributes).get("side", 1.0))) for node in views if node.operation is CROP]
         drops = [node.number("share") for node in views if node.operation is DROP]
+        if any(node.operation is REPLACE for node in views):
+            _check_replaced(tower, encoders[tower], stream.replaced)
         if form is None or not (drops or any(side < 1 for side in sides)):
             continue
         if form.patch is None:
@@ -36,6 +39,17 @@ def check_image_views(encoders: Mapping[str, Encoder], streams: Iterable[Stream]
             left = int(left * (1 - share))
         if not left:
             raise _unfit(tower, f"sees {patches} patches per image, of which `drop` leaves none", _larger(form))
+
+
+def _check_replaced(tower: str, encoder: Encoder, predicted: bool) -> None:
+    if encoder.mask_token is None or encoder.image_format is None or encoder.image_format.patch is None:
+        raise _unfit(
+            tower, "has to encode images with replaced patches, but its encoder has no token for them",
+            "the built-in encoders `vit:` have one", "from Python `VisionTransformer(..., replaced_patches=True)`",
+        )  # fmt: skip
+    if predicted and encoder.overlapping_patches:
+        way_out = ('build it with one linear map per patch: `VisionConfig(..., stem="patch")`',)
+        raise DiagnosticError((DroppedPatchesLeak.at(Span("encoders", 0, 0), tower=tower, help=way_out),))
 
 
 def _views(source: Node) -> Iterator[Node]:

@@ -30,6 +30,7 @@ from vlmdsl.ir import (
 from vlmdsl.ir import Encoder as ObjectiveEncoder
 from vlmdsl.ir.operations.per_sample import INDEX
 from vlmdsl.ir.schedule import Applied, Apply, Linear
+from vlmdsl.runtime.model.linear_heads import LinearHeads
 from vlmdsl.runtime.model.parts import Parts
 from vlmdsl.runtime.model.predictions import Predictions
 from vlmdsl.runtime.model.tower_needs import check_lengths
@@ -125,8 +126,8 @@ class VisionLanguageModel(nn.Module):
         """What a tower took for an output."""
         return self.encoders.inputs(output.value, environment, output.use, self)
 
-    def images(self, output: Applied, environment: Environment) -> tuple[Tensor, Tensor]:
-        """The pixels that a tower took for an output, and which of their patches were dropped."""
+    def images(self, output: Applied, environment: Environment) -> dict[str, Tensor]:
+        """The pixels that a tower took for an output, and which of their patches were dropped or replaced."""
         return self.encoders.images(output, environment, self)
 
     def words(self, output: Applied, environment: Environment) -> Tensor:
@@ -148,8 +149,11 @@ class VisionLanguageModel(nn.Module):
         return self.predictions.linear(linear, environment)
 
     def logit_sizes(self, environment: Environment) -> dict[Node, int]:
-        """The bytes that logits would take, by encoded text, where one linear map makes them."""
-        return self.predictions.logit_sizes(environment)
+        """The bytes that logits would take, by encoded text or linear map of patches, where one linear map makes them."""
+        of_patches = self.parts.families["linear"]
+        assert isinstance(of_patches, LinearHeads)
+        sizes = of_patches.logit_sizes(self.objective.module_outputs, environment, self)
+        return self.predictions.logit_sizes(environment) | dict(sizes)
 
     def after_step(self) -> None:
         """Update teachers and clamp parameters of the objective; call it after each optimiser step."""
@@ -242,7 +246,7 @@ class VisionLanguageModel(nn.Module):
         return form
 
 
-_PORTS = ("keep", "noise", "masked", "word_map")
+_PORTS = ("keep", "replace", "noise", "masked", "word_map")
 """What may come with a value for the module that takes it (`runtime.values`)."""
 
 

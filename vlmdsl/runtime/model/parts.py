@@ -14,6 +14,7 @@ from vlmdsl.runtime.model.family import Families, ModuleFamily, Needs
 from vlmdsl.runtime.model.fusions import Fusions
 from vlmdsl.runtime.model.heads import Heads
 from vlmdsl.runtime.model.image_views import check_image_views
+from vlmdsl.runtime.model.linear_heads import LinearHeads
 from vlmdsl.runtime.model.pixel_decoders import PixelDecoders
 from vlmdsl.runtime.model.teachers import Teachers
 from vlmdsl.runtime.model.tower_needs import check_towers, tower_needs
@@ -30,6 +31,7 @@ FAMILIES: Mapping[str, type[ModuleFamily]] = {
     "fusion": Fusions,
     "decoder": PixelDecoders,
     "vocabulary": Vocabularies,
+    "linear": LinearHeads,
     "head": Heads,
 }
 """The families on top of towers, in the order in which they are built: a module stands on those of earlier families."""

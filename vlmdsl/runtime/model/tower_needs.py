@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
-from vlmdsl.ir import Column, Stream
+from vlmdsl.ir import Column, Stream, parts_of
 from vlmdsl.ir import Encoder as ObjectiveEncoder
+from vlmdsl.ir.modules import CodebookSettings
+from vlmdsl.ir.operations.modules import replacements_of
 from vlmdsl.runtime.model.text_decoders import DecoderNeed, decoder_need
 from vlmdsl.runtime.modules.towers import Encoder
 from vlmdsl.source import Span
@@ -23,7 +25,8 @@ class TowerNeed:
 
     A `decoder` says what the tower must decode, `causal` that it predicts the next token of texts.
     `takes` are the kinds of streams it encodes: a tower of images may take Regions, too, or nothing else. With
-    `separate_patches` dropped patches of its images are to be predicted, so that none may leak into those that are kept.
+    `separate_patches` dropped or replaced patches of its images are to be predicted, so that none may leak into the others;
+    with `replaced_patches` some are replaced. A tower may be a `codebook`.
     """
 
     kind: str
@@ -33,6 +36,8 @@ class TowerNeed:
     separate_patches: bool = False
     causal: bool = False
     decoder: DecoderNeed | None = None
+    replaced_patches: bool = False
+    codebook: CodebookSettings | None = None
 
 
 def tower_needs(streams: Iterable[Stream], columns: Iterable[Column] = ()) -> dict[str, TowerNeed]:
@@ -50,9 +55,11 @@ def tower_needs(streams: Iterable[Stream], columns: Iterable[Column] = ()) -> di
             need.yields | _used(stream),
             need.frozen and not encoder.tower_learns,
             need.takes | frozenset(encoder.takes),
-            need.separate_patches or stream.dropped,
+            need.separate_patches or stream.dropped or stream.replaced,
             need.causal or stream.next,
             need.decoder or decoder_need(streams, encoder.tower),
+            need.replaced_patches or any(replacements_of(part) for part in parts_of(stream.source)),
+            encoder.codebook or need.codebook,
         )
     for column in columns:
         encoder = column.encoder

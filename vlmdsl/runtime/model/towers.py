@@ -19,7 +19,17 @@ from vlmdsl.runtime.model.family import ModuleFamily, OfModel
 from vlmdsl.runtime.model.named import NamedModules
 from vlmdsl.runtime.model.text_decoders import decoder_input
 from vlmdsl.runtime.modules.towers import Encoder
-from vlmdsl.runtime.values import ImageBatch, ImageFormat, KeptPatches, Share, TowerInput, WordMaps, call_together, count
+from vlmdsl.runtime.values import (
+    ImageBatch,
+    ImageFormat,
+    KeptPatches,
+    ReplacedPatches,
+    Share,
+    TowerInput,
+    WordMaps,
+    call_together,
+    count,
+)
 from vlmdsl.types import FieldType
 
 __all__ = ["Towers", "noise_length"]
@@ -70,7 +80,8 @@ class Towers(NamedModules, ModuleFamily):
             return decoder_input(value, environment, model.form(tower, "Text"), whole=whole)
         first, *paired = [environment[part][model.form(tower, _kind(part))] for part in parts_of(value)]
         draws = noise_length(self[tower]) is not None  # else the noise was drawn for another tower
-        batch, ports = first.value, {"keep": first.ports.get("keep"), "noise": first.ports.get("noise") if draws else None}
+        ports = {what: first.ports.get(what) for what in ("keep", "replace", *(["noise"] if draws else []))}
+        batch = first.value
         if paired:
             ports["words"] = paired[0].value
         if value.operation is BLEND:
@@ -93,14 +104,16 @@ class Towers(NamedModules, ModuleFamily):
     def text_tower(self, states: Applied) -> str:
         return states.use.module.name
 
-    def images(self, output: Applied, environment: Environment, model: OfModel) -> tuple[Tensor, Tensor]:
-        """The pixels that a tower took for an output, and which of their patches were dropped."""
+    def images(self, output: Applied, environment: Environment, model: OfModel) -> dict[str, Tensor]:
+        """The pixels that a tower took for an output, and which of their patches were dropped or replaced."""
         taken = model.taken(output, environment)
-        form, keep = model.form(output.use.module.name, "Image"), taken.ports["keep"]
+        form, keep, replaced = model.form(output.use.module.name, "Image"), *map(taken.ports.get, ("keep", "replace"))
         assert isinstance(taken.value, ImageBatch)
-        assert isinstance(keep, KeptPatches)
         assert isinstance(form, ImageFormat)
-        return taken.value.pixels, keep.dropped(form.patches_of(taken.value.pixels))
+        parts = {"pixels": taken.value.pixels}
+        if isinstance(keep, KeptPatches):
+            parts["dropped"] = keep.dropped(form.patches_of(taken.value.pixels))
+        return parts | ({"replaced": replaced.replaced} if isinstance(replaced, ReplacedPatches) else {})
 
     def words(self, output: Applied, environment: Environment, model: OfModel) -> Tensor:
         """Which words of the text that a tower took for an output name each region."""

@@ -53,7 +53,9 @@ class Vocabularies(ModuleFamily):
         return network
 
     def network(self, use: Use, model: OfModel) -> Any:
-        """The network of a use from states to logits, in a tower or above; None if the tower has none."""
+        """The network of a use from states to logits, in a tower or above, or of patches; None if the tower has none."""
+        if use.module.family == "linear":
+            return model.part(use)
         below = use.module.on
         assert below is not None
         if below.family != "tower":

@@ -27,7 +27,7 @@ from vlmdsl.runtime.training.assembly import (
 )
 from vlmdsl.runtime.training.processes import World
 from vlmdsl.runtime.training.records import RunRecord
-from vlmdsl.runtime.training.reference import fill_references
+from vlmdsl.runtime.training.reference import prepare
 from vlmdsl.runtime.training.starting import data_facts
 from vlmdsl.runtime.training.tokenizers import tokenizers_for
 from vlmdsl.schema import RunConfig, config_of
@@ -141,10 +141,10 @@ class StageOfRun:
             for flow in self.flows
         }
 
-    def fill_references(self, opened: Mapping[str, Data], model: Model) -> None:
-        """Encode the reference sets of the flows."""
+    def prepare(self, opened: Mapping[str, Data], model: Model) -> None:
+        """Fill the codebooks of the flows that have no entries, and encode their reference sets."""
         for flow in self.flows:
-            fill_references(models_of(model, self)[flow.name], opened[flow.name], flow.config)
+            prepare(models_of(model, self)[flow.name], opened[flow.name], flow.config)
 
     def batches(self, opened: Mapping[str, Data], model: Model, world: World) -> BatchLoader | MixedBatches:
         """This process's share of the batch of each step."""

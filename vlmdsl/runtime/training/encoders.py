@@ -11,15 +11,13 @@ from vlmdsl.runtime.model.text_decoders import built_decoder
 from vlmdsl.runtime.model.tower_needs import tower_needs
 from vlmdsl.runtime.modules.towers import Encoder, build_encoder, longest_text, usual_text_length
 from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers
+from vlmdsl.runtime.training.codebooks import USUAL_SIDE, codebook_tower
 from vlmdsl.runtime.training.processes import seed_generators
 from vlmdsl.runtime.training.tokenizers import encoder_name, tokenizer_notes
 from vlmdsl.runtime.values import ImageFormat, TextFormat
 from vlmdsl.schema import RunConfig
 
 __all__ = ["built_encoders"]
-
-_IMAGE_SIZE = 32
-"""The side of images for towers passed in Python that state none, in pixels."""
 
 
 def built_encoders(
@@ -36,6 +34,8 @@ def built_encoders(
     encoders: dict[str, Encoder] = {}
     needs = tower_needs(streams, columns)
     for tower, need in sorted(needs.items(), key=lambda item: item[1].decoder is not None):  # after what they attend to
+        if need.codebook is not None:
+            continue  # it goes by the patches of the others
         # Each tower's weights are its own draw, so that recipes with other towers beside it start with the same ones.
         seed_generators(config.train.seed, "weights", tower)
         kind = need.kind
@@ -61,17 +61,19 @@ def built_encoders(
                 text_length=model.text_length if "Text" in kind else None,
                 region_length=_region_length(streams, tower, facts),
                 separate_patches=need.separate_patches or tower in separate_patches,
+                replaced_patches=need.replaced_patches,
                 facts=_facts_of(streams, tower, facts),
             )
         if "Image" in kind and encoders[tower].image_format is None:
-            encoders[tower].image_format = ImageFormat(model.image_size or _IMAGE_SIZE)
+            encoders[tower].image_format = ImageFormat(model.image_size or USUAL_SIDE)
         if "Text" in kind:
             length = model.text_length or (longest_text(name) if need.decoder else None)
             encoders[tower].take_texts(name, _text_format(encoders[tower], tokenizers[tower], length))
             encoders[tower].notes += tokenizer_notes(name, model.tokenizer, tokenizers[tower])
             if model.tied_vocabulary:
                 encoders[tower].tie_vocabulary(name)
-    return encoders
+    books = {tower: need.codebook for tower, need in needs.items() if need.codebook is not None}
+    return encoders | {tower: codebook_tower(tower, book, model, encoders.values()) for tower, book in books.items()}
 
 
 def _facts_of(streams: Iterable[Stream], tower: str, facts: Mapping[str, Any]) -> object:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from vlmdsl.ir import Program, root_field
-from vlmdsl.ir.operations.views import DROP
+from vlmdsl.ir.operations.views import DROP, REPLACE
 from vlmdsl.runtime.data import BadSample, EvaluationLoader, Loaded, Source, View, view_of
 from vlmdsl.runtime.evaluation import (
     CaptionSettings,
@@ -16,6 +16,8 @@ from vlmdsl.runtime.evaluation import (
     box_phrase_accuracy,
     caption_measures,
     captioning_of,
+    code_accuracy,
+    code_prediction_of,
     grounding_of,
     masked_error,
     objects_in,
@@ -57,6 +59,21 @@ def _dropped_patches(program: Program, loaders: Loaders) -> MeasuredPart | None:
     dropped = View(view.field, view.kind, tuple(step for step in view.steps if step[0] == DROP))
     batches = loaders.held_out({name: loaders.value(dropped, reconstruction.tower)})
     return MeasuredPart("reconstruction", batches, lambda model: masked_error(model, batches, name, reconstruction))
+
+
+def _codes_of_patches(program: Program, loaders: Loaders) -> MeasuredPart | None:
+    """The accuracy of predicted codes; each sample always has the same patches replaced."""
+    prediction = code_prediction_of(program)
+    if prediction is None:
+        return None
+    view, name = view_of(prediction.source), root_field(prediction.source).string("name")
+    replaced = View(view.field, view.kind, tuple(step for step in view.steps if step[0] == REPLACE))
+    values = {
+        name: loaders.value(replaced, prediction.tower),
+        prediction.tokenizer: loaders.value(View(view.field, view.kind), prediction.tokenizer),
+    }
+    batches = loaders.held_out(values)
+    return MeasuredPart("codes", batches, lambda model: code_accuracy(model, batches, name, prediction))
 
 
 def _boxes(program: Program, loaders: Loaders) -> MeasuredPart | None:
@@ -118,5 +135,10 @@ def _objects(source: Source, column: str, index: int) -> Objects | None:
     return objects_in(source[index][column])
 
 
-_PARTS: tuple[Callable[[Program, Loaders], MeasuredPart | None], ...] = (_dropped_patches, _boxes, _captions)
+_PARTS: tuple[Callable[[Program, Loaders], MeasuredPart | None], ...] = (
+    _dropped_patches,
+    _codes_of_patches,
+    _boxes,
+    _captions,
+)
 """A part that can be measured is a line here, and its title one of `evaluation.PART_TITLES`."""

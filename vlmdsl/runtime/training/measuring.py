@@ -131,7 +131,7 @@ class Restored:
         """Put the weights of the checkpoint into the model."""
         load_weights(self.checkpoint, self.model)
         if self.stage.starts_from and self.data:
-            self.stage.fill_references(self.data, self.model)
+            self.stage.prepare(self.data, self.model)
 
 
 def _built(
@@ -157,7 +157,7 @@ def _built(
     tokenizers = stored_tokenizers(checkpoint)
     model = stage.build(tokenizers, world, facts or DataFacts.of(data))
     if data:
-        stage.fill_references(data, model)
+        stage.prepare(data, model)
     if world.first:
         for note in notes:
             print(plain(f"note: {note}; using {checkpoint.name}"), file=sys.stderr)

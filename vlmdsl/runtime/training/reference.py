@@ -1,4 +1,5 @@
-"""The reference set of a run: the features of samples that are set aside, by frozen towers."""
+"""What a run computes from its data before the first step: codebooks, and the features of a reference set by frozen
+towers."""
 
 from __future__ import annotations
 
@@ -13,14 +14,21 @@ from vlmdsl.diagnostics.catalog.data import NoUsableSample
 from vlmdsl.runtime.data import EvaluationLoader
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.training.assembly import Data, materials_of, reference_values
+from vlmdsl.runtime.training.codebooks import fill_codebooks
 from vlmdsl.runtime.values import TextFormat, key_number, to
 from vlmdsl.schema import RunConfig
 from vlmdsl.source import Span
 
-__all__ = ["fill_references"]
+__all__ = ["fill_references", "prepare"]
 
 _AT_ONCE = 256
 """Names that are encoded together."""
+
+
+def prepare(model: VisionLanguageModel, data: Data, config: RunConfig) -> None:
+    """Fill the codebooks that have no entries, and the reference set."""
+    fill_codebooks(model, data, config)
+    fill_references(model, data, config)
 
 
 @torch.no_grad()

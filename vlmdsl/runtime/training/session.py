@@ -214,7 +214,7 @@ def _prepare(stage: StageOfRun, opened: _Opened, world: World, resume: RunFolder
     data = opened.data.stages[stage.name]
     model = stage.build(opened.tokenizers, world, DataFacts.of(data))
     surveyed = stage.survey(data, model)
-    stage.fill_references(data, model)
+    stage.prepare(data, model)
     batches = stage.batches(data, model, world)
     for own in surveyed.values():
         batches.report.merge(own["train"].skipped)
@@ -271,7 +271,7 @@ def _begin(
     elif stage.config.model.init is not None:
         begun.initial = take_initial_weights(initial_checkpoint(stage.config.model.init), model)
     if stage.starts_from or begun.initial:
-        stage.fill_references(prepared.data, model)  # with the weights that the towers have now
+        stage.prepare(prepared.data, model)  # with the weights that the towers have now
     if world.first:
         last = opened.checkpoint if over is None else None
         recorded = read_state(last).records if last else 0 if over is None else over.records

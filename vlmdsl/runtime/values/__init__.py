@@ -14,9 +14,11 @@ from vlmdsl.runtime.values.mask import (
     KeptPatches,
     MaskedText,
     MaskedTokens,
+    ReplacedPatches,
     dropped_first,
     kept,
     masked_batch,
+    replaced,
     token_ids,
 )
 from vlmdsl.runtime.values.noise import Noise, gumbel_noise
@@ -36,11 +38,11 @@ from vlmdsl.runtime.values.text import TextBatch, TextFormat, TextValue
 from vlmdsl.runtime.values.tuples import Value, cat, count, length, map_tensors, pad, shorten, split, take, to
 
 __all__ = [
-    "MISSING_LABEL", "NOT_SELECTED", "BadSample", "Batch", "BoxBatch", "BoxesValue", "ConceptBatch", "ConceptsValue",
-    "Family", "FieldColumns", "ImageBatch", "ImageFormat", "KeptPatches", "MaskedText", "MaskedTokens", "NamingText",
-    "Noise", "Parallel", "PhrasesValue", "Prefix", "RegionBatch", "SampleColumns", "ScalarBatch", "Share", "TextBatch",
-    "TextFormat", "TextValue", "TowerInput", "Value", "WordMaps", "call_together", "cat", "count", "dropped_first",
-    "family_of", "first_value", "gumbel_noise", "joined_phrases", "kept", "key_number", "length", "map_tensors",
-    "masked_batch", "next_ids", "pad", "port", "prefix_lengths", "prompted", "resized", "shorten", "split", "take", "to",
-    "token_ids", "word_maps",
+    "BadSample", "Batch", "BoxBatch", "BoxesValue", "ConceptBatch", "ConceptsValue", "Family", "FieldColumns",
+    "ImageBatch", "ImageFormat", "KeptPatches", "MISSING_LABEL", "MaskedText", "MaskedTokens", "NOT_SELECTED",
+    "NamingText", "Noise", "Parallel", "PhrasesValue", "Prefix", "RegionBatch", "ReplacedPatches", "SampleColumns",
+    "ScalarBatch", "Share", "TextBatch", "TextFormat", "TextValue", "TowerInput", "Value", "WordMaps", "call_together",
+    "cat", "count", "dropped_first", "family_of", "first_value", "gumbel_noise", "joined_phrases", "kept", "key_number",
+    "length", "map_tensors", "masked_batch", "next_ids", "pad", "port", "prefix_lengths", "prompted", "replaced",
+    "resized", "shorten", "split", "take", "to", "token_ids", "word_maps",
 ]  # fmt: skip

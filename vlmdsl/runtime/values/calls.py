@@ -27,8 +27,8 @@ class Share(NamedTuple):
 class TowerInput:
     """What a tower encodes: an image, a text or regions, and by the tower's words what comes with it: the `words` of a text
     that is joined or blended with an image (`TextBatch`), the `share` of the image (`Share`), the patches to `keep`
-    (`KeptPatches`), `noise` (`Noise`), the `context` of a text, its `prefix` (`Prefix`), and of which samples all tokens are
-    predicted in `parallel` (`Parallel`)."""
+    (`KeptPatches`), or to `replace` (`ReplacedPatches`), `noise` (`Noise`), the `context` of a text, its `prefix`
+    (`Prefix`), and of which samples all tokens are predicted in `parallel` (`Parallel`)."""
 
     value: Value
     ports: Mapping[str, Value] = field(default_factory=dict)

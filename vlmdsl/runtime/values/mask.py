@@ -13,9 +13,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from vlmdsl.planning.masked import places_asked
+from vlmdsl.primitives.masks import BLOCKS
 from vlmdsl.primitives.plugins.function import described, implementation, unfit
 from vlmdsl.runtime.draws import generator
 from vlmdsl.runtime.tokenizer import Tokenizer
+from vlmdsl.runtime.values.mask_rules import block_mask
 from vlmdsl.runtime.values.text import TextBatch, TextFormat
 
 __all__ = [
@@ -23,11 +25,13 @@ __all__ = [
     "KeptPatches",
     "MaskedText",
     "MaskedTokens",
+    "ReplacedPatches",
     "selected_places",
     "dropped_first",
     "hide_tokens",
     "kept",
     "masked_batch",
+    "replaced",
     "token_ids",
 ]
 
@@ -102,6 +106,12 @@ class KeptPatches(NamedTuple):
         """
         dropped = torch.ones(len(self.places), patches, dtype=torch.bool, device=self.places.device)
         return dropped.scatter(1, self.places, False)
+
+
+class ReplacedPatches(NamedTuple):
+    """The patches of images that a token replaces: `replaced [b, P]`, bool, row by row."""
+
+    replaced: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,9 +195,7 @@ def dropped_first(name: str, patches: int, random: np.random.Generator, attribut
     """A number for each patch by the function of a plug-in, [L]; those with the largest are dropped. V0216 if it returns
     something else."""
     function, side = implementation(name), math.isqrt(patches)
-    arguments = attributes.get("arguments", ())
-    assert isinstance(arguments, tuple)
-    numbers = function((side, side), random, share=attributes["share"], **dict(arguments))
+    numbers = function((side, side), random, share=attributes["share"], **dict(_arguments(attributes)))
     if not isinstance(numbers, np.ndarray) or numbers.shape != (side, side) or not np.isfinite(numbers).all():
         raise unfit(function, f"returns {described(numbers)} instead of a finite number for each of {side} x {side} patches")
     return numbers.reshape(-1)
@@ -202,3 +210,26 @@ def kept(noise: np.ndarray, share: float) -> np.ndarray:
     [1, 3]
     """
     return np.argsort(noise, kind="stable")[: int(len(noise) * (1 - share))]
+
+
+def replaced(patches: int, random: np.random.Generator, attributes: Mapping[str, object]) -> np.ndarray:
+    """Which patches of a square grid a mask selects to be replaced: bool [patches].
+
+    `blocks` are those of `mask_rules.block_mask`; any other mask selects those that it would drop.
+    """
+    share, by = float(str(attributes["share"])), str(attributes.get("by", ""))
+    if by == BLOCKS:
+        side, arguments = math.isqrt(patches), dict(_arguments(attributes))
+        budget, smallest = (max(1, round(part * patches)) for part in (share, float(str(arguments["smallest"]))))
+        aspect = float(str(arguments["aspect"]))
+        return block_mask(random, side, side, budget=budget, smallest=smallest, aspect=aspect).reshape(-1)
+    noise = dropped_first(by, patches, random, attributes) if by else random.random(patches)
+    selected = np.ones(patches, dtype=bool)
+    selected[kept(noise, share)] = False
+    return selected
+
+
+def _arguments(attributes: Mapping[str, object]) -> tuple[tuple[str, object], ...]:
+    arguments = attributes.get("arguments", ())
+    assert isinstance(arguments, tuple)
+    return arguments

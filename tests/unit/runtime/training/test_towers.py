@@ -14,7 +14,7 @@ from vlmdsl.runtime.tokenizer import Tokenizers, load_tokenizer
 from vlmdsl.runtime.training.assembly import build_model, open_data, read_tokenizers, training_batches
 from vlmdsl.runtime.training.held_out import held_out_measure
 from vlmdsl.runtime.training.processes import World
-from vlmdsl.runtime.training.reference import fill_references
+from vlmdsl.runtime.training.reference import prepare
 from vlmdsl.runtime.training.tokenizers import check_towers
 from vlmdsl.schema import load_config
 
@@ -189,7 +189,7 @@ def test_evaluation_and_reference_set_are_read_in_the_form_of_each_tower(tmp_pat
         options = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
         return libraries[tower](texts, max_length=length, **options)["input_ids"]
 
-    fill_references(model, data, config)
+    prepare(model, data, config)
     torch.testing.assert_close(levels("retriever"), levels("reference_image"), rtol=0, atol=0.02)
     assert torch.equal(torch.cat(received["reference_text"]), ids("reference_text", data.reference, 16))
     received.clear()

@@ -9,7 +9,16 @@ from torch import Tensor
 from vlmdsl.backends.torch.collectives import all_reduce_sum, process_count
 from vlmdsl.backends.torch.values import precise
 
-__all__ = ["token_loss"]
+__all__ = ["codes_at", "token_loss"]
+
+
+def codes_at(codes: Tensor, at: Tensor) -> Tensor:
+    """The codes [b, P] that `at` [b, P] selects, -1 elsewhere.
+
+    >>> codes_at(torch.tensor([[5, 7]]), torch.tensor([[False, True]])).tolist()
+    [[-1, 7]]
+    """
+    return torch.where(at, codes, -1)
 
 
 def token_loss(

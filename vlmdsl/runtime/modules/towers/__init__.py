@@ -1,6 +1,7 @@
 """Encoders, which turn the values of a field into features."""
 
 from vlmdsl.runtime.modules.towers.build import Request, build_encoder, encoder_names, longest_text
+from vlmdsl.runtime.modules.towers.codes import CodebookTower
 from vlmdsl.runtime.modules.towers.contract import LONGEST_USUAL_TEXT, EncodedFeatures, Encoder, Kind, usual_text_length
 from vlmdsl.runtime.modules.towers.groupvit import GroupingConfig, GroupingTransformer
 from vlmdsl.runtime.modules.towers.shared import SharedConfig, SharedTransformer
@@ -9,6 +10,7 @@ from vlmdsl.runtime.modules.towers.vit import VisionConfig, VisionTransformer
 
 __all__ = [
     "LONGEST_USUAL_TEXT",
+    "CodebookTower",
     "EncodedFeatures",
     "Encoder",
     "GroupingConfig",

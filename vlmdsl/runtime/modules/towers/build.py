@@ -22,8 +22,8 @@ __all__ = ["FAMILIES", "Request", "build_encoder", "encoder_names", "longest_tex
 
 _HERE = Span("encoders", 0, 0)
 _PLAIN_STEM = (
-    "embeds each patch by one linear map: the overlapping convolutions of its preset would show pixels of dropped patches, "
-    "which are to be predicted"
+    "embeds each patch by one linear map: the overlapping convolutions of its preset would show pixels of dropped "
+    "or replaced patches, which are to be predicted"
 )
 _Sized = TypeVar("_Sized", vit.VisionConfig, groupvit.GroupingConfig)
 
@@ -40,6 +40,7 @@ class Request:
     text_length: int | None = None
     region_length: int | None = None
     separate_patches: bool = False
+    replaced_patches: bool = False
     facts: object = None
     """What `probe` reported of the field, where it is of a plug-in's kind (`runtime.values.Family`)."""
 
@@ -55,15 +56,16 @@ def build_encoder(
     text_length: int | None = None,
     region_length: int | None = None,
     separate_patches: bool = False,
+    replaced_patches: bool = False,
     facts: object = None,
 ) -> Encoder:
     """The encoder called `name` (`vit:tiny`, `groupvit:tiny`, `transformer:base`, `hf:NAME-OR-FOLDER`) for fields of `kind`.
 
     It yields `yields` in `dimension` numbers each. `image_size` is in pixels, `text_length` in tokens; None is the encoder's
     own. With a `region_length`, regions of this dimension may enter it part-way. With `separate_patches` a built-in image
-    encoder embeds each patch by itself, so that no dropped patch leaks into those that are kept. Raises `DiagnosticError`:
-    V0830 if there is no such encoder, V0831 if it cannot take such images, texts or regions, V0901 and V0902 as
-    `HuggingFaceEncoder` does.
+    encoder embeds each patch by itself, so that no dropped or replaced patch leaks into the others, with `replaced_patches`
+    it has a learned token for these. Raises `DiagnosticError`: V0830 if there is no such encoder, V0831 if it cannot take
+    such images, texts or regions, V0901 and V0902 as `HuggingFaceEncoder` does.
 
     >>> import torch
     >>> encoder = build_encoder("vit:tiny", "Image", dimension=16, image_size=32)
@@ -83,6 +85,7 @@ def build_encoder(
         text_length,
         region_length,
         separate_patches,
+        replaced_patches,
         facts,
     )
     encoder = build(request)
@@ -138,7 +141,13 @@ def _build_vit(request: Request) -> Encoder:
     config = _sized("vit", request, vit.PRESETS[request.name])
     plain = request.separate_patches and config.stem == "convolution"
     config = replace(config, stem="patch") if plain else config
-    encoder = vit.VisionTransformer(config, request.dimension, request.yields, region_length=request.region_length)
+    encoder = vit.VisionTransformer(
+        config,
+        request.dimension,
+        request.yields,
+        region_length=request.region_length,
+        replaced_patches=request.replaced_patches,
+    )
     encoder.notes += (_PLAIN_STEM,) if plain else ()
     return encoder
 

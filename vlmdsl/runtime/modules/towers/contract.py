@@ -17,7 +17,7 @@ __all__ = ["LONGEST_USUAL_TEXT", "OUTPUTS", "EncodedFeatures", "Encoder", "Kind"
 Kind: TypeAlias = str
 """The field types that an encoder may take: `Image`, `Text`, both with one trunk (`Image|Text`), or a kind of a plug-in."""
 
-OUTPUTS = frozenset({"pooled", "tokens", "vocabulary", "states"})
+OUTPUTS = frozenset({"pooled", "tokens", "vocabulary", "states", "codes"})
 """The possible outputs of an encoder."""
 
 LONGEST_USUAL_TEXT = 77
@@ -29,13 +29,14 @@ class EncodedFeatures(NamedTuple):
 
     `pooled [b, D]`, `tokens [b, L, D]`, `mask [b, L]` (bool, true where there is a token; None if all are real). An encoder
     that yields a vocabulary gives `states [b, L, W]`, what its `vocabulary_head` makes logits `[b, L, V]` of: it is for the
-    caller to say of which streams, because logits are large.
+    caller to say of which streams, because logits are large. A tokenizer of images gives `codes [b, P]`, int64.
     """
 
     pooled: Tensor | None = None
     tokens: Tensor | None = None
     mask: Tensor | None = None
     states: Tensor | None = None
+    codes: Tensor | None = None
 
     @property
     def padded(self) -> tuple[str, ...]:
@@ -83,6 +84,9 @@ class Encoder(nn.Module):
         self.kind: Kind = kind
         self.dimension = dimension
         self.yields = frozenset(yields)
+        self.mask_token: nn.Parameter | None = None
+        """What replaces the embedding of a patch [W] for an image encoder that takes images with replaced patches. Its
+        `forward` then takes `replace [b, P]`, true where a patch is replaced."""
         self.vocabulary_head: nn.Module | None = None
         """From the last states of a text encoder that yields a vocabulary to logits over its vocabulary."""
         if not self.yields or not self.yields <= OUTPUTS:

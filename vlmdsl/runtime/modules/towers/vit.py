@@ -60,7 +60,8 @@ class VisionTransformer(Encoder):
 
     Patches come row by row, without the class token. Positions are fixed sines of the patch's row and column. Images of
     another side than the config's have their patches spread over the same range, as if shown larger or smaller. With a
-    `region_length` F it can be entered part-way by regions `[b, R, F]`, which have no positions.
+    `region_length` F it can be entered part-way by regions `[b, R, F]`, which have no positions. With `replaced_patches` it
+    has a learned token for them.
     """
 
     positions: Tensor
@@ -72,6 +73,7 @@ class VisionTransformer(Encoder):
         yields: Iterable[str] = ("pooled", "tokens"),
         *,
         region_length: int | None = None,
+        replaced_patches: bool = False,
     ) -> None:
         super().__init__("Image", dimension, yields)
         self.region_length = region_length
@@ -87,13 +89,20 @@ class VisionTransformer(Encoder):
         self.transformer = Transformer(config.width, config.depth, config.heads)
         self.pooled_projection = nn.Linear(config.width, dimension, bias=False) if "pooled" in self.yields else None
         self.token_projection = nn.Linear(config.width, dimension, bias=False) if "tokens" in self.yields else None
+        self.mask_token = nn.Parameter(0.02 * torch.randn(config.width)) if replaced_patches else None
 
     def forward(
-        self, values: Tensor, mask: Tensor | None = None, keep: Tensor | None = None, enters: float | None = None
+        self,
+        values: Tensor,
+        mask: Tensor | None = None,
+        keep: Tensor | None = None,
+        enters: float | None = None,
+        replace: Tensor | None = None,
     ) -> EncodedFeatures:
         """Features of images whose side S is any multiple of the patch size.
 
-        `keep [b, K]` are the patches to encode (all others are dropped), `mask` must be None.
+        `keep [b, K]` are the patches to encode (all others are dropped), `mask` must be None. Where `replace [b, P]` holds,
+        the learned token is in place of the embedded patch, at its position.
         With `enters`, of regions `[b, R, F]` with `mask [b, R]`, through the blocks after that share of all.
         """
         if enters is not None:
@@ -103,7 +112,12 @@ class VisionTransformer(Encoder):
         side, size = values.shape[-1], self.config.patch_size
         if values.shape[1:] != (3, side, side) or side % size:
             raise ValueError(f"this encoder takes images [b, 3, S, S], S a multiple of {size}, not {list(values.shape)}")
-        patches = self.stem(values).flatten(2).transpose(1, 2) + self._positions(side // size)
+        patches = self.stem(values).flatten(2).transpose(1, 2)
+        if replace is not None:
+            if self.mask_token is None:
+                raise ValueError("this encoder was built without `replaced_patches`, but some of its images have such")
+            patches = torch.where(replace[:, :, None], self.mask_token, patches)
+        patches = patches + self._positions(side // size)
         if keep is not None:
             patches = keep_tokens(patches, keep)
         if self.class_token is not None:
