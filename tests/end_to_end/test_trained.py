@@ -133,6 +133,33 @@ def test_images_alone_are_encoded_and_not_classified(tmp_path: Path) -> None:
             question()
 
 
+@pytest.mark.parametrize(("recipe", "prompt"), [("cappa", ""), ("pali", "a picture of")])
+def test_decoders_write_captions(tmp_path: Path, recipe: str, prompt: str) -> None:
+    """An image has the same caption alone and beside others, and two beams find a text that is at least as likely."""
+    sizes = {"depth": 1, "width": 16, "heads": 2}
+    stand_in = {"prompt": "caption", "target": "text"} if recipe == "pali" else {}
+    model = vlmdsl.load(
+        vlmdsl.train(
+            recipe, knobs=sizes, data=["shapes:samples=64"], val=[HELD_OUT], map=stand_in, steps=3, settings=SETTINGS,
+            out=tmp_path / "run",
+        ).folder,
+        batch=2,
+    )  # fmt: skip
+    images = levels(range(3))
+    captions = model.caption(images, prompt=prompt)
+    assert [isinstance(text, str) for text in captions] == [True] * 3
+    assert captions == [model.caption(image, prompt=prompt)[0] for image in images]
+    assert len(model.caption(images, prompt=prompt, beams=2)) == 3
+    if prompt:
+        with pytest.raises(vlmdsl.DiagnosticError, match="V0861"):
+            model.caption(images)
+
+
+def test_a_model_without_a_decoder_writes_nothing(clip: Path) -> None:
+    with pytest.raises(vlmdsl.DiagnosticError, match="V0861"):
+        vlmdsl.load(clip).caption(levels(range(1)))
+
+
 @pytest.mark.parametrize(
     ("images", "reason"),
     [

@@ -32,13 +32,14 @@ from vlmdsl.runtime.values import (
     TextBatch,
     TextFormat,
     TowerInput,
+    Value,
     next_ids,
     prompted,
     to,
     token_ids,
 )
 
-__all__ = ["Captioning", "CaptionSettings", "caption_measures", "captioning_of"]
+__all__ = ["Captioning", "CaptionSettings", "caption_measures", "captioning_of", "written_captions"]
 
 _EXAMPLES = 12
 """The captions that are shown in a picture."""
@@ -173,6 +174,27 @@ def caption_measures(
     baselines = {"blind": blind} if captioning.image is not None and blind else {}
     facts = {"images": counts.images, "written": len(counts.written)}
     return Measures(values, {"token accuracy": 1 / size}, facts, baselines, tuple(counts.examples))
+
+
+def written_captions(
+    model: VisionLanguageModel, captioning: Captioning, images: ImageBatch, *, prompt: str = "", beams: int = 1
+) -> list[str]:
+    """The caption that the decoder writes of each of these images, after a `prompt` where the decoder was trained with
+    them."""
+    tower, count = model.encoders[captioning.tower], len(images.pixels)
+    form = tower.text_format
+    assert isinstance(tower, Encoder)
+    assert isinstance(form, TextFormat)
+    assert captioning.image_field is not None
+    device = images.pixels.device
+    values: dict[str, Value] = {captioning.image_field: images}
+    values[captioning.text] = to(form.encode([""] * count), device)
+    if captioning.prompt is not None:
+        values[captioning.prompt] = to(form.encode([prompt] * count), device)
+    batch = Batch(values, torch.arange(count), [str(number) for number in range(count)])
+    with evaluation_mode(model):
+        context, chosen = _context(model, batch, captioning), torch.arange(count, device=device)
+        return _captions(tower, _text(batch, captioning), context, chosen, beams)
 
 
 def _written(

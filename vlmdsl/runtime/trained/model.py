@@ -26,6 +26,7 @@ from vlmdsl.runtime.evaluation import (
     first_image_tower,
     image_names,
 )
+from vlmdsl.runtime.evaluation.captions import captioning_of, written_captions
 from vlmdsl.runtime.evaluation.features import block_size, blocks, evaluation_mode, gather
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.modules.towers import EncodedFeatures
@@ -116,6 +117,23 @@ class TrainedModel:
             parts = (comparison(take(images, own), take(texts, part)).rows.cpu() for part in blocks(count(texts), size))
             rows.append(torch.cat(list(parts), dim=1))
         return torch.cat(rows)
+
+    def caption(self, images: Images, *, prompt: str = "", beams: int = 1) -> list[str]:
+        """The caption that the recipe's text decoder writes of each image: greedily, or by a search with several `beams`.
+
+        V0861 for a recipe without a decoder that sees an image, and without a `prompt` for one that writes after prompts.
+        """
+        captioning = captioning_of(self.model.objective.program)
+        if captioning is None or captioning.image is None:
+            raise self._lack("writes no captions of images")
+        if captioning.prompt is not None and not prompt.strip():
+            raise self._lack('writes after a prompt, and there is none: `model.caption(images, prompt="...")`')
+        form = self.model.form(captioning.image_tower, "Image")
+        texts: list[str] = []
+        for part in _parts(decoded(listed_images(images)), self.batch):
+            pixels = to(_pixels(form, part), self.device)
+            texts += written_captions(self.model, captioning, pixels, prompt=prompt, beams=beams)
+        return texts
 
     def image_features(self, images: Images) -> EncodedFeatures:
         """What the recipe compares of images, or of a recipe of images alone their pooled features; not yet scaled to unit
