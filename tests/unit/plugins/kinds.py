@@ -70,7 +70,7 @@ def upwards(x: Tensor, y: Tensor) -> Tensor:
 @vlmdsl.primitive(
     kind="criterion", takes=("Logits", "Codes"), laws=("permutation", "non_negative"), formula=r"-(1 - p_t)^\gamma \log p_t"
 )
-def focal(logits: Tensor, targets: Tensor, *, focus: float = 2.0) -> Tensor:
+def focused_words(logits: Tensor, targets: Tensor, *, focus: float = 2.0) -> Tensor:
     """A cross-entropy in which tokens that are predicted well count less."""
     log = logits.log_softmax(dim=1).gather(1, targets[:, None]).squeeze(1)
     return -((1 - log.exp()) ** focus) * log

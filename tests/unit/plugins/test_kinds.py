@@ -18,7 +18,7 @@ from vlmdsl.runtime.modules.towers import build_encoder
 from vlmdsl.testing import check_primitive
 
 AGES = "recipe mine(image: Image, text: Text, age: Number)\n"
-WITH_LAWS = (kinds.token_margin, kinds.squares, kinds.nearby, kinds.upwards, kinds.focal, kinds.added_context)
+WITH_LAWS = (kinds.token_margin, kinds.squares, kinds.nearby, kinds.upwards, kinds.focused_words, kinds.added_context)
 TEXT_MARGIN = "mean(token_margin(image, text, margin=0.9))"
 
 
@@ -38,9 +38,12 @@ def test_a_criterion_of_tokens_is_what_its_function_computes() -> None:
 
 
 def test_a_criterion_of_logits_is_the_mean_of_what_its_function_gives_for_each_token_that_counts() -> None:
-    recipe = "let m = random(30%)\nminimize focal(linear(mask(text, m)), text, at=m, focus=1)"
+    recipe = "let m = random(30%)\nminimize focused_words(linear(mask(text, m)), text, at=m, focus=1)"
     objective = vlmdsl.compile(recipe, compiled=False)
-    assert 'ops.plugin_token_criterion("focal", text_masked_vocabulary, text_masked_targets, focus=1.0)' in objective.source
+    assert (
+        'ops.plugin_token_criterion("focused_words", text_masked_vocabulary, text_masked_targets, focus=1.0)'
+        in objective.source
+    )
     logits = torch.randn(2, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     targets = torch.tensor([[4, -100, 0], [-100, -100, 2]])
     logits[targets < 0] = torch.nan
@@ -53,15 +56,15 @@ def test_a_criterion_of_logits_is_the_mean_of_what_its_function_gives_for_each_t
     assert not gradient[targets < 0].any()
     (stream,) = objective.streams
     assert stream.asked_only  # logits of the selected tokens are enough
-    assert "focal(z_ik, text_i[k], focus = 1.0)" in formula_text(objective.program)
+    assert "focused_words(z_ik, text_i[k], focus = 1.0)" in formula_text(objective.program)
     assert vlmdsl.plan(recipe, batch=8).calls[-1].family == "vocabulary"
 
 
 @pytest.mark.parametrize(
     ("loss", "problem"),
     [
-        ("focal(linear(mask(text, m)), text, at=random(30%))", "it is not the mask by which tokens of the text"),
-        ("focal(text, text)", "`logits` of `focal` expects logits of tokens, not Text"),
+        ("focused_words(linear(mask(text, m)), text, at=random(30%))", "it is not the mask by which tokens of the text"),
+        ("focused_words(text, text)", "`logits` of `focused_words` expects logits of tokens, not Text"),
     ],
 )
 def test_a_criterion_of_logits_is_checked_as_the_built_in_one(loss: str, problem: str) -> None:
