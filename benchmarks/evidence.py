@@ -65,6 +65,7 @@ OPENMOJI_COLUMNS = {
     "text_rewrites": "tags,cldr_en,keywords_en",
     "label": "group",
     "caption": "template(tags)",
+    "text_ko": "cldr_ko",
     "regions": "grid(image)",
     "summary": "summarize(text)",
     "attributes": "template(tags)",

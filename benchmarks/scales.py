@@ -105,6 +105,19 @@ SCALES = {
     "flip": Scale(overfits=(), aim=VIEWS),
     "florence": Scale(overfits=(), aim=CLASSES),
     "groupvit": Scale({"hidden": 256, "out": 64}, SMALL_HEADS, settings={"model.image_encoder": "groupvit:tiny"}),
+    "kelip": Scale(
+        {"depth": 2, "width": 64, "heads": 2, "crops": 1, "small": 1},
+        "a small decoder, and two crops, whose number the authors do not say; crops of 5 % of 32 pixels show nothing",
+        (),
+        VIEWS,
+        {
+            "stages.pixels.optimizer.learning_rate": 3e-3,
+            "optimizer.learning_rate": 1e-3,
+            "model.image_encoder": "vit:tiny_patch4",
+        },
+        stages={"pixels": 1000, "pairs": 600},
+        tried=1,
+    ),
     "klite": Scale(overfits=(), aim=CLASSES),
     "laclip": Scale(because=DRAWN, steps={"overfit": 200}),
     "lit": Scale(
@@ -114,12 +127,13 @@ SCALES = {
     "mae": Scale(
         {"target": "none", "pipeline": "crop", "depth": 2, "width": 64, "heads": 2},
         "a small decoder; most patches of 4 pixels are of one colour with noise, and if each were normalised the noise "
-        "would be what is left; five settings were tried, most of them on scenes of another seed; one of those, with a "
-        "decoder of one block, had 50.2 % on these scenes",
+        "would be what is left: on scenes without noise 62 % of the mean image's error is left of normalised patches, on "
+        "OpenMoji 72 %",
         (),
         "the other patches do not determine a dropped one",
         {"optimizer.learning_rate": 3e-3, "model.image_encoder": "vit:tiny_patch4"},
         steps={"learns": 1000},
+        tried=5,
     ),
     "moco": Scale({"size": 512, "momentum": 0.99}, f"{TURNS_OVER}; {CHOSEN}", (), VIEWS, HELD_OUT | SLOWLY, **BY_COLOUR),
     "moco_v3": Scale(

@@ -251,6 +251,17 @@ def test_a_run_with_flows_is_evaluated(mixed: Path) -> None:
     assert vlmdsl.evaluate(mixed).evaluation == json.loads((mixed / "evaluation.json").read_text())
 
 
+def test_a_column_is_mapped_to_a_field_that_one_of_the_flows_reads(tmp_path: Path) -> None:
+    recipe = """recipe languages(image: Image, korean: Text, text: Text)
+flow first(image, korean) share 50% { minimize contrast(image, korean) }
+flow second(image, text) { minimize contrast(image, text) }
+"""
+    settings = {**SETTINGS, "data.map": {"korean": "text_ko"}}
+    run = vlmdsl.train(recipe, data=["shapes:samples=40"], steps=2, settings=settings, out=tmp_path / "run")
+    assert run.evaluation["retrieval"]["texts"] == run.evaluation["flows"]["second"]["retrieval"]["texts"] == 16
+    assert vlmdsl.evaluate(run.folder).evaluation == run.evaluation
+
+
 def test_data_of_a_later_part_is_checked_before_the_first_step(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("id,words\n1,a b\n2,c d\n")
     table = [str(tmp_path / "t.csv")]

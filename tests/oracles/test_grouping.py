@@ -1,4 +1,4 @@
-"""Which group a segment is assigned to, and what gradient that gives: as in the authors' code."""
+"""Groups of patches as in the authors' code: how patches are assigned to them, with what gradient, and SegCLIP's terms."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
+from torch import Tensor
 
+import vlmdsl
+from vlmdsl.runtime.modules.decoders import restored
 from vlmdsl.runtime.modules.towers.grouping import hard_assignment
+from vlmdsl.testing.oracle import Oracle, load_oracle
 
 DATA = Path(__file__).parent / "data"
 
@@ -24,3 +29,58 @@ def test_the_hard_assignment_over_groups() -> None:
         for value, name in ((assignment, "out_assign"), (logits.grad, "grad_raw_attn")):
             expected = torch.from_numpy(arrays[name])
             torch.testing.assert_close(value, expected, rtol=tolerances["rtol"], atol=tolerances["atol"], check_dtype=True)
+
+
+def test_the_assignment_to_centres_that_is_drawn() -> None:
+    oracle = load_oracle(DATA, "segclip-assign")
+    logits = oracle.inputs["logits"].clone().requires_grad_()
+    assignment = hard_assignment(logits, oracle.inputs["gumbel"], oracle.hyperparameters["tau"])
+    torch.testing.assert_close(assignment, oracle.outputs["hard"], rtol=0, atol=1e-12)
+    shares = assignment / assignment.sum(dim=-1, keepdim=True).clamp(min=1)
+    torch.testing.assert_close(shares @ oracle.inputs["values"], oracle.outputs["group_mean"], rtol=oracle.rtol, atol=1e-12)
+    (assignment * oracle.inputs["probe"]).sum().backward()
+    torch.testing.assert_close(logits.grad, oracle.gradients["logits"], rtol=oracle.rtol, atol=1e-12)
+
+
+@pytest.mark.parametrize("contrast", ["segclip-contrast", "segclip-contrast-clamped"])
+def test_the_recipe_of_segclip(contrast: str) -> None:
+    """The compiled objective on the inputs of all its terms: each term, and its gradients."""
+    names = {"contrast": contrast, "superpixels": "segclip-superpixel-kl", "reconstruction": "segclip-recon"}
+    oracles = {term: load_oracle(DATA, name) for term, name in names.items()}
+    leaves = {
+        (term, name): oracle.inputs[name].clone().requires_grad_()
+        for term, oracle in oracles.items()
+        for name in oracle.gradients
+        if name != "logit_scale"
+    }
+    objective = vlmdsl.compile("segclip", compiled=False).double()
+    torch.nn.init.constant_(objective.get_parameter("log_scale"), float(oracles["contrast"].inputs["logit_scale"]))
+    hidden, keep, decoder = _decoder(oracles["reconstruction"], leaves["reconstruction", "mask_token"])
+    out = objective(
+        modules={"decoder": decoder},
+        image_crop=leaves["contrast", "image_raw"],
+        text=leaves["contrast", "text_raw"],
+        image_crop_assignment=leaves["superpixels", "assign"].transpose(1, 2),
+        image_crop_segments=oracles["superpixels"].inputs["segments"].flatten(1),
+        image_crop_drop_states=leaves["reconstruction", "hidden"],
+        image_crop_drop_pixels=oracles["reconstruction"].inputs["imgs"],
+        image_crop_drop_dropped=oracles["reconstruction"].inputs["mask"][:, 1:] == 1,
+    )
+    assert keep.shape[1] + 1 == hidden.shape[1]
+    for term, oracle in oracles.items():
+        torch.testing.assert_close(out.terms[term], oracle.outputs["total"], rtol=oracle.rtol, atol=1e-14)
+    out.loss.backward()
+    slopes = {key: leaf.grad for key, leaf in leaves.items()}
+    slopes["contrast", "logit_scale"] = objective.get_parameter("log_scale").grad
+    for (term, name), slope in slopes.items():
+        oracle = oracles[term]
+        torch.testing.assert_close(slope, oracle.gradients[name].view_as(slope), rtol=oracle.rtol, atol=1e-14)
+
+
+def _decoder(oracle: Oracle, mask_token: Tensor) -> tuple[Tensor, Tensor, object]:
+    """Their states, which patches those after the first are of, and the decoder: identities after the unshuffle."""
+    hidden, restore = oracle.inputs["hidden"], oracle.inputs["ids_restore"]
+    keep = restore.argsort(dim=1)[:, 1 : hidden.shape[1]] - 1
+    positions = oracle.inputs["pos_embed"][:, 1:]
+    patches = restore.shape[1] - 1
+    return hidden, keep, lambda states: restored(states[:, 1:], mask_token[0, 0], keep, patches) + positions

@@ -51,9 +51,10 @@ def inputs(program: Program, without_logits: Collection[Node] = ()) -> list[Inpu
     [B, L]`, which is optional for images. A text whose tokens are predicted has `NAME_vocabulary [B, L, V]` and
     `NAME_targets [B, L]`, or `NAME_ids [B, L]` where all are, or `NAME_next [B, L]` where each predicts the
     next one; an image whose pixels are decoded has `NAME_pixels [B, 3, H, W]` and `NAME_dropped [B, P]`; a text that names
-    regions `NAME_words [B, R, L]`. Other fields that the graph reads (labels, flags) follow under their own names, then
-    numbers from the caller (0-d), `index [B]` where numbers are kept per sample, numbers drawn per step, or K per sample,
-    and schedules.
+    regions `NAME_words [B, R, L]`; an image whose patches are grouped `NAME_assignment [B, P, G]`, and `NAME_segments [B,
+    P]` where that is compared with segments. Other fields that the graph reads (labels, flags) follow under their own names,
+    then numbers from the caller (0-d), `index [B]` where numbers are kept per sample, numbers drawn per step, or K per
+    sample, and schedules.
 
     Token losses of the encoded texts `without_logits` make the product themselves: these have `NAME_predicted [B, L, W]`
     instead of logits, and their vocabulary `MODULE_weight [V, W]` and `MODULE_bias [V]` (`language_vocabulary_weight`).
@@ -127,6 +128,15 @@ def _stream_inputs(stream: Stream, states: bool, without_logits: bool) -> Iterab
         yield Input(stream.input("codes"), ("B", axis), "int64", f"the codebook entries of the patches of {stream.name}")
     if stream.words:
         yield Input(stream.input("words"), ("B", "R", axis), "bool", f"true where a word of {stream.name} names a region")
+    if stream.assignment:
+        yield Input(
+            stream.input("assignment"),
+            ("B", axis, "G"),
+            "float",
+            f"how much each patch of {stream.name} belongs to each group",
+        )
+    if stream.segments:
+        yield Input(stream.input("segments"), ("B", axis), "int64", f"the segment of each patch of {stream.name}")
     if stream.vocabulary:
         yield _predicted(stream, without_logits)
     yield from _codes(stream)

@@ -9,6 +9,7 @@ from vlmdsl.ir.encoders import Encoder, encoder_of
 from vlmdsl.ir.node import Node
 from vlmdsl.ir.operations.encoding import ENCODE, MIX, PATCH_CODES, POOLED, TOKENS, VOCABULARY, source_of
 from vlmdsl.ir.operations.grounding import WORD_MAP
+from vlmdsl.ir.operations.grouping import ASSIGNMENT, PATCH_SEGMENTS
 from vlmdsl.ir.operations.mining import FETCH
 from vlmdsl.ir.operations.modules import APPLY, DROPPED, PIXELS, REPLACED, STATES, use_of
 from vlmdsl.ir.operations.prediction import TOKEN_IDS, predicts_selected
@@ -21,7 +22,7 @@ __all__ = [
     "readings", "root_field", "source_names", "streams",
 ]  # fmt: skip
 
-OUTPUTS = (POOLED, TOKENS, VOCABULARY, STATES, PATCH_CODES)
+OUTPUTS = (POOLED, TOKENS, VOCABULARY, STATES, PATCH_CODES, ASSIGNMENT)
 """The outputs of an encoder, each named like the operation that reads it."""
 CODES = {"selected": "targets", "all": "ids", "next": "next"}
 """What the input is called that holds ids of tokens, by which they are (`token_ids`)."""
@@ -35,11 +36,11 @@ class Stream:
     `name` depends only on what is encoded and by what: the field, each view with its pipeline and number
     (`image_augment_slip_0`, `text_masked`), a tower other than the default (`image_retriever`), the last head
     (`image_project`) and `teacher`. If this gives several streams the same name (two crops), the later ones are numbered.
-    `source` is the field or view node, `encode` the encode node; `pooled`, `tokens`, `vocabulary`, `states` and `codes` say
-    which outputs are used, and `asked_only` that nothing reads the vocabulary but criteria of the selected tokens. What the
-    tower is given may be read too: `pixels`, and which of their patches were `dropped` or `replaced`; the ids of those
-    tokens of a text that a mask selected, `targets`, of all, `ids`, or of the `next` token of each; and which `words` of it
-    name each region.
+    `source` is the field or view node, `encode` the encode node; `pooled`, `tokens`, `vocabulary`, `states`, `codes` and
+    `assignment` say which outputs are used, and `asked_only` that nothing reads the vocabulary but criteria of the selected
+    tokens. What the tower is given may be read too: `pixels`, and which of their patches were `dropped` or `replaced`; the
+    ids of those tokens of a text that a mask selected, `targets`, of all, `ids`, or of the `next` token of each; which
+    `words` of it name each region; and the segments of patches, of the field `segments`.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Stream:
     vocabulary: bool = False
     states: bool = False
     codes: bool = False
+    assignment: bool = False
     asked_only: bool = False
     pixels: bool = False
     dropped: bool = False
@@ -58,6 +60,7 @@ class Stream:
     ids: bool = False
     next: bool = False
     words: bool = False
+    segments: str = ""
 
     @property
     def learns(self) -> bool:
@@ -75,7 +78,7 @@ class Stream:
 
     def input(self, output: str) -> str:
         """What the input of the objective that holds one output is called, or its `mask`, `targets`, `ids`, `next`,
-        `predicted`, `pixels`, `dropped`, `replaced` or `words`.
+        `predicted`, `pixels`, `dropped`, `replaced`, `words` or `segments`.
 
         Pooled features have the stream's own name.
         """
@@ -147,6 +150,7 @@ def streams(program: Program) -> list[Stream]:
     everywhere = _read_everywhere(nodes)
     of_inputs = (PIXELS, DROPPED, REPLACED, WORD_MAP)
     read_of = {what: {node.inputs[0] for node in nodes if node.operation is what} for what in of_inputs}
+    segmented = [(node.inputs[0], node.inputs[1].string("name")) for node in nodes if node.operation is PATCH_SEGMENTS]
     return [
         Stream(
             names[position],
@@ -159,6 +163,7 @@ def streams(program: Program) -> list[Stream]:
             words=node in read_of[WORD_MAP],
             replaced=node in read_of[REPLACED],
             **_ids(node, nodes),
+            segments=next((field for encode, field in segmented if encode is node), ""),
         )
         for position, node in enumerate(encodes)
     ]

@@ -23,6 +23,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "reconstruction": ("decode", "pixels", "reconstruct"),
     "naming": ("dictionary", "text_of", "prompt", "concepts", "word_map"),
     "grounding": ("regions", "alignment", "focal", "region_distillation", "region_contrast"),
+    "grouping": ("assignment", "segment_mean", "assignment_divergence"),
     "similarities": ("cosine", "dot", "euclidean", "tokenmax", "tokenmean"),
     "matrices": ("similarity", "score", "transpose", "reuse", "row_sum", "row_mean", "restrict"),
     "criteria": ("cross_entropy", "sigmoid_loss", "hinge", "logsumexp"),

@@ -65,7 +65,7 @@ class ModelConfig(_Section):
     image_encoder: str = Field(
         "vit:tiny",
         description="image encoder: a built-in preset (`vit:tiny`, `vit:tiny_patch4`, `vit:small`, `vit:base`; "
-        "`groupvit:tiny`, `groupvit:small`) or `hf:NAME-OR-FOLDER`",
+        "`groupvit:tiny`, `groupvit:small`; `segclip:` as `vit:`) or `hf:NAME-OR-FOLDER`",
     )
     text_encoder: str = Field(
         "transformer:tiny", description="text encoder: a preset (`transformer:tiny`, ...) or `hf:NAME-OR-FOLDER`"

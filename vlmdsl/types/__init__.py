@@ -3,6 +3,7 @@
 from vlmdsl.types.fields import FIELD_KINDS, JOINED, FieldKind, as_value, plain_kinds, register_field_kind, token_axis
 from vlmdsl.types.grounding import AlignmentType, WordMapType
 from vlmdsl.types.types import (
+    AssignmentType,
     CodesType,
     ConditionType,
     DistributionType,
@@ -48,5 +49,5 @@ __all__ = [
     "LogitsType", "LossType", "MaskType", "MemoryType", "PatchesType", "PerSampleType", "PicksType", "PixelsType",
     "ScalarType", "ScoreType", "SimType", "SimilarityType", "StringType", "TableType", "TargetType", "TokensType",
     "TupleType", "Type", "VecType", "VectorType", "ViewSetType", "ViewType", "WordMapType", "as_value", "column_count",
-    "holds_memory", "memory_axis", "picked_axis", "plain_kinds", "register_field_kind", "token_axis",
+    "holds_memory", "memory_axis", "picked_axis", "plain_kinds", "register_field_kind", "token_axis", "AssignmentType",
 ]  # fmt: skip

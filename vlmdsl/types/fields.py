@@ -125,6 +125,12 @@ for _kind in (
         note="identifies each sample: no column is needed",
     ),
     FieldKind(
+        "Segments",
+        "the segment of every pixel of an image, such as a superpixel: whole numbers [H, W]; a batch holds those of patches",
+        "segments of an image",
+        f"{_ROOM}.segments:SegmentFamily",
+    ),
+    FieldKind(
         "Regions",
         "regions of an image, as features of a detector: [B, R, F], float, with a mask [B, R], true = a region",
         "regions of an image",

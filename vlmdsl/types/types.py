@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 __all__ = [
-    "CodesType", "ConditionType", "DistributionType", "DrawsType", "EncodedType", "EncoderType",
+    "CodesType", "ConditionType", "DistributionType", "DrawsType", "EncodedType", "EncoderType", "AssignmentType",
     "ErrorType", "FieldType", "FunctionType", "IndexType", "LabelsType", "LogitsType", "LossType", "MaskType",
     "MemoryType", "PatchesType", "PerSampleType", "PicksType", "PixelsType", "ScalarType", "ScoreType", "SimType",
     "SimilarityType", "StringType", "TableType", "TargetType", "TokensType", "TupleType", "Type", "VecType",
@@ -112,6 +112,18 @@ class CodesType(Type):
 
     def __str__(self) -> str:
         return f"Codes[{self.rows}, {self.tokens}]"
+
+
+@dataclass(frozen=True, slots=True)
+class AssignmentType(Type):
+    """For every patch of an image how much it belongs to each group of patches."""
+
+    rows: str = "B"
+    tokens: str = "P"
+    groups: str = "G"
+
+    def __str__(self) -> str:
+        return f"Assignment[{self.rows}, {self.tokens}, {self.groups}]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,7 @@ def test_a_name_says_what_kind_of_input_it_is(recipe: str) -> None:
     program = vlmdsl.compile(recipe, compiled=False).program
     kinds = {"_tokens": 3, "_mask": 2, "_vocabulary": 3, "_targets": 2, "_states": 3, "_pixels": 4, "_dropped": 2}
     kinds |= {"_words": 3, "boxes": 3, "_replaced": 2}
+    kinds |= {"_assignment": 3, "_segments": 2}
     for port in inputs(program):
         suffix = next((suffix for suffix in kinds if port.name.endswith(suffix)), None)
         assert len(port.axes) == (kinds[suffix] if suffix else min(len(port.axes), 2)), port

@@ -21,6 +21,7 @@ from vlmdsl.backends.latex.criteria import (
 from vlmdsl.backends.latex.draws import drawn, following, from_outside
 from vlmdsl.backends.latex.fusion import matched
 from vlmdsl.backends.latex.grounding import GROUNDING
+from vlmdsl.backends.latex.grouping import assignment, assignment_divergence, segment_mean
 from vlmdsl.backends.latex.interface import Writer
 from vlmdsl.backends.latex.mining import is_other, picks
 from vlmdsl.backends.latex.notation import (
@@ -39,6 +40,7 @@ from vlmdsl.backends.latex.reconstruction import reconstruct
 from vlmdsl.ir import Node
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.encoding import ENTROPY, ENTROPY_OF_MEAN
+from vlmdsl.ir.operations.grouping import ASSIGNMENT, ASSIGNMENT_DIVERGENCE, SEGMENT_MEAN
 from vlmdsl.ir.operations.matrices import LOG_SUM_EXP, ROW_MEAN, ROW_SUM, SCORE
 from vlmdsl.ir.operations.mining import FETCH, HARDEST, MINE, PICKED
 from vlmdsl.ir.operations.modules import MATCHED, RECONSTRUCT
@@ -199,6 +201,9 @@ EXPRESSIONS: dict[str, Callable[[Writer, Node], Math]] = {
     PICKED: is_other,
     MATCHED: matched,
     RECONSTRUCT: reconstruct,
+    ASSIGNMENT: assignment,
+    SEGMENT_MEAN: segment_mean,
+    ASSIGNMENT_DIVERGENCE: assignment_divergence,
     FETCH: lambda writer, node: call("take", *map(writer.expression, node.inputs)),
     **GROUNDING,
 }

@@ -24,6 +24,7 @@ from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.lowering import ImpossiblePlan, UnknownDtype
 from vlmdsl.ir import Head, Node, Program, Use, columns, module_outputs, root_field, source_names, streams, walk
 from vlmdsl.ir.operations.encoding import ENCODE
+from vlmdsl.ir.operations.grouping import PATCH_SEGMENTS
 from vlmdsl.ir.operations.matrices import SIMILARITY
 from vlmdsl.ir.operations.modules import APPLY, DROPPED, PIXELS, REPLACED, use_of
 from vlmdsl.ir.operations.prediction import TOKEN_LOSS
@@ -345,7 +346,12 @@ def _readers(node: Node, readers: dict[Node, list[Node]]) -> list[Node]:
     while stack:
         reader = stack.pop()
         # What is part of making features is not a reader of its own: those of what it makes are.
-        if reader.operation in (PIXELS, DROPPED, REPLACED):  # of what the tower was given, not of what it gave
+        if reader.operation in (
+            PIXELS,
+            DROPPED,
+            REPLACED,
+            PATCH_SEGMENTS,
+        ):  # of what the tower was given, not of what it gave
             continue
         if reader.operation.reads_encoder_output or reader.operation.passes_features:
             stack.extend(reversed(readers[reader]))

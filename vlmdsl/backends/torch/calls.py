@@ -21,6 +21,7 @@ from vlmdsl.ir import (
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.encoding import NORMALIZE, PATCH_CODES, POOLED, TOKENS, VOCABULARY
 from vlmdsl.ir.operations.grounding import WORD_MAP
+from vlmdsl.ir.operations.grouping import ASSIGNMENT, PATCH_SEGMENTS
 from vlmdsl.ir.operations.matrices import SCORE, SIMILARITY, UNITE
 from vlmdsl.ir.operations.modules import APPLY, DROPPED, PIXELS, REPLACED, STATES
 from vlmdsl.ir.operations.per_sample import INDEX
@@ -293,6 +294,8 @@ RULES: dict[str, Rule] = {
     REPLACED: _named_after,
     PATCH_CODES: _named_after,
     WORD_MAP: _word_map,
+    ASSIGNMENT: lambda values, node: _features(values, node.inputs[0], "assignment"),
+    PATCH_SEGMENTS: lambda values, node: _item("inputs", values.output(node.inputs[0]).input("segments")),
     VOCABULARY: _vocabulary,
     TOKEN_IDS: _token_ids,
     TOKEN_LOSS: _token_loss,

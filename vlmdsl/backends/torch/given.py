@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vlmdsl.backends.torch.applied import INPUTS
 from vlmdsl.backends.torch.values import PredictedTokens
-from vlmdsl.ir import CODES, ModuleOutput, Node, Stream, module_outputs
+from vlmdsl.ir import CODES, OUTPUTS, ModuleOutput, Node, Stream, module_outputs
 from vlmdsl.ir.operations.modules import APPLY, DROPPED, PIXELS, REPLACED
 from vlmdsl.ir.schedule import Applied, Apply, Linear, Schedule, Value
 from vlmdsl.planning import applied_of
@@ -71,6 +71,10 @@ class GivenModules:
         names = {part: stream.input(part) for part in (PIXELS, DROPPED, REPLACED) if getattr(stream, part)}
         return {part: self._features[name] for part, name in names.items()}
 
+    def segments(self, output: Applied, environment: Mapping[Value, Any]) -> Tensor:
+        """The segments of the patches of images: among the features."""
+        return self._features[self._streams[output].input("segments")]
+
     def call_whole(self, apply: Apply, environment: Mapping[Value, Any]) -> list[Any]:
         """Linear maps of patches, and heads and vocabularies on modules on features; on towers their outputs are among the
         features."""
@@ -110,8 +114,8 @@ class GivenModules:
     def _of_tower(self, output: Applied) -> SimpleNamespace:
         stream = self._streams.get(output)
         if stream is None:  # only heads on it are read
-            return SimpleNamespace(pooled=None, tokens=None, states=None, codes=None, mask=None)
-        names = {part: stream.input(part) for part in ("pooled", "tokens", "states", "codes", "mask")}
+            return SimpleNamespace(**dict.fromkeys((*OUTPUTS, "mask")))
+        names = {part: stream.input(part) for part in (*OUTPUTS, "mask")}
         return SimpleNamespace(**{part: self._features.get(name) for part, name in names.items()})
 
     def _whole_of_tower(self, output: Applied, apply: Apply) -> Any:

@@ -20,6 +20,7 @@ from vlmdsl.ir.operations.encoding import (
     VOCABULARY,
 )
 from vlmdsl.ir.operations.grounding import REGIONS, WORD_MAP
+from vlmdsl.ir.operations.grouping import ASSIGNMENT, PATCH_SEGMENTS
 from vlmdsl.ir.operations.matrices import SCORE, SIMILARITY
 from vlmdsl.ir.operations.mining import FETCH, HARDEST, MINE
 from vlmdsl.ir.operations.modules import APPLY, CODES_AT, DROPPED, PIXELS, REPLACED, STATES
@@ -181,6 +182,8 @@ _MEANINGS: dict[str, Callable[[Names, Node], str]] = {
     REPLACED: lambda names, node: f"{names.stream(node)}_replaced",
     PATCH_CODES: lambda names, node: f"{names.stream(node)}_codes",
     CODES_AT: _with("selected"),
+    ASSIGNMENT: lambda names, node: f"{names.stream(node)}_assignment",
+    PATCH_SEGMENTS: lambda names, node: f"{names.stream(node)}_segments",
     GATE: _with("gated"),
     REDUCE_TOKENS: lambda names, node: f"{names.meaning(node.inputs[0]).removesuffix('_tokens')}_{node.string('by')}",
     HINGE: lambda names, node: f"hinge_along_{node.string('along')}",

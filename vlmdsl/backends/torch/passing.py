@@ -11,6 +11,8 @@ from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.schedule import Compute, Schedule
 from vlmdsl.types import (
     AlignmentType,
+    AssignmentType,
+    CodesType,
     ConditionType,
     DistributionType,
     FieldType,
@@ -81,6 +83,8 @@ _AXES: dict[type[Type], tuple[str, ...]] = {
     VectorType: ("D",),
     PicksType: ("B", "K"),
     PatchesType: ("B", "P", "C"),
+    AssignmentType: ("B", "P", "G"),
+    CodesType: ("B", "P"),
     MaskType: ("B", "P"),
     ScoreType: ("B",),
     ConditionType: ("B",),

@@ -63,6 +63,10 @@ class Modules(Protocol):
         """Which words of the text that a tower took for this output name each region: [b, R, L], bool."""
         ...
 
+    def segments(self, output: Applied, environment: Environment) -> Tensor:
+        """The segments [b, P] of the patches of the images that a tower took for this output."""
+        ...
+
     def call_whole(self, apply: Apply, environment: Environment) -> list[Any]:
         """The outputs of a head or a vocabulary, which may depend on the whole batch."""
         ...
@@ -159,6 +163,8 @@ class Step:
                 yield from ((stream.input(part), tensor) for part, tensor in parts if getattr(stream, part))
             if stream.words and applied in step.takes:
                 yield stream.input("words"), self.modules.words(applied, environment)
+            if stream.segments and applied in step.takes:
+                yield stream.input("segments"), self.modules.segments(applied, environment)
         for output in self.objective.module_outputs:
             yield from _of_module(output, step, environment)
             yield from self._predicted(output, applied_of(output.node), step, environment)
@@ -212,7 +218,8 @@ def _of_stream(stream: Stream, step: Compute, environment: Environment) -> Itera
         if stream.pooled:
             yield stream.name, output if stream.encoder.heads else output.pooled
         states = stream.states and bool(step.gives)  # inputs of modules, which the last function does not read
-        for part, read in (("tokens", stream.tokens), ("codes", stream.codes), ("states", states)):
+        named = ("tokens", "codes", "assignment")
+        for part, read in (*((name, getattr(stream, name)) for name in named), ("states", states)):
             if read:
                 yield stream.input(part), getattr(output, part)
         if (stream.tokens or states) and output.mask is not None:

@@ -8,6 +8,7 @@ from vlmdsl.ir.operations import (
     contrast,
     encoding,
     grounding,
+    grouping,
     matrices,
     mining,
     modules,
@@ -25,6 +26,6 @@ __all__ = ["FAMILIES", "OPERATIONS"]
 
 FAMILIES = (
     views, encoding, prediction, matrices, targets, reductions, scalars, state, per_sample, reference, mining, modules,
-    grounding, contrast,
+    grounding, grouping, contrast,
 )  # fmt: skip
 """The modules in the order in which documents list their operations."""

@@ -18,6 +18,7 @@ from vlmdsl.runtime.values import (
     MaskedText,
     NamingText,
     Noise,
+    PatchSegments,
     ReplacedPatches,
     TextFormat,
     TextValue,
@@ -42,6 +43,8 @@ def batch_of(samples: Sequence[Sample], values: Mapping[str, Loaded]) -> Batch:
             collated[port(name, "replace")] = ReplacedPatches(_stacked([sample.replaced[name] for sample in samples]))
         if loaded.noise is not None:
             collated[port(name, "noise")] = Noise(_stacked([sample.noise[name] for sample in samples]))
+        if loaded.segments is not None:
+            collated[port(name, "segments")] = PatchSegments(_stacked([sample.segments[name] for sample in samples]))
     return Batch(collated, torch.tensor([sample.index for sample in samples]), [sample.key for sample in samples])
 
 

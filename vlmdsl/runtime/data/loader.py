@@ -117,7 +117,8 @@ class BatchLoader:
     A stream is read in `lanes` (how many shards side by side) and shuffled in windows of `window` samples, see `Lane`; each
     lane counts its own epochs, and the position counts all batches. `readings` are what modules take, each in its form
     (`VisionLanguageModel.readings`), `noise` how many numbers each sample of one draws for its tower, by its name
-    (`VisionLanguageModel.noise_lengths`), `fields` further fields by name with their kinds.
+    (`VisionLanguageModel.noise_lengths`), `segments` the field that holds the segments of an image, where these are read,
+    by the name of its reading (`VisionLanguageModel.segment_fields`), `fields` further fields by name with their kinds.
 
     Each sample of a batch is in it once. `tell` is called with a line about the samples skipped so far, when their
     number has doubled. Raises `DiagnosticError` for a batch that is larger than the data or no multiple of `world`, and,
@@ -143,6 +144,7 @@ class BatchLoader:
         materials: Materials = NO_MATERIALS,
         groups: Groups | None = None,
         noise: Mapping[str, int] | None = None,
+        segments: Mapping[str, str] | None = None,
         max_bad_share: float = 1.0,
         lanes: int | None = None,
         window: int = 1000,
@@ -154,7 +156,8 @@ class BatchLoader:
             name: Loaded(View(name, kind), images if kind == "Boxes" else None) for name, kind in (fields or {}).items()
         }
         for reading in readings:
-            values[reading.name] = Loaded(view_of(reading.source), reading.form, (noise or {}).get(reading.name))
+            beside = (noise or {}).get(reading.name), (segments or {}).get(reading.name)
+            values[reading.name] = Loaded(view_of(reading.source), reading.form, *beside)
         budget = cache_bytes // max(workers, 1)
         reader = SampleReader(source, mapping, values, seed=seed, cache_bytes=budget, materials=materials)
         numbers = partial(_Numbers, tuple(draws), tuple(ramps), seed, steps)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -34,11 +34,12 @@ __all__ = ["Loaded", "Sample", "SampleReader"]
 @dataclass(frozen=True)
 class Loaded:
     """One value of a batch, made per sample: a view of a field, in the format of the module that takes it (None if no module
-    does), and the length of its noise."""
+    does), the length of its noise, and the field that holds the segments of an image, where these are read."""
 
     view: View
     form: object = None
     noise: int | None = None
+    segments: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,8 @@ class Sample:
     """The values of one sample, by their names in a batch, as their families read them.
 
     `kept` are the patches to encode of images with dropped patches, `replaced` those that are replaced, `noise` the
-    draws for towers that draw in training. `index` is the position of the sample in its source.
+    draws for towers that draw in training, `segments` those of the patches of images. `index` is the position of the sample
+    in its source.
     """
 
     index: int
@@ -55,6 +57,7 @@ class Sample:
     kept: dict[str, np.ndarray]
     replaced: dict[str, np.ndarray]
     noise: dict[str, np.ndarray]
+    segments: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 class SampleReader:
@@ -86,6 +89,9 @@ class SampleReader:
             self._read_field[name] = partial(family_of(kind).read, field=mapping.field(name))
             if kind == "Image" and self._pictured is None:
                 self._pictured = mapping.field(name)
+            if loaded.segments is not None:
+                own = mapping.field(loaded.segments)
+                self._read_field[loaded.segments] = partial(family_of("Segments").read, field=own)
         self._seed = seed
         self._materials = materials
         self._images = ImageCache(cache_bytes)
@@ -115,11 +121,13 @@ class SampleReader:
         kept: dict[str, np.ndarray] = {}
         replaced: dict[str, np.ndarray] = {}
         noise: dict[str, np.ndarray] = {}
+        segments: dict[str, np.ndarray] = {}
         counts_of_views: Counter[str] = Counter()
         for name, loaded in self.values.items():
             view = loaded.view
-            if view.field not in roots:
-                roots[view.field] = self._read_field[view.field](sample)
+            for read in filter(None, (view.field, loaded.segments)):
+                if read not in roots:
+                    roots[read] = self._read_field[read](sample)
             context = ViewContext(self._seed, epoch, key, loaded.form, counts_of_views, self._materials)
             values[name] = view.apply(roots[view.field], context)
             if view.drops:
@@ -128,9 +136,11 @@ class SampleReader:
                 replaced[name] = view.replaced(context)
             if loaded.noise is not None:
                 noise[name] = gumbel_noise(self._seed, epoch, key, name, loaded.noise)
+            if loaded.segments is not None:
+                segments[name] = view.segments(roots[view.field], roots[loaded.segments], context)
         _check_regions(values.values())
         counts.update(counts_of_views)
-        return Sample(index, key, values, kept, replaced, noise)
+        return Sample(index, key, values, kept, replaced, noise, segments)
 
     def _choice(self, epoch: int, key: str, field: FieldColumns, count: int) -> int:
         """The first text of several, or one drawn in each epoch."""

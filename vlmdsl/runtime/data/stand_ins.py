@@ -18,6 +18,7 @@ import numpy as np
 
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.data import UnknownStandIn
+from vlmdsl.diagnostics.catalog.environment import PackageMissing
 from vlmdsl.diagnostics.suggest import closest
 from vlmdsl.runtime.data.images import decode_image
 from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, Limits
@@ -134,6 +135,24 @@ def _spans(text: object, spans: object) -> Mapping[str, object]:
     return {"text": text, "spans": spans}
 
 
+def _superpixels(image: np.ndarray) -> np.ndarray:
+    """Superpixels by Felzenszwalb's method, with the scale and the deviation of SegCLIP's code, 224 and 0.9; the smallest
+    has 224 pixels, or that share of an image smaller than 224 x 224."""
+    try:
+        from skimage.segmentation import felzenszwalb
+    except ImportError as fault:
+        missing = PackageMissing.at(
+            _PLACE,
+            what="the stand-in `superpixels`",
+            package="scikit-image",
+            help=("run `pip install 'vlmdsl[superpixels]'`", "or map a column that has segments: `--map segments=COLUMN`"),
+        )
+        raise DiagnosticError((missing,)) from fault
+    share = min(image.shape[0] * image.shape[1] / 224**2, 1.0)
+    segments: np.ndarray = felzenszwalb(image, scale=224, sigma=0.9, min_size=max(round(224 * share), 1))
+    return segments
+
+
 STAND_INS: dict[str, StandIn] = {
     "summarize": StandIn("Text", ("TEXT",), "the first sentence of a text", _summary),
     "template": StandIn("Text", ("WORDS",), "`a picture of A, B and C`, of words or phrases", _template, several=True),
@@ -141,6 +160,7 @@ STAND_INS: dict[str, StandIn] = {
     "crops": StandIn("Regions", ("IMAGE", "BOXES"), "the contents of annotated boxes, as small images", _crops),
     "cells": StandIn("Boxes", ("IMAGE",), "the cells of a 3 x 3 grid over an image", _cells),
     "spans": StandIn("Phrases", ("TEXT", "SPANS"), "the parts of a text that name each box", _spans),
+    "superpixels": StandIn("Segments", ("IMAGE",), "superpixels of an image by Felzenszwalb's method", _superpixels),
     "hash": StandIn("Label", ("TEXT",), "a class for each distinct text", _label),
 }
 """By name. `TEXT` is a column of texts, `WORDS` one of words, phrases or lists of them, `BOXES` one of pixel boxes."""

@@ -15,14 +15,14 @@ from vlmdsl.ir.operations import OPERATIONS
 from vlmdsl.ir.operations.encoding import MIX
 from vlmdsl.ir.operations.grounding import CONCEPTS, PROMPT, TEXT_OF
 from vlmdsl.ir.operations.views import ALTERNATIVE, AUGMENT, CROP, DROP, EDA, MASK, RENDER, REPLACE, REWRITE, SUMMARIZE
-from vlmdsl.primitives.pipelines import PIPELINES, Crop, PipelineName
-from vlmdsl.runtime.data.augmentations import augmented
+from vlmdsl.primitives.pipelines import PIPELINES, Crop, PipelineName, Steps
+from vlmdsl.runtime.data.augmentations import Place, augmented, augmented_at
 from vlmdsl.runtime.data.context import Attributes, ViewContext
 from vlmdsl.runtime.data.eda import eda
 from vlmdsl.runtime.data.naming import concepts, prompt, text_of
 from vlmdsl.runtime.data.rendering import render
 from vlmdsl.runtime.data.summaries import summarize
-from vlmdsl.runtime.values import ImageFormat, MaskedText, TextValue, dropped_first, kept, replaced
+from vlmdsl.runtime.values import ImageFormat, MaskedText, TextValue, dropped_first, kept, patch_segments, replaced
 from vlmdsl.source import Span
 from vlmdsl.types import FieldType
 
@@ -82,6 +82,21 @@ class View:
             form = context.images if untouched else ImageFormat(context.images.side(self.side))
             return form.fit(value, self.side if untouched else 1.0)
         return value
+
+    def segments(self, image: np.ndarray, numbers: np.ndarray, context: ViewContext) -> np.ndarray:
+        """The segments `int64 [P]` of the patches of the view of an image, given those of the image's pixels `[H, W]`."""
+        assert context.images.patch is not None, "segments are of images whose tower has patches"
+        moved = [(operation, dict(attributes)) for operation, attributes in self.steps if operation in PLACES]
+        for operation, attributes in moved:
+            side = context.images.side(float(str(attributes.get("side", 1.0))))
+            image, place = augmented_at(image, PLACES[operation](attributes), side, context.random(operation, attributes))
+            numbers = place.of(numbers, side)
+        if not moved:
+            height, width = image.shape[:2]
+            left, top, right, bottom = context.images.shown(width, height)
+            box = (left / width, top / height, right / width, bottom / height)
+            numbers = Place(box).of(numbers, context.images.side(1.0))
+        return patch_segments(numbers, context.images.patch)
 
     def kept(self, context: ViewContext) -> np.ndarray:
         """The patches `int64 [K]` that one sample's image keeps; every step drops some of those that are left."""
@@ -176,15 +191,21 @@ def _render(value: Value, attributes: Attributes, context: ViewContext) -> np.nd
 
 def _augment(value: Value, attributes: Attributes, context: ViewContext) -> np.ndarray:
     assert isinstance(value, np.ndarray)
-    steps = PIPELINES[_pipeline(attributes)].steps(int(str(attributes["view"])))
-    return augmented(value, steps, context.images.size, context.random("augment", attributes))
+    return augmented(value, _pipeline_steps(attributes), context.images.size, context.random("augment", attributes))
 
 
 def _crop(value: Value, attributes: Attributes, context: ViewContext) -> np.ndarray:
     assert isinstance(value, np.ndarray)
-    part = Crop((float(str(attributes["smallest"])), float(str(attributes["largest"]))), resample="bicubic")
     side = context.images.side(float(str(attributes.get("side", 1.0))))
-    return augmented(value, (part,), side, context.random("crop", attributes))
+    return augmented(value, _crop_steps(attributes), side, context.random("crop", attributes))
+
+
+def _pipeline_steps(attributes: Attributes) -> Steps:
+    return PIPELINES[_pipeline(attributes)].steps(int(str(attributes["view"])))
+
+
+def _crop_steps(attributes: Attributes) -> Steps:
+    return (Crop((float(str(attributes["smallest"])), float(str(attributes["largest"]))), resample="bicubic"),)
 
 
 def _pipeline(attributes: Attributes) -> PipelineName:
@@ -208,3 +229,5 @@ VIEWS: dict[str, Callable[[Value, Attributes, ViewContext], Value]] = {
     CONCEPTS: concepts,
 }
 """Operation of the graph -> what makes the view of one sample's value; `drop` and `replace` do not change pixels."""
+PLACES: dict[str, Callable[[Attributes], Steps]] = {CROP: _crop_steps, AUGMENT: _pipeline_steps}
+"""Views that show a part of an image -> their steps."""

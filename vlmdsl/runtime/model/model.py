@@ -169,6 +169,16 @@ class VisionLanguageModel(nn.Module):
         """Remarks on the towers, reported before the first step, one sentence each."""
         return [f"the tower `{tower}` {note}" for tower, encoder in self.encoders.items() for note in _notes(encoder)]
 
+    def segments(self, output: Applied, environment: Environment) -> Tensor:
+        """The segments of the patches of the images that a tower took for an output."""
+        return self.encoders.segments(output, environment, self)
+
+    def segment_fields(self) -> dict[str, str]:
+        """The field that holds the segments of images, where they are read, for each of `readings` by name."""
+        names = {(reading.source, reading.form): reading.name for reading in self.readings}
+        streams = [stream for stream in self.streams if stream.segments]
+        return {names[stream.source, self._form(stream.encoder, stream.source)]: stream.segments for stream in streams}
+
     def noise_lengths(self) -> dict[str, int]:
         """The length of the noise per sample of `readings` by name, for towers that draw."""
         names = {(reading.source, reading.form): reading.name for reading in self.readings}
@@ -246,7 +256,7 @@ class VisionLanguageModel(nn.Module):
         return form
 
 
-_PORTS = ("keep", "replace", "noise", "masked", "word_map")
+_PORTS = ("keep", "replace", "noise", "masked", "word_map", "segments")
 """What may come with a value for the module that takes it (`runtime.values`)."""
 
 

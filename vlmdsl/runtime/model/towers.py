@@ -23,6 +23,7 @@ from vlmdsl.runtime.values import (
     ImageBatch,
     ImageFormat,
     KeptPatches,
+    PatchSegments,
     ReplacedPatches,
     Share,
     TowerInput,
@@ -122,6 +123,13 @@ class Towers(NamedModules, ModuleFamily):
         named = loaded.ports["word_map"]
         assert isinstance(named, WordMaps)
         return named.words
+
+    def segments(self, output: Applied, environment: Environment, model: OfModel) -> Tensor:
+        """The segments of the patches of the images that a tower took for an output."""
+        (source,) = parts_of(output.value) if isinstance(output.value, Node) else ()
+        segments = environment[source][model.form(output.use.module.name, "Image")].ports["segments"]
+        assert isinstance(segments, PatchSegments)
+        return segments.numbers
 
     @property
     def units(self) -> list[nn.Module]:

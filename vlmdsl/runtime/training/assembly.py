@@ -334,6 +334,7 @@ def training_batches(
         materials=materials_of(config),
         groups=groups,
         noise=model.noise_lengths(),
+        segments=model.segment_fields(),
         max_bad_share=config.data.max_bad_share,
         lanes=config.data.stream_lanes,
         window=config.data.stream_window,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.ir import Flow, Stage, ramps, sample_index
-from vlmdsl.runtime.data import BatchLoader, MixedBatches, Mixture, Source, Survey, texts_of
+from vlmdsl.runtime.data import BatchLoader, MixedBatches, Mixture, Source, Survey, requirements, texts_of
 from vlmdsl.runtime.evaluation import comparison_of, first_image_tower
 from vlmdsl.runtime.model import FlowModels, VisionLanguageModel
 from vlmdsl.runtime.model.tower_needs import tower_needs
@@ -234,6 +234,7 @@ def open_course(
     """
     sources: dict[str, tuple[Source, Source | None]] = {}
     stages: dict[str, dict[str, Data]] = {}
+    fields = {need.field for stage in course for flow in stage.flows for need in requirements(flow.objective.program)}
     for stage in course:
         stages[stage.name] = {}
         for flow in stage.flows:
@@ -241,15 +242,22 @@ def open_course(
             with nullcontext() if evaluate_on else _naming(stage, flow):
                 train, val = sources[key] = sources.get(key) or open_sources(flow.config, evaluate_on)
                 held_out = val if flow is stage.measured or (stage.is_measured(flow) and not evaluate_on) else None
+                others = fields - {need.field for need in requirements(flow.objective.program)}
                 stages[stage.name][flow.name] = map_data(
                     flow.objective.program,
-                    flow.config,
+                    _without(flow.config, others),
                     train,
                     held_out,
                     foreign=bool(evaluate_on),
-                    held_out_map=evaluate_map,
+                    held_out_map={name: to for name, to in (evaluate_map or {}).items() if name not in others},
                 )
     return Opened(stages)
+
+
+def _without(config: RunConfig, fields: Collection[str]) -> RunConfig:
+    """The settings without the columns of these fields, which only other flows read."""
+    own = {name: columns for name, columns in config.data.map.items() if name not in fields}
+    return config.model_copy(update={"data": config.data.model_copy(update={"map": own})})
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from vlmdsl.runtime.values.phrases import (
 )
 from vlmdsl.runtime.values.regions import RegionBatch
 from vlmdsl.runtime.values.scalar import MISSING_LABEL, ScalarBatch, key_number
+from vlmdsl.runtime.values.segments import PatchSegments, patch_segments
 from vlmdsl.runtime.values.splits import Parallel, Prefix, next_ids, prefix_lengths, prompted
 from vlmdsl.runtime.values.text import TextBatch, TextFormat, TextValue
 from vlmdsl.runtime.values.tuples import Value, cat, count, length, map_tensors, pad, shorten, split, take, to
@@ -44,5 +45,5 @@ __all__ = [
     "ScalarBatch", "Share", "TextBatch", "TextFormat", "TextValue", "TowerInput", "Value", "WordMaps", "call_together",
     "cat", "count", "dropped_first", "family_of", "first_value", "gumbel_noise", "joined_phrases", "kept", "key_number",
     "length", "map_tensors", "masked_batch", "next_ids", "pad", "port", "prefix_lengths", "prompted", "replaced",
-    "resized", "shorten", "split", "take", "to", "token_ids", "word_maps",
+    "resized", "shorten", "split", "take", "to", "token_ids", "word_maps", "PatchSegments", "patch_segments",
 ]  # fmt: skip

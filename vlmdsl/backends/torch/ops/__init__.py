@@ -48,6 +48,7 @@ from vlmdsl.backends.torch.ops.grounding import (
     regions,
     word_map,
 )
+from vlmdsl.backends.torch.ops.grouping import assignment_divergence, segment_mean
 from vlmdsl.backends.torch.ops.language import codes_at, token_loss
 from vlmdsl.backends.torch.ops.matching import matched
 from vlmdsl.backends.torch.ops.mining import fetch, hardest, mine, picked
@@ -76,5 +77,6 @@ __all__ = [
     "region_contrast", "region_distillation", "regions", "retain", "retrieve", "reuse", "row_mean", "row_sum",
     "running_mean", "running_means", "same", "samples", "scale_target", "score", "sigmoid_loss", "similarity", "smooth",
     "softmax", "softplus", "stop", "subtract", "subtract_features", "take", "target_entropy", "token_loss", "tokens",
-    "transport", "transpose", "uniform", "unite", "unite_targets", "where", "word_map", "write",
+    "transport", "transpose", "uniform", "unite", "unite_targets", "where", "word_map", "write", "assignment_divergence",
+    "segment_mean",
 ]  # fmt: skip

@@ -37,7 +37,6 @@ def crop_box(width: int, height: int, area: Range, ratio: Range, random: np.rand
     return left, top, left + across, top + along
 
 
-def cropped(image: Image.Image, crop: Crop, side: int, random: np.random.Generator) -> Image.Image:
-    """A random part of an image, resized with antialiasing to `side` by `side` pixels."""
-    box = crop_box(image.width, image.height, crop.area, crop.ratio, random)
+def cropped(image: Image.Image, box: tuple[int, int, int, int], crop: Crop, side: int) -> Image.Image:
+    """The part of an image in a box, resized with antialiasing to `side` by `side` pixels."""
     return image.crop(box).resize((side, side), _FILTERS[crop.resample])

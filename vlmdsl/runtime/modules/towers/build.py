@@ -13,7 +13,7 @@ from vlmdsl.diagnostics.catalog.encoders import EncoderDoesNotFit, UnknownEncode
 from vlmdsl.primitives import all_primitives
 from vlmdsl.primitives.plugins import MODULES
 from vlmdsl.primitives.plugins.function import described, unfit
-from vlmdsl.runtime.modules.towers import groupvit, shared, text, vit
+from vlmdsl.runtime.modules.towers import groupvit, segclip, shared, text, vit
 from vlmdsl.runtime.modules.towers.contract import LONGEST_USUAL_TEXT, Encoder, Kind
 from vlmdsl.runtime.modules.towers.hf import HuggingFaceEncoder
 from vlmdsl.source import Span
@@ -25,6 +25,7 @@ _PLAIN_STEM = (
     "embeds each patch by one linear map: the overlapping convolutions of its preset would show pixels of dropped "
     "or replaced patches, which are to be predicted"
 )
+_GROUPING = "is `segclip:{}`, which has the same blocks and groups patches, as the recipe asks for"
 _Sized = TypeVar("_Sized", vit.VisionConfig, groupvit.GroupingConfig)
 
 
@@ -122,7 +123,7 @@ def _of_plugin(family: str, kind: Kind) -> Callable[[Request], Encoder] | None:
 def encoder_names(kind: Kind) -> list[str]:
     """Every built-in encoder of this kind."""
     families: dict[Kind, dict[str, Iterable[str]]] = {
-        "Image": {"vit": vit.PRESETS, "groupvit": groupvit.PRESETS},
+        "Image": {"vit": vit.PRESETS, "groupvit": groupvit.PRESETS, "segclip": vit.PRESETS},
         "Text": {"transformer": text.PRESETS},
         "Image|Text": {"shared": shared.PRESETS},
     }
@@ -138,6 +139,10 @@ def longest_text(name: str) -> int:
 def _build_vit(request: Request) -> Encoder:
     if request.name not in vit.PRESETS:
         raise DiagnosticError((_unknown(f"vit:{request.name}", "Image"),))
+    if "assignment" in request.yields:
+        grouping = _build_segclip(request)
+        grouping.notes += (_GROUPING.format(request.name),)
+        return grouping
     config = _sized("vit", request, vit.PRESETS[request.name])
     plain = request.separate_patches and config.stem == "convolution"
     config = replace(config, stem="patch") if plain else config
@@ -148,6 +153,17 @@ def _build_vit(request: Request) -> Encoder:
         region_length=request.region_length,
         replaced_patches=request.replaced_patches,
     )
+    encoder.notes += (_PLAIN_STEM,) if plain else ()
+    return encoder
+
+
+def _build_segclip(request: Request) -> Encoder:
+    if request.name not in vit.PRESETS:
+        raise DiagnosticError((_unknown(f"segclip:{request.name}", "Image"),))
+    config = _sized("segclip", request, vit.PRESETS[request.name])
+    plain = request.separate_patches and config.stem == "convolution"
+    config = replace(config, stem="patch") if plain else config
+    encoder = segclip.CentreTransformer(segclip.CentreConfig(config), request.dimension, request.yields)
     encoder.notes += (_PLAIN_STEM,) if plain else ()
     return encoder
 
@@ -202,6 +218,7 @@ def _build_hf_text(request: Request) -> Encoder:
 FAMILIES: dict[tuple[str, Kind], Callable[[Request], Encoder]] = {
     ("vit", "Image"): _build_vit,
     ("groupvit", "Image"): _build_groupvit,
+    ("segclip", "Image"): _build_segclip,
     ("transformer", "Text"): _build_transformer,
     ("shared", "Image|Text"): _build_shared,
     ("hf", "Image"): _build_hf_image,

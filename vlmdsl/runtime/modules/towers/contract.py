@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeAlias
 
 from torch import Tensor, nn
 
+from vlmdsl import ir
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import EncoderDoesNotFit
 from vlmdsl.runtime.values import ImageFormat, TextFormat
@@ -17,7 +18,7 @@ __all__ = ["LONGEST_USUAL_TEXT", "OUTPUTS", "EncodedFeatures", "Encoder", "Kind"
 Kind: TypeAlias = str
 """The field types that an encoder may take: `Image`, `Text`, both with one trunk (`Image|Text`), or a kind of a plug-in."""
 
-OUTPUTS = frozenset({"pooled", "tokens", "vocabulary", "states", "codes"})
+OUTPUTS = frozenset(map(str, ir.OUTPUTS))
 """The possible outputs of an encoder."""
 
 LONGEST_USUAL_TEXT = 77
@@ -29,7 +30,8 @@ class EncodedFeatures(NamedTuple):
 
     `pooled [b, D]`, `tokens [b, L, D]`, `mask [b, L]` (bool, true where there is a token; None if all are real). An encoder
     that yields a vocabulary gives `states [b, L, W]`, what its `vocabulary_head` makes logits `[b, L, V]` of: it is for the
-    caller to say of which streams, because logits are large. A tokenizer of images gives `codes [b, P]`, int64.
+    caller to say of which streams, because logits are large. A tokenizer of images gives `codes [b, P]`, int64; a tower that
+    groups gives the `assignment [b, P, G]` of patches to groups.
     """
 
     pooled: Tensor | None = None
@@ -37,6 +39,7 @@ class EncodedFeatures(NamedTuple):
     mask: Tensor | None = None
     states: Tensor | None = None
     codes: Tensor | None = None
+    assignment: Tensor | None = None
 
     @property
     def padded(self) -> tuple[str, ...]:

@@ -11,18 +11,19 @@ from vlmdsl.runtime.modules.towers.blocks import Attention, FeedForward
 __all__ = ["GroupingBlock", "TokenMixing", "hard_assignment"]
 
 
-def hard_assignment(logits: Tensor, noise: Tensor | None = None) -> Tensor:
+def hard_assignment(logits: Tensor, noise: Tensor | None = None, temperature: float = 1.0) -> Tensor:
     """Each segment's group: `[..., G, N]`, one 1 in every column, of `logits [..., G, N]` of N segments over G groups.
 
     The group is that of the largest logit. With standard Gumbel `noise` of the same shape it is a draw from the softmax over
-    the groups. The gradient is that of the softmax (straight-through), of the logits with their noise, at temperature 1.
-    Source: Xu et al., CVPR 2022.
+    the groups. The gradient is that of the softmax (straight-through), of the logits with their noise, over the
+    `temperature`. Source: Xu et al., CVPR 2022.
 
     >>> hard_assignment(torch.tensor([[2.0, 0.0], [1.0, 3.0]])).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
     logits = precise(logits)
-    soft = (logits if noise is None else logits + noise).softmax(dim=-2)
+    drawn = logits if noise is None else logits + noise
+    soft = (drawn if temperature == 1.0 else drawn / temperature).softmax(dim=-2)
     chosen = soft.argmax(dim=-2, keepdim=True)
     hard = torch.zeros_like(soft).scatter(-2, chosen, 1.0)
     # In this order the value is exactly that of `hard`.

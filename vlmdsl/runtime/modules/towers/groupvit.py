@@ -94,12 +94,21 @@ class GroupingTransformer(Encoder):
         """
         if mask is not None:
             raise ValueError("images have no mask: every patch is real")
-        segments, _ = self._grouped(values, keep, noise if self.training else None)
+        segments, assignments = self._grouped(values, keep, noise if self.training else None)
         segments = self.norm(segments)
         return EncodedFeatures(
             pooled=None if self.pooled_projection is None else self.pooled_projection(segments.mean(dim=1)),
             tokens=None if self.token_projection is None else self.token_projection(segments),
+            assignment=self._of_patches(assignments) if "assignment" in self.yields else None,
         )
+
+    @staticmethod
+    def _of_patches(assignments: list[Tensor]) -> Tensor:
+        """The assignment of patches to the last groups, `[b, P, G]`, by way of those between."""
+        assignment, *further = (each.transpose(1, 2) for each in assignments)
+        for each in further:
+            assignment = assignment @ each
+        return assignment
 
     @torch.no_grad()
     def segment(self, images: Tensor, level: int = -1) -> Tensor:
