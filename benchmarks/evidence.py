@@ -47,6 +47,8 @@ from vlmdsl.runtime.tracking import read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "evidence.json"
+PICTURES = ROOT / "docs" / "images" / "recipes"
+CURVES = "curves.png"
 OPENMOJI = ROOT.parent / "shared" / "data" / "openmoji"
 
 TOP_1 = 0.99
@@ -175,7 +177,8 @@ def _learns(recipe: str, scale: Scale, steps: int, *, choosing: bool = False) ->
     data = held_out_scenes(scale, choosing=choosing)
     columns = {**SHAPES_COLUMNS, **scale.columns}
     lengths = {f"stages.{stage}.train.steps": own for stage, own in scale.stages.items()}
-    evaluation = _train(recipe, scale, scale.scenes, columns, steps, {**data, **lengths})["evaluation"]
+    run = _train(recipe, scale, scale.scenes, columns, steps, {**data, **lengths})
+    evaluation = run["evaluation"]
     measures = shown(measures_of(evaluation))
     shares = {name: _beside_baselines(evaluation, name) for name in measures}
     aims = aimed(measures)
@@ -188,7 +191,19 @@ def _learns(recipe: str, scale: Scale, steps: int, *, choosing: bool = False) ->
     statement = f"{taken or steps} steps on {learned_from}, {evaluation.get('samples', 0)} held out: {words}."
     statement += f" Asked for: {'; '.join(sorted(bounds))}." if bounds else ""
     statement += f" {_chosen(scale.tried)}" if scale.tried else ""
-    return {"passed": passed, "measures": shares, "statement": statement}
+    return {"passed": passed, "measures": shares, "statement": statement} | (
+        {} if choosing else _kept(recipe, run["pictures"])
+    )
+
+
+def _kept(recipe: str, pictures: Mapping[str, bytes]) -> dict[str, list[str]]:
+    """Puts the pictures of a run where the page of recipes shows them, in place of earlier ones; their names, if any."""
+    for path in PICTURES.glob(f"{recipe}.*.png"):
+        path.unlink()
+    for name, content in pictures.items():
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        (PICTURES / f"{recipe}.{name}").write_bytes(content)
+    return {"pictures": [f"{recipe}.{name}" for name in sorted(pictures)]} if pictures else {}
 
 
 def _chosen(tried: int) -> str:
@@ -236,7 +251,7 @@ def _train(
     steps: int,
     settings: Mapping[str, object] | None = None,
 ) -> dict[str, Any]:
-    """One run in a folder that is thrown away: its records and its evaluation."""
+    """One run in a folder that is thrown away: its records, its evaluation, and its pictures of held-out samples."""
     with tempfile.TemporaryDirectory() as folder:
         result = vlmdsl.train(
             recipe,
@@ -252,7 +267,11 @@ def _train(
             },
             out=Path(folder) / "run",
         )
-        return {"metrics": read_metrics(result.folder / "metrics.jsonl"), "evaluation": result.evaluation}
+        return {
+            "metrics": read_metrics(result.folder / "metrics.jsonl"),
+            "evaluation": result.evaluation,
+            "pictures": {path.name: path.read_bytes() for path in result.folder.glob("*.png") if path.name != CURVES},
+        }
 
 
 def _columns(recipe: str, columns: Mapping[str, str]) -> dict[str, str]:

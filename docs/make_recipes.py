@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,21 +19,26 @@ from vlmdsl.api.explain import Explanation, explain
 from vlmdsl.ir.digest import digest
 from vlmdsl.source.bundled import bundled_names
 
+sys.path.insert(0, str(Path(__file__).parent))
+from survey import by_section, objectives_of
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "recipes.md"
 RECIPES = ROOT / "recipes"
 ORACLES = ROOT / "tests" / "oracles"
+PICTURES = ROOT / "docs" / "images" / "recipes"
 EVIDENCE = ROOT / "benchmarks" / "results" / "evidence.json"
 
 HEAD = """\
 # Recipes
 
-The bundled recipes, written by `python docs/make_recipes.py`: the text of each recipe, its formula as printed by
-`vlmdsl explain RECIPE --latex`, its requirements, and the evidence for it. An oracle is a set of inputs with the
-losses and gradients of the authors' code (*official*), a trusted re-implementation (*reference*), the paper's formula
-(*paper*) or, where none of these exists, a *reconstruction*; the files are in `tests/oracles/data/`. Training evidence is
-`benchmarks/results/evidence.json`, measured by `python benchmarks/evidence.py`: small models on small data, to show that a
-recipe trains, not how good a method is.
+The bundled recipes, written by `python docs/make_recipes.py`, by the sections of the survey *Vision-Language Models for
+Vision Tasks* (arXiv:2304.00685): the text of each recipe, its formula as printed by `vlmdsl explain RECIPE --latex`, its
+requirements, and the evidence for it, with a picture of what it learnt where there is one. An oracle is a set of inputs
+with the losses and gradients of the authors' code (*official*), a trusted re-implementation (*reference*), the paper's
+formula (*paper*) or, where none of these exists, a *reconstruction*; the files are in `tests/oracles/data/`. Training
+evidence is `benchmarks/results/evidence.json`, measured by `python benchmarks/evidence.py`: small models on small data,
+to show that a recipe trains, not how good a method is.
 """
 
 
@@ -53,13 +59,24 @@ def make(evidence: Mapping[str, Any] | None = None) -> str:
     names = bundled_names()
     oracles = oracles_of(names)
     explained = {name: explain(name) for name in names}
-    rows = [
-        f"| [`{name}`](#{name}) | {_first_line(explained[name])} | {_count(oracles[name])} | {_trains(evidence.get(name))} |"
-        for name in names
-    ]
-    table = ["| recipe | method | oracles | trains |", "|---|---|---|---|", *rows]
-    pages = [_recipe(name, explained[name], oracles[name], evidence.get(name)) for name in names]
-    return "\n".join([HEAD, *table, "", "\n\n".join(pages)]) + "\n"
+    parts = [HEAD]
+    sections = by_section(names)
+    for section, own in sections.items():
+        rows = [
+            f"| [`{name}`](#{name}) | {_row(name, explained[name], oracles[name], evidence.get(name))} |" for name in own
+        ]
+        parts += [
+            f"**{section}**",
+            "",
+            "| recipe | method | objectives | oracles | trains |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    for section, own in sections.items():
+        pages = [_recipe(name, explained[name], oracles[name], evidence.get(name)) for name in own]
+        parts += [f"## {section}", "", "\n\n".join(pages), ""]
+    return "\n".join(parts).rstrip() + "\n"
 
 
 def oracles_of(names: Sequence[str]) -> dict[str, list[Oracle]]:
@@ -117,6 +134,10 @@ def _first_line(explanation: Explanation) -> str:
     return _cell(lines[0]) if lines else ""
 
 
+def _row(name: str, explanation: Explanation, oracles: Sequence[Oracle], evidence: Mapping[str, Any] | None) -> str:
+    return " | ".join((_first_line(explanation), objectives_of(name), _count(oracles), _trains(evidence)))
+
+
 def _count(oracles: Sequence[Oracle]) -> str:
     whole = sum(oracle.whole for oracle in oracles)
     words = [f"{whole} of the recipe"] if whole else []
@@ -127,15 +148,20 @@ def _count(oracles: Sequence[Oracle]) -> str:
 def _trains(evidence: Mapping[str, Any] | None) -> str:
     if evidence is None:
         return "not shown yet"
-    failed = [name for name in ("overfit", "learns", "openmoji") if not evidence.get(name, {}).get("passed", True)]
+    failed = [name for name, check in _checks(evidence).items() if not check["passed"]]
     return f"not as expected: {', '.join(failed)}" if failed else "yes"
+
+
+def _checks(evidence: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The checks of an entry, of whatever kind: name -> whether it passed, and what was measured in words."""
+    return {name: check for name, check in evidence.items() if isinstance(check, Mapping) and "statement" in check}
 
 
 def _recipe(name: str, explanation: Explanation, oracles: Sequence[Oracle], evidence: Mapping[str, Any] | None) -> str:
     facts: Mapping[str, Any] = explanation.facts
     cites = ", ".join(_citation(text) for text in facts["citations"])
     rows = {"cites": cites, "status": _cell(facts["status"])}
-    parts = [f"## {name}", "", facts["documentation"], "", "```", _written(name), "```", ""]
+    parts = [f"### {name}", "", facts["documentation"], "", "```", _written(name), "```", ""]
     objectives = facts.get("flows", [facts])
     for objective in objectives:
         title = _title(objective)
@@ -202,10 +228,13 @@ def _training_lines(evidence: Mapping[str, Any] | None, facts: Mapping[str, Any]
     )
     lines = [f"Training ({evidence['date']}, {versions}{'; ' + values if values else ''}{stale}):", ""]
     lines += [f"- Reason: {evidence['because']}."] if evidence.get("because") else []
-    for name in ("overfit", "learns", "openmoji"):
-        if name in evidence:
-            failed = "" if evidence[name]["passed"] else " **Not as expected.**"
-            lines.append(f"- {evidence[name]['statement']}{failed}")
+    checks = _checks(evidence)
+    for check in checks.values():
+        failed = "" if check["passed"] else " **Not as expected.**"
+        lines.append(f"- {check['statement']}{failed}")
+    for picture in (picture for check in checks.values() for picture in check.get("pictures", ())):
+        title = picture.removesuffix(".png").replace(".", ", ")
+        lines += ["", f"![{title}, of held-out samples]({PICTURES.relative_to(ROOT / 'docs')}/{picture})"]
     return lines
 
 

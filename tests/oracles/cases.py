@@ -264,6 +264,9 @@ CASES = [
     Case("clip-openclip_scale100", "clip", FEATURES, SCALE),
     Case("clip-openclip_bias", BIASED, FEATURES, SCALE_AND_BIAS),
     Case("clip-xclip_dcl", DECOUPLED, {"image": "image_first", "text": "text_first"}, {"log_scale": "temperature"}),
+    Case("clip-openclip", "hiclip", FEATURES, SCALE),
+    Case("clip-openclip", "growclip", FEATURES, {"tau_log_scale": "log_scale"}, stage="first"),
+    Case("clip-openclip", "growclip", FEATURES, {"tau_log_scale": "log_scale"}, stage="third"),
     Case("chineseclip-contrast", "chinese_clip", FEATURES, {"tau_log_scale": "log_scale"}, stage="both"),
     Case(
         "chineseclip-kd",
