@@ -11,9 +11,11 @@ from bundled.runs import hyper_parameters_of
 from vlmdsl.testing import example_features, example_modules
 
 UNKNOWN = {
+    "albef": "a share that a schedule moves",
     "alip": "weights",
     "altclip.distillation": "a teacher's features",
     "beit": "codes",
+    "blip": "a share that a schedule moves",
     "byol": "no candidates",
     "cappa": "a vocabulary",
     "kelip.pixels": "pixels",

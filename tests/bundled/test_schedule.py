@@ -85,7 +85,13 @@ class Recorder:
             self._watch(decoder, partial(_decoder_call, name, len(decoder.positions)))
         if model.teachers is not None:
             for name, tower in model.teachers.copies.items():
-                self._watch_tower(name.removesuffix("_2"), tower)
+                own = name.removesuffix("_2")
+                if own in model.encoders:
+                    self._watch_tower(own, tower)
+                else:
+                    self._watch(tower, partial(_fusion_call, own))
+            for module in model.teachers.vocabularies.values():
+                self._watch(module, lambda arguments: Called("vocabulary", len(arguments[0]), None))
             for head in model.teachers.heads.modules():
                 self._watch_head(head)
 

@@ -1,4 +1,4 @@
-"""Every bundled recipe compiles to one graph, and stays compiled: no graph break, no recompilation for a fixed signature."""
+"""Every bundled recipe compiles to one graph per function, without a break, and stays compiled for a fixed signature."""
 
 from __future__ import annotations
 
@@ -31,6 +31,6 @@ def test_one_graph_and_no_recompilation(recipe: str, monkeypatch: pytest.MonkeyP
         objective(modules=modules, **features).loss.backward()
         objective.after_step()
     assert counters["graph_break"] == {}
-    assert counters["stats"]["unique_graphs"] == 1
+    assert counters["stats"]["unique_graphs"] == len(objective.schedule.computes)
     assert counters["recompiles"] == {}
     assert counters["frames"]["ok"] == counters["frames"]["total"]

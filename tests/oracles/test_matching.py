@@ -1,4 +1,4 @@
-"""Image-text matching of ALBEF and BLIP over pairs and mined negatives: their loss and gradients, from their two logits."""
+"""Image-text matching of ALBEF, BLIP and FIBER over pairs and mined negatives: loss and gradients from their two logits."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from oracles.cases import DATA
 from vlmdsl.backends.torch import ops
 
 
-@pytest.mark.parametrize("name", ["albef-itm-alpha0", "blip-itm", "blip-itm-alpha0"])
+@pytest.mark.parametrize("name", ["albef-itm-alpha0", "blip-itm", "blip-itm-alpha0", "fiber-itm"])
 def test_loss_and_gradients_are_the_authors(name: str) -> None:
     with np.load(DATA / f"{name}.npz") as arrays:
         tensors = {key: torch.from_numpy(np.asarray(arrays[key])) for key in arrays.files}
     leaves = {key: tensors[key].clone().requires_grad_() for key in ("fused", "itm_weight", "itm_bias")}
-    own = torch.arange(len(leaves["fused"]))
+    own = torch.arange(len(tensors["neg_text_for_image"]))
 
     def logits(image: Tensor, text: Tensor) -> Tensor:
         return leaves["fused"][image, text] @ leaves["itm_weight"].T + leaves["itm_bias"]

@@ -15,12 +15,14 @@ from vlmdsl.frontend.evaluates import Evaluates
 from vlmdsl.frontend.scope import Closure, LocalScope, RecipeFunction
 from vlmdsl.ir import Encoder, Module, Node, Use, walk
 from vlmdsl.ir.operations.views import FIELD, MASK
+from vlmdsl.ir.uses import head_uses
 from vlmdsl.primitives import Fault, Parameters, Primitive
 from vlmdsl.primitives.default_encoders import usual_fusion
 from vlmdsl.primitives.values import (
     EncoderValue,
     ErrorValue,
     FunctionValue,
+    FusionValue,
     NumberValue,
     TupleValue,
     Value,
@@ -31,7 +33,7 @@ from vlmdsl.primitives.values import (
 from vlmdsl.source import Span
 from vlmdsl.source.limits import MAXIMUM_VIEWS
 from vlmdsl.syntax.tree import Parameter
-from vlmdsl.types import FieldType, LossType
+from vlmdsl.types import FieldType, LossType, VecType
 
 __all__ = ["Caller"]
 
@@ -43,7 +45,9 @@ class Caller:
         self.elaborator = elaborator
         self.session = elaborator.session
 
-    def call(self, callee: Value, arguments: tuple[GivenArgument, ...], span: Span) -> Value:
+    def call(  # noqa: PLR0911 - one line per kind of callee
+        self, callee: Value, arguments: tuple[GivenArgument, ...], span: Span
+    ) -> Value:
         """The value of `callee(given)`; Fault if the call is wrong."""
         if isinstance(callee, ErrorValue) or any(isinstance(argument.value, ErrorValue) for argument in arguments):
             return ErrorValue()
@@ -51,6 +55,8 @@ class Caller:
             match callee:
                 case EncoderValue():
                     return self._encode(callee, arguments, span)
+                case FusionValue():
+                    return self._fuse(callee, arguments, span)
                 case ViewValue():
                     return self._view_call(callee, arguments, span)
                 case FunctionValue(target=Primitive() as primitive):
@@ -203,8 +209,18 @@ class Caller:
             settled, lambda chosen: decoding.decoded(self.session, tower, chosen, bound.places, span), span
         )
 
-    def fused(self, values: dict[str, Value], span: Span) -> Value:
-        """A text given an image, `subject | context`; of sets every combination."""
+    def _fuse(self, fusion: FusionValue, arguments: tuple[GivenArgument, ...], span: Span) -> Value:
+        """A text given an image by a fusion module that is called by its name: `fusion(text, image)`."""
+        names = ["text", "image"]
+        bound = bind(fusion.name, names, names, arguments, {})
+        for name in names:
+            if name not in bound.values:
+                raise missing(fusion.name, name, span)
+        return self.fused(dict(zip(_FUSED, (bound.values[name] for name in names), strict=True)), span, fusion)
+
+    def fused(self, values: dict[str, Value], span: Span, fusion: FusionValue | None = None) -> Value:
+        """A text given an image, `subject | context`; of sets every combination. `fusion` encodes it, or else that of the
+        recipe."""
         settled = {name: self.settle(value, span) for name, value in values.items()}
         if any(isinstance(value, ErrorValue) for value in settled.values()):
             return ErrorValue()
@@ -213,9 +229,15 @@ class Caller:
             text, image = (coerce.states(self.session, chosen[name], kind, span) for name, kind in _FUSED.items())
             if text is None or image is None:
                 raise coerce.context_fault(chosen["subject"], chosen["context"], span)
-            fusion = self.session.fusion or usual_fusion()
-            use = Use(Module(fusion.name, "fusion", fusion.settings))
-            return self.session.add("apply", text, image, span=span, use=use)
+            module = fusion or self.session.fusion or usual_fusion()
+            use = Use(
+                Module(module.name, "fusion", module.settings), gradient=module.teacher is None, follows=module.teacher
+            )
+            encoded = self.session.add("apply", text, image, span=span, use=use)
+            for head in head_uses(use, module.heads):
+                features = encoded if encoded.type == VecType() else self.session.add("pooled", encoded, span=span)
+                encoded = self.session.add("apply", features, span=span, use=head)
+            return encoded
 
         return self._over_sets(settled, once, span)
 

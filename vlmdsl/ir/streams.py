@@ -120,8 +120,9 @@ class ModuleOutput:
     @property
     def linear(self) -> str:
         """What the linear map from its states to logits is called."""
-        module = use_of(self.node).module
-        return f"{module.base.name}_{module.name}" if self.logits else f"{module.name}_vocabulary"
+        use = use_of(self.node)
+        own = f"{use.module.base.name}_{use.module.name}" if self.logits else f"{use.module.name}_vocabulary"
+        return f"{own}{'_teacher' if use.follows else ''}"
 
     def input(self, output: str) -> str:
         """The name of the last function's input for one output, as for a `Stream`."""
@@ -193,7 +194,7 @@ def module_outputs(program: Program) -> list[ModuleOutput]:
 
 def _module_suffix(node: Node) -> str:
     """The suffix of the module, preceded by one for picked samples."""
-    below, suffix = node.inputs[0], f"_{use_of(node).module.name}"
+    below, suffix = node.inputs[0], f"_{use_of(node).name}"
     while below.operation is not ENCODE:
         if below.operation is APPLY:
             suffix = f"_{use_of(below).module.name}{suffix}"

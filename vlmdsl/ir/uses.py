@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -10,7 +11,17 @@ from vlmdsl.ir.encoders import Encoder, Head, Teacher
 if TYPE_CHECKING:
     from vlmdsl.ir.modules import FusionSettings, LinearSettings, PixelDecoderSettings, PluginFusionSettings
 
-__all__ = ["PER_SAMPLE", "Family", "Module", "TowerSettings", "Use", "VocabularySettings", "uses_of", "vocabulary_use"]
+__all__ = [
+    "PER_SAMPLE",
+    "Family",
+    "Module",
+    "TowerSettings",
+    "Use",
+    "VocabularySettings",
+    "head_uses",
+    "uses_of",
+    "vocabulary_use",
+]
 
 Family: TypeAlias = Literal["tower", "head", "vocabulary", "fusion", "decoder", "linear"]
 PER_SAMPLE: frozenset[Family] = frozenset({"tower", "fusion", "decoder"})
@@ -77,15 +88,25 @@ class Use:
     follows: Teacher | None = None
     product: bool = True
 
+    @property
+    def name(self) -> str:
+        """The name of the module; of its teacher with `_teacher`."""
+        return f"{self.module.name}{'_teacher' if self.follows else ''}"
+
 
 def uses_of(encoder: Encoder) -> tuple[Use, ...]:
     """The calls of an encoder, each on the output of the previous one: the tower, then its heads."""
     module = Module(encoder.tower, "tower", TowerSettings(encoder.tower_kind))
-    uses = [Use(module, (encoder.enters or 0.0, 1.0), encoder.tower_learns, encoder.teacher)]
-    for head in encoder.heads:
+    tower = Use(module, (encoder.enters or 0.0, 1.0), encoder.tower_learns, encoder.teacher)
+    return (tower, *head_uses(tower, encoder.heads))
+
+
+def head_uses(below: Use, heads: Iterable[Head]) -> Iterator[Use]:
+    """The calls of heads, each on the output of the one before, the first on that of `below`."""
+    module = below.module
+    for head in heads:
         module = Module(head.name, "head", head.learned, on=module)
-        uses.append(Use(module, gradient=encoder.teacher is None and not head.frozen, follows=encoder.teacher))
-    return tuple(uses)
+        yield Use(module, gradient=below.follows is None and not head.frozen, follows=below.follows)
 
 
 def vocabulary_use(below: Use) -> Use:

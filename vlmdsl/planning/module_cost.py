@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from vlmdsl.ir import Head, ModuleOutput, Node, Program, module_outputs
+from vlmdsl.ir import Head, ModuleOutput, Node, Program, Teacher, module_outputs
 from vlmdsl.ir.modules import FusionSettings, LinearSettings, PixelDecoderSettings, PluginFusionSettings, block_range
 from vlmdsl.ir.operations.modules import APPLY, RECONSTRUCT, use_of
 from vlmdsl.ir.uses import Module
@@ -39,20 +39,20 @@ class ModuleSize:
 
 
 def module_costs(program: Program, workload: Workload) -> Iterator[PartCost]:
-    """One cost per module that is applied to features, over all its calls, and one per reconstruction.
+    """One cost per module that is applied to features, and per teacher of one, over all its calls; one per reconstruction.
 
     If towers run in micro-batches, the saved activations are those of one chunk.
     """
-    calls: dict[Module, list[ModuleOutput]] = {}
+    calls: dict[tuple[Module, Teacher | None], list[ModuleOutput]] = {}
     for output in module_outputs(program):
-        calls.setdefault(use_of(output.node).module, []).append(output)
-    for module, outputs in calls.items():
+        use = use_of(output.node)
+        calls.setdefault((use.module, use.follows), []).append(output)
+    for (module, teacher), outputs in calls.items():
         if isinstance(module.settings, LinearSettings):
             continue  # with the logits over vocabularies, in `part_cost`
-        if isinstance(module.settings, Head):
-            yield _head(module, module.settings, outputs, workload)
-        else:
-            yield _stack(module, outputs, workload)
+        head = module.settings if isinstance(module.settings, Head) else None
+        cost = _head(module, head, outputs, workload) if head else _stack(module, outputs, workload)
+        yield replace(cost, name=f"{cost.name} (teacher)") if teacher else cost
     for node in program.nodes():
         if node.operation is RECONSTRUCT:
             yield _reconstruction(node, workload)

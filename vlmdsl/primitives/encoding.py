@@ -13,7 +13,7 @@ from vlmdsl.ir import Node, Ramp, Teacher, is_condition
 from vlmdsl.ir.operations.scalars import RAMP
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
-from vlmdsl.primitives.values import EncoderValue, NumberValue, Value
+from vlmdsl.primitives.values import EncoderValue, FusionValue, NumberValue, Value
 from vlmdsl.types import TableType, TokensType
 
 SMALLEST_LENGTH = 1e-12
@@ -57,11 +57,14 @@ class EmaParameters(Parameters):
 
 def _ema(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
     encoder = subjects["encoder"]
-    assert isinstance(encoder, EncoderValue)
     assert isinstance(parameters, EmaParameters)
     momentum = _momentum(builder, subjects["momentum"], parameters.schedule)
     schedule = "ramp" if isinstance(momentum, Ramp) else parameters.schedule
-    return EncoderValue(replace(encoder.encoder, teacher=Teacher(momentum, schedule, parameters.order)))
+    teacher = Teacher(momentum, schedule, parameters.order)
+    if isinstance(encoder, FusionValue):
+        return replace(encoder, teacher=teacher)
+    assert isinstance(encoder, EncoderValue)
+    return EncoderValue(replace(encoder.encoder, teacher=teacher))
 
 
 def _momentum(builder: Builder, value: Value, schedule: str) -> float | Ramp:
@@ -82,10 +85,13 @@ register(
     Primitive(
         name="ema",
         family="encoding",
-        summary="A teacher of the encoder: a copy whose weights are an exponential moving average, without gradient.",
+        summary=(
+            "A teacher of the encoder: a copy whose weights are an exponential moving average, without gradient. That of a "
+            "fusion module follows its vocabulary too, and is called with a text and its image: `elder(text, image)`."
+        ),
         meaning=_ema,
         subjects=(
-            Subject("encoder", ("Encoder",), "the encoder that the teacher follows"),
+            Subject("encoder", ("Encoder", "Fusion"), "the encoder or fusion module that the teacher follows"),
             Subject(
                 "momentum",
                 ("Scalar",),

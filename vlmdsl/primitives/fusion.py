@@ -33,8 +33,9 @@ class FuseParameters(Parameters):
     pooled: Literal["first", "learned"] = Field(
         default="first", description="the pooled features: the state of the `first` token, or of a `learned` one"
     )
-    gated: bool = Field(
-        default=False, description="whether a learned gate that starts at 0 multiplies the output of cross-attention (FIBER)"
+    gate: Literal["none", "learned"] = Field(
+        default="none",
+        description="`learned`: a gate in each block, which starts at 0, multiplies the output of cross-attention (FIBER)",
     )
     name: GivenName = Field(default="fusion", description="its name in checkpoints; modules with one name share weights")
 
@@ -44,7 +45,7 @@ def _fuse(builder: Builder, subjects: Mapping[str, Value], parameters: Parameter
 
     assert isinstance(parameters, FuseParameters)
     values = parameters.model_dump()
-    return FusionValue(values.pop("name"), FusionSettings(**values))
+    return FusionValue(values.pop("name"), FusionSettings(gated=values.pop("gate") == "learned", **values))
 
 
 register(

@@ -9,10 +9,10 @@ from typing import Literal
 from pydantic import Field
 
 from vlmdsl.diagnostics.catalog.meaning import HeadOnTeacher
-from vlmdsl.ir import Head
+from vlmdsl.ir import Encoder, Head
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, GivenName, Parameters, Primitive, Subject
-from vlmdsl.primitives.values import EncoderValue, Value
+from vlmdsl.primitives.values import EncoderValue, FusionValue, Value
 from vlmdsl.source.limits import MAXIMUM_LAYERS, MAXIMUM_WIDTH
 
 _NAMED = "its name in checkpoints; equal heads with the same name on the same encoder are one head"
@@ -65,12 +65,13 @@ class PredictParameters(HeadParameters):
 def _headed(word: str) -> Callable[[Builder, Mapping[str, Value], Parameters], Value]:
     def meaning(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
         value = subjects["encoder"]
-        assert isinstance(value, EncoderValue)
-        if value.encoder.teacher is not None:
+        assert isinstance(value, EncoderValue | FusionValue)
+        encoder, name = (value.encoder, value.encoder.tower) if isinstance(value, EncoderValue) else (value, value.name)
+        if encoder.teacher is not None:
             help = f"add the head first: `ema({word}(...))`; the teacher then follows the head too"
-            raise Fault(HeadOnTeacher.at(builder.place("encoder"), tower=value.encoder.tower, help=(help,)))
-        head = Head(**parameters.model_dump())
-        return EncoderValue(replace(value.encoder, heads=(*value.encoder.heads, head)))
+            raise Fault(HeadOnTeacher.at(builder.place("encoder"), tower=name, help=(help,)))
+        heads = (*encoder.heads, Head(**parameters.model_dump()))
+        return EncoderValue(replace(encoder, heads=heads)) if isinstance(encoder, Encoder) else replace(encoder, heads=heads)
 
     return meaning
 
@@ -84,7 +85,7 @@ register(
             "tower. A teacher of it follows the head too."
         ),
         meaning=_headed("project"),
-        subjects=(Subject("encoder", ("Encoder",), "the encoder that the head is added to"),),
+        subjects=(Subject("encoder", ("Encoder", "Fusion"), "the encoder or fusion module that the head is added to"),),
         parameters=ProjectParameters,
         formula=r"g(f(x)), \quad g = W_n \circ \sigma \circ \mathrm{norm} \circ W_{n-1} \circ \cdots \circ W_1",
         cost="its weights, and an exchange of two vectors per norm between processes",
@@ -104,7 +105,7 @@ register(
             "below keeps its weights, so `predict(p)` and `p` share all but the predictor."
         ),
         meaning=_headed("predict"),
-        subjects=(Subject("encoder", ("Encoder",), "the encoder, with its projection"),),
+        subjects=(Subject("encoder", ("Encoder", "Fusion"), "the encoder or fusion module, with its projection"),),
         parameters=PredictParameters,
         formula=r"q(g(f(x)))",
         cost="its weights, and an exchange of two vectors per norm between processes",

@@ -17,7 +17,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "heads": ("project", "predict"),
     "towers": ("shared", "enter", "separate", "join"),
     "fusion": ("fuse", "matched"),
-    "prediction": ("linear", "token_loss", "mlm"),
+    "prediction": ("linear", "token_loss", "distill", "mlm"),
     "generation": ("text_decoder", "prefix", "next_token"),
     "codes": ("codebook", "codes"),
     "reconstruction": ("decode", "pixels", "reconstruct"),

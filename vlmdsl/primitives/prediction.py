@@ -249,6 +249,43 @@ register(
 )
 
 
+def _distill(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    own, stopped = logits_of_tokens(builder, subjects["logits"], "logits", "distill")
+    teacher, _ = logits_of_tokens(builder, subjects["teacher"], "teacher", "distill")
+    texts = [parts_of(source_of(logits.inputs[0]))[-1] for logits in (own, teacher)]
+    if texts[0] is not texts[1]:
+        help = ("name the text, `let masked = mask(text, m)`, and use it in both",)
+        raise bad_value(builder, "teacher", "distill", "these are not logits of the same text", *help)
+    which = _which(builder, own.inputs[0], {"logits": texts[0], "at": subjects["at"]}, "distill")
+    loss = builder.add("distill", own, teacher, builder.add("token_ids", own.inputs[0], which=which))
+    return builder.add("stop", loss) if stopped else loss
+
+
+register(
+    Primitive(
+        name="distill",
+        family="prediction",
+        summary=(
+            "The cross-entropy between the logits of tokens and a teacher's distribution, averaged over the tokens of the "
+            "global batch that a mask selected, or over all tokens; 0 if there are none. The teacher gets no gradient."
+        ),
+        meaning=_distill,
+        subjects=(
+            Subject("logits", ("Logits",), "the logits of each token"),
+            Subject("teacher", ("Logits",), "a teacher's logits of the same tokens"),
+            AT,
+        ),
+        laws=("permutation", "non_negative"),
+        formula=r"-\frac{1}{|M|} \sum_{(i,k) \in M} \sum_v \mathrm{softmax}(\bar{z}_{ik})_v \log \mathrm{softmax}(z_{ik})_v",
+        cost="one pass over 2 N V logits for N tokens",
+        example=(
+            "encoder elder = ema(language, momentum=0.995)\nlet m = random(15%)\nlet masked = mask(text, m)\n"
+            "minimize distill(linear(masked), linear(elder(masked)), at=m)"
+        ),
+    )
+)
+
+
 def _mlm(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
     encode, stopped = _encoded_text(builder, subjects["text"], "mlm")
     if masked_text(source_of(encode)) is None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from vlmdsl.ir import Encoder, Node
+from vlmdsl.ir import Encoder, Head, Node, Teacher
 from vlmdsl.source import Span
 from vlmdsl.types import (
     ConditionType,
@@ -138,10 +138,13 @@ class EncoderValue:
 
 @dataclass(frozen=True, slots=True)
 class FusionValue:
-    """The fusion module that encodes `text | image`, by name."""
+    """The fusion module that encodes `text | image`, by name, with heads on its pooled features; with a `teacher` a running
+    mean of the weights encodes, without gradient."""
 
     name: str
     settings: FusionSettings | PluginFusionSettings
+    teacher: Teacher | None = None
+    heads: tuple[Head, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

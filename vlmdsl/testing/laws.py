@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmdsl.api.check import check
 from vlmdsl.api.compile import compile
-from vlmdsl.ir import CODES
+from vlmdsl.ir import CODES, Node
 from vlmdsl.ir.operations import OPERATIONS
 from vlmdsl.ir.operations.modules import STATES
 from vlmdsl.primitives import Law, Primitive
@@ -118,6 +118,11 @@ def example_features(objective: Objective, *, seed: int = 0, batch: int = BATCH,
             features[name] = torch.rand(shape, generator=generator) < 0.7
             if len(shape) > 1:
                 features[name][:, 0] = True
+    masks: dict[Node, str] = {}
+    for stream in objective.streams:
+        mask = stream.input("mask")
+        if mask in features:  # a text has one length, whatever encodes it
+            features[mask] = features[masks.setdefault(stream.source, mask)]
     for name, mask in _masks_of_targets(objective).items():
         features[name] = features[name].where(features[mask], -1)
     return features
@@ -155,7 +160,8 @@ def excluded_entries(objective: Objective, features: Mapping[str, Tensor]) -> di
         if part in ("tokens", "states") and f"{stem}_mask" in features and not whole:
             excluded[name] |= ~features[f"{stem}_mask"][:, :, None]
         elif part in ("vocabulary", "predicted"):
-            ids = next(features[f"{stem}_{name}"] for name in CODES.values() if f"{stem}_{name}" in features)
+            text = stem.removesuffix("_teacher")  # whose logits are of the same tokens
+            ids = next(features[f"{text}_{name}"] for name in CODES.values() if f"{text}_{name}" in features)
             excluded[name] |= (ids < 0)[:, :, None]
         elif part == "pixels" and decoded:
             columns = ~features[f"{stem}_dropped"].repeat_interleave(PATCH_SIDE, dim=1)

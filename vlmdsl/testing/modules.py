@@ -44,7 +44,7 @@ def example_modules(
         >>> objective(modules=modules, **example_features(objective)).loss.shape
         torch.Size([])
     """
-    uses = {call.use.module.name: call.use.module for call in objective.schedule.calls}
+    uses = {call.use.name: call.use.module for call in objective.schedule.calls}
     return {name: _module(uses[name], seed, tokens + 1, padding) for name in objective.applied}
 
 

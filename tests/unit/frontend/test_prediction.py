@@ -19,6 +19,9 @@ FAULTS = {
     "a head has no tokens": ("token_loss(linear(project(language)(text)), text)", "V0304"),
     "features are not logits": ("token_loss(text, text)", "V0301"),
     "logits are not a loss": ("linear(text)", "V0308"),
+    "a teacher of another text": ("distill(linear(mask(text, m)), linear(text), at=m)", "V0405"),
+    "a teacher's other mask": ("distill(linear(mask(text, m)), linear(mask(text, m)), at=n)", "V0405"),
+    "a teacher of features": ("distill(linear(mask(text, m)), text, at=m)", "V0301"),
     "all of the target moved": ("token_loss(linear(text), text, smoothing=1)", "V0405"),
 }
 

@@ -288,6 +288,11 @@ def _mlm(logits: Array) -> Array:
     return -_log_softmax(logits[:, :2].reshape(-1, logits.shape[-1]))[:, 0].mean()
 
 
+def _distill(logits: Array, teacher: Array) -> Array:
+    """Of the same tokens."""
+    return -(np.exp(_log_softmax(teacher[:, :2])) * _log_softmax(logits[:, :2])).sum(-1).mean()
+
+
 _OPERATIONS: dict[str, Callable[..., object]] = {
     "normalize": lambda node, x: x / (np.linalg.norm(x, axis=-1, keepdims=True) + node.number("epsilon")),
     "similarity": _similarity,
@@ -307,6 +312,7 @@ _OPERATIONS: dict[str, Callable[..., object]] = {
     "blend": lambda node, image, text, share: image,
     "token_ids": lambda node, encoded: None,
     "token_loss": lambda node, logits, ids: _mlm(logits),
+    "distill": lambda node, logits, teacher, ids: _distill(logits, teacher),
     "flipped": lambda node: np.eye(SAMPLES)[_partners(node)],
     "distribution": lambda node, x: _log_softmax(x / node.number("temperature")),
     "entropy": lambda node, p, q: -(np.exp(p) * q).sum(1),

@@ -35,7 +35,7 @@ from vlmdsl.backends.latex.notation import (
     quotient,
 )
 from vlmdsl.backends.latex.per_sample import looked_up, running_means
-from vlmdsl.backends.latex.prediction import token_loss
+from vlmdsl.backends.latex.prediction import distill, token_loss
 from vlmdsl.backends.latex.reconstruction import reconstruct
 from vlmdsl.ir import Node
 from vlmdsl.ir.operations.contrast import CONTRAST
@@ -45,7 +45,7 @@ from vlmdsl.ir.operations.matrices import LOG_SUM_EXP, ROW_MEAN, ROW_SUM, SCORE
 from vlmdsl.ir.operations.mining import FETCH, HARDEST, MINE, PICKED
 from vlmdsl.ir.operations.modules import MATCHED, RECONSTRUCT
 from vlmdsl.ir.operations.per_sample import LOOKUP, RUNNING_MEANS
-from vlmdsl.ir.operations.prediction import TOKEN_LOSS
+from vlmdsl.ir.operations.prediction import DISTILL, TOKEN_LOSS
 from vlmdsl.ir.operations.reductions import CROSS_ENTROPY, HINGE, MEAN, SAMPLES, SIGMOID_LOSS, TARGET_ENTROPY
 from vlmdsl.ir.operations.scalars import (
     CLAMP,
@@ -193,6 +193,7 @@ EXPRESSIONS: dict[str, Callable[[Writer, Node], Math]] = {
     ENTROPY: _entropy,
     ENTROPY_OF_MEAN: _entropy_of_mean,
     TOKEN_LOSS: token_loss,
+    DISTILL: distill,
     TARGET_ENTROPY: target_entropy,
     SIGMOID_LOSS: sigmoid_loss,
     CONTRAST: lambda writer, node: writer.contrast(node),

@@ -19,9 +19,10 @@ def fused(writer: Writer, apply: Node) -> Math:
     return Math(rf"{text.latex} \mid {image.latex}", f"{text.text} | {image.text}")
 
 
-def module_of(apply: Node) -> Math:
-    """The name of the module that encodes a text given an image."""
-    return words(use_of(apply).module.name)
+def module_of(writer: Writer, apply: Node) -> Math:
+    """The name of the module that encodes a text given an image, or of its teacher."""
+    use = use_of(apply)
+    return writer.names.taught(words(use.module.name), use.follows)
 
 
 def matched(writer: Writer, node: Node) -> Math:
@@ -34,7 +35,7 @@ def matched(writer: Writer, node: Node) -> Math:
 
 
 def _log(writer: Writer, apply: Node, match: str) -> Math:
-    inner, name = fused(writer, apply), module_of(apply)
+    inner, name = fused(writer, apply), module_of(writer, apply)
     latex = rf"-\log p_{{{name.latex}}}({match} ; {inner.latex})"
     return Math(latex, f"-log p_{name.text}({match}; {inner.text})")
 

@@ -236,12 +236,13 @@ class Names:
 
     def _applied(self, name: Math, encoder: Encoder, inner: Math) -> Math:
         """A tower or a head, or its teacher's copy, of something."""
-        if encoder.teacher is not None:
-            name = self._teacher(encoder.teacher, name)
+        name = self.taught(name, encoder.teacher)
         return call(name.text, inner, latex=name.latex)
 
-    def _teacher(self, teacher: Teacher, tower: Math) -> Math:
-        """A tower's teacher, whose weights are stated."""
+    def taught(self, tower: Math, teacher: Teacher | None) -> Math:
+        """A module, or its teacher, whose weights are stated."""
+        if teacher is None:
+            return tower
         name = Math(rf"\overline{{{tower.latex}}}", f"teacher of {tower.text}")
         when = "before the forward pass" if teacher.order == "before" else "after the optimiser step"
         if isinstance(teacher.momentum, Ramp):

@@ -13,7 +13,7 @@ from vlmdsl.ir.operations.encoding import ENCODE, context_of, source_of
 from vlmdsl.ir.operations.modules import APPLY, CODES_AT, use_of
 from vlmdsl.ir.operations.prediction import TOKEN_IDS
 
-__all__ = ["token_criterion", "token_loss"]
+__all__ = ["distill", "token_criterion", "token_loss"]
 
 
 def token_loss(writer: Writer, node: Node) -> Math:
@@ -34,9 +34,21 @@ def token_criterion(writer: Writer, node: Node) -> Math:
     return _over_tokens(writer, node, lambda encode, token: call(node.operation, logits, token, *settings_of(node)))
 
 
+def distill(writer: Writer, node: Node) -> Math:
+    """The mean over the tokens that are predicted of the cross-entropy with a teacher's distribution, over the entries v."""
+    teacher = node.inputs[1].inputs[0]
+    entry = Math("v", "v")
+
+    def of_token(encode: Node, token: Math) -> Math:
+        own, other = (_probability(writer, each, entry) for each in (encode, teacher))
+        return Math(rf"-\sum_v {other.latex} \log {own.latex}", f"-Σ_v {other.text} log {own.text}", PRODUCT)
+
+    return _over_tokens(writer, node, of_token)
+
+
 def _over_tokens(writer: Writer, node: Node, of_token: Callable[[Node, Math], Math]) -> Math:
     """The mean of what is said of each token of an encoded text."""
-    _, ids = node.inputs
+    ids = node.inputs[-1]
     encode = ids.inputs[0]
     source = parts_of(source_of(encode))[-1]
     masked = masked_text(source)
@@ -97,10 +109,20 @@ def _of_token(node: Node, token: Math, surprise: Callable[[Math], Math]) -> Math
 
 def _surprise(writer: Writer, encode: Node, entry: Math) -> Math:
     """The negative logarithm of the probability that the token is this entry, given what it is predicted from."""
-    tower = module_of(encode) if encode.operation is APPLY else words(encoder_of(encode).tower)
-    context = fused(writer, encode) if encode.operation is APPLY else writer.names.source(encode.inputs[0])
-    latex = rf"-\log p_{{{tower.latex}}}({entry.latex} \mid {context.latex})"
-    return Math(latex, f"-log p_{tower.text}({entry.text} | {context.text})")
+    own = _probability(writer, encode, entry)
+    return Math(rf"-\log {own.latex}", f"-log {own.text}")
+
+
+def _probability(writer: Writer, encode: Node, entry: Math) -> Math:
+    """The probability that the token is this entry, given what it is predicted from."""
+    if encode.operation is APPLY:
+        tower, context = module_of(writer, encode), fused(writer, encode)
+    else:
+        encoder = encoder_of(encode)
+        tower = writer.names.taught(words(encoder.tower), encoder.teacher)
+        context = writer.names.source(encode.inputs[0])
+    latex = rf"p_{{{tower.latex}}}({entry.latex} \mid {context.latex})"
+    return Math(latex, f"p_{tower.text}({entry.text} | {context.text})")
 
 
 def _next_surprise(writer: Writer, encode: Node, entry: Math) -> Math:

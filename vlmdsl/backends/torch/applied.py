@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 from torch import Tensor
 
 from vlmdsl.ir.operations.encoding import TOKENS
+from vlmdsl.ir.operations.modules import APPLY
 from vlmdsl.planning import applied_of
 
 __all__ = ["INPUTS", "decoder_input", "fusion_input", "head_input", "patches_input", "states_input"]
@@ -36,6 +37,8 @@ def patches_input(node: Any, environment: _Environment) -> tuple[Tensor]:
 def head_input(node: Any, environment: _Environment) -> tuple[Tensor]:
     """The input of an `apply` node of a head: vectors."""
     below = node.inputs[0]
+    if below.operation is APPLY:  # another head
+        return (environment[applied_of(below)],)
     features: Tensor = environment[below] if below in environment else environment[applied_of(below.inputs[0])].pooled
     return (features,)
 

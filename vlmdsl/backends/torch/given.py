@@ -25,8 +25,8 @@ __all__ = ["GivenModules", "applied_modules"]
 def applied_modules(schedule: Schedule) -> tuple[str, ...]:
     """The names of the modules that a schedule applies to features: decoders, linear maps of patches, fusion, and heads and
     vocabularies on it."""
-    modules = (call.use.module for call in schedule.calls)
-    names = (module.name for module in modules if module.family == "linear" or module.base.family != "tower")
+    uses = (call.use for call in schedule.calls)
+    names = (use.name for use in uses if use.module.family == "linear" or use.module.base.family != "tower")
     return tuple(dict.fromkeys(names))
 
 
@@ -62,7 +62,7 @@ class GivenModules:
         """The features of towers, as passed; those of modules on features from calls."""
         if apply.use.module.family == "tower":
             return [self._of_tower(output) for output in inputs]
-        module = self._modules[apply.use.module.name]
+        module = self._modules[apply.use.name]
         return [module(*arguments) for arguments in inputs]
 
     def images(self, output: Applied, environment: Mapping[Value, Any]) -> dict[str, Tensor]:
@@ -85,7 +85,7 @@ class GivenModules:
             return [PredictedTokens(linear(*one, **product), None) for one in states]
         if apply.use.module.base.family == "tower":
             return [self._whole_of_tower(output, apply) for output in apply.outputs]
-        module = self._modules[apply.use.module.name]
+        module = self._modules[apply.use.name]
         if apply.use.module.family == "head":
             return [module(*INPUTS["head"](value, environment)) for value in apply.values]
         module = module if apply.use.product else partial(module, product=False)
@@ -95,7 +95,7 @@ class GivenModules:
         """The states of tokens of a tower, and the weights, are among the features; of fusion its vocabulary has these."""
         value = linear.value
         if linear.use.module.family == "linear" or linear.use.module.base.family != "tower":
-            module: Any = self._modules[linear.use.module.name]
+            module: Any = self._modules[linear.use.name]
             return environment[value], module.weight, module.bias
         stream = self._streams[value]
         weights = (self._features.get(f"{stream.linear}_{part}") for part in ("weight", "bias"))

@@ -9,7 +9,7 @@ from vlmdsl.ir.operations.rules import NUMBER, need, take
 from vlmdsl.ir.operations.views import masked_text
 from vlmdsl.types import JOINED, CodesType, EncodedType, LogitsType, LossType, Type
 
-__all__ = ["TOKEN_IDS", "TOKEN_LOSS", "predicted_by", "predicts_selected"]
+__all__ = ["DISTILL", "TOKEN_IDS", "TOKEN_LOSS", "predicted_by", "predicts_selected"]
 
 
 def predicted_by(logits: Node) -> Node:
@@ -37,6 +37,11 @@ def token_loss(node: Node, types: tuple[Type, ...]) -> Type:
     return LossType()
 
 
+def distill(node: Node, types: tuple[Type, ...]) -> Type:
+    take(types, LogitsType, LogitsType, CodesType)
+    return LossType()
+
+
 TOKEN_IDS = define(
     Operation(
         "token_ids",
@@ -58,5 +63,16 @@ TOKEN_LOSS = define(
         takes="Logits, Codes",
         carries="`smoothing` of the targets, `over` which entries (`all`, `others`); `reduction` (`token`, `sample`, `sum`)",
         gives="Loss: the mean cross-entropy of the tokens of the global batch that have a code; none: 0",
+    )
+)
+DISTILL = define(
+    Operation(
+        "distill",
+        distill,
+        takes="Logits, Logits of a teacher, Codes",
+        gives=(
+            "Loss: the mean cross-entropy with the teacher's distribution of the tokens of the global batch that have a "
+            "code; none: 0"
+        ),
     )
 )

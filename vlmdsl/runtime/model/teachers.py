@@ -10,7 +10,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from vlmdsl.ir import Module, Ramp, Teacher, Use, ramp_at
+from vlmdsl.ir import Module, Ramp, Teacher, Use, ramp_at, vocabulary_use
 from vlmdsl.runtime.model.family import Families
 from vlmdsl.runtime.model.heads import Heads
 from vlmdsl.runtime.model.named import NamedModules
@@ -34,7 +34,8 @@ def momentum_at(teacher: Teacher, done: int, steps: int) -> float:
 
 
 class Teachers(nn.Module):
-    """A copy of a module and its heads for every teacher that `uses` ask for, and the count of steps for schedules.
+    """A copy of a module, and of the heads and the vocabulary on it, for every teacher that `uses` ask for, and the
+    count of steps for schedules.
 
     Only weights follow; buffers (batch statistics) are separate. Both are in the checkpoint.
     Raises ValueError where a schedule needs the number of `steps` and it is not given (0).
@@ -48,11 +49,12 @@ class Teachers(nn.Module):
         self._names: dict[_Followed, str] = {}
         self.copies = NamedModules()
         self.heads = NamedModules()
+        self.vocabularies = NamedModules()
         followed: dict[_Followed, list[Module]] = {}
         for use in uses:
             if use.follows is not None:
                 on_it = followed.setdefault((use.module.base, use.follows), [])
-                on_it += [use.module] * (use.module.family == "head")
+                on_it += [use.module] * (use.module.on is not None)
         heads = _heads(families)
         for (base, teacher), on_it in followed.items():
             if steps < 1 and (teacher.schedule == "cosine" or _follows(teacher, "share")):
@@ -61,15 +63,20 @@ class Teachers(nn.Module):
                 )
             name = self._names[base, teacher] = _unused(base.name, self.copies)
             self.copies[name] = copy.deepcopy(families[base.family].part(base)).requires_grad_(False)
-            self.heads[name] = heads.copied(on_it)
+            self.heads[name] = heads.copied(module for module in on_it if module.family == "head")
+            for module in on_it:
+                if module.family == "vocabulary" and base.family != "tower":  # that of a tower is copied with it
+                    self.vocabularies[name] = copy.deepcopy(families["vocabulary"].part(module)).requires_grad_(False)
         self.register_buffer("steps_done", torch.tensor(0))
 
     def part(self, use: Use) -> nn.Module:
-        """The module to call for a use: of the module at the bottom, or of a head on it."""
+        """The module to call for a use: of the module at the bottom, or of a head or a vocabulary on it."""
         assert use.follows is not None, "the use is of a teacher"
         name = self._names[use.module.base, use.follows]
         if use.module.on is None:
             return self.copies[name]
+        if use.module.family == "vocabulary":
+            return self.vocabularies[name]
         heads = self.heads[name]
         assert isinstance(heads, Heads)
         return heads.part(use.module)
@@ -77,7 +84,7 @@ class Teachers(nn.Module):
     def encoding(self) -> list[nn.Module]:
         """All modules that encode features."""
         heads = (part for group in self.heads.values() if isinstance(group, Heads) for part in group.parts.values())
-        return [*self.copies.values(), *heads]
+        return [*self.copies.values(), *heads, *self.vocabularies.values()]
 
     def begin_again(self, families: Families) -> None:
         """Make each teacher a copy of what it follows, as before the first step."""
@@ -103,6 +110,8 @@ class Teachers(nn.Module):
         parts = _heads(families).parts
         for (base, teacher), name in self._names.items():
             yield teacher, self.copies[name], families[base.family].part(base)
+            if name in self.vocabularies:
+                yield teacher, self.vocabularies[name], families["vocabulary"].part(vocabulary_use(Use(base)).module)
             own = self.heads[name]
             assert isinstance(own, Heads)
             yield from ((teacher, module, parts[part]) for part, module in own.parts.items())

@@ -49,3 +49,28 @@ def test_half_precision_and_large_logits_stay_finite() -> None:
     assert loss.dtype is torch.float32
     assert torch.isfinite(loss)
     assert torch.isfinite(logits.grad).all()
+
+
+def test_a_teachers_targets_are_those_of_the_chunked_form_and_of_torch() -> None:
+    logits, teacher = (torch.randn(3, 4, 5, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    targets = torch.tensor([[1, -100, 4, 0], [-100, 2, -100, -1], [-100] * 4])
+    at, identity = targets >= 0, torch.eye(5, dtype=torch.float64)
+    loss = ops.distill(logits, teacher, targets)
+    soft = ops.SoftTargets(torch.tensor(1.0, dtype=torch.float64), teacher.detach(), identity)
+    others = (
+        ops.linear_cross_entropy(logits, identity, targets, soft=soft),
+        torch.nn.functional.cross_entropy(logits[at], teacher[at].softmax(dim=-1).detach()),
+    )
+    (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
+    for other in others:
+        torch.testing.assert_close(loss, other, rtol=1e-12, atol=0)
+        torch.testing.assert_close(gradient, torch.autograd.grad(other, logits)[0], rtol=1e-10, atol=1e-14)
+    assert torch.autograd.grad(loss, teacher, allow_unused=True) == (None,)
+
+
+def test_without_a_token_a_teacher_teaches_nothing() -> None:
+    logits = torch.full((2, 3, 5), torch.nan, requires_grad=True)
+    loss = ops.distill(logits, logits, torch.full((2, 3), -100))
+    loss.backward()
+    assert loss.item() == 0.0
+    assert torch.equal(logits.grad, torch.zeros(2, 3, 5))

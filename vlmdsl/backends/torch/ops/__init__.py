@@ -49,7 +49,7 @@ from vlmdsl.backends.torch.ops.grounding import (
     word_map,
 )
 from vlmdsl.backends.torch.ops.grouping import assignment_divergence, segment_mean
-from vlmdsl.backends.torch.ops.language import codes_at, token_loss
+from vlmdsl.backends.torch.ops.language import codes_at, distill, token_loss
 from vlmdsl.backends.torch.ops.matching import matched
 from vlmdsl.backends.torch.ops.mining import fetch, hardest, mine, picked
 from vlmdsl.backends.torch.ops.mixing import mix
@@ -68,8 +68,8 @@ from vlmdsl.backends.torch.values import Picks, Similarities, Target, TargetPart
 __all__ = [
     "ContrastResult", "Direction", "Picks", "Similarities", "SoftTargets", "Target", "TargetPart", "TokenFeatures",
     "WordMap", "add", "add_features", "add_targets", "alignment", "attend", "best_entries", "best_entries_by_index",
-    "clamp", "codes_at", "contrast", "contrast_of", "cross_entropy", "distribution", "divide", "enqueue", "entropy",
-    "entropy_of_mean", "equal", "exclude", "exclude_pairs", "exp", "fetch", "flipped", "focal", "gate", "gather",
+    "clamp", "codes_at", "contrast", "contrast_of", "cross_entropy", "distill", "distribution", "divide", "enqueue",
+    "entropy", "entropy_of_mean", "equal", "exclude", "exclude_pairs", "exp", "fetch", "flipped", "focal", "gate", "gather",
     "greater", "greater_equal", "hardest", "hinge", "less", "less_equal", "linear_cross_entropy", "log", "log_sum_exp",
     "logical_and", "logical_not", "logical_or", "lookup", "matched", "maximum", "mean", "mine", "minimum", "mix",
     "mixture", "multiply", "nearest", "negate", "normalize", "not_equal", "others", "paired", "patch_side", "picked",

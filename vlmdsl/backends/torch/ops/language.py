@@ -9,7 +9,7 @@ from torch import Tensor
 from vlmdsl.backends.torch.collectives import all_reduce_sum, process_count
 from vlmdsl.backends.torch.values import precise
 
-__all__ = ["codes_at", "token_loss"]
+__all__ = ["codes_at", "distill", "token_loss"]
 
 
 def codes_at(codes: Tensor, at: Tensor) -> Tensor:
@@ -50,3 +50,20 @@ def token_loss(
     sums = losses.view_as(targets).sum(dim=1)
     by_sample = sums if reduction == "sum" else sums / counted.sum(dim=1).clamp(min=1)
     return all_reduce_sum(by_sample.sum()) / (by_sample.shape[0] * process_count())
+
+
+def distill(logits: Tensor, teacher: Tensor, targets: Tensor) -> Tensor:
+    """The mean cross-entropy of `softmax(logits)` with `softmax(teacher)`, over the tokens of all processes: 0-d.
+
+    `logits` and `teacher` [b, L, V]; `targets` [b, L] are negative where a token does not count (its logits may be anything,
+    NaN included). The teacher gets no gradient. No token at all: 0. Both logits are made: `ops.linear_cross_entropy` with
+    `soft` is the same of states and weights, in chunks.
+
+    >>> round(distill(torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[0.0, 0.0]]]), torch.tensor([[0]])).item(), 4)
+    0.8133
+    """
+    counted = targets >= 0
+    own, soft = (torch.where(counted[..., None], precise(each), 0.0) for each in (logits, teacher.detach()))
+    losses = -(soft.softmax(dim=-1) * own.log_softmax(dim=-1)).sum(dim=-1)
+    count = all_reduce_sum(counted.sum().to(losses.dtype))
+    return all_reduce_sum(torch.where(counted, losses, 0.0).sum()) / count.clamp(min=1.0)
