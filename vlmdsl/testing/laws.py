@@ -118,11 +118,7 @@ def example_features(objective: Objective, *, seed: int = 0, batch: int = BATCH,
             features[name] = torch.rand(shape, generator=generator) < 0.7
             if len(shape) > 1:
                 features[name][:, 0] = True
-    masks: dict[Node, str] = {}
-    for stream in objective.streams:
-        mask = stream.input("mask")
-        if mask in features:  # a text has one length, whatever encodes it
-            features[mask] = features[masks.setdefault(stream.source, mask)]
+    features |= {name: features[mask] for name, mask in _shared_masks(objective).items() if name in features}
     for name, mask in _masks_of_targets(objective).items():
         features[name] = features[name].where(features[mask], -1)
     return features
@@ -167,6 +163,13 @@ def excluded_entries(objective: Objective, features: Mapping[str, Tensor]) -> di
             columns = ~features[f"{stem}_dropped"].repeat_interleave(PATCH_SIDE, dim=1)
             excluded[name] |= columns[:, None, None, :]
     return excluded
+
+
+def _shared_masks(objective: Objective) -> dict[str, str]:
+    """The masks of streams, each with that of the first stream of the same text: it has one length, whatever encodes it."""
+    first: dict[Node, str] = {}
+    names = [(stream.source, stream.input("mask")) for stream in objective.streams if stream.tokens or stream.states]
+    return {name: first.setdefault(source, name) for source, name in names}
 
 
 def _masks_of_targets(objective: Objective) -> dict[str, str]:
