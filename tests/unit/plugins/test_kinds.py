@@ -64,7 +64,7 @@ def test_a_criterion_of_logits_is_the_mean_of_what_its_function_gives_for_each_t
     ("loss", "problem"),
     [
         ("focused_words(linear(mask(text, m)), text, at=random(30%))", "it is not the mask by which tokens of the text"),
-        ("focused_words(text, text)", "`logits` of `focused_words` expects logits of tokens, not Text"),
+        ("focused_words(text, text)", "`logits` of `focused_words` expects logits of tokens or patches, not Text"),
     ],
 )
 def test_a_criterion_of_logits_is_checked_as_the_built_in_one(loss: str, problem: str) -> None:
