@@ -40,6 +40,8 @@ PUBLISHED: dict[str, tuple[tuple[str, ...], ...]] = {
     "declip": (MOCO_V2,),
     "uniclip": (SLIP,),
     "mae": (("crop .2", "mirror p.5"),),
+    "beit": (("crop .08", "jitter .4 .4 .4  p1", "mirror p.5"),),
+    "flava": (("crop .9",),),
 }
 
 
@@ -71,9 +73,9 @@ def test_the_published_numbers() -> None:
 
 
 def test_who_resizes_and_jitters_how() -> None:
-    """SimCLR and BYOL are TensorFlow and JAX, FLIP JAX, MAE asks for it; LaCLIP, MoCo, SLIP and DeCLIP torchvision."""
+    """SimCLR and BYOL are TensorFlow and JAX, FLIP JAX, MAE, BEiT and FLAVA ask for it; LaCLIP, MoCo, SLIP, DeCLIP do not."""
     bicubic = {name for name, line in PIPELINES.items() if line.views[0][0].resample == "bicubic"}
-    assert bicubic == {"crop", "crop_flip", "simclr", "byol", "mae"}
+    assert bicubic == {"crop", "crop_flip", "simclr", "byol", "mae", "beit", "flava"}
     jitters = {
         name: step for name, line in PIPELINES.items() for steps in line.views for step in steps if isinstance(step, Jitter)
     }
@@ -82,7 +84,7 @@ def test_who_resizes_and_jitters_how() -> None:
 
 
 def pixels_of(pipeline: str, view: int, *, seed: int = 0, epoch: int = 0, key: str = "a") -> bytes:
-    image = np.random.default_rng(0).integers(0, 256, (20, 26, 3)).astype(np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (80, 104, 3)).astype(np.uint8)
     step = ("augment", (("draw", 0), ("pipeline", pipeline), ("view", view)))
     result = View("image", "Image", (step,)).apply(image, ViewContext(seed, epoch, key, ImageFormat(16)))
     assert isinstance(result, np.ndarray)

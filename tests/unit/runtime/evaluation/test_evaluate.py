@@ -2,13 +2,13 @@
 
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
 from rich.console import Console
 from torch import nn
 
+import vlmdsl
 from batches import batch_of, scalars
 from vlmdsl.api.driver import build
 from vlmdsl.ir import Contrast, Direction, Encoder, Program, Stream, Term
@@ -54,11 +54,7 @@ def streams_of(graph=None):
 
 @pytest.fixture
 def model():
-    objective = nn.Module()
-    objective.streams, objective.inputs, objective.compared = list(streams_of()), {}, []
-    objective.references, objective.module_outputs = SimpleNamespace(columns=[]), []
-    objective.schedule = SimpleNamespace(without_logits=())
-    objective.program = Program("compared", Graph(), ())
+    objective = vlmdsl.compile("clip", compiled=False)
     return VisionLanguageModel({"vision": OneHot("Image"), "language": OneHot("Text")}, objective)
 
 
