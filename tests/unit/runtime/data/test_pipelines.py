@@ -73,7 +73,7 @@ def test_the_published_numbers() -> None:
 
 
 def test_who_resizes_and_jitters_how() -> None:
-    """SimCLR and BYOL are TensorFlow and JAX, FLIP JAX, MAE, BEiT and FLAVA ask for it; LaCLIP, MoCo, SLIP, DeCLIP do not."""
+    """SimCLR and BYOL are TensorFlow and JAX, FLIP JAX, MAE, BEiT and FLAVA ask for it; LaCLIP, MoCo, SLIP do not."""
     bicubic = {name for name, line in PIPELINES.items() if line.views[0][0].resample == "bicubic"}
     assert bicubic == {"crop", "crop_flip", "simclr", "byol", "mae", "beit", "flava"}
     jitters = {
