@@ -16,6 +16,8 @@ UNKNOWN = {
     "altclip.distillation": "a teacher's features",
     "beit": "codes",
     "blip": "a share that a schedule moves",
+    "detclip": "boxes",
+    "glip": "boxes",
     "byol": "no candidates",
     "cappa": "a vocabulary",
     "kelip.pixels": "pixels",

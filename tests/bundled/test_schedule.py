@@ -81,6 +81,8 @@ class Recorder:
             self._watch(module, lambda arguments: Called("vocabulary", len(arguments[0]), None))
         for name, linear in model.linear_heads.parts.items():
             self._watch(linear, partial(_linear_call, name.split("_")[-1]))
+        for name, token_head in model.token_heads.parts.items():
+            self._watch(token_head, partial(_linear_call, name))
         for name, decoder in model.decoders.parts.items():
             self._watch(decoder, partial(_decoder_call, name, len(decoder.positions)))
         if model.teachers is not None:

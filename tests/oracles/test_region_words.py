@@ -105,10 +105,8 @@ def test_logits_of_glip_are_the_authors() -> None:
     regions = leaves["visual"].flatten(2).transpose(1, 2)
     scale = torch.exp(-leaves["log_scale"])
     products = ops.alignment(ops.tokens(regions, None), ops.tokens(projected, None)) * scale
-    biases = ops.alignment(
-        ops.tokens(torch.zeros_like(regions), None), ops.tokens(projected, None), ops.tokens(shifts, None)
-    )
-    logits = ops.clamp(products + biases + leaves["bias0"], -50000.0, 50000.0, "zero")
+    biased = ops.word_bias(products, ops.tokens(shifts, None))
+    logits = ops.clamp(biased + leaves["bias0"], -50000.0, 50000.0, "zero")
     torch.testing.assert_close(logits.detach(), tensors["out_logits"], rtol=1e-9, atol=1e-12)
     gradients = {name: (leaf, tensors[f"grad_{name}"]) for name, leaf in leaves.items()}
     check(logits.square().mean(), tensors["out_total"], gradients)

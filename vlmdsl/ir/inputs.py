@@ -14,7 +14,7 @@ from vlmdsl.ir.operations.scalars import SCALAR
 from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.ir.program import Program, draws, ramps, sample_index
 from vlmdsl.ir.streams import CODES, ModuleOutput, Stream, module_outputs, streams
-from vlmdsl.types import FIELD_KINDS, EncodedType, FieldType, token_axis
+from vlmdsl.types import FIELD_KINDS, EncodedType, FieldType, TokensType, token_axis
 
 __all__ = ["Column", "Input", "column_of", "columns", "inputs", "module_inputs"]
 
@@ -151,8 +151,9 @@ def module_inputs(program: Program, without_logits: Collection[Node] = ()) -> li
         if output.patches:
             ports.append(Input(output.name, ("B", "P", "C"), "float", f"pixels of all patches, {output.name}"))
         if output.tokens:
-            ports.append(Input(output.input("tokens"), ("B", "L", "D"), "float", f"token features of {output.name}"))
-            ports.append(Input(output.input("mask"), ("B", "L"), "bool", f"true where {output.name} has a token"))
+            axis = output.node.type.tokens if isinstance(output.node.type, TokensType) else "L"
+            ports.append(Input(output.input("tokens"), ("B", axis, "D"), "float", f"token features of {output.name}"))
+            ports.append(Input(output.input("mask"), ("B", axis), "bool", f"true where {output.name} has a token"))
         if output.vocabulary:
             ports.append(_predicted(output, output.node in without_logits))
         if output.logits:

@@ -17,6 +17,7 @@ __all__ = [
     "PixelDecoderSettings",
     "PoolerSettings",
     "TextDecoderSettings",
+    "TokenHeadSettings",
     "block_range",
 ]
 
@@ -96,6 +97,19 @@ class LinearSettings:
     tied: bool = False
     transform: bool = False
     size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenHeadSettings:
+    """`layers` linear maps of each token by itself, GELU between them, to `out` numbers; 0 is the input dimension.
+
+    With a `bias` the last one adds it, and the others do in any case. Its weight starts at `start` times the usual size."""
+
+    layers: int = 1
+    hidden: int = 0
+    out: int = 0
+    bias: bool = True
+    start: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from vlmdsl.ir.operations.modules import APPLY, DROPPED, PIXELS, REPLACED, STATE
 from vlmdsl.ir.operations.prediction import TOKEN_IDS, predicts_selected
 from vlmdsl.ir.operations.views import BLEND, FIELD
 from vlmdsl.ir.program import Program
-from vlmdsl.types import LogitsType, PatchesType, VecType
+from vlmdsl.types import LogitsType, PatchesType, TokensType, VecType
 
 __all__ = [
     "CODES", "OUTPUTS", "ModuleOutput", "Reading", "Stream", "block_of", "loaded_parts", "module_outputs", "parts_of",
@@ -187,6 +187,7 @@ def module_outputs(program: Program) -> list[ModuleOutput]:
         read = used.get(node, {POOLED} if isinstance(node.type, VecType) else set())
         name = _unique(names[source_of(node)] + _module_suffix(node), taken)
         flags = {output: output in read for output in ("pooled", "tokens", "vocabulary")}
+        flags["tokens"] |= isinstance(node.type, TokensType)
         flags |= {"patches": isinstance(node.type, PatchesType), "logits": isinstance(node.type, LogitsType)}
         outputs.append(ModuleOutput(name, node, **flags, asked_only=node not in everywhere, **_ids(node, nodes)))
     return outputs

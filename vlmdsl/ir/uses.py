@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from vlmdsl.ir.encoders import Encoder, Head, Teacher
 
 if TYPE_CHECKING:
-    from vlmdsl.ir.modules import FusionSettings, LinearSettings, PixelDecoderSettings, PluginFusionSettings
+    from vlmdsl.ir.modules import (
+        FusionSettings,
+        LinearSettings,
+        PixelDecoderSettings,
+        PluginFusionSettings,
+        TokenHeadSettings,
+    )
 
 __all__ = [
     "PER_SAMPLE",
@@ -23,8 +29,8 @@ __all__ = [
     "vocabulary_use",
 ]
 
-Family: TypeAlias = Literal["tower", "head", "vocabulary", "fusion", "decoder", "linear"]
-PER_SAMPLE: frozenset[Family] = frozenset({"tower", "fusion", "decoder"})
+Family: TypeAlias = Literal["tower", "head", "vocabulary", "fusion", "decoder", "linear", "token_head"]
+PER_SAMPLE: frozenset[Family] = frozenset({"tower", "fusion", "decoder", "token_head"})
 """Families of modules that take samples one by one, so that they may be called with some of a batch. Those of others, and
 what they stand on, may depend on all of it: batch statistics, how many tokens are predicted."""
 
@@ -61,6 +67,7 @@ class Module:
         | PluginFusionSettings
         | PixelDecoderSettings
         | LinearSettings
+        | TokenHeadSettings
     )
     on: Module | None = None
 

@@ -13,14 +13,21 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from vlmdsl.ir import Head, ModuleOutput, Node, Program, Teacher, module_outputs
-from vlmdsl.ir.modules import FusionSettings, LinearSettings, PixelDecoderSettings, PluginFusionSettings, block_range
+from vlmdsl.ir.modules import (
+    FusionSettings,
+    LinearSettings,
+    PixelDecoderSettings,
+    PluginFusionSettings,
+    TokenHeadSettings,
+    block_range,
+)
 from vlmdsl.ir.operations.modules import APPLY, RECONSTRUCT, use_of
 from vlmdsl.ir.uses import Module
 from vlmdsl.planning.memory import is_normalised
 from vlmdsl.planning.part_cost import PartCost, numbers_of
 from vlmdsl.planning.workload import ITEM_BYTES, Workload
 
-__all__ = ["ModuleSize", "decoder_size", "fusion_size", "module_costs"]
+__all__ = ["ModuleSize", "decoder_size", "fusion_size", "module_costs", "token_head_size"]
 
 _FLOAT = ITEM_BYTES["float32"]
 _SELF, _CROSS, _FEED = 6, 4, 10
@@ -105,6 +112,16 @@ def decoder_size(settings: PixelDecoderSettings, visible: int, workload: Workloa
     )
 
 
+def token_head_size(settings: TokenHeadSettings, tokens: int, workload: Workload) -> ModuleSize:
+    """A call of a head on so many tokens per sample. A GELU, and a map but for the first, save what enters them."""
+    widths = (workload.dim, *[settings.hidden or workload.dim] * (settings.layers - 1), settings.out or workload.dim)
+    maps = list(pairwise(widths))
+    weights = sum(inputs * outputs for inputs, outputs in maps)
+    biases = sum(widths[1:]) - (0 if settings.bias else widths[-1])
+    saved = 2 * sum(widths[1:-1])
+    return ModuleSize(weights + biases, 2 * tokens * weights, tokens * saved)
+
+
 class _Rule(NamedTuple):
     """The costs of modules with settings of one class: what a module is, in words, and the size of one call of it."""
 
@@ -136,6 +153,10 @@ _RULES: Mapping[type, _Rule] = {
     PixelDecoderSettings: _Rule(
         lambda settings, workload: f"decoder of {_blocks(settings, workload)}",
         lambda settings, apply, workload: decoder_size(settings, workload.tokens(apply.inputs[0]), workload),
+    ),
+    TokenHeadSettings: _Rule(
+        lambda settings, workload: f"of each token, {settings.layers} linear to {settings.out or workload.dim}",
+        lambda settings, apply, workload: token_head_size(settings, workload.tokens(apply.inputs[0]), workload),
     ),
 }
 """Per class of settings: the costs of a module."""

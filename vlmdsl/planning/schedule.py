@@ -32,15 +32,16 @@ from vlmdsl.types import (
     PerSampleType,
     SimType,
     TargetType,
+    WordMapType,
 )
 
 __all__ = ["AFTER_EPOCH", "applied_of", "is_loaded", "linear_of", "logits_of", "product_of", "schedule_of"]
 
 AFTER_EPOCH = "after_epoch"
 """The name of the function that follows an epoch."""
-_COMPUTED_AGAIN = (SimType, TargetType)
-"""Types that no function passes on: matrices of all pairs, which may never be materialised, are computed where they are
-used."""
+_COMPUTED_AGAIN = (SimType, TargetType, WordMapType)
+"""Types that no function passes on: matrices of all pairs, which may never be materialised, and maps of words, which are
+inputs, are computed where they are used."""
 
 
 def schedule_of(

@@ -13,7 +13,7 @@ from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.primitives.faults import bad_value, wrong_type
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Meaning, Parameters, Primitive, Subject
-from vlmdsl.primitives.values import TupleValue, Value
+from vlmdsl.primitives.values import Value
 from vlmdsl.types import TableType, TokensType
 
 _BOXES = Subject("boxes", ("Boxes",), "the boxes of the regions")
@@ -64,11 +64,10 @@ register(
 
 def _align(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
     regions = builder.tokens(subjects["regions"], "regions", "alignment")
-    words, bias = subjects["words"], subjects["bias"]
+    words = subjects["words"]
     if not (isinstance(words, Node) and isinstance(words.type, TableType)):
         words = builder.tokens(words, "words", "alignment")
-    added = () if isinstance(bias, TupleValue) else (builder.tokens(bias, "bias", "alignment"),)
-    return builder.add("alignment", regions, words, *added)
+    return builder.add("alignment", regions, words)
 
 
 register(
@@ -83,7 +82,6 @@ register(
         subjects=(
             Subject("regions", ("Tokens", "Encoded", "Image"), "regions of the image, or its patches"),
             Subject("words", ("Tokens", "Encoded", "Text", "Concepts", "Table"), "words of the text, concepts, or a table"),
-            Subject("bias", ("Tokens",), "one number per word, added to the products with it", TupleValue(()), keyword=True),
         ),
         formula=r"z_{ikl} = \langle r_{ik}, w_{il} \rangle",
         cost="2 R L D FLOPs and R L numbers per sample",

@@ -22,6 +22,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "codes": ("codebook", "codes"),
     "reconstruction": ("decode", "pixels", "reconstruct"),
     "naming": ("dictionary", "text_of", "prompt", "concepts", "word_map"),
+    "detection": ("token_head", "atss", "giou", "centreness", "word_bias"),
     "grounding": ("regions", "alignment", "focal", "region_distillation", "region_contrast"),
     "grouping": ("assignment", "segment_mean", "assignment_divergence"),
     "similarities": ("cosine", "dot", "euclidean", "tokenmax", "tokenmean"),

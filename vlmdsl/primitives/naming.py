@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from pydantic import Field
 
@@ -12,7 +13,7 @@ from vlmdsl.ir.operations.grounding import names_regions
 from vlmdsl.primitives.faults import bad_value, wrong_type
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Parameters, Primitive, Subject
-from vlmdsl.primitives.values import EncoderValue, Value
+from vlmdsl.primitives.values import EncoderValue, TupleValue, Value
 from vlmdsl.types import EncodedType
 
 MAXIMUM_CONCEPTS = 1000
@@ -20,6 +21,9 @@ MAXIMUM_CONCEPTS = 1000
 
 _PHRASES = Subject("phrases", ("Phrases",), "what the boxes of the image are called")
 _BOXES = Subject("boxes", ("Boxes",), "the boxes that are named")
+_AT = Subject(
+    "at", ("BoxAssignment",), "the box that each point is for: the map is of points then", TupleValue(()), keyword=True
+)
 
 
 def _text_of(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -96,8 +100,9 @@ class ConceptsParameters(Parameters):
     """Arguments of `concepts`."""
 
     count: int = Field(default=150, ge=1, le=MAXIMUM_CONCEPTS, description="number of texts per sample")
-    defined: bool = Field(
-        default=True, description="whether a name with a definition in `data.concepts` is followed by it (DetCLIP)"
+    text: Literal["definition", "name"] = Field(
+        default="definition",
+        description="`definition`: a name with a definition in `data.concepts` is followed by it (DetCLIP); or the `name`",
     )
 
 
@@ -105,7 +110,9 @@ def _concepts(builder: Builder, subjects: Mapping[str, Value], parameters: Param
     phrases = subjects["phrases"]
     assert isinstance(phrases, Node)
     assert isinstance(parameters, ConceptsParameters)
-    return builder.add("concepts", phrases, count=parameters.count, defined=parameters.defined, draw=builder.draw())
+    return builder.add(
+        "concepts", phrases, count=parameters.count, defined=parameters.text == "definition", draw=builder.draw()
+    )
 
 
 register(
@@ -142,7 +149,8 @@ def _word_map(builder: Builder, subjects: Mapping[str, Value], parameters: Param
     if not names_regions(encoded.inputs[0]):
         help = ("make the text of phrases: `text_of(phrases)`, `prompt(phrases)`, `concepts(phrases)`",)
         raise bad_value(builder, "text", "word_map", "no part of this text is known to name a box", *help)
-    return builder.add("word_map", encoded, boxes)
+    words, at = builder.add("word_map", encoded, boxes), subjects["at"]
+    return builder.add("assigned_words", words, at) if isinstance(at, Node) else words
 
 
 register(
@@ -154,7 +162,7 @@ register(
             "several tokens is all of them."
         ),
         meaning=_word_map,
-        subjects=(Subject("text", ("Encoded", "Text", "Concepts"), "the text, or a tower's output for it"), _BOXES),
+        subjects=(Subject("text", ("Encoded", "Text", "Concepts"), "the text, or a tower's output for it"), _BOXES, _AT),
         formula=r"y_{ikl} \in \{0, 1\}",
         cost="none",
         example=(

@@ -66,8 +66,9 @@ class Subject:
     """An argument that carries data: `accepts` names its kinds.
 
     Kinds: `Encoded`, `Vec`, `Tokens`, `Distribution`, `Memory`, `Labels`, `Sim`, `Score`, `Scalar`, `Condition`, `Choice`,
-    `Target`, `Loss`, `Logits`, `Codes`, `Picks`, `Patches`, `Pixels`, `Table`, `Alignment`, `WordMap`, `Image`, `Text`,
-    `Label`, `Flag`, `Mask`, `Similarity`, `View`, `Encoder`, `Tuple`, `Static`, `Any`. A subject with a
+    `Target`, `Loss`, `Logits`, `Codes`, `Picks`, `Patches`, `Pixels`, `Table`, `Alignment`, `Assignment`,
+    `BoxAssignment`, `WordMap`,
+    `Image`, `Text`, `Label`, `Flag`, `Mask`, `Similarity`, `View`, `Encoder`, `Tuple`, `Static`, `Any`. A subject with a
     `default` may be left out; `keyword` ones are never positional.
     """
 

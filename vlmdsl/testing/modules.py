@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vlmdsl.ir import Head, Module
+from vlmdsl.ir.modules import TokenHeadSettings
 
 if TYPE_CHECKING:
     from vlmdsl.backends.torch.objective import Objective
@@ -53,6 +54,8 @@ def _module(module: Module, seed: int, patches: int, padding: float) -> nn.Modul
         return _Fusion(FEATURES, seed, padding)
     if module.family == "decoder":
         return _Decoder(FEATURES, patches, seed)
+    if isinstance(module.settings, TokenHeadSettings):
+        return _TokenHead(FEATURES, module.settings.out or FEATURES, seed, padding)
     if isinstance(module.settings, Head):
         return _linear(FEATURES, module.settings.widths(FEATURES)[-1], seed)
     return _Vocabulary(FEATURES, WORDS, seed)
@@ -79,6 +82,18 @@ class _Fusion(nn.Module):
         tokens = torch.tanh(self.own(_without_padding(states, mask)) + around[:, None])
         pooled = _mean(tokens, mask)
         return _Fused(pooled, tokens if mask is None else tokens.where(mask[:, :, None], self.padding), mask)
+
+
+class _TokenHead(nn.Module):
+    """A linear map of each token."""
+
+    def __init__(self, width: int, out: int, seed: int, padding: float) -> None:
+        super().__init__()
+        self.linear, self.padding = _linear(width, out, seed), padding
+
+    def forward(self, tokens: Tensor, mask: Tensor | None) -> _Fused:
+        numbers = self.linear(_without_padding(tokens, mask))
+        return _Fused(_mean(numbers, mask), numbers if mask is None else numbers.where(mask[:, :, None], self.padding), mask)
 
 
 class _Decoder(nn.Module):

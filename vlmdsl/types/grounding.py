@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vlmdsl.types.types import Type
 
-__all__ = ["AlignmentType", "WordMapType"]
+__all__ = ["AlignmentType", "BoxAssignmentType", "WordMapType"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +31,14 @@ class WordMapType(Type):
 
     def __str__(self) -> str:
         return f"WordMap[{self.rows}, {self.regions}, {self.words}]"
+
+
+@dataclass(frozen=True, slots=True)
+class BoxAssignmentType(Type):
+    """Which box of its sample each point of a grid is for, if any."""
+
+    rows: str = "B"
+    points: str = "P"
+
+    def __str__(self) -> str:
+        return f"BoxAssignment[{self.rows}, {self.points}]"

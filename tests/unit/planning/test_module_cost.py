@@ -11,10 +11,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import vlmdsl
-from vlmdsl.ir.modules import FusionSettings, LinearSettings, PixelDecoderSettings
-from vlmdsl.planning.module_cost import ModuleSize, decoder_size, fusion_size
+from vlmdsl.ir.modules import FusionSettings, LinearSettings, PixelDecoderSettings, TokenHeadSettings
+from vlmdsl.planning.module_cost import ModuleSize, decoder_size, fusion_size, token_head_size
 from vlmdsl.planning.workload import Workload
-from vlmdsl.runtime.modules import LinearHead, PixelDecoder, fusion
+from vlmdsl.runtime.modules import LinearHead, PixelDecoder, TokenHead, fusion
 
 BATCH, TEXT, PATCHES, WIDTH = 4, 10, 16, 64
 SIZES = Workload(BATCH, 1, WIDTH, "float32", PATCHES, TEXT, image_size=32)
@@ -73,6 +73,12 @@ def test_a_part_of_the_blocks_is_a_part_of_the_work_and_all_of_the_weights() -> 
     whole, half = fusion_size(settings, SIZES), fusion_size(settings, SIZES, (0.5, 1.0))
     assert half.parameters == whole.parameters
     assert half.forward == whole.forward // 2
+
+
+def test_token_head() -> None:
+    settings = TokenHeadSettings(layers=3, hidden=24, out=5, bias=False)
+    tokens = torch.randn(BATCH, 7, WIDTH, requires_grad=True)
+    check(TokenHead(settings, WIDTH), (tokens,), token_head_size(settings, 7, SIZES))
 
 
 def test_decoder() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from vlmdsl.backends.latex.interface import Writer
 from vlmdsl.backends.latex.notation import PRODUCT, Math, call, equation, inner_product, number, total, words
 from vlmdsl.ir import Node
+from vlmdsl.ir.operations.detection import ASSIGNED_WORDS, ATSS, CENTRENESS, GIOU, WORD_BIAS
 from vlmdsl.ir.operations.encoding import ENCODE
 from vlmdsl.ir.operations.grounding import ALIGNMENT, FOCAL, REGION_CONTRAST, REGION_DISTILLATION, WORD_MAP
 from vlmdsl.types import TableType
@@ -16,22 +17,28 @@ __all__ = ["GROUNDING"]
 
 def _align(writer: Writer, node: Node) -> Math:
     """The logit of region k and word l of sample i."""
-    regions, entries, *bias = node.inputs
+    regions, entries = node.inputs
     region = writer.names.feature(regions, "ik")
     if isinstance(entries.type, TableType):
         entry = Math("c_{l}", "c_l")
         writer.names.state("features", Math(rf"{entry.latex}\ {words('entry l of the table').latex}", "c_l: entry l"))
     else:
         entry = writer.names.feature(entries, "il")
-    product = inner_product(region, entry)
-    return total(product, *(writer.names.feature(one, "il") for one in bias)) if bias else product
+    return inner_product(region, entry)
+
+
+def _word_bias(writer: Writer, node: Node) -> Math:
+    logits, numbers = node.inputs
+    return total(writer.expression(logits), writer.names.feature(numbers, "il"))
 
 
 def _word_map(writer: Writer, node: Node) -> Math:
     """1 where word l of the text of sample i names region k."""
-    encode = node.inputs[0]
+    assigned = node.operation is ASSIGNED_WORDS
+    encode = (node.inputs[0] if assigned else node).inputs[0]
     assert encode.operation is ENCODE
-    said = f"1 where word l of {writer.names.source(encode.inputs[0]).text} names region k, else 0"
+    region = f"the box {writer.expression(node.inputs[1]).text}" if assigned else "region k"
+    said = f"1 where word l of {writer.names.source(encode.inputs[0]).text} names {region}, else 0"
     writer.names.state("values", Math(rf"y_{{ikl}}\ {words(said).latex}", f"y_ikl: {said}"))
     return Math("y_{ikl}", "y_ikl")
 
@@ -103,9 +110,54 @@ def _contrast(writer: Writer, node: Node) -> Math:
     return Math(rf"\frac{{1}}{{|K|}} \sum_{{(i,k) \in K}} -\log {inside}", f"1/|K| Σ_(i,k)∈K -log({text})", PRODUCT)
 
 
+def _atss(writer: Writer, node: Node) -> Math:
+    boxes = writer.expression(node.inputs[1])
+    said = (
+        f"the box of {boxes.text} that patch k is for, if any (ATSS, {node.number('topk'):g} candidates, anchors of"
+        f" {node.number('scale'):g} patches)"
+    )
+    writer.names.state("values", Math(rf"a_{{ik}}\ {words(said).latex}", f"a_ik: {said}"))
+    return Math("a_{ik}", "a_ik")
+
+
+def _giou(writer: Writer, node: Node) -> Math:
+    predicted, boxes, assigned = node.inputs
+    place = writer.expression(assigned)
+    box, own = writer.expression(boxes), writer.names.feature(predicted, "ik")
+    said = "how central patch k is in its box, 0 without one"
+    writer.names.state("values", Math(rf"c_{{ik}}\ {words(said).latex}", f"c_ik: {said}"))
+    said = f"the box that {own.text} says relative to the anchor of patch k"
+    writer.names.state("values", Math(rf"\hat{{b}}_{{ik}}\ {words(said).latex}", f"b'_ik: {said}"))
+    inner = rf"c_{{ik}} \left(1 - \mathrm{{GIoU}}(\hat{{b}}_{{ik}}, {box.latex}[{place.latex}])\right)"
+    return Math(
+        rf"\frac{{\sum_{{i,k}} {inner}}}{{\sum_{{i,k}} c_{{ik}}}}",
+        f"Σ_i,k c_ik (1 - GIoU(b'_ik, {box.text}[{place.text}])) / Σ_i,k c_ik",
+        PRODUCT,
+    )
+
+
+def _centreness(writer: Writer, node: Node) -> Math:
+    predicted, _, assigned = node.inputs
+    place, own = writer.expression(assigned), writer.names.feature(predicted, "ik")
+    said = "how central patch k is in its box, 0 without one"
+    writer.names.state("values", Math(rf"c_{{ik}}\ {words(said).latex}", f"c_ik: {said}"))
+    said = f"the patches (i, k) with a box {place.text}"
+    writer.names.state("values", Math(rf"A\ {words(said).latex}", f"A: {said}"))
+    return Math(
+        rf"\frac{{1}}{{|A|}} \sum_{{(i,k) \in A}} \mathrm{{BCE}}({own.latex}, c_{{ik}})",
+        f"1/|A| Σ_(i,k)∈A BCE({own.text}, c_ik)",
+        PRODUCT,
+    )
+
+
 GROUNDING: dict[str, Callable[[Writer, Node], Math]] = {
     ALIGNMENT: _align,
     WORD_MAP: _word_map,
+    ASSIGNED_WORDS: _word_map,
+    WORD_BIAS: _word_bias,
+    ATSS: _atss,
+    GIOU: _giou,
+    CENTRENESS: _centreness,
     FOCAL: _focal,
     REGION_DISTILLATION: _distillation,
     REGION_CONTRAST: _contrast,

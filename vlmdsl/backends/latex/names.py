@@ -25,7 +25,7 @@ from vlmdsl.ir import Encoder, Node, Program, Ramp, Teacher, encoder_of, head_wo
 from vlmdsl.ir.operations.encoding import ENCODE, GATE, MIX, NORMALIZE, POOLED, REDUCE_TOKENS
 from vlmdsl.ir.operations.grounding import REGIONS
 from vlmdsl.ir.operations.mining import FETCH
-from vlmdsl.ir.operations.modules import use_of
+from vlmdsl.ir.operations.modules import APPLY, use_of
 from vlmdsl.ir.operations.reference import ATTEND
 from vlmdsl.ir.operations.scalars import ADD, STOP, SUBTRACT
 from vlmdsl.ir.operations.state import NEAREST
@@ -221,6 +221,8 @@ class Names:
             return call(
                 use_of(node.inputs[0]).module.name, *(self.written_out(parent, index) for parent in node.inputs[0].inputs)
             )
+        if node.operation is APPLY:  # a head on features
+            return call(use_of(node).module.name, self.feature(node.inputs[0], index))
         if encode is None:
             return call(node.operation, *(self.written_out(parent, index) for parent in node.inputs))
         encoder = encoder_of(encode)

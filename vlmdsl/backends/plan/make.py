@@ -24,6 +24,7 @@ from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.lowering import ImpossiblePlan, UnknownDtype
 from vlmdsl.ir import Head, Node, Program, Use, columns, module_outputs, root_field, source_names, streams, walk
 from vlmdsl.ir.operations.encoding import ENCODE
+from vlmdsl.ir.operations.grounding import CONCEPTS
 from vlmdsl.ir.operations.grouping import PATCH_SEGMENTS
 from vlmdsl.ir.operations.matrices import SIMILARITY
 from vlmdsl.ir.operations.modules import APPLY, DROPPED, PIXELS, REPLACED, use_of
@@ -247,9 +248,14 @@ def _call(call: Apply, name: Callable[[Value], str], workload: Workload) -> Call
         gradient=call.use.gradient,
         teacher=call.use.follows is not None,
         values=tuple(map(name, call.values)),
-        samples=workload.batch // workload.world * len(call.values),
+        samples=workload.batch // workload.world * sum(map(_texts, call.values)),
         tokens=_tokens_of(call, workload),
     )
+
+
+def _texts(value: Value) -> int:
+    """How often a module encodes a value of one sample: each of several concepts by itself."""
+    return int(value.number("count")) if isinstance(value, Node) and value.operation is CONCEPTS else 1
 
 
 def _compute(compute: Compute, name: Callable[[Value], str]) -> ComputeRow:
@@ -280,7 +286,7 @@ def _tokens(mode: Mode, workload: Workload) -> int | None:
     """What a tower sees of a sample: patches of an image, tokens of a text, or both; None for other kinds."""
     if mode.split is not None:
         return workload.text_tokens * (1 + (mode.split.prefix == "prompt")) - (not mode.split.whole)
-    if mode.kind == "Text":
+    if mode.kind in ("Text", "Concepts"):
         return workload.text_tokens
     if mode.kind not in ("Image", JOINED):  # how many there are is not known
         return None

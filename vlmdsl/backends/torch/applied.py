@@ -11,7 +11,9 @@ from vlmdsl.ir.operations.encoding import TOKENS
 from vlmdsl.ir.operations.modules import APPLY
 from vlmdsl.planning import applied_of
 
-__all__ = ["INPUTS", "decoder_input", "fusion_input", "head_input", "patches_input", "states_input"]
+__all__ = [
+    "INPUTS", "decoder_input", "fusion_input", "head_input", "patches_input", "states_input", "token_head_input",
+]  # fmt: skip
 
 _Environment: TypeAlias = Mapping[Any, Any]
 
@@ -34,6 +36,11 @@ def patches_input(node: Any, environment: _Environment) -> tuple[Tensor]:
     return (states,)
 
 
+def token_head_input(node: Any, environment: _Environment) -> tuple[Tensor, Tensor | None]:
+    """The input of an `apply` node of a head on tokens: tokens with their mask."""
+    return states_input(node.inputs[0], environment)
+
+
 def head_input(node: Any, environment: _Environment) -> tuple[Tensor]:
     """The input of an `apply` node of a head: vectors."""
     below = node.inputs[0]
@@ -48,6 +55,7 @@ INPUTS: Mapping[str, Callable[[Any, _Environment], tuple[Any, ...]]] = {
     "decoder": decoder_input,
     "linear": patches_input,
     "head": head_input,
+    "token_head": token_head_input,
 }
 """Per family of modules that are applied to features: the arguments of a call for one `apply` node."""
 
@@ -56,5 +64,7 @@ def states_input(node: Any, environment: _Environment) -> tuple[Tensor, Tensor |
     """The vectors of a node of tokens that a module takes, with their mask: states of a tower, or the tokens of a module."""
     if node in environment:  # computed: those of picked samples
         return environment[node].values, environment[node].mask
-    output = environment[applied_of(node.inputs[0])]
+    output = environment[applied_of(node if node.operation is APPLY else node.inputs[0])]
+    if node.operation is APPLY:
+        return output.tokens, output.mask
     return output.tokens if node.operation is TOKENS else output.states, output.mask

@@ -34,7 +34,7 @@ from vlmdsl.ir.operations.targets import SAME
 from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.ir.schedule import Lowering
 from vlmdsl.passes.gathering import gathered_by
-from vlmdsl.types import AlignmentType, LossType, ScalarType, ScoreType, TargetType, VecType
+from vlmdsl.types import AlignmentType, LossType, ScalarType, ScoreType, TargetType, TokensType, VecType
 
 __all__ = ["RULES", "Values", "call_of", "literal"]
 
@@ -147,7 +147,10 @@ def _vocabulary(values: Values, node: Node) -> str:
 
 def _applied(values: Values, node: Node) -> str:
     """What a head or a decoder gives; of fusion the operations that read its outputs say which."""
-    return _features(values, node, "pooled")
+    if not isinstance(node.type, TokensType):
+        return _features(values, node, "pooled")
+    features, mask = _features(values, node, "tokens"), values.output(node).input("mask")
+    return f"ops.tokens({features}, inputs.get({literal(mask)}))"
 
 
 def _pixels(values: Values, node: Node) -> str:

@@ -12,6 +12,7 @@ from vlmdsl.ir.schedule import Compute, Schedule
 from vlmdsl.types import (
     AlignmentType,
     AssignmentType,
+    BoxAssignmentType,
     CodesType,
     ConditionType,
     DistributionType,
@@ -82,6 +83,7 @@ _AXES: dict[type[Type], tuple[str, ...]] = {
     DistributionType: ("B", "D"),
     VectorType: ("D",),
     PicksType: ("B", "K"),
+    BoxAssignmentType: ("B", "P"),
     PatchesType: ("B", "P", "C"),
     AssignmentType: ("B", "P", "G"),
     CodesType: ("B", "P"),

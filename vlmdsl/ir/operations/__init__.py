@@ -6,6 +6,7 @@ Importing this package defines them all. `docs/architecture.md` section 3 shows 
 from vlmdsl.ir.operation import OPERATIONS
 from vlmdsl.ir.operations import (
     contrast,
+    detection,
     encoding,
     grounding,
     grouping,
@@ -26,6 +27,6 @@ __all__ = ["FAMILIES", "OPERATIONS"]
 
 FAMILIES = (
     views, encoding, prediction, matrices, targets, reductions, scalars, state, per_sample, reference, mining, modules,
-    grounding, grouping, contrast,
+    grounding, detection, grouping, contrast,
 )  # fmt: skip
 """The modules in the order in which documents list their operations."""

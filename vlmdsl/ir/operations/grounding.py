@@ -41,11 +41,10 @@ def regions(node: Node, types: tuple[Type, ...]) -> Type:
 
 
 def alignment(node: Node, types: tuple[Type, ...]) -> Type:
-    need(len(types) in (2, 3), f"has {len(types)} inputs, wants 2 or 3")
-    x, y = types[:2]
+    need(len(types) == 2, f"has {len(types)} inputs, wants 2")
+    x, y = types
     need(isinstance(x, TokensType), f"aligns the regions of each sample, got {x}")
     need(isinstance(y, TokensType | TableType), f"aligns regions with words, concepts or a table, got {y}")
-    need(len(types) == 2 or isinstance(types[2], TokensType), f"adds one number per word, got {types[-1]}")
     assert isinstance(x, TokensType)
     words = y.tokens if isinstance(y, TokensType) else TableType().rows
     return AlignmentType(regions=x.tokens, words=words)
@@ -127,8 +126,8 @@ ALIGNMENT = define(
         compares=True,
         multiplies=True,
         per_sample=True,
-        takes="Tokens of regions, Tokens of a text or concepts, or a Table; a number per word",
-        gives="Alignment: the product of each region with each word of its sample, plus the number of the word",
+        takes="Tokens of regions, Tokens of a text or concepts, or a Table",
+        gives="Alignment: the product of each region with each word of its sample",
     )
 )
 WORD_MAP = define(

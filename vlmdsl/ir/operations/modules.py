@@ -88,6 +88,11 @@ def _fusion(node: Node, types: tuple[Type, ...]) -> Type:
     return EncodedType("Text")
 
 
+def _token_head(node: Node, types: tuple[Type, ...]) -> Type:
+    take(types, TokensType)
+    return types[0]
+
+
 def _linear(node: Node, types: tuple[Type, ...]) -> Type:
     """Takes the states of an image."""
     take(types, TokensType)
@@ -99,6 +104,7 @@ _RULES: Mapping[str, Callable[[Node, tuple[Type, ...]], Type]] = {
     "decoder": _decoder,
     "fusion": _fusion,
     "linear": _linear,
+    "token_head": _token_head,
 }
 """What modules of a family take, and what they give."""
 
@@ -164,10 +170,13 @@ APPLY = define(
         "apply",
         apply,
         {"use": (Use,)},
-        takes="states of a text, states of its image; or states of an image, of a decoder without dropped patches; or a Vec",
+        takes=(
+            "states of a text, states of its image; or states of an image, of a decoder without dropped patches; a Vec; or "
+            "Tokens"
+        ),
         carries="`use: ir.Use` (module, blocks, gradient, follows)",
-        gives="Encoded of a text given its image, Patches of a decoder, Logits of a linear map of patches, or Vec of a "
-        "head. The schedule calls the module",
+        gives="Encoded of a text given its image, Patches of a decoder, Logits of a linear map of patches, Vec of a "
+        "head, or Tokens of a head on tokens. The schedule calls the module",
     )
 )
 MATCHED = define(

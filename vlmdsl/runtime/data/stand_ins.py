@@ -130,6 +130,17 @@ def _cells(image: np.ndarray) -> np.ndarray:
     return np.array([(left, top, right, bottom) for top, bottom in rows for left, right in columns])
 
 
+def _whole(image: np.ndarray) -> np.ndarray:
+    """The whole image, as boxes `[1, 4]`."""
+    height, width = image.shape[:2]
+    return np.array([(0.0, 0.0, width, height)])
+
+
+def _phrase(text: object) -> list[str]:
+    """A text as the phrase of a single box."""
+    return [_filled(text)]
+
+
 def _spans(text: object, spans: object) -> Mapping[str, object]:
     """The phrases of boxes as parts of a text."""
     return {"text": text, "spans": spans}
@@ -159,6 +170,8 @@ STAND_INS: dict[str, StandIn] = {
     "grid": StandIn("Regions", ("IMAGE",), "the cells of a 3 x 3 grid over an image, as small images", _grid),
     "crops": StandIn("Regions", ("IMAGE", "BOXES"), "the contents of annotated boxes, as small images", _crops),
     "cells": StandIn("Boxes", ("IMAGE",), "the cells of a 3 x 3 grid over an image", _cells),
+    "whole": StandIn("Boxes", ("IMAGE",), "the whole image as a single box", _whole),
+    "phrase": StandIn("Phrases", ("TEXT",), "a text as the phrase of a single box", _phrase),
     "spans": StandIn("Phrases", ("TEXT", "SPANS"), "the parts of a text that name each box", _spans),
     "superpixels": StandIn("Segments", ("IMAGE",), "superpixels of an image by Felzenszwalb's method", _superpixels),
     "hash": StandIn("Label", ("TEXT",), "a class for each distinct text", _label),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from vlmdsl.backends.torch.step import Step
 from vlmdsl.ir import Column, Node, Program, column_of, encoder_of, root_field, walk
+from vlmdsl.ir.operations.detection import ASSIGNED_WORDS
 from vlmdsl.ir.operations.grounding import CONCEPTS, FOCAL, REGION_DISTILLATION
 from vlmdsl.ir.operations.reference import REFERENCE
 from vlmdsl.runtime.evaluation.features import evaluation_mode
@@ -38,22 +40,28 @@ MOST_PHRASES = 64
 @dataclass(frozen=True)
 class Grounding:
     """How a program compares regions with words: the `logits`, the encoded `text` that names regions, or the `table` of
-    names that they are compared with, and the fields that hold boxes and phrases."""
+    names that they are compared with, and the fields that hold boxes and phrases.
+
+    Regions may be the points of a grid (`at_points`): a box is then its central point.
+    """
 
     logits: Node
     boxes: str
     phrases: str
     text: Node | None = None
     table: Column | None = None
+    at_points: bool = False
 
 
 def grounding_of(program: Program) -> Grounding | None:
     """The first comparison of boxes with the words that name them; None if a program has none."""
     for node in program.nodes():
         if node.operation is FOCAL:
-            logits, word_map = node.inputs
-            text, boxes = word_map.inputs[:2]
-            return Grounding(logits, boxes.string("name"), root_field(text.inputs[0]).string("name"), text=text)
+            logits, words = node.inputs
+            word_map = words.inputs[0] if words.operation is ASSIGNED_WORDS else words
+            text, boxes = word_map.inputs
+            phrases = root_field(text.inputs[0]).string("name")
+            return Grounding(logits, boxes.string("name"), phrases, text=text, at_points=words is not word_map)
         if node.operation is REGION_DISTILLATION:
             logits, _, boxes = node.inputs
             tables = [column_of(below) for below in walk([logits]) if below.operation is REFERENCE]
@@ -154,7 +162,18 @@ def _probabilities(model: VisionLanguageModel, batch: Batch, grounding: Groundin
     assert words is not None
     of_phrases = words.to(logits.dtype)
     total = torch.einsum("brl,bnl->brn", logits.sigmoid(), of_phrases)
-    return (total / of_phrases.sum(dim=2)[:, None, :].clamp(min=1)).cpu()
+    scores = total / of_phrases.sum(dim=2)[:, None, :].clamp(min=1)
+    boxes = batch.values[grounding.boxes][0]
+    assert boxes is not None
+    return (_central(scores, boxes) if grounding.at_points else scores).cpu()
+
+
+def _central(scores: Tensor, boxes: Tensor) -> Tensor:
+    """Of the points of a square grid, [b, P, n], the one that the centre of each box [b, R, 4] is in: [b, R, n]."""
+    side = math.isqrt(scores.shape[1])
+    across, down = (((boxes[..., :2] + boxes[..., 2:]) / 2 * side).long().clamp(0, side - 1)).unbind(dim=2)
+    places = (down * side + across)[..., None].expand(-1, -1, scores.shape[2])
+    return scores.gather(1, places)
 
 
 def _in_texts(phrases: Sequence[str], form: TextFormat, *, concepts: bool) -> Iterator[tuple[Value, Value]]:

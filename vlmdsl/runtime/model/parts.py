@@ -17,6 +17,7 @@ from vlmdsl.runtime.model.image_views import check_image_views
 from vlmdsl.runtime.model.linear_heads import LinearHeads
 from vlmdsl.runtime.model.pixel_decoders import PixelDecoders
 from vlmdsl.runtime.model.teachers import Teachers
+from vlmdsl.runtime.model.token_heads import TokenHeads
 from vlmdsl.runtime.model.tower_needs import check_towers, tower_needs
 from vlmdsl.runtime.model.towers import Towers
 from vlmdsl.runtime.model.vocabularies import Vocabularies
@@ -30,6 +31,7 @@ __all__ = ["FAMILIES", "Parts"]
 FAMILIES: Mapping[str, type[ModuleFamily]] = {
     "fusion": Fusions,
     "decoder": PixelDecoders,
+    "token_head": TokenHeads,
     "vocabulary": Vocabularies,
     "linear": LinearHeads,
     "head": Heads,

@@ -7,6 +7,7 @@ from vlmdsl.runtime.modules.fusion import Fusion, MergedFusion, fusion
 from vlmdsl.runtime.modules.linear import LinearHead
 from vlmdsl.runtime.modules.pooler import AttentionalPooler
 from vlmdsl.runtime.modules.sequences import SequenceFeatures
+from vlmdsl.runtime.modules.token_heads import TokenHead
 
 __all__ = [
     "AttentionalPooler",
@@ -15,6 +16,7 @@ __all__ = [
     "LinearHead",
     "MergedFusion",
     "PixelDecoder",
+    "TokenHead",
     "SequenceFeatures",
     "TextDecoder",
     "TextDecoderTower",

@@ -14,6 +14,7 @@ from vlmdsl.backends.torch.ops.criteria import (
     sigmoid_loss,
     target_entropy,
 )
+from vlmdsl.backends.torch.ops.detection import assigned_words, atss, centreness, giou
 from vlmdsl.backends.torch.ops.distributions import distribution, entropy, entropy_of_mean
 from vlmdsl.backends.torch.ops.elementwise import (
     add,
@@ -46,6 +47,7 @@ from vlmdsl.backends.torch.ops.grounding import (
     region_contrast,
     region_distillation,
     regions,
+    word_bias,
     word_map,
 )
 from vlmdsl.backends.torch.ops.grouping import assignment_divergence, segment_mean
@@ -67,16 +69,16 @@ from vlmdsl.backends.torch.values import Picks, Similarities, Target, TargetPart
 
 __all__ = [
     "ContrastResult", "Direction", "Picks", "Similarities", "SoftTargets", "Target", "TargetPart", "TokenFeatures",
-    "WordMap", "add", "add_features", "add_targets", "alignment", "attend", "best_entries", "best_entries_by_index",
-    "clamp", "codes_at", "contrast", "contrast_of", "cross_entropy", "distill", "distribution", "divide", "enqueue",
-    "entropy", "entropy_of_mean", "equal", "exclude", "exclude_pairs", "exp", "fetch", "flipped", "focal", "gate", "gather",
-    "greater", "greater_equal", "hardest", "hinge", "less", "less_equal", "linear_cross_entropy", "log", "log_sum_exp",
-    "logical_and", "logical_not", "logical_or", "lookup", "matched", "maximum", "mean", "mine", "minimum", "mix",
-    "mixture", "multiply", "nearest", "negate", "normalize", "not_equal", "others", "paired", "patch_side", "picked",
-    "pixels", "plugin_criterion", "plugin_target", "plugin_token_criterion", "reconstruct", "reduce_tokens",
-    "region_contrast", "region_distillation", "regions", "retain", "retrieve", "reuse", "row_mean", "row_sum",
-    "running_mean", "running_means", "same", "samples", "scale_target", "score", "sigmoid_loss", "similarity", "smooth",
-    "softmax", "softplus", "stop", "subtract", "subtract_features", "take", "target_entropy", "token_loss", "tokens",
-    "transport", "transpose", "uniform", "unite", "unite_targets", "where", "word_map", "write", "assignment_divergence",
-    "segment_mean",
+    "WordMap", "add", "add_features", "add_targets", "alignment", "assigned_words", "assignment_divergence", "atss",
+    "attend", "best_entries", "best_entries_by_index", "centreness", "clamp", "codes_at", "contrast", "contrast_of",
+    "cross_entropy", "distill", "distribution", "divide", "enqueue", "entropy", "entropy_of_mean", "equal", "exclude",
+    "exclude_pairs", "exp", "fetch", "flipped", "focal", "gate", "gather", "giou", "greater", "greater_equal", "hardest",
+    "hinge", "less", "less_equal", "linear_cross_entropy", "log", "log_sum_exp", "logical_and", "logical_not",
+    "logical_or", "lookup", "matched", "maximum", "mean", "mine", "minimum", "mix", "mixture", "multiply", "nearest",
+    "negate", "normalize", "not_equal", "others", "paired", "patch_side", "picked", "pixels", "plugin_criterion",
+    "plugin_target", "plugin_token_criterion", "reconstruct", "reduce_tokens", "region_contrast", "region_distillation",
+    "regions", "retain", "retrieve", "reuse", "row_mean", "row_sum", "running_mean", "running_means", "same", "samples",
+    "scale_target", "score", "segment_mean", "sigmoid_loss", "similarity", "smooth", "softmax", "softplus", "stop",
+    "subtract", "subtract_features", "take", "target_entropy", "token_loss", "tokens", "transport", "transpose",
+    "uniform", "unite", "unite_targets", "where", "word_bias", "word_map", "write",
 ]  # fmt: skip

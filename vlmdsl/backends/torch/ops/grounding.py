@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from vlmdsl.backends.torch.collectives import all_reduce_sum
 from vlmdsl.backends.torch.values import Table, TokenFeatures, WordMap, precise
 
-__all__ = ["alignment", "focal", "region_contrast", "region_distillation", "regions", "word_map"]
+__all__ = ["alignment", "focal", "region_contrast", "region_distillation", "regions", "word_bias", "word_map"]
 
 _SMALLEST = 1e-3
 """The least difference between target and probability that the softmax form weighs by: GLIP's."""
@@ -32,16 +32,29 @@ def regions(patches: TokenFeatures, boxes: Tensor, *, bins: int = 2, samples: in
     1.5
     """
     values = patches.values
-    side = _side(values.shape[1])
-    grid = precise(values).reshape(len(values), side, side, -1).permute(0, 3, 1, 2)
-    points = (torch.arange(bins * samples, device=values.device, dtype=grid.dtype) + 0.5) / (bins * samples)
-    left, top, right, bottom = boxes.to(grid.dtype).unbind(dim=2)
+    weights = _region_weights(precise(boxes.detach()), values.shape[1], bins, samples)
+    return TokenFeatures((weights @ precise(_whole(patches))).to(values.dtype), _real(boxes))
+
+
+@torch.library.custom_op("vlmdsl::region_weights", mutates_args=())
+def _region_weights(boxes: Tensor, patches: int, bins: int, samples: int) -> Tensor:
+    """The weight of each patch in the feature of each box: [b, R, P].
+
+    A custom operator, so that a compiled graph does not hang on the number of patches.
+    """
+    side = _side(patches)
+    points = (torch.arange(bins * samples, device=boxes.device, dtype=boxes.dtype) + 0.5) / (bins * samples)
+    left, top, right, bottom = boxes.unbind(dim=2)
     across = left[..., None] + (right - left)[..., None] * points
     down = top[..., None] + (bottom - top)[..., None] * points
-    rows, columns = _weights(down, side), _weights(across, side)
     # Points are a product of rows and columns, and so is their bilinear interpolation, so the mean is too.
-    pooled = torch.einsum("brh,brw,bdhw->brd", rows.mean(dim=2), columns.mean(dim=2), grid)
-    return TokenFeatures(pooled.to(values.dtype), _real(boxes))
+    rows, columns = (_weights(places, side).mean(dim=2) for places in (down, across))
+    return (rows[..., :, None] * columns[..., None, :]).flatten(2)
+
+
+@_region_weights.register_fake
+def _(boxes: Tensor, patches: int, bins: int, samples: int) -> Tensor:
+    return boxes.new_empty((*boxes.shape[:2], patches))
 
 
 def _weights(points: Tensor, side: int) -> Tensor:
@@ -66,14 +79,18 @@ def _real(boxes: Tensor) -> Tensor:
     return (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
 
 
-def alignment(x: TokenFeatures, y: TokenFeatures | Table, bias: TokenFeatures | None = None) -> Tensor:
+def alignment(x: TokenFeatures, y: TokenFeatures | Table) -> Tensor:
     """The product of each region [b, R, D] with each word of its sample [b, L, D], or entry of a table [L, D]: [b, R, L].
 
-    `bias` [b, L, 1] is added to all regions, a number per word. Padding is zeroed: it must not spread NaN.
+    Padding is zeroed: it must not spread NaN.
     """
     left, right = precise(_whole(x)), precise(y.values if isinstance(y, Table) else _whole(y))
-    products = torch.einsum("brd,ld->brl" if isinstance(y, Table) else "brd,bld->brl", left, right)
-    return products if bias is None else products + precise(_whole(bias))[:, None, :, 0]
+    return torch.einsum("brd,ld->brl" if isinstance(y, Table) else "brd,bld->brl", left, right)
+
+
+def word_bias(logits: Tensor, numbers: TokenFeatures) -> Tensor:
+    """The number of each word [b, L, 1] added to the logits of all regions [b, R, L]."""
+    return logits + precise(_whole(numbers))[:, None, :, 0]
 
 
 def _whole(tokens: TokenFeatures) -> Tensor:

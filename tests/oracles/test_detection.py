@@ -1,0 +1,98 @@
+"""Assignment of points to boxes and losses of predicted boxes: those of GLIP's detector, and the total of DetCLIP."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from oracles.test_region_words import tensors_of
+from vlmdsl.backends.torch import ops
+from vlmdsl.backends.torch.ops import set_matching
+from vlmdsl.backends.torch.ops.detection import assigned_words, atss_of, box_loss_of, centreness_of, generalised_iou
+
+
+@pytest.mark.parametrize("name", ["glip-atss", "glip-atss_nopositive"])
+def test_the_detector_of_glip_is_the_authors(name: str) -> None:
+    tensors = tensors_of(name)
+    counts = tensors["boxes_per_image"].tolist()
+    samples, most, length = len(counts), max(counts), tensors["text_mask"].shape[1]
+    boxes = torch.zeros(samples, most, 4, dtype=torch.float64)
+    words, labels = torch.zeros(samples, most, length, dtype=torch.bool), torch.zeros(samples, most, dtype=torch.int64)
+    for row, (count, start) in enumerate(zip(counts, [0, *torch.tensor(counts).cumsum(0).tolist()], strict=False)):
+        own = slice(start, start + count)
+        boxes[row, :count], labels[row, :count] = tensors["boxes"][own], tensors["labels"][own]
+        words[row, :count] = tensors["positive_map"][own] > 0
+    anchors, sizes = tensors["anchors"], tensors["level_sizes"].tolist()
+    at = atss_of(anchors, sizes, boxes, topk=9, pixel=1.0, inside=0.01)
+    assert torch.equal(torch.where(at >= 0, labels.gather(1, at.clamp(min=0)), 0), tensors["out_assigned_labels"])
+
+    leaves = {key: tensors[key].requires_grad_() for key in ("box_regression", "centerness", "dot_product_logits")}
+    target = assigned_words(ops.WordMap(words, tensors["text_mask"] > 0), at)
+    terms = {
+        "token": ops.focal(leaves["dot_product_logits"], target),
+        "reg": 2 * box_loss_of(leaves["box_regression"], anchors, boxes, at, pixel=1.0),
+        "centerness_loss": centreness_of(leaves["centerness"], anchors, boxes, at),
+    }
+    for key, value in terms.items():
+        torch.testing.assert_close(value.detach(), tensors[f"out_{key}"], rtol=1e-9, atol=0)
+    torch.stack(list(terms.values())).sum().backward()
+    for key, leaf in leaves.items():
+        torch.testing.assert_close(leaf.grad, tensors[f"grad_{key}"], rtol=1e-9, atol=1e-13)
+
+
+def test_the_box_term_of_detclip_is_the_papers() -> None:
+    tensors = tensors_of("detclip-total")
+    positive = tensors["targets"].any(dim=2)
+    weights = torch.where(positive, tensors["centerness_target"], 0.0)
+    losses = 1 - generalised_iou(tensors["pred_boxes"], tensors["target_boxes"])
+    # The 1e-7 that GLIP adds to areas is in ours, not in the oracle's.
+    torch.testing.assert_close((weights * losses).sum() / weights.sum(), tensors["out_reg"], rtol=1e-8, atol=0)
+
+
+def test_on_a_grid_a_box_is_for_the_patches_at_its_centre() -> None:
+    boxes = torch.tensor([[[0.25, 0.25, 0.75, 0.75], [0.0, 0.0, 0.0, 0.0]]])
+    points = ops.tokens(torch.zeros(1, 64, 3), None)
+    at = ops.atss(points, boxes, topk=4, scale=4.0).view(8, 8)
+    assert (at >= 0).nonzero().tolist() == [[3, 3], [3, 4], [4, 3], [4, 4]]
+    words = ops.WordMap(torch.tensor([[[True, False], [False, True]]]), None, torch.tensor([[True, False]]))
+    assert ops.assigned_words(words, at.view(1, 64)).words.sum(dim=(0, 1)).tolist() == [4, 0]
+
+
+def test_a_box_that_is_predicted_exactly_has_no_loss() -> None:
+    boxes, at = torch.tensor([[[0.25, 0.25, 0.75, 0.75]]]), torch.full((1, 64), -1)
+    at[0, 27] = 0  # its anchor is centred 1/16 to the left of the box and above it, and as large
+    deltas = torch.zeros(1, 64, 4)
+    deltas[0, 27, :2] = 10 * (1 / 16) / 0.5
+    assert ops.giou(ops.tokens(deltas, None), boxes, at, scale=4.0).abs() < 1e-6
+
+
+def test_the_criterion_of_mdetr_is_the_authors() -> None:
+    tensors = tensors_of("mdetr-criterion")
+    counts, length = tensors["boxes_per_image"].tolist(), tensors["token_positive"].shape[1]
+    boxes = torch.zeros(len(counts), max(counts), 4, dtype=torch.float64)
+    words = torch.zeros(len(counts), max(counts), length, dtype=torch.bool)
+    for row, own in enumerate(torch.arange(sum(counts)).split(counts)):
+        boxes[row, : len(own)] = set_matching.corners(tensors["boxes"][own])
+        words[row, : len(own)] = tensors["token_positive"][own]
+    leaves = {key: tensors[key].requires_grad_() for key in ("pred_logits", "pred_boxes", "proj_queries", "proj_tokens")}
+    logits, predicted = leaves["pred_logits"], leaves["pred_boxes"]
+    affinity = set_matching.token_affinity(logits, words)
+    at = set_matching.hungarian(affinity, predicted, boxes, affinity_weight=1.0, l1_weight=5.0, giou_weight=2.0)
+    assert torch.equal(at, tensors["out_match"])
+
+    queries, tokens = (ops.normalize(ops.tokens(leaves[key], None)) for key in ("proj_queries", "proj_tokens"))
+    count = set_matching.box_count(boxes)
+    target = assigned_words(ops.WordMap(words), at)
+    terms = {
+        "ce": set_matching.soft_tokens(logits, words, at, count),
+        "bbox": set_matching.absolute_error(predicted, boxes, at, count),
+        "giou": set_matching.matched_giou(predicted, boxes, at, count),
+        "contrastive_align": set_matching.token_contrast(ops.alignment(queries, tokens) / 0.07, target, count),
+    }
+    for key, value in terms.items():
+        torch.testing.assert_close(value.detach(), tensors[f"out_loss_{key}"], rtol=1e-9, atol=0)
+    total = terms["ce"] + 5 * terms["bbox"] + 2 * terms["giou"] + terms["contrastive_align"]
+    torch.testing.assert_close(total.detach(), tensors["out_total"], rtol=1e-9, atol=0)
+    total.backward()
+    for key, leaf in leaves.items():
+        torch.testing.assert_close(leaf.grad, tensors[f"grad_{key}"], rtol=1e-9, atol=1e-12)

@@ -1,0 +1,85 @@
+"""Boxes predicted at the points of a grid of patches: which box each point is for, and losses of predicted boxes."""
+
+from __future__ import annotations
+
+from vlmdsl.ir.node import Node
+from vlmdsl.ir.operation import Operation, define
+from vlmdsl.ir.operations.rules import NUMBER, fixed, need, take
+from vlmdsl.types import AlignmentType, BoxAssignmentType, FieldType, LossType, TokensType, Type, WordMapType
+
+__all__ = ["ASSIGNED_WORDS", "ATSS", "CENTRENESS", "GIOU", "WORD_BIAS"]
+
+
+def atss(node: Node, types: tuple[Type, ...]) -> Type:
+    take(types, TokensType, FieldType)
+    need(isinstance(types[0], TokensType) and types[0].tokens == "P", f"takes the patches of an image, got {types[0]}")
+    need(types[1] == FieldType("Boxes"), f"takes Boxes, got {types[1]}")
+    need(node.number("topk") >= 1 and node.number("scale") > 0, "has no anchor")
+    return BoxAssignmentType()
+
+
+def of_points(node: Node, types: tuple[Type, ...]) -> Type:
+    take(types, TokensType, FieldType, BoxAssignmentType)
+    need(isinstance(types[0], TokensType) and types[0].tokens == "P", f"is predicted at patches, got {types[0]}")
+    need(types[1] == FieldType("Boxes"), f"takes Boxes, got {types[1]}")
+    return LossType()
+
+
+def word_bias(node: Node, types: tuple[Type, ...]) -> Type:
+    take(types, AlignmentType, TokensType)
+    logits, numbers = types
+    assert isinstance(logits, AlignmentType)
+    assert isinstance(numbers, TokensType)
+    need(logits.words == numbers.tokens, f"adds a number per word to {logits}, got {numbers}")
+    return logits
+
+
+ATSS = define(
+    Operation(
+        "atss",
+        atss,
+        {"topk": (int,), "scale": NUMBER},
+        stops_gradient=True,
+        takes="Tokens of the patches of an image, Boxes",
+        carries="`topk` candidates per box, `scale` of anchors, in patches",
+        gives="BoxAssignment: the box that each patch is for, by the overlap of its anchor with the box",
+    )
+)
+ASSIGNED_WORDS = define(
+    Operation(
+        "assigned_words",
+        fixed(WordMapType(regions="P"), WordMapType, BoxAssignmentType),
+        stops_gradient=True,
+        takes="WordMap of boxes, BoxAssignment",
+        gives="WordMap of points: the words of the box that each is for; all points count",
+    )
+)
+GIOU = define(
+    Operation(
+        "giou",
+        of_points,
+        {"scale": NUMBER},
+        takes="Tokens of four numbers per patch, Boxes, BoxAssignment",
+        carries="`scale` of anchors",
+        gives="Loss: 1 - GIoU of predicted boxes, weighted by centreness, over the positives of the global batch",
+    )
+)
+CENTRENESS = define(
+    Operation(
+        "centreness",
+        of_points,
+        {"scale": NUMBER},
+        takes="Tokens of one number per patch, Boxes, BoxAssignment",
+        carries="`scale` of anchors",
+        gives="Loss: binary cross-entropy with the centreness of each patch, over the positives of the global batch",
+    )
+)
+WORD_BIAS = define(
+    Operation(
+        "word_bias",
+        word_bias,
+        per_sample=True,
+        takes="Alignment, Tokens of one number per word",
+        gives="Alignment: the number of each word added to the logits of all regions",
+    )
+)
