@@ -45,7 +45,7 @@ def atss(points: TokenFeatures, boxes: Tensor, *, topk: int, scale: float) -> Te
 
 @torch.library.custom_op("vlmdsl::atss_on_grid", mutates_args=())
 def _atss_on_grid(boxes: Tensor, points: int, topk: int, scale: float) -> Tensor:
-    """A custom operator, so that a compiled graph does not hang on the number of points."""
+    """A custom operator, so that a compiled graph does not depend on the number of points."""
     precise_boxes = precise(boxes)
     return atss_of(anchors(points, scale, precise_boxes), [points], precise_boxes, topk=topk)
 
@@ -117,8 +117,8 @@ def centreness(logits: TokenFeatures, boxes: Tensor, assigned: Tensor, *, scale:
 
 
 def _anchors_of(points: Tensor, scale: float) -> Tensor:
-    made: Tensor = _anchors_on_grid(points.detach(), points.shape[1], scale)
-    return made
+    grid: Tensor = _anchors_on_grid(points.detach(), points.shape[1], scale)
+    return grid
 
 
 @torch.library.custom_op("vlmdsl::anchors_on_grid", mutates_args=())

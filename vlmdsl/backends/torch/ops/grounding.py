@@ -40,7 +40,7 @@ def regions(patches: TokenFeatures, boxes: Tensor, *, bins: int = 2, samples: in
 def _region_weights(boxes: Tensor, patches: int, bins: int, samples: int) -> Tensor:
     """The weight of each patch in the feature of each box: [b, R, P].
 
-    A custom operator, so that a compiled graph does not hang on the number of patches.
+    A custom operator, so that a compiled graph does not depend on the number of patches.
     """
     side = _side(patches)
     points = (torch.arange(bins * samples, device=boxes.device, dtype=boxes.dtype) + 0.5) / (bins * samples)

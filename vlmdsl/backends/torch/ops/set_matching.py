@@ -84,14 +84,14 @@ def box_count(boxes: Tensor) -> Tensor:
 def soft_tokens(logits: Tensor, words: Tensor, at: Tensor, count: Tensor, *, without: float = 0.1) -> Tensor:
     """The cross-entropy of each prediction's softmax over T tokens and no object, [b, Q, T + 1], over the `count`: 0-d.
 
-    The target of a matched prediction spreads evenly over the words of its box, `words` [b, R, T], bool; that of another one
-    is no object, the last column, and counts `without`. Source: MDETR (Kamath et al., ICCV 2021), `loss_labels`.
+    The target of a matched prediction spreads evenly over the words of its box, `words` [b, R, T], bool; that of any other
+    prediction is the last column, and counts `without`. Source: MDETR (Kamath et al., ICCV 2021), `loss_labels`.
     """
     log_shares = precise(logits).log_softmax(dim=2)
     own = _spread(words, log_shares.dtype).gather(1, at.clamp(min=0)[:, :, None].expand(-1, -1, words.shape[2]))
     matched = at >= 0
-    found = -(own * log_shares[..., :-1]).sum(dim=2)
-    losses = torch.where(matched, found, -without * log_shares[..., -1])
+    missing = -(own * log_shares[..., :-1]).sum(dim=2)
+    losses = torch.where(matched, missing, -without * log_shares[..., -1])
     return all_reduce_sum(losses.sum()) / count
 
 
