@@ -94,6 +94,15 @@ KINDS: dict[str, Kind] = {
             )
         }
     ),
+    "grouping": Kind(
+        {
+            "grouping.IoU": Bound(
+                at_least=0.22,
+                times={"chance": 2, "untrained": 2},
+                title="overlap (IoU) of objects with the best groups, one each",
+            )
+        }
+    ),
 }
 """Every kind of evidence, one per row: a measure of `evaluation.json` is shown if it is in a kind of this table."""
 

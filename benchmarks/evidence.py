@@ -56,6 +56,7 @@ CHOOSING, REPORTING = 0, 100
 """The seeds of the held-out scenes that settings are chosen by, and of those that results are of."""
 
 SHAPES_COLUMNS = {
+    "superpixels": "superpixels(image)",
     "summary": "caption",
     "attributes": "template(phrases)",
     "first": "text",
@@ -68,6 +69,7 @@ OPENMOJI_COLUMNS = {
     "label": "group",
     "caption": "template(tags)",
     "text_ko": "cldr_ko",
+    "superpixels": "superpixels(image)",
     "regions": "grid(image)",
     "summary": "summarize(text)",
     "attributes": "template(tags)",

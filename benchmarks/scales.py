@@ -161,6 +161,16 @@ SCALES = {
         because="a tenth of 64 pairs is too few to retrieve from",
         settings={"data.reference": ("shapes:samples=256,seed=1",)},
     ),
+    "segclip": Scale(
+        {"depth": 2, "width": 64, "heads": 2},
+        "a small decoder; superpixels of the pixels, not the objects that the scenes know",
+        (),
+        VIEWS,
+        {"optimizer.learning_rate": 3e-3, "model.image_encoder": "segclip:tiny_patch4"},
+        columns={"superpixels": "superpixels(image)"},
+        steps={"learns": 1000},
+        tried=1,
+    ),
     "siglip": Scale(
         {"bias": -4},
         "the bias undoes that strangers outnumber partners: about minus the logarithm of the batch, 10 for the authors' "

@@ -81,7 +81,7 @@ minimize {
 SMALL = {"hidden": 16, "out": 10, "bottleneck": 6, "clusters": 10, "size": 20, "k": 3, "row_height": 8, "momentum": 0.9}
 SMALL |= {"depth": 1, "width": 16, "heads": 2, "entries": 12}
 """Values of hyper-parameters whose defaults are for large runs: heads, queues. No batch fills a queue of 20 evenly."""
-STAND_INS = {"Text": "template(phrases)", "Regions": "grid(image)", "Label": "hash(text)"}
+STAND_INS = {"Text": "template(phrases)", "Regions": "grid(image)", "Segments": "superpixels(image)", "Label": "hash(text)"}
 """What stands in for a field that the scenes have no column for, by its kind."""
 
 

@@ -34,12 +34,13 @@ __all__ = ["Loaded", "Sample", "SampleReader"]
 @dataclass(frozen=True)
 class Loaded:
     """One value of a batch, made per sample: a view of a field, in the format of the module that takes it (None if no module
-    does), the length of its noise, and the field that holds the segments of an image, where these are read."""
+    does), the length of its noise, and the field that holds the segments of an image, where these are read, or its
+    columns."""
 
     view: View
     form: object = None
     noise: int | None = None
-    segments: str | None = None
+    segments: str | FieldColumns | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +91,8 @@ class SampleReader:
             if kind == "Image" and self._pictured is None:
                 self._pictured = mapping.field(name)
             if loaded.segments is not None:
-                own = mapping.field(loaded.segments)
-                self._read_field[loaded.segments] = partial(family_of("Segments").read, field=own)
+                own = mapping.field(loaded.segments) if isinstance(loaded.segments, str) else loaded.segments
+                self._read_field[own.name] = partial(family_of("Segments").read, field=own)
         self._seed = seed
         self._materials = materials
         self._images = ImageCache(cache_bytes)
@@ -125,7 +126,8 @@ class SampleReader:
         counts_of_views: Counter[str] = Counter()
         for name, loaded in self.values.items():
             view = loaded.view
-            for read in filter(None, (view.field, loaded.segments)):
+            segmented = loaded.segments.name if isinstance(loaded.segments, FieldColumns) else loaded.segments
+            for read in filter(None, (view.field, segmented)):
                 if read not in roots:
                     roots[read] = self._read_field[read](sample)
             context = ViewContext(self._seed, epoch, key, loaded.form, counts_of_views, self._materials)
@@ -136,8 +138,8 @@ class SampleReader:
                 replaced[name] = view.replaced(context)
             if loaded.noise is not None:
                 noise[name] = gumbel_noise(self._seed, epoch, key, name, loaded.noise)
-            if loaded.segments is not None:
-                segments[name] = view.segments(roots[view.field], roots[loaded.segments], context)
+            if segmented is not None:
+                segments[name] = view.segments(roots[view.field], roots[segmented], context)
         _check_regions(values.values())
         counts.update(counts_of_views)
         return Sample(index, key, values, kept, replaced, noise, segments)

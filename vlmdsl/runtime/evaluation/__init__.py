@@ -4,6 +4,7 @@ from vlmdsl.runtime.evaluation.captions import Captioning, CaptionSettings, capt
 from vlmdsl.runtime.evaluation.codes import CodePrediction, code_accuracy, code_prediction_of
 from vlmdsl.runtime.evaluation.comparison import Comparison, Part, comparison_of
 from vlmdsl.runtime.evaluation.grounding import Grounding, box_phrase_accuracy, grounding_of
+from vlmdsl.runtime.evaluation.grouping import best_group_overlap, group_overlap, grouping_tower
 from vlmdsl.runtime.evaluation.held_out import evaluate, evaluate_images, image_names
 from vlmdsl.runtime.evaluation.named_objects import Objects, objects_in
 from vlmdsl.runtime.evaluation.neighbours import first_image_tower, neighbour_accuracy
@@ -14,6 +15,9 @@ from vlmdsl.runtime.evaluation.retrieval import Measures, Retrieval, retrieval_r
 from vlmdsl.runtime.evaluation.zero_shot import DEFAULT_TEMPLATES, ClassPrompts, class_similarities, zero_shot_accuracy
 
 __all__ = [
+    "best_group_overlap",
+    "group_overlap",
+    "grouping_tower",
     "DEFAULT_TEMPLATES",
     "CaptionSettings",
     "Captioning",

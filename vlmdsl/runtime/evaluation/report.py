@@ -25,6 +25,7 @@ PART_TITLES = {
     "codes": "codes of replaced patches",
     "grounding": "names of boxes",
     "captions": "captions",
+    "grouping": "objects and groups",
 }
 """Group of results of a part of a recipe -> its title."""
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
 from functools import partial
 
 from vlmdsl.ir import Program, root_field
@@ -19,6 +19,8 @@ from vlmdsl.runtime.evaluation import (
     code_accuracy,
     code_prediction_of,
     grounding_of,
+    group_overlap,
+    grouping_tower,
     masked_error,
     objects_in,
     reconstruction_of,
@@ -26,6 +28,7 @@ from vlmdsl.runtime.evaluation import (
 from vlmdsl.runtime.evaluation.overlap import overlap
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.training.evaluation_loaders import Loaders
+from vlmdsl.runtime.values import FieldColumns, ImageFormat
 from vlmdsl.types import FieldType
 
 __all__ = ["MeasuredPart", "measured_parts"]
@@ -127,6 +130,25 @@ def _captions(program: Program, loaders: Loaders) -> MeasuredPart | None:
     return MeasuredPart("captions", batches, lambda model: caption_measures(model, batches, captioning, settings, objects))
 
 
+def _groups(program: Program, loaders: Loaders) -> MeasuredPart | None:
+    """How well groups of patches are the objects of held-out images, where the data says which pixels these have."""
+    tower, source = grouping_tower(loaders.model), loaders.data.held_out
+    if tower is None or source is None or SEGMENTS not in source.columns:
+        return None
+    stream = next(stream for stream in loaders.model.streams if stream.encoder.tower == tower)
+    name, form = root_field(stream.source).string("name"), loaders.model.form(tower, "Image")
+    batches = loaders.held_out({name: objects_of(name, form)})
+    return MeasuredPart("grouping", batches, lambda model: group_overlap(model, batches, name, tower))
+
+
+def objects_of(image: str, form: Hashable) -> Loaded:
+    """An image in the form of a tower, with the object of each of its pixels."""
+    assert isinstance(form, ImageFormat)
+    return Loaded(View(image, "Image"), replace(form, patch=1), segments=FieldColumns(SEGMENTS, (SEGMENTS,)))
+
+
+SEGMENTS = "segments"
+"""The column that may say which object each pixel of an image belongs to, 0 for none."""
 _OBJECTS = ("objects", "objects_ko")
 """Columns that may hold what is in an image, in the words of captions of one language."""
 
@@ -140,5 +162,6 @@ _PARTS: tuple[Callable[[Program, Loaders], MeasuredPart | None], ...] = (
     _codes_of_patches,
     _boxes,
     _captions,
+    _groups,
 )
 """A part that can be measured is a line here, and its title one of `evaluation.PART_TITLES`."""

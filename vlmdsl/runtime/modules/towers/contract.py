@@ -78,6 +78,9 @@ class Encoder(nn.Module):
     from it."""
     tied_vocabulary: bool = False
     """Whether the linear map to the vocabulary has the weight of the token embedding; see `tie_vocabulary`."""
+    groups: int | None = None
+    """The number of groups that an image encoder gathers patches into, if it does; its `segment(images)` then gives the
+    group of each patch, `[b, grid, grid]`."""
     noise_length: int | None = None
     """The number of random numbers per image that an image encoder needs in training. Its `forward` then takes `noise [b,
     N]` of that length, standard Gumbel noise keyed by the sample; evaluation gives none."""

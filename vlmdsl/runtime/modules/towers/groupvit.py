@@ -70,6 +70,7 @@ class GroupingTransformer(Encoder):
         super().__init__("Image", dimension, yields)
         self.config = config
         self.image_format = ImageFormat(config.image_size, patch=config.patch_size)
+        self.groups = config.groups[-1]
         self.noise_length = sum(own * entering for entering, own in pairwise((config.grid**2, *config.groups)))
         stem = convolution_stem if config.stem == "convolution" else patch_stem
         self.stem = stem(config.width, config.patch_size)

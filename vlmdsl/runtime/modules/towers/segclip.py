@@ -60,6 +60,7 @@ class CentreTransformer(Encoder):
         self.config, self.states_width = config, vision.width
         self.image_format = ImageFormat(vision.image_size, patch=vision.patch_size)
         self.overlapping_patches = vision.stem == "convolution"
+        self.groups = config.centres
         self.noise_length = config.centres * vision.grid**2
         stem = convolution_stem if vision.stem == "convolution" else patch_stem
         self.stem = stem(vision.width, vision.patch_size).requires_grad_(False)
