@@ -82,7 +82,8 @@ KINDS: dict[str, Kind] = {
         {
             "reconstruction.error": Bound(
                 at_most=0.5, below=("untrained",), title="error of dropped patches, over that of the mean image"
-            )
+            ),
+            "reconstruction.unseen": Bound(title="share of that error in objects without a visible pixel"),
         }
     ),
     "codes": Kind(

@@ -131,9 +131,10 @@ def _by_colour(pixels: np.ndarray, grid: int, count: int) -> np.ndarray:
     """The patches of an image in clusters of their mean colours."""
     side = pixels.shape[0] // grid
     colours = pixels.reshape(grid, side, grid, side, 3).mean(axis=(1, 3)).reshape(-1, 3)
+    distinct = len(np.unique(colours, axis=0))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of clusters without a patch
-        _, clusters = kmeans2(colours, min(count, len(colours)), minit="++", rng=0)
+        _, clusters = kmeans2(colours, min(count, distinct), minit="++", rng=0)
     return clusters.reshape(grid, grid)
 
 

@@ -60,8 +60,13 @@ def _dropped_patches(program: Program, loaders: Loaders) -> MeasuredPart | None:
         return None
     view, name = view_of(reconstruction.source), root_field(reconstruction.source).string("name")
     dropped = View(view.field, view.kind, tuple(step for step in view.steps if step[0] == DROP))
-    batches = loaders.held_out({name: loaders.value(dropped, reconstruction.tower)})
-    return MeasuredPart("reconstruction", batches, lambda model: masked_error(model, batches, name, reconstruction))
+    values, objects = {name: loaders.value(dropped, reconstruction.tower)}, None
+    source = loaders.data.held_out
+    if source is not None and SEGMENTS in source.columns:
+        objects = f"{name}_objects"
+        values[objects] = objects_of(name, loaders.model.form(reconstruction.tower, "Image"))
+    batches = loaders.held_out(values)
+    return MeasuredPart("reconstruction", batches, lambda model: masked_error(model, batches, name, reconstruction, objects))
 
 
 def _codes_of_patches(program: Program, loaders: Loaders) -> MeasuredPart | None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import vlmdsl
+from vlmdsl.ir import Use
 from vlmdsl.runtime.evaluation import (
     Evaluation,
     Measures,
@@ -21,7 +22,7 @@ from vlmdsl.runtime.evaluation import (
 )  # fmt: skip
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.modules.towers import VisionConfig, VisionTransformer
-from vlmdsl.runtime.values import Batch, ImageBatch, KeptPatches
+from vlmdsl.runtime.values import Batch, ImageBatch, KeptPatches, PatchSegments
 
 RECIPE = """recipe masked(image: Image)
 let hidden = random(50%)
@@ -77,12 +78,40 @@ def test_the_error_is_over_that_of_the_mean_image() -> None:
     assert masked_error(model, [], "image", reconstruction) is None
 
 
+def test_the_share_of_the_error_in_objects_without_a_visible_pixel() -> None:
+    """Object 1 has a visible patch, object 2 has none: of an answer that is wrong by 1, its share of the pixels."""
+    vision = VisionTransformer(VisionConfig(image_size=8, patch_size=4, width=8, depth=1, heads=2), 4, ("states",))
+    objective = vlmdsl.compile(RECIPE, compiled=False)
+    model = VisionLanguageModel({"vision": vision}, objective)
+    reconstruction = reconstruction_of(objective.program)
+    assert reconstruction is not None
+    numbers = torch.zeros(1, 8, 8, dtype=torch.int64)
+    numbers[0, :2] = 1  # in patches 0 and 1
+    numbers[0, 6:, 6:] = 2  # in patch 3
+    image = torch.rand(1, 3, 8, 8)
+    values = {
+        "image": ImageBatch(image),
+        "image.keep": KeptPatches(torch.tensor([[0, 2]])),
+        "image_objects.segments": PatchSegments(numbers.flatten(1)),
+    }
+    model.part(Use(reconstruction.decoder)).forward = lambda states, keep: patches(image) + 1  # type: ignore[method-assign]
+    other = Batch({**values, "image": ImageBatch(image + 1)}, torch.tensor([1]), ["1"])
+    model_batches = [Batch(values, torch.tensor([0]), ["0"]), other]
+    measures = masked_error(model, model_batches, "image", reconstruction, "image_objects")
+    assert measures is not None
+    assert measures.chance["unseen"] == pytest.approx(4 / 32)
+    # The second image is predicted without error.
+    assert measures.values["unseen"] == pytest.approx(4 / 32)
+
+
 def test_a_run_measures_it_beside_the_untrained_model_and_again(tmp_path: Path) -> None:
     small = {"depth": 1, "width": 16, "heads": 2}
     settings = {"train.batch": 8, "train.compile": False, "train.device": "cpu", "evaluation.limit": 20}
     run = vlmdsl.train("mae", knobs=small, data=["shapes:samples=64"], steps=2, settings=settings, out=tmp_path / "run")
     measured = run.evaluation["reconstruction"]
-    assert measured.keys() == {"images", "error", "chance", "untrained"}
+    assert measured.keys() == {"images", "error", "unseen", "chance", "untrained"}
+    assert 0 < measured["chance"]["unseen"] < 0.2
+    assert 0 < measured["unseen"] < 1
     assert (measured["images"], run.evaluation["samples"]) == (20, 20)
     assert measured["error"] != measured["untrained"]["error"]
     assert vlmdsl.evaluate(tmp_path / "run").evaluation == run.evaluation
