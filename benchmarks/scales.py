@@ -168,7 +168,7 @@ SCALES = {
         VIEWS,
         {"optimizer.learning_rate": 3e-3, "model.image_encoder": "segclip:tiny_patch4"},
         columns={"superpixels": "superpixels(image)"},
-        steps={"learns": 1000},
+        steps={"learns": 450},
         tried=1,
     ),
     "siglip": Scale(
