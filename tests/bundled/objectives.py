@@ -1,8 +1,10 @@
-"""The objectives of the bundled recipes, each as a recipe of its own: one for every flow of every stage."""
+"""The objectives of the bundled recipes, each as a recipe of its own: one for every flow of every stage, equal ones once."""
 
 from __future__ import annotations
 
 import vlmdsl
+from vlmdsl.api.driver import build
+from vlmdsl.ir.digest import digest
 from vlmdsl.source import SourceText
 from vlmdsl.source.bundled import bundled_text
 from vlmdsl.syntax import parse
@@ -34,7 +36,10 @@ def _of_recipe(name: str) -> dict[str, str]:
     text = bundled_text(name)
     assert text is not None
     objectives = _objectives(text.text, name)
-    return objectives if len(objectives) > 1 else {name: name}
+    if len(objectives) == 1:
+        return {name: name}
+    first = {digest(build(own).planned): title for title, own in reversed(objectives.items())}
+    return {title: own for title, own in objectives.items() if title in first.values()}
 
 
 OBJECTIVES = {title: recipe for card in vlmdsl.recipes() for title, recipe in _of_recipe(card.name).items()}

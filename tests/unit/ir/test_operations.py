@@ -45,6 +45,11 @@ def test_every_operation_is_a_constant_of_one_family() -> None:
     assert all(OPERATIONS[operation] is operation for operation in constants)
 
 
+def test_a_loss_that_is_0_where_nothing_is_selected_says_what_it_counts() -> None:
+    silent = [name for name, operation in OPERATIONS.items() if "none: 0" in operation.gives and not operation.counts]
+    assert silent == []
+
+
 def test_defaults_are_those_of_attributes() -> None:
     for operation in OPERATIONS.values():
         assert operation.defaults.keys() <= operation.attributes.keys(), operation

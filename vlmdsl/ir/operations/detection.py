@@ -59,9 +59,10 @@ GIOU = define(
         "giou",
         of_points,
         {"scale": NUMBER},
+        counts="patch that is assigned to a box",
         takes="Tokens of four numbers per patch, Boxes, BoxAssignment",
         carries="`scale` of anchors",
-        gives="Loss: 1 - GIoU of predicted boxes, weighted by centreness, over the positives of the global batch",
+        gives="Loss: 1 - GIoU of predicted boxes, weighted by centreness, over the positives of the global batch; none: 0",
     )
 )
 CENTRENESS = define(
@@ -69,9 +70,10 @@ CENTRENESS = define(
         "centreness",
         of_points,
         {"scale": NUMBER},
+        counts="patch that is assigned to a box",
         takes="Tokens of one number per patch, Boxes, BoxAssignment",
         carries="`scale` of anchors",
-        gives="Loss: binary cross-entropy with the centreness of each patch, over the positives of the global batch",
+        gives="Loss: binary cross-entropy with the centreness of each patch, over the positives of the batch; none: 0",
     )
 )
 WORD_BIAS = define(

@@ -69,6 +69,7 @@ DISTILL = define(
     Operation(
         "distill",
         distill,
+        counts="token to predict",
         takes="Logits, Logits of a teacher, Codes",
         gives=(
             "Loss: the mean cross-entropy with the teacher's distribution of the tokens of the global batch that have a "
