@@ -18,6 +18,8 @@ UNKNOWN = {
     "blip": "a share that a schedule moves",
     "detclip": "boxes",
     "glip": "boxes",
+    "flava.images": "codes",
+    "flava.texts": "words",
     "byol": "no candidates",
     "cappa": "a vocabulary",
     "kelip.pixels": "pixels",

@@ -25,6 +25,7 @@ from bundled.runs import (
 )
 from vlmdsl.api.driver import build
 from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.modules import MergedFusion
 from vlmdsl.runtime.modules.heads import MultilayerHead
 from vlmdsl.runtime.modules.towers import Encoder
 
@@ -76,7 +77,7 @@ class Recorder:
         for head in model.heads.modules():
             self._watch_head(head)
         for name, module in model.fusions.parts.items():
-            self._watch(module, partial(_fusion_call, name))
+            self._watch(module, partial(_fusion_call, name, GRID**2 if isinstance(module, MergedFusion) else 0))
         for module in model.vocabularies.parts.values():
             self._watch(module, lambda arguments: Called("vocabulary", len(arguments[0]), None))
         for name, linear in model.linear_heads.parts.items():
@@ -124,8 +125,8 @@ class Recorder:
             hook.remove()
 
 
-def _fusion_call(name: str, arguments: tuple[Tensor, ...]) -> Called:
-    return Called(name, len(arguments[0]), arguments[0].shape[1])
+def _fusion_call(name: str, patches: int, arguments: tuple[Tensor, ...]) -> Called:
+    return Called(name, len(arguments[0]), arguments[0].shape[1] + patches)
 
 
 def _decoder_call(name: str, patches: int, arguments: tuple[Tensor, ...]) -> Called:

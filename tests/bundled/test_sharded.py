@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
+from bundled.objectives import OBJECTIVES
 from bundled.runs import ALBEF_CORE, with_tiny_towers
 from bundled.test_micro_batches import model_and_batch
 from vlmdsl.runtime.training.processes import World
@@ -16,7 +17,12 @@ from vlmdsl.testing.distributed import run_processes
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
-RECIPES = {"heads, queue, masked tokens": "declip", "teacher": "moco_v3", "fusion": ALBEF_CORE}
+RECIPES = {
+    "heads, queue, masked tokens": "declip",
+    "teacher": "moco_v3",
+    "fusion": ALBEF_CORE,
+    "codes": OBJECTIVES["flava.pairs"],
+}
 WORDS = """
 recipe words(image: Image, text: Text)
 let masked = mask(text, random(30%))

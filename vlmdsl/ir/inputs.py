@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from vlmdsl.ir.encoders import Encoder, encoder_of
 from vlmdsl.ir.node import Node
 from vlmdsl.ir.operations.encoding import ENCODE
-from vlmdsl.ir.operations.modules import STATES
+from vlmdsl.ir.operations.modules import OWN, STATES
 from vlmdsl.ir.operations.reference import REFERENCE
 from vlmdsl.ir.operations.scalars import SCALAR
 from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.ir.program import Program, draws, ramps, sample_index
-from vlmdsl.ir.streams import CODES, ModuleOutput, Stream, module_outputs, streams
+from vlmdsl.ir.streams import CODES, ModuleOutput, Stream, module_outputs, root_field, streams
 from vlmdsl.types import FIELD_KINDS, EncodedType, FieldType, TokensType, token_axis
 
 __all__ = ["Column", "Input", "column_of", "columns", "inputs", "module_inputs"]
@@ -190,7 +190,10 @@ def _codes(owner: Stream | ModuleOutput) -> Iterable[Input]:
 
 def _plain_inputs(nodes: list[Node]) -> Iterable[Input]:
     for node in nodes:
-        if node.operation is SCALAR:
+        if node.operation is OWN:
+            field = root_field(node).string("name")
+            yield Input(node.string("name"), ("B",), "bool", f"true where {field} is that of the sample, not swapped")
+        elif node.operation is SCALAR:
             yield Input(node.string("name"), (), "float", "one number, the same on every process, passed by the caller")
         elif node.operation is FIELD and isinstance(node.type, FieldType):
             kind = FIELD_KINDS[node.type.kind]

@@ -13,7 +13,7 @@ from dataclasses import replace
 from vlmdsl.ir import Node, Program, encoder_of, parts_of, walk
 from vlmdsl.ir.operations.encoding import ENCODE, MIX, POOLED, TOKENS, VOCABULARY, context_of
 from vlmdsl.ir.operations.mining import FETCH
-from vlmdsl.ir.operations.modules import APPLY, STATES, replacements_of, use_of
+from vlmdsl.ir.operations.modules import APPLY, OWN, STATES, replacements_of, use_of
 from vlmdsl.ir.operations.per_sample import INDEX
 from vlmdsl.ir.operations.prediction import TOKEN_IDS
 from vlmdsl.ir.operations.scalars import CONSTANT, DRAW, RAMP, SCALAR
@@ -62,7 +62,7 @@ def schedule_of(
 
 def is_loaded(node: Node) -> bool:
     """Whether a node comes with the batch: a field, a per-sample view, a draw, a schedule."""
-    if node.operation in (DRAW, INDEX, RAMP, SCALAR):
+    if node.operation in (DRAW, INDEX, OWN, RAMP, SCALAR):
         return True
     computed = node.operation in (FETCH, MIX) or node.operation.pairs_fields
     return isinstance(node.type, FieldType) and not computed

@@ -33,7 +33,7 @@ class HeadParameters(Parameters):
         description="norm after the last layer: `none`, or a batch norm with learned scale and offset (`batch`), scale only "
         "(`scaled`), or neither (`plain`)",
     )
-    activation: Literal["relu", "gelu"] = Field(
+    activation: Literal["relu", "gelu", "tanh"] = Field(
         default="relu", description="activation after each layer (and its norm) but the last"
     )
     bias: Literal["all", "hidden", "last", "none"] = Field(

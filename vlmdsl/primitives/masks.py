@@ -14,8 +14,8 @@ from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subjec
 from vlmdsl.primitives.values import MaskValue, Value
 from vlmdsl.types import FieldType
 
-BLOCKS = "blocks"
-"""The mask rule that selects blocks of patches."""
+BLOCKS, WHOLE_WORDS = "blocks", "whole_words"
+"""The mask rules that select blocks of patches, and all tokens of some words."""
 
 
 class RandomParameters(Parameters):
@@ -40,6 +40,32 @@ register(
         formula=r"P(k \in M_i) = p",
         cost="none",
         example="minimize mlm(mask(text, random(15%)))",
+    )
+)
+
+
+class WholeWordsParameters(Parameters):
+    """Arguments of `whole_words`."""
+
+    share: float = Field(gt=0.0, le=1.0, description="the share of the tokens of a text; at least one token")
+
+
+def _whole_words(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    assert isinstance(parameters, WholeWordsParameters)
+    return MaskValue(float(parameters.share), builder.draw(), WHOLE_WORDS, (), "Text")
+
+
+register(
+    Primitive(
+        name=WHOLE_WORDS,
+        family="masks",
+        summary="Selects all tokens of some words, up to the share; a word that would exceed it is left out (BERT).",
+        meaning=_whole_words,
+        parameters=WholeWordsParameters,
+        positional_parameters=("share",),
+        formula=r"M_i = \bigcup_{w \in W_i} w",
+        cost="none",
+        example="minimize mlm(mask(text, whole_words(15%)))",
     )
 )
 

@@ -12,13 +12,13 @@ from vlmdsl.diagnostics.catalog.meaning import NothingHidden
 from vlmdsl.diagnostics.catalog.types import PooledWhereTokensAreCompared
 from vlmdsl.ir import Module, Node, Use, encoder_of, masked_text, parts_of, uses_of
 from vlmdsl.ir.operations.encoding import ENCODE, VOCABULARY, source_of
-from vlmdsl.ir.operations.modules import APPLY, replacements_of, use_of
+from vlmdsl.ir.operations.modules import APPLY, patches_of, replacements_of, use_of
 from vlmdsl.ir.operations.scalars import STOP
 from vlmdsl.ir.operations.views import REPLACE
 from vlmdsl.primitives.faults import bad_value, wrong_type
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, GivenName, Parameters, Primitive, Subject
-from vlmdsl.primitives.values import MaskValue, TupleValue, Value
+from vlmdsl.primitives.values import AllSamples, MaskValue, TupleValue, Value
 from vlmdsl.source.limits import MAXIMUM_ENTRIES
 from vlmdsl.types import JOINED, CodesType, EncodedType, LogitsType
 
@@ -44,25 +44,32 @@ def _linear_of_patches(builder: Builder, encode: Node, parameters: LinearParamet
     """Logits of the patches of an encoded image."""
     from vlmdsl.ir.modules import LinearSettings  # few recipes apply modules, and classes take time to make
 
-    encoder = encoder_of(encode)
-    if encoder.heads:
+    fused = encode.operation is APPLY
+    if fused and getattr(use_of(encode).module.settings, "attention", "") != "merged":
+        help = ('put both in one sequence: `encoder fusion = fuse(attention="merged")`',)
+        raise bad_value(builder, "of", "linear", "the fusion has no states of the image", *help)
+    if not fused and encoder_of(encode).heads:
         help = ("a head outputs pooled features only: use the tower itself, without `project` or `predict`",)
         place = builder.place("stream")
         raise Fault(PooledWhereTokensAreCompared.at(place, "the features of a head", help=help, similarity="linear"), encode)
     if not parameters.size:
         help = ("give the number of entries of the codebook: `linear(mask(image, m), size=8192)`",)
         raise bad_value(builder, "size", "linear", "the logits of patches need a size", *help)
-    settings = LinearSettings(transform=parameters.transform, size=parameters.size)
-    use = Use(Module(parameters.name, "linear", settings, on=uses_of(encoder)[0].module))
-    return builder.add("apply", builder.add("states", encode), use=use)
+    settings = LinearSettings(transform=parameters.transform != "none", size=parameters.size)
+    below = use_of(encode).module if fused else uses_of(encoder_of(encode))[0].module
+    states = builder.add("context" if fused else "states", encode)
+    return builder.add("apply", states, use=Use(Module(parameters.name, "linear", settings, on=below)))
 
 
 class LinearParameters(Parameters):
     """Arguments of `linear`, for the patches of an image: the head of a text is the text tower's."""
 
     size: int = Field(default=0, ge=0, le=MAXIMUM_ENTRIES, description="entries of the codebook that is predicted")
-    transform: bool = Field(
-        default=False, description="whether a linear map, a GELU and a norm come first (BERT's head, FLAVA)"
+    transform: Literal["none", "gelu"] = Field(
+        default="none", description="what comes first: `none`, or a linear map, a `gelu` and a norm (BERT's head, FLAVA)"
+    )
+    of: Literal["text", "image"] = Field(
+        default="text", description="which part of a text and an image in one sequence: its tokens, or its patches"
     )
     name: GivenName = Field(
         default="linear", description="its name in checkpoints; maps with one name on the same tower share weights"
@@ -73,6 +80,8 @@ def _linear(builder: Builder, subjects: Mapping[str, Value], parameters: Paramet
     assert isinstance(parameters, LinearParameters)
     encoded = builder.encoded(subjects["stream"], "stream")
     if isinstance(encoded, Node) and encoded.operation is ENCODE and encoded.type == EncodedType("Image"):
+        return _linear_of_patches(builder, encoded, parameters)
+    if isinstance(encoded, Node) and encoded.operation is APPLY and parameters.of == "image":
         return _linear_of_patches(builder, encoded, parameters)
     encode, stopped = _encoded_text(builder, subjects["stream"], "linear", "stream")
     for name in sorted(parameters.model_fields_set):
@@ -132,7 +141,16 @@ class TokenLossParameters(Parameters):
 
 def _token_loss(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
     assert isinstance(parameters, TokenLossParameters)
-    return loss_of_tokens(builder, subjects, "token_loss", parameters.model_dump(exclude_defaults=True))
+    compared = {name: value for name, value in subjects.items() if name != "where"}
+    loss = loss_of_tokens(builder, compared, "token_loss", parameters.model_dump(exclude_defaults=True))
+    condition = subjects["where"]
+    if not isinstance(condition, Node):
+        return loss
+    stopped = loss.operation is STOP
+    whole = loss.inputs[0] if stopped else loss
+    logits, codes = whole.inputs
+    restricted = builder.add("token_loss", logits, builder.add("codes_where", codes, condition), **dict(whole.attributes))
+    return builder.add("stop", restricted) if stopped else restricted
 
 
 def loss_of_tokens(builder: Builder, subjects: Mapping[str, Value], operation: str, arguments: Mapping[str, object]) -> Node:
@@ -159,7 +177,7 @@ def _loss_of_codes(builder: Builder, subjects: Mapping[str, Value], operation: s
     logits = value.inputs[0] if isinstance(value, Node) and stopped else value
     if not isinstance(logits, Node) or logits.operation is not APPLY or not isinstance(logits.type, LogitsType):
         raise wrong_type(builder, argument, operation, value, "logits of patches, `linear(image, size=...)`")
-    encode = logits.inputs[0].inputs[0]
+    encode = patches_of(logits)
     assert isinstance(codes, Node)
     source, settings = encode.inputs[0], encoder_of(codes.inputs[0]).codebook
     if codes.inputs[0].inputs[0] not in (source, unreplaced(source)):
@@ -239,6 +257,7 @@ register(
             Subject("logits", ("Logits",), "the logits of each token"),
             TARGETS,
             AT,
+            Subject("where", ("Condition", "Flag"), "the samples whose tokens count", AllSamples(), keyword=True),
         ),
         parameters=TokenLossParameters,
         laws=("permutation", "non_negative"),

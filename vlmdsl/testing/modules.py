@@ -62,11 +62,12 @@ def _module(module: Module, seed: int, patches: int, padding: float) -> nn.Modul
 
 
 class _Fused(NamedTuple):
-    """Output of the fusion: `pooled [n, W]`, `tokens [n, L, W]`, `mask [n, L]`."""
+    """Output of the fusion: `pooled [n, W]`, `tokens [n, L, W]`, `mask [n, L]`, `context [n, K, W]`."""
 
     pooled: Tensor
     tokens: Tensor
     mask: Tensor | None
+    context: Tensor
 
 
 class _Fusion(nn.Module):
@@ -81,7 +82,8 @@ class _Fusion(nn.Module):
         around = self.text(_mean(states, mask)) + self.context(_mean(context, context_mask))
         tokens = torch.tanh(self.own(_without_padding(states, mask)) + around[:, None])
         pooled = _mean(tokens, mask)
-        return _Fused(pooled, tokens if mask is None else tokens.where(mask[:, :, None], self.padding), mask)
+        images = torch.tanh(self.context(_without_padding(context, context_mask)) + around[:, None])
+        return _Fused(pooled, tokens if mask is None else tokens.where(mask[:, :, None], self.padding), mask, images)
 
 
 class _TokenHead(nn.Module):

@@ -19,7 +19,7 @@ from vlmdsl.backends.latex.criteria import (
     target_entropy,
 )
 from vlmdsl.backends.latex.draws import drawn, following, from_outside
-from vlmdsl.backends.latex.fusion import matched
+from vlmdsl.backends.latex.fusion import matched, matching, own
 from vlmdsl.backends.latex.grounding import GROUNDING
 from vlmdsl.backends.latex.grouping import assignment, assignment_divergence, segment_mean
 from vlmdsl.backends.latex.interface import Writer
@@ -43,7 +43,7 @@ from vlmdsl.ir.operations.encoding import ENTROPY, ENTROPY_OF_MEAN
 from vlmdsl.ir.operations.grouping import ASSIGNMENT, ASSIGNMENT_DIVERGENCE, SEGMENT_MEAN
 from vlmdsl.ir.operations.matrices import LOG_SUM_EXP, ROW_MEAN, ROW_SUM, SCORE
 from vlmdsl.ir.operations.mining import FETCH, HARDEST, MINE, PICKED
-from vlmdsl.ir.operations.modules import MATCHED, RECONSTRUCT
+from vlmdsl.ir.operations.modules import MATCHED, MATCHING, OWN, RECONSTRUCT
 from vlmdsl.ir.operations.per_sample import LOOKUP, RUNNING_MEANS
 from vlmdsl.ir.operations.prediction import DISTILL, TOKEN_LOSS
 from vlmdsl.ir.operations.reductions import CROSS_ENTROPY, HINGE, MEAN, SAMPLES, SIGMOID_LOSS, TARGET_ENTROPY
@@ -201,6 +201,8 @@ EXPRESSIONS: dict[str, Callable[[Writer, Node], Math]] = {
     HARDEST: picks,
     PICKED: is_other,
     MATCHED: matched,
+    MATCHING: matching,
+    OWN: own,
     RECONSTRUCT: reconstruct,
     ASSIGNMENT: assignment,
     SEGMENT_MEAN: segment_mean,

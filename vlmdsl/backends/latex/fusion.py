@@ -10,7 +10,7 @@ from vlmdsl.ir.operations.encoding import ENCODE
 from vlmdsl.ir.operations.mining import FETCH
 from vlmdsl.ir.operations.modules import APPLY, use_of
 
-__all__ = ["fused", "matched", "module_of"]
+__all__ = ["fused", "matched", "matching", "module_of", "own"]
 
 
 def fused(writer: Writer, apply: Node) -> Math:
@@ -32,6 +32,20 @@ def matched(writer: Writer, node: Node) -> Math:
     said = "over all samples, of others those that have picked another one"
     writer.names.state("values", words(f"mean: {said}"))
     return call("mean", *summands)
+
+
+def matching(writer: Writer, node: Node) -> Math:
+    """The mean over all samples of the surprise at whether they match."""
+    apply, truth = _fusion(node.inputs[0]), writer.expression(node.inputs[1])
+    inner, name = fused(writer, apply), module_of(apply)
+    latex = rf"-\log p_{{{name.latex}}}({truth.latex} ; {inner.latex})"
+    return call("mean", Math(latex, f"-log p_{name.text}({truth.text}; {inner.text})"))
+
+
+def own(writer: Writer, node: Node) -> Math:
+    """Whether the text of sample i is its own."""
+    text = writer.names.source(node.inputs[0])
+    return call("own", text)
 
 
 def _log(writer: Writer, apply: Node, match: str) -> Math:

@@ -10,7 +10,7 @@ from vlmdsl.backends.latex.interface import Writer
 from vlmdsl.backends.latex.notation import PRODUCT, Math, call, number, words
 from vlmdsl.ir import Node, encoder_of, masked_text, parts_of
 from vlmdsl.ir.operations.encoding import ENCODE, context_of, source_of
-from vlmdsl.ir.operations.modules import APPLY, CODES_AT, use_of
+from vlmdsl.ir.operations.modules import APPLY, CODES_AT, CODES_WHERE, use_of
 from vlmdsl.ir.operations.prediction import TOKEN_IDS
 
 __all__ = ["distill", "token_criterion", "token_loss"]
@@ -18,9 +18,10 @@ __all__ = ["distill", "token_criterion", "token_loss"]
 
 def token_loss(writer: Writer, node: Node) -> Math:
     """The mean over the tokens or patches that are predicted; which they are is stated."""
-    if node.inputs[1].operation is not TOKEN_IDS:
+    targets = _targets(node)
+    if targets.operation is not TOKEN_IDS:
         return _over_patches(writer, node)
-    following = node.inputs[1].string("which") == "next"
+    following = targets.string("which") == "next"
     surprise = _next_surprise if following else _surprise
     return _over_tokens(
         writer, node, lambda encode, token: _of_token(node, token, lambda entry: surprise(writer, encode, entry))
@@ -48,12 +49,12 @@ def distill(writer: Writer, node: Node) -> Math:
 
 def _over_tokens(writer: Writer, node: Node, of_token: Callable[[Node, Math], Math]) -> Math:
     """The mean of what is said of each token of an encoded text."""
-    ids = node.inputs[-1]
+    ids = _targets(node)
     encode = ids.inputs[0]
     source = parts_of(source_of(encode))[-1]
     masked = masked_text(source)
     text = writer.names.source(source if masked is None else masked.inputs[0])
-    said = _said(encode, ids.string("which"))
+    said = _said(encode, ids.string("which")) + _of_samples(writer, node)
     writer.names.state("values", Math(rf"M\ {words(said).latex}", f"M: {said}"))
     loss, reduction = of_token(encode, Math(f"{text.latex}[k]", f"{text.text}[k]")), dict(node.attributes).get("reduction")
     if reduction == "sample":
@@ -63,6 +64,18 @@ def _over_tokens(writer: Writer, node: Node, of_token: Callable[[Node, Math], Ma
         latex = rf"\frac{{1}}{{B}} \sum_i \sum_{{k \in M_i}} {loss.latex}"
         return Math(latex, f"1/B Σ_i Σ_k∈M_i {loss.text}", PRODUCT)
     return Math(rf"\frac{{1}}{{|M|}} \sum_{{(i,k) \in M}} {loss.latex}", f"1/|M| Σ_(i,k)∈M {loss.text}", PRODUCT)
+
+
+def _targets(node: Node) -> Node:
+    """What is predicted, of all samples."""
+    targets = node.inputs[-1]
+    return targets.inputs[0] if targets.operation is CODES_WHERE else targets
+
+
+def _of_samples(writer: Writer, node: Node) -> str:
+    """Which samples count, in words, where not all do."""
+    targets = node.inputs[-1]
+    return f" in {writer.members(targets.inputs[1]).text}" if targets.operation is CODES_WHERE else ""
 
 
 def _said(encode: Node, which: str) -> str:
@@ -75,13 +88,14 @@ def _said(encode: Node, which: str) -> str:
 
 def _over_patches(writer: Writer, node: Node) -> Math:
     """The mean over the patches whose codes are predicted."""
-    logits, codes = node.inputs
-    selected = codes.operation is CODES_AT
-    encode, tokenized = logits.inputs[0].inputs[0], (codes.inputs[0] if selected else codes).inputs[0]
-    said = f"the patches{' that the mask selected' if selected else ''}, of all images"
+    logits, codes = node.inputs[0], _targets(node)
+    selected, encoded = codes.operation is CODES_AT, logits.inputs[0].inputs[0]
+    tokenized = (codes.inputs[0] if selected else codes).inputs[0]
+    said = f"the patches{' that the mask selected' if selected else ''}, of all images{_of_samples(writer, node)}"
     writer.names.state("values", Math(rf"M\ {words(said).latex}", f"M: {said}"))
     code = call(encoder_of(tokenized).tower, writer.names.source(tokenized.inputs[0]))
-    head, context = words(use_of(logits).module.name), writer.names.source(encode.inputs[0])
+    head = words(use_of(logits).module.name)
+    context = fused(writer, encoded) if encoded.operation is APPLY else writer.names.source(encoded.inputs[0])
     loss = _of_token(
         node,
         Math(f"{code.latex}[p]", f"{code.text}[p]"),

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from torch import Tensor
 
 from vlmdsl.ir.operations.encoding import TOKENS
-from vlmdsl.ir.operations.modules import APPLY
+from vlmdsl.ir.operations.modules import APPLY, CONTEXT
 from vlmdsl.planning import applied_of
 
 __all__ = [
@@ -67,4 +67,6 @@ def states_input(node: Any, environment: _Environment) -> tuple[Tensor, Tensor |
     output = environment[applied_of(node if node.operation is APPLY else node.inputs[0])]
     if node.operation is APPLY:
         return output.tokens, output.mask
+    if node.operation is CONTEXT:
+        return output.context, None
     return output.tokens if node.operation is TOKENS else output.states, output.mask

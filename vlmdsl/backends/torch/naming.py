@@ -23,7 +23,7 @@ from vlmdsl.ir.operations.grounding import REGIONS, WORD_MAP
 from vlmdsl.ir.operations.grouping import ASSIGNMENT, PATCH_SEGMENTS
 from vlmdsl.ir.operations.matrices import SCORE, SIMILARITY
 from vlmdsl.ir.operations.mining import FETCH, HARDEST, MINE
-from vlmdsl.ir.operations.modules import APPLY, CODES_AT, DROPPED, PIXELS, REPLACED, STATES
+from vlmdsl.ir.operations.modules import APPLY, CODES_AT, CODES_WHERE, CONTEXT, DROPPED, OWN, PIXELS, REPLACED, STATES
 from vlmdsl.ir.operations.per_sample import INDEX, LOOKUP, MIXTURE, RUNNING_MEANS, WRITE
 from vlmdsl.ir.operations.prediction import TOKEN_IDS
 from vlmdsl.ir.operations.reductions import CROSS_ENTROPY, HINGE
@@ -184,6 +184,9 @@ _MEANINGS: dict[str, Callable[[Names, Node], str]] = {
     CODES_AT: _with("selected"),
     ASSIGNMENT: lambda names, node: f"{names.stream(node)}_assignment",
     PATCH_SEGMENTS: lambda names, node: f"{names.stream(node)}_segments",
+    CODES_WHERE: _with("where"),
+    CONTEXT: lambda names, node: f"{names.stream(node)}_context",
+    OWN: _own_name,
     GATE: _with("gated"),
     REDUCE_TOKENS: lambda names, node: f"{names.meaning(node.inputs[0]).removesuffix('_tokens')}_{node.string('by')}",
     HINGE: lambda names, node: f"hinge_along_{node.string('along')}",

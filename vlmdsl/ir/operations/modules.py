@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from vlmdsl.ir.node import Node
 from vlmdsl.ir.operation import Operation, define
 from vlmdsl.ir.operations.rules import need, take
-from vlmdsl.ir.operations.views import DROP, REPLACE
+from vlmdsl.ir.operations.views import DROP, REPLACE, SWAP
 from vlmdsl.ir.uses import Use
 from vlmdsl.types import (
     CodesType,
@@ -25,8 +25,8 @@ from vlmdsl.types import (
 )
 
 __all__ = [
-    "APPLY", "CODES_AT", "DROPPED", "MATCHED", "PIXELS", "RECONSTRUCT", "REPLACED", "STATES", "drops_of",
-    "replacements_of", "use_of",
+    "APPLY", "CODES_AT", "CODES_WHERE", "CONTEXT", "DROPPED", "MATCHED", "MATCHING", "OWN", "PIXELS", "RECONSTRUCT",
+    "REPLACED", "STATES", "drops_of", "patches_of", "replacements_of", "use_of",
 ]  # fmt: skip
 
 
@@ -45,6 +45,12 @@ def drops_of(source: Node) -> list[Node]:
 def replacements_of(source: Node) -> list[Node]:
     """The `replace` nodes among the views of an image, the last one first."""
     return _views_by(REPLACE, source)
+
+
+def patches_of(logits: Node) -> Node:
+    """The encoded image whose patches a linear map predicts, alone or in one sequence with a text."""
+    encoded = logits.inputs[0].inputs[0]
+    return encoded.inputs[1].inputs[0] if encoded.operation is APPLY else encoded
 
 
 def _views_by(operation: Operation, source: Node) -> list[Node]:
@@ -138,6 +144,28 @@ def replaced(node: Node, types: tuple[Type, ...]) -> Type:
     return MaskType(tokens=token_axis("Image"))
 
 
+def context(node: Node, types: tuple[Type, ...]) -> Type:
+    take(types, EncodedType)
+    settings = use_of(node.inputs[0]).module.settings if node.inputs[0].operation is APPLY else None
+    need(getattr(settings, "attention", "") == "merged", "is of a text and an image in one sequence")
+    return TokensType(tokens=token_axis("Image"), features="W")
+
+
+def own(node: Node, types: tuple[Type, ...]) -> Type:
+    need(types == (FieldType("Text"),) and node.inputs[0].operation is SWAP, "is of a text that `swap` may have replaced")
+    return ConditionType()
+
+
+def codes_where(node: Node, types: tuple[Type, ...]) -> Type:
+    take(types, CodesType, ConditionType)
+    return types[0]
+
+
+def matching(node: Node, types: tuple[Type, ...]) -> Type:
+    take(types, VecType, ConditionType)
+    return LossType()
+
+
 def codes_at(node: Node, types: tuple[Type, ...]) -> Type:
     take(types, CodesType, MaskType)
     return types[0]
@@ -223,6 +251,44 @@ CODES_AT = define(
         stops_gradient=True,
         takes="Codes, Mask",
         gives="Codes: those that the mask selects, negative elsewhere",
+    )
+)
+CODES_WHERE = define(
+    Operation(
+        "codes_where",
+        codes_where,
+        stops_gradient=True,
+        takes="Codes, Condition",
+        gives="Codes: those of samples for which the condition holds, negative elsewhere",
+    )
+)
+CONTEXT = define(
+    Operation(
+        "context",
+        context,
+        reads_encoder_output=True,
+        enters=True,
+        takes="apply of a text and an image in one sequence",
+        gives="Tokens: the states of the image in that sequence",
+    )
+)
+OWN = define(
+    Operation(
+        "own",
+        own,
+        {"name": (str,)},
+        stops_gradient=True,
+        takes="a Text that `swap` may have replaced",
+        carries="`name`",
+        gives="Condition: whether it is the text of the sample; an input of the objective",
+    )
+)
+MATCHING = define(
+    Operation(
+        "matching",
+        matching,
+        takes="Vec of two logits, Condition",
+        gives="Loss: the mean cross-entropy of the logits, the second of which stands for samples where the condition holds",
     )
 )
 RECONSTRUCT = define(

@@ -10,7 +10,7 @@ from vlmdsl.types import JOINED, FieldType, ScalarType, Type
 __all__ = [
     "ALTERNATIVE", "AUGMENT", "BLEND", "CROP", "DROP", "EDA", "FIELD", "JOIN", "MASK", "PROMPTED", "RENDER", "REPLACE",
     "REWRITE",
-    "SUMMARIZE", "masked_text",
+    "SUMMARIZE", "SWAP", "masked_text",
 ]  # fmt: skip
 
 
@@ -186,6 +186,17 @@ REPLACE = define(
         takes="an Image",
         carries="`share`, `draw`; `by` and `arguments` of a rule other than `random`",
         gives="Image: a learned token replaces some patches in the tower, whatever views follow",
+    )
+)
+SWAP = define(
+    Operation(
+        "swap",
+        view("Text"),
+        {"share": NUMBER, "draw": (int,)},
+        per_sample_view=True,
+        takes="a Text",
+        carries="`share`, `draw`",
+        gives="Text: with that probability the text of another sample of the data, never an equal one",
     )
 )
 JOIN = define(

@@ -18,6 +18,7 @@ from vlmdsl.runtime.values import (
     MaskedText,
     NamingText,
     Noise,
+    OwnTexts,
     PatchSegments,
     ReplacedPatches,
     TextFormat,
@@ -39,6 +40,8 @@ def batch_of(samples: Sequence[Sample], values: Mapping[str, Loaded]) -> Batch:
         collated |= _collated(name, loaded, [sample.values[name] for sample in samples])
         if loaded.view.drops:
             collated[port(name, "keep")] = KeptPatches(_stacked([sample.kept[name] for sample in samples]))
+        if loaded.view.swap is not None:
+            collated[port(name, "own")] = OwnTexts(torch.tensor([sample.own[name] for sample in samples]))
         if loaded.view.replaces:
             collated[port(name, "replace")] = ReplacedPatches(_stacked([sample.replaced[name] for sample in samples]))
         if loaded.noise is not None:

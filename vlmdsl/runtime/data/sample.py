@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -31,6 +31,10 @@ from vlmdsl.runtime.values import (
 __all__ = ["Loaded", "Sample", "SampleReader"]
 
 
+_SWAPS = 20
+"""How many other samples are looked at for another text."""
+
+
 @dataclass(frozen=True)
 class Loaded:
     """One value of a batch, made per sample: a view of a field, in the format of the module that takes it (None if no module
@@ -48,8 +52,8 @@ class Sample:
     """The values of one sample, by their names in a batch, as their families read them.
 
     `kept` are the patches to encode of images with dropped patches, `replaced` those that are replaced, `noise` the
-    draws for towers that draw in training, `segments` those of the patches of images. `index` is the position of the sample
-    in its source.
+    draws for towers that draw in training, `segments` those of the patches of images, `own` whether a text was not swapped.
+    `index` is the position of the sample in its source.
     """
 
     index: int
@@ -59,6 +63,7 @@ class Sample:
     replaced: dict[str, np.ndarray]
     noise: dict[str, np.ndarray]
     segments: dict[str, np.ndarray] = field(default_factory=dict)
+    own: dict[str, bool] = field(default_factory=dict)
 
 
 class SampleReader:
@@ -123,6 +128,7 @@ class SampleReader:
         replaced: dict[str, np.ndarray] = {}
         noise: dict[str, np.ndarray] = {}
         segments: dict[str, np.ndarray] = {}
+        own: dict[str, bool] = {}
         counts_of_views: Counter[str] = Counter()
         for name, loaded in self.values.items():
             view = loaded.view
@@ -131,7 +137,10 @@ class SampleReader:
                 if read not in roots:
                     roots[read] = self._read_field[read](sample)
             context = ViewContext(self._seed, epoch, key, loaded.form, counts_of_views, self._materials)
-            values[name] = view.apply(roots[view.field], context)
+            root = roots[view.field]
+            if view.swap is not None:
+                root, own[name] = self._swapped(root, index, view, context)
+            values[name] = view.apply(root, context)
             if view.drops:
                 kept[name] = view.kept(context)
             if view.replaces:
@@ -142,7 +151,25 @@ class SampleReader:
                 segments[name] = view.segments(roots[view.field], roots[segmented], context)
         _check_regions(values.values())
         counts.update(counts_of_views)
-        return Sample(index, key, values, kept, replaced, noise, segments)
+        return Sample(index, key, values, kept, replaced, noise, segments, own)
+
+    def _swapped(self, own: Any, index: int, view: View, context: ViewContext) -> tuple[Any, bool]:
+        """The value of a sample or, with the probability of the view, that of another one; and whether it is its own."""
+        attributes = view.swap or {}
+        random, samples = context.random("swap", attributes), len(self.source) if isinstance(self.source, Sized) else 0
+        if samples < 2 or random.random() >= float(str(attributes["share"])):
+            return own, True
+        for _ in range(_SWAPS):
+            other = (index + 1 + int(random.integers(samples - 1))) % samples
+            key = self.source.keys[other]
+            columns = SampleColumns(self.source[other], key, partial(self._image, other), partial(self._choice, 0, key))
+            try:
+                value = self._read_field[view.field](columns)
+            except BadSample:
+                continue
+            if value.text != own.text:
+                return value, False
+        return own, True
 
     def _choice(self, epoch: int, key: str, field: FieldColumns, count: int) -> int:
         """The first text of several, or one drawn in each epoch."""

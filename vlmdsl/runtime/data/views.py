@@ -14,7 +14,7 @@ from vlmdsl.ir import Node, root_field
 from vlmdsl.ir.operations import OPERATIONS
 from vlmdsl.ir.operations.encoding import MIX
 from vlmdsl.ir.operations.grounding import CONCEPTS, PROMPT, TEXT_OF
-from vlmdsl.ir.operations.views import ALTERNATIVE, AUGMENT, CROP, DROP, EDA, MASK, RENDER, REPLACE, REWRITE, SUMMARIZE
+from vlmdsl.ir.operations.views import ALTERNATIVE, AUGMENT, CROP, DROP, EDA, MASK, RENDER, REPLACE, REWRITE, SUMMARIZE, SWAP
 from vlmdsl.primitives.pipelines import PIPELINES, Crop, PipelineName, Steps
 from vlmdsl.runtime.data.augmentations import Place, augmented, augmented_at
 from vlmdsl.runtime.data.context import Attributes, ViewContext
@@ -33,6 +33,9 @@ _NO_PLACE = Span("<command line>", 0, 0)
 
 _OF_PATCHES = (DROP, REPLACE)
 """Operations that say what the tower does with patches, after all others; pixels stay as they are."""
+
+_ELSEWHERE = (*_OF_PATCHES, SWAP)
+"""Operations that no function of `VIEWS` computes: `SampleReader` swaps texts before the others."""
 
 Value = Any
 """One sample's value: `TextValue`, `MaskedText`, pixels, or what else the family of a kind reads."""
@@ -63,6 +66,11 @@ class View:
         return tuple(dict(attributes) for operation, attributes in self.steps if operation == REPLACE)
 
     @property
+    def swap(self) -> Attributes | None:
+        """The attributes of its step that takes the text of another sample; None without one."""
+        return next((dict(attributes) for operation, attributes in self.steps if operation == SWAP), None)
+
+    @property
     def field_kind(self) -> str:
         """The kind of the field itself: a rendered text is an image made of a text, a prompt a text made of phrases."""
         return next((_MADE_OF[operation] for operation, _ in self.steps if operation in _MADE_OF), self.kind)
@@ -74,7 +82,7 @@ class View:
     def apply(self, value: Value, context: ViewContext) -> Value:
         """The view of one sample's value; an image has the side that the tower takes, if there is one that does."""
         for operation, attributes in self.steps:
-            if operation not in _OF_PATCHES:
+            if operation not in _ELSEWHERE:
                 value = VIEWS[operation](value, dict(attributes), context)
         if self.kind == "Image" and context.form is not None:
             # The result of a step no longer has a margin.
@@ -127,7 +135,7 @@ def view_of(source: Node, span: Span = _NO_PLACE) -> View:
     while node is not start:
         attributes = dict(node.attributes)
         pipeline = _pipeline(attributes)
-        if node.operation not in (*VIEWS, *_OF_PATCHES) or pipeline not in PIPELINES:
+        if node.operation not in (*VIEWS, *_ELSEWHERE) or pipeline not in PIPELINES:
             what = f"the view `{node.operation}`" if pipeline in PIPELINES else f"the pipeline `{pipeline}`"
             raise DiagnosticError((CannotLoad.at(span, what=what),))
         steps.append((node.operation, node.attributes))

@@ -14,14 +14,13 @@ from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
 from vlmdsl.ir import Module, ModuleOutput, Node, encoder_of
 from vlmdsl.ir.modules import LinearSettings
-from vlmdsl.ir.operations.modules import use_of
+from vlmdsl.ir.operations.modules import APPLY, patches_of, use_of
 from vlmdsl.ir.schedule import Apply, Value
 from vlmdsl.planning import applied_of
 from vlmdsl.runtime.model.family import Families, ModuleFamily, Needs, OfModel
 from vlmdsl.runtime.model.named import NamedModules
 from vlmdsl.runtime.model.towers import Towers
 from vlmdsl.runtime.modules import LinearHead
-from vlmdsl.runtime.modules.towers import Encoder
 from vlmdsl.runtime.values import ImageBatch, ImageFormat
 from vlmdsl.source import Span
 
@@ -48,8 +47,12 @@ class LinearHeads(ModuleFamily):
         for output in needs.outputs:
             module = use_of(output.node).module
             if isinstance(module.settings, LinearSettings):
-                tower = encoder_of(_encode(output.node)).tower
-                own._register(module, module.settings, tower, towers.encoder(tower))
+                tower = encoder_of(patches_of(output.node)).tower
+                base = output.node.inputs[0].inputs[0]
+                width = towers.encoder(tower).states_width
+                if base.operation is APPLY:
+                    width = below["fusion"].length(use_of(base).module) or 0
+                own._register(module, module.settings, tower, towers.encoder(tower).image_format, width)
         return own
 
     def part(self, module: Module) -> LinearHead:
@@ -77,8 +80,8 @@ class LinearHeads(ModuleFamily):
                 samples, patches = _sizes(output.node, environment, model)
                 yield output.node, samples * patches * weight.shape[0] * max(weight.element_size(), torch.float32.itemsize)
 
-    def _register(self, module: Module, settings: LinearSettings, tower: str, encoder: Encoder) -> None:
-        form, width, name = encoder.image_format, encoder.states_width, _name(module)
+    def _register(self, module: Module, settings: LinearSettings, tower: str, form: ImageFormat | None, width: int) -> None:
+        name = _name(module)
         if form is None or form.patch is None or not width:
             raise _unfit(tower, "has no separate patches of its images, so none can be predicted")
         if name not in self.parts:
@@ -98,16 +101,11 @@ def _states(value: Value, environment: Environment, model: OfModel) -> Tensor:
 
 def _sizes(node: Node, environment: Environment, model: OfModel) -> tuple[int, int]:
     """The number of images of a linear map, and of patches of each."""
-    output = applied_of(_encode(node))
+    output = applied_of(patches_of(node))
     taken, form = model.taken(output, environment).value, model.form(output.use.module.name, "Image")
     assert isinstance(taken, ImageBatch)
     assert isinstance(form, ImageFormat)
     return len(taken.pixels), form.patches_of(taken.pixels)
-
-
-def _encode(node: Node) -> Node:
-    """The tower of the states that a linear map takes."""
-    return node.inputs[0].inputs[0]
 
 
 def _name(module: Module) -> str:

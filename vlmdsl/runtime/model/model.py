@@ -28,6 +28,7 @@ from vlmdsl.ir import (
     walk,
 )
 from vlmdsl.ir import Encoder as ObjectiveEncoder
+from vlmdsl.ir.operations.modules import OWN
 from vlmdsl.ir.operations.per_sample import INDEX
 from vlmdsl.ir.schedule import Applied, Apply, Linear
 from vlmdsl.runtime.model.linear_heads import LinearHeads
@@ -107,11 +108,20 @@ class VisionLanguageModel(nn.Module):
                 name = node.string("name")
                 if node.operation is INDEX:
                     environment[node] = batch.index
+                elif node.operation is OWN:
+                    environment[node] = self._own(node, batch)
                 elif name in batch.draws:
                     environment[node] = batch.draws[name]
                 elif name in batch.values:
                     environment[node] = _plain(batch.values[name])
         return environment
+
+    def _own(self, node: Node, batch: Batch) -> Tensor:
+        """Which texts are those of their samples, not swapped: it comes with every view of the swapped text."""
+        swapped = next(reading.name for reading in self.readings if node.inputs[0] in walk([reading.source]))
+        own = batch.values[port(swapped, "own")][0]
+        assert own is not None
+        return own
 
     def part(self, use: Use) -> nn.Module:
         """The network of a use, or its teacher's."""

@@ -13,7 +13,7 @@ from vlmdsl.ir import Head
 
 __all__ = ["BatchNorm", "MultilayerHead"]
 
-_ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh}
 
 
 class MultilayerHead(nn.Module):

@@ -10,7 +10,7 @@ from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.data import StreamUnusable
 from vlmdsl.ir import ONE_SOURCE, Column, Program, columns, draws, ramps, ramps_in_epochs, sample_index
-from vlmdsl.ir.operations.views import FIELD
+from vlmdsl.ir.operations.views import FIELD, SWAP
 from vlmdsl.runtime.data import (
     BatchLoader,
     FieldMapping,
@@ -161,6 +161,8 @@ def _stream(program: Program, config: RunConfig, stand_ins: list[Call]) -> Sampl
         reason = "the recipe retrieves from a share of the samples; name others with `data.reference`"
     elif sample_index(program) is not None:
         reason = "the recipe keeps a number per sample, and the length of a stream is not known"
+    elif any(node.operation is SWAP for node in program.nodes()):
+        reason = "the recipe swaps texts with those of any other samples"
     elif in_epochs := ramps_in_epochs(ramps(program)):
         reason = f"`{in_epochs[0]}` counts epochs, and the length of a stream is not known"
         help = "count in steps, or in shares of the run"

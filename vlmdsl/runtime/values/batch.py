@@ -14,7 +14,7 @@ __all__ = ["Batch", "port"]
 
 def port(name: str, what: str) -> str:
     """The name in a batch of a port of the value `name`: `keep` (`KeptPatches`), `replace` (`ReplacedPatches`),
-    `noise` (`Noise`), `masked` (`MaskedTokens`), `word_map` (`WordMaps`). No field can be called so.
+    `noise` (`Noise`), `masked` (`MaskedTokens`), `own` (`OwnTexts`), `word_map` (`WordMaps`). No field can be called so.
 
     >>> port("image_drop", "keep")
     'image_drop.keep'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -13,11 +14,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from vlmdsl.planning.masked import places_asked
-from vlmdsl.primitives.masks import BLOCKS
+from vlmdsl.primitives.masks import BLOCKS, WHOLE_WORDS
 from vlmdsl.primitives.plugins.function import described, implementation, unfit
 from vlmdsl.runtime.draws import generator
 from vlmdsl.runtime.tokenizer import Tokenizer
-from vlmdsl.runtime.values.mask_rules import block_mask
+from vlmdsl.runtime.values.mask_rules import block_mask, whole_word_mask
 from vlmdsl.runtime.values.text import TextBatch, TextFormat
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "KeptPatches",
     "MaskedText",
     "MaskedTokens",
+    "OwnTexts",
     "ReplacedPatches",
     "selected_places",
     "dropped_first",
@@ -108,6 +110,12 @@ class KeptPatches(NamedTuple):
         return dropped.scatter(1, self.places, False)
 
 
+class OwnTexts(NamedTuple):
+    """Which texts are those of their samples, and not swapped with others: `own [b]`, bool."""
+
+    own: Tensor
+
+
 class ReplacedPatches(NamedTuple):
     """The patches of images that a token replaces: `replaced [b, P]`, bool, row by row."""
 
@@ -150,13 +158,28 @@ def hide_tokens(texts: Sequence[MaskedText], plain: TextBatch, tokenizer: Tokeni
     for row, text in enumerate(texts):
         # Three numbers for each token, in a row: how long texts may be changes no draw.
         chance, fate, choice = generator(*text.purpose).random((changed.shape[1], 3)).T
-        chosen = may_be_chosen[row] & (_selected(text, may_be_chosen[row]) if text.by else chance < text.share)
+        if text.by == WHOLE_WORDS:
+            selected = whole_word_mask(
+                generator(*text.purpose, text.by), _words_of(text.text, plain, row, tokenizer), text.share
+            )
+        else:
+            selected = _selected(text, may_be_chosen[row]) if text.by else chance < text.share
+        chosen = may_be_chosen[row] & selected
         targets[row, chosen] = changed[row, chosen]
         hidden = chosen & (fate < text.hidden)
         replaced = chosen & ~hidden & (fate < text.hidden + text.replaced)
         changed[row, hidden] = tokenizer.mask
         changed[row, replaced] = words[(choice[replaced] * len(words)).astype(np.int64)]
     return plain._replace(ids=torch.from_numpy(changed)), torch.from_numpy(targets)
+
+
+def _words_of(text: str, plain: TextBatch, row: int, tokenizer: Tokenizer) -> np.ndarray:
+    """The number of the word, as blanks separate them, that each token is part of; -1 of special tokens and padding."""
+    first, last = tokenizer.characters(text, plain.ids.shape[1], "right" if plain.mask[row, 0] else "left")
+    begins = np.array([not here.isspace() and (before.isspace()) for before, here in pairwise(f" {text}")], dtype=np.int64)
+    words = np.cumsum(begins)
+    numbers = [words[end - 1] - 1 if end > begin else -1 for begin, end in zip(first, last, strict=True)]
+    return np.array(numbers, dtype=np.int64)
 
 
 def _selected(text: MaskedText, selectable: np.ndarray) -> np.ndarray:

@@ -51,8 +51,8 @@ from vlmdsl.backends.torch.ops.grounding import (
     word_map,
 )
 from vlmdsl.backends.torch.ops.grouping import assignment_divergence, segment_mean
-from vlmdsl.backends.torch.ops.language import codes_at, distill, token_loss
-from vlmdsl.backends.torch.ops.matching import matched
+from vlmdsl.backends.torch.ops.language import codes_at, codes_where, distill, token_loss
+from vlmdsl.backends.torch.ops.matching import matched, matching
 from vlmdsl.backends.torch.ops.mining import fetch, hardest, mine, picked
 from vlmdsl.backends.torch.ops.mixing import mix
 from vlmdsl.backends.torch.ops.normalize import gate, normalize, reduce_tokens, retain, stop, tokens
@@ -70,15 +70,16 @@ from vlmdsl.backends.torch.values import Picks, Similarities, Target, TargetPart
 __all__ = [
     "ContrastResult", "Direction", "Picks", "Similarities", "SoftTargets", "Target", "TargetPart", "TokenFeatures",
     "WordMap", "add", "add_features", "add_targets", "alignment", "assigned_words", "assignment_divergence", "atss",
-    "attend", "best_entries", "best_entries_by_index", "centreness", "clamp", "codes_at", "contrast", "contrast_of",
-    "cross_entropy", "distill", "distribution", "divide", "enqueue", "entropy", "entropy_of_mean", "equal", "exclude",
-    "exclude_pairs", "exp", "fetch", "flipped", "focal", "gate", "gather", "giou", "greater", "greater_equal", "hardest",
-    "hinge", "less", "less_equal", "linear_cross_entropy", "log", "log_sum_exp", "logical_and", "logical_not",
-    "logical_or", "lookup", "matched", "maximum", "mean", "mine", "minimum", "mix", "mixture", "multiply", "nearest",
-    "negate", "normalize", "not_equal", "others", "paired", "patch_side", "picked", "pixels", "plugin_criterion",
-    "plugin_target", "plugin_token_criterion", "reconstruct", "reduce_tokens", "region_contrast", "region_distillation",
-    "regions", "retain", "retrieve", "reuse", "row_mean", "row_sum", "running_mean", "running_means", "same", "samples",
-    "scale_target", "score", "segment_mean", "sigmoid_loss", "similarity", "smooth", "softmax", "softplus", "stop",
-    "subtract", "subtract_features", "take", "target_entropy", "token_loss", "tokens", "transport", "transpose",
-    "uniform", "unite", "unite_targets", "where", "word_bias", "word_map", "write",
+    "attend", "best_entries", "best_entries_by_index", "centreness", "clamp", "codes_at", "codes_where", "contrast",
+    "contrast_of", "cross_entropy", "distill", "distribution", "divide", "enqueue", "entropy", "entropy_of_mean",
+    "equal", "exclude", "exclude_pairs", "exp", "fetch", "flipped", "focal", "gate", "gather", "giou", "greater",
+    "greater_equal", "hardest", "hinge", "less", "less_equal", "linear_cross_entropy", "log", "log_sum_exp",
+    "logical_and", "logical_not", "logical_or", "lookup", "matched", "matching", "maximum", "mean", "mine", "minimum",
+    "mix", "mixture", "multiply", "nearest", "negate", "normalize", "not_equal", "others", "paired", "patch_side",
+    "picked", "pixels", "plugin_criterion", "plugin_target", "plugin_token_criterion", "reconstruct", "reduce_tokens",
+    "region_contrast", "region_distillation", "regions", "retain", "retrieve", "reuse", "row_mean", "row_sum",
+    "running_mean", "running_means", "same", "samples", "scale_target", "score", "segment_mean", "sigmoid_loss",
+    "similarity", "smooth", "softmax", "softplus", "stop", "subtract", "subtract_features", "take", "target_entropy",
+    "token_loss", "tokens", "transport", "transpose", "uniform", "unite", "unite_targets", "where", "word_bias",
+    "word_map", "write",
 ]  # fmt: skip

@@ -9,7 +9,7 @@ from torch import Tensor
 from vlmdsl.backends.torch.collectives import all_reduce_sum, process_count
 from vlmdsl.backends.torch.values import precise
 
-__all__ = ["codes_at", "distill", "token_loss"]
+__all__ = ["codes_at", "codes_where", "distill", "token_loss"]
 
 
 def codes_at(codes: Tensor, at: Tensor) -> Tensor:
@@ -19,6 +19,15 @@ def codes_at(codes: Tensor, at: Tensor) -> Tensor:
     [[-1, 7]]
     """
     return torch.where(at, codes, -1)
+
+
+def codes_where(codes: Tensor, condition: Tensor) -> Tensor:
+    """The codes [b, L] of samples for which the condition [b] holds, -1 elsewhere.
+
+    >>> codes_where(torch.tensor([[5, 7], [6, 8]]), torch.tensor([False, True])).tolist()
+    [[-1, -1], [6, 8]]
+    """
+    return torch.where(condition[:, None], codes, -1)
 
 
 def token_loss(

@@ -7,9 +7,24 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from vlmdsl.backends.torch import collectives
+from vlmdsl.backends.torch.ops.criteria import mean
 from vlmdsl.backends.torch.values import precise
 
-__all__ = ["matched"]
+__all__ = ["matched", "matching"]
+
+
+def matching(logits: Tensor, truth: Tensor) -> Tensor:
+    """The mean cross-entropy of two classes over all samples of the global batch: 0-d.
+
+    `logits` [b, 2], the second being that of a match; `truth` [b] says of which samples image and text belong together.
+
+    Source: FLAVA (Singh et al., CVPR 2022), `torchmultimodal/modules/losses/flava.py`.
+
+    >>> round(matching(torch.tensor([[0.0, 1.0], [0.0, 1.0]]), torch.tensor([True, False])).item(), 4)
+    0.8133
+    """
+    first, second = precise(logits).unbind(dim=1)
+    return mean(softplus(torch.where(truth, first - second, second - first)))
 
 
 def matched(pairs: Tensor, *others: Tensor) -> Tensor:
