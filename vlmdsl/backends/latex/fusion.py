@@ -37,7 +37,7 @@ def matched(writer: Writer, node: Node) -> Math:
 def matching(writer: Writer, node: Node) -> Math:
     """The mean over all samples of the surprise at whether they match."""
     apply, truth = _fusion(node.inputs[0]), writer.expression(node.inputs[1])
-    inner, name = fused(writer, apply), module_of(apply)
+    inner, name = fused(writer, apply), module_of(writer, apply)
     latex = rf"-\log p_{{{name.latex}}}({truth.latex} ; {inner.latex})"
     return call("mean", Math(latex, f"-log p_{name.text}({truth.text}; {inner.text})"))
 
