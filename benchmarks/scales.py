@@ -77,6 +77,7 @@ SCALES = {
         {"optimizer.learning_rate": 3e-3, "model.image_encoder": "vit:tiny_patch4"},
         scenes="shapes:plain_ground=true",
         steps={"learns": 600},
+        tried=1,
     ),
     "byol": Scale(
         {"hidden": 256, "out": 64, "momentum": 0.97, "pipeline": "moco_v2"},

@@ -1,0 +1,63 @@
+"""Texts swapped with those of other samples: which they are, and one draw for all views of a text."""
+
+from __future__ import annotations
+
+import torch
+
+import vlmdsl
+from vlmdsl.ir import readings, streams
+from vlmdsl.runtime.data import BatchLoader, map_fields, open_source, requirements
+from vlmdsl.runtime.tokenizer import train_tokenizer
+from vlmdsl.runtime.values import ImageFormat, TextFormat, masked_batch
+from vlmdsl.runtime.values.mask import MaskedText
+
+RECIPE = """recipe swapped(image: Image, text: Text)
+let caption = swap(text, share=50%)
+minimize {
+  pairs: contrast(image, caption, queries=matches(caption))
+  words: mlm(mask(caption, random(15%), hidden=0, replaced=0))
+}"""
+
+
+def test_a_text_is_that_of_its_sample_or_of_another() -> None:
+    program = vlmdsl.compile(RECIPE, compiled=False).program
+    source = open_source(("shapes:samples=40,size=16",))
+    texts = [str(source[index]["text"]) for index in range(len(source))]
+    tokenizer = train_tokenizer(texts, 300).with_mask()
+    form = TextFormat(tokenizer, 40)
+    mapping = map_fields(source, requirements(program))
+    forms = {"Image": ImageFormat(16), "Text": form}
+    loader = BatchLoader(
+        source, mapping, readings(streams(program), lambda encoder, node: forms[node.type.kind]), batch=40
+    )
+    batch = next(iter(loader))
+    own, plain, masked = (batch.values[name] for name in ("text_swap.own", "text_swap", "text_swap_masked"))
+    expected = form.encode([texts[index] for index in batch.index.tolist()])
+    equal = (plain.ids == expected.ids).all(dim=1)
+    assert torch.equal(equal, own.own)
+    assert 10 < int(own.own.sum()) < 30
+    assert torch.equal(masked.ids, plain.ids)  # of what it selects nothing is hidden
+    assert torch.equal(batch.values["text_swap_masked.own"].own, own.own)
+
+
+def test_whole_words_are_masked() -> None:
+    words = ["extraordinary", "circumstances", "undoubtedly", "notwithstanding"]
+    tokenizer = train_tokenizer(["a bird"], 260).with_mask()  # a token for each letter
+    form = TextFormat(tokenizer, 80)
+    texts = [MaskedText(" ".join(words), 0.5, 1.0, 0.0, ("key", number), "whole_words") for number in range(20)]
+    changed, masked = masked_batch(texts, form)
+    hidden = (masked.targets >= 0).numpy()
+    assert (changed.ids.numpy()[hidden] == tokenizer.mask).all()
+    for row in hidden:
+        shown = [
+            {bool(row[place]) for place, (first, last) in enumerate(zip(*form.characters(texts[0].text), strict=True))
+             if last > first and begin <= first and last <= end and texts[0].text[first:last].strip()}
+            for begin, end in _places(words)
+        ]  # fmt: skip
+        assert all(len(states) == 1 for states in shown)
+        assert 0 < sum(states == {True} for states in shown) < len(words)
+
+
+def _places(words: list[str]) -> list[tuple[int, int]]:
+    ends = [len(" ".join(words[: count + 1])) for count in range(len(words))]
+    return [(max(end - len(word) - 1, 0), end) for word, end in zip(words, ends, strict=True)]
