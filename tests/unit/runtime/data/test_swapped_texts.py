@@ -27,9 +27,7 @@ def test_a_text_is_that_of_its_sample_or_of_another() -> None:
     form = TextFormat(tokenizer, 40)
     mapping = map_fields(source, requirements(program))
     forms = {"Image": ImageFormat(16), "Text": form}
-    loader = BatchLoader(
-        source, mapping, readings(streams(program), lambda encoder, node: forms[node.type.kind]), batch=40
-    )
+    loader = BatchLoader(source, mapping, readings(streams(program), lambda encoder, node: forms[node.type.kind]), batch=40)
     batch = next(iter(loader))
     own, plain, masked = (batch.values[name] for name in ("text_swap.own", "text_swap", "text_swap_masked"))
     expected = form.encode([texts[index] for index in batch.index.tolist()])
