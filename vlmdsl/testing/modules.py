@@ -67,7 +67,7 @@ class _Fused(NamedTuple):
     pooled: Tensor
     tokens: Tensor
     mask: Tensor | None
-    context: Tensor
+    context: Tensor | None = None
 
 
 class _Fusion(nn.Module):
