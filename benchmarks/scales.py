@@ -103,6 +103,17 @@ SCALES = {
         (),
         VIEWS,
     ),
+    "flava": Scale(
+        {"entries": 64, "pipeline": "crop", "depth": 2, "out": 64},
+        "8192 codes are for millions of images; the ground without noise, since its codes would be noise; most steps are of "
+        "pairs, so that codes of images alone are predicted 15 times in 100 steps",
+        (),
+        "one caption in ten is that of another of the 64 pairs, so that two captions of a batch are equal",
+        {"optimizer.learning_rate": 2e-3, "model.image_encoder": "vit:tiny_patch4"},
+        scenes="shapes:plain_ground=true",
+        steps={"learns": 1500},
+        tried=1,
+    ),
     "flip": Scale(overfits=(), aim=VIEWS),
     "florence": Scale(overfits=(), aim=CLASSES),
     "groupvit": Scale({"hidden": 256, "out": 64}, SMALL_HEADS, settings={"model.image_encoder": "groupvit:tiny"}),

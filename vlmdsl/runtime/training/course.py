@@ -11,7 +11,7 @@ from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.ir import Flow, Stage, ramps, sample_index
 from vlmdsl.runtime.data import BatchLoader, MixedBatches, Mixture, Source, Survey, requirements, texts_of
-from vlmdsl.runtime.evaluation import comparison_of, first_image_tower
+from vlmdsl.runtime.evaluation import code_prediction_of, comparison_of, first_image_tower
 from vlmdsl.runtime.model import FlowModels, VisionLanguageModel
 from vlmdsl.runtime.model.tower_needs import tower_needs
 from vlmdsl.runtime.tokenizer import Tokenizers
@@ -109,8 +109,10 @@ class StageOfRun:
         return next(comparing, None) or next(with_images, self.flows[0])
 
     def is_measured(self, flow: FlowOfRun) -> bool:
-        """Whether a flow is evaluated: the measured one, and all others that compare images with texts."""
-        return flow is self.measured or comparison_of(flow.objective.program) is not None
+        """Whether a flow is evaluated: the measured one, and all others that compare images with texts or predict codes of
+        patches."""
+        program = flow.objective.program
+        return flow is self.measured or comparison_of(program) is not None or code_prediction_of(program) is not None
 
     def label(self, flow: FlowOfRun) -> str:
         """The name of a flow among all flows of the run: `second.texts`."""
