@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["BEYOND", "ROWS", "SECTIONS", "Row", "by_section", "objectives_of", "recipes_of"]
+__all__ = ["BEYOND", "FURTHER", "ROWS", "SECTIONS", "Row", "by_section", "objectives_of", "recipes_of"]
 
 SECTIONS = ("Contrastive objectives", "Generative objectives", "Alignment objectives")
 BEYOND = "Beyond the survey's table"
@@ -66,6 +66,25 @@ ROWS = (
     Row("RegionCLIP", "regionclip", _A, "contrastive, alignment"),
 )
 """In the order of `README.md`."""
+FURTHER = {
+    "simclr": "contrastive",
+    "moco": "contrastive",
+    "moco_v3": "contrastive",
+    "byol": "contrastive",
+    "simsiam": "contrastive",
+    "siglip": "contrastive",
+    "flip": "contrastive",
+    "mae": "generative",
+    "beit": "generative",
+    "maskclip": "contrastive, generative",
+    "simvlm": "generative",
+    "cappa": "generative",
+    "albef": "contrastive, generative, alignment",
+    "blip": "contrastive, generative, alignment",
+    "mdetr": "alignment",
+    "grounding_dino": "alignment",
+}
+"""The kinds of objectives of recipes whose methods are not in the table, in the order of `README.md`."""
 
 
 def recipes_of(row: Row, names: Iterable[str]) -> list[str]:
@@ -75,16 +94,17 @@ def recipes_of(row: Row, names: Iterable[str]) -> list[str]:
 
 
 def by_section(names: Iterable[str]) -> dict[str, list[str]]:
-    """Section -> its recipes, those of the survey in the order of `ROWS`, then all others by name."""
+    """Section -> its recipes, in the order of `ROWS` and `FURTHER`, then all others by name."""
     names = list(names)
     sections: dict[str, list[str]] = {section: [] for section in (*SECTIONS, BEYOND)}
     for row in ROWS:
         sections[row.section] += recipes_of(row, names)
     of_survey = {name for recipes in sections.values() for name in recipes}
-    sections[BEYOND] = [name for name in names if name not in of_survey]
+    further = [name for name in names if name not in of_survey]
+    sections[BEYOND] = sorted(further, key=lambda name: list(FURTHER).index(name) if name in FURTHER else len(FURTHER))
     return sections
 
 
 def objectives_of(recipe: str) -> str:
-    """The kinds of objectives of a recipe of the survey; "" for any other."""
-    return next((row.objectives for row in ROWS if recipe in recipes_of(row, [recipe])), "")
+    """The kinds of objectives of a recipe; "" where nothing says."""
+    return next((row.objectives for row in ROWS if recipe in recipes_of(row, [recipe])), FURTHER.get(recipe, ""))

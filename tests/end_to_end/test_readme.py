@@ -69,6 +69,10 @@ def test_its_tables_have_every_method_of_the_survey_under_its_section() -> None:
     for section, recipes in sections.items():
         listed = re.findall(r"^\| `(\w+)` \|", parts[section], flags=re.MULTILINE)
         assert sorted(listed) == sorted(recipes), section
+    for name in sections[survey.BEYOND]:
+        row = next(line for line in README.splitlines() if line.startswith(f"| `{name}` |"))
+        assert survey.objectives_of(name), f"`FURTHER` of docs/survey.py has no line for {name}"
+        assert f"| {survey.objectives_of(name)} |" in row
     for row in survey.ROWS:
         lines = [line for line in parts[row.section].splitlines() if re.match(rf"\| [`\w–]+ \| {row.method}\b", line)]
         assert any(f"| {row.objectives} |" in line for line in lines), row.method

@@ -29,28 +29,34 @@ def maker() -> ModuleType:
     return module
 
 
+@pytest.fixture(scope="module")
+def page(maker: ModuleType) -> str:
+    written: str = maker.make()
+    return written
+
+
 def meaning(recipe: str) -> str:
     return digest(*(built.written for built in build_flows(recipe)))
 
 
-def test_the_committed_page_is_up_to_date(maker: ModuleType) -> None:
-    assert maker.make() == maker.PAGE.read_text(encoding="utf-8"), "run `python docs/make_recipes.py`"
+def test_the_committed_page_is_up_to_date(maker: ModuleType, page: str) -> None:
+    assert page == maker.PAGE.read_text(encoding="utf-8"), "run `python docs/make_recipes.py`"
 
 
-def test_every_recipe_is_shown_as_it_is_written(maker: ModuleType) -> None:
-    blocks = re.findall(r"^```\n(vlo 1\n.*?)^```$", maker.make(), flags=re.DOTALL | re.MULTILINE)
+def test_every_recipe_is_shown_as_it_is_written(page: str) -> None:
+    blocks = re.findall(r"^```\n(vlo 1\n.*?)^```$", page, flags=re.DOTALL | re.MULTILINE)
     shown = {build_flows(block)[0].written.name: meaning(block) for block in blocks}
     assert len(shown) == len(blocks)
     assert shown == {card.name: meaning(card.name) for card in vlmdsl.recipes()}
 
 
-def test_recipes_are_under_the_sections_of_the_survey(maker: ModuleType) -> None:
-    sections = {part.partition("\n")[0]: part for part in maker.make().split("\n## ")[1:]}
+def test_recipes_are_under_the_sections_of_the_survey(page: str) -> None:
+    sections = {part.partition("\n")[0]: part for part in page.split("\n## ")[1:]}
     assert "\n### slip\n" in sections["Contrastive objectives"]
     assert "\n### kelip\n" in sections["Generative objectives"]
     assert "\n### xclip\n" in sections["Alignment objectives"]
     assert "\n### mae\n" in sections["Beyond the survey's table"]
-    assert "| contrastive, generative |" in maker.make()
+    assert "| contrastive, generative |" in page
 
 
 def test_every_recipe_has_its_oracles(maker: ModuleType) -> None:
@@ -74,16 +80,16 @@ def test_evidence_is_reported_with_its_failures_and_its_age(maker: ModuleType) -
         "learns": {"statement": "R@1 0.3 %.", "passed": False},
     }
     entry |= {"further": {"statement": "Captions 91 %.", "passed": True, "pictures": ["clip.captions.png"]}}
-    page = maker.make({"clip": entry})
-    line = next(line for line in page.splitlines() if line.startswith("| [`clip`]"))
+    written = maker.make({"clip": entry})
+    line = next(line for line in written.splitlines() if line.startswith("| [`clip`]"))
     assert line.endswith("| not as expected: learns |")
-    assert "Training (2026-01-31, torch 2.13; `temperature` = 0.1; the recipe has changed since):" in page
-    assert "- Reason: a short run.\n- 64 pairs: 100.0 %.\n- R@1 0.3 %. **Not as expected.**\n- Captions 91 %.\n" in page
-    assert "![clip, captions, of held-out samples](images/recipes/clip.captions.png)" in page
+    assert "Training (2026-01-31, torch 2.13; `temperature` = 0.1; the recipe has changed since):" in written
+    assert "- Reason: a short run.\n- 64 pairs: 100.0 %.\n- R@1 0.3 %. **Not as expected.**\n- Captions 91 %.\n" in written
+    assert "![clip, captions, of held-out samples](images/recipes/clip.captions.png)" in written
 
 
-def test_its_pictures_are_committed(maker: ModuleType) -> None:
-    shown = set(re.findall(r"\(images/recipes/([^)]+)\)", maker.make()))
+def test_its_pictures_are_committed(maker: ModuleType, page: str) -> None:
+    shown = set(re.findall(r"\(images/recipes/([^)]+)\)", page))
     assert shown == {path.name for path in maker.PICTURES.glob("*.png")}
 
 

@@ -144,6 +144,7 @@ FOCAL = define(
         "focal",
         focal,
         {"alpha": NUMBER, "gamma": NUMBER, "by": (str,), "reduction": (str,)},
+        counts="region with a word",
         takes="Alignment, WordMap",
         carries="`alpha` (negative: no weights), `gamma`; `by` (`sigmoid`, `softmax`); `reduction` (`positives`, `sum`)",
         gives="Loss: the focal loss of all words of all regions, over the regions of the global batch that have a word",
@@ -154,6 +155,7 @@ REGION_DISTILLATION = define(
         "region_distillation",
         by_teacher,
         {"above": NUMBER},
+        counts="region",
         takes="Alignment, Alignment of the teacher, Boxes",
         carries="`above`: the least probability of a concept for the regions that count",
         gives=(
@@ -167,6 +169,7 @@ REGION_CONTRAST = define(
         "region_contrast",
         by_teacher,
         {"above": NUMBER},
+        counts="region",
         takes="Alignment, Alignment of the teacher, Boxes",
         carries="`above`, as for `region_distillation`",
         gives=(
