@@ -104,6 +104,17 @@ KINDS: dict[str, Kind] = {
             )
         }
     ),
+    "captions": Kind(
+        {
+            "captions.token accuracy": Bound(
+                at_least=0.85, above={"blind": 0.25}, title="captions, next tokens given the true ones before them"
+            ),
+            "captions.counts": Bound(at_least=0.95, title="written captions with the right number of objects"),
+            "captions.colours": Bound(at_least=0.85, title="with the right colours"),
+            "captions.shapes": Bound(at_least=0.45, title="with the right shapes"),
+            "captions.scenes": Bound(at_least=0.40, title="with all objects right"),
+        }
+    ),
 }
 """Every kind of evidence, one per row: a measure of `evaluation.json` is shown if it is in a kind of this table."""
 

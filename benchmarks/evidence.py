@@ -62,6 +62,9 @@ SHAPES_COLUMNS = {
     "first": "text",
     "second": "clean_text",
     "translation": "text_ko",
+    "document": "clean_text",
+    "prompt": "template(source)",
+    "target": "text",
 }
 """Field -> column of the built-in scenes, or what stands in for what only a model could make."""
 OPENMOJI_COLUMNS = {
@@ -77,6 +80,9 @@ OPENMOJI_COLUMNS = {
     "second": "template(tags)",
     "translation": "keywords_ko",
     "knowledge": "template(keywords_en)",
+    "document": "tags",
+    "prompt": "template(group)",
+    "target": "text",
 }
 """Field -> column of OpenMoji: other words for a drawing as its rewrites, its group as its class; and stand-ins."""
 

@@ -62,6 +62,20 @@ BY_COLOUR: dict[str, Any] = {"scenes": "shapes:label=colour"}
 """What views of a small scene keep of its main object is the colour, wherever it stands and whatever is beside it."""
 HELD_OUT = {"data.val": ("shapes:samples=2000,label=colour",)}
 """More held-out scenes where classes are all that is measured: a share of 400 is known to three points only."""
+WRITES = "it writes captions and tells no pairs apart"
+CAPTIONS: dict[str, Any] = {
+    "overfits": (),
+    "aim": WRITES,
+    "settings": {
+        "optimizer.learning_rate": 3e-3,
+        "model.image_encoder": "vit:tiny_patch4",
+        "model.text_length": 20,
+    },
+    "columns": {"text": "caption"},
+    "steps": {"learns": 1000},
+}
+"""Short captions of plain words, in which objects can be counted."""
+SMALL_DECODER = {"depth": 2, "width": 64}
 SHORT_TEXTS: dict[str, Any] = {"scenes": "shapes:objects=2", "columns": {"text": "caption"}}
 SCALES = {
     "alip": Scale(overfits=("raw",), aim="short synthetic captions are alike for different scenes"),
@@ -90,6 +104,7 @@ SCALES = {
         HELD_OUT | SLOWLY,
         **BY_COLOUR,
     ),
+    "cappa": Scale(SMALL_DECODER, "a small decoder", **CAPTIONS, tried=2),
     "clippo": Scale({"row_height": 12}, LETTERS, settings={"model.image_size": 48}, **SHORT_TEXTS),
     "clippo_c4": Scale(
         {"row_height": 12, "share": 0.25},
@@ -169,6 +184,13 @@ SCALES = {
         **BY_COLOUR,
     ),
     "otter": Scale({"momentum": 0.99}, TURNS_OVER, ("contrastive",), "the rest is a teacher's opinion of the other samples"),
+    "pali": Scale(
+        SMALL_DECODER,
+        "a small decoder; prompts are numbers of writers, which say nothing of the image; the tower that the first stage "
+        "freezes is as drawn, not pretrained",
+        **{**CAPTIONS, "columns": {"target": "caption", "prompt": "template(source)"}},
+        tried=1,
+    ),
     "pyramidclip": Scale(
         because=DRAWN, overfits=("local_text",), aim="only whole captions tell all scenes apart", steps={"overfit": 300}
     ),
@@ -199,6 +221,12 @@ SCALES = {
         VIEWS,
         HELD_OUT | SLOWLY,
         **BY_COLOUR,
+    ),
+    "simvlm": Scale(
+        SMALL_DECODER,
+        "a small decoder; documents are captions of other scenes without their images",
+        **{**CAPTIONS, "columns": {"text": "caption", "document": "clean_text"}},
+        tried=1,
     ),
     "simsiam": Scale(
         {"hidden": 256, "out": 256, "bottleneck": 64},

@@ -86,6 +86,8 @@ class Recorder:
             self._watch(token_head, partial(_linear_call, name))
         for name, decoder in model.decoders.parts.items():
             self._watch(decoder, partial(_decoder_call, name, len(decoder.positions)))
+        for name, pooler in model.poolers.parts.items():
+            self._watch(pooler, partial(lambda name, arguments: Called(name, len(arguments[0]), None), name))
         if model.teachers is not None:
             for name, tower in model.teachers.copies.items():
                 own = name.removesuffix("_2")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -45,10 +48,20 @@ def test_the_tokens_after_a_prefix_are_those_that_the_authors_supervise(name: st
 @pytest.mark.parametrize("lowering", ["dense", "chunked"])
 @pytest.mark.parametrize("name", SUFFIXES)
 def test_the_loss_of_the_tokens_after_a_prefix(name: str, lowering: str) -> None:
+    check_suffix(name, lowering, compiled=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lowering", ["dense", "chunked"])
+def test_the_compiled_loss_of_the_tokens_after_a_prefix(lowering: str) -> None:
+    check_suffix("pali-suffixxent_ls", lowering, compiled=True)
+
+
+def check_suffix(name: str, lowering: str, *, compiled: bool) -> None:
     oracle = load_oracle(DATA, name)
     smoothing = oracle.hyperparameters["label_smoothing"]
     arguments = f'smoothing={smoothing}, over="others", reduction="sample"'
-    objective = vlmdsl.compile(SUFFIX.format(arguments), compiled=False, lowering=lowering)
+    objective = vlmdsl.compile(SUFFIX.format(arguments), compiled=compiled, lowering=lowering)
     assert_agrees(oracle, partial(_loss, objective, suffix_codes(oracle)))
 
 
@@ -160,3 +173,96 @@ def _ours(decoder: TextDecoder, theirs: Mapping[str, Tensor]) -> dict[str, Tenso
         theirs["LayerNorm_bias"],
     )
     return weights
+
+
+def coca_loss(oracle: Oracle, **knobs: object) -> tuple[vlmdsl.Objective, dict[str, Tensor]]:
+    """The recipe of CoCa, and what it takes of an oracle besides the features of the image: padding has the id 0."""
+    hyper, text = oracle.hyperparameters, oracle.inputs["text"]
+    weights = {"contrast_weight": hyper.get("contrastive_loss_weight", 1.0), "caption_weight": hyper["caption_loss_weight"]}
+    objective = vlmdsl.compile("coca", compiled=False, **weights, **knobs).double()
+    following = torch.where(text == 0, NOT_SELECTED, text)[:, 1:]
+    spare = oracle.inputs["logits"].shape[1] - following.shape[1]  # open_clip drops the last logit, CoCa-pytorch has none
+    codes = torch.nn.functional.pad(following, (0, spare), value=NOT_SELECTED)
+    return objective, {"text_captioner_next": codes}
+
+
+def coca(objective: vlmdsl.Objective, codes: dict[str, Tensor], image: Tensor, text: Tensor, logits: Tensor) -> Any:
+    """The output of the recipe where the poolers gave these features of the images."""
+    modules = {
+        "generative": lambda states, mask: SimpleNamespace(tokens=states, mask=None, pooled=None),
+        "contrastive": lambda tokens, mask: SimpleNamespace(tokens=tokens, mask=None, pooled=image),
+    }
+    pairs = {"image_states": torch.zeros(len(text), 2, 3, dtype=text.dtype), "text_captioner": text}
+    pairs = {name: value for name, value in pairs.items() if name in objective.inputs}
+    return objective(
+        modules={name: modules[name] for name in objective.applied}, text_captioner_vocabulary=logits, **pairs, **codes
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["coca-openclip", "coca-openclip_captiononly", "coca-openclip_padidcollision", "coca-lucidrains"]
+)
+def test_the_recipe_of_contrastive_captioners(name: str) -> None:
+    oracle = load_oracle(DATA, name)
+    objective, codes = coca_loss(oracle)
+    scale = next(oracle.inputs[name] for name in ("log_scale", "temperature") if name in oracle.inputs).reshape(())
+    parts = [next(part for part in names if part in oracle.inputs) for names in _CONTRASTED]
+    with torch.no_grad():
+        for parameter in objective.parameters():
+            parameter.copy_(scale)
+
+    def loss(**features: Tensor) -> Tensor:
+        image, text = (features[part] if part in features else oracle.inputs[part] for part in parts)
+        return coca(objective, codes, image, text, features["logits"]).loss
+
+    assert_agrees(replace(oracle, gradients=_of_features(oracle)), loss)
+    for parameter in objective.parameters():
+        loss(**{part: oracle.inputs[part] for part in [*parts, "logits"]}).backward()
+        expected = next(oracle.gradients[part] for part in ("log_scale", "temperature") if part in oracle.gradients)
+        torch.testing.assert_close(parameter.grad, expected.reshape(()), rtol=1e-9, atol=1e-9)
+
+
+_CONTRASTED = (("image_features", "image_latents"), ("text_features", "text_latents"))
+
+
+def _of_features(oracle: Oracle) -> dict[str, Tensor]:
+    """The gradients without that of the learned number; without a contrast there are those of the logits only."""
+    alone = oracle.hyperparameters.get("contrastive_loss_weight", 1.0) == 0
+    names = [
+        name for name in oracle.gradients if name == "logits" or (not alone and name.split("_")[0] in ("image", "text"))
+    ]
+    return {name: _along_sphere(oracle, name) for name in names}
+
+
+def _along_sphere(oracle: Oracle, name: str) -> Tensor:
+    """CoCa-pytorch's latents are unit vectors, and its gradients are not through the division by their length."""
+    gradient, value = oracle.gradients[name], oracle.inputs[name]
+    return gradient - (gradient * value).sum(dim=1, keepdim=True) * value if name.endswith("latents") else gradient
+
+
+def test_captions_without_any_token_are_zero() -> None:
+    """Where the authors' mean is not a number."""
+    oracle = load_oracle(DATA, "coca-openclip_allpad")
+    objective, codes = coca_loss(oracle)
+    logits = oracle.inputs["logits"].clone().requires_grad_()
+    loss = coca(objective, codes, oracle.inputs["image_features"], oracle.inputs["text_features"], logits).loss
+    assert loss.item() == 0
+    loss.backward()
+    assert not logits.grad.any()
+
+
+def test_captions_are_averaged_over_the_tokens_of_all_processes() -> None:
+    """The authors average the means of processes, which weigh a token of a process with few of them more."""
+    oracle = load_oracle(DATA, "coca-openclip_2rank")
+    objective, codes = coca_loss(oracle)
+    with torch.no_grad():
+        objective.get_parameter("log_scale").copy_(oracle.inputs["log_scale"])
+    features = (oracle.inputs[f"{side}_features"] for side in ("image", "text"))
+    terms = coca(objective, codes, *features, oracle.inputs["logits"]).terms
+    contrasts, captions = (
+        torch.stack([oracle.outputs[f"{term}_rank{rank}"] for rank in (0, 1)]) for term in ("contrastive", "caption")
+    )
+    torch.testing.assert_close(terms["contrast"], contrasts.mean(), rtol=1e-9, atol=0)
+    counts = (codes["text_captioner_next"] >= 0).sum(dim=1).view(2, -1).sum(dim=1)
+    torch.testing.assert_close(terms["captions"], (captions * counts).sum() / counts.sum(), rtol=1e-9, atol=0)
+    assert not torch.isclose(terms["captions"], captions.mean())

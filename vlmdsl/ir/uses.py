@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         LinearSettings,
         PixelDecoderSettings,
         PluginFusionSettings,
+        PoolerSettings,
         TokenHeadSettings,
     )
 
@@ -29,8 +30,8 @@ __all__ = [
     "vocabulary_use",
 ]
 
-Family: TypeAlias = Literal["tower", "head", "vocabulary", "fusion", "decoder", "linear", "token_head"]
-PER_SAMPLE: frozenset[Family] = frozenset({"tower", "fusion", "decoder", "token_head"})
+Family: TypeAlias = Literal["tower", "head", "vocabulary", "fusion", "decoder", "linear", "token_head", "pooler"]
+PER_SAMPLE: frozenset[Family] = frozenset({"tower", "fusion", "decoder", "token_head", "pooler"})
 """Families of modules that take samples one by one, so that they may be called with some of a batch. Those of others, and
 what they stand on, may depend on all of it: batch statistics, how many tokens are predicted."""
 
@@ -68,6 +69,7 @@ class Module:
         | PixelDecoderSettings
         | LinearSettings
         | TokenHeadSettings
+        | PoolerSettings
     )
     on: Module | None = None
 

@@ -12,16 +12,19 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from vlmdsl.ir import Head, ModuleOutput, Node, Program, Teacher, module_outputs
+from vlmdsl.ir import Head, ModuleOutput, Node, Program, Stream, Teacher, module_outputs, streams
 from vlmdsl.ir.modules import (
     FusionSettings,
     LinearSettings,
     PixelDecoderSettings,
     PluginFusionSettings,
+    PoolerSettings,
+    TextDecoderSettings,
     TokenHeadSettings,
     block_range,
 )
-from vlmdsl.ir.operations.modules import APPLY, RECONSTRUCT, use_of
+from vlmdsl.ir.operations.encoding import context_of
+from vlmdsl.ir.operations.modules import APPLY, RECONSTRUCT, pooler_of, use_of
 from vlmdsl.ir.uses import Module
 from vlmdsl.planning.memory import is_normalised
 from vlmdsl.planning.part_cost import PartCost, numbers_of
@@ -60,14 +63,66 @@ def module_costs(program: Program, workload: Workload) -> Iterator[PartCost]:
         head = module.settings if isinstance(module.settings, Head) else None
         cost = _head(module, head, outputs, workload) if head else _stack(module, outputs, workload)
         yield replace(cost, name=f"{cost.name} (teacher)") if teacher else cost
+    yield from _text_decoders(program, workload)
     for node in program.nodes():
         if node.operation is RECONSTRUCT:
             yield _reconstruction(node, workload)
 
 
+def _text_decoders(program: Program, workload: Workload) -> Iterator[PartCost]:
+    """One cost per text decoder, over all its calls, without its logits."""
+    decoded: dict[str, list[Stream]] = {}
+    for stream in streams(program):
+        if stream.encoder.decoder is not None:
+            decoded.setdefault(stream.encoder.tower, []).append(stream)
+    samples = workload.batch // workload.world
+    chunk = min(samples, workload.micro or samples)
+    for tower, own in decoded.items():
+        settings = own[0].encoder.decoder
+        assert settings is not None
+        sizes = [text_decoder_size(settings, stream, workload) for stream in own]
+        learning = [size for size, stream in zip(sizes, own, strict=True) if stream.learns]
+        parameters = max(size.parameters for size in sizes)
+        yield PartCost(
+            tower,
+            f"text decoder of {settings.depth} blocks of {settings.width or workload.dim}",
+            parameters,
+            _FLOAT * parameters,
+            samples * sum(size.forward for size in sizes),
+            samples * sum(2 * size.forward for size in learning),
+            chunk * sum(size.kept for size in learning) * _FLOAT,
+        )
+
+
+def text_decoder_size(settings: TextDecoderSettings, stream: Stream, workload: Workload) -> ModuleSize:
+    """A call of a text decoder: its blocks, those before the image and those that attend to it, words and positions."""
+    width, context = settings.width or workload.dim, context_of(stream.encode)
+    prompted = stream.encode.string("prefix") == "prompt"
+    longest = workload.text_tokens * (1 + prompted)
+    length = longest - (set(stream.outputs) == {"vocabulary"}) + settings.class_token
+    alone = round(settings.cross_from * settings.depth) if context is not None else settings.depth
+    first = _transformer(alone, alone, width, length)
+    rest = settings.depth - alone
+    attended = (0, workload.dim) if context is None else (_attended(context, workload), workload.dim)
+    second = _transformer(rest, rest, width, length, attended) if rest else ModuleSize(0, 0, 0)
+    norms = 2 * width if rest else 0  # both stacks count the one at the end
+    pooled = stream.pooled * width * workload.dim + 3 * width * settings.class_token
+    return ModuleSize(
+        first.parameters + second.parameters - norms + (workload.vocabulary + longest) * width + pooled,
+        first.forward + second.forward,
+        first.kept + second.kept,
+    )
+
+
+def _attended(tokens: Node, workload: Workload) -> int:
+    """How many tokens per sample a module attends to: states of an image, or the queries of a pooler."""
+    below = pooler_of(tokens.inputs[0])
+    return below.settings.queries if below and isinstance(below.settings, PoolerSettings) else workload.tokens(tokens)
+
+
 def _stack(module: Module, outputs: list[ModuleOutput], workload: Workload) -> PartCost:
     """A module that is a stack of blocks."""
-    samples, sizes = workload.batch // workload.world, [_size(output.node, workload) for output in outputs]
+    samples, sizes = workload.batch // workload.world, [_size(output, workload) for output in outputs]
     chunk = min(samples, workload.micro or samples)
     learning = [size for size, output in zip(sizes, outputs, strict=True) if output.learns]
     parameters = sizes[0].parameters
@@ -122,17 +177,33 @@ def token_head_size(settings: TokenHeadSettings, tokens: int, workload: Workload
     return ModuleSize(weights + biases, 2 * tokens * weights, tokens * saved)
 
 
+def pooler_size(settings: PoolerSettings, attended: int, pooled: bool, workload: Workload) -> ModuleSize:
+    """A call of a pooler on so many states of an image; with `pooled` features a map of one of its outputs."""
+    queries, entering, width = settings.queries, workload.dim, settings.width or workload.dim
+    maps = 2 * width * (width + 1) + 2 * width * (entering + 1)
+    forward = 4 * queries * width**2 + 4 * attended * entering * width + 4 * queries * attended * width
+    return ModuleSize(
+        queries * width + maps + 4 * width + 2 * entering + pooled * width * workload.dim,
+        forward + 2 * pooled * width * workload.dim,
+        (_CROSS * queries + 2 * attended) * width + 2 * attended * entering,
+    )
+
+
+def _pooler_size(settings: PoolerSettings, output: ModuleOutput, workload: Workload) -> ModuleSize:
+    return pooler_size(settings, _attended(output.node.inputs[0], workload), output.pooled, workload)
+
+
 class _Rule(NamedTuple):
     """The costs of modules with settings of one class: what a module is, in words, and the size of one call of it."""
 
     words: Callable[[Any, Workload], str]
-    size: Callable[[Any, Node, Workload], ModuleSize]
+    size: Callable[[Any, ModuleOutput, Workload], ModuleSize]
 
 
-def _size(apply: Node, workload: Workload) -> ModuleSize:
+def _size(output: ModuleOutput, workload: Workload) -> ModuleSize:
     """One call of a module."""
-    settings = use_of(apply).module.settings
-    return _RULES[type(settings)].size(settings, apply, workload)
+    settings = use_of(output.node).module.settings
+    return _RULES[type(settings)].size(settings, output, workload)
 
 
 def _blocks(settings: FusionSettings | PixelDecoderSettings, workload: Workload) -> str:
@@ -145,19 +216,20 @@ def _fusion_words(settings: FusionSettings, workload: Workload) -> str:
 
 _RULES: Mapping[type, _Rule] = {
     FusionSettings: _Rule(
-        _fusion_words, lambda settings, apply, workload: fusion_size(settings, workload, use_of(apply).blocks)
+        _fusion_words, lambda settings, output, workload: fusion_size(settings, workload, use_of(output.node).blocks)
     ),
     PluginFusionSettings: _Rule(
         lambda settings, _: f"{settings.by}, of a plug-in, whose costs are not known", lambda *_: ModuleSize(0, 0, 0)
     ),
     PixelDecoderSettings: _Rule(
         lambda settings, workload: f"decoder of {_blocks(settings, workload)}",
-        lambda settings, apply, workload: decoder_size(settings, workload.tokens(apply.inputs[0]), workload),
+        lambda settings, output, workload: decoder_size(settings, workload.tokens(output.node.inputs[0]), workload),
     ),
     TokenHeadSettings: _Rule(
         lambda settings, workload: f"of each token, {settings.layers} linear to {settings.out or workload.dim}",
-        lambda settings, apply, workload: token_head_size(settings, workload.tokens(apply.inputs[0]), workload),
+        lambda settings, output, workload: token_head_size(settings, workload.tokens(output.node.inputs[0]), workload),
     ),
+    PoolerSettings: _Rule(lambda settings, _: f"pooler of {settings.queries} queries", _pooler_size),
 }
 """Per class of settings: the costs of a module."""
 

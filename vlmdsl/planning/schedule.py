@@ -13,7 +13,7 @@ from dataclasses import replace
 from vlmdsl.ir import Node, Program, encoder_of, parts_of, walk
 from vlmdsl.ir.operations.encoding import ENCODE, MIX, POOLED, TOKENS, VOCABULARY, context_of
 from vlmdsl.ir.operations.mining import FETCH
-from vlmdsl.ir.operations.modules import APPLY, OWN, STATES, replacements_of, use_of
+from vlmdsl.ir.operations.modules import APPLY, OWN, STATES, pooler_of, replacements_of, use_of
 from vlmdsl.ir.operations.per_sample import INDEX
 from vlmdsl.ir.operations.prediction import TOKEN_IDS
 from vlmdsl.ir.operations.scalars import CONSTANT, DRAW, RAMP, SCALAR
@@ -142,11 +142,13 @@ class _Planner:
             return self._modes[applied_of(apply.inputs[0].inputs[0])]
         if not isinstance(apply.type, EncodedType):
             return Mode("Vec")
+        if pooler_of(apply) is not None:
+            return self._context_mode(apply.inputs[0])[1]
         return Mode("Text", context=self._context_mode(apply.inputs[1]))
 
     def _context_mode(self, states: Node) -> tuple[str, Mode]:
         """What encoded a context, and in which mode."""
-        while states.operation is not ENCODE:
+        while states.operation not in (ENCODE, APPLY):
             states = states.inputs[0]
         output = applied_of(states)
         return output.use.module.name, self._modes[output]

@@ -19,6 +19,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "fusion": ("fuse", "matched"),
     "pairing": ("swap", "matches", "matching"),
     "prediction": ("linear", "token_loss", "distill", "mlm"),
+    "pooling": ("pool",),
     "generation": ("text_decoder", "prefix", "next_token"),
     "codes": ("codebook", "codes"),
     "reconstruction": ("decode", "pixels", "reconstruct"),

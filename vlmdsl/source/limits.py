@@ -62,6 +62,9 @@ MAXIMUM_LAYERS = 16
 MAXIMUM_BLOCKS = 64
 """Blocks of a text decoder; the largest of the survey has 24."""
 
+MAXIMUM_QUERIES = 4096
+"""Learned queries of a pooler; CoCa has 256."""
+
 MAXIMUM_WIDTH = 65_536
 """Length of features inside a head, or after it."""
 

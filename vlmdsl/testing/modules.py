@@ -56,6 +56,8 @@ def _module(module: Module, seed: int, patches: int, padding: float) -> nn.Modul
         return _Decoder(FEATURES, patches, seed)
     if isinstance(module.settings, TokenHeadSettings):
         return _TokenHead(FEATURES, module.settings.out or FEATURES, seed, padding)
+    if module.family == "pooler":
+        return _Pooler(FEATURES, seed)
     if isinstance(module.settings, Head):
         return _linear(FEATURES, module.settings.widths(FEATURES)[-1], seed)
     return _Vocabulary(FEATURES, WORDS, seed)
@@ -96,6 +98,18 @@ class _TokenHead(nn.Module):
     def forward(self, tokens: Tensor, mask: Tensor | None) -> _Fused:
         numbers = self.linear(_without_padding(tokens, mask))
         return _Fused(_mean(numbers, mask), numbers if mask is None else numbers.where(mask[:, :, None], self.padding), mask)
+
+
+class _Pooler(nn.Module):
+    """Three features of an image, each another map of the mean of its states; the first one is pooled, too."""
+
+    def __init__(self, width: int, seed: int) -> None:
+        super().__init__()
+        self.linear = _linear(width, 3 * width, seed)
+
+    def forward(self, states: Tensor, mask: Tensor | None) -> _Fused:
+        tokens = torch.tanh(self.linear(_mean(states, mask))).view(len(states), 3, -1)
+        return _Fused(tokens[:, 0], tokens, None)
 
 
 class _Decoder(nn.Module):

@@ -22,7 +22,7 @@ from vlmdsl.backends.latex.notation import (
 )
 from vlmdsl.backends.latex.retrieval import attended
 from vlmdsl.ir import Encoder, Node, Program, Ramp, Teacher, encoder_of, head_words, parts_of
-from vlmdsl.ir.operations.encoding import ENCODE, GATE, MIX, NORMALIZE, POOLED, REDUCE_TOKENS
+from vlmdsl.ir.operations.encoding import ENCODE, GATE, MIX, NORMALIZE, POOLED, REDUCE_TOKENS, TOKENS
 from vlmdsl.ir.operations.grounding import REGIONS
 from vlmdsl.ir.operations.mining import FETCH
 from vlmdsl.ir.operations.modules import APPLY, use_of
@@ -217,7 +217,7 @@ class Names:
 
     def _encoded(self, node: Node, index: str) -> Math:
         encode = _encode_of(node)
-        if encode is None and node.operation is POOLED:  # of a text given its image
+        if encode is None and node.operation in (POOLED, TOKENS):  # of a module on features
             return call(
                 use_of(node.inputs[0]).module.name, *(self.written_out(parent, index) for parent in node.inputs[0].inputs)
             )

@@ -118,7 +118,7 @@ def make_plan(
 
 def _module_costs(program: Program, workload: Workload) -> Iterable[PartCost]:
     """The costs of modules that are applied to features, and of what is computed from their outputs."""
-    if not module_outputs(program):
+    if not module_outputs(program) and all(stream.encoder.decoder is None for stream in streams(program)):
         return ()
     from vlmdsl.planning.module_cost import module_costs  # few recipes apply modules, and classes take time to make
 
@@ -222,6 +222,7 @@ def _losses(program: Program, schedule: Schedule) -> tuple[LossRow, ...]:
 def _schedule(program: Program, schedule: Schedule, workload: Workload) -> ScheduleRow:
     """The schedule of a step, as the model executes it."""
     names = source_names(stream.source for stream in streams(program))
+    names |= {stream.encode: names[stream.source] for stream in streams(program)}
     names |= {output.node: output.name for output in module_outputs(program)}
 
     def name(value: Value) -> str:

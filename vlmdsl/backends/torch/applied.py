@@ -12,7 +12,8 @@ from vlmdsl.ir.operations.modules import APPLY, CONTEXT
 from vlmdsl.planning import applied_of
 
 __all__ = [
-    "INPUTS", "decoder_input", "fusion_input", "head_input", "patches_input", "states_input", "token_head_input",
+    "INPUTS", "decoder_input", "fusion_input", "head_input", "patches_input", "pooler_input", "states_input",
+    "token_head_input",
 ]  # fmt: skip
 
 _Environment: TypeAlias = Mapping[Any, Any]
@@ -50,12 +51,18 @@ def head_input(node: Any, environment: _Environment) -> tuple[Tensor]:
     return (features,)
 
 
+def pooler_input(node: Any, environment: _Environment) -> tuple[Tensor, Tensor | None]:
+    """The inputs of an `apply` node of a pooler: states of an image, or the tokens of another pooler, with their mask."""
+    return states_input(node.inputs[0], environment)
+
+
 INPUTS: Mapping[str, Callable[[Any, _Environment], tuple[Any, ...]]] = {
     "fusion": fusion_input,
     "decoder": decoder_input,
     "linear": patches_input,
     "head": head_input,
     "token_head": token_head_input,
+    "pooler": pooler_input,
 }
 """Per family of modules that are applied to features: the arguments of a call for one `apply` node."""
 

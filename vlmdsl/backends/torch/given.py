@@ -37,7 +37,8 @@ class GivenModules:
     what has `pooled [n, D]` and `tokens [n, L, W]`; a head with vectors [n, D]; a vocabulary with states [n, L, W], and with
     `product=False` where the loss makes the product with its `weight` and `bias` itself. A
     decoder is called with the states [n, K, W] of the patches that a tower saw, and gives pixels [n, P, C] of all patches:
-    which of them were seen is for the caller to know. A linear map is called, like a vocabulary, with states [n, P, W].
+    which of them were seen is for the caller to know. A linear map is called, like a vocabulary, with states [n, P, W]. A
+    pooler is called with (states [n, K, C], mask or None) and gives what has `pooled [n, D]` and `tokens [n, Q, W]`.
     """
 
     def __init__(

@@ -8,7 +8,7 @@ from vlmdsl.ir.node import Node
 from vlmdsl.ir.operation import Operation, define
 from vlmdsl.ir.operations.rules import need, take
 from vlmdsl.ir.operations.views import DROP, REPLACE, SWAP
-from vlmdsl.ir.uses import Use
+from vlmdsl.ir.uses import Module, Use
 from vlmdsl.types import (
     CodesType,
     ConditionType,
@@ -26,7 +26,7 @@ from vlmdsl.types import (
 
 __all__ = [
     "APPLY", "CODES_AT", "CODES_WHERE", "CONTEXT", "DROPPED", "MATCHED", "MATCHING", "OWN", "PIXELS", "RECONSTRUCT",
-    "REPLACED", "STATES", "drops_of", "patches_of", "replacements_of", "use_of",
+    "REPLACED", "STATES", "drops_of", "patches_of", "pooler_of", "replacements_of", "use_of",
 ]  # fmt: skip
 
 
@@ -105,12 +105,27 @@ def _linear(node: Node, types: tuple[Type, ...]) -> Type:
     return LogitsType(tokens=token_axis("Image"))
 
 
+def _pooler(node: Node, types: tuple[Type, ...]) -> Type:
+    """Takes the states of an image, or the tokens of another pooler."""
+    take(types, TokensType)
+    axes = [kind.tokens for kind in types if isinstance(kind, TokensType)]
+    need(axes == [token_axis("Image")], f"pools an image, got {types[0]}")
+    return EncodedType("Image")
+
+
+def pooler_of(node: Node) -> Module | None:
+    """The pooler of an `apply` node; None for any other node."""
+    module = use_of(node).module if node.operation is APPLY else None
+    return module if module is not None and module.family == "pooler" else None
+
+
 _RULES: Mapping[str, Callable[[Node, tuple[Type, ...]], Type]] = {
     "head": _head,
     "decoder": _decoder,
     "fusion": _fusion,
     "linear": _linear,
     "token_head": _token_head,
+    "pooler": _pooler,
 }
 """What modules of a family take, and what they give."""
 
@@ -203,8 +218,8 @@ APPLY = define(
             "Tokens"
         ),
         carries="`use: ir.Use` (module, blocks, gradient, follows)",
-        gives="Encoded of a text given its image, Patches of a decoder, Logits of a linear map of patches, Vec of a "
-        "head, or Tokens of a head on tokens. The schedule calls the module",
+        gives="Encoded of a text given its image or of a pooled image, Patches of a decoder, Logits of a linear map of "
+        "patches, Vec of a head, or Tokens of a head on tokens. The schedule calls the module",
     )
 )
 MATCHED = define(

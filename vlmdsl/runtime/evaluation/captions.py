@@ -14,15 +14,13 @@ from vlmdsl.backends.torch.applied import states_input
 from vlmdsl.backends.torch.step import Environment
 from vlmdsl.ir import Node, Program, encoder_of, parts_of, root_field, walk
 from vlmdsl.ir.operations.encoding import ENCODE, context_of
-from vlmdsl.ir.operations.modules import APPLY
 from vlmdsl.ir.operations.prediction import TOKEN_IDS
-from vlmdsl.ir.schedule import Apply, Mode
-from vlmdsl.planning import applied_of
 from vlmdsl.runtime.evaluation.features import evaluation_mode
 from vlmdsl.runtime.evaluation.generation import write
 from vlmdsl.runtime.evaluation.named_objects import Objects, right_shares
 from vlmdsl.runtime.evaluation.retrieval import Example, Measures
 from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.model.applied import apply_modules
 from vlmdsl.runtime.modules.towers import Encoder
 from vlmdsl.runtime.values import (
     Batch,
@@ -173,7 +171,9 @@ def caption_measures(
     size = model.encoders.encoder(captioning.tower).vocabulary_size or 1
     baselines = {"blind": blind} if captioning.image is not None and blind else {}
     facts = {"images": counts.images, "written": len(counts.written)}
-    return Measures(values, {"token accuracy": 1 / size}, facts, baselines, tuple(counts.examples))
+    # Tokens that are drawn at random make no caption.
+    chance = {**dict.fromkeys(values, 0.0), "token accuracy": 1 / size}
+    return Measures(values, chance, facts, baselines, tuple(counts.examples))
 
 
 def written_captions(
@@ -257,11 +257,7 @@ def _context(model: VisionLanguageModel, batch: Batch, captioning: Captioning) -
     assert captioning.image_field is not None
     source, form = image.inputs[0], model.form(captioning.image_tower, "Image")
     environment: Environment = {source: {form: TowerInput(batch.values[captioning.image_field])}}
-    for node in walk([context]):
-        if node.operation in (ENCODE, APPLY):
-            output = applied_of(node)
-            apply = Apply(output.use, Mode("Image"), (output.value,))
-            environment[output] = model.call_tower(apply, model.inputs(apply, environment))[0]
+    apply_modules(model, context, environment)
     return _Context(*states_input(context, environment))
 
 

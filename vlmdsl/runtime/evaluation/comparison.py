@@ -13,11 +13,11 @@ from torch import Tensor
 from vlmdsl.backends.torch.ops.normalize import normalize
 from vlmdsl.backends.torch.ops.similarities import similarity_to
 from vlmdsl.backends.torch.values import Similarities, TokenFeatures
-from vlmdsl.ir import Contrast, Head, Node, Program, encoder_of, root_field
+from vlmdsl.ir import Contrast, Head, Node, Program, encoder_of, root_field, walk
 from vlmdsl.ir.operations.contrast import CONTRAST
-from vlmdsl.ir.operations.encoding import NORMALIZE, REDUCE_TOKENS
+from vlmdsl.ir.operations.encoding import ENCODE, NORMALIZE, POOLED, REDUCE_TOKENS
 from vlmdsl.ir.operations.matrices import SIMILARITY, UNITE
-from vlmdsl.ir.operations.modules import APPLY
+from vlmdsl.ir.operations.modules import APPLY, pooler_of
 from vlmdsl.ir.operations.reference import ATTEND
 from vlmdsl.ir.operations.scalars import CONSTANT, MULTIPLY
 from vlmdsl.passes.linear import expand
@@ -209,6 +209,15 @@ class _Side:
     """The features, where more than an encoder makes them."""
 
 
+def _pooled_side(node: Node, normalized: bool) -> _Side | None:
+    """An image, pooled by a module; None for a text given its image, which is not compared with other images."""
+    if node.operation is not POOLED or pooler_of(node.inputs[0]) is None:
+        return None
+    encode = next(below for below in walk([node]) if below.operation is ENCODE)
+    field = root_field(encode.inputs[0]).string("name")
+    return _Side("Image", encoder_of(encode).tower, field, "pooled", normalized, None, (), composite=node)
+
+
 def _side(node: Node) -> _Side | None:
     """None if the features are more than those of one stream."""
     normalized = False
@@ -232,7 +241,7 @@ def _side(node: Node) -> _Side | None:
             else replace(own, level="pooled", normalized=normalized, composite=node)
         )
     if not node.operation.reads_encoder_output or node.inputs[0].operation is APPLY:
-        return None  # a text given its image is not compared with other images
+        return _pooled_side(node, normalized)
     encode = node.inputs[0]
     assert isinstance(encode.type, EncodedType)
     source = encode.inputs[0]

@@ -31,6 +31,8 @@ from vlmdsl.ir import Encoder as ObjectiveEncoder
 from vlmdsl.ir.operations.modules import OWN
 from vlmdsl.ir.operations.per_sample import INDEX
 from vlmdsl.ir.schedule import Applied, Apply, Linear
+from vlmdsl.planning import applied_of
+from vlmdsl.runtime.model.applied import apply_modules
 from vlmdsl.runtime.model.linear_heads import LinearHeads
 from vlmdsl.runtime.model.parts import Parts
 from vlmdsl.runtime.model.predictions import Predictions
@@ -221,9 +223,23 @@ class VisionLanguageModel(nn.Module):
             if stream.encode in read:
                 encoded = self.encode(stream.encoder.tower, values[stream.encoder.tower], stream.encoder.heads)
                 inputs.update(_named(stream, encoded))
+        inputs |= self._applied_features(node, read, values)
         numbers = torch.tensor([key_number(key) for key in keys], device=next(self.encoders.parameters()).device)
         inputs |= {leaf.string("name"): numbers for leaf in read if leaf.type == FieldType("Key")}
         return EncodedFeatures(pooled=self.objective.value(node, inputs))
+
+    def _applied_features(self, node: Node, read: set[Node], values: Mapping[str, Value]) -> dict[str, Tensor]:
+        """The pooled features of the modules on features among the nodes that are `read`, by the objective's inputs."""
+        outputs = [output for output in self.objective.module_outputs if output.pooled and output.node in read]
+        if not outputs:
+            return {}
+        environment: Environment = {}
+        for stream in self.streams:
+            if stream.encode in read:
+                form, tower = self._form(stream.encoder, stream.source), stream.encoder.tower
+                environment.setdefault(stream.source, {})[form] = TowerInput(values[tower])
+        apply_modules(self, node, environment)
+        return {output.name: environment[applied_of(output.node)].pooled for output in outputs}
 
     def check_per_sample(self) -> None:
         """Raises `DiagnosticError` (V0833) where a tower that learns takes statistics of the batch."""

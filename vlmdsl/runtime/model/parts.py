@@ -16,6 +16,7 @@ from vlmdsl.runtime.model.heads import Heads
 from vlmdsl.runtime.model.image_views import check_image_views
 from vlmdsl.runtime.model.linear_heads import LinearHeads
 from vlmdsl.runtime.model.pixel_decoders import PixelDecoders
+from vlmdsl.runtime.model.poolers import Poolers
 from vlmdsl.runtime.model.teachers import Teachers
 from vlmdsl.runtime.model.token_heads import TokenHeads
 from vlmdsl.runtime.model.tower_needs import check_towers, tower_needs
@@ -32,6 +33,7 @@ FAMILIES: Mapping[str, type[ModuleFamily]] = {
     "fusion": Fusions,
     "decoder": PixelDecoders,
     "token_head": TokenHeads,
+    "pooler": Poolers,
     "vocabulary": Vocabularies,
     "linear": LinearHeads,
     "head": Heads,
