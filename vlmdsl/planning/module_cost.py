@@ -115,7 +115,7 @@ def text_decoder_size(settings: TextDecoderSettings, stream: Stream, workload: W
 
 
 def _attended(tokens: Node, workload: Workload) -> int:
-    """How many tokens per sample a module attends to: states of an image, or the queries of a pooler."""
+    """How many tokens a module attends to: states, or the queries of a pooler."""
     below = pooler_of(tokens.inputs[0])
     return below.settings.queries if below and isinstance(below.settings, PoolerSettings) else workload.tokens(tokens)
 
@@ -178,7 +178,7 @@ def token_head_size(settings: TokenHeadSettings, tokens: int, workload: Workload
 
 
 def pooler_size(settings: PoolerSettings, attended: int, pooled: bool, workload: Workload) -> ModuleSize:
-    """A call of a pooler on so many states of an image; with `pooled` features a map of one of its outputs."""
+    """A call of a pooler on so many states; with `pooled` features a map of one of its outputs."""
     queries, entering, width = settings.queries, workload.dim, settings.width or workload.dim
     maps = 2 * width * (width + 1) + 2 * width * (entering + 1)
     forward = 4 * queries * width**2 + 4 * attended * entering * width + 4 * queries * attended * width
