@@ -115,7 +115,7 @@ def text_decoder_size(settings: TextDecoderSettings, stream: Stream, workload: W
 
 
 def _attended(tokens: Node, workload: Workload) -> int:
-    """How many tokens a module attends to: states, or the queries of a pooler."""
+    """The number of tokens that something attends to: states, or the queries of a pooler."""
     below = pooler_of(tokens.inputs[0])
     return below.settings.queries if below and isinstance(below.settings, PoolerSettings) else workload.tokens(tokens)
 
