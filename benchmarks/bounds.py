@@ -86,6 +86,12 @@ KINDS: dict[str, Kind] = {
             "reconstruction.unseen": Bound(title="share of that error in objects without a visible pixel"),
         }
     ),
+    "names of boxes": Kind(
+        {
+            "grounding.accuracy": Bound(at_least=0.4, learned=True, title="names of boxes, accuracy"),
+            "grounding.mAP": Bound(at_least=0.4, title="names of boxes, mAP over given boxes"),
+        }
+    ),
     "codes": Kind(
         {
             "codes.accuracy": Bound(

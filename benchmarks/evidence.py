@@ -74,6 +74,8 @@ OPENMOJI_COLUMNS = {
     "text_ko": "cldr_ko",
     "superpixels": "superpixels(image)",
     "regions": "grid(image)",
+    "boxes": "whole(image)",
+    "phrases": "phrase(text)",
     "summary": "summarize(text)",
     "attributes": "template(tags)",
     "first": "text",

@@ -57,6 +57,10 @@ DRAWN = "what is drawn again in each step takes more steps to be told apart"
 MIXED = "mixed samples belong to two pairs; one writer tells all scenes, as batches are of one source"
 CLASSES = "all texts of a class are right answers"
 CLUSTERS = "32768 clusters are for millions of pairs"
+NAMES = "it names boxes, and compares no whole image with a whole text"
+ALONE = "scenes whose objects have one size, so that it does not give the name away, and distinct names, 32 in all"
+OBJECTS = "shapes:equal_sizes=true,distinct=true"
+BOXES: dict[str, Any] = {"optimizer.learning_rate": 3e-3, "model.image_encoder": "vit:tiny_patch4"}
 SLOWLY = {"optimizer.learning_rate": 1e-3}
 BY_COLOUR: dict[str, Any] = {"scenes": "shapes:label=colour"}
 """What views of a small scene keep of its main object is the colour, wherever it stands and whatever is beside it."""
@@ -133,7 +137,27 @@ SCALES = {
         tried=1,
     ),
     "flip": Scale(overfits=(), aim=VIEWS),
+    "detclip": Scale(
+        {"count": 8, "scale": 3},
+        f"few concepts, and anchors as large as the objects, on patches of 4 pixels; {ALONE}",
+        (),
+        NAMES,
+        {"model.text_length": 12} | BOXES,
+        scenes=OBJECTS,
+        steps={"learns": 600},
+        tried=1,
+    ),
     "florence": Scale(overfits=(), aim=CLASSES),
+    "glip": Scale(
+        {"negatives": 6, "scale": 3},
+        f"as many negatives as a short text has room for; anchors as large as the objects, on patches of 4 pixels; {ALONE}",
+        (),
+        NAMES,
+        {"model.text_length": 48} | BOXES,
+        scenes=OBJECTS,
+        steps={"learns": 800},
+        tried=1,
+    ),
     "groupvit": Scale({"hidden": 256, "out": 64}, SMALL_HEADS, settings={"model.image_encoder": "groupvit:tiny"}),
     "kelip": Scale(
         {"depth": 2, "width": 64, "heads": 2, "crops": 1, "small": 1},
@@ -207,6 +231,15 @@ SCALES = {
         columns={"superpixels": "superpixels(image)"},
         steps={"learns": 450},
         tried=1,
+    "regionclip": Scale(
+        {"temperature": 0.07},
+        f"a fixed temperature of 0.01 is for a pretrained tower; {ALONE}",
+        (),
+        "captions of scenes are alike, and regions have no labels",
+        BOXES,
+        scenes=OBJECTS,
+        steps={"learns": 600},
+        tried=2,
     ),
     "siglip": Scale(
         {"bias": -4},

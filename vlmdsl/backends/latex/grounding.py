@@ -7,7 +7,18 @@ from collections.abc import Callable
 from vlmdsl.backends.latex.interface import Writer
 from vlmdsl.backends.latex.notation import PRODUCT, Math, call, equation, inner_product, number, total, words
 from vlmdsl.ir import Node
-from vlmdsl.ir.operations.detection import ASSIGNED_WORDS, ATSS, CENTRENESS, GIOU, WORD_BIAS
+from vlmdsl.ir.operations.detection import (
+    ASSIGNED_WORDS,
+    ATSS,
+    BOX_ERROR,
+    CENTRENESS,
+    GIOU,
+    MATCH_BOXES,
+    MATCHED_IOU,
+    SOFT_TOKEN_LOSS,
+    TOKEN_CONTRAST_LOSS,
+    WORD_BIAS,
+)
 from vlmdsl.ir.operations.encoding import ENCODE
 from vlmdsl.ir.operations.grounding import ALIGNMENT, FOCAL, REGION_CONTRAST, REGION_DISTILLATION, WORD_MAP
 from vlmdsl.types import TableType
@@ -120,6 +131,72 @@ def _atss(writer: Writer, node: Node) -> Math:
     return Math("a_{ik}", "a_ik")
 
 
+def _matching(writer: Writer, node: Node) -> Math:
+    boxes = writer.expression(node.inputs[3])
+    weights = "{} affinity with its words, {} absolute error, {} GIoU".format(
+        *(f"{node.number(name):g}" for name in ("affinity", "l1", "giou"))
+    )
+    said = f"the box of {boxes.text} that patch k is matched with, if any (Hungarian: {weights})"
+    writer.names.state("values", Math(rf"a_{{ik}}\ {words(said).latex}", f"a_ik: {said}"))
+    return Math("a_{ik}", "a_ik")
+
+
+def _count(writer: Writer) -> None:
+    said = "the boxes of the batch, at least 1"
+    writer.names.state("values", Math(rf"N\ {words(said).latex}", f"N: {said}"))
+
+
+def _soft_tokens(writer: Writer, node: Node) -> Math:
+    logits, target, _, assigned = node.inputs
+    own, place = writer.names.feature(logits, "ik"), writer.expression(assigned)
+    writer.expression(target)
+    _count(writer)
+    said = (
+        f"y of the box {place.text} over the number of its words, with the weight 1; without a box, all on the last entry, "
+        f"with the weight {node.number('without'):g}"
+    )
+    writer.names.state("values", Math(rf"w_{{ik}} \tilde{{y}}_{{ikl}}\ {words(said).latex}", f"w_ik y'_ikl: {said}"))
+    inside = rf"-\log \mathrm{{softmax}}_l({own.latex})"
+    return Math(
+        rf"\frac{{1}}{{N}} \sum_{{i,k,l}} w_{{ik}} \tilde{{y}}_{{ikl}} \left({inside}\right)",
+        f"1/N Σ_i,k,l w_ik y'_ikl (-log softmax_l({own.text}))",
+        PRODUCT,
+    )
+
+
+def _token_contrast(writer: Writer, node: Node) -> Math:
+    logits = writer.expression(node.inputs[0])
+    writer.names.state("values", equation(Math("s_{ikl}", "s_ikl"), logits))
+    writer.expression(node.inputs[1])
+    _count(writer)
+    said = "over all k with some y_ikl = 1, and in the other direction over all l"
+    writer.names.state("values", Math(rf"\ldots\ {words(said).latex}", f"…: {said}"))
+    return Math(
+        r"\frac{1}{2N} \left[\sum_{i,k} \left(\log \sum_l e^{s_{ikl}} - \mathrm{mean}_{y_{ikl}=1} s_{ikl}\right)"
+        r" + \sum_{i,l} \left(\log \sum_k e^{s_{ikl}} - \mathrm{mean}_{y_{ikl}=1} s_{ikl}\right)\right]",
+        "1/(2N) [Σ_i,k (log Σ_l e^s_ikl - mean_y=1 s_ikl) + Σ_i,l (log Σ_k e^s_ikl - mean_y=1 s_ikl)]",
+        PRODUCT,
+    )
+
+
+def _of_matched(writer: Writer, node: Node) -> Math:
+    predicted, boxes, assigned = node.inputs
+    own, place = writer.names.feature(predicted, "ik"), writer.expression(assigned)
+    box = writer.expression(boxes)
+    _count(writer)
+    if node.operation is BOX_ERROR:
+        inner = (
+            rf"\| \sigma({own.latex}) - {box.latex}[{place.latex}] \|_1",
+            f"‖sigmoid({own.text}) - {box.text}[{place.text}]‖_1",
+        )
+    else:
+        inner = (
+            rf"\left(1 - \mathrm{{GIoU}}(\sigma({own.latex}), {box.latex}[{place.latex}])\right)",
+            f"(1 - GIoU(sigmoid({own.text}), {box.text}[{place.text}]))",
+        )
+    return Math(rf"\frac{{1}}{{N}} \sum_{{i,k}} {inner[0]}", f"1/N Σ_i,k {inner[1]}", PRODUCT)
+
+
 def _giou(writer: Writer, node: Node) -> Math:
     predicted, boxes, assigned = node.inputs
     place = writer.expression(assigned)
@@ -158,6 +235,11 @@ GROUNDING: dict[str, Callable[[Writer, Node], Math]] = {
     ATSS: _atss,
     GIOU: _giou,
     CENTRENESS: _centreness,
+    MATCH_BOXES: _matching,
+    SOFT_TOKEN_LOSS: _soft_tokens,
+    TOKEN_CONTRAST_LOSS: _token_contrast,
+    BOX_ERROR: _of_matched,
+    MATCHED_IOU: _of_matched,
     FOCAL: _focal,
     REGION_DISTILLATION: _distillation,
     REGION_CONTRAST: _contrast,

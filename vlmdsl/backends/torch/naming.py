@@ -83,7 +83,9 @@ class Names:
     def passed(self, schedule: Schedule) -> dict[Node, str]:
         """The input names of nodes that emitted functions take from a batch or from each other."""
         loaded = {node: self._sources.get(node) or node.string("name") for node in schedule.load.values}
-        return loaded | {node: self.of(node) for compute in schedule.computes for node in compute.gives}
+        taken = set(loaded.values())  # a term may be called like a field
+        computed = {node: self.of(node) for compute in schedule.computes for node in compute.gives}
+        return loaded | {node: f"{name}_computed" if name in taken else name for node, name in computed.items()}
 
     def gathered(self, node: Node) -> str:
         """The identifier of the features of a node with everybody's."""

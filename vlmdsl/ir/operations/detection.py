@@ -7,7 +7,10 @@ from vlmdsl.ir.operation import Operation, define
 from vlmdsl.ir.operations.rules import NUMBER, fixed, need, take
 from vlmdsl.types import AlignmentType, BoxAssignmentType, FieldType, LossType, TokensType, Type, WordMapType
 
-__all__ = ["ASSIGNED_WORDS", "ATSS", "CENTRENESS", "GIOU", "WORD_BIAS"]
+__all__ = [
+    "ASSIGNED_WORDS", "ATSS", "BOX_ERROR", "CENTRENESS", "GIOU", "MATCHED_IOU", "MATCH_BOXES", "SOFT_TOKEN_LOSS",
+    "TOKEN_CONTRAST_LOSS", "WORD_BIAS",
+]  # fmt: skip
 
 
 def atss(node: Node, types: tuple[Type, ...]) -> Type:
@@ -25,6 +28,10 @@ def of_points(node: Node, types: tuple[Type, ...]) -> Type:
     return LossType()
 
 
+def of_matched(node: Node, types: tuple[Type, ...]) -> Type:
+    return of_points(node, types)
+
+
 def word_bias(node: Node, types: tuple[Type, ...]) -> Type:
     take(types, AlignmentType, TokensType)
     logits, numbers = types
@@ -32,6 +39,25 @@ def word_bias(node: Node, types: tuple[Type, ...]) -> Type:
     assert isinstance(numbers, TokensType)
     need(logits.words == numbers.tokens, f"adds a number per word to {logits}, got {numbers}")
     return logits
+
+
+def match_boxes(node: Node, types: tuple[Type, ...]) -> Type:
+    need(len(types) == 4, f"has {len(types)} inputs, wants 4")
+    scores = types[0]
+    need(isinstance(scores, TokensType | AlignmentType), f"matches by logits of patches, got {scores}")
+    take(types[1:], TokensType, WordMapType, FieldType)
+    return BoxAssignmentType()
+
+
+def soft_token_loss(node: Node, types: tuple[Type, ...]) -> Type:
+    take(types, TokensType, WordMapType, FieldType, BoxAssignmentType)
+    return LossType()
+
+
+def token_contrast_loss(node: Node, types: tuple[Type, ...]) -> Type:
+    take(types, AlignmentType, WordMapType, FieldType)
+    need(types[1] == WordMapType(regions="P"), f"takes the words of matched patches, got {types[1]}")
+    return LossType()
 
 
 ATSS = define(
@@ -83,5 +109,50 @@ WORD_BIAS = define(
         per_sample=True,
         takes="Alignment, Tokens of one number per word",
         gives="Alignment: the number of each word added to the logits of all regions",
+    )
+)
+MATCH_BOXES = define(
+    Operation(
+        "match_boxes",
+        match_boxes,
+        {"affinity": NUMBER, "l1": NUMBER, "giou": NUMBER},
+        stops_gradient=True,
+        takes="Tokens of logits over positions and no object, or Alignment; Tokens of four numbers, WordMap of boxes, Boxes",
+        carries="weights of the `affinity` with the words of a box, of the absolute error, `l1`, and of `giou`",
+        gives="BoxAssignment: the box that each patch is matched with, one to one, at the least cost (Hungarian)",
+    )
+)
+SOFT_TOKEN_LOSS = define(
+    Operation(
+        "soft_token_loss",
+        soft_token_loss,
+        {"without": NUMBER},
+        takes="Tokens of logits over positions and no object, WordMap of boxes, Boxes, BoxAssignment",
+        carries="`without`: the weight of patches without a box",
+        gives="Loss: the cross-entropy with the words of each patch's box, or no object, over the boxes of the global batch",
+    )
+)
+TOKEN_CONTRAST_LOSS = define(
+    Operation(
+        "token_contrast_loss",
+        token_contrast_loss,
+        takes="Alignment of patches, WordMap of matched patches, Boxes",
+        gives="Loss: patches against words and words against patches, half of both, over the boxes of the global batch",
+    )
+)
+BOX_ERROR = define(
+    Operation(
+        "box_error",
+        of_matched,
+        takes="Tokens of four numbers per patch, Boxes, BoxAssignment",
+        gives="Loss: the absolute error of centre and size of matched patches, over the boxes of the global batch",
+    )
+)
+MATCHED_IOU = define(
+    Operation(
+        "matched_iou",
+        of_matched,
+        takes="Tokens of four numbers per patch, Boxes, BoxAssignment",
+        gives="Loss: 1 - GIoU of matched patches, over the boxes of the global batch",
     )
 )

@@ -60,6 +60,13 @@ from vlmdsl.backends.torch.ops.per_sample import lookup, mixture, running_means,
 from vlmdsl.backends.torch.ops.plugins import plugin_criterion, plugin_target, plugin_token_criterion
 from vlmdsl.backends.torch.ops.reconstruction import patch_side, pixels, reconstruct
 from vlmdsl.backends.torch.ops.retrieval import attend, best_entries, best_entries_by_index, retrieve, take
+from vlmdsl.backends.torch.ops.set_matching import (
+    box_error,
+    match_boxes,
+    matched_iou,
+    soft_token_loss,
+    token_contrast_loss,
+)
 from vlmdsl.backends.torch.ops.similarities import exclude, gather, reuse, score, similarity, transpose
 from vlmdsl.backends.torch.ops.soft_targets import softmax, transport
 from vlmdsl.backends.torch.ops.state import enqueue, nearest, running_mean
@@ -82,4 +89,5 @@ __all__ = [
     "similarity", "smooth", "softmax", "softplus", "stop", "subtract", "subtract_features", "take", "target_entropy",
     "token_loss", "tokens", "transport", "transpose", "uniform", "unite", "unite_targets", "where", "word_bias",
     "word_map", "write",
+    "box_error", "match_boxes", "matched_iou", "soft_token_loss", "token_contrast_loss",
 ]  # fmt: skip

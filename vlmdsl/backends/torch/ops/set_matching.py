@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from vlmdsl.backends.torch.collectives import all_reduce_sum
 from vlmdsl.backends.torch.ops.detection import generalised_iou
-from vlmdsl.backends.torch.values import WordMap, precise
+from vlmdsl.backends.torch.values import TokenFeatures, WordMap, precise
 
-__all__ = ["absolute_error", "box_count", "hungarian", "matched_giou", "soft_tokens", "token_affinity", "token_contrast"]
+__all__ = [
+    "absolute_error", "box_count", "box_error", "focal_affinity", "hungarian", "match_boxes", "matched_giou", "matched_iou",
+    "soft_token_loss", "soft_tokens", "token_affinity", "token_contrast", "token_contrast_loss",
+]  # fmt: skip
 
 
 def corners(boxes: Tensor) -> Tensor:
@@ -129,3 +133,67 @@ def matched_giou(predicted: Tensor, boxes: Tensor, at: Tensor, count: Tensor) ->
 
 def _matched(boxes: Tensor, at: Tensor) -> Tensor:
     return precise(boxes).gather(1, at.clamp(min=0)[..., None].expand(-1, -1, 4))
+
+
+def focal_affinity(logits: Tensor, words: Tensor, *, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """How much less the focal loss of the words of a box is if a prediction is matched with it, a mean: [b, Q, R].
+
+    `logits` [b, Q, T], `words` [b, R, T]. Source: the matcher of Open-GroundingDino.
+    """
+    values = precise(logits)
+    positive = alpha * torch.sigmoid(-values) ** gamma * F.softplus(-values)
+    negative = (1 - alpha) * torch.sigmoid(values) ** gamma * F.softplus(values)
+    return torch.einsum("bqt,brt->bqr", negative - positive, _spread(words, values.dtype))
+
+
+def match_boxes(
+    scores: TokenFeatures | Tensor,
+    predicted: TokenFeatures,
+    words: WordMap,
+    boxes: Tensor,
+    *,
+    affinity: float,
+    l1: float,
+    giou: float,
+) -> Tensor:
+    """The box that each patch [b, P] is matched with, -1 for none; see `hungarian`.
+
+    Scores are logits over tokens and no object, [b, P, T + 1] of patches, or logits of patches against words, [b, P, L].
+    """
+    if isinstance(scores, TokenFeatures):
+        fits = token_affinity(scores.values, _to_positions(words.words, scores.values.shape[2] - 1))
+    else:
+        named = words.words if words.tokens is None else words.words & words.tokens[:, None, :]
+        fits = focal_affinity(scores, named)
+    places = precise(predicted.values).sigmoid()
+    return hungarian(fits, places, boxes, affinity_weight=affinity, l1_weight=l1, giou_weight=giou)
+
+
+def soft_token_loss(
+    logits: TokenFeatures, words: WordMap, boxes: Tensor, assigned: Tensor, *, without: float = 0.1
+) -> Tensor:
+    """`soft_tokens` of patches; words beyond the positions that they have logits for are cut off."""
+    named = _to_positions(words.words, logits.values.shape[2] - 1)
+    return soft_tokens(logits.values, named, assigned, box_count(boxes), without=without)
+
+
+def token_contrast_loss(logits: Tensor, target: WordMap, boxes: Tensor) -> Tensor:
+    """`token_contrast` of patches, with the words of the box that each is matched with."""
+    return token_contrast(logits, target, box_count(boxes))
+
+
+def box_error(predicted: TokenFeatures, boxes: Tensor, assigned: Tensor) -> Tensor:
+    """`absolute_error` of the boxes that patches predict, the sigmoid of centre and size."""
+    places = precise(predicted.values).sigmoid()
+    return absolute_error(places, boxes.detach(), assigned, box_count(boxes))
+
+
+def matched_iou(predicted: TokenFeatures, boxes: Tensor, assigned: Tensor) -> Tensor:
+    """`matched_giou` of the boxes that patches predict, the sigmoid of centre and size."""
+    places = precise(predicted.values).sigmoid()
+    return matched_giou(places, boxes.detach(), assigned, box_count(boxes))
+
+
+def _to_positions(words: Tensor, positions: int) -> Tensor:
+    """Maps of L words as those of so many positions."""
+    return F.pad(words, (0, max(positions - words.shape[2], 0)))[..., :positions]
