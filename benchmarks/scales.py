@@ -231,6 +231,7 @@ SCALES = {
         columns={"superpixels": "superpixels(image)"},
         steps={"learns": 450},
         tried=1,
+    ),
     "regionclip": Scale(
         {"temperature": 0.07},
         f"a fixed temperature of 0.01 is for a pretrained tower; {ALONE}",
