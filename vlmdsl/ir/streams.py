@@ -146,6 +146,9 @@ def streams(program: Program) -> list[Stream]:
     for node in nodes:
         if node.operation.reads_encoder_output:
             used.setdefault(node.inputs[0].index, set()).add(node.operation)
+    for node in nodes:
+        if node.operation is WORD_MAP:  # which tokens name a region is known where the text is encoded
+            used.setdefault(node.inputs[0].index, {TOKENS})
     encodes = [node for node in nodes if node.operation is ENCODE and node.index in used]
     names = _stream_names(encodes)
     everywhere = _read_everywhere(nodes)

@@ -10,6 +10,7 @@ from torch import Tensor
 from vlmdsl.diagnostics.suggest import suggestion
 from vlmdsl.ir import CODES, Input, ModuleOutput, Node, Program, Stream, inputs, module_outputs, streams
 from vlmdsl.ir.operations.encoding import POOLED, TOKENS
+from vlmdsl.ir.operations.modules import APPLY
 from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.types import DistributionType, TokensType, VectorType, VecType, as_value
 
@@ -115,6 +116,9 @@ def compared_streams(program: Program) -> list[tuple[str, str]]:
         if node.operation in (POOLED, TOKENS):
             stream = compared[node.inputs[0].index]
             names[node.index] = stream.input(node.operation)
+            continue
+        if node.operation is APPLY and isinstance(node.type, TokensType):  # a head on tokens, which changes their dimension
+            names[node.index] = compared[node.index].input(TOKENS)
             continue
         lengths = [names[parent.index] for parent in node.inputs if parent.index in names]
         if lengths and isinstance(node.type, _FEATURES):

@@ -109,6 +109,7 @@ def token_contrast(logits: Tensor, target: WordMap, count: Tensor) -> Tensor:
     values, positive = precise(logits), target.words
     counted = torch.ones_like(positive) if target.tokens is None else target.tokens[:, None, :].expand_as(positive)
     lowest = torch.finfo(values.dtype).min / 2
+    positive = positive & counted
     open_values = torch.where(counted, values, lowest)
     total = values.new_zeros(())
     for dim in (2, 1):
