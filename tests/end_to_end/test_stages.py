@@ -262,6 +262,17 @@ flow second(image, text) { minimize contrast(image, text) }
     assert vlmdsl.evaluate(run.folder).evaluation == run.evaluation
 
 
+def test_the_stages_of_a_recipe_hand_over_a_tower_with_one_stem(tmp_path: Path) -> None:
+    """The preset has overlapping convolutions, which the stage that predicts dropped patches cannot have."""
+    knobs = {"depth": 1, "width": 16, "heads": 2, "crops": 1, "small": 1}
+    run = vlmdsl.train("kelip", knobs=knobs, data=["shapes:samples=40"], steps=1, settings=SETTINGS, out=tmp_path / "run")
+    first, second = (tensors(run.folder, f"step-{step:08d}") for step in (1, 2))
+    assert first["encoders.vision.stem.weight"].shape == second["encoders.vision.stem.weight"].shape
+    results = run.evaluation
+    assert results["stages"]["pixels"]["reconstruction"]["error"] > 0
+    assert results["flows"]["english"]["retrieval"].keys() == results["retrieval"].keys()
+
+
 def test_data_of_a_later_part_is_checked_before_the_first_step(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("id,words\n1,a b\n2,c d\n")
     table = [str(tmp_path / "t.csv")]

@@ -11,11 +11,19 @@ VALID = {
     "pixels of the image": LET + "minimize reconstruct(decode(drop(image, hidden)), pixels(image), at=hidden)",
     "pixels of the dropped image": LET
     + "let seen = drop(image, hidden)\nminimize reconstruct(decode(seen), pixels(seen), at=hidden)",
+    "pixels after a tanh": LET
+    + 'minimize reconstruct(decode(drop(image, hidden), output="tanh"), pixels(image), at=hidden)',
     "a view": LET + "minimize reconstruct(decode(drop(view, hidden)), pixels(view), at=hidden)",
     "the tower's output": LET + "minimize reconstruct(decode(vision(drop(image, hidden))), pixels(image), at=hidden)",
 }
 FAULTS = {
     "nothing is dropped": (LET + "minimize reconstruct(decode(image), pixels(image), at=hidden)", "V0405", "image"),
+    "normalised patches after a tanh": (
+        LET
+        + 'minimize reconstruct(decode(drop(image, hidden), output="tanh"), pixels(image, normalised="patch"), at=hidden)',
+        "V0405",
+        "target",
+    ),
     "another mask": (
         LET + "minimize reconstruct(decode(drop(image, hidden)), pixels(image), at=random(75%))",
         "V0405",

@@ -13,7 +13,7 @@ from vlmdsl.backends.torch import ops
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.modules.towers import VisionConfig, VisionTransformer, build_encoder
-from vlmdsl.runtime.values import Batch, ImageBatch, KeptPatches
+from vlmdsl.runtime.values import Batch, ImageBatch, ImageFormat, KeptPatches
 
 RECIPE = """recipe mae(image: Image)
 let hidden = random(50%)
@@ -58,6 +58,19 @@ def test_a_tower_without_patches_is_refused() -> None:
     with pytest.raises(DiagnosticError) as caught:
         VisionLanguageModel({"vision": vision}, vlmdsl.compile(RECIPE, compiled=False))
     assert caught.value.diagnostics[0].code == "V0832"
+
+
+def test_a_tanh_is_for_towers_whose_pixels_it_can_give() -> None:
+    objective = vlmdsl.compile(
+        RECIPE.replace("heads=2)", 'heads=2, output="tanh")').replace("patch", "none"), compiled=False
+    )
+    vision = tower()
+    model = VisionLanguageModel({"vision": vision}, objective)
+    pixels = model.decoders.parts["decoder"](100 * torch.randn(2, 3, 8), torch.tensor([[0, 1], [2, 3]]))
+    assert pixels.abs().max() <= 1
+    vision.image_format = ImageFormat(8, mean=(0.48, 0.46, 0.41), deviation=(0.27, 0.26, 0.28), patch=4)
+    with pytest.raises(DiagnosticError, match=r"outside \[-1, 1\]"):
+        VisionLanguageModel({"vision": vision}, objective)
 
 
 def test_a_tower_into_whose_patches_dropped_ones_leak_is_refused() -> None:
