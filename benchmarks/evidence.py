@@ -156,7 +156,7 @@ def _overfit(recipe: str, scale: Scale, steps: int) -> dict[str, Any]:
     terms = [name.removesuffix(".accuracy") for name in last if name.endswith(".accuracy")]
     shown = [term for term in terms if scale.overfits is None or term in scale.overfits]
     accuracy = {term: _last_mean(result["metrics"], f"{term}.accuracy", scale.records) for term in shown}
-    losses = _losses(result["metrics"])
+    losses = _losses(result["metrics"], steps)
     head = f"{PAIRS} fixed pairs, {steps} steps: "
     fell = f"loss {losses['first']:.3f} to {losses['last']:.3f}"
     if accuracy:
@@ -245,7 +245,7 @@ def _beside_baselines(evaluation: Mapping[str, Any], measure: str) -> dict[str, 
 
 def _openmoji(recipe: str, scale: Scale, steps: int) -> dict[str, Any]:
     metrics = _train(recipe, scale, str(OPENMOJI / "openmoji-train-*.tar"), OPENMOJI_COLUMNS, steps)["metrics"]
-    losses = _losses(metrics)
+    losses = _losses(metrics, steps)
     columns = _columns(recipe, OPENMOJI_COLUMNS)
     mapped = ", ".join(f"`{name}` from `{column}`" for name, column in columns.items())
     head = f"{steps} steps on OpenMoji{' with ' + mapped if mapped else ''}: "
@@ -290,8 +290,10 @@ def _columns(recipe: str, columns: Mapping[str, str]) -> dict[str, str]:
     return {name: column for name, column in columns.items() if name in needed}
 
 
-def _losses(metrics: list[dict[str, float]]) -> dict[str, float]:
-    losses = [record["loss"] for record in metrics if record.get("stage") == metrics[-1].get("stage")]
+def _losses(metrics: list[dict[str, float]], steps: int) -> dict[str, float]:
+    """Of the last stage, which has so many steps."""
+    before = metrics[-1]["step"] - steps
+    losses = [record["loss"] for record in metrics if record["step"] > before]
     return {"first": losses[0], "highest": max(losses), "last": losses[-1]}
 
 
