@@ -229,7 +229,7 @@ SCALES = {
         VIEWS,
         {"optimizer.learning_rate": 3e-3, "model.image_encoder": "segclip:tiny_patch4"},
         columns={"superpixels": "superpixels(image)"},
-        steps={"learns": 450},
+        steps={"overfit": 50, "learns": 450},
         tried=1,
     ),
     "regionclip": Scale(

@@ -24,6 +24,6 @@ def test_an_assignment_and_its_mean_are_compared() -> None:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_is_wrong_is_said(fault: str) -> None:
     text, code, word = FAULTS[fault]
-    found = [diagnostic for diagnostic in vlmdsl.check(HEAD + text) if diagnostic.severity == "error"]
-    assert [diagnostic.code for diagnostic in found] == [code], found
-    assert word in str(found[0])
+    errors = [diagnostic for diagnostic in vlmdsl.check(HEAD + text) if diagnostic.severity == "error"]
+    assert [diagnostic.code for diagnostic in errors] == [code], errors
+    assert word in str(errors[0])
