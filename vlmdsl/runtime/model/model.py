@@ -119,11 +119,11 @@ class VisionLanguageModel(nn.Module):
         return environment
 
     def _own(self, node: Node, batch: Batch) -> Tensor:
-        """Which texts are those of their samples, not swapped: it comes with every view of the swapped text."""
+        """Which texts are those of their samples, not swapped: it comes with every view of the swapped text, except in
+        evaluation, where none is."""
         swapped = next(reading.name for reading in self.readings if node.inputs[0] in walk([reading.source]))
-        own = batch.values[port(swapped, "own")][0]
-        assert own is not None
-        return own
+        own = batch.values.get(port(swapped, "own"))
+        return torch.ones_like(batch.index, dtype=torch.bool) if own is None or own[0] is None else own[0]
 
     def part(self, use: Use) -> nn.Module:
         """The network of a use, or its teacher's."""
