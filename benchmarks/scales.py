@@ -131,10 +131,10 @@ SCALES = {
         "pairs, so that codes of images alone are predicted 15 times in 100 steps",
         (),
         "one caption in ten is that of another of the 64 pairs, so that two captions of a batch are equal",
-        {"optimizer.learning_rate": 2e-3, "model.image_encoder": "vit:tiny_patch4"},
+        {"optimizer.learning_rate": 2e-3, "model.image_encoder": "vit:tiny_patch4", "model.text_length": 24},
         scenes="shapes:plain_ground=true",
-        steps={"learns": 1500},
-        tried=1,
+        columns={"text": "caption"},
+        steps={"overfit": 60, "learns": 500},
     ),
     "flip": Scale(overfits=(), aim=VIEWS),
     "detclip": Scale(

@@ -29,7 +29,7 @@ from vlmdsl.ir.operations.modules import APPLY, use_of
 from vlmdsl.ir.operations.reference import ATTEND
 from vlmdsl.ir.operations.scalars import ADD, STOP, SUBTRACT
 from vlmdsl.ir.operations.state import NEAREST
-from vlmdsl.ir.operations.views import ALTERNATIVE, BLEND, FIELD, JOIN, MASK, RENDER, REWRITE, SUMMARIZE
+from vlmdsl.ir.operations.views import ALTERNATIVE, BLEND, FIELD, JOIN, MASK, RENDER, REPLACE, REWRITE, SUMMARIZE, SWAP
 from vlmdsl.types import EncodedType, MemoryType, TokensType, VectorType
 
 __all__ = ["Names"]
@@ -307,10 +307,8 @@ class Names:
             choices = rf"\{{ {inner.latex}, {others} \}}"
             plain = f"{{{inner.text}, {inner.text}^(1), …, {inner.text}^({count})}}"
             return Math(rf"{drawn.latex} \sim \mathcal{{U}} {choices}", f"{drawn.text} ~ U{plain}")
-        if node.operation is MASK:
-            shares = (f"{node.number(name) * 100:g} %" for name in ("share", "hidden", "replaced"))
-            said = "with {} of its tokens selected, of these {} masked and {} replaced".format(*shares)
-            said += f", selected by {node.string('by')}" if node.string("by") else ""
+        if node.operation in (MASK, REPLACE, SWAP):
+            said = _changed(node)
             latex = rf"{drawn.latex}\ {words('is').latex}\ {inner.latex},\ {words(said).latex}"
             return Math(latex, f"{drawn.text} is {inner.text}, {said}")
         view = call(node.operation, inner, *_how(node))
@@ -324,6 +322,17 @@ class Names:
             self._shares[node] = self.next("weights")
             self.state("values", equation(self._shares[node], self._expression(node)))
         return self._shares[node]
+
+
+def _changed(node: Node) -> str:
+    """What becomes of the tokens or the patches of a sample, or of its text, in words."""
+    if node.operation is SWAP:
+        return f"or with a probability of {node.number('share') * 100:g} % the text of another sample"
+    rule = f", selected by {node.string('by')}" if node.string("by") else ""
+    if node.operation is REPLACE:
+        return f"with {'at most ' if rule else ''}{node.number('share') * 100:.3g} % of its patches replaced{rule}"
+    shares = (f"{node.number(name) * 100:g} %" for name in ("share", "hidden", "replaced"))
+    return "with {} of its tokens selected, of these {} masked and {} replaced".format(*shares) + rule
 
 
 _MADE: dict[str, Callable[[Names, Node, str], Math]] = {
