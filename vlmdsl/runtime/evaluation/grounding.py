@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,11 +18,12 @@ from vlmdsl.ir.operations.detection import ASSIGNED_WORDS
 from vlmdsl.ir.operations.grounding import CONCEPTS, FOCAL, REGION_DISTILLATION
 from vlmdsl.ir.operations.reference import REFERENCE
 from vlmdsl.runtime.evaluation.features import evaluation_mode
-from vlmdsl.runtime.evaluation.retrieval import Measures
+from vlmdsl.runtime.evaluation.retrieval import Example, Measures
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.values import (
     Batch,
     ConceptsValue,
+    ImageFormat,
     TextFormat,
     Value,
     family_of,
@@ -30,9 +32,12 @@ from vlmdsl.runtime.values import (
     to,
     word_maps,
 )
+from vlmdsl.types import FieldType
 
 __all__ = ["MOST_PHRASES", "Grounding", "average_precision", "box_phrase_accuracy", "grounding_of"]
 
+_EXAMPLES, _SIDE = 12, 192
+"""Images that are shown in a picture, and about how many pixels they are wide there."""
 MOST_PHRASES = 64
 """The number of phrases that are candidates for every box: the most frequent ones of the held-out data."""
 
@@ -85,10 +90,14 @@ def box_phrase_accuracy(
     places = {name: place for place, name in enumerate(phrases)}
     scores: list[Tensor] = []
     targets: list[int] = []
+    examples: list[Example] = []
     scores_of = partial(_of_text if grounding.table is None else _of_table, model, grounding, phrases)
     with evaluation_mode(model):
         for batch in batches:
             of_batch = scores_of(batch)
+            if not examples:
+                best = [[phrases[place] for place in row] for row in of_batch.argmax(dim=2).tolist()]
+                examples = _examples(model, batch, grounding, best, names)
             for row, index in enumerate(batch.index.tolist()):
                 for region, name in enumerate(names.get(index, ())):
                     if name in places and region < of_batch.shape[1]:
@@ -103,7 +112,41 @@ def box_phrase_accuracy(
     baseline = {"accuracy": float(share.max())}
     chance = {"accuracy": 1 / len(phrases), "mAP": float(share[share > 0].mean())}
     facts = {"images": len(names), "boxes": len(targets), "phrases": len(phrases)}
-    return Measures(values, chance, facts, {"the most frequent phrase": baseline})
+    return Measures(values, chance, facts, {"the most frequent phrase": baseline}, tuple(examples))
+
+
+def _examples(
+    model: VisionLanguageModel,
+    batch: Batch,
+    grounding: Grounding,
+    best: Sequence[Sequence[str]],
+    names: Mapping[int, Sequence[str]],
+) -> list[Example]:
+    """The first images of a batch with their boxes, and the best phrase for each; a wrong one beside the right one."""
+    reading = next(reading for reading in model.readings if reading.source.type == FieldType("Image"))
+    pixels, boxes = batch.values[reading.name][0], batch.values[grounding.boxes][0]
+    assert isinstance(reading.form, ImageFormat)
+    assert pixels is not None
+    assert boxes is not None
+    examples = []
+    for row, index in enumerate(batch.index.tolist()[:_EXAMPLES]):
+        levels = pixels[row].permute(1, 2, 0).numpy() * np.array(reading.form.deviation) + np.array(reading.form.mean)
+        image = (255 * levels.clip(0, 1)).astype(np.uint8)
+        enlarged = image.repeat(max(_SIDE // len(image), 1), axis=0).repeat(max(_SIDE // len(image), 1), axis=1)
+        lines = []
+        for box, said, name in zip(boxes[row].tolist(), best[row], names.get(index, ()), strict=False):
+            _outline(enlarged, box)
+            lines.append(said if said == name else f"{said} (is {name})")
+        examples.append(Example(enlarged, "\n".join(lines)))
+    return examples
+
+
+def _outline(image: np.ndarray, box: Sequence[float]) -> None:
+    """Draws the edges of a box, shares of the image, into it."""
+    height, width = image.shape[:2]
+    left, right = (min(max(round(share * width), 0), width - 1) for share in (box[0], box[2]))
+    top, bottom = (min(max(round(share * height), 0), height - 1) for share in (box[1], box[3]))
+    image[[top, bottom], left : right + 1] = image[top : bottom + 1, [left, right]] = 0
 
 
 def average_precision(scores: Tensor, truth: Tensor) -> float:

@@ -1,0 +1,57 @@
+"""The names of boxes: which comparison of a recipe is measured, and by what."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from vlmdsl.api.driver import build
+from vlmdsl.runtime.evaluation import grounding_of
+from vlmdsl.runtime.evaluation.grounding import _central, _outline, average_precision
+
+FIELDS = "recipe r(image: Image, boxes: Boxes, phrases: Phrases)\n"
+REGIONS = "let words = language(prompt(phrases, negatives=3))\nlet z = alignment(regions(image, boxes), words)\n"
+
+
+def test_mean_average_precision_is_that_of_each_class_that_occurs() -> None:
+    scores = torch.tensor([[0.9, 0.0, 0.5], [0.8, 0.1, 0.5], [0.7, 0.9, 0.5], [0.1, 0.8, 0.5]])
+    # Members are first and third for class 0, second and third for class 1; class 2 does not occur.
+    assert average_precision(scores, torch.tensor([0, 1, 0, 1])) == pytest.approx(
+        ((1 + 2 / 3) / 2 + (1 / 2 + 2 / 3) / 2) / 2
+    )
+
+
+def test_a_box_of_a_grid_of_points_is_the_point_at_its_centre() -> None:
+    scores = torch.arange(16.0).view(1, 16, 1)
+    boxes = torch.tensor([[[0.0, 0.0, 0.5, 0.5], [0.5, 0.0, 1.0, 0.5], [0.9, 0.9, 1.0, 1.0]]])
+    assert _central(scores, boxes).flatten().tolist() == [5.0, 7.0, 15.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "at_points", "by_table"),
+    [
+        (FIELDS + REGIONS + "minimize focal(z, word_map(words, boxes))", False, False),
+        ("detclip", True, False),
+        ("contrast(image, text)", None, None),
+    ],
+)
+def test_the_comparison_that_is_measured(text: str, at_points: bool | None, by_table: bool | None) -> None:
+    grounding = grounding_of(build(text).planned)
+    if at_points is None:
+        assert grounding is None
+        return
+    assert grounding is not None
+    assert (grounding.at_points, grounding.table is not None) == (at_points, by_table)
+    assert (grounding.boxes, grounding.phrases) == ("boxes", "phrases")
+
+
+def test_the_outline_of_a_box_stays_in_the_picture() -> None:
+    image = np.full((8, 8, 3), 255, dtype=np.uint8)
+    _outline(image, (0.5, 0.0, 1.0, 1.0))
+    black = (image == 0).all(axis=2)
+    assert black[0, 4:].all()
+    assert black[7, 4:].all()
+    assert black[:, 4].all()
+    assert black[:, 7].all()
+    assert not black[:, :4].any()
