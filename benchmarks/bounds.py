@@ -121,6 +121,20 @@ KINDS: dict[str, Kind] = {
             "captions.scenes": Bound(at_least=0.40, title="with all objects right"),
         }
     ),
+    "matching": Kind(
+        {
+            "matching.balanced": Bound(at_least=0.8, title="pairs and mined negatives told apart"),
+            "matching.pairs": Bound(at_least=0.7, title="pairs recognised"),
+            "matching.mined": Bound(at_least=0.7, title="mined negatives recognised"),
+            "matching.balanced random": Bound(at_least=0.92, title="pairs and random negatives told apart"),
+        }
+    ),
+    "masked words": Kind(
+        {
+            "masked_words.accuracy": Bound(above={"without image": 0.12}, title="masked words"),
+            "masked_words.colours": Bound(at_least=0.75, title="masked colours"),
+        }
+    ),
 }
 """Every kind of evidence, one per row: a measure of `evaluation.json` is shown if it is in a kind of this table."""
 

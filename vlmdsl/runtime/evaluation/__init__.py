@@ -6,6 +6,12 @@ from vlmdsl.runtime.evaluation.comparison import Comparison, Part, comparison_of
 from vlmdsl.runtime.evaluation.grounding import Grounding, box_phrase_accuracy, grounding_of
 from vlmdsl.runtime.evaluation.grouping import best_group_overlap, group_overlap, grouping_tower
 from vlmdsl.runtime.evaluation.held_out import evaluate, evaluate_images, image_names
+from vlmdsl.runtime.evaluation.matching import (
+    masked_word_accuracy,
+    masked_words_of,
+    matching_accuracy,
+    matching_of,
+)
 from vlmdsl.runtime.evaluation.named_objects import Objects, objects_in
 from vlmdsl.runtime.evaluation.neighbours import first_image_tower, neighbour_accuracy
 from vlmdsl.runtime.evaluation.probe import linear_probe_accuracy
@@ -46,6 +52,10 @@ __all__ = [
     "image_names",
     "linear_probe_accuracy",
     "masked_error",
+    "masked_word_accuracy",
+    "masked_words_of",
+    "matching_accuracy",
+    "matching_of",
     "neighbour_accuracy",
     "objects_in",
     "reconstruction_of",

@@ -26,6 +26,8 @@ PART_TITLES = {
     "grounding": "names of boxes",
     "captions": "captions",
     "grouping": "objects and groups",
+    "matching": "image-text matching",
+    "masked_words": "masked words given the image",
 }
 """Group of results of a part of a recipe -> its title."""
 

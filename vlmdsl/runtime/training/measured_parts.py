@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from vlmdsl.ir import Program, root_field
-from vlmdsl.ir.operations.views import DROP, REPLACE
+from vlmdsl.ir.operations.views import DROP, MASK, REPLACE
 from vlmdsl.runtime.data import BadSample, EvaluationLoader, Loaded, Source, View, view_of
 from vlmdsl.runtime.evaluation import (
     CaptionSettings,
@@ -22,6 +22,10 @@ from vlmdsl.runtime.evaluation import (
     group_overlap,
     grouping_tower,
     masked_error,
+    masked_word_accuracy,
+    masked_words_of,
+    matching_accuracy,
+    matching_of,
     objects_in,
     reconstruction_of,
 )
@@ -154,6 +158,57 @@ def objects_of(image: str, form: Hashable) -> Loaded:
 
 SEGMENTS = "segments"
 """The column that may say which object each pixel of an image belongs to, 0 for none."""
+
+
+def _matching(program: Program, loaders: Loaders) -> MeasuredPart | None:
+    """How well pairs and negatives are distinguished."""
+    matching, values = matching_of(program), _as_in_a_step(loaders)
+    if matching is None or values is None:
+        return None
+    batches = loaders.held_out(values)
+    return MeasuredPart("matching", batches, lambda model: matching_accuracy(model, batches, matching))
+
+
+def _masked_words(program: Program, loaders: Loaders) -> MeasuredPart | None:
+    """How well masked words are predicted given the image; each sample always has the same tokens masked."""
+    masked, values = masked_words_of(program), _as_in_a_step(loaders)
+    if masked is None or values is None:
+        return None
+    batches = loaders.held_out(values)
+    return MeasuredPart("masked_words", batches, lambda model: masked_word_accuracy(model, batches, masked, _words(loaders)))
+
+
+def _as_in_a_step(loaders: Loaders) -> dict[str, Loaded] | None:
+    """What a step of the model takes, without the draws of views, except those of masks; None where the held-out data
+    lacks some."""
+    mapping = loaders.data.held_out_mapping
+    values = {reading.name: Loaded(_of_masks(view_of(reading.source)), reading.form) for reading in loaders.model.readings}
+    fields = {loaded.view.field for loaded in values.values()}
+    return values if mapping is not None and fields <= mapping.columns.keys() else None
+
+
+def _of_masks(view: View) -> View:
+    """A view without draws, except those of masks."""
+    kept = view.without_draws().steps
+    return View(view.field, view.kind, tuple(step for step in view.steps if step in kept or step[0] in _MASKS))
+
+
+_MASKS = (MASK, DROP, REPLACE)
+
+
+def _words(loaders: Loaders) -> dict[str, frozenset[str]]:
+    """The words of each attribute of the objects of held-out samples, where the data says what these are."""
+    source, config = loaders.data.held_out, loaders.config.evaluation
+    assert source is not None
+    words: dict[str, set[str]] = {}
+    if _OBJECTS[0] in source.columns:
+        for index in range(len(source) if config.limit is None else min(config.limit, len(source))):
+            for thing in _objects(source, _OBJECTS[0], index) or ():
+                for name, word in thing.items():
+                    words.setdefault(f"{name}s", set()).add(word)
+    return {name: frozenset(own) for name, own in words.items()}
+
+
 _OBJECTS = ("objects", "objects_ko")
 """Columns that may hold what is in an image, in the words of captions of one language."""
 
@@ -168,5 +223,7 @@ _PARTS: tuple[Callable[[Program, Loaders], MeasuredPart | None], ...] = (
     _boxes,
     _captions,
     _groups,
+    _matching,
+    _masked_words,
 )
 """A part that can be measured is a line here, and its title one of `evaluation.PART_TITLES`."""

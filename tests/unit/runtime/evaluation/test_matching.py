@@ -1,0 +1,123 @@
+"""Image-text matching and masked words on held-out samples, with modules whose answers are known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import vlmdsl
+from vlmdsl.runtime.evaluation import masked_word_accuracy, masked_words_of, matching_accuracy, matching_of
+from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.modules import SequenceFeatures
+from vlmdsl.runtime.modules.towers import TextConfig, TextTransformer, VisionConfig, VisionTransformer
+from vlmdsl.runtime.tokenizer import train_tokenizer
+from vlmdsl.runtime.values import Batch, ImageBatch, MaskedTokens, TextFormat, port
+
+RECIPE = """recipe matched_pairs(image: Image, text: Text)
+encoder fusion = fuse(depth=1)
+let logits = similarity(image, text)
+let wrong_text = mine(logits, along="rows")
+let wrong_image = mine(logits, along="columns")
+minimize {
+  itm: matched(text | image, take(text, wrong_text) | image, text | take(image, wrong_image))
+  mlm: mlm(mask(text, random(30%)) | image)
+}
+"""
+COLOURS = ("red", "blue", "green", "red")
+TEXTS = [f"a {colour} disc" for colour in COLOURS]
+"""The last sample is as the first."""
+TOKENIZER = train_tokenizer(TEXTS, 300).with_mask()
+FORM = TextFormat(TOKENIZER, 6)
+ENTRIES = {entry: TOKENIZER.decode([entry]).strip() for entry in range(TOKENIZER.vocabulary_size)}
+WORDS = FORM.encode(TEXTS)
+
+
+class Answer(nn.Module):
+    """A fusion module whose pooled features are (0, 1) for pairs and (1, 0) for others, or always the same, and whose token
+    states are the number of the image."""
+
+    def __init__(self, *, always: bool) -> None:
+        super().__init__()
+        self.always = always
+        self.texts, self.images = torch.zeros(0), torch.zeros(0)
+
+    def forward(self, states: Tensor, mask: Tensor, context: Tensor) -> SequenceFeatures:
+        image = torch.cdist(context.flatten(1), self.images).argmin(dim=1)
+        text = torch.cdist(states.flatten(1), self.texts).argmin(dim=1)
+        match = torch.ones_like(text, dtype=torch.bool) if self.always else text % 3 == image % 3
+        pooled = nn.functional.one_hot(match.long(), 2).float()
+        return SequenceFeatures(image[:, None, None].expand(*states.shape[:2], 1).float(), mask, pooled)
+
+
+class Colours(nn.Module):
+    """The logits of the colour of the image that the states are the number of."""
+
+    def forward(self, states: Tensor) -> Tensor:
+        entries = torch.tensor([next(entry for entry, word in ENTRIES.items() if word == colour) for colour in COLOURS])
+        return 5 * nn.functional.one_hot(entries[states[..., 0].long()], len(ENTRIES)).float()
+
+
+class Same(nn.Module):
+    """A head that gives what it takes."""
+
+    def forward(self, views: list[Tensor]) -> list[Tensor]:
+        return views
+
+
+def model_of(*, always: bool = False) -> VisionLanguageModel:
+    torch.manual_seed(0)
+    vision = VisionTransformer(VisionConfig(8, 4, 8, 1, 2), 4, ("pooled", "states"))
+    shape = TextConfig(vocabulary_size=len(ENTRIES), text_length=6, width=8, depth=1, heads=2)
+    language = TextTransformer(shape, 4, ("pooled", "states"))
+    language.text_format = FORM
+    model = VisionLanguageModel({"vision": vision, "language": language}, vlmdsl.compile(RECIPE, compiled=False))
+    answer = Answer(always=always)
+    with torch.no_grad():
+        answer.images = vision.eval()(PIXELS).states.flatten(1)
+        answer.texts = language.eval()(*WORDS).states.flatten(1)
+    model.fusions.parts["fusion"], model.heads.parts["fusion_matched"] = answer, Same()
+    model.vocabularies.parts["fusion"] = Colours()
+    return model
+
+
+PIXELS = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def batch_of(model: VisionLanguageModel) -> Batch:
+    colours = torch.isin(WORDS.ids, torch.tensor([entry for entry, word in ENTRIES.items() if word in COLOURS]))
+    assert colours.sum(dim=1).tolist() == [1, 1, 1, 1]
+    discs = torch.isin(WORDS.ids, torch.tensor([entry for entry, word in ENTRIES.items() if word == "disc"]))
+    masked = MaskedTokens(torch.where(colours | discs, WORDS.ids, -100))
+    values = {"image": ImageBatch(PIXELS), "text": WORDS, "text_masked": WORDS, port("text_masked", "masked"): masked}
+    assert {reading.name for reading in model.readings} == {"image", "text", "text_masked"}
+    return Batch(values, torch.arange(4), list("abcd"))
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_an_answer_that_is_always_the_same_has_one_half(always: bool) -> None:
+    model = model_of(always=always)
+    matching = matching_of(model.objective.program)
+    assert matching is not None
+    measures = matching_accuracy(model, [batch_of(model)], matching)
+    assert measures is not None
+    wrong = 0.0 if always else 1.0
+    expected = {"pairs": 1.0, "mined": wrong, "random": wrong}
+    assert measures.values == expected | {"balanced": (1 + wrong) / 2, "balanced random": (1 + wrong) / 2}
+    # Eight are mined; those whose text is that of the pair are not negatives.
+    assert measures.facts["pairs"] == 4
+    assert 4 <= measures.facts["mined"] < 8
+    assert model.training
+
+
+def test_masked_words_are_compared_with_what_can_be_said_without_the_image() -> None:
+    model = model_of()
+    masked = masked_words_of(model.objective.program)
+    assert masked is not None
+    words = {"colours": frozenset(COLOURS), "sizes": frozenset({"large"})}
+    measures = masked_word_accuracy(model, [batch_of(model)], masked, words)
+    assert measures is not None
+    # All colours and no disc. Without the image red is more likely than the others, except for one of the red discs.
+    assert measures.values == {"accuracy": 0.5, "colours": 1.0}
+    assert measures.facts == {"words": 8}
+    assert measures.baselines["without image"]["colours"] < 1.0

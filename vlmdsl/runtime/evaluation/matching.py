@@ -1,0 +1,265 @@
+"""How well texts given images are read: which of them are pairs, and which words were masked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlmdsl.backends.torch.step import Environment, Step
+from vlmdsl.ir import Node, Program, parts_of, vocabulary_use
+from vlmdsl.ir.operations.encoding import ENCODE, source_of
+from vlmdsl.ir.operations.mining import FETCH
+from vlmdsl.ir.operations.modules import APPLY, MATCHED, use_of
+from vlmdsl.ir.operations.prediction import TOKEN_IDS
+from vlmdsl.ir.operations.scalars import DRAW, RAMP, SCALAR
+from vlmdsl.ir.schedule import Apply, Mode
+from vlmdsl.planning import applied_of
+from vlmdsl.runtime.evaluation.features import evaluation_mode
+from vlmdsl.runtime.evaluation.retrieval import Measures
+from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.values import Batch, MaskedTokens, TextBatch, TextFormat, TowerInput, to
+
+__all__ = ["MaskedWords", "Matching", "masked_word_accuracy", "masked_words_of", "matching_accuracy", "matching_of"]
+
+_OTHERS = 8
+"""Other images over which the probabilities of a masked word are averaged, for a model that sees none."""
+
+
+@dataclass(frozen=True)
+class Matching:
+    """The image-text matching of a program: the two logits of the `pairs`, and those of mined `negatives`."""
+
+    pairs: Node
+    negatives: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class MaskedWords:
+    """A masked text given its image, whose tokens a program predicts: the `apply` node of the fusion module."""
+
+    fused: Node
+
+
+def matching_of(program: Program) -> Matching | None:
+    """The first image-text matching of a program; None if it has none."""
+    for node in program.nodes():
+        if node.operation is MATCHED:
+            pairs, *others = (parent for parent in node.inputs if parent.operation is APPLY)
+            return Matching(pairs, tuple(others))
+    return None
+
+
+def masked_words_of(program: Program) -> MaskedWords | None:
+    """The first masked text given an image whose tokens a program predicts; None if it has none."""
+    for node in program.nodes():
+        if node.operation is TOKEN_IDS and node.string("which") == "selected" and node.inputs[0].operation is APPLY:
+            return MaskedWords(node.inputs[0])
+    return None
+
+
+@dataclass
+class _Counts:
+    """How many pairs and negatives were recognised, of how many."""
+
+    right: dict[str, int] = field(default_factory=dict)
+    total: dict[str, int] = field(default_factory=dict)
+
+    def add(self, name: str, right: Tensor) -> None:
+        self.right[name] = self.right.get(name, 0) + int(right.sum())
+        self.total[name] = self.total.get(name, 0) + right.numel()
+
+    def share(self, name: str) -> float:
+        return self.right[name] / self.total[name]
+
+
+def matching_accuracy(model: VisionLanguageModel, batches: Iterable[Batch], matching: Matching) -> Measures | None:
+    """How well pairs and negatives are distinguished; None without any.
+
+    Batches hold what a step of the model takes. The negatives are those that the recipe mines among the samples of a batch,
+    `mined`, and the text of each sample with the image of the sample before it, `random`; a text that equals the pair's is
+    not a negative. `pairs`, `mined` and `random` are the shares that are recognised, `balanced` and `balanced random` the
+    means of the share of pairs and that of negatives: an answer that is always the same has one half. The model is left in
+    the mode it was in.
+    """
+    counts, samples = _Counts(), 0
+    with evaluation_mode(model):
+        for environment in _steps(model, batches):
+            ids = _ids(model, matching.pairs, environment)
+            samples += len(ids)
+            counts.add("pairs", _matches(environment[applied_of(matching.pairs)]))
+            for logits in matching.negatives:
+                picks = _picks(_fused(logits), environment)
+                counts.add("mined", ~_matches(environment[applied_of(logits)])[_differ(ids, ids[picks])])
+            if len(ids) > 1:
+                other = ids.roll(1, dims=0)
+                counts.add("random", ~_matches(_of_other_images(model, matching.pairs, environment))[_differ(ids, other)])
+    if not all(counts.total.get(name) for name in ("pairs", "mined", "random")):
+        return None
+    values = {name: counts.share(name) for name in counts.total}
+    values["balanced"] = (values["pairs"] + values["mined"]) / 2
+    values["balanced random"] = (values["pairs"] + values["random"]) / 2
+    return Measures(values, dict.fromkeys(values, 0.5), {"pairs": samples, "mined": counts.total["mined"]})
+
+
+def masked_word_accuracy(
+    model: VisionLanguageModel, batches: Iterable[Batch], masked: MaskedWords, words: Mapping[str, frozenset[str]]
+) -> Measures | None:
+    """The share of masked tokens that are the most likely ones given the rest of the text and the image, as `accuracy`;
+    None without any.
+
+    `words` are kinds of words, such as those of colours, of which the shares are measured apart, where they are tokens. The
+    baseline `without image` has for each word its mean probability given 8 other images of the batch, which is what can
+    be said without seeing the image. The model is left in the mode it was in.
+    """
+    own, blind = _Counts(), _Counts()
+    with evaluation_mode(model):
+        for environment in _steps(model, batches):
+            batch_words = _masked(model, masked.fused, environment)
+            if batch_words is None:
+                continue
+            tokens, targets, alone = batch_words
+            for kind, chosen in _kinds(model, masked.fused, targets, words).items():
+                own.add(kind, (tokens == targets)[chosen])
+                blind.add(kind, (alone == targets)[chosen])
+    if not own.total.get("accuracy"):
+        return None
+    names = [name for name, total in own.total.items() if total]
+    size = model.encoders.encoder(_text_tower(model, masked.fused)).vocabulary_size or 1
+    baselines = {"without image": {name: blind.share(name) for name in names}}
+    values = {name: own.share(name) for name in names}
+    return Measures(values, {"accuracy": 1 / size}, {"words": own.total["accuracy"]}, baselines)
+
+
+def _steps(model: VisionLanguageModel, batches: Iterable[Batch]) -> Iterator[Environment]:
+    """The values of a step for each batch; what is drawn per sample is the same every time."""
+    device = next(model.encoders.parameters()).device
+    generator = torch.Generator().manual_seed(0)
+    for batch in batches:
+        values = {name: to(value, device) for name, value in batch.values.items()}
+        draws = {name: draw.to(device) for name, draw in _draws(model, len(batch.index), generator).items()}
+        environment = model.begin(replace(batch, values=values, draws=draws, index=batch.index.to(device)))
+        Step(model.objective, model)(environment)
+        yield environment
+
+
+def _draws(model: VisionLanguageModel, samples: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """Evenly drawn numbers per sample, and 0 for numbers of the whole step, on which no output of a module depends."""
+    draws: dict[str, Tensor] = {}
+    numbers = {
+        node.string("name") for node in model.objective.schedule.load.values if node.operation in (DRAW, RAMP, SCALAR)
+    }
+    for name, spec in model.objective.inputs.items():
+        if name in numbers:
+            draws[name] = torch.rand(samples, generator=generator) if spec.axes else torch.tensor(0.0)
+    return draws
+
+
+def _fused(logits: Node) -> Node:
+    """The fusion module below a head."""
+    return logits.inputs[0].inputs[0]
+
+
+def _text_tower(model: VisionLanguageModel, fused: Node) -> str:
+    states = applied_of(fused)
+    return model.parts.families[states.use.module.family].text_tower(states)
+
+
+def _text(model: VisionLanguageModel, fused: Node, environment: Environment) -> TowerInput:
+    """The text below a fusion module, in the form that its tower takes."""
+    source = parts_of(source_of(fused))[-1]
+    text: TowerInput = environment[source][model.form(_text_tower(model, fused), "Text")]
+    return text
+
+
+def _ids(model: VisionLanguageModel, logits: Node, environment: Environment) -> Tensor:
+    """The token ids of the texts of pairs, [b, L], -1 for padding."""
+    words = _text(model, _fused(logits), environment).value
+    assert isinstance(words, TextBatch)
+    return torch.where(words.mask, words.ids, -1)
+
+
+def _differ(ids: Tensor, others: Tensor) -> Tensor:
+    """Which texts are not the same, [b]."""
+    return (ids != others).any(dim=1)
+
+
+def _matches(logits: Tensor) -> Tensor:
+    """Which texts and images are read as pairs, [b]."""
+    return logits[:, 1] > logits[:, 0]
+
+
+def _picks(fused: Node, environment: Environment) -> Tensor:
+    """The samples whose text or image stands in for each sample's own, [b]: those with the same states."""
+    fetched = next(parent for parent in fused.inputs if parent.operation is FETCH)
+    states = environment[applied_of(_encode(fetched))].states.flatten(1)
+    taken = environment[fetched].values.flatten(1)
+    return torch.cdist(taken.double(), states.double()).argmin(dim=1)
+
+
+def _encode(node: Node) -> Node:
+    while node.operation is not ENCODE:
+        node = node.inputs[0]
+    return node
+
+
+def _call(model: VisionLanguageModel, fused: Node, inputs: TowerInput) -> Any:
+    """The output of a fusion module."""
+    return model.call_tower(Apply(use_of(fused), Mode("Text"), (fused,)), [inputs])[0]
+
+
+def _shifted(model: VisionLanguageModel, fused: Node, environment: Environment, shift: int) -> TowerInput:
+    """The inputs of a fusion module, with the images of the samples so many places before."""
+    (inputs,) = model.inputs(Apply(use_of(fused), Mode("Text"), (fused,)), environment)
+    moved = inputs.map(lambda part: part.roll(shift, dims=0))
+    return TowerInput(inputs.value, moved.ports)
+
+
+def _of_other_images(model: VisionLanguageModel, logits: Node, environment: Environment) -> Tensor:
+    """The two logits of each text with the image of the sample before."""
+    fused = _fused(logits)
+    pooled = _call(model, fused, _shifted(model, fused, environment, 1)).pooled
+    (other,) = model.part(use_of(logits))([pooled])
+    assert isinstance(other, Tensor)
+    return other
+
+
+def _masked(model: VisionLanguageModel, fused: Node, environment: Environment) -> tuple[Tensor, Tensor, Tensor] | None:
+    """The most likely entries of the masked tokens given their image, what they were, and the most likely ones without the
+    image, [n] each; None without any."""
+    use, masked = use_of(fused), _text(model, fused, environment).ports.get("masked")
+    if not isinstance(masked, MaskedTokens):
+        return None
+    at, family = masked.targets >= 0, model.parts.families[use.module.family]
+    vocabulary = model.predictions.head(vocabulary_use(use))
+
+    def logits(output: Any) -> Tensor:
+        states = family.predicted_states(output)
+        assert states is not None
+        entries: Tensor = vocabulary(states[at]).float()
+        return entries
+
+    others = min(_OTHERS, len(at) - 1)
+    if not bool(at.any()) or not others:
+        return None
+    own = logits(environment[applied_of(fused)]).argmax(dim=1)
+    shifted = (_shifted(model, fused, environment, shift) for shift in range(1, others + 1))
+    mean = sum((logits(_call(model, fused, inputs)).softmax(dim=1) for inputs in shifted), torch.zeros(()))
+    return own, masked.targets[at], mean.argmax(dim=1)
+
+
+def _kinds(
+    model: VisionLanguageModel, fused: Node, targets: Tensor, words: Mapping[str, frozenset[str]]
+) -> dict[str, Tensor]:
+    """Which of the masked tokens are of each kind, [n]; `accuracy` is of all of them."""
+    form = model.form(_text_tower(model, fused), "Text")
+    assert isinstance(form, TextFormat)
+    named = {entry: form.tokenizer.decode([entry]).strip() for entry in set(targets.tolist())}
+    kinds = {"accuracy": torch.ones_like(targets, dtype=torch.bool)}
+    for kind, own in words.items():
+        entries = [entry for entry, word in named.items() if word in own]
+        kinds[kind] = torch.isin(targets, torch.tensor(entries, dtype=targets.dtype, device=targets.device))
+    return kinds
