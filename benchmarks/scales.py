@@ -99,9 +99,6 @@ SCALES = {
         steps={"learns": 600},
         tried=1,
     ),
-    "chinese_clip": Scale(
-        because="captions are in Korean, another language than that of most recipes here", columns={"text": "text_ko"}
-    ),
     "byol": Scale(
         {"hidden": 256, "out": 64, "momentum": 0.97, "pipeline": "moco_v2"},
         f"{SMALL_HEADS}; a short run; {WEAKER}; {CHOSEN}",
