@@ -13,7 +13,7 @@ from vlmdsl.backends.torch.step import Environment, Step
 from vlmdsl.ir import Node, Program, parts_of, vocabulary_use
 from vlmdsl.ir.operations.encoding import ENCODE, source_of
 from vlmdsl.ir.operations.mining import FETCH
-from vlmdsl.ir.operations.modules import APPLY, MATCHED, use_of
+from vlmdsl.ir.operations.modules import APPLY, MATCHED, MATCHING, use_of
 from vlmdsl.ir.operations.prediction import TOKEN_IDS
 from vlmdsl.ir.operations.scalars import DRAW, RAMP, SCALAR
 from vlmdsl.ir.schedule import Apply, Mode
@@ -31,7 +31,7 @@ _OTHERS = 8
 
 @dataclass(frozen=True)
 class Matching:
-    """The image-text matching of a program: the two logits of the `pairs`, and those of mined `negatives`."""
+    """The image-text matching of a program: the two logits of the `pairs`, and those of `negatives` that it mines."""
 
     pairs: Node
     negatives: tuple[Node, ...]
@@ -50,6 +50,8 @@ def matching_of(program: Program) -> Matching | None:
         if node.operation is MATCHED:
             pairs, *others = (parent for parent in node.inputs if parent.operation is APPLY)
             return Matching(pairs, tuple(others))
+        if node.operation is MATCHING:
+            return Matching(node.inputs[0], ())
     return None
 
 
@@ -97,12 +99,14 @@ def matching_accuracy(model: VisionLanguageModel, batches: Iterable[Batch], matc
             if len(ids) > 1:
                 other = ids.roll(1, dims=0)
                 counts.add("random", ~_matches(_of_other_images(model, matching.pairs, environment))[_differ(ids, other)])
-    if not all(counts.total.get(name) for name in ("pairs", "mined", "random")):
+    kinds = ("pairs", "mined", "random") if matching.negatives else ("pairs", "random")
+    if not all(counts.total.get(name) for name in kinds):
         return None
     values = {name: counts.share(name) for name in counts.total}
-    values["balanced"] = (values["pairs"] + values["mined"]) / 2
+    if matching.negatives:
+        values["balanced"] = (values["pairs"] + values["mined"]) / 2
     values["balanced random"] = (values["pairs"] + values["random"]) / 2
-    return Measures(values, dict.fromkeys(values, 0.5), {"pairs": samples, "mined": counts.total["mined"]})
+    return Measures(values, dict.fromkeys(values, 0.5), {"pairs": samples, "mined": counts.total.get("mined", 0)})
 
 
 def masked_word_accuracy(

@@ -121,3 +121,11 @@ def test_masked_words_are_compared_with_what_can_be_said_without_the_image() -> 
     assert measures.values == {"accuracy": 0.5, "colours": 1.0}
     assert measures.facts == {"words": 8}
     assert measures.baselines["without image"]["colours"] < 1.0
+
+
+def test_pairs_of_a_recipe_that_mines_no_negatives_are_told_from_random_ones() -> None:
+    recipe = "recipe labelled(image: Image, text: Text)\nencoder fusion = fuse(depth=1)\nlet caption = swap(text)\n"
+    program = vlmdsl.compile(f"{recipe}minimize matching(caption | image, matches(caption))", compiled=False).program
+    matching = matching_of(program)
+    assert matching is not None
+    assert matching.negatives == ()
