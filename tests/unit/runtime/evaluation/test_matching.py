@@ -123,7 +123,7 @@ def test_masked_words_are_compared_with_what_can_be_said_without_the_image() -> 
     assert measures.baselines["without image"]["colours"] < 1.0
 
 
-def test_pairs_of_a_recipe_that_mines_no_negatives_are_told_from_random_ones() -> None:
+def test_a_recipe_with_labels_mines_no_negatives() -> None:
     recipe = "recipe labelled(image: Image, text: Text)\nencoder fusion = fuse(depth=1)\nlet caption = swap(text)\n"
     program = vlmdsl.compile(f"{recipe}minimize matching(caption | image, matches(caption))", compiled=False).program
     matching = matching_of(program)
