@@ -18,7 +18,7 @@ from bundled.test_processes import precise
 from vlmdsl.api.driver import build_flows
 from vlmdsl.api.runs import course
 from vlmdsl.runtime.training import session, stages
-from vlmdsl.runtime.training.course import Model, StageOfRun, open_course, tokenizers_of_course
+from vlmdsl.runtime.training.course import DataFacts, Model, StageOfRun, open_course, tokenizers_of_course
 from vlmdsl.runtime.training.loop import Callbacks, train_steps
 from vlmdsl.runtime.training.optimizer import build_optimizer
 from vlmdsl.runtime.training.processes import World
@@ -41,7 +41,7 @@ def mixed(micro: int | None = None) -> dict[str, Any]:
     parts = course(build_flows(RECIPES / "two_flows.vlo"), config)
     opened = open_course(parts)
     (stage,), data = parts, opened.stages[""]
-    model = stage.build(tokenizers_of_course(parts, opened), world, data).double()
+    model = stage.build(tokenizers_of_course(parts, opened), world, DataFacts.of(data)).double()
     batches = stage.batches(data, model, world)
     logged: list[dict[str, Any]] = []
     optimizer = build_optimizer(model, config.optimizer)
